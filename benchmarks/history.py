@@ -23,13 +23,14 @@ import dagster as dg
 import polars as pl
 
 from octogen_dagster import ParquetSnapshotIOManager, scan_history
-from octogen_dagster.frames.history import StoredSnapshot
+from octogen_dagster.frames.observed import StoredSnapshot
 from octogen_dagster.snapshots.history import HistoryUpdate
 
 ASSET = "products_history"
 _FIRST = datetime(2026, 1, 1, 6, tzinfo=timezone.utc)
 FEW = 20_000
 _QUERIES = 5
+_MOVED = "moved.parquet"
 
 
 def at(day: int) -> datetime:
@@ -50,10 +51,12 @@ def _snapshot(products: Path, day: int) -> pl.LazyFrame:
 def stored(products: Path, folder: Path, day: int) -> Path:
     """Store the snapshot of a day."""
     path = folder / f"day-{day}.parquet"
-    _snapshot(products, day).sink_parquet(
-        path, compression="zstd", compression_level=1, row_group_size=20_000
-    )
+    _store(_snapshot(products, day), path)
     return path
+
+
+def _store(snapshot: pl.LazyFrame, path: Path) -> None:
+    snapshot.sink_parquet(path, compression="zstd", compression_level=1, row_group_size=20_000)
 
 
 def put_in(folder: Path, snapshots: Mapping[int, pl.LazyFrame]) -> None:
@@ -79,12 +82,14 @@ def timed(work: Callable[[], object]) -> dict[str, float]:
 
 
 def make(products: Path, folder: Path, days: int) -> None:
-    """Make a history of days, and the snapshot of the next one."""
+    """Make a history of days, the snapshot of the next one, and one with all prices moved."""
     for day in range(days):
         snapshot = stored(products, folder, day)
         put_in(folder, {day: pl.scan_parquet(snapshot)})
         snapshot.unlink()
-    stored(products, folder, days)
+    next_day = pl.scan_parquet(stored(products, folder, days))
+    now = pl.lit(at(days + 1), pl.Datetime("us", "UTC")).alias("fetched_at")
+    _store(next_day.with_columns(pl.col("current_price") + 1, now), folder / _MOVED)
 
 
 def sizes(products: Path, folder: Path, days: int) -> Iterator[float]:
@@ -113,6 +118,19 @@ def update(products: Path, folder: Path, days: int) -> dict[str, float]:
     return measured | _queries(copy, days)
 
 
+def first(_products: Path, folder: Path, days: int) -> dict[str, float]:
+    """Begin a history with all products."""
+    (folder / "begun").mkdir()
+    snapshot = pl.scan_parquet(folder / f"day-{days}.parquet")
+    return timed(lambda: put_in(folder / "begun", {days: snapshot}))
+
+
+def all_changed(_products: Path, folder: Path, days: int) -> dict[str, float]:
+    """Put a day on which each price has moved into the history that `first` began."""
+    snapshot = pl.scan_parquet(folder / _MOVED)
+    return timed(lambda: put_in(folder / "begun", {days + 1: snapshot}))
+
+
 def _queries(folder: Path, days: int) -> dict[str, float]:
     """The medians of the wall times of all products as of a day, and of one product's past."""
     history = scan_history(str(folder), asset=ASSET)
@@ -139,5 +157,8 @@ if __name__ == "__main__":
     if what == "make":
         make(*arguments)
         print("null")
+    elif what == "sizes":
+        print(json.dumps([*sizes(*arguments)]))
     else:
-        print(json.dumps([*sizes(*arguments)] if what == "sizes" else update(*arguments)))
+        work = {"update": update, "first": first, "all_changed": all_changed}[what]
+        print(json.dumps(work(*arguments)))

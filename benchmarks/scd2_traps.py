@@ -28,9 +28,7 @@ _COLUMNS = ["catalog_key", "uuid", "product_url", *scd2.TRACKED]
 _Days = Mapping[int, pl.DataFrame]
 
 
-def _products(
-    prices: Mapping[str, float], *, catalog: str = "acme", in_stock: bool | None = True
-) -> pl.DataFrame:
+def _products(prices: Mapping[str, float], *, catalog: str = "acme") -> pl.DataFrame:
     """A snapshot with a row for each product, by its name."""
     schema = {name: HISTORY_SCHEMA[name] for name in _COLUMNS}
     rows = [
@@ -41,7 +39,7 @@ def _products(
             "title": name,
             "current_price": price,
             "currency": "USD",
-            "in_stock": in_stock,
+            "in_stock": True,
         }
         for name, price in prices.items()
     ]
@@ -178,7 +176,6 @@ def _traps() -> list[Trap]:
     without = _products({"a": 10, "b": 20})
     cents = _products({"a": 1000, "b": 2000, "c": 3000})
     other = _products({"x": 5, "y": 6}, catalog="bolt")
-    unsent = _products({"a": 10, "b": 20, "c": 30}, in_stock=None)
     none = one.clear()
     traps = [
         Trap("boundaries by `fetched_at`", [_run({0: one}), _run({1: two})], {0: one, 1: two}, 4),
@@ -221,18 +218,6 @@ def _traps() -> list[Trap]:
             [_run({0: one}), _run({1: none}), _run({2: two})],
             {0: one, 1: one, 2: two},
             4,
-        ),
-        Trap(
-            "a column that begins to be sent",
-            [_run({0: unsent}), _run({1: one})],
-            {0: unsent, 1: one},
-            3,
-        ),
-        Trap(
-            "a column that ceases to be sent",
-            [_run({0: one}), _run({1: unsent})],
-            {0: one, 1: unsent},
-            3,
         ),
         Trap(
             "forgetting the last snapshot",

@@ -19,6 +19,7 @@ _FILES = {_SMALL: "read/products.parquet", _LARGE: "previous.parquet"}
 _DAYS_BEFORE = 3
 _SIZES = {30: 0.6, 180: 1.1}
 """The largest size after days, as a share of the size of one snapshot."""
+_HEAVY = {"first": "first day", "all_changed": "a day with a new price for each"}
 _MAX_ROUNDS = 3
 _DLT = "benchmarks.scd2"
 
@@ -40,6 +41,9 @@ def run(generations: Sequence[Generation], rounds: int, _before: Path | None) ->
             say("  30 days by dlt")
             _child("make", small, folder / "dlt", _DAYS_BEFORE, _DLT)
             of_dlt = _child("sizes", small, folder / "dlt-sizes", min(_SIZES), _DLT)
+            say("  a million products that are new, and of which all change")
+            large = (folder / _FILES[_LARGE], folder / str(_LARGE), _DAYS_BEFORE)
+            heavy = {what: _child(what, *large) for what in _HEAVY}
             with server(generation, {str(products): products for products in _FILES}) as local:
                 measured = run_rounds(_contenders(local, folder), rounds)
         for products in _FILES:
@@ -48,6 +52,10 @@ def run(generations: Sequence[Generation], rounds: int, _before: Path | None) ->
         what = "daily update of the history of 1,000,000 products"
         peaks = [each["peak_mb"] for each in updates]
         yield worst("history", generation, f"{what}, peak memory, worst round", peaks, 450)
+        for what, label in _HEAVY.items():
+            peaks = [heavy[what]["peak_mb"]]
+            text = f"{label} of the history of 1,000,000 products, peak memory"
+            yield worst("history", generation, text, peaks, 450)
         for days, target in _SIZES.items():
             size = sizes[days - 1]
             what = f"the history after {days} days ÷ a snapshot (size)"

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from octogen_dagster.errors import OctogenSnapshotError
-from octogen_dagster.frames.history import HISTORY_SCHEMA, OBSERVED
+from octogen_dagster.frames.history import HISTORY_SCHEMA
 from octogen_dagster.frames.history_files import history_files, scan_history
+from octogen_dagster.frames.observed import OBSERVED
 from octogen_dagster.store import Store
 from octogen_dagster.validation import require_extras
 

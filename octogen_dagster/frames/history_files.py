@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime, time, timezone
 from typing import Any
 from urllib.parse import unquote
@@ -12,25 +11,22 @@ from urllib.parse import unquote
 import polars as pl
 
 from octogen_dagster.errors import OctogenSnapshotError
-from octogen_dagster.frames.history import (
-    HISTORY_SCHEMA,
+from octogen_dagster.frames.history import HISTORY_SCHEMA, take_out, valid_at
+from octogen_dagster.frames.io_source import io_source, until_stopped
+from octogen_dagster.frames.observed import (
     OBSERVED,
     Observed,
-    as_of_time,
     history_metadata,
     read_forgotten,
     read_observed,
-    take_out,
 )
-from octogen_dagster.frames.io_source import io_source, until_stopped
 from octogen_dagster.store import Store, path_component, write_parquet
 from octogen_dagster.validation import did_you_mean
 
-_MAX_OPEN_FILES = 256
+_MAX_OPEN_FILES = 100
 """Files whose frame does not change when they are replaced; those of a larger history are opened
 when they are read."""
 _MAX_NAMED = 10
-_THREADS = 16
 
 
 def scan_history(
@@ -67,14 +63,9 @@ def scan_history(
     files = history_files(store, asset, catalogs)
     pinned = len(files) <= _MAX_OPEN_FILES
     frames = [store.scan(key, pinned=pinned) for key in files.values()]
-    if as_of is not None:
-        moment = _moment(as_of)
-        with ThreadPoolExecutor(_THREADS) as pool:
-            observed = pool.map(lambda key: read_observed(store.metadata(key)), files.values())
-        frames = [
-            as_of_time(frame, moment, each) for frame, each in zip(frames, observed, strict=True)
-        ]
     history = pl.concat(frames)
+    if as_of is not None:
+        history = history.filter(valid_at(_moment(as_of)))
     if catalogs is not None and "" in files:
         key = pl.col("catalog_key").str.to_lowercase()
         history = history.filter(key.is_in([catalog.lower() for catalog in catalogs]))

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from octogen_dagster.errors import OctogenSnapshotError
-from octogen_dagster.frames.history import read_observed
 from octogen_dagster.frames.history_files import history_files, scan_history
+from octogen_dagster.frames.observed import read_observed
 from octogen_dagster.store import Store
 
 _LEVELS = "▁▂▃▄▅▆▇█"

@@ -18,20 +18,19 @@ from octogen_dagster.asset_definition import asset_arguments_of
 from octogen_dagster.automation import wait_only_for_latest
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.frames.changes import SnapshotPair
-from octogen_dagster.frames.history import (
-    HISTORY_SCHEMA,
+from octogen_dagster.frames.history import HISTORY_SCHEMA, put_in
+from octogen_dagster.frames.io_source import Query, check, io_source, until_stopped
+from octogen_dagster.frames.observed import (
     OBSERVED,
     Observation,
     SnapshotTimes,
     StoredSnapshot,
     history_metadata,
     observation_of,
-    put_in,
     read_forgotten,
     read_observed,
     tracked_products,
 )
-from octogen_dagster.frames.io_source import Query, check, io_source, until_stopped
 from octogen_dagster.frames.source import Outcome, Reading, SnapshotTarget
 from octogen_dagster.snapshots.assets import SEARCH
 from octogen_dagster.snapshots.io_manager import input_kind, pair_of
@@ -193,9 +192,9 @@ def build_product_history_asset(
     in, so a run that was missed is made up for by the next one. A snapshot that is there already
     changes nothing, and one that is older than others is slotted in: the table depends only on
     which snapshots are in it. A product that comes back has `reappeared`. A catalog that a snapshot
-    has no products of was withheld and ends no rows, unless the search has filters: then a product
-    that is gone no longer matches. A column that the service begins or ceases to send changes no
-    product. `is_active` that is null is a value of its own.
+    has no products of was withdrawn and ends no rows, unless the search has filters: then a product
+    that is gone no longer matches. A value that is null, such as one that the service does not
+    send, is a value of its own.
 
     The numbers in the metadata are of the last snapshot in the table: `octogen/changed`,
     `octogen/appeared`, `octogen/disappeared`, `octogen/reappeared`, `octogen/current_products` and

@@ -21,7 +21,7 @@ from pydantic import ConfigDict, Field, PrivateAttr, field_validator, model_vali
 from octogen_dagster.asset_definition import canceling_ends, permanent_errors_fail, takes_range
 from octogen_dagster.errors import MissingPackageError, OctogenSnapshotError
 from octogen_dagster.frames.changes import SnapshotPair
-from octogen_dagster.frames.history import SnapshotTimes, StoredSnapshot
+from octogen_dagster.frames.observed import SnapshotTimes, StoredSnapshot
 from octogen_dagster.frames.pages import RESUME_WITHIN
 from octogen_dagster.run_budget import shared_budget
 from octogen_dagster.snapshots.partitions import PartitionLayout, SnapshotKeys
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from octogen_dagster.frames.source import SnapshotSource
 
-MAX_OPEN_FILES = 256
+MAX_OPEN_FILES = 100
 """Partitions in one frame whose files are kept open; those of a larger frame are opened by name."""
 ALLOW_MISSING = "allow_missing_partitions"
 _LOADED = (

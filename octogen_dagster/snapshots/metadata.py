@@ -22,12 +22,10 @@ from octogen_dagster.frames.columns import (
 from octogen_dagster.frames.history import (
     HISTORY_DESCRIPTIONS,
     HISTORY_SCHEMA,
-    OBSERVED,
-    TRACKED,
     history_metrics,
     price_drops,
-    read_observed,
 )
+from octogen_dagster.frames.observed import OBSERVED, TRACKED, read_observed
 from octogen_dagster.frames.previews import preview, shops
 from octogen_dagster.markdown import inline_table
 

@@ -187,7 +187,7 @@ def test_a_catalog_that_is_withheld_retires_nothing(
     assert (back["octogen/appeared"], back["octogen/reappeared"]) == (1, 0)
 
 
-def test_a_column_that_the_service_begins_or_ceases_to_send_changes_no_product(
+def test_the_rows_are_the_snapshot_although_the_service_begins_or_ceases_to_send_a_column(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
     snapshots: dict[datetime, pl.DataFrame] = {}
@@ -197,14 +197,17 @@ def test_a_column_that_the_service_begins_or_ceases_to_send_changes_no_product(
             pipeline = Pipeline(tmp_path, resource(sandbox), instance)
             pipeline.snapshots = snapshots
             pipeline.read()
-            pipeline.put_in()
+            shown = pipeline.put_in()
     without, with_currency, _ = snapshots.values()
     assert without["currency"].null_count() == 120
     assert with_currency["currency"].null_count() < 60
-    history = pipeline.scan()
-    assert history.height == 120
-    assert_series_equal(history["currency"], with_currency.sort(*ORDER)["currency"])
-    pipeline.check()  # as of a time without the column it is null
+    assert shown["octogen/changed"] > 60
+    pipeline.check()
+    rows = pl.read_parquet(tmp_path / f"{ASSET}.parquet")  # as DuckDB and dbt read them
+    for at, snapshot in snapshots.items():
+        ends = pl.col("valid_to").is_null() | (pl.col("valid_to") > at)
+        found = rows.filter(pl.col("valid_from") <= at, ends).sort(*ORDER)
+        assert_series_equal(found["currency"], snapshot.sort(*ORDER)["currency"])
 
 
 def test_a_snapshot_of_another_asset_is_slotted_in_where_it_belongs(
@@ -663,3 +666,62 @@ def test_the_catalogs_of_a_history_in_one_file_are_known_in_any_case(pipeline: P
         height(["nope"])
     with pytest.raises(TypeError, match="give \\['strada'\\]"):
         height("strada")
+
+
+def test_a_history_of_hundreds_of_shops_does_not_grow_by_their_names_each_day(
+    pipeline: Pipeline,
+) -> None:
+    product = pipeline.snapshots[pipeline.read()].head(1)
+    names = [f"shop-{number}.example" for number in range(400)]
+
+    def of_day(number: int, shops: list[str]) -> pl.DataFrame:
+        return product.join(pl.DataFrame({"catalog_key": shops}), how="cross", suffix="_").select(
+            pl.col("catalog_key_").alias("catalog_key"),
+            pl.exclude("catalog_key", "catalog_key_", "fetched_at"),
+            pl.col("fetched_at") + timedelta(days=number),
+        )
+
+    def size(days: int) -> int:
+        own_asset(pipeline, *(of_day(number, names) for number in range(days)))
+        file = pipeline.base / "own_history.parquet"
+        metadata = pl.read_parquet_metadata(file)
+        file.unlink()
+        return sum(map(len, metadata.values()))
+
+    assert size(11) - size(1) < 10 * 200
+    # What each of them covered is known all the same: a shop without products was withdrawn.
+    own_asset(pipeline, *(of_day(number, names[: 400 - number % 2]) for number in range(3)))
+    history = scan_history(str(pipeline.base), asset="own_history")
+    assert history.select("is_current", "valid_to").unique().collect().rows() == [(True, None)]
+
+
+def test_the_files_of_many_catalogs_are_read_within_the_limit_of_a_shell_on_macos(
+    tmp_path: Path, pipeline: Pipeline
+) -> None:
+    rows = pipeline.snapshots[pipeline.read()].head(1)
+    own_asset(pipeline, rows)
+    file = tmp_path / "own_history.parquet"
+    names = [f"shop-{number}" for number in range(250)]
+    for folder in ("products_of_shops", "own_history"):
+        (tmp_path / folder).mkdir()
+        for name in names:
+            shutil.copy(file, tmp_path / folder / f"{name}.parquet")
+    file.unlink()
+
+    @dg.asset(partitions_def=dg.StaticPartitionsDefinition(names))
+    def products_of_shops() -> None: ...
+
+    @dg.asset
+    def together(products_of_shops: pl.LazyFrame) -> pl.DataFrame:
+        return products_of_shops.collect()
+
+    soft, hard = limits.getrlimit(limits.RLIMIT_NOFILE)
+    limits.setrlimit(limits.RLIMIT_NOFILE, (256, hard))
+    try:
+        assert scan_history(str(tmp_path), asset="own_history").collect().height == 250
+        result = dg.materialize(
+            [products_of_shops, together], selection=[together], resources=pipeline.resources
+        )
+    finally:
+        limits.setrlimit(limits.RLIMIT_NOFILE, (soft, hard))
+    assert result.output_for_node("together").height == 250

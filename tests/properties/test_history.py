@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta, timezone
-from itertools import groupby
 from typing import Any, NamedTuple
 
 import polars as pl
@@ -16,14 +15,13 @@ from polars.testing import assert_frame_equal
 
 from octogen_dagster.frames import history as module
 from octogen_dagster.frames.columns import PRODUCT_SCHEMA
-from octogen_dagster.frames.history import (
-    HISTORY_SCHEMA,
+from octogen_dagster.frames.history import HISTORY_SCHEMA, put_in, take_out, valid_at
+from octogen_dagster.frames.observed import (
     TRACKED,
     Observation,
-    as_of_time,
+    history_metadata,
     observation_of,
-    put_in,
-    take_out,
+    read_observed,
 )
 
 Product = tuple[str | None, str]
@@ -58,11 +56,6 @@ class Snapshot(NamedTuple):
             self.read is not None and (catalog or "").lower() in {*self.read, ""}
         )
 
-    def is_sent(self, column: str) -> bool:
-        """False if it has the column of no product, as an older service did not send it."""
-        values = [product[column] for product in self.products.values()]
-        return column not in MAY_BE_UNSENT or not values or any(each is not None for each in values)
-
 
 Snapshots = dict[datetime, Snapshot]
 
@@ -71,6 +64,7 @@ def with_snapshot(
     history: pl.DataFrame, observed: Observed, at: datetime, snapshot: Snapshot
 ) -> tuple[pl.DataFrame, Observed]:
     observed = {**observed, at: observation_of(snapshot.frame, snapshot.file_metadata)}
+    observed = read_observed(history_metadata(observed, []))
     rows = put_in(history.lazy(), snapshot.frame, at, observed)
     return pl.concat([history.clear(), *rows]), observed
 
@@ -93,24 +87,6 @@ def as_it_was(snapshots: Snapshots, moment: datetime) -> dict[Product, dict[str,
     return {key: {name: of[name] for name in TRACKED} for key, of in found.items()}
 
 
-def known_values(snapshots: Snapshots, times: list[datetime], key: Product) -> list[Any]:
-    """What is known of a product at times: None, or its values with those that were not sent.
-
-    While it is there without a gap, such a value is that of the last time that it was sent, or else
-    of the first.
-    """
-    products = [snapshots[at].products.get(key) for at in times]
-    known: list[Any] = [of and {name: of[name] for name in TRACKED} for of in products]
-    for is_there, group in groupby(range(len(times)), lambda index: products[index] is not None):
-        stay = [*group]
-        for name in MAY_BE_UNSENT if is_there else ():
-            sent = [index for index in stay if snapshots[times[index]].is_sent(name)]
-            for index in stay if sent else ():
-                last = max((each for each in sent if each <= index), default=sent[0])
-                known[index][name] = products[last][name]  # type: ignore[index]
-    return known
-
-
 def rows_of(snapshots: Snapshots) -> Iterator[dict[str, Any]]:
     """The rows of the history, product by product."""
     for key in {key for each in snapshots.values() for key in each.products}:
@@ -120,7 +96,9 @@ def rows_of(snapshots: Snapshots) -> Iterator[dict[str, Any]]:
         identity = {"catalog_key": key[0], "uuid": key[1], "product_url": url}
         row: dict[str, Any] = {}
         values, change = None, "appeared"
-        for at, now in zip(times, known_values(snapshots, times, key), strict=True):
+        for at in times:
+            product = snapshots[at].products.get(key)
+            now = product and {name: product[name] for name in TRACKED}
             if now == values:
                 continue
             if values:
@@ -176,9 +154,9 @@ def histories(min_size: int) -> st.SearchStrategy[Snapshots]:
     )
 
 
-@pytest.fixture(autouse=True, params=[1_000, 1], ids=["a batch", "many batches"])
-def _batches(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("_BATCH_ROWS", "_PRODUCTS_AT_ONCE", "_SAMPLED"):
+@pytest.fixture(autouse=True, params=[1_000, 1], ids=["one range", "many ranges"])
+def _ranges(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_ROWS_AT_ONCE", "_SAMPLED"):
         monkeypatch.setattr(module, name, request.param)
 
 
@@ -187,13 +165,13 @@ def _batches(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 def test_a_history_in_any_order_of_arrival_is_that_of_a_model_which_keeps_all_snapshots(
     made: Snapshots, data: st.DataObject
 ) -> None:
-    history, observed = made_of(data.draw(st.permutations([*made.items()])))
+    history, _ = made_of(data.draw(st.permutations([*made.items()])))
     expected = pl.DataFrame([*rows_of(made)], schema=HISTORY_SCHEMA)
     assert_frame_equal(in_order(history), in_order(expected))
     assert history["uuid"].is_sorted()
     for at in made:
         for moment in (at, at + timedelta(hours=1), at - timedelta(hours=1)):
-            rows = as_of_time(history.lazy(), moment, observed).collect()
+            rows = history.filter(valid_at(moment))
             found = {
                 (row["catalog_key"], row["uuid"]): {name: row[name] for name in TRACKED}
                 for row in rows.iter_rows(named=True)

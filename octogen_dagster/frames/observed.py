@@ -1,0 +1,163 @@
+"""The snapshots that are in a history: what each says, and how the history's file keeps it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple
+
+import polars as pl
+
+from octogen_dagster.errors import OctogenSnapshotError
+from octogen_dagster.frames.changes import WATCHED, catalogs_without_products
+from octogen_dagster.frames.columns import PRODUCT_SCHEMA
+
+OBSERVED = "octogen.observed"
+"""The metadata of a history's file that says which snapshots are in it."""
+FORGOTTEN = "octogen.forgotten"
+"""The metadata of a history's file with the `fetched_at` of snapshots that were taken out."""
+
+TRACKED = [column for columns in WATCHED.values() for column in columns]
+PRODUCT_COLUMNS = {
+    name: PRODUCT_SCHEMA[name] for name in ("catalog_key", "uuid", "product_url", *TRACKED)
+}
+"""The columns of a snapshot that a history is made of."""
+TIME = pl.Datetime("us", "UTC")
+
+
+class StoredSnapshot(NamedTuple):
+    """A snapshot of products that may be put into a history.
+
+    Attributes:
+        open: Opens its file: the rows and the metadata.
+        name: The partition that it is of, if the history reads several.
+        version: What tells it from another one of that name.
+    """
+
+    open: Callable[[], tuple[pl.LazyFrame, Mapping[str, str]]]
+    name: str = ""
+    version: str = ""
+
+
+@dataclass(frozen=True)
+class SnapshotTimes:
+    """The snapshots of all times of an asset's partitions.
+
+    Attributes:
+        of: Lists those of a catalog's partitions, or without catalogs of None.
+    """
+
+    of: Callable[[str | None], Sequence[StoredSnapshot]]
+
+
+class Observation(NamedTuple):
+    """A snapshot in a history.
+
+    Attributes:
+        catalogs: The catalogs of which it has all products, in lower case, and "" for products
+            without one; None for all catalogs.
+    """
+
+    catalogs: frozenset[str] | None
+
+    def covers(self, catalog: str | None) -> bool:
+        return self.catalogs is None or (catalog or "").lower() in self.catalogs
+
+    @property
+    def is_covered(self) -> pl.Expr:
+        """The rows of its catalogs."""
+        if self.catalogs is None:
+            return pl.lit(True)
+        catalog = pl.col("catalog_key").fill_null("").str.to_lowercase()
+        return catalog.is_in(sorted(self.catalogs))
+
+
+Observed = Mapping[datetime, Observation]
+"""The snapshots in a history by their `fetched_at`."""
+
+
+def read_observed(metadata: Mapping[str, str]) -> dict[datetime, Observation]:
+    """Read which snapshots are in a history from the metadata of its file, the oldest first."""
+    observed, catalogs = dict[datetime, Observation](), frozenset[str]()
+    for entry in json.loads(metadata.get(OBSERVED, "[]")):
+        catalogs = catalogs.union(entry.get("added", ())).difference(entry.get("removed", ()))
+        at = datetime.fromisoformat(entry["fetched_at"])
+        observed[at] = Observation(None if entry.get("all_catalogs") else catalogs)
+    return observed
+
+
+def read_forgotten(metadata: Mapping[str, str]) -> set[datetime]:
+    """Read which snapshots were taken out of a history from the metadata of its file."""
+    return {datetime.fromisoformat(at) for at in json.loads(metadata.get(FORGOTTEN, "[]"))}
+
+
+def history_metadata(observed: Observed, forgotten: Iterable[datetime]) -> dict[str, str]:
+    """Return the metadata of a history's file that says what is in it.
+
+    Of the catalogs of a snapshot it has those that the one before does not cover, and the reverse:
+    a search over hundreds of shops covers the same ones each day.
+    """
+    entries, before = [], frozenset[str]()
+    for at, (catalogs,) in sorted(observed.items()):
+        entry: dict[str, object] = {"fetched_at": at.isoformat()}
+        if catalogs is None:
+            entry["all_catalogs"] = True
+        else:
+            changed = {"added": catalogs - before, "removed": before - catalogs}
+            entry |= {name: sorted(keys) for name, keys in changed.items() if keys}
+            before = catalogs
+        entries.append(entry)
+    times = [at.isoformat() for at in sorted(forgotten)]
+    return {OBSERVED: json.dumps(entries), FORGOTTEN: json.dumps(times)}
+
+
+def tracked_products(snapshot: pl.LazyFrame) -> pl.LazyFrame:
+    """The columns of a snapshot that a history is made of, in their types."""
+    schema, casts = snapshot.collect_schema(), []
+    for name, wanted in {**PRODUCT_COLUMNS, "fetched_at": TIME}.items():
+        found = schema.get(name)
+        column = pl.col(name)
+        if isinstance(found, pl.Datetime) and wanted == TIME:
+            is_naive = found.time_zone is None
+            column = column.dt.replace_time_zone("UTC") if is_naive else column
+        elif found is None or not (found in (wanted, pl.Null) or _is_lossless(found, wanted)):
+            raise OctogenSnapshotError(
+                f"A snapshot of products has {'no column' if found is None else 'a column'} "
+                f"{name}{'' if found is None else f' of the type {found}'}, so it has no place in "
+                f"a history. Store it as {wanted}, as octogen_dagster.PRODUCT_SCHEMA has it."
+            )
+        casts.append(column.cast(wanted))
+    return snapshot.select(casts)
+
+
+def _is_lossless(found: pl.DataType, wanted: pl.DataType) -> bool:
+    is_text = isinstance(found, pl.Categorical | pl.Enum)
+    return is_text if wanted == pl.String else wanted == pl.Float64 and found.is_numeric()
+
+
+def observation_of(snapshot: pl.LazyFrame, file_metadata: Mapping[str, str]) -> Observation:
+    """Look at which catalogs a snapshot has all products of.
+
+    A whole catalog without products was withdrawn, which says nothing about its products.
+    """
+    found = snapshot.select(
+        pl.col("catalog_key").fill_null("").str.to_lowercase().unique().implode(),
+        pl.col("uuid").is_null().any().alias("lacks_uuid"),
+        pl.col("fetched_at").max(),
+    ).collect(engine="streaming")
+    keys = snapshot.select(pl.struct("catalog_key", "uuid").hash()).collect(engine="streaming")
+    at = found.item(0, "fetched_at")
+    if found.item(0, "lacks_uuid"):
+        raise OctogenSnapshotError(
+            f"The snapshot of {at:%Y-%m-%d %H:%M} UTC has a product without a uuid, so it has no "
+            "place in a history. Give each product a uuid, or leave it out, before you store it."
+        )
+    if keys.to_series().n_unique() < len(keys):
+        raise OctogenSnapshotError(
+            f"The snapshot of {at:%Y-%m-%d %H:%M} UTC has a product more than once, so it has no "
+            "place in a history. Remove repeats by catalog_key and uuid before you store it."
+        )
+    others = catalogs_without_products(file_metadata)
+    return Observation(None if others is None else others.union(found.item(0, "catalog_key")))
