@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from octogen_dagster.cli.errors import FAILED, reporting_errors
 from octogen_dagster.cli.options import CONTEXT_SETTINGS, SECONDS
+from octogen_dagster.cli.project import find_project
 
-_SETTINGS = {
+_OPTIONS = {
+    "octogen": "shops",
     "io_manager": "base_dir",
     "control_plane": "principal",
     "analytics_hub": "project",
     "bigquery": "project",
 }
-"""What the command makes each resource of."""
+"""The option that each resource is made of, by the argument of `diagnose`."""
 
 
 @click.command(context_settings=CONTEXT_SETTINGS)
@@ -72,28 +77,42 @@ def doctor(
 
     No product is searched or looked up.
 
+    In a project of `dg`, the resources of its definitions are checked. What is given as an option
+    is checked in their place; elsewhere, and for what the definitions lack, the environment holds
+    too. The API key and the login to Octogen's MCP are those of the environment.
+
     Nothing is changed, except for one small file that is written where snapshots are stored and
-    deleted again, and a refresh token that Octogen replaces. The API key and the login to Octogen's
-    MCP are those of the environment. `octogen_dagster.diagnose` checks the resources of your code.
+    deleted again, and a refresh token that Octogen replaces. `octogen_dagster.diagnose` checks the
+    resources of any code.
 
     Exit status: 0 all works, perhaps with warnings; 1 something does not work; 2 bad input.
     """
-    from octogen_dagster.doctor.checks import diagnose, environment_resources
-    from octogen_dagster.doctor.findings import Diagnosis, not_given
+    from octogen_dagster.doctor.checks import diagnose_all
+    from octogen_dagster.doctor.findings import Diagnosis
+    from octogen_dagster.doctor.resources import environment_resources, project_resources
 
-    hosts = [host for text in shops for host in text.split(",") if host.strip()]
-    resources = environment_resources(shops=hosts, **settings)
-    diagnosis = diagnose(**resources, listings=listings, exchange=exchange, timeout=timeout)
-    missing = {
-        not_given("", resource).message: f"not checked: give --{setting.replace('_', '-')}."
-        for resource, setting in _SETTINGS.items()
-        if not settings[setting]
+    source = click.get_current_context().get_parameter_source
+    typed = {
+        name for name, option in _OPTIONS.items() if source(option) is ParameterSource.COMMANDLINE
     }
-    said = [
-        replace(each, message=missing.get(each.message, each.message))
-        for each in diagnosis.findings
-    ]
-    diagnosis = Diagnosis(tuple(said))
+    hosts = [host for text in shops for host in text.split(",") if host.strip()]
+    if (base_dir := settings["base_dir"]) and "://" not in base_dir:
+        settings["base_dir"] = str(Path(base_dir).absolute())
+    resources, findings = environment_resources(shops=hosts, **settings), []
+    if project := find_project():
+        os.chdir(project.folder)  # as `dg` does, since folders of definitions may be relative
+        found, finding = project_resources(*project)
+        resources |= {name: each for name, each in found.items() if name not in typed}
+        findings.append(finding)
+    diagnosis = diagnose_all(resources, listings=listings, exchange=exchange, timeout=timeout)
+    for each in diagnosis.findings:
+        option = _OPTIONS.get(each.missing)
+        if option and not settings.get(option):
+            hint = f"not checked: give --{option.replace('_', '-')}."
+            findings.append(replace(each, message=hint))
+        else:
+            findings.append(each)
+    diagnosis = Diagnosis(tuple(findings))
     click.echo(json.dumps(diagnosis.as_dict(), indent=2) if as_json else diagnosis)
     if not diagnosis.ok:
         sys.exit(FAILED)

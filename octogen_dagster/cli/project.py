@@ -1,4 +1,4 @@
-"""The project of the working directory, found as `dg` finds it, and its `.env`."""
+"""The project of `dg` that the working directory is in, and its `.env`."""
 
 from __future__ import annotations
 
@@ -7,12 +7,41 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+
+class Project(NamedTuple):
+    """A project of `dg`: its folder and the module that has its definitions."""
+
+    folder: Path
+    module: str
+
+
+def find_project() -> Project | None:
+    """Return the nearest project, in the working directory or above it, as `dg` finds it."""
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        settings = _settings(folder)
+        if settings.get("directory_type") == "project":
+            project = settings["project"]
+            module = f"{project['root_module']}.definitions"
+            return Project(folder, project.get("code_location_target_module", module))
+    return None
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    """Return the settings of `dg` in a folder; empty if there are none."""
+    if (path := folder / "dg.toml").is_file():
+        return tomllib.loads(path.read_text())
+    if (path := folder / "pyproject.toml").is_file():
+        settings: dict[str, Any] = tomllib.loads(path.read_text()).get("tool", {}).get("dg", {})
+        return settings
+    return {}
 
 
 @contextmanager
@@ -21,7 +50,8 @@ def project_environment() -> Iterator[None]:
 
     Outside of a project it is the `.env` of the working directory.
     """
-    path = (find_project() or Path.cwd()) / ".env"
+    project = find_project()
+    path = (project.folder if project else Path.cwd()) / ".env"
     if not path.is_file():
         yield
         return
@@ -29,28 +59,10 @@ def project_environment() -> Iterator[None]:
 
     before = os.environ.copy()
     # As in Dagster, what the file says wins over what was exported.
-    os.environ.update(
-        {name: text for name, text in dotenv_values(path).items() if text is not None}
-    )
+    values = dotenv_values(path).items()
+    os.environ.update({name: text for name, text in values if text is not None})
     try:
         yield
     finally:
         os.environ.clear()
         os.environ.update(before)
-
-
-def find_project() -> Path | None:
-    """Return the folder of the nearest project, in the working directory or above it."""
-    here = Path.cwd()
-    return next((folder for folder in (here, *here.parents) if _settings(folder)), None)
-
-
-def _settings(folder: Path) -> dict[str, Any]:
-    """Return the settings of the project in a folder; empty if it has none."""
-    if (path := folder / "dg.toml").is_file():
-        settings = tomllib.loads(path.read_text())
-    elif (path := folder / "pyproject.toml").is_file():
-        settings = tomllib.loads(path.read_text()).get("tool", {}).get("dg", {})
-    else:
-        return {}
-    return settings if settings.get("directory_type") == "project" else {}

@@ -19,7 +19,6 @@ from octogen_dagster.api.catalog_sources import (
     CatalogService,
     GrantedCatalogs,
     NamedCatalogs,
-    ShopCatalogs,
 )
 from octogen_dagster.api.credentials import API_KEY_VARIABLES, BASE_URL_VARIABLE, address_origin
 from octogen_dagster.api.retry import RetryPolicy
@@ -35,6 +34,7 @@ from octogen_dagster.doctor.findings import (
     resolved,
     run_checks,
 )
+from octogen_dagster.doctor.resources import Resources
 from octogen_dagster.doctor.sharing_checks import (
     analytics_hub_findings,
     control_plane_findings,
@@ -42,8 +42,7 @@ from octogen_dagster.doctor.sharing_checks import (
     query_findings,
 )
 from octogen_dagster.errors import OctogenError, OctogenNotFoundError
-from octogen_dagster.sharing.hub import EMULATOR_VARIABLE
-from octogen_dagster.sharing.names import ListingName, checked_exchange, checked_project
+from octogen_dagster.sharing.names import ListingName, checked_exchange
 from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
 from octogen_dagster.snapshots.resource import OctogenResource
 from octogen_dagster.store import Store, write_parquet
@@ -54,7 +53,7 @@ if TYPE_CHECKING:
 DEFAULT_TIMEOUT = 45.0
 """Seconds for all checks, so that a sensor, which has 60, can wait for them."""
 
-_PACKAGES = ("octogen-dagster", "dagster", "polars", "pyarrow")
+_PACKAGES = ("octogen-dagster", "dagster", "polars", "pyarrow", "pycurl")
 
 
 def diagnose(
@@ -89,68 +88,73 @@ def diagnose(
     Raises:
         OctogenBigQueryInputError: The name of a listing or of the exchange is malformed.
     """
+    given = {
+        "octogen": octogen,
+        "io_manager": io_manager,
+        "analytics_hub": analytics_hub,
+        "control_plane": control_plane,
+        "bigquery": bigquery,
+    }
+    resources = {name: {name: each} for name, each in given.items() if each is not None}
+    return diagnose_all(resources, listings=listings, exchange=exchange, timeout=timeout)
+
+
+def diagnose_all(
+    resources: Resources,
+    *,
+    listings: Sequence[str] = (),
+    exchange: str | None = None,
+    timeout: float = DEFAULT_TIMEOUT,
+) -> Diagnosis:
+    """Diagnose all REST APIs and IO managers, and the first resource of each other kind."""
     for listing in listings:
         ListingName.parse(listing)
     if exchange is not None:
         checked_exchange(exchange)
     seconds = timeout / 3  # Octogen's MCP, Analytics Hub and queries are checked in turn
     within = Deadline.after(timeout)
+    first = {kind: next(iter(named.values())) for kind, named in resources.items()}
+    control_plane, hub = first.get("control_plane"), first.get("analytics_hub")
 
     def sharing() -> Check:
         """Check what builds on one another: each one uses what the one before found."""
-        project = resolved(analytics_hub).project if analytics_hub else None
+        project = resolved(hub).project if hub else None
         shared = yield from guarded(
             "MCP login", control_plane_findings(control_plane, project, seconds)
         )
         named = (listings, shared or (), exchange)
         tables = yield from guarded(
-            "Analytics Hub", analytics_hub_findings(analytics_hub, named, seconds, within)
+            "Analytics Hub", analytics_hub_findings(hub, named, seconds, within)
         )
-        yield from guarded("Queries", query_findings(bigquery, tables or (), seconds))
+        yield from guarded("Queries", query_findings(first.get("bigquery"), tables or (), seconds))
 
-    checks: dict[str, Callable[[], Check]] = {
-        "Versions": _version_findings,
-        "Octogen": partial(_octogen_findings, octogen, seconds),
-        "Snapshots": partial(_snapshot_findings, io_manager),
-        "Google credentials": partial(credentials_findings, analytics_hub, control_plane, seconds),
-        "Sharing": sharing,
-    }
+    checks: dict[str, Callable[[], Check]] = {"Versions": _version_findings}
+    for subject, kind, findings in (
+        ("Octogen", "octogen", partial(_octogen_findings, seconds=seconds)),
+        ("Snapshots", "io_manager", _snapshot_findings),
+    ):
+        named = resources.get(kind, {kind: None})
+        for name, resource in named.items():
+            suffix = f" ({name})" if len(named) > 1 else ""
+            checks[subject + suffix] = partial(_with_suffix, suffix, partial(findings, resource))
+    checks["Google credentials"] = partial(credentials_findings, hub, control_plane, seconds)
+    checks["Sharing"] = sharing
     return Diagnosis(tuple(run_checks(checks, timeout)))
 
 
-def environment_resources(
-    *,
-    shops: Sequence[str] = (),
-    base_dir: str | None = None,
-    project: str | None = None,
-    principal: str | None = None,
-) -> dict[str, Any]:
-    """Return the resources that settings and the environment describe, as arguments of `diagnose`.
-
-    Without a shop, catalogs are those that are granted to the key.
-    """
-    resources: dict[str, Any] = {
-        "octogen": OctogenResource(catalogs=ShopCatalogs(shops) if shops else GrantedCatalogs())
-    }
-    if base_dir:
-        resources["io_manager"] = ParquetSnapshotIOManager(base_dir=base_dir)
-    if project:
-        resources["analytics_hub"] = AnalyticsHubResource(project=checked_project(project))
-        # If Analytics Hub is a local server, Google is not asked about queries either.
-        if "BIGQUERY_EMULATOR_HOST" in os.environ or EMULATOR_VARIABLE not in os.environ:
-            from dagster_gcp import BigQueryResource
-
-            resources["bigquery"] = BigQueryResource(project=project)
-    if principal:
-        resources["control_plane"] = OctogenControlPlaneResource(principal=principal)
-    return resources
+def _with_suffix(suffix: str, findings: Callable[[], Check]) -> Check:
+    for finding in findings():
+        yield replace(finding, subject=finding.subject + suffix)
 
 
 def _version_findings() -> Check:
+    import pycurl
+
     versions = [f"Python {platform.python_version()}"]
     for package in _PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions.append(f"{package} {importlib.metadata.version(package)}")
+    versions.append(f"libcurl {pycurl.version_info()[1]}")  # pycurl's wheel brings it
     yield Finding("Versions", "ok", f"{', '.join(versions)}.")
 
 

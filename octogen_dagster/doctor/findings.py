@@ -34,12 +34,15 @@ class Finding:
             work; "skipped" for what was not checked.
         message: What was found; what to do, if an error says so itself.
         advice: What to do; empty if there is nothing to do or the message says it.
+        missing: The argument of `diagnose` without which the subject was not checked; empty if it
+            was.
     """
 
     subject: str
     status: Status
     message: str
     advice: str = ""
+    missing: str = ""
 
     def __str__(self) -> str:
         advice = f" {self.advice}" if self.advice else ""
@@ -74,7 +77,8 @@ class Diagnosis:
 
 
 def not_given(subject: str, resource: str) -> Finding:
-    return Finding(subject, "skipped", f"there is no resource `{resource}` to check.")
+    said = f"there is no resource `{resource}` to check."
+    return Finding(subject, "skipped", said, missing=resource)
 
 
 def resolved(resource: _Resource) -> _Resource:

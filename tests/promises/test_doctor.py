@@ -583,7 +583,11 @@ class TestGoogle:
 
 
 class TestCommand:
-    """`octogen-dagster doctor`."""
+    """`octogen-dagster doctor`, outside of a project."""
+
+    @pytest.fixture(autouse=True)
+    def _folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
 
     @staticmethod
     def run(*arguments: str) -> Result:

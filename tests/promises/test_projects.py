@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -78,3 +81,141 @@ class TestEnvironment:
         assert run(project, "estimate").exit_code == 0
         result = run(project / "src", "estimate")
         assert (result.exit_code, "No Octogen API key" in result.stderr) == (1, True)
+
+
+DEFINITIONS = """\
+from pathlib import Path
+
+import dagster as dg
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    return dg.load_from_defs_folder(path_within_project=Path(__file__).parent)
+"""
+IN_PYTHON = """\
+import dagster as dg
+from octogen_dagster import OctogenResource, ParquetSnapshotIOManager, ShopCatalogs
+
+shops = ShopCatalogs(hosts=["{host}"])
+defs = dg.Definitions(
+    resources={{
+        "octogen": OctogenResource(catalogs=shops, budget_usd=5),
+        "io_manager": ParquetSnapshotIOManager(base_dir=dg.EnvVar("MY_SNAPSHOTS")),
+    }}
+)
+"""
+IN_YAML = """\
+type: octogen_dagster.components.OctogenComponent
+attributes:
+  name: {name}
+  connection: {{api_key: "{{{{ env.OCTOGEN_PLATFORM_API_KEY }}}}", budget_usd: {budget}}}
+  catalog_source: {{hosts: ["{host}"]}}
+  storage: {{base_dir: {name}_snapshots}}
+"""
+
+
+class TestDefinitions:
+    """The doctor checks the resources of the project's definitions."""
+
+    @pytest.fixture(autouse=True)
+    def _module(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        """Import the definitions of each test anew."""
+        monkeypatch.setattr(sys, "path", [*sys.path])
+        yield
+        for name in [name for name in sys.modules if name.split(".")[0] == "my_shops"]:
+            del sys.modules[name]
+
+    @pytest.fixture
+    def shops(self) -> Iterator[Sandbox]:
+        """A sandbox of today, which lists catalogs by their shops."""
+        with Sandbox(catalogs={"northpeak": 230, "strada": 120}) as running:
+            yield running
+
+    @pytest.fixture
+    def package(self, project: Path) -> Path:
+        """The package of the project."""
+        package = project / "src" / "my_shops"
+        (package / "__init__.py").touch()
+        return package
+
+    def test_in_python(
+        self, project: Path, package: Path, shops: Sandbox, run: Callable[..., Result]
+    ) -> None:
+        (package / "definitions.py").write_text(IN_PYTHON.format(host=shops.hosts[0]))
+        with (project / ".env").open("a") as file:
+            file.write(f"\nMY_SNAPSHOTS={project / 'mine'}\n")
+        result = run(package, "doctor")
+        assert result.exit_code == 0, result.output
+        lines = result.stdout.splitlines()
+        assert "ok       Project: my_shops.definitions has octogen and io_manager." in lines
+        assert "ok       Octogen catalogs: ShopCatalogs finds 1, with 230 products in all." in lines
+        assert f"deleted at {project / 'mine'}." in result.stdout
+        assert "the budget of a run is $5.00" in result.stdout
+
+    def test_in_yaml_with_several_components(
+        self, project: Path, package: Path, shops: Sandbox, run: Callable[..., Result]
+    ) -> None:
+        (package / "definitions.py").write_text(DEFINITIONS)
+        for name, budget, host in (("one", 5, shops.hosts[0]), ("other", 7, "gone.example")):
+            (package / "defs" / name).mkdir(parents=True)
+            yaml = IN_YAML.format(name=name, budget=budget, host=host)
+            (package / "defs" / name / "defs.yaml").write_text(yaml)
+        result = run(project / "src", "doctor")
+        assert result.exit_code == 1
+        said = {line[9:].partition(":")[0]: line[:7].strip() for line in result.stdout.splitlines()}
+        assert said["Octogen catalogs (one)"] == "ok"
+        assert said["Octogen catalogs (other)"] == "failed"
+        assert said["Snapshots (one_io_manager)"] == "ok"
+        assert "deleted at other_snapshots." in result.stdout
+        assert "budget of a run is $5.00" in result.stdout
+        assert "budget of a run is $7.00" in result.stdout
+        assert not list(project.glob("*snapshots"))
+
+    def test_an_option_is_checked_in_place_of_the_definitions(
+        self, project: Path, package: Path, shops: Sandbox, run: Callable[..., Result]
+    ) -> None:
+        (package / "definitions.py").write_text(IN_PYTHON.format(host="gone.example"))
+        result = run(project, "doctor", "--shop", shops.hosts[1], "--base-dir", "other")
+        assert result.exit_code == 0, result.output
+        assert "ShopCatalogs finds 1, with 120 products in all." in result.stdout
+        assert f"deleted at {project / 'other'}." in result.stdout
+
+    def test_definitions_that_do_not_load_are_said_and_the_rest_is_checked(
+        self, project: Path, package: Path, shops: Sandbox, run: Callable[..., Result]
+    ) -> None:
+        (package / "definitions.py").write_text("raise RuntimeError('a secret')")
+        result = run(project, "doctor", "--shop", shops.hosts[0])
+        assert result.exit_code == 1
+        assert (
+            "failed   Project: my_shops.definitions cannot be loaded (RuntimeError). "
+            "`dg check defs` says why." in result.stdout.splitlines()
+        )
+        assert "ok       Octogen catalogs:" in result.stdout
+        assert "a secret" not in result.output
+
+    def test_definitions_without_our_resources(
+        self, project: Path, package: Path, shops: Sandbox, run: Callable[..., Result]
+    ) -> None:
+        (package / "definitions.py").write_text("import dagster as dg\n\ndefs = dg.Definitions()")
+        result = run(project, "doctor", "--shop", shops.hosts[0])
+        assert result.exit_code == 0, result.output
+        assert "skipped  Project: my_shops.definitions has no resource of" in result.stdout
+
+    def test_outside_of_a_project_options_and_variables_are_checked(
+        self, project: Path, shops: Sandbox, run: Callable[..., Result]
+    ) -> None:
+        (project / "pyproject.toml").unlink()
+        result = run(project, "doctor", "--shop", shops.hosts[0])
+        assert result.exit_code == 0, result.output
+        assert "Project:" not in result.stdout
+
+
+def test_the_doctor_says_the_version_of_libcurl(
+    project: Path, shops: Sandbox, run: Callable[..., Result]
+) -> None:
+    (project / "pyproject.toml").unlink()
+    result = run(project, "doctor", "--json")
+    versions = json.loads(result.stdout)["findings"][0]
+    assert versions["subject"] == "Versions"
+    assert re.search(r"pycurl \d+\.\d+.*, libcurl \d+\.\d+\.\d+", versions["message"])

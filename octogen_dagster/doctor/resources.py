@@ -1,0 +1,101 @@
+"""The resources that the doctor checks: of a project's definitions, of options, of variables."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from octogen_dagster.api.catalog_sources import GrantedCatalogs, ShopCatalogs
+from octogen_dagster.bigquery.resources import AnalyticsHubResource, OctogenControlPlaneResource
+from octogen_dagster.doctor.findings import Finding
+from octogen_dagster.sharing.hub import EMULATOR_VARIABLE
+from octogen_dagster.sharing.names import checked_project
+from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
+from octogen_dagster.snapshots.resource import OctogenResource
+
+Resources = dict[str, dict[str, Any]]
+"""Resources by the argument of `diagnose` that each is for, and by their names."""
+
+
+@dg.definitions
+def _lazy() -> dg.Definitions:
+    """An example of what `@dagster.definitions` makes of a function; Dagster hides its class."""
+    return dg.Definitions()
+
+
+def project_resources(folder: Path, module: str) -> tuple[Resources, Finding]:
+    """Load the definitions of a project; return their resources, and what was found.
+
+    Args:
+        folder: The project's folder, in which its code is imported as `dg` does it.
+        module: The module that has the definitions.
+    """
+    sys.path[:0] = [str(folder), str(folder / "src")]
+    try:
+        loaded = vars(importlib.import_module(module)).values()
+        definitions = [each for each in loaded if isinstance(each, dg.Definitions)]
+        definitions += [each() for each in loaded if isinstance(each, type(_lazy))]
+        named = {
+            name: each for defs in definitions for name, each in (defs.resources or {}).items()
+        }
+    except Exception as error:  # of the project's code, whose text may have a secret
+        kind = type(error).__name__
+        said = f"{module} cannot be loaded ({kind}). `dg check defs` says why."
+        return {}, Finding("Project", "failed", said)
+    found: Resources = {}
+    for name, resource in named.items():
+        if argument := _argument(resource):
+            found.setdefault(argument, {})[name] = resource
+    names = [name for resources in found.values() for name in resources]
+    if not names:
+        said = f"{module} has no resource of octogen-dagster, so the environment is checked."
+        return {}, Finding("Project", "skipped", said)
+    *most, last = names
+    said = f"{module} has {', '.join(most)}{' and ' if most else ''}{last}."
+    return found, Finding("Project", "ok", said)
+
+
+def _argument(resource: object) -> str | None:
+    """Return the argument of `diagnose` that a resource is for."""
+    kinds: dict[type, str] = {
+        OctogenResource: "octogen",
+        ParquetSnapshotIOManager: "io_manager",
+        AnalyticsHubResource: "analytics_hub",
+        OctogenControlPlaneResource: "control_plane",
+    }
+    if google := sys.modules.get("dagster_gcp"):
+        kinds[google.BigQueryResource] = "bigquery"
+    return next((name for kind, name in kinds.items() if isinstance(resource, kind)), None)
+
+
+def environment_resources(
+    *,
+    shops: Sequence[str] = (),
+    base_dir: str | None = None,
+    project: str | None = None,
+    principal: str | None = None,
+) -> Resources:
+    """Return the resources that settings and the environment describe.
+
+    Without a shop, catalogs are those that are granted to the key.
+    """
+    catalogs = ShopCatalogs(shops) if shops else GrantedCatalogs()
+    resources: dict[str, Any] = {"octogen": OctogenResource(catalogs=catalogs)}
+    if base_dir:
+        resources["io_manager"] = ParquetSnapshotIOManager(base_dir=base_dir)
+    if project:
+        resources["analytics_hub"] = AnalyticsHubResource(project=checked_project(project))
+        # If Analytics Hub is a local server, Google is not asked about queries either.
+        if "BIGQUERY_EMULATOR_HOST" in os.environ or EMULATOR_VARIABLE not in os.environ:
+            from dagster_gcp import BigQueryResource
+
+            resources["bigquery"] = BigQueryResource(project=project)
+    if principal:
+        resources["control_plane"] = OctogenControlPlaneResource(principal=principal)
+    return {argument: {argument: resource} for argument, resource in resources.items()}
