@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,9 +13,10 @@ from octogen_dagster.cli.errors import reporting_errors
 from octogen_dagster.cli.options import CONTEXT_SETTINGS
 
 if TYPE_CHECKING:
-    from octogen_dagster.api.blocking import BlockingClient
+    from pydantic_core import ErrorDetails
+
     from octogen_dagster.api.catalog_sources import CatalogService
-    from octogen_dagster.api.catalog_states import CatalogState
+    from octogen_dagster.api.counts import Count
     from octogen_dagster.api.search import SearchFilters
 
 _IS_LOWER_BOUND = (
@@ -26,14 +27,6 @@ _IS_NO_BOUND = (
     "Keywords do not narrow the count, and products without a category are not counted: it may be "
     "less or more."
 )
-
-
-class _Count(NamedTuple):
-    """The number of products of a catalog or a search; None if it is not known."""
-
-    subject: str
-    products: int | None
-    is_lower_bound: bool = False
 
 
 @click.command(context_settings=CONTEXT_SETTINGS)
@@ -78,7 +71,8 @@ def estimate(
     lower bound. Exit status: 0 estimated, 1 failed, 2 bad input.
     """
     from octogen_dagster.api.blocking import BlockingClient
-    from octogen_dagster.api.catalog_sources import CatalogService, several_by_host
+    from octogen_dagster.api.catalog_sources import CatalogService
+    from octogen_dagster.api.counts import count_read
     from octogen_dagster.api.credentials import configured_base_url
     from octogen_dagster.api.spending import Prices, Spending
 
@@ -90,21 +84,16 @@ def estimate(
         spending=Spending(Prices(search_page_usd, lookup_usd)),
     )
     with BlockingClient(service) as client:
-        states = _of_shops(client, hosts) if hosts else []
-        keys = list(dict.fromkeys([*catalogs, *(state.catalog for state in states)]))
-        if hosts and not keys:
-            click.echo("The shops have no catalogs.")
-            return
-        several = several_by_host(states)
-        if search.has_filters:
-            apart = [(key, [key]) for key in keys] if several else [("the search", keys)]
-            counts = [_counted(client, subject, search, each) for subject, each in apart]
-        else:
-            counts = _whole_catalogs(client, list(catalogs), states)
-    click.echo("\n".join(_table(service, counts, page_size)))
-    if any(each.is_lower_bound for each in counts):
+        counted = count_read(client, search, catalogs, hosts)
+    for warning in counted.warnings:
+        click.echo(warning, err=True)
+    if not counted.counts:
+        click.echo("The shops have no catalogs.")
+        return
+    click.echo("\n".join(_table(service, counted.counts, page_size)))
+    if any(each.is_lower_bound for each in counted.counts):
         click.echo(_IS_NO_BOUND if search.has_keywords else _IS_LOWER_BOUND)
-    for host, of_host in several.items():
+    for host, of_host in counted.several.items():
         click.echo(
             f"{host} is served by {len(of_host)} catalogs, one of which may be an aggregate of "
             "many shops. To read only some, name them: "
@@ -112,7 +101,7 @@ def estimate(
         )
 
 
-def _table(service: CatalogService, counts: Sequence[_Count], page_size: int) -> list[str]:
+def _table(service: CatalogService, counts: Sequence[Count], page_size: int) -> list[str]:
     """Return the lines of a table of the counts and their sum, and what is to be known of it."""
     from octogen_dagster.api.estimate import estimate_lookups, estimate_pages
 
@@ -144,53 +133,6 @@ def _table(service: CatalogService, counts: Sequence[_Count], page_size: int) ->
     return lines
 
 
-def _whole_catalogs(
-    client: BlockingClient, keys: list[str], of_shops: Iterable[CatalogState]
-) -> list[_Count]:
-    """Count the products of named catalogs and those of shops; of all catalogs if there are none.
-
-    What a shop says of a catalog is more than a count, and takes no further request.
-    """
-    from octogen_dagster.api.search import SearchFilters
-    from octogen_dagster.errors import OctogenNotFoundError
-
-    counts = {state.catalog: _Count(state.catalog, state.product_count) for state in of_shops}
-    left = [key for key in keys if key not in counts or counts[key].products is None]
-    if counts and not left:
-        return [*counts.values()]
-    try:
-        listed = client.list_catalog_states().catalogs
-    except OctogenNotFoundError:
-        everything = SearchFilters()
-        if not left:
-            return [_counted(client, "all of Octogen", everything, [])]
-        counts |= {key: _counted(client, key, everything, [key]) for key in left}
-        return [*counts.values()]
-    granted = {state.catalog: state.product_count for state in listed}
-    if missing := [key for key in left if key not in granted]:
-        raise ValueError(
-            f"Catalog {missing[0]!r} is not granted to this key. Granted: "
-            f"{', '.join(sorted(granted)) or 'none'}."
-        )
-    counts |= {key: _Count(key, granted[key]) for key in left or granted}
-    return [*counts.values()]
-
-
-def _of_shops(client: BlockingClient, hosts: Sequence[str]) -> list[CatalogState]:
-    from octogen_dagster.api.catalog_sources import ShopCatalogs, fetch_catalogs
-
-    listed = fetch_catalogs(client, ShopCatalogs(hosts), reads_all=False)
-    for line in listed.warnings:
-        click.echo(line, err=True)
-    return list(listed.catalogs)
-
-
-def _counted(
-    client: BlockingClient, subject: str, search: SearchFilters, keys: Sequence[str]
-) -> _Count:
-    return _Count(subject, client.count_products(search, keys), is_lower_bound=True)
-
-
 def _search(**filters: Any) -> SearchFilters:
     """Return the filters of a search; say by the names of options what is wrong with them."""
     from pydantic import ValidationError
@@ -201,16 +143,18 @@ def _search(**filters: Any) -> SearchFilters:
         with warnings.catch_warnings(record=True) as caught:
             search = SearchFilters(**filters)
     except ValidationError as error:
-        mistakes = [(each["loc"][:1], each["msg"]) for each in error.errors()]
-        texts = [
-            "".join(f"--{str(name).replace('_', '-').replace('facets', 'facet')}: " for name in at)
-            + text.removeprefix("Value error, ")
-            for at, text in mistakes
-        ]
-        raise ValueError("\n".join(texts)) from None
+        raise ValueError("\n".join(map(_of_option, error.errors()))) from None
     for warning in caught:
         click.echo(warning.message, err=True)
     return search
+
+
+def _of_option(mistake: ErrorDetails) -> str:
+    text = str(mistake.get("ctx", {}).get("error", mistake["msg"]))
+    if not mistake["loc"]:
+        return text
+    name = str(mistake["loc"][0]).replace("facets", "facet").replace("_", "-")
+    return f"--{name}: {text}"
 
 
 def _facets(texts: Iterable[str]) -> list[dict[str, Any]]:
