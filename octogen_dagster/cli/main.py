@@ -111,9 +111,6 @@ def _faults(_context: click.Context, _parameter: click.Parameter, texts: tuple[s
     default=None,
     help="Credit in US dollars, after which answers are a 402.  [default: endless]",
 )
-@click.option(
-    "--unknown-fields", is_flag=True, help="Add fields that no contract knows to every response."
-)
 @click.option("--hub", is_flag=True, help="Also share the catalogs over Analytics Hub and MCP.")
 @debug_option
 def sandbox(api_key: str | None, debug: bool, **settings: Any) -> None:

@@ -8,14 +8,13 @@ import zlib
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response
 from fastapi.encoders import jsonable_encoder
 from fastapi.exceptions import RequestValidationError
 
-from octogen_dagster.sandbox.catalog import Catalog, Catalogs, Product
-from octogen_dagster.sandbox.gateway import BASE_PATH, TOP_UP_URL, Gateway, json_response
+from octogen_dagster.sandbox.catalog import Catalog
+from octogen_dagster.sandbox.gateway import BASE_PATH, CREDIT_SPENT, Gateway, json_response
 from octogen_dagster.sandbox.models import (
     CurrentFilters,
     CurrentLookupRequest,
@@ -25,7 +24,15 @@ from octogen_dagster.sandbox.models import (
     SeedLookupRequest,
     SeedSearchRequest,
 )
-from octogen_dagster.sandbox.search import Hit, Query, count_facets, coverage, find_page
+from octogen_dagster.sandbox.search import (
+    Hit,
+    Query,
+    count_facets,
+    coverage,
+    decode_cursor,
+    encode_cursor,
+    find_page,
+)
 from octogen_dagster.sandbox.state import ReceivedRequest, State
 from octogen_dagster.sandbox.views import (
     current_full_view,
@@ -80,7 +87,7 @@ def _seed_router(state: State) -> APIRouter:
             [
                 {
                     "catalog": catalog.key,
-                    "displayName": catalog.display_name,
+                    "displayName": catalog.shop.display_name,
                     "sourceBaseUrl": catalog.source_base_url,
                     "productCount": catalog.product_count,
                     "lastIndexedAt": iso_text(catalog.last_indexed_at),
@@ -140,7 +147,7 @@ def _current_router(state: State) -> APIRouter:
     @router.get("/domains/{host:path}")
     def domain(host: str) -> Response:
         name = host.strip().lower().partition(":")[0].rstrip(".").removeprefix("www.")
-        found = [catalog for catalog in state.catalogs.all() if catalog.domain == name]
+        found = [catalog for catalog in state.catalogs.all() if catalog.shop.domain == name]
         if not found:
             raise HTTPException(404, "domain_not_covered")
         found.sort(key=lambda catalog: catalog.key)
@@ -167,11 +174,10 @@ def _current_router(state: State) -> APIRouter:
     @router.post("/products/lookup")
     def lookup(body: CurrentLookupRequest, request: Request) -> Response:
         """Find a product in the index. The sandbox fetches none from a shop."""
-        if not _is_web_address(body.url):
-            raise HTTPException(422, "invalid_product_url")
         product, matched_via = state.catalogs.find(body.url), "exact"
         if product is None and body.matchMode != "strict":
-            product, matched_via = _find_loosely(state.catalogs, body.url), "loose"
+            address = body.url.partition("?")[0].lower()
+            product, matched_via = state.catalogs.find(address), "loose"
         if product is None or body.resolutionMode == "on_demand_only":
             raise HTTPException(404, "product_not_found")
         _charge(state, LOOKUP_USD)
@@ -200,17 +206,16 @@ def _page(
 ) -> tuple[list[Hit], str | None]:
     """Return the hits of a page, charged, and the cursor of the next one."""
     sent = received.body or {}
-    start = state.cursors.decode(body.cursor, sent)
+    start = None if "restart_cursor" in received.faults else decode_cursor(body.cursor, sent)
     query = Query.of(body, body.facets)
     hits, following = find_page(query, state.catalogs.known(keys), start, body.limit)
     _charge(state, SEARCH_PAGE_USD)
-    return hits, None if following is None else state.cursors.encode(following, sent)
+    return hits, following and encode_cursor(following, sent)
 
 
 def _charge(state: State, usd: float) -> None:
     if not state.account.charge(usd):
-        detail = {"code": "insufficient_credit", "top_up_url": TOP_UP_URL}
-        raise HTTPException(402, detail | {"balance_usd": state.account.balance_usd})
+        raise HTTPException(402, CREDIT_SPENT | {"balance_usd": state.account.balance_usd})
 
 
 def _has_null_cursor(received: ReceivedRequest) -> bool:
@@ -240,24 +245,6 @@ def _effective_query(body: CurrentFilters) -> dict[str, Any]:
 def _envelope(catalog: Catalog) -> dict[str, Any]:
     return {
         "catalogKey": catalog.key,
-        "catalogDisplayName": catalog.display_name,
+        "catalogDisplayName": catalog.shop.display_name,
         "sourceBaseUrl": catalog.source_base_url,
     }
-
-
-def _is_web_address(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return False
-    return parts.scheme in ("http", "https") and bool(parts.hostname)
-
-
-def _find_loosely(catalogs: Catalogs, url: str) -> Product | None:
-    """Find a product without regard to the case of its path and to unknown parameters.
-
-    So a variant that is gone is found as the product on whose page it was.
-    """
-    address, _, parameters = url.partition("?")
-    variant = next((each for each in parameters.split("&") if each.startswith("variant=")), "")
-    return catalogs.find(f"{address.lower()}?{variant}") or catalogs.find(address.lower())

@@ -45,8 +45,8 @@ _PRICE_MOVES = (0.7, 0.8, 0.9, 0.95, 1.05, 1.1, 1.25)
 _KIND, _BRAND, _OTHER_SPELLING, _SPELLING, _LINE, _ADJECTIVE, _COLOR, _SECOND_COLOR = range(8)
 _GENDER, _AGE, _PRICE, _CENTS, _REDUCED, _DISCOUNT, _RATING, _REVIEWS, _UPDATED = range(8, 17)
 _STOCK, _IMAGES, _STYLE, _NO_TITLE, _NO_BRAND, _NO_PRICE, _NO_RATING, _NO_UPDATE = range(17, 25)
-_NO_STOCK, _NO_IMAGES, _NO_GENDER, _UUID, _VARIANT, _NO_CURRENCY = range(25, 31)
-_OTHER_CURRENCY, _WHICH_CURRENCY, _ATTRIBUTES = range(31, 34)
+_NO_STOCK, _NO_IMAGES, _NO_GENDER, _UUID, _NO_CURRENCY, _OTHER_CURRENCY = range(25, 31)
+_WHICH_CURRENCY, _ATTRIBUTES = range(31, 33)
 _BITS_OF_A_TRAIT = 10
 
 _T = TypeVar("_T")
@@ -68,12 +68,7 @@ class Catalog:
     and `day` is the number of days that passed since the products were made.
     """
 
-    key: str
-    display_name: str
-    domain: str
-    path: str
-    source_base_url: str | None
-    currency: str
+    shop: Shop
     assortment: tuple[tuple[Vertical, Kind], ...]
     salt: int
     size: int
@@ -81,6 +76,14 @@ class Catalog:
     removed: frozenset[int] = frozenset()
     day: int = 0
     prices: Mapping[int, float] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        return self.shop.key
+
+    @property
+    def source_base_url(self) -> str | None:
+        return f"https://www.{self.shop.domain}" if self.shop.has_source_url else None
 
     @property
     def product_count(self) -> int:
@@ -91,7 +94,7 @@ class Catalog:
 
     def find(self, url: str) -> Product | None:
         """Return the product of the catalog with exactly this URL; None if there is none."""
-        match = re.search(r"(?:-|\?variant=)(0|[1-9]\d{0,17})$", url)
+        match = re.search(r"-(0|[1-9]\d{0,17})$", url)
         if match is None or not self.contains(int(match[1])):
             return None
         product = Product(self, int(match[1]))
@@ -135,12 +138,7 @@ def make_catalog(key: str, product_count: int, seed: int) -> Catalog:
         shop = _invented_shop(key)
     verticals = [VERTICALS[each] for each in shop.verticals]
     return Catalog(
-        key=key,
-        display_name=shop.display_name,
-        domain=shop.domain,
-        path=shop.path,
-        source_base_url=f"https://www.{shop.domain}" if shop.has_source_url else None,
-        currency=shop.currency,
+        shop=shop,
         assortment=tuple((vertical, kind) for vertical in verticals for kind in vertical.kinds),
         salt=int.from_bytes(hashlib.sha256(f"{seed}\0{key}".encode()).digest()[:8], "big"),
         size=product_count,
@@ -204,14 +202,11 @@ class Catalogs:
         self._by_key = {key: catalog.next_day() for key, catalog in self._by_key.items()}
 
     def set_price(self, url: str, price: float) -> None:
-        product = self._product(url)
+        product = self.find(url)
+        if product is None:
+            raise LookupError(f"no catalog has a product {url!r}: take the URL from a search")
         catalog = product.catalog
         self._replace(replace(catalog, prices={**catalog.prices, product.index: price}))
-
-    def remove_product(self, url: str) -> None:
-        product = self._product(url)
-        catalog = product.catalog
-        self._replace(replace(catalog, removed=catalog.removed | {product.index}))
 
     def _replace(self, catalog: Catalog) -> None:
         self._by_key = self._by_key | {catalog.key: catalog}
@@ -221,13 +216,6 @@ class Catalogs:
             granted = ", ".join(self._by_key) or "none"
             raise LookupError(f"catalog {key!r} is not granted; granted: {granted}: grant it first")
         return self._by_key[key]
-
-    def _product(self, url: str) -> Product:
-        product = self.find(url)
-        if product is None:
-            reason = f"no catalog has a product with the URL {url!r}: take one from a search"
-            raise LookupError(reason)
-        return product
 
 
 class Product:
@@ -316,16 +304,9 @@ class Product:
     @property
     def url(self) -> str:
         """The URL at the merchant, by which a lookup finds the product."""
-        if self.is_variant:
-            return f"{Product(self.catalog, self.index - 1).url}?variant={self.index}"
         handle = slug_of(f"{self.line} {self.kind.noun}")
-        catalog = self.catalog
-        return f"https://www.{catalog.domain}{catalog.path}/products/{handle}-{self.index}"
-
-    @property
-    def is_variant(self) -> bool:
-        """True if the shop shows it on the page of the product before; one in twenty."""
-        return self.index % 2 == 1 and self.one_in(_VARIANT, 10)
+        shop = self.catalog.shop
+        return f"https://www.{shop.domain}{shop.path}/products/{handle}-{self.index}"
 
     @property
     def attributes(self) -> dict[str, str]:
@@ -356,7 +337,7 @@ class Product:
     def _price_currency(self) -> str:
         if self.one_in(_OTHER_CURRENCY, 25):
             return self.pick(_WHICH_CURRENCY, tuple(PRICES_OF_A_DOLLAR))
-        return self.catalog.currency
+        return self.catalog.shop.currency
 
     @property
     def current_price(self) -> float | None:

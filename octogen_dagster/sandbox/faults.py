@@ -10,12 +10,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any, Literal, get_args
-from urllib.parse import urlsplit
 
 FaultKind = Literal[
     "latency",
     "status",
-    "redirect",
     "html",
     "cut",
     "truncate",
@@ -28,7 +26,7 @@ FaultKind = Literal[
 
 _KINDS: tuple[FaultKind, ...] = get_args(FaultKind)
 _SEARCH = "/products/search"
-_SELECTORS = ("times", "path", "page", "retry_after", "detail")
+_SELECTORS = ("times", "path", "page", "catalog", "retry_after", "detail")
 
 
 def _is_number(value: Any) -> bool:
@@ -41,10 +39,6 @@ _VALUES: Mapping[FaultKind, tuple[str, Callable[[Any], bool]]] = {
     "status": (
         "a number from 400 to 599",
         lambda value: isinstance(value, int) and 400 <= value <= 599,
-    ),
-    "redirect": (
-        "an http or https URL",
-        lambda value: isinstance(value, str) and urlsplit(value).scheme in ("http", "https"),
     ),
 }
 """What the value of a kind must be. Other kinds take no value."""
@@ -59,13 +53,13 @@ class Fault:
     Fault("latency", 0.2)
     Fault("restart_cursor", page=4, times=1)
     Fault("status", 504, path="/products/lookup", detail="product_lookup_timed_out")
+    Fault("cut", catalog="northpeak", times=1)
     ```
 
     | kind | value | what the client sees |
     | --- | --- | --- |
     | `latency` | seconds | the response comes that much later |
     | `status` | 400 to 599 | an error with the contract's body |
-    | `redirect` | a URL | a 307 to it |
     | `html` | | a 200 with a web page |
     | `cut` | | the connection closes in the middle of the body |
     | `truncate` | | a complete response whose body is half a JSON document |
@@ -85,6 +79,7 @@ class Fault:
         times: The number of requests it hits; None for all.
         path: Hit only requests with this path, such as `/products/search`.
         page: Hit only searches, and of each only this page, counted from 1.
+        catalog: Hit only searches that name this catalog, and lookups of its products.
         retry_after: The `Retry-After` header of a `status`: whole seconds or an HTTP date. A 429
             always has one; its default is 1.
         detail: The `detail` of a `status`, such as `product_lookup_timed_out`; by default that of
@@ -95,10 +90,11 @@ class Fault:
     """
 
     kind: FaultKind
-    value: float | int | str | None = None
+    value: float | str | None = None
     times: int | None = None
     path: str | None = None
     page: int | None = None
+    catalog: str | None = None
     retry_after: int | str | None = None
     detail: str | None = None
 
@@ -110,10 +106,9 @@ class Fault:
             raise ValueError(f"{self.kind} takes no value: leave out {self.value!r}")
         if accepts is not None and not accepts(self.value):
             raise ValueError(f"{self.kind} needs {description}, not {self.value!r}")
-        if self.times is not None and self.times < 1:
-            raise ValueError(f"times must be 1 or more, not {self.times}")
-        if self.page is not None and self.page < 1:
-            raise ValueError(f"page must be 1 or more, not {self.page}")
+        for name, number in (("times", self.times), ("page", self.page)):
+            if number is not None and not (isinstance(number, int) and number >= 1):
+                raise ValueError(f"{name} must be a whole number, 1 or more, not {number!r}")
         if self.path is not None and not self.path.startswith("/"):
             raise ValueError(f"path must begin with /, such as {_SEARCH}, not {self.path!r}")
         if self.page is not None and self.path not in (None, _SEARCH):
@@ -129,7 +124,11 @@ class Fault:
         Raises:
             ValueError: The text is not a fault. The message says what is wrong.
         """
-        parts = dict(_key_and_value(part) for part in re.split(r",(?=[a-z_]+(?:[=,]|$))", text))
+        parts: dict[str, Any] = {}
+        for part in re.split(r",(?=[a-z_]+(?:[=,]|$))", text):
+            name, equals, value = part.partition("=")
+            is_text = not equals or name in ("path", "catalog", "detail")
+            parts[name.strip()] = (value or None) if is_text else _number_or_text(value)
         kinds = [kind for kind in _KINDS if kind in parts]
         unknown = [name for name in parts if name not in _KINDS and name not in _SELECTORS]
         try:
@@ -140,85 +139,56 @@ class Fault:
                 )
             if len(kinds) != 1:
                 raise ValueError(f"name exactly one of {', '.join(_KINDS)}")
-            return cls(
-                kinds[0],
-                _value_from_text(kinds[0], parts[kinds[0]]),
-                times=_whole_number("times", parts.get("times")),
-                path=parts.get("path"),
-                page=_whole_number("page", parts.get("page")),
-                retry_after=_seconds_or_date(parts.get("retry_after")),
-                detail=parts.get("detail"),
-            )
+            return cls(kinds[0], parts.pop(kinds[0]), **parts)
         except ValueError as problem:
             raise ValueError(f"fault {text!r}: {problem}") from None
 
-    def selects(self, path: str, page: int, has_cursor: bool) -> bool:
+    def selects(self, path: str, page: int, has_cursor: bool, catalogs: Iterable[str]) -> bool:
         """Return True if the selectors and the kind of this fault fit a request."""
         return (
             (self.path is None or self.path == path)
             and (self.page is None or (path == _SEARCH and self.page == page))
+            and (self.catalog is None or self.catalog in catalogs)
             and (has_cursor or self.kind not in ("loop_cursor", "restart_cursor"))
         )
 
 
-def _key_and_value(part: str) -> tuple[str, str | None]:
-    key, equals, value = part.partition("=")
-    return key.strip(), value if equals else None
-
-
-def _value_from_text(kind: FaultKind, text: str | None) -> float | int | str | None:
-    """Convert text to a number if the kind needs one; text that is no number stays text."""
-    if text is None or kind not in ("latency", "status", "price"):
-        return text
-    try:
-        return int(text) if kind == "status" else float(text)
-    except ValueError:
-        return text
-
-
-def _seconds_or_date(text: str | None) -> int | str | None:
-    return int(text) if text is not None and text.isdecimal() else text
-
-
-def _whole_number(name: str, text: str | None) -> int | None:
-    if text is None:
-        return None
-    if not text.isdecimal():
-        raise ValueError(f"{name} needs a whole number, not {text!r}")
-    return int(text)
+def _number_or_text(text: str) -> float | str:
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            continue
+    return text
 
 
 class ActiveFaults:
-    """The faults in force, each with the number of requests that it may still hit."""
+    """The faults in force, each with the number of requests that it has hit."""
 
     def __init__(self, faults: Iterable[Fault] = ()) -> None:
         self._lock = Lock()
-        self._active: list[tuple[Fault, int]] = []
-        for fault in faults:
-            self.inject(fault)
+        self._hits = [(fault, 0) for fault in faults]
 
     def inject(self, fault: Fault) -> None:
         with self._lock:
-            self._active.append((fault, 0))
+            self._hits.append((fault, 0))
 
     def clear(self) -> None:
         with self._lock:
-            self._active.clear()
+            self._hits.clear()
 
-    def hit(self, path: str, page: int, has_cursor: bool) -> list[Fault]:
+    def hit(self, path: str, page: int, has_cursor: bool, catalogs: Iterable[str]) -> list[Fault]:
         """Return the faults that hit a request, and count it for each of them.
 
         They are all that are a latency and the first other one; later ones are not counted.
         """
         hits: list[Fault] = []
-        is_taken = False
         with self._lock:
-            for place, (fault, used) in enumerate(self._active):
-                is_spent = fault.times is not None and used >= fault.times
-                is_blocked = is_taken and fault.kind != "latency"
-                if is_spent or is_blocked or not fault.selects(path, page, has_cursor):
+            for place, (fault, times) in enumerate(self._hits):
+                is_later = fault.kind != "latency" and any(hit.kind != "latency" for hit in hits)
+                if times == fault.times or is_later:
                     continue
-                hits.append(fault)
-                is_taken = is_taken or fault.kind != "latency"
-                self._active[place] = (fault, used + 1)
+                if fault.selects(path, page, has_cursor, catalogs):
+                    hits.append(fault)
+                    self._hits[place] = (fault, times + 1)
         return hits

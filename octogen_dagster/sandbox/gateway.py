@@ -15,20 +15,20 @@ import msgspec
 from fastapi import Response
 
 from octogen_dagster.sandbox.faults import Fault
+from octogen_dagster.sandbox.search import decode_cursor
 from octogen_dagster.sandbox.state import ReceivedRequest, State
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 BASE_PATH = "/v1"
-TOP_UP_URL = "https://octogen.example/top-up"
+CREDIT_SPENT = {"code": "insufficient_credit", "top_up_url": "https://octogen.example/top-up"}
 _SEARCH = "/products/search"
 _REFILL_SECONDS = 60
-_KINDS_OF_CONTENT = ("unknown_fields", "loop_cursor", "wrong_type", "price")
 _WEB_PAGE = "<!doctype html><title>Just a moment...</title><h1>Checking your browser</h1>"
 _DETAILS: dict[int, Any] = {
     401: "Invalid API key",
-    402: {"code": "insufficient_credit", "top_up_url": TOP_UP_URL},
+    402: CREDIT_SPENT,
     403: "api_key_forbidden",
     404: "product_not_found",
     422: [{"loc": ["body"], "msg": "Input should be valid", "type": "value_error"}],
@@ -56,12 +56,10 @@ class Gateway:
         fault = next((each for each in faults if each.kind != "latency"), None)
         response = None if fault is None else _replacement(fault)
         if response is None:
-            if fault is not None and fault.kind == "restart_cursor":
-                content = json.dumps({**(received.body or {}), "cursor": None}).encode()
             scope["received"] = received
             response = await _response_of(self._app, scope, content)
-            if response.status_code == 200:
-                response = self._altered(response, fault, received)
+            if fault is not None and response.status_code == 200:
+                response = _altered(response, fault, received)
         self._add_headers(response, received.request_id)
         received.status = response.status_code
         if fault is not None and fault.kind == "cut":
@@ -73,9 +71,9 @@ class Gateway:
         path, body = scope["path"].removeprefix(BASE_PATH), _json_object(content)
         start = None
         if path == _SEARCH and body is not None:
-            start = self._state.cursors.decode(body.get("cursor"), body)
+            start = decode_cursor(body.get("cursor"), body)
         page = start.page if start else 1
-        faults = self._state.faults.hit(path, page, has_cursor=start is not None)
+        faults = self._state.faults.hit(path, page, start is not None, self._named(body or {}))
         received = ReceivedRequest(
             method=scope["method"],
             path=path,
@@ -87,31 +85,18 @@ class Gateway:
         )
         return received, faults
 
+    def _named(self, body: dict[str, Any]) -> list[str]:
+        """Return the keys of the catalogs that a search names or to which a lookup leads."""
+        if product := self._state.catalogs.find(str(body.get("url"))):
+            return [product.catalog.key]
+        names = body.get("catalogs", [body.get("catalog")])
+        return names if isinstance(names, list) else []
+
     async def _delay(self, seconds: float) -> None:
         """Wait, but only until the server stops."""
         if seconds:
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._state.closing.wait(), seconds)
-
-    def _altered(
-        self, response: Response, fault: Fault | None, received: ReceivedRequest
-    ) -> Response:
-        kind = None if fault is None else fault.kind
-        if kind == "truncate":
-            half = response.body[: len(response.body) // 2]
-            return Response(half, media_type="application/json")
-        if kind not in _KINDS_OF_CONTENT and not self._state.unknown_fields:
-            return response
-        content = msgspec.json.decode(response.body)
-        products = _products(content)
-        if kind == "unknown_fields" or self._state.unknown_fields:
-            _add_unknown_fields(content, products)
-        if kind == "loop_cursor" and received.body is not None:
-            content["nextCursor"] = received.body["cursor"]
-        if fault is not None and kind in ("wrong_type", "price") and products:
-            price = fault.value if kind == "price" else "not a number"
-            products[len(products) // 2]["currentPrice"] = price
-        return json_response(content)
 
     def _add_headers(self, response: Response, request_id: str) -> None:
         limiter = self._state.limiter
@@ -120,6 +105,26 @@ class Gateway:
         response.headers["X-RateLimit-Limit"] = str(limiter.size)
         response.headers.setdefault("X-RateLimit-Remaining", str(limiter.remaining))
         response.headers.setdefault("X-RateLimit-Reset", str(reset))
+
+
+def _altered(response: Response, fault: Fault, received: ReceivedRequest) -> Response:
+    """Return a good response as a fault changes it."""
+    content = msgspec.json.decode(response.body)
+    products = _products(content)
+    match fault.kind:
+        case "truncate":
+            half = response.body[: len(response.body) // 2]
+            return Response(half, media_type="application/json")
+        case "unknown_fields":
+            _add_unknown_fields(content, products)
+        case "loop_cursor":
+            content["nextCursor"] = (received.body or {})["cursor"]
+        case "wrong_type" | "price" if products:
+            price = "not a number" if fault.value is None else fault.value
+            products[len(products) // 2]["currentPrice"] = price
+        case _:
+            return response
+    return json_response(content)
 
 
 def json_response(
@@ -190,15 +195,9 @@ def _add_unknown_fields(content: Any, products: list[dict[str, Any]]) -> None:
 
 def _replacement(fault: Fault) -> Response | None:
     """Return the response that a fault sends in place of the real one; None if it sends none."""
-    match fault.kind:
-        case "redirect":
-            return Response(status_code=307, headers={"Location": str(fault.value)})
-        case "html":
-            return Response(_WEB_PAGE, media_type="text/html")
-        case "status":
-            return _error(fault)
-        case _:
-            return None
+    if fault.kind == "html":
+        return Response(_WEB_PAGE, media_type="text/html")
+    return _error(fault) if fault.kind == "status" else None
 
 
 def _error(fault: Fault) -> Response:

@@ -8,10 +8,17 @@ import grpc
 from google.cloud import bigquery_analyticshub_v1 as ah
 from google.iam.v1 import iam_policy_pb2  # type: ignore[import-untyped]
 from google.longrunning import operations_pb2  # type: ignore[import-untyped]
-from google.protobuf import empty_pb2, json_format  # type: ignore[import-untyped]
+from google.protobuf import empty_pb2  # type: ignore[import-untyped]
 from starlette.types import ASGIApp
 
-from octogen_dagster.sandbox.listings import HubCall, Listing, Listings, Refusal, Subscription
+from octogen_dagster.sandbox.listings import (
+    LOCATION,
+    HubCall,
+    Listing,
+    Listings,
+    Refusal,
+    Subscription,
+)
 from octogen_dagster.sandbox.mcp import MCP_PATH, create_app
 
 _HOST = "127.0.0.1"
@@ -98,10 +105,7 @@ def _handler(store: Listings) -> grpc.GenericRpcHandler:
 
     def handle(name: str, deserialize: Any, answer: _Answer) -> grpc.RpcMethodHandler:
         def respond(request: Any, context: grpc.ServicerContext) -> Any:
-            arguments = json_format.MessageToDict(
-                _protobuf(request), preserving_proto_field_name=True
-            )
-            call = store.log(HubCall("grpc", name, arguments))
+            call = store.log(HubCall(name))
             try:
                 response = answer(store, request)
             except Refusal as refusal:
@@ -116,14 +120,12 @@ def _handler(store: Listings) -> grpc.GenericRpcHandler:
             response_serializer=lambda message: _protobuf(message).SerializeToString(),
         )
 
-    test_permissions = iam_policy_pb2.TestIamPermissionsRequest.FromString
     methods: dict[str, tuple[Any, _Answer]] = {
         "ListListings": (ah.ListListingsRequest.deserialize, _list_listings),
-        "GetListing": (
-            ah.GetListingRequest.deserialize,
-            lambda store, request: _listing_message(store.find(request.name)),
+        "TestIamPermissions": (
+            iam_policy_pb2.TestIamPermissionsRequest.FromString,
+            _test_permissions,
         ),
-        "TestIamPermissions": (test_permissions, _test_permissions),
         "SubscribeListing": (ah.SubscribeListingRequest.deserialize, _subscribe),
         "ListSubscriptions": (ah.ListSubscriptionsRequest.deserialize, _list_subscriptions),
         "DeleteSubscription": (ah.DeleteSubscriptionRequest.deserialize, _delete),
@@ -159,7 +161,6 @@ def _subscribe(store: Listings, request: ah.SubscribeListingRequest) -> ah.Subsc
         request.name,
         wanted.dataset_reference.project_id,
         wanted.dataset_reference.dataset_id,
-        wanted.location,
         wanted.friendly_name or "",
     )
     return ah.SubscribeListingResponse(subscription=_subscription_message(subscription))
@@ -172,7 +173,7 @@ def _list_subscriptions(
     found = [
         each
         for each in store.subscriptions
-        if each.project == project and each.location.lower() == location.lower()
+        if (each.project, LOCATION) == (project, location.lower())
     ]
     page, token = _page(found, request)
     return ah.ListSubscriptionsResponse(
@@ -220,7 +221,7 @@ def _subscription_message(subscription: Subscription) -> ah.Subscription:
                 project_id=subscription.project, dataset_id=subscription.dataset
             ),
             friendly_name=subscription.friendly_name,
-            location=subscription.location,
+            location=LOCATION,
         ),
     )
     if subscription.is_active:

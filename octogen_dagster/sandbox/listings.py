@@ -8,11 +8,10 @@ from collections import deque
 from dataclasses import dataclass, replace
 from itertools import count
 from threading import Lock
-from typing import Any, Literal
+from typing import Literal
 
-_LOCATION = "us"
-_EXCHANGE = f"projects/octogen-sandbox/locations/{_LOCATION}/dataExchanges/catalogs"
-_DATASET_ID = re.compile(r"[A-Za-z0-9_]{1,1024}")
+LOCATION = "us"
+_EXCHANGE = f"projects/octogen-sandbox/locations/{LOCATION}/dataExchanges/catalogs"
 
 Access = Literal["preparing", "granted", "revoked"]
 
@@ -28,7 +27,6 @@ class Listing:
     catalog: str
     name: str
     access: Access
-    location: str = _LOCATION
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,6 @@ class Subscription:
     dataset: str
     friendly_name: str
     is_active: bool = True
-    location: str = _LOCATION
 
 
 @dataclass
@@ -52,9 +49,7 @@ class HubCall:
     The outcome is `OK`, a gRPC code such as `PERMISSION_DENIED`, or `error` for a tool that failed.
     """
 
-    surface: Literal["grpc", "mcp"]
     method: str  # the gRPC method or the tool
-    arguments: dict[str, Any]
     outcome: str | None = None
 
 
@@ -139,11 +134,9 @@ class Listings:
         raise Refusal("NOT_FOUND", f"Listing not found: {name}.")
 
     def subscribe(
-        self, name: str, project: str, dataset: str, location: str, friendly_name: str
+        self, name: str, project: str, dataset: str, friendly_name: str = ""
     ) -> Subscription:
         """Subscribe to a listing and create its linked dataset."""
-        if not _DATASET_ID.fullmatch(dataset):
-            raise Refusal("INVALID_ARGUMENT", f"Invalid dataset ID {dataset!r}.")
         with self._lock:
             listing = self.find(name)
             if listing.access != "granted":
@@ -151,14 +144,9 @@ class Listings:
                     "PERMISSION_DENIED",
                     f"Permission 'analyticshub.listings.subscribe' denied on resource '{name}'.",
                 )
-            if location.lower() != listing.location:
-                raise Refusal(
-                    "INVALID_ARGUMENT",
-                    f"The destination is in {location!r}, the data in {listing.location!r}.",
-                )
             if (project, dataset) in self._subscriptions:
                 raise Refusal("ALREADY_EXISTS", f"Already Exists: Dataset {project}:{dataset}")
-            parent = f"projects/{project}/locations/{listing.location}"
+            parent = f"projects/{project}/locations/{LOCATION}"
             subscription = Subscription(
                 name=f"{parent}/subscriptions/{dataset}_{next(self._serials):06d}",
                 catalog=listing.catalog,

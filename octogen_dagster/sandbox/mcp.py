@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 from typing_extensions import TypedDict
 
-from octogen_dagster.sandbox.listings import HubCall, Listing, Listings
+from octogen_dagster.sandbox.listings import LOCATION, HubCall, Listing, Listings
 
 MCP_PATH = "/mcp/"
 _PREPARING = {"preparing": "preparing", "revoked": "scope_revoked"}
@@ -119,7 +119,7 @@ def _place(listing: Listing, project: str) -> Json:
     return {
         "listingResource": listing.name,
         "linkedDatasetSuggestion": dataset,
-        "location": listing.location,
+        "location": LOCATION,
         "sampleQuery": f"SELECT * FROM `{view}` LIMIT 10;",  # noqa: S608
     }
 
@@ -150,9 +150,9 @@ def create_app(store: Listings, token: str, rest: ASGIApp) -> ASGIApp:
         )
 
     async def call_tool(ctx: object, params: CallToolRequestParams) -> CallToolResult:
-        call = store.log(HubCall("mcp", params.name, params.arguments or {}, "error"))
+        call = store.log(HubCall(params.name, "error"))
         try:
-            value = validate_call(tools[params.name])(**call.arguments)
+            value = validate_call(tools[params.name])(**params.arguments or {})
         except (KeyError, ValidationError) as error:
             text = f"Error executing tool {params.name}: {error}"
             return CallToolResult(content=[TextContent(type="text", text=text)], is_error=True)

@@ -8,14 +8,6 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from typing_extensions import Self
 
 from octogen_dagster.sandbox.facets import is_known_facet
-from octogen_dagster.sandbox.words import VERTICALS
-
-_CATEGORY_PATHS = {
-    tuple(name.casefold() for name in kind.category_path[:depth])
-    for vertical in VERTICALS.values()
-    for kind in vertical.kinds
-    for depth in range(1, len(kind.category_path) + 1)
-}
 
 
 def _not_blank(text: str) -> str:
@@ -39,12 +31,6 @@ def _exists(facet: str) -> str:
 def _each_name_once(facets: list[Facet]) -> list[Facet]:
     _each_once([facet.name for facet in facets])
     return facets
-
-
-def _in_taxonomy(path: list[str]) -> list[str]:
-    if tuple(name.casefold() for name in path) not in _CATEGORY_PATHS:
-        raise ValueError("the category does not exist")
-    return path
 
 
 def _in_order(name: str, low: float | None, high: float | None) -> None:
@@ -114,9 +100,7 @@ class CurrentFilters(Filters):
     brand_quality_min: _Quality | None = None
     brand_quality_max: _Quality | None = None
     omit_generated_facets: list[str] | None = Field(default=None, max_length=50)
-    fallback_category: (
-        Annotated[list[str], Field(min_length=1, max_length=4), AfterValidator(_in_taxonomy)] | None
-    ) = None
+    fallback_category: list[str] | None = Field(default=None, min_length=1, max_length=4)
 
     def is_understood(self) -> bool:
         return bool(self.keywords)

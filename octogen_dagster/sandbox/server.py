@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -20,7 +20,6 @@ try:
     import uvicorn
 
     from octogen_dagster.sandbox.app import Generation, create_app
-    from octogen_dagster.sandbox.search import Cursors
     from octogen_dagster.sandbox.state import Account, ReceivedRequest, State, TokenBucket
 except ModuleNotFoundError as error:
     missing = (error.name or "a package").split(".")[0]
@@ -76,7 +75,6 @@ class Sandbox:
         faults: The faults in force from the start.
         credit_usd: The credit of the organisation, in US dollars; None for one that never ends.
             Without credit, searches and lookups are a 402.
-        unknown_fields: True to add fields that no contract knows to every response.
         hub: True to serve Analytics Hub and MCP as well; see the property `hub`.
 
     Raises:
@@ -97,7 +95,6 @@ class Sandbox:
         requests_per_minute: int = 600_000,
         faults: Sequence[Fault] = (),
         credit_usd: float | None = None,
-        unknown_fields: bool = False,
         hub: bool = False,
     ) -> None:
         if generation not in get_args(Generation):
@@ -110,17 +107,15 @@ class Sandbox:
         self._state = State(
             api_key=api_key,
             catalogs=Catalogs(catalogs, products, seed),
-            cursors=Cursors(seed),
             limiter=TokenBucket(requests_per_minute),
             account=Account(credit_usd),
             faults=ActiveFaults(faults),
-            unknown_fields=unknown_fields,
         )
         self._app = create_app(self._state, generation)
         self._hub = _make_hub() if hub else None
         self._wanted_port = port
         self._port: int | None = None
-        self._stop: Callable[[], None] | None = None
+        self._running = ExitStack()
 
     @property
     def base_url(self) -> str:
@@ -149,7 +144,7 @@ class Sandbox:
     @property
     def hosts(self) -> list[str]:
         """The hosts of the shops of its catalogs, as `GET /domains/{host}` takes them."""
-        return list(dict.fromkeys(catalog.domain for catalog in self._state.catalogs.all()))
+        return list(dict.fromkeys(catalog.shop.domain for catalog in self._state.catalogs.all()))
 
     @property
     def hub(self) -> Hub:
@@ -170,11 +165,6 @@ class Sandbox:
     def charged_usd(self) -> float:
         """What all searches and lookups have cost, in US dollars."""
         return self._state.account.charged_usd
-
-    @property
-    def balance_usd(self) -> float | None:
-        """The credit that is left, in US dollars; None if it never ends."""
-        return self._state.account.balance_usd
 
     def inject(self, fault: Fault) -> None:
         """Add a fault, after those in force."""
@@ -211,53 +201,39 @@ class Sandbox:
         """
         self._state.catalogs.revoke(catalog)
 
-    def remove_product(self, url: str) -> None:
-        """Remove the product with a `productUrl` from its catalog."""
-        self._state.catalogs.remove_product(url)
-
     def set_rate_limit(self, requests_per_minute: int) -> None:
         """Replace the rate limiter by a full one of this size."""
         self._state.limiter = TokenBucket(requests_per_minute)
 
     def __enter__(self) -> Self:
-        server = self._bind()
-        thread = Thread(target=server.run, name="octogen-sandbox", daemon=True)
-        thread.start()
-        if not server.ready.wait(_START_TIMEOUT):
-            raise RuntimeError(
-                "the sandbox did not start within 30 seconds: see the log for the reason"
-            )
-
-        def stop() -> None:
-            server.stop()
-            thread.join()
-            self._stop_hub()
-
-        self._stop = stop
+        with ExitStack() as stack:
+            server = stack.enter_context(self._bound())
+            thread = Thread(target=server.run, name="octogen-sandbox", daemon=True)
+            thread.start()
+            if not server.ready.wait(_START_TIMEOUT):
+                raise RuntimeError(
+                    "the sandbox did not start within 30 seconds: see the log for the reason"
+                )
+            stack.callback(thread.join)
+            stack.callback(server.stop)
+            self._running = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._stop is not None:
-            self._stop()
-            self._stop = None
+        self._running.close()
 
-    def _bind(self) -> _Server:
+    @contextmanager
+    def _bound(self) -> Iterator[_Server]:
+        """Yield a server that has its port, beside Analytics Hub."""
         self._state.closing = asyncio.Event()
-        listener = _listen(self._wanted_port)
-        self._port = listener.getsockname()[1]
-        app: ASGIApp = self._app
-        if self._hub is not None:
-            try:
+        with closing(_listen(self._wanted_port)) as listener, ExitStack() as stack:
+            self._port = listener.getsockname()[1]
+            app: ASGIApp = self._app
+            if self._hub is not None:
                 self._hub.start(self._port, self._wanted_port and self._wanted_port + 1)
-            except OSError:
-                listener.close()
-                raise
-            app = self._hub.http_app(app)
-        return _Server(app, listener, self._state.closing)
-
-    def _stop_hub(self) -> None:
-        if self._hub is not None:
-            self._hub.stop()
+                stack.callback(self._hub.stop)
+                app = self._hub.http_app(app)
+            yield _Server(app, listener, self._state.closing)
 
 
 def serve(*, announce: Callable[[Sandbox], None] | None = None, **settings: Any) -> None:
@@ -267,15 +243,12 @@ def serve(*, announce: Callable[[Sandbox], None] | None = None, **settings: Any)
     `Sandbox`. With a hub, all catalogs are shared over Analytics Hub.
     """
     sandbox = Sandbox(**{"port": DEFAULT_PORT, **settings})
-    server = sandbox._bind()
-    if sandbox._hub is not None:
-        for catalog in sandbox._state.catalogs.all():
+    with sandbox._bound() as server, suppress(KeyboardInterrupt):
+        for catalog in sandbox._state.catalogs.all() if sandbox._hub else ():
             sandbox.hub.share(catalog.key)
-    if announce is not None:
-        announce(sandbox)
-    with suppress(KeyboardInterrupt):
+        if announce is not None:
+            announce(sandbox)
         server.run()
-    sandbox._stop_hub()
 
 
 class _Server(uvicorn.Server):

@@ -6,67 +6,53 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
 
 from octogen_dagster.sandbox.catalog import Catalogs
 from octogen_dagster.sandbox.faults import ActiveFaults, FaultKind
-from octogen_dagster.sandbox.search import Cursors
 
 _MAX_LOGGED_REQUESTS = 20_000
 
 
 class TokenBucket:
-    """The rate limit: a bucket with tokens for one minute, which starts full.
+    """The rate limit: a bucket with tokens for one minute, which starts full."""
 
-    The clock returns seconds that never go back.
-    """
-
-    def __init__(
-        self, requests_per_minute: int, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, requests_per_minute: int) -> None:
         if requests_per_minute < 1:
             raise ValueError(f"requests_per_minute must be 1 or more, not {requests_per_minute}")
         self.size = requests_per_minute
         self._per_second = requests_per_minute / 60
-        self._clock = clock
         self._tokens = float(requests_per_minute)
-        self._counted_at = clock()
+        self._counted_at = time.monotonic()
         self._lock = Lock()
 
     def take(self) -> bool:
         """Take a token; return False if there is none."""
         with self._lock:
-            if self._refilled() < 1:
-                return False
-            self._tokens -= 1
-            return True
+            tokens = self._available()
+            if tokens >= 1:
+                self._tokens, self._counted_at = tokens - 1, time.monotonic()
+            return tokens >= 1
 
     @property
     def remaining(self) -> int:
         """The number of whole tokens."""
-        with self._lock:
-            return int(self._refilled())
+        return int(self._available())
 
     @property
     def seconds_to_full(self) -> float:
-        with self._lock:
-            return (self.size - self._refilled()) / self._per_second
+        return (self.size - self._available()) / self._per_second
 
     @property
     def retry_after(self) -> int:
         """The time until there is a token, in whole seconds, at least 1."""
-        with self._lock:
-            return max(1, math.ceil((1 - self._refilled()) / self._per_second))
+        return max(1, math.ceil((1 - self._available()) / self._per_second))
 
-    def _refilled(self) -> float:
-        now = self._clock()
-        gained = (now - self._counted_at) * self._per_second
-        self._tokens = min(float(self.size), self._tokens + gained)
-        self._counted_at = now
-        return self._tokens
+    def _available(self) -> float:
+        gained = (time.monotonic() - self._counted_at) * self._per_second
+        return min(float(self.size), self._tokens + gained)
 
 
 class Account:
@@ -75,7 +61,7 @@ class Account:
     def __init__(self, credit_usd: float | None) -> None:
         if credit_usd is not None and not credit_usd >= 0:
             raise ValueError(f"credit_usd must be 0 or more, not {credit_usd}")
-        self._credit_usd = credit_usd
+        self._credit_usd = math.inf if credit_usd is None else credit_usd
         self._charged_usd = 0.0
         self._lock = Lock()
 
@@ -84,17 +70,15 @@ class Account:
         return round(self._charged_usd, 6)
 
     @property
-    def balance_usd(self) -> float | None:
-        return None if self._credit_usd is None else round(self._credit_usd - self._charged_usd, 6)
+    def balance_usd(self) -> float:
+        return round(self._credit_usd - self._charged_usd, 6)
 
     def charge(self, usd: float) -> bool:
         """Charge a request; return False, without a charge, if there is not enough credit."""
         with self._lock:
-            balance = self.balance_usd
-            if balance is not None and balance < usd:
-                return False
-            self._charged_usd += usd
-            return True
+            is_covered = self.balance_usd >= usd
+            self._charged_usd += usd if is_covered else 0
+            return is_covered
 
 
 @dataclass
@@ -117,11 +101,9 @@ class State:
 
     api_key: str
     catalogs: Catalogs
-    cursors: Cursors
     limiter: TokenBucket
     account: Account
     faults: ActiveFaults
-    unknown_fields: bool
     log: deque[ReceivedRequest] = field(default_factory=lambda: deque(maxlen=_MAX_LOGGED_REQUESTS))
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the server stops, so that latency ends at once."""

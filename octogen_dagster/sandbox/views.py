@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import uuid
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 from octogen_dagster.sandbox.catalog import Product, mix
 from octogen_dagster.sandbox.facets import origin_country
@@ -47,90 +47,38 @@ _OPINIONS = (
 )
 
 
-class _Rule(NamedTuple):
-    """What may happen to a field. One that has no rule may be lost, null or absent.
-
-    A field that may be lost is unknown for some products that have it, and one that is unknown is
-    null or absent. `fields` has the rules of the objects in the field, if these have gaps too.
-    """
-
-    may_be_lost: bool = True
-    may_be_null: bool = True
-    may_be_absent: bool = True
-    fields: Mapping[str, _Rule] | None = None
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
 
 
-_FREE = _Rule()
-_ALWAYS = _Rule(may_be_lost=False, may_be_null=False, may_be_absent=False)
-_NULLABLE = _Rule(may_be_lost=False, may_be_absent=False)
-_TRAIT = _Rule(may_be_lost=False)
-"""Unknown where the product says so and nowhere else: searches filter by it."""
-_NOT_NULL = _Rule(may_be_null=False)
-"""The published client refuses a null in its place."""
-
-
-def _rules(rule: _Rule, *names: str) -> dict[str, _Rule]:
-    return dict.fromkeys(names, rule)
-
-
-def _of(rule: _Rule, fields: Mapping[str, _Rule], *names: str) -> dict[str, _Rule]:
-    """The rules of fields with objects, whose own fields have rules."""
-    return _rules(rule._replace(fields=fields), *names)
-
-
-_NAME = _rules(_ALWAYS, "name")
-_IMAGE = _rules(_ALWAYS, "url")
-_COLOR = _rules(_ALWAYS, "label")
-_HANDLE = _rules(_ALWAYS, "handle", "name")
-_LISTED = {
-    **_rules(_ALWAYS, "uuid", "productUrl"),
-    **_rules(_TRAIT, "title", "currentPrice", "originalPrice", "updatedAt"),
-    **_rules(_TRAIT, "currency", "gender", "inStock"),
-    **_of(_TRAIT, _NAME, "brand"),
-    **_of(_TRAIT, _rules(_TRAIT, "average", "count"), "rating"),
-    **_rules(_NOT_NULL, "isActive"),
-}
-_SEED_ITEM = _LISTED | _rules(_NOT_NULL, "images")
-_CURRENT = {
-    **_LISTED,
-    **_of(_NOT_NULL, _IMAGE, "images"),
-    **_of(_FREE, _IMAGE, "primaryImage"),
-    **_rules(_ALWAYS, "catalogKey"),
-}
-_CURRENT_ITEM = _CURRENT | _rules(_ALWAYS, "catalogDisplayName")
-_CANONICAL_BRAND = {
-    **_rules(_ALWAYS, "brand_uuid", "brand_name"),
-    **_of(_FREE, {}, "brand_enrichment"),
-}
-_ENRICHMENT = {
-    **_rules(_NULLABLE, "gender", "age_groups"),
-    **_of(_FREE, _HANDLE | _of(_NOT_NULL, _HANDLE, "values"), "structured_attributes"),
-    **_of(_FREE, _CANONICAL_BRAND, "canonical_brand"),
-}
-_FULL = {
-    **_rules(_NOT_NULL, "sizes", "tags"),
-    **_of(_NOT_NULL, _NAME, "categories", "breadcrumbs"),
-    **_of(_NOT_NULL, _COLOR, "colors"),
-    **_of(_NOT_NULL, _of(_FREE, _COLOR, "color"), "variants"),
-    **_of(_NOT_NULL, _rules(_NOT_NULL, "materials", "fit", "patterns"), "details"),
-    **_of(_FREE, _rules(_NOT_NULL, "genders", "ageGroups"), "audience"),
-    **_of(_NOT_NULL, {}, "identifiers", "promotions", "reviews", "videos"),
-    **_of(_FREE, _ENRICHMENT, "enrichment"),
-}
-"""What a lookup adds to an item of a page."""
-_SEED_VIEW = _SEED_ITEM | _FULL
-_CURRENT_VIEW = _CURRENT | _FULL
+_ALWAYS = _names(
+    "uuid productUrl catalogKey catalogDisplayName name url label handle brand_uuid brand_name"
+)
+"""What is always there if it is known, and never null."""
+_TRAITS = _names(
+    "title currentPrice originalPrice updatedAt currency inStock brand rating average count"
+)
+"""Unknown where the product says so and nowhere else: searches filter by these."""
+_NEVER_ABSENT = _names("gender age_groups")
+_NEVER_NULL = _ALWAYS | _names(
+    "isActive images sizes tags categories breadcrumbs colors variants details materials fit"
+    " patterns genders ageGroups identifiers promotions reviews videos values"
+)
+"""The published client refuses a null in their place."""
+_NEVER_LOST = _ALWAYS | _TRAITS | _NEVER_ABSENT
+_MAPPINGS = _names("attributes attribute_handles classification")
+"""Objects whose names are no fields, and have no gaps."""
 
 
 def seed_item(product: Product) -> Json:
-    return _with_gaps(_SEED_ITEM, _listed(product) | {"images": _image_urls(product)}, product.bits)
+    return _with_gaps(_listed(product) | {"images": _image_urls(product)}, product.bits)
 
 
 def current_item(product: Product, relevance: int) -> Json:
     """Return an item of a page; its relevance is 0 if there were no keywords."""
     complete = _listed(product) | _images(product)
     complete["catalogKey"] = product.catalog.key
-    complete["catalogDisplayName"] = product.catalog.display_name
+    complete["catalogDisplayName"] = product.catalog.shop.display_name
     complete["categoryPath"] = list(product.kind.category_path)
     complete["colors"] = [color.label for color in product.colors] or None
     complete["sizes"] = list(product.kind.sizes) or None
@@ -139,19 +87,19 @@ def current_item(product: Product, relevance: int) -> Json:
     complete["inStock"] = product.in_stock
     complete["displayMatchScore"] = min(100, 60 + 4 * relevance) if relevance else None
     complete["rawScore"] = relevance * 1.25 if relevance else None
-    return _with_gaps(_CURRENT_ITEM, complete, product.bits)
+    return _with_gaps(complete, product.bits)
 
 
 def seed_full_view(product: Product) -> Json:
     complete = _listed(product) | {"images": _image_urls(product)} | _full(product)
-    return _with_gaps(_SEED_VIEW, complete, product.bits)
+    return _with_gaps(complete, product.bits)
 
 
 def current_full_view(product: Product) -> Json:
     unknown = {"displayMatchScore": None, "rawScore": None}
     complete = _listed(product) | _images(product) | _full(product) | unknown
     complete["catalogKey"] = product.catalog.key
-    return _with_gaps(_CURRENT_VIEW, complete, product.bits)
+    return _with_gaps(complete, product.bits)
 
 
 def iso_text(moment: datetime | None) -> str | None:
@@ -185,7 +133,7 @@ def _brand(product: Product) -> Json | None:
     name = product.raw_brand_name
     if name is None:
         return None
-    url = f"https://www.{product.catalog.domain}/brands/{slug_of(name)}"
+    url = f"https://www.{product.catalog.shop.domain}/brands/{slug_of(name)}"
     return {
         "name": name,
         "slug": slug_of(name),
@@ -196,7 +144,7 @@ def _brand(product: Product) -> Json | None:
 
 def _image_urls(product: Product) -> list[str]:
     """Return the addresses of the images at the shop."""
-    folder = f"https://cdn.{product.catalog.domain}/{product.index}"
+    folder = f"https://cdn.{product.catalog.shop.domain}/{product.index}"
     return [f"{folder}/{number}.jpg" for number in range(1, product.image_count + 1)]
 
 
@@ -223,13 +171,13 @@ def _images(product: Product) -> Json:
 def _full(product: Product) -> Json:
     """Return what a lookup adds to an item of a page."""
     catalog, kind, attributes = product.catalog, product.kind, product.attributes
-    site = f"https://www.{catalog.domain}"
+    site = f"https://www.{catalog.shop.domain}"
     links = [{"name": name, "url": f"{site}/c/{slug_of(name)}"} for name in kind.category_path]
-    video = f"https://cdn.{catalog.domain}/{product.index}/video"
+    video = f"https://cdn.{catalog.shop.domain}/{product.index}/video"
     return {
         "currency": product.currency,
         "description": f"{product.title or kind.noun} by "
-        f"{product.raw_brand_name or catalog.display_name}.",
+        f"{product.raw_brand_name or catalog.shop.display_name}.",
         "inStock": product.in_stock,
         "categories": links[-1:],
         "sizes": list(kind.sizes),
@@ -272,7 +220,7 @@ def _present(value: str | None) -> list[str]:
 def _color(product: Product, color: Color) -> Json:
     return {
         "label": color.label,
-        "swatchUrl": f"https://cdn.{product.catalog.domain}/swatches/{color.name}.png",
+        "swatchUrl": f"https://cdn.{product.catalog.shop.domain}/swatches/{color.name}.png",
         "hexCode": color.hex_code,
     }
 
@@ -360,19 +308,19 @@ def _canonical_brand(brand: Brand) -> Json:
     }
 
 
-def _with_gaps(rules: Mapping[str, _Rule], complete: Json, bits: int) -> Json:
+def _with_gaps(complete: Json, bits: int) -> Json:
     """Return what is sent of a complete object to which these 64 random bits belong.
 
-    Of a hundred values that may be unknown, two or three are.
+    Of a hundred values that may be lost, two or three are. One that is unknown is null or absent.
     """
     sent: Json = {}
     lost = bits % _GAP_ODDS
     for name, value in complete.items():
-        may_be_lost, may_be_null, may_be_absent, inner = rules.get(name, _FREE)
         number = _number(name)
-        if value is not None and not (may_be_lost and number == lost):
-            sent[name] = value if inner is None else _part(inner, value, bits + number)
-        elif may_be_null and not (may_be_absent and bits >> number & 3 == 0):
+        if value is not None and (number != lost or name in _NEVER_LOST):
+            inner = isinstance(value, dict | list) and name not in _MAPPINGS
+            sent[name] = _part(value, bits + number) if inner else value
+        elif name in _NEVER_ABSENT or (name not in _NEVER_NULL and bits >> number & 3):
             sent[name] = None
     return sent
 
@@ -382,7 +330,11 @@ def _number(name: str) -> int:
     return zlib.crc32(name.encode()) % _GAP_ODDS
 
 
-def _part(rules: Mapping[str, _Rule], value: Any, bits: int) -> Any:
-    if isinstance(value, list):
-        return [_with_gaps(rules, part, mix(bits + (n << 8))) for n, part in enumerate(value)]
-    return _with_gaps(rules, value, mix(bits))
+def _part(value: Any, bits: int) -> Any:
+    """Return an object or a list of objects with gaps; other lists as they are."""
+    if isinstance(value, dict):
+        return _with_gaps(value, mix(bits))
+    return [
+        _with_gaps(part, mix(bits + (place << 8))) if isinstance(part, dict) else part
+        for place, part in enumerate(value)
+    ]

@@ -69,39 +69,29 @@ class Shop:
 
 _ALPHA_SIZES = ("XS", "S", "M", "L", "XL", "XXL")
 _SHOE_SIZES = ("36", "37", "38", "39", "40", "41", "42", "43", "44", "45")
-_FITS = ("slim", "regular", "relaxed", "oversized")
 _PATTERNS = ("solid", "striped", "floral", "checked")
 _CLOTHING = ("Apparel & Accessories", "Clothing")
-_SHOES = ("Apparel & Accessories", "Shoes")
 
 
 def _garment(noun: str, leaf: str, price: int, *materials: str, activewear: bool = False) -> Kind:
-    attributes = {"fit": _FITS, "material": materials, "pattern": _PATTERNS}
+    fits = ("slim", "regular", "relaxed", "oversized")
+    attributes = {"fit": fits, "material": materials, "pattern": _PATTERNS}
     path = (*_CLOTHING, "Activewear", leaf) if activewear else (*_CLOTHING, leaf)
-    return Kind(
-        noun, path, price, attributes, _ALPHA_SIZES, gendered=True, is_activewear=activewear
-    )
+    return Kind(noun, path, price, attributes, _ALPHA_SIZES, True, True, activewear)
 
 
 def _shoe(noun: str, leaf: str, price: int, *materials: str, activewear: bool = False) -> Kind:
     closures = ("lace-up", "slip-on", "zip", "buckle")
     toes = ("round", "pointed", "square")
     attributes = {"material": materials, "closure": closures, "toe_shape": toes}
-    path = (*_SHOES, leaf)
-    return Kind(noun, path, price, attributes, _SHOE_SIZES, gendered=True, is_activewear=activewear)
+    path = ("Apparel & Accessories", "Shoes", leaf)
+    return Kind(noun, path, price, attributes, _SHOE_SIZES, True, True, activewear)
 
 
-def _gear(
-    noun: str,
-    leaf: str,
-    price: int,
-    attributes: Mapping[str, tuple[str, ...]],
-    *,
-    sizes: tuple[str, ...] = (),
-    colored: bool = True,
-) -> Kind:
+def _gear(noun: str, leaf: str, price: int, *materials: str, **more: tuple[str, ...]) -> Kind:
     path = ("Sporting Goods", "Outdoor Recreation", "Camping & Hiking", leaf)
-    return Kind(noun, path, price, attributes, sizes, colored)
+    sizes = more.pop("sizes", ())
+    return Kind(noun, path, price, {"material": materials, **more}, sizes, leaf != "Cookware")
 
 
 VERTICALS: Mapping[str, Vertical] = {
@@ -154,32 +144,10 @@ VERTICALS: Mapping[str, Vertical] = {
         kinds=(
             _garment("Rain Jacket", "Jackets", 180, "gore-tex", "nylon", activewear=True),
             _garment("Fleece Pullover", "Fleece", 90, "recycled polyester", "wool"),
-            _gear(
-                "Two-Person Tent",
-                "Tents",
-                320,
-                {"material": ("ripstop nylon", "polyester"), "season": ("3-season", "4-season")},
-            ),
-            _gear(
-                "Down Sleeping Bag",
-                "Sleeping Bags",
-                240,
-                {"material": ("down", "synthetic"), "comfort": ("5 °C", "0 °C", "-7 °C")},
-                sizes=("Regular", "Long"),
-            ),
-            _gear(
-                "Trail Backpack",
-                "Backpacks",
-                150,
-                {"material": ("cordura", "ripstop nylon"), "capacity": ("22 l", "38 l", "60 l")},
-            ),
-            _gear(
-                "Titanium Mug",
-                "Cookware",
-                38,
-                {"material": ("titanium",), "capacity": ("450 ml", "650 ml")},
-                colored=False,
-            ),
+            _gear("Two-Person Tent", "Tents", 320, "nylon", season=("3-season", "4-season")),
+            _gear("Down Sleeping Bag", "Sleeping Bags", 240, "down", sizes=("Regular", "Long")),
+            _gear("Trail Backpack", "Backpacks", 150, "cordura", capacity=("22 l", "38 l")),
+            _gear("Titanium Mug", "Cookware", 38, "titanium", capacity=("450 ml", "650 ml")),
         ),
         brands=(
             Brand("Northpeak", ("NORTHPEAK™", "North Peak")),

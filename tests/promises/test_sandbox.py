@@ -249,6 +249,19 @@ def test_a_page_is_counted_within_its_search(sandbox: Sandbox) -> None:
     assert [request.page for request in sandbox.requests] == [1, 2, 2, 1]
 
 
+def test_a_fault_chooses_a_catalog() -> None:
+    with Sandbox(catalogs={"northpeak": 120, "strada": 30}) as sandbox, connect(sandbox) as client:
+        strada = search(client, catalogs=["strada"]).json()["items"][0]["productUrl"]
+        northpeak = search(client, catalogs=["northpeak"]).json()["items"][0]["productUrl"]
+        sandbox.inject(Fault("status", 503, catalog="strada"))
+        searches = (["northpeak"], ["northpeak", "strada"], ["strada"])
+        answers = [search(client, catalogs=keys) for keys in searches]
+        answers += [look_up(client, url) for url in (northpeak, strada)]
+        assert [answer.status_code for answer in answers] == [200, 503, 503, 200, 503]
+        everything = search(client)  # it names none
+        assert everything.status_code == 200
+
+
 def test_cut_closes_the_connection_in_the_middle_of_the_body(
     sandbox: Sandbox, client: httpx.Client, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -275,7 +288,7 @@ def test_cut_closes_the_connection_in_the_middle_of_the_body(
             "times=1,status=429,retry_after=Wed, 21 Oct 2026 07:28:00 GMT",
             Fault("status", 429, times=1, retry_after="Wed, 21 Oct 2026 07:28:00 GMT"),
         ),
-        ("redirect=http://x.example/a,b?c=d", Fault("redirect", "http://x.example/a,b?c=d")),
+        ("cut,catalog=northpeak,times=2", Fault("cut", catalog="northpeak", times=2)),
     ],
 )
 def test_a_fault_is_parsed(text: str, fault: Fault) -> None:
@@ -312,7 +325,7 @@ def serving(*options: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, st
 
 
 def test_the_sandbox_follows_its_options_and_prints_the_environment() -> None:
-    older = ("--generation", "seed", "--credit", "0.02", "--unknown-fields")
+    older = ("--generation", "seed", "--credit", "0.02", "--fault", "unknown_fields")
     options = ("--catalogs", "acme,zen", "--products", "7", "--api-key", "octo_live_mine")
     with serving(*older, *options) as (process, exports):
         assert exports.keys() == {"OCTOGEN_PLATFORM_API_KEY", "OCTO_API_KEY", "OCTOGEN_BASE_URL"}
