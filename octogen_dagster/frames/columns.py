@@ -22,10 +22,12 @@ from pydantic import BaseModel, BeforeValidator
 from octogen_dagster.api.models import MerchantProductListPage, MerchantProductUrlLookupResponse
 
 SCHEMA_VERSION = 1
-DETAIL_SCHEMA_VERSION = 2
+DETAIL_SCHEMA_VERSION = 3
 
 IDENTITY = ("uuid", "catalog_key", "product_url")
 LISTED = ("title", "current_price", "original_price", "in_stock", "is_active", "updated_at")
+DIGEST = "digest"
+"""The field of the column `listed` that stands for what else is listed."""
 FOUND, GONE, MISMATCH, FAILED = "found", "gone", "mismatch", "failed"
 """The values of the column `status` of details."""
 VIEW = "product"
@@ -298,15 +300,17 @@ DETAIL_DESCRIPTIONS: Mapping[str, str] = {
     "another product; failed: the lookup failed.",
     "error": "The reason for the status mismatch or failed.",
     "looked_up_at": "When the product was looked up (UTC).",
-    "listed": "Values of the product snapshot, by which later changes of the product are noticed.",
+    "listed": "Values of the product snapshot, by which later changes of the product are noticed. "
+    "`digest` stands for brand, categories, colours, sizes, currency and images.",
     **_of_products("catalog_display_name"),
     "source_base_url": "The address of the merchant's site.",
     "source": "indexed, or where else the response of a product that is gone comes from; null in "
     "answers of an older service.",
     "requested_url": "The address that was looked up, as the service read it.",
-    "normalized_url": "The stable address of the product, to look it up again.",
+    "normalized_url": "The stable address of the product, to look it up again and to join by.",
     "resolved_url": "The address that the requested one leads to.",
-    "canonical_url": "The address that the product's page names as its own.",
+    "canonical_url": "The address that the product's page names as its own; null for products of "
+    "the index since August 2026, so join by `normalized_url`.",
     "matched_via": "How the address was matched to the product.",
     "cache_status": "hit, miss or refresh, for a response from the merchant's page.",
     "resolution": "How the product was read, for a response from the merchant's page.",
@@ -340,8 +344,53 @@ LOOKUPS = table_of(
         "status": pl.String(),
         "error": pl.String(),
         "looked_up_at": _TIME,
-        "listed": pl.Struct({name: PRODUCT_SCHEMA[name] for name in LISTED}),
+        "listed": pl.Struct(
+            {**{name: PRODUCT_SCHEMA[name] for name in LISTED}, DIGEST: pl.UInt64()}
+        ),
     },
 )
 DETAIL_SCHEMA = LOOKUPS.schema
 """One row for each product of a product snapshot. Only `uuid` and `status` are never null."""
+
+
+def evolved(frame: pl.LazyFrame, schema: pl.Schema) -> tuple[pl.LazyFrame, list[str]]:
+    """Return the rows of another version's frame in a schema, and the paths of what it lacks.
+
+    What it lacks is null. Rows with a value that does not cast are left out, and a column of
+    another type that has fields is a ValueError.
+    """
+    before, lacking = frame.collect_schema(), list[str]()
+    columns, casts = list[pl.Expr](), list[pl.Expr]()
+    for name, dtype in schema.items():
+        column = pl.col(name)
+        if name not in before:
+            lacking.append(name)
+            column = pl.lit(None, dtype)
+        elif not (dtype.is_nested() or before[name].is_nested()):
+            cast = column.cast(dtype, strict=False)
+            casts.append(column.is_null() | cast.is_not_null())
+            column = cast
+        else:
+            column = _evolved(column, before[name], dtype, name, lacking)
+        columns.append(column.alias(name))
+    return frame.filter(*casts).select(columns), lacking
+
+
+def _evolved(value: pl.Expr, before: Any, dtype: Any, path: str, lacking: list[str]) -> pl.Expr:
+    if before == dtype:
+        return value
+    if isinstance(before, pl.List) and isinstance(dtype, pl.List):
+        inner = _evolved(pl.element(), before.inner, dtype.inner, path, lacking)
+        return value.list.eval(inner)
+    if not (isinstance(before, pl.Struct) and isinstance(dtype, pl.Struct)):
+        raise ValueError(f"its column {path} is {before}, and {dtype} in this version.")
+    known = before.to_schema()
+    fields = []
+    for name, field in dtype.to_schema().items():
+        if name in known:
+            of = value.struct.field(name)
+            fields.append(_evolved(of, known[name], field, f"{path}.{name}", lacking).alias(name))
+        else:
+            lacking.append(f"{path}.{name}")
+            fields.append(pl.lit(None, field).alias(name))
+    return pl.when(value.is_not_null()).then(pl.struct(fields))

@@ -2,20 +2,20 @@
 
 Rows are carried over from the previous details snapshot where the listing did not change: a semi
 join finds them, and an anti join the products that are looked up. Both compare hashes of the
-identity and of the listing.
+identity and of the listing, of which an earlier version may have stored less.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
+import hashlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import polars as pl
 
@@ -33,6 +33,7 @@ from octogen_dagster.errors import (
 from octogen_dagster.frames.columns import (
     DETAIL_SCHEMA,
     DETAIL_SCHEMA_VERSION,
+    DIGEST,
     FAILED,
     FOUND,
     GONE,
@@ -40,6 +41,7 @@ from octogen_dagster.frames.columns import (
     LISTED,
     MISMATCH,
     PRODUCT_SCHEMA,
+    evolved,
 )
 from octogen_dagster.frames.decode import read_lookup, with_details
 from octogen_dagster.frames.io_source import Query, check, io_source
@@ -73,6 +75,7 @@ _LOOKED_UP = {
     "lookup": pl.Binary(),
 }
 _IS_FOUND = pl.col("status") == FOUND
+_LISTED_FIELDS = [*LISTED, DIGEST]
 # Every later lookup would fail with the same error.
 _ENDS_ALL = (
     OctogenAuthenticationError,
@@ -80,6 +83,16 @@ _ENDS_ALL = (
     OctogenForbiddenError,
     OctogenInsufficientCreditError,
 )
+_ELSE_LISTED: Mapping[str, pl.Expr] = {
+    "brand": pl.col("brand").struct.field("name"),
+    "category_path": pl.col("category_path").list.join("\t"),
+    "colors": pl.col("colors").list.join("\t"),
+    "sizes": pl.col("sizes").list.join("\t"),
+    "currency": pl.col("currency"),
+    # Addresses on Octogen's CDN may come and go with the service's contract.
+    "images": pl.col("images").list.eval(pl.element().struct.field("url")).list.join("\t"),
+}
+"""What else is listed, as text."""
 _INDEXED = ("indexed", None)  # the seed generation has an index only, and does not name it
 
 _Row = dict[str, Any]
@@ -163,10 +176,19 @@ class DetailScan:
         log, warn = (place.log, place.warn) if place else (_LOGGER.info, _LOGGER.warning)
         statistics = self.statistics = DetailStatistics()
         head = self.products if query.n_rows is None else self.products.head(query.n_rows)
-        products = _listed(head)
-        keys = products.select("key").collect(engine="streaming")
+        previous = _previous_rows(place) if place and self.only_changed else _NO_ROWS
+        products = _with_key(_listed(head), previous.fields)
+        # What the rows before lack of the listing is that of now.
+        replaced = [] if previous.fields == _LISTED_FIELDS else ["listed"]
+        keys = products.select("key", *replaced).collect(engine="streaming")
         statistics.products = len(keys)
-        carried, kept = _carried_over(self._previous(place), keys)
+        kept = keys.join(previous.keys, on="key", how="semi").unique("key")
+        # In order, Polars holds what is joined in memory, and else the rows.
+        carried = (
+            previous.rows.drop(replaced)
+            .join(kept.lazy(), on="key", how="inner", maintain_order="left")
+            .select(*DETAIL_SCHEMA)
+        )
         lookups = len(keys.join(kept, on="key", how="anti"))
         self._announce(lookups, log, warn)
         for frame in carried.collect_batches(chunk_size=ROW_GROUP_SIZE, lazy=True):
@@ -177,15 +199,6 @@ class DetailScan:
         yield from self._looked_up(jobs, self.service.for_execution(warn), stop)
         statistics.complete = True
         self._tell()
-
-    def _previous(self, place: SnapshotTarget | None) -> pl.LazyFrame | None:
-        if place is None or not self.only_changed:
-            return None
-        try:
-            return place.latest()
-        except OctogenSnapshotError as error:
-            place.log(f"{error} Every product is looked up.")
-            return None
 
     def _announce(
         self, lookups: int, log: Callable[[str], None], warn: Callable[[str], None]
@@ -253,25 +266,46 @@ class DetailScan:
             self._report(self.statistics)
 
 
-def _carried_over(
-    previous: pl.LazyFrame | None, keys: pl.DataFrame
-) -> tuple[pl.LazyFrame, pl.DataFrame]:
-    """Return the rows of the previous snapshot that are carried over, and their keys."""
-    if previous is not None:
-        with contextlib.suppress(OSError, pl.exceptions.PolarsError):  # the file is damaged
-            if previous.collect_schema() == DETAIL_SCHEMA:
-                # A product that was gone may be back, for example when a grant was renewed.
-                found = _with_key(previous).filter(_IS_FOUND)
-                before = found.select("key").collect(engine="streaming")
-                kept = before.join(keys, on="key", how="semi").unique()
-                # In order, Polars holds the keys in memory, and else the rows.
-                rows = found.join(kept.lazy(), on="key", how="semi", maintain_order="left")
-                return rows.select(*DETAIL_SCHEMA), kept
-    return DETAIL_SCHEMA.to_frame().lazy(), keys.clear()
+class _PreviousRows(NamedTuple):
+    """The rows of a details snapshot that were found, with keys of the `fields` of their listing.
+
+    An earlier version has fewer fields.
+    """
+
+    rows: pl.LazyFrame
+    keys: pl.DataFrame
+    fields: list[str]
+
+
+def _previous_rows(place: SnapshotTarget) -> _PreviousRows:
+    """Return the rows of the latest details snapshot that can be carried over."""
+    try:
+        snapshot = place.latest()
+        if snapshot is None:
+            return _NO_ROWS
+        rows, lacking = evolved(snapshot, DETAIL_SCHEMA)
+        fields = [name for name in _LISTED_FIELDS if f"listed.{name}" not in lacking]
+        # A product that was gone may be back, for example when a grant was renewed.
+        rows = _with_key(rows, fields).filter(_IS_FOUND)
+        keys = rows.select("key").collect(engine="streaming")
+    except (OctogenSnapshotError, OSError, ValueError, pl.exceptions.PolarsError) as error:
+        reason = str(error).partition("\n")[0]
+        place.warn(
+            f"No row of the details snapshot before is carried over: {reason} Every product is "
+            "looked up."
+        )
+        return _NO_ROWS
+    if unknown := [path for path in lacking if not path.startswith("listed.")]:
+        place.warn(
+            f"The details snapshot before has no {', '.join(unknown)}, which this version stores: "
+            "null in rows that are carried over, until their products change. To have all of them "
+            "now, run once without only_changed."
+        )
+    return _PreviousRows(rows, keys, fields)
 
 
 def _listed(snapshot: pl.LazyFrame) -> pl.LazyFrame:
-    """Return the identity, the listing and the key of each product."""
+    """Return the identity and the listing of each product."""
     columns = snapshot.collect_schema()
     if missing := [name for name in (*IDENTITY, *LISTED) if name not in columns]:
         raise ValueError(
@@ -280,17 +314,44 @@ def _listed(snapshot: pl.LazyFrame) -> pl.LazyFrame:
         )
     typed = {name: pl.col(name).cast(PRODUCT_SCHEMA[name]) for name in (*IDENTITY, *LISTED)}
     identity = (typed[name] for name in IDENTITY)
-    listed = pl.struct(typed[name] for name in LISTED).alias("listed")
-    return _with_key(snapshot.select(*identity, listed))
+    listed = pl.struct(*(typed[name] for name in LISTED), _digest(columns)).alias("listed")
+    return snapshot.select(*identity, listed)
 
 
-def _with_key(frame: pl.LazyFrame) -> pl.LazyFrame:
-    # Snapshots of earlier versions have null where the service did not send it, which means true.
-    is_active = pl.field("is_active").fill_null(value=True)
-    listed = pl.col("listed").struct.with_fields(is_active)
-    return frame.with_columns(listed).with_columns(
-        pl.struct(_IDENTITY_AND_LISTING).hash().alias("key")
+def _digest(columns: pl.Schema) -> pl.Expr:
+    """Return a digest of what else is listed. Other versions of Polars compute the same."""
+    texts = [
+        text.fill_null("") if columns.get(name) == PRODUCT_SCHEMA[name] else pl.lit("")
+        for name, text in _ELSE_LISTED.items()
+    ]
+    return (
+        pl.concat_str(texts, separator="\n")
+        .map_batches(_digests, return_dtype=pl.UInt64(), is_elementwise=True)
+        .alias(DIGEST)
     )
+
+
+def _digests(texts: pl.Series) -> pl.Series:
+    digests = (hashlib.blake2b(text.encode(), digest_size=8).digest() for text in texts)
+    return pl.Series([int.from_bytes(each, "big") for each in digests], dtype=pl.UInt64())
+
+
+def _with_key(frame: pl.LazyFrame, fields: Sequence[str]) -> pl.LazyFrame:
+    """Add a hash of the identity and of some fields of the listing."""
+    listed = pl.col("listed").struct
+    # Snapshots of earlier versions have null where the service did not send it, which means true.
+    active = listed.with_fields(pl.field("is_active").fill_null(value=True))
+    values = [pl.col("listed").struct.field(name) for name in fields]
+    return frame.with_columns(active).with_columns(
+        pl.struct(*IDENTITY, *values).hash().alias("key")
+    )
+
+
+_NO_ROWS = _PreviousRows(
+    _with_key(DETAIL_SCHEMA.to_frame().lazy(), _LISTED_FIELDS),
+    pl.DataFrame(schema={"key": pl.UInt64()}),
+    _LISTED_FIELDS,
+)
 
 
 def _jobs(products: pl.LazyFrame, size: int) -> Iterator[list[_Row]]:
@@ -303,7 +364,14 @@ def _jobs(products: pl.LazyFrame, size: int) -> Iterator[list[_Row]]:
 def _look_up_all(
     client: BlockingClient, products: list[_Row]
 ) -> Generator[list[_Result], None, None]:
-    yield [_look_up(client, product) for product in products]
+    """Look up some products, and yield what came so far as soon as one fails."""
+    results: list[_Result] = []
+    for product in products:
+        results.append(result := _look_up(client, product))
+        if result[0]["status"] == FAILED:
+            yield results
+            results = []
+    yield results
 
 
 def _look_up(client: BlockingClient, product: _Row) -> _Result:

@@ -31,6 +31,7 @@ from octogen_dagster import (
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 from tests import results
+from tests.api.servers import RawServer, Received
 from tests.results import materialized, octogen_at, stored
 
 LOOKUP = "/products/lookup"
@@ -122,7 +123,8 @@ class TestRows:
         assert frame.schema == DETAIL_SCHEMA
         same = ["uuid", "catalog_key", "product_url", "title", "current_price", "updated_at"]
         assert_frame_equal(frame.select(same), products.select(same))
-        assert_frame_equal(frame.select(pl.col("listed").struct.unnest()), products.select(*LISTED))
+        listed = frame.select(pl.col("listed").struct.field(*LISTED))
+        assert_frame_equal(listed, products.select(*LISTED))
         assert set(frame["status"]) == {"found"}
         assert frame["error"].null_count() == 60
         assert frame["description"].count() > 50
@@ -203,6 +205,30 @@ class TestFailures:
         assert "run again when the service is back" in results.failure(result)
         assert not shop.path.exists()
 
+    def test_a_service_that_is_silent_is_not_asked_much_more_than_fifty_times(
+        self, shop: Shop
+    ) -> None:
+        asked: list[Received] = []
+
+        def reset(request: Received) -> list[bytes]:
+            asked.append(request)
+            return []
+
+        urls = [f"https://shop.example/{number}" for number in range(5_000)]
+        with RawServer(reset) as server:
+
+            @dg.asset
+            def listed() -> Any:
+                return made_up(*urls).lazy()
+
+            details = build_product_details_asset(
+                listed, name="details", max_failed_fraction=1, retry_policy=None
+            )
+            octogen = octogen_at(server, attempts=1, concurrency=4)
+            result = materialized([listed, details], shop.folder, octogen, raise_on_error=False)
+        assert "50 lookups in a row failed" in results.failure(result)
+        assert 50 <= len(asked) < 100
+
     def test_a_budget_is_kept_and_what_it_leaves_is_said_before(self, shop: Shop) -> None:
         result = shop.run(shop.products, settings={"budget_usd": 0.05})
         assert "The budget leaves $0.05 for these lookups." in result.log
@@ -212,6 +238,12 @@ class TestFailures:
 
 
 CHANGES: dict[str, Any] = {
+    "brand": {"name": "Another brand", "slug": None, "url": None, "description": None},
+    "category_path": ["Apparel & Accessories", "Boots"],
+    "colors": ["Teal"],
+    "sizes": ["38"],
+    "currency": "NOK",
+    "images": [{"url": "https://shop.example/another.jpg"}],
     "title": "Another title",
     "current_price": 1.25,
     "original_price": 9000.0,
@@ -238,8 +270,58 @@ class TestOnlyChanged:
         for uuid, (column, value) in changed.items():
             row = after.pop(uuid)
             assert row["looked_up_at"] > before.pop(uuid)["looked_up_at"]
-            assert (row["listed"] if column in LISTED else row)[column] == value
+            if column in LISTED:
+                assert row["listed"][column] == value
         assert after == before
+
+    def test_another_schema_costs_no_lookup_of_what_did_not_change(self, shop: Shop) -> None:
+        products = shop.products
+        before = shop.run(products).rows
+        listed, details = pl.col("listed").struct, pl.col("details").struct
+        self.rewrite(
+            shop,
+            listed=pl.struct(listed.field("title", "current_price", "updated_at")),
+            details=pl.struct(details.field("fit", "materials")),
+            videos=None,
+            clips=pl.lit("of another version"),
+        )
+        one = products["uuid"][7]
+        title = pl.when(pl.col("uuid") == one).then(pl.lit("Another")).otherwise("title")
+        changed = products.with_columns(title.alias("title"))
+        result = shop.run(changed, only_changed=True)
+
+        after = result.rows
+        assert result.asked == [after.pop(one)["product_url"]]
+        assert "has no details.dimensions, details.patterns, videos, which" in result.log
+        del before[one]
+        for uuid, row in before.items():
+            row["videos"] = row["details"] = None
+            after[uuid]["details"] = None
+        assert after == before
+        assert shop.run(changed, only_changed=True).asked == []
+
+    def test_rows_of_another_type_are_looked_up_and_the_log_says_why(self, shop: Shop) -> None:
+        products = shop.products
+        shop.run(products)
+        is_one = pl.col("uuid") == products["uuid"][7]
+        price = pl.when(is_one).then(pl.lit("dear")).otherwise(pl.col("current_price").cast(str))
+        self.rewrite(shop, current_price=price)
+        result = shop.run(products, only_changed=True)
+        assert result.asked == [products["product_url"][7]]
+
+        self.rewrite(shop, images=pl.lit("one"))
+        result = shop.run(products, only_changed=True)
+        assert len(result.asked) == 60
+        assert "its column images is String, and List(" in result.log
+        assert "Every product is looked up" in result.log
+
+    @staticmethod
+    def rewrite(shop: Shop, **columns: pl.Expr | None) -> None:
+        """Write the details snapshot again with other columns."""
+        gone = [name for name, column in columns.items() if column is None]
+        others = {name: column for name, column in columns.items() if column is not None}
+        frame = pl.read_parquet(shop.path).with_columns(**others).drop(gone)
+        frame.write_parquet(shop.path, metadata=pl.read_parquet_metadata(shop.path))
 
     def test_what_is_new_or_was_not_found_is_looked_up_and_what_left_is_left_out(
         self, shop: Shop
