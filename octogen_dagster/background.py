@@ -17,10 +17,12 @@ _LOGGER = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
 
 
-def submit(work: Callable[[], _Result], thread_name: str) -> Future[_Result]:
-    """Start work in a daemon thread, which does not keep the process from ending."""
+def submit(
+    work: Callable[[], _Result], thread_name: str, *, daemon: bool = True
+) -> Future[_Result]:
+    """Start work in a thread, which keeps the process from ending if it is no daemon."""
     future: Future[_Result] = Future()
-    _start(work, future, thread_name)
+    _start(work, future, thread_name, daemon=daemon)
     return future
 
 
@@ -52,8 +54,14 @@ class Deadline:
         return Deadline(seconds, ends_at, self.stop) if ends_at < self.ends_at else self
 
 
-def _start(work: Callable[[], _Result], future: Future[_Result], thread_name: str) -> None:
-    """Start work in a daemon thread, unless the future is cancelled before it begins."""
+def _start(
+    work: Callable[[], _Result],
+    future: Future[_Result],
+    thread_name: str,
+    *,
+    daemon: bool = True,
+) -> None:
+    """Start work in a thread, unless the future is cancelled before it begins."""
 
     def run() -> None:
         if not future.set_running_or_notify_cancel():
@@ -63,7 +71,7 @@ def _start(work: Callable[[], _Result], future: Future[_Result], thread_name: st
         except BaseException as error:
             future.set_exception(error)
 
-    threading.Thread(target=run, name=thread_name, daemon=True).start()
+    threading.Thread(target=run, name=thread_name, daemon=daemon).start()
 
 
 def wait_interruptibly(
@@ -104,18 +112,3 @@ def run_in_thread(
             interrupted(future)
         raise
     return future
-
-
-def run_uninterrupted(work: Callable[[], _Result], reason: str) -> _Result:
-    """Run work that a first interrupt of the calling thread does not cut off.
-
-    The work runs in another thread, which neither Ctrl-C nor the termination of a Dagster run
-    reaches. After a first interrupt this function logs the reason, waits for the work to end and
-    then raises the interrupt. A second interrupt is raised at once.
-    """
-
-    def interrupted(future: Future[_Result]) -> None:
-        _LOGGER.warning(f"{reason} Interrupt again to leave at once.")
-        wait_interruptibly(future)
-
-    return run_in_thread(work, "octogen-uninterrupted", interrupted).result()

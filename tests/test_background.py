@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -11,23 +9,11 @@ import pytest
 
 from octogen_dagster.background import (
     run_in_thread,
-    run_uninterrupted,
     submit,
     wait_interruptibly,
 )
 
 POLL_SECONDS = 60
-PROGRAM = """
-import os
-from octogen_dagster.background import run_uninterrupted
-
-def work():
-    print("working", flush=True)
-    os.read(0, 1)  # sys.stdin has a lock, which a process that ends while it is held aborts for
-    print("done", flush=True)
-
-run_uninterrupted(work, "It is important.")
-"""
 
 
 class Interrupted(Exception):
@@ -99,35 +85,4 @@ def test_a_thread_that_cannot_be_started_is_an_error_and_no_wait(
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
     with pytest.raises(RuntimeError, match="can't start new thread"):
-        run_uninterrupted(lambda: None, "It is important.")
-
-
-@pytest.mark.parametrize("times", [1, 2])
-def test_a_first_interrupt_waits_for_the_work_and_a_second_does_not(times: int) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", PROGRAM],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdin
-        assert process.stdout
-        assert process.stderr
-        try:
-            assert process.stdout.readline() == "working\n"
-            process.send_signal(signal.SIGINT)
-            warning = process.stderr.readline()
-            if times == 1:
-                process.stdin.write("\n")
-                process.stdin.flush()
-            else:
-                process.send_signal(signal.SIGINT)
-            process.wait(POLL_SECONDS)
-            printed = process.stdout.read()
-            complaint = process.stderr.read()
-        finally:
-            process.kill()
-    assert warning == "It is important. Interrupt again to leave at once.\n"
-    assert printed == ("done\n" if times == 1 else "")
-    assert complaint.endswith("KeyboardInterrupt\n")
+        run_in_thread(lambda: None, "octogen-test", interrupted=lambda _: None)

@@ -106,9 +106,10 @@ def login(
     """
     import webbrowser
 
+    from octogen_dagster.background import Deadline
     from octogen_dagster.control_plane.login import login as log_in
     from octogen_dagster.control_plane.login_files import LoginFiles
-    from octogen_dagster.control_plane.tokens import RefreshedToken
+    from octogen_dagster.control_plane.tokens import DEFAULT_RETRY, Refresh
 
     def show(url: str) -> None:
         click.echo(f"Log in on this page: {url}", err=as_json)
@@ -142,7 +143,8 @@ def login(
         )
     if verify:
         # The new refresh token is exchanged: the files and the token endpoint work.
-        RefreshedToken(files.refresh_token, files.client_id, done.token_endpoint).token()
+        exchange = Refresh(files.refresh_token, files.client_id, done.token_endpoint)
+        exchange(Deadline.after(DEFAULT_RETRY.deadline))
     if as_json:
         _print_json(files, done, resource or server, verify)
     else:

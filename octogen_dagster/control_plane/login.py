@@ -15,6 +15,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 from pydantic import SecretStr
 
 from octogen_dagster.api.credentials import checked_url, may_use_proxy
+from octogen_dagster.background import Deadline
 from octogen_dagster.control_plane.login_files import LoginFiles, parsed_word
 from octogen_dagster.control_plane.tools import leaf_errors
 from octogen_dagster.errors import (
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 DEFAULT_SCOPE = "openid profile email offline_access"
 _REQUEST_TIMEOUT = 30.0
+_LOCK_TIMEOUT = 120.0
 _MAX_REASON_LENGTH = 300
 
 
@@ -69,7 +71,7 @@ def login(
     checked_url(mcp_url, "The MCP URL")
     if authorization_server:
         authorization_server = checked_url(authorization_server, "The authorization server")
-    with files.refresh_token.locked():
+    with files.refresh_token.locked(Deadline.after(timeout)):
         pass  # a file that cannot be locked is an error before the person logs in
     with _listening(redirect_uri, timeout) as callback:
         storage = _Storage(files, callback.redirect_uri, client_id)
@@ -218,7 +220,7 @@ class _Storage:
                 "for offline access."
             )
         files = self._files
-        with files.refresh_token.locked():
+        with files.refresh_token.locked(Deadline.after(_LOCK_TIMEOUT)):
             files.client_id.write(SecretStr(str(self._client.client_id)))
             if files.redirect_uri:
                 files.redirect_uri.write(SecretStr(self._redirect_uri))

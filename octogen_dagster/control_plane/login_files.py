@@ -11,6 +11,7 @@ from typing import NamedTuple, NoReturn
 
 from pydantic import SecretStr
 
+from octogen_dagster.background import Deadline
 from octogen_dagster.errors import OctogenMCPAuthenticationError, OctogenTimeoutError
 from octogen_dagster.files import remove_abandoned, write_whole
 
@@ -19,7 +20,6 @@ REFRESH_TOKEN_FILE = f"{_FOLDER}/mcp.refresh"
 CLIENT_ID_FILE = f"{_FOLDER}/mcp.client-id"
 REDIRECT_URI_FILE = f"{_FOLDER}/mcp.redirect-uri"
 
-_LOCK_TIMEOUT = 120.0
 _LOCK_POLL_SECONDS = 0.005
 _MAX_WRITE_SECONDS = 3600.0
 
@@ -45,7 +45,7 @@ class SecretFile(NamedTuple):
         return f"{self.purpose} file {self.path}"
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, within: Deadline) -> Iterator[None]:
         """Keep out every other thread and process that locks this file; make its folder."""
         import filelock
 
@@ -57,8 +57,9 @@ class SecretFile(NamedTuple):
         target = self.path.resolve()
         lock = filelock.FileLock(
             f"{target}.lock",
-            timeout=_LOCK_TIMEOUT,
+            timeout=within.left,
             mode=0o666,  # it is empty, and root may have made it for the user of the file
+            thread_local=False,
             poll_interval=_LOCK_POLL_SECONDS,
         )
         try:
@@ -67,7 +68,7 @@ class SecretFile(NamedTuple):
         except filelock.Timeout:  # must come first: it is an OSError
             raise OctogenTimeoutError(
                 f"The {self} cannot be locked ({lock.lock_file}): another process has held it for "
-                f"{_LOCK_TIMEOUT:g} s; try again later."
+                f"{within.seconds:g} s; try again later."
             ) from None
         except OSError as error:
             raise OctogenMCPAuthenticationError(
@@ -79,7 +80,22 @@ class SecretFile(NamedTuple):
         finally:
             lock.release()
 
+    def require(self) -> None:
+        """Raise if there is no file, or something that cannot be replaced and may hang."""
+        try:
+            is_file = stat.S_ISREG(self.path.stat().st_mode)
+        except OSError as error:
+            problem = f"cannot be read: {error.strerror}"
+        else:
+            if is_file:
+                return
+            problem = "is not a file"
+        raise OctogenMCPAuthenticationError(
+            f"The {self} {problem}. Run `octogen-dagster login` to write it."
+        )
+
     def read(self) -> SecretStr:
+        self.require()
         try:
             text = self.path.read_text("ascii").strip()
         except OSError as error:

@@ -1,11 +1,13 @@
 """Access tokens for Octogen's MCP: a given one, one that a command prints, or a refreshed one.
 
-Octogen replaces a refresh token with each use and refuses the old one from then on. So processes
-that share a file take turns, and a new token is stored before anything else is done with it.
+Octogen replaces a refresh token with each use, and spends the old one before it answers. So
+processes that share a token take turns, an exchange has its own time, whoever waits for it, and a
+new token is stored before anything else is done with it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import json
@@ -18,14 +20,16 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from concurrent.futures import Future
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from pydantic import SecretStr
 
 from octogen_dagster.api.credentials import checked_url, host_token_endpoint, may_use_proxy
 from octogen_dagster.api.http import retry_after_seconds
 from octogen_dagster.api.retry import RetryPolicy
-from octogen_dagster.background import run_uninterrupted
+from octogen_dagster.background import Deadline, submit, wait_interruptibly
 from octogen_dagster.control_plane.login_files import (
     CLIENT_ID_FILE,
     REFRESH_TOKEN_FILE,
@@ -41,49 +45,75 @@ from octogen_dagster.errors import (
 )
 
 if TYPE_CHECKING:
-    import httpx
+    import httpx2
 
 DEFAULT_TIMEOUT = 30.0
 """Seconds for a call of a tool, or for a token command."""
 
 DEFAULT_RETRY = RetryPolicy(attempts=5, deadline=120.0, max_delay=10.0)
 
+_EXCHANGE_TIMEOUT = 120.0
 _RENEWED_BEFORE_SECONDS = 30.0
 _MAX_LIFE_SECONDS = 1e9
+_MAX_PRINTED_BYTES = 1 << 20
 _LOGGER = logging.getLogger(__name__)
 _Value = TypeVar("_Value")
 
 
-class AccessTokens(Protocol):
-    """A source of access tokens."""
+class Issued(NamedTuple):
+    """An access token, and the time on the monotonic clock from which another one is used."""
 
-    def token(self, refused: SecretStr | None = None) -> SecretStr:
+    token: SecretStr
+    renewed_at: float = math.inf
+
+
+class AccessToken:
+    """The access token that the sessions of a process share.
+
+    `obtain` gets another one, within the time of its caller. `refused` is the error if it gets the
+    one that the service has just refused.
+    """
+
+    def __init__(self, obtain: Callable[[Deadline], Issued], refused: str = "") -> None:
+        self._obtain = obtain
+        self._refused = refused
+        self._guard = threading.Lock()
+        self._issued: Issued | None = None
+
+    def get(self, within: Deadline, refused: SecretStr | None = None) -> SecretStr:
         """Return a token to use now, and not the one that the service has just refused."""
-
-
-class GivenToken:
-    """A single access token, which cannot be renewed."""
-
-    def __init__(self, access_token: SecretStr) -> None:
-        token = parsed_word(access_token.get_secret_value())
-        if token is None:
-            raise OctogenMCPAuthenticationError(
-                "The access token that was given is not a token: a token is one word, without "
-                "blanks."
+        if not self._guard.acquire(timeout=within.left):
+            raise OctogenTimeoutError(
+                f"Another thread did not get an access token within {within.seconds:g} s: try "
+                "again later."
             )
-        self._token = token
+        try:
+            issued = self._issued
+            if issued is None or issued.token == refused or issued.renewed_at <= time.monotonic():
+                issued = self._issued = self._obtain(within)
+        finally:
+            self._guard.release()
+        if issued.token == refused:
+            raise OctogenMCPAuthenticationError(self._refused)
+        return issued.token
 
-    def token(self, refused: SecretStr | None = None) -> SecretStr:
-        if refused is None:
-            return self._token
+
+def given_token(access_token: SecretStr) -> AccessToken:
+    """Return the source of a single access token, which cannot be renewed."""
+    token = parsed_word(access_token.get_secret_value())
+    if token is None:
         raise OctogenMCPAuthenticationError(
-            "The access token is refused; they live for some five minutes. Give a new one, or a "
-            "refresh token file, which lasts: `octogen-dagster login` writes it."
+            "The access token that was given is not a token: a token is one word, without blanks."
         )
+    return AccessToken(
+        lambda _: Issued(token),
+        "The access token is refused; they live for some five minutes. Give a new one, or a "
+        "refresh token file, which lasts: `octogen-dagster login` writes it.",
+    )
 
 
-class CommandToken:
-    """The access token that a command prints, as its first line or as JSON with `access_token`.
+class TokenCommand:
+    """Runs a command that prints a token, as its first line or as JSON with `access_token`.
 
     What else it prints is never quoted: it may be a secret.
     """
@@ -96,43 +126,50 @@ class CommandToken:
                 f"The token command cannot be split into words: {error}. Correct its quotes."
             ) from None
         self._timeout = timeout
-        self._token: SecretStr | None = None
 
-    def token(self, refused: SecretStr | None = None) -> SecretStr:
-        if self._token in (None, refused):
-            self._token = self._run()
-        if self._token == refused:
-            raise OctogenMCPAuthenticationError(
-                "The token command printed the access token that was just refused: it must print a "
-                "fresh one each time."
-            )
-        return self._token
-
-    def _run(self) -> SecretStr:
+    def __call__(self, within: Deadline) -> Issued:
+        within = within.within(self._timeout)
         try:
-            done = subprocess.run(  # noqa: S603
+            process = subprocess.Popen(  # noqa: S603
                 self._words,
                 stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=self._timeout,
-                check=False,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
             )
-        except subprocess.TimeoutExpired:
-            problem = f"did not end within {self._timeout:g} s and was stopped"
         except OSError as error:
             problem = f"cannot be started ({error.strerror})"
         else:
-            status, token = done.returncode, _printed_token(done.stdout)
-            del done  # no traceback that shows locals is to show what the command printed
-            if token and status == 0:
-                return token
-            problem = "printed no token, which is one word without blanks"
-            if status:
-                problem = f"failed with exit status {status}"
-        # Raised out here, because the error of a timeout holds what the command printed.
+            assert process.stdout is not None
+            read = functools.partial(process.stdout.read, _MAX_PRINTED_BYTES)
+            printed = submit(read, "octogen-command")
+            try:
+                wait_interruptibly(printed, within.left)  # a child of it may keep the pipe open
+                is_long = printed.done() and len(printed.result()) == _MAX_PRINTED_BYTES
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(0 if is_long else within.left)
+            finally:
+                process.kill()
+            if is_long:
+                problem = f"printed more than {_MAX_PRINTED_BYTES >> 20} MB and was stopped"
+            elif process.returncode is None or not printed.done():
+                problem = f"did not end within {within.seconds:g} s and was stopped"
+            elif process.returncode:
+                problem = f"failed with exit status {process.returncode}"
+            elif token := _printed_token(printed.result()):
+                return Issued(token)
+            else:
+                problem = "printed no token, which is one word without blanks"
+            del process, printed  # no traceback that shows locals is to show what they hold
         raise OctogenMCPAuthenticationError(
             f"The token command {problem}: run it by hand, without a shell, to see why."
         )
+
+
+def _printed_token(output: bytes) -> SecretStr | None:
+    text = output.decode("utf-8", "replace").strip()
+    if text.startswith("{"):
+        return parsed_word(_parsed_object(text).get("access_token"))
+    return parsed_word(text.partition("\n")[0])
 
 
 class _SecretInMemory:
@@ -141,7 +178,10 @@ class _SecretInMemory:
     def __init__(self, token: SecretStr) -> None:
         self._token = token
 
-    def locked(self) -> contextlib.AbstractContextManager[None]:
+    def require(self) -> None:
+        """There is one always."""
+
+    def locked(self, _: Deadline) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
 
     def read(self) -> SecretStr:
@@ -156,16 +196,12 @@ class _SecretInMemory:
             )
 
 
-class _Issued(NamedTuple):
-    """The tokens of a response; no refresh token if the old one stays valid."""
+class Refresh:
+    """Exchanges a refresh token for an access token, and stores the one that replaces it.
 
-    access_token: SecretStr | None
-    refresh_token: SecretStr | None
-    expires_in: float
-
-
-class RefreshedToken:
-    """The access tokens of a refresh token, each used until 30 seconds before its end."""
+    The exchange has two minutes, in a thread that neither the deadline of a caller nor an interrupt
+    cuts off, and that a process waits for before it ends. The next caller takes its result.
+    """
 
     def __init__(
         self,
@@ -175,105 +211,131 @@ class RefreshedToken:
         *,
         retry: RetryPolicy = DEFAULT_RETRY,
     ) -> None:
+        self._held: SecretFile | _SecretInMemory
         if isinstance(refresh_token, SecretStr):
-            self._held: SecretFile | _SecretInMemory = _SecretInMemory(refresh_token)
+            self._held = _SecretInMemory(refresh_token)
         else:
             self._held = refresh_token
         self._client_id = client_id
         self._url = checked_url(endpoint, "The token endpoint")
-        self._retry = retry
-        self._guard = threading.Lock()
-        self._token: SecretStr | None = None
-        self._renew_at = -math.inf
+        self._retry = replace(retry, deadline=_EXCHANGE_TIMEOUT)
+        self._running: Future[Issued] | None = None
+        self._give_up: Callable[[], object] = lambda: None
 
-    def token(self, refused: SecretStr | None = None) -> SecretStr:
-        with self._guard:
-            if self._token in (None, refused) or time.monotonic() >= self._renew_at:
-                self._token = None
-                # In a thread, which neither Ctrl-C nor the end of a Dagster run reaches.
-                issued = run_uninterrupted(
-                    self._refresh,
-                    "Waiting for the token endpoint: it may be replacing the refresh token, and "
-                    "the new one would be lost.",
-                )
-                life = issued.expires_in
-                self._renew_at = time.monotonic() + max(life - _RENEWED_BEFORE_SECONDS, life / 2)
-                self._token = issued.access_token
-            if self._token is None:
-                raise OctogenMCPAuthenticationError(
-                    f"The token endpoint {self._url} gave no access token: check its address, or "
-                    "report it to Octogen."
-                )
-            return self._token
-
-    def _refresh(self) -> _Issued:
-        held = self._held
-        held.read()  # a path that was typed wrong is an error before the lock makes its folder
-        with held.locked():
-            old = held.read()
-            held.write(old)  # a file that cannot be replaced must not cost the token in it
+    def __call__(self, within: Deadline) -> Issued:
+        running = self._running
+        if running is None or (running.done() and _is_of_no_use(running)):
+            running = self._running = self._begin(within)
+        try:
+            wait_interruptibly(running, within.left)
+        except BaseException:
+            _LOGGER.warning(
+                "Waiting for the token endpoint: it may be replacing the refresh token, and the "
+                "new one would be lost. Interrupt again to leave at once."
+            )
             try:
-                issued = self._exchange(old)
+                wait_interruptibly(running)
+            except BaseException:
+                self._give_up()
+                raise
+            raise
+        if not running.done():
+            raise OctogenTimeoutError(
+                f"The token endpoint {self._url} did not answer within {within.seconds:g} s: try "
+                "again later. Its answer is still waited for, since it may bring a new refresh "
+                "token."
+            )
+        self._running = None
+        return running.result()
+
+    def _begin(self, within: Deadline) -> Future[Issued]:
+        """Lock the refresh token and begin the exchange, which unlocks it in the end."""
+        held = self._held
+        held.require()  # the lock would make the folder of a path that was mistyped
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(held.locked(within))
+            old = held.read()
+            held.write(old)  # a place that cannot be written to must not cost the token in it
+            client = self._client_id
+            if isinstance(client, SecretFile):
+                client = client.read().get_secret_value()
+            form = {"grant_type": "refresh_token", "client_id": client}
+            exchange = functools.partial(self._exchange, form, old, stack.pop_all())
+            return submit(exchange, "octogen-token", daemon=False)
+
+    def _exchange(self, form: dict[str, str], old: SecretStr, lock: contextlib.ExitStack) -> Issued:
+        with lock:
+            try:
+                tokens = self._post(form, old)
             except OctogenMCPAuthenticationError:
-                current = held.read()
+                current = self._held.read()
                 if current == old:
                     raise
                 # Another program replaced the token at the same moment without the lock.
-                issued = self._exchange(current)
-            if issued.refresh_token:
+                tokens = self._post(form, current)
+            if tokens.refresh_token:
                 try:
-                    held.write(issued.refresh_token)
+                    self._held.write(tokens.refresh_token)
                 except OctogenMCPAuthenticationError as error:
                     raise OctogenMCPAuthenticationError(
                         f"{error} The token in it is spent now: then run `octogen-dagster login` "
                         "again."
                     ) from None
-        return issued
+        if tokens.access_token is None:
+            raise OctogenMCPAuthenticationError(
+                f"The token endpoint {self._url} gave no access token: check its address, or "
+                "report it to Octogen."
+            )
+        life = tokens.expires_in
+        return Issued(
+            tokens.access_token,
+            time.monotonic() + max(life - _RENEWED_BEFORE_SECONDS, life / 2),
+        )
 
-    def _exchange(self, refresh_token: SecretStr) -> _Issued:
-        client = self._client_id
-        if isinstance(client, SecretFile):
-            client = client.read().get_secret_value()
-        form = {"grant_type": "refresh_token", "client_id": client}
+    def _post(self, form: dict[str, str], refresh_token: SecretStr) -> _Tokens:
+        subject = f"The token endpoint {self._url}"
         ends_at = time.monotonic() + self._retry.deadline
 
-        def attempt() -> _Issued:
-            # All the time that is left: one that is given up may have spent the token, and its
-            # response has the new one.
-            seconds = max(0.0, ends_at - time.monotonic())
-            return self._post(form, refresh_token, seconds)
+        async def post() -> httpx2.Response:
+            import anyio
+            import httpx2
 
-        return with_retries(attempt, self._retry)
-
-    def _post(self, form: dict[str, str], refresh_token: SecretStr, seconds: float) -> _Issued:
-        import anyio
-        import httpx
-
-        subject = f"The token endpoint {self._url}"
-
-        async def post() -> httpx.Response:
+            loop, task = asyncio.get_running_loop(), asyncio.current_task()
+            assert task is not None
+            self._give_up = lambda: loop.call_soon_threadsafe(task.cancel)
             data = {**form, "refresh_token": refresh_token.get_secret_value()}
             accept = {"Accept": "application/json"}
-            # httpx's own timeouts count for each part of a response, however small it is.
-            with anyio.fail_after(seconds):
-                async with httpx.AsyncClient(
-                    timeout=None,  # noqa: S113
+            # All the time that is left: one that is given up may have spent the token. The client's
+            # own timeouts count for each part of a response, however small it is.
+            with anyio.fail_after(max(0.0, ends_at - time.monotonic())):
+                async with httpx2.AsyncClient(
+                    timeout=None,
                     trust_env=may_use_proxy(self._url),
                 ) as http:
                     return await http.post(self._url, data=data, headers=accept)
 
-        try:
-            response = anyio.run(post)
-        except TimeoutError:
-            raise OctogenTimeoutError(
-                f"{subject} did not answer within {self._retry.deadline:g} s: try again later."
-            ) from None
-        except httpx.HTTPError as error:
-            raise OctogenConnectionError(
-                f"{subject} did not answer ({type(error).__name__}): check the address and the "
-                "network."
-            ) from None
-        return _issued(subject, response)
+        def attempt() -> _Tokens:
+            import httpx2
+
+            try:
+                response = asyncio.run(post())
+            except TimeoutError:
+                raise OctogenTimeoutError(
+                    f"{subject} did not answer within {self._retry.deadline:g} s: try again later."
+                ) from None
+            except httpx2.HTTPError as error:
+                raise OctogenConnectionError(
+                    f"{subject} did not answer ({type(error).__name__}): check the address and the "
+                    "network."
+                ) from None
+            return _parsed_tokens(subject, response)
+
+        return with_retries(attempt, self._retry)
+
+
+def _is_of_no_use(done: Future[Issued]) -> bool:
+    """True if an exchange that nobody waited for failed, or was too long ago."""
+    return done.exception() is not None or done.result().renewed_at <= time.monotonic()
 
 
 def access_tokens(
@@ -287,7 +349,7 @@ def access_tokens(
     access_token: str | None = None,
     timeout: float = DEFAULT_TIMEOUT,
     retry: RetryPolicy = DEFAULT_RETRY,
-) -> AccessTokens:
+) -> AccessToken:
     """Return the source of access tokens for a configuration.
 
     The token command counts first, then the refresh token file, then the refresh token, then the
@@ -296,10 +358,14 @@ def access_tokens(
     refresh, access = SecretStr(refresh_token or ""), SecretStr(access_token or "")
     del refresh_token, access_token  # no traceback that shows locals is to show them
     if token_command and token_command.strip():
-        return CommandToken(token_command, min(timeout, retry.deadline))
+        return AccessToken(
+            TokenCommand(token_command, timeout),
+            "The token command printed the access token that was just refused: it must print a "
+            "fresh one each time.",
+        )
     if not (refresh or refresh_token_file):
         if access:
-            return GivenToken(access)
+            return given_token(access)
         refresh_token_file = _last_login()
         client_id_file = client_id_file or CLIENT_ID_FILE
     client = client_id or (client_id_file and SecretFile(client_id_file, "client id"))
@@ -315,7 +381,15 @@ def access_tokens(
             "The refresh token is not a token: a token is one word, without blanks."
         )
     endpoint = token_endpoint or host_token_endpoint()
-    return _cached_refreshed_token(held, client, endpoint, retry=retry)
+    return _refreshed_token(held, client, endpoint, replace(retry, deadline=_EXCHANGE_TIMEOUT))
+
+
+@functools.lru_cache(maxsize=16)
+def _refreshed_token(
+    held: SecretFile | SecretStr, client_id: SecretFile | str, endpoint: str, retry: RetryPolicy
+) -> AccessToken:
+    """Return the access token of a login, which the sessions of the process share."""
+    return AccessToken(Refresh(held, client_id, endpoint, retry=retry))
 
 
 def with_retries(
@@ -343,10 +417,6 @@ def with_retries(
         time.sleep(seconds)
 
 
-# The sessions of a process share an access token.
-_cached_refreshed_token = functools.lru_cache(maxsize=16)(RefreshedToken)
-
-
 def _last_login() -> str:
     path = os.path.expanduser(REFRESH_TOKEN_FILE)
     if not os.path.lexists(path):
@@ -358,30 +428,22 @@ def _last_login() -> str:
     return path
 
 
-def _printed_token(output: bytes) -> SecretStr | None:
-    text = output.decode("utf-8", "replace").strip()
-    if text.startswith("{"):
-        return parsed_word(_parsed_object(text).get("access_token"))
-    return parsed_word(text.partition("\n")[0])
+class _Tokens(NamedTuple):
+    """The tokens of a response; no refresh token if the old one stays valid."""
+
+    access_token: SecretStr | None
+    refresh_token: SecretStr | None
+    expires_in: float
 
 
-def _parsed_object(content: str | bytes) -> dict[str, Any]:
-    """Return a JSON object; an empty one if the content is none."""
-    try:
-        value = json.loads(content)
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def _issued(subject: str, response: httpx.Response) -> _Issued:
+def _parsed_tokens(subject: str, response: httpx2.Response) -> _Tokens:
     """Return the tokens of a response, which is never quoted: what is no token may hold one."""
     status, body = response.status_code, _parsed_object(response.content)
     if status == 200 and body:
         seconds = body.get("expires_in")
         if not isinstance(seconds, int | float) or not 0 <= seconds <= _MAX_LIFE_SECONDS:
             seconds = math.inf
-        return _Issued(
+        return _Tokens(
             parsed_word(body.get("access_token")),
             parsed_word(body.get("refresh_token")),
             seconds,
@@ -400,3 +462,12 @@ def _issued(subject: str, response: httpx.Response) -> _Issued:
     raise OctogenMCPError(
         f"{subject} answered {status} and no tokens: check the address of the token endpoint."
     )
+
+
+def _parsed_object(content: str | bytes) -> dict[str, Any]:
+    """Return a JSON object; an empty one if the content is none."""
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}

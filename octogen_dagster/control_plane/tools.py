@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import sys
 import threading
@@ -15,10 +16,11 @@ from typing_extensions import Self
 from octogen_dagster.api.credentials import checked_url, may_use_proxy
 from octogen_dagster.api.http import retry_after_seconds
 from octogen_dagster.api.retry import RetryPolicy
+from octogen_dagster.background import Deadline
 from octogen_dagster.control_plane.tokens import (
     DEFAULT_RETRY,
     DEFAULT_TIMEOUT,
-    AccessTokens,
+    AccessToken,
     with_retries,
 )
 from octogen_dagster.errors import (
@@ -105,14 +107,14 @@ class OctogenMCP:
 
     def __init__(
         self,
-        tokens: AccessTokens,
+        access_token: AccessToken,
         url: str,
         *,
         timeout: float = DEFAULT_TIMEOUT,
         retry: RetryPolicy = DEFAULT_RETRY,
     ) -> None:
         require_extras("Octogen's MCP", "mcp")
-        self._tokens = tokens
+        self._access_token = access_token
         self._url = checked_url(url, "The MCP URL")
         self._timeout = min(timeout, retry.deadline)
         self._retry = retry
@@ -189,16 +191,16 @@ class OctogenMCP:
     def _call(self, tool: str, arguments: Mapping[str, Any], *, repeatable: bool = True) -> Any:
         """Call a tool and return its value; `repeatable` if it may be asked twice."""
         with self._guard:
-            return with_retries(
-                lambda: self._attempt(tool, arguments), self._retry, repeatable=repeatable
-            )
+            within = Deadline.after(self._retry.deadline)
+            attempt = functools.partial(self._attempt, tool, arguments, within)
+            return with_retries(attempt, self._retry, repeatable=repeatable)
 
-    def _attempt(self, tool: str, arguments: Mapping[str, Any]) -> Any:
-        token = self._tokens.token()
+    def _attempt(self, tool: str, arguments: Mapping[str, Any], within: Deadline) -> Any:
+        token = self._access_token.get(within)
         try:
             return self._request(tool, arguments, token)
         except OctogenMCPAuthenticationError:
-            token = self._tokens.token(refused=token)
+            token = self._access_token.get(within, refused=token)
         return self._request(tool, arguments, token)
 
     def _request(self, tool: str, arguments: Mapping[str, Any], token: SecretStr) -> Any:

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shlex
 import signal
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 from click.testing import CliRunner
 
-from octogen_dagster import OctogenControlPlaneResource
+from octogen_dagster import (
+    AnalyticsHubResource,
+    OctogenControlPlaneResource,
+    OctogenSource,
+    build_linked_datasets_asset,
+    build_listing_sensor,
+)
 from octogen_dagster.cli.main import main
 from octogen_dagster.errors import (
     OctogenConnectionError,
@@ -292,6 +302,112 @@ def test_a_refresh_that_is_answered_late_is_not_sent_again(
     assert file.read_text() == f"{server.refresh_token}\n" == "refresh-secret-1\n"
 
 
+class SlowEndpoint:
+    """A token endpoint that spends the token at once, and answers when it is told to."""
+
+    def __init__(self, server: OctogenServer) -> None:
+        self._server = server
+        self.spent, self._released = threading.Event(), threading.Event()
+        server.fail("token", self._answer)
+
+    def _answer(self, request: Received) -> Iterator[bytes]:
+        parts = self._server._token(request)
+        self.spent.set()
+        assert self._released.wait(POLL_SECONDS)
+        yield from parts
+
+    def release(self, file: Path) -> None:
+        """Let it answer, and wait until the new token is stored."""
+        assert self.spent.wait(POLL_SECONDS)
+        assert file.read_text() == "refresh-secret-0\n"
+        self._released.set()
+        ends_at = time.monotonic() + POLL_SECONDS
+        while file.read_text() != f"{self._server.refresh_token}\n":
+            assert time.monotonic() < ends_at
+            time.sleep(0.01)
+
+
+def test_a_refresh_goes_on_when_the_time_of_its_caller_is_over(
+    server: OctogenServer, file: Path
+) -> None:
+    endpoint = SlowEndpoint(server)
+    for _ in range(2):  # the second one waits for the same answer
+        assert "did not answer within 0.2 s" in failure(OctogenTimeoutError, deadline=0.2)
+    endpoint.release(file)
+    call()
+    assert (server.count("token"), server.refusals) == (1, 0)
+
+
+def test_a_tick_that_ends_leaves_the_refresh_to_itself(
+    server: OctogenServer, file: Path, instance: dg.DagsterInstance
+) -> None:
+    endpoint = SlowEndpoint(server)
+    datasets = build_linked_datasets_asset(control_plane=True)
+    resources = {
+        "analytics_hub": AnalyticsHubResource(project=PROJECT),
+        "octogen_control_plane": OctogenControlPlaneResource(principal=PRINCIPAL),
+    }
+    sensor = build_listing_sensor(OctogenSource(), datasets, _tick_timeout=0.2)
+    context = dg.build_sensor_context(instance=instance, resources=resources)
+    assert isinstance(sensor(context), dg.SkipReason)
+    endpoint.release(file)
+    server.tools["list_bigquery_subscribers"] = {}
+    sensor = build_listing_sensor(OctogenSource(), datasets)
+    for _ in range(4):
+        assert isinstance(sensor(context), dg.SensorResult)
+    assert (server.count("token"), server.refusals) == (1, 0)
+
+
+def test_a_command_ends_when_the_refresh_that_it_gave_up_has_ended(
+    server: OctogenServer, file: Path
+) -> None:
+    endpoint = SlowEndpoint(server)
+    command = "from octogen_dagster.cli.main import main; main()"
+    doctor = ["doctor", "--principal", PRINCIPAL, "--timeout", "3"]
+    with subprocess.Popen(
+        [sys.executable, "-c", command, *doctor], stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout
+            said = next(line for line in process.stdout if "MCP login" in line)
+            endpoint.release(file)
+            process.communicate(timeout=POLL_SECONDS)
+        finally:
+            process.kill()
+    assert "did not answer within 1 s" in said
+    assert process.returncode == 1
+    assert server.refusals == 0
+
+
+def test_a_file_that_another_program_is_writing_is_read_after_it(
+    server: OctogenServer, file: Path
+) -> None:
+    file.write_text("")  # as Octogen's own commands do, under the same lock
+    with open(file.with_name("refresh.lock"), "a") as lock, ThreadPoolExecutor(1) as threads:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        calling = threads.submit(call)
+        assert not wait([calling], timeout=0.3).done
+        file.write_text(server.refresh_token)
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        calling.result(POLL_SECONDS)
+    assert server.refusals == 0
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("variable", ["REFRESH_TOKEN_FILE", "CLIENT_ID_FILE"])
+def test_a_pipe_in_place_of_a_file_is_an_error(
+    server: OctogenServer, file: Path, variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe = file.with_name("pipe")
+    os.mkfifo(pipe)
+    monkeypatch.setenv(f"OCTOGEN_MCP_{variable}", str(pipe))
+    monkeypatch.delenv("OCTOGEN_MCP_CLIENT_ID")
+    if variable == "REFRESH_TOKEN_FILE":
+        monkeypatch.setenv("OCTOGEN_MCP_CLIENT_ID", CLIENT)
+    assert f"{pipe} is not a file" in failure(OctogenMCPAuthenticationError)
+    assert server.calls == []
+
+
 def test_an_address_where_nobody_listens_is_an_error(
     server: OctogenServer, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -459,6 +575,11 @@ class TestCommand:
     ) -> None:
         run(program)
         assert said in failure(OctogenMCPAuthenticationError)
+
+    @pytest.mark.timeout(30)
+    def test_it_may_not_print_without_end(self, run: Callable[[str], None]) -> None:
+        run("import os\nwhile True: os.write(1, b'access-secret-0' * 1000)")
+        assert "printed more than" in failure(OctogenMCPAuthenticationError)
 
     @pytest.mark.timeout(30)
     def test_it_has_limited_time(self, run: Callable[[str], None]) -> None:
