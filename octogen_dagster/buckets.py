@@ -224,10 +224,13 @@ def _credential_provider(prefix: str, options: dict[str, str]) -> Provider | Non
     """Let boto3 or google-auth find the credentials of the machine, if they are installed.
 
     They know profiles and federated identities, which obstore does not. An `aws_profile` is taken
-    out of the options.
+    out of the options, and so is a bearer token, which Polars knows as an option from 1.44 on.
     """
     import polars as pl
 
+    for name in list(options) if prefix == "google_" else ():
+        if name.lower().removeprefix(prefix) == "bearer_token":
+            return functools.partial(_bearer, options.pop(name))
     profile = options.pop("aws_profile", None)
     if {name.lower().removeprefix(prefix) for name in options} & _OWN_CREDENTIALS:
         return None
@@ -243,6 +246,11 @@ def _credential_provider(prefix: str, options: dict[str, str]) -> Provider | Non
     if prefix == "google_" and importlib.util.find_spec("google.auth"):
         return pl.CredentialProviderGCP()
     return None
+
+
+def _bearer(token: str) -> tuple[dict[str, str], None]:
+    """Return a token as a provider of Polars does; nobody knows when it expires."""
+    return {"bearer_token": token}, None
 
 
 def _credential(provider: Provider) -> dict[str, Any]:

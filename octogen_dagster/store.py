@@ -16,6 +16,7 @@ from urllib.parse import quote
 from octogen_dagster.background import run_in_thread, wait_interruptibly
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.files import Disk, ListedFile, create_unfinished, remove_abandoned
+from octogen_dagster.python_source import errors_as_raised, python_source
 
 if TYPE_CHECKING:
     import threading
@@ -194,7 +195,6 @@ class Store:
     ) -> pl.LazyFrame:
         """Return the frame of an object, whose execution fails if the object was replaced."""
         import polars as pl
-        from polars.io.plugins import register_io_source
 
         def require_version() -> None:
             with self._explained(key, "The snapshot {} cannot be read"):
@@ -231,7 +231,7 @@ class Store:
                     raise
             require_version()
 
-        return register_io_source(read, schema=schema, is_pure=True)
+        return python_source(read, schema)
 
     def files(self, folder: str) -> list[ListedFile]:
         """List all files below a folder; none if there is no folder."""
@@ -338,7 +338,8 @@ def write_parquet(
         )
         # In the main thread, Polars would hold back signals until it returns.
         # A writer that waits for its rows shows that it lives: others remove old unfinished files.
-        run_in_thread(sink, "octogen-write", interrupted, lambda: os.utime(path)).result()
+        with errors_as_raised():
+            run_in_thread(sink, "octogen-write", interrupted, lambda: os.utime(path)).result()
     rows: int = pl.scan_parquet(path, glob=False).select(pl.len()).collect().item()
     return rows
 

@@ -300,12 +300,10 @@ def request_runs(
     )
 
 
-def read_versions(
-    instance: dg.DagsterInstance, asset: dg.AssetKey, after: int = 0
-) -> dict[str, str]:
-    """Read the data version of the last materialization of each partition after an event."""
+def read_versions(instance: dg.DagsterInstance, asset: dg.AssetKey) -> dict[str, str]:
+    """Read the data version of the last materialization of each partition."""
     tags = instance.event_log_storage.get_latest_tags_by_partition(
-        asset, dg.DagsterEventType.ASSET_MATERIALIZATION, [DATA_VERSION_TAG], after_cursor=after
+        asset, dg.DagsterEventType.ASSET_MATERIALIZATION, [DATA_VERSION_TAG]
     )
     return {partition: found[DATA_VERSION_TAG] for partition, found in tags.items()}
 

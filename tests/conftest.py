@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import polars as pl
 import pytest
 from hypothesis import settings
 
 from octogen_dagster import OctogenResource, ParquetSnapshotIOManager
+from octogen_dagster.python_source import errors_as_raised
 from octogen_dagster.sandbox.server import Sandbox
 from tests.dg_project import build_wheel
 from tests.storage_migrations import read_migrations_once
@@ -73,6 +75,22 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OCTO_API_KEY", raising=False)
     for name in ("PLATFORM_API_KEY", "HOST", "BASE_URL", "SHOPS", "ENV"):
         monkeypatch.delenv(f"OCTOGEN_{name}", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _errors_of_scans(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a query of Polars 1 raise the errors of its sources, as Polars 2 does by itself.
+
+    What a user of Polars 1 sees is a test of tests/test_relied_on.py.
+    """
+    if pl.__version__.startswith("1."):
+        collect = pl.LazyFrame.collect
+
+        def as_raised(frame: pl.LazyFrame, *arguments: Any, **options: Any) -> Any:
+            with errors_as_raised():
+                return collect(frame, *arguments, **options)
+
+        monkeypatch.setattr(pl.LazyFrame, "collect", as_raised)
 
 
 @pytest.fixture

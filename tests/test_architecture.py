@@ -15,14 +15,15 @@ import octogen_dagster
 
 PACKAGE = Path(octogen_dagster.__file__).parent
 TESTS = Path(__file__).parent
-GROUND = {"errors", "files", "store", "background", "validation"}
+GROUND = {"errors", "files", "store", "background", "python_source", "validation"}
 HELPERS = {"asset_definition", "automation", "markdown", "run_budget", "ticks"}
 ARROWS: dict[str, set[str]] = {
     "errors": set(),
     "files": {"errors"},
     "buckets": {"errors", "files", "background"},
-    "store": {"errors", "files", "buckets", "background"},
+    "store": {"errors", "files", "buckets", "background", "python_source"},
     "background": set(),
+    "python_source": set(),
     "api": GROUND,
     "frames": GROUND | {"api"},
     "control_plane": GROUND | {"api"},

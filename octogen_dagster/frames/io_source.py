@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import polars as pl
-from polars.io.plugins import register_io_source
 
 from octogen_dagster.background import StoppedError
+from octogen_dagster.python_source import python_source
 
 _STEP_TIMEOUT = 5.0
 _RETURN_TIMEOUT = 0.1
@@ -37,7 +37,7 @@ def io_source(
     `stop` ends its executions; by default each has an end of its own.
     """
     source = _Source(schema, frames, stop)
-    frame = register_io_source(source, schema=schema, validate_schema=True, is_pure=True)
+    frame = python_source(source, schema, validate=True)
     # Polars reads a pure source once that occurs twice in a query, but its streaming engine does so
     # only with an operation on top of the source.
     return frame.select(pl.all())

@@ -6,7 +6,6 @@ import dataclasses
 import zlib
 from collections.abc import Callable
 from datetime import datetime
-from operator import itemgetter
 from typing import Any
 
 import dagster as dg
@@ -20,6 +19,7 @@ from octogen_dagster.snapshots.assets import SEARCH
 from octogen_dagster.snapshots.partitions import PartitionLayout, keys_by_catalog
 from octogen_dagster.snapshots.resource import OctogenResource
 from octogen_dagster.ticks import (
+    DATA_VERSION_TAG,
     Wanted,
     named_partitions,
     read_busy,
@@ -172,22 +172,47 @@ class _CachedVersions(msgspec.Struct):
         self, instance: dg.DagsterInstance, asset: dg.AssetKey, partitions: PartitionLayout
     ) -> None:
         """Read the materializations since the last tick."""
-        after = max(0, self.last_event - _EVENTS_READ_AGAIN)
-        ids = instance.event_log_storage.get_latest_storage_id_by_partition(
-            asset, dg.DagsterEventType.ASSET_MATERIALIZATION, after_cursor=after
-        )
         wiped_at = _wiped_at(instance, asset)
-        if wiped_at != self.wiped_at or max(ids.values(), default=0) < self.last_event:
+        events = self._events(instance, asset)
+        if wiped_at != self.wiped_at or max(events, default=0) < self.last_event:
             # It was wiped, or its runs were deleted: SQLite gives the ids of deleted events again.
             self.versions, self.last_event, self.wiped_at = {}, 0, wiped_at
-            self.update(instance, asset, partitions)
-            return
-        versions = read_versions(instance, asset, after=after)
-        for partition, event in sorted(ids.items(), key=itemgetter(1)):
+            events = self._events(instance, asset)
+        for event, (partition, version) in sorted(events.items()):
             key = partitions.catalog_key(partition)
             if key is not None:
-                self.versions[key] = versions.get(partition, "")
-                self.last_event = max(self.last_event, event)
+                self.versions[key] = version
+                self.last_event = event
+
+    def _events(
+        self, instance: dg.DagsterInstance, asset: dg.AssetKey
+    ) -> dict[int, tuple[str, str]]:
+        """The partition and the version of materializations since the last tick, by their ids.
+
+        Without a last tick they are the last ones of all partitions.
+        """
+        if not self.last_event:
+            kind = dg.DagsterEventType.ASSET_MATERIALIZATION
+            ids = instance.get_latest_storage_id_by_partition(asset, kind)
+            versions = read_versions(instance, asset)
+            return {
+                event: (partition, versions.get(partition, "")) for partition, event in ids.items()
+            }
+        events: dict[int, tuple[str, str]] = {}
+        since = dg.AssetRecordsFilter(
+            asset, after_storage_id=max(0, self.last_event - _EVENTS_READ_AGAIN)
+        )
+        cursor: str | None = None
+        while True:
+            read = instance.fetch_materializations(since, limit=_RECORDS_AT_ONCE, cursor=cursor)
+            for record in read.records:
+                materialization = record.asset_materialization
+                if materialization and materialization.partition is not None:
+                    version = (materialization.tags or {}).get(DATA_VERSION_TAG, "")
+                    events[record.storage_id] = materialization.partition, version
+            if not read.has_more:
+                return events
+            cursor = read.cursor
 
 
 def _wiped_at(instance: dg.DagsterInstance, asset: dg.AssetKey) -> float:
@@ -198,5 +223,6 @@ def _wiped_at(instance: dg.DagsterInstance, asset: dg.AssetKey) -> float:
     return 0.0
 
 
+_RECORDS_AT_ONCE = 1_000
 _EVENTS_READ_AGAIN = 1_000
 """Events of other transactions may become visible after those with a larger id."""

@@ -20,6 +20,7 @@ from octogen_dagster.frames.changes import (
 )
 from octogen_dagster.frames.columns import DETAIL_SCHEMA
 from octogen_dagster.frames.details import DetailScan, DetailStatistics
+from octogen_dagster.python_source import errors_as_raised
 from octogen_dagster.snapshots.io_manager import frame_of, input_kind, pair_of
 from octogen_dagster.snapshots.metadata import (
     BRANDS_SOURCES,
@@ -110,7 +111,8 @@ def _changes(
     *,
     has_times: bool,
 ) -> Made:
-    frame = product_changes(snapshots).collect()
+    with errors_as_raised():
+        frame = product_changes(snapshots).collect()
     first = snapshots.previous is None
     if first:
         context.log.info(

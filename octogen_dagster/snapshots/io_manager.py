@@ -23,6 +23,7 @@ from octogen_dagster.errors import MissingPackageError, OctogenSnapshotError
 from octogen_dagster.frames.changes import SnapshotPair
 from octogen_dagster.frames.observed import SnapshotTimes, StoredSnapshot
 from octogen_dagster.frames.pages import RESUME_WITHIN
+from octogen_dagster.python_source import errors_as_raised
 from octogen_dagster.run_budget import shared_budget
 from octogen_dagster.snapshots.partitions import PartitionLayout, SnapshotKeys
 from octogen_dagster.snapshots.publication import (
@@ -441,7 +442,8 @@ class _InputType:
             )
         if self._type is pl.LazyFrame:
             return frame
-        collected = frame.collect()
+        with errors_as_raised():
+            collected = frame.collect()
         if self._is_pandas:
             return collected.to_pandas()
         return collected.to_arrow() if self._is_arrow else collected
