@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 
+import dagster as dg
 import polars as pl
 import pytest
-from deltalake import DeltaTable
+from deltalake import DeltaTable, Field
+from deltalake.schema import PrimitiveType
 
-from octogen_dagster import export_history, forget_snapshot, scan_history
+from octogen_dagster import (
+    PRODUCT_SCHEMA,
+    ParquetSnapshotIOManager,
+    build_product_history_asset,
+    export_history,
+    forget_snapshot,
+    scan_history,
+)
 from octogen_dagster.errors import OctogenSnapshotError
-from tests.histories import ASSET, day, make_history, product
+from tests.histories import ASSET, QUIET, day, make_history, product
 from tests.proxy import Proxy
 from tests.servers.buckets import S3Bucket
 
@@ -93,6 +105,10 @@ def test_an_export_that_failed_goes_on_where_it_was(snapshots: Path, lake: str) 
     zen.write_bytes(b"damaged")
     with pytest.raises(OctogenSnapshotError, match="is not a snapshot or is damaged"):
         export_history(str(snapshots), lake, asset=ASSET)
+    assert not Path(lake).exists()
+    zen.write_bytes(whole[:8] + bytes(200) + whole[208:])  # its footer is whole
+    with pytest.raises(OctogenSnapshotError, match="could not be exported to"):
+        export_history(str(snapshots), lake, asset=ASSET)
     assert set(pl.read_delta(lake).get_column("catalog_key")) == {"acme"}
     zen.write_bytes(whole)
     assert export(snapshots, lake) == ["zen"]
@@ -104,7 +120,8 @@ def test_a_killed_export_goes_on_where_it_was(snapshots: Path, lake: str) -> Non
     frame, metadata = pl.read_parquet(acme), pl.read_parquet_metadata(acme)
     for name in [f"shop-{number}" for number in range(30)]:
         shop = frame.with_columns(catalog_key=pl.lit(name))
-        shop.write_parquet(acme.with_name(f"{name}.parquet"), metadata=metadata)
+        of_shop = {key: text.replace('"acme"', f'"{name}"') for key, text in metadata.items()}
+        shop.write_parquet(acme.with_name(f"{name}.parquet"), metadata=of_shop)
     call = f"export_history({str(snapshots)!r}, {lake!r}, asset={ASSET!r})"
     program = f"from octogen_dagster import export_history; {call}"
     with subprocess.Popen([sys.executable, "-c", program]) as process:
@@ -160,6 +177,8 @@ def test_snapshots_and_table_may_be_in_a_bucket(snapshots: Path, s3: Proxy) -> N
     options = bucket.options | {
         "aws_access_key_id": "AKIDTESTKEY",
         "aws_secret_access_key": "wJalrXUtnFEMI",
+        # Not the proxy, a thread of this process: the library holds the interpreter while it waits.
+        "aws_endpoint_url": f"http://127.0.0.1:{s3.upstream}",
     }
     for name in ("acme", "zen"):
         key = f"{ASSET}/{name}.parquet"
@@ -193,3 +212,77 @@ def test_without_a_history_there_is_no_table(tmp_path: Path, lake: str) -> None:
     with pytest.raises(OctogenSnapshotError, match="There is no history"):
         export_history(str(tmp_path), lake, asset=ASSET)
     assert not Path(lake).exists()
+
+
+def make_departments(folder: Path, prices: Mapping[datetime, Mapping[str, float]]) -> None:
+    """Store the departments of one shop as partitions of an asset of one's own."""
+    departments = ["men", "women"]
+    remaining = iter([(time, key) for time in prices for key in departments])
+
+    @dg.asset(name="octogen_products", partitions_def=dg.StaticPartitionsDefinition(departments))
+    def products() -> pl.DataFrame:
+        time, key = next(remaining)
+        rows = [product(f"{key}-{number}", prices[time][key] + number) for number in range(20)]
+        frame = pl.DataFrame(rows).with_columns(catalog_key=pl.lit("Acme"), fetched_at=pl.lit(time))
+        none = pl.DataFrame(schema=PRODUCT_SCHEMA)
+        return pl.concat([none, frame], how="diagonal_relaxed").cast(PRODUCT_SCHEMA)
+
+    for key in departments * len(prices):
+        dg.materialize(
+            [products, build_product_history_asset(products)],
+            partition_key=key,
+            resources={"io_manager": ParquetSnapshotIOManager(base_dir=str(folder))},
+            run_config=QUIET,
+        )
+
+
+def test_files_that_share_a_catalog_keep_their_rows(tmp_path: Path, lake: str) -> None:
+    make_departments(tmp_path, {day(1): {"men": 100.0, "women": 200.0}})
+    assert export(tmp_path, lake) == ["men", "women"]
+    assert pl.read_delta(lake).height == 40
+    assert export(tmp_path, lake) == []
+    make_departments(tmp_path, {day(2): {"men": 100.0, "women": 150.0}})
+    assert export(tmp_path, lake) == ["men", "women"]
+    assert pl.read_delta(lake).filter("is_current").height == 40
+    forget_snapshot(str(tmp_path), day(2), asset=ASSET)
+    export(tmp_path, lake)
+
+
+def test_a_product_in_two_files_is_an_error_that_names_them(tmp_path: Path, lake: str) -> None:
+    make_departments(tmp_path, {day(1): {"men": 100.0, "women": 200.0}})
+    shutil.copy(tmp_path / ASSET / "men.parquet", tmp_path / ASSET / "women.parquet")
+    with pytest.raises(
+        OctogenSnapshotError, match=r"The product men-\d+ of the catalog Acme is in"
+    ):
+        export_history(str(tmp_path), lake, asset=ASSET)
+    assert pl.read_delta(lake).is_empty()
+
+
+def test_a_column_that_somebody_added_to_the_table_stays(snapshots: Path, lake: str) -> None:
+    export_history(str(snapshots), lake, asset=ASSET)
+    DeltaTable(lake).alter.add_columns(Field("note", PrimitiveType("string")))
+    DeltaTable(lake).update({"note": "'ours'"})
+    make_history(snapshots, DAYS)
+    make_history(snapshots, {day(5): ZEN[day(4)]}, catalog="zen")  # nothing of it differs
+    assert export_history(str(snapshots), lake, asset=ASSET) == ["acme", "zen"]
+    history = scan_history(str(snapshots), asset=ASSET).cast({"change": pl.String}).collect()
+    order = ["catalog_key", "uuid", "valid_from"]
+    table = pl.read_delta(lake).sort(order)
+    assert table.drop("note").equals(history.sort(order))
+    assert table["note"].drop_nulls().to_list() == ["ours"] * 3
+    assert export_history(str(snapshots), lake, asset=ASSET) == []
+
+
+@pytest.mark.parametrize("then", ["nothing", "another day"])
+def test_a_table_that_was_restored_is_brought_up_to_date(
+    snapshots: Path, lake: str, then: str
+) -> None:
+    export(snapshots, lake)
+    version = DeltaTable(lake).version()
+    make_history(snapshots, DAYS)
+    export(snapshots, lake)
+    DeltaTable(lake).restore(version)
+    if then == "another day":
+        make_history(snapshots, {day(6): DAYS[day(1)]})
+    assert "acme" in export(snapshots, lake)
+    assert export(snapshots, lake) == []
