@@ -60,6 +60,15 @@ _IO_MANAGER_KEY = "dagster/io_manager_key"
 Metadata = dict[str, dg.MetadataValue[Any] | dg.TableSchema | str | int | float]
 
 
+def require_asset(asset: object, argument: str) -> None:
+    """Refuse what is no asset, such as its name."""
+    if not isinstance(asset, dg.AssetsDefinition):
+        raise TypeError(
+            f"{argument} must be an asset, not {asset!r}: pass what a builder such as "
+            "build_products_asset returns"
+        )
+
+
 def asset_arguments_of(name: str | dg.AssetSpec, given: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of `@dagster.asset` that a builder's user gave, as a name or a spec and others.
 

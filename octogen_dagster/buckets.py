@@ -66,6 +66,18 @@ _FSSPEC_NAMES = {
 """What stands for an option of the libraries of fsspec."""
 
 
+def bucket_of(base_dir: str) -> tuple[str, str, str]:
+    """Return the scheme, the bucket and the prefix of a URL; refuse one of no store."""
+    scheme, _, rest = base_dir.partition("://")
+    bucket, _, prefix = rest.strip("/").partition("/")
+    if scheme not in _SCHEMES or not bucket:
+        raise ValueError(
+            f"base_dir {base_dir!r} is in no store that is known. Name a folder, s3://bucket/..., "
+            "gs://bucket/... or az://container/..."
+        )
+    return scheme, bucket, prefix
+
+
 class Bucket:
     """The files of a store below a prefix in a bucket; a missing bucket is a FileNotFoundError."""
 
@@ -75,13 +87,7 @@ class Bucket:
     )
 
     def __init__(self, base_dir: str, options: Mapping[str, Any]) -> None:
-        scheme, _, rest = base_dir.partition("://")
-        bucket, _, prefix = rest.strip("/").partition("/")
-        if scheme not in _SCHEMES or not bucket:
-            raise ValueError(
-                f"base_dir {base_dir!r} is in no store that is known. Name a folder, "
-                "s3://bucket/..., gs://bucket/... or az://container/..."
-            )
+        scheme, bucket, prefix = bucket_of(base_dir)
         self._url = f"{scheme.replace('gcs', 'gs')}://{bucket}"
         self._prefix = f"{prefix}/" if prefix else ""
         self._secrets = [str(value) for name, value in options.items() if is_secret(name, value)]

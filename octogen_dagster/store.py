@@ -46,6 +46,16 @@ class DamagedError(OctogenSnapshotError):
         )
 
 
+def check_base_dir(base_dir: str) -> None:
+    """Refuse what is neither a folder nor a prefix in a bucket."""
+    from octogen_dagster.buckets import bucket_of
+
+    if not base_dir.strip():
+        raise ValueError("base_dir must not be empty. Name a folder, gs://bucket/... or s3://...")
+    if "://" in base_dir and not base_dir.startswith("file://"):
+        bucket_of(base_dir)
+
+
 class Store:
     """Files below a folder on a disk, or below a prefix in a bucket. A key is a path like `a/b`.
 
@@ -53,11 +63,8 @@ class Store:
     """
 
     def __init__(self, base_dir: str, options: Mapping[str, Any] | None = None) -> None:
+        check_base_dir(base_dir)
         scheme, is_url, rest = base_dir.partition("://")
-        if not base_dir.strip():
-            raise ValueError(
-                "base_dir must not be empty. Name a folder, gs://bucket/... or s3://..."
-            )
         self.base_dir = base_dir
         self.is_local = not is_url or scheme == "file"
         if self.is_local:

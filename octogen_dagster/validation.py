@@ -10,6 +10,7 @@ import importlib.metadata
 import re
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from octogen_dagster.errors import MissingPackageError
 
@@ -39,14 +40,23 @@ def refuse_unknown_settings(
     from pydantic_core import InitErrorDetails
 
     known = cls.model_fields
-    unknown = [name for name in settings if name not in known] if isinstance(settings, dict) else []
-    if not unknown:
+    given = settings if isinstance(settings, dict) else {}
+    unknown = [name for name in given if name not in known]
+    # Dagster gives a resource None for what is left out, and pydantic would say that it is no text.
+    missing = [name for name, field in known.items() if field.is_required() and name in given]
+    missing = [name for name in missing if given[name] is None]
+    if not unknown and not missing:
         return handler(settings)
     mistakes = [
         InitErrorDetails(
             type=_unknown(cls.__name__, str(name), known), loc=(name,), input=settings[name]
         )
         for name in unknown
+    ] or [
+        InitErrorDetails(
+            type=_missing(cls.__name__, name, known[name].description), loc=(name,), input=None
+        )
+        for name in missing
     ]
     try:
         handler({name: value for name, value in settings.items() if name in known})
@@ -75,6 +85,24 @@ def _unknown(model: str, name: str, known: Iterable[str]) -> PydanticCustomError
     meant = did_you_mean(name, known) or f" Use one of {', '.join(sorted(known))}."
     context = {"model": model, "text": f"no setting {name!r}.{meant}"}
     return PydanticCustomError("extra_forbidden", "{model} has {text}", context)
+
+
+def _missing(model: str, name: str, description: str | None) -> PydanticCustomError:
+    from pydantic_core import PydanticCustomError
+
+    context = {"model": model, "name": name, "said": f" {description}" if description else ""}
+    return PydanticCustomError("missing", "{model} needs {name}.{said}", context)
+
+
+def checked_timezone(name: str) -> str:
+    """Refuse a time zone that there is not."""
+    try:
+        ZoneInfo(name)
+    except (ValueError, OSError, ZoneInfoNotFoundError):
+        raise ValueError(
+            f"there is no time zone {name!r}: write a name such as Europe/Berlin"
+        ) from None
+    return name
 
 
 def checked_name(name: str, subject: str = "") -> str:

@@ -242,6 +242,17 @@ class SearchFilters(BaseModel):
         description="True searches with fewer derived filters if an understood q finds nothing.",
     )
 
+    @field_validator("facets", "exclude_facets", mode="before")
+    @classmethod
+    def _check_facets(cls, facets: Any) -> Any:
+        if isinstance(facets, dict):
+            meant = [
+                {"name": name, "values": [values] if isinstance(values, str) else values}
+                for name, values in facets.items()
+            ]
+            raise ValueError(f"must be a list: write {meant}")
+        return facets
+
     @property
     def has_keywords(self) -> bool:
         """True if `q` is not blank; the service browses without it."""
@@ -428,6 +439,16 @@ class ProductSearch(SearchFilters):
         fields |= {"catalog": catalog, "catalogs": list(catalogs)}
         fields["limit"] = min(self.page_size, self.max_products or self.page_size)
         return SearchRequest.model_validate(fields, context=CHECKED)
+
+
+def checked_search(search: object) -> ProductSearch:
+    """Return a search that is given as such, as a mapping of its fields, or as None for all."""
+    if isinstance(search, str):
+        raise TypeError(
+            f"search must be a ProductSearch, not the text {search!r}: write "
+            f"ProductSearch(q={search!r})"
+        )
+    return ProductSearch.model_validate({} if search is None else search)
 
 
 def describe_search(search: ProductSearch, of: str | None = None) -> str:

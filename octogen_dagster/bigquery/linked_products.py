@@ -13,6 +13,7 @@ from octogen_dagster.asset_definition import (
     hours,
     octogen_asset,
     permanent_errors_fail,
+    require_asset,
     require_max_age,
 )
 from octogen_dagster.bigquery.queries import (
@@ -91,6 +92,7 @@ def build_linked_products_asset(
         ValueError: max_age or max_bytes_billed is not positive.
         MissingPackageError: The packages of the extra `bigquery` are not installed.
     """
+    require_asset(linked_datasets, "linked_datasets")
     require_extras("build_linked_products_asset", "bigquery")
     require_max_bytes_billed(max_bytes_billed)
     require_max_age(max_age)

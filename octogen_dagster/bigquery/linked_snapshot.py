@@ -13,6 +13,7 @@ from octogen_dagster.asset_definition import (
     asset_key,
     octogen_asset,
     permanent_errors_fail,
+    require_asset,
     require_max_age,
 )
 from octogen_dagster.bigquery.linked_view import LinkedScan, build_select, check_arguments
@@ -98,6 +99,7 @@ def build_linked_snapshot_asset(
             not from 0 to 1.
         MissingPackageError: The packages of the extra `bigquery` are not installed.
     """
+    require_asset(linked_datasets, "linked_datasets")
     require_extras("build_linked_snapshot_asset", "bigquery")
     require_max_bytes_billed(max_bytes_billed)
     check_arguments(columns, where, modified_column)

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import dagster as dg
 
+from octogen_dagster.asset_definition import require_asset
 from octogen_dagster.background import Deadline, submit
 from octogen_dagster.bigquery.listing_sources import TICK_TIMEOUT, Source
 from octogen_dagster.bigquery.partitions import (
@@ -70,6 +71,7 @@ def build_listing_sensor(
     Raises:
         ValueError: The asset has no named dynamic partitions.
     """
+    require_asset(linked_datasets, "linked_datasets")
     partitions = named_partitions(linked_datasets, linked_datasets.partitions_def, "listings")
     arguments = {
         "description": f"Requests {linked_datasets.key.to_user_string()} for each listing that is "

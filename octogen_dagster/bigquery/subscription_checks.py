@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from octogen_dagster.asset_definition import permanent_errors_fail
+from octogen_dagster.asset_definition import permanent_errors_fail, require_asset
 from octogen_dagster.background import Deadline
 from octogen_dagster.bigquery.listing_sources import TICK_TIMEOUT, Source
 from octogen_dagster.bigquery.partitions import (
@@ -43,6 +43,7 @@ def build_linked_datasets_checks(
         source: The source of the listings, as for `build_listing_sensor`; None to ask Analytics Hub
             alone.
     """
+    require_asset(linked_datasets, "linked_datasets")
     every_hour: Any = dg.AutomationCondition.cron_tick_passed(_EVERY_HOUR)
 
     @dg.asset_check(

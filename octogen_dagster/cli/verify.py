@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @reporting_errors
 def verify(*, host: str | None, max_usd: float, details: bool, as_json: bool) -> None:
-    """Ask the service, with your key, whether what this package believes of it is true.
+    """Ask the service whether what this package believes is true.
 
     It says first what it will ask and what that costs, and asks for your consent in a terminal.
     Nothing is changed and nothing is sent but these questions, to the configured host only. The

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from types import NoneType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import dagster as dg
 from dagster.components import AssetAttributesModel
@@ -44,7 +43,7 @@ from octogen_dagster.components.yaml_model import (
     text_for,
 )
 from octogen_dagster.snapshots.resource import OctogenResource
-from octogen_dagster.validation import checked_name
+from octogen_dagster.validation import checked_name, checked_timezone
 
 if TYPE_CHECKING:
     from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
@@ -119,16 +118,6 @@ def check_not_written_out(secret: Text | None, info: ValidationInfo) -> Text | N
     return secret
 
 
-def _check_timezone(name: str) -> str:
-    try:
-        ZoneInfo(name)
-    except (ValueError, OSError, ZoneInfoNotFoundError):
-        raise ValueError(
-            f"there is no time zone {name!r}: write a name such as Europe/Berlin"
-        ) from None
-    return name
-
-
 def _check_cron(cron: str) -> str:
     try:
         dg.ScheduleDefinition(job_name="job", cron_schedule=cron)
@@ -148,7 +137,7 @@ def _check_fraction(fraction: float) -> float:
 
 Name = Annotated[str, AfterValidator(checked_name)]
 Cron = Annotated[str, AfterValidator(_check_cron)]
-Timezone = Annotated[str, AfterValidator(_check_timezone)]
+Timezone = Annotated[str, AfterValidator(checked_timezone)]
 Fraction = Annotated[float, AfterValidator(_check_fraction)]
 MaxAgeHours = Annotated[float, Field(gt=0)]
 

@@ -24,7 +24,7 @@ from octogen_dagster.api.credentials import ApiKey, configured_base_url
 from octogen_dagster.api.estimate import small_page_warning
 from octogen_dagster.api.pacing import RateLimiter
 from octogen_dagster.api.retry import RetryPolicy
-from octogen_dagster.api.search import ProductSearch
+from octogen_dagster.api.search import ProductSearch, checked_search
 from octogen_dagster.api.service import DEFAULT_TIMEOUT
 from octogen_dagster.api.spending import Spending
 from octogen_dagster.errors import (
@@ -398,6 +398,7 @@ def scan_products(
         ValueError: A setting is out of its range. Raised at once.
         OctogenError: The read failed. Raised when the frame is executed.
     """
+    search = checked_search(search)
     try:
         key = ApiKey(api_key)
     finally:

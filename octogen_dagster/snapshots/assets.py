@@ -13,7 +13,7 @@ from octogen_dagster.api.blocking import BlockingClient
 from octogen_dagster.api.catalog_sources import CatalogSource, GrantedCatalogs
 from octogen_dagster.api.catalog_states import CatalogState
 from octogen_dagster.api.responses import CATALOG_NOT_FOUND
-from octogen_dagster.api.search import ProductSearch, describe_search
+from octogen_dagster.api.search import ProductSearch, checked_search, describe_search
 from octogen_dagster.asset_definition import (
     ACCEPT_SHRINKING,
     ACCEPT_SHRINKING_CONFIG,
@@ -90,7 +90,7 @@ def build_products_asset(
     given = asset_arguments_of(name, asset_arguments)
     of_spec = given.pop("partitions_def", None)
     partitions_def = of_spec if partitions_def is None else partitions_def
-    default = ProductSearch.model_validate({} if search is None else search)
+    default = checked_search(search)
     partitions = PartitionLayout(partitions_def)
     require_fraction("min_rows_fraction", min_rows_fraction)
     _check_partitions(given["name"], partitions, default)

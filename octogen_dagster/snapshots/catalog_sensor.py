@@ -12,7 +12,7 @@ import dagster as dg
 import msgspec
 
 from octogen_dagster.api.catalog_states import CatalogList
-from octogen_dagster.asset_definition import RESOURCE
+from octogen_dagster.asset_definition import RESOURCE, require_asset
 from octogen_dagster.errors import OctogenError
 from octogen_dagster.frames.source import utc_now
 from octogen_dagster.snapshots.assets import SEARCH
@@ -73,6 +73,7 @@ def build_catalog_sensor(
     Raises:
         ValueError: The asset has no named dynamic partitions.
     """
+    require_asset(products, "products")
     name = name or f"{products.key.to_python_identifier()}_catalog_sensor"
     partitions = PartitionLayout(products.partitions_def)
     catalogs = named_partitions(products, partitions.catalogs, "catalogs")

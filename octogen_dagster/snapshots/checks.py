@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import dagster as dg
 import polars as pl
 
-from octogen_dagster.asset_definition import FRESH, Metadata, require_max_age
+from octogen_dagster.asset_definition import FRESH, Metadata, require_asset, require_max_age
 from octogen_dagster.frames.source import utc_now
 from octogen_dagster.markdown import markdown_table
 from octogen_dagster.snapshots.freshness import build_fresh_check
@@ -129,6 +129,7 @@ def build_snapshot_checks(
             not a catalog and a time; a limit is out of its range; `exclude` has the name of no
             check; or checks are to block that only warn.
     """
+    require_asset(asset, "asset")
     require_max_age(max_age)
     columns = _declared_columns(asset)
     if max_null_fraction is MAX_NULL_SHARE and columns is not None:

@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from octogen_dagster.asset_definition import RESOURCE, asset_arguments_of
+from octogen_dagster.asset_definition import RESOURCE, asset_arguments_of, require_asset
 from octogen_dagster.automation import wait_only_for_latest
 from octogen_dagster.frames.brands import BRANDS_SCHEMA, product_brands
 from octogen_dagster.frames.changes import (
@@ -68,6 +68,7 @@ def build_product_changes_asset(
         ValueError: The products have partitions of two dimensions that are not a catalog and a
             time.
     """
+    require_asset(products, "products")
     times = PartitionLayout(products.partitions_def).times
     given = asset_arguments_of(name or f"{products.key.path[-1]}_changes", asset_arguments)
     given |= own_range(given, products)
@@ -229,6 +230,7 @@ def build_product_details_asset(
     Raises:
         ValueError: max_failed_fraction is not between 0 and 1.
     """
+    require_asset(products, "products")
     require_fraction("max_failed_fraction", max_failed_fraction)
     given = asset_arguments_of(name or f"{products.key.path[-1]}_details", asset_arguments)
     given |= own_range(given, products)
@@ -296,6 +298,7 @@ def build_product_brands_asset(
             `automation_condition=octogen_dagster.follow_upstream()` the brands follow each new
             snapshot.
     """
+    require_asset(products, "products")
     given = asset_arguments_of(name or f"{products.key.path[-1]}_brands", asset_arguments)
     given |= own_range(given, products)
     policy = given.get("backfill_policy")

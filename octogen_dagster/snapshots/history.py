@@ -14,7 +14,7 @@ import dagster as dg
 import polars as pl
 
 from octogen_dagster.api.search import ProductSearch
-from octogen_dagster.asset_definition import asset_arguments_of
+from octogen_dagster.asset_definition import asset_arguments_of, require_asset
 from octogen_dagster.automation import wait_only_for_latest
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.frames.changes import SnapshotPair
@@ -211,6 +211,7 @@ def build_product_history_asset(
             `automation_condition=octogen_dagster.follow_upstream()` the history follows each new
             snapshot.
     """
+    require_asset(products, "products")
     partitions = PartitionLayout(products.partitions_def)
     given = asset_arguments_of(name or f"{products.key.path[-1]}_history", asset_arguments)
     given |= own_range(given, products)

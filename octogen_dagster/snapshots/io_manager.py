@@ -35,7 +35,7 @@ from octogen_dagster.snapshots.publication import (
     reported_before,
     snapshot_source,
 )
-from octogen_dagster.store import Store, previous_of
+from octogen_dagster.store import Store, check_base_dir, previous_of
 from octogen_dagster.validation import refuse_unknown_settings
 
 if TYPE_CHECKING:
@@ -128,6 +128,13 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
     model_config = ConfigDict(hide_input_in_errors=True)
 
     _refuse_unknown = model_validator(mode="wrap")(refuse_unknown_settings)
+
+    @field_validator("base_dir")
+    @classmethod
+    def _check_base_dir(cls, base_dir: str) -> str:
+        if _variable(base_dir) is None:
+            check_base_dir(base_dir)
+        return base_dir
 
     @field_validator("storage_options")
     @classmethod

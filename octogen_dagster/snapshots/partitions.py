@@ -16,6 +16,7 @@ import dagster as dg
 
 from octogen_dagster.frames.source import is_within
 from octogen_dagster.store import MAX_COMPONENT_LENGTH, path_component
+from octogen_dagster.validation import checked_timezone
 
 if TYPE_CHECKING:
     from octogen_dagster.store import Store
@@ -37,7 +38,8 @@ def snapshot_days(start_date: str, timezone: str = "UTC") -> dg.DailyPartitionsD
         start_date: The first day, as 2026-11-25.
         timezone: The IANA time zone in which days begin.
     """
-    return dg.DailyPartitionsDefinition(start_date, timezone=timezone, end_offset=1)
+    zone = checked_timezone(timezone)
+    return dg.DailyPartitionsDefinition(start_date, timezone=zone, end_offset=1)
 
 
 def catalog_days(

@@ -39,7 +39,12 @@ from octogen_dagster.api.models import (
 )
 from octogen_dagster.api.pacing import RateLimiter
 from octogen_dagster.api.retry import RetryPolicy
-from octogen_dagster.api.search import ProductSearch, SearchArguments, shows_arguments
+from octogen_dagster.api.search import (
+    ProductSearch,
+    SearchArguments,
+    checked_search,
+    shows_arguments,
+)
 from octogen_dagster.api.service import DEFAULT_TIMEOUT
 from octogen_dagster.api.spending import LOOKUP_USD, SEARCH_PAGE_USD, Prices, Spending
 from octogen_dagster.validation import refuse_unknown_settings
@@ -291,7 +296,7 @@ class OctogenResource(dg.ConfigurableResource[Any]):
         from octogen_dagster.frames.scan import ProductScan  # imports Polars
 
         return ProductScan(
-            search,
+            checked_search(search),
             self.service(),
             report,
             window=window,

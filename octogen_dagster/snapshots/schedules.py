@@ -6,6 +6,7 @@ from typing import Any
 
 import dagster as dg
 
+from octogen_dagster.asset_definition import require_asset
 from octogen_dagster.frames.source import utc_now
 from octogen_dagster.snapshots.partitions import PartitionLayout
 from octogen_dagster.ticks import most_in_a_run, run_request
@@ -34,6 +35,7 @@ def build_snapshot_schedule(
         name: The schedule's name; by default `<asset>_schedule`.
         schedule_arguments: Any other argument of `dagster.ScheduleDefinition`.
     """
+    require_asset(products, "products")
     partitions = PartitionLayout(products.partitions_def)
     which = "" if partitions.catalogs is None else " for each catalog that has a partition"
     when = "" if partitions.times is None else ", in the partition of the present time"
