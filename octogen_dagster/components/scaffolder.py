@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
@@ -17,12 +18,13 @@ from dotenv import dotenv_values, set_key
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from typing_extensions import Self
 
+from octogen_dagster.api.credentials import API_KEY_VARIABLES, BASE_URL_VARIABLE
 from octogen_dagster.sandbox import DEFAULT_API_KEY, DEFAULT_BASE_URL
 from octogen_dagster.sandbox.words import SHOPS
 
 _SOURCES = ("sandbox", "hosts", "keys", "granted")
-_KEY = "OCTOGEN_PLATFORM_API_KEY"
-_SANDBOX = {_KEY: DEFAULT_API_KEY, "OCTOGEN_BASE_URL": DEFAULT_BASE_URL}
+_KEY = API_KEY_VARIABLES[0]
+_SANDBOX = {_KEY: DEFAULT_API_KEY, BASE_URL_VARIABLE: DEFAULT_BASE_URL}
 _SANDBOX_HOSTS = [shop.domain for shop in SHOPS]
 _SANDBOX_QUERY = "boots"
 
@@ -87,13 +89,15 @@ class OctogenScaffolder(dg.Scaffolder[ScaffoldParams]):
             try:
                 params = _ask(params)
             except click.Abort:
-                request.target_path.rmdir()  # dg refuses a folder that exists
+                with contextlib.suppress(OSError):  # the folder has files of the user
+                    request.target_path.rmdir()  # dg refuses a folder that exists
                 raise
         variables = _SANDBOX if params.sandbox else {}
         scaffold_component(request, _attributes(params))
         if request.project_root:
             _write_environment(request.project_root / ".env", variables)
             _keep_runs(request.project_root)
+        _show_executor(request.target_path)
 
 
 class LinkedScaffoldParams(BaseModel):
@@ -118,6 +122,7 @@ class OctogenLinkedDatasetsScaffolder(dg.Scaffolder[LinkedScaffoldParams]):
     def scaffold(self, request: ScaffoldRequest[LinkedScaffoldParams]) -> None:
         """Write `defs.yaml`."""
         scaffold_component(request, request.params.model_dump())
+        _show_executor(request.target_path)
 
 
 def _is_typed() -> bool:
@@ -177,8 +182,27 @@ def _write_environment(path: Path, variables: Mapping[str, str]) -> None:
         click.echo("The sandbox needs:")
         for name in kept:
             click.echo(f"    {name}={variables[name]}")
-    if not variables and not os.environ.get(_KEY):
+    if variables:
+        return
+    if present.items() & _SANDBOX.items():
+        click.echo(
+            f"{path} still names the sandbox, so nothing is read from Octogen. Remove the line of "
+            f"{BASE_URL_VARIABLE}, and write your key after {_KEY}=."
+        )
+    elif not (os.environ.get(_KEY) or present.get(_KEY)):
         click.echo(f"Set {_KEY} in the environment or in {path}.")
+
+
+def _show_executor(component: Path) -> None:
+    click.echo(
+        f"""Dagster starts a process for each step. On Celery, or to save its seconds, write
+{component.parent / "executor.py"}:
+
+    import dagster as dg
+
+    defs = dg.Definitions(executor=dg.in_process_executor)
+"""
+    )
 
 
 def _keep_runs(project: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import stat
+import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -208,6 +209,70 @@ def test_a_script_is_not_asked_and_a_person_who_leaves_can_begin_again(
         scaffold()
     assert list(project.defs_folder_path.iterdir()) == []
     assert "catalog_source" not in scaffold()
+
+
+def test_a_person_who_leaves_in_a_folder_that_has_files_is_told_nothing_else(
+    project: DefsFolderSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = project.defs_folder_path / "octogen"
+    folder.mkdir(parents=True)
+    (folder / "mine.py").touch()
+    scaffolder = scaffolder_of(OctogenComponent)
+    request = dg.ScaffoldRequest(
+        type_name="octogen_dagster.components.OctogenComponent",
+        target_path=folder,
+        scaffold_format="yaml",
+        project_root=project.project_root,
+        params=scaffolder.get_scaffold_params()(),
+    )
+    monkeypatch.setattr("sys.stdin", Terminal("hosts\n"))
+    with click.Context(click.Command("scaffold")), pytest.raises(click.Abort):
+        scaffolder.scaffold(request)
+    assert [path.name for path in folder.iterdir()] == ["mine.py"]
+
+
+def scaffolder_of(component: Any) -> Any:
+    """The scaffolder with which `dg` scaffolds a component."""
+    from dagster.components.scaffold.scaffold import get_scaffolder
+
+    return get_scaffolder(component)
+
+
+def test_catalogs_of_octogen_beside_variables_of_the_sandbox_are_warned_of(
+    scaffold: Scaffold, variables: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scaffold(sandbox=True)
+    capsys.readouterr()
+    scaffold(hosts=["acme.com"])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert (
+        f"{variables} still names the sandbox, so nothing is read from Octogen. Remove the line of "
+        "OCTOGEN_BASE_URL, and write your key after OCTOGEN_PLATFORM_API_KEY=." in printed
+    )
+    variables.write_text("OCTOGEN_PLATFORM_API_KEY=octo_live_mine\n")
+    scaffold(hosts=["acme.com"])
+    printed = capsys.readouterr().out
+    assert "names the sandbox" not in printed
+    assert "Set OCTOGEN_PLATFORM_API_KEY" not in printed  # it is set there
+
+
+@pytest.mark.parametrize("component", [OctogenComponent, OctogenLinkedDatasetsComponent])
+def test_the_executor_that_is_shown_is_that_of_the_project(
+    project: DefsFolderSandbox, component: type[dg.Component], capsys: pytest.CaptureFixture[str]
+) -> None:
+    params: dict[str, Any] = {"granted": True}
+    if component is OctogenLinkedDatasetsComponent:
+        params = {"project": "my-project", "principal": "user:me@example.com"}
+    project.scaffold_component(component, "octogen", scaffold_params=params)
+    printed = capsys.readouterr().out
+    path = project.defs_folder_path / "executor.py"
+    _, found, code = printed.partition(f"{path}:\n")
+    assert found
+    with project.build_all_defs() as defs:
+        assert defs.executor is None  # the component needs none
+    path.write_text(textwrap.dedent(code))
+    with project.build_all_defs() as defs:
+        assert defs.executor is dg.in_process_executor
 
 
 def test_the_help_of_the_command_shows_the_brackets_of_the_example() -> None:
