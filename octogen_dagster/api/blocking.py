@@ -11,6 +11,7 @@ import urllib.parse
 import urllib.request
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import wait
 from typing import TYPE_CHECKING
 
 from typing_extensions import Self, Unpack
@@ -70,8 +71,8 @@ class BlockingClient:
 
     A request costs a twentieth of the CPU time that it takes on httpx (measured). Once `stop` is
     set, requests and waits end within a second with a `StoppedError`; in the main thread an
-    interrupt ends them at once. `poll` is called while the client waits, and what it raises ends
-    the wait too.
+    interrupt ends them at once. Once `ends` is set, waits do, and requests under way do not. `poll`
+    is called while the client waits, and what it raises ends the wait too.
 
     Proxies and certificates come from the environment, as with httpx: from `HTTPS_PROXY`,
     `ALL_PROXY` and `NO_PROXY`, and from `SSL_CERT_FILE`, `SSL_CERT_DIR` or else certifi. Plain
@@ -83,11 +84,14 @@ class BlockingClient:
         service: Service,
         stop: threading.Event | None = None,
         poll: Callable[[], object] = lambda: None,
+        *,
+        ends: threading.Event | None = None,
     ) -> None:
         self.service = service
         self.stop = stop or threading.Event()
         self.statistics = RequestStatistics()
         self._poll = poll
+        self._ends = ends or self.stop
         self._polled_at = time.monotonic()
         self._curl: pycurl.Curl | None = None
         self._multi: pycurl.CurlMulti | None = None
@@ -233,12 +237,17 @@ class BlockingClient:
 
     def _wait(self, step: Wait) -> None:
         ends_at = time.monotonic() + step.seconds
-        while True:
+        while not (step.until and step.until.done()):
             self.check()
+            if self._ends.is_set():
+                raise StoppedError
             left = ends_at - time.monotonic()
             if left <= 0:
                 return
-            self.stop.wait(min(left, _POLL_SECONDS))
+            if step.until:
+                wait([step.until], min(left, _POLL_SECONDS))
+            else:
+                self.stop.wait(min(left, _POLL_SECONDS))
 
     def _send(self, step: Send) -> Response | TransportError:
         """Send a request; the answer has no API key in it."""

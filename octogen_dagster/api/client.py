@@ -330,6 +330,9 @@ class OctogenClient:
                 answer = None
                 if isinstance(step, Send):
                     answer = await self._send(step)
+                elif step.until:
+                    seconds = None if step.seconds == float("inf") else step.seconds
+                    await asyncio.wait({asyncio.wrap_future(step.until)}, timeout=seconds)
                 else:
                     await asyncio.sleep(step.seconds)
 

@@ -9,6 +9,7 @@ rate limit stays reserved. The answers that it gives have no API key in them.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 from urllib.parse import quote
@@ -70,11 +71,15 @@ class Send(NamedTuple):
 
 
 class Wait(NamedTuple):
-    """Seconds to wait, and why: for the `rate limit`, before a `retry`, or for a `turn`."""
+    """Seconds to wait, and why: for the `rate limit`, before a `retry`, or for a `turn`.
+
+    The wait is over once `until` is done, if there is one.
+    """
 
     seconds: float
     why: str
     is_rate_limited: bool = False
+    until: Future[Any] | None = None
 
 
 @dataclass(slots=True)
@@ -99,8 +104,6 @@ Flow: TypeAlias = Generator[Send | Wait, Response | TransportError | None, T]
 
 LONG_WAIT = 5.0
 """Seconds that a read waits in all for the rate limit, or once after an error, without a word."""
-_TURN_SECONDS = 0.02
-"""How long a request waits before it looks again whether fewer are in flight."""
 _RETRIED = (OctogenConnectionError, OctogenRateLimitError, OctogenServerError)
 
 CATALOGS = "The list of catalogs"
@@ -128,7 +131,13 @@ def request_flow(
     if not paced:
         return (yield from _attempts(service, request, path, subject))
     headers: Mapping[str, str] | None = None
-    seconds = service.limiter.reserve()
+    seconds = service.limiter.take_turn(service.ends_at - service.clock())
+    if seconds is None:
+        raise OctogenTimeoutError(
+            f"{subject}: no request may be sent in the time that there is for it: the "
+            f"organisation's rate limit of {service.limiter.requests_per_minute:g} a minute is "
+            "used up. Try again later, or ask Octogen for a higher limit."
+        )
     try:
         if seconds:
             _say_pacing(service, seconds)
@@ -244,18 +253,20 @@ def _once_learned(service: Service, operation: str, flow: Flow[T]) -> Flow[T]:
 
     So requests that begin at the same time are not all refused for the same field.
     """
-    is_first = False
-    while not (is_first or operation in service.refused):
-        is_first = service.refused.learning.acquire(blocking=False)
-        if not is_first:
-            yield Wait(_TURN_SECONDS, "turn")
+    if operation in service.refused:
+        return (yield from flow)
+    own: Future[None] = Future()
+    first = service.refused.learn(operation, own)
+    if first is not own:
+        while not first.done():
+            yield Wait(float("inf"), "turn", until=first)
+        return (yield from flow)
     try:
         return (yield from flow)
     finally:
-        if is_first:
-            # Whatever the first one got, the others are not to go one by one.
-            service.refused.setdefault(operation, frozenset())
-            service.refused.learning.release()
+        # Whatever the first one got, the others are not to go one by one.
+        service.refused.setdefault(operation, frozenset())
+        own.set_result(None)
 
 
 def list_catalogs_flow(service: Service) -> Flow[list[MerchantCatalogSummary]]:
@@ -341,15 +352,17 @@ def _attempts(service: Service, request: Request, path: str, subject: str) -> Fl
 
 def _turn(service: Service, subject: str) -> Flow[Turn]:
     """Wait until few enough requests are in flight."""
-    in_flight, place = service.limiter.in_flight, object()
+    turn = service.limiter.in_flight.enter()
     try:
-        while (turn := in_flight.enter(place)) is None:
-            if service.clock() >= service.ends_at:
+        while not turn.done():
+            left = service.ends_at - service.clock()
+            if left <= 0:
                 raise _timeout(service, subject)
-            yield Wait(_TURN_SECONDS, "turn")
-    finally:
-        in_flight.give_up(place)
-    return turn
+            yield Wait(left, "turn", until=turn)
+    except BaseException:
+        service.limiter.in_flight.give_up(turn)
+        raise
+    return turn.result()
 
 
 def _attempt(

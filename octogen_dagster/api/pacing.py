@@ -7,10 +7,10 @@ service's refusals of too many requests at once.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections import deque
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, NamedTuple
 
 from octogen_dagster.api.http import rate_limit, rate_limit_remaining
@@ -20,10 +20,14 @@ if TYPE_CHECKING:
 
 
 class Turn(NamedTuple):
-    """How often the limit was halved and how many were in flight when a request was sent."""
+    """How often the limit was halved and how many were in flight when a request was sent.
+
+    `is_late` if some of these were sent before the last halving.
+    """
 
     halvings: int
     in_flight: int
+    is_late: bool
 
 
 class InFlight:
@@ -39,9 +43,10 @@ class InFlight:
     def __init__(self) -> None:
         self.limit = self._most = float("inf")
         self._lock = threading.Lock()
-        self._line: deque[object] = deque()
+        self._line: deque[Future[Turn]] = deque()
         self._in_flight = 0
         self._halvings = 0
+        self._before_halving = 0  # in flight, and sent before the last halving
         self._successes = 0
 
     def cap(self, most: int) -> None:
@@ -50,50 +55,57 @@ class InFlight:
             self._most = most
             self.limit = min(self.limit, most)
 
-    def enter(self, place: object) -> Turn | None:
-        """Count a request that is sent now; None if it must wait.
+    def enter(self) -> Future[Turn]:
+        """Return the turn of a request, which is done at once unless too many are in flight.
 
-        Requests that wait are sent in their order. `place` is an object of the request's own, which
-        `give_up` takes out of the line.
+        Requests that wait are sent in their order. Each turn ends with `leave` or `give_up`.
         """
+        turn: Future[Turn] = Future()
         with self._lock:
-            if self._in_flight >= self.limit or (self._line and self._line[0] is not place):
-                if place not in self._line:
-                    self._line.append(place)
-                return None
-            if self._line:
-                self._line.popleft()
-            self._in_flight += 1
-            return Turn(self._halvings, self._in_flight)
+            self._line.append(turn)
+            self._let_in()
+        return turn
 
-    def give_up(self, place: object) -> None:
-        """Take a request out of the line, if it waits."""
-        with self._lock, contextlib.suppress(ValueError):
-            self._line.remove(place)
+    def give_up(self, turn: Future[Turn]) -> None:
+        """Leave the line, or end a turn in which no request was sent."""
+        if not turn.cancel():
+            self.leave(turn.result(), refused=False, succeeded=False)
 
     def leave(self, turn: Turn, *, refused: bool, succeeded: bool) -> None:
         """Note that a request is over; it is `refused` if the service refuses so many at once."""
         with self._lock:
             at_once = max(turn.in_flight, self._in_flight)
             self._in_flight -= 1
+            is_before_halving = turn.halvings < self._halvings
+            self._before_halving -= is_before_halving
             if succeeded:
                 self._successes += 1
                 if self._successes >= self.SUCCESSES_PER_STEP:
                     self._successes = 0
                     self.limit = min(self.limit + 1, self._most)
-            # Requests that were in flight together are refused together, which counts once.
-            elif refused and turn.halvings == self._halvings:
+            # Requests that are in flight together are refused together, which counts once. So does
+            # one that was sent while others from before the halving were still in flight.
+            elif refused and not (is_before_halving or turn.is_late):
                 self.limit = max(1, min(self.limit, at_once) // 2)
                 self._halvings += 1
+                self._before_halving = self._in_flight
                 self._successes = 0
+            self._let_in()
+
+    def _let_in(self) -> None:
+        while self._line and self._in_flight < self.limit:
+            turn = self._line.popleft()
+            if turn.set_running_or_notify_cancel():  # it did not give up
+                self._in_flight += 1
+                turn.set_result(Turn(self._halvings, self._in_flight, self._before_halving > 0))
 
 
 class RateLimiter:
     """Limits bulk reads so that they never spend the organisation's bucket below a reserve.
 
     Requests go at once while the bucket is above the reserve, a share from 0 to below 1, then at
-    the rate at which it refills. Clients and threads may share one limiter: each request takes its
-    own place in line.
+    the rate at which it refills. Clients and threads may share one limiter: each request takes a
+    turn of its own.
     """
 
     def __init__(
@@ -120,21 +132,24 @@ class RateLimiter:
         """The organisation's rate limit; 0 as long as no response has told it."""
         return self._tokens_per_second * 60
 
-    def reserve(self) -> float:
-        """Take the next place in line and return the seconds to wait before sending.
+    def take_turn(self, within: float = float("inf")) -> float | None:
+        """Take the next turn and return the seconds to wait for it; None if these are too many.
 
-        Each call must be followed by one call of `update`.
+        Each turn that was taken must be followed by one call of `update`.
         """
         with self._lock:
             self._refill()
+            seconds = 0.0
+            if self._tokens_per_second:
+                seconds = max(0.0, (1 - self._tokens) / self._tokens_per_second)
+            if seconds > within:
+                return None
             self._pending += 1
             self._tokens -= 1
-            if not self._tokens_per_second:
-                return 0.0
-            return max(0.0, -self._tokens / self._tokens_per_second)
+            return seconds
 
     def update(self, headers: Mapping[str, str] | None) -> None:
-        """Give the place back and learn the level of the bucket, unless there was no response."""
+        """End a turn, and learn the level of the bucket unless there was no response."""
         with self._lock:
             self._pending -= 1
             if headers is None:

@@ -47,7 +47,7 @@ _ADVICE: Mapping[str, str] = {
     "invalid_product_url": "It is not the address of a product's page: pass the whole address, "
     "with https://.",
     "unsafe_url": "The service looks up only public addresses: pass that of the merchant's page.",
-    "product_lookup_rate_limited": "The budget of lookups is spent: run fewer at once or try "
+    "product_lookup_rate_limited": "The rate limit of lookups is used up: run fewer at once or try "
     "later.",
     _CONCURRENCY_EXCEEDED: "Too many requests were in flight: lower `concurrency`, or run fewer "
     "reads at once.",

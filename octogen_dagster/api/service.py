@@ -8,6 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -55,12 +56,16 @@ class OnceLog:
 class Refused(dict[str, frozenset[str]]):
     """The fields that the service refuses, by operation, once an answer showed which.
 
-    Who holds `learning` sends the first request. A copy or pickle begins anew.
+    A copy or pickle begins anew.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.learning = threading.Lock()
+        self._learning: dict[str, Future[None]] = {}
+
+    def learn(self, operation: str, own: Future[None]) -> Future[None]:
+        """Return the future of the first request that is to show it, which may be one's own."""
+        return self._learning.setdefault(operation, own)
 
     def __reduce__(self) -> tuple[type[Refused], tuple[()]]:
         return type(self), ()

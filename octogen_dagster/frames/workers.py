@@ -51,7 +51,7 @@ class Workers(Generic[_Job, _Result]):
         self._work = work
         self._check = check
         self._lock = threading.Lock()
-        self._ends = threading.Event()  # each thread ends after the result that it works on
+        self._ends = threading.Event()  # each thread ends after its result, and waits for nothing
         self._over = threading.Event()  # requests end too
         self._error: BaseException | None = None
         self._results: queue.Queue[object] = queue.Queue(ahead)
@@ -110,7 +110,7 @@ class Workers(Generic[_Job, _Result]):
 
     def _run(self) -> None:
         try:
-            with BlockingClient(self._service, self._over) as client:
+            with BlockingClient(self._service, self._over, ends=self._ends) as client:
                 self._clients.append(client)
                 while (job := self._next_job()) is not _ENDED:
                     with contextlib.closing(self._work(client, job)) as results:  # type: ignore[arg-type]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Callable
 from contextlib import ExitStack
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -120,6 +121,44 @@ class Crowded(Service):
         return False
 
 
+class Late(Service):
+    """Refuses half of the first requests, and two that come while it still has some of the others.
+
+    Attributes:
+        most: The most requests in flight after that.
+    """
+
+    def __init__(self, detail: Any) -> None:
+        super().__init__(detail)
+        self.most = 0
+        self._came = 0
+        self._is_open = False
+
+    def refuses(self) -> bool:
+        self._came += 1
+        number = self._came
+        self.changed.notify_all()
+        if number <= CONCURRENCY:
+            self._wait_for(lambda: self._came >= CONCURRENCY)
+            if number <= CONCURRENCY // 2:
+                return True
+            is_one_of_two = number > CONCURRENCY - 2
+            refusals = CONCURRENCY // 2 + (0 if is_one_of_two else 2)
+            self._wait_for(lambda: len(self.refusals) >= refusals)
+            return False
+        if len(self.refusals) < CONCURRENCY // 2 + 2:
+            return True
+        self.most = max(self.most, self.in_flight)
+        self._is_open |= self.most >= CONCURRENCY // 2
+        self.changed.notify_all()
+        self.changed.wait_for(lambda: self._is_open, timeout=5)
+        self._is_open = True
+        return False
+
+    def _wait_for(self, happened: Callable[[], bool]) -> None:
+        assert self.changed.wait_for(happened, timeout=30)
+
+
 def read(service: Service) -> None:
     """Read all catalogs, and assert that the read is whole."""
     with RawServer(service.answer) as server:
@@ -157,6 +196,13 @@ def test_a_read_sends_half_as_many_at_once(detail: Any) -> None:
     service = Crowded(detail)
     read(service)
     assert_halved(service)
+
+
+@REFUSAL
+def test_refusals_count_once_as_long_as_the_service_has_requests_from_before(detail: Any) -> None:
+    service = Late(detail)
+    read(service)
+    assert service.most >= CONCURRENCY // 2
 
 
 @REFUSAL

@@ -1,7 +1,9 @@
-"""Tests of what a run's log says while the service does not answer."""
+"""What a run's log says while the service does not answer, and which waits are not worth it."""
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import dagster as dg
@@ -13,11 +15,14 @@ from octogen_dagster import (
     OctogenResource,
     ProductScan,
     ProductSearch,
+    ShopCatalogs,
     build_catalogs_asset,
     build_product_details_asset,
     build_products_asset,
 )
-from tests.results import stored, warnings
+from octogen_dagster.errors import OctogenBudgetError, OctogenServerError
+from tests.api.servers import RawServer, Received, http, page
+from tests.results import octogen_at, scan, stored, warnings
 
 ACME = ProductSearch(catalogs=["acme"])
 
@@ -68,3 +73,53 @@ def test_a_wrong_address_is_told_once_before_the_run_fails(
     lines = warnings(instance, run)
     [line] = [line for line in lines if "The request is repeated in" in line]
     assert f"no complete response from {octogen.base_url} (" in line
+
+
+def error_of(work: Callable[[], object]) -> BaseException | None:
+    """Return what some work raises, which must end within a minute."""
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(60)
+    assert not thread.is_alive()
+    return errors[0] if errors else None
+
+
+def test_a_spent_budget_is_told_although_another_catalog_waits_for_the_service() -> None:
+    waits = threading.Event()
+
+    def respond(request: Received) -> list[bytes]:
+        if request.target != "/v1/products/search":
+            return http(404, {"detail": "Not Found"})
+        catalog, number = request.json["catalog"], int(request.json.get("cursor", 1))
+        if catalog == "busy" and number == 2:
+            waits.set()
+            return http(503, retry_after="110")
+        if number == 2:
+            waits.wait(30)
+        return http(200, page([f"{catalog}-{number}"], f"{number + 1}"))
+
+    with RawServer(respond) as server:
+        search = ProductSearch(catalogs=["acme", "busy"])
+        frame = scan(server, search, concurrency=2, budget_usd=0.05)
+        error = error_of(frame.collect)
+    assert isinstance(error, OctogenBudgetError)
+
+
+def test_a_wait_for_the_rate_limit_that_is_longer_than_the_deadline_is_not_begun() -> None:
+    def respond(_request: Received) -> list[bytes]:
+        return http(500, x_ratelimit_limit="60", x_ratelimit_remaining="0")
+
+    hosts = [f"shop{number}.example" for number in range(100)]
+    with RawServer(respond) as server:
+        octogen = octogen_at(server, attempts=1, deadline=5.0, catalogs=ShopCatalogs(hosts=hosts))
+        error = error_of(octogen.list_catalogs)
+    assert isinstance(error, OctogenServerError)  # the first of their errors
+    assert "rate limit of 60 a minute is used up" in str(error)

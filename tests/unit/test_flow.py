@@ -163,16 +163,19 @@ def test_a_refusal_of_so_many_at_once_lowers_what_is_in_flight() -> None:
     refused = answer(429, {"detail": {"code": "concurrency_limit_exceeded"}})
     script = Script([refused, answer()])
     service = script.service()
-    others = [service.limiter.in_flight.enter(object()) for _ in range(3)]
+    others = [service.limiter.in_flight.enter().result(0) for _ in range(3)]
     flow = search_flow(service, BODY, "It")
     assert isinstance(next(flow), Send)
     assert isinstance(flow.send(refused), Wait)
     assert service.limiter.in_flight.limit == 2
-    waits = [flow.send(None) for _ in range(3)]
-    assert [each.why for each in waits if isinstance(each, Wait)] == ["turn"] * 3
+    wait = flow.send(None)
+    assert isinstance(wait, Wait)
+    assert wait.why == "turn"
+    assert wait.until
     for turn in others[:2]:
-        assert turn
+        assert not wait.until.done()
         service.limiter.in_flight.leave(turn, refused=False, succeeded=True)
+    assert wait.until.done()
     assert isinstance(flow.send(None), Send)
     flow.close()
     assert len(script.lines) == 1
@@ -183,7 +186,7 @@ def test_a_refusal_of_so_many_at_once_lowers_what_is_in_flight() -> None:
 def test_a_flow_that_is_closed_gives_everything_back(steps: int) -> None:
     script = Script([])
     service = script.service(spending=Spending(budget_usd=0.02))
-    service.limiter.reserve()
+    service.limiter.take_turn()
     service.limiter.update(CURRENT_LIMIT)
     flow = search_flow(service, BODY, "It", paced=True)
     step: Send | Wait = next(flow)

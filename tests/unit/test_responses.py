@@ -94,7 +94,7 @@ class TestErrorOfAStatus:
             (404, "product_not_found", OctogenNotFoundError, "No catalog has a product at this"),
             (422, "invalid_product_url", OctogenValidationError, "pass the whole address"),
             (422, "unsafe_url", OctogenValidationError, "looks up only public addresses"),
-            (429, "product_lookup_rate_limited", OctogenRateLimitError, "budget of lookups is"),
+            (429, "product_lookup_rate_limited", OctogenRateLimitError, "rate limit of lookups"),
             (502, "product_lookup_upstream_failed", OctogenShopError, "shop failed, not the"),
             (503, "product_lookup_fallback_unavailable", OctogenShopError, "shop failed, not the"),
             (504, "product_lookup_timed_out", OctogenShopError, "shop failed, not the"),
