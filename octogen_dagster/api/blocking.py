@@ -96,7 +96,6 @@ class BlockingClient:
         self._curl: pycurl.Curl | None = None
         self._multi: pycurl.CurlMulti | None = None
         self._may_hang = False
-        self._listed: tuple[bytes, CatalogList] | None = None
 
     @property
     def generation(self) -> Generation:
@@ -221,11 +220,8 @@ class BlockingClient:
         return self.run(page_flow(self.service, SearchRequest.of(**arguments)))
 
     def list_catalog_states(self) -> CatalogList:
-        """`OctogenClient.list_catalog_states`; a list that did not change is not decoded again."""
-        response = self.run(catalogs_flow(self.service))
-        if self._listed is None or self._listed[0] != response.content:
-            self._listed = response.content, parsed_catalog_list(response, CATALOGS)
-        return self._listed[1]
+        """`OctogenClient.list_catalog_states`."""
+        return parsed_catalog_list(self.run(catalogs_flow(self.service)), CATALOGS)
 
     def get_me(self) -> MeResponse:
         """`OctogenClient.get_me`."""

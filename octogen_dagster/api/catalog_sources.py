@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import math
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
 
 from octogen_dagster.api.blocking import BlockingClient
@@ -30,6 +31,7 @@ MAX_EXTRA_PAGES_RATIO = 0.05
 """The share of pages that reading a catalog in several walks may add by default."""
 
 _POLL_SECONDS = 0.2
+_MAX_AGE_OF_LIST = 10.0
 _ENDING_SECONDS = 1.5
 """How long a source that is to end is waited for."""
 _MAX_ERRORS_IN_MESSAGE = 5
@@ -178,6 +180,54 @@ class NamedCatalogs(CatalogSource):
         return CatalogList([CatalogState(key) for key in self.keys])
 
 
+class Listing:
+    """The latest list of a service's catalogs, which its reads share. A copy or pickle has none."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._latest: tuple[float, CatalogList | OctogenNotFoundError] | None = None
+
+    def __reduce__(self) -> tuple[type[Listing], tuple[()]]:
+        return type(self), ()
+
+    def fetched_since(self, moment: float, client: BlockingClient) -> CatalogList:
+        """Return the list if it was requested at a time of the service's clock or later.
+
+        Else it is requested by one thread at a time, and those that wait share it. That a service
+        has no list is remembered too.
+        """
+        service = client.service
+        assert isinstance(service, CatalogService)
+        while not self._lock.acquire(timeout=_POLL_SECONDS):
+            client.check()
+        try:
+            if self._latest is None or self._latest[0] < moment:
+                requested_at = service.clock()
+                try:
+                    self._latest = requested_at, fetch_catalogs(client, service.catalogs)
+                except OctogenNotFoundError as error:
+                    self._latest = requested_at, error
+            listed = self._latest[1]
+        finally:
+            self._lock.release()
+        if isinstance(listed, OctogenNotFoundError):
+            raise listed.with_traceback(None)
+        return listed
+
+    def of_run(self, client: BlockingClient) -> CatalogList:
+        """Return the list for one of many reads that begins.
+
+        The latest one will do. If it says when catalogs were indexed it must not be older than some
+        seconds: a catalog that is indexed again before its read ends is read in vain.
+        """
+        latest = self._latest[1] if self._latest else None
+        has_times = isinstance(latest, CatalogList) and any(
+            state.last_indexed_at for state in latest.catalogs
+        )
+        age = _MAX_AGE_OF_LIST if has_times else math.inf
+        return self.fetched_since(client.service.clock() - age, client)
+
+
 @dataclass(frozen=True)
 class CatalogService(Service):
     """A service, and how whole catalogs are read from it.
@@ -187,6 +237,7 @@ class CatalogService(Service):
     """
 
     catalogs: CatalogSource = field(default_factory=GrantedCatalogs)
+    listing: Listing = field(default_factory=Listing, compare=False, repr=False)
     concurrency: int = 8
     max_extra_pages_fraction: float = MAX_EXTRA_PAGES_RATIO
 
@@ -199,16 +250,13 @@ class CatalogService(Service):
     def fetch_catalogs(self) -> CatalogList:
         """List the catalogs of the source, each once, over a connection of its own."""
         with BlockingClient(self) as client:
-            return fetch_catalogs(client, self.catalogs)
+            listed = fetch_catalogs(client, self.catalogs)
+        warnings = [*listed.warnings, *several_of_a_host(self, listed.catalogs)]
+        return replace(listed, warnings=warnings)
 
 
-def fetch_catalogs(
-    client: BlockingClient, source: CatalogSource, *, reads_all: bool = True
-) -> CatalogList:
-    """List the catalogs of a source, each once.
-
-    It is not `reads_all` if only some catalogs are read, which were chosen by their keys.
-    """
+def fetch_catalogs(client: BlockingClient, source: CatalogSource) -> CatalogList:
+    """List the catalogs of a source, each once."""
     listed = source._fetch_blocking(client)
     states, repeated = listed.catalogs, dict[str, None]()
     if len({state.catalog for state in states}) < len(states):
@@ -223,7 +271,6 @@ def fetch_catalogs(
         [
             *listed.warnings,
             *(f"Catalog {key!r} is listed more than once. It is read once." for key in repeated),
-            *(_several_of_a_host(source, client.service, states) if reads_all else ()),
         ],
         listed.failure,
         listed.shops_left_out,
@@ -241,9 +288,10 @@ def _shop_flow(service: Service, host: str) -> Flow[CatalogList | OctogenError]:
 def _run_on_event_loop(source: CatalogSource, client: BlockingClient) -> CatalogList:
     """Run a source of a user's own, whose `fetch` is a coroutine, in a thread of its own.
 
-    The calling thread may have an event loop that runs already.
+    The calling thread may have an event loop that runs already. All requests of the source have the
+    time of one.
     """
-    service = client.service
+    service = client.service.within(client.service.retry.deadline)
     ends_at = service.ends_at
 
     async def fetch() -> CatalogList:
@@ -275,10 +323,12 @@ def several_by_host(states: Iterable[CatalogState]) -> dict[str, list[CatalogSta
     return {host: several for host, several in by_host.items() if len(several) > 1}
 
 
-def _several_of_a_host(
-    source: CatalogSource, service: Service, states: Iterable[CatalogState]
-) -> Iterator[str]:
-    """Warn of each host with several catalogs among which nobody chose, once in this process."""
+def several_of_a_host(service: CatalogService, states: Iterable[CatalogState]) -> Iterator[str]:
+    """Warn of each host with several catalogs among which nobody chose, once in this process.
+
+    All of them are read, unless a search names its catalogs.
+    """
+    source = service.catalogs
     if not isinstance(source, ShopCatalogs) or source.catalogs is not None:
         return
     for host, several in several_by_host(states).items():

@@ -39,7 +39,7 @@ def count_read(
     states: list[CatalogState] = []
     warnings: list[str] = []
     if hosts:
-        listed = fetch_catalogs(client, ShopCatalogs(hosts), reads_all=False)
+        listed = fetch_catalogs(client, ShopCatalogs(hosts))
         states, warnings = list(listed.catalogs), list(listed.warnings)
     several = several_by_host(states)
     keys = list(dict.fromkeys([*catalogs, *(state.catalog for state in states)]))

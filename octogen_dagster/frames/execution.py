@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, NoReturn
 
 import polars as pl
 
-from octogen_dagster.api.catalog_sources import fetch_catalogs
 from octogen_dagster.api.paging import INDEXED_AGAIN
 from octogen_dagster.api.search import SearchFilters
 from octogen_dagster.errors import OctogenError, OctogenPagingError, OctogenSplitCatalogError
@@ -372,13 +371,18 @@ def check_unchanged(
     read. If the service does not say it, page 1 is requested again, but only if a later page
     resembled it.
     """
-    live = [read for read in reads if read.requested_pages]
+    # A page alone is of one state.
+    live = [
+        read
+        for read in reads
+        if read.requested_pages and (read.tracker.pages > 1 or read.walk.part)
+    ]
     indexed_times: dict[str, datetime | None] = {}
     with_times = {
         each.catalog for read in live for each in read.walk.catalogs if each.last_indexed_at
     }
     if with_times:
-        listed = fetch_catalogs(client, service.catalogs).catalogs
+        listed = service.listing.fetched_since(service.clock(), client).catalogs
         indexed_times = {
             state.catalog: state.last_indexed_at for state in listed if state.catalog in with_times
         }

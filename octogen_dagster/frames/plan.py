@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from octogen_dagster.api.catalog_sources import GrantedCatalogs, fetch_catalogs
+from octogen_dagster.api.catalog_sources import GrantedCatalogs, several_of_a_host
 from octogen_dagster.api.catalog_states import CatalogState
 from octogen_dagster.api.estimate import estimate_pages
 from octogen_dagster.api.search import MAX_CATALOGS, ProductSearch
@@ -133,7 +133,12 @@ def plan_walks(
         # The service and the search may write a key in different case.
         wanted = {key.casefold() for key in pushdown.catalogs}
         states = [state for state in states if state.catalog.casefold() in wanted]
-    if merges and search.has_filters and len(states) > 1 and _takes_many(search, client, states):
+    if (
+        merges
+        and search.has_filters
+        and len(states) > 1
+        and _takes_many(search, client, states, source_is_granted=source_is_granted)
+    ):
         batches = (states[at : at + MAX_CATALOGS] for at in range(0, len(states), MAX_CATALOGS))
         return [
             Walk(search.request(catalogs=[state.catalog for state in some]), tuple(some))
@@ -152,16 +157,20 @@ def reads_list(search: ProductSearch, *, source_is_granted: bool) -> bool:
 
 
 def _takes_many(
-    search: ProductSearch, client: BlockingClient, states: Sequence[CatalogState]
+    search: ProductSearch,
+    client: BlockingClient,
+    states: Sequence[CatalogState],
+    *,
+    source_is_granted: bool,
 ) -> bool:
     """True if the service takes several catalogs in one request, as the current generation does.
 
-    A source that says when catalogs were indexed is of the seed's generation. Where nothing is
-    known, the products are counted, which is free: the seed's generation cannot.
+    Only the seed's generation lists when its catalogs were indexed. Where nothing is known, the
+    products are counted, which is free: the seed's generation cannot.
     """
     if _is_current(client):
         return True
-    if any(state.last_indexed_at for state in states):
+    if source_is_granted and any(state.last_indexed_at for state in states):
         return False
     try:
         client.count_products(search, [state.catalog for state in states[:MAX_CATALOGS]])
@@ -183,13 +192,18 @@ def list_for(
     warn: Log = _LOGGER.warning,
     *,
     capped: bool = False,
+    is_of_run: bool = False,
 ) -> Sequence[CatalogState] | None:
     """List the catalogs of the service's source; None if it has no list and none is needed.
 
-    It is `capped` if the query needs only some rows.
+    It is `capped` if the query needs only some rows, and `is_of_run` if the read is one of many
+    that share a list.
     """
+    listing = service.listing
     try:
-        listed = fetch_catalogs(client, service.catalogs, reads_all=not search.catalogs)
+        listed = (
+            listing.of_run(client) if is_of_run else listing.fetched_since(service.clock(), client)
+        )
     except OctogenNotFoundError as error:
         if search.catalogs:
             return None
@@ -200,7 +214,8 @@ def list_for(
         return None
     if listed.failure and not search.catalogs:  # or the products of its catalogs would be missing
         raise listed.failure
-    for line in listed.warnings:
+    shared = () if search.catalogs else several_of_a_host(service, listed.catalogs)
+    for line in (*listed.warnings, *shared):
         warn(line)
     return listed.catalogs
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime, timezone
 from typing import Any
 
 import polars as pl
 import pytest
 
 from octogen_dagster import (
+    CatalogList,
     CatalogSource,
+    CatalogState,
     NamedCatalogs,
+    OctogenClient,
     ProductSearch,
     ShopCatalogs,
     scan_products,
@@ -47,14 +51,23 @@ def scan(
     )
 
 
+class Watched(CatalogSource):
+    """A source of one's own, which says when each catalog was indexed."""
+
+    async def fetch(self, client: OctogenClient) -> CatalogList:
+        at = datetime(2026, 11, 26, tzinfo=timezone.utc)
+        return CatalogList([CatalogState(key, last_indexed_at=at) for key in KEYS])
+
+
 @pytest.mark.parametrize(
     ("source", "catalogs"),
     [
         (None, KEYS),
         (NamedCatalogs(keys=KEYS), []),
         (ShopCatalogs(hosts=["shops.example"]), []),
+        (Watched(), []),
     ],
-    ids=["of the search", "named", "shops"],
+    ids=["of the search", "named", "shops", "watched"],
 )
 def test_ten_hits_in_200_catalogs_cost_a_page(
     service: PublishedService, source: CatalogSource | None, catalogs: list[str]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,9 @@ import pytest
 
 from octogen_dagster import (
     PRODUCT_SCHEMA,
+    CatalogList,
+    CatalogSource,
+    OctogenClient,
     OctogenResource,
     ProductScan,
     ProductSearch,
@@ -20,7 +24,7 @@ from octogen_dagster import (
     build_product_details_asset,
     build_products_asset,
 )
-from octogen_dagster.errors import OctogenBudgetError, OctogenServerError
+from octogen_dagster.errors import OctogenBudgetError, OctogenServerError, OctogenTimeoutError
 from tests.api.servers import RawServer, Received, http, page
 from tests.results import octogen_at, scan, stored, warnings
 
@@ -111,6 +115,21 @@ def test_a_spent_budget_is_told_although_another_catalog_waits_for_the_service()
         frame = scan(server, search, concurrency=2, budget_usd=0.05)
         error = error_of(frame.collect)
     assert isinstance(error, OctogenBudgetError)
+
+
+class Endless(CatalogSource):
+    """A source of one's own that never lists anything."""
+
+    async def fetch(self, client: OctogenClient) -> CatalogList:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+def test_a_source_of_ones_own_has_the_time_of_one_request() -> None:
+    octogen = OctogenResource(api_key="octo_x", deadline=1.0, catalogs=Endless())
+    error = error_of(octogen.list_catalogs)
+    assert isinstance(error, OctogenTimeoutError)
+    assert "Endless did not list the catalogs within" in str(error)
 
 
 def test_a_wait_for_the_rate_limit_that_is_longer_than_the_deadline_is_not_begun() -> None:
