@@ -23,8 +23,8 @@ import dagster as dg
 import polars as pl
 
 from octogen_dagster import ParquetSnapshotIOManager, scan_history
+from octogen_dagster.frames.history_update import HistoryUpdate
 from octogen_dagster.frames.observed import StoredSnapshot
-from octogen_dagster.snapshots.history import HistoryUpdate
 
 ASSET = "products_history"
 _FIRST = datetime(2026, 1, 1, 6, tzinfo=timezone.utc)

@@ -17,12 +17,18 @@ from typing import Any
 from urllib.parse import quote
 
 import obstore
-from obstore.exceptions import BaseError, PermissionDeniedError, UnknownConfigurationKeyError
+from obstore.exceptions import (
+    AlreadyExistsError,
+    BaseError,
+    PermissionDeniedError,
+    PreconditionError,
+    UnknownConfigurationKeyError,
+)
 from obstore.store import from_url
 
 from octogen_dagster.background import run_in_thread
 from octogen_dagster.errors import MissingPackageError
-from octogen_dagster.files import COMPARED_BYTES, ListedFile
+from octogen_dagster.files import COMPARED_BYTES, ListedFile, ReplacedError
 
 Provider = Callable[[], tuple[dict[str, str], "int | None"]]
 """Returns credentials under Polars' names, and until when they are valid, in seconds since 1970."""
@@ -172,6 +178,21 @@ class Bucket:
 
     def publish(self, written: Path, key: str) -> None:
         self._call(obstore.put, self._prefix + key, written)
+
+    def publish_if(self, version: object, written: Path, key: str) -> None:
+        """Publish an object unless another one than that of the version is at its key.
+
+        S3 and Azure compare the ETag, Google the generation. It is not uploaded in parts.
+        """
+        mode: Any = "create"
+        if isinstance(version, tuple):
+            e_tag, generation, *_ = version
+            known = {"e_tag": e_tag, "version": generation}
+            mode = {name: value for name, value in known.items() if value is not None}
+        try:
+            self._call(obstore.put, self._prefix + key, written, mode=mode)
+        except (AlreadyExistsError, PreconditionError) as error:
+            raise ReplacedError from error
 
     def copy(self, key: str, target: str) -> None:
         self._call(obstore.copy, self._prefix + key, self._prefix + target)

@@ -21,6 +21,7 @@ COMPARED_BYTES = 1 << 16
 _UNFINISHED = ".unfinished"
 """The end of the name of a file that is still being written; such a name begins with a dot."""
 _MAX_PUT_ATTEMPTS = 20
+_LOCK_TIMEOUT = 60.0
 _KINDS = {stat.S_IFDIR: "folder", stat.S_IFIFO: "FIFO", stat.S_IFSOCK: "socket"}
 
 
@@ -29,6 +30,10 @@ class ListedFile(NamedTuple):
 
     key: str
     modified: datetime
+
+
+class ReplacedError(Exception):
+    """Another writer replaced the file that a new one was made from."""
 
 
 class Disk:
@@ -71,6 +76,16 @@ class Disk:
 
     def publish(self, written: Path, key: str) -> None:
         _replace_durably(written, self._folder / key)
+
+    def publish_if(self, version: object, written: Path, key: str) -> None:
+        """Publish a file unless another one than that of the version is at its key."""
+        import filelock
+
+        lock = (self._folder / key).with_name(".lock")
+        with filelock.FileLock(lock, timeout=_LOCK_TIMEOUT, mode=0o666):
+            if self.version(key) != version:
+                raise ReplacedError
+            self.publish(written, key)
 
     def copy(self, key: str, target: str) -> None:
         source = self._folder / key

@@ -15,7 +15,13 @@ from urllib.parse import quote
 
 from octogen_dagster.background import run_in_thread, wait_interruptibly
 from octogen_dagster.errors import OctogenSnapshotError
-from octogen_dagster.files import Disk, ListedFile, create_unfinished, remove_abandoned
+from octogen_dagster.files import (
+    Disk,
+    ListedFile,
+    ReplacedError,
+    create_unfinished,
+    remove_abandoned,
+)
 from octogen_dagster.python_source import errors_as_raised, python_source
 
 if TYPE_CHECKING:
@@ -140,6 +146,20 @@ class Store:
             ):
                 self._settle_previous(key)
 
+    def publish_if(self, version: object, written: Path, key: str) -> None:
+        """Give a written file its key unless another one than that of the version has it."""
+        with self._explained(
+            key,
+            "The snapshot {} could not be published. Readers see the old or the new one, whole",
+        ):
+            try:
+                self._files.publish_if(version, written, key)
+            except ReplacedError as error:
+                raise OctogenSnapshotError(
+                    f"{self.uri(key)} was replaced while a new file was made from it, by a run or "
+                    "by forget_snapshot. Nothing was changed; run it again."
+                ) from error
+
     def _settle_previous(self, key: str) -> None:
         """Make the file that is aside the previous one, unless it was not replaced after all."""
         with contextlib.suppress(FileNotFoundError):  # none is aside, or it was just moved
@@ -150,8 +170,12 @@ class Store:
 
     def exists(self, key: str) -> bool:
         """True if the file exists; anything else in its place is an error."""
+        return self.version(key) is not None
+
+    def version(self, key: str) -> object:
+        """Return a value that no other file at this key has; None without a file."""
         with self._explained(key, "The snapshot {} cannot be read"):
-            return self._files.version(key) is not None
+            return self._files.version(key)
 
     def metadata(self, key: str) -> dict[str, str]:
         """Read the key-value metadata of a Parquet file; empty if there is no file."""

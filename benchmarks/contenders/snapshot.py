@@ -36,6 +36,9 @@ class Place:
         """Empty: there is no snapshot."""
         return {}
 
+    def version(self) -> object:
+        """None: there is no snapshot."""
+
     def log(self, line: str) -> None:
         """Print a line."""
         print(line)

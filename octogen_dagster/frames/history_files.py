@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import date, datetime, time, timezone
 from typing import Any
 from urllib.parse import unquote
@@ -12,14 +12,8 @@ import polars as pl
 
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.frames.history import HISTORY_SCHEMA, take_out, valid_at
-from octogen_dagster.frames.io_source import io_source, until_stopped
-from octogen_dagster.frames.observed import (
-    OBSERVED,
-    Observed,
-    history_metadata,
-    read_forgotten,
-    read_observed,
-)
+from octogen_dagster.frames.io_source import Query, io_source, until_stopped
+from octogen_dagster.frames.observed import OBSERVED, Contents, digest_of, read_observed
 from octogen_dagster.store import Store, path_component, write_parquet
 from octogen_dagster.validation import did_you_mean
 
@@ -82,9 +76,10 @@ def forget_snapshot(
     """Take a snapshot out of a history, so that the table is as if it had never been.
 
     Only `product_url` stays the newest that was known. Use it for a snapshot that was wrong, such
-    as one with prices of another currency. The history does not take it in again, also if it is
-    still the latest snapshot of its asset. A snapshot that was forgotten before is left out as it
-    is.
+    as one with prices of another currency, or to no longer be told of one that was left out. The
+    history does not take it in again, also if it is still the latest snapshot of its asset, until
+    it is stored with other products under the same `fetched_at`. A snapshot that was forgotten
+    before is left out as it is.
 
     Args:
         base_dir: The folder or bucket of `ParquetSnapshotIOManager`.
@@ -99,14 +94,8 @@ def forget_snapshot(
         ValueError: base_dir is empty or of an unknown kind, or an option is not known.
     """
     store = Store(base_dir, storage_options)
-    at = _moment(fetched_at)
-    known: set[datetime] = set()
-    for key in history_files(store, asset).values():
-        metadata = store.metadata(key)
-        observed = read_observed(metadata)
-        known |= observed.keys() | read_forgotten(metadata)
-        if at in observed:
-            _forget(store, key, at, observed, metadata)
+    at, files = _moment(fetched_at), history_files(store, asset)
+    known = set[datetime]().union(*(_forget(store, key, at) for key in files.values()))
     if at not in known:
         newest = ", ".join(f"{each.isoformat()}" for each in sorted(known)[-_MAX_NAMED:])
         raise OctogenSnapshotError(
@@ -115,26 +104,30 @@ def forget_snapshot(
         )
 
 
-def _forget(
-    store: Store, key: str, at: datetime, observed: Observed, metadata: Mapping[str, str]
-) -> None:
-    history = store.scan(key)
+def _forget(store: Store, key: str, at: datetime) -> set[datetime]:
+    """Take a snapshot out of a file, and return the times of all that the file knows."""
+    version, metadata = store.version(key), store.metadata(key)
+    history, contents = store.scan(key), Contents.read(metadata)
+    observed, left_out = {**contents.observed}, {each.fetched_at for each in contents.left_out}
+    known = {*observed, *contents.forgotten, *filter(None, left_out)}
+    if at not in observed and at not in left_out:
+        return known
+    contents.forgotten[at] = ""
+    if at in observed:
+        snapshot = history.filter(valid_at(at), observed[at].is_covered)
+        contents.forgotten[at] = digest_of(snapshot)
+        del contents.observed[at]
+    contents.left_out = [each for each in contents.left_out if each.fetched_at != at]
+
+    def frames(_query: Query, stop: threading.Event) -> Iterator[pl.DataFrame]:
+        return until_stopped(take_out(history, at, observed), stop)
+
     stop = threading.Event()
-    frame = io_source(
-        HISTORY_SCHEMA,
-        lambda _query, stop: until_stopped(take_out(history, at, observed), stop),
-        stop,
-    )
-    remaining = {time: each for time, each in observed.items() if time != at}
-    changed = history_metadata(remaining, {*read_forgotten(metadata), at})
+    frame = io_source(HISTORY_SCHEMA, frames, stop) if at in observed else history
     with store.unfinished(key) as unfinished:
-        write_parquet(frame, unfinished, lambda: {**metadata, **changed}, stop)
-        if store.metadata(key) != metadata:
-            raise OctogenSnapshotError(
-                f"The history {store.uri(key)} was replaced by a run while the snapshot was taken "
-                "out of it. Nothing was changed; forget the snapshot again."
-            )
-        store.publish(unfinished, key)
+        write_parquet(frame, unfinished, lambda: {**metadata, **contents.metadata()}, stop)
+        store.publish_if(version, unfinished, key)
+    return known
 
 
 def history_files(

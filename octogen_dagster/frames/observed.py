@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
@@ -17,7 +18,11 @@ from octogen_dagster.frames.columns import PRODUCT_SCHEMA
 OBSERVED = "octogen.observed"
 """The metadata of a history's file that says which snapshots are in it."""
 FORGOTTEN = "octogen.forgotten"
-"""The metadata of a history's file with the `fetched_at` of snapshots that were taken out."""
+"""The metadata of a history's file that says which snapshots were taken out of it."""
+_LEFT_OUT = "octogen.left_out"
+_VERSIONS = "octogen.snapshots"
+RUN_ID = "octogen.run_id"
+"""The metadata of a file that says which run published it."""
 
 TRACKED = [column for columns in WATCHED.values() for column in columns]
 PRODUCT_COLUMNS = {
@@ -58,9 +63,11 @@ class Observation(NamedTuple):
     Attributes:
         catalogs: The catalogs of which it has all products, in lower case, and "" for products
             without one; None for all catalogs.
+        run_id: The run that published it; empty if its file does not say so.
     """
 
     catalogs: frozenset[str] | None
+    run_id: str = ""
 
     def covers(self, catalog: str | None) -> bool:
         return self.catalogs is None or (catalog or "").lower() in self.catalogs
@@ -78,39 +85,97 @@ Observed = Mapping[datetime, Observation]
 """The snapshots in a history by their `fetched_at`."""
 
 
+class LeftOut(NamedTuple):
+    """A snapshot that a history has no place for.
+
+    Attributes:
+        fetched_at: When it was read; None if it does not say so.
+        partition: The partition that it is of, if the history reads several.
+        reason: What is wrong with it, and what to do.
+    """
+
+    fetched_at: datetime | None
+    partition: str
+    reason: str
+
+    @property
+    def name(self) -> str:
+        of_time = f" of {self.fetched_at:%Y-%m-%d %H:%M:%S} UTC" if self.fetched_at else ""
+        return f"The snapshot{of_time}{f', partition {self.partition}' if self.partition else ''}"
+
+    def is_of(self, times: Collection[datetime], partitions: Collection[str]) -> bool:
+        """True if it is a snapshot of these partitions, or without one of these times."""
+        if self.partition:
+            return self.partition in partitions
+        return self.fetched_at is None or self.fetched_at in times
+
+
+class UnfitSnapshotError(OctogenSnapshotError):
+    """A history has no place for a snapshot, because of what is in it."""
+
+
+@dataclass
+class Contents:
+    """The snapshots that a history's file is made of, as its metadata says them.
+
+    Attributes:
+        observed: Those that are in it.
+        forgotten: Those that were taken out, by `fetched_at`, with a digest of their products.
+        left_out: Those that it has no place for.
+        versions: The versions that it has read of partitions.
+    """
+
+    observed: dict[datetime, Observation]
+    forgotten: dict[datetime, str]
+    left_out: list[LeftOut]
+    versions: dict[str, str]
+
+    @classmethod
+    def read(cls, metadata: Mapping[str, str]) -> Contents:
+        forgotten = json.loads(metadata.get(FORGOTTEN, "{}"))
+        return cls(
+            read_observed(metadata),
+            {datetime.fromisoformat(at): digest for at, digest in forgotten.items()},
+            [
+                LeftOut(at and datetime.fromisoformat(at), partition, reason)
+                for at, partition, reason in json.loads(metadata.get(_LEFT_OUT, "[]"))
+            ],
+            json.loads(metadata.get(_VERSIONS, "{}")),
+        )
+
+    def metadata(self) -> dict[str, str]:
+        """Return the metadata of a history's file.
+
+        Of the catalogs of a snapshot it has those that the one before does not cover, and the
+        reverse: a search over hundreds of shops covers the same ones each day.
+        """
+        entries, before = [], frozenset[str]()
+        for at, (catalogs, run_id) in sorted(self.observed.items()):
+            entry: dict[str, object] = {"fetched_at": at.isoformat(), "run_id": run_id}
+            if catalogs is None:
+                entry["all_catalogs"] = True
+            else:
+                changed = {"added": catalogs - before, "removed": before - catalogs}
+                entry |= {name: sorted(keys) for name, keys in changed.items() if keys}
+                before = catalogs
+            entries.append(entry)
+        values = {
+            OBSERVED: entries,
+            FORGOTTEN: {at.isoformat(): digest for at, digest in sorted(self.forgotten.items())},
+            _LEFT_OUT: [(at and at.isoformat(), *others) for at, *others in self.left_out],
+            _VERSIONS: self.versions,
+        }
+        return {name: json.dumps(value) for name, value in values.items()}
+
+
 def read_observed(metadata: Mapping[str, str]) -> dict[datetime, Observation]:
     """Read which snapshots are in a history from the metadata of its file, the oldest first."""
     observed, catalogs = dict[datetime, Observation](), frozenset[str]()
     for entry in json.loads(metadata.get(OBSERVED, "[]")):
         catalogs = catalogs.union(entry.get("added", ())).difference(entry.get("removed", ()))
         at = datetime.fromisoformat(entry["fetched_at"])
-        observed[at] = Observation(None if entry.get("all_catalogs") else catalogs)
+        observed[at] = Observation(None if entry.get("all_catalogs") else catalogs, entry["run_id"])
     return observed
-
-
-def read_forgotten(metadata: Mapping[str, str]) -> set[datetime]:
-    """Read which snapshots were taken out of a history from the metadata of its file."""
-    return {datetime.fromisoformat(at) for at in json.loads(metadata.get(FORGOTTEN, "[]"))}
-
-
-def history_metadata(observed: Observed, forgotten: Iterable[datetime]) -> dict[str, str]:
-    """Return the metadata of a history's file that says what is in it.
-
-    Of the catalogs of a snapshot it has those that the one before does not cover, and the reverse:
-    a search over hundreds of shops covers the same ones each day.
-    """
-    entries, before = [], frozenset[str]()
-    for at, (catalogs,) in sorted(observed.items()):
-        entry: dict[str, object] = {"fetched_at": at.isoformat()}
-        if catalogs is None:
-            entry["all_catalogs"] = True
-        else:
-            changed = {"added": catalogs - before, "removed": before - catalogs}
-            entry |= {name: sorted(keys) for name, keys in changed.items() if keys}
-            before = catalogs
-        entries.append(entry)
-    times = [at.isoformat() for at in sorted(forgotten)]
-    return {OBSERVED: json.dumps(entries), FORGOTTEN: json.dumps(times)}
 
 
 def tracked_products(snapshot: pl.LazyFrame) -> pl.LazyFrame:
@@ -123,8 +188,8 @@ def tracked_products(snapshot: pl.LazyFrame) -> pl.LazyFrame:
             is_naive = found.time_zone is None
             column = column.dt.replace_time_zone("UTC") if is_naive else column
         elif found is None or not (found in (wanted, pl.Null) or _is_lossless(found, wanted)):
-            raise OctogenSnapshotError(
-                f"A snapshot of products has {'no column' if found is None else 'a column'} "
+            raise UnfitSnapshotError(
+                f"The snapshot has {'no column' if found is None else 'a column'} "
                 f"{name}{'' if found is None else f' of the type {found}'}, so it has no place in "
                 f"a history. Store it as {wanted}, as octogen_dagster.PRODUCT_SCHEMA has it."
             )
@@ -145,19 +210,30 @@ def observation_of(snapshot: pl.LazyFrame, file_metadata: Mapping[str, str]) -> 
     found = snapshot.select(
         pl.col("catalog_key").fill_null("").str.to_lowercase().unique().implode(),
         pl.col("uuid").is_null().any().alias("lacks_uuid"),
-        pl.col("fetched_at").max(),
     ).collect(engine="streaming")
-    keys = snapshot.select(pl.struct("catalog_key", "uuid").hash()).collect(engine="streaming")
-    at = found.item(0, "fetched_at")
     if found.item(0, "lacks_uuid"):
-        raise OctogenSnapshotError(
-            f"The snapshot of {at:%Y-%m-%d %H:%M} UTC has a product without a uuid, so it has no "
-            "place in a history. Give each product a uuid, or leave it out, before you store it."
+        raise UnfitSnapshotError(
+            "The snapshot has a product without a uuid, so it has no place in a history. Give each "
+            "product a uuid, or leave it out, before you store it."
         )
+    keys = snapshot.select(pl.struct("catalog_key", "uuid").hash()).collect(engine="streaming")
     if keys.to_series().n_unique() < len(keys):
-        raise OctogenSnapshotError(
-            f"The snapshot of {at:%Y-%m-%d %H:%M} UTC has a product more than once, so it has no "
-            "place in a history. Remove repeats by catalog_key and uuid before you store it."
+        raise UnfitSnapshotError(
+            "The snapshot has a product more than once, so it has no place in a history. Remove "
+            "repeats by catalog_key and uuid before you store it."
         )
     others = catalogs_without_products(file_metadata)
-    return Observation(None if others is None else others.union(found.item(0, "catalog_key")))
+    catalogs = None if others is None else others.union(found.item(0, "catalog_key"))
+    return Observation(catalogs, file_metadata.get(RUN_ID, ""))
+
+
+def digest_of(products: pl.LazyFrame) -> str:
+    """Return a digest of the tracked columns of products in any order.
+
+    Unlike a hash of Polars it is the same in all versions.
+    """
+    total, row = 0, pl.struct("catalog_key", "uuid", *TRACKED)
+    for batch in products.select(row.struct.json_encode()).collect_batches(engine="streaming"):
+        for text in batch.to_series():
+            total += int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+    return f"{total % 2**64:016x}"

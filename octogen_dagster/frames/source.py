@@ -29,6 +29,9 @@ ROWS = "octogen.rows"
 ROWS_PER_PRODUCT = "octogen.rows_per_product"
 """The file metadata of whole catalogs that says how many rows came for a product of the source."""
 
+ANY = object()
+"""Stands for any version of a file."""
+
 Metric = str | int | float | bool | datetime | dict[str, object]
 Metrics = dict[str, Metric]
 """Figures of a read by name, as plain values."""
@@ -57,6 +60,9 @@ class SnapshotTarget(Protocol):
 
     def latest_metadata(self) -> Mapping[str, str]:
         """Return the file metadata of what `latest` returns; empty without a usable one."""
+
+    def version(self) -> object:
+        """Return a value that no other file at the place has; None without a file."""
 
     def log(self, line: str) -> None:
         """Log a line for the user."""
@@ -98,6 +104,7 @@ class Reading:
     outcome: Callable[[], Outcome] = Outcome  # called when the rows are there
     limits: Limits = Limits()
     published: Callable[[], None] = lambda: None  # removes what was kept in case it is not
+    replaces: object = ANY  # the version of the only file that it may replace
 
 
 class SnapshotSource(Protocol):

@@ -17,9 +17,13 @@ from octogen_dagster.snapshots.freshness import build_fresh_check
 from octogen_dagster.snapshots.history_checks import (
     HISTORY_ADVICE,
     HISTORY_CHECKS,
+    LEFT_OUT,
+    LEFT_OUT_ADVICE,
+    LEFT_OUT_DESCRIPTION,
     by_product,
     history_problems,
     is_history,
+    judge_left_out,
 )
 from octogen_dagster.snapshots.io_manager import InputSnapshots, frame_of, input_kind
 from octogen_dagster.snapshots.metadata import COLUMN_SCHEMA
@@ -42,6 +46,7 @@ _DESCRIPTIONS = {
     _NULLS: "No column has many nulls.",
     _PRICES: "Few prices are negative, zero, above the original one or far from the median.",
     **HISTORY_CHECKS,
+    LEFT_OUT: LEFT_OUT_DESCRIPTION,
 }
 _NEEDED = {_ROWS: {"title"}, _NULLS: {"title"}, _PRICES: {"current_price", "currency"}}
 """The columns that an asset has for which a check makes sense; changes may be few or none."""
@@ -52,6 +57,7 @@ _ADVICE = {
     _PRICES: "Compare the sample with the shop, and tell Octogen if it is right there. "
     "max_bad_price_fraction and price_outlier_ratio set the limits.",
     **dict.fromkeys(HISTORY_CHECKS, HISTORY_ADVICE),
+    LEFT_OUT: LEFT_OUT_ADVICE,
 }
 _SHOWN = ("catalog_key", "uuid", "product_url", "title")
 _MAX_SAMPLE = 5
@@ -102,7 +108,8 @@ def build_snapshot_checks(
     replaced; one of another search, as a run in the launchpad may have, does not count. Without one
     `rows_within_bounds` passes. A failed check has a sample of the rows and says what to do.
     Changes and brands have `fresh` only. A history has `fresh`, and checks of its own of the rows
-    of each product: `one_current_row`, `no_overlap` and `no_gap`. That a snapshot is complete and
+    of each product: `one_current_row`, `no_overlap` and `no_gap`; `nothing_left_out` names the
+    snapshots that have no place in it. That a snapshot is complete and
     has each product once needs no check: the read fails otherwise.
 
     Args:
@@ -148,7 +155,9 @@ def build_snapshot_checks(
         if limit is not None and (columns is None or _NEEDED[name].issubset(columns))
     ]
     of_history = is_history(columns)
-    names = [name for name in (HISTORY_CHECKS if of_history else names) if name not in exclude]
+    if of_history:
+        names = [*HISTORY_CHECKS, LEFT_OUT]
+    names = [name for name in names if name not in exclude]
 
     def rules(schema: pl.Schema) -> Iterator[Rule]:
         if of_history:
@@ -335,6 +344,9 @@ class _RowsChecks:
             if name == _ROWS:
                 counts = _earlier_rows(instance, self.asset, partition, self.partitions)
                 passed, text, metadata = _judge_count(measured.rows, counts, self.max_rows_change)
+            elif name == LEFT_OUT:
+                passed, text = judge_left_out(instance, self.asset, partition)
+                metadata = {}
             else:
                 passed, text, metadata = measured.judge(name)
             yield dg.AssetCheckResult(

@@ -1,37 +1,18 @@
 """The builder of the history of products, and what puts snapshots into it."""
 
-import contextlib
-import json
-import tempfile
-import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
-from datetime import datetime
+from collections.abc import Callable
 from typing import Any
 
 import dagster as dg
-import polars as pl
 
 from octogen_dagster.api.search import ProductSearch
 from octogen_dagster.asset_definition import asset_arguments_of, require_asset
 from octogen_dagster.automation import wait_only_for_latest
-from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.frames.changes import SnapshotPair
-from octogen_dagster.frames.history import HISTORY_SCHEMA, put_in
-from octogen_dagster.frames.io_source import Query, check, io_source, until_stopped
-from octogen_dagster.frames.observed import (
-    OBSERVED,
-    Observation,
-    SnapshotTimes,
-    StoredSnapshot,
-    history_metadata,
-    observation_of,
-    read_forgotten,
-    read_observed,
-    tracked_products,
-)
-from octogen_dagster.frames.source import Outcome, Reading, SnapshotTarget
+from octogen_dagster.frames.history import HISTORY_SCHEMA
+from octogen_dagster.frames.history_update import HistoryUpdate
+from octogen_dagster.frames.observed import SnapshotTimes, StoredSnapshot
 from octogen_dagster.snapshots.assets import SEARCH
 from octogen_dagster.snapshots.io_manager import input_kind, pair_of
 from octogen_dagster.snapshots.metadata import (
@@ -42,10 +23,6 @@ from octogen_dagster.snapshots.metadata import (
 )
 from octogen_dagster.snapshots.partitions import PartitionLayout
 from octogen_dagster.snapshots.ranges import Made, own_range, snapshot_asset
-from octogen_dagster.store import DamagedError
-
-_VERSIONS = "octogen.snapshots"
-"""The metadata of a history's file that says which partitions it has read, in which version."""
 
 
 def _of_pair(pair: SnapshotPair) -> list[StoredSnapshot]:
@@ -53,127 +30,6 @@ def _of_pair(pair: SnapshotPair) -> list[StoredSnapshot]:
     if pair.previous is not None:
         opened.append((pair.previous, pair.previous_file_metadata))
     return [StoredSnapshot(lambda each=each: each) for each in opened]  # type: ignore[misc]
-
-
-class HistoryUpdate:
-    """A source: the history that is in a place, with the snapshots put in that it has not seen."""
-
-    spending = None
-
-    def __init__(self, snapshots: Iterable[StoredSnapshot]) -> None:
-        self._snapshots = snapshots
-
-    @contextlib.contextmanager
-    def reading(self, target: SnapshotTarget, stop: threading.Event) -> Iterator[Reading]:
-        """Let the block store the history in its target."""
-        before = target.latest_metadata()
-        history = _existing(target, before)
-        observed = read_observed(before)
-        forgotten = read_forgotten(before)
-        versions: dict[str, str] = json.loads(before.get(_VERSIONS, "{}"))
-        unseen: dict[datetime, StoredSnapshot] = {}
-        for snapshot in self._snapshots:
-            check(stop)
-            if snapshot.name:
-                if versions.get(snapshot.name) == snapshot.version:
-                    continue
-                versions[snapshot.name] = snapshot.version
-            frame, file_metadata, at = _opened(snapshot)
-            if at is None or at in observed or at in forgotten:
-                continue
-            # Not its frame: a frame keeps its file open, and there may be thousands.
-            unseen[at] = snapshot
-            observed[at] = observation_of(frame, file_metadata)
-            target.log(f"The snapshot of {at:%Y-%m-%d %H:%M:%S} UTC is put into the history.")
-
-        def frames(_query: Query, stop: threading.Event) -> Iterator[pl.DataFrame]:
-            yield from _with(history, unseen, observed, stop)
-            if target.latest_metadata() != before:
-                raise OctogenSnapshotError(
-                    "The history was replaced while snapshots were put into it, by another run or "
-                    "by forget_snapshot. Nothing was changed; run it again."
-                )
-
-        outcome = Outcome(file_metadata=history_metadata(observed, forgotten))
-        if versions:
-            outcome = replace(
-                outcome, file_metadata={**outcome.file_metadata, _VERSIONS: json.dumps(versions)}
-            )
-        frame = io_source(HISTORY_SCHEMA, frames, stop)
-        yield Reading(frame, lambda: outcome)
-
-
-def _existing(target: SnapshotTarget, file_metadata: Mapping[str, str]) -> pl.LazyFrame:
-    try:
-        history = target.latest()
-    except DamagedError as error:
-        raise OctogenSnapshotError(
-            f"The history {error.uri} is damaged ({error.cause}), and a new one would lack the "
-            "past. Restore the file from a backup, or move it away to begin anew."
-        ) from error
-    if history is None:
-        return pl.LazyFrame(schema=HISTORY_SCHEMA)
-    if OBSERVED not in file_metadata:
-        raise OctogenSnapshotError(
-            "The file at the place of the history does not say which snapshots are in it, so none "
-            "can be put in. Run it again if the store was not in reach. If the file is not a "
-            "history, move it away to begin one."
-        )
-    return history
-
-
-def _opened(
-    snapshot: StoredSnapshot,
-) -> tuple[pl.LazyFrame, Mapping[str, str], datetime | None]:
-    """The rows of a snapshot, its metadata, and when it was read.
-
-    That is None if it does not say it, since it has no rows.
-    """
-    stored, file_metadata = snapshot.open()
-    frame = tracked_products(stored)
-    if (at := file_metadata.get("octogen.fetched_at")) is not None:
-        return frame, file_metadata, datetime.fromisoformat(at)
-    last = frame.select(pl.len(), pl.col("fetched_at").max())
-    rows, found = last.collect(engine="streaming").row(0)
-    if rows and found is None:
-        raise OctogenSnapshotError(
-            "A snapshot of products does not say when it was read: fetched_at is null in all "
-            f"{rows:,} rows. Give fetched_at the time of the snapshot before you store it."
-        )
-    return frame, file_metadata, found
-
-
-def _with(
-    history: pl.LazyFrame,
-    unseen: Mapping[datetime, StoredSnapshot],
-    observed: Mapping[datetime, Observation],
-    stop: threading.Event,
-) -> Iterator[pl.DataFrame]:
-    """Yield the rows of a history with snapshots put in, one after the other."""
-    if not unseen:
-        yield from until_stopped(history.collect_batches(engine="streaming"), stop)
-        return
-    *earlier, last = sorted(unseen)
-
-    def with_snapshot(history: pl.LazyFrame, at: datetime) -> Iterator[pl.DataFrame]:
-        check(stop)
-        known = {time: observed[time] for time in observed if time not in unseen or time <= at}
-        snapshot, _, found_at = _opened(unseen[at])
-        if found_at != at:
-            raise OctogenSnapshotError(
-                f"The snapshot of {at:%Y-%m-%d %H:%M:%S} UTC was replaced while it was put into "
-                "the history. Nothing was changed; run it again."
-            )
-        return until_stopped(put_in(history, snapshot, at, known), stop)
-
-    for at in earlier:
-        frame = io_source(HISTORY_SCHEMA, lambda *_: with_snapshot(history, at))  # noqa: B023
-        # It has no name that a killed run could leave, and ends with the frame that reads it.
-        file = tempfile.TemporaryFile()  # noqa: SIM115
-        frame.sink_parquet(file, compression="zstd", compression_level=1)
-        file.seek(0)  # Polars reads from where the file is
-        history = pl.scan_parquet(file, glob=False)
-    yield from with_snapshot(history, last)
 
 
 def build_product_history_asset(

@@ -1,5 +1,6 @@
-"""The checks of a history: what each product's rows must be to each other."""
+"""The checks of a history: what each product's rows must be to each other, and what is left out."""
 
+import dagster as dg
 import polars as pl
 
 from octogen_dagster.frames.history import HISTORY_SCHEMA
@@ -9,6 +10,12 @@ HISTORY_CHECKS = {
     "no_overlap": "No two rows of a product are valid at the same time.",
     "no_gap": "A product that changed was there before, and one that reappeared was not.",
 }
+LEFT_OUT = "nothing_left_out"
+LEFT_OUT_DESCRIPTION = "Each snapshot that the last run read is in the history."
+LEFT_OUT_ADVICE = (
+    "Store the snapshot again without the mistake, with the same fetched_at: the next run puts it "
+    "in. forget_snapshot takes it off this list."
+)
 HISTORY_ADVICE = (
     "Something other than its asset changed the file. Restore it from a backup, or move it away: "
     "the next run begins a new history."
@@ -53,3 +60,17 @@ def history_problems() -> list[tuple[str, str, pl.Expr, tuple[str, ...]]]:
         ("no_gap", "change does not fit the row before", change != should_be),
     )
     return [(check, name, bad, _COLUMNS) for check, name, bad in problems]
+
+
+def judge_left_out(
+    instance: dg.DagsterInstance, asset: dg.AssetKey, partition: str | None
+) -> tuple[bool, str]:
+    """Whether the last run of a history put all snapshots in, and which ones it did not."""
+    partitions = None if partition is None else [partition]
+    wanted = dg.AssetRecordsFilter(asset, asset_partitions=partitions)
+    records = instance.fetch_materializations(wanted, limit=1).records
+    event = records[0].asset_materialization if records else None
+    left_out = event.metadata.get("octogen/left_out") if event else None
+    if left_out is None:
+        return True, "has each snapshot that was read."
+    return False, f"lacks snapshots.\n\n{left_out.value}\n\n"

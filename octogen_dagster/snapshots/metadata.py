@@ -25,7 +25,7 @@ from octogen_dagster.frames.history import (
     history_metrics,
     price_drops,
 )
-from octogen_dagster.frames.observed import OBSERVED, TRACKED, read_observed
+from octogen_dagster.frames.observed import OBSERVED, TRACKED, Contents
 from octogen_dagster.frames.previews import preview, shops
 from octogen_dagster.markdown import inline_table
 
@@ -156,12 +156,14 @@ def snapshot_metadata(
     if schema == PRODUCT_SCHEMA:
         parts["shops"] = lambda: _text("shops", ", ".join(f"<{shop}>" for shop in shops(snapshot)))
     if schema == HISTORY_SCHEMA and OBSERVED in outcome.file_metadata:
-        observed = read_observed(outcome.file_metadata)
-        last = max(observed, default=None)
+        contents = Contents.read(outcome.file_metadata)
+        last = max(contents.observed, default=None)
         parts["figures of the history"] = lambda: {
-            "octogen/snapshots": len(observed),
+            "octogen/snapshots": len(contents.observed),
             **figures_metadata(history_metrics(snapshot, last)),
         }
+        left_out = [f"* {each.name}: {each.reason}" for each in contents.left_out]
+        parts["snapshots left out"] = lambda: _text("left_out", "\n".join(left_out))
         if last:
             parts["price drops"] = lambda: _drops(price_drops(snapshot, last))
     metadata: Metadata = {}

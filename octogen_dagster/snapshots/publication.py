@@ -25,6 +25,7 @@ from octogen_dagster.errors import (
 )
 from octogen_dagster.frames.pages import PageStore
 from octogen_dagster.frames.source import (
+    ANY,
     ROWS,
     FrameSource,
     check_complete,
@@ -116,6 +117,9 @@ class Publication:
         except OctogenSnapshotError:  # the publication warns of it
             return {}
 
+    def version(self) -> object:
+        return self._store.version(self._places.own)
+
     def publish(self, source: SnapshotSource, stop: threading.Event) -> Published:
         """Read a source and publish its rows. `stop` ends the reading from another thread."""
         with source.reading(self, stop) as reading:
@@ -159,7 +163,10 @@ class Publication:
                 keep_previous = bool(existing) and self._was_reported(existing.get(_RUN_ID))
             # Opened before it is moved to its place, where another run may replace it.
             with unfinished.open("rb") as written:
-                store.publish(unfinished, key, keep_previous=keep_previous)
+                if reading.replaces is ANY:
+                    store.publish(unfinished, key, keep_previous=keep_previous)
+                else:
+                    store.publish_if(reading.replaces, unfinished, key)
                 snapshot = pl.scan_parquet(written, glob=False)
                 metadata |= snapshot_metadata(outcome, snapshot, self.warn)
         return metadata

@@ -20,8 +20,9 @@ from octogen_dagster import (
     build_products_asset,
     scan_history,
 )
+from octogen_dagster.frames import history_update
 from octogen_dagster.sandbox.server import Sandbox
-from octogen_dagster.snapshots import history, io_manager, publication
+from octogen_dagster.snapshots import io_manager, publication
 from octogen_dagster.store import Store
 
 TRACKED = ["title", "current_price", "original_price", "currency", "in_stock", "is_active"]
@@ -87,7 +88,7 @@ class Pipeline:
 
 
 MOMENTS = {
-    "the rows are being read": (history, "put_in"),
+    "the rows are being read": (history_update, "put_in"),
     "the file is being written": (Store, "unfinished"),
     "the file is written": (Store, "publish"),
     "the file is published": (publication, "snapshot_metadata"),

@@ -321,18 +321,6 @@ def test_a_damaged_history_is_not_replaced_by_one_without_the_past(pipeline: Pip
     assert file.read_bytes() == b"PAR1 and no more"
 
 
-def test_a_snapshot_with_a_product_twice_has_no_place_in_a_history(pipeline: Pipeline) -> None:
-    at = pipeline.read()
-
-    @dg.asset
-    def twice() -> pl.DataFrame:
-        return pl.concat([pipeline.snapshots[at]] * 2)
-
-    history = build_product_history_asset(twice)
-    with pytest.raises(OctogenSnapshotError, match="has a product more than once"):
-        dg.materialize([twice, history], resources=pipeline.resources)
-
-
 def test_a_history_in_a_bucket_is_read_and_a_snapshot_forgotten_there(
     bucket: S3Bucket, pipeline: Pipeline, shops: Sandbox
 ) -> None:
@@ -362,29 +350,6 @@ def test_a_history_in_a_bucket_is_read_and_a_snapshot_forgotten_there(
     remaining = scan_history(bucket.base_dir, as_of=last, **there).collect()
     assert remaining.height == len(pipeline.snapshots[min(pipeline.snapshots)])
     assert remaining["is_current"].all()
-
-
-def test_a_history_that_was_replaced_meanwhile_is_not_overwritten(
-    pipeline: Pipeline, shops: Sandbox, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bad = pipeline.read()
-    pipeline.put_in()
-    shops.next_day()
-    pipeline.read()
-    unfinished = Store.unfinished
-
-    def forget_first(store: Store, key: str) -> Any:
-        monkeypatch.setattr(Store, "unfinished", unfinished)
-        forget_snapshot(str(pipeline.base), bad, asset=ASSET)
-        return unfinished(store, key)
-
-    monkeypatch.setattr(Store, "unfinished", forget_first)
-    with pytest.raises(OctogenSnapshotError, match="was replaced while snapshots were put into it"):
-        pipeline.put_in()
-    pipeline.put_in()
-    del pipeline.snapshots[bad]
-    assert pipeline.scan()["valid_from"].unique().to_list() == [*pipeline.snapshots]
-    pipeline.check()
 
 
 @pytest.mark.parametrize("by_catalog", [False, True])
@@ -601,10 +566,11 @@ def test_rows_of_other_types_without_loss_are_those_of_the_schema(pipeline: Pipe
     [
         (pl.lit("cheap").alias("current_price"), "a column current_price of the type String"),
         (pl.lit(None, pl.String).alias("uuid"), "has a product without a uuid"),
+        (pl.col("uuid").first(), "has a product more than once"),
         (pl.lit(None).cast(pl.Datetime("us", "UTC")).alias("fetched_at"), "null in all 3 rows"),
     ],
 )
-def test_rows_that_cannot_be_in_a_history_are_refused(
+def test_a_history_does_not_begin_with_rows_that_cannot_be_in_it(
     pipeline: Pipeline, column: pl.Expr, says: str
 ) -> None:
     rows = pipeline.snapshots[pipeline.read()].head(3).with_columns(column)

@@ -14,7 +14,7 @@ from octogen_dagster import OctogenResource, build_snapshot_checks
 from octogen_dagster.sandbox.server import Sandbox
 from tests.promises.history_runs import ASSET, Pipeline
 
-CHECKS = {"one_current_row", "no_overlap", "no_gap"}
+CHECKS = {"one_current_row", "no_overlap", "no_gap", "nothing_left_out"}
 IS_OVER = pl.col("valid_to").is_not_null()
 LATER = timedelta(hours=1)
 Spoil = Callable[[pl.DataFrame], pl.DataFrame]
@@ -81,4 +81,4 @@ def test_a_history_that_something_else_changed_fails(pipeline: Pipeline, fault: 
 def test_the_checks_of_snapshots_are_not_those_of_a_history(pipeline: Pipeline) -> None:
     built = build_snapshot_checks(pipeline.history, exclude=["no_gap"])
     names = {key.name for each in built for key in each.check_keys}
-    assert names == {"one_current_row", "no_overlap", "fresh"}
+    assert names == {"one_current_row", "no_overlap", "nothing_left_out", "fresh"}

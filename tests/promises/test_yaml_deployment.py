@@ -86,7 +86,7 @@ def test_one_file_is_a_whole_deployment(tmp_path: Path) -> None:
     assert "fresh" in checks
     assert "nulls" not in checks
     checks = {key.name for key in keys if key.asset_key.path == ["octogen_products_history"]}
-    assert checks == {"one_current_row", "no_overlap", "no_gap", "fresh"}
+    assert checks == {"one_current_row", "no_overlap", "no_gap", "nothing_left_out", "fresh"}
     assert sensors == {"octogen_products_catalog_sensor": "RUNNING"}
     assert [
         (each.name, each.cron_schedule, each.execution_timezone, each.default_status.value)

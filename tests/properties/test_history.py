@@ -18,10 +18,9 @@ from octogen_dagster.frames.columns import PRODUCT_SCHEMA
 from octogen_dagster.frames.history import HISTORY_SCHEMA, put_in, take_out, valid_at
 from octogen_dagster.frames.observed import (
     TRACKED,
+    Contents,
     Observation,
-    history_metadata,
     observation_of,
-    read_observed,
 )
 
 Product = tuple[str | None, str]
@@ -64,7 +63,7 @@ def with_snapshot(
     history: pl.DataFrame, observed: Observed, at: datetime, snapshot: Snapshot
 ) -> tuple[pl.DataFrame, Observed]:
     observed = {**observed, at: observation_of(snapshot.frame, snapshot.file_metadata)}
-    observed = read_observed(history_metadata(observed, []))
+    observed = Contents.read(Contents({**observed}, {}, [], {}).metadata()).observed
     rows = put_in(history.lazy(), snapshot.frame, at, observed)
     return pl.concat([history.clear(), *rows]), observed
 

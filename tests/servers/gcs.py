@@ -118,6 +118,9 @@ class GoogleStorage:
                     return 404, {}, b"<Error><Code>NoSuchKey</Code></Error>"
                 return self._put(objects, name, self.buckets[other][source_name].content)
             case "PUT", _:
+                expected = headers.get("x-goog-if-generation-match")
+                if expected and int(expected) != (name in objects and objects[name].generation):
+                    return 412, {}, b"<Error><Code>PreconditionFailed</Code></Error>"
                 return self._put(objects, name, body)
             case "DELETE", _ if "uploadId" in query:
                 self._uploads.pop(query["uploadId"], None)

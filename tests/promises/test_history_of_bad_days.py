@@ -1,0 +1,192 @@
+"""A bad snapshot is left out of a history, and comes in once it is mended."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from octogen_dagster import (
+    PRODUCT_SCHEMA,
+    ParquetSnapshotIOManager,
+    build_product_history_asset,
+    build_snapshot_checks,
+    catalog_days,
+    forget_snapshot,
+    scan_history,
+)
+from tests.histories import ASSET, QUIET, day, product
+
+DRESS, HAT = product("dress", 100.0), product("hat", 20.0)
+DEARER = product("dress", 120.0)
+TWICE = [DRESS, DRESS]
+
+
+def frame_of(at: datetime, products: Sequence[dict[str, Any]]) -> pl.DataFrame:
+    rows = pl.DataFrame(products).with_columns(fetched_at=pl.lit(at), catalog_key=pl.lit("acme"))
+    none = pl.DataFrame(schema=PRODUCT_SCHEMA)
+    return pl.concat([none, rows], how="diagonal_relaxed").cast(PRODUCT_SCHEMA)
+
+
+class Outcome(NamedTuple):
+    """The number of snapshots in a history after a run, and what its check complains of."""
+
+    snapshots: int
+    complaint: str | None
+
+
+class Shop:
+    """An asset of one's own, whose products are given, with its history and the checks of it."""
+
+    def __init__(self, folder: Path, instance: dg.DagsterInstance) -> None:
+        @dg.asset(name="octogen_products")
+        def products() -> pl.DataFrame:
+            return self.frame
+
+        history = build_product_history_asset(products)
+        checks = build_snapshot_checks(history, max_age=None)
+        self.job = dg.Definitions(
+            assets=[products, history],
+            asset_checks=checks,
+            resources={"io_manager": ParquetSnapshotIOManager(base_dir=str(folder))},
+        ).resolve_implicit_global_asset_job_def()
+        self.folder, self.instance = folder, instance
+        self.frame = pl.DataFrame()
+
+    def read(self, at: datetime, *products: dict[str, Any]) -> Outcome:
+        """Store the products as of a time, and put them into the history."""
+        self.frame = frame_of(at, products)
+        return self.run()
+
+    def run(self) -> Outcome:
+        result = self.job.execute_in_process(instance=self.instance, run_config=QUIET)
+        (event,) = result.asset_materializations_for_node(ASSET)
+        (check,) = [
+            each
+            for each in result.get_asset_check_evaluations()
+            if each.check_name == "nothing_left_out"
+        ]
+        snapshots = event.metadata["octogen/snapshots"].value
+        assert isinstance(snapshots, int)
+        return Outcome(snapshots, None if check.passed else check.description)
+
+    def prices(self, at: datetime) -> dict[str, float]:
+        rows = scan_history(str(self.folder), asset=ASSET, as_of=at).collect()
+        return dict(rows.select("uuid", "current_price").rows())
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Iterator[Shop]:
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield Shop(tmp_path, instance)
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (TWICE, "has a product more than once"),
+        ([{**DRESS, "uuid": None}], "has a product without a uuid"),
+    ],
+)
+def test_a_bad_day_is_left_out_and_named_and_comes_in_once_it_is_mended(
+    shop: Shop, bad: list[dict[str, Any]], reason: str
+) -> None:
+    assert shop.read(day(1), DRESS, HAT) == (1, None)
+    left_out = shop.read(day(2), *bad)
+    assert left_out.snapshots == 1
+    assert f"* The snapshot of 2026-11-02 06:00:00 UTC: The snapshot {reason}" in (
+        left_out.complaint or ""
+    )
+    goes_on = shop.read(day(3), DEARER)
+    assert goes_on.snapshots == 2
+    assert "2026-11-02" in (goes_on.complaint or "")
+    assert shop.prices(day(2)) == {"dress": 100.0, "hat": 20.0}
+    assert shop.read(day(2), HAT) == (3, None)
+    assert shop.prices(day(2)) == {"hat": 20.0}
+    assert shop.prices(day(3)) == {"dress": 120.0}
+
+
+def test_a_bad_day_may_be_forgotten(shop: Shop) -> None:
+    shop.read(day(1), DRESS)
+    shop.read(day(2), *TWICE)
+    forget_snapshot(str(shop.folder), day(2), asset=ASSET)
+    assert shop.run() == (1, None)  # although it is still the last snapshot of its asset
+    assert shop.read(day(2), DEARER) == (2, None)
+    assert shop.prices(day(2)) == {"dress": 120.0}
+
+
+def test_a_corrected_snapshot_takes_the_place_of_the_one_with_the_same_time(shop: Shop) -> None:
+    shop.read(day(1), DRESS, HAT)
+    shop.read(day(2), product("dress", 9_900.0))
+    shop.read(day(3), DEARER)
+    assert shop.read(day(2), product("dress", 99.0), HAT) == (3, None)
+    assert shop.prices(day(2)) == {"dress": 99.0, "hat": 20.0}
+    assert shop.prices(day(3)) == {"dress": 120.0}
+    assert shop.run() == (3, None)
+    assert shop.prices(day(2)) == {"dress": 99.0, "hat": 20.0}
+
+
+def test_a_forgotten_snapshot_comes_in_once_it_is_corrected_and_not_before(shop: Shop) -> None:
+    shop.read(day(1), DRESS)
+    shop.read(day(2), product("dress", 9_900.0), HAT)
+    forget_snapshot(str(shop.folder), day(2), asset=ASSET)
+    # The same products are published again by another run, in another order.
+    assert shop.read(day(2), HAT, product("dress", 9_900.0)) == (1, None)
+    assert shop.prices(day(2)) == {"dress": 100.0}
+    assert shop.read(day(2), HAT, product("dress", 99.0)) == (2, None)
+    assert shop.prices(day(2)) == {"dress": 99.0, "hat": 20.0}
+
+
+@pytest.mark.parametrize("damage", ["twice", "no file of Parquet"])
+def test_one_bad_day_of_many_does_not_end_their_history(tmp_path: Path, damage: str) -> None:
+    days = catalog_days("2026-11-01")
+
+    @dg.asset(name="octogen_products", partitions_def=days)
+    def products() -> None: ...
+
+    folder = tmp_path / "octogen_products" / "acme"
+    folder.mkdir(parents=True)
+    for number in (1, 2, 3):
+        frame_of(day(number), [product("dress", 100.0 + number)]).write_parquet(
+            folder / f"2026-11-0{number}.parquet"
+        )
+    bad = folder / "2026-11-02.parquet"
+    if damage == "twice":
+        frame_of(day(2), TWICE).write_parquet(bad)
+    else:
+        bad.write_bytes(b"PAR1 and no more")
+    history = build_product_history_asset(products)
+    resources = {"io_manager": ParquetSnapshotIOManager(base_dir=str(tmp_path))}
+
+    def run() -> dict[str, Any]:
+        result = dg.materialize(
+            [products, history],
+            selection=[history],
+            partition_key="acme",
+            resources=resources,
+            run_config=QUIET,
+            instance=instance,
+        )
+        (event,) = result.asset_materializations_for_node(ASSET)
+        return {name: entry.value for name, entry in event.metadata.items()}
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("octogen_catalogs", ["acme"])
+        for _ in range(2):
+            shown = run()
+            assert shown["octogen/snapshots"] == 2
+            assert "partition acme|2026-11-02" in shown["octogen/left_out"]
+        frame_of(day(2), [product("dress", 50.0)]).write_parquet(bad)
+        later = (day(2) + timedelta(days=300)).timestamp()
+        os.utime(bad, (later, later))
+        shown = run()
+    assert shown["octogen/snapshots"] == 3
+    assert "octogen/left_out" not in shown
+    found = scan_history(str(tmp_path), asset=ASSET, as_of=day(2)).collect()
+    assert found["current_price"].to_list() == [50.0]
