@@ -38,12 +38,23 @@ ARROWS: dict[str, set[str]] = {
     "bigquery": GROUND | HELPERS | {"api", "frames", "sharing", "control_plane"},
     "doctor": GROUND | {"api", "snapshots", "bigquery", "sharing", "control_plane"},
     "verify": GROUND | {"api"},
+    "report": GROUND | {"frames"},
     "components": GROUND | HELPERS | {"api", "frames", "snapshots", "bigquery", "sandbox"},
     "celery": {"validation"},
     "sandbox": set(),
     "demo": {"sandbox"},
     "cli": GROUND
-    | {"api", "frames", "demo", "doctor", "sandbox", "sharing", "control_plane", "verify"},
+    | {
+        "api",
+        "frames",
+        "demo",
+        "doctor",
+        "sandbox",
+        "sharing",
+        "control_plane",
+        "verify",
+        "report",
+    },
 }
 """What each room may import of the package, besides itself."""
 
@@ -58,6 +69,7 @@ FORBIDDEN_LIBRARIES = {
     "sharing": {"dagster", "polars", "mcp"},
     "snapshots": {"google", "mcp", "dagster_gcp"},
     "verify": {"dagster", "polars", "mcp"},
+    "report": {"dagster", "google", "mcp"},
     "sandbox": {"dagster", "polars"},
     "cli": {"dagster", "polars", "google", "mcp"},
 }

@@ -15,6 +15,7 @@ from octogen_dagster.cli.history import history
 from octogen_dagster.cli.login import login
 from octogen_dagster.cli.options import CONTEXT_SETTINGS
 from octogen_dagster.cli.project import project_environment
+from octogen_dagster.cli.report import report
 from octogen_dagster.cli.verify import verify
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ main.add_command(doctor)
 main.add_command(estimate)
 main.add_command(history)
 main.add_command(login)
+main.add_command(report)
 main.add_command(verify)
 
 

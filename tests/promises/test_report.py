@@ -1,0 +1,113 @@
+"""`report` writes a history as one page, whose data is the history and which needs no network."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from click.testing import CliRunner, Result
+
+from octogen_dagster import scan_history
+from octogen_dagster.cli.main import main
+from tests.histories import ASSET, day, make_history, product
+
+HOSTILE = '<img src=x onerror="alert(1)"></script><script>alert(2)</script>'
+
+
+@pytest.fixture
+def snapshots(tmp_path: Path) -> Path:
+    """Three days of two products, one of which goes."""
+    make_history(
+        tmp_path,
+        {
+            day(1): [product("boots", 100.0), product("scarf", 20.0, title=HOSTILE)],
+            day(2): [product("boots", 90.0), product("scarf", 20.0, in_stock=False)],
+            day(3): [product("boots", 80.0)],
+        },
+    )
+    return tmp_path
+
+
+def report(folder: Path, *arguments: str) -> Result:
+    command = ["report", "--base-dir", str(folder), "--out", str(folder / "page.html")]
+    return CliRunner().invoke(main, [*command, *arguments])
+
+
+def data_of(page: str) -> dict[str, Any]:
+    (text,) = re.findall(r'<script id="data" type="text/plain">([A-Za-z0-9+/=]+)</script>', page)
+    data: dict[str, Any] = json.loads(gzip.decompress(base64.b64decode(text)))
+    return data
+
+
+def rows_of(data: dict[str, Any]) -> pl.DataFrame:
+    """The rows of a history, from the data of its page."""
+    places = [place for place, count in enumerate(data["products"]["rows"]) for _ in range(count)]
+    times = [*data["times"], None]
+    rows = data["rows"]
+    return pl.DataFrame(
+        {
+            "product_url": [data["products"]["url"][place] for place in places],
+            "valid_from": [times[place] for place in rows["begin"]],
+            "valid_to": [times[place] for place in rows["end"]],
+            "current_price": rows["price"],
+            "currency": [[*data["currencies"], None][place] for place in rows["currency"]],
+            "in_stock": [{1: True, 0: False, -1: None}[stock] for stock in rows["stock"]],
+        }
+    )
+
+
+def test_the_data_of_the_page_is_the_history(snapshots: Path) -> None:
+    result = report(snapshots)
+    assert result.exit_code == 0, result.output
+    assert "page.html" in result.output
+    found = rows_of(data_of((snapshots / "page.html").read_text()))
+    seconds = [pl.col(name).dt.epoch("s").cast(pl.Float64) for name in ("valid_from", "valid_to")]
+    history = scan_history(str(snapshots), asset=ASSET).with_columns(seconds)
+    expected = history.select(found.columns).collect()
+    key = ["product_url", "valid_from"]
+    assert found.sort(key).equals(expected.sort(key))
+
+
+def test_the_page_loads_nothing_and_no_title_is_markup(snapshots: Path) -> None:
+    report(snapshots)
+    page = (snapshots / "page.html").read_text()
+    assert "default-src 'none'" in page
+    assert not re.findall(r"<(?:script|link)[^>]+(?:src|href)=", page)
+    assert "alert(" not in page
+    assert page.count("<script") == page.count("</script>") == 3
+
+
+def test_only_the_last_days_are_in_the_page(snapshots: Path) -> None:
+    report(snapshots, "--days", "1")
+    found = rows_of(data_of((snapshots / "page.html").read_text()))
+    assert found["current_price"].to_list() == [90.0, 80.0, 20.0]
+
+
+def test_products_have_the_brand_and_the_category_of_their_last_snapshot(tmp_path: Path) -> None:
+    values = {"brand": {"name": "Acme"}, "category_path": ["Shoes", "Boots"]}
+    make_history(tmp_path, {day(1): [product("boots", 100.0, **values)]})
+    report(tmp_path)
+    data = data_of((tmp_path / "page.html").read_text())
+    assert (data["brands"], data["categories"]) == (["Acme"], ["Shoes \u203a Boots"])
+    assert (data["products"]["brand"], data["products"]["category"]) == ([0], [0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["--asset", "boots_history"], 1, "There is no history boots_history"),
+        (["--days", "0"], 2, "--days"),
+        (["--out", "no/such/folder.html"], 2, "cannot be written: No such file or directory"),
+    ],
+)
+def test_what_cannot_be_reported_is_told(
+    snapshots: Path, arguments: list[str], status: int, message: str
+) -> None:
+    result = report(snapshots, *arguments)
+    assert (result.exit_code, message in result.output) == (status, True), result.output
