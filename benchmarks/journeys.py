@@ -10,6 +10,7 @@ user's code location.
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import sys
 import tempfile
@@ -22,6 +23,8 @@ from types import FrameType
 from typing import Any
 
 import dagster as dg
+from dagster.components import DefsFolderComponent
+from dagster.components.testing import create_defs_folder_sandbox
 
 import octogen_dagster as od
 from octogen_dagster.frames import io_source
@@ -97,6 +100,25 @@ def listing_to_dataset(instance: dg.DagsterInstance, _: str) -> None:
     ).success
 
 
+def yaml_to_assets(_: dg.DagsterInstance, folder: str) -> None:
+    searches = [
+        {"name": "products", "partitions": "catalog"},
+        {"name": "boots", "search": {"q": "boots"}},
+    ]
+    attributes = {
+        "connection": {"api_key": "{{ env.OCTOGEN_PLATFORM_API_KEY }}"},
+        "catalog_source": {"keys": [CATALOG]},
+        "storage": {"base_dir": folder},
+        "searches": searches,
+    }
+    contents = {"type": "octogen_dagster.components.OctogenComponent", "attributes": attributes}
+    with create_defs_folder_sandbox() as project:
+        path = project.scaffold_component(DefsFolderComponent, "octogen")
+        (path / "defs.yaml").write_text(json.dumps(contents))
+        with project.build_all_defs() as definitions:
+            assert len(list(definitions.resolve_all_asset_specs())) == 3
+
+
 def main() -> None:
     with (
         Sandbox(catalogs=[CATALOG]) as sandbox,
@@ -111,7 +133,7 @@ def main() -> None:
         os.environ["ANALYTICS_HUB_EMULATOR_HOST"] = analytics_hub
         os.environ["OCTOGEN_MCP_CLIENT_ID"] = CLIENT
         os.environ["OCTOGEN_MCP_REFRESH_TOKEN"] = octogen.refresh_token
-        for journey in (catalog_to_file, listing_to_dataset):
+        for journey in (catalog_to_file, listing_to_dataset, yaml_to_assets):
             with counted() as passed:
                 journey(instance, folder)
             functions = sum(map(len, passed.values()))

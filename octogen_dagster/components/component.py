@@ -19,8 +19,6 @@ class OctogenComponent(OctogenSettings):
 
     Example:
 
-        .. code-block:: yaml
-
             type: octogen_dagster.components.OctogenComponent
             attributes:
               connection:
@@ -41,8 +39,7 @@ class OctogenComponent(OctogenSettings):
                   schedule: {cron: "0 6 * * *", timezone: Europe/Berlin}
 
     Raises:
-        pydantic.ValidationError: Settings are out of range or contradict each other; the message
-            names them.
+        OctogenComponentError: The YAML has mistakes; the message has a line for each.
     """
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:

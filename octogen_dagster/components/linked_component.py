@@ -132,8 +132,6 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
 
     Example:
 
-        .. code-block:: yaml
-
             type: octogen_dagster.components.OctogenLinkedDatasetsComponent
             attributes:
               project: my-project
@@ -141,9 +139,8 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
               products: true
 
     Raises:
-        pydantic.ValidationError: The source is Octogen and there is no principal.
-        MissingPackageError: The packages of the extra `bigquery`, or with Octogen as the source
-            those of `mcp`, are not installed.
+        OctogenComponentError: The YAML has mistakes, or the packages of the extra `bigquery`, or
+            with Octogen as the source those of `mcp`, are not installed.
     """
 
     variables: ClassVar[frozenset[str]] = STORAGE_VARIABLES | {

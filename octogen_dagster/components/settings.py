@@ -221,12 +221,9 @@ class ScheduleSettings(YamlModel):
 
     def arguments(self) -> dict[str, Any]:
         """The arguments of a schedule's builder."""
-        status = dg.DefaultScheduleStatus
-        return {
-            "cron_schedule": self.cron,
-            "execution_timezone": self.timezone,
-            "default_status": status.RUNNING if self.running else status.STOPPED,
-        }
+        status = dg.DefaultScheduleStatus("RUNNING" if self.running else "STOPPED")
+        cron = {"cron_schedule": self.cron, "execution_timezone": self.timezone}
+        return cron | {"default_status": status}
 
 
 class SensorSettings(YamlModel):
@@ -239,11 +236,9 @@ class SensorSettings(YamlModel):
 
     def arguments(self) -> dict[str, Any]:
         """The arguments of a sensor's builder."""
-        status = dg.DefaultSensorStatus
-        return {
-            "minimum_interval_seconds": self.minimum_interval_seconds,
-            "default_status": status.RUNNING if self.running else status.STOPPED,
-        }
+        status = dg.DefaultSensorStatus("RUNNING" if self.running else "STOPPED")
+        seconds = self.minimum_interval_seconds
+        return {"minimum_interval_seconds": seconds, "default_status": status}
 
 
 Schedule = Annotated[

@@ -39,6 +39,8 @@ _TYPES = {
 }
 """What a field takes, by the first word of pydantic's names for errors."""
 
+_SAID = ("title", "description", "default")
+_TEMPLATE = r"\{\{|\{%"
 REFUSE_UNKNOWN: dict[str, Any] = {
     "refuse_unknown": model_validator(mode="wrap")(refuse_unknown_settings)
 }
@@ -103,14 +105,14 @@ class YamlComponent(YamlModel, dg.Component, dg.Resolvable):
 
         `resolve_from_model` checks the attributes, since Dagster's own message shows values.
         """
-        schema = _with_templates(cls.model_json_schema())
+        component = cls
 
         class Attributes(BaseModel):
             model_config = ConfigDict(extra="allow")
 
             @classmethod
             def model_json_schema(cls, *_: Any, **__: Any) -> dict[str, Any]:
-                return schema
+                return _with_templates(component.model_json_schema())
 
         return Attributes
 
@@ -191,42 +193,37 @@ def _with_templates(schema: Mapping[str, Any]) -> dict[str, Any]:
     """
     definitions = schema.get("$defs", {})
 
-    def rewrite(part: Any) -> Any:
+    def type_of(branch: Mapping[str, Any]) -> str:
+        reference = branch.get("$ref", "").rpartition("/")[2]
+        return str(definitions.get(reference, branch).get("type", "object"))
+
+    def selected(field: dict[str, Any]) -> dict[str, Any]:
+        branches = field.pop("anyOf", None)
+        if branches is None:
+            return field
+        rules = [
+            {"if": {"type": type_of(branch)}, "then": branch}
+            for branch in branches
+            if branch != {"type": type_of(branch)}
+        ]
+        return field | {"type": [*map(type_of, branches)]} | ({"allOf": rules} if rules else {})
+
+    def or_template(field: dict[str, Any]) -> dict[str, Any]:
+        if "string" in field.get("type", ()) and not field.keys() & {"enum", "allOf", "minLength"}:
+            return field
+        said = {name: field.pop(name) for name in _SAID if name in field}
+        return said | {"if": {"type": "string", "pattern": _TEMPLATE}, "else": field}
+
+    def rewritten(part: Any) -> Any:
         if isinstance(part, list):
-            return [rewrite(each) for each in part]
+            return [rewritten(each) for each in part]
         if not isinstance(part, Mapping):
             return part
-        rewritten = {name: rewrite(value) for name, value in part.items()}
+        new = selected({name: rewritten(value) for name, value in part.items()})
         if part.get("additionalProperties") is False:
-            fields = rewritten.get("properties", {})
-            rewritten["properties"] = {name: _or_template(each) for name, each in fields.items()}
-            rewritten["propertyNames"] = {"enum": list(fields)}
-        if branches := rewritten.pop("anyOf", None):
-            rewritten |= _select(branches, definitions)
-        return rewritten
+            fields = new.get("properties", {})
+            new["properties"] = {name: or_template(each) for name, each in fields.items()}
+            new["propertyNames"] = {"enum": list(fields)}
+        return new
 
-    return dict(rewrite(schema))
-
-
-def _or_template(field: Mapping[str, Any]) -> dict[str, Any]:
-    said = {name: field[name] for name in ("title", "description", "default") if name in field}
-    rule = {name: each for name, each in field.items() if name not in said}
-    if rule in ({"type": "string"}, {"type": ["string", "null"]}):
-        return dict(field)
-    return said | {"if": {"type": "string", "pattern": r"\{\{|\{%"}, "else": rule}
-
-
-def _select(branches: list[dict[str, Any]], definitions: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the schema of a union whose branch is selected by the type of the value."""
-    rules: dict[str, list[dict[str, Any]]] = {}
-    for branch in branches:
-        resolved = branch
-        if reference := branch.get("$ref"):
-            resolved = definitions[reference.rsplit("/", 1)[-1]]
-        rules.setdefault(resolved.get("type", "object"), []).append(branch)
-    selected = [
-        {"if": {"type": name}, "then": of_type[0] if len(of_type) == 1 else {"anyOf": of_type}}
-        for name, of_type in rules.items()
-        if of_type != [{"type": name}]
-    ]
-    return {"type": list(rules)} | ({"allOf": selected} if selected else {})
+    return dict(rewritten(schema))

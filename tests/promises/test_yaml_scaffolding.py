@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import io
+import re
 import stat
 import textwrap
 from collections.abc import Callable, Iterator
@@ -20,6 +22,7 @@ from dotenv import dotenv_values
 from pydantic import ValidationError
 from rich.text import Text
 
+import octogen_dagster
 from octogen_dagster import OctogenAssetData
 from octogen_dagster.components import OctogenComponent, OctogenLinkedDatasetsComponent
 from octogen_dagster.sandbox import DEFAULT_API_KEY
@@ -275,9 +278,20 @@ def test_the_executor_that_is_shown_is_that_of_the_project(
         assert defs.executor is dg.in_process_executor
 
 
-def test_the_help_of_the_command_shows_the_brackets_of_the_example() -> None:
-    text = OctogenComponent.__doc__ or ""
+@pytest.mark.parametrize("component", [OctogenComponent, OctogenLinkedDatasetsComponent])
+def test_the_help_of_the_command_shows_the_example_as_it_is(component: type[dg.Component]) -> None:
+    text = component.__doc__ or ""
     assert Text.from_markup(text).plain == text  # dg reads it as rich's markup
+    example = textwrap.dedent(text.partition("Example:\n")[2].partition("Raises:")[0])
+    assert yaml.safe_load(example)["type"].endswith(component.__name__)
+
+
+def test_no_public_docstring_has_markup_of_sphinx() -> None:
+    public = [getattr(octogen_dagster, name) for name in octogen_dagster.__all__]
+    own = [one for one in public if inspect.isclass(one) or inspect.isfunction(one)]
+    members = [each for one in own if inspect.isclass(one) for each in vars(one).values()]
+    texts = [each.__doc__ or "" for each in (*own, *filter(inspect.isfunction, members))]
+    assert not [text for text in texts if re.search(r"^\s*\.\. \w|:\w+:`|``|::$", text, re.M)]
 
 
 # What a YAML file and a subclass change of the assets of the component.
