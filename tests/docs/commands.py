@@ -21,6 +21,7 @@ STAYING = {
     ("octogen-dagster", "login"),
     ("octogen-dagster", "sandbox"),
     ("octogen-dagster", "history"),
+    ("octogen-dagster", "report"),
     # The doctor finds what the examples' module, bucket and project do not have.
     ("octogen-dagster", "doctor"),
 }
