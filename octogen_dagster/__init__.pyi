@@ -76,15 +76,12 @@ from .sharing.subscribe import (
     BigQuerySubscriptionResult,
     subscribe_to_listing,
 )
-from .snapshots.assets import build_products_asset
+from .snapshots.brands import build_product_brands_asset
 from .snapshots.catalog_sensor import build_catalog_sensor
 from .snapshots.catalogs import build_catalogs_asset
+from .snapshots.changes import build_product_changes_asset
 from .snapshots.checks import build_snapshot_checks
-from .snapshots.derived import (
-    build_product_brands_asset,
-    build_product_changes_asset,
-    build_product_details_asset,
-)
+from .snapshots.details import build_product_details_asset
 from .snapshots.history import build_product_history_asset
 from .snapshots.io_manager import ParquetSnapshotIOManager
 from .snapshots.partitions import (
@@ -94,6 +91,7 @@ from .snapshots.partitions import (
     catalog_partitions,
     snapshot_days,
 )
+from .snapshots.products import build_products_asset
 from .snapshots.resource import OctogenResource
 from .snapshots.schedules import build_snapshot_schedule
 

@@ -14,17 +14,15 @@ from octogen_dagster.components.settings import (
     OctogenSettings,
     SearchSettings,
 )
-from octogen_dagster.snapshots.assets import build_products_asset
+from octogen_dagster.snapshots.brands import build_product_brands_asset
 from octogen_dagster.snapshots.catalog_sensor import build_catalog_sensor
 from octogen_dagster.snapshots.catalogs import build_catalogs_asset
+from octogen_dagster.snapshots.changes import build_product_changes_asset
 from octogen_dagster.snapshots.checks import build_snapshot_checks
-from octogen_dagster.snapshots.derived import (
-    build_product_brands_asset,
-    build_product_changes_asset,
-    build_product_details_asset,
-)
+from octogen_dagster.snapshots.details import build_product_details_asset
 from octogen_dagster.snapshots.history import build_product_history_asset
 from octogen_dagster.snapshots.partitions import catalog_days, snapshot_days
+from octogen_dagster.snapshots.products import build_products_asset
 from octogen_dagster.snapshots.schedules import build_snapshot_schedule
 
 _FOLLOWERS: dict[Kind, Any] = {

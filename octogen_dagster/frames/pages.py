@@ -196,6 +196,8 @@ class PageStore:
 
     def clear(self) -> None:
         """Save no more, and remove the pages of this read's catalogs, whatever part or state."""
+        if not self._walks:
+            return
         self.is_ended = True
         for walk in self._walks.values():
             walk.close()

@@ -39,6 +39,7 @@ from octogen_dagster.frames.columns import PRODUCT_SCHEMA, SCHEMA_VERSION
 from octogen_dagster.frames.effective_query import EFFECTIVE_QUERY
 from octogen_dagster.frames.execution import IndexedAgainError, PlanRead
 from octogen_dagster.frames.io_source import Query, io_source, raise_interrupt
+from octogen_dagster.frames.pages import PageStore
 from octogen_dagster.frames.plan import (
     ReadPlan,
     SnapshotBrands,
@@ -59,6 +60,7 @@ from octogen_dagster.frames.source import (
     Limits,
     Outcome,
     Reading,
+    SnapshotTarget,
     TimeWindow,
     is_within,
     utc_now,
@@ -70,12 +72,11 @@ from octogen_dagster.validation import require_fraction
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from octogen_dagster.frames.pages import PageStore
     from octogen_dagster.frames.plan import ListCatalogs
-    from octogen_dagster.frames.source import SnapshotTarget
 
 
 _LOGGER = logging.getLogger(__name__)
+_NOWHERE = SnapshotTarget(_LOGGER.info, _LOGGER.warning)
 _MANY_MORE = 1.5
 """By how much more a catalog that grew since it was counted is not explained."""
 _BAR_SECONDS = 0.5
@@ -159,11 +160,19 @@ class ProductScan:
     @contextlib.contextmanager
     def reading(self, target: SnapshotTarget, stop: threading.Event) -> Iterator[Reading]:
         """Let the block store the products in a target, with saved pages beside it."""
-        stored = _Stored(target, target.page_store(self._clock))
+        assert target.store
+        metrics = ProductMetrics()
+        pages = PageStore(
+            target.store,
+            target.saved_pages,
+            scope=target.key,
+            resume_within=target.resume_within,
+            clock=self._clock,
+        )
 
         def frames(query: Query, stop: threading.Event) -> Iterator[pl.DataFrame]:
-            for frame in self._frames(query, stop, stored):
-                stored.metrics.add(frame)
+            for frame in self._frames(query, stop, target, pages):
+                metrics.add(frame)
                 yield frame
 
         limits = Limits(
@@ -174,9 +183,9 @@ class ProductScan:
         try:
             yield Reading(
                 io_source(PRODUCT_SCHEMA, frames, stop),
-                lambda: self._outcome(stored.metrics),
+                lambda: self._outcome(metrics),
                 limits,
-                stored.remove_pages,
+                pages.clear,
             )
         except (OctogenEmptyCatalogError, OctogenNotFoundError) as error:
             explained = self._explain(error) if self._explain else None
@@ -212,27 +221,35 @@ class ProductScan:
         return {ROWS_PER_PRODUCT: json.dumps(ratios)} if ratios else {}
 
     def _frames(
-        self, query: Query, stop: threading.Event, stored: _Stored | None = None
+        self,
+        query: Query,
+        stop: threading.Event,
+        target: SnapshotTarget = _NOWHERE,
+        pages: PageStore | None = None,
     ) -> Iterator[pl.DataFrame]:
         now = self._clock()
         if self._window and not is_within(self._window, now):
             raise OctogenPastPartitionError(*self._window, now)
-        stored = stored or _Stored()
-        service = self.service.for_execution(stored.warn)
+        service = self.service.for_execution(target.warn)
         with BlockingClient(service, stop, raise_interrupt) as client:
-            plan = self._plan(query, service, client, stored)
+            plan = self._plan(query, service, client, target, pages)
             caps = [cap for cap in (query.n_rows, plan.search.max_products) if cap is not None]
             if not caps:
                 if line := plan.estimate(service):
-                    stored.log(line)
+                    target.log(line)
                 if line := small_page_warning(plan.search.page_size, service):
-                    stored.warn(line)
+                    target.warn(line)
             cap = min(caps, default=None)
-            read = PlanRead(plan, service, client, columns=query.columns, cap=cap, log=stored.log)
-            yield from self._told(read, stored)
-        self._warn_of_more_rows(plan, stored.warn)
+            read = PlanRead(plan, service, client, columns=query.columns, cap=cap, log=target.log)
+            try:
+                yield from self._told(read)
+            except (OctogenPagingError, OctogenResponseError) as error:
+                if pages:
+                    _discard_bad(pages, plan, read.failed, error)
+                raise
+        self._warn_of_more_rows(plan, target.warn)
 
-    def _told(self, read: PlanRead, stored: _Stored) -> Iterator[pl.DataFrame]:
+    def _told(self, read: PlanRead) -> Iterator[pl.DataFrame]:
         """Yield the rows of a read, and tell how far it is."""
         statistics = self.statistics = read.statistics
         with ProgressBar() if self._progress else contextlib.nullcontext() as bar:
@@ -245,9 +262,6 @@ class ProductScan:
             seconds = _BAR_SECONDS if bar else self.report_interval_seconds
             try:
                 yield from read.frames(Throttle(report, seconds))
-            except (OctogenPagingError, OctogenResponseError) as error:
-                stored.discard_bad_pages(error, read.failed)
-                raise
             finally:
                 if bar or statistics.complete:
                     tell(statistics)
@@ -266,7 +280,12 @@ class ProductScan:
                 )
 
     def _plan(
-        self, query: Query, service: CatalogService, client: BlockingClient, stored: _Stored
+        self,
+        query: Query,
+        service: CatalogService,
+        client: BlockingClient,
+        target: SnapshotTarget,
+        pages: PageStore | None,
     ) -> ReadPlan:
         # Polars counts n_rows before the predicate, so a limited search is not narrowed.
         pushdown = Pushdown()
@@ -277,13 +296,13 @@ class ProductScan:
         if search is None:
             return ReadPlan(self.search, [], self._clock())
         is_granted = isinstance(service.catalogs, GrantedCatalogs)
-        is_stamped = is_whole and (stored.store is not None or search.max_products is None)
+        is_stamped = is_whole and (pages is not None or search.max_products is None)
         listed = None
         if self._list_catalogs is not None:
             listed = self._list_catalogs()
         elif is_stamped or reads_list(search, source_is_granted=is_granted):
             is_capped = query.n_rows is not None
-            listed = list_for(search, service, client, stored.warn, capped=is_capped)
+            listed = list_for(search, service, client, target.warn, capped=is_capped)
         walks = plan_walks(
             search,
             client,
@@ -294,54 +313,37 @@ class ProductScan:
         )
         if not is_whole:
             return ReadPlan(search, walks, self._clock())
-        learned = json.loads(stored.latest_metadata().get(ROWS_PER_PRODUCT, "{}"))
+        learned = json.loads(target.latest_metadata().get(ROWS_PER_PRODUCT, "{}"))
         walks = [replace(walk, rows_per_product=learned.get(walk.catalog)) for walk in walks]
-        brands = SnapshotBrands(stored.latest, stored.warn)
+        brands = SnapshotBrands(target.latest, target.warn)
 
         def split(some: Sequence[Walk]) -> list[list[Walk]]:
-            return split_large(some, search, service, client, brands=brands, log=stored.log)
+            return split_large(some, search, service, client, brands=brands, log=target.log)
 
-        if stored.store is None:
+        if pages is None:
             return ReadPlan(search, in_reading_order(split(walks)), self._clock())
-        plan = plan_with_store(
-            search, split(walks), stored.store, client, log=stored.log, warn=stored.warn
+        return plan_with_store(
+            search, split(walks), pages, client, log=target.log, warn=target.warn
         )
-        stored.saved = [walk for walk in plan.walks if walk.saved]
-        return plan
 
 
-class _Stored:
-    """What an execution uses of the place that its rows are stored in; it may have none."""
+def _discard_bad(
+    pages: PageStore, plan: ReadPlan, failed: Sequence[WalkRead], error: Exception
+) -> None:
+    """Remove the saved pages of the catalogs that failed, so that the next read begins them anew.
 
-    def __init__(self, place: SnapshotTarget | None = None, store: PageStore | None = None) -> None:
-        self.log = place.log if place else _LOGGER.info
-        self.warn = place.warn if place else _LOGGER.warning
-        self.latest = place.latest if place else lambda: None
-        self.latest_metadata = place.latest_metadata if place else dict
-        self.store = store
-        self.saved: Sequence[Walk] = ()
-        self.metrics = ProductMetrics()
-
-    def remove_pages(self) -> None:
-        """Remove the saved pages that are not needed after the snapshot was published."""
-        if self.store and self.saved:
-            self.store.clear()
-
-    def discard_bad_pages(self, error: Exception, failed: Sequence[WalkRead]) -> None:
-        """Remove the saved pages of the catalog that failed, so that the next read begins it anew.
-
-        A response that cannot be read says nothing about the pages before it, but a saved page that
-        cannot be read would end each later read. A stamp that moved tells the next read which pages
-        are old.
-        """
-        if isinstance(error, OctogenPagingError):
-            is_bad = not isinstance(error, IndexedAgainError)
-        else:
-            is_bad = any(read.resumed_pages < read.saved_pages for read in failed)
-        if is_bad and self.store:
-            catalogs = {read.walk.catalog for read in failed}
-            bad = [walk.saved for walk in self.saved if walk.catalog in catalogs]
-            self.store.discard([saved.key for saved in bad if saved])
+    A response that cannot be read says nothing about the pages before it, but a saved page that
+    cannot be read would end each later read. A stamp that moved tells the next read which pages are
+    old.
+    """
+    if isinstance(error, OctogenPagingError):
+        is_bad = not isinstance(error, IndexedAgainError)
+    else:
+        is_bad = any(read.resumed_pages < read.saved_pages for read in failed)
+    if is_bad:
+        catalogs = {read.walk.catalog for read in failed}
+        bad = [walk.saved for walk in plan.walks if walk.catalog in catalogs]
+        pages.discard([saved.key for saved in bad if saved])
 
 
 def scan_products(

@@ -1,23 +1,29 @@
-"""Reading: a frame that is stored as a snapshot, with all that its storing asks. Stores nothing."""
+"""The source of a snapshot: it knows where its rows go, and says how they are to be stored."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Protocol
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any, Protocol
 
 import polars as pl
 
-from octogen_dagster.errors import OctogenShrunkenSnapshotError, OctogenSnapshotError
+from octogen_dagster.errors import (
+    MissingPackageError,
+    OctogenShrunkenSnapshotError,
+    OctogenSnapshotError,
+)
 
 if TYPE_CHECKING:
     import threading
     from contextlib import AbstractContextManager
 
     from octogen_dagster.api.spending import Spending
-    from octogen_dagster.frames.pages import PageStore
+    from octogen_dagster.store import Store
 
 ROW_GROUP_SIZE = 20_000
 MIN_ROWS_RATIO = 0.5
@@ -31,6 +37,11 @@ ROWS_PER_PRODUCT = "octogen.rows_per_product"
 
 ANY = object()
 """Stands for any version of a file."""
+RETURNED = (
+    "a polars LazyFrame or DataFrame, a pandas DataFrame, a pyarrow Table, or "
+    "OctogenResource.scan(...)"
+)
+"""What an asset may return."""
 
 Metric = str | int | float | bool | datetime | dict[str, object]
 Metrics = dict[str, Metric]
@@ -49,26 +60,38 @@ def is_within(window: TimeWindow, moment: datetime) -> bool:
     return window[0] <= moment < window[1]
 
 
-class SnapshotTarget(Protocol):
-    """The place where a snapshot will be stored."""
+@dataclass(frozen=True)
+class SnapshotTarget:
+    """The place of a snapshot, with the one that is there. Without a store it is nowhere.
 
-    def page_store(self, clock: Callable[[], datetime]) -> PageStore | None:
-        """Return the page store beside the snapshot; None to save no pages."""
+    `saved_pages` is the folder of the pages that are saved for a retry; with `resume_within` 0 none
+    are.
+    """
+
+    log: Callable[[str], None]
+    warn: Callable[[str], None]
+    store: Store | None = None
+    key: str = ""
+    latest_key: Callable[[], str | None] = lambda: None
+    saved_pages: str = ""
+    resume_within: timedelta = timedelta()
 
     def latest(self) -> pl.LazyFrame | None:
         """Return the present snapshot, else the latest of an earlier time; None without any."""
+        key = self.latest_key()
+        return self.store.scan(key) if self.store and key else None
 
     def latest_metadata(self) -> Mapping[str, str]:
         """Return the file metadata of what `latest` returns; empty without a usable one."""
+        try:
+            key = self.latest_key()
+            return self.store.metadata(key) if self.store and key else {}
+        except OctogenSnapshotError:  # the publication warns of it
+            return {}
 
     def version(self) -> object:
         """Return a value that no other file at the place has; None without a file."""
-
-    def log(self, line: str) -> None:
-        """Log a line for the user."""
-
-    def warn(self, line: str) -> None:
-        """Log a line for the user as a warning."""
+        return self.store.version(self.key) if self.store else None
 
 
 @dataclass(frozen=True)
@@ -134,6 +157,47 @@ class FrameSource:
     @contextlib.contextmanager
     def reading(self, _target: SnapshotTarget, _stop: threading.Event) -> Iterator[Reading]:
         yield Reading(self._frame)
+
+
+def source_of(returned: Any, subject: str) -> SnapshotSource:
+    """Return what an asset returned as the source of a snapshot."""
+    if isinstance(returned, pl.DataFrame | pl.LazyFrame):
+        return FrameSource(returned.lazy())
+    if _is_frame(returned, "pandas", "DataFrame"):
+        return FrameSource(_from_pandas(returned, subject).lazy())
+    if _is_frame(returned, "pyarrow", "Table"):
+        return FrameSource(pl.DataFrame(returned).lazy())
+    if hasattr(returned, "reading"):
+        source: SnapshotSource = returned
+        return source
+    if returned is None:
+        raise TypeError(
+            f"{subject} returned nothing, so there is nothing to store. If it stores its result "
+            "itself, annotate it `-> None`: Dagster then calls no IO manager. If not, return "
+            f"{RETURNED}."
+        )
+    raise TypeError(
+        f"{subject} returned {type(returned).__name__}, which cannot be stored as a snapshot. "
+        f"Return {RETURNED}."
+    )
+
+
+def _is_frame(value: Any, module: str, name: str) -> bool:
+    """True for an instance of a class of a package that need not be installed."""
+    return module in sys.modules and isinstance(value, getattr(sys.modules[module], name))
+
+
+def _from_pandas(frame: Any, subject: str) -> pl.DataFrame:
+    """Convert a frame of pandas, with its index if that has a name, as after `groupby`."""
+    try:
+        importlib.import_module("pyarrow")
+    except ImportError as error:
+        raise MissingPackageError(
+            f"{subject} returned a pandas.DataFrame, which cannot be stored without pyarrow: pip "
+            "install pyarrow"
+        ) from error
+    has_names = any(name is not None for name in frame.index.names)
+    return pl.from_pandas(frame, include_index=has_names)
 
 
 def check_complete(outcome: Outcome, rows: int, uri: str) -> None:

@@ -25,7 +25,7 @@ from octogen_dagster.snapshots.history_checks import (
     is_history,
     judge_left_out,
 )
-from octogen_dagster.snapshots.io_manager import InputSnapshots, frame_of, input_kind
+from octogen_dagster.snapshots.loading import InputSnapshots, frame_of, input_kind
 from octogen_dagster.snapshots.metadata import COLUMN_SCHEMA
 from octogen_dagster.snapshots.partitions import PartitionLayout
 from octogen_dagster.snapshots.range_checks import PARTITION_CHECKS, partition_evaluations

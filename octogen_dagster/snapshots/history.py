@@ -1,7 +1,6 @@
 """The builder of the history of products, and what puts snapshots into it."""
 
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import dagster as dg
@@ -13,8 +12,7 @@ from octogen_dagster.frames.changes import SnapshotPair
 from octogen_dagster.frames.history import HISTORY_SCHEMA
 from octogen_dagster.frames.history_update import HistoryUpdate
 from octogen_dagster.frames.observed import SnapshotTimes, StoredSnapshot
-from octogen_dagster.snapshots.assets import SEARCH
-from octogen_dagster.snapshots.io_manager import input_kind, pair_of
+from octogen_dagster.snapshots.asset_decorator import SnapshotRun, own_range, snapshot_asset
 from octogen_dagster.snapshots.metadata import (
     COLUMN_SCHEMA,
     HISTORY_SOURCES,
@@ -22,7 +20,7 @@ from octogen_dagster.snapshots.metadata import (
     column_schema,
 )
 from octogen_dagster.snapshots.partitions import PartitionLayout
-from octogen_dagster.snapshots.ranges import Made, own_range, snapshot_asset
+from octogen_dagster.snapshots.products import SEARCH
 
 
 def _of_pair(pair: SnapshotPair) -> list[StoredSnapshot]:
@@ -75,7 +73,6 @@ def build_product_history_asset(
     if partitions.times and condition is not None:
         given["automation_condition"] = wait_only_for_latest(condition)
     lineage = column_lineage(products.key, HISTORY_SOURCES)
-    kind = input_kind(products, SnapshotPair, given.get("backfill_policy"))
 
     @snapshot_asset(
         {
@@ -86,17 +83,15 @@ def build_product_history_asset(
             "description": _description(products),
         },
         given,
-        loads=SnapshotTimes if partitions.times else kind,
+        loads=SnapshotTimes if partitions.times else SnapshotPair,
     )
-    def history(_: dg.AssetExecutionContext, snapshots: Any) -> Callable[[str | None], Made]:
-        def made(partition: str | None) -> Made:
-            if isinstance(snapshots, SnapshotTimes):
-                stored = snapshots.of(partition)
-            else:
-                stored = _of_pair(pair_of(snapshots, partition))
-            return Made(HistoryUpdate(stored), lineage)
-
-        return made
+    def history(
+        _run: SnapshotRun, partition: str | None, snapshots: SnapshotTimes | SnapshotPair
+    ) -> dg.MaterializeResult[HistoryUpdate]:
+        stored = (
+            _of_pair(snapshots) if isinstance(snapshots, SnapshotPair) else snapshots.of(partition)
+        )
+        return dg.MaterializeResult(value=HistoryUpdate(stored), metadata=lineage)
 
     return history
 

@@ -22,7 +22,7 @@ from octogen_dagster import (
 )
 from octogen_dagster.frames import history_update
 from octogen_dagster.sandbox.server import Sandbox
-from octogen_dagster.snapshots import io_manager, publication
+from octogen_dagster.snapshots import publication
 from octogen_dagster.store import Store
 
 TRACKED = ["title", "current_price", "original_price", "currency", "in_stock", "is_active"]
@@ -92,7 +92,7 @@ MOMENTS = {
     "the file is being written": (Store, "unfinished"),
     "the file is written": (Store, "publish"),
     "the file is published": (publication, "snapshot_metadata"),
-    "the run reports it": (io_manager, "_add_metadata"),
+    "the run reports it": (dg.AssetExecutionContext, "add_asset_metadata"),
 }
 
 

@@ -1,7 +1,5 @@
 """A job whose run has a range of catalogs. Tests execute it in processes, and kill some."""
 
-from __future__ import annotations
-
 import os
 import warnings
 from collections.abc import Mapping
@@ -11,6 +9,7 @@ import dagster as dg
 from octogen_dagster import (
     OctogenResource,
     ParquetSnapshotIOManager,
+    ProductScan,
     ProductSearch,
     build_products_asset,
 )
@@ -36,6 +35,25 @@ def make_job(budget_usd: float) -> dg.JobDefinition:
         dg.StaticPartitionsDefinition(CATALOGS),
         backfill_policy=single_run(),
     )
+    return _job(products, budget_usd)
+
+
+def make_own_job(budget_usd: float) -> dg.JobDefinition:
+    """Make a job of an asset of one's own, which returns a dict of scans."""
+
+    @dg.asset(partitions_def=dg.StaticPartitionsDefinition(CATALOGS), backfill_policy=single_run())
+    def products(
+        context: dg.AssetExecutionContext, octogen: OctogenResource
+    ) -> dict[str, ProductScan]:
+        return {
+            key: octogen.scan(ProductSearch(catalogs=[key], page_size=PAGE_SIZE))
+            for key in context.partition_keys
+        }
+
+    return _job(products, budget_usd)
+
+
+def _job(products: dg.AssetsDefinition, budget_usd: float) -> dg.JobDefinition:
     octogen = OctogenResource(
         api_key=os.environ[API_KEY],
         base_url=os.environ[BASE_URL],
@@ -60,15 +78,21 @@ def settings() -> dict[str, str]:
     return {name: os.environ[name] for name in (BASE_URL, API_KEY, BASE_DIR)}
 
 
-def execute(home: str, environment: Mapping[str, str], parent: str | None = None) -> None:
+def execute(
+    home: str, environment: Mapping[str, str], parent: str | None = None, *, is_own: bool = False
+) -> None:
     """Execute the job in a process of its own, or again after a run that did not succeed."""
     os.environ.update(environment)  # a process that is forked from a server has the server's
     with dg.DagsterInstance.local_temp(home) as instance:
-        run(instance, parent)
+        run(instance, parent, is_own=is_own)
 
 
 def run(
-    instance: dg.DagsterInstance, parent: str | None = None, budget_usd: float = 100.0
+    instance: dg.DagsterInstance,
+    parent: str | None = None,
+    budget_usd: float = 100.0,
+    *,
+    is_own: bool = False,
 ) -> dg.JobExecutionResult:
     """Execute the job in this process, with the tags that a re-execution inherits."""
     options = None
@@ -79,7 +103,9 @@ def run(
         tags = before.tags
         options = dg.ReexecutionOptions(parent_run_id=parent)
     return dg.execute_job(
-        dg.build_reconstructable_job(__name__, make_job.__name__, (budget_usd,)),
+        dg.build_reconstructable_job(
+            __name__, (make_own_job if is_own else make_job).__name__, (budget_usd,)
+        ),
         instance=instance,
         tags=tags,
         raise_on_error=False,

@@ -285,7 +285,8 @@ def test_an_automation_condition_waits_for_the_checks_of_each_partition(
     conditions = dg.AutomationCondition
     condition = conditions.eager() & conditions.all_deps_blocking_checks_passed()
     brands = build_product_brands_asset(products, automation_condition=condition)
-    resources = {"octogen": OctogenResource(), "io_manager": ParquetSnapshotIOManager(base_dir="")}
+    manager = ParquetSnapshotIOManager(base_dir=str(tmp_path))
+    resources = {"octogen": OctogenResource(), "io_manager": manager}
     definitions = dg.Definitions([products, brands], asset_checks=checks, resources=resources)
     before = dg.evaluate_automation_conditions(definitions, instance)
     for _ in bad:
@@ -608,6 +609,34 @@ def test_a_killed_run_is_retried_with_what_it_did_not_report(
         assert catalog not in done or len(pages) == before[catalog]
         rows = pl.read_parquet(tmp_path / "snapshots" / "products" / f"{catalog}.parquet")
         assert rows["uuid"].n_unique() == len(rows) == 40 * range_runs.PAGE_SIZE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("retries", [True, False], ids=["a retry", "another run"])
+def test_a_killed_run_of_an_asset_of_ones_own_has_paid_for_nothing_in_vain(
+    service: PagedService, tmp_path: Path, retries: bool
+) -> None:
+    home, catalogs = str(tmp_path / "home"), range_runs.CATALOGS
+    Path(home).mkdir()
+    process = processes.Process(
+        target=range_runs.execute, args=(home, range_runs.settings()), kwargs={"is_own": True}
+    )
+    process.start()
+    wait_for_page(20, catalogs[2], service, process)
+    process.kill()
+    process.join(60)
+    with dg.DagsterInstance.local_temp(home) as instance:
+        (killed,) = instance.get_runs()
+        parent = killed.run_id if retries else None
+        budget = 100.0 + retries  # Dagster keeps a job that is made with the same arguments
+        again = range_runs.run(instance, parent, budget, is_own=True)
+        assert again.success
+        assert set(reported(instance, KEY, again.run_id)) == set(catalogs)
+    for catalog in catalogs:
+        pages = service.pages_of(catalog)
+        assert set(pages) == set(range(1, 41))
+        assert len(pages) <= 40 + (MAX_AGAIN if catalog == catalogs[2] else 0)
+    assert not list((tmp_path / "snapshots").rglob("*.pages"))
 
 
 def wait_for_page(page: int, catalog: str, service: PagedService, process: Any) -> None:

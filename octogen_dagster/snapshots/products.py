@@ -1,6 +1,5 @@
 """The factory of products assets."""
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from types import NoneType
@@ -10,7 +9,7 @@ import dagster as dg
 from pydantic import BaseModel, ValidationError
 
 from octogen_dagster.api.blocking import BlockingClient
-from octogen_dagster.api.catalog_sources import CatalogSource, GrantedCatalogs
+from octogen_dagster.api.catalog_sources import GrantedCatalogs
 from octogen_dagster.api.catalog_states import CatalogState
 from octogen_dagster.api.responses import CATALOG_NOT_FOUND
 from octogen_dagster.api.search import ProductSearch, checked_search, describe_search
@@ -20,7 +19,6 @@ from octogen_dagster.asset_definition import (
     RESOURCE,
     RETRY_POLICY,
     asset_arguments_of,
-    permanent_errors_fail,
 )
 from octogen_dagster.errors import OctogenError
 from octogen_dagster.frames.columns import PRODUCT_SCHEMA
@@ -28,11 +26,10 @@ from octogen_dagster.frames.plan import list_for
 from octogen_dagster.frames.scan import ProductScan
 from octogen_dagster.frames.source import MIN_ROWS_RATIO, is_within, utc_now
 from octogen_dagster.frames.statistics import ScanStatistics
+from octogen_dagster.snapshots.asset_decorator import SnapshotRun, snapshot_asset
 from octogen_dagster.snapshots.catalogs import ADDS_PARTITIONS
 from octogen_dagster.snapshots.metadata import COLUMN_SCHEMA, column_schema
 from octogen_dagster.snapshots.partitions import PartitionLayout, catalog_of
-from octogen_dagster.snapshots.ranges import Made, service_of, snapshot_asset
-from octogen_dagster.snapshots.resource import OctogenResource
 from octogen_dagster.validation import did_you_mean, require_fraction
 
 SEARCH = "octogen/search"
@@ -113,22 +110,26 @@ def build_products_asset(
         _unmoved_by_catalogs(given),
         resource_key=resource_key,
     )
-    def products(context: dg.AssetExecutionContext) -> Callable[[str | None], Made]:
-        config = dict(context.op_execution_context.op_config)
-        ratio = 0.0 if config.pop(ACCEPT_SHRINKING) else min_rows_fraction
-        configured = _configured_search(config)
-        searches = [each.model_dump(exclude={"page_size"}) for each in (configured, default)]
-        octogen: OctogenResource = getattr(context.resources, resource_key)
-        with permanent_errors_fail():
-            return _Scans(
-                context,
-                octogen,
-                configured,
-                partitions,
-                is_own=searches[0] == searches[1],
-                min_rows_fraction=ratio,
-                clock=_clock,
-            ).made
+    def products(run: SnapshotRun, partition: str | None) -> dg.MaterializeResult[Any]:
+        config = dict(run.context.op_execution_context.op_config)
+        fraction = 0.0 if config.pop(ACCEPT_SHRINKING) else min_rows_fraction
+        search = _configured_search(config)
+        is_default = _without_page_size(search) == _without_page_size(default)
+        read = _PartitionRead(run, search, partitions, partition)
+        catalogs = read.require_catalogs() if read.is_present(_clock()) else None
+        scan = ProductScan(
+            read.search,
+            read.service,
+            read.report,
+            list_catalogs=read.list_catalogs,
+            window=read.window,
+            min_rows_fraction=fraction,
+            explain=read.explain,
+            clock=_clock,
+        )
+        # The sensor wants a catalog as the asset's own search reads it.
+        version = _version(read.catalog, catalogs) if is_default else None
+        return dg.MaterializeResult(value=scan, data_version=version)
 
     return products
 
@@ -158,99 +159,100 @@ def _description(search: ProductSearch, partitions: PartitionLayout) -> str:
     )
 
 
-class _Scans:
-    """The scans of a run, one for each of its partitions.
+def _without_page_size(search: ProductSearch) -> dict[str, Any]:
+    return search.model_dump(exclude={"page_size"})
 
-    They share the settings, what the service refuses, its rate limit and one list of catalogs,
-    which are granted as far as is known.
+
+class _PartitionRead:
+    """The read of a partition, or of an asset without any.
+
+    Catalogs are granted as far as is known, and all partitions of a run share one list of them.
     """
 
     def __init__(
         self,
-        context: dg.AssetExecutionContext,
-        octogen: OctogenResource,
+        run: SnapshotRun,
         search: ProductSearch,
         partitions: PartitionLayout,
-        *,
-        is_own: bool,
-        min_rows_fraction: float,
-        clock: Callable[[], datetime],
+        partition: str | None,
     ) -> None:
-        self._context = context
-        self._search = search
-        self._partitions = partitions
-        self._is_own = is_own
-        self._min_rows_fraction = min_rows_fraction
-        self._clock = clock
-        self._service = service_of(context, octogen)
-        self._list_catalogs = functools.cache(self._fetch_list)
-        if context.has_partition_key_range:  # before threads ask for it, and where a signal ends it
-            self._list_catalogs()
-
-    def made(self, partition: str | None) -> Made:
-        """The scan of a partition, with the version of its catalog in the list that it reads."""
-        context, catalogs = self._context, self._partitions.catalogs
-        window = key = None
+        assert run.service
+        self.service = run.service
+        self.search = search
+        self.window = self._key = None
+        self._run = run
+        self._catalog_partitions = partitions.catalogs
         if partition is not None:
-            window = self._partitions.window(partition)
-            key = self._partitions.catalog_key(partition)
-            if key:
-                _require_partition(context, catalogs, key)
-        search = self._search_of(key)
-        only = search.catalogs[0] if len(search.catalogs) == 1 else None
+            self.window = partitions.window(partition)
+            self._key = partitions.catalog_key(partition)
+        if self._key:
+            _require_partition(run.context, partitions.catalogs, self._key)
+            self.search = search.model_copy(update={"catalogs": [catalog_of(self._key)]})
 
-        def withheld(catalog: str, reason: str) -> dg.Failure:
-            listed = [state.catalog for state in self._list_catalogs() or ()]
-            text = reason + did_you_mean(catalog, listed)
-            if key is not None:
-                text += _advice_on_partition(catalogs, key)
-            return dg.Failure(text, allow_retries=False)
+    @property
+    def catalog(self) -> str | None:
+        """The only catalog of the search; None if there are several, or all are read."""
+        return self.search.catalogs[0] if len(self.search.catalogs) == 1 else None
 
-        def explain(error: OctogenError) -> Exception | None:
-            is_withheld = getattr(error, "detail", CATALOG_NOT_FOUND) == CATALOG_NOT_FOUND
-            return withheld(only, str(error)) if is_withheld and only else None
+    def is_present(self, now: datetime) -> bool:
+        return self.window is None or is_within(self.window, now)
 
-        def report(statistics: ScanStatistics) -> None:
-            # A materialization has the figures, and a line for each of many catalogs costs CPU.
-            if not (statistics.complete and context.has_partition_key_range):
-                context.log.info(statistics.progress())
-            if statistics.complete and not statistics.rows:
-                subject = f"Catalog {only!r}" if only else "The search"
-                context.log.warning(
-                    f"{subject} found no products. Check its filters, or the API key's access."
-                )
+    def list_catalogs(self) -> Sequence[CatalogState] | None:
+        log = self.service.log
 
-        version = None
-        if window is None or is_within(window, self._clock()):
-            listed = self._list_catalogs()
-            _require_listed(search, listed, self._service.catalogs, context, withheld)
-            if (
-                self._is_own
-            ):  # what another search finds is not what the sensor wants of the catalog
-                version = _version(only, listed)
-        scan = ProductScan(
-            search,
-            self._service,
-            report,
-            list_catalogs=self._list_catalogs,
-            window=window,
-            min_rows_fraction=self._min_rows_fraction,
-            explain=explain,
-            clock=self._clock,
+        def warn(line: str) -> None:  # once in a run
+            log.say(line, line)
+
+        with BlockingClient(self.service, self._run.stop) as client:
+            return list_for(self.search, self.service, client, warn, is_of_run=True)
+
+    def require_catalogs(self) -> Sequence[CatalogState] | None:
+        """Fail before the read if a catalog of the search is not granted to the key.
+
+        Other sources than the list of the granted catalogs do not say what the key may read.
+        """
+        catalogs, source = self.list_catalogs(), self.service.catalogs
+        keys = {state.catalog for state in catalogs or ()}
+        missing = [key for key in self.search.catalogs if key not in keys]
+        if catalogs is None or not missing:
+            return catalogs
+        if isinstance(source, GrantedCatalogs):
+            named = ", ".join(sorted(keys)[:_MAX_NAMED_CATALOGS]) or "none"
+            if len(keys) > _MAX_NAMED_CATALOGS:
+                named += f" and {len(keys) - _MAX_NAMED_CATALOGS:,} more"
+            raise self._withdrawn(
+                missing[0],
+                f"Catalog {missing[0]!r} is not granted to this key. Granted: {named}. Ask Octogen "
+                "for access or correct the partition key or the search.",
+            )
+        self._run.context.log.info(
+            f"Catalog {missing[0]!r} is not among those of {source!r}. The service is asked for it "
+            f"all the same.{did_you_mean(missing[0], keys)}"
         )
-        return Made(scan, version=version)
+        return catalogs
 
-    def _search_of(self, key: str | None) -> ProductSearch:
-        """The search of a partition of a catalog, or of an asset without any."""
-        return self._search.model_copy(update={"catalogs": [catalog_of(key)]} if key else {})
+    def explain(self, error: OctogenError) -> Exception | None:
+        """Return the error to raise in place of one that may say that the catalog is withdrawn."""
+        is_withdrawn = getattr(error, "detail", CATALOG_NOT_FOUND) == CATALOG_NOT_FOUND
+        return self._withdrawn(self.catalog, str(error)) if is_withdrawn and self.catalog else None
 
-    def _fetch_list(self) -> Sequence[CatalogState] | None:
-        search = self._search
-        if self._partitions.catalogs is not None:
-            key = self._partitions.catalog_key(self._context.partition_key_range.start)
-            search = self._search_of(key)
-        with BlockingClient(self._service) as client:
-            return list_for(search, self._service, client, self._context.log.warning)
+    def _withdrawn(self, catalog: str, reason: str) -> dg.Failure:
+        listed = [state.catalog for state in self.list_catalogs() or ()]
+        text = reason + did_you_mean(catalog, listed)
+        if self._key is not None:
+            text += _advice_on_partition(self._catalog_partitions, self._key)
+        return dg.Failure(text, allow_retries=False)
+
+    def report(self, statistics: ScanStatistics) -> None:
+        context = self._run.context
+        # A materialization has the figures, and a line for each of many catalogs costs CPU.
+        if not (statistics.complete and context.has_partition_key_range):
+            context.log.info(statistics.progress())
+        if statistics.complete and not statistics.rows:
+            subject = f"Catalog {self.catalog!r}" if self.catalog else "The search"
+            context.log.warning(
+                f"{subject} found no products. Check its filters, or the API key's access."
+            )
 
 
 def _unmoved_by_catalogs(asset_arguments: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -289,13 +291,14 @@ def _require_partition(
         )
 
 
-def _version(catalog: str | None, catalogs: Sequence[CatalogState] | None) -> str | None:
+def _version(catalog: str | None, catalogs: Sequence[CatalogState] | None) -> dg.DataVersion | None:
     """The version of a catalog in the list that the run reads, for its materialization.
 
     If the catalog is indexed again during the run, the list of the sensor has a newer one.
     """
     versions = {state.catalog: state.version for state in catalogs or ()}
-    return (versions.get(catalog) if catalog else None) or None
+    version = versions.get(catalog) if catalog else None
+    return dg.DataVersion(version) if version else None
 
 
 def _advice_on_partition(catalogs: dg.PartitionsDefinition[Any] | None, key: str) -> str:
@@ -347,34 +350,3 @@ def _config_type(annotation: Any) -> Any:
         fields = annotation.model_fields.items()
         return {name: _config_type(field.annotation) for name, field in fields}
     return annotation
-
-
-def _require_listed(
-    search: ProductSearch,
-    catalogs: Sequence[CatalogState] | None,
-    source: CatalogSource,
-    context: dg.AssetExecutionContext,
-    withheld: Callable[[str, str], dg.Failure],
-) -> None:
-    """Fail the run before it reads if a catalog of the search is not granted to the key.
-
-    Other sources than the list of the granted catalogs do not say what the key may read.
-    """
-    if catalogs is None:
-        return
-    keys = {state.catalog for state in catalogs}
-    missing = [key for key in search.catalogs if key not in keys]
-    if missing and isinstance(source, GrantedCatalogs):
-        named = ", ".join(sorted(keys)[:_MAX_NAMED_CATALOGS]) or "none"
-        if len(keys) > _MAX_NAMED_CATALOGS:
-            named += f" and {len(keys) - _MAX_NAMED_CATALOGS:,} more"
-        raise withheld(
-            missing[0],
-            f"Catalog {missing[0]!r} is not granted to this key. Granted: {named}. Ask Octogen for "
-            "access or correct the partition key or the search.",
-        )
-    if missing:
-        context.log.info(
-            f"Catalog {missing[0]!r} is not among those of {source!r}. The service is asked for it "
-            f"all the same.{did_you_mean(missing[0], keys)}"
-        )

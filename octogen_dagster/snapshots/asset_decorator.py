@@ -1,0 +1,227 @@
+"""The decorator of every asset of snapshots: it makes them, publishes them and has them reported.
+
+    @snapshot_asset → the asset's own function → Publication.publish → Dagster's report
+
+In a run of several partitions `range_run` does so for each of them.
+"""
+
+import inspect
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import dagster as dg
+import polars as pl
+
+from octogen_dagster.api.catalog_sources import CatalogService
+from octogen_dagster.api.service import OnceLog
+from octogen_dagster.asset_definition import octogen_asset, permanent_errors_fail, takes_range
+from octogen_dagster.frames.changes import SnapshotPair
+from octogen_dagster.frames.source import source_of
+from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
+from octogen_dagster.snapshots.loading import InputSnapshots
+from octogen_dagster.snapshots.partitions import SnapshotKeys
+from octogen_dagster.snapshots.publication import PublishedSnapshot
+from octogen_dagster.snapshots.publishing_step import PublishingStep
+from octogen_dagster.snapshots.range_run import report_range
+from octogen_dagster.snapshots.resource import OctogenResource
+
+_MANY = 1_000_000
+
+
+@dataclass(frozen=True)
+class SnapshotRun:
+    """A run of an asset of snapshots: what its partitions share.
+
+    `service` is that of the asset's `OctogenResource`, if it has one. `stop` ends its requests.
+    """
+
+    context: dg.AssetExecutionContext
+    service: CatalogService | None
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def step(self) -> PublishingStep:
+        context = self.context
+        return PublishingStep(
+            context.asset_key,
+            context.assets_def.partitions_def,
+            context.log,
+            context.instance,
+            context.run.run_id,
+            context.get_step_execution_context().step.key,
+        )
+
+
+MakeSnapshot: TypeAlias = Callable[..., dg.MaterializeResult[Any]]
+"""The function of an asset: takes the run, the partition and the asset's inputs, by name.
+
+The partition is None without any. The result has what is to be published as its value.
+"""
+
+
+def snapshot_asset(
+    own: Mapping[str, Any],
+    given: Mapping[str, Any],
+    *,
+    resource_key: str | None = None,
+    loads: type | None = None,
+) -> Callable[[MakeSnapshot], dg.AssetsDefinition]:
+    """Return the decorator of an asset whose run may have several partitions.
+
+    With the key of an `OctogenResource` as many partitions are made at once as are read at once, in
+    threads; without, one after the other. `loads` is what a partition of the only input is loaded
+    as.
+    """
+    arguments = {**own, **given}
+    execute = arguments.pop("execute", None) or (lambda _context, compute: compute())
+    has_range = takes_range(arguments.get("backfill_policy"), arguments.get("partitions_def"))
+    has_partitions = arguments.get("partitions_def") is not None
+
+    def decorate(make: MakeSnapshot) -> dg.AssetsDefinition:
+        def compute(context: dg.AssetExecutionContext, **inputs: Any) -> Iterator[Any]:
+            run = _begin(context, resource_key)
+
+            def snapshot(partition: str | None) -> dg.MaterializeResult[Any]:
+                with permanent_errors_fail():
+                    of_partition = {
+                        name: _of_partition(each, loads, partition) for name, each in inputs.items()
+                    }
+                    return make(run, partition, **of_partition)
+
+            if has_range and not context.has_partition_key:
+                yield from execute(context, lambda: _publish_range(run, snapshot))
+                return
+            partition = context.partition_key if has_partitions else None
+            results = execute(context, lambda: snapshot(partition))
+            for result in results if isinstance(results, Iterator) else [results]:
+                yield from _publish(run, partition, result)
+
+        ins = own.get("ins", {})
+        kind = InputSnapshots if has_range and loads in (pl.LazyFrame, SnapshotPair) else loads
+        _set_parameters(compute, dict.fromkeys(ins, kind))
+        options = {"output_required": False} if has_range else {}
+        without = {name: each for name, each in given.items() if name != "execute"}
+        return octogen_asset({**own, **options}, without, takes_ranges=True)(compute)
+
+    return decorate
+
+
+def _set_parameters(compute: Callable[..., Any], inputs: Mapping[str, Any]) -> None:
+    """Let Dagster read a context and inputs of these types as the parameters of a function.
+
+    A job may know only one Dagster type of a name, and Dagster keeps one for each annotation.
+    """
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    names = ["context", *inputs]
+    compute.__annotations__ = {"context": dg.AssetExecutionContext, **inputs}
+    compute.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [inspect.Parameter(name, kind, annotation=compute.__annotations__[name]) for name in names]
+    )
+
+
+def _of_partition(snapshots: Any, loads: type | None, partition: str | None) -> Any:
+    """The input of a partition, of a run that may have several."""
+    if not isinstance(snapshots, InputSnapshots):
+        return snapshots
+    return snapshots.pair(partition) if loads is SnapshotPair else snapshots.frame(partition)
+
+
+def _begin(context: dg.AssetExecutionContext, resource_key: str | None) -> SnapshotRun:
+    """Begin a run.
+
+    Several catalogs are read at once, and a large one of them in several walks: together they have
+    no more requests in flight than one alone would have.
+    """
+    if resource_key is None:
+        return SnapshotRun(context, None)
+    octogen: OctogenResource = getattr(context.resources, resource_key)
+    with permanent_errors_fail():
+        service = octogen.service().with_log(context.log.warning)
+    if context.has_partition_key_range:
+        service.limiter.in_flight.cap(service.concurrency)
+        service = service.keeping_connections()
+    return SnapshotRun(context, service)
+
+
+def _publish(run: SnapshotRun, partition: str | None, result: Any) -> Iterator[Any]:
+    """Publish the only snapshot of a run, and yield what Dagster is to report.
+
+    It goes on once Dagster has reported it, and removes the saved pages: a run that dies before
+    that is retried from them. Another IO manager gets the result as it is.
+    """
+    context = run.context
+    _, manager = _io_manager(context)
+    if not isinstance(manager, ParquetSnapshotIOManager) or not isinstance(
+        result, dg.MaterializeResult
+    ):
+        yield result
+        return
+    step = run.step
+    source = source_of(result.value, f"Asset {step.asset.to_user_string()}")
+    with permanent_errors_fail(), step.shared_budget(source.spending):
+        published = manager.publication(step, partition).publish(source, run.stop)
+    context.add_asset_metadata({**(result.metadata or {}), **published.metadata}, step.asset)
+    yield dg.MaterializeResult(
+        check_results=result.check_results, data_version=result.data_version, tags=result.tags
+    )
+    published.remove_pages()
+
+
+def _publish_range(
+    run: SnapshotRun, snapshot: Callable[[str], dg.MaterializeResult[Any]]
+) -> Iterator[Any]:
+    """Publish the partitions of a run, and yield what is to be reported of each."""
+    manager, step = _require_own(run.context), run.step
+    once = OnceLog(run.context.log.warning)  # many catalogs of a search share a warning
+
+    def publish(partition: str) -> tuple[dg.MaterializeResult[Any], PublishedSnapshot]:
+        with permanent_errors_fail():
+            result = snapshot(partition)
+            source = source_of(result.value, f"Asset {step.asset.to_user_string()}")
+            publication = manager.publication(step, partition, lambda line: once.say(line, line))
+            return result, publication.publish(source, run.stop)
+
+    def stored(partition: str) -> pl.LazyFrame:
+        return manager.store.scan(SnapshotKeys(manager.store, step.asset).of(partition))
+
+    return report_range(run.context, step, publish, stored, service=run.service, stop=run.stop)
+
+
+def _io_manager(context: dg.AssetExecutionContext) -> tuple[str, Any]:
+    """The IO manager of the asset's output and its key, one of Dagster's with `io_manager_def`."""
+    (output,) = context.assets_def.node_def.output_defs
+    key = output.io_manager_key
+    return key, getattr(context.get_step_execution_context().resources, key)
+
+
+def _require_own(context: dg.AssetExecutionContext) -> ParquetSnapshotIOManager:
+    key, manager = _io_manager(context)
+    if isinstance(manager, ParquetSnapshotIOManager):
+        return manager
+    raise dg.Failure(
+        f"{context.asset_key.to_user_string()} can publish several partitions in a run by a "
+        f"ParquetSnapshotIOManager, and the resource {key!r} is a "
+        f"{type(manager).__name__}. Leave the asset's backfill_policy out: a backfill then "
+        "requests a run for each partition.",
+        allow_retries=False,
+    )
+
+
+def own_range(
+    arguments: Mapping[str, Any], products: dg.AssetsDefinition
+) -> dict[str, dg.BackfillPolicy]:
+    """The policy of an asset that follows the products, as the argument of their decorator.
+
+    A backfill of two assets with equal policies puts both into one run, in which the one that
+    follows would be skipped. With different ones it gets runs of its own.
+    """
+    policy = arguments.get("backfill_policy")
+    if policy is None or policy != products.backfill_policy:
+        return {}
+    most = policy.max_partitions_per_run
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        return {"backfill_policy": dg.BackfillPolicy.multi_run(most + 1 if most else _MANY)}

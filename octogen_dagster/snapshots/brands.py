@@ -1,0 +1,62 @@
+"""The builder of the brands of products."""
+
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from octogen_dagster.asset_definition import asset_arguments_of, require_asset
+from octogen_dagster.frames.brands import BRANDS_SCHEMA, product_brands
+from octogen_dagster.snapshots.asset_decorator import SnapshotRun, own_range, snapshot_asset
+from octogen_dagster.snapshots.metadata import (
+    BRANDS_SOURCES,
+    COLUMN_SCHEMA,
+    column_lineage,
+    column_schema,
+)
+
+
+def build_product_brands_asset(
+    products: dg.AssetsDefinition,
+    *,
+    name: str | dg.AssetSpec | None = None,
+    **asset_arguments: Any,
+) -> dg.AssetsDefinition:
+    """Build an asset: the brands of another asset's products, with their numbers and prices.
+
+    There is a row for each brand and currency, since prices of two currencies do not compare. The
+    columns are those of `octogen_dagster.BRANDS_SCHEMA`. No request is sent.
+
+    Args:
+        products: An asset with the columns of `octogen_dagster.PRODUCT_SCHEMA`. The brands asset
+            has the same partitions.
+        name: The asset's name or `dagster.AssetSpec`; by default `<products>_brands`.
+        asset_arguments: Any other argument of `@dagster.asset`. With
+            `automation_condition=octogen_dagster.follow_upstream()` the brands follow each new
+            snapshot.
+    """
+    require_asset(products, "products")
+    given = asset_arguments_of(name or f"{products.key.path[-1]}_brands", asset_arguments)
+    given |= own_range(given, products)
+    lineage = column_lineage(products.key, BRANDS_SOURCES)
+
+    @snapshot_asset(
+        {
+            "partitions_def": products.partitions_def,
+            "metadata": {COLUMN_SCHEMA: column_schema(BRANDS_SCHEMA)},
+            "ins": {"products": dg.AssetIn(products.key)},
+            "pool": None,
+            "description": (
+                f"The brands in {products.key.to_user_string()}: how many products each has, how "
+                "many of them are in stock, and what they cost. A row is a brand in a currency."
+            ),
+        },
+        given,
+        loads=pl.LazyFrame,
+    )
+    def brands(
+        _run: SnapshotRun, _partition: str | None, products: pl.LazyFrame
+    ) -> dg.MaterializeResult[pl.LazyFrame]:
+        return dg.MaterializeResult(value=product_brands(products), metadata=lineage)
+
+    return brands

@@ -1,0 +1,138 @@
+"""The partitions of a run that failed, and the error that the run ends with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+
+from octogen_dagster.errors import (
+    OctogenAuthenticationError,
+    OctogenBudgetError,
+    OctogenError,
+    OctogenInsufficientCreditError,
+)
+from octogen_dagster.snapshots.publishing_step import PublishingStep
+
+_MAX_NAMED = 20
+_MAX_IN_A_ROW = 16
+"""Partitions that fail one after the other by errors that may pass, before the others wait."""
+_FATAL_ERRORS = (OctogenAuthenticationError, OctogenInsufficientCreditError, OctogenBudgetError)
+"""Errors that every other partition would meet as well."""
+_FAILED = "octogen/failed"
+"""The metadata of the observation of a partition that failed for good in a run that is retried."""
+
+
+class Failures:
+    """The partitions of a run that failed. Of their errors it keeps no more than the texts.
+
+    `end` says why those that wait are not to be tried: an error that concerns them all.
+    """
+
+    def __init__(self, step: PublishingStep) -> None:
+        self._step = step
+        self._asset = step.asset
+        self._texts: dict[str, str] = {}
+        self._permanent: dict[str, str] = {}
+        self._unchecked: dict[str, str] = {}
+        self._metadata: Mapping[str, Any] = {}
+        self._in_a_row = 0
+        self._may_pass = self._is_of_all = False
+        self.end = ""
+
+    def recall(self) -> None:
+        """Add the partitions that an earlier attempt of the step found to fail for good."""
+        step = self._step
+        if step.instance is None or step.run_id is None:
+            return
+        kind = dg.DagsterEventType.ASSET_OBSERVATION
+        for entry in step.instance.all_logs(step.run_id, of_type=kind):
+            event = entry.asset_observation
+            if event is None or event.asset_key != self._asset or event.partition is None:
+                continue
+            if text := event.metadata.get(_FAILED):
+                self._texts[event.partition] = str(text.value)
+
+    def observations(self) -> Iterator[dg.AssetObservation]:
+        """Tell the next attempt of the step, if there is one, which partitions failed for good."""
+        if self._may_be_retried:
+            for partition, text in self._permanent.items():
+                metadata = {_FAILED: text}
+                yield dg.AssetObservation(self._asset, partition=partition, metadata=metadata)
+
+    def add(self, partition: str, error: Exception) -> None:
+        self._texts[partition] = text = self._logged(partition, error)
+        if isinstance(error, dg.Failure) and not error.allow_retries:
+            self._permanent[partition] = text
+            self._in_a_row = 0
+            if isinstance(error.__cause__, _FATAL_ERRORS):
+                self._is_of_all = True
+                self._metadata = error.metadata
+                self.end = "they would fail by the same error"
+            return
+        self._may_pass = True
+        self._in_a_row += 1
+        if self._in_a_row >= _MAX_IN_A_ROW and not self.end:
+            self.end = f"{self._in_a_row} in a row failed by errors that may pass"
+
+    def add_unchecked(self, partition: str, error: Exception) -> None:
+        """Add a partition that is published and reported, and whose checks raised an error."""
+        self._unchecked[partition] = self._logged(partition, error)
+        self._may_pass = True
+
+    def passed(self) -> None:
+        """Note that a partition was published."""
+        self._in_a_row = 0
+
+    def _logged(self, partition: str, error: Exception) -> str:
+        text = (isinstance(error, dg.Failure) and error.description) or str(error)
+        is_expected = isinstance(error, OctogenError | dg.Failure)
+        self._step.log.error(
+            f"Partition {partition!r}: {text}", exc_info=None if is_expected else error
+        )
+        return text if is_expected else f"{type(error).__name__}: {text}"
+
+    @property
+    def _may_be_retried(self) -> bool:
+        return self._may_pass and not self._is_of_all
+
+    def __contains__(self, partition: str) -> bool:
+        return partition in self._texts
+
+    def __bool__(self) -> bool:
+        return bool(self._texts)
+
+    def raise_any(self, partitions: int, untried: Sequence[str] = ()) -> None:
+        """Fail the run if partitions of it failed; it is retried if an error may pass."""
+        if not self._texts and not self._unchecked:
+            return
+        asset = self._asset.to_user_string()
+        lines = []
+        if self._texts:
+            others = partitions - len(self._texts) - len(untried)
+            lines = [
+                f"{len(self._texts):,} of {partitions:,} partitions of {asset} failed. "
+                f"{f'{len(untried):,} were not read, since {self.end}. ' if untried else ''}"
+                f"{f'The other {others:,} are published and reported. ' if others else ''}"
+                "A retry or a re-execution of this run reads only those that failed"
+                f"{' or were not read' if untried else ''}.",
+                *_named([f"{key!r}: {text}" for key, text in self._texts.items()]),
+            ]
+        if untried:
+            lines += ["Not read:", *_named([repr(key) for key in untried])]
+        if self._unchecked:
+            lines += [
+                f"The checks of {len(self._unchecked):,} of {partitions:,} partitions of {asset} "
+                "could not be evaluated. The snapshots are published and reported. A retry or a "
+                "re-execution of this run evaluates the checks.",
+                *_named([f"{key!r}: {text}" for key, text in self._unchecked.items()]),
+            ]
+        raise dg.Failure(
+            "\n".join(lines), metadata=self._metadata, allow_retries=self._may_be_retried
+        )
+
+
+def _named(lines: Sequence[str]) -> list[str]:
+    more = len(lines) - _MAX_NAMED
+    return [*lines[:_MAX_NAMED], *([f"and {more:,} more."] if more > 0 else [])]

@@ -1,0 +1,260 @@
+"""The loading of snapshots as the inputs of assets."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import sys
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args, get_origin
+
+import dagster as dg
+import polars as pl
+
+from octogen_dagster.asset_definition import takes_range
+from octogen_dagster.errors import MissingPackageError, OctogenSnapshotError
+from octogen_dagster.frames.changes import SnapshotPair
+from octogen_dagster.frames.observed import SnapshotTimes, StoredSnapshot
+from octogen_dagster.python_source import errors_as_raised
+from octogen_dagster.snapshots.partitions import PartitionLayout, SnapshotKeys
+from octogen_dagster.store import previous_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from octogen_dagster.store import Store
+
+MAX_OPEN_FILES = 100
+"""Partitions in one frame whose files are kept open; those of a larger frame are opened by name."""
+ALLOW_MISSING = "allow_missing_partitions"
+_LOADED = (
+    "pl.LazyFrame, pl.DataFrame, pd.DataFrame, pyarrow.Table, pathlib.Path, dict[str, ...] of one "
+    "of these for several partitions, or SnapshotPair"
+)
+
+
+class InputSnapshots:
+    """The snapshots of an input of which a run may have several partitions, opened one by one."""
+
+    def __init__(
+        self,
+        partitions: Sequence[str],
+        frame: Callable[[str | None], pl.LazyFrame],
+        pair: Callable[[str | None], SnapshotPair],
+    ) -> None:
+        self.partitions = partitions
+        self.frame, self.pair = frame, pair
+
+
+def input_kind(asset: dg.AssetsDefinition, kind: type, policy: dg.BackfillPolicy | None) -> type:
+    """What the snapshots of an asset are loaded as in a step with its partitions and this policy.
+
+    It is the kind, or `InputSnapshots` if a run may have several partitions.
+    """
+    return InputSnapshots if takes_range(policy, asset.partitions_def) else kind
+
+
+def frame_of(snapshots: pl.LazyFrame | InputSnapshots, partition: str | None) -> pl.LazyFrame:
+    """The snapshot of a partition of an input."""
+    return snapshots.frame(partition) if isinstance(snapshots, InputSnapshots) else snapshots
+
+
+class InputLoader:
+    """Loads the snapshots of an input of a step, as the type that the input is annotated with."""
+
+    def __init__(self, store: Store, context: dg.InputContext, partition_column: str) -> None:
+        self._store = store
+        self._context = context
+        self._partition_column = partition_column
+        self._partitions_def = (
+            context.asset_partitions_def if context.has_asset_partitions else None
+        )
+
+    def load(self) -> Any:
+        """Load the snapshots; `ParquetSnapshotIOManager.load_input` says how."""
+        context = self._context
+        annotation = context.dagster_type.typing_type
+        several: dict[Any, Callable[[], Any]] = {
+            InputSnapshots: self._partitions,
+            SnapshotTimes: self._times,
+            SnapshotPair: lambda: self._pair(_partition(context)),
+        }
+        if annotation in several:
+            return several[annotation]()
+        partitioned = context.has_asset_partitions
+        if not partitioned:
+            _check_without_partitions(context)
+        wanted = _InputType(context.asset_key.to_user_string(), annotation, partitioned=partitioned)
+        if not partitioned:
+            return wanted.load(self._store, self._existing_key(None))
+        files = self._partition_files()
+        pinned = len(files) <= MAX_OPEN_FILES
+        if wanted.is_dict:
+            return {
+                partition: wanted.load(self._store, key, pinned=pinned)
+                for partition, key in files.items()
+            }
+        if context.has_partition_key and list(files) == [context.partition_key]:
+            return wanted.load(self._store, next(iter(files.values())))
+        frames = {
+            partition: self._store.scan(key, pinned=pinned) for partition, key in files.items()
+        }
+        return wanted.convert(self._one_frame(frames))
+
+    def _frame(self, partition: str | None) -> pl.LazyFrame:
+        return self._store.scan(self._existing_key(partition))
+
+    def _pair(self, partition: str | None) -> SnapshotPair:
+        keys = self._keys(partition)
+        before = None
+        key: str | None = previous_of(keys.own)
+        if keys.has_times:
+            before = keys.partition_before()
+            key = None if before is None else keys.of(before)
+        # The previous snapshot is opened first. If a run publishes in between, the pair spans two
+        # publications; in the other order it could compare a snapshot with itself.
+        is_there = key is not None and self._store.exists(key)
+        previous, previous_file_metadata = self._store.open(key) if key and is_there else (None, {})
+        current, file_metadata = self._store.open(self._existing_key(partition))
+        return SnapshotPair(current, previous, before, file_metadata, previous_file_metadata)
+
+    def _partitions(self) -> InputSnapshots:
+        return InputSnapshots(self._context.asset_partition_keys, self._frame, self._pair)
+
+    def _times(self) -> SnapshotTimes:
+        layout = PartitionLayout(self._partitions_def)
+        keys, store = self._keys(), self._store
+        partitions: defaultdict[str | None, dict[str, str]] = defaultdict(dict)
+        for key in self._context.asset_partition_keys:
+            partitions[layout.catalog_key(key)][keys.of(key)] = str(key)
+
+        def snapshots_of(catalog: str | None) -> list[StoredSnapshot]:
+            partition_of = partitions[catalog]
+            folders = sorted({file.rpartition("/")[0] for file in partition_of})
+            return [
+                StoredSnapshot(
+                    functools.partial(store.open, each.key),
+                    partition_of[each.key],
+                    each.modified.isoformat(),
+                )
+                for folder in folders
+                for each in store.files(folder)
+                if each.key in partition_of
+            ]
+
+        return SnapshotTimes(snapshots_of)
+
+    def _partition_files(self) -> dict[str, str]:
+        partitions = list(self._context.asset_partition_keys)
+        if (self._context.definition_metadata or {}).get(ALLOW_MISSING):
+            keys = self._keys()
+            partitions = [each for each in partitions if self._store.exists(keys.of(each))]
+        return {each: self._existing_key(each) for each in partitions}
+
+    def _one_frame(self, frames: Mapping[str, pl.LazyFrame]) -> pl.LazyFrame:
+        asset, column = self._context.asset_key.to_user_string(), self._partition_column
+        if not frames:
+            raise OctogenSnapshotError(
+                f"{asset} cannot be loaded: none of its partitions has a snapshot yet. Materialize "
+                "one first."
+            )
+        if any(column in frame.collect_schema() for frame in frames.values()):
+            raise OctogenSnapshotError(
+                f"The partitions of {asset} cannot become one frame: they have a column {column!r} "
+                "of their own. Give the IO manager another partition_column, or load the "
+                "partitions as a dict."
+            )
+        named = [frame.with_columns(pl.lit(key).alias(column)) for key, frame in frames.items()]
+        return pl.concat(named, how="diagonal")
+
+    def _existing_key(self, partition: str | None) -> str:
+        key = self._keys().of(partition)
+        if not self._store.exists(key):
+            of = f", partition {partition!r}" if partition is not None else ""
+            raise OctogenSnapshotError(
+                f"The snapshot of {self._context.asset_key.to_user_string()}{of} does not exist "
+                f"({self._store.uri(key)}). Materialize it first."
+            )
+        return key
+
+    def _keys(self, partition: str | None = None) -> SnapshotKeys:
+        return SnapshotKeys(self._store, self._context.asset_key, self._partitions_def, partition)
+
+
+class _InputType:
+    """The type as which an input is loaded; its annotation is `typing.Any` without one."""
+
+    def __init__(self, asset: str, annotation: Any, *, partitioned: bool) -> None:
+        self._asset = asset
+        self.is_dict = get_origin(annotation) in (dict, Mapping)
+        key, self._type = get_args(annotation) if self.is_dict else (str, annotation)
+        self._is_pandas = _is(self._type, "pandas", "DataFrame")
+        self._is_arrow = _is(self._type, "pyarrow", "Table")
+        is_polars = self._type in (Any, pl.DataFrame, pl.LazyFrame)
+        is_loaded = is_polars or self._is_pandas or self._is_arrow or self._type is Path
+        if key is not str or not is_loaded:
+            name = str(annotation).removeprefix("<class '").removesuffix("'>")
+            raise TypeError(
+                f"{asset} cannot be loaded as {name}. Annotate the input with {_LOADED}."
+            )
+        if self.is_dict and not partitioned:
+            raise TypeError(
+                f"{asset} has no partitions, so it cannot be loaded as a dict of them. Annotate "
+                "the input with the type of the dict's values."
+            )
+        if self._is_pandas:
+            try:
+                importlib.import_module("pyarrow")
+            except ImportError as error:
+                raise MissingPackageError(
+                    f"{asset} cannot be loaded as a pandas.DataFrame without pyarrow: pip install "
+                    "pyarrow"
+                ) from error
+
+    def load(self, store: Store, key: str, *, pinned: bool = True) -> Any:
+        """Return a snapshot that exists as the type, or as the type of each entry of the dict."""
+        if self._type is not Path:
+            return self.convert(store.scan(key, pinned=pinned))
+        if not store.is_local:
+            raise OctogenSnapshotError(
+                f"{self._asset} cannot be loaded as a pathlib.Path: {store.uri(key)} is not on a "
+                "disk. Annotate the input with a frame, such as pl.LazyFrame."
+            )
+        return Path(store.uri(key))
+
+    def convert(self, frame: pl.LazyFrame) -> Any:
+        """Return a frame of several partitions as the type."""
+        if self._type is Path:
+            raise TypeError(
+                f"{self._asset} has several partitions, which are not one file. Annotate the input "
+                "with dict[str, pathlib.Path]."
+            )
+        if self._type is pl.LazyFrame:
+            return frame
+        with errors_as_raised():
+            collected = frame.collect()
+        if self._is_pandas:
+            return collected.to_pandas()
+        return collected.to_arrow() if self._is_arrow else collected
+
+
+def _is(wanted: Any, module: str, name: str) -> bool:
+    """True for a type of a package that need not be installed."""
+    return module in sys.modules and wanted is getattr(sys.modules[module], name, None)
+
+
+def _partition(context: dg.InputContext) -> str | None:
+    return context.partition_key if context.has_asset_partitions else None
+
+
+def _check_without_partitions(context: dg.InputContext) -> None:
+    """Check that an asset of which no partition is named has none."""
+    with contextlib.suppress(dg.DagsterInvariantViolationError):  # it has none
+        if context.asset_partitions_def:
+            raise OctogenSnapshotError(
+                f"{context.asset_key.to_user_string()} has partitions, and none is named: "
+                "load_asset_value(..., partition_key=...) loads one."
+            )

@@ -1,0 +1,205 @@
+"""The loop over the partitions of a run: each is published and reported by itself.
+
+    RangeRun.publish → each_at_once → in threads: the asset's function, Publication.publish
+    → in the step's own thread: report, remove the saved pages, evaluate the checks
+
+A run by a `dagster.BackfillPolicy` has a range of partitions. An `Output` would report all of them
+or none, so such a run yields a materialization for each that is done, and what fails is known by
+what was not reported: the UI shows exactly those partitions as failed, and a retry reads no others.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+import dagster as dg
+import polars as pl
+
+from octogen_dagster.background import submit, wait_interruptibly
+from octogen_dagster.frames.progress import Throttle
+from octogen_dagster.snapshots.failures import Failures
+from octogen_dagster.snapshots.metadata import COLUMN_SCHEMA
+from octogen_dagster.snapshots.range_checks import RangeChecks
+from octogen_dagster.ticks import RANGE_END_TAG, RANGE_START_TAG
+
+if TYPE_CHECKING:
+    import threading
+
+    from octogen_dagster.api.catalog_sources import CatalogService
+    from octogen_dagster.snapshots.publication import PublishedSnapshot
+    from octogen_dagster.snapshots.publishing_step import PublishingStep
+
+_Result = TypeVar("_Result")
+_POLL_SECONDS = 0.2
+_TELL_SECONDS = 1.0
+"""How often what catalogs under way have cost is told to the run."""
+
+ReportedEvent: TypeAlias = dg.AssetMaterialization | dg.AssetCheckEvaluation | dg.AssetObservation
+
+
+class RangeRun:
+    """The partitions of a run: what was reported before, what is left, and what failed."""
+
+    def __init__(self, step: PublishingStep, partitions: Sequence[str]) -> None:
+        self.partitions = partitions
+        self.reported = step.reported_before()
+        self.failures = Failures(step)
+        self.failures.recall()
+        self._left = deque(
+            key for key in partitions if key not in self.reported and key not in self.failures
+        )
+        self._untried: list[str] = []
+        if self.reported:
+            step.log.info(
+                f"{sum(key in self.reported for key in partitions):,} of {len(partitions):,} "
+                "partitions were reported by this run, or by the one that it retries, and are left "
+                "as they are."
+            )
+
+    def publish(
+        self,
+        publish: Callable[[str], _Result],
+        *,
+        threads: int,
+        stop: threading.Event,
+        poll: Callable[[], object],
+    ) -> Iterator[tuple[str, _Result]]:
+        """Publish the partitions that are left, and yield each with what was published of it.
+
+        The caller reports it, and only then removes its saved pages: a run that dies in between,
+        or at any other time, is retried from the pages of what was not reported. `publish` is
+        called in threads, and `poll` meanwhile.
+        """
+        for partition, future in each_at_once(
+            publish, self._left, threads=threads, stop=stop, poll=poll
+        ):
+            error = future.exception()
+            if isinstance(error, Exception):
+                self.failures.add(partition, error)
+                if self.failures.end:
+                    self._untried += self._left
+                    self._left.clear()
+                continue
+            self.failures.passed()
+            yield partition, future.result()
+
+    def end(self) -> Iterator[dg.AssetObservation]:
+        """Yield what the next attempt must know, and fail the run if partitions of it failed."""
+        yield from self.failures.observations()
+        self.failures.raise_any(len(self.partitions), self._untried)
+
+
+def report_range(
+    context: dg.AssetExecutionContext,
+    step: PublishingStep,
+    publish: Callable[[str], tuple[dg.MaterializeResult[Any], PublishedSnapshot]],
+    stored: Callable[[str], pl.LazyFrame],
+    *,
+    service: CatalogService | None,
+    stop: threading.Event,
+) -> Iterator[ReportedEvent]:
+    """Publish the partitions of a run's range that are left, and yield what is to be reported.
+
+    `publish` makes and publishes one, and `stored` opens it for its checks. With a service as many
+    are made at once as are read at once, in threads; without, one after the other.
+    """
+    declared = context.assets_def.metadata_by_key[step.asset].get(COLUMN_SCHEMA)
+    run = RangeRun(step, _partitions(context))
+    checks = RangeChecks.of(context)
+    evaluated = step.evaluated_before() if run.reported else {}
+
+    def evaluations(partition: str) -> Iterator[dg.AssetCheckEvaluation]:
+        try:
+            yield from checks.evaluations(
+                functools.partial(stored, partition), partition, evaluated.get(partition, ())
+            )
+        except Exception as error:
+            run.failures.add_unchecked(partition, error)
+
+    for partition in run.partitions:
+        if partition in run.reported:
+            yield from evaluations(partition)
+    with step.shared_budget(service.spending if service else None) as tell:
+        for partition, (result, published) in run.publish(
+            publish,
+            threads=service.concurrency if service else 1,
+            stop=stop,
+            poll=Throttle(tell, _TELL_SECONDS),
+        ):
+            metadata = {**(result.metadata or {}), **published.metadata}
+            if metadata.get(COLUMN_SCHEMA) == declared:  # four kilobytes in each event
+                del metadata[COLUMN_SCHEMA]
+            tell()
+            version = result.data_version.value if result.data_version else None
+            yield step.materialization(partition, metadata, version)
+            published.remove_pages()
+            yield from evaluations(partition)
+        yield from checks.last_evaluations(context)
+    yield from run.end()
+
+
+def _partitions(context: dg.AssetExecutionContext) -> Sequence[str]:
+    """The partitions of a run's range, whose ends may have been deleted while it was queued.
+
+    An end that was added again has become the last of all: a range that ends there is too long,
+    and one that begins there is empty.
+    """
+    policy = context.assets_def.backfill_policy
+    most = policy and policy.max_partitions_per_run
+    problem = "are not known: the first or the last one was deleted while this run was queued"
+    try:
+        partitions: Sequence[str] = context.partition_keys
+    except dg.DagsterInvalidInvocationError:
+        partitions = ()
+    else:
+        if partitions and len(partitions) <= (most or len(partitions)):
+            return partitions
+        problem = (
+            f"are {len(partitions):,}, and a run of this asset has at most {most:,}: the last one "
+            "was deleted while this run was queued, and added again behind all others"
+            if partitions
+            else "are none: the first one was deleted while this run was queued, and added again "
+            "behind the last one"
+        )
+    tags = context.run.tags
+    raise dg.Failure(
+        f"The partitions from {tags.get(RANGE_START_TAG)!r} to {tags.get(RANGE_END_TAG)!r} of "
+        f"{context.asset_key.to_user_string()} {problem}. Nothing was read. Materialize the "
+        "others again.",
+        allow_retries=False,
+    )
+
+
+def each_at_once(
+    work: Callable[[str], _Result],
+    waiting: deque[str],
+    *,
+    threads: int,
+    stop: threading.Event,
+    poll: Callable[[], object],
+) -> Iterator[tuple[str, Future[_Result]]]:
+    """Work on partitions in some threads, and yield each with what came of it, as it is done.
+
+    A further one is begun when the caller is through with one, so that as many are under way. The
+    caller may clear those that wait: the others end. `poll` is called meanwhile. If the caller
+    leaves, the work under way is stopped.
+    """
+    running = dict[Future[_Result], str]()
+    try:
+        while waiting or running:
+            while waiting and len(running) < threads:
+                partition = waiting.popleft()
+                future = submit(functools.partial(work, partition), "octogen-partition")
+                running[future] = partition
+            done, _ = wait(running, _POLL_SECONDS, FIRST_COMPLETED)
+            poll()
+            for future in done:
+                yield running.pop(future), future
+    finally:
+        stop.set()
+        for future in running:
+            wait_interruptibly(future)
