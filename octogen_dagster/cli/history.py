@@ -15,11 +15,15 @@ from octogen_dagster.cli.errors import reporting_errors
 from octogen_dagster.cli.options import CONTEXT_SETTINGS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
 
     from octogen_dagster.frames.product_history import ProductPast, Row
 
 _PRICE_LINE_WIDTH = 72
+_MAX_DROPS = 20
+_MAX_PRODUCTS = 20
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
@@ -45,7 +49,9 @@ def _as_of(_context: click.Context, _parameter: click.Parameter, text: str | Non
     show_envvar=True,
     help="Folder or bucket of the snapshots.",
 )
-@click.option("--product", required=True, help="The product's uuid or its product_url.")
+@click.option("--product", default=None, help="The product's uuid or its product_url.")
+@click.option("--title", default=None, help="A part of the product's title, in any case.")
+@click.option("--drops", is_flag=True, help="List what became cheaper in the last snapshot.")
 @click.option("--asset", default="octogen_products_history", help="Name of the history's asset.")
 @click.option("--catalog", default=None, help="Key of the product's catalog.  [default: any]")
 @click.option(
@@ -57,7 +63,9 @@ def _as_of(_context: click.Context, _parameter: click.Parameter, text: str | Non
 def history(
     *,
     base_dir: str,
-    product: str,
+    product: str | None,
+    title: str | None,
+    drops: bool,
     asset: str,
     catalog: str | None,
     as_of: datetime | None,
@@ -65,31 +73,86 @@ def history(
 ) -> None:
     """Print what a product cost, and when it could be had.
 
-    It reads the history of a products asset. Times are in UTC. A bucket is reached with the
-    credentials of the machine. Exit status: 0 found, 1 not found or failed, 2 bad input.
+    It reads the history of a products asset. If several products have a part of their title in
+    common, it lists them. Times are in UTC. A bucket is reached with the credentials of the
+    machine. Exit status: 0 found, 1 not found or failed, 2 bad input.
     """
-    from octogen_dagster.frames.product_history import find_product
+    from octogen_dagster.frames.product_history import find_by_title, find_drops, find_product
 
-    pasts = find_product(base_dir, product, asset=asset, catalog=catalog, as_of=as_of)
-    rows = [row for past in pasts for row in past.rows]
+    if (product is not None) + (title is not None) + drops != 1:
+        raise click.UsageError("Name a product by --product or by --title, or ask for --drops.")
+    if as_of is not None and product is None:
+        raise click.UsageError("--as-of is of one product: name it by --product.")
+    if drops:
+        found = find_drops(base_dir, asset=asset, catalog=catalog, number=_MAX_DROPS)
+        _print_rows(found.to_dicts(), form) if form else _print_drops(found.to_dicts())
+        return
+    if product is not None:
+        pasts = find_product(base_dir, product, asset=asset, catalog=catalog, as_of=as_of)
+    else:
+        pasts = find_by_title(base_dir, title or "", asset=asset, catalog=catalog)
+    if form:
+        _print_rows([row for past in pasts for row in past.rows], form)
+    elif title is not None and len(pasts) > 1:
+        _print_products(pasts)
+    else:
+        for past in pasts:
+            _print_past(_console(), past, as_of)
+
+
+def _print_rows(rows: Sequence[Row], form: str) -> None:
     if form == "json":
         click.echo(json.dumps(rows, indent=2, default=datetime.isoformat))
-    elif form == "csv":
+    elif rows:
         table = csv.DictWriter(sys.stdout, rows[0], lineterminator="\n")
         table.writeheader()
         table.writerows(map(_csv_row, rows))
-    else:
-        from rich.console import Console
 
-        console = Console(highlight=False, markup=False)
-        for past in pasts:
-            _print_past(console, past, as_of)
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False, markup=False)
+
+
+def _print_drops(drops: Sequence[Row]) -> None:
+    if not drops:
+        click.echo("No price fell in the last snapshot.")
+    console = _console()
+    for drop in drops:
+        before, after = (_price(drop, column) for column in ("before", "after"))
+        change = f"{drop['change_percent']:.0f} %"
+        console.print(f"{change:>6}  {before} → {after}  {_heading(drop)}", soft_wrap=True)
+        console.print(_shown(f"        {drop['product_url']}"), soft_wrap=True)
+
+
+def _print_products(pasts: Sequence[ProductPast]) -> None:
+    """Print the products among which one is to be chosen."""
+    console = _console()
+    console.print(f"{len(pasts):,} products have this in their title. Choose one by --product:\n")
+    for past in pasts[:_MAX_PRODUCTS]:
+        last = past.rows[-1]
+        now = _price(last, "current_price") if last["is_current"] else "gone"
+        console.print(", ".join(filter(None, [_heading(last), now])), soft_wrap=True)
+        console.print(_shown(f"  {last['product_url']}"), soft_wrap=True)
+    if len(pasts) > _MAX_PRODUCTS:
+        console.print(f"\nand {len(pasts) - _MAX_PRODUCTS:,} more.")
+
+
+def _heading(row: Row) -> str:
+    return _shown(f"{row['title']} ({row['catalog_key']})")
 
 
 def _csv_row(row: Row) -> dict[str, Any]:
-    texts = {name: row[name] and row[name].isoformat() for name in ("valid_from", "valid_to")}
-    cells = {**row, **texts, "changed": " ".join(row["changed"] or ())}
-    return {name: _shown(cell) if isinstance(cell, str) else cell for name, cell in cells.items()}
+    return {name: _cell(value) for name, value in row.items()}
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, list):
+        return " ".join(value)
+    return _shown(value) if isinstance(value, str) else value
 
 
 def _shown(text: str) -> str:
@@ -102,14 +165,13 @@ def _print_past(console: Console, past: ProductPast, as_of: datetime | None) -> 
     from rich.table import Table
 
     last = past.rows[-1]
-    heading = _shown(f"{last['title']} ({last['catalog_key']})")
-    console.print(heading, style="bold", soft_wrap=True)
+    console.print(_heading(last), style="bold", soft_wrap=True)
     console.print(_shown(f"{last['product_url']}, uuid {last['uuid']}"), soft_wrap=True)
     table = Table("since", "what", "price", "before", "stock", box=None, pad_edge=False)
     title = past.rows[0]["title"]
     for since, what, row in past.events():
         if row:
-            renamed = "" if row["title"] == title else _shown(f", now {row['title']}")
+            renamed = "" if row["title"] == title else _shown(f", renamed from {title}")
             title = row["title"]
             prices = [_price(row, "current_price"), _price(row, "original_price")]
             table.add_row(_time(since), what + renamed, *prices, _availability(row))

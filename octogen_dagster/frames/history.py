@@ -65,7 +65,6 @@ _ROWS_AT_ONCE = 50_000
 _SAMPLED = 64
 """One in so many rows says where to divide them."""
 _MAX_CURRENCIES = 5
-_MAX_DROPS = 10
 _KEY = pl.struct(_PRODUCT).hash()
 
 
@@ -252,27 +251,32 @@ def history_metrics(history: pl.LazyFrame, at: datetime | None) -> Metrics:
     return metrics
 
 
-def price_drops(history: pl.LazyFrame, at: datetime) -> pl.DataFrame:
-    """Return the ten products whose price fell by the largest share in the snapshot at a time."""
+def price_drops(history: pl.LazyFrame, at: datetime | None, number: int) -> pl.DataFrame:
+    """Return the products whose price fell by the largest share in the snapshot at a time."""
+    moment = pl.lit(at, TIME)
     price, columns = pl.col("current_price"), [_KEY.alias("key"), "currency", "current_price"]
-    fell = history.filter(pl.col("valid_from") == at, pl.col("changed").list.contains("price"))
-    old = history.filter(pl.col("valid_to") == at).select(columns)
+    fell = history.filter(pl.col("valid_from") == moment, pl.col("changed").list.contains("price"))
+    old = history.filter(pl.col("valid_to") == moment).select(columns)
     both = fell.select(columns).join(old, on=["key", "currency"], suffix="_old", nulls_equal=True)
-    share = 1 - price / pl.col("current_price_old")
-    # All products may have changed: first these columns, then the texts of ten products.
-    shares = both.select("key", "current_price_old", share=share).filter(pl.col("share") > 0)
-    largest = shares.top_k(_MAX_DROPS, by="share").collect(engine="streaming")
+    change = (100 * price / pl.col("current_price_old") - 100).round(1).alias("change_percent")
+    # All products may have changed: first these columns, then the texts of the largest drops.
+    dropped = both.filter(price < pl.col("current_price_old")).select(
+        "key", pl.col("current_price_old").alias("before"), change
+    )
+    largest = dropped.bottom_k(number, by="change_percent").collect(engine="streaming")
     texts = fell.filter(_KEY.is_in(largest["key"].implode())).with_columns(_KEY.alias("key"))
-    prices = [pl.col(name).round(2) for name in ("current_price_old", "current_price")]
-    change = pl.format("{} → {} {}", *prices, pl.col("currency").fill_null(""))
     return (
         texts.collect(engine="streaming")
         .join(largest, on="key")
-        .sort("share", "uuid", descending=[True, False])
+        .sort("change_percent", "uuid")
         .select(
+            *_PRODUCT,
+            "product_url",
             "title",
-            change.str.strip_chars_end().alias("old → new"),
-            pl.format("-{} %", (pl.col("share") * 100).round(0).cast(pl.Int64)).alias("change"),
-            pl.col("product_url").alias("product"),
+            pl.col("valid_from").alias("at"),
+            "before",
+            price.alias("after"),
+            "change_percent",
+            "currency",
         )
     )

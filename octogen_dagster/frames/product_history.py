@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from octogen_dagster.errors import OctogenSnapshotError
+from octogen_dagster.frames.history import HISTORY_SCHEMA, price_drops
 from octogen_dagster.frames.history_files import history_files, scan_history
 from octogen_dagster.frames.observed import read_observed
 from octogen_dagster.store import Store
@@ -89,50 +90,112 @@ def find_product(
 
     With `as_of` a past is the one row that held then.
     """
-    store = Store(base_dir)
-    files = history_files(store, asset, None if catalog is None else [catalog])
     column = "product_url" if "://" in product else "uuid"
     is_product = pl.col(column) == product
-    if store.is_local and len(files) > 1:
-        files = _with_product(store, files, is_product)
+    history = _History.opened(base_dir, asset, catalog, is_product)
+    if found := history.rows(is_product, as_of):
+        return history.pasts(found)
+    if as_of is None or not (known := history.rows(is_product, None)):
+        raise OctogenSnapshotError(
+            f"No product with the {column} {product!r} is in {history.name}. Give its uuid or its "
+            "product_url as the snapshots have it."
+        )
+    end = known[-1]["valid_to"]
+    raise OctogenSnapshotError(
+        f"The product {product!r} was not there at {as_of}. In {history.name} it was first seen at "
+        f"{known[0]['valid_from']}{f' and gone at {end}' if end else ''}. Ask for another "
+        "time, or for its whole past."
+    )
 
-    named = [catalog] if catalog else [key for key in files if key] or None
 
-    def rows(as_of: datetime | None) -> list[dict[str, Any]]:
-        history = scan_history(base_dir, asset=asset, catalogs=named, as_of=as_of)
-        found = history.filter(is_product).collect(engine="streaming")
+def find_by_title(
+    base_dir: str, title: str, *, asset: str, catalog: str | None = None
+) -> list[ProductPast]:
+    """Find the products whose title has, or had, a text in it, in any case: the past of each."""
+    has_title = pl.col("title").str.to_lowercase().str.contains(title.lower(), literal=True)
+    history = _History.opened(base_dir, asset, catalog, has_title)
+    products = {(row["catalog_key"], row["uuid"]) for row in history.rows(has_title, None)}
+    if not products:
+        raise OctogenSnapshotError(
+            f"No product in {history.name} has {title!r} in its title. Give a part of the title."
+        )
+    rows = history.rows(pl.col("uuid").is_in(sorted({uuid for _, uuid in products})), None)
+    return history.pasts([row for row in rows if (row["catalog_key"], row["uuid"]) in products])
+
+
+def find_drops(
+    base_dir: str, *, asset: str, catalog: str | None = None, number: int
+) -> pl.DataFrame:
+    """Find the products whose price fell by the largest share in the last snapshot of a catalog."""
+    store = Store(base_dir)
+    files = history_files(store, asset, None if catalog is None else [catalog])
+    drops = []
+    for key in files.values():
+        last = max(read_observed(store.metadata(key)), default=None)
+        if last is not None:
+            drops.append(price_drops(store.scan(key), last, number))
+    found = pl.concat(drops) if drops else price_drops(pl.LazyFrame(schema=HISTORY_SCHEMA), None, 1)
+    if catalog is not None:  # a history of many catalogs is one file
+        found = found.filter(pl.col("catalog_key").str.to_lowercase() == catalog.lower())
+    return found.sort("change_percent").head(number)
+
+
+class _History(NamedTuple):
+    """The files of a history that may have a product."""
+
+    store: Store
+    asset: str
+    catalog: str | None
+    files: Mapping[str, str]
+
+    @classmethod
+    def opened(cls, base_dir: str, asset: str, catalog: str | None, wanted: pl.Expr) -> _History:
+        store = Store(base_dir)
+        files = history_files(store, asset, None if catalog is None else [catalog])
+        if store.is_local and len(files) > 1:
+            files = _with_product(store, files, wanted)
+        return cls(store, asset, catalog, files)
+
+    @property
+    def name(self) -> str:
+        of = f", catalog {self.catalog!r}" if self.catalog else ""
+        return f"the history {self.asset} in {self.store.base_dir}{of}"
+
+    def rows(self, wanted: pl.Expr, as_of: datetime | None) -> list[dict[str, Any]]:
+        """Return the rows of products, each product's together and in the order of time."""
+        if not self.files:
+            return []
+        catalogs = [self.catalog] if self.catalog else [key for key in self.files if key] or None
+        history = scan_history(
+            self.store.base_dir, asset=self.asset, catalogs=catalogs, as_of=as_of
+        )
+        found = history.filter(wanted).collect(engine="streaming")
         # Prices of an asset of one's own may be NaN, which neither a line nor JSON can say.
         found = found.with_columns(pl.when(_FLOATS.is_finite()).then(_FLOATS))
         return found.sort("catalog_key", "uuid", "valid_from").to_dicts()
 
-    found = rows(as_of) if files else []
-    if not found:
-        where = f"the history {asset} in {base_dir}" + (f", catalog {catalog!r}" if catalog else "")
-        if as_of is None or not files or not (known := rows(None)):
-            raise OctogenSnapshotError(
-                f"No product with the {column} {product!r} is in {where}. Give its uuid or its "
-                "product_url as the snapshots have it."
+    def pasts(self, rows: Sequence[Row]) -> list[ProductPast]:
+        return [
+            ProductPast(list(group), self._until(catalog))
+            for (catalog, _), group in groupby(
+                rows, key=lambda row: (row["catalog_key"], row["uuid"])
             )
-        end = known[-1]["valid_to"]
-        raise OctogenSnapshotError(
-            f"The product {product!r} was not there at {as_of}. In {where} it was first seen at "
-            f"{known[0]['valid_from']}{f' and gone at {end}' if end else ''}. Ask for another "
-            "time, or for its whole past."
-        )
-    by_catalog = {key.lower(): file for key, file in files.items()}
-    pasts = []
-    for (key, _), group in groupby(found, key=lambda row: (row["catalog_key"], row["uuid"])):
-        file = by_catalog.get((key or "").lower())
-        # In an asset of one's own a row may name no catalog, or another one than its file.
+        ]
+
+    def _until(self, catalog: str | None) -> datetime:
+        """The time of the last snapshot of a catalog.
+
+        In an asset of one's own a row may name no catalog, or another one than its file.
+        """
+        by_catalog = {key.lower(): file for key, file in self.files.items()}
+        file = by_catalog.get((catalog or "").lower())
         observed = [
             observation
-            for stored in ([file] if file else files.values())
-            for observation in read_observed(store.metadata(stored)).items()
+            for stored in ([file] if file else self.files.values())
+            for observation in read_observed(self.store.metadata(stored)).items()
         ]
-        covering = [time for time, each in observed if each.covers(key)]
-        until = max(covering or [time for time, _ in observed])
-        pasts.append(ProductPast(list(group), until))
-    return pasts
+        covering = [time for time, each in observed if each.covers(catalog)]
+        return max(covering or [time for time, _ in observed])
 
 
 def _with_product(store: Store, files: Mapping[str, str], is_product: pl.Expr) -> dict[str, str]:

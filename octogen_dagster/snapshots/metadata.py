@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from octogen_dagster.frames.source import Metric, Metrics, Outcome
 
+_MAX_DROPS = 10
 COLUMN_SCHEMA = "dagster/column_schema"
 _COLUMN_LINEAGE = "dagster/column_lineage"
 
@@ -165,7 +166,7 @@ def snapshot_metadata(
         left_out = [f"* {each.name}: {each.reason}" for each in contents.left_out]
         parts["snapshots left out"] = lambda: _text("left_out", "\n".join(left_out))
         if last:
-            parts["price drops"] = lambda: _drops(price_drops(snapshot, last))
+            parts["price drops"] = lambda: _drops(price_drops(snapshot, last, _MAX_DROPS))
     metadata: Metadata = {}
     for name, part in parts.items():
         try:
@@ -184,7 +185,15 @@ def figures_metadata(metrics: Metrics) -> Metadata:
 
 
 def _drops(drops: pl.DataFrame) -> Metadata:
-    return {} if drops.is_empty() else _text("largest_price_drops", inline_table(drops))
+    prices = [pl.col(name).round(2) for name in ("before", "after")]
+    price = pl.format("{} → {} {}", *prices, pl.col("currency").fill_null(""))
+    shown = drops.select(
+        "title",
+        price.str.strip_chars_end().alias("old → new"),
+        pl.format("{} %", pl.col("change_percent").round(0).cast(pl.Int64)).alias("change"),
+        pl.col("product_url").alias("product"),
+    )
+    return {} if drops.is_empty() else _text("largest_price_drops", inline_table(shown))
 
 
 def _text(name: str, text: str) -> Metadata:

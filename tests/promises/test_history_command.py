@@ -22,12 +22,12 @@ PAST = """\
 Linen dress (acme)
 https://www.acme.example/dress, uuid dress
 
-since                what                         price       before      stock
-2026-11-01 06:00:00  appeared                     120.00 EUR              in stock
-2026-11-02 06:00:00  changed: price               96.00 EUR   120.00 EUR  in stock
-2026-11-03 06:00:00  changed: availability        96.00 EUR   120.00 EUR  out of stock
+since                what                            price       before      stock
+2026-11-01 06:00:00  appeared                        120.00 EUR              in stock
+2026-11-02 06:00:00  changed: price                  96.00 EUR   120.00 EUR  in stock
+2026-11-03 06:00:00  changed: availability           96.00 EUR   120.00 EUR  out of stock
 2026-11-04 06:00:00  disappeared
-2026-11-05 06:00:00  reappeared, now Linen dress  108.00 EUR              in stock
+2026-11-05 06:00:00  reappeared, renamed from Dress  108.00 EUR              in stock
 
 96.00 EUR to 120.00 EUR, from 2026-11-01 06:00:00 to 2026-11-06 06:00:00
 ██████████████▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁             ▅▅▅▅▅▅▅▅▅▅▅▅▅▅▅▅
@@ -81,6 +81,49 @@ def test_a_product_is_found_by_its_url_in_all_catalogs(run: Run) -> None:
         ("zen", None),
     ]
     assert rows == json.loads(run("--product", "dress", "--json").output)
+
+
+def test_a_product_is_found_by_a_part_of_its_title(run: Run) -> None:
+    by_uuid = run("--product", "dress", "--catalog", "acme").output
+    assert run("--title", "LINEN dr", "--catalog", "acme").output == by_uuid
+    assert '"zen"' not in run("--title", "Linen", "--json").output
+    assert json.loads(run("--title", "hat", "--json").output)[0]["uuid"] == "hat"
+
+
+def test_of_several_products_with_a_text_in_their_title_one_is_to_be_chosen(run: Run) -> None:
+    assert lines(run("--title", "dress")) == [
+        "2 products have this in their title. Choose one by --product:",
+        "",
+        "Linen dress (acme), 108.00 EUR",
+        f"  {DRESS}",
+        "Dress (zen)",
+        f"  {DRESS}",
+    ]
+
+
+def test_what_became_cheaper_in_the_last_snapshot_is_listed(run: Run, tmp_path: Path) -> None:
+    first = [product("dress", 120.0), product("hat", 20.0), product("coat", 9.0)]
+    hostile = "https://www.acme.example/\x1b[31m"
+    later = [product("dress", 96.0), product("hat", 19.0, product_url=hostile), first[2]]
+    make_history(tmp_path, {day(1): first, day(2): later})
+    make_history(tmp_path, {day(1): first, day(3): [product("coat", 4.5)]}, catalog="zen")
+    at = ["--base-dir", str(tmp_path), "--drops"]
+    assert lines(run(*at)) == [
+        " -50 %  9.00 EUR → 4.50 EUR  Coat (zen)",
+        "        https://www.acme.example/coat",
+        " -20 %  120.00 EUR → 96.00 EUR  Dress (acme)",
+        f"        {DRESS}",
+        "  -5 %  20.00 EUR → 19.00 EUR  Hat (acme)",
+        r"        https://www.acme.example/\x1b[31m",
+    ]
+    assert len(lines(run(*at, "--catalog", "zen"))) == 2
+    row, *_ = json.loads(run(*at, "--json").output)
+    assert (row["catalog_key"], row["before"], row["after"], row["change_percent"]) == (
+        *("zen", 9.0, 4.5),
+        -50.0,
+    )
+    assert run(*at, "--csv").output.splitlines()[1].startswith("zen,coat,")
+    assert lines(run("--drops")) == ["No price fell in the last snapshot."]
 
 
 def test_csv_has_the_rows_of_the_history(run: Run) -> None:
@@ -193,6 +236,10 @@ def test_a_damaged_file_is_named(run: Run, snapshots: Path, tmp_path: Path) -> N
             "06:00:00+00:00 and gone at 2026-11-06 06:00:00+00:00. Ask for another time, or for "
             "its whole past.\n",
         ),
+        (["--title", "coat"], 1, "has 'coat' in its title. Give a part of the title."),
+        ([], 2, "Name a product by --product or by --title, or ask for --drops."),
+        (["--drops", "--title", "hat"], 2, "Name a product by --product or by --title"),
+        (["--drops", "--as-of", "2026-11-01"], 2, "--as-of is of one product"),
         (["--product", "hat", "--catalog", "acne"], 1, "Did you mean 'acme'?"),
         (["--product", "hat", "--asset", "boots_history"], 1, "There is no history boots_history"),
         (
