@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pydoc
 import re
 from pathlib import Path
 
@@ -15,3 +16,15 @@ ERRORS = {"errors", "MissingAPIKeyError", "OctogenAPIError", "OctogenError"}
 def test_the_reference_has_each_public_name_once() -> None:
     names = re.findall(r"^::: octogen_dagster\.(\w+)$", PAGE, re.MULTILINE)
     assert sorted(names) == sorted({*octogen_dagster.__all__} - ERRORS | {"errors"})
+
+
+def test_the_reference_has_the_sandbox_and_the_models_of_answers() -> None:
+    objects = re.findall(r"^::: (\S+)$", PAGE, re.MULTILINE)
+    for name in objects:
+        assert pydoc.locate(name) is not None, name
+    assert {
+        "octogen_dagster.sandbox.server.Sandbox",
+        "octogen_dagster.sandbox.faults.Fault",
+        "octogen_dagster.sandbox.testing.octogen_sandbox",
+        "octogen_dagster.api.models",
+    } <= {*objects}

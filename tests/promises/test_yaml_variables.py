@@ -170,3 +170,35 @@ def test_a_whole_text_of_a_resource_is_read_where_a_step_runs() -> None:
 def test_without_a_file_it_is_told_by_its_field() -> None:
     with pytest.raises(Exception, match=r"attributes.name: the environment variable UNSET_ONE"):
         OctogenComponent.from_attributes_dict(attributes={"name": "x_{{ env.UNSET_ONE }}"})
+
+
+BRANCHES: dict[str, Any] = {
+    "connection": {"budget_usd": "{{ 1 if env.IS_BRANCH else 50 }}"},
+    "storage": {"base_dir": "gs://my-bucket/{{ env.BRANCH or 'prod' }}"},
+    "searches": [
+        SEARCH | {"partitions": "catalog", "sensor": "{{ false if env.IS_BRANCH else 'running' }}"}
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("variables", "budget", "folder", "sensors"),
+    [
+        ({}, 50, "gs://my-bucket/prod", ["RUNNING"]),
+        ({"IS_BRANCH": "1", "BRANCH": "a/b"}, 1, "gs://my-bucket/a/b", []),
+    ],
+)
+def test_a_branch_deployment_spends_less_and_starts_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+    variables: dict[str, str],
+    budget: float,
+    folder: str,
+    sensors: list[str],
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with load(BRANCHES) as (_, defs):
+        resources: dict[str, Any] = dict(defs.resources or {})
+        assert [each.default_status.value for each in defs.sensors or ()] == sensors
+    assert resources["octogen"].budget_usd == budget
+    assert resources["octogen_io_manager"].base_dir == folder

@@ -1,0 +1,65 @@
+"""The page of variables, commands and metadata has all of them, and no others."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+import octogen_dagster
+from octogen_dagster.cli.main import main
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "reference.md").read_text()
+PACKAGE = Path(octogen_dagster.__file__).parent
+SOURCE = "\n".join(path.read_text() for path in PACKAGE.rglob("*.py"))
+OF_THE_DEMO = {"OCTOGEN_DEMO_SNAPSHOTS"}
+GENERAL = {"--debug", "--help"}
+
+
+def commands(command: click.Command, *words: str) -> Iterator[tuple[str, click.Command]]:
+    """Yield each command with its words."""
+    if isinstance(command, click.Group):
+        for name, inner in command.commands.items():
+            yield from commands(inner, *words, name)
+    else:
+        yield " ".join(words), command
+
+
+def options(command: click.Command) -> list[click.Option]:
+    return [each for each in command.params if isinstance(each, click.Option)]
+
+
+def test_each_variable_of_the_package_is_there() -> None:
+    names = set(re.findall(r"\bOCTO(?:GEN)?_[A-Z_]*[A-Z]\b", SOURCE)) - OF_THE_DEMO
+    names |= {
+        each.envvar
+        for _, command in commands(main)
+        for each in options(command)
+        if isinstance(each.envvar, str)
+    }
+    told = set(re.findall(r"`([A-Z][A-Z_]+)`", PAGE))
+    assert names <= told
+    assert {name for name in told if name.startswith("OCTO")} <= names
+
+
+def test_each_command_has_a_line_with_its_options() -> None:
+    lines = dict(re.findall(r"^\| `octogen-dagster ([a-z ]+)` \|.*\| (.*) \|$", PAGE, re.M))
+    assert lines == {
+        words: ", ".join(
+            f"`{each.opts[0]}`" for each in options(command) if each.opts[0] not in GENERAL
+        )
+        for words, command in commands(main)
+    }
+
+
+def test_metadata_that_is_named_is_there() -> None:
+    golden = json.loads((ROOT / "tests" / "golden" / "snapshot_metadata.json").read_text())
+    known = set(golden["materialization"])
+    for key in set(re.findall(r"`(octogen/[a-z_0-9]+)", PAGE)) - known:
+        name = key.removeprefix("octogen/")
+        stem = re.sub(r"_(changed|usd)$", "", name)
+        assert f"octogen/{name}" in SOURCE or f'"{name}"' in SOURCE or f'"{stem}"' in SOURCE, key
