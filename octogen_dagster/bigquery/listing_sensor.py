@@ -20,7 +20,7 @@ from octogen_dagster.bigquery.partitions import (
 from octogen_dagster.errors import OctogenError, OctogenTimeoutError
 from octogen_dagster.sharing.hub import Listing, Listings
 from octogen_dagster.sharing.names import ListingKey
-from octogen_dagster.sharing.octogen import Standing, standing
+from octogen_dagster.sharing.octogen import Action, action_of
 from octogen_dagster.ticks import (
     Wanted,
     named_partitions,
@@ -110,7 +110,7 @@ def build_listing_sensor(
         wanted = [
             _wanted(key, listing)
             for key, listing in by_key.items()
-            if not listing.status or standing(listing.status) is not Standing.WITHDRAWN
+            if action_of(listing.status) is not Action.SKIPPED
         ]
         return request_runs(
             context,
@@ -133,7 +133,7 @@ def build_listing_sensor(
 
 def _wanted(key: str, listing: Listing) -> Wanted:
     # A word for "not yet" is no version: that a run registers the subscriber changes nothing.
-    if listing.status and standing(listing.status) is Standing.PENDING:
+    if listing.status and action_of(listing.status) is Action.PENDING:
         return Wanted(key, retried=False)
     return Wanted(key, listing.status or "")
 

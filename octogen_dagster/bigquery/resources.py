@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import dataclasses
 import json
 import os
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -147,21 +146,25 @@ class OctogenControlPlaneResource(dg.ConfigurableResource[Any]):
             OctogenMCPAuthenticationError: No token and no way to get one is set.
             ValueError: An address or a command is invalid.
         """
-        retry = dataclasses.replace(self.retry, deadline=deadline)
-        tokens = access_tokens(**self.login, retry=retry)
-        return OctogenMCP(tokens, self.mcp_url, retry=retry)
+        access_token = access_tokens(**self.login, retry=self.retry)
+        return OctogenMCP(access_token, self.mcp_url, deadline=deadline, retry=self.retry)
 
     @property
     def login(self) -> dict[str, Any]:
         """The arguments of `access_tokens`, from the fields or the environment."""
-        login = _environment("token_command", "refresh_token", "refresh_token_file", "access_token")
+        names = "token_command", "refresh_token", "refresh_token_file", "access_token"
+        login = _environment(*names, "token_endpoint")
         if self.refresh_token_file:
-            login = {"refresh_token_file": self.refresh_token_file}
+            login |= {**dict.fromkeys(names), "refresh_token_file": self.refresh_token_file}
         client = _environment("client_id", "client_id_file")
         if self.client_id_file:
             client = {"client_id_file": self.client_id_file}
-        endpoint = os.environ.get(TOKEN_ENDPOINT_VARIABLE) or host_token_endpoint(self.host)
-        return {**login, **client, "token_endpoint": endpoint}
+        return {**login, **client, "host": self.host}
+
+    @property
+    def token_endpoint(self) -> str:
+        """The URL that refresh tokens are sent to."""
+        return os.environ.get(TOKEN_ENDPOINT_VARIABLE) or host_token_endpoint(self.host)
 
     @property
     def mcp_url(self) -> str:

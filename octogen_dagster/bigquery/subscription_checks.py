@@ -16,11 +16,10 @@ from octogen_dagster.bigquery.partitions import (
 )
 from octogen_dagster.sharing.hub import STALE, Listing
 from octogen_dagster.sharing.names import ListingKey, ListingName
-from octogen_dagster.sharing.octogen import denies_access
+from octogen_dagster.sharing.octogen import LAPSED
 
 SUBSCRIBED = "subscribed"
 _EVERY_HOUR = "0 * * * *"
-_REPORTED_BY_OCTOGEN = {"source_stale", "refresh_failed", "access_grant_failed"}
 _MAX_SHOWN = 20
 
 
@@ -106,6 +105,6 @@ def _lapse(
         listing = listed.get(key)
         if listing is None:
             return "no longer listed"
-        if listing.status in _REPORTED_BY_OCTOGEN or denies_access(listing.status):
-            return str(listing.status)
+        if listing.status in LAPSED:
+            return listing.status
     return "stale" if STALE in states[name.key] else None

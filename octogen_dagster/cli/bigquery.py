@@ -187,14 +187,14 @@ def autosubscribe(
     from octogen_dagster.sharing.autosubscribe import autosubscribe as run_pass
     from octogen_dagster.sharing.hub import AnalyticsHub
 
-    retry = dataclasses.replace(DEFAULT_RETRY, deadline=max(timeout, DEFAULT_RETRY.deadline))
-    tokens = access_tokens(**access_token_settings(credentials), timeout=timeout, retry=retry)
+    settings = access_token_settings(credentials)
+    limits: dict[str, Any] = {"timeout": timeout, "retry": DEFAULT_RETRY}
+    access_token = access_tokens(**settings, **limits)
+    limits["deadline"] = max(timeout, DEFAULT_RETRY.deadline)
     if not (apply or as_json):
         click.echo(_DRY_RUN)
     with (
-        OctogenMCP(
-            tokens, mcp_url or host_mcp_url(), timeout=timeout, retry=retry
-        ) as control_plane,
+        OctogenMCP(access_token, mcp_url or host_mcp_url(), **limits) as control_plane,
         AnalyticsHub() as hub,
     ):
         result = run_pass(

@@ -21,7 +21,6 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from pydantic import SecretStr
@@ -218,7 +217,7 @@ class Refresh:
             self._held = refresh_token
         self._client_id = client_id
         self._url = checked_url(endpoint, "The token endpoint")
-        self._retry = replace(retry, deadline=_EXCHANGE_TIMEOUT)
+        self._retry = retry
         self._running: Future[Issued] | None = None
         self._give_up: Callable[[], object] = lambda: None
 
@@ -229,14 +228,15 @@ class Refresh:
         try:
             wait_interruptibly(running, within.left)
         except BaseException:
-            _LOGGER.warning(
-                "Waiting for the token endpoint: it may be replacing the refresh token, and the "
-                "new one would be lost. Interrupt again to leave at once."
-            )
             try:
+                _LOGGER.warning(
+                    "Waiting for the token endpoint: it may be replacing the refresh token, and "
+                    "the new one would be lost. Interrupt again to leave at once."
+                )
                 wait_interruptibly(running)
             except BaseException:
-                self._give_up()
+                with contextlib.suppress(RuntimeError):  # it has just ended
+                    self._give_up()
                 raise
             raise
         if not running.done():
@@ -293,8 +293,7 @@ class Refresh:
         )
 
     def _post(self, form: dict[str, str], refresh_token: SecretStr) -> _Tokens:
-        subject = f"The token endpoint {self._url}"
-        ends_at = time.monotonic() + self._retry.deadline
+        subject, within = f"The token endpoint {self._url}", Deadline.after(_EXCHANGE_TIMEOUT)
 
         async def post() -> httpx2.Response:
             import anyio
@@ -307,7 +306,7 @@ class Refresh:
             accept = {"Accept": "application/json"}
             # All the time that is left: one that is given up may have spent the token. The client's
             # own timeouts count for each part of a response, however small it is.
-            with anyio.fail_after(max(0.0, ends_at - time.monotonic())):
+            with anyio.fail_after(within.left):
                 async with httpx2.AsyncClient(
                     timeout=None,
                     trust_env=may_use_proxy(self._url),
@@ -321,7 +320,7 @@ class Refresh:
                 response = asyncio.run(post())
             except TimeoutError:
                 raise OctogenTimeoutError(
-                    f"{subject} did not answer within {self._retry.deadline:g} s: try again later."
+                    f"{subject} did not answer within {_EXCHANGE_TIMEOUT:g} s: try again later."
                 ) from None
             except httpx2.HTTPError as error:
                 raise OctogenConnectionError(
@@ -330,7 +329,7 @@ class Refresh:
                 ) from None
             return _parsed_tokens(subject, response)
 
-        return with_retries(attempt, self._retry)
+        return with_retries(attempt, self._retry, within)
 
 
 def _is_of_no_use(done: Future[Issued]) -> bool:
@@ -346,6 +345,7 @@ def access_tokens(
     refresh_token: str | None = None,
     refresh_token_file: str | os.PathLike[str] | None = None,
     token_endpoint: str | None = None,
+    host: str | None = None,
     access_token: str | None = None,
     timeout: float = DEFAULT_TIMEOUT,
     retry: RetryPolicy = DEFAULT_RETRY,
@@ -380,8 +380,8 @@ def access_tokens(
         raise OctogenMCPAuthenticationError(
             "The refresh token is not a token: a token is one word, without blanks."
         )
-    endpoint = token_endpoint or host_token_endpoint()
-    return _refreshed_token(held, client, endpoint, replace(retry, deadline=_EXCHANGE_TIMEOUT))
+    endpoint = token_endpoint or host_token_endpoint(host)
+    return _refreshed_token(held, client, endpoint, retry)
 
 
 @functools.lru_cache(maxsize=16)
@@ -393,14 +393,13 @@ def _refreshed_token(
 
 
 def with_retries(
-    call: Callable[[], _Value], policy: RetryPolicy, *, repeatable: bool = True
+    call: Callable[[], _Value], policy: RetryPolicy, within: Deadline, *, repeatable: bool = True
 ) -> _Value:
-    """Make a call, and again while it fails in a way that may pass.
+    """Make a call, and again while it fails in a way that may pass and there is time.
 
     A call that must not reach the service twice is repeated only if the service refused it for its
     rate limit, because then it was not carried out.
     """
-    ends_at = time.monotonic() + policy.deadline
     failures = 0
     while True:
         try:
@@ -412,7 +411,7 @@ def with_retries(
             if asked is None or (is_carried_out and not repeatable) or failures >= policy.attempts:
                 raise
             seconds = asked + policy.delay(failures)
-            if time.monotonic() + seconds > ends_at:
+            if seconds > within.left:
                 raise
         time.sleep(seconds)
 

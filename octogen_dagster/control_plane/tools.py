@@ -87,6 +87,11 @@ class Subscriber(msgspec.Struct, rename="camel", frozen=True):
     principal: str | None = msgspec.field(default=None, name="subscriberPrincipal")
     desired_state: str | None = None
 
+    @property
+    def is_enabled(self) -> bool:
+        """True if Octogen serves the subscriber."""
+        return self.desired_state in (None, "enabled")
+
 
 class _Subscribers(msgspec.Struct):
     subscribers: list[Any] | None = None
@@ -111,12 +116,14 @@ class OctogenMCP:
         url: str,
         *,
         timeout: float = DEFAULT_TIMEOUT,
+        deadline: float = DEFAULT_RETRY.deadline,
         retry: RetryPolicy = DEFAULT_RETRY,
     ) -> None:
         require_extras("Octogen's MCP", "mcp")
         self._access_token = access_token
         self._url = checked_url(url, "The MCP URL")
-        self._timeout = min(timeout, retry.deadline)
+        self._timeout = min(timeout, deadline)
+        self._deadline = deadline
         self._retry = retry
         self._exchange = _Exchange()
         self._resources = contextlib.ExitStack()
@@ -146,7 +153,7 @@ class OctogenMCP:
             if error.code != "catalog_not_granted":
                 raise
             # One catalog that is not granted fails the call for all that are named.
-            value = self._call(tool, {})
+            value = self._call(tool, {}) if len(catalogs) > 1 else []
         listings = [_entry(each, SharedListing) for each in _converted(tool, value, list[Any])]
         return [each for each in listings if not catalogs or each.catalog_key in catalogs]
 
@@ -191,9 +198,9 @@ class OctogenMCP:
     def _call(self, tool: str, arguments: Mapping[str, Any], *, repeatable: bool = True) -> Any:
         """Call a tool and return its value; `repeatable` if it may be asked twice."""
         with self._guard:
-            within = Deadline.after(self._retry.deadline)
+            within = Deadline.after(self._deadline)
             attempt = functools.partial(self._attempt, tool, arguments, within)
-            return with_retries(attempt, self._retry, repeatable=repeatable)
+            return with_retries(attempt, self._retry, within, repeatable=repeatable)
 
     def _attempt(self, tool: str, arguments: Mapping[str, Any], within: Deadline) -> Any:
         token = self._access_token.get(within)
@@ -204,7 +211,7 @@ class OctogenMCP:
         return self._request(tool, arguments, token)
 
     def _request(self, tool: str, arguments: Mapping[str, Any], token: SecretStr) -> Any:
-        self._exchange.begin(token)
+        self._exchange.token, self._exchange.status = token, 0
         failures: list[BaseException] = []
         try:
             portal, client = self._connection or self._connect()
@@ -266,18 +273,14 @@ class _Exchange:
 
     token: SecretStr
     status = 0
-    retry_after: float | None = None
-
-    def begin(self, token: SecretStr) -> None:
-        self.token, self.status, self.retry_after = token, 0, None
+    headers: Mapping[str, str]
 
     async def authorize(self, request: httpx2.Request) -> None:
         request.headers["Authorization"] = f"Bearer {self.token.get_secret_value()}"
 
     async def record(self, response: httpx2.Response) -> None:
         if response.request.method == "POST":  # others are not part of a call
-            self.status = response.status_code
-            self.retry_after = retry_after_seconds(response.headers)
+            self.status, self.headers = response.status_code, response.headers
 
     def shown(self, text: str) -> str:
         """Return a text of the server as one short line, without the token."""
@@ -424,7 +427,7 @@ def _refusal(subject: str, error: MCPError, exchange: _Exchange) -> OctogenError
         kind = OctogenMCPRateLimitError if status == 429 else OctogenMCPError
         return kind(
             f"{subject} failed with {status}: try again later.",
-            retry_after=exchange.retry_after or 0.0,
+            retry_after=retry_after_seconds(exchange.headers) or 0.0,
         )
     if status >= 400:
         return OctogenMCPError(

@@ -128,7 +128,7 @@ def control_plane_findings(
         yield not_given("MCP login", "control_plane")
         return ()
     resource = resolved(resource)
-    url, endpoint = resource.mcp_url, resource.login["token_endpoint"]
+    url, endpoint = resource.mcp_url, resource.token_endpoint
     of_url = address_origin(resource.url, "url", MCP_URL_VARIABLE, resource.host)
     of_endpoint = address_origin(None, "", TOKEN_ENDPOINT_VARIABLE, resource.host)
     said = f"{url} ({of_url}); refresh tokens go to {endpoint} ({of_endpoint})."
@@ -191,7 +191,7 @@ def _subscriber_findings(octogen: OctogenMCP, project: str | None, principal: st
             "`octogen-dagster bq autosubscribe --apply`."
         )
         yield Finding(subject, "warning", f"{name} is not registered.", advice)
-    elif all(each.desired_state not in (None, "enabled") for each in mine):
+    elif not any(each.is_enabled for each in mine):
         said = f"{name} is registered and {mine[0].desired_state}."
         yield Finding(subject, "failed", said, "Ask Octogen to enable it.")
     else:

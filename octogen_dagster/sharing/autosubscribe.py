@@ -1,14 +1,11 @@
-"""autosubscribe: one idempotent pass that subscribes a project to what Octogen shares with it.
-
-`subscribe_with_octogen` does the same for one listing.
-"""
+"""autosubscribe: one idempotent pass that subscribes a project to what Octogen shares with it."""
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
-from dataclasses import asdict, dataclass, field, replace
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from octogen_dagster.errors import (
     OctogenBigQueryAccessPendingError,
@@ -25,11 +22,9 @@ from octogen_dagster.sharing.names import (
 )
 from octogen_dagster.sharing.octogen import (
     Action,
-    Offer,
     confirm,
     decide,
-    is_enabled,
-    is_named,
+    read_catalog_of,
     read_offers,
 )
 from octogen_dagster.sharing.subscribe import (
@@ -41,7 +36,7 @@ from octogen_dagster.sharing.subscribe import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from octogen_dagster.control_plane.tools import OctogenMCP
+    from octogen_dagster.control_plane.tools import Cell, OctogenMCP, Subscriber
     from octogen_dagster.sharing.hub import AnalyticsHub
 
 
@@ -82,6 +77,54 @@ class AutosubscribeResult:
         return asdict(self) | {"summary": self.summary}
 
 
+class _Attempt(NamedTuple):
+    """The decision about an offer, and what became of it."""
+
+    action: Action
+    message: str | None = None
+    result: BigQuerySubscriptionResult | None = None
+    cell: Cell | None = None  # what Octogen sent when it was told to look again
+    error: OctogenError | None = None
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """A pass for one subscriber; `options` are those of `subscribe`."""
+
+    octogen: OctogenMCP
+    hub: AnalyticsHub
+    project: str
+    principal: str
+    friendly_name: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def plan(self, offer: Cell) -> SubscriptionPlan:
+        resource, dataset_id = offer.listing_resource or "", offer.linked_dataset
+        return plan_subscription(
+            resource, self.project, dataset_id, offer.location, self.friendly_name
+        )
+
+    def attempt(
+        self, offer: Cell, subscriber: Subscriber | None, *, apply: bool = True
+    ) -> _Attempt:
+        """Subscribe to an offer if it waits for that, and tell Octogen to look."""
+        action, message = decide(offer, subscriber)
+        if action is not Action.WOULD_SUBSCRIBE:
+            return _Attempt(action, message)
+        try:
+            plan = self.plan(offer)
+            if not apply:
+                return _Attempt(action, message)
+            result = subscribe(self.hub, plan, **self.options)
+        except OctogenBigQueryAccessPendingError as error:
+            return _Attempt(Action.PENDING, str(error), error=error)
+        except OctogenError as error:
+            return _Attempt(Action.ERROR, str(error), error=error)
+        cell, problem = confirm(self.octogen, offer, self.principal)
+        done = Action.ALREADY_SUBSCRIBED if result.already_subscribed else Action.SUBSCRIBED
+        return _Attempt(Action.ERROR if problem else done, problem, result, cell)
+
+
 def autosubscribe(
     octogen: OctogenMCP,
     hub: AnalyticsHub,
@@ -99,81 +142,52 @@ def autosubscribe(
     `apply` it only says what it would do. `report` is called after each catalog.
     """
     checked_project(project)
+    shared = octogen.listings(catalogs)
     found = read_offers(
-        octogen,
-        octogen.listings(catalogs),
-        project=project,
-        principal=principal,
-        catalogs=catalogs,
-        register=apply,
+        octogen, shared, project=project, principal=principal, catalogs=catalogs, register=apply
     )
-    subscriber = found.subscriber
     result = AutosubscribeResult(
         applied=apply,
         subscriber_project_id=project,
         subscriber_principal=principal,
-        subscriber_id=subscriber.subscriber_id if subscriber else None,
+        subscriber_id=found.subscriber.subscriber_id if found.subscriber else None,
         registered_subscriber=apply and not found.was_registered,
         would_register_subscriber=not (apply or found.was_registered),
     )
-    unserved = None if subscriber is None or is_enabled(subscriber) else subscriber.desired_state
-    silence: OctogenBigQueryUnreachableError | None = None
+    this = _Pass(octogen, hub, project, principal, friendly_name)
+    silent: _Attempt | None = None
     for offer in found.offers:
-        action, message = decide(offer, subscriber)
-        outcome = CatalogOutcome(
-            catalog_key=offer.catalog_key,
-            action=action,
-            status=unserved or offer.status,
-            reason_code=None if unserved else offer.reason_code,
-            listing_resource=offer.listing_resource,
-            linked_dataset=offer.dataset_id or _default_dataset(offer.listing_resource),
-            sample_query=offer.sample_query,
-            message=message,
-        )
-        if action is Action.WOULD_SUBSCRIBE:
-            try:
-                plan = plan_subscription(
-                    offer.listing_resource or "",
-                    project,
-                    offer.dataset_id,
-                    offer.location,
-                    friendly_name,
-                )
-                if apply:
-                    if silence:  # each further call would wait as long
-                        raise silence
-                    linked = subscribe(hub, plan)
-                    outcome = _confirmed(octogen, offer, principal, linked, outcome)
-            except OctogenBigQueryAccessPendingError as error:
-                outcome = replace(outcome, action=Action.PENDING, message=str(error))
-            except OctogenError as error:
-                outcome = replace(outcome, action=Action.ERROR, message=str(error))
-                if isinstance(error, OctogenBigQueryUnreachableError):
-                    silence = error.with_traceback(None)
+        attempt = this.attempt(offer, found.subscriber, apply=apply and silent is None)
+        if isinstance(attempt.error, OctogenBigQueryUnreachableError):
+            silent = attempt
+        if silent and attempt.action is Action.WOULD_SUBSCRIBE:
+            attempt = silent  # each further call would wait as long
+        outcome = _outcome(offer, found.subscriber, attempt)
         result.catalogs.append(outcome)
         report(outcome)
     return result
 
 
-def _confirmed(
-    octogen: OctogenMCP,
-    offer: Offer,
-    principal: str,
-    linked: BigQuerySubscriptionResult,
-    outcome: CatalogOutcome,
-) -> CatalogOutcome:
-    """Tell Octogen of a subscription, and return what became of the catalog."""
-    cell, problem = confirm(octogen, offer, principal)
-    done = Action.ALREADY_SUBSCRIBED if linked.already_subscribed else Action.SUBSCRIBED
-    return replace(
-        outcome,
-        action=Action.ERROR if problem else done,
-        status=(cell.status if cell else None) or outcome.status,
-        reason_code=(cell.reason_code if cell else None) or outcome.reason_code,
-        linked_dataset=linked.linked_dataset,
-        sample_query=linked.sample_query,
+def _outcome(offer: Cell, subscriber: Subscriber | None, attempt: _Attempt) -> CatalogOutcome:
+    linked, cell = attempt.result, attempt.cell
+    status, reason = offer.status, offer.reason_code
+    if subscriber is not None and not subscriber.is_enabled:
+        status, reason = subscriber.desired_state, None
+    if cell is not None:
+        status, reason = cell.status or status, cell.reason_code or reason
+    dataset = offer.linked_dataset
+    with contextlib.suppress(OctogenBigQueryInputError):
+        dataset = dataset or ListingName.parse(offer.listing_resource or "").default_dataset_id
+    return CatalogOutcome(
+        catalog_key=offer.catalog_key,
+        action=attempt.action,
+        status=status,
+        reason_code=reason,
+        listing_resource=offer.listing_resource,
+        linked_dataset=linked.linked_dataset if linked else dataset,
+        sample_query=linked.sample_query if linked else offer.sample_query,
         refresh_status=cell.status if cell else None,
-        message=problem,
+        message=attempt.message,
     )
 
 
@@ -185,43 +199,34 @@ def subscribe_with_octogen(
     project: str,
     principal: str,
     dataset_id: str | None = None,
+    datasets: Mapping[str, str],
     replacing: Callable[[str, str], None] | None = None,
-    datasets: Mapping[str, str] = MappingProxyType({}),
-    log: Callable[[str], object] = lambda _: None,
+    log: Callable[[str], object],
 ) -> tuple[SubscriptionPlan, BigQuerySubscriptionResult]:
-    """Subscribe to one listing if Octogen has granted access, and tell Octogen of it.
+    """Make the pass for one listing; an error if there is no subscription in the end.
 
     `log` is called with what is no failure.
     """
-    shared = octogen.listings()
-    if not any(is_named(listing, each.listing_resource) for each in shared):
-        raise OctogenBigQueryError(
-            f"Listing {listing}: Octogen does not share it with your organisation now. Its "
-            "dataset, if there is one, is untouched; ask Octogen, or delete the partition."
-        )
+    options: dict[str, Any] = {"datasets": datasets, "replacing": replacing}
+    this = _Pass(octogen, hub, project, principal, options=options)
+    shared = read_catalog_of(octogen, listing)
     found = read_offers(octogen, shared, project=project, principal=principal, register=True)
-    offer = next(each for each in found.offers if is_named(listing, each.listing_resource))
-    plan = plan_subscription(str(listing), project, dataset_id or offer.dataset_id, offer.location)
-    action, message = decide(offer, found.subscriber)
+    offer = found.of(listing, dataset_id)
+    plan = this.plan(offer)
+    action, message, result, _, error = this.attempt(offer, found.subscriber)
+    if error:
+        raise error
+    subject = f"Listing {listing}: {message}"
+    is_enabled = found.subscriber is not None and found.subscriber.is_enabled
     if action is Action.ALREADY_ACTIVE:
-        return plan, subscribe(hub, plan, replacing=replacing, datasets=datasets)
-    if action is Action.PENDING and found.subscriber and is_enabled(found.subscriber):
-        existing = find_subscription(hub, plan, datasets)
-        if existing is None:
-            raise OctogenBigQueryAccessPendingError(f"Listing {listing}: {message}")
-        log(f"Listing {listing}: {message} The project is subscribed nevertheless.")
-        return plan, existing
-    if action is not Action.WOULD_SUBSCRIBE:
-        raise OctogenBigQueryError(f"Listing {listing}: {message}")
-    result = subscribe(hub, plan, replacing=replacing, datasets=datasets)
-    _, problem = confirm(octogen, offer, principal)
-    if problem:
-        log(f"Listing {listing}: {problem}")
+        return plan, subscribe(hub, plan, **options)
+    if action is Action.PENDING and is_enabled:
+        result = find_subscription(hub, plan, datasets)
+        if result is None:
+            raise OctogenBigQueryAccessPendingError(subject)
+        log(f"{subject} The project is subscribed nevertheless.")
+    elif result is None:
+        raise OctogenBigQueryError(subject)
+    elif message:
+        log(subject)
     return plan, result
-
-
-def _default_dataset(listing_resource: str | None) -> str | None:
-    try:
-        return ListingName.parse(listing_resource or "").default_dataset_id
-    except OctogenBigQueryInputError:
-        return None

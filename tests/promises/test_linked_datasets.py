@@ -7,6 +7,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from google.cloud import bigquery_analyticshub_v1 as ah
 
 from octogen_dagster import (
     AnalyticsHubResource,
@@ -296,6 +297,20 @@ def test_octogen_registers_the_subscriber_and_is_told_of_the_subscription(run: R
     assert octogen.arguments[-1]["catalog_key"] == "acme"
     assert metadata(run(google, octogen))["octogen/already_subscribed"] is True
     assert octogen.asked[4:] == [LISTINGS_TOOL, "list_bigquery_subscribers"]
+
+
+@pytest.mark.parametrize("key", ["acme", "acme-2"])
+def test_a_run_asks_for_its_own_catalog_if_the_name_of_its_listing_tells_it(
+    key: str, run: Run
+) -> None:
+    octogen = Octogen().register()
+    octogen.share("zen")
+    octogen.share(key)
+    listing = f"{EXCHANGE}/listings/catalog_acme_exported_product_view_v1"
+    octogen.listings[1]["listingResource"] = octogen.cells[1]["listingResource"] = listing
+    assert run(Google([ah.Listing(name=listing)]), octogen, listing).success
+    asked = [each for each in octogen.arguments if not each or "catalogs" in each]
+    assert asked == [{"catalogs": ["acme"]}, *[{}] * (1 if key == "acme" else 2)]
 
 
 def test_octogen_s_suggestion_is_used_unless_a_dataset_id_is_chosen(run: Run) -> None:

@@ -358,12 +358,13 @@ def test_a_tick_that_ends_leaves_the_refresh_to_itself(
     assert (server.count("token"), server.refusals) == (1, 0)
 
 
+@pytest.mark.slow
 def test_a_command_ends_when_the_refresh_that_it_gave_up_has_ended(
     server: OctogenServer, file: Path
 ) -> None:
     endpoint = SlowEndpoint(server)
     command = "from octogen_dagster.cli.main import main; main()"
-    doctor = ["doctor", "--principal", PRINCIPAL, "--timeout", "3"]
+    doctor = ["doctor", "--principal", PRINCIPAL, "--timeout", "30"]
     with subprocess.Popen(
         [sys.executable, "-c", command, *doctor], stdout=subprocess.PIPE, text=True
     ) as process:
@@ -374,7 +375,7 @@ def test_a_command_ends_when_the_refresh_that_it_gave_up_has_ended(
             process.communicate(timeout=POLL_SECONDS)
         finally:
             process.kill()
-    assert "did not answer within 1 s" in said
+    assert "did not answer within 10 s" in said
     assert process.returncode == 1
     assert server.refusals == 0
 
