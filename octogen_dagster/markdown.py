@@ -1,7 +1,9 @@
 """Frames as Markdown tables, in which markup is shown as text."""
 
 import re
+from datetime import datetime
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 if TYPE_CHECKING:
     import polars as pl
@@ -14,6 +16,11 @@ _LINK = re.compile(r"https?://[^\s<`\[\]]+")
 _BREAKS_A_ROW = re.compile(r"[\\|]")
 _MARKUP = re.compile(r"[\\|<*`~]|(?<=])\(")
 """What is not text in Markdown: a shop's titles must not become images, links or formats."""
+_LINK_MARKUP = re.compile(r"[\\|<*`~\[\]]")
+"""What is not text in the text of a link."""
+_ESCAPED = r"\\\g<0>"
+_SAFE_IN_URL = ":/?#@!$&',;=+%-._~"
+"""What stays in a URL as it is; a bracket would end the link."""
 
 
 def inline_table(frame: "pl.DataFrame") -> str:
@@ -28,8 +35,9 @@ def inline_table(frame: "pl.DataFrame") -> str:
 def markdown_table(frame: "pl.DataFrame") -> str:
     """Format a frame as a Markdown table, in which markup is shown as text.
 
-    A struct is shown by its `name`, or without one by its fields that are not empty. A long cell is
-    cut, unless it is a link.
+    A struct of a `text` and a `url` is a link; any other one is shown by its `name`, or without one
+    by its fields that are not empty. A time is shown to the minute. A long cell is cut, unless it
+    is a link.
     """
     header, *rows = [[_cell(value) for value in row] for row in (frame.columns, *frame.rows())]
     lines = [header, ["---"] * frame.width, *rows]
@@ -37,13 +45,28 @@ def markdown_table(frame: "pl.DataFrame") -> str:
 
 
 def _cell(value: object) -> str:
+    if isinstance(value, dict) and value.keys() == {"text", "url"}:
+        return _link(_shortened(value["text"]), value["url"])
+    if isinstance(value, datetime):
+        value = f"{value:%Y-%m-%d %H:%M}"
     if isinstance(value, dict):
         value = value.get("name") or ", ".join(str(part) for part in value.values() if part)
     if isinstance(value, float):
         value = round(value, 4)
     text = "" if value is None else " ".join(str(value).split())
-    is_link = _LINK.fullmatch(text)
-    limit = _MAX_LINK_LENGTH if is_link else _MAX_CELL_LENGTH
-    if len(text) > limit:
-        text = f"{text[: limit - 1]}…"
-    return (_BREAKS_A_ROW if is_link else _MARKUP).sub(r"\\\g<0>", text)
+    if _LINK.fullmatch(text):
+        return _BREAKS_A_ROW.sub(_ESCAPED, _shortened(text, _MAX_LINK_LENGTH))
+    return _MARKUP.sub(_ESCAPED, _shortened(text))
+
+
+def _link(text: str, url: str | None) -> str:
+    """A link; only its text if the URL leads to no page, or is too long to be cut."""
+    target = quote(url or "", safe=_SAFE_IN_URL)
+    if not _LINK.fullmatch(target) or len(target) > _MAX_LINK_LENGTH:
+        return _cell(text)
+    return f"[{_LINK_MARKUP.sub(_ESCAPED, text)}]({target})"
+
+
+def _shortened(text: str, limit: int = _MAX_CELL_LENGTH) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"

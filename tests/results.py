@@ -59,6 +59,16 @@ def metadata(result: dg.ExecuteInProcessResult, node: str) -> dict[str, Any]:
     return {name: entry.value for name, entry in event.metadata.items()}
 
 
+def figures(result: dg.ExecuteInProcessResult, node: str) -> dict[str, Any]:
+    """Return the metadata of an asset's only materialization, with the figures that are one entry.
+
+    The names have no prefix `octogen/`.
+    """
+    shown = metadata(result, node)
+    entries = {name.removeprefix("octogen/"): value for name, value in shown.items()}
+    return {**entries, **entries.pop("metrics", {})}
+
+
 def failure(result: dg.ExecuteInProcessResult) -> str:
     """Return the error of the only failed step, with its cause."""
     (event,) = [event for event in result.all_events if event.is_step_failure]

@@ -108,6 +108,11 @@ def _present(pair: SnapshotPair) -> pl.LazyFrame:
     return previous.filter(key.is_in(sorted(read))) if read else current
 
 
+def _present_keys(pair: SnapshotPair) -> pl.Series:
+    """The same keys as one list, for `is_in`."""
+    return _present(pair).collect(engine="streaming").to_series().implode()
+
+
 def catalogs_without_products(file_metadata: Mapping[str, str]) -> frozenset[str] | None:
     """The catalogs that a snapshot speaks of although it may have no product of them; None for all.
 
@@ -147,12 +152,43 @@ def product_changes(pair: SnapshotPair) -> pl.LazyFrame:
     return pl.defer(lambda: _changes(pair), schema=CHANGES_SCHEMA)
 
 
+def count_changes(pair: SnapshotPair) -> dict[str, int]:
+    """Count the products that appeared, disappeared or changed their price, as `product_changes`.
+
+    Only hashes are compared. Without a previous snapshot nothing is counted.
+    """
+    if pair.previous is None:
+        return {}
+    currency = pl.col("currency")
+    hashed = (
+        _KEY.alias("key"),
+        pl.struct("current_price", "original_price").hash().alias("price"),
+        currency.hash().alias("currency"),
+        currency.is_not_null().alias("has_currency"),
+    )
+    is_present = pl.col("catalog_key").is_in(_present_keys(pair), nulls_equal=True)
+    new, old = pl.collect_all(
+        [pair.current.select(hashed), pair.previous.filter(is_present).select(hashed)],
+        engine="streaming",
+    )
+    compares_currency = new["has_currency"].any() and old["has_currency"].any()
+    moved = pl.col("price").ne(pl.col("price_old"))
+    if compares_currency:
+        moved |= pl.col("currency").ne(pl.col("currency_old"))
+    both = new.lazy().join(old.lazy(), on="key", how="full", coalesce=True, suffix="_old")
+    counts = both.select(
+        appeared=pl.col("price_old").is_null().sum(),
+        disappeared=pl.col("price").is_null().sum(),
+        price_changed=moved.sum(),
+    )
+    return counts.collect(engine="streaming").row(0, named=True)
+
+
 def _changes(pair: SnapshotPair) -> pl.DataFrame:
     current = pair.current.select(_COLUMNS)
     if pair.previous is None:
         return _compared(current, current.clear(), _WATCHED_COLUMNS)
-    present = _present(pair).collect(engine="streaming").to_series()
-    is_present = pl.col("catalog_key").is_in(present.implode(), nulls_equal=True)
+    is_present = pl.col("catalog_key").is_in(_present_keys(pair), nulls_equal=True)
     previous = pair.previous.select(_COLUMNS).filter(is_present)
     columns = _comparable_columns(current, previous)
     differing = _KEY.is_in(_differing_keys(current, previous, columns).implode())

@@ -1,91 +1,209 @@
-"""The rows and columns of a snapshot that tell most of it, for a person to look at."""
+"""The rows and columns of a snapshot that tell most of it, as short texts for a person.
+
+The page of an asset has 375 pixels for a table: four or five narrow columns.
+"""
 
 from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import polars as pl
 
 from octogen_dagster.frames.brands import BRANDS_SCHEMA
-from octogen_dagster.frames.changes import CHANGES_SCHEMA, WATCHED
+from octogen_dagster.frames.catalogs import CATALOGS_SCHEMA
+from octogen_dagster.frames.changes import CHANGES_SCHEMA
 from octogen_dagster.frames.columns import DETAIL_SCHEMA, PRODUCT_SCHEMA
 from octogen_dagster.frames.history import HISTORY_SCHEMA
 
 _MAX_ROWS = 5
 _MAX_BRANDS = 10
-_MAX_COLUMNS = 8
+_MAX_COLUMNS = 4
 _MAX_CHANGES = {"changed": 5, "appeared": 2, "disappeared": 2}
-_MAX_SHOPS = 5
-_ARROW = " → "
+_MAX_WORD = 24
+_LONG_WORD = re.compile(rf"\S{{{_MAX_WORD + 1},}}")
+_NESTED = (pl.List, pl.Array, pl.Object, pl.Binary)
 
-_WATCHED = [column for columns in WATCHED.values() for column in columns]
-_MINOR_COLUMNS = ("original_price", "is_active")
-"""Columns of changes that are shown only if one of the values changed."""
-
-_PRODUCT_COLUMNS = ("title", "brand", "current_price", "currency", "in_stock", "product_url")
-_DETAIL_COLUMNS = (
-    "title",
-    "status",
-    "error",
-    "brand",
-    "current_price",
-    "currency",
-    "description",
-    "looked_up_at",
-)
-_HISTORY_COLUMNS = (
-    "title",
-    "current_price",
-    "currency",
-    "in_stock",
-    "valid_from",
-    "valid_to",
-    "change",
-    "product_url",
-)
-_CHOSEN = (
-    (PRODUCT_SCHEMA, _PRODUCT_COLUMNS),
-    (DETAIL_SCHEMA, _DETAIL_COLUMNS),
-    (HISTORY_SCHEMA, _HISTORY_COLUMNS),
-)
+Row = Mapping[str, Any]
+Cells = dict[str, Any]
+"""The cells of a row by their header: texts, numbers and times, and links of a text and a URL."""
 
 
 def preview(snapshot: pl.LazyFrame) -> pl.DataFrame:
     """Return the first rows of a snapshot.
 
-    A table of this project's own schemas has the columns that tell most, any other its first ones.
-    Columns that are null throughout are left out.
+    A table of this project's own schemas has the columns that tell most, any other its first ones
+    that fit. A struct of a `text` and a `url` is a link.
     """
     schema = snapshot.collect_schema()
+    for known, columns, cells in _SHOWN:
+        if schema == known:
+            first = snapshot.head(_MAX_BRANDS if known == BRANDS_SCHEMA else _MAX_ROWS)
+            return _table(map(cells, first.select(columns).collect().to_dicts()))
     if schema == CHANGES_SCHEMA:
-        shown = _changes(snapshot)
-    else:
-        rows = snapshot.head(_MAX_BRANDS if schema == BRANDS_SCHEMA else _MAX_ROWS)
-        chosen = next((columns for known, columns in _CHOSEN if schema == known), schema.names())
-        shown = rows.select(chosen).collect()
-    filled = [column.name for column in shown if column.null_count() < len(shown)]
-    return shown.select((filled or shown.columns)[:_MAX_COLUMNS])
+        return _table(map(_change, _changes(snapshot)))
+    fitting = [name for name, dtype in schema.items() if _fits(dtype)]
+    rows = snapshot.select(fitting).head(_MAX_ROWS).collect()
+    filled = [column.name for column in rows if column.null_count() < len(rows)]
+    return rows.select((filled or rows.columns)[:_MAX_COLUMNS]).with_columns(
+        pl.col(pl.String).map_elements(short, return_dtype=pl.String)
+    )
 
 
-def shops(products: pl.LazyFrame) -> list[str]:
-    """Return the addresses of the shops with the most products, such as `https://acme.com`."""
-    shop = pl.col("product_url").str.extract(r"^(https?://[^/?#\s]+)").alias("shop")
-    counts = products.group_by(shop).len().drop_nulls("shop")
-    largest = counts.sort("len", "shop", descending=[True, False]).head(_MAX_SHOPS)
-    return largest.collect(engine="streaming").get_column("shop").to_list()
+def drops_preview(drops: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows of `price_drops` as cells."""
+    return _table(map(_drop, drops.to_dicts()))
 
 
-def _changes(changes: pl.LazyFrame) -> pl.DataFrame:
-    """Return changes of each kind, with what changed as "old → new"."""
+def short(text: str) -> str:
+    """A text whose words are short enough for a narrow column."""
+    return _LONG_WORD.sub(lambda word: f"{word[0][: _MAX_WORD - 1]}…", text)
+
+
+def price(amount: float | None, currency: str | None) -> str:
+    """A price as a person writes it, such as `40,550.00 EUR`; empty if it is not known."""
+    if amount is None or not math.isfinite(amount):
+        return ""
+    return f"{amount:,.2f} {currency or ''}".rstrip()
+
+
+def _fits(dtype: pl.DataType) -> bool:
+    """True unless a value of the type is a table of its own."""
+    if isinstance(dtype, pl.Struct):
+        return "name" in dtype.to_schema()
+    return not isinstance(dtype, _NESTED)
+
+
+def _table(rows: Iterable[Cells]) -> pl.DataFrame:
+    """Rows as a frame, without the columns that have nothing to show."""
+    table = list(rows)
+    shown = [header for header in (table or [{}])[0] if any(row[header] for row in table)]
+    return pl.DataFrame([{header: row[header] for header in shown} for row in table])
+
+
+def _link(row: Row, title: str | None) -> dict[str, str | None]:
+    return {"text": short(title or row["product_url"] or ""), "url": row["product_url"]}
+
+
+def _name(brand: Mapping[str, Any] | None) -> str:
+    return short((brand or {}).get("name") or "")
+
+
+def _stock(in_stock: bool | None) -> str:
+    return {True: "in stock", False: "sold out", None: ""}[in_stock]
+
+
+def _product(row: Row) -> Cells:
+    return {
+        "product": _link(row, row["title"]),
+        "brand": _name(row["brand"]),
+        "price": price(row["current_price"], row["currency"]),
+        "stock": _stock(row["in_stock"]),
+    }
+
+
+def _detail(row: Row) -> Cells:
+    return {
+        "product": _link(row, row["title"]),
+        "status": row["status"],
+        "brand": _name(row["brand"]),
+        "price": price(row["current_price"], row["currency"]),
+    }
+
+
+def _past(row: Row) -> Cells:
+    return {
+        "product": _link(row, row["title"]),
+        "price": price(row["current_price"], row["currency"]),
+        "stock": _stock(row["in_stock"]),
+        "from": row["valid_from"],
+        "until": row["valid_to"],
+    }
+
+
+def _drop(row: Row) -> Cells:
+    return {
+        "product": _link(row, row["title"]),
+        "price": f"{row['before']:,.2f} → {price(row['after'], row['currency'])}",
+        "change": f"{row['change_percent']:.0f} %",
+    }
+
+
+def _catalog(row: Row) -> Cells:
+    return {
+        "catalog": short(row["catalog"]),
+        "host": short(row["host"] or ""),
+        "products": row["product_count"],
+        "as of": row["last_indexed_at"] or row["computed_at"],
+    }
+
+
+def _brand(row: Row) -> Cells:
+    share = row["in_stock_share"]
+    return {
+        "brand": row["brand"] or "",
+        "products": row["products"],
+        "median": price(row["price_p50"], row["currency"]),
+        "in stock": "" if share is None else f"{share:.0%}",
+    }
+
+
+def _changes(changes: pl.LazyFrame) -> list[dict[str, Any]]:
+    """Some changes of each kind."""
     kinds = [
         changes.filter(pl.col("change") == kind).head(rows) for kind, rows in _MAX_CHANGES.items()
     ]
-    frame = pl.concat(kinds).select("change", *map(_old_and_new, _WATCHED)).collect()
-    has_moved = frame.select(pl.col(_WATCHED).str.contains(_ARROW, literal=True).any())
-    unmoved = [name for name in _MINOR_COLUMNS if not has_moved.item(0, name)]
-    return frame.drop(unmoved)
+    return pl.concat(kinds).collect().to_dicts()
 
 
-def _old_and_new(column: str) -> pl.Expr:
-    old, new = (pl.col(f"{when}_{column}").cast(pl.String) for when in ("old", "new"))
-    has_moved = (pl.col("change") == "changed") & old.ne_missing(new)
-    both = pl.concat_str(old.fill_null("none"), pl.lit(_ARROW), new.fill_null("none"))
-    return pl.when(has_moved).then(both).otherwise(pl.coalesce(new, old)).alias(column)
+def _change(row: Row) -> Cells:
+    """A change, with what changed as "old → new"."""
+    prices = [
+        price(row[f"{when}_current_price"], row[f"{when}_currency"]) for when in ("old", "new")
+    ]
+    if row["change"] == "changed" and row["old_currency"] == row["new_currency"]:
+        prices[0] = prices[0].removesuffix(f" {row['new_currency']}")
+    return {
+        "change": row["change"],
+        "product": _link(row, _moved(row, row["old_title"] or "", row["new_title"] or "")),
+        "price": _moved(row, *(each or "none" for each in prices)),
+        "stock": _moved(row, *(_stock(row[f"{when}_in_stock"]) for when in ("old", "new"))),
+    }
+
+
+def _moved(row: Row, old: str, new: str) -> str:
+    if row["change"] != "changed":
+        return old if row["change"] == "disappeared" else new
+    return new if old == new else f"{old or 'none'} → {new or 'none'}"
+
+
+_SHOWN: tuple[tuple[pl.Schema, list[str], Callable[[Row], Cells]], ...] = (
+    (
+        PRODUCT_SCHEMA,
+        ["title", "product_url", "brand", "current_price", "currency", "in_stock"],
+        _product,
+    ),
+    (
+        DETAIL_SCHEMA,
+        ["title", "product_url", "status", "brand", "current_price", "currency"],
+        _detail,
+    ),
+    (
+        HISTORY_SCHEMA,
+        [
+            "title",
+            "product_url",
+            "current_price",
+            "currency",
+            "in_stock",
+            "valid_from",
+            "valid_to",
+        ],
+        _past,
+    ),
+    (BRANDS_SCHEMA, BRANDS_SCHEMA.names(), _brand),
+    (CATALOGS_SCHEMA, CATALOGS_SCHEMA.names(), _catalog),
+)
+"""Schemas, with the columns that their cells are made of."""

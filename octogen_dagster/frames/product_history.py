@@ -13,9 +13,9 @@ from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.frames.history import HISTORY_SCHEMA, price_drops
 from octogen_dagster.frames.history_files import history_files, scan_history
 from octogen_dagster.frames.observed import read_observed
+from octogen_dagster.frames.sparkline import block
 from octogen_dagster.store import Store
 
-_LEVELS = "▁▂▃▄▅▆▇█"
 _NO_PRICE = "·"
 _FLOATS = pl.col(pl.Float64)
 
@@ -62,7 +62,7 @@ class ProductPast(NamedTuple):
         for begin in (start + number * span for number in range(width)):
             if drawn := [row["current_price"] for row in _held(priced, begin, span)]:
                 share = (min(drawn) - lowest) / height if height else 0.5
-                line += _LEVELS[round(share * (len(_LEVELS) - 1))]
+                line += block(share)
             else:
                 line += _NO_PRICE if _held(self.rows, begin, span) else " "
         return line

@@ -16,6 +16,7 @@ from octogen_dagster.api.search import ProductSearch
 from octogen_dagster.api.spending import Prices, dollars, usd
 from octogen_dagster.frames.effective_query import EffectiveQuery, combine
 from octogen_dagster.frames.source import Metrics
+from octogen_dagster.frames.sparkline import sparkline
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +29,9 @@ _SPEED_SECONDS = 60.0
 """The time that the speed of a read under way is of: the first pages may come at once."""
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _MAX_CURRENCIES = 5
+_MIN_PLOTTED_FRACTION = 0.05
+"""The share of the products in a currency whose median price is plotted."""
+_BARS = 12
 _CODE = re.compile("[a-z]{3}")
 
 
@@ -173,10 +177,8 @@ class ScanStatistics(ReadStatistics):
 
     def metrics(self) -> Metrics:
         """Return the figures by name."""
-        source = "service, continued from saved pages" if self.resumed_pages else "service"
         metrics: Metrics = {
             "search": self.search.as_json(),
-            "source": source,
             "truncated": self.truncated,
             "empty": not self.rows,
             "walks": self.walks,
@@ -218,8 +220,10 @@ class ProductMetrics:
     """Shares of null and quantiles of the price of products, added up as their frames pass.
 
     Prices of two currencies do not compare, so the quantiles are of each of the five currencies
-    with the most products. The median is a number of its own, which Dagster plots: `price_p50_eur`,
-    and `price_p50_no_currency` for products without one. `price_quantiles` has all of them.
+    with the most products: `price_quantiles`. A currency that at least one product in twenty has is
+    also in `price_lines`, which draw how many products have each price between the first and the
+    last quantile. Its median is a number of its own, which Dagster plots: `price_p50_eur`, and
+    `price_p50_no_currency` for products without one.
     """
 
     def __init__(self) -> None:
@@ -246,7 +250,7 @@ class ProductMetrics:
             "null_share_current_price": round(without_price / self._rows, 4),
             "null_share_brand": round(self._without_brand / self._rows, 4),
         }
-        quantiles: dict[str, object] = {}
+        quantiles, lines = dict[str, object](), dict[str, object]()
         for code in self._currencies():
             prices = pl.concat(self._prices[code])
             of_currency = {
@@ -254,15 +258,30 @@ class ProductMetrics:
                 for share in _QUANTILES
                 if (value := prices.quantile(share)) is not None and math.isfinite(value)
             }
+            if not of_currency:
+                continue
             name = code or "no_currency"
-            if of_currency:
-                quantiles[name] = of_currency
-            if "p50" in of_currency:
+            quantiles[name] = of_currency
+            is_plotted = len(prices) >= _MIN_PLOTTED_FRACTION * self._rows
+            if is_plotted and {"p05", "p50", "p95"} <= of_currency.keys():
                 metrics[f"price_p50_{name}"] = of_currency["p50"]
-        return {**metrics, "price_quantiles": quantiles} if quantiles else metrics
+                lines[name] = _line(prices, of_currency["p05"], of_currency["p95"])
+        if quantiles:
+            metrics |= {"price_quantiles": quantiles, "price_lines": lines}
+        return metrics
 
     def _currencies(self) -> list[str | None]:
         """The codes of the currencies with the most products; None is for products without."""
         sizes = {code: sum(map(len, some)) for code, some in self._prices.items()}
         known = [code for code in sizes if code is None or _CODE.fullmatch(code)]
         return sorted(known, key=lambda code: (-sizes[code], code or ""))[:_MAX_CURRENCIES]
+
+
+def _line(prices: pl.Series, low: float, high: float) -> str:
+    """Draw how many prices are in each part of a range; nothing if it has no length."""
+    if low >= high:
+        return ""
+    within = prices.filter(prices.is_between(low, high))
+    bars = ((within - low) / (high - low) * _BARS).floor().clip(0, _BARS - 1).cast(pl.Int64)
+    counts = dict(bars.value_counts().iter_rows())
+    return sparkline([counts.get(bar, 0) for bar in range(_BARS)], lowest=0)

@@ -22,6 +22,7 @@ from octogen_dagster.frames.changes import SnapshotPair
 from octogen_dagster.frames.source import source_of
 from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
 from octogen_dagster.snapshots.loading import InputSnapshots
+from octogen_dagster.snapshots.metadata import in_reading_order
 from octogen_dagster.snapshots.partitions import SnapshotKeys
 from octogen_dagster.snapshots.publication import PublishedSnapshot
 from octogen_dagster.snapshots.publishing_step import PublishingStep
@@ -163,7 +164,8 @@ def _publish(run: SnapshotRun, partition: str | None, result: Any) -> Iterator[A
     source = source_of(result.value, f"Asset {step.asset.to_user_string()}")
     with permanent_errors_fail(), step.shared_budget(source.spending):
         published = manager.publication(step, partition).publish(source, run.stop)
-    context.add_asset_metadata({**(result.metadata or {}), **published.metadata}, step.asset)
+    metadata = in_reading_order(result.metadata, published.metadata)
+    context.add_asset_metadata(metadata, step.asset)
     yield dg.MaterializeResult(
         check_results=result.check_results, data_version=result.data_version, tags=result.tags
     )

@@ -15,9 +15,11 @@ from octogen_dagster.asset_definition import (
     octogen_asset,
     permanent_errors_fail,
 )
-from octogen_dagster.snapshots.metadata import CATALOGS_SCHEMA, COLUMN_SCHEMA, column_schema
+from octogen_dagster.frames.catalogs import CATALOGS_SCHEMA, catalogs_frame
+from octogen_dagster.snapshots.metadata import COLUMN_SCHEMA, column_schema
 from octogen_dagster.snapshots.partitions import keys_by_catalog
 from octogen_dagster.snapshots.resource import OctogenResource
+from octogen_dagster.snapshots.summary import summary
 
 ADDS_PARTITIONS = "octogen/adds_partitions_to"
 _ALL_SHOPS_LISTED = "all_shops_listed"
@@ -78,7 +80,8 @@ def build_catalogs_asset(
         if partitions_def is not None:
             _add_partitions(context, partitions_def, listed.catalogs)
         frame = catalogs_frame(listed.catalogs)
-        metadata = _metrics(frame)
+        sentence = dg.MetadataValue.md(summary(frame.lazy(), {"rows": len(frame)}))
+        metadata: Metadata = {"octogen/summary": sentence, **_metrics(frame)}
         if listed.shops_left_out:
             metadata["octogen/shops_left_out"] = dg.MetadataValue.json(dict(listed.shops_left_out))
         context.add_asset_metadata(metadata)
@@ -103,12 +106,6 @@ def _all_shops_listed(left_out: Mapping[str, str]) -> dg.AssetCheckResult:
         if left_out
         else "Every shop of the source has its catalogs in the table.",
     )
-
-
-def catalogs_frame(catalogs: Iterable[CatalogState]) -> pl.DataFrame:
-    """Return catalogs as a frame with the schema `CATALOGS_SCHEMA`, sorted by key."""
-    rows = [tuple(getattr(state, name) for name in CATALOGS_SCHEMA) for state in catalogs]
-    return pl.DataFrame(rows, schema=CATALOGS_SCHEMA, orient="row").sort("catalog")
 
 
 def _metrics(frame: pl.DataFrame) -> Metadata:

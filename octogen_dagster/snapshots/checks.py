@@ -26,6 +26,7 @@ from octogen_dagster.snapshots.history_checks import (
     judge_left_out,
 )
 from octogen_dagster.snapshots.loading import InputSnapshots, frame_of, input_kind
+from octogen_dagster.snapshots.materializations import read_last, read_last_of_each
 from octogen_dagster.snapshots.metadata import COLUMN_SCHEMA
 from octogen_dagster.snapshots.partitions import PartitionLayout
 from octogen_dagster.snapshots.range_checks import PARTITION_CHECKS, partition_evaluations
@@ -443,20 +444,13 @@ def _earlier_rows(
     """
     if partition is None and (partitions.catalogs or partitions.times):
         return []
-
-    def materializations(keys: list[str] | None) -> list[dg.EventLogRecord]:
-        wanted = dg.AssetRecordsFilter(asset, asset_partitions=keys)
-        return list(instance.fetch_materializations(wanted, limit=_MAX_RECORDS).records)
-
-    records = materializations([partition] if partition else None)
+    records = read_last(instance, asset, partition, _MAX_RECORDS)
     if not records:  # a snapshot whose materialization was wiped: its search is not known
         return []
     own, *earlier = records
     if partition and partitions.times:
         times = [str(key) for key in partitions.times_before(partition)]
-        of_times = materializations(times) if times else []
-        newest = {record.partition_key: record for record in reversed(of_times)}
-        earlier = [newest[key] for key in times if key in newest]
+        earlier = read_last_of_each(instance, asset, times)
     counts = [
         _metadata(record, "dagster/partition_row_count") or _metadata(record, "dagster/row_count")
         for record in earlier

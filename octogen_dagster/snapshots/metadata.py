@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +12,14 @@ import polars as pl
 
 from octogen_dagster.asset_definition import Metadata
 from octogen_dagster.frames.brands import BRANDS_DESCRIPTIONS, BRANDS_SCHEMA
-from octogen_dagster.frames.changes import CHANGES_DESCRIPTIONS, CHANGES_SCHEMA, WATCHED
+from octogen_dagster.frames.catalogs import CATALOGS_DESCRIPTIONS, CATALOGS_SCHEMA
+from octogen_dagster.frames.changes import (
+    CHANGES_DESCRIPTIONS,
+    CHANGES_SCHEMA,
+    WATCHED,
+    SnapshotPair,
+    count_changes,
+)
 from octogen_dagster.frames.columns import (
     COLUMN_DESCRIPTIONS,
     DETAIL_DESCRIPTIONS,
@@ -26,8 +35,9 @@ from octogen_dagster.frames.history import (
     price_drops,
 )
 from octogen_dagster.frames.observed import OBSERVED, TRACKED, Contents
-from octogen_dagster.frames.previews import preview, shops
+from octogen_dagster.frames.previews import drops_preview, preview
 from octogen_dagster.markdown import inline_table
+from octogen_dagster.snapshots.summary import prices, summary, trend
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -38,27 +48,66 @@ _MAX_DROPS = 10
 COLUMN_SCHEMA = "dagster/column_schema"
 _COLUMN_LINEAGE = "dagster/column_lineage"
 
-CATALOGS_SCHEMA = pl.Schema(
-    {
-        "catalog": pl.String(),
-        "display_name": pl.String(),
-        "host": pl.String(),
-        "source_base_url": pl.String(),
-        "product_count": pl.Int64(),
-        "last_indexed_at": pl.Datetime("us", "UTC"),
-        "computed_at": pl.Datetime("us", "UTC"),
-    }
+ROW_COUNTS = ("dagster/row_count", "dagster/partition_row_count")
+_SEARCH = "octogen/search"
+_FIRST = (
+    "octogen/summary",
+    "octogen/trend",
+    "octogen/prices",
+    "octogen/largest_price_drops",
+    "octogen/preview",
+    *ROW_COUNTS,
+    "octogen/appeared",
+    "octogen/disappeared",
+    "octogen/changed",
+    "octogen/title_changed",
+    "octogen/price_changed",
+    "octogen/availability_changed",
+    "octogen/price_p50_",
+    "octogen/median_price_",
+    "octogen/cost_",
+    "octogen/seconds",
+    "octogen/fetched_at",
 )
-
-CATALOGS_DESCRIPTIONS = {
-    "catalog": "The catalog's key, as searches and partitions take it.",
-    "display_name": "The catalog's name for people.",
-    "host": "The host of the shop that the catalog serves; null if the source names none.",
-    "source_base_url": DETAIL_DESCRIPTIONS["source_base_url"],
-    "product_count": "The number of products; null if the source does not count them.",
-    "last_indexed_at": "When the catalog was last indexed (UTC); null if never or unknown.",
-    "computed_at": "When the service computed product_count (UTC); null if unknown.",
+"""What the entries of a materialization begin with that come first, in their order."""
+_LAST = (
+    _SEARCH,
+    "octogen/effective_query",
+    "dagster/uri",
+    COLUMN_SCHEMA,
+    _COLUMN_LINEAGE,
+    "octogen/first_request_id",
+    "octogen/last_request_id",
+    "octogen/metrics",
+)
+"""The entries that come last, in their order."""
+_IF_ANY = {
+    "truncated",
+    "empty",
+    "first_snapshot",
+    "repeats_removed",
+    "unknown_fields",
+    "cost_saved_usd",
+    "rate_limit_wait_seconds",
+    "mismatched",
+    "effective_query",
 }
+"""The figures that have an entry only if there is anything to say: a flat line says nothing."""
+_COLLECTED = (
+    "walks",
+    "pages",
+    "resumed_pages",
+    "requests",
+    "charged_requests",
+    "retries",
+    "rows_per_second",
+    "rows_per_product",
+    "cost_usd_per_1000_products",
+    "looked_up",
+    "file_size_bytes",
+    "price_quantiles",
+)
+"""The figures that are one entry together. A line of it is not wrapped, so each is short."""
 
 _DESCRIBED = (
     (PRODUCT_SCHEMA, COLUMN_DESCRIPTIONS),
@@ -141,33 +190,57 @@ def column_lineage(products: dg.AssetKey, sources: Mapping[str, Sequence[str]]) 
 
 
 def snapshot_metadata(
-    outcome: Outcome, snapshot: pl.LazyFrame, warn: Callable[[str], None]
+    outcome: Outcome,
+    snapshot: pl.LazyFrame,
+    stored: Metadata,
+    size: int,
+    warn: Callable[[str], None],
+    *,
+    pair: Callable[[], SnapshotPair | None] = lambda: None,
+    earlier: Callable[[], Sequence[Mapping[str, Any]]] = list,
 ) -> Metadata:
-    """Return the columns of a published snapshot, a preview of its first rows, and its figures.
+    """Return what is shown of a published snapshot, in the order in which a person reads it.
 
-    Products have the addresses of their shops as well. What fails is left out, with a warning.
+    `stored` are its number of rows and where it is, and `size` is that of the file in bytes. `pair`
+    are a snapshot of products and the one before; None for any other table. `earlier` are the
+    metadata of materializations before, the newest first. What fails is left out, with a warning.
     """
     schema = snapshot.collect_schema()
+    facts: dict[str, Any] = {"rows": next(iter(stored.values())), "file_size_bytes": size}
+    metadata = dict(stored)
+
+    def figures(metrics: Metrics) -> Metadata:
+        facts.update(metrics)
+        return figures_metadata({name: metrics[name] for name in metrics if _is_shown(name, facts)})
+
+    def past() -> list[dict[str, Any]]:
+        return _past(earlier(), metadata)
+
     parts: dict[str, Callable[[], Metadata]] = {
         "columns": lambda: {COLUMN_SCHEMA: column_schema(schema)},
-        "preview": lambda: _text("preview", inline_table(preview(snapshot))),
-        "figures of the read": lambda: figures_metadata(outcome.metrics()),
-        "figures of the rows": lambda: figures_metadata(outcome.row_metrics()),
+        "preview": lambda: _table("preview", preview(snapshot)),
+        "figures of the read": lambda: figures(outcome.metrics()),
+        "figures of the rows": lambda: figures(outcome.row_metrics()),
+        "figures of the changes": lambda: figures(_change_metrics(pair())),
     }
-    if schema == PRODUCT_SCHEMA:
-        parts["shops"] = lambda: _text("shops", ", ".join(f"<{shop}>" for shop in shops(snapshot)))
     if schema == HISTORY_SCHEMA and OBSERVED in outcome.file_metadata:
         contents = Contents.read(outcome.file_metadata)
         last = max(contents.observed, default=None)
-        parts["figures of the history"] = lambda: {
-            "octogen/snapshots": len(contents.observed),
-            **figures_metadata(history_metrics(snapshot, last)),
-        }
+        parts["figures of the history"] = lambda: figures(
+            {"snapshots": len(contents.observed), **history_metrics(snapshot, last)}
+        )
         left_out = [f"* {each.name}: {each.reason}" for each in contents.left_out]
         parts["snapshots left out"] = lambda: _text("left_out", "\n".join(left_out))
         if last:
-            parts["price drops"] = lambda: _drops(price_drops(snapshot, last, _MAX_DROPS))
-    metadata: Metadata = {}
+            drops = functools.partial(price_drops, snapshot, last, _MAX_DROPS)
+            parts["price drops"] = lambda: _table("largest_price_drops", drops_preview(drops()))
+    parts |= {
+        "prices": lambda: _text("prices", prices(facts)),
+        "summary": lambda: _text("summary", summary(snapshot, facts)),
+        "other figures": lambda: _collected(facts),
+    }
+    if schema not in (CHANGES_SCHEMA, BRANDS_SCHEMA):  # how many rows they have says little
+        parts["line of snapshots"] = lambda: _text("trend", trend(schema, facts, past()))
     for name, part in parts.items():
         try:
             metadata |= part()
@@ -176,7 +249,13 @@ def snapshot_metadata(
                 f"The {name} of the snapshot cannot be shown and are left out of its metadata: "
                 f"{error}. The snapshot is published and whole."
             )
-    return metadata
+    return in_reading_order(metadata)
+
+
+def in_reading_order(*parts: Mapping[str, Any] | None) -> Metadata:
+    """Return the entries of a materialization in the order in which a person reads them."""
+    metadata = {name: entry for part in parts for name, entry in (part or {}).items()}
+    return dict(sorted(metadata.items(), key=lambda entry: _position(entry[0])))
 
 
 def figures_metadata(metrics: Metrics) -> Metadata:
@@ -184,16 +263,73 @@ def figures_metadata(metrics: Metrics) -> Metadata:
     return {f"octogen/{name}": _metadata_value(value) for name, value in metrics.items()}
 
 
-def _drops(drops: pl.DataFrame) -> Metadata:
-    prices = [pl.col(name).round(2) for name in ("before", "after")]
-    price = pl.format("{} → {} {}", *prices, pl.col("currency").fill_null(""))
-    shown = drops.select(
-        "title",
-        price.str.strip_chars_end().alias("old → new"),
-        pl.format("{} %", pl.col("change_percent").round(0).cast(pl.Int64)).alias("change"),
-        pl.col("product_url").alias("product"),
-    )
-    return {} if drops.is_empty() else _text("largest_price_drops", inline_table(shown))
+def _is_shown(name: str, facts: Mapping[str, Any]) -> bool:
+    """True for a figure with an entry of its own; some have one only if they are not zero."""
+    if name in _COLLECTED or name == "price_lines":
+        return False
+    return name not in _IF_ANY or _says_anything(facts[name])
+
+
+def _says_anything(figure: Any) -> bool:
+    if isinstance(figure, dict):
+        return any(map(_says_anything, figure.values()))
+    return bool(figure)
+
+
+def _collected(facts: Mapping[str, Any]) -> Metadata:
+    """One entry for the figures that nobody plots."""
+    collected = {name: facts[name] for name in _COLLECTED if name in facts}
+    return {"octogen/metrics": dg.MetadataValue.json(collected)} if collected else {}
+
+
+def _position(name: str) -> int:
+    """The place of an entry: what is neither among the first nor among the last is between them."""
+    for position, first in enumerate(_FIRST):
+        if name.startswith(first):
+            return position
+    return len(_FIRST) + (1 + _LAST.index(name) if name in _LAST else 0)
+
+
+def _change_metrics(pair: SnapshotPair | None) -> Metrics:
+    """How many products are new, gone or have another price; nothing after another search."""
+    if pair is None:
+        return {}
+    if pair.previous is None:
+        return {"first_snapshot": True}
+    searches = [
+        json.loads(file_metadata.get("octogen.search", "null"))
+        for file_metadata in (pair.file_metadata, pair.previous_file_metadata)
+    ]
+    if len({json.dumps(_search_key(search)) for search in searches}) > 1:
+        return {}
+    return {**count_changes(pair)}
+
+
+def _past(earlier: Sequence[Mapping[str, Any]], now: Metadata) -> list[dict[str, Any]]:
+    """The figures of the materializations before that are of the same search, the oldest first."""
+    own = _search_key(_value(now.get(_SEARCH)))
+    return [
+        {
+            "rows" if name in ROW_COUNTS else name.removeprefix("octogen/"): _value(entry)
+            for name, entry in metadata.items()
+            if isinstance(_value(entry), int | float)
+        }
+        for metadata in reversed(earlier)
+        if _search_key(_value(metadata.get(_SEARCH))) == own
+    ]
+
+
+def _search_key(search: Any) -> Any:
+    """A search without the size of its pages, which changes nothing that it finds."""
+    return {**search, "page_size": None} if isinstance(search, dict) else None
+
+
+def _value(entry: Any) -> Any:
+    return entry.value if isinstance(entry, dg.MetadataValue) else entry
+
+
+def _table(name: str, frame: pl.DataFrame) -> Metadata:
+    return {} if frame.is_empty() else _text(name, inline_table(frame))
 
 
 def _text(name: str, text: str) -> Metadata:

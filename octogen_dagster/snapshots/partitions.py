@@ -230,9 +230,12 @@ class SnapshotKeys:
 
     def partition_before(self) -> str | None:
         """The last of the 31 partitions before the own one that has a snapshot, or None."""
+        return next((key for key in self.times_before() if self.store.exists(self.of(key))), None)
+
+    def times_before(self) -> Iterator[str]:
+        """The 31 partitions before the own one, the last one first."""
         assert self.partition is not None
-        times = self._partitions.times_before(self.partition)
-        return next((key for key in times if self.store.exists(self.of(key))), None)
+        return self._partitions.times_before(self.partition)
 
     def latest(self) -> str | None:
         """The key of the own snapshot if it exists, or else that of `partition_before`."""

@@ -8,13 +8,16 @@ The file is written aside, its footer is read back, and only then does it replac
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import dagster as dg
 import polars as pl
 
+from octogen_dagster.frames.changes import SnapshotPair
 from octogen_dagster.frames.source import (
     ANY,
     ROWS,
@@ -22,20 +25,22 @@ from octogen_dagster.frames.source import (
     check_complete,
     check_not_shrunken,
 )
+from octogen_dagster.snapshots.materializations import read_last, read_last_of_each
 from octogen_dagster.snapshots.metadata import snapshot_metadata
-from octogen_dagster.store import DamagedError, Store, write_parquet
+from octogen_dagster.store import DamagedError, Store, previous_of, write_parquet
 
 if TYPE_CHECKING:
     import threading
 
     from octogen_dagster.asset_definition import Metadata
-    from octogen_dagster.frames.source import Reading, SnapshotSource
+    from octogen_dagster.frames.source import Outcome, Reading, SnapshotSource
     from octogen_dagster.snapshots.partitions import SnapshotKeys
     from octogen_dagster.snapshots.publishing_step import PublishingStep
 
 _RUN_ID = "octogen.run_id"
+_SEARCH = "octogen.search"
 _LAST_REPORTS = 25
-"""How many of the last materializations are looked through for that of one run."""
+"""The last materializations that are shown as a line, and looked through for that of one run."""
 
 
 class PublishedSnapshot(NamedTuple):
@@ -105,23 +110,57 @@ class Publication:
                 facts = existing if latest == key else self._existing(latest)
                 check_not_shrunken(limits, rows, _row_count(store, latest, facts), uri)
             row_count = "row_count" if keys.partition is None else "partition_row_count"
-            metadata: Metadata = {
-                f"dagster/{row_count}": rows,
-                "dagster/uri": uri,
-                "octogen/file_size_bytes": unfinished.stat().st_size,
-            }
+            stored: Metadata = {f"dagster/{row_count}": rows, "dagster/uri": uri}
             keep_previous = None
             if limits.keeps_previous and not keys.has_times:
                 keep_previous = bool(existing) and self._was_reported(existing.get(_RUN_ID))
             # Opened before it is moved to its place, where another run may replace it.
             with unfinished.open("rb") as written:
+                size = unfinished.stat().st_size
                 if reading.replaces is ANY:
                     store.publish(unfinished, key, keep_previous=keep_previous)
                 else:
                     store.publish_if(reading.replaces, unfinished, key)
                 snapshot = pl.scan_parquet(written, glob=False)
-                metadata |= snapshot_metadata(outcome, snapshot, self.warn)
-        return metadata
+                return snapshot_metadata(
+                    outcome,
+                    snapshot,
+                    stored,
+                    size,
+                    self.warn,
+                    pair=functools.partial(self._pair, snapshot, outcome),
+                    earlier=self._earlier,
+                )
+
+    def _pair(self, snapshot: pl.LazyFrame, outcome: Outcome) -> SnapshotPair | None:
+        """A snapshot of a search with the one before, which its changes are compared with."""
+        if _SEARCH not in outcome.file_metadata:
+            return None
+        store, keys = self._store, self._keys
+        before: str | None = previous_of(keys.own)
+        if keys.has_times:
+            partition = keys.partition_before()
+            before = None if partition is None else keys.of(partition)
+        if before is None or not store.exists(before):
+            return SnapshotPair(snapshot, None, None, outcome.file_metadata)
+        previous, file_metadata = store.open(before)
+        return SnapshotPair(snapshot, previous, None, outcome.file_metadata, file_metadata)
+
+    def _earlier(self) -> list[Mapping[str, Any]]:
+        """The metadata of the materializations before, of which a partition of a time has one."""
+        events = (record.asset_materialization for record in self._records)
+        return [event.metadata for event in events if event]
+
+    @functools.cached_property
+    def _records(self) -> Sequence[dg.EventLogRecord]:
+        """The last materializations of the partition, or of the times before it, newest first."""
+        instance, keys = self._step.instance, self._keys
+        if instance is None:
+            return []
+        with contextlib.suppress(ValueError):  # dimensions of one's own, of which none is a time
+            if keys.has_times:
+                return read_last_of_each(instance, keys.asset, list(keys.times_before()))
+        return read_last(instance, keys.asset, keys.partition, _LAST_REPORTS)
 
     def _file_metadata(self) -> dict[str, str]:
         file_metadata = {"octogen.asset_key": self._keys.asset.to_user_string()}
@@ -149,11 +188,7 @@ class Publication:
         if instance is None or run_id is None or not instance.has_run(run_id):
             return True
         # By the partition: the log of a run of many would be read as a whole for each of them.
-        partition = self._keys.partition
-        only = None if partition is None else [partition]
-        filters = dg.AssetRecordsFilter(self._keys.asset, asset_partitions=only)
-        records = instance.fetch_materializations(filters, limit=_LAST_REPORTS).records
-        return any(record.run_id == run_id for record in records)
+        return any(record.run_id == run_id for record in self._records)
 
 
 def _row_count(store: Store, key: str | None, file_metadata: Mapping[str, str]) -> int:

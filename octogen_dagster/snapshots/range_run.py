@@ -22,7 +22,7 @@ import polars as pl
 from octogen_dagster.background import submit, wait_interruptibly
 from octogen_dagster.frames.progress import Throttle
 from octogen_dagster.snapshots.failures import Failures
-from octogen_dagster.snapshots.metadata import COLUMN_SCHEMA
+from octogen_dagster.snapshots.metadata import COLUMN_SCHEMA, in_reading_order
 from octogen_dagster.snapshots.range_checks import RangeChecks
 from octogen_dagster.ticks import RANGE_END_TAG, RANGE_START_TAG
 
@@ -130,7 +130,7 @@ def report_range(
             stop=stop,
             poll=Throttle(tell, _TELL_SECONDS),
         ):
-            metadata = {**(result.metadata or {}), **published.metadata}
+            metadata = in_reading_order(result.metadata, published.metadata)
             if metadata.get(COLUMN_SCHEMA) == declared:  # four kilobytes in each event
                 del metadata[COLUMN_SCHEMA]
             tell()
@@ -139,6 +139,11 @@ def report_range(
             published.remove_pages()
             yield from evaluations(partition)
         yield from checks.last_evaluations(context)
+    if checks.of_partitions or checks.of_asset:
+        step.log.info(
+            "The checks of each partition are above: this step evaluated them. Dagster now skips "
+            "their own steps, since a run of several partitions has no output for them to wait for."
+        )
     yield from run.end()
 
 

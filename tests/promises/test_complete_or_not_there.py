@@ -237,11 +237,11 @@ def test_a_preview_that_fails_is_left_out_of_a_snapshot_that_is_published(
 @pytest.mark.parametrize(
     ("broken", "lost"),
     [
-        ((dg.MetadataValue, "md"), {"octogen/preview", "octogen/shops"}),
+        ((dg.MetadataValue, "md"), {"octogen/preview", "octogen/summary"}),
         ((dg.MetadataValue, "timestamp"), {"octogen/fetched_at", "octogen/cost_usd"}),
         ((dg, "TableSchema"), {"dagster/column_schema"}),
         ((pl.Series, "quantile"), {"octogen/null_share_brand"}),
-        ((pl.LazyFrame, "group_by"), {"octogen/shops"}),
+        ((pl.LazyFrame, "head"), {"octogen/preview"}),
     ],
     ids=["texts", "figures of the read", "columns", "figures of the rows", "panic"],
 )
@@ -257,7 +257,7 @@ def test_a_paid_snapshot_is_published_before_it_is_decorated(
 
     def fail(*_: object, **__: object) -> None:
         published.append(snapshot.exists())
-        raise pl.exceptions.PanicException("it broke") if broken[1] == "group_by" else OSError("no")
+        raise pl.exceptions.PanicException("it broke") if broken[1] == "head" else OSError("no")
 
     products = build_products_asset("products", ProductSearch(catalogs=["acme"]))
     with Sandbox(catalogs={"acme": 120}, generation="current") as shops:

@@ -76,7 +76,7 @@ def test_today_is_read_from_the_service(
 ) -> None:
     products = build_products_asset("products", partitions_def=snapshot_days(START))
     found = metadata(run(products, day()))
-    assert found["octogen/source"] == "service"
+    assert found["octogen/metrics"]["resumed_pages"] == 0
     assert found["dagster/partition_row_count"] == 350
     assert pl.read_parquet(tmp_path / f"products/{day()}.parquet").height == 350
 

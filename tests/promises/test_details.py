@@ -50,8 +50,7 @@ class Result:
 
     @property
     def numbers(self) -> dict[str, Any]:
-        shown = results.metadata(self.run, "details")
-        return {name.removeprefix("octogen/"): value for name, value in shown.items()}
+        return results.figures(self.run, "details")
 
     @property
     def rows(self) -> dict[str, dict[str, Any]]:

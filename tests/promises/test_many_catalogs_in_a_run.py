@@ -384,11 +384,13 @@ def test_a_retry_evaluates_the_checks_that_raised_an_error(
     tmp_path: Path, sandbox: Sandbox, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     products = products_of_a_range(retry_policy=RETRIED)
-    fetch, errors = instance.fetch_materializations, [OSError("the database is away")]
+    fetch, calls = instance.fetch_materializations, 0
 
     def fetch_materializations(*arguments: Any, **options: Any) -> Any:
-        if errors:
-            raise errors.pop()
+        nonlocal calls
+        calls += 1
+        if calls == 2:  # after that for the metadata of the first snapshot
+            raise OSError("the database is away")
         return fetch(*arguments, **options)
 
     monkeypatch.setattr(instance, "fetch_materializations", fetch_materializations)
@@ -406,6 +408,21 @@ def test_a_retry_evaluates_the_checks_that_raised_an_error(
     assert "'shop0': OSError: the database is away" in text
     assert "partitions of products failed" not in text
     assert sum(each.path == "/products/search" for each in sandbox.requests) == 1 + 3 * 3
+
+
+def test_a_run_says_where_its_checks_are_before_dagster_skips_their_step(
+    tmp_path: Path, sandbox: Sandbox, instance: dg.DagsterInstance
+) -> None:
+    products = products_of_a_range()
+    checks = build_snapshot_checks(products, max_age=None)
+    result = run(sandbox, tmp_path, [products, *checks], CATALOGS[:2], instance)
+    lines = [each.user_message for each in instance.all_logs(result.run_id)]
+    (said,) = [line for line in lines if line.startswith("The checks of each partition are above")]
+    (skipped,) = [line for line in lines if line.startswith("Skipping step products_checks")]
+    assert lines.index(said) < lines.index(skipped)
+
+    without = run(sandbox, tmp_path, [products], CATALOGS[:2], instance)
+    assert not [line for line in lines_of(instance, without.run_id) if "are above" in line]
 
 
 def test_a_retry_does_not_pay_again_for_what_failed_for_good(

@@ -20,7 +20,7 @@ from octogen_dagster import (
     build_products_asset,
 )
 from tests.published_service import PublishedService
-from tests.results import failure, materialized, metadata, octogen_at, warnings
+from tests.results import failure, figures, materialized, metadata, octogen_at, warnings
 
 HOSTS = ["acme.example", "zen.example"]
 
@@ -60,9 +60,8 @@ def read(service: PublishedService, instance: dg.DagsterInstance, tmp_path: Path
 
 def counts(result: dg.ExecuteInProcessResult) -> tuple[int, int, float | None]:
     """The rows, those that were expected, and what a product of the sources meant for them."""
-    found = metadata(result, "products")
-    rows, expected = found["dagster/row_count"], found["octogen/expected_rows"]
-    return rows, expected, found.get("octogen/rows_per_product")
+    found = figures(result, "products")
+    return found["dagster/row_count"], found["expected_rows"], found.get("rows_per_product")
 
 
 def of_counts(lines: list[str]) -> list[str]:
@@ -113,13 +112,13 @@ def test_walks_that_bring_less_than_both_counts_are_compared_with_a_read_in_one_
     service.product_counts["acme"], service.counts["acme"] = 1_500, 1_500
     first = read(page_size=5)
     assert first.success
-    assert metadata(first, "products")["octogen/walks"] > 2
+    assert figures(first, "products")["walks"] > 2
     assert counts(first) == (560, 1_560, None)
     assert counts(read(page_size=5)) == (560, 1_560, None)  # nothing is learnt from walks in doubt
 
     assert counts(read(page_size=5, max_extra_pages_fraction=0)) == (560, 1_560, None)
     learned = read(page_size=5)
-    assert metadata(learned, "products")["octogen/walks"] > 2
+    assert figures(learned, "products")["walks"] > 2
     assert counts(learned)[:2] == (560, 560)
 
     service.faults.add("excluded")

@@ -24,7 +24,7 @@ from octogen_dagster import (
     snapshot_days,
 )
 from tests.published_service import PublishedService
-from tests.results import failure, is_retried, materialized, metadata, octogen_at, stored
+from tests.results import failure, figures, is_retried, materialized, metadata, octogen_at, stored
 
 
 def uuids(count: int) -> list[str]:
@@ -213,11 +213,6 @@ def test_a_mistyped_partition_fails_with_the_catalog_of_the_shop_that_is_meant(
 # The numbers of a materialization agree with each other, and with what the service was asked.
 
 
-def shown(result: dg.ExecuteInProcessResult, node: str) -> dict[str, Any]:
-    (event,) = result.asset_materializations_for_node(node)
-    return {name.removeprefix("octogen/"): each.value for name, each in event.metadata.items()}
-
-
 @pytest.mark.parametrize("concurrency", [1, 8], ids=["one walk", "several walks"])
 def test_pages_requests_and_charges_of_a_read_are_those_of_the_service(
     tmp_path: Path, concurrency: int
@@ -239,7 +234,7 @@ def test_pages_requests_and_charges_of_a_read_are_those_of_the_service(
             service, concurrency=concurrency, catalogs=ShopCatalogs(hosts=["acme.example"])
         )
         result = materialized([products], tmp_path, octogen)
-    numbers = shown(result, "products")
+    numbers = figures(result, "products")
     searches = len(service.searches)
     assert (numbers["walks"] > 1) is (concurrency > 1)
     assert numbers["dagster/row_count"] == 500
@@ -256,7 +251,7 @@ def test_lookups_are_charged_and_counted(tmp_path: Path) -> None:
     with service.running():
         octogen = octogen_at(service, catalogs=NamedCatalogs(["acme"]))
         result = materialized([products, details], tmp_path, octogen)
-        numbers = shown(result, "details")
+        numbers = figures(result, "details")
         assert numbers["requests"] == numbers["charged_requests"] == len(service.lookups) == 3
         assert numbers["cost_usd"] == pytest.approx(0.006)
 
@@ -282,7 +277,7 @@ def test_a_price_is_plotted_once_for_each_currency(tmp_path: Path) -> None:
     with service.running():
         octogen = octogen_at(service, catalogs=NamedCatalogs(["acme"]))
         result = materialized([build_products_asset("products")], tmp_path, octogen)
-    numbers = shown(result, "products")
+    numbers = figures(result, "products")
     plotted = {
         name: value
         for name, value in numbers.items()

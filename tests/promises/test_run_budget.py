@@ -17,7 +17,7 @@ from octogen_dagster import (
 from octogen_dagster.sandbox.server import Sandbox
 from tests.api.servers import RawServer, Received, http, page
 from tests.promises.spending_runs import BASE_DIR, BUDGET_USD, make_job
-from tests.results import failure, is_retried, materialized, metadata, octogen_at, warnings
+from tests.results import failure, figures, is_retried, materialized, octogen_at, warnings
 
 SPENT_TAG = "octogen/spent_usd"
 STEP_TAG = f"{SPENT_TAG}.products"
@@ -64,10 +64,10 @@ def test_a_run_with_a_larger_budget_goes_on_from_the_pages_of_one_that_was_spent
         assert again.success
         assert charged(sandbox) == PAGES, "no page was paid for twice"
 
-    found = metadata(again, "products")
-    assert found["octogen/resumed_pages"] == 25
-    assert found["octogen/cost_saved_usd"] == pytest.approx(25 * PAGE_USD)
-    assert found["octogen/cost_usd"] == pytest.approx(15 * PAGE_USD)
+    found = figures(again, "products")
+    assert found["resumed_pages"] == 25
+    assert found["cost_saved_usd"] == pytest.approx(25 * PAGE_USD)
+    assert found["cost_usd"] == pytest.approx(15 * PAGE_USD)
     uuids = pl.read_parquet(tmp_path / "products.parquet")["uuid"]
     assert uuids.n_unique() == len(uuids) == PAGES * 3
 
@@ -157,16 +157,16 @@ def test_the_metadata_counts_each_charged_request(shops: Sandbox, tmp_path: Path
     first = run(shops, tmp_path, [products, details], budget_usd=None)
     second = run(shops, tmp_path, [products, details], budget_usd=None)
 
-    found = metadata(first, "products")
-    assert found["octogen/cost_usd"] == pytest.approx(3 * PAGE_USD)
-    assert found["octogen/cost_usd_per_1000_products"] == pytest.approx(0.35)
-    looked_up = metadata(first, "details")
-    assert looked_up["octogen/charged_requests"] == 120
-    assert looked_up["octogen/cost_usd"] == pytest.approx(0.24)
-    carried_over = metadata(second, "details")
-    assert carried_over["octogen/charged_requests"] == 0
-    assert carried_over["octogen/cost_usd"] == 0
-    assert carried_over["octogen/cost_saved_usd"] == pytest.approx(0.24)
+    found = figures(first, "products")
+    assert found["cost_usd"] == pytest.approx(3 * PAGE_USD)
+    assert found["cost_usd_per_1000_products"] == pytest.approx(0.35)
+    looked_up = figures(first, "details")
+    assert looked_up["charged_requests"] == 120
+    assert looked_up["cost_usd"] == pytest.approx(0.24)
+    carried_over = figures(second, "details")
+    assert carried_over["charged_requests"] == 0
+    assert carried_over["cost_usd"] == 0
+    assert carried_over["cost_saved_usd"] == pytest.approx(0.24)
 
 
 def test_spent_credit_fails_without_retries_and_a_topped_up_run_goes_on(tmp_path: Path) -> None:
@@ -198,11 +198,11 @@ def test_spent_credit_fails_without_retries_and_a_topped_up_run_goes_on(tmp_path
         credit = 5
         again = run(server, tmp_path, [products], budget_usd=None)
     assert again.success
-    assert metadata(again, "products")["octogen/resumed_pages"] == 3
+    assert figures(again, "products")["resumed_pages"] == 3
     # The first and the last saved page are compared, since the service does not say when the
     # catalog was indexed.
-    assert metadata(again, "products")["octogen/cost_usd"] == pytest.approx(4 * PAGE_USD)
-    assert metadata(again, "products")["octogen/cost_saved_usd"] == pytest.approx(PAGE_USD)
+    assert figures(again, "products")["cost_usd"] == pytest.approx(4 * PAGE_USD)
+    assert figures(again, "products")["cost_saved_usd"] == pytest.approx(PAGE_USD)
     assert pl.read_parquet(tmp_path / "products.parquet")["uuid"].to_list() == uuids
 
 

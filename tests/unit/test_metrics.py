@@ -14,7 +14,7 @@ from octogen_dagster.api.spending import Prices, Spending
 from octogen_dagster.frames.brands import product_brands
 from octogen_dagster.frames.changes import SnapshotPair, product_changes
 from octogen_dagster.frames.columns import PRODUCT_SCHEMA
-from octogen_dagster.frames.previews import preview, shops
+from octogen_dagster.frames.previews import preview
 from octogen_dagster.frames.source import Metrics
 from octogen_dagster.frames.statistics import ProductMetrics, ReadStatistics, ScanStatistics
 from octogen_dagster.markdown import inline_table, markdown_table
@@ -74,40 +74,34 @@ def test_changes_are_shown_with_the_values_before_and_after() -> None:
         {"uuid": "1", "title": "Boot", "current_price": 20.0, "in_stock": True},
         {"uuid": "2", "title": "Sandal", "current_price": 5.0},
         {"uuid": "3", "title": "Clog", "current_price": 5.0},
+        {"uuid": "5", "title": "Mule", "current_price": 5.0, "in_stock": True},
     )
     after = products(
         {"uuid": "1", "title": "Boot", "current_price": 15.0, "in_stock": False},
         {"uuid": "3", "title": "Clog"},
         {"uuid": "4", "title": "Slipper", "current_price": 7.0},
+        {
+            "uuid": "5",
+            "title": "Mule II",
+            "current_price": 5.0,
+            "in_stock": True,
+            "currency": "USD",
+        },
     )
     changes = product_changes(SnapshotPair(after, before)).collect().lazy()
-    columns = ("change", "title", "current_price", "currency")
-    assert preview(changes).select(columns).rows() == [
-        ("changed", "Boot", "20.0 → 15.0", "EUR"),
-        ("changed", "Clog", "5.0 → none", "EUR"),
-        ("appeared", "Slipper", "7.0", "EUR"),
-        ("disappeared", "Sandal", "5.0", "EUR"),
+    shown = preview(changes).with_columns(product=pl.col("product").struct.field("text"))
+    assert shown.rows() == [
+        ("changed", "Boot", "20.00 → 15.00 EUR", "in stock → sold out"),
+        ("changed", "Clog", "5.00 → none", ""),
+        ("changed", "Mule → Mule II", "5.00 EUR → 5.00 USD", "in stock"),
+        ("appeared", "Slipper", "7.00 EUR", ""),
+        ("disappeared", "Sandal", "5.00 EUR", ""),
     ]
-    assert preview(changes)["in_stock"].to_list() == ["true → false", None, None, None]
 
 
-def test_a_minor_column_of_changes_is_shown_if_it_changed() -> None:
-    known = {"uuid": "1", "title": "Boot", "is_active": True, "current_price": 2.0}
-    before = products({**known, "original_price": 9.0})
-    for after, columns in (
-        (products({**known, "original_price": 9.0, "current_price": 1.0}), []),
-        (products({**known, "original_price": 8.0}), ["original_price"]),
-        (products({**known, "original_price": 9.0, "is_active": False}), ["is_active"]),
-    ):
-        shown = preview(product_changes(SnapshotPair(after, before)).collect().lazy())
-        assert [name for name in ("original_price", "is_active") if name in shown] == columns
-
-
-def test_the_shops_are_those_of_the_pages_the_largest_first() -> None:
-    pages = ["a.example/1", "b.example:8443/x", "b.example:8443/y?z"]
-    rows = [{"uuid": page, "product_url": f"https://{page}"} for page in pages]
-    frame = products(*rows, {"uuid": "4", "product_url": "mailto:shop"})
-    assert shops(frame) == ["https://b.example:8443", "https://a.example"]
+def test_a_column_that_has_nothing_to_show_is_left_out() -> None:
+    assert preview(products({"title": "Boot"})).columns == ["product"]
+    assert preview(products()).is_empty()
 
 
 # The numbers of a read, and of the products that it brought.

@@ -1,0 +1,173 @@
+"""The sentence that a materialization begins with, and lines of the snapshots before it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import polars as pl
+
+from octogen_dagster.api.spending import usd
+from octogen_dagster.frames.brands import BRANDS_SCHEMA
+from octogen_dagster.frames.catalogs import CATALOGS_SCHEMA
+from octogen_dagster.frames.changes import CHANGES_SCHEMA, WATCHED
+from octogen_dagster.frames.columns import DETAIL_SCHEMA, PRODUCT_SCHEMA
+from octogen_dagster.frames.history import HISTORY_SCHEMA
+from octogen_dagster.frames.previews import price
+from octogen_dagster.frames.sparkline import sparkline
+from octogen_dagster.markdown import markdown_table
+
+MEDIANS = ("price_p50_", "median_price_")
+"""What the names of median prices begin with, of a snapshot and of a history."""
+NO_CURRENCY = "no_currency"
+_STATUSES = ("found", "gone", "mismatched", "failed")
+
+Facts = Mapping[str, Any]
+"""The metrics of a snapshot by name, and its number of `rows`."""
+
+
+def count(number: int, singular: str, plural: str = "") -> str:
+    """A number of things, such as `1 product` and `4,512 products`."""
+    return f"{number:,} {singular if number == 1 else plural or f'{singular}s'}"
+
+
+def summary(snapshot: pl.LazyFrame, facts: Facts) -> str:
+    """The sentence about a snapshot, in Markdown."""
+    schema = snapshot.collect_schema()
+    for known, sentence in _SENTENCES:
+        if schema == known:
+            return sentence(facts, snapshot)
+    return f"**{count(facts['rows'], 'row')}**"
+
+
+def _products(facts: Facts, _: pl.LazyFrame) -> str:
+    text = f"**{count(facts['rows'], 'product')}**"
+    if facts.get("truncated"):
+        text += ", cut off at max_products"
+    if facts.get("first_snapshot"):
+        text += ", the first snapshot"
+    elif "appeared" in facts:
+        moved = count(facts["price_changed"], "price")
+        text += f", {facts['appeared']:,} new, {facts['disappeared']:,} gone, {moved} moved"
+    return "; ".join([text, *_median(facts), *_cost(facts)])
+
+
+def _details(facts: Facts, _: pl.LazyFrame) -> str:
+    statuses = [f"{facts[name]:,} {name}" for name in _STATUSES if facts.get(name)]
+    text = f"**{count(facts['rows'], 'product')}**: {', '.join(statuses) or 'none looked up'}"
+    carried = [f"{facts['carried_over']:,} carried over"] if facts.get("carried_over") else []
+    return "; ".join([text, *carried, *_cost(facts)])
+
+
+def _history(facts: Facts, _: pl.LazyFrame) -> str:
+    if "current_products" not in facts:
+        return f"**{count(facts['rows'], 'row')}**"
+    text = (
+        f"**{count(facts['current_products'], 'product')}** in "
+        f"{count(facts['snapshots'], 'snapshot')}; the last one: {facts['appeared']:,} new, "
+        f"{facts['disappeared']:,} gone, {facts['changed']:,} changed"
+    )
+    if facts["reappeared"]:
+        text += f", {facts['reappeared']:,} back"
+    return "; ".join([text, *_median(facts)])
+
+
+def _changes(_: Facts, snapshot: pl.LazyFrame) -> str:
+    change, changed = pl.col("change"), pl.col("changed")
+    counted = snapshot.select(
+        *((change == name).sum().alias(name) for name in ("appeared", "disappeared", "changed")),
+        *(changed.list.contains(kind).sum().alias(f"of {kind}") for kind in WATCHED),
+    )
+    counts = counted.collect(engine="streaming").row(0, named=True)
+    text = (
+        f"**{counts['appeared']:,} new, {counts['disappeared']:,} gone, "
+        f"{counts['changed']:,} changed**"
+    )
+    kinds = [f"{kind} {counts[f'of {kind}']:,}" for kind in WATCHED if counts[f"of {kind}"]]
+    return f"{text}: {', '.join(kinds)}" if kinds else text
+
+
+def _brands(_: Facts, snapshot: pl.LazyFrame) -> str:
+    counted = snapshot.select(
+        pl.col("brand").drop_nulls().n_unique(),
+        pl.col("currency").drop_nulls().n_unique(),
+        pl.col("products").sum(),
+    )
+    brands, currencies, products = counted.collect().row(0)
+    text = f"**{count(brands, 'brand')}**"
+    if currencies:
+        text += f" in {count(currencies, 'currency', 'currencies')}"
+    return f"{text}, with {count(products, 'product')}"
+
+
+def _catalogs(facts: Facts, snapshot: pl.LazyFrame) -> str:
+    text = f"**{count(facts['rows'], 'catalog')}**"
+    products = snapshot.select("product_count").collect().to_series()
+    return text if products.has_nulls() else f"{text} with {count(int(products.sum()), 'product')}"
+
+
+def _median(facts: Facts) -> list[str]:
+    """The median price of the currency with the most products."""
+    for name, amount in facts.items():
+        for prefix in MEDIANS:
+            if name.startswith(prefix):
+                return [f"median {price(amount, currency_of(name, prefix))}"]
+    return []
+
+
+def currency_of(name: str, prefix: str) -> str:
+    """The currency in the name of a metric; empty for products without one."""
+    code = name.removeprefix(prefix)
+    return "" if code == NO_CURRENCY else code.upper()
+
+
+def _cost(facts: Facts) -> list[str]:
+    return [usd(facts["cost_usd"])] if "cost_usd" in facts else []
+
+
+_SENTENCES: tuple[tuple[pl.Schema, Callable[[Facts, pl.LazyFrame], str]], ...] = (
+    (PRODUCT_SCHEMA, _products),
+    (DETAIL_SCHEMA, _details),
+    (HISTORY_SCHEMA, _history),
+    (CHANGES_SCHEMA, _changes),
+    (BRANDS_SCHEMA, _brands),
+    (CATALOGS_SCHEMA, _catalogs),
+)
+
+
+def trend(schema: Mapping[str, pl.DataType], facts: Facts, earlier: Sequence[Facts]) -> str:
+    """Lines of the number of rows, or of products, and of the median price, as a Markdown table.
+
+    `earlier` are the facts of the snapshots before, the oldest first. Without any it is empty.
+    """
+    lines = {"rows": "products" if schema in (PRODUCT_SCHEMA, DETAIL_SCHEMA) else "rows"}
+    if "current_products" in facts:
+        lines = {"current_products": "products"}
+    medians = (name for name in facts if name.startswith(MEDIANS))
+    for name in list(medians)[:1]:
+        prefix = next(prefix for prefix in MEDIANS if name.startswith(prefix))
+        lines[name] = f"median {currency_of(name, prefix)}".rstrip()
+    rows = []
+    for name, title in lines.items():
+        numbers = [each[name] for each in (*earlier, facts) if name in each]
+        if len(numbers) > 1:
+            shown = [f"{n:,.2f}" if name.startswith(MEDIANS) else f"{n:,}" for n in numbers]
+            rows.append((title, shown[0], sparkline(numbers), shown[-1]))
+    if not rows:
+        return ""
+    header = [count(len(earlier) + 1, "snapshot"), "first", " ", "last"]
+    return markdown_table(pl.DataFrame(rows, schema=header, orient="row"))
+
+
+def prices(facts: Facts) -> str:
+    """Lines of the distribution of prices in each currency, as a Markdown table."""
+    rows = []
+    for name, line in (facts.get("price_lines") or {}).items():
+        of = facts["price_quantiles"][name]
+        currency = "no currency" if name == NO_CURRENCY else name.upper()
+        quantiles = [f"{of[share]:,.2f}" for share in ("p05", "p50", "p95")]
+        rows.append((currency, quantiles[0], line, *quantiles[1:]))
+    if not rows:
+        return ""
+    header = [" ", "5 %", "  ", "median", "95 %"]  # blank ones, which differ in their names
+    return markdown_table(pl.DataFrame(rows, schema=header, orient="row"))
