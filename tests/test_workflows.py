@@ -56,5 +56,5 @@ def test_the_drift_watch_may_write_issues_and_runs_what_is_there() -> None:
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_scripts_can_be_run(script: Path) -> None:
-    assert os.access(script, os.X_OK)
+    assert os.access(script, os.X_OK) or script.name == "parts"  # which others source
     subprocess.run(["bash", "-n", str(script)], check=True, timeout=30)

@@ -75,6 +75,7 @@ names => Object.fromEntries([...document.querySelectorAll("*")]
 
 
 @pytest.mark.slow
+@pytest.mark.world
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(BROWSER is None, reason="it needs Chromium: apt-get install chromium")
 def test_a_person_backfills_40_catalogs(tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ def sees(page: Page, *texts: str | re.Pattern[str]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.world
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(BROWSER is None, reason="it needs Chromium: apt-get install chromium")
 def test_a_person_sees_the_product_in_the_demo(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from tests.histories import ASSET, day, make_history, product
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.world,
     pytest.mark.timeout(300),
     pytest.mark.skipif(not shutil.which("chromium"), reason="needs Chromium"),
 ]

@@ -66,6 +66,7 @@ def test_the_view_is_an_asset(instance: dg.DagsterInstance) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.world
 def test_dbt_has_the_snapshots_as_sources_in_the_graph(dbt: Path) -> None:
     [model] = blocks('sql title="models/brands.sql"')
     for source in blocks('yaml title="models/sources.yml"'):
@@ -90,6 +91,7 @@ def sandbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.slow
+@pytest.mark.world
 @pytest.mark.usefixtures("sandbox")
 def test_dagster_delta_replaces_a_partition_and_reads_all(instance: dg.DagsterInstance) -> None:
     for key in [*CATALOGS, *CATALOGS]:
@@ -102,6 +104,7 @@ def test_dagster_delta_replaces_a_partition_and_reads_all(instance: dg.DagsterIn
 
 
 @pytest.mark.slow
+@pytest.mark.world
 @pytest.mark.usefixtures("sandbox")
 def test_a_snapshot_and_a_delta_table_live_in_one_project(instance: dg.DagsterInstance) -> None:
     materialize("io_manager_key", instance, "jackets", "prices")

@@ -44,6 +44,7 @@ def test_a_notebook_is_stored_without_results(name: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.world
 def test_the_notebook_shows_catalogs_products_and_prices(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -60,6 +61,7 @@ def test_the_notebook_shows_catalogs_products_and_prices(
 
 
 @pytest.mark.slow
+@pytest.mark.world
 def test_the_notebook_of_a_history_draws_prices_and_stock(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -46,12 +46,14 @@ def run(project: Path, *command: str | Path, **variables: str) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.world
 def test_the_tests_of_the_project_pass(project: Path) -> None:
     done = run(project, sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "tests")
     assert "1 passed" in done
 
 
 @pytest.mark.slow
+@pytest.mark.world
 @pytest.mark.timeout(300)
 def test_dg_launches_it(project: Path) -> None:
     with Sandbox(catalogs={"northpeak": 200}) as sandbox:

@@ -42,6 +42,7 @@ from tests.servers.bigquery import (
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.world,
     pytest.mark.skipif(
         not ENVIRONMENT,
         reason="needs the BigQuery emulator: see tests/servers/bigquery_emulator.sh",
