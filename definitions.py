@@ -80,7 +80,7 @@ defs = dg.Definitions(
         build_snapshot_schedule(linen_dresses, "0 6 * * *", execution_timezone="Europe/Berlin"),
         build_snapshot_schedule(products, "0 3 * * 0", execution_timezone="Europe/Berlin"),
     ],
-    executor=dg.in_process_executor,  # a run has one partition and needs no processes
+    executor=dg.in_process_executor,  # a run has one step for each asset: no processes
     resources={
         "octogen": octogen,
         "io_manager": ParquetSnapshotIOManager(
