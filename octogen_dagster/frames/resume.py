@@ -54,11 +54,13 @@ def _continued(
     must be of one state.
     """
     continued = []
+    # The last pages of several walks tell as much as the first and the last page of one.
+    compares_first = len(walks) == 1 or not all(_saved(each, store, client).pages for each in walks)
     for walk in walks:
         saved, next_page = _saved(walk, store, client), None
         if saved.pages:
             try:
-                next_page = _next_page(walk, saved, client)
+                next_page = _next_page(walk, saved, client, compares_first=compares_first)
             except NotContinuedError as reason:
                 log(f"{walk.subject}: {reason} They are not used.")
                 if walk.last_indexed_at is None and len(walks) > 1:
@@ -87,11 +89,13 @@ def _saved(walk: Walk, store: PageStore, client: BlockingClient) -> SavedWalk:
     return store.walk(walk_key(client.service.base_url, body, indexed_times, part, store.scope))
 
 
-def _next_page(walk: Walk, saved: SavedWalk, client: BlockingClient) -> ProductPage | None:
+def _next_page(
+    walk: Walk, saved: SavedWalk, client: BlockingClient, *, compares_first: bool
+) -> ProductPage | None:
     """Request the page after saved ones; None if there is none, or none is needed.
 
-    If the service does not say when the catalog was indexed, the first and the last saved page are
-    requested too and compared.
+    If the service does not say when the catalog was indexed, the last saved page is requested too
+    and compared, and the first one if it `compares_first`.
     """
     first, last = saved.first, saved.last
     assert first
@@ -101,7 +105,9 @@ def _next_page(walk: Walk, saved: SavedWalk, client: BlockingClient) -> ProductP
         if last.next_cursor:
             page = _requested(walk, last.next_cursor, saved.pages + 1, first, client)
         if walk.last_indexed_at is None:
-            compared = {1: (None, first), saved.pages: (saved.last_cursor, last)}
+            compared = {saved.pages: (saved.last_cursor, last)}
+            if compares_first:
+                compared = {1: (None, first)} | compared
             for number, (cursor, before) in compared.items():
                 now = _requested(walk, cursor, number, first, client)
                 if not _are_equal(before, now, walk.catalog):

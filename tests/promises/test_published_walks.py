@@ -164,6 +164,26 @@ def test_walks_that_leave_out_products_that_are_counted_end_the_read(
     assert len(pl.read_parquet(tmp_path / "products.parquet")) == 500
 
 
+def test_a_read_that_fails_at_90_percent_costs_its_retry_a_page_more_for_each_walk(
+    service: PublishedService, tmp_path: Path
+) -> None:
+    def read() -> int:
+        service.searches.clear()
+        source = ShopCatalogs(hosts=[HOST])
+        octogen = octogen_at(service, catalogs=source, attempts=1)
+        asset = build_products_asset("products", SEARCH, retry_policy=None)
+        materialized([asset], tmp_path, octogen, raise_on_error=False)
+        return len(service.searches)
+
+    pages, walks = read(), len(walks_of(service))
+    service.max_searches = pages * 9 // 10
+    assert read() == service.max_searches
+    service.max_searches = None
+    assert read() <= pages - pages * 9 // 10 + walks
+    assert walks <= 0.05 * pages
+    assert pl.read_parquet(tmp_path / "products.parquet")["uuid"].n_unique() == 500
+
+
 def test_without_a_count_of_the_source_the_latest_snapshot_says_how_many_there_are(
     read: Read, service: PublishedService, tmp_path: Path
 ) -> None:
