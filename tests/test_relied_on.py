@@ -7,10 +7,13 @@ promised way exists, take it and delete the test.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
+import dagster as dg
 import polars as pl
 import pytest
 
+from octogen_dagster.demo.run import INSTANCE
 from octogen_dagster.python_source import errors_as_raised, python_source
 
 
@@ -29,3 +32,10 @@ SCHEMA = pl.Schema({"number": pl.Int64})
 def test_register_io_source_raises_what_a_source_raises() -> None:
     with pytest.raises(UnknownError, match="of the second frame"), errors_as_raised():
         python_source(failing, SCHEMA).collect()
+
+
+def test_a_launcher_executes_runs_in_the_process_of_the_daemon(tmp_path: Path) -> None:
+    """The demo names it in its `dagster.yaml`."""
+    (tmp_path / "dagster.yaml").write_text(INSTANCE)
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        assert type(instance.run_launcher).__name__ == "SyncInMemoryRunLauncher"

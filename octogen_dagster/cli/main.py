@@ -54,22 +54,25 @@ main.add_command(verify)
 )
 @click.option("--catalogs", type=click.IntRange(1, 5), default=4, help="Number of catalogs.")
 @click.option(
-    "--products", type=click.IntRange(0), default=2_500, help="Products of the first catalog."
+    "--products", type=click.IntRange(1), default=1_000, help="Products of the first catalog."
+)
+@click.option(
+    "--days", type=click.IntRange(2), default=2, help="Days of the pipeline; 30 take a minute."
 )
 @click.option(
     "--ui", is_flag=True, help="Open the Dagster UI, and keep everything running until Ctrl-C."
 )
 @click.option("--port", type=click.IntRange(1, 65535), default=3000, help="Port of the UI.")
-def demo(folder: Path, catalogs: int, products: int, ui: bool, port: int) -> None:
+def demo(folder: Path, ui: bool, port: int, **settings: int) -> None:
     """Run a pipeline against a local sandbox for two days.
 
-    It needs no key and no network. The catalogs of the sandbox become Parquet files and its
-    listings linked datasets; changes, brands and details follow. On the second day products came
-    and went, and a check fails on purpose. A demo in the folder of an earlier one goes on with the
-    days after it.
+    It needs no key and no network. The sensors of a Dagster daemon read the catalogs of the sandbox
+    into Parquet files and link its listings; changes, brands, details and a history follow. On the
+    second day products came and went, and a check fails on purpose. In the folder of an earlier
+    demo only the days that it does not have yet are played. The first days of many are dated back.
     """
     run_demo = _import_sandbox("octogen_dagster.demo.run").run_demo
-    run_demo(folder, catalogs=catalogs, products=products, ui_port=port if ui else None)
+    run_demo(folder, **settings, ui_port=port if ui else None)
 
 
 def _catalogs(_context: click.Context, _parameter: click.Parameter, text: str) -> int | list[str]:
@@ -96,6 +99,9 @@ def _faults(_context: click.Context, _parameter: click.Parameter, texts: tuple[s
     "--products", type=click.IntRange(0), default=250, help="Number of products per catalog."
 )
 @click.option("--seed", type=int, default=1, help="Seed of the generated products.")
+@click.option(
+    "--day", type=click.IntRange(1), default=1, help="Day that it is: prices move on each one."
+)
 @click.option("--api-key", default=None, help="API key to accept.  [default: a made-up one]")
 @click.option("--requests-per-minute", type=click.IntRange(1), default=600_000, help="Rate limit.")
 @click.option(

@@ -33,39 +33,50 @@ from octogen_dagster import (
 
 RUNNING = dg.DefaultSensorStatus.RUNNING
 FOLLOW = follow_upstream()
+SECONDS_BETWEEN_TICKS = 5  # a day of the demo is short: five minutes are the default
+HAS_HUB = "ANALYTICS_HUB_EMULATOR_HOST" in os.environ  # else the client would call Google
+
+
+def spec(name: str, group: str, description: str | None = None) -> dg.AssetSpec:
+    """What the UI shows of an asset."""
+    return dg.AssetSpec(name, group_name=group, owners=["team:pricing"], description=description)
+
+
+LISTED = "The catalogs of the local Octogen. Each is a partition of the products."
+READ = "The products of each catalog. One price is wrong on the last day: see its checks."
+CHANGED = "What appeared, disappeared and changed since the day before. Follows by itself."
+KEPT = "What each product cost, and whether it was in stock, since the first day."
+FOUND = "A search with a schedule. Change it for one run in the launchpad."
 
 catalogs = build_catalogs_asset(
+    spec("octogen_catalogs", "catalogs", LISTED),
     partitions_def=catalog_partitions,
-    description="Start here: the catalogs of the local Octogen. Each is a partition of products.",
+    automation_condition=FOLLOW,
 )
 products = build_products_asset(
-    "octogen_products",
-    partitions_def=catalog_partitions,
-    deps=[catalogs],
-    description="The products of each catalog. One price is wrong on day 2: see its checks.",
+    spec("octogen_products", "catalogs", READ), partitions_def=catalog_partitions, deps=[catalogs]
 )
 changes = build_product_changes_asset(
-    products,
-    automation_condition=FOLLOW,
-    description="What appeared, disappeared and changed since the day before. Follows by itself.",
+    products, name=spec("octogen_products_changes", "prices", CHANGED), automation_condition=FOLLOW
 )
-brands = build_product_brands_asset(products, automation_condition=FOLLOW)
+brands = build_product_brands_asset(
+    products, name=spec("octogen_products_brands", "prices"), automation_condition=FOLLOW
+)
 history = build_product_history_asset(
-    products,
-    automation_condition=FOLLOW,
-    description="What each product cost, and whether it was in stock, since the first day.",
+    products, name=spec("octogen_products_history", "history", KEPT), automation_condition=FOLLOW
 )
 sweaters = build_products_asset(
-    "sweaters",
+    spec("sweaters", "prices", FOUND),
     ProductSearch(q="sweater", price_max=100),
     deps=[catalogs],
-    description="A search with a schedule. Change it for one run in the launchpad.",
+    automation_condition=FOLLOW,
 )
 sweater_details = build_product_details_asset(
-    sweaters, only_changed=True, automation_condition=FOLLOW
+    sweaters,
+    name=spec("sweaters_details", "prices"),
+    only_changed=True,
+    automation_condition=FOLLOW,
 )
-
-catalog_sensor = build_catalog_sensor(products, default_status=RUNNING)
 
 defs = dg.Definitions(
     assets=[catalogs, products, changes, brands, history, sweaters, sweater_details],
@@ -76,9 +87,17 @@ defs = dg.Definitions(
         *build_snapshot_checks(history),
     ],
     sensors=[
-        catalog_sensor,
+        build_catalog_sensor(
+            products,
+            minimum_interval_seconds=SECONDS_BETWEEN_TICKS,
+            default_status=RUNNING,
+        ),
         dg.AutomationConditionSensorDefinition(
-            "octogen_automation", target=dg.AssetSelection.all(), default_status=RUNNING
+            "octogen_automation",
+            target=dg.AssetSelection.all(),
+            emit_backfills=False,  # Dagster begins backfills every half a minute
+            minimum_interval_seconds=SECONDS_BETWEEN_TICKS,
+            default_status=RUNNING,
         ),
     ],
     schedules=[build_snapshot_schedule(sweaters, "0 6 * * *")],
@@ -93,18 +112,23 @@ defs = dg.Definitions(
         ),
     },
 )
-if "ANALYTICS_HUB_EMULATOR_HOST" in os.environ:  # without it the client would call Google
-    linked_datasets = build_linked_datasets_asset(control_plane=True)
+if HAS_HUB:
+    linked_datasets = build_linked_datasets_asset(
+        spec("octogen_linked_datasets", "catalogs"), control_plane=True
+    )
+    listing_sensor = build_listing_sensor(
+        OctogenSource(),
+        linked_datasets,
+        minimum_interval_seconds=SECONDS_BETWEEN_TICKS,
+        default_status=RUNNING,
+    )
+    hub = AnalyticsHubResource(project="my-project")
+    control_plane = OctogenControlPlaneResource(principal="user:me@my.org")
     defs = dg.Definitions.merge(
         defs,
         dg.Definitions(
             assets=[linked_datasets],
-            sensors=[
-                build_listing_sensor(OctogenSource(), linked_datasets, default_status=RUNNING)
-            ],
-            resources={
-                "analytics_hub": AnalyticsHubResource(project="my-project"),
-                "octogen_control_plane": OctogenControlPlaneResource(principal="user:me@my.org"),
-            },
+            sensors=[listing_sensor],
+            resources={"analytics_hub": hub, "octogen_control_plane": control_plane},
         ),
     )

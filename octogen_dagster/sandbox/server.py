@@ -69,6 +69,7 @@ class Sandbox:
             list of catalogs, but `GET /domains/{host}`. The older "seed" has `GET /catalogs` and
             the field `catalog`.
         seed: The seed of the products. Another seed gives other products.
+        day: The day that it is, from 1: that many days less one have passed, as by `next_day`.
         api_key: The only key that is accepted.
         port: The port on 127.0.0.1; 0 for a free one.
         requests_per_minute: The number of requests that the rate limiter holds. It starts full.
@@ -90,6 +91,7 @@ class Sandbox:
         products: int = 250,
         generation: Generation = "current",
         seed: int = 1,
+        day: int = 1,
         api_key: str = DEFAULT_API_KEY,
         port: int = 0,
         requests_per_minute: int = 600_000,
@@ -100,6 +102,8 @@ class Sandbox:
         if generation not in get_args(Generation):
             names = ", ".join(map(repr, get_args(Generation)))
             raise ValueError(f"generation must be one of {names}, not {generation!r}")
+        if day < 1:
+            raise ValueError(f"day must be 1 or more, not {day}")
         last_port = 65534 if hub else 65535
         if not 0 <= port <= last_port:
             raise ValueError(f"port must be 0 to {last_port}, not {port}")
@@ -111,6 +115,8 @@ class Sandbox:
             account=Account(credit_usd),
             faults=ActiveFaults(faults),
         )
+        for _ in range(1, day):
+            self.next_day()
         self._app = create_app(self._state, generation)
         self._hub = _make_hub() if hub else None
         self._wanted_port = port

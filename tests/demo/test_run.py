@@ -1,37 +1,41 @@
-"""The demo plays two days, says what is there, and leaves nothing running."""
+"""A daemon plays the days of the demo, which says what is there, and leaves nothing running."""
 
 from __future__ import annotations
 
 import os
 import runpy
+import shlex
 import signal
 import socket
+from datetime import timedelta
 from pathlib import Path
 
 import dagster as dg
 import polars as pl
 import pytest
+from click.testing import CliRunner
 
 from octogen_dagster import scan_history
-from octogen_dagster.demo.run import ui_command
+from octogen_dagster.cli.main import main
+from octogen_dagster.demo.processes import ui_command
 from tests.demo.command import ends_all, processes_of, run, running_ui
 
 CATALOGS = ("harbor-and-pine", "northpeak")
 EMULATOR = "ANALYTICS_HUB_EMULATOR_HOST"
+LOCATION = "octogen_dagster.demo.definitions"
+SENSORS = {"octogen_products_catalog_sensor", "octogen_listing_sensor", "octogen_automation"}
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_two_days_go_by_and_a_later_demo_goes_on_and_leaves_no_process(
-    tmp_path: Path,
-) -> None:
+@pytest.mark.timeout(1800)
+def test_a_daemon_plays_two_days_and_the_ui_shows_them(tmp_path: Path) -> None:
     done = run(tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert all(word in done.stdout for word in ("day 1", "day 2", "appeared", "disappeared"))
     table = [line for line in done.stdout.splitlines() if line[:1] in "┏┃┡│└"]
     assert max(map(len, table)) <= 80
-    assert "Day 2: 2 catalogs were indexed." in done.stdout
-    assert "2 listings of Analytics Hub are linked datasets now." in done.stdout
+    assert "Day 2: 2 catalogs were indexed, and read." in done.stdout
+    assert "2 listings of Analytics Hub are linked datasets." in done.stdout
     [failed] = [line for line in done.stdout.splitlines() if "failed" in line]
     assert failed.startswith(
         "1 check failed, on purpose: octogen_products, partition 'northpeak' has bad rows"
@@ -49,15 +53,37 @@ def test_two_days_go_by_and_a_later_demo_goes_on_and_leaves_no_process(
     assert "The past of a product: octogen-dagster history --base-dir " in done.stdout
     home = tmp_path / "octogen-demo/dagster_home"
     with dg.DagsterInstance.from_config(str(home)) as instance:
-        assert {run.status for run in instance.get_runs()} == {dg.DagsterRunStatus.SUCCESS}
+        runs = instance.get_runs()
         assert not instance.telemetry_enabled
-    with running_ui(tmp_path) as (process, _url, _pages, printed):
-        assert "day 3" in printed
-        assert "day 4" in printed
+    assert {run.status for run in runs} == {dg.DagsterRunStatus.SUCCESS}
+    assert {run.tags["dagster/sensor_name"] for run in runs} == SENSORS, "none was launched by hand"
+    origins = {run.remote_job_origin for run in runs}
+    assert {origin and origin.location_name for origin in origins} == {LOCATION}
+    with running_ui(tmp_path) as (process, _url, pages, printed):
+        assert "day 2" in printed
+        assert "day 3" not in printed
+        assert any("?view=partitions&partition=northpeak" in page for page in pages)
+        assert any("?view=checks&checkDetail=prices" in page for page in pages)
         assert len(processes_of(tmp_path)) > 1
         process.send_signal(signal.SIGINT)
         ends_all(tmp_path)
         assert process.wait(120) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_days_before_the_last_two_are_dated_back(tmp_path: Path) -> None:
+    done = run(tmp_path, "--days", "6", "--products", "3")  # each catalog has one or more
+    assert (done.returncode, done.stderr) == (0, "")
+    snapshots = tmp_path / "octogen-demo/snapshots"
+    history = scan_history(str(snapshots), asset="octogen_products_history").collect()
+    days = history["valid_from"].dt.date().unique().sort()
+    assert days.diff().drop_nulls().to_list() == [timedelta(days=1)] * 4  # the last two are today
+    [line] = [line for line in done.stdout.splitlines() if "--as-of" in line]
+    command = shlex.split(line.partition("octogen-dagster ")[2])
+    shown = CliRunner().invoke(main, command)
+    assert shown.exit_code == 0, shown.output
+    assert "since" in shown.output
 
 
 def test_a_port_that_is_taken_ends_the_demo_before_it_writes_anything(tmp_path: Path) -> None:
@@ -93,12 +119,14 @@ def test_the_code_location_is_one_graph_that_says_what_it_is(
     monkeypatch.delenv(EMULATOR, raising=False)
     if with_hub:
         monkeypatch.setenv(EMULATOR, "127.0.0.1:9")
-    defs: dg.Definitions = runpy.run_module("octogen_dagster.demo.definitions")["defs"]
+    defs: dg.Definitions = runpy.run_module(LOCATION)["defs"]
     repository = defs.get_repository_def()
     graph = repository.asset_graph
     roots = {key.to_user_string() for key in graph.root_materializable_asset_keys}
     linked = {"octogen_linked_datasets"} if with_hub else set()
     assert roots == {"octogen_catalogs"} | linked
-    assert all(graph.get(key).description for key in graph.get_all_asset_keys())
+    nodes = [graph.get(key) for key in graph.get_all_asset_keys()]
+    assert all(node.description and node.owners == ["team:pricing"] for node in nodes)
+    assert {node.group_name for node in nodes} == {"catalogs", "prices", "history"}
     assert len(repository.sensor_defs) == 2 + with_hub
     assert os.environ.get(EMULATOR) == ("127.0.0.1:9" if with_hub else None)

@@ -85,6 +85,15 @@ def test_a_day_moves_prices_and_stock_and_brings_and_takes_products() -> None:
         assert few <= moved <= many, name
 
 
+def test_it_can_begin_on_a_later_day() -> None:
+    with Sandbox(catalogs={"strada": 400}) as sandbox, connect(sandbox) as client:
+        for _ in range(2):
+            sandbox.next_day()
+        third = all_items(client)
+    with Sandbox(catalogs={"strada": 400}, day=3) as sandbox, connect(sandbox) as client:
+        assert all_items(client) == third
+
+
 def test_two_processes_make_the_same_products_and_another_seed_other_ones() -> None:
     program = """
 import httpx
