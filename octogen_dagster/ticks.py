@@ -27,8 +27,12 @@ REQUEST_TAG = "octogen/request"
 
 PostgreSQL indexes tags, and refuses one of more than 2,700 bytes: the keys of a range are too many.
 """
-REQUESTED_AT_TAG = "octogen/requested_at"
-"""The tag with the time of the tick. Dagster's own time of a run is in the database's time zone."""
+RUN_KEY_TAG = "dagster/run_key"
+"""The tag with the run key: the request and the time of the tick, since what failed is tried again.
+
+Dagster's own time of a run is in the time zone of the database. A tag of ours for the time would be
+one more line of each run in the UI.
+"""
 DATA_VERSION_TAG = "dagster/data_version"
 PARTITION_TAG = "dagster/partition"
 RANGE_START_TAG = "dagster/asset_partition_range_start"
@@ -282,11 +286,8 @@ def request_runs(
         run_request(
             partition_of(run[0].key),
             partition_of(run[-1].key),
-            # No run key: Dagster would launch it once, and a run that failed is tried again.
-            tags={
-                REQUEST_TAG: asset_name if len(run) > 1 else run[0].request,
-                REQUESTED_AT_TAG: requested_at,
-            },
+            tags={REQUEST_TAG: (request := asset_name if len(run) > 1 else run[0].request)},
+            run_key=f"{request} {partition_of(run[0].key)} {requested_at}",
             asset_selection=[asset.key],  # or the run shows no target
             asset_check_keys=checks,
         )
@@ -380,8 +381,10 @@ def _read_runs(
 
 def _requested_at(run: dg.RunRecord) -> float:
     """The time of the tick that requested a run; of another run the one at which it was created."""
-    at = run.dagster_run.tags.get(REQUESTED_AT_TAG)
-    return (datetime.fromisoformat(at) if at else run.create_timestamp).timestamp()
+    tags, at = run.dagster_run.tags, run.create_timestamp
+    if REQUEST_TAG in tags and RUN_KEY_TAG in tags:
+        at = datetime.fromisoformat(tags[RUN_KEY_TAG].rpartition(" ")[2])
+    return at.timestamp()
 
 
 def named_partitions(

@@ -93,6 +93,13 @@ def materialize(instance: dg.DagsterInstance, partition: str, indexed: datetime 
     )
 
 
+def test_a_run_has_one_tag_which_the_list_of_runs_shows(instance: dg.DagsterInstance) -> None:
+    result = evaluate(instance, Listed(CatalogState("acme", last_indexed_at=NOON)))
+    assert isinstance(result, dg.SensorResult)
+    (request,) = result.run_requests or ()
+    assert request.tags == {"octogen/request": f"acme@{NOON.isoformat()}"}
+
+
 @pytest.mark.parametrize("asset", [PRODUCTS, DAYS], ids=["catalogs", "days"])
 def test_what_is_requested_is_what_has_another_version_than_its_last_snapshot(
     instance: dg.DagsterInstance, asset: dg.AssetsDefinition
@@ -153,7 +160,8 @@ def test_a_run_that_is_not_finished_blocks_its_catalog_unless_it_cannot_be_at_wo
         status=dg.DagsterRunStatus[status],
         tags={
             "dagster/partition": "acme",
-            "octogen/requested_at": (now - timedelta(hours=requested_hours)).isoformat(),
+            "octogen/request": "acme@",
+            "dagster/run_key": f"acme@ acme {(now - timedelta(hours=requested_hours)).isoformat()}",
         },
         asset_selection=frozenset([PRODUCTS.key]),
     )

@@ -95,7 +95,7 @@ class Ticks:
                     partition_key=request.partition_key,
                     asset_selection=request.asset_selection,
                     instance=self.instance,
-                    tags=request.tags,
+                    tags={**request.tags, "dagster/run_key": str(request.run_key)},
                     raise_on_error=False,
                 )
         return result

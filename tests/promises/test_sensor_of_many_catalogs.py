@@ -110,7 +110,7 @@ class Fleet:
         return self.instance.create_run_for_job(
             self._job,
             status=dg.DagsterRunStatus.STARTED,
-            tags={**request.tags, **single},
+            tags={**request.tags, **single, "dagster/run_key": str(request.run_key)},
             asset_selection=frozenset([self.products.key]),
         )
 
