@@ -23,7 +23,7 @@ from octogen_dagster.cli.options import CONTEXT_SETTINGS, FILE
 @click.option("--out", type=FILE, default=Path("report.html"), help="The file to write.")
 @reporting_errors
 def report(*, base_dir: str, asset: str, days: int, out: Path) -> None:
-    """Write the history of prices as one page that a browser opens without Dagster.
+    """Write the history of prices as a page that a browser opens.
 
     The page has filters by catalog, brand and category, the events of the last days, and the prices
     of a product when it is clicked. It is one file with all of its data: it loads nothing and sends
