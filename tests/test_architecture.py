@@ -15,7 +15,7 @@ import octogen_dagster
 
 PACKAGE = Path(octogen_dagster.__file__).parent
 TESTS = Path(__file__).parent
-GROUND = {"errors", "files", "store", "background", "python_source", "validation"}
+GROUND = {"errors", "files", "store", "background", "printable", "python_source", "validation"}
 HELPERS = {"asset_definition", "automation", "markdown", "run_budget", "ticks"}
 ARROWS: dict[str, set[str]] = {
     "errors": set(),
@@ -23,6 +23,7 @@ ARROWS: dict[str, set[str]] = {
     "buckets": {"errors", "files", "background"},
     "store": {"errors", "files", "buckets", "background", "python_source"},
     "background": set(),
+    "printable": set(),
     "python_source": set(),
     "api": GROUND,
     "frames": GROUND | {"api"},

@@ -25,6 +25,7 @@ from octogen_dagster.errors import (
     OctogenNotFoundError,
     OctogenTimeoutError,
 )
+from octogen_dagster.printable import printable
 from octogen_dagster.validation import require_fraction
 
 MAX_EXTRA_PAGES_RATIO = 0.05
@@ -142,7 +143,7 @@ class ShopCatalogs(CatalogSource):
         missing = [key for key in self.catalogs or () if key not in there]
         if not missing:
             return
-        named = [f"{key!r} ({host})" for key, host in there.items()]
+        named = [f"{key!r} ({printable(host or '')})" for key, host in there.items()]
         text = ", ".join(named[:_MAX_CATALOGS_IN_MESSAGE]) or "none"
         if len(named) > _MAX_CATALOGS_IN_MESSAGE:
             text += f" and {len(named) - _MAX_CATALOGS_IN_MESSAGE:,} more"

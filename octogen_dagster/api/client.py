@@ -10,7 +10,12 @@ from typing_extensions import Self, Unpack
 
 from octogen_dagster.api import http
 from octogen_dagster.api.catalog_states import parsed_catalog_list
-from octogen_dagster.api.credentials import DEFAULT_BASE_URL, ApiKey, host_base_url, may_use_proxy
+from octogen_dagster.api.credentials import (
+    DEFAULT_BASE_URL,
+    ApiKey,
+    configured_base_url,
+    may_use_proxy,
+)
 from octogen_dagster.api.flow import (
     CATALOGS,
     Flow,
@@ -75,8 +80,8 @@ class OctogenClient:
 
     Args:
         api_key: The API key; by default `OCTOGEN_PLATFORM_API_KEY`, then `OCTO_API_KEY`.
-        base_url: The base URL of the API: https, or http on this machine. By default that at
-            `OCTOGEN_HOST`, or else Octogen's own.
+        base_url: The base URL of the API: https, or http on this machine. By default
+            `OCTOGEN_BASE_URL`, then that at `OCTOGEN_HOST`, or else Octogen's own.
         timeout: Seconds for one attempt of a request, to the last byte of the response; an
             `httpx.Timeout`, as that of `http_client`, limits each phase of it instead.
         http_client: A client to send requests with; it stays open when this one is closed.
@@ -115,7 +120,7 @@ class OctogenClient:
             _service = Service(
                 api_key=key,
                 # An equal text that was passed is another object.
-                base_url=host_base_url() if base_url is DEFAULT_BASE_URL else base_url,
+                base_url=configured_base_url() if base_url is DEFAULT_BASE_URL else base_url,
                 timeout=timeout if isinstance(timeout, int | float) else float("inf"),
                 phase_timeout=phases.read or float("inf"),
                 retry=retry or RetryPolicy(),
@@ -129,7 +134,8 @@ class OctogenClient:
         self._statistics = RequestStatistics()
 
     def __repr__(self) -> str:
-        return f"OctogenClient(base_url={self._service.base_url!r})"
+        service = getattr(self, "_service", None)  # a traceback shows one that was refused
+        return f"OctogenClient(base_url={service and service.base_url!r})"
 
     def __reduce__(self) -> str:
         raise TypeError("An OctogenClient holds connections and cannot be pickled.")

@@ -35,6 +35,7 @@ from octogen_dagster.api.responses import (
     error_from_response,
     invalid_body,
     is_concurrency_refusal,
+    lacks_version,
     parsed,
     refused_fields,
 )
@@ -50,6 +51,7 @@ from octogen_dagster.errors import (
     OctogenTimeoutError,
     OctogenValidationError,
 )
+from octogen_dagster.printable import printable
 
 if TYPE_CHECKING:
     from octogen_dagster.api.pacing import Turn
@@ -225,9 +227,10 @@ def lookup_flow(
     """
     if not url.strip():
         raise ValueError("url must not be empty")
-    flow = _lookup(service, url, f"The product at {url}", paced=paced)
+    subject = f"The product at {printable(url)}"
+    flow = _lookup(service, url, subject, paced=paced)
     response = yield from _once_learned(service, "lookup", flow) if paced else flow
-    return read(response, f"The product at {url}")
+    return read(response, subject)
 
 
 def _lookup(service: Service, url: str, subject: str, *, paced: bool) -> Flow[Response]:
@@ -279,6 +282,8 @@ def catalogs_flow(service: Service) -> Flow[Response]:
     try:
         return (yield from request_flow(service, "GET", "/catalogs", CATALOGS))
     except OctogenNotFoundError as error:
+        if lacks_version(service.base_url):
+            raise
         raise error.with_message(
             f"{CATALOGS} does not exist at {service.base_url} (404): the service has no list any "
             "more. Say where catalogs come from, with "
@@ -305,7 +310,7 @@ def domain_flow(
     try:
         response = yield from request_flow(service, "GET", path, subject, paced=paced)
     except OctogenNotFoundError as error:
-        if error.detail == "domain_not_covered":
+        if error.detail == "domain_not_covered" or lacks_version(service.base_url):
             raise
         raise error.with_message(
             f"{subject} cannot be read: {service.base_url} has no such operation (404). If the "
@@ -322,6 +327,8 @@ def count_flow(service: Service, filters: SearchFilters, catalogs: Sequence[str]
     try:
         response = yield from request_flow(service, "POST", path, subject, body)
     except OctogenNotFoundError as error:
+        if lacks_version(service.base_url):
+            raise
         raise error.with_message(
             f"{subject} cannot be had: {service.base_url} has no such operation (404). A service "
             "of the older contract counts whole catalogs only: leave out the filters."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import http.client
 import json
+import re
 import reprlib
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import urlsplit
@@ -12,6 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
 
+from octogen_dagster.api.credentials import DEFAULT_BASE_URL
 from octogen_dagster.api.http import retry_after_seconds
 from octogen_dagster.errors import (
     OctogenAPIError,
@@ -39,6 +41,7 @@ CATALOG_NOT_FOUND = "catalog_not_found"
 """The detail of a 404 about a catalog that is not granted."""
 
 _CONCURRENCY_EXCEEDED = "concurrency_limit_exceeded"
+_VERSION = re.compile(r"/v\d+(/|$)")
 _MAX_TEXT, _MAX_FIELDS, _MAX_PATH = 200, 5, 10  # in a message
 
 _ADVICE: Mapping[str, str] = {
@@ -120,6 +123,11 @@ def invalid_body(response: Response, subject: str, problem: str) -> OctogenRespo
     )
 
 
+def lacks_version(url: str) -> bool:
+    """True if an address of the service does not have the version of the API, as `/v1`."""
+    return not _VERSION.search(urlsplit(url).path)
+
+
 def is_concurrency_refusal(error: OctogenError) -> bool:
     """True if a request was refused because too many were in flight."""
     return isinstance(error, OctogenRateLimitError) and _code(error.detail) == _CONCURRENCY_EXCEEDED
@@ -162,6 +170,8 @@ def _kind_and_advice(response: Response, detail: Any) -> tuple[type[OctogenAPIEr
     if status >= 500:
         return OctogenServerError, "The service failed: try again later."
     kind, advice = _BY_STATUS.get(status, (OctogenAPIError, "See the detail above."))
+    if status == 404 and response.request and lacks_version(response.request.url):
+        return kind, f"Check base_url: it ends with /v1, such as {DEFAULT_BASE_URL}."
     if kind is OctogenInsufficientCreditError and (url := top_up_url(detail)):
         return kind, f"The prepaid credit is spent: top it up at {url} and run again."
     return kind, _ADVICE.get(code, advice)

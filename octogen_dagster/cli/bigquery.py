@@ -18,6 +18,7 @@ from octogen_dagster.cli.options import (
     mcp_option,
     mcp_url_option,
 )
+from octogen_dagster.printable import printable
 
 if TYPE_CHECKING:
     from octogen_dagster.sharing.autosubscribe import AutosubscribeResult, CatalogOutcome
@@ -217,9 +218,10 @@ def autosubscribe(
 
 def _print_outcome(outcome: CatalogOutcome) -> None:
     dataset = f", dataset {outcome.linked_dataset}" if outcome.linked_dataset else ""
-    click.echo(f"{outcome.catalog_key or '?'}: {outcome.action.replace('_', ' ')}{dataset}")
+    catalog = printable(outcome.catalog_key or "?")
+    click.echo(f"{catalog}: {outcome.action.replace('_', ' ')}{printable(dataset)}")
     if outcome.message:
-        click.echo(f"    {outcome.message}")
+        click.echo(f"    {printable(outcome.message)}")
 
 
 def _print_summary(result: AutosubscribeResult) -> None:
@@ -229,7 +231,7 @@ def _print_summary(result: AutosubscribeResult) -> None:
         click.echo("The subscriber would be registered.")
     else:
         state = "has been registered" if result.registered_subscriber else "is registered"
-        click.echo(f"The subscriber {state} as {result.subscriber_id}.")
+        click.echo(f"The subscriber {state} as {printable(str(result.subscriber_id))}.")
 
 
 def _print_json(value: dict[str, Any]) -> None:

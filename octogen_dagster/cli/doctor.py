@@ -15,6 +15,7 @@ from click.core import ParameterSource
 from octogen_dagster.cli.errors import FAILED, reporting_errors
 from octogen_dagster.cli.options import CONTEXT_SETTINGS, SECONDS
 from octogen_dagster.cli.project import find_project
+from octogen_dagster.printable import printable_lines
 
 _OPTIONS = {
     "octogen": "shops",
@@ -113,6 +114,7 @@ def doctor(
         else:
             findings.append(each)
     diagnosis = Diagnosis(tuple(findings))
-    click.echo(json.dumps(diagnosis.as_dict(), indent=2) if as_json else diagnosis)
+    text = printable_lines(str(diagnosis))
+    click.echo(json.dumps(diagnosis.as_dict(), indent=2) if as_json else text)
     if not diagnosis.ok:
         sys.exit(FAILED)

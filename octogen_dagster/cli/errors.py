@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from octogen_dagster.errors import OctogenBigQueryAccessPendingError, OctogenError
+from octogen_dagster.printable import printable_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -58,7 +59,7 @@ def fail(message: str, status: int, shown: BaseException | None = None) -> NoRet
     from octogen_dagster.api.credentials import key_mask
 
     lines = traceback.format_exception(shown) if shown else []  # without the values of variables
-    click.echo(key_mask(None)("".join([*lines, message])), err=True)
+    click.echo(printable_lines(key_mask(None)("".join([*lines, message]))), err=True)
     sys.exit(status)
 
 

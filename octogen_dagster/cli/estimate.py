@@ -11,6 +11,7 @@ import click
 from octogen_dagster.api.spending import LOOKUP_USD, SEARCH_PAGE_USD
 from octogen_dagster.cli.errors import reporting_errors
 from octogen_dagster.cli.options import CONTEXT_SETTINGS
+from octogen_dagster.printable import printable
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -86,17 +87,18 @@ def estimate(
     with BlockingClient(service) as client:
         counted = count_read(client, search, catalogs, hosts)
     for warning in counted.warnings:
-        click.echo(warning, err=True)
+        click.echo(printable(warning), err=True)
     if not counted.counts:
         click.echo("The shops have no catalogs.")
         return
-    click.echo("\n".join(_table(service, counted.counts, page_size)))
+    counts = [each._replace(subject=printable(each.subject)) for each in counted.counts]
+    click.echo("\n".join(_table(service, counts, page_size)))
     if any(each.is_lower_bound for each in counted.counts):
         click.echo(_IS_NO_BOUND if search.has_keywords else _IS_LOWER_BOUND)
     for host, of_host in counted.several.items():
         click.echo(
-            f"{host} is served by {len(of_host)} catalogs, one of which may be an aggregate of "
-            "many shops. To read only some, name them: "
+            f"{printable(host)} is served by {len(of_host)} catalogs, one of which may be an "
+            "aggregate of many shops. To read only some, name them: "
             f"ShopCatalogs(hosts=[{host!r}], catalogs=[{of_host[0].catalog!r}])."
         )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import re
 import sys
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ import click
 
 from octogen_dagster.cli.errors import reporting_errors
 from octogen_dagster.cli.options import CONTEXT_SETTINGS
+from octogen_dagster.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 _PRICE_LINE_WIDTH = 72
 _MAX_DROPS = 20
 _MAX_PRODUCTS = 20
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
 def _as_of(_context: click.Context, _parameter: click.Parameter, text: str | None) -> Any:
@@ -123,7 +122,7 @@ def _print_drops(drops: Sequence[Row]) -> None:
         before, after = (_price(drop, column) for column in ("before", "after"))
         change = f"{drop['change_percent']:.0f} %"
         console.print(f"{change:>6}  {before} → {after}  {_heading(drop)}", soft_wrap=True)
-        console.print(_shown(f"        {drop['product_url']}"), soft_wrap=True)
+        console.print(printable(f"        {drop['product_url']}"), soft_wrap=True)
 
 
 def _print_products(pasts: Sequence[ProductPast]) -> None:
@@ -134,13 +133,13 @@ def _print_products(pasts: Sequence[ProductPast]) -> None:
         last = past.rows[-1]
         now = _price(last, "current_price") if last["is_current"] else "gone"
         console.print(", ".join(filter(None, [_heading(last), now])), soft_wrap=True)
-        console.print(_shown(f"  {last['product_url']}"), soft_wrap=True)
+        console.print(printable(f"  {last['product_url']}"), soft_wrap=True)
     if len(pasts) > _MAX_PRODUCTS:
         console.print(f"\nand {len(pasts) - _MAX_PRODUCTS:,} more.")
 
 
 def _heading(row: Row) -> str:
-    return _shown(f"{row['title']} ({row['catalog_key']})")
+    return printable(f"{row['title']} ({row['catalog_key']})")
 
 
 def _csv_row(row: Row) -> dict[str, Any]:
@@ -152,12 +151,7 @@ def _cell(value: Any) -> Any:
         return value.isoformat()
     if isinstance(value, list):
         return " ".join(value)
-    return _shown(value) if isinstance(value, str) else value
-
-
-def _shown(text: str) -> str:
-    """A text of a shop without the control characters that a terminal obeys."""
-    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
+    return printable(value) if isinstance(value, str) else value
 
 
 def _print_past(console: Console, past: ProductPast, as_of: datetime | None) -> None:
@@ -166,12 +160,12 @@ def _print_past(console: Console, past: ProductPast, as_of: datetime | None) -> 
 
     last = past.rows[-1]
     console.print(_heading(last), style="bold", soft_wrap=True)
-    console.print(_shown(f"{last['product_url']}, uuid {last['uuid']}"), soft_wrap=True)
+    console.print(printable(f"{last['product_url']}, uuid {last['uuid']}"), soft_wrap=True)
     table = Table("since", "what", "price", "before", "stock", box=None, pad_edge=False)
     title = past.rows[0]["title"]
     for since, what, row in past.events():
         if row:
-            renamed = "" if row["title"] == title else _shown(f", renamed from {title}")
+            renamed = "" if row["title"] == title else printable(f", renamed from {title}")
             title = row["title"]
             prices = [_price(row, "current_price"), _price(row, "original_price")]
             table.add_row(_time(since), what + renamed, *prices, _availability(row))
@@ -195,7 +189,7 @@ def _time(time: datetime) -> str:
 def _price(row: Row, column: str) -> str:
     if row[column] is None:
         return ""
-    return _shown(f"{row[column]:,.2f} {row['currency'] or ''}".rstrip())
+    return printable(f"{row[column]:,.2f} {row['currency'] or ''}".rstrip())
 
 
 def _availability(row: Row) -> str:

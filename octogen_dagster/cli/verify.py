@@ -11,6 +11,7 @@ import click
 from octogen_dagster.api.spending import usd
 from octogen_dagster.cli.errors import FAILED, reporting_errors
 from octogen_dagster.cli.options import CONTEXT_SETTINGS
+from octogen_dagster.printable import printable_lines
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,7 +62,7 @@ def verify(*, host: str | None, max_usd: float, details: bool, as_json: bool) ->
     if as_json:
         click.echo(json.dumps(report.as_dict(details=details), indent=2))
     else:
-        click.echo(report.as_text(details=details))
+        click.echo(printable_lines(report.as_text(details=details)))
     if not report.ok:
         sys.exit(FAILED)
 

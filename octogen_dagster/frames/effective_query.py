@@ -13,6 +13,7 @@ from typing import Any
 from pydantic.alias_generators import to_camel
 
 from octogen_dagster.api.search import SearchFilters
+from octogen_dagster.printable import printable
 
 EffectiveQuery = dict[str, Any]
 
@@ -55,7 +56,9 @@ def differences(before: EffectiveQuery, after: EffectiveQuery) -> list[str]:
         subject = f"Catalog {catalog!r}, " if catalog else ""
         was, now = _compared(old), _compared(new)
         lines += [
-            f"{subject}{name}: {was.get(name, 'none')} before, {now.get(name, 'none')} now"
+            printable(
+                f"{subject}{name}: {was.get(name, 'none')} before, {now.get(name, 'none')} now"
+            )
             for name in _COMPARED
             if was.get(name) != now.get(name)
         ]

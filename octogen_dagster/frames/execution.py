@@ -20,6 +20,7 @@ from octogen_dagster.frames.effective_query import generated_facets
 from octogen_dagster.frames.statistics import ScanStatistics
 from octogen_dagster.frames.walk import WalkRead
 from octogen_dagster.frames.workers import Workers
+from octogen_dagster.printable import printable
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -303,7 +304,7 @@ class PlanRead:
             return
         self.statistics.effective_queries[catalog] = query
         for facet in generated_facets(query):
-            line = f"{self._plan.search.q!r} is understood as {facet}."
+            line = f"{self._plan.search.q!r} is understood as {printable(facet)}."
             if line not in self._logged:  # once, although most catalogs say the same
                 self._logged.add(line)
                 self._log(line)

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import httpx
 import pytest
 
+from octogen_dagster import ProductSearch
 from octogen_dagster.api.client import OctogenClient
 from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.api.search import CURRENT_FIELDS as FIELDS_OF_TODAY
@@ -61,6 +62,36 @@ class TestConstruction:
         with pytest.raises(MissingAPIKeyError, match=r"OCTO_API_KEY.*octogen-dagster sandbox"):
             OctogenClient(base_url=sandbox.base_url)
         assert sandbox.requests == []
+
+    async def test_the_address_may_come_from_the_environment(
+        self, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("OCTOGEN_BASE_URL", sandbox.base_url)
+        async with OctogenClient(api_key=sandbox.api_key) as client:
+            assert (await client.search_products(limit=1)).uuids
+
+    def test_one_whose_key_was_refused_has_a_repr_for_a_traceback(self) -> None:
+        with pytest.raises(ValueError, match="API key") as caught:
+            OctogenClient(api_key="two words")
+        seen = [each.frame.f_locals.get("self") for each in caught.traceback]
+        assert "OctogenClient(base_url=None)" in map(repr, seen)
+
+    @pytest.mark.parametrize("call", ["search", "list", "shop", "count"])
+    async def test_an_address_without_its_version_is_told(
+        self, sandbox: Sandbox, call: str
+    ) -> None:
+        base_url = sandbox.base_url.removesuffix("/v1")
+        async with OctogenClient(api_key=sandbox.api_key, base_url=base_url) as client:
+            calls: dict[str, Any] = {
+                "search": lambda: client.search_products(catalog="northpeak"),
+                "list": client.list_catalogs,
+                "shop": lambda: client.get_domain("acme.com"),
+                "count": lambda: client.count_products(ProductSearch()),
+            }
+            with pytest.raises(
+                OctogenNotFoundError, match=r"it ends with /v1, such as https://api"
+            ):
+                await calls[call]()
 
     def test_its_repr_has_the_base_url_and_it_cannot_be_pickled(self) -> None:
         client = OctogenClient(api_key=KEY)

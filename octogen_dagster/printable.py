@@ -1,0 +1,17 @@
+"""Texts that a service or a shop chose, as a terminal and a log may show them."""
+
+from __future__ import annotations
+
+import re
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
+def printable(text: str) -> str:
+    """Escape the control characters that a terminal obeys, line breaks included."""
+    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
+
+
+def printable_lines(text: str) -> str:
+    """Escape the control characters in each line of a text."""
+    return "\n".join(map(printable, text.split("\n")))

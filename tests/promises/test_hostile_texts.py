@@ -1,0 +1,78 @@
+"""A terminal and a log obey nothing that the service or a shop sends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pytest
+from click.testing import CliRunner
+
+from octogen_dagster import (
+    PRODUCT_SCHEMA,
+    ProductSearch,
+    ShopCatalogs,
+    build_product_details_asset,
+    build_products_asset,
+)
+from octogen_dagster.cli.main import main
+from tests.api.servers import RawServer, Received, http, page
+from tests.api.shops import catalog_of_shop, shop, shops
+from tests.results import failure, materialized, octogen_at, stored
+
+HOSTILE = "red\x1b]0;title\x07\x1b[2J\x9b\u202e"
+SHOWN = r"red\x1b]0;title\x07\x1b[2J\x9b\u202e"
+
+
+def assert_escaped(text: str) -> None:
+    assert SHOWN in text
+    assert not any(character in text for character in "\x1b\x07\x9b\u202e")
+
+
+def test_the_key_of_a_catalog(monkeypatch: pytest.MonkeyPatch) -> None:
+    covered = shop("acme.example", catalog_of_shop(HOSTILE, 250))
+    with shops({"acme.example": covered}) as server:
+        monkeypatch.setenv("OCTOGEN_PLATFORM_API_KEY", server.api_key)
+        monkeypatch.setenv("OCTOGEN_BASE_URL", server.base_url)
+        result = CliRunner().invoke(main, ["estimate", "--host", "acme.example"])
+    assert_escaped(result.output)
+
+
+def test_the_host_of_a_shop(tmp_path: Path) -> None:
+    covered = shop(HOSTILE, catalog_of_shop("acme"))
+    with shops({"acme.example": covered}) as server:
+        source = ShopCatalogs(hosts=["acme.example"], catalogs=["zen"])
+        octogen = octogen_at(server, catalogs=source)
+        asset = build_products_asset("products", retry_policy=None)
+        assert_escaped(failure(materialized([asset], tmp_path, octogen, raise_on_error=False)))
+
+
+def test_how_a_search_is_understood(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    facets = [{"name": "color", "values": [HOSTILE], "source": "generated"}]
+
+    def respond(request: Received) -> list[bytes]:
+        if request.target != "/v1/products/search":
+            return http(404, {"detail": "Not Found"})
+        return http(200, page(["a"]) | {"effectiveQuery": {"text": "red", "facets": facets}})
+
+    with RawServer(respond) as server:
+        search = ProductSearch(catalogs=["acme"], q="red", understand=True)
+        asset = build_products_asset("products", search)
+        assert materialized([asset], tmp_path, octogen_at(server)).success
+    assert_escaped(capfd.readouterr().err)
+
+
+def test_the_address_of_a_product(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    rows = [{"uuid": "a", "product_url": f"https://acme.example/{HOSTILE}"}]
+
+    @dg.asset
+    def products() -> Any:
+        return pl.DataFrame(rows, schema=PRODUCT_SCHEMA)
+
+    with RawServer(lambda _: http(500)) as server:
+        details = build_product_details_asset(products, name="details", retry_policy=None)
+        resources = stored(tmp_path, octogen_at(server, attempts=1))
+        result = dg.materialize([products, details], resources=resources, raise_on_error=False)
+    assert_escaped(failure(result))
