@@ -186,7 +186,7 @@ class Listing:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._latest: tuple[float, CatalogList | OctogenNotFoundError] | None = None
+        self._latest: tuple[float, CatalogList | OctogenError] | None = None
 
     def __reduce__(self) -> tuple[type[Listing], tuple[()]]:
         return type(self), ()
@@ -194,8 +194,8 @@ class Listing:
     def fetched_since(self, moment: float, client: BlockingClient) -> CatalogList:
         """Return the list if it was requested at a time of the service's clock or later.
 
-        Else it is requested by one thread at a time, and those that wait share it. That a service
-        has no list is remembered too.
+        Else it is requested by one thread at a time, and those that wait share it. An error is
+        remembered too.
         """
         service = client.service
         assert isinstance(service, CatalogService)
@@ -206,12 +206,12 @@ class Listing:
                 requested_at = service.clock()
                 try:
                     self._latest = requested_at, fetch_catalogs(client, service.catalogs)
-                except OctogenNotFoundError as error:
-                    self._latest = requested_at, error
+                except OctogenError as error:
+                    self._latest = service.clock(), error  # it may have taken long
             listed = self._latest[1]
         finally:
             self._lock.release()
-        if isinstance(listed, OctogenNotFoundError):
+        if isinstance(listed, OctogenError):
             raise listed.with_traceback(None)
         return listed
 
@@ -219,13 +219,15 @@ class Listing:
         """Return the list for one of many reads that begins.
 
         The latest one will do. If it says when catalogs were indexed it must not be older than some
-        seconds: a catalog that is indexed again before its read ends is read in vain.
+        seconds: a catalog that is indexed again before its read ends is read in vain. So must an
+        error, unless it is that there is no list.
         """
         latest = self._latest[1] if self._latest else None
-        has_times = isinstance(latest, CatalogList) and any(
-            state.last_indexed_at for state in latest.catalogs
-        )
-        age = _MAX_AGE_OF_LIST if has_times else math.inf
+        if isinstance(latest, CatalogList):
+            changes = any(state.last_indexed_at for state in latest.catalogs)
+        else:
+            changes = not isinstance(latest, OctogenNotFoundError)
+        age = _MAX_AGE_OF_LIST if changes else math.inf
         return self.fetched_since(client.service.clock() - age, client)
 
 

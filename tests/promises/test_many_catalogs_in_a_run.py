@@ -167,6 +167,16 @@ def test_a_run_lists_the_catalogs_once_and_learns_the_contract_once(
     assert paths.count(("/products/search", 200)) == 3 * len(CATALOGS)
 
 
+def test_a_list_of_catalogs_that_cannot_be_had_is_asked_for_once(
+    tmp_path: Path, sandbox: Sandbox, instance: dg.DagsterInstance
+) -> None:
+    sandbox.inject(Fault("status", 503, path="/catalogs"))
+    products = products_of_a_range(retry_policy=None)
+    text = failure(run(sandbox, tmp_path, [products], CATALOGS, instance, concurrency=1))
+    assert "6 of 6 partitions of products failed" in text
+    assert [each.path for each in sandbox.requests] == ["/catalogs"]
+
+
 def test_a_catalog_that_fails_spoils_no_other(
     tmp_path: Path, sandbox: Sandbox, instance: dg.DagsterInstance
 ) -> None:
