@@ -29,8 +29,9 @@ def shared_budget(
 
     If the budget is that of the run's backfill, what its other runs have spent is counted too.
 
-    The amounts are kept in tags of the run, which a re-execution of the run inherits: one for each
-    step, so that those that end at once replace no amount of another. They are written at the end
+    The amounts are kept in tags of the run, which a re-execution of the run inherits, and counts
+    unless the run succeeded. There is one for each step, so that those that end at once replace no
+    amount of another. They are written at the end
     and when the block calls what it is given, which a process that is killed afterwards has then
     told; then the backfill is counted again. Steps and runs that work at the same time in other
     processes may each spend what was left when they counted last. `instance` is None in a test
@@ -42,7 +43,9 @@ def shared_budget(
         return
     tag = f"{SPENT_TAG}.{step}"
     run = instance.get_run_by_id(run_id)
-    spent = _spent(run.tags) if run else {}
+    inherited = _inherited(instance, run_id)
+    in_tags = _spent(run.tags) if run else {}
+    spent = {each: usd - inherited.get(each, 0) for each, usd in in_tags.items()}
     spending.raise_to(sum(spent.values(), Decimal(0)))
     backfill = run.tags.get(_BACKFILL_TAG) if run and spending.backfill_budget_usd else None
     if run and backfill:
@@ -53,7 +56,7 @@ def shared_budget(
         nonlocal told
         if spending.spent_usd > told:
             told = spending.spent_usd
-            own = spent.get(tag, Decimal(0)) + told - begun_at
+            own = in_tags.get(tag, Decimal(0)) + told - begun_at
             instance.add_run_tags(run_id, {tag: f"{own:f}"})
             if run and backfill:
                 _count_backfill(instance, backfill, run, spending)
@@ -62,6 +65,30 @@ def shared_budget(
         yield tell
     finally:
         tell()
+
+
+def retried_runs(instance: dg.DagsterInstance, run_id: str | None) -> Iterator[dg.DagsterRun]:
+    """Yield a run and those that it retries, the latest first.
+
+    A run that succeeded is not retried: whoever executes it again wants it all anew.
+    """
+    while run_id:
+        run = instance.get_run_by_id(run_id)
+        if run is None or run.status is dg.DagsterRunStatus.SUCCESS:
+            return
+        yield run
+        run_id = _parent(run)
+
+
+def _parent(run: dg.DagsterRun) -> str | None:
+    return run.parent_run_id or run.tags.get(_PARENT_TAG)
+
+
+def _inherited(instance: dg.DagsterInstance, run_id: str) -> dict[str, Decimal]:
+    """The amounts in a run's tags that are of a run that succeeded before it was executed again."""
+    parents = [_parent(run) for run in retried_runs(instance, run_id)]
+    succeeded = instance.get_run_by_id(parents[-1]) if parents and parents[-1] else None
+    return _spent(succeeded.tags) if succeeded else {}
 
 
 def _count_backfill(

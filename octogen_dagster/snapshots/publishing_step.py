@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from octogen_dagster.run_budget import shared_budget
+from octogen_dagster.run_budget import retried_runs, shared_budget
 
 if TYPE_CHECKING:
     from octogen_dagster.api.spending import Spending
@@ -23,8 +23,8 @@ _RECORDS_AT_ONCE = 500
 class PublishingStep:
     """The step of a run that publishes snapshots; no instance and no id in a test without a run.
 
-    What it reported before is what its earlier attempts did, and the runs that its run retries. A
-    run that succeeded is not retried: whoever executes it again wants it all anew.
+    What was reported before was so by earlier attempts of the step, or by the runs that its run
+    retries.
     """
 
     asset: dg.AssetKey
@@ -70,13 +70,9 @@ class PublishingStep:
 
     def _logged_before(self, kind: dg.DagsterEventType) -> Iterator[dg.EventLogEntry]:
         """The events of a kind of the run and of those that it retries, the latest run first."""
-        run_id = self.run_id
-        while self.instance is not None and run_id is not None:
-            run = self.instance.get_run_by_id(run_id)
-            if run is None or run.status is dg.DagsterRunStatus.SUCCESS:
-                break
-            yield from self.instance.all_logs(run_id, of_type=kind)
-            run_id = run.parent_run_id
+        if self.instance is not None:
+            for run in retried_runs(self.instance, self.run_id):
+                yield from self.instance.all_logs(run.run_id, of_type=kind)
 
     def materialization(
         self, partition: str, metadata: Mapping[str, Any], version: str | None = None

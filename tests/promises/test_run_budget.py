@@ -123,6 +123,35 @@ def test_an_attempt_counts_what_the_ones_before_it_spent(shops: Sandbox, tmp_pat
     assert charged(shops) == 1
 
 
+def test_a_run_that_executes_one_that_succeeded_again_has_a_budget_of_its_own(
+    instance: dg.DagsterInstance, shops: Sandbox, tmp_path: Path
+) -> None:
+    products = build_products_asset("products", ProductSearch(catalogs=["strada"]))
+
+    def read(parent: str | None, budget_usd: float) -> dg.DagsterRun:
+        tags = {}
+        if parent:  # as Dagster does for a re-execution
+            before = instance.get_run_by_id(parent)
+            assert before
+            tags = {**before.tags, "dagster/parent_run_id": parent}
+        result = run(shops, tmp_path, [products], budget_usd, tags=tags, instance=instance)
+        made = instance.get_run_by_id(result.run_id)
+        assert made
+        return made
+
+    first = read(None, 2 * PAGE_USD)
+    again = read(first.run_id, 2 * PAGE_USD)
+    assert (first.is_success, again.is_success) == (True, True)
+    failed = read(again.run_id, PAGE_USD)
+    assert failed.is_failure
+    assert charged(shops) == 5
+    # A retry of the one that failed counts what that one has spent, and nothing before it.
+    assert read(failed.run_id, PAGE_USD).is_failure
+    assert charged(shops) == 5
+    assert read(failed.run_id, 2 * PAGE_USD).is_success
+    assert charged(shops) <= 7
+
+
 def test_a_step_changes_no_amount_of_another_that_ends_meanwhile(
     shops: Sandbox, tmp_path: Path
 ) -> None:
