@@ -191,9 +191,21 @@ def create_unfinished(target: Path, mode: int) -> BinaryIO:
 def remove_abandoned(target: Path, older_than_seconds: float) -> None:
     """Remove the unfinished files that killed writers of a file left, by their age."""
     for unfinished in target.parent.glob(f".{glob.escape(target.name)}.*{_UNFINISHED}"):
-        with contextlib.suppress(FileNotFoundError, PermissionError):  # one of another user
-            if unfinished.lstat().st_mtime < time.time() - older_than_seconds:
-                unfinished.unlink()
+        _remove_older(unfinished, older_than_seconds)
+
+
+def remove_abandoned_below(folder: Path, older_than_seconds: float) -> None:
+    """Remove the unfinished files that killed writers left in a folder and in those in it."""
+    for path, _, names in os.walk(folder):
+        for name in names:
+            if name.startswith(".") and name.endswith(_UNFINISHED):
+                _remove_older(Path(path, name), older_than_seconds)
+
+
+def _remove_older(unfinished: Path, seconds: float) -> None:
+    with contextlib.suppress(FileNotFoundError, PermissionError):  # one of another user
+        if unfinished.lstat().st_mtime < time.time() - seconds:
+            unfinished.unlink()
 
 
 def _replace_durably(unfinished: str | Path, target: Path) -> None:

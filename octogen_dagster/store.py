@@ -21,6 +21,7 @@ from octogen_dagster.files import (
     ReplacedError,
     create_unfinished,
     remove_abandoned,
+    remove_abandoned_below,
 )
 from octogen_dagster.python_source import errors_as_raised, python_source
 
@@ -88,8 +89,7 @@ class Store:
     def unfinished(self, key: str) -> Iterator[Path]:
         """Create a local file to write to, and remove it when the block ends.
 
-        What killed writers left is removed first. A full disk is an error here, whatever the block
-        wrote with.
+        A full disk is an error here, whatever the block wrote with.
         """
         import polars as pl
 
@@ -111,7 +111,8 @@ class Store:
 
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            remove_abandoned(target, MAX_WRITE_SECONDS)
+            if not isinstance(self._files, Disk):
+                remove_abandoned(target, MAX_WRITE_SECONDS)
             with create_unfinished(target, mode) as file:
                 path = Path(file.name)
         except OSError as error:
@@ -124,6 +125,16 @@ class Store:
             raise
         finally:
             path.unlink(missing_ok=True)
+
+    def remove_abandoned(self, key: str) -> None:
+        """Remove what killed writers left of a file, and of those in the folder of its name.
+
+        Those of a bucket are prepared on a disk, where `unfinished` removes what was left.
+        """
+        if isinstance(self._files, Disk):
+            target = Path(self.uri(key))
+            remove_abandoned(target, MAX_WRITE_SECONDS)
+            remove_abandoned_below(target.with_suffix(""), MAX_WRITE_SECONDS)
 
     def publish(self, written: Path, key: str, *, keep_previous: bool | None = None) -> None:
         """Give a written file its key; a reader sees the complete old or new file.

@@ -162,6 +162,7 @@ def _publish(run: SnapshotRun, partition: str | None, result: Any) -> Iterator[A
         return
     step = run.step
     source = source_of(result.value, f"Asset {step.asset.to_user_string()}")
+    manager.remove_abandoned(step.asset)
     with permanent_errors_fail(), step.shared_budget(source.spending):
         published = manager.publication(step, partition).publish(source, run.stop)
     metadata = in_reading_order(result.metadata, published.metadata)
@@ -177,6 +178,7 @@ def _publish_range(
 ) -> Iterator[Any]:
     """Publish the partitions of a run, and yield what is to be reported of each."""
     manager, step = _require_own(run.context), run.step
+    manager.remove_abandoned(step.asset)
     once = OnceLog(run.context.log.warning)  # many catalogs of a search share a warning
 
     def publish(partition: str) -> tuple[dg.MaterializeResult[Any], PublishedSnapshot]:

@@ -11,8 +11,10 @@ import dagster as dg
 import polars as pl
 
 from octogen_dagster.asset_definition import FRESH, Metadata, require_asset, require_max_age
+from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.frames.source import utc_now
 from octogen_dagster.markdown import markdown_table
+from octogen_dagster.snapshots.failures import named
 from octogen_dagster.snapshots.freshness import build_fresh_check
 from octogen_dagster.snapshots.history_checks import (
     HISTORY_ADVICE,
@@ -294,10 +296,25 @@ def _rows_checks(asset: dg.AssetsDefinition, rows: "_RowsChecks") -> dg.AssetChe
         op = context.op_execution_context
         selected = [each.name for each in op.selected_asset_check_keys]
         if isinstance(snapshot, InputSnapshots) and not op.has_partition_key:
+            missing = []
             for partition in snapshot.partitions:
-                frame = snapshot.frame(partition)
+                try:
+                    frame = snapshot.frame(partition)
+                except OctogenSnapshotError as error:
+                    missing.append(f"{partition!r}: {error}")
+                    continue
                 found = rows.results(context.instance, frame, partition, selected)
                 yield from partition_evaluations(context.instance, key, partition, found)
+            if missing:
+                raise dg.Failure(
+                    "\n".join(
+                        [
+                            f"The checks of {len(missing):,} of {len(snapshot.partitions):,} "
+                            f"partitions of {key.to_user_string()} could not be evaluated.",
+                            *named(missing),
+                        ]
+                    )
+                )
             return
         own = op.partition_key if op.has_partition_key else None
         yield from rows.results(context.instance, frame_of(snapshot, own), own, selected)

@@ -20,51 +20,53 @@ _MAX_IN_A_ROW = 16
 """Partitions that fail one after the other by errors that may pass, before the others wait."""
 _FATAL_ERRORS = (OctogenAuthenticationError, OctogenInsufficientCreditError, OctogenBudgetError)
 """Errors that every other partition would meet as well."""
-_FAILED = "octogen/failed"
-"""The metadata of the observation of a partition that failed for good in a run that is retried."""
+_FAILED, _MAY_PASS = "octogen/failed", "octogen/may_pass"
+"""The metadata of the observation of a partition that failed: the error, and if it may pass."""
 
 
 class Failures:
     """The partitions of a run that failed. Of their errors it keeps no more than the texts.
 
-    `end` says why those that wait are not to be tried: an error that concerns them all.
+    `end` says why those that wait are not to be tried: an error that concerns them all. What an
+    earlier attempt of the step found to fail for good is not tried again. `tried_before` failed in
+    an attempt before, or in a run that this one retries.
     """
 
     def __init__(self, step: PublishingStep) -> None:
+        self.tried_before: set[str] = set()
         self._step = step
         self._asset = step.asset
         self._texts: dict[str, str] = {}
-        self._permanent: dict[str, str] = {}
+        self._observed: list[dg.AssetObservation] = []
         self._unchecked: dict[str, str] = {}
         self._metadata: Mapping[str, Any] = {}
         self._in_a_row = 0
         self._may_pass = self._is_of_all = False
         self.end = ""
-
-    def recall(self) -> None:
-        """Add the partitions that an earlier attempt of the step found to fail for good."""
-        step = self._step
-        if step.instance is None or step.run_id is None:
-            return
-        kind = dg.DagsterEventType.ASSET_OBSERVATION
-        for entry in step.instance.all_logs(step.run_id, of_type=kind):
+        for entry in step.logged_before(dg.DagsterEventType.ASSET_OBSERVATION):
             event = entry.asset_observation
-            if event is None or event.asset_key != self._asset or event.partition is None:
+            text = event.metadata.get(_FAILED) if event and event.asset_key == self._asset else None
+            if event is None or event.partition is None or text is None:
                 continue
-            if text := event.metadata.get(_FAILED):
+            self.tried_before.add(event.partition)
+            if entry.run_id == step.run_id and not event.metadata[_MAY_PASS].value:
                 self._texts[event.partition] = str(text.value)
 
     def observations(self) -> Iterator[dg.AssetObservation]:
-        """Tell the next attempt of the step, if there is one, which partitions failed for good."""
-        if self._may_be_retried:
-            for partition, text in self._permanent.items():
-                metadata = {_FAILED: text}
-                yield dg.AssetObservation(self._asset, partition=partition, metadata=metadata)
+        """Tell the next attempt of the step, and a run that retries this one, what failed."""
+        yield from self._observed
 
     def add(self, partition: str, error: Exception) -> None:
         self._texts[partition] = text = self._logged(partition, error)
-        if isinstance(error, dg.Failure) and not error.allow_retries:
-            self._permanent[partition] = text
+        is_lasting = isinstance(error, dg.Failure) and not error.allow_retries
+        self._observed.append(
+            dg.AssetObservation(
+                self._asset,
+                partition=partition,
+                metadata={_FAILED: text, _MAY_PASS: not is_lasting},
+            )
+        )
+        if isinstance(error, dg.Failure) and is_lasting:
             self._in_a_row = 0
             if isinstance(error.__cause__, _FATAL_ERRORS):
                 self._is_of_all = True
@@ -101,11 +103,11 @@ class Failures:
         return partition in self._texts
 
     def __bool__(self) -> bool:
-        return bool(self._texts)
+        return bool(self._texts or self._unchecked)
 
     def raise_any(self, partitions: int, untried: Sequence[str] = ()) -> None:
         """Fail the run if partitions of it failed; it is retried if an error may pass."""
-        if not self._texts and not self._unchecked:
+        if not self:
             return
         asset = self._asset.to_user_string()
         lines = []
@@ -117,22 +119,23 @@ class Failures:
                 f"{f'The other {others:,} are published and reported. ' if others else ''}"
                 "A retry or a re-execution of this run reads only those that failed"
                 f"{' or were not read' if untried else ''}.",
-                *_named([f"{key!r}: {text}" for key, text in self._texts.items()]),
+                *named([f"{key!r}: {text}" for key, text in self._texts.items()]),
             ]
         if untried:
-            lines += ["Not read:", *_named([repr(key) for key in untried])]
+            lines += ["Not read:", *named([repr(key) for key in untried])]
         if self._unchecked:
             lines += [
                 f"The checks of {len(self._unchecked):,} of {partitions:,} partitions of {asset} "
                 "could not be evaluated. The snapshots are published and reported. A retry or a "
                 "re-execution of this run evaluates the checks.",
-                *_named([f"{key!r}: {text}" for key, text in self._unchecked.items()]),
+                *named([f"{key!r}: {text}" for key, text in self._unchecked.items()]),
             ]
         raise dg.Failure(
             "\n".join(lines), metadata=self._metadata, allow_retries=self._may_be_retried
         )
 
 
-def _named(lines: Sequence[str]) -> list[str]:
+def named(lines: Sequence[str]) -> list[str]:
+    """The first lines of many, and how many more there are."""
     more = len(lines) - _MAX_NAMED
     return [*lines[:_MAX_NAMED], *([f"and {more:,} more."] if more > 0 else [])]

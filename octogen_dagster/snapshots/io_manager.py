@@ -128,6 +128,7 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
         step = _step_of(context)
         partitions = _partitions(context)
         with canceling_ends(step.instance, step.run_id):
+            self.remove_abandoned(step.asset)
             if len(partitions) > 1 or (isinstance(obj, Mapping) and None not in partitions):
                 self._publish_each(context, step, _by_partition(context, partitions, obj))
                 return
@@ -159,15 +160,18 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
         if run.failures:
             for partition, each in done.items():
                 context.log_event(step.materialization(partition, each.metadata))
+            for _, event in run.reported_by_others():
+                context.log_event(event)
         else:
-            before = {key: event.metadata for key, event in run.reported.items() if key in sources}
-            now = {partition: each.metadata for partition, each in done.items()}
-            for partition, metadata in {**before, **now}.items():
-                _add_metadata(context, metadata, partition)
+            for partition, record in run.reported.items():
+                if record.asset_materialization:
+                    _add_metadata(context, record.asset_materialization.metadata, partition)
+            for partition, each in done.items():
+                _add_metadata(context, each.metadata, partition)
         for each in done.values():
             each.remove_pages()
-        for event in run.end():
-            context.log_event(event)
+        for observation in run.end():
+            context.log_event(observation)
 
     def publication(
         self,
@@ -179,6 +183,10 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
         keys = SnapshotKeys(self.store, step.asset, step.partitions_def, partition)
         resume_within = timedelta(hours=self.resume_within_hours)
         return Publication(step, keys, resume_within, warn)
+
+    def remove_abandoned(self, asset: dg.AssetKey) -> None:
+        """Remove what killed runs left half-written of an asset, of whichever partition."""
+        self.store.remove_abandoned(SnapshotKeys(self.store, asset).own)
 
     def load_input(self, context: dg.InputContext) -> Any:
         """Load the snapshots of an input as the type that it is annotated with.
@@ -266,5 +274,11 @@ def _by_partition(
             f"{subject} returned nothing for {len(missing):,} of its run's "
             f"{len(partitions):,} partitions, such as {missing[0]!r}. Return a dict with a frame "
             "for each of context.partition_keys."
+        )
+    if others := [key for key in made if key not in partitions]:
+        raise TypeError(
+            f"{subject} returned a frame for {others[0]!r}, which is none of its run's "
+            f"{len(partitions):,} partitions. Return a dict with a frame for each of "
+            "context.partition_keys, and for nothing else."
         )
     return {key: source_of(made[key], subject) for key in partitions if key is not None}

@@ -230,7 +230,11 @@ class SnapshotKeys:
 
     def partition_before(self) -> str | None:
         """The last of the 31 partitions before the own one that has a snapshot, or None."""
-        return next((key for key in self.times_before() if self.store.exists(self.of(key))), None)
+        times = {self.of(key): key for key in self.times_before()}
+        # The listing of a folder costs no more than to ask for one of its files.
+        folders = dict.fromkeys(key.rpartition("/")[0] for key in times)
+        there = {file.key for folder in folders for file in self.store.files(folder)}
+        return next((times[key] for key in times if key in there), None)
 
     def times_before(self) -> Iterator[str]:
         """The 31 partitions before the own one, the last one first."""

@@ -106,7 +106,7 @@ class Publication:
             check_complete(outcome, rows, uri)
             existing = self._existing(key)
             if limits.min_rows_fraction:
-                latest = key if store.exists(key) else keys.latest()
+                latest = key if existing else keys.latest()
                 facts = existing if latest == key else self._existing(latest)
                 check_not_shrunken(limits, rows, _row_count(store, latest, facts), uri)
             row_count = "row_count" if keys.partition is None else "partition_row_count"

@@ -40,25 +40,24 @@ class PublishingStep:
         """Let the block spend what other steps and attempts of the run have left of the budget."""
         return shared_budget(self.instance, self.run_id, self.key, spending, self.log)
 
-    def reported_before(self) -> dict[str, dg.AssetMaterialization]:
-        """The materializations that were reported before, by partition."""
+    def reported_before(self) -> dict[str, dg.EventLogRecord]:
+        """The records of the materializations that were reported before, by partition."""
         logged: dict[str, dg.EventLogEntry] = {}
-        for entry in self._logged_before(dg.DagsterEventType.ASSET_MATERIALIZATION):
+        for entry in self.logged_before(dg.DagsterEventType.ASSET_MATERIALIZATION):
             event = entry.asset_materialization
             if event and event.asset_key == self.asset and event.partition is not None:
                 logged.setdefault(event.partition, entry)
         # A process that is killed may have written the run's log, and not the asset's page.
         return {
-            partition: record.asset_materialization
+            partition: record
             for partition, record in last_records(self.instance, self.asset, list(logged)).items()
-            if record.asset_materialization is not None
             if record.timestamp >= logged[partition].timestamp
         }
 
     def evaluated_before(self) -> Mapping[str, Collection[str]]:
         """The checks that were evaluated before, by partition."""
         found = defaultdict[str, set[str]](set)
-        for entry in self._logged_before(dg.DagsterEventType.ASSET_CHECK_EVALUATION):
+        for entry in self.logged_before(dg.DagsterEventType.ASSET_CHECK_EVALUATION):
             evaluation = entry.asset_check_evaluation
             if (
                 evaluation
@@ -68,7 +67,7 @@ class PublishingStep:
                 found[evaluation.partition].add(evaluation.check_name)
         return found
 
-    def _logged_before(self, kind: dg.DagsterEventType) -> Iterator[dg.EventLogEntry]:
+    def logged_before(self, kind: dg.DagsterEventType) -> Iterator[dg.EventLogEntry]:
         """The events of a kind of the run and of those that it retries, the latest run first."""
         if self.instance is not None:
             for run in retried_runs(self.instance, self.run_id):

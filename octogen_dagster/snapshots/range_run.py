@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -42,16 +42,18 @@ ReportedEvent: TypeAlias = dg.AssetMaterialization | dg.AssetCheckEvaluation | d
 
 
 class RangeRun:
-    """The partitions of a run: what was reported before, what is left, and what failed."""
+    """The partitions of a run: what was reported before, what is left, and what failed.
+
+    What was not tried before comes first, so that neighbours that are broken do not keep it unread.
+    """
 
     def __init__(self, step: PublishingStep, partitions: Sequence[str]) -> None:
+        self.step = step
         self.partitions = partitions
         self.reported = step.reported_before()
         self.failures = Failures(step)
-        self.failures.recall()
-        self._left = deque(
-            key for key in partitions if key not in self.reported and key not in self.failures
-        )
+        left = (key for key in partitions if key not in self.reported and key not in self.failures)
+        self._left = deque(sorted(left, key=self.failures.tried_before.__contains__))
         self._untried: list[str] = []
         if self.reported:
             step.log.info(
@@ -87,6 +89,17 @@ class RangeRun:
             self.failures.passed()
             yield partition, future.result()
 
+    def reported_by_others(self) -> Iterator[tuple[str, dg.AssetMaterialization]]:
+        """Yield what the runs that this one retries have reported, and it has not.
+
+        Dagster plans all partitions for each run. It shows those that a run which fails did not
+        report as failed, although they are whole.
+        """
+        for partition in self.partitions:
+            record = self.reported.get(partition)
+            if record and record.asset_materialization and record.run_id != self.step.run_id:
+                yield partition, record.asset_materialization
+
     def end(self) -> Iterator[dg.AssetObservation]:
         """Yield what the next attempt must know, and fail the run if partitions of it failed."""
         yield from self.failures.observations()
@@ -110,19 +123,20 @@ def report_range(
     declared = context.assets_def.metadata_by_key[step.asset].get(COLUMN_SCHEMA)
     run = RangeRun(step, _partitions(context))
     checks = RangeChecks.of(context)
-    evaluated = step.evaluated_before() if run.reported else {}
 
-    def evaluations(partition: str) -> Iterator[dg.AssetCheckEvaluation]:
+    def evaluations(
+        partition: str, evaluated: Collection[str] = ()
+    ) -> Iterator[dg.AssetCheckEvaluation]:
+        snapshot = functools.partial(stored, partition)
         try:
-            yield from checks.evaluations(
-                functools.partial(stored, partition), partition, evaluated.get(partition, ())
-            )
+            yield from checks.evaluations(snapshot, partition, evaluated)
         except Exception as error:
             run.failures.add_unchecked(partition, error)
 
+    evaluated = step.evaluated_before() if run.reported else {}
     for partition in run.partitions:
         if partition in run.reported:
-            yield from evaluations(partition)
+            yield from evaluations(partition, evaluated.get(partition, ()))
     with step.shared_budget(service.spending if service else None) as tell:
         for partition, (result, published) in run.publish(
             publish,
@@ -139,6 +153,10 @@ def report_range(
             published.remove_pages()
             yield from evaluations(partition)
         yield from checks.last_evaluations(context)
+    if run.failures:
+        for partition, event in run.reported_by_others():
+            yield event
+            yield from evaluations(partition)
     if checks.of_partitions or checks.of_asset:
         step.log.info(
             "The checks of each partition are above: this step evaluated them. Dagster now skips "

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import dagster as dg
@@ -20,6 +21,7 @@ import pytest
 from octogen_dagster import (
     ProductSearch,
     build_products_asset,
+    catalog_days,
 )
 from octogen_dagster.errors import OctogenSnapshotError
 from tests.promises.paged_service import PagedService
@@ -80,6 +82,24 @@ def test_a_read_that_fails_leaves_the_snapshot_byte_for_byte(
     service.change = fail
     assert not run(bucket, service).success
     assert bucket.get("snapshots/products.parquet") == before
+
+
+def test_the_first_day_of_a_catalog_asks_little_of_the_store(
+    bucket: S3Bucket, service: PagedService, instance: dg.DagsterInstance
+) -> None:
+    now = datetime.now(timezone.utc)
+    days = catalog_days(f"{now - timedelta(days=60):%Y-%m-%d}")
+    products = build_products_asset("products", partitions_def=days, retry_policy=None)
+    instance.add_dynamic_partitions("octogen_catalogs", ["acme"])
+    asked = len(bucket.proxy.heads)
+    result = dg.materialize(
+        [products],
+        resources={"octogen": octogen_at(service), "io_manager": bucket.io_manager()},
+        instance=instance,
+        partition_key=dg.MultiPartitionKey({"catalog": "acme", "day": f"{now:%Y-%m-%d}"}),
+    )
+    assert result.success
+    assert len(bucket.proxy.heads) - asked <= 20
 
 
 def test_a_publisher_that_died_halfway_costs_no_previous_snapshot(

@@ -1,6 +1,7 @@
 """Snapshots of days: today's is read from the service, others are refused."""
 
 import functools
+import os
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -115,6 +116,34 @@ def test_a_catalog_and_a_day(
         run(products, f"strada|{key}")
     )
     assert pl.read_parquet(tmp_path / f"products/strada/{key}.parquet").height == 120
+
+
+def test_a_run_removes_what_killed_runs_of_other_days_and_catalogs_left(
+    run: Callable[..., Any],
+    tmp_path: Path,
+    instance: dg.DagsterInstance,
+) -> None:
+    instance.add_dynamic_partitions("octogen_catalogs", ["strada"])
+    folder = tmp_path / "products"
+    half_written = {
+        folder / "gone" / f".{day(-2)}.parquet.0123456789ab.unfinished": True,
+        folder / "strada" / f".{day(-1)}.parquet.0123456789ab.unfinished": True,
+        folder / "strada" / f".{day()}.parquet.0123456789ab.unfinished": True,
+        folder
+        / "gone"
+        / f".{day(-1)}.parquet.0123456789ab.unfinished": False,  # it is being written
+        folder / "strada" / ".notes": False,
+    }
+    for path in half_written:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        is_young = "gone" in path.parts and day(-1) in path.name
+        os.utime(path, None if is_young else (0, 0))
+    key = dg.MultiPartitionKey({"catalog": "strada", "day": day()})
+    assert run(products_asset(Clock(), catalog_days(START)), key).success
+    assert [path for path in half_written if not path.exists()] == [
+        path for path, goes in half_written.items() if goes
+    ]
 
 
 def test_partitions_without_the_present_are_refused_at_once() -> None:

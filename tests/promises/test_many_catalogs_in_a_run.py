@@ -4,7 +4,7 @@ import re
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
@@ -81,6 +81,7 @@ def run(
     *,
     select: Any = None,
     selection: Any = None,
+    tags: Mapping[str, str] | None = None,
     **settings: Any,
 ) -> dg.ExecuteInProcessResult:
     octogen = OctogenResource(
@@ -93,7 +94,7 @@ def run(
             "io_manager": ParquetSnapshotIOManager(base_dir=str(folder)),
         },
         instance=instance,
-        tags={START: keys[0], END: keys[-1]},
+        tags={START: keys[0], END: keys[-1], **(tags or {})},
         selection=(select and dg.AssetSelection.assets(select)) or selection,
         raise_on_error=False,
     )
@@ -284,6 +285,25 @@ def test_only_the_checks_that_a_run_requests_are_evaluated(
         ("nulls", "shop0"),
         ("nulls", "shop1"),
     }
+
+
+def test_checks_alone_name_the_partitions_without_a_snapshot_and_evaluate_the_others(
+    tmp_path: Path, sandbox: Sandbox, instance: dg.DagsterInstance
+) -> None:
+    products = products_of_a_range()
+    checks = build_snapshot_checks(products, max_age=None)
+    assert run(sandbox, tmp_path, [products], CATALOGS[1:3], instance).success
+    selection = dg.AssetSelection.checks_for_assets(products)
+    alone = run(sandbox, tmp_path, [products, *checks], CATALOGS[:4], instance, selection=selection)
+    found = [each.asset_check_evaluation_data for each in alone.all_events if is_check(each)]
+    names = ("rows_within_bounds", "nulls", "prices")
+    assert sorted((each.check_name, each.partition) for each in found) == sorted(
+        (name, key) for name in names for key in CATALOGS[1:3]
+    )
+    text = failure(alone)
+    assert "The checks of 2 of 4 partitions of products could not be evaluated" in text
+    assert "'shop0': The snapshot of products, partition 'shop0' does not exist" in text
+    assert "'shop3': The snapshot of products, partition 'shop3' does not exist" in text
 
 
 @pytest.mark.parametrize("bad", [[], ["shop0"]], ids=["all pass", "one fails"])
@@ -490,6 +510,73 @@ def test_a_service_that_is_down_is_not_asked_for_each_catalog(
     assert "Not read:\n'shop16'\n'shop17'\n'shop18'\n'shop19'" in text
 
 
+@pytest.mark.parametrize("by", ["a retry of the step", "a re-execution"])
+def test_neighbours_that_are_broken_keep_no_catalog_unread(
+    tmp_path: Path, instance: dg.DagsterInstance, by: str
+) -> None:
+    keys = [f"shop{number:02}" for number in range(20)]
+    products = build_products_asset(
+        "products",
+        partitions_def=dg.StaticPartitionsDefinition(keys),
+        backfill_policy=SINGLE,
+        retry_policy=RETRIED if by == "a retry of the step" else None,
+    )
+    with Sandbox(catalogs=dict.fromkeys(keys, 10), generation="current") as sandbox:
+        for key in keys[:16]:
+            sandbox.inject(Fault("status", 503, path="/products/search", catalog=key))
+        result = run(sandbox, tmp_path, [products], keys, instance, concurrency=1)
+        if by == "a re-execution":
+            assert not reported(instance)
+            result = again(result, sandbox, tmp_path, [products], keys, instance)
+    assert sorted(reported(instance), key=str) == keys[16:]
+    assert "16 of 20 partitions of products failed. The other 4 are published" in failure(result)
+
+
+def again(
+    result: dg.ExecuteInProcessResult, sandbox: Sandbox, *arguments: Any, **settings: Any
+) -> dg.ExecuteInProcessResult:
+    """Execute a run again, as Dagster does."""
+    tags = {"dagster/parent_run_id": result.run_id, "dagster/root_run_id": result.run_id}
+    return run(sandbox, *arguments, tags=tags, concurrency=1, **settings)
+
+
+def test_a_run_that_is_executed_again_and_fails_shows_what_is_whole_as_such(
+    tmp_path: Path, sandbox: Sandbox, instance: dg.DagsterInstance
+) -> None:
+    sandbox.inject(Fault("status", 503, path="/products/search", catalog="shop1"))
+    products = products_of_a_range(retry_policy=None)
+    conditions = dg.AutomationCondition
+    condition = conditions.eager() & conditions.all_deps_blocking_checks_passed()
+    brands = build_product_brands_asset(products, automation_condition=condition)
+    checks = build_snapshot_checks(products, blocking=True)
+    manager = ParquetSnapshotIOManager(base_dir=str(tmp_path))
+    resources = {"octogen": OctogenResource(), "io_manager": manager}
+    definitions = dg.Definitions([products, brands], asset_checks=checks, resources=resources)
+    arguments = tmp_path, [products, *checks], CATALOGS, instance
+    first = run(sandbox, *arguments)
+    asked = len(sandbox.requests)
+    before = dg.evaluate_automation_conditions(definitions, instance)
+    second = again(first, sandbox, *arguments)
+    third = again(second, sandbox, *arguments)
+    for result in (first, second, third):
+        assert "1 of 6 partitions of products failed. The other 5 are" in failure(result)
+    pages = [each for each in sandbox.requests[asked:] if each.status == 200]
+    assert not [each for each in pages if each.path == "/products/search"]
+    status = instance.get_status_by_partition(KEY, CATALOGS, catalog_partitions)
+    assert status
+    failed = [key for key in CATALOGS if status[key] == dg.AssetPartitionStatus.FAILED]
+    assert failed == ["shop1"]
+    whole = {key for key in CATALOGS if key != "shop1"}
+    events = [reported(instance, KEY, each.run_id) for each in (first, third)]
+    assert set(events[0]) == set(events[1]) == whole
+    for key in whole:
+        assert events[0][key].metadata == events[1][key].metadata
+        assert events[0][key].tags == events[1][key].tags
+    # What follows waits for the checks of the last materialization.
+    after = dg.evaluate_automation_conditions(definitions, instance, cursor=before.cursor)
+    assert after.get_requested_partitions(brands.key) == whole
+
+
 def test_a_warning_of_the_search_is_logged_once_for_all_catalogs(
     tmp_path: Path, sandbox: Sandbox, instance: dg.DagsterInstance
 ) -> None:
@@ -569,10 +656,14 @@ def test_an_asset_of_ones_own_returns_a_frame_for_each_partition(
     [
         (pl.LazyFrame({"a": [1]}), "returned LazyFrame in a run of 2 partitions. Return a dict"),
         ({"shop0": pl.LazyFrame({"a": [1]})}, "nothing for 1 of its run's 2 partitions, such as"),
+        (
+            dict.fromkeys([*CATALOGS[:2], "shop5"], pl.LazyFrame({"a": [1]})),
+            "a frame for 'shop5', which is none of its run's 2 partitions",
+        ),
     ],
-    ids=["one frame", "too few"],
+    ids=["one frame", "too few", "too many"],
 )
-def test_an_asset_of_ones_own_that_returns_less_is_told_what_to_return(
+def test_an_asset_of_ones_own_that_returns_others_is_told_what_to_return(
     tmp_path: Path, sandbox: Sandbox, instance: dg.DagsterInstance, made: Any, problem: str
 ) -> None:
     @dg.asset(partitions_def=catalog_partitions, backfill_policy=SINGLE)
