@@ -113,7 +113,7 @@ class Bucket:
             return from_url(
                 self._url,
                 config=config,
-                client_options=client,
+                client_options=client or None,  # or those of the environment would not count
                 retry_config=_RETRIES,
                 credential_provider=provider,
             )
@@ -179,10 +179,11 @@ class Bucket:
     def publish(self, written: Path, key: str) -> None:
         self._call(obstore.put, self._prefix + key, written)
 
-    def publish_if(self, version: object, written: Path, key: str) -> None:
+    def publish_if(self, version: object, written: Path | bytes, key: str) -> object:
         """Publish an object unless another one than that of the version is at its key.
 
-        S3 and Azure compare the ETag, Google the generation. It is not uploaded in parts.
+        Returns its version. S3 and Azure compare the ETag, Google the generation. It is not
+        uploaded in parts.
         """
         mode: Any = "create"
         if isinstance(version, tuple):
@@ -190,9 +191,10 @@ class Bucket:
             known = {"e_tag": e_tag, "version": generation}
             mode = {name: value for name, value in known.items() if value is not None}
         try:
-            self._call(obstore.put, self._prefix + key, written, mode=mode)
+            put = self._call(obstore.put, self._prefix + key, written, mode=mode)
         except (AlreadyExistsError, PreconditionError) as error:
             raise ReplacedError from error
+        return put["e_tag"], put["version"]
 
     def copy(self, key: str, target: str) -> None:
         self._call(obstore.copy, self._prefix + key, self._prefix + target)
@@ -210,6 +212,15 @@ class Bucket:
         return bytes(
             self._call(lambda store, path: obstore.get(store, path).bytes(), self._prefix + key)
         )
+
+    def read(self, key: str) -> tuple[object, bytes]:
+        """Read an object, with the version for `publish_if`."""
+
+        def read(store: Any, path: str) -> tuple[object, bytes]:
+            found = obstore.get(store, path)
+            return (found.meta["e_tag"], found.meta["version"]), bytes(found.bytes())
+
+        return self._call(read, self._prefix + key)  # type: ignore[no-any-return]
 
     def put(self, key: str, content: bytes) -> None:
         self._call(obstore.put, self._prefix + key, content)

@@ -27,7 +27,7 @@ ARROWS: dict[str, set[str]] = {
     "python_source": set(),
     "api": GROUND,
     "frames": GROUND | {"api"},
-    "control_plane": GROUND | {"api"},
+    "control_plane": GROUND | {"api", "buckets"},
     "sharing": GROUND | {"control_plane"},
     "validation": {"errors"},
     "asset_definition": {"errors", "validation"},

@@ -94,7 +94,7 @@ class OctogenControlPlaneResource(dg.ConfigurableResource[Any]):
 
     Log in once with `octogen-dagster login`. Settings that are left out are read from the
     environment of the process that runs the step: `OCTOGEN_HOST`, `OCTOGEN_MCP_URL`,
-    `OCTOGEN_MCP_CLIENT_ID`(`_FILE`), `OCTOGEN_MCP_REFRESH_TOKEN`(`_FILE`),
+    `OCTOGEN_MCP_TOKEN_URI`, `OCTOGEN_MCP_CLIENT_ID`(`_FILE`), `OCTOGEN_MCP_REFRESH_TOKEN`(`_FILE`),
     `OCTOGEN_MCP_TOKEN_ENDPOINT`, `OCTOGEN_MCP_TOKEN_COMMAND`, `OCTOGEN_MCP_ACCESS_TOKEN`. Without a
     login in any of these, the files of the last login in `~/.config/octogen` are used.
     """
@@ -120,6 +120,12 @@ class OctogenControlPlaneResource(dg.ConfigurableResource[Any]):
     )
     refresh_token_file: str | None = Field(
         default=None, description="The file with the refresh token; new tokens are stored there."
+    )
+    token_uri: str | None = Field(
+        default=None,
+        description="Where `octogen-dagster login --token-uri` has put the login, for processes "
+        "that share no disk: s3://..., gs://..., az://... or a path. By default "
+        "OCTOGEN_MCP_TOKEN_URI.",
     )
 
     _refuse_unknown = model_validator(mode="wrap")(refuse_unknown_settings)
@@ -152,10 +158,14 @@ class OctogenControlPlaneResource(dg.ConfigurableResource[Any]):
     @property
     def login(self) -> dict[str, Any]:
         """The arguments of `access_tokens`, from the fields or the environment."""
-        names = "token_command", "refresh_token", "refresh_token_file", "access_token"
-        login = _environment(*names, "token_endpoint")
-        if self.refresh_token_file:
-            login |= {**dict.fromkeys(names), "refresh_token_file": self.refresh_token_file}
+        kinds = "token_command", "token_uri", "refresh_token", "refresh_token_file", "access_token"
+        login = _environment(*kinds, "token_endpoint")
+        if self.token_uri or self.refresh_token_file:
+            login |= dict.fromkeys(kinds)
+            login["token_uri"], login["refresh_token_file"] = (
+                self.token_uri,
+                self.refresh_token_file,
+            )
         client = _environment("client_id", "client_id_file")
         if self.client_id_file:
             client = {"client_id_file": self.client_id_file}

@@ -140,6 +140,11 @@ def _catalog_keys(
     type=FILE,
 )
 @mcp_option(
+    "--mcp-token-uri",
+    "Where `octogen-dagster login --token-uri` has put the login: s3://..., gs://..., az://... or "
+    "a path.",
+)
+@mcp_option(
     "--mcp-token-endpoint",
     "URL to refresh tokens at.  [default: https://auth.octogen.ai/oauth2/token, or at "
     "OCTOGEN_HOST]",
@@ -177,8 +182,8 @@ def autosubscribe(
     listings that await a subscription, and makes Octogen check the subscriptions.
 
     Uses Google Application Default Credentials to subscribe. For Octogen it uses the token
-    command if there is one, or else the refresh token, or else the access token, or else the
-    login of `octogen-dagster login`.
+    command if there is one, or else the token URI, the refresh token or the access token, or else
+    the login of `octogen-dagster login`.
 
     Exit status: 0 done or dry run, 1 failed or a catalog ended in an error, 2 bad input.
     """

@@ -16,7 +16,7 @@ from octogen_dagster.cli.options import CONTEXT_SETTINGS, FILE, SECONDS, mcp_opt
 
 if TYPE_CHECKING:
     from octogen_dagster.control_plane.login import Login
-    from octogen_dagster.control_plane.login_files import LoginFiles
+    from octogen_dagster.control_plane.login_places import LoginPlaces
 
 _OTHER_LOGINS = (
     "OCTOGEN_MCP_TOKEN_COMMAND",
@@ -50,6 +50,13 @@ _OTHER_LOGINS = (
     "File for the refresh token.  [default: ~/.config/octogen/mcp.refresh]",
     synonym="--refresh-token-file",
     type=FILE,
+)
+@mcp_option(
+    "--mcp-token-uri",
+    "Where the login is kept in place of files, for processes that share no disk: s3://..., "
+    "gs://... or az://... of an object for the refresh token, or a path. The client id and the "
+    "redirect URI are put beside it.",
+    synonym="--token-uri",
 )
 @mcp_option(
     "--mcp-redirect-uri-file",
@@ -108,7 +115,7 @@ def login(
 
     from octogen_dagster.background import Deadline
     from octogen_dagster.control_plane.login import login as log_in
-    from octogen_dagster.control_plane.login_files import LoginFiles
+    from octogen_dagster.control_plane.login_places import LoginPlaces
     from octogen_dagster.control_plane.tokens import DEFAULT_RETRY, Refresh
 
     def show(url: str) -> None:
@@ -117,15 +124,17 @@ def login(
             webbrowser.open(url)
 
     server = _mcp_url(mcp_url, resource)
-    files = LoginFiles.at(
+    token_uri = options["mcp_token_uri"]
+    places = LoginPlaces.at(
         options["mcp_refresh_token_file"],
         options["mcp_client_id_file"],
         options["mcp_redirect_uri_file"],
+        token_uri=token_uri,
     )
     redirect_uri = mcp_redirect_uri or f"http://127.0.0.1:{port}/callback"
     try:
         done = log_in(
-            files,
+            places,
             show=show,
             mcp_url=server,
             redirect_uri=redirect_uri,
@@ -143,12 +152,12 @@ def login(
         )
     if verify:
         # The new refresh token is exchanged: the files and the token endpoint work.
-        exchange = Refresh(files.refresh_token, files.client_id, done.token_endpoint)
+        exchange = Refresh(places.refresh_token, places.client_id, done.token_endpoint)
         exchange(Deadline.after(DEFAULT_RETRY.deadline))
     if as_json:
-        _print_json(files, done, resource or server, verify)
+        _print_json(places, token_uri, done, resource or server, verify)
     else:
-        _print_settings(files, done, server)
+        _print_settings(places, token_uri, done, server)
 
 
 def _mcp_url(mcp_url: str | None, resource: str | None) -> str:
@@ -185,19 +194,21 @@ def _client_id(client_id: str | None, redirect_uri: str | None) -> str | None:
     return None
 
 
-def _print_settings(files: LoginFiles, done: Login, mcp_url: str) -> None:
+def _print_settings(places: LoginPlaces, token_uri: str | None, done: Login, mcp_url: str) -> None:
     """Print what the shell must set and unset so that other commands find the login."""
     from octogen_dagster.api.credentials import host_mcp_url, host_token_endpoint
-    from octogen_dagster.control_plane.login_files import LoginFiles
+    from octogen_dagster.control_plane.login_places import LoginPlaces
 
     settings: dict[str, str] = {}
-    default = LoginFiles.at()
+    default = LoginPlaces.at()
     paths = {
-        "OCTOGEN_MCP_CLIENT_ID_FILE": (files.client_id.path, default.client_id.path),
-        "OCTOGEN_MCP_REFRESH_TOKEN_FILE": (files.refresh_token.path, default.refresh_token.path),
+        "OCTOGEN_MCP_CLIENT_ID_FILE": (places.client_id, default.client_id),
+        "OCTOGEN_MCP_REFRESH_TOKEN_FILE": (places.refresh_token, default.refresh_token),
     }
-    if any(path != usual or name in os.environ for name, (path, usual) in paths.items()):
-        settings |= {name: str(path.absolute()) for name, (path, _) in paths.items()}
+    if token_uri:
+        settings["OCTOGEN_MCP_TOKEN_URI"] = token_uri
+    elif any(place != usual or name in os.environ for name, (place, usual) in paths.items()):
+        settings |= {name: os.path.abspath(place.place) for name, (place, _) in paths.items()}
     addresses = {
         "OCTOGEN_MCP_URL": (mcp_url, host_mcp_url()),
         "OCTOGEN_MCP_TOKEN_ENDPOINT": (done.token_endpoint, host_token_endpoint()),
@@ -218,16 +229,18 @@ def _print_settings(files: LoginFiles, done: Login, mcp_url: str) -> None:
         click.echo(f"Logged in. {readers} find the login by themselves.")
 
 
-def _print_json(files: LoginFiles, done: Login, resource: str, verified: bool) -> None:
-    redirect_uri_file = files.redirect_uri and str(files.redirect_uri.path)
+def _print_json(
+    places: LoginPlaces, token_uri: str | None, done: Login, resource: str, verified: bool
+) -> None:
     result = {
         "client_id": done.client_id,
-        "client_id_file": str(files.client_id.path),
+        "client_id_file": places.client_id.place,
         "redirect_uri": done.redirect_uri,
-        "redirect_uri_file": redirect_uri_file,
-        "refresh_token_file": str(files.refresh_token.path),
+        "redirect_uri_file": places.redirect_uri and places.redirect_uri.place,
+        "refresh_token_file": places.refresh_token.place,
         "resource": resource,
         "token_endpoint": done.token_endpoint,
         "verified": verified,
+        **({"token_uri": token_uri} if token_uri else {}),
     }
     click.echo(json.dumps(result, indent=2))

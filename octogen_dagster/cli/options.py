@@ -14,12 +14,16 @@ if TYPE_CHECKING:
 CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "show_default": True}
 FILE = click.Path(dir_okay=False, path_type=Path)
 SECONDS = click.FloatRange(min=0, min_open=True)
-_REPLACED_BY = {
-    "mcp_token_command": {"mcp_refresh_token", "mcp_refresh_token_file", "mcp_access_token"},
-    "mcp_refresh_token": {"mcp_token_command", "mcp_refresh_token_file", "mcp_access_token"},
+_LOGINS = {
+    "mcp_token_command",
+    "mcp_token_uri",
+    "mcp_refresh_token",
+    "mcp_refresh_token_file",
+    "mcp_access_token",
+}
+_REPLACED_BY = {name: _LOGINS - {name} for name in _LOGINS} | {
     # The refresh token is what an empty file begins with.
-    "mcp_refresh_token_file": {"mcp_token_command", "mcp_access_token"},
-    "mcp_access_token": {"mcp_token_command", "mcp_refresh_token", "mcp_refresh_token_file"},
+    "mcp_refresh_token_file": _LOGINS - {"mcp_refresh_token_file", "mcp_refresh_token"},
     "mcp_client_id": {"mcp_client_id_file"},
     "mcp_client_id_file": {"mcp_client_id"},
 }

@@ -160,6 +160,9 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
     """With source: octogen, the IAM principal that subscribes, as serviceAccount:<email>."""
     host: Text | None = None
     """Octogen is at mcp.<host> and auth.<host>; OCTOGEN_HOST, then octogen.ai by default."""
+    token_uri: Text | None = None
+    """Where `octogen-dagster login --token-uri` has put the login, for processes that share no
+    disk: s3://..., gs://..., az://... or a path. By default OCTOGEN_MCP_TOKEN_URI."""
     dataset_id: dict[Listing, str] = Field(default_factory=dict)
     """Ids of linked datasets by the resource names of their listings. The others have the id that
     Octogen suggests, or octogen_<listing id>."""
@@ -272,7 +275,7 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
         resources: dict[str, Any] = {"analytics_hub": AnalyticsHubResource(**google)}
         if self.principal is not None:
             resources["octogen_control_plane"] = OctogenControlPlaneResource(
-                principal=self.principal, host=self.host
+                principal=self.principal, host=self.host, token_uri=self.token_uri
             )
         if self.products or self.snapshot:
             resources[self._bigquery] = BigQueryResource(**google)

@@ -16,7 +16,8 @@ from pydantic import SecretStr
 
 from octogen_dagster.api.credentials import checked_url, may_use_proxy
 from octogen_dagster.background import Deadline
-from octogen_dagster.control_plane.login_files import LoginFiles, parsed_word
+from octogen_dagster.control_plane.login_files import parsed_word
+from octogen_dagster.control_plane.login_places import LoginPlaces
 from octogen_dagster.control_plane.tools import leaf_errors
 from octogen_dagster.errors import (
     OctogenConnectionError,
@@ -49,7 +50,7 @@ class Login(NamedTuple):
 
 
 def login(
-    files: LoginFiles,
+    places: LoginPlaces,
     *,
     show: Callable[[str], None],
     mcp_url: str,
@@ -60,7 +61,7 @@ def login(
     scope: str = DEFAULT_SCOPE,
     timeout: float = 300.0,
 ) -> Login:
-    """Let a person log in on the page that `show` is called with, and write the files.
+    """Let a person log in on the page that `show` is called with, and write the places.
 
     Without an OAuth client, that of the last login is used again if it was registered with the same
     redirect URI (port 0 is a free one), or else a new public one is registered. The tokens are
@@ -71,10 +72,10 @@ def login(
     checked_url(mcp_url, "The MCP URL")
     if authorization_server:
         authorization_server = checked_url(authorization_server, "The authorization server")
-    with files.refresh_token.locked(Deadline.after(timeout)):
+    with places.refresh_token.locked(Deadline.after(timeout)):
         pass  # a file that cannot be locked is an error before the person logs in
     with _listening(redirect_uri, timeout) as callback:
-        storage = _Storage(files, callback.redirect_uri, client_id)
+        storage = _Storage(places, callback.redirect_uri, client_id)
 
         async def open_page(url: str, metadata: OAuthMetadata | None) -> None:
             _check_page(mcp_url, url, metadata, authorization_server)
@@ -161,11 +162,11 @@ def _public_client(redirect_uri: str, scope: str) -> OAuthClientMetadata:
 class _Storage:
     """What the `mcp` package asks for the client and gives the tokens to.
 
-    The files belong together. They are written when the login has succeeded, not before.
+    The places belong together. They are written when the login has succeeded, not before.
     """
 
-    def __init__(self, files: LoginFiles, redirect_uri: str, client_id: str | None) -> None:
-        self._files = files
+    def __init__(self, places: LoginPlaces, redirect_uri: str, client_id: str | None) -> None:
+        self._places = places
         self._redirect_uri = redirect_uri
         self._client: OAuthClientInformationFull | None = None
         self._tokens: list[str] = []
@@ -179,17 +180,17 @@ class _Storage:
                 client_id=known,
                 token_endpoint_auth_method="none",  # noqa: S106
             )
-            way = "leave it out" if client_id else f"delete {files.client_id.path}"
+            way = "leave it out" if client_id else f"delete {places.client_id.place}"
             self.advice = (
                 f" If the login page does not know the client, {way}: the next login then "
                 "registers a new one."
             )
 
     def _saved_client_id(self) -> str | None:
-        redirect_uri = self._files.redirect_uri
+        redirect_uri = self._places.redirect_uri
         with contextlib.suppress(OctogenMCPAuthenticationError):  # there was no login yet
             if redirect_uri and redirect_uri.read().get_secret_value() == self._redirect_uri:
-                return self._files.client_id.read().get_secret_value()
+                return self._places.client_id.read().get_secret_value()
         return None
 
     def masked(self, text: str) -> str:
@@ -219,12 +220,12 @@ class _Storage:
                 "The login gave no refresh token, so it would last for minutes only: ask Octogen "
                 "for offline access."
             )
-        files = self._files
-        with files.refresh_token.locked(Deadline.after(_LOCK_TIMEOUT)):
-            files.client_id.write(SecretStr(str(self._client.client_id)))
-            if files.redirect_uri:
-                files.redirect_uri.write(SecretStr(self._redirect_uri))
-            files.refresh_token.write(refresh_token)
+        places = self._places
+        with places.refresh_token.locked(Deadline.after(_LOCK_TIMEOUT)):
+            places.client_id.write(SecretStr(str(self._client.client_id)))
+            if places.redirect_uri:
+                places.redirect_uri.write(SecretStr(self._redirect_uri))
+            places.refresh_token.write(refresh_token)
         self.is_written = True
 
 

@@ -15,11 +15,6 @@ from octogen_dagster.background import Deadline
 from octogen_dagster.errors import OctogenMCPAuthenticationError, OctogenTimeoutError
 from octogen_dagster.files import remove_abandoned, write_whole
 
-_FOLDER = "~/.config/octogen"  # as of Octogen's own commands, and so are the names in it
-REFRESH_TOKEN_FILE = f"{_FOLDER}/mcp.refresh"
-CLIENT_ID_FILE = f"{_FOLDER}/mcp.client-id"
-REDIRECT_URI_FILE = f"{_FOLDER}/mcp.redirect-uri"
-
 _LOCK_POLL_SECONDS = 0.005
 _MAX_WRITE_SECONDS = 3600.0
 
@@ -37,6 +32,10 @@ class SecretFile(NamedTuple):
     @property
     def path(self) -> Path:
         return Path(os.path.expanduser(self.name))  # unlike Path's, it needs no known home
+
+    @property
+    def place(self) -> str:
+        return str(self.path)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(f"The {self} is not pickled: its first word would be written in clear.")
@@ -133,37 +132,9 @@ class SecretFile(NamedTuple):
             ) from None
 
     def exposed_mode(self) -> int | None:
-        """Return the permissions of the file if others than its owner may read it."""
+        """Return the permissions of the file if others than its owner may read or write it."""
         mode = stat.S_IMODE(self.path.stat().st_mode)
-        return mode if mode & 0o044 else None
-
-
-class LoginFiles(NamedTuple):
-    """The files that a login writes and later logins and refreshes read.
-
-    The redirect URI is the one that the client was registered with. Without its file, every login
-    registers a new client.
-    """
-
-    refresh_token: SecretFile
-    client_id: SecretFile
-    redirect_uri: SecretFile | None = None
-
-    @classmethod
-    def at(
-        cls,
-        refresh_token: str | os.PathLike[str] | None = None,
-        client_id: str | os.PathLike[str] | None = None,
-        redirect_uri: str | os.PathLike[str] | None = None,
-    ) -> LoginFiles:
-        """Return the files at these paths, and by default those of Octogen's own commands."""
-        if redirect_uri is None and client_id is None:
-            redirect_uri = REDIRECT_URI_FILE
-        return cls(
-            SecretFile(refresh_token or REFRESH_TOKEN_FILE, "refresh token"),
-            SecretFile(client_id or CLIENT_ID_FILE, "client id"),
-            SecretFile(redirect_uri, "redirect URI") if redirect_uri else None,
-        )
+        return mode if mode & 0o066 else None
 
 
 def parsed_word(value: object) -> SecretStr | None:

@@ -29,11 +29,13 @@ from octogen_dagster.api.credentials import checked_url, host_token_endpoint, ma
 from octogen_dagster.api.http import retry_after_seconds
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.background import Deadline, submit, wait_interruptibly
-from octogen_dagster.control_plane.login_files import (
+from octogen_dagster.control_plane.login_files import parsed_word
+from octogen_dagster.control_plane.login_places import (
     CLIENT_ID_FILE,
     REFRESH_TOKEN_FILE,
-    SecretFile,
-    parsed_word,
+    SecretPlace,
+    client_id_uri,
+    secret_at,
 )
 from octogen_dagster.errors import (
     OctogenConnectionError,
@@ -52,6 +54,9 @@ DEFAULT_TIMEOUT = 30.0
 DEFAULT_RETRY = RetryPolicy(attempts=5, deadline=120.0, max_delay=10.0)
 
 _EXCHANGE_TIMEOUT = 120.0
+_STORE_TIMEOUT = 30.0
+"""Seconds in which another attempt begins to store a token in a bucket that does not answer."""
+
 _RENEWED_BEFORE_SECONDS = 30.0
 _MAX_LIFE_SECONDS = 1e9
 _MAX_PRINTED_BYTES = 1 << 20
@@ -204,13 +209,13 @@ class Refresh:
 
     def __init__(
         self,
-        refresh_token: SecretFile | SecretStr,
-        client_id: SecretFile | str,
+        refresh_token: SecretPlace | SecretStr,
+        client_id: SecretPlace | str,
         endpoint: str,
         *,
         retry: RetryPolicy = DEFAULT_RETRY,
     ) -> None:
-        self._held: SecretFile | _SecretInMemory
+        self._held: SecretPlace | _SecretInMemory
         if isinstance(refresh_token, SecretStr):
             self._held = _SecretInMemory(refresh_token)
         else:
@@ -257,7 +262,7 @@ class Refresh:
             old = held.read()
             held.write(old)  # a place that cannot be written to must not cost the token in it
             client = self._client_id
-            if isinstance(client, SecretFile):
+            if not isinstance(client, str):
                 client = client.read().get_secret_value()
             form = {"grant_type": "refresh_token", "client_id": client}
             exchange = functools.partial(self._exchange, form, old, stack.pop_all())
@@ -275,11 +280,12 @@ class Refresh:
                 tokens = self._post(form, current)
             if tokens.refresh_token:
                 try:
-                    self._held.write(tokens.refresh_token)
-                except OctogenMCPAuthenticationError as error:
+                    store = functools.partial(self._held.write, tokens.refresh_token)
+                    with_retries(store, self._retry, Deadline.after(_STORE_TIMEOUT))
+                except (OctogenMCPAuthenticationError, OctogenConnectionError) as error:
                     raise OctogenMCPAuthenticationError(
-                        f"{error} The token in it is spent now: then run `octogen-dagster login` "
-                        "again."
+                        f"{error} The old token is spent now, and the new one is lost: then run "
+                        "`octogen-dagster login` again."
                     ) from None
         if tokens.access_token is None:
             raise OctogenMCPAuthenticationError(
@@ -344,6 +350,7 @@ def access_tokens(
     client_id_file: str | os.PathLike[str] | None = None,
     refresh_token: str | None = None,
     refresh_token_file: str | os.PathLike[str] | None = None,
+    token_uri: str | None = None,
     token_endpoint: str | None = None,
     host: str | None = None,
     access_token: str | None = None,
@@ -352,8 +359,8 @@ def access_tokens(
 ) -> AccessToken:
     """Return the source of access tokens for a configuration.
 
-    The token command counts first, then the refresh token file, then the refresh token, then the
-    access token, then the files of the last login. An empty file begins with the refresh token.
+    The token command counts first, then the token URI, the refresh token file, the refresh token,
+    the access token, and the files of the last login. An empty file begins with the refresh token.
     """
     refresh, access = SecretStr(refresh_token or ""), SecretStr(access_token or "")
     del refresh_token, access_token  # no traceback that shows locals is to show them
@@ -363,19 +370,22 @@ def access_tokens(
             "The token command printed the access token that was just refused: it must print a "
             "fresh one each time.",
         )
+    if token_uri:
+        refresh_token_file = token_uri
+        client_id_file = client_id_file or client_id_uri(token_uri)
     if not (refresh or refresh_token_file):
         if access:
             return given_token(access)
         refresh_token_file = _last_login()
         client_id_file = client_id_file or CLIENT_ID_FILE
-    client = client_id or (client_id_file and SecretFile(client_id_file, "client id"))
+    client = client_id or (client_id_file and secret_at(client_id_file, "client id"))
     if not client:
         raise OctogenMCPAuthenticationError(
             "A refresh token belongs to an OAuth client, and its id is missing: set "
             "OCTOGEN_MCP_CLIENT_ID_FILE or OCTOGEN_MCP_CLIENT_ID."
         )
     word = parsed_word(refresh.get_secret_value())
-    held = SecretFile(refresh_token_file, "refresh token", word) if refresh_token_file else word
+    held = secret_at(refresh_token_file, "refresh token", word) if refresh_token_file else word
     if held is None:
         raise OctogenMCPAuthenticationError(
             "The refresh token is not a token: a token is one word, without blanks."
@@ -386,7 +396,7 @@ def access_tokens(
 
 @functools.lru_cache(maxsize=16)
 def _refreshed_token(
-    held: SecretFile | SecretStr, client_id: SecretFile | str, endpoint: str, retry: RetryPolicy
+    held: SecretPlace | SecretStr, client_id: SecretPlace | str, endpoint: str, retry: RetryPolicy
 ) -> AccessToken:
     """Return the access token of a login, which the sessions of the process share."""
     return AccessToken(Refresh(held, client_id, endpoint, retry=retry))
@@ -422,7 +432,8 @@ def _last_login() -> str:
         raise OctogenMCPAuthenticationError(
             f"There is no login to Octogen's MCP in {REFRESH_TOKEN_FILE}: run `octogen-dagster "
             "login`; or set OCTOGEN_MCP_REFRESH_TOKEN_FILE and OCTOGEN_MCP_CLIENT_ID_FILE to the "
-            "files of a login elsewhere, or OCTOGEN_MCP_TOKEN_COMMAND or OCTOGEN_MCP_ACCESS_TOKEN."
+            "files of a login elsewhere, or OCTOGEN_MCP_TOKEN_URI, OCTOGEN_MCP_TOKEN_COMMAND or "
+            "OCTOGEN_MCP_ACCESS_TOKEN."
         )
     return path
 
@@ -456,7 +467,8 @@ def _parsed_tokens(subject: str, response: httpx2.Response) -> _Tokens:
     if status in (400, 401, 403) and isinstance(code, str) and re.fullmatch("[a-z_]{1,40}", code):
         raise OctogenMCPAuthenticationError(
             f"{subject} refused ({status} {code!r}): the refresh token or the client id is not "
-            "valid any more. Run `octogen-dagster login` to log in again."
+            "valid any more. The person who logged in has signed out, or a process died between "
+            "the use of the token and its replacement. Run `octogen-dagster login` to log in again."
         )
     raise OctogenMCPError(
         f"{subject} answered {status} and no tokens: check the address of the token endpoint."

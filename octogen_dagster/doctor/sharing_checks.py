@@ -16,7 +16,8 @@ from octogen_dagster.bigquery.resources import (
     OctogenControlPlaneResource,
 )
 from octogen_dagster.bigquery.tables import open_client
-from octogen_dagster.control_plane.login_files import LoginFiles
+from octogen_dagster.control_plane.login_files import SecretFile
+from octogen_dagster.control_plane.login_places import LoginPlaces
 from octogen_dagster.control_plane.tools import OctogenMCP
 from octogen_dagster.doctor.findings import Check, Finding, not_given, resolved
 from octogen_dagster.errors import OctogenBigQueryError, OctogenBigQueryInputError, OctogenMCPError
@@ -41,6 +42,9 @@ _MAX_FAILURES = 3  # listings that cannot be looked at mostly have one cause
 _GRANT = (
     "Octogen grants roles/analyticshub.subscriber on a listing to the registered principal, within "
     "minutes. If it does not, check that these Google credentials are that principal's."
+)
+_SESSION = (
+    "It belongs to the session of the person who logged in: signing out of the platform ends it."
 )
 _PROJECT_PERMISSIONS = {
     "bigquery.datasets.create": "roles/bigquery.user",
@@ -133,13 +137,18 @@ def control_plane_findings(
     of_endpoint = address_origin(None, "", TOKEN_ENDPOINT_VARIABLE, resource.host)
     said = f"{url} ({of_url}); refresh tokens go to {endpoint} ({of_endpoint})."
     yield Finding("MCP host", "ok", said)
-    yield from _refresh_token_findings(resource)
+    login = resource.login
+    kept = login.get("token_uri") or login.get("refresh_token_file") or login.get("refresh_token")
+    is_refreshed = not login.get("token_command") and bool(kept or not login.get("access_token"))
+    if is_refreshed:
+        yield from _refresh_token_findings(login)
     with resource.control_plane(seconds) as octogen:
         listings = [each.listing_resource for each in octogen.listings() if each.listing_resource]
         yield Finding(
             "MCP login",
             "ok",
             f"{url} accepts the login; listings shared with the organisation: {len(listings):,}.",
+            _SESSION if is_refreshed else "",
         )
         try:
             yield from _subscriber_findings(octogen, project, resource.principal)
@@ -148,13 +157,10 @@ def control_plane_findings(
     return listings
 
 
-def _refresh_token_findings(resource: OctogenControlPlaneResource) -> Check:
-    """Warn of a refresh token that is lost or that others can read."""
-    login = resource.login
-    if login.get("token_command"):
-        return
-    file = login.get("refresh_token_file")
-    if not file and login.get("refresh_token"):
+def _refresh_token_findings(login: dict[str, Any]) -> Check:
+    """Warn of a refresh token that is lost or that others can read or replace."""
+    place = login.get("token_uri") or login.get("refresh_token_file")
+    if not place and login.get("refresh_token"):
         yield Finding(
             "MCP login",
             "warning",
@@ -162,17 +168,20 @@ def _refresh_token_findings(resource: OctogenControlPlaneResource) -> Check:
             "lost with the process.",
             "Keep it in a file: `octogen-dagster login` writes it.",
         )
-    elif file or not login.get("access_token"):
-        token = LoginFiles.at(file).refresh_token
-        with contextlib.suppress(OSError):  # the login tells more
-            if (mode := token.exposed_mode()) is not None:
-                yield Finding(
-                    "MCP login",
-                    "warning",
-                    f"others can read the {token} (mode {mode:04o}).",
-                    "A login that works leaves it to its owner alone; if others may have read it, "
-                    "run `octogen-dagster login` again.",
-                )
+        return
+    token = LoginPlaces.at(place).refresh_token
+    if not isinstance(token, SecretFile):
+        return
+    with contextlib.suppress(OSError):  # the login tells more
+        if (mode := token.exposed_mode()) is not None:
+            may = "read" if mode & 0o044 else "replace"
+            yield Finding(
+                "MCP login",
+                "warning",
+                f"others can {may} the {token} (mode {mode:04o}).",
+                "A login that works leaves it to its owner alone; if others may have read it, run "
+                "`octogen-dagster login` again.",
+            )
 
 
 def _subscriber_findings(octogen: OctogenMCP, project: str | None, principal: str) -> Check:

@@ -315,6 +315,15 @@ class TestControlPlane:
             f"warning: others can read the refresh token file {file} (mode 0640). A login"
         )
         assert [line.partition(":")[0] for line in found[2:]] == ["ok"] * 3
+        assert found[2].endswith(
+            "It belongs to the session of the person who logged in: signing out of the platform "
+            "ends it."
+        )
+        file.chmod(0o620)
+        found = self.mcp_lines(refresh_token_file=str(file))
+        assert found[1].startswith(
+            f"warning: others can replace the refresh token file {file} (mode 0620)."
+        )
         monkeypatch.setenv("OCTOGEN_MCP_REFRESH_TOKEN", login.refresh_token)
         assert self.mcp_lines()[1].startswith("warning: OCTOGEN_MCP_REFRESH_TOKEN holds the")
 

@@ -1,0 +1,186 @@
+"""A login in a bucket, for processes that share no disk: a word in an object, with a lease."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import random
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from pydantic import SecretStr
+
+from octogen_dagster.background import Deadline
+from octogen_dagster.control_plane.login_files import parsed_word
+from octogen_dagster.errors import (
+    OctogenConnectionError,
+    OctogenMCPAuthenticationError,
+    OctogenTimeoutError,
+)
+from octogen_dagster.files import ReplacedError
+
+if TYPE_CHECKING:
+    from octogen_dagster.buckets import Bucket
+
+LEASE_SECONDS = 180.0
+"""Longer than an exchange and the request that stores its result may take."""
+
+_FIRST_WAIT, _MAX_WAIT = 0.02, 1.0
+
+
+@dataclass(frozen=True)
+class SecretObject:
+    """One word in an object of a bucket, which is replaced under the version that was read.
+
+    Who replaces it holds a lease: an object beside it that is created only if there is none, or
+    replaced under its version if it has ended.
+    """
+
+    uri: str
+    purpose: str
+    _versions: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    def __str__(self) -> str:
+        return f"{self.purpose} {self.uri}"
+
+    @property
+    def place(self) -> str:
+        return self.uri
+
+    def require(self) -> None:
+        """The lease makes no folder."""
+
+    @contextlib.contextmanager
+    def locked(self, within: Deadline) -> Iterator[None]:
+        """Keep out every other process that takes a lease of this object."""
+        holder = uuid.uuid4().hex
+        version = self._acquire(holder, within)
+        try:
+            yield
+        finally:
+            # One that has ended, or cannot be given back now, is taken over.
+            with contextlib.suppress(Exception):
+                self._bucket.publish_if(version, _lease(holder, 0.0), self._lease_key)
+
+    def _acquire(self, holder: str, within: Deadline) -> Any:
+        """Wait for the lease and take it; return its version."""
+        wait = _FIRST_WAIT
+        while True:
+            with self._explained("is locked by a lease that cannot be read or written"):
+                try:
+                    version, content = self._bucket.read(self._lease_key)
+                except FileNotFoundError:
+                    version, content = None, b""
+                held_by, until = _parsed_lease(content)
+                if held_by == holder:  # the answer to the request that took it was lost
+                    return version
+                if until <= time.time():
+                    lease = _lease(holder, time.time() + LEASE_SECONDS)
+                    with contextlib.suppress(ReplacedError):
+                        return self._bucket.publish_if(version, lease, self._lease_key)
+            if not within.left:
+                ends = datetime.fromtimestamp(until, timezone.utc)
+                raise OctogenTimeoutError(
+                    f"The {self} was not free within {within.seconds:g} s: another process is "
+                    f"replacing it, or died while it did, which counts until {ends:%H:%M:%S} UTC. "
+                    "Try again later."
+                )
+            time.sleep(min(within.left, random.uniform(wait / 2, wait)))  # noqa: S311
+            wait = min(2 * wait, _MAX_WAIT)
+
+    def read(self) -> SecretStr:
+        with self._explained("cannot be read"):
+            try:
+                version, content = self._bucket.read(self._key)
+            except FileNotFoundError:
+                version, content = None, b""
+        self._versions[self._key] = version
+        word = parsed_word(content.decode("ascii", "replace"))
+        del content  # no traceback that shows locals is to show it
+        if word:
+            return word
+        problem = "does not hold one word" if version else "is not there"
+        raise OctogenMCPAuthenticationError(
+            f"The {self} {problem}. Run `octogen-dagster login --token-uri URI` to write it."
+        )
+
+    def write(self, secret: SecretStr) -> None:
+        """Replace the word, unless somebody else did since it was read."""
+        with self._explained("cannot be replaced"):
+            if self._key not in self._versions:
+                self._versions[self._key] = self._bucket.version(self._key)
+            try:
+                # Not in a variable: no traceback that shows locals is to show it.
+                self._versions[self._key] = self._bucket.publish_if(
+                    self._versions[self._key],
+                    f"{secret.get_secret_value()}\n".encode("ascii"),
+                    self._key,
+                )
+                return
+            except ReplacedError:
+                pass
+        if self.read() != secret:  # or the answer to the request that wrote it was lost
+            raise OctogenMCPAuthenticationError(
+                f"The {self} was replaced meanwhile, by a login or by another program."
+            )
+
+    @property
+    def _key(self) -> str:
+        return self.uri.rpartition("/")[2]
+
+    @property
+    def _lease_key(self) -> str:
+        return f"{self._key}.lease"
+
+    @property
+    def _bucket(self) -> Bucket:
+        return _opened(self.uri.rpartition("/")[0])
+
+    @contextlib.contextmanager
+    def _explained(self, problem: str) -> Iterator[None]:
+        """Turn errors of the object store into those of a login."""
+        from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
+
+        try:
+            yield
+            return
+        except (OctogenConnectionError, OctogenMCPAuthenticationError):
+            raise
+        except Exception as error:
+            reason = self._bucket.reason(error)
+            lasts = isinstance(
+                error, FileNotFoundError | PermissionDeniedError | UnauthenticatedError
+            )
+        text = f"The {self} {problem}: {reason}."
+        if lasts:
+            raise OctogenMCPAuthenticationError(
+                f"{text} Check that the bucket is there, and that the credentials of this process "
+                "may read and write in it."
+            )
+        raise OctogenConnectionError(f"{text} Check that the store can be reached, and try again.")
+
+
+@functools.lru_cache(maxsize=4)
+def _opened(folder: str) -> Bucket:
+    """Open a bucket with the credentials of the environment."""
+    from octogen_dagster.buckets import Bucket
+
+    return Bucket(folder, {})
+
+
+def _lease(holder: str, until: float) -> bytes:
+    return json.dumps({"holder": holder, "until": until}).encode()
+
+
+def _parsed_lease(content: bytes) -> tuple[str, float]:
+    """Return who holds a lease and until when; one that is no lease has ended."""
+    try:
+        lease = json.loads(content)
+        return str(lease["holder"]), float(lease["until"])
+    except (ValueError, TypeError, KeyError):
+        return "", 0.0

@@ -1,0 +1,72 @@
+"""Where a login is kept: in files, or in objects of a bucket where processes share no disk."""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple, TypeAlias
+
+from pydantic import SecretStr
+
+from octogen_dagster.control_plane.login_bucket import SecretObject
+from octogen_dagster.control_plane.login_files import SecretFile
+
+_FOLDER = "~/.config/octogen"  # as of Octogen's own commands, and so are the names in it
+REFRESH_TOKEN_FILE = f"{_FOLDER}/mcp.refresh"
+CLIENT_ID_FILE = f"{_FOLDER}/mcp.client-id"
+REDIRECT_URI_FILE = f"{_FOLDER}/mcp.redirect-uri"
+
+SecretPlace: TypeAlias = SecretFile | SecretObject
+
+
+class LoginPlaces(NamedTuple):
+    """The places that a login writes to, and that later logins and refreshes read.
+
+    The redirect URI is the one that the client was registered with. Without its place, every login
+    registers a new client.
+    """
+
+    refresh_token: SecretPlace
+    client_id: SecretPlace
+    redirect_uri: SecretPlace | None = None
+
+    @classmethod
+    def at(
+        cls,
+        refresh_token: str | os.PathLike[str] | None = None,
+        client_id: str | os.PathLike[str] | None = None,
+        redirect_uri: str | os.PathLike[str] | None = None,
+        *,
+        token_uri: str | None = None,
+    ) -> LoginPlaces:
+        """Return the files at these paths, and by default those of Octogen's own commands.
+
+        With a `token_uri` they are there, and the client id and the redirect URI beside it.
+        """
+        if token_uri:
+            return cls(
+                secret_at(token_uri, "refresh token"),
+                secret_at(client_id or client_id_uri(token_uri), "client id"),
+                secret_at(redirect_uri or f"{token_uri}.redirect-uri", "redirect URI"),
+            )
+        if redirect_uri is None and client_id is None:
+            redirect_uri = REDIRECT_URI_FILE
+        return cls(
+            secret_at(refresh_token or REFRESH_TOKEN_FILE, "refresh token"),
+            secret_at(client_id or CLIENT_ID_FILE, "client id"),
+            secret_at(redirect_uri, "redirect URI") if redirect_uri else None,
+        )
+
+
+def client_id_uri(token_uri: str) -> str:
+    """Return where the id of the OAuth client is that a refresh token belongs to."""
+    return f"{token_uri}.client-id"
+
+
+def secret_at(
+    place: str | os.PathLike[str], purpose: str, initial: SecretStr | None = None
+) -> SecretPlace:
+    """Return the word at a path or at the URL of an object; an empty file begins with `initial`."""
+    scheme, is_url, path = str(place).partition("://")
+    if not is_url:
+        return SecretFile(place, purpose, initial)
+    return SecretFile(path, purpose) if scheme == "file" else SecretObject(str(place), purpose)

@@ -1,0 +1,314 @@
+"""Where there is no disk, a login is kept in a bucket, and no token is lost between processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from octogen_dagster import OctogenControlPlaneResource, diagnose
+from octogen_dagster.cli.main import main
+from octogen_dagster.errors import (
+    OctogenConnectionError,
+    OctogenError,
+    OctogenMCPAuthenticationError,
+    OctogenTimeoutError,
+)
+from tests.api.servers import Received
+from tests.forked import processes
+from tests.promises.control_plane import SECRET, assert_silent
+from tests.promises.control_plane_sessions import sessions
+from tests.promises.yaml_projects import LINKED, load
+from tests.proxy import Proxy
+from tests.servers.buckets import S3Bucket, moto
+from tests.servers.octogen_mcp import CLIENT, PRINCIPAL, PROJECT, OctogenServer
+
+PROCESSES, SESSIONS = 8, 50
+LEASE = "login/refresh.lease"
+TOKEN, CLIENT_ID = "login/refresh", "login/refresh.client-id"
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[Proxy]:
+    with moto() as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def bucket(s3: Proxy, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Bucket]:
+    """An empty bucket, whose credentials are in the environment."""
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "AKIDTESTKEY",
+        "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI",
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{s3.port}",
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    yield S3Bucket(s3)
+    s3.reset()
+
+
+@pytest.fixture
+def uri(server: OctogenServer, bucket: S3Bucket) -> str:
+    """Where the login is."""
+    bucket.put(TOKEN, server.refresh_token.encode())
+    bucket.put(CLIENT_ID, CLIENT.encode())
+    server.expires_in = 0
+    return f"s3://{bucket.name}/{TOKEN}"
+
+
+def call(uri: str, deadline: float = 60.0) -> None:
+    resource = OctogenControlPlaneResource(principal=PRINCIPAL, token_uri=uri)
+    with resource.control_plane(deadline) as octogen:
+        octogen.listings()
+
+
+def failure(kind: type[OctogenError], uri: str, deadline: float = 60.0) -> str:
+    """The message of a call's error, in which no token is found, nor in what is shown with it."""
+    with pytest.raises(kind) as caught:
+        call(uri, deadline)
+    assert type(caught.value) is kind
+    assert_silent(caught.value)
+    shown = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+    assert SECRET not in "".join(shown.format())
+    return str(caught.value)
+
+
+def stored(bucket: S3Bucket) -> str:
+    return bucket.get(TOKEN).decode().strip()
+
+
+def lease(bucket: S3Bucket, until: float) -> None:
+    bucket.put(LEASE, json.dumps({"holder": "another", "until": until}).encode())
+
+
+def test_after_a_login_nobody_is_needed(
+    server: OctogenServer, bucket: S3Bucket, browser: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = f"s3://{bucket.name}/{TOKEN}"
+    for _ in range(2):  # also where there is one
+        done = CliRunner().invoke(main, ["login", "--port", "0", "--token-uri", uri])
+        assert (done.exit_code, done.stderr) == (0, "")
+        assert f"export OCTOGEN_MCP_TOKEN_URI={uri}" in done.stdout.splitlines()
+        assert SECRET not in done.output
+        assert stored(bucket) == server.refresh_token
+    assert bucket.names() == [TOKEN, CLIENT_ID, LEASE, f"{TOKEN}.redirect-uri"]
+    call(uri)
+    assert stored(bucket) == server.refresh_token
+    monkeypatch.setenv("OCTOGEN_MCP_TOKEN_URI", uri)
+    command = ["bq", "autosubscribe", "--project", PROJECT, "--principal", PRINCIPAL, "--json"]
+    server.tools["list_bigquery_subscribers"] = {}
+    done = CliRunner().invoke(main, command)
+    assert (done.exit_code, done.stderr) == (0, "")
+    lines = str(diagnose(control_plane=OctogenControlPlaneResource(principal=PRINCIPAL)))
+    assert "signing out of the platform ends it" in lines
+    assert server.refusals == 0
+
+
+def test_a_path_is_a_file_with_the_client_id_beside_it(
+    server: OctogenServer, tmp_path: Path, browser: list[str]
+) -> None:
+    path = tmp_path / "login/refresh"
+    done = CliRunner().invoke(main, ["login", "--port", "0", "--token-uri", str(path), "--json"])
+    result = json.loads(done.stdout)
+    assert result["token_uri"] == result["refresh_token_file"] == str(path)
+    assert result["client_id_file"] == f"{path}.client-id"
+    call(str(path))
+    call(f"file://{path}")
+    assert path.read_text() == f"{server.refresh_token}\n"
+
+
+def test_yaml_names_it() -> None:
+    attributes = {"project": PROJECT, "principal": PRINCIPAL, "token_uri": "s3://bucket/refresh"}
+    with load(attributes, LINKED) as (_, defs):
+        assert defs.resources
+        assert defs.resources["octogen_control_plane"].token_uri == "s3://bucket/refresh"
+
+
+def test_a_lease_is_waited_for_and_taken_over_when_it_has_ended(
+    server: OctogenServer, bucket: S3Bucket, uri: str
+) -> None:
+    lease(bucket, time.time() + 1000)
+    assert "another process is replacing it, or died while it did" in failure(
+        OctogenTimeoutError, uri, deadline=0.3
+    )
+    assert server.calls == []
+    lease(bucket, time.time() - 1)
+    call(uri)
+    bucket.put(LEASE, b"not a lease")
+    call(uri)
+    assert stored(bucket) == server.refresh_token
+    assert server.refusals == 0
+
+
+def test_a_bucket_that_cannot_be_written_to_costs_no_token(
+    server: OctogenServer, bucket: S3Bucket, uri: str
+) -> None:
+    bucket.proxy.is_denied = True
+    said = failure(OctogenMCPAuthenticationError, uri)
+    assert f"The refresh token {uri} is locked by a lease that cannot be read or written: " in said
+    assert "may read and write in it" in said
+    bucket.proxy.is_denied = False
+    missing = f"{uri}-of-nobody"
+    assert "is not there. Run `octogen-dagster login --token-uri" in failure(
+        OctogenMCPAuthenticationError, missing
+    )
+    assert server.calls == []
+
+
+def test_a_new_token_that_cannot_be_stored_is_an_error_that_says_to_log_in(
+    server: OctogenServer, bucket: S3Bucket, uri: str
+) -> None:
+    def deny(request: Received) -> list[bytes]:
+        bucket.proxy.is_denied = True
+        return server._token(request)
+
+    server.fail("token", deny)
+    assert "then run `octogen-dagster login` again" in failure(OctogenMCPAuthenticationError, uri)
+
+
+@pytest.mark.parametrize("place", [TOKEN, LEASE])
+def test_an_answer_that_is_lost_loses_no_token(
+    server: OctogenServer, bucket: S3Bucket, uri: str, place: str
+) -> None:
+    proxy, head = bucket.proxy, f"PUT /{bucket.name}/{place} ".encode()
+
+    def cut() -> None:
+        seen = len(proxy.heads)
+        while not stop.wait(0.001):
+            if any(each.startswith(head) for each in proxy.heads[seen:]):
+                proxy.cuts_next = True
+                return
+
+    stop = threading.Event()
+    watcher = threading.Thread(target=cut)
+    watcher.start()
+    try:
+        call(uri)
+    finally:
+        stop.set()
+        watcher.join()
+    call(uri)
+    assert stored(bucket) == server.refresh_token
+    assert server.refusals == 0
+
+
+def test_a_token_that_a_login_replaced_meanwhile_is_kept(
+    server: OctogenServer, bucket: S3Bucket, uri: str
+) -> None:
+    def replace(request: Received) -> list[bytes]:
+        answer = server._token(request)
+        bucket.put(TOKEN, b"refresh-secret-of-a-login")
+        return answer
+
+    server.fail("token", replace)
+    assert "was replaced meanwhile" in failure(OctogenMCPAuthenticationError, uri)
+    assert stored(bucket) == "refresh-secret-of-a-login"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_processes_side_by_side_lose_no_token(
+    server: OctogenServer, bucket: S3Bucket, uri: str
+) -> None:
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith(("OCTOGEN_MCP", "AWS_"))
+    } | {"OCTOGEN_MCP_TOKEN_URI": uri}
+    # No session waits longer than the 120 seconds of a call, which are less than a lease.
+    started = [
+        processes.Process(target=sessions, args=(environment, PRINCIPAL, SESSIONS))
+        for _ in range(PROCESSES)
+    ]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join()
+    assert [process.exitcode for process in started] == [0] * PROCESSES
+    assert (server.refusals, server.count("token")) == (0, PROCESSES * SESSIONS)
+    assert stored(bucket) == server.refresh_token
+
+
+KILLED = """
+import os, signal, sys
+import obstore
+from octogen_dagster import OctogenControlPlaneResource
+from octogen_dagster.control_plane import login_bucket
+
+login_bucket.LEASE_SECONDS = 1.0
+put, left = obstore.put, int(sys.argv[1])
+
+def put_or_die(*arguments, **options):
+    global left
+    left -= 1
+    if left == 0 and sys.argv[2] == "before":
+        os.kill(os.getpid(), signal.SIGKILL)
+    result = put(*arguments, **options)
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return result
+
+obstore.put = put_or_die
+resource = OctogenControlPlaneResource(principal=sys.argv[3], token_uri=sys.argv[4])
+with resource.control_plane() as octogen:
+    octogen.listings()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("step", "moment"),
+    # The lease, the old token, the new token and the end of the lease are written.
+    [(step, moment) for step in (1, 2, 3, 4) for moment in ("before", "after")],
+)
+def test_a_process_that_is_killed_costs_a_login_at_worst(
+    server: OctogenServer, bucket: S3Bucket, uri: str, step: int, moment: str
+) -> None:
+    command = [sys.executable, "-c", KILLED, str(step), moment, PRINCIPAL, uri]
+    done = subprocess.run(command, timeout=110, check=False)
+    assert done.returncode == -signal.SIGKILL
+    if (step, moment) == (3, "before"):  # Octogen has spent the old token
+        said = failure(OctogenMCPAuthenticationError, uri)
+        assert "a process died between the use of the token and its replacement" in said
+        assert "Run `octogen-dagster login`" in said
+    else:
+        call(uri)
+        assert stored(bucket) == server.refresh_token
+        assert server.refusals == 0
+
+
+def test_a_store_that_does_not_answer_is_an_error_that_passes(
+    server: OctogenServer, bucket: S3Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    said = failure(OctogenConnectionError, f"s3://{bucket.name}-elsewhere/refresh")
+    assert "Check that the store can be reached" in said
+    assert server.calls == []
+
+
+def test_no_token_is_logged(
+    server: OctogenServer, bucket: S3Bucket, uri: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("", "mcp", "client", "httpx2", "httpcore2", "botocore"):
+        caplog.set_level("DEBUG", logger=name)
+    call(uri)
+    assert SECRET not in caplog.text
+
+
+def test_the_resource_and_its_settings_hold_no_token(uri: str, server: OctogenServer) -> None:
+    resource: Any = OctogenControlPlaneResource(principal=PRINCIPAL, token_uri=uri)
+    assert SECRET not in repr(resource)
+    assert SECRET not in resource.model_dump_json()
