@@ -1,5 +1,6 @@
 """The asset of linked datasets, whose materializations subscribe to listings."""
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,8 +9,19 @@ import dagster as dg
 from octogen_dagster.asset_definition import asset_arguments_of, octogen_asset
 from octogen_dagster.bigquery.partitions import listing_name, listing_partitions
 from octogen_dagster.bigquery.resources import AnalyticsHubResource, OctogenControlPlaneResource
-from octogen_dagster.bigquery.tables import CONSOLE, TABLE_NAME, console_url, last_materialization
-from octogen_dagster.errors import OctogenBigQueryAccessPendingError, OctogenError, Persistence
+from octogen_dagster.bigquery.tables import (
+    CONSOLE,
+    EXPORT_RESTRICTIONS,
+    TABLE_NAME,
+    console_url,
+    last_materialization,
+)
+from octogen_dagster.errors import (
+    OctogenBigQueryAccessPendingError,
+    OctogenBigQueryError,
+    OctogenError,
+    Persistence,
+)
 from octogen_dagster.sharing.autosubscribe import subscribe_with_octogen
 from octogen_dagster.sharing.names import TABLE, SubscriptionPlan, plan_subscription
 from octogen_dagster.sharing.subscribe import BigQuerySubscriptionResult, subscribe
@@ -106,6 +118,9 @@ def build_linked_datasets_asset(
                 else:
                     plan = plan_subscription(str(listing), resource.project, wanted)
                     result = subscribe(hub, plan, **options)
+                restrictions: dict[str, bool] = {}
+                with contextlib.suppress(OctogenBigQueryError):  # a listing that may not be read
+                    restrictions = hub.export_restrictions(listing)
         except OctogenBigQueryAccessPendingError as error:
             if context.retry_number >= len(grant_waits):
                 raise dg.Failure(str(error), allow_retries=False) from error
@@ -117,6 +132,8 @@ def build_linked_datasets_asset(
                 raise
             raise dg.Failure(str(error), allow_retries=False) from error
         metadata = _metadata(plan, result)
+        if restrictions:
+            metadata[EXPORT_RESTRICTIONS] = dg.MetadataValue.json(restrictions)
         if replaced:
             metadata["octogen/replaced_subscription"] = ", ".join(replaced)
         context.add_asset_metadata(metadata)

@@ -113,7 +113,7 @@ def build_linked_products_asset(
         given,
     )
     def linked_products(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster takes it for one with no value
-        table = read_reported_table(context, linked_datasets.key)
+        table = read_reported_table(context, linked_datasets.key).name
         bigquery = original_resource(context, bigquery_resource_key)
         with permanent_errors_fail(), open_client(bigquery) as client:
             with translate_google_errors(BIGQUERY, f"Table {table}"):

@@ -124,7 +124,15 @@ def build_linked_snapshot_asset(
     )
     def linked_snapshot(context: dg.AssetExecutionContext) -> Iterator[Any]:
         accepts_any = where is not None or context.op_execution_context.op_config[ACCEPT_SHRINKING]
-        table = read_reported_table(context, linked_datasets.key)
+        table, restrictions = read_reported_table(context, linked_datasets.key)
+        if restrictions.get("restrict_query_result"):
+            raise dg.Failure(
+                f"Table {table}: its listing's restricted_export_config has restrict_query_result, "
+                "so Google refuses to store the result of a query elsewhere. Nothing was queried. "
+                "Query the linked dataset in BigQuery, or ask its publisher to allow exports, and "
+                "materialize the linked dataset again.",
+                allow_retries=False,
+            )
         bigquery = original_resource(context, bigquery_resource_key)
         with permanent_errors_fail(), open_client(bigquery) as client:
             with translate_google_errors(BIGQUERY, f"Table {table}"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import urllib.parse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import dagster as dg
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 TABLE_NAME = "dagster/table_name"
 CONSOLE = "octogen/console"
+EXPORT_RESTRICTIONS = "octogen/restricted_export_config"
+"""What the listing of a linked dataset forbids, as Google names it; absent if that is nothing."""
+
 EXPORTED_AT = "exported_at"
 """The column of a view whose newest value is the last modification, if the view has it."""
 
@@ -94,10 +97,17 @@ def last_materialization(
     return next(iter(found.records), None)
 
 
-def read_reported_table(context: dg.AssetExecutionContext, upstream: dg.AssetKey) -> TableName:
+class ReportedTable(NamedTuple):
+    """A table as the asset of its linked dataset reported it."""
+
+    name: TableName
+    export_restrictions: Mapping[str, bool]
+
+
+def read_reported_table(context: dg.AssetExecutionContext, upstream: dg.AssetKey) -> ReportedTable:
     """The table that an asset's last materialization of the same partition reported."""
     record = last_materialization(context, upstream)
-    reported = _reported_table(record)
+    reported = _reported(record, TABLE_NAME)
     if reported is None:
         asset = upstream.to_user_string()
         of = f", partition {context.partition_key!r}" if context.has_partition_key else ""
@@ -107,15 +117,17 @@ def read_reported_table(context: dg.AssetExecutionContext, upstream: dg.AssetKey
             f"{_same_listing(context, upstream) or f'Materialize {asset}{of} first.'}",
             allow_retries=False,
         )
+    restrictions = _reported(record, EXPORT_RESTRICTIONS)
     with permanent_errors_fail():
-        return TableName.parse(reported)
+        return ReportedTable(TableName.parse(str(reported)), restrictions or {})
 
 
-def _reported_table(record: dg.EventLogRecord | None) -> str | None:
+def _reported(record: dg.EventLogRecord | None, name: str) -> Any:
+    """A value of the metadata of a materialization; None if there is none."""
     if record is None or record.asset_materialization is None:
         return None
-    table = record.asset_materialization.metadata.get(TABLE_NAME)
-    return None if table is None else str(table.value)
+    entry = record.asset_materialization.metadata.get(name)
+    return None if entry is None else entry.value
 
 
 def _same_listing(context: dg.AssetExecutionContext, upstream: dg.AssetKey) -> str | None:
@@ -124,8 +136,8 @@ def _same_listing(context: dg.AssetExecutionContext, upstream: dg.AssetKey) -> s
         return None
     listing = context.partition_key.rsplit(":", 3)[1:]
     for key in sorted(context.instance.get_materialized_partitions(upstream)):
-        if key.rsplit(":", 3)[1:] == listing and _reported_table(
-            last_materialization(context, upstream, key)
+        if key.rsplit(":", 3)[1:] == listing and _reported(
+            last_materialization(context, upstream, key), TABLE_NAME
         ):
             return (
                 f"Partition {key!r} has one, and its name differs only in the project's id or "

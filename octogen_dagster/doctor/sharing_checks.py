@@ -43,6 +43,10 @@ _GRANT = (
     "Octogen grants roles/analyticshub.subscriber on a listing to the registered principal, within "
     "minutes. If it does not, check that these Google credentials are that principal's."
 )
+_RESTRICTED = (
+    "Google refuses copies and exports of the linked dataset. With restrict_query_result a linked "
+    "snapshot is not possible: query the dataset in BigQuery."
+)
 _SESSION = (
     "It belongs to the session of the person who logged in: signing out of the platform ends it."
 )
@@ -286,11 +290,31 @@ def _listing_findings(
         yield Finding("Listings", "failed", f"{denied} {_names(refused[True])}", _GRANT)
     if refused[False]:
         yield Finding("Listings", "warning", f"{denied} {_names(refused[False])}", _GRANT)
+    yield from _restriction_findings(hub, [*listings][:looked_at])
     if not listings:
         yield Finding("Listings", "skipped", "none is named, and Octogen's MCP names none.")
     if left := len(listings) - looked_at:
         yield Finding("Listings", "skipped", f"not looked at: {left:,} more.")
     return tables
+
+
+def _restriction_findings(hub: AnalyticsHub, listings: Sequence[ListingName]) -> Check:
+    """Warn of listings whose linked datasets must not be exported."""
+    restricted = []
+    failures = 0
+    for listing in listings:
+        try:
+            restrictions = hub.export_restrictions(listing)
+        except OctogenBigQueryError:  # it may not be read
+            failures += 1
+            if failures == _MAX_FAILURES:
+                break
+        else:
+            if restrictions:
+                restricted.append(f"{listing} ({', '.join(restrictions)})")
+    if restricted:
+        said = f"exports are restricted (restricted_export_config) of {_names(restricted)}"
+        yield Finding("Listings", "warning", said, _RESTRICTED)
 
 
 def _names(names: Sequence[str]) -> str:

@@ -53,6 +53,9 @@ FIRST_WAIT = 0.5
 _SUBSCRIBE = "analyticshub.listings.subscribe"
 _SUBSCRIPTION_OWNER = "roles/analyticshub.subscriptionOwner"
 _PAGE_SIZE = 1000
+_OPTIONAL_DEADLINE = 10.0
+"""Seconds for what nothing depends on."""
+
 _PUBSUB_TOPIC = 2  # of ah.SharedResourceType
 _COVERAGE_PREFIX = "coverage_"
 _TAKE_ALL = "To subscribe to such listings too, set only_catalogs=False."
@@ -171,6 +174,15 @@ class AnalyticsHub:
             response = self._client.test_iam_permissions(request, **self._bounds())
         return _SUBSCRIBE in response.permissions
 
+    def export_restrictions(self, listing: ListingName) -> dict[str, bool]:
+        """Read what a listing's `restricted_export_config` forbids; empty if it forbids nothing."""
+        from google.cloud import bigquery_analyticshub_v1 as ah
+
+        with translate_google_errors(ANALYTICS_HUB, f"Listing {listing}"):
+            request = ah.GetListingRequest(name=str(listing))
+            found = self._client.get_listing(request, **self._bounds(_OPTIONAL_DEADLINE))
+        return _export_restrictions(ah.Listing.pb(found))
+
     def subscribe(self, plan: SubscriptionPlan) -> Subscription | None:
         """Subscribe to a listing, which creates its linked dataset; None if there is one already.
 
@@ -257,11 +269,11 @@ class AnalyticsHub:
                 return
         raise OctogenBigQueryUnavailableError(f"{subject}: {problem}")
 
-    def _bounds(self) -> dict[str, Any]:
+    def _bounds(self, deadline: float | None = None) -> dict[str, Any]:
         """The arguments that bound one call: its attempts, and all of them together."""
         from google.api_core import exceptions, retry
 
-        seconds = self._within.within(self._deadline).left
+        seconds = self._within.within(min(self._deadline, deadline or self._deadline)).left
         if not seconds:
             late = exceptions.DeadlineExceeded("no time was left to send it")  # type: ignore[no-untyped-call]
             raise exceptions.RetryError("Too late.", late)  # type: ignore[no-untyped-call]
@@ -350,6 +362,11 @@ def _sorted_out(messages: Iterable[Any], exchange: str, *, only_catalogs: bool) 
                 f"Listing {name} shows its publisher the e-mail address of everyone who queries "
                 "its linked dataset: tell them."
             )
+        if restrictions := _export_restrictions(message):
+            found.notes.append(
+                f"Listing {name} restricts exports of its linked dataset (restricted_export_config:"
+                f" {', '.join(restrictions)}): Google refuses copies and exports."
+            )
     return replace(found, listings=in_order(found.listings))
 
 
@@ -370,6 +387,13 @@ def _problem(message: Any, *, only_catalogs: bool) -> str | None:
     if message.name.rpartition("/")[2].startswith(_COVERAGE_PREFIX):
         return f"it is a coverage list, and no catalog. {_TAKE_ALL}"
     return None
+
+
+def _export_restrictions(message: Any) -> dict[str, bool]:
+    """The fields of a listing's `restricted_export_config` that are true, if it is enabled."""
+    config = message.restricted_export_config
+    names = "enabled", "restrict_direct_table_access", "restrict_query_result"
+    return {name: True for name in names if getattr(config, name)} if config.enabled else {}
 
 
 def _subscription(message: Any, listing: ListingName) -> Subscription:

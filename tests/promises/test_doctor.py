@@ -413,6 +413,26 @@ class TestAnalyticsHub:
         ]
         assert "roles/analyticshub.subscriber" in found[-1]
 
+    def test_a_listing_whose_linked_dataset_must_not_be_exported(self) -> None:
+        config = ah.Listing.RestrictedExportConfig(enabled=True, restrict_query_result=True)
+
+        def get(request: Any) -> Any:
+            if request.name == listing("hidden"):
+                refusing("PERMISSION_DENIED")(request)
+            return ah.Listing(name=request.name, restricted_export_config=config)
+
+        found = self.hub_lines(
+            [listing("hidden"), listing("linked")],
+            ListSubscriptions=subscribed("linked", "hidden"),
+            GetListing=get,
+        )
+        assert found[-1] == (
+            "warning  Listings: exports are restricted (restricted_export_config) of 1: "
+            f"{listing('linked')} (enabled, restrict_query_result). Google refuses copies and "
+            "exports of the linked dataset. With restrict_query_result a linked snapshot is not "
+            "possible: query the dataset in BigQuery."
+        )
+
     def test_what_cannot_be_read_hides_nothing_else(self) -> None:
         def test(request: Any) -> Any:
             if request.resource == listing("gone"):

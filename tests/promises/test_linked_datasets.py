@@ -111,6 +111,19 @@ def test_a_listing_becomes_a_linked_dataset_once(run: Run) -> None:
     assert len(google.subscriptions) == 1
 
 
+def test_what_the_listing_forbids_is_shown_if_it_may_be_read(run: Run) -> None:
+    google = Google()
+    key = "octogen/restricted_export_config"
+    google.listings[0].restricted_export_config = ah.Listing.RestrictedExportConfig(
+        enabled=True, restrict_query_result=True
+    )
+    assert metadata(run(google))[key] == {"enabled": True, "restrict_query_result": True}
+    google.refuse("GetListing", "PERMISSION_DENIED")
+    assert key not in metadata(run(google))
+    google.listings[0].restricted_export_config.enabled = False
+    assert key not in metadata(run(google))
+
+
 def test_two_listings_with_one_dataset_id_need_the_argument(run: Run) -> None:
     google = Google()
     assert run(google).success

@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timezone
 from decimal import Decimal
 from pathlib import Path
@@ -58,7 +58,12 @@ def run(server: BigQueryServer, tmp_path: Path) -> Iterator[Run]:
     """Run the asset; `storage` is a client of a Storage Read API."""
     with serving(server, tmp_path) as address:
 
-        def run(storage: Any = None, **arguments: Any) -> dg.ExecuteInProcessResult:
+        def run(
+            storage: Any = None,
+            upstream: Sequence[dg.AssetsDefinition] = (linked,),
+            instance: dg.DagsterInstance | None = None,
+            **arguments: Any,
+        ) -> dg.ExecuteInProcessResult:
             bigquery: Any = BigQueryResource(project=PROJECT)
             if storage is not None:
                 bigquery = WithStorage(address, storage)
@@ -66,7 +71,8 @@ def run(server: BigQueryServer, tmp_path: Path) -> Iterator[Run]:
                 if storage is not None:
                     patch.delenv("BIGQUERY_EMULATOR_HOST")
                 return dg.materialize(
-                    [linked, build_linked_snapshot_asset(linked, **arguments)],
+                    [*upstream, build_linked_snapshot_asset(linked, **arguments)],
+                    instance=instance,
                     resources={
                         "bigquery": bigquery,
                         "io_manager": ParquetSnapshotIOManager(base_dir=str(tmp_path / "stored")),
@@ -93,6 +99,29 @@ def uuids(folder: Path) -> list[str]:
 
 def batch(*values: str) -> pa.RecordBatch:
     return pa.RecordBatch.from_pydict({"uuid": list(values)})
+
+
+def test_a_snapshot_that_the_listing_forbids_ends_before_a_query(
+    server: BigQueryServer, run: Run, tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    def materialized(**restrictions: bool) -> dg.ExecuteInProcessResult:
+        entries: dict[str, Any] = {
+            "dagster/table_name": VIEW,
+            "octogen/restricted_export_config": dg.MetadataValue.json(restrictions),
+        }
+        instance.report_runless_asset_event(dg.AssetMaterialization(linked.key, metadata=entries))
+        return run(upstream=(), instance=instance, retry_policy=AT_ONCE)
+
+    result = materialized(enabled=True, restrict_query_result=True)
+    assert (
+        f"Table {VIEW}: its listing's restricted_export_config has restrict_query_result, so "
+        "Google refuses to store the result of a query elsewhere. Nothing was queried."
+    ) in failure(result)
+    assert not is_retried(result)
+    assert server.inserted == []
+    server.rows = [("u1",)]
+    assert materialized(enabled=True, restrict_direct_table_access=True).success
+    assert uuids(tmp_path) == ["u1"]
 
 
 def test_names_pool_group_and_checks_are_those_of_the_other_assets() -> None:

@@ -108,6 +108,20 @@ def test_a_name_that_is_none_is_left_out_and_one_that_shows_who_queries_it_is_no
     ]
 
 
+def test_a_listing_whose_linked_dataset_must_not_be_exported_is_noted() -> None:
+    config = ah.Listing.RestrictedExportConfig(
+        enabled=True, restrict_direct_table_access=True, restrict_query_result=True
+    )
+    restricted = ah.Listing(name=LISTING, restricted_export_config=config)
+    assert of_exchange(restricted).notes == [
+        f"Listing {LISTING} restricts exports of its linked dataset (restricted_export_config: "
+        "enabled, restrict_direct_table_access, restrict_query_result): Google refuses copies and "
+        "exports."
+    ]
+    config.enabled = False
+    assert of_exchange(ah.Listing(name=LISTING, restricted_export_config=config)).notes == []
+
+
 def test_octogen_knows_the_status_for_its_registered_subscriber() -> None:
     octogen = Octogen()
     octogen.share("acme")

@@ -103,6 +103,7 @@ class Google:
         """Serve; yield the `host:port`."""
         answers = {
             "ListListings": self._list_listings,
+            "GetListing": self._get_listing,
             "ListSubscriptions": self._list_subscriptions,
             "SubscribeListing": self._subscribe,
             "DeleteSubscription": self._delete,
@@ -128,6 +129,12 @@ class Google:
     def _list_listings(self, request: ah.ListListingsRequest) -> Any:
         of_exchange = [each for each in self.listings if each.name.startswith(request.parent)]
         return ah.ListListingsResponse(listings=of_exchange)
+
+    def _get_listing(self, request: ah.GetListingRequest) -> Any:
+        for each in self.listings:
+            if each.name == request.name:
+                return each
+        raise Refusal("NOT_FOUND", "No such listing.")
 
     def _list_subscriptions(self, request: ah.ListSubscriptionsRequest) -> Any:
         here = [each for each in self.subscriptions if each.name.startswith(request.parent + "/")]
