@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import dagster as dg
 from pydantic import AfterValidator, Field, field_validator, model_validator
@@ -11,7 +11,6 @@ from typing_extensions import Self
 from octogen_dagster.automation import follow_upstream
 from octogen_dagster.components.scaffolder import OctogenLinkedDatasetsScaffolder
 from octogen_dagster.components.settings import (
-    STORAGE_VARIABLES,
     AssetsComponent,
     AssetSettings,
     Fraction,
@@ -142,10 +141,6 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
         OctogenComponentError: The YAML has mistakes, or the packages of the extra `bigquery`, or
             with Octogen as the source those of `mcp`, are not installed.
     """
-
-    variables: ClassVar[frozenset[str]] = STORAGE_VARIABLES | {
-        "project", "gcp_credentials", "principal", "host"
-    }  # fmt: skip
 
     name: Name = "octogen"
     """The prefix of the assets, <name>_linked_datasets, <name>_linked_products and

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
 from types import NoneType
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import dagster as dg
 from dagster.components import AssetAttributesModel
@@ -36,6 +36,7 @@ from octogen_dagster.api.search import ProductSearch
 from octogen_dagster.components.templates import Unrendered
 from octogen_dagster.components.yaml_model import (
     REFUSE_UNKNOWN,
+    VARIABLE,
     Text,
     YamlComponent,
     YamlModel,
@@ -379,7 +380,7 @@ class StorageSettings(YamlModel):
 
     base_dir: Text = "snapshots"
     """A folder, s3://bucket/..., gs://... or az://...; by default `snapshots`."""
-    storage_options: dict[str, Any] = Field(default_factory=dict)
+    storage_options: Annotated[dict[str, Any], VARIABLE] = Field(default_factory=dict)
     """Options of the store; a secret among them is "{{ env.NAME }}"."""
     partition_column: str = "partition"
     """The column that tells partitions in one frame apart."""
@@ -396,9 +397,6 @@ class StorageSettings(YamlModel):
         from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
 
         return ParquetSnapshotIOManager(**{"base_dir": self.base_dir, **self.written()})
-
-
-STORAGE_VARIABLES = frozenset({"storage.base_dir", "storage.storage_options"})
 
 
 def _fields_of(resource: type[BaseModel], *, without: str) -> dict[str, Any]:
@@ -475,12 +473,6 @@ class AssetsComponent(YamlComponent):
 
 class OctogenSettings(AssetsComponent):
     """The YAML of an `OctogenComponent`."""
-
-    variables: ClassVar[frozenset[str]] = STORAGE_VARIABLES | {
-        f"connection.{name}"
-        for name, field in ConnectionSettings.model_fields.items()
-        if field.annotation is str
-    }
 
     name: Name = "octogen"
     """The resources are <name> and <name>_io_manager; the table of the catalogs and their

@@ -63,7 +63,7 @@ class Templates(dg.ResolutionContext):
         return value
 
     def rendered(
-        self, value: Any, variables: frozenset[str], mistakes: list[Mistake], field: str = ""
+        self, value: Any, variables: set[str], mistakes: list[Mistake], field: str = ""
     ) -> Any:
         """Render all templates of a value, and note all mistakes in them.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, get_args
 
 import dagster as dg
 from pydantic import (
@@ -45,8 +45,15 @@ REFUSE_UNKNOWN: dict[str, Any] = {
     "refuse_unknown": model_validator(mode="wrap")(refuse_unknown_settings)
 }
 """The validators of a model that says which field is meant by a misspelled one."""
+VARIABLE = "variable"
+"""Marks a field in which `{{ env.NAME }}` becomes a `dagster.EnvVar`, also directly below it.
+
+So Dagster shows the name of the variable, and a code location loads without its value.
+"""
 Text = Annotated[
-    str, WrapValidator(lambda text, read: text if isinstance(text, dg.EnvVar) else read(text))
+    str,
+    WrapValidator(lambda text, read: text if isinstance(text, dg.EnvVar) else read(text)),
+    VARIABLE,
 ]
 """A text, or the environment variable that has it."""
 
@@ -92,12 +99,6 @@ def text_for(settings: type[YamlModel], read: Callable[[str], Any]) -> BeforeVal
 class YamlComponent(YamlModel, dg.Component, dg.Resolvable):
     """A component whose mistakes in YAML are told with file, line, field and near miss."""
 
-    variables: ClassVar[frozenset[str]] = frozenset()
-    """The fields in which `{{ env.NAME }}` becomes a `dagster.EnvVar`.
-
-    So Dagster shows the name of the variable, and a code location loads without its value.
-    """
-
     @classmethod
     @functools.cache
     def model(cls) -> type[BaseModel]:
@@ -126,7 +127,7 @@ class YamlComponent(YamlModel, dg.Component, dg.Resolvable):
             stash=context.stash,
         )
         mistakes: list[Mistake] = []
-        data = templates.rendered(model.model_extra, cls.variables, mistakes)
+        data = templates.rendered(model.model_extra, {*_variables(cls)}, mistakes)
         if not mistakes:
             try:
                 return cls.model_validate(data)
@@ -136,6 +137,18 @@ class YamlComponent(YamlModel, dg.Component, dg.Resolvable):
                 mistakes.append(Mistake(templates, (), str(error)))
         lines = "\n".join(map(str, sorted(mistakes, key=lambda mistake: mistake.line)))
         raise OctogenComponentError(f"{cls.__name__} cannot be loaded. Correct its YAML:\n{lines}")
+
+
+def _variables(model: type[BaseModel]) -> Iterator[str]:
+    """Yield the fields that are marked as `VARIABLE`, by their names with dots."""
+    for name, field in model.model_fields.items():
+        kinds = (field.annotation, *get_args(field.annotation))
+        inner = [mark for each in kinds for mark in getattr(each, "__metadata__", ())]
+        if VARIABLE in [*field.metadata, *inner]:
+            yield name
+        for each in kinds:
+            if isinstance(each, type) and issubclass(each, YamlModel):
+                yield from (f"{name}.{below}" for below in _variables(each))
 
 
 def _mistakes(error: ValidationError, data: object) -> Iterator[tuple[tuple[str | int, ...], str]]:

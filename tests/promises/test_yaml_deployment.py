@@ -21,7 +21,7 @@ from octogen_dagster import (
     ProductSearch,
     build_snapshot_checks,
 )
-from octogen_dagster.components import OctogenComponent
+from octogen_dagster.components import OctogenComponent, OctogenLinkedDatasetsComponent
 from octogen_dagster.sandbox.server import Sandbox
 from tests.promises.yaml_projects import LINKED, files, load, load_all, run
 
@@ -286,10 +286,12 @@ def test_secrets_stay_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> Non
     assert store.storage_options["aws_region"] == "eu"
     assert isinstance(store.storage_options["aws_secret_access_key"], dg.EnvVar)
     linked = {"project": "p", "principal": "user:me@my.org", "gcp_credentials": "{{ env.KEY }}"}
+    linked["token_uri"] = "{{ env.LOGIN }}"
     with load(linked | {"products": True}, LINKED) as (_, defs):
         resources = dict(defs.resources or {})
     for key in ("analytics_hub", "octogen_bigquery"):
         assert isinstance(resources[key].gcp_credentials, dg.EnvVar)
+    assert isinstance(resources["octogen_control_plane"].token_uri, dg.EnvVar)
 
 
 def test_yaml_has_every_field_of_the_resources_and_every_limit_of_the_checks() -> None:
@@ -300,6 +302,15 @@ def test_yaml_has_every_field_of_the_resources_and_every_limit_of_the_checks() -
     assert fields["StorageSettings"] == set(ParquetSnapshotIOManager.model_fields)
     assert fields["ProductSearch"] == set(ProductSearch.model_fields)
     assert fields["CheckSettings"] == {"max_age_hours"} | {n for n in checks if n[0] != "_"}
+
+
+def test_each_field_of_yaml_has_a_description() -> None:
+    for component in (OctogenComponent, OctogenLinkedDatasetsComponent):
+        schema = component.model().model_json_schema()
+        parts = {component.__name__: schema, **schema["$defs"]}
+        for name, part in parts.items():
+            if name.endswith(("Component", "Settings", "Search")):  # not Dagster's own
+                assert all(each.get("description") for each in part["properties"].values()), name
 
 
 @pytest.mark.parametrize(("sensor", "status"), [(None, "STOPPED"), (True, "STOPPED"), (False, "")])
