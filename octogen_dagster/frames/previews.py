@@ -1,6 +1,6 @@
 """The rows and columns of a snapshot that tell most of it, as short texts for a person.
 
-The page of an asset has 375 pixels for a table: four or five narrow columns.
+The page of an asset has 375 pixels for a table: four narrow columns.
 """
 
 from __future__ import annotations
@@ -114,10 +114,10 @@ def _detail(row: Row) -> Cells:
 
 
 def _past(row: Row) -> Cells:
+    sold_out = "sold out" if row["in_stock"] is False else ""
     return {
         "product": _link(row, row["title"]),
-        "price": price(row["current_price"], row["currency"]),
-        "stock": _stock(row["in_stock"]),
+        "price": ", ".join(filter(None, [price(row["current_price"], row["currency"]), sold_out])),
         "from": row["valid_from"],
         "until": row["valid_to"],
     }
@@ -134,7 +134,6 @@ def _drop(row: Row) -> Cells:
 def _catalog(row: Row) -> Cells:
     return {
         "catalog": short(row["catalog"]),
-        "host": short(row["host"] or ""),
         "products": row["product_count"],
         "as of": row["last_indexed_at"] or row["computed_at"],
     }
@@ -204,6 +203,10 @@ _SHOWN: tuple[tuple[pl.Schema, list[str], Callable[[Row], Cells]], ...] = (
         _past,
     ),
     (BRANDS_SCHEMA, BRANDS_SCHEMA.names(), _brand),
-    (CATALOGS_SCHEMA, CATALOGS_SCHEMA.names(), _catalog),
+    (
+        CATALOGS_SCHEMA,
+        ["catalog", "product_count", "last_indexed_at", "computed_at"],
+        _catalog,
+    ),
 )
 """Schemas, with the columns that their cells are made of."""

@@ -31,7 +31,7 @@ _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _MAX_CURRENCIES = 5
 _MIN_PLOTTED_FRACTION = 0.05
 """The share of the products in a currency whose median price is plotted."""
-_BARS = 12
+_BARS = 8
 _CODE = re.compile("[a-z]{3}")
 
 

@@ -20,6 +20,8 @@ from octogen_dagster.markdown import markdown_table
 MEDIANS = ("price_p50_", "median_price_")
 """What the names of median prices begin with, of a snapshot and of a history."""
 NO_CURRENCY = "no_currency"
+_MAX_EARLIER = 11
+"""The snapshots before that a line shows: a longer one would not fit beside its numbers."""
 _STATUSES = ("found", "gone", "mismatched", "failed")
 
 Facts = Mapping[str, Any]
@@ -140,6 +142,7 @@ def trend(schema: Mapping[str, pl.DataType], facts: Facts, earlier: Sequence[Fac
 
     `earlier` are the facts of the snapshots before, the oldest first. Without any it is empty.
     """
+    shown = earlier[-_MAX_EARLIER:]
     lines = {"rows": "products" if schema in (PRODUCT_SCHEMA, DETAIL_SCHEMA) else "rows"}
     if "current_products" in facts:
         lines = {"current_products": "products"}
@@ -149,14 +152,19 @@ def trend(schema: Mapping[str, pl.DataType], facts: Facts, earlier: Sequence[Fac
         lines[name] = f"median {currency_of(name, prefix)}".rstrip()
     rows = []
     for name, title in lines.items():
-        numbers = [each[name] for each in (*earlier, facts) if name in each]
+        numbers = [each[name] for each in (*shown, facts) if name in each]
         if len(numbers) > 1:
-            shown = [f"{n:,.2f}" if name.startswith(MEDIANS) else f"{n:,}" for n in numbers]
-            rows.append((title, shown[0], sparkline(numbers), shown[-1]))
+            ends = [_short(number) for number in (numbers[0], numbers[-1])]
+            rows.append((title, ends[0], sparkline(numbers), ends[1]))
     if not rows:
         return ""
-    header = [count(len(earlier) + 1, "snapshot"), "first", " ", "last"]
+    header = [count(len(shown) + 1, "snapshot"), "first", " ", "last"]
     return markdown_table(pl.DataFrame(rows, schema=header, orient="row"))
+
+
+def _short(number: float) -> str:
+    """A number of few characters, such as `40.99` and `1,354`."""
+    return f"{number:,}" if isinstance(number, int) else f"{number:,.{0 if number >= 100 else 2}f}"
 
 
 def prices(facts: Facts) -> str:
@@ -164,8 +172,8 @@ def prices(facts: Facts) -> str:
     rows = []
     for name, line in (facts.get("price_lines") or {}).items():
         of = facts["price_quantiles"][name]
-        currency = "no currency" if name == NO_CURRENCY else name.upper()
-        quantiles = [f"{of[share]:,.2f}" for share in ("p05", "p50", "p95")]
+        currency = "none" if name == NO_CURRENCY else name.upper()
+        quantiles = [_short(of[share]) for share in ("p05", "p50", "p95")]
         rows.append((currency, quantiles[0], line, *quantiles[1:]))
     if not rows:
         return ""

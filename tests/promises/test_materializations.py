@@ -213,7 +213,7 @@ def test_times_are_shown_to_the_minute_and_what_does_not_fit_is_left_out(tmp_pat
     ]
 
 
-def test_what_is_made_from_products_is_shown_in_four_or_five_columns(pipeline: Pipeline) -> None:
+def test_what_is_made_from_products_is_shown_in_a_few_columns(pipeline: Pipeline) -> None:
     pipeline.day()
     day = pipeline.day()
     headers = {
@@ -222,12 +222,12 @@ def test_what_is_made_from_products_is_shown_in_four_or_five_columns(pipeline: P
         if "octogen/preview" in entries
     }
     assert headers == {
-        "catalogs": ["catalog", "host", "products", "as of"],
+        "catalogs": ["catalog", "products", "as of"],
         "products": ["product", "brand", "price", "stock"],
         "changes": ["change", "product", "price", "stock"],
         "brands": ["brand", "products", "median", "in stock"],
         "details": ["product", "status", "brand", "price"],
-        "history": ["product", "price", "stock", "from"],  # and until, where a row has ended
+        "history": ["product", "price", "from"],  # and until, where a row has ended
     }
     assert any(" → " in price for _, _, price, _ in cells(day["changes"]["octogen/preview"]))
 
@@ -372,11 +372,22 @@ def test_the_distribution_of_prices_is_a_line_of_each_currency(pipeline: Pipelin
     read = pipeline.day()["products"]
     quantiles = read["octogen/metrics"]["price_quantiles"]["usd"]
     header, line, other = cells(read["octogen/prices"])
-    assert other[0] == "no currency"
+    assert other[0] == "none"
     assert header == ["", "5 %", "", "median", "95 %"]
-    assert line[:2] == ["USD", f"{quantiles['p05']:,.2f}"]
-    assert re.fullmatch("[▁▂▃▄▅▆▇█]{12}", line[2])
-    assert line[3:] == [f"{quantiles[share]:,.2f}" for share in ("p50", "p95")]
+    assert line[:2] == ["USD", f"{quantiles['p05']:.2f}"]
+    assert re.fullmatch("[▁▂▃▄▅▆▇█]{8}", line[2])
+    assert line[3:] == [f"{quantiles[share]:.0f}" for share in ("p50", "p95")]  # 100 and more
+
+
+def test_the_lines_show_the_last_twelve_snapshots(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    for rows in range(14):
+        read = shown(pl.DataFrame({"n": range(rows)}), tmp_path, instance)
+    assert cells(read["octogen/trend"]) == [
+        ["12 snapshots", "first", "", "last"],
+        ["rows", "2", "▁▂▂▃▄▄▅▅▆▇▇█", "13"],
+    ]
 
 
 def test_partitions_of_two_other_dimensions_have_lines_too(
