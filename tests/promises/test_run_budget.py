@@ -1,5 +1,6 @@
 """Budgets that end in the middle of a run, and what a larger one goes on from."""
 
+import sqlite3
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -258,6 +259,37 @@ def test_runs_of_a_backfill_share_its_budget_and_other_runs_do_not(
     assert charged(shops) == 4
     assert read("strada", **{"dagster/backfill": "another"}).success
     assert read("strada").success
+
+
+def test_a_run_of_a_large_backfill_reads_few_of_its_others(
+    shops: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    products = build_products_asset("products", ProductSearch(catalogs=["strada"]))
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        for _ in range(200):
+            tags = {**BACKFILL, STEP_TAG: "0.1"}
+            instance.add_run(
+                dg.DagsterRun(job_name="job", status=dg.DagsterRunStatus.SUCCESS, tags=tags)
+            )
+        with sqlite3.connect(tmp_path / "history" / "runs.db") as runs:
+            runs.execute("UPDATE runs SET update_timestamp = datetime('now', '-1 hour')")
+        read, get_run_records = 0, instance.get_run_records
+
+        def counted(*arguments: Any, **options: Any) -> Any:
+            nonlocal read
+            found = get_run_records(*arguments, **options)
+            read += len(found)
+            return found
+
+        monkeypatch.setattr(instance, "get_run_records", counted)
+        options: dict[str, Any] = {"backfill_budget_usd": 100.0, "instance": instance}
+        for spent in ("$20.00", "$20.028", "$20.056"):
+            before = read
+            result = run(shops, tmp_path, [products], None, tags=BACKFILL, **options)
+            assert result.success
+            line = f"Backfill abc has spent {spent} of its budget of $100.00."
+            assert line in log_of(instance, result.run_id)
+        assert 0 < read - before < 50
 
 
 def test_a_retry_in_a_backfill_is_counted_once(
