@@ -28,6 +28,7 @@ IDENTITY = ("uuid", "catalog_key", "product_url")
 LISTED = ("title", "current_price", "original_price", "in_stock", "is_active", "updated_at")
 DIGEST = "digest"
 """The field of the column `listed` that stands for what else is listed."""
+DIGESTED = ("brand", "category_path", "colors", "sizes", "currency", "images")
 FOUND, GONE, MISMATCH, FAILED = "found", "gone", "mismatch", "failed"
 """The values of the column `status` of details."""
 VIEW = "product"

@@ -34,6 +34,7 @@ from octogen_dagster.frames.columns import (
     DETAIL_SCHEMA,
     DETAIL_SCHEMA_VERSION,
     DIGEST,
+    DIGESTED,
     FAILED,
     FOUND,
     GONE,
@@ -83,16 +84,14 @@ _ENDS_ALL = (
     OctogenForbiddenError,
     OctogenInsufficientCreditError,
 )
-_ELSE_LISTED: Mapping[str, pl.Expr] = {
+_TEXTS: Mapping[str, pl.Expr] = {
+    **{name: pl.col(name).list.join("\t") for name in ("category_path", "colors", "sizes")},
     "brand": pl.col("brand").struct.field("name"),
-    "category_path": pl.col("category_path").list.join("\t"),
-    "colors": pl.col("colors").list.join("\t"),
-    "sizes": pl.col("sizes").list.join("\t"),
     "currency": pl.col("currency"),
     # Addresses on Octogen's CDN may come and go with the service's contract.
     "images": pl.col("images").list.eval(pl.element().struct.field("url")).list.join("\t"),
 }
-"""What else is listed, as text."""
+"""The columns that are digested, as texts."""
 _INDEXED = ("indexed", None)  # the seed generation has an index only, and does not name it
 
 _Row = dict[str, Any]
@@ -321,8 +320,8 @@ def _listed(snapshot: pl.LazyFrame) -> pl.LazyFrame:
 def _digest(columns: pl.Schema) -> pl.Expr:
     """Return a digest of what else is listed. Other versions of Polars compute the same."""
     texts = [
-        text.fill_null("") if columns.get(name) == PRODUCT_SCHEMA[name] else pl.lit("")
-        for name, text in _ELSE_LISTED.items()
+        _TEXTS[name].fill_null("") if columns.get(name) == PRODUCT_SCHEMA[name] else pl.lit("")
+        for name in DIGESTED
     ]
     return (
         pl.concat_str(texts, separator="\n")

@@ -96,6 +96,7 @@ class ProductScan:
         report: Called with the statistics about every ten seconds, and at the end.
         list_catalogs: Lists the catalogs of the source, or returns None for a service that has no
             list. By default the source is asked, if its list is needed.
+        requests_before: The requests that were sent for it before, which its statistics count.
         window: The time window of the snapshot. The service knows only the present, so a past
             or future window is refused.
         min_rows_fraction: The smallest snapshot of whole catalogs to publish, as a fraction of the
@@ -122,6 +123,7 @@ class ProductScan:
         report: Callable[[ScanStatistics], None] | None = None,
         *,
         list_catalogs: ListCatalogs | None = None,
+        requests_before: int = 0,
         window: TimeWindow | None = None,
         min_rows_fraction: float = MIN_ROWS_RATIO,
         progress: bool = False,
@@ -136,6 +138,7 @@ class ProductScan:
         self._report = report
         self._progress = progress
         self._list_catalogs = list_catalogs
+        self._requests_before = requests_before
         self._window = window
         self._explain = explain
         self._clock = clock
@@ -252,6 +255,7 @@ class ProductScan:
     def _told(self, read: PlanRead) -> Iterator[pl.DataFrame]:
         """Yield the rows of a read, and tell how far it is."""
         statistics = self.statistics = read.statistics
+        statistics.requests_before = self._requests_before
         with ProgressBar() if self._progress else contextlib.nullcontext() as bar:
             tell = bar.show if bar else self._report or (lambda _: None)
 

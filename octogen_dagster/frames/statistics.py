@@ -45,6 +45,7 @@ class ReadStatistics:
     received_rows: int = 0  # of which the query may not have taken all
     requests_left: int | None = None  # charged ones that are still to come, if that is known
     requests: int = 0  # with retries
+    requests_before: int = 0  # that were sent for it before it began
     retries: int = 0
     rate_limit_wait_seconds: float = 0.0  # over all threads
     unknown_fields: Counter[str] = field(default_factory=Counter)  # not in the schema, by path
@@ -68,7 +69,8 @@ class ReadStatistics:
         self._recent.append((self.seconds, self.received_rows))
         while self._recent[1][0] < self.seconds - _SPEED_SECONDS:
             self._recent.popleft()
-        self.requests, self.retries = spending.requests, sent.retries
+        self.requests = self.requests_before + spending.requests
+        self.retries = sent.retries
         self.rate_limit_wait_seconds = sent.rate_limit_wait_seconds
         self.charged_requests = spending.charged_requests
         self.cost_usd, self.prices = float(spending.spent_usd), spending.prices

@@ -24,6 +24,7 @@ from octogen_dagster.frames.columns import (
     COLUMN_DESCRIPTIONS,
     DETAIL_DESCRIPTIONS,
     DETAIL_SCHEMA,
+    DIGESTED,
     IDENTITY,
     LISTED,
     PRODUCT_SCHEMA,
@@ -140,7 +141,7 @@ DETAIL_SOURCES: Mapping[str, Sequence[str]] = {
     **{name: ["product_url"] for name in DETAIL_SCHEMA},
     **{name: [name] for name in IDENTITY},
     "status": ["uuid", "product_url"],
-    "listed": LISTED,
+    "listed": [*LISTED, *DIGESTED],
 }
 """The columns of the products that each column of their details is made or looked up from."""
 

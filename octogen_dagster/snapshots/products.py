@@ -1,6 +1,7 @@
 """The factory of products assets."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from types import NoneType
 from typing import Annotated, Any, get_args, get_origin
@@ -26,6 +27,7 @@ from octogen_dagster.frames.plan import list_for
 from octogen_dagster.frames.scan import ProductScan
 from octogen_dagster.frames.source import MIN_ROWS_RATIO, is_within, utc_now
 from octogen_dagster.frames.statistics import ScanStatistics
+from octogen_dagster.printable import printable
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, snapshot_asset
 from octogen_dagster.snapshots.catalogs import ADDS_PARTITIONS
 from octogen_dagster.snapshots.metadata import COLUMN_SCHEMA, column_schema
@@ -121,7 +123,8 @@ def build_products_asset(
             read.search,
             read.service,
             read.report,
-            list_catalogs=read.list_catalogs,
+            list_catalogs=lambda: catalogs,
+            requests_before=read.requests,
             window=read.window,
             min_rows_fraction=fraction,
             explain=read.explain,
@@ -166,8 +169,11 @@ def _without_page_size(search: ProductSearch) -> dict[str, Any]:
 class _PartitionRead:
     """The read of a partition, or of an asset without any.
 
-    Catalogs are granted as far as is known, and all partitions of a run share one list of them.
+    Catalogs are granted as far as is known, and the partitions of a run share a list of them.
+    `requests` are those that this one has sent for it.
     """
+
+    requests = 0
 
     def __init__(
         self,
@@ -203,8 +209,12 @@ class _PartitionRead:
         def warn(line: str) -> None:  # once in a run
             log.say(line, line)
 
-        with BlockingClient(self.service, self._run.stop) as client:
-            return list_for(self.search, self.service, client, warn, is_of_run=True)
+        service = replace(self.service, spending=self.service.spending.part())
+        try:
+            with BlockingClient(service, self._run.stop) as client:
+                return list_for(self.search, service, client, warn, is_of_run=True)
+        finally:
+            self.requests += service.spending.requests
 
     def require_catalogs(self) -> Sequence[CatalogState] | None:
         """Fail before the read if a catalog of the search is not granted to the key.
@@ -222,8 +232,8 @@ class _PartitionRead:
                 named += f" and {len(keys) - _MAX_NAMED_CATALOGS:,} more"
             raise self._withdrawn(
                 missing[0],
-                f"Catalog {missing[0]!r} is not granted to this key. Granted: {named}. Ask Octogen "
-                "for access or correct the partition key or the search.",
+                f"Catalog {missing[0]!r} is not granted to this key. Granted: {printable(named)}. "
+                "Ask Octogen for access or correct the partition key or the search.",
             )
         self._run.context.log.info(
             f"Catalog {missing[0]!r} is not among those of {source!r}. The service is asked for it "

@@ -40,6 +40,13 @@ def test_the_key_of_a_catalog(monkeypatch: pytest.MonkeyPatch) -> None:
     assert_escaped(result.output)
 
 
+def test_the_keys_that_are_granted(tmp_path: Path) -> None:
+    with RawServer(lambda _: http(200, [{"catalog": HOSTILE, "productCount": 1}])) as server:
+        asset = build_products_asset("products", ProductSearch(catalogs=["acme"]))
+        result = materialized([asset], tmp_path, octogen_at(server), raise_on_error=False)
+        assert_escaped(failure(result))
+
+
 def test_the_host_of_a_shop(tmp_path: Path) -> None:
     covered = shop(HOSTILE, catalog_of_shop("acme"))
     with shops({"acme.example": covered}) as server:

@@ -5,6 +5,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
@@ -73,7 +74,7 @@ def products_of_a_range(**options: Any) -> dg.AssetsDefinition:
 
 
 def run(
-    sandbox: Sandbox | RawServer,
+    sandbox: Sandbox | RawServer | PagedService,
     folder: Path,
     assets: Sequence[Any],
     keys: Sequence[str],
@@ -176,6 +177,56 @@ def test_a_list_of_catalogs_that_cannot_be_had_is_asked_for_once(
     text = failure(run(sandbox, tmp_path, [products], CATALOGS, instance, concurrency=1))
     assert "6 of 6 partitions of products failed" in text
     assert [each.path for each in sandbox.requests] == ["/catalogs"]
+
+
+@dataclass
+class Indexed(PagedService):
+    """A service that says when each catalog was indexed, and counts how often it lists them."""
+
+    indexed_at: dict[str, str] = field(default_factory=dict)
+    lists: int = 0
+
+    def _respond(self, request: Received) -> list[bytes]:
+        self.lists += request.target == "/v1/catalogs"
+        return super()._respond(request)
+
+    def _state(self, key: str) -> dict[str, Any]:
+        indexed_at = self.indexed_at.get(key, "2026-11-26T04:00:00Z")
+        return {**super()._state(key), "lastIndexedAt": indexed_at}
+
+
+def test_a_catalog_that_is_indexed_before_its_own_read_is_read_once(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    service = Indexed(dict.fromkeys(CATALOGS[:2], 25))
+
+    def index_again(key: str, page: int, _products: list[dict[str, Any]]) -> None:
+        if (key, page) == (CATALOGS[0], 3):
+            service.indexed_at[CATALOGS[1]] = "2026-11-26T05:00:00Z"
+
+    service.change = index_again
+    products = products_of_a_range(search=ProductSearch(page_size=5))
+    with service.running() as server:
+        assert run(server, tmp_path, [products], CATALOGS[:2], instance, concurrency=1).success
+    assert sorted(service.searches) == [(key, page) for key in CATALOGS[:2] for page in range(1, 6)]
+    assert service.lists == 3  # before the first read, and after each
+    tags = reported(instance)[CATALOGS[1]].tags
+    assert tags
+    assert tags["dagster/data_version"] == "2026-11-26T05:00:00+00:00"
+
+
+def test_catalogs_of_a_page_share_one_list(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    service = Indexed(dict.fromkeys(CATALOGS, 25))
+    with service.running() as server:
+        result = run(server, tmp_path, [products_of_a_range()], CATALOGS, instance, concurrency=3)
+    assert result.success
+    assert len(service.searches) == len(CATALOGS)
+    assert service.lists == 1
+    shown: list[Any] = [
+        event.metadata["octogen/metrics"].value for event in reported(instance).values()
+    ]
+    requests = [numbers["requests"] for numbers in shown]
+    assert sum(requests) == len(CATALOGS) + 1  # of the one that asked for the list, that too
 
 
 def test_a_catalog_that_fails_spoils_no_other(
