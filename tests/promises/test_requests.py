@@ -343,7 +343,7 @@ def test_a_read_opens_a_connection_for_its_plan_and_one_for_each_thread() -> Non
         for _ in range(2):
             server.wait_for_closed_connection()
         assert not server.closed_connections.acquire(timeout=0.5)
-    assert targets == ["/v1/catalogs", "/v1/products/search", "/v1/catalogs"]
+    assert targets == ["/v1/catalogs", "/v1/products/search"]
 
 
 class TestProxies:
