@@ -6,30 +6,16 @@ from typing import Any
 
 import dagster as dg
 
-from octogen_dagster.asset_definition import (
-    Metadata,
-    asset_arguments_of,
-    asset_key,
-    hours,
-    octogen_asset,
-    permanent_errors_fail,
-    require_asset,
-    require_max_age,
-)
+from octogen_dagster.asset_definition import Metadata, hours
+from octogen_dagster.bigquery.linked_tables import linked_table_asset, open_table
 from octogen_dagster.bigquery.queries import (
     DOLLARS_PER_TIB,
     MAX_BYTES_BILLED,
     REQUEST_TIMEOUT,
     query_metadata,
-    require_max_bytes_billed,
     run_query,
 )
-from octogen_dagster.bigquery.table_checks import (
-    PRODUCT_COLUMNS,
-    age_of,
-    build_check_specs,
-    check_results,
-)
+from octogen_dagster.bigquery.table_checks import PRODUCT_COLUMNS, age_of, check_results
 from octogen_dagster.bigquery.tables import (
     CONSOLE,
     EXPORTED_AT,
@@ -37,13 +23,10 @@ from octogen_dagster.bigquery.tables import (
     TableName,
     console_url,
     find_modified_column,
-    open_client,
-    original_resource,
     read_reported_table,
     table_schema,
 )
 from octogen_dagster.sharing.google_errors import BIGQUERY, translate_google_errors
-from octogen_dagster.validation import require_extras
 
 
 def build_linked_products_asset(
@@ -92,32 +75,21 @@ def build_linked_products_asset(
         ValueError: max_age or max_bytes_billed is not positive.
         MissingPackageError: The packages of the extra `bigquery` are not installed.
     """
-    require_asset(linked_datasets, "linked_datasets")
-    require_extras("build_linked_products_asset", "bigquery")
-    require_max_bytes_billed(max_bytes_billed)
-    require_max_age(max_age)
-    given = asset_arguments_of(name, asset_arguments)
-    partitions = given.pop("partitions_def", linked_datasets.partitions_def)
 
-    @octogen_asset(
-        {
-            "partitions_def": partitions,
-            "deps": [linked_datasets],
-            "check_specs": build_check_specs(asset_key(given), max_age, partitions),
-            "required_resource_keys": {bigquery_resource_key},
-            "pool": None,
-            "kinds": {"octogen", "bigquery"},
-            "description": "The number, the columns and the last change of the products in each "
-            "linked dataset. The products stay in BigQuery.",
-        },
-        given,
+    @linked_table_asset(
+        "build_linked_products_asset",
+        linked_datasets,
+        name,
+        asset_arguments,
+        max_age=max_age,
+        max_bytes_billed=max_bytes_billed,
+        bigquery_resource_key=bigquery_resource_key,
+        description="The number, the columns and the last change of the products in each linked "
+        "dataset. The products stay in BigQuery.",
     )
     def linked_products(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster takes it for one with no value
         table = read_reported_table(context, linked_datasets.key).name
-        bigquery = original_resource(context, bigquery_resource_key)
-        with permanent_errors_fail(), open_client(bigquery) as client:
-            with translate_google_errors(BIGQUERY, f"Table {table}"):
-                there = client.get_table(str(table), timeout=REQUEST_TIMEOUT)
+        with open_table(context, table, bigquery_resource_key) as (client, there):
             is_table = there.table_type == "TABLE"
             is_counted = is_table and there.num_rows is not None
             column = find_modified_column(

@@ -6,40 +6,28 @@ from typing import Any
 
 import dagster as dg
 
-from octogen_dagster.asset_definition import (
-    ACCEPT_SHRINKING,
-    ACCEPT_SHRINKING_CONFIG,
-    asset_arguments_of,
-    asset_key,
-    octogen_asset,
-    permanent_errors_fail,
-    require_asset,
-    require_max_age,
-)
+from octogen_dagster.asset_definition import ACCEPT_SHRINKING, ACCEPT_SHRINKING_CONFIG
+from octogen_dagster.bigquery.linked_tables import linked_table_asset, open_table
 from octogen_dagster.bigquery.linked_view import LinkedScan, build_select, check_arguments
 from octogen_dagster.bigquery.queries import (
     DOLLARS_PER_TIB,
     MAX_BYTES_BILLED,
-    REQUEST_TIMEOUT,
     QueryRows,
     query_metadata,
-    require_max_bytes_billed,
     run_query,
 )
-from octogen_dagster.bigquery.table_checks import PRODUCT_COLUMNS, build_check_specs, check_results
+from octogen_dagster.bigquery.table_checks import PRODUCT_COLUMNS, check_results
 from octogen_dagster.bigquery.tables import (
     CONSOLE,
     EXPORTED_AT,
     console_url,
     find_modified_column,
-    open_client,
-    original_resource,
     read_reported_table,
     table_schema,
 )
 from octogen_dagster.frames.source import MIN_ROWS_RATIO
 from octogen_dagster.sharing.google_errors import BIGQUERY, translate_google_errors
-from octogen_dagster.validation import require_extras, require_fraction
+from octogen_dagster.validation import require_fraction
 
 
 def build_linked_snapshot_asset(
@@ -99,28 +87,21 @@ def build_linked_snapshot_asset(
             not from 0 to 1.
         MissingPackageError: The packages of the extra `bigquery` are not installed.
     """
-    require_asset(linked_datasets, "linked_datasets")
-    require_extras("build_linked_snapshot_asset", "bigquery")
-    require_max_bytes_billed(max_bytes_billed)
     check_arguments(columns, where, modified_column)
     require_fraction("min_rows_fraction", min_rows_fraction)
-    require_max_age(max_age)
-    given = asset_arguments_of(name, asset_arguments)
-    partitions = given.pop("partitions_def", linked_datasets.partitions_def)
 
-    @octogen_asset(
-        {
-            "partitions_def": partitions,
-            "deps": [linked_datasets],
-            "check_specs": build_check_specs(asset_key(given), max_age, partitions),
-            "config_schema": {ACCEPT_SHRINKING: ACCEPT_SHRINKING_CONFIG},
-            "required_resource_keys": {bigquery_resource_key},
-            "pool": None,
-            "kinds": {"octogen", "bigquery", "parquet"},
-            "description": "The products of each linked dataset, as a snapshot.",
-            "retry_policy": dg.RetryPolicy(max_retries=2, delay=30, backoff=dg.Backoff.EXPONENTIAL),
-        },
-        given,
+    @linked_table_asset(
+        "build_linked_snapshot_asset",
+        linked_datasets,
+        name,
+        asset_arguments,
+        max_age=max_age,
+        max_bytes_billed=max_bytes_billed,
+        bigquery_resource_key=bigquery_resource_key,
+        config_schema={ACCEPT_SHRINKING: ACCEPT_SHRINKING_CONFIG},
+        kinds={"octogen", "bigquery", "parquet"},
+        description="The products of each linked dataset, as a snapshot.",
+        retry_policy=dg.RetryPolicy(max_retries=2, delay=30, backoff=dg.Backoff.EXPONENTIAL),
     )
     def linked_snapshot(context: dg.AssetExecutionContext) -> Iterator[Any]:
         accepts_any = where is not None or context.op_execution_context.op_config[ACCEPT_SHRINKING]
@@ -133,10 +114,7 @@ def build_linked_snapshot_asset(
                 "materialize the linked dataset again.",
                 allow_retries=False,
             )
-        bigquery = original_resource(context, bigquery_resource_key)
-        with permanent_errors_fail(), open_client(bigquery) as client:
-            with translate_google_errors(BIGQUERY, f"Table {table}"):
-                view = client.get_table(str(table), timeout=REQUEST_TIMEOUT)
+        with open_table(context, table, bigquery_resource_key) as (client, view):
             dated_by = find_modified_column(view.schema, table, modified_column, EXPORTED_AT)
             sql = build_select(table, view.schema, columns, where)
             job = run_query(

@@ -55,14 +55,6 @@ class TableName(NamedTuple):
         return ".".join(self)
 
 
-def original_resource(context: dg.AssetExecutionContext, key: str) -> Any:
-    """The resource that the definitions have; the context has what it makes of itself.
-
-    A `dagster_gcp.BigQueryResource` makes a client, which nobody would close.
-    """
-    return context.resources.original_resource_dict[key]
-
-
 @contextlib.contextmanager
 def open_client(bigquery: Any) -> Iterator[Client]:
     """Open the client of a `dagster_gcp.BigQueryResource`, and close it in the end.
