@@ -56,6 +56,15 @@ from .errors import (
     OctogenAPIError,
     OctogenError,
 )
+from .frames.alert_rules import (
+    Appeared,
+    BackInStock,
+    Disappeared,
+    OutOfStock,
+    PriceDropped,
+    PriceRose,
+)
+from .frames.alerts import ALERTS_SCHEMA
 from .frames.brands import BRANDS_SCHEMA
 from .frames.changes import (
     CHANGES_SCHEMA,
@@ -75,6 +84,10 @@ from .frames.scan import (
 from .sharing.subscribe import (
     BigQuerySubscriptionResult,
     subscribe_to_listing,
+)
+from .snapshots.alerts import (
+    build_alert_sensor,
+    build_price_alerts_asset,
 )
 from .snapshots.brands import build_product_brands_asset
 from .snapshots.catalog_sensor import build_catalog_sensor
@@ -98,6 +111,7 @@ from .snapshots.schedules import build_snapshot_schedule
 __version__: str
 
 __all__ = [
+    "ALERTS_SCHEMA",
     "BRANDS_SCHEMA",
     "CHANGES_SCHEMA",
     "DETAIL_SCHEMA",
@@ -105,12 +119,15 @@ __all__ = [
     "PRODUCT_SCHEMA",
     "AgeGroup",
     "AnalyticsHubResource",
+    "Appeared",
+    "BackInStock",
     "BigQuerySubscriptionResult",
     "CatalogList",
     "CatalogSource",
     "CatalogState",
     "ColorFamily",
     "Diagnosis",
+    "Disappeared",
     "ExchangeSource",
     "Facet",
     "FacetName",
@@ -128,12 +145,16 @@ __all__ = [
     "OctogenLinkedDatasetsComponent",
     "OctogenResource",
     "OctogenSource",
+    "OutOfStock",
     "ParquetSnapshotIOManager",
+    "PriceDropped",
+    "PriceRose",
     "ProductScan",
     "ProductSearch",
     "ShopCatalogs",
     "SnapshotPair",
     "StaticSource",
+    "build_alert_sensor",
     "build_catalog_sensor",
     "build_catalogs_asset",
     "build_linked_datasets_asset",
@@ -141,6 +162,7 @@ __all__ = [
     "build_linked_products_asset",
     "build_linked_snapshot_asset",
     "build_listing_sensor",
+    "build_price_alerts_asset",
     "build_product_brands_asset",
     "build_product_changes_asset",
     "build_product_details_asset",

@@ -60,12 +60,13 @@ HISTORY_DESCRIPTIONS = {
     **{name: COLUMN_DESCRIPTIONS[name] for name in TRACKED},
 }
 
-_ROWS_AT_ONCE = 50_000
+ROWS_AT_ONCE = 50_000
 """The rows of a history and of a snapshot that are in memory at the same time."""
 _SAMPLED = 64
 """One in so many rows says where to divide them."""
 _MAX_CURRENCIES = 5
-_KEY = pl.struct(_PRODUCT).hash()
+KEY = pl.struct(_PRODUCT).hash()
+"""A number for a product, which is the same within a process."""
 
 
 def valid_at(moment: datetime) -> pl.Expr:
@@ -94,7 +95,7 @@ def take_out(history: pl.LazyFrame, at: datetime, observed: Observed) -> Iterato
     """
     is_touched = pl.any_horizontal(pl.col("valid_from", "valid_to") == at)
     touched = history.filter(is_touched, observed[at].is_covered)
-    differing = touched.select(_KEY.unique()).collect(engine="streaming").to_series()
+    differing = touched.select(KEY.unique()).collect(engine="streaming").to_series()
     remaining = {time: each for time, each in observed.items() if time != at}
     nothing = pl.LazyFrame(schema=PRODUCT_COLUMNS)
     yield from _replaced(history, nothing, differing, at, remaining)
@@ -102,7 +103,7 @@ def take_out(history: pl.LazyFrame, at: datetime, observed: Observed) -> Iterato
 
 def _differing(rows: pl.LazyFrame, snapshot: pl.LazyFrame) -> pl.Series:
     """The keys of the products that differ between rows and a snapshot, or are in one only."""
-    hashed = [_KEY.alias("key"), pl.struct("product_url", *TRACKED).hash().alias("values")]
+    hashed = [KEY.alias("key"), pl.struct("product_url", *TRACKED).hash().alias("values")]
     old, new = (each.select(hashed).collect(engine="streaming") for each in (rows, snapshot))
     both = new.lazy().join(old.lazy(), on="key", how="full", coalesce=True, suffix="_old")
     differs = pl.col("values").ne_missing(pl.col("values_old"))
@@ -121,10 +122,10 @@ def _replaced(
     In the catalogs that the snapshot of that time covers, these are the values in `products`; in
     others what held before goes on.
     """
-    is_differing = _KEY.is_in(differing.implode())
-    if len(differing) <= _ROWS_AT_ONCE:  # then they are read once, and not for each range
+    is_differing = KEY.is_in(differing.implode())
+    if len(differing) <= ROWS_AT_ONCE:  # then they are read once, and not for each range
         products = products.filter(is_differing).collect(engine="streaming").lazy()
-    for is_within in _ranges(history, products):
+    for is_within in uuid_ranges(history, products):
         rows, new = (
             frame.filter(is_within).collect(engine="streaming") for frame in (history, products)
         )
@@ -134,12 +135,12 @@ def _replaced(
         yield pl.concat([rows.filter(~differs), computed]).sort("uuid", maintain_order=True)
 
 
-def _ranges(*frames: pl.LazyFrame) -> Iterator[pl.Expr]:
+def uuid_ranges(*frames: pl.LazyFrame) -> Iterator[pl.Expr]:
     """Ranges of uuids, one after the other, in each of which frames have some 50,000 rows."""
     uuid = pl.col("uuid")
     sampled = pl.concat([frame.select(uuid.gather_every(_SAMPLED)) for frame in frames])
     uuids = sampled.collect(engine="streaming").to_series().sort()
-    step = -(-_ROWS_AT_ONCE // _SAMPLED)
+    step = -(-ROWS_AT_ONCE // _SAMPLED)
     cuts = uuids.gather_every(step, offset=step).unique(maintain_order=True)
     for begin, end in pairwise([None, *cuts, None]):
         is_within = pl.lit(True) if begin is None else uuid >= begin
@@ -254,7 +255,7 @@ def history_metrics(history: pl.LazyFrame, at: datetime | None) -> Metrics:
 def price_drops(history: pl.LazyFrame, at: datetime | None, number: int) -> pl.DataFrame:
     """Return the products whose price fell by the largest share in the snapshot at a time."""
     moment = pl.lit(at, TIME)
-    price, columns = pl.col("current_price"), [_KEY.alias("key"), "currency", "current_price"]
+    price, columns = pl.col("current_price"), [KEY.alias("key"), "currency", "current_price"]
     fell = history.filter(pl.col("valid_from") == moment, pl.col("changed").list.contains("price"))
     old = history.filter(pl.col("valid_to") == moment).select(columns)
     both = fell.select(columns).join(old, on=["key", "currency"], suffix="_old", nulls_equal=True)
@@ -264,7 +265,7 @@ def price_drops(history: pl.LazyFrame, at: datetime | None, number: int) -> pl.D
         "key", pl.col("current_price_old").alias("before"), change
     )
     largest = dropped.bottom_k(number, by="change_percent").collect(engine="streaming")
-    texts = fell.filter(_KEY.is_in(largest["key"].implode())).with_columns(_KEY.alias("key"))
+    texts = fell.filter(KEY.is_in(largest["key"].implode())).with_columns(KEY.alias("key"))
     return (
         texts.collect(engine="streaming")
         .join(largest, on="key")

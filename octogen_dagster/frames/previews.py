@@ -57,6 +57,11 @@ def drops_preview(drops: pl.DataFrame) -> pl.DataFrame:
     return _table(map(_drop, drops.to_dicts()))
 
 
+def alerts_preview(alerts: pl.DataFrame) -> pl.DataFrame:
+    """Return events of alerts as cells."""
+    return _table(map(_alert, alerts.to_dicts()))
+
+
 def short(text: str) -> str:
     """A text whose words are short enough for a narrow column."""
     return _LONG_WORD.sub(lambda word: f"{word[0][: _MAX_WORD - 1]}…", text)
@@ -128,6 +133,20 @@ def _drop(row: Row) -> Cells:
         "product": _link(row, row["title"]),
         "price": f"{row['before']:,.2f} → {price(row['after'], row['currency'])}",
         "change": f"{row['change_percent']:.0f} %",
+    }
+
+
+def _alert(row: Row) -> Cells:
+    before, after = row["before"], row["after"]
+    prices = [price(after if before == after else before, row["currency"])]
+    if after is not None and before not in (None, after):
+        prices = [f"{before:,.2f}", price(after, row["currency"])]
+    change = row["change_percent"]
+    return {
+        "alert": row["rule"].replace("_", " "),
+        "product": _link(row, row["title"]),
+        "price": " → ".join(prices) if prices[0] else price(after, row["currency"]),
+        "change": f"{change:.0f} %" if change else "",
     }
 
 

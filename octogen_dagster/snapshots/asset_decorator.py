@@ -68,18 +68,20 @@ def snapshot_asset(
     given: Mapping[str, Any],
     *,
     resource_key: str | None = None,
-    loads: type | None = None,
+    loads: type | Mapping[str, type] | None = None,
 ) -> Callable[[MakeSnapshot], dg.AssetsDefinition]:
     """Return the decorator of an asset whose run may have several partitions.
 
     With the key of an `OctogenResource` as many partitions are made at once as are read at once, in
-    threads; without, one after the other. `loads` is what a partition of the only input is loaded
-    as.
+    threads; without, one after the other. `loads` is what a partition of the inputs is loaded as,
+    or of each by name.
     """
     arguments = {**own, **given}
     execute = arguments.pop("execute", None) or (lambda _context, compute: compute())
     has_range = takes_range(arguments.get("backfill_policy"), arguments.get("partitions_def"))
     has_partitions = arguments.get("partitions_def") is not None
+    ins = own.get("ins", {})
+    kinds = loads if isinstance(loads, Mapping) else dict.fromkeys(ins, loads)
 
     def decorate(make: MakeSnapshot) -> dg.AssetsDefinition:
         def compute(context: dg.AssetExecutionContext, **inputs: Any) -> Iterator[Any]:
@@ -88,7 +90,8 @@ def snapshot_asset(
             def snapshot(partition: str | None) -> dg.MaterializeResult[Any]:
                 with permanent_errors_fail():
                     of_partition = {
-                        name: _of_partition(each, loads, partition) for name, each in inputs.items()
+                        name: _of_partition(each, kinds[name], partition)
+                        for name, each in inputs.items()
                     }
                     return make(run, partition, **of_partition)
 
@@ -100,9 +103,12 @@ def snapshot_asset(
             for result in results if isinstance(results, Iterator) else [results]:
                 yield from _publish(run, partition, result)
 
-        ins = own.get("ins", {})
-        kind = InputSnapshots if has_range and loads in (pl.LazyFrame, SnapshotPair) else loads
-        _set_parameters(compute, dict.fromkeys(ins, kind))
+        of_partitions = (pl.LazyFrame, SnapshotPair)
+        loaded = {
+            name: InputSnapshots if has_range and kind in of_partitions else kind
+            for name, kind in kinds.items()
+        }
+        _set_parameters(compute, loaded)
         options = {"output_required": False} if has_range else {}
         without = {name: each for name, each in given.items() if name != "execute"}
         return octogen_asset({**own, **options}, without, takes_ranges=True)(compute)

@@ -14,6 +14,7 @@ from octogen_dagster.asset_definition import FRESH, Metadata, require_asset, req
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.frames.source import utc_now
 from octogen_dagster.markdown import markdown_table
+from octogen_dagster.snapshots.alerts import alert_rules_of, build_alert_checks
 from octogen_dagster.snapshots.failures import named
 from octogen_dagster.snapshots.freshness import build_fresh_check
 from octogen_dagster.snapshots.history_checks import (
@@ -29,7 +30,7 @@ from octogen_dagster.snapshots.history_checks import (
 )
 from octogen_dagster.snapshots.loading import InputSnapshots, frame_of, input_kind
 from octogen_dagster.snapshots.materializations import read_last, read_last_of_each
-from octogen_dagster.snapshots.metadata import COLUMN_SCHEMA
+from octogen_dagster.snapshots.metadata import declared_columns
 from octogen_dagster.snapshots.partitions import PartitionLayout
 from octogen_dagster.snapshots.range_checks import PARTITION_CHECKS, partition_evaluations
 from octogen_dagster.validation import did_you_mean, require_fraction
@@ -112,8 +113,9 @@ def build_snapshot_checks(
     `rows_within_bounds` passes. A failed check has a sample of the rows and says what to do.
     Changes and brands have `fresh` only. A history has `fresh`, and checks of its own of the rows
     of each product: `one_current_row`, `no_overlap` and `no_gap`; `nothing_left_out` names the
-    snapshots that have no place in it. That a snapshot is complete and
-    has each product once needs no check: the read fails otherwise.
+    snapshots that have no place in it. Alerts have `fresh`, and a check for each rule, which warns
+    if more products than its `max_products` and `max_percent` met it in the last snapshot. That a
+    snapshot is complete and has each product once needs no check: the read fails otherwise.
 
     Args:
         asset: An asset of products, of their details, changes or history; or one of your own with
@@ -141,11 +143,11 @@ def build_snapshot_checks(
     """
     require_asset(asset, "asset")
     require_max_age(max_age)
-    columns = _declared_columns(asset)
+    columns, of_alerts = declared_columns(asset), alert_rules_of(asset)
     if max_null_fraction is MAX_NULL_SHARE and columns is not None:
         max_null_fraction = {name: MAX_NULL_SHARE[name] for name in columns & MAX_NULL_SHARE.keys()}
     _check_limits(max_rows_change, max_null_fraction, max_bad_price_fraction, price_outlier_ratio)
-    _check_names(exclude)
+    _check_names(exclude, of_alerts)
     if blocking and severity is dg.AssetCheckSeverity.WARN:
         raise ValueError(
             "blocking=True needs severity=dg.AssetCheckSeverity.ERROR: Dagster lets what is "
@@ -160,6 +162,8 @@ def build_snapshot_checks(
     of_history = is_history(columns)
     if of_history:
         names = [*HISTORY_CHECKS, LEFT_OUT]
+    if of_alerts:
+        names = []
     names = [name for name in names if name not in exclude]
 
     def rules(schema: pl.Schema) -> Iterator[Rule]:
@@ -171,6 +175,8 @@ def build_snapshot_checks(
         yield from _price_rules(schema, max_bad_price_fraction or 0.0, price_outlier_ratio)
 
     checks = []
+    if rules_of_alerts := [name for name in of_alerts if name not in exclude]:
+        checks.append(build_alert_checks(asset, rules_of_alerts))
     if names:
         rows = _RowsChecks(
             asset.key,
@@ -186,19 +192,6 @@ def build_snapshot_checks(
     if max_age is not None and FRESH not in exclude:
         checks.append(build_fresh_check(asset, max_age, severity, _clock))
     return checks
-
-
-def _declared_columns(asset: dg.AssetsDefinition) -> set[str] | None:
-    """The names of the columns that the one asset of a definition declares; None without any."""
-    if len(asset.keys) != 1:
-        raise ValueError(
-            f"The definition has {len(asset.keys)} assets, and the checks are of one. Build them "
-            "for each asset on its own."
-        )
-    schema = asset.metadata_by_key.get(asset.key, {}).get(COLUMN_SCHEMA)
-    if isinstance(schema, dg.TableSchemaMetadataValue):
-        schema = schema.schema
-    return {each.name for each in schema.columns} if isinstance(schema, dg.TableSchema) else None
 
 
 def _check_limits(
@@ -218,8 +211,8 @@ def _check_limits(
         raise ValueError(f"price_outlier_ratio must be above 1, not {price_outlier_ratio}")
 
 
-def _check_names(exclude: Collection[str]) -> None:
-    known = [*_DESCRIPTIONS, FRESH]
+def _check_names(exclude: Collection[str], of_alerts: Collection[str]) -> None:
+    known = [*of_alerts, *_DESCRIPTIONS, FRESH]
     for name in [exclude] if isinstance(exclude, str) else exclude:
         if name not in known:
             raise ValueError(

@@ -134,15 +134,13 @@ class InputLoader:
         def snapshots_of(catalog: str | None) -> list[StoredSnapshot]:
             partition_of = partitions[catalog]
             folders = sorted({file.rpartition("/")[0] for file in partition_of})
-            return [
+            stored = {each.key: each for folder in folders for each in store.files(folder)}
+            return [  # in the order of time
                 StoredSnapshot(
-                    functools.partial(store.open, each.key),
-                    partition_of[each.key],
-                    each.modified.isoformat(),
+                    functools.partial(store.open, key), partition, stored[key].modified.isoformat()
                 )
-                for folder in folders
-                for each in store.files(folder)
-                if each.key in partition_of
+                for key, partition in partition_of.items()
+                if key in stored
             ]
 
         return SnapshotTimes(snapshots_of)

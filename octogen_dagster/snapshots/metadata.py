@@ -11,6 +11,8 @@ import dagster as dg
 import polars as pl
 
 from octogen_dagster.asset_definition import Metadata
+from octogen_dagster.frames.alerts import ALERTS_DESCRIPTIONS, ALERTS_SCHEMA
+from octogen_dagster.frames.alerts_update import largest_alerts
 from octogen_dagster.frames.brands import BRANDS_DESCRIPTIONS, BRANDS_SCHEMA
 from octogen_dagster.frames.catalogs import CATALOGS_DESCRIPTIONS, CATALOGS_SCHEMA
 from octogen_dagster.frames.changes import (
@@ -36,7 +38,7 @@ from octogen_dagster.frames.history import (
     price_drops,
 )
 from octogen_dagster.frames.observed import OBSERVED, TRACKED, Contents
-from octogen_dagster.frames.previews import drops_preview, preview
+from octogen_dagster.frames.previews import alerts_preview, drops_preview, preview
 from octogen_dagster.markdown import inline_table
 from octogen_dagster.snapshots.summary import prices, summary, trend
 
@@ -56,6 +58,7 @@ _FIRST = (
     "octogen/trend",
     "octogen/prices",
     "octogen/largest_price_drops",
+    "octogen/largest_alerts",
     "octogen/preview",
     *ROW_COUNTS,
     "octogen/appeared",
@@ -114,6 +117,7 @@ _DESCRIBED = (
     (PRODUCT_SCHEMA, COLUMN_DESCRIPTIONS),
     (CHANGES_SCHEMA, CHANGES_DESCRIPTIONS),
     (HISTORY_SCHEMA, HISTORY_DESCRIPTIONS),
+    (ALERTS_SCHEMA, ALERTS_DESCRIPTIONS),
     (DETAIL_SCHEMA, DETAIL_DESCRIPTIONS),
     (BRANDS_SCHEMA, BRANDS_DESCRIPTIONS),
     (CATALOGS_SCHEMA, CATALOGS_DESCRIPTIONS),
@@ -171,6 +175,19 @@ def column_schema(schema: Mapping[str, pl.DataType]) -> dg.TableSchema:
             for name, dtype in schema.items()
         ]
     )
+
+
+def declared_columns(asset: dg.AssetsDefinition) -> set[str] | None:
+    """The names of the columns that the one asset of a definition declares; None without any."""
+    if len(asset.keys) != 1:
+        raise ValueError(
+            f"The definition has {len(asset.keys)} assets, and the checks are of one. Build them "
+            "for each asset on its own."
+        )
+    schema = asset.metadata_by_key.get(asset.key, {}).get(COLUMN_SCHEMA)
+    if isinstance(schema, dg.TableSchemaMetadataValue):
+        schema = schema.schema
+    return {each.name for each in schema.columns} if isinstance(schema, dg.TableSchema) else None
 
 
 def type_name(dtype: pl.DataType) -> str:
@@ -235,12 +252,16 @@ def snapshot_metadata(
         if last:
             drops = functools.partial(price_drops, snapshot, last, _MAX_DROPS)
             parts["price drops"] = lambda: _table("largest_price_drops", drops_preview(drops()))
+    if schema == ALERTS_SCHEMA:
+        largest = functools.partial(largest_alerts, snapshot, outcome.file_metadata, _MAX_DROPS)
+        parts["preview"] = lambda: _table("largest_alerts", alerts_preview(largest()))
     parts |= {
         "prices": lambda: _text("prices", prices(facts)),
         "summary": lambda: _text("summary", summary(snapshot, facts)),
         "other figures": lambda: _collected(facts),
     }
-    if schema not in (CHANGES_SCHEMA, BRANDS_SCHEMA):  # how many rows they have says little
+    # How many rows these have says little.
+    if schema not in (CHANGES_SCHEMA, BRANDS_SCHEMA, ALERTS_SCHEMA):
         parts["line of snapshots"] = lambda: _text("trend", trend(schema, facts, past()))
     for name, part in parts.items():
         try:

@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 
 from octogen_dagster.api.spending import usd
+from octogen_dagster.frames.alerts import ALERTS_SCHEMA
 from octogen_dagster.frames.brands import BRANDS_SCHEMA
 from octogen_dagster.frames.catalogs import CATALOGS_SCHEMA
 from octogen_dagster.frames.changes import CHANGES_SCHEMA, WATCHED
@@ -89,6 +90,15 @@ def _changes(_: Facts, snapshot: pl.LazyFrame) -> str:
     return f"{text}: {', '.join(kinds)}" if kinds else text
 
 
+def _alerts(facts: Facts, _: pl.LazyFrame) -> str:
+    if "events_appeared" not in facts:
+        return f"**{count(facts['rows'], 'event')}**"
+    text = f"**{count(facts['events_appeared'], 'new event')}**"
+    if facts["events_vanished"]:
+        text += f", {facts['events_vanished']:,} vanished"
+    return f"{text}; {count(facts['current_products'], 'product')}"
+
+
 def _brands(_: Facts, snapshot: pl.LazyFrame) -> str:
     counted = snapshot.select(
         pl.col("brand").drop_nulls().n_unique(),
@@ -131,6 +141,7 @@ _SENTENCES: tuple[tuple[pl.Schema, Callable[[Facts, pl.LazyFrame], str]], ...] =
     (PRODUCT_SCHEMA, _products),
     (DETAIL_SCHEMA, _details),
     (HISTORY_SCHEMA, _history),
+    (ALERTS_SCHEMA, _alerts),
     (CHANGES_SCHEMA, _changes),
     (BRANDS_SCHEMA, _brands),
     (CATALOGS_SCHEMA, _catalogs),

@@ -13,6 +13,7 @@ from dagster_gcp import BigQueryResource
 from typing_extensions import assert_type
 
 from octogen_dagster import (
+    ALERTS_SCHEMA,
     BRANDS_SCHEMA,
     CHANGES_SCHEMA,
     DETAIL_SCHEMA,
@@ -20,12 +21,15 @@ from octogen_dagster import (
     PRODUCT_SCHEMA,
     AgeGroup,
     AnalyticsHubResource,
+    Appeared,
+    BackInStock,
     BigQuerySubscriptionResult,
     CatalogList,
     CatalogSource,
     CatalogState,
     ColorFamily,
     Diagnosis,
+    Disappeared,
     ExchangeSource,
     Facet,
     FacetName,
@@ -43,12 +47,16 @@ from octogen_dagster import (
     OctogenLinkedDatasetsComponent,
     OctogenResource,
     OctogenSource,
+    OutOfStock,
     ParquetSnapshotIOManager,
+    PriceDropped,
+    PriceRose,
     ProductScan,
     ProductSearch,
     ShopCatalogs,
     SnapshotPair,
     StaticSource,
+    build_alert_sensor,
     build_catalog_sensor,
     build_catalogs_asset,
     build_linked_datasets_asset,
@@ -56,6 +64,7 @@ from octogen_dagster import (
     build_linked_products_asset,
     build_linked_snapshot_asset,
     build_listing_sensor,
+    build_price_alerts_asset,
     build_product_brands_asset,
     build_product_changes_asset,
     build_product_details_asset,
@@ -225,6 +234,33 @@ def past() -> pl.DataFrame:
         storage_options={"aws_region": "us-east-1"},
     )
     return frame.select(HISTORY_SCHEMA.names()).collect()
+
+
+def alert_definitions() -> dg.Definitions:
+    """Alerts of a history, with checks of their rules and a sensor that tells of them."""
+    products = build_products_asset("octogen_products")
+    history = build_product_history_asset(products)
+    alerts = build_price_alerts_asset(
+        history,
+        [
+            PriceDropped(percent=10, amount=5, where=pl.col("gender") == "women"),
+            PriceRose(name="above_usual", percent=20, against="median", days=14),
+            BackInStock(),
+            OutOfStock(max_products=10, max_percent=1.5),
+            Appeared(),
+            Disappeared(),
+        ],
+        automation_condition=follow_upstream(),
+    )
+
+    def notify(events: pl.DataFrame) -> None:
+        assert events.schema == ALERTS_SCHEMA
+
+    return dg.Definitions(
+        assets=[products, history, alerts],
+        asset_checks=build_snapshot_checks(alerts),
+        sensors=[build_alert_sensor(alerts, notify, minimum_interval_seconds=60)],
+    )
 
 
 def delta_table() -> list[str]:

@@ -1,0 +1,163 @@
+"""The rules of alerts: what must become true of a product's price, stock or place in a catalog."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import ClassVar, Literal, get_args
+
+import polars as pl
+
+Against = Literal["before", "lowest", "median"]
+_AGAINST = get_args(Against)
+_NAME = re.compile(r"[A-Za-z0-9_]+")
+CURRENCY_CHANGED = "currency_changed"
+"""The rule of its own that each rule of prices brings with it."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AlertRule:
+    """A rule of `build_price_alerts_asset`; use one of its kinds.
+
+    Attributes:
+        where: The products that it is about, as an expression over the columns of the history and
+            of the current snapshot, such as `pl.col("brand").struct.field("name") == "Acme"`; None
+            for all. A product that is gone is looked up in the snapshot before.
+        name: What it is called in the table and in its check; by default its kind.
+        days: How many days it looks back: for a reference to compare with, and, when it is new, for
+            what has happened.
+        max_products: The number of products that it may find in a snapshot before its check warns.
+        max_percent: The same in percent of the products that are there; the check warns only above
+            both. None for no such limit.
+    """
+
+    kind: ClassVar[str]
+    of_prices: ClassVar[bool] = False
+
+    where: pl.Expr | None = None
+    name: str = ""
+    days: int = 30
+    max_products: int = 0
+    max_percent: float | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", self.name or self.kind)
+        of = f"The rule {self.name!r}"
+        if not _NAME.fullmatch(self.name) or self.name == CURRENCY_CHANGED:
+            raise ValueError(
+                f"{of}: a name has letters, digits and underscores, and is not "
+                f"{CURRENCY_CHANGED!r}, which is what a change of currency is called."
+            )
+        if self.where is not None and not isinstance(self.where, pl.Expr):
+            raise TypeError(f"{of}: where is a polars expression, not {type(self.where).__name__}.")
+        if self.days < 1:
+            raise ValueError(f"{of}: days must be at least 1, not {self.days}.")
+        if self.max_products < 0 or (self.max_percent or 0) < 0:
+            raise ValueError(f"{of}: max_products and max_percent must not be negative.")
+
+    @property
+    def definition(self) -> str:
+        """The text that changes if the rule finds something else."""
+        said = {each.name: getattr(self, each.name) for each in fields(self)}
+        for name in ("name", "max_products", "max_percent"):
+            del said[name]
+        return json.dumps({"kind": self.kind, **said}, default=str)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _PriceRule(AlertRule):
+    of_prices = True
+
+    percent: float | None = None
+    amount: float | None = None
+    against: Against = "before"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("percent", "amount"):
+            value = getattr(self, name)
+            if value is not None and not (value > 0 and math.isfinite(value)):
+                raise ValueError(f"The rule {self.name!r}: {name} must be above 0, not {value}.")
+        if self.against not in _AGAINST:
+            raise ValueError(
+                f"The rule {self.name!r}: against must be one of {', '.join(_AGAINST)}, not "
+                f"{self.against!r}."
+            )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PriceDropped(_PriceRule):
+    """The price fell, by at least `percent` and at least `amount` where they are given.
+
+    A price is compared with one of the same currency only. A product whose currency changes is an
+    event `currency_changed`.
+
+    Attributes:
+        percent: How many percent of the price before.
+        amount: How much, in the currency of the price.
+        against: What it is compared with: the price just `before`, or the `lowest` or the `median`
+            price of the last `days`. The median counts a price for as long as it lasted.
+    """
+
+    kind = "price_dropped"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PriceRose(_PriceRule):
+    """The price rose, by at least `percent` and at least `amount` where they are given.
+
+    The attributes are those of `PriceDropped`.
+    """
+
+    kind = "price_rose"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BackInStock(AlertRule):
+    """The product was out of stock, and is in stock again."""
+
+    kind = "back_in_stock"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class OutOfStock(AlertRule):
+    """The product was in stock, and is not any more."""
+
+    kind = "out_of_stock"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Appeared(AlertRule):
+    """The product is new in its catalog, or back in it; not those of a catalog's first snapshot."""
+
+    kind = "appeared"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Disappeared(AlertRule):
+    """The product is no longer in its catalog, or no longer matches the filters of the search."""
+
+    kind = "disappeared"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CurrencyChanged(AlertRule):
+    """The currency of a product that a rule of prices is about became another one."""
+
+    kind = CURRENCY_CHANGED
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", self.kind)
+
+
+def with_currency_changes(rules: Sequence[AlertRule]) -> list[AlertRule]:
+    """Add the rule of currencies to those of prices, for the products that any of them is about."""
+    of_prices = [rule for rule in rules if rule.of_prices]
+    if not of_prices:
+        return list(rules)
+    parts = [rule.where for rule in of_prices if rule.where is not None]
+    where = pl.any_horizontal(parts) if len(parts) == len(of_prices) else None
+    return [*rules, CurrencyChanged(where=where, days=max(rule.days for rule in of_prices))]

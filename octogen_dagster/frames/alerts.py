@@ -1,0 +1,320 @@
+"""Alerts: the moments at which a rule became true of a product, as a pure function of its history.
+
+A rule is looked at where a product's row begins, and compared with the row before, or where its
+last row ends. So an event follows from the rows of one product alone, and recomputing gives it
+again, with the same `alert_id`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+
+import polars as pl
+
+from octogen_dagster.errors import OctogenSnapshotError
+from octogen_dagster.frames.alert_rules import (
+    AlertRule,
+    Appeared,
+    BackInStock,
+    CurrencyChanged,
+    Disappeared,
+    OutOfStock,
+    PriceDropped,
+    PriceRose,
+)
+from octogen_dagster.frames.observed import TIME, Observed
+
+ALERTS_SCHEMA = pl.Schema(
+    {
+        "alert_id": pl.String(),
+        "rule": pl.String(),
+        "catalog_key": pl.String(),
+        "uuid": pl.String(),
+        "product_url": pl.String(),
+        "title": pl.String(),
+        "brand_name": pl.String(),
+        "at": TIME,
+        "since": TIME,
+        "before": pl.Float64(),
+        "after": pl.Float64(),
+        "change_percent": pl.Float64(),
+        "currency": pl.String(),
+        "in_stock": pl.Boolean(),
+    }
+)
+ALERTS_DESCRIPTIONS = {
+    "alert_id": "A digest of rule, product and time, which is the same in every recomputation.",
+    "rule": "The name of the rule that became true.",
+    "catalog_key": "The catalog the product belongs to.",
+    "uuid": "The product's identity in Octogen.",
+    "product_url": "The product's page at the merchant.",
+    "title": "The title at that time.",
+    "brand_name": "The brand's name in the current snapshot.",
+    "at": "The `fetched_at` of the snapshot in which the rule was true (UTC).",
+    "since": "Since when it had been as `before`: the price, the stock or the place in the catalog "
+    "(UTC); null for a product that is new.",
+    "before": "The price that it is compared with; null if there is none in the same currency.",
+    "after": "The price at that time; null if the product is gone.",
+    "change_percent": "The change from `before` to `after` in percent; null without both.",
+    "currency": "ISO 4217 code of both prices.",
+    "in_stock": "True if the product was in stock at that time; null if unknown, or if it is gone.",
+}
+
+_PRODUCT = ["catalog_key", "uuid"]
+_TOLERANCE = 1e-9
+"""The share by which a price may miss a threshold, since a price is no exact number."""
+_BEFORE = "octogen_before_"
+_ROW = "octogen_row"
+
+
+def events_of(
+    rows: pl.DataFrame,
+    products: pl.DataFrame,
+    rules: Mapping[AlertRule, datetime],
+    first_seen: pl.DataFrame,
+) -> pl.DataFrame:
+    """Return the events of rules, each from a time on, in the order of their rules.
+
+    Args:
+        rows: All rows of some products of a history.
+        products: The rows of these products in the current snapshot.
+        rules: The rules, and from when on events are wanted.
+        first_seen: The time of the first snapshot of each catalog, by its key in lower case.
+    """
+    rows = rows.sort("uuid", "catalog_key", "valid_from")
+    others = products.select(*_PRODUCT, pl.exclude(rows.columns))
+    known = rows.join(others, on=_PRODUCT, how="left", nulls_equal=True, maintain_order="left")
+    compared = _with_before(rows.with_columns(known.select(_brand_name(known.schema))))
+    events = []
+    for rule, since in rules.items():
+        is_meant = _is_meant(rule, known).alias("is_meant")
+        found = _FINDERS[type(rule)](compared.with_columns(is_meant), rule, since, first_seen)
+        events.append(_described(found, rule))
+    return pl.concat(events) if events else pl.DataFrame(schema=ALERTS_SCHEMA)
+
+
+def first_seen_of(observed: Observed, catalogs: Sequence[str | None]) -> pl.DataFrame:
+    """Return when each catalog was in a snapshot for the first time, by its key in lower case."""
+    keys = sorted({(catalog or "").lower() for catalog in catalogs})
+    times = [
+        min((at for at, each in observed.items() if each.covers(key)), default=None) for key in keys
+    ]
+    schema = {"catalog": pl.String(), "first_seen": TIME}
+    return pl.DataFrame({"catalog": keys, "first_seen": times}, schema=schema)
+
+
+def _is_meant(rule: AlertRule, rows: pl.DataFrame) -> pl.Series:
+    """The rows of the products that a rule is about."""
+    if rule.where is None:
+        return pl.repeat(value=True, n=len(rows), eager=True)
+    try:
+        found = rows.select(rule.where.alias("is_meant")).to_series()
+    except pl.exceptions.ColumnNotFoundError as error:
+        raise OctogenSnapshotError(
+            f"The rule {rule.name!r} asks for a column that is neither in the history nor in the "
+            f"current snapshot: {str(error).splitlines()[0]}. Correct its `where`."
+        ) from error
+    return pl.repeat(found.item(), len(rows), eager=True) if len(found) == 1 < len(rows) else found
+
+
+def _with_before(rows: pl.DataFrame) -> pl.DataFrame:
+    """Add to each row what it is compared with: the row of the product before, and since when."""
+    price, stock = pl.col("current_price"), pl.coalesce("in_stock", "is_active")
+    is_same = pl.all_horizontal(pl.col(_PRODUCT).eq_missing(pl.col(_PRODUCT).shift()))
+    rows = rows.with_columns(
+        is_same.fill_null(value=False).alias("is_same"),
+        pl.when(price.is_finite()).then(price).alias("price"),
+        pl.col("currency").str.to_lowercase().alias("unit"),
+        (stock & pl.col("is_active").fill_null(value=True)).alias("stock"),
+    )
+    goes_on = pl.col("is_same") & (pl.col("valid_from") == pl.col("valid_to").shift())
+    rows = rows.with_columns(
+        goes_on.fill_null(value=False).alias("goes_on"),
+        pl.col("valid_to").is_not_null().alias("is_last"),
+    ).with_columns(
+        pl.col("is_last") & ~pl.col("goes_on").shift(-1).fill_null(value=False),
+        _since("price", "unit").alias("price_since"),
+        _since("unit").alias("unit_since"),
+        _since("stock").alias("stock_since"),
+        pl.col("valid_from").first().over((~pl.col("goes_on")).cum_sum()).alias("there_since"),
+    )
+    names = ("price", "unit", "stock", "price_since", "unit_since", "stock_since", "valid_to")
+    before = [pl.when("is_same").then(pl.col(name).shift()).alias(_BEFORE + name) for name in names]
+    return rows.with_columns(before).with_row_index(_ROW)
+
+
+def _since(*names: str) -> pl.Expr:
+    """Since when a product has had the same values."""
+    differs = pl.any_horizontal(pl.col(name).ne_missing(pl.col(name).shift()) for name in names)
+    return pl.col("valid_from").first().over((~pl.col("is_same") | differs).cum_sum())
+
+
+def _before(name: str) -> pl.Expr:
+    return pl.col(_BEFORE + name)
+
+
+def _begun(rows: pl.DataFrame, since: datetime) -> pl.DataFrame:
+    return rows.filter("is_meant", pl.col("valid_from") >= since).with_columns(at="valid_from")
+
+
+def _found(rows: pl.DataFrame, since: pl.Expr, before: pl.Expr) -> pl.DataFrame:
+    return rows.with_columns(since=since, before=before, after="price")
+
+
+def _prices(
+    rows: pl.DataFrame, rule: AlertRule, since: datetime, _first_seen: pl.DataFrame
+) -> pl.DataFrame:
+    assert isinstance(rule, PriceDropped | PriceRose)
+    sign = -1 if isinstance(rule, PriceDropped) else 1
+    is_comparable = pl.col("unit").eq_missing(_before("unit"))
+    moved = _begun(rows, since).filter(
+        is_comparable, sign * pl.col("price") > sign * _before("price")
+    )
+    moved = _with_reference(moved, rows, rule)
+    reference = pl.col("reference")
+
+    def is_true_of(price: pl.Expr) -> pl.Expr:
+        """True if a price is beyond the thresholds, seen from the reference."""
+        slack = reference.abs() * _TOLERANCE
+        by = sign * (price - reference)
+        beyond = by > slack
+        if rule.percent is not None:
+            beyond &= by >= reference * rule.percent / 100 - slack
+        if rule.amount is not None:
+            beyond &= by >= rule.amount - slack
+        return beyond
+
+    # It became true: it was not true of the price before, seen from the same reference.
+    became = is_true_of(pl.col("price")) & ~is_true_of(_before("price"))
+    return _found(moved.filter(became), pl.col("reference_since"), reference)
+
+
+def _with_reference(
+    moved: pl.DataFrame, rows: pl.DataFrame, rule: PriceDropped | PriceRose
+) -> pl.DataFrame:
+    """Add the price that each is compared with, and since when that was the price."""
+    if rule.against == "before":
+        return moved.with_columns(
+            reference=_before("price"), reference_since=_before("price_since")
+        )
+    begin = pl.col("at") - timedelta(days=rule.days)
+    lasted = rows.select(
+        *_PRODUCT,
+        pl.col("price").alias("reference"),
+        pl.col("unit").alias("then_unit"),
+        pl.col("valid_from").alias("reference_since"),
+        pl.col("valid_to").alias("until"),
+    )
+    window = (
+        moved.select(_ROW, *_PRODUCT, "unit", "at")
+        .join(lasted, on=_PRODUCT, nulls_equal=True)
+        .filter(
+            pl.col("reference_since") < pl.col("at"),
+            pl.col("until") > begin,
+            pl.col("then_unit").eq_missing(pl.col("unit")),
+            pl.col("reference").is_not_null(),
+        )
+    )
+    if rule.against == "lowest":
+        window = window.sort(
+            "reference", "reference_since", descending=[False, True], maintain_order=True
+        )
+    else:
+        spans = pl.min_horizontal("until", "at") - pl.max_horizontal("reference_since", begin)
+        window = (
+            window.with_columns(span=spans.dt.total_microseconds(), reference_since=begin)
+            .sort("reference", maintain_order=True)
+            .filter(2 * pl.col("span").cum_sum().over(_ROW) >= pl.col("span").sum().over(_ROW))
+        )
+    references = window.unique(_ROW, keep="first", maintain_order=True)
+    return moved.join(references.select(_ROW, "reference", "reference_since"), on=_ROW)
+
+
+def _stock(
+    rows: pl.DataFrame, rule: AlertRule, since: datetime, _first_seen: pl.DataFrame
+) -> pl.DataFrame:
+    was, stock = _before("stock"), pl.col("stock")
+    became = stock & ~was if isinstance(rule, BackInStock) else ~stock & was
+    is_comparable = pl.col("unit").eq_missing(_before("unit"))
+    price = pl.when(is_comparable).then(_before("price"))
+    return _found(_begun(rows, since).filter(became), _before("stock_since"), price)
+
+
+def _appeared(
+    rows: pl.DataFrame, _rule: AlertRule, since: datetime, first_seen: pl.DataFrame
+) -> pl.DataFrame:
+    catalog = pl.col("catalog_key").fill_null("").str.to_lowercase()
+    begun = _begun(rows, since).filter(~pl.col("goes_on"))
+    begun = begun.with_columns(catalog.alias("catalog")).join(first_seen, on="catalog")
+    is_comparable = pl.col("unit").eq_missing(_before("unit"))
+    price = pl.when(is_comparable).then(_before("price"))
+    return _found(begun.filter(pl.col("at") > pl.col("first_seen")), _before("valid_to"), price)
+
+
+def _disappeared(
+    rows: pl.DataFrame, _rule: AlertRule, since: datetime, _first_seen: pl.DataFrame
+) -> pl.DataFrame:
+    ended = rows.filter("is_meant", "is_last", pl.col("valid_to") >= since)
+    found = _found(ended.with_columns(at="valid_to"), pl.col("there_since"), pl.col("price"))
+    return found.with_columns(after=pl.lit(None, pl.Float64), in_stock=pl.lit(None, pl.Boolean))
+
+
+def _currencies(
+    rows: pl.DataFrame, _rule: AlertRule, since: datetime, _first_seen: pl.DataFrame
+) -> pl.DataFrame:
+    changed = _begun(rows, since).filter(pl.col("unit") != _before("unit"))
+    return _found(changed, _before("unit_since"), pl.lit(None, pl.Float64))
+
+
+_Finder = Callable[[pl.DataFrame, AlertRule, datetime, pl.DataFrame], pl.DataFrame]
+_FINDERS: Mapping[type[AlertRule], _Finder] = {
+    PriceDropped: _prices,
+    PriceRose: _prices,
+    BackInStock: _stock,
+    OutOfStock: _stock,
+    Appeared: _appeared,
+    Disappeared: _disappeared,
+    CurrencyChanged: _currencies,
+}
+
+
+def _described(found: pl.DataFrame, rule: AlertRule) -> pl.DataFrame:
+    """The columns of the table for events that were found."""
+    before, after = pl.col("before"), pl.col("after")
+    change = pl.when(before > 0).then(100 * after / before - 100).round(2)
+    ids = [
+        _alert_id(rule.name, *row) for row in found.select("catalog_key", "uuid", "at").iter_rows()
+    ]
+    return found.select(
+        pl.Series("alert_id", ids, pl.String),
+        pl.lit(rule.name).alias("rule"),
+        "catalog_key",
+        "uuid",
+        "product_url",
+        "title",
+        "brand_name",
+        "at",
+        "since",
+        "before",
+        "after",
+        change.alias("change_percent"),
+        "currency",
+        "in_stock",
+    )
+
+
+def _alert_id(rule: str, catalog: str | None, uuid: str, at: datetime) -> str:
+    text = "\x1f".join((rule, catalog or "", uuid, at.isoformat()))
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _brand_name(schema: pl.Schema) -> pl.Expr:
+    """The name of the brand, whose column an asset of one's own may have otherwise, or not."""
+    brand, name = schema.get("brand"), pl.lit(None, pl.String)
+    if isinstance(brand, pl.Struct) and "name" in brand.to_schema():
+        name = pl.col("brand").struct.field("name")
+    elif brand == pl.String:
+        name = pl.col("brand")
+    return name.alias("brand_name")

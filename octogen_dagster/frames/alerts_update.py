@@ -1,0 +1,187 @@
+"""The update of a table of alerts by what is new in the history that they are found in."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, NamedTuple
+
+import polars as pl
+
+from octogen_dagster.errors import OctogenSnapshotError
+from octogen_dagster.frames.alert_rules import AlertRule, with_currency_changes
+from octogen_dagster.frames.alerts import ALERTS_SCHEMA, events_of, first_seen_of
+from octogen_dagster.frames.history import KEY, ROWS_AT_ONCE, uuid_ranges
+from octogen_dagster.frames.io_source import Query, check, io_source
+from octogen_dagster.frames.observed import OBSERVED, TIME, read_observed
+from octogen_dagster.frames.source import Metrics, Outcome, Reading, SnapshotTarget
+
+if TYPE_CHECKING:
+    import threading
+
+_RULES = "octogen.rules"
+"""The metadata of a file of alerts that says by which rules they were found, and since when."""
+_HISTORY = "octogen.history"
+"""The metadata of a file of alerts that says which snapshots their history was made of."""
+_PRODUCT = ["catalog_key", "uuid"]
+
+
+class _Applied(NamedTuple):
+    """A rule, since when its events are in the table, and since when they are looked for again."""
+
+    rule: AlertRule
+    begins: datetime
+    again: datetime | None
+
+    @property
+    def keeps(self) -> pl.Expr:
+        """The events of the table that stay as they are."""
+        is_own = pl.col("rule") == self.rule.name
+        return is_own if self.again is None else is_own & (pl.col("at") < self.again)
+
+
+@dataclass
+class _Counts:
+    """The events of an update by their ids, and those of the last snapshot by rule."""
+
+    removed: set[str] = field(default_factory=set)
+    added: set[str] = field(default_factory=set)
+    last: Counter[str] = field(default_factory=Counter)
+
+
+class AlertsUpdate:
+    """A source: the alerts that are in a target, brought up to date with their history."""
+
+    spending = None
+
+    def __init__(
+        self,
+        rules: Sequence[AlertRule],
+        history: pl.LazyFrame,
+        history_metadata: Mapping[str, str],
+        products: Sequence[pl.LazyFrame],
+    ) -> None:
+        """`products` are the current snapshot, and the one before it for products that are gone."""
+        self._rules = with_currency_changes(rules)
+        self._history = history
+        self._observed_json = history_metadata.get(OBSERVED, "[]")
+        self._observed = read_observed(history_metadata)
+        self._products = products
+
+    @contextlib.contextmanager
+    def reading(self, target: SnapshotTarget, stop: threading.Event) -> Iterator[Reading]:
+        """Let the block store the alerts in their target."""
+        version, before, alerts = target.version(), target.latest_metadata(), target.latest()
+        if alerts is not None and _RULES not in before:
+            raise OctogenSnapshotError(
+                "The file at the place of the alerts does not say by which rules they were found, "
+                "so none can be added. Move it away to begin anew."
+            )
+        last = max(self._observed, default=None)
+        applied, counts = self._applied(before, last), _Counts()
+
+        def frames(_query: Query, stop: threading.Event) -> Iterator[pl.DataFrame]:
+            is_kept = pl.any_horizontal(pl.lit(value=False), *(each.keeps for each in applied))
+            stored = alerts.collect_batches(engine="streaming") if alerts is not None else ()
+            for batch in stored:
+                check(stop)
+                counts.removed.update(batch.filter(~is_kept)["alert_id"])
+                counts.last.update(batch.filter(is_kept, pl.col("at") == last)["rule"])
+                yield batch.filter(is_kept)
+            for found in self._found(applied):
+                check(stop)
+                counts.added.update(found["alert_id"])
+                counts.last.update(found.filter(pl.col("at") == last)["rule"])
+                yield found
+
+        def metrics() -> Metrics:
+            is_there = self._history.select(pl.col("is_current").sum())
+            return {
+                **{each.rule.name: counts.last[each.rule.name] for each in applied},
+                "current_products": int(is_there.collect(engine="streaming").item()),
+                "events_appeared": len(counts.added - counts.removed),
+                "events_vanished": len(counts.removed - counts.added),
+            }
+
+        rules = {
+            each.rule.name: {"since": each.begins.isoformat(), "is": each.rule.definition}
+            for each in applied
+        }
+        said = {_RULES: json.dumps(rules), _HISTORY: self._observed_json}
+        outcome = Outcome(file_metadata=said, metrics=metrics)
+        frame = io_source(ALERTS_SCHEMA, frames, stop)
+        yield Reading(frame, lambda: outcome, replaces=version)
+
+    def _applied(self, before: Mapping[str, str], last: datetime | None) -> list[_Applied]:
+        """Compare the rules and the history with those that the table was made of.
+
+        What is earlier than the first snapshot that differs is in the table. A rule that is new
+        looks back over its days, and so does one that was changed, whose earlier events stay.
+        """
+        if last is None:
+            return []
+        observed = read_observed({OBSERVED: before.get(_HISTORY, "[]")})
+        times = sorted(observed.keys() | self._observed.keys())
+        differs = next((at for at in times if observed.get(at) != self._observed.get(at)), None)
+        rules, applied = json.loads(before.get(_RULES, "{}")), []
+        for rule in self._rules:
+            begins, again = last - timedelta(days=rule.days), differs
+            known = rules.get(rule.name)
+            if known is None or known["is"] != rule.definition:
+                again = min(begins, differs or begins)
+            if known is not None:
+                begins = min(begins, datetime.fromisoformat(known["since"]))
+            applied.append(_Applied(rule, begins, again))
+        return applied
+
+    def _found(self, applied: Sequence[_Applied]) -> Iterator[pl.DataFrame]:
+        """Yield the events that are looked for again."""
+        rules = {
+            each.rule: max(each.begins, each.again) for each in applied if each.again is not None
+        }
+        if not rules:
+            return
+        since = min(rules.values())
+        touched = self._history.filter(pl.any_horizontal(pl.col("valid_from", "valid_to") >= since))
+        keys = touched.select(KEY.unique()).collect(engine="streaming").to_series()
+        rows = self._history.filter(KEY.is_in(keys.implode()))
+        if len(keys) <= ROWS_AT_ONCE:  # then they are read once, and not for each range
+            rows = rows.collect(engine="streaming").lazy()
+        catalogs = rows.select(pl.col("catalog_key").unique()).collect(engine="streaming")
+        first_seen = first_seen_of(self._observed, catalogs.to_series().to_list())
+        for is_within in uuid_ranges(rows):
+            of_products = rows.filter(is_within).collect(engine="streaming")
+            yield events_of(of_products, self._current(of_products, is_within), rules, first_seen)
+
+    def _current(self, rows: pl.DataFrame, is_within: pl.Expr) -> pl.DataFrame:
+        """The current snapshot of products, or the one before for those that are not in it."""
+        keys = rows.select(KEY.unique()).to_series()
+        asked = {"brand"}.union(
+            *(rule.where.meta.root_names() for rule in self._rules if rule.where is not None)
+        )
+        found = []
+        for snapshot in self._products:
+            columns = [name for name in snapshot.collect_schema() if name in {*_PRODUCT, *asked}]
+            is_wanted = is_within & KEY.is_in(keys.implode())
+            products = snapshot.select(columns).filter(is_wanted).collect(engine="streaming")
+            found.append(products.unique(_PRODUCT))
+            keys = keys.filter(~keys.is_in(products.select(KEY).to_series().implode()))
+            if keys.is_empty():
+                break
+        return pl.concat(found, how="diagonal_relaxed")
+
+
+def largest_alerts(
+    alerts: pl.LazyFrame, file_metadata: Mapping[str, str], number: int
+) -> pl.DataFrame:
+    """Return the events of the last snapshot, those with the largest changes of a price first."""
+    last = max(read_observed({OBSERVED: file_metadata.get(_HISTORY, "[]")}), default=None)
+    of_last = alerts.filter(pl.col("at") == pl.lit(last, TIME))
+    size = pl.col("change_percent").abs().fill_null(0)
+    return (
+        of_last.sort(size, "rule", "uuid", descending=[True, False, False]).head(number).collect()
+    )

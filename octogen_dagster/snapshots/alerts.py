@@ -1,0 +1,286 @@
+"""The builders of alerts: the asset with its checks, and the sensor that tells somebody of them."""
+
+import warnings
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from octogen_dagster.asset_definition import asset_arguments_of, require_asset
+from octogen_dagster.errors import OctogenSnapshotError
+from octogen_dagster.frames.alert_rules import AlertRule
+from octogen_dagster.frames.alerts import ALERTS_SCHEMA
+from octogen_dagster.frames.alerts_update import AlertsUpdate
+from octogen_dagster.frames.changes import SnapshotPair
+from octogen_dagster.frames.observed import SnapshotTimes
+from octogen_dagster.snapshots.asset_decorator import SnapshotRun, own_range, snapshot_asset
+from octogen_dagster.snapshots.history_checks import is_history
+from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
+from octogen_dagster.snapshots.metadata import COLUMN_SCHEMA, column_schema, declared_columns
+from octogen_dagster.snapshots.partitions import SnapshotKeys
+from octogen_dagster.snapshots.range_checks import PARTITION_CHECKS
+from octogen_dagster.store import Store, beside
+
+ALERT_RULES = "octogen/alert_rules"
+"""The metadata of an asset of alerts that has the limits of its rules' checks."""
+
+
+def build_price_alerts_asset(
+    history: dg.AssetsDefinition,
+    rules: Sequence[AlertRule],
+    *,
+    name: str | dg.AssetSpec | None = None,
+    **asset_arguments: Any,
+) -> dg.AssetsDefinition:
+    """Build an asset: what became true of a product's price, stock or place in a catalog, and when.
+
+    A row is an event: a rule, a product and a snapshot in which the rule became true. The columns
+    are those of `octogen_dagster.ALERTS_SCHEMA`. The events follow from the history alone: a run
+    that is repeated adds none, days that were missed are made up for, and a late snapshot or
+    `forget_snapshot` recomputes them from its time on; `octogen/events_appeared` and
+    `octogen/events_vanished` say how many. A product whose currency changes is an event
+    `currency_changed` if there is a rule of prices, and never a drop.
+
+    A rule that is new looks back over its `days`. One that is changed does so too, and keeps what
+    it found before; the events of one that is removed go with it. The numbers of the last snapshot
+    are in the metadata by the name of each rule, such as `octogen/price_dropped`, and
+    `octogen/largest_alerts` is a table of the ten largest with links. `build_snapshot_checks` of
+    this asset has a check for each rule.
+
+    Args:
+        history: An asset of `build_product_history_asset`. The alerts have the same partitions.
+        rules: Some of `PriceDropped`, `PriceRose`, `BackInStock`, `OutOfStock`, `Appeared` and
+            `Disappeared`, each with a name of its own.
+        name: The asset's name or `dagster.AssetSpec`; by default that of the history, with
+            `_alerts` in place of `_history`.
+        asset_arguments: Any other argument of `@dagster.asset`. With
+            `automation_condition=octogen_dagster.follow_upstream()` the alerts follow the history.
+
+    Raises:
+        ValueError: The asset is no history, there is no rule, or two have the same name.
+    """
+    require_asset(history, "history")
+    _check_rules(rules)
+    snapshots = history.keys_by_input_name.get("snapshots")
+    if snapshots is None or not is_history(declared_columns(history)):
+        raise ValueError(
+            f"{history.key.to_user_string()} is not an asset of build_product_history_asset. Give "
+            "the history of the products."
+        )
+    default = f"{history.key.path[-1].removesuffix('_history')}_alerts"
+    given = asset_arguments_of(name or default, asset_arguments)
+    given |= own_range(given, history)
+    kind = history.node_def.input_defs[0].dagster_type.typing_type
+    mapping = history.get_partition_mapping(snapshots)
+    limits = {
+        rule.name: {"max_products": rule.max_products, "max_percent": rule.max_percent}
+        for rule in rules
+    }
+
+    @snapshot_asset(
+        {
+            "partitions_def": history.partitions_def,
+            "ins": {
+                "history": dg.AssetIn(history.key),
+                "snapshots": dg.AssetIn(snapshots, partition_mapping=mapping),
+            },
+            "pool": None,
+            "metadata": {COLUMN_SCHEMA: column_schema(ALERTS_SCHEMA), ALERT_RULES: limits},
+            "description": (
+                f"What became true of the products in {history.key.to_user_string()}: "
+                f"{', '.join(limits)}. A row is an event of a product."
+            ),
+        },
+        given,
+        loads={
+            "history": SnapshotPair,
+            "snapshots": SnapshotTimes if kind is SnapshotTimes else SnapshotPair,
+        },
+    )
+    def alerts(
+        _run: SnapshotRun,
+        partition: str | None,
+        history: SnapshotPair,
+        snapshots: SnapshotPair | SnapshotTimes,
+    ) -> dg.MaterializeResult[AlertsUpdate]:
+        if isinstance(snapshots, SnapshotTimes):
+            opened = [each.open()[0] for each in reversed(snapshots.of(partition)[-2:])]
+        else:
+            opened = [each for each in (snapshots.current, snapshots.previous) if each is not None]
+        update = AlertsUpdate(rules, history.current, history.file_metadata, opened)
+        return dg.MaterializeResult(value=update)
+
+    return alerts
+
+
+def _check_rules(rules: Sequence[AlertRule]) -> None:
+    if not rules or not all(isinstance(rule, AlertRule) for rule in rules):
+        raise ValueError("rules must have a rule at least, such as PriceDropped(percent=10).")
+    names = [rule.name for rule in rules]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(
+            f"Two rules are called {twice[0]!r}. Give one of them a name of its own: name=..."
+        )
+
+
+def alert_rules_of(asset: dg.AssetsDefinition) -> Mapping[str, Mapping[str, Any]]:
+    """The limits of the checks of an asset of alerts, by rule; empty for another asset."""
+    found = asset.metadata_by_key.get(asset.key, {}).get(ALERT_RULES)
+    limits: Mapping[str, Mapping[str, Any]] = getattr(found, "value", found) or {}
+    return limits
+
+
+def build_alert_checks(
+    asset: dg.AssetsDefinition, names: Collection[str]
+) -> dg.AssetChecksDefinition:
+    """Build a check for each rule of an asset of alerts, which warns if many products met it.
+
+    The numbers are those of the last snapshot, in the metadata of the materialization.
+    """
+    key, limits = asset.key, alert_rules_of(asset)
+
+    def results(
+        instance: dg.DagsterInstance,
+        _alerts: pl.LazyFrame | None,
+        partition: str | None,
+        selected: Collection[str],
+    ) -> Iterator[dg.AssetCheckResult]:
+        wanted = dg.AssetRecordsFilter(key, asset_partitions=[partition] if partition else None)
+        records = instance.fetch_materializations(wanted, limit=1).records
+        event = records[0].asset_materialization if records else None
+        metadata = event.metadata if event else {}
+
+        def number(of: str) -> Any:
+            return getattr(metadata.get(f"octogen/{of}"), "value", 0)
+
+        for name in selected:
+            found, products = number(name), number("current_products")
+            share = limits[name]["max_percent"]
+            is_much = found > limits[name]["max_products"]
+            yield dg.AssetCheckResult(
+                passed=not (is_much and (share is None or found > products * share / 100)),
+                check_name=name,
+                severity=dg.AssetCheckSeverity.WARN,
+                description=f"{found:,} products in the last snapshot; {products:,} are there.",
+                metadata={"octogen/events": found},
+            )
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.PreviewWarning)  # of partitioned checks
+        specs = [
+            dg.AssetCheckSpec(
+                name,
+                asset=key,
+                description=f"Few products met the rule {name} in the last snapshot.",
+                partitions_def=asset.partitions_def,
+            )
+            for name in names
+        ]
+
+    @dg.multi_asset_check(name=f"{key.to_python_identifier()}_checks", specs=specs, can_subset=True)
+    def alert_checks(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
+        op = context.op_execution_context
+        partition = op.partition_key if op.has_partition_key else None
+        selected = [each.name for each in op.selected_asset_check_keys]
+        yield from results(context.instance, None, partition, selected)
+
+    PARTITION_CHECKS[alert_checks.node_def] = results
+    return alert_checks
+
+
+def build_alert_sensor(
+    alerts: dg.AssetsDefinition,
+    notify: Callable[[pl.DataFrame], object],
+    *,
+    name: str | None = None,
+    **sensor_arguments: Any,
+) -> dg.SensorDefinition:
+    """Build a sensor that tells somebody of new alerts.
+
+    After a materialization of the alerts it calls `notify` with those that it has not yet told of,
+    in the order of time, as a frame with the columns of `octogen_dagster.ALERTS_SCHEMA`. The first
+    call has all that are in the table.
+
+    Each event is told at least once: if `notify` raises, the tick fails and the next one calls it
+    again. Once it has returned, the ids of what it told are stored beside the alerts, so that an
+    event is not told again, also if Dagster's cursor is lost or the alerts are computed anew. A
+    process that is killed between the two, in the blink of an eye, tells them again.
+
+    Args:
+        alerts: An asset of `build_price_alerts_asset`, which `ParquetSnapshotIOManager` stores.
+        notify: A function that sends the events to where people are.
+        name: The sensor's name; by default `<alerts>_sensor`. What it has told is kept by this
+            name.
+        sensor_arguments: Any other argument of `@dagster.sensor`, such as `default_status`,
+            `minimum_interval_seconds`.
+
+    Raises:
+        ValueError: The asset is not of `build_price_alerts_asset`.
+    """
+    require_asset(alerts, "alerts")
+    if not alert_rules_of(alerts):
+        raise ValueError(
+            f"{alerts.key.to_user_string()} is not an asset of build_price_alerts_asset."
+        )
+    key, name = alerts.key, name or f"{alerts.key.to_python_identifier()}_sensor"
+    (output,) = alerts.node_def.output_defs
+    resource = output.io_manager_key
+
+    @dg.sensor(
+        **{
+            "name": name,
+            "description": f"Tells of new events in {key.to_user_string()}.",
+            "required_resource_keys": {resource},
+            **sensor_arguments,
+        }
+    )
+    def alert_sensor(context: dg.SensorEvaluationContext, **_: Any) -> dg.SkipReason:
+        store = _store_of(getattr(context.resources, resource), key)
+        seen = int(context.cursor or 0)
+        ids = _last_materializations(context.instance, alerts)
+        updated = [partition for partition, event in ids.items() if event > seen]
+        if not updated:
+            return dg.SkipReason("The alerts were not materialized since the last tick.")
+        told_key = beside(SnapshotKeys(store, key).of(None), f".{name}.told")
+        told = _told(store, told_key)
+        files = [SnapshotKeys(store, key).of(partition) for partition in updated]
+        frames = [store.scan(file) for file in files if store.exists(file)]
+        new = pl.concat([pl.LazyFrame(schema=ALERTS_SCHEMA), *frames])
+        events = new.join(told.lazy(), on="alert_id", how="anti").sort("at", "rule").collect()
+        if not events.is_empty():
+            notify(events)
+            with store.unfinished(told_key) as unfinished:
+                pl.concat([told, events.select("alert_id")]).write_parquet(unfinished)
+                store.publish(unfinished, told_key)
+        context.update_cursor(str(max(ids.values())))
+        return dg.SkipReason(f"{len(events):,} new events were told of.")
+
+    return alert_sensor
+
+
+def _store_of(manager: Any, asset: dg.AssetKey) -> Store:
+    if isinstance(manager, ParquetSnapshotIOManager):
+        return manager.store
+    raise OctogenSnapshotError(
+        f"The IO manager of {asset.to_user_string()} is a {type(manager).__name__}, and a sensor "
+        "of alerts reads what a ParquetSnapshotIOManager stores. Give the alerts one."
+    )
+
+
+def _last_materializations(
+    instance: dg.DagsterInstance, alerts: dg.AssetsDefinition
+) -> dict[str | None, int]:
+    """The event of the last materialization of each partition; None is one without partitions."""
+    if alerts.partitions_def is not None:
+        kind = dg.DagsterEventType.ASSET_MATERIALIZATION
+        found = instance.get_latest_storage_id_by_partition(alerts.key, kind)
+        return dict[str | None, int](found.items())
+    records = instance.fetch_materializations(alerts.key, limit=1).records
+    return {None: records[0].storage_id} if records else {}
+
+
+def _told(store: Store, key: str) -> pl.DataFrame:
+    if not store.exists(key):
+        return pl.DataFrame(schema={"alert_id": pl.String})
+    return store.scan(key).collect()

@@ -1,0 +1,385 @@
+"""Alerts: events of a history, each of them once, and told to somebody once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from octogen_dagster import (
+    ALERTS_SCHEMA,
+    PRODUCT_SCHEMA,
+    Appeared,
+    BackInStock,
+    Disappeared,
+    OutOfStock,
+    ParquetSnapshotIOManager,
+    PriceDropped,
+    PriceRose,
+    build_alert_sensor,
+    build_price_alerts_asset,
+    build_product_history_asset,
+    build_snapshot_checks,
+    catalog_days,
+    catalog_partitions,
+    forget_snapshot,
+)
+from octogen_dagster.errors import OctogenSnapshotError
+from tests.histories import ASSET, QUIET, day, product
+
+ALERTS = "octogen_products_alerts"
+RULES = [
+    PriceDropped(percent=10),
+    PriceRose(percent=10),
+    BackInStock(),
+    OutOfStock(),
+    Appeared(),
+    Disappeared(),
+]
+IS_ACME = pl.col("brand").struct.field("name") == "Acme"
+Row = dict[str, Any]
+
+
+def stored(at: datetime, products: Sequence[Row], catalog: str = "acme") -> pl.DataFrame:
+    rows = pl.DataFrame(products).with_columns(fetched_at=pl.lit(at), catalog_key=pl.lit(catalog))
+    none = pl.DataFrame(schema=PRODUCT_SCHEMA)
+    return pl.concat([none, rows], how="diagonal_relaxed").cast(PRODUCT_SCHEMA)
+
+
+class Shop:
+    """Products that are given, with their history, alerts and checks."""
+
+    def __init__(self, folder: Path, instance: dg.DagsterInstance, rules: Sequence[Any]) -> None:
+        @dg.asset(name="octogen_products")
+        def products() -> pl.DataFrame:
+            return self.frame
+
+        self.products = products
+        self.history = build_product_history_asset(products)
+        self.folder, self.instance = folder, instance
+        self.frame = pl.DataFrame()
+        self.follow(rules)
+
+    def follow(self, rules: Sequence[Any]) -> None:
+        self.alerts = build_price_alerts_asset(self.history, rules)
+        self.defs = dg.Definitions(
+            assets=[self.products, self.history, self.alerts],
+            asset_checks=build_snapshot_checks(self.alerts, max_age=None),
+            resources={"io_manager": ParquetSnapshotIOManager(base_dir=str(self.folder))},
+        )
+
+    def read(self, at: datetime, *products: Row, alerts: bool = True) -> dict[str, Any]:
+        """Store the products as of a time, with their history and, if asked, their alerts."""
+        self.frame = stored(at, products)
+        return self.run("octogen_products", ASSET, *([ALERTS] if alerts else []))
+
+    def run(self, *assets: str) -> dict[str, Any]:
+        """Materialize assets, and return the metadata of the last one."""
+        selection = dg.AssetSelection.assets(*assets)
+        job = dg.define_asset_job("run", selection)
+        self.result = (
+            dg.Definitions(
+                assets=self.defs.assets,
+                asset_checks=self.defs.asset_checks,
+                jobs=[job],
+                resources=self.defs.resources,
+            )
+            .resolve_job_def("run")
+            .execute_in_process(instance=self.instance, run_config=QUIET)
+        )
+        (event,) = self.result.asset_materializations_for_node(assets[-1])
+        return {name: entry.value for name, entry in event.metadata.items()}
+
+    @property
+    def table(self) -> pl.DataFrame:
+        return pl.read_parquet(self.folder / f"{ALERTS}.parquet")
+
+    def events(self) -> list[tuple[Any, ...]]:
+        columns = ("rule", "uuid", "at", "before", "after")
+        return sorted(self.table.select(columns).rows(), key=lambda row: (row[2], row[0], row[1]))
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as ephemeral:
+        yield ephemeral
+
+
+@pytest.fixture
+def shop(tmp_path: Path, instance: dg.DagsterInstance) -> Shop:
+    return Shop(tmp_path, instance, RULES)
+
+
+def test_an_event_says_what_was_before_and_since_when(shop: Shop) -> None:
+    dress = product("dress", 120.0, brand={"name": "Acme"})
+    shop.read(day(1), dress, product("hat", 20.0))
+    shop.read(day(2), {**dress, "title": "Linen"}, product("hat", 20.0))
+    shown = shop.read(day(3), {**dress, "current_price": 96.0}, product("hat", 20.0))
+    [event] = shop.table.rows(named=True)
+    assert shop.table.schema == ALERTS_SCHEMA
+    assert len(event.pop("alert_id")) == 32
+    assert event == {
+        "rule": "price_dropped",
+        "catalog_key": "acme",
+        "uuid": "dress",
+        "product_url": "https://www.acme.example/dress",
+        "title": "Dress",
+        "brand_name": "Acme",
+        "at": day(3),
+        "since": day(1),
+        "before": 120.0,
+        "after": 96.0,
+        "change_percent": -20.0,
+        "currency": "EUR",
+        "in_stock": True,
+    }
+    assert (shown["octogen/price_dropped"], shown["octogen/events_appeared"]) == (1, 1)
+    link = "[Dress](https://www.acme.example/dress)"
+    assert (
+        f"| price dropped | {link} | 120.00 → 96.00 EUR | -20 % |"
+        in shown["octogen/largest_alerts"]
+    )
+
+
+def test_each_rule_finds_what_it_is_named_after_and_a_first_snapshot_is_no_flood(
+    shop: Shop,
+) -> None:
+    hat = product("hat", 20.0)
+    shop.read(day(1), product("dress", 100.0), hat)
+    assert shop.events() == []
+    shop.read(day(2), product("dress", 100.0, in_stock=False), hat, product("coat", 50.0))
+    shop.read(day(3), product("dress", 80.0), product("coat", 60.0))
+    shop.read(day(4), product("dress", 80.0, currency="USD"), product("coat", 60.0), hat)
+    assert shop.events() == [
+        ("appeared", "coat", day(2), None, 50.0),
+        ("out_of_stock", "dress", day(2), 100.0, 100.0),
+        ("back_in_stock", "dress", day(3), 100.0, 80.0),
+        ("disappeared", "hat", day(3), 20.0, None),
+        ("price_dropped", "dress", day(3), 100.0, 80.0),
+        ("price_rose", "coat", day(3), 50.0, 60.0),
+        ("appeared", "hat", day(4), 20.0, 20.0),
+        ("currency_changed", "dress", day(4), None, 80.0),
+    ]
+
+
+def test_repeated_runs_add_nothing_and_missed_ones_are_made_up_for(shop: Shop) -> None:
+    for number in (1, 2, 3, 4):
+        shop.read(day(number), product("dress", 200.0 / number), alerts=number < 2)
+    assert shop.run(ALERTS)["octogen/events_appeared"] == 3
+    table = shop.table
+    shown = shop.run(ALERTS)
+    assert (shown["octogen/events_appeared"], shown["octogen/events_vanished"]) == (0, 0)
+    assert shown["octogen/price_dropped"] == 1
+    assert shop.table.equals(table)
+
+
+def test_what_is_late_or_forgotten_changes_the_events_and_the_metadata_say_how_many(
+    shop: Shop,
+) -> None:
+    shop.read(day(1), product("dress", 100.0))
+    shop.read(day(3), product("dress", 80.0))
+    ids = dict(shop.table.select("at", "alert_id").rows())
+    late = shop.read(day(2), product("dress", 50.0))
+    assert (late["octogen/events_appeared"], late["octogen/events_vanished"]) == (2, 1)
+    assert [event[:3] for event in shop.events()] == [
+        ("price_dropped", "dress", day(2)),
+        ("price_rose", "dress", day(3)),
+    ]
+    forget_snapshot(str(shop.folder), day(2), asset=ASSET)
+    forgotten = shop.run(ALERTS)
+    assert (forgotten["octogen/events_appeared"], forgotten["octogen/events_vanished"]) == (1, 2)
+    assert dict(shop.table.select("at", "alert_id").rows()) == ids
+
+
+def test_a_rule_is_about_the_products_that_it_names(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    is_shoe = pl.col("category_path").list.contains("Shoes")
+    brand = pl.col("brand").struct.field("name")
+    rules = [
+        PriceDropped(name="shoes", where=is_shoe & (pl.col("current_price") > 50)),
+        PriceDropped(name="zen", where=brand == "Zen"),
+        Disappeared(where=pl.col("title").str.contains("o")),
+    ]
+    shop = Shop(tmp_path, instance, rules)
+    shoes = {"category_path": ["Women", "Shoes"], "brand": {"name": "Acme"}}
+    products = [
+        product("boot", 100.0, **shoes),
+        product("clog", 50.0, **shoes),
+        product("hat", 9.0, category_path=["Hats"], brand={"name": "Zen"}),
+    ]
+    shop.read(day(1), *products)
+    shop.read(day(2), *[{**each, "current_price": each["current_price"] - 4} for each in products])
+    assert [event[:2] for event in shop.events()] == [("shoes", "boot"), ("zen", "hat")]
+    shop.read(day(3), product("coat", 1.0, brand=None, category_path=None))
+    assert [event[:2] for event in shop.events()][2:] == [
+        ("disappeared", "boot"),
+        ("disappeared", "clog"),
+    ]
+    shop.follow([PriceDropped(where=pl.col("colour") == "red")])
+    with pytest.raises(OctogenSnapshotError, match="'price_dropped' asks for a column that is nei"):
+        shop.read(day(4), product("coat", 0.5))
+
+
+def test_a_price_is_compared_with_the_lowest_or_the_median_of_days(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    rules = [
+        PriceDropped(name="below_lowest", against="lowest", days=4),
+        PriceDropped(name="below_median", against="median", percent=20, days=4),
+    ]
+    shop = Shop(tmp_path, instance, rules)
+    prices = [100, 100, 100, 79, 90, 78, 100, 100, 100, 79]
+    for number, price in enumerate(prices, start=1):
+        shop.read(day(number), product("dress", float(price)))
+    assert shop.events() == [
+        ("below_lowest", "dress", day(4), 100.0, 79.0),
+        ("below_median", "dress", day(4), 100.0, 79.0),
+        ("below_lowest", "dress", day(6), 79.0, 78.0),
+        ("below_median", "dress", day(10), 100.0, 79.0),
+    ]
+
+
+def test_a_rule_that_is_added_looks_back_over_its_days_only(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    shop = Shop(tmp_path, instance, [OutOfStock()])
+    for number in range(1, 9):
+        shop.read(day(number), product("dress", 100.0 / number))
+    shop.follow([OutOfStock(), PriceDropped(days=3)])
+    assert shop.run(ALERTS)["octogen/events_appeared"] == 4
+    assert [event[2] for event in shop.events()] == [day(number) for number in (5, 6, 7, 8)]
+    shop.follow([OutOfStock(), PriceDropped(days=3, percent=30)])
+    shop.read(day(9), product("dress", 100.0 / 9))
+    assert [event[2] for event in shop.events()] == [day(5)]  # found before the rule was changed
+    shop.follow([OutOfStock()])
+    assert shop.run(ALERTS)["octogen/events_vanished"] > 0
+    assert shop.events() == []
+
+
+@pytest.mark.parametrize(
+    ("limits", "passes"),
+    [({}, False), ({"max_products": 1}, True), ({"max_percent": 60.0}, True)],
+)
+def test_a_check_for_each_rule_warns_of_the_last_snapshot(
+    tmp_path: Path, instance: dg.DagsterInstance, limits: dict[str, Any], passes: bool
+) -> None:
+    shop = Shop(tmp_path, instance, [PriceDropped(**limits), OutOfStock()])
+    shop.read(day(1), product("dress", 100.0), product("hat", 20.0))
+    shop.read(day(2), product("dress", 80.0), product("hat", 20.0))
+    checks = {each.check_name: each for each in shop.result.get_asset_check_evaluations()}
+    assert checks.keys() == {"price_dropped", "out_of_stock"}
+    assert checks["price_dropped"].passed is passes
+    assert checks["price_dropped"].severity is dg.AssetCheckSeverity.WARN
+    assert checks["out_of_stock"].passed
+    shop.read(day(3), product("dress", 80.0), product("hat", 20.0))
+    assert all(each.passed for each in shop.result.get_asset_check_evaluations())
+
+
+@pytest.mark.parametrize("of_days", [False, True])
+def test_alerts_have_the_partitions_of_their_history(
+    tmp_path: Path, instance: dg.DagsterInstance, of_days: bool
+) -> None:
+    partitions = catalog_days("2026-11-01") if of_days else catalog_partitions
+    frames: list[pl.DataFrame] = []
+
+    @dg.asset(name="octogen_products", partitions_def=partitions)
+    def products() -> pl.DataFrame:
+        return frames.pop()
+
+    history = build_product_history_asset(products)
+    rules = [PriceDropped(where=pl.col("gender") == "women"), Disappeared(where=IS_ACME)]
+    alerts = build_price_alerts_asset(history, rules)
+    instance.add_dynamic_partitions("octogen_catalogs", ["acme"])
+    resources = {"io_manager": ParquetSnapshotIOManager(base_dir=str(tmp_path))}
+    for number, price in enumerate((100.0, 90.0, 80.0), start=1):
+        products_of_day = [product("dress", price, gender="women")]
+        if number < 3:
+            products_of_day.append(product("hat", 9.0, gender="men", brand={"name": "Acme"}))
+        frames.append(stored(day(number), products_of_day))
+        for asset in (products, history, alerts):
+            key = f"acme|2026-11-0{number}" if of_days and asset is products else "acme"
+            dg.materialize(
+                [products, history, alerts],
+                selection=[asset],
+                partition_key=key,
+                instance=instance,
+                resources=resources,
+                run_config=QUIET,
+            )
+    assert alerts.partitions_def == history.partitions_def == catalog_partitions
+    table = pl.read_parquet(tmp_path / ALERTS / "acme.parquet")
+    dropped = [("dress", 90.0), ("dress", 80.0)]
+    # The snapshot before, which has the brand of what is gone, is there where days are.
+    assert table.select("uuid", "after").rows() == dropped + [("hat", None)] * of_days
+
+
+class Told:
+    """What a sensor told of."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[tuple[str, datetime]]] = []
+        self.fails = False
+
+    def notify(self, events: pl.DataFrame) -> None:
+        if self.fails:
+            raise RuntimeError("The network is down.")
+        assert events.schema == ALERTS_SCHEMA
+        self.calls.append(events.select("rule", "at").rows())
+
+
+def test_a_sensor_tells_of_each_event_once(shop: Shop) -> None:
+    told = Told()
+    sensor = build_alert_sensor(shop.alerts, told.notify)
+    resources = {"io_manager": ParquetSnapshotIOManager(base_dir=str(shop.folder))}
+
+    def tick(cursor: str | None = None) -> str | None:
+        with dg.build_sensor_context(shop.instance, cursor=cursor, resources=resources) as context:
+            sensor(context)
+            return context.cursor
+
+    assert tick() is None
+    assert told.calls == []
+    shop.read(day(1), product("dress", 100.0))
+    shop.read(day(2), product("dress", 80.0))
+    told.fails = True
+    with pytest.raises(RuntimeError, match="network"):
+        tick()
+    told.fails = False
+    cursor = tick()
+    assert told.calls == [[("price_dropped", day(2))]]
+    shop.read(day(3), product("dress", 60.0, in_stock=False))
+    cursor = tick(cursor)
+    assert told.calls[1:] == [[("out_of_stock", day(3)), ("price_dropped", day(3))]]
+    # What is late is told of, although it is older; what is computed again is not.
+    shop.read(day(2, hour=18), product("dress", 70.0))
+    forget_snapshot(str(shop.folder), day(3), asset=ASSET)
+    shop.run(ALERTS)
+    shop.read(day(3), product("dress", 61.0, in_stock=False))
+    for lost in (cursor, None):
+        tick(lost)
+    assert told.calls[2:] == [[("price_dropped", day(2, hour=18))]]
+
+
+def test_rules_that_say_nothing_or_twice_the_same_are_refused(shop: Shop) -> None:
+    with pytest.raises(ValueError, match="percent must be above 0, not -5"):
+        PriceDropped(percent=-5)
+    with pytest.raises(ValueError, match="against must be one of before, lowest, median"):
+        PriceDropped(against="highest")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="a name has letters, digits and underscores"):
+        Appeared(name="new ones")
+    with pytest.raises(TypeError, match="where is a polars expression, not str"):
+        Appeared(where="brand = 'Acme'")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="Two rules are called 'appeared'"):
+        build_price_alerts_asset(shop.history, [Appeared(), Appeared(days=3)])
+    with pytest.raises(ValueError, match="rules must have a rule at least"):
+        build_price_alerts_asset(shop.history, [])
+    with pytest.raises(ValueError, match="octogen_products is not an asset of build_product_hist"):
+        build_price_alerts_asset(shop.products, [Appeared()])
+    with pytest.raises(ValueError, match="is not an asset of build_price_alerts_asset"):
+        build_alert_sensor(shop.history, print)

@@ -1,0 +1,254 @@
+"""Alerts against a model that looks through all snapshots again after each of them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from itertools import pairwise
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from octogen_dagster.frames import alerts_update
+from octogen_dagster.frames.alert_rules import (
+    AlertRule,
+    Appeared,
+    BackInStock,
+    Disappeared,
+    OutOfStock,
+    PriceDropped,
+    PriceRose,
+)
+from octogen_dagster.frames.alerts import ALERTS_SCHEMA
+from octogen_dagster.frames.alerts_update import AlertsUpdate
+from octogen_dagster.frames.observed import Contents
+from tests.properties.snapshots import Snapshots, histories, made_of, rows_of
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+Row = dict[str, Any]
+Event = tuple[Any, ...]
+DAYS = 3
+RULES: list[AlertRule] = [
+    PriceDropped(percent=10),
+    PriceDropped(name="half", percent=50, amount=1.0),
+    PriceDropped(name="below_lowest", against="lowest", days=DAYS),
+    PriceDropped(name="below_median", percent=30, against="median", days=DAYS),
+    PriceRose(amount=1.5, where=pl.col("title") == "A"),
+    BackInStock(),
+    OutOfStock(where=pl.col("catalog_key").is_not_null()),
+    Appeared(),
+    Disappeared(),
+]
+
+
+class Target:
+    """A place in memory, which stands for that of a file."""
+
+    def __init__(self) -> None:
+        self.table: pl.DataFrame | None = None
+        self.metadata: Mapping[str, str] = {}
+
+    def latest(self) -> pl.LazyFrame | None:
+        return None if self.table is None else self.table.lazy()
+
+    def latest_metadata(self) -> Mapping[str, str]:
+        return self.metadata
+
+    def version(self) -> object:
+        return None
+
+
+def updated(target: Target, snapshots: Snapshots, rules: Sequence[AlertRule]) -> dict[str, Any]:
+    """Bring the alerts up to date with the history of snapshots, and return the metrics."""
+    history, observed = made_of(snapshots.items())
+    metadata = Contents({**observed}, {}, [], {}).metadata()
+    last = snapshots[max(snapshots)].frame if snapshots else history.lazy()
+    update = AlertsUpdate(rules, history.lazy(), metadata, [last])
+    place: Any = target
+    with update.reading(place, threading.Event()) as reading:
+        target.table = reading.frame.collect()
+        outcome = reading.outcome()
+    target.metadata = outcome.file_metadata
+    return outcome.metrics()
+
+
+def stock_of(row: Row) -> bool | None:
+    if row["is_active"] is False:
+        return False
+    stock: bool | None = row["is_active"] if row["in_stock"] is None else row["in_stock"]
+    return stock
+
+
+def begun(rows: list[Row], index: int, value: Callable[[Row], Any]) -> datetime:
+    """Since when a product had the value that it has in a row."""
+    while index and value(rows[index - 1]) == value(rows[index]):
+        index -= 1
+    since: datetime = rows[index]["valid_from"]
+    return since
+
+
+def reference(
+    rule: Any, rows: list[Row], index: int, at: datetime
+) -> tuple[float, datetime] | None:
+    """The price that a rule compares with, and since when it was the price."""
+    before, unit = rows[index - 1], rows[index]["currency"]
+    if rule.against == "before":
+        since = begun(rows, index - 1, lambda row: (row["current_price"], row["currency"]))
+        return before["current_price"], since
+    begin = at - timedelta(days=rule.days)
+    priced = [
+        (row["current_price"], row["valid_from"], min(row["valid_to"], at))
+        for row in rows[:index]
+        if row["valid_to"] > begin and row["currency"] == unit and row["current_price"] is not None
+    ]
+    if not priced:
+        return None
+    if rule.against == "lowest":
+        price, since, _ = min(priced, key=lambda each: (each[0], -each[1].timestamp()))
+        return price, since
+    hours = sorted(
+        price
+        for price, start, end in priced
+        for _ in range(int((end - max(start, begin)) / timedelta(hours=1)))
+    )
+    return hours[(len(hours) - 1) // 2], begin
+
+
+def is_beyond(rule: Any, price: float, than: float) -> bool:
+    by = than - price if isinstance(rule, PriceDropped) else price - than
+    percent = rule.percent is None or by >= than * rule.percent / 100 - 1e-9
+    return by > 0 and percent and (rule.amount is None or by >= rule.amount)
+
+
+def moments(rows: list[Row], rule: AlertRule, first: datetime) -> Iterator[Event]:
+    """When a rule became true of a product: time, since, before and after."""
+    for index, row in enumerate(rows):
+        at, price = row["valid_from"], row["current_price"]
+        before = rows[index - 1] if index else None
+        is_comparable = before is not None and before["currency"] == row["currency"]
+        goes_on = before is not None and before["valid_to"] == at
+        old = before["current_price"] if before and is_comparable else None
+        match rule:
+            case PriceDropped() | PriceRose() if old is not None and price is not None:
+                found = reference(rule, rows, index, at)
+                if (
+                    found
+                    and is_beyond(rule, price, found[0])
+                    and not is_beyond(rule, old, found[0])
+                ):
+                    yield at, found[1], found[0], price
+            case BackInStock() | OutOfStock() if before:
+                stocks = (stock_of(before), stock_of(row))
+                if stocks == ((False, True) if isinstance(rule, BackInStock) else (True, False)):
+                    yield at, begun(rows, index - 1, stock_of), old, price
+            case Appeared() if not goes_on and at > first:
+                yield at, before and before["valid_to"], old, price
+        following = rows[index + 1] if index + 1 < len(rows) else None
+        is_gone = row["valid_to"] and (not following or following["valid_from"] != row["valid_to"])
+        if isinstance(rule, Disappeared) and is_gone:
+            start = index
+            while start and rows[start - 1]["valid_to"] == rows[start]["valid_from"]:
+                start -= 1
+            yield row["valid_to"], rows[start]["valid_from"], price, None
+
+
+def is_meant(rule: AlertRule, row: Row) -> bool:
+    return rule.where is None or bool(
+        pl.DataFrame([row], schema_overrides={"title": pl.String}, infer_schema_length=1)
+        .select(rule.where)
+        .item()
+    )
+
+
+def expected(snapshots: Snapshots, rules: Mapping[AlertRule, datetime]) -> set[Event]:
+    """All events of rules from a time on, of the snapshots as they are."""
+    by_product: dict[tuple[str | None, str], list[Row]] = {}
+    for row in rows_of(snapshots):
+        by_product.setdefault((row["catalog_key"], row["uuid"]), []).append(row)
+    events = set()
+    for (catalog, uuid), rows in by_product.items():
+        rows.sort(key=lambda row: row["valid_from"])
+        first = min(at for at in snapshots if snapshots[at].covers(catalog))
+        ends = {row["valid_to"]: row for row in rows}
+        begins = {row["valid_from"]: row for row in rows}
+        for rule, since in rules.items():
+            for at, *values in moments(rows, rule, first):
+                row = ends[at] if isinstance(rule, Disappeared) else begins[at]
+                if at >= since and is_meant(rule, row):
+                    events.add((rule.name, catalog, uuid, at, *values))
+        earliest = min([since for rule, since in rules.items() if rule.of_prices], default=None)
+        for before, row in pairwise(rows):
+            at, units = row["valid_from"], (before["currency"], row["currency"])
+            if earliest and at >= earliest and None not in units and units[0] != units[1]:
+                changed = begun(rows, rows.index(before), lambda each: each["currency"])
+                of_product = (catalog, uuid, at, changed)
+                events.add(("currency_changed", *of_product, None, row["current_price"]))
+    return events
+
+
+def events_in(target: Target) -> set[Event]:
+    assert target.table is not None
+    assert target.table.schema == ALERTS_SCHEMA
+    assert target.table["alert_id"].is_unique().all()
+    columns = ("rule", "catalog_key", "uuid", "at", "since", "before", "after")
+    return set(target.table.select(columns).iter_rows())
+
+
+@pytest.fixture(autouse=True, params=[1_000, 1], ids=["one range", "many ranges"])
+def _ranges(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alerts_update, "ROWS_AT_ONCE", request.param)
+    for name in ("ROWS_AT_ONCE", "_SAMPLED"):
+        monkeypatch.setattr(f"octogen_dagster.frames.history.{name}", request.param)
+
+
+@settings(max_examples=30)
+@given(made=histories(5), data=st.data())
+def test_alerts_are_those_of_a_model_whatever_came_late_was_missed_or_forgotten(
+    made: Snapshots, data: st.DataObject
+) -> None:
+    target, there = Target(), dict[datetime, Any]()
+    draw: Any = data.draw
+    order = [*draw(st.permutations([*made]))]
+    begins = None
+    while order or draw(st.integers(0, 1)):
+        for _ in range(draw(st.integers(1, 3))):  # runs of the alerts that were missed
+            if order:
+                at = order.pop()
+                there[at] = made[at]
+        if there and draw(st.integers(0, 3)) == 0:
+            del there[draw(st.sampled_from([*there]))]
+        before = events_in(target) if target.table is not None else set()
+        metrics = updated(target, there, RULES)
+        if not there:
+            assert events_in(target) == set()
+            begins = None
+            continue
+        earliest = {rule: max(there) - timedelta(days=rule.days) for rule in RULES}
+        begins = begins or earliest
+        begins = {rule: min(begins[rule], earliest[rule]) for rule in RULES}
+        assert events_in(target) == expected(there, begins)
+        ids = {event[:4] for event in before}, {event[:4] for event in events_in(target)}
+        assert metrics["events_appeared"] == len(ids[1] - ids[0])
+        assert metrics["events_vanished"] == len(ids[0] - ids[1])
+        table = target.table
+        assert updated(target, there, RULES)["events_appeared"] == 0
+        assert table is not None
+        assert target.table is not None
+        assert table.equals(target.table)
+
+
+@given(made=histories(3), data=st.data())
+def test_a_rule_that_is_added_looks_back_over_its_days(
+    made: Snapshots, data: st.DataObject
+) -> None:
+    target, last = Target(), max(made)
+    updated(target, made, [])
+    rule = data.draw(st.sampled_from(RULES))
+    updated(target, made, [rule])
+    assert events_in(target) == expected(made, {rule: last - timedelta(days=rule.days)})
+    updated(target, made, [])
+    assert events_in(target) == set()
