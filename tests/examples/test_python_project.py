@@ -59,3 +59,11 @@ def test_dg_launches_it(project: Path) -> None:
     with Sandbox(catalogs={"northpeak": 200}) as sandbox:
         run(project, DG, "launch", "--assets", "jackets", **sandbox.environment)
     assert len(pl.read_parquet(project / "snapshots/jackets.parquet")) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.world
+@pytest.mark.parametrize("name", ["python_project", "yaml_project"])
+def test_uv_takes_this_package_from_the_clone(name: str) -> None:
+    done = run(EXAMPLE.parent / name, "uv", "lock", "--dry-run")
+    assert "Add octogen-dagster" in done
