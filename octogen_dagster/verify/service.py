@@ -401,7 +401,7 @@ def _indexed_at(service: Service) -> Seen:
     return Seen(not moved, said, ", ".join(sorted(moved)))
 
 
-_BACKFILL = "docs/backfill.md"
+_CATALOGS = "docs/catalogs.md"
 QUESTIONS: Sequence[Question[Service]] = (
     Question(
         "generation",
@@ -431,7 +431,7 @@ QUESTIONS: Sequence[Question[Service]] = (
     Question(
         "unknown catalog",
         "A key that matches no catalog finds nothing: no error today, a 404 in the older contract.",
-        f"snapshots of whole catalogs that never shrink to nothing, {_BACKFILL}",
+        f"snapshots of whole catalogs that never shrink to nothing, {_CATALOGS}",
         _unknown_catalog,
         pages=1,
     ),
@@ -492,7 +492,7 @@ QUESTIONS: Sequence[Question[Service]] = (
     Question(
         "time of indexing",
         "The time at which a catalog was indexed stays until it is indexed again.",
-        f"the catalog sensor, which reads again what has a new time, {_BACKFILL}",
+        f"the catalog sensor, which reads again what has a new time, {_CATALOGS}",
         _indexed_at,
     ),
 )
