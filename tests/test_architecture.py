@@ -39,7 +39,7 @@ ARROWS: dict[str, set[str]] = {
     "snapshots": GROUND | HELPERS | {"buckets", "api", "frames"},
     "bigquery": GROUND | HELPERS | {"api", "frames", "sharing", "control_plane"},
     "doctor": GROUND | {"api", "snapshots", "bigquery", "sharing", "control_plane"},
-    "verify": GROUND | {"api"},
+    "verify": GROUND | {"api", "bigquery", "sharing"},
     "report": GROUND | {"frames"},
     "components": GROUND | HELPERS | {"api", "frames", "snapshots", "bigquery", "sandbox"},
     "celery": {"validation"},

@@ -102,7 +102,7 @@ def build_linked_products_asset(
                 job = run_query(
                     context,
                     client,
-                    _count_rows(table, column),
+                    build_count(table, column),
                     subject=f"Table {table}, whose rows are counted",
                     location=there.location,
                     max_bytes_billed=max_bytes_billed,
@@ -138,7 +138,8 @@ def build_linked_products_asset(
     return linked_products
 
 
-def _count_rows(table: TableName, modified_column: str | None) -> str:
+def build_count(table: TableName, modified_column: str | None) -> str:
+    """The SELECT of the number of rows, and of the newest value of a column."""
     newest = f"MAX(`{modified_column}`)" if modified_column else "NULL"
     # The table's name is checked, and the column's name comes from BigQuery.
     return (

@@ -90,6 +90,20 @@ def run_query(
     return job
 
 
+def dry_run(client: Client, sql: str, seconds: float) -> int:
+    """Let BigQuery check a query, which costs nothing; return the bytes that it would read."""
+    from google.cloud.bigquery import QueryJobConfig
+
+    job = client.query(
+        sql,
+        job_config=QueryJobConfig(dry_run=True, use_query_cache=False),
+        timeout=seconds,
+        retry=None,  # type: ignore[arg-type]  # None turns retries off
+        job_retry=None,
+    )
+    return job.total_bytes_processed or 0
+
+
 def query_metadata(job: QueryJob, dollars_per_tib: float) -> Metadata:
     """The job of a query, its bytes, its time and its price as metadata."""
     billed_bytes = job.total_bytes_billed or 0

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from octogen_dagster.api.credentials import address_origin
 from octogen_dagster.background import Deadline
+from octogen_dagster.bigquery.queries import dry_run
 from octogen_dagster.bigquery.resources import (
     MCP_URL_VARIABLE,
     TOKEN_ENDPOINT_VARIABLE,
@@ -327,22 +328,13 @@ def query_findings(bigquery: Any, tables: Sequence[str], seconds: float) -> Chec
     if bigquery is None:
         yield not_given("Queries", "bigquery")
         return
-    from google.cloud.bigquery import QueryJobConfig
-
     # The names come from Analytics Hub and are checked.
     sql = f"SELECT COUNT(*) FROM `{tables[0]}`" if tables else "SELECT 1"  # noqa: S608
     with open_client(resolved(bigquery)) as client:
         with translate_google_errors(BIGQUERY, f"A query in project {client.project}"):
-            job = client.query(
-                sql,
-                job_config=QueryJobConfig(dry_run=True, use_query_cache=False),
-                timeout=seconds,
-                retry=None,  # type: ignore[arg-type]  # None turns retries off
-                job_retry=None,
-            )
+            size = dry_run(client, sql, seconds)
         yield Finding(
             "Queries",
             "ok",
-            f"`{sql}` may be run in project {client.project}; it would read "
-            f"{job.total_bytes_processed or 0:,} bytes.",
+            f"`{sql}` may be run in project {client.project}; it would read {size:,} bytes.",
         )

@@ -122,6 +122,7 @@ def _handler(store: Listings) -> grpc.GenericRpcHandler:
 
     methods: dict[str, tuple[Any, _Answer]] = {
         "ListListings": (ah.ListListingsRequest.deserialize, _list_listings),
+        "GetListing": (ah.GetListingRequest.deserialize, _get_listing),
         "TestIamPermissions": (
             iam_policy_pb2.TestIamPermissionsRequest.FromString,
             _test_permissions,
@@ -142,6 +143,10 @@ def _list_listings(store: Listings, request: ah.ListListingsRequest) -> ah.ListL
     return ah.ListListingsResponse(
         listings=[_listing_message(each) for each in page], next_page_token=token
     )
+
+
+def _get_listing(store: Listings, request: ah.GetListingRequest) -> ah.Listing:
+    return _listing_message(store.find(request.name))
 
 
 def _test_permissions(store: Listings, request: Any) -> Any:

@@ -12,6 +12,7 @@ from octogen_dagster.api.spending import Prices, dollars, usd
 from octogen_dagster.errors import (
     OctogenAPIError,
     OctogenAuthenticationError,
+    OctogenBigQueryError,
     OctogenBudgetError,
     OctogenForbiddenError,
     OctogenInsufficientCreditError,
@@ -21,6 +22,7 @@ from octogen_dagster.errors import (
 )
 
 Verdict = Literal["holds", "differs", "not asked"]
+GOOGLE_REFUSED = "Google refused it or did not answer: --details says why."
 _Evidence = TypeVar("_Evidence")
 
 
@@ -34,6 +36,10 @@ class Seen(NamedTuple):
 
 class NotAskedError(Exception):
     """The question cannot be asked; the message says why, and what would let it be asked."""
+
+    def __init__(self, message: str, details: str = "") -> None:
+        super().__init__(message)
+        self.details = details
 
 
 @dataclass(frozen=True)
@@ -130,7 +136,7 @@ def ask(questions: Sequence[Question[_Evidence]], evidence: _Evidence) -> Iterat
         try:
             seen = question.ask(evidence)
         except NotAskedError as error:
-            yield _answer(question, "not asked", str(error))
+            yield not_asked(question, error)
         except OctogenBudgetError as error:
             yield _answer(
                 question, "not asked", "--max-usd does not allow it: raise it.", str(error)
@@ -145,6 +151,8 @@ def ask(questions: Sequence[Question[_Evidence]], evidence: _Evidence) -> Iterat
         except (OctogenRateLimitError, OctogenServerError) as error:
             reason = f"the service answered {error.status_code}: try again later."
             yield _answer(question, "not asked", reason, str(error))
+        except OctogenBigQueryError as error:
+            yield not_asked(question, NotAskedError(GOOGLE_REFUSED, str(error)))
         except OctogenResponseError as error:
             reason = f"an answer of {error.status_code} that the documented models refuse."
             yield _answer(question, "differs", reason, str(error))
@@ -153,6 +161,10 @@ def ask(questions: Sequence[Question[_Evidence]], evidence: _Evidence) -> Iterat
         else:
             verdict: Verdict = "holds" if seen.holds else "differs"
             yield _answer(question, verdict, seen.text, seen.details)
+
+
+def not_asked(question: Question[_Evidence], reason: NotAskedError) -> Answer:
+    return _answer(question, "not asked", str(reason), reason.details)
 
 
 def _answer(

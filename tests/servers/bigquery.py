@@ -145,7 +145,7 @@ class BigQueryServer:
 
     def _answer(self, method: str, path: str, body: dict[str, Any]) -> Any:
         url = urlsplit(path)
-        match url.path.split(f"/projects/{PROJECT}/")[1].split("/"):
+        match url.path.partition("/projects/")[2].split("/")[1:]:
             case ["jobs"]:
                 return self._insert(body)
             case ["jobs", job_id]:
