@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import json
-import sys
-from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from octogen_dagster.cli.errors import reporting_errors
-from octogen_dagster.cli.options import CONTEXT_SETTINGS
+from octogen_dagster.cli.options import CONTEXT_SETTINGS, moment
+from octogen_dagster.cli.printing import print_rows, terminal, time_text
 from octogen_dagster.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
     from rich.console import Console
 
@@ -24,20 +22,6 @@ if TYPE_CHECKING:
 _PRICE_LINE_WIDTH = 72
 _MAX_DROPS = 20
 _MAX_PRODUCTS = 20
-
-
-def _as_of(_context: click.Context, _parameter: click.Parameter, text: str | None) -> Any:
-    """Parse a day or a time; without an offset it is in UTC."""
-    if text is None:
-        return None
-    try:
-        time = datetime.fromisoformat(text.replace("Z", "+00:00"))  # Python 3.10 knows no Z
-        return (time if time.tzinfo else time.replace(tzinfo=timezone.utc)).astimezone(timezone.utc)
-    except (ValueError, OverflowError) as error:
-        raise click.BadParameter(
-            f"{text!r} is no time. Write a day as 2026-11-01, which is its beginning in UTC, or a "
-            "time as 2026-11-01T06:00+01:00."
-        ) from error
 
 
 @click.command(context_settings=CONTEXT_SETTINGS)
@@ -54,7 +38,7 @@ def _as_of(_context: click.Context, _parameter: click.Parameter, text: str | Non
 @click.option("--asset", default="octogen_products_history", help="Name of the history's asset.")
 @click.option("--catalog", default=None, help="Key of the product's catalog.  [default: any]")
 @click.option(
-    "--as-of", metavar="TIME", callback=_as_of, default=None, help="Print what held at this time."
+    "--as-of", metavar="TIME", callback=moment, default=None, help="Print what held at this time."
 )
 @click.option("--csv", "form", flag_value="csv", help="Print the rows of the history as CSV.")
 @click.option("--json", "form", flag_value="json", help="Print the rows of the history as JSON.")
@@ -84,40 +68,25 @@ def history(
         raise click.UsageError("--as-of is of one product: name it by --product.")
     if drops:
         found = find_drops(base_dir, asset=asset, catalog=catalog, number=_MAX_DROPS)
-        _print_rows(found.to_dicts(), form) if form else _print_drops(found.to_dicts())
+        print_rows(found.to_dicts(), form) if form else _print_drops(found.to_dicts())
         return
     if product is not None:
         pasts = find_product(base_dir, product, asset=asset, catalog=catalog, as_of=as_of)
     else:
         pasts = find_by_title(base_dir, title or "", asset=asset, catalog=catalog)
     if form:
-        _print_rows([row for past in pasts for row in past.rows], form)
+        print_rows([row for past in pasts for row in past.rows], form)
     elif title is not None and len(pasts) > 1:
         _print_products(pasts)
     else:
         for past in pasts:
-            _print_past(_console(), past, as_of)
-
-
-def _print_rows(rows: Sequence[Row], form: str) -> None:
-    if form == "json":
-        click.echo(json.dumps(rows, indent=2, default=datetime.isoformat))
-    elif rows:
-        table = csv.DictWriter(sys.stdout, rows[0], lineterminator="\n")
-        table.writeheader()
-        table.writerows(map(_csv_row, rows))
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    return Console(highlight=False, markup=False)
+            _print_past(terminal(), past, as_of)
 
 
 def _print_drops(drops: Sequence[Row]) -> None:
     if not drops:
         click.echo("No price fell in the last snapshot.")
-    console = _console()
+    console = terminal()
     for drop in drops:
         before, after = (_price(drop, column) for column in ("before", "after"))
         change = f"{drop['change_percent']:.0f} %"
@@ -127,7 +96,7 @@ def _print_drops(drops: Sequence[Row]) -> None:
 
 def _print_products(pasts: Sequence[ProductPast]) -> None:
     """Print the products among which one is to be chosen."""
-    console = _console()
+    console = terminal()
     console.print(f"{len(pasts):,} products have this in their title. Choose one by --product:\n")
     for past in pasts[:_MAX_PRODUCTS]:
         last = past.rows[-1]
@@ -140,18 +109,6 @@ def _print_products(pasts: Sequence[ProductPast]) -> None:
 
 def _heading(row: Row) -> str:
     return printable(f"{row['title']} ({row['catalog_key']})")
-
-
-def _csv_row(row: Row) -> dict[str, Any]:
-    return {name: _cell(value) for name, value in row.items()}
-
-
-def _cell(value: Any) -> Any:
-    if isinstance(value, datetime):
-        return value.isoformat()
-    if isinstance(value, list):
-        return " ".join(value)
-    return printable(value) if isinstance(value, str) else value
 
 
 def _print_past(console: Console, past: ProductPast, as_of: datetime | None) -> None:
@@ -168,22 +125,18 @@ def _print_past(console: Console, past: ProductPast, as_of: datetime | None) -> 
             renamed = "" if row["title"] == title else printable(f", renamed from {title}")
             title = row["title"]
             prices = [_price(row, "current_price"), _price(row, "original_price")]
-            table.add_row(_time(since), what + renamed, *prices, _availability(row))
+            table.add_row(time_text(since), what + renamed, *prices, _availability(row))
         elif as_of is None:
-            table.add_row(_time(since), what, style="dim")
+            table.add_row(time_text(since), what, style="dim")
     console.print()
     console.print(table)
     if as_of is None and past.priced:
         by_price = sorted(past.priced, key=lambda row: row["current_price"])
         extremes = {_price(row, "current_price"): None for row in (by_price[0], by_price[-1])}
-        begin, end = _time(past.rows[0]["valid_from"]), _time(past.until)
+        begin, end = time_text(past.rows[0]["valid_from"]), time_text(past.until)
         console.print(f"\n{' to '.join(extremes)}, from {begin} to {end}")
         console.print(past.price_line(min(_PRICE_LINE_WIDTH, console.width)))
     console.print()
-
-
-def _time(time: datetime) -> str:
-    return f"{time:%Y-%m-%d %H:%M:%S}"
 
 
 def _price(row: Row, column: str) -> str:

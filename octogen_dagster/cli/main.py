@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from octogen_dagster.cli.alerts import alerts
 from octogen_dagster.cli.bigquery import bq
 from octogen_dagster.cli.doctor import doctor
 from octogen_dagster.cli.errors import FAILED, debug_option, fail
@@ -35,6 +36,7 @@ def main(context: click.Context) -> None:
     context.with_resource(project_environment())
 
 
+main.add_command(alerts)
 main.add_command(bq)
 main.add_command(doctor)
 main.add_command(estimate)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,20 @@ def mcp_option(
     variable = "OCTOGEN_" + name.removeprefix("--").replace("-", "_").upper()
     names = [name, synonym] if synonym else [name]
     return click.option(*names, envvar=variable, show_envvar=True, help=help_text, **settings)
+
+
+def moment(_context: click.Context, _parameter: click.Parameter, text: str | None) -> Any:
+    """Parse a day or a time; without an offset it is in UTC."""
+    if text is None:
+        return None
+    try:
+        time = datetime.fromisoformat(text.replace("Z", "+00:00"))  # Python 3.10 knows no Z
+        return (time if time.tzinfo else time.replace(tzinfo=timezone.utc)).astimezone(timezone.utc)
+    except (ValueError, OverflowError) as error:
+        raise click.BadParameter(
+            f"{text!r} is no time. Write a day as 2026-11-01, which is its beginning in UTC, or a "
+            "time as 2026-11-01T06:00+01:00."
+        ) from error
 
 
 def mcp_url_option() -> Callable[..., Any]:

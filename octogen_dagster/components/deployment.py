@@ -14,6 +14,7 @@ from octogen_dagster.components.settings import (
     OctogenSettings,
     SearchSettings,
 )
+from octogen_dagster.snapshots.alerts import build_price_alerts_asset
 from octogen_dagster.snapshots.brands import build_product_brands_asset
 from octogen_dagster.snapshots.catalog_sensor import build_catalog_sensor
 from octogen_dagster.snapshots.catalogs import build_catalogs_asset
@@ -104,9 +105,17 @@ class Deployment:
                 reads = {"resource_key": self._name} if is_charged else {}
                 arguments = settings.written() | runs | reads
                 assets[kind] = build(products, name=spec, **arguments)
+        if search.alerts:
+            name = f"{products.key.path[-1]}_alerts"
+            spec = self._spec(
+                "alerts", AssetSettings(), name, automation_condition=follow_upstream()
+            )
+            assets["alerts"] = build_price_alerts_asset(
+                assets["history"], search.alert_rules(), name=spec, **runs
+            )
         if search.checks is not None:
             for kind, asset in assets.items():
-                if kind in ("products", "history"):
+                if kind in ("products", "history", "alerts"):
                     checks += build_snapshot_checks(asset, **search.checks.arguments())
         return dg.Definitions(
             assets=list(assets.values()), asset_checks=checks, sensors=sensors, schedules=schedules

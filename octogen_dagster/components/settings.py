@@ -47,10 +47,11 @@ from octogen_dagster.snapshots.resource import OctogenResource
 from octogen_dagster.validation import checked_name, checked_timezone
 
 if TYPE_CHECKING:
+    from octogen_dagster.frames.alert_rules import AlertRule
     from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
 
 Kind = Literal[
-    "catalogs", "products", "changes", "details", "brands", "history",
+    "catalogs", "products", "changes", "details", "brands", "history", "alerts",
     "linked_datasets", "linked_products", "linked_snapshot",
 ]  # fmt: skip
 
@@ -174,6 +175,53 @@ class DetailsSettings(AssetSettings):
     """Share of the lookups, 0 to 1, that may fail."""
 
 
+class AlertSettings(YamlModel):
+    """A rule of the alerts."""
+
+    kind: Literal[
+        "price_dropped", "price_rose", "back_in_stock", "out_of_stock", "appeared", "disappeared"
+    ]
+    """What must become true of a product."""
+    name: str = ""
+    """What the rule is called in the table and in its check; by default its kind."""
+    where: str | None = None
+    """The products that it is about, as an SQL condition, such as brand.name = 'Acme'."""
+    percent: float | None = None
+    """How many percent a price must move."""
+    amount: float | None = None
+    """How much a price must move, in its currency."""
+    against: Literal["before", "lowest", "median"] = "before"
+    """What a price is compared with: the one before, or the lowest or the median of the days."""
+    days: int = 30
+    """How many days the rule looks back."""
+    max_products: int = 0
+    """The number of products in a snapshot above which its check warns."""
+    max_percent: float | None = None
+    """The same in percent of the products; the check warns only above both."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        self.rule()  # has the ranges of the fields
+        return self
+
+    def rule(self) -> AlertRule:
+        """Return the rule."""
+        import polars as pl
+
+        from octogen_dagster.frames.alert_rules import KINDS
+
+        rule, written = KINDS[self.kind], {**self.written(), "name": self.name}
+        del written["kind"]
+        if unknown := sorted(written.keys() - rule.__dataclass_fields__):
+            raise ValueError(f"{self.kind} has no {unknown[0]}: prices do not matter to it")
+        if self.where is not None:
+            try:
+                written["where"] = pl.sql_expr(self.where)
+            except pl.exceptions.PolarsError as error:
+                raise ValueError(f"where is no SQL condition: {error}") from None
+        return rule(**written)
+
+
 class CheckSettings(YamlModel):
     """The arguments of `build_snapshot_checks`, with its defaults; a null leaves a check out."""
 
@@ -282,10 +330,16 @@ class SearchSettings(AssetSettings):
     """The brands of the products, with their numbers and prices."""
     history: Asset = None
     """Prices and availability of each product since the first snapshot."""
+    alerts: list[AlertSettings] = Field(default_factory=list)
+    """Rules, whose events are found in the history."""
     checks: Annotated[CheckSettings | None, switch(CheckSettings)] = Field(
         default_factory=CheckSettings
     )
     """Checks of each snapshot of the products, `true` by default."""
+
+    def alert_rules(self) -> list[AlertRule]:
+        """Return the rules of the alerts."""
+        return [each.rule() for each in self.alerts]
 
     @property
     def by_catalog(self) -> bool:
@@ -302,6 +356,10 @@ class SearchSettings(AssetSettings):
     def _check(self) -> Self:
         partitions, written = f"partitions: {self.partitions}", self.model_fields_set
         by_day = self.partitions in {"day", "catalog_day"}
+        if self.alerts:
+            from octogen_dagster.frames.alert_rules import check_names
+
+            check_names(self.alert_rules())
         contradictions = {
             f"{partitions} needs start_date, the first day, as 2026-11-25.": (
                 by_day and self.start_date is None
@@ -316,6 +374,9 @@ class SearchSettings(AssetSettings):
             f"{partitions} with max_products would store a part of the products as a whole "
             "partition. Remove max_products or the partitions.": (
                 self.partitions != "none" and self.search.max_products is not None
+            ),
+            "alerts are found in the history. Write history: true beside them.": (
+                self.alerts and self.history is None
             ),
             "sensor needs partitions: catalog or catalog_day. Use a schedule instead.": (
                 self.sensor and not self.by_catalog

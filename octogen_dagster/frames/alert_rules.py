@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import ClassVar, Literal, get_args
 
@@ -151,6 +151,21 @@ class CurrencyChanged(AlertRule):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", self.kind)
+
+
+KINDS: Mapping[str, type[AlertRule]] = {
+    rule.kind: rule
+    for rule in (PriceDropped, PriceRose, BackInStock, OutOfStock, Appeared, Disappeared)
+}
+
+
+def check_names(rules: Sequence[AlertRule]) -> None:
+    """Refuse two rules of one name."""
+    names = [rule.name for rule in rules]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(
+            f"Two rules are called {twice[0]!r}. Give one of them a name of its own, as `name`."
+        )
 
 
 def with_currency_changes(rules: Sequence[AlertRule]) -> list[AlertRule]:

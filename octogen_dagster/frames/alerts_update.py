@@ -16,9 +16,11 @@ from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.frames.alert_rules import AlertRule, with_currency_changes
 from octogen_dagster.frames.alerts import ALERTS_SCHEMA, events_of, first_seen_of
 from octogen_dagster.frames.history import KEY, ROWS_AT_ONCE, uuid_ranges
+from octogen_dagster.frames.history_files import catalog_files
 from octogen_dagster.frames.io_source import Query, check, io_source
 from octogen_dagster.frames.observed import OBSERVED, TIME, read_observed
 from octogen_dagster.frames.source import Metrics, Outcome, Reading, SnapshotTarget
+from octogen_dagster.store import Store, path_component
 
 if TYPE_CHECKING:
     import threading
@@ -173,6 +175,25 @@ class AlertsUpdate:
             if keys.is_empty():
                 break
         return pl.concat(found, how="diagonal_relaxed")
+
+
+def read_alerts(base_dir: str, *, asset: str, since: datetime) -> pl.DataFrame:
+    """Read the events of all catalogs since a time, in the order of time."""
+    store, folder = Store(base_dir), "/".join(map(path_component, asset.split("/")))
+    whole = f"{folder}.parquet"
+    files = [whole] if store.exists(whole) else sorted(catalog_files(store, folder).values())
+    if not files:
+        raise OctogenSnapshotError(
+            f"There are no alerts {asset} ({store.uri(folder)}). Materialize them first, or name "
+            "the asset of build_price_alerts_asset with its prefix, as prefix/name."
+        )
+    if _RULES not in store.metadata(files[0]):
+        raise OctogenSnapshotError(
+            f"The asset {asset} is no table of alerts. Name one of build_price_alerts_asset."
+        )
+    is_wanted = pl.col("at") >= pl.lit(since, TIME)
+    found = [store.scan(file).filter(is_wanted).collect(engine="streaming") for file in files]
+    return pl.concat(found).sort("at", "rule", "catalog_key", "uuid")
 
 
 def largest_alerts(

@@ -138,14 +138,9 @@ def history_files(
     A history that is not partitioned is one file, whose catalog is "".
     """
     folder = "/".join(map(path_component, asset.split("/")))
-    whole, found = f"{folder}.parquet", dict[str, str]()
+    whole, found = f"{folder}.parquet", catalog_files(store, folder)
     if isinstance(catalogs, str):
         raise TypeError(f"catalogs is a list of keys, not a text: give [{catalogs!r}].")
-    for stored in store.files(folder):
-        name = stored.key.removeprefix(f"{folder}/")
-        if name.endswith(".parquet") and not name.startswith(".") and "/" not in name:
-            # The name encodes the partition key, which encodes the catalog's key.
-            found[unquote(unquote(name.removesuffix(".parquet")))] = stored.key
     if store.exists(whole):
         # Files of other assets may be in the folder: those with its name as their prefix.
         if any(OBSERVED in store.metadata(key) for key in found.values()):
@@ -168,6 +163,17 @@ def history_files(
         return dict(sorted(found.items()))
     _require_catalogs(asset, catalogs, found)
     return {catalog: found.get(catalog) or found[catalog.lower()] for catalog in catalogs}
+
+
+def catalog_files(store: Store, folder: str) -> dict[str, str]:
+    """Return the keys of the files in the folder of an asset by the catalogs that they are of."""
+    found = {}
+    for stored in store.files(folder):
+        name = stored.key.removeprefix(f"{folder}/")
+        if name.endswith(".parquet") and not name.startswith(".") and "/" not in name:
+            # The name encodes the partition key, which encodes the catalog's key.
+            found[unquote(unquote(name.removesuffix(".parquet")))] = stored.key
+    return found
 
 
 def _require_history(store: Store, asset: str, key: str) -> None:

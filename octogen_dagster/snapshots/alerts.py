@@ -9,7 +9,7 @@ import polars as pl
 
 from octogen_dagster.asset_definition import asset_arguments_of, require_asset
 from octogen_dagster.errors import OctogenSnapshotError
-from octogen_dagster.frames.alert_rules import AlertRule
+from octogen_dagster.frames.alert_rules import AlertRule, check_names
 from octogen_dagster.frames.alerts import ALERTS_SCHEMA
 from octogen_dagster.frames.alerts_update import AlertsUpdate
 from octogen_dagster.frames.changes import SnapshotPair
@@ -61,7 +61,9 @@ def build_price_alerts_asset(
         ValueError: The asset is no history, there is no rule, or two have the same name.
     """
     require_asset(history, "history")
-    _check_rules(rules)
+    if not rules or not all(isinstance(rule, AlertRule) for rule in rules):
+        raise ValueError("rules must have a rule at least, such as PriceDropped(percent=10).")
+    check_names(rules)
     snapshots = history.keys_by_input_name.get("snapshots")
     if snapshots is None or not is_history(declared_columns(history)):
         raise ValueError(
@@ -112,16 +114,6 @@ def build_price_alerts_asset(
         return dg.MaterializeResult(value=update)
 
     return alerts
-
-
-def _check_rules(rules: Sequence[AlertRule]) -> None:
-    if not rules or not all(isinstance(rule, AlertRule) for rule in rules):
-        raise ValueError("rules must have a rule at least, such as PriceDropped(percent=10).")
-    names = [rule.name for rule in rules]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise ValueError(
-            f"Two rules are called {twice[0]!r}. Give one of them a name of its own: name=..."
-        )
 
 
 def alert_rules_of(asset: dg.AssetsDefinition) -> Mapping[str, Mapping[str, Any]]:

@@ -20,6 +20,7 @@ STAYING = {
     ("octogen-dagster", "demo"),
     ("octogen-dagster", "login"),
     ("octogen-dagster", "sandbox"),
+    ("octogen-dagster", "alerts"),
     ("octogen-dagster", "history"),
     ("octogen-dagster", "report"),
     # The doctor finds what the examples' module, bucket and project do not have.

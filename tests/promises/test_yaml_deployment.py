@@ -53,6 +53,10 @@ def test_one_file_is_a_whole_deployment(tmp_path: Path) -> None:
         "details": True,
         "brands": True,
         "history": True,
+        "alerts": [
+            {"kind": "price_dropped", "percent": 10, "max_percent": 5},
+            {"kind": "disappeared", "name": "acme_gone", "where": "brand.name = 'Acme'"},
+        ],
         "checks": {"max_age_hours": 24, "blocking": True, "exclude": ["nulls"]},
     }
     dresses = {
@@ -73,7 +77,7 @@ def test_one_file_is_a_whole_deployment(tmp_path: Path) -> None:
         sensors = {sensor.name: sensor.default_status.value for sensor in defs.sensors or ()}
         schedules: list[Any] = list(defs.schedules or ())
         resources = set(defs.resources or ())
-    ends = ("", "_changes", "_details", "_brands", "_history")
+    ends = ("", "_changes", "_details", "_brands", "_history", "_alerts")
     names = [f"octogen_products{end}" for end in ends]
     assert specs.keys() == {"octogen_catalogs", "dresses", *names}
     assert all(spec.owners == ["team:data"] for spec in specs.values())
@@ -87,6 +91,9 @@ def test_one_file_is_a_whole_deployment(tmp_path: Path) -> None:
     assert "nulls" not in checks
     checks = {key.name for key in keys if key.asset_key.path == ["octogen_products_history"]}
     assert checks == {"one_current_row", "no_overlap", "no_gap", "nothing_left_out", "fresh"}
+    checks = {key.name for key in keys if key.asset_key.path == ["octogen_products_alerts"]}
+    assert checks == {"price_dropped", "acme_gone", "fresh"}
+    assert specs["octogen_products_alerts"].automation_condition is not None
     assert sensors == {"octogen_products_catalog_sensor": "RUNNING"}
     assert [
         (each.name, each.cron_schedule, each.execution_timezone, each.default_status.value)
@@ -99,8 +106,8 @@ def test_whole_catalogs_and_what_follows_them_run(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
     search = WHOLE_CATALOGS | {"changes": True, "details": {"only_changed": True}, "brands": True}
-    search["history"] = True
-    ends = ("", "_changes", "_details", "_brands", "_history")
+    search |= {"history": True, "alerts": [{"kind": "appeared", "where": "current_price > 50"}]}
+    ends = ("", "_changes", "_details", "_brands", "_history", "_alerts")
     names = [f"octogen_products{end}" for end in ends]
     with load(attributes(tmp_path, search)) as (_, defs):
         run(defs, instance, "octogen_catalogs")

@@ -1,0 +1,92 @@
+"""The command `octogen-dagster alerts`: what became cheaper, sold out or disappeared lately."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from octogen_dagster.cli.errors import reporting_errors
+from octogen_dagster.cli.options import CONTEXT_SETTINGS, moment
+from octogen_dagster.cli.printing import print_rows, terminal, time_text
+from octogen_dagster.printable import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_MAX_ROWS = 100
+
+
+def _since(context: click.Context, parameter: click.Parameter, text: str) -> Any:
+    """Parse how long ago, such as 7d or 12h, or a day or a time."""
+    if ago := re.fullmatch(r"(\d{1,5})([dh])", text):
+        unit = timedelta(days=1) if ago[2] == "d" else timedelta(hours=1)
+        return datetime.now(timezone.utc) - int(ago[1]) * unit
+    return moment(context, parameter, text)
+
+
+@click.command(context_settings=CONTEXT_SETTINGS)
+@click.option(
+    "--base-dir",
+    required=True,
+    envvar="OCTOGEN_SNAPSHOTS",
+    show_envvar=True,
+    help="Folder or bucket of the snapshots.",
+)
+@click.option("--asset", default="octogen_products_alerts", help="Name of the alerts' asset.")
+@click.option(
+    "--since",
+    metavar="TIME",
+    callback=_since,
+    default="7d",
+    help="Print the events since then: 7d or 12h ago, or a day or a time.",
+)
+@click.option("--csv", "form", flag_value="csv", help="Print the events as CSV.")
+@click.option("--json", "form", flag_value="json", help="Print the events as JSON.")
+@reporting_errors
+def alerts(*, base_dir: str, asset: str, since: datetime, form: str | None) -> None:
+    """Print what became cheaper, dearer, sold out or available, or came and went.
+
+    It reads the events that an asset of alerts has found, the latest last. Times are in UTC. A
+    bucket is reached with the credentials of the machine. Exit status: 0 read, 1 failed, 2 bad
+    input.
+    """
+    from octogen_dagster.frames.alerts_update import read_alerts
+
+    events = read_alerts(base_dir, asset=asset, since=since).to_dicts()
+    if form:
+        print_rows(events, form)
+    elif events:
+        _print_table(events)
+    else:
+        click.echo(f"No rule became true since {time_text(since)}.")
+
+
+def _print_table(events: Sequence[Mapping[str, Any]]) -> None:
+    from rich.table import Table
+
+    table = Table("at", "rule", "price", "change", box=None, pad_edge=False)
+    table.add_column("product", overflow="fold")
+    for event in events[-_MAX_ROWS:]:
+        change = event["change_percent"]
+        table.add_row(
+            time_text(event["at"]),
+            event["rule"],
+            printable(_prices(event)),
+            f"{change:.0f} %" if change else "",
+            printable(f"{event['title']} ({event['catalog_key']})"),
+        )
+    console = terminal()
+    console.print(table)
+    if len(events) > _MAX_ROWS:
+        console.print(f"\nand {len(events) - _MAX_ROWS:,} earlier ones: --csv prints all.")
+
+
+def _prices(event: Mapping[str, Any]) -> str:
+    """The price before and after; one alone if it is the same, or if there is no other."""
+    prices = dict.fromkeys(
+        f"{event[name]:,.2f}" for name in ("before", "after") if event[name] is not None
+    )
+    return f"{' → '.join(prices)} {event['currency'] or ''}".strip() if prices else ""
