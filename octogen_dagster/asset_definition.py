@@ -185,6 +185,32 @@ def asset_key(arguments: Mapping[str, Any]) -> dg.AssetKey:
     return dg.AssetKey([*([prefix] if isinstance(prefix, str) else prefix), arguments["name"]])
 
 
+def output_manager(context: dg.AssetExecutionContext) -> tuple[str, Any]:
+    """The key of the IO manager of an asset's output, and it itself.
+
+    With `io_manager_def` the key is one of Dagster's.
+    """
+    output, *_ = context.assets_def.node_def.output_defs
+    key = output.io_manager_key
+    return key, getattr(context.get_step_execution_context().resources, key)
+
+
+def keeps_snapshots(manager: Any) -> bool:
+    """True for a `ParquetSnapshotIOManager`, which is not imported for this."""
+    return hasattr(manager, "publication")
+
+
+def kept_otherwise(manager: Any) -> str:
+    """The line of a run's log that says what another IO manager than ours does not keep."""
+    return (
+        f"The snapshot is handed to a {type(manager).__name__} as a whole frame. It is complete "
+        "and checked, and what else a ParquetSnapshotIOManager does is left to that IO manager: "
+        "pages are not saved for a retry, the snapshot before is neither replaced as a whole nor "
+        "kept, and a run has one partition. Changes, details and a history need a "
+        "ParquetSnapshotIOManager, with io_manager_key on them and on the products."
+    )
+
+
 @contextmanager
 def canceling_ends(instance: dg.DagsterInstance | None, run_id: str | None) -> Iterator[None]:
     """End a step that is interrupted since somebody cancels its run, or executes it by hand.

@@ -1,12 +1,19 @@
 """The asset of linked snapshots: it brings each linked view into the store of the IO manager."""
 
+import threading
 from collections.abc import Iterator, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import dagster as dg
 
-from octogen_dagster.asset_definition import ACCEPT_SHRINKING, ACCEPT_SHRINKING_CONFIG
+from octogen_dagster.asset_definition import (
+    ACCEPT_SHRINKING,
+    ACCEPT_SHRINKING_CONFIG,
+    keeps_snapshots,
+    kept_otherwise,
+    output_manager,
+)
 from octogen_dagster.bigquery.linked_tables import linked_table_asset, open_table
 from octogen_dagster.bigquery.linked_view import LinkedScan, build_select, check_arguments
 from octogen_dagster.bigquery.queries import (
@@ -25,7 +32,7 @@ from octogen_dagster.bigquery.tables import (
     read_reported_table,
     table_schema,
 )
-from octogen_dagster.frames.source import MIN_ROWS_RATIO
+from octogen_dagster.frames.source import MIN_ROWS_RATIO, collected
 from octogen_dagster.sharing.google_errors import BIGQUERY, translate_google_errors
 from octogen_dagster.validation import require_fraction
 
@@ -138,7 +145,7 @@ def build_linked_snapshot_asset(
                 }
             )
             # Dagster hands an output to the IO manager before it asks for what comes next.
-            yield dg.Output(scan)
+            yield dg.Output(_as_taken(context, scan, str(table)))
         yield from check_results(
             f"The snapshot of {table}",
             rows.total,
@@ -149,3 +156,20 @@ def build_linked_snapshot_asset(
         )
 
     return linked_snapshot
+
+
+def _as_taken(context: dg.AssetExecutionContext, scan: LinkedScan, table: str) -> Any:
+    """The snapshot as the asset's IO manager takes it: only ours takes a scan."""
+    _, manager = output_manager(context)
+    if keeps_snapshots(manager):
+        return scan
+    log = context.log
+    log.info(kept_otherwise(manager))
+    frame, outcome = collected(scan, table, log.info, log.warning, threading.Event())
+    rows = "partition_row_count" if context.has_partition_key else "row_count"
+    metadata: dict[str, Any] = {f"dagster/{rows}": len(frame)}
+    for name, value in outcome.metrics().items():
+        is_time = isinstance(value, datetime)
+        metadata[f"octogen/{name}"] = dg.MetadataValue.timestamp(value) if is_time else value
+    context.add_asset_metadata(metadata)
+    return frame

@@ -163,15 +163,16 @@ class ProductScan:
     @contextlib.contextmanager
     def reading(self, target: SnapshotTarget, stop: threading.Event) -> Iterator[Reading]:
         """Let the block store the products in a target, with saved pages beside it."""
-        assert target.store
         metrics = ProductMetrics()
-        pages = PageStore(
-            target.store,
-            target.saved_pages,
-            scope=target.key,
-            resume_within=target.resume_within,
-            clock=self._clock,
-        )
+        pages = None
+        if target.store:
+            pages = PageStore(
+                target.store,
+                target.saved_pages,
+                scope=target.key,
+                resume_within=target.resume_within,
+                clock=self._clock,
+            )
 
         def frames(query: Query, stop: threading.Event) -> Iterator[pl.DataFrame]:
             for frame in self._frames(query, stop, target, pages):
@@ -188,7 +189,7 @@ class ProductScan:
                 io_source(PRODUCT_SCHEMA, frames, stop),
                 lambda: self._outcome(metrics),
                 limits,
-                pages.clear,
+                pages.clear if pages else lambda: None,
             )
         except (OctogenEmptyCatalogError, OctogenNotFoundError) as error:
             explained = self._explain(error) if self._explain else None

@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import polars as pl
 
+from octogen_dagster.background import run_in_thread, wait_interruptibly
 from octogen_dagster.errors import (
     MissingPackageError,
     OctogenShrunkenSnapshotError,
     OctogenSnapshotError,
 )
+from octogen_dagster.python_source import errors_as_raised
 
 if TYPE_CHECKING:
     import threading
+    from concurrent.futures import Future
     from contextlib import AbstractContextManager
 
     from octogen_dagster.api.spending import Spending
@@ -198,6 +201,31 @@ def _from_pandas(frame: Any, subject: str) -> pl.DataFrame:
         ) from error
     has_names = any(name is not None for name in frame.index.names)
     return pl.from_pandas(frame, include_index=has_names)
+
+
+def collected(
+    source: SnapshotSource,
+    subject: str,
+    log: Callable[[str], None],
+    warn: Callable[[str], None],
+    stop: threading.Event,
+) -> tuple[pl.DataFrame, Outcome]:
+    """Read a source into memory, and check it as far as that needs no snapshot before."""
+    with source.reading(SnapshotTarget(log, warn), stop) as reading:
+
+        def interrupted(future: Future[pl.DataFrame]) -> None:
+            stop.set()
+            wait_interruptibly(future)
+
+        def collect() -> pl.DataFrame:
+            return reading.frame.collect(engine="streaming")
+
+        with errors_as_raised():
+            frame = run_in_thread(collect, "octogen-collect", interrupted).result()
+        outcome = reading.outcome()
+        check_complete(outcome, len(frame), subject)
+        check_not_shrunken(reading.limits, len(frame), 0, subject)
+    return frame, outcome
 
 
 def check_complete(outcome: Outcome, rows: int, uri: str) -> None:

@@ -99,6 +99,7 @@ def build_price_alerts_asset(
             "history": SnapshotPair,
             "snapshots": SnapshotTimes if kind is SnapshotTimes else SnapshotPair,
         },
+        needs_previous=True,
     )
     def alerts(
         _run: SnapshotRun,

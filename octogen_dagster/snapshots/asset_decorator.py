@@ -17,12 +17,20 @@ import polars as pl
 
 from octogen_dagster.api.catalog_sources import CatalogService
 from octogen_dagster.api.service import OnceLog
-from octogen_dagster.asset_definition import octogen_asset, permanent_errors_fail, takes_range
+from octogen_dagster.asset_definition import (
+    Metadata,
+    keeps_snapshots,
+    kept_otherwise,
+    octogen_asset,
+    output_manager,
+    permanent_errors_fail,
+    takes_range,
+)
 from octogen_dagster.frames.changes import SnapshotPair
-from octogen_dagster.frames.source import source_of
+from octogen_dagster.frames.source import SnapshotSource, collected, source_of
 from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
-from octogen_dagster.snapshots.loading import InputSnapshots
-from octogen_dagster.snapshots.metadata import in_reading_order
+from octogen_dagster.snapshots.loading import NEEDS_PREVIOUS, InputSnapshots, require_own
+from octogen_dagster.snapshots.metadata import in_reading_order, snapshot_metadata
 from octogen_dagster.snapshots.partitions import SnapshotKeys
 from octogen_dagster.snapshots.publication import PublishedSnapshot
 from octogen_dagster.snapshots.publishing_step import PublishingStep
@@ -30,6 +38,10 @@ from octogen_dagster.snapshots.range_run import report_range
 from octogen_dagster.snapshots.resource import OctogenResource
 
 _MANY = 1_000_000
+_NEEDS_RANGE = (
+    "a run of several partitions publishes each by itself (without a backfill_policy each has a "
+    "run of its own)"
+)
 
 
 @dataclass(frozen=True)
@@ -69,12 +81,14 @@ def snapshot_asset(
     *,
     resource_key: str | None = None,
     loads: type | Mapping[str, type] | None = None,
+    needs_previous: bool = False,
 ) -> Callable[[MakeSnapshot], dg.AssetsDefinition]:
     """Return the decorator of an asset whose run may have several partitions.
 
     With the key of an `OctogenResource` as many partitions are made at once as are read at once, in
     threads; without, one after the other. `loads` is what a partition of the inputs is loaded as,
-    or of each by name.
+    or of each by name. An asset that `needs_previous` snapshots works with a
+    `ParquetSnapshotIOManager` only.
     """
     arguments = {**own, **given}
     execute = arguments.pop("execute", None) or (lambda _context, compute: compute())
@@ -85,6 +99,11 @@ def snapshot_asset(
 
     def decorate(make: MakeSnapshot) -> dg.AssetsDefinition:
         def compute(context: dg.AssetExecutionContext, **inputs: Any) -> Iterator[Any]:
+            subject = context.asset_key.to_user_string()
+            if needs_previous:
+                require_own(*output_manager(context), subject, NEEDS_PREVIOUS)
+            elif has_range and not context.has_partition_key:
+                require_own(*output_manager(context), subject, _NEEDS_RANGE)
             run = _begin(context, resource_key)
 
             def snapshot(partition: str | None) -> dg.MaterializeResult[Any]:
@@ -157,17 +176,25 @@ def _publish(run: SnapshotRun, partition: str | None, result: Any) -> Iterator[A
     """Publish the only snapshot of a run, and yield what Dagster is to report.
 
     It goes on once Dagster has reported it, and removes the saved pages: a run that dies before
-    that is retried from them. Another IO manager gets the result as it is.
+    that is retried from them. Another IO manager gets the whole frame.
     """
-    context = run.context
-    _, manager = _io_manager(context)
-    if not isinstance(manager, ParquetSnapshotIOManager) or not isinstance(
-        result, dg.MaterializeResult
-    ):
+    context, step = run.context, run.step
+    _, manager = output_manager(context)
+    if not isinstance(result, dg.MaterializeResult):
         yield result
         return
-    step = run.step
     source = source_of(result.value, f"Asset {step.asset.to_user_string()}")
+    if not keeps_snapshots(manager):
+        with permanent_errors_fail(), step.shared_budget(source.spending):
+            frame, metadata = _collected(run, source, manager)
+        context.add_asset_metadata(in_reading_order(result.metadata, metadata), step.asset)
+        yield dg.MaterializeResult(
+            value=frame,
+            check_results=result.check_results,
+            data_version=result.data_version,
+            tags=result.tags,
+        )
+        return
     manager.remove_abandoned(step.asset)
     with permanent_errors_fail(), step.shared_budget(source.spending):
         published = manager.publication(step, partition).publish(source, run.stop)
@@ -179,11 +206,26 @@ def _publish(run: SnapshotRun, partition: str | None, result: Any) -> Iterator[A
     published.remove_pages()
 
 
+def _collected(
+    run: SnapshotRun, source: SnapshotSource, manager: Any
+) -> tuple[pl.DataFrame, Metadata]:
+    """Read a snapshot for another IO manager, and return it with its metadata."""
+    context, log = run.context, run.context.log
+    log.info(kept_otherwise(manager))
+    subject = context.asset_key.to_user_string()
+    frame, outcome = collected(source, subject, log.info, log.warning, run.stop)
+    row_count = "partition_row_count" if context.has_partition_key else "row_count"
+    stored: Metadata = {f"dagster/{row_count}": len(frame)}
+    return frame, snapshot_metadata(outcome, frame.lazy(), stored, None, log.warning)
+
+
 def _publish_range(
     run: SnapshotRun, snapshot: Callable[[str], dg.MaterializeResult[Any]]
 ) -> Iterator[Any]:
     """Publish the partitions of a run, and yield what is to be reported of each."""
-    manager, step = _require_own(run.context), run.step
+    step = run.step
+    manager: ParquetSnapshotIOManager
+    _, manager = output_manager(run.context)
     manager.remove_abandoned(step.asset)
     once = OnceLog(run.context.log.warning)  # many catalogs of a search share a warning
 
@@ -198,26 +240,6 @@ def _publish_range(
         return manager.store.scan(SnapshotKeys(manager.store, step.asset).of(partition))
 
     return report_range(run.context, step, publish, stored, service=run.service, stop=run.stop)
-
-
-def _io_manager(context: dg.AssetExecutionContext) -> tuple[str, Any]:
-    """The IO manager of the asset's output and its key, one of Dagster's with `io_manager_def`."""
-    (output,) = context.assets_def.node_def.output_defs
-    key = output.io_manager_key
-    return key, getattr(context.get_step_execution_context().resources, key)
-
-
-def _require_own(context: dg.AssetExecutionContext) -> ParquetSnapshotIOManager:
-    key, manager = _io_manager(context)
-    if isinstance(manager, ParquetSnapshotIOManager):
-        return manager
-    raise dg.Failure(
-        f"{context.asset_key.to_user_string()} can publish several partitions in a run by a "
-        f"ParquetSnapshotIOManager, and the resource {key!r} is a "
-        f"{type(manager).__name__}. Leave the asset's backfill_policy out: a backfill then "
-        "requests a run for each partition.",
-        allow_retries=False,
-    )
 
 
 def own_range(

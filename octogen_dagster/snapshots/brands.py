@@ -8,6 +8,7 @@ import polars as pl
 from octogen_dagster.asset_definition import asset_arguments_of, require_asset
 from octogen_dagster.frames.brands import BRANDS_SCHEMA, product_brands
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, own_range, snapshot_asset
+from octogen_dagster.snapshots.loading import snapshot_input
 from octogen_dagster.snapshots.metadata import (
     BRANDS_SOURCES,
     COLUMN_SCHEMA,
@@ -44,7 +45,7 @@ def build_product_brands_asset(
         {
             "partitions_def": products.partitions_def,
             "metadata": {COLUMN_SCHEMA: column_schema(BRANDS_SCHEMA)},
-            "ins": {"products": dg.AssetIn(products.key)},
+            **snapshot_input("products", products),
             "pool": None,
             "description": (
                 f"The brands in {products.key.to_user_string()}: how many products each has, how "

@@ -18,6 +18,7 @@ from octogen_dagster.frames.changes import (
 )
 from octogen_dagster.python_source import errors_as_raised
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, own_range, snapshot_asset
+from octogen_dagster.snapshots.loading import snapshot_input
 from octogen_dagster.snapshots.metadata import (
     CHANGES_SOURCES,
     COLUMN_SCHEMA,
@@ -72,7 +73,7 @@ def build_product_changes_asset(
     @snapshot_asset(
         {
             "partitions_def": products.partitions_def,
-            "ins": {"snapshots": dg.AssetIn(products.key, partition_mapping=mapping)},
+            **snapshot_input("snapshots", products, mapping),
             "pool": None,
             "metadata": {COLUMN_SCHEMA: column_schema(CHANGES_SCHEMA)},
             "description": (
@@ -83,6 +84,7 @@ def build_product_changes_asset(
         },
         given,
         loads=SnapshotPair,
+        needs_previous=True,
     )
     def changes(
         run: SnapshotRun, _partition: str | None, snapshots: SnapshotPair

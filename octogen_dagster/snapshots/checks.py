@@ -28,7 +28,7 @@ from octogen_dagster.snapshots.history_checks import (
     is_history,
     judge_left_out,
 )
-from octogen_dagster.snapshots.loading import InputSnapshots, frame_of, input_kind
+from octogen_dagster.snapshots.loading import InputSnapshots, frame_of, input_kind, snapshot_input
 from octogen_dagster.snapshots.materializations import read_last, read_last_of_each
 from octogen_dagster.snapshots.metadata import declared_columns
 from octogen_dagster.snapshots.partitions import PartitionLayout
@@ -317,8 +317,8 @@ def _rows_checks(asset: dg.AssetsDefinition, rows: "_RowsChecks") -> dg.AssetChe
     checks = dg.multi_asset_check(
         name=f"{key.to_python_identifier()}_checks",
         specs=specs,
-        ins={"snapshot": dg.AssetIn(key)},
         can_subset=True,
+        **snapshot_input("snapshot", asset),
     )(snapshot_checks)
     PARTITION_CHECKS[checks.node_def] = rows.results
     return checks

@@ -9,6 +9,7 @@ from octogen_dagster.asset_definition import RESOURCE, asset_arguments_of, requi
 from octogen_dagster.frames.columns import DETAIL_SCHEMA
 from octogen_dagster.frames.details import DetailScan, DetailStatistics
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, own_range, snapshot_asset
+from octogen_dagster.snapshots.loading import snapshot_input
 from octogen_dagster.snapshots.metadata import (
     COLUMN_SCHEMA,
     DETAIL_SOURCES,
@@ -73,7 +74,7 @@ def build_product_details_asset(
     @snapshot_asset(
         {
             "partitions_def": products.partitions_def,
-            "ins": {"products": dg.AssetIn(products.key)},
+            **snapshot_input("products", products),
             "metadata": {COLUMN_SCHEMA: column_schema(DETAIL_SCHEMA)},
             "description": (
                 f"The full view of each product in {products.key.to_user_string()}: description, "
@@ -85,6 +86,7 @@ def build_product_details_asset(
         given,
         resource_key=resource_key,
         loads=pl.LazyFrame,
+        needs_previous=True,
     )
     def details(
         run: SnapshotRun, partition: str | None, products: pl.LazyFrame

@@ -13,6 +13,7 @@ from octogen_dagster.frames.history import HISTORY_SCHEMA
 from octogen_dagster.frames.history_update import HistoryUpdate
 from octogen_dagster.frames.observed import SnapshotTimes, StoredSnapshot
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, own_range, snapshot_asset
+from octogen_dagster.snapshots.loading import snapshot_input
 from octogen_dagster.snapshots.metadata import (
     COLUMN_SCHEMA,
     HISTORY_SOURCES,
@@ -77,13 +78,14 @@ def build_product_history_asset(
     @snapshot_asset(
         {
             "partitions_def": partitions.catalogs,
-            "ins": {"snapshots": dg.AssetIn(products.key, partition_mapping=_all_times(products))},
+            **snapshot_input("snapshots", products, _all_times(products)),
             "pool": None,
             "metadata": {COLUMN_SCHEMA: column_schema(HISTORY_SCHEMA)},
             "description": _description(products),
         },
         given,
         loads=SnapshotTimes if partitions.times else SnapshotPair,
+        needs_previous=True,
     )
     def history(
         _run: SnapshotRun, partition: str | None, snapshots: SnapshotTimes | SnapshotPair

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin
 import dagster as dg
 import polars as pl
 
-from octogen_dagster.asset_definition import takes_range
+from octogen_dagster.asset_definition import keeps_snapshots, takes_range
 from octogen_dagster.errors import MissingPackageError, OctogenSnapshotError
 from octogen_dagster.frames.changes import SnapshotPair
 from octogen_dagster.frames.observed import SnapshotTimes, StoredSnapshot
@@ -34,6 +34,81 @@ _LOADED = (
     "pl.LazyFrame, pl.DataFrame, pd.DataFrame, pyarrow.Table, pathlib.Path, dict[str, ...] of one "
     "of these for several partitions, or SnapshotPair"
 )
+
+
+NEEDS_PREVIOUS = "it is made from a snapshot and the one before, which no other IO manager keeps"
+
+
+def require_own(key: str, manager: Any, asset: str, why: str) -> None:
+    """Fail the run, without a retry, if an IO manager is none that keeps snapshots."""
+    if keeps_snapshots(manager):
+        return
+    raise dg.Failure(
+        f"{asset} needs a ParquetSnapshotIOManager, and the resource {key!r} is a "
+        f"{type(manager).__name__}: {why}. Add a resource such as "
+        'snapshots=ParquetSnapshotIOManager(base_dir="snapshots"), and give '
+        'io_manager_key="snapshots" to this asset and to the products that it is made from.',
+        allow_retries=False,
+    )
+
+
+def snapshot_input(
+    name: str, asset: dg.AssetsDefinition, partition_mapping: dg.PartitionMapping | None = None
+) -> dict[str, Any]:
+    """The arguments of an asset, or of checks, that has the snapshots of an asset as its input.
+
+    The input has a manager of its own, since Dagster lets no other IO manager than ours load what
+    these functions take.
+    """
+    (output,) = asset.node_def.output_defs
+    key = output.io_manager_key
+    own = {key: asset.resource_defs[key]} if key in asset.resource_defs else {}
+    manager_key = f"octogen_{key}"
+    snapshots = dg.AssetIn(
+        asset.key, partition_mapping=partition_mapping, input_manager_key=manager_key
+    )
+    return {"ins": {name: snapshots}, "resource_defs": {manager_key: _input_manager(key), **own}}
+
+
+@functools.cache
+def _input_manager(key: str) -> dg.ResourceDefinition:
+    """Load inputs by the IO manager of a key; it is cached, since Dagster compares resources."""
+
+    @dg.input_manager(required_resource_keys={key})
+    def load(context: dg.InputContext) -> Any:
+        manager = getattr(context.resources, key)
+        if keeps_snapshots(manager):
+            return manager.load_input(context)
+        kind = context.dagster_type.typing_type
+        if kind in (SnapshotPair, SnapshotTimes):
+            require_own(key, manager, context.op_def.name, NEEDS_PREVIOUS)
+        frame = manager.load_input(_AsFrame(context, key)).lazy()
+        if kind is not InputSnapshots:
+            return frame
+        partitions = context.asset_partition_keys
+        return InputSnapshots(partitions, lambda _: frame, lambda _: SnapshotPair(frame, None))
+
+    return load
+
+
+class _AsFrame(dg.InputContext):
+    """An input that any IO manager loads as a frame of Polars."""
+
+    def __init__(self, context: dg.InputContext, manager_key: str) -> None:
+        vars(self).update(vars(context))
+        self._manager_key = manager_key
+
+    @property
+    def dagster_type(self) -> dg.DagsterType:
+        return dg.PythonObjectDagsterType(pl.DataFrame)
+
+    @property
+    def resource_config(self) -> Mapping[str, Any]:
+        """That of the IO manager, and not of this input's own manager."""
+        config: Mapping[str, Any] = self.step_context.resolved_run_config.resources[
+            self._manager_key
+        ].config
+        return config
 
 
 class InputSnapshots:

@@ -211,7 +211,7 @@ def snapshot_metadata(
     outcome: Outcome,
     snapshot: pl.LazyFrame,
     stored: Metadata,
-    size: int,
+    size: int | None,
     warn: Callable[[str], None],
     *,
     pair: Callable[[], SnapshotPair | None] = lambda: None,
@@ -219,12 +219,15 @@ def snapshot_metadata(
 ) -> Metadata:
     """Return what is shown of a published snapshot, in the order in which a person reads it.
 
-    `stored` are its number of rows and where it is, and `size` is that of the file in bytes. `pair`
-    are a snapshot of products and the one before; None for any other table. `earlier` are the
-    metadata of materializations before, the newest first. What fails is left out, with a warning.
+    `stored` are its number of rows and where it is, and `size` is that of its file in bytes, if
+    it has one. `pair` are a snapshot of products and the one before; None for any other table.
+    `earlier` are the metadata of materializations before, the newest first. What fails is left out,
+    with a warning.
     """
     schema = snapshot.collect_schema()
-    facts: dict[str, Any] = {"rows": next(iter(stored.values())), "file_size_bytes": size}
+    facts: dict[str, Any] = {"rows": next(iter(stored.values()))}
+    if size is not None:
+        facts["file_size_bytes"] = size
     metadata = dict(stored)
 
     def figures(metrics: Metrics) -> Metadata:

@@ -60,7 +60,7 @@ def test_the_view_has_the_products_of_all_catalogs() -> None:
 
 
 def test_the_view_is_an_asset(instance: dg.DagsterInstance) -> None:
-    materialize("duckdb", instance, "products_view")
+    materialize("import duckdb", instance, "products_view")
     with duckdb.connect("shop.duckdb") as connection:
         assert connection.sql("SELECT count(*) FROM products").fetchall() == [(70,)]
 
@@ -95,12 +95,22 @@ def sandbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.usefixtures("sandbox")
 def test_dagster_delta_replaces_a_partition_and_reads_all(instance: dg.DagsterInstance) -> None:
     for key in [*CATALOGS, *CATALOGS]:
-        materialize("partition_expr", instance, "products", partition=key)
-    materialize("partition_expr", instance, "brands")
+        materialize("brand = pl.col", instance, "products", partition=key)
+    materialize("brand = pl.col", instance, "brands")
     products, brands = pl.read_delta("lake/public/products"), pl.read_delta("lake/public/brands")
     assert dict(products.group_by("catalog_key").len().iter_rows()) == CATALOGS
     assert products["uuid"].is_unique().all()
     assert dict(brands.group_by("catalog_key").agg(pl.col("len").sum()).iter_rows()) == CATALOGS
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("sandbox")
+def test_a_products_asset_writes_into_duckdb(instance: dg.DagsterInstance) -> None:
+    for key in [*CATALOGS, *CATALOGS]:
+        materialize("dagster_duckdb_polars", instance, "products", partition=key)
+    with duckdb.connect("shop.duckdb") as connection:
+        rows = "SELECT catalog_key, count(*) FROM shops.products GROUP BY ALL"
+        assert dict(connection.sql(rows).fetchall()) == CATALOGS
 
 
 @pytest.mark.slow

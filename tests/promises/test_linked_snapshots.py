@@ -62,6 +62,7 @@ def run(server: BigQueryServer, tmp_path: Path) -> Iterator[Run]:
             storage: Any = None,
             upstream: Sequence[dg.AssetsDefinition] = (linked,),
             instance: dg.DagsterInstance | None = None,
+            io_manager: Any = None,
             **arguments: Any,
         ) -> dg.ExecuteInProcessResult:
             bigquery: Any = BigQueryResource(project=PROJECT)
@@ -75,7 +76,8 @@ def run(server: BigQueryServer, tmp_path: Path) -> Iterator[Run]:
                     instance=instance,
                     resources={
                         "bigquery": bigquery,
-                        "io_manager": ParquetSnapshotIOManager(base_dir=str(tmp_path / "stored")),
+                        "io_manager": io_manager
+                        or ParquetSnapshotIOManager(base_dir=str(tmp_path / "stored")),
                     },
                     raise_on_error=False,
                 )
@@ -122,6 +124,26 @@ def test_a_snapshot_that_the_listing_forbids_ends_before_a_query(
     server.rows = [("u1",)]
     assert materialized(enabled=True, restrict_direct_table_access=True).success
     assert uuids(tmp_path) == ["u1"]
+
+
+def test_another_io_manager_gets_the_whole_frame(
+    server: BigQueryServer, run: Run, tmp_path: Path
+) -> None:
+    server.rows = [("u1",), ("u2",)]
+    result = run(io_manager=dg.FilesystemIOManager(base_dir=str(tmp_path / "pickled")))
+    assert result.success
+    assert result.output_for_node(NODE)["uuid"].to_list() == ["u1", "u2"]
+    assert metadata(result, NODE)["dagster/row_count"] == 2
+    assert len(result.get_asset_check_evaluations()) == 3
+
+
+def test_a_whole_frame_for_another_io_manager_has_all_rows(
+    server: BigQueryServer, run: Run, tmp_path: Path
+) -> None:
+    server.rows, server.total_rows = [("u1",)], 2
+    result = run(io_manager=dg.FilesystemIOManager(base_dir=str(tmp_path / "pickled")))
+    assert not result.success
+    assert not (tmp_path / "pickled").exists()
 
 
 def test_names_pool_group_and_checks_are_those_of_the_other_assets() -> None:

@@ -1,0 +1,270 @@
+"""A snapshot under another IO manager is a whole, checked frame, and what cannot work says so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import duckdb
+import polars as pl
+import pytest
+from dagster_delta import DeltaLakePolarsIOManager, LocalConfig
+from dagster_duckdb_polars import DuckDBPolarsIOManager
+from dagster_polars import PolarsParquetIOManager
+
+from octogen_dagster import (
+    PRODUCT_SCHEMA,
+    OctogenResource,
+    ParquetSnapshotIOManager,
+    ProductSearch,
+    build_catalogs_asset,
+    build_product_brands_asset,
+    build_product_changes_asset,
+    build_product_details_asset,
+    build_product_history_asset,
+    build_products_asset,
+    build_snapshot_checks,
+    catalog_partitions,
+)
+from octogen_dagster.sandbox.server import Sandbox
+
+HOSTILE = "a'; DROP TABLE public.octogen_catalogs; --\"/*"
+
+
+def of_duckdb(folder: Path) -> Any:
+    return DuckDBPolarsIOManager(database=str(folder / "shop.duckdb"), schema="public")
+
+
+def of_delta(folder: Path) -> Any:
+    return DeltaLakePolarsIOManager(
+        root_uri=str(folder), storage_options=LocalConfig(), schema="public"
+    )
+
+
+def of_polars(folder: Path) -> Any:
+    return PolarsParquetIOManager(base_dir=str(folder))
+
+
+def of_dagster(folder: Path) -> Any:
+    return dg.FilesystemIOManager(base_dir=str(folder))
+
+
+MANAGERS: dict[str, Callable[[Path], Any]] = {
+    "duckdb": of_duckdb,
+    "delta": of_delta,
+    "dagster": of_dagster,
+}
+if pl.__version__.startswith("1."):  # dagster-polars does not read with Polars 2
+    MANAGERS["polars"] = of_polars
+
+
+@pytest.fixture(autouse=True)
+def _reading_of_duckdb(monkeypatch: pytest.MonkeyPatch) -> None:
+    """dagster-duckdb-polars reads by a method that DuckDB 2 calls by another name."""
+    connection = duckdb.DuckDBPyConnection
+    if not hasattr(connection, "arrow"):
+        monkeypatch.setattr(connection, "arrow", connection.to_arrow_table, raising=False)
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[Sandbox]:
+    with Sandbox(catalogs={"northpeak": 130, "strada": 20}, generation="seed") as running:
+        yield running
+
+
+def resources(service: Sandbox, manager: Any) -> dict[str, Any]:
+    octogen = OctogenResource(api_key=service.api_key, base_url=service.base_url)
+    return {"octogen": octogen, "io_manager": manager}
+
+
+def metadata_of(result: dg.ExecuteInProcessResult, node: str) -> dict[str, Any]:
+    (event,) = result.asset_materializations_for_node(node)
+    return {name: entry.value for name, entry in event.metadata.items()}
+
+
+def said(instance: dg.DagsterInstance, run_id: str, text: str) -> list[str]:
+    return [
+        each.user_message for each in instance.all_logs(run_id) if text in (each.user_message or "")
+    ]
+
+
+@dg.asset
+def counted(boots: pl.DataFrame) -> pl.DataFrame:
+    return boots.group_by("catalog_key").len()
+
+
+@pytest.mark.parametrize("name", MANAGERS)
+def test_a_search_and_what_follows_it(
+    name: str, service: Sandbox, tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    boots = build_products_asset("boots", ProductSearch(catalogs=["northpeak"]))
+    assets = [boots, counted, build_product_brands_asset(boots), build_catalogs_asset()]
+    definitions = dg.Definitions(
+        assets=assets,
+        asset_checks=build_snapshot_checks(boots),
+        resources=resources(service, MANAGERS[name](tmp_path)),
+    )
+    result = definitions.get_implicit_global_asset_job_def().execute_in_process(instance=instance)
+    assert result.success
+    frame: pl.DataFrame = result.output_for_node("boots")
+    assert (frame.height, frame["uuid"].n_unique(), frame.schema) == (130, 130, PRODUCT_SCHEMA)
+    shown = metadata_of(result, "boots")
+    assert shown["dagster/row_count"] == 130
+    assert shown["octogen/cost_usd"] > 0
+    assert shown["octogen/summary"].startswith("**130 products**")
+    assert result.output_for_node("counted")["len"].to_list() == [130]
+    assert result.output_for_node("boots_brands")["products"].sum() == 130
+    catalogs: pl.DataFrame = result.output_for_node("octogen_catalogs")
+    assert sorted(catalogs["catalog"]) == ["northpeak", "strada"]
+    assert all(each.passed for each in result.get_asset_check_evaluations())
+    told = said(instance, result.run_id, "handed to a")
+    assert len(told) == 2  # products and brands; the catalogs are a frame in any case
+    assert "pages are not saved for a retry" in told[0]
+
+
+@pytest.mark.parametrize("name", MANAGERS)
+def test_catalogs_by_partition_and_what_follows_them(
+    name: str, service: Sandbox, tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    partitions = catalog_partitions
+    shops = build_products_asset(
+        "shops", partitions_def=partitions, metadata={"partition_expr": "catalog_key"}
+    )
+    brands = build_product_brands_asset(shops, metadata={"partition_expr": "currency"})
+
+    @dg.asset(partitions_def=partitions, metadata={"partition_expr": "catalog_key"})
+    def cheapest(shops: pl.DataFrame) -> pl.DataFrame:
+        return shops.select("catalog_key", "uuid", "current_price").sort("current_price").head(1)
+
+    follow = [cheapest] if name in ("duckdb", "delta") else [cheapest, brands]
+    instance.add_dynamic_partitions(partitions.name or "", ["northpeak", "strada"])
+    manager = MANAGERS[name](tmp_path)
+    for catalog, rows in (("northpeak", 130), ("strada", 20), ("northpeak", 130)):
+        result = dg.materialize(
+            [shops, *follow],
+            partition_key=catalog,
+            resources=resources(service, manager),
+            instance=instance,
+        )
+        assert result.success
+        assert result.output_for_node("shops").height == rows
+        shown = metadata_of(result, "shops")
+        assert shown["dagster/partition_row_count"] == rows
+        assert result.output_for_node("cheapest")["catalog_key"].to_list() == [catalog]
+    if name == "duckdb":
+        with duckdb.connect(str(tmp_path / "shop.duckdb")) as connection:
+            found = connection.sql(
+                "SELECT catalog_key, count(*), count(DISTINCT uuid) FROM public.shops "
+                "GROUP BY ALL ORDER BY ALL"
+            ).fetchall()
+        assert found == [("northpeak", 130, 130), ("strada", 20, 20)]
+
+
+@pytest.mark.parametrize("name", ["duckdb", "dagster"])
+@pytest.mark.parametrize(
+    "build",
+    [build_product_changes_asset, build_product_history_asset, build_product_details_asset],
+    ids=["changes", "history", "details"],
+)
+def test_what_needs_the_snapshot_before_ends_before_it_is_paid(
+    name: str,
+    build: Callable[[dg.AssetsDefinition], dg.AssetsDefinition],
+    service: Sandbox,
+    tmp_path: Path,
+) -> None:
+    boots = build_products_asset("boots", ProductSearch(catalogs=["northpeak"]))
+    follows = build(boots)
+    given = resources(service, MANAGERS[name](tmp_path))
+    assert dg.materialize([boots], resources=given).success
+    before = len(service.requests)
+    result = dg.materialize(
+        [boots, follows], selection=[follows], resources=given, raise_on_error=False
+    )
+    assert not result.success
+    assert len(service.requests) == before
+    kinds = [event.event_type_value for event in result.all_events]
+    assert "STEP_UP_FOR_RETRY" not in kinds
+    (failure,) = [event for event in result.all_events if event.is_step_failure]
+    text = str(failure.event_specific_data)
+    assert f"{follows.key.path[-1]} needs a ParquetSnapshotIOManager" in text
+    assert "io_manager_key=" in text
+    assert "snapshots=ParquetSnapshotIOManager(base_dir=" in text
+
+
+def test_what_needs_the_snapshot_before_works_beside_another_io_manager(
+    service: Sandbox, tmp_path: Path
+) -> None:
+    boots = build_products_asset(
+        "boots", ProductSearch(catalogs=["northpeak"]), io_manager_key="snapshots"
+    )
+    changes = build_product_changes_asset(boots, io_manager_key="snapshots")
+    result = dg.materialize(
+        [boots, changes, counted],
+        resources={
+            **resources(service, of_duckdb(tmp_path)),
+            "snapshots": ParquetSnapshotIOManager(base_dir=str(tmp_path / "snapshots")),
+        },
+    )
+    assert result.success
+    assert result.output_for_node("counted")["len"].to_list() == [130]
+
+
+def test_a_run_of_several_partitions_ends_before_it_is_paid(
+    service: Sandbox, tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    partitions = catalog_partitions
+    shops = build_products_asset(
+        "shops",
+        partitions_def=partitions,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        metadata={"partition_expr": "catalog_key"},
+    )
+    instance.add_dynamic_partitions(partitions.name or "", ["northpeak", "strada"])
+    before = len(service.requests)
+    result = dg.materialize(
+        [shops],
+        tags={
+            "dagster/asset_partition_range_start": "northpeak",
+            "dagster/asset_partition_range_end": "strada",
+        },
+        resources=resources(service, of_duckdb(tmp_path)),
+        instance=instance,
+        raise_on_error=False,
+    )
+    assert not result.success
+    assert len(service.requests) == before
+    (failure,) = [event for event in result.all_events if event.is_step_failure]
+    assert "without a backfill_policy each has a run of its own" in str(failure.event_specific_data)
+
+
+def test_sql_in_a_partition_key_is_not_executed(
+    service: Sandbox, tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    """CVE-2026-41490: dagster-duckdb once put such keys into its SQL as they are."""
+    partitions = catalog_partitions
+    shops = build_products_asset(
+        "shops", partitions_def=partitions, metadata={"partition_expr": "catalog_key"}
+    )
+    given = resources(service, of_duckdb(tmp_path))
+    instance.add_dynamic_partitions(partitions.name or "", [HOSTILE, "strada"])
+    assert dg.materialize([build_catalogs_asset()], resources=given, instance=instance).success
+    for key in ("strada", HOSTILE):
+        dg.materialize(
+            [shops], partition_key=key, resources=given, instance=instance, raise_on_error=False
+        )
+
+    @dg.asset(partitions_def=partitions, metadata={"partition_expr": "catalog_key"})
+    def own() -> pl.DataFrame:
+        return pl.DataFrame({"catalog_key": [HOSTILE], "price": [1.0]})
+
+    for _ in range(2):
+        result = dg.materialize([own], partition_key=HOSTILE, resources=given, instance=instance)
+        assert result.success
+    with duckdb.connect(str(tmp_path / "shop.duckdb")) as connection:
+        tables = connection.sql("SELECT table_name FROM information_schema.tables").fetchall()
+        assert {"octogen_catalogs", "shops", "own"} <= {name for (name,) in tables}
+        assert connection.sql("SELECT count(*) FROM public.octogen_catalogs").fetchall() == [(2,)]
+        assert connection.sql("SELECT catalog_key FROM public.own").fetchall() == [(HOSTILE,)]
+        assert connection.sql("SELECT count(*) FROM public.shops").fetchall() == [(20,)]
