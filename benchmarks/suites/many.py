@@ -1,4 +1,4 @@
-"""Many small catalogs in one run: CPU time, events and memory."""
+"""Many small catalogs in one run: time near its limit, CPU time, events and memory."""
 
 import json
 import statistics
@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.measure import Row, run_rounds
 from benchmarks.processes import Server, run_python, server
-from benchmarks.source import API_KEY, Generation, Source
+from benchmarks.source import API_KEY, PAGE_SIZE, Generation, Source
 
 _CATALOGS, _PRODUCTS = 200, 1_000
 _SMALL, _FEW = 1_000, 100
@@ -19,12 +19,16 @@ _ALONE = 3
 """Of so many runs of one catalog the mean is taken for each of the others."""
 _MAX_ROUNDS = 2
 _MAX_EVENT_BYTES = 16_000
+_SECONDS_PER_PAGE = 0.06
+_NEAR_THE_LIMIT = {8: 1.2, 16: 1.4}
+"""By requests at once, the wall time of a run ÷ what its connections need for the pages."""
 
 
 def run(generations: Sequence[Generation], rounds: int, _before: Path | None) -> Iterator[Row]:
-    """Compare a run of 200 catalogs with 200 scans and with 200 runs."""
+    """Compare a run of 200 catalogs with the time of its requests, 200 scans and 200 runs."""
     for generation in generations:
         catalogs = dict.fromkeys(_keys(_CATALOGS), _PRODUCTS)
+        yield from _near_the_limit(generation, catalogs, min(rounds, _MAX_ROUNDS))
         with server(generation, catalogs) as local, tempfile.TemporaryDirectory() as home:
             contenders = {
                 "run": partial(_measure, "run", local),
@@ -75,6 +79,30 @@ def run(generations: Sequence[Generation], rounds: int, _before: Path | None) ->
         )
 
 
+def _near_the_limit(
+    generation: Generation, catalogs: Mapping[str, int], rounds: int
+) -> Iterator[Row]:
+    pages = sum(catalogs.values()) // PAGE_SIZE
+    with server(generation, catalogs, _SECONDS_PER_PAGE) as local:
+        contenders = {
+            str(number): partial(_measure, "run", local, number) for number in _NEAR_THE_LIMIT
+        }
+        results = run_rounds(contenders, rounds)
+    for number, target in _NEAR_THE_LIMIT.items():
+        least = pages * _SECONDS_PER_PAGE / number
+        seconds = [each["seconds"] for each in results.by_contender[str(number)]]
+        yield Row(
+            "many",
+            generation,
+            f"a run of {len(catalogs)} catalogs at {_SECONDS_PER_PAGE * 1000:.0f} ms a page, "
+            f"{number} at once ÷ what its connections need for {pages:,} pages (wall)",
+            [each / least for each in seconds],
+            statistics.median(seconds) / least,
+            target,
+            medians=f"{statistics.median(seconds):.2f} s ÷ {least:.2f} s",
+        )
+
+
 def _keys(number: int) -> list[str]:
     return [f"shop{each:04}" for each in range(number)]
 
@@ -84,8 +112,8 @@ def _cpu(measured: Mapping[str, Any]) -> float:
     return seconds
 
 
-def _measure(what: str, local: Server) -> dict[str, Any]:
-    source = Source(local.base_url, local.generation, list(local.catalogs))
+def _measure(what: str, local: Server, concurrency: int = 8) -> dict[str, Any]:
+    source = Source(local.base_url, local.generation, list(local.catalogs), concurrency)
     number = str(len(local.catalogs))
     output = run_python(["-m", "benchmarks.many_catalogs", what, number, source.to_json()])
     measured: dict[str, Any] = json.loads(output.splitlines()[-1])

@@ -229,12 +229,14 @@ def _publish_range(
     manager.remove_abandoned(step.asset)
     once = OnceLog(run.context.log.warning)  # many catalogs of a search share a warning
 
-    def publish(partition: str) -> tuple[dg.MaterializeResult[Any], PublishedSnapshot]:
+    def publish(
+        partition: str, note_read: Callable[[], None]
+    ) -> tuple[dg.MaterializeResult[Any], PublishedSnapshot]:
         with permanent_errors_fail():
             result = snapshot(partition)
             source = source_of(result.value, f"Asset {step.asset.to_user_string()}")
             publication = manager.publication(step, partition, lambda line: once.say(line, line))
-            return result, publication.publish(source, run.stop)
+            return result, publication.publish(source, run.stop, note_read)
 
     def stored(partition: str) -> pl.LazyFrame:
         return manager.store.scan(SnapshotKeys(manager.store, step.asset).of(partition))

@@ -150,13 +150,14 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
         """
         run, stop = RangeRun(step, list(sources)), threading.Event()
 
-        def publish(partition: str) -> PublishedSnapshot:
+        def publish(partition: str, note_read: Callable[[], None]) -> PublishedSnapshot:
             with permanent_errors_fail():
-                return self.publication(step, partition).publish(sources[partition], stop)
+                publication = self.publication(step, partition)
+                return publication.publish(sources[partition], stop, note_read)
 
         spending = next((each.spending for each in sources.values() if each.spending), None)
         with step.shared_budget(spending) as tell:
-            done = dict(run.publish(publish, threads=1, stop=stop, poll=tell))
+            done = dict(run.publish(publish, at_once=1, stop=stop, poll=tell))
         if run.failures:
             for partition, each in done.items():
                 context.log_event(step.materialization(partition, each.metadata))

@@ -77,10 +77,18 @@ class Publication:
             resume_within=resume_within,
         )
 
-    def publish(self, source: SnapshotSource, stop: threading.Event) -> PublishedSnapshot:
-        """Read a source and publish its rows. `stop` ends the reading from another thread."""
+    def publish(
+        self,
+        source: SnapshotSource,
+        stop: threading.Event,
+        note_read: Callable[[], None] = lambda: None,
+    ) -> PublishedSnapshot:
+        """Read a source and publish its rows. `stop` ends the reading from another thread.
+
+        `note_read` is called once all rows are read.
+        """
         with source.reading(self._target, stop) as reading:
-            metadata = self._publish(reading, stop)
+            metadata = self._publish(reading, stop, note_read)
 
         def remove_pages() -> None:
             try:
@@ -90,7 +98,9 @@ class Publication:
 
         return PublishedSnapshot(metadata, remove_pages)
 
-    def _publish(self, reading: Reading, stop: threading.Event) -> Metadata:
+    def _publish(
+        self, reading: Reading, stop: threading.Event, note_read: Callable[[], None]
+    ) -> Metadata:
         store, keys, limits = self._store, self._keys, reading.limits
         key = keys.own
         uri = store.uri(key)
@@ -102,6 +112,7 @@ class Publication:
                 stop=stop,
                 row_group_size=limits.row_group_size,
             )
+            note_read()
             outcome = reading.outcome()
             check_complete(outcome, rows, uri)
             existing = self._existing(key)

@@ -38,6 +38,8 @@ _POLL_SECONDS = 0.2
 _TELL_SECONDS = 1.0
 """How often what catalogs under way have cost is told to the run."""
 
+Publish: TypeAlias = Callable[[str, Callable[[], None]], _Result]
+"""Makes and publishes a partition. It calls what it is given once all rows are read."""
 ReportedEvent: TypeAlias = dg.AssetMaterialization | dg.AssetCheckEvaluation | dg.AssetObservation
 
 
@@ -64,9 +66,9 @@ class RangeRun:
 
     def publish(
         self,
-        publish: Callable[[str], _Result],
+        publish: Publish[_Result],
         *,
-        threads: int,
+        at_once: int,
         stop: threading.Event,
         poll: Callable[[], object],
     ) -> Iterator[tuple[str, _Result]]:
@@ -77,7 +79,7 @@ class RangeRun:
         called in threads, and `poll` meanwhile.
         """
         for partition, future in each_at_once(
-            publish, self._left, threads=threads, stop=stop, poll=poll
+            publish, self._left, at_once=at_once, stop=stop, poll=poll
         ):
             error = future.exception()
             if isinstance(error, Exception):
@@ -109,7 +111,7 @@ class RangeRun:
 def report_range(
     context: dg.AssetExecutionContext,
     step: PublishingStep,
-    publish: Callable[[str], tuple[dg.MaterializeResult[Any], PublishedSnapshot]],
+    publish: Publish[tuple[dg.MaterializeResult[Any], PublishedSnapshot]],
     stored: Callable[[str], pl.LazyFrame],
     *,
     service: CatalogService | None,
@@ -140,7 +142,7 @@ def report_range(
     with step.shared_budget(service.spending if service else None) as tell:
         for partition, (result, published) in run.publish(
             publish,
-            threads=service.concurrency if service else 1,
+            at_once=service.concurrency if service else 1,
             stop=stop,
             poll=Throttle(tell, _TELL_SECONDS),
         ):
@@ -198,30 +200,38 @@ def _partitions(context: dg.AssetExecutionContext) -> Sequence[str]:
 
 
 def each_at_once(
-    work: Callable[[str], _Result],
+    work: Publish[_Result],
     waiting: deque[str],
     *,
-    threads: int,
+    at_once: int,
     stop: threading.Event,
     poll: Callable[[], object],
 ) -> Iterator[tuple[str, Future[_Result]]]:
-    """Work on partitions in some threads, and yield each with what came of it, as it is done.
+    """Work on partitions in threads, and yield each with what came of it, as it is done.
 
-    A further one is begun when the caller is through with one, so that as many are under way. The
-    caller may clear those that wait: the others end. `poll` is called meanwhile. If the caller
+    So many are read at once: the next one is begun when one is read, while that one is published
+    and the caller reports it. After an error the next one is begun when the caller is through with
+    it, who may clear those that wait: the others end. `poll` is called meanwhile. If the caller
     leaves, the work under way is stopped.
     """
     running = dict[Future[_Result], str]()
+    reading = dict[str, Future[None]]()
     try:
         while waiting or running:
-            while waiting and len(running) < threads:
+            reading = {key: read for key, read in reading.items() if not read.done()}
+            while waiting and len(reading) < at_once and len(running) < 2 * at_once:
                 partition = waiting.popleft()
-                future = submit(functools.partial(work, partition), "octogen-partition")
+                reading[partition] = read = Future[None]()
+                note_read = functools.partial(read.set_result, None)
+                future = submit(functools.partial(work, partition, note_read), "octogen-partition")
                 running[future] = partition
-            done, _ = wait(running, _POLL_SECONDS, FIRST_COMPLETED)
+            under_way: list[Future[Any]] = [*running, *reading.values()]
+            wait(under_way, _POLL_SECONDS, FIRST_COMPLETED)
             poll()
-            for future in done:
-                yield running.pop(future), future
+            for future in [each for each in running if each.done()][:1]:
+                partition = running.pop(future)
+                yield partition, future
+                reading.pop(partition, None)
     finally:
         stop.set()
         for future in running:

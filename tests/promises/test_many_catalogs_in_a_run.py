@@ -276,6 +276,32 @@ def test_no_more_requests_are_in_flight_than_the_resource_reads_at_once(
     assert most == 2
 
 
+def test_a_catalog_is_read_while_the_one_before_it_is_reported(
+    tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requested = {key: threading.Event() for key in CATALOGS}
+    waited: list[bool] = []
+    handle_new_event = instance.handle_new_event
+
+    def respond(request: Received) -> list[bytes]:
+        if request.target == "/v1/catalogs":
+            return http(404, {"detail": "Not Found"})
+        requested[request.json["catalog"]].set()
+        return http(200, page([f"{request.json['catalog']}-product"], None))
+
+    def handle_after_the_next_request(event: dg.EventLogEntry, **options: Any) -> None:
+        done = event.asset_materialization and event.asset_materialization.partition
+        if done and done != CATALOGS[-1]:
+            waited.append(requested[CATALOGS[CATALOGS.index(done) + 1]].wait(10))
+        handle_new_event(event, **options)
+
+    monkeypatch.setattr(instance, "handle_new_event", handle_after_the_next_request)
+    with RawServer(respond) as server:
+        result = run(server, tmp_path, [products_of_a_range()], CATALOGS, instance, concurrency=1)
+    assert result.success
+    assert waited == [True] * (len(CATALOGS) - 1)
+
+
 def test_the_catalogs_of_a_run_are_read_over_the_same_connections(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
