@@ -52,10 +52,14 @@ class CatalogPart:
         )
 
 
-def partition(brands: Mapping[str, int], products: int, walks: int) -> list[CatalogPart]:
+def partition(
+    brands: Mapping[str, int], products: int, walks: int, threads: int
+) -> list[CatalogPart]:
     """Split a catalog into at most so many parts of about equal size, the largest one first.
 
-    `brands` are numbers of products. There are no parts if one would have most of the catalog.
+    `brands` are numbers of products. There are no parts if one would have most of the catalog. The
+    threads that read them at once have as many each, if there are enough: or all would wait for
+    those that have one more.
     """
     named = Counter(_by_spelling(brands)).most_common(MAX_BRANDS)
     unnamed = max(0, products - sum(size for _, size in named))
@@ -63,6 +67,8 @@ def partition(brands: Mapping[str, int], products: int, walks: int) -> list[Cata
     longest = max([unnamed, *(size for _, size in named[:1])])
     # Parts below half of the longest one would cost pages and save no time.
     count = min(walks, len(named) + 1, math.ceil(2 * total / longest)) if longest else 0
+    if count > threads:
+        count -= count % threads
     if count < 2:
         return []
     remainder = (unnamed, 0)  # brands that fall into it need not be named

@@ -291,7 +291,7 @@ def split_large(
             useful = math.ceil(_PARTS_PER_THREAD * threads * own / sum(pages))
             # A power of two, so that a retry makes the same parts if other catalogs have changed.
             useful = 1 << (useful.bit_length() - 1)
-            parts = _parts(walk, count, min(limit, useful), brands)
+            parts = _parts(walk, count, min(limit, useful), threads, brands)
         if parts and _is_counted(parts, client, log):
             log(
                 f"Catalog {walk.catalog!r} is read in {len(parts)} walks by brand, up to {threads} "
@@ -322,14 +322,16 @@ def _products(walk: Walk, search: ProductSearch, brands: SnapshotBrands) -> int:
     return sum(brands.of(walk.catalog).values()) or expected or 0
 
 
-def _parts(walk: Walk, products: int, walks: int, brands: SnapshotBrands) -> list[Walk]:
+def _parts(
+    walk: Walk, products: int, walks: int, threads: int, brands: SnapshotBrands
+) -> list[Walk]:
     known = {brand: rows for brand, rows in brands.of(walk.catalog).items() if brand is not None}
     if not known:
         # The source counts its brands as it counts its products.
         known, products = dict(walk.catalogs[0].brands), walk.product_count or 0
     return [
         replace(walk, request=part.narrowed(walk.request), part=part)
-        for part in partition(known, products, walks)
+        for part in partition(known, products, walks, threads)
     ]
 
 

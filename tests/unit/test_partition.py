@@ -50,7 +50,7 @@ def test_each_product_is_in_exactly_one_part(
     products: list[str | None], known: dict[str, int], synonyms: dict[str, str], walks: int
 ) -> None:
     sizes = Counter(known) + Counter(brand for brand in products if brand is not None)
-    parts = partition(sizes, len(products), walks)
+    parts = partition(sizes, len(products), walks, walks)
     assert len(parts) <= max(walks, 0)
     for brand in products if parts else ():
         assert sum(is_in(brand, part, synonyms) for part in parts) == 1
@@ -78,7 +78,7 @@ def test_a_part_leaves_out_the_brands_of_those_before_it() -> None:
 
 
 def test_spellings_that_differ_in_case_are_one_brand() -> None:
-    parts = partition({"Acme": 5, "ACME": 60, " acme": 5, "Zen": 50, "": 9}, 129, 4)
+    parts = partition({"Acme": 5, "ACME": 60, " acme": 5, "Zen": 50, "": 9}, 129, 4, 4)
     assert [(part.brands, part.products) for part in parts] == [
         (("ACME",), 70),
         (("Zen",), 50),
@@ -88,7 +88,7 @@ def test_spellings_that_differ_in_case_are_one_brand() -> None:
 
 def test_no_more_brands_are_named_than_a_request_may_have() -> None:
     many = {f"brand {number}": 10 + (number == 700) for number in range(MAX_BRANDS + 300)}
-    parts = partition(many, sum(many.values()), 30)
+    parts = partition(many, sum(many.values()), 30, 8)
     named = [brand for part in parts for brand in part.brands]
     assert len(named) == len(set(named)) == MAX_BRANDS
     assert "brand 700" in named
@@ -109,4 +109,4 @@ def test_a_split_that_does_not_pay_is_not_made(
     sizes: dict[str, int], products: int, walks: int
 ) -> None:
     assert MAX_SHARE == 0.75
-    assert partition(sizes, products, walks) == []
+    assert partition(sizes, products, walks, 8) == []

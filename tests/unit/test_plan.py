@@ -143,12 +143,12 @@ def split(walks: list[Walk], latest: pl.LazyFrame | None = None, **settings: Any
 @pytest.mark.parametrize(
     ("pages", "walks"),
     [
-        ({"acme": 500}, [13]),  # as many as there are brands, and the remainder
+        ({"acme": 500}, [8]),  # 12 brands and the remainder, and as many for each thread
         ({"acme": 100}, [5]),  # 5 %: each may have one page that is not full
         ({"acme": 59}, [2]),
         ({"acme": 49}, [1]),
         ({"acme": 100, **{f"other {number}": 100 for number in range(7)}}, [1] * 8),
-        ({"acme": 900, **{f"other {number}": 100 for number in range(7)}}, [12] + [1] * 7),
+        ({"acme": 900, **{f"other {number}": 100 for number in range(7)}}, [8] + [1] * 7),
         ({"acme": 110, **{f"other {number}": 100 for number in range(6)}}, [1] * 7),
         ({"acme": 300, **{f"other {number}": 100 for number in range(5)}}, [8] + [1] * 5),
     ],
