@@ -8,6 +8,7 @@ import functools
 import os
 import re
 import tempfile
+import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from octogen_dagster.buckets import Bucket
 
 ROW_GROUP_SIZE = 20_000
+SNAPSHOT_ID = "octogen.snapshot_id"
+"""The metadata of a Parquet file that tells it from each other one that was written."""
 MAX_WRITE_SECONDS = 3600.0
 """The age from which a file that is still being written has no writer any more."""
 MAX_COMPONENT_LENGTH = 200
@@ -376,7 +379,7 @@ def write_parquet(
             compression_level=1,
             statistics=True,
             row_group_size=row_group_size,
-            metadata=lambda _context: metadata(),
+            metadata=lambda _context: {**metadata(), SNAPSHOT_ID: uuid.uuid4().hex},
         )
         # In the main thread, Polars would hold back signals until it returns.
         # A writer that waits for its rows shows that it lives: others remove old unfinished files.

@@ -33,6 +33,8 @@ MIN_ROWS_RATIO = 0.5
 """The smallest snapshot of whole catalogs that is published by default."""
 CATALOGS = "octogen.catalogs"
 """The file metadata that says which catalogs were read, if that is known."""
+FETCHED_AT = "octogen.fetched_at"
+"""The file metadata that says when the snapshot was read, or the current one of a pair."""
 ROWS = "octogen.rows"
 """The file metadata that says how many rows it has."""
 ROWS_PER_PRODUCT = "octogen.rows_per_product"
@@ -154,12 +156,13 @@ class FrameSource:
 
     spending = None
 
-    def __init__(self, frame: pl.LazyFrame) -> None:
+    def __init__(self, frame: pl.LazyFrame, file_metadata: Mapping[str, str] | None = None) -> None:
         self._frame = frame
+        self._outcome = Outcome(file_metadata=file_metadata or {})
 
     @contextlib.contextmanager
     def reading(self, _target: SnapshotTarget, _stop: threading.Event) -> Iterator[Reading]:
-        yield Reading(self._frame)
+        yield Reading(self._frame, lambda: self._outcome)
 
 
 def source_of(returned: Any, subject: str) -> SnapshotSource:

@@ -1,6 +1,7 @@
 """The builder of the changes between two snapshots of products."""
 
 import warnings
+from datetime import datetime
 from typing import Any
 
 import dagster as dg
@@ -16,6 +17,7 @@ from octogen_dagster.frames.changes import (
     product_changes,
     vanished_catalogs,
 )
+from octogen_dagster.frames.source import FETCHED_AT, FrameSource
 from octogen_dagster.python_source import errors_as_raised
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, own_range, snapshot_asset
 from octogen_dagster.snapshots.loading import snapshot_input
@@ -88,7 +90,7 @@ def build_product_changes_asset(
     )
     def changes(
         run: SnapshotRun, _partition: str | None, snapshots: SnapshotPair
-    ) -> dg.MaterializeResult[pl.DataFrame]:
+    ) -> dg.MaterializeResult[FrameSource]:
         return _changes(run.context, products.key, snapshots, has_times=bool(times))
 
     return changes
@@ -100,7 +102,7 @@ def _changes(
     snapshots: SnapshotPair,
     *,
     has_times: bool,
-) -> dg.MaterializeResult[pl.DataFrame]:
+) -> dg.MaterializeResult[FrameSource]:
     with errors_as_raised():
         frame = product_changes(snapshots).collect()
     first = snapshots.previous is None
@@ -134,7 +136,19 @@ def _changes(
         )
     if snapshots.previous_partition:
         metadata["octogen/previous_partition"] = snapshots.previous_partition
-    return dg.MaterializeResult(value=frame, metadata=metadata)
+    at = _fetched_at(snapshots)
+    source = FrameSource(frame.lazy(), {FETCHED_AT: at} if at else {})
+    return dg.MaterializeResult(value=source, metadata=metadata)
+
+
+def _fetched_at(snapshots: SnapshotPair) -> str | None:
+    """When the current snapshot was read; None if it does not say it, since it has no rows."""
+    if at := snapshots.file_metadata.get(FETCHED_AT):
+        return at
+    newest = snapshots.current.select(pl.col("^fetched_at$").max())
+    found = newest.collect(engine="streaming")
+    at = found.item() if found.width else None
+    return at.isoformat() if isinstance(at, datetime) else None
 
 
 def _counts(frame: pl.DataFrame) -> dict[str, int]:

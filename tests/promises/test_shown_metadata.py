@@ -169,7 +169,8 @@ def test_a_snapshot_is_published_with_the_golden_metadata(
         for name, value in pl.read_parquet_metadata(path).items()
         if name.startswith("octogen")
     }
-    assert stored == GOLDEN_METADATA["file"] | {"octogen.run_id": result.run_id}
+    own = {"octogen.run_id": result.run_id, "octogen.snapshot_id": stored["octogen.snapshot_id"]}
+    assert stored == GOLDEN_METADATA["file"] | own
     (event,) = result.asset_materializations_for_node("shop__products")
     assert sorted(event.metadata) == GOLDEN_METADATA["materialization"]
 
