@@ -107,6 +107,12 @@ from .snapshots.partitions import (
 from .snapshots.products import build_products_asset
 from .snapshots.resource import OctogenResource
 from .snapshots.schedules import build_snapshot_schedule
+from .tables.asset import build_table_asset
+from .tables.bigquery import BigQueryTables
+from .tables.destination import TableConnection, TableDestination
+from .tables.duckdb import DuckDBTables
+from .tables.postgres import PostgresTables
+from .tables.snowflake import SnowflakeTables
 
 __version__: str
 
@@ -122,12 +128,14 @@ __all__ = [
     "Appeared",
     "BackInStock",
     "BigQuerySubscriptionResult",
+    "BigQueryTables",
     "CatalogList",
     "CatalogSource",
     "CatalogState",
     "ColorFamily",
     "Diagnosis",
     "Disappeared",
+    "DuckDBTables",
     "ExchangeSource",
     "Facet",
     "FacetName",
@@ -147,13 +155,17 @@ __all__ = [
     "OctogenSource",
     "OutOfStock",
     "ParquetSnapshotIOManager",
+    "PostgresTables",
     "PriceDropped",
     "PriceRose",
     "ProductScan",
     "ProductSearch",
     "ShopCatalogs",
     "SnapshotPair",
+    "SnowflakeTables",
     "StaticSource",
+    "TableConnection",
+    "TableDestination",
     "build_alert_sensor",
     "build_catalog_sensor",
     "build_catalogs_asset",
@@ -170,6 +182,7 @@ __all__ = [
     "build_products_asset",
     "build_snapshot_checks",
     "build_snapshot_schedule",
+    "build_table_asset",
     "catalog_days",
     "catalog_of",
     "catalog_partition_key",

@@ -150,6 +150,25 @@ class OctogenPastPartitionError(OctogenSnapshotError):
         return type(self), (self.begin, self.end, self._now)
 
 
+class OctogenTableError(OctogenError):
+    """A destination of tables refused something, or it cannot hold what a snapshot has.
+
+    Args:
+        message: Which destination, what failed, why, and what to do next.
+        persistence: How long it lasts; by default as the class says.
+    """
+
+    persistence = Persistence.PERMANENT
+
+    def __init__(self, message: str, persistence: Persistence | None = None) -> None:
+        super().__init__(message)
+        if persistence is not None:
+            self.persistence = persistence
+
+    def __reduce__(self) -> tuple[type[Self], tuple[str, Persistence]]:
+        return type(self), (str(self), self.persistence)
+
+
 class OctogenBigQueryError(OctogenError):
     """A listing in Analytics Hub could not be found, subscribed to or read."""
 

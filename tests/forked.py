@@ -14,5 +14,6 @@ processes.set_forkserver_preload(
         "tests.promises.history_runs",
         "tests.promises.killed",
         "tests.promises.rate_limit_runs",
+        "tests.promises.table_runs",
     ]
 )

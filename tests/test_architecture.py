@@ -38,10 +38,13 @@ ARROWS: dict[str, set[str]] = {
     "ticks": {"errors"},
     "snapshots": GROUND | HELPERS | {"buckets", "api", "frames"},
     "bigquery": GROUND | HELPERS | {"api", "frames", "sharing", "control_plane"},
-    "doctor": GROUND | {"api", "snapshots", "bigquery", "sharing", "control_plane"},
+    "tables": GROUND | {"asset_definition", "frames", "snapshots", "sharing"},
+    "doctor": GROUND | {"api", "snapshots", "bigquery", "tables", "sharing", "control_plane"},
     "verify": GROUND | {"api", "bigquery", "sharing"},
     "report": GROUND | {"frames"},
-    "components": GROUND | HELPERS | {"api", "frames", "snapshots", "bigquery", "sandbox"},
+    "components": GROUND
+    | HELPERS
+    | {"api", "frames", "snapshots", "bigquery", "tables", "sandbox"},
     "celery": {"validation"},
     "sandbox": set(),
     "demo": {"sandbox"},

@@ -7,9 +7,9 @@ import functools
 import importlib
 import sys
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args, get_origin
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args, get_origin
 
 import dagster as dg
 import polars as pl
@@ -23,12 +23,12 @@ from octogen_dagster.snapshots.partitions import PartitionLayout, SnapshotKeys
 from octogen_dagster.store import previous_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from octogen_dagster.store import Store
 
 MAX_OPEN_FILES = 100
 """Partitions in one frame whose files are kept open; those of a larger frame are opened by name."""
+BATCH_ROWS = 10_000
+"""Rows of a file that are in memory at the same time where it is read in batches."""
 ALLOW_MISSING = "allow_missing_partitions"
 _LOADED = (
     "pl.LazyFrame, pl.DataFrame, pd.DataFrame, pyarrow.Table, pathlib.Path, dict[str, ...] of one "
@@ -126,6 +126,46 @@ class InputSnapshots:
         self.frame, self.pair = frame, pair
 
 
+class SnapshotFile(NamedTuple):
+    """A snapshot as it is stored.
+
+    Attributes:
+        frame: Its rows.
+        metadata: The metadata of its file.
+        is_local: True for a file on a disk.
+    """
+
+    frame: pl.LazyFrame
+    metadata: Mapping[str, str]
+    is_local: bool
+
+    @property
+    def row_count(self) -> int:
+        return int(self.frame.select(pl.len()).collect().item())
+
+    def batches(self, query: Callable[[pl.LazyFrame], pl.LazyFrame]) -> Iterator[pl.DataFrame]:
+        """Execute a query of the rows, each by itself, on one batch of them after the other."""
+        frame, rows = query(self.frame), self.row_count
+        if not self.is_local:  # an object is read from its beginning for each slice
+            yield from frame.collect_batches(chunk_size=BATCH_ROWS, engine="streaming", lazy=True)
+            return
+        # Less memory than Polars' own batches: half of it for a million products.
+        for first in range(0, max(rows, 1), BATCH_ROWS):
+            yield frame.slice(first, BATCH_ROWS).collect()
+
+
+class SnapshotFiles(NamedTuple):
+    """The files of an input's snapshots, opened one by one.
+
+    Attributes:
+        open: Opens that of a partition, or without partitions of None.
+        partition_column: The column that tells partitions apart where they are together.
+    """
+
+    open: Callable[[str | None], SnapshotFile]
+    partition_column: str
+
+
 def input_kind(asset: dg.AssetsDefinition, kind: type, policy: dg.BackfillPolicy | None) -> type:
     """What the snapshots of an asset are loaded as in a step with its partitions and this policy.
 
@@ -156,6 +196,7 @@ class InputLoader:
         annotation = context.dagster_type.typing_type
         several: dict[Any, Callable[[], Any]] = {
             InputSnapshots: self._partitions,
+            SnapshotFiles: lambda: SnapshotFiles(self._file, self._partition_column),
             SnapshotTimes: self._times,
             SnapshotPair: lambda: self._pair(_partition(context)),
         }
@@ -183,6 +224,10 @@ class InputLoader:
 
     def _frame(self, partition: str | None) -> pl.LazyFrame:
         return self._store.scan(self._existing_key(partition))
+
+    def _file(self, partition: str | None) -> SnapshotFile:
+        frame, metadata = self._store.open(self._existing_key(partition))
+        return SnapshotFile(frame, metadata, self._store.is_local)
 
     def _pair(self, partition: str | None) -> SnapshotPair:
         keys = self._keys(partition)

@@ -15,19 +15,29 @@ from tests.api.conftest import (
     transport,
 )
 from tests.promises.control_plane import browser, server
+from tests.promises.engines import (
+    bigquery_server,
+    postgres_server,
+    snowflake_server,
+    warehouse,
+)
 from tests.proxy import Proxy
 from tests.servers.buckets import ENVIRONMENT, GoogleBucket, S3Bucket, moto
 from tests.servers.gcs import GoogleStorage
 
 __all__ = [
     "_no_proxy_from_outside",
+    "bigquery_server",
     "browser",
     "current",
     "either",
+    "postgres_server",
     "sandbox",
     "server",
     "silent_log",
+    "snowflake_server",
     "transport",
+    "warehouse",
 ]
 
 

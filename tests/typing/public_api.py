@@ -24,12 +24,14 @@ from octogen_dagster import (
     Appeared,
     BackInStock,
     BigQuerySubscriptionResult,
+    BigQueryTables,
     CatalogList,
     CatalogSource,
     CatalogState,
     ColorFamily,
     Diagnosis,
     Disappeared,
+    DuckDBTables,
     ExchangeSource,
     Facet,
     FacetName,
@@ -49,13 +51,17 @@ from octogen_dagster import (
     OctogenSource,
     OutOfStock,
     ParquetSnapshotIOManager,
+    PostgresTables,
     PriceDropped,
     PriceRose,
     ProductScan,
     ProductSearch,
     ShopCatalogs,
     SnapshotPair,
+    SnowflakeTables,
     StaticSource,
+    TableConnection,
+    TableDestination,
     build_alert_sensor,
     build_catalog_sensor,
     build_catalogs_asset,
@@ -72,6 +78,7 @@ from octogen_dagster import (
     build_products_asset,
     build_snapshot_checks,
     build_snapshot_schedule,
+    build_table_asset,
     catalog_days,
     catalog_of,
     catalog_partition_key,
@@ -128,6 +135,21 @@ SOURCES: list[CatalogSource] = [
 ]
 
 
+DESTINATIONS: list[TableDestination] = [
+    DuckDBTables(database="shop.duckdb"),
+    PostgresTables(uri=dg.EnvVar("WAREHOUSE")),
+    SnowflakeTables(account="a-b", user="loader", database="SHOP", password=dg.EnvVar("TOKEN")),
+    BigQueryTables(project="my-project", dataset="octogen", location="EU"),
+]
+
+
+def tried(destination: TableDestination) -> None:
+    """A destination that is connected to, as an asset does it."""
+    connection: TableConnection
+    with destination.resolved().connect() as connection:
+        connection.try_out(destination.default_schema)
+
+
 def diagnosed_snapshots(octogen: OctogenResource) -> dg.AssetCheckResult:
     """What a check says about the resources."""
     diagnosis = diagnose(octogen=octogen, timeout=20)
@@ -155,6 +177,8 @@ def snapshot_definitions() -> dg.Definitions:
             products, name="past", group_name="past", automation_condition=follow_upstream()
         ),
         build_product_details_asset(products, only_changed=True, max_failed_fraction=0.1),
+        *(build_table_asset(products, each, name=each.kind) for each in DESTINATIONS),
+        build_table_asset(dresses, DESTINATIONS[0], "shop", table="frocks", columns=["uuid"]),
         boots,
         dearer,
     ]
@@ -335,6 +359,7 @@ LASTING = (
     errors.OctogenSplitCatalogError,
     errors.OctogenBigQueryInputError,
     errors.OctogenMCPAuthenticationError,
+    errors.OctogenTableError,
 )
 
 

@@ -1,0 +1,1 @@
+"""Snapshots as tables of a database or a warehouse, where analysts work."""

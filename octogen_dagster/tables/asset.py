@@ -1,0 +1,313 @@
+"""The builder of assets that put snapshots into a table."""
+
+import threading
+import time
+import uuid
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import dagster as dg
+
+from octogen_dagster.asset_definition import (
+    RETRY_POLICY,
+    asset_arguments_of,
+    asset_key,
+    octogen_asset,
+    permanent_errors_fail,
+    takes_range,
+)
+from octogen_dagster.background import run_in_thread, wait_interruptibly
+from octogen_dagster.snapshots.asset_decorator import SnapshotRun, own_range
+from octogen_dagster.snapshots.loading import SnapshotFiles
+from octogen_dagster.snapshots.metadata import (
+    COLUMN_SCHEMA,
+    column_lineage,
+)
+from octogen_dagster.snapshots.partitions import PartitionLayout
+from octogen_dagster.snapshots.publication import PublishedSnapshot
+from octogen_dagster.snapshots.range_checks import partition_evaluations
+from octogen_dagster.snapshots.range_run import report_range
+from octogen_dagster.store import SNAPSHOT_ID
+from octogen_dagster.tables.columns import SourceColumn
+from octogen_dagster.tables.destination import (
+    Table,
+    TableConnection,
+    TableDestination,
+)
+from octogen_dagster.tables.load import Loaded, StoredRows, load
+from octogen_dagster.tables.snapshot_table import SnapshotTable
+from octogen_dagster.validation import did_you_mean, require_extras
+
+ROWS_CHECK = "table_rows"
+DESTINATIONS: WeakKeyDictionary[Any, TableDestination] = WeakKeyDictionary()
+"""By the step of an asset, the destination of its table."""
+_FILES = dg.DagsterType(
+    lambda _, value: dg.TypeCheck(
+        isinstance(value, SnapshotFiles),
+        "A table is loaded from snapshots that a ParquetSnapshotIOManager stores. Give one to the "
+        "asset of the snapshots.",
+    ),
+    "SnapshotFiles",
+    typing_type=SnapshotFiles,
+)
+
+
+def build_table_asset(
+    snapshots: dg.AssetsDefinition,
+    destination: TableDestination,
+    schema: str | None = None,
+    table: str | None = None,
+    columns: Sequence[str] | None = None,
+    *,
+    name: str | dg.AssetSpec | None = None,
+    **asset_arguments: Any,
+) -> dg.AssetsDefinition:
+    """Build an asset: the snapshots of another asset as a table of a database or a warehouse.
+
+    The table has what was published, exactly. A snapshot replaces the rows of its partition and no
+    others, in one transaction; without partitions it replaces them all. Changes stay: the rows of a
+    pair of snapshots are there once. A run with nothing new sends nothing.
+
+    The columns are those of the snapshots. A partition is in the column `partition`, and the time
+    of the changes in `fetched_at`. The fields of `brand` and `rating` are columns such as
+    `brand_name`; lists and other structs are JSON. NUL, which not every engine can hold, is removed
+    from texts. A column that a later snapshot adds is added, and none is dropped.
+
+    What was loaded is noted in the table `_octogen_loads` of the schema. The check `table_rows`
+    counts the rows in the table.
+
+    Args:
+        snapshots: An asset that `ParquetSnapshotIOManager` stores. The table has the same
+            partitions.
+        destination: The database or warehouse, such as `DuckDBTables(database="shop.duckdb")`.
+        schema: The schema of the table, which is made if it is not there; by default the dataset of
+            `BigQueryTables`, and `octogen` elsewhere.
+        table: The name of the table; by default that of the asset of the snapshots.
+        columns: The names of the snapshots' columns to load; by default all.
+        name: The asset's name or `dagster.AssetSpec`; by default `<snapshots>_table`.
+        asset_arguments: Any other argument of `@dagster.asset`. The default `pool` is one for each
+            destination; limit it to 1 for a DuckDB file. With
+            `automation_condition=follow_upstream()` the table follows each new snapshot.
+
+    Raises:
+        ValueError: `columns` names a column that the snapshots do not declare, or is empty.
+        MissingPackageError: The driver of the destination is not installed.
+    """
+    require_extras("build_table_asset", destination.kind)
+    _check_columns(snapshots, columns)
+    given = asset_arguments_of(name or f"{snapshots.key.path[-1]}_table", asset_arguments)
+    given |= own_range(given, snapshots)
+    partitions_def = snapshots.partitions_def
+    has_range = takes_range(given.get("backfill_policy"), partitions_def)
+    table = table or snapshots.key.path[-1]
+    has_times = PartitionLayout(partitions_def).times is not None
+    known_schema = schema or destination.default_schema
+    is_known = not isinstance(known_schema, dg.EnvVar)
+
+    @octogen_asset(
+        {
+            "partitions_def": partitions_def,
+            "ins": {"stored": dg.AssetIn(snapshots.key, dagster_type=_FILES)},
+            "pool": destination.pool,
+            "kinds": {"octogen", destination.kind},
+            "check_specs": [_check_spec(asset_key(given), partitions_def)],
+            "metadata": {"dagster/table_name": f"{known_schema}.{table}"} if is_known else {},
+            "description": f"The snapshots of {snapshots.key.to_user_string()} as a table.",
+            "retry_policy": RETRY_POLICY,
+            **({"output_required": False} if has_range else {}),
+        },
+        given,
+        takes_ranges=True,
+    )
+    def loaded_table(context: dg.AssetExecutionContext, stored: Any) -> Iterator[Any]:
+        stop = threading.Event()
+        with permanent_errors_fail():
+            there = destination.resolved()
+            within = schema or there.default_schema
+            target = SnapshotTable(within, table, snapshots.key, columns, has_times=has_times)
+        with permanent_errors_fail(), _connected(there, stop) as connection:
+            run = _TableRun(context, target, there.place, connection, stored, stop)
+            if has_range and not context.has_partition_key:
+                yield from run.load_range()
+            else:
+                yield run.load_only(context.partition_key if partitions_def else None)
+
+    DESTINATIONS[loaded_table.node_def] = destination
+    return loaded_table
+
+
+@dataclass(frozen=True)
+class _TableRun:
+    """A run of the asset of a table."""
+
+    context: dg.AssetExecutionContext
+    target: SnapshotTable
+    place: str
+    connection: TableConnection
+    stored: SnapshotFiles
+    stop: threading.Event
+
+    def load_only(self, partition: str | None) -> dg.MaterializeResult[Any]:
+        """Load the only snapshot of a run."""
+
+        def interrupted(future: Any) -> None:
+            self.stop.set()
+            wait_interruptibly(future)
+
+        loading = run_in_thread(lambda: self._load(partition), "octogen-table", interrupted)
+        metadata, check = loading.result()
+        return dg.MaterializeResult(metadata=metadata, check_results=[check])
+
+    def load_range(self) -> Iterator[Any]:
+        """Load the snapshots of a run of several partitions, and yield what is reported of each."""
+        context, checks = self.context, dict[str, dg.AssetCheckResult]()
+
+        def publish(
+            partition: str, _note_read: Callable[[], None]
+        ) -> tuple[dg.MaterializeResult[Any], PublishedSnapshot]:
+            # It notes nothing as read: one connection loads one partition after the other.
+            with permanent_errors_fail():
+                metadata, checks[partition] = self._load(partition)
+            return dg.MaterializeResult(metadata=metadata), PublishedSnapshot({}, lambda: None)
+
+        step = SnapshotRun(context, None).step
+        for event in report_range(
+            context,
+            step,
+            publish,
+            lambda partition: self.stored.open(partition).frame,
+            service=None,
+            stop=self.stop,
+        ):
+            yield event
+            if isinstance(event, dg.AssetMaterialization) and event.partition is not None:
+                check = checks[event.partition]
+                yield from partition_evaluations(
+                    context.instance, context.asset_key, event.partition, [check]
+                )
+        wrong = sorted(partition for partition, check in checks.items() if not check.passed)
+        yield dg.AssetCheckResult(
+            passed=not wrong,
+            check_name=ROWS_CHECK,
+            asset_key=context.asset_key,
+            metadata={"octogen/partitions": len(checks), "octogen/wrong_partitions": len(wrong)},
+        )
+
+    def _load(self, partition: str | None) -> tuple[dict[str, Any], dg.AssetCheckResult]:
+        began = time.monotonic()
+        file = self.stored.open(partition)
+        table, sources, rows = self.target.of(file, partition, self.stored.partition_column)
+        stored = StoredRows(
+            file.metadata.get(SNAPSHOT_ID) or uuid.uuid4().hex, file.row_count, file.batches
+        )
+        loaded = load(
+            self.connection,
+            table,
+            rows,
+            stored,
+            sources=sources,
+            run_id=self.context.run.run_id,
+            stop=self.stop,
+        )
+        if not loaded.is_new:
+            of = f" of {partition!r}" if partition is not None else ""
+            self.context.log.info(
+                f"The table {self.target.name} has the snapshot{of}: nothing was sent."
+            )
+        seconds = round(time.monotonic() - began, 3)
+        return self._metadata(table, sources, loaded, partition, seconds), _check(loaded, stored)
+
+    def _metadata(
+        self,
+        table: Table,
+        sources: Sequence[SourceColumn],
+        loaded: Loaded,
+        partition: str | None,
+        seconds: float,
+    ) -> dict[str, Any]:
+        row_count = "row_count" if partition is None else "partition_row_count"
+        lineage = {each.column.name: [each.source] for each in sources if each.source}
+        columns = [
+            dg.TableColumn(
+                column.name, column.type.name.lower(), description=column.description or None
+            )
+            for column in table.columns
+        ]
+        nul = {"octogen/texts_with_nul": loaded.texts_with_nul} if loaded.texts_with_nul else {}
+        return {
+            f"dagster/{row_count}": loaded.row_count,
+            "octogen/seconds": seconds,
+            "octogen/loaded": loaded.is_new,
+            **nul,
+            "octogen/destination": self.place,
+            "dagster/table_name": self.target.name,
+            COLUMN_SCHEMA: dg.TableSchema(columns),
+            **column_lineage(self.target.snapshots, lineage),
+        }
+
+
+@contextmanager
+def _connected(destination: TableDestination, stop: threading.Event) -> Iterator[TableConnection]:
+    """Open a connection, whose work ends once the run is to stop."""
+    with destination.connect() as connection:
+
+        def cancel() -> None:
+            stop.wait()
+            if not is_over.is_set():
+                connection.cancel()
+
+        is_over = threading.Event()
+        threading.Thread(target=cancel, name="octogen-table-stop", daemon=True).start()
+        try:
+            yield connection
+        finally:
+            is_over.set()
+            stop.set()
+
+
+def _check(loaded: Loaded, stored: StoredRows) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        passed=loaded.row_count == stored.row_count,
+        check_name=ROWS_CHECK,
+        description=f"The table has {loaded.row_count:,} rows, and the snapshot "
+        f"{stored.row_count:,}.",
+        metadata={
+            "octogen/rows_in_table": loaded.row_count,
+            "octogen/rows_in_snapshot": stored.row_count,
+        },
+    )
+
+
+def _check_spec(
+    asset: dg.AssetKey, partitions_def: dg.PartitionsDefinition[Any] | None
+) -> dg.AssetCheckSpec:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.PreviewWarning)  # of the partitions of a check
+        return dg.AssetCheckSpec(
+            ROWS_CHECK,
+            asset=asset,
+            description="The table has as many rows as the snapshot.",
+            partitions_def=partitions_def,
+        )
+
+
+def _check_columns(snapshots: dg.AssetsDefinition, columns: Sequence[str] | None) -> None:
+    """Refuse columns that are not in the snapshots, as far as the asset declares them."""
+    if columns is None:
+        return
+    if isinstance(columns, str) or not columns:
+        raise ValueError(f"columns must be a list of names of columns, not {columns!r}.")
+    metadata: Mapping[str, Any] = snapshots.metadata_by_key.get(snapshots.key, {})
+    declared = metadata.get(COLUMN_SCHEMA)
+    schema = getattr(declared, "schema", declared)
+    known = [column.name for column in schema.columns] if schema else None
+    for name in columns:
+        if known is not None and name not in known:
+            raise ValueError(
+                f"columns names {name!r}, which {snapshots.key.to_user_string()} does not have."
+                f"{did_you_mean(name, known)} It has {', '.join(known)}."
+            )

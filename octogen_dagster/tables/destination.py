@@ -1,0 +1,220 @@
+"""Destinations of tables: the protocol of an engine, and what it is told of a table."""
+
+from __future__ import annotations
+
+import enum
+import os
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeAlias
+
+import dagster as dg
+from pydantic import ConfigDict, model_validator
+from typing_extensions import Self
+
+from octogen_dagster.errors import OctogenTableError, Persistence
+from octogen_dagster.validation import refuse_unknown_settings
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    import polars as pl
+
+
+class ColumnType(enum.Enum):
+    """The type of a column. Each engine has its own name for it."""
+
+    TEXT = "text"
+    INTEGER = "whole number of 64 bits"
+    FLOAT = "double"
+    DECIMAL = "decimal number with 9 places"
+    BOOLEAN = "boolean"
+    DATE = "date"
+    TIME = "time of day"
+    TIMESTAMP = "time in UTC"
+    LOCAL_TIMESTAMP = "time without a time zone"
+    BINARY = "bytes"
+    JSON = "JSON"
+
+
+class Column(NamedTuple):
+    """A column of a table.
+
+    Attributes:
+        name: Its name, which is that of the snapshot's column or is made from it.
+        type: Its type. A frame that is staged has JSON as text.
+        description: The comment on it; empty for none.
+    """
+
+    name: str
+    type: ColumnType
+    description: str = ""
+
+
+class Table(NamedTuple):
+    """A table that rows are put into.
+
+    Attributes:
+        schema: The schema that it is in; in BigQuery the dataset.
+        name: Its name.
+        columns: The columns of the rows. The table may have others, which become null.
+        key: The columns that tell its rows apart, for its primary key; empty if none do.
+        parts: The columns that tell which snapshot a row is of, for an index.
+        description: The comment on it; empty for none.
+    """
+
+    schema: str
+    name: str
+    columns: tuple[Column, ...]
+    key: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
+    description: str = ""
+
+
+Rows: TypeAlias = "Mapping[str, str | int | datetime]"
+"""The rows of a table that have these values; all of them if it is empty."""
+
+
+class Load(NamedTuple):
+    """What is noted in the table `_octogen_loads` of rows that were put into a table.
+
+    Attributes:
+        snapshot_id: The id of the snapshot that the rows are of.
+        row_count: The number of rows.
+        run_id: The id of the run of Dagster.
+    """
+
+    snapshot_id: str
+    row_count: int
+    run_id: str
+
+
+class TableConnection(Protocol):
+    """An open connection to a destination.
+
+    Errors are of the type `OctogenTableError`.
+    """
+
+    def columns(self, table: Table) -> Mapping[str, ColumnType | None]:
+        """Return the columns that a table has, by name; none if there is no table.
+
+        The type is None if it is none that this package makes.
+        """
+
+    def stage(self, table: Table, frames: Iterable[pl.DataFrame]) -> None:
+        """Put rows aside, where no reader of the table sees them, for `replace` or `append`.
+
+        The frames have exactly the columns of the table. An engine whose own transaction holds
+        uncommitted rows may leave them until then.
+        """
+
+    def replace(self, table: Table, rows: Rows, load: Load) -> None:
+        """Put the staged rows into the table in place of these, and note the load.
+
+        The table is made if it is not there, and gets the columns that it lacks. Deleting the rows,
+        adding those that are staged and noting the load is one transaction, and two of them on the
+        same rows come one after the other, or one fails with a `TableConflictError`.
+        """
+
+    def append(self, table: Table, rows: Rows, load: Load) -> None:
+        """Put the staged rows into the table and note the load, where none of these rows are.
+
+        As `replace` without deleting. If another load of these rows was noted by now, the table
+        stays as it is.
+        """
+
+    def count(self, table: Table, rows: Rows) -> int:
+        """Return how many of these rows a table has; 0 if there is no table."""
+
+    def try_out(self, schema: str) -> None:
+        """Make a table in a schema and drop it, with the schema if it was not there."""
+
+    def cancel(self) -> None:
+        """End what another thread does with the connection, which fails there."""
+
+
+class TableConflictError(OctogenTableError):
+    """Another run changed the same rows at the same time. Nothing was changed; try again."""
+
+    persistence = Persistence.PASSING
+
+
+class TableDestination(dg.ConfigurableResource[Any], ABC):
+    """A database or a warehouse that snapshots are put into as tables.
+
+    A new one is a subclass that says how to connect; `SQLConnection` has what SQL engines share.
+
+    Attributes:
+        kind: The kind of its assets in Dagster's UI, such as `postgres`.
+    """
+
+    kind: ClassVar[str]
+
+    # pydantic's errors quote what is refused, which may be a password.
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    _refuse_unknown = model_validator(mode="wrap")(refuse_unknown_settings)
+
+    @property
+    def default_schema(self) -> str:
+        """The schema of its tables by default."""
+        return "octogen"
+
+    @property
+    @abstractmethod
+    def place(self) -> str:
+        """What it is and where, without a secret, such as `PostgreSQL (shop at db.example)`."""
+
+    @property
+    @abstractmethod
+    def pool(self) -> str:
+        """The pool of Dagster that its assets share."""
+
+    @abstractmethod
+    def connect(self) -> AbstractContextManager[TableConnection]:
+        """Open a connection for the time of a block.
+
+        Raises:
+            OctogenTableError: It cannot be reached or refuses the credentials.
+        """
+
+    def try_out(self) -> None:
+        """Connect, make a table and drop it.
+
+        Raises:
+            OctogenTableError: One of them fails.
+        """
+        with self.connect() as connection:
+            connection.try_out(self.default_schema)
+
+    def resolved(self) -> Self:
+        """Return the destination with the values of the environment variables that it names.
+
+        Raises:
+            OctogenTableError: A variable is not set.
+        """
+        values = {
+            name: _value(type(self).__name__, name, value)
+            for name, value in self
+            if isinstance(value, dg.EnvVar)
+        }
+        return self.model_copy(update=values) if values else self
+
+
+def pool_of(kind: str, name: str) -> str:
+    """The pool of a destination by its name, or by that of the variable that has it."""
+    text = name.env_var_name if isinstance(name, dg.EnvVar) else name
+    words = re.findall(r"[A-Za-z0-9]+", text)
+    return "_".join(["octogen", kind, *words])
+
+
+def _value(destination: str, field: str, variable: dg.EnvVar) -> str:
+    value = os.environ.get(variable.env_var_name)
+    if value is None:
+        raise OctogenTableError(
+            f"{destination} takes {field} from the environment variable {variable.env_var_name}, "
+            "which is not set. Set it where the run executes."
+        )
+    return value

@@ -1,0 +1,192 @@
+"""DuckDBTables: tables in a DuckDB file, in MotherDuck or in a DuckLake."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import dagster as dg
+from pydantic import Field
+
+from octogen_dagster.errors import OctogenTableError, Persistence
+from octogen_dagster.tables.destination import (
+    ColumnType,
+    Table,
+    TableConflictError,
+    TableDestination,
+    pool_of,
+)
+from octogen_dagster.tables.sql import SQLConnection
+
+if TYPE_CHECKING:
+    import polars as pl
+
+_LOCK_SECONDS = 60.0
+_LOCK_POLL_SECONDS = 0.2
+_IS_LOCKED = "Could not set lock on file"
+_SETTINGS = (
+    # Rows are inserted from one stream, so that more threads need memory and save no time.
+    "SET threads = 1",
+    "SET memory_limit = '128MB'",
+    "SET preserve_insertion_order = false",
+)
+
+
+class DuckDBTables(TableDestination):
+    """Tables in a DuckDB file, in MotherDuck or in a DuckLake.
+
+    One process at a time can write to a DuckDB file, and no other can read it meanwhile. A run
+    waits a minute for it. Set the limit of the pool to 1, and runs wait for each other as long as
+    it takes.
+    """
+
+    kind: ClassVar[str] = "duckdb"
+
+    database: str = Field(
+        description="The path of a file, md:<database> for MotherDuck, whose token is in the "
+        "variable motherduck_token, or ducklake:<catalog>."
+    )
+
+    @property
+    def place(self) -> str:
+        return f"DuckDB ({self._shown})"
+
+    @property
+    def pool(self) -> str:
+        if isinstance(self.database, dg.EnvVar):
+            return pool_of(self.kind, self.database)
+        return pool_of(self.kind, PurePath(self._shown.rpartition(":")[2]).stem)
+
+    @property
+    def _shown(self) -> str:
+        """The database without the token that may follow it."""
+        return self.database.partition("?")[0]
+
+    def try_out(self) -> None:
+        was_there = Path(self.database).exists()
+        super().try_out()
+        if not was_there:
+            Path(self.database).unlink(missing_ok=True)
+
+    @contextmanager
+    def connect(self) -> Iterator[DuckDBConnection]:
+        """Open the database; a file that another process has open is waited for."""
+        connection = DuckDBConnection(self.place, self.database)
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+
+class DuckDBConnection(SQLConnection):
+    """A connection to a DuckDB database, whose transaction reads the staged rows itself."""
+
+    types: ClassVar = {
+        ColumnType.TEXT: "VARCHAR",
+        ColumnType.INTEGER: "BIGINT",
+        ColumnType.FLOAT: "DOUBLE",
+        ColumnType.DECIMAL: "DECIMAL(38, 9)",
+        ColumnType.BOOLEAN: "BOOLEAN",
+        ColumnType.DATE: "DATE",
+        ColumnType.TIME: "TIME",
+        ColumnType.TIMESTAMP: "TIMESTAMP WITH TIME ZONE",
+        ColumnType.LOCAL_TIMESTAMP: "TIMESTAMP",
+        ColumnType.BINARY: "BLOB",
+        ColumnType.JSON: "JSON",
+    }
+    reported: ClassVar = {
+        **{name.lower(): kind for kind, name in types.items()},
+        "decimal(38,9)": ColumnType.DECIMAL,
+    }
+
+    def __init__(self, place: str, database: str) -> None:
+        super().__init__()
+        self._place = place
+        self._frames: Iterable[pl.DataFrame] = ()
+        self._connection = _open(place, database)
+        for setting in _SETTINGS:
+            self.execute(setting)
+        ((self._catalog,),) = self.query("SELECT current_database()")
+        self.in_catalog = f" AND table_catalog = {self.literal(self._catalog)}"
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def execute(self, sql: str) -> None:
+        with _explained(self._place):
+            self._connection.execute(sql)
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        with _explained(self._place):
+            found: list[tuple[Any, ...]] = self._connection.execute(sql).fetchall()
+        return found
+
+    def has_schema(self, schema: str) -> bool:
+        name, catalog = self.literal(schema), self.literal(self._catalog)
+        sql = "SELECT 1 FROM information_schema.schemata WHERE schema_name"
+        return bool(self.query(f"{sql} = {name} AND catalog_name = {catalog}"))
+
+    def schema(self, name: str) -> str:
+        # With the catalog: a schema with the name of the file is ambiguous without.
+        return f"{self.quoted(self._catalog)}.{self.quoted(name)}"
+
+    def stage(self, _table: Table, frames: Iterable[pl.DataFrame]) -> None:
+        self._frames = frames
+
+    def insert(self, table: Table, condition: str) -> None:
+        into = f"INSERT INTO {self.name(table)} ({self.names(table.columns)})"
+        for frame in self._frames:
+            batch = frame.__arrow_c_stream__()  # DuckDB finds it by the name of the variable
+            with _explained(self._place):
+                self._connection.execute(f"{into} SELECT * FROM batch WHERE {condition}")
+            del batch
+
+    def has_key(self, _table: Table) -> bool:
+        return False  # its index costs more than the rows, and refuses rows that replace their like
+
+    def cancel(self) -> None:
+        self._connection.interrupt()
+
+
+def _open(place: str, database: str) -> Any:
+    import duckdb
+
+    ends_at = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            with _explained(place):
+                return duckdb.connect(database)
+        except OctogenTableError as error:
+            if _IS_LOCKED not in str(error) or time.monotonic() > ends_at:
+                raise
+        time.sleep(_LOCK_POLL_SECONDS)
+
+
+@contextmanager
+def _explained(place: str) -> Iterator[None]:
+    import duckdb
+
+    try:
+        yield
+    except duckdb.Error as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise _error(f"{place}", type(error).__name__, reason) from error
+
+
+def _error(place: str, kind: str, reason: str) -> OctogenTableError:
+    if kind == "TransactionException" or "Conflict" in reason:
+        return TableConflictError(f"{place} had a conflict with another run: {reason}")
+    if _IS_LOCKED in reason:
+        return OctogenTableError(
+            f"{place} is open in another process: {reason} Close it there, and set the limit of "
+            "its pool to 1, so that runs wait for each other.",
+            Persistence.PASSING,
+        )
+    advice = {
+        "IOException": "Look at its path, its folder's rights and the space on its disk.",
+        "OutOfMemoryException": "Give the run more memory.",
+    }.get(kind, "Look at what the table or its schema is, and at the rights of the run.")
+    return OctogenTableError(f"{place} failed: {reason} {advice}", Persistence.UNCLEAR)

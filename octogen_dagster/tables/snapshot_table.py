@@ -1,0 +1,119 @@
+"""The table that an asset's snapshots become: its columns, its keys, and the rows of a snapshot."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from typing import Any, NamedTuple
+
+import dagster as dg
+import polars as pl
+
+from octogen_dagster.errors import OctogenTableError
+from octogen_dagster.frames.catalogs import CATALOGS_SCHEMA
+from octogen_dagster.frames.changes import CHANGES_SCHEMA
+from octogen_dagster.frames.columns import DETAIL_SCHEMA, PRODUCT_SCHEMA
+from octogen_dagster.frames.history import HISTORY_SCHEMA
+from octogen_dagster.frames.source import FETCHED_AT
+from octogen_dagster.snapshots.loading import SnapshotFile
+from octogen_dagster.snapshots.metadata import column_schema
+from octogen_dagster.tables.columns import SourceColumn, source_columns
+from octogen_dagster.tables.destination import Column, ColumnType, Rows, Table
+
+_PARTITION = "The partition in Dagster that the row is of."
+_FETCHED_AT = "When the current one of the two snapshots was read (UTC)."
+_NEVER = datetime(1970, 1, 1, tzinfo=timezone.utc)
+"""The time of changes that do not say it, since there are neither products nor changes."""
+
+
+class SnapshotTable(NamedTuple):
+    """The table of an asset's snapshots.
+
+    Attributes:
+        schema: The schema that it is in.
+        table: Its name.
+        snapshots: The asset of the snapshots.
+        columns: The columns of the snapshots that it has; None for all.
+        has_times: True if the snapshots have partitions of time.
+    """
+
+    schema: str
+    table: str
+    snapshots: dg.AssetKey
+    columns: Sequence[str] | None
+    has_times: bool
+
+    @property
+    def name(self) -> str:
+        return f"{self.schema}.{self.table}"
+
+    def of(
+        self, file: SnapshotFile, partition: str | None, partition_column: str
+    ) -> tuple[Table, list[SourceColumn], Rows]:
+        """The table for a snapshot, how its columns are made, and the rows that it replaces.
+
+        Changes stay in the table, so without partitions of time they have a time of their own.
+        """
+        schema = file.frame.collect_schema()
+        sources = source_columns(schema, _descriptions(schema), self.columns)
+        rows: dict[str, str | datetime] = {}
+        if partition is not None:
+            rows[partition_column] = partition
+            sources.append(_constant(partition_column, partition, _PARTITION))
+        if schema == CHANGES_SCHEMA:
+            at = self._time_of_changes(file)
+            sources.append(_constant("fetched_at", at, _FETCHED_AT))
+            rows |= {} if self.has_times else {"fetched_at": at}
+        names = [each.column.name for each in sources]
+        if repeated := {name for name in names if names.count(name) > 1}:
+            raise OctogenTableError(
+                f"The snapshots of {self.snapshots.to_user_string()} have a column "
+                f"{min(repeated)!r} of their own, and the table has one that tells partitions "
+                "apart. Give the IO manager another partition_column, or leave it out by `columns`."
+            )
+        key = _key_of(schema)
+        if key and partition is not None:
+            key = (*key, partition_column)
+        table = Table(
+            self.schema,
+            self.table,
+            tuple(each.column for each in sources),
+            key if set(key) <= set(names) else (),
+            tuple(rows),
+            f"The snapshots of the asset {self.snapshots.to_user_string()} in Dagster.",
+        )
+        return table, sources, rows
+
+    def _time_of_changes(self, file: SnapshotFile) -> datetime:
+        if at := file.metadata.get(FETCHED_AT):
+            return datetime.fromisoformat(at)
+        if file.row_count:
+            raise OctogenTableError(
+                f"The changes of {self.snapshots.to_user_string()} do not say when the current "
+                "snapshot was read. Nothing was changed. Materialize them again."
+            )
+        return _NEVER
+
+
+def _descriptions(schema: Mapping[str, pl.DataType]) -> dict[str, str]:
+    columns = column_schema(schema).columns
+    return {column.name: column.description or "" for column in columns}
+
+
+def _key_of(schema: pl.Schema) -> tuple[str, ...]:
+    """The columns that tell the rows of a snapshot apart; none if that is not known."""
+    product = ("catalog_key", "uuid")
+    keys: list[tuple[pl.Schema, tuple[str, ...]]] = [
+        (PRODUCT_SCHEMA, product),
+        (DETAIL_SCHEMA, product),
+        (HISTORY_SCHEMA, (*product, "valid_from")),
+        (CHANGES_SCHEMA, (*product, "fetched_at")),
+        (CATALOGS_SCHEMA, ("catalog",)),
+    ]
+    return next((key for known, key in keys if schema == known), ())
+
+
+def _constant(name: str, value: str | datetime, description: str) -> SourceColumn:
+    """A column that has the same value in all rows."""
+    dtype: pl.DataType = pl.String() if isinstance(value, str) else pl.Datetime("us", "UTC")
+    kind = ColumnType.TEXT if isinstance(value, str) else ColumnType.TIMESTAMP
+    repeated: Any = pl.repeat(value, pl.len(), dtype=dtype)
+    return SourceColumn(Column(name, kind, description), repeated.alias(name), dtype, None)

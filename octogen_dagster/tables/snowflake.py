@@ -1,0 +1,235 @@
+"""SnowflakeTables: tables in Snowflake."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from itertools import chain
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field
+
+from octogen_dagster.errors import OctogenTableError, Persistence
+from octogen_dagster.tables.destination import (
+    Column,
+    ColumnType,
+    Table,
+    TableConflictError,
+    TableDestination,
+    pool_of,
+)
+from octogen_dagster.tables.sql import SQLConnection
+
+if TYPE_CHECKING:
+    import polars as pl
+
+_STAGE = "_octogen_stage"
+_PLAIN = re.compile(r"[a-z_][a-z0-9_$]*")
+"""A name that needs no quotes; Snowflake writes it in capitals."""
+_CONFLICTS = ("Statement aborted because", "had another transaction", "deadlock")
+
+
+class SnowflakeTables(TableDestination):
+    """Tables in Snowflake, with a password or a key pair.
+
+    Names of plain lower case are those that need no quotes in Snowflake.
+    """
+
+    kind: ClassVar[str] = "snowflake"
+
+    account: str = Field(description="The account's identifier, as organization-account.")
+    user: str = Field(description="The user.")
+    database: str = Field(description="The database, which exists.")
+    warehouse: str | None = Field(default=None, description="The warehouse that works and is paid.")
+    role: str | None = Field(default=None, description="The role; by default the user's own.")
+    password: str | None = Field(
+        default=None,
+        repr=False,
+        description="The password or a programmatic access token, as a dagster.EnvVar.",
+    )
+    private_key: str | None = Field(
+        default=None,
+        repr=False,
+        description="The private key of a key pair in PKCS#8 and PEM, as a dagster.EnvVar.",
+    )
+    driver_options: dict[str, str] = Field(
+        default_factory=dict, description="Further options of the ADBC driver, by their names."
+    )
+
+    @property
+    def place(self) -> str:
+        return f"Snowflake ({self.database} of {self.account})"
+
+    @property
+    def pool(self) -> str:
+        return pool_of(self.kind, self.database)
+
+    @contextmanager
+    def connect(self) -> Iterator[SnowflakeConnection]:
+        """Open a session, which ends with the block."""
+        options = {
+            "username": self.user,
+            "adbc.snowflake.sql.account": self.account,
+            "adbc.snowflake.sql.db": self.database,
+            "adbc.snowflake.sql.warehouse": self.warehouse,
+            "adbc.snowflake.sql.role": self.role,
+            "password": self.password,
+            **self.driver_options,
+        }
+        if self.private_key:
+            options["adbc.snowflake.sql.auth_type"] = "auth_jwt"
+            options[_KEY_OPTION] = self.private_key
+        given = {name: value for name, value in options.items() if value is not None}
+        connection = SnowflakeConnection(self.place, given)
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+
+_KEY_OPTION = "adbc.snowflake.sql.client_option.jwt_private_key_pkcs8_value"
+
+
+class SnowflakeConnection(SQLConnection):
+    """A session of Snowflake, whose staged rows are in a temporary table."""
+
+    types: ClassVar = {
+        ColumnType.TEXT: "VARCHAR",
+        ColumnType.INTEGER: "NUMBER(38, 0)",
+        ColumnType.FLOAT: "FLOAT",
+        ColumnType.DECIMAL: "NUMBER(38, 9)",
+        ColumnType.BOOLEAN: "BOOLEAN",
+        ColumnType.DATE: "DATE",
+        ColumnType.TIME: "TIME",
+        ColumnType.TIMESTAMP: "TIMESTAMP_TZ",
+        ColumnType.LOCAL_TIMESTAMP: "TIMESTAMP_NTZ",
+        ColumnType.BINARY: "BINARY",
+        ColumnType.JSON: "VARIANT",
+    }
+    reported: ClassVar = {
+        "text": ColumnType.TEXT,
+        "number": ColumnType.INTEGER,
+        "float": ColumnType.FLOAT,
+        "boolean": ColumnType.BOOLEAN,
+        "date": ColumnType.DATE,
+        "time": ColumnType.TIME,
+        "timestamp_tz": ColumnType.TIMESTAMP,
+        "timestamp_ntz": ColumnType.LOCAL_TIMESTAMP,
+        "binary": ColumnType.BINARY,
+        "variant": ColumnType.JSON,
+    }
+    escapes: ClassVar = {"\\": "\\\\"}
+    json = "PARSE_JSON({})"
+
+    def __init__(self, place: str, options: dict[str, str]) -> None:
+        super().__init__()
+        self._place = place
+        with self._explained():
+            import adbc_driver_snowflake.dbapi as driver
+
+            self._connection = driver.connect(db_kwargs=options, autocommit=True)
+            self._cursor = self._connection.cursor()
+
+    def close(self) -> None:
+        self._cursor.close()
+        self._connection.close()
+
+    def execute(self, sql: str) -> None:
+        with self._explained():
+            self._cursor.execute(sql)
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        with self._explained():
+            self._cursor.execute(sql)
+            return list(self._cursor.fetchall())
+
+    def columns(self, table: Table) -> Mapping[str, ColumnType | None]:
+        scale = {0: ColumnType.INTEGER, 9: ColumnType.DECIMAL}
+        found = self.query(
+            "SELECT column_name, data_type, numeric_scale FROM information_schema.columns WHERE "
+            f"table_schema = {self.literal(_folded(table.schema))} AND "
+            f"table_name = {self.literal(_folded(table.name))}"
+        )
+        columns = {
+            _unfolded(str(name)): scale.get(int(places or 0))
+            if str(kind).lower() == "number"
+            else self.reported.get(str(kind).lower())
+            for name, kind, places in found
+        }
+        self._known[table.schema, table.name] = columns
+        return columns
+
+    def has_schema(self, schema: str) -> bool:
+        return super().has_schema(_folded(schema))
+
+    def create_table(self, table: Table) -> list[str]:
+        (create,) = super().create_table(table)
+        return [f"{create} COMMENT = {self.literal(table.description)}"]
+
+    def declaration(self, column: Column) -> str:
+        return f"{super().declaration(column)} COMMENT {self.literal(column.description)}"
+
+    def comments(self, _table: Table, _columns: Sequence[Column]) -> list[str]:
+        return []  # they are a part of the definitions
+
+    def quoted(self, name: str) -> str:
+        return super().quoted(_folded(name))
+
+    def stage(self, table: Table, frames: Iterable[pl.DataFrame]) -> None:
+        self.create_schema(table.schema)
+        self.execute(f"USE SCHEMA {self.schema(table.schema)}")  # the driver's own stage is there
+        self.staged = self.quoted(_STAGE)
+        columns = ", ".join(self.declaration(_staged(column)) for column in table.columns)
+        self.execute(f"CREATE OR REPLACE TEMPORARY TABLE {self.staged} ({columns})")
+        with self._explained():
+            self._cursor.adbc_ingest(_folded(_STAGE), _reader(frames), mode="append")
+
+    def cancel(self) -> None:
+        with suppress(Exception):  # it has just ended
+            self._cursor.adbc_cancel()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        from adbc_driver_manager import Error
+
+        try:
+            yield
+        except Error as error:
+            raise _error(self._place, error) from None
+
+
+def _folded(name: str) -> str:
+    """A name as Snowflake stores it."""
+    return name.upper() if _PLAIN.fullmatch(name) else name
+
+
+def _unfolded(name: str) -> str:
+    return name.lower() if _PLAIN.fullmatch(name.lower()) else name
+
+
+def _staged(column: Column) -> Column:
+    return column._replace(type=ColumnType.TEXT) if column.type is ColumnType.JSON else column
+
+
+def _reader(frames: Iterable[pl.DataFrame]) -> Any:
+    """Frames as one stream of Arrow, which the driver cuts into files."""
+    import polars as pl
+    import pyarrow as pa
+
+    oldest = pl.CompatLevel.oldest()
+    tables = (frame.rename(_folded).to_arrow(compat_level=oldest) for frame in frames)
+    first = next(tables)
+    batches = (batch for table in chain([first], tables) for batch in table.to_batches())
+    return pa.RecordBatchReader.from_batches(first.schema, batches)
+
+
+def _error(place: str, error: Any) -> OctogenTableError:
+    reason = str(error).strip().partition("\n")[0]
+    if any(word in reason for word in _CONFLICTS):
+        return TableConflictError(f"{place} had a conflict with another run: {reason}")
+    return OctogenTableError(
+        f"{place} refused: {reason}. Look at the rights of the role on the warehouse, the database "
+        "and the schema, and at what the table is.",
+        Persistence.UNCLEAR,
+    )

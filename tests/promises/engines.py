@@ -1,0 +1,76 @@
+"""The fixture of an empty database or warehouse of each engine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.warehouses import (
+    FAKESNOW,
+    BigQuery,
+    DuckDB,
+    Postgres,
+    Snowflake,
+    Warehouse,
+    running_bigquery,
+    running_snowflake,
+)
+
+needs_bigquery = pytest.mark.skipif(
+    "LOCAL_BIGQUERY" not in os.environ,
+    reason="needs the BigQuery emulator: see tests/servers/bigquery_emulator.sh",
+)
+needs_snowflake = pytest.mark.skipif(
+    not FAKESNOW, reason="needs fakesnow: see tests/servers/snowflake_emulator.sh"
+)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[dict[str, str]]:
+    from tests.postgresql import running_postgresql
+
+    with running_postgresql() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def bigquery_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    with running_bigquery(tmp_path_factory.mktemp("bigquery")) as variables:
+        yield variables
+
+
+@pytest.fixture(scope="session")
+def snowflake_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    with running_snowflake(tmp_path_factory.mktemp("snowflake")) as port:
+        yield port
+
+
+@pytest.fixture(
+    params=[
+        "duckdb",
+        pytest.param("postgres", marks=pytest.mark.slow),
+        pytest.param("bigquery", marks=[pytest.mark.slow, pytest.mark.world, needs_bigquery]),
+        pytest.param("snowflake", marks=[pytest.mark.slow, pytest.mark.world, needs_snowflake]),
+    ]
+)
+def warehouse(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Warehouse]:
+    """An empty database or warehouse of each engine."""
+    if request.param == "duckdb":
+        yield DuckDB(tmp_path)
+    elif request.param == "postgres":
+        with closing(Postgres(request.getfixturevalue("postgres_server"))) as postgres:
+            yield postgres
+    elif request.param == "bigquery":
+        variables = request.getfixturevalue("bigquery_server")
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        yield BigQuery(variables)
+    else:
+        with closing(Snowflake(request.getfixturevalue("snowflake_server"))) as snowflake:
+            yield snowflake

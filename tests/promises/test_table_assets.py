@@ -1,0 +1,242 @@
+"""The assets of tables in Dagster: ranges, errors, what they show, and what is refused."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from octogen_dagster import (
+    BigQueryTables,
+    DuckDBTables,
+    PostgresTables,
+    ShopCatalogs,
+    SnowflakeTables,
+    build_catalogs_asset,
+    build_product_brands_asset,
+    build_product_changes_asset,
+    build_product_history_asset,
+    build_products_asset,
+    build_table_asset,
+    catalog_partitions,
+)
+from octogen_dagster.errors import OctogenTableError
+from octogen_dagster.sandbox.server import Sandbox
+from tests.promises.table_runs import CATALOGS, Project, assert_same_rows, expected_rows
+from tests.results import failure, is_retried, octogen_at, stored
+from tests.warehouses import DuckDB
+
+RANGE = {
+    "dagster/asset_partition_range_start": "acme",
+    "dagster/asset_partition_range_end": "strada",
+}
+
+
+def policy() -> dg.BackfillPolicy:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        return dg.BackfillPolicy.single_run()
+
+
+def ranged(tmp_path: Path) -> tuple[Project, DuckDB]:
+    warehouse = DuckDB(tmp_path)
+    project = Project(tmp_path, warehouse.destination, CATALOGS, backfill_policy=policy())
+    for number, key in enumerate(CATALOGS.get_partition_keys()):
+        project.frames[key] = pl.DataFrame({"uuid": [f"{key}-{each}" for each in range(number)]})
+    project.publish(tags=RANGE)
+    return project, warehouse
+
+
+def test_a_run_of_several_partitions_loads_and_reports_each(tmp_path: Path) -> None:
+    project, warehouse = ranged(tmp_path)
+    result = project.load(tags=RANGE)
+    events = result.asset_materializations_for_node("products_table")
+    counts = {each.partition: each.metadata["dagster/partition_row_count"].value for each in events}
+    assert counts == {"acme": 0, "lodge": 1, "strada": 2}
+    checks = {each.partition: each.passed for each in result.get_asset_check_evaluations()}
+    assert checks == {"acme": True, "lodge": True, "strada": True, None: True}
+    assert len(warehouse.rows("products")) == 3
+    again = project.load(tags=RANGE).asset_materializations_for_node("products_table")
+    assert [each.metadata["octogen/loaded"].value for each in again] == [False] * 3
+
+
+def test_a_partition_that_fails_spoils_no_other(tmp_path: Path) -> None:
+    project, warehouse = ranged(tmp_path)
+    (tmp_path / "products" / "lodge.parquet").unlink()
+    result = project.load(tags=RANGE, raise_on_error=False)
+    assert "1 of 3 partitions of products_table failed" in failure(result)
+    assert "'lodge'" in failure(result)
+    assert {row["partition"] for row in warehouse.rows("products")} == {"strada"}
+    project.publish(tags=RANGE)
+    assert project.load(tags=RANGE).success
+    assert {row["partition"] for row in warehouse.rows("products")} == {"lodge", "strada"}
+
+
+def test_products_and_what_is_made_from_them_become_tables(tmp_path: Path) -> None:
+    warehouse = DuckDB(tmp_path)
+    catalogs = build_catalogs_asset("catalogs")
+    products = build_products_asset("products", partitions_def=catalog_partitions)
+    assets = [
+        products,
+        build_product_changes_asset(products),
+        build_product_history_asset(products),
+        build_product_brands_asset(products),
+    ]
+    tables = [build_table_asset(each, warehouse.destination) for each in [catalogs, *assets]]
+    with Sandbox(catalogs=2, products=30) as octogen, dg.DagsterInstance.ephemeral() as instance:
+        resources = stored(tmp_path, octogen_at(octogen, catalogs=ShopCatalogs(octogen.hosts)))
+        listed = dg.materialize([catalogs, tables[0]], resources=resources, instance=instance)
+        assert listed.success
+        (first, second) = sorted(row["catalog"] for row in warehouse.rows("catalogs"))
+        instance.add_dynamic_partitions("octogen_catalogs", [first, second])
+        for key in (first, second):
+            result = dg.materialize(
+                [*assets, *tables[1:]], resources=resources, instance=instance, partition_key=key
+            )
+            assert result.success
+    for asset in assets:
+        name = asset.key.path[-1]
+        found = warehouse.rows(name)
+        expected: list[dict[str, Any]] = []
+        for key in (first, second):
+            path = tmp_path / name / f"{key}.parquet"
+            own: dict[str, Any] = {"partition": key}
+            if name == "products_changes":
+                own["fetched_at"] = max(
+                    row["fetched_at"]
+                    for row in warehouse.rows("products")
+                    if row["partition"] == key
+                )
+            expected += expected_rows(pl.read_parquet(path), **own)
+        assert_same_rows(found, expected)
+        assert found
+
+
+def test_the_asset_shows_its_destination_kind_and_pool(tmp_path: Path) -> None:
+    @dg.asset
+    def products() -> None: ...
+
+    table = build_table_asset(products, DuckDBTables(database="data/shop.duckdb"), table="boots")
+    (spec,) = table.specs
+    assert spec.key.to_user_string() == "products_table"
+    assert spec.kinds == {"octogen", "duckdb"}
+    assert spec.metadata["dagster/table_name"] == "octogen.boots"
+    assert table.op.pool == "octogen_duckdb_shop"
+    assert [dep.asset_key for dep in spec.deps] == [products.key]
+    pools = {
+        PostgresTables(uri=dg.EnvVar("WAREHOUSE")).pool,
+        PostgresTables(uri="postgresql://a:b@host/shop").pool,
+        DuckDBTables(database="md:shop").pool,
+        DuckDBTables(database="ducklake:shop.ducklake").pool,
+        BigQueryTables(project="my-project").pool,
+        SnowflakeTables(account="a", user="u", database="SHOP").pool,
+    }
+    assert pools == {
+        "octogen_postgres_WAREHOUSE",
+        "octogen_postgres_shop",
+        "octogen_duckdb_shop",
+        "octogen_bigquery_my_project",
+        "octogen_snowflake_SHOP",
+    }
+
+
+def test_columns_that_the_snapshots_lack_are_refused_when_definitions_load() -> None:
+    products = build_products_asset("products")
+    destination = DuckDBTables(database="shop.duckdb")
+    with pytest.raises(
+        ValueError,
+        match=r"columns names 'titel', .* Did you mean 'title'\?",
+    ):
+        build_table_asset(products, destination, columns=["uuid", "titel"])
+    refused: list[Any] = [[], "uuid"]
+    for columns in refused:
+        with pytest.raises(ValueError, match="columns must be a list of names"):
+            build_table_asset(products, destination, columns=columns)
+
+
+def test_a_setting_that_is_mistyped_is_refused() -> None:
+    with pytest.raises(ValueError, match="Did you mean 'database'"):
+        DuckDBTables(databse="shop.duckdb")  # type: ignore[call-arg]
+
+
+def one_table(tmp_path: Path, destination: Any) -> dg.ExecuteInProcessResult:
+    project = Project(tmp_path, destination)
+    project.frames[None] = pl.DataFrame({"uuid": ["a"]})
+    project.publish()
+    return project.load(raise_on_error=False)
+
+
+def test_a_variable_that_is_not_set_is_named(tmp_path: Path) -> None:
+    result = one_table(tmp_path, PostgresTables(uri=dg.EnvVar("NO_WAREHOUSE")))
+    assert "PostgresTables takes uri from the environment variable NO_WAREHOUSE" in failure(result)
+    assert not is_retried(result)
+
+
+@pytest.mark.parametrize(
+    ("uri", "text"),
+    [
+        ("postgresql://me:s3cr%40t@127.0.0.1:1/shop", "PostgreSQL (shop at 127.0.0.1) cannot be"),
+        ("postgresql://me:pa/s3cret@127.0.0.1:1/shop", "its uri is malformed"),
+        ("s3cret", "its uri is malformed"),
+    ],
+)
+def test_an_error_says_which_destination_and_shows_no_password(
+    uri: str, text: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(OctogenTableError) as raised, PostgresTables(uri=uri).connect():
+        pass
+    assert text in str(raised.value)
+    assert not {"s3cr", "pa/"} & {part for part in ("s3cr", "pa/") if part in str(raised.value)}
+
+
+def test_a_duckdb_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
+    result = one_table(tmp_path, DuckDBTables(database=str(tmp_path / "no" / "shop.duckdb")))
+    assert "DuckDB (" in failure(result)
+    assert "shop.duckdb" in failure(result)
+
+
+def test_snapshots_of_another_io_manager_are_refused(tmp_path: Path) -> None:
+    @dg.asset
+    def products() -> int:
+        return 1
+
+    table = build_table_asset(products, DuckDBTables(database=str(tmp_path / "shop.duckdb")))
+    result = dg.materialize(
+        [products, table],
+        resources={"io_manager": dg.FilesystemIOManager(base_dir=str(tmp_path))},
+        raise_on_error=False,
+    )
+    assert "ParquetSnapshotIOManager" in failure(result)
+
+
+def test_a_table_that_was_made_without_partitions_is_not_mixed_with_them(tmp_path: Path) -> None:
+    warehouse = DuckDB(tmp_path)
+    assert one_table(tmp_path, warehouse.destination).success
+    project = Project(tmp_path, warehouse.destination, CATALOGS)
+    project.frames["acme"] = pl.DataFrame({"uuid": ["a"]})
+    project.publish("acme")
+    result = project.load("acme", raise_on_error=False)
+    assert "has no column 'partition'" in failure(result)
+    assert warehouse.rows("products") == [{"uuid": "a"}]
+
+
+def test_a_code_location_without_a_table_imports_nothing_of_it() -> None:
+    program = """
+import sys
+import octogen_dagster
+octogen_dagster.build_products_asset("products")
+loaded = [name for name in sys.modules if name.startswith("octogen_dagster.tables")]
+drivers = {"duckdb", "adbc_driver_manager", "google.cloud.bigquery"} & set(sys.modules)
+assert not loaded and not drivers, (loaded, drivers)
+octogen_dagster.build_table_asset
+destination = octogen_dagster.PostgresTables(uri="postgresql://host/shop")
+drivers = {"duckdb", "adbc_driver_manager", "google.cloud.bigquery"} & set(sys.modules)
+assert not drivers, drivers
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)

@@ -1,0 +1,308 @@
+"""Tables: what is in them is what was published, exactly, once and whole."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from octogen_dagster import catalog_days, snapshot_days
+from tests.promises.table_runs import (
+    CATALOGS,
+    Project,
+    assert_same_rows,
+    expected_rows,
+    product,
+    products_frame,
+)
+from tests.results import failure, is_retried
+from tests.warehouses import Warehouse
+
+DAY = datetime(2026, 11, 1, 6, tzinfo=timezone.utc)
+
+
+def boots(count: int, price: float = 10.0, day: int = 0, **columns: pl.Expr) -> pl.DataFrame:
+    at = DAY + timedelta(days=day)
+    return products_frame([product(number, price, at) for number in range(count)], **columns)
+
+
+def test_a_table_has_each_value_of_the_snapshot(warehouse: Warehouse, tmp_path: Path) -> None:
+    project = Project(tmp_path, warehouse.destination)
+    project.frames[None] = boots(25)
+    project.publish()
+    shown = project.load_metadata()
+    assert_same_rows(warehouse.rows("products"), expected_rows(project.stored()))
+    assert shown["dagster/row_count"] == 25
+    assert shown["dagster/table_name"].endswith(".products")
+    assert shown["octogen/loaded"] is True
+    assert shown["octogen/seconds"] > 0
+    assert "snow" not in shown["octogen/destination"].replace("Snowflake", "").replace(
+        "fakesnow", ""
+    )
+
+
+def test_a_snapshot_replaces_all_rows_and_none_leaves_none(
+    warehouse: Warehouse, tmp_path: Path
+) -> None:
+    project = Project(tmp_path, warehouse.destination)
+    for frame in (boots(25), boots(7, 11.0), boots(0), boots(3)):
+        project.frames[None] = frame
+        project.publish()
+        assert project.load().success
+        assert_same_rows(warehouse.rows("products"), expected_rows(project.stored()))
+
+
+@pytest.mark.parametrize(
+    ("partitions_def", "keys"),
+    [
+        (CATALOGS, ["acme", "strada"]),
+        (snapshot_days("2026-11-01"), ["2026-11-01", "2026-11-02"]),
+        (
+            catalog_days("2026-11-01"),
+            [
+                dg.MultiPartitionKey({"catalog": "a's%2Fb", "day": f"2026-11-0{day}"})
+                for day in (1, 2)
+            ],
+        ),
+    ],
+)
+def test_a_partition_replaces_its_own_rows_and_no_others(
+    partitions_def: dg.PartitionsDefinition[Any],
+    keys: list[Any],
+    warehouse: Warehouse,
+    tmp_path: Path,
+) -> None:
+    project = Project(tmp_path, warehouse.destination, partitions_def)
+    project.instance.add_dynamic_partitions("octogen_catalogs", ["a's%2Fb"])
+    stored: dict[Any, pl.DataFrame] = {}
+    for key, frame in [(keys[0], boots(4)), (keys[1], boots(3)), (keys[0], boots(2, 9.0))]:
+        project.frames[key] = stored[key] = frame
+        project.publish(key)
+        assert project.load(key).success
+    stored[keys[1]] = project.frames[keys[1]] = boots(0)
+    project.publish(keys[1])
+    project.load(keys[1])
+    assert_same_rows(
+        warehouse.rows("products"),
+        [row for key in keys for row in expected_rows(stored[key], partition=str(key))],
+    )
+
+
+def test_each_scalar_keeps_its_type(warehouse: Warehouse, tmp_path: Path) -> None:
+    moment = datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=timezone.utc)
+    frame = pl.DataFrame(
+        {
+            "text": ["a'b\\c\n“é”", None],
+            "tiny": pl.Series([1, None], dtype=pl.Int8),
+            "whole": [2**62, None],
+            "unsigned": pl.Series([2**64 - 1, None], dtype=pl.UInt64),
+            "price": [0.1, None],
+            "single": pl.Series([0.5, None], dtype=pl.Float32),
+            "exact": [Decimal("12345.678900001"), None],
+            "flag": [True, None],
+            "day": [date(2026, 1, 2), None],
+            "clock": [time(1, 2, 3), None],
+            "at": [moment, None],
+            "at_ns": pl.Series([moment, None]).dt.cast_time_unit("ns"),
+            "in_zone": pl.Series([moment, None]).dt.convert_time_zone("Asia/Tokyo"),
+            "local": [datetime(2026, 1, 2, 3, 4, 5, 6), None],
+            "bytes": [b"\x00a", None],
+            "kind": pl.Series(["new", None], dtype=pl.Enum(["new", "old"])),
+            "camelCase": ["x", None],
+            "select": ["y", None],
+            "all_null": pl.Series([None, None], dtype=pl.Null),
+        }
+    )
+    project = Project(tmp_path, warehouse.destination)
+    project.frames[None] = frame
+    project.publish()
+    shown = project.load_metadata()
+    (row,) = [row for row in warehouse.rows("products") if row["text"] is not None]
+    names = {name.lower(): value for name, value in row.items()}
+    assert Decimal(str(names.pop("unsigned"))) == 2**64 - 1
+    assert names == {
+        "text": "a'b\\c\n“é”",
+        "tiny": 1,
+        "whole": 2**62,
+        "price": 0.1,
+        "single": 0.5,
+        "exact": Decimal("12345.678900001"),
+        "flag": True,
+        "day": date(2026, 1, 2),
+        "clock": time(1, 2, 3),
+        "at": moment,
+        "at_ns": moment,
+        "in_zone": moment,
+        "local": datetime(2026, 1, 2, 3, 4, 5, 6),
+        "bytes": b"\x00a",
+        "kind": "new",
+        "camelcase": "x",
+        "select": "y",
+    }
+    columns = {column.name: column.type for column in shown["dagster/column_schema"].columns}
+    assert columns["price"] == "float"
+    assert columns["at"] == "timestamp"
+    assert "all_null" not in columns
+
+
+def test_nested_values_are_json(warehouse: Warehouse, tmp_path: Path) -> None:
+    nested = {
+        "struct": {"number": 1.5, "texts": ["a", None], "at": DAY, "nan": float("nan")},
+        "list": [{"sku": "x", "sizes": [1, 2]}],
+        "lists": [["“é”"], []],
+    }
+    project = Project(tmp_path, warehouse.destination)
+    project.frames[None] = pl.DataFrame([nested, dict.fromkeys(nested)])
+    project.publish()
+    project.load()
+    rows = warehouse.rows("products")
+    assert {"struct": None, "list": None, "lists": None} in rows
+    (row,) = [row for row in rows if row["list"] is not None]
+    assert datetime.fromisoformat(row["struct"].pop("at")) == DAY
+    assert row == {
+        "struct": {"number": 1.5, "texts": ["a", None], "nan": None},
+        "list": [{"sku": "x", "sizes": [1, 2]}],
+        "lists": [["“é”"], []],
+    }
+
+
+def test_nul_is_removed_and_counted(warehouse: Warehouse, tmp_path: Path) -> None:
+    project = Project(tmp_path, warehouse.destination)
+    project.frames[None] = pl.DataFrame(
+        {
+            "text": ["a\0\0b", "plain", None],
+            "json": [["\0x", "\\u0000", "\\\0"], ["\0\0\0"], ["plain"]],
+        }
+    )
+    project.publish()
+    assert project.load_metadata()["octogen/texts_with_nul"] == 3
+    expected: list[dict[str, Any]] = [
+        {"text": "ab", "json": ["x", "\\u0000", "\\"]},
+        {"text": "plain", "json": [""]},
+        {"text": None, "json": ["plain"]},
+    ]
+    assert_same_rows(warehouse.rows("products"), expected)
+
+
+def test_a_new_column_is_added_and_none_is_dropped(warehouse: Warehouse, tmp_path: Path) -> None:
+    project = Project(tmp_path, warehouse.destination, CATALOGS)
+    frames = {
+        "acme": pl.DataFrame({"uuid": ["a"], "gone": [1]}),
+        "strada": pl.DataFrame({"uuid": ["s"], "new": [0.5], "list": [["x"]]}),
+    }
+    for key, frame in frames.items():
+        project.frames[key] = frame
+        project.publish(key)
+        project.load(key)
+    expected = [row for key in frames for row in expected_rows(frames[key], partition=key)]
+    assert_same_rows(warehouse.rows("products"), expected)
+    assert {"uuid", "gone", "new", "list", "partition"} == set(warehouse.rows("products")[0])
+
+
+def test_a_number_of_another_type_is_stored_without_loss_or_refused(
+    warehouse: Warehouse, tmp_path: Path
+) -> None:
+    project = Project(tmp_path, warehouse.destination)
+    for values in ([1, 2], [3.0, None]):
+        project.frames[None] = pl.DataFrame({"stock": values})
+        project.publish()
+        assert project.load().success
+        assert_same_rows(warehouse.rows("products"), expected_rows(project.frames[None]))
+    project.frames[None] = pl.DataFrame({"stock": [1.5]})
+    project.publish()
+    result = project.load(raise_on_error=False)
+    assert "'stock' of the table" in failure(result)
+    assert "cannot hold 1.5" in failure(result)
+    assert not is_retried(result)
+    assert_same_rows(warehouse.rows("products"), [{"stock": 3}, {"stock": None}])
+
+
+def test_a_column_of_another_type_is_refused(warehouse: Warehouse, tmp_path: Path) -> None:
+    project = Project(tmp_path, warehouse.destination)
+    project.frames[None] = pl.DataFrame({"stock": [1]})
+    project.publish()
+    project.load()
+    project.frames[None] = pl.DataFrame({"stock": ["many"]})
+    project.publish()
+    text = failure(project.load(raise_on_error=False))
+    assert "The column 'stock' of the table" in text
+    assert "Nothing was changed" in text
+    assert_same_rows(warehouse.rows("products"), [{"stock": 1}])
+
+
+def test_a_repeated_run_sends_nothing(
+    warehouse: Warehouse, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    project = Project(tmp_path, warehouse.destination)
+    project.frames[None] = boots(5)
+    project.publish()
+    assert project.load_metadata()["octogen/loaded"] is True
+    (noted,) = warehouse.rows("_octogen_loads")
+    shown = project.load_metadata()
+    assert shown["octogen/loaded"] is False
+    assert shown["dagster/row_count"] == 5
+    assert warehouse.rows("_octogen_loads") == [noted]
+    assert noted["row_count"] == 5
+    project.publish()  # the same rows, in another snapshot
+    assert project.load_metadata()["octogen/loaded"] is True
+
+
+def test_rows_that_somebody_else_removed_are_loaded_again(
+    warehouse: Warehouse, tmp_path: Path
+) -> None:
+    project = Project(tmp_path, warehouse.destination, CATALOGS)
+    for key in ("acme", "strada"):
+        project.frames[key] = boots(5)
+        project.publish(key)
+        project.load(key)
+    table = f"{warehouse.schema}.products"
+    warehouse.execute(
+        f"DELETE FROM {table} WHERE uuid = 'uuid-1' AND {warehouse.quoted('partition')} = 'acme'"
+    )
+    assert project.load_metadata("strada")["octogen/loaded"] is False
+    assert project.load_metadata("acme")["octogen/loaded"] is True
+    assert len(warehouse.rows("products")) == 10
+
+
+def test_a_table_that_somebody_else_dropped_is_made_again(
+    warehouse: Warehouse, tmp_path: Path
+) -> None:
+    project = Project(tmp_path, warehouse.destination)
+    project.frames[None] = boots(5)
+    project.publish()
+    project.load()
+    warehouse.execute(f"DROP TABLE {warehouse.schema}.products")
+    assert project.load_metadata()["octogen/loaded"] is True
+    assert_same_rows(warehouse.rows("products"), expected_rows(project.stored()))
+
+
+def test_only_some_columns_are_loaded(warehouse: Warehouse, tmp_path: Path) -> None:
+    project = Project(tmp_path, warehouse.destination, columns=["uuid", "rating"])
+    project.frames[None] = boots(3)
+    project.publish()
+    project.load()
+    whole = Project(tmp_path, warehouse.destination)
+    expected = expected_rows(project.stored().select("uuid", "rating"))
+    assert_same_rows(warehouse.rows("products"), expected)
+    assert whole.load_metadata()["octogen/loaded"] is True  # the snapshot is the same
+    assert_same_rows(warehouse.rows("products"), expected_rows(project.stored()))
+
+
+def test_tables_and_columns_are_described(warehouse: Warehouse, tmp_path: Path) -> None:
+    project = Project(tmp_path, warehouse.destination)
+    project.frames[None] = boots(1)
+    project.publish()
+    shown = project.load_metadata()
+    comments = warehouse.comments("products")
+    assert comments.pop("") == "The snapshots of the asset products in Dagster."
+    if not comments:  # fakesnow keeps none on columns
+        return
+    assert comments["current_price"] == "Price now, in `currency`."
+    assert "Brand as the merchant shows it" in comments["brand_name"]
+    lineage = shown["dagster/column_lineage"].deps_by_column
+    assert lineage["brand_name"][0].column_name == "brand"

@@ -1,0 +1,314 @@
+"""Real databases and warehouses that tests put tables into, with readers that are not ours."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import time
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+from octogen_dagster import (
+    BigQueryTables,
+    DuckDBTables,
+    PostgresTables,
+    SnowflakeTables,
+    TableDestination,
+)
+from octogen_dagster.tables import bigquery
+from tests.ports import free_port
+
+Row = dict[str, Any]
+FAKESNOW = os.environ.get("FAKESNOW")
+"""The folder that `tests/servers/snowflake_emulator.sh` made."""
+_STOP_TIMEOUT = 20
+
+
+class Location(NamedTuple):
+    """Where a warehouse is, for another process: the destination, and the environment."""
+
+    kind: type[TableDestination]
+    settings: dict[str, Any]
+    variables: Mapping[str, str] = {}
+
+    def destination(self) -> TableDestination:
+        """The destination that leads there."""
+        os.environ.update(self.variables)
+        if self.kind is BigQueryTables:  # the emulator has words of its own for a conflict
+            bigquery._CONFLICT = re.compile("Failed to commit DuckLake transaction")
+        return self.kind(**self.settings)
+
+
+class Warehouse(ABC):
+    """A database that is empty in the beginning.
+
+    Attributes:
+        location: Where it is.
+        schema: The name of the schema of its tables in a statement.
+    """
+
+    location: Location
+    schema = "octogen"
+
+    @property
+    def destination(self) -> TableDestination:
+        """The destination that leads there."""
+        return self.location.destination()
+
+    @abstractmethod
+    def query(self, sql: str) -> list[Row]:
+        """Execute a statement by a client of the engine, and return its rows by column."""
+
+    def execute(self, sql: str) -> None:
+        """Execute a statement by a client of the engine, and commit it."""
+        self.query(sql)
+
+    def quoted(self, name: str) -> str:
+        """A name in a statement."""
+        return f'"{name}"'
+
+    def rows(self, table: str) -> list[Row]:
+        """Read a table, with JSON as values and times in UTC."""
+        return [
+            {name: _value(value) for name, value in row.items()}
+            for row in self.query(f"SELECT * FROM {self.schema}.{table}")
+        ]
+
+    def types(self, table: str) -> dict[str, str]:
+        """The types of a table's columns, as the engine names them."""
+        found = self.query(
+            "SELECT column_name AS name, data_type AS type FROM information_schema.columns WHERE "
+            f"lower(table_schema) = 'octogen' AND lower(table_name) = '{table}'"
+        )
+        return {row["name"]: row["type"] for row in found}
+
+    @abstractmethod
+    def comments(self, table: str) -> dict[str, str]:
+        """The comments on a table, by "", and on its columns."""
+
+
+class DuckDB(Warehouse):
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "octogen.duckdb"  # its schema has the same name
+        self.schema = "octogen.octogen"
+        self.location = Location(DuckDBTables, {"database": str(self.path)})
+
+    def query(self, sql: str) -> list[Row]:
+        with _unlocked(self.path) as connection:
+            found = connection.execute(sql)
+            names = [column[0] for column in found.description or ()]
+            return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+
+    def comments(self, table: str) -> dict[str, str]:
+        of_table = self.query(
+            f"SELECT comment AS text FROM duckdb_tables() WHERE table_name = '{table}'"
+        )
+        of_columns = self.query(
+            "SELECT column_name AS name, comment AS text FROM duckdb_columns() WHERE "
+            f"table_name = '{table}'"
+        )
+        return {"": of_table[0]["text"], **{row["name"]: row["text"] for row in of_columns}}
+
+
+@contextlib.contextmanager
+def _unlocked(path: Path) -> Iterator[Any]:
+    """Open a file that another process may be writing to, and wait for it."""
+    import duckdb
+
+    ends_at = time.monotonic() + 60
+    while True:
+        try:
+            connection = duckdb.connect(str(path))
+            break
+        except duckdb.IOException as error:
+            if "lock" not in str(error) or time.monotonic() > ends_at:
+                raise
+            time.sleep(0.01)
+    with connection:
+        yield connection
+
+
+class Postgres(Warehouse):
+    def __init__(self, server: Mapping[str, str]) -> None:
+        self._server = server
+        name = f"shop_{uuid.uuid4().hex}"
+        with contextlib.closing(self._connect("postgres")) as connection:
+            connection.autocommit = True
+            connection.cursor().execute(f"CREATE DATABASE {name}")
+        self._reader = self._connect(name)
+        self._reader.autocommit = True
+        user, password = (quote(server[f"DAGSTER_POSTGRES_{each}"], safe="") for each in _LOGIN)
+        host, port = (server[f"DAGSTER_POSTGRES_{each}"] for each in ("HOST", "PORT"))
+        self.uri = f"postgresql://{user}:{password}@{host}:{port}/{name}"
+        self.location = Location(PostgresTables, {"uri": self.uri})
+
+    def _connect(self, database: str) -> Any:
+        import psycopg2
+
+        host, port, user, password = (
+            self._server[f"DAGSTER_POSTGRES_{each}"] for each in ("HOST", "PORT", *_LOGIN)
+        )
+        return psycopg2.connect(host=host, port=port, user=user, password=password, dbname=database)
+
+    def query(self, sql: str) -> list[Row]:
+        with self._reader.cursor() as cursor:
+            cursor.execute(sql)
+            if cursor.description is None:
+                return []
+            names = [column.name for column in cursor.description]
+            return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+    def comments(self, table: str) -> dict[str, str]:
+        found = self.query(
+            "SELECT coalesce(attname, '') AS name, description AS text FROM pg_description "
+            "LEFT JOIN pg_attribute ON attrelid = objoid AND attnum = objsubid AND objsubid > 0 "
+            f"WHERE objoid = 'octogen.{table}'::regclass"
+        )
+        return {row["name"]: row["text"] for row in found}
+
+    def close(self) -> None:
+        self._reader.close()
+
+
+_LOGIN = ("USER", "PASSWORD")
+
+
+class BigQuery(Warehouse):
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        from google.cloud.bigquery import Client
+
+        from tests.servers.bigquery import PROJECT
+
+        self.project = PROJECT
+        self.schema = f"octogen_{uuid.uuid4().hex}"
+        self.client = Client(project=PROJECT)
+        settings = {"project": PROJECT, "dataset": self.schema}
+        self.location = Location(BigQueryTables, settings, variables)
+
+    def query(self, sql: str) -> list[Row]:
+        return [dict(row.items()) for row in self.client.query(sql).result()]
+
+    def quoted(self, name: str) -> str:
+        return f"`{name}`"
+
+    def types(self, table: str) -> dict[str, str]:
+        found = self.client.get_table(f"{self.project}.{self.schema}.{table}")
+        return {field.name: field.field_type for field in found.schema}
+
+    def comments(self, table: str) -> dict[str, str]:
+        found = self.client.get_table(f"{self.project}.{self.schema}.{table}")
+        return {"": found.description, **{each.name: each.description for each in found.schema}}
+
+
+class Snowflake(Warehouse):
+    def __init__(self, port: int) -> None:
+        import adbc_driver_snowflake.dbapi as driver
+
+        self._database = f"SHOP_{uuid.uuid4().hex.upper()}"
+        options = {
+            "adbc.snowflake.sql.uri.host": "127.0.0.1",
+            "adbc.snowflake.sql.uri.port": str(port),
+            "adbc.snowflake.sql.uri.protocol": "http",
+        }
+        settings = {
+            "account": "fakesnow",
+            "user": "fake",
+            "password": "snow",
+            "database": self._database,
+            "driver_options": options,
+        }
+        self.location = Location(SnowflakeTables, settings)
+        login = {
+            "username": "fake",
+            "password": "snow",
+            "adbc.snowflake.sql.account": "fakesnow",
+            "adbc.snowflake.sql.db": self._database,
+            **options,
+        }
+        self._reader = driver.connect(db_kwargs=login, autocommit=True)
+
+    def query(self, sql: str) -> list[Row]:
+        with self._reader.cursor() as cursor:
+            cursor.execute(sql)
+            names = [column[0].lower() for column in cursor.description or ()]
+            return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+    def quoted(self, name: str) -> str:
+        return f'"{name.upper()}"'
+
+    def types(self, table: str) -> dict[str, str]:
+        return {name.lower(): kind for name, kind in super().types(table).items()}
+
+    def comments(self, table: str) -> dict[str, str]:
+        (found,) = self.query(
+            "SELECT comment AS text FROM information_schema.tables "
+            f"WHERE table_name = '{table.upper()}'"
+        )
+        return {"": found["text"]}
+
+    def close(self) -> None:
+        self._reader.close()
+
+
+@contextlib.contextmanager
+def running_bigquery(folder: Path) -> Iterator[dict[str, str]]:
+    """Run the emulator, and yield the variables that lead to it."""
+    from tests.servers.bigquery import answering, environment, running_emulator
+
+    with (
+        running_emulator(folder) as address,
+        answering(lambda *_: (404, {})) as token_server,
+    ):
+        yield environment(address, token_server, folder)
+
+
+@contextlib.contextmanager
+def running_snowflake(folder: Path) -> Iterator[int]:
+    """Run fakesnow, and yield its port."""
+    port = free_port()
+    program = Path(__file__).parent / "servers" / "fakesnow_server.py"
+    with (folder / "log").open("wb") as log:
+        server = subprocess.Popen(
+            [f"{FAKESNOW}/bin/python", str(program), str(port)], stdout=log, stderr=log
+        )
+    try:
+        _wait_for(port, server, folder / "log")
+        yield port
+    finally:
+        server.send_signal(signal.SIGTERM)
+        try:
+            server.wait(_STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+
+
+def _wait_for(port: int, server: subprocess.Popen[bytes], log: Path) -> None:
+    ends_at = time.monotonic() + 60
+    while True:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        if server.poll() is not None or time.monotonic() > ends_at:
+            raise RuntimeError(f"fakesnow did not start:\n{log.read_text()}")
+        time.sleep(0.1)
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, memoryview):
+        return bytes(value)
+    if isinstance(value, datetime) and value.tzinfo:
+        return value.astimezone(timezone.utc)
+    if isinstance(value, str) and value[:1] in ("[", "{"):
+        with contextlib.suppress(ValueError):
+            return json.loads(value)
+    return value
