@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
@@ -14,6 +15,7 @@ from octogen_dagster.components.settings import (
     OctogenSettings,
     SearchSettings,
 )
+from octogen_dagster.components.table_settings import TableSettings
 from octogen_dagster.snapshots.alerts import build_price_alerts_asset
 from octogen_dagster.snapshots.brands import build_product_brands_asset
 from octogen_dagster.snapshots.catalog_sensor import build_catalog_sensor
@@ -113,13 +115,39 @@ class Deployment:
             assets["alerts"] = build_price_alerts_asset(
                 assets["history"], search.alert_rules(), name=spec, **runs
             )
+        loaded = [] if search.tables is None else self._tables(search.tables, assets)
         if search.checks is not None:
             for kind, asset in assets.items():
                 if kind in ("products", "history", "alerts"):
                     checks += build_snapshot_checks(asset, **search.checks.arguments())
         return dg.Definitions(
-            assets=list(assets.values()), asset_checks=checks, sensors=sensors, schedules=schedules
+            assets=[*assets.values(), *loaded],
+            asset_checks=checks,
+            sensors=sensors,
+            schedules=schedules,
         )
+
+    def _tables(
+        self, tables: TableSettings, assets: Mapping[Kind, dg.AssetsDefinition]
+    ) -> list[dg.AssetsDefinition]:
+        from octogen_dagster.tables.asset import build_table_asset
+
+        destination = tables.destination.destination()
+        loaded = []
+        for kind, asset in assets.items():
+            if tables.of is None or kind in tables.of:
+                name = f"{asset.key.path[-1]}_table"
+                follow = follow_upstream()
+                spec = self._spec("table", AssetSettings(), name, automation_condition=follow)
+                table = build_table_asset(
+                    asset,
+                    destination,
+                    name=spec,
+                    backfill_policy=asset.backfill_policy,
+                    execute=self._component.execute,
+                )
+                loaded.append(table)
+        return loaded
 
     def _spec(
         self,

@@ -22,10 +22,16 @@ from octogen_dagster.components.settings import (
     SensorSettings,
     StorageSettings,
     check_host,
-    check_not_written_out,
     max_age,
 )
-from octogen_dagster.components.yaml_model import Text, YamlModel, switch, text_for
+from octogen_dagster.components.table_settings import LinkedTableSettings
+from octogen_dagster.components.yaml_model import (
+    Text,
+    YamlModel,
+    check_not_written_out,
+    switch,
+    text_for,
+)
 from octogen_dagster.errors import OctogenComponentError
 from octogen_dagster.validation import require_extras
 
@@ -171,6 +177,8 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
     """Describes and checks each linked table."""
     snapshot: Annotated[LinkedSnapshotSettings | None, switch(LinkedSnapshotSettings)] = None
     """Each linked view as a Parquet snapshot."""
+    tables: LinkedTableSettings | None = None
+    """A table of the snapshots in a database or a warehouse: its `destination`."""
     storage: StorageSettings | None = Field(default_factory=StorageSettings)
     """The store of the snapshots; null for the project's own `io_manager`."""
 
@@ -181,6 +189,8 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
     def _check(self) -> Self:
         extras = ["bigquery", *(["mcp"] if self.source.is_octogen else [])]
         require_extras("OctogenLinkedDatasetsComponent", *extras)
+        if self.tables and not self.snapshot:
+            raise ValueError("tables are of the snapshots: write snapshot: true, or remove tables")
         if self.source.is_octogen and self.principal is None:
             raise ValueError(
                 "source: octogen needs principal, the IAM principal that Octogen shares with, such "
@@ -225,7 +235,16 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
         if self.snapshot is not None:
             spec = self._spec("linked_snapshot", self.snapshot)
             arguments = max_age(self.snapshot.written()) | of_queries
-            assets.append(build_linked_snapshot_asset(datasets, name=spec, **arguments))
+            snapshot = build_linked_snapshot_asset(datasets, name=spec, **arguments)
+            assets.append(snapshot)
+            if self.tables is not None:
+                from octogen_dagster.tables.asset import build_table_asset
+
+                table = self._spec("table", AssetSettings(name=f"{spec.key.path[-1]}_table"))
+                destination = self.tables.destination.destination()
+                assets.append(
+                    build_table_asset(snapshot, destination, name=table, execute=self.execute)
+                )
         sensors = []
         if self.sensor is not None:
             sensor = build_listing_sensor(

@@ -17,7 +17,6 @@ from pydantic import (
     Field,
     PlainValidator,
     ValidationError,
-    ValidationInfo,
     create_model,
     field_validator,
     model_validator,
@@ -31,8 +30,9 @@ from octogen_dagster.api.catalog_sources import (
     NamedCatalogs,
     ShopCatalogs,
 )
-from octogen_dagster.api.credentials import API_KEY_VARIABLES, checked_host
+from octogen_dagster.api.credentials import checked_host
 from octogen_dagster.api.search import ProductSearch
+from octogen_dagster.components.table_settings import TableSettings
 from octogen_dagster.components.templates import Unrendered
 from octogen_dagster.components.yaml_model import (
     REFUSE_UNKNOWN,
@@ -40,6 +40,7 @@ from octogen_dagster.components.yaml_model import (
     Text,
     YamlComponent,
     YamlModel,
+    check_not_written_out,
     switch,
     text_for,
 )
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
 
 Kind = Literal[
     "catalogs", "products", "changes", "details", "brands", "history", "alerts",
-    "linked_datasets", "linked_products", "linked_snapshot",
+    "linked_datasets", "linked_products", "linked_snapshot", "table",
 ]  # fmt: skip
 
 
@@ -107,17 +108,6 @@ def check_host(host: Text | None) -> Text | None:
                 "api., mcp. or auth. before it and without a port or path"
             ) from None
     return host
-
-
-def check_not_written_out(secret: Text | None, info: ValidationInfo) -> Text | None:
-    """Refuse a secret that is not an environment variable's."""
-    if secret is not None and not isinstance(secret, dg.EnvVar):
-        variable = API_KEY_VARIABLES[0] if info.field_name == "api_key" else "NAME"
-        raise ValueError(
-            "is written out, and Dagster would show it in its UI: put it into an environment "
-            f'variable and write {info.field_name}: "{{{{ env.{variable} }}}}".'
-        )
-    return secret
 
 
 def _check_cron(cron: str) -> str:
@@ -332,6 +322,8 @@ class SearchSettings(AssetSettings):
     """Prices and availability of each product since the first snapshot."""
     alerts: list[AlertSettings] = Field(default_factory=list)
     """Rules, whose events are found in the history."""
+    tables: TableSettings | None = None
+    """Tables of the snapshots in a database or a warehouse: `destination` and `of`."""
     checks: Annotated[CheckSettings | None, switch(CheckSettings)] = Field(
         default_factory=CheckSettings
     )
@@ -351,6 +343,13 @@ class SearchSettings(AssetSettings):
         """The settings of the sensor that watches the catalogs; None if there is none."""
         is_default = "sensor" not in self.model_fields_set and self.by_catalog
         return SensorSettings() if is_default else self.sensor
+
+    @property
+    def _missing_tables(self) -> str:
+        """An asset that is to have a table and is not there; empty if there is none."""
+        of = self.tables.of or [] if self.tables else []
+        there = {kind for kind in of if kind == "products" or getattr(self, kind)}
+        return next((kind for kind in of if kind not in there), "")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -378,6 +377,8 @@ class SearchSettings(AssetSettings):
             "alerts are found in the history. Write history: true beside them.": (
                 self.alerts and self.history is None
             ),
+            f"tables: of names {self._missing_tables}, which the search does not have. Write "
+            f"{self._missing_tables}: true, or remove it from of.": bool(self._missing_tables),
             "sensor needs partitions: catalog or catalog_day. Use a schedule instead.": (
                 self.sensor and not self.by_catalog
             ),

@@ -16,12 +16,14 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     ValidationError,
+    ValidationInfo,
     WrapValidator,
     model_validator,
 )
 from pydantic_core import ErrorDetails
 from typing_extensions import Self
 
+from octogen_dagster.api.credentials import API_KEY_VARIABLES
 from octogen_dagster.components.templates import Mistake, Templates, Unrendered
 from octogen_dagster.errors import MissingPackageError, OctogenComponentError
 from octogen_dagster.validation import did_you_mean, refuse_unknown_settings
@@ -56,6 +58,17 @@ Text = Annotated[
     VARIABLE,
 ]
 """A text, or the environment variable that has it."""
+
+
+def check_not_written_out(secret: Text | None, info: ValidationInfo) -> Text | None:
+    """Refuse a secret that is not an environment variable's."""
+    if secret is not None and not isinstance(secret, dg.EnvVar):
+        variable = API_KEY_VARIABLES[0] if info.field_name == "api_key" else "NAME"
+        raise ValueError(
+            "is written out, and Dagster would show it in its UI: put it into an environment "
+            f'variable and write {info.field_name}: "{{{{ env.{variable} }}}}".'
+        )
+    return secret
 
 
 class YamlModel(dg.Model):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import duckdb
 import polars as pl
 import pytest
 from dagster.components.testing.utils import component_defs
@@ -118,6 +119,33 @@ def test_whole_catalogs_and_what_follows_them_run(
     assert all(checks.values())
     assert files(tmp_path) == {"octogen_catalogs.parquet", *(f"{n}/strada.parquet" for n in names)}
     assert len(pl.read_parquet(tmp_path / "octogen_products_details/strada.parquet")) == 120
+
+
+def test_tables_follow_the_assets_that_are_named(
+    tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_DATABASE", str(tmp_path / "shop.duckdb"))
+    destination = {"duckdb": "{{ env.MY_DATABASE }}"}
+    tables_of: dict[str, Any] = {"destination": destination, "of": ["products", "history"]}
+    search = WHOLE_CATALOGS | {"changes": True, "history": True, "tables": tables_of}
+    boots = SEVEN_BOOTS | {"tables": {"destination": {"duckdb": str(tmp_path / "shop.duckdb")}}}
+    names = ["octogen_products", "octogen_products_history"]
+    tables = [f"{name}_table" for name in names]
+    with load(attributes(tmp_path, search, boots)) as (_, defs):
+        keys = {spec.key.to_user_string() for spec in defs.resolve_all_asset_specs()}
+        assert {key for key in keys if key.endswith("_table")} == {*tables, "boots_table"}
+        policies = [defs.resolve_assets_def(name).backfill_policy for name in (*names, *tables)]
+        assert [each and each.max_partitions_per_run for each in policies] == [25, 26, 26, 27]
+        spec = defs.resolve_assets_def(tables[0]).specs_by_key[dg.AssetKey(tables[0])]
+        assert spec.automation_condition is not None
+        run(defs, instance, "octogen_catalogs", "boots", "boots_table")
+        assert run(defs, instance, *names, *tables, partition="strada").success
+    with duckdb.connect(str(tmp_path / "shop.duckdb"), read_only=True) as reader:
+        counts = {
+            name: reader.execute(f"SELECT count(*) FROM octogen.{name}").fetchone()
+            for name in ("boots", *names)
+        }
+    assert counts == {"boots": (7,), **dict.fromkeys(names, (120,))}
 
 
 @pytest.mark.parametrize(
