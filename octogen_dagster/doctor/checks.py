@@ -49,6 +49,7 @@ from octogen_dagster.store import Store, write_parquet
 
 if TYPE_CHECKING:
     from octogen_dagster.api.models import MeResponse
+    from octogen_dagster.tables.destination import TableDestination
 
 DEFAULT_TIMEOUT = 45.0
 """Seconds for all checks, so that a sensor, which has 60, can wait for them."""
@@ -63,6 +64,7 @@ def diagnose(
     analytics_hub: AnalyticsHubResource | None = None,
     control_plane: OctogenControlPlaneResource | None = None,
     bigquery: Any = None,
+    tables: Sequence[TableDestination] = (),
     listings: Sequence[str] = (),
     exchange: str | None = None,
     timeout: float = DEFAULT_TIMEOUT,
@@ -70,7 +72,8 @@ def diagnose(
     """Check what works, what does not and what to do, without a search or lookup.
 
     Nothing is changed, except for one small file that is written where snapshots are stored and
-    deleted again, and a refresh token that Octogen replaces, as with every login. A resource that
+    deleted again, an empty table that is made and dropped in each destination of tables, and a
+    refresh token that Octogen replaces, as with every login. A resource that
     is left out is not checked. The checks run at the same time, and one that fails or hangs does
     not stop the others. It can be called in a sensor or an asset check.
 
@@ -80,6 +83,7 @@ def diagnose(
         analytics_hub: Analytics Hub, with the project of the linked datasets.
         control_plane: Octogen's MCP.
         bigquery: A `dagster_gcp.BigQueryResource`, for queries over linked datasets.
+        tables: Destinations of tables.
         listings: Resource names of listings that must be granted, besides those that Octogen's MCP
             names.
         exchange: The exchange that an `ExchangeSource` reads.
@@ -96,6 +100,7 @@ def diagnose(
         "bigquery": bigquery,
     }
     resources = {name: {name: each} for name, each in given.items() if each is not None}
+    resources["tables"] = {destination.pool: destination for destination in tables}
     return diagnose_all(resources, listings=listings, exchange=exchange, timeout=timeout)
 
 
@@ -113,7 +118,7 @@ def diagnose_all(
         checked_exchange(exchange)
     seconds = timeout / 3  # Octogen's MCP, Analytics Hub and queries are checked in turn
     within = Deadline.after(timeout)
-    first = {kind: next(iter(named.values())) for kind, named in resources.items()}
+    first = {kind: next(iter(named.values())) for kind, named in resources.items() if named}
     control_plane, hub = first.get("control_plane"), first.get("analytics_hub")
 
     def sharing() -> Check:
@@ -137,6 +142,8 @@ def diagnose_all(
         for name, resource in named.items():
             suffix = f" ({name})" if len(named) > 1 else ""
             checks[subject + suffix] = partial(_with_suffix, suffix, partial(findings, resource))
+    for pool, destination in resources.get("tables", {}).items():
+        checks[f"Tables ({pool})"] = partial(_table_findings, destination)
     checks["Google credentials"] = partial(credentials_findings, hub, control_plane, seconds)
     checks["Sharing"] = sharing
     return Diagnosis(tuple(run_checks(checks, timeout)))
@@ -269,6 +276,14 @@ def _snapshot_findings(io_manager: ParquetSnapshotIOManager | None) -> Check:
         return
     said = f"a file that was written to {store.base_dir} was read back with other rows."
     yield Finding("Snapshots", "failed", said, "Report it with the kind of the object store.")
+
+
+def _table_findings(destination: TableDestination) -> Check:
+    """Connect, make a table and drop it."""
+    there = destination.resolved()
+    there.try_out()
+    said = f"{there.place}: a table was made and dropped in the schema {there.default_schema}."
+    yield Finding(f"Tables ({destination.pool})", "ok", said)
 
 
 @contextlib.contextmanager

@@ -44,6 +44,7 @@ def project_resources(folder: Path, module: str) -> tuple[Resources, Finding]:
         named = {
             name: each for defs in definitions for name, each in (defs.resources or {}).items()
         }
+        destinations = _destinations(definitions)
     except Exception as error:  # of the project's code, whose text may have a secret
         kind = type(error).__name__
         said = f"{module} cannot be loaded ({kind}). `dg check defs` says why."
@@ -53,12 +54,29 @@ def project_resources(folder: Path, module: str) -> tuple[Resources, Finding]:
         if argument := _argument(resource):
             found.setdefault(argument, {})[name] = resource
     names = [name for resources in found.values() for name in resources]
+    found |= {"tables": destinations} if destinations else {}
     if not names:
         said = f"{module} has no resource of octogen-dagster, so the environment is checked."
         return {}, Finding("Project", "skipped", said)
     *most, last = names
     said = f"{module} has {', '.join(most)}{' and ' if most else ''}{last}."
     return found, Finding("Project", "ok", said)
+
+
+def _destinations(definitions: Sequence[dg.Definitions]) -> dict[str, Any]:
+    """The destinations of the tables in definitions, by the pools of their assets."""
+    if "octogen_dagster.tables.asset" not in sys.modules:
+        return {}
+    from octogen_dagster.tables.asset import DESTINATIONS
+
+    steps = [
+        each.node_def
+        for defs in definitions
+        for each in defs.assets or ()
+        if isinstance(each, dg.AssetsDefinition) and each.is_executable
+    ]
+    found = (DESTINATIONS[step] for step in steps if step in DESTINATIONS)
+    return {destination.pool: destination for destination in found}
 
 
 def _argument(resource: object) -> str | None:

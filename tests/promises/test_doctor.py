@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import duckdb
 import polars as pl
 import pytest
 from click.testing import CliRunner, Result
@@ -19,11 +20,13 @@ from google.cloud import bigquery_analyticshub_v1 as ah
 
 from octogen_dagster import (
     AnalyticsHubResource,
+    DuckDBTables,
     GrantedCatalogs,
     NamedCatalogs,
     OctogenControlPlaneResource,
     OctogenResource,
     ParquetSnapshotIOManager,
+    PostgresTables,
     ShopCatalogs,
     diagnose,
 )
@@ -236,6 +239,38 @@ class TestSnapshots:
         (found,) = lines(io_manager=ParquetSnapshotIOManager(base_dir=str(tmp_path)))["Snapshots"]
         assert "could not be published" in found
         assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+class TestTables:
+    """The destinations of tables."""
+
+    def test_a_table_is_made_and_dropped(self, tmp_path: Path) -> None:
+        there, new = tmp_path / "there.duckdb", tmp_path / "new.duckdb"
+        duckdb.connect(str(there)).close()
+        tables = [DuckDBTables(database=str(each)) for each in (there, new)]
+        found = lines(tables=tables)
+        for path in (there, new):
+            assert found[f"Tables (octogen_duckdb_{path.stem})"] == [
+                f"ok: DuckDB ({path}): a table was made and dropped in the schema octogen."
+            ]
+        assert [path.name for path in tmp_path.iterdir()] == ["there.duckdb"]
+        with duckdb.connect(str(there)) as reader:
+            schemas = reader.execute(
+                "SELECT 1 FROM information_schema.schemata WHERE schema_name = 'octogen'"
+            ).fetchall()
+        assert not schemas
+
+    def test_a_destination_that_is_not_there_is_told_without_its_password(self) -> None:
+        nowhere = PostgresTables(uri=f"postgresql://me:{SECRET}@127.0.0.1:1/shop")
+        unset = PostgresTables(uri=dg.EnvVar("NO_SUCH_WAREHOUSE"))
+        found = lines(tables=[nowhere, unset])
+        assert found["Tables (octogen_postgres_shop)"][0].startswith(
+            "failed: PostgreSQL (shop at 127.0.0.1) cannot be used: "
+        )
+        assert (
+            "NO_SUCH_WAREHOUSE, which is not set"
+            in found["Tables (octogen_postgres_NO_SUCH_WAREHOUSE)"][0]
+        )
 
 
 class TestControlPlane:
