@@ -10,6 +10,14 @@ import pytest
 from octogen_dagster.sandbox.server import Sandbox
 from tests.docs.dbt import install_dbt
 from tests.docs.places import CATALOG, Place
+from tests.promises.engines import (
+    bigquery_server,
+    postgres_server,
+    snowflake_server,
+    warehouse,
+)
+
+__all__ = ["bigquery_server", "postgres_server", "snowflake_server", "warehouse"]
 
 
 @pytest.fixture(scope="module")

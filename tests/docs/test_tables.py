@@ -1,0 +1,152 @@
+"""docs/tables.md: its queries in each engine, and its dbt source, destination and dlt pipeline."""
+
+from __future__ import annotations
+
+import runpy
+import sqlite3
+from contextlib import closing
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import duckdb
+import polars as pl
+import pytest
+
+from octogen_dagster import (
+    DuckDBTables,
+    ParquetSnapshotIOManager,
+    TableDestination,
+    build_product_history_asset,
+    build_table_asset,
+)
+from octogen_dagster.sandbox.server import Sandbox
+from tests.docs.blocks import BLOCKS
+from tests.docs.dbt import make_project, run, upstream
+from tests.histories import QUIET, day, product
+from tests.promises.table_runs import products_frame
+from tests.results import stored
+from tests.warehouses import BigQuery, DuckDB, Postgres, Snowflake, Warehouse
+
+ENGINES = {DuckDB: "duckdb", Postgres: "postgres", Snowflake: "snowflake", BigQuery: "bigquery"}
+
+
+def block(language: str, title: str = "", having: str = "") -> str:
+    [found] = [
+        each.source
+        for each in BLOCKS
+        if each.page == "docs/tables.md"
+        and (each.language, each.title) == (language, title)
+        and having in each.source
+    ]
+    return found
+
+
+def boot(uuid: str, price: float, size: str, **values: Any) -> dict[str, Any]:
+    image = {"url": f"https://www.acme.example/{uuid}.jpg"}
+    own = {"catalog_key": "acme", "brand": {"name": "Acme"}, "sizes": [size], "images": [image]}
+    return {**product(uuid, price), **own, **values}
+
+
+def make_tables(folder: Path, destination: TableDestination) -> None:
+    """Make the tables of the page: a catalog as it is now, and its history since November 1."""
+    yesterday = datetime.now(timezone.utc) - timedelta(days=1)
+    hat = boot("hat", 20.0, "40")
+    days = {
+        day(1): [boot("dress", 120.0, "38"), hat],
+        yesterday: [boot("dress", 96.0, "38", original_price=120.0), hat],
+    }
+    frames = [products_frame(rows, fetched_at=pl.lit(at)) for at, rows in days.items()]
+
+    @dg.asset(partitions_def=dg.StaticPartitionsDefinition(["acme"]))
+    def octogen_products() -> pl.DataFrame:
+        return frames.pop(0)
+
+    history = build_product_history_asset(octogen_products)
+    tables = [build_table_asset(each, destination) for each in (octogen_products, history)]
+    for _ in days:
+        dg.materialize(
+            [octogen_products, history, *tables],
+            partition_key="acme",
+            resources=stored(folder),
+            run_config=QUIET,
+        )
+
+
+def test_the_five_questions_are_answered(warehouse: Warehouse, tmp_path: Path) -> None:
+    make_tables(tmp_path, warehouse.destination)
+
+    def answer(question: str) -> list[dict[str, Any]]:
+        sql = block("sql", f"{ENGINES[type(warehouse)]}: {question}").strip().rstrip(";")
+        rows = warehouse.query(sql.replace("octogen.octogen_", f"{warehouse.schema}.octogen_"))
+        return [{name.lower(): value for name, value in row.items()} for row in rows]
+
+    [catalog] = answer("catalogs")
+    assert (catalog["products"], catalog["in_stock"], catalog["reduced"]) == (2, 2, 1)
+    [dress] = answer("cheaper")
+    assert (dress["title"], dress["old_price"], dress["price"]) == ("Dress", 120.0, 96.0)
+    prices = {row["uuid"]: row["current_price"] for row in answer("day")}
+    assert prices == {"dress": 120.0, "hat": 20.0}
+    [brand] = answer("brands")
+    assert (brand["brand_name"], brand["products"]) == ("Acme", 2)
+    assert 20.0 <= brand["median_price"] <= 96.0
+    [dress] = answer("size")
+    assert dress["image"] == "https://www.acme.example/dress.jpg"
+
+
+@pytest.mark.slow
+@pytest.mark.world
+def test_dbt_has_the_tables_as_sources_in_the_graph(
+    dbt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_tables(tmp_path, DuckDBTables(database="shop.duckdb"))
+    model = block("sql", "models/brand_prices.sql")
+    make_project({"brand_prices": model}, block("yaml", "models/sources.yml"))
+    run(dbt, "build", "--profiles-dir", ".")
+    with duckdb.connect("shop.duckdb") as connection:
+        rows = connection.sql("SELECT brand_name, lowest_price FROM brand_prices").fetchall()
+    assert rows == [("Acme", 20.0)]
+    assert upstream(dbt) == "octogen_products_table"
+
+
+def test_a_destination_of_ones_own_loads_a_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("sqlite_tables.py").write_text(block("python", "sqlite_tables.py"))
+    names = runpy.run_path("sqlite_tables.py")
+    for is_new in (True, False):
+        assets = [names["numbers"]] if is_new else []
+        result = dg.materialize(
+            [names["numbers"], names["table"]],
+            selection=[*assets, names["table"]],
+            resources={"io_manager": ParquetSnapshotIOManager(base_dir="snapshots")},
+        )
+        (event,) = result.asset_materializations_for_node("numbers_table")
+        assert event.metadata["octogen/loaded"].value is is_new
+    with closing(sqlite3.connect("numbers.sqlite")) as connection:
+        rows = connection.execute('SELECT * FROM "octogen.numbers" ORDER BY number').fetchall()
+    assert rows == [(1, "[1]"), (2, "[4]"), (3, "[9]")]
+
+
+@pytest.mark.slow
+def test_dlt_replaces_the_rows_of_a_catalog(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, instance: dg.DagsterInstance
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("definitions.py").write_text(block("python", "definitions.py", having="import dlt"))
+    catalogs = {"acme": 30, "zen": 20}
+    instance.add_dynamic_partitions("octogen_catalogs", list(catalogs))
+    with Sandbox(catalogs=catalogs) as sandbox:
+        for name, value in sandbox.environment.items():
+            monkeypatch.setenv(name, value)
+        job = runpy.run_path("definitions.py")["defs"].resolve_implicit_global_asset_job_def()
+        for key in ["acme", "zen", "acme"]:
+            job.execute_in_process(instance=instance, partition_key=key)
+    with duckdb.connect("shop.duckdb") as connection:
+        counted = connection.sql(
+            "SELECT catalog_key, count(*) FROM octogen.octogen_products GROUP BY ALL"
+        ).fetchall()
+    assert dict(counted) == catalogs
