@@ -78,7 +78,7 @@ def bucket_of(base_dir: str) -> tuple[str, str, str]:
     bucket, _, prefix = rest.strip("/").partition("/")
     if scheme not in _SCHEMES or not bucket:
         raise ValueError(
-            f"base_dir {base_dir!r} is in no store that is known. Name a folder, s3://bucket/..., "
+            f"base_dir {base_dir!r} is not in a known store. Name a folder, s3://bucket/..., "
             "gs://bucket/... or az://container/..."
         )
     return scheme, bucket, prefix

@@ -116,7 +116,7 @@ def checked_name(name: str, subject: str = "") -> str:
 def require_fraction(name: str, value: float) -> None:
     """Refuse a setting that is not from 0 to 1."""
     if not 0 <= value <= 1:
-        raise ValueError(f"{name} must be a share from 0 to 1 (0.05 is 5 %), not {value}")
+        raise ValueError(f"{name} must be a fraction from 0 to 1 (0.05 is 5 %), not {value}")
 
 
 def require_extras(subject: str, *extras: str) -> None:

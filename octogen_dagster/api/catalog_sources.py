@@ -313,8 +313,7 @@ def _run_on_event_loop(source: CatalogSource, client: BlockingClient) -> Catalog
         return thread.result()
     client.check()
     raise OctogenTimeoutError(
-        f"{type(source).__name__} did not list the catalogs within the time that there was for it. "
-        "Try again."
+        f"{type(source).__name__} did not list the catalogs in time. Try again."
     )
 
 
@@ -364,7 +363,7 @@ def _texts(name: str, values: Iterable[str]) -> list[str]:
         raise ValueError(f"{name} is empty: name at least one")
     for text in texts:
         if not isinstance(text, str):
-            raise ValueError(f"{name} has {text!r}, which is no text: write it in quotes")
+            raise ValueError(f"{name} has {text!r}, which is not text: write it in quotes")
     return texts
 
 
@@ -388,7 +387,9 @@ def _checked_host(text: str) -> str:
         host = None
     host = (host or "").rstrip(".").removeprefix("www.")
     if not host or any(character.isspace() or character == "%" for character in host):
-        raise ValueError(f"hosts has {text!r}, which is no host: write one such as 'shop.example'")
+        raise ValueError(
+            f"hosts has {text!r}, which is not a host: write one such as 'shop.example'"
+        )
     return host
 
 

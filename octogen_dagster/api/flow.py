@@ -136,7 +136,7 @@ def request_flow(
     seconds = service.limiter.take_turn(service.ends_at - service.clock())
     if seconds is None:
         raise OctogenTimeoutError(
-            f"{subject}: no request may be sent in the time that there is for it: the "
+            f"{subject}: no request can be sent in the time that is left: the "
             f"organisation's rate limit of {service.limiter.requests_per_minute:g} a minute is "
             "used up. Try again later, or ask Octogen for a higher limit."
         )
@@ -330,8 +330,8 @@ def count_flow(service: Service, filters: SearchFilters, catalogs: Sequence[str]
         if lacks_version(service.base_url):
             raise
         raise error.with_message(
-            f"{subject} cannot be had: {service.base_url} has no such operation (404). A service "
-            "of the older contract counts whole catalogs only: leave out the filters."
+            f"{subject} is not available: {service.base_url} has no such operation (404). A "
+            "service of the older contract counts whole catalogs only: leave out the filters."
         ) from None
     return parsed(FacetCounts, response, subject).products(filters)
 

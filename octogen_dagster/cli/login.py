@@ -146,7 +146,7 @@ def login(
         )
     except OSError as error:
         fail(
-            f"Error: port {urlsplit(redirect_uri).port} cannot be listened on: {error.strerror}. "
+            f"Error: cannot listen on port {urlsplit(redirect_uri).port}: {error.strerror}. "
             "Choose another one with --port.",
             FAILED,
         )

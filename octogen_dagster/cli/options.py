@@ -48,8 +48,8 @@ def moment(_context: click.Context, _parameter: click.Parameter, text: str | Non
         return (time if time.tzinfo else time.replace(tzinfo=timezone.utc)).astimezone(timezone.utc)
     except (ValueError, OverflowError) as error:
         raise click.BadParameter(
-            f"{text!r} is no time. Write a day as 2026-11-01, which is its beginning in UTC, or a "
-            "time as 2026-11-01T06:00+01:00."
+            f"{text!r} is not a time. Write a day as 2026-11-01, which is its beginning in UTC, or "
+            "a time as 2026-11-01T06:00+01:00."
         ) from error
 
 

@@ -115,15 +115,15 @@ def _check_cron(cron: str) -> str:
         dg.ScheduleDefinition(job_name="job", cron_schedule=cron)
     except dg.DagsterInvalidDefinitionError:
         raise ValueError(
-            f"{cron!r} is no cron schedule: write five fields, such as 0 6 * * *, or a name, such "
-            "as @daily"
+            f"{cron!r} is not a cron schedule: write five fields, such as 0 6 * * *, or a name, "
+            "such as @daily"
         ) from None
     return cron
 
 
 def _check_fraction(fraction: float) -> float:
     if not 0 <= fraction <= 1:
-        raise ValueError(f"must be a share from 0 to 1 (0.05 is 5 %), not {fraction:g}")
+        raise ValueError(f"must be a fraction from 0 to 1 (0.05 is 5 %), not {fraction:g}")
     return fraction
 
 

@@ -310,7 +310,7 @@ def _split_redirect_uri(redirect_uri: str) -> tuple[str, int, str]:
         if is_here and host and port is not None and parts.path and not parts.query:
             return host, port, parts.path
     raise ValueError(
-        f"The redirect URI {redirect_uri!r} is not one of this machine: give "
+        f"The redirect URI {redirect_uri!r} does not lead to this machine: give "
         "http://127.0.0.1:PORT/PATH or http://localhost:PORT/PATH."
     )
 

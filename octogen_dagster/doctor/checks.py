@@ -190,7 +190,7 @@ def _octogen_findings(octogen: OctogenResource | None, seconds: float) -> Check:
     yield Finding(
         "Octogen balance",
         "skipped",
-        "Octogen's API does not tell it: a search or lookup without credit is refused (402).",
+        "Octogen's API does not report it: a search or lookup without credit is refused (402).",
     )
 
 

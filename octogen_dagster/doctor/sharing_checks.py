@@ -118,7 +118,7 @@ def _permission_findings(credentials: Credentials, project: str, seconds: float)
     except (requests.RequestException, GoogleAuthError) as error:
         answer = getattr(error, "response", None)
         cause = type(error).__name__ if answer is None else f"HTTP {answer.status_code}"
-        said = f"Cloud Resource Manager does not tell the permissions on {project} ({cause})."
+        said = f"Cloud Resource Manager does not report the permissions on {project} ({cause})."
         advice = "Enable cloudresourcemanager.googleapis.com, or look at the roles in the console."
         yield Finding(subject, "skipped", said, advice)
         return

@@ -79,9 +79,9 @@ def build_catalog_sensor(
     catalogs = named_partitions(products, partitions.catalogs, "catalogs")
     if SEARCH not in products.metadata_by_key[products.key]:
         raise ValueError(
-            f"Asset {products.key.to_user_string()!r} is not of build_products_asset. The sensor "
-            "would request it again and again: its snapshots do not have the version of the "
-            "catalog as their data version. Use a schedule for it."
+            f"Asset {products.key.to_user_string()!r} was not built by build_products_asset. "
+            "The sensor would request it again and again, because its snapshots do not have the "
+            "version of the catalog as their data version. Use a schedule for it."
         )
     arguments = {
         "description": f"Requests {products.key.to_user_string()} for each catalog that is new or "
@@ -131,7 +131,7 @@ def build_catalog_sensor(
             done=done,
             busy=busy,
             now=now.timestamp(),
-            nothing_due=f"None of {len(listed.catalogs)} catalogs was indexed anew.",
+            nothing_due=f"No catalog was re-indexed, of {len(listed.catalogs):,}.",
             partition_of=lambda key: partitions.key(key, now),
             key_of=partitions.catalog_key,
             cursor=cursor,

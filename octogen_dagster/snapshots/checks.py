@@ -205,7 +205,7 @@ def _check_limits(
         require_fraction(name, share)
     if max_rows_change is not None and max_rows_change < 0:
         raise ValueError(
-            f"max_rows_change must be a share of at least 0 (0.3 is 30 %), not {max_rows_change}"
+            f"max_rows_change must be a fraction of at least 0 (0.3 is 30 %), not {max_rows_change}"
         )
     if price_outlier_ratio <= 1:
         raise ValueError(f"price_outlier_ratio must be above 1, not {price_outlier_ratio}")

@@ -72,24 +72,25 @@ def build_fresh_check(
                 f"{lately}, {never:,} of them never. {_ADVICE}"
             )
         else:
-            text = f"{subject}: all {last.fresh:,} that are expected were materialized {lately}."
+            expected = f": {last.fresh:,} of {last.fresh:,} expected catalogs were"
+            text = f"{subject}{expected if partitions.catalogs else ' was'} materialized {lately}."
         if stale:
             sample = _longest_stale(context.instance, key, stale, now)
             metadata["octogen/sample"] = dg.MetadataValue.md(markdown_table(sample))
         if is_broken:
             text += (
-                " The source lists none of the catalogs, so none is taken for withdrawn. If they "
-                "have all ended, delete their partitions; if not, look at the source."
+                " The source lists none of these catalogs, so its answer is ignored. If they have "
+                "all ended, delete their partitions; if not, look at the source."
             )
         if last.awaited:
             text += (
-                f" {last.awaited:,} have no snapshot yet. They fail this check when that of the "
-                "first catalog is older."
+                f" Catalogs without a snapshot so far: {last.awaited:,}. They fail this check once "
+                "the asset's oldest snapshot is older than that."
             )
         if withdrawn:
             text += (
-                f" {len(withdrawn):,} are no longer listed; their snapshots are kept. Delete the "
-                "partitions of catalogs that have ended."
+                f" Catalogs that are no longer listed: {len(withdrawn):,}. Their snapshots are "
+                "kept. Delete the partitions of those that have ended."
             )
             names = dg.MetadataValue.json(sorted(map(str, withdrawn))[:_MAX_STALE_SHOWN])
             metadata["octogen/withdrawn_catalogs"] = names

@@ -181,8 +181,8 @@ def declared_columns(asset: dg.AssetsDefinition) -> set[str] | None:
     """The names of the columns that the one asset of a definition declares; None without any."""
     if len(asset.keys) != 1:
         raise ValueError(
-            f"The definition has {len(asset.keys)} assets, and the checks are of one. Build them "
-            "for each asset on its own."
+            f"The definition has {len(asset.keys)} assets, and checks belong to one. Build them "
+            "for each asset separately."
         )
     schema = asset.metadata_by_key.get(asset.key, {}).get(COLUMN_SCHEMA)
     if isinstance(schema, dg.TableSchemaMetadataValue):

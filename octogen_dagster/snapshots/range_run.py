@@ -175,7 +175,7 @@ def _partitions(context: dg.AssetExecutionContext) -> Sequence[str]:
     """
     policy = context.assets_def.backfill_policy
     most = policy and policy.max_partitions_per_run
-    problem = "are not known: the first or the last one was deleted while this run was queued"
+    problem = "are no range: the first or the last one was deleted while this run was queued"
     try:
         partitions: Sequence[str] = context.partition_keys
     except dg.DagsterInvalidInvocationError:
@@ -184,8 +184,8 @@ def _partitions(context: dg.AssetExecutionContext) -> Sequence[str]:
         if partitions and len(partitions) <= (most or len(partitions)):
             return partitions
         problem = (
-            f"are {len(partitions):,}, and a run of this asset has at most {most:,}: the last one "
-            "was deleted while this run was queued, and added again behind all others"
+            f"are {len(partitions):,}, and a run of this asset reads at most {most:,}: the last "
+            "one was deleted while this run was queued, and added again behind all others"
             if partitions
             else "are none: the first one was deleted while this run was queued, and added again "
             "behind the last one"

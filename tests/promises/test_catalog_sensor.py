@@ -291,7 +291,7 @@ def test_nothing_due_says_so_and_what_was_wiped_is_due_again(instance: dg.Dagste
     materialize(instance, "acme", NOON)
     result = evaluate(instance, source)
     assert isinstance(result, dg.SensorResult)
-    assert result.skip_reason == dg.SkipReason("None of 1 catalogs was indexed anew.")
+    assert result.skip_reason == dg.SkipReason("No catalog was re-indexed, of 1.")
     assert not result.dynamic_partitions_requests
     instance.wipe_assets([PRODUCTS.key])
     assert requested(instance, source) == ["acme"]
@@ -363,7 +363,7 @@ def test_an_asset_whose_snapshots_have_no_version_is_refused() -> None:
     @dg.asset(partitions_def=catalog_partitions)
     def mine() -> None: ...
 
-    with pytest.raises(ValueError, match=r"Asset 'mine' is not of build_products_asset\."):
+    with pytest.raises(ValueError, match=r"Asset 'mine' was not built by build_products_asset\."):
         build_catalog_sensor(mine)
 
 

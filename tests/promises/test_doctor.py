@@ -105,7 +105,7 @@ class TestOctogen:
                 "lookup; the budget of a run is $50.00, which is 3,571 pages."
             ],
             "Octogen balance": [
-                "skipped: Octogen's API does not tell it: a search or lookup without credit is "
+                "skipped: Octogen's API does not report it: a search or lookup without credit is "
                 "refused (402)."
             ],
         }
@@ -559,7 +559,7 @@ class TestGoogle:
                 403,
                 [],
                 [
-                    f"skipped: Cloud Resource Manager does not tell the permissions on {PROJECT} "
+                    f"skipped: Cloud Resource Manager does not report the permissions on {PROJECT} "
                     "(HTTP 403). Enable"
                 ],
             ),

@@ -114,8 +114,9 @@ def test_a_first_backfill_may_last(instance: dg.DagsterInstance) -> None:
     found = clock.check()
     assert found.passed
     assert found.description == (
-        "products: all 1 that are expected were materialized in the last 48 hours. 2 have no "
-        "snapshot yet. They fail this check when that of the first catalog is older."
+        "products: 1 of 1 expected catalogs were materialized in the last 48 hours. Catalogs "
+        "without a snapshot so far: 2. They fail this check once the asset's oldest snapshot is "
+        "older than that."
     )
     assert numbers(found)["awaited"] == 2
     clock.age()
@@ -160,14 +161,15 @@ def test_a_catalog_that_is_no_longer_listed_is_named_and_fails_nothing(
     assert (shown["fresh"], shown["stale"], shown["withdrawn"]) == (1, 1, 1)
     assert shown["withdrawn_catalogs"] == ["gone"]
     assert str(found.description).endswith(
-        " 1 are no longer listed; their snapshots are kept. Delete the partitions of catalogs that "
-        "have ended."
+        " Catalogs that are no longer listed: 1. Their snapshots are kept. Delete the partitions "
+        "of those that have ended."
     )
     clock.report(f"northpeak{of_day}")
     found = clock.check()
     assert found.passed
     assert str(found.description).startswith(
-        "products: all 2 that are expected were materialized in the last 48 hours. 1 are no longer"
+        "products: 2 of 2 expected catalogs were materialized in the last 48 hours. Catalogs that "
+        "are no longer listed: 1."
     )
 
 
@@ -199,7 +201,7 @@ def test_a_source_that_lists_none_of_the_catalogs_turns_nothing_green(
     shown = numbers(found)
     assert (shown["stale"], shown["withdrawn"]) == (2, 0)
     assert str(found.description).endswith(
-        " The source lists none of the catalogs, so none is taken for withdrawn. If they have all "
+        " The source lists none of these catalogs, so its answer is ignored. If they have all "
         "ended, delete their partitions; if not, look at the source."
     )
 

@@ -245,13 +245,13 @@ def test_a_damaged_file_is_named(run: Run, snapshots: Path, tmp_path: Path) -> N
         (
             ["--product", "hat", "--as-of", "9999-12-31T23:59-01:00"],
             2,
-            "'9999-12-31T23:59-01:00' is no time.",
+            "'9999-12-31T23:59-01:00' is not a time.",
         ),
         (
             ["--product", "hat", "--as-of", "2026-13-01"],
             2,
-            "'2026-13-01' is no time. Write a day as 2026-11-01, which is its beginning in UTC, or "
-            "a time as 2026-11-01T06:00+01:00.",
+            "'2026-13-01' is not a time. Write a day as 2026-11-01, which is its beginning in UTC, "
+            "or a time as 2026-11-01T06:00+01:00.",
         ),
     ],
 )

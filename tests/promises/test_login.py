@@ -249,7 +249,7 @@ def test_a_port_that_is_taken_is_an_error(folder: Path, server: OctogenServer) -
     taken = httpx.URL(server.origin).port
     done = CliRunner().invoke(main, ["login", "--no-open", "--port", str(taken)])
     assert done.exit_code == 1
-    assert done.stderr.startswith(f"Error: port {taken} cannot be listened on: ")
+    assert done.stderr.startswith(f"Error: cannot listen on port {taken}: ")
 
 
 def test_files_that_cannot_be_written_are_an_error_before_anybody_logs_in(

@@ -441,7 +441,7 @@ def test_a_range_is_published_by_the_io_manager_of_the_asset(
 @pytest.mark.parametrize(
     ("added_again", "problem"),
     [
-        ("shop2", "are 6, and a run of this asset has at most 3: the last one was deleted while"),
+        ("shop2", "are 6, and a run of this asset reads at most 3: the last one was deleted while"),
         ("shop0", "are none: the first one was deleted while this run was queued, and added again"),
     ],
 )

@@ -106,7 +106,7 @@ def test_each_version_of_a_catalog_is_read_once(
     with daemon(tmp_path, location(tmp_path, partitions)) as catalogs:
         catalogs.tick()
         assert catalogs.read() == Counter(["northpeak", "strada"])
-        assert catalogs.tick().skip_reason == "None of 2 catalogs was indexed anew."
+        assert catalogs.tick().skip_reason == "No catalog was re-indexed, of 2."
         shops.touch("strada")
         catalogs.tick()
         assert catalogs.read() == Counter(["northpeak", "strada", "strada"])
@@ -128,7 +128,7 @@ def test_catalogs_share_a_run_and_one_that_failed_in_it_is_read_alone(
     with daemon(tmp_path, text) as catalogs:
         catalogs.tick()
         assert sum(catalogs.materialized("products").values()) == 3
-        assert catalogs.tick().skip_reason == "None of 4 catalogs was indexed anew."
+        assert catalogs.tick().skip_reason == "No catalog was re-indexed, of 4."
         catalogs.tick()
         assert catalogs.materialized("products") == Counter(keys)
         assert len(catalogs.instance.get_runs()) == 2

@@ -129,7 +129,7 @@ def test_a_source_of_ones_own_has_the_time_of_one_request() -> None:
     octogen = OctogenResource(api_key="octo_x", deadline=1.0, catalogs=Endless())
     error = error_of(octogen.list_catalogs)
     assert isinstance(error, OctogenTimeoutError)
-    assert "Endless did not list the catalogs within" in str(error)
+    assert "Endless did not list the catalogs in time" in str(error)
 
 
 def test_a_wait_for_the_rate_limit_that_is_longer_than_the_deadline_is_not_begun() -> None:
