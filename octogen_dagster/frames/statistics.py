@@ -221,22 +221,25 @@ class ScanStatistics(ReadStatistics):
 class ProductMetrics:
     """Shares of null and quantiles of the price of products, added up as their frames pass.
 
-    Prices of two currencies do not compare, so the quantiles are of each of the five currencies
-    with the most products: `price_quantiles`. A currency that at least one product in twenty has is
-    also in `price_lines`, which draw how many products have each price between the first and the
-    last quantile. Its median is a number of its own, which Dagster plots: `price_p50_eur`, and
-    `price_p50_no_currency` for products without one.
+    `null_fractions` are those of all columns that have a null. Prices of two currencies do not
+    compare, so the quantiles are of each of the five currencies with the most products:
+    `price_quantiles`. A currency that at least one product in twenty has is also in `price_lines`,
+    which draw how many products have each price between the first and the last quantile. Its median
+    is a number of its own, which Dagster plots: `price_p50_eur`, and `price_p50_no_currency` for
+    products without one.
     """
 
     def __init__(self) -> None:
         self._rows = 0
-        self._without_brand = 0
+        self._nulls = Counter[str]()
         self._prices: dict[str | None, list[pl.Series]] = {}
 
     def add(self, products: pl.DataFrame) -> None:
         """Add rows with columns as in `PRODUCT_SCHEMA`."""
         self._rows += len(products)
-        self._without_brand += products["brand"].struct.field("name").null_count()
+        self._nulls.update({each.name: each.null_count() for each in products.iter_columns()})
+        nameless = products["brand"].struct.field("name").null_count()
+        self._nulls["brand"] += nameless - products["brand"].null_count()
         currency, prices = products["currency"].str.to_lowercase(), products["current_price"]
         codes = currency.unique().to_list()
         for code in codes:
@@ -247,10 +250,11 @@ class ProductMetrics:
         """Return the figures by name; none without rows."""
         if not self._rows:
             return {}
-        without_price = sum(each.null_count() for some in self._prices.values() for each in some)
+        shares = {name: round(nulls / self._rows, 4) for name, nulls in self._nulls.items()}
         metrics: Metrics = {
-            "null_share_current_price": round(without_price / self._rows, 4),
-            "null_share_brand": round(self._without_brand / self._rows, 4),
+            "null_share_current_price": shares["current_price"],
+            "null_share_brand": shares["brand"],
+            "null_fractions": {name: share for name, share in shares.items() if share},
         }
         quantiles, lines = dict[str, object](), dict[str, object]()
         for code in self._currencies():

@@ -1,5 +1,6 @@
 """The checks of snapshots: a table of rules for rows, and the number of rows."""
 
+import functools
 import statistics
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -42,12 +43,14 @@ MIN_PRICES = 10
 MIN_ROWS_CHANGE = 10
 """A smaller change of the number of rows is none, so that a search may find a few more or less."""
 SNAPSHOTS_BACK = 5
-"""How many earlier snapshots the number of rows is compared with."""
+"""How many earlier snapshots one is compared with."""
+_MOSTLY_NULL = 0.5
+"""A column with more nulls in most of the earlier snapshots may lose the other values."""
 
 _ROWS, _NULLS, _PRICES = "rows_within_bounds", "nulls", "prices"
 _DESCRIPTIONS = {
     _ROWS: "The number of rows is near that of the last snapshots.",
-    _NULLS: "No column has many nulls.",
+    _NULLS: "No column has many nulls, and none has lost all of its values.",
     _PRICES: "Few prices are negative, zero, above the original one or far from the median.",
     **HISTORY_CHECKS,
     LEFT_OUT: LEFT_OUT_DESCRIPTION,
@@ -99,7 +102,8 @@ def build_snapshot_checks(
     they need answers them all:
 
     * `rows_within_bounds`: the number of rows is near the median of the last five snapshots;
-    * `nulls`: no column has many nulls;
+    * `nulls`: no column has many nulls, and none that `OctogenResource` read is all null that had
+      values in most rows of the last snapshots;
     * `prices`: few prices are negative, zero, above the original price or far from the median of
       their currency. Products without a currency have no median;
     * `fresh`: every catalog was materialized lately. It looks at all partitions, reads no snapshot
@@ -125,7 +129,8 @@ def build_snapshot_checks(
         max_rows_change: Share by which the number of rows may differ from that of the last
             snapshots, where it may always differ by ten; None leaves `rows_within_bounds` out.
         max_null_fraction: The largest fraction of nulls of columns by name, 0 to 1; None leaves
-            `nulls` out. The default leaves out columns that the asset does not declare.
+            `nulls` out. The default leaves out columns that the asset does not declare. One that is
+            named here is not compared with the last snapshots: with 1 it may lose all values.
         max_bad_price_fraction: Fraction of the products whose price may be bad in one of these
             ways, 0 to 1; None leaves `prices` out.
         price_outlier_ratio: How many times a price may be above or below the median.
@@ -349,17 +354,30 @@ class _RowsChecks:
         subject = f"{self.asset.to_user_string()}{of}"
         chosen = [rule for rule in self.rules(snapshot.collect_schema()) if rule.check in selected]
         measured = _Measured(self.in_order(snapshot) if self.in_order else snapshot, chosen)
+        last = functools.cache(
+            lambda: _last_records(instance, self.asset, partition, self.partitions)
+        )
         for name in self.names:
             if name not in selected:
                 continue
             if name == _ROWS:
-                counts = _earlier_rows(instance, self.asset, partition, self.partitions)
+                counts = _row_counts(last()[1:])
                 passed, text, metadata = _judge_count(measured.rows, counts, self.max_rows_change)
             elif name == LEFT_OUT:
                 passed, text = judge_left_out(instance, self.asset, partition)
                 metadata = {}
             else:
                 passed, text, metadata = measured.judge(name)
+            if name == _NULLS and measured.rows >= MIN_ROWS_CHANGE:
+                limited = {
+                    column for rule in chosen if rule.check == name for column in rule.columns
+                }
+                if lost := ", ".join(sorted(_lost_columns(last()) - limited)):
+                    passed, metadata["octogen/lost_columns"] = False, lost
+                    text += (
+                        f" All rows are null in {lost}, where most of the last snapshots had "
+                        "values in at least half of their rows."
+                    )
             yield dg.AssetCheckResult(
                 passed=passed,
                 check_name=name,
@@ -441,16 +459,16 @@ def _judge_count(rows: int, earlier: list[int], max_change: float) -> tuple[bool
     return low <= rows <= high, text, metadata
 
 
-def _earlier_rows(
+def _last_records(
     instance: dg.DagsterInstance,
     asset: dg.AssetKey,
     partition: str | None,
     partitions: PartitionLayout,
-) -> list[int]:
-    """The numbers of rows of the last five snapshots of the same search, the newest first.
+) -> list[dg.EventLogRecord]:
+    """The materialization of a snapshot, then those of the ones before it, the newest first.
 
-    A snapshot with a time comes after those of earlier times, another one after those it replaced.
-    A run of several partitions is compared with nothing.
+    These are of the same search. A snapshot with a time comes after those of earlier times, another
+    one after those it replaced. A run of several partitions is compared with nothing.
     """
     if partition is None and (partitions.catalogs or partitions.times):
         return []
@@ -461,12 +479,29 @@ def _earlier_rows(
     if partition and partitions.times:
         times = [str(key) for key in partitions.times_before(partition)]
         earlier = read_last_of_each(instance, asset, times)
+    return [own, *(record for record in earlier if _search(record) == _search(own))]
+
+
+def _row_counts(records: Iterable[dg.EventLogRecord]) -> list[int]:
+    """The numbers of rows of the first five snapshots whose number is known."""
     counts = [
         _metadata(record, "dagster/partition_row_count") or _metadata(record, "dagster/row_count")
-        for record in earlier
-        if _search(record) == _search(own)
+        for record in records
     ]
     return [count for count in counts if count is not None][:SNAPSHOTS_BACK]
+
+
+def _lost_columns(records: Iterable[dg.EventLogRecord]) -> set[str]:
+    """The columns that are all null in the first snapshot, and mostly were not in the next five."""
+    metrics = [_metadata(record, "octogen/metrics") or {} for record in records]
+    own, *earlier = [each.get("null_fractions") for each in metrics] or [None]
+    known = [each for each in earlier if each is not None][:SNAPSHOTS_BACK]
+    return {
+        name
+        for name, fraction in (own or {}).items()
+        if fraction == 1 and known
+        if statistics.median(each.get(name, 0.0) for each in known) <= _MOSTLY_NULL
+    }
 
 
 def _search(record: dg.EventLogRecord) -> Any:

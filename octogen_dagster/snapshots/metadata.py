@@ -110,6 +110,7 @@ _COLLECTED = (
     "looked_up",
     "file_size_bytes",
     "price_quantiles",
+    "null_fractions",
 )
 """The figures that are one entry together. A line of it is not wrapped, so each is short."""
 

@@ -75,6 +75,45 @@ def test_prices_of_two_currencies_and_a_new_field(
     assert metadata(result, "products")["octogen/unknown_field_names"] == {"items.mood": 50}
 
 
+def test_a_column_that_loses_all_of_its_values(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    uuids = [f"p{number}" for number in range(50)]
+    instance.add_dynamic_partitions("octogen_catalogs", ["acme"])
+    service = PublishedService({"acme": uuids}, hosts={"acme.com": ["acme"]})
+    item: dict[str, Any] = {"title": "Shoe", "currentPrice": 9.0}
+    search = service.search
+
+    def with_values(body: dict[str, Any]) -> tuple[int, Any]:
+        status, page = search(body)
+        for each in page.get("items", ()):
+            each.update(item)
+        return status, page
+
+    def nulls(**limits: Any) -> dg.AssetCheckEvaluation:
+        job = definitions(tmp_path, service, **limits).resolve_implicit_global_asset_job_def()
+        result = job.execute_in_process(instance=instance, partition_key="acme")
+        return evaluations(result)["nulls"]
+
+    service.search = with_values  # type: ignore[method-assign]
+    with service.running():
+        item["currency"] = None
+        assert nulls().passed, "nothing is known of earlier snapshots"
+        assert nulls().passed, "it never had a value"
+        for _ in range(3):
+            item["currency"] = "EUR"
+            assert nulls().passed
+        item["currency"] = None
+        found = nulls()
+        assert not found.passed
+        assert found.metadata["octogen/lost_columns"].value == "currency"
+        assert str(found.description).startswith(
+            "products, partition 'acme' has 50 rows, and few or none are bad. All rows are null in "
+            "currency, where most of the last snapshots had values in at least half of their rows."
+        )
+        assert nulls(max_null_fraction={"currency": 1.0}).passed
+
+
 def test_runs_of_the_sensor_and_of_the_schedule_have_the_checks(tmp_path: Path) -> None:
     service = PublishedService({}, base_url="http://127.0.0.1:1/v1")
     repository = definitions(tmp_path, service).get_repository_def()
