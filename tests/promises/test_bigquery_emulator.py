@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import date, datetime, time, timezone
@@ -13,6 +14,7 @@ import dagster as dg
 import grpc
 import polars as pl
 import pytest
+from click.testing import CliRunner
 from dagster_gcp import BigQueryResource
 from google.cloud import bigquery
 from google.cloud.bigquery_storage_v1 import BigQueryReadClient
@@ -28,6 +30,7 @@ from octogen_dagster import (
     build_linked_snapshot_asset,
     listing_partition_key,
 )
+from octogen_dagster.cli.main import main
 from octogen_dagster.sandbox.server import Sandbox
 from tests.ports import free_port
 from tests.results import failure, is_retried, metadata
@@ -245,3 +248,29 @@ def test_from_a_listing_to_its_products(
     assert shown["dagster/partition_row_count"] == 25
     assert shown["octogen/last_modified"] == EXPORTED_AT.timestamp()
     assert checked(result) == {"not_empty": True, "expected_columns": True, "fresh": True}
+
+
+def test_verify_asks_about_a_view_without_running_a_query(
+    emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emulator.share(PRODUCTS.format(rows=25))
+    with Sandbox(catalogs={"kumo": 20}, hub=True) as octogen:
+        for name, value in octogen.environment.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", PROJECT)
+        listing = octogen.hub.share("acme")
+        destination = ["--listing", listing, "--project", PROJECT, "--dataset", "acme_products"]
+        done = CliRunner().invoke(main, ["bq", "subscribe", *destination, "--apply"])
+        assert done.exit_code == 0, done.output
+        before = [job.job_id for job in emulator.client.list_jobs()]
+        done = CliRunner().invoke(main, ["verify", "--google", "--json", "--details"])
+    answers = {each["question"]: each for each in json.loads(done.stdout)["answers"][-5:]}
+    assert {name: each["verdict"] for name, each in answers.items()} == {
+        "location of listings": "holds",
+        "export restrictions": "holds",
+        "columns of views": "holds",
+        "exported_at": "holds",
+        "dry run of queries": "holds",
+    }, answers
+    assert "queries that may be run: 2" in answers["dry run of queries"]["seen"]
+    assert [job.job_id for job in emulator.client.list_jobs()] == before
