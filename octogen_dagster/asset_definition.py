@@ -193,8 +193,7 @@ def output_manager(context: dg.AssetExecutionContext) -> tuple[str, Any]:
 
     With `io_manager_def` the key is one of Dagster's.
     """
-    output, *_ = context.assets_def.node_def.output_defs
-    key = output.io_manager_key
+    key = context.assets_def.get_io_manager_key_for_asset_key(context.asset_key)
     return key, getattr(context.get_step_execution_context().resources, key)
 
 

@@ -104,7 +104,8 @@ def build_fresh_check(
         name=FRESH,
         description=f"{every} was materialized {lately}.",
         automation_condition=every_hour & ~dg.AutomationCondition.in_progress(),
-        required_resource_keys=resources,
+        required_resource_keys=resources - set(asset.resource_defs),
+        resource_defs=dict(asset.resource_defs) if resources else {},
     )
     def fresh(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         return result(context)

@@ -60,10 +60,7 @@ def snapshot_input(
     The input has a manager of its own, since Dagster lets no other IO manager than ours load what
     these functions take.
     """
-    key = "io_manager"
-    if asset.is_executable:  # an AssetSpec has no output, but may be checked as well
-        (output,) = asset.node_def.output_defs
-        key = output.io_manager_key
+    key = asset.get_io_manager_key_for_asset_key(asset.key)
     own = {key: asset.resource_defs[key]} if key in asset.resource_defs else {}
     manager_key = f"octogen_{key}"
     snapshots = dg.AssetIn(
