@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 TABLE_NAME = "dagster/table_name"
 CONSOLE = "octogen/console"
 EXPORT_RESTRICTIONS = "octogen/restricted_export_config"
-"""What the listing of a linked dataset forbids, as Google names it; absent if that is nothing."""
+"""The restrictions of a linked dataset's listing, as Google names them; absent if it has none."""
 
 EXPORTED_AT = "exported_at"
 """The column of a view whose newest value is the last modification, if the view has it."""

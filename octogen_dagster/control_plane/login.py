@@ -160,7 +160,7 @@ def _public_client(redirect_uri: str, scope: str) -> OAuthClientMetadata:
 
 
 class _Storage:
-    """What the `mcp` package asks for the client and gives the tokens to.
+    """The storage that the `mcp` package asks for the client and gives the tokens to.
 
     The places belong together. They are written when the login has succeeded, not before.
     """

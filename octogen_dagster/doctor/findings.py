@@ -26,7 +26,7 @@ _Resource = TypeVar("_Resource", bound=BaseModel)
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a check found about one subject.
+    """The result of a check about one subject.
 
     Attributes:
         subject: The subject, such as "Octogen key".
@@ -55,7 +55,7 @@ Check: TypeAlias = Generator[Finding, None, None]
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """What all checks found. As text it has a line for each finding.
+    """The findings of all checks. As text it has a line for each of them.
 
     Attributes:
         findings: The findings, in the order of the subjects.

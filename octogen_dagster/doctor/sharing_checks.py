@@ -58,7 +58,7 @@ _PROJECT_PERMISSIONS = {
     "analyticshub.subscriptions.delete": "roles/analyticshub.subscriptionOwner",
     "bigquery.jobs.create": "roles/bigquery.jobUser",
 }
-"""What subscriptions and queries need on the project, each with a role that has it."""
+"""The permissions that subscriptions and queries need on the project, each with a role of it."""
 _KINDS = {
     "google.oauth2.service_account": "the key file of a service account",
     "google.oauth2.credentials": "the login of a person",

@@ -1,4 +1,4 @@
-"""What errors of Google's libraries mean: an error of ours, with its cause and the missing role."""
+"""Errors of this package for those of Google's libraries, with their cause and the missing role."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ _PARTS = {
 
 
 ListingKey = tuple[str, str, str]
-"""What identifies a listing: `ListingName.key`."""
+"""The identity of a listing: `ListingName.key`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class ListingName:
 
     @property
     def key(self) -> ListingKey:
-        """What identifies a listing: its name without the project.
+        """The identity of a listing: its name without the project.
 
         Google names the publisher's project by id in one place and by number in another. Two
         publishers with an exchange and a listing of the same ids are not told apart.
@@ -71,7 +71,7 @@ class ListingName:
 
 @dataclass(frozen=True, slots=True)
 class SubscriptionPlan:
-    """Which dataset is to be linked to which listing; `plan_subscription` makes one."""
+    """The dataset that is to be linked to a listing; `plan_subscription` makes a plan."""
 
     listing: ListingName
     project: str

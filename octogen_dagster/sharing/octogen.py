@@ -1,4 +1,4 @@
-"""What Octogen offers a subscriber, and what is to be done by Octogen's word for it."""
+"""The offers of Octogen to a subscriber, and the action that Octogen's word for each asks for."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _CATALOG_OF_LISTING = re.compile(r"catalog_(.+)_exported_product_view_v\d+")
 
 
 class Action(StrEnum):
-    """What is to be done about an offer, or what a pass did about it."""
+    """An action that an offer asks for, or that a pass took about it."""
 
     ALREADY_ACTIVE = "already_active"
     ALREADY_SUBSCRIBED = "already_subscribed"
@@ -70,7 +70,7 @@ LAPSED = {
 
 
 def action_of(word: str | None) -> Action:
-    """What is to be done by Octogen's word. One that is missing or not known means not yet."""
+    """The action by Octogen's word. One that is missing or not known means not yet."""
     return _ACTIONS.get(word or "", Action.PENDING)
 
 
@@ -85,7 +85,7 @@ def deciding_word(offer: Cell) -> str | None:
 
 
 class Offers(NamedTuple):
-    """What Octogen offers one subscriber, ordered by catalog key and resource name.
+    """The offers of Octogen to one subscriber, ordered by catalog key and resource name.
 
     An offer is the subscriber's cell, filled up from the listing; without a cell it has no
     subscriber.
@@ -184,7 +184,7 @@ def _merged(shared: Iterable[SharedListing], cells: Iterable[Cell]) -> list[Cell
 
 
 def _key(resource: str | None) -> ListingKey | str:
-    """What identifies a listing, or the text if it is not a listing's name."""
+    """The key of a listing, or the text if it is not a listing's name."""
     try:
         return ListingName.parse(resource or "").key
     except OctogenBigQueryInputError:

@@ -27,7 +27,7 @@ _Evidence = TypeVar("_Evidence")
 
 
 class Seen(NamedTuple):
-    """What the service showed: text for anybody, and details that name catalogs and products."""
+    """An observation: text for anybody, and details that name catalogs and products."""
 
     holds: bool
     text: str
@@ -65,7 +65,7 @@ class Question(Generic[_Evidence]):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What became of a question. `details` may name catalogs and products; nothing else does."""
+    """The answer to a question. `details` may name catalogs and products; nothing else does."""
 
     question: str
     belief: str

@@ -49,7 +49,7 @@ _PRODUCTS = "/products/search"
 
 
 class Catalog(msgspec.Struct, frozen=True):
-    """What the service says of a catalog: its products, and when it was computed or indexed."""
+    """A catalog as the service lists it: its products, and when it was computed or indexed."""
 
     key: str
     product_count: int | None
@@ -101,7 +101,7 @@ class Service:
 
     @cached_property
     def me(self) -> MeResponse | None:
-        """Whose key it is; None from a service of the older contract."""
+        """The owner of the key; None from a service of the older contract."""
         try:
             return self.client.run(me_flow(self.client.service))
         except OctogenNotFoundError:
@@ -149,7 +149,7 @@ class Service:
         return listed[0].key
 
     def missing_pages(self, number: int) -> int:
-        """How many of the first pages were not read yet."""
+        """The number of the first pages that were not read yet."""
         return max(0, number - len(self._pages))
 
     def page(self, number: int) -> MerchantProductListPage | None:
