@@ -79,8 +79,8 @@ def _input_manager(key: str) -> dg.ResourceDefinition:
         if keeps_snapshots(manager):
             return manager.load_input(context)
         kind = context.dagster_type.typing_type
-        if kind in (SnapshotPair, SnapshotTimes):
-            require_own(key, manager, context.op_def.name, NEEDS_PREVIOUS)
+        if why := _NEEDED.get(kind):
+            require_own(key, manager, context.op_def.name, why)
         frame = manager.load_input(_AsFrame(context, key)).lazy()
         if kind is not InputSnapshots:
             return frame
@@ -161,6 +161,14 @@ class SnapshotFiles(NamedTuple):
 
     open: Callable[[str | None], SnapshotFile]
     partition_column: str
+
+
+_NEEDED = {
+    SnapshotPair: NEEDS_PREVIOUS,
+    SnapshotTimes: NEEDS_PREVIOUS,
+    SnapshotFiles: "its rows are read in batches, with the id of their snapshot",
+}
+"""What no other IO manager loads, and why."""
 
 
 def input_kind(asset: dg.AssetsDefinition, kind: type, policy: dg.BackfillPolicy | None) -> type:

@@ -22,7 +22,7 @@ from octogen_dagster.asset_definition import (
 )
 from octogen_dagster.background import run_in_thread, wait_interruptibly
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, own_range
-from octogen_dagster.snapshots.loading import SnapshotFiles
+from octogen_dagster.snapshots.loading import SnapshotFiles, snapshot_input
 from octogen_dagster.snapshots.metadata import (
     COLUMN_SCHEMA,
     column_lineage,
@@ -45,15 +45,6 @@ from octogen_dagster.validation import did_you_mean, require_extras
 ROWS_CHECK = "table_rows"
 DESTINATIONS: WeakKeyDictionary[Any, TableDestination] = WeakKeyDictionary()
 """By the step of an asset, the destination of its table."""
-_FILES = dg.DagsterType(
-    lambda _, value: dg.TypeCheck(
-        isinstance(value, SnapshotFiles),
-        "A table is loaded from snapshots that a ParquetSnapshotIOManager stores. Give one to the "
-        "asset of the snapshots.",
-    ),
-    "SnapshotFiles",
-    typing_type=SnapshotFiles,
-)
 
 
 def build_table_asset(
@@ -111,7 +102,7 @@ def build_table_asset(
     @octogen_asset(
         {
             "partitions_def": partitions_def,
-            "ins": {"stored": dg.AssetIn(snapshots.key, dagster_type=_FILES)},
+            **snapshot_input("stored", snapshots),
             "pool": destination.pool,
             "kinds": {"octogen", destination.kind},
             "check_specs": [_check_spec(asset_key(given), partitions_def)],
@@ -123,7 +114,7 @@ def build_table_asset(
         given,
         takes_ranges=True,
     )
-    def loaded_table(context: dg.AssetExecutionContext, stored: Any) -> Iterator[Any]:
+    def loaded_table(context: dg.AssetExecutionContext, stored: SnapshotFiles) -> Iterator[Any]:
         stop = threading.Event()
         with permanent_errors_fail():
             there = destination.resolved()

@@ -212,7 +212,8 @@ def test_snapshots_of_another_io_manager_are_refused(tmp_path: Path) -> None:
         resources={"io_manager": dg.FilesystemIOManager(base_dir=str(tmp_path))},
         raise_on_error=False,
     )
-    assert "ParquetSnapshotIOManager" in failure(result)
+    assert "products_table needs a ParquetSnapshotIOManager" in failure(result)
+    assert not is_retried(result)
 
 
 def test_a_table_that_was_made_without_partitions_is_not_mixed_with_them(tmp_path: Path) -> None:
