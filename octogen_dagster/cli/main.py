@@ -56,22 +56,23 @@ main.add_command(verify)
 )
 @click.option("--catalogs", type=click.IntRange(1, 5), default=4, help="Number of catalogs.")
 @click.option(
-    "--products", type=click.IntRange(1), default=1_000, help="Products of the first catalog."
+    "--products", type=click.IntRange(1), default=500, help="Products of the first catalog."
 )
 @click.option(
-    "--days", type=click.IntRange(2), default=2, help="Days of the pipeline; 30 take a minute."
+    "--days", type=click.IntRange(2), default=30, help="Days of the pipeline; 30 take a minute."
 )
 @click.option(
     "--ui", is_flag=True, help="Open the Dagster UI, and keep everything running until Ctrl-C."
 )
 @click.option("--port", type=click.IntRange(1, 65535), default=3000, help="Port of the UI.")
 def demo(folder: Path, ui: bool, port: int, **settings: int) -> None:
-    """Run a pipeline against a local sandbox for two days.
+    """Run a pipeline against a local sandbox for thirty days.
 
     It needs no key and no network. The sensors of a Dagster daemon read the catalogs of the sandbox
-    into Parquet files and link its listings; changes, brands, details and a history follow. On the
-    second day products came and went, and a check fails on purpose. In the folder of an earlier
-    demo only the days that it does not have yet are played. The first days of many are dated back.
+    into Parquet files and link its listings; changes, brands, details, a history and alerts follow.
+    On each day products come and go, and on the last one a check fails on purpose. In the folder of
+    an earlier demo only the days that it does not have yet are played. All days but the last two
+    are dated back.
     """
     run_demo = _import_sandbox("octogen_dagster.demo.run").run_demo
     run_demo(folder, **settings, ui_port=port if ui else None)

@@ -10,16 +10,22 @@ import dagster as dg
 
 from octogen_dagster import (
     AnalyticsHubResource,
+    BackInStock,
+    Disappeared,
     OctogenControlPlaneResource,
     OctogenResource,
     OctogenSource,
+    OutOfStock,
     ParquetSnapshotIOManager,
+    PriceDropped,
+    PriceRose,
     ProductSearch,
     ShopCatalogs,
     build_catalog_sensor,
     build_catalogs_asset,
     build_linked_datasets_asset,
     build_listing_sensor,
+    build_price_alerts_asset,
     build_product_brands_asset,
     build_product_changes_asset,
     build_product_details_asset,
@@ -46,6 +52,7 @@ LISTED = "The catalogs of the local Octogen. Each is a partition of the products
 READ = "The products of each catalog. One price is wrong on the last day: see its checks."
 CHANGED = "What appeared, disappeared and changed since the day before. Follows by itself."
 KEPT = "What each product cost, and whether it was in stock, since the first day."
+TOLD = "What got cheaper, dearer, sold out or available, each event once."
 FOUND = "A search with a schedule. Change it for one run in the launchpad."
 
 catalogs = build_catalogs_asset(
@@ -65,6 +72,18 @@ brands = build_product_brands_asset(
 history = build_product_history_asset(
     products, name=spec("octogen_products_history", "history", KEPT), automation_condition=FOLLOW
 )
+alerts = build_price_alerts_asset(
+    history,
+    [
+        PriceDropped(percent=10, max_percent=5),
+        PriceRose(percent=50, max_percent=5),  # such as the price that is wrong on the last day
+        OutOfStock(max_percent=5),
+        BackInStock(max_percent=5),
+        Disappeared(max_percent=5),
+    ],
+    name=spec("octogen_products_alerts", "history", TOLD),
+    automation_condition=FOLLOW,
+)
 sweaters = build_products_asset(
     spec("sweaters", "prices", FOUND),
     ProductSearch(q="sweater", price_max=100),
@@ -79,12 +98,13 @@ sweater_details = build_product_details_asset(
 )
 
 defs = dg.Definitions(
-    assets=[catalogs, products, changes, brands, history, sweaters, sweater_details],
+    assets=[catalogs, products, changes, brands, history, alerts, sweaters, sweater_details],
     asset_checks=[
         # One wrong price is enough. By default one in a thousand may be wrong.
         *build_snapshot_checks(products, max_bad_price_fraction=0),
         *build_snapshot_checks(sweaters),
         *build_snapshot_checks(history),
+        *build_snapshot_checks(alerts),
     ],
     sensors=[
         build_catalog_sensor(

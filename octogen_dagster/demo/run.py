@@ -46,7 +46,7 @@ _WRONG_PRICE_FACTOR = 100  # as if the decimal point was lost
 _COUNTS = ("appeared", "disappeared", "changed")
 _PRODUCTS, _LINKED = "octogen_products", "octogen_linked_datasets"
 _CHANGES, _HISTORY = f"{_PRODUCTS}_changes", f"{_PRODUCTS}_history"
-_FOLLOWERS = (_CHANGES, f"{_PRODUCTS}_brands", _HISTORY)
+_FOLLOWERS = (_CHANGES, f"{_PRODUCTS}_brands", _HISTORY, f"{_PRODUCTS}_alerts")
 INSTANCE = """
 telemetry: {enabled: false}
 nux: {enabled: false}
@@ -187,6 +187,7 @@ class Demo:
         if day > _LIVE_DAYS:
             first = history.select(pl.col("valid_from").min().dt.date()).collect().item()
             self._say(f"What held a week later: {command} --as-of {first + timedelta(days=7)}")
+        self._say(f"What changed lately: octogen-dagster alerts --base-dir {self._snapshots}")
         self._say(f"In Python: polars.read_parquet('{self._snapshots}/{_PRODUCTS}/*.parquet')")
 
     def print_pages(self, url: str) -> None:
@@ -201,6 +202,7 @@ class Demo:
             (f"{assets}?view=checks&checkDetail=prices", "the price that is wrong on purpose"),
             (f"{assets}_changes?view=partitions&{catalog}", "what came, went and moved"),
             (f"{assets}_history?view=partitions&{catalog}", "what each product cost since day 1"),
+            (f"{assets}_alerts?view=partitions&{catalog}", "what got cheaper, or sold out"),
             (f"{url}/automation", "the sensors that start it all"),
         ):
             self._say(f"  {page}  {what}")

@@ -155,7 +155,7 @@ def build_alert_checks(
                 passed=not (is_much and (share is None or found > products * share / 100)),
                 check_name=name,
                 severity=dg.AssetCheckSeverity.WARN,
-                description=f"{found:,} products in the last snapshot; {products:,} are there.",
+                description=f"{found:,} of {products:,} products met it in the last snapshot.",
                 metadata={"octogen/events": found},
             )
 

@@ -18,8 +18,8 @@ PROGRAM = "from octogen_dagster.cli.main import main; main(['demo', *sys.argv[1:
 
 
 def command(*options: str) -> list[str]:
-    """The command with two small catalogs; `options` count more."""
-    small = ("--catalogs", "2", "--products", "200")
+    """The command with two small catalogs on two days; `options` count more."""
+    small = ("--catalogs", "2", "--products", "200", "--days", "2")
     return [*PYTHON, f"import sys; {PROGRAM}", *small, *options]
 
 

@@ -50,6 +50,8 @@ def test_a_daemon_plays_two_days_and_the_ui_shows_them(tmp_path: Path) -> None:
     history = scan_history(str(snapshots), asset="octogen_products_history").collect()
     assert set(history["change"]) >= {"appeared", "changed"}
     assert len(history.filter("is_current")) == sum(map(len, sizes.values()))
+    alerts = pl.read_parquet(snapshots / "octogen_products_alerts/*.parquet")
+    assert set(alerts["rule"]) >= {"price_dropped", "disappeared"}
     assert "The past of a product: octogen-dagster history --base-dir " in done.stdout
     home = tmp_path / "octogen-demo/dagster_home"
     with dg.DagsterInstance.from_config(str(home)) as instance:
