@@ -6,8 +6,10 @@ import dataclasses
 import functools
 import os
 import pickle
+import threading
+import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -15,10 +17,13 @@ import pytest
 
 from octogen_dagster import OctogenControlPlaneResource
 from tests.api.leaks import chain
+from tests.api.servers import Received
 from tests.servers.octogen_mcp import OctogenServer
 
 SECRET = "-secret-"
 """A part of each token of the server."""
+
+POLL_SECONDS = 60
 
 
 @pytest.fixture
@@ -57,3 +62,28 @@ def assert_silent(error: BaseException) -> None:
     for each in chain(error):
         lines = traceback.format_exception_only(type(each), each)
         assert SECRET not in f"{each} {each!r} {vars(each)} {lines}"
+
+
+class SlowEndpoint:
+    """A token endpoint that spends the token at once, and answers when it is told to."""
+
+    def __init__(self, server: OctogenServer) -> None:
+        self._server = server
+        self.spent, self._released = threading.Event(), threading.Event()
+        server.fail("token", self._answer)
+
+    def _answer(self, request: Received) -> Iterator[bytes]:
+        parts = self._server._token(request)
+        self.spent.set()
+        assert self._released.wait(POLL_SECONDS)
+        yield from parts
+
+    def release(self, stored: Callable[[], str]) -> None:
+        """Let it answer, and wait until the new token is stored."""
+        assert self.spent.wait(POLL_SECONDS)
+        assert stored().strip() == "refresh-secret-0"
+        self._released.set()
+        ends_at = time.monotonic() + POLL_SECONDS
+        while stored().strip() != self._server.refresh_token:
+            assert time.monotonic() < ends_at
+            time.sleep(0.01)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -14,10 +15,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 from click.testing import CliRunner
 
-from octogen_dagster import OctogenControlPlaneResource, diagnose
+from octogen_dagster import (
+    AnalyticsHubResource,
+    OctogenControlPlaneResource,
+    build_linked_datasets_asset,
+    diagnose,
+    listing_partition_key,
+)
 from octogen_dagster.cli.main import main
 from octogen_dagster.errors import (
     OctogenConnectionError,
@@ -25,13 +33,14 @@ from octogen_dagster.errors import (
     OctogenMCPAuthenticationError,
     OctogenTimeoutError,
 )
-from tests.api.servers import Received
+from tests.api.servers import Received, http
 from tests.forked import processes
-from tests.promises.control_plane import SECRET, assert_silent
+from tests.promises.control_plane import SECRET, SlowEndpoint, assert_silent
 from tests.promises.control_plane_sessions import sessions
 from tests.promises.yaml_projects import LINKED, load
 from tests.proxy import Proxy
 from tests.servers.buckets import S3Bucket, moto
+from tests.servers.google import LISTING
 from tests.servers.octogen_mcp import CLIENT, PRINCIPAL, PROJECT, OctogenServer
 
 PROCESSES, SESSIONS = 8, 50
@@ -218,6 +227,18 @@ def test_a_token_that_a_login_replaced_meanwhile_is_kept(
     assert stored(bucket) == "refresh-secret-of-a-login"
 
 
+def test_a_refresh_goes_on_when_the_time_of_its_caller_is_over(
+    server: OctogenServer, bucket: S3Bucket, uri: str
+) -> None:
+    server.expires_in = 300
+    endpoint = SlowEndpoint(server)
+    for _ in range(2):  # the second one waits for the same answer
+        assert "did not answer within 1 s" in failure(OctogenTimeoutError, uri, deadline=1)
+    endpoint.release(lambda: stored(bucket))
+    call(uri)
+    assert (server.count("token"), server.refusals) == (1, 0)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_processes_side_by_side_lose_no_token(
@@ -306,6 +327,36 @@ def test_no_token_is_logged(
         caplog.set_level("DEBUG", logger=name)
     call(uri)
     assert SECRET not in caplog.text
+
+
+def test_no_token_is_in_the_events_of_a_run_or_in_a_pickle(
+    server: OctogenServer, uri: str, instance: dg.DagsterInstance
+) -> None:
+    key = listing_partition_key(LISTING)
+    instance.add_dynamic_partitions("octogen_listings", [key])
+    resource: Any = OctogenControlPlaneResource(principal=PRINCIPAL, token_uri=uri)
+
+    def events() -> str:
+        result = dg.materialize(
+            [build_linked_datasets_asset(control_plane=True, retry_policy=None)],
+            partition_key=key,
+            instance=instance,
+            raise_on_error=False,
+            resources={
+                "analytics_hub": AnalyticsHubResource(project=PROJECT),
+                "octogen_control_plane": resource,
+            },
+        )
+        assert not result.success
+        return "\n".join(map(repr, instance.all_logs(result.run_id)))
+
+    shared = events()
+    assert "Octogen does not share it" in shared  # the login works
+    server.fail("token", http(400, {"error": "invalid_grant"}))
+    refused = events()
+    assert "Run `octogen-dagster login`" in refused
+    assert SECRET not in shared + refused
+    assert SECRET.encode() not in pickle.dumps(resource)
 
 
 def test_the_resource_and_its_settings_hold_no_token(uri: str, server: OctogenServer) -> None:

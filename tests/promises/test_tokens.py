@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -38,11 +37,10 @@ from octogen_dagster.errors import (
 )
 from tests.api.servers import Received, http
 from tests.forked import processes
-from tests.promises.control_plane import SECRET, assert_silent
+from tests.promises.control_plane import POLL_SECONDS, SECRET, SlowEndpoint, assert_silent
 from tests.promises.control_plane_sessions import sessions
 from tests.servers.octogen_mcp import CLIENT, PRINCIPAL, PROJECT, OctogenServer
 
-POLL_SECONDS = 60
 PROCESSES = 8
 SESSIONS = 8
 
@@ -302,38 +300,13 @@ def test_a_refresh_that_is_answered_late_is_not_sent_again(
     assert file.read_text() == f"{server.refresh_token}\n" == "refresh-secret-1\n"
 
 
-class SlowEndpoint:
-    """A token endpoint that spends the token at once, and answers when it is told to."""
-
-    def __init__(self, server: OctogenServer) -> None:
-        self._server = server
-        self.spent, self._released = threading.Event(), threading.Event()
-        server.fail("token", self._answer)
-
-    def _answer(self, request: Received) -> Iterator[bytes]:
-        parts = self._server._token(request)
-        self.spent.set()
-        assert self._released.wait(POLL_SECONDS)
-        yield from parts
-
-    def release(self, file: Path) -> None:
-        """Let it answer, and wait until the new token is stored."""
-        assert self.spent.wait(POLL_SECONDS)
-        assert file.read_text() == "refresh-secret-0\n"
-        self._released.set()
-        ends_at = time.monotonic() + POLL_SECONDS
-        while file.read_text() != f"{self._server.refresh_token}\n":
-            assert time.monotonic() < ends_at
-            time.sleep(0.01)
-
-
 def test_a_refresh_goes_on_when_the_time_of_its_caller_is_over(
     server: OctogenServer, file: Path
 ) -> None:
     endpoint = SlowEndpoint(server)
     for _ in range(2):  # the second one waits for the same answer
         assert "did not answer within 0.2 s" in failure(OctogenTimeoutError, deadline=0.2)
-    endpoint.release(file)
+    endpoint.release(file.read_text)
     call()
     assert (server.count("token"), server.refusals) == (1, 0)
 
@@ -350,7 +323,7 @@ def test_a_tick_that_ends_leaves_the_refresh_to_itself(
     sensor = build_listing_sensor(OctogenSource(), datasets, _tick_timeout=0.2)
     context = dg.build_sensor_context(instance=instance, resources=resources)
     assert isinstance(sensor(context), dg.SkipReason)
-    endpoint.release(file)
+    endpoint.release(file.read_text)
     server.tools["list_bigquery_subscribers"] = {}
     sensor = build_listing_sensor(OctogenSource(), datasets)
     for _ in range(4):
@@ -371,7 +344,7 @@ def test_a_command_ends_when_the_refresh_that_it_gave_up_has_ended(
         try:
             assert process.stdout
             said = next(line for line in process.stdout if "MCP login" in line)
-            endpoint.release(file)
+            endpoint.release(file.read_text)
             process.communicate(timeout=POLL_SECONDS)
         finally:
             process.kill()
