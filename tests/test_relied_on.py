@@ -1,4 +1,4 @@
-"""What this package relies on and Dagster and Polars do not promise: a test for each, by its name.
+"""What this package relies on and no library promises: a test for each, by its name.
 
 A release that breaks one fails here, and not in a user's run. CONTRIBUTING.md has the list. Where a
 promised way exists, take it and delete the test.
@@ -10,14 +10,21 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
-from typing import get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import dagster as dg
 import polars as pl
 import pytest
 from dagster._core.scheduler.instigation import InstigatorState
+from dagster_gcp import BigQueryResource
 from dagster_shared.libraries import DagsterLibraryRegistry
+from google.auth.credentials import AnonymousCredentials
+from google.cloud import bigquery
+from google.cloud.bigquery_storage_v1.services.big_query_read.transports import (
+    BigQueryReadTransport,
+)
 
 import octogen_dagster
 from octogen_dagster import OctogenResource
@@ -270,3 +277,25 @@ def test_a_sensor_finds_its_last_ticks() -> None:
 def test_a_module_of_dagster_is_a_command(module: str) -> None:
     """The demo starts a daemon by it."""
     assert importlib.util.find_spec(module)
+
+
+def test_a_client_of_bigquery_opens_one_of_the_storage_read_api_with_its_credentials() -> None:
+    credentials = AnonymousCredentials()  # type: ignore[no-untyped-call]
+    client: Any = bigquery.Client(project="my-project", credentials=credentials)
+    with closing(client), closing(client._ensure_bqstorage_client().transport) as transport:
+        assert isinstance(transport, BigQueryReadTransport)
+
+
+class Connection(BigQueryResource):
+    def get_object_to_set_on_execution_context(self) -> Any:
+        return "a client"
+
+
+@dg.asset(required_resource_keys={"bigquery"})
+def connected(context) -> None:  # type: ignore[no-untyped-def]  # Dagster reads annotations
+    assert context.resources.bigquery == "a client"
+    assert isinstance(context.resources.original_resource_dict["bigquery"], Connection)
+
+
+def test_a_context_has_the_resource_that_makes_a_client_of_itself() -> None:
+    assert dg.materialize([connected], resources={"bigquery": Connection(project="p")}).success
