@@ -53,7 +53,7 @@ ACCEPT_SHRINKING_CONFIG = dg.Field(
 FRESH = "fresh"
 
 _KIND = "dagster/kind/"
-"""What the tag of a kind begins with."""
+"""The beginning of the tag of a kind."""
 _IO_MANAGER_KEY = "dagster/io_manager_key"
 """The metadata of a spec that `AssetSpec.with_io_manager_key` made."""
 

@@ -21,7 +21,7 @@ _AMOUNT = re.compile(r"\d{1,12}(\.\d{1,12})?")
 _MAX_SKEW_SECONDS = 60.0
 """By how much the clocks of machines differ at most."""
 _LAST_RUNS = 20
-"""How many of the last runs that ended are looked through for one that has counted."""
+"""The number of the last runs that ended which are searched for one that has counted."""
 _UNDER_WAY = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 _OVER = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 
@@ -97,7 +97,7 @@ class BackfillBudget:
 
     @property
     def tags(self) -> dict[str, str]:
-        """What the next runs go on from, as a tag of this one."""
+        """The sum that the next runs go on from, as a tag of this one."""
         return {_ENDED_TAG: f"{self._backfill} {self._ended.at} {self._ended.usd:f}"}
 
     def _runs(self, **filters: object) -> dg.RunsFilter:
@@ -123,7 +123,7 @@ class BackfillBudget:
 
 
 def _ended_at(record: dg.RunRecord) -> float | None:
-    """When a run ended; None if it has not."""
+    """The time at which a run ended; None if it has not."""
     if record.dagster_run.status not in _OVER:
         return None
     return record.end_time or record.update_timestamp.timestamp()

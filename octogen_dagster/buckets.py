@@ -69,7 +69,7 @@ _FSSPEC_NAMES = {
     "client_kwargs": "aws_region and aws_endpoint_url, without a dict around them",
     "connection_string": "azure_storage_account_name and azure_storage_account_key",
 }
-"""What stands for an option of the libraries of fsspec."""
+"""The option that stands for one of the libraries of fsspec."""
 
 
 def bucket_of(base_dir: str) -> tuple[str, str, str]:
@@ -155,7 +155,7 @@ class Bucket:
             self._call(_listed, f"{self._prefix}.octogen-no-such-folder")
 
     def version(self, key: str) -> object:
-        """What tells an object from another one at this key; None if there is none."""
+        """The version that tells an object from others at this key; None if there is none."""
         try:
             found = self._call(obstore.head, self._prefix + key)
         except FileNotFoundError:

@@ -22,7 +22,7 @@ _HTTPS_URL = re.compile(r"https://[!-.0-~][!-~]{0,500}")
 
 
 class Persistence(enum.Enum):
-    """How long an error lasts, if the same call is repeated unchanged."""
+    """The persistence of an error, if the same call is repeated unchanged."""
 
     PASSING = "passes by itself"
     """An overload, a rate limit, a grant that has not arrived."""

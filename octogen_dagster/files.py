@@ -51,7 +51,7 @@ class Disk:
         return getattr(error, "strerror", None) or str(error)
 
     def version(self, key: str) -> object:
-        """What tells a file from another one at this key; None if there is none."""
+        """The version that tells a file from others at this key; None if there is none."""
         try:
             found = os.stat(self._folder / key)
         except (FileNotFoundError, NotADirectoryError):

@@ -15,12 +15,12 @@ _MAX_INLINE_LENGTH = 999
 _LINK = re.compile(r"https?://[^\s<`\[\]]+")
 _BREAKS_A_ROW = re.compile(r"[\\|]")
 _MARKUP = re.compile(r"[\\|<*`~]|(?<=])\(")
-"""What is not text in Markdown: a shop's titles must not become images, links or formats."""
+"""Markup of Markdown: a shop's titles must not become images, links or formats."""
 _LINK_MARKUP = re.compile(r"[\\|<*`~\[\]]")
-"""What is not text in the text of a link."""
+"""Markup in the text of a link."""
 _ESCAPED = r"\\\g<0>"
 _SAFE_IN_URL = ":/?#@!$&',;=+%-._~"
-"""What stays in a URL as it is; a bracket would end the link."""
+"""Characters that stay in a URL as they are; a bracket would end the link."""
 
 
 def inline_table(frame: "pl.DataFrame") -> str:

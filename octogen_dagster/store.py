@@ -348,7 +348,7 @@ def beside(key: str, suffix: str) -> str:
 
 
 def _aside(key: str) -> str:
-    """Where a snapshot is while the one that replaces it is published."""
+    """The key of a snapshot while the one that replaces it is published."""
     return beside(key, ".previous.next")
 
 

@@ -1,4 +1,4 @@
-"""What a sensor requests. Dagster's own database is its memory.
+"""The requests of a sensor. Dagster's own database is its memory.
 
 The data version of the last materialization of a partition that exists says what is done. The tag
 `octogen/request` of the asset's runs says what was tried and when, and those that are not finished
@@ -46,7 +46,7 @@ _RESUMED_SECONDS = 24 * 3600.0
 _LONGEST_RUN_SECONDS = 7 * 24 * 3600.0
 """A run that is older died with its machine, where no run monitoring noticed."""
 _MOST_ZONES_SECONDS = 24 * 3600.0
-"""How far a time of Dagster's may be off: PostgreSQL writes it in the time zone of its session."""
+"""The most that a time of Dagster's is off: PostgreSQL writes it in its session's zone."""
 _REQUESTS_IN_A_QUERY = 500
 
 _UNFINISHED = [
@@ -64,7 +64,7 @@ KeyRange = tuple[str, str]
 
 
 class Wanted(NamedTuple):
-    """What there should be: a version of a key. Without versions, any one is enough."""
+    """A wanted state: a version of a key. Without versions, any one is enough."""
 
     key: str
     version: str = ""
@@ -82,7 +82,7 @@ class Wanted(NamedTuple):
 
 
 class Tries(NamedTuple):
-    """How many runs were requested for a version of a key, and when the last one was."""
+    """The number of runs requested for a version of a key, and the time of the last one."""
 
     runs: int
     last_at: float
@@ -128,10 +128,10 @@ class RequestedRun(NamedTuple):
 
 
 class TickPlan(NamedTuple):
-    """What a tick requests and adds, and all that is missing, which is more if it waits."""
+    """The requests and additions of a tick, and all that is missing, which is more if it waits."""
 
     requests: list[list[Wanted]]
-    """What each run is to bring, in the order of its range."""
+    """The states that each run is to bring, in the order of its range."""
     new_partitions: list[str]
     missing: list[Wanted]
 

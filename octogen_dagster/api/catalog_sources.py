@@ -34,15 +34,15 @@ MAX_EXTRA_PAGES_RATIO = 0.05
 _POLL_SECONDS = 0.2
 _MAX_AGE_OF_LIST = 10.0
 _ENDING_SECONDS = 1.5
-"""How long a source that is to end is waited for."""
+"""The seconds that a source that is to end is waited for."""
 _MAX_ERRORS_IN_MESSAGE = 5
 _MAX_CATALOGS_IN_MESSAGE = 20
 _told: set[tuple[CatalogSource, str, tuple[str, ...]]] = set()
-"""What this process has warned of: a source, a host, and the several catalogs that serve it."""
+"""The warnings of this process: a source, a host, and the several catalogs that serve it."""
 
 
 class CatalogSource(ABC):
-    """Where catalogs come from. Derive from it to write a source of your own."""
+    """A source of catalogs. Derive from it to write one of your own."""
 
     @abstractmethod
     async def fetch(self, client: OctogenClient) -> CatalogList:

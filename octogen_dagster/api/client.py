@@ -296,7 +296,7 @@ class OctogenClient:
 
     @property
     def statistics(self) -> RequestStatistics:
-        """What this client has sent so far."""
+        """The requests that this client has sent so far."""
         return self._statistics
 
     @property

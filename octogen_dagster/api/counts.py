@@ -1,4 +1,4 @@
-"""How many products a read has, counted before it and without a charged search."""
+"""The number of products of a read, counted before it and without a charged search."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ _FIELDS = {*SearchFilters.model_fields, "catalogs"} - _NOT_COUNTED
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a read takes."""
+    """The requests, dollars and time of a read."""
 
     products: int
     requests: int  # that are charged

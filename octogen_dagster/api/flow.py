@@ -86,7 +86,7 @@ class Wait(NamedTuple):
 
 @dataclass(slots=True)
 class RequestStatistics:
-    """What a driver has sent so far: requests with retries, retries, seconds of the rate limit."""
+    """The work of a driver so far: requests with retries, retries, seconds of the rate limit."""
 
     requests: int = 0
     retries: int = 0

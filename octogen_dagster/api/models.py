@@ -241,7 +241,7 @@ class _EnrichmentModel(ResponseModel):
 
 
 class CanonicalBrandEnrichment(_EnrichmentModel):
-    """What Octogen knows about a brand: its profile, and the values of its facets."""
+    """Octogen's knowledge of a brand: its profile, and the values of its facets."""
 
     brand_accessibility_index: str | None = None
     brand_community_perception: str | None = None
@@ -344,7 +344,7 @@ class MerchantProductView(MerchantProductListItem):
 
 
 class ProductResolution(ResponseModel):
-    """How a product that is not in the index was read from its page."""
+    """The reading of a product that is not in the index from its page."""
 
     method: str | None = None
     completeness: str | None = None

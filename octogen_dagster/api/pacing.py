@@ -1,4 +1,4 @@
-"""How fast requests are sent, and how many at once. No I/O.
+"""The rate of requests, and the number of them at once. No I/O.
 
 `RateLimiter` follows the `X-RateLimit-*` headers: the service's limiter is a token bucket that
 holds one minute of requests and is shared by the whole organisation. `InFlight` follows the
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Turn(NamedTuple):
-    """How often the limit was halved and how many were in flight when a request was sent.
+    """The halvings of the limit and the requests in flight when a request was sent.
 
     `is_late` if some of these were sent before the last halving.
     """

@@ -34,7 +34,7 @@ INDEXED_AGAIN = (
 
 
 class Page(Protocol):
-    """What a `PageTracker` needs to know of a page: its products in order, and what follows it."""
+    """A page as a `PageTracker` needs it: its products in order, and the cursor after it."""
 
     @property
     def uuids(self) -> Sequence[str]: ...

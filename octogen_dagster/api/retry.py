@@ -19,7 +19,7 @@ _MAX_DOUBLINGS = 60  # more mean the same, and would not fit into a float
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How one request to the service is retried.
+    """The rules by which a request to the service is retried.
 
     The service's contract fixes what may be retried: a missing or incomplete response, 429 and
     5xx. A lookup whose shop failed is sent once more at most.

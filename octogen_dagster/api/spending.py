@@ -36,7 +36,7 @@ _NOT_KEPT = "Lookups are not kept: run it again with a larger {}."
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """What Octogen charges for a response with a 2xx status.
+    """The prices that Octogen charges for a response with a 2xx status.
 
     A page of a search costs the same whatever its size. The prices of other operations are not
     published, so they count as free.
@@ -208,7 +208,7 @@ class Spending:
 
 @dataclass(slots=True)
 class Charge:
-    """Whether a request was charged, and the rate limit that its response named."""
+    """The charge of a request, and the rate limit that its response named."""
 
     is_charged: bool = False
     requests_per_minute: float | None = None

@@ -168,7 +168,7 @@ def _names_and_values(objects: list[Mapping[str, Any] | None]) -> list[Any]:
 
 
 class Conversion(NamedTuple):
-    """What brings a field into one form: the path of its objects, its name, and how."""
+    """The conversion of a field into one form: the path of its objects, its name and a function."""
 
     path: tuple[str, ...]
     field: str

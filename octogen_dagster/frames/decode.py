@@ -66,7 +66,7 @@ class ProductPage(msgspec.Struct, array_like=True, tag=_FORMAT, gc=False):
 
     @property
     def effective_query(self) -> EffectiveQuery | None:
-        """What the service says it searched for; decoded anew in each call."""
+        """The search as the service understood it; decoded anew in each call."""
         try:
             query = msgspec.json.decode(self.query or b"null")
         except _UNREADABLE:

@@ -140,7 +140,7 @@ class DetailScan:
 
     @property
     def spending(self) -> Spending:
-        """What all executions count their costs in."""
+        """The costs and budget of all executions."""
         return self.service.spending
 
     @contextmanager

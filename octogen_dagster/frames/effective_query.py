@@ -21,7 +21,7 @@ EFFECTIVE_QUERY = "octogen.effective_query"
 """The file metadata that holds its combined effective query, as JSON."""
 _NAMES = {"q": "text", "understand": "understood"}
 _COMPARED = tuple(_NAMES.get(name, to_camel(name)) for name in SearchFilters.model_fields)
-"""What the service calls the fields of a search."""
+"""The service's names for the fields of a search."""
 _BY_CATALOG = "by_catalog"
 _LEFT_OUT = {"catalogs", _BY_CATALOG}
 

@@ -18,7 +18,7 @@ _RETURN_TIMEOUT = 0.1
 
 
 class Query(NamedTuple):
-    """What a query needs of a source."""
+    """The columns, rows and filter that a query needs of a source."""
 
     columns: set[str]  # the frames may have more
     predicate: pl.Expr | None  # it is applied to the frames afterwards
@@ -67,7 +67,7 @@ def until_stopped(frames: Iterable[pl.DataFrame], stop: threading.Event) -> Iter
 
 
 class _Source:
-    """What Polars calls to execute a frame. It can be pickled if `frames` can."""
+    """The callable that Polars executes a frame by. It can be pickled if `frames` can."""
 
     def __init__(self, schema: pl.Schema, frames: Frames, stop: threading.Event | None) -> None:
         self._schema = schema

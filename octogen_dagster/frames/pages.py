@@ -46,13 +46,13 @@ _MAX_AGE = timedelta(days=1)
 _ZSTD_LEVEL = 1
 _HALF = 16
 _ROOT = "0" * 32
-"""What stands for the segment before the first one."""
+"""The digest in place of that of a segment before the first one."""
 _FOLDER = re.compile(r"(?P<search>[0-9a-f]{32})/(?P<stamp>[^/]+)/(?P<file>[^/]+)")
 _NAME = re.compile(r"(?P<page>\d{6,})-(?P<before>[0-9a-f]{32})-(?P<own>[0-9a-f]{32})\.pages")
 
 
 class WalkKey(NamedTuple):
-    """What a walk is: the digests of its service, search and part, and the state of its catalog."""
+    """The identity of a walk: digests of its service, search and part, and its catalog's state."""
 
     search: str
     indexed_at: str

@@ -39,7 +39,7 @@ class ProductPast(NamedTuple):
         return [row for row in priced if row["currency"] == priced[-1]["currency"]]
 
     def events(self) -> Iterator[tuple[datetime, str, Row | None]]:
-        """What happened to the product: when, what, and the row that began, None if it was gone."""
+        """The events of the product: time, kind, and the row that began, None if it was gone."""
         for row, following in zip(self.rows, [*self.rows[1:], None], strict=True):
             kinds = f": {', '.join(row['changed'])}" if row["changed"] else ""
             yield row["valid_from"], f"{row['change']}{kinds}", row

@@ -1,4 +1,4 @@
-"""How far a read is, shown now and then, in a terminal or in a notebook."""
+"""The progress of a read, shown now and then, in a terminal or in a notebook."""
 
 from __future__ import annotations
 

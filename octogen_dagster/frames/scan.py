@@ -157,7 +157,7 @@ class ProductScan:
 
     @property
     def spending(self) -> Spending:
-        """What all executions count their costs in."""
+        """The costs and budget of all executions."""
         return self.service.spending
 
     @contextlib.contextmanager

@@ -46,7 +46,7 @@ RETURNED = (
     "a polars LazyFrame or DataFrame, a pandas DataFrame, a pyarrow Table, or "
     "OctogenResource.scan(...)"
 )
-"""What an asset may return."""
+"""The values that an asset may return."""
 
 Metric = str | int | float | bool | datetime | dict[str, object]
 Metrics = dict[str, Metric]
@@ -101,7 +101,7 @@ class SnapshotTarget:
 
 @dataclass(frozen=True)
 class Limits:
-    """How a snapshot is written, and when it replaces the one before.
+    """The size of row groups, and the conditions for replacing the snapshot before.
 
     `min_rows_fraction` is the smallest number of rows to publish, as a share of the rows of the
     snapshot that is replaced; with 0 any number is published, and otherwise at least one.
@@ -115,7 +115,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an execution says of itself when it has ended."""
+    """The report of an execution that has ended."""
 
     rows: int | None = None  # that were read, if it is known
     problem: str | None = None  # why they are not all that there are; None if nobody knows one
@@ -136,11 +136,11 @@ class Reading:
 
 
 class SnapshotSource(Protocol):
-    """What can be stored as a snapshot, besides a plain frame."""
+    """A value that can be stored as a snapshot, besides a plain frame."""
 
     @property
     def spending(self) -> Spending | None:
-        """What the reading counts its costs in; None if it costs nothing."""
+        """The costs and budget of the reading; None if it costs nothing."""
 
     def reading(
         self, target: SnapshotTarget, stop: threading.Event

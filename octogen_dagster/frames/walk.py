@@ -31,7 +31,7 @@ REFUSED_CURSOR_STATUSES = {400, 404, 409, 410, 413, 422}
 _FACETS = {"facets", "excludeFacets"}
 _MAX_BATCH_PAGES = 20
 _MAX_BATCH_BYTES = 1_000_000
-"""What is decoded at once: each call of Polars costs 1 ms, and more bytes leave the caches."""
+"""The bytes decoded at once: each call of Polars costs 1 ms, and more leave the caches."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +56,7 @@ class Walk:
 
     @property
     def last_indexed_at(self) -> datetime | None:
-        """When the last one of its catalogs was indexed; None if that is not known of each."""
+        """The last time that one of its catalogs was indexed; None if one of them has none."""
         times = [state.last_indexed_at for state in self.catalogs]
         return max(filter(None, times), default=None) if all(times) else None
 

@@ -92,7 +92,7 @@ class Workers(Generic[_Job, _Result]):
 
     @property
     def sent(self) -> RequestStatistics:
-        """What all threads together have sent so far."""
+        """The requests that all threads together have sent so far."""
         sent = [client.statistics for client in self._clients]
         return RequestStatistics(
             sum(each.requests for each in sent),

@@ -157,7 +157,7 @@ class _CachedVersions(msgspec.Struct):
     versions: dict[str, str] = msgspec.field(default_factory=dict)
     last_event: int = 0
     wiped_at: float = 0.0
-    """When the asset was last wiped."""
+    """The time at which the asset was last wiped."""
 
     @classmethod
     def load(cls, cursor: str | None) -> "_CachedVersions":
@@ -217,7 +217,7 @@ class _CachedVersions(msgspec.Struct):
 
 
 def _wiped_at(instance: dg.DagsterInstance, asset: dg.AssetKey) -> float:
-    """When an asset was last wiped; 0 if it never was."""
+    """The time at which an asset was last wiped; 0 if it never was."""
     for record in instance.get_asset_records([asset]):
         details = record.asset_entry.asset_details
         return (details and details.last_wipe_timestamp) or 0.0

@@ -142,7 +142,7 @@ def _changes(
 
 
 def _fetched_at(snapshots: SnapshotPair) -> str | None:
-    """When the current snapshot was read; None if it does not say it, since it has no rows."""
+    """The time at which the current snapshot was read; None if it has no rows that say it."""
     if at := snapshots.file_metadata.get(FETCHED_AT):
         return at
     newest = snapshots.current.select(pl.col("^fetched_at$").max())

@@ -43,7 +43,7 @@ MIN_PRICES = 10
 MIN_ROWS_CHANGE = 10
 """A smaller change of the number of rows is none, so that a search may find a few more or less."""
 SNAPSHOTS_BACK = 5
-"""How many earlier snapshots one is compared with."""
+"""The number of earlier snapshots that one is compared with."""
 _MOSTLY_NULL = 0.5
 """A column with more nulls in most of the earlier snapshots may lose the other values."""
 
@@ -403,7 +403,7 @@ class _Measured:
         self._bad = {rule.name: found.item(0, rule.name) for rule in usable}
 
     def judge(self, check: str) -> tuple[bool, str, Metadata]:
-        """Whether a check passes, what it found, and the numbers."""
+        """Return whether a check passes, the finding as text, and the numbers."""
         rules = [rule for rule in self._rules if rule.check == check]
         needed = dict.fromkeys(name for rule in rules for name in rule.columns)
         if missing := [name for name in needed if name not in self._columns]:
@@ -441,7 +441,7 @@ class _Measured:
 
 
 def _judge_count(rows: int, earlier: list[int], max_change: float) -> tuple[bool, str, Metadata]:
-    """Whether a number of rows is near those of the last snapshots."""
+    """Return whether a number of rows is near those of the last snapshots, a text and numbers."""
     if not earlier:
         return True, f"has {rows:,} rows; those of an earlier snapshot are not known.", {}
     typical = statistics.median(earlier)

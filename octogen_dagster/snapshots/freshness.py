@@ -114,7 +114,7 @@ def build_fresh_check(
 
 
 class _Last:
-    """When the parts of an asset were last materialized: its catalogs, or the whole asset, as None.
+    """The last materializations of an asset's parts: its catalogs, or the whole asset, as None.
 
     Attributes:
         parts: All parts.

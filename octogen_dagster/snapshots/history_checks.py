@@ -65,7 +65,7 @@ def history_problems() -> list[tuple[str, str, pl.Expr, tuple[str, ...]]]:
 def judge_left_out(
     instance: dg.DagsterInstance, asset: dg.AssetKey, partition: str | None
 ) -> tuple[bool, str]:
-    """Whether the last run of a history put all snapshots in, and which ones it did not."""
+    """Judge whether the last run of a history put all snapshots in; name those it did not."""
     partitions = None if partition is None else [partition]
     wanted = dg.AssetRecordsFilter(asset, asset_partitions=partitions)
     records = instance.fetch_materializations(wanted, limit=1).records

@@ -168,11 +168,11 @@ _NEEDED = {
     SnapshotTimes: NEEDS_PREVIOUS,
     SnapshotFiles: "its rows are read in batches, with the id of their snapshot",
 }
-"""What no other IO manager loads, and why."""
+"""The types that no other IO manager loads, with the reasons."""
 
 
 def input_kind(asset: dg.AssetsDefinition, kind: type, policy: dg.BackfillPolicy | None) -> type:
-    """What the snapshots of an asset are loaded as in a step with its partitions and this policy.
+    """The type as which a step with these partitions and this policy loads an asset's snapshots.
 
     It is the kind, or `InputSnapshots` if a run may have several partitions.
     """

@@ -1,4 +1,4 @@
-"""What Dagster shows of a table: its columns with descriptions and lineage, a preview, figures."""
+"""The metadata of a table in Dagster: columns with descriptions and lineage, preview, figures."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ _FIRST = (
     "octogen/seconds",
     "octogen/fetched_at",
 )
-"""What the entries of a materialization begin with that come first, in their order."""
+"""The beginnings of the entries of a materialization that come first, in their order."""
 _LAST = (
     _SEARCH,
     "octogen/effective_query",
@@ -317,7 +317,7 @@ def _position(name: str) -> int:
 
 
 def _change_metrics(pair: SnapshotPair | None) -> Metrics:
-    """How many products are new, gone or have another price; nothing after another search."""
+    """Count the products that are new, gone or have another price; nothing after another search."""
     if pair is None:
         return {}
     if pair.previous is None:

@@ -25,8 +25,10 @@ catalog_partitions = dg.DynamicPartitionsDefinition(name="octogen_catalogs")
 """The catalogs to snapshot, one partition for each."""
 
 MAX_TIMES_BACK = 31
-"""How many times back the previous snapshot is searched for. A time without a snapshot, such as a
-day on which a catalog was not indexed, is skipped."""
+"""The number of times back that the previous snapshot is searched for.
+
+A time without a snapshot, such as a day on which a catalog was not indexed, is skipped.
+"""
 
 _NEEDS_NO_QUOTES = re.compile(r"[A-Za-z0-9_~:@+=-]+")
 

@@ -65,7 +65,7 @@ def partition_evaluations(
     partition: str,
     results: Iterable[dg.AssetCheckResult],
 ) -> Iterator[dg.AssetCheckEvaluation]:
-    """What is reported of the results of a partition's checks.
+    """The evaluations to report for the results of a partition's checks.
 
     It names the materialization: `AutomationCondition.all_deps_blocking_checks_passed` waits for
     results of the last one.
@@ -85,7 +85,7 @@ def _evaluation(
     partition: str | None = None,
     target: Any = None,
 ) -> dg.AssetCheckEvaluation:
-    """What is reported of a result. It blocks nothing: nothing follows in the same run."""
+    """The evaluation to report for a result. It blocks nothing: nothing follows in the same run."""
     return dg.AssetCheckEvaluation(
         asset,
         name,

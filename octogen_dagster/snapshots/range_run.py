@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 _Result = TypeVar("_Result")
 _POLL_SECONDS = 0.2
 _TELL_SECONDS = 1.0
-"""How often what catalogs under way have cost is told to the run."""
+"""The seconds between two updates of the run's tags with the costs so far."""
 
 Publish: TypeAlias = Callable[[str, Callable[[], None]], _Result]
 """Makes and publishes a partition. It calls what it is given once all rows are read."""

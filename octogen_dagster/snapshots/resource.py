@@ -222,7 +222,7 @@ class OctogenResource(dg.ConfigurableResource[Any]):
 
     @property
     def spending(self) -> Spending:
-        """What all requests of this resource have cost in this process, with its budget."""
+        """The costs of all requests of this resource in this process, with its budget."""
         return self._spending
 
     def client(self) -> OctogenClient:

@@ -19,7 +19,7 @@ from octogen_dagster.frames.sparkline import sparkline
 from octogen_dagster.markdown import markdown_table
 
 MEDIANS = ("price_p50_", "median_price_")
-"""What the names of median prices begin with, of a snapshot and of a history."""
+"""The beginnings of the names of median prices, of a snapshot and of a history."""
 NO_CURRENCY = "no_currency"
 _MAX_EARLIER = 11
 """The snapshots before that a line shows: a longer one would not fit beside its numbers."""
