@@ -204,9 +204,7 @@ class Refresh:
     """Exchanges a refresh token for an access token, and stores the one that replaces it.
 
     The exchange has two minutes, in a thread that neither the deadline of a caller nor an interrupt
-    cuts off, and that a process waits for before it ends. The next caller takes its result. (In the
-    auth flow of the `mcp` package's HTTP client a shielded exchange would lose no token either, but
-    its caller would have to wait for it.)
+    cuts off, and that a process waits for before it ends. The next caller takes its result.
     """
 
     def __init__(
