@@ -223,7 +223,7 @@ def build_alert_sensor(
     @dg.sensor(
         **{
             "name": name,
-            "description": f"Tells of new events in {key.to_user_string()}.",
+            "description": f"Reports new events in {key.to_user_string()}.",
             "required_resource_keys": {resource},
             **sensor_arguments,
         }
@@ -247,7 +247,7 @@ def build_alert_sensor(
                 pl.concat([told, events.select("alert_id")]).write_parquet(unfinished)
                 store.publish(unfinished, told_key)
         context.update_cursor(str(max(ids.values())))
-        return dg.SkipReason(f"{len(events):,} new events were told of.")
+        return dg.SkipReason(f"New events reported: {len(events):,}.")
 
     return alert_sensor
 
