@@ -419,7 +419,8 @@ class _Measured:
             return True, f"has {self.rows:,} rows, and few or none are bad.", metadata
         found = "; ".join(
             f"{rule.name} in {bad[rule.name]:,} of {self.rows:,} rows "
-            f"({100 * bad[rule.name] / self.rows:.3g} %), {100 * rule.limit:.3g} % are allowed"
+            f"({100 * bad[rule.name] / self.rows:.3g} %), "
+            + (f"{100 * rule.limit:.3g} % are allowed" if rule.limit else "and none is allowed")
             for rule in broken
         )
         metadata["octogen/sample"] = dg.MetadataValue.md(markdown_table(self._sample(broken)))

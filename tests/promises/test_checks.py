@@ -179,6 +179,13 @@ def test_a_prefix_and_another_io_manager(instance: dg.DagsterInstance) -> None:
     assert {each.asset_key for each in again.get_asset_check_evaluations()} == {own.key}
 
 
+def test_a_limit_of_zero_allows_none(asset: CheckedAsset) -> None:
+    asset.settings = {"max_null_fraction": {"title": 0.0}}
+    asset.frame = products(10, title=[None] + ["Shoe"] * 9)
+    found = evaluations(asset.run())["nulls"]
+    assert " title is null in 1 of 10 rows (10 %), and none is allowed. " in str(found.description)
+
+
 def test_a_column_with_too_many_nulls(asset: CheckedAsset) -> None:
     asset.frame = products(10, title=[None] * 3 + ["Shoe"] * 7)
     result = asset.run()
