@@ -1,4 +1,4 @@
-"""Texts that a service or a shop chose, as a terminal and a log may show them."""
+"""Texts and numbers as a terminal, a log and a message show them."""
 
 from __future__ import annotations
 
@@ -15,3 +15,8 @@ def printable(text: str) -> str:
 def printable_lines(text: str) -> str:
     """Escape the control characters in each line of a text."""
     return "\n".join(map(printable, text.split("\n")))
+
+
+def count(number: int, singular: str, plural: str = "") -> str:
+    """A number of things, such as `1 product` and `4,512 products`."""
+    return f"{number:,} {singular if number == 1 else plural or f'{singular}s'}"

@@ -14,6 +14,7 @@ from pydantic import Field
 from octogen_dagster.api.models import ResponseModel
 from octogen_dagster.api.search import MAX_CATALOGS, MAX_PAGE_SIZE, Facet, FacetName, SearchFilters
 from octogen_dagster.api.spending import dollars
+from octogen_dagster.printable import count
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -65,7 +66,7 @@ class Estimate:
 
     def __str__(self) -> str:
         """Return all that is known, such as "250 products in 3 pages, $0.04"."""
-        text = f"{_counted(self.products, 'product')} in {_counted(self.requests, self.kind)}"
+        text = f"{count(self.products, 'product')} in {count(self.requests, self.kind)}"
         if self.price_usd:
             text += f", ${self.cost_usd:,.2f}"
         return f"{text}, {self.time}" if self.time else text
@@ -76,7 +77,7 @@ def estimate_pages(
 ) -> Estimate:
     """Estimate a read of whole catalogs, whose saved pages need not be requested."""
     counts = list(product_counts)
-    pages = sum(max(1, -(-count // page_size)) for count in counts)
+    pages = sum(max(1, -(-products // page_size)) for products in counts)
     price = service.spending.prices.search_page_usd
     return _estimate(sum(counts), max(0, pages - saved_pages), "page", price, service)
 
@@ -102,10 +103,6 @@ def _estimate(
 ) -> Estimate:
     limit = service.spending.requests_per_minute
     return Estimate(products, requests, kind, price_usd, limit, service.limiter.reserved_fraction)
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def _duration(seconds: float) -> str:

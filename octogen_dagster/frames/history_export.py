@@ -16,6 +16,7 @@ from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.frames.history import HISTORY_SCHEMA
 from octogen_dagster.frames.history_files import history_files
 from octogen_dagster.frames.observed import FORGOTTEN, OBSERVED, read_observed
+from octogen_dagster.printable import count
 from octogen_dagster.store import Store
 from octogen_dagster.validation import require_extras
 
@@ -112,7 +113,7 @@ def export_history(
     stored = {partition["catalog_key"] or "" for partition in table.partitions()}
     if "" not in files and (left := sorted(key for key in stored if key.lower() not in known)):
         _LOGGER.warning(
-            f"The table {uri} keeps the rows of {len(left):,} catalogs of which the history "
+            f"The table {uri} keeps the rows of {count(len(left), 'catalog')} of which the history "
             f"{asset} in {base_dir} has no file: {', '.join(left[:_MAX_NAMED])}"
             f"{', …' if len(left) > _MAX_NAMED else ''}. Delete them from the table if those "
             "catalogs are not to be in it."

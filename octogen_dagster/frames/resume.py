@@ -15,6 +15,7 @@ from octogen_dagster.frames.effective_query import is_same
 from octogen_dagster.frames.pages import PageStore, SavedWalk, walk_key
 from octogen_dagster.frames.plan import ReadPlan, in_reading_order
 from octogen_dagster.frames.walk import REFUSED_CURSOR_STATUSES, Walk
+from octogen_dagster.printable import count
 
 if TYPE_CHECKING:
     from octogen_dagster.api.blocking import BlockingClient
@@ -71,7 +72,7 @@ def _continued(
                 saved = _saved(walk, store, client)
             else:
                 log(
-                    f"{walk.subject}: continues after {saved.pages:,} pages that were saved by a "
+                    f"{walk.subject}: continues after {count(saved.pages, 'saved page')} of a "
                     f"read that began at {saved.started_at:%Y-%m-%d %H:%M} UTC."
                 )
         elif store.has_other_times(saved.key):

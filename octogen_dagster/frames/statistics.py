@@ -17,6 +17,7 @@ from octogen_dagster.api.spending import Prices, dollars, usd
 from octogen_dagster.frames.effective_query import EffectiveQuery, combine
 from octogen_dagster.frames.source import Metrics
 from octogen_dagster.frames.sparkline import sparkline
+from octogen_dagster.printable import count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -206,8 +207,9 @@ class ScanStatistics(ReadStatistics):
         catalogs = self.search.catalogs
         subject = f"Catalog {catalogs[0]!r}" if len(catalogs) == 1 else "The search"
         of = f" of {self.likely_rows:,}" if self.likely_rows else ""
+        pages = count(self.received_pages, "page")
         return (
-            f"{subject}: {self.received_rows:,}{of} products in {self.received_pages:,} pages, "
+            f"{subject}: {self.received_rows:,}{of} products in {pages}, "
             f"{self.cost(self.prices.search_page_usd)}{self.speed(self.likely_rows)}"
         )
 

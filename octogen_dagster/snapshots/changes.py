@@ -18,6 +18,7 @@ from octogen_dagster.frames.changes import (
     vanished_catalogs,
 )
 from octogen_dagster.frames.source import FETCHED_AT, FrameSource
+from octogen_dagster.printable import count
 from octogen_dagster.python_source import errors_as_raised
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, own_range, snapshot_asset
 from octogen_dagster.snapshots.loading import snapshot_input
@@ -119,7 +120,7 @@ def _changes(
     }
     if vanished := vanished_catalogs(snapshots):
         context.log.warning(
-            f"{len(vanished)} catalogs of the previous snapshot are not in this one: "
+            f"This snapshot lacks {count(len(vanished), 'catalog')} of the previous one: "
             f"{', '.join(vanished[:_MAX_CATALOGS_IN_LOG])}. Their products are not reported as "
             "disappeared. Ask Octogen whether the API key may still read them, or whether they "
             "were renamed."

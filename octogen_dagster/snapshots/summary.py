@@ -17,6 +17,7 @@ from octogen_dagster.frames.history import HISTORY_SCHEMA
 from octogen_dagster.frames.previews import price
 from octogen_dagster.frames.sparkline import sparkline
 from octogen_dagster.markdown import markdown_table
+from octogen_dagster.printable import count
 
 MEDIANS = ("price_p50_", "median_price_")
 """The beginnings of the names of median prices, of a snapshot and of a history."""
@@ -27,11 +28,6 @@ _STATUSES = ("found", "gone", "mismatched", "failed")
 
 Facts = Mapping[str, Any]
 """The metrics of a snapshot by name, and its number of `rows`."""
-
-
-def count(number: int, singular: str, plural: str = "") -> str:
-    """A number of things, such as `1 product` and `4,512 products`."""
-    return f"{number:,} {singular if number == 1 else plural or f'{singular}s'}"
 
 
 def summary(snapshot: pl.LazyFrame, facts: Facts) -> str:

@@ -96,7 +96,7 @@ def test_a_catalog_that_vanished_is_named_and_its_products_did_not_disappear(
     assert counts(shown) == (0, 2, 0, 0, 0)
     assert shown["octogen/vanished_catalogs"] == ["strada"]
     assert (
-        "1 catalogs of the previous snapshot are not in this one: strada. Their products are not "
+        "This snapshot lacks 1 catalog of the previous one: strada. Their products are not "
         "reported as disappeared. Ask Octogen whether the API key may still read them, or whether "
         "they were renamed."
     ) in capfd.readouterr().err

@@ -166,7 +166,7 @@ def test_a_catalog_without_a_file_keeps_its_rows_and_is_named(
     (snapshots / ASSET / "zen.parquet").unlink()
     assert export_history(str(snapshots), lake, asset=ASSET) == []
     [warning] = caplog.messages
-    assert f"The table {lake} keeps the rows of 1 catalogs" in warning
+    assert f"The table {lake} keeps the rows of 1 catalog of which" in warning
     assert ": zen. Delete" in warning
     assert "zen" in pl.read_delta(lake)["catalog_key"]
 

@@ -68,12 +68,19 @@ def reading(service: PagedService, catalogs: list[str]) -> Iterator[Future[pl.Da
         service.release()
 
 
+@pytest.mark.parametrize(
+    ("last_page", "shown"),
+    [
+        (1, "100 of 1,000 products in 1 page, $0.014"),
+        (3, "300 of 1,000 products in 3 pages, $0.042"),
+    ],
+)
 def test_a_terminal_shows_the_pages_as_they_are_received_and_their_cost(
-    service: PagedService, monkeypatch: pytest.MonkeyPatch
+    service: PagedService, monkeypatch: pytest.MonkeyPatch, last_page: int, shown: str
 ) -> None:
-    service.last_page = 3
+    service.last_page = last_page
     with Terminal(monkeypatch) as terminal, reading(service, ["acme"]) as result:
-        terminal.wait_for("Catalog 'acme': 300 of 1,000 products in 3 pages, $0.042 of about $0.14")
+        terminal.wait_for(f"Catalog 'acme': {shown} of about $0.14")
         service.release()
         terminal.wait_for("Catalog 'acme': 1,000 of 1,000 products in 10 pages, $0.14, ")
         assert result.result(POLL_SECONDS).height == 1_000
