@@ -137,8 +137,9 @@ class OctogenMCP:
         self.close()
 
     def close(self) -> None:
+        self._connection = None
         with contextlib.suppress(Exception):  # the connection may have failed already
-            self._disconnect()
+            self._resources.close()
 
     def listings(self, catalogs: Sequence[str] = ()) -> list[SharedListing]:
         """Return the listings that are shared with the organisation, or those of some catalogs.
@@ -220,8 +221,9 @@ class OctogenMCP:
             failures += leaf_errors(error)
         else:
             return _tool_value(tool, result, self._exchange)
+        self._connection = None
         try:
-            self._disconnect()
+            self._resources.close()
         except Exception as error:  # it tells why the connection was lost
             failures += leaf_errors(error)
         subject = f"Octogen's MCP at {self._url}, asked for {tool},"
@@ -239,10 +241,6 @@ class OctogenMCP:
             self._connection = portal, stack.enter_context(client)
             self._resources = stack.pop_all()
             return self._connection
-
-    def _disconnect(self) -> None:
-        self._connection = None
-        self._resources.close()
 
 
 def _converted(tool: str, value: Any, kind: type[_T]) -> _T:
