@@ -59,7 +59,10 @@ main.add_command(verify)
     "--products", type=click.IntRange(1), default=500, help="Products of the first catalog."
 )
 @click.option(
-    "--days", type=click.IntRange(2), default=30, help="Days of the pipeline; 30 take a minute."
+    "--days",
+    type=click.IntRange(2),
+    default=30,
+    help="Days of the pipeline; 30 take a minute or two.",
 )
 @click.option(
     "--ui", is_flag=True, help="Open the Dagster UI, and keep everything running until Ctrl-C."
