@@ -77,6 +77,8 @@ from .frames.history_files import (
     forget_snapshot,
     scan_history,
 )
+from .frames.pictures import price_index_svg
+from .frames.position import price_index, price_position, price_summary
 from .frames.scan import (
     ProductScan,
     scan_products,
@@ -104,6 +106,7 @@ from .snapshots.partitions import (
     catalog_partitions,
     snapshot_days,
 )
+from .snapshots.position import build_price_position_asset
 from .snapshots.products import build_products_asset
 from .snapshots.resource import OctogenResource
 from .snapshots.schedules import build_snapshot_schedule
@@ -175,6 +178,7 @@ __all__ = [
     "build_linked_snapshot_asset",
     "build_listing_sensor",
     "build_price_alerts_asset",
+    "build_price_position_asset",
     "build_product_brands_asset",
     "build_product_changes_asset",
     "build_product_details_asset",
@@ -195,6 +199,10 @@ __all__ = [
     "listing_of",
     "listing_partition_key",
     "listing_partitions",
+    "price_index",
+    "price_index_svg",
+    "price_position",
+    "price_summary",
     "scan_history",
     "scan_products",
     "snapshot_days",

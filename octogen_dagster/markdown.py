@@ -1,6 +1,7 @@
 """Frames as Markdown tables, in which markup is shown as text."""
 
 import re
+from base64 import b64encode
 from datetime import datetime
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -70,3 +71,8 @@ def _link(text: str, url: str | None) -> str:
 def _shortened(text: str, limit: int = _MAX_CELL_LENGTH) -> str:
     text = " ".join(text.split())
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+def inline_svg(text: str, svg: str) -> str:
+    """A picture, which the UI shows without a request; `text` stands for it elsewhere."""
+    return f"![{text}](data:image/svg+xml;base64,{b64encode(svg.encode()).decode()})"

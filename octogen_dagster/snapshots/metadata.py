@@ -38,8 +38,9 @@ from octogen_dagster.frames.history import (
     price_drops,
 )
 from octogen_dagster.frames.observed import OBSERVED, TRACKED, Contents
+from octogen_dagster.frames.pictures import shares_svg
 from octogen_dagster.frames.previews import alerts_preview, drops_preview, preview
-from octogen_dagster.markdown import inline_table
+from octogen_dagster.markdown import inline_svg, inline_table
 from octogen_dagster.snapshots.summary import prices, summary, trend
 
 if TYPE_CHECKING:
@@ -259,6 +260,8 @@ def snapshot_metadata(
     if schema == ALERTS_SCHEMA:
         largest = functools.partial(largest_alerts, snapshot, outcome.file_metadata, _MAX_DROPS)
         parts["preview"] = lambda: _table("largest_alerts", alerts_preview(largest()))
+    if schema == BRANDS_SCHEMA:
+        parts["picture of the stock"] = lambda: _stock_picture(snapshot)
     parts |= {
         "prices": lambda: _text("prices", prices(facts)),
         "summary": lambda: _text("summary", summary(snapshot, facts)),
@@ -276,6 +279,15 @@ def snapshot_metadata(
                 f"{error}. The snapshot is published and whole."
             )
     return in_reading_order(metadata)
+
+
+def _stock_picture(brands: pl.LazyFrame) -> Metadata:
+    """The share of the products in stock of the brands that have most, which come first."""
+    known = brands.drop_nulls(["brand", "in_stock_share"]).head(_MAX_DROPS).collect()
+    shares = dict(known.unique("brand", maintain_order=True)["brand", "in_stock_share"].rows())
+    return (
+        _text("stock_by_brand", inline_svg("Stock by brand", shares_svg(shares))) if shares else {}
+    )
 
 
 def in_reading_order(*parts: Mapping[str, Any] | None) -> Metadata:

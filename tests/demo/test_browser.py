@@ -49,7 +49,7 @@ def test_a_person_sees_the_product_in_the_demo(tmp_path: Path) -> None:
         page.set_default_timeout(MAX_WAIT)
         expect.set_options(MAX_WAIT)
         try:
-            home, graph, partitions, checks, changes, history, automation = pages
+            home, graph, partitions, checks, changes, history, alerts, automation = pages
             page.goto(home)
             sees(page, LOCATION, *SENSORS)
             page.screenshot(path=screenshots / "home.png")
@@ -72,6 +72,9 @@ def test_a_person_sees_the_product_in_the_demo(tmp_path: Path) -> None:
             page.goto(history)
             sees(page, "octogen/disappeared", "octogen/reappeared")
             page.screenshot(path=screenshots / "history.png")
+            page.goto(alerts)
+            sees(page, "octogen/largest_alerts", "octogen/price_dropped")
+            page.screenshot(path=screenshots / "alerts.png")
             page.goto(automation)
             sees(
                 page,

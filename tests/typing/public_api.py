@@ -71,6 +71,7 @@ from octogen_dagster import (
     build_linked_snapshot_asset,
     build_listing_sensor,
     build_price_alerts_asset,
+    build_price_position_asset,
     build_product_brands_asset,
     build_product_changes_asset,
     build_product_details_asset,
@@ -91,6 +92,10 @@ from octogen_dagster import (
     listing_of,
     listing_partition_key,
     listing_partitions,
+    price_index,
+    price_index_svg,
+    price_position,
+    price_summary,
     scan_history,
     scan_products,
     snapshot_days,
@@ -285,6 +290,16 @@ def alert_definitions() -> dg.Definitions:
         asset_checks=build_snapshot_checks(alerts),
         sensors=[build_alert_sensor(alerts, notify, minimum_interval_seconds=60)],
     )
+
+
+def position(own: pl.DataFrame) -> str:
+    """Own prices beside those of competitors, on a day, by brand and over time."""
+    history = build_product_history_asset(build_products_asset("octogen_products"))
+    asset: dg.AssetsDefinition = build_price_position_asset([history], own, group_name="prices")
+    rows = scan_history("snapshots", asset=f"{asset.key.path[-1]}_history")
+    found = price_position(rows, own, as_of=date(2026, 11, 1))
+    assert price_summary(found, ["brand"]).height <= found.height
+    return price_index_svg(price_index(rows, own, days=14))
 
 
 def delta_table() -> list[str]:

@@ -1,0 +1,269 @@
+"""The price position: own prices beside those of competitors' pages, on any day of a history."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date, datetime, time, timedelta, timezone
+
+import polars as pl
+
+from octogen_dagster.frames.observed import TIME
+
+OWN_COLUMNS = ("sku", "product_url", "own_price", "currency")
+"""The columns that a table of own prices must have."""
+MATCHED = "matched"
+STATUSES = (MATCHED, "no_price", "out_of_stock", "other_currency", "gone", "not_found")
+"""What is said of a pair; of several products on a page, that with the first of these is meant."""
+POSITION_DESCRIPTIONS = {
+    "status": "`matched`, or why there is no match: `not_found`, `gone`, `other_currency`, "
+    "`out_of_stock` or `no_price`.",
+    "competitor_catalog_key": "The catalog that the competitor's product belongs to.",
+    "competitor_uuid": "The identity of the competitor's product in Octogen.",
+    "competitor_title": "Its title at that time.",
+    "competitor_price": "Its price at that time, in `competitor_currency`.",
+    "competitor_currency": "ISO 4217 code of its price.",
+    "competitor_in_stock": "True if it was in stock; null if that is not known.",
+    "competitor_since": "Since when it has had this price and this stock (UTC).",
+    "difference": "The own price minus the competitor's; null without a match.",
+    "index": "The own price divided by the competitor's; above 1 we are dearer.",
+    "competitors": "The number of the SKU's pages that match.",
+    "cheapest_price": "The lowest price of the SKU's competitors in stock.",
+    "cheapest_url": "The page with this price.",
+    "rank": "1 if no competitor in stock is cheaper, 2 if one is, and so on.",
+    "median_price": "The median price of the SKU's competitors in stock.",
+    "median_index": "The own price divided by this median.",
+}
+
+_ROW, _URL, _SINCE, _MATCH = "octogen_row", "octogen_url", "octogen_since", "octogen_match"
+_IS_THERE = "octogen_is_there"
+_PRODUCT = ["catalog_key", "uuid"]
+_TRACKED = ["title", "current_price", "currency", "in_stock", "is_active"]
+_TRACKING = r"&(?:utm_[^&=]*|gclid|gclsrc|dclid|fbclid|msclkid|mc_cid|mc_eid|igshid)=[^&]*"
+_COMPETITOR = [name for name in POSITION_DESCRIPTIONS if name.startswith("competitor_")]
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def price_position(
+    history: pl.LazyFrame,
+    own: pl.DataFrame | pl.LazyFrame,
+    *,
+    as_of: datetime | date | None = None,
+) -> pl.DataFrame:
+    """Return own prices beside those of competitors, a row for each row of the own table.
+
+    The rows have the columns of the own table and, of the competitor's product, its price, its
+    stock and since when it has had both, with `difference` and `index` (own ÷ competitor). `status`
+    is `matched`, or says why there is no match: the page is `not_found` in the history, the product
+    is `gone`, its price is in an `other_currency`, it is `out_of_stock`, or it has `no_price`. Each
+    row also says of its SKU who is the cheapest competitor in stock, our `rank` among them, and the
+    index against their median.
+
+    Pages are compared by their URLs as Octogen normalizes them: scheme and host in lower case,
+    without fragment, trailing slash and parameters of campaigns. Prices are compared in one
+    currency only.
+
+    Args:
+        history: The whole history, as of `scan_history` without a time, or several of them
+            concatenated.
+        own: A table with the columns `sku`, `product_url` (a competitor's page, of which a SKU may
+            have several), `own_price`, `currency`, and any others, which are kept.
+        as_of: The time of the position, or a date, which is its first moment in UTC; None for the
+            last snapshots.
+
+    Raises:
+        ValueError: The own table lacks a column, or has one that the position adds.
+    """
+    table = _checked(own)
+    return _position(_rows_of(history, table), table, None if as_of is None else _moment(as_of))
+
+
+def price_summary(position: pl.DataFrame, by: str | Sequence[str]) -> pl.DataFrame:
+    """Return how the pairs of a price position stand, by some of its columns.
+
+    The rows have the columns of `by`, `skus`, `pairs`, those that are `matched`, the shares of them
+    in which the own price is `cheaper_percent` and `dearer_percent`, and their `median_index`.
+
+    Args:
+        position: A frame of `price_position`.
+        by: Columns such as `brand`, `category` or `sku`.
+    """
+    columns = [by] if isinstance(by, str) else list(by)
+    return position.group_by(columns).agg(*_SUMMARY).sort(columns)
+
+
+def price_index(
+    history: pl.LazyFrame, own: pl.DataFrame | pl.LazyFrame, *, days: int = 30
+) -> pl.DataFrame:
+    """Return the price index over time: today's own prices against those of competitors then.
+
+    There is a row for each `day` from the first snapshot to the last change in the history. Its
+    columns are those of `price_summary` at the end of the day in UTC, without `skus` and `pairs`,
+    and `index`: the geometric mean of the indexes of the pairs that match.
+
+    Args:
+        history: As in `price_position`.
+        own: As in `price_position`.
+        days: The number of the last days.
+    """
+    table = _checked(own)
+    rows = _rows_of(history, table)
+    ends = history.select(
+        pl.col("valid_from").min().alias("first"),
+        pl.max_horizontal(pl.col("valid_from", "valid_to").max()).alias("last"),
+    ).collect(engine="streaming")
+    first, last = ends.row(0)
+    found = []
+    for back in range(days if last is not None else 0):
+        day = last.date() - timedelta(days=back)
+        if day < first.date():
+            break
+        position = _position(rows, table, _moment(day + timedelta(days=1)) - _MICROSECOND)
+        index = pl.col("index").log().mean().exp()
+        found.append(position.select(pl.lit(day).alias("day"), index, *_SUMMARY[2:]))
+    schema = {"day": pl.Date, "index": pl.Float64, **_SUMMARY_TYPES}
+    return pl.concat(reversed(found)) if found else pl.DataFrame(schema=schema)
+
+
+_IS_MATCHED = pl.col("status") == MATCHED
+_OF_INDEX = pl.col("index").drop_nulls()
+_SUMMARY = [
+    pl.col("sku").n_unique().cast(pl.Int64).alias("skus"),
+    pl.len().cast(pl.Int64).alias("pairs"),
+    _IS_MATCHED.sum().cast(pl.Int64).alias("matched"),
+    ((_OF_INDEX < 1).mean() * 100).alias("cheaper_percent"),
+    ((_OF_INDEX > 1).mean() * 100).alias("dearer_percent"),
+    pl.col("index").median().alias("median_index"),
+]
+_SUMMARY_TYPES = {
+    "matched": pl.Int64,
+    "cheaper_percent": pl.Float64,
+    "dearer_percent": pl.Float64,
+    "median_index": pl.Float64,
+}
+
+
+def _checked(own: pl.DataFrame | pl.LazyFrame) -> pl.DataFrame:
+    table = own.lazy().collect()
+    if missing := [name for name in OWN_COLUMNS if name not in table.columns]:
+        raise ValueError(
+            f"The table of own prices has no column {missing[0]!r}. Give it the columns "
+            f"{', '.join(OWN_COLUMNS)}; others are kept."
+        )
+    if taken := [name for name in table.columns if name in POSITION_DESCRIPTIONS]:
+        raise ValueError(
+            f"The table of own prices has a column {taken[0]!r}, which the price position adds. "
+            "Rename it."
+        )
+    return table.with_columns(pl.col("own_price").cast(pl.Float64))
+
+
+def _moment(of: datetime | date) -> datetime:
+    moment = of if isinstance(of, datetime) else datetime.combine(of, time())
+    return moment.replace(tzinfo=moment.tzinfo or timezone.utc).astimezone(timezone.utc)
+
+
+def _normalized(url: pl.Expr) -> pl.Expr:
+    """A URL as Octogen normalizes it, by which it knows a page."""
+    url = url.cast(pl.String).str.strip_chars().str.replace(r"#.*$", "")
+    origin = url.str.extract(r"^([A-Za-z][A-Za-z0-9+.-]*://[^/?]*)")
+    path = url.str.extract(r"^[^:]+://[^/?]*([^?]*)").str.strip_chars_end("/")
+    query = ("&" + url.str.extract(r"\?(.*)$")).str.replace_all(_TRACKING, "").fill_null("")
+    return origin.str.to_lowercase() + path + query.str.replace("&", "?", literal=True)
+
+
+def _rows_of(history: pl.LazyFrame, own: pl.DataFrame) -> pl.DataFrame:
+    """The rows of the products on the pages of an own table."""
+    wanted = own.lazy().select(_normalized(pl.col("product_url")).alias(_URL)).drop_nulls().unique()
+    rows = history.select(*_PRODUCT, "valid_from", "valid_to", *_TRACKED, "product_url")
+    return (
+        rows.with_columns(_normalized(pl.col("product_url")).alias(_URL))
+        .join(wanted, on=_URL, how="semi")
+        .drop("product_url")
+        .collect(engine="streaming")
+        .sort(*_PRODUCT, "valid_from")
+    )
+
+
+def _position(rows: pl.DataFrame, own: pl.DataFrame, as_of: datetime | None) -> pl.DataFrame:
+    """The position at a time, of the rows of the products on the pages of an own table."""
+    keyed = own.with_row_index(_ROW).with_columns(_normalized(pl.col("product_url")).alias(_URL))
+    pairs = keyed.join(_products(rows, as_of), on=_URL, how="left")
+    price, currency = pl.col("competitor_price"), pl.col("competitor_currency")
+    is_other = pl.col("currency").str.to_lowercase().ne_missing(currency.str.to_lowercase())
+    status = (
+        pl.when(pl.col(_IS_THERE).is_null())
+        .then(pl.lit("not_found"))
+        .when(~pl.col(_IS_THERE))
+        .then(pl.lit("gone"))
+        .when(is_other)
+        .then(pl.lit("other_currency"))
+        .when(~pl.col("competitor_in_stock"))
+        .then(pl.lit("out_of_stock"))
+        .when(price.is_null())
+        .then(pl.lit("no_price"))
+        .otherwise(pl.lit(MATCHED))
+    )
+    chosen = (
+        pairs.with_columns(status.cast(pl.Enum(STATUSES)).alias("status"))
+        .sort(_ROW, "status", price, "competitor_uuid", nulls_last=True)
+        .unique(_ROW, keep="first", maintain_order=True)
+        .with_columns(
+            pl.col("status").cast(pl.String),
+            pl.when(pl.col("status") == MATCHED).then(price).alias(_MATCH),
+        )
+    )
+    own_price, match, of_sku = pl.col("own_price"), pl.col(_MATCH), ["sku", "currency"]
+    has_match = match.count().over(of_sku) > 0
+    median = match.median().over(of_sku)
+    url = pl.col("product_url").sort_by(_MATCH, nulls_last=True).first().over(of_sku)
+    return chosen.select(
+        *own.columns,
+        "status",
+        *_COMPETITOR,
+        (own_price - match).alias("difference"),
+        (own_price / match).alias("index"),
+        match.count().over(of_sku).cast(pl.Int64).alias("competitors"),
+        match.min().over(of_sku).alias("cheapest_price"),
+        pl.when(has_match).then(url).alias("cheapest_url"),
+        pl.when(has_match)
+        .then(1 + (match < own_price).sum().over(of_sku).cast(pl.Int64))
+        .alias("rank"),
+        median.alias("median_price"),
+        (own_price / median).alias("median_index"),
+    )
+
+
+def _products(rows: pl.DataFrame, as_of: datetime | None) -> pl.DataFrame:
+    """The products that were known at a time, as they were then or when they were seen last."""
+    is_over = pl.col("valid_to").is_not_null()
+    if as_of is not None:
+        now = pl.lit(as_of, TIME)
+        rows, is_over = rows.filter(pl.col("valid_from") <= now), pl.col("valid_to") <= now
+    price, stock = pl.col("current_price"), pl.coalesce("in_stock", "is_active")
+    told = ["competitor_price", "competitor_currency", "competitor_in_stock"]
+    is_same = pl.all_horizontal(
+        pl.col(name).eq_missing(pl.col(name).shift().over(_PRODUCT)) for name in told
+    )
+    goes_on = pl.col("valid_from") == pl.col("valid_to").shift().over(_PRODUCT)
+    begins = ~(is_same & goes_on.fill_null(value=False))
+    return (
+        rows.with_columns(
+            pl.when(price.is_finite()).then(price).alias("competitor_price"),
+            pl.col("currency").alias("competitor_currency"),
+            (stock & pl.col("is_active").fill_null(value=True)).alias("competitor_in_stock"),
+            pl.col("title").alias("competitor_title"),
+        )
+        .with_columns(
+            pl.col("valid_from").first().over(*_PRODUCT, begins.cum_sum()).alias(_SINCE),
+            (~is_over.fill_null(value=False)).alias(_IS_THERE),
+        )
+        .unique(_PRODUCT, keep="last", maintain_order=True)
+        .select(
+            _URL,
+            _IS_THERE,
+            pl.col("catalog_key").alias("competitor_catalog_key"),
+            pl.col("uuid").alias("competitor_uuid"),
+            *_COMPETITOR[2:-1],
+            pl.col(_SINCE).alias("competitor_since"),
+        )
+    )

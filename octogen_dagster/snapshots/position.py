@@ -1,0 +1,151 @@
+"""The builder of the price position: own prices beside those of competitors."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from octogen_dagster.asset_definition import Metadata, asset_arguments_of, require_asset
+from octogen_dagster.frames.pictures import lines_svg, price_index_svg
+from octogen_dagster.frames.position import (
+    MATCHED,
+    OWN_COLUMNS,
+    STATUSES,
+    price_index,
+    price_position,
+    price_summary,
+)
+from octogen_dagster.markdown import inline_svg, inline_table
+from octogen_dagster.snapshots.asset_decorator import SnapshotRun, snapshot_asset
+from octogen_dagster.snapshots.history_checks import is_history
+from octogen_dagster.snapshots.loading import ALLOW_MISSING
+from octogen_dagster.snapshots.metadata import declared_columns
+
+_MAX_SHOWN = 10
+
+
+def build_price_position_asset(
+    histories: dg.AssetsDefinition | Sequence[dg.AssetsDefinition],
+    own: pl.DataFrame | dg.AssetsDefinition,
+    *,
+    name: str | dg.AssetSpec = "price_position",
+    **asset_arguments: Any,
+) -> dg.AssetsDefinition:
+    """Build an asset: own prices beside those of competitors, as of the last snapshots.
+
+    A row is a row of the own table, with what `octogen_dagster.price_position` finds of its page,
+    which also gives the position on any earlier day. What cannot be matched has a row too, and
+    `status` says why.
+
+    The metadata have the number of pairs by status, such as `octogen/matched` and
+    `octogen/not_found`, the median index, tables by the columns `brand` and `category` where the
+    own table has them, a sample of what has no match, and pictures of the last thirty days: the
+    price index, and the shares of pairs in which we are cheaper and dearer.
+
+    Args:
+        histories: One or several assets of `build_product_history_asset`, of which all catalogs are
+            read.
+        own: A frame, or an asset that is loaded as one, with the columns `sku`, `product_url` (a
+            competitor's page, of which a SKU may have several), `own_price`, `currency`, and any
+            others, which are kept.
+        name: The asset's name or `dagster.AssetSpec`.
+        asset_arguments: Any other argument of `@dagster.asset`. With
+            `automation_condition=octogen_dagster.follow_upstream()` the position follows each
+            update of a history.
+
+    Raises:
+        ValueError: An asset is no history, or there is none.
+        TypeError: What is given is not an asset or a frame.
+    """
+    of_shops = [histories] if isinstance(histories, dg.AssetsDefinition) else list(histories)
+    for each in of_shops:
+        require_asset(each, "histories")
+        if not is_history(declared_columns(each)):
+            raise ValueError(
+                f"{each.key.to_user_string()} is not an asset of build_product_history_asset. Give "
+                "the histories of products."
+            )
+    if not of_shops:
+        raise ValueError("histories must have a history at least.")
+    if not isinstance(own, pl.DataFrame | dg.AssetsDefinition):
+        raise TypeError(f"own is a polars.DataFrame or an asset, not {type(own).__name__}.")
+    ins = {f"history_{place}": _all_catalogs(each) for place, each in enumerate(of_shops, 1)}
+    kinds: dict[str, type] = dict.fromkeys(ins, pl.LazyFrame)
+    if isinstance(own, dg.AssetsDefinition):
+        ins["own"], kinds["own"] = dg.AssetIn(own.key), pl.DataFrame
+
+    @snapshot_asset(
+        {
+            "ins": ins,
+            "pool": None,
+            "description": (
+                "Own prices beside those of competitors in "
+                f"{', '.join(each.key.to_user_string() for each in of_shops)}. A row is a SKU and "
+                "a page of a competitor."
+            ),
+        },
+        asset_arguments_of(name, asset_arguments),
+        loads=kinds,
+    )
+    def position(
+        run: SnapshotRun, _partition: str | None, **inputs: Any
+    ) -> dg.MaterializeResult[pl.DataFrame]:
+        table = inputs.pop("own", own)
+        history = pl.concat(inputs.values(), how="diagonal_relaxed")
+        found = price_position(history, table)
+        metadata = _metadata(history, table, found, run.context.log.warning)
+        return dg.MaterializeResult(value=found, metadata=metadata)
+
+    return position
+
+
+def _all_catalogs(history: dg.AssetsDefinition) -> dg.AssetIn:
+    mapping = dg.AllPartitionMapping() if history.partitions_def else None
+    return dg.AssetIn(history.key, partition_mapping=mapping, metadata={ALLOW_MISSING: True})
+
+
+def _metadata(
+    history: pl.LazyFrame, own: pl.DataFrame, found: pl.DataFrame, warn: Callable[[str], None]
+) -> Metadata:
+    """What is shown of a position. What fails is left out, with a warning."""
+    metadata: Metadata = {}
+
+    def numbers() -> Metadata:
+        counted = dict(found.group_by("status").len().rows())
+        shown: Metadata = {f"octogen/{each}": counted.get(each, 0) for each in STATUSES}
+        median = found["index"].median()
+        return shown | ({"octogen/median_index": median} if isinstance(median, float) else {})
+
+    def tables() -> Metadata:
+        by = {each: price_summary(found, each) for each in ("brand", "category") if each in own}
+        without = found.filter(pl.col("status") != MATCHED).select(*OWN_COLUMNS[:2], "status")
+        return {
+            f"octogen/{name}": dg.MetadataValue.md(inline_table(table.head(_MAX_SHOWN)))
+            for name, table in (
+                {f"by_{n}": t for n, t in by.items()} | {"unmatched": without}
+            ).items()
+            if not table.is_empty()
+        }
+
+    def pictures() -> Metadata:
+        index = price_index(history, own)
+        shares: Mapping[str, list[float | None]] = {
+            "% cheaper than competitors": index["cheaper_percent"].to_list(),
+            "% dearer": index["dearer_percent"].to_list(),
+        }
+        drawn = {
+            "price_index": ("The price index", price_index_svg(index)),
+            "cheaper_and_dearer": ("Shares", lines_svg(index["day"].to_list(), shares)),
+        }
+        return {
+            f"octogen/{name}": dg.MetadataValue.md(inline_svg(*each))
+            for name, each in drawn.items()
+        }
+
+    for part in (numbers, tables, pictures):
+        try:
+            metadata |= part()
+        except (Exception, pl.exceptions.PanicException) as error:
+            warn(f"The {part.__name__} of the position cannot be shown: {error}.")
+    return metadata

@@ -1,0 +1,251 @@
+"""The price position: own prices beside those of competitors' pages, on any day."""
+
+from __future__ import annotations
+
+import base64
+import math
+import xml.etree.ElementTree as ElementTree
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from octogen_dagster import (
+    PRODUCT_SCHEMA,
+    ParquetSnapshotIOManager,
+    build_price_position_asset,
+    build_product_brands_asset,
+    build_product_history_asset,
+    catalog_partitions,
+    price_index,
+    price_index_svg,
+    price_position,
+    price_summary,
+    scan_history,
+)
+from tests.histories import ASSET, QUIET, day, make_history, product
+
+ACME = "https://www.acme.example"
+
+
+@pytest.fixture
+def history(tmp_path: Path) -> pl.LazyFrame:
+    """Three days of two shops."""
+    yen = product("kimono", 9000.0, currency="JPY")
+    acme = {
+        day(1): [product("dress", 100.0), product("hat", 20.0), yen],
+        day(2): [product("dress", 90.0), yen],
+        day(3): [
+            product("dress", 90.0, title="Linen dress"),
+            product("scarf", 30.0, in_stock=False),
+            product("belt", math.nan),
+            yen,
+        ],
+    }
+    make_history(tmp_path, acme)
+    zen = product("zen", 80.0, product_url="https://zen.example/Dress?id=1")
+    make_history(tmp_path, {day(1): [zen], day(3): [{**zen, "current_price": 120.0}]}, "zen")
+    return scan_history(str(tmp_path), asset=ASSET)
+
+
+def own(*rows: tuple[str, str | None, float], **columns: Any) -> pl.DataFrame:
+    names = ["sku", "product_url", "own_price"]
+    frame = pl.DataFrame(rows, schema=names, orient="row").with_columns(currency=pl.lit("EUR"))
+    return frame.with_columns(**columns)
+
+
+def test_each_row_has_the_competitor_or_says_why_not(history: pl.LazyFrame) -> None:
+    table = own(
+        ("a", f"{ACME}/dress", 99.0),
+        ("a", "https://zen.example/Dress?id=1", 99.0),
+        ("b", f"{ACME}/hat", 10.0),
+        ("c", f"{ACME}/kimono", 8000.0),
+        ("d", f"{ACME}/scarf", 30.0),
+        ("e", f"{ACME}/belt", 30.0),
+        ("f", f"{ACME}/nothing", 1.0),
+        ("g", None, 1.0),
+    )
+    found = price_position(history, table)
+    assert found.select(table.columns).equals(table)
+    assert found["status"].to_list() == [
+        *("matched", "matched", "gone", "other_currency"),
+        *("out_of_stock", "no_price", "not_found", "not_found"),
+    ]
+    dress = found.row(0, named=True)
+    assert (
+        dress
+        | {
+            "competitor_title": "Linen dress",
+            "competitor_price": 90.0,
+            "competitor_currency": "EUR",
+            "competitor_in_stock": True,
+            "competitor_since": day(2),  # a title is not a price
+            "difference": 9.0,
+            "index": 99 / 90,
+            "competitors": 2,
+            "cheapest_price": 90.0,
+            "cheapest_url": f"{ACME}/dress",
+            "rank": 2,
+            "median_price": 105.0,
+            "median_index": 99 / 105,
+        }
+        == dress
+    )
+    gone = found.row(2, named=True)
+    assert (gone["competitor_price"], gone["difference"], gone["rank"]) == (20.0, None, None)
+
+
+def test_the_position_of_any_day_is_that_of_the_snapshot_then(history: pl.LazyFrame) -> None:
+    table = own(("a", f"{ACME}/dress", 99.0), ("b", f"{ACME}/hat", 10.0), ("c", f"{ACME}/x", 1.0))
+    columns = ("status", "competitor_price", "competitor_since")
+    before = price_position(history, table, as_of=date(2026, 11, 1))
+    assert set(before["status"]) == {"not_found"}
+    first = price_position(history, table, as_of=day(1))
+    assert first.select(columns).rows()[:2] == [
+        ("matched", 100.0, day(1)),
+        ("matched", 20.0, day(1)),
+    ]
+    second = price_position(history, table, as_of=date(2026, 11, 3))
+    assert second.select(columns).rows()[:2] == [
+        ("matched", 90.0, day(2)),
+        ("gone", 20.0, day(1)),
+    ]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "HTTPS://Zen.EXAMPLE/Dress?id=1",
+        "https://zen.example/Dress/?id=1",
+        "https://zen.example/Dress?utm_source=mail&id=1&utm_medium=x#reviews",
+        "  https://zen.example/Dress?id=1&gclid=abc ",
+    ],
+)
+def test_urls_are_compared_as_octogen_normalizes_them(history: pl.LazyFrame, url: str) -> None:
+    assert price_position(history, own(("a", url, 60.0)))["index"].to_list() == [0.5]
+    for other in ("https://zen.example/dress?id=1", "https://zen.example/Dress?id=2"):
+        assert price_position(history, own(("a", other, 60.0)))["status"].to_list() == ["not_found"]
+
+
+def test_pairs_are_summed_up_by_columns_of_the_own_table(history: pl.LazyFrame) -> None:
+    table = own(
+        ("a", f"{ACME}/dress", 99.0),
+        ("a", "https://zen.example/Dress?id=1", 99.0),
+        ("b", f"{ACME}/hat", 10.0),
+        brand=pl.Series(["Linen", "Linen", "Hats"]),
+    )
+    summed = price_summary(price_position(history, table), "brand")
+    assert summed.rows(named=True) == [
+        {"brand": "Hats", "skus": 1, "pairs": 1, "matched": 0}
+        | dict.fromkeys(("cheaper_percent", "dearer_percent", "median_index")),
+        {"brand": "Linen", "skus": 1, "pairs": 2, "matched": 2}
+        | {"cheaper_percent": 50.0, "dearer_percent": 50.0, "median_index": (1.1 + 99 / 120) / 2},
+    ]
+
+
+def test_the_index_over_time_is_a_frame_and_a_picture(history: pl.LazyFrame) -> None:
+    table = own(("a", f"{ACME}/dress", 90.0), ("a", "https://zen.example/Dress?id=1", 90.0))
+    index = price_index(history, table)
+    first = date(2026, 11, 1)
+    assert index["day"].to_list() == [first, first + timedelta(1), first + timedelta(2)]
+    expected = [math.sqrt(0.9 * 1.125), math.sqrt(1 * 1.125), math.sqrt(1 * 0.75)]
+    assert index["index"].to_list() == pytest.approx(expected)
+    assert index["dearer_percent"].to_list() == [50.0, 50.0, 0.0]
+    assert price_index(history, table, days=1).equals(index.tail(1))
+    picture = ElementTree.fromstring(price_index_svg(index))
+    [line] = picture.iter("{http://www.w3.org/2000/svg}polyline")
+    assert len(line.attrib["points"].split()) == 3
+    nothing = price_index(history, own(("a", f"{ACME}/nothing", 1.0)))
+    assert nothing["index"].to_list() == [None] * 3
+    ElementTree.fromstring(price_index_svg(nothing))
+
+
+def test_a_table_that_lacks_or_takes_a_column_is_refused(history: pl.LazyFrame) -> None:
+    table = own(("a", f"{ACME}/dress", 90.0))
+    with pytest.raises(ValueError, match="has no column 'own_price'"):
+        price_position(history, table.drop("own_price"))
+    with pytest.raises(ValueError, match="has a column 'rank', which the price position adds"):
+        price_position(history, table.with_columns(rank=1))
+
+
+@pytest.mark.parametrize("of_asset", [True, False])
+def test_an_asset_has_the_position_and_shows_it(tmp_path: Path, of_asset: bool) -> None:
+    frames: dict[str, pl.DataFrame] = {}
+
+    @dg.asset(name="octogen_products", partitions_def=catalog_partitions)
+    def products() -> pl.DataFrame:
+        return frames["acme"]
+
+    @dg.asset(io_manager_key="own_io_manager")
+    def articles() -> pl.DataFrame:
+        return table
+
+    table = own(
+        ("a", f"{ACME}/dress", 99.0),
+        ("b", f"{ACME}/hat", 10.0),
+        ("c", f"{ACME}/nothing", 1.0),
+        brand=pl.Series(["<b>Linen</b>", "Hats", None]),
+    )
+    history = build_product_history_asset(products)
+    brands = build_product_brands_asset(products)
+    position = build_price_position_asset([history], articles if of_asset else table)
+    defs = dg.Definitions(
+        assets=[products, history, brands, articles, position],
+        resources={
+            "io_manager": ParquetSnapshotIOManager(base_dir=str(tmp_path)),
+            "own_io_manager": dg.mem_io_manager,
+        },
+    )
+    none = pl.DataFrame(schema=PRODUCT_SCHEMA)
+    with dg.DagsterInstance.ephemeral() as instance:
+        # A catalog without a snapshot yet keeps the others from nothing.
+        instance.add_dynamic_partitions("octogen_catalogs", ["acme", "zen"])
+        for number, price in ((1, 100.0), (2, 90.0)):
+            row = pl.DataFrame([product("dress", price, brand={"name": "Linen"})])
+            row = row.with_columns(fetched_at=pl.lit(day(number)), catalog_key=pl.lit("acme"))
+            frames["acme"] = pl.concat([none, row], how="diagonal_relaxed").cast(PRODUCT_SCHEMA)
+            made = dg.materialize(
+                [products, history, brands],
+                partition_key="acme",
+                instance=instance,
+                resources=defs.resources,
+                run_config=QUIET,
+            )
+        done = dg.materialize(
+            [products, history, articles, position],
+            selection=[articles, position],
+            instance=instance,
+            resources=defs.resources,
+            run_config=QUIET,
+        )
+    stored = pl.read_parquet(tmp_path / "price_position.parquet")
+    assert stored["status"].to_list() == ["matched", "not_found", "not_found"]
+    [event] = done.asset_materializations_for_node("price_position")
+    shown = {name: entry.value for name, entry in event.metadata.items()}
+    assert (shown["octogen/matched"], shown["octogen/not_found"]) == (1, 2)
+    assert shown["octogen/median_index"] == pytest.approx(1.1)
+    assert "\\<b>Linen" in str(shown["octogen/by_brand"])
+    assert f"{ACME}/hat" in str(shown["octogen/unmatched"])
+    [event] = made.asset_materializations_for_node("octogen_products_brands")
+    shown["octogen/stock_by_brand"] = event.metadata["octogen/stock_by_brand"].value
+    for name in ("price_index", "cheaper_and_dearer", "stock_by_brand"):
+        picture = str(shown[f"octogen/{name}"])
+        ElementTree.fromstring(base64.b64decode(picture.rpartition(",")[2].rstrip(")")))
+    assert len(str(shown["octogen/price_index"])) < 1000  # a longer one is behind a link
+
+
+def test_what_is_no_history_and_no_table_is_refused() -> None:
+    @dg.asset
+    def products() -> None: ...
+
+    history = build_product_history_asset(products)
+    table = own(("a", None, 1.0))
+    with pytest.raises(ValueError, match="products is not an asset of build_product_history_asset"):
+        build_price_position_asset(products, table)
+    with pytest.raises(ValueError, match="histories must have a history at least"):
+        build_price_position_asset([], table)
+    with pytest.raises(TypeError, match="or an asset, not str"):
+        build_price_position_asset(history, "articles")  # type: ignore[arg-type]
