@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 import time
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -24,6 +26,36 @@ def submit(
     future: Future[_Result] = Future()
     _start(work, future, thread_name, daemon=daemon)
     return future
+
+
+class Worker:
+    """A daemon thread that does work in its order, from the first that it gets until `end`.
+
+    A thread for each piece of work would hold its caller back until Python has started it.
+    """
+
+    def __init__(self, thread_name: str) -> None:
+        self._thread_name = thread_name
+        self._waiting: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._is_running = False
+
+    def submit(self, work: Callable[[], _Result]) -> Future[_Result]:
+        future: Future[_Result] = Future()
+        self._waiting.put(functools.partial(_do, work, future))
+        if not self._is_running:
+            self._is_running = True
+            threading.Thread(target=self._run, name=self._thread_name, daemon=True).start()
+        return future
+
+    def end(self) -> None:
+        """End the thread once the work that it got is done."""
+        if self._is_running:
+            self._is_running = False
+            self._waiting.put(None)
+
+    def _run(self) -> None:
+        while work := self._waiting.get():
+            work()
 
 
 class StoppedError(Exception):
@@ -62,16 +94,17 @@ def _start(
     daemon: bool = True,
 ) -> None:
     """Start work in a thread, unless the future is cancelled before it begins."""
-
-    def run() -> None:
-        if not future.set_running_or_notify_cancel():
-            return
-        try:
-            future.set_result(work())
-        except BaseException as error:
-            future.set_exception(error)
-
+    run = functools.partial(_do, work, future)
     threading.Thread(target=run, name=thread_name, daemon=daemon).start()
+
+
+def _do(work: Callable[[], _Result], future: Future[_Result]) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        future.set_result(work())
+    except BaseException as error:
+        future.set_exception(error)
 
 
 def wait_interruptibly(

@@ -225,7 +225,8 @@ class Bucket:
     def put(self, key: str, content: bytes) -> None:
         self._call(obstore.put, self._prefix + key, content)
 
-    def delete(self, keys: Collection[str]) -> None:
+    def delete(self, keys: Collection[str], _within: str | None = None) -> None:
+        """Delete objects; a bucket has no folders."""
         paths = [self._prefix + key for key in keys]
         if not paths:
             return
@@ -235,9 +236,6 @@ class Bucket:
             for path in paths:
                 with contextlib.suppress(FileNotFoundError):
                     self._call(obstore.delete, path)
-
-    def remove_empty(self, folder: str) -> None:
-        """A bucket has no folders."""
 
 
 def is_secret(name: str, value: Any) -> bool:

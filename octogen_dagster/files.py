@@ -12,7 +12,7 @@ import stat
 import time
 from collections.abc import Collection
 from datetime import datetime, timezone
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple
 
 from octogen_dagster.errors import OctogenSnapshotError
@@ -109,12 +109,13 @@ class Disk:
             if not isinstance(error, FileNotFoundError | NotADirectoryError):
                 raise error
 
-        for path, _, names in os.walk(self._folder / folder, onerror=refused):
+        root = os.path.join(self._folder, "")  # a Path of each file would take most of the time
+        for path, _, names in os.walk(os.path.join(root, folder), onerror=refused):
             for name in names:
                 with contextlib.suppress(FileNotFoundError):  # another run removed it meanwhile
-                    file = Path(path, name)
-                    modified = datetime.fromtimestamp(file.lstat().st_mtime, timezone.utc)
-                    found.append(ListedFile(file.relative_to(self._folder).as_posix(), modified))
+                    file = os.path.join(path, name)
+                    modified = datetime.fromtimestamp(os.lstat(file).st_mtime, timezone.utc)
+                    found.append(ListedFile(file[len(root) :].replace(os.sep, "/"), modified))
         return found
 
     def get(self, key: str) -> bytes:
@@ -131,15 +132,17 @@ class Disk:
                 return write_whole(path, content, durable=False)
         return write_whole(path, content, durable=False)
 
-    def delete(self, keys: Collection[str]) -> None:
+    def delete(self, keys: Collection[str], within: str | None = None) -> None:
+        """Delete files, and the folders that this leaves empty within another one, and that one."""
         for key in keys:
             (self._folder / key).unlink(missing_ok=True)
-
-    def remove_empty(self, folder: str) -> None:
-        """Remove a folder and those in it, if there is no file in them."""
-        for path, _, _ in os.walk(self._folder / folder, topdown=False):
-            with contextlib.suppress(OSError):  # it is not empty
-                os.rmdir(path)
+        if within is not None:
+            folder = PurePosixPath(within)
+            left = {parent for key in keys for parent in PurePosixPath(key).parents}
+            emptied = {folder, *(each for each in left if folder in each.parents)}
+            for each in sorted(emptied, key=lambda path: -len(path.parts)):
+                with contextlib.suppress(OSError):  # it is not empty
+                    os.rmdir(self._folder / each)
 
 
 def write_whole(

@@ -294,11 +294,9 @@ class Store:
             self._files.put(key, content)
 
     def delete(self, keys: Collection[str], *, folder: str | None = None) -> None:
-        """Delete files, and a folder with those in it that are empty; what is gone is no error."""
+        """Delete files, and a folder if they leave it empty; what is gone is no error."""
         with self._explained(folder or ", ".join(keys), "{} cannot be deleted"):
-            self._files.delete(keys)
-            if folder is not None:
-                self._files.remove_empty(folder)
+            self._files.delete(keys, folder)
 
     @contextlib.contextmanager
     def _explained(

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import msgspec
 from typing_extensions import Self
 
-from octogen_dagster.background import submit, wait_interruptibly
+from octogen_dagster.background import Worker, wait_interruptibly
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.files import ListedFile
 from octogen_dagster.frames.decode import ProductPage
@@ -141,6 +141,7 @@ class PageStore:
         self._log: Callable[[str], None] = lambda _line: None
         self._warn: Callable[[str], None] = self._log
         self._listed: dict[WalkKey, list[ListedFile]] = {}
+        self._written: list[str] = []
         self._has_saved = self.is_ended = False
         self.failure: OctogenSnapshotError | None = None
 
@@ -150,7 +151,7 @@ class PageStore:
         `warn` is called with a line if pages cannot be saved, once.
         """
         self._log, self._warn = log, warn
-        self._walks, self.failure = {}, None
+        self._walks, self._written, self.failure = {}, [], None
         self._has_saved, self.is_ended = False, not self._resume_within
         try:
             self._listed = self._list()
@@ -195,17 +196,20 @@ class PageStore:
             self._store.delete(files, folder=self._folder)
 
     def clear(self) -> None:
-        """Save no more, and remove the pages of this read's catalogs, whatever part or state."""
+        """Save no more, and remove this read's pages, and those that it found of its catalogs.
+
+        Pages of another run that reads them at the same time are its own to remove.
+        """
         if not self._walks:
             return
         self.is_ended = True
         for walk in self._walks.values():
             walk.close()
         read = {key.whole for key in self._walks}
-        files = [
-            file.key for key, files in self._list().items() if key.whole in read for file in files
+        found = [
+            file.key for key, files in self._listed.items() if key.whole in read for file in files
         ]
-        self._store.delete(files, folder=self._folder)
+        self._store.delete([*found, *self._written], folder=self._folder)
 
     def _list(self) -> dict[WalkKey, list[ListedFile]]:
         found: defaultdict[WalkKey, list[ListedFile]] = defaultdict(list)
@@ -242,8 +246,9 @@ class PageStore:
         """Write a segment, and return its name."""
         content = msgspec.msgpack.encode(segment)
         name = _Name.of(page, before, content)
+        self._written.append(path := self._path(key, name))
         try:
-            self._store.put(self._path(key, name), content)
+            self._store.put(path, content)
         except OctogenSnapshotError as error:
             if not (self._has_saved or self._store.is_local):
                 self.failure = error
@@ -283,6 +288,7 @@ class SavedWalk:
         self._store = store
         self._began = started_at
         self._lock = threading.Lock()
+        self._saver = Worker("octogen-save")
         self._writing: Future[None] | None = None
         self._unsaved: list[ProductPage] = []
         self._closed = False
@@ -307,6 +313,7 @@ class SavedWalk:
         with self._lock:
             self._closed = True
             self._unsaved.clear()
+            self._saver.end()
             self._wait()
 
     def __iter__(self) -> Iterator[ProductPage]:
@@ -327,6 +334,7 @@ class SavedWalk:
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
         with self._lock:
             self._begin_segment()
+            self._saver.end()
             if error is not None:
                 self._wait()
 
@@ -353,8 +361,7 @@ class SavedWalk:
         if self._unsaved and not (self._closed or self._store.is_ended):
             pages, self._unsaved = self._unsaved, []
             write = functools.partial(self._write, pages, self.generation)
-            # A daemon thread: a bucket that hangs keeps no process from ending.
-            self._writing = submit(write, "octogen-save")
+            self._writing = self._saver.submit(write)
 
     def _write(self, pages: list[ProductPage], generation: str) -> None:
         compressor = zstd.ZstdCompressor(_ZSTD_LEVEL)
