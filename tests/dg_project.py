@@ -24,6 +24,8 @@ def build_wheel(folder: Path) -> Path:
     with FileLock(folder / "wheel.lock"):
         if not (built := list(folder.glob("*.whl"))):
             _run(("uv", "build", "-q", "--wheel", "--out-dir", str(folder), str(ROOT)), folder, {})
+            # uv would take the wheel of an earlier test from its cache: the version is the same.
+            _run(("uv", "cache", "clean", "-q", "--force", "octogen-dagster"), folder, {})
             built = list(folder.glob("*.whl"))
     return built[0]
 

@@ -16,6 +16,7 @@ from octogen_dagster.asset_definition import (
     permanent_errors_fail,
 )
 from octogen_dagster.frames.catalogs import CATALOGS_SCHEMA, catalogs_frame
+from octogen_dagster.printable import count
 from octogen_dagster.snapshots.metadata import COLUMN_SCHEMA, column_schema
 from octogen_dagster.snapshots.partitions import keys_by_catalog
 from octogen_dagster.snapshots.resource import OctogenResource
@@ -132,4 +133,4 @@ def _add_partitions(
     known = set(context.instance.get_dynamic_partitions(partitions_def.name))
     if new := sorted(set(keys.values()) - known):
         context.instance.add_dynamic_partitions(partitions_def.name, new)
-        context.log.info(f"Added {len(new)} catalog partitions: {', '.join(new)}")
+        context.log.info(f"Added {count(len(new), 'catalog partition')}: {', '.join(new)}")
