@@ -27,15 +27,15 @@ def shared_budget(
     spending: "Spending | None",
     log: dg.DagsterLogManager,
 ) -> Iterator[Callable[[], None]]:
-    """Count what other steps and attempts of the run have spent, and tell them what the block does.
+    """Count what other steps and attempts of the run have spent, and report the block's costs.
 
     If the budget is that of the run's backfill, what its other runs have spent is counted too.
 
     The amounts are kept in tags of the run, which a re-execution of the run inherits, and counts
     unless the run succeeded. There is one for each step, so that those that end at once replace no
     amount of another. They are written at the end and when the block calls what it is given, which
-    a process that is killed afterwards has then told; then the backfill is counted again. Steps and
-    runs that work at the same time in other processes may each spend what was left when they
+    a process that is killed afterwards has then reported; then the backfill is counted again. Steps
+    and runs that work at the same time in other processes may each spend what was left when they
     counted last. `instance` is None in a test without a run.
     """
     has_budget = spending and not spending.budget_usd is spending.backfill_budget_usd is None
@@ -53,21 +53,21 @@ def shared_budget(
     if run and spending.backfill_budget_usd and BACKFILL_TAG in run.tags:
         backfill = BackfillBudget(instance, run, spending)
         log.info(backfill.count(spent_before))
-    begun_at = told = spending.spent_usd
+    begun_at = reported = spending.spent_usd
 
-    def tell() -> None:
-        nonlocal told
-        if spending.spent_usd > told:
-            told = spending.spent_usd
-            own = in_tags.get(tag, Decimal(0)) + told - begun_at
+    def report_cost() -> None:
+        nonlocal reported
+        if spending.spent_usd > reported:
+            reported = spending.spent_usd
+            own = in_tags.get(tag, Decimal(0)) + reported - begun_at
             instance.add_run_tags(run_id, {tag: f"{own:f}", **(backfill.tags if backfill else {})})
             if backfill:
-                backfill.count(spent_before + told - begun_at)
+                backfill.count(spent_before + reported - begun_at)
 
     try:
-        yield tell
+        yield report_cost
     finally:
-        tell()
+        report_cost()
 
 
 def retried_runs(instance: dg.DagsterInstance, run_id: str | None) -> Iterator[dg.DagsterRun]:

@@ -467,7 +467,7 @@ class DetailStatistics(ReadStatistics):
         self.requests_left = self.products - self.received_rows
 
     def metrics(self) -> Metrics:
-        """Return the figures by name."""
+        """Return the metrics by name."""
         return {
             "found": self.by_status[FOUND],
             "gone": self.by_status[GONE],
@@ -480,7 +480,7 @@ class DetailStatistics(ReadStatistics):
         }
 
     def row_metrics(self) -> Metrics:
-        """Return figures of the rows by name."""
+        """Return metrics of the rows by name."""
         metrics = {"oldest_lookup": self.oldest_lookup, "first_error": self.first_error}
         return {name: figure for name, figure in metrics.items() if figure is not None}
 

@@ -1,9 +1,9 @@
 """PageStore: the pages of a read, saved so that the next run can continue it after a crash.
 
-A walk is found by what it is. The folder of its pages is `{search}/{stamp}`, so pages of another
-search, service or state of the catalog are simply not found. A segment of consecutive pages is
-`{page}-{before}-{own}`: the number of pages before it, the digest of the segment before it, and its
-own, which covers both. So the chains are known from a listing, runs side by side write chains
+A walk is found by what it is. The folder of its pages is `{search}/{indexed_at}`, so pages of
+another search, service or state of the catalog are simply not found. A segment of consecutive pages
+is `{page}-{before}-{own}`: the number of pages before it, the digest of the segment before it, and
+its own, which covers both. So the chains are known from a listing, runs side by side write chains
 that cannot mix, and damage ends a chain where it is met. There are no locks and no other records.
 """
 
@@ -47,7 +47,7 @@ _ZSTD_LEVEL = 1
 _HALF = 16
 _ROOT = "0" * 32
 """The digest in place of that of a segment before the first one."""
-_FOLDER = re.compile(r"(?P<search>[0-9a-f]{32})/(?P<stamp>[^/]+)/(?P<file>[^/]+)")
+_FOLDER = re.compile(r"(?P<search>[0-9a-f]{32})/(?P<indexed_at>[^/]+)/(?P<file>[^/]+)")
 _NAME = re.compile(r"(?P<page>\d{6,})-(?P<before>[0-9a-f]{32})-(?P<own>[0-9a-f]{32})\.pages")
 
 
@@ -215,7 +215,7 @@ class PageStore:
         found: defaultdict[WalkKey, list[ListedFile]] = defaultdict(list)
         for file in self._store.files(self._folder):
             if match := _FOLDER.fullmatch(file.key.removeprefix(f"{self._folder}/")):
-                found[WalkKey(match["search"], match["stamp"])].append(file)
+                found[WalkKey(match["search"], match["indexed_at"])].append(file)
         return dict(found)
 
     def _is_stale(self, files: Collection[ListedFile]) -> bool:

@@ -301,11 +301,11 @@ class ProductScan:
         if search is None:
             return ReadPlan(self.search, [], self._clock())
         is_granted = isinstance(service.catalogs, GrantedCatalogs)
-        is_stamped = is_whole and (pages is not None or search.max_products is None)
+        needs_times = is_whole and (pages is not None or search.max_products is None)
         listed = None
         if self._list_catalogs is not None:
             listed = self._list_catalogs()
-        elif is_stamped or reads_list(search, source_is_granted=is_granted):
+        elif needs_times or reads_list(search, source_is_granted=is_granted):
             is_capped = query.n_rows is not None
             listed = list_for(search, service, client, target.warn, capped=is_capped)
         walks = plan_walks(
@@ -338,8 +338,8 @@ def _discard_bad(
     """Remove the saved pages of the catalogs that failed, so that the next read begins them anew.
 
     A response that cannot be read says nothing about the pages before it, but a saved page that
-    cannot be read would end each later read. A stamp that moved tells the next read which pages are
-    old.
+    cannot be read would end each later read. Pages from before a catalog was indexed again are not
+    found by the next read.
     """
     if isinstance(error, OctogenPagingError):
         is_bad = not isinstance(error, IndexedAgainError)

@@ -1,4 +1,4 @@
-"""The statistics of reads of the service, and figures of the products that they bring."""
+"""The statistics of reads of the service, and metrics of the products that they bring."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class ReadStatistics:
         self.cost_usd, self.prices = float(spending.spent_usd), spending.prices
 
     def metrics(self) -> Metrics:
-        """Return the figures by name."""
+        """Return the metrics by name."""
         metrics: Metrics = {
             "requests": self.requests,
             "retries": self.retries,
@@ -179,7 +179,7 @@ class ScanStatistics(ReadStatistics):
         self.last_request_id = pages[-1].request_id
 
     def metrics(self) -> Metrics:
-        """Return the figures by name."""
+        """Return the metrics by name."""
         metrics: Metrics = {
             "search": self.search.as_json(),
             "truncated": self.truncated,
@@ -249,7 +249,7 @@ class ProductMetrics:
             self._prices.setdefault(code, []).append(own)
 
     def metrics(self) -> Metrics:
-        """Return the figures by name; none without rows."""
+        """Return the metrics by name; none without rows."""
         if not self._rows:
             return {}
         shares = {name: round(nulls / self._rows, 4) for name, nulls in self._nulls.items()}

@@ -41,7 +41,7 @@ class Failures:
         self._unchecked: dict[str, str] = {}
         self._metadata: Mapping[str, Any] = {}
         self._in_a_row = 0
-        self._may_pass = self._is_of_all = False
+        self._may_pass = self._concerns_all = False
         self.end = ""
         for entry in step.logged_before(dg.DagsterEventType.ASSET_OBSERVATION):
             event = entry.asset_observation
@@ -69,7 +69,7 @@ class Failures:
         if isinstance(error, dg.Failure) and is_lasting:
             self._in_a_row = 0
             if isinstance(error.__cause__, _FATAL_ERRORS):
-                self._is_of_all = True
+                self._concerns_all = True
                 self._metadata = error.metadata
                 self.end = "they would fail by the same error"
             return
@@ -97,7 +97,7 @@ class Failures:
 
     @property
     def _may_be_retried(self) -> bool:
-        return self._may_pass and not self._is_of_all
+        return self._may_pass and not self._concerns_all
 
     def __contains__(self, partition: str) -> bool:
         return partition in self._texts

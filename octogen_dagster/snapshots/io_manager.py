@@ -156,8 +156,8 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
                 return publication.publish(sources[partition], stop, note_read)
 
         spending = next((each.spending for each in sources.values() if each.spending), None)
-        with step.shared_budget(spending) as tell:
-            done = dict(run.publish(publish, at_once=1, stop=stop, poll=tell))
+        with step.shared_budget(spending) as report_cost:
+            done = dict(run.publish(publish, at_once=1, stop=stop, poll=report_cost))
         if run.failures:
             for partition, each in done.items():
                 context.log_event(step.materialization(partition, each.metadata))

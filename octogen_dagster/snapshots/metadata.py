@@ -1,4 +1,4 @@
-"""The metadata of a table in Dagster: columns with descriptions and lineage, preview, figures."""
+"""The metadata of a table in Dagster: columns with descriptions and lineage, preview, metrics."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ _IF_ANY = {
     "mismatched",
     "effective_query",
 }
-"""The figures that have an entry only if there is anything to say: a flat line says nothing."""
+"""The metrics that have an entry only if there is anything to say: a flat line says nothing."""
 _COLLECTED = (
     "walks",
     "pages",
@@ -113,7 +113,7 @@ _COLLECTED = (
     "price_quantiles",
     "null_fractions",
 )
-"""The figures that are one entry together. A line of it is not wrapped, so each is short."""
+"""The metrics that are one entry together. A line of it is not wrapped, so each is short."""
 
 _DESCRIBED = (
     (PRODUCT_SCHEMA, COLUMN_DESCRIPTIONS),
@@ -227,14 +227,14 @@ def snapshot_metadata(
     with a warning.
     """
     schema = snapshot.collect_schema()
-    facts: dict[str, Any] = {"rows": next(iter(stored.values()))}
+    metrics: dict[str, Any] = {"rows": next(iter(stored.values()))}
     if size is not None:
-        facts["file_size_bytes"] = size
+        metrics["file_size_bytes"] = size
     metadata = dict(stored)
 
-    def figures(metrics: Metrics) -> Metadata:
-        facts.update(metrics)
-        return figures_metadata({name: metrics[name] for name in metrics if _is_shown(name, facts)})
+    def shown(some: Metrics) -> Metadata:
+        metrics.update(some)
+        return metrics_metadata({name: some[name] for name in some if _is_shown(name, metrics)})
 
     def past() -> list[dict[str, Any]]:
         return _past(earlier(), metadata)
@@ -242,14 +242,14 @@ def snapshot_metadata(
     parts: dict[str, Callable[[], Metadata]] = {
         "columns": lambda: {COLUMN_SCHEMA: column_schema(schema)},
         "preview": lambda: _table("preview", preview(snapshot)),
-        "figures of the read": lambda: figures(outcome.metrics()),
-        "figures of the rows": lambda: figures(outcome.row_metrics()),
-        "figures of the changes": lambda: figures(_change_metrics(pair())),
+        "figures of the read": lambda: shown(outcome.metrics()),
+        "figures of the rows": lambda: shown(outcome.row_metrics()),
+        "figures of the changes": lambda: shown(_change_metrics(pair())),
     }
     if schema == HISTORY_SCHEMA and OBSERVED in outcome.file_metadata:
         contents = Contents.read(outcome.file_metadata)
         last = max(contents.observed, default=None)
-        parts["figures of the history"] = lambda: figures(
+        parts["figures of the history"] = lambda: shown(
             {"snapshots": len(contents.observed), **history_metrics(snapshot, last)}
         )
         left_out = [f"* {each.name}: {each.reason}" for each in contents.left_out]
@@ -263,13 +263,13 @@ def snapshot_metadata(
     if schema == BRANDS_SCHEMA:
         parts["picture of the stock"] = lambda: _stock_picture(snapshot)
     parts |= {
-        "prices": lambda: _text("prices", prices(facts)),
-        "summary": lambda: _text("summary", summary(snapshot, facts)),
-        "other figures": lambda: _collected(facts),
+        "prices": lambda: _text("prices", prices(metrics)),
+        "summary": lambda: _text("summary", summary(snapshot, metrics)),
+        "other figures": lambda: _collected(metrics),
     }
     # How many rows these have says little.
     if schema not in (CHANGES_SCHEMA, BRANDS_SCHEMA, ALERTS_SCHEMA):
-        parts["line of snapshots"] = lambda: _text("trend", trend(schema, facts, past()))
+        parts["line of snapshots"] = lambda: _text("trend", trend(schema, metrics, past()))
     for name, part in parts.items():
         try:
             metadata |= part()
@@ -296,16 +296,16 @@ def in_reading_order(*parts: Mapping[str, Any] | None) -> Metadata:
     return dict(sorted(metadata.items(), key=lambda entry: _position(entry[0])))
 
 
-def figures_metadata(metrics: Metrics) -> Metadata:
-    """Return figures as metadata entries `octogen/<name>`."""
+def metrics_metadata(metrics: Metrics) -> Metadata:
+    """Return metrics as metadata entries `octogen/<name>`."""
     return {f"octogen/{name}": _metadata_value(value) for name, value in metrics.items()}
 
 
-def _is_shown(name: str, facts: Mapping[str, Any]) -> bool:
+def _is_shown(name: str, metrics: Mapping[str, Any]) -> bool:
     """True for a figure with an entry of its own; some have one only if they are not zero."""
     if name in _COLLECTED or name == "price_lines":
         return False
-    return name not in _IF_ANY or _says_anything(facts[name])
+    return name not in _IF_ANY or _says_anything(metrics[name])
 
 
 def _says_anything(figure: Any) -> bool:
@@ -314,9 +314,9 @@ def _says_anything(figure: Any) -> bool:
     return bool(figure)
 
 
-def _collected(facts: Mapping[str, Any]) -> Metadata:
-    """One entry for the figures that nobody plots."""
-    collected = {name: facts[name] for name in _COLLECTED if name in facts}
+def _collected(metrics: Mapping[str, Any]) -> Metadata:
+    """One entry for the metrics that nobody plots."""
+    collected = {name: metrics[name] for name in _COLLECTED if name in metrics}
     return {"octogen/metrics": dg.MetadataValue.json(collected)} if collected else {}
 
 
@@ -344,7 +344,7 @@ def _change_metrics(pair: SnapshotPair | None) -> Metrics:
 
 
 def _past(earlier: Sequence[Mapping[str, Any]], now: Metadata) -> list[dict[str, Any]]:
-    """The figures of the materializations before that are of the same search, the oldest first."""
+    """The metrics of the materializations before that are of the same search, the oldest first."""
     own = _search_key(_value(now.get(_SEARCH)))
     return [
         {

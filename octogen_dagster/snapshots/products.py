@@ -255,7 +255,7 @@ class _PartitionRead:
 
     def report(self, statistics: ScanStatistics) -> None:
         context = self._run.context
-        # A materialization has the figures, and a line for each of many catalogs costs CPU.
+        # A materialization has the metrics, and a line for each of many catalogs costs CPU.
         if not (statistics.complete and context.has_partition_key_range):
             context.log.info(statistics.progress())
         if statistics.complete and not statistics.rows:

@@ -118,8 +118,8 @@ class Publication:
             existing = self._existing(key)
             if limits.min_rows_fraction:
                 latest = key if existing else keys.latest()
-                facts = existing if latest == key else self._existing(latest)
-                check_not_shrunken(limits, rows, _row_count(store, latest, facts), uri)
+                file_metadata = existing if latest == key else self._existing(latest)
+                check_not_shrunken(limits, rows, _row_count(store, latest, file_metadata), uri)
             row_count = "row_count" if keys.partition is None else "partition_row_count"
             stored: Metadata = {f"dagster/{row_count}": rows, "dagster/uri": uri}
             keep_previous = None

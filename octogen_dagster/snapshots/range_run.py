@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _Result = TypeVar("_Result")
 _POLL_SECONDS = 0.2
-_TELL_SECONDS = 1.0
+_REPORT_COST_SECONDS = 1.0
 """The seconds between two updates of the run's tags with the costs so far."""
 
 Publish: TypeAlias = Callable[[str, Callable[[], None]], _Result]
@@ -139,17 +139,17 @@ def report_range(
     for partition in run.partitions:
         if partition in run.reported:
             yield from evaluations(partition, evaluated.get(partition, ()))
-    with step.shared_budget(service.spending if service else None) as tell:
+    with step.shared_budget(service.spending if service else None) as report_cost:
         for partition, (result, published) in run.publish(
             publish,
             at_once=service.concurrency if service else 1,
             stop=stop,
-            poll=Throttle(tell, _TELL_SECONDS),
+            poll=Throttle(report_cost, _REPORT_COST_SECONDS),
         ):
             metadata = in_reading_order(result.metadata, published.metadata)
             if metadata.get(COLUMN_SCHEMA) == declared:  # four kilobytes in each event
                 del metadata[COLUMN_SCHEMA]
-            tell()
+            report_cost()
             version = result.data_version.value if result.data_version else None
             yield step.materialization(partition, metadata, version)
             published.remove_pages()

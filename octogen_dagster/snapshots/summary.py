@@ -26,52 +26,52 @@ _MAX_EARLIER = 11
 """The snapshots before that a line shows: a longer one would not fit beside its numbers."""
 _STATUSES = ("found", "gone", "mismatched", "failed")
 
-Facts = Mapping[str, Any]
+Metrics = Mapping[str, Any]
 """The metrics of a snapshot by name, and its number of `rows`."""
 
 
-def summary(snapshot: pl.LazyFrame, facts: Facts) -> str:
+def summary(snapshot: pl.LazyFrame, metrics: Metrics) -> str:
     """The sentence about a snapshot, in Markdown."""
     schema = snapshot.collect_schema()
     for known, sentence in _SENTENCES:
         if schema == known:
-            return sentence(facts, snapshot)
-    return f"**{count(facts['rows'], 'row')}**"
+            return sentence(metrics, snapshot)
+    return f"**{count(metrics['rows'], 'row')}**"
 
 
-def _products(facts: Facts, _: pl.LazyFrame) -> str:
-    text = f"**{count(facts['rows'], 'product')}**"
-    if facts.get("truncated"):
+def _products(metrics: Metrics, _: pl.LazyFrame) -> str:
+    text = f"**{count(metrics['rows'], 'product')}**"
+    if metrics.get("truncated"):
         text += ", cut off at max_products"
-    if facts.get("first_snapshot"):
+    if metrics.get("first_snapshot"):
         text += ", the first snapshot"
-    elif "appeared" in facts:
-        moved = count(facts["price_changed"], "price")
-        text += f", {facts['appeared']:,} new, {facts['disappeared']:,} gone, {moved} moved"
-    return "; ".join([text, *_median(facts), *_cost(facts)])
+    elif "appeared" in metrics:
+        moved = count(metrics["price_changed"], "price")
+        text += f", {metrics['appeared']:,} new, {metrics['disappeared']:,} gone, {moved} moved"
+    return "; ".join([text, *_median(metrics), *_cost(metrics)])
 
 
-def _details(facts: Facts, _: pl.LazyFrame) -> str:
-    statuses = [f"{facts[name]:,} {name}" for name in _STATUSES if facts.get(name)]
-    text = f"**{count(facts['rows'], 'product')}**: {', '.join(statuses) or 'none looked up'}"
-    carried = [f"{facts['carried_over']:,} carried over"] if facts.get("carried_over") else []
-    return "; ".join([text, *carried, *_cost(facts)])
+def _details(metrics: Metrics, _: pl.LazyFrame) -> str:
+    statuses = [f"{metrics[name]:,} {name}" for name in _STATUSES if metrics.get(name)]
+    text = f"**{count(metrics['rows'], 'product')}**: {', '.join(statuses) or 'none looked up'}"
+    carried = [f"{metrics['carried_over']:,} carried over"] if metrics.get("carried_over") else []
+    return "; ".join([text, *carried, *_cost(metrics)])
 
 
-def _history(facts: Facts, _: pl.LazyFrame) -> str:
-    if "current_products" not in facts:
-        return f"**{count(facts['rows'], 'row')}**"
+def _history(metrics: Metrics, _: pl.LazyFrame) -> str:
+    if "current_products" not in metrics:
+        return f"**{count(metrics['rows'], 'row')}**"
     text = (
-        f"**{count(facts['current_products'], 'product')}** in "
-        f"{count(facts['snapshots'], 'snapshot')}; the last one: {facts['appeared']:,} new, "
-        f"{facts['disappeared']:,} gone, {facts['changed']:,} changed"
+        f"**{count(metrics['current_products'], 'product')}** in "
+        f"{count(metrics['snapshots'], 'snapshot')}; the last one: {metrics['appeared']:,} new, "
+        f"{metrics['disappeared']:,} gone, {metrics['changed']:,} changed"
     )
-    if facts["reappeared"]:
-        text += f", {facts['reappeared']:,} back"
-    return "; ".join([text, *_median(facts)])
+    if metrics["reappeared"]:
+        text += f", {metrics['reappeared']:,} back"
+    return "; ".join([text, *_median(metrics)])
 
 
-def _changes(_: Facts, snapshot: pl.LazyFrame) -> str:
+def _changes(_: Metrics, snapshot: pl.LazyFrame) -> str:
     change, changed = pl.col("change"), pl.col("changed")
     counted = snapshot.select(
         *((change == name).sum().alias(name) for name in ("appeared", "disappeared", "changed")),
@@ -86,16 +86,16 @@ def _changes(_: Facts, snapshot: pl.LazyFrame) -> str:
     return f"{text}: {', '.join(kinds)}" if kinds else text
 
 
-def _alerts(facts: Facts, _: pl.LazyFrame) -> str:
-    if "events_appeared" not in facts:
-        return f"**{count(facts['rows'], 'event')}**"
-    text = f"**{count(facts['events_appeared'], 'new event')}**"
-    if facts["events_vanished"]:
-        text += f", {facts['events_vanished']:,} vanished"
-    return f"{text}; {count(facts['current_products'], 'product')}"
+def _alerts(metrics: Metrics, _: pl.LazyFrame) -> str:
+    if "events_appeared" not in metrics:
+        return f"**{count(metrics['rows'], 'event')}**"
+    text = f"**{count(metrics['events_appeared'], 'new event')}**"
+    if metrics["events_vanished"]:
+        text += f", {metrics['events_vanished']:,} vanished"
+    return f"{text}; {count(metrics['current_products'], 'product')}"
 
 
-def _brands(_: Facts, snapshot: pl.LazyFrame) -> str:
+def _brands(_: Metrics, snapshot: pl.LazyFrame) -> str:
     counted = snapshot.select(
         pl.col("brand").drop_nulls().n_unique(),
         pl.col("currency").drop_nulls().n_unique(),
@@ -108,15 +108,15 @@ def _brands(_: Facts, snapshot: pl.LazyFrame) -> str:
     return f"{text}, with {count(products, 'product')}"
 
 
-def _catalogs(facts: Facts, snapshot: pl.LazyFrame) -> str:
-    text = f"**{count(facts['rows'], 'catalog')}**"
+def _catalogs(metrics: Metrics, snapshot: pl.LazyFrame) -> str:
+    text = f"**{count(metrics['rows'], 'catalog')}**"
     products = snapshot.select("product_count").collect().to_series()
     return text if products.has_nulls() else f"{text} with {count(int(products.sum()), 'product')}"
 
 
-def _median(facts: Facts) -> list[str]:
+def _median(metrics: Metrics) -> list[str]:
     """The median price of the currency with the most products."""
-    for name, amount in facts.items():
+    for name, amount in metrics.items():
         for prefix in MEDIANS:
             if name.startswith(prefix):
                 return [f"median {price(amount, currency_of(name, prefix))}"]
@@ -129,11 +129,11 @@ def currency_of(name: str, prefix: str) -> str:
     return "" if code == NO_CURRENCY else code.upper()
 
 
-def _cost(facts: Facts) -> list[str]:
-    return [usd(facts["cost_usd"])] if "cost_usd" in facts else []
+def _cost(metrics: Metrics) -> list[str]:
+    return [usd(metrics["cost_usd"])] if "cost_usd" in metrics else []
 
 
-_SENTENCES: tuple[tuple[pl.Schema, Callable[[Facts, pl.LazyFrame], str]], ...] = (
+_SENTENCES: tuple[tuple[pl.Schema, Callable[[Metrics, pl.LazyFrame], str]], ...] = (
     (PRODUCT_SCHEMA, _products),
     (DETAIL_SCHEMA, _details),
     (HISTORY_SCHEMA, _history),
@@ -144,22 +144,22 @@ _SENTENCES: tuple[tuple[pl.Schema, Callable[[Facts, pl.LazyFrame], str]], ...] =
 )
 
 
-def trend(schema: Mapping[str, pl.DataType], facts: Facts, earlier: Sequence[Facts]) -> str:
+def trend(schema: Mapping[str, pl.DataType], metrics: Metrics, earlier: Sequence[Metrics]) -> str:
     """Lines of the number of rows, or of products, and of the median price, as a Markdown table.
 
-    `earlier` are the facts of the snapshots before, the oldest first. Without any it is empty.
+    `earlier` are the metrics of the snapshots before, the oldest first. Without any it is empty.
     """
     shown = earlier[-_MAX_EARLIER:]
     lines = {"rows": "products" if schema in (PRODUCT_SCHEMA, DETAIL_SCHEMA) else "rows"}
-    if "current_products" in facts:
+    if "current_products" in metrics:
         lines = {"current_products": "products"}
-    medians = (name for name in facts if name.startswith(MEDIANS))
+    medians = (name for name in metrics if name.startswith(MEDIANS))
     for name in list(medians)[:1]:
         prefix = next(prefix for prefix in MEDIANS if name.startswith(prefix))
         lines[name] = f"median {currency_of(name, prefix)}".rstrip()
     rows = []
     for name, title in lines.items():
-        numbers = [each[name] for each in (*shown, facts) if name in each]
+        numbers = [each[name] for each in (*shown, metrics) if name in each]
         if len(numbers) > 1:
             ends = [_short(number) for number in (numbers[0], numbers[-1])]
             rows.append((title, ends[0], sparkline(numbers), ends[1]))
@@ -174,11 +174,11 @@ def _short(number: float) -> str:
     return f"{number:,}" if isinstance(number, int) else f"{number:,.{0 if number >= 100 else 2}f}"
 
 
-def prices(facts: Facts) -> str:
+def prices(metrics: Metrics) -> str:
     """Lines of the distribution of prices in each currency, as a Markdown table."""
     rows = []
-    for name, line in (facts.get("price_lines") or {}).items():
-        of = facts["price_quantiles"][name]
+    for name, line in (metrics.get("price_lines") or {}).items():
+        of = metrics["price_quantiles"][name]
         currency = "none" if name == NO_CURRENCY else name.upper()
         quantiles = [_short(of[share]) for share in ("p05", "p50", "p95")]
         rows.append((currency, quantiles[0], line, *quantiles[1:]))
