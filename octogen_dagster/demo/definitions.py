@@ -4,7 +4,9 @@ The sensors request a run for each new or re-indexed catalog and for each listin
 an automation condition follows. A pipeline of yours looks the same.
 """
 
+import importlib.util
 import os
+from pathlib import Path
 
 import dagster as dg
 
@@ -12,6 +14,7 @@ from octogen_dagster import (
     AnalyticsHubResource,
     BackInStock,
     Disappeared,
+    DuckDBTables,
     OctogenControlPlaneResource,
     OctogenResource,
     OctogenSource,
@@ -33,6 +36,7 @@ from octogen_dagster import (
     build_products_asset,
     build_snapshot_checks,
     build_snapshot_schedule,
+    build_table_asset,
     catalog_partitions,
     follow_upstream,
 )
@@ -41,6 +45,8 @@ RUNNING = dg.DefaultSensorStatus.RUNNING
 FOLLOW = follow_upstream()
 SECONDS_BETWEEN_TICKS = 5  # a day of the demo is short: five minutes are the default
 HAS_HUB = "ANALYTICS_HUB_EMULATOR_HOST" in os.environ  # else the client would call Google
+HAS_DUCKDB = importlib.util.find_spec("duckdb") is not None
+SNAPSHOTS = os.environ.get("OCTOGEN_DEMO_SNAPSHOTS", "snapshots")
 
 
 def spec(name: str, group: str, description: str | None = None) -> dg.AssetSpec:
@@ -53,6 +59,7 @@ READ = "The products of each catalog. One price is wrong on the last day: see it
 CHANGED = "What appeared, disappeared and changed since the day before. Follows by itself."
 KEPT = "What each product cost, and whether it was in stock, since the first day."
 TOLD = "What got cheaper, dearer, sold out or available, each event once."
+LOADED = "The same rows as a table, for SQL. Each run replaces those of its catalog."
 FOUND = "A search with a schedule. Change it for one run in the launchpad."
 
 catalogs = build_catalogs_asset(
@@ -127,11 +134,21 @@ defs = dg.Definitions(
             base_url=dg.EnvVar("OCTOGEN_BASE_URL"),
             catalogs=ShopCatalogs(hosts=os.environ.get("OCTOGEN_SHOPS", "acme.example").split(",")),
         ),
-        "io_manager": ParquetSnapshotIOManager(
-            base_dir=os.environ.get("OCTOGEN_DEMO_SNAPSHOTS", "snapshots")
-        ),
+        "io_manager": ParquetSnapshotIOManager(base_dir=SNAPSHOTS),
     },
 )
+if HAS_DUCKDB:
+    shop = DuckDBTables(database=str(Path(SNAPSHOTS).with_name("shop.duckdb")))
+    tables = [
+        build_table_asset(
+            each,
+            shop,
+            name=spec(f"{each.key.path[-1]}_table", "tables", LOADED),
+            automation_condition=FOLLOW,
+        )
+        for each in (products, history)
+    ]
+    defs = dg.Definitions.merge(defs, dg.Definitions(assets=tables))
 if HAS_HUB:
     linked_datasets = build_linked_datasets_asset(
         spec("octogen_linked_datasets", "catalogs"), control_plane=True

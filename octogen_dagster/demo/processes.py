@@ -105,7 +105,9 @@ def ui_command(environment: Mapping[str, str]) -> str:
     uv = environment.get("UV")  # set by `uv run`
     if uv and (clone / "pyproject.toml").exists():
         uv = os.path.relpath(uv) if Path(uv).is_relative_to(Path.cwd()) else "uv"
-        return f"{uv} run --no-dev --extra sandbox --extra ui octogen-dagster demo --ui"
+        return (
+            f"{uv} run --no-dev --extra sandbox --extra duckdb --extra ui octogen-dagster demo --ui"
+        )
     if importlib.util.find_spec("dagster_webserver"):
         return "octogen-dagster demo --ui"
     return 'pip install "octogen-dagster[ui]" && octogen-dagster demo --ui'

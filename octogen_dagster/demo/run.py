@@ -47,6 +47,7 @@ _COUNTS = ("appeared", "disappeared", "changed")
 _PRODUCTS, _LINKED = "octogen_products", "octogen_linked_datasets"
 _CHANGES, _HISTORY = f"{_PRODUCTS}_changes", f"{_PRODUCTS}_history"
 _FOLLOWERS = (_CHANGES, f"{_PRODUCTS}_brands", _HISTORY, f"{_PRODUCTS}_alerts")
+_TABLES = (f"{_PRODUCTS}_table", f"{_HISTORY}_table")
 INSTANCE = """
 telemetry: {enabled: false}
 nux: {enabled: false}
@@ -126,6 +127,7 @@ class Demo:
         self._snapshots, self._catalogs = snapshots, catalogs
         self._partitions = [catalog_partition_key(catalog) for catalog in catalogs]
         definitions: Any = importlib.import_module(DEFINITIONS)  # they read the environment
+        self._followers = (*_FOLLOWERS, *(_TABLES if definitions.HAS_DUCKDB else ()))
         shared = [sandbox.hub.share(each) for each in catalogs if definitions.HAS_HUB]
         self._listings = {listing_partition_key(name): name for name in shared}
 
@@ -188,6 +190,12 @@ class Demo:
             first = history.select(pl.col("valid_from").min().dt.date()).collect().item()
             self._say(f"What held a week later: {command} --as-of {first + timedelta(days=7)}")
         self._say(f"What changed lately: octogen-dagster alerts --base-dir {self._snapshots}")
+        if _TABLES[0] in self._followers:
+            shop = self._snapshots.with_name("shop.duckdb")
+            question = f"FROM octogen.{_HISTORY} WHERE NOT is_current"
+            self._say(f"In SQL: duckdb {shop}, or duckdb.connect('{shop}').sql('{question}')")
+        else:
+            self._say("No tables in a DuckDB file: they need the extra duckdb.")
         self._say(f"In Python: polars.read_parquet('{self._snapshots}/{_PRODUCTS}/*.parquet')")
 
     def print_pages(self, url: str) -> None:
@@ -209,7 +217,7 @@ class Demo:
 
     def _made_since(self, began: float) -> Iterator[bool]:
         """For each catalog and all that follows it, whether it was made since a day began."""
-        for name in (_PRODUCTS, *_FOLLOWERS):
+        for name in (_PRODUCTS, *self._followers):
             for partition in self._partitions:
                 records = self._records(name, partition)
                 yield bool(records) and records[0].timestamp > began
@@ -260,7 +268,7 @@ class Demo:
 
     def _print_checks(self) -> None:
         """Print the results of the checks in the latest runs of the catalogs."""
-        names = (_PRODUCTS, *_FOLLOWERS)
+        names = (_PRODUCTS, *self._followers)
         latest = (self._records(name, key)[0] for name in names for key in self._partitions)
         passed = 0
         for run_id in dict.fromkeys(record.run_id for record in latest):

@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import dagster as dg
+import duckdb
 import polars as pl
 import pytest
 from click.testing import CliRunner
@@ -53,6 +54,12 @@ def test_a_daemon_plays_two_days_and_the_ui_shows_them(tmp_path: Path) -> None:
     alerts = pl.read_parquet(snapshots / "octogen_products_alerts/*.parquet")
     assert set(alerts["rule"]) >= {"price_dropped", "disappeared"}
     assert "The past of a product: octogen-dagster history --base-dir " in done.stdout
+    [line] = [line for line in done.stdout.splitlines() if line.startswith("In SQL: ")]
+    past = eval(line.rpartition(", or ")[2], {"duckdb": duckdb}).fetchall()
+    assert len(past) == len(history.filter(~pl.col("is_current")))
+    with duckdb.connect(str(tmp_path / "octogen-demo/shop.duckdb")) as shop:
+        (counted,) = shop.sql("SELECT count(*) FROM octogen.octogen_products").fetchall()
+    assert counted == (sum(map(len, sizes.values())),)
     home = tmp_path / "octogen-demo/dagster_home"
     with dg.DagsterInstance.from_config(str(home)) as instance:
         runs = instance.get_runs()
@@ -103,7 +110,7 @@ def test_the_hint_holds_in_a_clone_and_where_it_is_installed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clone = Path(__file__).parents[2]
-    in_clone = "run --no-dev --extra sandbox --extra ui octogen-dagster demo --ui"
+    in_clone = "run --no-dev --extra sandbox --extra duckdb --extra ui octogen-dagster demo --ui"
     monkeypatch.chdir(clone)
     assert ui_command({"UV": f"{clone}/.uv/bin/uv"}) == f".uv/bin/uv {in_clone}"
     assert ui_command({"UV": "/usr/bin/uv"}) == f"uv {in_clone}"
@@ -129,6 +136,6 @@ def test_the_code_location_is_one_graph_that_says_what_it_is(
     assert roots == {"octogen_catalogs"} | linked
     nodes = [graph.get(key) for key in graph.get_all_asset_keys()]
     assert all(node.description and node.owners == ["team:pricing"] for node in nodes)
-    assert {node.group_name for node in nodes} == {"catalogs", "prices", "history"}
+    assert {node.group_name for node in nodes} == {"catalogs", "prices", "history", "tables"}
     assert len(repository.sensor_defs) == 2 + with_hub
     assert os.environ.get(EMULATOR) == ("127.0.0.1:9" if with_hub else None)
