@@ -13,7 +13,7 @@ import shutil
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from pathlib import Path
@@ -22,11 +22,31 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from octogen_dagster import ParquetSnapshotIOManager, scan_history
+from octogen_dagster import (
+    Appeared,
+    BackInStock,
+    Disappeared,
+    OutOfStock,
+    ParquetSnapshotIOManager,
+    PriceDropped,
+    PriceRose,
+    scan_history,
+)
+from octogen_dagster.frames.alerts_update import AlertsUpdate
 from octogen_dagster.frames.history_update import HistoryUpdate
 from octogen_dagster.frames.observed import StoredSnapshot
 
 ASSET = "products_history"
+ALERTS = "products_alerts"
+RULES = [
+    PriceDropped(percent=1),
+    PriceRose(percent=1),
+    PriceDropped(name="below_usual", percent=10, against="median"),
+    BackInStock(),
+    OutOfStock(where=pl.col("brand").struct.field("name").is_not_null()),
+    Appeared(),
+    Disappeared(),
+]
 _FIRST = datetime(2026, 1, 1, 6, tzinfo=timezone.utc)
 FEW = 20_000
 _QUERIES = 5
@@ -131,6 +151,39 @@ def all_changed(_products: Path, folder: Path, days: int) -> dict[str, float]:
     return timed(lambda: put_in(folder / "begun", {days + 1: snapshot}))
 
 
+def tell(folder: Path, history: Path, snapshots: Sequence[Path]) -> None:
+    """Bring the alerts in a folder up to date with a history, as a run of their asset does.
+
+    The snapshots are the current one and the one before.
+    """
+    metadata = pl.read_parquet_metadata(history)
+    scans = [pl.scan_parquet(path) for path in snapshots]
+    update = AlertsUpdate(RULES, pl.scan_parquet(history), metadata, scans)
+    manager = ParquetSnapshotIOManager(base_dir=str(folder))
+    manager.handle_output(dg.build_output_context(asset_key=ALERTS), update)
+
+
+def alerts_before(products: Path, folder: Path, days: int) -> dict[str, float]:
+    """Find the alerts of the history that `make` made, and of one in which the next day is."""
+    for name in ("alerts", "next"):
+        (folder / name).mkdir(exist_ok=True)
+    last = stored(products, folder, days - 1)
+    shutil.copy(folder / f"{ASSET}.parquet", folder / "next")
+    put_in(folder / "next", {days: pl.scan_parquet(folder / f"day-{days}.parquet")})
+    return timed(lambda: tell(folder / "alerts", folder / f"{ASSET}.parquet", [last]))
+
+
+def alerts(_products: Path, folder: Path, days: int) -> dict[str, float]:
+    """Bring a copy of the alerts of `alerts_before` up to date with the next day."""
+    copy = folder / "alerts-copy"
+    copy.mkdir(exist_ok=True)
+    shutil.copy(folder / "alerts" / f"{ALERTS}.parquet", copy)
+    snapshots = [folder / f"day-{day}.parquet" for day in (days, days - 1)]
+    dg.build_output_context(asset_key=ALERTS)  # warms up: Dagster's instance is imported with it
+    history = folder / "next" / f"{ASSET}.parquet"
+    return timed(lambda: tell(copy, history, snapshots))
+
+
 def _queries(folder: Path, days: int) -> dict[str, float]:
     """The medians of the wall times of all products as of a day, and of one product's past."""
     history = scan_history(str(folder), asset=ASSET)
@@ -160,5 +213,6 @@ if __name__ == "__main__":
     elif what == "sizes":
         print(json.dumps([*sizes(*arguments)]))
     else:
-        work = {"update": update, "first": first, "all_changed": all_changed}[what]
+        works = (update, first, all_changed, alerts_before, alerts)
+        work = {each.__name__: each for each in works}[what]
         print(json.dumps(work(*arguments)))

@@ -44,6 +44,8 @@ def run(generations: Sequence[Generation], rounds: int, _before: Path | None) ->
             say("  a million products that are new, and of which all change")
             large = (folder / _FILES[_LARGE], folder / str(_LARGE), _DAYS_BEFORE)
             heavy = {what: _child(what, *large) for what in _HEAVY}
+            say("  alerts")
+            _child("alerts_before", *large)
             with server(generation, {str(products): products for products in _FILES}) as local:
                 measured = run_rounds(_contenders(local, folder), rounds)
         for products in _FILES:
@@ -52,6 +54,18 @@ def run(generations: Sequence[Generation], rounds: int, _before: Path | None) ->
         what = "daily update of the history of 1,000,000 products"
         peaks = [each["peak_mb"] for each in updates]
         yield worst("history", generation, f"{what}, peak memory, worst round", peaks, 450)
+        yield measured.row(
+            "history",
+            generation,
+            "alerts of 1,000,000 products, 1 % of them changed ÷ the update of their history (CPU)",
+            ("alerts", f"update {_LARGE}"),
+            itemgetter("cpu_seconds"),
+            "s",
+            0.5,
+        )
+        peaks = [each["peak_mb"] for each in measured.by_contender["alerts"]]
+        what = "alerts of 1,000,000 products, peak memory, worst round"
+        yield worst("history", generation, what, peaks, 450)
         for what, label in _HEAVY.items():
             peaks = [heavy[what]["peak_mb"]]
             text = f"{label} of the history of 1,000,000 products, peak memory"
@@ -108,6 +122,8 @@ def _contenders(local: Server, folder: Path) -> dict[str, Any]:
         contenders[f"update {products}"] = partial(
             _child, "update", folder / file, folder / str(products), _DAYS_BEFORE
         )
+    large = (folder / _FILES[_LARGE], folder / str(_LARGE), _DAYS_BEFORE)
+    contenders["alerts"] = partial(_child, "alerts", *large)
     contenders["update by dlt"] = partial(
         _child, "update", folder / _FILES[_SMALL], folder / "dlt", _DAYS_BEFORE, _DLT
     )

@@ -150,9 +150,9 @@ class AlertsUpdate:
         since = min(rules.values())
         touched = self._history.filter(pl.any_horizontal(pl.col("valid_from", "valid_to") >= since))
         keys = touched.select(KEY.unique()).collect(engine="streaming").to_series()
-        rows = self._history.filter(KEY.is_in(keys.implode()))
+        rows = self._history
         if len(keys) <= ROWS_AT_ONCE:  # then they are read once, and not for each range
-            rows = rows.collect(engine="streaming").lazy()
+            rows = rows.filter(KEY.is_in(keys.implode())).collect(engine="streaming").lazy()
         catalogs = rows.select(pl.col("catalog_key").unique()).collect(engine="streaming")
         first_seen = first_seen_of(self._observed, catalogs.to_series().to_list())
         for is_within in uuid_ranges(rows):

@@ -21,7 +21,7 @@ from octogen_dagster.sandbox.server import Sandbox
 from tests.histories import make_history
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-NOTEBOOKS = ["notebook.ipynb", "history.ipynb"]
+NOTEBOOKS = ["notebook.ipynb", "history.ipynb", "prices.ipynb"]
 
 
 def read(name: str) -> nbformat.NotebookNode:
@@ -128,3 +128,16 @@ def test_the_notebook_of_a_history_plays_a_month_of_its_own(tmp_path: Path) -> N
     assert "changed" in rows["text/plain"]
     assert all("<svg" in each["image/svg+xml"] for each in pictures)
     assert len(pictures) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.world
+@pytest.mark.timeout(1800)
+def test_the_notebook_of_prices_draws_five_pictures_of_a_month(tmp_path: Path) -> None:
+    notebook = read("prices.ipynb")
+    rules, statuses, *pictures = run(notebook, tmp_path)
+    save(notebook, "prices.ipynb")
+    assert "price_dropped" in rules["text/plain"]
+    assert "matched" in statuses["text/plain"]
+    assert all("<svg" in each["image/svg+xml"] for each in pictures)
+    assert len(pictures) == 5
