@@ -47,7 +47,9 @@ def _since(context: click.Context, parameter: click.Parameter, text: str) -> Any
 @click.option("--json", "form", flag_value="json", help="Print the events as JSON.")
 @reporting_errors
 def alerts(*, base_dir: str, asset: str, since: datetime, form: str | None) -> None:
-    """Print what became cheaper, dearer, sold out or available, or came and went.
+    """Print what became cheaper, dearer, sold out or available.
+
+    Products that came or went are events too.
 
     It reads the events that an asset of alerts has found, the latest last. Times are in UTC. A
     bucket is reached with the credentials of the machine. Exit status: 0 read, 1 failed, 2 bad
