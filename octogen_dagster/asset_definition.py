@@ -245,8 +245,12 @@ def _ctrl_c_is_told() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
-    finally:
+    except GeneratorExit:  # Dagster left the step and sets handlers itself; any thread may be here
+        raise
+    except BaseException:
         signal.signal(signal.SIGINT, before)
+        raise
+    signal.signal(signal.SIGINT, before)
 
 
 @contextmanager
