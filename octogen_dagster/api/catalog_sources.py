@@ -406,6 +406,8 @@ def _error_of_all(errors: Sequence[OctogenError]) -> OctogenError:
     first = _passing(errors) or errors[0]
     if len(errors) == 1:
         return first
-    texts = " ".join(str(each) for each in errors[:_MAX_ERRORS_IN_MESSAGE])
+    of_each_type = list({type(each): each for each in reversed(errors)}.values())
+    shown = sorted(errors, key=lambda each: each not in of_each_type)
+    texts = " ".join(str(each) for each in shown[:_MAX_ERRORS_IN_MESSAGE])
     text = f"None of {len(errors)} shops could be read. {texts}"
     return first.with_message(text) if isinstance(first, OctogenAPIError) else type(first)(text)

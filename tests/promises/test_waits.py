@@ -142,3 +142,4 @@ def test_a_wait_for_the_rate_limit_that_is_longer_than_the_deadline_is_not_begun
         error = error_of(octogen.list_catalogs)
     assert isinstance(error, OctogenServerError)  # the first of their errors
     assert "rate limit of 60 a minute is used up" in str(error)
+    assert len(server.received) < len(hosts)
