@@ -29,6 +29,13 @@ class DuckDBSettings(YamlModel):
     database: Text
     """The path of a file, md:<database> for MotherDuck, or ducklake:<catalog>."""
 
+    @field_validator("database")
+    @classmethod
+    def _check_database(cls, database: str) -> str:
+        from octogen_dagster.tables.duckdb import checked_database
+
+        return checked_database(database)
+
 
 class PostgresSettings(YamlModel):
     """The fields of `PostgresTables`."""

@@ -193,7 +193,7 @@ class TableDestination(dg.ConfigurableResource[Any], ABC):
         """Return the destination with the values of the environment variables that it names.
 
         Raises:
-            OctogenTableError: A variable is not set.
+            OctogenTableError: A variable is not set or is empty.
         """
         values = {
             name: _value(type(self).__name__, name, value)
@@ -212,9 +212,9 @@ def pool_of(kind: str, name: str) -> str:
 
 def _value(destination: str, field: str, variable: dg.EnvVar) -> str:
     value = os.environ.get(variable.env_var_name)
-    if value is None:
+    if not value:
         raise OctogenTableError(
             f"{destination} takes {field} from the environment variable {variable.env_var_name}, "
-            "which is not set. Set it where the run executes."
+            "which is not set or is empty. Set it where the run executes."
         )
     return value

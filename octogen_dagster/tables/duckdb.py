@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import dagster as dg
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from octogen_dagster.errors import OctogenTableError, Persistence
 from octogen_dagster.tables.destination import (
@@ -35,6 +35,13 @@ _SETTINGS = (
 )
 
 
+def checked_database(database: str) -> str:
+    """Refuse what DuckDB takes for a database in memory."""
+    if database in {"", ":memory:"}:
+        raise ValueError("a database in memory is lost when the run ends: write the path of a file")
+    return database
+
+
 class DuckDBTables(TableDestination):
     """Tables in a DuckDB file, in MotherDuck or in a DuckLake.
 
@@ -49,6 +56,11 @@ class DuckDBTables(TableDestination):
         description="The path of a file, md:<database> for MotherDuck, whose token is in the "
         "variable motherduck_token, or ducklake:<catalog>."
     )
+
+    @field_validator("database")
+    @classmethod
+    def _check_database(cls, database: str) -> str:
+        return checked_database(database)
 
     @property
     def place(self) -> str:

@@ -165,6 +165,12 @@ def test_a_setting_that_is_mistyped_is_refused() -> None:
         DuckDBTables(databse="shop.duckdb")  # type: ignore[call-arg]
 
 
+@pytest.mark.parametrize("database", ["", ":memory:"])
+def test_a_duckdb_database_is_not_in_memory(database: str) -> None:
+    with pytest.raises(ValueError, match="in memory is lost when the run ends: write the path"):
+        DuckDBTables(database=database)
+
+
 def one_table(tmp_path: Path, destination: Any) -> dg.ExecuteInProcessResult:
     project = Project(tmp_path, destination)
     project.frames[None] = pl.DataFrame({"uuid": ["a"]})
@@ -172,9 +178,16 @@ def one_table(tmp_path: Path, destination: Any) -> dg.ExecuteInProcessResult:
     return project.load(raise_on_error=False)
 
 
-def test_a_variable_that_is_not_set_is_named(tmp_path: Path) -> None:
-    result = one_table(tmp_path, PostgresTables(uri=dg.EnvVar("NO_WAREHOUSE")))
-    assert "PostgresTables takes uri from the environment variable NO_WAREHOUSE" in failure(result)
+@pytest.mark.parametrize("value", [None, ""])
+def test_a_variable_without_a_value_is_named(
+    value: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if value is not None:
+        monkeypatch.setenv("NO_WAREHOUSE", value)
+    result = one_table(tmp_path, DuckDBTables(database=dg.EnvVar("NO_WAREHOUSE")))
+    assert "DuckDBTables takes database from the environment variable NO_WAREHOUSE" in (
+        failure(result)
+    )
     assert not is_retried(result)
 
 
