@@ -377,8 +377,10 @@ class SearchSettings(AssetSettings):
             "alerts are found in the history. Write history: true beside them.": (
                 self.alerts and self.history is None
             ),
-            f"tables: of names {self._missing_tables}, which the search does not have. Write "
-            f"{self._missing_tables}: true, or remove it from of.": bool(self._missing_tables),
+            f"tables: of names {self._missing_tables}, which the search does not have. Add "
+            f"{self._missing_tables} to the search, or remove it from of.": bool(
+                self._missing_tables
+            ),
             "sensor needs partitions: catalog or catalog_day. Use a schedule instead.": (
                 self.sensor and not self.by_catalog
             ),

@@ -18,6 +18,8 @@ from octogen_dagster.components.yaml_model import (
     check_not_written_out,
     text_for,
 )
+from octogen_dagster.errors import MissingPackageError
+from octogen_dagster.validation import require_extras
 
 if TYPE_CHECKING:
     from octogen_dagster.tables.destination import TableDestination
@@ -102,7 +104,10 @@ class DestinationSettings(YamlModel):
             raise ValueError(
                 "a destination is one of duckdb, postgres, snowflake and bigquery: write one"
             )
-        self.destination()  # has what each engine needs
+        try:
+            require_extras("a table", self.destination().kind)
+        except MissingPackageError as error:
+            raise ValueError(str(error)) from None
         return self
 
     def destination(self) -> TableDestination:

@@ -121,19 +121,44 @@ def test_a_facet_that_resembles_another_is_warned_of_once() -> None:
     assert len(warned) == 1
 
 
+@pytest.mark.parametrize(
+    ("attributes", "type", "package", "told"),
+    [
+        pytest.param(
+            "project: p\nprincipal: user:me@example.com",
+            LINKED,
+            "mcp",
+            "2 - attributes: OctogenLinkedDatasetsComponent needs mcp: "
+            'pip install "octogen-dagster[mcp]"',
+            id="linked datasets",
+        ),
+        pytest.param(
+            "searches:\n- name: boots\n  tables:\n    destination:\n      duckdb: shop.duckdb",
+            TYPE,
+            "duckdb",
+            "6 - attributes.searches[0].tables.destination: a table needs duckdb: "
+            'pip install "octogen-dagster[duckdb]"',
+            id="tables",
+        ),
+    ],
+)
 def test_a_missing_extra_is_told(
-    mistakes: Callable[[str, str], list[str]], monkeypatch: pytest.MonkeyPatch
+    mistakes: Callable[[str, str], list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    attributes: str,
+    type: str,
+    package: str,
+    told: str,
 ) -> None:
     installed = importlib.metadata.distribution
 
     def distribution(name: str) -> importlib.metadata.Distribution:
-        if name == "mcp":
+        if name == package:
             raise importlib.metadata.PackageNotFoundError(name)
         return installed(name)
 
     monkeypatch.setattr(importlib.metadata, "distribution", distribution)
-    (told,) = mistakes("project: p\nprincipal: user:me@example.com", LINKED)
-    assert told.endswith('needs mcp: pip install "octogen-dagster[mcp]"')
+    assert mistakes(attributes, type) == [told]
 
 
 YAML_WITH_MISTAKES = f"""\
