@@ -321,7 +321,10 @@ def _listen(port: int) -> socket.socket:
         listener.listen()
     except OSError as error:
         listener.close()
-        reason = f"cannot listen on {HOST}:{port}: {error.strerror}"
+        reason = (
+            f"cannot listen on {HOST}:{port}: {error.strerror}. "
+            "Choose another port, or 0 for a free one."
+        )
         raise OSError(error.errno, reason) from error
     return listener
 

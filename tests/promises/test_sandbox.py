@@ -370,6 +370,7 @@ def test_a_port_that_is_taken_is_an_error() -> None:
         result = CliRunner().invoke(main, ["sandbox", "--port", port])
     assert result.exit_code == 1
     assert f"The sandbox cannot start: cannot listen on 127.0.0.1:{port}" in result.output
+    assert result.output.endswith("Choose another port, or 0 for a free one.\n")
 
 
 # The sandbox plays the service of today unless an older one is asked for.
