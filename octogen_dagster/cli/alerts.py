@@ -24,7 +24,12 @@ def _since(context: click.Context, parameter: click.Parameter, text: str) -> Any
     if ago := re.fullmatch(r"(\d{1,5})([dh])", text):
         unit = timedelta(days=1) if ago[2] == "d" else timedelta(hours=1)
         return datetime.now(timezone.utc) - int(ago[1]) * unit
-    return moment(context, parameter, text)
+    try:
+        return moment(context, parameter, text)
+    except click.BadParameter as error:
+        raise click.BadParameter(
+            f"{error.message} Or write how long ago it was, as 7d or 12h."
+        ) from error
 
 
 @click.command(context_settings=CONTEXT_SETTINGS)

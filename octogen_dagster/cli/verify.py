@@ -46,7 +46,8 @@ def verify(
     with --google to Google. The report names no key, organisation, catalog or product unless you
     ask for --details.
 
-    Exit status: 0 all that was asked holds; 1 something differs; 2 bad input.
+    Exit status: 0 all that was asked holds; 1 something differs, or it failed; 2 bad
+    input.
     """
     from octogen_dagster.api.blocking import BlockingClient
     from octogen_dagster.api.service import Service as Connection

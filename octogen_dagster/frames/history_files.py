@@ -14,6 +14,7 @@ from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.frames.history import HISTORY_SCHEMA, take_out, valid_at
 from octogen_dagster.frames.io_source import Query, io_source, until_stopped
 from octogen_dagster.frames.observed import OBSERVED, Contents, digest_of, read_observed
+from octogen_dagster.printable import count
 from octogen_dagster.store import Store, path_component, write_parquet
 from octogen_dagster.validation import did_you_mean
 
@@ -199,8 +200,8 @@ def _require_catalogs(asset: str, catalogs: Collection[str], known: Collection[s
             named = ", ".join(sorted(filter(None, known))[:_MAX_NAMED])
             raise OctogenSnapshotError(
                 f"The history {asset} has no catalog {catalog!r}."
-                f"{did_you_mean(catalog, list(known))} It has {len(known):,} catalogs: {named}"
-                f"{', …' if len(known) > _MAX_NAMED else ''}."
+                f"{did_you_mean(catalog, list(known))} It has {count(len(known), 'catalog')}: "
+                f"{named}{', …' if len(known) > _MAX_NAMED else ''}."
             )
 
 

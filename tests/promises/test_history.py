@@ -628,7 +628,9 @@ def test_the_catalogs_of_a_history_in_one_file_are_known_in_any_case(pipeline: P
         return found.collect().height
 
     assert height(["strada"]) == height(["Strada"]) == 120
-    with pytest.raises(OctogenSnapshotError, match="has no catalog 'nope'"):
+    with pytest.raises(
+        OctogenSnapshotError, match=r"no catalog 'nope'\. It has 1 catalog: strada\."
+    ):
         height(["nope"])
     with pytest.raises(TypeError, match="give \\['strada'\\]"):
         height("strada")
