@@ -11,6 +11,7 @@ what was not reported: the UI shows exactly those partitions as failed, and a re
 from __future__ import annotations
 
 import functools
+import math
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -37,9 +38,12 @@ _Result = TypeVar("_Result")
 _POLL_SECONDS = 0.2
 _REPORT_COST_SECONDS = 1.0
 """The seconds between two updates of the run's tags with the costs so far."""
+_READ_AT_ONCE = 1.25
+"""Catalogs for each request in flight: while one decodes a page, the request of another goes."""
 
 Publish: TypeAlias = Callable[[str, Callable[[], None]], _Result]
 """Makes and publishes a partition. It calls what it is given once all rows are read."""
+
 ReportedEvent: TypeAlias = dg.AssetMaterialization | dg.AssetCheckEvaluation | dg.AssetObservation
 
 
@@ -119,8 +123,9 @@ def report_range(
 ) -> Iterator[ReportedEvent]:
     """Publish the partitions of a run's range that are left, and yield what is to be reported.
 
-    `publish` makes and publishes one, and `stored` opens it for its checks. With a service as many
-    are made at once as are read at once, in threads; without, one after the other.
+    `publish` makes and publishes one, and `stored` opens it for its checks. With a service several
+    are made at once, in threads, so that as many requests are in flight as may be; without, one
+    after the other.
     """
     declared = context.assets_def.metadata_by_key[step.asset].get(COLUMN_SCHEMA)
     run = RangeRun(step, _partitions(context))
@@ -142,7 +147,7 @@ def report_range(
     with step.shared_budget(service.spending if service else None) as report_cost:
         for partition, (result, published) in run.publish(
             publish,
-            at_once=service.concurrency if service else 1,
+            at_once=math.floor(_READ_AT_ONCE * service.concurrency) if service else 1,
             stop=stop,
             poll=Throttle(report_cost, _REPORT_COST_SECONDS),
         ):
