@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 
 import dagster as dg
+import polars as pl
 
 from octogen_dagster import (
     AnalyticsHubResource,
@@ -29,6 +30,7 @@ from octogen_dagster import (
     build_linked_datasets_asset,
     build_listing_sensor,
     build_price_alerts_asset,
+    build_price_position_asset,
     build_product_brands_asset,
     build_product_changes_asset,
     build_product_details_asset,
@@ -39,6 +41,7 @@ from octogen_dagster import (
     build_table_asset,
     catalog_partitions,
     follow_upstream,
+    scan_history,
 )
 
 RUNNING = dg.DefaultSensorStatus.RUNNING
@@ -59,6 +62,7 @@ READ = "The products of each catalog. One price is wrong on the last day: see it
 CHANGED = "What appeared, disappeared and changed since the day before. Follows by itself."
 KEPT = "What each product cost, and whether it was in stock, since the first day."
 TOLD = "What got cheaper, dearer, sold out or available, each event once."
+OWNED = "Own articles, with pages on which competitors sell them. Their prices are invented."
 LOADED = "The same rows as a table, for SQL. Each run replaces those of its catalog."
 FOUND = "A search with a schedule. Change it for one run in the launchpad."
 
@@ -91,6 +95,32 @@ alerts = build_price_alerts_asset(
     name=spec("octogen_products_alerts", "history", TOLD),
     automation_condition=FOLLOW,
 )
+
+
+@dg.asset(
+    group_name="prices",
+    owners=["team:pricing"],
+    description=OWNED,
+    deps=[history],
+    automation_condition=FOLLOW,
+)
+def articles() -> pl.DataFrame:
+    """The first prices of competitors, moved a little, stand for the table of a shop."""
+    past = scan_history(SNAPSHOTS, asset="octogen_products_history").sort("uuid", "valid_from")
+    first = past.drop_nulls("current_price").unique("uuid", keep="first", maintain_order=True)
+    place = pl.int_range(pl.len())
+    return first.select(
+        pl.format("A-{}", place // 2).alias("sku"),  # two pages each
+        "product_url",
+        (pl.col("current_price") * (0.92 + place % 17 / 100)).round(2).alias("own_price"),
+        "currency",
+        pl.col("catalog_key").alias("category"),
+    ).collect()
+
+
+position = build_price_position_asset(
+    history, articles, name=spec("price_position", "prices"), automation_condition=FOLLOW
+)
 sweaters = build_products_asset(
     spec("sweaters", "prices", FOUND),
     ProductSearch(q="sweater", price_max=100),
@@ -105,7 +135,10 @@ sweater_details = build_product_details_asset(
 )
 
 defs = dg.Definitions(
-    assets=[catalogs, products, changes, brands, history, alerts, sweaters, sweater_details],
+    assets=[
+        *(catalogs, products, changes, brands, history, alerts),
+        *(articles, position, sweaters, sweater_details),
+    ],
     asset_checks=[
         # One wrong price is enough. By default one in a thousand may be wrong.
         *build_snapshot_checks(products, max_bad_price_fraction=0),

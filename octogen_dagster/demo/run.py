@@ -211,6 +211,7 @@ class Demo:
             (f"{assets}_changes?view=partitions&{catalog}", "what came, went and moved"),
             (f"{assets}_history?view=partitions&{catalog}", "what each product cost since day 1"),
             (f"{assets}_alerts?view=partitions&{catalog}", "what got cheaper, or sold out"),
+            (f"{url}/assets/price_position", "where own prices stand against these"),
             (f"{url}/automation", "the sensors that start it all"),
         ):
             self._say(f"  {page}  {what}")
@@ -222,6 +223,7 @@ class Demo:
                 records = self._records(name, partition)
                 yield bool(records) and records[0].timestamp > began
         yield bool(self._records("sweaters_details", None))
+        yield bool(self._records("price_position", None))
         yield from (bool(self._records(_LINKED, key)) for key in self._listings)
 
     def _records(self, asset: str, partition: str | None, limit: int = 1) -> Sequence[Any]:

@@ -49,7 +49,8 @@ def test_a_person_sees_the_product_in_the_demo(tmp_path: Path) -> None:
         page.set_default_timeout(MAX_WAIT)
         expect.set_options(MAX_WAIT)
         try:
-            home, graph, partitions, checks, changes, history, alerts, automation = pages
+            home, graph, partitions, checks, changes, history = pages[:6]
+            alerts, position, automation = pages[6:]
             page.goto(home)
             sees(page, LOCATION, *SENSORS)
             page.screenshot(path=screenshots / "home.png")
@@ -75,6 +76,10 @@ def test_a_person_sees_the_product_in_the_demo(tmp_path: Path) -> None:
             page.goto(alerts)
             sees(page, "octogen/largest_alerts", "octogen/price_dropped")
             page.screenshot(path=screenshots / "alerts.png")
+            page.goto(position)
+            sees(page, "octogen/matched", "octogen/by_category")
+            expect(page.get_by_alt_text("The price index")).to_be_visible()
+            page.screenshot(path=screenshots / "position.png")
             page.goto(automation)
             sees(
                 page,

@@ -53,6 +53,8 @@ def test_a_daemon_plays_two_days_and_the_ui_shows_them(tmp_path: Path) -> None:
     assert len(history.filter("is_current")) == sum(map(len, sizes.values()))
     alerts = pl.read_parquet(snapshots / "octogen_products_alerts/*.parquet")
     assert set(alerts["rule"]) >= {"price_dropped", "disappeared"}
+    position = pl.read_parquet(snapshots / "price_position.parquet")
+    assert "matched" in set(position["status"])
     assert "The past of a product: octogen-dagster history --base-dir " in done.stdout
     [line] = [line for line in done.stdout.splitlines() if line.startswith("In SQL: ")]
     past = eval(line.rpartition(", or ")[2], {"duckdb": duckdb}).fetchall()
