@@ -21,6 +21,7 @@ _SUITES = (
     "changes",
     "checks",
     "history",
+    "tables",
     "details",
     "imports",
     "resume",
