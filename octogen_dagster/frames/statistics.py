@@ -239,7 +239,7 @@ class ProductMetrics:
     def add(self, products: pl.DataFrame) -> None:
         """Add rows with columns as in `PRODUCT_SCHEMA`."""
         self._rows += len(products)
-        self._nulls.update({each.name: each.null_count() for each in products.iter_columns()})
+        self._nulls.update(products.null_count().row(0, named=True))
         nameless = products["brand"].struct.field("name").null_count()
         self._nulls["brand"] += nameless - products["brand"].null_count()
         currency, prices = products["currency"].str.to_lowercase(), products["current_price"]
