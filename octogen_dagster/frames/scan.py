@@ -1,4 +1,10 @@
-"""ProductScan: a search that is read when its LazyFrame is executed."""
+"""ProductScan: a search that is read when its LazyFrame is executed.
+
+    ProductScan.reading → Polars executes the frame → _frames → _plan (pushdown, plan, resume)
+    → PlanRead.frames, whose workers read the walks → frames for Polars
+
+Without a target, as by `scan_products`, the frame is executed by whoever collects it.
+"""
 
 from __future__ import annotations
 
