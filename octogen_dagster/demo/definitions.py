@@ -12,6 +12,7 @@ import dagster as dg
 import polars as pl
 
 from octogen_dagster import (
+    HISTORY_SCHEMA,
     AnalyticsHubResource,
     BackInStock,
     Disappeared,
@@ -41,7 +42,6 @@ from octogen_dagster import (
     build_table_asset,
     catalog_partitions,
     follow_upstream,
-    scan_history,
 )
 
 RUNNING = dg.DefaultSensorStatus.RUNNING
@@ -101,13 +101,14 @@ alerts = build_price_alerts_asset(
     group_name="prices",
     owners=["team:pricing"],
     description=OWNED,
-    deps=[history],
+    ins={"past": dg.AssetIn(history.key, metadata={"allow_missing_partitions": True})},
     automation_condition=FOLLOW,
 )
-def articles() -> pl.DataFrame:
+def articles(past: dict[str, pl.LazyFrame]) -> pl.DataFrame:
     """The first prices of competitors, moved a little, stand for the table of a shop."""
-    past = scan_history(SNAPSHOTS, asset="octogen_products_history").sort("uuid", "valid_from")
-    first = past.drop_nulls("current_price").unique("uuid", keep="first", maintain_order=True)
+    rows = pl.concat([pl.LazyFrame(schema=HISTORY_SCHEMA), *past.values()])
+    known = rows.drop_nulls("current_price").sort("uuid", "valid_from")
+    first = known.unique("uuid", keep="first", maintain_order=True)
     place = pl.int_range(pl.len())
     return first.select(
         pl.format("A-{}", place // 2).alias("sku"),  # two pages each

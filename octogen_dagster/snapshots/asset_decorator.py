@@ -80,7 +80,7 @@ def snapshot_asset(
     given: Mapping[str, Any],
     *,
     resource_key: str | None = None,
-    loads: type | Mapping[str, type] | None = None,
+    loads: type | Mapping[str, Any] | None = None,
     needs_previous: bool = False,
 ) -> Callable[[MakeSnapshot], dg.AssetsDefinition]:
     """Return the decorator of an asset whose run may have several partitions.

@@ -7,6 +7,7 @@ import dagster as dg
 import polars as pl
 
 from octogen_dagster.asset_definition import Metadata, asset_arguments_of, require_asset
+from octogen_dagster.frames.history import HISTORY_SCHEMA
 from octogen_dagster.frames.pictures import lines_svg, price_index_svg
 from octogen_dagster.frames.position import (
     MATCHED,
@@ -71,7 +72,10 @@ def build_price_position_asset(
     if not isinstance(own, pl.DataFrame | dg.AssetsDefinition):
         raise TypeError(f"own is a polars.DataFrame or an asset, not {type(own).__name__}.")
     ins = {f"history_{place}": _all_catalogs(each) for place, each in enumerate(of_shops, 1)}
-    kinds: dict[str, type] = dict.fromkeys(ins, pl.LazyFrame)
+    kinds: dict[str, Any] = {
+        name: dict[str, pl.LazyFrame] if each.partitions_def else pl.LazyFrame
+        for name, each in zip(ins, of_shops, strict=True)
+    }
     if isinstance(own, dg.AssetsDefinition):
         ins["own"], kinds["own"] = dg.AssetIn(own.key), pl.DataFrame
 
@@ -92,7 +96,10 @@ def build_price_position_asset(
         run: SnapshotRun, _partition: str | None, **inputs: Any
     ) -> dg.MaterializeResult[pl.DataFrame]:
         table = inputs.pop("own", own)
-        history = pl.concat(inputs.values(), how="diagonal_relaxed")
+        shops = [pl.LazyFrame(schema=HISTORY_SCHEMA)]  # before the first snapshot there is nothing
+        for each in inputs.values():
+            shops += each.values() if isinstance(each, dict) else [each]
+        history = pl.concat(shops, how="diagonal_relaxed")
         found = price_position(history, table)
         metadata = _metadata(history, table, found, run.context.log.warning)
         return dg.MaterializeResult(value=found, metadata=metadata)

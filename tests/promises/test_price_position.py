@@ -237,6 +237,27 @@ def test_an_asset_has_the_position_and_shows_it(tmp_path: Path, of_asset: bool) 
     assert len(str(shown["octogen/price_index"])) < 1000  # a longer one is behind a link
 
 
+def test_before_the_first_snapshot_no_page_is_found(tmp_path: Path) -> None:
+    """A catalog becomes a partition when a sensor finds it, and automation may be earlier."""
+
+    @dg.asset(name="octogen_products", partitions_def=catalog_partitions)
+    def products() -> None: ...
+
+    history = build_product_history_asset(products)
+    position = build_price_position_asset(history, own(("a", f"{ACME}/dress", 99.0)))
+    store = ParquetSnapshotIOManager(base_dir=str(tmp_path))
+    with dg.DagsterInstance.ephemeral() as instance:
+        dg.materialize(
+            [products, history, position],
+            selection=[position],
+            instance=instance,
+            resources={"io_manager": store},
+            run_config=QUIET,
+        )
+    stored = pl.read_parquet(tmp_path / "price_position.parquet")
+    assert stored["status"].to_list() == ["not_found"]
+
+
 def test_what_is_no_history_and_no_table_is_refused() -> None:
     @dg.asset
     def products() -> None: ...
