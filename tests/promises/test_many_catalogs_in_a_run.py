@@ -292,7 +292,7 @@ def test_a_catalog_is_read_while_the_one_before_it_is_reported(
     def handle_after_the_next_request(event: dg.EventLogEntry, **options: Any) -> None:
         done = event.asset_materialization and event.asset_materialization.partition
         if done and done != CATALOGS[-1]:
-            waited.append(requested[CATALOGS[CATALOGS.index(done) + 1]].wait(10))
+            waited.append(requested[CATALOGS[CATALOGS.index(done) + 1]].wait(60))
         handle_new_event(event, **options)
 
     monkeypatch.setattr(instance, "handle_new_event", handle_after_the_next_request)
