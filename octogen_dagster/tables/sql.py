@@ -235,8 +235,9 @@ class SQLConnection(ABC):
         if is_complete and self.count(loads, part):
             return
         with self.definition():
-            self._complete(loads)
-            self._complete(table)
+            if not is_complete or not self._columns(loads):
+                self._complete(loads)
+                self._complete(table)
             values = {**part, "load_id": "", "snapshot_id": "", "run_id": ""}
             self.execute(
                 f"INSERT INTO {self.name(loads)} ({', '.join(map(self.quoted, values))}) "
