@@ -30,7 +30,7 @@ _IS_LOCKED = "Could not set lock on file"
 _SETTINGS = (
     # Rows are inserted from one stream, so that more threads need memory and save no time.
     "SET threads = 1",
-    "SET memory_limit = '128MB'",
+    "SET memory_limit = '64MB'",
     "SET preserve_insertion_order = false",
 )
 
