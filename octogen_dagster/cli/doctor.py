@@ -83,8 +83,9 @@ def doctor(
     too. The API key and the login to Octogen's MCP are those of the environment.
 
     Nothing is changed, except for one small file that is written where snapshots are stored and
-    deleted again, and a refresh token that Octogen replaces. `octogen_dagster.diagnose` checks the
-    resources of any code.
+    deleted again, an empty table that is made and dropped in each destination of tables, and a
+    refresh token that Octogen replaces. `octogen_dagster.diagnose` checks the resources of any
+    code.
 
     Exit status: 0 all works, perhaps with warnings; 1 something does not work; 2 bad input.
     """
