@@ -21,6 +21,7 @@ from octogen_dagster import (
     build_catalogs_asset,
     build_product_brands_asset,
     build_product_changes_asset,
+    build_product_details_asset,
     build_product_history_asset,
     build_products_asset,
     build_table_asset,
@@ -87,6 +88,7 @@ def test_products_and_what_is_made_from_them_become_tables(tmp_path: Path) -> No
         build_product_changes_asset(products),
         build_product_history_asset(products),
         build_product_brands_asset(products),
+        build_product_details_asset(products),
     ]
     tables = [build_table_asset(each, warehouse.destination) for each in [catalogs, *assets]]
     with Sandbox(catalogs=2, products=30) as octogen, dg.DagsterInstance.ephemeral() as instance:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import closing
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
@@ -21,7 +23,7 @@ from tests.promises.table_runs import (
     products_frame,
 )
 from tests.results import failure, is_retried
-from tests.warehouses import Warehouse
+from tests.warehouses import Postgres, Warehouse
 
 DAY = datetime(2026, 11, 1, 6, tzinfo=timezone.utc)
 
@@ -306,3 +308,21 @@ def test_tables_and_columns_are_described(warehouse: Warehouse, tmp_path: Path) 
     assert "Brand as the merchant shows it" in comments["brand_name"]
     lineage = shown["dagster/column_lineage"].deps_by_column
     assert lineage["brand_name"][0].column_name == "brand"
+
+
+@pytest.mark.slow
+def test_postgres_has_a_primary_key_and_an_index_of_the_partitions(
+    postgres_server: Mapping[str, str], tmp_path: Path
+) -> None:
+    with closing(Postgres(postgres_server)) as warehouse:
+        project = Project(tmp_path, warehouse.destination, CATALOGS)
+        project.frames["acme"] = boots(3)
+        project.publish("acme")
+        project.load("acme")
+        found = warehouse.query(
+            "SELECT indexdef FROM pg_indexes "
+            "WHERE schemaname = 'octogen' AND tablename = 'products'"
+        )
+    indexes = sorted(row["indexdef"].partition(" ON ")[2] for row in found)
+    table = "octogen.products USING btree"
+    assert indexes == [f"{table} (catalog_key, uuid, partition)", f"{table} (partition)"]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import duckdb
 import polars as pl
 import pytest
 from dagster_gcp import BigQueryResource
@@ -69,12 +70,14 @@ def test_linked_datasets_products_and_snapshots_run(
             "modified_column": "exported_at",
             "max_age_hours": 24 * 365 * 100,
         },
+        "tables": {"destination": {"duckdb": str(tmp_path / "shop.duckdb")}},
         "storage": {"base_dir": str(tmp_path)},
         "translation": {"owners": ["team:data"]},
     }
     key = listing_partition_key(shared.hub.listing_resource("strada"))
     instance.add_dynamic_partitions("octogen_listings", [key])
-    names = ["octogen_linked_datasets", "octogen_linked_snapshot"]
+    snapshot = "octogen_linked_snapshot"
+    names = ["octogen_linked_datasets", snapshot, f"{snapshot}_table"]
     with load(attributes, LINKED) as (_, defs):
         assert all(s.owners == ["team:data"] for s in defs.resolve_all_asset_specs())
         result = run(defs, instance, *names, partition=key)
@@ -89,6 +92,9 @@ def test_linked_datasets_products_and_snapshots_run(
     assert all(each.passed for each in result.get_asset_check_evaluations())
     (file,) = files(tmp_path)
     assert pl.read_parquet(tmp_path / file)["uuid"].to_list() == ["u1"]
+    with duckdb.connect(str(tmp_path / "shop.duckdb")) as shop:
+        rows = shop.execute(f"SELECT uuid, partition FROM octogen.{snapshot}").fetchall()
+    assert rows == [("u1", key)]
 
 
 @pytest.mark.parametrize(
