@@ -34,6 +34,16 @@ POSITION_DESCRIPTIONS = {
     "median_index": "The own price divided by this median.",
 }
 
+_TYPES = {
+    **dict.fromkeys(("competitor_price", "difference", "index", "cheapest_price"), pl.Float64()),
+    **dict.fromkeys(("median_price", "median_index"), pl.Float64()),
+    **dict.fromkeys(("competitors", "rank"), pl.Int64()),
+    "competitor_in_stock": pl.Boolean(),
+    "competitor_since": TIME,
+}
+POSITION_SCHEMA = pl.Schema({name: _TYPES.get(name, pl.String()) for name in POSITION_DESCRIPTIONS})
+"""The columns that a position adds to the own table."""
+
 _ROW, _URL, _SINCE, _MATCH = "octogen_row", "octogen_url", "octogen_since", "octogen_match"
 _IS_THERE = "octogen_is_there"
 _PRODUCT = ["catalog_key", "uuid"]

@@ -39,6 +39,7 @@ from octogen_dagster.frames.history import (
 )
 from octogen_dagster.frames.observed import OBSERVED, TRACKED, Contents
 from octogen_dagster.frames.pictures import shares_svg
+from octogen_dagster.frames.position import POSITION_DESCRIPTIONS, POSITION_SCHEMA
 from octogen_dagster.frames.previews import alerts_preview, drops_preview, preview
 from octogen_dagster.markdown import inline_svg, inline_table
 from octogen_dagster.snapshots.summary import prices, summary, trend
@@ -123,6 +124,7 @@ _DESCRIBED = (
     (DETAIL_SCHEMA, DETAIL_DESCRIPTIONS),
     (BRANDS_SCHEMA, BRANDS_DESCRIPTIONS),
     (CATALOGS_SCHEMA, CATALOGS_DESCRIPTIONS),
+    (POSITION_SCHEMA, POSITION_DESCRIPTIONS),
 )
 
 _WATCHED = [column for columns in WATCHED.values() for column in columns]

@@ -224,9 +224,12 @@ def test_an_asset_has_the_position_and_shows_it(tmp_path: Path, of_asset: bool) 
     stored = pl.read_parquet(tmp_path / "price_position.parquet")
     assert stored["status"].to_list() == ["matched", "not_found", "not_found"]
     [event] = done.asset_materializations_for_node("price_position")
-    shown = {name: entry.value for name, entry in event.metadata.items()}
+    shown: dict[str, Any] = {name: entry.value for name, entry in event.metadata.items()}
     assert (shown["octogen/matched"], shown["octogen/not_found"]) == (1, 2)
     assert shown["octogen/median_index"] == pytest.approx(1.1)
+    columns = {each.name: each.description for each in shown["dagster/column_schema"].columns}
+    assert columns["rank"] == "1 if no competitor in stock is cheaper, 2 if one is, and so on."
+    assert columns["brand"] is None
     assert "\\<b>Linen" in str(shown["octogen/by_brand"])
     assert f"{ACME}/hat" in str(shown["octogen/unmatched"])
     [event] = made.asset_materializations_for_node("octogen_products_brands")
