@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+import polars as pl
+
 from octogen_dagster import (
     BigQueryTables,
     DuckDBTables,
@@ -240,8 +242,20 @@ class Snowflake(Warehouse):
     def query(self, sql: str) -> list[Row]:
         with self._reader.cursor() as cursor:
             cursor.execute(sql)
-            names = [column[0].lower() for column in cursor.description or ()]
-            return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+            # By Polars: the driver's own rows have times of pandas where that is installed.
+            rows = pl.DataFrame(cursor.fetch_arrow_table()).to_dicts()
+        return [{name.lower(): value for name, value in row.items()} for row in rows]
+
+    def rows(self, table: str) -> list[Row]:
+        # Of a time with a zone that is null, fakesnow tells the driver the beginning of 1970.
+        times = [name for name, kind in self.types(table).items() if kind == "TIMESTAMP_TZ"]
+        if not times:
+            return super().rows(table)
+        is_null = ", ".join(f'"{name.upper()}" IS NULL AS "NO {name.upper()}"' for name in times)
+        found = self.query(f"SELECT *, {is_null} FROM {self.schema}.{table}")
+        for row in found:
+            row |= {name: None for name in times if row.pop(f"no {name}")}
+        return [{name: _value(value) for name, value in row.items()} for row in found]
 
     def quoted(self, name: str) -> str:
         return f'"{name.upper()}"'
