@@ -318,7 +318,8 @@ class Refresh:
                     timeout=None,
                     trust_env=may_use_proxy(self._url),
                 ) as http:
-                    return await http.post(self._url, data=data, headers=accept)
+                    answer: httpx2.Response = await http.post(self._url, data=data, headers=accept)
+                    return answer
 
         def attempt() -> _Tokens:
             import httpx2

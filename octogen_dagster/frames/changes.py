@@ -110,7 +110,8 @@ def _present(pair: SnapshotPair) -> pl.LazyFrame:
 
 def _present_keys(pair: SnapshotPair) -> pl.Series:
     """The same keys as one list, for `is_in`."""
-    return _present(pair).collect(engine="streaming").to_series().implode()
+    keys: pl.Series = _present(pair).collect(engine="streaming").to_series().implode()
+    return keys
 
 
 def catalogs_without_products(file_metadata: Mapping[str, str]) -> frozenset[str] | None:
