@@ -90,7 +90,7 @@ class Pipeline:
 MOMENTS = {
     "the rows are being read": (history_update, "put_in"),
     "the file is being written": (Store, "unfinished"),
-    "the file is written": (Store, "publish"),
+    "the file is written": (Store, "publish_if"),
     "the file is published": (publication, "snapshot_metadata"),
     "the run reports it": (dg.AssetExecutionContext, "add_asset_metadata"),
 }

@@ -25,10 +25,10 @@ def by_dagster(
     os.environ.update(environment)
 
     class IOManagerAtTheSignal(ParquetSnapshotIOManager):
-        def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
+        def publication(self, *arguments: Any) -> Any:
             signals.send("ready")
             signals.recv()
-            super().handle_output(context, obj)
+            return super().publication(*arguments)
 
     products = build_products_asset(
         "products", ProductSearch(page_size=PAGE_SIZE), partitions_def=catalog_partitions

@@ -781,13 +781,14 @@ def test_a_killed_run_is_retried_with_what_it_did_not_report(
             process = processes.Process(target=range_runs.execute, args=arguments)
             process.start()
             wait_for_page(20, last, service, process)
+            if parents:
+                wait_for_report(instance, process)
             process.kill()
             process.join(60)
         (killed, first) = instance.get_runs()
         assert (killed.status, first.status) == (dg.DagsterRunStatus.STARTED,) * 2
         done = {each for run in (killed, first) for each in reported(instance, KEY, run.run_id)}
-        assert catalogs[0] in done
-        assert catalogs[5] not in done
+        assert done < set(catalogs)
         before = {each: len(service.pages_of(each)) for each in catalogs}
         again = range_runs.run(instance, killed.run_id)
         assert again.success
@@ -795,13 +796,14 @@ def test_a_killed_run_is_retried_with_what_it_did_not_report(
         total = Decimal("0.014") * len(service.searches)
         assert spent(instance.get_run_by_id(again.run_id)) >= total - 2 * 3 * 40 * Decimal("0.014")
         # A run that succeeded is no retry's business: all is read anew.
-        searches = len(service.searches)
+        pages = {each: service.pages_of(each) for each in catalogs}
         assert range_runs.run(instance, again.run_id).success
-        assert len(service.searches) == searches + 40 * len(catalogs)
+        anew = {each: len(service.pages_of(each)) - len(pages[each]) for each in catalogs}
     for catalog in catalogs:
-        pages = service.pages_of(catalog)[:-40]
-        assert len(pages) <= 40 + 2 * MAX_AGAIN
-        assert catalog not in done or len(pages) == before[catalog]
+        # A run that is killed once it has reported a catalog may leave pages of it.
+        assert anew[catalog] == 40 or (catalog in done and anew[catalog] < 40)
+        assert len(pages[catalog]) <= 40 + 2 * MAX_AGAIN
+        assert catalog not in done or len(pages[catalog]) == before[catalog]
         rows = pl.read_parquet(tmp_path / "snapshots" / "products" / f"{catalog}.parquet")
         assert rows["uuid"].n_unique() == len(rows) == 40 * range_runs.PAGE_SIZE
 
@@ -832,6 +834,15 @@ def test_a_killed_run_of_an_asset_of_ones_own_has_paid_for_nothing_in_vain(
         assert set(pages) == set(range(1, 41))
         assert len(pages) <= 40 + (MAX_AGAIN if catalog == catalogs[2] else 0)
     assert not list((tmp_path / "snapshots").rglob("*.pages"))
+
+
+def wait_for_report(instance: dg.DagsterInstance, process: Any) -> None:
+    """Wait until the killed runs have reported a catalog."""
+    deadline = time.monotonic() + 60
+    while not instance.fetch_materializations(KEY, limit=1).records:
+        assert process.is_alive(), "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
 
 
 def wait_for_page(page: int, catalog: str, service: PagedService, process: Any) -> None:
