@@ -45,10 +45,10 @@ from octogen_dagster import (
 )
 
 class WaitingIOManager(ParquetSnapshotIOManager):
-    def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
+    def publication(self, *arguments: Any) -> Any:
         while not Path(os.environ["SIGNAL"]).exists():
             time.sleep(0.1)
-        super().handle_output(context, obj)
+        return super().publication(*arguments)
 
 products = build_products_asset("products", partitions_def=catalog_partitions)
 defs = dg.Definitions(
