@@ -57,12 +57,14 @@ def project_environment() -> Iterator[None]:
         return
     from dotenv import dotenv_values
 
-    before = os.environ.copy()
     # As in Dagster, what the file says wins over what was exported.
-    values = dotenv_values(path).items()
-    os.environ.update({name: text for name, text in values if text is not None})
+    values = {name: text for name, text in dotenv_values(path).items() if text is not None}
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     try:
         yield
     finally:
-        os.environ.clear()
-        os.environ.update(before)
+        for name, text in before.items():
+            os.environ.pop(name, None)
+            if text is not None:
+                os.environ[name] = text

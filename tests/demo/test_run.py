@@ -66,7 +66,9 @@ def test_a_daemon_plays_two_days_and_the_ui_shows_them(tmp_path: Path) -> None:
     with dg.DagsterInstance.from_config(str(home)) as instance:
         runs = instance.get_runs()
         assert not instance.telemetry_enabled
-    assert {run.status for run in runs} == {dg.DagsterRunStatus.SUCCESS}
+    # What the last tick requested is executed once the UI is there.
+    statuses = {run.status for run in runs} - {dg.DagsterRunStatus.QUEUED}
+    assert statuses == {dg.DagsterRunStatus.SUCCESS}
     assert {run.tags["dagster/sensor_name"] for run in runs} == SENSORS, "none was launched by hand"
     origins = {run.remote_job_origin for run in runs}
     assert {origin and origin.location_name for origin in origins} == {LOCATION}

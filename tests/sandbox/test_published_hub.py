@@ -51,9 +51,10 @@ raise SystemExit(programs[name].load()())
 
 def published(sandbox: Sandbox, name: str, *arguments: str) -> Any:
     """The output of a published program."""
+    own = {name: each for name, each in os.environ.items() if not name.startswith("OCTO")}
     done = subprocess.run(
         [*_PYTHON, _PUBLISHED, sandbox.hub.endpoint, name, *arguments, "--json", "--apply"],
-        env=os.environ | sandbox.environment,
+        env=own | sandbox.environment,
         capture_output=True,
         text=True,
         timeout=60,
