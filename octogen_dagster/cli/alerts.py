@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from octogen_dagster.cli.errors import reporting_errors
-from octogen_dagster.cli.options import CONTEXT_SETTINGS, moment
+from octogen_dagster.cli.options import CONTEXT_SETTINGS, base_dir_option, moment
 from octogen_dagster.cli.printing import print_rows, terminal, time_text
 from octogen_dagster.printable import printable
 
@@ -33,13 +33,7 @@ def _since(context: click.Context, parameter: click.Parameter, text: str) -> Any
 
 
 @click.command(context_settings=CONTEXT_SETTINGS)
-@click.option(
-    "--base-dir",
-    required=True,
-    envvar="OCTOGEN_SNAPSHOTS",
-    show_envvar=True,
-    help="Folder or bucket of the snapshots.",
-)
+@base_dir_option()
 @click.option("--asset", default="octogen_products_alerts", help="Name of the alerts' asset.")
 @click.option(
     "--since",

@@ -53,6 +53,16 @@ def moment(_context: click.Context, _parameter: click.Parameter, text: str | Non
         ) from error
 
 
+def base_dir_option() -> Callable[..., Any]:
+    return click.option(
+        "--base-dir",
+        required=True,
+        envvar="OCTOGEN_SNAPSHOTS",
+        show_envvar=True,
+        help="Folder or bucket of the snapshots.",
+    )
+
+
 def mcp_url_option() -> Callable[..., Any]:
     return mcp_option(
         "--mcp-url",

@@ -7,17 +7,11 @@ from pathlib import Path
 import click
 
 from octogen_dagster.cli.errors import reporting_errors
-from octogen_dagster.cli.options import CONTEXT_SETTINGS, FILE
+from octogen_dagster.cli.options import CONTEXT_SETTINGS, FILE, base_dir_option
 
 
 @click.command(context_settings=CONTEXT_SETTINGS)
-@click.option(
-    "--base-dir",
-    required=True,
-    envvar="OCTOGEN_SNAPSHOTS",
-    show_envvar=True,
-    help="Folder or bucket of the snapshots.",
-)
+@base_dir_option()
 @click.option("--asset", default="octogen_products_history", help="Name of the history's asset.")
 @click.option("--days", type=click.IntRange(1), default=30, help="The last days to show.")
 @click.option("--out", type=FILE, default=Path("report.html"), help="The file to write.")

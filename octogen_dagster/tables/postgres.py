@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -12,6 +12,7 @@ import dagster as dg
 from pydantic import Field
 
 from octogen_dagster.errors import OctogenTableError, Persistence
+from octogen_dagster.tables.adbc import ADBCConnection
 from octogen_dagster.tables.destination import (
     ColumnType,
     Table,
@@ -19,7 +20,6 @@ from octogen_dagster.tables.destination import (
     TableDestination,
     pool_of,
 )
-from octogen_dagster.tables.sql import SQLConnection
 
 if TYPE_CHECKING:
     import polars as pl
@@ -74,7 +74,7 @@ class PostgresTables(TableDestination):
             connection.close()
 
 
-class PostgresConnection(SQLConnection):
+class PostgresConnection(ADBCConnection):
     """A connection to PostgreSQL, whose staged rows are in a temporary table."""
 
     types: ClassVar = {
@@ -99,26 +99,16 @@ class PostgresConnection(SQLConnection):
     json = "{}::jsonb"
 
     def __init__(self, uri: str) -> None:
-        super().__init__()
         self._uri = uri
-        with self._explained():
-            import adbc_driver_postgresql.dbapi as driver
+        super().__init__()
 
-            self._connection = driver.connect(uri, autocommit=True)
-            self._cursor = self._connection.cursor()
+    def open(self) -> Any:
+        import adbc_driver_postgresql.dbapi as driver
 
-    def close(self) -> None:
-        self._cursor.close()
-        self._connection.close()
+        return driver.connect(self._uri, autocommit=True)
 
-    def execute(self, sql: str) -> None:
-        with self._explained():
-            self._cursor.execute(sql)
-
-    def query(self, sql: str) -> list[tuple[Any, ...]]:
-        with self._explained():
-            self._cursor.execute(sql)
-            return list(self._cursor.fetchall())
+    def explained(self, error: Any) -> OctogenTableError:
+        return _error(self._uri, error)
 
     def has_schema(self, schema: str) -> bool:
         # The standard's view has the schemas alone that the user owns.
@@ -143,22 +133,8 @@ class PostgresConnection(SQLConnection):
         self.execute(f"DROP TABLE IF EXISTS {self.staged}")
         mode = "create"
         for frame in frames:
-            with self._explained():
-                self._cursor.adbc_ingest(_STAGE, frame, mode=mode, temporary=True)
+            self.ingest(_STAGE, frame, mode=mode, temporary=True)
             mode = "append"
-
-    def cancel(self) -> None:
-        with suppress(Exception):  # it has just ended
-            self._cursor.adbc_cancel()
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        from adbc_driver_manager import Error
-
-        try:
-            yield
-        except Error as error:
-            raise _error(self._uri, error) from None
 
 
 def _error(uri: str, error: Any) -> OctogenTableError:

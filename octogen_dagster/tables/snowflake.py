@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
 from octogen_dagster.errors import OctogenTableError, Persistence
+from octogen_dagster.tables.adbc import ADBCConnection
 from octogen_dagster.tables.destination import (
     Column,
     ColumnType,
@@ -19,7 +20,6 @@ from octogen_dagster.tables.destination import (
     TableDestination,
     pool_of,
 )
-from octogen_dagster.tables.sql import SQLConnection
 
 if TYPE_CHECKING:
     import polars as pl
@@ -91,7 +91,7 @@ class SnowflakeTables(TableDestination):
 _KEY_OPTION = "adbc.snowflake.sql.client_option.jwt_private_key_pkcs8_value"
 
 
-class SnowflakeConnection(SQLConnection):
+class SnowflakeConnection(ADBCConnection):
     """A session of Snowflake, whose staged rows are in a temporary table."""
 
     types: ClassVar = {
@@ -123,26 +123,16 @@ class SnowflakeConnection(SQLConnection):
     json = "PARSE_JSON({})"
 
     def __init__(self, place: str, options: dict[str, str]) -> None:
+        self._place, self._options = place, options
         super().__init__()
-        self._place = place
-        with self._explained():
-            import adbc_driver_snowflake.dbapi as driver
 
-            self._connection = driver.connect(db_kwargs=options, autocommit=True)
-            self._cursor = self._connection.cursor()
+    def open(self) -> Any:
+        import adbc_driver_snowflake.dbapi as driver
 
-    def close(self) -> None:
-        self._cursor.close()
-        self._connection.close()
+        return driver.connect(db_kwargs=self._options, autocommit=True)
 
-    def execute(self, sql: str) -> None:
-        with self._explained():
-            self._cursor.execute(sql)
-
-    def query(self, sql: str) -> list[tuple[Any, ...]]:
-        with self._explained():
-            self._cursor.execute(sql)
-            return list(self._cursor.fetchall())
+    def explained(self, error: Any) -> OctogenTableError:
+        return _error(self._place, error)
 
     def columns(self, table: Table) -> Mapping[str, ColumnType | None]:
         scale = {0: ColumnType.INTEGER, 9: ColumnType.DECIMAL}
@@ -182,21 +172,7 @@ class SnowflakeConnection(SQLConnection):
         self.staged = self.quoted(_STAGE)
         columns = ", ".join(self.declaration(_staged(column)) for column in table.columns)
         self.execute(f"CREATE OR REPLACE TEMPORARY TABLE {self.staged} ({columns})")
-        with self._explained():
-            self._cursor.adbc_ingest(_folded(_STAGE), _reader(frames), mode="append")
-
-    def cancel(self) -> None:
-        with suppress(Exception):  # it has just ended
-            self._cursor.adbc_cancel()
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        from adbc_driver_manager import Error
-
-        try:
-            yield
-        except Error as error:
-            raise _error(self._place, error) from None
+        self.ingest(_folded(_STAGE), _reader(frames), mode="append")
 
 
 def _folded(name: str) -> str:

@@ -1,0 +1,62 @@
+"""ADBCConnection: a connection by a driver of Arrow's ADBC."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from octogen_dagster.tables.sql import SQLConnection
+
+if TYPE_CHECKING:
+    from octogen_dagster.errors import OctogenTableError
+
+
+class ADBCConnection(SQLConnection):
+    """A connection that commits each statement, unless it is in a transaction."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with self._explained():
+            self._connection = self.open()
+            self._cursor = self._connection.cursor()
+
+    @abstractmethod
+    def open(self) -> Any:
+        """Open the driver's connection."""
+
+    @abstractmethod
+    def explained(self, error: Any) -> OctogenTableError:
+        """The error that says what an error of the driver means."""
+
+    def close(self) -> None:
+        self._cursor.close()
+        self._connection.close()
+
+    def execute(self, sql: str) -> None:
+        with self._explained():
+            self._cursor.execute(sql)
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        with self._explained():
+            self._cursor.execute(sql)
+            return list(self._cursor.fetchall())
+
+    def ingest(self, table: str, rows: Any, **options: Any) -> None:
+        """Put rows into a table by the driver's bulk load."""
+        with self._explained():
+            self._cursor.adbc_ingest(table, rows, **options)
+
+    def cancel(self) -> None:
+        with suppress(Exception):  # it has just ended
+            self._cursor.adbc_cancel()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        from adbc_driver_manager import Error
+
+        try:
+            yield
+        except Error as error:
+            raise self.explained(error) from None
