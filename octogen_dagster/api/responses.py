@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import http.client
-import json
 import re
 import reprlib
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -198,8 +197,8 @@ def _redirect_advice(response: Response) -> str:
 
 def _detail(response: Response) -> Any:
     try:
-        body = json.loads(response.content)
-    except (ValueError, RecursionError):
+        body = from_json(response.content)
+    except ValueError:
         return None
     return body.get("detail") if isinstance(body, dict) else None
 
