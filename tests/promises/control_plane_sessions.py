@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 
 from octogen_dagster import OctogenControlPlaneResource
+from tests.forked import processes
 
 
 def sessions(environment: Mapping[str, str], principal: str, number: int) -> None:
@@ -15,3 +16,18 @@ def sessions(environment: Mapping[str, str], principal: str, number: int) -> Non
     for _ in range(number):
         with control_plane.control_plane() as octogen:
             octogen.listings()
+
+
+def side_by_side(
+    environment: Mapping[str, str], principal: str, *, at_once: int, number: int
+) -> None:
+    """Open sessions in several processes at once, each of which must succeed."""
+    started = [
+        processes.Process(target=sessions, args=(environment, principal, number))
+        for _ in range(at_once)
+    ]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join()
+    assert [process.exitcode for process in started] == [0] * at_once

@@ -34,9 +34,8 @@ from octogen_dagster.errors import (
     OctogenTimeoutError,
 )
 from tests.api.servers import Received, http
-from tests.forked import processes
 from tests.promises.control_plane import SECRET, SlowEndpoint, assert_silent
-from tests.promises.control_plane_sessions import sessions
+from tests.promises.control_plane_sessions import side_by_side
 from tests.promises.yaml_projects import LINKED, load
 from tests.proxy import Proxy
 from tests.servers.buckets import S3Bucket, moto
@@ -250,15 +249,7 @@ def test_processes_side_by_side_lose_no_token(
         if name.startswith(("OCTOGEN_MCP", "AWS_"))
     } | {"OCTOGEN_MCP_TOKEN_URI": uri}
     # No session waits longer than the 120 seconds of a call, which are less than a lease.
-    started = [
-        processes.Process(target=sessions, args=(environment, PRINCIPAL, SESSIONS))
-        for _ in range(PROCESSES)
-    ]
-    for process in started:
-        process.start()
-    for process in started:
-        process.join()
-    assert [process.exitcode for process in started] == [0] * PROCESSES
+    side_by_side(environment, PRINCIPAL, at_once=PROCESSES, number=SESSIONS)
     assert (server.refusals, server.count("token")) == (0, PROCESSES * SESSIONS)
     assert stored(bucket) == server.refresh_token
 

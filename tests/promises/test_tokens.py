@@ -36,9 +36,8 @@ from octogen_dagster.errors import (
     OctogenTimeoutError,
 )
 from tests.api.servers import Received, http
-from tests.forked import processes
 from tests.promises.control_plane import POLL_SECONDS, SECRET, SlowEndpoint, assert_silent
-from tests.promises.control_plane_sessions import sessions
+from tests.promises.control_plane_sessions import side_by_side
 from tests.servers.octogen_mcp import CLIENT, PRINCIPAL, PROJECT, OctogenServer
 
 PROCESSES = 8
@@ -129,15 +128,7 @@ def test_an_access_token_is_renewed_before_its_end(server: OctogenServer, file: 
 def test_processes_side_by_side_lose_no_token(server: OctogenServer, file: Path) -> None:
     server.expires_in = 0
     environment = {name: value for name, value in os.environ.items() if "OCTOGEN_MCP" in name}
-    started = [
-        processes.Process(target=sessions, args=(environment, PRINCIPAL, SESSIONS))
-        for _ in range(PROCESSES)
-    ]
-    for process in started:
-        process.start()
-    for process in started:
-        process.join()
-    assert [process.exitcode for process in started] == [0] * PROCESSES
+    side_by_side(environment, PRINCIPAL, at_once=PROCESSES, number=SESSIONS)
     assert server.refusals == 0
     assert server.count("token") >= PROCESSES * SESSIONS
     assert file.read_text() == f"{server.refresh_token}\n"

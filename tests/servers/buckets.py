@@ -9,6 +9,7 @@ import threading
 import uuid
 from collections import deque
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -104,7 +105,7 @@ class GoogleBucket(S3Bucket):
 @contextlib.contextmanager
 def moto() -> Iterator[Proxy]:
     """Run moto's S3 in a process of its own, behind a proxy."""
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
+    command = [sys.executable, str(Path(__file__).with_name("s3.py"))]
     with (
         Proxy() as proxy,
         subprocess.Popen(
