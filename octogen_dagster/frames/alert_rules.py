@@ -16,6 +16,8 @@ _AGAINST = get_args(Against)
 _NAME = re.compile(r"[A-Za-z0-9_]+")
 CURRENCY_CHANGED = "currency_changed"
 """The rule of its own that each rule of prices brings with it."""
+_TAKEN = (CURRENCY_CHANGED, "current_products", "events_appeared", "events_vanished", "fresh")
+"""What alerts call a rule, a number or a check of their own."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -46,10 +48,10 @@ class AlertRule:
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", self.name or self.kind)
         of = f"The rule {self.name!r}"
-        if not _NAME.fullmatch(self.name) or self.name == CURRENCY_CHANGED:
+        if not _NAME.fullmatch(self.name) or self.name in _TAKEN:
             raise ValueError(
-                f"{of}: a name has letters, digits and underscores, and is not "
-                f"{CURRENCY_CHANGED!r}, which is what a change of currency is called."
+                f"{of}: a name has letters, digits and underscores, and is none of "
+                f"{', '.join(_TAKEN)}, which alerts have already."
             )
         if self.where is not None and not isinstance(self.where, pl.Expr):
             raise TypeError(f"{of}: where is a polars expression, not {type(self.where).__name__}.")

@@ -95,7 +95,7 @@ class BigQueryConnection(SQLConnection):
         "float": ColumnType.FLOAT,
         "boolean": ColumnType.BOOLEAN,
     }
-    escapes: ClassVar = {"'": "\\'", "\\": "\\\\", "\n": "\\n"}
+    escapes: ClassVar = {"'": "\\'", "\\": "\\\\", "\n": "\\n", "\r": "\\r"}
     json = "PARSE_JSON({}, wide_number_mode => 'round')"
 
     def __init__(self, place: str, project: str, location: str | None) -> None:
@@ -185,7 +185,7 @@ class BigQueryConnection(SQLConnection):
         return f"{self.quoted(self._project)}.{self.quoted(name)}"
 
     def quoted(self, name: str) -> str:
-        return f"`{name}`"
+        return "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"
 
     def stage(self, table: Table, frames: Iterable[pl.DataFrame]) -> None:
         from google.cloud import bigquery

@@ -378,6 +378,8 @@ def test_rules_that_say_nothing_or_twice_the_same_are_refused(shop: Shop) -> Non
         PriceDropped(against="highest")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="a name has letters, digits and underscores"):
         Appeared(name="new ones")
+    with pytest.raises(ValueError, match=r"is none of currency_changed, .*fresh"):
+        Appeared(name="fresh")
     with pytest.raises(TypeError, match="where is a polars expression, not str"):
         Appeared(where="brand = 'Acme'")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="Two rules are called 'appeared'"):
