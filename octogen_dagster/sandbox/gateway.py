@@ -58,7 +58,7 @@ class Gateway:
         if response is None:
             scope["received"] = received
             response = await _response_of(self._app, scope, content)
-            if fault is not None and response.status_code == 200:
+            if fault is not None and response.status_code < 300:
                 response = _altered(response, fault, received)
         self._add_headers(response, received.request_id)
         received.status = response.status_code

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 from typing_extensions import Self
 
 from octogen_dagster.sandbox.facets import is_known_facet
@@ -189,3 +196,15 @@ class CurrentLookupRequest(SeedLookupRequest):
         if self.resolutionMode == "index_only" and self.onDemandCachePolicy == "refresh":
             raise ValueError("index_only has no cache policy")
         return self
+
+
+class UrlListRequest(_Body):
+    """A new URL list."""
+
+    name: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=80)]
+
+
+class UrlsRequest(_Body):
+    """URLs to add to a list, to remove from it or to check; what is no URL is no error here."""
+
+    urls: list[Annotated[str, Field(max_length=2048)]] = Field(min_length=1, max_length=1000)

@@ -21,6 +21,7 @@ try:
 
     from octogen_dagster.sandbox.app import Generation, create_app
     from octogen_dagster.sandbox.state import Account, ReceivedRequest, State, TokenBucket
+    from octogen_dagster.sandbox.url_lists import UrlLists
 except ModuleNotFoundError as error:
     missing = (error.name or "a package").split(".")[0]
     raise ImportError(
@@ -77,6 +78,8 @@ class Sandbox:
         credit_usd: The credit of the organisation, in US dollars; None for one that never ends.
             Without credit, searches and lookups are a 402.
         hub: True to serve Analytics Hub and MCP as well; see the property `hub`.
+        url_list_seconds: The seconds until a new URL list is active, and until a deleted one has
+            disappeared. With `math.inf` both wait for `next_day`.
 
     Raises:
         ValueError: A number is out of its range, or a catalog key is empty.
@@ -98,6 +101,7 @@ class Sandbox:
         faults: Sequence[Fault] = (),
         credit_usd: float | None = None,
         hub: bool = False,
+        url_list_seconds: float = 1.0,
     ) -> None:
         if generation not in get_args(Generation):
             names = ", ".join(map(repr, get_args(Generation)))
@@ -111,6 +115,7 @@ class Sandbox:
         self._state = State(
             api_key=api_key,
             catalogs=Catalogs(catalogs, products, seed),
+            url_lists=UrlLists(url_list_seconds),
             limiter=TokenBucket(requests_per_minute),
             account=Account(credit_usd),
             faults=ActiveFaults(faults),
@@ -188,9 +193,11 @@ class Sandbox:
         """Move on by a day: every catalog is indexed again, and its products are other ones.
 
         One product in fifty is new and about as many are gone. The price of one in twenty moves,
-        and one in forty sells out or comes back.
+        and one in forty sells out or comes back. New URL lists become active, and deleted ones
+        disappear.
         """
         self._state.catalogs.next_day()
+        self._state.url_lists.next_day()
 
     def set_price(self, url: str, price: float) -> None:
         """Set the price of the product with a `productUrl`, for example to a wrong one."""

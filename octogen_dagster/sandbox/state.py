@@ -1,4 +1,4 @@
-"""What a sandbox keeps between requests: catalogs, rate limit, credit, faults and the log."""
+"""What a sandbox keeps between requests: catalogs, URL lists, limits, faults and the log."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 
 from octogen_dagster.sandbox.catalog import Catalogs
 from octogen_dagster.sandbox.faults import ActiveFaults, FaultKind
+from octogen_dagster.sandbox.url_lists import UrlLists
 
 _MAX_LOGGED_REQUESTS = 20_000
 
@@ -101,6 +102,7 @@ class State:
 
     api_key: str
     catalogs: Catalogs
+    url_lists: UrlLists
     limiter: TokenBucket
     account: Account
     faults: ActiveFaults

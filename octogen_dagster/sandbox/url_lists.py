@@ -1,0 +1,279 @@
+"""The coverage URL lists of the organisation: what is in them, and in which state they are."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import re
+import secrets
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from itertools import count
+from threading import Lock
+from typing import Any, Literal, TypeVar
+
+from fastapi import HTTPException
+
+Json = dict[str, Any]
+
+_EXCHANGE_ID = "catalogs"
+_MAX_LISTS = 5
+_MAX_URLS = 100_000
+_ID_LETTERS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_URL = re.compile(
+    r"https?://(?P<host>[^\s/?#@:.]+(?:\.[^\s/?#@:.]+)+)(?P<port>:\d+)?(?P<path>(?:/[^\s?#]*)?)"
+    r"(?:\?(?P<query>[^\s#]*))?(?:#\S*)?",
+    re.IGNORECASE,
+)
+_TRACKING = re.compile(
+    r"(utm_[^=]*|[a-z]*clid|gclsrc|gbraid|wbraid|mc_[ce]id|igshid)(=|$)", re.IGNORECASE
+)
+
+_Item = TypeVar("_Item")
+
+
+def normalize(url: str) -> str | None:
+    """Return a URL in the form by which it is a member of a list; None if it is no product URL."""
+    found = _URL.fullmatch(url)
+    if found is None:
+        return None
+    port = "" if found["port"] in (None, ":80", ":443") else found["port"]
+    kept = [each for each in (found["query"] or "").split("&") if not _TRACKING.match(each)]
+    query = f"?{'&'.join(kept)}" if any(kept) else ""
+    return f"https://{found['host'].lower()}{port}{found['path'].rstrip('/')}{query}"
+
+
+@dataclass(frozen=True)
+class Member:
+    """A URL of a list, as it was submitted first."""
+
+    url: str
+    normalized: str
+    added_at: datetime
+    serial: int  # higher for one that was added later
+
+    def as_json(self) -> Json:
+        added_at = _iso_text(self.added_at)
+        return {"url": self.url, "normalizedUrl": self.normalized, "addedAt": added_at}
+
+
+@dataclass
+class UrlList:
+    """A list. At `due_at` a new one becomes active, and a deleted one disappears."""
+
+    id: str
+    serial: int
+    name: str
+    created_at: datetime
+    updated_at: datetime
+    due_at: float
+    status: Literal["provisioning", "active", "delete_pending"] = "provisioning"
+    is_shared: bool = False
+    members: dict[str, Member] = field(default_factory=dict)  # by normalized URL, in order
+
+    def as_json(self) -> Json:
+        return {
+            "urlListId": self.id,
+            "name": self.name,
+            "status": self.status,
+            "urlCount": len(self.members),
+            "bigQuery": self._big_query() if self.is_shared else None,
+            "createdAt": _iso_text(self.created_at),
+            "updatedAt": _iso_text(self.updated_at),
+        }
+
+    def _big_query(self) -> Json:
+        return {
+            "exchangeId": _EXCHANGE_ID,
+            "listingId": f"coverage_{self.id}_v1",
+            "sharedDatasetId": f"coverage_share_{self.id}_v1",
+            "viewId": "products_current_v1",
+            "lastExportedAt": None,
+            "lastRowCount": None,
+            "readerCount": 0,
+        }
+
+
+class UrlLists:
+    """All lists behind one lock. What answers a request raises the error that HTTP refuses it with.
+
+    `seconds` pass until a new list is active, and until a deleted one has disappeared.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        if not seconds >= 0:
+            raise ValueError(f"url_list_seconds must be 0 or more, not {seconds}")
+        self._seconds = seconds
+        self._lock = Lock()
+        self._serials = count(1)
+        self._lists: dict[str, UrlList] = {}  # by id, in order of creation
+
+    def create(self, name: str) -> Json:
+        with self._settled():
+            live = [each for each in self._lists.values() if each.status != "delete_pending"]
+            if any(each.name == name for each in live):
+                raise HTTPException(409, "url_list_name_conflict")
+            if len(live) >= _MAX_LISTS:
+                raise HTTPException(409, "url_list_limit_exceeded")
+            now, due_at = _now(), time.monotonic() + self._seconds
+            new = UrlList(_new_id(now), next(self._serials), name, now, now, due_at)
+            self._lists[new.id] = new
+            return new.as_json()
+
+    def page(self, cursor: str | None, limit: int) -> Json:
+        """Return a page of the lists, the newest first."""
+        with self._settled():
+            newest_first = list(reversed(self._lists.values()))
+            shown, following = _page("", newest_first, lambda each: -each.serial, cursor, limit)
+            return {"items": [each.as_json() for each in shown], "nextCursor": following}
+
+    def get(self, list_id: str) -> Json:
+        with self._settled():
+            return self._find(list_id).as_json()
+
+    def delete(self, list_id: str) -> Json:
+        with self._settled():
+            found = self._find(list_id)
+            if found.status != "delete_pending":
+                found.status, found.updated_at = "delete_pending", _now()
+                found.due_at = time.monotonic() + self._seconds
+            return found.as_json()
+
+    def add(self, list_id: str, urls: Sequence[str]) -> Json:
+        with self._settled():
+            found, now = self._find_to_change(list_id), _now()
+            new: dict[str, Member] = {}
+            for url in urls:
+                key = normalize(url)
+                if key is not None and key not in found.members and key not in new:
+                    new[key] = Member(url, key, now, next(self._serials))
+            if len(found.members) + len(new) > _MAX_URLS:
+                raise HTTPException(409, "list_url_capacity_exceeded")
+            if new:
+                found.members.update(new)
+                found.updated_at = now
+            return _outcome(found, urls)
+
+    def remove(self, list_id: str, urls: Sequence[str]) -> Json:
+        with self._settled():
+            found = self._find_to_change(list_id)
+            gone = found.members.keys() & {normalize(url) for url in urls}
+            for key in gone:
+                del found.members[key]
+            if gone:
+                found.updated_at = _now()
+            return _outcome(found, urls)
+
+    def contains(self, list_id: str, urls: Sequence[str]) -> Json:
+        """Say of each URL whether it is in the list, also of one that could not be."""
+        with self._settled():
+            members, results = self._find(list_id).members, []
+            for url in urls:
+                key = normalize(url) or url
+                member = members.get(key)
+                added_at = member and _iso_text(member.added_at)
+                present = {"present": member is not None, "addedAt": added_at}
+                results.append({"url": url, "normalizedUrl": key, **present})
+            return {"results": results}
+
+    def members(self, list_id: str, cursor: str | None, limit: int) -> Json:
+        """Return a page of the URLs of a list, in the order in which they were added."""
+        with self._settled():
+            members = list(self._find(list_id).members.values())
+            shown, following = _page(list_id, members, lambda each: each.serial, cursor, limit)
+            return {"items": [each.as_json() for each in shown], "nextCursor": following}
+
+    def next_day(self) -> None:
+        """Make new lists active and let deleted ones disappear, whenever they are due."""
+        with self._settled(math.inf):
+            pass
+
+    @contextmanager
+    def _settled(self, moment: float | None = None) -> Iterator[None]:
+        """Hold the lock, after what is due now, or at another moment, was done."""
+        with self._lock:
+            moment = time.monotonic() if moment is None else moment
+            due = [each for each in self._lists.values() if each.due_at <= moment]
+            for each in due:
+                if each.status == "delete_pending":
+                    del self._lists[each.id]
+                elif each.status == "provisioning":
+                    each.status, each.is_shared, each.updated_at = "active", True, _now()
+            yield
+
+    def _find(self, list_id: str) -> UrlList:
+        if found := self._lists.get(list_id):
+            return found
+        raise HTTPException(404, "url_list_not_found")
+
+    def _find_to_change(self, list_id: str) -> UrlList:
+        found = self._find(list_id)
+        if found.status == "delete_pending":
+            raise HTTPException(409, "url_list_deleting")
+        return found
+
+
+def _outcome(changed: UrlList, urls: Sequence[str]) -> Json:
+    """Return what became of each URL of a request that changed a list."""
+    accepted, rejected = [], []
+    for url in urls:
+        key = normalize(url)
+        if key is None:
+            message = "The URL must be an http(s) URL with a dotted hostname."
+            rejected.append({"url": url, "code": "invalid_url", "message": message})
+        else:
+            accepted.append({"url": url, "normalizedUrl": key})
+    return {"accepted": accepted, "rejected": rejected, "urlCount": len(changed.members)}
+
+
+def _page(
+    scope: str,
+    items: Sequence[_Item],
+    place_of: Callable[[_Item], int],
+    cursor: str | None,
+    limit: int,
+) -> tuple[Sequence[_Item], str | None]:
+    """Return the items of a page, and the cursor of the next one; None on the last.
+
+    A cursor has the place of the last item that was shown, and is stale when that was removed.
+    """
+    start = 0
+    if cursor is not None:
+        last = _decode_cursor(cursor, scope)
+        start = 1 + bisect_left(items, last, key=place_of)
+        if start > len(items) or place_of(items[start - 1]) != last:
+            raise HTTPException(400, "invalid_cursor")
+    shown = items[start : start + limit]
+    if start + limit >= len(items):
+        return shown, None
+    content = json.dumps([scope, place_of(shown[-1])]).encode()
+    return shown, base64.urlsafe_b64encode(content).decode()
+
+
+def _decode_cursor(cursor: str, scope: str) -> int:
+    try:
+        of, last = json.loads(base64.urlsafe_b64decode(cursor))
+    except (ValueError, TypeError):
+        of, last = None, None
+    if of != scope or not isinstance(last, int):
+        raise HTTPException(400, "invalid_cursor")
+    return last
+
+
+def _new_id(now: datetime) -> str:
+    """Return the prefix of lists and a ULID, which is in the order of creation."""
+    number = int(now.timestamp() * 1000) << 80 | secrets.randbits(80)
+    return "cul_" + "".join(_ID_LETTERS[number >> shift & 31] for shift in range(125, -1, -5))
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
+def _iso_text(moment: datetime) -> str:
+    return moment.isoformat().replace("+00:00", "Z")
