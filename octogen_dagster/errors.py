@@ -8,6 +8,7 @@ How an HTTP response becomes an error is in `octogen_dagster.api.responses`.
 
 from __future__ import annotations
 
+import copy
 import enum
 import re
 from datetime import datetime, timezone
@@ -257,7 +258,9 @@ class OctogenAPIError(OctogenError):
 
     def with_message(self, message: str) -> Self:
         """Return the same error with another message."""
-        return type(self)(message, self.response, self.detail, self.retry_after)
+        other = copy.copy(self)
+        other.args = (message,)
+        return other
 
     def __reduce__(self) -> tuple[type[Self], tuple[str, httpx.Response, Any, float | None]]:
         return type(self), (str(self), self.response, self.detail, self.retry_after)
@@ -314,8 +317,69 @@ class OctogenShopError(OctogenServerError):
     """502 to 504 of a lookup: the product's shop failed, and other lookups may well succeed."""
 
 
+class OctogenUrlListError(OctogenAPIError):
+    """The service refused an operation on coverage URL lists; `code` says why.
+
+    Codes without a class of their own are `url_list_deleting`, `url_list_limit_exceeded` and
+    `invalid_cursor`.
+    """
+
+    persistence = Persistence.PERMANENT
+
+    @property
+    def code(self) -> str:
+        """The service's reason, such as `url_list_deleting`."""
+        return error_code(self.detail)
+
+
+class OctogenUrlListNotFoundError(OctogenUrlListError, OctogenNotFoundError):
+    """404 `url_list_not_found`: the organisation of the API key has no list with this id."""
+
+
+class OctogenUrlListNameConflictError(OctogenUrlListError):
+    """409 `url_list_name_conflict`: a live list has this name.
+
+    It may be the very one that the request made, if the answer to its first attempt was lost.
+    """
+
+
+class OctogenUrlListCapacityError(OctogenUrlListError):
+    """409 `list_url_capacity_exceeded`: the URLs do not fit, and none of the request was added.
+
+    Attributes:
+        urls_left: The number of URLs that still fit into the list; None if it is not known.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        response: httpx.Response,
+        detail: Any = None,
+        retry_after: float | None = None,
+        urls_left: int | None = None,
+    ) -> None:
+        super().__init__(message, response, detail, retry_after)
+        self.urls_left = urls_left
+
+    def __reduce__(self) -> Any:
+        kind, arguments = super().__reduce__()
+        return kind, (*arguments, self.urls_left)
+
+
+class OctogenUrlListUnavailableError(OctogenUrlListError, OctogenServerError):
+    """503 `url_lists_unavailable` or 409 `url_list_migrating`: retry later, which is harmless."""
+
+    persistence = Persistence.PASSING
+
+
 class OctogenResponseError(OctogenAPIError):
     """2xx, but the body is not JSON or does not have the expected shape."""
+
+
+def error_code(detail: Any) -> str:
+    """The machine-readable reason in the `detail` of an error: the text, or an object's `code`."""
+    code = detail.get("code") if isinstance(detail, dict) else detail
+    return code if isinstance(code, str) else ""
 
 
 def top_up_url(detail: Any) -> str | None:

@@ -45,6 +45,16 @@ from octogen_dagster.api.http import (
 )
 from octogen_dagster.api.search import SearchArguments, SearchRequest
 from octogen_dagster.api.service import HEADERS, Generation, Service
+from octogen_dagster.api.url_lists import (
+    add_urls_flow,
+    check_urls_flow,
+    create_url_list_flow,
+    delete_url_list_flow,
+    list_urls_flow,
+    remove_urls_flow,
+    url_list_flow,
+    url_lists_flow,
+)
 from octogen_dagster.background import StoppedError, submit, wait_interruptibly
 
 if TYPE_CHECKING:
@@ -58,6 +68,13 @@ if TYPE_CHECKING:
     )
     from octogen_dagster.api.paging import PageT, PageTracker
     from octogen_dagster.api.search import SearchFilters
+    from octogen_dagster.api.url_lists import (
+        CoverageContainsResponse,
+        CoverageUrlList,
+        CoverageUrlListPage,
+        CoverageUrlListUrlsPage,
+        CoverageUrlMutationResponse,
+    )
 
 _POLL_SECONDS = 0.2
 _PAUSE_SECONDS = 0.01
@@ -231,6 +248,48 @@ class BlockingClient:
         """`OctogenClient.count_products`."""
         return self.run(count_flow(self.service, filters, catalogs))
 
+    def create_coverage_url_list(self, name: str) -> CoverageUrlList:
+        """`OctogenClient.create_coverage_url_list`."""
+        return self.run(create_url_list_flow(self.service, name))
+
+    def list_coverage_url_lists(
+        self, *, cursor: str | None = None, limit: int | None = None
+    ) -> CoverageUrlListPage:
+        """`OctogenClient.list_coverage_url_lists`."""
+        return self.run(url_lists_flow(self.service, cursor, limit))
+
+    def get_coverage_url_list(self, url_list_id: str) -> CoverageUrlList:
+        """`OctogenClient.get_coverage_url_list`."""
+        return self.run(url_list_flow(self.service, url_list_id))
+
+    def delete_coverage_url_list(self, url_list_id: str) -> CoverageUrlList:
+        """`OctogenClient.delete_coverage_url_list`."""
+        return self.run(delete_url_list_flow(self.service, url_list_id))
+
+    def add_coverage_url_list_urls(
+        self, url_list_id: str, urls: Sequence[str]
+    ) -> CoverageUrlMutationResponse:
+        """`OctogenClient.add_coverage_url_list_urls`."""
+        return self.run(add_urls_flow(self.service, url_list_id, urls))
+
+    def remove_coverage_url_list_urls(
+        self, url_list_id: str, urls: Sequence[str]
+    ) -> CoverageUrlMutationResponse:
+        """`OctogenClient.remove_coverage_url_list_urls`."""
+        return self.run(remove_urls_flow(self.service, url_list_id, urls))
+
+    def check_coverage_url_list_urls(
+        self, url_list_id: str, urls: Sequence[str]
+    ) -> CoverageContainsResponse:
+        """`OctogenClient.check_coverage_url_list_urls`."""
+        return self.run(check_urls_flow(self.service, url_list_id, urls))
+
+    def list_coverage_url_list_urls(
+        self, url_list_id: str, *, cursor: str | None = None, limit: int | None = None
+    ) -> CoverageUrlListUrlsPage:
+        """`OctogenClient.list_coverage_url_list_urls`."""
+        return self.run(list_urls_flow(self.service, url_list_id, cursor, limit))
+
     def _wait(self, step: Wait) -> None:
         ends_at = time.monotonic() + step.seconds
         while not (step.until and step.until.done()):
@@ -259,10 +318,11 @@ class BlockingClient:
         body = _Body()
         curl.setopt(pycurl.URL, step.request.url)
         curl.setopt(pycurl.TIMEOUT_MS, max(1, int(min(step.seconds, _MAX_SECONDS) * 1000)))
-        if step.request.method == "GET":
+        if step.request.content is None:
             curl.setopt(pycurl.HTTPGET, 1)
         else:
-            curl.setopt(pycurl.POSTFIELDS, step.request.content or b"")
+            curl.setopt(pycurl.POSTFIELDS, step.request.content)
+        curl.setopt(pycurl.CUSTOMREQUEST, step.request.method)  # the handle keeps it
         curl.setopt(pycurl.WRITEFUNCTION, body.write)
         curl.setopt(pycurl.HEADERFUNCTION, lines.append)
         self._may_hang = True

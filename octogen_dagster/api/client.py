@@ -53,6 +53,16 @@ from octogen_dagster.api.search import (
 )
 from octogen_dagster.api.service import DEFAULT_TIMEOUT, HEADERS, Generation, Service
 from octogen_dagster.api.spending import Spending
+from octogen_dagster.api.url_lists import (
+    add_urls_flow,
+    check_urls_flow,
+    create_url_list_flow,
+    delete_url_list_flow,
+    list_urls_flow,
+    remove_urls_flow,
+    url_list_flow,
+    url_lists_flow,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -69,6 +79,13 @@ if TYPE_CHECKING:
         MeResponse,
     )
     from octogen_dagster.api.search import SearchFilters
+    from octogen_dagster.api.url_lists import (
+        CoverageContainsResponse,
+        CoverageUrlList,
+        CoverageUrlListPage,
+        CoverageUrlListUrlsPage,
+        CoverageUrlMutationResponse,
+    )
 
 _MAX_AT_ONCE = 16
 
@@ -288,6 +305,134 @@ class OctogenClient:
         async for page in self.iter_pages(**search):
             for item in page.items:
                 yield item
+
+    async def create_coverage_url_list(self, name: str) -> CoverageUrlList:
+        """Create a coverage URL list: a set of product addresses that Octogen looks for each day.
+
+        It is `provisioning` for about a minute, and URLs can be added meanwhile. An organisation
+        may have five lists that are not deleted.
+
+        Args:
+            name: Its name, which no other live list has: 1 to 80 characters.
+
+        Raises:
+            ValueError: The name is empty or too long.
+            OctogenUrlListNameConflictError: A live list has the name. If the answer to the first
+                attempt of the request was lost, it may be the one that this attempt made.
+            OctogenUrlListError: The organisation has as many lists as it may have.
+            OctogenError: The request failed otherwise.
+        """
+        return await self._run(create_url_list_flow(self._service, name))
+
+    async def list_coverage_url_lists(
+        self, *, cursor: str | None = None, limit: int | None = None
+    ) -> CoverageUrlListPage:
+        """Read one page of the organisation's coverage URL lists, newest first.
+
+        Args:
+            cursor: `next_cursor` of the page before; none for the first page.
+            limit: Lists on a page, 1 to 100; by default the service's 50.
+
+        Raises:
+            ValueError: The limit is out of its range.
+            OctogenUrlListError: The cursor is malformed or stale.
+            OctogenError: The request failed otherwise.
+        """
+        return await self._run(url_lists_flow(self._service, cursor, limit))
+
+    async def get_coverage_url_list(self, url_list_id: str) -> CoverageUrlList:
+        """Get a coverage URL list: its status, its size and where BigQuery has its results.
+
+        Raises:
+            ValueError: The id is empty.
+            OctogenUrlListNotFoundError: The organisation has no such list.
+            OctogenError: The request failed otherwise.
+        """
+        return await self._run(url_list_flow(self._service, url_list_id))
+
+    async def delete_coverage_url_list(self, url_list_id: str) -> CoverageUrlList:
+        """Delete a coverage URL list and its results in BigQuery, which cannot be undone.
+
+        The list is `delete_pending` until it is gone, and its name is free at once.
+
+        Raises:
+            ValueError: The id is empty.
+            OctogenUrlListNotFoundError: The organisation has no such list.
+            OctogenError: The request failed otherwise.
+        """
+        return await self._run(delete_url_list_flow(self._service, url_list_id))
+
+    async def add_coverage_url_list_urls(
+        self, url_list_id: str, urls: Sequence[str]
+    ) -> CoverageUrlMutationResponse:
+        """Add URLs to a coverage URL list. One that it has already is accepted and changes nothing.
+
+        The request obeys the rate limiter, as one of many, and so do the other three about URLs.
+
+        Args:
+            url_list_id: The id of the list.
+            urls: 1 to 1,000 URLs of products, each of at most 2,048 characters. The service rejects
+                those that are none one by one.
+
+        Raises:
+            ValueError: The id is empty, or the URLs are too many or too long.
+            OctogenUrlListCapacityError: The list would get more than 100,000 URLs. None was added.
+            OctogenUrlListNotFoundError: The organisation has no such list.
+            OctogenUrlListError: The list is being deleted.
+            OctogenError: The request failed otherwise.
+        """
+        return await self._run(add_urls_flow(self._service, url_list_id, urls))
+
+    async def remove_coverage_url_list_urls(
+        self, url_list_id: str, urls: Sequence[str]
+    ) -> CoverageUrlMutationResponse:
+        """Remove URLs from a coverage URL list. One that it does not have is accepted.
+
+        Args:
+            url_list_id: The id of the list.
+            urls: 1 to 1,000 URLs, in any form that the service normalizes to that of the list.
+
+        Raises:
+            ValueError: The id is empty, or the URLs are too many or too long.
+            OctogenUrlListNotFoundError: The organisation has no such list.
+            OctogenUrlListError: The list is being deleted.
+            OctogenError: The request failed otherwise.
+        """
+        return await self._run(remove_urls_flow(self._service, url_list_id, urls))
+
+    async def check_coverage_url_list_urls(
+        self, url_list_id: str, urls: Sequence[str]
+    ) -> CoverageContainsResponse:
+        """Check which URLs a coverage URL list has, and not which of them Octogen covers.
+
+        Args:
+            url_list_id: The id of the list.
+            urls: 1 to 1,000 URLs, in any form that the service normalizes to that of the list.
+
+        Raises:
+            ValueError: The id is empty, or the URLs are too many or too long.
+            OctogenUrlListNotFoundError: The organisation has no such list.
+            OctogenError: The request failed otherwise.
+        """
+        return await self._run(check_urls_flow(self._service, url_list_id, urls))
+
+    async def list_coverage_url_list_urls(
+        self, url_list_id: str, *, cursor: str | None = None, limit: int | None = None
+    ) -> CoverageUrlListUrlsPage:
+        """Read one page of the URLs of a coverage URL list, in the order of their insertion.
+
+        Args:
+            url_list_id: The id of the list.
+            cursor: `next_cursor` of the page before; none for the first page.
+            limit: URLs on a page, 1 to 100; by default the service's 50.
+
+        Raises:
+            ValueError: The id is empty, or the limit is out of its range.
+            OctogenUrlListNotFoundError: The organisation has no such list.
+            OctogenUrlListError: The cursor is malformed or stale: begin again without one.
+            OctogenError: The request failed otherwise.
+        """
+        return await self._run(list_urls_flow(self._service, url_list_id, cursor, limit))
 
     @property
     def deadline(self) -> float:

@@ -25,7 +25,13 @@ from octogen_dagster.errors import (
     OctogenResponseError,
     OctogenServerError,
     OctogenShopError,
+    OctogenUrlListCapacityError,
+    OctogenUrlListError,
+    OctogenUrlListNameConflictError,
+    OctogenUrlListNotFoundError,
+    OctogenUrlListUnavailableError,
     OctogenValidationError,
+    error_code,
     top_up_url,
 )
 
@@ -38,6 +44,9 @@ _Value = TypeVar("_Value")
 
 CATALOG_NOT_FOUND = "catalog_not_found"
 """The detail of a 404 about a catalog that is not granted."""
+
+URL_LISTS = "/coverage/url-lists"
+"""The path of the operations on coverage URL lists."""
 
 _CONCURRENCY_EXCEEDED = "concurrency_limit_exceeded"
 _VERSION = re.compile(r"/v\d+(/|$)")
@@ -53,6 +62,41 @@ _ADVICE: Mapping[str, str] = {
     "later.",
     _CONCURRENCY_EXCEEDED: "Too many requests were in flight: lower `concurrency`, or run fewer "
     "reads at once.",
+}
+_OF_URL_LISTS: Mapping[str, tuple[type[OctogenUrlListError], str]] = {
+    "url_list_not_found": (
+        OctogenUrlListNotFoundError,
+        "The organisation of this key has no such list: take the id from the list of its lists.",
+    ),
+    "url_list_deleting": (
+        OctogenUrlListError,
+        "The list is being deleted, which cannot be undone: create a new one.",
+    ),
+    "url_list_migrating": (
+        OctogenUrlListUnavailableError,
+        "The service is normalizing the list's URLs anew: try again in a few minutes.",
+    ),
+    "url_list_name_conflict": (
+        OctogenUrlListNameConflictError,
+        "A live list has this name: use that one, or choose another name.",
+    ),
+    "url_list_limit_exceeded": (
+        OctogenUrlListError,
+        "The organisation has as many live lists as it may have: use one of them, or delete one.",
+    ),
+    "list_url_capacity_exceeded": (
+        OctogenUrlListCapacityError,
+        "The list would get more than 100,000 URLs, and none of the request was added: add fewer, "
+        "remove some before, or put them into another list.",
+    ),
+    "invalid_cursor": (
+        OctogenUrlListError,
+        "The cursor is malformed or stale: begin again without one.",
+    ),
+    "url_lists_unavailable": (
+        OctogenUrlListUnavailableError,
+        "The service cannot read or change URL lists for now: try again later.",
+    ),
 }
 _BY_STATUS: Mapping[int, tuple[type[OctogenAPIError], str]] = {
     401: (
@@ -91,7 +135,7 @@ def _adapter(model: Any) -> TypeAdapter[Any]:
 def error_from_response(response: Response, subject: str) -> OctogenAPIError:
     """Make the error for a response whose status is not 2xx; the subject begins its message."""
     detail = _detail(response)
-    kind, advice = _kind_and_advice(response, detail)
+    kind, advice = _of_url_lists(response, detail) or _kind_and_advice(response, detail)
     request_id = _request_id(response)
     if response.status_code == 404 and detail == CATALOG_NOT_FOUND:
         text = (
@@ -129,7 +173,10 @@ def lacks_version(url: str) -> bool:
 
 def is_concurrency_refusal(error: OctogenError) -> bool:
     """True if a request was refused because too many were in flight."""
-    return isinstance(error, OctogenRateLimitError) and _code(error.detail) == _CONCURRENCY_EXCEEDED
+    return (
+        isinstance(error, OctogenRateLimitError)
+        and error_code(error.detail) == _CONCURRENCY_EXCEEDED
+    )
 
 
 def refused_fields(detail: Any) -> set[str]:
@@ -145,7 +192,7 @@ def _field_path(entry: Mapping[str, Any]) -> list[Any]:
 
 
 def _first_problem(content: bytes, error: ValidationError) -> str:
-    """Describe the first problem of a body; name a product by its uuid, and the field."""
+    """Describe the first problem of a body; name an entry by its uuid, and the field."""
     first = error.errors(include_url=False)[0]
     message, loc = first["msg"], first["loc"]
     if first["type"] == "json_invalid":
@@ -155,13 +202,21 @@ def _first_problem(content: bytes, error: ValidationError) -> str:
         return f"a wrong {_dotted(loc) or 'document'}: {reason}"
     item = from_json(content)["items"][loc[1]]
     uuid = item.get("uuid") if isinstance(item, dict) else None
-    name = f"{repr(uuid)[:_MAX_TEXT]} (item {loc[1]})" if uuid else f"at item {loc[1]}"
+    place = f"item {loc[1]}"
+    name = f"a product {repr(uuid)[:_MAX_TEXT]} ({place})" if uuid else f"an entry at {place}"
     field = _dotted(loc[2:])
-    return f"a product {name} {f'whose {field} is wrong' if field else 'that is wrong'}: {reason}"
+    return f"{name} {f'whose {field} is wrong' if field else 'that is wrong'}: {reason}"
+
+
+def _of_url_lists(response: Response, detail: Any) -> tuple[type[OctogenAPIError], str] | None:
+    """The error and the advice of a code that only operations on coverage URL lists have."""
+    if response.request is None or URL_LISTS not in response.request.url:
+        return None
+    return _OF_URL_LISTS.get(error_code(detail))
 
 
 def _kind_and_advice(response: Response, detail: Any) -> tuple[type[OctogenAPIError], str]:
-    status, code = response.status_code, _code(detail)
+    status, code = response.status_code, error_code(detail)
     if 300 <= status < 400:
         return OctogenAPIError, _redirect_advice(response)
     if status in {502, 503, 504} and code.startswith("product_lookup_"):
@@ -201,12 +256,6 @@ def _detail(response: Response) -> Any:
     except ValueError:
         return None
     return body.get("detail") if isinstance(body, dict) else None
-
-
-def _code(detail: Any) -> str:
-    """The machine-readable reason in the `detail` of an error: the text, or an object's `code`."""
-    code = detail.get("code") if isinstance(detail, dict) else detail
-    return code if isinstance(code, str) else ""
 
 
 def _request_id(response: Response) -> str:

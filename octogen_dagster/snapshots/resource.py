@@ -2,7 +2,7 @@
 
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -47,6 +47,13 @@ from octogen_dagster.api.search import (
 )
 from octogen_dagster.api.service import DEFAULT_TIMEOUT
 from octogen_dagster.api.spending import LOOKUP_USD, SEARCH_PAGE_USD, Prices, Spending
+from octogen_dagster.api.url_lists import (
+    CoverageContainsResponse,
+    CoverageUrlList,
+    CoverageUrlListPage,
+    CoverageUrlListUrlsPage,
+    CoverageUrlMutationResponse,
+)
 from octogen_dagster.validation import refuse_unknown_settings
 
 if TYPE_CHECKING:
@@ -265,6 +272,56 @@ class OctogenResource(dg.ConfigurableResource[Any]):
         """
         with BlockingClient(self.service()) as client:
             return client.search_products(**page)
+
+    def create_coverage_url_list(self, name: str) -> CoverageUrlList:
+        """Call `OctogenClient.create_coverage_url_list` and block until it returns."""
+        with BlockingClient(self.service()) as client:
+            return client.create_coverage_url_list(name)
+
+    def list_coverage_url_lists(
+        self, *, cursor: str | None = None, limit: int | None = None
+    ) -> CoverageUrlListPage:
+        """Call `OctogenClient.list_coverage_url_lists` and block until it returns."""
+        with BlockingClient(self.service()) as client:
+            return client.list_coverage_url_lists(cursor=cursor, limit=limit)
+
+    def get_coverage_url_list(self, url_list_id: str) -> CoverageUrlList:
+        """Call `OctogenClient.get_coverage_url_list` and block until it returns."""
+        with BlockingClient(self.service()) as client:
+            return client.get_coverage_url_list(url_list_id)
+
+    def delete_coverage_url_list(self, url_list_id: str) -> CoverageUrlList:
+        """Call `OctogenClient.delete_coverage_url_list` and block until it returns."""
+        with BlockingClient(self.service()) as client:
+            return client.delete_coverage_url_list(url_list_id)
+
+    def add_coverage_url_list_urls(
+        self, url_list_id: str, urls: Sequence[str]
+    ) -> CoverageUrlMutationResponse:
+        """Call `OctogenClient.add_coverage_url_list_urls` and block until it returns."""
+        with BlockingClient(self.service()) as client:
+            return client.add_coverage_url_list_urls(url_list_id, urls)
+
+    def remove_coverage_url_list_urls(
+        self, url_list_id: str, urls: Sequence[str]
+    ) -> CoverageUrlMutationResponse:
+        """Call `OctogenClient.remove_coverage_url_list_urls` and block until it returns."""
+        with BlockingClient(self.service()) as client:
+            return client.remove_coverage_url_list_urls(url_list_id, urls)
+
+    def check_coverage_url_list_urls(
+        self, url_list_id: str, urls: Sequence[str]
+    ) -> CoverageContainsResponse:
+        """Call `OctogenClient.check_coverage_url_list_urls` and block until it returns."""
+        with BlockingClient(self.service()) as client:
+            return client.check_coverage_url_list_urls(url_list_id, urls)
+
+    def list_coverage_url_list_urls(
+        self, url_list_id: str, *, cursor: str | None = None, limit: int | None = None
+    ) -> CoverageUrlListUrlsPage:
+        """Call `OctogenClient.list_coverage_url_list_urls` and block until it returns."""
+        with BlockingClient(self.service()) as client:
+            return client.list_coverage_url_list_urls(url_list_id, cursor=cursor, limit=limit)
 
     def scan(
         self,

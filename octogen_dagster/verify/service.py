@@ -479,7 +479,7 @@ QUESTIONS: Sequence[Question[Service]] = (
     Question(
         "URL lists",
         "Organisations may upload lists of product addresses.",
-        "coverage URL lists, which this package does not manage yet",
+        "coverage URL lists, docs/api.md",
         _url_lists,
     ),
     Question(

@@ -19,8 +19,16 @@ from typing import Any
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "contract.json"
 CALLED = (
-    "GET /me",
+    "DELETE /coverage/url-lists/{urlListId}",
+    "GET /coverage/url-lists",
+    "GET /coverage/url-lists/{urlListId}",
+    "GET /coverage/url-lists/{urlListId}/urls",
     "GET /domains/{host}",
+    "GET /me",
+    "POST /coverage/url-lists",
+    "POST /coverage/url-lists/{urlListId}/urls",
+    "POST /coverage/url-lists/{urlListId}/urls/contains",
+    "POST /coverage/url-lists/{urlListId}/urls/remove",
     "POST /products/facet-counts",
     "POST /products/lookup",
     "POST /products/search",
@@ -52,7 +60,8 @@ def reduced(document: Document) -> dict[str, Any]:
             schemas, _names(operations.get(name, {}).get("requestBody")), limits=True
         )
     for name in CALLED:
-        answers = _names(operations.get(name, {}).get("responses", {}).get("200"))
+        responses = operations.get(name, {}).get("responses", {})
+        answers = _names([responses[status] for status in responses if status.startswith("2")])
         kept = _reachable(schemas, answers, limits=False) | kept
     return {"operations": sorted(operations), "schemas": dict(sorted(kept.items()))}
 

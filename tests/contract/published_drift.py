@@ -20,6 +20,14 @@ from pydantic.json_schema import models_json_schema
 from tests.contract.drift import GOLDEN, compare, reduced
 
 _BODIES: dict[str, tuple[type[BaseModel] | None, type[BaseModel]]] = {
+    "addUrlListUrls": (models.CoverageUrlsRequest, generated.CoverageUrlMutationResponse),
+    "checkUrlListUrls": (models.CoverageUrlsRequest, generated.CoverageContainsResponse),
+    "createUrlList": (models.CoverageUrlListCreateRequest, generated.CoverageUrlList),
+    "deleteUrlList": (None, generated.CoverageUrlList),
+    "getUrlList": (None, generated.CoverageUrlList),
+    "listUrlListUrls": (None, generated.CoverageUrlListUrlsResponse),
+    "listUrlLists": (None, generated.CoverageUrlListListResponse),
+    "removeUrlListUrls": (models.CoverageUrlsRequest, generated.CoverageUrlMutationResponse),
     "getMe": (None, generated.MeResponse),
     "getDomain": (None, generated.DomainCoverageResponse),
     "countProductFacets": (

@@ -57,6 +57,7 @@ EVERY_FIELD: dict[str, Any] = {
     "relax": True,
 }
 CURSOR = "\x00 Größe\x1c"
+LIST_ID = "{urlListId}"
 NOT_OFFERED = {"debug", "diversity"}
 
 pytestmark = pytest.mark.filterwarnings("ignore:The facet")
@@ -369,6 +370,16 @@ async def test_each_operation_of_the_client_is_a_published_one_or_the_seed_s() -
                 "get_domain": client.get_domain("{host}"),
                 "search_products": client.search_products(),
                 "lookup_product": client.lookup_product("https://shop.example/1"),
+                "create_coverage_url_list": client.create_coverage_url_list("q3"),
+                "list_coverage_url_lists": client.list_coverage_url_lists(),
+                "get_coverage_url_list": client.get_coverage_url_list(LIST_ID),
+                "delete_coverage_url_list": client.delete_coverage_url_list(LIST_ID),
+                "add_coverage_url_list_urls": client.add_coverage_url_list_urls(LIST_ID, ["x"]),
+                "remove_coverage_url_list_urls": client.remove_coverage_url_list_urls(
+                    LIST_ID, ["x"]
+                ),
+                "check_coverage_url_list_urls": client.check_coverage_url_list_urls(LIST_ID, ["x"]),
+                "list_coverage_url_list_urls": client.list_coverage_url_list_urls(LIST_ID),
             }
             for call in calls.values():
                 with pytest.raises(OctogenNotFoundError):
@@ -383,5 +394,13 @@ async def test_each_operation_of_the_client_is_a_published_one_or_the_seed_s() -
             "getDomain",
             "searchProducts",
             "lookupProduct",
+            "addUrlListUrls",
+            "checkUrlListUrls",
+            "createUrlList",
+            "deleteUrlList",
+            "getUrlList",
+            "listUrlListUrls",
+            "listUrlLists",
+            "removeUrlListUrls",
         )
     }
