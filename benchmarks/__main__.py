@@ -23,6 +23,7 @@ _SUITES = (
     "history",
     "tables",
     "details",
+    "defects",
     "imports",
     "resume",
     "sensor",
