@@ -326,3 +326,27 @@ def test_postgres_has_a_primary_key_and_an_index_of_the_partitions(
     indexes = sorted(row["indexdef"].partition(" ON ")[2] for row in found)
     table = "octogen.products USING btree"
     assert indexes == [f"{table} (catalog_key, uuid, partition)", f"{table} (partition)"]
+
+
+@pytest.mark.slow
+def test_a_trigger_that_drops_rows_fails_the_check_of_the_rows(
+    postgres_server: Mapping[str, str], tmp_path: Path
+) -> None:
+    with closing(Postgres(postgres_server)) as warehouse:
+        project = Project(tmp_path, warehouse.destination)
+        project.frames[None] = boots(5)
+        project.publish()
+        (check,) = project.load().get_asset_check_evaluations()
+        assert check.passed
+        for statement in (
+            "CREATE FUNCTION octogen.drop_one() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+            "IF NEW.uuid = 'uuid-1' THEN RETURN NULL; END IF; RETURN NEW; END $$",
+            "CREATE TRIGGER drop_one BEFORE INSERT ON octogen.products "
+            "FOR EACH ROW EXECUTE FUNCTION octogen.drop_one()",
+        ):
+            warehouse.execute(statement)
+        project.publish()
+        (check,) = project.load().get_asset_check_evaluations()
+    assert not check.passed
+    assert check.check_name == "table_rows"
+    assert check.description == "The table has 4 rows, and the snapshot 5."
