@@ -116,6 +116,7 @@ from .tables.destination import TableConnection, TableDestination
 from .tables.duckdb import DuckDBTables
 from .tables.postgres import PostgresTables
 from .tables.snowflake import SnowflakeTables
+from .url_lists.list_asset import build_url_list_asset, build_url_list_checks
 
 __version__: str
 
@@ -187,6 +188,8 @@ __all__ = [
     "build_snapshot_checks",
     "build_snapshot_schedule",
     "build_table_asset",
+    "build_url_list_asset",
+    "build_url_list_checks",
     "catalog_days",
     "catalog_of",
     "catalog_partition_key",

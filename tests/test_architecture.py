@@ -39,12 +39,13 @@ ARROWS: dict[str, set[str]] = {
     "snapshots": GROUND | HELPERS | {"buckets", "api", "frames"},
     "bigquery": GROUND | HELPERS | {"api", "frames", "sharing", "control_plane"},
     "tables": GROUND | {"asset_definition", "frames", "snapshots", "sharing"},
+    "url_lists": GROUND | HELPERS | {"api", "frames", "snapshots", "bigquery", "sharing"},
     "doctor": GROUND | {"api", "snapshots", "bigquery", "tables", "sharing", "control_plane"},
     "verify": GROUND | {"api", "bigquery", "sharing"},
     "report": GROUND | {"frames"},
     "components": GROUND
     | HELPERS
-    | {"api", "frames", "snapshots", "bigquery", "tables", "sandbox"},
+    | {"api", "frames", "snapshots", "bigquery", "tables", "url_lists", "sandbox"},
     "celery": {"validation"},
     "sandbox": set(),
     "demo": {"sandbox"},

@@ -68,10 +68,12 @@ class SnapshotRun:
         )
 
 
-MakeSnapshot: TypeAlias = Callable[..., dg.MaterializeResult[Any]]
+MakeSnapshot: TypeAlias = Callable[..., Any]
 """The function of an asset: takes the run, the partition and the asset's inputs, by name.
 
-The partition is None without any. The result has what is to be published as its value.
+The partition is None without any. It returns a `dagster.MaterializeResult`, which has what is to be
+published as its value and metadata that count more than those of the snapshot; or, without
+partitions, an iterator of events if there is nothing to publish.
 """
 
 
@@ -106,7 +108,7 @@ def snapshot_asset(
                 require_own(*output_manager(context), subject, _NEEDS_RANGE)
             run = _begin(context, resource_key)
 
-            def snapshot(partition: str | None) -> dg.MaterializeResult[Any]:
+            def snapshot(partition: str | None) -> Any:
                 with permanent_errors_fail():
                     of_partition = {
                         name: _of_partition(each, kinds[name], partition)
@@ -187,7 +189,7 @@ def _publish(run: SnapshotRun, partition: str | None, result: Any) -> Iterator[A
     if not keeps_snapshots(manager):
         with permanent_errors_fail(), step.shared_budget(source.spending):
             frame, metadata = _collected(run, source, manager)
-        context.add_asset_metadata(in_reading_order(result.metadata, metadata), step.asset)
+        context.add_asset_metadata(in_reading_order(metadata, result.metadata), step.asset)
         yield dg.MaterializeResult(
             value=frame,
             check_results=result.check_results,
@@ -198,7 +200,7 @@ def _publish(run: SnapshotRun, partition: str | None, result: Any) -> Iterator[A
     manager.remove_abandoned(step.asset)
     with permanent_errors_fail(), step.shared_budget(source.spending):
         published = manager.publication(step, partition).publish(source, run.stop)
-    metadata = in_reading_order(result.metadata, published.metadata)
+    metadata = in_reading_order(published.metadata, result.metadata)
     context.add_asset_metadata(metadata, step.asset)
     yield dg.MaterializeResult(
         check_results=result.check_results, data_version=result.data_version, tags=result.tags

@@ -151,7 +151,7 @@ def report_range(
             stop=stop,
             poll=Throttle(report_cost, _REPORT_COST_SECONDS),
         ):
-            metadata = in_reading_order(result.metadata, published.metadata)
+            metadata = in_reading_order(published.metadata, result.metadata)
             if metadata.get(COLUMN_SCHEMA) == declared:  # four kilobytes in each event
                 del metadata[COLUMN_SCHEMA]
             report_cost()

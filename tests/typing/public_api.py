@@ -80,6 +80,8 @@ from octogen_dagster import (
     build_snapshot_checks,
     build_snapshot_schedule,
     build_table_asset,
+    build_url_list_asset,
+    build_url_list_checks,
     catalog_days,
     catalog_of,
     catalog_partition_key,
@@ -300,6 +302,21 @@ def position(own: pl.DataFrame) -> str:
     found = price_position(rows, own, as_of=date(2026, 11, 1))
     assert price_summary(found, ["brand"]).height <= found.height
     return price_index_svg(price_index(rows, own, days=14))
+
+
+def url_list_definitions(articles: dg.AssetsDefinition) -> dg.Definitions:
+    """Competitors' addresses as a list at Octogen."""
+    url_list: dg.AssetsDefinition = build_url_list_asset(
+        "competitors",
+        articles,
+        list_name="q3",
+        max_removed_fraction=0.5,
+        dry_run=True,
+        provisioning_timeout=60,
+        automation_condition=follow_upstream(),
+    )
+    checks = build_url_list_checks(url_list, severity=dg.AssetCheckSeverity.ERROR)
+    return dg.Definitions(assets=[articles, url_list], asset_checks=checks)
 
 
 def delta_table() -> list[str]:

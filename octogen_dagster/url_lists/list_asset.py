@@ -1,0 +1,492 @@
+"""The builders of a URL list that is kept equal to a table of addresses, and of its check."""
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from octogen_dagster.api.blocking import BlockingClient
+from octogen_dagster.api.url_lists import (
+    MAX_LIST_URLS,
+    MAX_NAME_CHARACTERS,
+    MAX_URL_CHARACTERS,
+    CoverageUrlList,
+)
+from octogen_dagster.asset_definition import (
+    RESOURCE,
+    RETRY_POLICY,
+    Metadata,
+    asset_arguments_of,
+    require_asset,
+)
+from octogen_dagster.background import wait_interruptibly
+from octogen_dagster.errors import OctogenUrlListError
+from octogen_dagster.markdown import inline_table
+from octogen_dagster.printable import count, printable
+from octogen_dagster.snapshots.asset_decorator import SnapshotRun, snapshot_asset
+from octogen_dagster.snapshots.metadata import COLUMN_SCHEMA, type_name
+from octogen_dagster.url_lists.sync import (
+    PROVISIONING,
+    Difference,
+    Rejection,
+    UrlListSync,
+    find_url_list,
+    make_url_list,
+)
+from octogen_dagster.validation import require_fraction
+
+URL_LIST = "octogen/url_list"
+"""The metadata of the definition of an asset that is a URL list: the list's name."""
+REJECTED, REJECTED_URLS = "octogen/rejected", "octogen/rejected_urls"
+"""The metadata of a materialization: the number of rejected rows, and a table of the first."""
+ACCEPTED_CHECK = "accepted"
+ADDED_COLUMNS: Mapping[str, str] = {
+    "normalized_url": "The address as Octogen normalizes it, by which it knows if two are the "
+    "same; null if it was rejected.",
+    "rejected_code": "Why the address is not in the list, such as `invalid_url`; null if it is.",
+    "rejected_message": "The same as a sentence.",
+}
+"""The columns that the asset adds to the table, with their descriptions."""
+
+_NEEDED = ("url", "sku")
+_DRY_RUN, _MAX_REMOVED = "dry_run", "max_removed_fraction"
+_MAX_SHOWN = 10
+_MAX_POLL_SECONDS = 10.0
+_DELETED = ("url_list_not_found", "url_list_deleting")
+
+
+def build_url_list_asset(
+    name: str | dg.AssetSpec,
+    urls: dg.AssetsDefinition,
+    *,
+    list_name: str | None = None,
+    max_removed_fraction: float = 0.2,
+    dry_run: bool = False,
+    provisioning_timeout: float = 180.0,
+    resource_key: str = RESOURCE,
+    **asset_arguments: Any,
+) -> dg.AssetsDefinition:
+    """Build an asset: a coverage URL list at Octogen, which each run makes equal to a table.
+
+    A run makes the list if it is not there, adds the addresses that it lacks and removes those that
+    the table does not have. Which addresses are the same is Octogen's to say: `http://` or a
+    campaign's parameters make no difference. A run that was killed is mended by the next one. None
+    of the requests is charged.
+
+    The value is the table with three more columns: `normalized_url`, and for an address that is not
+    in the list `rejected_code` and `rejected_message`. A row without an address (`missing_url`) or
+    with one of more than 2,048 characters (`too_long`) is rejected before a request; `invalid_url`
+    is Octogen's word. `build_url_list_checks` warns of them.
+
+    The metadata have `octogen/url_list_id`, `octogen/url_list_name`, `octogen/status` and the
+    numbers `octogen/urls` (different ones in the list), `octogen/added`, `octogen/removed` and
+    `octogen/rejected` (rows), with tables of the first that were removed and rejected.
+
+    Octogen prepares a new list for about a minute, in which its status is `provisioning`. A run
+    waits for that at its end. If it lasts longer, the run succeeds all the same, with a warning:
+    the list has its addresses, and is exported once it is active.
+
+    `dry_run` and `max_removed_fraction` are the defaults of the run configuration, so they can be
+    changed in the launchpad for one run. A dry run asks and sends nothing. It reports an
+    observation with what a run would do, and no materialization: nothing is stored, and nothing
+    downstream is requested.
+
+    Args:
+        name: The asset's name or `dagster.AssetSpec`.
+        urls: An asset that is loaded as a `polars.DataFrame`, with the columns `url` (a
+            competitor's page) and `sku` (the own article, of which several rows may have pages),
+            and any others, which are kept. With up to 100,000 different addresses.
+        list_name: The list's name, of at most 80 characters; by default the asset's. An
+            organisation has up to five lists.
+        max_removed_fraction: The largest fraction of the list that a run may remove. A run that
+            would remove more fails before it changes anything. A table without any address removes
+            nothing, whatever this is.
+        dry_run: True to report what a run would do, and do nothing.
+        provisioning_timeout: Seconds to wait for a new list to become active.
+        resource_key: The key of the `OctogenResource`.
+        asset_arguments: Any other argument of `@dagster.asset`. With
+            `automation_condition=octogen_dagster.follow_upstream()` the list follows the table. The
+            default `retry_policy` is that of `build_products_asset`.
+
+    Raises:
+        ValueError: The list's name is empty or too long, `max_removed_fraction` is not from 0 to 1,
+            or the asset is to have partitions, which a list does not have.
+    """
+    require_asset(urls, "urls")
+    require_fraction(_MAX_REMOVED, max_removed_fraction)
+    given = asset_arguments_of(name, asset_arguments)
+    if given.get("partitions_def") is not None:
+        raise ValueError(
+            f"Asset {given['name']!r} has no partitions: a list has all addresses of its table. "
+            "Build an asset for each list, and leave partitions_def out."
+        )
+    list_name = _checked_list_name(given["name"] if list_name is None else list_name)
+
+    @snapshot_asset(
+        {
+            "ins": {"urls": dg.AssetIn(urls.key)},
+            "config_schema": _config_schema(dry_run, max_removed_fraction),
+            "output_required": False,  # a dry run has none
+            "metadata": {URL_LIST: list_name},
+            "description": (
+                f"The addresses of {urls.key.to_user_string()} as Octogen's URL list "
+                f"{list_name!r}. A row is an address of an article, with the reason if it is not "
+                "in the list."
+            ),
+            "retry_policy": RETRY_POLICY,
+            "required_resource_keys": {resource_key},
+        },
+        given,
+        resource_key=resource_key,
+        loads={"urls": pl.DataFrame},
+    )
+    def url_list(run: SnapshotRun, _partition: str | None, urls: pl.DataFrame) -> Any:
+        assert run.service
+        config = run.context.op_execution_context.op_config
+        table = _Table.of(urls, run.context.assets_def.keys_by_input_name["urls"])
+        with BlockingClient(run.service, run.stop) as client:
+            brought = _ListRun(run.context, client, list_name, table, config[_MAX_REMOVED])
+            if config[_DRY_RUN]:
+                return iter([brought.dry_run()])
+            return brought.bring(provisioning_timeout)
+
+    return url_list
+
+
+def build_url_list_checks(
+    url_list: dg.AssetsDefinition, *, severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.WARN
+) -> list[dg.AssetChecksDefinition]:
+    """Build the check `accepted` of a URL list: no row of its table was rejected.
+
+    A failed check has a table of the first rejected rows.
+
+    Args:
+        url_list: An asset of `build_url_list_asset`.
+        severity: The severity of a failed check.
+
+    Returns:
+        A check for `dagster.Definitions(asset_checks=...)`.
+
+    Raises:
+        ValueError: The asset is not of `build_url_list_asset`.
+    """
+    require_url_list(url_list)
+
+    @dg.asset_check(
+        asset=url_list.key,
+        name=ACCEPTED_CHECK,
+        description="Octogen took the address of each row of the table.",
+    )
+    def accepted(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        records = context.instance.fetch_materializations(url_list.key, limit=1).records
+        event = records[0].asset_materialization if records else None
+        metadata = event.metadata if event else {}
+        entry = metadata.get(REJECTED)
+        rejected = entry.value if entry is not None and isinstance(entry.value, int) else 0
+        shown = {name: metadata[name] for name in (REJECTED, REJECTED_URLS) if name in metadata}
+        return dg.AssetCheckResult(
+            passed=not rejected,
+            severity=severity,
+            description=(
+                f"{count(rejected, 'row')} of the table {'was' if rejected == 1 else 'were'} "
+                "rejected. Correct the addresses in the table, or leave the rows out."
+                if rejected
+                else "Each row's address is in the list."
+            ),
+            metadata=shown,
+        )
+
+    return [accepted]
+
+
+def require_url_list(asset: dg.AssetsDefinition) -> None:
+    """Refuse an asset that is no URL list."""
+    require_asset(asset, "url_list")
+    if URL_LIST not in asset.metadata_by_key.get(asset.key, {}):
+        raise ValueError(
+            f"{asset.key.to_user_string()} is not an asset of build_url_list_asset. Give the URL "
+            "list."
+        )
+
+
+def _checked_list_name(name: str) -> str:
+    name = name.strip()  # as the service does
+    if not 1 <= len(name) <= MAX_NAME_CHARACTERS:
+        raise ValueError(
+            f"list_name must have 1 to {MAX_NAME_CHARACTERS} characters, not {len(name)}: {name!r}"
+        )
+    return name
+
+
+def _config_schema(dry_run: bool, max_removed_fraction: float) -> dict[str, Any]:
+    return {
+        _DRY_RUN: dg.Field(
+            bool,
+            default_value=dry_run,
+            is_required=False,
+            description="True to report what this run would do, and change nothing.",
+        ),
+        _MAX_REMOVED: dg.Field(
+            float,
+            default_value=float(max_removed_fraction),
+            is_required=False,
+            description="The largest fraction of the list that this run may remove; 1 removes all "
+            "that the table does not have.",
+        ),
+    }
+
+
+class _Table:
+    """The user's table: its different addresses in their order, and those that are not sent."""
+
+    def __init__(self, frame: pl.DataFrame, urls: Sequence[str]) -> None:
+        self.frame = frame
+        self.urls = urls
+
+    @classmethod
+    def of(cls, frame: pl.DataFrame, asset: dg.AssetKey) -> "_Table":
+        """Check a table as far as that needs no request."""
+        subject = f"The table {asset.to_user_string()}"
+        for name in _NEEDED:
+            if name not in frame.columns:
+                raise _failure(
+                    f"{subject} has no column {name!r}. A URL list needs url, the address, and "
+                    f"sku, the own article. It has {', '.join(frame.columns) or 'none'}."
+                )
+        for name in ADDED_COLUMNS:
+            if name in frame.columns:
+                raise _failure(
+                    f"{subject} has a column {name!r}, which the URL list adds. Rename it."
+                )
+        if frame.schema["url"] not in (pl.String, pl.Null):
+            raise _failure(
+                f"{subject} has urls of the type {type_name(frame.schema['url'])}. They must be "
+                "texts."
+            )
+        urls = frame["url"].cast(pl.String).unique(maintain_order=True).drop_nulls().to_list()
+        usable = [url for url in urls if _refused(url) is None]
+        if len(usable) > MAX_LIST_URLS:
+            raise _failure(
+                f"{subject} has {len(usable):,} different addresses, and a URL list has at most "
+                f"{MAX_LIST_URLS:,}. Split the table into several lists."
+            )
+        return cls(frame, usable)
+
+    def with_answers(self, sync: UrlListSync) -> pl.DataFrame:
+        """Return the table with what became of each address."""
+
+        def rejection(url: str | None) -> Rejection | None:
+            if (refused := _refused(url)) or url is None:
+                return refused
+            if url in sync.rejected:
+                return sync.rejected[url]
+            if url in sync.normalized:
+                return None
+            return Rejection("no_answer", "Octogen did not say what became of it.")
+
+        urls = self.frame["url"].cast(pl.String).to_list()
+        found = [rejection(url) for url in urls]
+        normalized = [
+            None if each else sync.normalized[url] for url, each in zip(urls, found, strict=True)
+        ]
+        columns = (
+            normalized,
+            [each.code if each else None for each in found],
+            [each.message if each else None for each in found],
+        )
+        added = [
+            pl.Series(name, values, dtype=pl.String)
+            for name, values in zip(ADDED_COLUMNS, columns, strict=True)
+        ]
+        return self.frame.with_columns(added)
+
+
+def _refused(url: str | None) -> Rejection | None:
+    """Why an address is not sent; None if it is."""
+    if url is None or not url.strip():
+        return Rejection("missing_url", "The row has no address.")
+    if len(url) > MAX_URL_CHARACTERS:
+        return Rejection(
+            "too_long",
+            f"The address has {len(url):,} characters, and Octogen takes {MAX_URL_CHARACTERS:,}.",
+        )
+    return None
+
+
+class _ListRun:
+    """A run that brings a list to a table."""
+
+    def __init__(
+        self,
+        context: dg.AssetExecutionContext,
+        client: BlockingClient,
+        list_name: str,
+        table: _Table,
+        max_removed_fraction: float,
+    ) -> None:
+        self._log = context.log
+        self._context = context
+        self._client = client
+        self._name = list_name
+        self._table = table
+        self._max_removed_fraction = max_removed_fraction
+
+    def bring(self, provisioning_timeout: float) -> dg.MaterializeResult[pl.DataFrame]:
+        """Make the list equal to the table, and return the table with what became of it."""
+        found = find_url_list(self._client, self._name)
+        url_list = found or make_url_list(self._client, self._name)
+        if found is None:
+            self._log.info(f"{_subject(url_list)} was made.")
+        if not self._table.urls:
+            self._warn_of_no_addresses(url_list)
+        with _deletion_fails(url_list):
+            sync = UrlListSync(self._client, url_list, self._table.urls)
+            sync.bring(lambda removed, of: self._check_removal(url_list, removed, of))
+            url_list = self._wait_until_active(url_list, provisioning_timeout)
+        value = self._table.with_answers(sync)
+        return dg.MaterializeResult(value=value, metadata=self._metadata(url_list, sync, value))
+
+    def dry_run(self) -> dg.AssetObservation:
+        """Say what a run would do, and do nothing."""
+        url_list = find_url_list(self._client, self._name)
+        if url_list is None:
+            difference = Difference(0, self._table.urls)
+            text = f"A run would make URL list {self._name!r} and add up to "
+            text += count(len(self._table.urls), "address", "addresses")
+        else:
+            with _deletion_fails(url_list):
+                sync = UrlListSync(self._client, url_list, self._table.urls)
+                difference = sync.difference()
+            removed, of = len(difference.surplus), difference.url_count
+            text = (
+                f"A run would add {len(difference.missing):,} and remove {removed:,} of the "
+                f"{of:,} addresses of {_subject(url_list)}"
+            )
+            if removed > self._max_removed_fraction * of:
+                text += f", and is refused: {self._removal_text(removed, of)}"
+            if not self._table.urls:
+                self._warn_of_no_addresses(url_list)
+        self._log.info(f"{text}. This is a dry run: nothing was changed.")
+        metadata: Metadata = {
+            "octogen/summary": f"{text}.",
+            "octogen/dry_run": True,
+            "octogen/url_list_name": self._name,
+            "octogen/added": len(difference.missing),
+            "octogen/removed": len(difference.surplus),
+            **_table_of("added_urls", {"url": difference.missing}),
+            **_table_of("removed_urls", {"normalized_url": difference.surplus}),
+        }
+        if url_list is not None:
+            metadata["octogen/url_list_id"] = url_list.url_list_id
+        return dg.AssetObservation(self._context.asset_key, metadata=metadata)
+
+    def _check_removal(self, url_list: CoverageUrlList, removed: int, of: int) -> None:
+        if removed > self._max_removed_fraction * of:
+            raise _failure(
+                f"{_subject(url_list)} was not changed: {self._removal_text(removed, of)}. If the "
+                f"table is right, accept it for one run with `{_MAX_REMOVED}: 1` in the launchpad."
+            )
+
+    def _removal_text(self, removed: int, of: int) -> str:
+        return (
+            f"{removed:,} of its {of:,} addresses are not in the table, and "
+            f"{_MAX_REMOVED} is {self._max_removed_fraction:g}"
+        )
+
+    def _warn_of_no_addresses(self, url_list: CoverageUrlList) -> None:
+        self._log.warning(
+            f"The table has no address, so nothing is removed from {_subject(url_list)}, which has "
+            f"{count(url_list.url_count, 'address', 'addresses')}. Delete the list if it is not "
+            "needed any more."
+        )
+
+    def _wait_until_active(self, url_list: CoverageUrlList, seconds: float) -> CoverageUrlList:
+        ends_at, pause = time.monotonic() + seconds, 1.0
+        while url_list.status == PROVISIONING:
+            url_list = self._client.get_coverage_url_list(url_list.url_list_id)
+            left = ends_at - time.monotonic()
+            if url_list.status == PROVISIONING and left <= 0:
+                self._log.warning(
+                    f"{_subject(url_list)} is still {PROVISIONING} after {seconds:g} s. It has its "
+                    "addresses, and Octogen exports it once it is active."
+                )
+                break
+            if url_list.status == PROVISIONING:
+                wait_interruptibly(Future(), min(pause, left))
+                pause = min(2 * pause, _MAX_POLL_SECONDS)
+        return url_list
+
+    def _metadata(
+        self, url_list: CoverageUrlList, sync: UrlListSync, value: pl.DataFrame
+    ) -> Metadata:
+        rejected = value.filter(pl.col("rejected_code").is_not_null())
+        wanted, removed = sync.wanted(), sorted(sync.removed)
+        text = f"**{count(len(wanted), 'address', 'addresses')}** in {self._name}"
+        if not self._table.urls:
+            text = f"**No address** in the table; {url_list.url_count:,} stay in {self._name}"
+        for number, what in (
+            (len(sync.added), "added"),
+            (len(removed), "removed"),
+            (len(rejected), "rejected"),
+        ):
+            text += f", {number:,} {what}" if number else ""
+        if len(rejected):
+            codes = Counter(rejected["rejected_code"].to_list())
+            reasons = ", ".join(f"{printable(code)} {each:,}" for code, each in codes.items())
+            self._log.warning(
+                f"{count(len(rejected), 'row')} of the table have no address in "
+                f"{_subject(url_list)}: {reasons}."
+            )
+        columns = [
+            dg.TableColumn(name, type_name(dtype), description=ADDED_COLUMNS.get(name))
+            for name, dtype in value.schema.items()
+        ]
+        shown = rejected.select(*_NEEDED, "rejected_code", "rejected_message")
+        return {
+            "octogen/summary": dg.MetadataValue.md(text),
+            "octogen/url_list_id": url_list.url_list_id,
+            "octogen/url_list_name": url_list.name,
+            "octogen/status": url_list.status,
+            "octogen/urls": len(wanted),
+            "octogen/added": len(sync.added),
+            "octogen/removed": len(removed),
+            REJECTED: len(rejected),
+            **_table_of("removed_urls", {"normalized_url": removed}),
+            **_table_of("rejected_urls", shown.head(_MAX_SHOWN).to_dict(as_series=False)),
+            COLUMN_SCHEMA: dg.TableSchema(columns),
+        }
+
+
+@contextmanager
+def _deletion_fails(url_list: CoverageUrlList) -> Iterator[None]:
+    """Fail without a retry if the list is deleted: its owner knows if there is to be a new one."""
+    try:
+        yield
+    except OctogenUrlListError as error:
+        if error.code not in _DELETED:
+            raise
+        raise _failure(
+            f"{_subject(url_list)} was deleted while this run brought it to the table. Run it "
+            "again to make a new list of the same name."
+        ) from error
+
+
+def _subject(url_list: CoverageUrlList) -> str:
+    return f"URL list {url_list.name!r} ({url_list.url_list_id})"
+
+
+def _failure(text: str) -> dg.Failure:
+    return dg.Failure(text, allow_retries=False)
+
+
+def _table_of(name: str, columns: Mapping[str, Sequence[Any]]) -> Metadata:
+    """A table of the first rows, if there are any."""
+    frame = pl.DataFrame({each: values[:_MAX_SHOWN] for each, values in columns.items()})
+    if frame.is_empty():
+        return {}
+    return {f"octogen/{name}": dg.MetadataValue.md(inline_table(frame))}

@@ -1,0 +1,204 @@
+"""A URL list is brought to a table: the difference is asked for, then sent.
+
+    UrlListSync.bring → difference: `contains`, and the members only if there are too many
+                      → what is surplus is removed, then what is missing is added
+
+Nothing is kept between runs: what the list has, and which addresses are the same, is what the
+service says now. Adding and removing are idempotent, so a run that was killed anywhere is mended by
+the next one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from octogen_dagster.api.url_lists import MAX_PAGE_SIZE, MAX_URLS_PER_REQUEST
+from octogen_dagster.errors import (
+    OctogenError,
+    OctogenUrlListError,
+    OctogenUrlListNameConflictError,
+)
+
+if TYPE_CHECKING:
+    from octogen_dagster.api.blocking import BlockingClient
+    from octogen_dagster.api.url_lists import CoverageUrlList
+
+PROVISIONING = "provisioning"
+_DELETED = "delete_pending"
+_MAX_TRIES = 3
+"""How often a run begins again because others change the list at the same time."""
+
+
+class Rejection(NamedTuple):
+    """Why an address is not in the list."""
+
+    code: str
+    message: str
+
+
+class Difference(NamedTuple):
+    """What separates a list from a table: addresses to add, and normalized ones to remove.
+
+    `url_count` is the number of addresses that the list has.
+    """
+
+    url_count: int
+    missing: Sequence[str] = ()
+    surplus: Sequence[str] = ()
+
+
+def find_url_list(client: BlockingClient, name: str) -> CoverageUrlList | None:
+    """Find the live list of a name."""
+    cursor = None
+    while True:
+        page = client.list_coverage_url_lists(cursor=cursor, limit=MAX_PAGE_SIZE)
+        for each in page.items:
+            if each.name == name and each.status != _DELETED:
+                return each
+        cursor = page.next_cursor
+        if not cursor:
+            return None
+
+
+def make_url_list(client: BlockingClient, name: str) -> CoverageUrlList:
+    """Make a list, or find the one that an attempt without an answer or another run has made."""
+    try:
+        return client.create_coverage_url_list(name)
+    except OctogenUrlListNameConflictError:
+        if found := find_url_list(client, name):
+            return found
+        raise
+
+
+class UrlListSync:
+    """A list that is brought to the addresses of a table.
+
+    `normalized` has the form in which the service keeps an address, and `rejected` why it does not.
+    `added` and `removed` are the normalized addresses that were sent.
+    """
+
+    def __init__(
+        self, client: BlockingClient, url_list: CoverageUrlList, urls: Sequence[str]
+    ) -> None:
+        self.url_list = url_list
+        self.normalized: dict[str, str] = {}
+        self.rejected: dict[str, Rejection] = {}
+        self.added: set[str] = set()
+        self.removed: set[str] = set()
+        self._client = client
+        self._urls = urls
+
+    def wanted(self) -> set[str]:
+        """The normalized addresses that the list is to have, as far as the service told them."""
+        return {
+            self.normalized[url]
+            for url in self._urls
+            if url in self.normalized and url not in self.rejected
+        }
+
+    def bring(self, check_removal: Callable[[int, int], None]) -> None:
+        """Bring the list to the table.
+
+        `check_removal` takes a number of addresses to remove and the number of all, and raises if
+        it is too large. It is called before anything is sent.
+        """
+        for _ in range(_MAX_TRIES):
+            difference = self.difference(check_removal)
+            if not difference.missing and not difference.surplus:
+                return
+            if self._send(difference) == len(self.wanted()):
+                return
+            # Its count says that another run changed it meanwhile.
+            self.url_list = self._client.get_coverage_url_list(self.url_list.url_list_id)
+        raise self._changed()
+
+    def difference(
+        self, check_removal: Callable[[int, int], None] = lambda _removed, _of: None
+    ) -> Difference:
+        """Ask the service what separates the list from the table. A table without any: nothing.
+
+        The count of the list is older than what it is compared with. If another run adds addresses
+        of the table meanwhile, fewer seem to be surplus, and never more.
+        """
+        count = self.url_list.url_count
+        urls = [url for url in self._urls if url not in self.rejected]
+        if not urls:
+            return Difference(count)
+        there = self._check(urls) if count else set()
+        missing = [url for url in urls if url not in there]
+        surplus = count - len({self.normalized[url] for url in there})
+        if surplus <= 0:
+            return Difference(count, missing)
+        check_removal(surplus, count)
+        wanted = self.wanted()
+        others = [each for each in self._members() if each not in wanted]
+        check_removal(len(others), count)  # others may have been added since
+        return Difference(count, missing, others)
+
+    def _send(self, difference: Difference) -> int:
+        """Remove, then add, and return the number of addresses that the list has then.
+
+        In this order a list that is full has room for what is added.
+        """
+        client, list_id, count = self._client, self.url_list.url_list_id, difference.url_count
+        for some in _requests_of(difference.surplus):
+            count = client.remove_coverage_url_list_urls(list_id, some).url_count
+            self.removed.update(some)
+        for some in _requests_of(difference.missing):
+            answer = client.add_coverage_url_list_urls(list_id, some)
+            count = answer.url_count
+            self.normalized |= {each.url: each.normalized_url for each in answer.accepted}
+            self.added |= {each.normalized_url for each in answer.accepted}
+            self.rejected |= {
+                each.url: Rejection(each.code, each.message) for each in answer.rejected
+            }
+        # Of two addresses that are the same, an answer may name only one.
+        self._check([url for url in difference.missing if not self._is_answered(url)])
+        return count
+
+    def _is_answered(self, url: str) -> bool:
+        return url in self.normalized or url in self.rejected
+
+    def _check(self, urls: Sequence[str]) -> set[str]:
+        """Ask for the normalized forms of addresses, and return those that are in the list."""
+        there = set()
+        for some in _requests_of(urls):
+            answer = self._client.check_coverage_url_list_urls(self.url_list.url_list_id, some)
+            self.normalized |= {each.url: each.normalized_url for each in answer.results}
+            there |= {each.url for each in answer.results if each.present}
+        return there
+
+    def _members(self) -> list[str]:
+        """All normalized addresses of the list."""
+        for _ in range(_MAX_TRIES):
+            try:
+                return list(self._pages())
+            except OctogenUrlListError as error:
+                if error.code != "invalid_cursor":  # a cursor is stale once the list was changed
+                    raise
+        raise self._changed()
+
+    def _pages(self) -> Iterator[str]:
+        list_id, cursor = self.url_list.url_list_id, None
+        while True:
+            page = self._client.list_coverage_url_list_urls(
+                list_id, cursor=cursor, limit=MAX_PAGE_SIZE
+            )
+            yield from (each.normalized_url for each in page.items)
+            cursor = page.next_cursor
+            if not cursor:
+                return
+
+    def _changed(self) -> OctogenError:
+        return OctogenError(
+            f"URL list {self.url_list.name!r} ({self.url_list.url_list_id}) was changed by others "
+            f"each of the {_MAX_TRIES} times that this run compared it with its table. Look for "
+            "another run or program that writes to the list, then run this one again."
+        )
+
+
+def _requests_of(urls: Sequence[str]) -> Iterator[Sequence[str]]:
+    """The addresses of each request."""
+    for first in range(0, len(urls), MAX_URLS_PER_REQUEST):
+        yield urls[first : first + MAX_URLS_PER_REQUEST]

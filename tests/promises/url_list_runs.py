@@ -1,0 +1,82 @@
+"""Runs of an asset of a URL list, also one that kills itself at a request."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from octogen_dagster import (
+    OctogenResource,
+    ParquetSnapshotIOManager,
+    build_url_list_asset,
+    build_url_list_checks,
+)
+from octogen_dagster.api.blocking import BlockingClient
+
+SHOP = "https://shop.example"
+
+
+def articles_of(table: pl.DataFrame | Sequence[str | None]) -> dg.AssetsDefinition:
+    """An own table, or one with these addresses."""
+    if not isinstance(table, pl.DataFrame):
+        schema = {"sku": pl.String, "url": pl.String}
+        rows = [(f"sku{place}", url) for place, url in enumerate(table)]
+        table = pl.DataFrame(rows, schema=schema, orient="row")
+
+    @dg.asset(io_manager_key="own_io_manager")
+    def articles() -> pl.DataFrame:
+        return table
+
+    return articles
+
+
+def materialize_list(
+    table: pl.DataFrame | Sequence[str | None],
+    resources: Mapping[str, Any],
+    instance: dg.DagsterInstance | None = None,
+    config: Mapping[str, Any] | None = None,
+    *,
+    severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.WARN,
+    **arguments: Any,
+) -> dg.ExecuteInProcessResult:
+    """Materialize a table and the list of its addresses, with its check."""
+    articles = articles_of(table)
+    url_list = build_url_list_asset("competitors", articles, **arguments)
+    checks = build_url_list_checks(url_list, severity=severity)
+    return dg.materialize(
+        [articles, url_list, *checks],
+        resources={"own_io_manager": dg.mem_io_manager, **resources},
+        instance=instance,
+        run_config={"ops": {"competitors": {"config": dict(config or {})}}},
+        raise_on_error=False,
+    )
+
+
+def run_killed_at(
+    number: int, table: Sequence[str], base_url: str, api_key: str, folder: str
+) -> None:
+    """Bring the list to a table, and die once a request of this number was answered."""
+    run, left = BlockingClient.run, [number]
+
+    def run_and_die(client: BlockingClient, flow: Any) -> Any:
+        answer = run(client, flow)
+        left[0] -= 1
+        if not left[0]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return answer
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BlockingClient, "run", run_and_die)
+        octogen = OctogenResource(api_key=api_key, base_url=base_url)
+        manager = ParquetSnapshotIOManager(base_dir=folder)
+        resources = {"octogen": octogen, "io_manager": manager}
+        assert materialize_list(table, resources).success
+
+
+dg.DagsterInstance.ephemeral().dispose()
