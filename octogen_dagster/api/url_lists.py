@@ -7,7 +7,7 @@ normalized form says if two are the same. None of the operations is charged.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -19,6 +19,7 @@ from octogen_dagster.api.responses import URL_LISTS, lacks_version, parsed
 from octogen_dagster.errors import (
     OctogenError,
     OctogenNotFoundError,
+    OctogenPagingError,
     OctogenUrlListCapacityError,
     OctogenUrlListError,
 )
@@ -43,6 +44,7 @@ MAX_PAGE_SIZE = 100
 """The most lists or URLs of a page."""
 
 _Answer = TypeVar("_Answer", bound=ResponseModel)
+_Page = TypeVar("_Page", "CoverageUrlListPage", "CoverageUrlListUrlsPage")
 
 
 class CoverageUrlListBigQuery(ResponseModel):
@@ -140,14 +142,38 @@ class CoverageUrlListUrlsPage(ResponseModel):
     next_cursor: str | None = None
 
 
-def create_url_list_flow(service: Service, name: str) -> Flow[CoverageUrlList]:
-    """Create a list."""
+def checked_name(name: str) -> str:
+    """Return the name of a list without blanks around it, or raise ValueError."""
     name = name.strip()
     if not 1 <= len(name) <= MAX_NAME_CHARACTERS:
         raise ValueError(
             f"name must have 1 to {MAX_NAME_CHARACTERS} characters without blanks around it, not "
             f"{len(name)}"
         )
+    return name
+
+
+def read_pages(read: Callable[[str | None], _Page]) -> Iterator[_Page]:
+    """Read all pages, each by the cursor of the page before; the first one has none."""
+    cursors: set[str | None] = {None}
+    cursor: str | None = None
+    while True:
+        page = read(cursor)
+        yield page
+        cursor = page.next_cursor or None
+        if cursor is None:
+            return
+        if cursor in cursors:
+            raise OctogenPagingError(
+                f"Page {len(cursors)} has the next cursor of an earlier page, so the pages loop. "
+                "Run it again, and report it to Octogen if it stays."
+            )
+        cursors.add(cursor)
+
+
+def create_url_list_flow(service: Service, name: str) -> Flow[CoverageUrlList]:
+    """Create a list."""
+    name = checked_name(name)
     subject = f"The creation of URL list {name!r}"
     return (yield from _request(service, CoverageUrlList, "POST", "", subject, body={"name": name}))
 

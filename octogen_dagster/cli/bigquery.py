@@ -18,13 +18,12 @@ from octogen_dagster.cli.options import (
     mcp_option,
     mcp_url_option,
 )
+from octogen_dagster.cli.printing import DRY_RUN
 from octogen_dagster.printable import printable
 
 if TYPE_CHECKING:
     from octogen_dagster.sharing.autosubscribe import AutosubscribeResult, CatalogOutcome
     from octogen_dagster.sharing.names import SubscriptionPlan
-
-_DRY_RUN = "Dry run: nothing is changed. Add --apply to make the changes."
 
 
 @click.group(context_settings=CONTEXT_SETTINGS)
@@ -95,7 +94,7 @@ def _print_plan(plan: SubscriptionPlan, as_json: bool) -> None:
             }
         )
         return
-    click.echo(_DRY_RUN)
+    click.echo(DRY_RUN)
     click.echo(f"Listing: {plan.listing}")
     click.echo(f"Linked dataset: {plan.project}.{plan.dataset_id} in {plan.location}")
     click.echo(f"Then try: {query}")
@@ -198,7 +197,7 @@ def autosubscribe(
     access_token = access_tokens(**settings, **limits)
     limits["deadline"] = max(timeout, DEFAULT_RETRY.deadline)
     if not (apply or as_json):
-        click.echo(_DRY_RUN)
+        click.echo(DRY_RUN)
     with (
         OctogenMCP(access_token, mcp_url or host_mcp_url(), **limits) as control_plane,
         AnalyticsHub() as hub,

@@ -17,6 +17,7 @@ from octogen_dagster.cli.login import login
 from octogen_dagster.cli.options import CONTEXT_SETTINGS
 from octogen_dagster.cli.project import project_environment
 from octogen_dagster.cli.report import report
+from octogen_dagster.cli.url_lists import url_lists
 from octogen_dagster.cli.verify import verify
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ main.add_command(estimate)
 main.add_command(history)
 main.add_command(login)
 main.add_command(report)
+main.add_command(url_lists)
 main.add_command(verify)
 
 

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+DRY_RUN = "Dry run: nothing is changed. Add --apply to make the changes."
+"""The first line of a command that only says what it would do."""
+
+
 def print_rows(rows: Sequence[Mapping[str, Any]], form: str) -> None:
     """Print rows as `csv` or `json`."""
     if form == "json":

@@ -479,7 +479,7 @@ QUESTIONS: Sequence[Question[Service]] = (
     Question(
         "URL lists",
         "Organisations may upload lists of product addresses.",
-        "coverage URL lists, docs/api.md",
+        "`octogen-dagster url-lists`, docs/reference.md",
         _url_lists,
     ),
     Question(

@@ -258,7 +258,7 @@ def test_everything_that_is_asked_of_the_sandbox_holds(
     not_asked = {name for name, each in answers.items() if each["verdict"] == "not asked"}
     of_the_current = {"account", "facet and its exclusion", "keywords as written", "URL lists"}
     is_current = "current" in answers["generation"]["seen"]
-    assert not_asked == ({"URL lists"} if is_current else of_the_current)
+    assert not_asked == (set() if is_current else of_the_current)
 
 
 @pytest.mark.parametrize(
@@ -276,6 +276,17 @@ def test_a_service_that_breaks_a_belief_turns_its_answer(
     assert (answer["verdict"], result.exit_code) == ("differs", 1), answer
     assert seen in answer["seen"]
     assert answer["concerns"]
+
+
+def test_url_lists_may_be_closed_to_an_organisation(
+    current: Sandbox, run: Callable[..., Result]
+) -> None:
+    closed = Deviating(current, on("/coverage", status(404, "Not Found")))
+    with RawServer(closed.respond) as server:
+        result = run(Server(server.base_url, current.api_key), "--host", HOST, "--json")
+    answer = answers_of(result)["URL lists"]
+    assert answer["verdict"] == "not asked"
+    assert "not open to this organisation (404)" in answer["seen"]
 
 
 def test_it_says_first_what_is_asked_and_what_it_may_cost(

@@ -1,0 +1,351 @@
+"""Octogen's published command for URL lists and ours do the same in the same situation.
+
+Each runs against a sandbox of its own in the same state, or a server with the same answers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import io
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from octogen_dagster import OctogenResource
+from octogen_dagster.api.retry import RetryPolicy
+from octogen_dagster.cli.url_lists import url_lists
+from octogen_dagster.sandbox.server import Sandbox
+from tests.api.servers import KEY, RawServer, http, in_turn
+from tests.results import octogen_at
+
+PUBLISHED = importlib.metadata.distribution("octogen-ai-sdk").entry_points["octogen-url-lists"]
+URLS = [f"https://a.example/{each}" for each in range(250)]
+A_LIST: dict[str, Any] = {
+    "urlListId": "cul_1",
+    "name": "q3",
+    "status": "active",
+    "urlCount": 1,
+    "bigQuery": {
+        "exchangeId": "catalogs_prod",
+        "listingId": "coverage_cul_1_v1",
+        "sharedDatasetId": "coverage_share_cul_1_v1",
+        "viewId": "products_current_v1",
+        "lastExportedAt": "2026-08-06T06:31:12.5Z",
+        "lastRowCount": 1128,
+        "readerCount": 1,
+        "newField": [1],
+    },
+    "createdAt": "2026-08-05T20:14:03Z",
+    "updatedAt": "2026-08-05T20:14:03.123456Z",
+    "owner": "me",
+}
+_CHANGING = re.compile(r"cul_[0-9A-Z]{26}|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)")
+
+
+class Answer(NamedTuple):
+    """The outcome of a program, without ids and times: status, output, complaints, requests."""
+
+    status: int
+    output: str
+    complaints: str
+    requests: list[Any]
+
+    @property
+    def json(self) -> Any:
+        """What was printed, if anything was; an error without its words."""
+        result = json.loads(self.output) if self.output else None
+        if result and "error" in result:
+            assert result["error"].pop("message")
+        return result
+
+
+Program = Callable[..., tuple[int, str, str]]
+Both = Callable[..., tuple[Answer, Answer]]
+Arrange = Callable[[OctogenResource], object]
+
+
+@pytest.fixture
+def programs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> tuple[Program, Program]:
+    """The published program and ours, which return a status and what they print."""
+    monkeypatch.setattr(RetryPolicy, "delay", lambda *_: 0.001)
+
+    def published(*arguments: str) -> tuple[int, str, str]:
+        try:
+            status: int = PUBLISHED.load()(list(arguments))
+        except SystemExit as end:
+            status = int(end.code or 0)
+        return status, *capsys.readouterr()
+
+    def ours(*arguments: str) -> tuple[int, str, str]:
+        stdin = sys.stdin.read() if isinstance(sys.stdin, io.StringIO) else None
+        done = CliRunner().invoke(url_lists, arguments, input=stdin)
+        return done.exit_code, done.stdout, done.stderr
+
+    return published, ours
+
+
+@pytest.fixture
+def both(programs: tuple[Program, Program], monkeypatch: pytest.MonkeyPatch) -> Both:
+    """A function that runs both programs, each with a sandbox of its own.
+
+    `{id}` in an argument is the id of the list that was created first; `stdin` is what they read.
+    """
+
+    def run(arrange: Arrange, *arguments: str, stdin: str | None = None) -> tuple[Answer, Answer]:
+        answers = []
+        for program in programs:
+            with Sandbox(catalogs=1, products=1, url_list_seconds=0) as sandbox:
+                octogen = octogen_at(sandbox)
+                arrange(octogen)
+                lists = octogen.list_coverage_url_lists().items
+                list_id = lists[-1].url_list_id if lists else "cul_none"
+                before = len(sandbox.requests)
+                word, *others = [each.replace("{id}", list_id) for each in arguments]
+                if stdin is not None:
+                    monkeypatch.setattr("sys.stdin", io.StringIO(stdin))
+                place = ["--base-url", sandbox.base_url, "--api-key", sandbox.api_key]
+                status, output, complaints = program(word, *place, *others)
+                requests = [
+                    (each.method, _CHANGING.sub("…", each.path), each.body)
+                    for each in sandbox.requests[before:]
+                ]
+            output = _CHANGING.sub("…", output)
+            answers.append(Answer(status, output, _CHANGING.sub("…", complaints), requests))
+        theirs, ours = answers
+        return theirs, ours
+
+    return run
+
+
+@pytest.fixture
+def answered(programs: tuple[Program, Program]) -> Both:
+    """A function that runs both programs, each with a server that has the same answers."""
+
+    def run(answers: list[list[bytes]], *arguments: str) -> tuple[Answer, Answer]:
+        found = []
+        for program in programs:
+            with RawServer(in_turn(*answers)) as server:
+                place = ["--base-url", server.base_url, "--api-key", KEY]
+                status, output, complaints = program(arguments[0], *place, *arguments[1:])
+            requests = [(each.method, each.target, each.body) for each in server.received]
+            found.append(Answer(status, output, complaints, requests))
+        theirs, ours = found
+        return theirs, ours
+
+    return run
+
+
+def nothing(_: OctogenResource) -> None:
+    """No list."""
+
+
+def a_list(octogen: OctogenResource) -> None:
+    """A list with 250 URLs."""
+    created = octogen.create_coverage_url_list("q3")
+    octogen.add_coverage_url_list_urls(created.url_list_id, URLS)
+
+
+def five_lists(octogen: OctogenResource) -> None:
+    for name in ("q3", "Größe", "b", "c", "d"):
+        octogen.create_coverage_url_list(name)
+
+
+def deleted(octogen: OctogenResource) -> None:
+    a_list(octogen)
+    [created] = octogen.list_coverage_url_lists().items
+    octogen.delete_coverage_url_list(created.url_list_id)
+
+
+SOME = ["--url", URLS[0], "--url", " http://A.example/0/?utm_source=x ", "--url", "https://b.c/1"]
+REJECTED = [*SOME, "--url", "no address", "--url", "no address", "--url", ""]
+CALLS: dict[str, tuple[Arrange, list[str]]] = {
+    "would create": (nothing, ["create", "--name", " Größe "]),
+    "create": (nothing, ["create", "--name", " Größe ", "--apply"]),
+    "create without a name": (nothing, ["create", "--name", " ", "--apply"]),
+    "create with a long name": (nothing, ["create", "--name", "x" * 81]),
+    "create again": (a_list, ["create", "--name", "q3", "--apply"]),
+    "create a sixth": (five_lists, ["create", "--name", "e", "--apply"]),
+    "list none": (nothing, ["list"]),
+    "list": (five_lists, ["list"]),
+    "get": (a_list, ["get", "{id}"]),
+    "get none": (nothing, ["get", "cul_none"]),
+    "urls": (a_list, ["urls", "{id}"]),
+    "some urls": (a_list, ["urls", "{id}", "--limit", "120"]),
+    "a page of urls": (a_list, ["urls", "{id}", "--limit", "100"]),
+    "fewer than no urls": (a_list, ["urls", "{id}", "--limit", "-1"]),
+    "would add": (a_list, ["add-urls", "{id}", *REJECTED]),
+    "add": (a_list, ["add-urls", "{id}", *SOME, "--apply"]),
+    "add some that are rejected": (a_list, ["add-urls", "{id}", *REJECTED, "--apply"]),
+    "add to none": (nothing, ["add-urls", "cul_none", *SOME, "--apply"]),
+    "add nothing": (a_list, ["add-urls", "{id}", "--apply"]),
+    "add blanks": (a_list, ["add-urls", "{id}", "--url", " ", "--apply"]),
+    "add no file": (a_list, ["add-urls", "{id}", "--file", "/no/file", "--apply"]),
+    "would remove": (a_list, ["remove-urls", "{id}", *REJECTED]),
+    "remove": (a_list, ["remove-urls", "{id}", *SOME, "--apply"]),
+    "remove some that are rejected": (a_list, ["remove-urls", "{id}", *REJECTED, "--apply"]),
+    "contains": (a_list, ["contains", "{id}", *REJECTED]),
+    "contains nothing": (a_list, ["contains", "{id}"]),
+    "would delete": (a_list, ["delete", "{id}"]),
+    "delete": (a_list, ["delete", "{id}", "--apply", "--yes"]),
+    "delete without an answer": (a_list, ["delete", "{id}", "--apply"]),
+    "delete none": (nothing, ["delete", "cul_none", "--apply", "--yes"]),
+    "no word": (nothing, ["purge"]),
+}
+
+
+@pytest.mark.parametrize(("arrange", "arguments"), CALLS.values(), ids=CALLS)
+def test_each_command(both: Both, arrange: Arrange, arguments: list[str]) -> None:
+    theirs, ours = both(arrange, *arguments, "--json")
+    assert ours.status == theirs.status, ours.complaints
+    assert ours.json == theirs.json
+    assert bool(ours.complaints) == bool(theirs.complaints)
+    assert ours.requests == theirs.requests
+    if ours.json is None:
+        assert ours.status in {1, 2}
+
+
+def test_urls_come_from_a_file_and_from_standard_input(both: Both, tmp_path: Path) -> None:
+    lines = [f"https://b.example/{each}" for each in range(1500)]
+    text = "\r\n".join(["# mine", *lines, "", "  # more", f"  {lines[0]} ", "no address"])
+    file = tmp_path / "urls.txt"
+    file.write_text(text)
+    for source in (str(file), "-"):
+        arguments = ["add-urls", "{id}", "--file", source, "--url", lines[-1], "--apply", "--json"]
+        theirs, ours = both(a_list, *arguments, stdin=text if source == "-" else None)
+        assert ours.json == theirs.json
+        assert (ours.status, ours.requests) == (theirs.status, theirs.requests)
+        assert ours.status == 3
+        assert (ours.json["completedRequests"], ours.json["totalRequests"]) == (2, 2)
+
+
+@pytest.mark.parametrize("word", ["get", "list", "create"])
+def test_what_nobody_knows_is_printed_too(answered: Both, word: str) -> None:
+    answer = {"items": [A_LIST], "nextCursor": None} if word == "list" else A_LIST
+    arguments = {"get": ["cul_1"], "list": [], "create": ["--name", "q3", "--apply"]}[word]
+    theirs, ours = answered([http(200, answer)], word, *arguments, "--json")
+    assert ours.json == theirs.json
+    assert "newField" in ours.output
+
+
+OUTCOME = {"accepted": [], "rejected": [], "urlCount": 1000, "requestId": "r"}
+FAILURES: dict[str, list[bytes]] = {
+    "a list that is deleted": http(409, {"detail": "url_list_deleting"}),
+    "a full list": http(409, {"detail": "list_url_capacity_exceeded"}),
+    "a refused field": http(422, {"detail": [{"loc": ["body"], "msg": "no", "type": "x"}]}),
+    "a revoked key": http(401, {"detail": "API key revoked"}),
+    "a failing service": http(503, {"detail": "url_lists_unavailable"}),
+    "no answer": [],
+    "no answer of a list": http(200, {"items": []}),
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES.values(), ids=FAILURES)
+@pytest.mark.parametrize("completed", [0, 2])
+@pytest.mark.parametrize("action", ["add", "remove"])
+def test_a_failure_says_how_many_requests_were_applied(
+    answered: Both, tmp_path: Path, action: str, completed: int, failure: list[bytes]
+) -> None:
+    file = tmp_path / "urls.txt"
+    file.write_text("\n".join(f"https://b.example/{each}" for each in range(2001)))
+    answers = [http(200, OUTCOME)] * completed + [failure]
+    arguments = [f"{action}-urls", "cul_1", "--file", str(file), "--apply"]
+    theirs, ours = answered(answers, *arguments, "--json")
+    if failure is not FAILURES["no answer of a list"]:  # the published one ends in a traceback
+        assert ours.json == theirs.json
+        assert ours.status == theirs.status
+    assert ours.status == 1
+    assert ours.json["applied"] == bool(completed)
+    said = "2 of 3 requests were completed" if completed else "No request was completed"
+    assert said in ours.complaints
+    _, as_text = answered(answers, *arguments)
+    assert ("1,000 now" in as_text.output) == bool(completed)
+
+
+def test_the_words_of_urls_are_those_of_the_published_one(both: Both) -> None:
+    theirs, ours = both(a_list, "urls", "{id}")
+    assert ours.output == theirs.output
+    theirs, ours = both(a_list, "contains", "{id}", *REJECTED)
+    assert ours.output.splitlines()[:-1] == theirs.output.splitlines()[:-1]
+
+
+# Where the two differ, each docstring says what the published one does.
+
+
+def test_a_url_that_is_too_long_is_told_before_anything_is_sent(both: Both, tmp_path: Path) -> None:
+    """The published one sends what comes before, and then a request that is refused as a whole."""
+    file = tmp_path / "urls.txt"
+    file.write_text("\n".join([*(f"https://b.example/{each}" for each in range(1000)), "x" * 2049]))
+    theirs, ours = both(a_list, "add-urls", "{id}", "--file", str(file), "--apply", "--json")
+    assert (theirs.status, theirs.json["completedRequests"]) == (1, 1)
+    assert (ours.status, ours.output, ours.requests) == (2, "", [])
+    assert "1 URL of more than 2,048 characters" in ours.complaints
+
+
+def test_a_loop_of_pages_ends(programs: tuple[Program, Program]) -> None:
+    """The published one reads for ever."""
+    page = {"items": [A_LIST], "nextCursor": "again"}
+    with RawServer(lambda _: http(200, page)) as server:
+        status, output, complaints = programs[1](
+            "list", "--base-url", server.base_url, "--api-key", KEY
+        )
+    assert (status, output) == (1, "")
+    assert "the pages loop" in complaints
+    assert len(server.received) == 2
+
+
+def test_a_missing_key_is_bad_input(
+    programs: tuple[Program, Program], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("OCTOGEN_PLATFORM_API_KEY", "OCTO_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    for program in programs:
+        status, output, complaints = program("list", "--json")
+        assert (status, output) == (2, "")
+        assert "OCTOGEN_PLATFORM_API_KEY" in complaints
+
+
+def published_words(monkeypatch: pytest.MonkeyPatch) -> dict[str, argparse.ArgumentParser]:
+    """The parsers of the published command's words."""
+    caught: list[argparse.ArgumentParser] = []
+
+    def capture(parser: argparse.ArgumentParser, *_: Any) -> None:
+        caught.append(parser)
+        raise SystemExit
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", capture)
+    with pytest.raises(SystemExit):
+        PUBLISHED.load()([])
+    for action in caught[0]._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            return dict(action.choices)
+    raise AssertionError
+
+
+def test_it_has_the_words_and_options_of_the_published_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    words = published_words(monkeypatch)
+    assert url_lists.commands.keys() == words.keys()
+    for word, parser in words.items():
+        ours = {name: each for each in url_lists.commands[word].params for name in each.opts}
+        for action in parser._actions:
+            for name in action.option_strings:
+                if name in {"-h", "--help"}:
+                    continue
+                option = ours[name]
+                assert isinstance(option, click.Option), (word, name)
+                assert option.is_flag == (action.nargs == 0), (word, name)
+                assert option.required == action.required, (word, name)
+                assert option.multiple == isinstance(action, argparse._AppendAction), (word, name)
+                if name not in {"--base-url", "--api-key"} and not option.multiple:
+                    assert option.to_info_dict()["default"] == action.default, (word, name)
