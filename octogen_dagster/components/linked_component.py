@@ -13,6 +13,7 @@ from octogen_dagster.components.scaffolder import OctogenLinkedDatasetsScaffolde
 from octogen_dagster.components.settings import (
     AssetsComponent,
     AssetSettings,
+    ConnectionSettings,
     Fraction,
     Kind,
     MaxAgeHours,
@@ -33,6 +34,7 @@ from octogen_dagster.components.yaml_model import (
     text_for,
 )
 from octogen_dagster.errors import OctogenComponentError
+from octogen_dagster.snapshots.resource import OctogenResource
 from octogen_dagster.validation import require_extras
 
 if TYPE_CHECKING:
@@ -128,10 +130,30 @@ class LinkedSnapshotSettings(LinkedProductsSettings):
     """The smallest snapshot that replaces the last one, as a share of its rows."""
 
 
+class UrlListSettings(AssetSettings):
+    """The settings of a URL list that is kept equal to an asset of the project."""
+
+    name: Name
+    """The asset's name."""
+    urls: str
+    """The key of the asset that has the addresses, with the columns url and sku."""
+    list_name: str | None = Field(default=None, min_length=1, max_length=80)
+    """The list's name at Octogen; by default the asset's."""
+    max_removed_fraction: Fraction = 0.2
+    """The largest fraction of the list that a run may remove."""
+    dry_run: bool = False
+    """Report what a run would do, and do nothing."""
+
+    @property
+    def of_octogen(self) -> str:
+        """The list's name at Octogen."""
+        return self.name if self.list_name is None else self.list_name
+
+
 @dg.scaffold_with(OctogenLinkedDatasetsScaffolder)
 class OctogenLinkedDatasetsComponent(AssetsComponent):
     """Listings that Octogen shares over BigQuery: a sensor that subscribes to them, their linked
-    datasets, and if you want checks of the tables and snapshots of the views.
+    datasets, and if you want checks of the tables, snapshots of the views, and URL lists.
 
     It brings the resources that they need. A project has one of it.
 
@@ -179,6 +201,10 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
     """Each linked view as a Parquet snapshot."""
     tables: LinkedTableSettings | None = None
     """A table of the snapshots in a database or a warehouse: its `destination`."""
+    url_lists: list[UrlListSettings] = Field(default_factory=list)
+    """Own tables of competitors' addresses, as URL lists at Octogen."""
+    connection: ConnectionSettings = Field(default_factory=ConnectionSettings)
+    """Octogen's REST API, for URL lists: the fields of OctogenResource."""
     storage: StorageSettings | None = Field(default_factory=StorageSettings)
     """The store of the snapshots; null for the project's own `io_manager`."""
 
@@ -191,6 +217,12 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
         require_extras("OctogenLinkedDatasetsComponent", *extras)
         if self.tables and not self.snapshot:
             raise ValueError("tables are of the snapshots: write snapshot: true, or remove tables")
+        names = [each.of_octogen for each in self.url_lists]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(
+                f"two url_lists are the list {twice!r}, and each run would undo the other's: give "
+                "each a list_name of its own"
+            )
         if self.source.is_octogen and self.principal is None:
             raise ValueError(
                 "source: octogen needs principal, the IAM principal that Octogen shares with, such "
@@ -245,6 +277,25 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
                 assets.append(
                     build_table_asset(snapshot, destination, name=table, execute=self.execute)
                 )
+        checks = [*build_linked_datasets_checks(datasets, self.source.source())]
+        for settings in self.url_lists:
+            from octogen_dagster.url_lists.list_asset import (
+                build_url_list_asset,
+                build_url_list_checks,
+            )
+
+            url_list = build_url_list_asset(
+                self._spec("url_list", settings),
+                resource_key=self._octogen,
+                execute=self.execute,
+                **settings.written()
+                | {
+                    "urls": dg.AssetKey.from_user_string(settings.urls),
+                    "list_name": settings.of_octogen,
+                },
+            )
+            assets.append(url_list)
+            checks += build_url_list_checks(url_list)
         sensors = []
         if self.sensor is not None:
             sensor = build_listing_sensor(
@@ -256,7 +307,7 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
             sensors.append(sensor)
         return dg.Definitions(
             assets=assets,
-            asset_checks=build_linked_datasets_checks(datasets, self.source.source()),
+            asset_checks=checks,
             sensors=sensors,
             resources=self._resources(),
         )
@@ -266,13 +317,18 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
         """The key of the resource for queries, beside a `bigquery` that the project may have."""
         return f"{self.name}_bigquery"
 
+    @property
+    def _octogen(self) -> str:
+        """The key of the REST API's resource, beside that of an `OctogenComponent`."""
+        return f"{self.name}_url_lists"
+
     def _spec(self, kind: Kind, follows: AssetSettings | None = None) -> dg.AssetSpec:
         settings = follows or AssetSettings()
         spec = dg.AssetSpec(
             settings.name or f"{self.name}_{kind}",
             automation_condition=follow_upstream() if follows else None,
         )
-        if kind == "linked_snapshot" and self.storage is not None:
+        if kind in ("linked_snapshot", "url_list") and self.storage is not None:
             spec = spec.with_io_manager_key(f"{self.name}_linked_io_manager")
         data = OctogenAssetData(kind, spec)
         return self.translated(data, settings)
@@ -293,6 +349,9 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
             )
         if self.products or self.snapshot:
             resources[self._bigquery] = BigQueryResource(**google)
-        if self.snapshot and self.storage is not None:
+        if self.url_lists:
+            written = {"host": self.host} | self.connection.written()
+            resources[self._octogen] = OctogenResource(**written)
+        if (self.snapshot or self.url_lists) and self.storage is not None:
             resources[f"{self.name}_linked_io_manager"] = self.storage.io_manager()
         return resources

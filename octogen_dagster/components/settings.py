@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
 Kind = Literal[
     "catalogs", "products", "changes", "details", "brands", "history", "alerts",
-    "linked_datasets", "linked_products", "linked_snapshot", "table",
+    "linked_datasets", "linked_products", "linked_snapshot", "url_list", "table",
 ]  # fmt: skip
 
 

@@ -62,7 +62,7 @@ _DELETED = ("url_list_not_found", "url_list_deleting")
 
 def build_url_list_asset(
     name: str | dg.AssetSpec,
-    urls: dg.AssetsDefinition,
+    urls: dg.AssetsDefinition | dg.AssetKey,
     *,
     list_name: str | None = None,
     max_removed_fraction: float = 0.2,
@@ -98,9 +98,9 @@ def build_url_list_asset(
 
     Args:
         name: The asset's name or `dagster.AssetSpec`.
-        urls: An asset that is loaded as a `polars.DataFrame`, with the columns `url` (a
-            competitor's page) and `sku` (the own article, of which several rows may have pages),
-            and any others, which are kept. With up to 100,000 different addresses.
+        urls: An asset, or its key, that is loaded as a `polars.DataFrame`, with the columns `url`
+            (a competitor's page) and `sku` (the own article, of which several rows may have pages),
+            and any others, which are kept. It has up to 100,000 different addresses.
         list_name: The list's name, of at most 80 characters; by default the asset's. An
             organisation has up to five lists.
         max_removed_fraction: The largest fraction of the list that a run may remove. A run that
@@ -117,7 +117,9 @@ def build_url_list_asset(
         ValueError: The list's name is empty or too long, `max_removed_fraction` is not from 0 to 1,
             or the asset is to have partitions, which a list does not have.
     """
-    require_asset(urls, "urls")
+    if not isinstance(urls, dg.AssetKey):
+        require_asset(urls, "urls")
+    table_key = urls if isinstance(urls, dg.AssetKey) else urls.key
     require_fraction(_MAX_REMOVED, max_removed_fraction)
     given = asset_arguments_of(name, asset_arguments)
     if given.get("partitions_def") is not None:
@@ -129,12 +131,12 @@ def build_url_list_asset(
 
     @snapshot_asset(
         {
-            "ins": {"urls": dg.AssetIn(urls.key)},
+            "ins": {"urls": dg.AssetIn(table_key)},
             "config_schema": _config_schema(dry_run, max_removed_fraction),
             "output_required": False,  # a dry run has none
             "metadata": {URL_LIST: list_name},
             "description": (
-                f"The addresses of {urls.key.to_user_string()} as Octogen's URL list "
+                f"The addresses of {table_key.to_user_string()} as Octogen's URL list "
                 f"{list_name!r}. A row is an address of an article, with the reason if it is not "
                 "in the list."
             ),
@@ -148,7 +150,7 @@ def build_url_list_asset(
     def url_list(run: SnapshotRun, _partition: str | None, urls: pl.DataFrame) -> Any:
         assert run.service
         config = run.context.op_execution_context.op_config
-        table = _Table.of(urls, run.context.assets_def.keys_by_input_name["urls"])
+        table = _Table.of(urls, table_key)
         with BlockingClient(run.service, run.stop) as client:
             brought = _ListRun(run.context, client, list_name, table, config[_MAX_REMOVED])
             if config[_DRY_RUN]:

@@ -116,6 +116,53 @@ def test_each_source_brings_the_resources_that_it_needs(
         assert [sensor.name for sensor in defs.sensors or ()] == ["octogen_listing_sensor"]
 
 
+def test_url_lists_are_kept_equal_to_assets_of_the_project(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    @dg.asset(key=["shop", "articles"], io_manager_key="own_io_manager")
+    def articles() -> pl.DataFrame:
+        urls = ["https://shop.example/1", "https://shop.example/1/", "nothing"]
+        return pl.DataFrame({"sku": ["a", "b", "c"], "url": urls})
+
+    with Sandbox(catalogs={"strada": 5}, url_list_seconds=0) as sandbox:
+        linked = {
+            "project": PROJECT,
+            "principal": PRINCIPAL,
+            "connection": {"base_url": sandbox.base_url},
+            "storage": {"base_dir": str(tmp_path)},
+            "url_lists": [
+                {"name": "q3", "urls": "shop/articles", "translation": {"tags": {"team": "a"}}},
+                {"name": "q4", "urls": "shop/articles", "list_name": "Q 4", "dry_run": True},
+            ],
+        }
+        resources = {"own_io_manager": dg.mem_io_manager}
+        project = dg.Definitions(assets=[articles], resources=resources)
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            load(linked, LINKED) as (_, defs),
+        ):
+            patch.setenv("OCTOGEN_PLATFORM_API_KEY", sandbox.api_key)
+            assert {each.name for each in defs.sensors or ()} == {"octogen_listing_sensor"}
+            merged = dg.Definitions.merge(project, defs)
+            result = run(merged, instance, "shop/articles", "q3", "q4")
+            specs = {spec.key.to_user_string(): spec for spec in merged.resolve_all_asset_specs()}
+    assert result.success
+    assert specs["q3"].tags["team"] == "a"
+    assert specs["q3"].automation_condition is not None
+    assert {name: specs[name].metadata["octogen/url_list"] for name in ("q3", "q4")} == {
+        "q3": "q3",
+        "q4": "Q 4",
+    }
+    assert pl.read_parquet(tmp_path / "q3.parquet")["normalized_url"].to_list() == [
+        *["https://shop.example/1"] * 2,
+        None,
+    ]
+    (check,) = result.get_asset_check_evaluations()
+    assert (check.asset_key.to_user_string(), check.passed) == ("q3", False)
+    assert len(result.asset_observations_for_node("q4")) == 1
+    assert files(tmp_path) == {"q3.parquet"}
+
+
 def test_a_project_may_have_a_resource_bigquery_of_its_own() -> None:
     mine = dg.Definitions(resources={"bigquery": BigQueryResource(project="another-project")})
     linked = {"project": PROJECT, "principal": PRINCIPAL, "products": True, "snapshot": True}
