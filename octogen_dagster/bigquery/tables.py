@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
@@ -59,13 +60,13 @@ class TableName(NamedTuple):
 def open_client(bigquery: Any) -> Iterator[Client]:
     """Open the client of a `dagster_gcp.BigQueryResource`, and close it in the end.
 
-    The resource's type is not imported: that takes seconds.
+    The resource's type is not imported: that takes seconds. An emulator needs no login.
     """
     from google.auth.exceptions import GoogleAuthError
 
     with translate_google_errors(BIGQUERY, "BigQuery"), contextlib.ExitStack() as stack:
         try:
-            client = stack.enter_context(bigquery.get_client())
+            client = stack.enter_context(_emulated(bigquery) or bigquery.get_client())
         except GoogleAuthError:
             raise
         except ValueError:  # of base64 or JSON, and its text does not say so
@@ -74,6 +75,20 @@ def open_client(bigquery: Any) -> Iterator[Client]:
                 "them to the output of `base64 -w0 key.json`."
             ) from None
         yield stack.enter_context(contextlib.closing(client))
+
+
+def _emulated(bigquery: Any) -> Client | None:
+    """A client for a local BigQuery, which asks for no credentials, unless there are some."""
+    if "BIGQUERY_EMULATOR_HOST" not in os.environ or "GOOGLE_APPLICATION_CREDENTIALS" in os.environ:
+        return None
+    from dagster_gcp import BigQueryResource
+    from google.auth.credentials import AnonymousCredentials
+    from google.cloud.bigquery import Client
+
+    if type(bigquery) is not BigQueryResource or bigquery.gcp_credentials:
+        return None
+    credentials = AnonymousCredentials()  # type: ignore[no-untyped-call]
+    return Client(bigquery.project, credentials, location=bigquery.location)
 
 
 def last_materialization(

@@ -172,6 +172,7 @@ class Catalogs:
         keys = builtin_catalog_keys(choice) if isinstance(choice, int) else choice
         counts = keys if isinstance(keys, Mapping) else dict.fromkeys(keys, products)
         self._by_key = {key: make_catalog(key, count, seed) for key, count in counts.items()}
+        self.day_began_at = datetime.now(timezone.utc)
 
     def all(self) -> list[Catalog]:
         return list(self._by_key.values())
@@ -200,6 +201,7 @@ class Catalogs:
 
     def next_day(self) -> None:
         self._by_key = {key: catalog.next_day() for key, catalog in self._by_key.items()}
+        self.day_began_at = datetime.now(timezone.utc)
 
     def set_price(self, url: str, price: float) -> None:
         product = self.find(url)

@@ -1,4 +1,4 @@
-"""The hub of a sandbox: Analytics Hub by gRPC, and Octogen's MCP server by HTTP."""
+"""The hub of a sandbox: Analytics Hub by gRPC, Octogen's MCP server and BigQuery by HTTP."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +11,9 @@ from google.longrunning import operations_pb2  # type: ignore[import-untyped]
 from google.protobuf import empty_pb2  # type: ignore[import-untyped]
 from starlette.types import ASGIApp
 
+from octogen_dagster.sandbox.bigquery import BIGQUERY_PATH, create_bigquery_app
+from octogen_dagster.sandbox.catalog import Catalogs
+from octogen_dagster.sandbox.gateway import BASE_PATH
 from octogen_dagster.sandbox.listings import (
     LOCATION,
     HubCall,
@@ -39,14 +42,15 @@ class Hub(Listings):
         assert len(sandbox.hub.datasets("my-project")) == 1
     ```
 
-    Two services share one store: the gRPC service of Analytics Hub, where listings are subscribed
-    to, and Octogen's MCP server, which says what is shared with whom. Nothing is shared at first.
+    Three services share one store: the gRPC service of Analytics Hub, where listings are subscribed
+    to, Octogen's MCP server, which says what is shared with whom, and a BigQuery that answers
+    simple SELECTs of the views in linked datasets. Nothing is shared at first.
     Everything can be read and changed from any thread while the sandbox runs. An address is a
     RuntimeError until it runs. The access token of MCP is in the environment, so nobody logs in.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, catalogs: Catalogs) -> None:
+        super().__init__(catalogs)
         self._server: grpc.Server | None = None
         self._port: int | None = None
         self._http_port: int | None = None
@@ -59,7 +63,7 @@ class Hub(Listings):
     @property
     def mcp_url(self) -> str:
         """The URL of Octogen's MCP server."""
-        return f"http://{_HOST}:{_started(self._http_port)}{MCP_PATH}"
+        return f"{self._http_address}{MCP_PATH}"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -68,11 +72,20 @@ class Hub(Listings):
             "OCTOGEN_MCP_URL": self.mcp_url,
             "OCTOGEN_MCP_ACCESS_TOKEN": _ACCESS_TOKEN,
             "ANALYTICS_HUB_EMULATOR_HOST": self.endpoint,
+            "BIGQUERY_EMULATOR_HOST": self._http_address,
         }
 
+    @property
+    def _http_address(self) -> str:
+        return f"http://{_HOST}:{_started(self._http_port)}"
+
     def http_app(self, rest: ASGIApp) -> ASGIApp:
-        """Return the application that serves MCP and REST; it needs its lifespan."""
-        return create_app(self, _ACCESS_TOKEN, rest)
+        """Return the application that serves MCP, BigQuery and REST; it needs its lifespan."""
+        others: dict[str, ASGIApp] = {
+            f"{BASE_PATH}/": rest,
+            BIGQUERY_PATH: create_bigquery_app(self),
+        }
+        return create_app(self, _ACCESS_TOKEN, others)
 
     def start(self, http_port: int, port: int) -> None:
         """Start to serve Analytics Hub at a port, or a free one for 0; OSError if it is taken."""

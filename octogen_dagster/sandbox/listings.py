@@ -1,17 +1,23 @@
-"""The catalogs that the sandbox shares over Analytics Hub, and the subscriptions to them.
+"""The catalogs and URL lists that the sandbox shares over Analytics Hub, and who is subscribed.
 
-`hub` serves them to Google's client and `mcp` to MCP clients. This file knows no wire format.
+`hub` serves them to Google's client, `mcp` to MCP clients and `bigquery` their views. This file
+knows no wire format.
 """
 
 import re
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import count
 from threading import Lock
-from typing import Literal
+from typing import Any, Literal
+
+from octogen_dagster.sandbox.catalog import Catalogs
+from octogen_dagster.sandbox.exports import Export, View, views_of_catalog
 
 LOCATION = "us"
-_EXCHANGE = f"projects/octogen-sandbox/locations/{LOCATION}/dataExchanges/catalogs"
+EXCHANGE_ID = "catalogs"
+_EXCHANGE = f"projects/octogen-sandbox/locations/{LOCATION}/dataExchanges/{EXCHANGE_ID}"
 
 Access = Literal["preparing", "granted", "revoked"]
 
@@ -22,11 +28,13 @@ class Refusal(Exception):
 
 @dataclass(frozen=True)
 class Listing:
-    """A catalog that was shared, and whether it may be subscribed to."""
+    """A catalog or URL list that was shared, and whether it may be subscribed to."""
 
-    catalog: str
+    catalog: str  # the key, or the listing's id for a URL list
     name: str
     access: Access
+    is_url_list: bool = False
+    export: Export | None = None  # the last one, of a URL list
 
 
 @dataclass(frozen=True)
@@ -56,14 +64,16 @@ class HubCall:
 class Listings:
     """Listings and subscriptions behind one lock, with the methods by which a test changes them.
 
-    A method that takes the key of a catalog raises LookupError if it was never shared. What serves
-    a subscriber raises Refusal.
+    A method that takes the key of a catalog takes the listing's id of a URL list as well, and
+    raises LookupError if it was never shared. What serves a subscriber raises Refusal.
     """
 
     exchange = _EXCHANGE
-    """The resource name of the data exchange in which catalogs are shared."""
+    """The resource name of the data exchange in which catalogs and URL lists are shared."""
 
-    def __init__(self) -> None:
+    def __init__(self, catalogs: Catalogs) -> None:
+        self.readers: dict[tuple[str, str], dict[str, Any]] = {}  # by project and principal
+        self._catalogs = catalogs
         self._lock = Lock()
         self._serials = count(1)
         self._listings: dict[str, Listing] = {}  # by resource name
@@ -77,7 +87,7 @@ class Listings:
 
     @property
     def listings(self) -> list[Listing]:
-        """The listings of all catalogs, in order of creation."""
+        """The listings of all catalogs and URL lists, in order of creation."""
         return list(self._listings.values())
 
     @property
@@ -102,6 +112,37 @@ class Listings:
                 raise ValueError(f"catalog {there.catalog!r} is shared as {name} already")
             self._listings[name] = Listing(catalog, name, "granted" if granted else "preparing")
         return name
+
+    def share_url_list(self, listing_id: str) -> None:
+        """Share a URL list, which has no views before its first export."""
+        name = _listing_name(listing_id)
+        with self._lock:
+            self._listings[name] = Listing(listing_id, name, "granted", is_url_list=True)
+
+    def export_url_list(self, listing_id: str, export: Export) -> None:
+        """Replace the views of a URL list."""
+        with self._lock:
+            listing = self._listing_of(listing_id)
+            self._listings[listing.name] = replace(listing, export=export)
+
+    def remove_url_list(self, listing_id: str) -> None:
+        """Take a URL list away from its readers, and remove its listing."""
+        self.revoke_access(listing_id)
+        with self._lock:
+            del self._listings[_listing_name(listing_id)]
+
+    def views(self, project: str, dataset: str) -> Mapping[str, View]:
+        """Return the views in a linked dataset by name."""
+        subscription = self._subscriptions.get((project, dataset))
+        if subscription is None:
+            raise Refusal("NOT_FOUND", f"Not found: Dataset {project}:{dataset}")
+        if not subscription.is_active:
+            message = f"Access Denied: Dataset {project}:{dataset}: its subscription has ended."
+            raise Refusal("PERMISSION_DENIED", message)
+        listing = self.find(subscription.listing)
+        if not listing.is_url_list:
+            return views_of_catalog(listing.catalog, self._catalogs)
+        return listing.export.views if listing.export else {}
 
     def listing_resource(self, catalog: str) -> str:
         """Return the resource name of a catalog's listing."""
@@ -128,8 +169,8 @@ class Listings:
         return call
 
     def find(self, name: str) -> Listing:
-        """Return the listing of a resource name."""
-        if listing := self._listings.get(name):
+        """Return the listing of a resource name, which may have its location in capitals."""
+        if listing := self._listings.get(name.replace("/locations/US/", f"/locations/{LOCATION}/")):
             return listing
         raise Refusal("NOT_FOUND", f"Listing not found: {name}.")
 

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from mcp.server.lowlevel import Server
@@ -37,14 +37,13 @@ class Tools:
 
     def __init__(self, store: Listings) -> None:
         self._store = store
-        self._subscribers: dict[tuple[str, str], Json] = {}
         self._known: set[str] = set()  # subscriptions, by name
 
     def list_bigquery_listing_resources(
         self, catalogs: list[str] | None = None
     ) -> list[Json] | Json:
         """List the listings of the shared catalogs."""
-        shared = {each.catalog: each for each in self._store.listings}
+        shared = {each.catalog: each for each in self._catalogs()}
         wanted = list(shared) if catalogs is None else catalogs
         if missing := [key for key in wanted if key not in shared]:
             return _failure("catalog_not_granted", f"{missing[0]!r} has no BigQuery listing")
@@ -52,15 +51,15 @@ class Tools:
 
     def list_bigquery_subscribers(self) -> Json:
         """List the subscribers and their cells."""
-        subscribers = list(self._subscribers.values())
+        subscribers = list(self._store.readers.values())
         return {"subscribers": subscribers, "cells": self._cells(subscribers)}
 
     def register_bigquery_subscriber(self, request: SubscriberRequest) -> Json:
         """Register a subscriber."""
         key = (request["subscriberProjectId"], request["subscriberPrincipal"])
-        own_id = f"subscriber-{len(self._subscribers) + 1}"
+        own_id = f"subscriber-{len(self._store.readers) + 1}"
         new = {"subscriberId": own_id, **request, "desiredState": "enabled"}
-        subscriber = self._subscribers.setdefault(key, new)
+        subscriber = self._store.readers.setdefault(key, new)
         return {"subscriber": subscriber, "cells": self._cells([subscriber])}
 
     def refresh_bigquery_subscription_status(
@@ -73,7 +72,7 @@ class Tools:
         """Look up whether a subscriber has subscribed to a catalog."""
         subscribers = [
             subscriber
-            for (_, principal), subscriber in self._subscribers.items()
+            for (_, principal), subscriber in self._store.readers.items()
             if principal == subscriber_principal
         ]
         if not subscribers:
@@ -94,8 +93,11 @@ class Tools:
                 "schemaVersion": "v1",
             }
             for subscriber in subscribers
-            for listing in self._store.listings
+            for listing in self._catalogs()
         ]
+
+    def _catalogs(self) -> list[Listing]:
+        return [each for each in self._store.listings if not each.is_url_list]
 
     def _status(self, project: str, listing: Listing) -> Json:
         if reason := _PREPARING.get(listing.access):
@@ -124,8 +126,8 @@ def _place(listing: Listing, project: str) -> Json:
     }
 
 
-def create_app(store: Listings, token: str, rest: ASGIApp) -> ASGIApp:
-    """Return the application that serves the tools to who has the token, and `rest` below /v1."""
+def create_app(store: Listings, token: str, others: Mapping[str, ASGIApp]) -> ASGIApp:
+    """Return the application that serves the tools to who has the token, and others by path."""
     own = Tools(store)
     tools: dict[str, Callable[..., Any]] = {
         tool.__name__: tool
@@ -171,12 +173,12 @@ def create_app(store: Listings, token: str, rest: ASGIApp) -> ASGIApp:
     )
 
     async def choose(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"].startswith("/v1/"):
-            await rest(scope, receive, send)
-        elif scope["type"] == "http" and Headers(scope=scope).get("authorization") != bearer:
-            await Response(status_code=401)(scope, receive, send)
-        else:
-            await app(scope, receive, send)
+        chosen: ASGIApp = app
+        if scope["type"] == "http":
+            served = (other for path, other in others.items() if scope["path"].startswith(path))
+            is_allowed = Headers(scope=scope).get("authorization") == bearer
+            chosen = next(served, app if is_allowed else Response(status_code=401))
+        await chosen(scope, receive, send)
 
     bearer = f"Bearer {token}"
     return choose

@@ -77,7 +77,8 @@ class Sandbox:
         faults: The faults in force from the start.
         credit_usd: The credit of the organisation, in US dollars; None for one that never ends.
             Without credit, searches and lookups are a 402.
-        hub: True to serve Analytics Hub and MCP as well; see the property `hub`.
+        hub: True to serve Analytics Hub, MCP and the views of linked datasets as well; see the
+            property `hub`.
         url_list_seconds: The seconds until a new URL list is active, and until a deleted one has
             disappeared. With `math.inf` both wait for `next_day`.
 
@@ -112,10 +113,12 @@ class Sandbox:
         if not 0 <= port <= last_port:
             raise ValueError(f"port must be 0 to {last_port}, not {port}")
         self._generation = generation
+        served = Catalogs(catalogs, products, seed)
+        self._hub = _make_hub(served) if hub else None
         self._state = State(
             api_key=api_key,
-            catalogs=Catalogs(catalogs, products, seed),
-            url_lists=UrlLists(url_list_seconds),
+            catalogs=served,
+            url_lists=UrlLists(served, self._hub, url_list_seconds),
             limiter=TokenBucket(requests_per_minute),
             account=Account(credit_usd),
             faults=ActiveFaults(faults),
@@ -123,7 +126,6 @@ class Sandbox:
         for _ in range(1, day):
             self.next_day()
         self._app = create_app(self._state, generation)
-        self._hub = _make_hub() if hub else None
         self._wanted_port = port
         self._port: int | None = None
         self._running = ExitStack()
@@ -159,7 +161,7 @@ class Sandbox:
 
     @property
     def hub(self) -> Hub:
-        """Catalogs shared over BigQuery Analytics Hub.
+        """Catalogs and URL lists shared over BigQuery Analytics Hub, and their views.
 
         If a `port` other than 0 was chosen, Analytics Hub is on the next port.
         """
@@ -193,8 +195,8 @@ class Sandbox:
         """Move on by a day: every catalog is indexed again, and its products are other ones.
 
         One product in fifty is new and about as many are gone. The price of one in twenty moves,
-        and one in forty sells out or comes back. New URL lists become active, and deleted ones
-        disappear.
+        and one in forty sells out or comes back. Then the URL lists are exported: new ones become
+        active before, and deleted ones disappear.
         """
         self._state.catalogs.next_day()
         self._state.url_lists.next_day()
@@ -336,7 +338,7 @@ def _listen(port: int) -> socket.socket:
     return listener
 
 
-def _make_hub() -> Hub:
+def _make_hub(catalogs: Catalogs) -> Hub:
     try:
         from octogen_dagster.sandbox.hub import Hub
     except ModuleNotFoundError as error:
@@ -345,4 +347,4 @@ def _make_hub() -> Hub:
             f"the hub of the sandbox needs {missing}: "
             'pip install "octogen-dagster[sandbox,bigquery,mcp]"'
         ) from error
-    return Hub()
+    return Hub(catalogs)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import math
 import re
-import secrets
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
@@ -19,9 +19,12 @@ from typing import Any, Literal, TypeVar
 
 from fastapi import HTTPException
 
+from octogen_dagster.sandbox.catalog import Catalogs
+from octogen_dagster.sandbox.exports import PRODUCTS, Export, export
+from octogen_dagster.sandbox.listings import EXCHANGE_ID, Listings
+
 Json = dict[str, Any]
 
-_EXCHANGE_ID = "catalogs"
 _MAX_LISTS = 5
 _MAX_URLS = 100_000
 _ID_LETTERS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
@@ -74,43 +77,51 @@ class UrlList:
     due_at: float
     status: Literal["provisioning", "active", "delete_pending"] = "provisioning"
     is_shared: bool = False
+    export: Export | None = None
     members: dict[str, Member] = field(default_factory=dict)  # by normalized URL, in order
 
-    def as_json(self) -> Json:
+    @property
+    def listing_id(self) -> str:
+        return f"coverage_{self.id}_v1"
+
+    def as_json(self, readers: int) -> Json:
         return {
             "urlListId": self.id,
             "name": self.name,
             "status": self.status,
             "urlCount": len(self.members),
-            "bigQuery": self._big_query() if self.is_shared else None,
+            "bigQuery": self._big_query(readers) if self.is_shared else None,
             "createdAt": _iso_text(self.created_at),
             "updatedAt": _iso_text(self.updated_at),
         }
 
-    def _big_query(self) -> Json:
+    def _big_query(self, readers: int) -> Json:
         return {
-            "exchangeId": _EXCHANGE_ID,
-            "listingId": f"coverage_{self.id}_v1",
+            "exchangeId": EXCHANGE_ID,
+            "listingId": self.listing_id,
             "sharedDatasetId": f"coverage_share_{self.id}_v1",
-            "viewId": "products_current_v1",
-            "lastExportedAt": None,
-            "lastRowCount": None,
-            "readerCount": 0,
+            "viewId": PRODUCTS,
+            "lastExportedAt": self.export and _iso_text(self.export.exported_at),
+            "lastRowCount": self.export and len(self.export.products),
+            "readerCount": readers,
         }
 
 
 class UrlLists:
     """All lists behind one lock. What answers a request raises the error that HTTP refuses it with.
 
-    `seconds` pass until a new list is active, and until a deleted one has disappeared.
+    `seconds` pass until a new list is active, and until a deleted one has disappeared. Active ones
+    are shared over the hub, if there is one.
     """
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, catalogs: Catalogs, hub: Listings | None, seconds: float) -> None:
         if not seconds >= 0:
             raise ValueError(f"url_list_seconds must be 0 or more, not {seconds}")
+        self._catalogs = catalogs
+        self._hub = hub
         self._seconds = seconds
         self._lock = Lock()
-        self._serials = count(1)
+        self._list_serials, self._serials = count(1), count(1)
         self._lists: dict[str, UrlList] = {}  # by id, in order of creation
 
     def create(self, name: str) -> Json:
@@ -121,28 +132,31 @@ class UrlLists:
             if len(live) >= _MAX_LISTS:
                 raise HTTPException(409, "url_list_limit_exceeded")
             now, due_at = _now(), time.monotonic() + self._seconds
-            new = UrlList(_new_id(now), next(self._serials), name, now, now, due_at)
+            serial = next(self._list_serials)
+            new = UrlList(_list_id(serial, name), serial, name, now, now, due_at)
             self._lists[new.id] = new
-            return new.as_json()
+            return self._as_json(new)
 
     def page(self, cursor: str | None, limit: int) -> Json:
         """Return a page of the lists, the newest first."""
         with self._settled():
             newest_first = list(reversed(self._lists.values()))
             shown, following = _page("", newest_first, lambda each: -each.serial, cursor, limit)
-            return {"items": [each.as_json() for each in shown], "nextCursor": following}
+            return {"items": [self._as_json(each) for each in shown], "nextCursor": following}
 
     def get(self, list_id: str) -> Json:
         with self._settled():
-            return self._find(list_id).as_json()
+            return self._as_json(self._find(list_id))
 
     def delete(self, list_id: str) -> Json:
         with self._settled():
             found = self._find(list_id)
             if found.status != "delete_pending":
                 found.status, found.updated_at = "delete_pending", _now()
+                if self._hub is not None and found.is_shared:
+                    self._hub.revoke_access(found.listing_id)
                 found.due_at = time.monotonic() + self._seconds
-            return found.as_json()
+            return self._as_json(found)
 
     def add(self, list_id: str, urls: Sequence[str]) -> Json:
         with self._settled():
@@ -189,9 +203,13 @@ class UrlLists:
             return {"items": [each.as_json() for each in shown], "nextCursor": following}
 
     def next_day(self) -> None:
-        """Make new lists active and let deleted ones disappear, whenever they are due."""
+        """Export each list, after what was due at any time has happened."""
         with self._settled(math.inf):
-            pass
+            for each in self._lists.values():
+                urls = [(member.url, member.normalized) for member in each.members.values()]
+                each.export, each.updated_at = export(urls, self._catalogs), _now()
+                if self._hub is not None:
+                    self._hub.export_url_list(each.listing_id, each.export)
 
     @contextmanager
     def _settled(self, moment: float | None = None) -> Iterator[None]:
@@ -202,9 +220,16 @@ class UrlLists:
             for each in due:
                 if each.status == "delete_pending":
                     del self._lists[each.id]
+                    if self._hub is not None and each.is_shared:
+                        self._hub.remove_url_list(each.listing_id)
                 elif each.status == "provisioning":
                     each.status, each.is_shared, each.updated_at = "active", True, _now()
+                    if self._hub is not None:
+                        self._hub.share_url_list(each.listing_id)
             yield
+
+    def _as_json(self, found: UrlList) -> Json:
+        return found.as_json(len(self._hub.readers) if self._hub else 0)
 
     def _find(self, list_id: str) -> UrlList:
         if found := self._lists.get(list_id):
@@ -265,9 +290,9 @@ def _decode_cursor(cursor: str, scope: str) -> int:
     return last
 
 
-def _new_id(now: datetime) -> str:
-    """Return the prefix of lists and a ULID, which is in the order of creation."""
-    number = int(now.timestamp() * 1000) << 80 | secrets.randbits(80)
+def _list_id(serial: int, name: str) -> str:
+    """Return an id in the form of the service's, the same for the same names in the same order."""
+    number = int.from_bytes(hashlib.sha256(f"{serial}\0{name}".encode()).digest()[:16], "big")
     return "cul_" + "".join(_ID_LETTERS[number >> shift & 31] for shift in range(125, -1, -5))
 
 

@@ -701,7 +701,7 @@ class TestCommand:
             "ok       MCP role: the login may manage subscribers.",
             f"ok       Exchange: catalogs in {sandbox.hub.exchange}: 1.",
             f"ok       Listings: free to subscribe to 1: {resource}.",
-            "skipped  Queries: there is no resource `bigquery` to check.",
+            "ok       Queries: `SELECT 1` may be run in project my-project; it would read 0 bytes.",
         ):
             assert line in result.stdout.splitlines()
         assert token not in result.output

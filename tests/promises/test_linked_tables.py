@@ -313,6 +313,7 @@ def test_without_credentials_a_run_says_how_to_log_in(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
+    monkeypatch.delenv("BIGQUERY_EMULATOR_HOST")  # an emulator needs no login
     monkeypatch.setenv("NO_GCE_CHECK", "true")
     monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
     message = failure(run(build_linked_products_asset(linked)))

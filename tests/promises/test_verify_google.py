@@ -289,15 +289,18 @@ def test_a_project_that_is_none_is_bad_input(
     assert (result.exit_code, "'my project' is invalid" in result.output) == (2, True)
 
 
-def test_the_sandbox_has_no_views(
+def test_the_sandbox_is_asked_about_its_views(
     sandbox: Sandbox, verify: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in sandbox.environment.items():
         monkeypatch.setenv(name, value)
-    sandbox.hub.share("kumo")
+    listing = sandbox.hub.share("kumo")
     answers = answers_of(verify("--json"))
     asked = {name: each["verdict"] for name, each in answers.items()}
     assert asked == dict.fromkeys(QUESTIONS[:2], "holds") | dict.fromkeys(
         QUESTIONS[2:], "not asked"
     )
-    assert "BigQuery is not asked" in answers["exported_at"]["seen"]
+    assert "materialize a linked dataset first" in answers["exported_at"]["seen"]
+    sandbox.hub.subscribe(listing, PROJECT, "octogen_kumo")
+    answers = answers_of(verify("--json"))
+    assert {each["verdict"] for each in answers.values()} == {"holds"}

@@ -1,0 +1,142 @@
+"""BigQuery's REST API for the views of linked datasets. A job has ended when it is inserted."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request, Response
+
+from octogen_dagster.sandbox.exports import View
+from octogen_dagster.sandbox.gateway import json_response
+from octogen_dagster.sandbox.listings import Listings, Refusal
+from octogen_dagster.sandbox.select import Result, select
+
+BIGQUERY_PATH = "/bigquery/v2/"
+_LOCATION = "US"
+_RESULTS = "_results"
+_BYTES_OF_A_ROW = 1_000
+_MIN_BYTES_BILLED = 10 * 2**20
+_PAGE_ROWS = 10_000
+_STATUS = {"notFound": 404, "accessDenied": 403, "duplicate": 409}
+
+Json = dict[str, Any]
+
+
+class _Refused(Exception):
+    """A request is refused; its arguments are BigQuery's reason and a text."""
+
+
+@dataclass(frozen=True)
+class _Job:
+    resource: Json
+    result: Result
+
+
+def create_bigquery_app(store: Listings) -> FastAPI:
+    """Return the application that serves the linked datasets of all projects."""
+    app, router = FastAPI(openapi_url=None), APIRouter()
+    jobs: dict[str, _Job] = {}
+
+    @app.exception_handler(_Refused)
+    def refuse(_: Request, refused: _Refused) -> Response:
+        reason, message = refused.args
+        status = _STATUS.get(reason, 400)
+        errors = [{"reason": reason, "message": message, "domain": "global"}]
+        error = {"code": status, "message": message, "errors": errors}
+        return json_response({"error": error}, status)
+
+    def find_view(project: str, dataset: str, table: str) -> View:
+        try:
+            views = store.views(project, dataset)
+        except Refusal as refusal:
+            reason = "notFound" if refusal.args[0] == "NOT_FOUND" else "accessDenied"
+            raise _Refused(reason, refusal.args[1]) from None
+        if table not in views:
+            raise _Refused("notFound", f"Not found: Table {project}:{dataset}.{table}")
+        return views[table]
+
+    def find_job(job_id: str) -> _Job:
+        if job := jobs.get(job_id):
+            return job
+        raise _Refused("notFound", f"Not found: Job {job_id}")
+
+    @router.get("/datasets/{dataset}/tables/{table}")
+    def get_table(project: str, dataset: str, table: str) -> Response:
+        is_result = dataset == _RESULTS
+        found = find_job(table).result if is_result else find_view(project, dataset, table)
+        return json_response(
+            {
+                "tableReference": _table(project, dataset, table),
+                "type": "TABLE" if is_result else "VIEW",
+                "location": _LOCATION,
+                "schema": {"fields": found.fields},
+            }
+        )
+
+    @router.post("/jobs")
+    def insert_job(project: str, body: Json) -> Response:
+        configuration = body["configuration"]
+        if "query" not in configuration:
+            raise _Refused("invalid", "The sandbox runs queries only.")
+        query, job_id = configuration["query"], body["jobReference"]["jobId"]
+        if job_id in jobs:
+            raise _Refused("duplicate", f"Already Exists: Job {project}:{_LOCATION}.{job_id}")
+        try:
+            result = select(query["query"], find_view)
+        except ValueError as error:
+            raise _Refused("invalidQuery", str(error)) from None
+        query.setdefault("destinationTable", _table(project, _RESULTS, job_id))
+        resource = body | _outcome(result.rows_read, query.get("maximumBytesBilled"))
+        if not configuration.get("dryRun"):
+            jobs[job_id] = _Job(resource, result)
+        return json_response(resource)
+
+    @router.get("/jobs/{job_id}")
+    def get_job(job_id: str) -> Response:
+        return json_response(find_job(job_id).resource)
+
+    @router.get("/queries/{job_id}")
+    def get_results(job_id: str, maxResults: int = _PAGE_ROWS, pageToken: int = 0) -> Response:
+        job = find_job(job_id)
+        if failure := job.resource["status"].get("errorResult"):
+            raise _Refused(failure["reason"], failure["message"])
+        rows, end = job.result.rows, pageToken + min(maxResults, _PAGE_ROWS)
+        page: Json = {
+            "jobReference": job.resource["jobReference"],
+            "jobComplete": True,
+            "schema": {"fields": job.result.fields},
+            "totalRows": str(len(rows)),
+        }
+        if maxResults:  # without rows, the client asks for them
+            page["rows"] = rows[pageToken:end]
+            if end < len(rows):
+                page["pageToken"] = str(end)
+        return json_response(page)
+
+    app.include_router(router, prefix=f"{BIGQUERY_PATH}projects/{{project}}")
+    return app
+
+
+def _table(project: str, dataset: str, table: str) -> Json:
+    return {"projectId": project, "datasetId": dataset, "tableId": table}
+
+
+def _outcome(rows_read: int, max_bytes_billed: str | None) -> Json:
+    """Return the status and the statistics of a query that read a number of rows."""
+    size = rows_read * _BYTES_OF_A_ROW
+    billed = max(size, _MIN_BYTES_BILLED)
+    status: Json = {"state": "DONE"}
+    if max_bytes_billed is not None and int(max_bytes_billed) < billed:
+        limit = f"Query exceeded limit for bytes billed: {max_bytes_billed}."
+        message = f"{limit} {billed} or higher required."
+        status["errorResult"] = {"reason": "bytesBilledLimitExceeded", "message": message}
+        billed = 0
+    now = str(int(time.time() * 1000))
+    figures = {"totalBytesProcessed": str(size), "totalBytesBilled": str(billed)}
+    statistics = {
+        **dict.fromkeys(("creationTime", "startTime", "endTime"), now),
+        "query": {"statementType": "SELECT", **figures},
+    }
+    return {"status": status, "statistics": statistics}

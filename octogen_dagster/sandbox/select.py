@@ -1,0 +1,128 @@
+"""SELECTs of views, in the dialect of BigQuery as far as SQLite has it too.
+
+`COUNTIF` and `CAST(... AS TIMESTAMP)` are known as well. A nested or repeated column can be
+selected, and nothing else be done with it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+from octogen_dagster.sandbox.exports import Field, View
+
+_VIEW = re.compile(r"`([^`]+\.[^`.]+\.[^`.]+)`")
+_SELECT_LIST = re.compile(r"\s*SELECT\s+(.*?)\s+FROM\s", re.IGNORECASE | re.DOTALL)
+_COMMA = re.compile(r",(?![^()]*\))")
+_COLUMN = re.compile(r"(?:\w+\.)?`?(\w+)`?(?:\s+(?:AS\s+)?`?\w+`?)?", re.IGNORECASE)
+_TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00")
+_READING = (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION)
+
+
+@dataclass(frozen=True)
+class Result:
+    """The columns of a result, its rows in the form of BigQuery's REST API, and the rows read."""
+
+    fields: Sequence[Field]
+    rows: Sequence[dict[str, Any]]
+    rows_read: int
+
+
+def select(sql: str, find_view: Callable[[str, str, str], View]) -> Result:
+    """Execute a SELECT of views, which are found by project, dataset and name.
+
+    Raises:
+        ValueError: It is no SELECT that SQLite knows.
+    """
+    known: dict[str, Field] = {}
+    rows_read = 0
+    with closing(sqlite3.connect(":memory:")) as database:
+        for name in dict.fromkeys(_VIEW.findall(sql)):
+            view = find_view(*name.rsplit(".", 2))
+            names = [each["name"] for each in view.fields]
+            known |= {each["name"]: each for each in view.fields}
+            rows = [[_stored(row[name]) for name in names] for row in view.rows]
+            database.execute(f"CREATE TABLE `{name}` ({', '.join(names)})")
+            places = ", ".join("?" * len(names))
+            database.executemany(f"INSERT INTO `{name}` VALUES ({places})", rows)  # noqa: S608
+            rows_read += len(rows)
+        database.create_aggregate("COUNTIF", 1, _CountIf)
+        database.set_authorizer(
+            lambda action, *_: sqlite3.SQLITE_OK if action in _READING else sqlite3.SQLITE_DENY
+        )
+        try:
+            cursor = database.execute(re.sub(r"(?i)\bAS TIMESTAMP\)", "AS TEXT)", sql))
+            found = cursor.fetchall()
+        except sqlite3.Error as error:
+            raise ValueError(f"the sandbox runs SELECTs that SQLite knows too: {error}") from None
+    names = [each[0] for each in cursor.description]
+    columns = list(zip(*found, strict=True)) or [()] * len(names)
+    fields = [
+        {**(known.get(source) or _inferred(column)), "name": name}
+        for name, source, column in zip(names, _sources(sql, names), columns, strict=True)
+    ]
+    sent = [
+        {"f": [{"v": _sent(value, of)} for value, of in zip(row, fields, strict=True)]}
+        for row in found
+    ]
+    return Result(fields, sent, rows_read)
+
+
+class _CountIf:
+    def __init__(self) -> None:
+        self._count = 0
+
+    def step(self, condition: int | None) -> None:
+        self._count += bool(condition)
+
+    def finalize(self) -> int:
+        return self._count
+
+
+def _sources(sql: str, names: Sequence[str]) -> Sequence[str]:
+    """Return for each column of a result the column that it is; an empty text for another value."""
+    found = _SELECT_LIST.match(sql)
+    expressions = [each.strip() for each in _COMMA.split(found[1])] if found else []
+    if len(expressions) != len(names) or "*" in expressions:
+        return names
+    columns = [_COLUMN.fullmatch(each) for each in expressions]
+    return [column[1] if column else "" for column in columns]
+
+
+def _inferred(column: Sequence[Any]) -> Field:
+    first = next((value for value in column if value is not None), None)
+    if isinstance(first, str):
+        kind = "TIMESTAMP" if _TIMESTAMP.fullmatch(first) else "STRING"
+    else:
+        kind = "FLOAT" if isinstance(first, float) else "INTEGER"
+    return {"type": kind, "mode": "NULLABLE"}
+
+
+def _stored(value: Any) -> Any:
+    """Return a value as SQLite takes it."""
+    if isinstance(value, datetime):
+        return value.astimezone(timezone.utc).isoformat(timespec="microseconds")
+    return json.dumps(value) if isinstance(value, list | dict) else value
+
+
+def _sent(value: Any, field: Field) -> Any:
+    """Return a value of SQLite as BigQuery sends it."""
+    if value is None:
+        return None
+    is_repeated, kind = field["mode"] == "REPEATED", field["type"]
+    if isinstance(value, str) and (is_repeated or kind == "RECORD"):
+        value = json.loads(value)
+    if is_repeated:
+        return [{"v": _sent(each, {**field, "mode": "NULLABLE"})} for each in value]
+    if kind == "RECORD":
+        return {"f": [{"v": _sent(value[each["name"]], each)} for each in field["fields"]]}
+    if kind == "TIMESTAMP":
+        moment = datetime.fromisoformat(value)
+        return str(int(moment.timestamp()) * 1_000_000 + moment.microsecond)
+    return str(bool(value)).lower() if kind == "BOOLEAN" else str(value)
