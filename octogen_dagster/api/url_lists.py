@@ -220,9 +220,9 @@ def add_urls_flow(
     left = max(0, MAX_LIST_URLS - url_list.url_count)
     message = (
         f"URL list {url_list.name!r} ({url_list.url_list_id}) has "
-        f"{count(url_list.url_count, 'URL')}, so {left:,} more fit: none of the request's "
-        f"{len(urls):,} was added (409 {refused.code}). Add fewer, remove some before, or put them "
-        "into another list."
+        f"{count(url_list.url_count, 'URL')}, which leaves room for {left:,}: none of the "
+        f"request's {len(urls):,} was added (409 {refused.code}). Add fewer, remove some before, "
+        "or put them into another list."
     )
     raise OctogenUrlListCapacityError(
         message, refused.response, refused.detail, refused.retry_after, left

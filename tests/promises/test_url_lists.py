@@ -279,9 +279,9 @@ class TestCapacity:
         assert [each.method for each in server.received] == ["POST", "GET"]
         assert isinstance(error, OctogenUrlListCapacityError)
         assert str(error) == (
-            "URL list 'q3' (cul_1) has 99,500 URLs, so 500 more fit: none of the request's 700 was "
-            "added (409 list_url_capacity_exceeded). Add fewer, remove some before, or put them "
-            "into another list."
+            "URL list 'q3' (cul_1) has 99,500 URLs, which leaves room for 500: none of the "
+            "request's 700 was added (409 list_url_capacity_exceeded). Add fewer, remove some "
+            "before, or put them into another list."
         )
         copy = pickle.loads(pickle.dumps(error))
         assert (copy.urls_left, str(copy), copy.code) == (500, str(error), error.code)

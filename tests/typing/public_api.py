@@ -110,6 +110,7 @@ from octogen_dagster.api.models import (
     MerchantProductUrlLookupResponse,
     MerchantProductView,
 )
+from octogen_dagster.api.url_lists import CoverageRejectedUrl, CoverageUrlList
 
 LISTING = "projects/octogen/locations/us/dataExchanges/catalogs/listings/northpeak"
 
@@ -357,6 +358,23 @@ async def client() -> MerchantProductView:
         return found.product
 
 
+def url_lists(octogen: OctogenResource, urls: list[str]) -> list[CoverageRejectedUrl]:
+    """A coverage URL list that is made if it is not there, and what the service rejects of it."""
+    try:
+        url_list: CoverageUrlList = octogen.create_coverage_url_list("q3")
+    except errors.OctogenUrlListNameConflictError:
+        [url_list] = octogen.list_coverage_url_lists(limit=1).items
+    try:
+        added = octogen.add_coverage_url_list_urls(url_list.url_list_id, urls)
+    except errors.OctogenUrlListCapacityError as error:
+        assert_type(error.urls_left, int | None)
+        raise
+    except errors.OctogenUrlListError as error:
+        assert_type(error.code, str)
+        raise
+    return added.rejected
+
+
 def subscribe() -> BigQuerySubscriptionResult:
     """A subscription without Dagster."""
     result = subscribe_to_listing(listing_resource=LISTING, destination_project="my-project")
@@ -370,6 +388,7 @@ PASSING = (
     errors.OctogenRateLimitError,
     errors.OctogenServerError,
     errors.OctogenShopError,
+    errors.OctogenUrlListUnavailableError,
     errors.OctogenBigQueryAccessPendingError,
     errors.OctogenBigQueryUnavailableError,
     errors.OctogenBigQueryUnreachableError,
@@ -392,6 +411,7 @@ LASTING = (
     errors.OctogenBigQueryInputError,
     errors.OctogenMCPAuthenticationError,
     errors.OctogenTableError,
+    errors.OctogenUrlListNotFoundError,
 )
 
 
