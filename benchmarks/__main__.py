@@ -23,6 +23,7 @@ _SUITES = (
     "history",
     "tables",
     "details",
+    "url_lists",
     "defects",
     "imports",
     "resume",

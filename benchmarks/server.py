@@ -19,9 +19,10 @@ from benchmarks.source import PAGE_SIZE, WARM_UP, Generation
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _GZIP = re.compile(rb"\r\naccept-encoding:[^\r]*gzip", re.IGNORECASE)
-_REASONS = {200: "OK", 404: "Not Found", 422: "Unprocessable Entity"}
+_REASONS = {200: "OK", 201: "Created", 404: "Not Found", 422: "Unprocessable Entity"}
 _CATEGORY = "category_path.depth_0"
 _INDEXED_AT = "2026-11-01T04:00:00Z"
+_URL_LISTS = "/v1/coverage/url-lists"
 _SEARCH_FIELDS = {
     "seed": {"catalog", "cursor", "limit"},
     "current": {"catalogs", "facets", "exclude_facets", "cursor", "limit"},
@@ -64,6 +65,7 @@ class Service:
         key, (products, _shape) = next(iter(catalogs.items()))
         self._views = full_views(key, products, generation) if lookups else {}
         self._counts = {"pages": 0, "lookups": 0, "refused": 0}
+        self._url_lists: list[set[str]] = []
 
     def respond(self, operation: bytes, body: bytes, *, gzip_accepted: bool) -> Response:
         """Return the response to a request.
@@ -86,6 +88,9 @@ class Service:
                 return _json_response(200, self._counts)
         if operation.startswith(b"GET /v1/domains/") and self._generation == "current":
             return _json_response(200, self._coverage())
+        method, path = operation.decode().split(" ")
+        if path.startswith(_URL_LISTS) and self._generation == "current":
+            return self._of_url_lists(method, path.removeprefix(_URL_LISTS), body)
         return _json_response(404, {"detail": "Not Found"})
 
     @property
@@ -133,6 +138,35 @@ class Service:
         if view is None:
             return _json_response(404, {"detail": "product_not_found"})
         return 200, str(uuid.uuid4()), [view], ""
+
+    def _of_url_lists(self, method: str, path: str, body: bytes) -> Response:
+        """Make a URL list, or add to one. None is in the list of lists, so each run makes one."""
+        if method == "GET":
+            return _json_response(200, {"items": [], "nextCursor": None})
+        if not path:
+            self._url_lists.append(set())
+            entry = {
+                "urlListId": str(len(self._url_lists) - 1),
+                "name": json.loads(body)["name"],
+                "status": "active",
+                "urlCount": 0,
+                "bigQuery": None,
+                "createdAt": _INDEXED_AT,
+                "updatedAt": _INDEXED_AT,
+            }
+            return _json_response(201, entry)
+        _, number, operation = path.split("/")
+        if operation != "urls":
+            return _json_response(404, {"detail": "Not Found"})
+        urls, url_list = json.loads(body)["urls"], self._url_lists[int(number)]
+        url_list.update(urls)
+        outcome = {
+            "accepted": [{"url": url, "normalizedUrl": url} for url in urls],
+            "rejected": [],
+            "urlCount": len(url_list),
+            "requestId": str(uuid.uuid4()),
+        }
+        return _json_response(200, outcome)
 
     @staticmethod
     def _refuse(fields: set[str]) -> Response:
