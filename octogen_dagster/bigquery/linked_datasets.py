@@ -1,12 +1,12 @@
 """The asset of linked datasets, whose materializations subscribe to listings."""
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import dagster as dg
 
-from octogen_dagster.asset_definition import asset_arguments_of, octogen_asset
+from octogen_dagster.asset_definition import Metadata, asset_arguments_of, octogen_asset
 from octogen_dagster.bigquery.partitions import listing_name, listing_partitions
 from octogen_dagster.bigquery.resources import AnalyticsHubResource, OctogenControlPlaneResource
 from octogen_dagster.bigquery.tables import (
@@ -22,8 +22,13 @@ from octogen_dagster.errors import (
     OctogenError,
     Persistence,
 )
-from octogen_dagster.sharing.autosubscribe import subscribe_with_octogen
-from octogen_dagster.sharing.names import TABLE, SubscriptionPlan, plan_subscription
+from octogen_dagster.sharing.autosubscribe import SubscribeWithOctogen, subscribe_with_octogen
+from octogen_dagster.sharing.names import (
+    TABLE,
+    ListingName,
+    SubscriptionPlan,
+    plan_subscription,
+)
 from octogen_dagster.sharing.subscribe import BigQuerySubscriptionResult, subscribe
 from octogen_dagster.validation import require_extras
 
@@ -84,61 +89,94 @@ def build_linked_datasets_asset(
         asset_arguments_of(name, asset_arguments),
     )
     def linked_datasets(context: dg.AssetExecutionContext) -> None:
-        resource: AnalyticsHubResource = context.resources.analytics_hub
-        replaced: list[str] = []
-
-        def replacing(subscription: str, dataset: str) -> None:
-            context.log.info(
-                f"Subscription {subscription} was revoked and holds the dataset id: it is deleted "
-                f"now, and its linked dataset {dataset} with the access rights set on it."
-            )
-            replaced.append(subscription)
-
-        try:
+        with waiting_for_grant(context, grant_waits):
             listing = listing_name(context.partition_key)
-            wanted = dataset_id and dataset_id(str(listing))
-            options: dict[str, Any] = {
-                "replacing": replacing if replace_revoked else None,
-                "datasets": _read_reported_dataset(context),
-            }
-            with resource.hub() as hub:
-                if control_plane:
-                    octogen: OctogenControlPlaneResource = context.resources.octogen_control_plane
-                    with octogen.control_plane() as opened:
-                        plan, result = subscribe_with_octogen(
-                            opened,
-                            hub,
-                            listing,
-                            project=resource.project,
-                            principal=octogen.principal,
-                            dataset_id=wanted,
-                            log=context.log.info,
-                            **options,
-                        )
-                else:
-                    plan = plan_subscription(str(listing), resource.project, wanted)
-                    result = subscribe(hub, plan, **options)
-                restrictions: dict[str, bool] = {}
-                with contextlib.suppress(OctogenBigQueryError):  # a listing that may not be read
-                    restrictions = hub.export_restrictions(listing)
-        except OctogenBigQueryAccessPendingError as error:
-            if context.retry_number >= len(grant_waits):
-                raise dg.Failure(str(error), allow_retries=False) from error
-            wait = grant_waits[context.retry_number]
-            context.log.info(f"{error} The next attempt is in {wait:g} s.")
-            raise dg.RetryRequested(max_retries=len(grant_waits), seconds_to_wait=wait) from error
-        except (OctogenError, ValueError) as error:
-            if isinstance(error, OctogenError) and error.persistence is not Persistence.PERMANENT:
-                raise
-            raise dg.Failure(str(error), allow_retries=False) from error
-        metadata = _metadata(plan, result)
-        if restrictions:
-            metadata[EXPORT_RESTRICTIONS] = dg.MetadataValue.json(restrictions)
-        if replaced:
-            metadata["octogen/replaced_subscription"] = ", ".join(replaced)
+            metadata = link_dataset(
+                context,
+                listing,
+                dataset_id and dataset_id(str(listing)),
+                with_octogen=subscribe_with_octogen if control_plane else None,
+                replace_revoked=replace_revoked,
+            )
         context.add_asset_metadata(metadata)
 
     return linked_datasets
+
+
+@contextlib.contextmanager
+def waiting_for_grant(
+    context: dg.AssetExecutionContext, grant_waits: Sequence[float]
+) -> Iterator[None]:
+    """Let a run whose grant has not arrived try again, once after each of these seconds.
+
+    In the block, errors that last until somebody acts are failures that are not retried.
+    """
+    try:
+        yield
+    except OctogenBigQueryAccessPendingError as error:
+        if context.retry_number >= len(grant_waits):
+            raise dg.Failure(str(error), allow_retries=False) from error
+        wait = grant_waits[context.retry_number]
+        context.log.info(f"{error} The next attempt is in {wait:g} s.")
+        raise dg.RetryRequested(max_retries=len(grant_waits), seconds_to_wait=wait) from error
+    except (OctogenError, ValueError) as error:
+        if isinstance(error, OctogenError) and error.persistence is not Persistence.PERMANENT:
+            raise
+        raise dg.Failure(str(error), allow_retries=False) from error
+
+
+def link_dataset(
+    context: dg.AssetExecutionContext,
+    listing: ListingName,
+    dataset_id: str | None,
+    *,
+    with_octogen: SubscribeWithOctogen | None,
+    replace_revoked: bool = False,
+) -> Metadata:
+    """Subscribe to a listing, by Octogen's control plane if a function is given for that.
+
+    Returns the metadata of the linked dataset.
+    """
+    resource: AnalyticsHubResource = context.resources.analytics_hub
+    replaced: list[str] = []
+
+    def replacing(subscription: str, dataset: str) -> None:
+        context.log.info(
+            f"Subscription {subscription} was revoked and holds the dataset id: it is deleted "
+            f"now, and its linked dataset {dataset} with the access rights set on it."
+        )
+        replaced.append(subscription)
+
+    options: dict[str, Any] = {
+        "replacing": replacing if replace_revoked else None,
+        "datasets": _read_reported_dataset(context),
+    }
+    with resource.hub() as hub:
+        if with_octogen is not None:
+            octogen: OctogenControlPlaneResource = context.resources.octogen_control_plane
+            with octogen.control_plane() as opened:
+                plan, result = with_octogen(
+                    opened,
+                    hub,
+                    listing,
+                    project=resource.project,
+                    principal=octogen.principal,
+                    dataset_id=dataset_id,
+                    log=context.log.info,
+                    **options,
+                )
+        else:
+            plan = plan_subscription(str(listing), resource.project, dataset_id)
+            result = subscribe(hub, plan, **options)
+        restrictions: dict[str, bool] = {}
+        with contextlib.suppress(OctogenBigQueryError):  # a listing that may not be read
+            restrictions = hub.export_restrictions(listing)
+    metadata = _metadata(plan, result)
+    if restrictions:
+        metadata[EXPORT_RESTRICTIONS] = dg.MetadataValue.json(restrictions)
+    if replaced:
+        metadata["octogen/replaced_subscription"] = ", ".join(replaced)
+    return metadata
 
 
 def _read_reported_dataset(context: dg.AssetExecutionContext) -> dict[str, str]:
@@ -154,7 +192,7 @@ def _read_reported_dataset(context: dg.AssetExecutionContext) -> dict[str, str]:
     return {subscription: dataset.rpartition(".")[2]} if subscription and dataset else {}
 
 
-def _metadata(plan: SubscriptionPlan, result: BigQuerySubscriptionResult) -> dict[str, Any]:
+def _metadata(plan: SubscriptionPlan, result: BigQuerySubscriptionResult) -> Metadata:
     dataset = f"{result.linked_project}.{result.linked_dataset}"
     return {
         TABLE_NAME: f"{dataset}.{TABLE}",

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -27,6 +27,9 @@ from octogen_dagster.bigquery.tables import (
     table_schema,
 )
 from octogen_dagster.sharing.google_errors import BIGQUERY, translate_google_errors
+
+if TYPE_CHECKING:
+    from google.cloud.bigquery import Client, Table
 
 
 def build_linked_products_asset(
@@ -90,40 +93,16 @@ def build_linked_products_asset(
     def linked_products(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster takes it for one with no value
         table = read_reported_table(context, linked_datasets.key).name
         with open_table(context, table, bigquery_resource_key) as (client, there):
-            is_table = there.table_type == "TABLE"
-            is_counted = is_table and there.num_rows is not None
-            column = find_modified_column(
-                there.schema, table, modified_column, None if is_counted else EXPORTED_AT
+            rows, last_modified, metadata = describe_table(
+                context,
+                client,
+                table,
+                there,
+                modified_column=modified_column,
+                max_bytes_billed=max_bytes_billed,
+                dollars_per_tib=dollars_per_tib,
             )
-            rows = there.num_rows
-            last_modified = there.modified if is_table else None
-            cost: Metadata = {}
-            if column or not is_counted:
-                job = run_query(
-                    context,
-                    client,
-                    build_count(table, column),
-                    subject=f"Table {table}, whose rows are counted",
-                    location=there.location,
-                    max_bytes_billed=max_bytes_billed,
-                )
-                with translate_google_errors(BIGQUERY, f"Table {table}"):
-                    ((rows, newest),) = job.result(timeout=REQUEST_TIMEOUT)
-                last_modified = newest if column else last_modified
-                cost = query_metadata(job, dollars_per_tib)
-        row_count = "partition_row_count" if context.has_partition_key else "row_count"
-        context.add_asset_metadata(
-            {
-                TABLE_NAME: str(table),
-                f"dagster/{row_count}": rows,
-                "dagster/column_schema": table_schema(there.schema),
-                "octogen/table_type": there.table_type,
-                "octogen/location": there.location,
-                CONSOLE: console_url(*table),
-                **_modification(last_modified),
-                **cost,
-            }
-        )
+        context.add_asset_metadata(metadata)
         return dg.MaterializeResult(
             check_results=check_results(
                 table,
@@ -136,6 +115,57 @@ def build_linked_products_asset(
         )
 
     return linked_products
+
+
+def describe_table(
+    context: dg.AssetExecutionContext,
+    client: "Client",
+    table: TableName,
+    there: "Table",
+    *,
+    modified_column: str | None,
+    max_bytes_billed: int | None,
+    dollars_per_tib: float,
+) -> tuple[int, datetime | None, Metadata]:
+    """Return the number of rows of a table, its last modification, and what is shown of it."""
+    is_table = there.table_type == "TABLE"
+    is_counted = is_table and there.num_rows is not None
+    column = find_modified_column(
+        there.schema, table, modified_column, None if is_counted else EXPORTED_AT
+    )
+    rows = there.num_rows
+    last_modified = there.modified if is_table else None
+    cost: Metadata = {}
+    if column or not is_counted:
+        job = run_query(
+            context,
+            client,
+            build_count(table, column),
+            subject=f"Table {table}, whose rows are counted",
+            location=there.location,
+            max_bytes_billed=max_bytes_billed,
+        )
+        with translate_google_errors(BIGQUERY, f"Table {table}"):
+            ((rows, newest),) = job.result(timeout=REQUEST_TIMEOUT)
+        last_modified = newest if column else last_modified
+        cost = query_metadata(job, dollars_per_tib)
+    shown = {**table_metadata(context, table, there, rows), **_modification(last_modified), **cost}
+    return rows, last_modified, shown
+
+
+def table_metadata(
+    context: dg.AssetExecutionContext, table: TableName, there: "Table", rows: int
+) -> Metadata:
+    """Return what is shown of a table that stays in BigQuery."""
+    row_count = "partition_row_count" if context.has_partition_key else "row_count"
+    return {
+        TABLE_NAME: str(table),
+        f"dagster/{row_count}": rows,
+        "dagster/column_schema": table_schema(there.schema),
+        "octogen/table_type": there.table_type,
+        "octogen/location": there.location,
+        CONSOLE: console_url(*table),
+    }
 
 
 def build_count(table: TableName, modified_column: str | None) -> str:

@@ -1,7 +1,7 @@
 """The asset of linked snapshots: it brings each linked view into the store of the IO manager."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -27,6 +27,7 @@ from octogen_dagster.bigquery.table_checks import PRODUCT_COLUMNS, check_results
 from octogen_dagster.bigquery.tables import (
     CONSOLE,
     EXPORTED_AT,
+    TableName,
     console_url,
     find_modified_column,
     read_reported_table,
@@ -113,14 +114,7 @@ def build_linked_snapshot_asset(
     def linked_snapshot(context: dg.AssetExecutionContext) -> Iterator[Any]:
         accepts_any = where is not None or context.op_execution_context.op_config[ACCEPT_SHRINKING]
         table, restrictions = read_reported_table(context, linked_datasets.key)
-        if restrictions.get("restrict_query_result"):
-            raise dg.Failure(
-                f"Table {table}: its listing's restricted_export_config has restrict_query_result, "
-                "so Google refuses to store the result of a query elsewhere. Nothing was queried. "
-                "Query the linked dataset in BigQuery, or ask its publisher to allow exports, and "
-                "materialize the linked dataset again.",
-                allow_retries=False,
-            )
+        refuse_restricted(table, restrictions)
         with open_table(context, table, bigquery_resource_key) as (client, view):
             dated_by = find_modified_column(view.schema, table, modified_column, EXPORTED_AT)
             sql = build_select(table, view.schema, columns, where)
@@ -145,7 +139,7 @@ def build_linked_snapshot_asset(
                 }
             )
             # Dagster hands an output to the IO manager before it asks for what comes next.
-            yield dg.Output(_as_taken(context, scan, str(table)))
+            yield dg.Output(as_taken(context, scan, str(table)))
         yield from check_results(
             f"The snapshot of {table}",
             rows.total,
@@ -158,7 +152,19 @@ def build_linked_snapshot_asset(
     return linked_snapshot
 
 
-def _as_taken(context: dg.AssetExecutionContext, scan: LinkedScan, table: str) -> Any:
+def refuse_restricted(table: TableName, restrictions: Mapping[str, bool]) -> None:
+    """Refuse to query a table whose listing forbids to store the result."""
+    if restrictions.get("restrict_query_result"):
+        raise dg.Failure(
+            f"Table {table}: its listing's restricted_export_config has restrict_query_result, so "
+            "Google refuses to store the result of a query elsewhere. Nothing was queried. Query "
+            "the linked dataset in BigQuery, or ask its publisher to allow exports, and "
+            "materialize the linked dataset again.",
+            allow_retries=False,
+        )
+
+
+def as_taken(context: dg.AssetExecutionContext, scan: LinkedScan, table: str) -> Any:
     """The snapshot as the asset's IO manager takes it: only ours takes a scan."""
     _, manager = output_manager(context)
     if keeps_snapshots(manager):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from octogen_dagster.errors import (
     OctogenBigQueryAccessPendingError,
@@ -191,6 +191,24 @@ def _outcome(offer: Cell, subscriber: Subscriber | None, attempt: _Attempt) -> C
     )
 
 
+class SubscribeWithOctogen(Protocol):
+    """A function that subscribes to one listing, and tells Octogen what it needs to know."""
+
+    def __call__(
+        self,
+        octogen: OctogenMCP,
+        hub: AnalyticsHub,
+        listing: ListingName,
+        *,
+        project: str,
+        principal: str,
+        dataset_id: str | None = None,
+        datasets: Mapping[str, str],
+        replacing: Callable[[str, str], None] | None = None,
+        log: Callable[[str], object],
+    ) -> tuple[SubscriptionPlan, BigQuerySubscriptionResult]: ...
+
+
 def subscribe_with_octogen(
     octogen: OctogenMCP,
     hub: AnalyticsHub,
@@ -230,3 +248,29 @@ def subscribe_with_octogen(
     elif message:
         log(subject)
     return plan, result
+
+
+def register_and_subscribe(
+    octogen: OctogenMCP,
+    hub: AnalyticsHub,
+    listing: ListingName,
+    *,
+    project: str,
+    principal: str,
+    dataset_id: str | None = None,
+    datasets: Mapping[str, str],
+    replacing: Callable[[str, str], None] | None = None,
+    log: Callable[[str], object],
+) -> tuple[SubscriptionPlan, BigQuerySubscriptionResult]:
+    """Register the subscriber if needed, and subscribe to a listing that is no catalog's.
+
+    Octogen grants it to registered subscribers. Its tools may not know it, so they are not asked.
+    """
+    found = read_offers(octogen, [], project=project, principal=principal, register=True)
+    if found.subscriber is not None and not found.subscriber.is_enabled:
+        log(
+            f"The subscriber {principal} is {found.subscriber.desired_state} at Octogen: if the "
+            "grant does not arrive, enable it there."
+        )
+    plan = plan_subscription(str(listing), project, dataset_id)
+    return plan, subscribe(hub, plan, datasets=datasets, replacing=replacing)
