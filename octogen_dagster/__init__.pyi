@@ -116,6 +116,8 @@ from .tables.destination import TableConnection, TableDestination
 from .tables.duckdb import DuckDBTables
 from .tables.postgres import PostgresTables
 from .tables.snowflake import SnowflakeTables
+from .url_lists.coverage import UrlCoverage, build_url_coverage_asset
+from .url_lists.export_sensor import build_url_list_sensor
 from .url_lists.list_asset import build_url_list_asset, build_url_list_checks
 
 __version__: str
@@ -170,6 +172,7 @@ __all__ = [
     "StaticSource",
     "TableConnection",
     "TableDestination",
+    "UrlCoverage",
     "build_alert_sensor",
     "build_catalog_sensor",
     "build_catalogs_asset",
@@ -188,8 +191,10 @@ __all__ = [
     "build_snapshot_checks",
     "build_snapshot_schedule",
     "build_table_asset",
+    "build_url_coverage_asset",
     "build_url_list_asset",
     "build_url_list_checks",
+    "build_url_list_sensor",
     "catalog_days",
     "catalog_of",
     "catalog_partition_key",

@@ -63,9 +63,10 @@ Metadata = dict[str, dg.MetadataValue[Any] | dg.TableSchema | str | int | float]
 def require_asset(asset: object, argument: str) -> None:
     """Refuse what is no asset, such as its name."""
     if not isinstance(asset, dg.AssetsDefinition):
-        builder = {"linked_datasets": "build_linked_datasets_asset"}.get(
-            argument, "build_products_asset"
-        )
+        builder = {
+            "linked_datasets": "build_linked_datasets_asset",
+            "url_list": "build_url_list_asset",
+        }.get(argument, "build_products_asset")
         raise TypeError(
             f"{argument} must be an asset, not {asset!r}: pass what a builder such as {builder} "
             "returns"

@@ -301,6 +301,45 @@ def request_runs(
     )
 
 
+def request_assets(
+    context: dg.SensorEvaluationContext,
+    assets: Mapping[str, Sequence[dg.AssetKey]],
+    *,
+    wanted: Sequence[Wanted],
+    done: Mapping[str, str],
+    busy: Collection[str],
+    now: float,
+    nothing_due: str,
+) -> dg.SensorResult:
+    """Plan a tick for assets without partitions, each run with those of one key of `assets`.
+
+    `busy` and `done` are as in `request_runs`.
+    """
+
+    def read_tries(some: Sequence[Wanted]) -> Mapping[str, Tries]:
+        keys = {each.request: each.key for each in some}
+        runs = [
+            RequestedRun(_requested_at(run), [keys[request]], request)
+            for run in _read_requested(context.instance, list(keys), now)
+            if (request := run.dagster_run.tags[REQUEST_TAG]) in keys
+        ]
+        return count_tries(some, runs, now)
+
+    requests, _, _ = plan(wanted, done, read_tries, busy, now, known=assets)
+    requested_at = datetime.fromtimestamp(now, timezone.utc).isoformat()
+    return dg.SensorResult(
+        run_requests=[
+            dg.RunRequest(
+                run_key=f"{each.request} {requested_at}",
+                tags={REQUEST_TAG: each.request},
+                asset_selection=list(assets[each.key]),
+            )
+            for (each,) in requests
+        ],
+        skip_reason=None if requests else nothing_due,
+    )
+
+
 def read_versions(instance: dg.DagsterInstance, asset: dg.AssetKey) -> dict[str, str]:
     """Read the data version of the last materialization of each partition."""
     tags = instance.event_log_storage.get_latest_tags_by_partition(
@@ -356,10 +395,23 @@ def _read_runs(
     key_of: Callable[[str], str | None],
 ) -> Iterator[RequestedRun]:
     """Read the runs that were requested lately for what is missing; the newest one comes last."""
-    begin = datetime.fromtimestamp(now - MEMORY_SECONDS - _MOST_ZONES_SECONDS, timezone.utc)
-    recent = dg.RunsFilter(created_after=begin)
     of_range = asset.to_user_string()
     requests = [of_range, *(each.request for each in missing)]
+    for run in _read_requested(instance, requests, now):
+        keys = _key_range(run, key_of)
+        if asset in (run.dagster_run.asset_selection or ()) and keys is not None:
+            request = run.dagster_run.tags[REQUEST_TAG]
+            yield RequestedRun(
+                _requested_at(run), order.between(*keys), "" if request == of_range else request
+            )
+
+
+def _read_requested(
+    instance: dg.DagsterInstance, requests: Sequence[str], now: float
+) -> list[dg.RunRecord]:
+    """Read the runs that were requested lately by these requests; the newest one comes last."""
+    begin = datetime.fromtimestamp(now - MEMORY_SECONDS - _MOST_ZONES_SECONDS, timezone.utc)
+    recent = dg.RunsFilter(created_after=begin)
     # To read a run costs some ten times what it does to look for one.
     if 10 * instance.get_runs_count(recent) < len(requests):
         wanted, records = set(requests), list(instance.get_run_records(recent))
@@ -370,13 +422,7 @@ def _read_runs(
             some = requests[first : first + _REQUESTS_IN_A_QUERY]
             filters = dg.RunsFilter(tags={REQUEST_TAG: some}, created_after=begin)
             records += instance.get_run_records(filters)
-    for run in sorted(records, key=lambda run: run.storage_id):
-        keys = _key_range(run, key_of)
-        if asset in (run.dagster_run.asset_selection or ()) and keys is not None:
-            request = run.dagster_run.tags[REQUEST_TAG]
-            yield RequestedRun(
-                _requested_at(run), order.between(*keys), "" if request == of_range else request
-            )
+    return sorted(records, key=lambda run: run.storage_id)
 
 
 def _requested_at(run: dg.RunRecord) -> float:

@@ -32,7 +32,7 @@ from octogen_dagster.sharing.names import (
 from octogen_dagster.sharing.subscribe import BigQuerySubscriptionResult, subscribe
 from octogen_dagster.validation import require_extras
 
-GRANT_WAIT_SECONDS = (30.0, 60.0, 120.0)
+GRANT_WAIT_SECONDS: Sequence[float] = (30.0, 60.0, 120.0)
 
 
 def build_linked_datasets_asset(

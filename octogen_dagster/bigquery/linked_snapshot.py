@@ -3,13 +3,14 @@
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from octogen_dagster.asset_definition import (
     ACCEPT_SHRINKING,
     ACCEPT_SHRINKING_CONFIG,
+    Metadata,
     keeps_snapshots,
     kept_otherwise,
     output_manager,
@@ -33,9 +34,12 @@ from octogen_dagster.bigquery.tables import (
     read_reported_table,
     table_schema,
 )
-from octogen_dagster.frames.source import MIN_ROWS_RATIO, collected
+from octogen_dagster.frames.source import MIN_ROWS_RATIO, SnapshotSource, collected
 from octogen_dagster.sharing.google_errors import BIGQUERY, translate_google_errors
 from octogen_dagster.validation import require_fraction
+
+if TYPE_CHECKING:
+    from google.cloud.bigquery import Client, Table
 
 
 def build_linked_snapshot_asset(
@@ -118,26 +122,17 @@ def build_linked_snapshot_asset(
         with open_table(context, table, bigquery_resource_key) as (client, view):
             dated_by = find_modified_column(view.schema, table, modified_column, EXPORTED_AT)
             sql = build_select(table, view.schema, columns, where)
-            job = run_query(
+            rows, metadata = query_view(
                 context,
                 client,
+                table,
+                view,
                 sql,
-                subject=f"The query of {table}",
-                location=view.location,
                 max_bytes_billed=max_bytes_billed,
+                dollars_per_tib=dollars_per_tib,
             )
-            with translate_google_errors(BIGQUERY, f"The rows of {table}"):
-                rows = QueryRows(client, job)
+            context.add_asset_metadata(metadata)
             scan = LinkedScan(rows, table, 0.0 if accepts_any else min_rows_fraction, dated_by)
-            context.add_asset_metadata(
-                {
-                    "octogen/source_table": str(table),
-                    CONSOLE: console_url(*table),
-                    "octogen/source_columns": table_schema(rows.schema),
-                    "octogen/sql": dg.MetadataValue.md(f"```sql\n{sql}\n```"),
-                    **query_metadata(job, dollars_per_tib),
-                }
-            )
             # Dagster hands an output to the IO manager before it asks for what comes next.
             yield dg.Output(as_taken(context, scan, str(table)))
         yield from check_results(
@@ -152,6 +147,36 @@ def build_linked_snapshot_asset(
     return linked_snapshot
 
 
+def query_view(
+    context: dg.AssetExecutionContext,
+    client: "Client",
+    table: TableName,
+    view: "Table",
+    sql: str,
+    *,
+    max_bytes_billed: int | None,
+    dollars_per_tib: float,
+) -> tuple[QueryRows, Metadata]:
+    """Run a SELECT of a view; return its rows, and what is shown of it."""
+    job = run_query(
+        context,
+        client,
+        sql,
+        subject=f"The query of {table}",
+        location=view.location,
+        max_bytes_billed=max_bytes_billed,
+    )
+    with translate_google_errors(BIGQUERY, f"The rows of {table}"):
+        rows = QueryRows(client, job)
+    return rows, {
+        "octogen/source_table": str(table),
+        CONSOLE: console_url(*table),
+        "octogen/source_columns": table_schema(rows.schema),
+        "octogen/sql": dg.MetadataValue.md(f"```sql\n{sql}\n```"),
+        **query_metadata(job, dollars_per_tib),
+    }
+
+
 def refuse_restricted(table: TableName, restrictions: Mapping[str, bool]) -> None:
     """Refuse to query a table whose listing forbids to store the result."""
     if restrictions.get("restrict_query_result"):
@@ -164,7 +189,7 @@ def refuse_restricted(table: TableName, restrictions: Mapping[str, bool]) -> Non
         )
 
 
-def as_taken(context: dg.AssetExecutionContext, scan: LinkedScan, table: str) -> Any:
+def as_taken(context: dg.AssetExecutionContext, scan: SnapshotSource, table: str) -> Any:
     """The snapshot as the asset's IO manager takes it: only ours takes a scan."""
     _, manager = output_manager(context)
     if keeps_snapshots(manager):

@@ -114,7 +114,7 @@ class ReportedTable(NamedTuple):
 def read_reported_table(context: dg.AssetExecutionContext, upstream: dg.AssetKey) -> ReportedTable:
     """The table that an asset's last materialization of the same partition reported."""
     record = last_materialization(context, upstream)
-    reported = _reported(record, TABLE_NAME)
+    reported = reported_value(record, TABLE_NAME)
     if reported is None:
         asset = upstream.to_user_string()
         of = f", partition {context.partition_key!r}" if context.has_partition_key else ""
@@ -124,12 +124,12 @@ def read_reported_table(context: dg.AssetExecutionContext, upstream: dg.AssetKey
             f"{_same_listing(context, upstream) or f'Materialize {asset}{of} first.'}",
             allow_retries=False,
         )
-    restrictions = _reported(record, EXPORT_RESTRICTIONS)
+    restrictions = reported_value(record, EXPORT_RESTRICTIONS)
     with permanent_errors_fail():
         return ReportedTable(TableName.parse(str(reported)), restrictions or {})
 
 
-def _reported(record: dg.EventLogRecord | None, name: str) -> Any:
+def reported_value(record: dg.EventLogRecord | None, name: str) -> Any:
     """A value of the metadata of a materialization; None if there is none."""
     if record is None or record.asset_materialization is None:
         return None
@@ -143,7 +143,7 @@ def _same_listing(context: dg.AssetExecutionContext, upstream: dg.AssetKey) -> s
         return None
     listing = context.partition_key.rsplit(":", 3)[1:]
     for key in sorted(context.instance.get_materialized_partitions(upstream)):
-        if key.rsplit(":", 3)[1:] == listing and _reported(
+        if key.rsplit(":", 3)[1:] == listing and reported_value(
             last_materialization(context, upstream, key), TABLE_NAME
         ):
             return (

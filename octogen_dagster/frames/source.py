@@ -156,9 +156,14 @@ class FrameSource:
 
     spending = None
 
-    def __init__(self, frame: pl.LazyFrame, file_metadata: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        frame: pl.LazyFrame,
+        file_metadata: Mapping[str, str] | None = None,
+        metrics: Metrics | None = None,
+    ) -> None:
         self._frame = frame
-        self._outcome = Outcome(file_metadata=file_metadata or {})
+        self._outcome = Outcome(file_metadata=file_metadata or {}, metrics=lambda: metrics or {})
 
     @contextlib.contextmanager
     def reading(self, _target: SnapshotTarget, _stop: threading.Event) -> Iterator[Reading]:

@@ -11,6 +11,7 @@ from typing import Any
 import dagster as dg
 import msgspec
 
+from octogen_dagster.api.catalog_sources import CatalogService
 from octogen_dagster.api.catalog_states import CatalogList
 from octogen_dagster.asset_definition import RESOURCE, require_asset
 from octogen_dagster.errors import OctogenError
@@ -140,11 +141,16 @@ def build_catalog_sensor(
     return catalog_sensor
 
 
-def _list_catalogs(octogen: OctogenResource) -> CatalogList:
+def service_of_a_tick(octogen: OctogenResource) -> CatalogService:
+    """Return the service of a resource, whose requests end before the tick has to."""
     service = octogen.service()
     deadline = min(service.retry.deadline, LISTING_TIMEOUT)
     retry = dataclasses.replace(service.retry, deadline=deadline)
-    return dataclasses.replace(service, retry=retry).within(_MAX_LISTING_SECONDS).fetch_catalogs()
+    return dataclasses.replace(service, retry=retry).within(_MAX_LISTING_SECONDS)
+
+
+def _list_catalogs(octogen: OctogenResource) -> CatalogList:
+    return service_of_a_tick(octogen).fetch_catalogs()
 
 
 class _CachedVersions(msgspec.Struct):

@@ -31,7 +31,9 @@ Metrics = Mapping[str, Any]
 
 
 def summary(snapshot: pl.LazyFrame, metrics: Metrics) -> str:
-    """The sentence about a snapshot, in Markdown."""
+    """The sentence about a snapshot, in Markdown; that of its source if it has one."""
+    if "summary" in metrics:
+        return str(metrics["summary"])
     schema = snapshot.collect_schema()
     for known, sentence in _SENTENCES:
         if schema == known:

@@ -216,6 +216,12 @@ def require_url_list(asset: dg.AssetsDefinition) -> None:
         )
 
 
+def name_of_list(asset: dg.AssetsDefinition) -> str:
+    """The name of the list that an asset is, or is made from."""
+    entry = asset.metadata_by_key[asset.key][URL_LIST]
+    return str(getattr(entry, "value", entry))
+
+
 def _checked_list_name(name: str) -> str:
     name = name.strip()  # as the service does
     if not 1 <= len(name) <= MAX_NAME_CHARACTERS:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from octogen_dagster.api.url_lists import CoverageUrlList
 
 PROVISIONING = "provisioning"
-_DELETED = "delete_pending"
+DELETE_PENDING = "delete_pending"
 _MAX_TRIES = 3
 """How often a run begins again because others change the list at the same time."""
 
@@ -48,17 +48,20 @@ class Difference(NamedTuple):
     surplus: Sequence[str] = ()
 
 
-def find_url_list(client: BlockingClient, name: str) -> CoverageUrlList | None:
-    """Find the live list of a name."""
+def live_url_lists(client: BlockingClient) -> Iterator[CoverageUrlList]:
+    """Yield the lists that are not being deleted."""
     cursor = None
     while True:
         page = client.list_coverage_url_lists(cursor=cursor, limit=MAX_PAGE_SIZE)
-        for each in page.items:
-            if each.name == name and each.status != _DELETED:
-                return each
+        yield from (each for each in page.items if each.status != DELETE_PENDING)
         cursor = page.next_cursor
         if not cursor:
-            return None
+            return
+
+
+def find_url_list(client: BlockingClient, name: str) -> CoverageUrlList | None:
+    """Find the live list of a name."""
+    return next((each for each in live_url_lists(client) if each.name == name), None)
 
 
 def make_url_list(client: BlockingClient, name: str) -> CoverageUrlList:

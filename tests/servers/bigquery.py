@@ -81,6 +81,8 @@ class BigQueryServer:
         refusals: The number of times that the results of a job are refused.
         lost_answers: The number of inserts whose jobs are created and whose answers are lost.
         unseen: The number of times that a job which exists is not found.
+        results: The columns and rows of the results of queries with a text, by this text; other
+            queries have `fields` and `rows`.
         tables: The resources of tables by dataset and table, as "analytics.brands".
         inserted: The body of each insert that was not a dry run, in their order.
         jobs: The resources of jobs by id.
@@ -102,6 +104,7 @@ class BigQueryServer:
     refusals: int = 0
     lost_answers: int = 0
     unseen: int = 0
+    results: dict[str, tuple[list[dict[str, Any]], Rows]] = field(default_factory=dict)
     tables: dict[str, dict[str, Any]] = field(default_factory=dict)
     inserted: list[dict[str, Any]] = field(default_factory=list)
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -217,8 +220,13 @@ class BigQueryServer:
             return 200, {"jobReference": job["jobReference"], "jobComplete": False}
         if failure := job["status"].get("errorResult"):
             return refused(400, failure["reason"], failure["message"])
-        counts = "COUNT(*)" in job["configuration"]["query"]["query"]
-        fields, rows = (_COUNTED, [self.counted]) if counts else (self.fields, self.rows)
+        sql = job["configuration"]["query"]["query"]
+        fields, rows = self.fields, self.rows
+        if "COUNT(*)" in sql:
+            fields, rows = _COUNTED, [self.counted]
+        for text, (columns, found) in self.results.items():
+            if text in sql:
+                fields, rows = columns, found
         result: dict[str, Any] = {
             "jobReference": job["jobReference"],
             "jobComplete": True,

@@ -147,7 +147,7 @@ class Google:
         if not self.granted:
             raise Refusal("PERMISSION_DENIED", "Permission denied on resource.")
         wanted = request.destination_dataset
-        if wanted.location.lower() != request.name.split("/")[3]:
+        if wanted.location.lower() != request.name.split("/")[3].lower():
             raise Refusal("INVALID_ARGUMENT", "The destination is not where the listing is.")
         dataset = wanted.dataset_reference.dataset_id
         lingers = self.lingering and "DeleteSubscription" in self.calls

@@ -62,6 +62,7 @@ from octogen_dagster import (
     StaticSource,
     TableConnection,
     TableDestination,
+    UrlCoverage,
     build_alert_sensor,
     build_catalog_sensor,
     build_catalogs_asset,
@@ -80,8 +81,10 @@ from octogen_dagster import (
     build_snapshot_checks,
     build_snapshot_schedule,
     build_table_asset,
+    build_url_coverage_asset,
     build_url_list_asset,
     build_url_list_checks,
+    build_url_list_sensor,
     catalog_days,
     catalog_of,
     catalog_partition_key,
@@ -317,7 +320,13 @@ def url_list_definitions(articles: dg.AssetsDefinition) -> dg.Definitions:
         automation_condition=follow_upstream(),
     )
     checks = build_url_list_checks(url_list, severity=dg.AssetCheckSeverity.ERROR)
-    return dg.Definitions(assets=[articles, url_list], asset_checks=checks)
+    covered: UrlCoverage = build_url_coverage_asset(url_list, max_age=None, in_place=True)
+    coverage, products = covered
+    assert_type(products, dg.AssetsDefinition)
+    sensor = build_url_list_sensor([covered], minimum_interval_seconds=3600)
+    return dg.Definitions(
+        assets=[articles, url_list, coverage, products], asset_checks=checks, sensors=[sensor]
+    )
 
 
 def delta_table() -> list[str]:
