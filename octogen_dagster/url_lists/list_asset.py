@@ -117,8 +117,8 @@ def build_url_list_asset(
         ValueError: The list's name is empty or too long, `max_removed_fraction` is not from 0 to 1,
             or the asset is to have partitions, which a list does not have.
     """
-    if not isinstance(urls, dg.AssetKey):
-        require_asset(urls, "urls")
+    if not isinstance(urls, dg.AssetsDefinition | dg.AssetKey):
+        raise TypeError(f"urls must be an asset or its dagster.AssetKey, not {urls!r}.")
     table_key = urls if isinstance(urls, dg.AssetKey) else urls.key
     require_fraction(_MAX_REMOVED, max_removed_fraction)
     given = asset_arguments_of(name, asset_arguments)
@@ -150,6 +150,7 @@ def build_url_list_asset(
     def url_list(run: SnapshotRun, _partition: str | None, urls: pl.DataFrame) -> Any:
         assert run.service
         config = run.context.op_execution_context.op_config
+        _check_fraction(config[_MAX_REMOVED])
         table = _Table.of(urls, table_key)
         with BlockingClient(run.service, run.stop) as client:
             brought = _ListRun(run.context, client, list_name, table, config[_MAX_REMOVED])
@@ -247,6 +248,14 @@ def _config_schema(dry_run: bool, max_removed_fraction: float) -> dict[str, Any]
             "that the table does not have.",
         ),
     }
+
+
+def _check_fraction(fraction: float) -> None:
+    """Refuse what the run configuration has, in which 20 would allow to remove anything."""
+    try:
+        require_fraction(_MAX_REMOVED, fraction)
+    except ValueError as error:
+        raise _failure(f"{error}.") from None
 
 
 class _Table:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import signal
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -186,9 +188,17 @@ def test_a_run_that_would_remove_more_than_a_fifth_is_refused_and_changes_nothin
     assert not {"POST remove", "GET urls"} & {*requests(sandbox)[:-2]}
     assert (tmp_path / f"{NAME}.parquet").read_bytes() == before
     assert run(pages(*range(8)), octogen, tmp_path).success
-    accepted = run(pages(1), octogen, tmp_path, config={"max_removed_fraction": 1.0})
+    accepted = run(pages(1), octogen, tmp_path, config={"max_removed_fraction": 1})
     assert counts(accepted) == (1, 0, 7, 0)
     assert members(octogen) == {*pages(1)}
+
+
+def test_a_percentage_in_the_launchpad_is_no_fraction(
+    sandbox: Sandbox, octogen: OctogenResource, tmp_path: Path
+) -> None:
+    result = run(pages(1), octogen, tmp_path, config={"max_removed_fraction": 20})
+    assert "max_removed_fraction must be a fraction from 0 to 1" in failure(result)
+    assert sandbox.requests == []
 
 
 @pytest.mark.parametrize("addresses", [[], [None, " "]])
@@ -199,7 +209,7 @@ def test_a_table_without_an_address_removes_nothing_and_says_so(
     addresses: Sequence[str | None],
 ) -> None:
     run(pages(1, 2), octogen, tmp_path)
-    result = run(addresses, octogen, tmp_path, instance, {"max_removed_fraction": 1.0})
+    result = run(addresses, octogen, tmp_path, instance, {"max_removed_fraction": 1})
     assert counts(result) == (0, 0, 0, len(addresses))
     assert members(octogen) == {*pages(1, 2)}
     (line, *_) = warnings(instance, result)
@@ -350,6 +360,41 @@ def test_a_run_that_is_killed_after_any_request_is_mended_by_the_next(tmp_path: 
     assert number == 6  # list, contains, members, remove, add
 
 
+def test_two_runs_at_once_leave_the_table(sandbox: Sandbox, tmp_path: Path) -> None:
+    octogen, table = octogen_at(sandbox), pages(*range(3_000))
+    run(pages(*range(1_000), *range(9_000, 9_250)), octogen, tmp_path)
+    together = [
+        processes.Process(
+            target=run_killed_at,
+            args=(0, table, sandbox.base_url, sandbox.api_key, str(tmp_path / str(number))),
+        )
+        for number in range(2)
+    ]
+    for process in together:
+        process.start()
+    for process in together:
+        process.join(60)
+    assert [process.exitcode for process in together] == [0, 0]
+    assert members(octogen) == {*table}
+
+
+def test_ctrl_c_ends_the_wait_for_a_new_list(tmp_path: Path) -> None:
+    with Sandbox(catalogs={"northpeak": 5}, url_list_seconds=math.inf) as slow:
+        process = processes.Process(
+            target=run_killed_at, args=(0, pages(1), slow.base_url, slow.api_key, str(tmp_path))
+        )
+        process.start()
+        deadline = time.monotonic() + 60
+        while not any(each.startswith("GET cul_") for each in requests(slow)):
+            assert process.is_alive()
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert process.pid
+        os.kill(process.pid, signal.SIGINT)
+        process.join(60)  # it would wait for three minutes
+        assert process.exitcode
+
+
 def test_what_is_no_list_is_refused_when_definitions_load() -> None:
     articles = articles_of([])
     with pytest.raises(ValueError, match="list_name must have 1 to 80 characters, not 81"):
@@ -360,7 +405,7 @@ def test_what_is_no_list_is_refused_when_definitions_load() -> None:
         build_url_list_asset("a", articles, max_removed_fraction=20)
     with pytest.raises(ValueError, match="Asset 'a' has no partitions"):
         build_url_list_asset("a", articles, partitions_def=dg.StaticPartitionsDefinition(["x"]))
-    with pytest.raises(TypeError, match="urls must be an asset"):
+    with pytest.raises(TypeError, match="urls must be an asset or its"):
         build_url_list_asset("a", "articles")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="articles is not an asset of build_url_list_asset"):
         build_url_list_checks(articles)
