@@ -92,6 +92,6 @@ def _literal(node: Any) -> Any:
     except (pl.exceptions.PolarsError, ValueError):
         return None
     if isinstance(value.dtype, pl.List | pl.Array):
-        value = value.explode()
+        value = value.explode(empty_as_null=False)
         return value.to_list()
     return value.item() if len(value) == 1 else value.to_list()

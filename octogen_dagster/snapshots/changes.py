@@ -154,7 +154,12 @@ def _fetched_at(snapshots: SnapshotPair) -> str | None:
 
 def _counts(frame: pl.DataFrame) -> dict[str, int]:
     changes = frame.get_column("change").value_counts().rows_by_key("change")
-    changed = frame.get_column("changed").explode().value_counts().rows_by_key("changed")
+    changed = (
+        frame.get_column("changed")
+        .explode(empty_as_null=False)
+        .value_counts()
+        .rows_by_key("changed")
+    )
     return {
         **{
             f"octogen/{change}": changes[change][0][0] if change in changes else 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -75,6 +76,11 @@ def compare(name: str, text: str) -> None:
     assert text == path.read_text()
 
 
+def without_polars_words(line: str) -> str:
+    """A line without Polars' own words, which its versions change."""
+    return re.sub(r"(where is no SQL condition: ).+", r"\1...", line)
+
+
 def test_mistakes_are_told_as_before(
     mistakes: Callable[[str, str], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,7 +89,7 @@ def test_mistakes_are_told_as_before(
     for block in (GOLDEN / "yaml_mistakes.txt").read_text().strip().split("\n\n"):
         attributes = block.partition("\n=>")[0]
         lines = mistakes(attributes, LINKED if block.startswith("# linked datasets") else TYPE)
-        blocks.append("\n=> ".join([attributes, *lines]))
+        blocks.append("\n=> ".join([attributes, *map(without_polars_words, lines)]))
     compare("yaml_mistakes.txt", "\n\n".join(blocks) + "\n")
 
 
