@@ -169,8 +169,13 @@ class Listings:
         return call
 
     def find(self, name: str) -> Listing:
-        """Return the listing of a resource name, which may have its location in capitals."""
-        if listing := self._listings.get(name.replace("/locations/US/", f"/locations/{LOCATION}/")):
+        """Return the listing of a resource name.
+
+        Its project may be named as Octogen's own, and its location may be in capitals: a URL list
+        names neither.
+        """
+        own = name.replace("/octogen-catalog-exchange/", "/octogen-sandbox/")
+        if listing := self._listings.get(own.replace("/locations/US/", f"/locations/{LOCATION}/")):
             return listing
         raise Refusal("NOT_FOUND", f"Listing not found: {name}.")
 

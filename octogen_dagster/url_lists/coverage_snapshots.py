@@ -71,8 +71,8 @@ def coverage_asset(export: ListExport, decorate: Decorator) -> dg.AssetsDefiniti
         summary = coverage_sentence(counts, exported_at)
         context.add_asset_metadata(metadata)
         source = FrameSource(frame.lazy(), metrics={"summary": summary, **counts})
-        yield dg.Output(
-            as_taken(context, source, context.asset_key.to_user_string()),
+        yield dg.MaterializeResult(
+            value=as_taken(context, source, context.asset_key.to_user_string()),
             data_version=data_version(state),
         )
         yield from export.check_results(state, counts[COVERED], counts[NOT_COVERED], exported_at)
@@ -111,7 +111,10 @@ def products_asset(
             )
             context.add_asset_metadata({**of_export(record), **metadata})
             scan = LinkedScan(rows, table, 0.0, None, ProductJoin(urls, covered))
-            yield dg.Output(as_taken(context, scan, str(table)), data_version=read_version(record))
+            # Dagster hands a result to the IO manager before it asks for what comes next.
+            yield dg.MaterializeResult(
+                value=as_taken(context, scan, str(table)), data_version=read_version(record)
+            )
         yield from check_results(
             f"The export {table}",
             rows.total,
@@ -154,5 +157,6 @@ def _not_exported(context: dg.AssetExecutionContext, urls: pl.DataFrame) -> Iter
         )
     else:
         source = FrameSource(no_products(urls).lazy(), metrics={"summary": NO_PRODUCTS_YET})
-        yield dg.Output(as_taken(context, source, context.asset_key.to_user_string()))
+        subject = context.asset_key.to_user_string()
+        yield dg.MaterializeResult(value=as_taken(context, source, subject))
     yield from nothing_read()

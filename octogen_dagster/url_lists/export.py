@@ -152,15 +152,19 @@ class ListExport:
         # A list that is never exported is not fresh either.
         since = exported_at or state.created_at
         age = None if since is None else age_of(since)
-        event = "exported" if exported_at else "made and not exported yet,"
+        description = f"{NOT_EXPORTED}."
+        if age is not None:
+            event = "exported" if exported_at else "made"
+            description = (
+                f"The list was {event} {hours(age):g} hours ago"
+                f"{'' if exported_at else ' and is not exported yet'}; {hours(self.max_age):g} are "
+                "allowed."
+            )
         yield dg.AssetCheckResult(
             passed=age is None or age <= self.max_age,
             check_name=FRESH,
             severity=dg.AssetCheckSeverity.WARN,
-            description=f"{NOT_EXPORTED}."
-            if age is None
-            else f"The list was {event} {hours(age):g} hours ago; {hours(self.max_age):g} are "
-            "allowed.",
+            description=description,
             metadata={} if age is None else {"octogen/age_hours": hours(age)},
         )
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from octogen_dagster.errors import OctogenBigQueryInputError
+from octogen_dagster.frames.columns import PRODUCT_SCHEMA
 from octogen_dagster.printable import count
 
 if TYPE_CHECKING:
@@ -27,12 +28,16 @@ EXPORTED = pl.Schema(
 """What is read of the view `url_coverage_v1`."""
 NO_PRODUCTS = pl.Schema(
     {
-        **dict.fromkeys(("uuid", "catalog_key", "product_url", "title", "brand"), pl.String()),
-        "current_price": pl.Float64(),
+        **{name: PRODUCT_SCHEMA[name] for name in ("uuid", "catalog_key", "product_url", "title")},
+        "brand": pl.String(),
+        **{name: PRODUCT_SCHEMA[name] for name in ("current_price", "original_price", "currency")},
         "in_stock": pl.Boolean(),
     }
 )
-"""The documented columns of products, as long as there is no view that says their types."""
+"""Columns of products as long as there is no view that says which it has.
+
+They are those that are documented, and those that a comparison of prices needs.
+"""
 
 _MATCHED = ("sku", "url", "matched_by")
 _PRODUCT, _ADDRESS, _TEXT, _PAGE = (f"octogen_{each}" for each in ("product", "row", "url", "page"))

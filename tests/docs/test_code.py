@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.docs.blocks import Block, each
+from tests.docs.blocks import BLOCKS, Block, each
 from tests.docs.places import Place
 from tests.docs.readers import read_python, read_yaml
 from tests.forked import processes
@@ -14,7 +14,10 @@ TIMEOUT = 90.0
 
 
 def check(read: Callable[..., None], place: Place, file: Path, block: Block) -> None:
-    """Run a block in a process of its own."""
+    """Run a block in a process of its own, beside the tables of its page."""
+    for table in BLOCKS:
+        if table.page == block.page and table.title.endswith(".csv"):
+            (file.parent / table.title).write_text(place.fill_in(table.source))
     file.write_text(place.fill_in(block.source))
     process = processes.Process(target=read, args=(file, place.environment, place.partitions))
     process.start()
