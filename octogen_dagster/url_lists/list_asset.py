@@ -55,6 +55,7 @@ ADDED_COLUMNS: Mapping[str, str] = {
 
 _NEEDED = ("url", "sku")
 _DRY_RUN, _MAX_REMOVED = "dry_run", "max_removed_fraction"
+_OF_CHECK = (REJECTED, REJECTED_URLS)
 _MAX_SHOWN = 10
 _MAX_POLL_SECONDS = 10.0
 _DELETED = ("url_list_not_found", "url_list_deleting")
@@ -188,20 +189,19 @@ def build_url_list_checks(
     def accepted(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         records = context.instance.fetch_materializations(url_list.key, limit=1).records
         event = records[0].asset_materialization if records else None
-        metadata = event.metadata if event else {}
-        entry = metadata.get(REJECTED)
-        rejected = entry.value if entry is not None and isinstance(entry.value, int) else 0
-        shown = {name: metadata[name] for name in (REJECTED, REJECTED_URLS) if name in metadata}
-        return dg.AssetCheckResult(
-            passed=not rejected,
-            severity=severity,
-            description=(
+        if event is None:
+            text = "The URL list was not materialized yet."
+            return dg.AssetCheckResult(passed=False, severity=severity, description=text)
+        rejected = int(str(event.metadata[REJECTED].value))
+        text = "Each row's address is in the list."
+        if rejected:
+            text = (
                 f"{count(rejected, 'row')} of the table {'was' if rejected == 1 else 'were'} "
                 "rejected. Correct the addresses in the table, or leave the rows out."
-                if rejected
-                else "Each row's address is in the list."
-            ),
-            metadata=shown,
+            )
+        shown = {each: event.metadata[each] for each in _OF_CHECK if each in event.metadata}
+        return dg.AssetCheckResult(
+            passed=not rejected, severity=severity, description=text, metadata=shown
         )
 
     return [accepted]
