@@ -130,6 +130,29 @@ class LinkedSnapshotSettings(LinkedProductsSettings):
     """The smallest snapshot that replaces the last one, as a share of its rows."""
 
 
+class UrlCoverageSettings(AssetSettings):
+    """The settings of the two assets of what Octogen exports of a URL list."""
+
+    products_name: Name | None = None
+    """The name of the asset of the products; by default <list>_products."""
+    in_place: bool = False
+    """Leave all rows in BigQuery."""
+    columns: list[str] | None = None
+    """The columns of products to read; all by default. BigQuery bills for them."""
+    min_covered_fraction: Fraction = 0.5
+    """The smallest share of the exported addresses that must be covered."""
+    max_age_hours: MaxAgeHours | None = 48
+    """Hours since the export after which the check `fresh` fails; null leaves it out."""
+    listing_project: str = "octogen-catalog-exchange"
+    """The project of the list's listing."""
+    listing_location: str = "US"
+    """The location of the list's listing."""
+    dataset_id: str | None = None
+    """The id of the linked dataset; by default octogen_<listing id>."""
+    max_bytes_billed: int | None = Field(default=100_000_000_000, gt=0)
+    """The most bytes that a query may be billed for; null for no limit."""
+
+
 class UrlListSettings(AssetSettings):
     """The settings of a URL list that is kept equal to an asset of the project."""
 
@@ -143,11 +166,20 @@ class UrlListSettings(AssetSettings):
     """The largest fraction of the list that a run may remove."""
     dry_run: bool = False
     """Report what a run would do, and do nothing."""
+    coverage: Annotated[UrlCoverageSettings | None, switch(UrlCoverageSettings)] = None
+    """Which addresses Octogen covers, and their products: assets <name>_coverage and
+    <name>_products, whose translation is one."""
 
     @property
     def of_octogen(self) -> str:
         """The list's name at Octogen."""
         return self.name if self.list_name is None else self.list_name
+
+
+_OF_SENSORS: tuple[Kind, ...] = ("linked_datasets", "url_coverage", "url_products")
+"""The assets that a sensor requests."""
+_STORED: tuple[Kind, ...] = ("linked_snapshot", "url_list", "url_coverage", "url_products")
+"""The assets whose rows are stored."""
 
 
 @dg.scaffold_with(OctogenLinkedDatasetsScaffolder)
@@ -203,6 +235,8 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
     """A table of the snapshots in a database or a warehouse: its `destination`."""
     url_lists: list[UrlListSettings] = Field(default_factory=list)
     """Own tables of competitors' addresses, as URL lists at Octogen."""
+    url_list_sensor: Sensor = Field(default_factory=SensorSettings)
+    """The sensor of lists that were exported anew, where a list has `coverage`: as `sensor`."""
     connection: ConnectionSettings = Field(default_factory=ConnectionSettings)
     """Octogen's REST API, for URL lists: the fields of OctogenResource."""
     storage: StorageSettings | None = Field(default_factory=StorageSettings)
@@ -252,7 +286,7 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
             )
         ids = {_listing_key(listing): written for listing, written in self.dataset_id.items()}
         datasets = build_linked_datasets_asset(
-            self._spec("linked_datasets"),
+            self._spec("linked_datasets", AssetSettings()),
             control_plane=self.source.is_octogen,
             dataset_id=lambda listing: ids.get(_listing_key(listing)),
             replace_revoked=self.replace_revoked,
@@ -277,25 +311,6 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
                 assets.append(
                     build_table_asset(snapshot, destination, name=table, execute=self.execute)
                 )
-        checks = [*build_linked_datasets_checks(datasets, self.source.source())]
-        for settings in self.url_lists:
-            from octogen_dagster.url_lists.list_asset import (
-                build_url_list_asset,
-                build_url_list_checks,
-            )
-
-            url_list = build_url_list_asset(
-                self._spec("url_list", settings),
-                resource_key=self._octogen,
-                execute=self.execute,
-                **settings.written()
-                | {
-                    "urls": dg.AssetKey.from_user_string(settings.urls),
-                    "list_name": settings.of_octogen,
-                },
-            )
-            assets.append(url_list)
-            checks += build_url_list_checks(url_list)
         sensors = []
         if self.sensor is not None:
             sensor = build_listing_sensor(
@@ -305,12 +320,62 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
                 **self.sensor.arguments(),
             )
             sensors.append(sensor)
-        return dg.Definitions(
+        linked = dg.Definitions(
             assets=assets,
-            asset_checks=checks,
+            asset_checks=build_linked_datasets_checks(datasets, self.source.source()),
             sensors=sensors,
             resources=self._resources(),
         )
+        return dg.Definitions.merge(linked, self._url_lists()) if self.url_lists else linked
+
+    def _url_lists(self) -> dg.Definitions:
+        """The URL lists, with what Octogen exports of them."""
+        from octogen_dagster.url_lists.coverage import build_url_coverage_asset
+        from octogen_dagster.url_lists.export_sensor import build_url_list_sensor
+        from octogen_dagster.url_lists.list_asset import (
+            build_url_list_asset,
+            build_url_list_checks,
+        )
+
+        assets, checks, coverages, sensors = [], [], [], []
+        runs: dict[str, Any] = {"resource_key": self._octogen, "execute": self.execute}
+        for settings in self.url_lists:
+            arguments = settings.written()
+            arguments.pop("coverage", None)
+            arguments["urls"] = dg.AssetKey.from_user_string(settings.urls)
+            arguments["list_name"] = settings.of_octogen
+            spec = self._spec("url_list", settings)
+            url_list = build_url_list_asset(spec, **arguments, **runs)
+            assets.append(url_list)
+            checks += build_url_list_checks(url_list)
+            if (coverage := settings.coverage) is not None:
+                arguments = max_age(coverage.written())
+                name = arguments.pop("products_name", None) or f"{settings.name}_products"
+                products = AssetSettings(name=name, translation=coverage.translation)
+                own = coverage.model_copy(
+                    update={"name": coverage.name or f"{settings.name}_coverage"}
+                )
+                coverages.append(
+                    build_url_coverage_asset(
+                        url_list,
+                        name=self._spec("url_coverage", own),
+                        products_name=self._spec("url_products", products),
+                        control_plane=self.source.is_octogen,
+                        bigquery_resource_key=self._bigquery,
+                        **arguments,
+                        **runs,
+                    )
+                )
+        if coverages and self.url_list_sensor is not None:
+            sensor = build_url_list_sensor(
+                coverages,
+                name=f"{self.name}_url_list_sensor",
+                resource_key=self._octogen,
+                **self.url_list_sensor.arguments(),
+            )
+            sensors.append(sensor)
+        assets += [asset for coverage in coverages for asset in coverage]
+        return dg.Definitions(assets=assets, asset_checks=checks, sensors=sensors)
 
     @property
     def _bigquery(self) -> str:
@@ -322,13 +387,12 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
         """The key of the REST API's resource, beside that of an `OctogenComponent`."""
         return f"{self.name}_url_lists"
 
-    def _spec(self, kind: Kind, follows: AssetSettings | None = None) -> dg.AssetSpec:
-        settings = follows or AssetSettings()
+    def _spec(self, kind: Kind, settings: AssetSettings) -> dg.AssetSpec:
         spec = dg.AssetSpec(
             settings.name or f"{self.name}_{kind}",
-            automation_condition=follow_upstream() if follows else None,
+            automation_condition=None if kind in _OF_SENSORS else follow_upstream(),
         )
-        if kind in ("linked_snapshot", "url_list") and self.storage is not None:
+        if kind in _STORED and self.storage is not None:
             spec = spec.with_io_manager_key(f"{self.name}_linked_io_manager")
         data = OctogenAssetData(kind, spec)
         return self.translated(data, settings)
@@ -347,7 +411,8 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
             resources["octogen_control_plane"] = OctogenControlPlaneResource(
                 principal=self.principal, host=self.host, token_uri=self.token_uri
             )
-        if self.products or self.snapshot:
+        has_coverage = any(each.coverage for each in self.url_lists)
+        if self.products or self.snapshot or has_coverage:
             resources[self._bigquery] = BigQueryResource(**google)
         if self.url_lists:
             written = {"host": self.host} | self.connection.written()

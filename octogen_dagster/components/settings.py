@@ -53,7 +53,8 @@ if TYPE_CHECKING:
 
 Kind = Literal[
     "catalogs", "products", "changes", "details", "brands", "history", "alerts",
-    "linked_datasets", "linked_products", "linked_snapshot", "url_list", "table",
+    "linked_datasets", "linked_products", "linked_snapshot",
+    "url_list", "url_coverage", "url_products", "table",
 ]  # fmt: skip
 
 

@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 from dagster_gcp import BigQueryResource
 
-from octogen_dagster import listing_partition_key
+from octogen_dagster import OctogenResource, listing_partition_key
 from octogen_dagster.sandbox.server import Sandbox
 from tests.promises.yaml_projects import LINKED, files, load, load_all, run
 from tests.servers.bigquery import (
@@ -161,6 +161,58 @@ def test_url_lists_are_kept_equal_to_assets_of_the_project(
     assert (check.asset_key.to_user_string(), check.passed) == ("q3", False)
     assert len(result.asset_observations_for_node("q4")) == 1
     assert files(tmp_path) == {"q3.parquet"}
+
+
+def test_what_octogen_exports_of_a_url_list_is_read(
+    tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Sandbox(catalogs={"strada": 5}, hub=True, url_list_seconds=0) as sandbox:
+        for name, value in sandbox.environment.items():
+            monkeypatch.setenv(name, value)
+        (product, *_) = OctogenResource().search_products(limit=1).items
+
+        @dg.asset(io_manager_key="own_io_manager")
+        def articles() -> pl.DataFrame:
+            urls = [product.product_url, "https://shop.example/1"]
+            return pl.DataFrame({"sku": ["a", "b"], "url": urls})
+
+        place = sandbox.hub.share("strada").split("/")
+        coverage = {
+            "listing_project": place[1],
+            "listing_location": place[3],
+            "columns": ["product_url", "title"],
+            "translation": {"group_name": "lists"},
+        }
+        linked = {
+            "project": PROJECT,
+            "principal": PRINCIPAL,
+            "storage": {"base_dir": str(tmp_path)},
+            "url_lists": [{"name": "q3", "urls": "articles", "coverage": coverage}],
+            "url_list_sensor": "running",
+        }
+        resources = {"own_io_manager": dg.mem_io_manager}
+        project = dg.Definitions(assets=[articles], resources=resources)
+        with load(linked, LINKED) as (_, defs):
+            statuses = {each.name: each.default_status for each in defs.sensors or ()}
+            merged = dg.Definitions.merge(project, defs)
+            run(merged, instance, "articles", "q3")
+            sandbox.next_day()
+            sensor = merged.resolve_sensor_def("octogen_url_list_sensor")
+            octogen = {"octogen_url_lists": OctogenResource()}
+            with dg.build_sensor_context(instance, resources=octogen) as context:
+                requested = sensor.evaluate_tick(context).run_requests
+            result = run(merged, instance, "q3_coverage", "q3_products")
+            specs = {spec.key.to_user_string(): spec for spec in merged.resolve_all_asset_specs()}
+    assert statuses["octogen_url_list_sensor"] is dg.DefaultSensorStatus.RUNNING
+    assert [each.asset_selection for each in requested or ()] == [
+        [dg.AssetKey("q3_coverage"), dg.AssetKey("q3_products")]
+    ]
+    assert result.success
+    assert specs["q3_coverage"].group_name == specs["q3_products"].group_name == "lists"
+    statuses_of = pl.read_parquet(tmp_path / "q3_coverage.parquet").select("sku", "status")
+    assert statuses_of.rows() == [("a", "covered"), ("b", "not_covered")]
+    found = pl.read_parquet(tmp_path / "q3_products.parquet").select("sku", "product_url", "title")
+    assert found.rows() == [("a", product.product_url, product.title)]
 
 
 def test_a_project_may_have_a_resource_bigquery_of_its_own() -> None:
