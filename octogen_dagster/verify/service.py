@@ -479,7 +479,7 @@ QUESTIONS: Sequence[Question[Service]] = (
     Question(
         "URL lists",
         "Organisations may upload lists of product addresses.",
-        "`octogen-dagster url-lists`, docs/reference.md",
+        "URL lists, docs/url-lists.md",
         _url_lists,
     ),
     Question(
