@@ -1,7 +1,7 @@
 """The code location of the demo. The command sets the environment variables that it reads.
 
-The sensors request a run for each new or re-indexed catalog and for each listing, and an asset with
-an automation condition follows. A pipeline of yours looks the same.
+The sensors request a run for each new or re-indexed catalog, each listing and each export of the
+URL list, and an asset with an automation condition follows. A pipeline of yours looks the same.
 """
 
 import importlib.util
@@ -40,6 +40,10 @@ from octogen_dagster import (
     build_snapshot_checks,
     build_snapshot_schedule,
     build_table_asset,
+    build_url_coverage_asset,
+    build_url_list_asset,
+    build_url_list_checks,
+    build_url_list_sensor,
     catalog_partitions,
     follow_upstream,
 )
@@ -49,6 +53,7 @@ FOLLOW = follow_upstream()
 SECONDS_BETWEEN_TICKS = 5  # a day of the demo is short: five minutes are the default
 HAS_HUB = "ANALYTICS_HUB_EMULATOR_HOST" in os.environ  # else the client would call Google
 HAS_DUCKDB = importlib.util.find_spec("duckdb") is not None
+PROJECT = "my-project"
 SNAPSHOTS = os.environ.get("OCTOGEN_DEMO_SNAPSHOTS", "snapshots")
 
 
@@ -65,6 +70,8 @@ TOLD = "What got cheaper, dearer, sold out or available, each event once."
 OWNED = "Own articles, with pages on which competitors sell them. Their prices are invented."
 LOADED = "The same rows as a table, for SQL. Each run replaces those of its catalog."
 FOUND = "A search with a schedule. Change it for one run in the launchpad."
+MATCHED = "Competitors' pages that are matched with own articles, written as somebody copied them."
+COMPARED = "Own prices beside those that Octogen exported of the matched pages, without a lookup."
 
 catalogs = build_catalogs_asset(
     spec("octogen_catalogs", "catalogs", LISTED),
@@ -184,6 +191,58 @@ if HAS_DUCKDB:
     ]
     defs = dg.Definitions.merge(defs, dg.Definitions(assets=tables))
 if HAS_HUB:
+    from dagster_gcp import BigQueryResource
+
+    @dg.asset(
+        group_name="prices",
+        owners=["team:pricing"],
+        description=MATCHED,
+        automation_condition=FOLLOW,
+    )
+    def matches(articles: pl.DataFrame) -> pl.DataFrame:
+        """Of ten pages, one is of a shop without a catalog; others are written in three ways."""
+        url = pl.col("product_url")
+        number = url.str.extract(r"(\d+)$").cast(pl.Int64)
+        elsewhere = pl.format("https://www.elsewhere.example/products/{}-{}", "category", number)
+        return articles.select(
+            "sku",
+            pl.when(number % 10 == 3)
+            .then(elsewhere)
+            .when(number % 3 == 0)
+            .then(url + "?utm_source=matching")
+            .when(number % 3 == 1)
+            .then(url.str.replace("/products/", "/collections/all/products/", literal=True))
+            .otherwise(url)
+            .alias("url"),
+            "own_price",
+            "currency",
+        )
+
+    competitor_urls = build_url_list_asset(
+        spec("competitor_urls", "prices"), matches, automation_condition=FOLLOW
+    )
+    competitors = build_url_coverage_asset(
+        competitor_urls,
+        name=spec("competitor_coverage", "prices"),
+        products_name=spec("competitor_products", "prices"),
+        listing_project="octogen-sandbox",
+    )
+
+    @dg.asset(
+        group_name="prices",
+        owners=["team:pricing"],
+        description=COMPARED,
+        ins={"theirs": dg.AssetIn(competitors.products.key)},
+        automation_condition=FOLLOW,
+    )
+    def price_comparison(theirs: pl.DataFrame) -> pl.DataFrame:
+        """Compare prices of the same currency; `difference` is of the own price, in percent."""
+        price, own_price = pl.col("current_price"), pl.col("own_price")
+        return theirs.filter(pl.col("currency") == pl.col("own_currency")).select(
+            *("sku", "url", "title", "currency", "own_price", "current_price"),
+            ((price / own_price - 1) * 100).round(1).alias("difference"),
+        )
+
     linked_datasets = build_linked_datasets_asset(
         spec("octogen_linked_datasets", "catalogs"), control_plane=True
     )
@@ -193,13 +252,21 @@ if HAS_HUB:
         minimum_interval_seconds=SECONDS_BETWEEN_TICKS,
         default_status=RUNNING,
     )
-    hub = AnalyticsHubResource(project="my-project")
+    url_list_sensor = build_url_list_sensor(
+        competitors, minimum_interval_seconds=SECONDS_BETWEEN_TICKS, default_status=RUNNING
+    )
+    hub = AnalyticsHubResource(project=PROJECT)
     control_plane = OctogenControlPlaneResource(principal="user:me@my.org")
     defs = dg.Definitions.merge(
         defs,
         dg.Definitions(
-            assets=[linked_datasets],
-            sensors=[listing_sensor],
-            resources={"analytics_hub": hub, "octogen_control_plane": control_plane},
+            assets=[linked_datasets, matches, competitor_urls, *competitors, price_comparison],
+            asset_checks=build_url_list_checks(competitor_urls),
+            sensors=[listing_sensor, url_list_sensor],
+            resources={
+                "analytics_hub": hub,
+                "bigquery": BigQueryResource(project=PROJECT),
+                "octogen_control_plane": control_plane,
+            },
         ),
     )

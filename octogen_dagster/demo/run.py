@@ -16,7 +16,12 @@ import polars as pl
 from rich.console import Console
 from rich.table import Table
 
-from octogen_dagster import catalog_partition_key, listing_partition_key, scan_history
+from octogen_dagster import (
+    OctogenResource,
+    catalog_partition_key,
+    listing_partition_key,
+    scan_history,
+)
 from octogen_dagster.demo.past import play_past
 from octogen_dagster.demo.processes import (
     DEFINITIONS,
@@ -30,6 +35,8 @@ from octogen_dagster.sandbox.server import Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from octogen_dagster.sandbox.listings import Listing
 
 _PROJECT = "my-project"
 _SIZES = {
@@ -48,6 +55,7 @@ _PRODUCTS, _LINKED = "octogen_products", "octogen_linked_datasets"
 _CHANGES, _HISTORY = f"{_PRODUCTS}_changes", f"{_PRODUCTS}_history"
 _FOLLOWERS = (_CHANGES, f"{_PRODUCTS}_brands", _HISTORY, f"{_PRODUCTS}_alerts")
 _TABLES = (f"{_PRODUCTS}_table", f"{_HISTORY}_table")
+_URL_LIST, _COVERAGE, _COMPARISON = "competitor_urls", "competitor_coverage", "price_comparison"
 INSTANCE = """
 telemetry: {enabled: false}
 nux: {enabled: false}
@@ -77,6 +85,7 @@ def run_demo(folder: Path, *, catalogs: int, products: int, days: int, ui_port: 
         dg.DagsterInstance.from_config(str(home)) as instance,
     ):
         console.print(f"A local Octogen runs at {sandbox.base_url}")
+        os.environ.pop("GOOGLE_APPLICATION_CREDENTIALS", None)  # the local BigQuery needs none
         snapshots = home.parent / "snapshots"
         os.environ.update(
             sandbox.environment, DAGSTER_HOME=str(home), OCTOGEN_DEMO_SNAPSHOTS=str(snapshots)
@@ -145,14 +154,32 @@ class Demo:
             play_past(self._console, self._sandbox, self._snapshots, self._catalogs, past)
             return past
         played = (min(filter(None, indexed)) - FIRST_INDEX_RUN).days + 1
-        for _ in range(1, played):
+        for _ in range(2, played):
+            self._sandbox.next_day()
+        self._restore_url_list()
+        if played > 1:
             self._sandbox.next_day()
         for key, listing in self._listings.items():
-            if linked := self._records(_LINKED, key):
-                metadata = linked[0].asset_materialization.metadata
-                dataset = str(metadata["octogen/linked_dataset"].value).rpartition(".")[2]
-                self._sandbox.hub.subscribe(listing, _PROJECT, dataset)
+            self._restore_subscription(listing, _LINKED, key)
+        for url_list in self._url_lists():
+            self._restore_subscription(url_list.name, _COVERAGE, None)
         return played
+
+    def _restore_url_list(self) -> None:
+        """Give the sandbox the URL list that the one of an earlier demo had."""
+        if self._listings and self._records(_URL_LIST, None):
+            table = pl.read_parquet(self._snapshots / f"{_URL_LIST}.parquet")
+            urls = table.drop_nulls("normalized_url")["url"].to_list()
+            octogen = OctogenResource()
+            url_list = octogen.create_coverage_url_list(_URL_LIST)
+            for first in range(0, len(urls), 1000):
+                octogen.add_coverage_url_list_urls(url_list.url_list_id, urls[first : first + 1000])
+
+    def _restore_subscription(self, listing: str, asset: str, partition: str | None) -> None:
+        for record in self._records(asset, partition):
+            if dataset := record.asset_materialization.metadata.get("octogen/linked_dataset"):
+                name = str(dataset.value).rpartition(".")[2]
+                self._sandbox.hub.subscribe(listing, _PROJECT, name)
 
     def play(self, day: int, dagster: DagsterProcess, *, is_last: bool) -> None:
         """Let a day begin, and wait until the daemon has read it and made what follows."""
@@ -180,6 +207,7 @@ class Demo:
         """Print what is there on a day, and where to look for more."""
         if self._listings and (count := len(self._sandbox.hub.datasets(_PROJECT))):
             self._say(f"{count} listings of Analytics Hub are linked datasets.")
+            self._print_url_list()
         self._console.print(self._table(day))
         self._print_checks()
         history = scan_history(str(self._snapshots), asset=_HISTORY)
@@ -202,6 +230,7 @@ class Demo:
         """Print the pages of the UI to look at."""
         catalog = f"partition={catalog_partition_key(max(self._catalogs))}"
         assets = f"{url}/assets/{_PRODUCTS}"
+        compared = (f"{url}/assets/{_COMPARISON}", "own prices beside those of a URL list")
         self._say("Where to look:")
         for page, what in (
             (url, "the runs, by the sensor that requested them"),
@@ -212,6 +241,7 @@ class Demo:
             (f"{assets}_history?view=partitions&{catalog}", "what each product cost since day 1"),
             (f"{assets}_alerts?view=partitions&{catalog}", "what got cheaper, or sold out"),
             (f"{url}/assets/price_position", "where own prices stand against these"),
+            *([compared] if self._listings else []),
             (f"{url}/automation", "the sensors that start it all"),
         ):
             self._say(f"  {page}  {what}")
@@ -225,6 +255,27 @@ class Demo:
         yield bool(self._records("sweaters_details", None))
         yield bool(self._records("price_position", None))
         yield from (bool(self._records(_LINKED, key)) for key in self._listings)
+        if self._listings:
+            yield self._is_followed()
+        if any(listing.export for listing in self._url_lists()):
+            for name in (_COVERAGE, _COMPARISON):
+                records = self._records(name, None)
+                yield bool(records) and records[0].timestamp > began
+
+    def _is_followed(self) -> bool:
+        """Whether each asset that leads to the URL list was made after the one that it follows."""
+        last = [self._records(_HISTORY, partition)[0] for partition in self._partitions]
+        made = [self._records(name, None) for name in ("articles", "matches", _URL_LIST)]
+        times = [
+            max(each.timestamp for each in last),
+            *(each[0].timestamp for each in made if each),
+        ]
+        return all(made) and times == sorted(times)
+
+    def _url_lists(self) -> list[Listing]:
+        """The listings of URL lists."""
+        listings = self._sandbox.hub.listings if self._listings else ()
+        return [listing for listing in listings if listing.is_url_list]
 
     def _records(self, asset: str, partition: str | None, limit: int = 1) -> Sequence[Any]:
         """The materializations of an asset or its partition, the latest first."""
@@ -284,6 +335,18 @@ class Demo:
                     why = ", on purpose" if check.check_name == "prices" else ""
                     self._say(f"1 check failed{why}: {check.description}")
         self._say(f"{passed} checks passed.")
+
+    def _print_url_list(self) -> None:
+        """Print what the last export has of the addresses in the URL list."""
+        if self._records(_COMPARISON, None):
+            coverage = pl.read_parquet(self._snapshots / f"{_COVERAGE}.parquet")
+            covered = coverage.filter(status="covered").height
+            prices = pl.read_parquet(self._snapshots / f"{_COMPARISON}.parquet")
+            lower = prices.filter(pl.col("difference") < 0).height
+            self._say(
+                f"Of {len(coverage):,} competitors' pages in a URL list, {covered:,} are covered. "
+                f"Of {len(prices):,} prices there, {lower:,} are below the own ones."
+            )
 
     def _say(self, text: str) -> None:
         self._console.print(text, markup=False, soft_wrap=True)

@@ -24,7 +24,12 @@ from tests.demo.command import ends_all, processes_of, run, running_ui
 CATALOGS = ("harbor-and-pine", "northpeak")
 EMULATOR = "ANALYTICS_HUB_EMULATOR_HOST"
 LOCATION = "octogen_dagster.demo.definitions"
-SENSORS = {"octogen_products_catalog_sensor", "octogen_listing_sensor", "octogen_automation"}
+SENSORS = {
+    "octogen_products_catalog_sensor",
+    "octogen_listing_sensor",
+    "octogen_url_list_sensor",
+    "octogen_automation",
+}
 
 
 @pytest.mark.slow
@@ -36,7 +41,7 @@ def test_a_daemon_plays_two_days_and_the_ui_shows_them(tmp_path: Path) -> None:
     table = [line for line in done.stdout.splitlines() if line[:1] in "┏┃┡│└"]
     assert max(map(len, table)) <= 80
     assert "Day 2: 2 catalogs were indexed, and read." in done.stdout
-    assert "2 listings of Analytics Hub are linked datasets." in done.stdout
+    assert "3 listings of Analytics Hub are linked datasets." in done.stdout, "one is a URL list"
     [failed] = [line for line in done.stdout.splitlines() if "failed" in line]
     assert failed.startswith(
         "1 check failed, on purpose: octogen_products, partition 'northpeak' has bad rows"
@@ -55,6 +60,19 @@ def test_a_daemon_plays_two_days_and_the_ui_shows_them(tmp_path: Path) -> None:
     assert set(alerts["rule"]) >= {"price_dropped", "disappeared"}
     position = pl.read_parquet(snapshots / "price_position.parquet")
     assert "matched" in set(position["status"])
+    matches = pl.read_parquet(snapshots / "matches.parquet")
+    coverage = pl.read_parquet(snapshots / "competitor_coverage.parquet")
+    assert set(matches["url"]) >= set(coverage["url"])
+    assert set(coverage["status"]) >= {"covered", "not_covered"}
+    covered = coverage.filter(status="covered")
+    assert 0.8 * len(coverage) < len(covered) < 0.95 * len(coverage)
+    theirs = pl.read_parquet(snapshots / "competitor_products.parquet")
+    assert set(theirs["matched_by"]) == {"url", "page"}
+    assert set(theirs["url"]) == set(covered["url"])
+    comparison = pl.read_parquet(snapshots / "price_comparison.parquet")
+    assert set(comparison["sku"]) <= set(matches["sku"])
+    assert {True, False} <= set(comparison["difference"] < 0)
+    assert f"{len(covered)} are covered." in done.stdout
     assert "The past of a product: octogen-dagster history --base-dir " in done.stdout
     [line] = [line for line in done.stdout.splitlines() if line.startswith("In SQL: ")]
     past = eval(line.rpartition(", or ")[2], {"duckdb": duckdb}).fetchall()
@@ -141,5 +159,5 @@ def test_the_code_location_is_one_graph_that_says_what_it_is(
     nodes = [graph.get(key) for key in graph.get_all_asset_keys()]
     assert all(node.description and node.owners == ["team:pricing"] for node in nodes)
     assert {node.group_name for node in nodes} == {"catalogs", "prices", "history", "tables"}
-    assert len(repository.sensor_defs) == 2 + with_hub
+    assert len(repository.sensor_defs) == 2 + 2 * with_hub
     assert os.environ.get(EMULATOR) == ("127.0.0.1:9" if with_hub else None)
