@@ -87,6 +87,9 @@ class BatchJoin(Protocol):
     def __call__(self, batch: pl.DataFrame) -> pl.DataFrame:
         """Return other rows for some of the result; for none of them those columns."""
 
+    def rest(self) -> pl.DataFrame | None:
+        """Return further rows, once all of the result were seen."""
+
     def problem(self) -> str | None:
         """Return why what was stored cannot be all; None if nobody knows a reason."""
 
@@ -161,15 +164,21 @@ class LinkedScan:
                     self._note_modification(frame)
                     if self._join is not None:
                         frame = self._join(frame)
-                    if query.n_rows is not None:
-                        frame = frame.head(query.n_rows - self._stored)
-                    self._stored += len(frame)
-                    yield frame
+                    yield self._taken(frame, query)
                     if self._stored == query.n_rows or self._read > self._rows.total:
                         return  # more rows than there are may have no end
+                if self._join is not None and (rest := self._join.rest()) is not None:
+                    yield self._taken(rest, query)
         except OctogenBigQueryError as error:
             error.persistence = Persistence.UNCLEAR  # a retried run has its query run again
             raise
+
+    def _taken(self, frame: pl.DataFrame, query: Query) -> pl.DataFrame:
+        """The rows of a frame that a query takes."""
+        if query.n_rows is not None:
+            frame = frame.head(query.n_rows - self._stored)
+        self._stored += len(frame)
+        return frame
 
     def _note_modification(self, frame: pl.DataFrame) -> None:
         if self._dated_by not in frame.columns:

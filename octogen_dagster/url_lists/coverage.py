@@ -76,8 +76,8 @@ def build_url_coverage_asset(
     view. A column of the table that the view has too is named `own_<name>`. A product belongs to
     the addresses that are written as its `product_url` (`matched_by` is `url`), and without any to
     those of its page (`page`): the host and the path without the query, where
-    `/collections/<x>/products/<y>` is `/products/<y>`. A product of no address keeps its row, with
-    a `sku` of null.
+    `/collections/<x>/products/<y>` is `/products/<y>`. A covered address without any product gets
+    those of its page as well. A product of no address keeps its row, with a `sku` of null.
 
     A list that was not exported yet is no failure: all of its addresses are pending, and products
     that are there stay as they are.

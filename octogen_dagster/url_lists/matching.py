@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import polars as pl
 
@@ -95,7 +95,8 @@ class ProductJoin:
     """Joins products with the own addresses that Octogen covers, batch after batch.
 
     A product belongs to the addresses that are written as its own, and without any to those of its
-    page. One of no address keeps its row, without a SKU.
+    page. One of no address keeps its row, without a SKU. In the end, an address without any product
+    gets those of its page, whosever they are: Octogen says that it has some.
     """
 
     def __init__(self, own: pl.DataFrame, coverage: pl.DataFrame) -> None:
@@ -104,39 +105,66 @@ class ProductJoin:
         texts = addresses.unpivot(
             ["url", "normalized_url"], index=_ADDRESS, value_name=_TEXT
         ).select(_ADDRESS, _TEXT)
-        self._by = {
-            "url": texts.unique(),
-            "page": texts.select(_ADDRESS, page_of(pl.col(_TEXT)).alias(_PAGE)).unique(),
-        }
+        self._texts = texts.unique()
+        self._pages = texts.select(_ADDRESS, page_of(pl.col(_TEXT)).alias(_PAGE)).unique()
         self._own = addresses
         self._covered = len(covered)
-        self._claimed = set[str]()
+        # The addresses that have no product so far, and the products of others on their pages.
+        self._without = self._pages.join(
+            addresses.select(_ADDRESS, "normalized_url"), on=_ADDRESS, maintain_order="left"
+        )
+        self._kept: pl.DataFrame | None = None
         self._products = 0
         self._matched = dict.fromkeys(("url", "page"), 0)
 
     def __call__(self, batch: pl.DataFrame) -> pl.DataFrame:
         """Return the products of a batch with the rows of the own table that they belong to."""
-        products = batch.with_row_index(_PRODUCT)
         url = pl.col("product_url")
-        keys = products.select(_PRODUCT, url.alias(_TEXT), page_of(url).alias(_PAGE))
-        by_url = keys.join(self._by["url"], on=_TEXT)
-        others = keys.join(by_url, on=_PRODUCT, how="anti")
-        by_page = others.join(self._by["page"], on=_PAGE)
+        products = batch.with_row_index(_PRODUCT).with_columns(page_of(url).alias(_PAGE))
+        keys = products.select(_PRODUCT, _PAGE, url.alias(_TEXT))
+        by_url = keys.join(self._texts, on=_TEXT)
+        by_page = keys.join(by_url, on=_PRODUCT, how="anti").join(self._pages, on=_PAGE)
+        found = {"url": by_url, "page": by_page}
+        self._products += len(batch)
+        for name, pairs in found.items():
+            self._matched[name] += pairs[_PRODUCT].n_unique()
         pairs = pl.concat(
             pairs.select(_PRODUCT, _ADDRESS, pl.lit(name).alias("matched_by"))
-            for name, pairs in (("url", by_url), ("page", by_page))
-        ).sort(_PRODUCT, _ADDRESS)
-        own = self._own_columns(batch.columns)
-        joined = products.join(pairs, on=_PRODUCT, how="left", maintain_order="left_right").join(
-            own, on=_ADDRESS, how="left", maintain_order="left"
+            for name, pairs in found.items()
         )
-        self._products += len(batch)
-        for name, found in (("url", by_url), ("page", by_page)):
-            self._matched[name] += found[_PRODUCT].n_unique()
-        claimed = self._own.join(pairs, on=_ADDRESS, how="semi")["normalized_url"]
-        self._claimed.update(claimed.to_list())
+        self._take(pairs)
+        kept = products.join(by_url, on=_PRODUCT, how="semi").drop(_PRODUCT)
+        kept = kept if self._kept is None else pl.concat([self._kept, kept])
+        self._kept = kept.join(self._without, on=_PAGE, how="semi", maintain_order="left")
+        return self._joined(products.drop(_PAGE), pairs, "left")
+
+    def rest(self) -> pl.DataFrame | None:
+        """Return the products of the addresses that none was found for, from pages of others."""
+        if self._kept is None or self._kept.is_empty():
+            return None
+        products, self._kept = self._kept.with_row_index(_PRODUCT), None
+        pairs = products.select(_PRODUCT, _PAGE).join(self._without, on=_PAGE)
+        pairs = pairs.select(_PRODUCT, _ADDRESS, pl.lit("page").alias("matched_by"))
+        self._take(pairs)
+        return self._joined(products.drop(_PAGE), pairs, "inner")
+
+    def _take(self, pairs: pl.DataFrame) -> None:
+        """Note the addresses of pairs as those of which there is a product."""
+        taken = self._own.join(pairs, on=_ADDRESS, how="semi").select("normalized_url")
+        self._without = self._without.join(taken, on="normalized_url", how="anti")
+
+    def _joined(
+        self, products: pl.DataFrame, pairs: pl.DataFrame, how: Literal["left", "inner"]
+    ) -> pl.DataFrame:
+        of_products = [name for name in products.columns if name != _PRODUCT]
+        own = self._own_columns(of_products)
         first = [*_MATCHED, *(name for name in own.columns if name not in (*_MATCHED, _ADDRESS))]
-        return joined.select(*first, *batch.columns)
+        ordered = pairs.sort(_PRODUCT, _ADDRESS)
+        return (
+            products.join(ordered, on=_PRODUCT, how=how, maintain_order="left_right")
+            .join(own, on=_ADDRESS, how="left", maintain_order="left")
+            .select(*first, *of_products)
+        )
 
     def problem(self) -> str | None:
         """Return why there must be more products, if Octogen covers addresses and there is none."""
@@ -150,8 +178,9 @@ class ProductJoin:
     def metrics(self) -> Metrics:
         """Return how many products and addresses were matched."""
         unmatched = self._products - sum(self._matched.values())
+        without = self._without["normalized_url"].n_unique()
         summary = (
-            f"**{count(self._products, 'product')}** of {len(self._claimed):,} of "
+            f"**{count(self._products, 'product')}** of {self._covered - without:,} of "
             f"{count(self._covered, 'covered address', 'covered addresses')}"
         )
         if unmatched:
@@ -162,7 +191,7 @@ class ProductJoin:
             "matched_by_url": self._matched["url"],
             "matched_by_page": self._matched["page"],
             "unmatched_products": unmatched,
-            "addresses_without_products": self._covered - len(self._claimed),
+            "addresses_without_products": without,
         }
 
     def _own_columns(self, of_products: Iterable[str]) -> pl.DataFrame:

@@ -308,6 +308,47 @@ def test_products_are_joined_back_to_each_sku(run: Run, tmp_path: Path) -> None:
     assert dearer["sku"].to_list() == ["C"]
 
 
+def test_a_covered_address_without_a_product_gets_those_of_its_page(
+    run: Run, bigquery: BigQueryServer, tmp_path: Path
+) -> None:
+    cap = "/products/cap?color=red"
+    bigquery.results["url_coverage_v1"] = (
+        COVERAGE_FIELDS[1:],
+        [row[1:] for row in covered_rows((cap, True), ("/products/pen", True))],
+    )
+    products = [product(f"u{number}", f"/products/cap?color={number}") for number in range(5)]
+    products[3] = product("u3", "/products/pen")  # the export has two pages of rows
+    bigquery.results["products_current_v1"] = (PRODUCT_FIELDS, [*products, product("u5", cap)])
+    result = run()
+    rows = snapshot(tmp_path, "q3_products").drop_nulls("sku").select("sku", "uuid", "matched_by")
+    found = [(f"u{number}", "page") for number in (0, 1, 2, 4)]
+    assert rows.rows() == [
+        *(("C", *each) for each in found[:3]),
+        ("D", "u3", "url"),
+        ("C", *found[3]),
+        ("C", "u5", "url"),
+    ]
+    assert metadata(result, "q3_products")["octogen/addresses_without_products"] == 0
+    own = OWN.with_columns(
+        url=pl.when(pl.col("sku") == "E")
+        .then(pl.lit(f"{SHOP}/products/pen?ink=blue"))
+        .otherwise("url"),
+        normalized_url=pl.when(pl.col("sku") == "E")
+        .then(pl.lit(f"{SHOP}/products/pen?ink=blue"))
+        .otherwise("normalized_url"),
+    )
+
+    @dg.asset(name="q3", metadata={"octogen/url_list": "q3"})
+    def variants() -> dg.MaterializeResult[pl.DataFrame]:
+        return dg.MaterializeResult(value=own, metadata={"octogen/url_list_id": LIST_ID})
+
+    exported = covered_rows((cap, True), ("/products/pen", True), ("/products/pen?ink=blue", True))
+    bigquery.results["url_coverage_v1"] = (COVERAGE_FIELDS[1:], [row[1:] for row in exported])
+    assert run(upstream=variants).success
+    pens = snapshot(tmp_path, "q3_products").filter(uuid="u3")
+    assert pens.select("sku", "matched_by").rows() == [("D", "url"), ("E", "page")]
+
+
 def test_a_list_that_was_not_exported_is_pending_and_no_failure(
     run: Run, lists: Lists, google: Google, tmp_path: Path
 ) -> None:
