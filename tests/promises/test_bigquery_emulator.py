@@ -28,12 +28,14 @@ from octogen_dagster import (
     build_linked_datasets_asset,
     build_linked_products_asset,
     build_linked_snapshot_asset,
+    build_url_coverage_asset,
+    build_url_list_asset,
     listing_partition_key,
 )
 from octogen_dagster.cli.main import main
 from octogen_dagster.sandbox.server import Sandbox
 from tests.ports import free_port
-from tests.results import failure, is_retried, metadata
+from tests.results import failure, is_retried, metadata, octogen_at
 from tests.servers.bigquery import (
     ENVIRONMENT,
     PROJECT,
@@ -248,6 +250,66 @@ def test_from_a_listing_to_its_products(
     assert shown["dagster/partition_row_count"] == 25
     assert shown["octogen/last_modified"] == EXPORTED_AT.timestamp()
     assert checked(result) == {"not_empty": True, "expected_columns": True, "fresh": True}
+
+
+ADDRESSES = f"""
+    SELECT
+        url, url AS normalized_url, NOT ENDS_WITH(url, '/none') AS covered,
+        TIMESTAMP '{EXPORTED_AT}' AS exported_at
+    FROM UNNEST(['https://acme.example/1', 'https://acme.example/2', 'https://acme.example/none'])
+        AS url
+"""
+
+
+def test_the_export_of_a_url_list_is_read_and_counted(
+    emulator: Emulator, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    @dg.asset
+    def articles() -> pl.DataFrame:
+        urls = [f"https://acme.example/{page}" for page in ("1", "2?utm_source=mail", "none")]
+        return pl.DataFrame({"sku": ["A", "B", "C"], "url": urls, "title": ["a", "b", "c"]})
+
+    q3 = build_url_list_asset("q3", articles)
+    built = build_url_coverage_asset(q3, dataset_id="q3")
+    in_place = build_url_coverage_asset(
+        q3, name="counted", products_name="described", in_place=True, dataset_id="q3"
+    )
+    emulator.client.create_dataset("q3")
+    for view, rows in (
+        ("url_coverage_v1", ADDRESSES),
+        (
+            "products_current_v1",
+            f"SELECT * FROM ({PRODUCTS.format(rows=4)}) WHERE uuid > 'u0000000'",
+        ),
+    ):
+        emulator.client.query(f"CREATE VIEW `{PROJECT}.q3.{view}` AS {rows}").result()
+    with Sandbox(catalogs={"acme": 1}, hub=True, url_list_seconds=0) as octogen:
+        resources: dict[str, Any] = {
+            "octogen": octogen_at(octogen),
+            "analytics_hub": AnalyticsHubResource(project=PROJECT, endpoint=octogen.hub.endpoint),
+            "bigquery": BigQueryResource(project=PROJECT),
+            "io_manager": ParquetSnapshotIOManager(base_dir=str(tmp_path)),
+        }
+        assert dg.materialize([articles, q3], instance=instance, resources=resources).success
+        octogen.next_day()
+        result = dg.materialize(
+            [articles, q3, *built, *in_place], instance=instance, resources=resources
+        )
+    coverage = pl.read_parquet(tmp_path / "q3_coverage.parquet")
+    assert coverage["status"].to_list() == ["covered", "covered", "not_covered"]
+    assert coverage["exported_at"].to_list() == [EXPORTED_AT] * 3
+    products = pl.read_parquet(tmp_path / "q3_products.parquet").sort("uuid")
+    assert products.select("uuid", "sku", "matched_by", "own_title", "brand").rows() == [
+        ("u0000001", "A", "url", "a", {"name": "Acme"}),
+        ("u0000002", "B", "url", "b", {"name": "Acme"}),
+        ("u0000003", None, None, None, {"name": "Acme"}),
+    ]
+    counted = metadata(result, "counted")
+    assert (counted["octogen/covered"], counted["octogen/not_covered"]) == (2, 1)
+    assert counted["octogen/exported_at"] == EXPORTED_AT.timestamp()
+    described = metadata(result, "described")
+    assert described["dagster/table_name"] == f"{PROJECT}.q3.products_current_v1"
+    assert described["dagster/row_count"] == 3
 
 
 def test_verify_asks_about_a_view_without_running_a_query(
