@@ -195,10 +195,8 @@ def build_url_list_checks(
         rejected = int(str(event.metadata[REJECTED].value))
         text = "Each row's address is in the list."
         if rejected:
-            text = (
-                f"{count(rejected, 'row')} of the table {'was' if rejected == 1 else 'were'} "
-                "rejected. Correct the addresses in the table, or leave the rows out."
-            )
+            text = _rejected_text(rejected)
+            text += ". Correct the addresses in the table, or leave the rows out."
         shown = {each: event.metadata[each] for each in _OF_CHECK if each in event.metadata}
         return dg.AssetCheckResult(
             passed=not rejected, severity=severity, description=text, metadata=shown
@@ -426,16 +424,17 @@ class _ListRun:
         ends_at, pause = time.monotonic() + seconds, 1.0
         while url_list.status == PROVISIONING:
             url_list = self._client.get_coverage_url_list(url_list.url_list_id)
+            if url_list.status != PROVISIONING:
+                break
             left = ends_at - time.monotonic()
-            if url_list.status == PROVISIONING and left <= 0:
+            if left <= 0:
                 self._log.warning(
                     f"{_subject(url_list)} is still {PROVISIONING} after {seconds:g} s. It has its "
                     "addresses, and Octogen exports it once it is active."
                 )
                 break
-            if url_list.status == PROVISIONING:
-                wait_interruptibly(Future(), min(pause, left))
-                pause = min(2 * pause, _MAX_POLL_SECONDS)
+            wait_interruptibly(Future(), min(pause, left))
+            pause = min(2 * pause, _MAX_POLL_SECONDS)
         return url_list
 
     def _metadata(
@@ -455,10 +454,7 @@ class _ListRun:
         if len(rejected):
             codes = Counter(rejected["rejected_code"].to_list())
             reasons = ", ".join(f"{printable(code)} {each:,}" for code, each in codes.items())
-            self._log.warning(
-                f"{count(len(rejected), 'row')} of the table have no address in "
-                f"{_subject(url_list)}: {reasons}."
-            )
+            self._log.warning(f"{_rejected_text(len(rejected))}: {reasons}.")
         columns = [
             dg.TableColumn(name, type_name(dtype), description=ADDED_COLUMNS.get(name))
             for name, dtype in value.schema.items()
@@ -495,6 +491,10 @@ def _deletion_fails(url_list: CoverageUrlList) -> Iterator[None]:
 
 def _subject(url_list: CoverageUrlList) -> str:
     return f"URL list {url_list.name!r} ({url_list.url_list_id})"
+
+
+def _rejected_text(rows: int) -> str:
+    return f"{count(rows, 'row')} of the table {'was' if rows == 1 else 'were'} rejected"
 
 
 def _failure(text: str) -> dg.Failure:
