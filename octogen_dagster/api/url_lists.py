@@ -153,8 +153,8 @@ def checked_name(name: str) -> str:
     return name
 
 
-def read_pages(read: Callable[[str | None], _Page]) -> Iterator[_Page]:
-    """Read all pages, each by the cursor of the page before; the first one has none."""
+def read_pages(read: Callable[[str | None], _Page], subject: str) -> Iterator[_Page]:
+    """Read all pages of a subject, each by the cursor of the page before; the first has none."""
     cursors: set[str | None] = {None}
     cursor: str | None = None
     while True:
@@ -165,8 +165,8 @@ def read_pages(read: Callable[[str | None], _Page]) -> Iterator[_Page]:
             return
         if cursor in cursors:
             raise OctogenPagingError(
-                f"Page {len(cursors)} has the next cursor of an earlier page, so the pages loop. "
-                "Run it again, and report it to Octogen if it stays."
+                f"{subject}: page {len(cursors)} has the next cursor of an earlier page, so the "
+                "pages loop. Run it again, and report it to Octogen if it stays."
             )
         cursors.add(cursor)
 

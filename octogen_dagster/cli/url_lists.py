@@ -97,7 +97,8 @@ def list_command(*, as_json: bool, **connection: Any) -> None:
 
     with _client(**connection) as client:
         pages = read_pages(
-            lambda cursor: client.list_coverage_url_lists(cursor=cursor, limit=MAX_PAGE_SIZE)
+            lambda cursor: client.list_coverage_url_lists(cursor=cursor, limit=MAX_PAGE_SIZE),
+            "The list of URL lists",
         )
         found = [each for page in pages for each in page.items]
     rows = [
@@ -141,7 +142,8 @@ def urls(*, url_list_id: str, limit: int, as_json: bool, **connection: Any) -> N
         pages = read_pages(
             lambda cursor: client.list_coverage_url_list_urls(
                 url_list_id, cursor=cursor, limit=MAX_PAGE_SIZE
-            )
+            ),
+            f"The URLs of URL list {url_list_id!r}",
         )
         for page in pages:
             entries += [

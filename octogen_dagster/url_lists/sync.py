@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from octogen_dagster.api.url_lists import MAX_PAGE_SIZE, MAX_URLS_PER_REQUEST
+from octogen_dagster.api.url_lists import MAX_PAGE_SIZE, MAX_URLS_PER_REQUEST, read_pages
 from octogen_dagster.errors import (
     OctogenError,
     OctogenUrlListError,
@@ -50,13 +50,11 @@ class Difference(NamedTuple):
 
 def live_url_lists(client: BlockingClient) -> Iterator[CoverageUrlList]:
     """Yield the lists that are not being deleted."""
-    cursor = None
-    while True:
-        page = client.list_coverage_url_lists(cursor=cursor, limit=MAX_PAGE_SIZE)
-        yield from (each for each in page.items if each.status != DELETE_PENDING)
-        cursor = page.next_cursor
-        if not cursor:
-            return
+    pages = read_pages(
+        lambda cursor: client.list_coverage_url_lists(cursor=cursor, limit=MAX_PAGE_SIZE),
+        "The list of URL lists",
+    )
+    return (each for page in pages for each in page.items if each.status != DELETE_PENDING)
 
 
 def find_url_list(client: BlockingClient, name: str) -> CoverageUrlList | None:
@@ -174,24 +172,20 @@ class UrlListSync:
 
     def _members(self) -> list[str]:
         """All normalized addresses of the list."""
+        list_id = self.url_list.url_list_id
         for _ in range(_MAX_TRIES):
+            pages = read_pages(
+                lambda cursor: self._client.list_coverage_url_list_urls(
+                    list_id, cursor=cursor, limit=MAX_PAGE_SIZE
+                ),
+                f"The URLs of URL list {list_id!r}",
+            )
             try:
-                return list(self._pages())
+                return [each.normalized_url for page in pages for each in page.items]
             except OctogenUrlListError as error:
                 if error.code != "invalid_cursor":  # a cursor is stale once the list was changed
                     raise
         raise self._changed()
-
-    def _pages(self) -> Iterator[str]:
-        list_id, cursor = self.url_list.url_list_id, None
-        while True:
-            page = self._client.list_coverage_url_list_urls(
-                list_id, cursor=cursor, limit=MAX_PAGE_SIZE
-            )
-            yield from (each.normalized_url for each in page.items)
-            cursor = page.next_cursor
-            if not cursor:
-                return
 
     def _changed(self) -> OctogenError:
         return OctogenError(

@@ -291,15 +291,23 @@ def test_a_url_that_is_too_long_is_told_before_anything_is_sent(both: Both, tmp_
     assert "1 URL of more than 2,048 characters" in ours.complaints
 
 
-def test_a_loop_of_pages_ends(programs: tuple[Program, Program]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "item"),
+    [
+        (["list"], A_LIST),
+        (["urls", "cul_1"], {"url": "x", "normalizedUrl": "x", "addedAt": "2026-08-05T20:14:03Z"}),
+    ],
+)
+def test_a_loop_of_pages_ends(
+    programs: tuple[Program, Program], arguments: list[str], item: Any
+) -> None:
     """The published one reads for ever."""
-    page = {"items": [A_LIST], "nextCursor": "again"}
+    page = {"items": [item], "nextCursor": "again"}
     with RawServer(lambda _: http(200, page)) as server:
-        status, output, complaints = programs[1](
-            "list", "--base-url", server.base_url, "--api-key", KEY
-        )
+        place = ["--base-url", server.base_url, "--api-key", KEY]
+        status, output, complaints = programs[1](arguments[0], *place, *arguments[1:])
     assert (status, output) == (1, "")
-    assert "the pages loop" in complaints
+    assert "page 2 has the next cursor of an earlier page, so the pages loop" in complaints
     assert len(server.received) == 2
 
 
