@@ -101,6 +101,7 @@ class ProductJoin:
 
     def __init__(self, own: pl.DataFrame, coverage: pl.DataFrame) -> None:
         covered = coverage.filter(pl.col("status") == COVERED).select("normalized_url").unique()
+        own = own.with_columns(pl.col("url", "normalized_url").cast(pl.String))
         addresses = own.join(covered, on="normalized_url", how="semi").with_row_index(_ADDRESS)
         texts = addresses.unpivot(
             ["url", "normalized_url"], index=_ADDRESS, value_name=_TEXT

@@ -14,6 +14,7 @@ import dagster as dg
 import polars as pl
 import pytest
 from dagster_gcp import BigQueryResource
+from google.cloud import bigquery_analyticshub_v1 as ah
 
 from octogen_dagster import (
     AnalyticsHubResource,
@@ -609,6 +610,35 @@ def test_what_cannot_work_is_refused_when_definitions_load() -> None:
         build_url_coverage_asset(q3, min_covered_fraction=2)
     with pytest.raises(ValueError, match="the location"):
         build_url_coverage_asset(q3, listing_location="U S")
+
+
+def test_a_listing_that_forbids_exports_is_counted_in_place_only(
+    run: Run, google: Google, bigquery: BigQueryServer, tmp_path: Path
+) -> None:
+    listing = ah.Listing(name=LISTING)
+    listing.restricted_export_config = ah.Listing.RestrictedExportConfig(
+        enabled=True, restrict_query_result=True
+    )
+    google.listings = [listing]
+    assert (
+        f"Table {COVERAGE_VIEW}: its listing's restricted_export_config has restrict_query_result"
+    ) in failure(run())
+    assert bigquery.inserted == []
+    fields = [{"name": name, "type": "INTEGER"} for name in ("covered", "not_covered")]
+    bigquery.results = {"COUNTIF": ([*fields, COVERAGE_FIELDS[3]], [["1", "0", None]])}
+    assert run(in_place=True).success
+
+
+def test_a_table_without_rows_has_neither_coverage_nor_pairs(run: Run, tmp_path: Path) -> None:
+    @dg.asset(name="q3", metadata={"octogen/url_list": "q3"})
+    def empty() -> dg.MaterializeResult[pl.DataFrame]:
+        names = ("sku", "url", "normalized_url", "rejected_code", "rejected_message")
+        none = pl.DataFrame(schema={name: pl.Null() for name in names})
+        return dg.MaterializeResult(value=none, metadata={"octogen/url_list_id": LIST_ID})
+
+    assert run(upstream=empty).success
+    assert snapshot(tmp_path, "q3_coverage").is_empty()
+    assert snapshot(tmp_path, "q3_products")["sku"].to_list() == [None] * len(PRODUCTS)
 
 
 def test_names_and_arguments_are_those_of_other_assets() -> None:
