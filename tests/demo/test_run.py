@@ -93,6 +93,7 @@ def test_a_daemon_plays_two_days_and_the_ui_shows_them(tmp_path: Path) -> None:
     with running_ui(tmp_path) as (process, _url, pages, printed):
         assert "day 2" in printed
         assert "day 3" not in printed
+        assert "3 listings of Analytics Hub" in printed, "as those of the sandbox before"
         assert any("?view=partitions&partition=northpeak" in page for page in pages)
         assert any("?view=checks&checkDetail=prices" in page for page in pages)
         assert len(processes_of(tmp_path)) > 1
