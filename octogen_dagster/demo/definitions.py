@@ -225,7 +225,6 @@ if HAS_HUB:
         competitor_urls,
         name=spec("competitor_coverage", "prices"),
         products_name=spec("competitor_products", "prices"),
-        listing_project="octogen-sandbox",
     )
 
     @dg.asset(
