@@ -141,8 +141,8 @@ def test_a_whole_frame_for_another_io_manager_has_all_rows(
     server: BigQueryServer, run: Run, tmp_path: Path
 ) -> None:
     server.rows, server.total_rows = [("u1",)], 2
-    result = run(io_manager=dg.FilesystemIOManager(base_dir=str(tmp_path / "pickled")))
-    assert not result.success
+    pickled = dg.FilesystemIOManager(base_dir=str(tmp_path / "pickled"))
+    assert not run(io_manager=pickled, retry_policy=None).success
     assert not (tmp_path / "pickled").exists()
 
 

@@ -293,7 +293,7 @@ def test_a_restart_is_an_error_if_only_page_1_is_what_it_was(read: Read, cursors
 def test_a_restart_is_an_error_however_small_the_pages_and_whatever_the_index_does_later(
     read: Read, cursors: Cursors, limit: int
 ) -> None:
-    products = PRODUCTS[:13]  # the last page of 10 has three
+    products = PRODUCTS[: 7 if limit == 1 else 13]  # the last page of 10 has three
     pages = -(-len(products) // limit)
     for restart in range(2, pages + 1):
         for later in range(restart + 1, restart + pages + 2):  # the last one comes after all pages

@@ -112,7 +112,7 @@ def test_a_spent_budget_is_told_although_another_catalog_waits_for_the_service()
 
     with RawServer(respond) as server:
         search = ProductSearch(catalogs=["acme", "busy"])
-        frame = scan(server, search, concurrency=2, budget_usd=0.05)
+        frame = scan(server, search, concurrency=2, budget_usd=0.06)
         error = error_of(frame.collect)
     assert isinstance(error, OctogenBudgetError)
 
