@@ -59,7 +59,7 @@ def select(sql: str, find_view: Callable[[str, str, str], View]) -> Result:
         try:
             cursor = database.execute(re.sub(r"(?i)\bAS TIMESTAMP\)", "AS TEXT)", sql))
             found = cursor.fetchall()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, sqlite3.Warning) as error:  # a warning in Python 3.10
             raise ValueError(f"the sandbox runs SELECTs that SQLite knows too: {error}") from None
     names = [each[0] for each in cursor.description]
     columns = list(zip(*found, strict=True)) or [()] * len(names)
