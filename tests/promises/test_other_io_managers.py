@@ -128,6 +128,9 @@ def test_a_search_and_what_follows_it(
 def test_catalogs_by_partition_and_what_follows_them(
     name: str, service: Sandbox, tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
+    polars = tuple(map(int, pl.__version__.split(".")[:2]))
+    if name == "delta" and polars < (1, 44):
+        pytest.skip("deltalake aborts the process with these frames of an earlier Polars")
     partitions = catalog_partitions
     shops = build_products_asset(
         "shops", partitions_def=partitions, metadata={"partition_expr": "catalog_key"}
