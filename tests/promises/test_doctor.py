@@ -686,6 +686,7 @@ class TestCommand:
     def test_the_sandbox_with_its_hub_works(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with Sandbox(catalogs=2, products=5, hub=True) as sandbox:
             resource = sandbox.hub.share("northpeak")
+            monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
             for name, value in sandbox.environment.items():
                 monkeypatch.setenv(name, value)
             arguments = ["--project=my-project", "--principal=user:me@my.example"]

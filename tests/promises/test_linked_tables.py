@@ -309,14 +309,13 @@ def test_the_table_is_that_of_the_last_materialization_of_the_partition(
     assert metadata(read(), PRODUCTS)["dagster/table_name"] == TABLE
 
 
-def test_without_credentials_a_run_says_how_to_log_in(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
-    monkeypatch.delenv("BIGQUERY_EMULATOR_HOST")  # an emulator needs no login
-    monkeypatch.setenv("NO_GCE_CHECK", "true")
-    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
-    message = failure(run(build_linked_products_asset(linked)))
+def test_without_credentials_a_run_says_how_to_log_in(run: Run, tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:  # it must end before that of the server does
+        patch.delenv("GOOGLE_APPLICATION_CREDENTIALS")
+        patch.delenv("BIGQUERY_EMULATOR_HOST")  # an emulator needs no login
+        patch.setenv("NO_GCE_CHECK", "true")
+        patch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
+        message = failure(run(build_linked_products_asset(linked)))
     assert "BigQuery: there are no Google credentials (Your default credentials were not" in message
     assert (
         "Run `gcloud auth application-default login`, or give credentials to the BigQuery resource."

@@ -292,6 +292,7 @@ def test_a_project_that_is_none_is_bad_input(
 def test_the_sandbox_is_asked_about_its_views(
     sandbox: Sandbox, verify: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
     for name, value in sandbox.environment.items():
         monkeypatch.setenv(name, value)
     listing = sandbox.hub.share("kumo")
