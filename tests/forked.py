@@ -15,6 +15,7 @@ processes.set_forkserver_preload(
         "tests.promises.killed",
         "tests.promises.rate_limit_runs",
         "tests.promises.table_runs",
+        "tests.promises.url_coverage_runs",
         "tests.promises.url_list_runs",
     ]
 )

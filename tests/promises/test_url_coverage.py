@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -19,52 +21,29 @@ from google.cloud import bigquery_analyticshub_v1 as ah
 from octogen_dagster import (
     AnalyticsHubResource,
     OctogenControlPlaneResource,
-    OctogenResource,
     ParquetSnapshotIOManager,
     build_url_coverage_asset,
     build_url_list_sensor,
 )
 from tests.api.servers import RawServer, Received, http
+from tests.forked import processes
+from tests.promises.url_coverage_runs import LIST_ID, SHOP, execute, make_job, own_table, q3
 from tests.results import failure, is_retried, metadata, octogen_at
 from tests.servers.bigquery import BigQueryServer, serving
 from tests.servers.google import PROJECT, REVOKED, Google
 from tests.servers.octogen import Octogen
 from tests.servers.octogen_mcp import PRINCIPAL
 
-LIST_ID = "cul_01"
 EXCHANGE = "projects/octogen-catalog-exchange/locations/US/dataExchanges/catalogs_prod"
 LISTING = f"{EXCHANGE}/listings/coverage_cul_01_v1"
 DATASET = "octogen_coverage_cul_01_v1"
 COVERAGE_VIEW = f"{PROJECT}.{DATASET}.url_coverage_v1"
 PRODUCTS_VIEW = f"{PROJECT}.{DATASET}.products_current_v1"
 EXPORTED_AT = datetime(2026, 11, 28, 6, 31, 12, tzinfo=timezone.utc)
-SHOP = "https://shop.example"
 AT_ONCE = dg.RetryPolicy(max_retries=1)
+OWN = own_table()
 LONG = timedelta(days=100_000)
 
-OWN = pl.DataFrame(
-    [
-        # sku, own_price, title, url, normalized_url
-        ("A1", 90.0, "Own boot", f"{SHOP}/products/boot?utm_source=x", f"{SHOP}/products/boot"),
-        ("A2", 45.0, "Own sock", f"{SHOP}/products/boot", f"{SHOP}/products/boot"),
-        (
-            "B",
-            20.0,
-            "Own hat",
-            f"{SHOP}/collections/new/products/hat",
-            f"{SHOP}/collections/new/products/hat",
-        ),
-        ("C", 10.0, "Own cap", f"{SHOP}/products/cap?color=red", f"{SHOP}/products/cap?color=red"),
-        ("D", 5.0, "Own pen", f"{SHOP}/products/pen", f"{SHOP}/products/pen"),
-        ("E", 1.0, "Own ink", f"{SHOP}/products/ink", f"{SHOP}/products/ink"),
-        ("F", 1.0, "Own fig", "nonsense", None),
-    ],
-    schema=["sku", "own_price", "title", "url", "normalized_url"],
-    orient="row",
-).with_columns(
-    rejected_code=pl.when(pl.col("normalized_url").is_null()).then(pl.lit("invalid_url")),
-    rejected_message=pl.when(pl.col("normalized_url").is_null()).then(pl.lit("It is none.")),
-)
 COVERAGE_FIELDS = [
     {"name": "url", "type": "STRING"},
     {"name": "normalized_url", "type": "STRING"},
@@ -143,11 +122,6 @@ class Lists:
             "createdAt": self.created_at,
             "updatedAt": self.created_at,
         }
-
-
-@dg.asset(metadata={"octogen/url_list": "q3"})
-def q3() -> dg.MaterializeResult[pl.DataFrame]:
-    return dg.MaterializeResult(value=OWN, metadata={"octogen/url_list_id": LIST_ID})
 
 
 @pytest.fixture
@@ -468,26 +442,24 @@ def test_a_query_that_would_cost_too_much_is_refused(run: Run, bigquery: BigQuer
     assert bigquery.billed == 0
 
 
-def make_job() -> dg.JobDefinition:
-    built = build_url_coverage_asset(q3, retry_policy=None)
-    folder = Path(os.environ["GOOGLE_APPLICATION_CREDENTIALS"]).parent
-    defs = dg.Definitions(
-        [q3, *built],
-        jobs=[dg.define_asset_job("list_job", executor_def=dg.in_process_executor)],
-        resources={
-            "octogen": OctogenResource(),
-            "analytics_hub": AnalyticsHubResource(project=PROJECT),
-            "bigquery": BigQueryResource(project=PROJECT),
-            "io_manager": ParquetSnapshotIOManager(base_dir=str(folder / "stored")),
-        },
-    )
-    return defs.resolve_job_def("list_job")
+@pytest.fixture
+def environment(
+    lists: Lists, google: Google, bigquery: BigQueryServer, tmp_path: Path
+) -> Iterator[dict[str, str]]:
+    """The variables by which a process finds the servers, as long as they run."""
+    with RawServer(lists) as service, google.running() as hub, serving(bigquery, tmp_path):
+        yield {
+            **{name: os.environ[name] for name in ("BIGQUERY_EMULATOR_HOST", "NO_GCE_CHECK")},
+            "GOOGLE_APPLICATION_CREDENTIALS": os.environ["GOOGLE_APPLICATION_CREDENTIALS"],
+            "OCTOGEN_BASE_URL": service.base_url,
+            "OCTOGEN_PLATFORM_API_KEY": service.api_key,
+            "ANALYTICS_HUB_EMULATOR_HOST": hub,
+        }
 
 
 def test_a_run_that_ended_between_the_assets_pays_for_no_query_twice(
-    lists: Lists,
-    google: Google,
     bigquery: BigQueryServer,
+    environment: dict[str, str],
     instance: dg.DagsterInstance,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -495,20 +467,62 @@ def test_a_run_that_ended_between_the_assets_pays_for_no_query_twice(
     products = [*PRODUCTS, product("u6", "/products/boot")]
     bigquery.results["products_current_v1"] = (PRODUCT_FIELDS, products)
     bigquery.page_rows, bigquery.page_failures = len(EXPORTED), 1
-    with RawServer(lists) as service, google.running() as hub, serving(bigquery, tmp_path):
-        monkeypatch.setenv("OCTOGEN_BASE_URL", service.base_url)
-        monkeypatch.setenv("OCTOGEN_PLATFORM_API_KEY", service.api_key)
-        monkeypatch.setenv("ANALYTICS_HUB_EMULATOR_HOST", hub)
-        job = dg.reconstructable(make_job)
-        first = dg.execute_job(job, instance=instance)  # the products' second page does not come
-        assert not first.success
-        assert len(snapshot(tmp_path, "q3_coverage")) == 7
-        assert not (tmp_path / "stored" / "q3_products.parquet").exists()
-        again = dg.ReexecutionOptions.from_failure(first.run_id, instance)
-        second = dg.execute_job(job, instance=instance, reexecution_options=again)
-        assert second.success
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    job = dg.reconstructable(make_job)
+    first = dg.execute_job(job, instance=instance)  # the products' second page does not come
+    assert not first.success
+    assert len(snapshot(tmp_path, "q3_coverage")) == 7
+    assert not (tmp_path / "stored" / "q3_products.parquet").exists()
+    again = dg.ReexecutionOptions.from_failure(first.run_id, instance)
+    assert dg.execute_job(job, instance=instance, reexecution_options=again).success
     assert len(snapshot(tmp_path, "q3_products")) == 9
     assert len(bigquery.inserted) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_run_that_was_killed_at_any_request_is_mended_by_its_retry(
+    bigquery: BigQueryServer,
+    google: Google,
+    environment: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answer, left, running = bigquery._answer, [0], [processes.Process()]
+
+    def killed_or_answered(*request: Any) -> Any:
+        left[0] -= 1
+        answered = answer(*request)
+        if not left[0]:
+            os.kill(running[0].pid or 0, signal.SIGKILL)
+        return answered
+
+    def execution(number: int, killed_at: int = 0) -> int | None:
+        """Execute a run, or its retry, in a process."""
+        left[0] = killed_at
+        arguments = (str(tmp_path / f"instance-{number}"), environment)
+        running[0] = processes.Process(target=execute, args=arguments)
+        running[0].start()
+        running[0].join(120)
+        return running[0].exitcode
+
+    monkeypatch.setattr(bigquery, "_answer", killed_or_answered)
+    for number in range(1, 100):
+        shutil.rmtree(tmp_path / "stored", ignore_errors=True)
+        bigquery.jobs.clear()
+        bigquery.inserted.clear()
+        (tmp_path / f"instance-{number}").mkdir()
+        is_over = execution(number, killed_at=number) == 0
+        assert is_over or running[0].exitcode == -signal.SIGKILL
+        assert is_over or execution(number) == 0
+        assert len(snapshot(tmp_path, "q3_coverage")) == 7, number
+        assert len(snapshot(tmp_path, "q3_products")) == 7, number
+        assert len(bigquery.inserted) == 2, number
+        assert len(google.subscriptions) == 1
+        if is_over:
+            break
+    assert number > 8
 
 
 def test_a_grant_that_has_not_arrived_is_waited_for(run: Run, google: Google) -> None:

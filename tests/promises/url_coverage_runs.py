@@ -1,0 +1,94 @@
+"""Runs of the assets of a URL list's export, and those that tests kill.
+
+A fork server imports this module, so a run imports nothing itself.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+from dagster_gcp import BigQueryResource
+
+from octogen_dagster import (
+    AnalyticsHubResource,
+    OctogenResource,
+    ParquetSnapshotIOManager,
+    build_url_coverage_asset,
+)
+from octogen_dagster.api import blocking  # noqa: F401
+
+PROJECT = "reader-project"
+LIST_ID = "cul_01"
+SHOP = "https://shop.example"
+
+
+def own_table() -> pl.DataFrame:
+    """The table of the list. Polars' threads do not survive a fork, so it is made in a run."""
+    return pl.DataFrame(
+        [
+            # sku, own_price, title, url, normalized_url
+            ("A1", 90.0, "Own boot", f"{SHOP}/products/boot?utm_source=x", f"{SHOP}/products/boot"),
+            ("A2", 45.0, "Own sock", f"{SHOP}/products/boot", f"{SHOP}/products/boot"),
+            (
+                "B",
+                20.0,
+                "Own hat",
+                f"{SHOP}/collections/new/products/hat",
+                f"{SHOP}/collections/new/products/hat",
+            ),
+            (
+                "C",
+                10.0,
+                "Own cap",
+                f"{SHOP}/products/cap?color=red",
+                f"{SHOP}/products/cap?color=red",
+            ),
+            ("D", 5.0, "Own pen", f"{SHOP}/products/pen", f"{SHOP}/products/pen"),
+            ("E", 1.0, "Own ink", f"{SHOP}/products/ink", f"{SHOP}/products/ink"),
+            ("F", 1.0, "Own fig", "nonsense", None),
+        ],
+        schema=["sku", "own_price", "title", "url", "normalized_url"],
+        orient="row",
+    ).with_columns(
+        rejected_code=pl.when(pl.col("normalized_url").is_null()).then(pl.lit("invalid_url")),
+        rejected_message=pl.when(pl.col("normalized_url").is_null()).then(pl.lit("It is none.")),
+    )
+
+
+@dg.asset(metadata={"octogen/url_list": "q3"})
+def q3() -> dg.MaterializeResult[pl.DataFrame]:
+    return dg.MaterializeResult(value=own_table(), metadata={"octogen/url_list_id": LIST_ID})
+
+
+def make_job() -> dg.JobDefinition:
+    built = build_url_coverage_asset(q3, retry_policy=None)
+    folder = Path(os.environ["GOOGLE_APPLICATION_CREDENTIALS"]).parent
+    defs = dg.Definitions(
+        [q3, *built],
+        jobs=[dg.define_asset_job("list_job", executor_def=dg.in_process_executor)],
+        resources={
+            "octogen": OctogenResource(),
+            "analytics_hub": AnalyticsHubResource(project=PROJECT),
+            "bigquery": BigQueryResource(project=PROJECT),
+            "io_manager": ParquetSnapshotIOManager(base_dir=str(folder / "stored")),
+        },
+    )
+    return defs.resolve_job_def("list_job")
+
+
+def execute(folder: str, environment: dict[str, str]) -> None:
+    """Execute the job, or what is left of a run that was killed, by an instance in a folder."""
+    os.environ.update(environment)
+    job = dg.reconstructable(make_job)
+    with dg.DagsterInstance.local_temp(folder) as instance:
+        options = None
+        for killed in instance.get_runs():
+            instance.report_run_failed(killed)
+            options = dg.ReexecutionOptions.from_failure(killed.run_id, instance)
+        assert dg.execute_job(job, instance=instance, reexecution_options=options).success
+
+
+dg.DagsterInstance.ephemeral().dispose()
