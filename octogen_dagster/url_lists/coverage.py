@@ -19,7 +19,7 @@ from octogen_dagster.bigquery.queries import DOLLARS_PER_TIB, MAX_BYTES_BILLED
 from octogen_dagster.url_lists.coverage_in_place import coverage_in_place, products_in_place
 from octogen_dagster.url_lists.coverage_snapshots import coverage_asset, products_asset
 from octogen_dagster.url_lists.export import Decorator, ListExport
-from octogen_dagster.url_lists.list_asset import URL_LIST, name_of_list, require_url_list
+from octogen_dagster.url_lists.list_asset import LIST_NAME, name_of_list, require_url_list
 from octogen_dagster.validation import require_fraction
 
 PROJECT = "octogen-catalog-exchange"
@@ -164,7 +164,7 @@ def build_url_coverage_asset(
                 "kinds": {"octogen", "bigquery"}
                 if in_place
                 else {"octogen", "bigquery", "parquet"},
-                "metadata": {URL_LIST: list_name},
+                "metadata": {LIST_NAME: list_name},
                 "retry_policy": dg.RetryPolicy(
                     max_retries=2, delay=30, backoff=dg.Backoff.EXPONENTIAL
                 ),

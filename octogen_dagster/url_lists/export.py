@@ -22,6 +22,7 @@ from octogen_dagster.printable import count
 from octogen_dagster.sharing.autosubscribe import register_and_subscribe
 from octogen_dagster.sharing.names import ListingName
 from octogen_dagster.ticks import DATA_VERSION_TAG
+from octogen_dagster.url_lists.list_asset import LIST_ID, LIST_NAME
 from octogen_dagster.url_lists.matching import COVERED, NOT_COVERED, PENDING, REJECTED
 from octogen_dagster.url_lists.sync import DELETE_PENDING
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from octogen_dagster.api.url_lists import CoverageUrlList
 
 COVERAGE_TABLE = "url_coverage_v1"
-LIST_ID = "octogen/url_list_id"
 DATASET = "octogen/linked_dataset"
 EXPORTED_AT = "octogen/exported_at"
 NOT_EXPORTED = "Octogen has not exported the list yet"
@@ -209,7 +209,7 @@ def nothing_read() -> Iterator[dg.AssetCheckResult]:
 def list_metadata(state: "CoverageUrlList") -> Metadata:
     return {
         LIST_ID: state.url_list_id,
-        "octogen/url_list_name": state.name,
+        LIST_NAME: state.name,
         "octogen/status": state.status,
     }
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import dagster as dg
 
@@ -55,9 +55,17 @@ def build_url_list_sensor(
         sensor_arguments: Any other argument of `@dagster.sensor`.
 
     Raises:
+        TypeError: Something else than `build_url_coverage_asset` returns is given.
         ValueError: There is no list.
     """
-    of_lists = [coverages] if isinstance(coverages, UrlCoverage) else list(coverages)
+    is_one = isinstance(coverages, UrlCoverage | dg.AssetsDefinition)
+    of_lists = cast("list[UrlCoverage]", [coverages] if is_one else list(coverages))
+    for each in of_lists:
+        if not isinstance(each, UrlCoverage):
+            raise TypeError(
+                f"coverages must be what build_url_coverage_asset returns, not {each!r}: keep its "
+                "two assets together, as in `covered = build_url_coverage_asset(url_list)`."
+            )
     if not of_lists:
         raise ValueError("coverages must have the assets of a list at least.")
     assets = {

@@ -42,6 +42,8 @@ from octogen_dagster.validation import require_fraction
 
 URL_LIST = "octogen/url_list"
 """The metadata of the definition of an asset that is a URL list: the list's name."""
+LIST_ID, LIST_NAME = "octogen/url_list_id", "octogen/url_list_name"
+"""The metadata of materializations of a list, and of what is made from it: which list it is."""
 REJECTED, REJECTED_URLS = "octogen/rejected", "octogen/rejected_urls"
 """The metadata of a materialization: the number of rejected rows, and a table of the first."""
 ACCEPTED_CHECK = "accepted"
@@ -217,7 +219,8 @@ def require_url_list(asset: dg.AssetsDefinition) -> None:
 
 def name_of_list(asset: dg.AssetsDefinition) -> str:
     """The name of the list that an asset is, or is made from."""
-    entry = asset.metadata_by_key[asset.key][URL_LIST]
+    metadata = asset.metadata_by_key[asset.key]
+    entry = metadata[URL_LIST if URL_LIST in metadata else LIST_NAME]
     return str(getattr(entry, "value", entry))
 
 
@@ -390,14 +393,14 @@ class _ListRun:
         metadata: Metadata = {
             "octogen/summary": f"{text}.",
             "octogen/dry_run": True,
-            "octogen/url_list_name": self._name,
+            LIST_NAME: self._name,
             "octogen/added": len(difference.missing),
             "octogen/removed": len(difference.surplus),
             **_table_of("added_urls", {"url": difference.missing}),
             **_table_of("removed_urls", {"normalized_url": difference.surplus}),
         }
         if url_list is not None:
-            metadata["octogen/url_list_id"] = url_list.url_list_id
+            metadata[LIST_ID] = url_list.url_list_id
         return dg.AssetObservation(self._context.asset_key, metadata=metadata)
 
     def _check_removal(self, url_list: CoverageUrlList, removed: int, of: int) -> None:
@@ -462,8 +465,8 @@ class _ListRun:
         shown = rejected.select(*_NEEDED, "rejected_code", "rejected_message")
         return {
             "octogen/summary": dg.MetadataValue.md(text),
-            "octogen/url_list_id": url_list.url_list_id,
-            "octogen/url_list_name": url_list.name,
+            LIST_ID: url_list.url_list_id,
+            LIST_NAME: url_list.name,
             "octogen/status": url_list.status,
             "octogen/urls": len(wanted),
             "octogen/added": len(sync.added),

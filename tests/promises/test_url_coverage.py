@@ -618,6 +618,9 @@ def test_what_cannot_work_is_refused_when_definitions_load() -> None:
         build_url_coverage_asset(other)
     with pytest.raises(TypeError, match="url_list must be an asset, not 'q3'"):
         build_url_coverage_asset("q3")  # type: ignore[arg-type]
+    for each in build_url_coverage_asset(q3):
+        with pytest.raises(ValueError, match="is not an asset of build_url_list_asset"):
+            build_url_coverage_asset(each)
     with pytest.raises(ValueError, match="columns lack 'product_url'"):
         build_url_coverage_asset(q3, columns=["uuid"])
     with pytest.raises(ValueError, match="min_covered_fraction"):
@@ -774,3 +777,7 @@ def test_a_tick_without_an_answer_says_why(ticks: Ticks, lists: Lists) -> None:
 def test_a_sensor_needs_a_list() -> None:
     with pytest.raises(ValueError, match="coverages must have the assets of a list at least"):
         build_url_list_sensor([])
+    coverage, products = build_url_coverage_asset(q3)
+    for no_list in ((coverage, products), coverage, [q3]):
+        with pytest.raises(TypeError, match="coverages must be what build_url_coverage_asset ret"):
+            build_url_list_sensor(no_list)  # type: ignore[arg-type]
