@@ -8,7 +8,7 @@ from typing import Any, cast
 import dagster as dg
 import polars as pl
 
-from octogen_dagster.asset_definition import Metadata
+from octogen_dagster.asset_definition import Metadata, permanent_errors_fail
 from octogen_dagster.bigquery.linked_snapshot import as_taken, query_view, refuse_restricted
 from octogen_dagster.bigquery.linked_tables import open_table
 from octogen_dagster.bigquery.linked_view import LinkedScan, build_select
@@ -156,7 +156,9 @@ def _not_exported(context: dg.AssetExecutionContext, urls: pl.DataFrame) -> Iter
             "they are."
         )
     else:
-        source = FrameSource(no_products(urls).lazy(), metrics={"summary": NO_PRODUCTS_YET})
+        with permanent_errors_fail():
+            products = no_products(urls)
+        source = FrameSource(products.lazy(), metrics={"summary": NO_PRODUCTS_YET})
         subject = context.asset_key.to_user_string()
         yield dg.MaterializeResult(value=as_taken(context, source, subject))
     yield from nothing_read()

@@ -18,6 +18,7 @@ from octogen_dagster.bigquery.tables import (
     last_materialization,
     reported_value,
 )
+from octogen_dagster.errors import OctogenUrlListNotFoundError
 from octogen_dagster.printable import count
 from octogen_dagster.sharing.autosubscribe import register_and_subscribe
 from octogen_dagster.sharing.names import ListingName
@@ -85,7 +86,13 @@ class ListExport:
             )
         octogen = getattr(context.resources, self.resource_key)
         with permanent_errors_fail():
-            state: CoverageUrlList = octogen.get_coverage_url_list(str(list_id))
+            try:
+                state: CoverageUrlList = octogen.get_coverage_url_list(str(list_id))
+            except OctogenUrlListNotFoundError as error:
+                raise error.with_message(
+                    f"{asset}: URL list {list_id!r} is gone, or is not of the organisation of this "
+                    f"key. Materialize {asset}, which makes the list anew if it is not there."
+                ) from error
         if state.status == DELETE_PENDING:
             raise dg.Failure(
                 f"URL list {state.name!r} ({state.url_list_id}) is being deleted, with its data. "
@@ -137,8 +144,9 @@ class ListExport:
         description = f"{NOT_EXPORTED}." if exported_at is None else "The export has no addresses."
         if fraction is not None:
             description = (
-                f"{covered:,} of {count(exported, 'exported address', 'exported addresses')} are "
-                f"covered; {self.min_covered_fraction:.0%} are expected."
+                f"Octogen covers {covered:,} of "
+                f"{count(exported, 'exported address', 'exported addresses')}; "
+                f"{self.min_covered_fraction:.0%} are expected."
             )
         yield dg.AssetCheckResult(
             passed=fraction is None or fraction >= self.min_covered_fraction,

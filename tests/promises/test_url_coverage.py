@@ -344,6 +344,22 @@ def test_a_list_that_was_not_exported_is_pending_and_no_failure(
     assert google.calls == []
 
 
+@pytest.mark.parametrize("exported_at", [None, EXPORTED_AT.isoformat()])
+def test_a_column_that_the_products_add_is_a_failure_before_and_after_an_export(
+    run: Run, lists: Lists, exported_at: str | None
+) -> None:
+    lists.exported_at = exported_at
+
+    @dg.asset(name="q3", metadata={"octogen/url_list": "q3"})
+    def other() -> dg.MaterializeResult[pl.DataFrame]:
+        own = OWN.with_columns(matched_by=pl.lit("hand"))
+        return dg.MaterializeResult(value=own, metadata={"octogen/url_list_id": LIST_ID})
+
+    result = run(upstream=other, retry_policy=AT_ONCE)
+    assert "The table of the list has a column 'matched_by'" in failure(result)
+    assert not is_retried(result)
+
+
 def test_products_that_are_there_are_not_replaced_by_none(
     run: Run, lists: Lists, tmp_path: Path
 ) -> None:
@@ -559,6 +575,7 @@ def test_a_list_that_is_gone_is_a_clear_failure(run: Run, lists: Lists) -> None:
     lists.refusal = (404, "url_list_not_found")
     result = run(retry_policy=AT_ONCE)
     assert "cul_01" in failure(result)
+    assert "Materialize q3, which makes the list anew" in failure(result)
     assert not is_retried(result)
 
 
