@@ -121,5 +121,5 @@ def _build_count(table: TableName) -> str:
     """The SELECT of the number of covered and other addresses, and of the time of the export."""
     return (
         "SELECT COUNTIF(covered) AS covered, COUNTIF(NOT covered) AS not_covered, "  # noqa: S608
-        f"MAX(exported_at) AS exported_at FROM `{table}`"
+        f"CAST(MAX(exported_at) AS TIMESTAMP) AS exported_at FROM `{table}`"
     )

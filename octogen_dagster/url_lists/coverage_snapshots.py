@@ -144,7 +144,7 @@ def _read_coverage(
         log, stop = context.log, threading.Event()
         scan = LinkedScan(rows, table, 0.0, None)
         frame, _ = collected(scan, str(table), log.info, log.warning, stop)
-    return frame, metadata
+    return frame.cast(EXPORTED), metadata
 
 
 def _not_exported(context: dg.AssetExecutionContext, urls: pl.DataFrame) -> Iterator[Any]:

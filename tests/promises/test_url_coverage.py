@@ -248,6 +248,27 @@ def test_each_row_of_the_own_table_has_the_status_of_its_address(run: Run, tmp_p
     assert "t=url_coverage_v1" in shown["octogen/console"]
 
 
+@pytest.mark.parametrize(
+    ("kind", "value"), [("DATETIME", "2026-11-28T06:31:12"), ("DATE", "2026-11-28")]
+)
+def test_the_time_of_the_export_is_utc_whatever_its_type(
+    run: Run, bigquery: BigQueryServer, tmp_path: Path, kind: str, value: str
+) -> None:
+    fields = [*COVERAGE_FIELDS[:3], {"name": "exported_at", "type": kind}]
+    bigquery.share(COVERAGE_VIEW, schema={"fields": fields})
+    bigquery.results["url_coverage_v1"] = (fields[1:], [[*row[1:3], value] for row in EXPORTED])
+    result = run()
+    assert result.success, failure(result)
+    exported_at = snapshot(tmp_path, "q3_coverage")["exported_at"]
+    assert exported_at.max() == datetime.fromisoformat(value).replace(tzinfo=timezone.utc)
+    fields = [{"name": name, "type": "INTEGER"} for name in ("covered", "not_covered")]
+    at = str(int(EXPORTED_AT.timestamp() * 1_000_000))
+    counted = ([*fields, COVERAGE_FIELDS[3]], [["4", "1", at]])
+    bigquery.results = {"CAST(MAX(exported_at) AS TIMESTAMP)": counted}
+    bigquery.counted = ["5", None]
+    assert run(in_place=True).success
+
+
 def test_products_are_joined_back_to_each_sku(run: Run, tmp_path: Path) -> None:
     result = run()
     products = snapshot(tmp_path, "q3_products")
