@@ -31,6 +31,7 @@ from octogen_dagster.printable import count, printable
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, snapshot_asset
 from octogen_dagster.snapshots.metadata import COLUMN_SCHEMA, type_name
 from octogen_dagster.url_lists.sync import (
+    DELETE_PENDING,
     PROVISIONING,
     Difference,
     Rejection,
@@ -286,7 +287,7 @@ class _Table:
                 f"{subject} has urls of the type {type_name(frame.schema['url'])}. They must be "
                 "texts."
             )
-        urls = frame["url"].cast(pl.String).unique(maintain_order=True).drop_nulls().to_list()
+        urls = _addresses(frame).unique(maintain_order=True).drop_nulls().to_list()
         usable = [url for url in urls if _refused(url) is None]
         if len(usable) > MAX_LIST_URLS:
             raise _failure(
@@ -307,7 +308,7 @@ class _Table:
                 return None
             return Rejection("no_answer", "Octogen did not say what became of it.")
 
-        urls = self.frame["url"].cast(pl.String).to_list()
+        urls = _addresses(self.frame).to_list()
         found = [rejection(url) for url in urls]
         normalized = [
             None if each else sync.normalized[url] for url, each in zip(urls, found, strict=True)
@@ -324,9 +325,14 @@ class _Table:
         return self.frame.with_columns(added)
 
 
+def _addresses(frame: pl.DataFrame) -> pl.Series:
+    """The addresses as they are sent, which a service that drops blanks around one echoes."""
+    return frame["url"].cast(pl.String).str.strip_chars()
+
+
 def _refused(url: str | None) -> Rejection | None:
     """Why an address is not sent; None if it is."""
-    if url is None or not url.strip():
+    if not url:
         return Rejection("missing_url", "The row has no address.")
     if len(url) > MAX_URL_CHARACTERS:
         return Rejection(
@@ -366,6 +372,8 @@ class _ListRun:
             sync = UrlListSync(self._client, url_list, self._table.urls)
             sync.bring(lambda removed, of: self._check_removal(url_list, removed, of))
             url_list = self._wait_until_active(url_list, provisioning_timeout)
+        if url_list.status == DELETE_PENDING:
+            raise _deleted(url_list)
         value = self._table.with_answers(sync)
         return dg.MaterializeResult(value=value, metadata=self._metadata(url_list, sync, value))
 
@@ -382,7 +390,7 @@ class _ListRun:
                 difference = sync.difference()
             removed, of = len(difference.surplus), difference.url_count
             text = (
-                f"A run would add {len(difference.missing):,} and remove {removed:,} of the "
+                f"A run would add up to {len(difference.missing):,} and remove {removed:,} of the "
                 f"{of:,} addresses of {_subject(url_list)}"
             )
             if removed > self._max_removed_fraction * of:
@@ -486,10 +494,14 @@ def _deletion_fails(url_list: CoverageUrlList) -> Iterator[None]:
     except OctogenUrlListError as error:
         if error.code not in _DELETED:
             raise
-        raise _failure(
-            f"{_subject(url_list)} was deleted while this run brought it to the table. Run it "
-            "again to make a new list of the same name."
-        ) from error
+        raise _deleted(url_list) from error
+
+
+def _deleted(url_list: CoverageUrlList) -> dg.Failure:
+    return _failure(
+        f"{_subject(url_list)} was deleted while this run brought it to the table. Run it again to "
+        "make a new list of the same name."
+    )
 
 
 def _subject(url_list: CoverageUrlList) -> str:

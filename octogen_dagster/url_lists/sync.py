@@ -133,7 +133,7 @@ class UrlListSync:
             return Difference(count, missing)
         check_removal(surplus, count)
         wanted = self.wanted()
-        others = [each for each in self._members() if each not in wanted]
+        others = [each for each in dict.fromkeys(self._members()) if each not in wanted]
         check_removal(len(others), count)  # others may have been added since
         return Difference(count, missing, others)
 

@@ -33,18 +33,21 @@ JUDGES: dict[str, Sequence[type[BaseModel]]] = {
 class Service:
     """One list, whose requests both published models judge; each answer has an unknown field.
 
-    It normalizes by letters in lower case alone, and takes what has no blank.
+    It normalizes by letters in lower case alone, drops blanks around a URL before it echoes it, and
+    takes what has no other.
 
     Attributes:
         members: The URLs of the list as they were sent, by their normalized forms.
         made: True once the list is there.
         statuses: The status of each time that the list is asked for; the last one stays.
+        repeated: True if each page of URLs begins with the last URL of the page before.
         received: All requests.
     """
 
     members: dict[str, str] = field(default_factory=dict)
     made: bool = False
     statuses: list[str] = field(default_factory=lambda: ["active"])
+    repeated: bool = False
     received: list[Received] = field(default_factory=list)
     base_url: str = ""
     api_key: str = KEY
@@ -74,14 +77,15 @@ class Service:
             if any(len(url) > MAX_CHARACTERS for url in request.json.get("urls", ())):
                 return http(422, {"detail": "url_too_long"})
         query = parse_qs(urlsplit(request.target).query)
+        urls = [url.strip() for url in request.json.get("urls", ())] if request.body else []
         answers: dict[str, Any] = {
             "GET ": self._lists,
             "POST ": lambda: self._create(request.json["name"]),
             "GET list": lambda: self._list(self.statuses[0]),
             "GET urls": lambda: self._urls(int(query.get("cursor", ["0"])[0])),
-            "POST urls": lambda: self._add(request.json["urls"]),
-            "POST urls/remove": lambda: self._remove(request.json["urls"]),
-            "POST urls/contains": lambda: self._contains(request.json["urls"]),
+            "POST urls": lambda: self._add(urls),
+            "POST urls/remove": lambda: self._remove(urls),
+            "POST urls/contains": lambda: self._contains(urls),
         }
         answer = answers[f"{request.method} {operation}"]()
         status = 201 if operation == "" and request.method == "POST" else 200
@@ -119,7 +123,7 @@ class Service:
         return self._list("provisioning")
 
     def _urls(self, first: int) -> generated.CoverageUrlListUrlsResponse:
-        shown = list(self.members.items())[first : first + 100]
+        shown = list(self.members.items())[max(first - self.repeated, 0) : first + 100]
         items = [
             generated.CoverageUrlListUrl(url=url, normalized_url=key, added_at=MOMENT)
             for key, url in shown
@@ -229,3 +233,34 @@ def test_what_is_refused_leaves_the_list_as_it_is(service: Service, tmp_path: Pa
     assert "3 of its 10 addresses are not in the table" in failure(result)
     assert service.calls == ["GET", "POST urls/contains"]
     assert service.members == before
+
+
+def test_blanks_around_an_address_make_no_difference(service: Service, tmp_path: Path) -> None:
+    urls = ["https://shop.example/1 ", " https://shop.example/1", "\thttps://shop.example/2\r"]
+    result = run(service, tmp_path, urls, retry_policy=None)
+    assert result.success, failure(result)
+    table = pl.read_parquet(tmp_path / "competitors.parquet")
+    assert table["url"].to_list() == urls
+    assert table["normalized_url"].to_list() == [
+        *["https://shop.example/1"] * 2,
+        "https://shop.example/2",
+    ]
+    assert metadata(result, "competitors")["octogen/added"] == 2
+
+
+def test_pages_that_repeat_a_url_remove_it_once(service: Service, tmp_path: Path) -> None:
+    urls = [f"https://shop.example/{number}" for number in range(1_000)]
+    run(service, tmp_path, urls)
+    service.repeated = True
+    result = run(service, tmp_path, urls[200:], retry_policy=None)
+    assert result.success, failure(result)
+    assert metadata(result, "competitors")["octogen/removed"] == 200
+    assert service.members.keys() == {*urls[200:]}
+
+
+def test_a_list_that_is_deleted_while_it_is_provisioned_is_an_error(
+    service: Service, tmp_path: Path
+) -> None:
+    service.statuses = ["provisioning", "delete_pending"]
+    result = run(service, tmp_path, ["https://shop.example/1"], retry_policy=None)
+    assert f"({ID}) was deleted while this run brought it" in failure(result)
