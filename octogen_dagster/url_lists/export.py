@@ -141,7 +141,7 @@ class ListExport:
         """The results of the checks of `check_specs`."""
         exported = covered + not_covered
         fraction = covered / exported if exported else None
-        description = f"{NOT_EXPORTED}." if exported_at is None else "The export has no addresses."
+        description = f"{NOT_EXPORTED}." if exported_at is None else "No address was exported yet."
         if fraction is not None:
             description = (
                 f"Octogen covers {covered:,} of "

@@ -20,6 +20,7 @@ OF_SERVICE = ("normalized_url", "rejected_code", "rejected_message")
 """The columns that the asset of a list adds to the user's table."""
 EXPORTED = pl.Schema(
     {
+        "url": pl.String(),
         "normalized_url": pl.String(),
         "covered": pl.Boolean(),
         "exported_at": pl.Datetime("us", "UTC"),
@@ -47,11 +48,17 @@ def coverage_of(own: pl.DataFrame, exported: pl.DataFrame | None) -> pl.DataFram
     """Return whether Octogen has products of each own address, a row for each row of the own table.
 
     An address that is not in the export was added after it, and is pending. Without an export all
-    are.
+    are. Octogen may have normalized its lists anew since the own table was sent, so an address is
+    also known as it was submitted.
     """
     if exported is None:
         exported = pl.DataFrame(schema=EXPORTED)
-    known = exported.select(*EXPORTED).unique("normalized_url", keep="first")
+    own = own.select("sku", "url", pl.col("normalized_url").cast(pl.String))
+    sent = own.select("normalized_url", pl.col("url").cast(pl.String).str.strip_chars())
+    known = pl.concat(
+        each.select("normalized_url", "covered", "exported_at")
+        for each in (exported, sent.join(exported.drop("normalized_url"), on="url"))
+    ).unique("normalized_url", keep="first", maintain_order=True)
     covered = pl.col("covered")
     status = (
         pl.when(pl.col("normalized_url").is_null())
@@ -62,10 +69,8 @@ def coverage_of(own: pl.DataFrame, exported: pl.DataFrame | None) -> pl.DataFram
         .then(pl.lit(COVERED))
         .otherwise(pl.lit(NOT_COVERED))
     )
-    return (
-        own.select("sku", "url", pl.col("normalized_url").cast(pl.String))
-        .join(known, on="normalized_url", how="left", maintain_order="left")
-        .with_columns(status.alias("status"))
+    return own.join(known, on="normalized_url", how="left", maintain_order="left").with_columns(
+        status.alias("status")
     )
 
 

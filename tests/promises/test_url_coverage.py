@@ -135,7 +135,7 @@ def bigquery() -> BigQueryServer:
     server.share(COVERAGE_VIEW, schema={"fields": COVERAGE_FIELDS})
     server.share(PRODUCTS_VIEW, schema={"fields": PRODUCT_FIELDS})
     server.results = {
-        "url_coverage_v1": (COVERAGE_FIELDS[1:], [row[1:] for row in EXPORTED]),
+        "url_coverage_v1": (COVERAGE_FIELDS, EXPORTED),
         "products_current_v1": (PRODUCT_FIELDS, PRODUCTS),
     }
     return server
@@ -256,7 +256,7 @@ def test_the_time_of_the_export_is_utc_whatever_its_type(
 ) -> None:
     fields = [*COVERAGE_FIELDS[:3], {"name": "exported_at", "type": kind}]
     bigquery.share(COVERAGE_VIEW, schema={"fields": fields})
-    bigquery.results["url_coverage_v1"] = (fields[1:], [[*row[1:3], value] for row in EXPORTED])
+    bigquery.results["url_coverage_v1"] = (fields, [[*row[:3], value] for row in EXPORTED])
     result = run()
     assert result.success, failure(result)
     exported_at = snapshot(tmp_path, "q3_coverage")["exported_at"]
@@ -267,6 +267,27 @@ def test_the_time_of_the_export_is_utc_whatever_its_type(
     bigquery.results = {"CAST(MAX(exported_at) AS TIMESTAMP)": counted}
     bigquery.counted = ["5", None]
     assert run(in_place=True).success
+
+
+def test_addresses_that_octogen_normalizes_anew_are_known_as_they_were_submitted(
+    run: Run, bigquery: BigQueryServer, tmp_path: Path
+) -> None:
+    submitted = {f"{SHOP}/products/boot": f"{SHOP}/products/boot?utm_source=x"}
+    bigquery.results["url_coverage_v1"] = (
+        COVERAGE_FIELDS,
+        [
+            [submitted.get(str(address), address), f"{address}#anew", covered, at]
+            for _, address, covered, at in EXPORTED
+        ],
+    )
+    assert run().success
+    assert snapshot(tmp_path, "q3_coverage")["status"].to_list() == [
+        *["covered"] * 4,
+        "not_covered",
+        "pending",
+        "rejected",
+    ]
+    assert len(snapshot(tmp_path, "q3_products")) == 7
 
 
 def test_products_are_joined_back_to_each_sku(run: Run, tmp_path: Path) -> None:
@@ -309,8 +330,8 @@ def test_a_covered_address_without_a_product_gets_those_of_its_page(
 ) -> None:
     cap = "/products/cap?color=red"
     bigquery.results["url_coverage_v1"] = (
-        COVERAGE_FIELDS[1:],
-        [row[1:] for row in covered_rows((cap, True), ("/products/pen", True))],
+        COVERAGE_FIELDS,
+        covered_rows((cap, True), ("/products/pen", True)),
     )
     products = [product(f"u{number}", f"/products/cap?color={number}") for number in range(5)]
     products[3] = product("u3", "/products/pen")  # the export has two pages of rows
@@ -339,7 +360,7 @@ def test_a_covered_address_without_a_product_gets_those_of_its_page(
         return dg.MaterializeResult(value=own, metadata={"octogen/url_list_id": LIST_ID})
 
     exported = covered_rows((cap, True), ("/products/pen", True), ("/products/pen?ink=blue", True))
-    bigquery.results["url_coverage_v1"] = (COVERAGE_FIELDS[1:], [row[1:] for row in exported])
+    bigquery.results["url_coverage_v1"] = (COVERAGE_FIELDS, exported)
     assert run(upstream=variants).success
     pens = snapshot(tmp_path, "q3_products").filter(uuid="u3")
     assert pens.select("sku", "matched_by").rows() == [("D", "url"), ("E", "page")]
@@ -405,8 +426,8 @@ def test_covered_addresses_without_any_product_publish_nothing(
     assert "url_coverage_v1 says that there are products of 3 addresses. Nothing was" in message
     assert len(snapshot(tmp_path, "q3_products")) == 7
     bigquery.results["url_coverage_v1"] = (
-        COVERAGE_FIELDS[1:],
-        [row[1:] for row in covered_rows(("/products/boot", False))],
+        COVERAGE_FIELDS,
+        covered_rows(("/products/boot", False)),
     )
     result = run()
     assert result.success

@@ -59,8 +59,9 @@ def test_pairs_are_those_of_the_rules(
         schema={"sku": pl.Int64, "url": pl.String, "normalized_url": pl.String},
     )
     exported = pl.DataFrame(
-        {"normalized_url": addresses, "covered": True, "exported_at": None},
+        {"url": addresses, "normalized_url": addresses, "covered": True, "exported_at": None},
         schema={
+            "url": pl.String,
             "normalized_url": pl.String,
             "covered": pl.Boolean,
             "exported_at": pl.Datetime("us", "UTC"),
