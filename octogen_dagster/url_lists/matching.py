@@ -125,6 +125,11 @@ class ProductJoin:
 
     def __call__(self, batch: pl.DataFrame) -> pl.DataFrame:
         """Return the products of a batch with the rows of the own table that they belong to."""
+        if "product_url" not in batch.columns:
+            raise OctogenBigQueryInputError(
+                "The view of products has no column 'product_url', by which products are joined "
+                "with addresses. Report it to Octogen, or build the assets with in_place=True."
+            )
         url = pl.col("product_url")
         products = batch.with_row_index(_PRODUCT).with_columns(page_of(url).alias(_PAGE))
         keys = products.select(_PRODUCT, _PAGE, url.alias(_TEXT))

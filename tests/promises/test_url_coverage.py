@@ -402,6 +402,16 @@ def test_a_column_that_the_products_add_is_a_failure_before_and_after_an_export(
     assert not is_retried(result)
 
 
+def test_a_view_without_the_addresses_of_products_is_a_failure(
+    run: Run, bigquery: BigQueryServer
+) -> None:
+    fields = [each for each in PRODUCT_FIELDS if each["name"] != "product_url"]
+    bigquery.results["products_current_v1"] = (fields, [[*row[:2], *row[3:]] for row in PRODUCTS])
+    result = run(retry_policy=AT_ONCE)
+    assert "The view of products has no column 'product_url'" in failure(result)
+    assert not is_retried(result)
+
+
 def test_products_that_are_there_are_not_replaced_by_none(
     run: Run, lists: Lists, tmp_path: Path
 ) -> None:
