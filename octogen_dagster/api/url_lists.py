@@ -142,13 +142,13 @@ class CoverageUrlListUrlsPage(ResponseModel):
     next_cursor: str | None = None
 
 
-def checked_name(name: str) -> str:
+def checked_name(name: str, argument: str = "name") -> str:
     """Return the name of a list without blanks around it, or raise ValueError."""
     name = name.strip()
     if not 1 <= len(name) <= MAX_NAME_CHARACTERS:
         raise ValueError(
-            f"name must have 1 to {MAX_NAME_CHARACTERS} characters without blanks around it, not "
-            f"{len(name)}"
+            f"{argument} must have 1 to {MAX_NAME_CHARACTERS} characters without blanks around it, "
+            f"not {len(name)}"
         )
     return name
 

@@ -173,7 +173,7 @@ class UrlListSettings(AssetSettings):
     @property
     def of_octogen(self) -> str:
         """The list's name at Octogen."""
-        return self.name if self.list_name is None else self.list_name
+        return self.name if self.list_name is None else self.list_name.strip()
 
 
 _OF_SENSORS: tuple[Kind, ...] = ("linked_datasets", "url_coverage", "url_products")

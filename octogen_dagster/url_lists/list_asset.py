@@ -13,9 +13,9 @@ import polars as pl
 from octogen_dagster.api.blocking import BlockingClient
 from octogen_dagster.api.url_lists import (
     MAX_LIST_URLS,
-    MAX_NAME_CHARACTERS,
     MAX_URL_CHARACTERS,
     CoverageUrlList,
+    checked_name,
 )
 from octogen_dagster.asset_definition import (
     RESOURCE,
@@ -131,7 +131,7 @@ def build_url_list_asset(
             f"Asset {given['name']!r} has no partitions: a list has all addresses of its table. "
             "Build an asset for each list, and leave partitions_def out."
         )
-    list_name = _checked_list_name(given["name"] if list_name is None else list_name)
+    list_name = checked_name(given["name"] if list_name is None else list_name, "list_name")
 
     @snapshot_asset(
         {
@@ -223,15 +223,6 @@ def name_of_list(asset: dg.AssetsDefinition) -> str:
     metadata = asset.metadata_by_key[asset.key]
     entry = metadata[URL_LIST if URL_LIST in metadata else LIST_NAME]
     return str(getattr(entry, "value", entry))
-
-
-def _checked_list_name(name: str) -> str:
-    name = name.strip()  # as the service does
-    if not 1 <= len(name) <= MAX_NAME_CHARACTERS:
-        raise ValueError(
-            f"list_name must have 1 to {MAX_NAME_CHARACTERS} characters, not {len(name)}: {name!r}"
-        )
-    return name
 
 
 def _config_schema(dry_run: bool, max_removed_fraction: float) -> dict[str, Any]:

@@ -397,9 +397,13 @@ def test_ctrl_c_ends_the_wait_for_a_new_list(tmp_path: Path) -> None:
 
 def test_what_is_no_list_is_refused_when_definitions_load() -> None:
     articles = articles_of([])
-    with pytest.raises(ValueError, match="list_name must have 1 to 80 characters, not 81"):
+    with pytest.raises(
+        ValueError, match="list_name must have 1 to 80 characters without blanks around it, not 81"
+    ):
         build_url_list_asset("a", articles, list_name="x" * 81)
-    with pytest.raises(ValueError, match="list_name must have 1 to 80 characters, not 0"):
+    with pytest.raises(
+        ValueError, match="list_name must have 1 to 80 characters without blanks around it, not 0"
+    ):
         build_url_list_asset("a", articles, list_name=" ")
     with pytest.raises(ValueError, match="max_removed_fraction must be a fraction from 0 to 1"):
         build_url_list_asset("a", articles, max_removed_fraction=20)
