@@ -192,8 +192,8 @@ def build_url_list_checks(
     def accepted(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         records = context.instance.fetch_materializations(url_list.key, limit=1).records
         event = records[0].asset_materialization if records else None
-        if event is None:
-            text = "The URL list was not materialized yet."
+        if event is None or REJECTED not in event.metadata:  # or a person reported it
+            text = "No run has brought the list to its table yet."
             return dg.AssetCheckResult(passed=False, severity=severity, description=text)
         rejected = int(str(event.metadata[REJECTED].value))
         text = "Each row's address is in the list."

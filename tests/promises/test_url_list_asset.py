@@ -332,6 +332,21 @@ def test_rejected_addresses_are_a_check(
     assert check.passed
 
 
+def test_a_materialization_that_a_person_reports_says_nothing_of_rejected_rows(
+    instance: dg.DagsterInstance,
+) -> None:
+    url_list = build_url_list_asset("a", articles_of([]))
+    instance.report_runless_asset_event(dg.AssetMaterialization(url_list.key))
+    (accepted,) = build_url_list_checks(url_list)
+    key = dg.AssetCheckKey(url_list.key, "accepted")
+    job = dg.define_asset_job("check", dg.AssetSelection.checks(key))
+    defs = dg.Definitions(asset_checks=[accepted], jobs=[job])
+    result = defs.resolve_job_def("check").execute_in_process(instance=instance)
+    (check,) = result.get_asset_check_evaluations()
+    assert not check.passed
+    assert check.description == "No run has brought the list to its table yet."
+
+
 def test_any_io_manager_keeps_it(octogen: OctogenResource) -> None:
     resources = {"io_manager": dg.mem_io_manager, "octogen": octogen}
     result = materialize_list(pages(1, 2), resources)
