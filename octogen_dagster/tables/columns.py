@@ -128,9 +128,17 @@ def _as_json(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     if isinstance(dtype, pl.Struct):
         encoded = value.struct.json_encode()
     else:  # Polars encodes structs alone
-        wrapped = pl.struct(value.alias("")).struct.json_encode()
+        wrapped = pl.struct(value.alias("")).map_batches(
+            _encoded, return_dtype=pl.String(), is_elementwise=True
+        )
         encoded = wrapped.str.strip_prefix('{"":').str.strip_suffix("}")
     return pl.when(value.is_not_null()).then(encoded)
+
+
+def _encoded(structs: pl.Series) -> pl.Series:
+    """Structs as JSON, copied first: before 2.1, Polars takes nulls of other rows for a slice's."""
+    rows = pl.int_range(len(structs), eager=True)
+    return structs.gather(rows).struct.json_encode()
 
 
 def cast_columns(

@@ -173,6 +173,19 @@ def test_nested_values_are_json(warehouse: Warehouse, tmp_path: Path) -> None:
     }
 
 
+def test_a_struct_in_a_list_is_that_of_its_row(warehouse: Warehouse, tmp_path: Path) -> None:
+    def variants(number: int) -> list[dict[str, Any]]:
+        colours = [{"label": f"{number}-{each}"} if each % 3 else None for each in range(number)]
+        return [{"sku": f"{each}", "color": colour} for each, colour in enumerate(colours)]
+
+    project = Project(tmp_path, warehouse.destination)
+    rows = [{"uuid": f"uuid-{number:02}", "variants": variants(number)} for number in range(40)]
+    project.frames[None] = pl.DataFrame(rows, infer_schema_length=None)
+    project.publish()
+    project.load()
+    assert sorted(warehouse.rows("products"), key=lambda row: str(row["uuid"])) == rows
+
+
 def test_nul_is_removed_and_counted(warehouse: Warehouse, tmp_path: Path) -> None:
     project = Project(tmp_path, warehouse.destination)
     project.frames[None] = pl.DataFrame(
