@@ -318,7 +318,8 @@ class _Table:
 
 def _addresses(frame: pl.DataFrame) -> pl.Series:
     """The addresses as they are sent, which a service that drops blanks around one echoes."""
-    return frame["url"].cast(pl.String).str.strip_chars()
+    stripped: pl.Series = frame["url"].cast(pl.String).str.strip_chars()
+    return stripped
 
 
 def _refused(url: str | None) -> Rejection | None:
