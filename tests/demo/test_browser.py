@@ -54,7 +54,7 @@ def test_a_person_sees_the_product_in_the_demo(tmp_path: Path) -> None:
         expect.set_options(MAX_WAIT)
         try:
             home, graph, partitions, checks, changes, history = pages[:6]
-            alerts, position, automation = pages[6:]
+            alerts, position, comparison, automation = pages[6:]
             page.goto(home)
             sees(page, LOCATION, *SENSORS)
             page.screenshot(path=screenshots / "home.png")
@@ -84,11 +84,17 @@ def test_a_person_sees_the_product_in_the_demo(tmp_path: Path) -> None:
             sees(page, "octogen/matched", "octogen/by_category")
             expect(page.get_by_alt_text("The price index")).to_be_visible()
             page.screenshot(path=screenshots / "position.png")
+            page.goto(comparison)
+            sees(page, "price_comparison", "difference")
+            page.goto(f"{url}/assets/competitor_coverage?view=events")
+            sees(page, re.compile("[0-9] of [0-9]+ addresses covered"))
+            page.screenshot(path=screenshots / "coverage.png")
             page.goto(automation)
             sees(
                 page,
                 "octogen_products_catalog_sensor",
                 "octogen_listing_sensor",
+                "octogen_url_list_sensor",
                 "sweaters_schedule",
             )
             page.goto(f"{url}/assets/octogen_products")
