@@ -69,7 +69,8 @@ def coverage_asset(export: ListExport, decorate: Decorator) -> dg.AssetsDefiniti
         frame = coverage_of(urls, exported)
         counts = count_addresses(frame)
         summary = coverage_sentence(counts, exported_at)
-        context.add_asset_metadata(metadata)
+        # Dagster shows what is first here first, and the IO manager's metadata after it.
+        context.add_asset_metadata({"octogen/summary": dg.MetadataValue.md(summary), **metadata})
         source = FrameSource(frame.lazy(), metrics={"summary": summary, **counts})
         yield dg.MaterializeResult(
             value=as_taken(context, source, context.asset_key.to_user_string()),

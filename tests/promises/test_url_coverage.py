@@ -232,6 +232,7 @@ def test_each_row_of_the_own_table_has_the_status_of_its_address(run: Run, tmp_p
         ("F", None, None, "rejected"),
     ]
     shown = metadata(result, "q3_coverage")
+    assert next(iter(shown)) == "octogen/summary"  # the page begins with a sentence
     assert shown["octogen/summary"] == (
         "**3 of 6 addresses covered**, 1 not covered, 1 pending, 1 rejected; "
         "exported 2026-11-28 06:31 UTC"
