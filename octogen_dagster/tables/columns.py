@@ -31,6 +31,8 @@ _STAGED: Mapping[ColumnType, pl.DataType] = {
     ColumnType.JSON: pl.String(),
 }
 _NUMBERS = {ColumnType.INTEGER, ColumnType.FLOAT, ColumnType.DECIMAL}
+_ENCODES_SLICES = tuple(map(int, pl.__version__.split(".")[:2])) >= (2, 1)
+"""False if Polars encodes wrong structs of a list that is a part of a longer column."""
 _ESCAPED_NUL = r"\u0000"
 _NUL_IN_JSON = r"((?:^|[^\\])(?:\\\\)*)\\u0000"
 """An escape of NUL, and not the end of an escaped backslash before `u0000`, with what is before."""
@@ -126,19 +128,22 @@ def _type_of(name: str, dtype: pl.DataType) -> ColumnType:
 def _as_json(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     """A list or struct as JSON."""
     if isinstance(dtype, pl.Struct):
-        encoded = value.struct.json_encode()
+        encoded = _encoded(value)
     else:  # Polars encodes structs alone
-        wrapped = pl.struct(value.alias("")).map_batches(
-            _encoded, return_dtype=pl.String(), is_elementwise=True
-        )
+        wrapped = _encoded(pl.struct(value.alias("")))
         encoded = wrapped.str.strip_prefix('{"":').str.strip_suffix("}")
     return pl.when(value.is_not_null()).then(encoded)
 
 
-def _encoded(structs: pl.Series) -> pl.Series:
-    """Structs as JSON, copied first: before 2.1, Polars takes nulls of other rows for a slice's."""
-    rows = pl.int_range(len(structs), eager=True)
-    return structs.gather(rows).struct.json_encode()
+def _encoded(structs: pl.Expr) -> pl.Expr:
+    if _ENCODES_SLICES:
+        return structs.struct.json_encode()
+
+    def encode(batch: pl.Series) -> pl.Series:
+        copied = batch.gather(pl.int_range(len(batch), eager=True))
+        return copied.struct.json_encode()
+
+    return structs.map_batches(encode, return_dtype=pl.String(), is_elementwise=True)
 
 
 def cast_columns(

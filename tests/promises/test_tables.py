@@ -173,13 +173,20 @@ def test_nested_values_are_json(warehouse: Warehouse, tmp_path: Path) -> None:
     }
 
 
-def test_a_struct_in_a_list_is_that_of_its_row(warehouse: Warehouse, tmp_path: Path) -> None:
-    def variants(number: int) -> list[dict[str, Any]]:
+def test_structs_in_lists_are_those_of_their_row(warehouse: Warehouse, tmp_path: Path) -> None:
+    def variants(number: int) -> list[dict[str, Any] | None]:
         colours = [{"label": f"{number}-{each}"} if each % 3 else None for each in range(number)]
         return [{"sku": f"{each}", "color": colour} for each, colour in enumerate(colours)]
 
     project = Project(tmp_path, warehouse.destination)
-    rows = [{"uuid": f"uuid-{number:02}", "variants": variants(number)} for number in range(40)]
+    rows: list[dict[str, Any]] = [
+        {
+            "uuid": f"uuid-{number:02}",
+            "variants": variants(number),
+            "details": {"clips": [{"at": number}, None] * (number % 4), "title": "a title"},
+        }
+        for number in range(40)
+    ]
     project.frames[None] = pl.DataFrame(rows, infer_schema_length=None)
     project.publish()
     project.load()
