@@ -12,7 +12,7 @@ import stat
 import time
 from collections.abc import Collection
 from datetime import datetime, timezone
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from octogen_dagster.errors import OctogenSnapshotError
@@ -133,16 +133,13 @@ class Disk:
         return write_whole(path, content, durable=False)
 
     def delete(self, keys: Collection[str], within: str | None = None) -> None:
-        """Delete files, and the folders that this leaves empty within another one, and that one."""
+        """Delete files, and another folder's empty ones, also of a killed run, and that one."""
         for key in keys:
             (self._folder / key).unlink(missing_ok=True)
         if within is not None:
-            folder = PurePosixPath(within)
-            left = {parent for key in keys for parent in PurePosixPath(key).parents}
-            emptied = {folder, *(each for each in left if folder in each.parents)}
-            for each in sorted(emptied, key=lambda path: -len(path.parts)):
+            for folder, _, _ in os.walk(self._folder / within, topdown=False):
                 with contextlib.suppress(OSError):  # it is not empty
-                    os.rmdir(self._folder / each)
+                    os.rmdir(folder)
 
 
 def write_whole(

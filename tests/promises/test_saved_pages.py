@@ -119,6 +119,14 @@ def test_with_a_stamp_only_the_missing_pages_are_requested(shop: Shop, tmp_path:
     check(shop, tmp_path)
 
 
+def test_a_folder_that_was_left_without_pages_is_gone_after_the_next_read(
+    shop: Shop, tmp_path: Path
+) -> None:
+    (tmp_path / ".products.pages" / "of a killed run" / "none").mkdir(parents=True)
+    assert run(shop, tmp_path).success
+    assert not list(tmp_path.rglob("*.pages"))
+
+
 def test_without_a_stamp_two_pages_are_compared(shop: Shop, tmp_path: Path) -> None:
     shop.stamp = None
     die(shop, tmp_path)
