@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import math
 import threading
 from abc import ABC, abstractmethod
@@ -212,7 +213,7 @@ class Listing:
         finally:
             self._lock.release()
         if isinstance(listed, OctogenError):
-            raise listed.with_traceback(None)
+            raise copy.copy(listed)  # each of its readers has a traceback of its own
         return listed
 
     def of_run(self, client: BlockingClient) -> CatalogList:

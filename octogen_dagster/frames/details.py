@@ -125,7 +125,6 @@ class DetailScan:
         self.max_failed_fraction = max_failed_fraction
         self.statistics = DetailStatistics()
         self._report = report
-        self._frame = io_source(DETAIL_SCHEMA, self._frames)
 
     def __reduce__(self) -> tuple[Callable[..., DetailScan], tuple[Any, ...]]:
         restore = functools.partial(
@@ -136,7 +135,9 @@ class DetailScan:
     @property
     def frame(self) -> pl.LazyFrame:
         """One row for each product, in any order, with the schema `DETAIL_SCHEMA`."""
-        return self._frame
+        # Polars holds what a frame calls where Python's collector does not see it, so a scan that
+        # held its frame would never be freed, nor its connections.
+        return io_source(DETAIL_SCHEMA, self._frames)
 
     @property
     def spending(self) -> Spending:

@@ -148,7 +148,6 @@ class ProductScan:
         self._window = window
         self._explain = explain
         self._clock = clock
-        self._frame = io_source(PRODUCT_SCHEMA, self._frames)
 
     def __reduce__(
         self,
@@ -159,7 +158,9 @@ class ProductScan:
     @property
     def frame(self) -> pl.LazyFrame:
         """The products, as a lazy frame with the schema `PRODUCT_SCHEMA`."""
-        return self._frame
+        # Polars holds what a frame calls where Python's collector does not see it, so a scan that
+        # held its frame would never be freed, nor its connections.
+        return io_source(PRODUCT_SCHEMA, self._frames)
 
     @property
     def spending(self) -> Spending:

@@ -89,10 +89,11 @@ class Publication:
         """
         with source.reading(self._target, stop) as reading:
             metadata = self._publish(reading, stop, note_read)
+        published = reading.published  # without the frame, which is done
 
         def remove_pages() -> None:
             try:
-                reading.published()
+                published()
             except Exception as error:  # of any kind, as in an object store: the snapshot is whole
                 self.warn(f"Saved pages could not be removed. {error}")
 

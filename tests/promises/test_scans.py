@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -246,3 +248,12 @@ def test_each_catalog_comes_in_the_order_of_the_service(service: PagedService) -
     for key, count in service.catalogs.items():
         of_catalog = frame.filter(pl.col("catalog_key") == key)["uuid"].to_list()
         assert of_catalog == [f"{key}-{number}" for number in range(count)]
+
+
+def test_a_scan_that_nobody_holds_is_freed(sandbox: Sandbox) -> None:
+    scan = product_scan(sandbox)
+    assert scan.frame.collect().height == 350
+    freed = weakref.ref(scan)
+    del scan
+    gc.collect()
+    assert freed() is None
