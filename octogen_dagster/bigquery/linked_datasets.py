@@ -22,7 +22,7 @@ from octogen_dagster.errors import (
     OctogenError,
     Persistence,
 )
-from octogen_dagster.sharing.autosubscribe import SubscribeWithOctogen, subscribe_with_octogen
+from octogen_dagster.sharing.autosubscribe import Pass, subscribe_with_octogen
 from octogen_dagster.sharing.names import (
     TABLE,
     ListingName,
@@ -31,6 +31,11 @@ from octogen_dagster.sharing.names import (
 )
 from octogen_dagster.sharing.subscribe import BigQuerySubscriptionResult, subscribe
 from octogen_dagster.validation import require_extras
+
+SubscribeWithOctogen = Callable[
+    [Pass, ListingName, str | None], tuple[SubscriptionPlan, BigQuerySubscriptionResult]
+]
+"""Subscribes to one listing with a dataset id, and tells Octogen what it needs to know."""
 
 GRANT_WAIT_SECONDS: Sequence[float] = (30.0, 60.0, 120.0)
 
@@ -152,22 +157,21 @@ def link_dataset(
         "datasets": _read_reported_dataset(context),
     }
     with resource.hub() as hub:
-        if with_octogen is not None:
-            octogen: OctogenControlPlaneResource = context.resources.octogen_control_plane
-            with octogen.control_plane() as opened:
-                plan, result = with_octogen(
-                    opened,
-                    hub,
-                    listing,
-                    project=resource.project,
-                    principal=octogen.principal,
-                    dataset_id=dataset_id,
-                    log=context.log.info,
-                    **options,
-                )
-        else:
+        if with_octogen is None:
             plan = plan_subscription(str(listing), resource.project, dataset_id)
             result = subscribe(hub, plan, **options)
+        else:
+            control_plane: OctogenControlPlaneResource = context.resources.octogen_control_plane
+            with control_plane.control_plane() as octogen:
+                this = Pass(
+                    octogen,
+                    hub,
+                    resource.project,
+                    control_plane.principal,
+                    options=options,
+                    log=context.log.info,
+                )
+                plan, result = with_octogen(this, listing, dataset_id)
         restrictions: dict[str, bool] = {}
         with contextlib.suppress(OctogenBigQueryError):  # a listing that may not be read
             restrictions = hub.export_restrictions(listing)

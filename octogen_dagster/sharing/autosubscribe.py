@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from octogen_dagster.errors import (
     OctogenBigQueryAccessPendingError,
@@ -88,8 +88,11 @@ class _Attempt(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Pass:
-    """A pass for one subscriber; `options` are those of `subscribe`."""
+class Pass:
+    """A pass for one subscriber; `options` are those of `subscribe`.
+
+    `log` is called with what is no failure.
+    """
 
     octogen: OctogenMCP
     hub: AnalyticsHub
@@ -97,6 +100,7 @@ class _Pass:
     principal: str
     friendly_name: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    log: Callable[[str], object] = lambda _: None
 
     def plan(self, offer: Cell) -> SubscriptionPlan:
         resource, dataset_id = offer.listing_resource or "", offer.linked_dataset
@@ -143,9 +147,7 @@ def autosubscribe(
     """
     checked_project(project)
     shared = octogen.listings(catalogs)
-    found = read_offers(
-        octogen, shared, project=project, principal=principal, catalogs=catalogs, register=apply
-    )
+    found = read_offers(octogen, shared, project, principal, catalogs, register=apply)
     result = AutosubscribeResult(
         applied=apply,
         subscriber_project_id=project,
@@ -154,7 +156,7 @@ def autosubscribe(
         registered_subscriber=apply and not found.was_registered,
         would_register_subscriber=not (apply or found.was_registered),
     )
-    this = _Pass(octogen, hub, project, principal, friendly_name)
+    this = Pass(octogen, hub, project, principal, friendly_name)
     silent: _Attempt | None = None
     for offer in found.offers:
         attempt = this.attempt(offer, found.subscriber, apply=apply and silent is None)
@@ -191,44 +193,12 @@ def _outcome(offer: Cell, subscriber: Subscriber | None, attempt: _Attempt) -> C
     )
 
 
-class SubscribeWithOctogen(Protocol):
-    """A function that subscribes to one listing, and tells Octogen what it needs to know."""
-
-    def __call__(
-        self,
-        octogen: OctogenMCP,
-        hub: AnalyticsHub,
-        listing: ListingName,
-        *,
-        project: str,
-        principal: str,
-        dataset_id: str | None = None,
-        datasets: Mapping[str, str],
-        replacing: Callable[[str, str], None] | None = None,
-        log: Callable[[str], object],
-    ) -> tuple[SubscriptionPlan, BigQuerySubscriptionResult]: ...
-
-
 def subscribe_with_octogen(
-    octogen: OctogenMCP,
-    hub: AnalyticsHub,
-    listing: ListingName,
-    *,
-    project: str,
-    principal: str,
-    dataset_id: str | None = None,
-    datasets: Mapping[str, str],
-    replacing: Callable[[str, str], None] | None = None,
-    log: Callable[[str], object],
+    this: Pass, listing: ListingName, dataset_id: str | None
 ) -> tuple[SubscriptionPlan, BigQuerySubscriptionResult]:
-    """Make the pass for one listing; an error if there is no subscription in the end.
-
-    `log` is called with what is no failure.
-    """
-    options: dict[str, Any] = {"datasets": datasets, "replacing": replacing}
-    this = _Pass(octogen, hub, project, principal, options=options)
-    shared = read_catalog_of(octogen, listing)
-    found = read_offers(octogen, shared, project=project, principal=principal, register=True)
+    """Make the pass for one listing; an error if there is no subscription in the end."""
+    shared = read_catalog_of(this.octogen, listing)
+    found = read_offers(this.octogen, shared, this.project, this.principal, register=True)
     offer = found.of(listing, dataset_id)
     plan = this.plan(offer)
     action, message, result, _, error = this.attempt(offer, found.subscriber)
@@ -237,40 +207,32 @@ def subscribe_with_octogen(
     subject = f"Listing {listing}: {message}"
     is_enabled = found.subscriber is not None and found.subscriber.is_enabled
     if action is Action.ALREADY_ACTIVE:
-        return plan, subscribe(hub, plan, **options)
+        return plan, subscribe(this.hub, plan, **this.options)
     if action is Action.PENDING and is_enabled:
-        result = find_subscription(hub, plan, datasets)
+        result = find_subscription(this.hub, plan, this.options["datasets"])
         if result is None:
             raise OctogenBigQueryAccessPendingError(subject)
-        log(f"{subject} The project is subscribed nevertheless.")
+        this.log(f"{subject} The project is subscribed nevertheless.")
     elif result is None:
         raise OctogenBigQueryError(subject)
     elif message:
-        log(subject)
+        this.log(subject)
     return plan, result
 
 
 def register_and_subscribe(
-    octogen: OctogenMCP,
-    hub: AnalyticsHub,
-    listing: ListingName,
-    *,
-    project: str,
-    principal: str,
-    dataset_id: str | None = None,
-    datasets: Mapping[str, str],
-    replacing: Callable[[str, str], None] | None = None,
-    log: Callable[[str], object],
+    this: Pass, listing: ListingName, dataset_id: str | None
 ) -> tuple[SubscriptionPlan, BigQuerySubscriptionResult]:
     """Register the subscriber if needed, and subscribe to a listing that is no catalog's.
 
     Octogen grants it to registered subscribers. Its tools may not know it, so they are not asked.
     """
-    found = read_offers(octogen, [], project=project, principal=principal, register=True)
-    if found.subscriber is not None and not found.subscriber.is_enabled:
-        log(
-            f"The subscriber {principal} is {found.subscriber.desired_state} at Octogen: if the "
+    found = read_offers(this.octogen, [], this.project, this.principal, register=True)
+    subscriber = found.subscriber
+    if subscriber is not None and not subscriber.is_enabled:
+        this.log(
+            f"The subscriber {this.principal} is {subscriber.desired_state} at Octogen: if the "
             "grant does not arrive, enable it there."
         )
-    plan = plan_subscription(str(listing), project, dataset_id)
-    return plan, subscribe(hub, plan, datasets=datasets, replacing=replacing)
+    plan = plan_subscription(str(listing), this.project, dataset_id)
+    return plan, subscribe(this.hub, plan, **this.options)

@@ -6,6 +6,7 @@ import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -122,10 +123,10 @@ def read_catalog_of(octogen: OctogenMCP, listing: ListingName) -> list[SharedLis
 def read_offers(
     octogen: OctogenMCP,
     shared: Sequence[SharedListing],
-    *,
     project: str,
     principal: str,
     catalogs: Sequence[str] = (),
+    *,
     register: bool = False,
 ) -> Offers:
     """Read the status of shared listings for one subscriber, who may be registered for that.
@@ -149,38 +150,38 @@ def read_offers(
     return Offers(subscriber, was_registered, offers)
 
 
-def _merged(shared: Iterable[SharedListing], cells: Iterable[Cell]) -> list[Cell]:
+def _merged(shared: Sequence[SharedListing], cells: Iterable[Cell]) -> list[Cell]:
     """Each listing with its cell, and each cell without a listing: none is left out.
 
     A cell belongs to the listing that it names. One that names none of these belongs to a listing
     of its catalog that has no other cell.
     """
-    offers = [Cell(**msgspec.structs.asdict(each)) for each in shared]
-    free = set(range(len(offers)))
-    by_name: defaultdict[ListingKey | str, list[int]] = defaultdict(list)
-    by_catalog: defaultdict[str | None, list[int]] = defaultdict(list)
-    for index, offer in enumerate(offers):
-        if offer.listing_resource:
-            by_name[_key(offer.listing_resource)].append(index)
-        by_catalog[offer.catalog_key].append(index)
-    for cell in sorted(cells, key=lambda each: _key(each.listing_resource) not in by_name):
-        indexes = by_name.get(_key(cell.listing_resource))
-        if indexes is None:
-            indexes = by_catalog[cell.catalog_key] if cell.catalog_key else []
-        unfilled = [index for index in indexes if index in free]
-        if not unfilled:
-            offers.append(cell)
-            continue
-        index = unfilled[0]
-        free.remove(index)
-        listed = offers[index]
-        filled = {
-            name: getattr(cell, name) or getattr(listed, name)
-            for name in SharedListing.__struct_fields__
-        }
-        filled["listing_resource"] = listed.listing_resource
-        offers[index] = msgspec.structs.replace(cell, **filled)
-    return offers
+    names = {_key(each.listing_resource) for each in shared if each.listing_resource}
+    by_name: defaultdict[ListingKey | str, list[Cell]] = defaultdict(list)
+    by_catalog: defaultdict[str | None, list[Cell]] = defaultdict(list)
+    for cell in cells:
+        name = _key(cell.listing_resource)
+        if name in names:
+            by_name[name].append(cell)
+        else:
+            by_catalog[cell.catalog_key].append(cell)
+    offers = []
+    for listed in shared:
+        own = by_name[_key(listed.listing_resource)]
+        if not own and listed.catalog_key:
+            own = by_catalog[listed.catalog_key]
+        offers.append(_filled(own.pop(0) if own else Cell(), listed))
+    return [*offers, *chain(*by_name.values(), *by_catalog.values())]
+
+
+def _filled(cell: Cell, listed: SharedListing) -> Cell:
+    """A cell of a listing, with what only the listing says."""
+    found = {
+        name: getattr(cell, name) or getattr(listed, name)
+        for name in SharedListing.__struct_fields__
+    }
+    found["listing_resource"] = listed.listing_resource
+    return msgspec.structs.replace(cell, **found)
 
 
 def _key(resource: str | None) -> ListingKey | str:
@@ -196,7 +197,7 @@ def octogen_listings(
 ) -> Listings:
     """The listings that Octogen shares, with Octogen's word for one subscriber."""
     shared = octogen.listings(catalogs)
-    found = read_offers(octogen, shared, project=project, principal=principal)
+    found = read_offers(octogen, shared, project, principal)
     resources = {each.listing_resource for each in shared}
     listings, left_out = [], []
     for offer in found.offers:
