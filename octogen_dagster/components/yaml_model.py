@@ -60,9 +60,9 @@ Text = Annotated[
 """A text, or the environment variable that has it."""
 
 
-def check_not_written_out(secret: Text | None, info: ValidationInfo) -> Text | None:
+def check_not_written_out(secret: object, info: ValidationInfo) -> object:
     """Refuse a secret that is not an environment variable's."""
-    if secret is not None and not isinstance(secret, dg.EnvVar):
+    if isinstance(secret, str) and not isinstance(secret, dg.EnvVar):
         variable = API_KEY_VARIABLES[0] if info.field_name == "api_key" else "NAME"
         raise ValueError(
             "is written out, and Dagster would show it in its UI: put it into an environment "
@@ -101,7 +101,7 @@ def switch(settings: type[YamlModel], **words: YamlModel) -> BeforeValidator:
     return BeforeValidator(read, json_schema_input_type=settings | bool | (str if words else bool))
 
 
-def text_for(settings: type[YamlModel], read: Callable[[str], Any]) -> BeforeValidator:
+def text_for(settings: type[BaseModel], read: Callable[[str], Any]) -> BeforeValidator:
     """The validator of a field in which a text stands for the settings that `read` returns."""
     return BeforeValidator(
         lambda value: read(value) if isinstance(value, str) else value,
@@ -187,7 +187,7 @@ def _path_in(data: Any, error: ErrorDetails) -> tuple[str | int, ...]:
         if isinstance(within, Mapping) and part in within:
             data = within[part]
             path.append(part)
-    if error["type"] == "missing":
+    if error["type"] == "missing" and error["loc"][-1] not in path[-1:]:  # it may also be null
         path.append(error["loc"][-1])
     return tuple(path)
 
@@ -243,6 +243,8 @@ def _with_templates(schema: Mapping[str, Any]) -> dict[str, Any]:
     def rewritten(part: Any) -> Any:
         if isinstance(part, list):
             return [rewritten(each) for each in part]
+        if isinstance(part, str):  # the fields of resources say how Python names a variable
+            return part.replace("a dagster.EnvVar", '"{{ env.NAME }}"')
         if not isinstance(part, Mapping):
             return part
         new = selected({name: rewritten(value) for name, value in part.items()})

@@ -81,7 +81,7 @@ class OctogenResource(dg.ConfigurableResource[Any]):
     api_key: str | None = Field(
         default=None,
         repr=False,
-        description="The API key, as dagster.EnvVar: Dagster shows a literal one in its UI. By "
+        description="The API key, as a dagster.EnvVar: Dagster shows a literal one in its UI. By "
         "default OCTOGEN_PLATFORM_API_KEY, then OCTO_API_KEY, of the process that runs the step.",
     )
     host: str | None = Field(

@@ -153,7 +153,7 @@ class TableDestination(dg.ConfigurableResource[Any], ABC):
     kind: ClassVar[str]
 
     # pydantic's errors quote what is refused, which may be a password.
-    model_config = ConfigDict(hide_input_in_errors=True)
+    model_config = ConfigDict(hide_input_in_errors=True, extra="forbid")
 
     _refuse_unknown = model_validator(mode="wrap")(refuse_unknown_settings)
 

@@ -35,13 +35,6 @@ _SETTINGS = (
 )
 
 
-def checked_database(database: str) -> str:
-    """Refuse what DuckDB takes for a database in memory."""
-    if database in {"", ":memory:"}:
-        raise ValueError("a database in memory is lost when the run ends: write the path of a file")
-    return database
-
-
 class DuckDBTables(TableDestination):
     """Tables in a DuckDB file, in MotherDuck or in a DuckLake.
 
@@ -60,7 +53,12 @@ class DuckDBTables(TableDestination):
     @field_validator("database")
     @classmethod
     def _check_database(cls, database: str) -> str:
-        return checked_database(database)
+        """Refuse what DuckDB takes for a database in memory."""
+        if database in {"", ":memory:"}:
+            raise ValueError(
+                "a database in memory is lost when the run ends: write the path of a file"
+            )
+        return database
 
     @property
     def place(self) -> str:
