@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
-import dagster as dg
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
+import dagster as dg
+from pydantic import Field, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
+from typing_extensions import Self
+
+import octogen_dagster as od
 from octogen_dagster.components.scaffolder import OctogenScaffolder
-from octogen_dagster.components.settings import OctogenSettings
+from octogen_dagster.components.settings import (
+    Asset,
+    AssetsComponent,
+    AssetSettings,
+    CatalogSourceSettings,
+    ConnectionSettings,
+    Kind,
+    Name,
+    OctogenAssetData,
+    SearchSettings,
+    Source,
+    StorageSettings,
+)
+from octogen_dagster.components.table_settings import TableSettings
 from octogen_dagster.errors import OctogenComponentError
 
 
 @dg.scaffold_with(OctogenScaffolder)
-class OctogenComponent(OctogenSettings):
+class OctogenComponent(AssetsComponent):
     """Octogen's product catalogs as assets: snapshots of searches and whole catalogs, their changes
     and details, checks, sensors and schedules.
 
@@ -42,6 +62,33 @@ class OctogenComponent(OctogenSettings):
         OctogenComponentError: The YAML has mistakes; the message has a line for each.
     """
 
+    name: Name = "octogen"
+    """The resources are <name> and <name>_io_manager; the table of the catalogs and their
+    partitions are <name>_catalogs. Two components need two names."""
+    connection: ConnectionSettings = Field(default_factory=ConnectionSettings)
+    """Octogen's REST API: the fields of OctogenResource."""
+    catalog_source: Source = Field(default_factory=CatalogSourceSettings)
+    """granted (the default), or `hosts` of shops, or `keys` of catalogs."""
+    storage: StorageSettings | None = Field(default_factory=StorageSettings)
+    """The store of the snapshots; null for the project's own `io_manager`."""
+    catalogs: Asset = None
+    """Their table; by default there if catalogs are partitions."""
+    searches: list[SearchSettings] = Field(default_factory=list)
+    """Searches and whole catalogs."""
+    automation: Literal["running"] | None = None
+    """`running` starts what follows the searches with the first deployment."""
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Self:
+        names = [search.name for search in self.searches]
+        for position, name in enumerate(names):
+            if (first := names.index(name)) < position:
+                text = f"{name!r} is also the name of searches[{first}]: give each its own name."
+                kind = PydanticCustomError("twice", "{text}", {"text": text})
+                place = InitErrorDetails(type=kind, loc=("searches", position, "name"), input=name)
+                raise ValidationError.from_exception_data("searches", [place])
+        return self
+
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Build the assets, checks, sensors, schedules and resources.
 
@@ -51,8 +98,6 @@ class OctogenComponent(OctogenSettings):
         Raises:
             OctogenComponentError: Another component of the project has the same name.
         """
-        from octogen_dagster.components.deployment import Deployment
-
         others = context.component_tree.get_all_components(OctogenComponent)
         if sum(each.name == self.name for each in others) > 1:
             raise OctogenComponentError(
@@ -60,4 +105,155 @@ class OctogenComponent(OctogenSettings):
                 "resources and catalogs would be mixed. Write attributes.name in the YAML of one "
                 "of them, such as name: other_shops."
             )
-        return Deployment(self).definitions()
+        resources: dict[str, Any] = {
+            self.name: od.OctogenResource(
+                **self.connection.written(), catalogs=self.catalog_source.source()
+            )
+        }
+        if self.storage is not None:
+            resources[f"{self.name}_io_manager"] = self.storage.io_manager()
+        catalogs = self.catalogs
+        if "catalogs" not in self.model_fields_set and any(
+            each.by_catalog for each in self.searches
+        ):
+            catalogs = AssetSettings()
+        tables = []
+        if catalogs is not None:
+            table = od.build_catalogs_asset(
+                self._spec("catalogs", catalogs, f"{self.name}_catalogs"),
+                partitions_def=self._catalogs,
+                resource_key=self.name,
+                execute=self.execute,
+            )
+            tables.append(table)
+        defs = dg.Definitions.merge(
+            dg.Definitions(assets=tables, resources=resources),
+            *(self._of_search(search, tables) for search in self.searches),
+        )
+        if self.automation is None:
+            return defs  # Dagster's own sensor of automation conditions is there, and stopped
+        sensor = dg.AutomationConditionSensorDefinition(
+            f"{self.name}_automation",
+            target=dg.AssetSelection.assets(*(spec.key for spec in defs.resolve_all_asset_specs())),
+            default_status=dg.DefaultSensorStatus.RUNNING,
+        )
+        return dg.Definitions.merge(defs, dg.Definitions(sensors=[sensor]))
+
+    @property
+    def _catalogs(self) -> dg.DynamicPartitionsDefinition:
+        return dg.DynamicPartitionsDefinition(name=f"{self.name}_catalogs")
+
+    def _of_search(
+        self, search: SearchSettings, tables: list[dg.AssetsDefinition]
+    ) -> dg.Definitions:
+        runs: dict[str, Any] = {
+            "backfill_policy": self._policy(search),
+            "execute": self.execute,
+        }
+        partitions = self._partitions(search)
+        products = od.build_products_asset(
+            self._spec("products", search, search.name, search, partitions_def=partitions),
+            search.search,
+            min_rows_fraction=search.min_rows_fraction,
+            deps=tables if search.by_catalog else [],
+            resource_key=self.name,
+            **runs,
+        )
+        sensors, schedules, checks = [], [], []
+        if (sensor := search.catalog_sensor) is not None:
+            name = f"{search.name}_catalog_sensor"
+            arguments = sensor.arguments() | {"name": name, "resource_key": self.name}
+            sensors.append(od.build_catalog_sensor(products, **arguments))
+        if (schedule := search.schedule) is not None:
+            name = f"{search.name}_schedule"
+            schedules.append(
+                od.build_snapshot_schedule(products, name=name, **schedule.arguments())
+            )
+        assets: dict[Kind, dg.AssetsDefinition] = {"products": products}
+        followers: dict[Kind, Callable[..., dg.AssetsDefinition]] = {
+            "changes": od.build_product_changes_asset,
+            "details": od.build_product_details_asset,
+            "brands": od.build_product_brands_asset,
+            "history": od.build_product_history_asset,
+        }
+        for kind, build in followers.items():
+            if (settings := getattr(search, kind)) is not None:
+                # Lookups are charged: details are made when somebody asks for them.
+                is_charged = kind == "details"
+                condition = None if is_charged else od.follow_upstream()
+                name = f"{products.key.path[-1]}_{kind}"
+                spec = self._spec(kind, settings, name, automation_condition=condition)
+                reads = {"resource_key": self.name} if is_charged else {}
+                arguments = settings.written() | runs | reads
+                assets[kind] = build(products, name=spec, **arguments)
+        if search.alerts:
+            name = f"{products.key.path[-1]}_alerts"
+            spec = self._spec(
+                "alerts", AssetSettings(), name, automation_condition=od.follow_upstream()
+            )
+            assets["alerts"] = od.build_price_alerts_asset(
+                assets["history"], search.alert_rules(), name=spec, **runs
+            )
+        loaded = [] if search.tables is None else self._tables(search.tables, assets)
+        if search.checks is not None:
+            for kind, asset in assets.items():
+                if kind in ("products", "history", "alerts"):
+                    checks += od.build_snapshot_checks(asset, **search.checks.arguments())
+        return dg.Definitions(
+            assets=[*assets.values(), *loaded],
+            asset_checks=checks,
+            sensors=sensors,
+            schedules=schedules,
+        )
+
+    def _tables(
+        self, tables: TableSettings, assets: Mapping[Kind, dg.AssetsDefinition]
+    ) -> list[dg.AssetsDefinition]:
+        destination = tables.destination.destination()
+        loaded = []
+        for kind, asset in assets.items():
+            if tables.of is None or kind in tables.of:
+                name = f"{asset.key.path[-1]}_table"
+                follow = od.follow_upstream()
+                spec = self._spec("table", AssetSettings(), name, automation_condition=follow)
+                table = od.build_table_asset(
+                    asset,
+                    destination,
+                    name=spec,
+                    backfill_policy=asset.backfill_policy,
+                    execute=self.execute,
+                )
+                loaded.append(table)
+        return loaded
+
+    def _spec(
+        self,
+        kind: Kind,
+        asset: AssetSettings,
+        name: str,
+        search: SearchSettings | None = None,
+        **attributes: Any,
+    ) -> dg.AssetSpec:
+        """Return the spec of an asset as the component and both translations change it."""
+        spec = dg.AssetSpec(asset.name or name, **attributes)
+        if self.storage is not None:
+            spec = spec.with_io_manager_key(f"{self.name}_io_manager")
+        data = OctogenAssetData(kind, spec, None if search is None else search.search)
+        return self.translated(data, asset)
+
+    def _policy(self, search: SearchSettings) -> dg.BackfillPolicy | None:
+        """Return how many catalogs a run of a search's assets has; None for one."""
+        is_said = "catalogs_per_run" in search.model_fields_set
+        # An IO manager of the project may know of one partition only.
+        is_one = search.catalogs_per_run == 1 or (self.storage is None and not is_said)
+        if is_one or not search.by_catalog:
+            return None
+        return dg.BackfillPolicy.multi_run(search.catalogs_per_run)
+
+    def _partitions(self, search: SearchSettings) -> dg.PartitionsDefinition[Any] | None:
+        if search.start_date is None:
+            return self._catalogs if search.by_catalog else None
+        first = search.start_date.isoformat()
+        if search.by_catalog:
+            return od.catalog_days(first, search.timezone, catalogs=self._catalogs)
+        return od.snapshot_days(first, search.timezone)

@@ -8,7 +8,8 @@ import dagster as dg
 from pydantic import AfterValidator, Field, field_validator, model_validator
 from typing_extensions import Self
 
-from octogen_dagster.automation import follow_upstream
+import octogen_dagster as od
+from octogen_dagster.bigquery.partitions import listing_name
 from octogen_dagster.components.scaffolder import OctogenLinkedDatasetsScaffolder
 from octogen_dagster.components.settings import (
     AssetsComponent,
@@ -34,7 +35,6 @@ from octogen_dagster.components.yaml_model import (
     text_for,
 )
 from octogen_dagster.errors import OctogenComponentError
-from octogen_dagster.snapshots.resource import OctogenResource
 from octogen_dagster.validation import require_extras
 
 if TYPE_CHECKING:
@@ -48,16 +48,12 @@ def _octogen(text: str) -> dict[str, Any]:
 
 
 def _check_exchange(exchange: str) -> str:
-    from octogen_dagster.bigquery.listing_sources import ExchangeSource
-
-    ExchangeSource(exchange)
+    od.ExchangeSource(exchange)
     return exchange
 
 
 def _check_listing(listing: str) -> str:
-    from octogen_dagster.bigquery.listing_sources import StaticSource
-
-    StaticSource([listing])
+    od.StaticSource([listing])
     return listing
 
 
@@ -66,9 +62,7 @@ Listing = Annotated[str, AfterValidator(_check_listing)]
 
 def _listing_key(listing: str) -> object:
     """Return what identifies a listing, whose project has an id and a number."""
-    from octogen_dagster.bigquery.partitions import listing_name, listing_partition_key
-
-    return listing_name(listing_partition_key(listing)).key
+    return listing_name(od.listing_partition_key(listing)).key
 
 
 class ListingSourceSettings(YamlModel):
@@ -92,15 +86,9 @@ class ListingSourceSettings(YamlModel):
 
     def source(self) -> ListingSource:
         """The source that these settings describe."""
-        from octogen_dagster.bigquery.listing_sources import (
-            ExchangeSource,
-            OctogenSource,
-            StaticSource,
-        )
-
         if self.exchange is not None:
-            return ExchangeSource(self.exchange)
-        return OctogenSource() if self.listings is None else StaticSource(self.listings)
+            return od.ExchangeSource(self.exchange)
+        return od.OctogenSource() if self.listings is None else od.StaticSource(self.listings)
 
 
 Source = Annotated[ListingSourceSettings, text_for(ListingSourceSettings, _octogen)]
@@ -273,19 +261,13 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
         Raises:
             OctogenComponentError: The project has another one of this component.
         """
-        from octogen_dagster.bigquery.linked_datasets import build_linked_datasets_asset
-        from octogen_dagster.bigquery.linked_products import build_linked_products_asset
-        from octogen_dagster.bigquery.linked_snapshot import build_linked_snapshot_asset
-        from octogen_dagster.bigquery.listing_sensor import build_listing_sensor
-        from octogen_dagster.bigquery.subscription_checks import build_linked_datasets_checks
-
         if len(context.component_tree.get_all_components(OctogenLinkedDatasetsComponent)) > 1:
             raise OctogenComponentError(
                 "This project has two OctogenLinkedDatasetsComponents, and both bring the resource "
                 "analytics_hub. Write all listings in one, or put them into two projects."
             )
         ids = {_listing_key(listing): written for listing, written in self.dataset_id.items()}
-        datasets = build_linked_datasets_asset(
+        datasets = od.build_linked_datasets_asset(
             self._spec("linked_datasets", AssetSettings()),
             control_plane=self.source.is_octogen,
             dataset_id=lambda listing: ids.get(_listing_key(listing)),
@@ -297,23 +279,21 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
         if self.products is not None:
             spec = self._spec("linked_products", self.products)
             arguments = max_age(self.products.written()) | of_queries
-            assets.append(build_linked_products_asset(datasets, name=spec, **arguments))
+            assets.append(od.build_linked_products_asset(datasets, name=spec, **arguments))
         if self.snapshot is not None:
             spec = self._spec("linked_snapshot", self.snapshot)
             arguments = max_age(self.snapshot.written()) | of_queries
-            snapshot = build_linked_snapshot_asset(datasets, name=spec, **arguments)
+            snapshot = od.build_linked_snapshot_asset(datasets, name=spec, **arguments)
             assets.append(snapshot)
             if self.tables is not None:
-                from octogen_dagster.tables.asset import build_table_asset
-
-                table = self._spec("table", AssetSettings(name=f"{spec.key.path[-1]}_table"))
+                table = self._spec("table", AssetSettings(), f"{spec.key.path[-1]}_table")
                 destination = self.tables.destination.destination()
                 assets.append(
-                    build_table_asset(snapshot, destination, name=table, execute=self.execute)
+                    od.build_table_asset(snapshot, destination, name=table, execute=self.execute)
                 )
         sensors = []
         if self.sensor is not None:
-            sensor = build_listing_sensor(
+            sensor = od.build_listing_sensor(
                 self.source.source(),
                 datasets,
                 name=f"{self.name}_listing_sensor",
@@ -322,7 +302,7 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
             sensors.append(sensor)
         linked = dg.Definitions(
             assets=assets,
-            asset_checks=build_linked_datasets_checks(datasets, self.source.source()),
+            asset_checks=od.build_linked_datasets_checks(datasets, self.source.source()),
             sensors=sensors,
             resources=self._resources(),
         )
@@ -330,13 +310,6 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
 
     def _url_lists(self) -> dg.Definitions:
         """The URL lists, with what Octogen exports of them."""
-        from octogen_dagster.url_lists.coverage import build_url_coverage_asset
-        from octogen_dagster.url_lists.export_sensor import build_url_list_sensor
-        from octogen_dagster.url_lists.list_asset import (
-            build_url_list_asset,
-            build_url_list_checks,
-        )
-
         assets, checks, coverages, sensors = [], [], [], []
         runs: dict[str, Any] = {"resource_key": self._octogen, "execute": self.execute}
         for settings in self.url_lists:
@@ -345,21 +318,22 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
             arguments["urls"] = dg.AssetKey.from_user_string(settings.urls)
             arguments["list_name"] = settings.of_octogen
             spec = self._spec("url_list", settings)
-            url_list = build_url_list_asset(spec, **arguments, **runs)
+            url_list = od.build_url_list_asset(spec, **arguments, **runs)
             assets.append(url_list)
-            checks += build_url_list_checks(url_list)
+            checks += od.build_url_list_checks(url_list)
             if (coverage := settings.coverage) is not None:
                 arguments = max_age(coverage.written())
-                name = arguments.pop("products_name", None) or f"{settings.name}_products"
-                products = AssetSettings(name=name, translation=coverage.translation)
-                own = coverage.model_copy(
-                    update={"name": coverage.name or f"{settings.name}_coverage"}
+                arguments.pop("products_name", None)
+                products = AssetSettings(
+                    name=coverage.products_name, translation=coverage.translation
                 )
                 coverages.append(
-                    build_url_coverage_asset(
+                    od.build_url_coverage_asset(
                         url_list,
-                        name=self._spec("url_coverage", own),
-                        products_name=self._spec("url_products", products),
+                        name=self._spec("url_coverage", coverage, f"{settings.name}_coverage"),
+                        products_name=self._spec(
+                            "url_products", products, f"{settings.name}_products"
+                        ),
                         control_plane=self.source.is_octogen,
                         bigquery_resource_key=self._bigquery,
                         **arguments,
@@ -367,7 +341,7 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
                     )
                 )
         if coverages and self.url_list_sensor is not None:
-            sensor = build_url_list_sensor(
+            sensor = od.build_url_list_sensor(
                 coverages,
                 name=f"{self.name}_url_list_sensor",
                 resource_key=self._octogen,
@@ -387,10 +361,10 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
         """The key of the REST API's resource, beside that of an `OctogenComponent`."""
         return f"{self.name}_url_lists"
 
-    def _spec(self, kind: Kind, settings: AssetSettings) -> dg.AssetSpec:
+    def _spec(self, kind: Kind, settings: AssetSettings, name: str = "") -> dg.AssetSpec:
         spec = dg.AssetSpec(
-            settings.name or f"{self.name}_{kind}",
-            automation_condition=None if kind in _OF_SENSORS else follow_upstream(),
+            settings.name or name or f"{self.name}_{kind}",
+            automation_condition=None if kind in _OF_SENSORS else od.follow_upstream(),
         )
         if kind in _STORED and self.storage is not None:
             spec = spec.with_io_manager_key(f"{self.name}_linked_io_manager")
@@ -400,15 +374,10 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
     def _resources(self) -> dict[str, Any]:
         from dagster_gcp import BigQueryResource
 
-        from octogen_dagster.bigquery.resources import (
-            AnalyticsHubResource,
-            OctogenControlPlaneResource,
-        )
-
         google: dict[str, Any] = {"project": self.project, "gcp_credentials": self.gcp_credentials}
-        resources: dict[str, Any] = {"analytics_hub": AnalyticsHubResource(**google)}
+        resources: dict[str, Any] = {"analytics_hub": od.AnalyticsHubResource(**google)}
         if self.principal is not None:
-            resources["octogen_control_plane"] = OctogenControlPlaneResource(
+            resources["octogen_control_plane"] = od.OctogenControlPlaneResource(
                 principal=self.principal, host=self.host, token_uri=self.token_uri
             )
         has_coverage = any(each.coverage for each in self.url_lists)
@@ -416,7 +385,7 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
             resources[self._bigquery] = BigQueryResource(**google)
         if self.url_lists:
             written = {"host": self.host} | self.connection.written()
-            resources[self._octogen] = OctogenResource(**written)
+            resources[self._octogen] = od.OctogenResource(**written)
         if (self.snapshot or self.url_lists) and self.storage is not None:
             resources[f"{self.name}_linked_io_manager"] = self.storage.io_manager()
         return resources

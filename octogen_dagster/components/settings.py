@@ -16,14 +16,13 @@ from pydantic import (
     BaseModel,
     Field,
     PlainValidator,
-    ValidationError,
     create_model,
     field_validator,
     model_validator,
 )
-from pydantic_core import InitErrorDetails, PydanticCustomError
 from typing_extensions import Self
 
+import octogen_dagster as od
 from octogen_dagster.api.catalog_sources import (
     CatalogSource,
     GrantedCatalogs,
@@ -49,7 +48,6 @@ from octogen_dagster.validation import checked_name, checked_timezone
 
 if TYPE_CHECKING:
     from octogen_dagster.frames.alert_rules import AlertRule
-    from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
 
 Kind = Literal[
     "catalogs", "products", "changes", "details", "brands", "history", "alerts",
@@ -235,10 +233,8 @@ class CheckSettings(YamlModel):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        from octogen_dagster.snapshots.checks import build_snapshot_checks
-
         products = dg.AssetsDefinition(specs=[dg.AssetSpec("products")])
-        build_snapshot_checks(products, **self.arguments())  # has the ranges of the fields
+        od.build_snapshot_checks(products, **self.arguments())  # has the ranges of the fields
         return self
 
     def arguments(self) -> dict[str, Any]:
@@ -457,11 +453,9 @@ class StorageSettings(YamlModel):
         self.io_manager()  # has the ranges of the fields
         return self
 
-    def io_manager(self) -> ParquetSnapshotIOManager:
+    def io_manager(self) -> od.ParquetSnapshotIOManager:
         """The IO manager that these settings describe."""
-        from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
-
-        return ParquetSnapshotIOManager(**{"base_dir": self.base_dir, **self.written()})
+        return od.ParquetSnapshotIOManager(**{"base_dir": self.base_dir, **self.written()})
 
 
 def _fields_of(resource: type[BaseModel], *, without: str) -> dict[str, Any]:
@@ -534,45 +528,3 @@ class AssetsComponent(YamlComponent):
         for translate in (self.translation, asset.translation):
             spec = spec if translate is None else translate(spec, data)
         return spec
-
-
-class OctogenSettings(AssetsComponent):
-    """The YAML of an `OctogenComponent`."""
-
-    name: Name = "octogen"
-    """The resources are <name> and <name>_io_manager; the table of the catalogs and their
-    partitions are <name>_catalogs. Two components need two names."""
-    connection: ConnectionSettings = Field(default_factory=ConnectionSettings)
-    """Octogen's REST API: the fields of OctogenResource."""
-    catalog_source: Source = Field(default_factory=CatalogSourceSettings)
-    """granted (the default), or `hosts` of shops, or `keys` of catalogs."""
-    storage: StorageSettings | None = Field(default_factory=StorageSettings)
-    """The store of the snapshots; null for the project's own `io_manager`."""
-    catalogs: Asset = None
-    """Their table; by default there if catalogs are partitions."""
-    searches: list[SearchSettings] = Field(default_factory=list)
-    """Searches and whole catalogs."""
-    automation: Literal["running"] | None = None
-    """`running` starts what follows the searches with the first deployment."""
-
-    @model_validator(mode="after")
-    def _check_names(self) -> Self:
-        names = [search.name for search in self.searches]
-        for position, name in enumerate(names):
-            if (first := names.index(name)) < position:
-                text = f"{name!r} is also the name of searches[{first}]: give each its own name."
-                kind = PydanticCustomError("twice", "{text}", {"text": text})
-                place = InitErrorDetails(type=kind, loc=("searches", position, "name"), input=name)
-                raise ValidationError.from_exception_data("searches", [place])
-        return self
-
-    @property
-    def catalogs_table(self) -> AssetSettings | None:
-        """The settings of the table of the catalogs; None if there is no table."""
-        if "catalogs" in self.model_fields_set:
-            return self.catalogs
-        return AssetSettings() if any(search.by_catalog for search in self.searches) else None
-
-    def octogen(self) -> OctogenResource:
-        """The resource that `connection` and `catalog_source` describe."""
-        return OctogenResource(**self.connection.written(), catalogs=self.catalog_source.source())
