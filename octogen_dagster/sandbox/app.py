@@ -29,7 +29,6 @@ from octogen_dagster.sandbox.models import (
 )
 from octogen_dagster.sandbox.search import (
     Hit,
-    Query,
     count_facets,
     coverage,
     decode_cursor,
@@ -253,8 +252,7 @@ def _page(
     """Return the hits of a page, charged, and the cursor of the next one."""
     sent = received.body or {}
     start = None if "restart_cursor" in received.faults else decode_cursor(body.cursor, sent)
-    query = Query.of(body, body.facets)
-    hits, following = find_page(query, state.catalogs.known(keys), start, body.limit)
+    hits, following = find_page(body, state.catalogs.known(keys), start, body.limit)
     _charge(state, SEARCH_PAGE_USD)
     return hits, following and encode_cursor(following, sent)
 

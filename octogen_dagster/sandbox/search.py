@@ -14,14 +14,18 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import cache
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from octogen_dagster.sandbox.catalog import FIRST_INDEX_RUN, Catalog, Product
 from octogen_dagster.sandbox.facets import FacetValues, bare_name, facet_of_attribute, facet_values
-from octogen_dagster.sandbox.models import CurrentFilters, Facet, FacetCountsRequest, Filters
+from octogen_dagster.sandbox.models import (
+    CurrentFilters,
+    Facet,
+    FacetCountsRequest,
+    SeedSearchRequest,
+)
 from octogen_dagster.sandbox.words import words_of
 
 _MAX_RANKED_MATCHES = 1000
@@ -39,6 +43,8 @@ _COVERED_FIELDS = {
 """Facet to its display name and source, in the order of a shop's coverage."""
 
 _cached_words = cache(words_of)
+
+Query: TypeAlias = SeedSearchRequest | CurrentFilters
 
 
 class Position(NamedTuple):
@@ -60,23 +66,6 @@ class Hit(NamedTuple):
 
     product: Product
     relevance: int
-
-
-@dataclass(frozen=True)
-class Query:
-    """What a search looks for: each word of `text`, and what passes all filters."""
-
-    text: str
-    facets: Sequence[Facet]
-    excluded: Sequence[Facet]
-    price_min: float | None
-    price_max: float | None
-
-    @classmethod
-    def of(cls, request: Filters, facets: Sequence[Facet] | None) -> Query:
-        excluded = request.exclude_facets if isinstance(request, CurrentFilters) else None
-        prices = request.price_min, request.price_max
-        return cls(request.keywords, facets or (), excluded or (), *prices)
 
 
 def encode_cursor(position: Position, body: Mapping[str, Any]) -> str:
@@ -104,7 +93,7 @@ def find_page(
 ) -> tuple[list[Hit], Position | None]:
     """Return the hits of a page, and the start of the next; None for page 1, and on the last."""
     matches = iter_matches(query, catalogs, start or _START)
-    if start is None and query.text:
+    if start is None and query.keywords:
         candidates = list(islice(matches, _MAX_RANKED_MATCHES))
         ranked = sorted(candidates, key=lambda hit: -hit.relevance)  # equals keep their order
         following = None if len(candidates) <= limit else _START._replace(page=2)
@@ -120,9 +109,10 @@ def iter_matches(
     query: Query, catalogs: Sequence[Catalog], start: Position = _START
 ) -> Iterator[Hit]:
     """Yield all products that match, in quality order from `start` on."""
-    terms = sorted(words_of(query.text))
-    filters = [(True, *_prepared(each)) for each in query.facets]
-    filters += [(False, *_prepared(each)) for each in query.excluded]
+    terms = sorted(words_of(query.keywords))
+    excluded = query.exclude_facets if isinstance(query, CurrentFilters) else None
+    filters = [(True, *_prepared(each)) for each in query.facets or ()]
+    filters += [(False, *_prepared(each)) for each in excluded or ()]
     low, high = query.price_min, query.price_max
     for product in _in_quality_order(catalogs, start):
         if any(
@@ -132,7 +122,7 @@ def iter_matches(
             continue
         if (low is not None or high is not None) and not _is_within(product, low, high):
             continue
-        relevance = _relevance(product, terms) if query.text else 0
+        relevance = _relevance(product, terms) if query.keywords else 0
         if relevance is not None:
             yield Hit(product, relevance)
 
@@ -189,21 +179,21 @@ def count_facets(request: FacetCountsRequest, catalogs: Sequence[Catalog]) -> di
 
     The values of a facet are counted without the caller's own filter by that facet.
     """
-    query = replace(Query.of(request, request.facets), text="")
+    query, own = request.model_copy(update={"q": None}), request.facets or []
 
     def values(facet: str) -> list[dict[str, Any]]:
-        others = [each for each in query.facets if bare_name(each.name) != bare_name(facet)]
+        others = [each for each in own if bare_name(each.name) != bare_name(facet)]
         values_of = facet_values(facet)
         counts = Counter(
             value.lower()
-            for hit in iter_matches(replace(query, facets=others), catalogs)
+            for hit in iter_matches(query.model_copy(update={"facets": others}), catalogs)
             for value in values_of(hit.product)
         )
         ranked = counts.most_common(request.value_limit or _MAX_COUNTED_VALUES)
         return [{"value": value, "count": count} for value, count in ranked]
 
     def products(facets: Sequence[Facet]) -> int:
-        narrowed = replace(query, facets=[*query.facets, *facets])
+        narrowed = query.model_copy(update={"facets": [*own, *facets]})
         return sum(1 for _ in iter_matches(narrowed, catalogs))
 
     return {
