@@ -12,10 +12,11 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response
 from fastapi.encoders import jsonable_encoder
 from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
 from pydantic import Field
 
 from octogen_dagster.sandbox.catalog import Catalog
-from octogen_dagster.sandbox.gateway import BASE_PATH, CREDIT_SPENT, Gateway, json_response
+from octogen_dagster.sandbox.gateway import BASE_PATH, CREDIT_SPENT, Gateway
 from octogen_dagster.sandbox.models import (
     CurrentFilters,
     CurrentLookupRequest,
@@ -72,13 +73,13 @@ def create_app(state: State, generation: Generation) -> FastAPI:
 
 
 def _refusal(request: Request, error: Exception) -> Response:
-    """Return FastAPI's own 422, also for a number that JSON does not have."""
+    """Return FastAPI's own 422, also for an input that JSON does not have."""
     assert isinstance(error, RequestValidationError)
     detail = jsonable_encoder(error.errors())
     try:
-        return json_response({"detail": detail}, 422)
-    except UnicodeEncodeError:  # half of a surrogate pair, which JSON cannot say
-        return json_response({"detail": [each | {"input": None} for each in detail]}, 422)
+        return JSONResponse({"detail": detail}, 422)
+    except ValueError:  # not a number, or half of a surrogate pair, which JSON cannot say
+        return JSONResponse({"detail": [each | {"input": None} for each in detail]}, 422)
 
 
 def _seed_router(state: State) -> APIRouter:
@@ -86,7 +87,7 @@ def _seed_router(state: State) -> APIRouter:
 
     @router.get("/catalogs")
     def catalogs() -> Response:
-        return json_response(
+        return JSONResponse(
             [
                 {
                     "catalog": catalog.key,
@@ -106,7 +107,7 @@ def _seed_router(state: State) -> APIRouter:
             raise HTTPException(404, "catalog_not_found")
         hits, cursor = _page(state, body, keys, request.scope["received"])
         items = [seed_item(hit.product) for hit in hits]
-        return json_response({"items": items, "nextCursor": cursor})
+        return JSONResponse({"items": items, "nextCursor": cursor})
 
     @router.post("/products/lookup")
     def lookup(body: SeedLookupRequest) -> Response:
@@ -114,7 +115,7 @@ def _seed_router(state: State) -> APIRouter:
         if product is None:
             raise HTTPException(404, "product_not_found")
         _charge(state, LOOKUP_USD)
-        return json_response(_envelope(product.catalog) | {"product": seed_full_view(product)})
+        return JSONResponse(_envelope(product.catalog) | {"product": seed_full_view(product)})
 
     return router
 
@@ -128,7 +129,7 @@ def _current_router(state: State) -> APIRouter:
         parts, limiter = state.api_key.split("_"), state.limiter
         key_id = parts[2] if len(parts) > 3 else str(uuid.uuid5(uuid.NAMESPACE_OID, state.api_key))
         reset_at = datetime.now(timezone.utc) + timedelta(seconds=limiter.seconds_to_full)
-        return json_response(
+        return JSONResponse(
             {
                 "principal": "api_key",
                 "key": {"id": key_id, "prefix": f"octo_live_{key_id[:10]}"},
@@ -154,7 +155,7 @@ def _current_router(state: State) -> APIRouter:
         if not found:
             raise HTTPException(404, "domain_not_covered")
         found.sort(key=lambda catalog: catalog.key)
-        return json_response({"host": name, "catalogs": [coverage(each) for each in found]})
+        return JSONResponse({"host": name, "catalogs": [coverage(each) for each in found]})
 
     @router.post("/products/search")
     def search(body: CurrentSearchRequest, request: Request) -> Response:
@@ -167,12 +168,12 @@ def _current_router(state: State) -> APIRouter:
         }
         if cursor is not None or _has_null_cursor(received):
             page["nextCursor"] = cursor
-        return json_response(page)
+        return JSONResponse(page)
 
     @router.post("/products/facet-counts")
     def facet_counts(body: FacetCountsRequest) -> Response:
         counts = count_facets(body, state.catalogs.known(body.catalogs))
-        return json_response(counts | {"effectiveQuery": _effective_query(body)})
+        return JSONResponse(counts | {"effectiveQuery": _effective_query(body)})
 
     @router.post("/products/lookup")
     def lookup(body: CurrentLookupRequest, request: Request) -> Response:
@@ -185,7 +186,7 @@ def _current_router(state: State) -> APIRouter:
             raise HTTPException(404, "product_not_found")
         _charge(state, LOOKUP_USD)
         unknown = ("resolvedUrl", "canonicalUrl", "resolution", "cacheStatus", "warnings")
-        return json_response(
+        return JSONResponse(
             {
                 **_envelope(product.catalog),
                 "product": current_full_view(product),
@@ -206,23 +207,23 @@ def _url_list_router(state: State) -> APIRouter:
     router, lists = APIRouter(), state.url_lists
 
     def mutation(outcome: dict[str, Any], request: Request) -> Response:
-        return json_response(outcome | {"requestId": request.scope["received"].request_id})
+        return JSONResponse(outcome | {"requestId": request.scope["received"].request_id})
 
     @router.post("")
     def create(body: UrlListRequest) -> Response:
-        return json_response(lists.create(body.name), 201)
+        return JSONResponse(lists.create(body.name), 201)
 
     @router.get("")
     def page(cursor: str | None = None, limit: _PageSize = 50) -> Response:
-        return json_response(lists.page(cursor, limit))
+        return JSONResponse(lists.page(cursor, limit))
 
     @router.get("/{list_id}")
     def get(list_id: str) -> Response:
-        return json_response(lists.get(list_id))
+        return JSONResponse(lists.get(list_id))
 
     @router.delete("/{list_id}")
     def delete(list_id: str) -> Response:
-        return json_response(lists.delete(list_id), 202)
+        return JSONResponse(lists.delete(list_id), 202)
 
     @router.post("/{list_id}/urls")
     def add(list_id: str, body: UrlsRequest, request: Request) -> Response:
@@ -234,11 +235,11 @@ def _url_list_router(state: State) -> APIRouter:
 
     @router.post("/{list_id}/urls/contains")
     def contains(list_id: str, body: UrlsRequest) -> Response:
-        return json_response(lists.contains(list_id, body.urls))
+        return JSONResponse(lists.contains(list_id, body.urls))
 
     @router.get("/{list_id}/urls")
     def members(list_id: str, cursor: str | None = None, limit: _PageSize = 50) -> Response:
-        return json_response(lists.members(list_id, cursor, limit))
+        return JSONResponse(lists.members(list_id, cursor, limit))
 
     return router
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.responses import JSONResponse
 
 from octogen_dagster.sandbox.exports import View
-from octogen_dagster.sandbox.gateway import json_response
 from octogen_dagster.sandbox.listings import Listings, Refusal
 from octogen_dagster.sandbox.select import Result, select
 
@@ -45,7 +45,7 @@ def create_bigquery_app(store: Listings) -> FastAPI:
         status = _STATUS.get(reason, 400)
         errors = [{"reason": reason, "message": message, "domain": "global"}]
         error = {"code": status, "message": message, "errors": errors}
-        return json_response({"error": error}, status)
+        return JSONResponse({"error": error}, status)
 
     def find_view(project: str, dataset: str, table: str) -> View:
         try:
@@ -66,7 +66,7 @@ def create_bigquery_app(store: Listings) -> FastAPI:
     def get_table(project: str, dataset: str, table: str) -> Response:
         is_result = dataset == _RESULTS
         found = find_job(table).result if is_result else find_view(project, dataset, table)
-        return json_response(
+        return JSONResponse(
             {
                 "tableReference": _table(project, dataset, table),
                 "type": "TABLE" if is_result else "VIEW",
@@ -91,11 +91,11 @@ def create_bigquery_app(store: Listings) -> FastAPI:
         resource = body | _outcome(result.rows_read, query.get("maximumBytesBilled"))
         if not configuration.get("dryRun"):
             jobs[job_id] = _Job(resource, result)
-        return json_response(resource)
+        return JSONResponse(resource)
 
     @router.get("/jobs/{job_id}")
     def get_job(job_id: str) -> Response:
-        return json_response(find_job(job_id).resource)
+        return JSONResponse(find_job(job_id).resource)
 
     @router.get("/queries/{job_id}")
     def get_results(job_id: str, maxResults: int = _PAGE_ROWS, pageToken: int = 0) -> Response:
@@ -113,7 +113,7 @@ def create_bigquery_app(store: Listings) -> FastAPI:
             page["rows"] = rows[pageToken:end]
             if end < len(rows):
                 page["pageToken"] = str(end)
-        return json_response(page)
+        return JSONResponse(page)
 
     app.include_router(router, prefix=f"{BIGQUERY_PATH}projects/{{project}}")
     return app

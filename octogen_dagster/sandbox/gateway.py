@@ -7,12 +7,12 @@ import json
 import math
 import time
 import uuid
-from contextlib import suppress
 from http.client import responses
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-from fastapi import Response
+from fastapi import Request, Response
+from fastapi.responses import JSONResponse
+from starlette.requests import ClientDisconnect
 
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.search import decode_cursor
@@ -47,8 +47,9 @@ class Gateway:
         if scope["type"] != "http" or not scope["path"].startswith(f"{BASE_PATH}/"):
             await self._app(scope, receive, send)
             return
-        content = await _body(receive)
-        if content is None:  # the client was killed
+        try:
+            content = await Request(scope, receive).body()
+        except ClientDisconnect:  # the client was killed
             return
         received, faults = self._received(scope, content)
         self._state.log.append(received)
@@ -79,7 +80,6 @@ class Gateway:
             path=path,
             body=body,
             request_id=str(uuid.uuid4()),
-            has_key=any(name == b"authorization" for name, _ in scope["headers"]),
             page=page,
             faults=tuple(fault.kind for fault in faults),
         )
@@ -95,8 +95,7 @@ class Gateway:
     async def _delay(self, seconds: float) -> None:
         """Wait, but only until the server stops."""
         if seconds:
-            with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._state.closing.wait(), seconds)
+            await asyncio.wait({asyncio.wrap_future(self._state.closing)}, timeout=seconds)
 
     def _add_headers(self, response: Response, request_id: str) -> None:
         limiter = self._state.limiter
@@ -109,7 +108,7 @@ class Gateway:
 
 def _altered(response: Response, fault: Fault, received: ReceivedRequest) -> Response:
     """Return a good response as a fault changes it."""
-    content = msgspec.json.decode(response.body)
+    content = json.loads(bytes(response.body))
     products = _products(content)
     match fault.kind:
         case "truncate":
@@ -124,25 +123,7 @@ def _altered(response: Response, fault: Fault, received: ReceivedRequest) -> Res
             products[len(products) // 2]["currentPrice"] = price
         case _:
             return response
-    return json_response(content)
-
-
-def json_response(
-    content: Any, status: int = 200, headers: dict[str, str] | None = None
-) -> Response:
-    return Response(msgspec.json.encode(content), status, headers, "application/json")
-
-
-async def _body(receive: Receive) -> bytes | None:
-    """Return the body of a request; None if the client left before its end."""
-    parts: list[bytes] = []
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return None
-        parts.append(message.get("body", b""))
-        if not message.get("more_body"):
-            return b"".join(parts)
+    return JSONResponse(content)
 
 
 def _json_object(content: bytes) -> dict[str, Any] | None:
@@ -210,4 +191,4 @@ def _error(fault: Fault) -> Response:
     if retry_after is not None:
         headers["Retry-After"] = str(retry_after)
     detail = fault.detail or _DETAILS.get(status, responses.get(status, "Error"))
-    return json_response({"detail": detail}, status, headers)
+    return JSONResponse({"detail": detail}, status, headers)

@@ -1,7 +1,8 @@
 """The hub of a sandbox: Analytics Hub by gRPC, Octogen's MCP server and BigQuery by HTTP."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import grpc
@@ -51,7 +52,6 @@ class Hub(Listings):
 
     def __init__(self, catalogs: Catalogs) -> None:
         super().__init__(catalogs)
-        self._server: grpc.Server | None = None
         self._port: int | None = None
         self._http_port: int | None = None
 
@@ -87,8 +87,9 @@ class Hub(Listings):
         }
         return create_app(self, _ACCESS_TOKEN, others)
 
-    def start(self, http_port: int, port: int) -> None:
-        """Start to serve Analytics Hub at a port, or a free one for 0; OSError if it is taken."""
+    @contextmanager
+    def serving(self, http_port: int, port: int) -> Iterator[None]:
+        """Serve Analytics Hub at a port, or a free one for 0; OSError if it is taken."""
         self._http_port = http_port
         pool = ThreadPoolExecutor(32, thread_name_prefix="octogen-sandbox-hub")
         server = grpc.server(pool, options=[("grpc.so_reuseport", 0)])
@@ -98,13 +99,10 @@ class Hub(Listings):
         except RuntimeError as error:
             raise OSError(f"cannot listen on {_HOST}:{port}: {error}") from error
         server.start()
-        self._server = server
-
-    def stop(self) -> None:
-        """End every call of Analytics Hub at once and release the port."""
-        if self._server is not None:
-            self._server.stop(grace=None).wait()
-            self._server = None
+        try:
+            yield
+        finally:
+            server.stop(grace=None).wait()
 
 
 def _started(port: int | None) -> int:

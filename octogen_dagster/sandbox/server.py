@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
-from threading import Event, Thread
+from concurrent.futures import Future
+from contextlib import ExitStack, contextmanager, suppress
+from threading import Thread
 from typing import TYPE_CHECKING, Any, get_args
 
 from typing_extensions import Self
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
 
     from octogen_dagster.sandbox.hub import Hub
 
-_START_TIMEOUT = 30
 _LAST_RESPONSE_TIMEOUT = 1
 
 
@@ -222,15 +223,14 @@ class Sandbox:
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            server = stack.enter_context(self._bound())
-            thread = Thread(target=server.run, name="octogen-sandbox", daemon=True)
+            server, listener = stack.enter_context(self._bound())
+            # Requests that arrive before the server is ready wait in the listener's queue.
+            thread = Thread(
+                target=server.run, args=([listener],), name="octogen-sandbox", daemon=True
+            )
             thread.start()
-            if not server.ready.wait(_START_TIMEOUT):
-                raise RuntimeError(
-                    "the sandbox did not start within 30 seconds: see the log for the reason"
-                )
             stack.callback(thread.join)
-            stack.callback(server.stop)
+            stack.callback(self._state.closing.set_result, None)
             self._running = stack.pop_all()
         return self
 
@@ -238,17 +238,17 @@ class Sandbox:
         self._running.close()
 
     @contextmanager
-    def _bound(self) -> Iterator[_Server]:
-        """Yield a server that has its port, beside Analytics Hub."""
-        self._state.closing = asyncio.Event()
-        with closing(_listen(self._wanted_port)) as listener, ExitStack() as stack:
+    def _bound(self) -> Iterator[tuple[_Server, socket.socket]]:
+        """Yield a server and the socket that it is to listen at, beside Analytics Hub."""
+        self._state.closing = Future()
+        with _listen(self._wanted_port) as listener, ExitStack() as stack:
             self._port = listener.getsockname()[1]
             app: ASGIApp = self._app
             if self._hub is not None:
-                self._hub.start(self._port, self._wanted_port and self._wanted_port + 1)
-                stack.callback(self._hub.stop)
+                next_port = self._wanted_port and self._wanted_port + 1
+                stack.enter_context(self._hub.serving(self._port, next_port))
                 app = self._hub.http_app(app)
-            yield _Server(app, listener, self._state.closing)
+            yield _Server(app, self._state.closing), listener
 
 
 def serve(*, announce: Callable[[Sandbox], None] | None = None, **settings: Any) -> None:
@@ -258,18 +258,18 @@ def serve(*, announce: Callable[[Sandbox], None] | None = None, **settings: Any)
     `Sandbox`. With a hub, all catalogs are shared over Analytics Hub.
     """
     sandbox = Sandbox(**{"port": DEFAULT_PORT, **settings})
-    with sandbox._bound() as server, suppress(KeyboardInterrupt):
+    with sandbox._bound() as (server, listener), suppress(KeyboardInterrupt):
         for catalog in sandbox._state.catalogs.all() if sandbox._hub else ():
             sandbox.hub.share(catalog.key)
         if announce is not None:
             announce(sandbox)
-        server.run()
+        server.run([listener])
 
 
 class _Server(uvicorn.Server):
-    """A uvicorn server that says when it is ready, and stops without its usual pauses."""
+    """A uvicorn server that stops as soon as it is told to, without its usual pauses."""
 
-    def __init__(self, app: ASGIApp, listener: socket.socket, closing: asyncio.Event) -> None:
+    def __init__(self, app: ASGIApp, closing: Future[None]) -> None:
         logging.getLogger("uvicorn.error").addFilter(_is_no_cut_body)
         config = uvicorn.Config(
             app,
@@ -280,33 +280,17 @@ class _Server(uvicorn.Server):
             server_header=False,
         )
         super().__init__(config)
-        self.ready = Event()
-        self._listener = listener
         self._closing = closing
-        self._loop: asyncio.AbstractEventLoop | None = None
-
-    def run(self, sockets: list[socket.socket] | None = None) -> None:
-        super().run(sockets=[self._listener])
-
-    def stop(self) -> None:
-        """Ask the server to stop, from any thread."""
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._closing.set)
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self._loop = asyncio.get_running_loop()
-        self.ready.set()
 
     async def main_loop(self) -> None:
         until_signal = asyncio.ensure_future(super().main_loop())
-        until_stop = asyncio.ensure_future(self._closing.wait())
+        until_stop = asyncio.wrap_future(self._closing)
         await asyncio.wait((until_signal, until_stop), return_when=asyncio.FIRST_COMPLETED)
         until_signal.cancel()
-        until_stop.cancel()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._closing.set()
+        if not self._closing.done():
+            self._closing.set_result(None)
         for server in self.servers:
             server.close()
         state = self.server_state
@@ -323,19 +307,14 @@ def _is_no_cut_body(record: logging.LogRecord) -> bool:
 
 
 def _listen(port: int) -> socket.socket:
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((HOST, port))
-        listener.listen()
+        return socket.create_server((HOST, port))
     except OSError as error:
-        listener.close()
         reason = (
-            f"cannot listen on {HOST}:{port}: {error.strerror}. "
+            f"cannot listen on {HOST}:{port}: {os.strerror(error.errno or 0)}. "
             "Choose another port, or 0 for a free one."
         )
         raise OSError(error.errno, reason) from error
-    return listener
 
 
 def _make_hub(catalogs: Catalogs) -> Hub:

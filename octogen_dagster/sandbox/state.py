@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import time
 from collections import deque
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
@@ -90,7 +90,6 @@ class ReceivedRequest:
     path: str  # below the base URL, such as `/products/search`
     body: dict[str, Any] | None  # the JSON object; None if there was none
     request_id: str  # the `x-request-id` of the response
-    has_key: bool  # True if it carried an `Authorization` header
     page: int  # of a search, counted from 1; 1 for any other request
     faults: tuple[FaultKind, ...]  # that hit it, by their kinds
     status: int | None = None  # of the response; None until there is one
@@ -107,5 +106,5 @@ class State:
     account: Account
     faults: ActiveFaults
     log: deque[ReceivedRequest] = field(default_factory=lambda: deque(maxlen=_MAX_LOGGED_REQUESTS))
-    closing: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when the server stops, so that latency ends at once."""
+    closing: Future[None] = field(default_factory=Future)
+    """Done when the server stops, so that latency ends at once."""
