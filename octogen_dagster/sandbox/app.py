@@ -7,13 +7,12 @@ import uuid
 import zlib
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response
 from fastapi.encoders import jsonable_encoder
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import Field
 
 from octogen_dagster.sandbox.catalog import Catalog
 from octogen_dagster.sandbox.gateway import BASE_PATH, CREDIT_SPENT, Gateway
@@ -25,8 +24,6 @@ from octogen_dagster.sandbox.models import (
     FacetCountsRequest,
     SeedLookupRequest,
     SeedSearchRequest,
-    UrlListRequest,
-    UrlsRequest,
 )
 from octogen_dagster.sandbox.search import (
     Hit,
@@ -37,6 +34,7 @@ from octogen_dagster.sandbox.search import (
     find_page,
 )
 from octogen_dagster.sandbox.state import ReceivedRequest, State
+from octogen_dagster.sandbox.url_lists import UrlLists
 from octogen_dagster.sandbox.views import (
     current_full_view,
     current_item,
@@ -48,7 +46,6 @@ from octogen_dagster.sandbox.views import (
 Generation = Literal["seed", "current"]
 SEARCH_PAGE_USD = 0.014
 LOOKUP_USD = 0.002
-_PageSize = Annotated[int, Field(ge=1, le=100)]
 
 
 def create_app(state: State, generation: Generation) -> FastAPI:
@@ -199,48 +196,21 @@ def _current_router(state: State) -> APIRouter:
             }
         )
 
-    router.include_router(_url_list_router(state), prefix="/coverage/url-lists")
+    router.include_router(_url_list_router(state.url_lists), prefix="/coverage/url-lists")
     return router
 
 
-def _url_list_router(state: State) -> APIRouter:
-    router, lists = APIRouter(), state.url_lists
-
-    def mutation(outcome: dict[str, Any], request: Request) -> Response:
-        return JSONResponse(outcome | {"requestId": request.scope["received"].request_id})
-
-    @router.post("")
-    def create(body: UrlListRequest) -> Response:
-        return JSONResponse(lists.create(body.name), 201)
-
-    @router.get("")
-    def page(cursor: str | None = None, limit: _PageSize = 50) -> Response:
-        return JSONResponse(lists.page(cursor, limit))
-
-    @router.get("/{list_id}")
-    def get(list_id: str) -> Response:
-        return JSONResponse(lists.get(list_id))
-
-    @router.delete("/{list_id}")
-    def delete(list_id: str) -> Response:
-        return JSONResponse(lists.delete(list_id), 202)
-
-    @router.post("/{list_id}/urls")
-    def add(list_id: str, body: UrlsRequest, request: Request) -> Response:
-        return mutation(lists.add(list_id, body.urls), request)
-
-    @router.post("/{list_id}/urls/remove")
-    def remove(list_id: str, body: UrlsRequest, request: Request) -> Response:
-        return mutation(lists.remove(list_id, body.urls), request)
-
-    @router.post("/{list_id}/urls/contains")
-    def contains(list_id: str, body: UrlsRequest) -> Response:
-        return JSONResponse(lists.contains(list_id, body.urls))
-
-    @router.get("/{list_id}/urls")
-    def members(list_id: str, cursor: str | None = None, limit: _PageSize = 50) -> Response:
-        return JSONResponse(lists.members(list_id, cursor, limit))
-
+def _url_list_router(lists: UrlLists) -> APIRouter:
+    """Return the operations on URL lists, each of which is a method that FastAPI calls."""
+    router = APIRouter()
+    router.post("", status_code=201)(lists.create)
+    router.get("")(lists.page)
+    router.get("/{list_id}")(lists.get)
+    router.delete("/{list_id}", status_code=202)(lists.delete)
+    router.post("/{list_id}/urls")(lists.add)
+    router.post("/{list_id}/urls/remove")(lists.remove)
+    router.post("/{list_id}/urls/contains")(lists.contains)
+    router.get("/{list_id}/urls")(lists.members)
     return router
 
 

@@ -15,13 +15,15 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from itertools import count
 from threading import Lock
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from fastapi import HTTPException
+from fastapi import HTTPException, Request
+from pydantic import Field
 
 from octogen_dagster.sandbox.catalog import Catalogs
 from octogen_dagster.sandbox.exports import PRODUCTS, Export, export
 from octogen_dagster.sandbox.listings import EXCHANGE_ID, Listings
+from octogen_dagster.sandbox.models import UrlListRequest, UrlsRequest
 
 Json = dict[str, Any]
 
@@ -38,6 +40,7 @@ _TRACKING = re.compile(
 )
 
 _Item = TypeVar("_Item")
+_PageSize = Annotated[int, Field(ge=1, le=100)]
 
 
 def normalize(url: str) -> str | None:
@@ -124,7 +127,8 @@ class UrlLists:
         self._list_serials, self._serials = count(1), count(1)
         self._lists: dict[str, UrlList] = {}  # by id, in order of creation
 
-    def create(self, name: str) -> Json:
+    def create(self, body: UrlListRequest) -> Json:
+        name = body.name
         with self._settled():
             live = [each for each in self._lists.values() if each.status != "delete_pending"]
             if any(each.name == name for each in live):
@@ -137,7 +141,7 @@ class UrlLists:
             self._lists[new.id] = new
             return self._as_json(new)
 
-    def page(self, cursor: str | None, limit: int) -> Json:
+    def page(self, cursor: str | None = None, limit: _PageSize = 50) -> Json:
         """Return a page of the lists, the newest first."""
         with self._settled():
             newest_first = list(reversed(self._lists.values()))
@@ -158,11 +162,11 @@ class UrlLists:
                 found.due_at = time.monotonic() + self._seconds
             return self._as_json(found)
 
-    def add(self, list_id: str, urls: Sequence[str]) -> Json:
+    def add(self, list_id: str, body: UrlsRequest, request: Request) -> Json:
         with self._settled():
             found, now = self._find_to_change(list_id), _now()
             new: dict[str, Member] = {}
-            for url in urls:
+            for url in body.urls:
                 key = normalize(url)
                 if key is not None and key not in found.members and key not in new:
                     new[key] = Member(url, key, now, next(self._serials))
@@ -171,23 +175,23 @@ class UrlLists:
             if new:
                 found.members.update(new)
                 found.updated_at = now
-            return _outcome(found, urls)
+            return _outcome(found, body.urls, request)
 
-    def remove(self, list_id: str, urls: Sequence[str]) -> Json:
+    def remove(self, list_id: str, body: UrlsRequest, request: Request) -> Json:
         with self._settled():
             found = self._find_to_change(list_id)
-            gone = found.members.keys() & {normalize(url) for url in urls}
+            gone = found.members.keys() & {normalize(url) for url in body.urls}
             for key in gone:
                 del found.members[key]
             if gone:
                 found.updated_at = _now()
-            return _outcome(found, urls)
+            return _outcome(found, body.urls, request)
 
-    def contains(self, list_id: str, urls: Sequence[str]) -> Json:
+    def contains(self, list_id: str, body: UrlsRequest) -> Json:
         """Say of each URL whether it is in the list, also of one that could not be."""
         with self._settled():
             members, results = self._find(list_id).members, []
-            for url in urls:
+            for url in body.urls:
                 key = normalize(url) or url
                 member = members.get(key)
                 added_at = member and _iso_text(member.added_at)
@@ -195,7 +199,7 @@ class UrlLists:
                 results.append({"url": url, "normalizedUrl": key, **present})
             return {"results": results}
 
-    def members(self, list_id: str, cursor: str | None, limit: int) -> Json:
+    def members(self, list_id: str, cursor: str | None = None, limit: _PageSize = 50) -> Json:
         """Return a page of the URLs of a list, in the order in which they were added."""
         with self._settled():
             members = list(self._find(list_id).members.values())
@@ -243,7 +247,7 @@ class UrlLists:
         return found
 
 
-def _outcome(changed: UrlList, urls: Sequence[str]) -> Json:
+def _outcome(changed: UrlList, urls: Sequence[str], request: Request) -> Json:
     """Return what became of each URL of a request that changed a list."""
     accepted, rejected = [], []
     for url in urls:
@@ -253,7 +257,12 @@ def _outcome(changed: UrlList, urls: Sequence[str]) -> Json:
             rejected.append({"url": url, "code": "invalid_url", "message": message})
         else:
             accepted.append({"url": url, "normalizedUrl": key})
-    return {"accepted": accepted, "rejected": rejected, "urlCount": len(changed.members)}
+    return {
+        "accepted": accepted,
+        "rejected": rejected,
+        "urlCount": len(changed.members),
+        "requestId": request.scope["received"].request_id,
+    }
 
 
 def _page(
