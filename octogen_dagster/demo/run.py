@@ -257,7 +257,7 @@ class Demo:
         yield from (bool(self._records(_LINKED, key)) for key in self._listings)
         if self._listings:
             yield self._is_followed()
-        if any(listing.export for listing in self._url_lists()):
+        if any(listing.views() for listing in self._url_lists()):
             for name in (_COVERAGE, _COMPARISON):
                 records = self._records(name, None)
                 yield bool(records) and records[0].timestamp > began

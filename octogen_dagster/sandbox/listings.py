@@ -6,14 +6,15 @@ knows no wire format.
 
 import re
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count
 from threading import Lock
 from typing import Any, Literal
 
 from octogen_dagster.sandbox.catalog import Catalogs
-from octogen_dagster.sandbox.exports import Export, View, views_of_catalog
+from octogen_dagster.sandbox.exports import View, views_of_catalog
 
 LOCATION = "us"
 EXCHANGE_ID = "catalogs"
@@ -33,8 +34,8 @@ class Listing:
     catalog: str  # the key, or the listing's id for a URL list
     name: str
     access: Access
+    views: Callable[[], Mapping[str, View]]  # by name; none before a URL list's first export
     is_url_list: bool = False
-    export: Export | None = None  # the last one, of a URL list
 
 
 @dataclass(frozen=True)
@@ -110,20 +111,16 @@ class Listings:
         with self._lock:
             if there := self._listings.get(name):
                 raise ValueError(f"catalog {there.catalog!r} is shared as {name} already")
-            self._listings[name] = Listing(catalog, name, "granted" if granted else "preparing")
+            access: Access = "granted" if granted else "preparing"
+            views = partial(views_of_catalog, catalog, self._catalogs)
+            self._listings[name] = Listing(catalog, name, access, views)
         return name
 
-    def share_url_list(self, listing_id: str) -> None:
-        """Share a URL list, which has no views before its first export."""
+    def share_url_list(self, listing_id: str, views: Callable[[], Mapping[str, View]]) -> None:
+        """Share a URL list."""
         name = _listing_name(listing_id)
         with self._lock:
-            self._listings[name] = Listing(listing_id, name, "granted", is_url_list=True)
-
-    def export_url_list(self, listing_id: str, export: Export) -> None:
-        """Replace the views of a URL list."""
-        with self._lock:
-            listing = self._listing_of(listing_id)
-            self._listings[listing.name] = replace(listing, export=export)
+            self._listings[name] = Listing(listing_id, name, "granted", views, is_url_list=True)
 
     def remove_url_list(self, listing_id: str) -> None:
         """Take a URL list away from its readers, and remove its listing."""
@@ -139,10 +136,7 @@ class Listings:
         if not subscription.is_active:
             message = f"Access Denied: Dataset {project}:{dataset}: its subscription has ended."
             raise Refusal("PERMISSION_DENIED", message)
-        listing = self.find(subscription.listing)
-        if not listing.is_url_list:
-            return views_of_catalog(listing.catalog, self._catalogs)
-        return listing.export.views if listing.export else {}
+        return self.find(subscription.listing).views()
 
     def listing_resource(self, catalog: str) -> str:
         """Return the resource name of a catalog's listing."""

@@ -9,7 +9,7 @@ import math
 import re
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -21,7 +21,7 @@ from fastapi import HTTPException, Request
 from pydantic import Field
 
 from octogen_dagster.sandbox.catalog import Catalogs
-from octogen_dagster.sandbox.exports import PRODUCTS, Export, export
+from octogen_dagster.sandbox.exports import PRODUCTS, Export, View, export
 from octogen_dagster.sandbox.listings import EXCHANGE_ID, Listings
 from octogen_dagster.sandbox.models import UrlListRequest, UrlsRequest
 
@@ -86,6 +86,9 @@ class UrlList:
     @property
     def listing_id(self) -> str:
         return f"coverage_{self.id}_v1"
+
+    def views(self) -> Mapping[str, View]:
+        return self.export.views if self.export else {}
 
     def as_json(self, readers: int) -> Json:
         return {
@@ -212,8 +215,6 @@ class UrlLists:
             for each in self._lists.values():
                 urls = [(member.url, member.normalized) for member in each.members.values()]
                 each.export, each.updated_at = export(urls, self._catalogs), _now()
-                if self._hub is not None:
-                    self._hub.export_url_list(each.listing_id, each.export)
 
     @contextmanager
     def _settled(self, moment: float | None = None) -> Iterator[None]:
@@ -229,7 +230,7 @@ class UrlLists:
                 elif each.status == "provisioning":
                     each.status, each.is_shared, each.updated_at = "active", True, _now()
                     if self._hub is not None:
-                        self._hub.share_url_list(each.listing_id)
+                        self._hub.share_url_list(each.listing_id, each.views)
             yield
 
     def _as_json(self, found: UrlList) -> Json:
