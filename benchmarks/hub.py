@@ -40,7 +40,7 @@ def _serve(listings: int) -> None:
     with Sandbox(catalogs=1, hub=True) as sandbox:
         for number in range(listings):
             resource = sandbox.hub.share(f"catalog-{number:05}")
-            sandbox.hub.subscribe(resource, PROJECT, f"octogen_{number:05}", "Octogen")
+            sandbox.hub.subscribe(resource, PROJECT, f"octogen_{number:05}")
         print(json.dumps([sandbox.hub.endpoint, sandbox.hub.exchange]), flush=True)
         sys.stdin.read()
 

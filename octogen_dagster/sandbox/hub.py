@@ -172,13 +172,8 @@ def _test_permissions(store: Listings, request: Any) -> Any:
 
 
 def _subscribe(store: Listings, request: ah.SubscribeListingRequest) -> ah.SubscribeListingResponse:
-    wanted = request.destination_dataset
-    subscription = store.subscribe(
-        request.name,
-        wanted.dataset_reference.project_id,
-        wanted.dataset_reference.dataset_id,
-        wanted.friendly_name or "",
-    )
+    dataset = request.destination_dataset.dataset_reference
+    subscription = store.subscribe(request.name, dataset.project_id, dataset.dataset_id)
     return ah.SubscribeListingResponse(subscription=_subscription_message(subscription))
 
 
@@ -236,7 +231,6 @@ def _subscription_message(subscription: Subscription) -> ah.Subscription:
             dataset_reference=ah.DestinationDatasetReference(
                 project_id=subscription.project, dataset_id=subscription.dataset
             ),
-            friendly_name=subscription.friendly_name,
             location=LOCATION,
         ),
     )

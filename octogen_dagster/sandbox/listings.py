@@ -47,7 +47,6 @@ class Subscription:
     listing: str
     project: str
     dataset: str
-    friendly_name: str
     is_active: bool = True
 
 
@@ -173,9 +172,7 @@ class Listings:
             return listing
         raise Refusal("NOT_FOUND", f"Listing not found: {name}.")
 
-    def subscribe(
-        self, name: str, project: str, dataset: str, friendly_name: str = ""
-    ) -> Subscription:
+    def subscribe(self, name: str, project: str, dataset: str) -> Subscription:
         """Subscribe to a listing and create its linked dataset."""
         with self._lock:
             listing = self.find(name)
@@ -193,7 +190,6 @@ class Listings:
                 listing=listing.name,
                 project=project,
                 dataset=dataset,
-                friendly_name=friendly_name,
             )
             self._subscriptions[project, dataset] = subscription
             return subscription
