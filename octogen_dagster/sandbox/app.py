@@ -222,7 +222,7 @@ def _page(
 ) -> tuple[list[Hit], str | None]:
     """Return the hits of a page, charged, and the cursor of the next one."""
     sent = received.body or {}
-    start = None if "restart_cursor" in received.faults else decode_cursor(body.cursor, sent)
+    start = decode_cursor(body.cursor, sent)
     hits, following = find_page(body, state.catalogs.known(keys), start, body.limit)
     _charge(state, SEARCH_PAGE_USD)
     return hits, following and encode_cursor(following, sent)

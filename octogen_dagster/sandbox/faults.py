@@ -177,18 +177,23 @@ class ActiveFaults:
         with self._lock:
             self._hits.clear()
 
-    def hit(self, path: str, page: int, has_cursor: bool, catalogs: Iterable[str]) -> list[Fault]:
-        """Return the faults that hit a request, and count it for each of them.
+    def hit(
+        self, path: str, page: int, has_cursor: bool, catalogs: Iterable[str]
+    ) -> tuple[float, Fault | None]:
+        """Return the latency in seconds and the other fault of a request, and count each hit.
 
-        They are all that are a latency and the first other one; later ones are not counted.
+        Of the other faults that select it the first one hits it; later ones are not counted.
         """
-        hits: list[Fault] = []
+        seconds, hit = 0.0, None
         with self._lock:
             for place, (fault, times) in enumerate(self._hits):
-                is_later = fault.kind != "latency" and any(hit.kind != "latency" for hit in hits)
-                if times == fault.times or is_later:
+                if times == fault.times or not fault.selects(path, page, has_cursor, catalogs):
                     continue
-                if fault.selects(path, page, has_cursor, catalogs):
-                    hits.append(fault)
-                    self._hits[place] = (fault, times + 1)
-        return hits
+                if fault.kind == "latency":
+                    seconds += float(fault.value or 0)
+                elif hit is None:
+                    hit = fault
+                else:
+                    continue
+                self._hits[place] = (fault, times + 1)
+        return seconds, hit

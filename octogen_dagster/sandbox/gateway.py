@@ -51,13 +51,15 @@ class Gateway:
             content = await Request(scope, receive).body()
         except ClientDisconnect:  # the client was killed
             return
-        received, faults = self._received(scope, content)
+        received, seconds, fault = self._received(scope, content)
         self._state.log.append(received)
-        await self._delay(sum(float(each.value or 0) for each in faults if each.kind == "latency"))
-        fault = next((each for each in faults if each.kind != "latency"), None)
+        if seconds:  # or until the server stops
+            await asyncio.wait({asyncio.wrap_future(self._state.closing)}, timeout=seconds)
         response = None if fault is None else _replacement(fault)
         if response is None:
             scope["received"] = received
+            if fault is not None and fault.kind == "restart_cursor":
+                content = json.dumps({**(received.body or {}), "cursor": None}).encode()
             response = await _response_of(self._app, scope, content)
             if fault is not None and response.status_code < 300:
                 response = _altered(response, fault, received)
@@ -68,22 +70,17 @@ class Gateway:
         else:
             await response(scope, receive, send)
 
-    def _received(self, scope: Scope, content: bytes) -> tuple[ReceivedRequest, list[Fault]]:
+    def _received(
+        self, scope: Scope, content: bytes
+    ) -> tuple[ReceivedRequest, float, Fault | None]:
+        """Return a request, the latency in seconds and the other fault that hit it."""
         path, body = scope["path"].removeprefix(BASE_PATH), _json_object(content)
         start = None
         if path == _SEARCH and body is not None:
             start = decode_cursor(body.get("cursor"), body)
         page = start.page if start else 1
-        faults = self._state.faults.hit(path, page, start is not None, self._named(body or {}))
-        received = ReceivedRequest(
-            method=scope["method"],
-            path=path,
-            body=body,
-            request_id=str(uuid.uuid4()),
-            page=page,
-            faults=tuple(fault.kind for fault in faults),
-        )
-        return received, faults
+        hits = self._state.faults.hit(path, page, start is not None, self._named(body or {}))
+        return ReceivedRequest(scope["method"], path, body, str(uuid.uuid4()), page), *hits
 
     def _named(self, body: dict[str, Any]) -> list[str]:
         """Return the keys of the catalogs that a search names or to which a lookup leads."""
@@ -91,11 +88,6 @@ class Gateway:
             return [product.catalog.key]
         names = body.get("catalogs", [body.get("catalog")])
         return names if isinstance(names, list) else []
-
-    async def _delay(self, seconds: float) -> None:
-        """Wait, but only until the server stops."""
-        if seconds:
-            await asyncio.wait({asyncio.wrap_future(self._state.closing)}, timeout=seconds)
 
     def _add_headers(self, response: Response, request_id: str) -> None:
         limiter = self._state.limiter
