@@ -28,12 +28,12 @@ from octogen_dagster.asset_definition import (
 )
 from octogen_dagster.frames.changes import SnapshotPair
 from octogen_dagster.frames.source import SnapshotSource, collected, source_of
+from octogen_dagster.snapshots.budget import shared_budget
 from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
 from octogen_dagster.snapshots.loading import NEEDS_PREVIOUS, InputSnapshots, require_own
 from octogen_dagster.snapshots.metadata import in_reading_order, snapshot_metadata
 from octogen_dagster.snapshots.partitions import SnapshotKeys
-from octogen_dagster.snapshots.publication import PublishedSnapshot
-from octogen_dagster.snapshots.publishing_step import PublishingStep
+from octogen_dagster.snapshots.publication import PublishedSnapshot, PublishingStep
 from octogen_dagster.snapshots.range_run import report_range
 from octogen_dagster.snapshots.resource import OctogenResource
 
@@ -187,7 +187,7 @@ def _publish(run: SnapshotRun, partition: str | None, result: Any) -> Iterator[A
         return
     source = source_of(result.value, f"Asset {step.asset.to_user_string()}")
     if not keeps_snapshots(manager):
-        with permanent_errors_fail(), step.shared_budget(source.spending):
+        with permanent_errors_fail(), shared_budget(step, source.spending):
             frame, metadata = _collected(run, source, manager)
         context.add_asset_metadata(in_reading_order(metadata, result.metadata), step.asset)
         yield dg.MaterializeResult(
@@ -198,7 +198,7 @@ def _publish(run: SnapshotRun, partition: str | None, result: Any) -> Iterator[A
         )
         return
     manager.remove_abandoned(step.asset)
-    with permanent_errors_fail(), step.shared_budget(source.spending):
+    with permanent_errors_fail(), shared_budget(step, source.spending):
         published = manager.publication(step, partition).publish(source, run.stop)
     metadata = in_reading_order(published.metadata, result.metadata)
     context.add_asset_metadata(metadata, step.asset)

@@ -30,9 +30,9 @@ from octogen_dagster.snapshots.history_checks import (
     judge_left_out,
 )
 from octogen_dagster.snapshots.loading import InputSnapshots, frame_of, input_kind, snapshot_input
-from octogen_dagster.snapshots.materializations import read_last, read_last_of_each
 from octogen_dagster.snapshots.metadata import declared_columns
 from octogen_dagster.snapshots.partitions import PartitionLayout
+from octogen_dagster.snapshots.publication import last_records, read_last
 from octogen_dagster.snapshots.range_checks import PARTITION_CHECKS, partition_evaluations
 from octogen_dagster.validation import did_you_mean, require_fraction
 
@@ -479,7 +479,8 @@ def _last_records(
     own, *earlier = records
     if partition and partitions.times:
         times = [str(key) for key in partitions.times_before(partition)]
-        earlier = read_last_of_each(instance, asset, times)
+        found = last_records(instance, asset, times)
+        earlier = [found[key] for key in times if key in found]
     return [own, *(record for record in earlier if _search(record) == _search(own))]
 
 

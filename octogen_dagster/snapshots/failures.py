@@ -13,7 +13,7 @@ from octogen_dagster.errors import (
     OctogenError,
     OctogenInsufficientCreditError,
 )
-from octogen_dagster.snapshots.publishing_step import PublishingStep
+from octogen_dagster.snapshots.publication import PublishingStep
 
 _MAX_NAMED = 20
 _MAX_IN_A_ROW = 16

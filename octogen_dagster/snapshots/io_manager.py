@@ -16,10 +16,14 @@ from octogen_dagster.asset_definition import canceling_ends, permanent_errors_fa
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.frames.pages import RESUME_WITHIN
 from octogen_dagster.frames.source import RETURNED, SnapshotSource, source_of
+from octogen_dagster.snapshots.budget import shared_budget
 from octogen_dagster.snapshots.loading import InputLoader
 from octogen_dagster.snapshots.partitions import SnapshotKeys
-from octogen_dagster.snapshots.publication import Publication, PublishedSnapshot
-from octogen_dagster.snapshots.publishing_step import PublishingStep
+from octogen_dagster.snapshots.publication import (
+    Publication,
+    PublishedSnapshot,
+    PublishingStep,
+)
 from octogen_dagster.snapshots.range_run import RangeRun
 from octogen_dagster.store import Store, check_base_dir
 from octogen_dagster.validation import refuse_unknown_settings
@@ -133,7 +137,7 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
                 self._publish_each(context, step, _by_partition(context, partitions, obj))
                 return
             source = source_of(obj, f"Asset {context.asset_key.to_user_string()}")
-            with permanent_errors_fail(), step.shared_budget(source.spending):
+            with permanent_errors_fail(), shared_budget(step, source.spending):
                 publication = self.publication(step, partitions[0])
                 published = publication.publish(source, threading.Event())
             _add_metadata(context, published.metadata)
@@ -156,7 +160,7 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
                 return publication.publish(sources[partition], stop, note_read)
 
         spending = next((each.spending for each in sources.values() if each.spending), None)
-        with step.shared_budget(spending) as report_cost:
+        with shared_budget(step, spending) as report_cost:
             done = dict(run.publish(publish, at_once=1, stop=stop, poll=report_cost))
         if run.failures:
             for partition, each in done.items():

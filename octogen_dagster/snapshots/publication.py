@@ -1,16 +1,19 @@
-"""The publication of a snapshot: of an asset, or of one of its partitions.
+"""The publication of a snapshot, of an asset or of one of its partitions, by the step of a run.
 
     Publication.publish → the source's reading → write_parquet, in whose thread Polars asks the
     source for rows → what was written is checked → Store.publish → snapshot_metadata
 
 The file is written aside, its footer is read back, and only then does it replace the one before.
+What was published before is known from the materializations in Dagster's database.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,7 +28,6 @@ from octogen_dagster.frames.source import (
     check_complete,
     check_not_shrunken,
 )
-from octogen_dagster.snapshots.materializations import read_last, read_last_of_each
 from octogen_dagster.snapshots.metadata import snapshot_metadata
 from octogen_dagster.store import DamagedError, Store, previous_of, write_parquet
 
@@ -35,12 +37,80 @@ if TYPE_CHECKING:
     from octogen_dagster.asset_definition import Metadata
     from octogen_dagster.frames.source import Outcome, Reading, SnapshotSource
     from octogen_dagster.snapshots.partitions import SnapshotKeys
-    from octogen_dagster.snapshots.publishing_step import PublishingStep
 
 _RUN_ID = "octogen.run_id"
 _SEARCH = "octogen.search"
+PARENT_TAG = "dagster/parent_run_id"
 _LAST_REPORTS = 25
 """The last materializations that are shown as a line, and looked through for that of one run."""
+_RECORDS_AT_ONCE = 500
+"""Records that are asked for at once: Dagster refuses more than 10,000."""
+
+
+@dataclass(frozen=True)
+class PublishingStep:
+    """The step of a run that publishes snapshots; no instance and no id in a test without a run.
+
+    What was reported before was so by earlier attempts of the step, or by the runs that its run
+    retries.
+    """
+
+    asset: dg.AssetKey
+    partitions_def: dg.PartitionsDefinition[Any] | None
+    log: dg.DagsterLogManager
+    instance: dg.DagsterInstance | None
+    run_id: str | None
+    key: str
+
+    def reported_before(self) -> dict[str, dg.EventLogRecord]:
+        """The records of the materializations that were reported before, by partition."""
+        logged: dict[str, dg.EventLogEntry] = {}
+        for entry in self.logged_before(dg.DagsterEventType.ASSET_MATERIALIZATION):
+            event = entry.asset_materialization
+            if event and event.asset_key == self.asset and event.partition is not None:
+                logged.setdefault(event.partition, entry)
+        # A process that is killed may have written the run's log, and not the asset's page.
+        return {
+            partition: record
+            for partition, record in last_records(self.instance, self.asset, list(logged)).items()
+            if record.timestamp >= logged[partition].timestamp
+        }
+
+    def evaluated_before(self) -> Mapping[str, Collection[str]]:
+        """The checks that were evaluated before, by partition."""
+        found = defaultdict[str, set[str]](set)
+        for entry in self.logged_before(dg.DagsterEventType.ASSET_CHECK_EVALUATION):
+            evaluation = entry.asset_check_evaluation
+            if (
+                evaluation
+                and evaluation.asset_key == self.asset
+                and evaluation.partition is not None
+            ):
+                found[evaluation.partition].add(evaluation.check_name)
+        return found
+
+    def logged_before(self, kind: dg.DagsterEventType) -> Iterator[dg.EventLogEntry]:
+        """The events of a kind of the run and of those that it retries, the latest run first."""
+        if self.instance is not None:
+            for run in retried_runs(self.instance, self.run_id):
+                yield from self.instance.all_logs(run.run_id, of_type=kind)
+
+    def materialization(
+        self, partition: str, metadata: Mapping[str, Any], version: str | None = None
+    ) -> dg.AssetMaterialization:
+        """The materialization of one partition of a run that has several.
+
+        Its data version is that of the catalog, or else one that no other run has.
+        """
+        tags = {"dagster/data_version": version or self.run_id or ""}
+        if version:
+            tags["dagster/data_version_is_user_provided"] = "true"
+        if isinstance(partition, dg.MultiPartitionKey):
+            keys = partition.keys_by_dimension.items()
+            tags |= {f"dagster/partition/{name}": key for name, key in keys}
+        return dg.AssetMaterialization(
+            self.asset, partition=partition, metadata=metadata, tags=tags
+        )
 
 
 class PublishedSnapshot(NamedTuple):
@@ -171,7 +241,9 @@ class Publication:
             return []
         with contextlib.suppress(ValueError):  # dimensions of one's own, of which none is a time
             if keys.has_times:
-                return read_last_of_each(instance, keys.asset, list(keys.times_before()))
+                times = list(keys.times_before())
+                found = last_records(instance, keys.asset, times)
+                return [found[key] for key in times if key in found]
         return read_last(instance, keys.asset, keys.partition, _LAST_REPORTS)
 
     def _file_metadata(self) -> dict[str, str]:
@@ -209,3 +281,48 @@ def _row_count(store: Store, key: str | None, file_metadata: Mapping[str, str]) 
         return 0
     rows = file_metadata.get(ROWS)  # earlier versions do not write it
     return store.count_rows(key) if rows is None else int(rows)
+
+
+def read_last(
+    instance: dg.DagsterInstance, asset: dg.AssetKey, partition: str | None, limit: int
+) -> list[dg.EventLogRecord]:
+    """The last materializations of a partition, or of an asset as a whole, the newest first."""
+    only = None if partition is None else [partition]
+    wanted = dg.AssetRecordsFilter(asset, asset_partitions=only)
+    return list(instance.fetch_materializations(wanted, limit=limit).records)
+
+
+def last_records(
+    instance: dg.DagsterInstance | None, asset: dg.AssetKey, partitions: Sequence[str]
+) -> dict[str, dg.EventLogRecord]:
+    """The records of the last materializations of partitions, without those that have none."""
+    kind, found = dg.DagsterEventType.ASSET_MATERIALIZATION, dict[str, dg.EventLogRecord]()
+    for first in range(0, len(partitions), _RECORDS_AT_ONCE):
+        assert instance is not None
+        some = set(partitions[first : first + _RECORDS_AT_ONCE])
+        latest = instance.get_latest_storage_id_by_partition(asset, kind, some)
+        if not latest:
+            continue
+        filters = dg.AssetRecordsFilter(asset, storage_ids=list(latest.values()))
+        for record in instance.fetch_materializations(filters, limit=len(latest)).records:
+            if record.partition_key is not None:
+                found[record.partition_key] = record
+    return found
+
+
+def retried_runs(instance: dg.DagsterInstance, run_id: str | None) -> Iterator[dg.DagsterRun]:
+    """Yield a run and those that it retries, the latest first.
+
+    A run that succeeded is not retried: whoever executes it again wants it all anew.
+    """
+    while run_id:
+        run = instance.get_run_by_id(run_id)
+        if run is None or run.status is dg.DagsterRunStatus.SUCCESS:
+            return
+        yield run
+        run_id = parent_of(run)
+
+
+def parent_of(run: dg.DagsterRun) -> str | None:
+    """The run that a run executes again."""
+    return run.parent_run_id or run.tags.get(PARENT_TAG)

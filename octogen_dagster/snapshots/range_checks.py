@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 import dagster as dg
 import polars as pl
 
-from octogen_dagster.snapshots.publishing_step import last_records
+from octogen_dagster.snapshots.publication import last_records
 
 PartitionResults = Callable[
     [dg.DagsterInstance, pl.LazyFrame, str | None, Collection[str]], Iterator[dg.AssetCheckResult]

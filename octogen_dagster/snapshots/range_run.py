@@ -22,6 +22,7 @@ import polars as pl
 
 from octogen_dagster.background import submit, wait_interruptibly
 from octogen_dagster.frames.progress import Throttle
+from octogen_dagster.snapshots.budget import shared_budget
 from octogen_dagster.snapshots.failures import Failures
 from octogen_dagster.snapshots.metadata import COLUMN_SCHEMA, in_reading_order
 from octogen_dagster.snapshots.range_checks import RangeChecks
@@ -31,8 +32,7 @@ if TYPE_CHECKING:
     import threading
 
     from octogen_dagster.api.catalog_sources import CatalogService
-    from octogen_dagster.snapshots.publication import PublishedSnapshot
-    from octogen_dagster.snapshots.publishing_step import PublishingStep
+    from octogen_dagster.snapshots.publication import PublishedSnapshot, PublishingStep
 
 _Result = TypeVar("_Result")
 _POLL_SECONDS = 0.2
@@ -144,7 +144,7 @@ def report_range(
     for partition in run.partitions:
         if partition in run.reported:
             yield from evaluations(partition, evaluated.get(partition, ()))
-    with step.shared_budget(service.spending if service else None) as report_cost:
+    with shared_budget(step, service.spending if service else None) as report_cost:
         for partition, (result, published) in run.publish(
             publish,
             at_once=math.floor(_READ_AT_ONCE * service.concurrency) if service else 1,

@@ -1,20 +1,24 @@
-"""The budget of a backfill: what its runs have spent together, by the tags of each."""
+"""The budget of a run, which its steps and attempts share, and that of its backfill.
+
+Runs know what others have spent by the tags of each.
+"""
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from decimal import Decimal
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import dagster as dg
 
-if TYPE_CHECKING:
-    from octogen_dagster.api.spending import Spending
+from octogen_dagster.api.spending import Spending, usd
+from octogen_dagster.snapshots.publication import PublishingStep, parent_of, retried_runs
 
-SPENT_TAG = "octogen/spent_usd"
+_SPENT_TAG = "octogen/spent_usd"
 """The tags of a run with the dollars that each of its steps has spent: this, a dot and the step."""
-BACKFILL_TAG, PARENT_TAG = "dagster/backfill", "dagster/parent_run_id"
+_BACKFILL_TAG = "dagster/backfill"
 _ENDED_TAG = "octogen/backfill_ended"
 """The tag of a run with its `_Ended`, from which other runs of the backfill go on counting."""
 _AMOUNT = re.compile(r"\d{1,12}(\.\d{1,12})?")
@@ -26,6 +30,59 @@ _UNDER_WAY = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 _OVER = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 
 
+@contextmanager
+def shared_budget(step: PublishingStep, spending: Spending | None) -> Iterator[Callable[[], None]]:
+    """Count what other steps and attempts of a step's run have spent, and report the block's costs.
+
+    If the budget is that of the run's backfill, what its other runs have spent is counted too.
+
+    The amounts are kept in tags of the run, which a re-execution of the run inherits, and counts
+    unless the run succeeded. There is one for each step, so that those that end at once replace no
+    amount of another. They are written at the end and when the block calls what it is given, which
+    a process that is killed afterwards has then reported; then the backfill is counted again. Steps
+    and runs that work at the same time in other processes may each spend what was left when they
+    counted last.
+    """
+    instance, run_id = step.instance, step.run_id
+    has_budget = spending and not spending.budget_usd is spending.backfill_budget_usd is None
+    if spending is None or not has_budget or instance is None or run_id is None:
+        yield lambda: None
+        return
+    tag = f"{_SPENT_TAG}.{step.key}"
+    run = instance.get_run_by_id(run_id)
+    inherited = _inherited(instance, run_id)
+    in_tags = _spent_usd(run.tags) if run else {}
+    spent = {each: amount - inherited.get(each, 0) for each, amount in in_tags.items()}
+    spent_before = sum(spent.values(), Decimal(0))
+    spending.raise_to(spent_before)
+    backfill: _BackfillBudget | None = None
+    if run and spending.backfill_budget_usd and _BACKFILL_TAG in run.tags:
+        backfill = _BackfillBudget(instance, run, spending)
+        step.log.info(backfill.count(spent_before))
+    begun_at = reported = spending.spent_usd
+
+    def report_cost() -> None:
+        nonlocal reported
+        if spending.spent_usd > reported:
+            reported = spending.spent_usd
+            own = in_tags.get(tag, Decimal(0)) + reported - begun_at
+            instance.add_run_tags(run_id, {tag: f"{own:f}", **(backfill.tags if backfill else {})})
+            if backfill:
+                backfill.count(spent_before + reported - begun_at)
+
+    try:
+        yield report_cost
+    finally:
+        report_cost()
+
+
+def _inherited(instance: dg.DagsterInstance, run_id: str) -> dict[str, Decimal]:
+    """The amounts in a run's tags that are of a run that succeeded before it was executed again."""
+    parents = [parent_of(run) for run in retried_runs(instance, run_id)]
+    succeeded = instance.get_run_by_id(parents[-1]) if parents and parents[-1] else None
+    return _spent_usd(succeeded.tags) if succeeded else {}
+
+
 class _Ended(NamedTuple):
     """The dollars that the runs of a backfill have spent that ended by a time."""
 
@@ -33,7 +90,7 @@ class _Ended(NamedTuple):
     usd: Decimal = Decimal(0)
 
 
-class BackfillBudget:
+class _BackfillBudget:
     """The budget of a backfill, for one of its runs.
 
     To add up all runs in each of them would cost more than to read small catalogs. What a run has
@@ -42,11 +99,11 @@ class BackfillBudget:
     """
 
     def __init__(
-        self, instance: dg.DagsterInstance, run: dg.DagsterRun, spending: "Spending"
+        self, instance: dg.DagsterInstance, run: dg.DagsterRun, spending: Spending
     ) -> None:
         self._instance = instance
         self._run = run
-        self._backfill = run.tags[BACKFILL_TAG]
+        self._backfill = run.tags[_BACKFILL_TAG]
         self._spending = spending
         last = instance.get_run_records(
             self._runs(statuses=_OVER), limit=_LAST_RUNS, order_by="update_timestamp"
@@ -59,8 +116,6 @@ class BackfillBudget:
 
         `own_usd` is what the run counts as spent in its tags, that of runs which it retries too.
         """
-        from octogen_dagster.api.spending import usd
-
         since = self._ended.at
         ended_by = time.time() - _MAX_SKEW_SECONDS
         updated_after = datetime.fromtimestamp(since, timezone.utc) if since else None
@@ -101,7 +156,7 @@ class BackfillBudget:
         return {_ENDED_TAG: f"{self._backfill} {self._ended.at} {self._ended.usd:f}"}
 
     def _runs(self, **filters: object) -> dg.RunsFilter:
-        return dg.RunsFilter(tags={BACKFILL_TAG: self._backfill}, **filters)  # type: ignore[arg-type]
+        return dg.RunsFilter(tags={_BACKFILL_TAG: self._backfill}, **filters)  # type: ignore[arg-type]
 
     def _read(self, tag: str) -> _Ended:
         """Read the tag of another run, which it may have inherited from one of another backfill."""
@@ -113,13 +168,13 @@ class BackfillBudget:
 
     def _own(self, run: dg.DagsterRun, records: Mapping[str, dg.RunRecord]) -> Decimal:
         """The dollars of a run alone: the tags of a retry also have what the run before spent."""
-        own = sum(spent_usd(run.tags).values(), Decimal(0))
-        parent_id = run.tags.get(PARENT_TAG)
+        own = sum(_spent_usd(run.tags).values(), Decimal(0))
+        parent_id = parent_of(run)
         if parent_id is None:
             return own
         record = records.get(parent_id)
         parent = record.dagster_run if record else self._instance.get_run_by_id(parent_id)
-        return own - sum(spent_usd(parent.tags).values(), Decimal(0)) if parent else own
+        return own - sum(_spent_usd(parent.tags).values(), Decimal(0)) if parent else own
 
 
 def _ended_at(record: dg.RunRecord) -> float | None:
@@ -129,10 +184,10 @@ def _ended_at(record: dg.RunRecord) -> float | None:
     return record.end_time or record.update_timestamp.timestamp()
 
 
-def spent_usd(tags: Mapping[str, str]) -> dict[str, Decimal]:
+def _spent_usd(tags: Mapping[str, str]) -> dict[str, Decimal]:
     """The dollars that a run's steps have spent, by its tags."""
     return {
         tag: Decimal(amount)
         for tag, amount in tags.items()
-        if tag.startswith(f"{SPENT_TAG}.") and _AMOUNT.fullmatch(amount)
+        if tag.startswith(f"{_SPENT_TAG}.") and _AMOUNT.fullmatch(amount)
     }
