@@ -145,3 +145,24 @@ def run_in_thread(
             interrupted(future)
         raise
     return future
+
+
+class Throttle:
+    """Calls a function whenever it is called itself, but at most once in some seconds."""
+
+    def __init__(
+        self,
+        function: Callable[[], None],
+        seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._function = function
+        self._seconds = seconds
+        self._clock = clock
+        self._called_at = clock()
+
+    def __call__(self) -> None:
+        now = self._clock()
+        if now - self._called_at >= self._seconds:
+            self._called_at = now
+            self._function()

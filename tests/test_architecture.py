@@ -16,7 +16,7 @@ import octogen_dagster
 PACKAGE = Path(octogen_dagster.__file__).parent
 TESTS = Path(__file__).parent
 GROUND = {"errors", "files", "store", "background", "printable", "python_source", "validation"}
-HELPERS = {"asset_definition", "automation", "markdown", "ticks"}
+HELPERS = {"asset_definition", "automation", "ticks"}
 ARROWS: dict[str, set[str]] = {
     "errors": set(),
     "files": {"errors"},
@@ -32,7 +32,6 @@ ARROWS: dict[str, set[str]] = {
     "validation": {"errors"},
     "asset_definition": {"errors", "validation"},
     "automation": set(),
-    "markdown": set(),
     "ticks": {"errors"},
     "snapshots": GROUND | HELPERS | {"buckets", "api", "frames"},
     "bigquery": GROUND | HELPERS | {"api", "frames", "sharing", "control_plane"},

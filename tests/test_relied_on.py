@@ -108,7 +108,7 @@ def test_a_predicate_is_read_as_json(predicate: pl.Expr, part: Pushdown) -> None
 
     schema = pl.Schema({"current_price": pl.Float64, "catalog_key": pl.String})
     python_source(read, schema).filter(predicate).collect()
-    assert [Pushdown.of(each) for each in asked] == [part]
+    assert [Pushdown.of(each) for each in asked if each is not None] == [part]
 
 
 def test_batches_come_in_order_and_may_be_left() -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from octogen_dagster.api.models import ResponseModel
-from octogen_dagster.api.search import MAX_CATALOGS, MAX_PAGE_SIZE, Facet, FacetName, SearchFilters
+from octogen_dagster.api.search import MAX_CATALOGS, Facet, FacetName, SearchFilters
 from octogen_dagster.api.spending import dollars
 from octogen_dagster.printable import count
 
@@ -86,16 +86,6 @@ def estimate_lookups(products: int, service: Service) -> Estimate:
     """Estimate a read of the details of products."""
     price = service.spending.prices.lookup_usd
     return _estimate(products, products, "lookup", price, service)
-
-
-def small_page_warning(page_size: int, service: Service) -> str | None:
-    """Say that smaller pages cost more; None if they do not."""
-    if page_size >= MAX_PAGE_SIZE or not service.spending.prices.search_page_usd:
-        return None
-    return (
-        f"page_size is {page_size}: a page costs the same whatever its size, so this read costs "
-        f"{MAX_PAGE_SIZE / page_size:.3g} times as much as with page_size {MAX_PAGE_SIZE}."
-    )
 
 
 def _estimate(

@@ -21,6 +21,7 @@ import polars as pl
 
 from octogen_dagster.api.estimate import estimate_lookups
 from octogen_dagster.api.spending import usd
+from octogen_dagster.background import Throttle
 from octogen_dagster.errors import (
     OctogenAuthenticationError,
     OctogenBudgetError,
@@ -46,7 +47,6 @@ from octogen_dagster.frames.columns import (
 )
 from octogen_dagster.frames.decode import read_lookup, with_details
 from octogen_dagster.frames.io_source import Query, check, io_source
-from octogen_dagster.frames.progress import Throttle
 from octogen_dagster.frames.source import Limits, Metrics, Outcome, Reading
 from octogen_dagster.frames.statistics import ReadStatistics
 from octogen_dagster.frames.workers import Workers

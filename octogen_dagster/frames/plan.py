@@ -22,7 +22,7 @@ import polars as pl
 from octogen_dagster.api.catalog_sources import GrantedCatalogs, several_of_a_host
 from octogen_dagster.api.catalog_states import CatalogState
 from octogen_dagster.api.estimate import estimate_pages
-from octogen_dagster.api.search import MAX_CATALOGS, ProductSearch
+from octogen_dagster.api.search import MAX_CATALOGS, MAX_PAGE_SIZE, ProductSearch
 from octogen_dagster.errors import (
     OctogenError,
     OctogenNotFoundError,
@@ -96,6 +96,17 @@ class ReadPlan:
         estimate = estimate_pages(counts, self.search.page_size, service, saved_pages=saved)
         more = f"; {saved:,} more pages are saved" if saved else ""
         return f"{subject}: {estimate}{more}."
+
+    def small_page_warning(self, service: CatalogService) -> str | None:
+        """Say that smaller pages cost more; None if they do not."""
+        page_size = self.search.page_size
+        if page_size >= MAX_PAGE_SIZE or not service.spending.prices.search_page_usd:
+            return None
+        return (
+            f"page_size is {page_size}: a page costs the same whatever its size, so this read "
+            f"costs {MAX_PAGE_SIZE / page_size:.3g} times as much as with page_size "
+            f"{MAX_PAGE_SIZE}."
+        )
 
     @property
     def whole_catalogs(self) -> list[Walk]:

@@ -13,7 +13,7 @@ from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.frames.history import HISTORY_SCHEMA, price_drops
 from octogen_dagster.frames.history_files import history_files, scan_history
 from octogen_dagster.frames.observed import read_observed
-from octogen_dagster.frames.sparkline import block
+from octogen_dagster.printable import block
 from octogen_dagster.store import Store
 
 _NO_PRICE = "·"

@@ -5,8 +5,6 @@ from __future__ import annotations
 import html
 import importlib
 import sys
-import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from typing_extensions import Self
@@ -17,27 +15,6 @@ if TYPE_CHECKING:
     from octogen_dagster.frames.statistics import ScanStatistics
 
 _BAR_WIDTH = 20
-
-
-class Throttle:
-    """Calls a function whenever it is called itself, but at most once in some seconds."""
-
-    def __init__(
-        self,
-        function: Callable[[], None],
-        seconds: float,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._function = function
-        self._seconds = seconds
-        self._clock = clock
-        self._called_at = clock()
-
-    def __call__(self) -> None:
-        now = self._clock()
-        if now - self._called_at >= self._seconds:
-            self._called_at = now
-            self._function()
 
 
 class ProgressBar:

@@ -27,15 +27,14 @@ class Pushdown:
     catalogs: frozenset[str] | None = None  # their keys; None for any
 
     @classmethod
-    def of(cls, predicate: pl.Expr | None) -> Pushdown:
+    def of(cls, predicate: pl.Expr) -> Pushdown:
         """Return the part of a predicate that can be pushed down; it may be empty."""
         pushdown = cls()
-        if predicate is not None:
-            try:
-                tree = json.loads(predicate.meta.serialize(format="json"))
-            except (pl.exceptions.PolarsError, ValueError):
-                return pushdown
-            pushdown._take(tree)
+        try:
+            tree = json.loads(predicate.meta.serialize(format="json"))
+        except (pl.exceptions.PolarsError, ValueError):
+            return pushdown
+        pushdown._take(tree)
         return pushdown
 
     def _take(self, node: Any) -> None:

@@ -27,12 +27,12 @@ from octogen_dagster.api.catalog_sources import (
     GrantedCatalogs,
 )
 from octogen_dagster.api.credentials import ApiKey, configured_base_url
-from octogen_dagster.api.estimate import small_page_warning
 from octogen_dagster.api.pacing import RateLimiter
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.api.search import ProductSearch, checked_search
 from octogen_dagster.api.service import DEFAULT_TIMEOUT
 from octogen_dagster.api.spending import Spending
+from octogen_dagster.background import Throttle
 from octogen_dagster.errors import (
     OctogenEmptyCatalogError,
     OctogenError,
@@ -55,7 +55,7 @@ from octogen_dagster.frames.plan import (
     reads_list,
     split_large,
 )
-from octogen_dagster.frames.progress import ProgressBar, Throttle
+from octogen_dagster.frames.progress import ProgressBar
 from octogen_dagster.frames.pushdown import Pushdown
 from octogen_dagster.frames.resume import plan_with_store
 from octogen_dagster.frames.source import (
@@ -248,7 +248,7 @@ class ProductScan:
             if not caps:
                 if line := plan.estimate(service):
                     target.log(line)
-                if line := small_page_warning(plan.search.page_size, service):
+                if line := plan.small_page_warning(service):
                     target.warn(line)
             cap = min(caps, default=None)
             read = PlanRead(plan, service, client, columns=query.columns, cap=cap, log=target.log)
@@ -301,7 +301,8 @@ class ProductScan:
     ) -> ReadPlan:
         # Polars counts n_rows before the predicate, so a limited search is not narrowed.
         pushdown = Pushdown()
-        if query.n_rows is None and self.search.max_products is None:
+        is_capped = query.n_rows is not None or self.search.max_products is not None
+        if query.predicate is not None and not is_capped:
             pushdown = Pushdown.of(query.predicate)
         is_whole = query.n_rows is None and pushdown == Pushdown()
         search = _narrowed(self.search, pushdown)

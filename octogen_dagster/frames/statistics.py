@@ -16,8 +16,7 @@ from octogen_dagster.api.search import ProductSearch
 from octogen_dagster.api.spending import Prices, dollars, usd
 from octogen_dagster.frames.effective_query import EffectiveQuery, combine
 from octogen_dagster.frames.source import Metrics
-from octogen_dagster.frames.sparkline import sparkline
-from octogen_dagster.printable import count
+from octogen_dagster.printable import count, sparkline
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

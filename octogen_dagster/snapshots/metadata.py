@@ -38,10 +38,9 @@ from octogen_dagster.frames.history import (
     price_drops,
 )
 from octogen_dagster.frames.observed import OBSERVED, TRACKED, Contents
-from octogen_dagster.frames.pictures import shares_svg
+from octogen_dagster.frames.pictures import inline_svg, shares_svg
 from octogen_dagster.frames.position import POSITION_DESCRIPTIONS, POSITION_SCHEMA
-from octogen_dagster.frames.previews import alerts_preview, drops_preview, preview
-from octogen_dagster.markdown import inline_svg, inline_table
+from octogen_dagster.frames.previews import alerts_preview, drops_preview, inline_table, preview
 from octogen_dagster.snapshots.summary import prices, summary, trend
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import polars as pl
 
 from octogen_dagster.asset_definition import Metadata, asset_arguments_of, require_asset
 from octogen_dagster.frames.history import HISTORY_SCHEMA
-from octogen_dagster.frames.pictures import lines_svg, price_index_svg
+from octogen_dagster.frames.pictures import inline_svg, lines_svg, price_index_svg
 from octogen_dagster.frames.position import (
     MATCHED,
     OWN_COLUMNS,
@@ -17,7 +17,7 @@ from octogen_dagster.frames.position import (
     price_position,
     price_summary,
 )
-from octogen_dagster.markdown import inline_svg, inline_table
+from octogen_dagster.frames.previews import inline_table
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, snapshot_asset
 from octogen_dagster.snapshots.history_checks import is_history
 from octogen_dagster.snapshots.loading import ALLOW_MISSING

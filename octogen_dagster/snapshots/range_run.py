@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 import dagster as dg
 import polars as pl
 
-from octogen_dagster.background import submit, wait_interruptibly
-from octogen_dagster.frames.progress import Throttle
+from octogen_dagster.background import Throttle, submit, wait_interruptibly
 from octogen_dagster.snapshots.budget import shared_budget
 from octogen_dagster.snapshots.failures import Failures
 from octogen_dagster.snapshots.metadata import COLUMN_SCHEMA, in_reading_order

@@ -14,10 +14,8 @@ from octogen_dagster.frames.catalogs import CATALOGS_SCHEMA
 from octogen_dagster.frames.changes import CHANGES_SCHEMA, WATCHED
 from octogen_dagster.frames.columns import DETAIL_SCHEMA, PRODUCT_SCHEMA
 from octogen_dagster.frames.history import HISTORY_SCHEMA
-from octogen_dagster.frames.previews import price
-from octogen_dagster.frames.sparkline import sparkline
-from octogen_dagster.markdown import markdown_table
-from octogen_dagster.printable import count
+from octogen_dagster.frames.previews import markdown_table, price
+from octogen_dagster.printable import count, sparkline
 
 MEDIANS = ("price_p50_", "median_price_")
 """The beginnings of the names of median prices, of a snapshot and of a history."""
