@@ -27,7 +27,7 @@ from dagster.components import DefsFolderComponent
 from dagster.components.testing import create_defs_folder_sandbox
 
 import octogen_dagster as od
-from octogen_dagster.frames import io_source
+from octogen_dagster import io_source
 from octogen_dagster.sandbox.server import Sandbox
 from tests.servers.google import Google
 from tests.servers.octogen import Octogen
@@ -53,15 +53,18 @@ def counted() -> Iterator[Passed]:
         if has_name and "sandbox" not in path.parts:
             passed[str(path.relative_to(PACKAGE))].add(f"{code.co_name} {code.co_firstlineno}")
 
-    def noting(frames: Callable[..., Any]) -> Callable[..., Any]:
+    def noting(read: Callable[..., Any]) -> Callable[..., Any]:
         def in_a_thread_of_polars(*arguments: Any) -> Any:  # which Python does not know
             sys.setprofile(note)
-            yield from frames(*arguments)
+            yield from read(*arguments)
 
         return in_a_thread_of_polars
 
-    call = io_source._Source.__call__
-    io_source._Source.__call__ = noting(call)  # type: ignore[method-assign]
+    def noted_source(read: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        return python_source(noting(read), *arguments, **options)
+
+    python_source = io_source.python_source
+    io_source.python_source = noted_source
     threading.setprofile(note)
     sys.setprofile(note)
     try:
@@ -69,7 +72,7 @@ def counted() -> Iterator[Passed]:
     finally:
         sys.setprofile(None)
         threading.setprofile(None)
-        io_source._Source.__call__ = call  # type: ignore[method-assign]
+        io_source.python_source = python_source
 
 
 def catalog_to_file(instance: dg.DagsterInstance, folder: str) -> None:

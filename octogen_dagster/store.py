@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+import polars as pl
+
 from octogen_dagster.background import run_in_thread, wait_interruptibly
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.files import (
@@ -24,13 +26,11 @@ from octogen_dagster.files import (
     remove_abandoned,
     remove_abandoned_below,
 )
-from octogen_dagster.python_source import errors_as_raised, python_source
+from octogen_dagster.io_source import errors_as_raised, python_source
 
 if TYPE_CHECKING:
     import threading
     from concurrent.futures import Future
-
-    import polars as pl
 
     from octogen_dagster.buckets import Bucket
 
@@ -94,8 +94,6 @@ class Store:
 
         A full disk is an error here, whatever the block wrote with.
         """
-        import polars as pl
-
         self.exists(key)  # or something else is there, or the store cannot be asked
         if isinstance(self._files, Disk):
             target, mode = Path(self.uri(key)), 0o666
@@ -193,8 +191,6 @@ class Store:
 
     def metadata(self, key: str) -> dict[str, str]:
         """Read the key-value metadata of a Parquet file; empty if there is no file."""
-        import polars as pl
-
         if not self.exists(key):
             return {}
         with self._explained(key, "The snapshot {} cannot be read"):
@@ -202,8 +198,6 @@ class Store:
 
     def count_rows(self, key: str) -> int:
         """Count the rows of a Parquet file by its footer."""
-        import polars as pl
-
         frame = self.scan(key)
         with self._explained(key, "The snapshot {} cannot be read"):
             return int(frame.select(pl.len()).collect().item())
@@ -214,8 +208,6 @@ class Store:
         The frame of an object raises when it is executed after another was published. A file on a
         disk is kept open, so the frame does not change, unless it is not `pinned`.
         """
-        import polars as pl
-
         with self._explained(key, "The snapshot {} cannot be read"):
             version = self._files.version(key)
             arguments = self._files.polars_arguments(key)
@@ -239,7 +231,6 @@ class Store:
         self, frame: pl.LazyFrame, schema: pl.Schema, key: str, version: object
     ) -> pl.LazyFrame:
         """Return the frame of an object, whose execution fails if the object was replaced."""
-        import polars as pl
 
         def require_version() -> None:
             with self._explained(key, "The snapshot {} cannot be read"):
@@ -303,8 +294,6 @@ class Store:
         self, key: str, problem: str, *, but: type[Exception] = OctogenSnapshotError
     ) -> Iterator[None]:
         """Turn errors into those of a snapshot, but for those of a type."""
-        import polars as pl
-
         try:
             yield
             return
@@ -362,7 +351,6 @@ def write_parquet(
     The metadata is asked for after the rows are written. `stop` ends the execution of the frame if
     this thread is interrupted; `row_group_size` rows are held in memory.
     """
-    import polars as pl
 
     def interrupted(future: Future[None]) -> None:
         stop.set()

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import settings
 
 from octogen_dagster import OctogenResource, ParquetSnapshotIOManager
-from octogen_dagster.python_source import errors_as_raised
+from octogen_dagster.io_source import errors_as_raised
 from octogen_dagster.sandbox.server import Sandbox
 from tests.dg_project import build_wheel
 from tests.storage_migrations import read_migrations_once

@@ -15,16 +15,16 @@ import octogen_dagster
 
 PACKAGE = Path(octogen_dagster.__file__).parent
 TESTS = Path(__file__).parent
-GROUND = {"errors", "files", "store", "background", "printable", "python_source", "validation"}
+GROUND = {"errors", "files", "store", "background", "io_source", "printable", "validation"}
 HELPERS = {"asset_definition", "automation", "ticks"}
 ARROWS: dict[str, set[str]] = {
     "errors": set(),
     "files": {"errors"},
     "buckets": {"errors", "files", "background"},
-    "store": {"errors", "files", "buckets", "background", "python_source"},
+    "store": {"errors", "files", "buckets", "background", "io_source"},
     "background": set(),
     "printable": set(),
-    "python_source": set(),
+    "io_source": {"background"},
     "api": GROUND,
     "frames": GROUND | {"api"},
     "control_plane": GROUND | {"api", "buckets"},

@@ -29,9 +29,8 @@ from google.cloud.bigquery_storage_v1.services.big_query_read.transports import 
 import octogen_dagster
 from octogen_dagster import OctogenResource
 from octogen_dagster.demo.run import INSTANCE
-from octogen_dagster.frames.io_source import io_source
 from octogen_dagster.frames.pushdown import Pushdown
-from octogen_dagster.python_source import errors_as_raised, python_source
+from octogen_dagster.io_source import errors_as_raised, io_source, python_source
 from octogen_dagster.ticks import DATA_VERSION_TAG
 
 
@@ -125,8 +124,8 @@ def test_batches_come_in_order_and_may_be_left() -> None:
 INTERRUPTED = """
 import os, signal
 import polars as pl
-from octogen_dagster.frames.io_source import raise_interrupt
-from octogen_dagster.python_source import python_source
+from octogen_dagster.io_source import raise_interrupt
+from octogen_dagster.io_source import python_source
 
 def read(*_):
     os.kill(os.getpid(), signal.SIGINT)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Protocol, cast
 import polars as pl
 
 from octogen_dagster.errors import OctogenBigQueryError, OctogenBigQueryInputError, Persistence
-from octogen_dagster.frames.io_source import Query, check, io_source
 from octogen_dagster.frames.source import ROWS, Limits, Outcome, Reading
+from octogen_dagster.io_source import Query, check, io_source
 from octogen_dagster.sharing.google_errors import BIGQUERY, translate_google_errors
 
 if TYPE_CHECKING:

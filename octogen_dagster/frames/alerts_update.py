@@ -17,9 +17,9 @@ from octogen_dagster.frames.alert_rules import AlertRule, with_currency_changes
 from octogen_dagster.frames.alerts import ALERTS_SCHEMA, events_of, first_seen_of
 from octogen_dagster.frames.history import KEY, ROWS_AT_ONCE, uuid_ranges
 from octogen_dagster.frames.history_files import catalog_files
-from octogen_dagster.frames.io_source import Query, check, io_source
 from octogen_dagster.frames.observed import OBSERVED, TIME, read_observed
 from octogen_dagster.frames.source import Metrics, Outcome, Reading, SnapshotTarget
+from octogen_dagster.io_source import Query, check, io_source
 from octogen_dagster.store import Store, path_component
 
 if TYPE_CHECKING:

@@ -46,10 +46,10 @@ from octogen_dagster.frames.columns import (
     evolved,
 )
 from octogen_dagster.frames.decode import read_lookup, with_details
-from octogen_dagster.frames.io_source import Query, check, io_source
 from octogen_dagster.frames.source import Limits, Metrics, Outcome, Reading
 from octogen_dagster.frames.statistics import ReadStatistics
 from octogen_dagster.frames.workers import Workers
+from octogen_dagster.io_source import Query, check, io_source
 from octogen_dagster.validation import require_fraction
 
 if TYPE_CHECKING:

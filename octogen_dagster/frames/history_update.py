@@ -13,7 +13,6 @@ import polars as pl
 
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.frames.history import HISTORY_SCHEMA, put_in, take_out
-from octogen_dagster.frames.io_source import Query, check, io_source, until_stopped
 from octogen_dagster.frames.observed import (
     OBSERVED,
     RUN_ID,
@@ -28,6 +27,7 @@ from octogen_dagster.frames.observed import (
     tracked_products,
 )
 from octogen_dagster.frames.source import ROW_GROUP_SIZE, Outcome, Reading, SnapshotTarget
+from octogen_dagster.io_source import Query, check, io_source, until_stopped
 from octogen_dagster.store import DamagedError
 
 _Step = Callable[[pl.LazyFrame], Iterator[pl.DataFrame]]

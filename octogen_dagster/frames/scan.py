@@ -44,7 +44,6 @@ from octogen_dagster.errors import (
 from octogen_dagster.frames.columns import PRODUCT_SCHEMA, SCHEMA_VERSION
 from octogen_dagster.frames.effective_query import EFFECTIVE_QUERY
 from octogen_dagster.frames.execution import IndexedAgainError, PlanRead
-from octogen_dagster.frames.io_source import Query, io_source, raise_interrupt
 from octogen_dagster.frames.pages import PageStore
 from octogen_dagster.frames.plan import (
     ReadPlan,
@@ -73,6 +72,7 @@ from octogen_dagster.frames.source import (
 )
 from octogen_dagster.frames.statistics import ProductMetrics, ScanStatistics
 from octogen_dagster.frames.walk import Walk, WalkRead
+from octogen_dagster.io_source import Query, io_source, raise_interrupt
 from octogen_dagster.validation import require_fraction
 
 if TYPE_CHECKING:

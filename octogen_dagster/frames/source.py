@@ -18,7 +18,7 @@ from octogen_dagster.errors import (
     OctogenShrunkenSnapshotError,
     OctogenSnapshotError,
 )
-from octogen_dagster.python_source import errors_as_raised
+from octogen_dagster.io_source import errors_as_raised
 
 if TYPE_CHECKING:
     import threading

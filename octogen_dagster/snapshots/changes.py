@@ -18,8 +18,8 @@ from octogen_dagster.frames.changes import (
     vanished_catalogs,
 )
 from octogen_dagster.frames.source import FETCHED_AT, FrameSource
+from octogen_dagster.io_source import errors_as_raised
 from octogen_dagster.printable import count
-from octogen_dagster.python_source import errors_as_raised
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, own_range, snapshot_asset
 from octogen_dagster.snapshots.loading import snapshot_input
 from octogen_dagster.snapshots.metadata import (

@@ -18,7 +18,7 @@ from octogen_dagster.asset_definition import keeps_snapshots, takes_range
 from octogen_dagster.errors import MissingPackageError, OctogenSnapshotError
 from octogen_dagster.frames.changes import SnapshotPair
 from octogen_dagster.frames.observed import SnapshotTimes, StoredSnapshot
-from octogen_dagster.python_source import errors_as_raised
+from octogen_dagster.io_source import errors_as_raised
 from octogen_dagster.snapshots.partitions import PartitionLayout, SnapshotKeys
 from octogen_dagster.store import previous_of
 
