@@ -30,11 +30,12 @@ from octogen_dagster.errors import (
     Persistence,
 )
 from octogen_dagster.frames.partition import MAX_SHARE, partition
-from octogen_dagster.frames.walk import Walk
+from octogen_dagster.frames.walk import Walk, continued
 
 if TYPE_CHECKING:
     from octogen_dagster.api.blocking import BlockingClient
     from octogen_dagster.api.catalog_sources import CatalogService
+    from octogen_dagster.frames.pages import PageStore
     from octogen_dagster.frames.pushdown import Pushdown
 
     ListCatalogs = Callable[[], Sequence[CatalogState] | None]
@@ -323,6 +324,22 @@ def in_reading_order(catalogs: Iterable[Sequence[Walk]]) -> list[Walk]:
             reverse=True,
         )
     return walks
+
+
+def plan_with_store(
+    search: ProductSearch,
+    catalogs: Sequence[Sequence[Walk]],
+    store: PageStore,
+    client: BlockingClient,
+    *,
+    log: Log,
+    warn: Log,
+) -> ReadPlan:
+    """Plan a read whose pages are saved, from the walks of each catalog."""
+    store.begin(log, warn)
+    walks = in_reading_order([continued(walks, store, client, log) for walks in catalogs])
+    began = [walk.saved.started_at for walk in walks if walk.saved and walk.saved.pages]
+    return ReadPlan(search, walks, min([store.now(), *began]))
 
 
 def _products(walk: Walk, search: ProductSearch, brands: SnapshotBrands) -> int:

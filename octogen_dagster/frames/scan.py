@@ -1,6 +1,6 @@
 """ProductScan: a search that is read when its LazyFrame is executed.
 
-    ProductScan.reading → Polars executes the frame → _frames → _plan (pushdown, plan, resume)
+    ProductScan.reading → Polars executes the frame → _frames → _plan (pushdown, plan)
     → PlanRead.frames, whose workers read the walks → frames for Polars
 
 Without a target, as by `scan_products`, the frame is executed by whoever collects it.
@@ -51,12 +51,12 @@ from octogen_dagster.frames.plan import (
     in_reading_order,
     list_for,
     plan_walks,
+    plan_with_store,
     reads_list,
     split_large,
 )
 from octogen_dagster.frames.progress import ProgressBar
 from octogen_dagster.frames.pushdown import Pushdown
-from octogen_dagster.frames.resume import plan_with_store
 from octogen_dagster.frames.source import (
     CATALOGS,
     MIN_ROWS_RATIO,

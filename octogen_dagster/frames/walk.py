@@ -1,22 +1,26 @@
-"""A walk through the pages of a search: what it reads, and its reading page by page."""
+"""A walk through the pages of a search: its saved pages, and its reading page by page."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, NoReturn
 
-from octogen_dagster.api.paging import PageTracker
+from octogen_dagster.api.paging import PageTracker, may_be_first_page
 from octogen_dagster.errors import (
     OctogenAPIError,
     OctogenEmptyCatalogError,
     OctogenPagingError,
     OctogenResponseError,
 )
-from octogen_dagster.frames.decode import ProductPage, read_page
+from octogen_dagster.frames.columns import PRODUCT_SCHEMA
+from octogen_dagster.frames.decode import ProductPage, product_frame, read_page
+from octogen_dagster.frames.effective_query import is_same
+from octogen_dagster.frames.pages import PageStore, SavedWalk, walk_key
 from octogen_dagster.frames.partition import REFUSED_STATUSES, CatalogPart
+from octogen_dagster.printable import count
 
 if TYPE_CHECKING:
     from octogen_dagster.api.blocking import BlockingClient
@@ -24,10 +28,10 @@ if TYPE_CHECKING:
     from octogen_dagster.api.http import Response
     from octogen_dagster.api.search import SearchRequest
     from octogen_dagster.frames.effective_query import EffectiveQuery
-    from octogen_dagster.frames.pages import SavedWalk
 
-REFUSED_CURSOR_STATUSES = {400, 404, 409, 410, 413, 422}
+_REFUSED_CURSOR_STATUSES = {400, 404, 409, 410, 413, 422}
 """The statuses by which a service may refuse the cursor of a later page."""
+_SCORES = {"display_match_score", "raw_score"}
 _FACETS = {"facets", "excludeFacets"}
 _MAX_BATCH_PAGES = 20
 _MAX_BATCH_BYTES = 1_000_000
@@ -80,6 +84,122 @@ class Walk:
             return "The search"
         part = f", part {self.part.number} of {self.part.parts}" if self.part else ""
         return f"Catalog {self.catalog!r}{part}"
+
+
+class NotContinuedError(Exception):
+    """Saved pages cannot be continued; the message says why."""
+
+
+def continued(
+    walks: Sequence[Walk], store: PageStore, client: BlockingClient, log: Callable[[str], None]
+) -> list[Walk]:
+    """Return the walks of one catalog with their saved pages, and the pages after those.
+
+    Walks without saved pages, or whose pages cannot be continued, begin anew. If the service does
+    not say when the catalog was indexed, all of them do once the pages of one have changed: walks
+    must be of one state.
+    """
+    continued = []
+    # The last pages of several walks tell as much as the first and the last page of one.
+    compares_first = len(walks) == 1 or not all(_saved(each, store, client).pages for each in walks)
+    for walk in walks:
+        saved, next_page = _saved(walk, store, client), None
+        if saved.pages:
+            try:
+                next_page = _next_page(walk, saved, client, compares_first=compares_first)
+            except NotContinuedError as reason:
+                log(f"{walk.subject}: {reason} They are not used.")
+                if walk.last_indexed_at is None and len(walks) > 1:
+                    log(f"Catalog {walk.catalog!r}: its other saved pages are not used either.")
+                    store.discard([_saved(each, store, client).key for each in walks])
+                    return [replace(each, saved=_saved(each, store, client)) for each in walks]
+                store.discard([saved.key])
+                saved = _saved(walk, store, client)
+            else:
+                log(
+                    f"{walk.subject}: continues after {count(saved.pages, 'saved page')} of a "
+                    f"read that began at {saved.started_at:%Y-%m-%d %H:%M} UTC."
+                )
+        elif store.has_other_times(saved.key):
+            log(f"{walk.subject}: it was indexed again since its saved pages were read.")
+        saved.first = saved.last = None  # they were compared, and are read again
+        continued.append(replace(walk, saved=saved, next_page=next_page))
+    return continued
+
+
+def _saved(walk: Walk, store: PageStore, client: BlockingClient) -> SavedWalk:
+    body, part = walk.request.body(), None
+    if walk.part:  # only whole catalogs are split, and these have no facets
+        part = [body.pop("facets", None), body.pop("exclude_facets", None)]
+    indexed_times = [state.last_indexed_at for state in walk.catalogs]
+    return store.walk(walk_key(client.service.base_url, body, indexed_times, part, store.scope))
+
+
+def _next_page(
+    walk: Walk, saved: SavedWalk, client: BlockingClient, *, compares_first: bool
+) -> ProductPage | None:
+    """Request the page after saved ones; None if there is none, or none is needed.
+
+    If the service does not say when the catalog was indexed, the last saved page is requested too
+    and compared, and the first one if it `compares_first`.
+    """
+    first, last = saved.first, saved.last
+    assert first
+    assert last
+    page = None
+    try:
+        if last.next_cursor:
+            page = _requested(walk, last.next_cursor, saved.pages + 1, first, client)
+        if walk.last_indexed_at is None:
+            compared = {saved.pages: (saved.last_cursor, last)}
+            if compares_first:
+                compared = {1: (None, first)} | compared
+            for number, (cursor, before) in compared.items():
+                now = _requested(walk, cursor, number, first, client)
+                if not _are_equal(before, now, walk.catalog):
+                    raise NotContinuedError(
+                        f"page {number:,} is no longer the one that was saved: the catalog was "
+                        "indexed again."
+                    )
+    except OctogenAPIError as error:
+        if error.status_code not in _REFUSED_CURSOR_STATUSES:
+            raise
+        raise NotContinuedError(
+            f"the service refuses the cursor of the saved pages ({error.status_code})."
+        ) from None
+    if page and may_be_first_page(first, page):
+        raise NotContinuedError(
+            "the service no longer knows the cursor of the saved pages and answered page 1 again."
+        )
+    if (page or walk.last_indexed_at is None) and client.service.generation != saved.generation:
+        raise NotContinuedError(
+            "the service speaks another generation of its contract than the saved pages."
+        )
+    return page
+
+
+def _are_equal(saved: ProductPage, now: ProductPage, catalog: str | None) -> bool:
+    """True if two pages have the same rows, scores aside, and both or none is the last one."""
+    columns = PRODUCT_SCHEMA.keys() - _SCORES
+    before, after = (product_frame([page], columns, catalog, datetime.min) for page in (saved, now))
+    return bool(now.next_cursor) == bool(saved.next_cursor) and before.equals(after)
+
+
+def _requested(
+    walk: Walk,
+    cursor: str | None,
+    number: int,
+    first: ProductPage,
+    client: BlockingClient,
+) -> ProductPage:
+    """Request a page of a search that must be understood as it was on the saved page 1."""
+    request = walk.request.following(cursor) if cursor else walk.request
+    page = client.page(request, walk.subject, number, read_page)
+    if not is_same(page.effective_query, first.effective_query):
+        raise NotContinuedError(
+            "the service understands the search otherwise than when its pages were saved."
+        )
+    return page
 
 
 class RefusedCursorError(OctogenPagingError):
@@ -170,7 +290,7 @@ class WalkRead:
             yield following
 
     def _explain(self, error: OctogenAPIError) -> NoReturn:
-        if self.tracker.pages and error.status_code in REFUSED_CURSOR_STATUSES:
+        if self.tracker.pages and error.status_code in _REFUSED_CURSOR_STATUSES:
             raise RefusedCursorError(
                 f"{self.walk.subject}: the service refuses the cursor of page "
                 f"{self.tracker.pages + 1:,} ({error.status_code}). It may have forgotten it, "

@@ -25,7 +25,7 @@ from octogen_dagster.api.http import Response
 from octogen_dagster.errors import OctogenPagingError
 from octogen_dagster.frames.decode import ProductPage, read_page
 from octogen_dagster.frames.pages import PageStore
-from octogen_dagster.frames.resume import plan_with_store
+from octogen_dagster.frames.plan import plan_with_store
 from octogen_dagster.frames.walk import Walk, WalkRead
 from octogen_dagster.store import Store
 
