@@ -147,22 +147,20 @@ def run_in_thread(
     return future
 
 
-class Throttle:
-    """Calls a function whenever it is called itself, but at most once in some seconds."""
+def throttled(
+    function: Callable[[], None], seconds: float, clock: Callable[[], float] = time.monotonic
+) -> Callable[[], None]:
+    """Return what calls a function whenever it is called itself, but once in some seconds at most.
 
-    def __init__(
-        self,
-        function: Callable[[], None],
-        seconds: float,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._function = function
-        self._seconds = seconds
-        self._clock = clock
-        self._called_at = clock()
+    The first time is some seconds after now.
+    """
+    called_at = clock()
 
-    def __call__(self) -> None:
-        now = self._clock()
-        if now - self._called_at >= self._seconds:
-            self._called_at = now
-            self._function()
+    def call() -> None:
+        nonlocal called_at
+        now = clock()
+        if now - called_at >= seconds:
+            called_at = now
+            function()
+
+    return call

@@ -44,7 +44,7 @@ from octogen_dagster.api.http import (
     parsed_headers,
 )
 from octogen_dagster.api.search import SearchArguments, SearchRequest
-from octogen_dagster.api.service import HEADERS, Generation, Service
+from octogen_dagster.api.service import HEADERS, Service
 from octogen_dagster.api.url_lists import (
     add_urls_flow,
     check_urls_flow,
@@ -114,18 +114,10 @@ class BlockingClient:
         self._multi: pycurl.CurlMulti | None = None
         self._may_hang = False
 
-    @property
-    def generation(self) -> Generation:
-        """The contract's generation that the service speaks, "seed" until it shows otherwise."""
-        return self.service.generation
-
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
         """Close the connection, or leave it to the next client of the service if that keeps it."""
         if self._curl is not None and self._multi is not None:
             if self.service.idle is not None and not self._may_hang:

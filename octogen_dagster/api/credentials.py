@@ -249,21 +249,20 @@ def may_use_proxy(url: str) -> bool:
 def _checked(url: str, setting: str, *, protects: str, example: str, hint: str = "") -> httpx.URL:
     import httpx
 
-    shown = _shown(url)
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as error:
         # What httpx takes for the port may be part of a password.
         reason = "" if "@" in url else f": {masked_keys(str(error))[:_MAX_URL_IN_MESSAGE]}"
-        raise ValueError(f"{setting} {shown} is not a URL{reason}") from None
+        raise ValueError(f"{setting} {_shown(url)} is not a URL{reason}") from None
     if parsed.userinfo:
         raise ValueError(f"{setting} must not carry a user or password{hint}.")
     if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise ValueError(f"{setting} {shown} needs a scheme and a host, such as {example}")
+        raise ValueError(f"{setting} {_shown(url)} needs a scheme and a host, such as {example}")
     if parsed.scheme == "http" and not _is_loopback(parsed.host):
         raise ValueError(
-            f"{setting} {shown} would send {protects} over plain http: use https. Plain http is "
-            "accepted for this machine only (127.0.0.1, localhost)."
+            f"{setting} {_shown(url)} would send {protects} over plain http: use https. Plain http "
+            "is accepted for this machine only (127.0.0.1, localhost)."
         )
     return parsed
 

@@ -78,6 +78,11 @@ class Spending:
     the budget together. A response with a 2xx status is charged, even if its body is cut off; any
     other status is free. A request without a response counts as free, although the service may have
     charged it.
+
+    Attributes:
+        requests: The number of requests that were sent, retries included.
+        charged_requests: The number of searches and lookups that were answered with a 2xx status.
+        spent_usd: Dollars charged so far.
     """
 
     def __init__(
@@ -101,9 +106,9 @@ class Spending:
                 raise ValueError(NO_PRICES.format(name))
         self._parent = parent
         self._lock = threading.Lock()
-        self._requests = 0
-        self._charged_requests = 0
-        self._spent = Decimal(0)
+        self.requests = 0
+        self.charged_requests = 0
+        self.spent_usd = Decimal(0)
         self._spent_by_other_runs: Decimal | None = None
         self._reserved = Decimal(0)
         self._requests_per_minute: float | None = None
@@ -113,21 +118,6 @@ class Spending:
             return self._parent.__reduce__()
         budgets = self.budget_usd, self.backfill_budget_usd
         return _restored, (self.prices, budgets, self.spent_usd, self._spent_by_other_runs)
-
-    @property
-    def requests(self) -> int:
-        """The number of requests that were sent, retries included."""
-        return self._requests
-
-    @property
-    def charged_requests(self) -> int:
-        """The number of searches and lookups that were answered with a 2xx status."""
-        return self._charged_requests
-
-    @property
-    def spent_usd(self) -> Decimal:
-        """Dollars charged so far."""
-        return self._spent
 
     @property
     def left_usd(self) -> Decimal | None:
@@ -148,7 +138,7 @@ class Spending:
     def raise_to(self, spent_usd: Decimal) -> None:
         """Count what other processes spent of the same budget, besides this one."""
         with self._lock:
-            self._spent = max(self._spent, spent_usd)
+            self.spent_usd = max(self.spent_usd, spent_usd)
 
     def count_other_runs(self, spent_usd: Decimal) -> None:
         """Count what other runs of the same backfill spent of its budget, which holds from now."""
@@ -179,9 +169,9 @@ class Spending:
     def _budgets(self) -> Iterator[_Budget]:
         """The budgets that hold: that of the run, and that of its backfill if it is of one."""
         if self.budget_usd is not None:
-            yield _Budget("budget", self.budget_usd, self._spent, "budget_usd")
+            yield _Budget("budget", self.budget_usd, self.spent_usd, "budget_usd")
         if self.backfill_budget_usd is not None and self._spent_by_other_runs is not None:
-            spent = self._spent_by_other_runs + self._spent
+            spent = self._spent_by_other_runs + self.spent_usd
             setting = "backfill_budget_usd"
             yield _Budget("backfill's budget", self.backfill_budget_usd, spent, setting)
 
@@ -199,11 +189,11 @@ class Spending:
             self._parent._settle(price, path, charge)
         with self._lock:
             self._reserved -= price
-            self._requests += 1
+            self.requests += 1
             self._requests_per_minute = charge.requests_per_minute or self._requests_per_minute
             if charge.is_charged:
-                self._charged_requests += path in (_SEARCH, _LOOKUP)
-                self._spent += price
+                self.charged_requests += path in (_SEARCH, _LOOKUP)
+                self.spent_usd += price
 
 
 @dataclass(slots=True)

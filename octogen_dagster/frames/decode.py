@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
     from datetime import datetime
 
-    from typing_extensions import Self
-
     from octogen_dagster.api.http import Response
     from octogen_dagster.frames.effective_query import EffectiveQuery
 
@@ -60,11 +58,6 @@ class ProductPage(msgspec.Struct, array_like=True, tag=_FORMAT, gc=False):
     images_are_text: bool  # True if all images are URLs, as in the seed generation
 
     @property
-    def size(self) -> int:
-        """The bytes of its JSON."""
-        return len(self.items)
-
-    @property
     def effective_query(self) -> EffectiveQuery | None:
         """The search as the service understood it; decoded anew in each call."""
         try:
@@ -72,15 +65,6 @@ class ProductPage(msgspec.Struct, array_like=True, tag=_FORMAT, gc=False):
         except _UNREADABLE:
             return None
         return query if isinstance(query, dict) else None
-
-    def encoded(self) -> bytes:
-        """Return the page as MessagePack, to be saved."""
-        return msgspec.msgpack.encode(self)
-
-    @classmethod
-    def decoded(cls, content: bytes) -> Self:
-        """Decode what `encoded` returned; anything else is a ValueError."""
-        return msgspec.msgpack.decode(content, type=cls)
 
 
 def read_page(response: Response, subject: str, *, is_first: bool = False) -> ProductPage:
@@ -235,16 +219,11 @@ _Fields = list[tuple[pl.Field, pl.Field]]
 
 def _fields(of: JsonType, names: Collection[str]) -> _Fields:
     """Return fields of an object, or of those in a list, as they are in JSON and as columns."""
-    wire, dtype = (
-        each.inner if isinstance(each, pl.List) else each for each in (of.wire, of.dtype)
-    )
-    pairs = zip(_struct_fields(wire), _struct_fields(dtype), strict=True)
+    wire: Any
+    dtype: Any
+    wire, dtype = (getattr(each, "inner", each) for each in (of.wire, of.dtype))
+    pairs = zip(wire.fields, dtype.fields, strict=True)
     return [(field, column) for field, column in pairs if column.name in names]
-
-
-def _struct_fields(dtype: Any) -> list[pl.Field]:
-    fields: list[pl.Field] = dtype.fields
-    return fields
 
 
 def _struct(fields: _Fields) -> pl.Struct:

@@ -21,7 +21,7 @@ import polars as pl
 
 from octogen_dagster.api.estimate import estimate_lookups
 from octogen_dagster.api.spending import usd
-from octogen_dagster.background import Throttle
+from octogen_dagster.background import throttled
 from octogen_dagster.errors import (
     OctogenAuthenticationError,
     OctogenBudgetError,
@@ -237,7 +237,7 @@ class DetailScan:
                 add_up()
                 self._tell()
 
-            tell_now_and_then = Throttle(report, self.report_interval_seconds)
+            tell_now_and_then = throttled(report, self.report_interval_seconds)
             try:
                 for results in lookups:
                     tell_now_and_then()

@@ -212,7 +212,7 @@ class PlanRead:
             expected_rows=plan.expected_rows,
             rows_per_product=plan.rows_per_product,
             product_counts=plan.product_counts,
-            catalogs=plan.catalogs if self._reads else [],
+            catalogs=list(plan.states) if self._reads else [],
             walks=len(self._reads),
         )
 
@@ -259,16 +259,13 @@ class PlanRead:
             check_unchanged(self._reads, self._client, self._service)
 
     def _checked_frame(self, read: WalkRead, pages: Sequence[ProductPage]) -> pl.DataFrame:
+        self._note_effective_query(read)
+        frame = self._frame(pages, read.walk.catalog)
         try:
-            return self._frame_of(read, pages)
+            frame = self._without_repeats(read, frame, pages)
         except OctogenPagingError:
             read.failed = True
             raise
-
-    def _frame_of(self, read: WalkRead, pages: Sequence[ProductPage]) -> pl.DataFrame:
-        self._note_effective_query(read)
-        frame = self._frame(pages, read.walk.catalog)
-        frame = self._without_repeats(read, frame, pages)
         left = 0 if self._cap is None else self.statistics.rows + len(frame) - self._cap
         if left > 0:
             frame = frame.head(len(frame) - left)

@@ -97,7 +97,7 @@ class _Segment(msgspec.Struct, array_like=True):
     pages: list[bytes]
 
     def page(self, number: int) -> ProductPage:
-        return ProductPage.decoded(zstd.decompress(self.pages[number]))
+        return msgspec.msgpack.decode(zstd.decompress(self.pages[number]), type=ProductPage)
 
 
 class _Name(NamedTuple):
@@ -350,7 +350,7 @@ class SavedWalk:
             count = len(self._unsaved)
             is_full = (
                 count == PAGES_PER_SEGMENT
-                or sum(each.size for each in self._unsaved) >= _MAX_SEGMENT_BYTES
+                or sum(len(each.items) for each in self._unsaved) >= _MAX_SEGMENT_BYTES
             )
             is_idle = self._writing is None or self._writing.done()
             if is_full or (is_idle and count >= _MAX_SHARE_LOST * (self._saved + count)):
@@ -365,7 +365,10 @@ class SavedWalk:
 
     def _write(self, pages: list[ProductPage], generation: str) -> None:
         compressor = zstd.ZstdCompressor(_ZSTD_LEVEL)
-        compressed = [compressor.compress(each.encoded(), compressor.FLUSH_FRAME) for each in pages]
+        compressed = [
+            compressor.compress(msgspec.msgpack.encode(each), compressor.FLUSH_FRAME)
+            for each in pages
+        ]
         segment = _Segment(generation, self._began, self._after, compressed)
         try:
             self._tail = self._store.write(self.key, self._saved, self._tail, segment).own

@@ -60,9 +60,9 @@ class ReadPlan:
     started_at: datetime
 
     @property
-    def catalogs(self) -> list[str]:
-        """The keys of the catalogs, where they are known."""
-        return list(self._states)
+    def states(self) -> dict[str, CatalogState]:
+        """The catalogs by their keys, where they are known."""
+        return {state.catalog: state for walk in self.walks for state in walk.catalogs}
 
     @property
     def expected_rows(self) -> int | None:
@@ -82,7 +82,7 @@ class ReadPlan:
     @property
     def product_counts(self) -> dict[str, int]:
         """The number of products of each catalog by its source, where it is known."""
-        counts = {key: state.product_count for key, state in self._states.items()}
+        counts = {key: state.product_count for key, state in self.states.items()}
         return {key: count for key, count in counts.items() if count is not None}
 
     def estimate(self, service: CatalogService) -> str | None:
@@ -113,10 +113,6 @@ class ReadPlan:
     def whole_catalogs(self) -> list[Walk]:
         """One walk of each catalog, which may be read in several."""
         return list({walk.catalog: walk for walk in self.walks}.values())
-
-    @property
-    def _states(self) -> dict[str, CatalogState]:
-        return {state.catalog: state for walk in self.walks for state in walk.catalogs}
 
 
 def plan_walks(
@@ -194,7 +190,7 @@ def _takes_many(
 
 
 def _is_current(client: BlockingClient) -> bool:
-    return client.generation == "current"
+    return client.service.generation == "current"
 
 
 def list_for(

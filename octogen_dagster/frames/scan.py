@@ -32,7 +32,7 @@ from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.api.search import ProductSearch, checked_search
 from octogen_dagster.api.service import DEFAULT_TIMEOUT
 from octogen_dagster.api.spending import Spending
-from octogen_dagster.background import Throttle
+from octogen_dagster.background import throttled
 from octogen_dagster.errors import (
     OctogenEmptyCatalogError,
     OctogenError,
@@ -71,7 +71,7 @@ from octogen_dagster.frames.source import (
     utc_now,
 )
 from octogen_dagster.frames.statistics import ProductMetrics, ScanStatistics
-from octogen_dagster.frames.walk import Walk, WalkRead
+from octogen_dagster.frames.walk import WalkRead
 from octogen_dagster.io_source import Query, io_source, raise_interrupt
 from octogen_dagster.validation import require_fraction
 
@@ -273,7 +273,7 @@ class ProductScan:
 
             seconds = _BAR_SECONDS if bar else self.report_interval_seconds
             try:
-                yield from read.frames(Throttle(report, seconds))
+                yield from read.frames(throttled(report, seconds))
             finally:
                 if bar or statistics.complete:
                     tell(statistics)
@@ -329,15 +329,10 @@ class ProductScan:
         learned = json.loads(target.latest_metadata().get(ROWS_PER_PRODUCT, "{}"))
         walks = [replace(walk, rows_per_product=learned.get(walk.catalog)) for walk in walks]
         brands = SnapshotBrands(target.latest, target.warn)
-
-        def split(some: Sequence[Walk]) -> list[list[Walk]]:
-            return split_large(some, search, service, client, brands=brands, log=target.log)
-
+        catalogs = split_large(walks, search, service, client, brands=brands, log=target.log)
         if pages is None:
-            return ReadPlan(search, in_reading_order(split(walks)), self._clock())
-        return plan_with_store(
-            search, split(walks), pages, client, log=target.log, warn=target.warn
-        )
+            return ReadPlan(search, in_reading_order(catalogs), self._clock())
+        return plan_with_store(search, catalogs, pages, client, log=target.log, warn=target.warn)
 
 
 def _discard_bad(

@@ -234,7 +234,7 @@ class WalkRead:
         with self.walk.saved or contextlib.nullcontext():
             for page in self.pages(client):
                 batch.append(page)
-                size += page.size
+                size += len(page.items)
                 if len(batch) == limit or size >= _MAX_BATCH_BYTES:
                     yield self, batch
                     batch, size = [], 0
@@ -264,10 +264,10 @@ class WalkRead:
             request = request.following(cursor)
         try:
             for page in client.pages(request, self.tracker, self._read_page):
-                if client.generation == "current":
+                if client.service.generation == "current":
                     self._require_products(page)
                 self._note(page)
-                self._save(page, client.generation)
+                self._save(page, client.service.generation)
                 yield page
         except OctogenAPIError as error:
             self._explain(error)

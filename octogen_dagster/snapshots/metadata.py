@@ -237,9 +237,6 @@ def snapshot_metadata(
         metrics.update(some)
         return metrics_metadata({name: some[name] for name in some if _is_shown(name, metrics)})
 
-    def past() -> list[dict[str, Any]]:
-        return _past(earlier(), metadata)
-
     parts: dict[str, Callable[[], Metadata]] = {
         "columns": lambda: {COLUMN_SCHEMA: column_schema(schema)},
         "preview": lambda: _table("preview", preview(snapshot)),
@@ -270,7 +267,9 @@ def snapshot_metadata(
     }
     # How many rows these have says little.
     if schema not in (CHANGES_SCHEMA, BRANDS_SCHEMA, ALERTS_SCHEMA):
-        parts["line of snapshots"] = lambda: _text("trend", trend(schema, metrics, past()))
+        parts["line of snapshots"] = lambda: _text(
+            "trend", trend(schema, metrics, _past(earlier(), metadata))
+        )
     for name, part in parts.items():
         try:
             metadata |= part()

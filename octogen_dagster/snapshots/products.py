@@ -118,7 +118,8 @@ def build_products_asset(
         search = _configured_search(config)
         is_default = _without_page_size(search) == _without_page_size(default)
         read = _PartitionRead(run, search, partitions, partition)
-        catalogs = read.require_catalogs() if read.is_present(_clock()) else None
+        is_present = read.window is None or is_within(read.window, _clock())
+        catalogs = read.require_catalogs() if is_present else None
         scan = ProductScan(
             read.search,
             read.service,
@@ -199,9 +200,6 @@ class _PartitionRead:
     def catalog(self) -> str | None:
         """The only catalog of the search; None if there are several, or all are read."""
         return self.search.catalogs[0] if len(self.search.catalogs) == 1 else None
-
-    def is_present(self, now: datetime) -> bool:
-        return self.window is None or is_within(self.window, now)
 
     def list_catalogs(self) -> Sequence[CatalogState] | None:
         log = self.service.log

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 import dagster as dg
 import polars as pl
 
-from octogen_dagster.background import Throttle, submit, wait_interruptibly
+from octogen_dagster.background import submit, throttled, wait_interruptibly
 from octogen_dagster.snapshots.budget import shared_budget
 from octogen_dagster.snapshots.failures import Failures
 from octogen_dagster.snapshots.metadata import COLUMN_SCHEMA, in_reading_order
@@ -148,7 +148,7 @@ def report_range(
             publish,
             at_once=math.floor(_READ_AT_ONCE * service.concurrency) if service else 1,
             stop=stop,
-            poll=Throttle(report_cost, _REPORT_COST_SECONDS),
+            poll=throttled(report_cost, _REPORT_COST_SECONDS),
         ):
             metadata = in_reading_order(published.metadata, result.metadata)
             if metadata.get(COLUMN_SCHEMA) == declared:  # four kilobytes in each event

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timezone
+from types import SimpleNamespace
 from typing import Any, cast
 
 import polars as pl
@@ -42,7 +43,7 @@ class Counting:
     ) -> None:
         self.counts = counts
         self.fails = fails
-        self.generation = generation
+        self.service = SimpleNamespace(generation=generation)
         self.counted: list[tuple[Any, list[str]]] = []
 
     def count_products(self, filters: Any, catalogs: list[str]) -> int:
