@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     import httpx
+    from pydantic import SecretStr
 
     from octogen_dagster.api.http import Response
 
@@ -50,7 +51,7 @@ class ApiKey:
     def __init__(self, api_key: str | None = None) -> None:
         self._key = (api_key or "").strip() or _key_from_environment()
         del api_key  # no traceback that shows locals is to show it
-        if not (self._key.isascii() and self._key.isprintable()) or " " in self._key:
+        if not _is_word(self._key):
             raise ValueError(
                 "The Octogen API key holds blanks or characters that no key has: copy it again."
             )
@@ -98,6 +99,18 @@ class ApiKey:
 
     def __reduce__(self) -> tuple[type[Self], tuple[()]]:
         return type(self), ()
+
+
+def _is_word(text: str) -> bool:
+    return text.isascii() and text.isprintable() and " " not in text
+
+
+def parsed_word(value: object) -> SecretStr | None:
+    """Return a word of printable ASCII without the blanks around it; None if it is none."""
+    from pydantic import SecretStr
+
+    text = value.strip() if isinstance(value, str) else ""
+    return SecretStr(text) if text and _is_word(text) else None
 
 
 def masked_keys(text: str) -> str:

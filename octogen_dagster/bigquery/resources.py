@@ -6,15 +6,14 @@ import base64
 import binascii
 import json
 import os
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from pydantic import ConfigDict, Field, field_validator, model_validator
 from typing_extensions import Self
 
 from octogen_dagster.api.credentials import checked_host, host_mcp_url, host_token_endpoint
-from octogen_dagster.api.retry import RetryPolicy
-from octogen_dagster.control_plane.tokens import DEFAULT_RETRY, access_tokens
+from octogen_dagster.control_plane.tokens import access_tokens
 from octogen_dagster.control_plane.tools import OctogenMCP
 from octogen_dagster.errors import OctogenBigQueryInputError
 from octogen_dagster.sharing.hub import AnalyticsHub
@@ -100,7 +99,6 @@ class OctogenControlPlaneResource(dg.ConfigurableResource[Any]):
     """
 
     model_config = ConfigDict(hide_input_in_errors=True)
-    retry: ClassVar[RetryPolicy] = DEFAULT_RETRY
 
     principal: str = Field(
         description="The IAM principal that subscribes, such as "
@@ -152,8 +150,7 @@ class OctogenControlPlaneResource(dg.ConfigurableResource[Any]):
             OctogenMCPAuthenticationError: No token and no way to get one is set.
             ValueError: An address or a command is invalid.
         """
-        access_token = access_tokens(**self.login, retry=self.retry)
-        return OctogenMCP(access_token, self.mcp_url, deadline=deadline, retry=self.retry)
+        return OctogenMCP(access_tokens(**self.login), self.mcp_url, deadline=deadline)
 
     @property
     def login(self) -> dict[str, Any]:

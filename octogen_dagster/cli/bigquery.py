@@ -193,13 +193,13 @@ def autosubscribe(
     from octogen_dagster.sharing.hub import AnalyticsHub
 
     settings = access_token_settings(credentials)
-    limits: dict[str, Any] = {"timeout": timeout, "retry": DEFAULT_RETRY}
-    access_token = access_tokens(**settings, **limits)
-    limits["deadline"] = max(timeout, DEFAULT_RETRY.deadline)
+    access_token = access_tokens(**settings, timeout=timeout)
+    deadline = max(timeout, DEFAULT_RETRY.deadline)
+    mcp_url = mcp_url or host_mcp_url()
     if not (apply or as_json):
         click.echo(DRY_RUN)
     with (
-        OctogenMCP(access_token, mcp_url or host_mcp_url(), **limits) as control_plane,
+        OctogenMCP(access_token, mcp_url, timeout=timeout, deadline=deadline) as control_plane,
         AnalyticsHub() as hub,
     ):
         result = run_pass(

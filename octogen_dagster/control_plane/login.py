@@ -14,9 +14,8 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 from pydantic import SecretStr
 
-from octogen_dagster.api.credentials import checked_url, may_use_proxy
+from octogen_dagster.api.credentials import checked_url, may_use_proxy, parsed_word
 from octogen_dagster.background import Deadline
-from octogen_dagster.control_plane.login_files import parsed_word
 from octogen_dagster.control_plane.login_places import LoginPlaces
 from octogen_dagster.control_plane.tools import leaf_errors
 from octogen_dagster.errors import (

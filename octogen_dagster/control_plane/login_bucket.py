@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
+from octogen_dagster.api.credentials import parsed_word
 from octogen_dagster.background import Deadline
-from octogen_dagster.control_plane.login_files import parsed_word
 from octogen_dagster.errors import (
     OctogenConnectionError,
     OctogenMCPAuthenticationError,

@@ -11,6 +11,7 @@ from typing import NamedTuple, NoReturn
 
 from pydantic import SecretStr
 
+from octogen_dagster.api.credentials import parsed_word
 from octogen_dagster.background import Deadline
 from octogen_dagster.errors import OctogenMCPAuthenticationError, OctogenTimeoutError
 from octogen_dagster.files import remove_abandoned, write_whole
@@ -135,10 +136,3 @@ class SecretFile(NamedTuple):
         """Return the permissions of the file if others than its owner may read or write it."""
         mode = stat.S_IMODE(self.path.stat().st_mode)
         return mode if mode & 0o066 else None
-
-
-def parsed_word(value: object) -> SecretStr | None:
-    """Return a word of printable ASCII without the blanks around it; None if it is none."""
-    text = value.strip() if isinstance(value, str) else ""
-    is_word = text.isascii() and text.isprintable() and " " not in text
-    return SecretStr(text) if text and is_word else None

@@ -21,15 +21,20 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 from pydantic import SecretStr
 
-from octogen_dagster.api.credentials import checked_url, host_token_endpoint, may_use_proxy
+from octogen_dagster.api.credentials import (
+    checked_url,
+    host_token_endpoint,
+    may_use_proxy,
+    parsed_word,
+)
 from octogen_dagster.api.http import retry_after_seconds
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.background import Deadline, submit, wait_interruptibly
-from octogen_dagster.control_plane.login_files import parsed_word
 from octogen_dagster.control_plane.login_places import (
     CLIENT_ID_FILE,
     REFRESH_TOKEN_FILE,
@@ -177,11 +182,12 @@ def _printed_token(output: bytes) -> SecretStr | None:
     return parsed_word(text.partition("\n")[0])
 
 
+@dataclass(unsafe_hash=True)
 class _SecretInMemory:
-    """A refresh token without a file, whose replacement ends with the process."""
+    """One word without a file, whose replacement ends with the process."""
 
-    def __init__(self, token: SecretStr) -> None:
-        self._token = token
+    initial: SecretStr
+    _replacement: SecretStr | None = field(default=None, compare=False)
 
     def require(self) -> None:
         """There is one always."""
@@ -190,15 +196,18 @@ class _SecretInMemory:
         return contextlib.nullcontext()
 
     def read(self) -> SecretStr:
-        return self._token
+        return self._replacement or self.initial
 
     def write(self, token: SecretStr) -> None:
-        if token != self._token:
-            self._token = token
+        if token != self.read():
+            self._replacement = token
             _LOGGER.warning(
                 "Octogen replaced the refresh token, and the new one is lost when this process "
                 "ends: keep the refresh token in a file."
             )
+
+
+_Secret: TypeAlias = SecretPlace | _SecretInMemory
 
 
 class Refresh:
@@ -208,22 +217,10 @@ class Refresh:
     cuts off, and that a process waits for before it ends. The next caller takes its result.
     """
 
-    def __init__(
-        self,
-        refresh_token: SecretPlace | SecretStr,
-        client_id: SecretPlace | str,
-        endpoint: str,
-        *,
-        retry: RetryPolicy = DEFAULT_RETRY,
-    ) -> None:
-        self._held: SecretPlace | _SecretInMemory
-        if isinstance(refresh_token, SecretStr):
-            self._held = _SecretInMemory(refresh_token)
-        else:
-            self._held = refresh_token
+    def __init__(self, refresh_token: _Secret, client_id: _Secret, endpoint: str) -> None:
+        self._held = refresh_token
         self._client_id = client_id
         self._url = checked_url(endpoint, "The token endpoint")
-        self._retry = retry
         self._running: Future[Issued] | None = None
         self._give_up: Callable[[], object] = lambda: None
 
@@ -262,42 +259,36 @@ class Refresh:
             stack.enter_context(held.locked(within))
             old = held.read()
             held.write(old)  # a place that cannot be written to must not cost the token in it
-            client = self._client_id
-            if not isinstance(client, str):
-                client = client.read().get_secret_value()
-            form = {"grant_type": "refresh_token", "client_id": client}
+            client_id = self._client_id.read().get_secret_value()
+            form = {"grant_type": "refresh_token", "client_id": client_id}
             exchange = functools.partial(self._exchange, form, old, stack.pop_all())
             return submit(exchange, "octogen-token", daemon=False)
 
     def _exchange(self, form: dict[str, str], old: SecretStr, lock: contextlib.ExitStack) -> Issued:
         with lock:
             try:
-                tokens = self._post(form, old)
+                issued, replacement = self._post(form, old)
             except OctogenMCPAuthenticationError:
                 current = self._held.read()
                 if current == old:
                     raise
                 # Another program replaced the token at the same moment without the lock.
-                tokens = self._post(form, current)
-            if tokens.refresh_token:
+                issued, replacement = self._post(form, current)
+            if replacement:
                 try:
-                    store = functools.partial(self._held.write, tokens.refresh_token)
-                    with_retries(store, self._retry, Deadline.after(_STORE_TIMEOUT))
+                    store = functools.partial(self._held.write, replacement)
+                    with_retries(store, Deadline.after(_STORE_TIMEOUT))
                 except (OctogenMCPAuthenticationError, OctogenConnectionError) as error:
                     raise OctogenMCPAuthenticationError(
                         f"{error} The old token is spent now, and the new one is lost: then run "
                         "`octogen-dagster login` again."
                     ) from None
-        if tokens.access_token is None:
+        if issued is None:
             raise OctogenMCPAuthenticationError(
                 f"The token endpoint {self._url} gave no access token: check its address, or "
                 "report it to Octogen."
             )
-        life = tokens.expires_in
-        return Issued(
-            tokens.access_token,
-            time.monotonic() + max(life - _RENEWED_BEFORE_SECONDS, life / 2),
-        )
+        return issued
 
     def _post(self, form: dict[str, str], refresh_token: SecretStr) -> _Tokens:
         subject, within = f"The token endpoint {self._url}", Deadline.after(_EXCHANGE_TIMEOUT)
@@ -337,7 +328,7 @@ class Refresh:
                 ) from None
             return _parsed_tokens(subject, response)
 
-        return with_retries(attempt, self._retry, within)
+        return with_retries(attempt, within)
 
 
 def _is_of_no_use(done: Future[Issued]) -> bool:
@@ -357,7 +348,6 @@ def access_tokens(
     host: str | None = None,
     access_token: str | None = None,
     timeout: float = DEFAULT_TIMEOUT,
-    retry: RetryPolicy = DEFAULT_RETRY,
 ) -> AccessToken:
     """Return the source of access tokens for a configuration.
 
@@ -380,39 +370,42 @@ def access_tokens(
             return given_token(access)
         refresh_token_file = _last_login()
         client_id_file = client_id_file or CLIENT_ID_FILE
-    client = client_id or (client_id_file and secret_at(client_id_file, "client id"))
-    if not client:
+    if client_id:
+        client: _Secret = _SecretInMemory(SecretStr(client_id))
+    elif client_id_file:
+        client = secret_at(client_id_file, "client id")
+    else:
         raise OctogenMCPAuthenticationError(
             "A refresh token belongs to an OAuth client, and its id is missing: set "
             "OCTOGEN_MCP_CLIENT_ID_FILE or OCTOGEN_MCP_CLIENT_ID."
         )
     word = parsed_word(refresh.get_secret_value())
-    held = secret_at(refresh_token_file, "refresh token", word) if refresh_token_file else word
-    if held is None:
+    if refresh_token_file:
+        held: _Secret = secret_at(refresh_token_file, "refresh token", word)
+    elif word:
+        held = _SecretInMemory(word)
+    else:
         raise OctogenMCPAuthenticationError(
             "The refresh token is not a token: a token is one word, without blanks."
         )
-    endpoint = token_endpoint or host_token_endpoint(host)
-    return _refreshed_token(held, client, endpoint, retry)
+    return _refreshed_token(held, client, token_endpoint or host_token_endpoint(host))
 
 
 @functools.lru_cache(maxsize=16)
-def _refreshed_token(
-    held: SecretPlace | SecretStr, client_id: SecretPlace | str, endpoint: str, retry: RetryPolicy
-) -> AccessToken:
+def _refreshed_token(held: _Secret, client_id: _Secret, endpoint: str) -> AccessToken:
     """Return the access token of a login, which the sessions of the process share."""
-    return AccessToken(Refresh(held, client_id, endpoint, retry=retry))
+    return AccessToken(Refresh(held, client_id, endpoint))
 
 
 def with_retries(
-    call: Callable[[], _Value], policy: RetryPolicy, within: Deadline, *, repeatable: bool = True
+    call: Callable[[], _Value], within: Deadline, *, repeatable: bool = True
 ) -> _Value:
     """Make a call, and again while it fails in a way that may pass and there is time.
 
     A call that must not reach the service twice is repeated only if the service refused it for its
     rate limit, because then it was not carried out.
     """
-    failures = 0
+    policy, failures = DEFAULT_RETRY, 0
     while True:
         try:
             return call()
@@ -440,26 +433,21 @@ def _last_login() -> str:
     return path
 
 
-class _Tokens(NamedTuple):
-    """The tokens of a response; no refresh token if the old one stays valid."""
-
-    access_token: SecretStr | None
-    refresh_token: SecretStr | None
-    expires_in: float
+_Tokens = tuple[Issued | None, SecretStr | None]
+"""The tokens of a response; no refresh token if the old one stays valid."""
 
 
 def _parsed_tokens(subject: str, response: httpx2.Response) -> _Tokens:
     """Return the tokens of a response, which is never quoted: what is no token may hold one."""
     status, body = response.status_code, _parsed_object(response.content)
     if status == 200 and body:
-        seconds = body.get("expires_in")
-        if not isinstance(seconds, int | float) or not 0 <= seconds <= _MAX_LIFE_SECONDS:
-            seconds = math.inf
-        return _Tokens(
-            parsed_word(body.get("access_token")),
-            parsed_word(body.get("refresh_token")),
-            seconds,
-        )
+        life = body.get("expires_in")
+        if not isinstance(life, int | float) or not 0 <= life <= _MAX_LIFE_SECONDS:
+            life = math.inf
+        renewed_at = time.monotonic() + max(life - _RENEWED_BEFORE_SECONDS, life / 2)
+        token = parsed_word(body.get("access_token"))
+        issued = Issued(token, renewed_at) if token else None
+        return issued, parsed_word(body.get("refresh_token"))
     code = body.get("error")
     del body  # no traceback that shows locals is to show a token in it
     if status == 429 or status >= 500:

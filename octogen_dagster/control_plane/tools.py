@@ -15,14 +15,8 @@ from typing_extensions import Self
 
 from octogen_dagster.api.credentials import checked_url, may_use_proxy
 from octogen_dagster.api.http import retry_after_seconds
-from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.background import Deadline
-from octogen_dagster.control_plane.tokens import (
-    DEFAULT_RETRY,
-    DEFAULT_TIMEOUT,
-    AccessToken,
-    with_retries,
-)
+from octogen_dagster.control_plane.tokens import DEFAULT_TIMEOUT, AccessToken, with_retries
 from octogen_dagster.errors import (
     OctogenConnectionError,
     OctogenError,
@@ -116,15 +110,13 @@ class OctogenMCP:
         url: str,
         *,
         timeout: float = DEFAULT_TIMEOUT,
-        deadline: float = DEFAULT_RETRY.deadline,
-        retry: RetryPolicy = DEFAULT_RETRY,
+        deadline: float,
     ) -> None:
         require_extras("Octogen's MCP", "mcp")
         self._access_token = access_token
         self._url = checked_url(url, "The MCP URL")
         self._timeout = min(timeout, deadline)
         self._deadline = deadline
-        self._retry = retry
         self._exchange = _Exchange()
         self._resources = contextlib.ExitStack()
         self._connection: tuple[BlockingPortal, Client] | None = None
@@ -201,7 +193,7 @@ class OctogenMCP:
         with self._guard:
             within = Deadline.after(self._deadline)
             attempt = functools.partial(self._attempt, tool, arguments, within)
-            return with_retries(attempt, self._retry, within, repeatable=repeatable)
+            return with_retries(attempt, within, repeatable=repeatable)
 
     def _attempt(self, tool: str, arguments: Mapping[str, Any], within: Deadline) -> Any:
         token = self._access_token.get(within)

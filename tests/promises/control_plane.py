@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import os
 import pickle
@@ -15,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from octogen_dagster import OctogenControlPlaneResource
+from octogen_dagster.api.retry import RetryPolicy
 from tests.api.leaks import chain
 from tests.api.servers import Received
 from tests.servers.octogen_mcp import OctogenServer
@@ -32,8 +31,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[OctogenServer]:
     for name in list(os.environ):
         if name.startswith("OCTOGEN_MCP_") or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
-    quick = dataclasses.replace(OctogenControlPlaneResource.retry, attempts=3, first_delay=0.001)
-    monkeypatch.setattr(OctogenControlPlaneResource, "retry", quick)
+    quick = RetryPolicy(attempts=3, deadline=120.0, first_delay=0.001, max_delay=10.0)
+    monkeypatch.setattr("octogen_dagster.control_plane.tokens.DEFAULT_RETRY", quick)
     monkeypatch.setenv("HOME", "/no/home")
     with OctogenServer() as server:
         for name, value in server.environment.items():
