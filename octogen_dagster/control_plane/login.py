@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, InvalidStateError
 from http.server import BaseHTTPRequestHandler
 from socketserver import ThreadingTCPServer
@@ -14,10 +14,10 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 from pydantic import SecretStr
 
-from octogen_dagster.api.credentials import checked_url, may_use_proxy, parsed_word
+from octogen_dagster.api.credentials import checked_url, parsed_word
 from octogen_dagster.background import Deadline
 from octogen_dagster.control_plane.login_places import LoginPlaces
-from octogen_dagster.control_plane.tools import leaf_errors
+from octogen_dagster.control_plane.tools import leaf_errors, open_client
 from octogen_dagster.errors import (
     OctogenConnectionError,
     OctogenError,
@@ -75,17 +75,17 @@ def login(
         pass  # a file that cannot be locked is an error before the person logs in
     with _listening(redirect_uri, timeout) as callback:
         storage = _Storage(places, callback.redirect_uri, client_id)
-
-        async def open_page(url: str, metadata: OAuthMetadata | None) -> None:
-            _check_page(mcp_url, url, metadata, authorization_server)
-            sent = _parameters(url)
-            callback.state = sent.get("state")
-            if resource and "resource" not in sent:
-                url = f"{url}&{urlencode({'resource': resource})}"
-            await asyncio.to_thread(show, url)
-
+        logging_in = _login(
+            mcp_url,
+            storage,
+            callback,
+            show=show,
+            resource=resource,
+            authorization_server=authorization_server,
+            scope=scope,
+        )
         try:
-            return asyncio.run(_login(mcp_url, storage, callback, open_page, scope))
+            return asyncio.run(logging_in)
         except Exception as error:
             failures = list(leaf_errors(error))
             failure = _login_error(mcp_url, storage, failures)
@@ -99,35 +99,30 @@ async def _login(
     mcp_url: str,
     storage: _Storage,
     callback: _Callback,
-    open_page: Callable[[str, OAuthMetadata | None], Awaitable[None]],
+    *,
+    show: Callable[[str], None],
+    resource: str | None,
+    authorization_server: str | None,
     scope: str,
 ) -> Login:
-    import httpx2
-    from mcp import Client
     from mcp.client.auth import OAuthClientProvider
-    from mcp.client.streamable_http import streamable_http_client
 
-    async def open_login_page(url: str) -> None:
-        await open_page(url, provider.context.oauth_metadata)
+    async def open_page(url: str) -> None:
+        _check_page(mcp_url, url, provider.context.oauth_metadata, authorization_server)
+        sent = _parameters(url)
+        callback.state = sent.get("state")
+        if resource and "resource" not in sent:
+            url = f"{url}&{urlencode({'resource': resource})}"
+        await asyncio.to_thread(show, url)
 
     provider = OAuthClientProvider(
         mcp_url,
         _public_client(callback.redirect_uri, scope),
         storage,
-        redirect_handler=open_login_page,
+        redirect_handler=open_page,
         callback_handler=callback.wait,
     )
-    async with (
-        httpx2.AsyncClient(
-            auth=provider, timeout=_REQUEST_TIMEOUT, trust_env=may_use_proxy(mcp_url)
-        ) as http,
-        Client(
-            # The end of the session is not told: the request for it may hang.
-            streamable_http_client(mcp_url, http_client=http, terminate_on_close=False),
-            mode="legacy",
-            cache=None,
-        ),
-    ):
+    async with open_client(mcp_url, _REQUEST_TIMEOUT, auth=provider):
         pass  # opening a session makes the provider log in
     metadata, client = provider.context.oauth_metadata, provider.context.client_info
     if not storage.is_written or metadata is None or client is None:

@@ -98,7 +98,7 @@ class _Registered(msgspec.Struct):
 
 
 class OctogenMCP:
-    """Octogen's control plane over MCP. Use it in a `with`, or call `close()`.
+    """Octogen's control plane over MCP. Use it in a `with` statement.
 
     The first call opens a connection. A call that fails closes it; the next call opens a new one. A
     token that is refused is replaced once in each call.
@@ -126,9 +126,6 @@ class OctogenMCP:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
         self._connection = None
         with contextlib.suppress(Exception):  # the connection may have failed already
             self._resources.close()
@@ -228,7 +225,13 @@ class OctogenMCP:
         with contextlib.ExitStack() as stack:
             portal = stack.enter_context(start_blocking_portal())
             client = portal.wrap_async_context_manager(
-                _open_client(self._url, self._exchange, self._timeout)
+                open_client(
+                    self._url,
+                    self._timeout,
+                    read_timeout=self._timeout,
+                    auth=self._exchange.authorize,
+                    event_hooks={"response": [self._exchange.record]},
+                )
             )
             self._connection = portal, stack.enter_context(client)
             self._resources = stack.pop_all()
@@ -265,8 +268,9 @@ class _Exchange:
     status = 0
     headers: Mapping[str, str]
 
-    async def authorize(self, request: httpx2.Request) -> None:
+    def authorize(self, request: httpx2.Request) -> httpx2.Request:
         request.headers["Authorization"] = f"Bearer {self.token.get_secret_value()}"
+        return request
 
     async def record(self, response: httpx2.Response) -> None:
         if response.request.method == "POST":  # others are not part of a call
@@ -279,23 +283,22 @@ class _Exchange:
 
 
 @contextlib.asynccontextmanager
-async def _open_client(url: str, exchange: _Exchange, seconds: float) -> AsyncIterator[Client]:
+async def open_client(
+    url: str, seconds: float, *, read_timeout: float | None = None, **http_options: Any
+) -> AsyncIterator[Client]:
+    """Open a session; the seconds are for a part of a request, the read timeout for an answer."""
     import httpx2
     from mcp import Client
     from mcp.client.streamable_http import streamable_http_client
 
     async with (
-        httpx2.AsyncClient(
-            timeout=seconds,
-            trust_env=may_use_proxy(url),
-            event_hooks={"request": [exchange.authorize], "response": [exchange.record]},
-        ) as http,
+        httpx2.AsyncClient(timeout=seconds, trust_env=may_use_proxy(url), **http_options) as http,
         Client(
             # The end of a session is not told: the request for it may hang.
             streamable_http_client(url, http_client=http, terminate_on_close=False),
             # Octogen speaks 2025-06-18. Probing for a newer protocol would cost one request more.
             mode="legacy",
-            read_timeout_seconds=seconds,
+            read_timeout_seconds=read_timeout,
             cache=None,
         ) as client,
     ):
