@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import random
 import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+import msgspec
 from pydantic import SecretStr
 
 from octogen_dagster.api.credentials import parsed_word
@@ -33,7 +33,7 @@ LEASE_SECONDS = 180.0
 _FIRST_WAIT, _MAX_WAIT = 0.02, 1.0
 
 
-@dataclass(frozen=True)
+@dataclass(unsafe_hash=True)
 class SecretObject:
     """One word in an object of a bucket, which is replaced under the version that was read.
 
@@ -43,7 +43,7 @@ class SecretObject:
 
     uri: str
     purpose: str
-    _versions: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    _version: object = field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
         return f"{self.purpose} {self.uri}"
@@ -65,26 +65,24 @@ class SecretObject:
         finally:
             # One that has ended, or cannot be given back now, is taken over.
             with contextlib.suppress(Exception):
-                self._bucket.publish_if(version, _lease(holder, 0.0), self._lease_key)
+                ended = msgspec.json.encode(_Lease(holder))
+                self._bucket.publish_if(version, ended, self._lease_key)
 
-    def _acquire(self, holder: str, within: Deadline) -> Any:
+    def _acquire(self, holder: str, within: Deadline) -> object:
         """Wait for the lease and take it; return its version."""
         wait = _FIRST_WAIT
         while True:
             with self._explained("is locked by a lease that cannot be read or written"):
-                try:
-                    version, content = self._bucket.read(self._lease_key)
-                except FileNotFoundError:
-                    version, content = None, b""
-                held_by, until = _parsed_lease(content)
-                if held_by == holder:  # the answer to the request that took it was lost
+                version, content = self._read(self._lease_key)
+                lease = _parsed_lease(content)
+                if lease.holder == holder:  # the answer to the request that took it was lost
                     return version
-                if until <= time.time():
-                    lease = _lease(holder, time.time() + LEASE_SECONDS)
+                if lease.until <= time.time():
+                    own = msgspec.json.encode(_Lease(holder, time.time() + LEASE_SECONDS))
                     with contextlib.suppress(ReplacedError):
-                        return self._bucket.publish_if(version, lease, self._lease_key)
+                        return self._bucket.publish_if(version, own, self._lease_key)
             if not within.left:
-                ends = datetime.fromtimestamp(until, timezone.utc)
+                ends = datetime.fromtimestamp(lease.until, timezone.utc)
                 raise OctogenTimeoutError(
                     f"The {self} was not free within {within.seconds:g} s: another process is "
                     f"replacing it, or died while it did, which counts until {ends:%H:%M:%S} UTC. "
@@ -95,16 +93,12 @@ class SecretObject:
 
     def read(self) -> SecretStr:
         with self._explained("cannot be read"):
-            try:
-                version, content = self._bucket.read(self._key)
-            except FileNotFoundError:
-                version, content = None, b""
-        self._versions[self._key] = version
+            self._version, content = self._read(self._key)
         word = parsed_word(content.decode("ascii", "replace"))
         del content  # no traceback that shows locals is to show it
         if word:
             return word
-        problem = "does not hold one word" if version else "is not there"
+        problem = "does not hold one word" if self._version else "is not there"
         raise OctogenMCPAuthenticationError(
             f"The {self} {problem}. Run `octogen-dagster login --token-uri URI` to write it."
         )
@@ -112,12 +106,12 @@ class SecretObject:
     def write(self, secret: SecretStr) -> None:
         """Replace the word, unless somebody else did since it was read."""
         with self._explained("cannot be replaced"):
-            if self._key not in self._versions:
-                self._versions[self._key] = self._bucket.version(self._key)
+            if self._version is None:
+                self._version = self._bucket.version(self._key)
             try:
                 # Not in a variable: no traceback that shows locals is to show it.
-                self._versions[self._key] = self._bucket.publish_if(
-                    self._versions[self._key],
+                self._version = self._bucket.publish_if(
+                    self._version,
                     f"{secret.get_secret_value()}\n".encode("ascii"),
                     self._key,
                 )
@@ -128,6 +122,13 @@ class SecretObject:
             raise OctogenMCPAuthenticationError(
                 f"The {self} was replaced meanwhile, by a login or by another program."
             )
+
+    def _read(self, key: str) -> tuple[object, bytes]:
+        """Read an object with its version; None and nothing if it is not there."""
+        try:
+            return self._bucket.read(key)
+        except FileNotFoundError:
+            return None, b""
 
     @property
     def _key(self) -> str:
@@ -173,14 +174,16 @@ def _opened(folder: str) -> Bucket:
     return Bucket(folder, {})
 
 
-def _lease(holder: str, until: float) -> bytes:
-    return json.dumps({"holder": holder, "until": until}).encode()
+class _Lease(msgspec.Struct):
+    """Who holds a lease, and until when."""
+
+    holder: str = ""
+    until: float = 0.0
 
 
-def _parsed_lease(content: bytes) -> tuple[str, float]:
-    """Return who holds a lease and until when; one that is no lease has ended."""
+def _parsed_lease(content: bytes) -> _Lease:
+    """Return a lease; what is none has ended."""
     try:
-        lease = json.loads(content)
-        return str(lease["holder"]), float(lease["until"])
-    except (ValueError, TypeError, KeyError):
-        return "", 0.0
+        return msgspec.json.decode(content, type=_Lease)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return _Lease()

@@ -22,7 +22,6 @@ from octogen_dagster.sharing.names import (
 )
 from octogen_dagster.sharing.octogen import (
     Action,
-    confirm,
     decide,
     read_catalog_of,
     read_offers,
@@ -124,9 +123,18 @@ class Pass:
             return _Attempt(Action.PENDING, str(error), error=error)
         except OctogenError as error:
             return _Attempt(Action.ERROR, str(error), error=error)
-        cell, problem = confirm(self.octogen, offer, self.principal)
+        try:
+            cell = self.octogen.refresh_status(
+                offer.catalog_key or "",
+                self.principal,
+                share_schema=offer.share_schema,
+                schema_version=offer.schema_version,
+            )
+        except OctogenError as error:
+            problem = f"It is subscribed, but Octogen did not look again: {error}"
+            return _Attempt(Action.ERROR, problem, result)
         done = Action.ALREADY_SUBSCRIBED if result.already_subscribed else Action.SUBSCRIBED
-        return _Attempt(Action.ERROR if problem else done, problem, result, cell)
+        return _Attempt(done, None, result, cell)
 
 
 def autosubscribe(

@@ -6,10 +6,9 @@ import concurrent.futures
 import contextlib
 import functools
 import os
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from typing_extensions import Self
 
@@ -59,8 +58,6 @@ _OPTIONAL_DEADLINE = 10.0
 _PUBSUB_TOPIC = 2  # of ah.SharedResourceType
 _COVERAGE_PREFIX = "coverage_"
 _TAKE_ALL = "To subscribe to such listings too, set only_catalogs=False."
-
-_Page = TypeVar("_Page")
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,37 +211,33 @@ class AnalyticsHub:
             except exceptions.PermissionDenied as error:
                 if is_disabled_api(error):
                     raise
-                denial = error
-            else:
-                return _subscription(ah.Subscription.pb(response.subscription), plan.listing)
-        self._explain_denial(subject, plan, denial)
+                raise self._denied(subject, plan, error) from None
+        return _subscription(ah.Subscription.pb(response.subscription), plan.listing)
 
-    def _explain_denial(
+    def _denied(
         self, subject: str, plan: SubscriptionPlan, denial: PermissionDenied
-    ) -> NoReturn:
+    ) -> OctogenBigQueryError:
         """Tell a grant that has not arrived from a fault of the destination."""
         code = with_reason("PERMISSION_DENIED", denial)
         reason = f"{code}: {shortened(denial.message)}"
         cause = named_cause(denial)
         try:
             granted = self.may_subscribe(plan.listing)
-        except OctogenBigQueryError as error:
-            unknown = error
-        else:
-            if granted:
-                raise OctogenBigQueryError(
-                    f"{subject}: Analytics Hub refused ({reason}), although these Google "
-                    "credentials have the right to subscribe to the listing. "
-                    f"{cause or _fault_of_destination(plan.project)}"
-                )
-            raise OctogenBigQueryAccessPendingError(
-                f"{subject}: Octogen's grant has not arrived yet ({reason}). It is asynchronous: "
-                "try again in a few minutes. If it stays so, check that these Google credentials "
-                f"are those of the registered principal.{f' {cause}' if cause else ''}"
+        except OctogenBigQueryError as unknown:
+            return type(unknown)(
+                f"{subject}: Analytics Hub refused ({reason}), and whether Octogen's grant has "
+                f"arrived is not known. {unknown}{f' {cause}' if cause else ''}"
             )
-        raise type(unknown)(
-            f"{subject}: Analytics Hub refused ({reason}), and whether Octogen's grant has arrived "
-            f"is not known. {unknown}{f' {cause}' if cause else ''}"
+        if granted:
+            return OctogenBigQueryError(
+                f"{subject}: Analytics Hub refused ({reason}), although these Google "
+                "credentials have the right to subscribe to the listing. "
+                f"{cause or _fault_of_destination(plan.project)}"
+            )
+        return OctogenBigQueryAccessPendingError(
+            f"{subject}: Octogen's grant has not arrived yet ({reason}). It is asynchronous: "
+            "try again in a few minutes. If it stays so, check that these Google credentials "
+            f"are those of the registered principal.{f' {cause}' if cause else ''}"
         )
 
     def delete(self, subscription: str) -> None:
@@ -262,12 +255,12 @@ class AnalyticsHub:
                 deletion = self._client.delete_subscription(request, **self._bounds())
                 deletion.result(timeout=self._deadline)  # type: ignore[no-untyped-call]
             except exceptions.NotFound:
-                return
+                pass
             except concurrent.futures.TimeoutError:
-                problem = f"its deletion did not end within {self._deadline:g} s. Try again later."
-            else:
-                return
-        raise OctogenBigQueryUnavailableError(f"{subject}: {problem}")
+                raise OctogenBigQueryUnavailableError(
+                    f"{subject}: its deletion did not end within {self._deadline:g} s. Try again "
+                    "later."
+                ) from None
 
     def _bounds(self, deadline: float | None = None) -> dict[str, Any]:
         """The arguments that bound one call: its attempts, and all of them together."""
@@ -291,9 +284,24 @@ class AnalyticsHub:
         return {"retry": policy, "timeout": attempt}
 
     def _pages(self, method: Any, parent: str, subject: str) -> Iterator[Any]:
+        """Yield the pages of a list; Google's pager bounds each page, and not their number."""
         request = {"parent": parent, "page_size": _PAGE_SIZE}
-        seconds = self._within.within(self._deadline).left
-        return bounded(method(request, **self._bounds()).pages, seconds, subject)
+        within = self._within.within(self._deadline)
+        seconds, tokens = within.left, set()
+        for number, page in enumerate(method(request, **self._bounds()).pages, 1):
+            yield page
+            token: str = page.next_page_token
+            if token in tokens:
+                raise OctogenBigQueryError(
+                    f"{subject}: the pages repeat in a circle, so they cannot be read completely. "
+                    "Try again later."
+                )
+            if token and not within.left:
+                raise OctogenBigQueryUnreachableError(
+                    f"{subject}: {number} pages were read within {seconds:.3g} s, and there are "
+                    "more. Try again later."
+                )
+            tokens.add(token)
 
     @functools.cached_property
     def _client(self) -> ah.AnalyticsHubServiceClient:
@@ -310,26 +318,6 @@ class AnalyticsHub:
         return ah.AnalyticsHubServiceClient(
             transport=transport_class(credentials=load_credentials(self._credentials))
         )
-
-
-def bounded(pages: Iterable[_Page], seconds: float, subject: str) -> Iterator[_Page]:
-    """Yield the pages of Google's pager, which bounds each page and not their number."""
-    ends_at = time.monotonic() + seconds
-    tokens = set()
-    for number, page in enumerate(pages, 1):
-        yield page
-        token: str = page.next_page_token  # type: ignore[attr-defined]
-        if token in tokens:
-            raise OctogenBigQueryError(
-                f"{subject}: the pages repeat in a circle, so they cannot be read completely. "
-                "Try again later."
-            )
-        if token and time.monotonic() > ends_at:
-            raise OctogenBigQueryUnreachableError(
-                f"{subject}: {number} pages were read within {seconds:.3g} s, and there are more. "
-                "Try again later."
-            )
-        tokens.add(token)
 
 
 def named_listings(resources: Iterable[str]) -> Listings:

@@ -47,7 +47,10 @@ class ListingName:
         return cls(*_parse(resource, "listing"))
 
     def __str__(self) -> str:
-        return f"{self.exchange_name}/listings/{self.listing}"
+        return (
+            f"projects/{self.project}/locations/{self.location}/dataExchanges/{self.exchange}"
+            f"/listings/{self.listing}"
+        )
 
     @property
     def key(self) -> ListingKey:
@@ -57,11 +60,6 @@ class ListingName:
         publishers with an exchange and a listing of the same ids are not told apart.
         """
         return self.location.lower(), self.exchange, self.listing
-
-    @property
-    def exchange_name(self) -> str:
-        """The resource name of its exchange."""
-        return f"projects/{self.project}/locations/{self.location}/dataExchanges/{self.exchange}"
 
     @property
     def default_dataset_id(self) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from octogen_dagster.control_plane.tools import Cell, SharedListing
-from octogen_dagster.errors import OctogenBigQueryError, OctogenBigQueryInputError, OctogenError
+from octogen_dagster.errors import OctogenBigQueryError, OctogenBigQueryInputError
 from octogen_dagster.sharing.hub import Listing, Listings, in_order
 from octogen_dagster.sharing.names import ListingKey, ListingName
 
@@ -247,17 +247,3 @@ def _decide_by_word(offer: Cell) -> tuple[Action, str | None]:
         Action.ERROR: f"Octogen reports {word}: ask Octogen.",
         Action.SKIPPED: f"Octogen does not share it ({word}).",
     }.get(action)
-
-
-def confirm(octogen: OctogenMCP, offer: Cell, principal: str) -> tuple[Cell | None, str | None]:
-    """Let Octogen look at a subscription again, and return its cell, or the problem if it fails."""
-    try:
-        cell = octogen.refresh_status(
-            offer.catalog_key or "",
-            principal,
-            share_schema=offer.share_schema,
-            schema_version=offer.schema_version,
-        )
-    except OctogenError as error:
-        return None, f"It is subscribed, but Octogen did not look again: {error}"
-    return cell, None
