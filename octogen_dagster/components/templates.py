@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import dagster as dg
 from dagster.components.resolved.errors import ResolutionException
@@ -46,20 +46,15 @@ class Templates(dg.ResolutionContext):
             return super().resolve_value(val)
         if not _TEMPLATE.search(val):
             return val
-        env = _Environment()
+        env = _Environment(self)
         try:
             value = dg.ResolutionContext.resolve_value(self.with_scope(env=env), val)
-        except Exception:
-            if not env.not_set:
-                raise
-            env.used += env.not_set  # what raised was given a value that is none
-        else:
-            if isinstance(value, _NotSet):
-                str(value)
-        if env.used:
-            name = env.used[0]
-            hint = f"Set it, or write \"{{{{ env.{name} or 'a default' }}}}\"."
-            raise Mistake(self, (), f"the environment variable {name} is not set. {hint}")
+        except Exception as error:
+            if env.not_set and not isinstance(error, Mistake):  # it was given a value that is none
+                raise env.not_set[0] from None
+            raise
+        if isinstance(value, _NotSet):
+            raise value.mistake
         return value
 
     def rendered(
@@ -95,11 +90,11 @@ class Templates(dg.ResolutionContext):
 
 
 class _Environment:
-    """`env` in a template; it notes which variables are not set, and which of these are used."""
+    """`env` in a template, which notes the variables that are not set."""
 
-    def __init__(self) -> None:
-        self.not_set: list[str] = []
-        self.used: list[str] = []
+    def __init__(self, context: dg.ResolutionContext) -> None:
+        self._context = context
+        self.not_set: list[Mistake] = []
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith(("jinja", "__")):  # jinja2 asks every object for these
@@ -109,26 +104,22 @@ class _Environment:
     def __call__(self, name: str, *default: Any) -> Any:
         if name in os.environ or default:
             return os.environ.get(name, *default)
-        self.not_set.append(name)
-        return _NotSet(name, self.used)
+        hint = f"Set it, or write \"{{{{ env.{name} or 'a default' }}}}\"."
+        text = f"the environment variable {name} is not set. {hint}"
+        self.not_set.append(Mistake(self._context, (), text))
+        return _NotSet(self.not_set[-1])
 
 
 class _NotSet:
     """A variable that is not set: it is false, so that `or` and `if` work, and has no value."""
 
-    def __init__(self, name: str, used: list[str]) -> None:
-        self._name, self._used = name, used
+    def __init__(self, mistake: Mistake) -> None:
+        self.mistake = mistake
 
     def __bool__(self) -> bool:
         return False
 
-    def __str__(self) -> str:
-        self._used.append(self._name)
-        return ""
+    def _fail(self) -> NoReturn:
+        raise self.mistake
 
-    def __int__(self) -> int:  # jinja2's filters `int` and `float` have a default for what fails
-        self._used.append(self._name)
-        return 0
-
-    def __float__(self) -> float:
-        return float(int(self))
+    __str__ = __int__ = __float__ = _fail  # jinja2's filters `int` and `float` have a default
