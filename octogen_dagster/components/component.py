@@ -22,6 +22,7 @@ from octogen_dagster.components.settings import (
     Name,
     OctogenAssetData,
     SearchSettings,
+    SensorSettings,
     Source,
     StorageSettings,
 )
@@ -107,7 +108,7 @@ class OctogenComponent(AssetsComponent):
             )
         resources: dict[str, Any] = {
             self.name: od.OctogenResource(
-                **self.connection.written(), catalogs=self.catalog_source.source()
+                **self.connection.arguments(), catalogs=self.catalog_source.source()
             )
         }
         if self.storage is not None:
@@ -160,7 +161,10 @@ class OctogenComponent(AssetsComponent):
             **runs,
         )
         sensors, schedules, checks = [], [], []
-        if (sensor := search.catalog_sensor) is not None:
+        sensor = search.sensor
+        if "sensor" not in search.model_fields_set and search.by_catalog:
+            sensor = SensorSettings()
+        if sensor is not None:
             name = f"{search.name}_catalog_sensor"
             arguments = sensor.arguments() | {"name": name, "resource_key": self.name}
             sensors.append(od.build_catalog_sensor(products, **arguments))
@@ -184,7 +188,7 @@ class OctogenComponent(AssetsComponent):
                 name = f"{products.key.path[-1]}_{kind}"
                 spec = self._spec(kind, settings, name, automation_condition=condition)
                 reads = {"resource_key": self.name} if is_charged else {}
-                arguments = settings.written() | runs | reads
+                arguments = settings.arguments() | runs | reads
                 assets[kind] = build(products, name=spec, **arguments)
         if search.alerts:
             name = f"{products.key.path[-1]}_alerts"

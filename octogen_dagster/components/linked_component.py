@@ -24,7 +24,6 @@ from octogen_dagster.components.settings import (
     SensorSettings,
     StorageSettings,
     check_host,
-    max_age,
 )
 from octogen_dagster.components.table_settings import LinkedTableSettings
 from octogen_dagster.components.yaml_model import (
@@ -278,11 +277,11 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
         of_queries = {"execute": self.execute, "bigquery_resource_key": self._bigquery}
         if self.products is not None:
             spec = self._spec("linked_products", self.products)
-            arguments = max_age(self.products.written()) | of_queries
+            arguments = self.products.arguments() | of_queries
             assets.append(od.build_linked_products_asset(datasets, name=spec, **arguments))
         if self.snapshot is not None:
             spec = self._spec("linked_snapshot", self.snapshot)
-            arguments = max_age(self.snapshot.written()) | of_queries
+            arguments = self.snapshot.arguments() | of_queries
             snapshot = od.build_linked_snapshot_asset(datasets, name=spec, **arguments)
             assets.append(snapshot)
             if self.tables is not None:
@@ -313,7 +312,7 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
         assets, checks, coverages, sensors = [], [], [], []
         runs: dict[str, Any] = {"resource_key": self._octogen, "execute": self.execute}
         for settings in self.url_lists:
-            arguments = settings.written()
+            arguments = settings.arguments()
             arguments.pop("coverage", None)
             arguments["urls"] = dg.AssetKey.from_user_string(settings.urls)
             arguments["list_name"] = settings.of_octogen
@@ -322,7 +321,7 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
             assets.append(url_list)
             checks += od.build_url_list_checks(url_list)
             if (coverage := settings.coverage) is not None:
-                arguments = max_age(coverage.written())
+                arguments = coverage.arguments()
                 arguments.pop("products_name", None)
                 products = AssetSettings(
                     name=coverage.products_name, translation=coverage.translation
@@ -384,7 +383,7 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
         if self.products or self.snapshot or has_coverage:
             resources[self._bigquery] = BigQueryResource(**google)
         if self.url_lists:
-            written = {"host": self.host} | self.connection.written()
+            written = {"host": self.host} | self.connection.arguments()
             resources[self._octogen] = od.OctogenResource(**written)
         if (self.snapshot or self.url_lists) and self.storage is not None:
             resources[f"{self.name}_linked_io_manager"] = self.storage.io_manager()

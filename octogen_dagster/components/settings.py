@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from types import NoneType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
@@ -131,14 +131,7 @@ Cron = Annotated[str, AfterValidator(_check_cron)]
 Timezone = Annotated[str, AfterValidator(checked_timezone)]
 Fraction = Annotated[float, AfterValidator(_check_fraction)]
 MaxAgeHours = Annotated[float, Field(gt=0)]
-
-
-def max_age(written: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments of a builder, which takes `max_age_hours` as a time."""
-    if "max_age_hours" in written:
-        hours = written.pop("max_age_hours")
-        written["max_age"] = None if hours is None else timedelta(hours=hours)
-    return written
+Severity = Annotated[Literal["ERROR", "WARN"], AfterValidator(dg.AssetCheckSeverity)]
 
 
 class AssetSettings(YamlModel):
@@ -199,7 +192,7 @@ class AlertSettings(YamlModel):
 
         from octogen_dagster.frames.alert_rules import KINDS
 
-        rule, written = KINDS[self.kind], {**self.written(), "name": self.name}
+        rule, written = KINDS[self.kind], {**self.arguments(), "name": self.name}
         del written["kind"]
         if unknown := sorted(written.keys() - rule.__dataclass_fields__):
             raise ValueError(f"{self.kind} has no {unknown[0]}: prices do not matter to it")
@@ -228,7 +221,7 @@ class CheckSettings(YamlModel):
     """Names of checks to leave out."""
     blocking: bool = False
     """Keep what is downstream from running after a failed check."""
-    severity: Literal["ERROR", "WARN"] = "ERROR"
+    severity: Severity = "ERROR"
     """The severity of a failed check."""
 
     @model_validator(mode="after")
@@ -236,13 +229,6 @@ class CheckSettings(YamlModel):
         products = dg.AssetsDefinition(specs=[dg.AssetSpec("products")])
         od.build_snapshot_checks(products, **self.arguments())  # has the ranges of the fields
         return self
-
-    def arguments(self) -> dict[str, Any]:
-        """The arguments of `build_snapshot_checks` that are written."""
-        arguments = max_age(self.written())
-        if "severity" in arguments:
-            arguments["severity"] = dg.AssetCheckSeverity(arguments["severity"])
-        return arguments
 
 
 class ScheduleSettings(YamlModel):
@@ -335,19 +321,6 @@ class SearchSettings(AssetSettings):
         """True if the partitions are of catalogs, or of catalogs and days."""
         return self.partitions in {"catalog", "catalog_day"}
 
-    @property
-    def catalog_sensor(self) -> SensorSettings | None:
-        """The settings of the sensor that watches the catalogs; None if there is none."""
-        is_default = "sensor" not in self.model_fields_set and self.by_catalog
-        return SensorSettings() if is_default else self.sensor
-
-    @property
-    def _missing_tables(self) -> str:
-        """An asset that is to have a table and is not there; empty if there is none."""
-        of = self.tables.of or [] if self.tables else []
-        there = {kind for kind in of if kind == "products" or getattr(self, kind)}
-        return next((kind for kind in of if kind not in there), "")
-
     @model_validator(mode="after")
     def _check(self) -> Self:
         partitions, written = f"partitions: {self.partitions}", self.model_fields_set
@@ -356,6 +329,8 @@ class SearchSettings(AssetSettings):
             from octogen_dagster.frames.alert_rules import check_names
 
             check_names(self.alert_rules())
+        of = self.tables.of or [] if self.tables else []
+        missing = next((kind for kind in of if kind != "products" and not getattr(self, kind)), "")
         contradictions = {
             f"{partitions} needs start_date, the first day, as 2026-11-25.": (
                 by_day and self.start_date is None
@@ -374,10 +349,8 @@ class SearchSettings(AssetSettings):
             "alerts are found in the history. Write history: true beside them.": (
                 self.alerts and self.history is None
             ),
-            f"tables: of names {self._missing_tables}, which the search does not have. Add "
-            f"{self._missing_tables} to the search, or remove it from of.": bool(
-                self._missing_tables
-            ),
+            f"tables: of names {missing}, which the search does not have. Add {missing} to the "
+            "search, or remove it from of.": missing,
             "sensor needs partitions: catalog or catalog_day. Use a schedule instead.": (
                 self.sensor and not self.by_catalog
             ),
@@ -455,7 +428,7 @@ class StorageSettings(YamlModel):
 
     def io_manager(self) -> od.ParquetSnapshotIOManager:
         """The IO manager that these settings describe."""
-        return od.ParquetSnapshotIOManager(**{"base_dir": self.base_dir, **self.written()})
+        return od.ParquetSnapshotIOManager(**{"base_dir": self.base_dir, **self.arguments()})
 
 
 def _fields_of(resource: type[BaseModel], *, without: str) -> dict[str, Any]:
@@ -482,7 +455,7 @@ class ConnectionSettings(_CONNECTION):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        OctogenResource(**self.written())  # has the ranges of the fields
+        OctogenResource(**self.arguments())  # has the ranges of the fields
         return self
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
+from datetime import timedelta
 from typing import Annotated, Any, get_args
 
 import dagster as dg
@@ -77,10 +78,14 @@ class YamlModel(dg.Model):
     model_config = ConfigDict(hide_input_in_errors=True, use_attribute_docstrings=True)
     _refuse_unknown = model_validator(mode="wrap")(refuse_unknown_settings)
 
-    def written(self) -> dict[str, Any]:
-        """Return the fields that are written; for the others the builders have defaults."""
+    def arguments(self) -> dict[str, Any]:
+        """Return what is written, as arguments of a builder, which has defaults for the rest."""
         names = self.model_fields_set - {"name", "translation"}
-        return {name: getattr(self, name) for name in names}
+        arguments = {name: getattr(self, name) for name in names}
+        if "max_age_hours" in arguments:
+            hours = arguments.pop("max_age_hours")
+            arguments["max_age"] = None if hours is None else timedelta(hours=hours)
+        return arguments
 
 
 def switch(settings: type[YamlModel], **words: YamlModel) -> BeforeValidator:
@@ -126,7 +131,7 @@ class YamlComponent(YamlModel, dg.Component, dg.Resolvable):
 
             @classmethod
             def model_json_schema(cls, *_: Any, **__: Any) -> dict[str, Any]:
-                return _with_templates(component.model_json_schema())
+                return dict(_with_templates(component.model_json_schema()))
 
         return Attributes
 
@@ -210,48 +215,42 @@ def _describe(error: ErrorDetails) -> str:
     return error["msg"]
 
 
-def _with_templates(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Rewrite a schema so that a template may stand for each value.
+def _with_templates(part: Any) -> Any:
+    """Rewrite a JSON schema so that a template may stand for each value.
 
     A validator says of an `anyOf` only that no branch is valid. Here the type of the value selects
     the branch, so that a mistake is told of the field where it is. Each mapping also lists its
     fields, which are the choices for a misspelled one.
     """
-    definitions = schema.get("$defs", {})
+    if isinstance(part, list):
+        return [_with_templates(each) for each in part]
+    if isinstance(part, str):  # the fields of resources say how Python names a variable
+        return part.replace("a dagster.EnvVar", '"{{ env.NAME }}"')
+    if not isinstance(part, Mapping):
+        return part
+    new = _without_union({name: _with_templates(value) for name, value in part.items()})
+    if part.get("additionalProperties") is False:
+        fields = new.get("properties", {})
+        new["properties"] = {name: _or_template(each) for name, each in fields.items()}
+        new["propertyNames"] = {"enum": list(fields)}
+    return new
 
-    def type_of(branch: Mapping[str, Any]) -> str:
-        reference = branch.get("$ref", "").rpartition("/")[2]
-        return str(definitions.get(reference, branch).get("type", "object"))
 
-    def selected(field: dict[str, Any]) -> dict[str, Any]:
-        branches = field.pop("anyOf", None)
-        if branches is None:
-            return field
-        rules = [
-            {"if": {"type": type_of(branch)}, "then": branch}
-            for branch in branches
-            if branch != {"type": type_of(branch)}
-        ]
-        return field | {"type": [*map(type_of, branches)]} | ({"allOf": rules} if rules else {})
+def _without_union(field: dict[str, Any]) -> dict[str, Any]:
+    branches = field.pop("anyOf", None)
+    if branches is None:
+        return field
+    types = [branch.get("type", "object") for branch in branches]  # each reference is to a mapping
+    rules = [
+        {"if": {"type": type_}, "then": branch}
+        for type_, branch in zip(types, branches, strict=True)
+        if branch != {"type": type_}
+    ]
+    return field | {"type": types} | ({"allOf": rules} if rules else {})
 
-    def or_template(field: dict[str, Any]) -> dict[str, Any]:
-        if "string" in field.get("type", ()) and not field.keys() & {"enum", "allOf", "minLength"}:
-            return field
-        said = {name: field.pop(name) for name in _SAID if name in field}
-        return said | {"if": {"type": "string", "pattern": _TEMPLATE}, "else": field}
 
-    def rewritten(part: Any) -> Any:
-        if isinstance(part, list):
-            return [rewritten(each) for each in part]
-        if isinstance(part, str):  # the fields of resources say how Python names a variable
-            return part.replace("a dagster.EnvVar", '"{{ env.NAME }}"')
-        if not isinstance(part, Mapping):
-            return part
-        new = selected({name: rewritten(value) for name, value in part.items()})
-        if part.get("additionalProperties") is False:
-            fields = new.get("properties", {})
-            new["properties"] = {name: or_template(each) for name, each in fields.items()}
-            new["propertyNames"] = {"enum": list(fields)}
-        return new
-
-    return dict(rewritten(schema))
+def _or_template(field: dict[str, Any]) -> dict[str, Any]:
+    if "string" in field.get("type", ()) and not field.keys() & {"enum", "allOf", "minLength"}:
+        return field
+    said = {name: field.pop(name) for name in _SAID if name in field}
+    return said | {"if": {"type": "string", "pattern": _TEMPLATE}, "else": field}
