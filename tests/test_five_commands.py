@@ -44,12 +44,14 @@ def project(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> DgProject:
     return DgProject(folder / "my_shops")
 
 
+@pytest.mark.long
 def test_the_snapshot_is_there(project: DgProject) -> None:
     boots = pl.read_parquet(project.root / "snapshots" / "boots.parquet")
     assert boots.height == 50  # all of five shops, read as one page of up to 100
     assert boots["uuid"].is_unique().all()
 
 
+@pytest.mark.long
 def test_dg_checks_and_lists_the_scaffolded_project(project: DgProject) -> None:
     assert "All definitions loaded successfully." in project.run("uv", "run", "dg", "check", "defs")
     listed = project.run("uv", "run", "dg", "list", "defs")
@@ -79,6 +81,7 @@ def asked(url: str, query: str) -> dict[str, Any]:
             time.sleep(0.5)
 
 
+@pytest.mark.long
 def test_the_ui_shows_the_run_that_made_it(project: DgProject) -> None:
     port = str(free_port())
     with project.running("uv", "run", "dg", "dev", "--port", port):

@@ -224,6 +224,7 @@ def test_the_instance_is_that_of_one_server_but_for_its_launcher_and_its_times()
     assert int(stopping) < (MAX_MISSES - 1) * interval
 
 
+@pytest.mark.long
 @needs_servers
 @pytest.mark.slow
 @pytest.mark.timeout(600)
@@ -324,6 +325,7 @@ def waiting(tmp_path: Path, broker: contextlib.ExitStack) -> Iterator[WaitingRun
         yield WaitingRun(tmp_path, started, redis)
 
 
+@pytest.mark.long
 @needs_servers
 @pytest.mark.slow
 def test_a_run_is_lost_after_three_checks_in_which_no_worker_executes_it(
@@ -356,6 +358,7 @@ def test_a_run_is_lost_after_three_checks_in_which_no_worker_executes_it(
             waiting.checks(1)
 
 
+@pytest.mark.long
 @needs_servers
 @pytest.mark.slow
 def test_a_run_whose_task_nobody_noted_is_lost_too(waiting: WaitingRun) -> None:
@@ -364,6 +367,7 @@ def test_a_run_whose_task_nobody_noted_is_lost_too(waiting: WaitingRun) -> None:
     assert waiting.checks(3) == LOST
 
 
+@pytest.mark.long
 @needs_servers
 @pytest.mark.slow
 def test_a_run_that_does_not_end_when_it_is_terminated_is_killed(
@@ -462,6 +466,7 @@ def octogen() -> Iterator[OctogenServer]:
         yield server
 
 
+@pytest.mark.long
 @needs_servers
 @pytest.mark.slow
 def test_a_run_that_is_terminated_stores_the_login_that_octogen_replaces(
@@ -480,6 +485,7 @@ def test_a_run_that_is_terminated_stores_the_login_that_octogen_replaces(
     assert (octogen.refusals, octogen.count("token")) == (0, 1)
 
 
+@pytest.mark.long
 @needs_servers
 @pytest.mark.slow
 def test_a_run_whose_executor_starts_processes_is_refused(

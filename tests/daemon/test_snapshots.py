@@ -143,6 +143,7 @@ def dagster(tmp_path: Path, shops: Sandbox) -> Iterator[Dagster]:
                     os.killpg(process.pid, signal.SIGKILL)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_catalogs_are_snapshotted_by_sensor_schedule_and_backfill(

@@ -32,6 +32,7 @@ SENSORS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_daemon_plays_two_days_and_the_ui_shows_them(tmp_path: Path) -> None:
@@ -102,6 +103,7 @@ def test_a_daemon_plays_two_days_and_the_ui_shows_them(tmp_path: Path) -> None:
         assert process.wait(120) == 0
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_days_before_the_last_two_are_dated_back(tmp_path: Path) -> None:
@@ -118,6 +120,7 @@ def test_days_before_the_last_two_are_dated_back(tmp_path: Path) -> None:
     assert "since" in shown.output
 
 
+@pytest.mark.slow
 def test_a_port_that_is_taken_ends_the_demo_before_it_writes_anything(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -231,6 +231,7 @@ def test_a_rule_is_about_the_products_that_it_names(
         shop.read(day(4), product("coat", 0.5))
 
 
+@pytest.mark.slow
 def test_a_price_is_compared_with_the_lowest_or_the_median_of_days(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
@@ -250,6 +251,7 @@ def test_a_price_is_compared_with_the_lowest_or_the_median_of_days(
     ]
 
 
+@pytest.mark.slow
 def test_a_rule_that_is_added_looks_back_over_its_days_only(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:

@@ -102,6 +102,7 @@ def test_the_first_day_of_a_catalog_asks_little_of_the_store(
     assert len(bucket.proxy.heads) - asked <= 20
 
 
+@pytest.mark.slow
 def test_a_publisher_that_died_halfway_costs_no_previous_snapshot(
     bucket: S3Bucket, service: PagedService
 ) -> None:
@@ -191,6 +192,7 @@ def wait_for_upload(bucket: S3Bucket, process: subprocess.Popen[str]) -> None:
         time.sleep(0.002)
 
 
+@pytest.mark.slow
 def test_a_killed_upload_leaves_the_snapshot_as_it_was(bucket: S3Bucket) -> None:
     publish(bucket, pl.DataFrame({"n": [1, 2]}))
     bucket.proxy.heads.clear()
@@ -202,6 +204,7 @@ def test_a_killed_upload_leaves_the_snapshot_as_it_was(bucket: S3Bucket) -> None
     assert load(bucket).collect()["n"].to_list() == [3]
 
 
+@pytest.mark.slow
 def test_an_interrupt_ends_an_upload_that_hangs(bucket: S3Bucket) -> None:
     bucket.proxy.heads.clear()
     with socket.create_server(("127.0.0.1", 0)) as silent, publishing(bucket) as process:

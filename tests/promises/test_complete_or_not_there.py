@@ -108,6 +108,7 @@ def test_the_replaced_snapshot_is_kept_byte_for_byte(service: PagedService, tmp_
     assert (tmp_path / ".products.previous").read_bytes() == first
 
 
+@pytest.mark.slow
 def test_a_killed_writer_leaves_the_snapshot_as_it_was_and_nothing_for_long(tmp_path: Path) -> None:
     publish(tmp_path, pl.DataFrame({"n": [1, 2]}))
     before = (tmp_path / "made.parquet").read_bytes()

@@ -273,6 +273,7 @@ def test_a_column_that_somebody_added_to_the_table_stays(snapshots: Path, lake: 
     assert export_history(str(snapshots), lake, asset=ASSET) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("then", ["nothing", "another day"])
 def test_a_table_that_was_restored_is_brought_up_to_date(
     snapshots: Path, lake: str, then: str

@@ -210,6 +210,7 @@ def test_the_rows_are_the_snapshot_although_the_service_begins_or_ceases_to_send
         assert_series_equal(found["currency"], snapshot.sort(*ORDER)["currency"])
 
 
+@pytest.mark.slow
 def test_a_snapshot_of_another_asset_is_slotted_in_where_it_belongs(
     pipeline: Pipeline, shops: Sandbox
 ) -> None:
@@ -321,6 +322,7 @@ def test_a_damaged_history_is_not_replaced_by_one_without_the_past(pipeline: Pip
     assert file.read_bytes() == b"PAR1 and no more"
 
 
+@pytest.mark.slow
 def test_a_history_in_a_bucket_is_read_and_a_snapshot_forgotten_there(
     bucket: S3Bucket, pipeline: Pipeline, shops: Sandbox
 ) -> None:
@@ -495,6 +497,7 @@ def test_times_of_named_zones_are_understood(pipeline: Pipeline) -> None:
     assert pipeline.scan().is_empty()
 
 
+@pytest.mark.slow
 def test_a_history_of_more_days_than_files_may_be_open_begins(
     tmp_path: Path, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -636,6 +639,7 @@ def test_the_catalogs_of_a_history_in_one_file_are_known_in_any_case(pipeline: P
         height("strada")
 
 
+@pytest.mark.slow
 def test_a_history_of_hundreds_of_shops_does_not_grow_by_their_names_each_day(
     pipeline: Pipeline,
 ) -> None:
@@ -663,6 +667,7 @@ def test_a_history_of_hundreds_of_shops_does_not_grow_by_their_names_each_day(
     assert history.select("is_current", "valid_to").unique().collect().rows() == [(True, None)]
 
 
+@pytest.mark.slow
 def test_the_files_of_many_catalogs_are_read_within_the_limit_of_a_shell_on_macos(
     tmp_path: Path, pipeline: Pipeline
 ) -> None:

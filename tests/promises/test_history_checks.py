@@ -70,6 +70,7 @@ def test_a_history_passes_its_checks(pipeline: Pipeline) -> None:
     assert not failed(pipeline)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_history_that_something_else_changed_fails(pipeline: Pipeline, fault: str) -> None:
     spoil, found = FAULTS[fault]

@@ -106,6 +106,7 @@ def days_in(place: dict[str, Any]) -> set[int]:
     return {at.day for at in scan_history(asset=ASSET, **plain(place)).collect()["valid_from"]}
 
 
+@pytest.mark.slow
 def test_of_two_who_forget_at_once_one_is_told_that_it_did_nothing(
     place: dict[str, Any],
 ) -> None:
@@ -117,6 +118,7 @@ def test_of_two_who_forget_at_once_one_is_told_that_it_did_nothing(
     assert days_in(place) == {3}
 
 
+@pytest.mark.slow
 def test_a_run_and_forget_snapshot_do_not_undo_each_other(
     place: dict[str, Any],
 ) -> None:

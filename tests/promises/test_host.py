@@ -165,6 +165,7 @@ def test_what_is_no_host_is_refused_with_the_way_to_write_it(
     assert not proxy.targets
 
 
+@pytest.mark.slow
 def test_the_doctor_says_which_host_is_used_and_where_it_comes_from(
     proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -58,6 +58,7 @@ def left(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir() if not path.name.endswith(".unfinished")]
 
 
+@pytest.mark.slow
 def test_a_read_that_is_killed_at_90_percent_costs_its_retry_15_percent(
     service: PagedService, tmp_path: Path
 ) -> None:

@@ -238,6 +238,7 @@ def test_a_refresh_goes_on_when_the_time_of_its_caller_is_over(
     assert (server.count("token"), server.refusals) == (1, 0)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_processes_side_by_side_lose_no_token(

@@ -477,6 +477,7 @@ def test_a_range_whose_end_was_added_again_reads_nothing(
     assert not sandbox.requests
 
 
+@pytest.mark.slow
 def test_a_retry_knows_of_more_partitions_than_dagster_returns_records_at_once(
     tmp_path: Path, sandbox: Sandbox, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -688,6 +689,7 @@ def test_a_warning_of_the_search_is_logged_once_for_all_catalogs(
 FOLLOWING = (build_product_changes_asset, build_product_details_asset, build_product_brands_asset)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", FOLLOWING)
 def test_what_follows_the_products_takes_a_range_too(
     tmp_path: Path,
@@ -868,6 +870,7 @@ def wait_for_page(page: int, catalog: str, service: PagedService, process: Any) 
         time.sleep(0.002)
 
 
+@pytest.mark.slow
 def test_the_budget_holds_over_the_run_and_its_retries(
     service: PagedService, tmp_path: Path
 ) -> None:

@@ -235,6 +235,7 @@ def test_what_is_made_from_products_is_shown_in_a_few_columns(pipeline: Pipeline
 # Numbers are plotted, so there are few, and those that say nothing are left out.
 
 
+@pytest.mark.slow
 def test_the_numbers_of_a_read_are_those_that_somebody_plots(pipeline: Pipeline) -> None:
     pipeline.day()
     pipeline.day()

@@ -124,6 +124,7 @@ def test_a_search_and_what_follows_it(
     assert "pages are not saved for a retry" in told[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MANAGERS)
 def test_catalogs_by_partition_and_what_follows_them(
     name: str, service: Sandbox, tmp_path: Path, instance: dg.DagsterInstance

@@ -115,6 +115,7 @@ def test_the_position_of_any_day_is_that_of_the_snapshot_then(history: pl.LazyFr
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "url",
     [

@@ -85,6 +85,7 @@ def test_a_read_learns_from_the_last_what_the_count_of_each_catalog_means(
     assert counts(read())[:2] == (800, 1_000)
 
 
+@pytest.mark.slow
 def test_many_variants_of_each_product_do_not_end_a_read(
     read: Read, service: PublishedService, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
@@ -105,6 +106,7 @@ def test_many_variants_of_each_product_do_not_end_a_read(
     assert "the source of catalogs says 200: the pages do not come to an end" in failure(read())
 
 
+@pytest.mark.slow
 def test_walks_that_bring_less_than_both_counts_are_compared_with_a_read_in_one_walk(
     read: Read, service: PublishedService
 ) -> None:

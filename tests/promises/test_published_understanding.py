@@ -68,6 +68,7 @@ def changed_understanding(changes: dict[str, Any]) -> bool | None:
     return said
 
 
+@pytest.mark.slow
 def test_a_week_in_which_the_understanding_changes_once(
     tmp_path: Path,
     service: PublishedService,

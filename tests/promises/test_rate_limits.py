@@ -191,6 +191,7 @@ def assert_halved(service: Crowded) -> None:
     assert service.most <= CONCURRENCY // 2
 
 
+@pytest.mark.slow
 @REFUSAL
 def test_a_read_sends_half_as_many_at_once(detail: Any) -> None:
     service = Crowded(detail)
@@ -205,6 +206,7 @@ def test_refusals_count_once_as_long_as_the_service_has_requests_from_before(det
     assert service.most >= CONCURRENCY // 2
 
 
+@pytest.mark.slow
 @REFUSAL
 def test_lookups_are_half_as_many_at_once(tmp_path: Path, detail: Any) -> None:
     service = Crowded(detail)
@@ -225,6 +227,7 @@ POLL_SECONDS = 120.0
 RunPipe: TypeAlias = "Connection[Any, Any]"
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_eight_runs_at_once_share_the_bucket_and_none_fails_or_starves(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import base64
 import gzip
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +21,25 @@ from tests.histories import ASSET, day, make_history, product
 HOSTILE = '<img src=x onerror="alert(1)"></script><script>alert(2)</script>'
 
 
-@pytest.fixture
-def snapshots(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def history(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three days of two products, one of which goes."""
+    folder = tmp_path_factory.mktemp("history")
     make_history(
-        tmp_path,
+        folder,
         {
             day(1): [product("boots", 100.0), product("scarf", 20.0, title=HOSTILE)],
             day(2): [product("boots", 90.0), product("scarf", 20.0, in_stock=False)],
             day(3): [product("boots", 80.0)],
         },
     )
-    return tmp_path
+    return folder
+
+
+@pytest.fixture
+def snapshots(history: Path, tmp_path: Path) -> Path:
+    """A copy of the history, beside which a test may write."""
+    return shutil.copytree(history, tmp_path / "snapshots")
 
 
 def report(folder: Path, *arguments: str) -> Result:

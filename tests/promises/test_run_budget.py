@@ -261,6 +261,7 @@ def test_runs_of_a_backfill_share_its_budget_and_other_runs_do_not(
     assert read("strada").success
 
 
+@pytest.mark.slow
 def test_a_run_of_a_large_backfill_reads_few_of_its_others(
     shops: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -94,6 +94,7 @@ def test_it_can_begin_on_a_later_day() -> None:
         assert all_items(client) == third
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_same_products_and_another_seed_other_ones() -> None:
     program = """
 import httpx

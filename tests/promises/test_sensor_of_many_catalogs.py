@@ -140,6 +140,7 @@ class Fleet:
         self.instance.report_run_failed(run)  # or succeeded: the sensor asks for neither
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize(("most", "known"), [(40, True), (200, False)], ids=["known", "new"])
 def test_ten_thousand_due_catalogs_are_requested_within_five_ticks(

@@ -188,6 +188,7 @@ def test_a_refusal_of_bigquery_without_a_list_of_errors_shows_the_reason_in_its_
     assert "BigQuery refused (403 Forbidden USER_PROJECT_DENIED: " in message
 
 
+@pytest.mark.slow
 def test_the_last_of_many_failed_jobs_says_why(server: dict[str, Any]) -> None:
     bigquery: BigQueryServer = server["answer"]
     wrong = {"reason": "invalidQuery", "message": "Unrecognized name: x", "location": "query"}

@@ -283,6 +283,7 @@ def wait_until_written(process: subprocess.Popen[bytes], folder: Path) -> None:
         assert process.poll() is None
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

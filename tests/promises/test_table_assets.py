@@ -79,6 +79,7 @@ def test_a_partition_that_fails_spoils_no_other(tmp_path: Path) -> None:
     assert {row["partition"] for row in warehouse.rows("products")} == {"lodge", "strada"}
 
 
+@pytest.mark.slow
 def test_products_and_what_is_made_from_them_become_tables(tmp_path: Path) -> None:
     warehouse = DuckDB(tmp_path)
     catalogs = build_catalogs_asset("catalogs")
@@ -242,6 +243,7 @@ def test_a_table_that_was_made_without_partitions_is_not_mixed_with_them(tmp_pat
     assert warehouse.rows("products") == [{"uuid": "a"}]
 
 
+@pytest.mark.slow
 def test_a_code_location_without_a_table_imports_nothing_of_it() -> None:
     program = """
 import sys

@@ -75,6 +75,7 @@ def reading(warehouse: Warehouse, seen: set[tuple[int, float | None]]) -> Iterat
     assert not failed, failed
 
 
+@pytest.mark.long
 def test_a_killed_load_leaves_the_old_or_the_new_rows_and_its_retry_the_new_ones(
     warehouse: Warehouse, tmp_path: Path
 ) -> None:
@@ -105,6 +106,7 @@ def test_a_killed_load_leaves_the_old_or_the_new_rows_and_its_retry_the_new_ones
     assert {number for number, _ in seen} <= {OLD, NEW}
 
 
+@pytest.mark.long
 def test_a_first_load_may_be_killed_at_any_statement(warehouse: Warehouse, tmp_path: Path) -> None:
     base, location = str(tmp_path), warehouse.location
     project = Project(tmp_path, warehouse.destination, CATALOGS)

@@ -86,6 +86,7 @@ class Expected:
             )
 
 
+@pytest.mark.long
 def test_tables_equal_the_snapshots_after_thirty_days(warehouse: Warehouse, tmp_path: Path) -> None:
     shops = Shops()
     project = Project(tmp_path, warehouse.destination, CATALOGS, related=True)

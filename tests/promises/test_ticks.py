@@ -170,6 +170,7 @@ def test_a_catalog_without_a_time_is_read_once(shops: Sandbox, tmp_path: Path) -
         assert catalogs.read() == Counter(["strada"])
 
 
+@pytest.mark.long
 def test_a_catalog_whose_run_failed_waits_longer_each_time_and_disturbs_no_other(
     catalogs: Daemon, shops: Sandbox
 ) -> None:
@@ -228,6 +229,7 @@ def test_each_listing_is_subscribed_to_once(listings: Daemon, shops: Sandbox) ->
     assert calls == ["OK", "OK"]
 
 
+@pytest.mark.long
 def test_a_control_plane_that_is_not_there_fails_the_third_tick_in_a_row(
     listings: Daemon, shops: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -322,6 +322,7 @@ def test_a_tick_that_ends_leaves_the_refresh_to_itself(
     assert (server.count("token"), server.refusals) == (1, 0)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_command_ends_when_the_refresh_that_it_gave_up_has_ended(
     server: OctogenServer, file: Path

@@ -549,6 +549,7 @@ def test_a_run_that_ended_between_the_assets_pays_for_no_query_twice(
     assert len(bigquery.inserted) == 2
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_run_that_was_killed_at_any_request_is_mended_by_its_retry(

@@ -376,6 +376,7 @@ def test_a_text_stays_a_text(text: str) -> None:
     assert spec.metadata["octogen/search"].value["q"] == text.replace("{{ 1 }}", "1")
 
 
+@pytest.mark.slow
 def test_dg_describes_the_components_without_heavy_libraries() -> None:
     (entry,) = importlib.metadata.entry_points(
         group="dagster_dg_cli.registry_modules", name="octogen_dagster"

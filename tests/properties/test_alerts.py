@@ -205,6 +205,7 @@ def _ranges(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setattr(f"octogen_dagster.frames.history.{name}", request.param)
 
 
+@pytest.mark.long
 @settings(max_examples=30)
 @given(made=histories(5), data=st.data())
 def test_alerts_are_those_of_a_model_whatever_came_late_was_missed_or_forgotten(
@@ -241,6 +242,7 @@ def test_alerts_are_those_of_a_model_whatever_came_late_was_missed_or_forgotten(
         assert table.equals(target.table)
 
 
+@pytest.mark.long
 @given(made=histories(3), data=st.data())
 def test_a_rule_that_is_added_looks_back_over_its_days(
     made: Snapshots, data: st.DataObject

@@ -39,6 +39,7 @@ def _ranges(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setattr(module, name, request.param)
 
 
+@pytest.mark.long
 @settings(max_examples=100)  # 500 advances or more
 @given(made=histories(5), data=st.data())
 def test_a_history_in_any_order_of_arrival_is_that_of_a_model_which_keeps_all_snapshots(

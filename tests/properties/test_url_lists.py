@@ -309,6 +309,7 @@ CASES = given(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=150)
 @CASES
 def test_the_list_ends_equal_to_the_table_however_two_runs_are_killed(
@@ -334,6 +335,7 @@ def test_the_list_ends_equal_to_the_table_however_two_runs_are_killed(
     case.run_alone()
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @CASES
 def test_a_run_is_mended_by_the_next_one_at_whichever_request_it_is_killed(
