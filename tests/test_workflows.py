@@ -54,6 +54,16 @@ def test_the_drift_watch_may_write_issues_and_runs_what_is_there() -> None:
     assert all((ROOT / f"{module.replace('.', '/')}.py").is_file() for module in modules)
 
 
+def test_what_the_gate_leaves_out_runs_beside_it_on_each_push() -> None:
+    assert "slow and not (long or world)" in (ROOT / ".ci/run").read_text()
+    matrix = (ROOT / ".ci/matrix").read_text()
+    assert "-m 'long and not world'" in matrix
+    assert "-m world" in matrix
+    steps = [step.get("run") for job in CI["jobs"].values() for step in job["steps"]]
+    assert {".ci/run", ".ci/matrix long", ".ci/matrix world"} <= set(steps)
+    assert "push" in dict(CI)[True]  # type: ignore[index]
+
+
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_scripts_can_be_run(script: Path) -> None:
     assert os.access(script, os.X_OK) or script.name == "parts"  # which others source
