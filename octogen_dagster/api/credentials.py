@@ -51,7 +51,7 @@ class ApiKey:
     def __init__(self, api_key: str | None = None) -> None:
         self._key = (api_key or "").strip() or _key_from_environment()
         del api_key  # no traceback that shows locals is to show it
-        if not _is_word(self._key):
+        if parsed_word(self._key) is None:
             raise ValueError(
                 "The Octogen API key holds blanks or characters that no key has: copy it again."
             )
@@ -101,16 +101,13 @@ class ApiKey:
         return type(self), ()
 
 
-def _is_word(text: str) -> bool:
-    return text.isascii() and text.isprintable() and " " not in text
-
-
 def parsed_word(value: object) -> SecretStr | None:
     """Return a word of printable ASCII without the blanks around it; None if it is none."""
     from pydantic import SecretStr
 
     text = value.strip() if isinstance(value, str) else ""
-    return SecretStr(text) if text and _is_word(text) else None
+    is_word = text.isascii() and text.isprintable() and " " not in text
+    return SecretStr(text) if text and is_word else None
 
 
 def masked_keys(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, InvalidStateError
 from http.server import BaseHTTPRequestHandler
 from socketserver import ThreadingTCPServer
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 from pydantic import SecretStr
+from typing_extensions import Self
 
 from octogen_dagster.api.credentials import checked_url, parsed_word
 from octogen_dagster.background import Deadline
@@ -73,7 +74,7 @@ def login(
         authorization_server = checked_url(authorization_server, "The authorization server")
     with places.refresh_token.locked(Deadline.after(timeout)):
         pass  # a file that cannot be locked is an error before the person logs in
-    with _listening(redirect_uri, timeout) as callback:
+    with _Callback(redirect_uri, timeout) as callback:
         storage = _Storage(places, callback.redirect_uri, client_id)
         logging_in = _login(
             mcp_url,
@@ -237,6 +238,14 @@ class _Callback(ThreadingTCPServer):
         super().__init__(("127.0.0.1", port), _CallbackHandler)
         self.redirect_uri = f"http://{host}:{self.server_address[1]}{self.path}"
 
+    def __enter__(self) -> Self:
+        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
+        self.server_close()
+
     async def wait(self) -> AuthorizationCodeResult:
         """Wait for the browser and return the authorization code that it brings."""
         import anyio
@@ -282,17 +291,6 @@ class _CallbackHandler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Stay silent: the URLs hold codes."""
-
-
-@contextlib.contextmanager
-def _listening(redirect_uri: str, seconds: float) -> Iterator[_Callback]:
-    with _Callback(redirect_uri, seconds) as callback:
-        serving = threading.Thread(target=callback.serve_forever, args=(0.05,), daemon=True)
-        serving.start()
-        try:
-            yield callback
-        finally:
-            callback.shutdown()
 
 
 def _split_redirect_uri(redirect_uri: str) -> tuple[str, int, str]:

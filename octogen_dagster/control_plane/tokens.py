@@ -260,20 +260,19 @@ class Refresh:
             old = held.read()
             held.write(old)  # a place that cannot be written to must not cost the token in it
             client_id = self._client_id.read().get_secret_value()
-            form = {"grant_type": "refresh_token", "client_id": client_id}
-            exchange = functools.partial(self._exchange, form, old, stack.pop_all())
+            exchange = functools.partial(self._exchange, client_id, old, stack.pop_all())
             return submit(exchange, "octogen-token", daemon=False)
 
-    def _exchange(self, form: dict[str, str], old: SecretStr, lock: contextlib.ExitStack) -> Issued:
+    def _exchange(self, client_id: str, old: SecretStr, lock: contextlib.ExitStack) -> Issued:
         with lock:
             try:
-                issued, replacement = self._post(form, old)
+                issued, replacement = self._post(client_id, old)
             except OctogenMCPAuthenticationError:
                 current = self._held.read()
                 if current == old:
                     raise
                 # Another program replaced the token at the same moment without the lock.
-                issued, replacement = self._post(form, current)
+                issued, replacement = self._post(client_id, current)
             if replacement:
                 try:
                     store = functools.partial(self._held.write, replacement)
@@ -290,7 +289,7 @@ class Refresh:
             )
         return issued
 
-    def _post(self, form: dict[str, str], refresh_token: SecretStr) -> _Tokens:
+    def _post(self, client_id: str, refresh_token: SecretStr) -> _Tokens:
         subject, within = f"The token endpoint {self._url}", Deadline.after(_EXCHANGE_TIMEOUT)
 
         async def post() -> httpx2.Response:
@@ -300,17 +299,19 @@ class Refresh:
             loop, task = asyncio.get_running_loop(), asyncio.current_task()
             assert task is not None
             self._give_up = lambda: loop.call_soon_threadsafe(task.cancel)
-            data = {**form, "refresh_token": refresh_token.get_secret_value()}
+            form = {
+                "grant_type": "refresh_token",
+                "client_id": client_id,
+                "refresh_token": refresh_token.get_secret_value(),
+            }
             accept = {"Accept": "application/json"}
             # All the time that is left: one that is given up may have spent the token. The client's
             # own timeouts count for each part of a response, however small it is.
             with anyio.fail_after(within.left):
                 async with httpx2.AsyncClient(
-                    timeout=None,
-                    trust_env=may_use_proxy(self._url),
+                    timeout=None, trust_env=may_use_proxy(self._url)
                 ) as http:
-                    answer: httpx2.Response = await http.post(self._url, data=data, headers=accept)
-                    return answer
+                    return await http.post(self._url, data=form, headers=accept)
 
         def attempt() -> _Tokens:
             import httpx2
