@@ -57,16 +57,8 @@ _ACTIONS = {
     "pending": Action.PENDING,
 }
 """By Octogen's words, which are statuses and reason codes; of two words the first one decides."""
-_RANKS = {word: rank for rank, word in enumerate(_ACTIONS)}
 
-LAPSED = {
-    "source_stale",
-    *(
-        word
-        for word in _ACTIONS
-        if _ACTIONS[word] in (Action.ERROR, Action.SKIPPED, Action.PENDING)
-    ),
-}
+LAPSED = _ACTIONS.keys() - {"awaiting_subscription", "active"}
 """Words for a subscription that is not in order."""
 
 
@@ -81,7 +73,7 @@ def deciding_word(offer: Cell) -> str | None:
     if action_of(status) in (Action.WOULD_SUBSCRIBE, Action.ALREADY_ACTIVE):
         return status
     if action_of(reason) in (Action.ERROR, Action.SKIPPED):
-        return min(status, reason, key=lambda word: _RANKS.get(word or "", len(_RANKS)))
+        return next(word for word in _ACTIONS if word in (status, reason))
     return status
 
 

@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from octogen_dagster.api.retry import RetryPolicy
+from octogen_dagster.errors import OctogenError
 from tests.api.leaks import chain
 from tests.api.servers import Received
 from tests.servers.octogen_mcp import OctogenServer
@@ -61,6 +62,17 @@ def assert_silent(error: BaseException) -> None:
     for each in chain(error):
         lines = traceback.format_exception_only(type(each), each)
         assert SECRET not in f"{each} {each!r} {vars(each)} {lines}"
+
+
+def failure_of(kind: type[OctogenError], call: Callable[[], object]) -> str:
+    """The message of a call's error, in which no token is found, nor in what is shown with it."""
+    with pytest.raises(kind) as caught:
+        call()
+    assert type(caught.value) is kind
+    assert_silent(caught.value)
+    shown = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+    assert SECRET not in "".join(shown.format())
+    return str(caught.value)
 
 
 class SlowEndpoint:

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,7 @@ from octogen_dagster.errors import (
     OctogenTimeoutError,
 )
 from tests.api.servers import Received, http
-from tests.promises.control_plane import SECRET, SlowEndpoint, assert_silent
+from tests.promises.control_plane import SECRET, SlowEndpoint, failure_of
 from tests.promises.control_plane_sessions import side_by_side
 from tests.promises.yaml_projects import LINKED, load
 from tests.proxy import Proxy
@@ -84,14 +83,7 @@ def call(uri: str, deadline: float = 60.0) -> None:
 
 
 def failure(kind: type[OctogenError], uri: str, deadline: float = 60.0) -> str:
-    """The message of a call's error, in which no token is found, nor in what is shown with it."""
-    with pytest.raises(kind) as caught:
-        call(uri, deadline)
-    assert type(caught.value) is kind
-    assert_silent(caught.value)
-    shown = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
-    assert SECRET not in "".join(shown.format())
-    return str(caught.value)
+    return failure_of(kind, lambda: call(uri, deadline))
 
 
 def stored(bucket: S3Bucket) -> str:

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
@@ -36,7 +35,7 @@ from octogen_dagster.errors import (
     OctogenTimeoutError,
 )
 from tests.api.servers import Received, http
-from tests.promises.control_plane import POLL_SECONDS, SECRET, SlowEndpoint, assert_silent
+from tests.promises.control_plane import POLL_SECONDS, SECRET, SlowEndpoint, failure_of
 from tests.promises.control_plane_sessions import side_by_side
 from tests.servers.octogen_mcp import CLIENT, PRINCIPAL, PROJECT, OctogenServer
 
@@ -61,14 +60,7 @@ def call(deadline: float = 60.0) -> None:
 
 
 def failure(kind: type[OctogenError], deadline: float = 60.0) -> str:
-    """The message of a call's error, in which no token is found, nor in what is shown with it."""
-    with pytest.raises(kind) as caught:
-        call(deadline)
-    assert type(caught.value) is kind
-    assert_silent(caught.value)
-    shown = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
-    assert SECRET not in "".join(shown.format())
-    return str(caught.value)
+    return failure_of(kind, lambda: call(deadline))
 
 
 def test_a_replacement_is_stored_for_its_owner_alone(server: OctogenServer, file: Path) -> None:
