@@ -18,9 +18,6 @@ from typing import Any
 from octogen_dagster.sandbox.exports import Field, View
 
 _VIEW = re.compile(r"`([^`]+\.[^`.]+\.[^`.]+)`")
-_SELECT_LIST = re.compile(r"\s*SELECT\s+(.*?)\s+FROM\s", re.IGNORECASE | re.DOTALL)
-_COMMA = re.compile(r",(?![^()]*\))")
-_COLUMN = re.compile(r"(?:\w+\.)?`?(\w+)`?(?:\s+(?:AS\s+)?`?\w+`?)?", re.IGNORECASE)
 _TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00")
 _READING = (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION)
 
@@ -46,9 +43,11 @@ def select(sql: str, find_view: Callable[[str, str, str], View]) -> Result:
         for name in dict.fromkeys(_VIEW.findall(sql)):
             view = find_view(*name.rsplit(".", 2))
             names = [each["name"] for each in view.fields]
-            known |= {each["name"]: each for each in view.fields}
+            # Of a type with BLOB in its name, values are kept as they are.
+            known |= {f"BLOB {each['name']}": each for each in view.fields}
             rows = [[_stored(row[name]) for name in names] for row in view.rows]
-            database.execute(f"CREATE TABLE `{name}` ({', '.join(names)})")
+            columns = ", ".join(f'{each} "BLOB {each}"' for each in names)
+            database.execute(f"CREATE TABLE `{name}` ({columns})")
             places = ", ".join("?" * len(names))
             database.executemany(f"INSERT INTO `{name}` VALUES ({places})", rows)  # noqa: S608
             rows_read += len(rows)
@@ -56,16 +55,20 @@ def select(sql: str, find_view: Callable[[str, str, str], View]) -> Result:
         database.set_authorizer(
             lambda action, *_: sqlite3.SQLITE_OK if action in _READING else sqlite3.SQLITE_DENY
         )
+        statement = re.sub(r"(?i)\bAS TIMESTAMP\)", "AS TEXT)", sql)
         try:
-            cursor = database.execute(re.sub(r"(?i)\bAS TIMESTAMP\)", "AS TEXT)", sql))
+            cursor = database.execute(statement)
             found = cursor.fetchall()
+            # A column of a view has the type of the table's column that it is.
+            database.set_authorizer(lambda *_: sqlite3.SQLITE_OK)
+            database.execute(f"CREATE TEMP VIEW result AS {statement}")
         except (sqlite3.Error, sqlite3.Warning) as error:  # a warning in Python 3.10
             raise ValueError(f"the sandbox runs SELECTs that SQLite knows too: {error}") from None
-    names = [each[0] for each in cursor.description]
-    columns = list(zip(*found, strict=True)) or [()] * len(names)
+        types = [each[2] for each in database.execute("PRAGMA table_info(result)")]
+    values = list(zip(*found, strict=True)) or [()] * len(types)
     fields = [
-        {**(known.get(source) or _inferred(column)), "name": name}
-        for name, source, column in zip(names, _sources(sql, names), columns, strict=True)
+        {**(known.get(kind) or _inferred(column)), "name": name}
+        for (name, *_), kind, column in zip(cursor.description, types, values, strict=True)
     ]
     sent = [
         {"f": [{"v": _sent(value, of)} for value, of in zip(row, fields, strict=True)]}
@@ -83,16 +86,6 @@ class _CountIf:
 
     def finalize(self) -> int:
         return self._count
-
-
-def _sources(sql: str, names: Sequence[str]) -> Sequence[str]:
-    """Return for each column of a result the column that it is; an empty text for another value."""
-    found = _SELECT_LIST.match(sql)
-    expressions = [each.strip() for each in _COMMA.split(found[1])] if found else []
-    if len(expressions) != len(names) or "*" in expressions:
-        return names
-    columns = [_COLUMN.fullmatch(each) for each in expressions]
-    return [column[1] if column else "" for column in columns]
 
 
 def _inferred(column: Sequence[Any]) -> Field:

@@ -198,6 +198,8 @@ def test_a_result_has_the_types_of_what_was_selected(
     assert types == ["INTEGER", "TIMESTAMP", "FLOAT", "STRING"]
     columns = google.query(f"SELECT v.url AS covered, covered AS url FROM {view} AS v").result()
     assert [field.field_type for field in columns.schema] == ["STRING", "BOOLEAN"]
+    inner = google.query(f"SELECT c FROM (SELECT covered AS c FROM {view})").result()
+    assert [field.field_type for field in inner.schema] == ["BOOLEAN"]
     assert len(rows(google, f"SELECT `url`\nFROM {view}\nWHERE (\nNOT covered\n)")) == 12_000
     limit = bigquery.QueryJobConfig(maximum_bytes_billed=11 * 2**20)
     with pytest.raises(GoogleAPICallError, match=r"exceeded limit for bytes billed: 11534336\. 12"):
