@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -34,6 +33,7 @@ from google.cloud.bigquery_storage_v1.services.big_query_read.transports import 
     BigQueryReadGrpcTransport,
 )
 
+from tests.api.servers import RawServer, Received, http
 from tests.servers.analytics_hub import Refusal, abort
 
 PROJECT = "my-project"
@@ -256,38 +256,17 @@ def _now() -> int:
 def answering(answer: Answer) -> Iterator[str]:
     """Run a server whose responses a test writes, and yield its address. It gives out tokens."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            size = int(self.headers.get("Content-Length") or 0)
-            body = self.rfile.read(size)
-            if self.path == "/token":
-                status, said = 200, {"access_token": "token", "expires_in": 3600}
-            else:
-                status, said = answer(self.command, self.path, json.loads(body or b"{}"))
-            content = json.dumps(said).encode()
-            with contextlib.suppress(ConnectionError):  # the client did not wait
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
+    def respond(request: Received) -> list[bytes]:
+        if request.target == "/token":
+            return http(body={"access_token": "token", "expires_in": 3600})
+        return http(*answer(request.method, request.target, json.loads(request.body or b"{}")))
 
-        do_POST = do_GET
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        if isinstance(answer, BigQueryServer):
-            answer.released.set()
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with RawServer(respond) as server:
+        try:
+            yield server.origin
+        finally:
+            if isinstance(answer, BigQueryServer):
+                answer.released.set()
 
 
 @contextlib.contextmanager
