@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import itertools
 import re
@@ -11,10 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from email.utils import format_datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
+
+from tests.api.servers import RawServer, Received, http
 
 TOKEN = "ya29.test-token"
 
@@ -48,44 +48,21 @@ class GoogleStorage:
 
     @contextmanager
     def running(self) -> Iterator[GoogleStorage]:
-        storage = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def _serve(self) -> None:
-                length = int(self.headers.get("content-length") or 0)
-                body = self.rfile.read(length)
-                if len(body) < length:  # the client was cut off
-                    return
-                with storage._lock:
-                    status, headers, content = storage._answer(
-                        self.command, self.path, self.headers, body
-                    )
-                self.send_response(status)
-                for name, value in headers.items():
-                    self.send_header(name, value)
-                if self.command != "HEAD":
-                    self.send_header("content-length", str(len(content)))
-                self.end_headers()
-                if self.command != "HEAD":
-                    with contextlib.suppress(OSError):  # the client has gone
-                        self.wfile.write(content)
-
-            do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _serve
-
-            def log_message(self, format: str, *args: Any) -> None:
-                """Write nothing."""
-
-        with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-            server.daemon_threads = True
-            self.port = server.server_address[1]
-            threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        with RawServer(self._respond) as server:
+            self.port = server.port
             yield self
-            server.shutdown()
+
+    def _respond(self, request: Received) -> list[bytes]:
+        if len(request.body) < int(request.headers.get("content-length") or 0):
+            return []  # the client was cut off
+        with self._lock:
+            status, headers, content = self._answer(
+                request.method, request.target, request.headers, request.body
+            )
+        return http(status, content, length=None, **headers)
 
     def _answer(
-        self, method: str, target: str, headers: Any, body: bytes
+        self, method: str, target: str, headers: dict[str, str], body: bytes
     ) -> tuple[int, dict[str, str], bytes]:
         url = urlsplit(target)
         query = {name: values[0] for name, values in parse_qs(url.query, True).items()}
