@@ -5,16 +5,13 @@ from __future__ import annotations
 import csv
 import email
 import io
-import json
 import socketserver
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from email.policy import default
 from functools import partial
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
-from urllib.parse import parse_qs
 
 import polars as pl
 import pytest
@@ -22,6 +19,7 @@ from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError
 
 from octogen_dagster import ALERTS_SCHEMA
+from tests.api.servers import RawServer, http, in_turn
 from tests.docs.blocks import BLOCKS
 
 EVENTS = pl.DataFrame(
@@ -64,33 +62,17 @@ def serving(server: socketserver.BaseServer) -> Iterator[Any]:
 def test_slack_gets_a_message_and_one_that_it_refuses_is_an_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    asked: list[tuple[str, str | None, dict[str, Any]]] = []
-    answers = [{"ok": False, "error": "not_in_channel"}, {"ok": True}]
-
-    class Slack(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"])).decode()
-            is_json = "json" in self.headers["Content-Type"]
-            sent = json.loads(body) if is_json else {k: v[0] for k, v in parse_qs(body).items()}
-            asked.append((self.path, self.headers["Authorization"], sent))
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.end_headers()
-            self.wfile.write(json.dumps(answers.pop(0)).encode())
-
-        def log_message(self, format: str, *args: Any) -> None: ...
-
+    refused = http(body={"ok": False, "error": "not_in_channel"})
     monkeypatch.setenv("SLACK_TOKEN", "xoxb-test")
-    with serving(HTTPServer(("127.0.0.1", 0), Slack)) as server:
-        url = f"http://127.0.0.1:{server.server_address[1]}/api/"
-        client = partial(WebClient, base_url=url)
+    with RawServer(in_turn(refused, http(body={"ok": True}))) as server:
+        client = partial(WebClient, base_url=f"{server.origin}/api/")
         monkeypatch.setattr("dagster_slack.resources.WebClient", client)
         to_slack = recipe("to_slack.py")
         with pytest.raises(SlackApiError, match="not_in_channel"):
             to_slack(EVENTS)
         to_slack(EVENTS)
-    path, token, message = asked[1]
-    assert (path, token, message["channel"]) == (
+    asked, message = server.received[1], server.received[1].json
+    assert (asked.target, asked.headers["authorization"], message["channel"]) == (
         "/api/chat.postMessage",
         "Bearer xoxb-test",
         "#prices",
