@@ -11,6 +11,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from typing_extensions import Self
 
 import octogen_dagster as od
+from octogen_dagster.api.search import ProductSearch
 from octogen_dagster.components.scaffolder import OctogenScaffolder
 from octogen_dagster.components.settings import (
     Asset,
@@ -147,13 +148,10 @@ class OctogenComponent(AssetsComponent):
     def _of_search(
         self, search: SearchSettings, tables: list[dg.AssetsDefinition]
     ) -> dg.Definitions:
-        runs: dict[str, Any] = {
-            "backfill_policy": self._policy(search),
-            "execute": self.execute,
-        }
+        runs: dict[str, Any] = {"backfill_policy": self._policy(search), "execute": self.execute}
         partitions = self._partitions(search)
         products = od.build_products_asset(
-            self._spec("products", search, search.name, search, partitions_def=partitions),
+            self._spec("products", search, search.name, search.search, partitions_def=partitions),
             search.search,
             min_rows_fraction=search.min_rows_fraction,
             deps=tables if search.by_catalog else [],
@@ -235,14 +233,14 @@ class OctogenComponent(AssetsComponent):
         kind: Kind,
         asset: AssetSettings,
         name: str,
-        search: SearchSettings | None = None,
+        search: ProductSearch | None = None,
         **attributes: Any,
     ) -> dg.AssetSpec:
         """Return the spec of an asset as the component and both translations change it."""
         spec = dg.AssetSpec(asset.name or name, **attributes)
         if self.storage is not None:
             spec = spec.with_io_manager_key(f"{self.name}_io_manager")
-        data = OctogenAssetData(kind, spec, None if search is None else search.search)
+        data = OctogenAssetData(kind, spec, search)
         return self.translated(data, asset)
 
     def _policy(self, search: SearchSettings) -> dg.BackfillPolicy | None:

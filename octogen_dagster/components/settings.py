@@ -34,7 +34,6 @@ from octogen_dagster.api.search import ProductSearch
 from octogen_dagster.components.table_settings import TableSettings
 from octogen_dagster.components.templates import Unrendered
 from octogen_dagster.components.yaml_model import (
-    REFUSE_UNKNOWN,
     VARIABLE,
     Text,
     YamlComponent,
@@ -44,7 +43,7 @@ from octogen_dagster.components.yaml_model import (
     text_for,
 )
 from octogen_dagster.snapshots.resource import OctogenResource
-from octogen_dagster.validation import checked_name, checked_timezone
+from octogen_dagster.validation import checked_name, checked_timezone, refuse_unknown_settings
 
 if TYPE_CHECKING:
     from octogen_dagster.frames.alert_rules import AlertRule
@@ -72,10 +71,11 @@ class OctogenAssetData:
     search: ProductSearch | None = None
 
 
+_VALIDATORS: dict[str, Any] = {
+    "refuse_unknown": model_validator(mode="wrap")(refuse_unknown_settings)
+}
 _ASSET_ATTRIBUTES = create_model(
-    "Translation",
-    __base__=AssetAttributesModel,
-    __validators__=REFUSE_UNKNOWN,
+    "Translation", __base__=AssetAttributesModel, __validators__=_VALIDATORS
 )
 _TRANSLATIONS = TranslationFnResolver[OctogenAssetData](lambda data: {"data": data})
 

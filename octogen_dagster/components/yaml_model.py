@@ -44,10 +44,6 @@ _TYPES = {
 
 _SAID = ("title", "description", "default")
 _TEMPLATE = r"\{\{|\{%"
-REFUSE_UNKNOWN: dict[str, Any] = {
-    "refuse_unknown": model_validator(mode="wrap")(refuse_unknown_settings)
-}
-"""The validators of a model that says which field is meant by a misspelled one."""
 VARIABLE = "variable"
 """Marks a field in which `{{ env.NAME }}` becomes a `dagster.EnvVar`, also directly below it.
 
