@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from octogen_dagster.bigquery.listing_sources import Source as ListingSource
 
 
-def _octogen(text: str) -> dict[str, Any]:
+def _octogen_source(text: str) -> dict[str, Any]:
     if text != "octogen":
         raise ValueError("write octogen, or exchange: ... or listings: [...] below it")
     return {}
@@ -90,7 +90,7 @@ class ListingSourceSettings(YamlModel):
         return od.OctogenSource() if self.listings is None else od.StaticSource(self.listings)
 
 
-Source = Annotated[ListingSourceSettings, text_for(ListingSourceSettings, _octogen)]
+Source = Annotated[ListingSourceSettings, text_for(ListingSourceSettings, _octogen_source)]
 
 
 class LinkedProductsSettings(AssetSettings):
