@@ -15,6 +15,7 @@ from octogen_dagster.bigquery.tables import (
     TABLE_NAME,
     console_url,
     last_materialization,
+    reported_value,
 )
 from octogen_dagster.errors import (
     OctogenBigQueryAccessPendingError,
@@ -186,13 +187,8 @@ def link_dataset(
 def _read_reported_dataset(context: dg.AssetExecutionContext) -> dict[str, str]:
     """Read the id of the linked dataset that the partition last reported, by subscription name."""
     record = last_materialization(context, context.asset_key)
-    materialization = record and record.asset_materialization
-    if materialization is None:
-        return {}
-    subscription, dataset = (
-        str(materialization.metadata[name].value) if name in materialization.metadata else ""
-        for name in ("octogen/subscription", "octogen/linked_dataset")
-    )
+    subscription = reported_value(record, "octogen/subscription")
+    dataset = reported_value(record, "octogen/linked_dataset")
     return {subscription: dataset.rpartition(".")[2]} if subscription and dataset else {}
 
 

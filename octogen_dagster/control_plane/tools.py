@@ -201,11 +201,17 @@ class OctogenMCP:
         return self._request(tool, arguments, token)
 
     def _request(self, tool: str, arguments: Mapping[str, Any], token: SecretStr) -> Any:
+        from mcp_types import CallToolRequest, CallToolRequestParams, CallToolResult
+
+        params = CallToolRequestParams(name=tool, arguments=dict(arguments))
         self._exchange.token, self._exchange.status = token, 0
         failures: list[BaseException] = []
         try:
             portal, client = self._connection or self._connect()
-            result = portal.call(_call_tool, client, tool, dict(arguments))
+            # `Client.call_tool` requests the schema of the tool after the call. If that fails, it
+            # loses the result of a call that was carried out.
+            send = client.session.send_request
+            result = portal.call(send, CallToolRequest(params=params), CallToolResult)
         except Exception as error:
             failures += leaf_errors(error)
         else:
@@ -303,15 +309,6 @@ async def open_client(
         ) as client,
     ):
         yield client
-
-
-async def _call_tool(client: Client, tool: str, arguments: dict[str, Any]) -> CallToolResult:
-    from mcp_types import CallToolRequest, CallToolRequestParams, CallToolResult
-
-    # `Client.call_tool` requests the schema of the tool after the call. If that fails, it loses
-    # the result of a call that was carried out.
-    params = CallToolRequestParams(name=tool, arguments=arguments)
-    return await client.session.send_request(CallToolRequest(params=params), CallToolResult)
 
 
 def _tool_value(tool: str, result: CallToolResult, exchange: _Exchange) -> Any:
