@@ -1,15 +1,13 @@
 """The sensor that requests linked datasets for new, newly granted and revoked listings."""
 
-import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, TypeVar
 
 import dagster as dg
 
 from octogen_dagster.asset_definition import require_asset
-from octogen_dagster.background import Deadline, submit
+from octogen_dagster.background import Deadline, submit, wait_interruptibly
 from octogen_dagster.bigquery.listing_sources import TICK_TIMEOUT, Source
 from octogen_dagster.bigquery.partitions import (
     by_partition_key,
@@ -160,11 +158,12 @@ def _within(seconds: float, work: Callable[[Deadline], _Result]) -> _Result:
     within = Deadline.after(seconds)
     outcome = submit(lambda: work(within), "octogen-listings")
     try:
-        with contextlib.suppress(FutureTimeoutError):
-            return outcome.result(timeout=within.left + _GRACE_SECONDS)
+        wait_interruptibly(outcome, within.left + _GRACE_SECONDS)
     finally:
         within.stop.set()
-    raise OctogenTimeoutError(
-        f"The listings were not read within the {seconds:g} s that a tick has: Google or Octogen "
-        "is slow. If it stays so, name fewer listings or catalogs in the source."
-    )
+    if not outcome.done():
+        raise OctogenTimeoutError(
+            f"The listings were not read within the {seconds:g} s that a tick has: Google or "
+            "Octogen is slow. If it stays so, name fewer listings or catalogs in the source."
+        )
+    return outcome.result()

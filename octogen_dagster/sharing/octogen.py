@@ -162,18 +162,14 @@ def _merged(shared: Sequence[SharedListing], cells: Iterable[Cell]) -> list[Cell
         own = by_name[_key(listed.listing_resource)]
         if not own and listed.catalog_key:
             own = by_catalog[listed.catalog_key]
-        offers.append(_filled(own.pop(0) if own else Cell(), listed))
+        cell = own.pop(0) if own else Cell()
+        filled = {
+            name: getattr(cell, name) or getattr(listed, name)
+            for name in SharedListing.__struct_fields__
+        }
+        filled["listing_resource"] = listed.listing_resource
+        offers.append(msgspec.structs.replace(cell, **filled))
     return [*offers, *chain(*by_name.values(), *by_catalog.values())]
-
-
-def _filled(cell: Cell, listed: SharedListing) -> Cell:
-    """A cell of a listing, with what only the listing says."""
-    found = {
-        name: getattr(cell, name) or getattr(listed, name)
-        for name in SharedListing.__struct_fields__
-    }
-    found["listing_resource"] = listed.listing_resource
-    return msgspec.structs.replace(cell, **found)
 
 
 def _key(resource: str | None) -> ListingKey | str:
