@@ -84,9 +84,13 @@ def translate_google_errors(
     except auth.GoogleAuthError as error:
         kind, problem = _credentials_problem(service, error)
     except exceptions.RetryError as error:
-        code, message = _cause(service, error.cause)
-        answered = isinstance(error.cause, exceptions.GoogleAPICallError) and code not in _SILENCE
-        kind = OctogenBigQueryUnavailableError if answered else OctogenBigQueryUnreachableError
+        cause: Any = error.cause
+        code, message, kind = type(cause).__name__, cause, OctogenBigQueryUnreachableError
+        if isinstance(cause, exceptions.GoogleAPICallError):
+            code, message = service.code_and_message(cause)
+            code = with_reason(code, cause)
+            if code not in _SILENCE:
+                kind = OctogenBigQueryUnavailableError
         problem = (
             f"{service.name} did not answer in time ({code}: {shortened(message)}). "
             "Try again later."
@@ -156,15 +160,6 @@ def with_reason(code: str, error: GoogleAPICallError) -> str:
 def shortened(text: object) -> str:
     """A text, or that of an exception, on one line of at most 400 characters, without its dot."""
     return " ".join(str(text).split())[:_MAX_MESSAGE_LENGTH].rstrip(".")
-
-
-def _cause(service: GoogleService, cause: object) -> tuple[str, object]:
-    from google.api_core.exceptions import GoogleAPICallError
-
-    if isinstance(cause, GoogleAPICallError):
-        code, message = service.code_and_message(cause)
-        return with_reason(code, cause), message
-    return type(cause).__name__, cause
 
 
 def _grpc_code_and_message(error: GoogleAPICallError) -> tuple[str, object]:
