@@ -44,6 +44,7 @@ from octogen_dagster.sandbox.views import (
 )
 
 Generation = Literal["seed", "current"]
+Json = dict[str, Any]
 SEARCH_PAGE_USD = 0.014
 LOOKUP_USD = 0.002
 
@@ -83,36 +84,33 @@ def _seed_router(state: State) -> APIRouter:
     router = APIRouter()
 
     @router.get("/catalogs")
-    def catalogs() -> Response:
-        return JSONResponse(
-            [
-                {
-                    "catalog": catalog.key,
-                    "displayName": catalog.shop.display_name,
-                    "sourceBaseUrl": catalog.source_base_url,
-                    "productCount": catalog.product_count,
-                    "lastIndexedAt": iso_text(catalog.last_indexed_at),
-                }
-                for catalog in state.catalogs.all()
-            ]
-        )
+    def catalogs() -> list[Json]:
+        return [
+            {
+                "catalog": catalog.key,
+                "displayName": catalog.shop.display_name,
+                "sourceBaseUrl": catalog.source_base_url,
+                "productCount": catalog.product_count,
+                "lastIndexedAt": iso_text(catalog.last_indexed_at),
+            }
+            for catalog in state.catalogs.all()
+        ]
 
     @router.post("/products/search")
-    def search(body: SeedSearchRequest, request: Request) -> Response:
+    def search(body: SeedSearchRequest, request: Request) -> Json:
         keys = None if body.catalog is None else [body.catalog]
         if keys is not None and not state.catalogs.known(keys):
             raise HTTPException(404, "catalog_not_found")
         hits, cursor = _page(state, body, keys, request.scope["received"])
-        items = [seed_item(hit.product) for hit in hits]
-        return JSONResponse({"items": items, "nextCursor": cursor})
+        return {"items": [seed_item(hit.product) for hit in hits], "nextCursor": cursor}
 
     @router.post("/products/lookup")
-    def lookup(body: SeedLookupRequest) -> Response:
+    def lookup(body: SeedLookupRequest) -> Json:
         product = state.catalogs.find(body.url)
         if product is None:
             raise HTTPException(404, "product_not_found")
         _charge(state, LOOKUP_USD)
-        return JSONResponse(_envelope(product.catalog) | {"product": seed_full_view(product)})
+        return _envelope(product.catalog) | {"product": seed_full_view(product)}
 
     return router
 
@@ -121,59 +119,57 @@ def _current_router(state: State) -> APIRouter:
     router = APIRouter()
 
     @router.get("/me")
-    def me() -> Response:
+    def me() -> Json:
         """Describe the key, its organisation and its rate limit."""
         parts, limiter = state.api_key.split("_"), state.limiter
         key_id = parts[2] if len(parts) > 3 else str(uuid.uuid5(uuid.NAMESPACE_OID, state.api_key))
         reset_at = datetime.now(timezone.utc) + timedelta(seconds=limiter.seconds_to_full)
-        return JSONResponse(
-            {
-                "principal": "api_key",
-                "key": {"id": key_id, "prefix": f"octo_live_{key_id[:10]}"},
-                "organization": {
-                    "id": str(uuid.uuid5(uuid.NAMESPACE_OID, "sandbox")),
-                    "name": "Sandbox",
-                    "slug": "sandbox",
-                    "type": "catalog_partner",
-                },
-                "quotas": {},
-                "rateLimit": {
-                    "limit": limiter.size,
-                    "remaining": limiter.remaining,
-                    "resetAt": reset_at.isoformat(),
-                },
-            }
-        )
+        return {
+            "principal": "api_key",
+            "key": {"id": key_id, "prefix": f"octo_live_{key_id[:10]}"},
+            "organization": {
+                "id": str(uuid.uuid5(uuid.NAMESPACE_OID, "sandbox")),
+                "name": "Sandbox",
+                "slug": "sandbox",
+                "type": "catalog_partner",
+            },
+            "quotas": {},
+            "rateLimit": {
+                "limit": limiter.size,
+                "remaining": limiter.remaining,
+                "resetAt": reset_at.isoformat(),
+            },
+        }
 
     @router.get("/domains/{host:path}")
-    def domain(host: str) -> Response:
+    def domain(host: str) -> Json:
         name = host.strip().lower().partition(":")[0].rstrip(".").removeprefix("www.")
         found = [catalog for catalog in state.catalogs.all() if catalog.shop.domain == name]
         if not found:
             raise HTTPException(404, "domain_not_covered")
         found.sort(key=lambda catalog: catalog.key)
-        return JSONResponse({"host": name, "catalogs": [coverage(each) for each in found]})
+        return {"host": name, "catalogs": [coverage(each) for each in found]}
 
     @router.post("/products/search")
-    def search(body: CurrentSearchRequest, request: Request) -> Response:
+    def search(body: CurrentSearchRequest, request: Request) -> Json:
         received: ReceivedRequest = request.scope["received"]
         hits, cursor = _page(state, body, body.catalogs, received)
-        page: dict[str, Any] = {
+        page: Json = {
             "items": [current_item(hit.product, hit.relevance) for hit in hits],
             "requestId": received.request_id,
             "effectiveQuery": _effective_query(body),
         }
         if cursor is not None or _has_null_cursor(received):
             page["nextCursor"] = cursor
-        return JSONResponse(page)
+        return page
 
     @router.post("/products/facet-counts")
-    def facet_counts(body: FacetCountsRequest) -> Response:
+    def facet_counts(body: FacetCountsRequest) -> Json:
         counts = count_facets(body, state.catalogs.known(body.catalogs))
-        return JSONResponse(counts | {"effectiveQuery": _effective_query(body)})
+        return counts | {"effectiveQuery": _effective_query(body)}
 
     @router.post("/products/lookup")
-    def lookup(body: CurrentLookupRequest, request: Request) -> Response:
+    def lookup(body: CurrentLookupRequest, request: Request) -> Json:
         """Find a product in the index. The sandbox fetches none from a shop."""
         product, matched_via = state.catalogs.find(body.url), "exact"
         if product is None and body.matchMode != "strict":
@@ -183,18 +179,16 @@ def _current_router(state: State) -> APIRouter:
             raise HTTPException(404, "product_not_found")
         _charge(state, LOOKUP_USD)
         unknown = ("resolvedUrl", "canonicalUrl", "resolution", "cacheStatus", "warnings")
-        return JSONResponse(
-            {
-                **_envelope(product.catalog),
-                "product": current_full_view(product),
-                "source": "indexed",
-                "requestId": request.scope["received"].request_id,
-                "requestedUrl": body.url,
-                "normalizedUrl": product.url,
-                "matchedVia": matched_via,
-                **dict.fromkeys(unknown),
-            }
-        )
+        return {
+            **_envelope(product.catalog),
+            "product": current_full_view(product),
+            "source": "indexed",
+            "requestId": request.scope["received"].request_id,
+            "requestedUrl": body.url,
+            "normalizedUrl": product.url,
+            "matchedVia": matched_via,
+            **dict.fromkeys(unknown),
+        }
 
     router.include_router(_url_list_router(state.url_lists), prefix="/coverage/url-lists")
     return router
@@ -238,8 +232,8 @@ def _has_null_cursor(received: ReceivedRequest) -> bool:
     return zlib.crc32(repr(received.body).encode()) % 2 == 0
 
 
-def _effective_query(body: CurrentFilters) -> dict[str, Any]:
-    def sent(facets: Sequence[Facet] | None) -> list[dict[str, Any]]:
+def _effective_query(body: CurrentFilters) -> Json:
+    def sent(facets: Sequence[Facet] | None) -> list[Json]:
         return [{**facet.model_dump(), "source": "caller"} for facet in facets or ()]
 
     return {
@@ -257,7 +251,7 @@ def _effective_query(body: CurrentFilters) -> dict[str, Any]:
     }
 
 
-def _envelope(catalog: Catalog) -> dict[str, Any]:
+def _envelope(catalog: Catalog) -> Json:
     return {
         "catalogKey": catalog.key,
         "catalogDisplayName": catalog.shop.display_name,

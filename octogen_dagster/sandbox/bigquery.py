@@ -63,20 +63,18 @@ def create_bigquery_app(store: Listings) -> FastAPI:
         raise _Refused("notFound", f"Not found: Job {job_id}")
 
     @router.get("/datasets/{dataset}/tables/{table}")
-    def get_table(project: str, dataset: str, table: str) -> Response:
+    def get_table(project: str, dataset: str, table: str) -> Json:
         is_result = dataset == _RESULTS
         found = find_job(table).result if is_result else find_view(project, dataset, table)
-        return JSONResponse(
-            {
-                "tableReference": _table(project, dataset, table),
-                "type": "TABLE" if is_result else "VIEW",
-                "location": _LOCATION,
-                "schema": {"fields": found.fields},
-            }
-        )
+        return {
+            "tableReference": _table(project, dataset, table),
+            "type": "TABLE" if is_result else "VIEW",
+            "location": _LOCATION,
+            "schema": {"fields": found.fields},
+        }
 
     @router.post("/jobs")
-    def insert_job(project: str, body: Json) -> Response:
+    def insert_job(project: str, body: Json) -> Json:
         configuration = body["configuration"]
         if "query" not in configuration:
             raise _Refused("invalid", "The sandbox runs queries only.")
@@ -91,14 +89,14 @@ def create_bigquery_app(store: Listings) -> FastAPI:
         resource = body | _outcome(result.rows_read, query.get("maximumBytesBilled"))
         if not configuration.get("dryRun"):
             jobs[job_id] = _Job(resource, result)
-        return JSONResponse(resource)
+        return resource
 
     @router.get("/jobs/{job_id}")
-    def get_job(job_id: str) -> Response:
-        return JSONResponse(find_job(job_id).resource)
+    def get_job(job_id: str) -> Json:
+        return find_job(job_id).resource
 
     @router.get("/queries/{job_id}")
-    def get_results(job_id: str, maxResults: int = _PAGE_ROWS, pageToken: int = 0) -> Response:
+    def get_results(job_id: str, maxResults: int = _PAGE_ROWS, pageToken: int = 0) -> Json:
         job = find_job(job_id)
         if failure := job.resource["status"].get("errorResult"):
             raise _Refused(failure["reason"], failure["message"])
@@ -113,7 +111,7 @@ def create_bigquery_app(store: Listings) -> FastAPI:
             page["rows"] = rows[pageToken:end]
             if end < len(rows):
                 page["pageToken"] = str(end)
-        return JSONResponse(page)
+        return page
 
     app.include_router(router, prefix=f"{BIGQUERY_PATH}projects/{{project}}")
     return app
