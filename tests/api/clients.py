@@ -12,7 +12,7 @@ from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.api.flow import Flow, domain_flow, list_catalogs_flow
 from octogen_dagster.api.pacing import RateLimiter
 from octogen_dagster.api.retry import RetryPolicy
-from octogen_dagster.api.service import DEFAULT_TIMEOUT, Service
+from octogen_dagster.api.service import DEFAULT_TIMEOUT, Generation, Service
 from octogen_dagster.api.spending import Spending
 
 Transport = Literal["httpx", "blocking"]
@@ -54,6 +54,11 @@ class AwaitedBlockingClient:
     def __init__(self, client: BlockingClient) -> None:
         self._client = client
         self.statistics = client.statistics
+
+    @property
+    def generation(self) -> Generation:
+        """What OctogenClient says of its service, and no caller asks of a BlockingClient."""
+        return self._client.service.generation
 
     def __getattr__(self, name: str) -> Any:
         client, flow = self._client, FLOWS.get(name)
