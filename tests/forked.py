@@ -9,7 +9,7 @@ processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload(
     [
         "tests.daemon.processes",
-        "tests.docs.readers",
+        "tests.docs.preloaded",
         "tests.promises.control_plane_sessions",
         "tests.promises.history_runs",
         "tests.promises.killed",

@@ -19,8 +19,6 @@ import pytest
 import yaml
 from dagster._config import validate_config
 from dagster._core.storage.event_log.base import PoolLimit
-from dagster_k8s import K8sRunLauncher
-from dagster_k8s.job import UserDefinedDagsterK8sConfig
 
 from octogen_dagster.asset_definition import POOL
 from octogen_dagster.sandbox.server import Sandbox
@@ -213,6 +211,9 @@ def test_the_helm_values_equal_the_instance_settings() -> None:
 
 
 def test_the_run_launcher_accepts_the_helm_values() -> None:
+    from dagster_k8s import K8sRunLauncher
+    from dagster_k8s.job import UserDefinedDagsterK8sConfig
+
     given = VALUES["runLauncher"]["config"]["k8sRunLauncher"]
     pods = {_snake_case_word(name): value for name, value in given["runK8sConfig"].items()}
     config = {

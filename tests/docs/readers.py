@@ -10,19 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
-import h11  # noqa: F401
-import httpcore  # noqa: F401
-import httpx  # noqa: F401
 import pytest
 from dagster.components.testing import create_defs_folder_sandbox
 
-import octogen_dagster
-from octogen_dagster.api import blocking  # noqa: F401
-from tests.storage_migrations import read_migrations_once
-
 NEEDS_GOOGLE = {dg.AssetKey("brands")}
 """Assets that are loaded and not run: the sandbox's BigQuery stores no result as a table."""
-EMPTY = "type: octogen_dagster.components.OctogenComponent\nattributes: {}\n"
 
 
 def read_python(file: Path, environment: Mapping[str, str], partitions: Mapping[str, str]) -> None:
@@ -95,14 +87,3 @@ def _runnable(repository: dg.RepositoryDefinition) -> Iterator[dg.AssetKey]:
     for asset in graph.toposorted_asset_keys:
         if asset in graph.materializable_asset_keys and asset not in NEEDS_GOOGLE:
             yield asset
-
-
-# A process that is forked from here imports nothing itself.
-for name in octogen_dagster.__all__:
-    getattr(octogen_dagster, name)
-read_migrations_once(pytest.MonkeyPatch())
-QUIET = {"loggers": {"console": {"config": {"log_level": "ERROR"}}}}
-with dg.DagsterInstance.ephemeral() as empty:
-    dg.materialize([dg.asset(lambda: None, name="none")], instance=empty, run_config=QUIET)
-with load_component(EMPTY):
-    pass

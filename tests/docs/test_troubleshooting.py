@@ -18,8 +18,13 @@ QUOTES = [
 ]
 
 
-def texts() -> Iterator[str]:
-    """Each string of the package, with … for what is filled in."""
+@pytest.fixture(scope="module")
+def package() -> str:
+    """The strings of the package, with … for what is filled in."""
+    return "\n".join(_texts())
+
+
+def _texts() -> Iterator[str]:
     for file in (ROOT / "octogen_dagster").rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.JoinedStr):
@@ -31,9 +36,6 @@ def texts() -> Iterator[str]:
                 yield re.sub("%[sdr]", "…", node.value)
 
 
-PACKAGE = "\n".join(texts())
-
-
 @pytest.mark.parametrize("quote", QUOTES)
-def test_a_quoted_message_is_in_the_package(quote: str) -> None:
-    assert re.search(".*".join(map(re.escape, quote.split("…"))), PACKAGE)
+def test_a_quoted_message_is_in_the_package(quote: str, package: str) -> None:
+    assert re.search(".*".join(map(re.escape, quote.split("…"))), package)
