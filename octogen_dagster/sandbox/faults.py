@@ -177,23 +177,17 @@ class ActiveFaults:
         with self._lock:
             self._hits.clear()
 
-    def hit(
-        self, path: str, page: int, has_cursor: bool, catalogs: Iterable[str]
-    ) -> tuple[float, Fault | None]:
-        """Return the latency in seconds and the other fault of a request, and count each hit.
+    def hit(self, path: str, page: int, has_cursor: bool, catalogs: Iterable[str]) -> list[Fault]:
+        """Return the faults that hit a request, latency and one other, and count each hit.
 
-        Of the other faults that select it the first one hits it; later ones are not counted.
+        Of the others that select it the first one hits it; later ones are not counted.
         """
-        seconds, hit = 0.0, None
+        hits: list[Fault] = []
         with self._lock:
             for place, (fault, times) in enumerate(self._hits):
                 if times == fault.times or not fault.selects(path, page, has_cursor, catalogs):
                     continue
-                if fault.kind == "latency":
-                    seconds += float(fault.value or 0)
-                elif hit is None:
-                    hit = fault
-                else:
-                    continue
-                self._hits[place] = (fault, times + 1)
-        return seconds, hit
+                if fault.kind == "latency" or all(hit.kind == "latency" for hit in hits):
+                    hits.append(fault)
+                    self._hits[place] = (fault, times + 1)
+        return hits

@@ -51,8 +51,10 @@ class Gateway:
             content = await Request(scope, receive).body()
         except ClientDisconnect:  # the client was killed
             return
-        received, seconds, fault = self._received(scope, content)
+        received, hits = self._received(scope, content)
         self._state.log.append(received)
+        seconds = sum(float(each.value or 0) for each in hits if each.kind == "latency")
+        fault = next((each for each in hits if each.kind != "latency"), None)
         if seconds:  # or until the server stops
             await asyncio.wait({asyncio.wrap_future(self._state.closing)}, timeout=seconds)
         response = None if fault is None else _replacement(fault)
@@ -70,17 +72,16 @@ class Gateway:
         else:
             await response(scope, receive, send)
 
-    def _received(
-        self, scope: Scope, content: bytes
-    ) -> tuple[ReceivedRequest, float, Fault | None]:
-        """Return a request, the latency in seconds and the other fault that hit it."""
+    def _received(self, scope: Scope, content: bytes) -> tuple[ReceivedRequest, list[Fault]]:
+        """Return a request, and the faults that hit it."""
         path, body = scope["path"].removeprefix(BASE_PATH), _json_object(content)
         start = None
         if path == _SEARCH and body is not None:
             start = decode_cursor(body.get("cursor"), body)
         page = start.page if start else 1
         hits = self._state.faults.hit(path, page, start is not None, self._named(body or {}))
-        return ReceivedRequest(scope["method"], path, body, str(uuid.uuid4()), page), *hits
+        kinds = tuple(fault.kind for fault in hits)
+        return ReceivedRequest(scope["method"], path, body, str(uuid.uuid4()), page, kinds), hits
 
     def _named(self, body: dict[str, Any]) -> list[str]:
         """Return the keys of the catalogs that a search names or to which a lookup leads."""

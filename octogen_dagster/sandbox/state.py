@@ -11,7 +11,7 @@ from threading import Lock
 from typing import Any
 
 from octogen_dagster.sandbox.catalog import Catalogs
-from octogen_dagster.sandbox.faults import ActiveFaults
+from octogen_dagster.sandbox.faults import ActiveFaults, FaultKind
 from octogen_dagster.sandbox.url_lists import UrlLists
 
 _MAX_LOGGED_REQUESTS = 20_000
@@ -91,6 +91,7 @@ class ReceivedRequest:
     body: dict[str, Any] | None  # the JSON object; None if there was none
     request_id: str  # the `x-request-id` of the response
     page: int  # of a search, counted from 1; 1 for any other request
+    faults: tuple[FaultKind, ...]  # that hit it, by their kinds
     status: int | None = None  # of the response; None until there is one
 
 
