@@ -41,6 +41,13 @@ __all__ = [
 ]
 
 
+@pytest.fixture
+def quick_google(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let calls of Analytics Hub and looks at its lists follow each other at once."""
+    monkeypatch.setattr("octogen_dagster.sharing.subscribe.WAITS", (0.001,) * 5)
+    monkeypatch.setattr("octogen_dagster.sharing.hub.FIRST_WAIT", 0.001)
+
+
 @pytest.fixture(scope="session")
 def s3() -> Iterator[Proxy]:
     with moto() as proxy:

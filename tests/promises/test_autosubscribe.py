@@ -27,9 +27,7 @@ UNREGISTERED = (
 )
 
 
-@pytest.fixture(autouse=True)
-def _no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("octogen_dagster.sharing.subscribe.WAITS", (0.001,) * 5)
+pytestmark = pytest.mark.usefixtures("quick_google")
 
 
 def run(octogen: Octogen, *arguments: str, google: Google | None = None) -> Result:

@@ -38,10 +38,7 @@ REFRESH = "refresh_bigquery_subscription_status"
 Run = Callable[..., dg.ExecuteInProcessResult]
 
 
-@pytest.fixture(autouse=True)
-def _no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("octogen_dagster.sharing.subscribe.WAITS", (0.001,) * 5)
-    monkeypatch.setattr("octogen_dagster.sharing.hub.FIRST_WAIT", 0.001)
+pytestmark = pytest.mark.usefixtures("quick_google")
 
 
 @pytest.fixture

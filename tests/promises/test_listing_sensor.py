@@ -36,10 +36,8 @@ Source = ExchangeSource | OctogenSource | StaticSource
 
 
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def _login(monkeypatch: pytest.MonkeyPatch, quick_google: None) -> None:
     monkeypatch.setenv("OCTOGEN_MCP_ACCESS_TOKEN", "access-secret-0")
-    monkeypatch.setattr("octogen_dagster.sharing.hub.FIRST_WAIT", 0.001)
-    monkeypatch.setattr("octogen_dagster.sharing.subscribe.WAITS", (0.001,))
 
 
 @dataclass

@@ -37,19 +37,13 @@ from tests.promises.control_plane import SECRET, SlowEndpoint, failure_of
 from tests.promises.control_plane_sessions import side_by_side
 from tests.promises.yaml_projects import LINKED, load
 from tests.proxy import Proxy
-from tests.servers.buckets import S3Bucket, moto
+from tests.servers.buckets import S3Bucket
 from tests.servers.google import LISTING
 from tests.servers.octogen_mcp import CLIENT, PRINCIPAL, PROJECT, OctogenServer
 
 PROCESSES, SESSIONS = 8, 50
 LEASE = "login/refresh.lease"
 TOKEN, CLIENT_ID = "login/refresh", "login/refresh.client-id"
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[Proxy]:
-    with moto() as proxy:
-        yield proxy
 
 
 @pytest.fixture

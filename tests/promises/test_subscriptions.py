@@ -34,9 +34,7 @@ TAKEN = f"Listing {LISTING}: project {PROJECT} already has a dataset {DATASET}"
 Subscribe = Callable[..., BigQuerySubscriptionResult]
 
 
-@pytest.fixture(autouse=True)
-def _no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("time.sleep", lambda _: None)
+pytestmark = pytest.mark.usefixtures("quick_google")
 
 
 @pytest.fixture

@@ -156,10 +156,9 @@ def resources(
     google: Google,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    quick_google: None,
 ) -> Iterator[dict[str, Any]]:
     """The resources of the assets, as long as their servers run."""
-    monkeypatch.setattr("octogen_dagster.sharing.subscribe.WAITS", (0.001,) * 5)
-    monkeypatch.setattr("octogen_dagster.sharing.hub.FIRST_WAIT", 0.001)
     with (
         RawServer(lists) as service,
         google.running() as endpoint,
