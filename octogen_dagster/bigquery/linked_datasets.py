@@ -23,7 +23,7 @@ from octogen_dagster.errors import (
     OctogenError,
     Persistence,
 )
-from octogen_dagster.sharing.autosubscribe import Pass, subscribe_with_octogen
+from octogen_dagster.sharing.autosubscribe import SubscriptionPass, subscribe_with_octogen
 from octogen_dagster.sharing.names import (
     TABLE,
     ListingName,
@@ -34,7 +34,7 @@ from octogen_dagster.sharing.subscribe import BigQuerySubscriptionResult, subscr
 from octogen_dagster.validation import require_extras
 
 SubscribeWithOctogen = Callable[
-    [Pass, ListingName, str | None], tuple[SubscriptionPlan, BigQuerySubscriptionResult]
+    [SubscriptionPass, ListingName, str | None], tuple[SubscriptionPlan, BigQuerySubscriptionResult]
 ]
 """Subscribes to one listing with a dataset id, and tells Octogen what it needs to know."""
 
@@ -164,7 +164,7 @@ def link_dataset(
         else:
             control_plane: OctogenControlPlaneResource = context.resources.octogen_control_plane
             with control_plane.control_plane() as octogen:
-                this = Pass(
+                this = SubscriptionPass(
                     octogen,
                     hub,
                     resource.project,

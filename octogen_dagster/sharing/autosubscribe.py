@@ -87,7 +87,7 @@ class _Attempt(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Pass:
+class SubscriptionPass:
     """A pass for one subscriber; `options` are those of `subscribe`.
 
     `log` is called with what is no failure.
@@ -164,7 +164,7 @@ def autosubscribe(
         registered_subscriber=apply and not found.was_registered,
         would_register_subscriber=not (apply or found.was_registered),
     )
-    this = Pass(octogen, hub, project, principal, friendly_name)
+    this = SubscriptionPass(octogen, hub, project, principal, friendly_name)
     silent: _Attempt | None = None
     for offer in found.offers:
         attempt = this.attempt(offer, found.subscriber, apply=apply and silent is None)
@@ -202,7 +202,7 @@ def _outcome(offer: Cell, subscriber: Subscriber | None, attempt: _Attempt) -> C
 
 
 def subscribe_with_octogen(
-    this: Pass, listing: ListingName, dataset_id: str | None
+    this: SubscriptionPass, listing: ListingName, dataset_id: str | None
 ) -> tuple[SubscriptionPlan, BigQuerySubscriptionResult]:
     """Make the pass for one listing; an error if there is no subscription in the end."""
     shared = read_catalog_of(this.octogen, listing)
@@ -229,7 +229,7 @@ def subscribe_with_octogen(
 
 
 def register_and_subscribe(
-    this: Pass, listing: ListingName, dataset_id: str | None
+    this: SubscriptionPass, listing: ListingName, dataset_id: str | None
 ) -> tuple[SubscriptionPlan, BigQuerySubscriptionResult]:
     """Register the subscriber if needed, and subscribe to a listing that is no catalog's.
 
