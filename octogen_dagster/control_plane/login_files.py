@@ -131,8 +131,3 @@ class SecretFile(NamedTuple):
                 "user may write to; a file that is mounted by itself cannot be replaced, its "
                 "folder can."
             ) from None
-
-    def exposed_mode(self) -> int | None:
-        """Return the permissions of the file if others than its owner may read or write it."""
-        mode = stat.S_IMODE(self.path.stat().st_mode)
-        return mode if mode & 0o066 else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -178,7 +179,8 @@ def _refresh_token_findings(login: dict[str, Any]) -> Check:
     if not isinstance(token, SecretFile):
         return
     with contextlib.suppress(OSError):  # the login tells more
-        if (mode := token.exposed_mode()) is not None:
+        mode = stat.S_IMODE(token.path.stat().st_mode)
+        if mode & 0o066:
             may = "read" if mode & 0o044 else "replace"
             yield Finding(
                 "MCP login",
