@@ -38,7 +38,6 @@ from octogen_dagster.sandbox.url_lists import UrlLists
 from octogen_dagster.sandbox.views import (
     current_full_view,
     current_item,
-    iso_text,
     seed_full_view,
     seed_item,
 )
@@ -91,7 +90,7 @@ def _seed_router(state: State) -> APIRouter:
                 "displayName": catalog.shop.display_name,
                 "sourceBaseUrl": catalog.source_base_url,
                 "productCount": catalog.product_count,
-                "lastIndexedAt": iso_text(catalog.last_indexed_at),
+                "lastIndexedAt": catalog.last_indexed_at,
             }
             for catalog in state.catalogs.all()
         ]

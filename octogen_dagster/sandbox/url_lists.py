@@ -64,8 +64,7 @@ class Member:
     serial: int  # higher for one that was added later
 
     def as_json(self) -> Json:
-        added_at = _iso_text(self.added_at)
-        return {"url": self.url, "normalizedUrl": self.normalized, "addedAt": added_at}
+        return {"url": self.url, "normalizedUrl": self.normalized, "addedAt": self.added_at}
 
 
 @dataclass
@@ -97,8 +96,8 @@ class UrlList:
             "status": self.status,
             "urlCount": len(self.members),
             "bigQuery": self._big_query(readers) if self.is_shared else None,
-            "createdAt": _iso_text(self.created_at),
-            "updatedAt": _iso_text(self.updated_at),
+            "createdAt": self.created_at,
+            "updatedAt": self.updated_at,
         }
 
     def _big_query(self, readers: int) -> Json:
@@ -107,7 +106,7 @@ class UrlList:
             "listingId": self.listing_id,
             "sharedDatasetId": f"coverage_share_{self.id}_v1",
             "viewId": PRODUCTS,
-            "lastExportedAt": self.export and _iso_text(self.export.exported_at),
+            "lastExportedAt": self.export and self.export.exported_at,
             "lastRowCount": self.export and len(self.export.products),
             "readerCount": readers,
         }
@@ -197,8 +196,7 @@ class UrlLists:
             for url in body.urls:
                 key = normalize(url) or url
                 member = members.get(key)
-                added_at = member and _iso_text(member.added_at)
-                present = {"present": member is not None, "addedAt": added_at}
+                present = {"present": bool(member), "addedAt": member and member.added_at}
                 results.append({"url": url, "normalizedUrl": key, **present})
             return {"results": results}
 
@@ -308,7 +306,3 @@ def _list_id(serial: int, name: str) -> str:
 
 def _now() -> datetime:
     return datetime.now(timezone.utc)
-
-
-def _iso_text(moment: datetime) -> str:
-    return moment.isoformat().replace("+00:00", "Z")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import uuid
 import zlib
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import cache
 from typing import Any
 
@@ -102,10 +102,6 @@ def current_full_view(product: Product) -> Json:
     return _with_gaps(complete, product.bits)
 
 
-def iso_text(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 def _listed(product: Product) -> Json:
     rating = product.rating
     return {
@@ -117,7 +113,7 @@ def _listed(product: Product) -> Json:
         "originalPrice": _amount(product, product.original_price),
         "imageUrl": _hosted_copy(product, 0) if product.image_count else None,
         "rating": None if rating is None else {"average": rating[0], "count": rating[1]},
-        "updatedAt": iso_text(product.updated_at),
+        "updatedAt": product.updated_at,
         "isActive": True,
     }
 
@@ -247,7 +243,7 @@ def _reviews(product: Product) -> Iterator[Json]:
             "author": _REVIEWERS[(product.index + number) % len(_REVIEWERS)],
             "rating": 5 - number,
             "body": _OPINIONS[(product.index + number) % len(_OPINIONS)],
-            "publishedAt": iso_text(written and written - timedelta(days=7 * (number + 1))),
+            "publishedAt": written and written - timedelta(days=7 * (number + 1)),
         }
 
 
