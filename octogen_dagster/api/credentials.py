@@ -75,17 +75,16 @@ class ApiKey:
     def redacted(self, response: Response) -> Response:
         """Return the response without the key, where the service repeats it as it was sent."""
         # No local has the key, which a traceback might show.
-        if len(self._key) < _MIN_KEY_LENGTH or not self._is_in(response):
+        is_repeated = len(self._key) >= _MIN_KEY_LENGTH and (
+            self._key.encode() in response.content
+            or any(self._key in value for value in response.headers.values())
+        )
+        if not is_repeated:
             return response
         return dataclasses.replace(
             response,
             headers={name: self.masked(value) for name, value in response.headers.items()},
             content=response.content.replace(self._key.encode(), _MASK.encode()),
-        )
-
-    def _is_in(self, response: Response) -> bool:
-        return self._key.encode() in response.content or any(
-            self._key in value for value in response.headers.values()
         )
 
     def __repr__(self) -> str:

@@ -300,14 +300,15 @@ class ProductScan:
         pages: PageStore | None,
     ) -> ReadPlan:
         # Polars counts n_rows before the predicate, so a limited search is not narrowed.
-        pushdown = Pushdown()
+        search, pushdown = self.search, Pushdown()
         is_capped = query.n_rows is not None or self.search.max_products is not None
         if query.predicate is not None and not is_capped:
             pushdown = Pushdown.of(query.predicate)
+            narrowed = _narrowed(search, pushdown)
+            if narrowed is None:
+                return ReadPlan(search, [], self._clock())
+            search = narrowed
         is_whole = query.n_rows is None and pushdown == Pushdown()
-        search = _narrowed(self.search, pushdown)
-        if search is None:
-            return ReadPlan(self.search, [], self._clock())
         is_granted = isinstance(service.catalogs, GrantedCatalogs)
         needs_times = is_whole and (pages is not None or search.max_products is None)
         listed = None

@@ -267,7 +267,8 @@ class WalkRead:
                 if client.service.generation == "current":
                     self._require_products(page)
                 self._note(page)
-                self._save(page, client.service.generation)
+                if self.walk.saved:
+                    self.walk.saved.append(page, client.service.generation)
                 yield page
         except OctogenAPIError as error:
             self._explain(error)
@@ -286,7 +287,8 @@ class WalkRead:
         if following is not None and self.resumed_pages == self.saved_pages:
             self.tracker.page_received(following)
             self._note(following)
-            self._save(following, "")
+            if self.walk.saved:
+                self.walk.saved.append(following, "")
             yield following
 
     def _explain(self, error: OctogenAPIError) -> NoReturn:
@@ -329,7 +331,3 @@ class WalkRead:
                 "published. Correct the key, or ask Octogen about the catalog; remove it from "
                 "what you read if it has ended."
             )
-
-    def _save(self, page: ProductPage, generation: str) -> None:
-        if self.walk.saved:
-            self.walk.saved.append(page, generation)

@@ -1,5 +1,6 @@
 """The builder of the brands of products."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -9,12 +10,16 @@ from octogen_dagster.asset_definition import asset_arguments_of, require_asset
 from octogen_dagster.frames.brands import BRANDS_SCHEMA, product_brands
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, own_range, snapshot_asset
 from octogen_dagster.snapshots.loading import snapshot_input
-from octogen_dagster.snapshots.metadata import (
-    BRANDS_SOURCES,
-    COLUMN_SCHEMA,
-    column_lineage,
-    column_schema,
-)
+from octogen_dagster.snapshots.metadata import COLUMN_SCHEMA, column_lineage, column_schema
+
+_SOURCES: Mapping[str, Sequence[str]] = {
+    "brand": ["brand"],
+    "currency": ["currency"],
+    "products": ["brand", "currency"],
+    "in_stock_share": ["in_stock"],
+    **{name: ["current_price"] for name in BRANDS_SCHEMA if name.startswith("price_")},
+}
+"""The columns of the products that each column of their brands is made from."""
 
 
 def build_product_brands_asset(
@@ -39,7 +44,7 @@ def build_product_brands_asset(
     require_asset(products, "products")
     given = asset_arguments_of(name or f"{products.key.path[-1]}_brands", asset_arguments)
     given |= own_range(given, products)
-    lineage = column_lineage(products.key, BRANDS_SOURCES)
+    lineage = column_lineage(products.key, _SOURCES)
 
     @snapshot_asset(
         {

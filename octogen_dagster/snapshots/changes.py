@@ -1,6 +1,7 @@
 """The builder of the changes between two snapshots of products."""
 
 import warnings
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -22,16 +23,19 @@ from octogen_dagster.io_source import errors_as_raised
 from octogen_dagster.printable import count
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, own_range, snapshot_asset
 from octogen_dagster.snapshots.loading import snapshot_input
-from octogen_dagster.snapshots.metadata import (
-    CHANGES_SOURCES,
-    COLUMN_SCHEMA,
-    column_lineage,
-    column_schema,
-)
+from octogen_dagster.snapshots.metadata import COLUMN_SCHEMA, column_lineage, column_schema
 from octogen_dagster.snapshots.partitions import MAX_TIMES_BACK, PartitionLayout
 
 _MAX_CATALOGS_IN_LOG = 10
 _MAX_DIFFERENCES_IN_LOG = 10
+_WATCHED = [column for columns in WATCHED.values() for column in columns]
+_SOURCES: Mapping[str, Sequence[str]] = {
+    **{name: [name] for name in ("uuid", "catalog_key", "product_url")},
+    "change": ["catalog_key", "uuid", *_WATCHED],
+    "changed": _WATCHED,
+    **{f"{when}_{column}": [column] for column in _WATCHED for when in ("old", "new")},
+}
+"""The columns of the products that each column of their changes is made from."""
 
 
 def build_product_changes_asset(
@@ -116,7 +120,7 @@ def _changes(
     metadata: dict[str, Any] = {
         **_counts(frame),
         "octogen/first_snapshot": first,
-        **column_lineage(products, CHANGES_SOURCES),
+        **column_lineage(products, _SOURCES),
     }
     if vanished := vanished_catalogs(snapshots):
         context.log.warning(

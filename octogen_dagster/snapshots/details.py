@@ -1,22 +1,26 @@
 """The builder of the details of products: the full view of each, looked up."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 import polars as pl
 
 from octogen_dagster.asset_definition import RESOURCE, asset_arguments_of, require_asset
-from octogen_dagster.frames.columns import DETAIL_SCHEMA
+from octogen_dagster.frames.columns import DETAIL_SCHEMA, DIGESTED, IDENTITY, LISTED
 from octogen_dagster.frames.details import DetailScan, DetailStatistics
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, own_range, snapshot_asset
 from octogen_dagster.snapshots.loading import snapshot_input
-from octogen_dagster.snapshots.metadata import (
-    COLUMN_SCHEMA,
-    DETAIL_SOURCES,
-    column_lineage,
-    column_schema,
-)
+from octogen_dagster.snapshots.metadata import COLUMN_SCHEMA, column_lineage, column_schema
 from octogen_dagster.validation import require_fraction
+
+_SOURCES: Mapping[str, Sequence[str]] = {
+    **{name: ["product_url"] for name in DETAIL_SCHEMA},
+    **{name: [name] for name in IDENTITY},
+    "status": ["uuid", "product_url"],
+    "listed": [*LISTED, *DIGESTED],
+}
+"""The columns of the products that each column of their details is made or looked up from."""
 
 
 def build_product_details_asset(
@@ -69,7 +73,7 @@ def build_product_details_asset(
     require_fraction("max_failed_fraction", max_failed_fraction)
     given = asset_arguments_of(name or f"{products.key.path[-1]}_details", asset_arguments)
     given |= own_range(given, products)
-    lineage = column_lineage(products.key, DETAIL_SOURCES)
+    lineage = column_lineage(products.key, _SOURCES)
 
     @snapshot_asset(
         {

@@ -1,6 +1,7 @@
 """The builder of the history of products, and what puts snapshots into it."""
 
 import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -8,20 +9,24 @@ import dagster as dg
 from octogen_dagster.api.search import ProductSearch
 from octogen_dagster.asset_definition import asset_arguments_of, require_asset
 from octogen_dagster.automation import wait_only_for_latest
-from octogen_dagster.frames.changes import SnapshotPair
+from octogen_dagster.frames.changes import WATCHED, SnapshotPair
 from octogen_dagster.frames.history import HISTORY_SCHEMA
 from octogen_dagster.frames.history_update import HistoryUpdate
-from octogen_dagster.frames.observed import SnapshotTimes, StoredSnapshot
+from octogen_dagster.frames.observed import TRACKED, SnapshotTimes, StoredSnapshot
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, own_range, snapshot_asset
 from octogen_dagster.snapshots.loading import snapshot_input
-from octogen_dagster.snapshots.metadata import (
-    COLUMN_SCHEMA,
-    HISTORY_SOURCES,
-    column_lineage,
-    column_schema,
-)
+from octogen_dagster.snapshots.metadata import COLUMN_SCHEMA, column_lineage, column_schema
 from octogen_dagster.snapshots.partitions import PartitionLayout
 from octogen_dagster.snapshots.products import SEARCH
+
+_WATCHED = [column for columns in WATCHED.values() for column in columns]
+_SOURCES: Mapping[str, Sequence[str]] = {
+    **{name: [name] for name in ("uuid", "catalog_key", "product_url", *TRACKED)},
+    **{name: ["fetched_at", *_WATCHED] for name in ("valid_from", "valid_to", "is_current")},
+    "change": ["catalog_key", "uuid", *_WATCHED],
+    "changed": _WATCHED,
+}
+"""The columns of the products that each column of their history is made from."""
 
 
 def _of_pair(pair: SnapshotPair) -> list[StoredSnapshot]:
@@ -73,7 +78,7 @@ def build_product_history_asset(
     condition = given.get("automation_condition")
     if partitions.times and condition is not None:
         given["automation_condition"] = wait_only_for_latest(condition)
-    lineage = column_lineage(products.key, HISTORY_SOURCES)
+    lineage = column_lineage(products.key, _SOURCES)
 
     @snapshot_asset(
         {

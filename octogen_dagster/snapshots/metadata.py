@@ -18,7 +18,6 @@ from octogen_dagster.frames.catalogs import CATALOGS_DESCRIPTIONS, CATALOGS_SCHE
 from octogen_dagster.frames.changes import (
     CHANGES_DESCRIPTIONS,
     CHANGES_SCHEMA,
-    WATCHED,
     SnapshotPair,
     count_changes,
 )
@@ -26,9 +25,6 @@ from octogen_dagster.frames.columns import (
     COLUMN_DESCRIPTIONS,
     DETAIL_DESCRIPTIONS,
     DETAIL_SCHEMA,
-    DIGESTED,
-    IDENTITY,
-    LISTED,
     PRODUCT_SCHEMA,
 )
 from octogen_dagster.frames.history import (
@@ -37,7 +33,7 @@ from octogen_dagster.frames.history import (
     history_metrics,
     price_drops,
 )
-from octogen_dagster.frames.observed import OBSERVED, TRACKED, Contents
+from octogen_dagster.frames.observed import OBSERVED, Contents
 from octogen_dagster.frames.pictures import inline_svg, shares_svg
 from octogen_dagster.frames.position import POSITION_DESCRIPTIONS, POSITION_SCHEMA
 from octogen_dagster.frames.previews import alerts_preview, drops_preview, inline_table, preview
@@ -125,41 +121,6 @@ _DESCRIBED = (
     (CATALOGS_SCHEMA, CATALOGS_DESCRIPTIONS),
     (POSITION_SCHEMA, POSITION_DESCRIPTIONS),
 )
-
-_WATCHED = [column for columns in WATCHED.values() for column in columns]
-_KEYS = ("uuid", "catalog_key", "product_url")
-CHANGES_SOURCES: Mapping[str, Sequence[str]] = {
-    **{name: [name] for name in _KEYS},
-    "change": ["catalog_key", "uuid", *_WATCHED],
-    "changed": _WATCHED,
-    **{f"{when}_{column}": [column] for column in _WATCHED for when in ("old", "new")},
-}
-"""The columns of the products that each column of their changes is made from."""
-
-HISTORY_SOURCES: Mapping[str, Sequence[str]] = {
-    **{name: [name] for name in (*_KEYS, *TRACKED)},
-    **{name: ["fetched_at", *_WATCHED] for name in ("valid_from", "valid_to", "is_current")},
-    "change": ["catalog_key", "uuid", *_WATCHED],
-    "changed": _WATCHED,
-}
-"""The columns of the products that each column of their history is made from."""
-
-DETAIL_SOURCES: Mapping[str, Sequence[str]] = {
-    **{name: ["product_url"] for name in DETAIL_SCHEMA},
-    **{name: [name] for name in IDENTITY},
-    "status": ["uuid", "product_url"],
-    "listed": [*LISTED, *DIGESTED],
-}
-"""The columns of the products that each column of their details is made or looked up from."""
-
-BRANDS_SOURCES: Mapping[str, Sequence[str]] = {
-    "brand": ["brand"],
-    "currency": ["currency"],
-    "products": ["brand", "currency"],
-    "in_stock_share": ["in_stock"],
-    **{name: ["current_price"] for name in BRANDS_SCHEMA if name.startswith("price_")},
-}
-"""The columns of the products that each column of their brands is made from."""
 
 
 def column_schema(schema: Mapping[str, pl.DataType]) -> dg.TableSchema:

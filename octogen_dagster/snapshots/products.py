@@ -116,7 +116,7 @@ def build_products_asset(
         config = dict(run.context.op_execution_context.op_config)
         fraction = 0.0 if config.pop(ACCEPT_SHRINKING) else min_rows_fraction
         search = _configured_search(config)
-        is_default = _without_page_size(search) == _without_page_size(default)
+        is_default = search.model_copy(update={"page_size": default.page_size}) == default
         read = _PartitionRead(run, search, partitions, partition)
         is_present = read.window is None or is_within(read.window, _clock())
         catalogs = read.require_catalogs() if is_present else None
@@ -161,10 +161,6 @@ def _description(search: ProductSearch, partitions: PartitionLayout) -> str:
         "stock, categories and images. A run reads them all and replaces the snapshot as a "
         "whole."
     )
-
-
-def _without_page_size(search: ProductSearch) -> dict[str, Any]:
-    return search.model_dump(exclude={"page_size"})
 
 
 class _PartitionRead:
