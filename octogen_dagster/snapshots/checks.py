@@ -13,8 +13,8 @@ import polars as pl
 
 from octogen_dagster.asset_definition import FRESH, Metadata, require_asset, require_max_age
 from octogen_dagster.errors import OctogenSnapshotError
-from octogen_dagster.frames.previews import markdown_table
 from octogen_dagster.frames.source import utc_now
+from octogen_dagster.frames.summary import markdown_table
 from octogen_dagster.snapshots.alerts import alert_rules_of, build_alert_checks
 from octogen_dagster.snapshots.failures import named
 from octogen_dagster.snapshots.freshness import build_fresh_check

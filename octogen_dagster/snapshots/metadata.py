@@ -36,8 +36,15 @@ from octogen_dagster.frames.history import (
 from octogen_dagster.frames.observed import OBSERVED, Contents
 from octogen_dagster.frames.pictures import inline_svg, shares_svg
 from octogen_dagster.frames.position import POSITION_DESCRIPTIONS, POSITION_SCHEMA
-from octogen_dagster.frames.previews import alerts_preview, drops_preview, inline_table, preview
-from octogen_dagster.snapshots.summary import prices, summary, trend
+from octogen_dagster.frames.summary import (
+    alerts_preview,
+    drops_preview,
+    inline_table,
+    preview,
+    prices,
+    summary,
+    trend,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

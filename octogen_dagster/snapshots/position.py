@@ -17,7 +17,7 @@ from octogen_dagster.frames.position import (
     price_position,
     price_summary,
 )
-from octogen_dagster.frames.previews import inline_table
+from octogen_dagster.frames.summary import inline_table
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, snapshot_asset
 from octogen_dagster.snapshots.history_checks import is_history
 from octogen_dagster.snapshots.loading import ALLOW_MISSING

@@ -14,9 +14,9 @@ from octogen_dagster.api.spending import Prices, Spending
 from octogen_dagster.frames.brands import product_brands
 from octogen_dagster.frames.changes import SnapshotPair, product_changes
 from octogen_dagster.frames.columns import PRODUCT_SCHEMA
-from octogen_dagster.frames.previews import inline_table, markdown_table, preview
 from octogen_dagster.frames.source import Metrics
 from octogen_dagster.frames.statistics import ProductMetrics, ReadStatistics, ScanStatistics
+from octogen_dagster.frames.summary import inline_table, markdown_table, preview
 
 
 def product(brand: str | None, price: float | None, **columns: Any) -> dict[str, Any]:
