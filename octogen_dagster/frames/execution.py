@@ -96,16 +96,11 @@ class CatalogProducts:
         self.is_doubtful = False  # products may be missing, and no earlier read says how many
         self._walk = reads[0].walk
         self._log = log
-        self._unfinished = len(reads)
+        self.unfinished = len(reads)  # walks whose last page is still to come
         self._all = SeenProducts()
         recent = _MAX_RECENT // len(reads)
         self._own = {read: SeenProducts(recent) for read in reads} if self._walk.part else {}
         self._count = 0
-
-    @property
-    def finished(self) -> bool:
-        """True if the last page of each walk came."""
-        return not self._unfinished
 
     def add(self, read: WalkRead, uuids: Sequence[str]) -> tuple[pl.Series, pl.Series]:
         """Add products, and return Boolean masks of those new to the catalog and to the walk."""
@@ -123,8 +118,8 @@ class CatalogProducts:
     def finish(self, read: WalkRead, client: BlockingClient) -> None:
         """Note that a walk has ended. After the last one, check that products are not left out."""
         self._own.pop(read, None)
-        self._unfinished -= 1
-        if self.finished:
+        self.unfinished -= 1
+        if not self.unfinished:
             self._all = SeenProducts()  # the old one is large
             if self._walk.part:
                 self._check_count(client)
@@ -226,7 +221,7 @@ class PlanRead:
         finally:
             self.add_up()
         self.statistics.complete = True
-        yield self._frame([], None)
+        yield product_frame([], self._columns, None, self._plan.started_at)
 
     def _capped(self, report: Callable[[], None]) -> Iterator[pl.DataFrame]:
         """Read page by page in this thread, so that no page is requested that is not needed."""
@@ -260,7 +255,7 @@ class PlanRead:
 
     def _checked_frame(self, read: WalkRead, pages: Sequence[ProductPage]) -> pl.DataFrame:
         self._note_effective_query(read)
-        frame = self._frame(pages, read.walk.catalog)
+        frame = product_frame(pages, self._columns, read.walk.catalog, self._plan.started_at)
         try:
             frame = self._without_repeats(read, frame, pages)
         except OctogenPagingError:
@@ -272,12 +267,9 @@ class PlanRead:
         self.statistics.add(frame, pages)
         self.statistics.rows_by_catalog[read.walk.catalog] += len(frame)
         if self._cap is not None and self.statistics.rows >= self._cap:
-            is_unfinished = any(not products.finished for products in self._products.values())
+            is_unfinished = any(products.unfinished for products in self._products.values())
             self.statistics.truncated = left > 0 or is_unfinished
         return frame
-
-    def _frame(self, pages: Sequence[ProductPage], catalog: str | None) -> pl.DataFrame:
-        return product_frame(pages, self._columns, catalog, self._plan.started_at)
 
     def _without_repeats(
         self, read: WalkRead, frame: pl.DataFrame, pages: Sequence[ProductPage]
@@ -373,7 +365,7 @@ def check_unchanged(
     live = [
         read
         for read in reads
-        if read.requested_pages and (read.tracker.pages > 1 or read.walk.part)
+        if read.tracker.pages > read.resumed_pages and (read.tracker.pages > 1 or read.walk.part)
     ]
     indexed_times: dict[str, datetime | None] = {}
     with_times = {

@@ -1,6 +1,6 @@
 """PageStore: the pages of a read, saved so that the next run can continue it after a crash.
 
-A walk is found by what it is. The folder of its pages is `{search}/{indexed_at}`, so pages of
+A walk is found by what it is. The folder of its pages is `{search}{part}/{indexed_at}`, so pages of
 another search, service or state of the catalog are simply not found. A segment of consecutive pages
 is `{page}-{before}-{own}`: the number of pages before it, the digest of the segment before it, and
 its own, which covers both. So the chains are known from a listing, runs side by side write chains
@@ -47,20 +47,18 @@ _ZSTD_LEVEL = 1
 _HALF = 16
 _ROOT = "0" * 32
 """The digest in place of that of a segment before the first one."""
-_FOLDER = re.compile(r"(?P<search>[0-9a-f]{32})/(?P<indexed_at>[^/]+)/(?P<file>[^/]+)")
+_FOLDER = re.compile(
+    rf"(?P<search>[0-9a-f]{{{_HALF}}})(?P<part>[0-9a-f]{{{_HALF}}})/(?P<indexed_at>[^/]+)/[^/]+"
+)
 _NAME = re.compile(r"(?P<page>\d{6,})-(?P<before>[0-9a-f]{32})-(?P<own>[0-9a-f]{32})\.pages")
 
 
 class WalkKey(NamedTuple):
-    """The identity of a walk: digests of its service, search and part, and its catalog's state."""
+    """The identity of a walk: digests of its service and search and of its part, and the state."""
 
     search: str
+    part: str  # which differs between runs
     indexed_at: str
-
-    @property
-    def whole(self) -> str:
-        """The digest of the search without the part, which differs between runs."""
-        return self.search[:_HALF]
 
 
 def walk_key(
@@ -76,13 +74,13 @@ def walk_key(
     were indexed, and `part` tells a part of a catalog from the others. `scope` tells snapshots of
     one asset apart: a partition of a day is not continued from the pages of the day before.
     """
-    halves = [_digest(msgspec.json.encode(each, order="sorted")) for each in (body, part)]
-    whole = _digest(f"{_FORMAT} {scope} {base_url} {halves[0]}".encode())
+    of_body, of_part = (_digest(msgspec.json.encode(each, order="sorted")) for each in (body, part))
+    search = _digest(f"{_FORMAT} {scope} {base_url} {of_body}".encode())
     indexed_at = "none"
     if indexed_times and all(indexed_times):
         texts = [f"{each:%Y%m%dT%H%M%S.%f%z}" for each in indexed_times if each]
         indexed_at = texts[0] if len(texts) == 1 else _digest(" ".join(texts).encode())
-    return WalkKey(whole[:_HALF] + halves[1][:_HALF], indexed_at)
+    return WalkKey(search[:_HALF], of_part[:_HALF], indexed_at)
 
 
 class _Segment(msgspec.Struct, array_like=True):
@@ -180,7 +178,7 @@ class PageStore:
     def has_other_times(self, key: WalkKey) -> bool:
         """True if there are pages of the walk in another state of the catalog."""
         return any(
-            each.whole == key.whole and each.indexed_at != key.indexed_at for each in self._listed
+            each.search == key.search and each.indexed_at != key.indexed_at for each in self._listed
         )
 
     def discard(self, keys: Collection[WalkKey]) -> None:
@@ -205,9 +203,9 @@ class PageStore:
         self.is_ended = True
         for walk in self._walks.values():
             walk.close()
-        read = {key.whole for key in self._walks}
+        read = {key.search for key in self._walks}
         found = [
-            file.key for key, files in self._listed.items() if key.whole in read for file in files
+            file.key for key, files in self._listed.items() if key.search in read for file in files
         ]
         self._store.delete([*found, *self._written], folder=self._folder)
 
@@ -215,7 +213,7 @@ class PageStore:
         found: defaultdict[WalkKey, list[ListedFile]] = defaultdict(list)
         for file in self._store.files(self._folder):
             if match := _FOLDER.fullmatch(file.key.removeprefix(f"{self._folder}/")):
-                found[WalkKey(match["search"], match["indexed_at"])].append(file)
+                found[WalkKey(match["search"], match["part"], match["indexed_at"])].append(file)
         return dict(found)
 
     def _is_stale(self, files: Collection[ListedFile]) -> bool:
@@ -227,7 +225,7 @@ class PageStore:
         return abs(self.now() - file.modified) <= self._resume_within
 
     def _path(self, key: WalkKey, name: _Name | str = "") -> str:
-        return f"{self._folder}/{key.search}/{key.indexed_at}/{name}".rstrip("/")
+        return f"{self._folder}/{key.search}{key.part}/{key.indexed_at}/{name}".rstrip("/")
 
     def read(self, key: WalkKey, name: _Name) -> _Segment | None:
         """Read a segment; None if it is gone or is not what was written."""

@@ -220,11 +220,6 @@ class WalkRead:
         self.failed = False  # its pages, which may be saved ones, cannot be read or joined
         self.effective_query: EffectiveQuery | None = None  # of page 1
 
-    @property
-    def requested_pages(self) -> int:
-        """The number of pages so far that came from the service."""
-        return self.tracker.pages - self.resumed_pages
-
     def batches(
         self, client: BlockingClient
     ) -> Generator[tuple[WalkRead, list[ProductPage]], None, None]:
