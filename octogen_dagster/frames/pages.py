@@ -117,13 +117,15 @@ class PageStore:
     """The saved pages of one asset, for one read, in a folder that the first segment makes.
 
     `scope` is the snapshot that is read, such as the partition. Pages are continued up to the age
-    `resume_within`; with 0 none are saved.
+    `resume_within`; with 0 none are saved. `warn` is called with a line if they cannot be, once.
     """
 
     def __init__(
         self,
         store: Store,
         folder: str,
+        log: Callable[[str], None],
+        warn: Callable[[str], None],
         *,
         scope: str = "",
         resume_within: timedelta = RESUME_WITHIN,
@@ -136,21 +138,15 @@ class PageStore:
         self._resume_within = resume_within
         self._lock = threading.Lock()
         self._walks: dict[WalkKey, SavedWalk] = {}
-        self._log: Callable[[str], None] = lambda _line: None
-        self._warn: Callable[[str], None] = self._log
+        self._log = log
+        self._warn = warn
         self._listed: dict[WalkKey, list[ListedFile]] = {}
         self._written: list[str] = []
-        self._has_saved = self.is_ended = False
+        self._has_saved, self.is_ended = False, not resume_within
         self.failure: OctogenSnapshotError | None = None
 
-    def begin(self, log: Callable[[str], None], warn: Callable[[str], None]) -> None:
-        """Look for saved pages, and remove those that are too old for any read.
-
-        `warn` is called with a line if pages cannot be saved, once.
-        """
-        self._log, self._warn = log, warn
-        self._walks, self._written, self.failure = {}, [], None
-        self._has_saved, self.is_ended = False, not self._resume_within
+    def begin(self) -> None:
+        """Look for saved pages, and remove those that are too old for any read."""
         try:
             self._listed = self._list()
         except OctogenSnapshotError as error:

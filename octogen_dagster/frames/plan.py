@@ -327,12 +327,10 @@ def plan_with_store(
     catalogs: Sequence[Sequence[Walk]],
     store: PageStore,
     client: BlockingClient,
-    *,
     log: Log,
-    warn: Log,
 ) -> ReadPlan:
     """Plan a read whose pages are saved, from the walks of each catalog."""
-    store.begin(log, warn)
+    store.begin()
     walks = in_reading_order([continued(walks, store, client, log) for walks in catalogs])
     began = [walk.saved.started_at for walk in walks if walk.saved and walk.saved.pages]
     return ReadPlan(search, walks, min([store.now(), *began]))

@@ -176,6 +176,8 @@ class ProductScan:
             pages = PageStore(
                 target.store,
                 target.saved_pages,
+                target.log,
+                target.warn,
                 scope=target.key,
                 resume_within=target.resume_within,
                 clock=self._clock,
@@ -333,7 +335,7 @@ class ProductScan:
         catalogs = split_large(walks, search, service, client, brands=brands, log=target.log)
         if pages is None:
             return ReadPlan(search, in_reading_order(catalogs), self._clock())
-        return plan_with_store(search, catalogs, pages, client, log=target.log, warn=target.warn)
+        return plan_with_store(search, catalogs, pages, client, target.log)
 
 
 def _discard_bad(

@@ -99,12 +99,16 @@ class Client(BlockingClient):
                 return
 
 
+def _say_nothing(_line: str) -> None:
+    pass
+
+
 class Run:
     """A run that reads the catalog page by page, and may be killed at any of them."""
 
     def __init__(self, shop: Shop, folder: Path, published: Callable[[list[int]], None]) -> None:
         self._shop = shop
-        self._store = PageStore(Store(str(folder)), ".pages")
+        self._store = PageStore(Store(str(folder)), ".pages", _say_nothing, _say_nothing)
         self._published = published
         self._read: WalkRead | None = None
         self.steps = self._steps()
@@ -114,9 +118,7 @@ class Run:
         search = self._shop.search
         walk = Walk(search.request("acme"), (CatalogState("acme", last_indexed_at=stamp),))
         yield
-        plan = plan_with_store(
-            search, [[walk]], self._store, client, log=lambda _line: None, warn=lambda _line: None
-        )
+        plan = plan_with_store(search, [[walk]], self._store, client, _say_nothing)
         read = self._read = WalkRead(plan.walks[0])
         pages = []
         try:
