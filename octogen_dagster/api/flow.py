@@ -259,7 +259,7 @@ def _once_learned(service: Service, operation: str, flow: Flow[T]) -> Flow[T]:
     if operation in service.refused:
         return (yield from flow)
     own: Future[None] = Future()
-    first = service.refused.learn(operation, own)
+    first = service.refused.learning.setdefault(operation, own)
     if first is not own:
         while not first.done():
             yield Wait(float("inf"), "turn", until=first)

@@ -138,7 +138,9 @@ class RateLimiter:
         Each turn that was taken must be followed by one call of `update`.
         """
         with self._lock:
-            self._refill()
+            now = self._clock()
+            self._tokens += (now - self._refilled_at) * self._tokens_per_second
+            self._refilled_at = now
             seconds = 0.0
             if self._tokens_per_second:
                 seconds = max(0.0, (1 - self._tokens) / self._tokens_per_second)
@@ -161,8 +163,3 @@ class RateLimiter:
             self._tokens_per_second = limit / 60
             self._tokens = remaining - self.reserved_fraction * limit - self._pending
             self._refilled_at = self._clock()
-
-    def _refill(self) -> None:
-        now = self._clock()
-        self._tokens += (now - self._refilled_at) * self._tokens_per_second
-        self._refilled_at = now

@@ -56,16 +56,13 @@ class OnceLog:
 class Refused(dict[str, frozenset[str]]):
     """The fields that the service refuses, by operation, once an answer showed which.
 
-    A copy or pickle begins anew.
+    `learning` has the future of the first request of each that is to show it. A copy or pickle
+    begins anew.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._learning: dict[str, Future[None]] = {}
-
-    def learn(self, operation: str, own: Future[None]) -> Future[None]:
-        """Return the future of the first request that is to show it, which may be one's own."""
-        return self._learning.setdefault(operation, own)
+        self.learning: dict[str, Future[None]] = {}
 
     def __reduce__(self) -> tuple[type[Refused], tuple[()]]:
         return type(self), ()

@@ -203,7 +203,11 @@ def snapshot_metadata(
 
     def shown(some: Metrics) -> Metadata:
         metrics.update(some)
-        return metrics_metadata({name: some[name] for name in some if _is_shown(name, metrics)})
+        return {
+            f"octogen/{name}": _metadata_value(figure)
+            for name, figure in some.items()
+            if _is_shown(name, metrics)
+        }
 
     parts: dict[str, Callable[[], Metadata]] = {
         "columns": lambda: {COLUMN_SCHEMA: column_schema(schema)},
@@ -262,11 +266,6 @@ def in_reading_order(*parts: Mapping[str, Any] | None) -> Metadata:
     """Return the entries of a materialization in the order in which a person reads them."""
     metadata = {name: entry for part in parts for name, entry in (part or {}).items()}
     return dict(sorted(metadata.items(), key=lambda entry: _position(entry[0])))
-
-
-def metrics_metadata(metrics: Metrics) -> Metadata:
-    """Return metrics as metadata entries `octogen/<name>`."""
-    return {f"octogen/{name}": _metadata_value(value) for name, value in metrics.items()}
 
 
 def _is_shown(name: str, metrics: Mapping[str, Any]) -> bool:
