@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 _RUN_ID = "octogen.run_id"
 _SEARCH = "octogen.search"
-PARENT_TAG = "dagster/parent_run_id"
+_PARENT_TAG = "dagster/parent_run_id"
 _LAST_REPORTS = 25
 """The last materializations that are shown as a line, and looked through for that of one run."""
 _RECORDS_AT_ONCE = 500
@@ -325,4 +325,4 @@ def retried_runs(instance: dg.DagsterInstance, run_id: str | None) -> Iterator[d
 
 def parent_of(run: dg.DagsterRun) -> str | None:
     """The run that a run executes again."""
-    return run.parent_run_id or run.tags.get(PARENT_TAG)
+    return run.parent_run_id or run.tags.get(_PARENT_TAG)
