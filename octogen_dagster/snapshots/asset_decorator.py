@@ -55,18 +55,6 @@ class SnapshotRun:
     service: CatalogService | None
     stop: threading.Event = field(default_factory=threading.Event)
 
-    @property
-    def step(self) -> PublishingStep:
-        context = self.context
-        return PublishingStep(
-            context.asset_key,
-            context.assets_def.partitions_def,
-            context.log,
-            context.instance,
-            context.run.run_id,
-            context.get_step_execution_context().step.key,
-        )
-
 
 MakeSnapshot: TypeAlias = Callable[..., Any]
 """The function of an asset: takes the run, the partition and the asset's inputs, by name.
@@ -180,7 +168,7 @@ def _publish(run: SnapshotRun, partition: str | None, result: Any) -> Iterator[A
     It goes on once Dagster has reported it, and removes the saved pages: a run that dies before
     that is retried from them. Another IO manager gets the whole frame.
     """
-    context, step = run.context, run.step
+    context, step = run.context, PublishingStep.of(run.context)
     _, manager = output_manager(context)
     if not isinstance(result, dg.MaterializeResult):
         yield result
@@ -225,7 +213,7 @@ def _publish_range(
     run: SnapshotRun, snapshot: Callable[[str], dg.MaterializeResult[Any]]
 ) -> Iterator[Any]:
     """Publish the partitions of a run, and yield what is to be reported of each."""
-    step = run.step
+    step = PublishingStep.of(run.context)
     manager: ParquetSnapshotIOManager
     _, manager = output_manager(run.context)
     manager.remove_abandoned(step.asset)

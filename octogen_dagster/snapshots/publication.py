@@ -62,6 +62,18 @@ class PublishingStep:
     run_id: str | None
     key: str
 
+    @classmethod
+    def of(cls, context: dg.AssetExecutionContext) -> PublishingStep:
+        """Return the step that executes an asset."""
+        return cls(
+            context.asset_key,
+            context.assets_def.partitions_def,
+            context.log,
+            context.instance,
+            context.run.run_id,
+            context.get_step_execution_context().step.key,
+        )
+
     def reported_before(self) -> dict[str, dg.EventLogRecord]:
         """The records of the materializations that were reported before, by partition."""
         logged: dict[str, dg.EventLogEntry] = {}

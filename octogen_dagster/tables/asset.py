@@ -21,14 +21,14 @@ from octogen_dagster.asset_definition import (
     takes_range,
 )
 from octogen_dagster.background import run_in_thread, wait_interruptibly
-from octogen_dagster.snapshots.asset_decorator import SnapshotRun, own_range
+from octogen_dagster.snapshots.asset_decorator import own_range
 from octogen_dagster.snapshots.loading import SnapshotFiles, snapshot_input
 from octogen_dagster.snapshots.metadata import (
     COLUMN_SCHEMA,
     column_lineage,
 )
 from octogen_dagster.snapshots.partitions import PartitionLayout
-from octogen_dagster.snapshots.publication import PublishedSnapshot
+from octogen_dagster.snapshots.publication import PublishedSnapshot, PublishingStep
 from octogen_dagster.snapshots.range_checks import partition_evaluations
 from octogen_dagster.snapshots.range_run import report_range
 from octogen_dagster.store import SNAPSHOT_ID
@@ -165,7 +165,7 @@ class _TableRun:
                 metadata, checks[partition] = self._load(partition)
             return dg.MaterializeResult(metadata=metadata), PublishedSnapshot({}, lambda: None)
 
-        step = SnapshotRun(context, None).step
+        step = PublishingStep.of(context)
         for event in report_range(
             context,
             step,
