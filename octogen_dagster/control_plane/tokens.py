@@ -311,7 +311,10 @@ class Refresh:
                 async with httpx2.AsyncClient(
                     timeout=None, trust_env=may_use_proxy(self._url)
                 ) as http:
-                    return await http.post(self._url, data=form, headers=accept)
+                    response: httpx2.Response = await http.post(
+                        self._url, data=form, headers=accept
+                    )
+            return response
 
         def attempt() -> _Tokens:
             import httpx2

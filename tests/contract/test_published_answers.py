@@ -84,6 +84,7 @@ def shops(*, lax: bool) -> st.SearchStrategy[dict[str, Any]]:
     return answers(octogen.DomainCoverageResponse, {"catalogs": catalogs_of_shop}, lax=lax)
 
 
+@pytest.mark.slow
 @published
 @given(bodies(shops(lax=False) | shops(lax=True)))
 def test_a_shop_and_its_catalogs(content: bytes) -> None:

@@ -101,6 +101,7 @@ async def refused(call: Any) -> tuple[int | None, Any]:
     return caught.value.status_code, caught.value.detail
 
 
+@pytest.mark.slow
 async def test_each_error_of_the_contract(sandbox: Sandbox, client: OctogenClient) -> None:
     ids = [
         (await client.create_coverage_url_list(name=f"list {number}")).url_list_id

@@ -14,6 +14,8 @@ from sybil.parsers.markdown.lexers import RawFencedCodeBlockLexer
 
 ROOT = Path(__file__).parents[2]
 README = "README.md"
+IN_GATE = "docs/alerts.md"
+"""The page whose blocks the gate runs: it has Python, YAML and commands."""
 PAGES = [ROOT / README, *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = RawFencedCodeBlockLexer(
     re.compile(r'(?P<language>\w*)(?: title="(?P<title>[^"]+)")?(?P<rest>.*)\n')
@@ -66,7 +68,7 @@ BLOCKS = [block for page in PAGES for block in _read(page)]
 def each(language: str, having: str = "") -> pytest.MarkDecorator:
     """Parametrize a test by the blocks in a language that are run and have a text in them.
 
-    Those of `docs/` are slow: a hundred processes import Dagster for them.
+    Those of `docs/` are slow, and the gate runs one page: a hundred processes run Dagster for them.
     """
     chosen = [
         block
@@ -78,10 +80,11 @@ def each(language: str, having: str = "") -> pytest.MarkDecorator:
     ]
     return pytest.mark.parametrize(
         "block",
-        [
-            pytest.param(
-                block, id=block.name, marks=[pytest.mark.slow] if block.page != README else []
-            )
-            for block in chosen
-        ],
+        [pytest.param(block, id=block.name, marks=_marks(block.page)) for block in chosen],
     )
+
+
+def _marks(page: str) -> list[pytest.MarkDecorator]:
+    if page == README:
+        return []
+    return [pytest.mark.slow] if page == IN_GATE else [pytest.mark.slow, pytest.mark.long]

@@ -33,6 +33,7 @@ def make_project(folder: Path) -> None:
         (folder / name).write_text(text)
 
 
+@pytest.mark.slow
 @each("sh")
 def test_a_block_of_commands_runs(block: Block, place: Place, tmp_path: Path) -> None:
     commands, folder = tmp_path / "bin", tmp_path / "folder"

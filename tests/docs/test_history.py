@@ -31,6 +31,7 @@ def blocks(language: str, title: str = "") -> list[str]:
     return [each.source for each in page if (each.language, each.title) == (language, title)]
 
 
+@pytest.mark.slow
 def test_the_view_and_the_macro_know_the_past() -> None:
     view, queries = blocks("sql")
     as_of, out_of_stock = queries.split(";\n")[:2]

@@ -74,6 +74,7 @@ def make_tables(folder: Path, destination: TableDestination) -> None:
         )
 
 
+@pytest.mark.slow
 def test_the_five_questions_are_answered(warehouse: Warehouse, tmp_path: Path) -> None:
     make_tables(tmp_path, warehouse.destination)
 

@@ -120,6 +120,7 @@ def shop(tmp_path: Path, instance: dg.DagsterInstance) -> Shop:
     return Shop(tmp_path, instance, RULES)
 
 
+@pytest.mark.slow
 def test_an_event_says_what_was_before_and_since_when(shop: Shop) -> None:
     dress = product("dress", 120.0, brand={"name": "Acme"})
     shop.read(day(1), dress, product("hat", 20.0))
@@ -151,6 +152,7 @@ def test_an_event_says_what_was_before_and_since_when(shop: Shop) -> None:
     )
 
 
+@pytest.mark.slow
 def test_each_rule_finds_what_it_is_named_after_and_a_first_snapshot_is_no_flood(
     shop: Shop,
 ) -> None:
@@ -172,6 +174,7 @@ def test_each_rule_finds_what_it_is_named_after_and_a_first_snapshot_is_no_flood
     ]
 
 
+@pytest.mark.slow
 def test_repeated_runs_add_nothing_and_missed_ones_are_made_up_for(shop: Shop) -> None:
     for number in (1, 2, 3, 4):
         shop.read(day(number), product("dress", 200.0 / number), alerts=number < 2)
@@ -183,6 +186,7 @@ def test_repeated_runs_add_nothing_and_missed_ones_are_made_up_for(shop: Shop) -
     assert shop.table.equals(table)
 
 
+@pytest.mark.slow
 def test_what_is_late_or_forgotten_changes_the_events_and_the_metadata_say_how_many(
     shop: Shop,
 ) -> None:
@@ -201,6 +205,7 @@ def test_what_is_late_or_forgotten_changes_the_events_and_the_metadata_say_how_m
     assert dict(shop.table.select("at", "alert_id").rows()) == ids
 
 
+@pytest.mark.slow
 def test_a_rule_is_about_the_products_that_it_names(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
@@ -269,6 +274,7 @@ def test_a_rule_that_is_added_looks_back_over_its_days_only(
     assert shop.events() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("limits", "passes"),
     [({}, False), ({"max_products": 1}, True), ({"max_percent": 60.0}, True)],
@@ -288,6 +294,7 @@ def test_a_check_for_each_rule_warns_of_the_last_snapshot(
     assert all(each.passed for each in shop.result.get_asset_check_evaluations())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("of_days", [False, True])
 def test_alerts_have_the_partitions_of_their_history(
     tmp_path: Path, instance: dg.DagsterInstance, of_days: bool
@@ -340,6 +347,7 @@ class Told:
         self.calls.append(events.select("rule", "at").rows())
 
 
+@pytest.mark.slow
 def test_a_sensor_tells_of_each_event_once(shop: Shop) -> None:
     told = Told()
     sensor = build_alert_sensor(shop.alerts, told.notify)
@@ -402,6 +410,7 @@ at                   rule           price               change  product
 """
 
 
+@pytest.mark.slow
 def test_a_command_prints_the_events_since_a_time(shop: Shop) -> None:
     def run(*arguments: str) -> Result:
         command = ["alerts", "--base-dir", str(shop.folder), *arguments]

@@ -76,6 +76,7 @@ def test_what_follows_begins_if_automation_is_switched_on_after_a_backfill(
     assert automation.tick() == of_each({"strada"})
 
 
+@pytest.mark.slow
 def test_a_missing_partition_is_requested_once_and_not_again_if_its_run_fails(
     deployment: dg.Definitions, instance: dg.DagsterInstance
 ) -> None:
@@ -84,6 +85,7 @@ def test_a_missing_partition_is_requested_once_and_not_again_if_its_run_fails(
     assert [automation.tick() for _ in range(3)] == [{}] * 3
 
 
+@pytest.mark.slow
 def test_what_follows_waits_for_the_products_of_a_new_catalog(
     deployment: dg.Definitions, instance: dg.DagsterInstance
 ) -> None:

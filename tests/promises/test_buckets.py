@@ -69,6 +69,7 @@ def incompressible(rows: int, seed: int) -> pl.DataFrame:
     return pl.DataFrame({"n": range(rows), "noise": [numbers.random() for _ in range(rows)]})
 
 
+@pytest.mark.slow
 def test_a_read_that_fails_leaves_the_snapshot_byte_for_byte(
     bucket: S3Bucket, service: PagedService
 ) -> None:

@@ -56,6 +56,7 @@ def counts(shown: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(shown[f"octogen/{name}"] for name in COUNTS)
 
 
+@pytest.mark.slow
 def test_an_unpartitioned_asset_is_compared_with_its_previous_snapshot(
     tmp_path: Path, octogen: OctogenResource, instance: dg.DagsterInstance, shops: Sandbox
 ) -> None:
@@ -102,6 +103,7 @@ def test_a_catalog_that_vanished_is_named_and_its_products_did_not_disappear(
     ) in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_failed_read_does_not_become_the_previous_snapshot(
     tmp_path: Path, octogen: OctogenResource, instance: dg.DagsterInstance, shops: Sandbox
 ) -> None:

@@ -43,6 +43,7 @@ def names(asset: dg.AssetsDefinition, **settings: Any) -> set[str]:
     }
 
 
+@pytest.mark.slow
 def test_products_details_and_changes_have_the_checks_that_make_sense(
     resources: dict[str, Any], instance: dg.DagsterInstance
 ) -> None:
@@ -320,6 +321,7 @@ def day(age: int) -> str:
     return f"{datetime.now(timezone.utc) - timedelta(days=age):%Y-%m-%d}"
 
 
+@pytest.mark.slow
 def test_rows_are_compared_with_the_last_five_that_were_replaced(asset: CheckedAsset) -> None:
     found = [earlier(asset, rows) for rows in range(100, 107)]
     assert found[0] == []
@@ -345,6 +347,7 @@ def test_rows_are_compared_with_those_of_the_same_catalog(asset: CheckedAsset) -
     assert earlier(asset, 11, "acme") == [10]
 
 
+@pytest.mark.slow
 def test_rows_are_compared_with_the_last_of_each_of_the_days_before(asset: CheckedAsset) -> None:
     asset.partitions_def = catalog_days("2026-01-01")
     assert earlier(asset, 10, f"acme|{day(41)}") == []

@@ -58,6 +58,7 @@ def test_each_script_is_a_command_of_its_own_or_a_subcommand() -> None:
     }
 
 
+@pytest.mark.slow
 def test_a_command_starts_without_the_heavy_libraries() -> None:
     dry_run = ["bq", "subscribe", "--listing", LISTING, "--project", "my-project"]
     calls = [["--help"], *([*words, "--help"] for words in subcommands(main)), dry_run]

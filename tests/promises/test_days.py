@@ -95,6 +95,7 @@ def test_a_past_day_is_refused_and_not_retried(run: Callable[..., Any], tmp_path
     assert not list(tmp_path.rglob("*.parquet"))
 
 
+@pytest.mark.slow
 def test_a_catalog_and_a_day(
     run: Callable[..., Any],
     tmp_path: Path,

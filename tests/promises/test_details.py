@@ -163,6 +163,7 @@ class TestRows:
 
 
 class TestFailures:
+    @pytest.mark.slow
     @pytest.mark.parametrize(("failing", "is_too_many"), [(3, False), (4, True)])
     def test_more_than_the_threshold_publish_nothing(
         self, shop: Shop, failing: int, is_too_many: bool
@@ -183,6 +184,7 @@ class TestFailures:
         else:
             assert result.numbers["failed"] == failing
 
+    @pytest.mark.slow
     def test_a_service_that_is_gone_ends_it_whatever_may_fail(self, shop: Shop) -> None:
         urls = [f"https://shop.example/{number}" for number in range(5_000)]
         octogen = OctogenResource(
@@ -254,6 +256,7 @@ CHANGES: dict[str, Any] = {
 
 
 class TestOnlyChanged:
+    @pytest.mark.slow
     def test_each_product_that_is_listed_differently_is_looked_up(self, shop: Shop) -> None:
         before, products = shop.run(shop.products).rows, shop.products
         changed = dict(zip(products["uuid"], CHANGES.items(), strict=False))
@@ -273,6 +276,7 @@ class TestOnlyChanged:
                 assert row["listed"][column] == value
         assert after == before
 
+    @pytest.mark.slow
     def test_another_schema_costs_no_lookup_of_what_did_not_change(self, shop: Shop) -> None:
         products = shop.products
         before = shop.run(products).rows
@@ -299,6 +303,7 @@ class TestOnlyChanged:
         assert after == before
         assert shop.run(changed, only_changed=True).asked == []
 
+    @pytest.mark.slow
     def test_rows_of_another_type_are_looked_up_and_the_log_says_why(self, shop: Shop) -> None:
         products = shop.products
         shop.run(products)
@@ -324,6 +329,7 @@ class TestOnlyChanged:
         metadata.pop("ARROW:schema", None)  # Polars 1 shows it, and would write it again
         frame.write_parquet(shop.path, metadata=metadata)
 
+    @pytest.mark.slow
     def test_what_is_new_or_was_not_found_is_looked_up_and_what_left_is_left_out(
         self, shop: Shop
     ) -> None:
@@ -364,6 +370,7 @@ def shown(result: dg.ExecuteInProcessResult, node: str = "products_details") -> 
     return results.metadata(result, node)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damaged", [False, True])
 def test_the_details_of_a_day_carry_rows_over_from_the_last_earlier_day(
     tmp_path: Path, resources: dict[str, Any], shops: Sandbox, instance: Any, damaged: bool
@@ -391,6 +398,7 @@ def test_the_details_of_a_day_carry_rows_over_from_the_last_earlier_day(
     assert run()["octogen/carried_over"] == (0 if damaged else 120)
 
 
+@pytest.mark.slow
 def test_each_partition_has_its_own_details(
     tmp_path: Path, resources: dict[str, Any], shops: Sandbox, instance: dg.DagsterInstance
 ) -> None:

@@ -60,6 +60,7 @@ def export(snapshots: Path, lake: str) -> list[str]:
     return merged
 
 
+@pytest.mark.slow
 def test_rows_are_merged_and_closed(snapshots: Path, lake: str) -> None:
     assert export(snapshots, lake) == ["acme", "zen"]
     make_history(snapshots, DAYS)
@@ -76,6 +77,7 @@ def test_an_export_that_is_repeated_commits_nothing(snapshots: Path, lake: str) 
     assert DeltaTable(lake).version() == version
 
 
+@pytest.mark.slow
 def test_a_day_without_changes_is_merged_once(snapshots: Path, lake: str) -> None:
     export(snapshots, lake)
     make_history(snapshots, {day(2): DAYS[day(1)]})
@@ -83,6 +85,7 @@ def test_a_day_without_changes_is_merged_once(snapshots: Path, lake: str) -> Non
     assert export(snapshots, lake) == []
 
 
+@pytest.mark.slow
 def test_what_is_forgotten_is_deleted(snapshots: Path, lake: str) -> None:
     make_history(snapshots, DAYS)
     export(snapshots, lake)
@@ -92,6 +95,7 @@ def test_what_is_forgotten_is_deleted(snapshots: Path, lake: str) -> None:
     assert set(pl.read_delta(lake).get_column("catalog_key")) == {"zen"}
 
 
+@pytest.mark.slow
 def test_a_late_day_is_slotted_in(snapshots: Path, lake: str) -> None:
     make_history(snapshots, {day(3): DAYS[day(3)]})
     export(snapshots, lake)
@@ -145,6 +149,7 @@ def test_a_table_of_other_columns_is_an_error(snapshots: Path, lake: str) -> Non
     assert DeltaTable(lake).version() == 0
 
 
+@pytest.mark.slow
 def test_a_row_without_a_catalog_is_inserted_once(snapshots: Path, lake: str) -> None:
     file = snapshots / ASSET / "acme.parquet"
     for number in (1, 2):
@@ -236,6 +241,7 @@ def make_departments(folder: Path, prices: Mapping[datetime, Mapping[str, float]
         )
 
 
+@pytest.mark.slow
 def test_files_that_share_a_catalog_keep_their_rows(tmp_path: Path, lake: str) -> None:
     make_departments(tmp_path, {day(1): {"men": 100.0, "women": 200.0}})
     assert export(tmp_path, lake) == ["men", "women"]
@@ -258,6 +264,7 @@ def test_a_product_in_two_files_is_an_error_that_names_them(tmp_path: Path, lake
     assert pl.read_delta(lake).is_empty()
 
 
+@pytest.mark.slow
 def test_a_column_that_somebody_added_to_the_table_stays(snapshots: Path, lake: str) -> None:
     export_history(str(snapshots), lake, asset=ASSET)
     DeltaTable(lake).alter.add_columns(Field("note", PrimitiveType("string")))

@@ -62,6 +62,7 @@ def pipeline(tmp_path: Path, octogen: OctogenResource, instance: dg.DagsterInsta
     return Pipeline(tmp_path, octogen, instance)
 
 
+@pytest.mark.slow
 def test_as_of_the_time_of_each_snapshot_the_history_is_that_snapshot(
     pipeline: Pipeline, shops: Sandbox
 ) -> None:
@@ -119,6 +120,7 @@ def test_putting_in_a_snapshot_again_changes_nothing(pipeline: Pipeline, shops: 
     }
 
 
+@pytest.mark.slow
 def test_a_run_that_was_missed_is_made_up_for(pipeline: Pipeline, shops: Sandbox) -> None:
     pipeline.read()
     pipeline.put_in()
@@ -129,6 +131,7 @@ def test_a_run_that_was_missed_is_made_up_for(pipeline: Pipeline, shops: Sandbox
     pipeline.check()
 
 
+@pytest.mark.slow
 def test_a_product_that_comes_back_has_reappeared(pipeline: Pipeline, shops: Sandbox) -> None:
     for products in (120, 119, 120):
         shops.grant("strada", products=products)
@@ -144,6 +147,7 @@ def test_a_product_that_comes_back_has_reappeared(pipeline: Pipeline, shops: San
     assert second not in rows["valid_from"]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("moment", MOMENTS)
@@ -187,6 +191,7 @@ def test_a_catalog_that_is_withheld_retires_nothing(
     assert (back["octogen/appeared"], back["octogen/reappeared"]) == (1, 0)
 
 
+@pytest.mark.slow
 def test_the_rows_are_the_snapshot_although_the_service_begins_or_ceases_to_send_a_column(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
@@ -251,6 +256,7 @@ def test_of_a_search_with_filters_a_product_that_is_gone_no_longer_matches(
     assert pipeline.scan().filter("is_current").is_empty()
 
 
+@pytest.mark.slow
 def test_a_forgotten_snapshot_might_never_have_been_and_does_not_come_back(
     pipeline: Pipeline, shops: Sandbox
 ) -> None:
@@ -354,6 +360,7 @@ def test_a_history_in_a_bucket_is_read_and_a_snapshot_forgotten_there(
     assert remaining["is_current"].all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by_catalog", [False, True])
 def test_a_history_reads_the_days_that_it_has_not_seen(
     tmp_path: Path,
@@ -462,6 +469,7 @@ def test_a_history_of_days_follows_them_although_some_were_never_read(
     assert after.get_requested_partitions(history.key) == {key}
 
 
+@pytest.mark.slow
 def test_rows_are_of_the_time_at_which_they_were_read_although_others_are_published_meanwhile(
     pipeline: Pipeline, shops: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:

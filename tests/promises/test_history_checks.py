@@ -65,6 +65,7 @@ def failed(pipeline: Pipeline) -> set[str]:
     return {each.check_name for each in evaluations if not each.passed}
 
 
+@pytest.mark.slow
 def test_a_history_passes_its_checks(pipeline: Pipeline) -> None:
     assert pipeline.scan()["change"].n_unique() > 1
     assert not failed(pipeline)
@@ -79,6 +80,7 @@ def test_a_history_that_something_else_changed_fails(pipeline: Pipeline, fault: 
     assert failed(pipeline) == found
 
 
+@pytest.mark.slow
 def test_the_checks_of_snapshots_are_not_those_of_a_history(pipeline: Pipeline) -> None:
     built = build_snapshot_checks(pipeline.history, exclude=["no_gap"])
     names = {key.name for each in built for key in each.check_keys}

@@ -70,6 +70,7 @@ def lines(result: Result) -> list[str]:
     return [line.rstrip() for line in result.output.splitlines()]
 
 
+@pytest.mark.slow
 def test_a_past_is_a_table_of_what_happened_and_a_line_of_prices(run: Run) -> None:
     assert lines(run("--product", "dress", "--catalog", "acme")) == PAST.splitlines()
 
@@ -101,6 +102,7 @@ def test_of_several_products_with_a_text_in_their_title_one_is_to_be_chosen(run:
     ]
 
 
+@pytest.mark.slow
 def test_what_became_cheaper_in_the_last_snapshot_is_listed(run: Run, tmp_path: Path) -> None:
     first = [product("dress", 120.0), product("hat", 20.0), product("coat", 9.0)]
     hostile = "https://www.acme.example/\x1b[31m"

@@ -87,6 +87,7 @@ def shop(tmp_path: Path) -> Iterator[Shop]:
         yield Shop(tmp_path, instance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("bad", "reason"),
     [
@@ -121,6 +122,7 @@ def test_a_bad_day_may_be_forgotten(shop: Shop) -> None:
     assert shop.prices(day(2)) == {"dress": 120.0}
 
 
+@pytest.mark.slow
 def test_a_corrected_snapshot_takes_the_place_of_the_one_with_the_same_time(shop: Shop) -> None:
     shop.read(day(1), DRESS, HAT)
     shop.read(day(2), product("dress", 9_900.0))
@@ -132,6 +134,7 @@ def test_a_corrected_snapshot_takes_the_place_of_the_one_with_the_same_time(shop
     assert shop.prices(day(2)) == {"dress": 99.0, "hat": 20.0}
 
 
+@pytest.mark.slow
 def test_a_forgotten_snapshot_comes_in_once_it_is_corrected_and_not_before(shop: Shop) -> None:
     shop.read(day(1), DRESS)
     shop.read(day(2), product("dress", 9_900.0), HAT)

@@ -67,6 +67,7 @@ def test_exactly_one_partition_is_loaded_like_many(
     assert result.output_for_node("down")["partition"].to_list() == ["a", "a"]
 
 
+@pytest.mark.slow
 def test_a_column_of_the_same_name_is_not_overwritten(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:

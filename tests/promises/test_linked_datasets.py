@@ -262,6 +262,7 @@ def test_the_dataset_that_was_reported_is_remembered_where_google_stops_naming_i
     assert found["octogen/replaced_subscription"].endswith("/new-1")
 
 
+@pytest.mark.slow
 def test_a_dataset_that_stays_after_its_subscription_is_waited_for_by_the_next_attempt(
     run: Run,
 ) -> None:

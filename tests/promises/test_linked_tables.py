@@ -269,6 +269,7 @@ def test_a_linked_dataset_that_is_gone_says_what_to_do(run: Run, server: BigQuer
     ) in failure(run(build_linked_products_asset(linked)))
 
 
+@pytest.mark.slow
 def test_the_table_is_that_of_the_last_materialization_of_the_partition(
     server: BigQueryServer, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:

@@ -144,6 +144,7 @@ def test_each_listing_is_subscribed_to_once(ticks: Ticks) -> None:
     assert len(ticks.google.requests) == 2
 
 
+@pytest.mark.slow
 def test_a_grant_that_is_late_is_requested_again_with_growing_waits(ticks: Ticks) -> None:
     ticks.google.granted = False
     requested = []

@@ -88,6 +88,7 @@ def lease(bucket: S3Bucket, until: float) -> None:
     bucket.put(LEASE, json.dumps({"holder": "another", "until": until}).encode())
 
 
+@pytest.mark.slow
 def test_after_a_login_nobody_is_needed(
     server: OctogenServer, bucket: S3Bucket, browser: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -231,6 +231,7 @@ def test_catalogs_of_a_page_share_one_list(tmp_path: Path, instance: dg.DagsterI
     assert sum(requests) == len(CATALOGS) + 1  # of the one that asked for the list, that too
 
 
+@pytest.mark.slow
 def test_a_catalog_that_fails_spoils_no_other(
     tmp_path: Path, sandbox: Sandbox, instance: dg.DagsterInstance
 ) -> None:
@@ -321,6 +322,7 @@ def test_the_catalogs_of_a_run_are_read_over_the_same_connections(
     assert len(server.connections) <= 3  # of the list, and of the catalogs that are read at once
 
 
+@pytest.mark.slow
 def test_a_run_that_is_done_leaves_no_connection_open(
     tmp_path: Path, sandbox: Sandbox, instance: dg.DagsterInstance
 ) -> None:
@@ -338,6 +340,7 @@ def test_a_run_that_is_done_leaves_no_connection_open(
     raise AssertionError(f"{open_files()} files are open, and {before} were before")
 
 
+@pytest.mark.slow
 def test_checks_are_evaluated_for_each_partition_as_it_is_done(
     tmp_path: Path, sandbox: Sandbox, instance: dg.DagsterInstance
 ) -> None:
@@ -402,6 +405,7 @@ def test_checks_alone_name_the_partitions_without_a_snapshot_and_evaluate_the_ot
     assert "'shop3': The snapshot of products, partition 'shop3' does not exist" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bad", [[], ["shop0"]], ids=["all pass", "one fails"])
 def test_an_automation_condition_waits_for_the_checks_of_each_partition(
     tmp_path: Path, sandbox: Sandbox, instance: dg.DagsterInstance, bad: list[str]
@@ -422,6 +426,7 @@ def test_an_automation_condition_waits_for_the_checks_of_each_partition(
     assert after.get_requested_partitions(brands.key) == set(CATALOGS) - set(bad)
 
 
+@pytest.mark.slow
 def test_a_second_run_reads_no_log_of_the_first_for_each_catalog(
     tmp_path: Path,
     sandbox: Sandbox,
@@ -607,6 +612,7 @@ def test_a_service_that_is_down_is_not_asked_for_each_catalog(
     assert "Not read:\n'shop16'\n'shop17'\n'shop18'\n'shop19'" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", ["a retry of the step", "a re-execution"])
 def test_neighbours_that_are_broken_keep_no_catalog_unread(
     tmp_path: Path, instance: dg.DagsterInstance, by: str
@@ -637,6 +643,7 @@ def again(
     return run(sandbox, *arguments, tags=tags, concurrency=1, **settings)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_executed_again_and_fails_shows_what_is_whole_as_such(
     tmp_path: Path, sandbox: Sandbox, instance: dg.DagsterInstance
 ) -> None:
@@ -674,6 +681,7 @@ def test_a_run_that_is_executed_again_and_fails_shows_what_is_whole_as_such(
     assert after.get_requested_partitions(brands.key) == whole
 
 
+@pytest.mark.slow
 def test_a_warning_of_the_search_is_logged_once_for_all_catalogs(
     tmp_path: Path, sandbox: Sandbox, instance: dg.DagsterInstance
 ) -> None:
@@ -903,6 +911,7 @@ def test_the_budget_holds_over_the_run_and_its_retries(
         assert len(service.searches) == 8 * 40, "no page was paid for twice"
 
 
+@pytest.mark.slow
 def test_what_other_runs_of_a_backfill_spend_meanwhile_counts_during_a_run(
     service: PagedService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -91,6 +91,7 @@ def cells(table: str) -> list[list[str]]:
 # A materialization begins with a sentence.
 
 
+@pytest.mark.slow
 def test_the_first_entry_is_a_sentence(pipeline: Pipeline) -> None:
     for day in (pipeline.day(), pipeline.day()):
         firsts = {
@@ -100,6 +101,7 @@ def test_the_first_entry_is_a_sentence(pipeline: Pipeline) -> None:
         assert firsts == dict.fromkeys(day, "octogen/summary")  # the UI shows no lineage
 
 
+@pytest.mark.slow
 def test_the_sentence_of_products_says_what_is_new_and_what_it_cost(pipeline: Pipeline) -> None:
     first, second = pipeline.day(), pipeline.day()
     changes = {name.removeprefix("octogen/"): value for name, value in second["changes"].items()}
@@ -116,6 +118,7 @@ def test_the_sentence_of_products_says_what_is_new_and_what_it_cost(pipeline: Pi
     )
 
 
+@pytest.mark.slow
 def test_the_sentences_of_what_is_made_from_products_count_its_rows(pipeline: Pipeline) -> None:
     first, second = pipeline.day(), pipeline.day()
     changes = {name.removeprefix("octogen/"): value for name, value in second["changes"].items()}
@@ -137,6 +140,7 @@ def test_the_sentences_of_what_is_made_from_products_count_its_rows(pipeline: Pi
     assert first["catalogs"]["octogen/summary"] == "**1 catalog** with 120 products"
 
 
+@pytest.mark.slow
 def test_a_snapshot_of_another_search_is_compared_with_none(
     pipeline: Pipeline, tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
@@ -213,6 +217,7 @@ def test_times_are_shown_to_the_minute_and_what_does_not_fit_is_left_out(tmp_pat
     ]
 
 
+@pytest.mark.slow
 def test_what_is_made_from_products_is_shown_in_a_few_columns(pipeline: Pipeline) -> None:
     pipeline.day()
     day = pipeline.day()
@@ -262,6 +267,7 @@ def test_the_numbers_of_a_read_are_those_that_somebody_plots(pipeline: Pipeline)
     }
 
 
+@pytest.mark.slow
 def test_the_other_numbers_of_a_read_are_one_entry_at_the_end(pipeline: Pipeline) -> None:
     read = pipeline.day()["products"]
     assert [*read][-1] == "octogen/metrics"
@@ -270,6 +276,7 @@ def test_the_other_numbers_of_a_read_are_one_entry_at_the_end(pipeline: Pipeline
     ].keys()
 
 
+@pytest.mark.slow
 def test_no_line_of_the_entry_widens_the_table(pipeline: Pipeline) -> None:
     """What is not wrapped would cut the preview off: 375 pixels are 44 characters."""
     pipeline.day()
@@ -293,6 +300,7 @@ def test_the_median_of_a_currency_that_few_products_have_is_not_plotted(
     assert len(read["octogen/metrics"]["price_quantiles"]) > len(plotted)
 
 
+@pytest.mark.slow
 def test_entries_come_in_the_order_in_which_a_person_reads_them(pipeline: Pipeline) -> None:
     pipeline.day()
     assert [*pipeline.day()["products"]] == [
@@ -324,6 +332,7 @@ def test_entries_come_in_the_order_in_which_a_person_reads_them(pipeline: Pipeli
 # Plots of all partitions together are a zigzag, so each partition has lines of its own.
 
 
+@pytest.mark.slow
 def test_each_partition_has_a_line_of_its_snapshots(
     tmp_path: Path, instance: dg.DagsterInstance, shops: Sandbox
 ) -> None:
@@ -365,10 +374,12 @@ def test_days_have_a_line_over_the_days_before(
     ]
 
 
+@pytest.mark.slow
 def test_a_first_snapshot_has_no_line(pipeline: Pipeline) -> None:
     assert not [name for name, each in pipeline.day().items() if "octogen/trend" in each]
 
 
+@pytest.mark.slow
 def test_the_distribution_of_prices_is_a_line_of_each_currency(pipeline: Pipeline) -> None:
     read = pipeline.day()["products"]
     quantiles = read["octogen/metrics"]["price_quantiles"]["usd"]
@@ -380,6 +391,7 @@ def test_the_distribution_of_prices_is_a_line_of_each_currency(pipeline: Pipelin
     assert line[3:] == [f"{quantiles[share]:.0f}" for share in ("p50", "p95")]  # 100 and more
 
 
+@pytest.mark.slow
 def test_the_lines_show_the_last_twelve_snapshots(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:

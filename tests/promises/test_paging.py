@@ -287,6 +287,7 @@ def test_a_restart_is_an_error_if_only_page_1_is_what_it_was(read: Read, cursors
         read(Shop(PRODUCTS, backwards, cursors, {3: PRODUCTS[LIMIT:]}))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @BOTH
 @pytest.mark.parametrize("cursors", ["of places", "of states"])

@@ -57,6 +57,7 @@ def own(*rows: tuple[str, str | None, float], **columns: Any) -> pl.DataFrame:
     return frame.with_columns(**columns)
 
 
+@pytest.mark.slow
 def test_each_row_has_the_competitor_or_says_why_not(history: pl.LazyFrame) -> None:
     table = own(
         ("a", f"{ACME}/dress", 99.0),
@@ -98,6 +99,7 @@ def test_each_row_has_the_competitor_or_says_why_not(history: pl.LazyFrame) -> N
     assert (gone["competitor_price"], gone["difference"], gone["rank"]) == (20.0, None, None)
 
 
+@pytest.mark.slow
 def test_the_position_of_any_day_is_that_of_the_snapshot_then(history: pl.LazyFrame) -> None:
     table = own(("a", f"{ACME}/dress", 99.0), ("b", f"{ACME}/hat", 10.0), ("c", f"{ACME}/x", 1.0))
     columns = ("status", "competitor_price", "competitor_since")
@@ -131,6 +133,7 @@ def test_urls_are_compared_as_octogen_normalizes_them(history: pl.LazyFrame, url
         assert price_position(history, own(("a", other, 60.0)))["status"].to_list() == ["not_found"]
 
 
+@pytest.mark.slow
 def test_pairs_are_summed_up_by_columns_of_the_own_table(history: pl.LazyFrame) -> None:
     table = own(
         ("a", f"{ACME}/dress", 99.0),
@@ -147,6 +150,7 @@ def test_pairs_are_summed_up_by_columns_of_the_own_table(history: pl.LazyFrame) 
     ]
 
 
+@pytest.mark.slow
 def test_the_index_over_time_is_a_frame_and_a_picture(history: pl.LazyFrame) -> None:
     table = own(("a", f"{ACME}/dress", 90.0), ("a", "https://zen.example/Dress?id=1", 90.0))
     index = price_index(history, table)
@@ -164,6 +168,7 @@ def test_the_index_over_time_is_a_frame_and_a_picture(history: pl.LazyFrame) -> 
     ElementTree.fromstring(price_index_svg(nothing))
 
 
+@pytest.mark.slow
 def test_a_table_that_lacks_or_takes_a_column_is_refused(history: pl.LazyFrame) -> None:
     table = own(("a", f"{ACME}/dress", 90.0))
     with pytest.raises(ValueError, match="has no column 'own_price'"):

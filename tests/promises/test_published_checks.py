@@ -75,6 +75,7 @@ def test_prices_of_two_currencies_and_a_new_field(
     assert metadata(result, "products")["octogen/unknown_field_names"] == {"items.mood": 50}
 
 
+@pytest.mark.slow
 def test_a_column_that_loses_all_of_its_values(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
@@ -151,6 +152,7 @@ def service(request: pytest.FixtureRequest) -> Iterator[PublishedService]:
         yield running
 
 
+@pytest.mark.slow
 def test_a_third_of_the_products_was_removed(tmp_path: Path, service: PublishedService) -> None:
     products = build_products_asset("products", ProductSearch(catalogs=["acme"]))
     details = build_product_details_asset(products, max_failed_fraction=0)

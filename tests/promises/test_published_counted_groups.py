@@ -69,6 +69,7 @@ def of_counts(lines: list[str]) -> list[str]:
     return [line for line in lines if "products came" in line]
 
 
+@pytest.mark.slow
 def test_a_read_learns_from_the_last_what_the_count_of_each_catalog_means(
     read: Read, service: PublishedService
 ) -> None:
@@ -85,6 +86,7 @@ def test_a_read_learns_from_the_last_what_the_count_of_each_catalog_means(
     assert counts(read())[:2] == (800, 1_000)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_many_variants_of_each_product_do_not_end_a_read(
     read: Read, service: PublishedService, instance: dg.DagsterInstance, tmp_path: Path

@@ -27,6 +27,7 @@ RANGE = {"dagster/asset_partition_range_start": "acme", "dagster/asset_partition
 CHANGES = ("appeared", "changed", "disappeared", "reappeared")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::dagster.BetaWarning")
 def test_a_run_of_many_catalogs_costs_their_pages_and_their_histories_cost_nothing(
     tmp_path: Path,

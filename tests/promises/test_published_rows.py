@@ -104,6 +104,7 @@ def test_what_is_no_page_is_never_an_empty_catalog(service: Service, content: by
         service.read(content)
 
 
+@pytest.mark.slow
 @settings(published, max_examples=5)
 @given(page=pages(lax=False))
 def test_new_fields_of_the_first_page_are_counted_and_never_refused(

@@ -152,6 +152,7 @@ def read(service: PublishedService, tmp_path: Path) -> Read:
     return read
 
 
+@pytest.mark.slow
 def test_walks_that_leave_out_products_that_are_counted_end_the_read(
     read: Read, service: PublishedService, tmp_path: Path
 ) -> None:
@@ -164,6 +165,7 @@ def test_walks_that_leave_out_products_that_are_counted_end_the_read(
     assert len(pl.read_parquet(tmp_path / "products.parquet")) == 500
 
 
+@pytest.mark.slow
 def test_a_read_that_fails_at_90_percent_costs_its_retry_a_page_more_for_each_walk(
     service: PublishedService, tmp_path: Path
 ) -> None:
@@ -206,6 +208,7 @@ def test_without_a_count_of_the_source_the_latest_snapshot_says_how_many_there_a
 NAMES = [None, None, "Acme", "ACME", "acme ", "ß", "SS", "İstanbul", "靴下", "a, b", " ", "\x00"]
 
 
+@pytest.mark.slow
 @given(data=st.data())
 @settings(published, max_examples=6)
 def test_any_catalog_comes_as_in_one_walk(data: st.DataObject) -> None:

@@ -70,6 +70,7 @@ def rows_of(data: dict[str, Any]) -> pl.DataFrame:
     )
 
 
+@pytest.mark.slow
 def test_the_data_of_the_page_is_the_history(snapshots: Path) -> None:
     result = report(snapshots)
     assert result.exit_code == 0, result.output
@@ -82,6 +83,7 @@ def test_the_data_of_the_page_is_the_history(snapshots: Path) -> None:
     assert found.sort(key).equals(expected.sort(key))
 
 
+@pytest.mark.slow
 def test_the_page_loads_nothing_and_no_title_is_markup(snapshots: Path) -> None:
     report(snapshots)
     page = (snapshots / "page.html").read_text()
@@ -91,12 +93,14 @@ def test_the_page_loads_nothing_and_no_title_is_markup(snapshots: Path) -> None:
     assert page.count("<script") == page.count("</script>") == 3
 
 
+@pytest.mark.slow
 def test_only_the_last_days_are_in_the_page(snapshots: Path) -> None:
     report(snapshots, "--days", "1")
     found = rows_of(data_of((snapshots / "page.html").read_text()))
     assert found["current_price"].to_list() == [90.0, 80.0, 20.0]
 
 
+@pytest.mark.slow
 def test_products_have_the_brand_and_the_category_of_their_last_snapshot(tmp_path: Path) -> None:
     values = {"brand": {"name": "Acme"}, "category_path": ["Shoes", "Boots"]}
     make_history(tmp_path, {day(1): [product("boots", 100.0, **values)]})

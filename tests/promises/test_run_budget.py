@@ -96,6 +96,7 @@ def test_products_and_details_of_one_run_share_a_budget(shops: Sandbox, tmp_path
     ]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_steps_that_are_processes_of_their_own_share_a_budget(
     shops: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -181,6 +182,7 @@ def test_a_tag_that_is_no_amount_counts_as_nothing(
     assert made.tags[STEP_TAG] == "0.028"
 
 
+@pytest.mark.slow
 def test_the_metadata_counts_each_charged_request(shops: Sandbox, tmp_path: Path) -> None:
     products = build_products_asset("products", ProductSearch(catalogs=["strada"], page_size=50))
     details = build_product_details_asset(products, name="details", only_changed=True)
@@ -342,6 +344,7 @@ def test_the_log_says_by_how_much_runs_at_the_same_time_may_exceed_the_budget_of
     ) in log_of(instance, result.run_id)
 
 
+@pytest.mark.slow
 def test_a_run_of_many_catalogs_notices_what_other_runs_of_its_backfill_spend_meanwhile(
     tmp_path: Path,
 ) -> None:

@@ -143,6 +143,7 @@ def test_products_of_a_view_are_those_of_a_search(
     assert {"Regular", "Long"} < set(sizes)
 
 
+@pytest.mark.slow
 def test_the_assets_read_the_views_without_google(
     sandbox: Sandbox, client: httpx.Client, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
@@ -185,6 +186,7 @@ def test_what_is_no_select_of_a_view_is_refused(
     assert problem in str(refused.value)
 
 
+@pytest.mark.slow
 def test_a_result_has_the_types_of_what_was_selected(
     sandbox: Sandbox, url_list: UrlList, google: bigquery.Client
 ) -> None:

@@ -144,6 +144,7 @@ def test_without_a_stamp_a_page_that_changed_costs_all(shop: Shop, tmp_path: Pat
     check(shop, tmp_path, price=2.0)
 
 
+@pytest.mark.slow
 def test_a_catalog_that_was_indexed_again_is_read_anew(shop: Shop, tmp_path: Path) -> None:
     die(shop, tmp_path)
     shop.state, shop.stamp = 2, "2026-11-26T05:00:00Z"
@@ -162,6 +163,7 @@ def test_a_cursor_that_is_refused_costs_all(shop: Shop, tmp_path: Path, status: 
     check(shop, tmp_path)
 
 
+@pytest.mark.slow
 def test_pages_of_another_search_or_service_are_not_used(shop: Shop, tmp_path: Path) -> None:
     die(shop, tmp_path)
     assert run(shop, tmp_path, SEARCH.model_copy(update={"q": "boots"})).success
@@ -214,6 +216,7 @@ def test_damage_costs_the_pages_from_there_on(
     check(shop, tmp_path)
 
 
+@pytest.mark.slow
 def test_pages_of_another_partition_are_not_continued(shop: Shop, tmp_path: Path) -> None:
     """Those of yesterday would be stored in the snapshot of today."""
 

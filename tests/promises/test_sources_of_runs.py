@@ -225,6 +225,7 @@ def requested(service: Service, instance: dg.DagsterInstance) -> list[str]:
     return [str(run.partition_key) for run in result.run_requests or ()]
 
 
+@pytest.mark.slow
 def test_a_count_that_was_computed_again_requests_a_snapshot(
     service: Service, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:

@@ -180,6 +180,7 @@ with dg.DagsterInstance.local_temp(folder) as instance:
 """
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ["products", "datasets"])
 def test_ctrl_c_ends_a_run_that_is_executed_by_hand_although_its_asset_is_retried(

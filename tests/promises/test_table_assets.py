@@ -67,6 +67,7 @@ def test_a_run_of_several_partitions_loads_and_reports_each(tmp_path: Path) -> N
     assert [each.metadata["octogen/loaded"].value for each in again] == [False] * 3
 
 
+@pytest.mark.slow
 def test_a_partition_that_fails_spoils_no_other(tmp_path: Path) -> None:
     project, warehouse = ranged(tmp_path)
     (tmp_path / "products" / "lodge.parquet").unlink()

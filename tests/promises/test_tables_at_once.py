@@ -128,6 +128,7 @@ def test_a_first_load_may_be_killed_at_any_statement(warehouse: Warehouse, tmp_p
     assert number > 5
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("is_first", [True, False])
 def test_one_catalog_twice_at_once_has_each_row_once(
     is_first: bool, warehouse: Warehouse, tmp_path: Path

@@ -248,6 +248,7 @@ def test_each_row_of_the_own_table_has_the_status_of_its_address(run: Run, tmp_p
     assert "t=url_coverage_v1" in shown["octogen/console"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "value"), [("DATETIME", "2026-11-28T06:31:12"), ("DATE", "2026-11-28")]
 )
@@ -325,6 +326,7 @@ def test_products_are_joined_back_to_each_sku(run: Run, tmp_path: Path) -> None:
     assert dearer["sku"].to_list() == ["C"]
 
 
+@pytest.mark.slow
 def test_a_covered_address_without_a_product_gets_those_of_its_page(
     run: Run, bigquery: BigQueryServer, tmp_path: Path
 ) -> None:
@@ -427,6 +429,7 @@ def test_products_that_are_there_are_not_replaced_by_none(
     assert result.asset_materializations_for_node("q3_products") == []
 
 
+@pytest.mark.slow
 def test_covered_addresses_without_any_product_publish_nothing(
     run: Run, bigquery: BigQueryServer, tmp_path: Path
 ) -> None:
@@ -525,6 +528,7 @@ def environment(
         }
 
 
+@pytest.mark.slow
 def test_a_run_that_ended_between_the_assets_pays_for_no_query_twice(
     bigquery: BigQueryServer,
     environment: dict[str, str],
@@ -640,6 +644,7 @@ def test_a_list_that_was_not_made_yet_is_a_clear_failure(run: Run) -> None:
     assert "q3: no URL list is known." in failure(run(upstream=without_list))
 
 
+@pytest.mark.slow
 def test_the_reader_is_registered_with_a_control_plane(run: Run, google: Google) -> None:
     octogen = Octogen()
     assert run(octogen).success
@@ -669,6 +674,7 @@ def test_another_io_manager_gets_whole_frames(run: Run, tmp_path: Path) -> None:
     assert metadata(result, "q3_coverage")["octogen/covered"] == 3
 
 
+@pytest.mark.slow
 def test_an_export_that_is_old_or_missing_is_a_warning(run: Run, lists: Lists) -> None:
     checks = run(max_age=timedelta(days=1)).get_asset_check_evaluations()
     (fresh,) = [each for each in checks if each.check_name == "fresh"]
@@ -797,6 +803,7 @@ def ticks(instance: dg.DagsterInstance, resources: dict[str, Any]) -> Ticks:
 BOTH = ["q3_coverage", "q3_products"]
 
 
+@pytest.mark.slow
 def test_a_list_is_read_once_for_each_export(ticks: Ticks, lists: Lists) -> None:
     assert ticks.requested() == [BOTH]
     assert ticks.requested() == []
@@ -813,6 +820,7 @@ def test_a_list_that_was_not_exported_is_left_out(ticks: Ticks, lists: Lists) ->
     assert ticks.requested() == []
 
 
+@pytest.mark.slow
 def test_a_run_that_failed_is_requested_again_after_a_while(
     ticks: Ticks, bigquery: BigQueryServer
 ) -> None:

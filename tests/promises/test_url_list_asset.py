@@ -75,6 +75,7 @@ def requests(sandbox: Sandbox) -> list[str]:
     return [f"{each.method} {each.path.rpartition('/')[2]}" for each in sandbox.requests]
 
 
+@pytest.mark.slow
 def test_a_run_makes_the_list_and_the_next_ones_send_what_differs(
     sandbox: Sandbox, octogen: OctogenResource, tmp_path: Path
 ) -> None:

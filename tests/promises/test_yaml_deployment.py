@@ -103,6 +103,7 @@ def test_one_file_is_a_whole_deployment(tmp_path: Path) -> None:
     assert resources == {"octogen", "octogen_io_manager"}
 
 
+@pytest.mark.slow
 def test_whole_catalogs_and_what_follows_them_run(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
@@ -121,6 +122,7 @@ def test_whole_catalogs_and_what_follows_them_run(
     assert len(pl.read_parquet(tmp_path / "octogen_products_details/strada.parquet")) == 120
 
 
+@pytest.mark.slow
 def test_tables_follow_the_assets_that_are_named(
     tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -248,6 +250,7 @@ def test_a_subclass_changes_how_assets_run(tmp_path: Path, instance: dg.DagsterI
     assert metadata["counted"].value == metadata["dagster/row_count"].value == 7
 
 
+@pytest.mark.slow
 def test_two_components_read_with_two_keys(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     components = [
         attributes(

@@ -57,6 +57,7 @@ def shared(
         yield sandbox
 
 
+@pytest.mark.slow
 def test_linked_datasets_products_and_snapshots_run(
     shared: Sandbox, bigquery: BigQueryServer, tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:

@@ -81,6 +81,7 @@ def without_polars_words(line: str) -> str:
     return re.sub(r"(where is no SQL condition: ).+", r"\1...", line)
 
 
+@pytest.mark.slow
 def test_mistakes_are_told_as_before(
     mistakes: Callable[[str, str], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

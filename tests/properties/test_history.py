@@ -59,6 +59,7 @@ def test_a_history_in_any_order_of_arrival_is_that_of_a_model_which_keeps_all_sn
             assert found == as_it_was(made, moment)
 
 
+@pytest.mark.long
 @given(made=histories(2), data=st.data())
 def test_a_forgotten_snapshot_might_never_have_been(made: Snapshots, data: st.DataObject) -> None:
     history, observed = made_of(made.items())

@@ -121,6 +121,7 @@ LOOKUPS: dict[type[BaseModel], st.SearchStrategy[bytes]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", LOOKUPS)
 @published
 @given(data=st.data())

@@ -73,6 +73,7 @@ def test_the_first_error_reaches_the_consumer_and_ends_all_threads() -> None:
     assert not ended.acquire(blocking=False), "no further job was begun"
 
 
+@pytest.mark.slow
 def test_when_the_money_is_spent_what_is_under_way_is_waited_for() -> None:
     paid: list[int] = []
     begun = threading.Barrier(3)
