@@ -210,6 +210,7 @@ def test_the_helm_values_equal_the_instance_settings() -> None:
     assert VALUES["postgresql"]["postgresqlScheme"] == scheme
 
 
+@pytest.mark.slow
 def test_the_run_launcher_accepts_the_helm_values() -> None:
     from dagster_k8s import K8sRunLauncher
     from dagster_k8s.job import UserDefinedDagsterK8sConfig

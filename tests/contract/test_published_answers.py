@@ -38,6 +38,7 @@ def pages(*, lax: bool) -> st.SearchStrategy[dict[str, Any]]:
     return answers(octogen.ProgrammaticProductSearchPage, {"items": items}, lax=lax)
 
 
+@pytest.mark.slow
 @published
 @given(bodies(pages(lax=False) | pages(lax=True)))
 def test_a_page(content: bytes) -> None:
@@ -62,6 +63,7 @@ LOOKUPS: dict[type[BaseModel], st.SearchStrategy[bytes]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", LOOKUPS)
 @published
 @given(data=st.data())

@@ -295,6 +295,7 @@ def test_a_scan(
     attempt(server.received, read)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @seldom
 @given(st.lists(some | odd.filter(lambda text: text != "\ud800"), min_size=2, max_size=8))

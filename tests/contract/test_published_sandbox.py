@@ -108,6 +108,7 @@ def check(client: httpx.Client, path: str, body: dict[str, Any]) -> None:
         assert answer.status_code in (200, 404), answer.text
 
 
+@pytest.mark.slow
 @often
 @given(some_of(SEARCH))
 def test_a_search(client: httpx.Client, body: dict[str, Any]) -> None:

@@ -82,6 +82,7 @@ def states_of(model: type[BaseModel], values: list[dict[str, Any]]) -> dict[str,
     return states
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["items", "lookups"])
 def test_every_field_is_sent_and_what_may_be_null_or_absent_sometimes_is(
     kind: str, items: list[dict[str, Any]], lookups: list[dict[str, Any]]

@@ -173,6 +173,7 @@ def of_model(model: type[BaseModel], *, lax: bool) -> st.SearchStrategy[dict[str
     return answers(model, fields, lax=lax)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operation", OF.values(), ids=OF)
 @published
 @given(data=st.data())
@@ -225,6 +226,7 @@ names = st.text(st.characters(codec="utf-8"), min_size=1, max_size=81).map(
 )
 
 
+@pytest.mark.slow
 @published
 @given(names)
 def test_a_name_that_is_sent_is_valid(name: str) -> None:

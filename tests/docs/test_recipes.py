@@ -59,6 +59,7 @@ def test_the_view_has_the_products_of_all_catalogs() -> None:
     assert any(" > " in category for _, _, category, _ in rows if category)
 
 
+@pytest.mark.slow
 def test_the_view_is_an_asset(instance: dg.DagsterInstance) -> None:
     materialize("import duckdb", instance, "products_view")
     with duckdb.connect("shop.duckdb") as connection:

@@ -132,6 +132,7 @@ def test_a_destination_of_ones_own_loads_a_table(
     assert rows == [(1, "[1]"), (2, "[4]"), (3, "[9]")]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_dlt_replaces_the_rows_of_a_catalog(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, instance: dg.DagsterInstance

@@ -92,6 +92,7 @@ def test_products_of_a_list_have_a_history_and_a_position(
     assert (matched["status"], matched["competitor_price"]) == ("matched", 50.0)
 
 
+@pytest.mark.long
 def test_the_commands_print_what_the_page_shows(sandbox: Sandbox) -> None:
     commands = Place(sandbox).fill_in(block("sh", "url-lists create"))
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"

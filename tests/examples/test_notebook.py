@@ -80,6 +80,7 @@ def test_the_notebook_shows_catalogs_products_and_prices(
     assert snapshot.endswith("23)")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_notebook_reads_the_shops_of_the_environment(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path

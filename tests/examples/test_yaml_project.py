@@ -45,6 +45,7 @@ def materialize(
     assert resolved.execute_in_process(instance=instance, partition_key=partition).success
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_every_asset_is_materialized(defs: dg.Definitions, instance: dg.DagsterInstance) -> None:
     materialize(defs, instance, "octogen_catalogs")

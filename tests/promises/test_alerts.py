@@ -236,6 +236,7 @@ def test_a_rule_is_about_the_products_that_it_names(
         shop.read(day(4), product("coat", 0.5))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_price_is_compared_with_the_lowest_or_the_median_of_days(
     tmp_path: Path, instance: dg.DagsterInstance
@@ -256,6 +257,7 @@ def test_a_price_is_compared_with_the_lowest_or_the_median_of_days(
     ]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_rule_that_is_added_looks_back_over_its_days_only(
     tmp_path: Path, instance: dg.DagsterInstance
@@ -274,6 +276,7 @@ def test_a_rule_that_is_added_looks_back_over_its_days_only(
     assert shop.events() == []
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("limits", "passes"),
@@ -294,6 +297,7 @@ def test_a_check_for_each_rule_warns_of_the_last_snapshot(
     assert all(each.passed for each in shop.result.get_asset_check_evaluations())
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("of_days", [False, True])
 def test_alerts_have_the_partitions_of_their_history(

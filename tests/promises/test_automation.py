@@ -63,6 +63,7 @@ def deployment(
         yield defs
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_what_follows_begins_if_automation_is_switched_on_after_a_backfill(
     deployment: dg.Definitions, instance: dg.DagsterInstance

@@ -158,6 +158,7 @@ def test_a_run_that_retries_another_takes_the_job_whose_result_is_there(
     assert len(server.inserted) == (1 if lost is None else 2)
 
 
+@pytest.mark.slow
 def test_a_run_that_repeats_one_that_succeeded_pays_for_rows_of_its_own(
     server: BigQueryServer, instance: dg.DagsterInstance
 ) -> None:
@@ -168,6 +169,7 @@ def test_a_run_that_repeats_one_that_succeeded_pays_for_rows_of_its_own(
     assert len(server.jobs) == 3
 
 
+@pytest.mark.slow
 def test_a_failure_of_bigquery_itself_is_followed_by_another_job(
     server: BigQueryServer, run: Run
 ) -> None:

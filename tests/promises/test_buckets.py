@@ -103,6 +103,7 @@ def test_the_first_day_of_a_catalog_asks_little_of_the_store(
     assert len(bucket.proxy.heads) - asked <= 20
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_publisher_that_died_halfway_costs_no_previous_snapshot(
     bucket: S3Bucket, service: PagedService
@@ -205,6 +206,7 @@ def test_a_killed_upload_leaves_the_snapshot_as_it_was(bucket: S3Bucket) -> None
     assert load(bucket).collect()["n"].to_list() == [3]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_an_interrupt_ends_an_upload_that_hangs(bucket: S3Bucket) -> None:
     bucket.proxy.heads.clear()
@@ -221,6 +223,7 @@ def test_an_interrupt_ends_an_upload_that_hangs(bucket: S3Bucket) -> None:
             bucket.proxy.upstream = upstream
 
 
+@pytest.mark.slow
 def test_a_read_that_died_is_continued_from_the_bucket(
     bucket: S3Bucket, service: PagedService
 ) -> None:
@@ -239,6 +242,7 @@ def test_a_read_that_died_is_continued_from_the_bucket(
     assert bucket.names() == ["snapshots/products.parquet"]
 
 
+@pytest.mark.slow
 def test_a_bucket_that_refuses_saved_pages_for_a_while_keeps_no_snapshot_from_it(
     bucket: S3Bucket, service: PagedService
 ) -> None:

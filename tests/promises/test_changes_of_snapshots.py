@@ -138,6 +138,7 @@ def dying(monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
         monkeypatch.setattr(os, "replace", before_the_one_before_is_in_place)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["published", "in between"])
 @pytest.mark.parametrize("by", ["a retry", "another run"])
 def test_after_a_dead_run_the_comparison_is_with_the_last_reported_snapshot(
@@ -172,6 +173,7 @@ def test_after_a_dead_run_the_comparison_is_with_the_last_reported_snapshot(
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["products.parquet", ".products.previous"])
 def test_a_damaged_file_is_named_and_a_damaged_snapshot_replaced(
     tmp_path: Path,
@@ -196,6 +198,7 @@ def test_a_damaged_file_is_named_and_a_damaged_snapshot_replaced(
     assert counts(pipeline.run()) == (0, 0, 0, 0, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by_catalog", [False, True])
 def test_a_day_is_compared_with_the_day_before(
     tmp_path: Path,

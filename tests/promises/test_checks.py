@@ -120,6 +120,7 @@ def test_a_check_is_left_out(settings: dict[str, Any], left_out: set[str]) -> No
     assert names(PRODUCTS, **settings) == ALL - left_out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("partition", [None, "acme"])
 def test_a_failed_check_that_blocks_keeps_what_is_downstream_from_running(
     asset: CheckedAsset, partition: str | None
@@ -282,6 +283,7 @@ def test_a_column_of_ones_own_may_have_any_name(asset: CheckedAsset) -> None:
     assert numbers(asset.check("nulls"))["bad_rows"] == 4
 
 
+@pytest.mark.slow
 def test_more_or_fewer_rows_than_the_last_snapshots(asset: CheckedAsset) -> None:
     for rows in (100, 110, 90):
         asset.frame = products(rows)

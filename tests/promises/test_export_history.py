@@ -70,6 +70,7 @@ def test_rows_are_merged_and_closed(snapshots: Path, lake: str) -> None:
     assert sorted(current.get_column("uuid")) == ["coat", "dress"]
 
 
+@pytest.mark.slow
 def test_an_export_that_is_repeated_commits_nothing(snapshots: Path, lake: str) -> None:
     export(snapshots, lake)
     version = DeltaTable(lake).version()
@@ -118,6 +119,7 @@ def test_an_export_that_failed_goes_on_where_it_was(snapshots: Path, lake: str) 
     assert export(snapshots, lake) == ["zen"]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_killed_export_goes_on_where_it_was(snapshots: Path, lake: str) -> None:
     acme = snapshots / ASSET / "acme.parquet"
@@ -163,6 +165,7 @@ def test_a_row_without_a_catalog_is_inserted_once(snapshots: Path, lake: str) ->
     assert sorted(pl.read_delta(lake).filter(catalog_key="acme")["uuid"]) == ["dress", "hat"]
 
 
+@pytest.mark.slow
 def test_a_catalog_without_a_file_keeps_its_rows_and_is_named(
     snapshots: Path, lake: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -280,6 +283,7 @@ def test_a_column_that_somebody_added_to_the_table_stays(snapshots: Path, lake: 
     assert export_history(str(snapshots), lake, asset=ASSET) == []
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("then", ["nothing", "another day"])
 def test_a_table_that_was_restored_is_brought_up_to_date(

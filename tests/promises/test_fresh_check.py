@@ -75,6 +75,7 @@ def catalogs(instance: dg.DagsterInstance, keys: Sequence[str]) -> None:
     instance.add_dynamic_partitions("octogen_catalogs", keys)
 
 
+@pytest.mark.slow
 def test_one_live_catalog_does_not_keep_the_dead_ones_green(instance: dg.DagsterInstance) -> None:
     keys = [f"c{number:03}" for number in range(300)]
     catalogs(instance, keys)
@@ -136,6 +137,7 @@ def test_a_deleted_partition_is_not_expected(instance: dg.DagsterInstance) -> No
     assert clock.check().passed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("partitions", [catalog_partitions, catalog_days("2026-01-01")])
 def test_a_catalog_that_is_no_longer_listed_is_named_and_fails_nothing(
     instance: dg.DagsterInstance,

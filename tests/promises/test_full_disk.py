@@ -92,6 +92,7 @@ def rows(folder: Path) -> int:
     return pl.read_parquet(folder / "shops.parquet").height
 
 
+@pytest.mark.slow
 def test_pages_that_were_saved_before_the_disk_was_full_are_not_requested_again(
     service: PagedService, tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:

@@ -79,6 +79,7 @@ def test_as_of_the_time_of_each_snapshot_the_history_is_that_snapshot(
     assert history.filter("is_current")["valid_to"].null_count() == len(pipeline.snapshots[last])
 
 
+@pytest.mark.slow
 def test_the_metadata_has_the_numbers_of_the_last_snapshot_and_zeros_too(
     pipeline: Pipeline, shops: Sandbox
 ) -> None:
@@ -105,6 +106,7 @@ def test_the_metadata_has_the_numbers_of_the_last_snapshot_and_zeros_too(
     assert second[f"octogen/median_price_{currency.lower()}"] == pytest.approx(prices.median())
 
 
+@pytest.mark.slow
 def test_putting_in_a_snapshot_again_changes_nothing(pipeline: Pipeline, shops: Sandbox) -> None:
     pipeline.read()
     pipeline.put_in()
@@ -170,6 +172,7 @@ def test_a_run_that_is_killed_repeats(pipeline: Pipeline, shops: Sandbox, moment
     assert again["octogen/changed"] > 0
 
 
+@pytest.mark.slow
 def test_a_catalog_that_is_withheld_retires_nothing(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
@@ -290,6 +293,7 @@ def test_a_time_without_a_snapshot_cannot_be_forgotten(pipeline: Pipeline) -> No
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("catalogs", [None, ["strada"], ["a.b/c"]])
 def test_the_histories_of_catalogs_are_read_together_or_some_of_them(
     tmp_path: Path, instance: dg.DagsterInstance, catalogs: list[str] | None
@@ -328,6 +332,7 @@ def test_a_damaged_history_is_not_replaced_by_one_without_the_past(pipeline: Pip
     assert file.read_bytes() == b"PAR1 and no more"
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_history_in_a_bucket_is_read_and_a_snapshot_forgotten_there(
     bucket: S3Bucket, pipeline: Pipeline, shops: Sandbox
@@ -360,6 +365,7 @@ def test_a_history_in_a_bucket_is_read_and_a_snapshot_forgotten_there(
     assert remaining["is_current"].all()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("by_catalog", [False, True])
 def test_a_history_reads_the_days_that_it_has_not_seen(
@@ -505,6 +511,7 @@ def test_times_of_named_zones_are_understood(pipeline: Pipeline) -> None:
     assert pipeline.scan().is_empty()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_history_of_more_days_than_files_may_be_open_begins(
     tmp_path: Path, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
@@ -556,6 +563,7 @@ def own_asset(pipeline: Pipeline, *frames: pl.DataFrame) -> dict[str, Any]:
     return {name: entry.value for name, entry in event.metadata.items()}
 
 
+@pytest.mark.slow
 def test_rows_of_other_types_without_loss_are_those_of_the_schema(pipeline: Pipeline) -> None:
     at = pipeline.read()
     rows = pipeline.snapshots[at].head(3).with_columns(current_price=pl.lit(0.5))
@@ -572,6 +580,7 @@ def test_rows_of_other_types_without_loss_are_those_of_the_schema(pipeline: Pipe
     assert history["valid_from"].unique().to_list() == [rows["fetched_at"].max()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("column", "says"),
     [
@@ -591,6 +600,7 @@ def test_a_history_does_not_begin_with_rows_that_cannot_be_in_it(
         own_asset(pipeline, rows.drop("title"))
 
 
+@pytest.mark.slow
 def test_odd_prices_and_currencies_are_not_plotted(pipeline: Pipeline) -> None:
     rows = pipeline.snapshots[pipeline.read()].head(6)
     currencies = pl.Series("currency", ["EUR", "EUR", "e u<b>", "", None, "USD"])
@@ -647,6 +657,7 @@ def test_the_catalogs_of_a_history_in_one_file_are_known_in_any_case(pipeline: P
         height("strada")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_history_of_hundreds_of_shops_does_not_grow_by_their_names_each_day(
     pipeline: Pipeline,

@@ -113,6 +113,7 @@ def test_a_bad_day_is_left_out_and_named_and_comes_in_once_it_is_mended(
     assert shop.prices(day(3)) == {"dress": 120.0}
 
 
+@pytest.mark.slow
 def test_a_bad_day_may_be_forgotten(shop: Shop) -> None:
     shop.read(day(1), DRESS)
     shop.read(day(2), *TWICE)

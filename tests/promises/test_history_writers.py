@@ -106,6 +106,7 @@ def days_in(place: dict[str, Any]) -> set[int]:
     return {at.day for at in scan_history(asset=ASSET, **plain(place)).collect()["valid_from"]}
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_of_two_who_forget_at_once_one_is_told_that_it_did_nothing(
     place: dict[str, Any],
@@ -118,6 +119,7 @@ def test_of_two_who_forget_at_once_one_is_told_that_it_did_nothing(
     assert days_in(place) == {3}
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_run_and_forget_snapshot_do_not_undo_each_other(
     place: dict[str, Any],
@@ -131,6 +133,7 @@ def test_a_run_and_forget_snapshot_do_not_undo_each_other(
     assert days_in(place) == {1, 3, 4}
 
 
+@pytest.mark.slow
 def test_of_two_that_begin_a_history_at_once_one_is_told_that_it_did_nothing(
     tmp_path: Path,
 ) -> None:

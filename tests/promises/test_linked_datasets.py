@@ -221,6 +221,7 @@ def test_a_revoked_subscription_stays_until_it_is_granted_again(
     assert "DeleteSubscription" not in google.calls
 
 
+@pytest.mark.slow
 def test_what_is_not_known_to_be_this_listing_s_leftover_is_kept(run: Run) -> None:
     elsewhere = Google(datasets={DATASET})
     elsewhere.add(dataset="mine", state=REVOKED)

@@ -157,6 +157,7 @@ def test_a_grant_that_is_late_is_requested_again_with_growing_waits(ticks: Ticks
     assert ticks.requested() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", ["pending", "preparing", "melted"])
 def test_a_listing_that_is_not_granted_yet_is_requested_once_and_at_once_when_it_is(
     instance: dg.DagsterInstance, status: str
@@ -321,6 +322,7 @@ def test_the_sensor_has_the_name_the_interval_and_the_other_arguments_it_is_give
     assert sensor.default_status is dg.DefaultSensorStatus.STOPPED
 
 
+@pytest.mark.slow
 def test_a_revoked_subscription_that_you_delete_is_back_when_its_partition_is_materialized(
     ticks: Ticks,
 ) -> None:
@@ -370,6 +372,7 @@ def test_a_partition_that_is_no_listing_fails_the_check_once(ticks: Ticks) -> No
     assert caught.value.allow_retries is False
 
 
+@pytest.mark.slow
 def test_with_the_source_the_check_knows_what_is_no_longer_listed_or_granted(
     instance: dg.DagsterInstance,
 ) -> None:

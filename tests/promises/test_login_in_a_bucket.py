@@ -268,6 +268,7 @@ with resource.control_plane() as octogen:
 """
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("step", "moment"),

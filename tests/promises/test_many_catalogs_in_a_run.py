@@ -160,6 +160,7 @@ def test_a_range_of_catalogs_and_days_is_of_the_present_day(
     assert f"'shop1|{yesterday}': The partition from {yesterday} 00:00" in text
 
 
+@pytest.mark.slow
 def test_a_run_lists_the_catalogs_once_and_learns_the_contract_once(
     tmp_path: Path, sandbox: Sandbox, instance: dg.DagsterInstance
 ) -> None:
@@ -405,6 +406,7 @@ def test_checks_alone_name_the_partitions_without_a_snapshot_and_evaluate_the_ot
     assert "'shop3': The snapshot of products, partition 'shop3' does not exist" in text
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("bad", [[], ["shop0"]], ids=["all pass", "one fails"])
 def test_an_automation_condition_waits_for_the_checks_of_each_partition(
@@ -486,6 +488,7 @@ def test_a_range_whose_end_was_added_again_reads_nothing(
     assert not sandbox.requests
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_retry_knows_of_more_partitions_than_dagster_returns_records_at_once(
     tmp_path: Path, sandbox: Sandbox, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
@@ -512,6 +515,7 @@ def lines_of(instance: dg.DagsterInstance, run_id: str) -> list[str]:
     return [each.user_message for each in instance.all_logs(run_id) if not each.is_dagster_event]
 
 
+@pytest.mark.slow
 def test_a_retry_evaluates_the_checks_that_raised_an_error(
     tmp_path: Path, sandbox: Sandbox, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -542,6 +546,7 @@ def test_a_retry_evaluates_the_checks_that_raised_an_error(
     assert sum(each.path == "/products/search" for each in sandbox.requests) == 1 + 3 * 3
 
 
+@pytest.mark.slow
 def test_a_run_says_where_its_checks_are_before_dagster_skips_their_step(
     tmp_path: Path, sandbox: Sandbox, instance: dg.DagsterInstance
 ) -> None:
@@ -557,6 +562,7 @@ def test_a_run_says_where_its_checks_are_before_dagster_skips_their_step(
     assert not [line for line in lines_of(instance, without.run_id) if "are above" in line]
 
 
+@pytest.mark.slow
 def test_a_retry_does_not_pay_again_for_what_failed_for_good(
     tmp_path: Path, sandbox: Sandbox, instance: dg.DagsterInstance
 ) -> None:
@@ -612,6 +618,7 @@ def test_a_service_that_is_down_is_not_asked_for_each_catalog(
     assert "Not read:\n'shop16'\n'shop17'\n'shop18'\n'shop19'" in text
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("by", ["a retry of the step", "a re-execution"])
 def test_neighbours_that_are_broken_keep_no_catalog_unread(
@@ -643,6 +650,7 @@ def again(
     return run(sandbox, *arguments, tags=tags, concurrency=1, **settings)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_run_that_is_executed_again_and_fails_shows_what_is_whole_as_such(
     tmp_path: Path, sandbox: Sandbox, instance: dg.DagsterInstance
@@ -701,6 +709,7 @@ def test_a_warning_of_the_search_is_logged_once_for_all_catalogs(
 FOLLOWING = (build_product_changes_asset, build_product_details_asset, build_product_brands_asset)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("build", FOLLOWING)
 def test_what_follows_the_products_takes_a_range_too(
@@ -837,6 +846,7 @@ def test_a_killed_run_is_retried_with_what_it_did_not_report(
         assert rows["uuid"].n_unique() == len(rows) == 40 * range_runs.PAGE_SIZE
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("retries", [True, False], ids=["a retry", "another run"])
 def test_a_killed_run_of_an_asset_of_ones_own_has_paid_for_nothing_in_vain(
@@ -882,6 +892,7 @@ def wait_for_page(page: int, catalog: str, service: PagedService, process: Any) 
         time.sleep(0.002)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_budget_holds_over_the_run_and_its_retries(
     service: PagedService, tmp_path: Path

@@ -124,6 +124,7 @@ def test_a_search_and_what_follows_it(
     assert "pages are not saved for a retry" in told[0]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MANAGERS)
 def test_catalogs_by_partition_and_what_follows_them(
@@ -243,6 +244,7 @@ def test_a_run_of_several_partitions_ends_before_it_is_paid(
     assert "without a backfill_policy each has a run of its own" in str(failure.event_specific_data)
 
 
+@pytest.mark.slow
 def test_sql_in_a_partition_key_is_not_executed(
     service: Sandbox, tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:

@@ -249,6 +249,7 @@ class TestHonest:
         assert read(Shop(PRODUCTS, second_ten_first, cursors)) == second_ten_first(PRODUCTS)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=25)
 @given(
     relevance=st.lists(st.sampled_from([0, 0, 0, 1, 2]), min_size=LIMIT + 1, max_size=40),

@@ -117,6 +117,7 @@ def test_the_position_of_any_day_is_that_of_the_snapshot_then(history: pl.LazyFr
     ]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "url",
@@ -177,6 +178,7 @@ def test_a_table_that_lacks_or_takes_a_column_is_refused(history: pl.LazyFrame) 
         price_position(history, table.with_columns(rank=1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("of_asset", [True, False])
 def test_an_asset_has_the_position_and_shows_it(tmp_path: Path, of_asset: bool) -> None:
     frames: dict[str, pl.DataFrame] = {}

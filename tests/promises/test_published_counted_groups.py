@@ -108,6 +108,7 @@ def test_many_variants_of_each_product_do_not_end_a_read(
     assert "the source of catalogs says 200: the pages do not come to an end" in failure(read())
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_walks_that_bring_less_than_both_counts_are_compared_with_a_read_in_one_walk(
     read: Read, service: PublishedService

@@ -55,6 +55,7 @@ def service() -> Iterator[Service]:
         yield service
 
 
+@pytest.mark.slow
 @some_pages
 @given(content=bodies(pages(lax=False)))
 def test_a_page_of_the_current_generation(service: Service, content: bytes) -> None:
@@ -67,6 +68,7 @@ def test_a_page_of_the_seed_generation(service: Service, content: bytes) -> None
     assert service.read(content).to_dicts() == rows(content)
 
 
+@pytest.mark.slow
 @some_pages
 @given(content=bodies(pages(lax=True)))
 def test_values_of_another_type_are_converted(service: Service, content: bytes) -> None:

@@ -91,6 +91,7 @@ def test_a_catalog_that_matches_nothing_on_the_second_day_keeps_its_snapshot(
     assert not result.asset_materializations_for_node("products_changes")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "search",
     [{"similar_to_brands": ["Acme"]}, {"understand": True}, {"q": " "}],
@@ -112,6 +113,7 @@ def test_a_whole_catalog_in_another_order_is_protected_like_any_other(
     assert days.rows == 500
 
 
+@pytest.mark.slow
 def test_a_catalog_that_lost_more_than_half_keeps_its_snapshot_until_that_is_accepted(
     days: Days, service: PublishedService, instance: dg.DagsterInstance
 ) -> None:

@@ -183,6 +183,7 @@ def run(
     return materialize_list(urls, stored(folder, octogen_at(service)), **arguments)
 
 
+@pytest.mark.slow
 def test_the_list_is_made_filled_and_kept_equal_to_the_table(
     service: Service, tmp_path: Path
 ) -> None:

@@ -186,6 +186,7 @@ def test_a_read_that_fails_at_90_percent_costs_its_retry_a_page_more_for_each_wa
     assert pl.read_parquet(tmp_path / "products.parquet")["uuid"].n_unique() == 500
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_without_a_count_of_the_source_the_latest_snapshot_says_how_many_there_are(
     read: Read, service: PublishedService, tmp_path: Path

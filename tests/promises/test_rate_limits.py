@@ -199,6 +199,7 @@ def test_a_read_sends_half_as_many_at_once(detail: Any) -> None:
     assert_halved(service)
 
 
+@pytest.mark.slow
 @REFUSAL
 def test_refusals_count_once_as_long_as_the_service_has_requests_from_before(detail: Any) -> None:
     service = Late(detail)

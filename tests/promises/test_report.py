@@ -70,6 +70,7 @@ def rows_of(data: dict[str, Any]) -> pl.DataFrame:
     )
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_data_of_the_page_is_the_history(snapshots: Path) -> None:
     result = report(snapshots)
@@ -110,6 +111,7 @@ def test_products_have_the_brand_and_the_category_of_their_last_snapshot(tmp_pat
     assert (data["products"]["brand"], data["products"]["category"]) == ([0], [0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [

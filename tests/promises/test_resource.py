@@ -159,6 +159,7 @@ with warnings.catch_warnings(record=True) as caught:
 """
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_key_that_is_written_out_is_warned_of_once() -> None:
     command = [sys.executable, "-c", WARNINGS, KEY]

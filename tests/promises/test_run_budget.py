@@ -125,6 +125,7 @@ def test_an_attempt_counts_what_the_ones_before_it_spent(shops: Sandbox, tmp_pat
     assert charged(shops) == 1
 
 
+@pytest.mark.slow
 def test_a_run_that_executes_one_that_succeeded_again_has_a_budget_of_its_own(
     instance: dg.DagsterInstance, shops: Sandbox, tmp_path: Path
 ) -> None:
@@ -241,6 +242,7 @@ def test_spent_credit_fails_without_retries_and_a_topped_up_run_goes_on(tmp_path
 BACKFILL = {"dagster/backfill": "abc"}
 
 
+@pytest.mark.slow
 def test_runs_of_a_backfill_share_its_budget_and_other_runs_do_not(
     instance: dg.DagsterInstance, shops: Sandbox, tmp_path: Path
 ) -> None:
@@ -263,6 +265,7 @@ def test_runs_of_a_backfill_share_its_budget_and_other_runs_do_not(
     assert read("strada").success
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_run_of_a_large_backfill_reads_few_of_its_others(
     shops: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -344,6 +347,7 @@ def test_the_log_says_by_how_much_runs_at_the_same_time_may_exceed_the_budget_of
     ) in log_of(instance, result.run_id)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_run_of_many_catalogs_notices_what_other_runs_of_its_backfill_spend_meanwhile(
     tmp_path: Path,

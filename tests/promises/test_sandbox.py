@@ -94,6 +94,7 @@ def test_it_can_begin_on_a_later_day() -> None:
         assert all_items(client) == third
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_two_processes_make_the_same_products_and_another_seed_other_ones() -> None:
     program = """
@@ -148,6 +149,7 @@ print("ended", flush=True)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sent", "code", "last_words"),
     [(signal.SIGINT, 0, "ended\n"), (signal.SIGTERM, -signal.SIGTERM, "")],
@@ -201,6 +203,7 @@ def test_the_fixture_serves_and_cleans_up(
     pytester.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=2)
 
 
+@pytest.mark.slow
 def test_a_grant_is_revoked_and_given_again(
     instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -334,6 +337,7 @@ def serving(*options: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, st
             process.kill()
 
 
+@pytest.mark.slow
 def test_the_sandbox_follows_its_options_and_prints_the_environment() -> None:
     older = ("--generation", "seed", "--credit", "0.02", "--fault", "unknown_fields")
     options = ("--catalogs", "acme,zen", "--products", "7", "--api-key", "octo_live_mine")
@@ -352,6 +356,7 @@ def test_the_sandbox_follows_its_options_and_prints_the_environment() -> None:
         assert process.wait(timeout=30) == 0
 
 
+@pytest.mark.slow
 def test_the_sandbox_injects_faults_and_prints_the_hosts_of_its_shops() -> None:
     options = ("--fault", "status=503,times=1", "--catalogs", "2")
     with serving(*options) as (_, exports):

@@ -119,6 +119,7 @@ def test_with_a_stamp_only_the_missing_pages_are_requested(shop: Shop, tmp_path:
     check(shop, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_folder_that_was_left_without_pages_is_gone_after_the_next_read(
     shop: Shop, tmp_path: Path
 ) -> None:
@@ -135,6 +136,7 @@ def test_without_a_stamp_two_pages_are_compared(shop: Shop, tmp_path: Path) -> N
     check(shop, tmp_path)
 
 
+@pytest.mark.slow
 def test_without_a_stamp_a_page_that_changed_costs_all(shop: Shop, tmp_path: Path) -> None:
     shop.stamp = None
     die(shop, tmp_path)
@@ -154,6 +156,7 @@ def test_a_catalog_that_was_indexed_again_is_read_anew(shop: Shop, tmp_path: Pat
     check(shop, tmp_path, price=2.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [400, 404, 409, 410, 422])
 def test_a_cursor_that_is_refused_costs_all(shop: Shop, tmp_path: Path, status: int) -> None:
     die(shop, tmp_path)
@@ -184,6 +187,7 @@ def test_pages_are_continued_for_six_hours(shop: Shop, tmp_path: Path, hours: in
     check(shop, tmp_path)
 
 
+@pytest.mark.slow
 def test_with_0_hours_no_pages_are_continued_or_saved(shop: Shop, tmp_path: Path) -> None:
     die(shop, tmp_path)
     assert run(shop, tmp_path, resume_within_hours=0).success
@@ -194,6 +198,7 @@ def test_with_0_hours_no_pages_are_continued_or_saved(shop: Shop, tmp_path: Path
     assert not segments(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["cut", "changed", "emptied", "removed"])
 @pytest.mark.parametrize("which", ["first", "middle", "last"])
 def test_damage_costs_the_pages_from_there_on(

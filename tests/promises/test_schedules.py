@@ -147,6 +147,7 @@ def partitions_of(request: dg.RunRequest) -> tuple[str | None, str | None]:
     return of_range.start, of_range.end
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_downstream_asset_follows_its_catalog_partition(
     instance: dg.DagsterInstance, octogen: OctogenResource, tmp_path: Path

@@ -56,6 +56,7 @@ def test_an_asset_is_described_before_it_is_materialized(asset: dg.AssetsDefinit
     assert "A row is a" in (spec.description or "")
 
 
+@pytest.mark.slow
 def test_a_run_writes_the_metadata_of_an_asset_into_one_event(
     resources: dict[str, Any], instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:

@@ -78,6 +78,7 @@ def start(program: str, server: SilentServer, *arguments: str) -> subprocess.Pop
     )
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("program", "arguments"),
@@ -134,6 +135,7 @@ with dg.DagsterInstance.ephemeral() as instance:
 """
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ["products", "details"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -54,6 +54,7 @@ def ranged(tmp_path: Path) -> tuple[Project, DuckDB]:
     return project, warehouse
 
 
+@pytest.mark.slow
 def test_a_run_of_several_partitions_loads_and_reports_each(tmp_path: Path) -> None:
     project, warehouse = ranged(tmp_path)
     result = project.load(tags=RANGE)
@@ -80,6 +81,7 @@ def test_a_partition_that_fails_spoils_no_other(tmp_path: Path) -> None:
     assert {row["partition"] for row in warehouse.rows("products")} == {"lodge", "strada"}
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_products_and_what_is_made_from_them_become_tables(tmp_path: Path) -> None:
     warehouse = DuckDB(tmp_path)

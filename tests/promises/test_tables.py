@@ -60,6 +60,7 @@ def test_a_snapshot_replaces_all_rows_and_none_leaves_none(
         assert_same_rows(warehouse.rows("products"), expected_rows(project.stored()))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("partitions_def", "keys"),
@@ -228,6 +229,7 @@ def test_a_new_column_is_added_and_none_is_dropped(warehouse: Warehouse, tmp_pat
     assert {"uuid", "gone", "new", "list", "partition"} == set(warehouse.rows("products")[0])
 
 
+@pytest.mark.slow
 def test_a_number_of_another_type_is_stored_without_loss_or_refused(
     warehouse: Warehouse, tmp_path: Path
 ) -> None:
@@ -259,6 +261,7 @@ def test_a_column_of_another_type_is_refused(warehouse: Warehouse, tmp_path: Pat
     assert_same_rows(warehouse.rows("products"), [{"stock": 1}])
 
 
+@pytest.mark.slow
 def test_a_repeated_run_sends_nothing(
     warehouse: Warehouse, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -351,6 +354,7 @@ def test_postgres_has_a_primary_key_and_an_index_of_the_partitions(
     assert indexes == [f"{table} (catalog_key, uuid, partition)", f"{table} (partition)"]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_trigger_that_drops_rows_fails_the_check_of_the_rows(
     postgres_server: Mapping[str, str], tmp_path: Path

@@ -143,6 +143,7 @@ def test_one_catalog_twice_at_once_has_each_row_once(
     assert project.load_metadata("acme")["octogen/loaded"] is False
 
 
+@pytest.mark.long
 def test_two_catalogs_at_once_spoil_nothing(warehouse: Warehouse, tmp_path: Path) -> None:
     project = Project(tmp_path, warehouse.destination, CATALOGS)
     seen: set[tuple[int, float | None]] = set()

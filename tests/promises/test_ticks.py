@@ -99,6 +99,7 @@ def listings(shops: Sandbox, tmp_path: Path) -> Iterator[Daemon]:
         yield running
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("partitions", ["catalog_partitions", 'catalog_days("2026-01-01")'])
 def test_each_version_of_a_catalog_is_read_once(
     shops: Sandbox, tmp_path: Path, partitions: str
@@ -116,6 +117,7 @@ def test_each_version_of_a_catalog_is_read_once(
         assert catalogs.read() == Counter(["northpeak", "strada", "strada"])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("partitions", ["catalog_partitions", 'catalog_days("2026-01-01")'])
 def test_catalogs_share_a_run_and_one_that_failed_in_it_is_read_alone(
     shops: Sandbox, tmp_path: Path, partitions: str

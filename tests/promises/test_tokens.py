@@ -108,6 +108,7 @@ def test_sessions_share_an_access_token_while_it_lives(
     assert file.read_text() == f"{server.refresh_token}\n"
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(30)
 def test_an_access_token_is_renewed_before_its_end(server: OctogenServer, file: Path) -> None:
     server.expires_in = 1
@@ -127,6 +128,7 @@ def test_processes_side_by_side_lose_no_token(server: OctogenServer, file: Path)
     assert sorted(path.name for path in file.parent.iterdir()) == ["refresh", "refresh.lock"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("by", "times"), [(signal.SIGINT, 1), (signal.SIGTERM, 1), (signal.SIGTERM, 2)]
 )

@@ -216,6 +216,7 @@ def checked(result: dg.ExecuteInProcessResult) -> dict[str, bool]:
     return {each.check_name: each.passed for each in result.get_asset_check_evaluations()}
 
 
+@pytest.mark.slow
 def test_each_row_of_the_own_table_has_the_status_of_its_address(run: Run, tmp_path: Path) -> None:
     result = run()
     assert result.success, failure(result)
@@ -270,6 +271,7 @@ def test_the_time_of_the_export_is_utc_whatever_its_type(
     assert run(in_place=True).success
 
 
+@pytest.mark.slow
 def test_addresses_that_octogen_normalizes_anew_are_known_as_they_were_submitted(
     run: Run, bigquery: BigQueryServer, tmp_path: Path
 ) -> None:
@@ -291,6 +293,7 @@ def test_addresses_that_octogen_normalizes_anew_are_known_as_they_were_submitted
     assert len(snapshot(tmp_path, "q3_products")) == 7
 
 
+@pytest.mark.slow
 def test_products_are_joined_back_to_each_sku(run: Run, tmp_path: Path) -> None:
     result = run()
     products = snapshot(tmp_path, "q3_products")
@@ -368,6 +371,7 @@ def test_a_covered_address_without_a_product_gets_those_of_its_page(
     assert pens.select("sku", "matched_by").rows() == [("D", "url"), ("E", "page")]
 
 
+@pytest.mark.slow
 def test_a_list_that_was_not_exported_is_pending_and_no_failure(
     run: Run, lists: Lists, google: Google, tmp_path: Path
 ) -> None:
@@ -414,6 +418,7 @@ def test_a_view_without_the_addresses_of_products_is_a_failure(
     assert not is_retried(result)
 
 
+@pytest.mark.slow
 def test_products_that_are_there_are_not_replaced_by_none(
     run: Run, lists: Lists, tmp_path: Path
 ) -> None:
@@ -462,6 +467,7 @@ def test_a_result_with_fewer_rows_than_it_claims_is_not_published(
     assert not (tmp_path / "stored" / "q3_coverage.parquet").exists()
 
 
+@pytest.mark.slow
 def test_in_place_no_row_leaves_bigquery(
     run: Run, bigquery: BigQueryServer, lists: Lists, tmp_path: Path
 ) -> None:
@@ -492,6 +498,7 @@ def test_in_place_no_row_leaves_bigquery(
     assert "dagster/table_name" not in metadata(result, "q3_products")
 
 
+@pytest.mark.slow
 def test_only_columns_that_are_named_are_read(
     run: Run, bigquery: BigQueryServer, tmp_path: Path
 ) -> None:
@@ -598,6 +605,7 @@ def test_a_run_that_was_killed_at_any_request_is_mended_by_its_retry(
     assert number > 8
 
 
+@pytest.mark.slow
 def test_a_grant_that_has_not_arrived_is_waited_for(run: Run, google: Google) -> None:
     def arrives(method: str) -> None:
         google.granted = google.granted or method == "TestIamPermissions"
@@ -654,6 +662,7 @@ def test_the_reader_is_registered_with_a_control_plane(run: Run, google: Google)
     assert len(google.subscriptions) == 1
 
 
+@pytest.mark.slow
 def test_the_listing_may_be_elsewhere(run: Run, google: Google, bigquery: BigQueryServer) -> None:
     for view, fields in (
         ("url_coverage_v1", COVERAGE_FIELDS),
@@ -666,6 +675,7 @@ def test_the_listing_may_be_elsewhere(run: Run, google: Google, bigquery: BigQue
     assert request.destination_dataset.dataset_reference.dataset_id == "q3"
 
 
+@pytest.mark.slow
 def test_another_io_manager_gets_whole_frames(run: Run, tmp_path: Path) -> None:
     result = run(io_manager=dg.FilesystemIOManager(base_dir=str(tmp_path / "pickled")))
     assert result.success, failure(result)
@@ -705,6 +715,7 @@ def test_what_cannot_work_is_refused_when_definitions_load() -> None:
         build_url_coverage_asset(q3, listing_location="U S")
 
 
+@pytest.mark.slow
 def test_a_listing_that_forbids_exports_is_counted_in_place_only(
     run: Run, google: Google, bigquery: BigQueryServer, tmp_path: Path
 ) -> None:
@@ -722,6 +733,7 @@ def test_a_listing_that_forbids_exports_is_counted_in_place_only(
     assert run(in_place=True).success
 
 
+@pytest.mark.slow
 def test_a_table_without_rows_has_neither_coverage_nor_pairs(run: Run, tmp_path: Path) -> None:
     @dg.asset(name="q3", metadata={"octogen/url_list": "q3"})
     def empty() -> dg.MaterializeResult[pl.DataFrame]:

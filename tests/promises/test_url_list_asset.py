@@ -133,6 +133,7 @@ def counts(result: dg.ExecuteInProcessResult) -> tuple[int, ...]:
     return tuple(shown[f"octogen/{name}"] for name in COUNTS)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_hundred_thousand_addresses_are_a_hundred_requests(
     sandbox: Sandbox, octogen: OctogenResource, tmp_path: Path
@@ -177,6 +178,7 @@ def test_a_table_that_is_none_is_refused_before_a_request_and_not_retried(
     assert sandbox.requests == []
 
 
+@pytest.mark.slow
 def test_a_run_that_would_remove_more_than_a_fifth_is_refused_and_changes_nothing(
     sandbox: Sandbox, octogen: OctogenResource, tmp_path: Path
 ) -> None:
@@ -220,6 +222,7 @@ def test_a_table_without_an_address_removes_nothing_and_says_so(
     assert shown.startswith("**No address** in the table; 2 stay in competitors")
 
 
+@pytest.mark.slow
 def test_a_dry_run_says_what_a_run_would_do_and_changes_nothing(
     sandbox: Sandbox, octogen: OctogenResource, tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
@@ -358,6 +361,7 @@ def test_any_io_manager_keeps_it(octogen: OctogenResource) -> None:
     assert metadata(result, NAME)["octogen/summary"] == "**2 addresses** in competitors, 2 added"
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_run_that_is_killed_after_any_request_is_mended_by_the_next(tmp_path: Path) -> None:
     table, number = pages(*range(40)), 0
@@ -378,6 +382,7 @@ def test_a_run_that_is_killed_after_any_request_is_mended_by_the_next(tmp_path: 
     assert number == 6  # list, contains, members, remove, add
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_leave_the_table(sandbox: Sandbox, tmp_path: Path) -> None:
     octogen, table = octogen_at(sandbox), pages(*range(3_000))
     run(pages(*range(1_000), *range(9_000, 9_250)), octogen, tmp_path)

@@ -208,6 +208,7 @@ def started(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("typed", "status"), [("q3", 0), ("q4", 2), ("", 2)])
 def test_a_deletion_is_asked_for_by_the_name(
     sandbox: Sandbox, octogen: OctogenResource, tmp_path: Path, typed: str, status: int

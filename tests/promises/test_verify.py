@@ -363,6 +363,7 @@ def test_a_refused_key_is_told_and_nothing_else(
     assert "401" in result.output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("answer", "asks"), [(b"n\n", False), (b"y\n", True)])
 def test_a_terminal_is_asked_for_consent(answer: bytes, asks: bool, current: Sandbox) -> None:
     begun = len(current.requests)

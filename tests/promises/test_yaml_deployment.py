@@ -189,6 +189,7 @@ def test_a_partition_may_be_a_day(
     assert latest == key.format(latest[-10:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("automation", ["{{ dg.AutomationCondition.eager() }}", None])
 def test_the_table_of_catalogs_is_upstream_and_requests_only_new_catalogs(
     automation: str | None, tmp_path: Path, instance: dg.DagsterInstance, shops: Sandbox
@@ -288,6 +289,7 @@ def texts(error: BaseException | None) -> str:
     return "" if error is None else f"{error}\n{texts(error.__cause__)}"
 
 
+@pytest.mark.slow
 def test_a_project_keeps_an_io_manager_and_assets_of_its_own(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:

@@ -164,6 +164,7 @@ def test_url_lists_are_kept_equal_to_assets_of_the_project(
     assert files(tmp_path) == {"q3.parquet"}
 
 
+@pytest.mark.slow
 def test_what_octogen_exports_of_a_url_list_is_read(
     tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -94,6 +94,7 @@ PRODUCTS = st.dictionaries(
 )
 
 
+@pytest.mark.slow
 @given(before=PRODUCTS, now=PRODUCTS, empty=st.sets(st.sampled_from([*WATCHED_COLUMNS])))
 def test_the_changes_are_those_of_comparing_each_product_in_turn(
     before: Products, now: Products, empty: set[str]

@@ -40,6 +40,7 @@ def decode(contents: Sequence[bytes], columns: Sequence[str] = COLUMNS) -> pl.Da
     return product_frame(read, columns, "acme", BEGAN)
 
 
+@pytest.mark.slow
 @published
 @given(bodies(pages(lax=False)), bodies(pages(lax=False).map(seed_page)))
 def test_pages_of_both_generations_together(current: bytes, seed: bytes) -> None:
@@ -121,6 +122,7 @@ LOOKUPS: dict[type[BaseModel], st.SearchStrategy[bytes]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("model", LOOKUPS)
 @published

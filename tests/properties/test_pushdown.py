@@ -93,6 +93,7 @@ def apply(frame: pl.LazyFrame, query: list[tuple[str, Any]]) -> pl.LazyFrame:
     return frame
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -168,6 +168,7 @@ def simulated(
 LONG = [pytest.mark.slow, pytest.mark.long]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("most", [1, 7, 200])
 @pytest.mark.parametrize("seed", [7, *(pytest.param(seed, marks=LONG) for seed in range(8, 28))])

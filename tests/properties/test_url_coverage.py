@@ -7,6 +7,7 @@ from itertools import pairwise
 from urllib.parse import urlsplit
 
 import polars as pl
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -50,6 +51,7 @@ def pairs_of(addresses: Sequence[str], products: Sequence[str]) -> set[tuple[int
     return found
 
 
+@pytest.mark.slow
 @given(st.lists(urls, max_size=6), st.lists(urls, max_size=8), st.sets(st.integers(1, 7)))
 def test_pairs_are_those_of_the_rules(
     addresses: list[str], products: list[str], cuts: set[int]

@@ -83,6 +83,7 @@ def test_a_server_that_is_never_there_is_an_error(fails: Fails) -> None:
     assert google.calls.count("ListListings") > 2
 
 
+@pytest.mark.slow
 def test_pages_without_an_end_are_an_error(fails: Fails) -> None:
     numbers = (str(number) for number in itertools.count())
     with answering(ListListings=pages(numbers)) as endpoint:
