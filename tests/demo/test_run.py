@@ -120,6 +120,7 @@ def test_days_before_the_last_two_are_dated_back(tmp_path: Path) -> None:
     assert "since" in shown.output
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_port_that_is_taken_ends_the_demo_before_it_writes_anything(tmp_path: Path) -> None:
     with socket.socket() as taken:

@@ -70,6 +70,7 @@ def test_the_tables_are_those_that_the_page_shows(
     assert words(printed) == words(block("text", "own_price ┆"))
 
 
+@pytest.mark.long
 def test_products_of_a_list_have_a_history_and_a_position(
     sandbox: Sandbox, instance: dg.DagsterInstance
 ) -> None:

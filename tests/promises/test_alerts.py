@@ -351,6 +351,7 @@ class Told:
         self.calls.append(events.select("rule", "at").rows())
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_sensor_tells_of_each_event_once(shop: Shop) -> None:
     told = Told()

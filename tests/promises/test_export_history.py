@@ -267,6 +267,7 @@ def test_a_product_in_two_files_is_an_error_that_names_them(tmp_path: Path, lake
     assert pl.read_delta(lake).is_empty()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_column_that_somebody_added_to_the_table_stays(snapshots: Path, lake: str) -> None:
     export_history(str(snapshots), lake, asset=ASSET)

@@ -218,6 +218,7 @@ def test_the_rows_are_the_snapshot_although_the_service_begins_or_ceases_to_send
         assert_series_equal(found["currency"], snapshot.sort(*ORDER)["currency"])
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_snapshot_of_another_asset_is_slotted_in_where_it_belongs(
     pipeline: Pipeline, shops: Sandbox

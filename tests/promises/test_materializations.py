@@ -101,6 +101,7 @@ def test_the_first_entry_is_a_sentence(pipeline: Pipeline) -> None:
         assert firsts == dict.fromkeys(day, "octogen/summary")  # the UI shows no lineage
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_sentence_of_products_says_what_is_new_and_what_it_cost(pipeline: Pipeline) -> None:
     first, second = pipeline.day(), pipeline.day()
@@ -118,6 +119,7 @@ def test_the_sentence_of_products_says_what_is_new_and_what_it_cost(pipeline: Pi
     )
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_sentences_of_what_is_made_from_products_count_its_rows(pipeline: Pipeline) -> None:
     first, second = pipeline.day(), pipeline.day()
@@ -217,6 +219,7 @@ def test_times_are_shown_to_the_minute_and_what_does_not_fit_is_left_out(tmp_pat
     ]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_what_is_made_from_products_is_shown_in_a_few_columns(pipeline: Pipeline) -> None:
     pipeline.day()
@@ -240,6 +243,7 @@ def test_what_is_made_from_products_is_shown_in_a_few_columns(pipeline: Pipeline
 # Numbers are plotted, so there are few, and those that say nothing are left out.
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_numbers_of_a_read_are_those_that_somebody_plots(pipeline: Pipeline) -> None:
     pipeline.day()
@@ -276,6 +280,7 @@ def test_the_other_numbers_of_a_read_are_one_entry_at_the_end(pipeline: Pipeline
     ].keys()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_no_line_of_the_entry_widens_the_table(pipeline: Pipeline) -> None:
     """What is not wrapped would cut the preview off: 375 pixels are 44 characters."""
@@ -300,6 +305,7 @@ def test_the_median_of_a_currency_that_few_products_have_is_not_plotted(
     assert len(read["octogen/metrics"]["price_quantiles"]) > len(plotted)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_entries_come_in_the_order_in_which_a_person_reads_them(pipeline: Pipeline) -> None:
     pipeline.day()

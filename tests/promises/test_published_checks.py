@@ -75,6 +75,7 @@ def test_prices_of_two_currencies_and_a_new_field(
     assert metadata(result, "products")["octogen/unknown_field_names"] == {"items.mood": 50}
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_column_that_loses_all_of_its_values(
     tmp_path: Path, instance: dg.DagsterInstance

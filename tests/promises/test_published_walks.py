@@ -209,6 +209,7 @@ def test_without_a_count_of_the_source_the_latest_snapshot_says_how_many_there_a
 NAMES = [None, None, "Acme", "ACME", "acme ", "ß", "SS", "İstanbul", "靴下", "a, b", " ", "\x00"]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @given(data=st.data())
 @settings(published, max_examples=6)

@@ -84,6 +84,7 @@ def test_the_data_of_the_page_is_the_history(snapshots: Path) -> None:
     assert found.sort(key).equals(expected.sort(key))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_page_loads_nothing_and_no_title_is_markup(snapshots: Path) -> None:
     report(snapshots)
@@ -94,6 +95,7 @@ def test_the_page_loads_nothing_and_no_title_is_markup(snapshots: Path) -> None:
     assert page.count("<script") == page.count("</script>") == 3
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_only_the_last_days_are_in_the_page(snapshots: Path) -> None:
     report(snapshots, "--days", "1")
@@ -101,6 +103,7 @@ def test_only_the_last_days_are_in_the_page(snapshots: Path) -> None:
     assert found["current_price"].to_list() == [90.0, 80.0, 20.0]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_products_have_the_brand_and_the_category_of_their_last_snapshot(tmp_path: Path) -> None:
     values = {"brand": {"name": "Acme"}, "category_path": ["Shoes", "Boots"]}

@@ -192,6 +192,7 @@ def test_the_environment_is_restored():
 """
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_fixture_serves_and_cleans_up(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch

@@ -48,6 +48,7 @@ def test_a_table_has_each_value_of_the_snapshot(warehouse: Warehouse, tmp_path: 
     )
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_snapshot_replaces_all_rows_and_none_leaves_none(
     warehouse: Warehouse, tmp_path: Path
@@ -279,6 +280,7 @@ def test_a_repeated_run_sends_nothing(
     assert project.load_metadata()["octogen/loaded"] is True
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_rows_that_somebody_else_removed_are_loaded_again(
     warehouse: Warehouse, tmp_path: Path

@@ -190,6 +190,7 @@ def test_a_catalog_whose_run_failed_waits_longer_each_time_and_disturbs_no_other
     assert catalogs.read() == Counter(["northpeak", "strada"])
 
 
+@pytest.mark.long
 def test_a_service_that_is_not_there_fails_the_third_tick_in_a_row(
     catalogs: Daemon, shops: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -249,6 +249,7 @@ def test_each_row_of_the_own_table_has_the_status_of_its_address(run: Run, tmp_p
     assert "t=url_coverage_v1" in shown["octogen/console"]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "value"), [("DATETIME", "2026-11-28T06:31:12"), ("DATE", "2026-11-28")]

@@ -113,6 +113,7 @@ main(["sandbox", "--hub"])
     )
 
 
+@pytest.mark.long
 def test_the_command_shares_its_catalogs_until_ctrl_c() -> None:
     command = "from octogen_dagster.cli.main import main; main()"
     with subprocess.Popen(
