@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import polars as pl
 from polars.io.plugins import register_io_source
@@ -53,54 +54,55 @@ def io_source(
 
     `stop` ends its executions; by default each has an end of its own.
     """
-
-    def read(
-        with_columns: list[str] | None,
-        predicate: pl.Expr | None,
-        n_rows: int | None,
-        _batch_size: int | None,
-    ) -> Iterator[pl.DataFrame]:
-        columns = with_columns if with_columns is not None else list(schema)
-        needed = {*columns, *(predicate.meta.root_names() if predicate is not None else ())}
-        ends = stop or threading.Event()
-        lock = threading.Lock()
-        _unfinished[lock] = ends
-        rows = frames(Query(needed, predicate, n_rows), ends)
-        try:
-            while True:
-                with lock:
-                    frame = next(rows, None)
-                    if frame is not None and predicate is not None:
-                        frame = frame.filter(predicate)
-                if frame is None:
-                    return
-                # A query without columns still counts rows.
-                yield frame.select(columns) if columns else pl.DataFrame(height=len(frame))
-        finally:
-            _unfinished.pop(lock)
-
+    read = functools.partial(_read, schema, frames, stop)
     frame = python_source(read, schema, validate=True)
     # Polars reads a pure source once that occurs twice in a query, but its streaming engine does so
     # only with an operation on top of the source.
     return frame.select(pl.all())
 
 
+def _read(
+    schema: pl.Schema, frames: Frames, stop: threading.Event | None, *query: Any
+) -> Iterator[pl.DataFrame]:
+    """Yield the rows of a query.
+
+    A pickle names this function. One that is nested would be pickled with a copy of `_unfinished`.
+    """
+    with_columns, predicate, n_rows, _ = query
+    columns = with_columns if with_columns is not None else list(schema)
+    needed = {*columns, *(predicate.meta.root_names() if predicate is not None else ())}
+    ends = stop or threading.Event()
+    lock = threading.Lock()
+    _unfinished[lock] = ends
+    rows = frames(Query(needed, predicate, n_rows), ends)
+    try:
+        while True:
+            with lock:
+                frame = next(rows, None)
+                if frame is not None and predicate is not None:
+                    frame = frame.filter(predicate)
+            if frame is None:
+                return
+            # A query without columns still counts rows.
+            yield frame.select(columns) if columns else pl.DataFrame(height=len(frame))
+    finally:
+        _unfinished.pop(lock)
+
+
 def python_source(read: Read, schema: pl.Schema, *, validate: bool = False) -> pl.LazyFrame:
     """Return a lazy frame whose rows `read` yields, once for each execution."""
-
-    def remembering(
-        columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, size: int | None
-    ) -> Iterator[pl.DataFrame]:
-        try:
-            yield from read(columns, predicate, n_rows, size)
-        except Exception as error:
-            if not isinstance(error, pl.exceptions.ComputeError):
-                _raised.append(error)
-            raise
-
     is_polars_1 = pl.__version__.startswith("1.")
-    source = remembering if is_polars_1 else read
+    source = functools.partial(_remembering, read) if is_polars_1 else read
     return register_io_source(source, schema=schema, validate_schema=validate, is_pure=True)
+
+
+def _remembering(read: Read, *query: Any) -> Iterator[pl.DataFrame]:
+    try:
+        yield from read(*query)
+    except Exception as error:
+        if not isinstance(error, pl.exceptions.ComputeError):
+            _raised.append(error)
+        raise
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import pickle
 import weakref
 from collections.abc import Iterator
 from typing import Any
@@ -257,3 +258,17 @@ def test_a_scan_that_nobody_holds_is_freed(sandbox: Sandbox) -> None:
     del scan
     gc.collect()
     assert freed() is None
+
+
+def test_a_frame_can_be_pickled_while_another_is_read(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OCTOGEN_PLATFORM_API_KEY", sandbox.api_key)  # no pickle has it
+    pickled: list[bytes] = []
+
+    def pickle_another(frame: pl.DataFrame) -> pl.DataFrame:
+        pickled.append(pickle.dumps(scan(sandbox)))
+        return frame
+
+    scan(sandbox).map_batches(pickle_another, streamable=True).collect(engine="streaming")
+    assert pickle.loads(pickled[0]).collect().height == 350
