@@ -131,10 +131,6 @@ def bucket(folder: Path) -> Iterator[tuple[dict[str, str], Files]]:
         yield variables, lambda: {Path(name).name: made.get(name) for name in made.names()}
 
 
-# Each takes 70 seconds of CPU. The gate has ten minutes; a job of the workflow runs both.
-PLACES = [(bucket, False), *([] if "OCTOGEN_CI" in os.environ else [(shared_folder, True)])]
-
-
 class Fleet:
     """Two workers and a daemon on one instance, which read the catalogs of a service."""
 
@@ -228,7 +224,9 @@ def test_the_instance_is_that_of_one_server_but_for_its_launcher_and_its_times()
 @needs_servers
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(("fleet", "is_restarted"), PLACES, indirect=["fleet"])
+@pytest.mark.parametrize(
+    ("fleet", "is_restarted"), [(bucket, False), (shared_folder, True)], indirect=["fleet"]
+)
 def test_forty_catalogs_are_whole_although_a_worker_is_killed(
     fleet: Fleet, is_restarted: bool, tmp_path: Path
 ) -> None:
