@@ -13,13 +13,10 @@ def follow_upstream() -> Condition:
     It is `dagster.AutomationCondition.eager()`, and it also requests the partitions that were
     missing when automation was switched on: `eager()` waits for the next update of those, so what
     follows a backfill would never begin. A partition is requested once what is upstream of it is
-    there, and again when that is updated, also while its run is under way, which `eager()` forgets.
-    One whose run fails is not requested again before.
+    there, and again when that is updated. One whose run fails is not requested again before.
     """
     condition: Any = dg.AutomationCondition
-    requested_or_made = condition.newly_requested() | condition.newly_updated()
-    # An update that is as new may have come after the run had read what is upstream.
-    handled = (requested_or_made & ~condition.any_deps_updated()).with_label("handled")
+    handled = (condition.newly_requested() | condition.newly_updated()).with_label("handled")
     followed: Condition = (
         condition.in_latest_time_window()
         & (condition.newly_missing() | condition.any_deps_updated()).since(handled)

@@ -9,7 +9,6 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from octogen_dagster.automation import follow_upstream
 from octogen_dagster.sandbox.server import Sandbox
 from tests.promises.yaml_projects import load, run
 
@@ -121,27 +120,3 @@ def test_what_follows_may_start_switched_on(attributes: dict[str, Any]) -> None:
     assert automation_sensors(attributes | {"automation": "running"}) == {
         "octogen_automation": ("RUNNING", assets)
     }
-
-
-def test_an_update_during_the_run_of_what_follows_requests_it_again(
-    instance: dg.DagsterInstance,
-) -> None:
-    shops = dg.StaticPartitionsDefinition(["northpeak", "strada"])
-    prices = dg.asset(name="prices", partitions_def=shops)(lambda: 1)
-
-    @dg.asset(deps=[prices], automation_condition=follow_upstream())
-    def report() -> None: ...
-
-    def update(partition: str | None, asset: str = "prices") -> None:
-        event = dg.AssetMaterialization(asset, partition=partition)
-        instance.report_runless_asset_event(event)
-
-    for shop in shops.get_partition_keys():
-        update(shop)
-    automation = Automation(dg.Definitions([prices, report]), instance)
-    assert automation.tick() == {"report": {None}}
-    update(None, "report")
-    update("strada")  # after the run had read it
-    assert automation.tick() == {"report": {None}}
-    update(None, "report")
-    assert automation.tick() == {}
