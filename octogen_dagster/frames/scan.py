@@ -14,7 +14,7 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -93,6 +93,11 @@ _SHRINKING_CAUSES = (
 )
 
 
+@dataclass
+class _LastExecution:
+    statistics: ScanStatistics
+
+
 class ProductScan:
     """A search as a lazy frame, with the statistics of its execution.
 
@@ -114,9 +119,7 @@ class ProductScan:
         clock: Returns the present time, in UTC.
 
     Attributes:
-        frame: The products, as a lazy frame with the schema `PRODUCT_SCHEMA`.
         search: The search.
-        statistics: The statistics of the last execution of the frame.
         report_interval_seconds: The time between two reports.
     """
 
@@ -140,7 +143,7 @@ class ProductScan:
         require_fraction("min_rows_fraction", min_rows_fraction)
         self.min_rows_fraction = min_rows_fraction if search.reads_whole_catalogs else 0.0
         self.service = service
-        self.statistics = ScanStatistics(search=search)
+        self._last = _LastExecution(ScanStatistics(search=search))
         self._report = report
         self._progress = progress
         self._list_catalogs = list_catalogs
@@ -155,12 +158,19 @@ class ProductScan:
         restore = functools.partial(type(self), min_rows_fraction=self.min_rows_fraction)
         return restore, (self.search, self.service)
 
-    @property
+    @functools.cached_property
     def frame(self) -> pl.LazyFrame:
         """The products, as a lazy frame with the schema `PRODUCT_SCHEMA`."""
-        # Polars holds what a frame calls where Python's collector does not see it, so a scan that
-        # held its frame would never be freed, nor its connections.
-        return io_source(PRODUCT_SCHEMA, self._frames)
+        # Polars holds what a frame calls where Python's collector does not see it: a scan that its
+        # own frame calls would never be freed, nor its connections.
+        reader = object.__new__(type(self))
+        vars(reader).update(vars(self))
+        return io_source(PRODUCT_SCHEMA, reader._frames)
+
+    @property
+    def statistics(self) -> ScanStatistics:
+        """The statistics of the last execution of the frame."""
+        return self._last.statistics
 
     @property
     def spending(self) -> Spending:
@@ -264,7 +274,7 @@ class ProductScan:
 
     def _told(self, read: PlanRead) -> Iterator[pl.DataFrame]:
         """Yield the rows of a read, and tell how far it is."""
-        statistics = self.statistics = read.statistics
+        statistics = self._last.statistics = read.statistics
         statistics.requests_before = self._requests_before
         with ProgressBar() if self._progress else contextlib.nullcontext() as bar:
             tell = bar.show if bar else self._report or (lambda _: None)

@@ -272,3 +272,12 @@ def test_a_frame_can_be_pickled_while_another_is_read(
 
     scan(sandbox).map_batches(pickle_another, streamable=True).collect(engine="streaming")
     assert pickle.loads(pickled[0]).collect().height == 350
+
+
+def test_a_frame_of_a_scan_that_occurs_twice_in_a_query_is_read_once(sandbox: Sandbox) -> None:
+    scan = product_scan(sandbox)
+    counts = scan.frame.group_by("catalog_key").agg(pl.len())
+    assert scan.frame.join(counts, on="catalog_key").collect(engine="streaming").height == 350
+    read_once = scan.spending.charged_requests
+    scan.frame.collect()
+    assert scan.spending.charged_requests == 2 * read_once
