@@ -14,7 +14,7 @@ from click.core import ParameterSource
 
 from octogen_dagster.cli.errors import FAILED, reporting_errors
 from octogen_dagster.cli.options import CONTEXT_SETTINGS, SECONDS
-from octogen_dagster.cli.project import find_project
+from octogen_dagster.cli.project import Project
 from octogen_dagster.printable import printable_lines
 
 _OPTIONS = {
@@ -93,7 +93,8 @@ def doctor(
     from octogen_dagster.doctor.findings import Diagnosis
     from octogen_dagster.doctor.resources import environment_resources, project_resources
 
-    source = click.get_current_context().get_parameter_source
+    context = click.get_current_context()
+    source = context.get_parameter_source
     typed = {
         name for name, option in _OPTIONS.items() if source(option) is ParameterSource.COMMANDLINE
     }
@@ -101,7 +102,7 @@ def doctor(
     if (base_dir := settings["base_dir"]) and "://" not in base_dir:
         settings["base_dir"] = str(Path(base_dir).absolute())
     resources, findings = environment_resources(shops=hosts, **settings), []
-    if project := find_project():
+    if project := context.find_object(Project):
         os.chdir(project.folder)  # as `dg` does, since folders of definitions may be relative
         found, finding = project_resources(*project)
         resources |= {name: each for name, each in found.items() if name not in typed}

@@ -15,7 +15,7 @@ from octogen_dagster.cli.estimate import estimate
 from octogen_dagster.cli.history import history
 from octogen_dagster.cli.login import login
 from octogen_dagster.cli.options import CONTEXT_SETTINGS
-from octogen_dagster.cli.project import project_environment
+from octogen_dagster.cli.project import find_project, project_environment
 from octogen_dagster.cli.report import report
 from octogen_dagster.cli.url_lists import url_lists
 from octogen_dagster.cli.verify import verify
@@ -34,7 +34,8 @@ def main(context: click.Context) -> None:
 
     In a project of `dg`, the variables of its `.env` are those of each command.
     """
-    context.with_resource(project_environment())
+    context.obj = find_project()
+    context.with_resource(project_environment(context.obj))
 
 
 main.add_command(alerts)

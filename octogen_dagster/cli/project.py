@@ -7,7 +7,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+import click
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -23,34 +25,49 @@ class Project(NamedTuple):
 
 
 def find_project() -> Project | None:
-    """Return the nearest project, in the working directory or above it, as `dg` finds it."""
+    """Return the nearest project, in the working directory or above it, as `dg` finds it.
+
+    A file that cannot be read is told and passed over: it may be of any folder above.
+    """
     here = Path.cwd()
     for folder in (here, *here.parents):
-        settings = _settings(folder)
-        if settings.get("directory_type") == "project":
-            project = settings["project"]
-            module = f"{project['root_module']}.definitions"
-            return Project(folder, project.get("code_location_target_module", module))
+        path = next(filter(os.path.isfile, (folder / "dg.toml", folder / "pyproject.toml")), None)
+        if path is None:
+            continue
+        with _told(path, "The project that it describes is not used"):
+            settings = tomllib.loads(path.read_text("utf-8"))
+            if path.name == "pyproject.toml":
+                settings = settings.get("tool", {}).get("dg", {})
+            if settings.get("directory_type") == "project":
+                project = settings["project"]
+                module = f"{project['root_module']}.definitions"
+                return Project(folder, project.get("code_location_target_module", module))
     return None
 
 
-def _settings(folder: Path) -> dict[str, Any]:
-    """Return the settings of `dg` in a folder; empty if there are none."""
-    if (path := folder / "dg.toml").is_file():
-        return tomllib.loads(path.read_text())
-    if (path := folder / "pyproject.toml").is_file():
-        settings: dict[str, Any] = tomllib.loads(path.read_text()).get("tool", {}).get("dg", {})
-        return settings
-    return {}
+@contextmanager
+def _told(path: Path, consequence: str) -> Iterator[None]:
+    """Turn what is wrong with a file into a line on stderr."""
+    try:
+        yield
+        return
+    except OSError as error:
+        problem = f"cannot be read: {error.strerror}"
+    except UnicodeDecodeError:
+        problem = "is not UTF-8"
+    except tomllib.TOMLDecodeError as error:
+        problem = f"is not TOML: {error}"
+    except (KeyError, TypeError, AttributeError):
+        problem = "names no project.root_module in the settings of dg"
+    click.echo(f"Warning: {path} {problem}. {consequence}: correct the file.", err=True)
 
 
 @contextmanager
-def project_environment() -> Iterator[None]:
+def project_environment(project: Project | None) -> Iterator[None]:
     """Add the variables of the project's `.env` to the environment, over those that are there.
 
     Outside of a project it is the `.env` of the working directory.
     """
-    project = find_project()
     path = (project.folder if project else Path.cwd()) / ".env"
     if not path.is_file():
         yield
@@ -58,7 +75,9 @@ def project_environment() -> Iterator[None]:
     from dotenv import dotenv_values
 
     # As in Dagster, what the file says wins over what was exported.
-    values = {name: text for name, text in dotenv_values(path).items() if text is not None}
+    values: dict[str, str] = {}
+    with _told(path, "Its variables are not set"):
+        values = {name: text for name, text in dotenv_values(path).items() if text is not None}
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:

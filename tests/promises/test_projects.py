@@ -82,6 +82,39 @@ class TestEnvironment:
         result = run(project / "src", "estimate")
         assert (result.exit_code, "No Octogen API key" in result.stderr) == (1, True)
 
+    @pytest.mark.parametrize("command", [["doctor", "--help"], ["bq", "subscribe", "--help"]])
+    @pytest.mark.parametrize(
+        ("name", "content", "said"),
+        [
+            ("pyproject.toml", b"[tool.dg\n", "is not TOML: "),
+            ("pyproject.toml", b"# caf\xe9\n", "is not UTF-8."),
+            ("pyproject.toml", b"tool = 3\n", "names no project.root_module"),
+            ("dg.toml", b'directory_type = "project"\n', "names no project.root_module"),
+            ("dg.toml", None, "cannot be read: Input/output error."),
+            (".env", b"NAME=caf\xe9\n", "is not UTF-8. Its variables are not set"),
+            (".env", None, "cannot be read: Input/output error."),
+        ],
+    )
+    def test_a_broken_file_is_a_line(
+        self,
+        tmp_path: Path,
+        run: Callable[..., Result],
+        command: list[str],
+        name: str,
+        content: bytes | None,
+        said: str,
+    ) -> None:
+        below = tmp_path if name == ".env" else tmp_path / "below"
+        below.mkdir(exist_ok=True)
+        if content is None:
+            (tmp_path / name).symlink_to("/proc/self/mem")  # nobody can read its beginning
+        else:
+            (tmp_path / name).write_bytes(content)
+        result = run(below, *command)
+        assert (result.exit_code, "Usage: " in result.stdout) == (0, True), result.exception
+        assert result.stderr.startswith(f"Warning: {tmp_path / name} {said}")
+        assert result.stderr.count("\n") == 1
+
 
 DEFINITIONS = """\
 from pathlib import Path
