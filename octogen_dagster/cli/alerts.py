@@ -76,7 +76,7 @@ def _print_table(events: Sequence[Mapping[str, Any]]) -> None:
             time_text(event["at"]),
             event["rule"],
             printable(_prices(event)),
-            f"{change:.0f} %" if change else "",
+            f"{change:+,.0f} %" if change else "",
             printable(f"{event['title']} ({event['catalog_key']})"),
         )
     console = terminal()

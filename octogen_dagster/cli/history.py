@@ -83,7 +83,7 @@ def _print_drops(drops: Sequence[Row]) -> None:
     console = terminal()
     for drop in drops:
         before, after = (_price(drop, column) for column in ("before", "after"))
-        change = f"{drop['change_percent']:.0f} %"
+        change = f"{drop['change_percent']:+,.0f} %"
         console.print(f"{change:>6}  {before} → {after}  {_heading(drop)}", soft_wrap=True)
         console.print(printable(f"        {drop['product_url']}"), soft_wrap=True)
 

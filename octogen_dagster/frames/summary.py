@@ -160,7 +160,7 @@ def _drop_cells(row: Row) -> Cells:
     return {
         "product": _link(row, row["title"]),
         "price": f"{row['before']:,.2f} → {_price(row['after'], row['currency'])}",
-        "change": f"{row['change_percent']:.0f} %",
+        "change": f"{row['change_percent']:+,.0f} %",
     }
 
 
@@ -174,7 +174,7 @@ def _alert_cells(row: Row) -> Cells:
         "alert": row["rule"].replace("_", " "),
         "product": _link(row, row["title"]),
         "price": " → ".join(prices) if prices[0] else _price(after, row["currency"]),
-        "change": f"{change:.0f} %" if change else "",
+        "change": f"{change:+,.0f} %" if change else "",
     }
 
 
