@@ -14,6 +14,7 @@ import dagster as dg
 import duckdb
 import polars as pl
 import pytest
+from dagster.components.testing import create_defs_folder_sandbox
 from dagster.components.testing.utils import component_defs
 
 from octogen_dagster import (
@@ -24,7 +25,7 @@ from octogen_dagster import (
 )
 from octogen_dagster.components import OctogenComponent, OctogenLinkedDatasetsComponent
 from octogen_dagster.sandbox.server import Sandbox
-from tests.promises.yaml_projects import LINKED, files, load, load_all, run
+from tests.promises.yaml_projects import LINKED, TYPE, files, load, load_all, run
 
 CONNECTION = {"api_key": "{{ env.MY_KEY }}", "base_url": "{{ env.MY_URL }}", "attempts": 2}
 WHOLE_CATALOGS = {"name": "octogen_products", "partitions": "catalog"}
@@ -101,6 +102,21 @@ def test_one_file_is_a_whole_deployment(tmp_path: Path) -> None:
         for each in schedules
     ] == [("dresses_schedule", "0 6 * * *", "Europe/Berlin", "RUNNING")]
     assert resources == {"octogen", "octogen_io_manager"}
+
+
+def test_a_sensor_in_python_is_told_of_the_alerts_of_a_yaml_file(tmp_path: Path) -> None:
+    search = WHOLE_CATALOGS | {"history": True, "alerts": [{"kind": "disappeared"}]}
+    with create_defs_folder_sandbox() as project:
+        contents = {"type": TYPE, "attributes": attributes(tmp_path, search)}
+        path = project.scaffold_component(OctogenComponent, defs_yaml_contents=contents)
+        path.rename(path.with_name("octogen"))
+        page = Path(__file__).parents[2] / "docs" / "alerts.md"
+        code = page.read_text().split('title="defs/notify.py"\n')[1].split("```")[0]
+        (project.defs_folder_path / "notify.py").write_text(code)
+        with project.build_all_defs() as defs:
+            repository = defs.get_repository_def()
+    sensor = repository.get_sensor_def("octogen_products_alerts_sensor")
+    assert sensor.required_resource_keys == {"octogen_io_manager"}
 
 
 @pytest.mark.slow
