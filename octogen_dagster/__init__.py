@@ -13,4 +13,12 @@ import lazy_loader
 
 __version__ = importlib.metadata.version("octogen-dagster")
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+_attribute, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+
+def __getattr__(name: str) -> object:
+    if name in __all__:
+        return _attribute(name)
+    from octogen_dagster.validation import did_you_mean
+
+    raise AttributeError(f"octogen_dagster has no name {name!r}.{did_you_mean(name, __all__)}")

@@ -60,17 +60,27 @@ _IO_MANAGER_KEY = "dagster/io_manager_key"
 Metadata = dict[str, dg.MetadataValue[Any] | dg.TableSchema | str | int | float]
 
 
+_BUILDERS = {
+    "alerts": "build_price_alerts_asset",
+    "histories": "build_product_history_asset",
+    "history": "build_product_history_asset",
+    "linked_datasets": "build_linked_datasets_asset",
+    "url_list": "build_url_list_asset",
+}
+"""By the argument that is an asset, a builder of such ones; of others it is that of products."""
+
+
 def require_asset(asset: object, argument: str) -> None:
-    """Refuse what is no asset, such as its name."""
+    """Refuse what is no asset, such as its name or its key, which does not say its partitions."""
     if not isinstance(asset, dg.AssetsDefinition):
-        builder = {
-            "linked_datasets": "build_linked_datasets_asset",
-            "url_list": "build_url_list_asset",
-        }.get(argument, "build_products_asset")
-        raise TypeError(
-            f"{argument} must be an asset, not {asset!r}: pass what a builder such as {builder} "
-            "returns"
-        )
+        builder = _BUILDERS.get(argument, "build_products_asset")
+        text = f"pass what a builder such as {builder} returns"
+        if isinstance(asset, dg.AssetKey):
+            text += (
+                "; an asset of a YAML file is context.build_defs(FOLDER).get_assets_def(KEY) in a "
+                "function with @dagster.definitions"
+            )
+        raise TypeError(f"{argument} must be an asset, not {asset!r}: {text}")
 
 
 def asset_arguments_of(name: str | dg.AssetSpec, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,6 +90,11 @@ def asset_arguments_of(name: str | dg.AssetSpec, given: Mapping[str, Any]) -> di
     """
     if isinstance(name, str):
         return {"name": checked_name(name, f"Asset {name!r}: "), **given}
+    if not isinstance(name, dg.AssetSpec):
+        raise TypeError(
+            "name must be the asset's name or a dagster.AssetSpec, and is of the type "
+            f"{type(name).__name__}: pass a name, such as 'boots', as the first argument"
+        )
     of_spec = {
         "description": name.description,
         "group_name": name.group_name,
@@ -274,7 +289,11 @@ def permanent_errors_fail() -> Iterator[None]:
 
 
 def require_max_age(max_age: timedelta | None) -> None:
-    """Refuse a setting `max_age` that is not positive."""
+    """Refuse a setting `max_age` that is no positive time."""
+    if max_age is not None and not isinstance(max_age, timedelta):
+        raise TypeError(
+            f"max_age must be a timedelta such as timedelta(hours=48), or None, not {max_age!r}."
+        )
     if max_age is not None and max_age <= timedelta():
         raise ValueError(f"max_age must be a positive timedelta or None, not {max_age!r}.")
 

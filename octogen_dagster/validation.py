@@ -9,6 +9,7 @@ import difflib
 import importlib.metadata
 import re
 from collections.abc import Callable, Iterable
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -26,6 +27,18 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return a sentence, after a space, that says which name is meant; empty if none is similar."""
     similar = difflib.get_close_matches(name, set(known) - {name}, n=1)
     return f" Did you mean {similar[0]!r}?" if similar else ""
+
+
+class NamedSettings:
+    """The base of resources: it refuses settings without names, of which Dagster's error is raw."""
+
+    if not TYPE_CHECKING:  # pydantic's plugin of mypy knows the names and types of settings
+
+        def __new__(cls, *unnamed: object, **_: object) -> object:
+            if unnamed:  # they are not shown, since one may be a key
+                name, setting = cls.__name__, next(iter(cls.model_fields))
+                raise TypeError(f"{name} takes its settings by name: write {name}({setting}=...)")
+            return super().__new__(cls)
 
 
 def refuse_unknown_settings(
@@ -111,6 +124,15 @@ def checked_name(name: str, subject: str = "") -> str:
         meant = re.sub(r"[^A-Za-z0-9_]", "_", name) or "boots"
         raise ValueError(f"{subject}a name has letters, digits and _ only: write {meant}")
     return name
+
+
+def checked_day(day: str) -> str:
+    """Refuse what Dagster does not read as a day."""
+    try:
+        datetime.strptime(day, "%Y-%m-%d")
+    except (TypeError, ValueError):
+        raise ValueError(f"start_date must be a date such as 2026-11-25, not {day!r}") from None
+    return day
 
 
 def require_fraction(name: str, value: float) -> None:

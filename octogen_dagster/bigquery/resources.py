@@ -17,7 +17,11 @@ from octogen_dagster.control_plane.tokens import access_tokens
 from octogen_dagster.control_plane.tools import OctogenMCP
 from octogen_dagster.errors import OctogenBigQueryInputError
 from octogen_dagster.sharing.hub import AnalyticsHub
-from octogen_dagster.validation import refuse_unknown_settings, require_extras
+from octogen_dagster.validation import (
+    NamedSettings,
+    refuse_unknown_settings,
+    require_extras,
+)
 
 MCP_URL_VARIABLE = "OCTOGEN_MCP_URL"
 TOKEN_ENDPOINT_VARIABLE = "OCTOGEN_MCP_TOKEN_ENDPOINT"  # noqa: S105
@@ -28,7 +32,7 @@ if TYPE_CHECKING:
     from octogen_dagster.background import Deadline
 
 
-class AnalyticsHubResource(dg.ConfigurableResource[Any]):
+class AnalyticsHubResource(NamedSettings, dg.ConfigurableResource[Any]):
     """BigQuery Analytics Hub, and the project that linked datasets are created in."""
 
     model_config = ConfigDict(hide_input_in_errors=True)
@@ -88,7 +92,7 @@ class AnalyticsHubResource(dg.ConfigurableResource[Any]):
         return credentials  # type: ignore[no-any-return]
 
 
-class OctogenControlPlaneResource(dg.ConfigurableResource[Any]):
+class OctogenControlPlaneResource(NamedSettings, dg.ConfigurableResource[Any]):
     """Octogen's control plane, and the principal that catalogs are shared with.
 
     Log in once with `octogen-dagster login`. Settings that are left out are read from the

@@ -226,7 +226,7 @@ class CheckSettings(YamlModel):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        products = dg.AssetsDefinition(specs=[dg.AssetSpec("products")])
+        products = od.build_products_asset("products")
         od.build_snapshot_checks(products, **self.arguments())  # has the ranges of the fields
         return self
 

@@ -55,6 +55,10 @@ class AlertRule:
             )
         if self.where is not None and not isinstance(self.where, pl.Expr):
             raise TypeError(f"{of}: where is a polars expression, not {type(self.where).__name__}.")
+        for name in ("days", "max_products", "max_percent", "percent", "amount"):
+            value = getattr(self, name, None)
+            if isinstance(value, str):
+                raise TypeError(f"{of}: {name} must be a number, such as 10, not {value!r}.")
         if self.days < 1:
             raise ValueError(f"{of}: days must be at least 1, not {self.days}.")
         if self.max_products < 0 or (self.max_percent or 0) < 0:

@@ -81,9 +81,10 @@ def price_position(
             last snapshots.
 
     Raises:
-        ValueError: The own table lacks a column, or has one that the position adds.
+        ValueError: The own table lacks a column, or has one that the position adds, or a price that
+            is no number.
     """
-    table = _checked(own)
+    table = checked_own(own)
     return _position(_rows_of(history, table), table, None if as_of is None else _moment(as_of))
 
 
@@ -115,7 +116,7 @@ def price_index(
         own: As in `price_position`.
         days: The number of the last days.
     """
-    table = _checked(own)
+    table = checked_own(own)
     rows = _rows_of(history, table)
     ends = history.select(
         pl.col("valid_from").min().alias("first"),
@@ -152,7 +153,8 @@ _SUMMARY_TYPES = {
 }
 
 
-def _checked(own: pl.DataFrame | pl.LazyFrame) -> pl.DataFrame:
+def checked_own(own: pl.DataFrame | pl.LazyFrame) -> pl.DataFrame:
+    """Return a table of own prices with its prices as numbers; refuse one that is none."""
     table = own.lazy().collect()
     if missing := [name for name in OWN_COLUMNS if name not in table.columns]:
         raise ValueError(
@@ -164,7 +166,14 @@ def _checked(own: pl.DataFrame | pl.LazyFrame) -> pl.DataFrame:
             f"The table of own prices has a column {taken[0]!r}, which the price position adds. "
             "Rename it."
         )
-    return table.with_columns(pl.col("own_price").cast(pl.Float64))
+    prices = table["own_price"].cast(pl.Float64, strict=False)
+    wrong = table["own_price"].filter(prices.is_null() & table["own_price"].is_not_null())
+    if not wrong.is_empty():
+        raise ValueError(
+            f"The column own_price of the own prices has {wrong[0]!r}, which is no number. Give it "
+            "numbers, such as 129.90."
+        )
+    return table.with_columns(prices)
 
 
 def _moment(of: datetime | date) -> datetime:

@@ -58,10 +58,15 @@ def build_price_alerts_asset(
             `automation_condition=octogen_dagster.follow_upstream()` the alerts follow the history.
 
     Raises:
+        TypeError: The history is no asset, or `rules` is no list of rules.
         ValueError: The asset is no history, there is no rule, or two have the same name.
     """
     require_asset(history, "history")
-    if not rules or not all(isinstance(rule, AlertRule) for rule in rules):
+    if not isinstance(rules, Sequence) or not all(isinstance(rule, AlertRule) for rule in rules):
+        raise TypeError(
+            f"rules must be a list of rules, such as [PriceDropped(percent=10)], not {rules!r}."
+        )
+    if not rules:
         raise ValueError("rules must have a rule at least, such as PriceDropped(percent=10).")
     check_names(rules)
     snapshots = history.keys_by_input_name.get("snapshots")
@@ -209,6 +214,7 @@ def build_alert_sensor(
             `minimum_interval_seconds`.
 
     Raises:
+        TypeError: `alerts` is no asset, or `notify` no function.
         ValueError: The asset is not of `build_price_alerts_asset`.
     """
     require_asset(alerts, "alerts")
@@ -216,6 +222,8 @@ def build_alert_sensor(
         raise ValueError(
             f"{alerts.key.to_user_string()} is not an asset of build_price_alerts_asset."
         )
+    if not callable(notify):
+        raise TypeError(f"notify must be a function that takes a frame of events, not {notify!r}.")
     key, name = alerts.key, name or f"{alerts.key.to_python_identifier()}_sensor"
     (output,) = alerts.node_def.output_defs
     resource = output.io_manager_key

@@ -6,11 +6,16 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from octogen_dagster.asset_definition import asset_arguments_of, require_asset
+from octogen_dagster.asset_definition import asset_arguments_of
 from octogen_dagster.frames.brands import BRANDS_SCHEMA, product_brands
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, own_range, snapshot_asset
 from octogen_dagster.snapshots.loading import snapshot_input
-from octogen_dagster.snapshots.metadata import COLUMN_SCHEMA, column_lineage, column_schema
+from octogen_dagster.snapshots.metadata import (
+    COLUMN_SCHEMA,
+    column_lineage,
+    column_schema,
+    require_products,
+)
 
 _SOURCES: Mapping[str, Sequence[str]] = {
     "brand": ["brand"],
@@ -41,7 +46,7 @@ def build_product_brands_asset(
             `automation_condition=octogen_dagster.follow_upstream()` the brands follow each new
             snapshot.
     """
-    require_asset(products, "products")
+    require_products(products, "brand")
     given = asset_arguments_of(name or f"{products.key.path[-1]}_brands", asset_arguments)
     given |= own_range(given, products)
     lineage = column_lineage(products.key, _SOURCES)

@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from octogen_dagster.asset_definition import asset_arguments_of, require_asset
+from octogen_dagster.asset_definition import asset_arguments_of
 from octogen_dagster.automation import wait_only_for_latest
 from octogen_dagster.frames.changes import (
     CHANGES_SCHEMA,
@@ -23,7 +23,12 @@ from octogen_dagster.io_source import errors_as_raised
 from octogen_dagster.printable import count
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, own_range, snapshot_asset
 from octogen_dagster.snapshots.loading import snapshot_input
-from octogen_dagster.snapshots.metadata import COLUMN_SCHEMA, column_lineage, column_schema
+from octogen_dagster.snapshots.metadata import (
+    COLUMN_SCHEMA,
+    column_lineage,
+    column_schema,
+    require_products,
+)
 from octogen_dagster.snapshots.partitions import MAX_TIMES_BACK, PartitionLayout
 
 _MAX_CATALOGS_IN_LOG = 10
@@ -67,7 +72,7 @@ def build_product_changes_asset(
         ValueError: The products have partitions of two dimensions that are not a catalog and a
             time.
     """
-    require_asset(products, "products")
+    require_products(products, "catalog_key", "uuid")
     times = PartitionLayout(products.partitions_def).times
     given = asset_arguments_of(name or f"{products.key.path[-1]}_changes", asset_arguments)
     given |= own_range(given, products)

@@ -170,6 +170,12 @@ def build_snapshot_checks(
     if of_alerts:
         names = []
     names = [name for name in names if name not in exclude]
+    if _NULLS in names and columns is not None:
+        for name in {*(max_null_fraction or ())} - columns:
+            raise ValueError(
+                f"max_null_fraction names {name!r}, which {asset.key.to_user_string()} does not "
+                f"have.{did_you_mean(name, columns)} It has {', '.join(sorted(columns))}."
+            )
 
     def rules(schema: pl.Schema) -> Iterator[Rule]:
         if of_history:
@@ -205,6 +211,11 @@ def _check_limits(
     max_bad_price_fraction: float | None,
     price_outlier_ratio: float,
 ) -> None:
+    if not isinstance(max_null_fraction, Mapping | None):
+        raise TypeError(
+            "max_null_fraction must be a mapping of names of columns, such as "
+            f'{{"title": 0.2}}, not {max_null_fraction!r}.'
+        )
     shares = {f"max_null_fraction[{name!r}]": at for name, at in (max_null_fraction or {}).items()}
     for name, share in {**shares, "max_bad_price_fraction": max_bad_price_fraction or 0.0}.items():
         require_fraction(name, share)

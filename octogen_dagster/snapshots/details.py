@@ -6,12 +6,17 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from octogen_dagster.asset_definition import RESOURCE, asset_arguments_of, require_asset
+from octogen_dagster.asset_definition import RESOURCE, asset_arguments_of
 from octogen_dagster.frames.columns import DETAIL_SCHEMA, DIGESTED, IDENTITY, LISTED
 from octogen_dagster.frames.details import DetailScan, DetailStatistics
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, own_range, snapshot_asset
 from octogen_dagster.snapshots.loading import snapshot_input
-from octogen_dagster.snapshots.metadata import COLUMN_SCHEMA, column_lineage, column_schema
+from octogen_dagster.snapshots.metadata import (
+    COLUMN_SCHEMA,
+    column_lineage,
+    column_schema,
+    require_products,
+)
 from octogen_dagster.validation import require_fraction
 
 _SOURCES: Mapping[str, Sequence[str]] = {
@@ -69,7 +74,7 @@ def build_product_details_asset(
     Raises:
         ValueError: max_failed_fraction is not between 0 and 1.
     """
-    require_asset(products, "products")
+    require_products(products, "catalog_key", "uuid", "product_url")
     require_fraction("max_failed_fraction", max_failed_fraction)
     given = asset_arguments_of(name or f"{products.key.path[-1]}_details", asset_arguments)
     given |= own_range(given, products)

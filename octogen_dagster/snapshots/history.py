@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 
 from octogen_dagster.api.search import ProductSearch
-from octogen_dagster.asset_definition import asset_arguments_of, require_asset
+from octogen_dagster.asset_definition import asset_arguments_of
 from octogen_dagster.automation import wait_only_for_latest
 from octogen_dagster.frames.changes import WATCHED, SnapshotPair
 from octogen_dagster.frames.history import HISTORY_SCHEMA
@@ -15,7 +15,12 @@ from octogen_dagster.frames.history_update import HistoryUpdate
 from octogen_dagster.frames.observed import TRACKED, SnapshotTimes, StoredSnapshot
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, own_range, snapshot_asset
 from octogen_dagster.snapshots.loading import snapshot_input
-from octogen_dagster.snapshots.metadata import COLUMN_SCHEMA, column_lineage, column_schema
+from octogen_dagster.snapshots.metadata import (
+    COLUMN_SCHEMA,
+    column_lineage,
+    column_schema,
+    require_products,
+)
 from octogen_dagster.snapshots.partitions import PartitionLayout
 from octogen_dagster.snapshots.products import SEARCH
 
@@ -71,7 +76,7 @@ def build_product_history_asset(
             `automation_condition=octogen_dagster.follow_upstream()` the history follows each new
             snapshot.
     """
-    require_asset(products, "products")
+    require_products(products, "catalog_key", "uuid", "fetched_at")
     partitions = PartitionLayout(products.partitions_def)
     given = asset_arguments_of(name or f"{products.key.path[-1]}_history", asset_arguments)
     given |= own_range(given, products)

@@ -26,13 +26,13 @@ from octogen_dagster.snapshots.publication import (
 )
 from octogen_dagster.snapshots.range_run import RangeRun
 from octogen_dagster.store import Store, check_base_dir
-from octogen_dagster.validation import refuse_unknown_settings
+from octogen_dagster.validation import NamedSettings, refuse_unknown_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
+class ParquetSnapshotIOManager(NamedSettings, dg.ConfigurableIOManager):
     """Stores frames as Parquet snapshots and loads them.
 
     An asset may return a `polars.LazyFrame` (streamed), a `polars.DataFrame`, a `pandas.DataFrame`

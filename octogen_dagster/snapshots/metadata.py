@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import polars as pl
 
-from octogen_dagster.asset_definition import Metadata
+from octogen_dagster.asset_definition import Metadata, require_asset
 from octogen_dagster.frames.alerts import ALERTS_DESCRIPTIONS, ALERTS_SCHEMA
 from octogen_dagster.frames.alerts_update import largest_alerts
 from octogen_dagster.frames.brands import BRANDS_DESCRIPTIONS, BRANDS_SCHEMA
@@ -159,6 +159,17 @@ def declared_columns(asset: dg.AssetsDefinition) -> set[str] | None:
     if isinstance(schema, dg.TableSchemaMetadataValue):
         schema = schema.schema
     return {each.name for each in schema.columns} if isinstance(schema, dg.TableSchema) else None
+
+
+def require_products(asset: dg.AssetsDefinition, *columns: str) -> None:
+    """Refuse what is no asset, or one that declares other columns than these of its products."""
+    require_asset(asset, "products")
+    declared = declared_columns(asset)
+    if missing := [name for name in columns if declared is not None and name not in declared]:
+        raise ValueError(
+            f"{asset.key.to_user_string()} has no column {missing[0]}. Give the asset of the "
+            "products, such as build_products_asset returns."
+        )
 
 
 def type_name(dtype: pl.DataType) -> str:

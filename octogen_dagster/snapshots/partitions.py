@@ -16,7 +16,7 @@ import dagster as dg
 
 from octogen_dagster.frames.source import is_within
 from octogen_dagster.store import MAX_COMPONENT_LENGTH, path_component
-from octogen_dagster.validation import checked_timezone
+from octogen_dagster.validation import checked_day, checked_timezone
 
 if TYPE_CHECKING:
     from octogen_dagster.store import Store
@@ -41,7 +41,7 @@ def snapshot_days(start_date: str, timezone: str = "UTC") -> dg.DailyPartitionsD
         timezone: The IANA time zone in which days begin.
     """
     zone = checked_timezone(timezone)
-    return dg.DailyPartitionsDefinition(start_date, timezone=zone, end_offset=1)
+    return dg.DailyPartitionsDefinition(checked_day(start_date), timezone=zone, end_offset=1)
 
 
 def catalog_days(

@@ -13,6 +13,7 @@ from octogen_dagster.frames.position import (
     MATCHED,
     OWN_COLUMNS,
     STATUSES,
+    checked_own,
     price_index,
     price_position,
     price_summary,
@@ -28,7 +29,7 @@ _MAX_SHOWN = 10
 
 def build_price_position_asset(
     histories: dg.AssetsDefinition | Sequence[dg.AssetsDefinition],
-    own: pl.DataFrame | dg.AssetsDefinition,
+    own: pl.DataFrame | dg.AssetsDefinition | dg.AssetKey,
     *,
     name: str | dg.AssetSpec = "price_position",
     **asset_arguments: Any,
@@ -47,19 +48,22 @@ def build_price_position_asset(
     Args:
         histories: One or several assets of `build_product_history_asset`, of which all catalogs are
             read.
-        own: A frame, or an asset that is loaded as one, with the columns `sku`, `product_url` (a
-            competitor's page, of which a SKU may have several), `own_price`, `currency`, and any
-            others, which are kept.
+        own: A frame, or an asset (or its key) that is loaded as one, with the columns `sku`,
+            `product_url` (a competitor's page, of which a SKU may have several), `own_price`,
+            `currency`, and any others, which are kept.
         name: The asset's name or `dagster.AssetSpec`.
         asset_arguments: Any other argument of `@dagster.asset`. With
             `automation_condition=octogen_dagster.follow_upstream()` the position follows each
             update of a history.
 
     Raises:
-        ValueError: An asset is no history, or there is none.
+        ValueError: An asset is no history, or there is none; or a frame lacks a column, or has
+            prices that are no numbers.
         TypeError: What is given is not an asset or a frame.
     """
-    of_shops = [histories] if isinstance(histories, dg.AssetsDefinition) else list(histories)
+    given: Any = histories
+    is_one = isinstance(given, dg.AssetsDefinition | dg.AssetKey | None)
+    of_shops: list[dg.AssetsDefinition] = [given] if is_one else list(given)
     for each in of_shops:
         require_asset(each, "histories")
         if not is_history(declared_columns(each)):
@@ -69,15 +73,21 @@ def build_price_position_asset(
             )
     if not of_shops:
         raise ValueError("histories must have a history at least.")
-    if not isinstance(own, pl.DataFrame | dg.AssetsDefinition):
-        raise TypeError(f"own is a polars.DataFrame or an asset, not {type(own).__name__}.")
+    if isinstance(own, pl.DataFrame):
+        checked_own(own)
+    elif not isinstance(own, dg.AssetsDefinition | dg.AssetKey):
+        raise TypeError(
+            "own must be a polars.DataFrame, or an asset or its dagster.AssetKey, not a "
+            f"{type(own).__name__}."
+        )
     ins = {f"history_{place}": _all_catalogs(each) for place, each in enumerate(of_shops, 1)}
     kinds: dict[str, Any] = {
         name: dict[str, pl.LazyFrame] if each.partitions_def else pl.LazyFrame
         for name, each in zip(ins, of_shops, strict=True)
     }
-    if isinstance(own, dg.AssetsDefinition):
-        ins["own"], kinds["own"] = dg.AssetIn(own.key), pl.DataFrame
+    if not isinstance(own, pl.DataFrame):
+        own_key = own if isinstance(own, dg.AssetKey) else own.key
+        ins["own"], kinds["own"] = dg.AssetIn(own_key), pl.DataFrame
 
     @snapshot_asset(
         {

@@ -54,7 +54,7 @@ from octogen_dagster.api.url_lists import (
     CoverageUrlListUrlsPage,
     CoverageUrlMutationResponse,
 )
-from octogen_dagster.validation import refuse_unknown_settings
+from octogen_dagster.validation import NamedSettings, refuse_unknown_settings
 
 if TYPE_CHECKING:
     from octogen_dagster.frames.scan import ProductScan
@@ -64,7 +64,7 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger(__name__)
 
 
-class OctogenResource(dg.ConfigurableResource[Any]):
+class OctogenResource(NamedSettings, dg.ConfigurableResource[Any]):
     """Octogen's REST API as a Dagster resource.
 
     Definitions load without a key; a run that needs one raises MissingAPIKeyError.

@@ -18,6 +18,7 @@ from octogen_dagster.asset_definition import (
     asset_key,
     octogen_asset,
     permanent_errors_fail,
+    require_asset,
     takes_range,
 )
 from octogen_dagster.background import run_in_thread, wait_interruptibly
@@ -85,9 +86,16 @@ def build_table_asset(
             `automation_condition=follow_upstream()` the table follows each new snapshot.
 
     Raises:
+        TypeError: `snapshots` is no asset, or `destination` no destination of tables.
         ValueError: `columns` names a column that the snapshots do not declare, or is empty.
         MissingPackageError: The driver of the destination is not installed.
     """
+    require_asset(snapshots, "snapshots")
+    if not isinstance(destination, TableDestination):
+        raise TypeError(
+            'destination must be such as DuckDBTables(database="shop.duckdb"), not a '
+            f"{type(destination).__name__}."
+        )
     require_extras("build_table_asset", destination.kind)
     _check_columns(snapshots, columns)
     given = asset_arguments_of(name or f"{snapshots.key.path[-1]}_table", asset_arguments)

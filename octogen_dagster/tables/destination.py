@@ -15,7 +15,7 @@ from pydantic import ConfigDict, model_validator
 from typing_extensions import Self
 
 from octogen_dagster.errors import OctogenTableError, Persistence
-from octogen_dagster.validation import refuse_unknown_settings
+from octogen_dagster.validation import NamedSettings, refuse_unknown_settings
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -141,7 +141,7 @@ class TableConflictError(OctogenTableError):
     persistence = Persistence.PASSING
 
 
-class TableDestination(dg.ConfigurableResource[Any], ABC):
+class TableDestination(NamedSettings, dg.ConfigurableResource[Any], ABC):
     """A database or a warehouse that snapshots are put into as tables.
 
     A new one is a subclass that says how to connect; `SQLConnection` has what SQL engines share.

@@ -58,7 +58,7 @@ def build_url_list_sensor(
         TypeError: Something else than `build_url_coverage_asset` returns is given.
         ValueError: There is no list.
     """
-    is_one = isinstance(coverages, UrlCoverage | dg.AssetsDefinition)
+    is_one = isinstance(coverages, UrlCoverage | dg.AssetsDefinition | dg.AssetKey)
     of_lists = cast("list[UrlCoverage]", [coverages] if is_one else list(coverages))
     for each in of_lists:
         if not isinstance(each, UrlCoverage):

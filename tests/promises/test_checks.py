@@ -86,7 +86,7 @@ def test_a_partition_of_a_catalog_has_results_of_its_own(
 def test_an_asset_of_ones_own_has_the_checks_of_the_columns_that_it_declares(
     resources: dict[str, Any], instance: dg.DagsterInstance
 ) -> None:
-    columns = dg.TableSchema([dg.TableColumn("uuid"), dg.TableColumn("title")])
+    columns = dg.TableSchema([dg.TableColumn(name) for name in ("uuid", "title", "price")])
 
     @dg.asset(metadata={"dagster/column_schema": columns})
     def own() -> pl.DataFrame:

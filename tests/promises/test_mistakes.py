@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import polars as pl
 import pytest
 from click.testing import CliRunner
 from pydantic import ValidationError
@@ -37,6 +38,10 @@ def several() -> tuple[None, None]:
 def mine() -> None: ...
 
 
+PRODUCTS = o.build_products_asset("products")
+HISTORY = o.build_product_history_asset(PRODUCTS)
+OWN = pl.DataFrame({"sku": "1", "product_url": "a", "own_price": 129.9, "currency": "EUR"})
+
 NAMES: dict[str, Any] = {
     **{name: getattr(o, name) for name in o.__all__},
     "dg": dg,
@@ -47,7 +52,12 @@ NAMES: dict[str, Any] = {
     "SECRET": SECRET,
     "PEM": PEM,
     "ME": "user:me@example.com",
-    "PRODUCTS": o.build_products_asset("products"),
+    "pl": pl,
+    "OWN": OWN,
+    "PRODUCTS": PRODUCTS,
+    "CATALOGS": o.build_catalogs_asset(),
+    "HISTORY": HISTORY,
+    "ALERTS": o.build_price_alerts_asset(HISTORY, [o.PriceDropped()]),
     "DATASETS": o.build_linked_datasets_asset(),
     "several": several,
     "mine": mine,
@@ -82,3 +92,13 @@ def test_mistakes_are_told_as_before() -> None:
     if os.environ.get("UPDATE_GOLDEN"):
         GOLDEN.write_text(text)
     assert text == GOLDEN.read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("build_product_asset", "build_products_asset"), ("OctogenResourc", "OctogenResource")],
+)
+def test_a_name_that_there_is_not_is_told_with_the_one_that_is_meant(name: str, meant: str) -> None:
+    with pytest.raises(AttributeError, match=f"has no name '{name}'. Did you mean '{meant}'"):
+        getattr(o, name)
+    assert not hasattr(o, "nothing_like_it")

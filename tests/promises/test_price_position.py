@@ -199,7 +199,7 @@ def test_an_asset_has_the_position_and_shows_it(tmp_path: Path, of_asset: bool) 
     )
     history = build_product_history_asset(products)
     brands = build_product_brands_asset(products)
-    position = build_price_position_asset([history], articles if of_asset else table)
+    position = build_price_position_asset([history], articles.key if of_asset else table)
     defs = dg.Definitions(
         assets=[products, history, brands, articles, position],
         resources={
@@ -267,17 +267,3 @@ def test_before_the_first_snapshot_no_page_is_found(tmp_path: Path) -> None:
         )
     stored = pl.read_parquet(tmp_path / "price_position.parquet")
     assert stored["status"].to_list() == ["not_found"]
-
-
-def test_what_is_no_history_and_no_table_is_refused() -> None:
-    @dg.asset
-    def products() -> None: ...
-
-    history = build_product_history_asset(products)
-    table = own(("a", None, 1.0))
-    with pytest.raises(ValueError, match="products is not an asset of build_product_history_asset"):
-        build_price_position_asset(products, table)
-    with pytest.raises(ValueError, match="histories must have a history at least"):
-        build_price_position_asset([], table)
-    with pytest.raises(TypeError, match="or an asset, not str"):
-        build_price_position_asset(history, "articles")  # type: ignore[arg-type]
