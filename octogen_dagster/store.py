@@ -9,7 +9,7 @@ import os
 import re
 import tempfile
 import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 ROW_GROUP_SIZE = 20_000
 SNAPSHOT_ID = "octogen.snapshot_id"
 """The metadata of a Parquet file that tells it from each other one that was written."""
+MAX_OPEN_FILES = 100
+"""Files whose frames are kept open together: a shell on macOS lets a process open 256."""
 MAX_WRITE_SECONDS = 3600.0
 """The age from which a file that is still being written has no writer any more."""
 MAX_COMPONENT_LENGTH = 200
@@ -54,6 +56,10 @@ class DamagedError(OctogenSnapshotError):
         super().__init__(
             f"The file {uri} is not a snapshot or is damaged ({cause}). Materialize it again."
         )
+
+
+def _unlabelled(_name: str, frame: pl.LazyFrame) -> pl.LazyFrame:
+    return frame
 
 
 def check_base_dir(base_dir: str) -> None:
@@ -205,17 +211,50 @@ class Store:
     def scan(self, key: str, *, pinned: bool = True) -> pl.LazyFrame:
         """Return a Parquet file as a lazy frame, which is of one state of the file.
 
-        The frame of an object raises when it is executed after another was published. A file on a
-        disk is kept open, so the frame does not change, unless it is not `pinned`.
+        A pinned file on a disk is kept open, so that the frame does not change. Any other frame
+        raises when it is executed after another file was published.
         """
-        with self._explained(key, "The snapshot {} cannot be read"):
-            version = self._files.version(key)
-            arguments = self._files.polars_arguments(key)
-            if self.is_local and pinned:
-                arguments = {"source": open(arguments["source"], "rb")}  # noqa: SIM115
-            frame = pl.scan_parquet(**arguments, glob=False)
-            schema = frame.collect_schema()
-        return frame if self.is_local else self._checked(frame, schema, key, version)
+        return self._scanned({"": key}, _unlabelled, pinned=pinned and self.is_local)
+
+    def scan_together(
+        self,
+        files: Mapping[str, str],
+        labelled: Callable[[str, pl.LazyFrame], pl.LazyFrame] = _unlabelled,
+    ) -> pl.LazyFrame:
+        """Return files as one lazy frame, of one state of each, as `scan` does.
+
+        `labelled` makes what is together of each name and frame.
+        """
+        names, pinned = list(files), self.is_local and len(files) <= MAX_OPEN_FILES
+        # The time that Polars takes for sources in Python grows with the square of their number;
+        # each batch of one costs a request for each of its objects.
+        size = MAX_OPEN_FILES if self.is_local else 1
+        groups = [names[first : first + size] for first in range(0, len(names), size)]
+        frames = [
+            self._scanned({name: files[name] for name in group}, labelled, pinned=pinned)
+            for group in groups
+        ]
+        return pl.concat(frames, how="diagonal")
+
+    def _scanned(
+        self,
+        files: Mapping[str, str],
+        labelled: Callable[[str, pl.LazyFrame], pl.LazyFrame],
+        *,
+        pinned: bool,
+    ) -> pl.LazyFrame:
+        versions = {key: self.version(key) for key in files.values()}
+        frames = []
+        for name, key in files.items():
+            with self._explained(key, "The snapshot {} cannot be read"):
+                arguments = self._files.polars_arguments(key)
+                if pinned:
+                    arguments = {"source": open(arguments["source"], "rb")}  # noqa: SIM115
+                frame = pl.scan_parquet(**arguments, glob=False)
+                frame.collect_schema()
+            frames.append(labelled(name, frame))
+        together = pl.concat(frames, how="diagonal")
+        return together if pinned else self._checked(together, versions)
 
     def open(self, key: str) -> tuple[pl.LazyFrame, dict[str, str]]:
         """Return a Parquet file as a lazy frame and its metadata, of one state of the file."""
@@ -227,14 +266,12 @@ class Store:
                 if self._files.version(key) == version:
                     return opened
 
-    def _checked(
-        self, frame: pl.LazyFrame, schema: pl.Schema, key: str, version: object
-    ) -> pl.LazyFrame:
-        """Return the frame of an object, whose execution fails if the object was replaced."""
+    def _checked(self, frame: pl.LazyFrame, versions: Mapping[str, object]) -> pl.LazyFrame:
+        """Return a frame of files, whose execution fails if one of them was replaced."""
 
-        def require_version() -> None:
-            with self._explained(key, "The snapshot {} cannot be read"):
-                if self._files.version(key) != version:
+        def require_versions() -> None:
+            for key, version in versions.items():
+                if self.version(key) != version:
                     raise OctogenSnapshotError(
                         f"The snapshot {self.uri(key)} was replaced while it was read. Run it "
                         "again to read the new one."
@@ -253,21 +290,21 @@ class Store:
             try:
                 if pl.__version__.startswith("2.0."):  # it ends batches early after a panic
                     whole = query.collect(engine="streaming")
-                    require_version()
+                    require_versions()
                     yield whole
                 else:
                     for batch in query.collect_batches(chunk_size=size, lazy=True):
-                        require_version()  # here too: a limited query asks for no further batch
+                        require_versions()  # here too: a limited query asks for no further batch
                         yield batch
             except (OSError, pl.exceptions.PolarsError) as error:
-                require_version()
+                require_versions()
                 if isinstance(error, pl.exceptions.PolarsError) and _STORE_ERROR not in str(error):
                     raise  # it is an error of the query
-                with self._explained(key, "The snapshot {} cannot be read"):
+                with self._explained(next(iter(versions)), "The snapshot {} cannot be read"):
                     raise
-            require_version()
+            require_versions()
 
-        return python_source(read, schema)
+        return python_source(read, frame.collect_schema())
 
     def files(self, folder: str) -> list[ListedFile]:
         """List all files below a folder; none if there is no folder."""

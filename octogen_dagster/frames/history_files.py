@@ -18,9 +18,6 @@ from octogen_dagster.printable import count
 from octogen_dagster.store import Store, path_component, write_parquet
 from octogen_dagster.validation import did_you_mean
 
-_MAX_OPEN_FILES = 100
-"""Files whose frame does not change when they are replaced; those of a larger history are opened
-when they are read."""
 _MAX_NAMED = 10
 
 
@@ -56,9 +53,7 @@ def scan_history(
     """
     store = Store(base_dir, storage_options)
     files = history_files(store, asset, catalogs)
-    pinned = len(files) <= _MAX_OPEN_FILES
-    frames = [store.scan(key, pinned=pinned) for key in files.values()]
-    history = pl.concat(frames)
+    history = store.scan_together(files)
     if as_of is not None:
         history = history.filter(valid_at(_moment(as_of)))
     if catalogs is not None and "" in files:

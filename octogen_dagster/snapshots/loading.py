@@ -20,13 +20,11 @@ from octogen_dagster.frames.changes import SnapshotPair
 from octogen_dagster.frames.observed import SnapshotTimes, StoredSnapshot
 from octogen_dagster.io_source import errors_as_raised
 from octogen_dagster.snapshots.partitions import PartitionLayout, SnapshotKeys
-from octogen_dagster.store import previous_of
+from octogen_dagster.store import MAX_OPEN_FILES, previous_of
 
 if TYPE_CHECKING:
     from octogen_dagster.store import Store
 
-MAX_OPEN_FILES = 100
-"""Partitions in one frame whose files are kept open; those of a larger frame are opened by name."""
 BATCH_ROWS = 10_000
 """Rows of a file that are in memory at the same time where it is read in batches."""
 ALLOW_MISSING = "allow_missing_partitions"
@@ -214,18 +212,15 @@ class InputLoader:
         if not partitioned:
             return wanted.load(self._store, self._existing_key(None))
         files = self._partition_files()
-        pinned = len(files) <= MAX_OPEN_FILES
         if wanted.is_dict:
+            pinned = len(files) <= MAX_OPEN_FILES
             return {
                 partition: wanted.load(self._store, key, pinned=pinned)
                 for partition, key in files.items()
             }
         if context.has_partition_key and list(files) == [context.partition_key]:
             return wanted.load(self._store, next(iter(files.values())))
-        frames = {
-            partition: self._store.scan(key, pinned=pinned) for partition, key in files.items()
-        }
-        return wanted.convert(self._one_frame(frames))
+        return wanted.convert(self._one_frame(files))
 
     def _frame(self, partition: str | None) -> pl.LazyFrame:
         return self._store.scan(self._existing_key(partition))
@@ -279,21 +274,24 @@ class InputLoader:
             partitions = [each for each in partitions if self._store.exists(keys.of(each))]
         return {each: self._existing_key(each) for each in partitions}
 
-    def _one_frame(self, frames: Mapping[str, pl.LazyFrame]) -> pl.LazyFrame:
+    def _one_frame(self, files: Mapping[str, str]) -> pl.LazyFrame:
         asset, column = self._context.asset_key.to_user_string(), self._partition_column
-        if not frames:
+        if not files:
             raise OctogenSnapshotError(
                 f"{asset} cannot be loaded: none of its partitions has a snapshot yet. Materialize "
                 "one first."
             )
-        if any(column in frame.collect_schema() for frame in frames.values()):
-            raise OctogenSnapshotError(
-                f"The partitions of {asset} cannot become one frame: they have a column {column!r} "
-                "of their own. Give the IO manager another partition_column, or load the "
-                "partitions as a dict."
-            )
-        named = [frame.with_columns(pl.lit(key).alias(column)) for key, frame in frames.items()]
-        return pl.concat(named, how="diagonal")
+
+        def labelled(partition: str, frame: pl.LazyFrame) -> pl.LazyFrame:
+            if column in frame.collect_schema():
+                raise OctogenSnapshotError(
+                    f"The partitions of {asset} cannot become one frame: they have a column "
+                    f"{column!r} of their own. Give the IO manager another partition_column, or "
+                    "load the partitions as a dict."
+                )
+            return frame.with_columns(pl.lit(partition).alias(column))
+
+        return self._store.scan_together(files, labelled)
 
     def _existing_key(self, partition: str | None) -> str:
         key = self._keys().of(partition)

@@ -36,6 +36,7 @@ from octogen_dagster.sandbox.app import Generation
 from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.store import Store
 from tests.forked import processes
+from tests.histories import day, make_history, product
 from tests.promises.history_runs import (
     ASSET,
     MOMENTS,
@@ -718,3 +719,19 @@ def test_the_files_of_many_catalogs_are_read_within_the_limit_of_a_shell_on_maco
     finally:
         limits.setrlimit(limits.RLIMIT_NOFILE, (soft, hard))
     assert result.output_for_node("together").height == 250
+
+
+@pytest.mark.slow
+def test_the_history_of_many_catalogs_that_is_held_over_an_update_says_so(tmp_path: Path) -> None:
+    make_history(tmp_path, {day(1): [product("boot", 100.0)], day(2): [product("boot", 90.0)]})
+    asset = "octogen_products_history"
+    folder = tmp_path / asset
+    for number in range(101):
+        shutil.copy(folder / "acme.parquet", folder / f"shop-{number}.parquet")
+    history = scan_history(str(tmp_path), asset=asset)
+    now = history.filter("is_current")
+    assert now.collect()["current_price"].unique().to_list() == [90.0]
+    forget_snapshot(str(tmp_path), day(2), asset=asset)
+    for frame in (history, now):
+        with pytest.raises(OctogenSnapshotError, match="was replaced while it was read"):
+            frame.collect()

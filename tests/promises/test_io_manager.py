@@ -112,6 +112,37 @@ def test_a_partition_without_a_snapshot_is_an_error_unless_allowed(
     assert result.output_for_node("lenient")["key"].to_list() == ["a"]
 
 
+MANY = dg.StaticPartitionsDefinition([str(number) for number in range(101)])
+"""More partitions than a frame keeps files open."""
+
+
+@pytest.mark.parametrize("kind", [pl.LazyFrame, dict[str, pl.LazyFrame]])
+def test_a_frame_of_many_partitions_is_not_of_two_states(tmp_path: Path, kind: Any) -> None:
+    io_manager = manager(tmp_path)
+
+    def publish(key: str, numbers: list[int]) -> None:
+        context = dg.build_output_context(
+            asset_key="many", partition_key=key, asset_partitions_def=MANY
+        )
+        io_manager.handle_output(context, pl.DataFrame({"n": numbers}))
+
+    for key in MANY.get_partition_keys():
+        publish(key, [1])
+
+    @dg.asset
+    def down(many: kind) -> None:
+        frame = many["7"] if isinstance(many, dict) else many
+        assert frame.select("n").unique().collect().rows() == [(1,)]
+        publish("7", [2] * 1000)
+        with pytest.raises(
+            OctogenSnapshotError, match=r"7\.parquet was replaced while it was read\. Run it again"
+        ):
+            frame.collect()
+
+    many = dg.AssetSpec("many", partitions_def=MANY)
+    assert materialize([many, down], io_manager).success
+
+
 def test_a_scan_is_described_by_the_metadata_of_its_materialization(
     tmp_path: Path, shops: Sandbox, octogen: OctogenResource
 ) -> None:
