@@ -8,29 +8,34 @@ from datetime import date, datetime, time, timedelta, timezone
 import polars as pl
 
 from octogen_dagster.frames.observed import TIME
+from octogen_dagster.frames.urls import normalized_url
 
 OWN_COLUMNS = ("sku", "product_url", "own_price", "currency")
 """The columns that a table of own prices must have."""
 MATCHED = "matched"
-STATUSES = (MATCHED, "no_price", "out_of_stock", "other_currency", "gone", "not_found")
+_NO_OWN_PRICE = "no_own_price"
+STATUSES = (
+    *(MATCHED, "no_price", "out_of_stock", "other_currency", "no_currency", "gone"),
+    *("not_found", _NO_OWN_PRICE),
+)
 """What is said of a pair; of several products on a page, that with the first of these is meant."""
 POSITION_DESCRIPTIONS = {
-    "status": "`matched`, or why there is no match: `not_found`, `gone`, `other_currency`, "
-    "`out_of_stock` or `no_price`.",
+    "status": "`matched`, or why there is no match: `no_own_price`, `not_found`, `gone`, "
+    "`no_currency`, `other_currency`, `out_of_stock` or `no_price`.",
     "competitor_catalog_key": "The catalog that the competitor's product belongs to.",
     "competitor_uuid": "The identity of the competitor's product in Octogen.",
     "competitor_title": "Its title at that time.",
     "competitor_price": "Its price at that time, in `competitor_currency`.",
     "competitor_currency": "ISO 4217 code of its price.",
-    "competitor_in_stock": "True if it was in stock; null if that is not known.",
+    "competitor_in_stock": "True if it was in stock; null if its page does not say.",
     "competitor_since": "Since when it has had this price and this stock (UTC).",
     "difference": "The own price minus the competitor's; null without a match.",
     "index": "The own price divided by the competitor's; above 1 we are dearer.",
-    "competitors": "The number of the SKU's pages that match.",
-    "cheapest_price": "The lowest price of the SKU's competitors in stock.",
+    "competitors": "The number of the SKU's competitors: different pages that match.",
+    "cheapest_price": "The lowest price of the SKU's competitors.",
     "cheapest_url": "The page with this price.",
-    "rank": "1 if no competitor in stock is cheaper, 2 if one is, and so on.",
-    "median_price": "The median price of the SKU's competitors in stock.",
+    "rank": "1 if no competitor is cheaper, 2 if one is, and so on; null without an own price.",
+    "median_price": "The median price of the SKU's competitors.",
     "median_index": "The own price divided by this median.",
 }
 
@@ -45,10 +50,9 @@ POSITION_SCHEMA = pl.Schema({name: _TYPES.get(name, pl.String()) for name in POS
 """The columns that a position adds to the own table."""
 
 _ROW, _URL, _SINCE, _MATCH = "octogen_row", "octogen_url", "octogen_since", "octogen_match"
-_IS_THERE = "octogen_is_there"
+_IS_THERE, _OWN, _CURRENCY = "octogen_is_there", "octogen_own", "octogen_currency"
 _PRODUCT = ["catalog_key", "uuid"]
 _TRACKED = ["title", "current_price", "currency", "in_stock", "is_active"]
-_TRACKING = r"&(?:utm_[^&=]*|gclid|gclsrc|dclid|fbclid|msclkid|mc_cid|mc_eid|igshid)=[^&]*"
 _COMPETITOR = [name for name in POSITION_DESCRIPTIONS if name.startswith("competitor_")]
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -63,14 +67,16 @@ def price_position(
 
     The rows have the columns of the own table and, of the competitor's product, its price, its
     stock and since when it has had both, with `difference` and `index` (own ÷ competitor). `status`
-    is `matched`, or says why there is no match: the page is `not_found` in the history, the product
-    is `gone`, its price is in an `other_currency`, it is `out_of_stock`, or it has `no_price`. Each
-    row also says of its SKU who is the cheapest competitor in stock, our `rank` among them, and the
-    index against their median.
+    is `matched`, or says why there is no match: there is `no_own_price` or no currency of it, the
+    page is `not_found` in the history, the product is `gone`, its price has `no_currency` or is in
+    an `other_currency`, it is `out_of_stock`, or it has `no_price`. Each row also says of its SKU
+    who is the cheapest competitor, the rank of its own price among them, and its index against
+    their median. A price of zero is no price.
 
-    Pages are compared by their URLs as Octogen normalizes them: scheme and host in lower case,
-    without fragment, trailing slash and parameters of campaigns. Prices are compared in one
-    currency only.
+    Addresses are compared here, since Octogen does not say which of its products one is of: without
+    scheme, leading `www.`, default port, trailing slash, fragment and parameters of campaigns, with
+    the host in lower case, the other parameters sorted and one percent code for each character.
+    Prices are compared in one currency only.
 
     Args:
         history: The whole history, as of `scan_history` without a time, or several of them
@@ -181,21 +187,14 @@ def _moment(of: datetime | date) -> datetime:
     return moment.replace(tzinfo=moment.tzinfo or timezone.utc).astimezone(timezone.utc)
 
 
-def _normalized(url: pl.Expr) -> pl.Expr:
-    """A URL as Octogen normalizes it, by which it knows a page."""
-    url = url.cast(pl.String).str.strip_chars().str.replace(r"#.*$", "")
-    origin = url.str.extract(r"^([A-Za-z][A-Za-z0-9+.-]*://[^/?]*)")
-    path = url.str.extract(r"^[^:]+://[^/?]*([^?]*)").str.strip_chars_end("/")
-    query = ("&" + url.str.extract(r"\?(.*)$")).str.replace_all(_TRACKING, "").fill_null("")
-    return origin.str.to_lowercase() + path + query.str.replace("&", "?", literal=True)
-
-
 def _rows_of(history: pl.LazyFrame, own: pl.DataFrame) -> pl.DataFrame:
     """The rows of the products on the pages of an own table."""
-    wanted = own.lazy().select(_normalized(pl.col("product_url")).alias(_URL)).drop_nulls().unique()
+    wanted = (
+        own.lazy().select(normalized_url(pl.col("product_url")).alias(_URL)).drop_nulls().unique()
+    )
     rows = history.select(*_PRODUCT, "valid_from", "valid_to", *_TRACKED, "product_url")
     return (
-        rows.with_columns(_normalized(pl.col("product_url")).alias(_URL))
+        rows.with_columns(normalized_url(pl.col("product_url")).alias(_URL))
         .join(wanted, on=_URL, how="semi")
         .drop("product_url")
         .collect(engine="streaming")
@@ -205,16 +204,22 @@ def _rows_of(history: pl.LazyFrame, own: pl.DataFrame) -> pl.DataFrame:
 
 def _position(rows: pl.DataFrame, own: pl.DataFrame, as_of: datetime | None) -> pl.DataFrame:
     """The position at a time, of the rows of the products on the pages of an own table."""
-    keyed = own.with_row_index(_ROW).with_columns(_normalized(pl.col("product_url")).alias(_URL))
+    currency = pl.col("currency").cast(pl.String).str.to_lowercase()
+    keyed = own.with_row_index(_ROW).with_columns(
+        normalized_url(pl.col("product_url")).alias(_URL),
+        currency.alias(_CURRENCY),
+        pl.when(currency.is_not_null()).then(_known(pl.col("own_price"))).alias(_OWN),
+    )
     pairs = keyed.join(_products(rows, as_of), on=_URL, how="left")
-    price, currency = pl.col("competitor_price"), pl.col("competitor_currency")
-    is_other = pl.col("currency").str.to_lowercase().ne_missing(currency.str.to_lowercase())
+    price, unit = pl.col("competitor_price"), pl.col("competitor_currency").str.to_lowercase()
     status = (
         pl.when(pl.col(_IS_THERE).is_null())
         .then(pl.lit("not_found"))
         .when(~pl.col(_IS_THERE))
         .then(pl.lit("gone"))
-        .when(is_other)
+        .when(price.is_not_null() & unit.is_null())
+        .then(pl.lit("no_currency"))
+        .when(price.is_not_null() & (unit != pl.col(_CURRENCY)))
         .then(pl.lit("other_currency"))
         .when(~pl.col("competitor_in_stock"))
         .then(pl.lit("out_of_stock"))
@@ -222,34 +227,44 @@ def _position(rows: pl.DataFrame, own: pl.DataFrame, as_of: datetime | None) -> 
         .then(pl.lit("no_price"))
         .otherwise(pl.lit(MATCHED))
     )
+    of_sku = ["sku", _CURRENCY]
+    is_matched = pl.col("status") == MATCHED
+    # A page that the own table has twice is one competitor, whose price counts in one row.
+    is_first = is_matched & pl.col(_URL).is_first_distinct().over(of_sku)
     chosen = (
         pairs.with_columns(status.cast(pl.Enum(STATUSES)).alias("status"))
         .sort(_ROW, "status", price, "competitor_uuid", nulls_last=True)
         .unique(_ROW, keep="first", maintain_order=True)
-        .with_columns(
-            pl.col("status").cast(pl.String),
-            pl.when(pl.col("status") == MATCHED).then(price).alias(_MATCH),
-        )
+        .with_columns(pl.col("status").cast(pl.String))
+        .with_columns(pl.when(is_first).then(price).alias(_MATCH))
     )
-    own_price, match, of_sku = pl.col("own_price"), pl.col(_MATCH), ["sku", "currency"]
-    has_match = match.count().over(of_sku) > 0
-    median = match.median().over(of_sku)
-    url = pl.col("product_url").sort_by(_MATCH, nulls_last=True).first().over(of_sku)
+    own_price, theirs, match = pl.col(_OWN), pl.when(is_matched).then(price), pl.col(_MATCH)
+    competitors, median = match.count().over(of_sku), match.median().over(of_sku)
+    by_price = pl.col("product_url").sort_by(_MATCH, nulls_last=True, maintain_order=True)
+    cheaper = match.drop_nulls().sort().search_sorted(own_price, side="left").over(of_sku)
     return chosen.select(
         *own.columns,
-        "status",
+        pl.when(own_price.is_null())
+        .then(pl.lit(_NO_OWN_PRICE))
+        .otherwise("status")
+        .alias("status"),
         *_COMPETITOR,
-        (own_price - match).alias("difference"),
-        (own_price / match).alias("index"),
-        match.count().over(of_sku).cast(pl.Int64).alias("competitors"),
+        (own_price - theirs).alias("difference"),
+        (own_price / theirs).alias("index"),
+        competitors.cast(pl.Int64).alias("competitors"),
         match.min().over(of_sku).alias("cheapest_price"),
-        pl.when(has_match).then(url).alias("cheapest_url"),
-        pl.when(has_match)
-        .then(1 + (match < own_price).sum().over(of_sku).cast(pl.Int64))
+        pl.when(competitors > 0).then(by_price.first().over(of_sku)).alias("cheapest_url"),
+        pl.when(competitors > 0, own_price.is_not_null())
+        .then(1 + cheaper.cast(pl.Int64))
         .alias("rank"),
         median.alias("median_price"),
         (own_price / median).alias("median_index"),
     )
+
+
+def _known(price: pl.Expr) -> pl.Expr:
+    """A price that can be compared; null for zero, which nothing costs."""
+    return pl.when(price.is_finite() & (price > 0)).then(price)
 
 
 def _products(rows: pl.DataFrame, as_of: datetime | None) -> pl.DataFrame:
@@ -258,7 +273,7 @@ def _products(rows: pl.DataFrame, as_of: datetime | None) -> pl.DataFrame:
     if as_of is not None:
         now = pl.lit(as_of, TIME)
         rows, is_over = rows.filter(pl.col("valid_from") <= now), pl.col("valid_to") <= now
-    price, stock = pl.col("current_price"), pl.coalesce("in_stock", "is_active")
+    is_active = pl.col("is_active").fill_null(value=True)
     told = ["competitor_price", "competitor_currency", "competitor_in_stock"]
     is_same = pl.all_horizontal(
         pl.col(name).eq_missing(pl.col(name).shift().over(_PRODUCT)) for name in told
@@ -267,9 +282,9 @@ def _products(rows: pl.DataFrame, as_of: datetime | None) -> pl.DataFrame:
     begins = ~(is_same & goes_on.fill_null(value=False))
     return (
         rows.with_columns(
-            pl.when(price.is_finite()).then(price).alias("competitor_price"),
+            _known(pl.col("current_price")).alias("competitor_price"),
             pl.col("currency").alias("competitor_currency"),
-            (stock & pl.col("is_active").fill_null(value=True)).alias("competitor_in_stock"),
+            (pl.col("in_stock") & is_active).alias("competitor_in_stock"),
             pl.col("title").alias("competitor_title"),
         )
         .with_columns(

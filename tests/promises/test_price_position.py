@@ -14,6 +14,7 @@ import polars as pl
 import pytest
 
 from octogen_dagster import (
+    HISTORY_SCHEMA,
     PRODUCT_SCHEMA,
     ParquetSnapshotIOManager,
     build_price_position_asset,
@@ -51,10 +52,16 @@ def history(tmp_path: Path) -> pl.LazyFrame:
     return scan_history(str(tmp_path), asset=ASSET)
 
 
-def own(*rows: tuple[str, str | None, float], **columns: Any) -> pl.DataFrame:
+def own(*rows: tuple[str, str | None, float | None], **columns: Any) -> pl.DataFrame:
     names = ["sku", "product_url", "own_price"]
     frame = pl.DataFrame(rows, schema=names, orient="row").with_columns(currency=pl.lit("EUR"))
     return frame.with_columns(**columns)
+
+
+def past(*products: dict[str, Any]) -> pl.LazyFrame:
+    """A history of one snapshot."""
+    rows = [{"catalog_key": "acme", "valid_from": day(1), **each} for each in products]
+    return pl.DataFrame(rows, schema={**HISTORY_SCHEMA}).lazy()
 
 
 @pytest.mark.slow
@@ -117,21 +124,79 @@ def test_the_position_of_any_day_is_that_of_the_snapshot_then(history: pl.LazyFr
     ]
 
 
-@pytest.mark.long
-@pytest.mark.slow
+DRESS = f"{ACME}/dress"
+
+
 @pytest.mark.parametrize(
-    "url",
+    ("theirs", "status"),
     [
-        "HTTPS://Zen.EXAMPLE/Dress?id=1",
-        "https://zen.example/Dress/?id=1",
-        "https://zen.example/Dress?utm_source=mail&id=1&utm_medium=x#reviews",
-        "  https://zen.example/Dress?id=1&gclid=abc ",
+        ({"current_price": 0.0}, "no_price"),
+        ({"current_price": None, "currency": None}, "no_price"),
+        ({"currency": None}, "no_currency"),
+        ({"currency": "eur"}, "matched"),
+        ({"currency": "USD"}, "other_currency"),
+        ({"in_stock": None}, "matched"),
+        ({"in_stock": None, "is_active": False}, "out_of_stock"),
     ],
 )
-def test_urls_are_compared_as_octogen_normalizes_them(history: pl.LazyFrame, url: str) -> None:
-    assert price_position(history, own(("a", url, 60.0)))["index"].to_list() == [0.5]
-    for other in ("https://zen.example/dress?id=1", "https://zen.example/Dress?id=2"):
-        assert price_position(history, own(("a", other, 60.0)))["status"].to_list() == ["not_found"]
+def test_what_is_not_known_of_a_competitor_is_no_value(theirs: dict[str, Any], status: str) -> None:
+    history = past(product("dress", 90.0) | theirs)
+    [found] = price_position(history, own(("a", DRESS, 99.0))).to_dicts()
+    assert found["status"] == status
+    assert (found["index"] is not None) == (found["rank"] == 2) == (status == "matched")
+    stock = False if theirs.get("is_active") is False else theirs.get("in_stock", True)
+    assert found["competitor_in_stock"] is stock
+
+
+@pytest.mark.parametrize("price", [None, 0.0, math.nan])
+def test_a_row_without_an_own_price_has_no_rank(price: Any) -> None:
+    history = past(product("dress", 90.0), product("hat", 100.0))
+    table = own(("a", DRESS, price), ("a", f"{ACME}/hat", 95.0))
+    found = price_position(history, table)
+    assert found["status"].to_list() == ["no_own_price", "matched"]
+    assert found.select("rank", "index", "difference", "median_index").row(0) == (None,) * 4
+    assert found["rank"][1] == 2  # the page of a row without an own price has a competitor too
+    assert price_summary(found, "sku")["median_index"].to_list() == [0.95]
+
+
+def test_a_pair_that_is_twice_in_the_own_table_is_one_competitor() -> None:
+    history = past(product("dress", 90.0), product("hat", 130.0))
+    table = own(
+        *(("a", DRESS, 100.0), ("a", f"{DRESS}/?utm_source=x", 100.0)),
+        *(("a", f"{ACME}/hat", 100.0), ("a", DRESS, 80.0)),
+    ).with_columns(currency=pl.Series(["EUR", "eur", "EUR", "EUR"]))
+    found = price_position(history, table)
+    assert found["competitors"].to_list() == [2] * 4
+    assert found["median_price"].to_list() == [110.0] * 4
+    assert found["rank"].to_list() == [2, 2, 2, 1]  # each by its own price
+
+
+SPELLINGS = [
+    "HTTPS://Zen.EXAMPLE/Dress?id=1",
+    "https://zen.example/Dress/?id=1",
+    "https://zen.example/Dress?utm_source=mail&id=1&utm_medium=x#reviews",
+    "  https://zen.example/Dress?id=1&gclid=abc ",
+    "http://www.zen.example:80/Dress?id=1",
+    "https://zen.example.:443/%44ress?GCLID=x&id=1&gbraid=2&ttclid=3",
+]
+
+
+@pytest.mark.parametrize("url", SPELLINGS)
+def test_spellings_of_an_address_are_one_page(url: str) -> None:
+    history = past(product("zen", 120.0, product_url="https://zen.example/Dress?id=1"))
+    table = own(
+        *(("a", url, 60.0), ("b", "https://zen.example/dress?id=1", 60.0)),
+        ("c", "https://zen.example/Dress?id=2", 60.0),
+    )
+    assert price_position(history, table)["index"].to_list() == [0.5, None, None]
+
+
+def test_parameters_have_no_order_and_characters_one_percent_code() -> None:
+    history = past(
+        product("zen", 90.0, product_url="https://www.zen.example/p/schöne%20röcke?b=2&a=1")
+    )
+    url = "https://zen.example/p/sch%c3%b6ne r%C3%B6cke?a=1&b=%32"
+    assert price_position(history, own(("a", url, 90.0)))["index"].to_list() == [1.0]
 
 
 @pytest.mark.slow
@@ -236,7 +301,9 @@ def test_an_asset_has_the_position_and_shows_it(tmp_path: Path, of_asset: bool) 
     assert (shown["octogen/matched"], shown["octogen/not_found"]) == (1, 2)
     assert shown["octogen/median_index"] == pytest.approx(1.1)
     columns = {each.name: each.description for each in shown["dagster/column_schema"].columns}
-    assert columns["rank"] == "1 if no competitor in stock is cheaper, 2 if one is, and so on."
+    assert columns["rank"] == (
+        "1 if no competitor is cheaper, 2 if one is, and so on; null without an own price."
+    )
     assert columns["brand"] is None
     assert "\\<b>Linen" in str(shown["octogen/by_brand"])
     assert f"{ACME}/hat" in str(shown["octogen/unmatched"])

@@ -1,0 +1,60 @@
+"""A price position is what a person works out, with a null, a zero or a repeat anywhere."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from octogen_dagster import HISTORY_SCHEMA, price_position
+from tests.positions import position
+
+Row = dict[str, Any]
+BEGUN = datetime(2026, 11, 1, tzinfo=timezone.utc)
+URLS = [
+    *("https://www.acme.example/p?id=1", "http://ACME.example/p/?id=1&utm_source=x#top"),
+    *("https://acme.example/p?id=2", "https://zen.example/q", "https://zen.example:443/q/"),
+]
+PRICES = [None, 0.0, float("nan"), 80.0, 90.0, 90.0, 110.0]
+CURRENCIES = ["EUR", "eur", "EUR", "JPY", None]
+products = st.builds(
+    lambda **values: values,
+    product_url=st.sampled_from([*URLS, None]),
+    title=st.sampled_from(["Dress", None]),
+    current_price=st.sampled_from(PRICES),
+    currency=st.sampled_from(CURRENCIES),
+    in_stock=st.sampled_from([True, True, False, None]),
+    is_active=st.sampled_from([True, True, False, None]),
+    valid_to=st.sampled_from([None, None, None, BEGUN.replace(day=2)]),
+)
+own_rows = st.builds(
+    lambda **values: values,
+    sku=st.sampled_from(["a", "b"]),
+    product_url=st.sampled_from([*URLS, "https://zen.example/none", "nothing", None]),
+    own_price=st.sampled_from([*PRICES, 85.0, 100.0]),
+    currency=st.sampled_from(CURRENCIES),
+)
+OWN_SCHEMA = {
+    **{"sku": pl.String, "product_url": pl.String},
+    **{"own_price": pl.Float64, "currency": pl.String},
+}
+
+
+@pytest.mark.slow
+@settings(max_examples=200)
+@given(st.lists(products, max_size=5), st.lists(own_rows, min_size=1, max_size=6))
+def test_a_position_is_what_a_person_works_out(found: list[Row], own: list[Row]) -> None:
+    named = [
+        {**each, "uuid": f"u{number}", "catalog_key": "acme", "valid_from": BEGUN}
+        for number, each in enumerate(found)
+    ]
+    history = pl.DataFrame(named, schema={**HISTORY_SCHEMA})
+    table = pl.DataFrame(own, schema=OWN_SCHEMA)
+    result = price_position(history.lazy(), table)
+    assert result.select(table.columns).equals(table)
+    wanted = position(named, own)
+    assert result.select(list(wanted[0])).to_dicts() == [pytest.approx(each) for each in wanted]
