@@ -72,13 +72,13 @@ _FSSPEC_NAMES = {
 """The option that stands for one of the libraries of fsspec."""
 
 
-def bucket_of(base_dir: str) -> tuple[str, str, str]:
-    """Return the scheme, the bucket and the prefix of a URL; refuse one of no store."""
-    scheme, _, rest = base_dir.partition("://")
+def bucket_of(url: str, setting: str = "base_dir", other: str = "a folder") -> tuple[str, str, str]:
+    """Return the scheme, the bucket and the prefix of a setting's URL; refuse one of no store."""
+    scheme, _, rest = url.partition("://")
     bucket, _, prefix = rest.strip("/").partition("/")
     if scheme not in _SCHEMES or not bucket:
         raise ValueError(
-            f"base_dir {base_dir!r} is not in a known store. Name a folder, s3://bucket/..., "
+            f"{setting} {url!r} is not in a known store. Name {other}, s3://bucket/..., "
             "gs://bucket/... or az://container/..."
         )
     return scheme, bucket, prefix

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+from collections.abc import Callable
 
 from typing_extensions import Self
 
@@ -22,6 +23,8 @@ class Proxy:
             any number.
         is_denied: True to answer every request with 403.
         has_denied: Set when one was answered so.
+        answer: What is answered in place of the server to the head of a request; None, or a
+            function that returns none, to pass the request on.
         cuts_next: True to cut the connection whose server sends something next, instead of passing
             it on.
         has_cut: Set when a connection was cut for that.
@@ -41,6 +44,7 @@ class Proxy:
         """Let everything through."""
         self.max_sent: int | None = None
         self.is_denied = False
+        self.answer: Callable[[bytes], bytes | None] | None = None
         self.cuts_next = False
         self.has_denied.clear()
 
@@ -77,6 +81,10 @@ class Proxy:
             if b" HTTP/1.1\r\n" in data:
                 sent = 0
                 self.heads.append(data)
+                if self.answer and (answer := self.answer(data)):
+                    with contextlib.suppress(OSError):
+                        client.sendall(answer)
+                    break
             sent += len(data)
             if self.max_sent is not None and sent > self.max_sent:
                 break

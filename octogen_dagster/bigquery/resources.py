@@ -168,7 +168,7 @@ class OctogenControlPlaneResource(NamedSettings, dg.ConfigurableResource[Any]):
                 self.refresh_token_file,
             )
         client = _environment("client_id", "client_id_file")
-        if self.client_id_file:
+        if self.client_id_file or self.token_uri:  # which has the id of its client beside it
             client = {"client_id_file": self.client_id_file}
         return {**login, **client, "host": self.host}
 

@@ -25,6 +25,7 @@ _LOGINS = {
 _REPLACED_BY = {name: _LOGINS - {name} for name in _LOGINS} | {
     # The refresh token is what an empty file begins with.
     "mcp_refresh_token_file": _LOGINS - {"mcp_refresh_token_file", "mcp_refresh_token"},
+    "mcp_token_uri": {*_LOGINS, "mcp_client_id", "mcp_client_id_file"} - {"mcp_token_uri"},
     "mcp_client_id": {"mcp_client_id_file"},
     "mcp_client_id_file": {"mcp_client_id"},
 }

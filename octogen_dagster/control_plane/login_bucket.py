@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import random
+import threading
 import time
 import uuid
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -27,10 +30,20 @@ from octogen_dagster.files import ReplacedError
 if TYPE_CHECKING:
     from octogen_dagster.buckets import Bucket
 
-LEASE_SECONDS = 180.0
-"""Longer than an exchange and the request that stores its result may take."""
+LEASE_SECONDS = 240.0
+"""The time for which a process keeps the others out. An exchange ends before it does."""
 
 _FIRST_WAIT, _MAX_WAIT = 0.02, 1.0
+_MAX_REFUSALS = 5
+"""Writes in a row that are refused although nobody else wrote, as two that come at once may be."""
+
+_PROCESS = uuid.uuid4().hex
+_guards: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+"""The threads of a process have one lease of an object, and take turns in it."""
+
+
+class ReplacedSecretError(OctogenMCPAuthenticationError):
+    """Somebody else replaced a word since it was read."""
 
 
 @dataclass(unsafe_hash=True)
@@ -38,11 +51,12 @@ class SecretObject:
     """One word in an object of a bucket, which is replaced under the version that was read.
 
     Who replaces it holds a lease: an object beside it that is created only if there is none, or
-    replaced under its version if it has ended.
+    replaced under its version if it has ended. `initial` is the word while there is none.
     """
 
     uri: str
     purpose: str
+    initial: SecretStr | None = None
     _version: object = field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
@@ -56,36 +70,52 @@ class SecretObject:
         """The lease makes no folder."""
 
     @contextlib.contextmanager
-    def locked(self, within: Deadline) -> Iterator[None]:
-        """Keep out every other process that takes a lease of this object."""
-        holder = uuid.uuid4().hex
-        version = self._acquire(holder, within)
+    def locked(self, within: Deadline) -> Iterator[Deadline]:
+        """Keep out every other process that takes a lease of this object, until a deadline."""
+        guard = _guards[self.uri]
+        if not guard.acquire(timeout=within.left):
+            raise OctogenTimeoutError(
+                f"The {self} was not free within {within.seconds:g} s: another thread replaces "
+                "it, or waits for the store. Try again later."
+            )
         try:
-            yield
+            holder = f"{_PROCESS}-{os.getpid()}"
+            version, ends = self._acquire(holder, within)
+            try:
+                yield ends
+            finally:
+                # One that has ended, or cannot be given back now, is taken over.
+                with contextlib.suppress(Exception):
+                    ended = msgspec.json.encode(_Lease(holder))
+                    self._bucket.publish_if(version, ended, self._lease_key)
         finally:
-            # One that has ended, or cannot be given back now, is taken over.
-            with contextlib.suppress(Exception):
-                ended = msgspec.json.encode(_Lease(holder))
-                self._bucket.publish_if(version, ended, self._lease_key)
+            guard.release()
 
-    def _acquire(self, holder: str, within: Deadline) -> object:
-        """Wait for the lease and take it; return its version."""
-        wait = _FIRST_WAIT
+    def _acquire(self, holder: str, within: Deadline) -> tuple[object, Deadline]:
+        """Wait for the lease and take it; return its version and its end."""
+        wait, refused, refusals = _FIRST_WAIT, object(), 0
         while True:
             with self._explained("is locked by a lease that cannot be read or written"):
-                version, content = self._read(self._lease_key)
-                lease = _parsed_lease(content)
-                if lease.holder == holder:  # the answer to the request that took it was lost
-                    return version
-                if lease.until <= time.time():
-                    own = msgspec.json.encode(_Lease(holder, time.time() + LEASE_SECONDS))
-                    with contextlib.suppress(ReplacedError):
-                        return self._bucket.publish_if(version, own, self._lease_key)
+                version, content = self._read_lease()
+                lease, now = _parsed_lease(content), time.time()
+                # It is this process' own if the answer to the request that took it was lost. With
+                # clocks that agree, none ends later than one that begins now.
+                if lease.holder == holder or not now < lease.until < now + 2 * LEASE_SECONDS:
+                    refusals = refusals + 1 if version == refused else 0
+                    if refusals == _MAX_REFUSALS:
+                        self._read(self._lease_key)  # or it is there and may not be read
+                        raise self._no_conditions()
+                    own = msgspec.json.encode(_Lease(holder, now + LEASE_SECONDS))
+                    ends = Deadline.after(LEASE_SECONDS)
+                    try:
+                        return self._bucket.publish_if(version, own, self._lease_key), ends
+                    except ReplacedError:
+                        refused = version
             if not within.left:
-                ends = datetime.fromtimestamp(lease.until, timezone.utc)
+                until = datetime.fromtimestamp(lease.until, timezone.utc)
                 raise OctogenTimeoutError(
                     f"The {self} was not free within {within.seconds:g} s: another process is "
-                    f"replacing it, or died while it did, which counts until {ends:%H:%M:%S} UTC. "
+                    f"replacing it, or died while it did, which counts until {until:%H:%M:%S} UTC. "
                     "Try again later."
                 )
             time.sleep(min(within.left, random.uniform(wait / 2, wait)))  # noqa: S311
@@ -94,7 +124,7 @@ class SecretObject:
     def read(self) -> SecretStr:
         with self._explained("cannot be read"):
             self._version, content = self._read(self._key)
-        word = parsed_word(content.decode("ascii", "replace"))
+        word = parsed_word(content.decode("ascii", "replace")) if content.strip() else self.initial
         del content  # no traceback that shows locals is to show it
         if word:
             return word
@@ -107,7 +137,9 @@ class SecretObject:
         """Replace the word, unless somebody else did since it was read."""
         with self._explained("cannot be replaced"):
             if self._version is None:
-                self._version = self._bucket.version(self._key)
+                with _absent_if_denied():
+                    self._version = self._bucket.version(self._key)
+            refused = _condition(self._version)
             try:
                 # Not in a variable: no traceback that shows locals is to show it.
                 self._version = self._bucket.publish_if(
@@ -118,10 +150,30 @@ class SecretObject:
                 return
             except ReplacedError:
                 pass
-        if self.read() != secret:  # or the answer to the request that wrote it was lost
-            raise OctogenMCPAuthenticationError(
-                f"The {self} was replaced meanwhile, by a login or by another program."
+        is_written = self.read() == secret  # the answer to the request that wrote it was lost
+        if _condition(self._version) == refused:
+            raise self._no_conditions()
+        if not is_written:
+            raise ReplacedSecretError(
+                f"The {self} was replaced meanwhile, by a login or by another program: the next "
+                "call begins with the new one.",
+                retry_after=0.0,
             )
+
+    def _no_conditions(self) -> OctogenMCPAuthenticationError:
+        return OctogenMCPAuthenticationError(
+            f"The {self} cannot be replaced: the store refuses each conditional write (If-Match, "
+            "If-None-Match), although nobody else wrote. Put the login into a store that has them."
+        )
+
+    def _read_lease(self) -> tuple[object, bytes]:
+        """Read the lease. It is absent if it may not be read: it is then created if there is none.
+
+        S3 denies what is not there to whom may not list the bucket.
+        """
+        with _absent_if_denied():
+            return self._read(self._lease_key)
+        return None, b""
 
     def _read(self, key: str) -> tuple[object, bytes]:
         """Read an object with its version; None and nothing if it is not there."""
@@ -161,9 +213,23 @@ class SecretObject:
         if lasts:
             raise OctogenMCPAuthenticationError(
                 f"{text} Check that the bucket is there, and that the credentials of this process "
-                "may read and write in it."
+                "may read and write in it. Without the right to list it, S3 answers so for an "
+                "object that is not there, too."
             )
         raise OctogenConnectionError(f"{text} Check that the store can be reached, and try again.")
+
+
+def _condition(version: object) -> object:
+    """The part of a version that a conditional write names."""
+    return version[:2] if isinstance(version, tuple) else version
+
+
+@contextlib.contextmanager
+def _absent_if_denied() -> Iterator[None]:
+    from obstore.exceptions import PermissionDeniedError
+
+    with contextlib.suppress(PermissionDeniedError):
+        yield
 
 
 @functools.lru_cache(maxsize=4)

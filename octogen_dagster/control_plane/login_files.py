@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import stat
 from collections.abc import Iterator
@@ -45,7 +46,7 @@ class SecretFile(NamedTuple):
         return f"{self.purpose} file {self.path}"
 
     @contextlib.contextmanager
-    def locked(self, within: Deadline) -> Iterator[None]:
+    def locked(self, within: Deadline) -> Iterator[Deadline]:
         """Keep out every other thread and process that locks this file; make its folder."""
         import filelock
 
@@ -76,7 +77,7 @@ class SecretFile(NamedTuple):
                 "could be lost. Put it into a folder of its own that this user may write to."
             ) from None
         try:
-            yield
+            yield Deadline.after(math.inf)
         finally:
             lock.release()
 

@@ -65,8 +65,16 @@ def client_id_uri(token_uri: str) -> str:
 def secret_at(
     place: str | os.PathLike[str], purpose: str, initial: SecretStr | None = None
 ) -> SecretPlace:
-    """Return the word at a path or at the URL of an object; an empty file begins with `initial`."""
+    """Return the word at a path or at the URL of an object; an empty one begins with `initial`."""
     scheme, is_url, path = str(place).partition("://")
-    if not is_url:
-        return SecretFile(place, purpose, initial)
-    return SecretFile(path, purpose) if scheme == "file" else SecretObject(str(place), purpose)
+    if not is_url or scheme == "file":
+        return SecretFile(path if is_url else place, purpose, initial)
+    from octogen_dagster.buckets import bucket_of
+
+    _, _, key = bucket_of(str(place), "token_uri", "a path")
+    if not key:
+        raise ValueError(
+            f"token_uri {str(place)!r} names no object: name one in the bucket, such as "
+            f"{str(place).rstrip('/')}/octogen/login."
+        )
+    return SecretObject(str(place), purpose, initial)

@@ -35,6 +35,7 @@ from octogen_dagster.api.credentials import (
 from octogen_dagster.api.http import retry_after_seconds
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.background import Deadline, submit, wait_interruptibly
+from octogen_dagster.control_plane.login_bucket import ReplacedSecretError
 from octogen_dagster.control_plane.login_places import (
     CLIENT_ID_FILE,
     REFRESH_TOKEN_FILE,
@@ -62,6 +63,12 @@ _EXCHANGE_TIMEOUT = 120.0
 _STORE_TIMEOUT = 30.0
 """Seconds in which another attempt begins to store a token in a bucket that does not answer."""
 
+_MAX_STORE_SECONDS = 120.0
+"""The time that is left of a lease for storing: the last of those attempts takes 90 seconds."""
+
+_LOCK_GRACE_SECONDS = 0.2
+"""Seconds after which a lock that is not free has said by itself who has it."""
+
 _RENEWED_BEFORE_SECONDS = 30.0
 _MAX_LIFE_SECONDS = 1e9
 _MAX_PRINTED_BYTES = 1 << 20
@@ -83,7 +90,7 @@ class AccessToken:
     one that the service has just refused.
     """
 
-    def __init__(self, obtain: Callable[[Deadline], Issued], refused: str = "") -> None:
+    def __init__(self, obtain: Callable[[Deadline], Issued], refused: str) -> None:
         self._obtain = obtain
         self._refused = refused
         self._guard = threading.Lock()
@@ -192,8 +199,8 @@ class _SecretInMemory:
     def require(self) -> None:
         """There is one always."""
 
-    def locked(self, _: Deadline) -> contextlib.AbstractContextManager[None]:
-        return contextlib.nullcontext()
+    def locked(self, _: Deadline) -> contextlib.AbstractContextManager[Deadline]:
+        return contextlib.nullcontext(Deadline.after(math.inf))
 
     def read(self) -> SecretStr:
         return self._replacement or self.initial
@@ -222,6 +229,7 @@ class Refresh:
         self._client_id = client_id
         self._url = checked_url(endpoint, "The token endpoint")
         self._running: Future[Issued] | None = None
+        self._awaited = ""
         self._give_up: Callable[[], object] = lambda: None
 
     def __call__(self, within: Deadline) -> Issued:
@@ -244,38 +252,60 @@ class Refresh:
             raise
         if not running.done():
             raise OctogenTimeoutError(
-                f"The token endpoint {self._url} did not answer within {within.seconds:g} s: try "
-                "again later. Its answer is still waited for, since it may bring a new refresh "
-                "token."
+                f"{self._awaited} did not answer within {within.seconds:g} s: try again later. Its "
+                "answer is still waited for, or a new refresh token could be lost."
             )
         self._running = None
         return running.result()
 
     def _begin(self, within: Deadline) -> Future[Issued]:
-        """Lock the refresh token and begin the exchange, which unlocks it in the end."""
+        """Lock the refresh token and begin the exchange, which unlocks it in the end.
+
+        It is locked in a thread of its own, since a bucket may hang.
+        """
+        locking = submit(functools.partial(self._lock, within), "octogen-login")
+        try:
+            wait_interruptibly(locking, within.left + _LOCK_GRACE_SECONDS)
+            if not locking.done():
+                raise OctogenTimeoutError(
+                    f"The {self._held} did not answer within {within.seconds:g} s: check that the "
+                    "store can be reached, and try again."
+                )
+            self._awaited = f"The token endpoint {self._url}"
+            exchange = functools.partial(self._exchange, *locking.result())
+            return submit(exchange, "octogen-token", daemon=False)
+        except BaseException:
+            locking.add_done_callback(_unlock)
+            raise
+
+    def _lock(self, within: Deadline) -> _Locked:
         held = self._held
         held.require()  # the lock would make the folder of a path that was mistyped
         with contextlib.ExitStack() as stack:
-            stack.enter_context(held.locked(within))
+            lease = stack.enter_context(held.locked(within))
             old = held.read()
             held.write(old)  # a place that cannot be written to must not cost the token in it
             client_id = self._client_id.read().get_secret_value()
-            exchange = functools.partial(self._exchange, client_id, old, stack.pop_all())
-            return submit(exchange, "octogen-token", daemon=False)
+            return client_id, old, lease, stack.pop_all()
 
-    def _exchange(self, client_id: str, old: SecretStr, lock: contextlib.ExitStack) -> Issued:
+    def _exchange(
+        self, client_id: str, old: SecretStr, lease: Deadline, lock: contextlib.ExitStack
+    ) -> Issued:
         with lock:
+            # It ends while the token is still locked, and can be replaced.
+            within = lease.within(max(0.0, min(_EXCHANGE_TIMEOUT, lease.left - _MAX_STORE_SECONDS)))
             try:
-                issued, replacement = self._post(client_id, old)
+                issued, replacement = self._post(client_id, old, within)
             except OctogenMCPAuthenticationError:
                 current = self._held.read()
                 if current == old:
                     raise
                 # Another program replaced the token at the same moment without the lock.
-                issued, replacement = self._post(client_id, current)
+                issued, replacement = self._post(client_id, current, within)
             if replacement:
+                self._awaited = f"The {self._held}"
                 try:
-                    store = functools.partial(self._held.write, replacement)
+                    store = functools.partial(self._store, replacement)
                     with_retries(store, Deadline.after(_STORE_TIMEOUT))
                 except (OctogenMCPAuthenticationError, OctogenConnectionError) as error:
                     raise OctogenMCPAuthenticationError(
@@ -289,8 +319,14 @@ class Refresh:
             )
         return issued
 
-    def _post(self, client_id: str, refresh_token: SecretStr) -> _Tokens:
-        subject, within = f"The token endpoint {self._url}", Deadline.after(_EXCHANGE_TIMEOUT)
+    def _store(self, replacement: SecretStr) -> None:
+        try:
+            self._held.write(replacement)
+        except ReplacedSecretError as error:  # the next exchange begins with that one
+            _LOGGER.warning("%s", error)
+
+    def _post(self, client_id: str, refresh_token: SecretStr, within: Deadline) -> _Tokens:
+        subject = f"The token endpoint {self._url}"
 
         async def post() -> httpx2.Response:
             import anyio
@@ -323,7 +359,7 @@ class Refresh:
                 response = asyncio.run(post())
             except TimeoutError:
                 raise OctogenTimeoutError(
-                    f"{subject} did not answer within {_EXCHANGE_TIMEOUT:g} s: try again later."
+                    f"{subject} did not answer within {within.seconds:g} s: try again later."
                 ) from None
             except httpx2.HTTPError as error:
                 raise OctogenConnectionError(
@@ -333,6 +369,16 @@ class Refresh:
             return _parsed_tokens(subject, response)
 
         return with_retries(attempt, within)
+
+
+_Locked: TypeAlias = tuple[str, SecretStr, Deadline, contextlib.ExitStack]
+"""The client id, the refresh token, and the lock of the token with its end."""
+
+
+def _unlock(locking: Future[_Locked]) -> None:
+    """Unlock what nobody waits for any more."""
+    if not locking.exception():
+        locking.result()[-1].close()
 
 
 def _is_of_no_use(done: Future[Issued]) -> bool:
@@ -356,7 +402,8 @@ def access_tokens(
     """Return the source of access tokens for a configuration.
 
     The token command counts first, then the token URI, the refresh token file, the refresh token,
-    the access token, and the files of the last login. An empty file begins with the refresh token.
+    the access token, and the files of the last login. An empty file, or an object of a bucket that
+    is not there, begins with the refresh token.
     """
     refresh, access = SecretStr(refresh_token or ""), SecretStr(access_token or "")
     del refresh_token, access_token  # no traceback that shows locals is to show them
@@ -374,15 +421,6 @@ def access_tokens(
             return given_token(access)
         refresh_token_file = _last_login()
         client_id_file = client_id_file or CLIENT_ID_FILE
-    if client_id:
-        client: _Secret = _SecretInMemory(SecretStr(client_id))
-    elif client_id_file:
-        client = secret_at(client_id_file, "client id")
-    else:
-        raise OctogenMCPAuthenticationError(
-            "A refresh token belongs to an OAuth client, and its id is missing: set "
-            "OCTOGEN_MCP_CLIENT_ID_FILE or OCTOGEN_MCP_CLIENT_ID."
-        )
     word = parsed_word(refresh.get_secret_value())
     if refresh_token_file:
         held: _Secret = secret_at(refresh_token_file, "refresh token", word)
@@ -392,13 +430,26 @@ def access_tokens(
         raise OctogenMCPAuthenticationError(
             "The refresh token is not a token: a token is one word, without blanks."
         )
+    if client_id:
+        client: _Secret = _SecretInMemory(SecretStr(client_id))
+    elif client_id_file:
+        client = secret_at(client_id_file, "client id")
+    else:
+        raise OctogenMCPAuthenticationError(
+            "A refresh token belongs to an OAuth client, and its id is missing: set "
+            "OCTOGEN_MCP_CLIENT_ID_FILE or OCTOGEN_MCP_CLIENT_ID."
+        )
     return _refreshed_token(held, client, token_endpoint or host_token_endpoint(host))
 
 
 @functools.lru_cache(maxsize=16)
 def _refreshed_token(held: _Secret, client_id: _Secret, endpoint: str) -> AccessToken:
     """Return the access token of a login, which the sessions of the process share."""
-    return AccessToken(Refresh(held, client_id, endpoint))
+    return AccessToken(
+        Refresh(held, client_id, endpoint),
+        f"The token endpoint {endpoint} gave the access token that Octogen's MCP has just refused "
+        "once more: check that both addresses are of one service, or report it to Octogen.",
+    )
 
 
 def with_retries(

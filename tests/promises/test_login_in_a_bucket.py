@@ -21,11 +21,14 @@ from click.testing import CliRunner
 from octogen_dagster import (
     AnalyticsHubResource,
     OctogenControlPlaneResource,
+    OctogenSource,
     build_linked_datasets_asset,
+    build_listing_sensor,
     diagnose,
     listing_partition_key,
 )
 from octogen_dagster.cli.main import main
+from octogen_dagster.control_plane import login_bucket, tokens
 from octogen_dagster.errors import (
     OctogenConnectionError,
     OctogenError,
@@ -36,7 +39,7 @@ from tests.api.servers import Received, http
 from tests.promises.control_plane import SECRET, SlowEndpoint, failure_of
 from tests.promises.control_plane_sessions import side_by_side
 from tests.promises.yaml_projects import LINKED, load
-from tests.proxy import Proxy
+from tests.proxy import DENIED, Proxy
 from tests.servers.buckets import S3Bucket
 from tests.servers.google import LISTING
 from tests.servers.octogen_mcp import CLIENT, PRINCIPAL, PROJECT, OctogenServer
@@ -135,7 +138,7 @@ def test_yaml_names_it() -> None:
 def test_a_lease_is_waited_for_and_taken_over_when_it_has_ended(
     server: OctogenServer, bucket: S3Bucket, uri: str
 ) -> None:
-    lease(bucket, time.time() + 1000)
+    lease(bucket, time.time() + 100)
     assert "another process is replacing it, or died while it did" in failure(
         OctogenTimeoutError, uri, deadline=0.3
     )
@@ -144,6 +147,9 @@ def test_a_lease_is_waited_for_and_taken_over_when_it_has_ended(
     call(uri)
     bucket.put(LEASE, b"not a lease")
     call(uri)
+    for until in (4e9, 1e300):  # 2096, and no time at all: no process has one for so long
+        lease(bucket, until)
+        call(uri, deadline=5)
     assert stored(bucket) == server.refresh_token
     assert server.refusals == 0
 
@@ -161,6 +167,138 @@ def test_a_bucket_that_cannot_be_written_to_costs_no_token(
         OctogenMCPAuthenticationError, missing
     )
     assert server.calls == []
+
+
+def key_of(head: bytes) -> str:
+    return head.split()[1].decode().partition("?")[0].removeprefix("/").partition("/")[2]
+
+
+def test_reading_and_writing_are_all_the_rights_that_a_login_needs(
+    server: OctogenServer, bucket: S3Bucket, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whom S3 does not let list a bucket, it denies what is not there."""
+
+    def denied_if_absent(head: bytes) -> bytes | None:
+        reads = head.startswith((b"GET ", b"HEAD "))
+        return DENIED if reads and key_of(head) not in bucket.names() else None
+
+    bucket.proxy.answer = denied_if_absent
+    call(uri)
+    assert stored(bucket) == server.refresh_token
+    monkeypatch.setenv("OCTOGEN_MCP_REFRESH_TOKEN", server.refresh_token)
+    assert "Without the right to list it, S3 answers so for an object that is not there" in failure(
+        OctogenMCPAuthenticationError, f"{uri}-of-nobody"
+    )
+    assert server.refusals == 0
+
+
+def test_a_login_writes_where_it_may_not_list(
+    server: OctogenServer, bucket: S3Bucket, browser: list[str]
+) -> None:
+    def denied_if_absent(head: bytes) -> bytes | None:
+        reads = head.startswith((b"GET ", b"HEAD "))
+        return DENIED if reads and key_of(head) not in bucket.names() else None
+
+    bucket.proxy.answer = denied_if_absent
+    uri = f"s3://{bucket.name}/{TOKEN}"
+    done = CliRunner().invoke(main, ["login", "--port", "0", "--token-uri", uri])
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert stored(bucket) == server.refresh_token
+
+
+@pytest.mark.parametrize("condition", ["if-match", "if-none-match"])
+def test_a_store_without_conditional_writes_costs_no_token(
+    server: OctogenServer, bucket: S3Bucket, uri: str, condition: str
+) -> None:
+    refused = b"HTTP/1.1 412 Precondition Failed\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+    bucket.proxy.answer = lambda head: refused if f"{condition}: ".encode() in head else None
+    said = failure(OctogenMCPAuthenticationError, uri)
+    assert f"The refresh token {uri} cannot be replaced: the store refuses each conditional" in said
+    assert server.calls == []
+
+
+@pytest.fixture
+def hanging(bucket: S3Bucket) -> Iterator[None]:
+    """The bucket answers no request until the test is over."""
+    over = threading.Event()
+
+    def hang(_head: bytes) -> bytes:
+        over.wait(100)
+        return DENIED
+
+    bucket.proxy.answer = hang
+    yield
+    over.set()
+
+
+def test_a_bucket_that_hangs_is_named(
+    server: OctogenServer, uri: str, hanging: None, instance: dg.DagsterInstance
+) -> None:
+    said = f"The refresh token {uri} did not answer within "
+    resource: Any = OctogenControlPlaneResource(principal=PRINCIPAL, token_uri=uri)
+    datasets = build_linked_datasets_asset(control_plane=True)
+    sensor = build_listing_sensor(OctogenSource(), datasets, _tick_timeout=0.2)
+    resources = {
+        "analytics_hub": AnalyticsHubResource(project=PROJECT),
+        "octogen_control_plane": resource,
+    }
+    tick = sensor(dg.build_sensor_context(instance=instance, resources=resources))
+    assert isinstance(tick, dg.SkipReason)
+    assert said in str(tick.skip_message)
+    found = diagnose(control_plane=resource, timeout=6)
+    assert any(each.message.startswith(f"The refresh token {uri} ") for each in found.findings)
+    assert server.calls == []
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("s4://bucket/login", "token_uri 's4://bucket/login' is not in a known store"),
+        ("s3://bucket", "token_uri 's3://bucket' names no object"),
+    ],
+)
+def test_a_wrong_uri_is_told_as_one(server: OctogenServer, uri: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        call(uri)
+
+
+def test_the_client_of_a_login_is_beside_it(
+    server: OctogenServer, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OCTOGEN_MCP_CLIENT_ID", "client-of-another-login")
+    call(uri)
+    assert server.grants[0]["client_id"] == CLIENT
+
+
+def test_an_object_that_is_not_there_begins_with_the_given_token(
+    server: OctogenServer, bucket: S3Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OCTOGEN_MCP_TOKEN_URI", f"s3://{bucket.name}/{TOKEN}")
+    monkeypatch.setenv("OCTOGEN_MCP_CLIENT_ID", CLIENT)
+    monkeypatch.setenv("OCTOGEN_MCP_REFRESH_TOKEN", server.refresh_token)
+    with OctogenControlPlaneResource(principal=PRINCIPAL).control_plane() as octogen:
+        octogen.listings()
+        server.expire()
+        octogen.listings()
+    assert (server.refusals, stored(bucket)) == (0, server.refresh_token)
+
+
+def test_a_lease_outlives_the_exchange_that_it_protects(
+    server: OctogenServer, bucket: S3Bucket, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storing = tokens._MAX_STORE_SECONDS
+    monkeypatch.setattr(login_bucket, "LEASE_SECONDS", storing + 4)
+    seen: list[float] = []
+
+    def hang(_request: Received) -> list[bytes]:
+        seen.append(json.loads(bucket.get(LEASE))["until"] - time.time())
+        server.closing.wait(100)
+        return []
+
+    server.fail("token", hang, times=9)
+    assert "did not answer within" in failure(OctogenTimeoutError, uri)
+    assert seen[0] > storing
+    assert json.loads(bucket.get(LEASE))["until"] == 0
 
 
 def test_a_new_token_that_cannot_be_stored_is_an_error_that_says_to_log_in(
@@ -200,8 +338,21 @@ def test_an_answer_that_is_lost_loses_no_token(
     assert server.refusals == 0
 
 
-def test_a_token_that_a_login_replaced_meanwhile_is_kept(
+def test_a_process_whose_lease_was_taken_without_an_answer_has_it(
     server: OctogenServer, bucket: S3Bucket, uri: str
+) -> None:
+    def cut(head: bytes) -> None:
+        bucket.proxy.cuts_next = head.startswith(f"PUT /{bucket.name}/{LEASE} ".encode())
+
+    bucket.proxy.answer = cut
+    assert "a lease that cannot be read or written" in failure(OctogenConnectionError, uri)
+    bucket.proxy.reset()
+    call(uri, deadline=5)
+    assert stored(bucket) == server.refresh_token
+
+
+def test_a_token_that_a_login_replaced_meanwhile_is_kept(
+    server: OctogenServer, bucket: S3Bucket, uri: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     def replace(request: Received) -> list[bytes]:
         answer = server._token(request)
@@ -209,7 +360,9 @@ def test_a_token_that_a_login_replaced_meanwhile_is_kept(
         return answer
 
     server.fail("token", replace)
-    assert "was replaced meanwhile" in failure(OctogenMCPAuthenticationError, uri)
+    call(uri)
+    assert "was replaced meanwhile" in caplog.text
+    assert "log in again" not in caplog.text
     assert stored(bucket) == "refresh-secret-of-a-login"
 
 
@@ -246,9 +399,7 @@ KILLED = """
 import os, signal, sys
 import obstore
 from octogen_dagster import OctogenControlPlaneResource
-from octogen_dagster.control_plane import login_bucket
 
-login_bucket.LEASE_SECONDS = 1.0
 put, left = obstore.put, int(sys.argv[1])
 
 def put_or_die(*arguments, **options):
@@ -281,6 +432,8 @@ def test_a_process_that_is_killed_costs_a_login_at_worst(
     command = [sys.executable, "-c", KILLED, str(step), moment, PRINCIPAL, uri]
     done = subprocess.run(command, timeout=110, check=False)
     assert done.returncode == -signal.SIGKILL
+    if LEASE in bucket.names():
+        lease(bucket, time.time() - 1)  # some minutes later
     if (step, moment) == (3, "before"):  # Octogen has spent the old token
         said = failure(OctogenMCPAuthenticationError, uri)
         assert "a process died between the use of the token and its replacement" in said

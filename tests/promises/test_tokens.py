@@ -221,6 +221,15 @@ def test_a_refused_access_token_is_replaced_once(server: OctogenServer, file: Pa
     assert server.count("token") <= 4
 
 
+def test_a_refresh_that_brings_the_refused_token_again_says_so(
+    server: OctogenServer, file: Path
+) -> None:
+    cached = {"access_token": "access-secret-of-a-cache", "expires_in": 300}
+    server.fail("token", http(200, cached), times=2)
+    said = failure(OctogenMCPAuthenticationError)
+    assert said.startswith(f"The token endpoint {server.token_endpoint} gave the access token that")
+
+
 @pytest.mark.parametrize(
     ("answer", "kind", "said"),
     [
@@ -457,11 +466,12 @@ class TestSources:
         call()
         assert (folder / "mcp.refresh").read_text() == f"{server.refresh_token}\n"
 
+    @pytest.mark.parametrize("scheme", ["", "file://"])
     def test_an_empty_file_begins_with_the_given_token(
-        self, server: OctogenServer, file: Path, set: Callable[..., None]
+        self, server: OctogenServer, file: Path, set: Callable[..., None], scheme: str
     ) -> None:
         file.write_text("\n")
-        set(REFRESH_TOKEN=server.refresh_token)
+        set(REFRESH_TOKEN=server.refresh_token, REFRESH_TOKEN_FILE=f"{scheme}{file}")
         call()
         server.expire()
         call()
