@@ -526,10 +526,10 @@ def test_a_history_of_more_days_than_files_may_be_open_begins(
         raise NotImplementedError
 
     (tmp_path / "daily").mkdir()
-    for number, day in enumerate(days.get_partition_keys()):
+    for number, key in enumerate(days.get_partition_keys()):
         row = pipeline.snapshots[at].head(1)
         row = row.with_columns(pl.lit(at + timedelta(days=number)).alias("fetched_at"))
-        row.write_parquet(tmp_path / "daily" / f"{day}.parquet")
+        row.write_parquet(tmp_path / "daily" / f"{key}.parquet")
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(temporary))
