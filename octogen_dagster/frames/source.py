@@ -173,7 +173,11 @@ class FrameSource:
 def source_of(returned: Any, subject: str) -> SnapshotSource:
     """Return what an asset returned as the source of a snapshot."""
     if isinstance(returned, pl.DataFrame | pl.LazyFrame):
-        return FrameSource(returned.lazy())
+        frame = returned.lazy()
+        for name, dtype in frame.collect_schema().items():
+            if dtype == pl.Object:
+                raise _of_several_types(subject, name, "Polars keeps them as Python objects")
+        return FrameSource(frame)
     if _is_frame(returned, "pandas", "DataFrame"):
         return FrameSource(_from_pandas(returned, subject).lazy())
     if _is_frame(returned, "pyarrow", "Table"):
@@ -201,14 +205,30 @@ def _is_frame(value: Any, module: str, name: str) -> bool:
 def _from_pandas(frame: Any, subject: str) -> pl.DataFrame:
     """Convert a frame of pandas, with its index if that has a name, as after `groupby`."""
     try:
-        importlib.import_module("pyarrow")
+        arrow = importlib.import_module("pyarrow")
     except ImportError as error:
         raise MissingPackageError(
             f"{subject} returned a pandas.DataFrame, which cannot be stored without pyarrow: pip "
             "install pyarrow"
         ) from error
     has_names = any(name is not None for name in frame.index.names)
-    return pl.from_pandas(frame, include_index=has_names)
+    try:
+        return pl.from_pandas(frame, include_index=has_names)
+    except arrow.ArrowException:
+        for name, column in frame.reset_index().items():
+            try:
+                pl.from_pandas(column)
+            except arrow.ArrowException as error:
+                raise _of_several_types(subject, name, str(error)) from error
+        raise
+
+
+def _of_several_types(subject: str, column: str, reason: str) -> TypeError:
+    return TypeError(
+        f"{subject}: the values of the column {column!r} are of several types ({reason}), and a "
+        "column of a snapshot has one. Convert them first, such as to text: in pandas by "
+        "astype(str)."
+    )
 
 
 def collected(

@@ -310,6 +310,24 @@ def test_the_named_index_of_pandas_is_stored_as_columns(
     assert pl.read_parquet(tmp_path / "own.parquet").columns == ["brand", "price"]
 
 
+@pytest.mark.parametrize(
+    "frame",
+    [
+        pd.DataFrame({"n": [1, 2, 3], "size": [42, None, "XL"]}),
+        pd.DataFrame({"n": [1, 2], "size": [{"eu": 42}, {"eu": "XL"}]}),
+        pd.DataFrame({"size": [42, "XL"], "n": [1, 2]}).set_index("size"),
+        pl.DataFrame({"n": [1, 2], "size": pl.Series([42, "XL"], dtype=pl.Object)}),
+        pl.LazyFrame({"n": [1, 2], "size": pl.Series([42, "XL"], dtype=pl.Object)}),
+    ],
+    ids=["pandas", "nested", "index", "polars", "lazy"],
+)
+def test_a_column_of_mixed_values_is_named_with_its_asset(
+    tmp_path: Path, instance: dg.DagsterInstance, frame: Any
+) -> None:
+    with pytest.raises(TypeError, match=r"^Asset own: the values of the column 'size' are of"):
+        materialized([returning(frame, type(frame))], tmp_path, instance=instance)
+
+
 def test_pandas_without_pyarrow_is_not_stored_and_the_error_says_what_to_install(
     tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
