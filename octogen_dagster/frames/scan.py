@@ -15,7 +15,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -152,18 +152,19 @@ class ProductScan:
         self._explain = explain
         self._clock = clock
 
-    def __reduce__(
-        self,
-    ) -> tuple[Callable[..., ProductScan], tuple[ProductSearch, CatalogService]]:
-        restore = functools.partial(type(self), min_rows_fraction=self.min_rows_fraction)
-        return restore, (self.search, self.service)
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            "A ProductScan was pickled, so it would not be read: only a ParquetSnapshotIOManager "
+            "reads what OctogenResource.scan(...) returns. Give the asset one, such as by "
+            "io_manager_key, or return octogen.scan(...).frame.collect()."
+        )
 
     @functools.cached_property
     def frame(self) -> pl.LazyFrame:
         """The products, as a lazy frame with the schema `PRODUCT_SCHEMA`."""
         # Polars holds what a frame calls where Python's collector does not see it: a scan that its
         # own frame calls would never be freed, nor its connections.
-        reader = object.__new__(type(self))
+        reader = object.__new__(_FrameReader)
         vars(reader).update(vars(self))
         return io_source(PRODUCT_SCHEMA, reader._frames)
 
@@ -346,6 +347,13 @@ class ProductScan:
         if pages is None:
             return ReadPlan(search, in_reading_order(catalogs), self._clock())
         return plan_with_store(search, catalogs, pages, client, target.log)
+
+
+class _FrameReader(ProductScan):
+    """What the frame of a scan calls. A pickle of the frame has the search and the service."""
+
+    def __reduce__(self) -> Any:
+        return _FrameReader, (self.search, self.service)
 
 
 def _discard_bad(

@@ -216,6 +216,18 @@ def test_what_needs_the_snapshot_before_works_beside_another_io_manager(
     assert result.output_for_node("counted")["len"].to_list() == [130]
 
 
+@pytest.mark.parametrize("given", [{"io_manager": dg.FilesystemIOManager()}, {}], ids=["fs", "no"])
+def test_a_scan_that_nobody_reads_says_what_it_needs(
+    given: dict[str, Any], octogen: OctogenResource
+) -> None:
+    @dg.asset
+    def own(octogen: OctogenResource) -> Any:
+        return octogen.scan(ProductSearch(catalogs=["northpeak"]))
+
+    with pytest.raises(TypeError, match=r"only a ParquetSnapshotIOManager reads .*io_manager_key"):
+        dg.materialize([own], resources={"octogen": octogen, **given})
+
+
 def test_a_run_of_several_partitions_ends_before_it_is_paid(
     service: Sandbox, tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:

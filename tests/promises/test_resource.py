@@ -62,7 +62,7 @@ def test_the_key_is_shown_nowhere() -> None:
     assert pickle.loads(pickle.dumps(OctogenResource(attempts=3))).attempts == 3
     for shown in (repr(octogen), str(octogen), repr(service), repr(octogen.client())):
         assert "secret_secret" not in shown
-    assert b"secret_secret" not in pickle.dumps(octogen.scan(ProductSearch()))
+    assert b"secret_secret" not in pickle.dumps(octogen.scan(ProductSearch()).frame)
 
 
 @dg.asset
