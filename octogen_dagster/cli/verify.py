@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from itertools import chain
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,8 +18,7 @@ from octogen_dagster.printable import printable_lines
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from octogen_dagster.api.spending import Prices
-    from octogen_dagster.verify.answers import Question
+    from octogen_dagster.verify.answers import Answer, Planned
 
 
 @click.command(context_settings=CONTEXT_SETTINGS)
@@ -42,20 +42,23 @@ def verify(
     """Ask the service whether what this package believes is true.
 
     It says first what it will ask and what that costs, and asks for your consent in a terminal.
+    Each answer is shown as it comes; a question that is not answered in 30 seconds is left.
     Nothing is changed and nothing is sent but these questions, to the configured host only, and
     with --google to Google. The report names no key, organisation, catalog or product unless you
     ask for --details.
 
-    Exit status: 0 all that was asked holds; 1 something differs, or it failed; 2 bad
-    input.
+    Exit status: 0 all that was asked holds; 1 something differs, the key got no answer, or it
+    failed; 2 bad input.
     """
     from octogen_dagster.api.blocking import BlockingClient
+    from octogen_dagster.api.retry import RetryPolicy
     from octogen_dagster.api.service import Service as Connection
     from octogen_dagster.api.spending import Spending
     from octogen_dagster.sharing.names import checked_project
     from octogen_dagster.validation import require_extras
-    from octogen_dagster.verify.answers import Report, ask
-    from octogen_dagster.verify.service import QUESTIONS, Service
+    from octogen_dagster.verify.answers import QUESTION_TIMEOUT, Report, planned
+    from octogen_dagster.verify.questions import QUESTIONS, ask_service
+    from octogen_dagster.verify.service import Service
 
     if host is not None and not host.strip():
         raise ValueError("--host is empty: name the host of a shop, such as acme.com")
@@ -67,39 +70,47 @@ def verify(
     if asks_google:
         require_extras("verify --google", "bigquery", "mcp")
         project = project and checked_project(project)
-    connection = Connection(spending=spending)
-    plan = _plan(connection.base_url, QUESTIONS, spending.prices)
-    if asks_google:
-        # Only here, because it imports Dagster.
-        from octogen_dagster.verify import google
-
-        plan += _plan("Octogen's MCP and Google, which are free", google.QUESTIONS, spending.prices)
-    limit = f"no more than {usd(max_usd)} is spent, whatever is asked"
-    together = usd(sum(question.cost_usd(spending.prices) for question in QUESTIONS))
-    click.echo(f"{plan}All of them cost at most {together}; {limit}.\n", err=as_json)
-    if sys.stdin.isatty() and not click.confirm("Ask?", err=as_json):
-        return
+    connection = Connection(spending=spending, retry=RetryPolicy(deadline=QUESTION_TIMEOUT))
     with BlockingClient(connection) as client:
         service = Service(client, host)
-        service.require_shop()
-        answers = tuple(ask(QUESTIONS, service))
-    if asks_google:
-        answers += tuple(google.ask_google(project))
-    report = Report(answers, spending.spent_usd, max_usd)
-    if as_json:
-        click.echo(json.dumps(report.as_dict(details=details), indent=2))
-    else:
-        click.echo(printable_lines(report.as_text(details=details)))
+        service.look()
+        plan = [*planned(QUESTIONS, service, spending.prices)]
+        click.echo(_plan_as_text(connection.base_url, plan), err=as_json)
+        names = [question.name for question in QUESTIONS]
+        asked = ask_service(service)
+        if asks_google:
+            # Only here, because it imports Dagster.
+            from octogen_dagster.verify import google
+
+            free = [*planned(google.QUESTIONS, None, spending.prices)]
+            click.echo(_plan_as_text("Octogen's MCP and Google, which are free", free), err=as_json)
+            names += [question.name for question in google.QUESTIONS]
+            asked = chain(asked, google.ask_google(project))
+        together = usd(sum(each.cost_usd for each in plan))
+        limit = f"no more than {usd(max_usd)} is spent, whatever is asked"
+        click.echo(f"All of them cost at most {together}; {limit}.\n", err=as_json)
+        if sys.stdin.isatty() and not click.confirm("Ask?", err=as_json):
+            return
+        answers: list[Answer] = []
+        try:
+            for answer in asked:
+                answers.append(answer)
+                text = answer.as_text(max(map(len, names)), details=details)
+                click.echo(printable_lines(text), err=as_json)
+        finally:  # what was paid for is shown, also if the rest is interrupted
+            report = Report(tuple(answers), spending.spent_usd, max_usd)
+            click.echo(f"\n{report.summary(details=details)}", err=as_json)
+            if as_json:
+                click.echo(json.dumps(report.as_dict(details=details), indent=2))
     if not report.ok:
         sys.exit(FAILED)
 
 
-def _plan(whom: str, questions: Sequence[Question[Any]], prices: Prices) -> str:
+def _plan_as_text(whom: str, plan: Sequence[Planned]) -> str:
     """Say what will be asked, and the most that each question can cost."""
-    width = max(len(question.name) for question in questions)
-    lines = [f"{len(questions)} questions to {whom}:", ""]
-    for question in questions:
-        cost = question.cost_usd(prices)
-        price = f"up to {usd(cost)}" if cost else "free"
-        lines.append(f"  {question.name:<{width}}  {price:<12}  {question.belief}")
-    return "\n".join([*lines, "", ""])
+    width = max(len(each.question.name) for each in plan)
+    lines = [f"{len(plan)} questions to {whom}:", ""]
+    for question, cost, left_out in plan:
+        price = "left out" if left_out else f"up to {usd(cost)}" if cost else "free"
+        lines.append(f"  {question.name:<{width}}  {price:<12}  {left_out or question.belief}")
+    return "\n".join([*lines, ""])

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Generic, Literal, NamedTuple, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from octogen_dagster.api.spending import Prices, dollars, usd
 from octogen_dagster.errors import (
@@ -14,6 +15,7 @@ from octogen_dagster.errors import (
     OctogenAuthenticationError,
     OctogenBigQueryError,
     OctogenBudgetError,
+    OctogenConnectionError,
     OctogenForbiddenError,
     OctogenInsufficientCreditError,
     OctogenRateLimitError,
@@ -23,6 +25,9 @@ from octogen_dagster.errors import (
 
 Verdict = Literal["holds", "differs", "not asked"]
 GOOGLE_REFUSED = "Google refused it or did not answer: --details says why."
+QUESTION_TIMEOUT = 30.0
+"""Seconds for all requests of a question."""
+_LOGGER = logging.getLogger(__name__)
 _Evidence = TypeVar("_Evidence")
 
 
@@ -42,25 +47,60 @@ class NotAskedError(Exception):
         self.details = details
 
 
+class Charged(NamedTuple):
+    """The most charged answers of a question.
+
+    The pages of the catalog up to page `walk` are read once for all questions; `pages` are others.
+    """
+
+    walk: int = 0
+    pages: int = 0
+    lookups: int = 0
+
+
 @dataclass(frozen=True)
 class Question(Generic[_Evidence]):
     """A belief about the service, and how it is asked.
 
-    `pages` and `lookups` are the most charged answers that it adds to those of the questions before
-    it. `concerns` says which setting or page of the documentation an answer that differs concerns.
+    `charged` raises `NotAskedError` if the question will be left out. `concerns` says which setting
+    or page of the documentation an answer that differs concerns.
     """
 
     name: str
     belief: str
     concerns: str
     ask: Callable[[_Evidence], Seen]
-    pages: int = 0
-    lookups: int = 0
+    charged: Callable[[_Evidence], Charged] = lambda _: Charged()
 
-    def cost_usd(self, prices: Prices) -> Decimal:
-        """The most dollars that the answers are charged."""
-        page, lookup = dollars(prices.search_page_usd), dollars(prices.lookup_usd)
-        return self.pages * page + self.lookups * lookup
+
+class Planned(NamedTuple):
+    """A question that will be asked, and the most that it adds to the cost of those before it.
+
+    `left_out` says why it will not be asked; empty if it will.
+    """
+
+    question: Question[Any]
+    cost_usd: Decimal
+    left_out: str = ""
+
+
+def planned(
+    questions: Sequence[Question[_Evidence]], evidence: _Evidence, prices: Prices
+) -> Iterator[Planned]:
+    """Yield what each question will cost."""
+    walked = 0
+    for question in questions:
+        try:
+            walk, pages, lookups = question.charged(evidence)
+        except Exception as error:
+            is_known = isinstance(error, NotAskedError)
+            reason = str(error) if is_known else "it needs an answer that did not come."
+            yield Planned(question, Decimal(0), reason)
+            continue
+        pages += max(0, walk - walked)
+        walked = max(walk, walked)
+        cost = pages * dollars(prices.search_page_usd) + lookups * dollars(prices.lookup_usd)
+        yield Planned(question, cost)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +114,22 @@ class Answer:
     concerns: str
     details: str = ""
 
+    def as_text(self, width: int, *, details: bool = False) -> str:
+        """Return the answer as lines, with `details` only if they are wanted.
+
+        `width` is that of the names of all questions.
+        """
+        lines = [f"{self.verdict:<9}  {self.question:<{width}}  {self.seen}"]
+        if self.verdict == "differs":
+            lines += [f"Believed: {self.belief}", f"Concerns: {self.concerns}"]
+        if details and self.details:
+            lines.append(f"Details: {self.details}")
+        return f"\n{'':<{width + 13}}".join(lines)
+
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The answers to all questions, and what they cost."""
+    """The answers to the questions that were asked, and what they cost."""
 
     answers: tuple[Answer, ...]
     spent_usd: Decimal
@@ -85,8 +137,9 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """True if nothing differs."""
-        return all(answer.verdict != "differs" for answer in self.answers)
+        """True if nothing differs and the first question, which all others need, was answered."""
+        verdicts = [answer.verdict for answer in self.answers]
+        return verdicts[:1] == ["holds"] and "differs" not in verdicts
 
     def as_dict(self, *, details: bool = False) -> dict[str, object]:
         """Return the report as values of JSON, with `details` only if they are wanted."""
@@ -96,20 +149,8 @@ class Report:
                 del answer["details"]
         return {"ok": self.ok, "spent_usd": float(self.spent_usd), "answers": answers}
 
-    def as_text(self, *, details: bool = False) -> str:
-        """Return the report as lines, with `details` only if they are wanted."""
-        width = max(len(answer.question) for answer in self.answers)
-        lines: list[str] = []
-        for answer in self.answers:
-            lines.append(f"{answer.verdict:<9}  {answer.question:<{width}}  {answer.seen}")
-            if answer.verdict == "differs":
-                lines.append(f"{'':<{width + 13}}Believed: {answer.belief}")
-                lines.append(f"{'':<{width + 13}}Concerns: {answer.concerns}")
-            if details and answer.details:
-                lines.append(f"{'':<{width + 13}}Details: {answer.details}")
-        return "\n".join([*lines, "", self._summary(details=details)])
-
-    def _summary(self, *, details: bool) -> str:
+    def summary(self, *, details: bool) -> str:
+        """Return how many answers there are of each kind, and what they cost."""
         count = [answer.verdict for answer in self.answers].count
         summary = (
             f"{count('holds')} hold, {count('differs')} differ, {count('not asked')} were not "
@@ -125,49 +166,48 @@ class Report:
         )
 
 
-def ask(questions: Sequence[Question[_Evidence]], evidence: _Evidence) -> Iterator[Answer]:
-    """Ask one question after the other.
-
-    Raises:
-        OctogenAuthenticationError: The key is missing or refused, so nothing can be asked.
-        OctogenConnectionError: The service does not answer.
-    """
-    for question in questions:
-        try:
-            seen = question.ask(evidence)
-        except NotAskedError as error:
-            yield not_asked(question, error)
-        except OctogenBudgetError as error:
-            yield _answer(
-                question, "not asked", "--max-usd does not allow it: raise it.", str(error)
-            )
-        except OctogenAuthenticationError:
-            raise
-        except OctogenForbiddenError as error:
-            reason = f"it is not granted to this key ({error.status_code})."
-            yield _answer(question, "not asked", reason, str(error))
-        except OctogenInsufficientCreditError as error:
-            yield _answer(question, "not asked", "the prepaid credit is spent (402).", str(error))
-        except (OctogenRateLimitError, OctogenServerError) as error:
-            reason = f"the service answered {error.status_code}: try again later."
-            yield _answer(question, "not asked", reason, str(error))
-        except OctogenBigQueryError as error:
-            yield not_asked(question, NotAskedError(GOOGLE_REFUSED, str(error)))
-        except OctogenResponseError as error:
-            reason = f"an answer of {error.status_code} that the documented models refuse."
-            yield _answer(question, "differs", reason, str(error))
-        except OctogenAPIError as error:
-            yield _answer(question, "differs", f"an answer of {error.status_code}.", str(error))
-        else:
-            verdict: Verdict = "holds" if seen.holds else "differs"
-            yield _answer(question, verdict, seen.text, seen.details)
+def ask(question: Question[_Evidence], evidence: _Evidence) -> Answer:
+    """Ask a question. Whatever happens is its answer; only an interrupt is raised."""
+    verdict: Verdict
+    try:
+        seen = question.ask(evidence)
+    except Exception as error:
+        verdict, said, details = _read_failure(question, error)
+    else:
+        verdict, said, details = "holds" if seen.holds else "differs", seen.text, seen.details
+    return Answer(question.name, question.belief, verdict, said, question.concerns, details)
 
 
-def not_asked(question: Question[_Evidence], reason: NotAskedError) -> Answer:
-    return _answer(question, "not asked", str(reason), reason.details)
+def _read_failure(question: Question[Any], error: Exception) -> tuple[Verdict, str, str]:
+    """Return the verdict, what it says and details."""
+    if isinstance(error, NotAskedError):
+        return "not asked", str(error), error.details
+    for kinds, verdict, said in _FAILURES:
+        if isinstance(error, kinds):
+            return verdict, said.format(status=getattr(error, "status_code", "")), str(error)
+    # The text of an unexpected error may quote a secret.
+    _LOGGER.debug("The question %r failed.", question.name, exc_info=error)
+    said = f"an answer that this package fails to read ({type(error).__name__})."
+    return "differs", said, ""
 
 
-def _answer(
-    question: Question[_Evidence], verdict: Verdict, seen: str, details: str = ""
-) -> Answer:
-    return Answer(question.name, question.belief, verdict, seen, question.concerns, details)
+_FAILURES: Sequence[tuple[Any, Verdict, str]] = (
+    (OctogenBudgetError, "not asked", "--max-usd does not allow it: raise it."),
+    (OctogenConnectionError, "not asked", "no answer: --details says why."),
+    (OctogenAuthenticationError, "not asked", "the key is refused ({status})."),
+    (OctogenForbiddenError, "not asked", "it is not granted to this key ({status})."),
+    (OctogenInsufficientCreditError, "not asked", "the prepaid credit is spent ({status})."),
+    (
+        (OctogenRateLimitError, OctogenServerError),
+        "not asked",
+        "the service answered {status}: try again later.",
+    ),
+    (OctogenBigQueryError, "not asked", GOOGLE_REFUSED),
+    (
+        OctogenResponseError,
+        "differs",
+        "an answer of {status} that the documented models refuse.",
+    ),
+    (OctogenAPIError, "differs", "an answer of {status}."),
+)
+"""What an error says of a question; the first kind that it is counts."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from octogen_dagster.api.spending import usd
@@ -41,12 +41,12 @@ from octogen_dagster.sharing.names import TABLE, ListingName, plan_subscription
 from octogen_dagster.sharing.subscribe import in_force
 from octogen_dagster.verify.answers import (
     GOOGLE_REFUSED,
+    QUESTION_TIMEOUT,
     Answer,
     NotAskedError,
     Question,
     Seen,
     ask,
-    not_asked,
 )
 
 if TYPE_CHECKING:
@@ -94,11 +94,20 @@ class Google:
 
 def ask_google(project: str | None) -> Iterator[Answer]:
     """Ask about the listings that Octogen shares, and their linked datasets in a project."""
-    try:
-        with _opened(project) as google:
-            yield from ask(QUESTIONS, google)
-    except NotAskedError as error:
-        yield from (not_asked(question, error) for question in QUESTIONS)
+    with contextlib.ExitStack() as stack:
+        try:
+            google = stack.enter_context(_opened(project))
+        except Exception as error:
+            failure = error
+
+            def fail(_: object) -> Seen:
+                raise failure
+
+            for question in QUESTIONS:
+                yield ask(replace(question, ask=fail), None)
+        else:
+            for question in QUESTIONS:
+                yield ask(question, google)
 
 
 @contextlib.contextmanager
@@ -110,7 +119,7 @@ def _opened(project: str | None) -> Iterator[Google]:
     is_local = EMULATOR_VARIABLE in os.environ and "BIGQUERY_EMULATOR_HOST" not in os.environ
     with contextlib.ExitStack() as stack:
         try:
-            hub = stack.enter_context(AnalyticsHubResource(project=project).hub())
+            hub = stack.enter_context(AnalyticsHubResource(project=project).hub(QUESTION_TIMEOUT))
             subscriptions = [
                 each
                 for location in locations.values()
@@ -136,7 +145,7 @@ def _shared_listings() -> dict[ListingName, str]:
     """Return the listings that Octogen shares with the organisation, with their locations."""
     try:
         # Whom Octogen shares with is no question.
-        with OctogenControlPlaneResource(principal="").control_plane() as octogen:
+        with OctogenControlPlaneResource(principal="").control_plane(QUESTION_TIMEOUT) as octogen:
             shared = octogen.listings()
         names = {ListingName.parse(each.listing_resource or ""): each.location for each in shared}
     except OctogenBigQueryInputError as error:
