@@ -16,9 +16,10 @@ from octogen_dagster.cli.options import CONTEXT_SETTINGS
 from octogen_dagster.printable import printable_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
-    from octogen_dagster.verify.answers import Answer, Planned
+    from octogen_dagster.api.spending import Spending
+    from octogen_dagster.verify.answers import Answer, Planned, Report
 
 
 @click.command(context_settings=CONTEXT_SETTINGS)
@@ -56,7 +57,7 @@ def verify(
     from octogen_dagster.api.spending import Spending
     from octogen_dagster.sharing.names import checked_project
     from octogen_dagster.validation import require_extras
-    from octogen_dagster.verify.answers import QUESTION_TIMEOUT, Report, planned
+    from octogen_dagster.verify.answers import QUESTION_TIMEOUT, planned
     from octogen_dagster.verify.questions import QUESTIONS, ask_service
     from octogen_dagster.verify.service import Service
 
@@ -77,7 +78,7 @@ def verify(
         plan = [*planned(QUESTIONS, service, spending.prices)]
         click.echo(_plan_as_text(connection.base_url, plan), err=as_json)
         names = [question.name for question in QUESTIONS]
-        asked = ask_service(service)
+        asked: Iterator[Answer] = ask_service(service)
         if asks_google:
             # Only here, because it imports Dagster.
             from octogen_dagster.verify import google
@@ -91,19 +92,29 @@ def verify(
         click.echo(f"All of them cost at most {together}; {limit}.\n", err=as_json)
         if sys.stdin.isatty() and not click.confirm("Ask?", err=as_json):
             return
-        answers: list[Answer] = []
-        try:
-            for answer in asked:
-                answers.append(answer)
-                text = answer.as_text(max(map(len, names)), details=details)
-                click.echo(printable_lines(text), err=as_json)
-        finally:  # what was paid for is shown, also if the rest is interrupted
-            report = Report(tuple(answers), spending.spent_usd, max_usd)
-            click.echo(f"\n{report.summary(details=details)}", err=as_json)
-            if as_json:
-                click.echo(json.dumps(report.as_dict(details=details), indent=2))
+        width = max(len(name) for name in names)
+        report = _shown(asked, spending, width, details=details, as_json=as_json)
     if not report.ok:
         sys.exit(FAILED)
+
+
+def _shown(
+    asked: Iterator[Answer], spending: Spending, width: int, *, details: bool, as_json: bool
+) -> Report:
+    """Show each answer as it comes, and then what they cost, also if the rest is interrupted."""
+    from octogen_dagster.verify.answers import Report
+
+    answers: list[Answer] = []
+    try:
+        for answer in asked:
+            answers.append(answer)
+            click.echo(printable_lines(answer.as_text(width, details=details)), err=as_json)
+    finally:
+        report = Report(tuple(answers), spending.spent_usd, spending.budget_usd or 0.0)
+        click.echo(f"\n{report.summary(details=details)}", err=as_json)
+        if as_json:
+            click.echo(json.dumps(report.as_dict(details=details), indent=2))
+    return report
 
 
 def _plan_as_text(whom: str, plan: Sequence[Planned]) -> str:
