@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date, datetime, time, timedelta, timezone
+from typing import Any
 
 import polars as pl
 
@@ -199,6 +200,43 @@ def _rows_of(history: pl.LazyFrame, own: pl.DataFrame) -> pl.DataFrame:
         .drop("product_url")
         .collect(engine="streaming")
         .sort(*_PRODUCT, "valid_from")
+    )
+
+
+def position_figures(position: pl.LazyFrame) -> dict[str, Any]:
+    """What is told of a position: its pairs, by status, with shares and the median index."""
+    by_status = [(pl.col("status") == each).sum().cast(pl.Int64).alias(each) for each in STATUSES]
+    of_pairs = [each for each in _SUMMARY[1:] if each.meta.output_name() != MATCHED]
+    return position.select(*by_status, *of_pairs).collect(engine="streaming").row(0, named=True)
+
+
+def nearest_pages(history: pl.LazyFrame, urls: pl.Series) -> pl.DataFrame:
+    """Return for each `url` the page of the same host in a history that has the most like words.
+
+    Few addresses are compared with all pages of their hosts. One that is like no page has no row.
+    """
+    host = pl.col("page").str.extract("^https://([^/?]+)").alias("host")
+
+    def words(of: pl.LazyFrame, name: str) -> pl.LazyFrame:
+        """The different words of each address without its host."""
+        rest = pl.col("page").str.replace("^https://[^/?]+", "").str.to_lowercase()
+        found = rest.str.extract_all("[a-z0-9%]+").list.unique()
+        return of.select(name, host, found.list.len().alias("words"), found.alias("word"))
+
+    asked = pl.LazyFrame({"url": urls.unique()}).with_columns(page=normalized_url(pl.col("url")))
+    known = history.select(nearest="product_url", page=normalized_url(pl.col("product_url")))
+    wanted = words(asked, "url").explode("word").drop_nulls(["host", "word"])
+    near = words(known.unique("page"), "nearest").join(wanted, on="host", how="semi")
+    shared, of_both = pl.len(), pl.col("words").first() + pl.col("words_right").first()
+    return (
+        near.explode("word")
+        .join(wanted, on=["host", "word"])
+        .group_by("url", "nearest")
+        .agg((shared / (of_both - shared)).alias("likeness"))
+        .sort("likeness", "nearest", descending=[True, False])
+        .unique("url", keep="first", maintain_order=True)
+        .select("url", "nearest")
+        .collect(engine="streaming")
     )
 
 

@@ -22,6 +22,7 @@ from octogen_dagster.frames.catalogs import CATALOGS_SCHEMA
 from octogen_dagster.frames.changes import CHANGES_SCHEMA, WATCHED
 from octogen_dagster.frames.columns import DETAIL_SCHEMA, PRODUCT_SCHEMA
 from octogen_dagster.frames.history import HISTORY_SCHEMA
+from octogen_dagster.frames.position import POSITION_SCHEMA, position_figures
 from octogen_dagster.printable import count, sparkline
 
 _MAX_ROWS = 5
@@ -72,6 +73,9 @@ def preview(snapshot: pl.LazyFrame) -> pl.DataFrame:
             return _table(map(cells, first.select(columns).collect().to_dicts()))
     if schema == CHANGES_SCHEMA:
         return _table(map(_change_cells, _changes(snapshot)))
+    if POSITION_SCHEMA.items() <= schema.items():
+        dearest = snapshot.sort("index", descending=True, nulls_last=True).head(_MAX_ROWS)
+        return _table(map(_position_cells, dearest.collect().to_dicts()))
     fitting = [name for name, dtype in schema.items() if _fits(dtype)]
     rows = snapshot.select(fitting).head(_MAX_ROWS).collect()
     filled = [column.name for column in rows if column.null_count() < len(rows)]
@@ -196,6 +200,16 @@ def _brand_cells(row: Row) -> Cells:
     }
 
 
+def _position_cells(row: Row) -> Cells:
+    return {
+        "sku": row["sku"],
+        "product": _link(row, row["competitor_title"]),
+        "own": _price(row["own_price"], row["currency"]),
+        "theirs": _price(row["competitor_price"], row["competitor_currency"]),
+        "index": f"{row['index']:.2f}" if row["index"] else "",
+    }
+
+
 def _changes(changes: pl.LazyFrame) -> list[dict[str, Any]]:
     """Some changes of each kind."""
     kinds = [
@@ -316,6 +330,8 @@ def summary(snapshot: pl.LazyFrame, metrics: Metrics) -> str:
     for known, sentence in _SENTENCES:
         if schema == known:
             return sentence(metrics, snapshot)
+    if POSITION_SCHEMA.items() <= schema.items():
+        return _position_sentence(snapshot)
     return f"**{count(metrics['rows'], 'row')}**"
 
 
@@ -373,6 +389,20 @@ def _alerts_sentence(metrics: Metrics, _: pl.LazyFrame) -> str:
     if metrics["events_vanished"]:
         text += f", {metrics['events_vanished']:,} vanished"
     return f"{text}; {count(metrics['current_products'], 'product')}"
+
+
+def _position_sentence(position: pl.LazyFrame) -> str:
+    of = position_figures(position)
+    text = f"**{of['matched']:,} of {count(of['pairs'], 'pair')} matched**"
+    if of["median_index"]:
+        shares = [f"{name} in {of[f'{name}_percent']:.0f} %" for name in ("cheaper", "dearer")]
+        text += f": {', '.join(shares)}; median index {of['median_index']:.2f}"
+    missing = [
+        f"{of[status]:,} {status.replace('_', ' ')}"
+        for status in ("gone", "not_found")
+        if of[status]
+    ]
+    return "; ".join([text, *([", ".join(missing)] if missing else [])])
 
 
 def _brands_sentence(_: Metrics, snapshot: pl.LazyFrame) -> str:

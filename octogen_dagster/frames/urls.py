@@ -27,23 +27,22 @@ def normalized_url(url: pl.Expr) -> pl.Expr:
     There is no fragment, no trailing slash and no parameter of a campaign; the others are sorted.
     Each character has one percent code, or none.
     """
-    text = url.cast(pl.String).str.strip_chars()
-    text = text.map_batches(_encoded, return_dtype=pl.String, is_elementwise=True)
-    text = text.str.replace_many(_CODES, _DECODED, ascii_case_insensitive=True)
-    host, port, path, query = (text.str.extract(_PARTS, group) for group in (1, 2, 3, 4))
-    parameter = pl.element()
-    kept = parameter.filter((parameter != "") & ~parameter.str.contains(_TRACKING))
-    query = query.fill_null("").str.split("&").list.eval(kept.sort()).list.join("&")
-    return (
+    return url.cast(pl.String).map_batches(_normalized, return_dtype=pl.String, is_elementwise=True)
+
+
+def _normalized(urls: pl.Series) -> pl.Series:
+    urls = urls.str.strip_chars()
+    others = urls.filter(urls.str.contains("[^!-~]")).unique()
+    codes = {each: quote(each, safe=_ASCII) for each in others}
+    urls = urls.replace(codes).str.replace_many(_CODES, _DECODED, ascii_case_insensitive=True)
+    host, port, path, query = (pl.col(each) for each in "1234")
+    kept = pl.element().filter((pl.element() != "") & ~pl.element().str.contains(_TRACKING))
+    parameters = query.fill_null("").str.split("&").list.eval(kept.sort()).list.join("&")
+    form = (
         "https://"
         + host.str.to_lowercase().str.strip_chars_end(".")
-        + pl.when(port.is_in([":80", ":443"])).then(None).otherwise(port).fill_null("")
+        + port.replace([":80", ":443"], "").fill_null("")
         + path.str.strip_chars_end("/")
-        + pl.when(query != "").then("?" + query).otherwise(pl.lit(""))
+        + ("?" + parameters).replace("?", "")
     )
-
-
-def _encoded(urls: pl.Series) -> pl.Series:
-    """Addresses with the percent codes of what is not ASCII, or blank."""
-    others = urls.filter(urls.str.contains("[^!-~]")).unique()
-    return urls.replace(others, [quote(each, safe=_ASCII) for each in others])
+    return urls.str.extract_groups(_PARTS).struct.unnest().select(form).to_series()

@@ -14,6 +14,8 @@ from octogen_dagster.frames.position import (
     OWN_COLUMNS,
     STATUSES,
     checked_own,
+    nearest_pages,
+    position_figures,
     price_index,
     price_position,
     price_summary,
@@ -40,10 +42,11 @@ def build_price_position_asset(
     which also gives the position on any earlier day. What cannot be matched has a row too, and
     `status` says why.
 
-    The metadata have the number of pairs by status, such as `octogen/matched` and
-    `octogen/not_found`, the median index, tables by the columns `brand` and `category` where the
-    own table has them, a sample of what has no match, and pictures of the last thirty days: the
-    price index, and the shares of pairs in which we are cheaper and dearer.
+    The metadata have a sentence, the pairs in which we are dearest, the number of pairs by status,
+    such as `octogen/matched` and `octogen/not_found`, the median index, tables by the columns
+    `brand` and `category` where the own table has them, a sample of what has no match, with the
+    nearest page of the same host for one that was not found, and pictures of the last thirty days:
+    the price index, and the shares of pairs in which we are cheaper and dearer.
 
     Args:
         histories: One or several assets of `build_product_history_asset`, of which all catalogs are
@@ -129,14 +132,17 @@ def _metadata(
     metadata: Metadata = {}
 
     def numbers() -> Metadata:
-        counted = dict(found.group_by("status").len().rows())
-        shown: Metadata = {f"octogen/{each}": counted.get(each, 0) for each in STATUSES}
-        median = found["index"].median()
-        return shown | ({"octogen/median_index": median} if isinstance(median, float) else {})
+        figures = position_figures(found.lazy())
+        names = [*STATUSES, *(["median_index"] if figures["median_index"] else [])]
+        return {f"octogen/{each}": figures[each] for each in names}
 
     def tables() -> Metadata:
         by = {each: price_summary(found, each) for each in ("brand", "category") if each in own}
-        without = found.filter(pl.col("status") != MATCHED).select(*OWN_COLUMNS[:2], "status")
+        without = found.filter(pl.col("status") != MATCHED).head(_MAX_SHOWN)
+        near = nearest_pages(history, without.filter(status="not_found")["product_url"])
+        without = without.select(*OWN_COLUMNS[:2], "status").join(
+            near.rename({"url": "product_url"}), on="product_url", how="left", maintain_order="left"
+        )
         return {
             f"octogen/{name}": dg.MetadataValue.md(inline_table(table.head(_MAX_SHOWN)))
             for name, table in (

@@ -5,8 +5,11 @@ from __future__ import annotations
 import base64
 import math
 import xml.etree.ElementTree as ElementTree
+from collections import Counter
+from collections.abc import Sequence
 from datetime import date, timedelta
 from pathlib import Path
+from statistics import fmean, median
 from typing import Any
 
 import dagster as dg
@@ -28,8 +31,10 @@ from octogen_dagster import (
     scan_history,
 )
 from tests.histories import ASSET, QUIET, day, make_history, product
+from tests.positions import OF_CHOICE, position
 
 ACME = "https://www.acme.example"
+ALL_STATUSES = (*OF_CHOICE, "not_found", "no_own_price")
 
 
 @pytest.fixture
@@ -313,6 +318,155 @@ def test_an_asset_has_the_position_and_shows_it(tmp_path: Path, of_asset: bool) 
         picture = str(shown[f"octogen/{name}"])
         ElementTree.fromstring(base64.b64decode(picture.rpartition(",")[2].rstrip(")")))
     assert len(str(shown["octogen/price_index"])) < 1000  # a longer one is behind a link
+
+
+def table_rows(markdown: str) -> list[list[str]]:
+    """The cells of a table of Markdown, whose escaped bars stay as `{BAR}`."""
+    lines = markdown.replace(r"\|", r"\{BAR}").splitlines()[2:]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def labels(markdown: str) -> list[str | None]:
+    """The texts of a picture."""
+    picture = ElementTree.fromstring(base64.b64decode(markdown.rpartition(",")[2].rstrip(")")))
+    return [each.text for each in picture.iter("{http://www.w3.org/2000/svg}text")]
+
+
+def of_day(history: pl.LazyFrame, number: int) -> list[dict[str, Any]]:
+    """The products that were known at the end of a day, as they were then or seen last."""
+    rows = history.filter(pl.col("valid_from") <= day(number)).sort("valid_from").collect()
+    last = rows.unique(["catalog_key", "uuid"], keep="last", maintain_order=True)
+    return [
+        row
+        | {
+            "valid_to": None
+            if row["valid_to"] and row["valid_to"] > day(number)
+            else row["valid_to"]
+        }
+        for row in last.to_dicts()
+    ]
+
+
+def shares(rows: Sequence[dict[str, Any]]) -> tuple[int, float | None, float | None, float | None]:
+    """The pairs that match, the shares of them that are cheaper and dearer, the median index."""
+    index = [each["index"] for each in rows if each["index"]]
+    if not index:
+        return 0, None, None, None
+    percent = [
+        100 * sum(each) / len(index) for each in ([i < 1 for i in index], [i > 1 for i in index])
+    ]
+    return len(index), *percent, median(index)
+
+
+def cells_of(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """The cells of a category in a table of them."""
+    skus = len({each["sku"] for each in rows})
+    return [str(round(each, 4)) for each in (skus, len(rows), *shares(rows)) if each is not None]
+
+
+@pytest.mark.slow
+def test_each_number_of_its_page_is_that_of_a_model(tmp_path: Path) -> None:
+    days = {
+        day(number): [
+            product(
+                f"chelsea-boots-{at}",
+                40.0 + at * number,
+                title=f"Boots | {at}",
+                in_stock=at % 5 != 0,
+            )
+            for at in range(20)
+            if (at + number) % 7
+        ]
+        for number in (1, 2, 3)
+    }
+    days[day(3)][0] |= {"currency": None}
+    days[day(3)][1] |= {"current_price": 0.0}
+    make_history(tmp_path, days)
+    history = scan_history(str(tmp_path), asset=ASSET)
+    table = own(
+        ("near", f"{ACME}/en/boots-7-chelsea", 50.0),
+        *(
+            (f"s{at // 2}", f"{ACME}/chelsea-boots-{at}?utm_source=x", 20.0 + 5 * at)
+            for at in range(20)
+        ),
+        *(("none", f"{ACME}/chelsea-boots-3", None), ("far", "https://else.example/boots", 9.0)),
+    ).with_columns(category=pl.Series([f"c{at % 3}" for at in range(23)]))
+
+    @dg.asset(name="octogen_products", partitions_def=catalog_partitions)
+    def products() -> None: ...
+
+    built = build_product_history_asset(products)
+    asset = build_price_position_asset(built, table)
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("octogen_catalogs", ["acme"])
+        done = dg.materialize(
+            [products, built, asset],
+            selection=[asset],
+            instance=instance,
+            resources={"io_manager": ParquetSnapshotIOManager(base_dir=str(tmp_path))},
+            run_config=QUIET,
+        )
+    [event] = done.asset_materializations_for_node("price_position")
+    shown: dict[str, Any] = {name: entry.value for name, entry in event.metadata.items()}
+    pairs = [
+        a | b
+        for a, b in zip(
+            table.to_dicts(), position(of_day(history, 3), table.to_dicts()), strict=True
+        )
+    ]
+    counted = Counter(each["status"] for each in pairs)
+    assert {*counted} == {*ALL_STATUSES} - {"other_currency"}
+    assert {name: shown[f"octogen/{name}"] for name in ALL_STATUSES} == dict.fromkeys(
+        ALL_STATUSES, 0
+    ) | counted
+    matched, cheaper, dearer, middle = shares(pairs)
+    assert shown["octogen/median_index"] == pytest.approx(middle)
+    assert shown["octogen/summary"] == (
+        f"**{matched} of 23 pairs matched**: cheaper in {cheaper:.0f} %, dearer in {dearer:.0f} %; "
+        f"median index {middle:.2f}; {counted['gone']} gone, {counted['not_found']} not found"
+    )
+    dearest = sorted((each for each in pairs if each["index"]), key=lambda each: -each["index"])[:5]
+    assert table_rows(shown["octogen/preview"]) == [
+        [
+            each["sku"],
+            f"[Boots \\{{BAR}} {number}]({each['product_url']})",
+            f"{each['own_price']:.2f} EUR",
+            f"{each['own_price'] - each['difference']:.2f} EUR",
+            f"{each['index']:.2f}",
+        ]
+        for each in dearest
+        for number in [each["product_url"].rpartition("-")[2].partition("?")[0]]
+    ]
+    by_category = [
+        [name, *cells_of([each for each in pairs if each["category"] == name])]
+        for name in ("c0", "c1", "c2")
+    ]
+    assert table_rows(shown["octogen/by_category"]) == by_category
+    unmatched = [each for each in pairs if each["status"] != "matched"][:10]
+    found = table_rows(shown["octogen/unmatched"])
+    assert found == [
+        [
+            each["sku"],
+            each["product_url"],
+            each["status"],
+            f"{ACME}/chelsea-boots-7" if each["sku"] == "near" else "",
+        ]
+        for each in unmatched[: len(found)]
+    ]
+    by_day = [position(of_day(history, number), table.to_dicts()) for number in (1, 2, 3)]
+    index = [
+        math.exp(fmean(math.log(each["index"]) for each in rows if each["index"]))
+        for rows in by_day
+    ]
+    assert price_index(history, table)["index"].to_list() == pytest.approx(index)
+    assert labels(shown["octogen/price_index"]) == [
+        *("price index", f"{max(index):.3f}", f"{min(index):.3f}", "2026-11-01", "2026-11-03")
+    ]
+    percents = [each for rows in by_day for each in shares(rows)[1:3] if each is not None]
+    assert labels(shown["octogen/cheaper_and_dearer"])[2:4] == [
+        f"{max(percents):.0f}",
+        f"{min(percents):.0f}",
+    ]
 
 
 def test_before_the_first_snapshot_no_page_is_found(tmp_path: Path) -> None:
