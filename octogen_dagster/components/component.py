@@ -25,6 +25,7 @@ from octogen_dagster.components.settings import (
     SearchSettings,
     SensorSettings,
     Source,
+    Storage,
     StorageSettings,
 )
 from octogen_dagster.components.table_settings import TableSettings
@@ -38,6 +39,7 @@ class OctogenComponent(AssetsComponent):
 
     It brings the resources that they need. Two components of one project need two names. Listings
     that Octogen shares over BigQuery are another component, `OctogenLinkedDatasetsComponent`.
+    Mistakes in the YAML are an `OctogenComponentError`, whose message has a line for each.
 
     Example:
 
@@ -59,9 +61,6 @@ class OctogenComponent(AssetsComponent):
                     q: linen dress
                     facets: [{name: gender, values: ["female"]}]
                   schedule: {cron: "0 6 * * *", timezone: Europe/Berlin}
-
-    Raises:
-        OctogenComponentError: The YAML has mistakes; the message has a line for each.
     """
 
     name: Name = "octogen"
@@ -71,8 +70,9 @@ class OctogenComponent(AssetsComponent):
     """Octogen's REST API: the fields of OctogenResource."""
     catalog_source: Source = Field(default_factory=CatalogSourceSettings)
     """granted (the default), or `hosts` of shops, or `keys` of catalogs."""
-    storage: StorageSettings | None = Field(default_factory=StorageSettings)
-    """The store of the snapshots; null for the project's own `io_manager`."""
+    storage: Storage = Field(default_factory=StorageSettings)
+    """The store of the snapshots, or its `base_dir` alone; null for the project's own
+    `io_manager`."""
     catalogs: Asset = None
     """Their table; by default there if catalogs are partitions."""
     searches: list[SearchSettings] = Field(default_factory=list)

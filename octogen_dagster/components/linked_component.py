@@ -22,6 +22,7 @@ from octogen_dagster.components.settings import (
     OctogenAssetData,
     Sensor,
     SensorSettings,
+    Storage,
     StorageSettings,
     check_host,
 )
@@ -174,7 +175,9 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
     """Listings that Octogen shares over BigQuery: a sensor that subscribes to them, their linked
     datasets, and if you want checks of the tables, snapshots of the views, and URL lists.
 
-    It brings the resources that they need. A project has one of it.
+    It brings the resources that they need, and needs the extra `bigquery`, with Octogen as the
+    source `mcp` too. A project has one of it. Mistakes in the YAML are an `OctogenComponentError`,
+    whose message has a line for each.
 
     Example:
 
@@ -183,10 +186,6 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
               project: my-project
               principal: serviceAccount:reader@my-project.iam.gserviceaccount.com
               products: true
-
-    Raises:
-        OctogenComponentError: The YAML has mistakes, or the packages of the extra `bigquery`, or
-            with Octogen as the source those of `mcp`, are not installed.
     """
 
     name: Name = "octogen"
@@ -226,7 +225,7 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
     """The sensor of lists that were exported anew, where a list has `coverage`: as `sensor`."""
     connection: ConnectionSettings = Field(default_factory=ConnectionSettings)
     """Octogen's REST API, for URL lists: the fields of OctogenResource."""
-    storage: StorageSettings | None = Field(default_factory=StorageSettings)
+    storage: Storage = Field(default_factory=StorageSettings)
     """The store of the snapshots; null for the project's own `io_manager`."""
 
     _check_host = field_validator("host")(check_host)

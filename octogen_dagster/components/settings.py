@@ -277,8 +277,10 @@ class SearchSettings(AssetSettings):
 
     name: Name
     """The name of the products asset."""
-    search: ProductSearch = Field(default_factory=ProductSearch)
-    """What to read; without it all products of all catalogs."""
+    search: Annotated[ProductSearch, text_for(ProductSearch, lambda text: {"q": text})] = Field(
+        default_factory=ProductSearch
+    )
+    """What to read, or its `q` alone; without it all products of all catalogs."""
     partitions: Literal["none", "catalog", "day", "catalog_day"] = "none"
     """What a partition is: a catalog of the source, the day of the read, or both."""
     start_date: date | None = None
@@ -429,6 +431,11 @@ class StorageSettings(YamlModel):
     def io_manager(self) -> od.ParquetSnapshotIOManager:
         """The IO manager that these settings describe."""
         return od.ParquetSnapshotIOManager(**{"base_dir": self.base_dir, **self.arguments()})
+
+
+Storage = Annotated[
+    StorageSettings | None, text_for(StorageSettings | None, lambda text: {"base_dir": text})
+]
 
 
 def _fields_of(resource: type[BaseModel], *, without: str) -> dict[str, Any]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import field_validator, model_validator
+from pydantic import BeforeValidator, field_validator, model_validator
 from typing_extensions import Self
 
 from octogen_dagster.components.yaml_model import (
@@ -33,6 +33,14 @@ class SnowflakeTables(snowflake.SnowflakeTables):
     )
 
 
+def _refuse_text(value: Any) -> Any:
+    if isinstance(value, str):
+        raise ValueError(
+            "must be a mapping: write duckdb: shop.duckdb, or another engine, below it"
+        )
+    return value
+
+
 class DestinationSettings(YamlModel):
     """Where tables are: one engine, with the fields of its destination."""
 
@@ -40,8 +48,10 @@ class DestinationSettings(YamlModel):
         DuckDBTables | None, text_for(DuckDBTables, lambda text: {"database": text}), VARIABLE
     ] = None
     """The path of a DuckDB file, or `database`."""
-    postgres: Annotated[PostgresTables | None, VARIABLE] = None
-    """`uri`."""
+    postgres: Annotated[
+        PostgresTables | None, text_for(PostgresTables | None, lambda text: {"uri": text}), VARIABLE
+    ] = None
+    """The connection URI, or `uri`."""
     snowflake: Annotated[SnowflakeTables | None, VARIABLE] = None
     """`account`, `user`, `database`, and `password` or `private_key`."""
     bigquery: Annotated[BigQueryTables | None, VARIABLE] = None
@@ -68,7 +78,10 @@ class DestinationSettings(YamlModel):
 class LinkedTableSettings(YamlModel):
     """The table of the snapshots of linked views."""
 
-    destination: DestinationSettings
+    destination: Annotated[
+        DestinationSettings,
+        BeforeValidator(_refuse_text, json_schema_input_type=DestinationSettings),
+    ]
     """`duckdb`, `postgres`, `snowflake` or `bigquery`, with its fields."""
 
 

@@ -7,7 +7,9 @@ may be secrets, and all branches of a union.
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Annotated, Any, get_args
 
@@ -102,7 +104,7 @@ def switch(settings: type[YamlModel], **words: YamlModel) -> BeforeValidator:
     return BeforeValidator(read, json_schema_input_type=settings | bool | (str if words else bool))
 
 
-def text_for(settings: type[BaseModel], read: Callable[[str], Any]) -> BeforeValidator:
+def text_for(settings: Any, read: Callable[[str], Any]) -> BeforeValidator:
     """The validator of a field in which a text stands for the settings that `read` returns."""
     return BeforeValidator(
         lambda value: read(value) if isinstance(value, str) else value,
@@ -144,13 +146,28 @@ class YamlComponent(YamlModel, dg.Component, dg.Resolvable):
         data = templates.rendered(model.model_extra, {*_variables(cls)}, mistakes)
         if not mistakes:
             try:
-                return cls.model_validate(data)
+                with _warnings_logged(cls.__name__):
+                    return cls.model_validate(data)
             except ValidationError as error:
                 mistakes += [Mistake(templates, *found) for found in _mistakes(error, data)]
             except MissingPackageError as error:
                 mistakes.append(Mistake(templates, (), str(error)))
         lines = "\n".join(map(str, sorted(mistakes, key=lambda mistake: mistake.line)))
         raise OctogenComponentError(f"{cls.__name__} cannot be loaded. Correct its YAML:\n{lines}")
+
+
+@contextmanager
+def _warnings_logged(component: str) -> Iterator[None]:
+    """Log warnings about what YAML says, since `dg check defs` shows the log and no warnings."""
+    with warnings.catch_warnings(record=True) as told:
+        yield
+    for message in dict.fromkeys(
+        str(each.message) for each in told if each.category is UserWarning
+    ):
+        dg.get_dagster_logger().warning(f"{component}: {message}")
+    for each in told:
+        if each.category is not UserWarning:
+            warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
 
 
 def _variables(model: type[BaseModel]) -> Iterator[str]:
@@ -207,7 +224,8 @@ def _describe(error: ErrorDetails) -> str:
     if kind == "value_error":
         return str(context["error"])
     if kind.endswith(("_type", "_parsing")) and (takes := _TYPES.get(kind.split("_")[0])):
-        return f"must be {takes}"
+        is_text = kind == "list_type" and isinstance(error["input"], str)
+        return f"must be {takes}" + (f": write {error['loc'][-1]}: [...]" if is_text else "")
     return error["msg"]
 
 

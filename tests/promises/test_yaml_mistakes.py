@@ -120,12 +120,16 @@ def test_without_a_file_a_mistake_is_told_with_its_field() -> None:
     assert line.startswith("attributes.searches[0].nam: no setting 'nam'. Did you mean 'name'?")
 
 
-def test_a_facet_that_resembles_another_is_warned_of_once() -> None:
-    facets = [{"name": "colour", "values": ["red"]}]
+@pytest.mark.parametrize(("name", "meant"), [("colour", "color"), ("sex", "gender")])
+def test_a_facet_that_resembles_another_is_told_of_once_in_the_log(
+    name: str, meant: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`dg check defs` shows the log, and no warnings of Python."""
+    facets = [{"name": name, "values": ["x"]}]
     searches = [{"name": "boots", "search": {"facets": facets}}]
-    with pytest.warns(UserWarning, match="If you mean 'color'") as warned:
-        OctogenComponent.from_attributes_dict(attributes={"searches": searches})
-    assert len(warned) == 1
+    OctogenComponent.from_attributes_dict(attributes={"searches": searches})
+    (told,) = caplog.messages
+    assert f"If you mean '{meant}'" in told
 
 
 @pytest.mark.parametrize(
