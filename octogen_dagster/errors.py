@@ -52,9 +52,9 @@ class MissingAPIKeyError(OctogenError):
 
     def __init__(self) -> None:
         super().__init__(
-            "No Octogen API key: pass api_key or set OCTOGEN_PLATFORM_API_KEY (OCTO_API_KEY, the "
-            "older name, is read too). To work without a key, run `octogen-dagster sandbox` and "
-            "export what it prints."
+            "No Octogen API key: set OCTOGEN_PLATFORM_API_KEY (OCTO_API_KEY, the older name, is "
+            "read too), or api_key in code. To work without a key, run `octogen-dagster sandbox` "
+            "and export what it prints."
         )
 
     def __reduce__(self) -> tuple[type[Self], tuple[()]]:
