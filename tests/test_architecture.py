@@ -183,4 +183,4 @@ heavy = {"google.cloud", "dagster_gcp", "mcp", "pandas", "pyarrow", "uvicorn", "
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 assert "dagster" in sys.modules
 """
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -13,7 +13,7 @@ from octogen_dagster.background import (
     wait_interruptibly,
 )
 
-POLL_SECONDS = 60
+POLL_SECONDS = 300
 
 
 class Interrupted(Exception):

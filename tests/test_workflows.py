@@ -67,4 +67,4 @@ def test_what_the_gate_leaves_out_runs_beside_it_on_each_push() -> None:
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_scripts_can_be_run(script: Path) -> None:
     assert os.access(script, os.X_OK) or script.name == "parts"  # which others source
-    subprocess.run(["bash", "-n", str(script)], check=True, timeout=30)
+    subprocess.run(["bash", "-n", str(script)], check=True)

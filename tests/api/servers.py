@@ -13,7 +13,8 @@ from typing import Any
 from typing_extensions import Self
 
 KEY = "octo_live_0123456789abcdef0123456789abcdef_dGhpcy1pcy1hLXNlY3JldA"
-POLL_SECONDS = 30
+POLL_SECONDS = 300
+"""A bound on what comes within milliseconds, on a busy machine too."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from tests.docs.places import Place
 from tests.docs.readers import read_python, read_yaml
 from tests.forked import processes
 
-TIMEOUT = 90.0
+TIMEOUT = 500.0
 
 
 def check(read: Callable[..., None], place: Place, file: Path, block: Block) -> None:

@@ -103,7 +103,6 @@ def test_the_commands_print_what_the_page_shows(sandbox: Sandbox) -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=100,
     )
     printed = re.sub("cul_[0-9A-Z]+", "cul_…", done.stdout.replace(sandbox.hosts[0], "acme.com"))
     assert printed == block("text", "invalid_url, ")

@@ -23,7 +23,7 @@ from tests.servers.octogen_mcp import OctogenServer
 SECRET = "-secret-"
 """A part of each token of the server."""
 
-POLL_SECONDS = 60
+POLL_SECONDS = 300
 
 
 @pytest.fixture

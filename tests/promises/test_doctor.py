@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import dagster as dg
 import duckdb
@@ -15,6 +15,7 @@ import polars as pl
 import pytest
 from click.testing import CliRunner, Result
 from dagster_gcp import BigQueryResource
+from google.api_core.exceptions import PermissionDenied
 from google.auth.transport.requests import AuthorizedSession
 from google.cloud import bigquery_analyticshub_v1 as ah
 
@@ -204,7 +205,7 @@ class TestOctogen:
             found = lines(
                 octogen=OctogenResource(base_url=server.base_url),
                 io_manager=ParquetSnapshotIOManager(base_dir=str(tmp_path)),
-                timeout=2,
+                timeout=9,
             )
             released.set()
         assert found["Octogen host"][0].startswith("ok:")
@@ -543,6 +544,16 @@ class TestGoogle:
 
     status, permissions = 200, PERMISSIONS
 
+    @pytest.fixture
+    def hub(self, monkeypatch: pytest.MonkeyPatch) -> AnalyticsHubResource:
+        """Analytics Hub at its own address, which refuses at once: none is waited for."""
+
+        def refuse(*_: Any, **__: Any) -> NoReturn:
+            raise PermissionDenied("Refused.")  # type: ignore[no-untyped-call]
+
+        monkeypatch.setattr(ah.AnalyticsHubServiceClient, "list_subscriptions", refuse)
+        return AnalyticsHubResource(project=PROJECT)
+
     @pytest.mark.parametrize(
         ("status", "missing", "said"),
         [
@@ -571,25 +582,25 @@ class TestGoogle:
         status: int,
         missing: list[str],
         said: list[str],
+        hub: AnalyticsHubResource,
         tmp_path: Path,
     ) -> None:
         self.status = status
         self.permissions = [each for each in PERMISSIONS if each not in missing]
         with rest_api.serving(lambda *_: (200, {}), tmp_path):
-            found = lines(analytics_hub=AnalyticsHubResource(project=PROJECT), timeout=1.5)
+            found = lines(analytics_hub=hub)
         for line, begin in zip(found["Google project"], said, strict=True):
             assert line.startswith(begin)
 
     def test_the_credentials_are_those_of_the_principal_or_not(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, hub: AnalyticsHubResource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with RawServer(lambda _: http(200, {"access_token": "x", "expires_in": 3600})) as tokens:
             for name, value in rest_api.environment("", tokens.origin, tmp_path).items():
                 monkeypatch.setenv(name, value)
             other = OctogenControlPlaneResource(principal=PRINCIPAL)
-            hub = AnalyticsHubResource(project=PROJECT)
             first, second = (
-                lines(analytics_hub=hub, control_plane=control_plane, timeout=1.5)
+                lines(analytics_hub=hub, control_plane=control_plane)
                 for control_plane in (None, other)
             )
         (kind,) = first["Google credentials"]
@@ -610,9 +621,7 @@ class TestGoogle:
             assert "invalid_grant" in found[subject][0]
 
     def test_credentials_that_are_missing(self, tmp_path: Path) -> None:
-        (found,) = lines(analytics_hub=AnalyticsHubResource(project=PROJECT), timeout=5)[
-            "Google credentials"
-        ]
+        (found,) = lines(analytics_hub=AnalyticsHubResource(project=PROJECT))["Google credentials"]
         assert found.startswith(f"failed: Project {PROJECT}: there are no Google credentials")
 
     def test_a_query_is_only_tried(self, tmp_path: Path) -> None:

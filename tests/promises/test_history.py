@@ -152,7 +152,6 @@ def test_a_product_that_comes_back_has_reappeared(pipeline: Pipeline, shops: San
 
 @pytest.mark.long
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_run_that_is_killed_repeats(pipeline: Pipeline, shops: Sandbox, moment: str) -> None:
     first = pipeline.read()

@@ -24,7 +24,7 @@ from tests.histories import ASSET, QUIET, day, make_history, product
 from tests.servers.buckets import ENVIRONMENT, GoogleBucket, S3Bucket
 
 DAYS = {day(number): [product("dress", 100.0 + number)] for number in range(1, 4)}
-WAIT_SECONDS = 60.0
+WAIT_SECONDS = 300.0
 
 
 @pytest.fixture(params=["disk", "s3", "google"])

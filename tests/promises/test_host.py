@@ -26,7 +26,7 @@ from octogen_dagster import (
 )
 from octogen_dagster.cli.main import main
 from octogen_dagster.errors import OctogenConnectionError, OctogenError
-from tests.api.servers import KEY, RawServer, Received, http
+from tests.api.servers import KEY, POLL_SECONDS, RawServer, Received, http
 from tests.promises.yaml_projects import LINKED, load
 
 REFRESH_TOKEN = "a-refresh-token-that-is-secret"
@@ -66,7 +66,7 @@ def proxy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Proxy]:
 
 
 def octogen(**settings: Any) -> OctogenResource:
-    return OctogenResource(attempts=1, deadline=5.0, **settings)
+    return OctogenResource(attempts=1, deadline=60.0, **settings)
 
 
 def command(*arguments: str) -> Result:
@@ -125,7 +125,7 @@ def test_it_moves_the_commands(
     monkeypatch.setenv("OCTOGEN_HOST", HOST)
     program = "from octogen_dagster.cli.main import main; main()"
     with subprocess.Popen([sys.executable, "-c", program, *arguments]) as running:
-        assert proxy.is_asked.wait(60)
+        assert proxy.is_asked.wait(POLL_SECONDS)
         running.terminate()  # it retries for minutes
     assert proxy.targets == {target}
 
@@ -175,7 +175,6 @@ def test_the_doctor_says_which_host_is_used_and_where_it_comes_from(
         diagnosis = diagnose(
             octogen=octogen(host=host),
             control_plane=OctogenControlPlaneResource(principal=PRINCIPAL, host=host),
-            timeout=6.0,
         )
         return [each.message for each in diagnosis.findings if each.subject.endswith(" host")]
 

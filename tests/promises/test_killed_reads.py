@@ -23,7 +23,7 @@ from tests.results import octogen_at, stored
 PAGES = 400
 MAX_AGAIN = 26
 """Two segments of twelve pages, and two pages that are compared."""
-POLL_SECONDS = 60.0
+POLL_SECONDS = 300.0
 
 
 @pytest.fixture

@@ -31,8 +31,8 @@ from tests.servers.bigquery import (
 )
 
 NODE = "octogen_linked_snapshot"
-STOP_SECONDS = 10
-"""The promise is a second or two; a broken promise takes a minute."""
+STOP_SECONDS = 60
+"""The promise is a second or two; a busy machine takes longer, a broken promise five minutes."""
 AT_ONCE = dg.RetryPolicy(max_retries=1)
 LISTINGS = dg.DynamicPartitionsDefinition(name="octogen_listings")
 
@@ -345,7 +345,7 @@ def test_a_run_that_is_stopped_does_not_wait_for_a_silent_stream(run: Run, tmp_p
     silence, interrupted_at = Silence(), list[float]()
 
     def interrupt() -> None:
-        assert silence.begun.wait(60)
+        assert silence.begun.wait(300)
         interrupted_at.append(time.monotonic())
         os.kill(os.getpid(), signal.SIGINT)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,7 +19,7 @@ from octogen_dagster.errors import (
     OctogenMCPRateLimitError,
     OctogenTimeoutError,
 )
-from tests.api.servers import http
+from tests.api.servers import POLL_SECONDS, http
 from tests.promises.control_plane import assert_silent
 from tests.servers.octogen_mcp import (
     PRINCIPAL,
@@ -243,13 +243,12 @@ def test_a_session_works_again_after_a_call_that_failed(
     assert octogen.listings() == []
 
 
-@pytest.mark.timeout(30)
 @pytest.mark.parametrize("name", ["initialize", LISTINGS])
 def test_no_server_holds_a_call(
     server: OctogenServer, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     def hang(_: object) -> Iterator[bytes]:
-        server.closing.wait(60)
+        server.closing.wait(POLL_SECONDS)
         yield b""
 
     server.fail(name, hang, times=9)
@@ -262,20 +261,21 @@ def test_no_server_holds_a_call(
         octogen.listings()
 
 
-@pytest.mark.timeout(30)
 def test_no_server_holds_the_end_of_a_session(
     server: OctogenServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    is_over = threading.Event()
+
     def hang(_: object) -> Iterator[bytes]:
-        server.closing.wait(60)
+        server.closing.wait(POLL_SECONDS)
+        is_over.set()
         yield b""
 
     server.fail("DELETE", hang, times=9)
     monkeypatch.setenv("OCTOGEN_MCP_ACCESS_TOKEN", server.access_token)
-    with OctogenControlPlaneResource(principal=PRINCIPAL).control_plane(5.0) as octogen:
+    with OctogenControlPlaneResource(principal=PRINCIPAL).control_plane() as octogen:
         octogen.listings()
-        called_at = time.monotonic()
-    assert time.monotonic() - called_at < 3
+    assert not is_over.is_set()
 
 
 def test_an_address_that_is_none(

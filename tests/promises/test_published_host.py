@@ -25,7 +25,7 @@ def addresses(monkeypatch: pytest.MonkeyPatch, host: str | None) -> str:
     if host:
         monkeypatch.setenv("OCTOGEN_HOST", host)
     control_plane = OctogenControlPlaneResource(principal=PRINCIPAL)
-    found = diagnose(octogen=OctogenResource(), control_plane=control_plane, timeout=6.0)
+    found = diagnose(octogen=OctogenResource(), control_plane=control_plane)
     return " ".join(each.message for each in found.findings if each.subject.endswith(" host"))
 
 

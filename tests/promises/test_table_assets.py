@@ -260,4 +260,4 @@ destination = octogen_dagster.PostgresTables(uri="postgresql://host/shop")
 drivers = {"duckdb", "adbc_driver_manager", "google.cloud.bigquery"} & set(sys.modules)
 assert not drivers, drivers
 """
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", program], check=True)

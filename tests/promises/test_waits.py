@@ -107,7 +107,7 @@ def test_a_spent_budget_is_told_although_another_catalog_waits_for_the_service()
             waits.set()
             return http(503, retry_after="110")
         if number == 2:
-            waits.wait(30)
+            waits.wait(300)
         return http(200, page([f"{catalog}-{number}"], f"{number + 1}"))
 
     with RawServer(respond) as server:
@@ -138,7 +138,7 @@ def test_a_wait_for_the_rate_limit_that_is_longer_than_the_deadline_is_not_begun
 
     hosts = [f"shop{number}.example" for number in range(100)]
     with RawServer(respond) as server:
-        octogen = octogen_at(server, attempts=1, deadline=5.0, catalogs=ShopCatalogs(hosts=hosts))
+        octogen = octogen_at(server, attempts=1, deadline=10.0, catalogs=ShopCatalogs(hosts=hosts))
         error = error_of(octogen.list_catalogs)
     assert isinstance(error, OctogenServerError)  # the first of their errors
     assert "rate limit of 60 a minute is used up" in str(error)

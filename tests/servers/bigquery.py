@@ -142,7 +142,7 @@ class BigQueryServer:
     def __call__(self, method: str, path: str, body: dict[str, Any]) -> Any:
         if self.silent and self.silent in path:
             self.held.set()
-            self.released.wait(60)
+            self.released.wait(300)
         with self._lock:
             return self._answer(method, path, body)
 
@@ -387,7 +387,7 @@ def storage_read_api(
                 ended = threading.Event()
                 context.add_callback(ended.set)
                 each.begun.set()
-                ended.wait(60)
+                ended.wait(300)
             else:
                 if sent >= request.offset:
                     yield _rows(each, arrow_schema)
