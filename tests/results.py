@@ -86,3 +86,9 @@ def warnings(instance: dg.DagsterInstance, result: dg.ExecuteInProcessResult) ->
     """Return the warnings in the log of a run."""
     records = instance.all_logs(result.run_id)
     return [each.user_message for each in records if each.level == logging.WARNING]
+
+
+def cells(table: str) -> list[list[str]]:
+    """The cells of a Markdown table, its header first."""
+    lines = [line for line in table.splitlines() if not line.startswith("| ---")]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]

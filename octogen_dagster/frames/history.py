@@ -227,29 +227,44 @@ def _described(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def history_metrics(history: pl.LazyFrame, at: datetime | None) -> Metrics:
-    """Return what happened in the last snapshot of a history, at a time, and its median prices.
-
-    The prices are of the five currencies with the most products. What is no code of a currency
-    would be any text in the name of a figure, and is left out.
-    """
+    """Return what happened in the last snapshot of a history, at a time, and its median prices."""
     last = pl.lit(at, TIME)  # null if there is none
-    begins, price = pl.col("valid_from") == last, pl.col("current_price")
+    begins = pl.col("valid_from") == last
     happened = {name: (begins & (pl.col("change") == name)).sum() for name in _CHANGES}
     gone = (pl.col("valid_to") == last).sum() - happened["changed"]
     current = pl.col("is_current").sum()
     counted = history.select(**happened, disappeared=gone, current_products=current)
+    counts = counted.collect(engine="streaming").row(0, named=True)
+    return {
+        **{name: int(number) for name, number in counts.items()},
+        **_median_prices(history.filter("is_current")),
+    }
+
+
+def metrics_as_of(history: pl.LazyFrame, at: datetime) -> Metrics:
+    """Return the number of products and the median prices of a history as of a time."""
+    products = history.filter(valid_at(at))
+    number = int(products.select(pl.len()).collect(engine="streaming").item())
+    return {"current_products": number, **_median_prices(products)}
+
+
+def _median_prices(products: pl.LazyFrame) -> Metrics:
+    """The median prices in the five currencies with the most products.
+
+    What is no code of a currency would be any text in the name of a figure, and is left out.
+    """
+    price = pl.col("current_price")
     priced = (
-        history.filter("is_current", price.is_finite())
+        products.filter(price.is_finite())
         .group_by(pl.col("currency").str.to_lowercase())
         .agg(price.median().alias("median"), pl.len())
         .filter(pl.col("currency").str.contains("^[a-z]{3}$").fill_null(value=True))
     )
-    counts, medians = pl.collect_all([counted, priced], engine="streaming")
-    metrics: Metrics = {name: int(count) for name, count in counts.row(0, named=True).items()}
-    largest = medians.sort("len", "currency", descending=[True, False]).head(_MAX_CURRENCIES)
-    for currency, median, _ in largest.iter_rows():
-        metrics[f"median_price_{currency or 'no_currency'}"] = round(median, 4)
-    return metrics
+    largest = priced.sort("len", "currency", descending=[True, False]).head(_MAX_CURRENCIES)
+    return {
+        f"median_price_{currency or 'no_currency'}": round(median, 4)
+        for currency, median, _ in largest.collect(engine="streaming").iter_rows()
+    }
 
 
 def price_drops(history: pl.LazyFrame, at: datetime | None, number: int) -> pl.DataFrame:

@@ -49,7 +49,7 @@ _SAFE_IN_URL = ":/?#@!$&',;=+%-._~"
 _MEDIANS = ("price_p50_", "median_price_")
 """The beginnings of the names of median prices, of a snapshot and of a history."""
 _NO_CURRENCY = "no_currency"
-_MAX_EARLIER = 11
+MAX_EARLIER = 11
 """The snapshots before that a line shows: a longer one would not fit beside its numbers."""
 _STATUSES = ("found", "gone", "mismatched", "failed")
 
@@ -459,7 +459,7 @@ def trend(schema: Mapping[str, pl.DataType], metrics: Metrics, earlier: Sequence
 
     `earlier` are the metrics of the snapshots before, the oldest first. Without any it is empty.
     """
-    shown = earlier[-_MAX_EARLIER:]
+    shown = earlier[-MAX_EARLIER:]
     lines = {"rows": "products" if schema in (PRODUCT_SCHEMA, DETAIL_SCHEMA) else "rows"}
     if "current_products" in metrics:
         lines = {"current_products": "products"}
@@ -475,7 +475,9 @@ def trend(schema: Mapping[str, pl.DataType], metrics: Metrics, earlier: Sequence
             rows.append((title, ends[0], sparkline(numbers), ends[1]))
     if not rows:
         return ""
-    header = [count(len(shown) + 1, "snapshot"), "first", " ", "last"]
+    snapshots = count(len(shown) + 1, "snapshot")
+    is_whole = len(shown) + 1 == metrics.get("snapshots", len(shown) + 1)
+    header = [snapshots if is_whole else f"last {snapshots}", "first", " ", "last"]
     return markdown_table(pl.DataFrame(rows, schema=header, orient="row"))
 
 

@@ -31,12 +31,14 @@ from octogen_dagster.frames.history import (
     HISTORY_DESCRIPTIONS,
     HISTORY_SCHEMA,
     history_metrics,
+    metrics_as_of,
     price_drops,
 )
 from octogen_dagster.frames.observed import OBSERVED, Contents
 from octogen_dagster.frames.pictures import inline_svg, shares_svg
 from octogen_dagster.frames.position import POSITION_DESCRIPTIONS, POSITION_SCHEMA
 from octogen_dagster.frames.summary import (
+    MAX_EARLIER,
     alerts_preview,
     drops_preview,
     inline_table,
@@ -227,9 +229,12 @@ def snapshot_metadata(
         "figures of the rows": lambda: shown(outcome.row_metrics()),
         "figures of the changes": lambda: shown(_change_metrics(pair())),
     }
+    past = functools.partial(_past, earlier, metadata)
     if schema == HISTORY_SCHEMA and OBSERVED in outcome.file_metadata:
         contents = Contents.read(outcome.file_metadata)
         last = max(contents.observed, default=None)
+        times = sorted(contents.observed)[:-1][-MAX_EARLIER:]
+        past = functools.partial(_past_of_history, snapshot, times)
         parts["figures of the history"] = lambda: shown(
             {"snapshots": len(contents.observed), **history_metrics(snapshot, last)}
         )
@@ -250,9 +255,7 @@ def snapshot_metadata(
     }
     # How many rows these have says little.
     if schema not in (CHANGES_SCHEMA, BRANDS_SCHEMA, ALERTS_SCHEMA):
-        parts["line of snapshots"] = lambda: _text(
-            "trend", trend(schema, metrics, _past(earlier(), metadata))
-        )
+        parts["line of snapshots"] = lambda: _text("trend", trend(schema, metrics, past()))
     for name, part in parts.items():
         try:
             metadata |= part()
@@ -321,7 +324,11 @@ def _change_metrics(pair: SnapshotPair | None) -> Metrics:
     return {**count_changes(pair)}
 
 
-def _past(earlier: Sequence[Mapping[str, Any]], now: Metadata) -> list[dict[str, Any]]:
+def _past_of_history(history: pl.LazyFrame, times: Sequence[datetime]) -> list[Metrics]:
+    return [metrics_as_of(history, at) for at in times]
+
+
+def _past(earlier: Callable[[], Sequence[Mapping[str, Any]]], now: Metadata) -> list[Metrics]:
     """The metrics of the materializations before that are of the same search, the oldest first."""
     own = _search_key(_value(now.get(_SEARCH)))
     return [
@@ -330,7 +337,7 @@ def _past(earlier: Sequence[Mapping[str, Any]], now: Metadata) -> list[dict[str,
             for name, entry in metadata.items()
             if isinstance(_value(entry), int | float)
         }
-        for metadata in reversed(earlier)
+        for metadata in reversed(earlier())
         if _search_key(_value(metadata.get(_SEARCH))) == own
     ]
 

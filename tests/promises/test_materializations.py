@@ -27,7 +27,7 @@ from octogen_dagster import (
     snapshot_days,
 )
 from octogen_dagster.sandbox.server import Sandbox
-from tests.results import materialized, metadata, octogen_at
+from tests.results import cells, materialized, metadata, octogen_at
 
 NORTHPEAK = ProductSearch(catalogs=["northpeak"])
 URL = "https://acme.example/boots/1"
@@ -80,12 +80,6 @@ def shown(
         return frame
 
     return metadata(materialized([own], folder, instance=instance, **options), "own")
-
-
-def cells(table: str) -> list[list[str]]:
-    """The cells of a Markdown table, its header first."""
-    lines = [line for line in table.splitlines() if not line.startswith("| ---")]
-    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
 
 
 # A materialization begins with a sentence.
