@@ -45,6 +45,9 @@ def make_history(
     base_dir: Path,
     days: Mapping[datetime, Sequence[Product] | pl.DataFrame],
     catalog: str | None = "acme",
+    *,
+    name: str = ASSET,
+    schema: pl.Schema = PRODUCT_SCHEMA,
 ) -> None:
     """Store a catalog's products as they were at each time, with their history.
 
@@ -54,15 +57,15 @@ def make_history(
 
     @dg.asset(name="octogen_products", partitions_def=catalog_partitions if catalog else None)
     def products() -> pl.DataFrame:
-        none = pl.DataFrame(schema=PRODUCT_SCHEMA)
+        none = pl.DataFrame(schema=schema)
         time, rows = next(remaining)
         frame = pl.DataFrame(rows).with_columns(fetched_at=pl.lit(time))
         if catalog:
             frame = frame.with_columns(catalog_key=pl.lit(catalog))
-        return pl.concat([none, frame], how="diagonal_relaxed").cast(PRODUCT_SCHEMA)
+        return pl.concat([none, frame], how="diagonal_relaxed").cast(schema)
 
     defs = dg.Definitions(
-        assets=[products, build_product_history_asset(products)],
+        assets=[products, build_product_history_asset(products, name=name)],
         resources={"io_manager": ParquetSnapshotIOManager(base_dir=str(base_dir))},
     )
     job = defs.resolve_implicit_global_asset_job_def()

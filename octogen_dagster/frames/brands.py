@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import polars as pl
 
-_NAME = pl.col("brand").struct.field("name")
 _QUANTILES = {"price_p25": 0.25, "price_p50": 0.5, "price_p75": 0.75}
 
 BRANDS_SCHEMA = pl.Schema(
@@ -32,9 +33,9 @@ def product_brands(products: pl.LazyFrame) -> pl.LazyFrame:
 
     The rows have the columns of `BRANDS_SCHEMA`, those with the most products first.
     """
-    price = pl.col("current_price")
+    price, brand = pl.col("current_price"), brand_name(products.collect_schema())
     return (
-        products.group_by(_NAME.alias("brand"), "currency")
+        products.group_by(brand.alias("brand"), "currency")
         .agg(
             pl.len().cast(pl.Int64).alias("products"),
             pl.col("in_stock").mean().alias("in_stock_share"),
@@ -42,3 +43,11 @@ def product_brands(products: pl.LazyFrame) -> pl.LazyFrame:
         )
         .sort("products", "brand", "currency", descending=[True, False, False])
     )
+
+
+def brand_name(columns: Mapping[str, pl.DataType]) -> pl.Expr:
+    """The name of a product's brand, which an asset of one's own may have as text, or not."""
+    brand = columns.get("brand")
+    if isinstance(brand, pl.Struct) and "name" in brand.to_schema():
+        return pl.col("brand").struct.field("name")
+    return pl.col("brand") if brand == pl.String else pl.lit(None, pl.String)

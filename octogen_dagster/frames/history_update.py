@@ -64,6 +64,7 @@ class HistoryUpdate:
         seen, partitions, left_out = set[datetime](), set[str](), list[LeftOut]()
         for snapshot in self._snapshots:
             check(stop)
+            contents.products = snapshot.key or contents.products
             if snapshot.name:
                 if contents.versions.get(snapshot.name) == snapshot.version:
                     continue

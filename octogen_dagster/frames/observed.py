@@ -21,6 +21,7 @@ FORGOTTEN = "octogen.forgotten"
 """The metadata of a history's file that says which snapshots were taken out of it."""
 _LEFT_OUT = "octogen.left_out"
 _VERSIONS = "octogen.snapshots"
+_PRODUCTS = "octogen.products"
 RUN_ID = "octogen.run_id"
 """The metadata of a file that says which run published it."""
 
@@ -39,11 +40,13 @@ class StoredSnapshot(NamedTuple):
         open: Opens its file: the rows and the metadata.
         name: The partition that it is of, if the history reads several.
         version: What tells it from another one of that name.
+        key: The key of its file in the store; empty for one that another has replaced.
     """
 
     open: Callable[[], tuple[pl.LazyFrame, Mapping[str, str]]]
     name: str = ""
     version: str = ""
+    key: str = ""
 
 
 @dataclass(frozen=True)
@@ -123,12 +126,14 @@ class Contents:
         forgotten: Those that were taken out, by `fetched_at`, with a digest of their products.
         left_out: Those that it has no place for.
         versions: The versions that it has read of partitions.
+        products: The key of the file of the newest snapshot, in the store of the products.
     """
 
     observed: dict[datetime, Observation]
     forgotten: dict[datetime, str]
     left_out: list[LeftOut]
     versions: dict[str, str]
+    products: str = ""
 
     @classmethod
     def read(cls, metadata: Mapping[str, str]) -> Contents:
@@ -141,6 +146,7 @@ class Contents:
                 for at, partition, reason in json.loads(metadata.get(_LEFT_OUT, "[]"))
             ],
             json.loads(metadata.get(_VERSIONS, "{}")),
+            metadata.get(_PRODUCTS, ""),
         )
 
     def metadata(self) -> dict[str, str]:
@@ -165,7 +171,8 @@ class Contents:
             _LEFT_OUT: [(at and at.isoformat(), *others) for at, *others in self.left_out],
             _VERSIONS: self.versions,
         }
-        return {name: json.dumps(value) for name, value in values.items()}
+        found = {name: json.dumps(value) for name, value in values.items()}
+        return {**found, _PRODUCTS: self.products}
 
 
 def read_observed(metadata: Mapping[str, str]) -> dict[datetime, Observation]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -10,11 +9,12 @@ from typing import Any
 import polars as pl
 
 from octogen_dagster.errors import OctogenSnapshotError
-from octogen_dagster.frames.history_files import scan_history
-from octogen_dagster.store import Store, path_component
+from octogen_dagster.frames.brands import brand_name
+from octogen_dagster.frames.history_files import history_files, scan_history
+from octogen_dagster.frames.observed import Contents
+from octogen_dagster.store import Store
 
 _PRODUCT = ["catalog_key", "uuid"]
-_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 _MAX_TITLE_LENGTH = 160
 _SEPARATOR = " \u203a "
 """What stands between the levels of a category, here and in the page."""
@@ -63,9 +63,12 @@ def report_data(
     products = rows.group_by(_PRODUCT, maintain_order=True).agg(
         pl.col("title", "product_url").last(), pl.len().alias("rows")
     )
-    snapshots = _snapshots(Store(base_dir, storage_options), asset.removesuffix("_history"))
+    store = Store(base_dir, storage_options)
+    files = history_files(store, asset).values()
+    newest = [Contents.read(store.metadata(key)).products for key in files]
+    described = pl.concat([_brands_and_categories(store, key) for key in newest])
     products = products.join(
-        snapshots, on=_PRODUCT, how="left", nulls_equal=True, maintain_order="left"
+        described, on=_PRODUCT, how="left", nulls_equal=True, maintain_order="left"
     )
     moments = pl.concat([rows["valid_from"], rows["valid_to"]]).drop_nulls().unique().sort()
     moment = pl.DataFrame({"time": moments, "place": range(len(moments))})
@@ -115,26 +118,16 @@ def _places(texts: pl.Series) -> tuple[list[str], list[int]]:
     return values.to_list(), joined["place"].fill_null(-1).to_list()
 
 
-def _snapshots(store: Store, asset: str) -> pl.DataFrame:
-    """The brand and the category of each product of an asset's last snapshots, if it has any."""
-    folder = "/".join(map(path_component, asset.split("/")))
-    last: dict[str, str] = {}
-    names = [each.key for each in store.files(folder)] + [f"{folder}.parquet"]
-    for key in sorted(names):
-        is_hidden = any(part.startswith(".") for part in key.split("/"))
-        if key.endswith(".parquet") and not is_hidden:
-            last[_DAY.sub("", key)] = key  # of the days of a catalog the last one
-    columns = [
-        *_PRODUCT,
-        pl.col("brand").struct.field("name").alias("brand"),
-        pl.col("category_path").list.join(_SEPARATOR, ignore_nulls=True).alias("category"),
-    ]
-    schema = {**dict.fromkeys(_PRODUCT, pl.String), "brand": pl.String, "category": pl.String}
-    found = [pl.DataFrame(schema=schema)]
-    for key in last.values():
-        if store.exists(key):
-            frame = store.scan(key)
-            names_in = frame.collect_schema().names()
-            if {*_PRODUCT, "brand", "category_path"} <= {*names_in}:
-                found.append(frame.select(columns).collect(engine="streaming"))
-    return pl.concat(found).unique(_PRODUCT, keep="last", maintain_order=True)
+def _brands_and_categories(store: Store, key: str) -> pl.DataFrame:
+    """The brand and the category of each product in a file of snapshots, if it is there."""
+    schema = pl.Schema(dict.fromkeys([*_PRODUCT, "brand", "category"], pl.String))
+    if not key or not store.exists(key):
+        return pl.DataFrame(schema=schema)
+    snapshot = store.scan(key)
+    columns = snapshot.collect_schema()
+    category, path = pl.lit(None, pl.String), pl.col("category_path")
+    if columns.get("category_path") == pl.List(pl.String):
+        levels = path.list.join(_SEPARATOR, ignore_nulls=True)
+        category = pl.when(levels != "").then(levels)
+    found = snapshot.select(*_PRODUCT, brand_name(columns).alias("brand"), category=category)
+    return found.cast(schema).collect(engine="streaming").unique(_PRODUCT, maintain_order=True)

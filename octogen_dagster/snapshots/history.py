@@ -21,7 +21,7 @@ from octogen_dagster.snapshots.metadata import (
     column_schema,
     require_products,
 )
-from octogen_dagster.snapshots.partitions import PartitionLayout
+from octogen_dagster.snapshots.partitions import PartitionLayout, snapshot_key
 from octogen_dagster.snapshots.products import SEARCH
 
 _WATCHED = [column for columns in WATCHED.values() for column in columns]
@@ -34,11 +34,11 @@ _SOURCES: Mapping[str, Sequence[str]] = {
 """The columns of the products that each column of their history is made from."""
 
 
-def _of_pair(pair: SnapshotPair) -> list[StoredSnapshot]:
-    opened = [(pair.current, pair.file_metadata)]
-    if pair.previous is not None:
-        opened.append((pair.previous, pair.previous_file_metadata))
-    return [StoredSnapshot(lambda each=each: each) for each in opened]  # type: ignore[misc]
+def _of_pair(pair: SnapshotPair, key: str) -> list[StoredSnapshot]:
+    stored = [StoredSnapshot(lambda: (pair.current, pair.file_metadata), key=key)]
+    if (previous := pair.previous) is not None:
+        stored.append(StoredSnapshot(lambda: (previous, pair.previous_file_metadata)))
+    return stored
 
 
 def build_product_history_asset(
@@ -100,9 +100,10 @@ def build_product_history_asset(
     def history(
         _run: SnapshotRun, partition: str | None, snapshots: SnapshotTimes | SnapshotPair
     ) -> dg.MaterializeResult[HistoryUpdate]:
-        stored = (
-            _of_pair(snapshots) if isinstance(snapshots, SnapshotPair) else snapshots.of(partition)
-        )
+        if isinstance(snapshots, SnapshotPair):
+            stored = _of_pair(snapshots, snapshot_key(products.key, partition))
+        else:
+            stored = list(snapshots.of(partition))
         return dg.MaterializeResult(value=HistoryUpdate(stored), metadata=lineage)
 
     return history

@@ -23,6 +23,8 @@ from octogen_dagster.snapshots.partitions import PartitionLayout, SnapshotKeys
 from octogen_dagster.store import MAX_OPEN_FILES, previous_of
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from octogen_dagster.store import Store
 
 BATCH_ROWS = 10_000
@@ -253,16 +255,23 @@ class InputLoader:
         for key in self._context.asset_partition_keys:
             partitions[layout.catalog_key(key)][keys.of(key)] = str(key)
 
+        def in_time(file: tuple[str, str]) -> tuple[datetime, ...]:
+            return layout.window(file[1]) or ()
+
         def snapshots_of(catalog: str | None) -> list[StoredSnapshot]:
             partition_of = partitions[catalog]
             folders = sorted({file.rpartition("/")[0] for file in partition_of})
             stored = {each.key: each for folder in folders for each in store.files(folder)}
-            return [  # in the order of time
+            files = {key: partition_of[key] for key in partition_of.keys() & stored.keys()}
+            return [
                 StoredSnapshot(
-                    functools.partial(store.open, key), partition, stored[key].modified.isoformat()
+                    functools.partial(store.open, key),
+                    partition,
+                    stored[key].modified.isoformat(),
+                    key,
                 )
-                for key, partition in partition_of.items()
-                if key in stored
+                # The keys of a catalog's times come in any order.
+                for key, partition in sorted(files.items(), key=in_time)
             ]
 
         return SnapshotTimes(snapshots_of)

@@ -217,12 +217,7 @@ class SnapshotKeys:
 
     def of(self, partition: str | None) -> str:
         """The key of a partition; None for an asset without partitions."""
-        parts = list(self.asset.path)
-        if isinstance(partition, dg.MultiPartitionKey):
-            parts += [key for _, key in sorted(partition.keys_by_dimension.items())]
-        elif partition is not None:
-            parts.append(partition)
-        return f"{'/'.join(path_component(part) for part in parts)}.parquet"
+        return snapshot_key(self.asset, partition)
 
     @property
     def saved_pages(self) -> str:
@@ -253,3 +248,13 @@ class SnapshotKeys:
     @property
     def _partitions(self) -> PartitionLayout:
         return PartitionLayout(self._partitions_def)
+
+
+def snapshot_key(asset: dg.AssetKey, partition: str | None) -> str:
+    """The key of an asset's snapshot in a store, as `SnapshotKeys` says."""
+    parts = list(asset.path)
+    if isinstance(partition, dg.MultiPartitionKey):
+        parts += [key for _, key in sorted(partition.keys_by_dimension.items())]
+    elif partition is not None:
+        parts.append(partition)
+    return f"{'/'.join(path_component(part) for part in parts)}.parquet"

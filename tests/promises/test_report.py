@@ -10,13 +10,20 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import polars as pl
 import pytest
 from click.testing import CliRunner, Result
 
-from octogen_dagster import scan_history
+from octogen_dagster import (
+    PRODUCT_SCHEMA,
+    build_product_history_asset,
+    catalog_days,
+    scan_history,
+)
 from octogen_dagster.cli.main import main
 from tests.histories import ASSET, day, make_history, product
+from tests.results import materialized
 
 HOSTILE = '<img src=x onerror="alert(1)"></script><script>alert(2)</script>'
 
@@ -105,13 +112,68 @@ def test_only_the_last_days_are_in_the_page(snapshots: Path) -> None:
 
 @pytest.mark.long
 @pytest.mark.slow
-def test_products_have_the_brand_and_the_category_of_their_last_snapshot(tmp_path: Path) -> None:
-    values = {"brand": {"name": "Acme"}, "category_path": ["Shoes", "Boots"]}
-    make_history(tmp_path, {day(1): [product("boots", 100.0, **values)]})
-    report(tmp_path)
+@pytest.mark.parametrize(
+    ("name", "brand", "dtype"),
+    [
+        (ASSET, {"name": "Acme"}, PRODUCT_SCHEMA["brand"]),
+        ("prices_of_all_days", {"name": "Acme"}, PRODUCT_SCHEMA["brand"]),
+        (ASSET, "Acme", pl.String()),
+    ],
+    ids=["usual", "a history of another name", "brands as texts"],
+)
+def test_products_have_the_brand_and_the_category_of_their_last_snapshot(
+    tmp_path: Path, name: str, brand: Any, dtype: pl.DataType
+) -> None:
+    values = {"brand": brand, "category_path": ["Shoes", "Boots"]}
+    products = [product("boots", 100.0, **values), product("scarf", 5.0, category_path=[])]
+    schema = pl.Schema({**PRODUCT_SCHEMA, "brand": dtype})
+    make_history(tmp_path, {day(1): products}, name=name, schema=schema)
+    result = report(tmp_path, "--asset", name)
+    assert result.exit_code == 0, result.output
     data = data_of((tmp_path / "page.html").read_text())
     assert (data["brands"], data["categories"]) == (["Acme"], ["Shoes \u203a Boots"])
-    assert (data["products"]["brand"], data["products"]["category"]) == ([0], [0])
+    assert (data["products"]["brand"], data["products"]["category"]) == ([0, -1], [0, -1])
+
+
+@pytest.mark.long
+@pytest.mark.slow
+def test_catalogs_whose_keys_differ_by_a_date_are_not_days_of_one(tmp_path: Path) -> None:
+    for number in (1, 2):
+        brand = {"name": f"Brand {number}"}
+        sale = {day(number): [product(f"boots-{number}", 9.0, brand=brand)]}
+        make_history(tmp_path, sale, f"sale-2026-11-0{number}")
+    report(tmp_path)
+    data = data_of((tmp_path / "page.html").read_text())
+    assert data["catalogs"] == ["sale-2026-11-01", "sale-2026-11-02"]
+    assert [data["brands"][place] for place in data["products"]["brand"]] == ["Brand 1", "Brand 2"]
+
+
+@pytest.mark.long
+@pytest.mark.slow
+def test_of_the_days_of_a_catalog_the_last_one_has_the_brands(tmp_path: Path) -> None:
+    @dg.asset(partitions_def=catalog_days("2026-11-01"))
+    def octogen_products() -> pl.DataFrame:
+        number = int(dg.AssetExecutionContext.get().partition_key[-1])
+        rows = [product("boots", 9.0, brand={"name": f"Brand {number}"}, catalog_key="acme")]
+        return pl.DataFrame(rows, schema=PRODUCT_SCHEMA).with_columns(fetched_at=day(number))
+
+    history = build_product_history_asset(octogen_products)
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("octogen_catalogs", ["acme"])
+        for key in ("2026-11-02", "2026-11-01"):
+            partition = dg.MultiPartitionKey({"catalog": "acme", "day": key})
+            materialized(
+                [octogen_products], tmp_path, instance=instance, partition_key=str(partition)
+            )
+        materialized(
+            [octogen_products, history],
+            tmp_path,
+            instance=instance,
+            selection=[history],
+            partition_key="acme",
+        )
+    report(tmp_path)
+    assert data_of((tmp_path / "page.html").read_text())["brands"] == ["Brand 2"]
 
 
 @pytest.mark.slow
