@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import polars as pl
 
@@ -65,12 +65,25 @@ class AlertRule:
             raise ValueError(f"{of}: max_products and max_percent must not be negative.")
 
     @property
-    def definition(self) -> str:
-        """The text that changes if the rule finds something else."""
+    def definition(self) -> dict[str, Any]:
+        """What a table keeps of the rule that its events were found by.
+
+        Polars promises no text of an expression and no bytes, so those of its `where` are kept by
+        the version that wrote them.
+        """
         said = {each.name: getattr(self, each.name) for each in fields(self)}
         for name in ("name", "max_products", "max_percent"):
             del said[name]
-        return json.dumps({"kind": self.kind, **said}, default=str)
+        if (where := self.where) is not None:
+            said["where"] = sorted({*where.meta.root_names()})
+            digest = hashlib.blake2b(where.meta.serialize(), digest_size=16)
+            said[f"polars {pl.__version__}"] = digest.hexdigest()
+        return {"kind": self.kind, **said}
+
+    def is_defined_by(self, definition: Mapping[str, Any]) -> bool:
+        """True if a rule of that definition finds the same, as far as both say."""
+        own = self.definition
+        return all(own[name] == definition[name] for name in own.keys() & definition.keys())
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -133,7 +133,7 @@ class AlertsUpdate:
         for rule in self._rules:
             begins, again = last - timedelta(days=rule.days), differs
             known = rules.get(rule.name)
-            if known is None or known["is"] != rule.definition:
+            if known is None or not rule.is_defined_by(known["is"]):
                 again = min(begins, differs or begins)
             if known is not None:
                 begins = min(begins, datetime.fromisoformat(known["since"]))

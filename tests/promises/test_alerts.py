@@ -175,6 +175,32 @@ def test_each_rule_finds_what_it_is_named_after_and_a_first_snapshot_is_no_flood
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("version", "found"), [(pl.__version__, ["dress", "hat"]), ("9", ["dress"])]
+)
+def test_a_rule_is_another_one_if_its_meaning_is_and_not_for_another_version_of_polars(
+    tmp_path: Path,
+    instance: dg.DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
+    version: str,
+    found: list[str],
+) -> None:
+    """Polars 2.1 prints and serializes the `in` of SQL otherwise than 2.0."""
+
+    def rule(title: str) -> PriceDropped:
+        titles = [*map(str, range(10)), title, *map(str, range(10, 20))]
+        return PriceDropped(where=pl.col("title").is_in(["Dress", *titles, "Coat"]))
+
+    shop = Shop(tmp_path, instance, [rule("Boot")])
+    for number in (1, 2):
+        shop.read(day(number), product("dress", 9.0 / number), product("hat", 9.0 / number))
+    monkeypatch.setattr(pl, "__version__", version)
+    shop.follow([rule("Hat")])
+    shop.run(ALERTS)
+    assert [event[1] for event in shop.events()] == found
+
+
+@pytest.mark.slow
 def test_repeated_runs_add_nothing_and_missed_ones_are_made_up_for(shop: Shop) -> None:
     for number in (1, 2, 3, 4):
         shop.read(day(number), product("dress", 200.0 / number), alerts=number < 2)
