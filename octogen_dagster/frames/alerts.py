@@ -74,6 +74,7 @@ def events_of(
     products: pl.DataFrame,
     rules: Mapping[AlertRule, datetime],
     first_seen: pl.DataFrame,
+    told: pl.DataFrame,
 ) -> pl.DataFrame:
     """Return the events of rules, each from a time on, in the order of their rules.
 
@@ -82,6 +83,8 @@ def events_of(
         products: The rows of these products in the current snapshot.
         rules: The rules, and from when on events are wanted.
         first_seen: The time of the first snapshot of each catalog, by its key in lower case.
+        told: Events that these rules found before. What is not in the history, such as the brand,
+            was known then, so it is not asked again.
     """
     rows = rows.sort("uuid", "catalog_key", "valid_from")
     others = products.select(*_PRODUCT, pl.exclude(rows.columns))
@@ -89,10 +92,17 @@ def events_of(
     compared = _with_before(rows.with_columns(known.select(_brand_name(known.schema))))
     events = []
     for rule, since in rules.items():
-        is_meant = _is_meant(rule, known).alias("is_meant")
+        is_meant = _is_meant(rule, known)
+        if rule.where is not None and {*rule.where.meta.root_names()} - {*rows.columns}:
+            is_meant |= _is_told(rule, rows, told)
+        is_meant = is_meant.alias("is_meant")
         found = _FINDERS[type(rule)](compared.with_columns(is_meant), rule, since, first_seen)
         events.append(_described(found, rule))
-    return pl.concat(events) if events else pl.DataFrame(schema=ALERTS_SCHEMA)
+    if not events:
+        return pl.DataFrame(schema=ALERTS_SCHEMA)
+    earlier = told.select("alert_id", pl.col("brand_name").alias("earlier"))
+    found = pl.concat(events).join(earlier, on="alert_id", how="left", maintain_order="left")
+    return found.with_columns(pl.coalesce("brand_name", "earlier")).drop("earlier")
 
 
 def first_seen_of(observed: Observed, catalogs: Sequence[str | None]) -> pl.DataFrame:
@@ -117,6 +127,16 @@ def _is_meant(rule: AlertRule, rows: pl.DataFrame) -> pl.Series:
             f"current snapshot: {str(error).splitlines()[0]}. Correct its `where`."
         ) from error
     return pl.repeat(found.item(), len(rows), eager=True) if len(found) == 1 < len(rows) else found
+
+
+def _is_told(rule: AlertRule, rows: pl.DataFrame, told: pl.DataFrame) -> pl.Series:
+    """The rows at which a rule became true before."""
+    time = "valid_to" if isinstance(rule, Disappeared) else "valid_from"
+    events = told.filter(pl.col("rule") == rule.name)
+    events = events.select(*_PRODUCT, pl.col("at").alias(time), is_told=True)
+    keys = [*_PRODUCT, time]
+    found = rows.join(events, on=keys, how="left", nulls_equal=True, maintain_order="left")
+    return found["is_told"].fill_null(value=False)
 
 
 def _with_before(rows: pl.DataFrame) -> pl.DataFrame:

@@ -33,11 +33,15 @@ _PRODUCT = ["catalog_key", "uuid"]
 
 
 class _Applied(NamedTuple):
-    """A rule, since when its events are in the table, and since when they are looked for again."""
+    """A rule, since when its events are in the table, and since when they are looked for again.
+
+    `is_known` is true if the events in the table were found by the same rule.
+    """
 
     rule: AlertRule
     begins: datetime
     again: datetime | None
+    is_known: bool
 
     @property
     def keeps(self) -> pl.Expr:
@@ -88,13 +92,17 @@ class AlertsUpdate:
 
         def frames(_query: Query, stop: threading.Event) -> Iterator[pl.DataFrame]:
             is_kept = pl.any_horizontal(pl.lit(value=False), *(each.keeps for each in applied))
+            known = [each.rule.name for each in applied if each.is_known]
             stored = alerts.collect_batches(engine="streaming") if alerts is not None else ()
+            told = [pl.DataFrame(schema=ALERTS_SCHEMA)]
             for batch in stored:
                 check(stop)
-                counts.removed.update(batch.filter(~is_kept)["alert_id"])
+                removed = batch.filter(~is_kept)
+                counts.removed.update(removed["alert_id"])
+                told.append(removed.filter(pl.col("rule").is_in(known)))
                 counts.last.update(batch.filter(is_kept, pl.col("at") == last)["rule"])
                 yield batch.filter(is_kept)
-            for found in self._found(applied):
+            for found in self._found(applied, pl.concat(told)):
                 check(stop)
                 counts.added.update(found["alert_id"])
                 counts.last.update(found.filter(pl.col("at") == last)["rule"])
@@ -133,15 +141,16 @@ class AlertsUpdate:
         for rule in self._rules:
             begins, again = last - timedelta(days=rule.days), differs
             known = rules.get(rule.name)
-            if known is None or not rule.is_defined_by(known["is"]):
+            is_known = known is not None and rule.is_defined_by(known["is"])
+            if not is_known:
                 again = min(begins, differs or begins)
             if known is not None:
                 begins = min(begins, datetime.fromisoformat(known["since"]))
-            applied.append(_Applied(rule, begins, again))
+            applied.append(_Applied(rule, begins, again, is_known))
         return applied
 
-    def _found(self, applied: Sequence[_Applied]) -> Iterator[pl.DataFrame]:
-        """Yield the events that are looked for again."""
+    def _found(self, applied: Sequence[_Applied], told: pl.DataFrame) -> Iterator[pl.DataFrame]:
+        """Yield the events that are looked for again; those that were found before are `told`."""
         rules = {
             each.rule: max(each.begins, each.again) for each in applied if each.again is not None
         }
@@ -157,7 +166,8 @@ class AlertsUpdate:
         first_seen = first_seen_of(self._observed, catalogs.to_series().to_list())
         for is_within in uuid_ranges(rows):
             of_products = rows.filter(is_within).collect(engine="streaming")
-            yield events_of(of_products, self._current(of_products, is_within), rules, first_seen)
+            products = self._current(of_products, is_within)
+            yield events_of(of_products, products, rules, first_seen, told)
 
     def _current(self, rows: pl.DataFrame, is_within: pl.Expr) -> pl.DataFrame:
         """The current snapshot of products, or the one before for those that are not in it."""

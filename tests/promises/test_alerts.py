@@ -175,6 +175,25 @@ def test_each_rule_finds_what_it_is_named_after_and_a_first_snapshot_is_no_flood
 
 
 @pytest.mark.slow
+def test_an_event_of_a_brand_stays_when_an_earlier_day_is_forgotten_and_its_product_is_gone(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    shop = Shop(tmp_path, instance, [PriceDropped(where=IS_ACME)])
+    prices, hat = [100.0, 90.0, 80.0, 70.0], product("hat", 9.0)
+    for number, price in enumerate(prices, start=1):
+        shop.read(day(number), product("dress", price, brand={"name": "Acme"}), hat)
+    for number in (5, 6):
+        shop.read(day(number), hat)
+    before = shop.table.filter(pl.col("at") > day(3))
+    assert before["brand_name"].to_list() == ["Acme"]
+    forget_snapshot(str(shop.folder), day(2), asset=ASSET)
+    forgotten = shop.run(ALERTS)
+    assert (forgotten["octogen/events_appeared"], forgotten["octogen/events_vanished"]) == (0, 1)
+    assert shop.table.filter(pl.col("at") > day(3)).equals(before)
+    assert shop.events()[0] == ("price_dropped", "dress", day(3), 100.0, 80.0)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("version", "found"), [(pl.__version__, ["dress", "hat"]), ("9", ["dress"])]
 )
