@@ -2,7 +2,8 @@
 
 A rule is looked at where a product's row begins, and compared with the row before, or where its
 last row ends. So an event follows from the rows of one product alone, and recomputing gives it
-again, with the same `alert_id`.
+again, with the same `alert_id`. What a row does not say is as the row before has it: a price, a
+currency or a stock that is unknown is no change.
 """
 
 from __future__ import annotations
@@ -55,10 +56,11 @@ ALERTS_DESCRIPTIONS = {
     "at": "The `fetched_at` of the snapshot in which the rule was true (UTC).",
     "since": "Since when it had been as `before`: the price, the stock or the place in the catalog "
     "(UTC); null for a product that is new.",
-    "before": "The price that it is compared with; null if there is none in the same currency.",
-    "after": "The price at that time; null if the product is gone.",
+    "before": "The price that it is compared with, such as the last known one; null if there is "
+    "none in the same currency.",
+    "after": "The price at that time; null if it is unknown, or if the product is gone.",
     "change_percent": "The change from `before` to `after` in percent; null without both.",
-    "currency": "ISO 4217 code of both prices.",
+    "currency": "ISO 4217 code of both prices: the last known one.",
     "in_stock": "True if the product was in stock at that time; null if unknown, or if it is gone.",
 }
 
@@ -140,29 +142,40 @@ def _is_told(rule: AlertRule, rows: pl.DataFrame, told: pl.DataFrame) -> pl.Seri
 
 
 def _with_before(rows: pl.DataFrame) -> pl.DataFrame:
-    """Add to each row what it is compared with: the row of the product before, and since when."""
-    price, stock = pl.col("current_price"), pl.coalesce("in_stock", "is_active")
+    """Add to each row what is known of it, and the same of the product's row before."""
+    price, stock = pl.col("current_price"), pl.col("in_stock")
     is_same = pl.all_horizontal(pl.col(_PRODUCT).eq_missing(pl.col(_PRODUCT).shift()))
-    rows = rows.with_columns(
-        is_same.fill_null(value=False).alias("is_same"),
-        pl.when(price.is_finite()).then(price).alias("price"),
-        pl.col("currency").str.to_lowercase().alias("unit"),
-        (stock & pl.col("is_active").fill_null(value=True)).alias("stock"),
-    )
+    rows = rows.with_columns(is_same.fill_null(value=False).alias("is_same"))
     goes_on = pl.col("is_same") & (pl.col("valid_from") == pl.col("valid_to").shift())
     rows = rows.with_columns(
         goes_on.fill_null(value=False).alias("goes_on"),
         pl.col("valid_to").is_not_null().alias("is_last"),
-    ).with_columns(
+        pl.when(price.is_finite() & (price > 0)).then(price).alias("after"),
+        stock & pl.col("is_active").fill_null(value=True),
+        _last_known("currency", "currency"),
+    )
+    rows = rows.with_columns(pl.col("currency").str.to_lowercase().alias("unit"))
+    rows = rows.with_columns(
         pl.col("is_last") & ~pl.col("goes_on").shift(-1).fill_null(value=False),
-        _since("price", "unit").alias("price_since"),
+        _last_known("after", "after").alias("price"),
+        _last_known("after", "unit").alias("price_unit"),
+        _last_known("in_stock", "in_stock").alias("stock"),
+        pl.col("valid_from").first().over((~pl.col("goes_on")).cum_sum()).alias("there_since"),
+    ).with_columns(
+        _since("price", "price_unit").alias("price_since"),
         _since("unit").alias("unit_since"),
         _since("stock").alias("stock_since"),
-        pl.col("valid_from").first().over((~pl.col("goes_on")).cum_sum()).alias("there_since"),
     )
-    names = ("price", "unit", "stock", "price_since", "unit_since", "stock_since", "valid_to")
+    values = ("price", "price_unit", "unit", "stock")
+    names = (*values, "price_since", "unit_since", "stock_since", "valid_to")
     before = [pl.when("is_same").then(pl.col(name).shift()).alias(_BEFORE + name) for name in names]
     return rows.with_columns(before).with_row_index(_ROW)
+
+
+def _last_known(known: str, name: str) -> pl.Expr:
+    """The value of a column in the product's last row up to this one where another is known."""
+    is_known = pl.col(known).is_not_null() | ~pl.col("is_same")
+    return pl.col(name).gather(pl.when(is_known).then(pl.int_range(pl.len())).forward_fill())
 
 
 def _since(*names: str) -> pl.Expr:
@@ -180,7 +193,12 @@ def _begun(rows: pl.DataFrame, since: datetime) -> pl.DataFrame:
 
 
 def _found(rows: pl.DataFrame, since: pl.Expr, before: pl.Expr) -> pl.DataFrame:
-    return rows.with_columns(since=since, before=before, after="price")
+    return rows.with_columns(since=since, before=before)
+
+
+def _in_unit(price: pl.Expr, unit: pl.Expr) -> pl.Expr:
+    """A price that is in the currency of the row."""
+    return pl.when(unit.eq_missing(pl.col("unit"))).then(price)
 
 
 def _prices(
@@ -188,10 +206,8 @@ def _prices(
 ) -> pl.DataFrame:
     assert isinstance(rule, PriceDropped | PriceRose)
     sign = -1 if isinstance(rule, PriceDropped) else 1
-    is_comparable = pl.col("unit").eq_missing(_before("unit"))
-    moved = _begun(rows, since).filter(
-        is_comparable, sign * pl.col("price") > sign * _before("price")
-    )
+    before = _in_unit(_before("price"), _before("price_unit"))
+    moved = _begun(rows, since).filter(sign * pl.col("after") > sign * before)
     moved = _with_reference(moved, rows, rule)
     reference = pl.col("reference")
 
@@ -207,7 +223,7 @@ def _prices(
         return beyond
 
     # It became true: it was not true of the price before, seen from the same reference.
-    became = is_true_of(pl.col("price")) & ~is_true_of(_before("price"))
+    became = is_true_of(pl.col("after")) & ~is_true_of(_before("price"))
     return _found(moved.filter(became), pl.col("reference_since"), reference)
 
 
@@ -223,15 +239,16 @@ def _with_reference(
     lasted = rows.select(
         *_PRODUCT,
         pl.col("price").alias("reference"),
-        pl.col("unit").alias("then_unit"),
-        pl.col("valid_from").alias("reference_since"),
+        pl.col("price_unit").alias("then_unit"),
+        pl.col("price_since").alias("reference_since"),
+        "valid_from",
         pl.col("valid_to").alias("until"),
     )
     window = (
         moved.select(_ROW, *_PRODUCT, "unit", "at")
         .join(lasted, on=_PRODUCT, nulls_equal=True)
         .filter(
-            pl.col("reference_since") < pl.col("at"),
+            pl.col("valid_from") < pl.col("at"),
             pl.col("until") > begin,
             pl.col("then_unit").eq_missing(pl.col("unit")),
             pl.col("reference").is_not_null(),
@@ -242,7 +259,7 @@ def _with_reference(
             "reference", "reference_since", descending=[False, True], maintain_order=True
         )
     else:
-        spans = pl.min_horizontal("until", "at") - pl.max_horizontal("reference_since", begin)
+        spans = pl.min_horizontal("until", "at") - pl.max_horizontal("valid_from", begin)
         window = (
             window.with_columns(span=spans.dt.total_microseconds(), reference_since=begin)
             .sort("reference", maintain_order=True)
@@ -257,8 +274,7 @@ def _stock(
 ) -> pl.DataFrame:
     was, stock = _before("stock"), pl.col("stock")
     became = stock & ~was if isinstance(rule, BackInStock) else ~stock & was
-    is_comparable = pl.col("unit").eq_missing(_before("unit"))
-    price = pl.when(is_comparable).then(_before("price"))
+    price = _in_unit(_before("price"), _before("price_unit"))
     return _found(_begun(rows, since).filter(became), _before("stock_since"), price)
 
 
@@ -268,8 +284,7 @@ def _appeared(
     catalog = pl.col("catalog_key").fill_null("").str.to_lowercase()
     begun = _begun(rows, since).filter(~pl.col("goes_on"))
     begun = begun.with_columns(catalog.alias("catalog")).join(first_seen, on="catalog")
-    is_comparable = pl.col("unit").eq_missing(_before("unit"))
-    price = pl.when(is_comparable).then(_before("price"))
+    price = _in_unit(_before("price"), _before("price_unit"))
     return _found(begun.filter(pl.col("at") > pl.col("first_seen")), _before("valid_to"), price)
 
 
@@ -277,7 +292,8 @@ def _disappeared(
     rows: pl.DataFrame, _rule: AlertRule, since: datetime, _first_seen: pl.DataFrame
 ) -> pl.DataFrame:
     ended = rows.filter("is_meant", "is_last", pl.col("valid_to") >= since)
-    found = _found(ended.with_columns(at="valid_to"), pl.col("there_since"), pl.col("price"))
+    price = _in_unit(pl.col("price"), pl.col("price_unit"))
+    found = _found(ended.with_columns(at="valid_to"), pl.col("there_since"), price)
     return found.with_columns(after=pl.lit(None, pl.Float64), in_stock=pl.lit(None, pl.Boolean))
 
 

@@ -175,6 +175,67 @@ def test_each_rule_finds_what_it_is_named_after_and_a_first_snapshot_is_no_flood
 
 
 @pytest.mark.slow
+def test_what_is_unknown_on_a_day_is_no_change_and_hides_none(shop: Shop) -> None:
+    off, unknown = {"in_stock": False}, {"in_stock": None}
+    days = [
+        {
+            "priceless": product("priceless", 100.0, **off),
+            "free": product("free", 100.0),
+            "abroad": product("abroad", 100.0),
+            "moved": product("moved", 100.0),
+            "gone": product("gone", 100.0),
+            "lost": product("lost", 100.0),
+            "stock": product("stock", 100.0, **off),
+            "active": product("active", 100.0, **unknown),
+            "retired": product("retired", None),
+        },
+        {
+            "priceless": product("priceless", None, **unknown),
+            "free": product("free", 0.0),
+            "abroad": product("abroad", 100.0, currency=None),
+            "moved": product("moved", None, currency="USD"),
+            "gone": product("gone", None),
+            "lost": product("lost", None),
+            "stock": product("stock", 100.0, **unknown),
+            "active": product("active", 100.0, **unknown, is_active=False),
+            "retired": product("retired", None, is_active=False),
+        },
+    ]
+    days.append({**days[1]})
+    del days[2]["gone"], days[2]["lost"]
+    dollars = {"currency": "USD"}
+    days.append(
+        {
+            "priceless": product("priceless", 70.0, title="Back"),
+            "free": product("free", 70.0),
+            "abroad": product("abroad", 70.0, currency=None),
+            "moved": product("moved", 70.0, **dollars),
+            "gone": product("gone", 70.0),
+            "stock": product("stock", 100.0, **unknown, title="Same"),
+            "active": product("active", 100.0, **unknown),
+            "retired": product("retired", None, is_active=False),
+        }
+    )
+    for number, products in enumerate(days, start=1):
+        shop.read(day(number), *products.values())
+    assert shop.events() == [
+        ("currency_changed", "moved", day(2), None, None),
+        ("out_of_stock", "retired", day(2), None, None),
+        ("disappeared", "gone", day(3), 100.0, None),
+        ("disappeared", "lost", day(3), 100.0, None),
+        ("appeared", "gone", day(4), 100.0, 70.0),
+        ("back_in_stock", "priceless", day(4), 100.0, 70.0),
+        *[
+            ("price_dropped", uuid, day(4), 100.0, 70.0)
+            for uuid in ("abroad", "free", "gone", "priceless")
+        ],
+    ]
+    told = shop.table.filter(pl.col("rule") == "price_dropped")
+    assert set(told.select("since", "currency").rows()) == {(day(1), "EUR")}
+    assert shop.table.filter(pl.col("uuid") == "retired")["in_stock"].to_list() == [False]
+
+
+@pytest.mark.slow
 def test_an_event_of_a_brand_stays_when_an_earlier_day_is_forgotten_and_its_product_is_gone(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:

@@ -30,7 +30,8 @@ class Snapshot(NamedTuple):
     @property
     def frame(self) -> pl.LazyFrame:
         rows = [
-            {"catalog_key": key, "uuid": uuid, **of} for (key, uuid), of in self.products.items()
+            {"catalog_key": key, "uuid": uuid, "brand": {"name": f"Brand {uuid}"}, **of}
+            for (key, uuid), of in self.products.items()
         ]
         return pl.DataFrame(rows, schema=PRODUCT_SCHEMA).lazy()
 
@@ -97,7 +98,7 @@ CATALOGS = [None, "acme", "Zen"]
 VALUES = st.fixed_dictionaries(
     {
         "title": st.sampled_from([None, "A", "B"]),
-        "current_price": st.sampled_from([None, 0.5, 1.0, 2.0]),
+        "current_price": st.sampled_from([None, 0.0, 0.5, 1.0, 2.0]),
         "original_price": st.sampled_from([None, 3.0]),
         "currency": st.sampled_from([None, "eur", "usd"]),
         "in_stock": st.sampled_from([None, True, False]),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
@@ -38,6 +38,7 @@ RULES: list[AlertRule] = [
     PriceDropped(name="below_lowest", against="lowest", days=DAYS),
     PriceDropped(name="below_median", percent=30, against="median", days=DAYS),
     PriceRose(amount=1.5, where=pl.col("title") == "A"),
+    PriceRose(name="of_a_brand", where=pl.col("brand").struct.field("name") == "Brand 1"),
     BackInStock(),
     OutOfStock(where=pl.col("catalog_key").is_not_null()),
     Appeared(),
@@ -76,16 +77,23 @@ def updated(target: Target, snapshots: Snapshots, rules: Sequence[AlertRule]) ->
     return outcome.metrics()
 
 
-def stock_of(row: Row) -> bool | None:
-    if row["is_active"] is False:
-        return False
-    stock: bool | None = row["is_active"] if row["in_stock"] is None else row["in_stock"]
-    return stock
+def known(rows: list[Row]) -> list[Row]:
+    """The rows, with what was last known of the product at the time of each."""
+    state: Row = dict.fromkeys(("unit", "price", "price_unit", "stock"))
+    states = []
+    for row in rows:
+        state = {**state, "unit": row["currency"] or state["unit"]}
+        if row["current_price"]:
+            state |= {"price": row["current_price"], "price_unit": state["unit"]}
+        if row["is_active"] is False or row["in_stock"] is not None:
+            state["stock"] = row["in_stock"] is True and row["is_active"] is not False
+        states.append({**row, **state})
+    return states
 
 
-def begun(rows: list[Row], index: int, value: Callable[[Row], Any]) -> datetime:
-    """Since when a product had the value that it has in a row."""
-    while index and value(rows[index - 1]) == value(rows[index]):
+def begun(rows: list[Row], index: int, *names: str) -> datetime:
+    """Since when a product had the values that it has in a row."""
+    while index and all(rows[index - 1][name] == rows[index][name] for name in names):
         index -= 1
     since: datetime = rows[index]["valid_from"]
     return since
@@ -95,25 +103,30 @@ def reference(
     rule: Any, rows: list[Row], index: int, at: datetime
 ) -> tuple[float, datetime] | None:
     """The price that a rule compares with, and since when it was the price."""
-    before, unit = rows[index - 1], rows[index]["currency"]
+    unit = rows[index]["unit"]
     if rule.against == "before":
-        since = begun(rows, index - 1, lambda row: (row["current_price"], row["currency"]))
-        return before["current_price"], since
+        since = begun(rows, index - 1, "price", "price_unit")
+        return rows[index - 1]["price"], since
     begin = at - timedelta(days=rule.days)
     priced = [
-        (row["current_price"], row["valid_from"], min(row["valid_to"], at))
-        for row in rows[:index]
-        if row["valid_to"] > begin and row["currency"] == unit and row["current_price"] is not None
+        (
+            row["price"],
+            begun(rows, number, "price", "price_unit"),
+            max(row["valid_from"], begin),
+            min(row["valid_to"], at),
+        )
+        for number, row in enumerate(rows[:index])
+        if row["valid_to"] > begin and row["price_unit"] == unit and row["price"] is not None
     ]
     if not priced:
         return None
     if rule.against == "lowest":
-        price, since, _ = min(priced, key=lambda each: (each[0], -each[1].timestamp()))
+        price, since, *_ = min(priced, key=lambda each: (each[0], -each[1].timestamp()))
         return price, since
     hours = sorted(
         price
-        for price, start, end in priced
-        for _ in range(int((end - max(start, begin)) / timedelta(hours=1)))
+        for price, _, start, end in priced
+        for _ in range(int((end - start) / timedelta(hours=1)))
     )
     return hours[(len(hours) - 1) // 2], begin
 
@@ -127,11 +140,10 @@ def is_beyond(rule: Any, price: float, than: float) -> bool:
 def moments(rows: list[Row], rule: AlertRule, first: datetime) -> Iterator[Event]:
     """When a rule became true of a product: time, since, before and after."""
     for index, row in enumerate(rows):
-        at, price = row["valid_from"], row["current_price"]
+        at, price = row["valid_from"], row["current_price"] or None
         before = rows[index - 1] if index else None
-        is_comparable = before is not None and before["currency"] == row["currency"]
         goes_on = before is not None and before["valid_to"] == at
-        old = before["current_price"] if before and is_comparable else None
+        old = before["price"] if before and before["price_unit"] == row["unit"] else None
         match rule:
             case PriceDropped() | PriceRose() if old is not None and price is not None:
                 found = reference(rule, rows, index, at)
@@ -142,9 +154,9 @@ def moments(rows: list[Row], rule: AlertRule, first: datetime) -> Iterator[Event
                 ):
                     yield at, found[1], found[0], price
             case BackInStock() | OutOfStock() if before:
-                stocks = (stock_of(before), stock_of(row))
+                stocks = (before["stock"], row["stock"])
                 if stocks == ((False, True) if isinstance(rule, BackInStock) else (True, False)):
-                    yield at, begun(rows, index - 1, stock_of), old, price
+                    yield at, begun(rows, index - 1, "stock"), old, price
             case Appeared() if not goes_on and at > first:
                 yield at, before and before["valid_to"], old, price
         following = rows[index + 1] if index + 1 < len(rows) else None
@@ -153,10 +165,13 @@ def moments(rows: list[Row], rule: AlertRule, first: datetime) -> Iterator[Event
             start = index
             while start and rows[start - 1]["valid_to"] == rows[start]["valid_from"]:
                 start -= 1
-            yield row["valid_to"], rows[start]["valid_from"], price, None
+            last = row["price"] if row["price_unit"] == row["unit"] else None
+            yield row["valid_to"], rows[start]["valid_from"], last, None
 
 
-def is_meant(rule: AlertRule, row: Row) -> bool:
+def is_meant(rule: AlertRule, row: Row, is_there: bool) -> bool:
+    """True if a rule is about a product, whose brand is known while it is there."""
+    row = {**row, "brand": {"name": f"Brand {row['uuid']}" if is_there else None}}
     return rule.where is None or bool(
         pl.DataFrame([row], schema_overrides={"title": pl.String}, infer_schema_length=1)
         .select(rule.where)
@@ -164,29 +179,39 @@ def is_meant(rule: AlertRule, row: Row) -> bool:
     )
 
 
-def expected(snapshots: Snapshots, rules: Mapping[AlertRule, datetime]) -> set[Event]:
-    """All events of rules from a time on, of the snapshots as they are."""
+def expected(
+    snapshots: Snapshots, rules: Mapping[AlertRule, datetime], told: Set[Event] = frozenset()
+) -> set[Event]:
+    """All events of rules from a time on, of the snapshots as they are.
+
+    One that was told of a brand stays, also while its product is gone.
+    """
     by_product: dict[tuple[str | None, str], list[Row]] = {}
     for row in rows_of(snapshots):
         by_product.setdefault((row["catalog_key"], row["uuid"]), []).append(row)
     events = set()
-    for (catalog, uuid), rows in by_product.items():
-        rows.sort(key=lambda row: row["valid_from"])
+    for (catalog, uuid), of_product in by_product.items():
+        rows = known(sorted(of_product, key=lambda row: row["valid_from"]))
+        is_there = (catalog, uuid) in snapshots[max(snapshots)].products
         first = min(at for at in snapshots if snapshots[at].covers(catalog))
         ends = {row["valid_to"]: row for row in rows}
         begins = {row["valid_from"]: row for row in rows}
         for rule, since in rules.items():
             for at, *values in moments(rows, rule, first):
                 row = ends[at] if isinstance(rule, Disappeared) else begins[at]
-                if at >= since and is_meant(rule, row):
-                    events.add((rule.name, catalog, uuid, at, *values))
-        earliest = min([since for rule, since in rules.items() if rule.of_prices], default=None)
+                event = (rule.name, catalog, uuid, at)
+                was_told = rule.name == "of_a_brand" and event in told
+                if at >= since and (was_told or is_meant(rule, row, is_there)):
+                    events.add((*event, *values))
+        of_prices = {rule: since for rule, since in rules.items() if rule.of_prices}
         for before, row in pairwise(rows):
-            at, units = row["valid_from"], (before["currency"], row["currency"])
-            if earliest and at >= earliest and None not in units and units[0] != units[1]:
-                changed = begun(rows, rows.index(before), lambda each: each["currency"])
-                of_product = (catalog, uuid, at, changed)
-                events.add(("currency_changed", *of_product, None, row["current_price"]))
+            at, units = row["valid_from"], (before["unit"], row["unit"])
+            is_wanted = any(is_meant(rule, row, is_there) for rule in of_prices) and (
+                at >= min(of_prices.values())
+            )
+            if is_wanted and None not in units and units[0] != units[1]:
+                since, price = begun(rows, rows.index(before), "unit"), row["current_price"] or None
+                events.add(("currency_changed", catalog, uuid, at, since, None, price))
     return events
 
 
@@ -231,8 +256,9 @@ def test_alerts_are_those_of_a_model_whatever_came_late_was_missed_or_forgotten(
         earliest = {rule: max(there) - timedelta(days=rule.days) for rule in RULES}
         begins = begins or earliest
         begins = {rule: min(begins[rule], earliest[rule]) for rule in RULES}
-        assert events_in(target) == expected(there, begins)
-        ids = {event[:4] for event in before}, {event[:4] for event in events_in(target)}
+        told = {event[:4] for event in before}
+        assert events_in(target) == expected(there, begins, told)
+        ids = told, {event[:4] for event in events_in(target)}
         assert metrics["events_appeared"] == len(ids[1] - ids[0])
         assert metrics["events_vanished"] == len(ids[0] - ids[1])
         table = target.table
