@@ -33,7 +33,32 @@ EVENTS = pl.DataFrame(
             "after": 96.0,
             "currency": "EUR",
         }
-        for number in range(22)
+        for number in range(20)
+    ]
+    + [
+        {
+            "alert_id": "a",
+            "rule": "disappeared",
+            "uuid": "gone",
+            "product_url": "https://acme.example/?a|b&c><!channel>",
+            "before": 1100.0,
+            "currency": "EUR",
+        },
+        {
+            "alert_id": "b",
+            "rule": "out_of_stock",
+            "title": '=HYPERLINK("https://evil.example", "Dress")\n<!here>',
+            "product_url": "https://acme.example/b",
+            "before": 96.0,
+            "after": 96.0,
+            "currency": "EUR",
+        },
+        {
+            "alert_id": "c",
+            "rule": "out_of_stock",
+            "title": "-5 °C coat",
+            "product_url": "https://acme.example/c",
+        },
     ],
     schema=ALERTS_SCHEMA,
 )
@@ -70,18 +95,25 @@ def test_slack_gets_a_message_and_one_that_it_refuses_is_an_error(
         to_slack = recipe("to_slack.py")
         with pytest.raises(SlackApiError, match="not_in_channel"):
             to_slack(EVENTS)
-        to_slack(EVENTS)
+        to_slack(EVENTS.reverse())
     asked, message = server.received[1], server.received[1].json
     assert (asked.target, asked.headers["authorization"], message["channel"]) == (
         "/api/chat.postMessage",
         "Bearer xoxb-test",
         "#prices",
     )
-    first, *_, last = lines = message["text"].splitlines()
-    assert (len(lines), last) == (21, "and 2 more")
-    assert first == (
-        "price_dropped: <https://acme.example/0|&lt;!channel&gt; &amp; dress>, 120.0 to 96.0 EUR"
-    )
+    assert message["text"].splitlines() == [
+        "out_of_stock: <https://acme.example/c|-5 °C coat>",
+        'out_of_stock: <https://acme.example/b|=HYPERLINK("https://evil.example", "Dress") '
+        "&lt;!here&gt;>, 96.00 EUR",
+        "disappeared: <https://acme.example/?a%7Cb&amp;c&gt;&lt;!channel&gt;|gone>, 1,100.00 EUR",
+        *[
+            f"price_dropped: <https://acme.example/{number}|&lt;!channel&gt; &amp; dress>, "
+            "120.00 to 96.00 EUR"
+            for number in range(19, 2, -1)
+        ],
+        "and 3 more",
+    ]
 
 
 def test_a_mail_has_the_events_as_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,8 +140,9 @@ def test_a_mail_has_the_events_as_a_file(monkeypatch: pytest.MonkeyPatch) -> Non
         recipe("by_mail.py")(EVENTS)
     [mail] = mails
     message = email.message_from_bytes(mail, policy=default)
-    assert message["Subject"] == "22 price alerts"
+    assert message["Subject"] == "23 price alerts"
     [attached] = message.iter_attachments()
     rows = list(csv.DictReader(io.StringIO(attached.get_content())))
-    assert len(rows) == 22
+    assert len(rows) == 23
     assert rows[0]["title"] == "<!channel> & dress"
+    assert [row["title"][:8] for row in rows[-2:]] == ["'=HYPERL", "'-5 °C c"]
