@@ -246,8 +246,8 @@ def build_alert_sensor(
         told_key = beside(SnapshotKeys(store, key).of(None), f".{name}.told")
         told = _told(store, told_key)
         files = [SnapshotKeys(store, key).of(partition) for partition in updated]
-        frames = [store.scan(file) for file in files if store.exists(file)]
-        new = pl.concat([pl.LazyFrame(schema=ALERTS_SCHEMA), *frames])
+        there = {file: file for file in files if store.exists(file)}
+        new = store.scan_together(there) if there else pl.LazyFrame(schema=ALERTS_SCHEMA)
         events = new.join(told.lazy(), on="alert_id", how="anti").sort("at", "rule").collect()
         if not events.is_empty():
             notify(events)

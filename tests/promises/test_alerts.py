@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import resource as limits
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -490,6 +491,35 @@ def test_a_sensor_tells_of_each_event_once(shop: Shop) -> None:
     for lost in (cursor, None):
         tick(lost)
     assert told.calls[2:] == [[("price_dropped", day(2, hour=18))]]
+
+
+@pytest.mark.slow
+def test_a_sensor_tells_of_more_catalogs_than_files_may_be_open(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    names = [f"shop{number}" for number in range(300)]
+
+    @dg.asset(partitions_def=dg.StaticPartitionsDefinition(names))
+    def products() -> None: ...
+
+    alerts = build_price_alerts_asset(build_product_history_asset(products), [PriceDropped()])
+    folder = tmp_path / "products_alerts"
+    folder.mkdir()
+    for name in names:
+        event = {"alert_id": name, "rule": "price_dropped", "catalog_key": name, "at": day(1)}
+        pl.DataFrame([event], schema=ALERTS_SCHEMA).write_parquet(folder / f"{name}.parquet")
+        instance.report_runless_asset_event(dg.AssetMaterialization(alerts.key, partition=name))
+    told: list[pl.DataFrame] = []
+    resources = {"io_manager": ParquetSnapshotIOManager(base_dir=str(tmp_path))}
+    soft, hard = limits.getrlimit(limits.RLIMIT_NOFILE)
+    limits.setrlimit(limits.RLIMIT_NOFILE, (256, hard))
+    try:
+        with dg.build_sensor_context(instance, resources=resources) as context:
+            build_alert_sensor(alerts, told.append)(context)
+    finally:
+        limits.setrlimit(limits.RLIMIT_NOFILE, (soft, hard))
+    [events] = told
+    assert sorted(events["catalog_key"]) == sorted(names)
 
 
 def test_rules_that_say_nothing_or_twice_the_same_are_refused(shop: Shop) -> None:
