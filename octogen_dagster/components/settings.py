@@ -43,9 +43,16 @@ from octogen_dagster.components.yaml_model import (
     text_for,
 )
 from octogen_dagster.snapshots.resource import OctogenResource
-from octogen_dagster.validation import checked_name, checked_timezone, refuse_unknown_settings
+from octogen_dagster.validation import (
+    checked_name,
+    checked_timezone,
+    did_you_mean,
+    refuse_unknown_settings,
+)
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from octogen_dagster.frames.alert_rules import AlertRule
 
 Kind = Literal[
@@ -201,7 +208,27 @@ class AlertSettings(YamlModel):
                 written["where"] = pl.sql_expr(self.where)
             except pl.exceptions.PolarsError as error:
                 raise ValueError(f"where is no SQL condition: {error}") from None
+            _check_where(written["where"])
         return rule(**written)
+
+
+def _check_where(where: pl.Expr) -> None:
+    """Refuse a condition that the products of a search and their history cannot answer."""
+    import polars as pl
+
+    columns = {**od.PRODUCT_SCHEMA, **od.HISTORY_SCHEMA}
+    if unknown := sorted({*where.meta.root_names()} - {*columns}):
+        raise ValueError(
+            f"where asks for a column {unknown[0]}, which neither the history nor the products "
+            f"have.{did_you_mean(unknown[0], columns)}"
+        )
+    try:
+        (kind,) = pl.LazyFrame(schema=columns).select(where).collect_schema().dtypes()
+    except pl.exceptions.PolarsError as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"where does not fit the columns of the products: {reason}") from None
+    if kind != pl.Boolean:
+        raise ValueError(f"where is a {kind} and no condition. Compare it, such as with = or >")
 
 
 class CheckSettings(YamlModel):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal, get_args
@@ -100,6 +101,12 @@ class _PriceRule(AlertRule):
             value = getattr(self, name)
             if value is not None and not (value > 0 and math.isfinite(value)):
                 raise ValueError(f"The rule {self.name!r}: {name} must be above 0, not {value}.")
+        if self.percent is not None and self.percent < 1:
+            warnings.warn(
+                f"The rule {self.name!r} finds changes from {self.percent:g} % on. If you mean "
+                f"{100 * self.percent:g} %, write {100 * self.percent:g}.",
+                stacklevel=3,
+            )
         if self.against not in _AGAINST:
             raise ValueError(
                 f"The rule {self.name!r}: against must be one of {', '.join(_AGAINST)}, not "

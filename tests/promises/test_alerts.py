@@ -522,6 +522,11 @@ def test_a_sensor_tells_of_more_catalogs_than_files_may_be_open(
     assert sorted(events["catalog_key"]) == sorted(names)
 
 
+def test_a_percentage_that_looks_like_a_share_is_a_warning() -> None:
+    with pytest.warns(UserWarning, match=r"changes from 0.1 % on. If you mean 10 %, write 10"):
+        PriceDropped(percent=0.1)
+
+
 def test_rules_that_say_nothing_or_twice_the_same_are_refused(shop: Shop) -> None:
     with pytest.raises(ValueError, match="percent must be above 0, not -5"):
         PriceDropped(percent=-5)

@@ -120,16 +120,24 @@ def test_without_a_file_a_mistake_is_told_with_its_field() -> None:
     assert line.startswith("attributes.searches[0].nam: no setting 'nam'. Did you mean 'name'?")
 
 
-@pytest.mark.parametrize(("name", "meant"), [("colour", "color"), ("sex", "gender")])
-def test_a_facet_that_resembles_another_is_told_of_once_in_the_log(
-    name: str, meant: str, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("search", "told"),
+    [
+        ({"search": {"facets": [{"name": "colour", "values": ["x"]}]}}, "If you mean 'color'"),
+        ({"search": {"facets": [{"name": "sex", "values": ["x"]}]}}, "If you mean 'gender'"),
+        (
+            {"history": True, "alerts": [{"kind": "price_dropped", "percent": 0.1}]},
+            "from 0.1 % on. If you mean 10 %, write 10",
+        ),
+    ],
+)
+def test_what_may_be_a_mistake_is_told_of_once_in_the_log(
+    search: dict[str, Any], told: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """`dg check defs` shows the log, and no warnings of Python."""
-    facets = [{"name": name, "values": ["x"]}]
-    searches = [{"name": "boots", "search": {"facets": facets}}]
-    OctogenComponent.from_attributes_dict(attributes={"searches": searches})
-    (told,) = caplog.messages
-    assert f"If you mean '{meant}'" in told
+    OctogenComponent.from_attributes_dict(attributes={"searches": [{"name": "boots", **search}]})
+    (line,) = caplog.messages
+    assert told in line
 
 
 @pytest.mark.parametrize(
