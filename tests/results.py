@@ -69,7 +69,7 @@ def figures(result: dg.ExecuteInProcessResult, node: str) -> dict[str, Any]:
     return {**entries, **entries.pop("metrics", {})}
 
 
-def failure(result: dg.ExecuteInProcessResult) -> str:
+def failure(result: dg.ExecuteInProcessResult | dg.JobExecutionResult) -> str:
     """Return the error of the only failed step, with its cause."""
     (event,) = [event for event in result.all_events if event.is_step_failure]
     error = event.step_failure_data.error

@@ -183,10 +183,10 @@ class _TableRun:
             stop=self.stop,
         ):
             yield event
-            if isinstance(event, dg.AssetMaterialization) and event.partition is not None:
-                check = checks[event.partition]
+            partition = event.partition if isinstance(event, dg.AssetMaterialization) else None
+            if partition in checks:  # and not reported by a run that this one retries
                 yield from partition_evaluations(
-                    context.instance, context.asset_key, event.partition, [check]
+                    context.instance, context.asset_key, partition, [checks[partition]]
                 )
         wrong = sorted(partition for partition, check in checks.items() if not check.passed)
         yield dg.AssetCheckResult(

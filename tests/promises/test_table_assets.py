@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import warnings
@@ -15,6 +16,7 @@ import pytest
 from octogen_dagster import (
     BigQueryTables,
     DuckDBTables,
+    ParquetSnapshotIOManager,
     PostgresTables,
     ShopCatalogs,
     SnowflakeTables,
@@ -78,6 +80,43 @@ def test_a_partition_that_fails_spoils_no_other(tmp_path: Path) -> None:
     assert {row["partition"] for row in warehouse.rows("products")} == {"strada"}
     project.publish(tags=RANGE)
     assert project.load(tags=RANGE).success
+    assert {row["partition"] for row in warehouse.rows("products")} == {"lodge", "strada"}
+
+
+def make_job() -> dg.JobDefinition:
+    """The job of the tables of `ranged`, in the folder that the environment names."""
+    base = Path(os.environ["TABLES"])
+    project = Project(base, DuckDB(base).destination, CATALOGS, backfill_policy=policy())
+    job = dg.define_asset_job("tables", project.tables, executor_def=dg.in_process_executor)
+    resources = {"io_manager": ParquetSnapshotIOManager(base_dir=str(base))}
+    definitions = dg.Definitions(
+        [*project.assets, *project.tables], jobs=[job], resources=resources
+    )
+    return definitions.resolve_job_def("tables")
+
+
+@pytest.mark.slow
+def test_a_run_that_is_executed_again_and_fails_again_says_which_partition_failed(
+    tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, warehouse = ranged(tmp_path)
+    lodge = tmp_path / "products" / "lodge.parquet"
+    lodge.rename(tmp_path / "lodge.parquet")
+    monkeypatch.setenv("TABLES", str(tmp_path))
+    job = dg.reconstructable(make_job)
+    run = dg.execute_job(job, instance=instance, tags=RANGE, raise_on_error=False)
+    for _ in range(2):
+        options = dg.ReexecutionOptions(run.run_id)
+        run = dg.execute_job(
+            job, instance=instance, tags=RANGE, raise_on_error=False, reexecution_options=options
+        )
+        assert "1 of 3 partitions of products_table failed" in failure(run)
+        assert "'lodge'" in failure(run)
+        reported = instance.get_materialized_partitions(dg.AssetKey("products_table"))
+        assert reported == {"acme", "strada"}
+    (tmp_path / "lodge.parquet").rename(lodge)
+    options = dg.ReexecutionOptions(run.run_id)
+    assert dg.execute_job(job, instance=instance, tags=RANGE, reexecution_options=options).success
     assert {row["partition"] for row in warehouse.rows("products")} == {"lodge", "strada"}
 
 
