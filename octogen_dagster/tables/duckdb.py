@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import unquote
 
 import dagster as dg
 from pydantic import Field, field_validator
@@ -33,6 +35,12 @@ _SETTINGS = (
     "SET memory_limit = '64MB'",
     "SET preserve_insertion_order = false",
 )
+
+
+_CATALOG = re.compile(r"((?:ducklake:)?(?:[a-z]+:)?)([^?]*)(.*)", re.DOTALL)
+"""What kind of database a text names, the database, and a token that may follow it."""
+
+_NAMES = {"", *("dbname", "host", "hostaddr", "motherduck_token", "password", "port", "user")}
 
 
 class DuckDBTables(TableDestination):
@@ -62,18 +70,15 @@ class DuckDBTables(TableDestination):
 
     @property
     def place(self) -> str:
-        return f"DuckDB ({self._shown})"
+        return f"DuckDB ({_shown(self.database)})"
 
     @property
     def pool(self) -> str:
         if isinstance(self.database, dg.EnvVar):
             return pool_of(self.kind, self.database)
-        return pool_of(self.kind, PurePath(self._shown.rpartition(":")[2]).stem)
-
-    @property
-    def _shown(self) -> str:
-        """The database without the token that may follow it."""
-        return self.database.partition("?")[0]
+        return pool_of(
+            self.kind, PurePath(_shown(self.database).strip(":…").rpartition(":")[2]).stem
+        )
 
     def try_out(self) -> None:
         was_there = Path(self.database).exists()
@@ -84,7 +89,7 @@ class DuckDBTables(TableDestination):
     @contextmanager
     def connect(self) -> Iterator[DuckDBConnection]:
         """Open the database; a file that another process has open is waited for."""
-        connection = DuckDBConnection(self.place, self.database)
+        connection = DuckDBConnection(self.database)
         try:
             yield connection
         finally:
@@ -112,11 +117,11 @@ class DuckDBConnection(SQLConnection):
         "decimal(38,9)": ColumnType.DECIMAL,
     }
 
-    def __init__(self, place: str, database: str) -> None:
+    def __init__(self, database: str) -> None:
         super().__init__()
-        self._place = place
+        self._database = database
         self._frames: Iterable[pl.DataFrame] = ()
-        self._connection = _open(place, database)
+        self._connection = _open(database)
         for setting in _SETTINGS:
             self.execute(setting)
         ((self._catalog,),) = self.query("SELECT current_database()")
@@ -126,11 +131,11 @@ class DuckDBConnection(SQLConnection):
         self._connection.close()
 
     def execute(self, sql: str) -> None:
-        with _explained(self._place):
+        with _explained(self._database):
             self._connection.execute(sql)
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
-        with _explained(self._place):
+        with _explained(self._database):
             found: list[tuple[Any, ...]] = self._connection.execute(sql).fetchall()
         return found
 
@@ -150,7 +155,7 @@ class DuckDBConnection(SQLConnection):
         into = f"INSERT INTO {self.name(table)} ({self.names(table.columns)})"
         for frame in self._frames:
             batch = frame.__arrow_c_stream__()  # DuckDB finds it by the name of the variable
-            with _explained(self._place):
+            with _explained(self._database):
                 self._connection.execute(f"{into} SELECT * FROM batch WHERE {condition}")
             del batch
 
@@ -161,13 +166,13 @@ class DuckDBConnection(SQLConnection):
         self._connection.interrupt()
 
 
-def _open(place: str, database: str) -> Any:
+def _open(database: str) -> Any:
     import duckdb
 
     ends_at = time.monotonic() + _LOCK_SECONDS
     while True:
         try:
-            with _explained(place):
+            with _explained(database):
                 return duckdb.connect(database)
         except OctogenTableError as error:
             if _IS_LOCKED not in str(error) or time.monotonic() > ends_at:
@@ -175,15 +180,37 @@ def _open(place: str, database: str) -> Any:
         time.sleep(_LOCK_POLL_SECONDS)
 
 
+def _shown(database: str) -> str:
+    """A database without what may have a password, and without the token that may follow it."""
+    kind, name, _ = _parts(database)
+    return f"{kind}…" if kind and {"=", "@"} & set(name) else kind + name
+
+
+def _parts(database: str) -> tuple[str, str, str]:
+    found = _CATALOG.fullmatch(database)
+    assert found
+    return found[1], found[2], found[3]
+
+
+def _without_secrets(text: str, database: str) -> str:
+    """A text without the words of a connection string, of which any may be a part of a password."""
+    kind, name, token = _parts(database)
+    secret = (name if _shown(database) != kind + name else "") + token
+    words = set(re.split(r"[\s=:@/?&'\"]+", f"{secret} {unquote(secret)}")) - _NAMES
+    for word in sorted(words, key=len, reverse=True):
+        text = re.sub(rf"(?<!\w){re.escape(word)}(?!\w)", "***", text)
+    return text
+
+
 @contextmanager
-def _explained(place: str) -> Iterator[None]:
+def _explained(database: str) -> Iterator[None]:
     import duckdb
 
     try:
         yield
     except duckdb.Error as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise _error(f"{place}", type(error).__name__, reason) from error
+        reason = _without_secrets(str(error).strip().partition("\n")[0], database)
+        raise _error(f"DuckDB ({_shown(database)})", type(error).__name__, reason) from None
 
 
 def _error(place: str, kind: str, reason: str) -> OctogenTableError:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import unquote
 
 import dagster as dg
 from pydantic import Field
@@ -40,8 +40,13 @@ _ADVICE = {
     "42": "Look at what the table or its schema is; rename or drop what is not this asset's.",
 }
 """By what SQLSTATE begins with, the longest first."""
+_TEXT = r"(?:[^\s@/?#%]|%(?!00)[0-9A-Fa-f]{2})*"
+_URI = re.compile(
+    rf"postgres(?:ql)?://(?:[^\s:@/?#]*(?::(?P<password>{_TEXT}))?@)?(?P<host>[\w.,:%\[\]-]*)"
+    rf"(?:/(?P<database>{_TEXT}))?(?:\?(?P<options>[^\s@#]*))?"
+)
+"""An address of which libpq takes the same part for the password."""
 _NAME = re.compile(r"[\w.-]+")
-_MALFORMED = ("connection option", "connection info", "URI")
 
 
 class PostgresTables(TableDestination):
@@ -67,6 +72,12 @@ class PostgresTables(TableDestination):
     @contextmanager
     def connect(self) -> Iterator[PostgresConnection]:
         """Open a connection, which ends with the block."""
+        if not _URI.fullmatch(self.uri):  # libpq's error would quote a part of the password
+            raise OctogenTableError(
+                f"{self.place} cannot be reached: its uri is malformed. Write it as "
+                "postgresql://user:password@host:5432/database, with %40 for an @ in the password, "
+                "%25 for a %, and so on."
+            )
         connection = PostgresConnection(self.uri)
         try:
             yield connection
@@ -140,15 +151,7 @@ class PostgresConnection(ADBCConnection):
 def _error(uri: str, error: Any) -> OctogenTableError:
     place, state = _place(uri), error.sqlstate or ""
     *_, reason = re.split(r"(?:ERROR|FATAL): +|Failed to connect: ", str(error))
-    reason = reason.strip().partition("\n")[0].rstrip(". ")
-    if not state and any(word in reason for word in _MALFORMED):  # it quotes a part of the uri
-        return OctogenTableError(
-            f"{place} cannot be reached: its uri is malformed. Write it as "
-            "postgresql://user:password@host:5432/database, with %40 for an @ in the password, "
-            "and so on."
-        )
-    if password := _password(uri):
-        reason = reason.replace(password, "***")
+    reason = _without_secrets(reason.strip().partition("\n")[0].rstrip(". "), uri)
     if state in _CONFLICTS:
         return TableConflictError(f"{place} had a conflict with another run: {reason}.")
     if state.startswith(_PASSING) or not state:
@@ -163,28 +166,23 @@ def _error(uri: str, error: Any) -> OctogenTableError:
 
 
 def _place(uri: str) -> str:
-    parts, name = _parts(uri), _database(uri)
-    if not parts or not name or not _NAME.fullmatch(parts.hostname or ""):
-        return "PostgreSQL"
-    return f"PostgreSQL ({name} at {parts.hostname})"
+    host, name = _part(uri, "host").partition(":")[0], _database(uri)
+    return f"PostgreSQL ({name} at {host})" if name and _NAME.fullmatch(host) else "PostgreSQL"
 
 
 def _database(uri: str) -> str:
-    """The database that a URI names; empty where that could be a part of a password."""
-    parts = _parts(uri)
-    name = parts.path.strip("/") if parts else ""
+    name = _part(uri, "database")
     return name if _NAME.fullmatch(name) else ""
 
 
-def _password(uri: str) -> str | None:
-    parts = _parts(uri)
-    return unquote(parts.password) if parts and parts.password else None
+def _part(uri: str, name: str) -> str:
+    """A part of an address; empty if it is malformed, and the part could be one of a password."""
+    found = _URI.fullmatch(uri)
+    return (found and found[name]) or ""
 
 
-def _parts(uri: str) -> SplitResult | None:
-    try:
-        parts = urlsplit(uri)
-        parts.port  # noqa: B018  # raises an error if it is none
-    except ValueError:
-        return None
-    return parts if parts.scheme in ("postgresql", "postgres") else None
+def _without_secrets(text: str, uri: str) -> str:
+    options = (each.partition("=")[2] for each in _part(uri, "options").split("&"))
+    for secret in filter(None, (_part(uri, "password"), *options)):
+        text = text.replace(secret, "***").replace(unquote(secret), "***")
+    return text
