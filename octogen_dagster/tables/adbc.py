@@ -5,7 +5,9 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import polars as pl
 
 from octogen_dagster.tables.sql import SQLConnection
 
@@ -14,13 +16,19 @@ if TYPE_CHECKING:
 
 
 class ADBCConnection(SQLConnection):
-    """A connection that commits each statement, unless it is in a transaction."""
+    """A connection that commits each statement, unless it is in a transaction.
+
+    Attributes:
+        statement_options: The driver's options for its statements.
+    """
+
+    statement_options: ClassVar[dict[str, str]] = {}
 
     def __init__(self) -> None:
         super().__init__()
         with self._explained():
             self._connection = self.open()
-            self._cursor = self._connection.cursor()
+            self._cursor = self._connection.cursor(adbc_stmt_kwargs=self.statement_options)
 
     @abstractmethod
     def open(self) -> Any:
@@ -41,7 +49,7 @@ class ADBCConnection(SQLConnection):
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         with self._explained():
             self._cursor.execute(sql)
-            return list(self._cursor.fetchall())
+            return pl.DataFrame(self._cursor.fetch_arrow()).rows()  # fetchall() needs pyarrow
 
     def ingest(self, table: str, rows: Any, **options: Any) -> None:
         """Put rows into a table by the driver's bulk load."""
