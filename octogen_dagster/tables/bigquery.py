@@ -145,7 +145,11 @@ class BigQueryConnection(SQLConnection):
         with self._explained(), suppress(NotFound):
             found = self._client.get_table(self._reference(table.schema, table.name))
             columns = {
-                field.name: self.reported.get(field.field_type.lower()) for field in found.schema
+                # A number with a precision is rounded to its scale.
+                field.name: self.reported.get(field.field_type.lower())
+                if field.precision is None
+                else None
+                for field in found.schema
             }
         self._known[table.schema, table.name] = columns
         return columns

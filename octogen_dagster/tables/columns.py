@@ -97,7 +97,7 @@ def _made(
 
 
 def _type_of(name: str, dtype: pl.DataType) -> ColumnType:
-    if dtype.is_nested():
+    if dtype.is_nested() and not _has_bytes(dtype):
         return ColumnType.JSON
     if isinstance(dtype, pl.UInt64 | pl.Int128 | pl.UInt128 | pl.Decimal):
         return ColumnType.DECIMAL
@@ -123,6 +123,13 @@ def _type_of(name: str, dtype: pl.DataType) -> ColumnType:
             "Leave it out by `columns`, or store it as another type."
         )
     return found
+
+
+def _has_bytes(dtype: Any) -> bool:
+    """True for bytes, and for lists and structs of them, which Polars does not encode as JSON."""
+    if isinstance(dtype, pl.Struct):
+        return any(_has_bytes(field.dtype) for field in dtype.fields)
+    return _has_bytes(dtype.inner) if dtype.is_nested() else dtype == pl.Binary
 
 
 def _as_json(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
@@ -187,10 +194,7 @@ class PreparedFrames:
         """The rows of a snapshot with the columns of the table, not yet checked."""
         return snapshot.select(
             # Not strict: what cannot be cast becomes null, and `of` says which value it was.
-            *(
-                each.expression.cast(_STAGED[each.column.type], strict=False)
-                for each in self._sources
-            ),
+            *(_cast(each) for each in self._sources),
             *(each.expression.alias(_uncast(each)) for each in self._checked),
         )
 
@@ -208,9 +212,10 @@ class PreparedFrames:
         back = pl.col(name).cast(each.dtype, strict=False)
         changed = frame.lazy().filter(back.ne_missing(pl.col(uncast))).select(uncast).head(1)
         if not (found := changed.collect()).is_empty():
+            value = found.write_csv(include_header=False).strip()  # with nanoseconds
             raise OctogenTableError(
                 f"The column {name!r} of the table {self._table} is a {each.column.type.value}, "
-                f"and cannot hold {found.item()!r} of the snapshot. Nothing was changed. Change "
+                f"and cannot hold {value} of the snapshot. Nothing was changed. Change "
                 "the type of the table's column, or load into another table."
             )
 
@@ -239,6 +244,14 @@ def _mended(texts: pl.Series, *, is_json: bool) -> pl.Series:
         texts = mended
 
 
+def _cast(each: SourceColumn) -> pl.Expr:
+    """A column in the type of the table."""
+    value = each.expression
+    if each.column.type is ColumnType.TIME:  # of microseconds, which Polars has no type for
+        value = value.cast(pl.Int64) // 1000 * 1000
+    return value.cast(_STAGED[each.column.type], strict=False).alias(each.column.name)
+
+
 def _uncast(each: SourceColumn) -> str:
     return f"uncast {each.column.name}"
 
@@ -249,9 +262,15 @@ def _is_exact(each: SourceColumn) -> bool:
     if target in (ColumnType.TEXT, ColumnType.JSON, ColumnType.BOOLEAN, ColumnType.BINARY):
         return True
     if isinstance(source, pl.Decimal):
-        return target is ColumnType.DECIMAL and source.scale <= 9 and source.precision <= 38
+        return (
+            target is ColumnType.DECIMAL
+            and source.scale <= 9
+            and source.precision - source.scale <= 29
+        )
     if isinstance(source, pl.Datetime):
         return source.time_unit != "ns"
+    if isinstance(source, pl.Time):
+        return False  # it has nanoseconds
     if source.is_integer():
         is_small = source not in (pl.UInt64, pl.Int128, pl.UInt128)
         return target in (ColumnType.INTEGER, ColumnType.DECIMAL) and is_small

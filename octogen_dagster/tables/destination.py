@@ -61,6 +61,7 @@ class Table(NamedTuple):
         name: Its name.
         columns: The columns of the rows. The table may have others, which become null.
         key: The columns that tell its rows apart, for its primary key; empty if none do.
+        has_null_keys: True if a column of the key may be null, so that it is no primary key.
         parts: The columns that tell which snapshot a row is of, for an index.
         description: The comment on it; empty for none.
     """
@@ -71,6 +72,7 @@ class Table(NamedTuple):
     key: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()
     description: str = ""
+    has_null_keys: bool = False
 
 
 Rows: TypeAlias = "Mapping[str, str | int | datetime]"

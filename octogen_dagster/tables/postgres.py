@@ -101,13 +101,18 @@ class PostgresConnection(ADBCConnection):
         ColumnType.BINARY: "bytea",
         ColumnType.JSON: "jsonb",
     }
-    reported: ClassVar = {
-        **{name: kind for kind, name in types.items()},
-        "character varying": ColumnType.TEXT,
-    }
-
+    reported: ClassVar = {name: kind for kind, name in types.items()}
+    listing = (  # of numbers and times with their precision, to which values are rounded
+        "SELECT attname::text, CASE atttypid WHEN 'varchar'::regtype THEN 'text' "
+        "ELSE format_type(atttypid, atttypmod) END FROM pg_attribute "
+        "JOIN pg_class ON pg_class.oid = attrelid "
+        "JOIN pg_namespace ON pg_namespace.oid = relnamespace "
+        "WHERE attnum > 0 AND NOT attisdropped AND nspname = {} AND relname = {}"
+    )
     staged = f"pg_temp.{_STAGE}"
     json = "{}::jsonb"
+    # Else rows are copied while they are read, and an error there comes without its SQLSTATE.
+    statement_options: ClassVar = {"adbc.postgresql.use_copy": "false"}
 
     def __init__(self, uri: str) -> None:
         self._uri = uri
@@ -135,6 +140,9 @@ class PostgresConnection(ADBCConnection):
 
     def create_table(self, table: Table) -> list[str]:
         statements = super().create_table(table)
+        if table.key and not self.has_key(table):
+            key = ", ".join(map(self.quoted, table.key))
+            statements.append(f"CREATE UNIQUE INDEX ON {self.name(table)} ({key})")
         if table.parts:
             parts = ", ".join(map(self.quoted, table.parts))
             statements.append(f"CREATE INDEX ON {self.name(table)} ({parts})")

@@ -70,6 +70,7 @@ class SnapshotTable(NamedTuple):
                 "apart. Give the IO manager another partition_column, or leave it out by `columns`."
             )
         key = _key_of(schema)
+        has_null_keys = "catalog_key" in key  # null if an older service was read
         if key and partition is not None:
             key = (*key, partition_column)
         table = Table(
@@ -79,6 +80,7 @@ class SnapshotTable(NamedTuple):
             key if set(key) <= set(names) else (),
             tuple(rows),
             f"The snapshots of the asset {self.snapshots.to_user_string()} in Dagster.",
+            has_null_keys,
         )
         return table, sources, rows
 

@@ -52,6 +52,7 @@ class SQLConnection(ABC):
         types: The names of types in statements.
         reported: The names, in lower case, by which the engine reports types of columns.
         escapes: What else than a quote is escaped in a literal, and how.
+        listing: The query of a table's columns with their types, with {} for schema and table.
         in_catalog: What selects one of several catalogs in the engine's list of columns.
         staged: The table, as in a statement, where rows are aside.
         json: A staged JSON text as a value of the engine, with {} for the text.
@@ -60,6 +61,10 @@ class SQLConnection(ABC):
     types: ClassVar[Mapping[ColumnType, str]]
     reported: ClassVar[Mapping[str, ColumnType]]
     escapes: ClassVar[Mapping[str, str]] = {}
+    listing = (
+        "SELECT column_name, data_type FROM information_schema.columns "
+        "WHERE table_schema = {} AND table_name = {}"
+    )
     in_catalog = ""
     staged = ""
     json = "{}"
@@ -93,11 +98,8 @@ class SQLConnection(ABC):
         )
 
     def columns(self, table: Table) -> Mapping[str, ColumnType | None]:
-        found = self.query(
-            "SELECT column_name, data_type FROM information_schema.columns WHERE table_schema = "
-            f"{self.literal(table.schema)} AND table_name = {self.literal(table.name)}"
-            f"{self.in_catalog}"
-        )
+        names = self.literal(table.schema), self.literal(table.name)
+        found = self.query(f"{self.listing.format(*names)}{self.in_catalog}")
         columns = {str(name): self.reported.get(str(kind).lower()) for name, kind in found}
         self._known[table.schema, table.name] = columns
         return columns
@@ -171,25 +173,25 @@ class SQLConnection(ABC):
         return [f"CREATE TABLE IF NOT EXISTS {self.name(table)} ({', '.join(parts)})"]
 
     def has_key(self, table: Table) -> bool:
-        """True if the table gets a primary key: it has one, and no staged row lacks it."""
-        if not table.key:
-            return False
-        nulls = " OR ".join(f"{self.quoted(name)} IS NULL" for name in table.key)
-        return not self.query(f"SELECT 1 FROM {self.staged} WHERE {nulls} LIMIT 1")
+        """True if the table gets a primary key."""
+        return bool(table.key) and not table.has_null_keys
 
     def declaration(self, column: Column) -> str:
         """A column in the definition of a table."""
         return f"{self.quoted(column.name)} {self.types[column.type]}"
 
     def comments(self, table: Table, columns: Sequence[Column]) -> list[str]:
-        """The statements that comment on a table and some of its columns."""
+        """The statements that comment on some columns of a table, and on a table that is new."""
         name = self.name(table)
-        return [f"COMMENT ON TABLE {name} IS {self.literal(table.description)}"] + [
+        statements = [
             f"COMMENT ON COLUMN {name}.{self.quoted(column.name)} IS "
             f"{self.literal(column.description)}"
             for column in columns
             if column.description
         ]
+        if len(columns) == len(table.columns):
+            statements.append(f"COMMENT ON TABLE {name} IS {self.literal(table.description)}")
+        return statements
 
     def name(self, table: Table) -> str:
         """The name of a table in a statement."""

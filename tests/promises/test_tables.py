@@ -13,7 +13,8 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from octogen_dagster import catalog_days, snapshot_days
+from octogen_dagster import PRODUCT_SCHEMA, catalog_days, snapshot_days
+from octogen_dagster.frames.catalogs import CATALOGS_SCHEMA
 from tests.promises.table_runs import (
     CATALOGS,
     Project,
@@ -23,7 +24,7 @@ from tests.promises.table_runs import (
     products_frame,
 )
 from tests.results import failure, is_retried
-from tests.warehouses import Postgres, Warehouse
+from tests.warehouses import DuckDB, Postgres, Warehouse
 
 DAY = datetime(2026, 11, 1, 6, tzinfo=timezone.utc)
 
@@ -154,6 +155,67 @@ def test_each_scalar_keeps_its_type(warehouse: Warehouse, tmp_path: Path) -> Non
     assert columns["price"] == "float"
     assert columns["at"] == "timestamp"
     assert "all_null" not in columns
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype", "shown"),
+    [
+        ([Decimal(9 * 10**28), Decimal(10**29)], pl.Decimal(38, 0), f"{10**29}"),
+        ([Decimal("0.1234567891")], pl.Decimal(38, 10), "0.1234567891"),
+        ([2**100], pl.Int128(), f"{2**100}"),
+        ([3723_000_000_123], pl.Time(), "01:02:03.000000123"),
+        ([1_000_000_001], pl.Datetime("ns"), "1970-01-01T00:00:01.000000001"),
+    ],
+)
+def test_a_value_that_a_column_cannot_hold_is_refused_by_name(
+    values: list[Any], dtype: pl.DataType, shown: str, tmp_path: Path
+) -> None:
+    warehouse = DuckDB(tmp_path)
+    project = Project(tmp_path, warehouse.destination)
+    series = pl.Series("value", values, dtype=None if dtype.is_temporal() else dtype, strict=False)
+    project.frames[None] = pl.DataFrame([series.cast(dtype)])
+    project.publish()
+    text = failure(project.load(raise_on_error=False))
+    assert "The column 'value' of the table octogen.products" in text
+    assert f"cannot hold {shown} of" in text
+    assert "Nothing was changed" in text
+
+
+@pytest.mark.parametrize("value", [[b"x"], {"inner": [[b"x"]]}])
+def test_bytes_in_a_list_are_refused_by_name(value: Any, tmp_path: Path) -> None:
+    project = Project(tmp_path, DuckDB(tmp_path).destination)
+    project.frames[None] = pl.DataFrame([{"digests": value}])
+    project.publish()
+    result = project.load(raise_on_error=False)
+    assert "The column 'digests' of the snapshot" in failure(result)
+    assert "Leave it out by `columns`" in failure(result)
+    assert not is_retried(result)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "kind", ["numeric(10,2)", "timestamp(0) with time zone", "time(3) without time zone"]
+)
+def test_a_column_that_rounds_is_refused_by_name(
+    kind: str, postgres_server: Mapping[str, str], tmp_path: Path
+) -> None:
+    values = {
+        "numeric(10,2)": Decimal("1.239"),
+        "timestamp(0) with time zone": DAY + timedelta(microseconds=1),
+        "time(3) without time zone": time(1, 2, 3, 4),
+    }
+    with closing(Postgres(postgres_server)) as warehouse:
+        project = Project(tmp_path, warehouse.destination)
+        project.frames[None] = pl.DataFrame({"value": [values[kind]]})
+        project.publish()
+        project.load()
+        warehouse.execute(f"ALTER TABLE octogen.products ALTER value TYPE {kind}")
+        rounded = warehouse.rows("products")
+        project.publish()
+        text = failure(project.load(raise_on_error=False))
+        assert "The column 'value' of the table octogen.products" in text
+        assert "Nothing was changed" in text
+        assert warehouse.rows("products") == rounded != project.frames[None].to_dicts()
 
 
 def test_nested_values_are_json(warehouse: Warehouse, tmp_path: Path) -> None:
@@ -339,7 +401,7 @@ def test_tables_and_columns_are_described(warehouse: Warehouse, tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_postgres_has_a_primary_key_and_an_index_of_the_partitions(
+def test_postgres_has_indexes_of_the_key_and_of_the_partitions(
     postgres_server: Mapping[str, str], tmp_path: Path
 ) -> None:
     with closing(Postgres(postgres_server)) as warehouse:
@@ -354,6 +416,53 @@ def test_postgres_has_a_primary_key_and_an_index_of_the_partitions(
     indexes = sorted(row["indexdef"].partition(" ON ")[2] for row in found)
     table = "octogen.products USING btree"
     assert indexes == [f"{table} (catalog_key, uuid, partition)", f"{table} (partition)"]
+
+
+@pytest.mark.slow
+def test_a_key_that_becomes_null_is_loaded(warehouse: Warehouse, tmp_path: Path) -> None:
+    project = Project(tmp_path, warehouse.destination)
+    for key in ("acme", None):
+        project.frames[None] = boots(3, catalog_key=pl.lit(key, dtype=pl.String))
+        project.publish()
+        project.load()
+        assert_same_rows(warehouse.rows("products"), expected_rows(project.stored()))
+
+
+@pytest.mark.slow
+def test_only_a_key_that_cannot_be_null_is_a_primary_key(
+    postgres_server: Mapping[str, str], tmp_path: Path
+) -> None:
+    with closing(Postgres(postgres_server)) as warehouse:
+        for schema, key in ((CATALOGS_SCHEMA, "{catalog}"), (PRODUCT_SCHEMA, None)):
+            project = Project(tmp_path, warehouse.destination)
+            project.frames[None] = pl.DataFrame(schema=schema)
+            project.publish()
+            project.load()
+            found = warehouse.query(
+                "SELECT array_agg(attname::text)::text AS key FROM pg_index JOIN pg_attribute "
+                "ON attrelid = indrelid AND attnum = ANY(indkey) "
+                "WHERE indrelid = 'octogen.products'::regclass AND indisprimary"
+            )
+            assert found == [{"key": key}]
+            warehouse.execute("DROP TABLE octogen.products")
+
+
+@pytest.mark.slow
+def test_the_comment_of_a_user_on_a_table_stays(
+    postgres_server: Mapping[str, str], tmp_path: Path
+) -> None:
+    with closing(Postgres(postgres_server)) as warehouse:
+        project = Project(tmp_path, warehouse.destination)
+        for frame in (boots(1), boots(1, added=pl.lit(1))):
+            project.frames[None] = frame
+            project.publish()
+            project.load()
+            if frame.width == boots(1).width:
+                warehouse.execute("COMMENT ON TABLE octogen.products IS 'Ask Jo.'")
+                warehouse.execute("COMMENT ON COLUMN octogen.products.title IS 'As shown.'")
+        comments = warehouse.comments("products")
+        assert "added" in warehouse.rows("products")[0]
+    assert (comments[""], comments["title"]) == ("Ask Jo.", "As shown.")
 
 
 @pytest.mark.long
