@@ -295,7 +295,9 @@ def test_a_duckdb_shows_no_part_of_a_password(
     import duckdb
 
     def refuse(database: str) -> None:  # the extensions that open them may quote all of it
-        raise duckdb.IOException(f'Unable to connect at "{database}": no {database[-9:]}')
+        raise duckdb.IOException(
+            f'Unable to connect at "{database}": no {database.rpartition(" ")[2]}'
+        )
 
     monkeypatch.setattr(duckdb, "connect", refuse)
     destination = DuckDBTables(database=database)
