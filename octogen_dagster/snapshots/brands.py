@@ -45,6 +45,9 @@ def build_product_brands_asset(
         asset_arguments: Any other argument of `@dagster.asset`. With
             `automation_condition=octogen_dagster.follow_upstream()` the brands follow each new
             snapshot.
+
+    Raises:
+        ValueError: The asset declares other columns, as the table of the catalogs does.
     """
     require_products(products, "brand")
     given = asset_arguments_of(name or f"{products.key.path[-1]}_brands", asset_arguments)

@@ -70,7 +70,7 @@ def build_product_changes_asset(
 
     Raises:
         ValueError: The products have partitions of two dimensions that are not a catalog and a
-            time.
+            time, or the asset declares other columns, as the table of the catalogs does.
     """
     require_products(products, "catalog_key", "uuid")
     times = PartitionLayout(products.partitions_def).times

@@ -143,8 +143,9 @@ def build_snapshot_checks(
 
     Raises:
         ValueError: The asset is several assets, or its partitions are of two dimensions that are
-            not a catalog and a time; a limit is out of its range; `exclude` has the name of no
-            check; or checks are to block that only warn.
+            not a catalog and a time; a limit is out of its range; `max_null_fraction` names a
+            column that the asset does not declare; `exclude` has the name of no check; or checks
+            are to block that only warn.
     """
     require_asset(asset, "asset")
     require_max_age(max_age)

@@ -72,7 +72,8 @@ def build_product_details_asset(
             `automation_condition`, `retry_policy`.
 
     Raises:
-        ValueError: max_failed_fraction is not between 0 and 1.
+        ValueError: max_failed_fraction is not between 0 and 1, or the asset declares other columns,
+            as the table of the catalogs does.
     """
     require_products(products, "catalog_key", "uuid", "product_url")
     require_fraction("max_failed_fraction", max_failed_fraction)

@@ -75,6 +75,9 @@ def build_product_history_asset(
         asset_arguments: Any other argument of `@dagster.asset`. With
             `automation_condition=octogen_dagster.follow_upstream()` the history follows each new
             snapshot.
+
+    Raises:
+        ValueError: The asset declares other columns, as the table of the catalogs does.
     """
     require_products(products, "catalog_key", "uuid", "fetched_at")
     partitions = PartitionLayout(products.partitions_def)
