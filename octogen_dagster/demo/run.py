@@ -146,7 +146,8 @@ class Demo:
         In a new folder, all but two of the days are played first, and dated back.
         """
         for run in self._instance.get_runs():
-            if not run.is_finished:
+            is_queued = run.status is dg.DagsterRunStatus.QUEUED  # the next daemon executes it
+            if not run.is_finished and not is_queued:
                 self._instance.report_run_canceled(run)  # its daemon is gone
         indexed = [self._indexed_at(partition) for partition in self._partitions]
         if None in indexed:
@@ -253,19 +254,19 @@ class Demo:
                 records = self._records(name, partition)
                 yield bool(records) and records[0].timestamp > began
         yield bool(self._records("sweaters_details", None))
-        yield bool(self._records("price_position", None))
+        yield self._is_followed_by("price_position")
         yield from (bool(self._records(_LINKED, key)) for key in self._listings)
         if self._listings:
-            yield self._is_followed()
+            yield self._is_followed_by("articles", "matches", _URL_LIST)
         if any(listing.views() for listing in self._url_lists()):
             for name in (_COVERAGE, _COMPARISON):
                 records = self._records(name, None)
                 yield bool(records) and records[0].timestamp > began
 
-    def _is_followed(self) -> bool:
-        """Whether each asset that leads to the URL list was made after the one that it follows."""
+    def _is_followed_by(self, *names: str) -> bool:
+        """Whether these assets were made after the last history, and each after the one before."""
         last = [self._records(_HISTORY, partition)[0] for partition in self._partitions]
-        made = [self._records(name, None) for name in ("articles", "matches", _URL_LIST)]
+        made = [self._records(name, None) for name in names]
         times = [
             max(each.timestamp for each in last),
             *(each[0].timestamp for each in made if each),

@@ -7,6 +7,7 @@ import runpy
 import shlex
 import signal
 import socket
+import uuid
 from datetime import timedelta
 from pathlib import Path
 
@@ -85,6 +86,13 @@ def test_a_daemon_plays_two_days_and_the_ui_shows_them(tmp_path: Path) -> None:
     with dg.DagsterInstance.from_config(str(home)) as instance:
         runs = instance.get_runs()
         assert not instance.telemetry_enabled
+        key = dg.AssetKey("octogen_products_history")
+        histories = instance.fetch_materializations(key, limit=len(CATALOGS)).records
+        (last,) = instance.fetch_materializations(dg.AssetKey("price_position"), limit=1).records
+        assert last.timestamp >= histories[0].timestamp
+        queued = instance.add_run(
+            runs[0].with_status(dg.DagsterRunStatus.QUEUED)._replace(run_id=str(uuid.uuid4()))
+        )
     # What the last tick requested is executed once the UI is there.
     statuses = {run.status for run in runs} - {dg.DagsterRunStatus.QUEUED}
     assert statuses == {dg.DagsterRunStatus.SUCCESS}
@@ -98,6 +106,10 @@ def test_a_daemon_plays_two_days_and_the_ui_shows_them(tmp_path: Path) -> None:
         assert any("?view=partitions&partition=northpeak" in page for page in pages)
         assert any("?view=checks&checkDetail=prices" in page for page in pages)
         assert len(processes_of(tmp_path)) > 1
+        with dg.DagsterInstance.from_config(str(home)) as instance:
+            statuses = {run.status for run in instance.get_runs()}
+            assert instance.get_run_by_id(queued.run_id)
+        assert dg.DagsterRunStatus.CANCELED not in statuses
         process.send_signal(signal.SIGINT)
         ends_all(tmp_path)
         assert process.wait(120) == 0
