@@ -38,6 +38,7 @@ class AlertRule:
     """
 
     kind: ClassVar[str]
+    happened: ClassVar[str]
     of_prices: ClassVar[bool] = False
 
     where: pl.Expr | None = None
@@ -64,6 +65,11 @@ class AlertRule:
             raise ValueError(f"{of}: days must be at least 1, not {self.days}.")
         if self.max_products < 0 or (self.max_percent or 0) < 0:
             raise ValueError(f"{of}: max_products and max_percent must not be negative.")
+
+    @property
+    def words(self) -> str:
+        """What happened to a product that the rule found, such as `sold out`."""
+        return self.happened if self.name == self.kind else self.name.replace("_", " ")
 
     @property
     def definition(self) -> dict[str, Any]:
@@ -129,6 +135,7 @@ class PriceDropped(_PriceRule):
     """
 
     kind = "price_dropped"
+    happened = "dropped"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -139,6 +146,7 @@ class PriceRose(_PriceRule):
     """
 
     kind = "price_rose"
+    happened = "rose"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -146,6 +154,7 @@ class BackInStock(AlertRule):
     """The product was out of stock, and is in stock again."""
 
     kind = "back_in_stock"
+    happened = "back in stock"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -153,6 +162,7 @@ class OutOfStock(AlertRule):
     """The product was in stock, and is not any more."""
 
     kind = "out_of_stock"
+    happened = "sold out"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -160,6 +170,7 @@ class Appeared(AlertRule):
     """The product is new in its catalog, or back in it; not those of a catalog's first snapshot."""
 
     kind = "appeared"
+    happened = "new"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -167,6 +178,7 @@ class Disappeared(AlertRule):
     """The product is no longer in its catalog, or no longer matches the filters of the search."""
 
     kind = "disappeared"
+    happened = "gone"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -174,6 +186,7 @@ class CurrencyChanged(AlertRule):
     """The currency of a product that a rule of prices is about became another one."""
 
     kind = CURRENCY_CHANGED
+    happened = "in another currency"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", self.kind)

@@ -20,6 +20,7 @@ from octogen_dagster.frames.history_files import catalog_files
 from octogen_dagster.frames.observed import OBSERVED, TIME, read_observed
 from octogen_dagster.frames.source import Metrics, Outcome, Reading, SnapshotTarget
 from octogen_dagster.io_source import Query, check, io_source
+from octogen_dagster.printable import count
 from octogen_dagster.store import Store, path_component
 
 if TYPE_CHECKING:
@@ -110,11 +111,18 @@ class AlertsUpdate:
 
         def metrics() -> Metrics:
             is_there = self._history.select(pl.col("is_current").sum())
+            products = int(is_there.collect(engine="streaming").item())
+            appeared, vanished = counts.added - counts.removed, counts.removed - counts.added
+            of_last = {each.rule: counts.last[each.rule.name] for each in applied}
+            happened = [f"{number:,} {rule.words}" for rule, number in of_last.items() if number]
+            text = f"**{', '.join(happened) or 'no rule became true'}**; "
+            text += f"{count(products, 'product')}; {count(len(appeared), 'new event')}"
             return {
-                **{each.rule.name: counts.last[each.rule.name] for each in applied},
-                "current_products": int(is_there.collect(engine="streaming").item()),
-                "events_appeared": len(counts.added - counts.removed),
-                "events_vanished": len(counts.removed - counts.added),
+                "summary": f"{text}, {len(vanished):,} vanished" if vanished else text,
+                **{rule.name: number for rule, number in of_last.items()},
+                "current_products": products,
+                "events_appeared": len(appeared),
+                "events_vanished": len(vanished),
             }
 
         rules = {

@@ -16,7 +16,6 @@ from urllib.parse import quote
 import polars as pl
 
 from octogen_dagster.api.spending import usd
-from octogen_dagster.frames.alerts import ALERTS_SCHEMA
 from octogen_dagster.frames.brands import BRANDS_SCHEMA
 from octogen_dagster.frames.catalogs import CATALOGS_SCHEMA
 from octogen_dagster.frames.changes import CHANGES_SCHEMA, WATCHED
@@ -382,15 +381,6 @@ def _changes_sentence(_: Metrics, snapshot: pl.LazyFrame) -> str:
     return f"{text}: {', '.join(kinds)}" if kinds else text
 
 
-def _alerts_sentence(metrics: Metrics, _: pl.LazyFrame) -> str:
-    if "events_appeared" not in metrics:
-        return f"**{count(metrics['rows'], 'event')}**"
-    text = f"**{count(metrics['events_appeared'], 'new event')}**"
-    if metrics["events_vanished"]:
-        text += f", {metrics['events_vanished']:,} vanished"
-    return f"{text}; {count(metrics['current_products'], 'product')}"
-
-
 def _position_sentence(position: pl.LazyFrame) -> str:
     of = position_figures(position)
     text = f"**{of['matched']:,} of {count(of['pairs'], 'pair')} matched**"
@@ -447,7 +437,6 @@ _SENTENCES: tuple[tuple[pl.Schema, Callable[[Metrics, pl.LazyFrame], str]], ...]
     (PRODUCT_SCHEMA, _products_sentence),
     (DETAIL_SCHEMA, _details_sentence),
     (HISTORY_SCHEMA, _history_sentence),
-    (ALERTS_SCHEMA, _alerts_sentence),
     (CHANGES_SCHEMA, _changes_sentence),
     (BRANDS_SCHEMA, _brands_sentence),
     (CATALOGS_SCHEMA, _catalogs_sentence),

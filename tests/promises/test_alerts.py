@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import random
+import re
 import resource as limits
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -162,7 +164,10 @@ def test_each_rule_finds_what_it_is_named_after_and_a_first_snapshot_is_no_flood
     assert shop.events() == []
     shop.read(day(2), product("dress", 100.0, in_stock=False), hat, product("coat", 50.0))
     shop.read(day(3), product("dress", 80.0), product("coat", 60.0))
-    shop.read(day(4), product("dress", 80.0, currency="USD"), product("coat", 60.0), hat)
+    shown = shop.read(day(4), product("dress", 80.0, currency="USD"), product("coat", 60.0), hat)
+    assert shown["octogen/summary"] == (
+        "**1 new, 1 in another currency**; 3 products; 2 new events"
+    )
     assert shop.events() == [
         ("appeared", "coat", day(2), None, 50.0),
         ("out_of_stock", "dress", day(2), 100.0, 100.0),
@@ -172,6 +177,58 @@ def test_each_rule_finds_what_it_is_named_after_and_a_first_snapshot_is_no_flood
         ("price_rose", "coat", day(3), 50.0, 60.0),
         ("appeared", "hat", day(4), 20.0, 20.0),
         ("currency_changed", "dress", day(4), None, 80.0),
+    ]
+
+
+def shown_table(table: str) -> list[list[str]]:
+    """The cells of a table of Markdown, without the addresses of links."""
+    rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in table.splitlines()[2:]]
+    return [[re.sub(r"\[(.*)\]\(.*\)", r"\1", cell) for cell in row] for row in rows]
+
+
+@pytest.mark.slow
+def test_each_number_on_the_page_is_that_of_a_model(shop: Shop) -> None:
+    drawn = random.Random(7)
+    states = [
+        (price, stock) for price in (80.0, 90.0, 100.0, 125.0, None) for stock in (True, False)
+    ]
+    names = [f"item{number}" for number in range(60)]
+    before = {name: drawn.choice(states) for name in names[:50]}
+    after = {name: drawn.choice(states) for name in names[10:]}
+    for number, snapshot in enumerate((before, after), start=1):
+        of_day = [product(name, price, in_stock=stock) for name, (price, stock) in snapshot.items()]
+        shown = shop.read(day(number), *of_day)
+    both = {name: (before[name], after[name]) for name in before.keys() & after.keys()}
+    priced = {name: (old[0], new[0]) for name, (old, new) in both.items() if old[0] and new[0]}
+    changes = {name: 100 * new / old - 100 for name, (old, new) in priced.items()}
+    found = {
+        "price_dropped": [name for name, change in changes.items() if change <= -10],
+        "price_rose": [name for name, change in changes.items() if change >= 10],
+        "back_in_stock": [name for name, (old, new) in both.items() if new[1] > old[1]],
+        "out_of_stock": [name for name, (old, new) in both.items() if new[1] < old[1]],
+        "appeared": names[50:],
+        "disappeared": names[:10],
+    }
+    assert {name: shown[f"octogen/{name}"] for name in found} == {
+        name: len(products) for name, products in found.items()
+    }
+    words = ("dropped", "rose", "back in stock", "sold out", "new", "gone")
+    said = [f"{len(each)} {word}" for each, word in zip(found.values(), words, strict=True)]
+    events = [(rule, name) for rule, products in found.items() for name in products]
+    of_run = f"**{', '.join(said)}**; 50 products; {len(events)} new events"
+    assert shown["octogen/summary"] == of_run
+    assert shown["octogen/events_appeared"] == shown["dagster/row_count"] == len(events)
+    events.sort(key=lambda event: (-abs(changes.get(event[1], 0)), *event))
+    rows = shown_table(shown["octogen/largest_alerts"])
+    assert 5 <= len(rows) <= 10
+    assert rows == [
+        [
+            rule.replace("_", " "),
+            name.title(),
+            "{:.2f} → {:.2f} EUR".format(*priced[name]),
+            f"{changes[name]:+.0f} %",
+        ]
+        for rule, name in events[: len(rows)]
     ]
 
 
@@ -290,6 +347,7 @@ def test_repeated_runs_add_nothing_and_missed_ones_are_made_up_for(shop: Shop) -
     shown = shop.run(ALERTS)
     assert (shown["octogen/events_appeared"], shown["octogen/events_vanished"]) == (0, 0)
     assert shown["octogen/price_dropped"] == 1
+    assert shown["octogen/summary"] == "**1 dropped**; 1 product; 0 new events"
     assert shop.table.equals(table)
 
 
@@ -301,6 +359,7 @@ def test_what_is_late_or_forgotten_changes_the_events_and_the_metadata_say_how_m
     shop.read(day(3), product("dress", 80.0))
     ids = dict(shop.table.select("at", "alert_id").rows())
     late = shop.read(day(2), product("dress", 50.0))
+    assert late["octogen/summary"] == "**1 rose**; 1 product; 2 new events, 1 vanished"
     assert (late["octogen/events_appeared"], late["octogen/events_vanished"]) == (2, 1)
     assert [event[:3] for event in shop.events()] == [
         ("price_dropped", "dress", day(2)),
@@ -333,6 +392,8 @@ def test_a_rule_is_about_the_products_that_it_names(
     shop.read(day(1), *products)
     shop.read(day(2), *[{**each, "current_price": each["current_price"] - 4} for each in products])
     assert [event[:2] for event in shop.events()] == [("shoes", "boot"), ("zen", "hat")]
+    (shown,) = shop.result.asset_materializations_for_node(ALERTS)
+    assert shown.metadata["octogen/summary"].value.startswith("**1 shoes, 1 zen**; 3 products")
     shop.read(day(3), product("coat", 1.0, brand=None, category_path=None))
     assert [event[:2] for event in shop.events()][2:] == [
         ("disappeared", "boot"),
