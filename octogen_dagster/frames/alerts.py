@@ -25,6 +25,7 @@ from octogen_dagster.frames.alert_rules import (
     PriceDropped,
     PriceRose,
 )
+from octogen_dagster.frames.brands import brand_name
 from octogen_dagster.frames.observed import TIME, Observed
 
 ALERTS_SCHEMA = pl.Schema(
@@ -91,7 +92,8 @@ def events_of(
     rows = rows.sort("uuid", "catalog_key", "valid_from")
     others = products.select(*_PRODUCT, pl.exclude(rows.columns))
     known = rows.join(others, on=_PRODUCT, how="left", nulls_equal=True, maintain_order="left")
-    compared = _with_before(rows.with_columns(known.select(_brand_name(known.schema))))
+    brand = brand_name(known.schema).alias("brand_name")
+    compared = _with_before(known.select(*rows.columns, brand))
     events = []
     for rule, since in rules.items():
         is_meant = _is_meant(rule, known)
@@ -344,13 +346,3 @@ def _described(found: pl.DataFrame, rule: AlertRule) -> pl.DataFrame:
 def _alert_id(rule: str, catalog: str | None, uuid: str, at: datetime) -> str:
     text = "\x1f".join((rule, catalog or "", uuid, at.isoformat()))
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-
-
-def _brand_name(schema: pl.Schema) -> pl.Expr:
-    """The name of the brand, whose column an asset of one's own may have otherwise, or not."""
-    brand, name = schema.get("brand"), pl.lit(None, pl.String)
-    if isinstance(brand, pl.Struct) and "name" in brand.to_schema():
-        name = pl.col("brand").struct.field("name")
-    elif brand == pl.String:
-        name = pl.col("brand")
-    return name.alias("brand_name")

@@ -294,6 +294,15 @@ def test_what_is_unknown_on_a_day_is_no_change_and_hides_none(shop: Shop) -> Non
 
 
 @pytest.mark.slow
+def test_a_table_of_ones_own_without_brands_has_alerts(shop: Shop) -> None:
+    for number, price in ((1, 100.0), (2, 50.0)):
+        products = [product("dress", price), product("hat", 9.0)]
+        shop.frame = stored(day(number), products).drop("brand")
+        shop.run("octogen_products", ASSET, ALERTS)
+    assert shop.events() == [("price_dropped", "dress", day(2), 100.0, 50.0)]
+
+
+@pytest.mark.slow
 def test_an_event_of_a_brand_stays_when_an_earlier_day_is_forgotten_and_its_product_is_gone(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
