@@ -13,7 +13,7 @@ from octogen_dagster.cli.options import CONTEXT_SETTINGS, FILE, base_dir_option
 @click.command(context_settings=CONTEXT_SETTINGS)
 @base_dir_option()
 @click.option("--asset", default="octogen_products_history", help="Name of the history's asset.")
-@click.option("--days", type=click.IntRange(1), default=30, help="The last days to show.")
+@click.option("--days", type=click.IntRange(1), default=30, help="The last dates to show.")
 @click.option("--out", type=FILE, default=Path("report.html"), help="The file to write.")
 @reporting_errors
 def report(*, base_dir: str, asset: str, days: int, out: Path) -> None:

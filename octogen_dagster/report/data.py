@@ -1,23 +1,38 @@
-"""The data of a report: the last days of a history, with the brand and the category of products."""
+"""The data of a report: the last dates of a history, with brands, categories and events."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 
 from octogen_dagster.errors import OctogenSnapshotError
+from octogen_dagster.frames.alert_rules import KINDS, with_currency_changes
+from octogen_dagster.frames.alerts import ALERTS_SCHEMA, events_of, first_seen_of
 from octogen_dagster.frames.brands import brand_name
-from octogen_dagster.frames.history_files import history_files, scan_history
-from octogen_dagster.frames.observed import Contents
+from octogen_dagster.frames.history import KEY
+from octogen_dagster.frames.history_files import history_files
+from octogen_dagster.frames.observed import Contents, Observed
 from octogen_dagster.store import Store
 
 _PRODUCT = ["catalog_key", "uuid"]
 _MAX_TITLE_LENGTH = 160
 _SEPARATOR = " \u203a "
 """What stands between the levels of a category, here and in the page."""
+_REAPPEARED = "reappeared"
+_RULES = with_currency_changes([rule() for rule in KINDS.values()])
+_KINDS = [*(rule.name.replace("_", " ") for rule in _RULES), _REAPPEARED]
+"""What an event is called; `appeared` of the alerts is told from what was there before."""
+
+
+class _Part(NamedTuple):
+    """What a file of a history says of the last dates."""
+
+    rows: pl.DataFrame
+    products: pl.DataFrame
+    events: pl.DataFrame
 
 
 def report_data(
@@ -27,69 +42,45 @@ def report_data(
     days: int,
     storage_options: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return the rows of a history that held in its last days, as columns of JSON.
+    """Return the rows of a history that held on its last dates in UTC, as columns of JSON.
 
     Texts that repeat are lists, and columns hold their places in them; -1 stands for none. The rows
-    of a product follow each other, and `rows` of the products says how many they are.
+    of a product follow each other, and `rows` of the products says how many they are. `events` are
+    those that rules of alerts without a threshold find.
 
     Raises:
         OctogenSnapshotError: There is no such history, it is empty, or it cannot be read.
     """
-    history = scan_history(base_dir, asset=asset, storage_options=storage_options)
-    times = pl.concat([history.select(time=name) for name in ("valid_from", "valid_to")])
-    until = times.select(pl.col("time").max()).collect(engine="streaming").item()
-    if until is None:
+    store = Store(base_dir, storage_options)
+    files = list(history_files(store, asset).values())
+    times = [at for key in files for at in Contents.read(store.metadata(key)).observed]
+    if not times:
         raise OctogenSnapshotError(
             f"The history {asset} has no rows yet, so there is nothing to report. Materialize it "
             "after its products."
         )
-    since = until - timedelta(days=days)
-    rows = (
-        history.filter(pl.col("valid_to").is_null() | (pl.col("valid_to") > since))
-        .select(
-            *_PRODUCT,
-            "product_url",
-            "valid_from",
-            "valid_to",
-            "is_current",
-            pl.col("title").str.slice(0, _MAX_TITLE_LENGTH),
-            "current_price",
-            "currency",
-            "in_stock",
-        )
-        .collect(engine="streaming")
-        .sort(*_PRODUCT, "valid_from")
-    )
-    products = rows.group_by(_PRODUCT, maintain_order=True).agg(
-        pl.col("title", "product_url").last(), pl.len().alias("rows")
-    )
-    store = Store(base_dir, storage_options)
-    files = history_files(store, asset).values()
-    newest = [Contents.read(store.metadata(key)).products for key in files]
-    described = pl.concat([_brands_and_categories(store, key) for key in newest])
-    products = products.join(
-        described, on=_PRODUCT, how="left", nulls_equal=True, maintain_order="left"
-    )
-    moments = pl.concat([rows["valid_from"], rows["valid_to"]]).drop_nulls().unique().sort()
-    moment = pl.DataFrame({"time": moments, "place": range(len(moments))})
-    begins, ends = (
-        rows.select(time=name).join(moment, on="time", how="left", maintain_order="left")["place"]
-        for name in ("valid_from", "valid_to")
-    )
+    until = max(times)
+    since = max(_date(min(times)), _date(until) - timedelta(days=days - 1))
+    parts = [_part(store, key, since) for key in files]
+    rows, products, events = (pl.concat(each) for each in zip(*parts, strict=True))
+    numbered = products.select(*_PRODUCT).with_row_index("product")
+    events = events.join(numbered, on=_PRODUCT, nulls_equal=True)
+    times, begin, end, at = _places(rows["valid_from"], rows["valid_to"], events["at"])
     catalogs, catalog = _places(products["catalog_key"])
     brands, brand = _places(products["brand"])
     categories, category = _places(products["category"])
-    currencies, currency = _places(rows["currency"])
+    currencies, currency, event_currency = _places(rows["currency"], events["currency"])
     return {
         "asset": asset,
         "since": since.timestamp(),
         "until": until.timestamp(),
         "made_at": datetime.now(timezone.utc).timestamp(),
-        "times": [each.timestamp() for each in moments],
+        "times": [each.timestamp() for each in times],
         "catalogs": catalogs,
         "brands": brands,
         "categories": categories,
         "currencies": currencies,
+        "kinds": _KINDS,
         "products": {
             "title": products["title"].fill_null("").to_list(),
             "url": products["product_url"].fill_null("").to_list(),
@@ -99,23 +90,87 @@ def report_data(
             "rows": products["rows"].to_list(),
         },
         "rows": {
-            "begin": begins.to_list(),
-            "end": ends.fill_null(-1).to_list(),
-            "price": rows["current_price"].to_list(),
+            "begin": begin,
+            "end": end,
+            "price": rows["price"].to_list(),
             "currency": currency,
-            "stock": rows["in_stock"].cast(pl.Int8).fill_null(-1).to_list(),
+            "stock": rows["stock"].cast(pl.Int8).fill_null(-1).to_list(),
+        },
+        "events": {
+            "product": events["product"].to_list(),
+            "at": at,
+            "kind": events["kind"].to_list(),
+            "before": events["before"].to_list(),
+            "after": events["after"].to_list(),
+            "currency": event_currency,
         },
     }
 
 
-def _places(texts: pl.Series) -> tuple[list[str], list[int]]:
-    """The distinct values of a column in their order, and the place of each value in them."""
-    values = texts.drop_nulls().unique().sort()
-    places = pl.DataFrame({"text": values, "place": range(len(values))})
-    joined = pl.DataFrame({"text": texts}).join(
-        places, on="text", how="left", maintain_order="left"
+def _date(moment: datetime) -> datetime:
+    """The first moment of a time's date in UTC."""
+    return moment.astimezone(timezone.utc).replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+def _part(store: Store, key: str, since: datetime) -> _Part:
+    history, metadata = store.open(key)
+    contents = Contents.read(metadata)
+    is_over, price = pl.col("valid_to") < since, pl.col("current_price")
+    rows = (
+        history.filter(~is_over.fill_null(value=False))
+        .select(
+            *_PRODUCT,
+            "product_url",
+            "title",
+            "valid_from",
+            "valid_to",
+            pl.when(price.is_finite() & (price > 0)).then(price).alias("price"),
+            pl.col("currency").str.to_uppercase(),
+            (pl.col("in_stock") & pl.col("is_active").fill_null(value=True)).alias("stock"),
+        )
+        .collect(engine="streaming")
+        .sort(*_PRODUCT, "valid_from")
     )
-    return values.to_list(), joined["place"].fill_null(-1).to_list()
+    title = pl.col("title").drop_nulls().last().str.slice(0, _MAX_TITLE_LENGTH)
+    products = rows.group_by(_PRODUCT, maintain_order=True).agg(
+        title, pl.col("product_url").last(), pl.len().alias("rows")
+    )
+    described = _brands_and_categories(store, contents.products)
+    products = products.join(
+        described, on=_PRODUCT, how="left", nulls_equal=True, maintain_order="left"
+    )
+    return _Part(rows, products, _events(history, contents.observed, since))
+
+
+def _events(history: pl.LazyFrame, observed: Observed, since: datetime) -> pl.DataFrame:
+    """What the rules of alerts find from a time on."""
+    begun = history.filter(pl.any_horizontal(pl.col("valid_from", "valid_to") >= since))
+    touched = begun.select(KEY.unique().implode()).collect(engine="streaming").to_series()
+    rows = history.filter(KEY.is_in(touched)).collect(engine="streaming")
+    first_seen = first_seen_of(observed, rows["catalog_key"].unique().to_list())
+    nothing = pl.DataFrame(schema=dict.fromkeys(_PRODUCT, pl.String))
+    told = pl.DataFrame(schema=ALERTS_SCHEMA)
+    events = events_of(rows, nothing, dict.fromkeys(_RULES, since), first_seen, told)
+    is_back = (pl.col("rule") == "appeared") & pl.col("since").is_not_null()
+    kind = pl.col("rule").str.replace_all("_", " ")
+    kind = pl.when(is_back).then(pl.lit(_REAPPEARED)).otherwise(kind)
+    return events.select(
+        *_PRODUCT,
+        "at",
+        kind.cast(pl.Enum(_KINDS)).to_physical().alias("kind"),
+        "before",
+        "after",
+        pl.col("currency").str.to_uppercase(),
+    )
+
+
+def _places(*columns: pl.Series) -> tuple[list[Any], ...]:
+    """The distinct values of columns in their order, and of each column the places in them."""
+    values = pl.concat(columns).drop_nulls().unique().sort().rename("value")
+    places = values.to_frame().with_row_index("place").cast({"place": pl.Int64})
+    frames = (column.rename("value").to_frame() for column in columns)
+    joined = (each.join(places, on="value", how="left", maintain_order="left") for each in frames)
+    return values.to_list(), *(each["place"].fill_null(-1).to_list() for each in joined)
 
 
 def _brands_and_categories(store: Store, key: str) -> pl.DataFrame:
