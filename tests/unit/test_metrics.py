@@ -11,12 +11,13 @@ import pytest
 
 from octogen_dagster.api.flow import RequestStatistics
 from octogen_dagster.api.spending import Prices, Spending
+from octogen_dagster.frames.alerts import ALERTS_SCHEMA
 from octogen_dagster.frames.brands import product_brands
 from octogen_dagster.frames.changes import SnapshotPair, product_changes
 from octogen_dagster.frames.columns import PRODUCT_SCHEMA
 from octogen_dagster.frames.source import Metrics
 from octogen_dagster.frames.statistics import ProductMetrics, ReadStatistics, ScanStatistics
-from octogen_dagster.frames.summary import inline_table, markdown_table, preview
+from octogen_dagster.frames.summary import alerts_preview, inline_table, markdown_table, preview
 
 
 def product(brand: str | None, price: float | None, **columns: Any) -> dict[str, Any]:
@@ -96,6 +97,12 @@ def test_changes_are_shown_with_the_values_before_and_after() -> None:
         ("appeared", "Slipper", "7.00 EUR", ""),
         ("disappeared", "Sandal", "5.00 EUR", ""),
     ]
+
+
+def test_the_change_of_a_price_has_its_sign_and_its_thousands_apart() -> None:
+    event = {"rule": "price_rose", "before": 1.0, "after": 100.0, "change_percent": 9900.0}
+    shown = alerts_preview(pl.DataFrame([event], schema=ALERTS_SCHEMA))
+    assert shown["change"].to_list() == ["+9,900 %"]
 
 
 def test_a_column_that_has_nothing_to_show_is_left_out() -> None:
