@@ -45,7 +45,7 @@ def build_price_alerts_asset(
     A rule that is new looks back over its `days`. One that is changed does so too, and keeps what
     it found before; the events of one that is removed go with it. The numbers of the last snapshot
     are in the metadata by the name of each rule, such as `octogen/price_dropped`, and
-    `octogen/largest_alerts` is a table of the ten largest with links. `build_snapshot_checks` of
+    `octogen/largest_alerts` is a table of the largest with links. `build_snapshot_checks` of
     this asset has a check for each rule.
 
     Args:

@@ -402,7 +402,7 @@ def test_a_rule_is_about_the_products_that_it_names(
     shop.read(day(2), *[{**each, "current_price": each["current_price"] - 4} for each in products])
     assert [event[:2] for event in shop.events()] == [("shoes", "boot"), ("zen", "hat")]
     (shown,) = shop.result.asset_materializations_for_node(ALERTS)
-    assert shown.metadata["octogen/summary"].value.startswith("**1 shoes, 1 zen**; 3 products")
+    assert "**1 shoes, 1 zen**; 3 products" in str(shown.metadata["octogen/summary"].value)
     shop.read(day(3), product("coat", 1.0, brand=None, category_path=None))
     assert [event[:2] for event in shop.events()][2:] == [
         ("disappeared", "boot"),
