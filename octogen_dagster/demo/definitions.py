@@ -114,7 +114,7 @@ alerts = build_price_alerts_asset(
 def articles(past: dict[str, pl.LazyFrame]) -> pl.DataFrame:
     """The first prices of competitors, moved a little, stand for the table of a shop."""
     rows = pl.concat([pl.LazyFrame(schema=HISTORY_SCHEMA), *past.values()])
-    known = rows.drop_nulls("current_price").sort("uuid", "valid_from")
+    known = rows.drop_nulls(["current_price", "currency"]).sort("uuid", "valid_from")
     first = known.unique("uuid", keep="first", maintain_order=True)
     place = pl.int_range(pl.len())
     return first.select(

@@ -42,18 +42,20 @@ def lines_svg(
         for place, value in enumerate([*line, None]):
             if value is not None:
                 run.append(point(place, value))
-            elif run:  # a single point is a line to itself
+            elif run:  # a single point is a line to itself, whose ends are round
                 parts.append(
                     f'<polyline points="{" ".join(run if len(run) > 1 else run * 2)}" fill="none" '
-                    f'stroke="{color}" stroke-width="2"/>'
+                    f'stroke="{color}" stroke-width="2" stroke-linecap="round"/>'
                 )
                 run = []
         parts.append(f'<text x="{x}" y="14" fill="{color}">{escape(name)}</text>')
         x += _WIDTH // 2
     if known:
-        parts += [_label(0, _MARGIN + 4, form.format(high)), _label(0, bottom, form.format(low))]
+        ends = {form.format(high): _MARGIN + 4} | {form.format(low): bottom}
+        parts += [_label(0, y, text) for text, y in ends.items()]
     if days:
         parts += [_label(_MARGIN, _HEIGHT - 12, f"{days[0]}")]
+    if len(days) > 1:
         parts += [_label(_WIDTH - _MARGIN - 30, _HEIGHT - 12, f"{days[-1]}")]
     return _svg(_HEIGHT, parts)
 

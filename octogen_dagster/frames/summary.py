@@ -50,6 +50,7 @@ _MEDIANS = ("price_p50_", "median_price_")
 _NO_CURRENCY = "no_currency"
 MAX_EARLIER = 11
 """The snapshots before that a line shows: a longer one would not fit beside its numbers."""
+_ADDRESSES = ("product_url", "nearest")
 _STATUSES = ("found", "gone", "mismatched", "failed")
 
 Metrics = Mapping[str, Any]
@@ -91,6 +92,11 @@ def drops_preview(drops: pl.DataFrame) -> pl.DataFrame:
 def alerts_preview(alerts: pl.DataFrame) -> pl.DataFrame:
     """Return events of alerts as cells."""
     return _table(map(_alert_cells, alerts.to_dicts()))
+
+
+def unmatched_preview(position: pl.DataFrame) -> pl.DataFrame:
+    """Return rows of a position without a match, with the `nearest` pages, as cells."""
+    return _table(map(_unmatched_cells, position.to_dicts()))
 
 
 def _short(text: str) -> str:
@@ -206,6 +212,18 @@ def _position_cells(row: Row) -> Cells:
         "own": _price(row["own_price"], row["currency"]),
         "theirs": _price(row["competitor_price"], row["competitor_currency"]),
         "index": f"{row['index']:.2f}" if row["index"] else "",
+    }
+
+
+def _unmatched_cells(row: Row) -> Cells:
+    """An address by the end of it, which is what tells it from others of its host."""
+    ends = {name: (row[name] or "").rstrip("/").rpartition("/")[2] for name in _ADDRESSES}
+    links = {name: {"text": end, "url": row[name]} for name, end in ends.items() if end}
+    return {
+        "sku": row["sku"],
+        "page": links.get("product_url"),
+        "status": row["status"].replace("_", " "),
+        "nearest page": links.get("nearest"),
     }
 
 

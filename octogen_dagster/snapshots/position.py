@@ -11,7 +11,6 @@ from octogen_dagster.frames.history import HISTORY_SCHEMA
 from octogen_dagster.frames.pictures import inline_svg, lines_svg, price_index_svg
 from octogen_dagster.frames.position import (
     MATCHED,
-    OWN_COLUMNS,
     STATUSES,
     checked_own,
     nearest_pages,
@@ -20,7 +19,7 @@ from octogen_dagster.frames.position import (
     price_position,
     price_summary,
 )
-from octogen_dagster.frames.summary import inline_table
+from octogen_dagster.frames.summary import inline_table, unmatched_preview
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, snapshot_asset
 from octogen_dagster.snapshots.history_checks import is_history
 from octogen_dagster.snapshots.loading import ALLOW_MISSING
@@ -140,13 +139,12 @@ def _metadata(
         by = {each: price_summary(found, each) for each in ("brand", "category") if each in own}
         without = found.filter(pl.col("status") != MATCHED).head(_MAX_SHOWN)
         near = nearest_pages(history, without.filter(status="not_found")["product_url"])
-        without = without.select(*OWN_COLUMNS[:2], "status").join(
-            near.rename({"url": "product_url"}), on="product_url", how="left", maintain_order="left"
-        )
+        near = near.rename({"url": "product_url"})
+        without = without.join(near, on="product_url", how="left", maintain_order="left")
         return {
             f"octogen/{name}": dg.MetadataValue.md(inline_table(table.head(_MAX_SHOWN)))
             for name, table in (
-                {f"by_{n}": t for n, t in by.items()} | {"unmatched": without}
+                {f"by_{n}": t for n, t in by.items()} | {"unmatched": unmatched_preview(without)}
             ).items()
             if not table.is_empty()
         }

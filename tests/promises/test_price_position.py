@@ -447,11 +447,12 @@ def test_each_number_of_its_page_is_that_of_a_model(tmp_path: Path) -> None:
     assert found == [
         [
             each["sku"],
-            each["product_url"],
-            each["status"],
-            f"{ACME}/chelsea-boots-7" if each["sku"] == "near" else "",
+            f"[{end}]({each['product_url']})",
+            each["status"].replace("_", " "),
+            f"[chelsea-boots-7]({ACME}/chelsea-boots-7)" if each["sku"] == "near" else "",
         ]
         for each in unmatched[: len(found)]
+        for end in [each["product_url"].rpartition("/")[2]]
     ]
     by_day = [position(of_day(history, number), table.to_dicts()) for number in (1, 2, 3)]
     index = [
