@@ -25,7 +25,7 @@ from octogen_dagster.asset_definition import (
     require_asset,
 )
 from octogen_dagster.background import wait_interruptibly
-from octogen_dagster.errors import OctogenUrlListError
+from octogen_dagster.errors import OctogenUrlListCapacityError, OctogenUrlListError
 from octogen_dagster.frames.summary import inline_table
 from octogen_dagster.printable import count, printable
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, snapshot_asset
@@ -104,7 +104,7 @@ def build_url_list_asset(
         name: The asset's name or `dagster.AssetSpec`.
         urls: An asset, or its key, that is loaded as a `polars.DataFrame`, with the columns `url`
             (a competitor's page) and `sku` (the own article, of which several rows may have pages),
-            and any others, which are kept. It has up to 100,000 different addresses.
+            and any others, which are kept. It has up to 100,000 addresses that differ for Octogen.
         list_name: The list's name, of at most 80 characters; by default the asset's. An
             organisation has up to five lists.
         max_removed_fraction: The largest fraction of the list that a run may remove. A run that
@@ -279,13 +279,7 @@ class _Table:
                 "texts."
             )
         urls = _addresses(frame).unique(maintain_order=True).drop_nulls().to_list()
-        usable = [url for url in urls if _refused(url) is None]
-        if len(usable) > MAX_LIST_URLS:
-            raise _failure(
-                f"{subject} has {len(usable):,} different addresses, and a URL list has at most "
-                f"{MAX_LIST_URLS:,}. Split the table into several lists."
-            )
-        return cls(frame, usable)
+        return cls(frame, [url for url in urls if _refused(url) is None])
 
     def with_answers(self, sync: UrlListSync) -> pl.DataFrame:
         """Return the table with what became of each address."""
@@ -293,11 +287,7 @@ class _Table:
         def rejection(url: str | None) -> Rejection | None:
             if (refused := _refused(url)) or url is None:
                 return refused
-            if url in sync.rejected:
-                return sync.rejected[url]
-            if url in sync.normalized:
-                return None
-            return Rejection("no_answer", "Octogen did not say what became of it.")
+            return sync.rejected.get(url)
 
         urls = _addresses(self.frame).to_list()
         found = [rejection(url) for url in urls]
@@ -360,7 +350,7 @@ class _ListRun:
             self._log.info(f"{_subject(url_list)} was made.")
         if not self._table.urls:
             self._warn_of_no_addresses(url_list)
-        with _deletion_fails(url_list):
+        with _refusals_fail(url_list):
             sync = UrlListSync(self._client, url_list, self._table.urls)
             sync.bring(lambda removed, of: self._check_removal(url_list, removed, of))
             url_list = self._wait_until_active(url_list, provisioning_timeout)
@@ -377,7 +367,7 @@ class _ListRun:
             text = f"A run would make URL list {self._name!r} and add up to "
             text += count(len(self._table.urls), "address", "addresses")
         else:
-            with _deletion_fails(url_list):
+            with _refusals_fail(url_list):
                 sync = UrlListSync(self._client, url_list, self._table.urls)
                 difference = sync.difference()
             removed, of = len(difference.surplus), difference.url_count
@@ -479,10 +469,16 @@ class _ListRun:
 
 
 @contextmanager
-def _deletion_fails(url_list: CoverageUrlList) -> Iterator[None]:
-    """Fail without a retry if the list is deleted: its owner knows if there is to be a new one."""
+def _refusals_fail(url_list: CoverageUrlList) -> Iterator[None]:
+    """Fail without a retry if the list is full, or deleted: its owner knows what is to be."""
     try:
         yield
+    except OctogenUrlListCapacityError as error:
+        raise _failure(
+            f"{_subject(url_list)} was not brought to the table, which has more than the "
+            f"{MAX_LIST_URLS:,} different addresses that a list may have. Split the table into "
+            "several lists."
+        ) from error
     except OctogenUrlListError as error:
         if error.code not in _DELETED:
             raise

@@ -37,6 +37,9 @@ class Rejection(NamedTuple):
     message: str
 
 
+_NO_ANSWER = Rejection("no_answer", "Octogen did not say what became of it.")
+
+
 class Difference(NamedTuple):
     """What separates a list from a table: addresses to add, and normalized ones to remove.
 
@@ -143,23 +146,29 @@ class UrlListSync:
         In this order a list that is full has room for what is added.
         """
         client, list_id, count = self._client, self.url_list.url_list_id, difference.url_count
+        accepted = dict[str, str]()
         for some in _requests_of(difference.surplus):
             count = client.remove_coverage_url_list_urls(list_id, some).url_count
             self.removed.update(some)
         for some in _requests_of(difference.missing):
             answer = client.add_coverage_url_list_urls(list_id, some)
             count = answer.url_count
-            self.normalized |= {each.url: each.normalized_url for each in answer.accepted}
+            accepted |= {each.url: each.normalized_url for each in answer.accepted}
             self.added |= {each.normalized_url for each in answer.accepted}
             self.rejected |= {
                 each.url: Rejection(each.code, each.message) for each in answer.rejected
             }
+        self.normalized |= accepted
         # Of two addresses that are the same, an answer may name only one.
-        self._check([url for url in difference.missing if not self._is_answered(url)])
+        named = {*accepted, *self.rejected}
+        unnamed = [url for url in difference.missing if url not in named]
+        there = self._check(unnamed)
+        self.rejected |= {
+            url: _NO_ANSWER
+            for url in unnamed
+            if url not in there and self.normalized.get(url) not in self.added
+        }
         return count
-
-    def _is_answered(self, url: str) -> bool:
-        return url in self.normalized or url in self.rejected
 
     def _check(self, urls: Sequence[str]) -> set[str]:
         """Ask for the normalized forms of addresses, and return those that are in the list."""

@@ -40,6 +40,7 @@ class Service:
         members: The URLs of the list as they were sent, by their normalized forms.
         made: True once the list is there.
         statuses: The status of each time that the list is asked for; the last one stays.
+        names_rejected: True if an answer names what it rejects.
         repeated: True if each page of URLs begins with the last URL of the page before.
         received: All requests.
     """
@@ -47,6 +48,7 @@ class Service:
     members: dict[str, str] = field(default_factory=dict)
     made: bool = False
     statuses: list[str] = field(default_factory=lambda: ["active"])
+    names_rejected: bool = True
     repeated: bool = False
     received: list[Received] = field(default_factory=list)
     base_url: str = ""
@@ -152,7 +154,7 @@ class Service:
             rejected=[
                 generated.CoverageRejectedUrl(url=url, code="invalid_url", message="It has a blank")
                 for url in urls
-                if " " in url
+                if " " in url and self.names_rejected
             ],
             url_count=len(self.members),
             request_id=str(uuid.uuid4()),
@@ -234,6 +236,26 @@ def test_what_is_refused_leaves_the_list_as_it_is(service: Service, tmp_path: Pa
     assert "3 of its 10 addresses are not in the table" in failure(result)
     assert service.calls == ["GET", "POST urls/contains"]
     assert service.members == before
+
+
+def test_a_rejected_address_that_no_answer_names_is_rejected(
+    service: Service, tmp_path: Path
+) -> None:
+    service.names_rejected = False
+    urls = ["https://shop.example/1", "https://shop.example/a b"]
+    for number in (2, 3):  # of a new list, and of one that is asked what it contains
+        result = run(
+            service, tmp_path, [*urls, f"https://shop.example/{number}"], retry_policy=None
+        )
+        assert result.success, failure(result)
+        table = pl.read_parquet(tmp_path / "competitors.parquet")
+        assert table["rejected_code"].to_list() == [None, "no_answer", None]
+        assert table["normalized_url"].to_list() == [
+            urls[0],
+            None,
+            f"https://shop.example/{number}",
+        ]
+        service.members.pop("https://shop.example/2", None)
 
 
 def test_blanks_around_an_address_make_no_difference(service: Service, tmp_path: Path) -> None:

@@ -145,12 +145,26 @@ def test_a_hundred_thousand_addresses_are_a_hundred_requests(
     assert sent[-1].startswith("GET cul_")  # its status
 
 
-def test_more_addresses_than_a_list_has_are_refused_before_a_request(
+def test_only_octogen_says_which_addresses_are_the_same(
     sandbox: Sandbox, octogen: OctogenResource, tmp_path: Path
 ) -> None:
-    result = run(pages(*range(100_001)), octogen, tmp_path)
-    assert "100,001 different addresses" in failure(result)
-    assert sandbox.requests == []
+    """60,000 pages that are written twice are not more than a list has."""
+    written = [f"{each}{end}" for each in pages(*range(60_000)) for end in ("", "#top")]
+    result = run(written, octogen, tmp_path, config={"dry_run": True})
+    (event,) = result.asset_observations_for_node(NAME)
+    assert event.metadata["octogen/added"].value == 120_000
+
+
+def test_more_addresses_than_a_list_has_are_refused_and_not_retried(
+    sandbox: Sandbox, octogen: OctogenResource, tmp_path: Path
+) -> None:
+    run(pages(1), octogen, tmp_path)
+    (made,) = octogen.list_coverage_url_lists().items
+    path, full = f"/coverage/url-lists/{made.url_list_id}/urls", "list_url_capacity_exceeded"
+    sandbox.inject(Fault("status", 409, path=path, detail=full))
+    result = run(pages(1, 2), octogen, tmp_path, retry_policy=RETRIED)
+    assert "more than the 100,000 different addresses that a list may have" in failure(result)
+    assert not is_retried(result)
 
 
 @pytest.mark.parametrize(
