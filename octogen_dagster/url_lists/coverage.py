@@ -16,9 +16,10 @@ from octogen_dagster.bigquery.linked_datasets import GRANT_WAIT_SECONDS
 from octogen_dagster.bigquery.linked_tables import linked_table_asset
 from octogen_dagster.bigquery.linked_view import check_arguments
 from octogen_dagster.bigquery.queries import DOLLARS_PER_TIB, MAX_BYTES_BILLED
+from octogen_dagster.bigquery.table_checks import build_check_specs
 from octogen_dagster.url_lists.coverage_in_place import coverage_in_place, products_in_place
 from octogen_dagster.url_lists.coverage_snapshots import coverage_asset, products_asset
-from octogen_dagster.url_lists.export import Decorator, ListExport
+from octogen_dagster.url_lists.export import Decorator, ListExport, matched_spec
 from octogen_dagster.url_lists.list_asset import LIST_NAME, name_of_list, require_url_list
 from octogen_dagster.validation import require_fraction
 
@@ -74,17 +75,19 @@ def build_url_coverage_asset(
     `products` has a row for each product and each row of the list's table whose address it is of:
     the columns `sku`, `url`, `matched_by` and the others of the list's table, then those of the
     view. A column of the table that the view has too is named `own_<name>`. A product belongs to
-    the addresses that are written as its `product_url` (`matched_by` is `url`), and without any to
-    those of its page (`page`): the host and the path without the query, where
-    `/collections/<x>/products/<y>` is `/products/<y>`. A covered address without any product gets
-    those of its page as well. A product of no address keeps its row, with a `sku` of null.
+    the addresses that are its `product_url`, however they are written (`matched_by` is `url`), and
+    without any to those of its page (`page`) that share most parameters with it: the page is the
+    host and the path, where `/collections/<x>/products/<y>` is `/products/<y>`. A covered address
+    without any product gets those of its page as well. A product of no address keeps its row, with
+    a `sku` of null.
 
     A list that was not exported yet is no failure: all of its addresses are pending, and products
     that are there stay as they are.
 
     The checks are `covered` (the share of exported addresses that are covered) and `fresh` (the age
-    of the export) of the coverage, both warnings, and `not_empty` and `expected_columns` of the
-    products. The assets need `OctogenResource` as `octogen`, `AnalyticsHubResource` as
+    of the export) of the coverage, both warnings, and `not_empty`, `expected_columns` and, unless
+    they stay in place, `matched` of the products: a warning if less than 90 % of the covered
+    addresses have one. The assets need `OctogenResource` as `octogen`, `AnalyticsHubResource` as
     `analytics_hub`, and a `dagster_gcp.BigQueryResource`.
 
     Args:
@@ -184,13 +187,20 @@ def build_url_coverage_asset(
         **({} if in_place else {"deps": [], "ins": {"urls": dg.AssetIn(url_list.key)}}),
     )
     coverage = (coverage_in_place if in_place else coverage_asset)(export, of_coverage)
-    ins = {"covered": dg.AssetIn(coverage.key), "urls": dg.AssetIn(url_list.key)}
+    products_name = products_name or f"{stem}_products"
+    key = asset_key(asset_arguments_of(products_name, asset_arguments))
+    matches: dict[str, Any] = {
+        "deps": [],
+        "ins": {"covered": dg.AssetIn(coverage.key), "urls": dg.AssetIn(url_list.key)},
+        "output_required": False,
+        "check_specs": [*build_check_specs(key, None, None), matched_spec(key)],
+    }
     of_products = decorator(
-        products_name or f"{stem}_products",
+        products_name,
         coverage,
         description=f"The products of the addresses in the URL list {list_name!r}, by Octogen's "
         "last daily export.",
-        **({} if in_place else {"deps": [], "ins": ins, "output_required": False}),
+        **({} if in_place else matches),
     )
     products = (products_in_place if in_place else products_asset)(
         export, coverage.key, columns, of_products

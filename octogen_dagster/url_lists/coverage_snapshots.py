@@ -32,6 +32,7 @@ from octogen_dagster.url_lists.export import (
     data_version,
     last_exported_at,
     list_metadata,
+    matched_result,
     nothing_read,
     of_export,
     read_version,
@@ -111,7 +112,8 @@ def products_asset(
                 dollars_per_tib=export.dollars_per_tib,
             )
             context.add_asset_metadata({**of_export(record), **metadata})
-            scan = LinkedScan(rows, table, 0.0, None, ProductJoin(urls, covered))
+            join = ProductJoin(urls, covered)
+            scan = LinkedScan(rows, table, 0.0, None, join)
             # Dagster hands a result to the IO manager before it asks for what comes next.
             yield dg.MaterializeResult(
                 value=as_taken(context, scan, str(table)), data_version=read_version(record)
@@ -124,6 +126,7 @@ def products_asset(
             last_modified=None,
             max_age=None,
         )
+        yield matched_result(join.matched_fraction)
 
     return products
 
@@ -162,4 +165,4 @@ def _not_exported(context: dg.AssetExecutionContext, urls: pl.DataFrame) -> Iter
         source = FrameSource(products.lazy(), metrics={"summary": NO_PRODUCTS_YET})
         subject = context.asset_key.to_user_string()
         yield dg.MaterializeResult(value=as_taken(context, source, subject))
-    yield from nothing_read()
+    yield from nothing_read(matches=True)

@@ -36,6 +36,9 @@ EXPORTED_AT = "octogen/exported_at"
 NOT_EXPORTED = "Octogen has not exported the list yet"
 NO_PRODUCTS_YET = f"**No products yet**: {NOT_EXPORTED}"
 
+MATCHED = "matched"
+_MIN_MATCHED_FRACTION = 0.9
+
 Decorator = Callable[[Callable[..., Any]], dg.AssetsDefinition]
 """Makes an asset of its function."""
 
@@ -206,9 +209,35 @@ def of_export(record: dg.EventLogRecord | None) -> Metadata:
     return {} if exported_at is None else {EXPORTED_AT: dg.MetadataValue.timestamp(exported_at)}
 
 
-def nothing_read() -> Iterator[dg.AssetCheckResult]:
+def matched_spec(asset: dg.AssetKey) -> dg.AssetCheckSpec:
+    """The check `matched` of the products."""
+    return dg.AssetCheckSpec(
+        MATCHED,
+        asset=asset,
+        description=f"At least {_MIN_MATCHED_FRACTION:.0%} of the covered addresses have products.",
+    )
+
+
+def matched_result(fraction: float | None) -> dg.AssetCheckResult:
+    """The result of the check `matched`, of the share of covered addresses that have a product."""
+    description = "No address is covered."
+    if fraction is not None:
+        description = (
+            f"{fraction:.0%} of the covered addresses have a product; {_MIN_MATCHED_FRACTION:.0%} "
+            "are expected. Which product is of which address is found by their pages."
+        )
+    return dg.AssetCheckResult(
+        passed=fraction is None or fraction >= _MIN_MATCHED_FRACTION,
+        check_name=MATCHED,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=description,
+        metadata={} if fraction is None else {"octogen/matched_fraction": fraction},
+    )
+
+
+def nothing_read(*, matches: bool = False) -> Iterator[dg.AssetCheckResult]:
     """The results of the checks of the products of a list that was not exported."""
-    for name in (NOT_EMPTY, EXPECTED_COLUMNS):
+    for name in (NOT_EMPTY, EXPECTED_COLUMNS, *([MATCHED] if matches else [])):
         yield dg.AssetCheckResult(
             passed=True, check_name=name, description=f"{NOT_EXPORTED}: nothing was read."
         )

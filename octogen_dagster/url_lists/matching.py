@@ -9,6 +9,7 @@ import polars as pl
 
 from octogen_dagster.errors import OctogenBigQueryInputError
 from octogen_dagster.frames.columns import PRODUCT_SCHEMA
+from octogen_dagster.frames.urls import normalized_url
 from octogen_dagster.printable import count
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ They are those that are documented, and those that a comparison of prices needs.
 
 _MATCHED = ("sku", "url", "matched_by")
 _PRODUCT, _ADDRESS, _TEXT, _PAGE = (f"octogen_{each}" for each in ("product", "row", "url", "page"))
+_FORM, _PARAMETERS = "octogen_form", "octogen_parameters"
 
 
 def coverage_of(own: pl.DataFrame, exported: pl.DataFrame | None) -> pl.DataFrame:
@@ -85,42 +87,59 @@ def count_addresses(coverage: pl.DataFrame) -> dict[str, int]:
 
 
 def page_of(url: pl.Expr) -> pl.Expr:
-    """The page of an address, as Octogen matches them: the host and the path.
+    """The page of a normalized address: without its parameters.
 
     A product of Shopify has the same page in each of its collections.
     """
-    rest = url.str.strip_chars().str.replace(r"^[A-Za-z][A-Za-z0-9+.-]*://", "")
-    rest = rest.str.replace(r"[?#].*$", "").str.strip_chars_end("/")
-    host, path = rest.str.extract(r"^([^/]*)"), rest.str.extract(r"^[^/]*(.*)$")
-    of_shopify = path.str.replace(r"/collections/[^/]+(/products/[^/]+)$", "${1}")
-    return host.str.to_lowercase() + of_shopify
+    page = url.str.replace(r"\?.*$", "")
+    return page.str.replace(r"/collections/[^/]+(/products/[^/]+)$", "${1}")
+
+
+def _told_apart(url: pl.Expr) -> list[pl.Expr]:
+    """A form of an address that its spellings share, its page and its parameters."""
+    form = normalized_url(url)
+    parameters = form.str.extract(r"\?(.*)$").fill_null("").str.split("&")
+    return [form.alias(_FORM), page_of(form).alias(_PAGE), parameters.alias(_PARAMETERS)]
+
+
+def _nearest(products: pl.DataFrame, addresses: pl.DataFrame, of: str) -> pl.DataFrame:
+    """The pairs of a page that have most parameters in common, of each product or each address."""
+    pairs = products.join(addresses, on=_PAGE, suffix="_of_address")
+    shared = pl.col(_PARAMETERS).list.set_intersection(f"{_PARAMETERS}_of_address").list.len()
+    return pairs.filter(shared == shared.max().over(of))
+
+
+def _ties(pairs: pl.DataFrame, of: str, page: str) -> int:
+    """The number of products, or addresses, that have several pages which are equally near."""
+    return len(pairs.group_by(of).agg(pl.col(page).n_unique()).filter(pl.col(page) > 1))
 
 
 class ProductJoin:
     """Joins products with the own addresses that Octogen covers, batch after batch.
 
     A product belongs to the addresses that are written as its own, and without any to those of its
-    page. One of no address keeps its row, without a SKU. In the end, an address without any product
-    gets those of its page, whosever they are: Octogen says that it has some.
+    page that share most parameters with it. One of no address keeps its row, without a SKU. In the
+    end, an address without any product gets those of its page that share most, whosever they are:
+    Octogen says that it has some.
     """
 
     def __init__(self, own: pl.DataFrame, coverage: pl.DataFrame) -> None:
         covered = coverage.filter(pl.col("status") == COVERED).select("normalized_url").unique()
         own = own.with_columns(pl.col("url", "normalized_url").cast(pl.String))
         addresses = own.join(covered, on="normalized_url", how="semi").with_row_index(_ADDRESS)
-        texts = addresses.unpivot(
-            ["url", "normalized_url"], index=_ADDRESS, value_name=_TEXT
-        ).select(_ADDRESS, _TEXT)
-        self._texts = texts.unique()
-        self._pages = texts.select(_ADDRESS, page_of(pl.col(_TEXT)).alias(_PAGE)).unique()
+        # An address is known as it was sent, and as Octogen writes it.
+        texts = addresses.with_columns(
+            pl.concat_list("url", "normalized_url").list.unique().alias(_TEXT)
+        ).explode(_TEXT)
+        self._texts = texts.select(
+            _ADDRESS, "normalized_url", _TEXT, *_told_apart(pl.col(_TEXT))
+        ).unique(maintain_order=True)
         self._own = addresses
         self._covered = len(covered)
-        # The addresses that have no product so far, and the products of others on their pages.
-        self._without = self._pages.join(
-            addresses.select(_ADDRESS, "normalized_url"), on=_ADDRESS, maintain_order="left"
-        )
+        # The addresses that have no product so far, and the products on their pages.
+        self._without = self._texts
         self._kept: pl.DataFrame | None = None
-        self._products = 0
+        self._products = self._tied = 0
         self._matched = dict.fromkeys(("url", "page"), 0)
 
     def __call__(self, batch: pl.DataFrame) -> pl.DataFrame:
@@ -131,33 +150,37 @@ class ProductJoin:
                 "with addresses. Report it to Octogen, or build the assets with in_place=True."
             )
         url = pl.col("product_url")
-        products = batch.with_row_index(_PRODUCT).with_columns(page_of(url).alias(_PAGE))
-        keys = products.select(_PRODUCT, _PAGE, url.alias(_TEXT))
-        by_url = keys.join(self._texts, on=_TEXT)
-        by_page = keys.join(by_url, on=_PRODUCT, how="anti").join(self._pages, on=_PAGE)
-        found = {"url": by_url, "page": by_page}
+        products = batch.with_row_index(_PRODUCT).with_columns(_told_apart(url))
+        keys = products.select(_PRODUCT, _FORM, _PAGE, _PARAMETERS, url.alias(_TEXT))
+        found = []
+        for on in (_TEXT, _FORM):
+            found.append(keys.join(self._texts, on=on))
+            keys = keys.join(found[-1], on=_PRODUCT, how="anti")
+        near = _nearest(keys, self._texts, _PRODUCT)
+        self._tied += _ties(near, _PRODUCT, "normalized_url")
         self._products += len(batch)
-        for name, pairs in found.items():
-            self._matched[name] += pairs[_PRODUCT].n_unique()
         pairs = pl.concat(
-            pairs.select(_PRODUCT, _ADDRESS, pl.lit(name).alias("matched_by"))
-            for name, pairs in found.items()
-        )
+            each.select(_PRODUCT, _ADDRESS, pl.lit(name).alias("matched_by"))
+            for each, name in zip([*found, near], ("url", "url", "page"), strict=True)
+        ).unique()
+        for name in self._matched:
+            self._matched[name] += pairs.filter(matched_by=name)[_PRODUCT].n_unique()
         self._take(pairs)
-        kept = products.join(by_url, on=_PRODUCT, how="semi").drop(_PRODUCT)
+        kept = products.drop(_PRODUCT)
         kept = kept if self._kept is None else pl.concat([self._kept, kept])
         self._kept = kept.join(self._without, on=_PAGE, how="semi", maintain_order="left")
-        return self._joined(products.drop(_PAGE), pairs, "left")
+        return self._joined(products.drop(_FORM, _PAGE, _PARAMETERS), pairs, "left")
 
     def rest(self) -> pl.DataFrame | None:
         """Return the products of the addresses that none was found for, from pages of others."""
         if self._kept is None or self._kept.is_empty():
             return None
         products, self._kept = self._kept.with_row_index(_PRODUCT), None
-        pairs = products.select(_PRODUCT, _PAGE).join(self._without, on=_PAGE)
-        pairs = pairs.select(_PRODUCT, _ADDRESS, pl.lit("page").alias("matched_by"))
+        near = _nearest(products, self._without, _ADDRESS)
+        self._tied += _ties(near, "normalized_url", _FORM)
+        pairs = near.select(_PRODUCT, _ADDRESS, pl.lit("page").alias("matched_by")).unique()
         self._take(pairs)
-        return self._joined(products.drop(_PAGE), pairs, "inner")
+        return self._joined(products.drop(_FORM, _PAGE, _PARAMETERS), pairs, "inner")
 
     def _take(self, pairs: pl.DataFrame) -> None:
         """Note the addresses of pairs as those of which there is a product."""
@@ -186,6 +209,12 @@ class ProductJoin:
             f"{count(self._covered, 'address', 'addresses')}"
         )
 
+    @property
+    def matched_fraction(self) -> float | None:
+        """The share of the covered addresses that have a product; None if none is covered."""
+        without = self._without["normalized_url"].n_unique()
+        return (self._covered - without) / self._covered if self._covered else None
+
     def metrics(self) -> Metrics:
         """Return how many products and addresses were matched."""
         unmatched = self._products - sum(self._matched.values())
@@ -196,6 +225,8 @@ class ProductJoin:
         )
         if unmatched:
             summary += f", {unmatched:,} of no address"
+        if self._tied:
+            summary += f", {count(self._tied, 'tie')}"
         return {
             "summary": summary,
             "products": self._products,
@@ -203,6 +234,7 @@ class ProductJoin:
             "matched_by_page": self._matched["page"],
             "unmatched_products": unmatched,
             "addresses_without_products": without,
+            "ties": self._tied,
         }
 
     def _own_columns(self, of_products: Iterable[str]) -> pl.DataFrame:

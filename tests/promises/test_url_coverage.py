@@ -325,6 +325,7 @@ def test_products_are_joined_back_to_each_sku(run: Run, tmp_path: Path) -> None:
         "fresh": True,
         "not_empty": True,
         "expected_columns": True,
+        "matched": True,
     }
     dearer = products.filter(pl.col("own_price") > pl.col("current_price"))
     assert dearer["sku"].to_list() == ["C"]
@@ -370,6 +371,76 @@ def test_a_covered_address_without_a_product_gets_those_of_its_page(
     assert run(upstream=variants).success
     pens = snapshot(tmp_path, "q3_products").filter(uuid="u3")
     assert pens.select("sku", "matched_by").rows() == [("D", "url"), ("E", "page")]
+
+
+def list_of(*urls: str) -> dg.AssetsDefinition:
+    """A list of addresses, which Octogen writes as they are sent but for a leading `www.`."""
+    own = pl.DataFrame({"sku": [f"S{number}" for number in range(len(urls))], "url": urls})
+    own = own.with_columns(
+        normalized_url=pl.col("url").str.replace("//www.", "//", literal=True),
+        rejected_code=pl.lit(None, pl.String),
+        rejected_message=pl.lit(None, pl.String),
+    )
+
+    @dg.asset(name="q3", metadata={"octogen/url_list": "q3"})
+    def url_list() -> dg.MaterializeResult[pl.DataFrame]:
+        return dg.MaterializeResult(value=own, metadata={"octogen/url_list_id": LIST_ID})
+
+    return url_list
+
+
+@pytest.mark.slow
+def test_pages_that_their_query_tells_apart_have_their_own_products(
+    run: Run, bigquery: BigQueryServer, tmp_path: Path
+) -> None:
+    paths = [f"/item.php?id={number}&ref=mail" for number in (1, 2, 3)]
+    paths += ["/sch%c3%b6n", "/cap?color=red", "/cap?color=blue"]
+    urls = [f"https://www.shop.example{path}" for path in paths]
+    bigquery.results["url_coverage_v1"] = (
+        COVERAGE_FIELDS,
+        [
+            [url, f"{SHOP}{path}", *row[2:]]
+            for url, path, row in zip(
+                urls, paths, covered_rows(*((path, True) for path in paths)), strict=True
+            )
+        ],
+    )
+    bigquery.results["products_current_v1"] = (
+        PRODUCT_FIELDS,
+        [
+            *(
+                product(f"u{number}", f"http://www.shop.example/item.php?id={number}")
+                for number in (1, 2)
+            ),
+            *(product("u4", "https://www.shop.example/schön"), product("u5", "/cap?color=green")),
+        ],
+    )
+    result = run(upstream=list_of(*urls))
+    assert result.success, failure(result)
+    rows = snapshot(tmp_path, "q3_products").select("sku", "uuid", "matched_by").rows()
+    assert rows[:5] == [
+        *(("S0", "u1", "page"), ("S1", "u2", "page"), ("S3", "u4", "url")),
+        *(("S4", "u5", "page"), ("S5", "u5", "page")),  # a tie is a tie
+    ]
+    assert metadata(result, "q3_products")["octogen/ties"] == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("found", [8, 9])
+def test_most_of_the_covered_addresses_have_a_product(
+    run: Run, bigquery: BigQueryServer, found: int
+) -> None:
+    paths = [f"/p{number}" for number in range(10)]
+    exported = covered_rows(*((path, True) for path in paths), ("/none", False))
+    bigquery.results["url_coverage_v1"] = (COVERAGE_FIELDS, exported)
+    products = [product(path, path) for path in paths[:found]]
+    bigquery.results["products_current_v1"] = (PRODUCT_FIELDS, products)
+    result = run(upstream=list_of(*(f"{SHOP}{path}" for path in [*paths, "/none"])))
+    (check,) = [
+        each for each in result.get_asset_check_evaluations() if each.check_name == "matched"
+    ]
+    assert (check.passed, check.severity) == (found == 9, dg.AssetCheckSeverity.WARN)
+    assert f"{found}0% of the covered addresses have a product; 90% are" in str(check.description)
 
 
 @pytest.mark.slow
@@ -456,6 +527,7 @@ def test_covered_addresses_without_any_product_publish_nothing(
         "fresh": True,
         "not_empty": False,
         "expected_columns": True,
+        "matched": True,
     }
 
 

@@ -4,51 +4,67 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from urllib.parse import urlsplit
 
 import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from octogen_dagster.frames.urls import normalized_url
 from octogen_dagster.url_lists.matching import ProductJoin, coverage_of, page_of
+from tests.positions import page as form
 
-PATHS = ("/products/a", "/products/b", "/collections/x/products/a", "/p", "/p/")
+PATHS = ("/products/a", "/products/b", "/collections/x/products/a", "/p", "/p/", "/%70")
 urls = st.builds(
     "{}://{}{}{}".format,
     st.sampled_from(["http", "https"]),
-    st.sampled_from(["shop.example", "SHOP.example", "zen.example"]),
+    st.sampled_from(["shop.example", "www.SHOP.example", "zen.example"]),
     st.sampled_from(PATHS),
-    st.sampled_from(["", "?c=1", "?c=2", "#top"]),
+    st.sampled_from(["", "?c=1", "?c=2", "#top", "?d=1&c=1", "?c=1&d=1", "?c=1&d=2&utm_id=1"]),
 )
 
 
 def page(url: str) -> str:
     """The page of an address, without Polars."""
-    parts = urlsplit(url)
-    path = parts.path.rstrip("/").replace("/collections/x/products/", "/products/")
-    return parts.netloc.lower() + path
+    return str(form(url)).partition("?")[0].replace("/collections/x/products/", "/products/")
 
 
-def pairs_of(addresses: Sequence[str], products: Sequence[str]) -> set[tuple[int, int | None, str]]:
-    """The pairs of products and addresses by their places, by the rules of the documents."""
-    found = set[tuple[int, int | None, str]]()
-    for number, product in enumerate(products):
-        same = [place for place, each in enumerate(addresses) if each == product]
-        near = [place for place, each in enumerate(addresses) if page(each) == page(product)]
+def nearest(places: Sequence[tuple[int, str]], to: str) -> list[tuple[int, str]]:
+    """Those of places of the same page that share most parameters with an address."""
+
+    def parameters(url: str) -> set[str]:
+        return {*str(form(url)).partition("?")[2].split("&")}
+
+    near = [(number, url) for number, url in places if page(url) == page(to)]
+    shared = [len(parameters(url) & parameters(to)) for _, url in near]
+    return [each for each, count in zip(near, shared, strict=True) if count == max(shared)]
+
+
+def pairs_of(
+    addresses: Sequence[str], products: Sequence[str]
+) -> tuple[set[tuple[int, int | None, str]], int]:
+    """The pairs of products and addresses by their places, by the rules of the documents; ties."""
+    found, ties = set[tuple[int, int | None, str]](), 0
+    of_addresses, of_products = [*enumerate(addresses)], [*enumerate(products)]
+    for number, product in of_products:
+        same = [place for place, each in of_addresses if each == product]
+        same = same or [place for place, each in of_addresses if form(each) == form(product)]
+        near = [] if same else nearest(of_addresses, product)
         found |= {(number, place, "url") for place in same}
-        found |= set() if same else {(number, place, "page") for place in near}
+        found |= {(number, place, "page") for place, _ in near}
         found |= set() if same or near else {(number, None, "")}
-    have = {place for _, place, _ in found}
-    for place, address in enumerate(addresses):
-        # An address counts with all rows that have the same one.
-        if not have.intersection(i for i, each in enumerate(addresses) if each == address):
-            found |= {
-                (number, place, "page")
-                for number, product in enumerate(products)
-                if page(product) == page(address)
-            }
-    return found
+        ties += len({each for _, each in near}) > 1
+    have = {addresses[place] for _, place, _ in found if place is not None}
+    for address in {*addresses} - have:
+        near = nearest(of_products, address)
+        ties += len({form(each) for _, each in near}) > 1
+        found |= {
+            (number, place, "page")
+            for number, _ in near
+            for place, each in of_addresses
+            if each == address
+        }
+    return found, ties
 
 
 @pytest.mark.slow
@@ -80,8 +96,10 @@ def test_pairs_are_those_of_the_rules(
     joined = pl.concat([*frames, *([] if rest is None else [rest])])
     rows = joined.select("uuid", "sku", pl.col("matched_by").fill_null("")).rows()
     assert len(rows) == len({*rows})
-    assert {*rows} == pairs_of(addresses, products)
+    pairs, ties = pairs_of(addresses, products)
+    assert {*rows} == pairs
     metrics = join.metrics()
+    assert metrics["ties"] == ties
     assert metrics["products"] == len(products)
     assert metrics["unmatched_products"] == joined["sku"].is_null().sum()
     without = {*addresses} - {*joined["url"].drop_nulls()}
@@ -90,4 +108,4 @@ def test_pairs_are_those_of_the_rules(
 
 @given(urls)
 def test_a_page_is_the_host_and_the_path(url: str) -> None:
-    assert pl.select(page_of(pl.lit(url))).item() == page(url)
+    assert pl.select(page_of(normalized_url(pl.lit(url)))).item() == f"https://{page(url)}"
