@@ -94,6 +94,11 @@ def alerts_preview(alerts: pl.DataFrame) -> pl.DataFrame:
     return _table(map(_alert_cells, alerts.to_dicts()))
 
 
+def shares_preview(summary: pl.DataFrame, by: str) -> pl.DataFrame:
+    """Return a summary of a position by a column as cells."""
+    return _table(_share_cells(row, by) for row in summary.to_dicts())
+
+
 def unmatched_preview(position: pl.DataFrame) -> pl.DataFrame:
     """Return rows of a position without a match, with the `nearest` pages, as cells."""
     return _table(map(_unmatched_cells, position.to_dicts()))
@@ -209,9 +214,20 @@ def _position_cells(row: Row) -> Cells:
     return {
         "sku": row["sku"],
         "product": _link(row, row["competitor_title"]),
-        "own": _price(row["own_price"], row["currency"]),
+        "own": _price(row["own_price"], None if row["index"] else row["currency"]),
         "theirs": _price(row["competitor_price"], row["competitor_currency"]),
         "index": f"{row['index']:.2f}" if row["index"] else "",
+    }
+
+
+def _share_cells(row: Row, by: str) -> Cells:
+    shares = {name: row[f"{name}_percent"] for name in ("cheaper", "dearer")}
+    index = row["median_index"]
+    return {
+        by: row[by],
+        "matched": f"{row['matched']:,} of {row['pairs']:,}",
+        **{name: "" if each is None else f"{each:.0f} %" for name, each in shares.items()},
+        "index": "" if index is None else f"{index:.2f}",
     }
 
 

@@ -19,7 +19,7 @@ from octogen_dagster.frames.position import (
     price_position,
     price_summary,
 )
-from octogen_dagster.frames.summary import inline_table, unmatched_preview
+from octogen_dagster.frames.summary import inline_table, shares_preview, unmatched_preview
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, snapshot_asset
 from octogen_dagster.snapshots.history_checks import is_history
 from octogen_dagster.snapshots.loading import ALLOW_MISSING
@@ -136,16 +136,18 @@ def _metadata(
         return {f"octogen/{each}": figures[each] for each in names}
 
     def tables() -> Metadata:
-        by = {each: price_summary(found, each) for each in ("brand", "category") if each in own}
+        by = {
+            f"by_{each}": shares_preview(price_summary(found, each).head(_MAX_SHOWN), each)
+            for each in ("brand", "category")
+            if each in own
+        }
         without = found.filter(pl.col("status") != MATCHED).head(_MAX_SHOWN)
         near = nearest_pages(history, without.filter(status="not_found")["product_url"])
         near = near.rename({"url": "product_url"})
         without = without.join(near, on="product_url", how="left", maintain_order="left")
         return {
-            f"octogen/{name}": dg.MetadataValue.md(inline_table(table.head(_MAX_SHOWN)))
-            for name, table in (
-                {f"by_{n}": t for n, t in by.items()} | {"unmatched": unmatched_preview(without)}
-            ).items()
+            f"octogen/{name}": dg.MetadataValue.md(inline_table(table))
+            for name, table in (by | {"unmatched": unmatched_preview(without)}).items()
             if not table.is_empty()
         }
 

@@ -360,8 +360,8 @@ def shares(rows: Sequence[dict[str, Any]]) -> tuple[int, float | None, float | N
 
 def cells_of(rows: Sequence[dict[str, Any]]) -> list[str]:
     """The cells of a category in a table of them."""
-    skus = len({each["sku"] for each in rows})
-    return [str(round(each, 4)) for each in (skus, len(rows), *shares(rows)) if each is not None]
+    matched, cheaper, dearer, middle = shares(rows)
+    return [f"{matched} of {len(rows)}", f"{cheaper:.0f} %", f"{dearer:.0f} %", f"{middle:.2f}"]
 
 
 @pytest.mark.slow
@@ -430,7 +430,7 @@ def test_each_number_of_its_page_is_that_of_a_model(tmp_path: Path) -> None:
         [
             each["sku"],
             f"[Boots \\{{BAR}} {number}]({each['product_url']})",
-            f"{each['own_price']:.2f} EUR",
+            f"{each['own_price']:.2f}",
             f"{each['own_price'] - each['difference']:.2f} EUR",
             f"{each['index']:.2f}",
         ]
