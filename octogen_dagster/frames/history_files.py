@@ -178,6 +178,7 @@ def _require_history(store: Store, asset: str, key: str) -> None:
             f"The asset {asset} is not a history: {store.uri(key)} does not say which snapshots "
             f"are in it. Name the asset of build_product_history_asset, such as {asset}_history."
         )
+    read_observed(store.metadata(key))
 
 
 def _catalogs_in(store: Store, key: str) -> set[str]:
@@ -202,5 +203,7 @@ def _require_catalogs(asset: str, catalogs: Collection[str], known: Collection[s
 
 def _moment(of: datetime | date) -> datetime:
     moment = of if isinstance(of, datetime) else datetime.combine(of, time())
-    # Polars compares times of its own zone only, which a named zone is not.
-    return moment.replace(tzinfo=moment.tzinfo or timezone.utc).astimezone(timezone.utc)
+    try:  # Polars compares times of its own zone only, which a named zone is not.
+        return moment.replace(tzinfo=moment.tzinfo or timezone.utc).astimezone(timezone.utc)
+    except OverflowError:  # the ends of time
+        return moment.replace(tzinfo=timezone.utc)

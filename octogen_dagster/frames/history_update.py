@@ -16,6 +16,7 @@ from octogen_dagster.frames.history import HISTORY_SCHEMA, put_in, take_out
 from octogen_dagster.frames.observed import (
     OBSERVED,
     RUN_ID,
+    TIME,
     Contents,
     LeftOut,
     Observation,
@@ -72,7 +73,9 @@ class HistoryUpdate:
                 partitions.add(snapshot.name)
             at = None
             try:
-                at, rows, file_metadata = _opened(snapshot)
+                stored, file_metadata = snapshot.open()
+                at = _time_of(stored, file_metadata)
+                rows = tracked_products(stored)
                 if at is None or at in seen or _is_known(at, rows, file_metadata, contents):
                     continue
                 # Not its frame: a frame keeps its file open, and there may be thousands.
@@ -121,25 +124,19 @@ def _existing(target: SnapshotTarget, file_metadata: Mapping[str, str]) -> pl.La
     return history
 
 
-def _opened(
-    snapshot: StoredSnapshot,
-) -> tuple[datetime | None, pl.LazyFrame, Mapping[str, str]]:
-    """Return when a snapshot was read, its rows and its metadata.
-
-    Without rows it may not say when.
-    """
-    stored, file_metadata = snapshot.open()
-    rows = tracked_products(stored)
+def _time_of(stored: pl.LazyFrame, file_metadata: Mapping[str, str]) -> datetime | None:
+    """Return when a snapshot was read. Without rows it may not say when."""
     if (at := file_metadata.get("octogen.fetched_at")) is not None:
-        return datetime.fromisoformat(at), rows, file_metadata
-    last = rows.select(pl.len(), pl.col("fetched_at").max())
+        return datetime.fromisoformat(at)
+    times = tracked_products(stored, {"fetched_at": TIME})
+    last = times.select(pl.len(), pl.col("fetched_at").max())
     height, found = last.collect(engine="streaming").row(0)
     if height and found is None:
         raise UnfitSnapshotError(
             "A snapshot of products does not say when it was read: fetched_at is null in all "
             f"{height:,} rows. Give fetched_at the time of the snapshot before you store it."
         )
-    return found, rows, file_metadata
+    return found  # type: ignore[no-any-return]
 
 
 def _is_known(
@@ -155,13 +152,13 @@ def _is_known(
 def _put_in(
     snapshot: StoredSnapshot, at: datetime, observed: Observed, history: pl.LazyFrame
 ) -> Iterator[pl.DataFrame]:
-    found, rows, _ = _opened(snapshot)
-    if found != at:
+    stored, file_metadata = snapshot.open()
+    if _time_of(stored, file_metadata) != at:
         raise OctogenSnapshotError(
             f"The snapshot of {at:%Y-%m-%d %H:%M:%S} UTC was replaced while it was put into the "
             "history. Nothing was changed; run it again."
         )
-    return put_in(history, rows, at, observed)
+    return put_in(history, tracked_products(stored), at, observed)
 
 
 def _after(

@@ -19,11 +19,15 @@ OBSERVED = "octogen.observed"
 """The metadata of a history's file that says which snapshots are in it."""
 FORGOTTEN = "octogen.forgotten"
 """The metadata of a history's file that says which snapshots were taken out of it."""
+_FORMAT = "octogen.history_format"
+"""The metadata of a history's file that says how the rest of it is to be read."""
 _LEFT_OUT = "octogen.left_out"
 _VERSIONS = "octogen.snapshots"
 _PRODUCTS = "octogen.products"
 RUN_ID = "octogen.run_id"
 """The metadata of a file that says which run published it."""
+
+_FORMAT_NUMBER = 1
 
 TRACKED = [column for columns in WATCHED.values() for column in columns]
 PRODUCT_COLUMNS = {
@@ -170,6 +174,7 @@ class Contents:
             FORGOTTEN: {at.isoformat(): digest for at, digest in sorted(self.forgotten.items())},
             _LEFT_OUT: [(at and at.isoformat(), *others) for at, *others in self.left_out],
             _VERSIONS: self.versions,
+            _FORMAT: _FORMAT_NUMBER,
         }
         found = {name: json.dumps(value) for name, value in values.items()}
         return {**found, _PRODUCTS: self.products}
@@ -177,6 +182,12 @@ class Contents:
 
 def read_observed(metadata: Mapping[str, str]) -> dict[datetime, Observation]:
     """Read which snapshots are in a history from the metadata of its file, the oldest first."""
+    if (number := json.loads(metadata.get(_FORMAT, "1"))) != _FORMAT_NUMBER:
+        raise OctogenSnapshotError(
+            f"The history's file has the format {number}, and this version of octogen-dagster "
+            f"reads the format {_FORMAT_NUMBER}. Install the version that wrote it, or a later one; or "
+            "restore the file from a backup."
+        )
     observed, catalogs = dict[datetime, Observation](), frozenset[str]()
     for entry in json.loads(metadata.get(OBSERVED, "[]")):
         catalogs = catalogs.union(entry.get("added", ())).difference(entry.get("removed", ()))
@@ -185,10 +196,12 @@ def read_observed(metadata: Mapping[str, str]) -> dict[datetime, Observation]:
     return observed
 
 
-def tracked_products(snapshot: pl.LazyFrame) -> pl.LazyFrame:
+def tracked_products(
+    snapshot: pl.LazyFrame, columns: Mapping[str, pl.DataType] = PRODUCT_COLUMNS
+) -> pl.LazyFrame:
     """The columns of a snapshot that a history is made of, in their types."""
     schema, casts = snapshot.collect_schema(), []
-    for name, wanted in {**PRODUCT_COLUMNS, "fetched_at": TIME}.items():
+    for name, wanted in columns.items():
         found = schema.get(name)
         column = pl.col(name)
         if isinstance(found, pl.Datetime) and wanted == TIME:

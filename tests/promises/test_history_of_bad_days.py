@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +21,8 @@ from octogen_dagster import (
     forget_snapshot,
     scan_history,
 )
-from tests.histories import ASSET, QUIET, day, product
+from octogen_dagster.errors import OctogenSnapshotError
+from tests.histories import ASSET, QUIET, day, make_history, product
 
 DRESS, HAT = product("dress", 100.0), product("hat", 20.0)
 DEARER = product("dress", 120.0)
@@ -125,6 +126,18 @@ def test_a_bad_day_may_be_forgotten(shop: Shop) -> None:
 
 
 @pytest.mark.slow
+def test_a_day_without_a_column_is_named_by_its_time(shop: Shop) -> None:
+    shop.read(day(1), DRESS)
+    shop.frame = frame_of(day(2), [DRESS]).drop("in_stock")
+    complaint = shop.run().complaint or ""
+    assert "* The snapshot of 2026-11-02 06:00:00 UTC: The snapshot has no column in_stock" in (
+        complaint
+    )
+    assert shop.read(day(3), DEARER).complaint == complaint
+    assert shop.read(day(2), HAT) == (3, None)
+
+
+@pytest.mark.slow
 def test_a_corrected_snapshot_takes_the_place_of_the_one_with_the_same_time(shop: Shop) -> None:
     shop.read(day(1), DRESS, HAT)
     shop.read(day(2), product("dress", 9_900.0))
@@ -195,3 +208,35 @@ def test_one_bad_day_of_many_does_not_end_their_history(tmp_path: Path, damage: 
     assert "octogen/left_out" not in shown
     found = scan_history(str(tmp_path), asset=ASSET, as_of=day(2)).collect()
     assert found["current_price"].to_list() == [50.0]
+
+
+@pytest.mark.parametrize(
+    ("moment", "rows"),
+    [
+        (datetime.min, 0),
+        (datetime.min.replace(tzinfo=timezone(timedelta(hours=14))), 0),
+        (datetime.max, 1),
+        (datetime.max.replace(tzinfo=timezone(timedelta(hours=-12))), 1),
+        (date.max, 1),
+    ],
+)
+def test_as_of_the_ends_of_time(tmp_path: Path, moment: datetime | date, rows: int) -> None:
+    make_history(tmp_path, {day(1): [DRESS]})
+    assert len(scan_history(str(tmp_path), asset=ASSET, as_of=moment).collect()) == rows
+
+
+@pytest.mark.slow
+def test_a_history_of_another_format_is_told_with_what_to_do(shop: Shop) -> None:
+    shop.read(day(1), DRESS)
+    path = shop.folder / f"{ASSET}.parquet"
+    metadata = pl.read_parquet_metadata(path)
+    metadata.pop("ARROW:schema", None)
+    assert metadata["octogen.history_format"] == "1"
+    pl.read_parquet(path).write_parquet(path, metadata={**metadata, "octogen.history_format": "2"})
+    said = "has the format 2, and this version of octogen-dagster reads the format 1. Install"
+    with pytest.raises(OctogenSnapshotError, match=said):
+        scan_history(str(shop.folder), asset=ASSET)
+    with pytest.raises(OctogenSnapshotError, match=said):
+        forget_snapshot(str(shop.folder), day(1), asset=ASSET)
+    with pytest.raises(OctogenSnapshotError, match=said):
+        shop.read(day(2), DEARER)
