@@ -131,19 +131,19 @@ def octogen_asset(
     """Return `@dagster.asset` with this project's defaults.
 
     The asset's code reference is the line that calls the builder. `own` are the arguments of the
-    builder; `given` are those of `asset_arguments_of`, which override all others; their metadata
-    and dependencies are added. `execute` among them is called in place of the asset's function,
-    with the context and a function without arguments that calls the asset's. A backfill policy is
-    refused unless the asset `takes_ranges` of partitions.
+    builder; `given` are those of `asset_arguments_of`, which override all others, except for those
+    that are added: metadata, dependencies, resources and checks. `execute` among them is called in
+    place of the asset's function, with the context and a function without arguments that calls the
+    asset's. A backfill policy is refused unless the asset `takes_ranges` of partitions.
     """
     defaults = {"group_name": GROUP, "pool": POOL, "kinds": {"octogen", "polars", "parquet"}}
-    metadata = {
-        **_code_reference(),
-        **(own.get("metadata") or {}),
-        **(given.get("metadata") or {}),
-    }
-    deps = [*(own.get("deps") or ()), *(given.get("deps") or ())]
-    arguments = {**defaults, **own, **given, "metadata": metadata, "deps": deps}
+    arguments = {**defaults, **own, **given}
+    for name in ("metadata", "resource_defs"):
+        arguments[name] = {**(own.get(name) or {}), **(given.get(name) or {})}
+    for name in ("deps", "required_resource_keys", "check_specs"):
+        arguments[name] = [*(own.get(name) or ()), *(given.get(name) or ())]
+    arguments["required_resource_keys"] = {*arguments["required_resource_keys"]}
+    arguments["metadata"] = {**_code_reference(), **arguments["metadata"]}
     has_range = takes_range(arguments.get("backfill_policy"), arguments.get("partitions_def"))
     if has_range and not takes_ranges:
         raise ValueError(  # also for multi_run(1): Dagster gives such a run a range of one

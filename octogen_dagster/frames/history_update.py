@@ -101,7 +101,7 @@ class HistoryUpdate:
             steps.append(functools.partial(_put_in, snapshot, at, {**observed}))
             contents.forgotten.pop(at, None)
         if left_out and not observed:  # no history begins with what cannot be in one
-            raise OctogenSnapshotError(left_out[0].reason)
+            raise UnfitSnapshotError(left_out[0].reason)
         return steps
 
 
@@ -109,7 +109,7 @@ def _existing(target: SnapshotTarget, file_metadata: Mapping[str, str]) -> pl.La
     try:
         history = target.latest()
     except DamagedError as error:
-        raise OctogenSnapshotError(
+        raise UnfitSnapshotError(
             f"The history {error.uri} is damaged ({error.cause}), and a new one would lack the "
             "past. Restore the file from a backup, or move it away to begin anew."
         ) from error

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import polars as pl
 
-from octogen_dagster.errors import OctogenSnapshotError
+from octogen_dagster.errors import OctogenSnapshotError, Persistence
 from octogen_dagster.frames.changes import WATCHED, catalogs_without_products
 from octogen_dagster.frames.columns import PRODUCT_SCHEMA
 
@@ -118,7 +118,9 @@ class LeftOut(NamedTuple):
 
 
 class UnfitSnapshotError(OctogenSnapshotError):
-    """A history has no place for a snapshot, because of what is in it."""
+    """A history has no place for a snapshot, or cannot be read, because of what is in the file."""
+
+    persistence = Persistence.PERMANENT
 
 
 @dataclass
@@ -183,10 +185,10 @@ class Contents:
 def read_observed(metadata: Mapping[str, str]) -> dict[datetime, Observation]:
     """Read which snapshots are in a history from the metadata of its file, the oldest first."""
     if (number := json.loads(metadata.get(_FORMAT, "1"))) != _FORMAT_NUMBER:
-        raise OctogenSnapshotError(
+        raise UnfitSnapshotError(
             f"The history's file has the format {number}, and this version of octogen-dagster "
-            f"reads the format {_FORMAT_NUMBER}. Install the version that wrote it, or a later one; or "
-            "restore the file from a backup."
+            f"reads the format {_FORMAT_NUMBER}. Install the version that wrote it or a later one, "
+            "or restore the file from a backup."
         )
     observed, catalogs = dict[datetime, Observation](), frozenset[str]()
     for entry in json.loads(metadata.get(OBSERVED, "[]")):

@@ -18,6 +18,7 @@ import polars as pl
 from octogen_dagster.api.catalog_sources import CatalogService
 from octogen_dagster.api.service import OnceLog
 from octogen_dagster.asset_definition import (
+    RETRY_POLICY,
     Metadata,
     keeps_snapshots,
     kept_otherwise,
@@ -76,12 +77,15 @@ def snapshot_asset(
     """Return the decorator of an asset whose run may have several partitions.
 
     With the key of an `OctogenResource` as many partitions are made at once as are read at once, in
-    threads; without, one after the other. `loads` is what a partition of the inputs is loaded as,
+    threads; without, one after the other, and since that costs nothing it is retried as the
+    products are. `loads` is what a partition of the inputs is loaded as,
     or of each by name. An asset that `needs_previous` snapshots works with a
     `ParquetSnapshotIOManager` only.
     """
     arguments = {**own, **given}
     execute = arguments.pop("execute", None) or (lambda _context, compute: compute())
+    if resource_key is None:
+        own = {"retry_policy": RETRY_POLICY, **own}
     has_range = takes_range(arguments.get("backfill_policy"), arguments.get("partitions_def"))
     has_partitions = arguments.get("partitions_def") is not None
     ins = own.get("ins", {})

@@ -42,7 +42,7 @@ class Pipeline:
     ) -> None:
         given = {"retry_policy": None, "search": ProductSearch(catalogs=["strada"]), **arguments}
         self.products = build_products_asset("products", **given)
-        self.history = build_product_history_asset(self.products)
+        self.history = build_product_history_asset(self.products, retry_policy=None)
         self.base, self.instance = base, instance
         self.resources = {
             "octogen": octogen,

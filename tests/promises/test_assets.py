@@ -17,11 +17,16 @@ import octogen_dagster
 import octogen_dagster as o
 from octogen_dagster import (
     OctogenResource,
+    PriceDropped,
     ProductSearch,
     build_catalogs_asset,
     build_linked_datasets_asset,
+    build_price_alerts_asset,
+    build_price_position_asset,
+    build_product_brands_asset,
     build_product_changes_asset,
     build_product_details_asset,
+    build_product_history_asset,
     build_products_asset,
     catalog_partition_key,
     catalog_partitions,
@@ -78,6 +83,34 @@ def test_reads_are_in_a_pool_and_are_retried_after_10_then_30_then_70_seconds() 
     assert policy
     assert [policy.calculate_delay(attempt) for attempt in (1, 2, 3)] == [10, 30, 70]
     assert policy.max_retries == 3
+
+
+def test_what_costs_nothing_is_retried_as_the_products_are() -> None:
+    products = build_products_asset("products", ProductSearch(catalogs=["acme"]))
+    history = build_product_history_asset(products)
+    own = dg.AssetSpec("own_prices")
+    for follower in (
+        history,
+        build_product_changes_asset(products),
+        build_product_brands_asset(products),
+        build_price_alerts_asset(history, rules=[PriceDropped(percent=10)]),
+        build_price_position_asset(history, own.key),
+    ):
+        assert follower.op.retry_policy == products.op.retry_policy, follower.key
+
+
+@pytest.mark.parametrize("build", [BUILDERS[name] for name in BUILDERS if name != "linked"])
+def test_resources_and_checks_are_added_to_those_of_octogen(build: Any) -> None:
+    made = build()
+    check = dg.AssetCheckSpec("own", asset=made.key)
+    more = build(
+        resource_defs={"mine": dg.ResourceDefinition.hardcoded_resource(1)},
+        required_resource_keys={"other"},
+        check_specs=[check],
+    )
+    assert more.required_resource_keys == {*made.required_resource_keys, "mine", "other"}
+    assert more.resource_defs.keys() == {*made.resource_defs, "mine"}
+    assert [*more.check_specs] == [*made.check_specs, check]
 
 
 def test_dagster_is_told_the_version_of_this_package() -> None:
