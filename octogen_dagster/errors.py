@@ -289,6 +289,15 @@ class OctogenForbiddenError(OctogenAPIError):
     persistence = Persistence.PERMANENT
 
 
+CONCERNS_ALL = (
+    OctogenAuthenticationError,
+    OctogenBudgetError,
+    OctogenForbiddenError,
+    OctogenInsufficientCreditError,
+)
+"""Errors of the key or its budget, which every other request would meet as well."""
+
+
 class OctogenNotFoundError(OctogenAPIError):
     """404: the catalog, product or route does not exist for this API key."""
 

@@ -23,11 +23,8 @@ from octogen_dagster.api.estimate import estimate_lookups
 from octogen_dagster.api.spending import usd
 from octogen_dagster.background import throttled
 from octogen_dagster.errors import (
-    OctogenAuthenticationError,
-    OctogenBudgetError,
+    CONCERNS_ALL,
     OctogenError,
-    OctogenForbiddenError,
-    OctogenInsufficientCreditError,
     OctogenNotFoundError,
     OctogenSnapshotError,
 )
@@ -77,13 +74,6 @@ _LOOKED_UP = {
 }
 _IS_FOUND = pl.col("status") == FOUND
 _LISTED_FIELDS = [*LISTED, DIGEST]
-# Every later lookup would fail with the same error.
-_ENDS_ALL = (
-    OctogenAuthenticationError,
-    OctogenBudgetError,
-    OctogenForbiddenError,
-    OctogenInsufficientCreditError,
-)
 _TEXTS: Mapping[str, pl.Expr] = {
     **{name: pl.col(name).list.join("\t") for name in ("category_path", "colors", "sizes")},
     "brand": pl.col("brand").struct.field("name"),
@@ -380,7 +370,7 @@ def _look_up(client: BlockingClient, product: _Row) -> _Result:
     try:
         response = client.lookup(product["product_url"] or "", read_lookup)
         status = FOUND if response.source in _INDEXED else GONE
-    except _ENDS_ALL:
+    except CONCERNS_ALL:
         raise
     except (OctogenError, ValueError) as failure:
         if isinstance(failure, OctogenNotFoundError) and failure.detail == "product_not_found":

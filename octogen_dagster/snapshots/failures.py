@@ -7,19 +7,12 @@ from typing import Any
 
 import dagster as dg
 
-from octogen_dagster.errors import (
-    OctogenAuthenticationError,
-    OctogenBudgetError,
-    OctogenError,
-    OctogenInsufficientCreditError,
-)
+from octogen_dagster.errors import CONCERNS_ALL, OctogenError
 from octogen_dagster.snapshots.publication import PublishingStep
 
 _MAX_NAMED = 20
 _MAX_IN_A_ROW = 16
 """Partitions that fail one after the other by errors that may pass, before the others wait."""
-_FATAL_ERRORS = (OctogenAuthenticationError, OctogenInsufficientCreditError, OctogenBudgetError)
-"""Errors that every other partition would meet as well."""
 _FAILED, _MAY_PASS = "octogen/failed", "octogen/may_pass"
 """The metadata of the observation of a partition that failed: the error, and if it may pass."""
 
@@ -68,7 +61,7 @@ class Failures:
         )
         if isinstance(error, dg.Failure) and is_lasting:
             self._in_a_row = 0
-            if isinstance(error.__cause__, _FATAL_ERRORS):
+            if isinstance(error.__cause__, CONCERNS_ALL):
                 self._concerns_all = True
                 self._metadata = error.metadata
                 self.end = "they would fail by the same error"

@@ -574,7 +574,7 @@ def test_a_retry_does_not_pay_again_for_what_failed_for_good(
     assert set(reported(instance, KEY, result.run_id)) == {"shop1"}
 
 
-@pytest.mark.parametrize(("status", "url"), [(402, True), (401, False)])
+@pytest.mark.parametrize(("status", "url"), [(402, True), (401, False), (403, False)])
 def test_an_error_of_the_key_or_its_credit_ends_the_run(
     tmp_path: Path, sandbox: Sandbox, instance: dg.DagsterInstance, status: int, url: bool
 ) -> None:
