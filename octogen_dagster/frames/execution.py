@@ -233,7 +233,7 @@ class PlanRead:
                     yield frame
                     if self.statistics.rows >= (self._cap or 0):
                         return
-        check_unchanged(self._reads, self._client, self._service)
+        self._check_unchanged(self._reads)
 
     def _all(self, report: Callable[[], None]) -> Iterator[pl.DataFrame]:
         with Workers(
@@ -251,7 +251,10 @@ class PlanRead:
                 report()
                 if frame is not None:
                     yield frame
-            check_unchanged(self._reads, self._client, self._service)
+            self._check_unchanged(self._reads)
+
+    def _check_unchanged(self, reads: Sequence[WalkRead]) -> None:
+        self.statistics.first_pages += check_unchanged(reads, self._client, self._service)
 
     def _checked_frame(self, read: WalkRead, pages: Sequence[ProductPage]) -> pl.DataFrame:
         self._note_effective_query(read)
@@ -282,7 +285,7 @@ class PlanRead:
                 if products.is_doubtful:  # later reads must not expect as few
                     self.statistics.product_counts.pop(read.walk.catalog or "", None)
         except OctogenSplitCatalogError:
-            check_unchanged(products.reads, self._client, self._service)
+            self._check_unchanged(products.reads)
             raise
         _note_repeats(read, pages, new_to_walk)
         return frame if new.all() else frame.filter(new)
@@ -354,12 +357,12 @@ def count_products(
 
 def check_unchanged(
     reads: Sequence[WalkRead], client: BlockingClient, service: CatalogService
-) -> None:
+) -> int:
     """Check that no catalog was indexed again while it was read.
 
     The time at which the service last indexed each catalog is compared with that from before the
     read. If the service does not say it, page 1 is requested again, but only if a later page
-    resembled it.
+    resembled it. Returns how often that was.
     """
     # A page alone is of one state.
     live = [
@@ -384,15 +387,18 @@ def check_unchanged(
                     f"was {_text(state.last_indexed_at)} and is "
                     f"{_text(indexed_times.get(state.catalog))}), {INDEXED_AGAIN}"
                 )
+    first_pages = 0
     for read in reads:
         # Saved pages of a walk whose catalog has no time may be of two states as well.
         while read.walk.last_indexed_at is None and read.tracker.may_have_restarted:
             page = client.page(read.walk.request, read.walk.subject, 1, read_page)
+            first_pages += 1
             try:
                 read.tracker.check_first_page(page)
             except OctogenPagingError:
                 read.failed = True
                 raise
+    return first_pages
 
 
 def _text(indexed_at: datetime | None) -> str:

@@ -157,6 +157,7 @@ class ScanStatistics(ReadStatistics):
     likely_rows: int | None = None
     pages: int = 0  # decoded, with saved ones
     received_pages: int = 0  # of which the query may not have taken all
+    first_pages: int = 0  # that were requested again at the end, and compared
     repeats: int = 0  # products that came again and were removed
     resumed_pages: int = 0  # saved ones, which were not requested
     first_request_id: str | None = None
@@ -207,6 +208,9 @@ class ScanStatistics(ReadStatistics):
         subject = f"Catalog {catalogs[0]!r}" if len(catalogs) == 1 else "The search"
         of = f" of {self.likely_rows:,}" if self.likely_rows else ""
         pages = count(self.received_pages, "page")
+        if self.first_pages:
+            times = f" {self.first_pages} times" if self.first_pages > 1 else ""
+            pages += f", and page 1 again{times}"
         return (
             f"{subject}: {self.received_rows:,}{of} products in {pages}, "
             f"{self.cost(self.prices.search_page_usd)}{self.speed(self.likely_rows)}"

@@ -55,6 +55,25 @@ def test_products_that_come_again_are_removed() -> None:
     assert read(answer)["uuid"].to_list() == ["p1", "q1", "p2", "q2", "p3", "p4", "q4"]
 
 
+def test_a_page_1_that_is_compared_at_the_end_is_said_with_its_cost(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    first = [f"p{number}" for number in range(12)]
+    pages = {None: page(first, "2"), "2": page([*first[::-1], "q"], "3"), "3": page(["r"])}
+    asset = build_products_asset("products", ProductSearch(q="boots"), retry_policy=None)
+
+    def respond(request: Received) -> list[bytes]:
+        if request.target != "/v1/products/search":
+            return http(404, {"detail": "Not Found"})
+        return http(200, pages[request.json.get("cursor")])
+
+    with RawServer(respond) as server:
+        result = materialized([asset], tmp_path, octogen_at(server), instance=instance)
+    lines = [record.user_message for record in instance.all_logs(result.run_id)]
+    said = "The search: 14 products in 3 pages, and page 1 again, $0.056, "
+    assert any(line.startswith(said) for line in lines), lines
+
+
 @pytest.mark.parametrize("nothing_new", [[], ["p0", "p1"]], ids=["empty pages", "repeats"])
 def test_pages_that_never_end_are_an_error(nothing_new: list[str]) -> None:
     numbers = itertools.count(1)
