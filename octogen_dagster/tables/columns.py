@@ -199,13 +199,17 @@ class PreparedFrames:
         )
 
     def of(self, selected: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
-        """Yield the frames that are staged."""
+        """Yield the frames that are staged, which is one without rows if there are none."""
         self.rows = self.texts_with_nul = 0
         for frame in selected:
             for each in self._checked:
                 self._require_equal(frame, each)
             self.rows += frame.height
             yield self._without_nul(frame.drop(map(_uncast, self._checked)))
+        if not self.rows:  # an object without rows has no batch
+            yield pl.DataFrame(
+                schema={each.column.name: _STAGED[each.column.type] for each in self._sources}
+            )
 
     def _require_equal(self, frame: pl.DataFrame, each: SourceColumn) -> None:
         name, uncast = each.column.name, _uncast(each)

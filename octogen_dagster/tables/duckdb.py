@@ -29,14 +29,27 @@ if TYPE_CHECKING:
 _LOCK_SECONDS = 60.0
 _LOCK_POLL_SECONDS = 0.2
 _IS_LOCKED = "Could not set lock on file"
+_MEMORY = "64MB"
 _SETTINGS = (
     # Rows are inserted from one stream, so that more threads need memory and save no time.
     "SET threads = 1",
-    "SET memory_limit = '64MB'",
+    f"SET memory_limit = '{_MEMORY}'",
     "SET preserve_insertion_order = false",
 )
 
 
+_CONFLICT = re.compile("Conflict on|[Tt]ransaction conflict|write-write conflict")
+_TOO_LARGE = (
+    f"A load lets DuckDB have {_MEMORY}, whatever the run has, and the values of 10,000 rows take "
+    "more. Leave out the columns with the largest ones by `columns`."
+)
+_ADVICE = {
+    "OutOfMemoryException": _TOO_LARGE,
+    "failed to pin block": _TOO_LARGE,
+    "Could not write file": "Make space on its disk.",
+    "IOException": "Look at its path, its folder's rights and the space on its disk.",
+}
+"""By a part of an error, since one in a commit is a TransactionException whatever it is."""
 _CATALOG = re.compile(r"((?:ducklake:)?(?:[a-z]+:)?)([^?]*)(.*)", re.DOTALL)
 """What kind of database a text names, the database, and a token that may follow it."""
 
@@ -214,7 +227,7 @@ def _explained(database: str) -> Iterator[None]:
 
 
 def _error(place: str, kind: str, reason: str) -> OctogenTableError:
-    if kind == "TransactionException" or "Conflict" in reason:
+    if _CONFLICT.search(reason):
         return TableConflictError(f"{place} had a conflict with another run: {reason}")
     if _IS_LOCKED in reason:
         return OctogenTableError(
@@ -222,8 +235,6 @@ def _error(place: str, kind: str, reason: str) -> OctogenTableError:
             "its pool to 1, so that runs wait for each other.",
             Persistence.PASSING,
         )
-    advice = {
-        "IOException": "Look at its path, its folder's rights and the space on its disk.",
-        "OutOfMemoryException": "Give the run more memory.",
-    }.get(kind, "Look at what the table or its schema is, and at the rights of the run.")
+    known = (text for part, text in _ADVICE.items() if part in f"{kind}: {reason}")
+    advice = next(known, "Look at what the table or its schema is, and at the rights of the run.")
     return OctogenTableError(f"{place} failed: {reason} {advice}", Persistence.UNCLEAR)

@@ -28,15 +28,22 @@ _STAGE = "_octogen_stage"
 _LOCK = "octogen-dagster makes tables"
 _CONFLICTS = ("40001", "40P01")
 """SQLSTATE of a serialization failure and of a deadlock."""
-_PASSING = ("08", "53", "55P03", "57P")
-"""What SQLSTATE begins with: no connection, no resources, no lock, a server that stops."""
+_PASSING = ("53", "55P03", "57014")
+"""What SQLSTATE begins with: no resources, a lock of another, a statement that took too long."""
+_UNREACHABLE = ("08", "57P")
+"""What SQLSTATE begins with: no connection, a server that stops."""
 _ADVICE = {
+    "53100": "Make space on the server's disk.",
+    "53": "Run fewer loads at once, by the limit of the pool, or give the server more.",
+    "55P03": "Another session has locked the table. Let it end, or raise the user's lock_timeout.",
+    "57014": "If it took too long, raise the user's statement_timeout: ALTER ROLE … SET "
+    "statement_timeout = '10min'.",
     "22": "Look at the value in the snapshot, and at the type of the table's column.",
     "23": "Look at the constraints of the table, which the rows of the snapshot do not meet.",
     "28": "Look at the user and the password in its uri.",
     "3D": "Make the database, or name another one in its uri.",
-    "42501": "Grant the user CREATE on the database, or make the schema and grant USAGE and CREATE "
-    "on it; a table that another user owns needs that user.",
+    "42501": "Grant the user TEMPORARY and CREATE on the database, or make the schema and grant "
+    "USAGE and CREATE on it; a table that another user owns needs that user.",
     "42": "Look at what the table or its schema is; rename or drop what is not this asset's.",
 }
 """By what SQLSTATE begins with, the longest first."""
@@ -116,6 +123,7 @@ class PostgresConnection(ADBCConnection):
 
     def __init__(self, uri: str) -> None:
         self._uri = uri
+        self._frames: Iterable[pl.DataFrame] = ()
         super().__init__()
 
     def open(self) -> Any:
@@ -149,11 +157,16 @@ class PostgresConnection(ADBCConnection):
         return statements
 
     def stage(self, _table: Table, frames: Iterable[pl.DataFrame]) -> None:
-        self.execute(f"DROP TABLE IF EXISTS {self.staged}")
+        self._frames = frames
+
+    def insert(self, table: Table, condition: str) -> None:
+        # Within the transaction: between two of them a pooler may change the session.
         mode = "create"
-        for frame in frames:
+        for frame in self._frames:
             self.ingest(_STAGE, frame, mode=mode, temporary=True)
             mode = "append"
+        super().insert(table, condition)
+        self.execute(f"DROP TABLE {self.staged}")
 
 
 def _error(uri: str, error: Any) -> OctogenTableError:
@@ -162,7 +175,7 @@ def _error(uri: str, error: Any) -> OctogenTableError:
     reason = _without_secrets(reason.strip().partition("\n")[0].rstrip(". "), uri)
     if state in _CONFLICTS:
         return TableConflictError(f"{place} had a conflict with another run: {reason}.")
-    if state.startswith(_PASSING) or not state:
+    if state.startswith(_UNREACHABLE) or not state:
         is_refused = not state and "FATAL" in str(error)
         advice = "Look at the user, the password and the database in its uri."
         if not is_refused:
@@ -170,7 +183,9 @@ def _error(uri: str, error: Any) -> OctogenTableError:
         persistence = Persistence.PERMANENT if is_refused else Persistence.UNCLEAR
         return OctogenTableError(f"{place} cannot be used: {reason}. {advice}", persistence)
     advice = next((text for start, text in _ADVICE.items() if state.startswith(start)), "")
-    return OctogenTableError(f"{place} refused a statement: {reason} ({state}). {advice}".strip())
+    text = f"{place} refused a statement: {reason} ({state}). {advice}".strip()
+    passes = state.startswith(_PASSING)
+    return OctogenTableError(text, Persistence.PASSING if passes else Persistence.PERMANENT)
 
 
 def _place(uri: str) -> str:

@@ -75,6 +75,18 @@ def make_tables(folder: Path, destination: TableDestination) -> None:
 
 
 @pytest.mark.slow
+def test_the_rows_of_a_deleted_partition_are_deleted(postgres_server: Any, tmp_path: Path) -> None:
+    with closing(Postgres(postgres_server)) as warehouse:
+        make_tables(tmp_path, warehouse.destination)
+        assert warehouse.rows("octogen_products")
+        assert len(warehouse.rows("_octogen_loads")) == 2
+        warehouse.execute(block("sql", "postgres: deleted"))
+        assert not warehouse.rows("octogen_products")
+        (noted,) = warehouse.rows("_octogen_loads")
+        assert noted["table_name"] == "octogen_products_history"
+
+
+@pytest.mark.slow
 def test_the_five_questions_are_answered(warehouse: Warehouse, tmp_path: Path) -> None:
     make_tables(tmp_path, warehouse.destination)
 

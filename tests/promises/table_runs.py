@@ -79,6 +79,7 @@ class Project:
     ) -> None:
         self.frames: dict[str | None, pl.DataFrame] = {}
         self.base = base
+        self.io_manager = ParquetSnapshotIOManager(base_dir=str(base))
         self.instance = dg.DagsterInstance.ephemeral()
 
         @dg.asset(partitions_def=partitions_def, backfill_policy=backfill_policy)
@@ -129,7 +130,7 @@ class Project:
             selection=list(assets),
             partition_key=partition,
             instance=self.instance,
-            resources={"io_manager": ParquetSnapshotIOManager(base_dir=str(self.base))},
+            resources={"io_manager": self.io_manager},
             run_config=QUIET,
             **options,
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Mapping
 from contextlib import closing
 from datetime import date, datetime, time, timedelta, timezone
@@ -13,8 +15,9 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from octogen_dagster import PRODUCT_SCHEMA, catalog_days, snapshot_days
+from octogen_dagster import PRODUCT_SCHEMA, PostgresTables, catalog_days, snapshot_days
 from octogen_dagster.frames.catalogs import CATALOGS_SCHEMA
+from tests.pgbouncer import pgbouncer, running_pgbouncer
 from tests.promises.table_runs import (
     CATALOGS,
     Project,
@@ -24,8 +27,10 @@ from tests.promises.table_runs import (
     products_frame,
 )
 from tests.results import failure, is_retried
+from tests.servers.buckets import S3Bucket
 from tests.warehouses import DuckDB, Postgres, Warehouse
 
+ROOT = Path(__file__).parents[2]
 DAY = datetime(2026, 11, 1, 6, tzinfo=timezone.utc)
 
 
@@ -488,3 +493,100 @@ def test_a_trigger_that_drops_rows_fails_the_check_of_the_rows(
     assert not check.passed
     assert check.check_name == "table_rows"
     assert check.description == "The table has 4 rows, and the snapshot 5."
+
+
+@pytest.mark.long
+@pytest.mark.slow
+@pytest.mark.skipif(not pgbouncer(), reason="needs PgBouncer: apt-get install pgbouncer")
+def test_loads_work_behind_a_pooler_in_transaction_mode(
+    postgres_server: Mapping[str, str], tmp_path: Path
+) -> None:
+    with closing(Postgres(postgres_server)) as warehouse, running_pgbouncer(postgres_server) as own:
+        port = postgres_server["DAGSTER_POSTGRES_PORT"]
+        uri = warehouse.uri.replace(f":{port}/", f":{own['DAGSTER_POSTGRES_PORT']}/")
+        project = Project(tmp_path, PostgresTables(uri=uri))
+        for frame in (boots(25), boots(7, 11.0), boots(0), boots(3, added=pl.lit(1))):
+            project.frames[None] = frame
+            project.publish()
+            assert project.load().success
+            assert_same_rows(warehouse.rows("products"), expected_rows(project.stored()))
+        assert project.load_metadata()["octogen/loaded"] is False
+        PostgresTables(uri=uri).try_out()
+
+
+@pytest.mark.slow
+def test_a_statement_that_took_too_long_passes_and_says_which_setting(
+    postgres_server: Mapping[str, str], tmp_path: Path
+) -> None:
+    with closing(Postgres(postgres_server)) as warehouse:
+        project = Project(tmp_path, warehouse.destination)
+        project.frames[None] = boots(3)
+        project.publish()
+        project.load()
+        warehouse.execute(
+            "CREATE FUNCTION octogen.wait() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$ BEGIN PERFORM pg_sleep(60); RETURN NEW; END $$"
+        )
+        warehouse.execute(
+            "CREATE TRIGGER wait BEFORE INSERT ON octogen.products "
+            "FOR EACH ROW EXECUTE FUNCTION octogen.wait()"
+        )
+        database = warehouse.query("SELECT current_database() AS name")[0]["name"]
+        warehouse.execute(f"ALTER DATABASE {database} SET statement_timeout = '300ms'")
+        project.publish()
+        result = project.load(raise_on_error=False)
+    assert "canceling statement due to statement timeout (57014)" in failure(result)
+    assert "raise the user's statement_timeout" in failure(result)
+    assert is_retried(result)
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_full_under_duckdb_is_no_conflict(tmp_path: Path) -> None:
+    program = f"""
+import resource
+from pathlib import Path
+from tests.promises.table_runs import Project
+from tests.promises.test_tables import boots
+from tests.results import failure
+from tests.warehouses import DuckDB
+
+folder = Path({str(tmp_path)!r})
+project = Project(folder, DuckDB(folder).destination)
+project.frames[None] = boots(3)
+project.publish()
+project.load()
+project.frames[None] = boots(20_000)
+project.publish()
+resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, resource.RLIM_INFINITY))
+print(failure(project.load(raise_on_error=False)))
+"""
+    printed = subprocess.check_output([sys.executable, "-c", program], text=True, cwd=ROOT)
+    assert "Could not write file" in printed
+    assert "Make space on its disk" in printed
+    assert "conflict" not in printed
+    assert len(DuckDB(tmp_path).rows("products")) == 3
+
+
+def test_values_that_are_too_large_for_duckdbs_memory_are_told_with_the_limit(
+    tmp_path: Path,
+) -> None:
+    project = Project(tmp_path, DuckDB(tmp_path).destination)
+    project.frames[None] = pl.DataFrame({"text": ["x" * 40_000_000] * 3})
+    project.publish()
+    text = failure(project.load(raise_on_error=False))
+    assert "A load lets DuckDB have 64MB" in text
+    assert "by `columns`" in text
+    assert "conflict" not in text
+
+
+@pytest.mark.slow
+def test_a_snapshot_in_a_bucket_without_rows_is_loaded(
+    warehouse: Warehouse, bucket: S3Bucket, tmp_path: Path
+) -> None:
+    project = Project(tmp_path, warehouse.destination)
+    project.io_manager = bucket.io_manager()
+    for frame in (boots(0), boots(3), boots(0)):
+        project.frames[None] = frame
+        project.publish()
+        assert project.load().success
+        assert len(warehouse.rows("products")) == frame.height
