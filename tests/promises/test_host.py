@@ -24,6 +24,7 @@ from octogen_dagster import (
     OctogenResource,
     diagnose,
 )
+from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.cli.main import main
 from octogen_dagster.errors import OctogenConnectionError, OctogenError
 from tests.api.servers import KEY, POLL_SECONDS, RawServer, Received, http
@@ -55,6 +56,8 @@ def proxy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Proxy]:
     for name in list(os.environ):
         if name.lower().endswith("_proxy") or name.startswith("OCTOGEN_"):
             monkeypatch.delenv(name)
+    once = RetryPolicy(attempts=1)
+    monkeypatch.setattr("octogen_dagster.control_plane.tokens.DEFAULT_RETRY", once)
     with Proxy() as running:
         monkeypatch.setenv("HTTPS_PROXY", running.origin)
         monkeypatch.setenv("HOME", str(tmp_path))
@@ -74,7 +77,7 @@ def command(*arguments: str) -> Result:
 
 
 def ask(resource: OctogenControlPlaneResource) -> None:
-    with resource.control_plane(1.0) as control_plane:
+    with resource.control_plane() as control_plane:
         control_plane.listings()
 
 

@@ -49,7 +49,7 @@ class Ticks:
     google: Google = field(default_factory=Google)
     octogen: Octogen = field(default_factory=lambda: Octogen().register())
     minutes_later: float = 0.0
-    timeout: float = 20.0
+    timeout: float = 300.0
 
     def __post_init__(self) -> None:
         with_octogen = isinstance(self.source, OctogenSource)
