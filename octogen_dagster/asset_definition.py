@@ -229,9 +229,13 @@ def kept_otherwise(manager: Any) -> str:
     )
 
 
+class _RunEndedError(dg.DagsterError, dg.DagsterExecutionInterruptedError):
+    """An interrupt that ends the run: Dagster's retry policies let its own errors pass."""
+
+
 @contextmanager
 def canceling_ends(instance: dg.DagsterInstance | None, run_id: str | None) -> Iterator[None]:
-    """End a step that is interrupted since somebody cancels its run, or executes it by hand.
+    """End a run that is interrupted since somebody cancels it, or executes it by hand.
 
     Dagster executes an interrupted step again by its retry policy, also in such a run if its steps
     are executed in its process. An interrupt for another reason, such as a server that shuts down,
@@ -242,13 +246,13 @@ def canceling_ends(instance: dg.DagsterInstance | None, run_id: str | None) -> I
             yield
     except (dg.DagsterExecutionInterruptedError, KeyboardInterrupt) as interrupt:
         run = instance.get_run_by_id(run_id) if instance and run_id else None
-        if instance is not None and run and run.status is dg.DagsterRunStatus.CANCELING:
-            # It ends as failed, and Dagster's retries of failed runs are not to begin it again.
-            instance.add_run_tags(run.run_id, {"dagster/max_retries": "0"})
-            raise dg.Failure("The run was canceled.", allow_retries=False) from None
+        if run and run.status is dg.DagsterRunStatus.CANCELING:
+            raise _RunEndedError("The run was canceled.") from None
+        # Dagster notes where a run that it launches comes from.
+        is_by_hand = isinstance(interrupt, KeyboardInterrupt) or not (run and run.remote_job_origin)
         # A process of a step is interrupted by that of its run, which knows why.
-        if isinstance(interrupt, KeyboardInterrupt) and multiprocessing.parent_process() is None:
-            raise dg.Failure("The run was interrupted.", allow_retries=False) from None
+        if is_by_hand and multiprocessing.parent_process() is None:
+            raise _RunEndedError("The run was interrupted.") from None
         raise
 
 

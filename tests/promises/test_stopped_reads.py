@@ -162,10 +162,12 @@ import dagster as dg
 from octogen_dagster import *
 
 url, folder, what = sys.argv[1:]
-if what == "products":
-    asset = build_products_asset("products", ProductSearch(catalogs=["acme"]))
+if what == "datasets":
+    assets = [build_linked_datasets_asset()]
 else:
-    asset = build_linked_datasets_asset()
+    policy = {{}} if what == "products" else {{"retry_policy": None}}
+    search = ProductSearch(catalogs=["acme"])
+    assets = [build_products_asset(name, search, **policy) for name in ("first", "second")]
 resources = {{
     "octogen": OctogenResource(api_key={KEY!r}, base_url=url),
     "io_manager": ParquetSnapshotIOManager(base_dir=folder),
@@ -175,23 +177,25 @@ with dg.DagsterInstance.local_temp(folder) as instance:
     key = "p:us:e:acme" if what == "datasets" else None
     instance.add_dynamic_partitions("octogen_listings", ["p:us:e:acme"])
     result = dg.materialize(
-        [asset], resources=resources, instance=instance, partition_key=key, raise_on_error=False
+        assets, resources=resources, instance=instance, partition_key=key, raise_on_error=False
     )
     events = [event.event_type_value for event in result.all_events]
     assert "STEP_FAILURE" in events and "STEP_UP_FOR_RETRY" not in events, events
+    assert events.count("STEP_START") == 1, events
 """
 
 
 @pytest.mark.long
 @pytest.mark.slow
-@pytest.mark.parametrize("what", ["products", "datasets"])
-def test_ctrl_c_ends_a_run_that_is_executed_by_hand_although_its_asset_is_retried(
-    server: SilentServer, tmp_path: Path, what: str
+@pytest.mark.parametrize("what", ["products", "products without a retry policy", "datasets"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_executed_by_hand_ends_although_its_asset_is_retried(
+    server: SilentServer, tmp_path: Path, number: signal.Signals, what: str
 ) -> None:
     with start(BY_HAND, server, str(tmp_path), what) as process:
         try:
             assert server.asked.wait(START_SECONDS)
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
             _, errors = process.communicate(timeout=START_SECONDS)
         finally:
             process.kill()
@@ -213,7 +217,7 @@ url, folder = sys.argv[1:]
 threading.Thread(target=cancel, daemon=True).start()
 with dg.DagsterInstance.local_temp(folder) as instance:
     result = dg.materialize(
-        [build_products_asset("products", ProductSearch(catalogs=["acme"]))],
+        [build_products_asset(name, ProductSearch(catalogs=["acme"])) for name in ("a", "b")],
         resources={{
             "octogen": OctogenResource(api_key={KEY!r}, base_url=url),
             "io_manager": ParquetSnapshotIOManager(base_dir=folder),
@@ -222,10 +226,11 @@ with dg.DagsterInstance.local_temp(folder) as instance:
         raise_on_error=False,
     )
     run = instance.get_run_by_id(result.run_id)
-    assert run.is_finished, run.status
-    assert run.tags["dagster/max_retries"] == "0"
+    # Dagster retries runs of the status FAILURE only.
+    assert run.status is dg.DagsterRunStatus.CANCELED, run.status
     events = [event.event_type_value for event in result.all_events]
     assert "STEP_FAILURE" in events and "STEP_UP_FOR_RETRY" not in events, events
+    assert events.count("STEP_START") == 1, events
 """
 
 
