@@ -13,18 +13,33 @@ def follow_upstream() -> Condition:
     It is `dagster.AutomationCondition.eager()`, and it also requests the partitions that were
     missing when automation was switched on: `eager()` waits for the next update of those, so what
     follows a backfill would never begin. A partition is requested once what is upstream of it is
-    there, and again when that is updated. One whose run fails is not requested again before.
+    there, and again when that is updated, also while a run that was requested is under way, which
+    `eager()` forgets. One whose run fails is not requested again before.
     """
     condition: Any = dg.AutomationCondition
     handled = (condition.newly_requested() | condition.newly_updated()).with_label("handled")
+    due = (condition.newly_missing() | condition.any_deps_updated()).since(handled)
+    # What a run was requested together with is read by that run when it is updated.
+    updated_alone = condition.any_deps_match(
+        condition.newly_updated()
+        & ~condition.executed_with_root_target()
+        & ~condition.will_be_requested().since(_after_update())
+    )
+    requested = condition.newly_requested() | condition.newly_requested().since(_after_update())
+    meanwhile = (updated_alone & requested).since(condition.newly_requested() & ~updated_alone)
     followed: Condition = (
         condition.in_latest_time_window()
-        & (condition.newly_missing() | condition.any_deps_updated()).since(handled)
+        & (due | meanwhile.with_label("updated_meanwhile"))
         & ~condition.any_deps_missing()
         & ~condition.any_deps_in_progress()
         & ~condition.in_progress()
     ).with_label("follow_upstream")
     return followed
+
+
+def _after_update() -> Any:
+    """True at the first tick after that which saw an update: a tick that resets forgets at once."""
+    return (~dg.AutomationCondition.newly_updated()).newly_true()
 
 
 def wait_only_for_latest(condition: Condition) -> Condition:

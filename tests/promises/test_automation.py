@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
 
+from octogen_dagster import follow_upstream
 from octogen_dagster.sandbox.server import Sandbox
 from tests.promises.yaml_projects import load, run
 
@@ -97,6 +98,156 @@ def test_what_follows_waits_for_the_products_of_a_new_catalog(
     event = dg.AssetMaterialization("octogen_products", partition="kiosk")
     instance.report_runless_asset_event(event)
     assert automation.tick() == of_each({"kiosk"})
+
+
+SHOPS = dg.StaticPartitionsDefinition(["acme", "zen"])
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+Runs = list[tuple[str, str | None]]
+
+
+class Chain(Automation):
+    """Products of shops with their history and alerts, and a page over all of both."""
+
+    def __init__(self, instance: dg.DagsterInstance) -> None:
+        follow = follow_upstream()
+        self.meanwhile: Callable[[], object] | None = None
+
+        @dg.asset(partitions_def=SHOPS)
+        def products() -> None: ...
+
+        @dg.asset(partitions_def=SHOPS, deps=[products], automation_condition=follow)
+        def history() -> None:
+            self._do_meanwhile()
+
+        @dg.asset(partitions_def=SHOPS, deps=[history], automation_condition=follow)
+        def alerts() -> None: ...
+
+        @dg.asset(deps=[products, history], automation_condition=follow)
+        def page() -> None:
+            self._do_meanwhile()
+
+        self._assets: Sequence[dg.AssetsDefinition] = [products, history, alerts, page]
+        super().__init__(dg.Definitions(assets=self._assets), instance)
+        for shop in SHOPS.get_partition_keys():
+            self.make("products history alerts", shop)
+        self.make("page")
+        self.tick()
+        assert self.answer() == []
+
+    def _do_meanwhile(self) -> None:
+        during, self.meanwhile = self.meanwhile, None
+        if during:
+            during()
+
+    def make(self, names: str, shop: str | None = None) -> None:
+        selection = dg.AssetSelection.assets(*names.split())
+        made = dg.materialize(
+            self._assets,
+            selection=selection,
+            partition_key=shop,
+            instance=self._instance,
+            run_config=QUIET,
+        )
+        assert made.success
+
+    def answer(self) -> list[Runs]:
+        """The runs that each of some ticks requests, which are made before the next."""
+        answers: list[Runs] = []
+        for _ in range(6):
+            requested = self.tick()
+            shops = requested.get("history", set()) | requested.get("alerts", set())
+            runs: Runs = [
+                (
+                    " ".join(
+                        name for name in ("history", "alerts") if shop in requested.get(name, ())
+                    ),
+                    shop,
+                )
+                for shop in sorted(map(str, shops))
+            ]
+            runs += [("page", None)] if "page" in requested else []
+            answers.append(runs)
+            for names, shop in runs:
+                self.make(names, shop)
+        while answers and not answers[-1]:
+            answers.pop()
+        return answers
+
+
+@pytest.fixture
+def chain(instance: dg.DagsterInstance) -> Chain:
+    return Chain(instance)
+
+
+ACME: Runs = [("history alerts", "acme")]
+PAGE: Runs = [("page", None)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("history_first", [True, False])
+def test_an_asset_over_all_catalogs_has_what_came_while_it_was_made(
+    chain: Chain, *, history_first: bool
+) -> None:
+    chain.make("products", "acme")
+    assert set(chain.tick()) == {"history", "alerts", "page"}
+    for name in ("history", "page") if history_first else ("page", "history"):
+        chain.make(*("history alerts", "acme") if name == "history" else (name,))
+    assert chain.answer() == [
+        PAGE
+    ]  # made after a history that came first, it is made once too often
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ticks", [0, 1, 2])
+def test_an_asset_over_all_catalogs_has_what_came_during_ticks_of_its_run(
+    chain: Chain, ticks: int
+) -> None:
+    chain.make("products", "acme")
+    chain.tick()
+
+    def during() -> None:
+        assert [chain.tick() for _ in range(ticks)] == [{}] * ticks
+        chain.make("history alerts", "acme")
+        assert [chain.tick() for _ in range(ticks)] == [{}] * ticks
+
+    chain.meanwhile = during
+    chain.make("page")
+    assert chain.answer() == [PAGE]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ticks", [0, 1, 2])
+def test_the_second_of_two_snapshots_within_a_tick_is_followed(chain: Chain, ticks: int) -> None:
+    chain.make("products", "acme")
+    chain.tick()
+    chain.make("page")
+
+    def during() -> None:
+        assert not any("history" in chain.tick() for _ in range(ticks))
+        chain.make("products", "acme")
+        assert not any("history" in chain.tick() for _ in range(ticks))
+
+    chain.meanwhile = during
+    chain.make("history alerts", "acme")
+    histories = [run for runs in chain.answer() for run in runs if "history" in run[0]]
+    assert [shop for _, shop in histories] == ["acme"]
+
+
+@pytest.mark.slow
+def test_what_is_requested_together_is_requested_once(chain: Chain) -> None:
+    for shop in SHOPS.get_partition_keys():
+        chain.make("products", shop)
+    both = [("history alerts", shop) for shop in SHOPS.get_partition_keys()]
+    first, *later = chain.answer()
+    assert first == both + PAGE
+    assert later in ([], [PAGE])
+
+
+@pytest.mark.slow
+def test_what_is_made_together_by_hand_is_not_requested(chain: Chain) -> None:
+    for shop in SHOPS.get_partition_keys():
+        chain.make("products history alerts", shop)
+    assert chain.answer() == [PAGE]
 
 
 def test_what_follows_may_start_switched_on(attributes: dict[str, Any]) -> None:
