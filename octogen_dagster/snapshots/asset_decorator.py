@@ -155,6 +155,14 @@ def _begin(context: dg.AssetExecutionContext, resource_key: str | None) -> Snaps
     Several catalogs are read at once, and a large one of them in several walks: together they have
     no more requests in flight than one alone would have.
     """
+    key, manager = output_manager(context)
+    own = ParquetSnapshotIOManager.handle_output
+    if keeps_snapshots(manager) and type(manager).handle_output is not own:
+        context.log.warning(
+            f"The resource {key!r} is a {type(manager).__name__} with a handle_output of its own, "
+            "which is not called: this asset publishes its snapshot itself, before it reports it. "
+            "Do what handle_output adds in an asset that follows this one."
+        )
     if resource_key is None:
         return SnapshotRun(context, None)
     octogen: OctogenResource = getattr(context.resources, resource_key)

@@ -216,6 +216,23 @@ def test_what_needs_the_snapshot_before_works_beside_another_io_manager(
     assert result.output_for_node("counted")["len"].to_list() == [130]
 
 
+def test_an_overridden_handle_output_is_told_that_builders_do_not_call_it(
+    service: Sandbox, tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    class Own(ParquetSnapshotIOManager):
+        def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
+            raise AssertionError("not reached")
+
+    class Named(ParquetSnapshotIOManager): ...
+
+    boots = build_products_asset("boots", ProductSearch(catalogs=["strada"]))
+    for kind in (Own, Named):
+        given = resources(service, kind(base_dir=str(tmp_path)))
+        result = dg.materialize([boots], resources=given, instance=instance)
+        told = said(instance, result.run_id, "is a Own with a handle_output of its own")
+        assert len(told) == (kind is Own)
+
+
 @pytest.mark.parametrize("given", [{"io_manager": dg.FilesystemIOManager()}, {}], ids=["fs", "no"])
 def test_a_scan_that_nobody_reads_says_what_it_needs(
     given: dict[str, Any], octogen: OctogenResource
