@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
+import tomli
 
 from tests.docs.blocks import BLOCKS, ROOT
 
@@ -39,3 +40,10 @@ def _texts() -> Iterator[str]:
 @pytest.mark.parametrize("quote", QUOTES)
 def test_a_quoted_message_is_in_the_package(quote: str, package: str) -> None:
     assert re.search(".*".join(map(re.escape, quote.split("…"))), package)
+
+
+def test_the_page_names_each_extra() -> None:
+    project = tomli.loads((ROOT / "pyproject.toml").read_text())["project"]
+    page = (ROOT / "docs/troubleshooting.md").read_text()
+    *_, missing = page.partition("### A package is missing")
+    assert [name for name in project["optional-dependencies"] if f"`{name}`" not in missing] == []
