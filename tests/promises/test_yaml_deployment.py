@@ -125,7 +125,7 @@ def test_a_sensor_in_python_is_told_of_the_alerts_of_a_yaml_file(tmp_path: Path)
         path = project.scaffold_component(OctogenComponent, defs_yaml_contents=contents)
         path.rename(path.with_name("octogen"))
         page = Path(__file__).parents[2] / "docs" / "alerts.md"
-        code = page.read_text().split('title="defs/notify.py"\n')[1].split("```")[0]
+        code = page.read_text().split('title="notify.py"\n')[1].split("```")[0]
         (project.defs_folder_path / "notify.py").write_text(code)
         with project.build_all_defs() as defs:
             repository = defs.get_repository_def()
