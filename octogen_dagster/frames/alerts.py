@@ -26,7 +26,7 @@ from octogen_dagster.frames.alert_rules import (
     PriceRose,
 )
 from octogen_dagster.frames.brands import brand_name
-from octogen_dagster.frames.observed import TIME, Observed
+from octogen_dagster.frames.observed import IN_STOCK, TIME, Observed, known_price
 
 ALERTS_SCHEMA = pl.Schema(
     {
@@ -145,15 +145,14 @@ def _is_told(rule: AlertRule, rows: pl.DataFrame, told: pl.DataFrame) -> pl.Seri
 
 def _with_before(rows: pl.DataFrame) -> pl.DataFrame:
     """Add to each row what is known of it, and the same of the product's row before."""
-    price, stock = pl.col("current_price"), pl.col("in_stock")
     is_same = pl.all_horizontal(pl.col(_PRODUCT).eq_missing(pl.col(_PRODUCT).shift()))
     rows = rows.with_columns(is_same.fill_null(value=False).alias("is_same"))
     goes_on = pl.col("is_same") & (pl.col("valid_from") == pl.col("valid_to").shift())
     rows = rows.with_columns(
         goes_on.fill_null(value=False).alias("goes_on"),
         pl.col("valid_to").is_not_null().alias("is_last"),
-        pl.when(price.is_finite() & (price > 0)).then(price).alias("after"),
-        stock & pl.col("is_active").fill_null(value=True),
+        known_price(pl.col("current_price")).alias("after"),
+        IN_STOCK.alias("in_stock"),
         _last_known("currency", "currency"),
     )
     rows = rows.with_columns(pl.col("currency").str.to_lowercase().alias("unit"))

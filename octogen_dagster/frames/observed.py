@@ -35,6 +35,8 @@ PRODUCT_COLUMNS = {
 }
 """The columns of a snapshot that a history is made of."""
 TIME = pl.Datetime("us", "UTC")
+IN_STOCK = pl.col("in_stock") & pl.col("is_active").fill_null(value=True)
+"""True if a product is in stock, null if that is not said; one that is not active is not."""
 
 
 class StoredSnapshot(NamedTuple):
@@ -196,6 +198,11 @@ def read_observed(metadata: Mapping[str, str]) -> dict[datetime, Observation]:
         at = datetime.fromisoformat(entry["fetched_at"])
         observed[at] = Observation(None if entry.get("all_catalogs") else catalogs, entry["run_id"])
     return observed
+
+
+def known_price(price: pl.Expr) -> pl.Expr:
+    """A price that can be compared; null for zero, which nothing costs."""
+    return pl.when(price.is_finite() & (price > 0)).then(price)
 
 
 def tracked_products(

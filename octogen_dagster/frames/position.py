@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from octogen_dagster.frames.observed import TIME
+from octogen_dagster.frames.observed import IN_STOCK, TIME, known_price
 from octogen_dagster.frames.urls import normalized_url
 
 OWN_COLUMNS = ("sku", "product_url", "own_price", "currency")
@@ -246,7 +246,7 @@ def _position(rows: pl.DataFrame, own: pl.DataFrame, as_of: datetime | None) -> 
     keyed = own.with_row_index(_ROW).with_columns(
         normalized_url(pl.col("product_url")).alias(_URL),
         currency.alias(_CURRENCY),
-        pl.when(currency.is_not_null()).then(_known(pl.col("own_price"))).alias(_OWN),
+        pl.when(currency.is_not_null()).then(known_price(pl.col("own_price"))).alias(_OWN),
     )
     pairs = keyed.join(_products(rows, as_of), on=_URL, how="left")
     price, unit = pl.col("competitor_price"), pl.col("competitor_currency").str.to_lowercase()
@@ -300,18 +300,12 @@ def _position(rows: pl.DataFrame, own: pl.DataFrame, as_of: datetime | None) -> 
     )
 
 
-def _known(price: pl.Expr) -> pl.Expr:
-    """A price that can be compared; null for zero, which nothing costs."""
-    return pl.when(price.is_finite() & (price > 0)).then(price)
-
-
 def _products(rows: pl.DataFrame, as_of: datetime | None) -> pl.DataFrame:
     """The products that were known at a time, as they were then or when they were seen last."""
     is_over = pl.col("valid_to").is_not_null()
     if as_of is not None:
         now = pl.lit(as_of, TIME)
         rows, is_over = rows.filter(pl.col("valid_from") <= now), pl.col("valid_to") <= now
-    is_active = pl.col("is_active").fill_null(value=True)
     told = ["competitor_price", "competitor_currency", "competitor_in_stock"]
     is_same = pl.all_horizontal(
         pl.col(name).eq_missing(pl.col(name).shift().over(_PRODUCT)) for name in told
@@ -320,9 +314,9 @@ def _products(rows: pl.DataFrame, as_of: datetime | None) -> pl.DataFrame:
     begins = ~(is_same & goes_on.fill_null(value=False))
     return (
         rows.with_columns(
-            _known(pl.col("current_price")).alias("competitor_price"),
+            known_price(pl.col("current_price")).alias("competitor_price"),
             pl.col("currency").alias("competitor_currency"),
-            (pl.col("in_stock") & is_active).alias("competitor_in_stock"),
+            IN_STOCK.alias("competitor_in_stock"),
             pl.col("title").alias("competitor_title"),
         )
         .with_columns(

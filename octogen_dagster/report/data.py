@@ -14,7 +14,7 @@ from octogen_dagster.frames.alerts import ALERTS_SCHEMA, events_of, first_seen_o
 from octogen_dagster.frames.brands import brand_name
 from octogen_dagster.frames.history import KEY
 from octogen_dagster.frames.history_files import history_files
-from octogen_dagster.frames.observed import Contents, Observed
+from octogen_dagster.frames.observed import IN_STOCK, Contents, Observed, known_price
 from octogen_dagster.store import Store
 
 _PRODUCT = ["catalog_key", "uuid"]
@@ -115,7 +115,7 @@ def _date(moment: datetime) -> datetime:
 def _part(store: Store, key: str, since: datetime) -> _Part:
     history, metadata = store.open(key)
     contents = Contents.read(metadata)
-    is_over, price = pl.col("valid_to") < since, pl.col("current_price")
+    is_over = pl.col("valid_to") < since
     rows = (
         history.filter(~is_over.fill_null(value=False))
         .select(
@@ -124,9 +124,9 @@ def _part(store: Store, key: str, since: datetime) -> _Part:
             "title",
             "valid_from",
             "valid_to",
-            pl.when(price.is_finite() & (price > 0)).then(price).alias("price"),
+            known_price(pl.col("current_price")).alias("price"),
             pl.col("currency").str.to_uppercase(),
-            (pl.col("in_stock") & pl.col("is_active").fill_null(value=True)).alias("stock"),
+            IN_STOCK.alias("stock"),
         )
         .collect(engine="streaming")
         .sort(*_PRODUCT, "valid_from")
