@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 _STAGE = "_octogen_stage"
 _PLAIN = re.compile(r"[a-z_][a-z0-9_$]*")
 """A name that needs no quotes; Snowflake writes it in capitals."""
-_PLACES = 6
-"""The decimal places of the seconds of a time."""
 _CONFLICTS = ("Statement aborted because", "had another transaction", "deadlock")
 
 
@@ -139,8 +137,7 @@ class SnowflakeConnection(ADBCConnection):
     def columns(self, table: Table) -> Mapping[str, ColumnType | None]:
         scale = {0: ColumnType.INTEGER, 9: ColumnType.DECIMAL}
         found = self.query(
-            "SELECT column_name, data_type, numeric_scale, datetime_precision "
-            "FROM information_schema.columns WHERE "
+            "SELECT column_name, data_type, numeric_scale FROM information_schema.columns WHERE "
             f"table_schema = {self.literal(_folded(table.schema))} AND "
             f"table_name = {self.literal(_folded(table.name))}"
         )
@@ -148,9 +145,7 @@ class SnowflakeConnection(ADBCConnection):
             _unfolded(str(name)): scale.get(int(places or 0))
             if str(kind).lower() == "number"
             else self.reported.get(str(kind).lower())
-            if int(_PLACES if digits is None else digits) >= _PLACES
-            else None  # times are rounded
-            for name, kind, places, digits in found
+            for name, kind, places in found
         }
         self._known[table.schema, table.name] = columns
         return columns
