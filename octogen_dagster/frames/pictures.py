@@ -9,7 +9,7 @@ from xml.sax.saxutils import escape
 
 import polars as pl
 
-_WIDTH, _HEIGHT, _MARGIN, _BAR = 480, 150, 36, 18
+_WIDTH, _HEIGHT, _MARGIN, _BAR = 375, 150, 36, 18
 _COLORS = ("#44d", "#d70")
 _TEXT = 'font-family="sans-serif" font-size="11" fill="#777"'
 
