@@ -63,7 +63,7 @@ def written(folder: Path) -> Path:
 
 
 @contextmanager
-def opened(report: Path, width: int = 1280) -> Iterator[Page]:
+def opened(report: Path, width: int = 1500) -> Iterator[Page]:
     """The page in a browser that is west of Greenwich, where a date begins later than in UTC."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
@@ -255,7 +255,7 @@ def test_a_sorted_column_says_so(month: Path) -> None:
             ]
             euros = [price for price, cell in zip(prices, cells, strict=False) if "EUR" in cell]
             assert euros == sorted(euros, reverse=way == "descending")
-        photographed(page, "report-1280")
+        photographed(page, "report-1500")
 
 
 def test_each_chart_shows_the_values_under_the_pointer(month: Path) -> None:
