@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import runpy
 import signal
@@ -287,7 +288,7 @@ def test_cut_closes_the_connection_in_the_middle_of_the_body(
             received.extend(response.iter_raw())
     assert 0 < sum(map(len, received)) < whole
     assert len(search(client).json()["items"]) == 50
-    assert caplog.records == []
+    assert not [each for each in caplog.records if each.levelno >= logging.WARNING]
 
 
 @pytest.mark.parametrize(
