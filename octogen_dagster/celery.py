@@ -117,6 +117,17 @@ class MonitoredCeleryRunLauncher(CeleryRunLauncher):
             "that took it died or was restarted.",
         )
 
+    def workers(self) -> dict[str, bool]:
+        """Return, by the name of each worker that answers, whether it can interrupt a run."""
+        answers = self.celery.control.broadcast(
+            _INTERRUPT, arguments={"task_id": ""}, reply=True, timeout=_ANSWER_TIMEOUT
+        )
+        return {
+            name: not (isinstance(said, dict) and "error" in said)
+            for answer in answers
+            for name, said in answer.items()
+        }
+
     def terminate(self, run_id: str) -> bool:
         """Let a run end, and kill it if it goes on; False if there is none."""
         run = self._instance.get_run_by_id(run_id)

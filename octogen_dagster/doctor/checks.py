@@ -14,6 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import dagster as dg
+
 from octogen_dagster.api.blocking import BlockingClient
 from octogen_dagster.api.catalog_sources import (
     CatalogService,
@@ -42,6 +44,7 @@ from octogen_dagster.doctor.sharing_checks import (
     query_findings,
 )
 from octogen_dagster.errors import OctogenError, OctogenNotFoundError
+from octogen_dagster.printable import count
 from octogen_dagster.sharing.names import ListingName, checked_exchange
 from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
 from octogen_dagster.snapshots.resource import OctogenResource
@@ -54,6 +57,7 @@ if TYPE_CHECKING:
 DEFAULT_TIMEOUT = 45.0
 """Seconds for all checks, so that a sensor, which has 60, can wait for them."""
 
+_CELERY = "octogen_dagster.celery"
 _PACKAGES = ("octogen-dagster", "dagster", "polars", "pyarrow", "pycurl")
 
 
@@ -144,6 +148,9 @@ def diagnose_all(
             checks[subject + suffix] = partial(_with_suffix, suffix, partial(findings, resource))
     for pool, destination in resources.get("tables", {}).items():
         checks[f"Tables ({pool})"] = partial(_table_findings, destination)
+    instance = Path(os.environ.get("DAGSTER_HOME", ""), "dagster.yaml")
+    if instance.is_file() and _CELERY in instance.read_text("utf-8", "replace"):
+        checks["Celery"] = _celery_findings
     checks["Google credentials"] = partial(credentials_findings, hub, control_plane, seconds)
     checks["Sharing"] = sharing
     return Diagnosis(tuple(run_checks(checks, timeout)))
@@ -284,6 +291,27 @@ def _table_findings(destination: TableDestination) -> Check:
     there.try_out()
     said = f"{there.place}: a table was made and dropped in the schema {there.default_schema}."
     yield Finding(f"Tables ({destination.pool})", "ok", said)
+
+
+def _celery_findings() -> Check:
+    """Ask each Celery worker of the instance for the command that ends a run."""
+    with dg.DagsterInstance.get() as instance:
+        launcher: Any = instance.run_launcher
+        workers: dict[str, bool] = launcher.workers()
+    if not workers:
+        yield Finding("Celery", "failed", "no worker answers.", "Start `celery -A app worker`.")
+    elif deaf := sorted(name for name, can_interrupt in workers.items() if not can_interrupt):
+        yield Finding(
+            "Celery",
+            "warning",
+            f"{', '.join(deaf)}: its Celery app does not import {_CELERY}, so a run that is "
+            "terminated there goes on for 150 seconds and is killed.",
+            f"Import {_CELERY} in the app, as deploy/celery/app.py does, and restart the worker.",
+        )
+    else:
+        named = ", ".join(sorted(workers))
+        said = f"{count(len(workers), 'Celery worker')} can end a run that is terminated: {named}."
+        yield Finding("Celery", "ok", said)
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ import pytest
 import yaml
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from octogen_dagster import listing_partition_key
+from octogen_dagster import diagnose, listing_partition_key
 from octogen_dagster.celery import MAX_MISSES, MonitoredCeleryRunLauncher
 from tests.postgresql import running_postgresql, server_program
 from tests.processes import Processes, kill, max_concurrent_runs, process_of, processes
@@ -384,6 +384,33 @@ def test_a_run_that_does_not_end_when_it_is_terminated_is_killed(
     assert not waiting.launcher.terminate(waiting.run.run_id)
     inspect = waiting.launcher.celery.control.inspect(["w@test"])
     wait_for(lambda: inspect.query_task(waiting.task.id) == {"w@test": {}}, tmp_path)
+
+
+@pytest.mark.long
+@needs_servers
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("imported", "status", "said"),
+    [
+        ("octogen_dagster.celery", "ok", "1 Celery worker"),
+        ("dagster_celery", "warning", "w@test: its Celery app does not import octogen_dagster"),
+    ],
+)
+def test_the_doctor_names_a_worker_that_would_ignore_a_terminate(
+    imported: str, status: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "app.py").write_text(WAITING_APP.replace("octogen_dagster.celery", imported))
+    with running_redis() as redis, processes(tmp_path, {"REDIS": redis}) as started:
+        launcher = MonitoredCeleryRunLauncher("dagster", broker=redis, backend=redis)
+        started.start("-m", "celery", "-A", "app", "worker", "-c", "1", "-n", "w@test")
+        wait_for(lambda: launcher.celery.control.ping(["w@test"]), tmp_path)
+        settings = yaml.safe_load((SHIPPED / "dagster.yaml").read_text())["run_launcher"]
+        (tmp_path / "dagster.yaml").write_text(yaml.safe_dump({"run_launcher": settings}))
+        monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+        monkeypatch.setenv("DAGSTER_CELERY_REDIS", redis)
+        findings = {each.subject: each for each in diagnose().findings}
+    assert findings["Celery"].status == status
+    assert findings["Celery"].message.startswith(said)
 
 
 LINKED = f"""
