@@ -59,6 +59,8 @@ EVENTS = pl.DataFrame(
             "title": "-5 °C coat",
             "product_url": "https://acme.example/c",
         },
+        {"alert_id": "d", "rule": "out_of_stock", "title": "Hat <!here>"},
+        {"alert_id": "e", "rule": "out_of_stock", "title": "Scarf", "product_url": ""},
     ],
     schema=ALERTS_SCHEMA,
 )
@@ -103,6 +105,8 @@ def test_slack_gets_a_message_and_one_that_it_refuses_is_an_error(
         "#prices",
     )
     assert message["text"].splitlines() == [
+        "out_of_stock: Scarf",
+        "out_of_stock: Hat &lt;!here&gt;",
         "out_of_stock: <https://acme.example/c|-5 °C coat>",
         'out_of_stock: <https://acme.example/b|=HYPERLINK("https://evil.example", "Dress") '
         "&lt;!here&gt;>, 96.00 EUR",
@@ -110,9 +114,9 @@ def test_slack_gets_a_message_and_one_that_it_refuses_is_an_error(
         *[
             f"price_dropped: <https://acme.example/{number}|&lt;!channel&gt; &amp; dress>, "
             "120.00 to 96.00 EUR"
-            for number in range(19, 2, -1)
+            for number in range(19, 4, -1)
         ],
-        "and 3 more",
+        "and 5 more",
     ]
 
 
@@ -140,9 +144,9 @@ def test_a_mail_has_the_events_as_a_file(monkeypatch: pytest.MonkeyPatch) -> Non
         recipe("by_mail.py")(EVENTS)
     [mail] = mails
     message = email.message_from_bytes(mail, policy=default)
-    assert message["Subject"] == "23 price alerts"
+    assert message["Subject"] == "25 price alerts"
     [attached] = message.iter_attachments()
     rows = list(csv.DictReader(io.StringIO(attached.get_content())))
-    assert len(rows) == 23
+    assert len(rows) == 25
     assert rows[0]["title"] == "<!channel> & dress"
-    assert [row["title"][:8] for row in rows[-2:]] == ["'=HYPERL", "'-5 °C c"]
+    assert [row["title"][:8] for row in rows[-4:-2]] == ["'=HYPERL", "'-5 °C c"]
