@@ -30,7 +30,13 @@ import polars as pl
 
 from octogen_dagster.frames.changes import WATCHED
 from octogen_dagster.frames.columns import COLUMN_DESCRIPTIONS, PRODUCT_SCHEMA
-from octogen_dagster.frames.observed import PRODUCT_COLUMNS, TIME, TRACKED, Observed
+from octogen_dagster.frames.observed import (
+    PRODUCT_COLUMNS,
+    TIME,
+    TRACKED,
+    Observed,
+    known_price,
+)
 from octogen_dagster.frames.source import Metrics
 
 _PRODUCT = ["catalog_key", "uuid"]
@@ -253,9 +259,9 @@ def _median_prices(products: pl.LazyFrame) -> Metrics:
 
     What is no code of a currency would be any text in the name of a figure, and is left out.
     """
-    price = pl.col("current_price")
+    price = known_price(pl.col("current_price"))
     priced = (
-        products.filter(price.is_finite())
+        products.filter(price.is_not_null())
         .group_by(pl.col("currency").str.to_lowercase())
         .agg(price.median().alias("median"), pl.len())
         .filter(pl.col("currency").str.contains("^[a-z]{3}$").fill_null(value=True))
@@ -270,7 +276,8 @@ def _median_prices(products: pl.LazyFrame) -> Metrics:
 def price_drops(history: pl.LazyFrame, at: datetime | None, number: int) -> pl.DataFrame:
     """Return the products whose price fell by the largest share in the snapshot at a time."""
     moment = pl.lit(at, TIME)
-    price, columns = pl.col("current_price"), [KEY.alias("key"), "currency", "current_price"]
+    price, unit = known_price(pl.col("current_price")), pl.col("currency").str.to_lowercase()
+    columns = [KEY.alias("key"), unit, price]
     fell = history.filter(pl.col("valid_from") == moment, pl.col("changed").list.contains("price"))
     old = history.filter(pl.col("valid_to") == moment).select(columns)
     both = fell.select(columns).join(old, on=["key", "currency"], suffix="_old", nulls_equal=True)
