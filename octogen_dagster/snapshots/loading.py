@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 BATCH_ROWS = 10_000
 """Rows of a file that are in memory at the same time where it is read in batches."""
 ALLOW_MISSING = "allow_missing_partitions"
+TOGETHER = "octogen_together"
+"""The metadata of an input that is a dict of frames, to which all partitions are one entry."""
 _LOADED = (
     "pl.LazyFrame, pl.DataFrame, pd.DataFrame, pyarrow.Table, pathlib.Path, dict[str, ...] of one "
     "of these for several partitions, or SnapshotPair"
@@ -214,6 +216,8 @@ class InputLoader:
         if not partitioned:
             return wanted.load(self._store, self._existing_key(None))
         files = self._partition_files()
+        if wanted.is_dict and self._has(TOGETHER):
+            return {"": self._store.scan_together(files)} if files else {}
         if wanted.is_dict:
             pinned = len(files) <= MAX_OPEN_FILES
             return {
@@ -278,10 +282,13 @@ class InputLoader:
 
     def _partition_files(self) -> dict[str, str]:
         partitions = list(self._context.asset_partition_keys)
-        if (self._context.definition_metadata or {}).get(ALLOW_MISSING):
+        if self._has(ALLOW_MISSING):
             keys = self._keys()
             partitions = [each for each in partitions if self._store.exists(keys.of(each))]
         return {each: self._existing_key(each) for each in partitions}
+
+    def _has(self, setting: str) -> bool:
+        return bool((self._context.definition_metadata or {}).get(setting))
 
     def _one_frame(self, files: Mapping[str, str]) -> pl.LazyFrame:
         asset, column = self._context.asset_key.to_user_string(), self._partition_column

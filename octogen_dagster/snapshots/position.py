@@ -22,7 +22,7 @@ from octogen_dagster.frames.position import (
 from octogen_dagster.frames.summary import inline_table, shares_preview, unmatched_preview
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, snapshot_asset
 from octogen_dagster.snapshots.history_checks import is_history
-from octogen_dagster.snapshots.loading import ALLOW_MISSING
+from octogen_dagster.snapshots.loading import ALLOW_MISSING, TOGETHER
 from octogen_dagster.snapshots.metadata import declared_columns
 
 _MAX_SHOWN = 10
@@ -121,7 +121,8 @@ def build_price_position_asset(
 
 def _all_catalogs(history: dg.AssetsDefinition) -> dg.AssetIn:
     mapping = dg.AllPartitionMapping() if history.partitions_def else None
-    return dg.AssetIn(history.key, partition_mapping=mapping, metadata={ALLOW_MISSING: True})
+    metadata = {ALLOW_MISSING: True, TOGETHER: True}
+    return dg.AssetIn(history.key, partition_mapping=mapping, metadata=metadata)
 
 
 def _metadata(

@@ -470,6 +470,32 @@ def test_each_number_of_its_page_is_that_of_a_model(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(120, method="thread")
+def test_the_histories_of_three_hundred_catalogs_have_a_position(tmp_path: Path) -> None:
+    names = [f"shop-{number}" for number in range(300)]
+
+    @dg.asset(name="octogen_products", partitions_def=dg.StaticPartitionsDefinition(names))
+    def products() -> None: ...
+
+    history = build_product_history_asset(products)
+    folder = tmp_path / history.key.path[-1]
+    folder.mkdir()
+    for name in names:
+        dress = product("dress", 90.0, product_url=f"https://{name}.example/dress")
+        past({**dress, "catalog_key": name}).collect().write_parquet(folder / f"{name}.parquet")
+    table = own(*((name, f"https://{name}.example/dress", 99.0) for name in names))
+    position = build_price_position_asset(history, table)
+    dg.materialize(
+        [products, history, position],
+        selection=[position],
+        resources={"io_manager": ParquetSnapshotIOManager(base_dir=str(tmp_path))},
+        run_config=QUIET,
+    )
+    stored = pl.read_parquet(tmp_path / "price_position.parquet")
+    assert stored["status"].to_list() == ["matched"] * 300
+
+
 def test_before_the_first_snapshot_no_page_is_found(tmp_path: Path) -> None:
     """A catalog becomes a partition when a sensor finds it, and automation may be earlier."""
 
