@@ -350,8 +350,8 @@ class _ListRun:
             self._log.info(f"{_subject(url_list)} was made.")
         if not self._table.urls:
             self._warn_of_no_addresses(url_list)
-        with _refusals_fail(url_list):
-            sync = UrlListSync(self._client, url_list, self._table.urls)
+        sync = UrlListSync(self._client, url_list, self._table.urls)
+        with _refusals_fail(sync):
             sync.bring(lambda removed, of: self._check_removal(url_list, removed, of))
             url_list = self._wait_until_active(url_list, provisioning_timeout)
         if url_list.status == DELETE_PENDING:
@@ -366,9 +366,13 @@ class _ListRun:
             difference = Difference(0, self._table.urls)
             text = f"A run would make URL list {self._name!r} and add up to "
             text += count(len(self._table.urls), "address", "addresses")
+            if len(self._table.urls) > MAX_LIST_URLS:
+                text += (
+                    f", and is refused if more than {MAX_LIST_URLS:,} of them differ for Octogen"
+                )
         else:
-            with _refusals_fail(url_list):
-                sync = UrlListSync(self._client, url_list, self._table.urls)
+            sync = UrlListSync(self._client, url_list, self._table.urls)
+            with _refusals_fail(sync):
                 difference = sync.difference()
             removed, of = len(difference.surplus), difference.url_count
             text = (
@@ -469,20 +473,21 @@ class _ListRun:
 
 
 @contextmanager
-def _refusals_fail(url_list: CoverageUrlList) -> Iterator[None]:
+def _refusals_fail(sync: UrlListSync) -> Iterator[None]:
     """Fail without a retry if the list is full, or deleted: its owner knows what is to be."""
     try:
         yield
     except OctogenUrlListCapacityError as error:
         raise _failure(
-            f"{_subject(url_list)} was not brought to the table, which has more than the "
-            f"{MAX_LIST_URLS:,} different addresses that a list may have. Split the table into "
-            "several lists."
+            f"{_subject(sync.url_list)} is full, and was brought to a part of its table: "
+            f"{len(sync.removed):,} removed, {len(sync.added):,} added. A list has at most "
+            f"{MAX_LIST_URLS:,} different addresses. Look for another run or program that writes "
+            "to the list, or split the table into several lists, then run this one again."
         ) from error
     except OctogenUrlListError as error:
         if error.code not in _DELETED:
             raise
-        raise _deleted(url_list) from error
+        raise _deleted(sync.url_list) from error
 
 
 def _deleted(url_list: CoverageUrlList) -> dg.Failure:

@@ -13,11 +13,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from octogen_dagster.api.url_lists import MAX_PAGE_SIZE, MAX_URLS_PER_REQUEST, read_pages
+from octogen_dagster.api.url_lists import (
+    MAX_LIST_URLS,
+    MAX_PAGE_SIZE,
+    MAX_URLS_PER_REQUEST,
+    read_pages,
+)
 from octogen_dagster.errors import (
     OctogenError,
     OctogenUrlListError,
     OctogenUrlListNameConflictError,
+    Persistence,
 )
 
 if TYPE_CHECKING:
@@ -129,7 +135,11 @@ class UrlListSync:
         urls = [url for url in self._urls if url not in self.rejected]
         if not urls:
             return Difference(count)
-        there = self._check(urls) if count else set()
+        there = self._check(urls) if count or len(urls) > MAX_LIST_URLS else set()
+        # An answer may name what is no address too, as it was sent.
+        different = sum(each.startswith("http") for each in self.wanted())
+        if different > MAX_LIST_URLS:
+            raise self._too_many(different)
         missing = [url for url in urls if url not in there]
         surplus = count - len({self.normalized[url] for url in there})
         if surplus <= 0:
@@ -195,6 +205,15 @@ class UrlListSync:
                 if error.code != "invalid_cursor":  # a cursor is stale once the list was changed
                     raise
         raise self._changed()
+
+    def _too_many(self, different: int) -> OctogenError:
+        error = OctogenError(
+            f"URL list {self.url_list.name!r} ({self.url_list.url_list_id}) was not changed: its "
+            f"table has {different:,} different addresses, and a list has at most "
+            f"{MAX_LIST_URLS:,}. Split the table into several lists."
+        )
+        error.persistence = Persistence.PERMANENT
+        return error
 
     def _changed(self) -> OctogenError:
         return OctogenError(

@@ -19,8 +19,10 @@ from octogen_dagster import (
     build_url_list_asset,
     build_url_list_checks,
 )
+from octogen_dagster.sandbox import url_lists
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
+from octogen_dagster.url_lists import list_asset, sync
 from tests.forked import processes
 from tests.promises.url_list_runs import SHOP, articles_of, materialize_list, run_killed_at
 from tests.results import failure, is_retried, metadata, octogen_at, stored, warnings
@@ -155,16 +157,41 @@ def test_only_octogen_says_which_addresses_are_the_same(
     assert event.metadata["octogen/added"].value == 120_000
 
 
-def test_more_addresses_than_a_list_has_are_refused_and_not_retried(
-    sandbox: Sandbox, octogen: OctogenResource, tmp_path: Path
+@pytest.mark.slow
+def test_more_addresses_than_a_list_has_are_refused_before_anything_is_sent(
+    octogen: OctogenResource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run(pages(1), octogen, tmp_path)
-    (made,) = octogen.list_coverage_url_lists().items
-    path, full = f"/coverage/url-lists/{made.url_list_id}/urls", "list_url_capacity_exceeded"
-    sandbox.inject(Fault("status", 409, path=path, detail=full))
-    result = run(pages(1, 2), octogen, tmp_path, retry_policy=RETRIED)
-    assert "more than the 100,000 different addresses that a list may have" in failure(result)
+    monkeypatch.setattr(sync, "MAX_LIST_URLS", 4)
+    monkeypatch.setattr(list_asset, "MAX_LIST_URLS", 4)
+    too_many = pages(2, 3, 4, 5, 6)
+    dry = run(too_many, octogen, tmp_path, dry_run=True)
+    (event,) = dry.asset_observations_for_node(NAME)
+    assert "refused if more than 4 of them differ" in str(event.metadata["octogen/summary"].value)
+    new = run(too_many, octogen, tmp_path, retry_policy=RETRIED)
+    assert members(octogen) == set()
+    run(pages(1, 2, 3), octogen, tmp_path)
+    full = run(too_many, octogen, tmp_path, retry_policy=RETRIED, max_removed_fraction=1)
+    dry = run(too_many, octogen, tmp_path, dry_run=True)
+    for each in (new, full, dry):
+        assert "was not changed: its table has 5 different addresses" in failure(each)
+        assert not is_retried(each)
+    assert members(octogen) == {*pages(1, 2, 3)}
+    # Octogen says what is the same, and names what is no address too.
+    written = [*pages(1, 2, 3, 4), f"{pages(4)[0]}#top", "nothing"]
+    assert counts(run(written, octogen, tmp_path)) == (4, 1, 0, 1)
+
+
+def test_a_list_that_is_full_all_the_same_says_what_was_changed(
+    octogen: OctogenResource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(pages(1, 2), octogen, tmp_path)
+    monkeypatch.setattr(url_lists, "_MAX_URLS", 3)  # as if others had filled the rest
+    monkeypatch.setattr(sync, "MAX_URLS_PER_REQUEST", 2)
+    table = pages(1, 3, 4, 5, 6)
+    result = run(table, octogen, tmp_path, retry_policy=RETRIED, max_removed_fraction=1)
+    assert "was brought to a part of its table: 1 removed, 2 added" in failure(result)
     assert not is_retried(result)
+    assert members(octogen) == {*pages(1, 3, 4)}
 
 
 @pytest.mark.parametrize(
