@@ -17,7 +17,7 @@ from urllib.parse import quote
 import polars as pl
 
 from octogen_dagster.background import run_in_thread, wait_interruptibly
-from octogen_dagster.errors import OctogenSnapshotError
+from octogen_dagster.errors import OctogenSnapshotError, Persistence
 from octogen_dagster.files import (
     Disk,
     ListedFile,
@@ -50,6 +50,8 @@ _STORE_ERROR = "object-store error: "
 
 class DamagedError(OctogenSnapshotError):
     """A file is not a Parquet file."""
+
+    persistence = Persistence.PERMANENT
 
     def __init__(self, uri: str, cause: BaseException) -> None:
         self.uri, self.cause = uri, cause

@@ -148,8 +148,7 @@ def diagnose_all(
             checks[subject + suffix] = partial(_with_suffix, suffix, partial(findings, resource))
     for pool, destination in resources.get("tables", {}).items():
         checks[f"Tables ({pool})"] = partial(_table_findings, destination)
-    instance = Path(os.environ.get("DAGSTER_HOME", ""), "dagster.yaml")
-    if instance.is_file() and _CELERY in instance.read_text("utf-8", "replace"):
+    if os.environ.get("DAGSTER_HOME"):
         checks["Celery"] = _celery_findings
     checks["Google credentials"] = partial(credentials_findings, hub, control_plane, seconds)
     checks["Sharing"] = sharing
@@ -294,9 +293,17 @@ def _table_findings(destination: TableDestination) -> Check:
 
 
 def _celery_findings() -> Check:
-    """Ask each Celery worker of the instance for the command that ends a run."""
-    with dg.DagsterInstance.get() as instance:
-        launcher: Any = instance.run_launcher
+    """Ask the Celery workers for the command that ends a run, if the instance launches runs there.
+
+    An instance of anything else is not opened.
+    """
+    instance = Path(os.environ["DAGSTER_HOME"], "dagster.yaml")
+    if not instance.is_file() or _CELERY not in instance.read_text("utf-8", "replace"):
+        return
+    with dg.DagsterInstance.get() as opened:
+        launcher: Any = opened.run_launcher
+        if type(launcher).__module__ != _CELERY:
+            return
         workers: dict[str, bool] = launcher.workers()
     if not workers:
         yield Finding("Celery", "failed", "no worker answers.", "Start `celery -A app worker`.")

@@ -14,7 +14,6 @@ from datetime import datetime, timedelta
 
 import polars as pl
 
-from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.frames.alert_rules import (
     AlertRule,
     Appeared,
@@ -26,7 +25,13 @@ from octogen_dagster.frames.alert_rules import (
     PriceRose,
 )
 from octogen_dagster.frames.brands import brand_name
-from octogen_dagster.frames.observed import IN_STOCK, TIME, Observed, known_price
+from octogen_dagster.frames.observed import (
+    IN_STOCK,
+    TIME,
+    Observed,
+    UnfitSnapshotError,
+    known_price,
+)
 
 ALERTS_SCHEMA = pl.Schema(
     {
@@ -126,7 +131,7 @@ def _is_meant(rule: AlertRule, rows: pl.DataFrame) -> pl.Series:
     try:
         found = rows.select(rule.where.alias("is_meant")).to_series()
     except pl.exceptions.ColumnNotFoundError as error:
-        raise OctogenSnapshotError(
+        raise UnfitSnapshotError(
             f"The rule {rule.name!r} asks for a column that is neither in the history nor in the "
             f"current snapshot: {str(error).splitlines()[0]}. Correct its `where`."
         ) from error

@@ -120,7 +120,7 @@ class LeftOut(NamedTuple):
 
 
 class UnfitSnapshotError(OctogenSnapshotError):
-    """A history has no place for a snapshot, or cannot be read, because of what is in the file."""
+    """What is in a file, or is asked of it, does not fit, and will not by itself."""
 
     persistence = Persistence.PERMANENT
 

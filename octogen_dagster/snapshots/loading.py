@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, get_args, get_origin
 import dagster as dg
 import polars as pl
 
-from octogen_dagster.asset_definition import keeps_snapshots, takes_range
-from octogen_dagster.errors import MissingPackageError, OctogenSnapshotError
+from octogen_dagster.asset_definition import keeps_snapshots, permanent_errors_fail, takes_range
+from octogen_dagster.errors import MissingPackageError, OctogenSnapshotError, Persistence
 from octogen_dagster.frames.changes import SnapshotPair
 from octogen_dagster.frames.observed import SnapshotTimes, StoredSnapshot
 from octogen_dagster.io_source import errors_as_raised
@@ -79,7 +79,8 @@ def _input_manager(key: str) -> dg.ResourceDefinition:
     def load(context: dg.InputContext) -> Any:
         manager = getattr(context.resources, key)
         if keeps_snapshots(manager):
-            return manager.load_input(context)
+            with permanent_errors_fail():
+                return manager.load_input(context)
         kind = context.dagster_type.typing_type
         if why := _NEEDED.get(kind):
             require_own(key, manager, context.op_def.name, why)
@@ -90,6 +91,12 @@ def _input_manager(key: str) -> dg.ResourceDefinition:
         return InputSnapshots(partitions, lambda _: frame, lambda _: SnapshotPair(frame, None))
 
     return load
+
+
+class _NotThereError(OctogenSnapshotError):
+    """There is no snapshot yet."""
+
+    persistence = Persistence.PERMANENT
 
 
 class _AsFrame(dg.InputContext):
@@ -293,7 +300,7 @@ class InputLoader:
     def _one_frame(self, files: Mapping[str, str]) -> pl.LazyFrame:
         asset, column = self._context.asset_key.to_user_string(), self._partition_column
         if not files:
-            raise OctogenSnapshotError(
+            raise _NotThereError(
                 f"{asset} cannot be loaded: none of its partitions has a snapshot yet. Materialize "
                 "one first."
             )
@@ -313,7 +320,7 @@ class InputLoader:
         key = self._keys().of(partition)
         if not self._store.exists(key):
             of = f", partition {partition!r}" if partition is not None else ""
-            raise OctogenSnapshotError(
+            raise _NotThereError(
                 f"The snapshot of {self._context.asset_key.to_user_string()}{of} does not exist "
                 f"({self._store.uri(key)}). Materialize it first."
             )

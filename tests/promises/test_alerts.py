@@ -37,7 +37,6 @@ from octogen_dagster import (
     forget_snapshot,
 )
 from octogen_dagster.cli.main import main
-from octogen_dagster.errors import OctogenSnapshotError
 from tests.histories import ASSET, QUIET, day, product
 
 ALERTS = "octogen_products_alerts"
@@ -409,7 +408,7 @@ def test_a_rule_is_about_the_products_that_it_names(
         ("disappeared", "clog"),
     ]
     shop.follow([PriceDropped(where=pl.col("colour") == "red")])
-    with pytest.raises(OctogenSnapshotError, match="'price_dropped' asks for a column that is nei"):
+    with pytest.raises(dg.Failure, match="'price_dropped' asks for a column that is nei"):
         shop.read(day(4), product("coat", 0.5))
 
 

@@ -99,6 +99,22 @@ def test_what_costs_nothing_is_retried_as_the_products_are() -> None:
         assert follower.op.retry_policy == products.op.retry_policy, follower.key
 
 
+def test_a_snapshot_that_is_not_there_is_not_waited_for(tmp_path: Path) -> None:
+    products = build_products_asset("products", ProductSearch(catalogs=["acme"]))
+    history = build_product_history_asset(products)
+    resources = {"io_manager": o.ParquetSnapshotIOManager(base_dir=str(tmp_path))}
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = dg.materialize(
+            [products.to_source_asset(), history],
+            resources=resources,
+            instance=instance,
+            raise_on_error=False,
+        )
+    (failure,) = result.filter_events(lambda event: event.is_step_failure)
+    assert "does not exist" in str(failure.step_failure_data.error)
+    assert not result.filter_events(lambda event: event.is_step_up_for_retry)
+
+
 @pytest.mark.parametrize("build", [BUILDERS[name] for name in BUILDERS if name != "linked"])
 def test_resources_and_checks_are_added_to_those_of_octogen(build: Any) -> None:
     made = build()
