@@ -34,11 +34,11 @@ class NamedSettings:
 
     if not TYPE_CHECKING:  # pydantic's plugin of mypy knows the names and types of settings
 
-        def __new__(cls, *unnamed: object, **_: object) -> object:
+        def __init__(self, *unnamed: object, **settings: object) -> None:
             if unnamed:  # they are not shown, since one may be a key
-                name, setting = cls.__name__, next(iter(cls.model_fields))
+                name, setting = type(self).__name__, next(iter(type(self).model_fields))
                 raise TypeError(f"{name} takes its settings by name: write {name}({setting}=...)")
-            return super().__new__(cls)
+            super().__init__(**settings)
 
 
 def refuse_unknown_settings(

@@ -1,5 +1,6 @@
 """Partitions as one frame or a dict, and what the metadata of a stored scan says."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,13 @@ def manager(tmp_path: Path, **options: Any) -> ParquetSnapshotIOManager:
     return ParquetSnapshotIOManager(base_dir=str(tmp_path / "snapshots"), **options)
 
 
+class PositionalManager(ParquetSnapshotIOManager):
+    """The manager of a user who gives the folder without its name."""
+
+    def __init__(self, base_dir: Any = "snapshots", **settings: Any) -> None:
+        super().__init__(base_dir=base_dir, **settings)
+
+
 def materialize(
     assets: list[Any], io_manager: Any, *, raise_on_error: bool = True, **options: Any
 ) -> dg.ExecuteInProcessResult:
@@ -39,6 +47,29 @@ def materialize(
 @dg.asset(partitions_def=LETTERS)
 def letters(context: dg.AssetExecutionContext) -> pl.DataFrame:
     return frame_of(context.partition_key)
+
+
+@pytest.mark.parametrize(
+    ("build", "config", "folder"),
+    [
+        (PositionalManager, {}, "snapshots"),
+        (lambda: PositionalManager("chosen"), {}, "chosen"),
+        (lambda: PositionalManager(dg.EnvVar("FOLDER")), {}, "chosen"),
+        (PositionalManager.configure_at_launch, {"config": {"base_dir": "chosen"}}, "chosen"),
+    ],
+)
+def test_a_subclass_may_take_settings_by_position(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    build: Callable[[], Any],
+    config: dict[str, Any],
+    folder: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FOLDER", "chosen")
+    run_config = {"resources": {"io_manager": config}}
+    materialize([letters], build(), partition_key="a", run_config=run_config)
+    assert [each.name for each in tmp_path.iterdir()] == [folder]
 
 
 @pytest.mark.parametrize("kind", [dict[str, pl.DataFrame], dict[str, pl.LazyFrame], pl.DataFrame])
