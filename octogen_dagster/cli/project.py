@@ -57,6 +57,8 @@ def _told(path: Path, consequence: str) -> Iterator[None]:
         problem = "is not UTF-8"
     except tomllib.TOMLDecodeError as error:
         problem = f"is not TOML: {error}"
+    except (ValueError, RecursionError) as error:
+        problem = f"cannot be read: {error}"
     except (KeyError, TypeError, AttributeError):
         problem = "names no project.root_module in the settings of dg"
     click.echo(f"Warning: {path} {problem}. {consequence}: correct the file.", err=True)
@@ -77,7 +79,11 @@ def project_environment(project: Project | None) -> Iterator[None]:
     # As in Dagster, what the file says wins over what was exported.
     values: dict[str, str] = {}
     with _told(path, "Its variables are not set"):
-        values = {name: text for name, text in dotenv_values(path).items() if text is not None}
+        read = {name: text for name, text in dotenv_values(path).items() if text is not None}
+        for name, value in read.items():
+            if "=" in name or "\0" in name + value:
+                raise ValueError(f"no environment can have its variable {name!r}")
+        values = read
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
