@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import polars as pl
-
 from octogen_dagster.tables.sql import SQLConnection
 
 if TYPE_CHECKING:
@@ -47,6 +45,8 @@ class ADBCConnection(SQLConnection):
             self._cursor.execute(sql)
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
+        import polars as pl
+
         with self._explained():
             self._cursor.execute(sql)
             return pl.DataFrame(self._cursor.fetch_arrow()).rows()  # fetchall() needs pyarrow
