@@ -19,12 +19,10 @@ _LOGGER = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
 
 
-def submit(
-    work: Callable[[], _Result], thread_name: str, *, daemon: bool = True
-) -> Future[_Result]:
-    """Start work in a thread, which keeps the process from ending if it is no daemon."""
+def submit(work: Callable[[], _Result], thread_name: str) -> Future[_Result]:
+    """Start work in a daemon thread."""
     future: Future[_Result] = Future()
-    _start(work, future, thread_name, daemon=daemon)
+    start(work, future, thread_name)
     return future
 
 
@@ -86,14 +84,18 @@ class Deadline:
         return Deadline(seconds, ends_at, self.stop) if ends_at < self.ends_at else self
 
 
-def _start(
+def start(
     work: Callable[[], _Result],
     future: Future[_Result],
     thread_name: str,
     *,
     daemon: bool = True,
 ) -> None:
-    """Start work in a thread, unless the future is cancelled before it begins."""
+    """Start work in a thread, unless the future is cancelled before it begins.
+
+    The thread keeps the process from ending if it is no daemon. An interrupt may be raised after
+    it has started: then `future.cancel()` tells whether the work has begun.
+    """
     run = functools.partial(_do, work, future)
     threading.Thread(target=run, name=thread_name, daemon=daemon).start()
 
@@ -138,7 +140,7 @@ def run_in_thread(
     """
     future: Future[_Result] = Future()
     try:
-        _start(work, future, thread_name)
+        start(work, future, thread_name)
         wait_interruptibly(future, poll=poll)
     except BaseException:
         if not future.cancel():

@@ -34,7 +34,7 @@ from octogen_dagster.api.credentials import (
 )
 from octogen_dagster.api.http import retry_after_seconds
 from octogen_dagster.api.retry import RetryPolicy
-from octogen_dagster.background import Deadline, submit, wait_interruptibly
+from octogen_dagster.background import Deadline, start, submit, wait_interruptibly
 from octogen_dagster.control_plane.login_bucket import ReplacedSecretError
 from octogen_dagster.control_plane.login_places import (
     CLIENT_ID_FILE,
@@ -233,12 +233,16 @@ class Refresh:
         self._give_up: Callable[[], object] = lambda: None
 
     def __call__(self, within: Deadline) -> Issued:
-        running = self._running
-        if running is None or (running.done() and _is_of_no_use(running)):
-            running = self._running = self._begin(within)
+        running = self._running or Future()
+        if running.done() and _is_of_no_use(running):
+            running = Future()
         try:
+            if running is not self._running:
+                self._begin(running, within)
             wait_interruptibly(running, within.left)
         except BaseException:
+            if running.cancel():
+                raise
             try:
                 _LOGGER.warning(
                     "Waiting for the token endpoint: it may be replacing the refresh token, and "
@@ -258,13 +262,14 @@ class Refresh:
         self._running = None
         return running.result()
 
-    def _begin(self, within: Deadline) -> Future[Issued]:
+    def _begin(self, exchange: Future[Issued], within: Deadline) -> None:
         """Lock the refresh token and begin the exchange, which unlocks it in the end.
 
         It is locked in a thread of its own, since a bucket may hang.
         """
-        locking = submit(functools.partial(self._lock, within), "octogen-login")
+        locking: Future[_Locked] = Future()
         try:
+            start(functools.partial(self._lock, within), locking, "octogen-login")
             wait_interruptibly(locking, within.left + _LOCK_GRACE_SECONDS)
             if not locking.done():
                 raise OctogenTimeoutError(
@@ -272,10 +277,12 @@ class Refresh:
                     "store can be reached, and try again."
                 )
             self._awaited = f"The token endpoint {self._url}"
-            exchange = functools.partial(self._exchange, *locking.result())
-            return submit(exchange, "octogen-token", daemon=False)
+            work = functools.partial(self._exchange, *locking.result())
+            self._running = exchange
+            start(work, exchange, "octogen-token", daemon=False)
         except BaseException:
-            locking.add_done_callback(_unlock)
+            if exchange.cancel():  # or it has begun, although its start was interrupted
+                locking.add_done_callback(_unlock)
             raise
 
     def _lock(self, within: Deadline) -> _Locked:
@@ -382,7 +389,9 @@ def _unlock(locking: Future[_Locked]) -> None:
 
 
 def _is_of_no_use(done: Future[Issued]) -> bool:
-    """True if an exchange that nobody waited for failed, or was too long ago."""
+    """True if an exchange that nobody waited for failed, never began, or was too long ago."""
+    if done.cancelled():
+        return True
     return done.exception() is not None or done.result().renewed_at <= time.monotonic()
 
 

@@ -166,6 +166,50 @@ def test_a_stop_after_the_token_was_spent_stores_the_new_one(
     assert stored == (times == 1)
 
 
+@pytest.fixture
+def interrupt(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Interrupt whoever starts a thread of a name, once that thread runs."""
+
+    def interrupt(name: str) -> None:
+        start = threading.Thread.start
+
+        def start_and_raise(self: threading.Thread) -> None:
+            start(self)
+            if self.name == name:
+                monkeypatch.setattr(threading.Thread, "start", start)
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(threading.Thread, "start", start_and_raise)
+
+    return interrupt
+
+
+def test_an_interrupt_at_the_start_of_a_refresh_leaves_it_the_lock(
+    server: OctogenServer, file: Path, interrupt: Callable[[str], None]
+) -> None:
+    endpoint = SlowEndpoint(server)
+    interrupt("octogen-token")
+    with ThreadPoolExecutor(1) as threads:
+        stopped = threads.submit(call)
+        assert endpoint.spent.wait(POLL_SECONDS)
+        failure(OctogenTimeoutError, deadline=0.2)
+        endpoint.release(file.read_text)
+        assert isinstance(stopped.exception(POLL_SECONDS), KeyboardInterrupt)
+    call()
+    assert (server.count("token"), server.refusals) == (1, 0)
+
+
+def test_an_interrupt_before_a_refresh_leaves_no_lock(
+    server: OctogenServer, file: Path, interrupt: Callable[[str], None]
+) -> None:
+    interrupt("octogen-login")
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        call()
+    call(deadline=5)
+    assert stopped.value.__traceback__  # which kept the lock of a thread that nobody waited for
+    assert (server.count("token"), server.refusals) == (1, 0)
+
+
 def test_a_token_that_another_program_replaced_without_the_lock_is_read_again(
     server: OctogenServer, file: Path
 ) -> None:
