@@ -80,7 +80,7 @@ def require_asset(asset: object, argument: str) -> None:
                 "; an asset of a YAML file is context.build_defs(FOLDER).get_assets_def(KEY) in a "
                 "function with @dagster.definitions"
             )
-        raise TypeError(f"{argument} must be an asset, not {asset!r}: {text}")
+        raise TypeError(f"{argument} must be an asset, not {type(asset).__name__}: {text}")
 
 
 def asset_arguments_of(name: str | dg.AssetSpec, given: Mapping[str, Any]) -> dict[str, Any]:

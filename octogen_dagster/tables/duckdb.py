@@ -44,14 +44,17 @@ _TOO_LARGE = (
     "more. Leave out the columns with the largest ones by `columns`."
 )
 _ADVICE = {
+    "failed to offload data block": "Make space on its disk.",
     "OutOfMemoryException": _TOO_LARGE,
     "failed to pin block": _TOO_LARGE,
     "Could not write file": "Make space on its disk.",
     "IOException": "Look at its path, its folder's rights and the space on its disk.",
 }
 """By a part of an error, since one in a commit is a TransactionException whatever it is."""
-_CATALOG = re.compile(r"((?:ducklake:)?(?:[a-z]+:)?)([^?]*)(.*)", re.DOTALL)
+_CATALOG = re.compile(r"((?:ducklake:)?(?:\w{2,}:)?)([^?]*)(.*)", re.DOTALL | re.IGNORECASE)
 """What kind of database a text names, the database, and a token that may follow it."""
+_PATH = re.compile(r"[^=@]*([/\\]|$)")
+"""How a path begins, which may have = and @ in names, unlike a connection string."""
 
 _NAMES = {"", *("dbname", "host", "hostaddr", "motherduck_token", "password", "port", "user")}
 
@@ -67,8 +70,9 @@ class DuckDBTables(TableDestination):
     kind: ClassVar[str] = "duckdb"
 
     database: str = Field(
+        repr=False,
         description="The path of a file, md:<database> for MotherDuck, whose token is in the "
-        "variable motherduck_token, or ducklake:<catalog>."
+        "variable motherduck_token, or ducklake:<catalog>.",
     )
 
     @field_validator("database")
@@ -94,9 +98,10 @@ class DuckDBTables(TableDestination):
         )
 
     def try_out(self) -> None:
-        was_there = Path(self.database).exists()
+        is_new = _shown(self.database) == _parts(self.database)[1] == self.database
+        is_new = is_new and not Path(self.database).exists()
         super().try_out()
-        if not was_there:
+        if is_new:
             Path(self.database).unlink(missing_ok=True)
 
     @contextmanager
@@ -196,7 +201,8 @@ def _open(database: str) -> Any:
 def _shown(database: str) -> str:
     """A database without what may have a password, and without the token that may follow it."""
     kind, name, _ = _parts(database)
-    return f"{kind}…" if kind and {"=", "@"} & set(name) else kind + name
+    is_hidden = {"=", "@"} & set(name) if kind else not _PATH.match(name)
+    return f"{kind}…" if is_hidden else kind + name
 
 
 def _parts(database: str) -> tuple[str, str, str]:
@@ -227,7 +233,7 @@ def _explained(database: str) -> Iterator[None]:
 
 
 def _error(place: str, kind: str, reason: str) -> OctogenTableError:
-    if _CONFLICT.search(reason):
+    if kind == "TransactionException" and _CONFLICT.search(reason):
         return TableConflictError(f"{place} had a conflict with another run: {reason}")
     if _IS_LOCKED in reason:
         return OctogenTableError(

@@ -28,11 +28,21 @@ _STAGE = "_octogen_stage"
 _LOCK = "octogen-dagster makes tables"
 _CONFLICTS = ("40001", "40P01")
 """SQLSTATE of a serialization failure and of a deadlock."""
-_PASSING = ("53", "55P03", "57014")
-"""What SQLSTATE begins with: no resources, a lock of another, a statement that took too long."""
+_PASSING = ("25P03", "53", "55P03", "57014", "57P03")
+"""What SQLSTATE begins with: no resources, a lock of another, a timeout, a server that starts."""
 _UNREACHABLE = ("08", "57P")
 """What SQLSTATE begins with: no connection, a server that stops."""
+_WITHOUT_STATE = {
+    "Failed to connect.*(authentication failed|no password|pg_hba|role .* not exist)": "28",
+    "Failed to connect.*database .* does not exist": "3D",
+    "too many |connection slots": "53",
+    "starting up|shutting down|recovery mode": "57P03",
+    "idle-in-transaction timeout": "25P03",
+}
+"""What SQLSTATE begins with where the driver has none, by what the error says."""
 _ADVICE = {
+    "25P03": "If reading the snapshot took too long, raise the user's "
+    "idle_in_transaction_session_timeout.",
     "53100": "Make space on the server's disk.",
     "53": "Run fewer loads at once, by the limit of the pool, or give the server more.",
     "55P03": "Another session has locked the table. Let it end, or raise the user's lock_timeout.",
@@ -48,9 +58,12 @@ _ADVICE = {
 }
 """By what SQLSTATE begins with, the longest first."""
 _TEXT = r"(?:[^\s@/?#%]|%(?!00)[0-9A-Fa-f]{2})*"
+_HOST = r"(?:[\w.%-]*|\[[\w.:%]+\])(?::\d{1,5})?"
+_OPTION = r"\w+=(?:[^\s@#%&=]|%(?!00)[0-9A-Fa-f]{2})*"
 _URI = re.compile(
-    rf"postgres(?:ql)?://(?:[^\s:@/?#]*(?::(?P<password>{_TEXT}))?@)?(?P<host>[\w.,:%\[\]-]*)"
-    rf"(?:/(?P<database>{_TEXT}))?(?:\?(?P<options>[^\s@#]*))?"
+    rf"postgres(?:ql)?://(?:[^\s:@/?#]*(?::(?P<password>{_TEXT}))?@)?"
+    rf"(?P<host>{_HOST}(?:,{_HOST})*)(?:/(?P<database>{_TEXT}))?"
+    rf"(?:\?(?P<options>(?:{_OPTION}(?:&{_OPTION})*)?))?"
 )
 """An address of which libpq takes the same part for the password."""
 _NAME = re.compile(r"[\w.-]+")
@@ -79,13 +92,14 @@ class PostgresTables(TableDestination):
     @contextmanager
     def connect(self) -> Iterator[PostgresConnection]:
         """Open a connection, which ends with the block."""
-        if not _URI.fullmatch(self.uri):  # libpq's error would quote a part of the password
+        uri = self.uri.rstrip()  # a secret's file ends with a line break
+        if not _URI.fullmatch(uri):  # libpq's error would quote a part of the password
             raise OctogenTableError(
                 f"{self.place} cannot be reached: its uri is malformed. Write it as "
                 "postgresql://user:password@host:5432/database, with %40 for an @ in the password, "
                 "%25 for a %, and so on."
             )
-        connection = PostgresConnection(self.uri)
+        connection = PostgresConnection(uri)
         try:
             yield connection
         finally:
@@ -170,22 +184,21 @@ class PostgresConnection(ADBCConnection):
 
 
 def _error(uri: str, error: Any) -> OctogenTableError:
-    place, state = _place(uri), error.sqlstate or ""
+    place, is_told = _place(uri), bool(error.sqlstate)
+    known = (state for part, state in _WITHOUT_STATE.items() if re.search(part, str(error)))
+    state = error.sqlstate or next(known, "")
     *_, reason = re.split(r"(?:ERROR|FATAL): +|Failed to connect: ", str(error))
     reason = _without_secrets(reason.strip().partition("\n")[0].rstrip(". "), uri)
     if state in _CONFLICTS:
         return TableConflictError(f"{place} had a conflict with another run: {reason}.")
-    if state.startswith(_UNREACHABLE) or not state:
-        is_refused = not state and "FATAL" in str(error)
-        advice = "Look at the user, the password and the database in its uri."
-        if not is_refused:
-            advice = "Look at whether the server runs, and at the host and the port in its uri."
-        persistence = Persistence.PERMANENT if is_refused else Persistence.UNCLEAR
-        return OctogenTableError(f"{place} cannot be used: {reason}. {advice}", persistence)
     advice = next((text for start, text in _ADVICE.items() if state.startswith(start)), "")
-    text = f"{place} refused a statement: {reason} ({state}). {advice}".strip()
-    passes = state.startswith(_PASSING)
-    return OctogenTableError(text, Persistence.PASSING if passes else Persistence.PERMANENT)
+    persistence = Persistence.PASSING if state.startswith(_PASSING) else Persistence.PERMANENT
+    if state.startswith(_UNREACHABLE) or not state:
+        advice = "Look at whether the server runs, and at the host and the port in its uri."
+        if persistence is not Persistence.PASSING:
+            persistence = Persistence.UNCLEAR
+    text = f"refused a statement: {reason} ({state})" if is_told else f"cannot be used: {reason}"
+    return OctogenTableError(f"{place} {text}. {advice}".strip(), persistence)
 
 
 def _place(uri: str) -> str:
@@ -200,12 +213,14 @@ def _database(uri: str) -> str:
 
 def _part(uri: str, name: str) -> str:
     """A part of an address; empty if it is malformed, and the part could be one of a password."""
-    found = _URI.fullmatch(uri)
+    found = _URI.fullmatch(uri.rstrip())
     return (found and found[name]) or ""
 
 
 def _without_secrets(text: str, uri: str) -> str:
-    options = (each.partition("=")[2] for each in _part(uri, "options").split("&"))
-    for secret in filter(None, (_part(uri, "password"), *options)):
-        text = text.replace(secret, "***").replace(unquote(secret), "***")
+    options = (each.partition("=") for each in _part(uri, "options").split("&"))
+    values = (value for name, _, value in options if "pass" in name or not value.isdecimal())
+    for secret in filter(None, (_part(uri, "password"), *values)):
+        words = f"{re.escape(secret)}|{re.escape(unquote(secret))}"
+        text = re.sub(rf"(?<!\w)(?:{words})(?!\w)", "***", text)
     return text

@@ -249,6 +249,11 @@ def test_a_variable_without_a_value_is_named(
             "PostgreSQL (shop at 127.0.0.1) cannot be",
         ),
         ("postgresql://127.0.0.1:1/shop?password=pa55&sslmode=w0rd", "PostgreSQL (shop at 127.0"),
+        ("postgresql://me:pa55w0rd@127.0.0.1:1/shop\n", "PostgreSQL (shop at 127.0.0.1) cannot be"),
+        (
+            "postgresql://127.0.0.1:1/shop?application_name=a&connect_timeout=1",
+            'at "127.0.0.1", port 1 failed',
+        ),
         *(
             (uri, "PostgreSQL cannot be reached: its uri is malformed")
             for uri in (
@@ -262,6 +267,12 @@ def test_a_variable_without_a_value_is_named(
                 "postgresql://me:pa55 w0rd@127.0.0.1:1/shop",
                 "me:pa55w0rd@127.0.0.1:1/shop",
                 "pa55w0rd",
+                "postgresql://me:pa55w0rd/shop",
+                "postgresql://me:pa55w0rd",
+                "postgresql://me:5555555/shop",
+                "postgresql://127.0.0.1:1/shop?pa55w0rd",
+                "postgresql://127.0.0.1:1/shop?password=55=w0rd",
+                "postgresql://[::55w0rd/shop",
             )
         ),
     ],
@@ -287,6 +298,11 @@ def test_an_error_says_which_destination_and_shows_no_part_of_a_password(
         "ducklake:mysql:db=lake passwd=pa55w0rd",
         "postgres:dbname=lake password=pa55w0rd",
         "md:lake?motherduck_token=pa55w0rd",
+        "Postgres:dbname=lake password=pa55w0rd",
+        "DUCKLAKE:postgres:dbname=lake password=pa55w0rd",
+        "postgres_scanner:dbname=lake password=pa55w0rd",
+        "postgres:dbname=lake password=pa55w0rd" + 300 * " ",
+        "dbname=lake password=pa55w0rd",
     ],
 )
 def test_a_duckdb_shows_no_part_of_a_password(
@@ -301,13 +317,49 @@ def test_a_duckdb_shows_no_part_of_a_password(
 
     monkeypatch.setattr(duckdb, "connect", refuse)
     destination = DuckDBTables(database=database)
-    with pytest.raises(OctogenTableError) as raised, destination.connect():
-        pass
-    shown = f"{raised.value} {destination.place} {destination.pool}"
+    with pytest.raises(OctogenTableError) as raised:
+        destination.try_out()
+    shown = f"{raised.value} {destination.place} {destination.pool} {destination!r}"
     assert not re.search("55|w0rd", shown), shown
     assert "Unable to connect" in shown
     assert "Unable" not in str(raised.value.__cause__)
-    assert destination.place.startswith(f"DuckDB ({database.partition(':')[0]}:")
+    kind, colon, _ = database.rpartition("dbname")[0].rpartition(":")
+    assert destination.place.startswith(f"DuckDB ({kind}{colon}")
+
+
+def test_a_destination_in_the_place_of_the_snapshots_is_not_shown() -> None:
+    products = build_products_asset("products")
+    destination = DuckDBTables(database="postgres:dbname=lake password=pa55w0rd")
+    with pytest.raises(TypeError, match="must be an asset, not DuckDBTables: pass") as raised:
+        build_table_asset(destination, products)  # type: ignore[arg-type]
+    assert "pa55" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        (
+            "TransactionException: Commit: failed to offload data block of size 256.0 KiB",
+            "its disk",
+        ),
+        ("ConversionException: Could not convert string 'Conflict on price'", "rights of the run"),
+    ],
+)
+def test_an_error_of_duckdb_is_told_by_its_kind(
+    error: str, advice: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import duckdb
+
+    kind, _, text = error.partition(": ")
+
+    def refuse(_: str) -> None:
+        raise getattr(duckdb, kind)(text)
+
+    monkeypatch.setattr(duckdb, "connect", refuse)
+    with pytest.raises(OctogenTableError) as raised:
+        DuckDBTables(database="shop.duckdb").try_out()
+    assert advice in str(raised.value)
+    assert "another run" not in str(raised.value)
 
 
 def test_a_duckdb_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:

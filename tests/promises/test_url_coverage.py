@@ -775,7 +775,7 @@ def test_what_cannot_work_is_refused_when_definitions_load() -> None:
 
     with pytest.raises(ValueError, match="other is not an asset of build_url_list_asset"):
         build_url_coverage_asset(other)
-    with pytest.raises(TypeError, match="url_list must be an asset, not 'q3'"):
+    with pytest.raises(TypeError, match="url_list must be an asset, not str"):
         build_url_coverage_asset("q3")  # type: ignore[arg-type]
     for each in build_url_coverage_asset(q3):
         with pytest.raises(ValueError, match="is not an asset of build_url_list_asset"):
