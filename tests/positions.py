@@ -62,11 +62,45 @@ def status(theirs: Row, currency: str | None) -> str:
     return "no_price" if price is None else "matched"
 
 
+def _stock(theirs: Row) -> bool | None:
+    return False if theirs["is_active"] is False else theirs["in_stock"]
+
+
+def _newest(theirs: Row) -> tuple[Any, ...]:
+    """What is greatest of the row that says how a product is now, of those of several histories."""
+    price, stock = known(theirs["current_price"]), _stock(theirs)
+    return (
+        *(theirs["valid_to"] is None, theirs["valid_to"] or theirs["valid_from"]),
+        *(theirs["valid_from"], -(price or math.inf), theirs["currency"] or ""),
+        -1 if stock is None else stock,
+    )
+
+
+def _since(theirs: Row, products: Sequence[Row]) -> Any:
+    """Since when some history goes on saying what a row says of the price and the stock."""
+
+    def said(row: Row) -> tuple[Any, ...]:
+        values = (row["uuid"], page(row["product_url"]), row["currency"])
+        return (*values, known(row["current_price"]), _stock(row))
+
+    alike = [each for each in products if said(each) == said(theirs)]
+    since = theirs["valid_from"]
+    while earlier := [
+        each["valid_from"]
+        for each in alike
+        if each["valid_from"] < since and (each["valid_to"] is None or each["valid_to"] >= since)
+    ]:
+        since = min(earlier)
+    return since
+
+
 def position(products: Sequence[Row], own: Sequence[Row]) -> list[Row]:
-    """The position of own rows among products, of each of which there is one row."""
+    """The position of own rows among products, of each of which a history has one row."""
 
     def competitor(row: Row) -> tuple[str, Row | None]:
-        here = [each for each in products if page(each["product_url"]) == page(row["product_url"])]
+        there = [each for each in products if page(each["product_url"]) == page(row["product_url"])]
+        newest = {each["uuid"]: each for each in sorted(there, key=_newest)}
+        here = list(newest.values())
         found = [(status(each, row["currency"]), each) for each in here if page(row["product_url"])]
         order = [
             (OF_CHOICE.index(said), known(each["current_price"]) or math.inf, each["uuid"], place)
@@ -93,6 +127,7 @@ def position(products: Sequence[Row], own: Sequence[Row]) -> list[Row]:
             {
                 "status": said if price else "no_own_price",
                 "competitor_uuid": theirs and theirs["uuid"],
+                "competitor_since": theirs and _since(theirs, products),
                 "difference": price - match if price and match else None,
                 "index": price / match if price and match else None,
                 "competitors": len(prices),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Iterator, Mapping
-from datetime import date, datetime, time, timezone
+from datetime import date, datetime
 from typing import Any
 from urllib.parse import unquote
 
@@ -12,7 +12,7 @@ import polars as pl
 
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.frames.history import HISTORY_SCHEMA, take_out, valid_at
-from octogen_dagster.frames.observed import OBSERVED, Contents, digest_of, read_observed
+from octogen_dagster.frames.observed import OBSERVED, Contents, digest_of, moment_of, read_observed
 from octogen_dagster.io_source import Query, io_source, until_stopped
 from octogen_dagster.printable import count
 from octogen_dagster.store import Store, path_component, write_parquet
@@ -55,7 +55,7 @@ def scan_history(
     files = history_files(store, asset, catalogs)
     history = store.scan_together(files)
     if as_of is not None:
-        history = history.filter(valid_at(_moment(as_of)))
+        history = history.filter(valid_at(moment_of(as_of)))
     if catalogs is not None and "" in files:
         key = pl.col("catalog_key").str.to_lowercase()
         history = history.filter(key.is_in([catalog.lower() for catalog in catalogs]))
@@ -90,7 +90,7 @@ def forget_snapshot(
         ValueError: base_dir is empty or of an unknown kind, or an option is not known.
     """
     store = Store(base_dir, storage_options)
-    at, files = _moment(fetched_at), history_files(store, asset)
+    at, files = moment_of(fetched_at), history_files(store, asset)
     known = set[datetime]().union(*(_forget(store, key, at) for key in files.values()))
     if at not in known:
         newest = ", ".join(f"{each.isoformat()}" for each in sorted(known)[-_MAX_NAMED:])
@@ -199,11 +199,3 @@ def _require_catalogs(asset: str, catalogs: Collection[str], known: Collection[s
                 f"{did_you_mean(catalog, list(known))} It has {count(len(known), 'catalog')}: "
                 f"{named}{', …' if len(known) > _MAX_NAMED else ''}."
             )
-
-
-def _moment(of: datetime | date) -> datetime:
-    moment = of if isinstance(of, datetime) else datetime.combine(of, time())
-    try:  # Polars compares times of its own zone only, which a named zone is not.
-        return moment.replace(tzinfo=moment.tzinfo or timezone.utc).astimezone(timezone.utc)
-    except OverflowError:  # the ends of time
-        return moment.replace(tzinfo=timezone.utc)

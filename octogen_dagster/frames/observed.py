@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime, time, timezone
 from typing import NamedTuple
 
 import polars as pl
@@ -37,6 +37,21 @@ PRODUCT_COLUMNS = {
 TIME = pl.Datetime("us", "UTC")
 IN_STOCK = pl.col("in_stock") & pl.col("is_active").fill_null(value=True)
 """True if a product is in stock, null if that is not said; one that is not active is not."""
+
+
+def moment_of(of: datetime | date) -> datetime:
+    """Return a time in UTC, of which a date is the first moment and one without a zone is."""
+    given: object = of
+    if not isinstance(given, date):
+        raise TypeError(
+            f"{given!r} is not a time. Give a datetime.datetime or a datetime.date, such as "
+            "datetime.date(2026, 11, 1)."
+        )
+    moment = of if isinstance(of, datetime) else datetime.combine(of, time())
+    try:  # Polars compares times of its own zone only, which a named zone is not.
+        return moment.replace(tzinfo=moment.tzinfo or timezone.utc).astimezone(timezone.utc)
+    except OverflowError:  # the ends of time
+        return moment.replace(tzinfo=timezone.utc)
 
 
 class StoredSnapshot(NamedTuple):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date, datetime, time, timedelta, timezone
+from datetime import date, datetime, timedelta
 from typing import Any
 
 import polars as pl
 
-from octogen_dagster.frames.observed import IN_STOCK, TIME, known_price
+from octogen_dagster.frames.observed import IN_STOCK, TIME, known_price, moment_of
 from octogen_dagster.frames.urls import normalized_url
 
 OWN_COLUMNS = ("sku", "product_url", "own_price", "currency")
@@ -50,9 +50,10 @@ _TYPES = {
 POSITION_SCHEMA = pl.Schema({name: _TYPES.get(name, pl.String()) for name in POSITION_DESCRIPTIONS})
 """The columns that a position adds to the own table."""
 
-_ROW, _URL, _SINCE, _MATCH = "octogen_row", "octogen_url", "octogen_since", "octogen_match"
+_ROW, _URL, _GONE_AT, _MATCH = "octogen_row", "octogen_url", "octogen_gone_at", "octogen_match"
 _IS_THERE, _OWN, _CURRENCY = "octogen_is_there", "octogen_own", "octogen_currency"
 _PRODUCT = ["catalog_key", "uuid"]
+_PAGE = [*_PRODUCT, _URL]
 _TRACKED = ["title", "current_price", "currency", "in_stock", "is_active"]
 _COMPETITOR = [name for name in POSITION_DESCRIPTIONS if name.startswith("competitor_")]
 _MICROSECOND = timedelta(microseconds=1)
@@ -81,7 +82,7 @@ def price_position(
 
     Args:
         history: The whole history, as of `scan_history` without a time, or several of them
-            concatenated.
+            concatenated. A product is there if one of them has it.
         own: A table with the columns `sku`, `product_url` (a competitor's page, of which a SKU may
             have several), `own_price`, `currency`, and any others, which are kept.
         as_of: The time of the position, or a date, which is its first moment in UTC; None for the
@@ -92,7 +93,7 @@ def price_position(
             is no number.
     """
     table = checked_own(own)
-    return _position(_rows_of(history, table), table, None if as_of is None else _moment(as_of))
+    return _position(_rows_of(history, table), table, None if as_of is None else moment_of(as_of))
 
 
 def price_summary(position: pl.DataFrame, by: str | Sequence[str]) -> pl.DataFrame:
@@ -135,7 +136,7 @@ def price_index(
         day = last.date() - timedelta(days=back)
         if day < first.date():
             break
-        position = _position(rows, table, _moment(day + timedelta(days=1)) - _MICROSECOND)
+        position = _position(rows, table, moment_of(day + timedelta(days=1)) - _MICROSECOND)
         index = pl.col("index").log().mean().exp()
         found.append(position.select(pl.lit(day).alias("day"), index, *_SUMMARY[2:]))
     schema = {"day": pl.Date, "index": pl.Float64, **_SUMMARY_TYPES}
@@ -181,11 +182,6 @@ def checked_own(own: pl.DataFrame | pl.LazyFrame) -> pl.DataFrame:
             "numbers, such as 129.90."
         )
     return table.with_columns(prices)
-
-
-def _moment(of: datetime | date) -> datetime:
-    moment = of if isinstance(of, datetime) else datetime.combine(of, time())
-    return moment.replace(tzinfo=moment.tzinfo or timezone.utc).astimezone(timezone.utc)
 
 
 def _rows_of(history: pl.LazyFrame, own: pl.DataFrame) -> pl.DataFrame:
@@ -280,7 +276,7 @@ def _position(rows: pl.DataFrame, own: pl.DataFrame, as_of: datetime | None) -> 
     competitors, median = match.count().over(of_sku), match.median().over(of_sku)
     by_price = pl.col("product_url").sort_by(_MATCH, nulls_last=True, maintain_order=True)
     cheaper = match.drop_nulls().sort().search_sorted(own_price, side="left").over(of_sku)
-    return chosen.select(
+    found = chosen.select(
         *own.columns,
         pl.when(own_price.is_null())
         .then(pl.lit(_NO_OWN_PRICE))
@@ -289,12 +285,11 @@ def _position(rows: pl.DataFrame, own: pl.DataFrame, as_of: datetime | None) -> 
         *_COMPETITOR,
         (own_price - theirs).alias("difference"),
         (own_price / theirs).alias("index"),
-        competitors.cast(pl.Int64).alias("competitors"),
+        competitors.alias("competitors"),
         match.min().over(of_sku).alias("cheapest_price"),
         pl.when(competitors > 0).then(by_price.first().over(of_sku)).alias("cheapest_url"),
-        pl.when(competitors > 0, own_price.is_not_null())
-        .then(1 + cheaper.cast(pl.Int64))
-        .alias("rank"),
+    return found.cast(POSITION_SCHEMA)
+        pl.when(competitors > 0, own_price.is_not_null()).then(1 + cheaper).alias("rank"),
         median.alias("median_price"),
         (own_price / median).alias("median_index"),
     )
@@ -307,11 +302,10 @@ def _products(rows: pl.DataFrame, as_of: datetime | None) -> pl.DataFrame:
         now = pl.lit(as_of, TIME)
         rows, is_over = rows.filter(pl.col("valid_from") <= now), pl.col("valid_to") <= now
     told = ["competitor_price", "competitor_currency", "competitor_in_stock"]
-    is_same = pl.all_horizontal(
-        pl.col(name).eq_missing(pl.col(name).shift().over(_PRODUCT)) for name in told
-    )
-    goes_on = pl.col("valid_from") == pl.col("valid_to").shift().over(_PRODUCT)
-    begins = ~(is_same & goes_on.fill_null(value=False))
+    until = pl.col("valid_to").fill_null(pl.col("valid_from").max()).cum_max().shift()
+    begun = pl.when(pl.col("valid_from") <= until).then(None).otherwise("valid_from")
+    # Of what several histories say of a product, that counts which is there, or was there last.
+    newest_last = [_GONE_AT, "valid_from", *told]
     return (
         rows.with_columns(
             known_price(pl.col("current_price")).alias("competitor_price"),
@@ -320,16 +314,20 @@ def _products(rows: pl.DataFrame, as_of: datetime | None) -> pl.DataFrame:
             pl.col("title").alias("competitor_title"),
         )
         .with_columns(
-            pl.col("valid_from").first().over(*_PRODUCT, begins.cum_sum()).alias(_SINCE),
-            (~is_over.fill_null(value=False)).alias(_IS_THERE),
+            begun.forward_fill().over(*_PAGE, *told).alias("competitor_since"),
+            pl.when(is_over).then("valid_to").alias(_GONE_AT),
         )
-        .unique(_PRODUCT, keep="last", maintain_order=True)
+        .sort(
+            newest_last,
+            descending=[each == "competitor_price" for each in newest_last],
+            nulls_last=[each == _GONE_AT for each in newest_last],
+        )
+        .unique(_PAGE, keep="last", maintain_order=True)
         .select(
             _URL,
-            _IS_THERE,
+            pl.col(_GONE_AT).is_null().alias(_IS_THERE),
             pl.col("catalog_key").alias("competitor_catalog_key"),
             pl.col("uuid").alias("competitor_uuid"),
-            *_COMPETITOR[2:-1],
-            pl.col(_SINCE).alias("competitor_since"),
+            *_COMPETITOR[2:],
         )
     )

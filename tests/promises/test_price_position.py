@@ -7,7 +7,7 @@ import math
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from collections.abc import Sequence
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
@@ -130,6 +130,46 @@ def test_the_position_of_any_day_is_that_of_the_snapshot_then(history: pl.LazyFr
 
 
 DRESS = f"{ACME}/dress"
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_product_that_one_of_several_histories_still_has_is_there(order: int) -> None:
+    dress = {**product("dress", 90.0), "valid_from": day(1)}
+    gone = past(dress | {"valid_to": day(2)}, dress | {"valid_from": day(2), "valid_to": day(3)})
+    both = pl.concat([gone, past(dress)][::order])
+    table = own(("a", DRESS, 99.0))
+    for history, status in ((both, "matched"), (gone, "gone")):
+        [found] = price_position(history, table).to_dicts()
+        assert (found["status"], found["competitor_since"]) == (status, day(1))
+    [then] = price_position(gone, table, as_of=day(2)).to_dicts()
+    assert (then["status"], then["competitor_since"]) == ("matched", day(1))
+
+
+@pytest.mark.parametrize("url_type", [pl.Categorical, pl.Enum([DRESS]), pl.Null])
+def test_a_position_has_its_types_whatever_those_of_the_own_table_are(url_type: Any) -> None:
+    url = None if url_type is pl.Null else DRESS
+    table = own(("a", url, 99.0)).with_columns(pl.col("product_url").cast(url_type))
+    schema = price_position(past(product("dress", 90.0)), table).schema
+    plain = price_position(past(product("dress", 90.0)), own(("a", DRESS, 99.0))).schema
+    assert schema == {**plain, "product_url": table.schema["product_url"]}
+
+
+END = datetime.max.replace(tzinfo=timezone(timedelta(hours=-5)))
+
+
+def test_the_position_at_the_end_of_time_is_the_last_one() -> None:
+    table = own(("a", DRESS, 99.0))
+    assert price_position(past(product("dress", 90.0)), table, as_of=END)["index"][0] == 1.1
+
+
+def test_a_time_that_is_a_text_is_refused_with_what_to_give(tmp_path: Path) -> None:
+    make_history(tmp_path, {day(1): [product("dress", 90.0)]})
+    text: Any = "2026-11-01"
+    told = r"'2026-11-01' is not a time.* Give a datetime.datetime or a datetime.date"
+    with pytest.raises(TypeError, match=told):
+        price_position(past(), own(("a", DRESS, 99.0)), as_of=text)
+    with pytest.raises(TypeError, match=told):
+        scan_history(str(tmp_path), asset=ASSET, as_of=text)
 
 
 @pytest.mark.parametrize(

@@ -23,13 +23,14 @@ PRICES = [None, 0.0, float("nan"), 80.0, 90.0, 90.0, 110.0]
 CURRENCIES = ["EUR", "eur", "EUR", "JPY", None]
 products = st.builds(
     lambda **values: values,
+    uuid=st.sampled_from(["u0", "u1", "u2", "u3"]),
+    lasted=st.sampled_from([(1, None), (1, None), (2, None), (1, 2), (1, 3), (2, 3)]),
     product_url=st.sampled_from([*URLS, None]),
     title=st.sampled_from(["Dress", None]),
     current_price=st.sampled_from(PRICES),
     currency=st.sampled_from(CURRENCIES),
     in_stock=st.sampled_from([True, True, False, None]),
     is_active=st.sampled_from([True, True, False, None]),
-    valid_to=st.sampled_from([None, None, None, BEGUN.replace(day=2)]),
 )
 own_rows = st.builds(
     lambda **values: values,
@@ -48,13 +49,16 @@ OWN_SCHEMA = {
 @settings(max_examples=200)
 @given(st.lists(products, max_size=5), st.lists(own_rows, min_size=1, max_size=6))
 def test_a_position_is_what_a_person_works_out(found: list[Row], own: list[Row]) -> None:
-    named = [
-        {**each, "uuid": f"u{number}", "catalog_key": "acme", "valid_from": BEGUN}
-        for number, each in enumerate(found)
-    ]
+    """Each product is a row of a history, and several histories may have the same one."""
+    named = []
+    for each in found:
+        begun, ended = (day and BEGUN.replace(day=day) for day in each.pop("lasted"))
+        named.append({**each, "catalog_key": "acme", "valid_from": begun, "valid_to": ended})
     history = pl.DataFrame(named, schema={**HISTORY_SCHEMA})
     table = pl.DataFrame(own, schema=OWN_SCHEMA)
     result = price_position(history.lazy(), table)
     assert result.select(table.columns).equals(table)
     wanted = position(named, own)
+    since = [each.pop("competitor_since") for each in wanted]
+    assert result["competitor_since"].to_list() == since
     assert result.select(list(wanted[0])).to_dicts() == [pytest.approx(each) for each in wanted]
