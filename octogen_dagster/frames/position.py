@@ -211,29 +211,25 @@ def nearest_pages(history: pl.LazyFrame, urls: pl.Series) -> pl.DataFrame:
 
     Few addresses are compared with all pages of their hosts. One that is like no page has no row.
     """
-    host = pl.col("page").str.extract("^https://([^/?]+)").alias("host")
-
-    def words(of: pl.LazyFrame, name: str) -> pl.LazyFrame:
-        """The different words of each address without its host."""
-        rest = pl.col("page").str.replace("^https://[^/?]+", "").str.to_lowercase()
-        found = rest.str.extract_all("[a-z0-9%]+").list.unique()
-        return of.select(name, host, found.list.len().alias("words"), found.alias("word"))
-
+    address = pl.col("page").str.extract_groups("^https://(?<host>[^/?]+)(?<rest>.*)$").struct
+    words = address["rest"].str.to_lowercase().str.extract_all("[a-z0-9%]+").list.unique()
+    split = [address["host"], words.alias("words")]
     asked = pl.LazyFrame({"url": urls.unique()}).with_columns(page=normalized_url(pl.col("url")))
     known = history.select(nearest="product_url", page=normalized_url(pl.col("product_url")))
-    wanted = words(asked, "url").explode("word").drop_nulls(["host", "word"])
-    near = words(known.unique("page"), "nearest").join(wanted, on="host", how="semi")
-    shared, of_both = pl.len(), pl.col("words").first() + pl.col("words_right").first()
-    return (
-        near.explode("word")
-        .join(wanted, on=["host", "word"])
-        .group_by("url", "nearest")
-        .agg((shared / (of_both - shared)).alias("likeness"))
-        .sort("likeness", "nearest", descending=[True, False])
-        .unique("url", keep="first", maintain_order=True)
-        .select("url", "nearest")
-        .collect(engine="streaming")
-    )
+    wanted = asked.select("url", *split).drop_nulls("host").collect()
+    near = known.unique("page").select("nearest", *split)
+    pages = near.filter(pl.col("host").is_in(wanted["host"].implode())).collect(engine="streaming")
+    nearest = []
+    # One address at a time, since a word such as `html` may be in all pages of a host.
+    for _, host, of_url in wanted.iter_rows():
+        both = pl.col("words").list.set_intersection(pl.lit(of_url, pl.List(pl.String)))
+        alike = pages.filter(host=host).with_columns(both.list.len().alias("shared"))
+        shared, of_both = pl.col("shared"), pl.col("words").list.len() + len(of_url)
+        best = alike.filter(shared > 0).top_k(
+            1, by=[shared / (of_both - shared), "nearest"], reverse=[False, True]
+        )
+        nearest.append(best["nearest"].first())
+    return wanted.select("url", pl.Series("nearest", nearest, pl.String)).drop_nulls()
 
 
 def _position(rows: pl.DataFrame, own: pl.DataFrame, as_of: datetime | None) -> pl.DataFrame:
@@ -288,11 +284,11 @@ def _position(rows: pl.DataFrame, own: pl.DataFrame, as_of: datetime | None) -> 
         competitors.alias("competitors"),
         match.min().over(of_sku).alias("cheapest_price"),
         pl.when(competitors > 0).then(by_price.first().over(of_sku)).alias("cheapest_url"),
-    return found.cast(POSITION_SCHEMA)
         pl.when(competitors > 0, own_price.is_not_null()).then(1 + cheaper).alias("rank"),
         median.alias("median_price"),
         (own_price / median).alias("median_index"),
     )
+    return found.cast(POSITION_SCHEMA)
 
 
 def _products(rows: pl.DataFrame, as_of: datetime | None) -> pl.DataFrame:

@@ -138,11 +138,22 @@ def _metadata(
 
     def tables() -> Metadata:
         by = {
-            f"by_{each}": shares_preview(price_summary(found, each).head(_MAX_SHOWN), each)
+            f"by_{each}": shares_preview(
+                price_summary(found, each)
+                .sort("pairs", descending=True, maintain_order=True)
+                .head(_MAX_SHOWN),
+                each,
+            )
             for each in ("brand", "category")
             if each in own
         }
-        without = found.filter(pl.col("status") != MATCHED).head(_MAX_SHOWN)
+        # Those that were not found come first: they can be mended, by the page that was meant.
+        without = (
+            found.filter(pl.col("status") != MATCHED)
+            .sort(pl.col("status") != "not_found", maintain_order=True)
+            .head(_MAX_SHOWN)
+            .with_columns(pl.col("product_url").cast(pl.String))
+        )
         near = nearest_pages(history, without.filter(status="not_found")["product_url"])
         near = near.rename({"url": "product_url"})
         without = without.join(near, on="product_url", how="left", maintain_order="left")
