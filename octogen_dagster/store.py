@@ -8,8 +8,10 @@ import functools
 import os
 import re
 import tempfile
+import threading
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -29,7 +31,6 @@ from octogen_dagster.files import (
 from octogen_dagster.io_source import errors_as_raised, python_source
 
 if TYPE_CHECKING:
-    import threading
     from concurrent.futures import Future
 
     from octogen_dagster.buckets import Bucket
@@ -39,11 +40,17 @@ SNAPSHOT_ID = "octogen.snapshot_id"
 """The metadata of a Parquet file that tells it from each other one that was written."""
 MAX_OPEN_FILES = 100
 """Files whose frames are kept open together: a shell on macOS lets a process open 256."""
+MAX_EXECUTED_FRAMES = 200
+"""Frames of files that may be replaced which are executed at once: Polars has 512 threads for all
+queries, and each of these takes two of them; without one it would wait for ever."""
 MAX_WRITE_SECONDS = 3600.0
 """The age from which a file that is still being written has no writer any more."""
 MAX_COMPONENT_LENGTH = 200
 _FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
+_MAX_UNCHECKED_BYTES = 16 << 20
+_MAX_REQUESTS = 16
+_executed = threading.BoundedSemaphore(MAX_EXECUTED_FRAMES)
 _STORE_ERROR = "object-store error: "
 """The beginning of Polars' errors that are of the store."""
 
@@ -197,6 +204,10 @@ class Store:
         with self._explained(key, "The snapshot {} cannot be read"):
             return self._files.version(key)
 
+    def _versions(self, keys: Collection[str]) -> dict[str, object]:
+        with ThreadPoolExecutor(_MAX_REQUESTS, "octogen-version") as pool:
+            return dict(zip(keys, pool.map(self.version, keys), strict=True))
+
     def metadata(self, key: str) -> dict[str, str]:
         """Read the key-value metadata of a Parquet file; empty if there is no file."""
         if not self.exists(key):
@@ -228,10 +239,9 @@ class Store:
         `labelled` makes what is together of each name and frame.
         """
         names, pinned = list(files), self.is_local and len(files) <= MAX_OPEN_FILES
-        # The time that Polars takes for sources in Python grows with the square of their number;
-        # each batch of one costs a request for each of its objects.
-        size = MAX_OPEN_FILES if self.is_local else 1
-        groups = [names[first : first + size] for first in range(0, len(names), size)]
+        # The time that Polars takes for sources in Python grows with the square of their number.
+        firsts = range(0, len(names), MAX_OPEN_FILES)
+        groups = [names[first : first + MAX_OPEN_FILES] for first in firsts]
         frames = [
             self._scanned({name: files[name] for name in group}, labelled, pinned=pinned)
             for group in groups
@@ -245,7 +255,7 @@ class Store:
         *,
         pinned: bool,
     ) -> pl.LazyFrame:
-        versions = {key: self.version(key) for key in files.values()}
+        versions = self._versions(files.values())
         frames = []
         for name, key in files.items():
             with self._explained(key, "The snapshot {} cannot be read"):
@@ -272,8 +282,13 @@ class Store:
         """Return a frame of files, whose execution fails if one of them was replaced."""
 
         def require_versions() -> None:
-            for key, version in versions.items():
-                if self.version(key) != version:
+            for key, version in self._versions(versions).items():
+                if version is None:
+                    raise OctogenSnapshotError(
+                        f"The snapshot {self.uri(key)} was deleted while it was read. Materialize "
+                        "it again."
+                    )
+                if version != versions[key]:
                     raise OctogenSnapshotError(
                         f"The snapshot {self.uri(key)} was replaced while it was read. Run it "
                         "again to read the new one."
@@ -289,22 +304,37 @@ class Store:
             query = frame if n_rows is None else frame.head(n_rows)
             query = query if predicate is None else query.filter(predicate)
             query = query if columns is None else query.select(columns)
+            if not _executed.acquire(blocking=False):
+                raise OctogenSnapshotError(
+                    f"More than {MAX_EXECUTED_FRAMES} frames of snapshots cannot be read at once, "
+                    f"as that of {self.uri(next(iter(versions)))}. Annotate the input as "
+                    "pl.LazyFrame, which is one frame of all partitions, or execute the frames one "
+                    "after the other."
+                )
+            unchecked, size_of_unchecked = list[pl.DataFrame](), 0
             try:
                 if pl.__version__.startswith("2.0."):  # it ends batches early after a panic
-                    whole = query.collect(engine="streaming")
-                    require_versions()
-                    yield whole
+                    batches = iter([query.collect(engine="streaming")])
                 else:
-                    for batch in query.collect_batches(chunk_size=size, lazy=True):
-                        require_versions()  # here too: a limited query asks for no further batch
-                        yield batch
+                    batches = query.collect_batches(chunk_size=size, lazy=True)
+                for batch in batches:
+                    unchecked.append(batch)
+                    size_of_unchecked += int(batch.estimated_size())
+                    # Before rows are out of hand: a limited query asks for no further ones.
+                    if size_of_unchecked >= _MAX_UNCHECKED_BYTES:
+                        require_versions()
+                        yield from unchecked
+                        unchecked, size_of_unchecked = [], 0
+                require_versions()
+                yield from unchecked
             except (OSError, pl.exceptions.PolarsError) as error:
                 require_versions()
                 if isinstance(error, pl.exceptions.PolarsError) and _STORE_ERROR not in str(error):
                     raise  # it is an error of the query
                 with self._explained(next(iter(versions)), "The snapshot {} cannot be read"):
                     raise
-            require_versions()
+            finally:
+                _executed.release()
 
         return python_source(read, frame.collect_schema())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import random
@@ -281,6 +282,35 @@ def test_a_query_requests_only_what_it_needs(bucket: S3Bucket) -> None:
     result, share = received_by(frame)
     assert result.equals(stored)
     assert share < 1.1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120, method="thread")
+def test_three_hundred_partitions_are_one_frame_that_is_not_of_two_states(
+    bucket: S3Bucket,
+) -> None:
+    names = [str(number) for number in range(300)]
+    many = dg.AssetSpec("many", partitions_def=dg.StaticPartitionsDefinition(names))
+
+    def put(name: str, number: int) -> None:
+        file = io.BytesIO()
+        pl.DataFrame({"n": [number]}).write_parquet(file)
+        bucket.put(f"snapshots/many/{name}.parquet", file.getvalue())
+
+    for name in names:
+        put(name, 1)
+
+    @dg.asset
+    def down(many: pl.LazyFrame) -> None:
+        asked = len(bucket.proxy.heads)
+        assert many.select(pl.len()).collect().item() == 300
+        assert len(bucket.proxy.heads) - asked <= 1000
+        put("150", 22)
+        for query in (many, many.filter(pl.col("n") > 1).head(1)):
+            with pytest.raises(OctogenSnapshotError, match=r"150\.parquet was replaced while it"):
+                query.collect()
+
+    assert dg.materialize([many, down], resources={"io_manager": bucket.io_manager()}).success
 
 
 def test_a_frame_of_a_snapshot_that_is_replaced_is_not_of_two_states(bucket: S3Bucket) -> None:

@@ -174,6 +174,32 @@ def test_a_frame_of_many_partitions_is_not_of_two_states(tmp_path: Path, kind: A
     assert materialize([many, down], io_manager).success
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(120, method="thread")
+def test_more_frames_in_a_query_than_polars_has_threads_for_are_an_error(tmp_path: Path) -> None:
+    names = [str(number) for number in range(600)]
+    folder = tmp_path / "snapshots" / "many"
+    folder.mkdir(parents=True)
+    for name in names:
+        frame_of(name).write_parquet(folder / f"{name}.parquet")
+
+    @dg.asset
+    def down(many: dict[str, pl.LazyFrame]) -> None:
+        frames = list(many.values())
+        for _ in range(2):
+            with pytest.raises(OctogenSnapshotError, match=r"Annotate the input as pl\.LazyFrame"):
+                pl.concat(frames).select(pl.len()).collect(engine="streaming")
+            few = pl.concat(frames[:150]).select(pl.len())
+            assert few.collect(engine="streaming").item() == 300
+        assert all(each.filter(pl.col("n") > 0).head(1).collect().height for each in frames)
+        (folder / "7.parquet").unlink()
+        with pytest.raises(OctogenSnapshotError, match=r"7\.parquet was deleted while it was read"):
+            many["7"].collect()
+
+    many = dg.AssetSpec("many", partitions_def=dg.StaticPartitionsDefinition(names))
+    assert materialize([many, down], manager(tmp_path)).success
+
+
 def test_a_scan_is_described_by_the_metadata_of_its_materialization(
     tmp_path: Path, shops: Sandbox, octogen: OctogenResource
 ) -> None:
