@@ -14,7 +14,10 @@ from pydantic import Field
 from octogen_dagster.errors import OctogenTableError, Persistence
 from octogen_dagster.tables.adbc import ADBCConnection
 from octogen_dagster.tables.destination import (
+    Column,
     ColumnType,
+    Load,
+    Rows,
     Table,
     TableConflictError,
     TableDestination,
@@ -122,10 +125,12 @@ class PostgresConnection(ADBCConnection):
         ColumnType.BINARY: "bytea",
         ColumnType.JSON: "jsonb",
     }
-    reported: ClassVar = {name: kind for kind, name in types.items()}
-    listing = (  # of numbers and times with their precision, to which values are rounded
-        "SELECT attname::text, CASE atttypid WHEN 'varchar'::regtype THEN 'text' "
-        "ELSE format_type(atttypid, atttypmod) END FROM pg_attribute "
+    reported: ClassVar = {
+        **{name: kind for kind, name in types.items()},
+        "character varying": ColumnType.TEXT,
+    }
+    listing = (  # with precisions and lengths, to which values are rounded or cut
+        "SELECT attname::text, format_type(atttypid, atttypmod) FROM pg_attribute "
         "JOIN pg_class ON pg_class.oid = attrelid "
         "JOIN pg_namespace ON pg_namespace.oid = relnamespace "
         "WHERE attnum > 0 AND NOT attisdropped AND nspname = {} AND relname = {}"
@@ -173,14 +178,23 @@ class PostgresConnection(ADBCConnection):
     def stage(self, _table: Table, frames: Iterable[pl.DataFrame]) -> None:
         self._frames = frames
 
-    def insert(self, table: Table, condition: str) -> None:
-        # Within the transaction: between two of them a pooler may change the session.
-        mode = "create"
+    def note(self, table: Table, part: Rows, load: Load, load_id: str) -> None:
+        # Within the transaction, since between two of them a pooler may change the session, and
+        # before its first lock.
+        self._create_stage(table.columns)
         for frame in self._frames:
-            self.ingest(_STAGE, frame, mode=mode, temporary=True)
-            mode = "append"
-        super().insert(table, condition)
-        self.execute(f"DROP TABLE {self.staged}")
+            self.ingest(_STAGE, frame, mode="append", temporary=True)
+        super().note(table, part, load, load_id)
+
+    def try_out(self, schema: str) -> None:
+        with self.transaction():
+            self._create_stage(())
+            super().try_out(schema)
+
+    def _create_stage(self, columns: Iterable[Column]) -> None:
+        types = {**self.types, ColumnType.JSON: "text"}
+        declared = ", ".join(f"{self.quoted(each.name)} {types[each.type]}" for each in columns)
+        self.execute(f"CREATE TEMPORARY TABLE {_STAGE} ({declared}) ON COMMIT DROP")
 
 
 def _error(uri: str, error: Any) -> OctogenTableError:

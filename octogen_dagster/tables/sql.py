@@ -113,7 +113,7 @@ class SQLConnection(ABC):
     def replace(self, table: Table, rows: Rows, load: Load) -> None:
         self._prepare(table, rows)
         with self.transaction():
-            self._note(table, part_of(table, rows), load, uuid.uuid4().hex)
+            self.note(table, part_of(table, rows), load, uuid.uuid4().hex)
             self.execute(f"DELETE FROM {self.name(table)}{self._where(rows, always=True)}")
             self.insert(table, "TRUE")
 
@@ -123,7 +123,7 @@ class SQLConnection(ABC):
         loads = self.name(loads_table(table.schema))
         noted = f"SELECT 1 FROM {loads}{self._where({**part, 'load_id': load_id})}"
         with self.transaction():
-            self._note(table, {**part, "load_id": ""}, load, load_id)
+            self.note(table, {**part, "load_id": ""}, load, load_id)
             self.insert(table, f"EXISTS ({noted})")
 
     @contextmanager
@@ -264,7 +264,7 @@ class SQLConnection(ABC):
         if missing:
             self.columns(table)
 
-    def _note(self, table: Table, part: Rows, load: Load, load_id: str) -> None:
+    def note(self, table: Table, part: Rows, load: Load, load_id: str) -> None:
         """Note a load, which waits for another one of the same part or fails."""
         values: Rows = {"load_id": load_id, **load._asdict()}
         changes = [f"{self.quoted(name)} = {self.literal(value)}" for name, value in values.items()]

@@ -16,7 +16,9 @@ import polars as pl
 import pytest
 
 from octogen_dagster import PRODUCT_SCHEMA, PostgresTables, catalog_days, snapshot_days
+from octogen_dagster.errors import OctogenTableError, Persistence
 from octogen_dagster.frames.catalogs import CATALOGS_SCHEMA
+from octogen_dagster.tables.postgres import PostgresConnection
 from tests.pgbouncer import pgbouncer, running_pgbouncer
 from tests.promises.table_runs import (
     CATALOGS,
@@ -199,22 +201,26 @@ def test_bytes_in_a_list_are_refused_by_name(value: Any, tmp_path: Path) -> None
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "kind", ["numeric(10,2)", "timestamp(0) with time zone", "time(3) without time zone"]
+    "kind",
+    ["numeric(10,2)", "timestamp(0) with time zone", "time(3) without time zone", "varchar(2)"],
 )
-def test_a_column_that_rounds_is_refused_by_name(
+def test_a_column_that_changes_values_is_refused_by_name(
     kind: str, postgres_server: Mapping[str, str], tmp_path: Path
 ) -> None:
     values = {
         "numeric(10,2)": Decimal("1.239"),
         "timestamp(0) with time zone": DAY + timedelta(microseconds=1),
         "time(3) without time zone": time(1, 2, 3, 4),
+        "varchar(2)": "XS  ",
     }
     with closing(Postgres(postgres_server)) as warehouse:
         project = Project(tmp_path, warehouse.destination)
         project.frames[None] = pl.DataFrame({"value": [values[kind]]})
         project.publish()
         project.load()
-        warehouse.execute(f"ALTER TABLE octogen.products ALTER value TYPE {kind}")
+        warehouse.execute(
+            f"ALTER TABLE octogen.products ALTER value TYPE {kind} USING value::{kind}"
+        )
         rounded = warehouse.rows("products")
         project.publish()
         text = failure(project.load(raise_on_error=False))
@@ -538,6 +544,108 @@ def test_a_statement_that_took_too_long_passes_and_says_which_setting(
     assert "canceling statement due to statement timeout (57014)" in failure(result)
     assert "raise the user's statement_timeout" in failure(result)
     assert is_retried(result)
+
+
+def loader_of(warehouse: Postgres, statement: str) -> PostgresTables:
+    """The destination with a user of its own, after a statement."""
+    database = warehouse.query("SELECT current_database() AS name")[0]["name"]
+    loader = f"loader_{database}"
+    warehouse.execute(f"CREATE ROLE {loader} LOGIN PASSWORD 'pa55'")
+    warehouse.execute(f"GRANT CREATE ON DATABASE {database} TO {loader}")
+    warehouse.execute(statement.format(database=database, loader=loader))
+    server = warehouse.uri.rpartition("@")[2]
+    return PostgresTables(uri=f"postgresql://{loader}:pa55@{server}")
+
+
+@pytest.mark.slow
+def test_a_user_without_temporary_is_told_so(
+    postgres_server: Mapping[str, str], tmp_path: Path
+) -> None:
+    revoke = "REVOKE TEMPORARY ON DATABASE {database} FROM PUBLIC"
+    with closing(Postgres(postgres_server)) as warehouse:
+        destination = loader_of(warehouse, revoke)
+        with pytest.raises(OctogenTableError, match="Grant the user TEMPORARY"):
+            destination.try_out()
+        project = Project(tmp_path, destination)
+        project.frames[None] = boots(3)
+        project.publish()
+        result = project.load(raise_on_error=False)
+    assert "Grant the user TEMPORARY" in failure(result)
+    assert not is_retried(result)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("statement", "text", "persistence"),
+    [
+        ("ALTER ROLE {loader} PASSWORD 'other'", "Look at the user", Persistence.PERMANENT),
+        ("DROP OWNED BY {loader}; DROP ROLE {loader}", "Look at the user", Persistence.PERMANENT),
+        ("ALTER ROLE {loader} CONNECTION LIMIT 0", "Run fewer loads", Persistence.PASSING),
+    ],
+)
+def test_a_login_that_is_refused_is_told_by_its_reason(
+    statement: str, text: str, persistence: Persistence, postgres_server: Mapping[str, str]
+) -> None:
+    with closing(Postgres(postgres_server)) as warehouse:
+        destination = loader_of(warehouse, statement)
+        with pytest.raises(OctogenTableError, match=text) as raised:
+            destination.try_out()
+    assert raised.value.persistence is persistence
+
+
+def test_a_database_that_is_not_there_is_told(postgres_server: Mapping[str, str]) -> None:
+    with closing(Postgres(postgres_server)) as warehouse:
+        destination = PostgresTables(uri=f"{warehouse.uri}_2")
+        with pytest.raises(OctogenTableError, match="Make the database") as raised:
+            destination.try_out()
+    assert raised.value.persistence is Persistence.PERMANENT
+
+
+@pytest.mark.slow
+def test_postgres_locks_nothing_while_rows_are_uploaded(
+    postgres_server: Mapping[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locks = (
+        "SELECT mode FROM pg_locks JOIN pg_class ON pg_class.oid = relation WHERE relname IN "
+        "('products', '_octogen_loads') AND mode = 'RowExclusiveLock'"
+    )
+    held: list[list[Any]] = []
+    with closing(Postgres(postgres_server)) as warehouse:
+        project = Project(tmp_path, warehouse.destination)
+        project.frames[None] = boots(3)
+        project.publish()
+        project.load()
+        ingest = PostgresConnection.ingest
+
+        def watched(self: PostgresConnection, *arguments: Any, **options: Any) -> None:
+            held.append(warehouse.query(locks))
+            ingest(self, *arguments, **options)
+
+        monkeypatch.setattr(PostgresConnection, "ingest", watched)
+        project.publish()
+        project.load()
+    assert held == [[]]
+
+
+@pytest.mark.slow
+def test_a_transaction_that_was_idle_for_too_long_is_told(
+    postgres_server: Mapping[str, str],
+) -> None:
+    with closing(Postgres(postgres_server)) as warehouse:
+        option = "options=-c%20idle_in_transaction_session_timeout%3D100ms"
+        destination = PostgresTables(uri=f"{warehouse.uri}?{option}")
+        with destination.connect() as connection:
+            connection.execute("BEGIN")
+            while warehouse.query(
+                "SELECT 1 FROM pg_stat_activity WHERE state = 'idle in transaction' "
+                "AND datname = current_database()"
+            ):
+                pass
+            with pytest.raises(OctogenTableError) as raised:
+                connection.execute("SELECT 1")
+    assert "raise the user's idle_in_transaction_session_timeout" in str(raised.value)
+    assert "password" not in str(raised.value)
+    assert raised.value.persistence is Persistence.PASSING
 
 
 @pytest.mark.slow
