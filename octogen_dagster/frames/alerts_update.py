@@ -187,7 +187,8 @@ class AlertsUpdate:
         for snapshot in self._products:
             columns = [name for name in snapshot.collect_schema() if name in {*_PRODUCT, *asked}]
             is_wanted = is_within & KEY.is_in(keys.implode())
-            products = snapshot.select(columns).filter(is_wanted).collect(engine="streaming")
+            keyed = snapshot.select(columns).with_columns(pl.col(_PRODUCT).cast(pl.String))
+            products = keyed.filter(is_wanted).collect(engine="streaming")
             found.append(products.unique(_PRODUCT))
             keys = keys.filter(~keys.is_in(products.select(KEY).to_series().implode()))
             if keys.is_empty():

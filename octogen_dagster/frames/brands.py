@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 import polars as pl
 
+from octogen_dagster.frames.observed import IN_STOCK, known_price
+
 _QUANTILES = {"price_p25": 0.25, "price_p50": 0.5, "price_p75": 0.75}
 
 BRANDS_SCHEMA = pl.Schema(
@@ -33,12 +35,13 @@ def product_brands(products: pl.LazyFrame) -> pl.LazyFrame:
 
     The rows have the columns of `BRANDS_SCHEMA`, those with the most products first.
     """
-    price, brand = pl.col("current_price"), brand_name(products.collect_schema())
+    price = known_price(pl.col("current_price").cast(pl.Float64))
+    brand = brand_name(products.collect_schema())
     return (
         products.group_by(brand.alias("brand"), "currency")
         .agg(
             pl.len().cast(pl.Int64).alias("products"),
-            pl.col("in_stock").mean().alias("in_stock_share"),
+            IN_STOCK.mean().alias("in_stock_share"),
             *(price.quantile(share).alias(name) for name, share in _QUANTILES.items()),
         )
         .sort("products", "brand", "currency", descending=[True, False, False])
@@ -50,4 +53,5 @@ def brand_name(columns: Mapping[str, pl.DataType]) -> pl.Expr:
     brand = columns.get("brand")
     if isinstance(brand, pl.Struct) and "name" in brand.to_schema():
         return pl.col("brand").struct.field("name")
-    return pl.col("brand") if brand == pl.String else pl.lit(None, pl.String)
+    is_text = isinstance(brand, pl.String | pl.Categorical | pl.Enum)
+    return pl.col("brand").cast(pl.String) if is_text else pl.lit(None, pl.String)

@@ -21,7 +21,7 @@ _SOURCES: Mapping[str, Sequence[str]] = {
     "brand": ["brand"],
     "currency": ["currency"],
     "products": ["brand", "currency"],
-    "in_stock_share": ["in_stock"],
+    "in_stock_share": ["in_stock", "is_active"],
     **{name: ["current_price"] for name in BRANDS_SCHEMA if name.startswith("price_")},
 }
 """The columns of the products that each column of their brands is made from."""

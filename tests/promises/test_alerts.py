@@ -293,12 +293,21 @@ def test_what_is_unknown_on_a_day_is_no_change_and_hides_none(shop: Shop) -> Non
 
 
 @pytest.mark.slow
-def test_a_table_of_ones_own_without_brands_has_alerts(shop: Shop) -> None:
+@pytest.mark.parametrize(
+    "text", [None, pl.Categorical(), pl.Enum(["Acme", "acme", "dress", "hat"])]
+)
+def test_a_table_of_ones_own_without_brands_or_with_texts_of_other_types_has_alerts(
+    shop: Shop, text: pl.DataType | None
+) -> None:
     for number, price in ((1, 100.0), (2, 50.0)):
         products = [product("dress", price), product("hat", 9.0)]
         shop.frame = stored(day(number), products).drop("brand")
+        if text is not None:
+            texts = pl.col("catalog_key", "uuid").cast(text)
+            shop.frame = shop.frame.with_columns(texts, brand=pl.lit("Acme", text))
         shop.run("octogen_products", ASSET, ALERTS)
     assert shop.events() == [("price_dropped", "dress", day(2), 100.0, 50.0)]
+    assert shop.table["brand_name"].to_list() == [text and "Acme"]
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from datetime import datetime, timezone
@@ -27,6 +28,7 @@ from octogen_dagster import (
     snapshot_days,
 )
 from octogen_dagster.sandbox.server import Sandbox
+from tests.histories import product
 from tests.results import cells, materialized, metadata, octogen_at
 
 NORTHPEAK = ProductSearch(catalogs=["northpeak"])
@@ -421,3 +423,19 @@ def test_partitions_of_two_other_dimensions_have_lines_too(
             partition_key="red|s",
         )
     assert cells(read["octogen/trend"])[1] == ["rows", "1", "▁█", "2"]
+
+
+@pytest.mark.slow
+def test_what_a_brand_has_in_stock_is_active_and_what_costs_nothing_has_no_price(
+    tmp_path: Path,
+) -> None:
+    @dg.asset
+    def products() -> pl.DataFrame:
+        prices = [math.nan, 0.0, 20.0, 20.0]
+        rows = [product(f"{place}", price) for place, price in enumerate(prices)]
+        rows[0]["is_active"], rows[1]["is_active"] = False, None
+        return pl.DataFrame(rows).with_columns(brand=pl.lit("Acme"))
+
+    materialized([products, build_product_brands_asset(products, name="brands")], tmp_path)
+    [brand] = pl.read_parquet(tmp_path / "brands.parquet").rows()
+    assert brand == ("Acme", "EUR", 4, 0.75, 20.0, 20.0, 20.0)
