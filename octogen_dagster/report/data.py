@@ -60,11 +60,12 @@ def report_data(
             "after its products."
         )
     until = max(times)
-    since = max(_date(min(times)), _date(until) - timedelta(days=days - 1))
+    before = (_date(until) - _date(min(times))).days
+    since = _date(until) - timedelta(days=min(days - 1, before))
     parts = [_part(store, key, since) for key in files]
     rows, products, events = (pl.concat(each) for each in zip(*parts, strict=True))
-    numbered = products.select(*_PRODUCT).with_row_index("product")
-    events = events.join(numbered, on=_PRODUCT, nulls_equal=True)
+    numbered = products.select("file", *_PRODUCT).with_row_index("product")
+    events = events.join(numbered, on=["file", *_PRODUCT], nulls_equal=True)
     times, begin, end, at = _places(rows["valid_from"], rows["valid_to"], events["at"])
     catalogs, catalog = _places(products["catalog_key"])
     brands, brand = _places(products["brand"])
@@ -139,7 +140,8 @@ def _part(store: Store, key: str, since: datetime) -> _Part:
     products = products.join(
         described, on=_PRODUCT, how="left", nulls_equal=True, maintain_order="left"
     )
-    return _Part(rows, products, _events(history, contents.observed, since))
+    events, file = _events(history, contents.observed, since), pl.lit(key).alias("file")
+    return _Part(rows, products.with_columns(file), events.with_columns(file))
 
 
 def _events(history: pl.LazyFrame, observed: Observed, since: datetime) -> pl.DataFrame:

@@ -80,7 +80,7 @@ def rows_of(data: dict[str, Any]) -> pl.DataFrame:
 @pytest.mark.long
 @pytest.mark.slow
 def test_the_data_of_the_page_is_the_history(snapshots: Path) -> None:
-    result = report(snapshots)
+    result = report(snapshots, "--days", "1000000")
     assert result.exit_code == 0, result.output
     assert "page.html" in result.output
     found = rows_of(data_of((snapshots / "page.html").read_text()))
@@ -118,8 +118,9 @@ def test_only_the_last_days_are_in_the_page(snapshots: Path) -> None:
         (ASSET, {"name": "Acme"}, PRODUCT_SCHEMA["brand"]),
         ("prices_of_all_days", {"name": "Acme"}, PRODUCT_SCHEMA["brand"]),
         (ASSET, "Acme", pl.String()),
+        (ASSET, "Acme", pl.Categorical()),
     ],
-    ids=["usual", "a history of another name", "brands as texts"],
+    ids=["usual", "a history of another name", "brands as texts", "brands as categories"],
 )
 def test_products_have_the_brand_and_the_category_of_their_last_snapshot(
     tmp_path: Path, name: str, brand: Any, dtype: pl.DataType
@@ -146,6 +147,16 @@ def test_catalogs_whose_keys_differ_by_a_date_are_not_days_of_one(tmp_path: Path
     data = data_of((tmp_path / "page.html").read_text())
     assert data["catalogs"] == ["sale-2026-11-01", "sale-2026-11-02"]
     assert [data["brands"][place] for place in data["products"]["brand"]] == ["Brand 1", "Brand 2"]
+
+
+@pytest.mark.long
+@pytest.mark.slow
+def test_a_product_that_is_in_two_partitions_has_the_events_of_each_once(snapshots: Path) -> None:
+    folder = snapshots / ASSET
+    shutil.copy(folder / "acme.parquet", folder / "zen.parquet")
+    report(snapshots)
+    events = data_of((snapshots / "page.html").read_text())["events"]
+    assert sorted(events["product"]) == [0, 0, 1, 1, 2, 2, 3, 3]
 
 
 @pytest.mark.long
