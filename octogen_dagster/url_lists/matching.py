@@ -43,7 +43,7 @@ They are those that are documented, and those that a comparison of prices needs.
 
 _MATCHED = ("sku", "url", "matched_by")
 _PRODUCT, _ADDRESS, _TEXT, _PAGE = (f"octogen_{each}" for each in ("product", "row", "url", "page"))
-_FORM, _PARAMETERS = "octogen_form", "octogen_parameters"
+_FORM, _PARAMETERS, _DOUBT = (f"octogen_{each}" for each in ("form", "parameters", "doubt"))
 
 
 def coverage_of(own: pl.DataFrame, exported: pl.DataFrame | None) -> pl.DataFrame:
@@ -103,10 +103,19 @@ def _told_apart(url: pl.Expr) -> list[pl.Expr]:
 
 
 def _nearest(products: pl.DataFrame, addresses: pl.DataFrame, of: str) -> pl.DataFrame:
-    """The pairs of a page that have most parameters in common, of each product or each address."""
+    """The pairs of a page that have most parameters in common, of each product or each address.
+
+    A pair is in doubt if both have parameters and none is the same.
+    """
     pairs = products.join(addresses, on=_PAGE, suffix="_of_address")
     shared = pl.col(_PARAMETERS).list.set_intersection(f"{_PARAMETERS}_of_address").list.len()
-    return pairs.filter(shared == shared.max().over(of))
+    have_none = pl.concat_list(_PARAMETERS, f"{_PARAMETERS}_of_address").list.contains("")
+    nearest = pairs.filter(shared == shared.max().over(of))
+    return nearest.with_columns(((shared == 0) & ~have_none).alias(_DOUBT))
+
+
+def _sure(pairs: pl.DataFrame) -> pl.DataFrame:
+    return pairs.filter(~pl.col(_DOUBT)).select(_ADDRESS)
 
 
 def _ties(pairs: pl.DataFrame, of: str, page: str) -> int:
@@ -136,8 +145,9 @@ class ProductJoin:
         ).unique(maintain_order=True)
         self._own = addresses
         self._covered = len(covered)
-        # The addresses that have no product so far, and the products on their pages.
-        self._without = self._texts
+        # The addresses that have no product so far, or none without doubt, and the products on
+        # the pages of the first.
+        self._without = self._unsure = self._texts
         self._kept: pl.DataFrame | None = None
         self._products = self._tied = 0
         self._matched = dict.fromkeys(("url", "page"), 0)
@@ -165,7 +175,7 @@ class ProductJoin:
         ).unique()
         for name in self._matched:
             self._matched[name] += pairs.filter(matched_by=name)[_PRODUCT].n_unique()
-        self._take(pairs)
+        self._take(pairs, pl.concat(each.select(_ADDRESS) for each in (*found, _sure(near))))
         kept = products.drop(_PRODUCT)
         kept = kept if self._kept is None else pl.concat([self._kept, kept])
         self._kept = kept.join(self._without, on=_PAGE, how="semi", maintain_order="left")
@@ -179,13 +189,18 @@ class ProductJoin:
         near = _nearest(products, self._without, _ADDRESS)
         self._tied += _ties(near, "normalized_url", _FORM)
         pairs = near.select(_PRODUCT, _ADDRESS, pl.lit("page").alias("matched_by")).unique()
-        self._take(pairs)
+        self._take(pairs, _sure(near))
         return self._joined(products.drop(_FORM, _PAGE, _PARAMETERS), pairs, "inner")
 
-    def _take(self, pairs: pl.DataFrame) -> None:
+    def _take(self, pairs: pl.DataFrame, sure: pl.DataFrame) -> None:
         """Note the addresses of pairs as those of which there is a product."""
-        taken = self._own.join(pairs, on=_ADDRESS, how="semi").select("normalized_url")
-        self._without = self._without.join(taken, on="normalized_url", how="anti")
+
+        def lacking(left: pl.DataFrame, of: pl.DataFrame) -> pl.DataFrame:
+            taken = self._own.join(of, on=_ADDRESS, how="semi").select("normalized_url")
+            return left.join(taken, on="normalized_url", how="anti")
+
+        self._without = lacking(self._without, pairs)
+        self._unsure = lacking(self._unsure, sure)
 
     def _joined(
         self, products: pl.DataFrame, pairs: pl.DataFrame, how: Literal["left", "inner"]
@@ -211,18 +226,22 @@ class ProductJoin:
 
     @property
     def matched_fraction(self) -> float | None:
-        """The share of the covered addresses that have a product; None if none is covered."""
-        without = self._without["normalized_url"].n_unique()
-        return (self._covered - without) / self._covered if self._covered else None
+        """The share of own covered addresses that have a product without doubt; None of none."""
+        of, unsure = (each["normalized_url"].n_unique() for each in (self._own, self._unsure))
+        return (of - unsure) / of if of else None
 
     def metrics(self) -> Metrics:
         """Return how many products and addresses were matched."""
         unmatched = self._products - sum(self._matched.values())
-        without = self._without["normalized_url"].n_unique()
-        summary = (
-            f"**{count(self._products, 'product')}** of {self._covered - without:,} of "
-            f"{count(self._covered, 'covered address', 'covered addresses')}"
+        of, without, unsure = (
+            each["normalized_url"].n_unique() for each in (self._own, self._without, self._unsure)
         )
+        summary = (
+            f"**{count(self._products, 'product')}** of {of - without:,} of "
+            f"{count(of, 'covered address', 'covered addresses')}"
+        )
+        if unsure > without:
+            summary += f", {unsure - without:,} in doubt"
         if unmatched:
             summary += f", {unmatched:,} of no address"
         if self._tied:
@@ -234,6 +253,7 @@ class ProductJoin:
             "matched_by_page": self._matched["page"],
             "unmatched_products": unmatched,
             "addresses_without_products": without,
+            "addresses_in_doubt": unsure - without,
             "ties": self._tied,
         }
 

@@ -317,7 +317,9 @@ def test_products_are_joined_back_to_each_sku(run: Run, tmp_path: Path) -> None:
         f"{SHOP}/collections/new/products/hat",
     )
     shown = metadata(result, "q3_products")
-    assert shown["octogen/summary"] == "**5 products** of 3 of 3 covered addresses, 1 of no address"
+    assert shown["octogen/summary"] == (
+        "**5 products** of 3 of 3 covered addresses, 1 in doubt, 1 of no address"
+    )
     assert shown["octogen/unmatched_products"] == 1
     assert shown["octogen/exported_at"] == EXPORTED_AT.timestamp()
     assert checked(result) == {
@@ -325,7 +327,7 @@ def test_products_are_joined_back_to_each_sku(run: Run, tmp_path: Path) -> None:
         "fresh": True,
         "not_empty": True,
         "expected_columns": True,
-        "matched": True,
+        "matched": False,  # the cap of another color is in doubt
     }
     dearer = products.filter(pl.col("own_price") > pl.col("current_price"))
     assert dearer["sku"].to_list() == ["C"]

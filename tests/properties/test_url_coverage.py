@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from octogen_dagster.frames.urls import normalized_url
-from octogen_dagster.url_lists.matching import ProductJoin, coverage_of, page_of
+from octogen_dagster.url_lists.matching import EXPORTED, ProductJoin, coverage_of, page_of
 from tests.positions import page as form
 
 PATHS = ("/products/a", "/products/b", "/collections/x/products/a", "/p", "/p/", "/%70")
@@ -29,11 +29,21 @@ def page(url: str) -> str:
     return str(form(url)).partition("?")[0].replace("/collections/x/products/", "/products/")
 
 
+def parameters(url: str) -> set[str]:
+    """The parameters of an address but for those of campaigns; an empty one if there are none."""
+    return {*str(form(url)).partition("?")[2].split("&")}
+
+
+def own_of(urls: Sequence[str]) -> pl.DataFrame:
+    """The table of a list, whose addresses Octogen writes as they are sent."""
+    return pl.DataFrame(
+        {"sku": range(len(urls)), "url": urls, "normalized_url": urls},
+        schema={"sku": pl.Int64, "url": pl.String, "normalized_url": pl.String},
+    )
+
+
 def nearest(places: Sequence[tuple[int, str]], to: str) -> list[tuple[int, str]]:
     """Those of places of the same page that share most parameters with an address."""
-
-    def parameters(url: str) -> set[str]:
-        return {*str(form(url)).partition("?")[2].split("&")}
 
     near = [(number, url) for number, url in places if page(url) == page(to)]
     shared = [len(parameters(url) & parameters(to)) for _, url in near]
@@ -72,19 +82,8 @@ def pairs_of(
 def test_pairs_are_those_of_the_rules(
     addresses: list[str], products: list[str], cuts: set[int]
 ) -> None:
-    own = pl.DataFrame(
-        {"sku": range(len(addresses)), "url": addresses, "normalized_url": addresses},
-        schema={"sku": pl.Int64, "url": pl.String, "normalized_url": pl.String},
-    )
-    exported = pl.DataFrame(
-        {"url": addresses, "normalized_url": addresses, "covered": True, "exported_at": None},
-        schema={
-            "url": pl.String,
-            "normalized_url": pl.String,
-            "covered": pl.Boolean,
-            "exported_at": pl.Datetime("us", "UTC"),
-        },
-    )
+    own = own_of(addresses)
+    exported = own.select("url", "normalized_url", covered=True, exported_at=None).cast(EXPORTED)
     shop = pl.DataFrame(
         {"uuid": range(len(products)), "product_url": products},
         schema={"uuid": pl.Int64, "product_url": pl.String},
@@ -104,6 +103,40 @@ def test_pairs_are_those_of_the_rules(
     assert metrics["unmatched_products"] == joined["sku"].is_null().sum()
     without = {*addresses} - {*joined["url"].drop_nulls()}
     assert metrics["addresses_without_products"] == len(without)
+    sure = {
+        addresses[place]
+        for number, place, _ in pairs
+        if place is not None
+        and (
+            parameters(addresses[place]) & parameters(products[number])
+            or "" in parameters(addresses[place]) | parameters(products[number])
+        )
+    }
+    assert metrics["addresses_in_doubt"] == len({*addresses} - sure - without)
+    fraction = len(sure) / len({*addresses}) if addresses else None
+    assert join.matched_fraction == fraction
+
+
+@pytest.mark.parametrize(
+    ("covered", "product", "fraction"),
+    [
+        (["/gone?id=1", "/gone?id=2"], "/other", None),  # the table was changed since
+        (["/p?id=1", "/p?id=2"], "/p?id=1", 0.5),
+        (["/p?id=1", "/p?utm_id=2"], "/p?id=1", 1.0),
+        (["/p?id=1&ref=2", "/p"], "/p?id=1", 1.0),
+        (["/p?id=1", "/gone"], "/other", 0.0),
+    ],
+)
+def test_an_address_has_a_product_that_its_parameters_do_not_deny(
+    covered: list[str], product: str, fraction: float | None
+) -> None:
+    there = own_of([f"https://shop.example{path}" for path in covered])
+    own = there.filter(~pl.col("url").str.contains("/gone"))
+    exported = there.select("url", "normalized_url", covered=True, exported_at=None).cast(EXPORTED)
+    join = ProductJoin(own, coverage_of(there, exported))
+    join(pl.DataFrame({"product_url": [f"https://shop.example{product}"]}))
+    join.rest()
+    assert join.matched_fraction == fraction
 
 
 @given(urls)
