@@ -186,15 +186,16 @@ def test_more_frames_in_a_query_than_polars_has_threads_for_are_an_error(tmp_pat
     @dg.asset
     def down(many: dict[str, pl.LazyFrame]) -> None:
         frames = list(many.values())
+        few = pl.concat(frames[:150]).select(pl.len())
         for _ in range(2):
-            with pytest.raises(OctogenSnapshotError, match=r"Annotate the input as pl\.LazyFrame"):
-                pl.concat(frames).select(pl.len()).collect(engine="streaming")
-            few = pl.concat(frames[:150]).select(pl.len())
             assert few.collect(engine="streaming").item() == 300
         assert all(each.filter(pl.col("n") > 0).head(1).collect().height for each in frames)
         (folder / "7.parquet").unlink()
         with pytest.raises(OctogenSnapshotError, match=r"7\.parquet was deleted while it was read"):
             many["7"].collect()
+        # At the end: Polars may still execute others of these when one has failed.
+        with pytest.raises(OctogenSnapshotError, match=r"Annotate the input as pl\.LazyFrame"):
+            pl.concat(frames[8:]).select(pl.len()).collect(engine="streaming")
 
     many = dg.AssetSpec("many", partitions_def=dg.StaticPartitionsDefinition(names))
     assert materialize([many, down], manager(tmp_path)).success
