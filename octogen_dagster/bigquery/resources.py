@@ -159,8 +159,8 @@ class OctogenControlPlaneResource(NamedSettings, dg.ConfigurableResource[Any]):
     @property
     def login(self) -> dict[str, Any]:
         """The arguments of `access_tokens`, from the fields or the environment."""
-        kinds = "token_command", "token_uri", "refresh_token", "refresh_token_file", "access_token"
-        login = _environment(*kinds, "token_endpoint")
+        kinds = "token_command", "token_uri", "refresh_token_file", "access_token"
+        login = _environment(*kinds, "refresh_token", "token_endpoint")
         if self.token_uri or self.refresh_token_file:
             login |= dict.fromkeys(kinds)
             login["token_uri"], login["refresh_token_file"] = (

@@ -23,9 +23,10 @@ _LOGINS = {
     "mcp_access_token",
 }
 _REPLACED_BY = {name: _LOGINS - {name} for name in _LOGINS} | {
-    # The refresh token is what an empty file begins with.
+    # The refresh token is what an empty place begins with.
     "mcp_refresh_token_file": _LOGINS - {"mcp_refresh_token_file", "mcp_refresh_token"},
-    "mcp_token_uri": {*_LOGINS, "mcp_client_id", "mcp_client_id_file"} - {"mcp_token_uri"},
+    "mcp_token_uri": {*_LOGINS, "mcp_client_id", "mcp_client_id_file"}
+    - {"mcp_token_uri", "mcp_refresh_token"},
     "mcp_client_id": {"mcp_client_id_file"},
     "mcp_client_id_file": {"mcp_client_id"},
 }

@@ -220,8 +220,9 @@ _Secret: TypeAlias = SecretPlace | _SecretInMemory
 class Refresh:
     """Exchanges a refresh token for an access token, and stores the one that replaces it.
 
-    The exchange has two minutes, in a thread that neither the deadline of a caller nor an interrupt
-    cuts off, and that a process waits for before it ends. The next caller takes its result.
+    The exchange has two minutes, and one at least, in a thread that neither the deadline of a
+    caller nor an interrupt cuts off, and that a process waits for before it ends. The next caller
+    takes its result.
     """
 
     def __init__(self, refresh_token: _Secret, client_id: _Secret, endpoint: str) -> None:
@@ -293,6 +294,12 @@ class Refresh:
             old = held.read()
             held.write(old)  # a place that cannot be written to must not cost the token in it
             client_id = self._client_id.read().get_secret_value()
+            if lease.left < _MAX_STORE_SECONDS + _EXCHANGE_TIMEOUT / 2:
+                raise OctogenTimeoutError(
+                    f"The {held} answered so late that its lock could end before a new token is "
+                    "stored, so none was asked for: check that the store can be reached, and try "
+                    "again."
+                )
             return client_id, old, lease, stack.pop_all()
 
     def _exchange(
@@ -300,7 +307,7 @@ class Refresh:
     ) -> Issued:
         with lock:
             # It ends while the token is still locked, and can be replaced.
-            within = lease.within(max(0.0, min(_EXCHANGE_TIMEOUT, lease.left - _MAX_STORE_SECONDS)))
+            within = lease.within(min(_EXCHANGE_TIMEOUT, lease.left - _MAX_STORE_SECONDS))
             try:
                 issued, replacement = self._post(client_id, old, within)
             except OctogenMCPAuthenticationError:

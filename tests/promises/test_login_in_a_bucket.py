@@ -287,6 +287,7 @@ def test_a_lease_outlives_the_exchange_that_it_protects(
     server: OctogenServer, bucket: S3Bucket, uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     storing = tokens._MAX_STORE_SECONDS
+    monkeypatch.setattr(tokens, "_EXCHANGE_TIMEOUT", 4)
     monkeypatch.setattr(login_bucket, "LEASE_SECONDS", storing + 4)
     seen: list[float] = []
 
@@ -299,6 +300,32 @@ def test_a_lease_outlives_the_exchange_that_it_protects(
     assert "did not answer within" in failure(OctogenTimeoutError, uri)
     assert seen[0] > storing
     assert json.loads(bucket.get(LEASE))["until"] == 0
+
+
+def test_a_bucket_that_answers_too_late_for_an_exchange_costs_no_token(
+    server: OctogenServer, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(login_bucket, "LEASE_SECONDS", tokens._MAX_STORE_SECONDS)
+    assert f"The refresh token {uri} answered so late" in failure(OctogenTimeoutError, uri)
+    assert server.calls == []
+
+
+@pytest.mark.parametrize("is_option", [True, False])
+def test_an_empty_place_begins_with_the_given_token(
+    server: OctogenServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_option: bool
+) -> None:
+    path = tmp_path / "refresh"
+    path.touch(0o600)
+    path.with_name("refresh.client-id").write_text(CLIENT)
+    monkeypatch.setenv("OCTOGEN_MCP_REFRESH_TOKEN", server.refresh_token)
+    reader = ["--project", PROJECT, "--principal", PRINCIPAL]
+    if is_option:
+        uri = ["--mcp-token-uri", f"file://{path}"]
+        CliRunner().invoke(main, ["bq", "autosubscribe", *reader, *uri])
+    else:
+        call(f"file://{path}")
+    assert (server.count("token"), server.refusals) == (1, 0)
+    assert path.read_text() == f"{server.refresh_token}\n"
 
 
 def test_a_new_token_that_cannot_be_stored_is_an_error_that_says_to_log_in(
