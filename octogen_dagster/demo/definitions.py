@@ -12,6 +12,7 @@ import dagster as dg
 import polars as pl
 
 from octogen_dagster import (
+    HISTORY_SCHEMA,
     AnalyticsHubResource,
     BackInStock,
     Disappeared,
@@ -110,9 +111,11 @@ alerts = build_price_alerts_asset(
     ins={"past": dg.AssetIn(history.key, metadata={"allow_missing_partitions": True})},
     automation_condition=FOLLOW,
 )
-def articles(past: pl.LazyFrame) -> pl.DataFrame:
+def articles(past: dict[str, pl.LazyFrame]) -> pl.DataFrame:
     """The first prices of competitors, moved a little, stand for the table of a shop."""
-    known = past.drop_nulls(["current_price", "currency"]).sort("uuid", "valid_from")
+    # A frame alone could not be loaded before the first history is there.
+    rows = pl.concat([pl.LazyFrame(schema=HISTORY_SCHEMA), *past.values()])
+    known = rows.drop_nulls(["current_price", "currency"]).sort("uuid", "valid_from")
     first = known.unique("uuid", keep="first", maintain_order=True)
     place = pl.int_range(pl.len())
     return first.select(
