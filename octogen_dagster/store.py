@@ -205,6 +205,8 @@ class Store:
             return self._files.version(key)
 
     def _versions(self, keys: Collection[str]) -> dict[str, object]:
+        if self.is_local or len(keys) == 1:
+            return {key: self.version(key) for key in keys}
         with ThreadPoolExecutor(_MAX_REQUESTS, "octogen-version") as pool:
             return dict(zip(keys, pool.map(self.version, keys), strict=True))
 
@@ -255,7 +257,7 @@ class Store:
         *,
         pinned: bool,
     ) -> pl.LazyFrame:
-        versions = self._versions(files.values())
+        versions = {} if pinned else self._versions(files.values())
         frames = []
         for name, key in files.items():
             with self._explained(key, "The snapshot {} cannot be read"):
