@@ -1,10 +1,13 @@
-"""Counts the files and functions of the package that a reader of ARCHITECTURE.md's journeys passes.
+"""Counts what a reader passes on ARCHITECTURE.md's journeys, and what a public name reaches.
 
     uv run python -m benchmarks.journeys
 
 A catalog of the sandbox becomes a file, and a listing of the tests' servers, whose login has a
 refresh token, becomes a linked dataset: each from the definitions to the end of the run, as in a
 user's code location.
+
+A public name is a door. It reaches the files of the package that its own file imports, those that
+they import and so on, imports for types included: who is to understand it may have to read them.
 """
 
 from __future__ import annotations
@@ -32,11 +35,36 @@ from octogen_dagster.sandbox.server import Sandbox
 from tests.servers.google import Google
 from tests.servers.octogen import Octogen
 from tests.servers.octogen_mcp import CLIENT, PRINCIPAL, PROJECT
+from tests.test_architecture import MODULES, arrows, room_of
 
 PACKAGE = Path(od.__file__).parent
 ROOT = f"{PACKAGE}{os.sep}"
 CATALOG = "northpeak"
 Passed = dict[str, set[str]]
+DOORS: dict[str, tuple[Any, ...]] = {
+    "products and their IO manager": (od.build_products_asset, od.ParquetSnapshotIOManager),
+    "checks": (od.build_snapshot_checks,),
+    "brands": (od.build_product_brands_asset,),
+    "changes": (od.build_product_changes_asset,),
+    "details": (od.build_product_details_asset,),
+    "history": (od.build_product_history_asset,),
+    "alerts": (od.build_price_alerts_asset,),
+    "position": (od.build_price_position_asset,),
+    "a table": (od.build_table_asset,),
+    "a URL list": (od.build_url_list_asset,),
+    "catalogs": (od.build_catalogs_asset,),
+    "scan_products": (od.scan_products,),
+    "scan_history": (od.scan_history,),
+}
+CAPABILITIES: dict[str, tuple[str, ...]] = {
+    "changes": ("changes",),
+    "brands": ("brands",),
+    "details": ("details",),
+    "history": ("history", "observed", "product_history"),
+    "alerts": ("alert",),
+    "position": ("position",),
+}
+"""The beginnings of the names of each one's files in the rooms `frames` and `snapshots`."""
 
 
 @contextmanager
@@ -127,7 +155,46 @@ def yaml_to_assets(_: dg.DagsterInstance, folder: str) -> None:
             assert len(list(definitions.resolve_all_asset_specs())) == 3
 
 
+def reached(modules: set[str]) -> set[str]:
+    """The modules that these import, directly or not, and themselves."""
+    found, left = set[str](), [*modules]
+    while left:
+        module = left.pop()
+        if module not in found:
+            found.add(module)
+            left += arrows(module)
+    return {module for module in found if MODULES[module].name != "__init__.py"}
+
+
+def importers(capability: str) -> list[str]:
+    """The files outside of a capability that import one of it."""
+    own = {
+        module
+        for module in MODULES
+        if room_of(module) in ("frames", "snapshots")
+        if module.rpartition(".")[2].startswith(CAPABILITIES[capability])
+    }
+    return sorted(
+        str(path.relative_to(PACKAGE))
+        for module, path in MODULES.items()
+        if module not in own and own & arrows(module)
+    )
+
+
+def print_reach() -> None:
+    print("reached by imports: files, lines")
+    for door, names in DOORS.items():
+        modules = reached({name.__module__ for name in names})
+        lines = sum(len(MODULES[module].read_text().splitlines()) for module in modules)
+        print(f"  {len(modules):3} {lines:7,} {door}")
+    found = {capability: importers(capability) for capability in CAPABILITIES}
+    print(f"files outside of a capability that import it: {sum(map(len, found.values()))}")
+    for capability, files in found.items():
+        print(f"  {len(files):3} {capability}: {', '.join(files)}")
+
+
 def main() -> None:
+    print_reach()
     with (
         Sandbox(catalogs=[CATALOG]) as sandbox,
         Google().running() as analytics_hub,
