@@ -25,6 +25,7 @@ from octogen_dagster.frames.alert_rules import (
     PriceRose,
 )
 from octogen_dagster.frames.brands import brand_name
+from octogen_dagster.frames.kinds import TableKind
 from octogen_dagster.frames.observed import (
     IN_STOCK,
     TIME,
@@ -69,6 +70,8 @@ ALERTS_DESCRIPTIONS = {
     "currency": "ISO 4217 code of both prices: the last known one.",
     "in_stock": "True if the product was in stock at that time; null if unknown, or if it is gone.",
 }
+
+ALERTS_KIND = TableKind(ALERTS_SCHEMA, ALERTS_DESCRIPTIONS)
 
 _PRODUCT = ["catalog_key", "uuid"]
 _TOLERANCE = 1e-9

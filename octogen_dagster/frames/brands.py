@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import polars as pl
 
+from octogen_dagster.frames.kinds import TableKind
 from octogen_dagster.frames.observed import IN_STOCK, known_price
 
 _QUANTILES = {"price_p25": 0.25, "price_p50": 0.5, "price_p75": 0.75}
@@ -28,6 +29,7 @@ BRANDS_DESCRIPTIONS = {
     "price_p50": "The median price, in `currency`.",
     "price_p75": "A quarter of the products cost more, in `currency`.",
 }
+BRANDS_KIND = TableKind(BRANDS_SCHEMA, BRANDS_DESCRIPTIONS)
 
 
 def product_brands(products: pl.LazyFrame) -> pl.LazyFrame:

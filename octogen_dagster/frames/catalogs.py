@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from octogen_dagster.frames.columns import DETAIL_DESCRIPTIONS
+from octogen_dagster.frames.kinds import TableKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,6 +35,7 @@ CATALOGS_DESCRIPTIONS = {
     "last_indexed_at": "When the catalog was last indexed (UTC); null if never or unknown.",
     "computed_at": "When the service computed product_count (UTC); null if unknown.",
 }
+CATALOGS_KIND = TableKind(CATALOGS_SCHEMA, CATALOGS_DESCRIPTIONS)
 
 
 def catalogs_frame(catalogs: Iterable[CatalogState]) -> pl.DataFrame:

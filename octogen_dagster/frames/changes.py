@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from octogen_dagster.api.search import CHECKED, ProductSearch
 from octogen_dagster.frames.columns import PRODUCT_SCHEMA
 from octogen_dagster.frames.effective_query import EFFECTIVE_QUERY, differences
+from octogen_dagster.frames.kinds import TableKind
 from octogen_dagster.frames.source import CATALOGS
 
 WATCHED = {
@@ -61,6 +62,7 @@ CHANGES_DESCRIPTIONS = {
         for when, which in (("old", "previous"), ("new", "current"))
     },
 }
+CHANGES_KIND = TableKind(CHANGES_SCHEMA, CHANGES_DESCRIPTIONS)
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from octogen_dagster.errors import (
     OctogenSnapshotError,
 )
 from octogen_dagster.frames.columns import (
+    DETAIL_DESCRIPTIONS,
     DETAIL_SCHEMA,
     DETAIL_SCHEMA_VERSION,
     DIGEST,
@@ -43,6 +44,7 @@ from octogen_dagster.frames.columns import (
     evolved,
 )
 from octogen_dagster.frames.decode import read_lookup, with_details
+from octogen_dagster.frames.kinds import TableKind
 from octogen_dagster.frames.source import Limits, Metrics, Outcome, Reading
 from octogen_dagster.frames.statistics import ReadStatistics
 from octogen_dagster.frames.workers import Workers
@@ -86,6 +88,7 @@ _INDEXED = ("indexed", None)  # the seed generation has an index only, and does 
 
 _Row = dict[str, Any]
 _Result = tuple[_Row, Mapping[str, int]]
+DETAILS_KIND = TableKind(DETAIL_SCHEMA, DETAIL_DESCRIPTIONS)
 
 
 class DetailScan:

@@ -30,6 +30,7 @@ import polars as pl
 
 from octogen_dagster.frames.changes import WATCHED
 from octogen_dagster.frames.columns import COLUMN_DESCRIPTIONS, PRODUCT_SCHEMA
+from octogen_dagster.frames.kinds import TableKind
 from octogen_dagster.frames.observed import (
     PRODUCT_COLUMNS,
     TIME,
@@ -65,6 +66,8 @@ HISTORY_DESCRIPTIONS = {
     "changed": f"What changed of a changed product: {', '.join(WATCHED)}.",
     **{name: COLUMN_DESCRIPTIONS[name] for name in TRACKED},
 }
+
+HISTORY_KIND = TableKind(HISTORY_SCHEMA, HISTORY_DESCRIPTIONS)
 
 ROWS_AT_ONCE = 50_000
 """The rows of a history and of a snapshot that are in memory at the same time."""

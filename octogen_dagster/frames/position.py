@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 
+from octogen_dagster.frames.kinds import TableKind
 from octogen_dagster.frames.observed import IN_STOCK, TIME, known_price, moment_of
 from octogen_dagster.frames.urls import normalized_url
 
@@ -52,6 +53,9 @@ POSITION_SCHEMA = pl.Schema({name: _TYPES.get(name, pl.String()) for name in POS
 
 _ROW, _URL, _GONE_AT, _MATCH = "octogen_row", "octogen_url", "octogen_gone_at", "octogen_match"
 _IS_THERE, _OWN, _CURRENCY = "octogen_is_there", "octogen_own", "octogen_currency"
+POSITION_KIND = TableKind(descriptions=POSITION_DESCRIPTIONS)
+"""Its columns are not known beforehand: it has those of the own table, too."""
+
 _PRODUCT = ["catalog_key", "uuid"]
 _PAGE = [*_PRODUCT, _URL]
 _TRACKED = ["title", "current_price", "currency", "in_stock", "is_active"]

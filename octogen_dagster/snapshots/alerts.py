@@ -10,7 +10,7 @@ import polars as pl
 from octogen_dagster.asset_definition import asset_arguments_of, require_asset
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.frames.alert_rules import AlertRule, check_names
-from octogen_dagster.frames.alerts import ALERTS_SCHEMA
+from octogen_dagster.frames.alerts import ALERTS_KIND, ALERTS_SCHEMA
 from octogen_dagster.frames.alerts_update import AlertsUpdate
 from octogen_dagster.frames.changes import SnapshotPair
 from octogen_dagster.frames.observed import SnapshotTimes
@@ -105,6 +105,7 @@ def build_price_alerts_asset(
             "snapshots": SnapshotTimes if kind is SnapshotTimes else SnapshotPair,
         },
         needs_previous=True,
+        kind=ALERTS_KIND,
     )
     def alerts(
         _run: SnapshotRun,

@@ -28,11 +28,12 @@ from octogen_dagster.asset_definition import (
     takes_range,
 )
 from octogen_dagster.frames.changes import SnapshotPair
+from octogen_dagster.frames.kinds import PLAIN, TableKind
 from octogen_dagster.frames.source import SnapshotSource, collected, source_of
 from octogen_dagster.snapshots.budget import shared_budget
 from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
 from octogen_dagster.snapshots.loading import NEEDS_PREVIOUS, InputSnapshots, require_own
-from octogen_dagster.snapshots.metadata import in_reading_order, snapshot_metadata
+from octogen_dagster.snapshots.metadata import in_reading_order, noted, snapshot_metadata
 from octogen_dagster.snapshots.partitions import SnapshotKeys
 from octogen_dagster.snapshots.publication import PublishedSnapshot, PublishingStep
 from octogen_dagster.snapshots.range_run import report_range
@@ -70,6 +71,7 @@ def snapshot_asset(
     own: Mapping[str, Any],
     given: Mapping[str, Any],
     *,
+    kind: TableKind = PLAIN,
     resource_key: str | None = None,
     loads: type | Mapping[str, Any] | None = None,
     needs_previous: bool = False,
@@ -78,8 +80,8 @@ def snapshot_asset(
 
     With the key of an `OctogenResource` as many partitions are made at once as are read at once, in
     threads; without, one after the other, and since that costs nothing it is retried as the
-    products are. `loads` is what a partition of the inputs is loaded as,
-    or of each by name. An asset that `needs_previous` snapshots works with a
+    products are. `kind` says what the table is. `loads` is what a partition of the inputs is loaded
+    as, or of each by name. An asset that `needs_previous` snapshots works with a
     `ParquetSnapshotIOManager` only.
     """
     arguments = {**own, **given}
@@ -124,7 +126,7 @@ def snapshot_asset(
         _set_parameters(compute, loaded)
         options = {"output_required": False} if has_range else {}
         without = {name: each for name, each in given.items() if name != "execute"}
-        return octogen_asset({**own, **options}, without, takes_ranges=True)(compute)
+        return noted(octogen_asset({**own, **options}, without, takes_ranges=True)(compute), kind)
 
     return decorate
 

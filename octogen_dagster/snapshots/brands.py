@@ -7,7 +7,7 @@ import dagster as dg
 import polars as pl
 
 from octogen_dagster.asset_definition import asset_arguments_of
-from octogen_dagster.frames.brands import BRANDS_SCHEMA, product_brands
+from octogen_dagster.frames.brands import BRANDS_KIND, BRANDS_SCHEMA, product_brands
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, own_range, snapshot_asset
 from octogen_dagster.snapshots.loading import snapshot_input
 from octogen_dagster.snapshots.metadata import (
@@ -67,6 +67,7 @@ def build_product_brands_asset(
         },
         given,
         loads=pl.LazyFrame,
+        kind=BRANDS_KIND,
     )
     def brands(
         _run: SnapshotRun, _partition: str | None, products: pl.LazyFrame

@@ -11,6 +11,7 @@ import polars as pl
 from octogen_dagster.asset_definition import asset_arguments_of
 from octogen_dagster.automation import wait_only_for_latest
 from octogen_dagster.frames.changes import (
+    CHANGES_KIND,
     CHANGES_SCHEMA,
     WATCHED,
     SnapshotPair,
@@ -97,6 +98,7 @@ def build_product_changes_asset(
         given,
         loads=SnapshotPair,
         needs_previous=True,
+        kind=CHANGES_KIND,
     )
     def changes(
         run: SnapshotRun, _partition: str | None, snapshots: SnapshotPair

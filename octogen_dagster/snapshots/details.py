@@ -8,7 +8,7 @@ import polars as pl
 
 from octogen_dagster.asset_definition import RESOURCE, asset_arguments_of
 from octogen_dagster.frames.columns import DETAIL_SCHEMA, DIGESTED, IDENTITY, LISTED
-from octogen_dagster.frames.details import DetailScan, DetailStatistics
+from octogen_dagster.frames.details import DETAILS_KIND, DetailScan, DetailStatistics
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, own_range, snapshot_asset
 from octogen_dagster.snapshots.loading import snapshot_input
 from octogen_dagster.snapshots.metadata import (
@@ -97,6 +97,7 @@ def build_product_details_asset(
         resource_key=resource_key,
         loads=pl.LazyFrame,
         needs_previous=True,
+        kind=DETAILS_KIND,
     )
     def details(
         run: SnapshotRun, partition: str | None, products: pl.LazyFrame

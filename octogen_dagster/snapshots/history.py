@@ -10,7 +10,7 @@ from octogen_dagster.api.search import ProductSearch
 from octogen_dagster.asset_definition import asset_arguments_of
 from octogen_dagster.automation import wait_only_for_latest
 from octogen_dagster.frames.changes import WATCHED, SnapshotPair
-from octogen_dagster.frames.history import HISTORY_SCHEMA
+from octogen_dagster.frames.history import HISTORY_KIND, HISTORY_SCHEMA
 from octogen_dagster.frames.history_update import HistoryUpdate
 from octogen_dagster.frames.observed import TRACKED, SnapshotTimes, StoredSnapshot
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, own_range, snapshot_asset
@@ -99,6 +99,7 @@ def build_product_history_asset(
         given,
         loads=SnapshotTimes if partitions.times else SnapshotPair,
         needs_previous=True,
+        kind=HISTORY_KIND,
     )
     def history(
         _run: SnapshotRun, partition: str | None, snapshots: SnapshotTimes | SnapshotPair

@@ -6,6 +6,7 @@ import functools
 import json
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import dagster as dg
 import polars as pl
@@ -34,6 +35,7 @@ from octogen_dagster.frames.history import (
     metrics_as_of,
     price_drops,
 )
+from octogen_dagster.frames.kinds import PLAIN, TableKind
 from octogen_dagster.frames.observed import OBSERVED, Contents
 from octogen_dagster.frames.pictures import inline_svg, shares_svg
 from octogen_dagster.frames.position import POSITION_DESCRIPTIONS, POSITION_SCHEMA
@@ -130,6 +132,20 @@ _DESCRIBED = (
     (CATALOGS_SCHEMA, CATALOGS_DESCRIPTIONS),
     (POSITION_SCHEMA, POSITION_DESCRIPTIONS),
 )
+
+_KINDS: WeakKeyDictionary[Any, TableKind] = WeakKeyDictionary()
+"""By the step of an asset, what its table is: Dagster makes new definitions of one step."""
+
+
+def noted(asset: dg.AssetsDefinition, kind: TableKind) -> dg.AssetsDefinition:
+    """Return an asset of which it is noted what its table is."""
+    _KINDS[asset.node_def] = kind
+    return asset
+
+
+def kind_of(asset: dg.AssetsDefinition) -> TableKind:
+    """What the table of an asset is; `PLAIN` for one that is not of this package."""
+    return _KINDS.get(asset.node_def, PLAIN) if asset.is_executable else PLAIN
 
 
 def column_schema(schema: Mapping[str, pl.DataType]) -> dg.TableSchema:

@@ -11,6 +11,7 @@ from octogen_dagster.frames.history import HISTORY_SCHEMA
 from octogen_dagster.frames.pictures import inline_svg, lines_svg, price_index_svg
 from octogen_dagster.frames.position import (
     MATCHED,
+    POSITION_KIND,
     STATUSES,
     checked_own,
     nearest_pages,
@@ -103,6 +104,7 @@ def build_price_position_asset(
         },
         asset_arguments_of(name, asset_arguments),
         loads=kinds,
+        kind=POSITION_KIND,
     )
     def position(
         run: SnapshotRun, _partition: str | None, **inputs: Any

@@ -24,6 +24,7 @@ from octogen_dagster.asset_definition import (
 from octogen_dagster.errors import OctogenError
 from octogen_dagster.frames.columns import PRODUCT_SCHEMA
 from octogen_dagster.frames.plan import list_for
+from octogen_dagster.frames.products import PRODUCTS_KIND
 from octogen_dagster.frames.scan import ProductScan
 from octogen_dagster.frames.source import MIN_ROWS_RATIO, is_within, utc_now
 from octogen_dagster.frames.statistics import ScanStatistics
@@ -111,6 +112,7 @@ def build_products_asset(
         },
         _unmoved_by_catalogs(given),
         resource_key=resource_key,
+        kind=PRODUCTS_KIND,
     )
     def products(run: SnapshotRun, partition: str | None) -> dg.MaterializeResult[Any]:
         config = dict(run.context.op_execution_context.op_config)
