@@ -373,9 +373,11 @@ class BlockingClient:
         curl.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1)
         curl.setopt(pycurl.PATH_AS_IS, 1)
         curl.setopt(pycurl.FOLLOWLOCATION, 0)
+        # Otherwise libcurl may end the search for a host by a signal to the whole process.
         curl.setopt(pycurl.NOSIGNAL, 1)
         curl.setopt(pycurl.BUFFERSIZE, _BUFFER_BYTES)
         curl.setopt(pycurl.MAXFILESIZE_LARGE, http.MAX_BODY_BYTES)
+        # Unset, libcurl would look for both in the environment, by other rules than httpx.
         curl.setopt(pycurl.PROXY, _proxy(self.service.base_url))
         curl.setopt(pycurl.NOPROXY, "")
         file, folder = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")

@@ -219,9 +219,9 @@ class Listing:
     def of_run(self, client: BlockingClient) -> CatalogList:
         """Return the list for one of many reads that begins.
 
-        The latest one will do. If it says when catalogs were indexed it must not be older than some
-        seconds: a catalog that is indexed again before its read ends is read in vain. So must an
-        error, unless it is that there is no list.
+        A list that says when catalogs were indexed must not be older than ten seconds: a catalog
+        that is indexed again before its read ends is read in vain. Nor must an error be older,
+        unless it says that there is no list. Any other list will do.
         """
         latest = self._latest[1] if self._latest else None
         if isinstance(latest, CatalogList):
@@ -292,8 +292,8 @@ def _shop_flow(service: Service, host: str) -> Flow[CatalogList | OctogenError]:
 def _run_on_event_loop(source: CatalogSource, client: BlockingClient) -> CatalogList:
     """Run a source of a user's own, whose `fetch` is a coroutine, in a thread of its own.
 
-    The calling thread may have an event loop that runs already. All requests of the source have the
-    time of one.
+    The calling thread may have an event loop that runs already. All requests of the source
+    together may take as long as one.
     """
     service = client.service.within(client.service.retry.deadline)
     ends_at = service.ends_at

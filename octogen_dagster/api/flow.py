@@ -187,6 +187,7 @@ def _search(
             # seed's before, what that one refused counts no more.
             refused = frozenset({"catalog"}) if "catalog" in named else refused | named
             spelled = _spelled(body, refused)
+            # Two refusals that undo each other would otherwise go on for ever.
             if spelled in tried:
                 raise _explained(error, subject) from None
         else:

@@ -106,6 +106,7 @@ def is_cut_off(headers: Mapping[str, str], body: bytes) -> bool:
     try:
         msgspec.json.decode(body, type=msgspec.Raw)
     except msgspec.DecodeError as error:
+        # msgspec has one class of errors for all of JSON; only its text says that a body stopped.
         return "truncated" in str(error)
     except (UnicodeDecodeError, RecursionError):
         pass

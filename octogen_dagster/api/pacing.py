@@ -86,6 +86,7 @@ class InFlight:
             # Requests that are in flight together are refused together, which counts once. So does
             # one that was sent while others from before the halving were still in flight.
             elif refused and not (is_before_halving or turn.is_late):
+                # A limit far above what was in flight would hold nothing back if it were halved.
                 self.limit = max(1, min(self.limit, at_once) // 2)
                 self._halvings += 1
                 self._before_halving = self._in_flight
@@ -147,6 +148,7 @@ class RateLimiter:
             if seconds > within:
                 return None
             self._pending += 1
+            # It may go below zero: each turn then waits for those that were taken before it.
             self._tokens -= 1
             return seconds
 
@@ -161,5 +163,7 @@ class RateLimiter:
                 return
             remaining = min(max(remaining, 0.0), limit)
             self._tokens_per_second = limit / 60
+            # Requests under way may reach the service after this answer left it, so their tokens
+            # count as taken.
             self._tokens = remaining - self.reserved_fraction * limit - self._pending
             self._refilled_at = self._clock()

@@ -194,6 +194,7 @@ class PageTracker:
         if (
             list(fresh.uuids) != list(self._first.uuids)
             or bool(fresh.next_cursor) != bool(self._first.next_cursor)
+            # A new cursor that comes twice is of a new state; otherwise each response has its own.
             or (not is_same_cursor and fresh.next_cursor == self._fresh_cursor)
         ):
             raise OctogenPagingError(

@@ -273,6 +273,7 @@ class SearchFilters(BaseModel):
         return {
             name: value
             for name, value in self.model_dump(mode="json").items()
+            # Compared by identity, since a bound of 0 is equal to False.
             if value is not None and value is not False and value != []
         }
 

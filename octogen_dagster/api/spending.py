@@ -158,6 +158,7 @@ class Spending:
 
     def _reserve(self, price: Decimal, path: str, subject: str) -> None:
         if self._parent:
+            # The parent first: if it refuses, nothing stays reserved here.
             self._parent._reserve(price, path, subject)
         with self._lock:
             if price and not self._parent:

@@ -67,7 +67,7 @@ class SecretObject:
         return self.uri
 
     def require(self) -> None:
-        """The lease makes no folder."""
+        """Do nothing: a lease makes no folder."""
 
     @contextlib.contextmanager
     def locked(self, within: Deadline) -> Iterator[Deadline]:
@@ -79,6 +79,8 @@ class SecretObject:
                 "it, or waits for the store. Try again later."
             )
         try:
+            # A process that was forked has the word of its parent, and must not take its lease for
+            # its own.
             holder = f"{_PROCESS}-{os.getpid()}"
             version, ends = self._acquire(holder, within)
             try:
@@ -106,6 +108,8 @@ class SecretObject:
                         self._read(self._lease_key)  # or it is there and may not be read
                         raise self._no_conditions()
                     own = msgspec.json.encode(_Lease(holder, now + LEASE_SECONDS))
+                    # Counted from before the request, so that it ends no later here than for the
+                    # others.
                     ends = Deadline.after(LEASE_SECONDS)
                     try:
                         return self._bucket.publish_if(version, own, self._lease_key), ends
@@ -167,9 +171,9 @@ class SecretObject:
         )
 
     def _read_lease(self) -> tuple[object, bytes]:
-        """Read the lease. It is absent if it may not be read: it is then created if there is none.
+        """Read the lease; one that may not be read counts as absent, and is created if it is.
 
-        S3 denies what is not there to whom may not list the bucket.
+        Where the bucket may not be listed, S3 denies access to what is not there.
         """
         with _absent_if_denied():
             return self._read(self._lease_key)

@@ -40,7 +40,7 @@ class LoginPlaces(NamedTuple):
     ) -> LoginPlaces:
         """Return the files at these paths, and by default those of Octogen's own commands.
 
-        With a `token_uri` they are there, and the client id and the redirect URI beside it.
+        With a `token_uri` the refresh token is there, and the other two are beside it.
         """
         if token_uri:
             return cls(

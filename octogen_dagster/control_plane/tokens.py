@@ -67,7 +67,7 @@ _MAX_STORE_SECONDS = 120.0
 """The time that is left of a lease for storing: the last of those attempts takes 90 seconds."""
 
 _LOCK_GRACE_SECONDS = 0.2
-"""Seconds after which a lock that is not free has said by itself who has it."""
+"""Seconds more than the lock has, so that its own error can say who holds it."""
 
 _RENEWED_BEFORE_SECONDS = 30.0
 _MAX_LIFE_SECONDS = 1e9
@@ -206,6 +206,7 @@ class _SecretInMemory:
         return self._replacement or self.initial
 
     def write(self, token: SecretStr) -> None:
+        # An exchange first writes the old token back, to see that the place can be written to.
         if token != self.read():
             self._replacement = token
             _LOGGER.warning(
@@ -242,6 +243,7 @@ class Refresh:
                 self._begin(running, within)
             wait_interruptibly(running, within.left)
         except BaseException:
+            # An exchange that has not begun has spent no token, so there is nothing to wait for.
             if running.cancel():
                 raise
             try:
@@ -514,7 +516,9 @@ def _parsed_tokens(subject: str, response: httpx2.Response) -> _Tokens:
     if status == 200 and body:
         life = body.get("expires_in")
         if not isinstance(life, int | float) or not 0 <= life <= _MAX_LIFE_SECONDS:
+            # A token whose life is not known is used until it is refused.
             life = math.inf
+        # A token that lives for less than a minute is used for half of its life.
         renewed_at = time.monotonic() + max(life - _RENEWED_BEFORE_SECONDS, life / 2)
         token = parsed_word(body.get("access_token"))
         issued = Issued(token, renewed_at) if token else None

@@ -188,6 +188,7 @@ class OctogenMCP:
     def _call(self, tool: str, arguments: Mapping[str, Any], *, repeatable: bool = True) -> Any:
         """Call a tool and return its value; `repeatable` if it may be asked twice."""
         with self._guard:
+            # One call at a time: `_exchange` has the token and the status of one.
             within = Deadline.after(self._deadline)
             attempt = functools.partial(self._attempt, tool, arguments, within)
             return with_retries(attempt, within, repeatable=repeatable)
@@ -315,6 +316,7 @@ def _tool_value(tool: str, result: CallToolResult, exchange: _Exchange) -> Any:
     """Return structured content, or else JSON text; raise the failure that the value tells of."""
     text = "\n".join(block.text for block in result.content if block.type == "text")
     value: Any = result.structured_content
+    # Structured content is an object, so a server wraps a list into one.
     if isinstance(value, dict) and "result" in value:
         value = value["result"]
     is_json = True
@@ -381,6 +383,7 @@ def _call_error(
         return OctogenTimeoutError(
             f"{subject} did not answer within {timeout:g} s: try again later."
         )
+    # A lost connection fails the call with this code, and its cause is among the other errors.
     if refusals and all(error.code != CONNECTION_CLOSED for error in refusals):
         return _refusal(subject, refusals[0], exchange)
     for error in causes:

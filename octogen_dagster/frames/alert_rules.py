@@ -16,9 +16,9 @@ Against = Literal["before", "lowest", "median"]
 _AGAINST = get_args(Against)
 _NAME = re.compile(r"[A-Za-z0-9_]+")
 CURRENCY_CHANGED = "currency_changed"
-"""The rule of its own that each rule of prices brings with it."""
+"""The name of the rule that each rule of prices brings with it."""
 _TAKEN = (CURRENCY_CHANGED, "current_products", "events_appeared", "events_vanished", "fresh")
-"""What alerts call a rule, a number or a check of their own."""
+"""The names that alerts have for a rule, a number or a check of their own."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -74,10 +74,10 @@ class AlertRule:
 
     @property
     def definition(self) -> dict[str, Any]:
-        """What a table keeps of the rule that its events were found by.
+        """The definition of the rule, which a table keeps with the events that it found.
 
-        Polars promises no text of an expression and no bytes, so those of its `where` are kept by
-        the version that wrote them.
+        Polars promises neither the text of an expression nor its bytes, so the digest of `where`
+        has the version of Polars that made it.
         """
         said = {each.name: getattr(self, each.name) for each in fields(self)}
         for name in ("name", "max_products", "max_percent"):
@@ -89,7 +89,7 @@ class AlertRule:
         return {"kind": self.kind, **said}
 
     def is_defined_by(self, definition: Mapping[str, Any]) -> bool:
-        """True if a rule of that definition finds the same, as far as both say."""
+        """True unless the rule is known to differ from a definition."""
         own = self.definition
         return all(own[name] == definition[name] for name in own.keys() & definition.keys())
 

@@ -138,6 +138,7 @@ def _is_meant(rule: AlertRule, rows: pl.DataFrame) -> pl.Series:
             f"The rule {rule.name!r} asks for a column that is neither in the history nor in the "
             f"current snapshot: {str(error).splitlines()[0]}. Correct its `where`."
         ) from error
+    # An expression without columns, such as a literal, has one row.
     return pl.repeat(found.item(), len(rows), eager=True) if len(found) == 1 < len(rows) else found
 
 
@@ -183,6 +184,7 @@ def _with_before(rows: pl.DataFrame) -> pl.DataFrame:
 
 def _last_known(known: str, name: str) -> pl.Expr:
     """The value of a column in the product's last row up to this one where another is known."""
+    # The first row of a product counts as known, or it would have the value of the one before.
     is_known = pl.col(known).is_not_null() | ~pl.col("is_same")
     return pl.col(name).gather(pl.when(is_known).then(pl.int_range(pl.len())).forward_fill())
 
@@ -272,6 +274,8 @@ def _with_reference(
         window = (
             window.with_columns(span=spans.dt.total_microseconds(), reference_since=begin)
             .sort("reference", maintain_order=True)
+            # Each price counts for as long as it lasted: the median is the first one, from the
+            # lowest on, at which the sum reaches half of the time.
             .filter(2 * pl.col("span").cum_sum().over(_ROW) >= pl.col("span").sum().over(_ROW))
         )
     references = window.unique(_ROW, keep="first", maintain_order=True)

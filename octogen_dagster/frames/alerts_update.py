@@ -137,7 +137,7 @@ class AlertsUpdate:
     def _applied(self, before: Mapping[str, str], last: datetime | None) -> list[_Applied]:
         """Compare the rules and the history with those that the table was made of.
 
-        What is earlier than the first snapshot that differs is in the table. A rule that is new
+        Events before the first snapshot that differs stay in the table. A rule that is new
         looks back over its days, and so does one that was changed, whose earlier events stay.
         """
         if last is None:

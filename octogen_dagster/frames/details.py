@@ -171,12 +171,12 @@ class DetailScan:
         head = self.products if query.n_rows is None else self.products.head(query.n_rows)
         previous = _previous_rows(place) if place and self.only_changed else _NO_ROWS
         products = _with_key(_listed(head), previous.fields)
-        # What the rows before lack of the listing is that of now.
+        # A listing of an earlier version, which lacks fields, is replaced by that of now.
         replaced = [] if previous.fields == _LISTED_FIELDS else ["listed"]
         keys = products.select("key", *replaced).collect(engine="streaming")
         statistics.products = len(keys)
         kept = keys.join(previous.keys, on="key", how="semi").unique("key")
-        # In order, Polars holds what is joined in memory, and else the rows.
+        # With the order kept, Polars holds the keys in memory; without it, the rows.
         carried = (
             previous.rows.drop(replaced)
             .join(kept.lazy(), on="key", how="inner", maintain_order="left")
@@ -419,6 +419,7 @@ class _FailureLimit:
         self._failed += 1
         self._in_a_row += 1
         self._first_error = self._first_error or row["error"]
+        # Rounded, since 0.29 * 100 is 28.999999999999996 as a float.
         if self._failed > round(self._share * self._total, 6):
             raise OctogenSnapshotError(
                 f"More than {100 * self._share:g} % of the lookups failed: {self._failed:,} of "

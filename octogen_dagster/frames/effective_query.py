@@ -18,7 +18,7 @@ from octogen_dagster.printable import printable
 EffectiveQuery = dict[str, Any]
 
 EFFECTIVE_QUERY = "octogen.effective_query"
-"""The file metadata that holds its combined effective query, as JSON."""
+"""The file metadata with the combined effective query of a snapshot, as JSON."""
 _NAMES = {"q": "text", "understand": "understood"}
 _COMPARED = tuple(_NAMES.get(name, to_camel(name)) for name in SearchFilters.model_fields)
 """The service's names for the fields of a search."""
@@ -81,11 +81,12 @@ def _of_catalog(combined: EffectiveQuery, catalog: str) -> EffectiveQuery | None
 
 
 def _compared(query: EffectiveQuery) -> dict[str, str]:
-    """Return what counts of an effective query as text, in an order of its own."""
+    """Return the fields of an effective query that are compared, as texts in a fixed order."""
     values = {name: query.get(name) for name in _COMPARED}
     return {
         name: "; ".join(sorted(map(_facet, value))) if isinstance(value, list) else _text(value)
         for name, value in values.items()
+        # `False` is not in the tuple because `in` would take a bound of 0 for it.
         if value not in (None, "", []) and value is not False
     }
 

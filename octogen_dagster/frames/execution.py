@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from octogen_dagster.frames.plan import ReadPlan
 
 _MAX_BATCHES_AHEAD = 1
-"""Besides the one that each thread holds; a query that ends early has paid for those pages."""
+"""The batches that wait, besides one of each thread: a query that ends early has paid for them."""
 _FEW = 10
 """A product that gets another brand during the read may come in two walks, or in none."""
 _MAX_SHARE_TWICE = 0.01
@@ -62,6 +62,7 @@ class SeenProducts:
         new = self._add_to_recent(hashes)
         if len(self._sorted):
             sought = pl.Series(hashes, dtype=pl.Int64)
+            # A hash above all others is sought behind the end of the array.
             at = self._sorted.search_sorted(sought).clip(upper_bound=len(self._sorted) - 1)
             new &= self._sorted.gather(at) != sought
         if len(self._recent) > max(self._max_recent, len(self._sorted) // 8):
@@ -72,6 +73,7 @@ class SeenProducts:
 
     def _add_to_recent(self, hashes: list[int]) -> pl.Series:
         distinct = set(hashes)
+        # Most pages have only new products, and two operations on sets cost less than a loop.
         if len(distinct) == len(hashes) and self._recent.isdisjoint(distinct):
             self._recent |= distinct
             return pl.repeat(value=True, n=len(hashes), dtype=pl.Boolean, eager=True)
@@ -285,6 +287,8 @@ class PlanRead:
                 if products.is_doubtful:  # later reads must not expect as few
                     self.statistics.product_counts.pop(read.walk.catalog or "", None)
         except OctogenSplitCatalogError:
+            # A catalog that was indexed again meanwhile explains it, and the service is not to
+            # blame.
             self._check_unchanged(products.reads)
             raise
         _note_repeats(read, pages, new_to_walk)
@@ -375,6 +379,7 @@ def check_unchanged(
         each.catalog for read in live for each in read.walk.catalogs if each.last_indexed_at
     }
     if with_times:
+        # A list from before the last page would not show an index run that came in between.
         listed = service.listing.fetched_since(service.clock(), client).catalogs
         indexed_times = {
             state.catalog: state.last_indexed_at for state in listed if state.catalog in with_times

@@ -150,6 +150,7 @@ def uuid_ranges(*frames: pl.LazyFrame) -> Iterator[pl.Expr]:
     sampled = pl.concat([frame.select(uuid.gather_every(_SAMPLED)) for frame in frames])
     uuids = sampled.collect(engine="streaming").to_series().sort()
     step = -(-ROWS_AT_ONCE // _SAMPLED)
+    # A product with many rows may be sampled several times, and be the place of two cuts.
     cuts = uuids.gather_every(step, offset=step).unique(maintain_order=True)
     for begin, end in pairwise([None, *cuts, None]):
         is_within = pl.lit(True) if begin is None else uuid >= begin
@@ -228,6 +229,8 @@ def _described(rows: pl.DataFrame) -> pl.DataFrame:
             pl.when(goes_on).then(changed).alias("changed"),
             begins.alias("begins"),
         )
+        # Each row that begins opens a group. The rows after it in the group say the same, so it
+        # lasts until the last of them ends.
         .with_columns(pl.col("valid_to").last().over(pl.col("begins").cum_sum()))
         .filter("begins")
         .with_columns(pl.col("valid_to").is_null().alias("is_current"))
@@ -240,6 +243,7 @@ def history_metrics(history: pl.LazyFrame, at: datetime | None) -> Metrics:
     last = pl.lit(at, TIME)  # null if there is none
     begins = pl.col("valid_from") == last
     happened = {name: (begins & (pl.col("change") == name)).sum() for name in _CHANGES}
+    # A change ends one row and begins another, so its product has not disappeared.
     gone = (pl.col("valid_to") == last).sum() - happened["changed"]
     current = pl.col("is_current").sum()
     counted = history.select(**happened, disappeared=gone, current_products=current)

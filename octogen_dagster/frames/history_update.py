@@ -69,6 +69,8 @@ class HistoryUpdate:
             if snapshot.name:
                 if contents.versions.get(snapshot.name) == snapshot.version:
                     continue
+                # The version is from before the file is opened. One that replaces it meanwhile has
+                # another, and is read by the next run.
                 contents.versions[snapshot.name] = snapshot.version
                 partitions.add(snapshot.name)
             at = None
@@ -81,6 +83,7 @@ class HistoryUpdate:
                 # Not its frame: a frame keeps its file open, and there may be thousands.
                 unseen[at] = snapshot, observation_of(rows, file_metadata)
             except (UnfitSnapshotError, DamagedError) as error:
+                # Somebody had it forgotten, so it is not told again.
                 if at not in contents.forgotten:
                     left_out.append(LeftOut(at, snapshot.name, str(error)))
                     target.warn(f"{left_out[-1].name} is left out of the history. {error}")
@@ -92,6 +95,7 @@ class HistoryUpdate:
             *(each for each in contents.left_out if not each.is_of(seen, partitions)),
             *left_out,
         ]
+        # Each step gets a copy of what is in the history then: it is executed when all are known.
         steps, observed = list[_Step](), contents.observed
         for at in sorted(unseen.keys() & observed.keys()):  # of which it has another version
             steps.append(functools.partial(take_out, at=at, observed={**observed}))
@@ -171,6 +175,7 @@ def _after(
     *earlier, last = steps
     for step in earlier:
         check(stop)
+        # It is executed before the loop goes on, so it sees this step and this history.
         rows = io_source(HISTORY_SCHEMA, lambda *_: until_stopped(step(history), stop))  # noqa: B023
         # It has no name that a killed run could leave, and ends with the frame that reads it.
         file = tempfile.TemporaryFile()  # noqa: SIM115

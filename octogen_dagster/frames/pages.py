@@ -240,6 +240,7 @@ class PageStore:
         """Write a segment, and return its name."""
         content = msgspec.msgpack.encode(segment)
         name = _Name.of(page, before, content)
+        # Noted before it is written, since a request that fails may have written it.
         self._written.append(path := self._path(key, name))
         try:
             self._store.put(path, content)
@@ -293,6 +294,7 @@ class SavedWalk:
             if head and tail:
                 self._continue(chain, head, tail)
                 return
+            # Without the damaged segment another chain may be the longest.
             names.remove(chain[-1] if head else chain[0])
 
     def _continue(self, chain: list[_Name], head: _Segment, tail: _Segment) -> None:
@@ -329,6 +331,7 @@ class SavedWalk:
         with self._lock:
             self._begin_segment()
             self._saver.end()
+            # The pages of a read that failed are paid for; those of one that succeeded are removed.
             if error is not None:
                 self._wait()
 

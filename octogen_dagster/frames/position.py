@@ -20,7 +20,7 @@ STATUSES = (
     *(MATCHED, "no_price", "out_of_stock", "other_currency", "no_currency", "gone"),
     *("not_found", _NO_OWN_PRICE),
 )
-"""What is said of a pair; of several products on a page, that with the first of these is meant."""
+"""The statuses of a pair. Of several products on a page, that whose status is first here counts."""
 POSITION_DESCRIPTIONS = {
     "status": "`matched`, or why there is no match: `no_own_price`, `not_found`, `gone`, "
     "`no_currency`, `other_currency`, `out_of_stock` or `no_price`.",
@@ -275,6 +275,7 @@ def _position(rows: pl.DataFrame, own: pl.DataFrame, as_of: datetime | None) -> 
     own_price, theirs, match = pl.col(_OWN), pl.when(is_matched).then(price), pl.col(_MATCH)
     competitors, median = match.count().over(of_sku), match.median().over(of_sku)
     by_price = pl.col("product_url").sort_by(_MATCH, nulls_last=True, maintain_order=True)
+    # Where the own price would stand among the sorted ones is the number of cheaper ones.
     cheaper = match.drop_nulls().sort().search_sorted(own_price, side="left").over(of_sku)
     found = chosen.select(
         *own.columns,
@@ -302,6 +303,7 @@ def _products(rows: pl.DataFrame, as_of: datetime | None) -> pl.DataFrame:
         now = pl.lit(as_of, TIME)
         rows, is_over = rows.filter(pl.col("valid_from") <= now), pl.col("valid_to") <= now
     told = ["competitor_price", "competitor_currency", "competitor_in_stock"]
+    # The rows of several histories overlap: a price lasts as long as any of them says it.
     until = pl.col("valid_to").fill_null(pl.col("valid_from").max()).cum_max().shift()
     begun = pl.when(pl.col("valid_from") <= until).then(None).otherwise("valid_from")
     # Of what several histories say of a product, that counts which is there, or was there last.
@@ -319,6 +321,7 @@ def _products(rows: pl.DataFrame, as_of: datetime | None) -> pl.DataFrame:
         )
         .sort(
             newest_last,
+            # Descending, since the last row is kept: of equal ones that with the lowest price.
             descending=[each == "competitor_price" for each in newest_last],
             nulls_last=[each == _GONE_AT for each in newest_last],
         )

@@ -67,6 +67,7 @@ class Pushdown:
             self._restrict([value])
         if column != "current_price" or not isinstance(value, int | float):
             return
+        # The service refuses such bounds; Polars applies them anyway.
         if not math.isfinite(value) or value < 0:
             return
         if op in ("Gt", "GtEq", "Eq"):
@@ -85,6 +86,7 @@ def _literal(node: Any) -> Any:
         return None
     try:
         expression = pl.Expr.deserialize(io.StringIO(json.dumps(node)), format="json")
+        # A cast may be of a column.
         if expression.meta.root_names():
             return None
         value = pl.select(expression).to_series()

@@ -84,7 +84,7 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger(__name__)
 _NOWHERE = SnapshotTarget(_LOGGER.info, _LOGGER.warning)
 _MANY_MORE = 1.5
-"""By how much more a catalog that grew since it was counted is not explained."""
+"""So many rows for each product that is counted are more than a catalog grows meanwhile."""
 _BAR_SECONDS = 0.5
 """The time between two updates of the progress bar."""
 _SHRINKING_CAUSES = (
@@ -336,6 +336,7 @@ class ProductScan:
             listed,
             pushdown,
             source_is_granted=is_granted,
+            # Not those of the narrowed search: what a query filters must not change the order.
             merges=self.search.has_filters,
         )
         if not is_whole:

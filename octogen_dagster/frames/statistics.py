@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from octogen_dagster.frames.decode import ProductPage
 
 _SPEED_SECONDS = 60.0
-"""The time that the speed of a read under way is of: the first pages may come at once."""
+"""The speed of a read under way is that of the last minute: its first pages may come at once."""
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _MAX_CURRENCIES = 5
 _MIN_PLOTTED_FRACTION = 0.05
@@ -140,10 +140,10 @@ class ReadStatistics:
 class ScanStatistics(ReadStatistics):
     """The statistics of an execution of a `ProductScan`.
 
-    `started_at` is the `fetched_at` of the rows. `rows_per_product` is what of `expected_rows`
-    comes for each product of the sources, as the latest snapshot says, and None if these are as the
-    sources count. `likely_rows` are those that came of the catalogs that have ended, and those that
-    are expected of the others.
+    `started_at` is the `fetched_at` of the rows. `rows_per_product` is `expected_rows` divided by
+    the products that the sources count; None unless the latest snapshot says how many rows there
+    are for each. `likely_rows` are the rows of the catalogs that have ended, and those that are
+    expected of the others.
     """
 
     search: ProductSearch = field(default_factory=ProductSearch)
@@ -243,6 +243,7 @@ class ProductMetrics:
         """Add rows with columns as in `PRODUCT_SCHEMA`."""
         self._rows += len(products)
         self._nulls.update(products.null_count().row(0, named=True))
+        # A brand without a name says as little as none, and Polars does not count it as null.
         nameless = products["brand"].struct.field("name").null_count()
         self._nulls["brand"] += nameless - products["brand"].null_count()
         currency, prices = products["currency"].str.to_lowercase(), products["current_price"]

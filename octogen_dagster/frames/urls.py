@@ -43,6 +43,7 @@ def _normalized(urls: pl.Series) -> pl.Series:
         + host.str.to_lowercase().str.strip_chars_end(".")
         + port.replace([":80", ":443"], "").fill_null("")
         + path.str.strip_chars_end("/")
+        # `replace` is of whole values: a `?` alone goes, and one before parameters stays.
         + ("?" + parameters).replace("?", "")
     )
     return urls.str.extract_groups(_PARTS).struct.unnest().select(form).to_series()

@@ -171,6 +171,7 @@ def _next_page(
         raise NotContinuedError(
             "the service no longer knows the cursor of the saved pages and answered page 1 again."
         )
+    # Without a request nothing has shown which generation the service speaks.
     if (page or walk.last_indexed_at is None) and client.service.generation != saved.generation:
         raise NotContinuedError(
             "the service speaks another generation of its contract than the saved pages."
@@ -283,6 +284,7 @@ class WalkRead:
             self.tracker.page_received(following)
             self._note(following)
             if self.walk.saved:
+                # It was requested when the walk was continued, which has compared the generations.
                 self.walk.saved.append(following, "")
             yield following
 

@@ -118,6 +118,7 @@ class Workers(Generic[_Job, _Result]):
                             self._put(result)
                             if self._ends.is_set():
                                 break
+        # Nobody counts the end of this thread: the consumer is gone, or raises another one's error.
         except StoppedError:
             return
         except BaseException as error:
