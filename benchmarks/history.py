@@ -34,7 +34,7 @@ from octogen_dagster import (
 )
 from octogen_dagster.frames.alerts_update import AlertsUpdate
 from octogen_dagster.frames.history_update import HistoryUpdate
-from octogen_dagster.frames.observed import StoredSnapshot
+from octogen_dagster.frames.stored import StoredSnapshot
 
 ASSET = "products_history"
 ALERTS = "products_alerts"

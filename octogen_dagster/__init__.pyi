@@ -66,10 +66,7 @@ from .frames.alert_rules import (
 )
 from .frames.alerts import ALERTS_SCHEMA
 from .frames.brands import BRANDS_SCHEMA
-from .frames.changes import (
-    CHANGES_SCHEMA,
-    SnapshotPair,
-)
+from .frames.changes import CHANGES_SCHEMA
 from .frames.columns import DETAIL_SCHEMA, PRODUCT_SCHEMA
 from .frames.history import HISTORY_SCHEMA
 from .frames.history_export import export_history
@@ -83,6 +80,7 @@ from .frames.scan import (
     ProductScan,
     scan_products,
 )
+from .frames.stored import SnapshotPair
 from .sharing.subscribe import (
     BigQuerySubscriptionResult,
     subscribe_to_listing,

@@ -24,15 +24,9 @@ from octogen_dagster.frames.alert_rules import (
     PriceDropped,
     PriceRose,
 )
-from octogen_dagster.frames.brands import brand_name
 from octogen_dagster.frames.kinds import TableKind
-from octogen_dagster.frames.observed import (
-    IN_STOCK,
-    TIME,
-    Observed,
-    UnfitSnapshotError,
-    known_price,
-)
+from octogen_dagster.frames.observed import TIME, Observed, UnfitSnapshotError
+from octogen_dagster.frames.stored import IN_STOCK, PRODUCT_KEY, brand_name, known_price
 
 ALERTS_SCHEMA = pl.Schema(
     {
@@ -73,7 +67,6 @@ ALERTS_DESCRIPTIONS = {
 
 ALERTS_KIND = TableKind(ALERTS_SCHEMA, ALERTS_DESCRIPTIONS)
 
-_PRODUCT = ["catalog_key", "uuid"]
 _TOLERANCE = 1e-9
 """The share by which a price may miss a threshold, since a price is no exact number."""
 _BEFORE = "octogen_before_"
@@ -98,8 +91,8 @@ def events_of(
             was known then, so it is not asked again.
     """
     rows = rows.sort("uuid", "catalog_key", "valid_from")
-    others = products.select(*_PRODUCT, pl.exclude(rows.columns))
-    known = rows.join(others, on=_PRODUCT, how="left", nulls_equal=True, maintain_order="left")
+    others = products.select(*PRODUCT_KEY, pl.exclude(rows.columns))
+    known = rows.join(others, on=PRODUCT_KEY, how="left", nulls_equal=True, maintain_order="left")
     brand = brand_name(known.schema).alias("brand_name")
     compared = _with_before(known.select(*rows.columns, brand))
     events = []
@@ -146,15 +139,15 @@ def _is_told(rule: AlertRule, rows: pl.DataFrame, told: pl.DataFrame) -> pl.Seri
     """The rows at which a rule became true before."""
     time = "valid_to" if isinstance(rule, Disappeared) else "valid_from"
     events = told.filter(pl.col("rule") == rule.name)
-    events = events.select(*_PRODUCT, pl.col("at").alias(time), is_told=True)
-    keys = [*_PRODUCT, time]
+    events = events.select(*PRODUCT_KEY, pl.col("at").alias(time), is_told=True)
+    keys = [*PRODUCT_KEY, time]
     found = rows.join(events, on=keys, how="left", nulls_equal=True, maintain_order="left")
     return found["is_told"].fill_null(value=False)
 
 
 def _with_before(rows: pl.DataFrame) -> pl.DataFrame:
     """Add to each row what is known of it, and the same of the product's row before."""
-    is_same = pl.all_horizontal(pl.col(_PRODUCT).eq_missing(pl.col(_PRODUCT).shift()))
+    is_same = pl.all_horizontal(pl.col(PRODUCT_KEY).eq_missing(pl.col(PRODUCT_KEY).shift()))
     rows = rows.with_columns(is_same.fill_null(value=False).alias("is_same"))
     goes_on = pl.col("is_same") & (pl.col("valid_from") == pl.col("valid_to").shift())
     rows = rows.with_columns(
@@ -248,7 +241,7 @@ def _with_reference(
         )
     begin = pl.col("at") - timedelta(days=rule.days)
     lasted = rows.select(
-        *_PRODUCT,
+        *PRODUCT_KEY,
         pl.col("price").alias("reference"),
         pl.col("price_unit").alias("then_unit"),
         pl.col("price_since").alias("reference_since"),
@@ -256,8 +249,8 @@ def _with_reference(
         pl.col("valid_to").alias("until"),
     )
     window = (
-        moved.select(_ROW, *_PRODUCT, "unit", "at")
-        .join(lasted, on=_PRODUCT, nulls_equal=True)
+        moved.select(_ROW, *PRODUCT_KEY, "unit", "at")
+        .join(lasted, on=PRODUCT_KEY, nulls_equal=True)
         .filter(
             pl.col("valid_from") < pl.col("at"),
             pl.col("until") > begin,

@@ -15,10 +15,11 @@ import polars as pl
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.frames.alert_rules import AlertRule, with_currency_changes
 from octogen_dagster.frames.alerts import ALERTS_SCHEMA, events_of, first_seen_of
-from octogen_dagster.frames.history import KEY, ROWS_AT_ONCE, uuid_ranges
+from octogen_dagster.frames.history import ROWS_AT_ONCE, uuid_ranges
 from octogen_dagster.frames.history_files import catalog_files
 from octogen_dagster.frames.observed import OBSERVED, TIME, read_observed
 from octogen_dagster.frames.source import Metrics, Outcome, Reading, SnapshotTarget
+from octogen_dagster.frames.stored import KEY, PRODUCT_KEY
 from octogen_dagster.io_source import Query, check, io_source
 from octogen_dagster.printable import count
 from octogen_dagster.store import Store, path_component
@@ -30,7 +31,6 @@ _RULES = "octogen.rules"
 """The metadata of a file of alerts that says by which rules they were found, and since when."""
 _HISTORY = "octogen.history"
 """The metadata of a file of alerts that says which snapshots their history was made of."""
-_PRODUCT = ["catalog_key", "uuid"]
 
 
 class _Applied(NamedTuple):
@@ -185,11 +185,11 @@ class AlertsUpdate:
         )
         found = []
         for snapshot in self._products:
-            columns = [name for name in snapshot.collect_schema() if name in {*_PRODUCT, *asked}]
+            columns = [name for name in snapshot.collect_schema() if name in {*PRODUCT_KEY, *asked}]
             is_wanted = is_within & KEY.is_in(keys.implode())
-            keyed = snapshot.select(columns).with_columns(pl.col(_PRODUCT).cast(pl.String))
+            keyed = snapshot.select(columns).with_columns(pl.col(PRODUCT_KEY).cast(pl.String))
             products = keyed.filter(is_wanted).collect(engine="streaming")
-            found.append(products.unique(_PRODUCT))
+            found.append(products.unique(PRODUCT_KEY))
             keys = keys.filter(~keys.is_in(products.select(KEY).to_series().implode()))
             if keys.is_empty():
                 break

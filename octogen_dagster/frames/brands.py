@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import polars as pl
 
 from octogen_dagster.frames.kinds import TableKind
-from octogen_dagster.frames.observed import IN_STOCK, known_price
+from octogen_dagster.frames.stored import IN_STOCK, brand_name, known_price
 
 _QUANTILES = {"price_p25": 0.25, "price_p50": 0.5, "price_p75": 0.75}
 
@@ -48,12 +46,3 @@ def product_brands(products: pl.LazyFrame) -> pl.LazyFrame:
         )
         .sort("products", "brand", "currency", descending=[True, False, False])
     )
-
-
-def brand_name(columns: Mapping[str, pl.DataType]) -> pl.Expr:
-    """The name of a product's brand, which an asset of one's own may have as text, or not."""
-    brand = columns.get("brand")
-    if isinstance(brand, pl.Struct) and "name" in brand.to_schema():
-        return pl.col("brand").struct.field("name")
-    is_text = isinstance(brand, pl.String | pl.Categorical | pl.Enum)
-    return pl.col("brand").cast(pl.String) if is_text else pl.lit(None, pl.String)

@@ -28,19 +28,12 @@ from itertools import pairwise
 
 import polars as pl
 
-from octogen_dagster.frames.changes import WATCHED
 from octogen_dagster.frames.columns import COLUMN_DESCRIPTIONS, PRODUCT_SCHEMA
 from octogen_dagster.frames.kinds import TableKind
-from octogen_dagster.frames.observed import (
-    PRODUCT_COLUMNS,
-    TIME,
-    TRACKED,
-    Observed,
-    known_price,
-)
+from octogen_dagster.frames.observed import PRODUCT_COLUMNS, TIME, Observed
 from octogen_dagster.frames.source import Metrics
+from octogen_dagster.frames.stored import KEY, PRODUCT_KEY, TRACKED, WATCHED, known_price
 
-_PRODUCT = ["catalog_key", "uuid"]
 _CHANGES = ["appeared", "reappeared", "changed"]
 
 HISTORY_SCHEMA = pl.Schema(
@@ -74,7 +67,6 @@ ROWS_AT_ONCE = 50_000
 _SAMPLED = 64
 """One in so many rows says where to divide them."""
 _MAX_CURRENCIES = 5
-KEY = pl.struct(_PRODUCT).hash()
 """A number for a product, which is the same within a process."""
 
 
@@ -193,7 +185,7 @@ def _computed(
 
 def _is_same_product() -> pl.Expr:
     """True if a row is of the same product as the one before it."""
-    return pl.all_horizontal(pl.col(_PRODUCT).eq_missing(pl.col(_PRODUCT).shift()))
+    return pl.all_horizontal(pl.col(PRODUCT_KEY).eq_missing(pl.col(PRODUCT_KEY).shift()))
 
 
 def _goes_on() -> pl.Expr:
@@ -224,7 +216,7 @@ def _described(rows: pl.DataFrame) -> pl.DataFrame:
     begins = ~goes_on | pl.any_horizontal(differs.values())
     return (
         rows.with_columns(
-            pl.col("product_url").last().over(_PRODUCT),
+            pl.col("product_url").last().over(PRODUCT_KEY),
             change.cast(HISTORY_SCHEMA["change"]).alias("change"),
             pl.when(goes_on).then(changed).alias("changed"),
             begins.alias("begins"),
@@ -300,7 +292,7 @@ def price_drops(history: pl.LazyFrame, at: datetime | None, number: int) -> pl.D
         .join(largest, on="key")
         .sort("change_percent", "uuid")
         .select(
-            *_PRODUCT,
+            *PRODUCT_KEY,
             "product_url",
             "title",
             pl.col("valid_from").alias("at"),

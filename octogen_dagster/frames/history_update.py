@@ -21,13 +21,13 @@ from octogen_dagster.frames.observed import (
     LeftOut,
     Observation,
     Observed,
-    StoredSnapshot,
     UnfitSnapshotError,
     digest_of,
     observation_of,
     tracked_products,
 )
 from octogen_dagster.frames.source import ROW_GROUP_SIZE, Outcome, Reading, SnapshotTarget
+from octogen_dagster.frames.stored import StoredSnapshot
 from octogen_dagster.io_source import Query, check, io_source, until_stopped
 from octogen_dagster.store import DamagedError
 

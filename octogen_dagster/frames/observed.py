@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, time, timezone
 from typing import NamedTuple
@@ -12,8 +12,13 @@ from typing import NamedTuple
 import polars as pl
 
 from octogen_dagster.errors import OctogenSnapshotError, Persistence
-from octogen_dagster.frames.changes import WATCHED, catalogs_without_products
 from octogen_dagster.frames.columns import PRODUCT_SCHEMA
+from octogen_dagster.frames.stored import (
+    KEY,
+    PRODUCT_KEY,
+    TRACKED,
+    catalogs_without_products,
+)
 
 OBSERVED = "octogen.observed"
 """The metadata of a history's file that says which snapshots are in it."""
@@ -29,14 +34,11 @@ RUN_ID = "octogen.run_id"
 
 _FORMAT_NUMBER = 1
 
-TRACKED = [column for columns in WATCHED.values() for column in columns]
 PRODUCT_COLUMNS = {
     name: PRODUCT_SCHEMA[name] for name in ("catalog_key", "uuid", "product_url", *TRACKED)
 }
 """The columns of a snapshot that a history is made of."""
 TIME = pl.Datetime("us", "UTC")
-IN_STOCK = pl.col("in_stock") & pl.col("is_active").fill_null(value=True)
-"""True if a product is in stock, null if that is not said; one that is not active is not."""
 
 
 def moment_of(of: datetime | date) -> datetime:
@@ -52,33 +54,6 @@ def moment_of(of: datetime | date) -> datetime:
         return moment.replace(tzinfo=moment.tzinfo or timezone.utc).astimezone(timezone.utc)
     except OverflowError:  # the ends of time
         return moment.replace(tzinfo=timezone.utc)
-
-
-class StoredSnapshot(NamedTuple):
-    """A snapshot of products that may be put into a history.
-
-    Attributes:
-        open: Opens its file: the rows and the metadata.
-        name: The partition that it is of, if the history reads several.
-        version: What tells it from another one of that name.
-        key: The key of its file in the store; empty for one that another has replaced.
-    """
-
-    open: Callable[[], tuple[pl.LazyFrame, Mapping[str, str]]]
-    name: str = ""
-    version: str = ""
-    key: str = ""
-
-
-@dataclass(frozen=True)
-class SnapshotTimes:
-    """The snapshots of all times of an asset's partitions.
-
-    Attributes:
-        of: Lists those of a catalog's partitions, or without catalogs of None.
-    """
-
-    of: Callable[[str | None], Sequence[StoredSnapshot]]
 
 
 class Observation(NamedTuple):
@@ -215,11 +190,6 @@ def read_observed(metadata: Mapping[str, str]) -> dict[datetime, Observation]:
     return observed
 
 
-def known_price(price: pl.Expr) -> pl.Expr:
-    """A price that can be compared; null for zero, which nothing costs."""
-    return pl.when(price.is_finite() & (price > 0)).then(price)
-
-
 def tracked_products(
     snapshot: pl.LazyFrame, columns: Mapping[str, pl.DataType] = PRODUCT_COLUMNS
 ) -> pl.LazyFrame:
@@ -260,7 +230,7 @@ def observation_of(snapshot: pl.LazyFrame, file_metadata: Mapping[str, str]) -> 
             "The snapshot has a product without a uuid, so it has no place in a history. Give each "
             "product a uuid, or leave it out, before you store it."
         )
-    keys = snapshot.select(pl.struct("catalog_key", "uuid").hash()).collect(engine="streaming")
+    keys = snapshot.select(KEY).collect(engine="streaming")
     if keys.to_series().n_unique() < len(keys):
         raise UnfitSnapshotError(
             "The snapshot has a product more than once, so it has no place in a history. Remove "
@@ -276,7 +246,7 @@ def digest_of(products: pl.LazyFrame) -> str:
 
     Unlike a hash of Polars it is the same in all versions.
     """
-    total, row = 0, pl.struct("catalog_key", "uuid", *TRACKED)
+    total, row = 0, pl.struct(*PRODUCT_KEY, *TRACKED)
     for batch in products.select(row.struct.json_encode()).collect_batches(engine="streaming"):
         for text in batch.to_series():
             total += int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")

@@ -9,7 +9,8 @@ from typing import Any
 import polars as pl
 
 from octogen_dagster.frames.kinds import TableKind
-from octogen_dagster.frames.observed import IN_STOCK, TIME, known_price, moment_of
+from octogen_dagster.frames.observed import TIME, moment_of
+from octogen_dagster.frames.stored import IN_STOCK, PRODUCT_KEY, known_price
 from octogen_dagster.frames.urls import normalized_url
 
 OWN_COLUMNS = ("sku", "product_url", "own_price", "currency")
@@ -56,8 +57,7 @@ _IS_THERE, _OWN, _CURRENCY = "octogen_is_there", "octogen_own", "octogen_currenc
 POSITION_KIND = TableKind(descriptions=POSITION_DESCRIPTIONS)
 """Its columns are not known beforehand: it has those of the own table, too."""
 
-_PRODUCT = ["catalog_key", "uuid"]
-_PAGE = [*_PRODUCT, _URL]
+_PAGE = [*PRODUCT_KEY, _URL]
 _TRACKED = ["title", "current_price", "currency", "in_stock", "is_active"]
 _COMPETITOR = [name for name in POSITION_DESCRIPTIONS if name.startswith("competitor_")]
 _MICROSECOND = timedelta(microseconds=1)
@@ -193,13 +193,13 @@ def _rows_of(history: pl.LazyFrame, own: pl.DataFrame) -> pl.DataFrame:
     wanted = (
         own.lazy().select(normalized_url(pl.col("product_url")).alias(_URL)).drop_nulls().unique()
     )
-    rows = history.select(*_PRODUCT, "valid_from", "valid_to", *_TRACKED, "product_url")
+    rows = history.select(*PRODUCT_KEY, "valid_from", "valid_to", *_TRACKED, "product_url")
     return (
         rows.with_columns(normalized_url(pl.col("product_url")).alias(_URL))
         .join(wanted, on=_URL, how="semi")
         .drop("product_url")
         .collect(engine="streaming")
-        .sort(*_PRODUCT, "valid_from")
+        .sort(*PRODUCT_KEY, "valid_from")
     )
 
 

@@ -18,10 +18,11 @@ import polars as pl
 from octogen_dagster.api.spending import usd
 from octogen_dagster.frames.brands import BRANDS_SCHEMA
 from octogen_dagster.frames.catalogs import CATALOGS_SCHEMA
-from octogen_dagster.frames.changes import CHANGES_SCHEMA, WATCHED
+from octogen_dagster.frames.changes import CHANGES_SCHEMA
 from octogen_dagster.frames.columns import DETAIL_SCHEMA, PRODUCT_SCHEMA
 from octogen_dagster.frames.history import HISTORY_SCHEMA
 from octogen_dagster.frames.position import POSITION_SCHEMA, position_figures
+from octogen_dagster.frames.stored import WATCHED
 from octogen_dagster.printable import count, sparkline
 
 _MAX_ROWS = 5

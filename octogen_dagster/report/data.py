@@ -11,13 +11,11 @@ import polars as pl
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.frames.alert_rules import KINDS, with_currency_changes
 from octogen_dagster.frames.alerts import ALERTS_SCHEMA, events_of, first_seen_of
-from octogen_dagster.frames.brands import brand_name
-from octogen_dagster.frames.history import KEY
 from octogen_dagster.frames.history_files import history_files
-from octogen_dagster.frames.observed import IN_STOCK, Contents, Observed, known_price
+from octogen_dagster.frames.observed import Contents, Observed
+from octogen_dagster.frames.stored import IN_STOCK, KEY, PRODUCT_KEY, brand_name, known_price
 from octogen_dagster.store import Store
 
-_PRODUCT = ["catalog_key", "uuid"]
 _MAX_TITLE_LENGTH = 160
 _SEPARATOR = " \u203a "
 """What stands between the levels of a category, here and in the page."""
@@ -64,8 +62,8 @@ def report_data(
     since = _date(until) - timedelta(days=min(days - 1, before))
     parts = [_part(store, key, since) for key in files]
     rows, products, events = (pl.concat(each) for each in zip(*parts, strict=True))
-    numbered = products.select("file", *_PRODUCT).with_row_index("product")
-    events = events.join(numbered, on=["file", *_PRODUCT], nulls_equal=True)
+    numbered = products.select("file", *PRODUCT_KEY).with_row_index("product")
+    events = events.join(numbered, on=["file", *PRODUCT_KEY], nulls_equal=True)
     times, begin, end, at = _places(rows["valid_from"], rows["valid_to"], events["at"])
     catalogs, catalog = _places(products["catalog_key"])
     brands, brand = _places(products["brand"])
@@ -120,7 +118,7 @@ def _part(store: Store, key: str, since: datetime) -> _Part:
     rows = (
         history.filter(~is_over.fill_null(value=False))
         .select(
-            *_PRODUCT,
+            *PRODUCT_KEY,
             "product_url",
             "title",
             "valid_from",
@@ -130,15 +128,15 @@ def _part(store: Store, key: str, since: datetime) -> _Part:
             IN_STOCK.alias("stock"),
         )
         .collect(engine="streaming")
-        .sort(*_PRODUCT, "valid_from")
+        .sort(*PRODUCT_KEY, "valid_from")
     )
     title = pl.col("title").drop_nulls().last().str.slice(0, _MAX_TITLE_LENGTH)
-    products = rows.group_by(_PRODUCT, maintain_order=True).agg(
+    products = rows.group_by(PRODUCT_KEY, maintain_order=True).agg(
         title, pl.col("product_url").last(), pl.len().alias("rows")
     )
     described = _brands_and_categories(store, contents.products)
     products = products.join(
-        described, on=_PRODUCT, how="left", nulls_equal=True, maintain_order="left"
+        described, on=PRODUCT_KEY, how="left", nulls_equal=True, maintain_order="left"
     )
     events, file = _events(history, contents.observed, since), pl.lit(key).alias("file")
     return _Part(rows, products.with_columns(file), events.with_columns(file))
@@ -150,14 +148,14 @@ def _events(history: pl.LazyFrame, observed: Observed, since: datetime) -> pl.Da
     touched = begun.select(KEY.unique().implode()).collect(engine="streaming").to_series()
     rows = history.filter(KEY.is_in(touched)).collect(engine="streaming")
     first_seen = first_seen_of(observed, rows["catalog_key"].unique().to_list())
-    nothing = pl.DataFrame(schema=dict.fromkeys(_PRODUCT, pl.String))
+    nothing = pl.DataFrame(schema=dict.fromkeys(PRODUCT_KEY, pl.String))
     told = pl.DataFrame(schema=ALERTS_SCHEMA)
     events = events_of(rows, nothing, dict.fromkeys(_RULES, since), first_seen, told)
     is_back = (pl.col("rule") == "appeared") & pl.col("since").is_not_null()
     kind = pl.col("rule").str.replace_all("_", " ")
     kind = pl.when(is_back).then(pl.lit(_REAPPEARED)).otherwise(kind)
     return events.select(
-        *_PRODUCT,
+        *PRODUCT_KEY,
         "at",
         kind.cast(pl.Enum(_KINDS)).to_physical().alias("kind"),
         "before",
@@ -177,7 +175,7 @@ def _places(*columns: pl.Series) -> tuple[list[Any], ...]:
 
 def _brands_and_categories(store: Store, key: str) -> pl.DataFrame:
     """The brand and the category of each product in a file of snapshots, if it is there."""
-    schema = pl.Schema(dict.fromkeys([*_PRODUCT, "brand", "category"], pl.String))
+    schema = pl.Schema(dict.fromkeys([*PRODUCT_KEY, "brand", "category"], pl.String))
     if not key or not store.exists(key):
         return pl.DataFrame(schema=schema)
     snapshot = store.scan(key)
@@ -186,5 +184,5 @@ def _brands_and_categories(store: Store, key: str) -> pl.DataFrame:
     if columns.get("category_path") == pl.List(pl.String):
         levels = path.list.join(_SEPARATOR, ignore_nulls=True)
         category = pl.when(levels != "").then(levels)
-    found = snapshot.select(*_PRODUCT, brand_name(columns).alias("brand"), category=category)
-    return found.cast(schema).collect(engine="streaming").unique(_PRODUCT, maintain_order=True)
+    found = snapshot.select(*PRODUCT_KEY, brand_name(columns).alias("brand"), category=category)
+    return found.cast(schema).collect(engine="streaming").unique(PRODUCT_KEY, maintain_order=True)

@@ -12,8 +12,7 @@ from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.frames.alert_rules import AlertRule, check_names
 from octogen_dagster.frames.alerts import ALERTS_KIND, ALERTS_SCHEMA
 from octogen_dagster.frames.alerts_update import AlertsUpdate
-from octogen_dagster.frames.changes import SnapshotPair
-from octogen_dagster.frames.observed import SnapshotTimes
+from octogen_dagster.frames.stored import SnapshotPair, SnapshotTimes
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, own_range, snapshot_asset
 from octogen_dagster.snapshots.history_checks import is_history
 from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager

@@ -27,9 +27,9 @@ from octogen_dagster.asset_definition import (
     permanent_errors_fail,
     takes_range,
 )
-from octogen_dagster.frames.changes import SnapshotPair
 from octogen_dagster.frames.kinds import PLAIN, TableKind
 from octogen_dagster.frames.source import SnapshotSource, collected, source_of
+from octogen_dagster.frames.stored import SnapshotPair
 from octogen_dagster.snapshots.budget import shared_budget
 from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
 from octogen_dagster.snapshots.loading import NEEDS_PREVIOUS, InputSnapshots, require_own

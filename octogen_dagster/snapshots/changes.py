@@ -13,13 +13,12 @@ from octogen_dagster.automation import wait_only_for_latest
 from octogen_dagster.frames.changes import (
     CHANGES_KIND,
     CHANGES_SCHEMA,
-    WATCHED,
-    SnapshotPair,
     effective_query_differences,
     product_changes,
     vanished_catalogs,
 )
 from octogen_dagster.frames.source import FETCHED_AT, FrameSource
+from octogen_dagster.frames.stored import TRACKED, WATCHED, SnapshotPair
 from octogen_dagster.io_source import errors_as_raised
 from octogen_dagster.printable import count
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, own_range, snapshot_asset
@@ -34,12 +33,11 @@ from octogen_dagster.snapshots.partitions import MAX_TIMES_BACK, PartitionLayout
 
 _MAX_CATALOGS_IN_LOG = 10
 _MAX_DIFFERENCES_IN_LOG = 10
-_WATCHED = [column for columns in WATCHED.values() for column in columns]
 _SOURCES: Mapping[str, Sequence[str]] = {
     **{name: [name] for name in ("uuid", "catalog_key", "product_url")},
-    "change": ["catalog_key", "uuid", *_WATCHED],
-    "changed": _WATCHED,
-    **{f"{when}_{column}": [column] for column in _WATCHED for when in ("old", "new")},
+    "change": ["catalog_key", "uuid", *TRACKED],
+    "changed": TRACKED,
+    **{f"{when}_{column}": [column] for column in TRACKED for when in ("old", "new")},
 }
 """The columns of the products that each column of their changes is made from."""
 

@@ -9,10 +9,14 @@ import dagster as dg
 from octogen_dagster.api.search import ProductSearch
 from octogen_dagster.asset_definition import asset_arguments_of
 from octogen_dagster.automation import wait_only_for_latest
-from octogen_dagster.frames.changes import WATCHED, SnapshotPair
 from octogen_dagster.frames.history import HISTORY_KIND, HISTORY_SCHEMA
 from octogen_dagster.frames.history_update import HistoryUpdate
-from octogen_dagster.frames.observed import TRACKED, SnapshotTimes, StoredSnapshot
+from octogen_dagster.frames.stored import (
+    TRACKED,
+    SnapshotPair,
+    SnapshotTimes,
+    StoredSnapshot,
+)
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, own_range, snapshot_asset
 from octogen_dagster.snapshots.loading import snapshot_input
 from octogen_dagster.snapshots.metadata import (
@@ -24,12 +28,11 @@ from octogen_dagster.snapshots.metadata import (
 from octogen_dagster.snapshots.partitions import PartitionLayout, snapshot_key
 from octogen_dagster.snapshots.products import SEARCH
 
-_WATCHED = [column for columns in WATCHED.values() for column in columns]
 _SOURCES: Mapping[str, Sequence[str]] = {
     **{name: [name] for name in ("uuid", "catalog_key", "product_url", *TRACKED)},
-    **{name: ["fetched_at", *_WATCHED] for name in ("valid_from", "valid_to", "is_current")},
-    "change": ["catalog_key", "uuid", *_WATCHED],
-    "changed": _WATCHED,
+    **{name: ["fetched_at", *TRACKED] for name in ("valid_from", "valid_to", "is_current")},
+    "change": ["catalog_key", "uuid", *TRACKED],
+    "changed": TRACKED,
 }
 """The columns of the products that each column of their history is made from."""
 

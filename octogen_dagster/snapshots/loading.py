@@ -16,8 +16,7 @@ import polars as pl
 
 from octogen_dagster.asset_definition import keeps_snapshots, permanent_errors_fail, takes_range
 from octogen_dagster.errors import MissingPackageError, OctogenSnapshotError, Persistence
-from octogen_dagster.frames.changes import SnapshotPair
-from octogen_dagster.frames.observed import SnapshotTimes, StoredSnapshot
+from octogen_dagster.frames.stored import SnapshotPair, SnapshotTimes, StoredSnapshot
 from octogen_dagster.io_source import errors_as_raised
 from octogen_dagster.snapshots.partitions import PartitionLayout, SnapshotKeys
 from octogen_dagster.store import MAX_OPEN_FILES, previous_of

@@ -16,12 +16,7 @@ from octogen_dagster.frames.alerts import ALERTS_DESCRIPTIONS, ALERTS_SCHEMA
 from octogen_dagster.frames.alerts_update import largest_alerts
 from octogen_dagster.frames.brands import BRANDS_DESCRIPTIONS, BRANDS_SCHEMA
 from octogen_dagster.frames.catalogs import CATALOGS_DESCRIPTIONS, CATALOGS_SCHEMA
-from octogen_dagster.frames.changes import (
-    CHANGES_DESCRIPTIONS,
-    CHANGES_SCHEMA,
-    SnapshotPair,
-    count_changes,
-)
+from octogen_dagster.frames.changes import CHANGES_DESCRIPTIONS, CHANGES_SCHEMA
 from octogen_dagster.frames.columns import (
     COLUMN_DESCRIPTIONS,
     DETAIL_DESCRIPTIONS,
@@ -39,6 +34,7 @@ from octogen_dagster.frames.kinds import PLAIN, TableKind
 from octogen_dagster.frames.observed import OBSERVED, Contents
 from octogen_dagster.frames.pictures import inline_svg, shares_svg
 from octogen_dagster.frames.position import POSITION_DESCRIPTIONS, POSITION_SCHEMA
+from octogen_dagster.frames.stored import SnapshotPair, count_changes
 from octogen_dagster.frames.summary import (
     MAX_EARLIER,
     alerts_preview,

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import dagster as dg
 import polars as pl
 
-from octogen_dagster.frames.changes import SnapshotPair
 from octogen_dagster.frames.source import (
     ANY,
     ROWS,
@@ -28,6 +27,7 @@ from octogen_dagster.frames.source import (
     check_complete,
     check_not_shrunken,
 )
+from octogen_dagster.frames.stored import SnapshotPair
 from octogen_dagster.snapshots.metadata import snapshot_metadata
 from octogen_dagster.store import DamagedError, Store, previous_of, write_parquet
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from octogen_dagster.frames.columns import PRODUCT_SCHEMA
 from octogen_dagster.frames.history import HISTORY_SCHEMA, put_in
-from octogen_dagster.frames.observed import TRACKED, Contents, Observation, observation_of
+from octogen_dagster.frames.observed import Contents, Observation, observation_of
+from octogen_dagster.frames.stored import TRACKED
 
 Product = tuple[str | None, str]
 Observed = Mapping[datetime, Observation]

@@ -10,14 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from octogen_dagster.frames.changes import (
-    CHANGES_SCHEMA,
-    WATCHED,
-    SnapshotPair,
-    product_changes,
-    vanished_catalogs,
-)
+from octogen_dagster.frames.changes import CHANGES_SCHEMA, product_changes, vanished_catalogs
 from octogen_dagster.frames.columns import PRODUCT_SCHEMA
+from octogen_dagster.frames.stored import WATCHED, SnapshotPair
 
 Products = dict[tuple[str | None, str], dict[str, Any]]
 WATCHED_COLUMNS = [column for columns in WATCHED.values() for column in columns]

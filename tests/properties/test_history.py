@@ -13,7 +13,7 @@ from polars.testing import assert_frame_equal
 
 from octogen_dagster.frames import history as module
 from octogen_dagster.frames.history import HISTORY_SCHEMA, take_out, valid_at
-from octogen_dagster.frames.observed import TRACKED
+from octogen_dagster.frames.stored import TRACKED
 from tests.properties.snapshots import Product, Snapshots, histories, made_of, rows_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

@@ -13,10 +13,11 @@ from octogen_dagster.api.flow import RequestStatistics
 from octogen_dagster.api.spending import Prices, Spending
 from octogen_dagster.frames.alerts import ALERTS_SCHEMA
 from octogen_dagster.frames.brands import product_brands
-from octogen_dagster.frames.changes import SnapshotPair, product_changes
+from octogen_dagster.frames.changes import product_changes
 from octogen_dagster.frames.columns import PRODUCT_SCHEMA
 from octogen_dagster.frames.source import Metrics
 from octogen_dagster.frames.statistics import ProductMetrics, ReadStatistics, ScanStatistics
+from octogen_dagster.frames.stored import SnapshotPair
 from octogen_dagster.frames.summary import alerts_preview, inline_table, markdown_table, preview
 
 

@@ -1,0 +1,154 @@
+"""Stored snapshots of products: what tells products apart, what is compared, what changed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import polars as pl
+from pydantic import ValidationError
+
+from octogen_dagster.api.search import CHECKED, ProductSearch
+from octogen_dagster.frames.source import CATALOGS
+
+WATCHED = {
+    "title": ("title",),
+    "price": ("current_price", "original_price", "currency"),
+    "availability": ("in_stock", "is_active"),
+}
+"""The kinds of change, each with the columns that are compared."""
+TRACKED = [column for columns in WATCHED.values() for column in columns]
+PRODUCT_KEY = ["catalog_key", "uuid"]
+KEY = pl.struct(PRODUCT_KEY).hash()
+IN_STOCK = pl.col("in_stock") & pl.col("is_active").fill_null(value=True)
+"""True if a product is in stock, null if that is not said; one that is not active is not."""
+
+
+@dataclass(frozen=True)
+class SnapshotPair:
+    """A snapshot and the previous one, as lazy frames.
+
+    Attributes:
+        current: The current snapshot.
+        previous: The previous snapshot; None if there is none.
+        previous_partition: The partition of the previous snapshot; None if it is the same.
+        file_metadata: The metadata of the current snapshot's file, such as `octogen.search`.
+        previous_file_metadata: The metadata of the previous snapshot's file.
+    """
+
+    current: pl.LazyFrame
+    previous: pl.LazyFrame | None
+    previous_partition: str | None = None
+    file_metadata: Mapping[str, str] = field(default_factory=dict)
+    previous_file_metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+class StoredSnapshot(NamedTuple):
+    """A snapshot of products that may be put into a history.
+
+    Attributes:
+        open: Opens its file: the rows and the metadata.
+        name: The partition that it is of, if the history reads several.
+        version: What tells it from another one of that name.
+        key: The key of its file in the store; empty for one that another has replaced.
+    """
+
+    open: Callable[[], tuple[pl.LazyFrame, Mapping[str, str]]]
+    name: str = ""
+    version: str = ""
+    key: str = ""
+
+
+@dataclass(frozen=True)
+class SnapshotTimes:
+    """The snapshots of all times of an asset's partitions.
+
+    Attributes:
+        of: Lists those of a catalog's partitions, or without catalogs of None.
+    """
+
+    of: Callable[[str | None], Sequence[StoredSnapshot]]
+
+
+def present(pair: SnapshotPair) -> pl.LazyFrame:
+    """The keys of the previous snapshot's catalogs that did not vanish; null if there are nulls."""
+    current = pair.current.select("catalog_key").unique()
+    assert pair.previous is not None
+    previous = pair.previous.select("catalog_key").unique()
+    read = catalogs_without_products(pair.file_metadata)
+    if read is None:
+        return previous
+    key = pl.col("catalog_key").fill_null("").str.to_lowercase()
+    return previous.filter(key.is_in(sorted(read))) if read else current
+
+
+def present_keys(pair: SnapshotPair) -> pl.Series:
+    """The same keys as one list, for `is_in`."""
+    keys: pl.Series = present(pair).collect(engine="streaming").to_series().implode()
+    return keys
+
+
+def catalogs_without_products(file_metadata: Mapping[str, str]) -> frozenset[str] | None:
+    """The catalogs that a snapshot speaks of although it may have no product of them; None for all.
+
+    Of a search with filters a catalog may have no products that match. A whole catalog without
+    products was withdrawn or renamed. The keys are in lower case, since the service and the search
+    may write them differently; "" stands for products without a catalog.
+    """
+    search_json = file_metadata.get("octogen.search", "{}")
+    try:
+        search = ProductSearch.model_validate_json(search_json, context=CHECKED)
+    except ValidationError:  # of another version
+        return frozenset()
+    if search.reads_whole_catalogs:
+        return frozenset()
+    catalogs = file_metadata.get(CATALOGS)
+    return None if catalogs is None else frozenset({"", *map(str.lower, json.loads(catalogs))})
+
+
+def count_changes(pair: SnapshotPair) -> dict[str, int]:
+    """Count the products that appeared, disappeared or changed their price, as `product_changes`.
+
+    Only hashes are compared. Without a previous snapshot nothing is counted.
+    """
+    if pair.previous is None:
+        return {}
+    currency = pl.col("currency")
+    hashed = (
+        KEY.alias("key"),
+        pl.struct("current_price", "original_price").hash().alias("price"),
+        currency.hash().alias("currency"),
+        currency.is_not_null().alias("has_currency"),
+    )
+    is_present = pl.col("catalog_key").is_in(present_keys(pair), nulls_equal=True)
+    new, old = pl.collect_all(
+        [pair.current.select(hashed), pair.previous.filter(is_present).select(hashed)],
+        engine="streaming",
+    )
+    compares_currency = new["has_currency"].any() and old["has_currency"].any()
+    moved = pl.col("price").ne(pl.col("price_old"))
+    if compares_currency:
+        moved |= pl.col("currency").ne(pl.col("currency_old"))
+    both = new.lazy().join(old.lazy(), on="key", how="full", coalesce=True, suffix="_old")
+    counts = both.select(
+        appeared=pl.col("price_old").is_null().sum(),
+        disappeared=pl.col("price").is_null().sum(),
+        price_changed=moved.sum(),
+    )
+    return counts.collect(engine="streaming").row(0, named=True)
+
+
+def known_price(price: pl.Expr) -> pl.Expr:
+    """A price that can be compared; null for zero, which nothing costs."""
+    return pl.when(price.is_finite() & (price > 0)).then(price)
+
+
+def brand_name(columns: Mapping[str, pl.DataType]) -> pl.Expr:
+    """The name of a product's brand, which an asset of one's own may have as text, or not."""
+    brand = columns.get("brand")
+    if isinstance(brand, pl.Struct) and "name" in brand.to_schema():
+        return pl.col("brand").struct.field("name")
+    is_text = isinstance(brand, pl.String | pl.Categorical | pl.Enum)
+    return pl.col("brand").cast(pl.String) if is_text else pl.lit(None, pl.String)
