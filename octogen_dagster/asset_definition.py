@@ -67,7 +67,7 @@ _BUILDERS = {
     "linked_datasets": "build_linked_datasets_asset",
     "url_list": "build_url_list_asset",
 }
-"""By the argument that is an asset, a builder of such ones; of others it is that of products."""
+"""The builder of the asset that an argument takes; any other argument takes products."""
 
 
 def require_asset(asset: object, argument: str) -> None:

@@ -38,7 +38,7 @@ def follow_upstream() -> Condition:
 
 
 def _after_update() -> Any:
-    """True at the first tick after that which saw an update: a tick that resets forgets at once."""
+    """True at the tick after one that saw an update: `since` forgets what comes with its reset."""
     return (~dg.AutomationCondition.newly_updated()).newly_true()
 
 

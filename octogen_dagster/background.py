@@ -106,6 +106,7 @@ def _do(work: Callable[[], _Result], future: Future[_Result]) -> None:
     try:
         future.set_result(work())
     except BaseException as error:
+        # Whatever ended the work: who waits for the future would otherwise never know.
         future.set_exception(error)
 
 

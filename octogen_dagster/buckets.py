@@ -69,7 +69,7 @@ _FSSPEC_NAMES = {
     "client_kwargs": "aws_region and aws_endpoint_url, without a dict around them",
     "connection_string": "azure_storage_account_name and azure_storage_account_key",
 }
-"""The option that stands for one of the libraries of fsspec."""
+"""The option to use in place of one of fsspec's libraries, by its name."""
 
 
 def bucket_of(url: str, setting: str = "base_dir", other: str = "a folder") -> tuple[str, str, str]:

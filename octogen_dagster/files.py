@@ -62,6 +62,7 @@ class Disk:
                 f"The snapshot {self.uri(key)} cannot be read or written: a {kind} is at its "
                 "place. Move it away, or set base_dir to another folder."
             )
+        # A rename brings another inode, even if the clock of the disk has not moved on.
         return found.st_ino, found.st_mtime_ns
 
     def ending(self, key: str) -> tuple[int, bytes]:
@@ -92,6 +93,7 @@ class Disk:
         while True:
             own = source.with_name(f".{source.name}.{secrets.token_hex(6)}{_UNFINISHED}")
             try:
+                # Not to the target itself: a link replaces no file, and a rename does.
                 os.link(source, own)
             except OSError:  # a file system without hard links
                 shutil.copyfile(source, own)
@@ -212,6 +214,7 @@ def _replace_durably(unfinished: str | Path, target: Path) -> None:
     """Rename a written file so that it survives a power failure under its new name."""
     _sync(unfinished)
     os.replace(unfinished, target)
+    # The name is in the folder, which has to reach the disk as well.
     _sync(target.parent)
 
 

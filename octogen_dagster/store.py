@@ -107,7 +107,7 @@ class Store:
     def unfinished(self, key: str) -> Iterator[Path]:
         """Create a local file to write to, and remove it when the block ends.
 
-        A full disk is an error here, whatever the block wrote with.
+        A full disk is an error of this store, whichever library wrote.
         """
         self.exists(key)  # or something else is there, or the store cannot be asked
         if isinstance(self._files, Disk):
@@ -165,6 +165,7 @@ class Store:
             if keep_previous is not None:
                 self._settle_previous(key)
             if keep_previous and self.exists(key):
+                # Copied and not moved: a reader would find no snapshot until the new one is there.
                 self._files.copy(key, _aside(key))
             self._files.publish(written, key)
         if keep_previous:
@@ -265,6 +266,7 @@ class Store:
                 if pinned:
                     arguments = {"source": open(arguments["source"], "rb")}  # noqa: SIM115
                 frame = pl.scan_parquet(**arguments, glob=False)
+                # Its footer is read now, where an error says which file it is of.
                 frame.collect_schema()
             frames.append(labelled(name, frame))
         together = pl.concat(frames, how="diagonal")
@@ -275,6 +277,7 @@ class Store:
         while True:
             with self._explained(key, "The snapshot {} cannot be read"):
                 version = self._files.version(key)
+            # Between these two reads another file may be published.
             opened = self.scan(key), self.metadata(key)
             with self._explained(key, "The snapshot {} cannot be read"):
                 if self._files.version(key) == version:
@@ -322,7 +325,7 @@ class Store:
                 for batch in batches:
                     unchecked.append(batch)
                     size_of_unchecked += int(batch.estimated_size())
-                    # Before rows are out of hand: a limited query asks for no further ones.
+                    # Before rows are handed out: a limited query may ask for no more after them.
                     if size_of_unchecked >= _MAX_UNCHECKED_BYTES:
                         require_versions()
                         yield from unchecked
@@ -330,6 +333,7 @@ class Store:
                 require_versions()
                 yield from unchecked
             except (OSError, pl.exceptions.PolarsError) as error:
+                # A file that was replaced fails in many ways, and that it was tells more.
                 require_versions()
                 if isinstance(error, pl.exceptions.PolarsError) and _STORE_ERROR not in str(error):
                     raise  # it is an error of the query
@@ -384,6 +388,7 @@ class Store:
 def path_component(key: str) -> str:
     """A file or folder name for a key. It is reversible and cannot leave its folder."""
     name = quote(key, safe="-_.~=@+ ")
+    # Hidden names are those of unfinished and previous files.
     if name.startswith(".") or name.endswith("."):
         name = name.replace(".", "%2E")
     if not name or len(name) > MAX_COMPONENT_LENGTH:

@@ -128,7 +128,7 @@ class RequestedRun(NamedTuple):
 
 
 class TickPlan(NamedTuple):
-    """The requests and additions of a tick, and all that is missing, which is more if it waits."""
+    """What a tick requests and adds, and all that is missing, also what waits for a later tick."""
 
     requests: list[list[Wanted]]
     """The states that each run is to bring, in the order of its range."""

@@ -130,7 +130,7 @@ def build_listing_sensor(
 
 
 def _wanted(key: str, listing: Listing) -> Wanted:
-    # A word for "not yet" is no version: that a run registers the subscriber changes nothing.
+    # No version: one word for "not yet" follows another when a run registers the subscriber.
     if listing.status and action_of(listing.status) is Action.PENDING:
         return Wanted(key, retried=False)
     return Wanted(key, listing.status or "")

@@ -162,6 +162,7 @@ class OctogenControlPlaneResource(NamedSettings, dg.ConfigurableResource[Any]):
         kinds = "token_command", "token_uri", "refresh_token_file", "access_token"
         login = _environment(*kinds, "refresh_token", "token_endpoint")
         if self.token_uri or self.refresh_token_file:
+            # A login that the fields name is not mixed with one of the environment.
             login |= dict.fromkeys(kinds)
             login["token_uri"], login["refresh_token_file"] = (
                 self.token_uri,

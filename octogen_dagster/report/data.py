@@ -22,7 +22,7 @@ _SEPARATOR = " \u203a "
 _REAPPEARED = "reappeared"
 _RULES = with_currency_changes([rule() for rule in KINDS.values()])
 _KINDS = [*(rule.name.replace("_", " ") for rule in _RULES), _REAPPEARED]
-"""What an event is called; `appeared` of the alerts is told from what was there before."""
+"""The kinds of events. A product that appeared and was there before is `reappeared`."""
 
 
 class _Part(NamedTuple):

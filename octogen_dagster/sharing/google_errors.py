@@ -136,7 +136,7 @@ def _passes(error: GoogleAPICallError, code: str) -> bool:
     """True if the service failed or was called too often, and did not refuse the request."""
     from google.api_core import exceptions
 
-    # BigQuery's client makes a failure of the service of the limit that a job exceeded.
+    # BigQuery's client reports a job that exceeds its limit as a failure of the service.
     if isinstance(error, exceptions.MethodNotImplemented) or code.endswith(_BILL_LIMIT):
         return False
     return isinstance(

@@ -278,6 +278,7 @@ class AnalyticsHub:
             exceptions.ServiceUnavailable,
             exceptions.TooManyRequests,
         )
+        # Half of the time at most, so that there is some for a second attempt.
         attempt = min(self._timeout, seconds / 2)
         # The last attempt begins so early that it ends in time.
         policy = retry.Retry(transient, initial=FIRST_WAIT, maximum=10.0, timeout=seconds - attempt)

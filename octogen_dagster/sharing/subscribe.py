@@ -116,6 +116,7 @@ def subscribe(
             holders = [each for each in own if each.dataset_id == plan.dataset_id]
             leftovers = [each for each in holders if each.name not in deleted]
             _delete(hub, plan, leftovers, replacing)
+            # Lists lag behind, so one that was deleted may be listed once more.
             deleted.update(each.name for each in leftovers)
         created = hub.subscribe(plan)
         if created is not None:
@@ -142,6 +143,7 @@ def in_force(subscriptions: Iterable[Subscription], plan: SubscriptionPlan) -> S
         key=lambda each: (
             each.dataset_id != plan.dataset_id,
             each.dataset_id is None,
+            # `STATE_ACTIVE` is before `STATE_STALE` in the alphabet.
             each.state,
         ),
         default=None,
@@ -170,6 +172,7 @@ def _delete(
     for each in leftovers:
         if each.state != REVOKED:
             raise OctogenBigQueryError(f"{_taken(plan)}, and {_unknown_state(each)}")
+    # Asked before anything is deleted: without the grant no dataset would take the place.
     if not hub.may_subscribe(plan.listing):
         raise OctogenBigQueryAccessPendingError(
             f"Listing {plan.listing} as dataset {plan.project}.{plan.dataset_id}: Octogen's grant "

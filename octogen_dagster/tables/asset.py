@@ -264,6 +264,7 @@ def _connected(destination: TableDestination, stop: threading.Event) -> Iterator
         try:
             yield connection
         finally:
+            # First this, or the thread would cancel a connection that is being closed.
             is_over.set()
             stop.set()
 

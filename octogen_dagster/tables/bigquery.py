@@ -130,6 +130,7 @@ class BigQueryConnection(SQLConnection):
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
+        # Without a session a transaction is within one job, so its statements are sent as a script.
         self._script = []
         try:
             yield

@@ -50,7 +50,7 @@ _ADVICE = {
     "Could not write file": "Make space on its disk.",
     "IOException": "Look at its path, its folder's rights and the space on its disk.",
 }
-"""By a part of an error, since one in a commit is a TransactionException whatever it is."""
+"""The advice by a part of an error: in a commit any error is a TransactionException."""
 _CATALOG = re.compile(r"((?:ducklake:)?(?:\w{2,}:)?)([^?]*)(.*)", re.DOTALL | re.IGNORECASE)
 """What kind of database a text names, the database, and a token that may follow it."""
 _PATH = re.compile(r"[^=@]*([/\\]|$)")

@@ -95,15 +95,18 @@ def load(
     for attempt in range(1, _ATTEMPTS + 1):
         is_noted = connection.count(loads, part) > 0
         if is_noted and connection.count(loads, known):
+            # The note alone says little: somebody may have changed the table by hand.
             counted = connection.count(table, rows)
             if counted == stored.row_count:
                 return Loaded(counted, is_new=False)
         try:
             connection.stage(table, staged())
+            # Where there is nothing to delete, an append reads nothing of the table.
             if is_noted or connection.count(table, rows):
                 connection.replace(table, rows, note)
                 break
             connection.append(table, rows, note)
+            # Another load may have been noted first, and then this one has put nothing in.
             if connection.count(loads, known):
                 break
         except TableConflictError:
@@ -115,6 +118,7 @@ def load(
 
 def _load_of(snapshot_id: str, table: Table) -> str:
     """The id of a snapshot with these of its columns."""
+    # A table that is to have further columns gets the same snapshot again.
     columns = [f"{column.name} {column.type.name}" for column in table.columns]
     digest = hashlib.blake2b("\n".join(columns).encode(), digest_size=4).hexdigest()
     return f"{snapshot_id}-{digest}"

@@ -68,7 +68,7 @@ _URI = re.compile(
     rf"(?P<host>{_HOST}(?:,{_HOST})*)(?:/(?P<database>{_TEXT}))?"
     rf"(?:\?(?P<options>(?:{_OPTION}(?:&{_OPTION})*)?))?"
 )
-"""An address of which libpq takes the same part for the password."""
+"""An address in which libpq finds the password where this pattern does."""
 _NAME = re.compile(r"[\w.-]+")
 
 
@@ -162,6 +162,7 @@ class PostgresConnection(ADBCConnection):
     @contextmanager
     def definition(self) -> Iterator[None]:
         with self.transaction():
+            # IF NOT EXISTS fails in PostgreSQL if two sessions make the same thing at once.
             self.query(f"SELECT pg_advisory_xact_lock(hashtext({self.literal(_LOCK)}))")
             yield
 

@@ -36,7 +36,7 @@ def loads_table(schema: str) -> Table:
 
 
 def part_of(table: Table, rows: Rows) -> dict[str, str]:
-    """The row of `loads_table` that notes the load of rows."""
+    """The values by which `loads_table` notes the load of rows."""
     values = {name: value if isinstance(value, int) else str(value) for name, value in rows.items()}
     return {"table_name": table.name, "part": json.dumps(values)}
 
@@ -123,6 +123,8 @@ class SQLConnection(ABC):
         loads = self.name(loads_table(table.schema))
         noted = f"SELECT 1 FROM {loads}{self._where({**part, 'load_id': load_id})}"
         with self.transaction():
+            # Only the first note of a part finds the empty id. If another load was noted meanwhile,
+            # this UPDATE changes no row, and the condition of the INSERT is false.
             self.note(table, {**part, "load_id": ""}, load, load_id)
             self.insert(table, f"EXISTS ({noted})")
 
@@ -240,9 +242,11 @@ class SQLConnection(ABC):
             if not is_complete or not self._columns(loads):
                 self._complete(loads)
                 self._complete(table)
+            # An UPDATE locks a row only if it is there, so it is made before the transaction.
             values = {**part, "load_id": "", "snapshot_id": "", "run_id": ""}
             self.execute(
                 f"INSERT INTO {self.name(loads)} ({', '.join(map(self.quoted, values))}) "
+                # BigQuery takes no WHERE without a FROM.
                 f"SELECT {', '.join(map(self.literal, values.values()))} FROM (SELECT 1 AS one) "
                 f"AS one WHERE NOT EXISTS (SELECT 1 FROM {self.name(loads)}{self._where(part)})"
             )

@@ -109,6 +109,7 @@ def _nearest(products: pl.DataFrame, addresses: pl.DataFrame, of: str) -> pl.Dat
     """
     pairs = products.join(addresses, on=_PAGE, suffix="_of_address")
     shared = pl.col(_PARAMETERS).list.set_intersection(f"{_PARAMETERS}_of_address").list.len()
+    # An address without parameters has one that is empty, which two such addresses share.
     have_none = pl.concat_list(_PARAMETERS, f"{_PARAMETERS}_of_address").list.contains("")
     nearest = pairs.filter(shared == shared.max().over(of))
     return nearest.with_columns(((shared == 0) & ~have_none).alias(_DOUBT))

@@ -135,6 +135,7 @@ class UrlListSync:
         urls = [url for url in self._urls if url not in self.rejected]
         if not urls:
             return Difference(count)
+        # An empty list has none of them, and only the service knows how many of them differ.
         there = self._check(urls) if count or len(urls) > MAX_LIST_URLS else set()
         # An answer may name what is no address too, as it was sent.
         different = sum(each.startswith("http") for each in self.wanted())
