@@ -180,7 +180,7 @@ def _executed(asset: Callable[..., Any], execute: Callable[..., Any]) -> Callabl
 def _code_reference() -> Metadata:
     """Return the place in the user's code that calls this package; empty if there is none."""
     frame = inspect.currentframe()
-    while frame and _package(frame) == __package__:
+    while frame and _package(frame) == __name__.partition(".")[0]:
         frame = frame.f_back
     if frame is None or _package(frame) == dg.__name__:  # built by Dagster, as from a YAML file
         return {}
