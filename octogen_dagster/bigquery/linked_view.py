@@ -85,7 +85,7 @@ class BatchJoin(Protocol):
     """What becomes of each batch of rows before it is stored."""
 
     def __call__(self, batch: pl.DataFrame) -> pl.DataFrame:
-        """Return other rows for some of the result; for none of them those columns."""
+        """Return the rows to store for some of the result; for none, a frame with their columns."""
 
     def rest(self) -> pl.DataFrame | None:
         """Return further rows, once all of the result were seen."""

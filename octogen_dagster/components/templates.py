@@ -48,6 +48,7 @@ class Templates(dg.ResolutionContext):
             return val
         env = _Environment(self)
         try:
+            # By the class, since the new scope is a `Templates` as well and would call this again.
             value = dg.ResolutionContext.resolve_value(self.with_scope(env=env), val)
         except Exception as error:
             if env.not_set and not isinstance(error, Mistake):  # it was given a value that is none

@@ -72,6 +72,7 @@ def dagster_process(log: Path, ui_port: int | None) -> Iterator[DagsterProcess]:
             stderr=output,
             start_new_session=True,
         )
+    # In a session of its own: a Ctrl-C in the terminal must not end it before the daemon.
     watcher = subprocess.Popen(  # noqa: S603 - its pipe ends with this process
         ["/bin/sh", "-c", _END_THE_GROUP, str(process.pid)],
         stdin=subprocess.PIPE,

@@ -157,6 +157,7 @@ class Demo:
         played = (min(filter(None, indexed)) - FIRST_INDEX_RUN).days + 1
         for _ in range(2, played):
             self._sandbox.next_day()
+        # Before the last of these days begins, since a day begins with the export of the list.
         self._restore_url_list()
         if played > 1:
             self._sandbox.next_day()

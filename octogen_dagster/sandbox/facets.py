@@ -21,6 +21,7 @@ _COUNTRIES = ("Italy", "France", "Japan", "Sweden", "United States", "Portugal")
 
 
 def origin_country(brand: Brand) -> str:
+    # Not `hash`, which differs in each process.
     return _COUNTRIES[zlib.crc32(brand.name.encode()) % len(_COUNTRIES)]
 
 

@@ -92,6 +92,7 @@ class Hub(Listings):
         """Serve Analytics Hub at a port, or a free one for 0; OSError if it is taken."""
         self._http_port = http_port
         pool = ThreadPoolExecutor(32, thread_name_prefix="octogen-sandbox-hub")
+        # Otherwise two servers share a port that is taken, and each gets some of the calls.
         server = grpc.server(pool, options=[("grpc.so_reuseport", 0)])
         server.add_generic_rpc_handlers([_handler(self)])
         try:

@@ -229,6 +229,7 @@ class Sandbox:
                 target=server.run, args=([listener],), name="octogen-sandbox", daemon=True
             )
             thread.start()
+            # In reverse at the end: the server is told to stop, and then waited for.
             stack.callback(thread.join)
             stack.callback(self._state.closing.set_result, None)
             self._running = stack.pop_all()

@@ -113,7 +113,7 @@ class UrlList:
 
 
 class UrlLists:
-    """All lists behind one lock. What answers a request raises the error that HTTP refuses it with.
+    """All lists behind one lock. To refuse a request, a method raises the error for it.
 
     `seconds` pass until a new list is active, and until a deleted one has disappeared. Active ones
     are shared over the hub, if there is one.

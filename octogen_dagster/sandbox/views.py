@@ -58,7 +58,7 @@ _ALWAYS = _names(
 _TRAITS = _names(
     "title currentPrice originalPrice updatedAt currency inStock brand rating average count"
 )
-"""Unknown where the product says so and nowhere else: searches filter by these."""
+"""Searches filter by these, so they are unknown only where the product says so."""
 _NEVER_ABSENT = _names("gender age_groups")
 _NEVER_NULL = _ALWAYS | _names(
     "isActive images sizes tags categories breadcrumbs colors variants details materials fit"
@@ -305,7 +305,7 @@ def _canonical_brand(brand: Brand) -> Json:
 
 
 def _with_gaps(complete: Json, bits: int) -> Json:
-    """Return what is sent of a complete object to which these 64 random bits belong.
+    """Return a complete object as it is sent, with the gaps that its 64 random bits choose.
 
     Of a hundred values that may be lost, two or three are. One that is unknown is null or absent.
     """

@@ -56,7 +56,7 @@ _ACTIONS = {
     "preparing": Action.PENDING,
     "pending": Action.PENDING,
 }
-"""By Octogen's words, which are statuses and reason codes; of two words the first one decides."""
+"""The action by Octogen's word, a status or a reason code; of two, that which is first decides."""
 
 LAPSED = _ACTIONS.keys() - {"awaiting_subscription", "active"}
 """Words for a subscription that is not in order."""

@@ -36,14 +36,15 @@ def shared_budget(step: PublishingStep, spending: Spending | None) -> Iterator[C
 
     If the budget is that of the run's backfill, what its other runs have spent is counted too.
 
-    The amounts are kept in tags of the run, which a re-execution of the run inherits, and counts
-    unless the run succeeded. There is one for each step, so that those that end at once replace no
-    amount of another. They are written at the end and when the block calls what it is given, which
-    a process that is killed afterwards has then reported; then the backfill is counted again. Steps
-    and runs that work at the same time in other processes may each spend what was left when they
-    counted last.
+    The amounts are kept in tags of the run. A re-execution of the run inherits them, and counts
+    them unless the run succeeded. Each step has a tag of its own, because two steps that end at the
+    same time would overwrite a common one. The tag is written, and the backfill is counted again,
+    at the end of the block and when the block calls the function that it is given: so little is
+    lost if the process is killed. Steps and runs that work at the same time in other processes may
+    each spend what was left when they counted last.
     """
     instance, run_id = step.instance, step.run_id
+    # The chain of `is` is true if both budgets are None.
     has_budget = spending and not spending.budget_usd is spending.backfill_budget_usd is None
     if spending is None or not has_budget or instance is None or run_id is None:
         yield lambda: None
@@ -117,6 +118,7 @@ class _BackfillBudget:
         `own_usd` is what the run counts as spent in its tags, that of runs which it retries too.
         """
         since = self._ended.at
+        # A run that ended later by another clock may still be updated: it is counted again.
         ended_by = time.time() - _MAX_SKEW_SECONDS
         updated_after = datetime.fromtimestamp(since, timezone.utc) if since else None
         found = [

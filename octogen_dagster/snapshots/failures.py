@@ -42,6 +42,7 @@ class Failures:
             if event is None or event.partition is None or text is None:
                 continue
             self.tried_before.add(event.partition)
+            # A re-execution tries these again: somebody may have mended what was wrong.
             if entry.run_id == step.run_id and not event.metadata[_MAY_PASS].value:
                 self._texts[event.partition] = str(text.value)
 
@@ -61,6 +62,7 @@ class Failures:
         )
         if isinstance(error, dg.Failure) and is_lasting:
             self._in_a_row = 0
+            # `permanent_errors_fail` has raised it from the error of the service.
             if isinstance(error.__cause__, CONCERNS_ALL):
                 self._concerns_all = True
                 self._metadata = error.metadata

@@ -103,7 +103,7 @@ def build_fresh_check(
         name=FRESH,
         description=f"{every} was materialized {lately}.",
         automation_condition=every_hour & ~dg.AutomationCondition.in_progress(),
-        # Those that the asset brings, definitions do not have.
+        # Definitions do not have the resources that the asset brings itself.
         required_resource_keys=resources - set(asset.resource_defs),
         resource_defs=dict(asset.resource_defs) if resources else {},
     )

@@ -127,6 +127,7 @@ class PartitionLayout:
             return None
         if not self.times.get_prev_partition_window(window[0]):
             return None
+        # In UTC, since local times repeat or are missing when clocks change.
         just_before = window[0].astimezone(timezone.utc) - timedelta(seconds=1)
         return self.key(self.catalog_key(partition_key), just_before)
 

@@ -307,7 +307,7 @@ class _Table:
 
 
 def _addresses(frame: pl.DataFrame) -> pl.Series:
-    """The addresses as they are sent, which a service that drops blanks around one echoes."""
+    """The addresses as they are sent: without blanks around them, as an answer may name them."""
     stripped: pl.Series = frame["url"].cast(pl.String).str.strip_chars()
     return stripped
 
@@ -475,7 +475,7 @@ class _ListRun:
 
 @contextmanager
 def _refusals_fail(sync: UrlListSync) -> Iterator[None]:
-    """Fail without a retry if the list is full, or deleted: its owner knows what is to be."""
+    """Fail without a retry if the list is full or deleted: its owner has to decide."""
     try:
         yield
     except OctogenUrlListCapacityError as error:

@@ -96,7 +96,7 @@ def page_of(url: pl.Expr) -> pl.Expr:
 
 
 def _told_apart(url: pl.Expr) -> list[pl.Expr]:
-    """A form of an address that its spellings share, its page and its parameters."""
+    """The form of an address that all of its spellings share, its page and its parameters."""
     form = normalized_url(url)
     parameters = form.str.extract(r"\?(.*)$").fill_null("").str.split("&")
     return [form.alias(_FORM), page_of(form).alias(_PAGE), parameters.alias(_PARAMETERS)]

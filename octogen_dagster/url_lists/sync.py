@@ -126,7 +126,7 @@ class UrlListSync:
     def difference(
         self, check_removal: Callable[[int, int], None] = lambda _removed, _of: None
     ) -> Difference:
-        """Ask the service what separates the list from the table. A table without any: nothing.
+        """Ask the service what separates the list from the table; nothing if that has no address.
 
         The count of the list is older than what it is compared with. If another run adds addresses
         of the table meanwhile, fewer seem to be surplus, and never more.

@@ -210,4 +210,4 @@ _FAILURES: Sequence[tuple[Any, Verdict, str]] = (
     ),
     (OctogenAPIError, "differs", "an answer of {status}."),
 )
-"""What an error says of a question; the first kind that it is counts."""
+"""The verdict on a question by the kind of its error; the first that fits counts."""
