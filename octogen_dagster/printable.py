@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
+from decimal import Decimal
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _LEVELS = "▁▂▃▄▅▆▇█"
@@ -24,6 +26,12 @@ def count(number: int, singular: str, plural: str = "") -> str:
     return f"{number:,} {singular if number == 1 else plural or f'{singular}s'}"
 
 
+def usd(amount: Decimal | float) -> str:
+    """Format dollars with two to four decimals, such as $1.40 and $0.014."""
+    text = f"${amount:,.4f}"
+    return text[:-2] + text[-2:].rstrip("0")
+
+
 def block(share: float) -> str:
     """The character of a share of the height, 0 to 1."""
     return _LEVELS[round(share * (len(_LEVELS) - 1))]
@@ -34,3 +42,20 @@ def sparkline(numbers: Sequence[float], lowest: float | None = None) -> str:
     low = min(numbers) if lowest is None else lowest
     height = max(numbers) - low
     return "".join(block((number - low) / height if height else 0.5) for number in numbers)
+
+
+class OnceLog:
+    """Logs a line once for each reason. Threads may share it."""
+
+    def __init__(self, warn: Callable[[str], None]) -> None:
+        self._warn = warn
+        self._lock = threading.Lock()
+        self._told: set[object] = set()
+
+    def say(self, reason: object, line: str) -> None:
+        """Log the line, unless one was logged for the same reason."""
+        with self._lock:
+            is_new = reason not in self._told
+            self._told.add(reason)
+        if is_new:
+            self._warn(line)

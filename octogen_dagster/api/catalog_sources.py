@@ -7,9 +7,11 @@ import copy
 import math
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
+
+from typing_extensions import Self
 
 from octogen_dagster.api.blocking import BlockingClient
 from octogen_dagster.api.catalog_states import CatalogList, CatalogState, catalogs_of_shop
@@ -250,6 +252,18 @@ class CatalogService(Service):
         if self.concurrency < 1:
             raise ValueError(f"concurrency must be at least 1, not {self.concurrency}")
         require_fraction("max_extra_pages_fraction", self.max_extra_pages_fraction)
+
+    def for_run(self, warn: Callable[[str], None], *, reads_several: bool) -> Self:
+        """Return the same service for a run, which may read several partitions at once.
+
+        Together they have no more requests in flight than one alone would have, whose catalog may
+        be read in several walks.
+        """
+        service = self.with_log(warn)
+        if not reads_several:
+            return service
+        service.limiter.in_flight.cap(service.concurrency)
+        return service.keeping_connections()
 
     def fetch_catalogs(self) -> CatalogList:
         """List the catalogs of the source, each once, over a connection of its own."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from octogen_dagster.api.credentials import ApiKey, checked_base_url, configured
 from octogen_dagster.api.pacing import RateLimiter
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.api.spending import Spending
+from octogen_dagster.printable import OnceLog
 
 DEFAULT_TIMEOUT = 30.0
 HEADERS = {
@@ -32,25 +32,15 @@ Generation = Literal["seed", "current"]
 _LOGGER = logging.getLogger(__name__)
 
 
-class OnceLog:
-    """Logs a line once for each reason. Threads may share it; a copy or pickle begins anew."""
+class ServiceLog(OnceLog):
+    """Says why requests wait. A copy or pickle begins anew."""
 
     def __init__(self, warn: Callable[[str], None] = _LOGGER.warning) -> None:
+        super().__init__(warn)
         self.rate_limit_wait = 0.0
-        self._warn = warn
-        self._lock = threading.Lock()
-        self._told: set[object] = set()
 
-    def __reduce__(self) -> tuple[type[OnceLog], tuple[()]]:
+    def __reduce__(self) -> tuple[type[ServiceLog], tuple[()]]:
         return type(self), ()
-
-    def say(self, reason: object, line: str) -> None:
-        """Log the line, unless one was logged for the same reason."""
-        with self._lock:
-            is_new = reason not in self._told
-            self._told.add(reason)
-        if is_new:
-            self._warn(line)
 
 
 class Refused(dict[str, frozenset[str]]):
@@ -94,7 +84,7 @@ class Service:
     spending: Spending = field(default_factory=Spending, compare=False)
     ends_at: float = float("inf")
     refused: Refused = field(default_factory=Refused, compare=False, repr=False)
-    log: OnceLog = field(default_factory=OnceLog, compare=False, repr=False)
+    log: ServiceLog = field(default_factory=ServiceLog, compare=False, repr=False)
     idle: IdleConnections | None = field(default=None, compare=False, repr=False)
     clock: Callable[[], float] = field(default=time.monotonic, compare=False, repr=False)
 
@@ -116,7 +106,7 @@ class Service:
 
     def with_log(self, warn: Callable[[str], None]) -> Self:
         """Return the same service, which says anew why requests wait."""
-        return replace(self, log=OnceLog(warn))
+        return replace(self, log=ServiceLog(warn))
 
     def keeping_connections(self) -> Self:
         """Return the same service, whose connections stay open from one read to the next."""

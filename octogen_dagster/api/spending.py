@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from octogen_dagster.api.http import rate_limit
 from octogen_dagster.errors import OctogenBudgetError
+from octogen_dagster.printable import usd
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -213,12 +214,6 @@ class Charge:
 def dollars(amount: float) -> Decimal:
     """Return an exact number of dollars: 0.014 is a binary fraction as a float."""
     return Decimal(str(amount))
-
-
-def usd(amount: Decimal | float) -> str:
-    """Format dollars with two to four decimals, such as $1.40 and $0.014."""
-    text = f"${amount:,.4f}"
-    return text[:-2] + text[-2:].rstrip("0")
 
 
 def _restored(

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from octogen_dagster.api.spending import usd
 from octogen_dagster.cli.errors import FAILED, reporting_errors
 from octogen_dagster.cli.options import CONTEXT_SETTINGS
-from octogen_dagster.printable import printable_lines
+from octogen_dagster.printable import printable_lines, usd
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -24,7 +24,7 @@ from octogen_dagster.api.catalog_sources import (
 )
 from octogen_dagster.api.credentials import API_KEY_VARIABLES, BASE_URL_VARIABLE, address_origin
 from octogen_dagster.api.retry import RetryPolicy
-from octogen_dagster.api.spending import Spending, usd
+from octogen_dagster.api.spending import Spending
 from octogen_dagster.background import Deadline
 from octogen_dagster.bigquery.resources import AnalyticsHubResource, OctogenControlPlaneResource
 from octogen_dagster.doctor.findings import (
@@ -44,7 +44,7 @@ from octogen_dagster.doctor.sharing_checks import (
     query_findings,
 )
 from octogen_dagster.errors import OctogenError, OctogenNotFoundError
-from octogen_dagster.printable import count
+from octogen_dagster.printable import count, usd
 from octogen_dagster.sharing.names import ListingName, checked_exchange
 from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
 from octogen_dagster.snapshots.resource import OctogenResource

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import polars as pl
 
 from octogen_dagster.api.estimate import estimate_lookups
-from octogen_dagster.api.spending import usd
 from octogen_dagster.background import throttled
 from octogen_dagster.errors import (
     CONCERNS_ALL,
@@ -49,6 +48,7 @@ from octogen_dagster.frames.source import Limits, Metrics, Outcome, Reading
 from octogen_dagster.frames.statistics import ReadStatistics
 from octogen_dagster.frames.workers import Workers
 from octogen_dagster.io_source import Query, check, io_source
+from octogen_dagster.printable import usd
 from octogen_dagster.validation import require_fraction
 
 if TYPE_CHECKING:

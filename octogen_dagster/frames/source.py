@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     import threading
     from concurrent.futures import Future
     from contextlib import AbstractContextManager
+    from decimal import Decimal
 
-    from octogen_dagster.api.spending import Spending
     from octogen_dagster.store import Store
 
 ROW_GROUP_SIZE = 20_000
@@ -135,11 +135,30 @@ class Reading:
     replaces: object = ANY  # the version of the only file that it may replace
 
 
+class RunSpending(Protocol):
+    """The costs of what a run reads, and the budgets that end it: those of the run and backfill."""
+
+    @property
+    def budget_usd(self) -> float | None: ...
+
+    @property
+    def backfill_budget_usd(self) -> float | None: ...
+
+    @property
+    def spent_usd(self) -> Decimal: ...
+
+    def raise_to(self, spent_usd: Decimal) -> None:
+        """Count what other steps and attempts of the run spent, besides this one."""
+
+    def count_other_runs(self, spent_usd: Decimal) -> None:
+        """Count what other runs of the backfill spent of its budget."""
+
+
 class SnapshotSource(Protocol):
     """A value that can be stored as a snapshot, besides a plain frame."""
 
     @property
-    def spending(self) -> Spending | None:
+    def spending(self) -> RunSpending | None:
         """The costs and budget of the reading; None if it costs nothing."""
 
     def reading(

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from octogen_dagster.api.search import ProductSearch
-from octogen_dagster.api.spending import Prices, dollars, usd
+from octogen_dagster.api.spending import Prices, dollars
 from octogen_dagster.frames.effective_query import EffectiveQuery, combine
 from octogen_dagster.frames.source import Metrics
-from octogen_dagster.printable import count, sparkline
+from octogen_dagster.printable import count, sparkline, usd
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

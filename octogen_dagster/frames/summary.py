@@ -15,7 +15,6 @@ from urllib.parse import quote
 
 import polars as pl
 
-from octogen_dagster.api.spending import usd
 from octogen_dagster.frames.brands import BRANDS_SCHEMA
 from octogen_dagster.frames.catalogs import CATALOGS_SCHEMA
 from octogen_dagster.frames.changes import CHANGES_SCHEMA
@@ -23,7 +22,7 @@ from octogen_dagster.frames.columns import DETAIL_SCHEMA, PRODUCT_SCHEMA
 from octogen_dagster.frames.history import HISTORY_SCHEMA
 from octogen_dagster.frames.position import POSITION_SCHEMA, position_figures
 from octogen_dagster.frames.stored import WATCHED
-from octogen_dagster.printable import count, sparkline
+from octogen_dagster.printable import count, sparkline, usd
 
 _MAX_ROWS = 5
 _MAX_BRANDS = 10

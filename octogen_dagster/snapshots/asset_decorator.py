@@ -10,13 +10,12 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, Generic, TypeAlias
 
 import dagster as dg
 import polars as pl
+from typing_extensions import TypeVar
 
-from octogen_dagster.api.catalog_sources import CatalogService
-from octogen_dagster.api.service import OnceLog
 from octogen_dagster.asset_definition import (
     RETRY_POLICY,
     Metadata,
@@ -30,15 +29,16 @@ from octogen_dagster.asset_definition import (
 from octogen_dagster.frames.kinds import PLAIN, TableKind
 from octogen_dagster.frames.source import SnapshotSource, collected, source_of
 from octogen_dagster.frames.stored import SnapshotPair
+from octogen_dagster.printable import OnceLog
 from octogen_dagster.snapshots.budget import shared_budget
 from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
 from octogen_dagster.snapshots.loading import NEEDS_PREVIOUS, InputSnapshots, require_own
 from octogen_dagster.snapshots.metadata import in_reading_order, noted, snapshot_metadata
 from octogen_dagster.snapshots.partitions import SnapshotKeys
 from octogen_dagster.snapshots.publication import PublishedSnapshot, PublishingStep
-from octogen_dagster.snapshots.range_run import report_range
-from octogen_dagster.snapshots.resource import OctogenResource
+from octogen_dagster.snapshots.range_run import RunService, report_range
 
+_Service = TypeVar("_Service", bound=RunService | None, default=None)
 _MANY = 1_000_000
 _NEEDS_RANGE = (
     "a run of several partitions publishes each by itself (without a backfill_policy each has a "
@@ -47,14 +47,14 @@ _NEEDS_RANGE = (
 
 
 @dataclass(frozen=True)
-class SnapshotRun:
+class SnapshotRun(Generic[_Service]):
     """A run of an asset of snapshots: what its partitions share.
 
     `service` is that of the asset's `OctogenResource`, if it has one. `stop` ends its requests.
     """
 
     context: dg.AssetExecutionContext
-    service: CatalogService | None
+    service: _Service
     stop: threading.Event = field(default_factory=threading.Event)
 
 
@@ -151,12 +151,7 @@ def _of_partition(snapshots: Any, loads: type | None, partition: str | None) -> 
     return snapshots.pair(partition) if loads is SnapshotPair else snapshots.frame(partition)
 
 
-def _begin(context: dg.AssetExecutionContext, resource_key: str | None) -> SnapshotRun:
-    """Begin a run.
-
-    Several catalogs are read at once, and a large one of them in several walks: together they have
-    no more requests in flight than one alone would have.
-    """
+def _begin(context: dg.AssetExecutionContext, resource_key: str | None) -> SnapshotRun[Any]:
     key, manager = output_manager(context)
     own = ParquetSnapshotIOManager.handle_output
     if keeps_snapshots(manager) and type(manager).handle_output is not own:
@@ -167,16 +162,14 @@ def _begin(context: dg.AssetExecutionContext, resource_key: str | None) -> Snaps
         )
     if resource_key is None:
         return SnapshotRun(context, None)
-    octogen: OctogenResource = getattr(context.resources, resource_key)
     with permanent_errors_fail():
-        service = octogen.service().with_log(context.log.warning)
-    if context.has_partition_key_range:
-        service.limiter.in_flight.cap(service.concurrency)
-        service = service.keeping_connections()
+        service: RunService = getattr(context.resources, resource_key).service()
+        several = context.has_partition_key_range
+        service = service.for_run(context.log.warning, reads_several=several)
     return SnapshotRun(context, service)
 
 
-def _publish(run: SnapshotRun, partition: str | None, result: Any) -> Iterator[Any]:
+def _publish(run: SnapshotRun[Any], partition: str | None, result: Any) -> Iterator[Any]:
     """Publish the only snapshot of a run, and yield what Dagster is to report.
 
     It goes on once Dagster has reported it, and removes the saved pages: a run that dies before
@@ -211,7 +204,7 @@ def _publish(run: SnapshotRun, partition: str | None, result: Any) -> Iterator[A
 
 
 def _collected(
-    run: SnapshotRun, source: SnapshotSource, manager: Any
+    run: SnapshotRun[Any], source: SnapshotSource, manager: Any
 ) -> tuple[pl.DataFrame, Metadata]:
     """Read a snapshot for another IO manager, and return it with its metadata."""
     context, log = run.context, run.context.log
@@ -224,7 +217,7 @@ def _collected(
 
 
 def _publish_range(
-    run: SnapshotRun, snapshot: Callable[[str], dg.MaterializeResult[Any]]
+    run: SnapshotRun[Any], snapshot: Callable[[str], dg.MaterializeResult[Any]]
 ) -> Iterator[Any]:
     """Publish the partitions of a run, and yield what is to be reported of each."""
     step = PublishingStep.of(run.context)

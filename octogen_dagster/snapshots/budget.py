@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 import dagster as dg
 
-from octogen_dagster.api.spending import Spending, usd
+from octogen_dagster.frames.source import RunSpending
+from octogen_dagster.printable import usd
 from octogen_dagster.snapshots.publication import PublishingStep, parent_of, retried_runs
 
 _SPENT_TAG = "octogen/spent_usd"
@@ -31,7 +32,9 @@ _OVER = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRun
 
 
 @contextmanager
-def shared_budget(step: PublishingStep, spending: Spending | None) -> Iterator[Callable[[], None]]:
+def shared_budget(
+    step: PublishingStep, spending: RunSpending | None
+) -> Iterator[Callable[[], None]]:
     """Count what other steps and attempts of a step's run have spent, and report the block's costs.
 
     If the budget is that of the run's backfill, what its other runs have spent is counted too.
@@ -100,7 +103,7 @@ class _BackfillBudget:
     """
 
     def __init__(
-        self, instance: dg.DagsterInstance, run: dg.DagsterRun, spending: Spending
+        self, instance: dg.DagsterInstance, run: dg.DagsterRun, spending: RunSpending
     ) -> None:
         self._instance = instance
         self._run = run

@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
+from octogen_dagster.api.catalog_sources import CatalogService
 from octogen_dagster.asset_definition import RESOURCE, asset_arguments_of
 from octogen_dagster.frames.columns import DETAIL_SCHEMA, DIGESTED, IDENTITY, LISTED
 from octogen_dagster.frames.details import DETAILS_KIND, DetailScan, DetailStatistics
@@ -100,9 +101,8 @@ def build_product_details_asset(
         kind=DETAILS_KIND,
     )
     def details(
-        run: SnapshotRun, partition: str | None, products: pl.LazyFrame
+        run: SnapshotRun[CatalogService], partition: str | None, products: pl.LazyFrame
     ) -> dg.MaterializeResult[DetailScan]:
-        assert run.service
         log, subject = run.context.log, run.context.asset_key.to_user_string()
         if partition is not None:
             subject += f", partition {partition!r}"

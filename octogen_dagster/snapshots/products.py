@@ -10,7 +10,7 @@ import dagster as dg
 from pydantic import BaseModel, ValidationError
 
 from octogen_dagster.api.blocking import BlockingClient
-from octogen_dagster.api.catalog_sources import GrantedCatalogs
+from octogen_dagster.api.catalog_sources import CatalogService, GrantedCatalogs
 from octogen_dagster.api.catalog_states import CatalogState
 from octogen_dagster.api.responses import CATALOG_NOT_FOUND
 from octogen_dagster.api.search import ProductSearch, checked_search, describe_search
@@ -114,7 +114,9 @@ def build_products_asset(
         resource_key=resource_key,
         kind=PRODUCTS_KIND,
     )
-    def products(run: SnapshotRun, partition: str | None) -> dg.MaterializeResult[Any]:
+    def products(
+        run: SnapshotRun[CatalogService], partition: str | None
+    ) -> dg.MaterializeResult[Any]:
         config = dict(run.context.op_execution_context.op_config)
         fraction = 0.0 if config.pop(ACCEPT_SHRINKING) else min_rows_fraction
         search = _configured_search(config)
@@ -176,12 +178,11 @@ class _PartitionRead:
 
     def __init__(
         self,
-        run: SnapshotRun,
+        run: SnapshotRun[CatalogService],
         search: ProductSearch,
         partitions: PartitionLayout,
         partition: str | None,
     ) -> None:
-        assert run.service
         self.service = run.service
         self.search = search
         self.window = self._key = None

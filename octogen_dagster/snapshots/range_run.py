@@ -15,7 +15,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 import dagster as dg
 import polars as pl
@@ -30,7 +30,9 @@ from octogen_dagster.ticks import RANGE_END_TAG, RANGE_START_TAG
 if TYPE_CHECKING:
     import threading
 
-    from octogen_dagster.api.catalog_sources import CatalogService
+    from typing_extensions import Self
+
+    from octogen_dagster.frames.source import RunSpending
     from octogen_dagster.snapshots.publication import PublishedSnapshot, PublishingStep
 
 _Result = TypeVar("_Result")
@@ -44,6 +46,22 @@ Publish: TypeAlias = Callable[[str, Callable[[], None]], _Result]
 """Makes and publishes a partition. It calls what it is given once all rows are read."""
 
 ReportedEvent: TypeAlias = dg.AssetMaterialization | dg.AssetCheckEvaluation | dg.AssetObservation
+
+
+class RunService(Protocol):
+    """What a run needs of the service that its partitions are read from.
+
+    `concurrency` are the partitions, or the products of one, that are read at once.
+    """
+
+    @property
+    def concurrency(self) -> int: ...
+
+    @property
+    def spending(self) -> RunSpending: ...
+
+    def for_run(self, warn: Callable[[str], None], *, reads_several: bool) -> Self:
+        """Return the same service with the run's log, for a run that may read several at once."""
 
 
 class RangeRun:
@@ -117,7 +135,7 @@ def report_range(
     publish: Publish[tuple[dg.MaterializeResult[Any], PublishedSnapshot]],
     stored: Callable[[str], pl.LazyFrame],
     *,
-    service: CatalogService | None,
+    service: RunService | None,
     stop: threading.Event,
 ) -> Iterator[ReportedEvent]:
     """Publish the partitions of a run's range that are left, and yield what is to be reported.

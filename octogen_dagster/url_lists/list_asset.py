@@ -11,6 +11,7 @@ import dagster as dg
 import polars as pl
 
 from octogen_dagster.api.blocking import BlockingClient
+from octogen_dagster.api.catalog_sources import CatalogService
 from octogen_dagster.api.url_lists import (
     MAX_LIST_URLS,
     MAX_URL_CHARACTERS,
@@ -151,8 +152,9 @@ def build_url_list_asset(
         resource_key=resource_key,
         loads={"urls": pl.DataFrame},
     )
-    def url_list(run: SnapshotRun, _partition: str | None, urls: pl.DataFrame) -> Any:
-        assert run.service
+    def url_list(
+        run: SnapshotRun[CatalogService], _partition: str | None, urls: pl.DataFrame
+    ) -> Any:
         config = run.context.op_execution_context.op_config
         _check_fraction(config[_MAX_REMOVED])
         table = _Table.of(urls, table_key)

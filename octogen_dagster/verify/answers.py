@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
-from octogen_dagster.api.spending import Prices, dollars, usd
+from octogen_dagster.api.spending import Prices, dollars
 from octogen_dagster.errors import (
     OctogenAPIError,
     OctogenAuthenticationError,
@@ -22,6 +22,7 @@ from octogen_dagster.errors import (
     OctogenResponseError,
     OctogenServerError,
 )
+from octogen_dagster.printable import usd
 
 Verdict = Literal["holds", "differs", "not asked"]
 GOOGLE_REFUSED = "Google refused it or did not answer: --details says why."

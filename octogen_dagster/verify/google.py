@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from octogen_dagster.api.spending import usd
 from octogen_dagster.bigquery.linked_products import build_count
 from octogen_dagster.bigquery.linked_view import build_select
 from octogen_dagster.bigquery.queries import (
@@ -35,6 +34,7 @@ from octogen_dagster.errors import (
     OctogenBigQueryUnavailableError,
     OctogenError,
 )
+from octogen_dagster.printable import usd
 from octogen_dagster.sharing.google_errors import BIGQUERY, translate_google_errors
 from octogen_dagster.sharing.hub import EMULATOR_VARIABLE
 from octogen_dagster.sharing.names import TABLE, ListingName, plan_subscription

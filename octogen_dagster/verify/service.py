@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from octogen_dagster.api.catalog_states import CatalogState, catalogs_of_shop
 from octogen_dagster.api.flow import domain_flow, parsed_page, search_flow
 from octogen_dagster.api.search import SearchRequest
-from octogen_dagster.api.spending import dollars, usd
+from octogen_dagster.api.spending import dollars
 from octogen_dagster.errors import OctogenBudgetError, OctogenNotFoundError
+from octogen_dagster.printable import usd
 from octogen_dagster.verify import answers
 from octogen_dagster.verify.answers import NotAskedError
 

@@ -18,7 +18,7 @@ from octogen_dagster.api.http import (
 )
 from octogen_dagster.api.pacing import RateLimiter
 from octogen_dagster.api.retry import RetryPolicy
-from octogen_dagster.api.service import OnceLog, Service
+from octogen_dagster.api.service import Service, ServiceLog
 from octogen_dagster.api.spending import Spending
 from octogen_dagster.errors import (
     OctogenAuthenticationError,
@@ -59,7 +59,7 @@ class Script:
             api_key=ApiKey(KEY),
             base_url=base_url,
             limiter=settings.pop("limiter", None) or RateLimiter(clock=clock),
-            log=OnceLog(self.lines.append),
+            log=ServiceLog(self.lines.append),
             clock=clock,
             **settings,
         )

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from octogen_dagster.api.spending import Prices, Spending, usd
+from octogen_dagster.api.spending import Prices, Spending
 from octogen_dagster.errors import OctogenBudgetError
+from octogen_dagster.printable import usd
 from tests.api.clients import QUICK, Transport, open_client
 from tests.api.servers import RawServer, Received, http, page
 
