@@ -90,7 +90,6 @@ def parsed_catalog_list(response: Response, subject: str) -> CatalogList:
         pass  # The models accept more than the contract allows, or say what is wrong.
     else:
         times = [state.last_indexed_at for state in states]
-        # Times of another zone go the slow way below, which converts them.
         if {time and time.tzinfo for time in times} <= {None, timezone.utc}:
             return CatalogList(states)
     warnings: list[str] = []

@@ -163,7 +163,6 @@ class RateLimiter:
                 return
             remaining = min(max(remaining, 0.0), limit)
             self._tokens_per_second = limit / 60
-            # Requests under way may reach the service after this answer left it, so their tokens
-            # count as taken.
+            # Requests under way may reach the service after it answered: their tokens are gone.
             self._tokens = remaining - self.reserved_fraction * limit - self._pending
             self._refilled_at = self._clock()

@@ -209,7 +209,6 @@ class _Query:
         if datetime.now(timezone.utc) - job.ended > _MAX_REUSE_AGE:
             return False
         try:
-            # The result is in a table, which may be gone before its time.
             self.client.get_table(job.destination, timeout=REQUEST_TIMEOUT)
         except NotFound:
             return False
@@ -290,8 +289,7 @@ class QueryRows:
             # Without limits Google's client holds two batches for each stream, and has 200 streams.
             batches = self._pages().to_arrow_iterable(storage, max_stream_count=4, max_queue_size=2)
             try:
-                # A refusal comes with the first batch. Later, REST would send rows again that are
-                # out.
+                # A refusal comes with the first batch. Later, REST would send rows again.
                 first = next(batches, None)
             except GoogleAPICallError as error:
                 warn(self._refusal(error))

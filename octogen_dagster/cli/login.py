@@ -214,7 +214,6 @@ def _print_settings(places: LoginPlaces, token_uri: str | None, done: Login, mcp
         "OCTOGEN_MCP_TOKEN_ENDPOINT": (done.token_endpoint, host_token_endpoint()),
     }
     for name, (url, usual) in addresses.items():
-        # A variable that is set would be used in place of the default address.
         if url != usual or name in os.environ:
             settings[name] = url
     lines = [

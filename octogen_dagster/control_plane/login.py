@@ -239,7 +239,6 @@ class _Callback(ThreadingTCPServer):
         self.redirect_uri = f"http://{host}:{self.server_address[1]}{self.path}"
 
     def __enter__(self) -> Self:
-        # `shutdown` waits for one such interval, which is half a second by default.
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
         return self
 

@@ -79,8 +79,7 @@ class SecretObject:
                 "it, or waits for the store. Try again later."
             )
         try:
-            # A process that was forked has the word of its parent, and must not take its lease for
-            # its own.
+            # A process that was forked has the word of its parent, and not its lease.
             holder = f"{_PROCESS}-{os.getpid()}"
             version, ends = self._acquire(holder, within)
             try:
@@ -108,8 +107,7 @@ class SecretObject:
                         self._read(self._lease_key)  # or it is there and may not be read
                         raise self._no_conditions()
                     own = msgspec.json.encode(_Lease(holder, now + LEASE_SECONDS))
-                    # Counted from before the request, so that it ends no later here than for the
-                    # others.
+                    # Counted from before the request: it ends no later here than for others.
                     ends = Deadline.after(LEASE_SECONDS)
                     try:
                         return self._bucket.publish_if(version, own, self._lease_key), ends

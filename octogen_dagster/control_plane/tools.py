@@ -316,7 +316,6 @@ def _tool_value(tool: str, result: CallToolResult, exchange: _Exchange) -> Any:
     """Return structured content, or else JSON text; raise the failure that the value tells of."""
     text = "\n".join(block.text for block in result.content if block.type == "text")
     value: Any = result.structured_content
-    # Structured content is an object, so a server wraps a list into one.
     if isinstance(value, dict) and "result" in value:
         value = value["result"]
     is_json = True

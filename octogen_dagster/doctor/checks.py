@@ -330,6 +330,5 @@ def _without_new_folders(store: Store, key: str) -> Iterator[None]:
         yield
     finally:
         with contextlib.suppress(OSError):  # another process uses the folder by now
-            # The innermost is first, so each is empty when its turn comes.
             for folder in new:
                 folder.rmdir()

@@ -65,7 +65,6 @@ def project_resources(folder: Path, module: str) -> tuple[Resources, Finding]:
 
 def _destinations(definitions: Sequence[dg.Definitions]) -> dict[str, Any]:
     """The destinations of the tables in definitions, by the pools of their assets."""
-    # A project that has tables has imported it, and for any other it need not be imported.
     if "octogen_dagster.tables.asset" not in sys.modules:
         return {}
     from octogen_dagster.tables.asset import DESTINATIONS

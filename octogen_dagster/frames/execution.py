@@ -62,7 +62,6 @@ class SeenProducts:
         new = self._add_to_recent(hashes)
         if len(self._sorted):
             sought = pl.Series(hashes, dtype=pl.Int64)
-            # A hash above all others is sought behind the end of the array.
             at = self._sorted.search_sorted(sought).clip(upper_bound=len(self._sorted) - 1)
             new &= self._sorted.gather(at) != sought
         if len(self._recent) > max(self._max_recent, len(self._sorted) // 8):
@@ -287,8 +286,7 @@ class PlanRead:
                 if products.is_doubtful:  # later reads must not expect as few
                     self.statistics.product_counts.pop(read.walk.catalog or "", None)
         except OctogenSplitCatalogError:
-            # A catalog that was indexed again meanwhile explains it, and the service is not to
-            # blame.
+            # If the catalog was indexed again meanwhile, the service is not to blame.
             self._check_unchanged(products.reads)
             raise
         _note_repeats(read, pages, new_to_walk)

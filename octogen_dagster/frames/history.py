@@ -142,7 +142,6 @@ def uuid_ranges(*frames: pl.LazyFrame) -> Iterator[pl.Expr]:
     sampled = pl.concat([frame.select(uuid.gather_every(_SAMPLED)) for frame in frames])
     uuids = sampled.collect(engine="streaming").to_series().sort()
     step = -(-ROWS_AT_ONCE // _SAMPLED)
-    # A product with many rows may be sampled several times, and be the place of two cuts.
     cuts = uuids.gather_every(step, offset=step).unique(maintain_order=True)
     for begin, end in pairwise([None, *cuts, None]):
         is_within = pl.lit(True) if begin is None else uuid >= begin

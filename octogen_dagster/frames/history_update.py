@@ -69,8 +69,7 @@ class HistoryUpdate:
             if snapshot.name:
                 if contents.versions.get(snapshot.name) == snapshot.version:
                     continue
-                # The version is from before the file is opened. One that replaces it meanwhile has
-                # another, and is read by the next run.
+                # It is from before the file is opened: one that replaces it then is read next time.
                 contents.versions[snapshot.name] = snapshot.version
                 partitions.add(snapshot.name)
             at = None

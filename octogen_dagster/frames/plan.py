@@ -339,7 +339,6 @@ def plan_with_store(
 def _products(walk: Walk, search: ProductSearch, brands: SnapshotBrands) -> int:
     """Return the number of products to expect: that of the latest snapshot, which a retry finds."""
     expected = walk.expected_rows
-    # Such a catalog is not split, and its brands need not be counted.
     if expected is not None and 2 * expected < MIN_PAGES * search.page_size:
         return expected
     return sum(brands.of(walk.catalog).values()) or expected or 0

@@ -86,7 +86,6 @@ def _literal(node: Any) -> Any:
         return None
     try:
         expression = pl.Expr.deserialize(io.StringIO(json.dumps(node)), format="json")
-        # A cast may be of a column.
         if expression.meta.root_names():
             return None
         value = pl.select(expression).to_series()

@@ -243,7 +243,6 @@ class ProductMetrics:
         """Add rows with columns as in `PRODUCT_SCHEMA`."""
         self._rows += len(products)
         self._nulls.update(products.null_count().row(0, named=True))
-        # A brand without a name says as little as none, and Polars does not count it as null.
         nameless = products["brand"].struct.field("name").null_count()
         self._nulls["brand"] += nameless - products["brand"].null_count()
         currency, prices = products["currency"].str.to_lowercase(), products["current_price"]

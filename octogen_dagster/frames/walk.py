@@ -284,7 +284,6 @@ class WalkRead:
             self.tracker.page_received(following)
             self._note(following)
             if self.walk.saved:
-                # It was requested when the walk was continued, which has compared the generations.
                 self.walk.saved.append(following, "")
             yield following
 

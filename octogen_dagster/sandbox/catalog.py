@@ -251,7 +251,6 @@ class Product:
     @property
     def uuid(self) -> str:
         """The id, which is unique across all catalogs."""
-        # With the salt, since another catalog may have these bits at another index.
         low = mix(self.bits ^ _UUID) ^ self.catalog.salt
         high = f"{self.bits:016x}"
         return (

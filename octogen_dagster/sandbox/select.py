@@ -56,7 +56,6 @@ def select(sql: str, find_view: Callable[[str, str, str], View]) -> Result:
             # Else a statement could change the tables, or attach a file of this machine.
             lambda action, *_: sqlite3.SQLITE_OK if action in _READING else sqlite3.SQLITE_DENY
         )
-        # SQLite takes TIMESTAMP for a kind of number.
         statement = re.sub(r"(?i)\bAS TIMESTAMP\)", "AS TEXT)", sql)
         try:
             cursor = database.execute(statement)

@@ -214,7 +214,6 @@ def subscribe_with_octogen(
         raise error
     subject = f"Listing {listing}: {message}"
     is_enabled = found.subscriber is not None and found.subscriber.is_enabled
-    # Octogen says that it is subscribed to, and Analytics Hub as which dataset.
     if action is Action.ALREADY_ACTIVE:
         return plan, subscribe(this.hub, plan, **this.options)
     if action is Action.PENDING and is_enabled:

@@ -62,7 +62,6 @@ class Failures:
         )
         if isinstance(error, dg.Failure) and is_lasting:
             self._in_a_row = 0
-            # `permanent_errors_fail` has raised it from the error of the service.
             if isinstance(error.__cause__, CONCERNS_ALL):
                 self._concerns_all = True
                 self._metadata = error.metadata

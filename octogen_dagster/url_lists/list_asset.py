@@ -432,7 +432,6 @@ class _ListRun:
                     "addresses, and Octogen exports it once it is active."
                 )
                 break
-            # Nothing is waited for: it is a sleep that an interrupt ends.
             wait_interruptibly(Future(), min(pause, left))
             pause = min(2 * pause, _MAX_POLL_SECONDS)
         return url_list
