@@ -239,6 +239,7 @@ def build_alert_sensor(
     def alert_sensor(context: dg.SensorEvaluationContext, **_: Any) -> dg.SkipReason:
         store = _store_of(getattr(context.resources, resource), key)
         seen = int(context.cursor or 0)
+        # Read before the files: a materialization meanwhile has a larger id, and is seen next time.
         ids = _last_materializations(context.instance, alerts)
         updated = [partition for partition, event in ids.items() if event > seen]
         if not updated:
@@ -251,6 +252,7 @@ def build_alert_sensor(
         events = new.join(told.lazy(), on="alert_id", how="anti").sort("at", "rule").collect()
         if not events.is_empty():
             notify(events)
+            # Only now: events that could not be told are told at the next tick.
             with store.unfinished(told_key) as unfinished:
                 pl.concat([told, events.select("alert_id")]).write_parquet(unfinished)
                 store.publish(unfinished, told_key)

@@ -206,6 +206,7 @@ class _PartitionRead:
         def warn(line: str) -> None:  # once in a run
             log.say(line, line)
 
+        # A part counts the requests of this list alone.
         service = replace(self.service, spending=self.service.spending.part())
         try:
             with BlockingClient(service, self._run.stop) as client:

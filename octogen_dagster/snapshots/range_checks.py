@@ -17,9 +17,9 @@ PartitionResults = Callable[
     [dg.DagsterInstance, pl.LazyFrame, str | None, Collection[str]], Iterator[dg.AssetCheckResult]
 ]
 PARTITION_CHECKS: WeakKeyDictionary[Any, PartitionResults] = WeakKeyDictionary()
-"""By the step of checks, what evaluates those with some names for a partition's snapshot."""
+"""The function that evaluates checks by their names for a partition, by the step of the checks."""
 ASSET_CHECKS: WeakKeyDictionary[Any, Callable[[Any], dg.AssetCheckResult]] = WeakKeyDictionary()
-"""By the step of a check that looks at all partitions, what evaluates it with a run's context."""
+"""The function that evaluates a check of all partitions, by the step of the check."""
 _TARGET = get_args(get_type_hints(dg.AssetCheckEvaluation)["target_materialization_data"])[0]
 """The class that Dagster takes in its public one, and does not export."""
 

@@ -45,7 +45,7 @@ from octogen_dagster.validation import did_you_mean, require_extras
 
 ROWS_CHECK = "table_rows"
 DESTINATIONS: WeakKeyDictionary[Any, TableDestination] = WeakKeyDictionary()
-"""By the step of an asset, the destination of its table."""
+"""The destination of a table, by the step of its asset."""
 
 
 def build_table_asset(
