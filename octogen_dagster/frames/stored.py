@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -59,17 +59,6 @@ class StoredSnapshot(NamedTuple):
     name: str = ""
     version: str = ""
     key: str = ""
-
-
-@dataclass(frozen=True)
-class SnapshotTimes:
-    """The snapshots of all times of an asset's partitions.
-
-    Attributes:
-        of: Lists those of a catalog's partitions, or without catalogs of None.
-    """
-
-    of: Callable[[str | None], Sequence[StoredSnapshot]]
 
 
 def present(pair: SnapshotPair) -> pl.LazyFrame:

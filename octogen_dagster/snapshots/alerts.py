@@ -12,10 +12,10 @@ from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.frames.alert_rules import AlertRule, check_names
 from octogen_dagster.frames.alerts import ALERTS_KIND, ALERTS_SCHEMA
 from octogen_dagster.frames.alerts_update import AlertsUpdate
-from octogen_dagster.frames.stored import SnapshotPair, SnapshotTimes
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, own_range, snapshot_asset
 from octogen_dagster.snapshots.history_checks import is_history
 from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
+from octogen_dagster.snapshots.loading import Snapshots
 from octogen_dagster.snapshots.metadata import COLUMN_SCHEMA, column_schema, declared_columns
 from octogen_dagster.snapshots.partitions import SnapshotKeys
 from octogen_dagster.snapshots.range_checks import PARTITION_CHECKS
@@ -77,7 +77,6 @@ def build_price_alerts_asset(
     default = f"{history.key.path[-1].removesuffix('_history')}_alerts"
     given = asset_arguments_of(name or default, asset_arguments)
     given |= own_range(given, history)
-    kind = history.node_def.input_defs[0].dagster_type.typing_type
     mapping = history.get_partition_mapping(snapshots)
     limits = {
         rule.name: {"max_products": rule.max_products, "max_percent": rule.max_percent}
@@ -99,25 +98,15 @@ def build_price_alerts_asset(
             ),
         },
         given,
-        loads={
-            "history": SnapshotPair,
-            "snapshots": SnapshotTimes if kind is SnapshotTimes else SnapshotPair,
-        },
         needs_previous=True,
         kind=ALERTS_KIND,
     )
     def alerts(
-        _run: SnapshotRun,
-        partition: str | None,
-        history: SnapshotPair,
-        snapshots: SnapshotPair | SnapshotTimes,
+        _run: SnapshotRun, partition: str | None, history: Snapshots, snapshots: Snapshots
     ) -> dg.MaterializeResult[AlertsUpdate]:
-        if isinstance(snapshots, SnapshotTimes):
-            opened = [each.open()[0] for each in reversed(snapshots.of(partition)[-2:])]
-        else:
-            opened = [each for each in (snapshots.current, snapshots.previous) if each is not None]
-        update = AlertsUpdate(rules, history.current, history.file_metadata, opened)
-        return dg.MaterializeResult(value=update)
+        file = history.file(partition)
+        opened = [each.open()[0] for each in snapshots.newest(partition)]
+        return dg.MaterializeResult(value=AlertsUpdate(rules, file.frame, file.metadata, opened))
 
     return alerts
 

@@ -28,11 +28,15 @@ from octogen_dagster.asset_definition import (
 )
 from octogen_dagster.frames.kinds import PLAIN, TableKind
 from octogen_dagster.frames.source import SnapshotSource, collected, source_of
-from octogen_dagster.frames.stored import SnapshotPair
 from octogen_dagster.printable import OnceLog
 from octogen_dagster.snapshots.budget import shared_budget
 from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
-from octogen_dagster.snapshots.loading import NEEDS_PREVIOUS, InputSnapshots, require_own
+from octogen_dagster.snapshots.loading import (
+    NEEDS_PREVIOUS,
+    NEEDS_RANGE,
+    Snapshots,
+    require_own,
+)
 from octogen_dagster.snapshots.metadata import in_reading_order, noted, snapshot_metadata
 from octogen_dagster.snapshots.partitions import SnapshotKeys
 from octogen_dagster.snapshots.publication import PublishedSnapshot, PublishingStep
@@ -40,10 +44,6 @@ from octogen_dagster.snapshots.range_run import RunService, report_range
 
 _Service = TypeVar("_Service", bound=RunService | None, default=None)
 _MANY = 1_000_000
-_NEEDS_RANGE = (
-    "a run of several partitions publishes each by itself (without a backfill_policy each has a "
-    "run of its own)"
-)
 
 
 @dataclass(frozen=True)
@@ -73,15 +73,15 @@ def snapshot_asset(
     *,
     kind: TableKind = PLAIN,
     resource_key: str | None = None,
-    loads: type | Mapping[str, Any] | None = None,
+    loads: Mapping[str, type] | None = None,
     needs_previous: bool = False,
 ) -> Callable[[MakeSnapshot], dg.AssetsDefinition]:
     """Return the decorator of an asset whose run may have several partitions.
 
     With the key of an `OctogenResource` as many partitions are made at once as are read at once, in
     threads; without, one after the other, and since that costs nothing it is retried as the
-    products are. `kind` says what the table is. `loads` is what a partition of the inputs is loaded
-    as, or of each by name. An asset that `needs_previous` snapshots works with a
+    products are. `kind` says what the table is. The inputs are `Snapshots`, and those in `loads` of
+    the types there. An asset that `needs_previous` snapshots works with a
     `ParquetSnapshotIOManager` only.
     """
     arguments = {**own, **given}
@@ -90,8 +90,6 @@ def snapshot_asset(
         own = {"retry_policy": RETRY_POLICY, **own}
     has_range = takes_range(arguments.get("backfill_policy"), arguments.get("partitions_def"))
     has_partitions = arguments.get("partitions_def") is not None
-    ins = own.get("ins", {})
-    kinds = loads if isinstance(loads, Mapping) else dict.fromkeys(ins, loads)
 
     def decorate(make: MakeSnapshot) -> dg.AssetsDefinition:
         def compute(context: dg.AssetExecutionContext, **inputs: Any) -> Iterator[Any]:
@@ -99,16 +97,12 @@ def snapshot_asset(
             if needs_previous:
                 require_own(*output_manager(context), subject, NEEDS_PREVIOUS)
             elif has_range and not context.has_partition_key:
-                require_own(*output_manager(context), subject, _NEEDS_RANGE)
+                require_own(*output_manager(context), subject, NEEDS_RANGE)
             run = _begin(context, resource_key)
 
             def snapshot(partition: str | None) -> Any:
                 with permanent_errors_fail():
-                    of_partition = {
-                        name: _of_partition(each, kinds[name], partition)
-                        for name, each in inputs.items()
-                    }
-                    return make(run, partition, **of_partition)
+                    return make(run, partition, **inputs)
 
             if has_range and not context.has_partition_key:
                 yield from execute(context, lambda: _publish_range(run, snapshot))
@@ -118,12 +112,7 @@ def snapshot_asset(
             for result in results if isinstance(results, Iterator) else [results]:
                 yield from _publish(run, partition, result)
 
-        of_partitions = (pl.LazyFrame, SnapshotPair)
-        loaded = {
-            name: InputSnapshots if has_range and kind in of_partitions else kind
-            for name, kind in kinds.items()
-        }
-        _set_parameters(compute, loaded)
+        _set_parameters(compute, {**dict.fromkeys(own.get("ins", {}), Snapshots), **(loads or {})})
         options = {"output_required": False} if has_range else {}
         without = {name: each for name, each in given.items() if name != "execute"}
         return noted(octogen_asset({**own, **options}, without, takes_ranges=True)(compute), kind)
@@ -142,13 +131,6 @@ def _set_parameters(compute: Callable[..., Any], inputs: Mapping[str, Any]) -> N
     compute.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [inspect.Parameter(name, kind, annotation=compute.__annotations__[name]) for name in names]
     )
-
-
-def _of_partition(snapshots: Any, loads: type | None, partition: str | None) -> Any:
-    """The input of a partition, of a run that may have several."""
-    if not isinstance(snapshots, InputSnapshots):
-        return snapshots
-    return snapshots.pair(partition) if loads is SnapshotPair else snapshots.frame(partition)
 
 
 def _begin(context: dg.AssetExecutionContext, resource_key: str | None) -> SnapshotRun[Any]:

@@ -9,7 +9,7 @@ import polars as pl
 from octogen_dagster.asset_definition import asset_arguments_of
 from octogen_dagster.frames.brands import BRANDS_KIND, BRANDS_SCHEMA, product_brands
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, own_range, snapshot_asset
-from octogen_dagster.snapshots.loading import snapshot_input
+from octogen_dagster.snapshots.loading import Snapshots, snapshot_input
 from octogen_dagster.snapshots.metadata import (
     COLUMN_SCHEMA,
     column_lineage,
@@ -66,12 +66,13 @@ def build_product_brands_asset(
             ),
         },
         given,
-        loads=pl.LazyFrame,
         kind=BRANDS_KIND,
     )
     def brands(
-        _run: SnapshotRun, _partition: str | None, products: pl.LazyFrame
+        _run: SnapshotRun, partition: str | None, products: Snapshots
     ) -> dg.MaterializeResult[pl.LazyFrame]:
-        return dg.MaterializeResult(value=product_brands(products), metadata=lineage)
+        return dg.MaterializeResult(
+            value=product_brands(products.frame(partition)), metadata=lineage
+        )
 
     return brands

@@ -22,7 +22,7 @@ from octogen_dagster.frames.stored import TRACKED, WATCHED, SnapshotPair
 from octogen_dagster.io_source import errors_as_raised
 from octogen_dagster.printable import count
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, own_range, snapshot_asset
-from octogen_dagster.snapshots.loading import snapshot_input
+from octogen_dagster.snapshots.loading import Snapshots, snapshot_input
 from octogen_dagster.snapshots.metadata import (
     COLUMN_SCHEMA,
     column_lineage,
@@ -94,14 +94,14 @@ def build_product_changes_asset(
             ),
         },
         given,
-        loads=SnapshotPair,
         needs_previous=True,
         kind=CHANGES_KIND,
     )
     def changes(
-        run: SnapshotRun, _partition: str | None, snapshots: SnapshotPair
+        run: SnapshotRun, partition: str | None, snapshots: Snapshots
     ) -> dg.MaterializeResult[FrameSource]:
-        return _changes(run.context, products.key, snapshots, has_times=bool(times))
+        pair = snapshots.pair(partition)
+        return _changes(run.context, products.key, pair, has_times=bool(times))
 
     return changes
 

@@ -11,7 +11,14 @@ from typing import Any, NamedTuple
 import dagster as dg
 import polars as pl
 
-from octogen_dagster.asset_definition import FRESH, Metadata, require_asset, require_max_age
+from octogen_dagster.asset_definition import (
+    FRESH,
+    Metadata,
+    permanent_errors_fail,
+    require_asset,
+    require_max_age,
+    takes_range,
+)
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.frames.source import utc_now
 from octogen_dagster.frames.summary import markdown_table
@@ -29,7 +36,7 @@ from octogen_dagster.snapshots.history_checks import (
     is_history,
     judge_left_out,
 )
-from octogen_dagster.snapshots.loading import InputSnapshots, frame_of, input_kind, snapshot_input
+from octogen_dagster.snapshots.loading import Snapshots, snapshot_input
 from octogen_dagster.snapshots.metadata import declared_columns
 from octogen_dagster.snapshots.partitions import PartitionLayout
 from octogen_dagster.snapshots.publication import last_records, read_last
@@ -285,7 +292,7 @@ def _without_nan(value: pl.Expr, dtype: pl.DataType | None) -> pl.Expr:
 
 def _rows_checks(asset: dg.AssetsDefinition, rows: "_RowsChecks") -> dg.AssetChecksDefinition:
     """Build one step that opens the snapshot and answers all checks of its rows."""
-    key = asset.key
+    key, has_range = asset.key, takes_range(asset.backfill_policy, asset.partitions_def)
     with warnings.catch_warnings():
         # Without the partitions Dagster loads those of all runs, not that of the run.
         warnings.simplefilter("ignore", dg.PreviewWarning)
@@ -301,11 +308,11 @@ def _rows_checks(asset: dg.AssetsDefinition, rows: "_RowsChecks") -> dg.AssetChe
         ]
 
     def snapshot_checks(
-        context: dg.AssetCheckExecutionContext, snapshot: Any
+        context: dg.AssetCheckExecutionContext, snapshot: Snapshots
     ) -> Iterator[dg.AssetCheckResult | dg.AssetCheckEvaluation]:
         op = context.op_execution_context
         selected = [each.name for each in op.selected_asset_check_keys]
-        if isinstance(snapshot, InputSnapshots) and not op.has_partition_key:
+        if has_range and not op.has_partition_key:
             missing = []
             for partition in snapshot.partitions:
                 try:
@@ -327,10 +334,10 @@ def _rows_checks(asset: dg.AssetsDefinition, rows: "_RowsChecks") -> dg.AssetChe
                 )
             return
         own = op.partition_key if op.has_partition_key else None
-        yield from rows.results(context.instance, frame_of(snapshot, own), own, selected)
+        with permanent_errors_fail():
+            frame = snapshot.frame(own)
+        yield from rows.results(context.instance, frame, own, selected)
 
-    kind = input_kind(asset, pl.LazyFrame, asset.backfill_policy)
-    snapshot_checks.__annotations__["snapshot"] = kind
     checks = dg.multi_asset_check(
         name=f"{key.to_python_identifier()}_checks",
         specs=specs,

@@ -4,14 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
-import polars as pl
 
 from octogen_dagster.api.catalog_sources import CatalogService
 from octogen_dagster.asset_definition import RESOURCE, asset_arguments_of
 from octogen_dagster.frames.columns import DETAIL_SCHEMA, DIGESTED, IDENTITY, LISTED
 from octogen_dagster.frames.details import DETAILS_KIND, DetailScan, DetailStatistics
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, own_range, snapshot_asset
-from octogen_dagster.snapshots.loading import snapshot_input
+from octogen_dagster.snapshots.loading import Snapshots, snapshot_input
 from octogen_dagster.snapshots.metadata import (
     COLUMN_SCHEMA,
     column_lineage,
@@ -96,12 +95,11 @@ def build_product_details_asset(
         },
         given,
         resource_key=resource_key,
-        loads=pl.LazyFrame,
         needs_previous=True,
         kind=DETAILS_KIND,
     )
     def details(
-        run: SnapshotRun[CatalogService], partition: str | None, products: pl.LazyFrame
+        run: SnapshotRun[CatalogService], partition: str | None, products: Snapshots
     ) -> dg.MaterializeResult[DetailScan]:
         log, subject = run.context.log, run.context.asset_key.to_user_string()
         if partition is not None:
@@ -111,7 +109,7 @@ def build_product_details_asset(
             log.info(statistics.progress(subject))
 
         scan = DetailScan(
-            products,
+            products.frame(partition),
             run.service,
             only_changed=only_changed,
             max_failed_fraction=max_failed_fraction,

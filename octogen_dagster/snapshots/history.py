@@ -11,21 +11,16 @@ from octogen_dagster.asset_definition import asset_arguments_of
 from octogen_dagster.automation import wait_only_for_latest
 from octogen_dagster.frames.history import HISTORY_KIND, HISTORY_SCHEMA
 from octogen_dagster.frames.history_update import HistoryUpdate
-from octogen_dagster.frames.stored import (
-    TRACKED,
-    SnapshotPair,
-    SnapshotTimes,
-    StoredSnapshot,
-)
+from octogen_dagster.frames.stored import TRACKED
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, own_range, snapshot_asset
-from octogen_dagster.snapshots.loading import snapshot_input
+from octogen_dagster.snapshots.loading import Snapshots, snapshot_input
 from octogen_dagster.snapshots.metadata import (
     COLUMN_SCHEMA,
     column_lineage,
     column_schema,
     require_products,
 )
-from octogen_dagster.snapshots.partitions import PartitionLayout, snapshot_key
+from octogen_dagster.snapshots.partitions import PartitionLayout
 from octogen_dagster.snapshots.products import SEARCH
 
 _SOURCES: Mapping[str, Sequence[str]] = {
@@ -35,13 +30,6 @@ _SOURCES: Mapping[str, Sequence[str]] = {
     "changed": TRACKED,
 }
 """The columns of the products that each column of their history is made from."""
-
-
-def _of_pair(pair: SnapshotPair, key: str) -> list[StoredSnapshot]:
-    stored = [StoredSnapshot(lambda: (pair.current, pair.file_metadata), key=key)]
-    if (previous := pair.previous) is not None:
-        stored.append(StoredSnapshot(lambda: (previous, pair.previous_file_metadata)))
-    return stored
 
 
 def build_product_history_asset(
@@ -100,18 +88,14 @@ def build_product_history_asset(
             "description": _description(products),
         },
         given,
-        loads=SnapshotTimes if partitions.times else SnapshotPair,
         needs_previous=True,
         kind=HISTORY_KIND,
     )
     def history(
-        _run: SnapshotRun, partition: str | None, snapshots: SnapshotTimes | SnapshotPair
+        _run: SnapshotRun, partition: str | None, snapshots: Snapshots
     ) -> dg.MaterializeResult[HistoryUpdate]:
-        if isinstance(snapshots, SnapshotPair):
-            stored = _of_pair(snapshots, snapshot_key(products.key, partition))
-        else:
-            stored = list(snapshots.of(partition))
-        return dg.MaterializeResult(value=HistoryUpdate(stored), metadata=lineage)
+        update = HistoryUpdate(snapshots.of_catalog(partition))
+        return dg.MaterializeResult(value=update, metadata=lineage)
 
     return history
 

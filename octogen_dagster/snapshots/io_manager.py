@@ -17,7 +17,7 @@ from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.frames.pages import RESUME_WITHIN
 from octogen_dagster.frames.source import RETURNED, SnapshotSource, source_of
 from octogen_dagster.snapshots.budget import shared_budget
-from octogen_dagster.snapshots.loading import InputLoader
+from octogen_dagster.snapshots.loading import load_snapshots
 from octogen_dagster.snapshots.partitions import SnapshotKeys
 from octogen_dagster.snapshots.publication import (
     Publication,
@@ -205,7 +205,7 @@ class ParquetSnapshotIOManager(NamedSettings, dg.ConfigurableIOManager):
             TypeError: Snapshots are not loaded as the type, or not those of this asset.
             MissingPackageError: The annotation is `pd.DataFrame`, and pyarrow is not installed.
         """
-        return InputLoader(self.store, context, self.partition_column).load()
+        return load_snapshots(context, self.store, self.partition_column)
 
 
 def _resolved(value: Any) -> Any:

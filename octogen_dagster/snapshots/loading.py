@@ -14,37 +14,38 @@ from typing import TYPE_CHECKING, Any, NamedTuple, get_args, get_origin
 import dagster as dg
 import polars as pl
 
-from octogen_dagster.asset_definition import keeps_snapshots, permanent_errors_fail, takes_range
+from octogen_dagster.asset_definition import keeps_snapshots, permanent_errors_fail
 from octogen_dagster.errors import MissingPackageError, OctogenSnapshotError, Persistence
-from octogen_dagster.frames.stored import SnapshotPair, SnapshotTimes, StoredSnapshot
+from octogen_dagster.frames.stored import SnapshotPair, StoredSnapshot
 from octogen_dagster.io_source import errors_as_raised
-from octogen_dagster.snapshots.partitions import PartitionLayout, SnapshotKeys
+from octogen_dagster.snapshots.partitions import PartitionLayout, SnapshotKeys, snapshot_key
 from octogen_dagster.store import MAX_OPEN_FILES, previous_of
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from octogen_dagster.store import Store
 
 BATCH_ROWS = 10_000
 """Rows of a file that are in memory at the same time where it is read in batches."""
 ALLOW_MISSING = "allow_missing_partitions"
-TOGETHER = "octogen_together"
-"""The metadata of an input that is a dict of frames, to which all partitions are one entry."""
 _LOADED = (
     "pl.LazyFrame, pl.DataFrame, pd.DataFrame, pyarrow.Table, pathlib.Path, dict[str, ...] of one "
     "of these for several partitions, or SnapshotPair"
 )
-
-
 NEEDS_PREVIOUS = "it is made from a snapshot and the one before, which no other IO manager keeps"
+NEEDS_RANGE = (
+    "a run of several partitions takes each by itself (without a backfill_policy each has a run of "
+    "its own)"
+)
 
 
 def require_own(key: str, manager: Any, asset: str, why: str) -> None:
     """Fail the run, without a retry, if an IO manager is none that keeps snapshots."""
-    if keeps_snapshots(manager):
-        return
-    raise dg.Failure(
+    if not keeps_snapshots(manager):
+        raise _needs_own(key, manager, asset, why)
+
+
+def _needs_own(key: str, manager: Any, asset: str, why: str) -> dg.Failure:
+    return dg.Failure(
         f"{asset} needs a ParquetSnapshotIOManager, and the resource {key!r} is a "
         f"{type(manager).__name__}: {why}. Add a resource such as "
         'snapshots=ParquetSnapshotIOManager(base_dir="snapshots"), and give '
@@ -77,17 +78,10 @@ def _input_manager(key: str) -> dg.ResourceDefinition:
     @dg.input_manager(required_resource_keys={key})
     def load(context: dg.InputContext) -> Any:
         manager = getattr(context.resources, key)
-        if keeps_snapshots(manager):
-            with permanent_errors_fail():
-                return manager.load_input(context)
-        kind = context.dagster_type.typing_type
-        if why := _NEEDED.get(kind):
-            require_own(key, manager, context.op_def.name, why)
-        frame = manager.load_input(_AsFrame(context, key)).lazy()
-        if kind is not InputSnapshots:
-            return frame
-        partitions = context.asset_partition_keys
-        return InputSnapshots(partitions, lambda _: frame, lambda _: SnapshotPair(frame, None))
+        if not keeps_snapshots(manager):
+            return _OtherSnapshots(context, key, manager)
+        with permanent_errors_fail():
+            return manager.load_input(context)
 
     return load
 
@@ -118,26 +112,13 @@ class _AsFrame(dg.InputContext):
         return config
 
 
-class InputSnapshots:
-    """The snapshots of an input of which a run may have several partitions, opened one by one."""
-
-    def __init__(
-        self,
-        partitions: Sequence[str],
-        frame: Callable[[str | None], pl.LazyFrame],
-        pair: Callable[[str | None], SnapshotPair],
-    ) -> None:
-        self.partitions = partitions
-        self.frame, self.pair = frame, pair
-
-
 class SnapshotFile(NamedTuple):
     """A snapshot as it is stored.
 
     Attributes:
         frame: Its rows.
-        metadata: The metadata of its file.
-        is_local: True for a file on a disk.
+        metadata: The metadata of its file, such as `octogen.search`.
+        is_local: True for a file on a disk, False for one in a bucket.
     """
 
     frame: pl.LazyFrame
@@ -146,10 +127,18 @@ class SnapshotFile(NamedTuple):
 
     @property
     def row_count(self) -> int:
+        """The number of its rows, which the end of the file says."""
         return int(self.frame.select(pl.len()).collect().item())
 
     def batches(self, query: Callable[[pl.LazyFrame], pl.LazyFrame]) -> Iterator[pl.DataFrame]:
-        """Execute a query of the rows, each by itself, on one batch of them after the other."""
+        """Execute a query of the rows on one batch of them after the other, to save memory.
+
+        Args:
+            query: Takes the rows of a batch and returns what is wanted of them.
+
+        Yields:
+            The result of each batch, of 10,000 rows and fewer.
+        """
         frame, rows = query(self.frame), self.row_count
         if not self.is_local:  # an object is read from its beginning for each slice
             yield from frame.collect_batches(chunk_size=BATCH_ROWS, engine="streaming", lazy=True)
@@ -159,90 +148,66 @@ class SnapshotFile(NamedTuple):
             yield frame.slice(first, BATCH_ROWS).collect()
 
 
-class SnapshotFiles(NamedTuple):
-    """The files of an input's snapshots, opened one by one.
+class Snapshots:
+    """The snapshots of an input, each of which is opened when it is asked for.
+
+    An input that is annotated with this class is loaded as it by a `ParquetSnapshotIOManager`. It
+    has the snapshots of the partitions that are mapped to those of the run. A frame keeps its file
+    open, so a run of many partitions holds one after the other.
+
+    A method takes the key of a partition, or None for an asset without partitions. It raises an
+    `OctogenSnapshotError` if there is no snapshot, or if its file is damaged or out of reach.
+
+    Another IO manager than `ParquetSnapshotIOManager` loads whole frames: with an input of
+    `snapshot_input` it has `frame` and `frames`, and the other methods fail the run.
 
     Attributes:
-        open: Opens that of a partition, or without partitions of None.
         partition_column: The column that tells partitions apart where they are together.
     """
 
-    open: Callable[[str | None], SnapshotFile]
-    partition_column: str
-
-
-_NEEDED = {
-    SnapshotPair: NEEDS_PREVIOUS,
-    SnapshotTimes: NEEDS_PREVIOUS,
-    SnapshotFiles: "its rows are read in batches, with the id of their snapshot",
-}
-"""The types that no other IO manager loads, with the reasons."""
-
-
-def input_kind(asset: dg.AssetsDefinition, kind: type, policy: dg.BackfillPolicy | None) -> type:
-    """The type as which a step with these partitions and this policy loads an asset's snapshots.
-
-    It is the kind, or `InputSnapshots` if a run may have several partitions.
-    """
-    return InputSnapshots if takes_range(policy, asset.partitions_def) else kind
-
-
-def frame_of(snapshots: pl.LazyFrame | InputSnapshots, partition: str | None) -> pl.LazyFrame:
-    """The snapshot of a partition of an input."""
-    return snapshots.frame(partition) if isinstance(snapshots, InputSnapshots) else snapshots
-
-
-class InputLoader:
-    """Loads the snapshots of an input of a step, as the type that the input is annotated with."""
-
-    def __init__(self, store: Store, context: dg.InputContext, partition_column: str) -> None:
-        self._store = store
+    def __init__(self, context: dg.InputContext, store: Store, partition_column: str) -> None:
         self._context = context
-        self._partition_column = partition_column
-        self._partitions_def = (
-            context.asset_partitions_def if context.has_asset_partitions else None
-        )
+        self._store = store
+        self.partition_column = partition_column
 
-    def load(self) -> Any:
-        """Load the snapshots; `ParquetSnapshotIOManager.load_input` says how."""
-        context = self._context
-        annotation = context.dagster_type.typing_type
-        several: dict[Any, Callable[[], Any]] = {
-            InputSnapshots: self._partitions,
-            SnapshotFiles: lambda: SnapshotFiles(self._file, self._partition_column),
-            SnapshotTimes: self._times,
-            SnapshotPair: lambda: self._pair(_partition(context)),
-        }
-        if annotation in several:
-            return several[annotation]()
-        partitioned = context.has_asset_partitions
-        if not partitioned:
-            _check_without_partitions(context)
-        wanted = _InputType(context.asset_key.to_user_string(), annotation, partitioned=partitioned)
-        if not partitioned:
-            return wanted.load(self._store, self._existing_key(None))
-        files = self._partition_files()
-        if wanted.is_dict and self._has(TOGETHER):
-            return {"": self._store.scan_together(files)} if files else {}
-        if wanted.is_dict:
-            pinned = len(files) <= MAX_OPEN_FILES
-            return {
-                partition: wanted.load(self._store, key, pinned=pinned)
-                for partition, key in files.items()
-            }
-        if context.has_partition_key and list(files) == [context.partition_key]:
-            return wanted.load(self._store, next(iter(files.values())))
-        return wanted.convert(self._one_frame(files))
+    @functools.cached_property
+    def partitions(self) -> Sequence[str]:
+        """The keys of the input's partitions; none for an asset without partitions."""
+        return self._context.asset_partition_keys if self._context.has_asset_partitions else ()
 
-    def _frame(self, partition: str | None) -> pl.LazyFrame:
+    def frame(self, partition: str | None) -> pl.LazyFrame:
+        """Open the snapshot of a partition as a lazy frame, which is of one state of the file.
+
+        With None it has the rows of all of the input's partitions, with the key of each in the
+        column `partition_column`.
+        """
+        if partition is None and self._context.has_asset_partitions:
+            return self._together(self._files())
         return self._store.scan(self._existing_key(partition))
 
-    def _file(self, partition: str | None) -> SnapshotFile:
+    def frames(self) -> list[pl.LazyFrame]:
+        """Open the snapshots of all of the input's partitions, as few lazy frames to concatenate.
+
+        Files are put together, so that a query of hundreds of them neither waits for ever nor keeps
+        all of them open. A partition without a snapshot is an error, unless the input's metadata
+        sets `allow_missing_partitions`: then it is left out, and the list may be empty.
+        """
+        files = self._files()
+        return [self._store.scan_together(files)] if files else []
+
+    def file(self, partition: str | None) -> SnapshotFile:
+        """Open the snapshot of a partition with the metadata of its file."""
         frame, metadata = self._store.open(self._existing_key(partition))
         return SnapshotFile(frame, metadata, self._store.is_local)
 
-    def _pair(self, partition: str | None) -> SnapshotPair:
-        keys = self._keys(partition)
+    def pair(self, partition: str | None) -> SnapshotPair:
+        """Open the snapshot of a partition with the one before, if there is one.
+
+        That is the last snapshot of the 31 times before it. Without partitions of time it is the
+        snapshot that this one replaced.
+        """
+        asset = self._context.asset_key
+        keys = SnapshotKeys(self._store, asset, self._partitions_def, partition)
         before = None
         key: str | None = previous_of(keys.own)
         if keys.has_times:
@@ -255,49 +220,67 @@ class InputLoader:
         current, file_metadata = self._store.open(self._existing_key(partition))
         return SnapshotPair(current, previous, before, file_metadata, previous_file_metadata)
 
-    def _partitions(self) -> InputSnapshots:
-        return InputSnapshots(self._context.asset_partition_keys, self._frame, self._pair)
+    def of_catalog(self, catalog: str | None) -> list[StoredSnapshot]:
+        """List the snapshots of a catalog that exist, the oldest time first.
 
-    def _times(self) -> SnapshotTimes:
-        layout = PartitionLayout(self._partitions_def)
-        keys, store = self._keys(), self._store
-        partitions: defaultdict[str | None, dict[str, str]] = defaultdict(dict)
-        for key in self._context.asset_partition_keys:
-            partitions[layout.catalog_key(key)][keys.of(key)] = str(key)
+        Without partitions of time they are its snapshot and the one that this replaced, if any.
 
-        def in_time(file: tuple[str, str]) -> tuple[datetime, ...]:
-            return layout.window(file[1]) or ()
+        Args:
+            catalog: The key of the catalog in the partitions; None without partitions of catalogs.
+        """
+        if self._layout.times is None:
+            pair = self.pair(catalog)
+            current = StoredSnapshot(
+                lambda: (pair.current, pair.file_metadata), key=self._key(catalog)
+            )
+            stored = [current]
+            if (previous := pair.previous) is not None:
+                stored.append(StoredSnapshot(lambda: (previous, pair.previous_file_metadata)))
+            return stored
+        partitions = {self._key(each): each for each in self._of_catalogs[catalog]}
+        folders = sorted({key.rpartition("/")[0] for key in partitions})
+        files = {each.key: each for folder in folders for each in self._store.files(folder)}
+        # The keys of a catalog's times come in any order.
+        in_time = sorted(partitions, key=lambda key: self._layout.window(partitions[key]) or ())
+        return [
+            StoredSnapshot(
+                functools.partial(self._store.open, key),
+                str(partitions[key]),
+                files[key].modified.isoformat(),
+                key,
+            )
+            for key in in_time
+            if key in files
+        ]
 
-        def snapshots_of(catalog: str | None) -> list[StoredSnapshot]:
-            partition_of = partitions[catalog]
-            folders = sorted({file.rpartition("/")[0] for file in partition_of})
-            stored = {each.key: each for folder in folders for each in store.files(folder)}
-            files = {key: partition_of[key] for key in partition_of.keys() & stored.keys()}
-            return [
-                StoredSnapshot(
-                    functools.partial(store.open, key),
-                    partition,
-                    stored[key].modified.isoformat(),
-                    key,
-                )
-                # The keys of a catalog's times come in any order.
-                for key, partition in sorted(files.items(), key=in_time)
-            ]
+    def newest(self, catalog: str | None) -> list[StoredSnapshot]:
+        """List the last two snapshots of a catalog that exist, the newest first.
 
-        return SnapshotTimes(snapshots_of)
+        Args:
+            catalog: The key of the catalog in the partitions; None without partitions of catalogs.
+        """
+        stored = self.of_catalog(catalog)
+        return stored[-2:][::-1] if self._layout.times else stored
 
-    def _partition_files(self) -> dict[str, str]:
-        partitions = list(self._context.asset_partition_keys)
-        if self._has(ALLOW_MISSING):
-            keys = self._keys()
-            partitions = [each for each in partitions if self._store.exists(keys.of(each))]
-        return {each: self._existing_key(each) for each in partitions}
+    @property
+    def _partitions_def(self) -> dg.PartitionsDefinition[Any] | None:
+        context = self._context
+        return context.asset_partitions_def if context.has_asset_partitions else None
 
-    def _has(self, setting: str) -> bool:
-        return bool((self._context.definition_metadata or {}).get(setting))
+    @functools.cached_property
+    def _layout(self) -> PartitionLayout:
+        return PartitionLayout(self._partitions_def)
 
-    def _one_frame(self, files: Mapping[str, str]) -> pl.LazyFrame:
-        asset, column = self._context.asset_key.to_user_string(), self._partition_column
+    @functools.cached_property
+    def _of_catalogs(self) -> Mapping[str | None, Sequence[str]]:
+        """The partitions of each catalog."""
+        found: defaultdict[str | None, list[str]] = defaultdict(list)
+        for partition in self.partitions:
+            found[self._layout.catalog_key(partition)].append(partition)
+        return found
+
+    def _together(self, files: Mapping[str, str]) -> pl.LazyFrame:
+        asset, column = self._context.asset_key.to_user_string(), self.partition_column
         if not files:
             raise _NotThereError(
                 f"{asset} cannot be loaded: none of its partitions has a snapshot yet. Materialize "
@@ -315,8 +298,20 @@ class InputLoader:
 
         return self._store.scan_together(files, labelled)
 
+    def _files(self) -> dict[str, str]:
+        """The keys of the snapshots' files by partition; without partitions of the only one."""
+        context, partitions = self._context, self.partitions
+        if not context.has_asset_partitions:
+            return {"": self._existing_key(None)}
+        if (context.definition_metadata or {}).get(ALLOW_MISSING):
+            partitions = [each for each in partitions if self._store.exists(self._key(each))]
+        return {each: self._existing_key(each) for each in partitions}
+
+    def _key(self, partition: str | None) -> str:
+        return snapshot_key(self._context.asset_key, partition)
+
     def _existing_key(self, partition: str | None) -> str:
-        key = self._keys().of(partition)
+        key = self._key(partition)
         if not self._store.exists(key):
             of = f", partition {partition!r}" if partition is not None else ""
             raise _NotThereError(
@@ -325,8 +320,62 @@ class InputLoader:
             )
         return key
 
-    def _keys(self, partition: str | None = None) -> SnapshotKeys:
-        return SnapshotKeys(self._store, self._context.asset_key, self._partitions_def, partition)
+
+class _OtherSnapshots(Snapshots):
+    """The snapshots that another IO manager loads, all of an input's partitions as one frame."""
+
+    def __init__(self, context: dg.InputContext, key: str, manager: Any) -> None:
+        self._context, self._manager_key, self._manager = context, key, manager
+
+    @functools.cached_property
+    def _loaded(self) -> pl.LazyFrame:
+        frame: pl.DataFrame = self._manager.load_input(_AsFrame(self._context, self._manager_key))
+        return frame.lazy()
+
+    def frame(self, partition: str | None) -> pl.LazyFrame:
+        if partition is not None and len(self.partitions) > 1:
+            raise self._needs_own(NEEDS_RANGE)
+        return self._loaded
+
+    def frames(self) -> list[pl.LazyFrame]:
+        return [self._loaded]
+
+    def file(self, partition: str | None) -> SnapshotFile:
+        raise self._needs_own("its rows are read in batches, with the id of their snapshot")
+
+    def pair(self, partition: str | None) -> SnapshotPair:
+        raise self._needs_own(NEEDS_PREVIOUS)
+
+    def of_catalog(self, catalog: str | None) -> list[StoredSnapshot]:
+        raise self._needs_own(NEEDS_PREVIOUS)
+
+    def _needs_own(self, why: str) -> dg.Failure:
+        return _needs_own(self._manager_key, self._manager, self._context.op_def.name, why)
+
+
+def load_snapshots(context: dg.InputContext, store: Store, partition_column: str) -> Any:
+    """Load the snapshots of an input as what it is annotated with.
+
+    `ParquetSnapshotIOManager.load_input` says how.
+    """
+    snapshots = Snapshots(context, store, partition_column)
+    annotation = context.dagster_type.typing_type
+    partitioned = context.has_asset_partitions
+    if annotation is Snapshots:
+        return snapshots
+    if annotation is SnapshotPair:
+        return snapshots.pair(context.partition_key if partitioned else None)
+    if not partitioned:
+        _check_without_partitions(context)
+    asset = context.asset_key.to_user_string()
+    wanted = _InputType(asset, annotation, partitioned=partitioned)
+    files = snapshots._files()
+    if wanted.is_dict:
+        pinned = len(files) <= MAX_OPEN_FILES
+        return {name: wanted.load(store, key, pinned=pinned) for name, key in files.items()}
+    if not partitioned or (context.has_partition_key and list(files) == [context.partition_key]):
+        return wanted.load(store, next(iter(files.values())))
+    return wanted.convert(snapshots._together(files))
 
 
 class _InputType:
@@ -389,10 +438,6 @@ class _InputType:
 def _is(wanted: Any, module: str, name: str) -> bool:
     """True for a type of a package that need not be installed."""
     return module in sys.modules and wanted is getattr(sys.modules[module], name, None)
-
-
-def _partition(context: dg.InputContext) -> str | None:
-    return context.partition_key if context.has_asset_partitions else None
 
 
 def _check_without_partitions(context: dg.InputContext) -> None:

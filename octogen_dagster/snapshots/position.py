@@ -23,7 +23,7 @@ from octogen_dagster.frames.position import (
 from octogen_dagster.frames.summary import inline_table, shares_preview, unmatched_preview
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, snapshot_asset
 from octogen_dagster.snapshots.history_checks import is_history
-from octogen_dagster.snapshots.loading import ALLOW_MISSING, TOGETHER
+from octogen_dagster.snapshots.loading import ALLOW_MISSING, Snapshots
 from octogen_dagster.snapshots.metadata import declared_columns
 
 _MAX_SHOWN = 10
@@ -84,13 +84,10 @@ def build_price_position_asset(
             f"{type(own).__name__}."
         )
     ins = {f"history_{place}": _all_catalogs(each) for place, each in enumerate(of_shops, 1)}
-    kinds: dict[str, Any] = {
-        name: dict[str, pl.LazyFrame] if each.partitions_def else pl.LazyFrame
-        for name, each in zip(ins, of_shops, strict=True)
-    }
+    loads: dict[str, type] = {}
     if not isinstance(own, pl.DataFrame):
         own_key = own if isinstance(own, dg.AssetKey) else own.key
-        ins["own"], kinds["own"] = dg.AssetIn(own_key), pl.DataFrame
+        ins["own"], loads["own"] = dg.AssetIn(own_key), pl.DataFrame
 
     @snapshot_asset(
         {
@@ -103,17 +100,17 @@ def build_price_position_asset(
             ),
         },
         asset_arguments_of(name, asset_arguments),
-        loads=kinds,
+        loads=loads,
         kind=POSITION_KIND,
     )
     def position(
         run: SnapshotRun, _partition: str | None, **inputs: Any
     ) -> dg.MaterializeResult[pl.DataFrame]:
         table = inputs.pop("own", own)
-        shops = [pl.LazyFrame(schema=HISTORY_SCHEMA)]  # before the first snapshot there is nothing
-        for each in inputs.values():
-            shops += each.values() if isinstance(each, dict) else [each]
-        history = pl.concat(shops, how="diagonal_relaxed")
+        shops: list[Snapshots] = list(inputs.values())
+        nothing = pl.LazyFrame(schema=HISTORY_SCHEMA)  # as before the first snapshot
+        frames = [nothing, *(frame for each in shops for frame in each.frames())]
+        history = pl.concat(frames, how="diagonal_relaxed")
         found = price_position(history, table)
         metadata = _metadata(history, table, found, run.context.log.warning)
         return dg.MaterializeResult(value=found, metadata=metadata)
@@ -123,8 +120,7 @@ def build_price_position_asset(
 
 def _all_catalogs(history: dg.AssetsDefinition) -> dg.AssetIn:
     mapping = dg.AllPartitionMapping() if history.partitions_def else None
-    metadata = {ALLOW_MISSING: True, TOGETHER: True}
-    return dg.AssetIn(history.key, partition_mapping=mapping, metadata=metadata)
+    return dg.AssetIn(history.key, partition_mapping=mapping, metadata={ALLOW_MISSING: True})
 
 
 def _metadata(

@@ -23,7 +23,7 @@ from octogen_dagster.asset_definition import (
 )
 from octogen_dagster.background import run_in_thread, wait_interruptibly
 from octogen_dagster.snapshots.asset_decorator import own_range
-from octogen_dagster.snapshots.loading import SnapshotFiles, snapshot_input
+from octogen_dagster.snapshots.loading import Snapshots, snapshot_input
 from octogen_dagster.snapshots.metadata import (
     COLUMN_SCHEMA,
     column_lineage,
@@ -122,7 +122,7 @@ def build_table_asset(
         given,
         takes_ranges=True,
     )
-    def loaded_table(context: dg.AssetExecutionContext, stored: SnapshotFiles) -> Iterator[Any]:
+    def loaded_table(context: dg.AssetExecutionContext, stored: Snapshots) -> Iterator[Any]:
         stop = threading.Event()
         with permanent_errors_fail():
             there = destination.resolved()
@@ -147,7 +147,7 @@ class _TableRun:
     target: SnapshotTable
     place: str
     connection: TableConnection
-    stored: SnapshotFiles
+    stored: Snapshots
     stop: threading.Event
 
     def load_only(self, partition: str | None) -> dg.MaterializeResult[Any]:
@@ -178,7 +178,7 @@ class _TableRun:
             context,
             step,
             publish,
-            lambda partition: self.stored.open(partition).frame,
+            self.stored.frame,
             service=None,
             stop=self.stop,
         ):
@@ -198,7 +198,7 @@ class _TableRun:
 
     def _load(self, partition: str | None) -> tuple[dict[str, Any], dg.AssetCheckResult]:
         began = time.monotonic()
-        file = self.stored.open(partition)
+        file = self.stored.file(partition)
         table, sources, rows = self.target.of(file, partition, self.stored.partition_column)
         stored = StoredRows(
             file.metadata.get(SNAPSHOT_ID) or uuid.uuid4().hex, file.row_count, file.batches

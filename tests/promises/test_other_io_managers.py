@@ -273,6 +273,41 @@ def test_a_run_of_several_partitions_ends_before_it_is_paid(
     assert "without a backfill_policy each has a run of its own" in str(failure.event_specific_data)
 
 
+def test_the_snapshots_of_a_range_are_not_taken_for_those_of_each_partition(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    shops, policy = dg.StaticPartitionsDefinition(["acme", "zen"]), dg.BackfillPolicy.single_run()
+    by_key = {"partition_expr": "catalog_key"}
+
+    @dg.asset(partitions_def=shops, backfill_policy=policy, metadata=by_key)
+    def products() -> pl.DataFrame:
+        key = dg.AssetExecutionContext.get().partition_key
+        row = {"catalog_key": key, "brand": {"name": "Acme"}, "currency": "EUR"}
+        return pl.DataFrame([{**row, "in_stock": True, "is_active": True, "current_price": 1.0}])
+
+    brands = build_product_brands_asset(
+        products, io_manager_key="snapshots", backfill_policy=policy
+    )
+    snapshots = ParquetSnapshotIOManager(base_dir=str(tmp_path / "snapshots"))
+    given = {"io_manager": of_duckdb(tmp_path), "snapshots": snapshots}
+    for key in shops.get_partition_keys():
+        dg.materialize([products], partition_key=key, resources=given, instance=instance)
+    result = dg.materialize(
+        [products, brands],
+        selection=[brands],
+        tags={
+            "dagster/asset_partition_range_start": "acme",
+            "dagster/asset_partition_range_end": "zen",
+        },
+        resources=given,
+        instance=instance,
+        raise_on_error=False,
+    )
+    assert not result.success
+    (failure,) = [event for event in result.all_events if event.is_step_failure]
+    assert "without a backfill_policy each has a run of its own" in str(failure.event_specific_data)
+
+
 @pytest.mark.slow
 def test_sql_in_a_partition_key_is_not_executed(
     service: Sandbox, tmp_path: Path, instance: dg.DagsterInstance

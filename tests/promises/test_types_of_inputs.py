@@ -1,7 +1,7 @@
 """Frames of each library are stored, and loaded as the type that an input is annotated with."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from octogen_dagster import (
     catalog_partitions,
     errors,
 )
+from octogen_dagster.snapshots.loading import Snapshots
 from tests.results import materialized, stored
 from tests.servers.buckets import S3Bucket
 
@@ -245,6 +246,85 @@ def test_all_assets_of_some_products_go_into_one_job_with_those_of_ones_own(
     resources = {"octogen": OctogenResource(), "io_manager": ParquetSnapshotIOManager(base_dir="s")}
     defs = dg.Definitions(assets=assets, resources=resources)
     assert len(defs.resolve_implicit_global_asset_job_def().graph.node_defs) == len(assets)
+
+
+# The handle, which opens snapshots one by one.
+
+DAYS = dg.DailyPartitionsDefinition("2026-11-01", end_date="2026-11-04")
+BY_DAY = dg.MultiPartitionsDefinition({"shop": SHOPS, "day": DAYS})
+
+
+def handle(
+    source: dg.AssetsDefinition,
+    folder: Path,
+    instance: dg.DagsterInstance,
+    metadata: dict[str, Any] | None = None,
+    published: Sequence[str | None] = (),
+    **resources: Any,
+) -> Snapshots:
+    """Publish partitions of an asset, and return the handle of an input that has all of them."""
+    given = stored(folder) | resources
+    for key in published:
+        dg.materialize([source], resources=given, instance=instance, partition_key=key)
+    seen = []
+
+    @dg.asset(ins={"snapshots": dg.AssetIn(source.key, metadata=metadata)})
+    def down(snapshots: Snapshots) -> None:
+        seen.append(snapshots)
+
+    dg.materialize(
+        [source.to_source_asset(), down], selection=[down], resources=given, instance=instance
+    )
+    (snapshots,) = seen
+    return snapshots
+
+
+def opened(stored: Sequence[Any]) -> list[Any]:
+    return [(each.name, rows(each.open()[0])) for each in stored]
+
+
+def test_the_snapshots_of_times_are_opened_by_partition_and_by_catalog(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    @dg.asset(partitions_def=BY_DAY)
+    def prices(context: dg.AssetExecutionContext) -> pl.DataFrame:
+        return pl.DataFrame({"at": [context.partition_key]})
+
+    published = ["2026-11-01|acme", "2026-11-03|acme", "2026-11-02|acme", "2026-11-01|zen"]
+    found = handle(prices, tmp_path, instance, {"allow_missing_partitions": True}, published)
+    assert len(found.partitions) == 6
+    of_acme = [(key, [{"at": key}]) for key in sorted(published[:3])]
+    assert opened(found.of_catalog("acme")) == of_acme
+    assert opened(found.newest("acme")) == of_acme[:0:-1]
+    assert found.of_catalog("none") == []
+    last = dg.MultiPartitionKey({"shop": "acme", "day": "2026-11-03"})
+    assert rows(found.frame(last)) == [{"at": last}]
+    pair = found.pair(last)
+    assert pair.previous is not None
+    assert rows(pair.previous) == [{"at": pair.previous_partition}] == [{"at": "2026-11-02|acme"}]
+    together = pl.concat(found.frames()).collect()
+    assert sorted(together["at"]) == sorted(published)
+    assert rows(found.frame(None)) == [{"at": key, "partition": key} for key in together["at"]]
+    missing = dg.MultiPartitionKey({"shop": "zen", "day": "2026-11-03"})
+    for open_one in (found.frame, found.file, found.pair):
+        with pytest.raises(errors.OctogenSnapshotError, match="does not exist"):
+            open_one(missing)
+
+
+def test_a_snapshot_without_times_is_opened_with_the_one_that_it_replaced(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    # The one before is kept of products that OctogenResource read: here it is put there.
+    found = handle(boots, tmp_path, instance, published=[None])
+    assert found.partitions == ()
+    assert opened(found.newest(None)) == opened(found.of_catalog(None))
+    assert len(found.of_catalog(None)) == 1
+    pl.DataFrame({"n": [0]}).write_parquet(tmp_path / ".boots.previous")
+    assert [frame for _, frame in opened(found.newest(None))][1] == [{"n": 0}]
+    file = found.file(None)
+    assert (file.row_count, file.is_local, "octogen.run_id" in file.metadata) == (2, True, True)
+    (frame,) = found.frames()
+    assert rows(frame) == rows(file.frame) == rows(found.frame(None))
 
 
 # What an asset may return.
