@@ -1,6 +1,6 @@
 """The check `fresh`: every catalog of an asset was materialized lately."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -43,59 +43,18 @@ def build_fresh_check(
     ) -> dg.AssetCheckResult:
         now = clock()
         last = _Last(context.instance, key, partitions, now - max_age)
-        listed = _listed(context, resources) if last.stale else None
-        # A source that lists none of them is taken for broken: all would count as withdrawn.
-        is_broken = listed is not None and listed.keys().isdisjoint(last.parts)
-        withdrawn = set() if listed is None or is_broken else last.stale.keys() - listed.keys()
-        empty = {part for part, count in (listed or {}).items() if count == 0}
-        stale = {
-            part: at
-            for part, at in last.stale.items()
-            # Of a catalog without products there is nothing to publish.
-            if part not in withdrawn and (at or part not in empty)
-        }
-        never = sum(not storage_id for storage_id in stale.values())
-        subject = key.to_user_string()
-        metadata: Metadata = {
-            "octogen/fresh": last.fresh,
-            "octogen/stale": len(stale),
-            "octogen/never_materialized": never,
-            "octogen/awaited": last.awaited,
-            "octogen/withdrawn": len(withdrawn),
-            "octogen/max_age_hours": hours(max_age),
-        }
-        if None in stale:
-            text = f"{subject} was not materialized {lately}. {_ADVICE}"
-        elif stale:
-            text = (
-                f"{subject}: {len(stale):,} of {len(last.parts):,} catalogs were not materialized "
-                f"{lately}, {never:,} of them never. {_ADVICE}"
-            )
-        else:
-            expected = f": {last.fresh:,} of {last.fresh:,} expected catalogs were"
-            text = f"{subject}{expected if partitions.catalogs else ' was'} materialized {lately}."
-        if stale:
-            sample = _longest_stale(context.instance, key, stale, now)
+        if last.stale:
+            last.compare(_listed(context, resources))
+        metadata = {**_figures(last), "octogen/max_age_hours": hours(max_age)}
+        if last.stale:
+            sample = _longest_stale(context.instance, key, last.stale, now)
             metadata["octogen/sample"] = dg.MetadataValue.md(markdown_table(sample))
-        if is_broken:
-            text += (
-                " The source lists none of these catalogs, so its answer is ignored. If they have "
-                "all ended, delete their partitions; if not, look at the source."
-            )
-        if last.awaited:
-            text += (
-                f" Catalogs without a snapshot so far: {last.awaited:,}. They fail this check once "
-                "the asset's oldest snapshot is older than that."
-            )
-        if withdrawn:
-            text += (
-                f" Catalogs that are no longer listed: {len(withdrawn):,}. Their snapshots are "
-                "kept. Delete the partitions of those that have ended."
-            )
-            names = dg.MetadataValue.json(sorted(map(str, withdrawn))[:_MAX_STALE_SHOWN])
-            metadata["octogen/withdrawn_catalogs"] = names
+        sentences = [_materialized(key.to_user_string(), last, lately), *_remarks(last)]
         return dg.AssetCheckResult(
-            passed=not stale, severity=severity, description=text, metadata=metadata
+            passed=not last.stale,
+            severity=severity,
+            description=" ".join(sentences),
+            metadata=metadata,
         )
 
     @dg.asset_check(
@@ -123,6 +82,8 @@ class _Last:
         awaited: The number of those without a snapshot while the asset's first one is not older:
             a first backfill may last.
         stale: The others, each with the storage id of its last materialization or 0.
+        withdrawn: Those of the others that the source no longer lists, and so are not stale.
+        ignores_list: True if the source's list is taken for broken.
     """
 
     def __init__(
@@ -151,6 +112,77 @@ class _Last:
         self.parts, self.fresh = newest.keys(), len(fresh)
         self.stale = {part: at for part, at in late.items() if at or not is_new}
         self.awaited = len(late) - len(self.stale)
+        self.withdrawn = set[str | None]()
+        self.ignores_list = False
+
+    def compare(self, listed: Mapping[str | None, int | None] | None) -> None:
+        """Take from the stale parts those that are not listed, or for which nothing is published.
+
+        A list with none of the parts is ignored: all would count as withdrawn.
+        """
+        if listed is None:
+            return
+        self.ignores_list = listed.keys().isdisjoint(self.parts)
+        if not self.ignores_list:
+            self.withdrawn = self.stale.keys() - listed.keys()
+        self.stale = {
+            part: at
+            for part, at in self.stale.items()
+            if part not in self.withdrawn and (at or listed.get(part) != 0)
+        }
+
+    @property
+    def never(self) -> int:
+        """The number of stale parts that were never materialized."""
+        return sum(not storage_id for storage_id in self.stale.values())
+
+
+def _figures(last: _Last) -> Metadata:
+    metadata: Metadata = {
+        "octogen/fresh": last.fresh,
+        "octogen/stale": len(last.stale),
+        "octogen/never_materialized": last.never,
+        "octogen/awaited": last.awaited,
+        "octogen/withdrawn": len(last.withdrawn),
+    }
+    if last.withdrawn:
+        names = dg.MetadataValue.json(sorted(map(str, last.withdrawn))[:_MAX_STALE_SHOWN])
+        metadata["octogen/withdrawn_catalogs"] = names
+    return metadata
+
+
+def _materialized(subject: str, last: _Last, lately: str) -> str:
+    if None in last.stale:
+        return f"{subject} was not materialized {lately}. {_ADVICE}"
+    if last.stale:
+        return (
+            f"{subject}: {len(last.stale):,} of {len(last.parts):,} catalogs were not "
+            f"materialized {lately}, {last.never:,} of them never. {_ADVICE}"
+        )
+    if None in last.parts:
+        return f"{subject} was materialized {lately}."
+    return (
+        f"{subject}: {last.fresh:,} of {last.fresh:,} expected catalogs were materialized {lately}."
+    )
+
+
+def _remarks(last: _Last) -> Iterator[str]:
+    """What else is said: of a list that is ignored, and of catalogs that fail nothing."""
+    if last.ignores_list:
+        yield (
+            "The source lists none of these catalogs, so its answer is ignored. If they have "
+            "all ended, delete their partitions; if not, look at the source."
+        )
+    if last.awaited:
+        yield (
+            f"Catalogs without a snapshot so far: {last.awaited:,}. They fail this check once "
+            "the asset's oldest snapshot is older than that."
+        )
+    if last.withdrawn:
+        yield (
+            f"Catalogs that are no longer listed: {len(last.withdrawn):,}. Their snapshots are "
+            "kept. Delete the partitions of those that have ended."
+        )
 
 
 def _parts(instance: dg.DagsterInstance, partitions: PartitionLayout) -> Iterable[str | None]:
