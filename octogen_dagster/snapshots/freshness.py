@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta, timezone
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import dagster as dg
 import polars as pl
@@ -12,11 +12,18 @@ from octogen_dagster.errors import OctogenError
 from octogen_dagster.frames.summary import markdown_table
 from octogen_dagster.snapshots.partitions import PartitionLayout, keys_by_catalog
 from octogen_dagster.snapshots.range_checks import ASSET_CHECKS
-from octogen_dagster.snapshots.resource import OctogenResource
 
 _ADVICE = "Look at the last runs, and at the sensor or schedule that requests them."
 _MAX_STALE_SHOWN = 20
 _EVERY_HOUR = "0 * * * *"
+
+
+@runtime_checkable
+class ListsCatalogs(Protocol):
+    """An `OctogenResource`, which is not imported for this."""
+
+    def listed_product_counts(self) -> Mapping[str, int | None] | None:
+        """The products of each catalog that the source lists; None if the list is not whole."""
 
 
 def build_fresh_check(
@@ -207,20 +214,16 @@ def _listed(
 ) -> dict[str | None, int | None] | None:
     """The products of each partition key that the source lists; None if nobody knows the list."""
     for octogen in (getattr(context.resources, name) for name in resources):
-        if not isinstance(octogen, OctogenResource):
+        if not isinstance(octogen, ListsCatalogs):
             continue
         try:
-            listed = octogen.service().fetch_catalogs()
+            listed = octogen.listed_product_counts()
         except OctogenError as error:
             context.log.warning(f"Whether stale catalogs are still listed is not known. {error}")
             return None
-        if listed.failure is None:
-            keys, _ = keys_by_catalog(state.catalog for state in listed.catalogs)
-            return {
-                keys[state.catalog]: state.product_count
-                for state in listed.catalogs
-                if state.catalog in keys
-            }
+        if listed is not None:
+            keys, _ = keys_by_catalog(listed)
+            return {keys[catalog]: listed[catalog] for catalog in keys}
     return None
 
 

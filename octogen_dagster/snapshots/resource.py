@@ -259,6 +259,18 @@ class OctogenResource(NamedSettings, dg.ConfigurableResource[Any]):
             for state in listed.catalogs
         ]
 
+    def listed_product_counts(self) -> dict[str, int | None] | None:
+        """Return the product counts of the catalogs of the source; None if a part is missing.
+
+        Raises:
+            MissingAPIKeyError: There is no key.
+            OctogenError: No catalog can be listed.
+        """
+        listed = self.service().fetch_catalogs()
+        if listed.failure is not None:
+            return None
+        return {state.catalog: state.product_count for state in listed.catalogs}
+
     def lookup_product(self, url: str) -> MerchantProductUrlLookupResponse:
         """Call `OctogenClient.lookup_product` and block until it returns."""
         with BlockingClient(self.service()) as client:
