@@ -39,7 +39,7 @@ _raised: deque[Exception] = deque(maxlen=16)
 """The last errors of sources, which Polars 1 turns into a `ComputeError` with their text."""
 
 _unfinished: dict[threading.Lock, threading.Event] = {}
-"""What ends each unfinished execution, by a lock that is held while it runs Python code.
+"""The event that ends each unfinished execution, by a lock that is held while Python code runs.
 
 Polars runs a source's generator in a thread of its own, and a query that has enough rows (a
 filtered `head`) leaves it running or suspended. A thread of Rust that calls back into Python while

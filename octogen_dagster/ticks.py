@@ -42,7 +42,7 @@ _FIRST_WAIT, _MAX_WAIT = 600.0, 6 * 3600.0
 MEMORY_SECONDS = 2 * 24 * 3600.0
 """Older runs are not counted: one that always fails has 13 in this time, and waits the longest."""
 _RESUMED_SECONDS = 24 * 3600.0
-"""For how long Dagster launches the runs of a tick that was interrupted."""
+"""The time for which Dagster launches the runs of a tick that was interrupted."""
 _LONGEST_RUN_SECONDS = 7 * 24 * 3600.0
 """A run that is older died with its machine, where no run monitoring noticed."""
 _MOST_ZONES_SECONDS = 24 * 3600.0
@@ -128,7 +128,7 @@ class RequestedRun(NamedTuple):
 
 
 class TickPlan(NamedTuple):
-    """What a tick requests and adds, and all that is missing, also what waits for a later tick."""
+    """The runs of a tick, its new partitions, and all that is missing, also for a later tick."""
 
     requests: list[list[Wanted]]
     """The states that each run is to bring, in the order of its range."""

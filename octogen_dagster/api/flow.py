@@ -163,7 +163,7 @@ def search_flow(
     The seed generation does not know `understand` and never understands keywords; the current one
     understands them unless `understand` is false. So a search is first sent with `catalog` and
     `understand`. After a 422 that names `catalog` it is sent again with `catalogs`, and after one
-    that names an `understand` of false, without it. So are all later ones. A 422 is not charged.
+    that names an `understand` of false, without it; all later ones are too. A 422 is not charged.
     """
     flow = _search(service, body, subject, paced=paced)
     return (yield from _once_learned(service, "search", flow) if paced else flow)
@@ -255,7 +255,7 @@ def _lookup(service: Service, url: str, subject: str, *, paced: bool) -> Flow[Re
 def _once_learned(service: Service, operation: str, flow: Flow[T]) -> Flow[T]:
     """Hold a request until the first one has learned what the service refuses.
 
-    So requests that begin at the same time are not all refused for the same field.
+    Otherwise requests that begin at the same time are all refused for the same field.
     """
     if operation in service.refused:
         return (yield from flow)

@@ -1,4 +1,4 @@
-"""From an HTTP response to a value or an error. No I/O: the response has been read."""
+"""Turns an HTTP response into a value or an error. No I/O: the response has been read."""
 
 from __future__ import annotations
 

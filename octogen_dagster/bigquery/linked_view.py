@@ -82,7 +82,7 @@ def build_select(
 
 
 class BatchJoin(Protocol):
-    """What becomes of each batch of rows before it is stored."""
+    """Makes the rows to store from each batch of a result."""
 
     def __call__(self, batch: pl.DataFrame) -> pl.DataFrame:
         """Return the rows to store for some of the result; for none, a frame with their columns."""

@@ -1,4 +1,4 @@
-"""What commands print of tables: rows as CSV or JSON, and texts for a terminal."""
+"""Prints tables for commands: rows as CSV or JSON, and texts for a terminal."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def _check_text(value: list[str] | str | None) -> list[str] | str | None:
 
 
 class ScaffoldParams(BaseModel):
-    """What a first YAML file depends on."""
+    """The parameters of a first YAML file."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -101,7 +101,7 @@ class OctogenScaffolder(dg.Scaffolder[ScaffoldParams]):
 
 
 class LinkedScaffoldParams(BaseModel):
-    """What a first YAML file of linked datasets depends on."""
+    """The parameters of a first YAML file of linked datasets."""
 
     model_config = ConfigDict(extra="forbid")
 

@@ -42,7 +42,7 @@ _TYPES = {
     "string": "text",
     "tuple": "a list",
 }
-"""What a field takes, by the first word of pydantic's names for errors."""
+"""The kind of value that a field takes, by the first word of pydantic's names for errors."""
 
 _SAID = ("title", "description", "default")
 _TEMPLATE = r"\{\{|\{%"

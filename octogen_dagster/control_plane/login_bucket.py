@@ -50,7 +50,7 @@ class ReplacedSecretError(OctogenMCPAuthenticationError):
 class SecretObject:
     """One word in an object of a bucket, which is replaced under the version that was read.
 
-    Who replaces it holds a lease: an object beside it that is created only if there is none, or
+    A writer holds a lease: an object beside it that is created only if there is none, or
     replaced under its version if it has ended. `initial` is the word while there is none.
     """
 
@@ -171,7 +171,7 @@ class SecretObject:
     def _read_lease(self) -> tuple[object, bytes]:
         """Read the lease; one that may not be read counts as absent, and is created if it is.
 
-        Where the bucket may not be listed, S3 denies access to what is not there.
+        S3 denies access to a missing object in a bucket that may not be listed.
         """
         with _absent_if_denied():
             return self._read(self._lease_key)
@@ -243,7 +243,7 @@ def _opened(folder: str) -> Bucket:
 
 
 class _Lease(msgspec.Struct):
-    """Who holds a lease, and until when."""
+    """The holder of a lease, and its end."""
 
     holder: str = ""
     until: float = 0.0

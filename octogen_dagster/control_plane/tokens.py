@@ -131,8 +131,8 @@ def given_token(access_token: SecretStr) -> AccessToken:
 class TokenCommand:
     """Runs a command that prints a token, as its first line or as JSON with `access_token`.
 
-    What else it prints is never quoted: it may be a secret. So may be its words, which no traceback
-    that shows locals shows in an object.
+    The rest of its output may be a secret, and is never quoted. Its words may be one too: in an
+    object, no traceback that shows locals shows them.
     """
 
     def __init__(self, command: str, timeout: float = DEFAULT_TIMEOUT) -> None:

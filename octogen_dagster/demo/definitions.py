@@ -58,7 +58,7 @@ SNAPSHOTS = os.environ.get("OCTOGEN_DEMO_SNAPSHOTS", "snapshots")
 
 
 def spec(name: str, group: str, description: str | None = None) -> dg.AssetSpec:
-    """What the UI shows of an asset."""
+    """Return the spec of an asset, which the UI shows."""
     return dg.AssetSpec(name, group_name=group, owners=["team:pricing"], description=description)
 
 

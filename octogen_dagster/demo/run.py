@@ -249,7 +249,7 @@ class Demo:
             self._say(f"  {page}  {what}")
 
     def _made_since(self, began: float) -> Iterator[bool]:
-        """For each catalog and all that follows it, whether it was made since a day began."""
+        """Yield for each catalog and its followers if it was made since a day began."""
         for name in (_PRODUCTS, *self._followers):
             for partition in self._partitions:
                 records = self._records(name, partition)

@@ -128,9 +128,9 @@ class CatalogProducts:
     def _check_count(self, client: BlockingClient) -> None:
         """Check that not many products are missing.
 
-        What the source counts may be of another day, and in another unit if no read says how many
-        rows come for it. Where it counts nothing, the latest snapshot says how many there were, and
-        whether the service counts in its unit.
+        The count of the source may be of another day, and in another unit if no read says how many
+        rows come for it. Without one, the latest snapshot says how many there were, and whether the
+        service counts in its unit.
         """
         by_source = self._walk.expected_rows
         in_snapshot = sum(read.walk.part.products for read in self.reads if read.walk.part)

@@ -84,7 +84,7 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger(__name__)
 _NOWHERE = SnapshotTarget(_LOGGER.info, _LOGGER.warning)
 _MANY_MORE = 1.5
-"""So many rows for each product that is counted are more than a catalog grows meanwhile."""
+"""The rows for each counted product that no growth of a catalog meanwhile explains."""
 _BAR_SECONDS = 0.5
 """The time between two updates of the progress bar."""
 _SHRINKING_CAUSES = (
@@ -351,7 +351,7 @@ class ProductScan:
 
 
 class _FrameReader(ProductScan):
-    """What the frame of a scan calls. A pickle of the frame has the search and the service."""
+    """The scan that a frame calls. A pickle of the frame has the search and the service."""
 
     def __reduce__(self) -> Any:
         return _FrameReader, (self.search, self.service)

@@ -1,7 +1,7 @@
-"""Which addresses are the same page, where no answer of the service says it.
+"""Decides which addresses are the same page where no answer of the service says it.
 
-Of lookups the published client says that Octogen forces https, strips a leading `www.`, fragments
-and known tracking parameters, and sorts the other parameters. The rest is ours.
+Octogen's published client says that a lookup forces https, strips a leading `www.`, fragments and
+known tracking parameters, and sorts the other parameters. The rest is ours.
 """
 
 from __future__ import annotations

@@ -315,7 +315,7 @@ class WalkRead:
     def _require_products(self, page: ProductPage) -> None:
         """Refuse a catalog without products, unless the source says that it has none.
 
-        Such is the response to a key that does not exist.
+        A key that does not exist has the same response.
         """
         if page.uuids or page.next_cursor or self.tracker.pages > 1:
             return

@@ -18,7 +18,7 @@ from octogen_dagster.store import Store
 
 _MAX_TITLE_LENGTH = 160
 _SEPARATOR = " \u203a "
-"""What stands between the levels of a category, here and in the page."""
+"""The text between the levels of a category, here and in the page."""
 _REAPPEARED = "reappeared"
 _RULES = with_currency_changes([rule() for rule in KINDS.values()])
 _KINDS = [*(rule.name.replace("_", " ") for rule in _RULES), _REAPPEARED]
@@ -26,7 +26,7 @@ _KINDS = [*(rule.name.replace("_", " ") for rule in _RULES), _REAPPEARED]
 
 
 class _Part(NamedTuple):
-    """What a file of a history says of the last dates."""
+    """The rows, products and events of the last dates in a file of a history."""
 
     rows: pl.DataFrame
     products: pl.DataFrame
@@ -143,7 +143,7 @@ def _part(store: Store, key: str, since: datetime) -> _Part:
 
 
 def _events(history: pl.LazyFrame, observed: Observed, since: datetime) -> pl.DataFrame:
-    """What the rules of alerts find from a time on."""
+    """The events that the rules of alerts find from a time on."""
     begun = history.filter(pl.any_horizontal(pl.col("valid_from", "valid_to") >= since))
     touched = begun.select(KEY.unique().implode()).collect(engine="streaming").to_series()
     rows = history.filter(KEY.is_in(touched)).collect(engine="streaming")

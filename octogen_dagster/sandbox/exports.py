@@ -53,7 +53,7 @@ class View:
 
 @dataclass(frozen=True)
 class Export:
-    """What the catalogs have of a URL list, at one moment."""
+    """The products and the coverage of a URL list in the catalogs, at one moment."""
 
     exported_at: datetime
     products: Sequence[Row]

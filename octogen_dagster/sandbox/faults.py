@@ -41,7 +41,7 @@ _VALUES: Mapping[FaultKind, tuple[str, Callable[[Any], bool]]] = {
         lambda value: isinstance(value, int) and 400 <= value <= 599,
     ),
 }
-"""What the value of a kind must be. Other kinds take no value."""
+"""The values that a kind takes. Other kinds take none."""
 
 
 @dataclass(frozen=True)

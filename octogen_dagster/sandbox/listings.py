@@ -65,7 +65,7 @@ class Listings:
     """Listings and subscriptions behind one lock, with the methods by which a test changes them.
 
     A method that takes the key of a catalog takes the listing's id of a URL list as well, and
-    raises LookupError if it was never shared. What serves a subscriber raises Refusal.
+    raises LookupError if it was never shared. The methods for a subscriber raise Refusal.
     """
 
     exchange = _EXCHANGE

@@ -22,7 +22,7 @@ Json = dict[str, Any]
 
 
 class SubscriberRequest(TypedDict):
-    """What `register_bigquery_subscriber` takes."""
+    """The arguments of `register_bigquery_subscriber`."""
 
     subscriberProjectId: str
     subscriberPrincipal: str

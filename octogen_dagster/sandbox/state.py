@@ -57,7 +57,7 @@ class TokenBucket:
 
 
 class Account:
-    """What requests have cost, and the credit to pay them with; None for an endless one."""
+    """The costs of requests, and the credit that pays them; None for an endless one."""
 
     def __init__(self, credit_usd: float | None) -> None:
         if credit_usd is not None and not credit_usd >= 0:

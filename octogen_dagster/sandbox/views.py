@@ -54,7 +54,7 @@ def _names(text: str) -> frozenset[str]:
 _ALWAYS = _names(
     "uuid productUrl catalogKey catalogDisplayName name url label handle brand_uuid brand_name"
 )
-"""What is always there if it is known, and never null."""
+"""The fields that are there whenever they are known, and never null."""
 _TRAITS = _names(
     "title currentPrice originalPrice updatedAt currency inStock brand rating average count"
 )
@@ -307,7 +307,7 @@ def _canonical_brand(brand: Brand) -> Json:
 def _with_gaps(complete: Json, bits: int) -> Json:
     """Return a complete object as it is sent, with the gaps that its 64 random bits choose.
 
-    Of a hundred values that may be lost, two or three are. One that is unknown is null or absent.
+    Two or three of a hundred values that may be lost are lost: they are null or absent.
     """
     sent: Json = {}
     lost = bits % _GAP_ODDS

@@ -362,7 +362,7 @@ def _sorted_out(messages: Iterable[Any], exchange: str, *, only_catalogs: bool) 
 def _problem(message: Any, *, only_catalogs: bool) -> str | None:
     """Why a listing of an exchange is left out; None if it is taken.
 
-    What is no catalog is told by what is known not to be one: Octogen may name the listings of
+    Only kinds that are known to be no catalogs are left out: Octogen may name the listings of
     catalogs in another way than today.
     """
     if message.resource_type == _PUBSUB_TOPIC or message.HasField("pubsub_topic"):

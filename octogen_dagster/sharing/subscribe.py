@@ -97,7 +97,7 @@ def subscribe(
     """Subscribe, unless the project is subscribed to the listing already.
 
     A dataset id that is taken is taken by a faster process, by an attempt whose answer was lost, by
-    what a revoked subscription left behind, or by others. Only time and the list tell which.
+    what a revoked subscription left behind, or by others. Time and the list alone tell these apart.
 
     `replacing` allows to delete revoked subscriptions to the same listing that hold the dataset id,
     each with its linked dataset and the access rights set on it; it is called before each deletion

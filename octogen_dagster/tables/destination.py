@@ -80,7 +80,7 @@ Rows: TypeAlias = "Mapping[str, str | int | datetime]"
 
 
 class Load(NamedTuple):
-    """What is noted in the table `_octogen_loads` of rows that were put into a table.
+    """A row of the table `_octogen_loads`: rows of a snapshot that were put into a table.
 
     Attributes:
         snapshot_id: The id of the snapshot that the rows are of.

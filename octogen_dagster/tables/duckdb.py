@@ -52,9 +52,9 @@ _ADVICE = {
 }
 """The advice by a part of an error: in a commit any error is a TransactionException."""
 _CATALOG = re.compile(r"((?:ducklake:)?(?:\w{2,}:)?)([^?]*)(.*)", re.DOTALL | re.IGNORECASE)
-"""What kind of database a text names, the database, and a token that may follow it."""
+"""The parts of a text that names a database: its kind, itself, and perhaps a token."""
 _PATH = re.compile(r"[^=@]*([/\\]|$)")
-"""How a path begins, which may have = and @ in names, unlike a connection string."""
+"""The beginning of a path, which unlike a connection string has no = or @ before a slash."""
 
 _NAMES = {"", *("dbname", "host", "hostaddr", "motherduck_token", "password", "port", "user")}
 

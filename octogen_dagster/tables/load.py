@@ -39,7 +39,7 @@ class StoredRows(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """What came of a load.
+    """The result of a load.
 
     Attributes:
         row_count: The rows of the part that the table has now.

@@ -32,9 +32,9 @@ _LOCK = "octogen-dagster makes tables"
 _CONFLICTS = ("40001", "40P01")
 """SQLSTATE of a serialization failure and of a deadlock."""
 _PASSING = ("25P03", "53", "55P03", "57014", "57P03")
-"""What SQLSTATE begins with: no resources, a lock of another, a timeout, a server that starts."""
+"""Beginnings of SQLSTATE: no resources, a lock of another, a timeout, a server that starts."""
 _UNREACHABLE = ("08", "57P")
-"""What SQLSTATE begins with: no connection, a server that stops."""
+"""Beginnings of SQLSTATE: no connection, a server that stops."""
 _WITHOUT_STATE = {
     "Failed to connect.*(authentication failed|no password|pg_hba|role .* not exist)": "28",
     "Failed to connect.*database .* does not exist": "3D",
@@ -42,7 +42,7 @@ _WITHOUT_STATE = {
     "starting up|shutting down|recovery mode": "57P03",
     "idle-in-transaction timeout": "25P03",
 }
-"""What SQLSTATE begins with where the driver has none, by what the error says."""
+"""Beginnings of SQLSTATE by the text of an error for which the driver has none."""
 _ADVICE = {
     "25P03": "If reading the snapshot took too long, raise the user's "
     "idle_in_transaction_session_timeout.",
@@ -59,7 +59,7 @@ _ADVICE = {
     "USAGE and CREATE on it; a table that another user owns needs that user.",
     "42": "Look at what the table or its schema is; rename or drop what is not this asset's.",
 }
-"""By what SQLSTATE begins with, the longest first."""
+"""The advice by the beginning of SQLSTATE, the longest first."""
 _TEXT = r"(?:[^\s@/?#%]|%(?!00)[0-9A-Fa-f]{2})*"
 _HOST = r"(?:[\w.%-]*|\[[\w.:%]+\])(?::\d{1,5})?"
 _OPTION = r"\w+=(?:[^\s@#%&=]|%(?!00)[0-9A-Fa-f]{2})*"

@@ -51,9 +51,9 @@ class SQLConnection(ABC):
     Attributes:
         types: The names of types in statements.
         reported: The names, in lower case, by which the engine reports types of columns.
-        escapes: What else than a quote is escaped in a literal, and how.
+        escapes: The escapes in a literal besides that of a quote.
         listing: The query of a table's columns with their types, with {} for schema and table.
-        in_catalog: What selects one of several catalogs in the engine's list of columns.
+        in_catalog: The condition on one of several catalogs in the engine's list of columns.
         staged: The table, as in a statement, where rows are aside.
         json: A staged JSON text as a value of the engine, with {} for the text.
     """

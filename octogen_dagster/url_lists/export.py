@@ -48,7 +48,7 @@ _OF_PRODUCTS = (TABLE_NAME, CONSOLE, "octogen/sample_query")
 
 @dataclass(frozen=True)
 class ListExport:
-    """Where the export of a list is found, how it may be read, and what is expected of it.
+    """The place of a list's export, and the limits within which it is read.
 
     The fields are the arguments of `build_url_coverage_asset`.
     """

@@ -27,7 +27,7 @@ EXPORTED = pl.Schema(
         "exported_at": pl.Datetime("us", "UTC"),
     }
 )
-"""What is read of the view `url_coverage_v1`."""
+"""The columns that are read of the view `url_coverage_v1`."""
 NO_PRODUCTS = pl.Schema(
     {
         **{name: PRODUCT_SCHEMA[name] for name in ("uuid", "catalog_key", "product_url", "title")},

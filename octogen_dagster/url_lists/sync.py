@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 PROVISIONING = "provisioning"
 DELETE_PENDING = "delete_pending"
 _MAX_TRIES = 3
-"""How often a run begins again because others change the list at the same time."""
+"""The times that a run compares the list with its table while others change the list."""
 
 
 class Rejection(NamedTuple):
-    """Why an address is not in the list."""
+    """The reason for which an address is not in the list."""
 
     code: str
     message: str
@@ -47,7 +47,7 @@ _NO_ANSWER = Rejection("no_answer", "Octogen did not say what became of it.")
 
 
 class Difference(NamedTuple):
-    """What separates a list from a table: addresses to add, and normalized ones to remove.
+    """The difference of a list and a table: addresses to add, and normalized ones to remove.
 
     `url_count` is the number of addresses that the list has.
     """
@@ -154,7 +154,7 @@ class UrlListSync:
     def _send(self, difference: Difference) -> int:
         """Remove, then add, and return the number of addresses that the list has then.
 
-        In this order a list that is full has room for what is added.
+        A full list has room for new addresses only in this order.
         """
         client, list_id, count = self._client, self.url_list.url_list_id, difference.url_count
         accepted = dict[str, str]()

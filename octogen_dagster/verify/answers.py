@@ -168,7 +168,7 @@ class Report:
 
 
 def ask(question: Question[_Evidence], evidence: _Evidence) -> Answer:
-    """Ask a question. Whatever happens is its answer; only an interrupt is raised."""
+    """Ask a question. Any error becomes its answer; only an interrupt is raised."""
     verdict: Verdict
     try:
         seen = question.ask(evidence)
