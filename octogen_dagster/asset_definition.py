@@ -36,6 +36,10 @@ DagsterLibraryRegistry.register("octogen-dagster", __version__, is_dagster_packa
 RESOURCE = "octogen"
 """The key of the `OctogenResource`."""
 
+RANGE_START_TAG = "dagster/asset_partition_range_start"
+RANGE_END_TAG = "dagster/asset_partition_range_end"
+"""The tags of a run of several partitions."""
+
 POOL = "octogen"
 GROUP = "octogen"
 

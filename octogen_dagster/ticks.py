@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import dagster as dg
 
+from octogen_dagster.asset_definition import RANGE_END_TAG, RANGE_START_TAG
 from octogen_dagster.errors import OctogenError, Persistence
 
 MAX_RUNS = 50
@@ -35,8 +36,6 @@ one more line of each run in the UI.
 """
 DATA_VERSION_TAG = "dagster/data_version"
 PARTITION_TAG = "dagster/partition"
-RANGE_START_TAG = "dagster/asset_partition_range_start"
-RANGE_END_TAG = "dagster/asset_partition_range_end"
 
 _FIRST_WAIT, _MAX_WAIT = 600.0, 6 * 3600.0
 MEMORY_SECONDS = 2 * 24 * 3600.0

@@ -32,7 +32,7 @@ ARROWS: dict[str, set[str]] = {
     "validation": {"errors"},
     "asset_definition": {"errors", "validation"},
     "automation": set(),
-    "ticks": {"errors"},
+    "ticks": {"errors", "asset_definition"},
     "snapshots": GROUND | HELPERS | {"buckets", "api", "frames"},
     "bigquery": GROUND | HELPERS | {"api", "frames", "sharing", "control_plane"},
     "tables": GROUND | {"asset_definition", "frames", "snapshots", "sharing"},

@@ -8,7 +8,6 @@ from benchmarks.source import API_KEY, PAGE_SIZE, Source
 from octogen_dagster import ProductScan, ProductSearch
 from octogen_dagster.api.catalog_sources import CatalogService
 from octogen_dagster.api.credentials import ApiKey
-from octogen_dagster.frames.pages import RESUME_WITHIN
 from octogen_dagster.frames.source import SnapshotTarget, check_complete
 from octogen_dagster.store import Store, write_parquet
 
@@ -26,7 +25,7 @@ def read(source: Source, folder: Path, *, save_pages: bool = True) -> Path:
         print,
         files,
         saved_pages=".pages",
-        resume_within=RESUME_WITHIN if save_pages else timedelta(),
+        resume_within=timedelta(hours=6 if save_pages else 0),
     )
     with scan.reading(target, stop) as reading:
         with files.unfinished(key) as unfinished:

@@ -35,7 +35,6 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-RESUME_WITHIN = timedelta(hours=6)
 PAGES_PER_SEGMENT = 12
 _FORMAT = f"2 {ProductPage.__struct_config__.tag}"
 _MAX_SEGMENT_BYTES = 4 << 20
@@ -128,7 +127,7 @@ class PageStore:
         warn: Callable[[str], None],
         *,
         scope: str = "",
-        resume_within: timedelta = RESUME_WITHIN,
+        resume_within: timedelta,
         clock: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
     ) -> None:
         self.now = clock

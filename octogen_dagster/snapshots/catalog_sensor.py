@@ -16,8 +16,8 @@ from octogen_dagster.api.catalog_states import CatalogList
 from octogen_dagster.asset_definition import RESOURCE, require_asset
 from octogen_dagster.errors import OctogenError
 from octogen_dagster.frames.source import utc_now
+from octogen_dagster.snapshots.metadata import SEARCH
 from octogen_dagster.snapshots.partitions import PartitionLayout, keys_by_catalog
-from octogen_dagster.snapshots.products import SEARCH
 from octogen_dagster.snapshots.resource import OctogenResource
 from octogen_dagster.ticks import (
     DATA_VERSION_TAG,

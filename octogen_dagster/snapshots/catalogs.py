@@ -19,10 +19,9 @@ from octogen_dagster.frames.catalogs import CATALOGS_SCHEMA, catalogs_frame
 from octogen_dagster.frames.summary import summary
 from octogen_dagster.printable import count
 from octogen_dagster.snapshots.metadata import COLUMN_SCHEMA, column_schema
-from octogen_dagster.snapshots.partitions import keys_by_catalog
+from octogen_dagster.snapshots.partitions import ADDS_PARTITIONS, keys_by_catalog
 from octogen_dagster.snapshots.resource import OctogenResource
 
-ADDS_PARTITIONS = "octogen/adds_partitions_to"
 _ALL_SHOPS_LISTED = "all_shops_listed"
 _MAX_NAMED_SHOPS = 20
 

@@ -16,12 +16,12 @@ from octogen_dagster.snapshots.asset_decorator import SnapshotRun, own_range, sn
 from octogen_dagster.snapshots.loading import Snapshots, snapshot_input
 from octogen_dagster.snapshots.metadata import (
     COLUMN_SCHEMA,
+    SEARCH,
     column_lineage,
     column_schema,
     require_products,
 )
 from octogen_dagster.snapshots.partitions import PartitionLayout
-from octogen_dagster.snapshots.products import SEARCH
 
 _SOURCES: Mapping[str, Sequence[str]] = {
     **{name: [name] for name in ("uuid", "catalog_key", "product_url", *TRACKED)},

@@ -14,7 +14,6 @@ from pydantic import ConfigDict, Field, PrivateAttr, field_validator, model_vali
 
 from octogen_dagster.asset_definition import canceling_ends, permanent_errors_fail
 from octogen_dagster.errors import OctogenSnapshotError
-from octogen_dagster.frames.pages import RESUME_WITHIN
 from octogen_dagster.frames.source import RETURNED, SnapshotSource, source_of
 from octogen_dagster.snapshots.budget import shared_budget
 from octogen_dagster.snapshots.loading import load_snapshots
@@ -69,7 +68,7 @@ class ParquetSnapshotIOManager(NamedSettings, dg.ConfigurableIOManager):
         default="partition", description="The column that tells partitions in one frame apart."
     )
     resume_within_hours: float = Field(
-        default=RESUME_WITHIN / timedelta(hours=1),
+        default=6.0,
         ge=0,
         description="Hours for which a read that died is continued; with 0 no pages are saved.",
     )

@@ -56,7 +56,8 @@ COLUMN_SCHEMA = "dagster/column_schema"
 _COLUMN_LINEAGE = "dagster/column_lineage"
 
 ROW_COUNTS = ("dagster/row_count", "dagster/partition_row_count")
-_SEARCH = "octogen/search"
+SEARCH = "octogen/search"
+"""The metadata of an asset of products, and of each of its snapshots, with the search."""
 _FIRST = (
     "octogen/summary",
     "octogen/trend",
@@ -79,7 +80,7 @@ _FIRST = (
 )
 """The beginnings of the entries of a materialization that come first, in their order."""
 _LAST = (
-    _SEARCH,
+    SEARCH,
     "octogen/effective_query",
     "dagster/uri",
     COLUMN_SCHEMA,
@@ -342,7 +343,7 @@ def _past_of_history(history: pl.LazyFrame, times: Sequence[datetime]) -> list[M
 
 def _past(earlier: Callable[[], Sequence[Mapping[str, Any]]], now: Metadata) -> list[Metrics]:
     """The metrics of the materializations before that are of the same search, the oldest first."""
-    own = _search_key(_value(now.get(_SEARCH)))
+    own = _search_key(_value(now.get(SEARCH)))
     return [
         {
             "rows" if name in ROW_COUNTS else name.removeprefix("octogen/"): _value(entry)
@@ -350,7 +351,7 @@ def _past(earlier: Callable[[], Sequence[Mapping[str, Any]]], now: Metadata) -> 
             if isinstance(_value(entry), int | float)
         }
         for metadata in reversed(earlier())
-        if _search_key(_value(metadata.get(_SEARCH))) == own
+        if _search_key(_value(metadata.get(SEARCH))) == own
     ]
 
 

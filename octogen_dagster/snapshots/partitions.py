@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 catalog_partitions = dg.DynamicPartitionsDefinition(name="octogen_catalogs")
 """The catalogs to snapshot, one partition for each."""
 
+ADDS_PARTITIONS = "octogen/adds_partitions_to"
+"""The metadata of an asset of catalogs that names the partitions that it adds to."""
 MAX_TIMES_BACK = 31
 """The number of times back that the previous snapshot is searched for.
 

@@ -30,12 +30,10 @@ from octogen_dagster.frames.source import MIN_ROWS_RATIO, is_within, utc_now
 from octogen_dagster.frames.statistics import ScanStatistics
 from octogen_dagster.printable import printable
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, snapshot_asset
-from octogen_dagster.snapshots.catalogs import ADDS_PARTITIONS
-from octogen_dagster.snapshots.metadata import COLUMN_SCHEMA, column_schema
-from octogen_dagster.snapshots.partitions import PartitionLayout, catalog_of
+from octogen_dagster.snapshots.metadata import COLUMN_SCHEMA, SEARCH, column_schema
+from octogen_dagster.snapshots.partitions import ADDS_PARTITIONS, PartitionLayout, catalog_of
 from octogen_dagster.validation import did_you_mean, require_fraction
 
-SEARCH = "octogen/search"
 _MAX_NAMED_CATALOGS = 20
 
 

@@ -108,7 +108,13 @@ class Run:
 
     def __init__(self, shop: Shop, folder: Path, published: Callable[[list[int]], None]) -> None:
         self._shop = shop
-        self._store = PageStore(Store(str(folder)), ".pages", _say_nothing, _say_nothing)
+        self._store = PageStore(
+            Store(str(folder)),
+            ".pages",
+            _say_nothing,
+            _say_nothing,
+            resume_within=timedelta(hours=6),
+        )
         self._published = published
         self._read: WalkRead | None = None
         self.steps = self._steps()
