@@ -24,7 +24,6 @@ from octogen_dagster.frames.alert_rules import (
     PriceDropped,
     PriceRose,
 )
-from octogen_dagster.frames.kinds import TableKind
 from octogen_dagster.frames.observed import TIME, Observed, UnfitSnapshotError
 from octogen_dagster.frames.stored import IN_STOCK, PRODUCT_KEY, brand_name, known_price
 
@@ -64,8 +63,6 @@ ALERTS_DESCRIPTIONS = {
     "currency": "ISO 4217 code of both prices: the last known one.",
     "in_stock": "True if the product was in stock at that time; null if unknown, or if it is gone.",
 }
-
-ALERTS_KIND = TableKind(ALERTS_SCHEMA, ALERTS_DESCRIPTIONS)
 
 _TOLERANCE = 1e-9
 """The share by which a price may miss a threshold, since a price is no exact number."""

@@ -14,9 +14,16 @@ import polars as pl
 
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.frames.alert_rules import AlertRule, with_currency_changes
-from octogen_dagster.frames.alerts import ALERTS_SCHEMA, events_of, first_seen_of
+from octogen_dagster.frames.alerts import (
+    ALERTS_DESCRIPTIONS,
+    ALERTS_SCHEMA,
+    events_of,
+    first_seen_of,
+)
+from octogen_dagster.frames.cells import Cells, Row, cells_table, price_text, product_link
 from octogen_dagster.frames.history import ROWS_AT_ONCE, uuid_ranges
 from octogen_dagster.frames.history_files import catalog_files
+from octogen_dagster.frames.kinds import Published, Shown, TableKind
 from octogen_dagster.frames.observed import OBSERVED, TIME, read_observed
 from octogen_dagster.frames.source import Metrics, Outcome, Reading, SnapshotTarget
 from octogen_dagster.frames.stored import KEY, PRODUCT_KEY
@@ -225,3 +232,36 @@ def largest_alerts(
     return (
         of_last.sort(size, "rule", "uuid", descending=[True, False, False]).head(number).collect()
     )
+
+
+def alerts_preview(alerts: pl.DataFrame) -> pl.DataFrame:
+    """Return events of alerts as cells."""
+    return cells_table(map(_cells, alerts.to_dicts()))
+
+
+def _cells(row: Row) -> Cells:
+    before, after = row["before"], row["after"]
+    prices = [price_text(after if before == after else before, row["currency"])]
+    if after is not None and before not in (None, after):
+        prices = [f"{before:,.2f}", price_text(after, row["currency"])]
+    change = row["change_percent"]
+    return {
+        "alert": row["rule"].replace("_", " "),
+        "product": product_link(row, row["title"]),
+        "price": " → ".join(prices) if prices[0] else price_text(after, row["currency"]),
+        "change": f"{change:+,.0f} %" if change else "",
+    }
+
+
+def _largest(of: Published) -> Shown:
+    return {"largest_alerts": alerts_preview(largest_alerts(of.rows, of.file_metadata, 10))}
+
+
+ALERTS_KIND = TableKind(
+    ALERTS_SCHEMA,
+    ALERTS_DESCRIPTIONS,
+    preview=lambda _: pl.DataFrame(),  # the largest are shown in its place
+    parts={"largest alerts": _largest},
+    first=("largest_alerts", "appeared", "disappeared", "changed"),
+    line=None,
+)

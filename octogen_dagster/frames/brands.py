@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import polars as pl
 
-from octogen_dagster.frames.kinds import TableKind
+from octogen_dagster.frames.cells import Cells, Figures, Row, first_rows, price_text
+from octogen_dagster.frames.kinds import Markdown, Published, Shown, TableKind
+from octogen_dagster.frames.pictures import inline_svg, shares_svg
 from octogen_dagster.frames.stored import IN_STOCK, brand_name, known_price
+from octogen_dagster.printable import count
 
+_MAX_BRANDS = 10
 _QUANTILES = {"price_p25": 0.25, "price_p50": 0.5, "price_p75": 0.75}
 
 BRANDS_SCHEMA = pl.Schema(
@@ -27,7 +31,6 @@ BRANDS_DESCRIPTIONS = {
     "price_p50": "The median price, in `currency`.",
     "price_p75": "A quarter of the products cost more, in `currency`.",
 }
-BRANDS_KIND = TableKind(BRANDS_SCHEMA, BRANDS_DESCRIPTIONS)
 
 
 def product_brands(products: pl.LazyFrame) -> pl.LazyFrame:
@@ -46,3 +49,51 @@ def product_brands(products: pl.LazyFrame) -> pl.LazyFrame:
         )
         .sort("products", "brand", "currency", descending=[True, False, False])
     )
+
+
+def _cells(row: Row) -> Cells:
+    share = row["in_stock_share"]
+    return {
+        "brand": row["brand"] or "",
+        "products": row["products"],
+        "median": price_text(row["price_p50"], row["currency"]),
+        "in stock": "" if share is None else f"{share:.0%}",
+    }
+
+
+def _sentence(_: Figures, snapshot: pl.LazyFrame) -> str:
+    counted = snapshot.select(
+        pl.col("brand").drop_nulls().n_unique(),
+        pl.col("currency").drop_nulls().n_unique(),
+        pl.col("products").sum(),
+    )
+    brands, currencies, products = counted.collect().row(0)
+    text = f"**{count(brands, 'brand')}**"
+    if currencies:
+        text += f" in {count(currencies, 'currency', 'currencies')}"
+    return f"{text}, with {count(products, 'product')}"
+
+
+def _stock_picture(of: Published) -> Shown:
+    """The share of the products in stock of the brands that have most, which come first."""
+    known = of.rows.drop_nulls(["brand", "in_stock_share"]).head(_MAX_BRANDS).collect()
+    shares = dict(known.unique("brand", maintain_order=True)["brand", "in_stock_share"].rows())
+    picture = inline_svg("Stock by brand", shares_svg(shares)) if shares else ""
+    return {"stock_by_brand": Markdown(picture)}
+
+
+BRANDS_KIND = TableKind(
+    BRANDS_SCHEMA,
+    BRANDS_DESCRIPTIONS,
+    made_from={
+        "brand": ["brand"],
+        "currency": ["currency"],
+        "products": ["brand", "currency"],
+        "in_stock_share": ["in_stock", "is_active"],
+        **{name: ["current_price"] for name in _QUANTILES},
+    },
+    sentence=_sentence,
+    preview=first_rows(_cells, BRANDS_SCHEMA.names(), _MAX_BRANDS),
+    parts={"picture of the stock": _stock_picture},
+    line=None,
+)

@@ -6,6 +6,15 @@ import json
 
 import polars as pl
 
+from octogen_dagster.frames.cells import (
+    Cells,
+    Figures,
+    Row,
+    cells_table,
+    price_text,
+    product_link,
+    stock_text,
+)
 from octogen_dagster.frames.columns import PRODUCT_SCHEMA
 from octogen_dagster.frames.effective_query import EFFECTIVE_QUERY, differences
 from octogen_dagster.frames.kinds import TableKind
@@ -19,6 +28,7 @@ from octogen_dagster.frames.stored import (
     present_keys,
 )
 
+_MAX_CHANGES = {"changed": 5, "appeared": 2, "disappeared": 2}
 _CURRENT_COLUMNS = ["currency", "in_stock"]
 """Columns that only one generation of the service sends; from the other they are all null."""
 
@@ -56,7 +66,6 @@ CHANGES_DESCRIPTIONS = {
         for when, which in (("old", "previous"), ("new", "current"))
     },
 }
-CHANGES_KIND = TableKind(CHANGES_SCHEMA, CHANGES_DESCRIPTIONS)
 
 
 def vanished_catalogs(pair: SnapshotPair) -> list[str]:
@@ -177,3 +186,65 @@ def _compared(current: pl.LazyFrame, previous: pl.LazyFrame, columns: list[str])
 
 def _differs(column: str) -> pl.Expr:
     return pl.col(column).ne_missing(pl.col(f"{column}_old"))
+
+
+def _preview(changes: pl.LazyFrame) -> pl.DataFrame:
+    """Some changes of each kind."""
+    kinds = [
+        changes.filter(pl.col("change") == kind).head(rows) for kind, rows in _MAX_CHANGES.items()
+    ]
+    return cells_table(map(_cells, pl.concat(kinds).collect().to_dicts()))
+
+
+def _cells(row: Row) -> Cells:
+    """A change, with what changed as "old → new"."""
+    prices = [
+        price_text(row[f"{when}_current_price"], row[f"{when}_currency"]) for when in ("old", "new")
+    ]
+    if row["change"] == "changed" and row["old_currency"] == row["new_currency"]:
+        prices[0] = prices[0].removesuffix(f" {row['new_currency']}")
+    return {
+        "change": row["change"],
+        "product": product_link(row, _moved(row, row["old_title"] or "", row["new_title"] or "")),
+        "price": _moved(row, *(each or "none" for each in prices)),
+        "stock": _moved(row, *(stock_text(row[f"{when}_in_stock"]) for when in ("old", "new"))),
+    }
+
+
+def _moved(row: Row, old: str, new: str) -> str:
+    if row["change"] != "changed":
+        return old if row["change"] == "disappeared" else new
+    return new if old == new else f"{old or 'none'} → {new or 'none'}"
+
+
+def _sentence(_: Figures, snapshot: pl.LazyFrame) -> str:
+    change, changed = pl.col("change"), pl.col("changed")
+    counted = snapshot.select(
+        *((change == name).sum().alias(name) for name in ("appeared", "disappeared", "changed")),
+        *(changed.list.contains(kind).sum().alias(f"of {kind}") for kind in WATCHED),
+    )
+    counts = counted.collect(engine="streaming").row(0, named=True)
+    text = (
+        f"**{counts['appeared']:,} new, {counts['disappeared']:,} gone, "
+        f"{counts['changed']:,} changed**"
+    )
+    kinds = [f"{kind} {counts[f'of {kind}']:,}" for kind in WATCHED if counts[f"of {kind}"]]
+    return f"{text}: {', '.join(kinds)}" if kinds else text
+
+
+CHANGES_KIND = TableKind(
+    CHANGES_SCHEMA,
+    CHANGES_DESCRIPTIONS,
+    key=(*PRODUCT_KEY, "fetched_at"),
+    made_from={
+        **{name: [name] for name in (*PRODUCT_KEY, "product_url")},
+        "change": [*PRODUCT_KEY, *TRACKED],
+        "changed": TRACKED,
+        **{f"{when}_{column}": [column] for column in TRACKED for when in ("old", "new")},
+    },
+    accumulates=True,
+    sentence=_sentence,
+    preview=_preview,
+    first=("appeared", "disappeared", "changed", *(f"{name}_changed" for name in WATCHED)),
+    line=None,
+)

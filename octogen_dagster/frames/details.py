@@ -27,6 +27,16 @@ from octogen_dagster.errors import (
     OctogenNotFoundError,
     OctogenSnapshotError,
 )
+from octogen_dagster.frames.cells import (
+    Cells,
+    Figures,
+    Row,
+    brand_text,
+    cost_text,
+    first_rows,
+    price_text,
+    product_link,
+)
 from octogen_dagster.frames.columns import (
     DETAIL_DESCRIPTIONS,
     DETAIL_SCHEMA,
@@ -46,9 +56,10 @@ from octogen_dagster.frames.decode import read_lookup, with_details
 from octogen_dagster.frames.kinds import TableKind
 from octogen_dagster.frames.source import Limits, Metrics, Outcome, Reading
 from octogen_dagster.frames.statistics import ReadStatistics
+from octogen_dagster.frames.stored import PRODUCT_KEY
 from octogen_dagster.frames.workers import Workers
 from octogen_dagster.io_source import Query, check, io_source
-from octogen_dagster.printable import usd
+from octogen_dagster.printable import count, usd
 from octogen_dagster.validation import require_fraction
 
 if TYPE_CHECKING:
@@ -64,6 +75,7 @@ ROW_GROUP_SIZE = 2_000
 MAX_FAILURES_IN_A_ROW = 50
 """So many lookups that fail one after another, each with its retries, are no bad luck."""
 
+_STATUSES = ("found", "gone", "mismatched", "failed")
 _LOGGER = logging.getLogger(__name__)
 _ROWS_PER_FRAME = 500
 _MAX_PRODUCTS_PER_JOB = 25  # fewer results in a queue cost less time
@@ -88,7 +100,6 @@ _INDEXED = ("indexed", None)  # the seed generation has an index only, and does 
 
 _Row = dict[str, Any]
 _Result = tuple[_Row, Mapping[str, int]]
-DETAILS_KIND = TableKind(DETAIL_SCHEMA, DETAIL_DESCRIPTIONS)
 
 
 class DetailScan:
@@ -463,10 +474,11 @@ class DetailStatistics(ReadStatistics):
 
     def metrics(self) -> Metrics:
         """Return the metrics by name."""
+        mismatched = self.by_status[MISMATCH]
         return {
             "found": self.by_status[FOUND],
             "gone": self.by_status[GONE],
-            "mismatched": self.by_status[MISMATCH],
+            **({"mismatched": mismatched} if mismatched else {}),
             "failed": self.by_status[FAILED],
             "looked_up": self.rows - self.carried_over,
             "carried_over": self.carried_over,
@@ -487,3 +499,38 @@ class DetailStatistics(ReadStatistics):
             f"{self.by_status[FOUND]:,} found, {self.by_status[GONE]:,} gone, "
             f"{self.by_status[FAILED]:,} failed, {self.carried_over:,} carried over"
         )
+
+
+def _cells(row: Row) -> Cells:
+    return {
+        "product": product_link(row, row["title"]),
+        "status": row["status"],
+        "brand": brand_text(row["brand"]),
+        "price": price_text(row["current_price"], row["currency"]),
+    }
+
+
+def _sentence(metrics: Figures, _: pl.LazyFrame) -> str:
+    statuses = [f"{metrics[name]:,} {name}" for name in _STATUSES if metrics.get(name)]
+    text = f"**{count(metrics['rows'], 'product')}**: {', '.join(statuses) or 'none looked up'}"
+    carried = [f"{metrics['carried_over']:,} carried over"] if metrics.get("carried_over") else []
+    return "; ".join([text, *carried, *cost_text(metrics)])
+
+
+DETAILS_KIND = TableKind(
+    DETAIL_SCHEMA,
+    DETAIL_DESCRIPTIONS,
+    key=tuple(PRODUCT_KEY),
+    made_from={
+        **{name: ["product_url"] for name in DETAIL_SCHEMA},
+        **{name: [name] for name in IDENTITY},
+        "status": ["uuid", "product_url"],
+        "listed": [*LISTED, *DIGESTED],
+    },
+    sentence=_sentence,
+    preview=first_rows(
+        _cells, ["title", "product_url", "status", "brand", "current_price", "currency"]
+    ),
+    collected=("looked_up",),
+    line="products",
+)

@@ -28,11 +28,23 @@ from itertools import pairwise
 
 import polars as pl
 
+from octogen_dagster.frames.cells import (
+    Cells,
+    Figures,
+    Row,
+    cells_table,
+    first_rows,
+    median_text,
+    price_text,
+    product_link,
+)
 from octogen_dagster.frames.columns import COLUMN_DESCRIPTIONS, PRODUCT_SCHEMA
-from octogen_dagster.frames.kinds import TableKind
-from octogen_dagster.frames.observed import PRODUCT_COLUMNS, TIME, Observed
+from octogen_dagster.frames.kinds import Markdown, Published, Shown, TableKind
+from octogen_dagster.frames.markdown import MAX_EARLIER, trend
+from octogen_dagster.frames.observed import PRODUCT_COLUMNS, TIME, Contents, Observed, read_observed
 from octogen_dagster.frames.source import Metrics
 from octogen_dagster.frames.stored import KEY, PRODUCT_KEY, TRACKED, WATCHED, known_price
+from octogen_dagster.printable import count
 
 _CHANGES = ["appeared", "reappeared", "changed"]
 
@@ -60,8 +72,7 @@ HISTORY_DESCRIPTIONS = {
     **{name: COLUMN_DESCRIPTIONS[name] for name in TRACKED},
 }
 
-HISTORY_KIND = TableKind(HISTORY_SCHEMA, HISTORY_DESCRIPTIONS)
-
+_MAX_DROPS = 10
 ROWS_AT_ONCE = 50_000
 """The rows of a history and of a snapshot that are in memory at the same time."""
 _SAMPLED = 64
@@ -301,3 +312,81 @@ def price_drops(history: pl.LazyFrame, at: datetime | None, number: int) -> pl.D
             "currency",
         )
     )
+
+
+def _cells(row: Row) -> Cells:
+    price = price_text(row["current_price"], row["currency"])
+    sold_out = "sold out" if row["in_stock"] is False else ""
+    return {
+        "product": product_link(row, row["title"]),
+        "price": ", ".join(filter(None, [price, sold_out])),
+        "from": row["valid_from"],
+        "until": row["valid_to"],
+    }
+
+
+def _drop_cells(row: Row) -> Cells:
+    return {
+        "product": product_link(row, row["title"]),
+        "price": f"{row['before']:,.2f} → {price_text(row['after'], row['currency'])}",
+        "change": f"{row['change_percent']:+,.0f} %",
+    }
+
+
+def _sentence(metrics: Figures, _: pl.LazyFrame) -> str:
+    if "current_products" not in metrics:
+        return f"**{count(metrics['rows'], 'row')}**"
+    text = (
+        f"**{count(metrics['current_products'], 'product')}** in "
+        f"{count(metrics['snapshots'], 'snapshot')}; the last one: {metrics['appeared']:,} new, "
+        f"{metrics['disappeared']:,} gone, {metrics['changed']:,} changed"
+    )
+    if metrics["reappeared"]:
+        text += f", {metrics['reappeared']:,} back"
+    return "; ".join([text, *median_text(metrics)])
+
+
+def _figures(of: Published) -> Shown:
+    """What happened in the last snapshot, and lines of those before, which the rows say, too."""
+    contents = Contents.read(of.file_metadata)
+    times = sorted(contents.observed)
+    figures = {"snapshots": len(times), **history_metrics(of.rows, times[-1] if times else None)}
+    earlier = [metrics_as_of(of.rows, at) for at in times[:-1][-MAX_EARLIER:]]
+    line = trend({"current_products": "products"}, figures, earlier)
+    left_out = [f"* {each.name}: {each.reason}" for each in contents.left_out]
+    return {**figures, "trend": Markdown(line), "left_out": Markdown("\n".join(left_out))}
+
+
+def _price_drops(of: Published) -> Shown:
+    last = max(read_observed(of.file_metadata), default=None)
+    drops = price_drops(of.rows, last, _MAX_DROPS).to_dicts() if last else ()
+    return {"largest_price_drops": cells_table(map(_drop_cells, drops))}
+
+
+HISTORY_KIND = TableKind(
+    HISTORY_SCHEMA,
+    HISTORY_DESCRIPTIONS,
+    key=(*PRODUCT_KEY, "valid_from"),
+    made_from={
+        **{name: [name] for name in ("uuid", "catalog_key", "product_url", *TRACKED)},
+        **{name: ["fetched_at", *TRACKED] for name in ("valid_from", "valid_to", "is_current")},
+        "change": [*PRODUCT_KEY, *TRACKED],
+        "changed": TRACKED,
+    },
+    sentence=_sentence,
+    preview=first_rows(
+        _cells,
+        [
+            "title",
+            "product_url",
+            "current_price",
+            "currency",
+            "in_stock",
+            "valid_from",
+            "valid_to",
+        ],
+    ),
+    parts={"figures of the history": _figures, "price drops": _price_drops},
+    first=("largest_price_drops", "appeared", "disappeared", "changed", "median_price_"),
+    line=None,
+)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import polars as pl
+
+from octogen_dagster.frames.cells import Figures, first_columns
+from octogen_dagster.printable import count
 
 
 class Check(NamedTuple):
@@ -40,17 +43,26 @@ class Markdown(str):
 
 
 class Published(NamedTuple):
-    """A snapshot that was published, as what is shown of it may look at it.
+    """A snapshot that was published, as its kind may look at it to show more of it.
 
     Attributes:
         rows: Its rows.
         file_metadata: The metadata of its file.
-        before: Opens the snapshot before: its rows and the metadata of its file; None without any.
+        before: Opens the snapshot before, with the metadata of its file; it returns None if there
+            is none. None itself where none is kept.
     """
 
     rows: pl.LazyFrame
     file_metadata: Mapping[str, str]
-    before: Callable[[], tuple[pl.LazyFrame, Mapping[str, str]] | None] = lambda: None
+    before: Callable[[], tuple[pl.LazyFrame, Mapping[str, str]] | None] | None = None
+
+
+Shown = Mapping[str, Any]
+"""Figures, frames that are shown as tables, and texts in `Markdown`, by the names of entries."""
+
+
+def _rows_sentence(figures: Figures, _: pl.LazyFrame) -> str:
+    return f"**{count(figures['rows'], 'row')}**"
 
 
 def _unchanged(rows: pl.LazyFrame) -> pl.LazyFrame:
@@ -64,6 +76,16 @@ class TableKind:
     Attributes:
         schema: Its columns; empty if they are not known beforehand.
         descriptions: The descriptions of columns by name.
+        key: The columns that tell its rows apart; none if that is not known.
+        made_from: The columns of the asset it is made from, by the column that they go into.
+        accumulates: True if a database keeps the rows of each snapshot, with its time.
+        sentence: Says what is in it, by its figures and rows.
+        preview: Its first rows as cells.
+        parts: What else is shown, by what a warning calls it if it fails.
+        first: The names, or their beginnings, of entries that come first, in their order: texts
+            before the preview, and figures after the number of rows.
+        collected: The figures that nobody plots, which are one entry together with others.
+        line: What its rows are in the line over snapshots; None if their number says little.
         checks: The checks that it has besides those of any products, by name.
         rules: The bad rows of these checks.
         in_order: Puts the rows into the order in which the rules compare neighbours.
@@ -71,6 +93,15 @@ class TableKind:
 
     schema: pl.Schema = field(default_factory=pl.Schema)
     descriptions: Mapping[str, str] = field(default_factory=dict)
+    key: tuple[str, ...] = ()
+    made_from: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    accumulates: bool = False
+    sentence: Callable[[Figures, pl.LazyFrame], str] = _rows_sentence
+    preview: Callable[[pl.LazyFrame], pl.DataFrame] = first_columns
+    parts: Mapping[str, Callable[[Published], Shown]] = field(default_factory=dict)
+    first: tuple[str, ...] = ()
+    collected: tuple[str, ...] = ()
+    line: str | None = "rows"
     checks: Mapping[str, Check] = field(default_factory=dict)
     rules: Sequence[Rule] = ()
     in_order: Callable[[pl.LazyFrame], pl.LazyFrame] = _unchanged

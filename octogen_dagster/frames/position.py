@@ -8,10 +8,12 @@ from typing import Any
 
 import polars as pl
 
+from octogen_dagster.frames.cells import Cells, Figures, Row, cells_table, price_text, product_link
 from octogen_dagster.frames.kinds import TableKind
 from octogen_dagster.frames.observed import TIME, moment_of
 from octogen_dagster.frames.stored import IN_STOCK, PRODUCT_KEY, known_price
 from octogen_dagster.frames.urls import normalized_url
+from octogen_dagster.printable import count
 
 OWN_COLUMNS = ("sku", "product_url", "own_price", "currency")
 """The columns that a table of own prices must have."""
@@ -54,9 +56,8 @@ POSITION_SCHEMA = pl.Schema({name: _TYPES.get(name, pl.String()) for name in POS
 
 _ROW, _URL, _GONE_AT, _MATCH = "octogen_row", "octogen_url", "octogen_gone_at", "octogen_match"
 _IS_THERE, _OWN, _CURRENCY = "octogen_is_there", "octogen_own", "octogen_currency"
-POSITION_KIND = TableKind(descriptions=POSITION_DESCRIPTIONS)
-"""Its columns are not known beforehand: it has those of the own table, too."""
-
+_ADDRESSES = ("product_url", "nearest")
+_MAX_ROWS = 5
 _PAGE = [*PRODUCT_KEY, _URL]
 _TRACKED = ["title", "current_price", "currency", "in_stock", "is_active"]
 _COMPETITOR = [name for name in POSITION_DESCRIPTIONS if name.startswith("competitor_")]
@@ -334,3 +335,70 @@ def _products(rows: pl.DataFrame, as_of: datetime | None) -> pl.DataFrame:
             *_COMPETITOR[2:],
         )
     )
+
+
+def shares_preview(summary: pl.DataFrame, by: str) -> pl.DataFrame:
+    """Return a summary of a position by a column as cells."""
+    return cells_table(_share_cells(row, by) for row in summary.to_dicts())
+
+
+def unmatched_preview(position: pl.DataFrame) -> pl.DataFrame:
+    """Return rows of a position without a match, with the `nearest` pages, as cells."""
+    return cells_table(map(_unmatched_cells, position.to_dicts()))
+
+
+def _preview(position: pl.LazyFrame) -> pl.DataFrame:
+    """The pairs in which we are dearest."""
+    dearest = position.sort("index", descending=True, nulls_last=True).head(_MAX_ROWS)
+    return cells_table(map(_cells, dearest.collect().to_dicts()))
+
+
+def _cells(row: Row) -> Cells:
+    return {
+        "sku": row["sku"],
+        "product": product_link(row, row["competitor_title"]),
+        "own": price_text(row["own_price"], None if row["index"] else row["currency"]),
+        "theirs": price_text(row["competitor_price"], row["competitor_currency"]),
+        "index": f"{row['index']:.2f}" if row["index"] else "",
+    }
+
+
+def _share_cells(row: Row, by: str) -> Cells:
+    shares = {name: row[f"{name}_percent"] for name in ("cheaper", "dearer")}
+    index = row["median_index"]
+    return {
+        by: row[by],
+        "matched": f"{row['matched']:,} of {row['pairs']:,}",
+        **{name: "" if each is None else f"{each:.0f} %" for name, each in shares.items()},
+        "index": "" if index is None else f"{index:.2f}",
+    }
+
+
+def _unmatched_cells(row: Row) -> Cells:
+    """An address by the end of it, which is what tells it from others of its host."""
+    ends = {name: (row[name] or "").rstrip("/").rpartition("/")[2] for name in _ADDRESSES}
+    links = {name: {"text": end, "url": row[name]} for name, end in ends.items() if end}
+    return {
+        "sku": row["sku"],
+        "page": links.get("product_url"),
+        "status": row["status"].replace("_", " "),
+        "nearest page": links.get("nearest"),
+    }
+
+
+def _sentence(_: Figures, position: pl.LazyFrame) -> str:
+    of = position_figures(position)
+    text = f"**{of['matched']:,} of {count(of['pairs'], 'pair')} matched**"
+    if of["median_index"]:
+        shares = [f"{name} in {of[f'{name}_percent']:.0f} %" for name in ("cheaper", "dearer")]
+        text += f": {', '.join(shares)}; median index {of['median_index']:.2f}"
+    missing = [
+        f"{of[status]:,} {status.replace('_', ' ')}"
+        for status in ("gone", "not_found")
+        if of[status]
+    ]
+    return "; ".join([text, *([", ".join(missing)] if missing else [])])
+
+
+POSITION_KIND = TableKind(descriptions=POSITION_DESCRIPTIONS, sentence=_sentence, preview=_preview)
+"""Its columns are not known beforehand: it has those of the own table, too."""

@@ -1,6 +1,90 @@
 """The kind of a table of products."""
 
-from octogen_dagster.frames.columns import COLUMN_DESCRIPTIONS, PRODUCT_SCHEMA
-from octogen_dagster.frames.kinds import TableKind
+from __future__ import annotations
 
-PRODUCTS_KIND = TableKind(PRODUCT_SCHEMA, COLUMN_DESCRIPTIONS)
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import polars as pl
+
+from octogen_dagster.frames.cells import (
+    Cells,
+    Figures,
+    Row,
+    brand_text,
+    cost_text,
+    first_rows,
+    median_text,
+    price_text,
+    product_link,
+    stock_text,
+)
+from octogen_dagster.frames.columns import COLUMN_DESCRIPTIONS, PRODUCT_SCHEMA
+from octogen_dagster.frames.kinds import PLAIN, Published, Shown, TableKind
+from octogen_dagster.frames.stored import PRODUCT_KEY, SnapshotPair, count_changes
+from octogen_dagster.printable import count
+
+_SEARCH = "octogen.search"
+
+
+def _cells(row: Row) -> Cells:
+    return {
+        "product": product_link(row, row["title"]),
+        "brand": brand_text(row["brand"]),
+        "price": price_text(row["current_price"], row["currency"]),
+        "stock": stock_text(row["in_stock"]),
+    }
+
+
+def _sentence(metrics: Figures, _: pl.LazyFrame) -> str:
+    text = f"**{count(metrics['rows'], 'product')}**"
+    if metrics.get("truncated"):
+        text += ", cut off at max_products"
+    if metrics.get("first_snapshot"):
+        text += ", the first snapshot"
+    elif "appeared" in metrics:
+        moved = count(metrics["price_changed"], "price")
+        text += f", {metrics['appeared']:,} new, {metrics['disappeared']:,} gone, {moved} moved"
+    return "; ".join([text, *median_text(metrics), *cost_text(metrics)])
+
+
+def _changes(of: Published) -> Shown:
+    """Count the products that are new, gone or have another price; nothing after another search."""
+    if _SEARCH not in of.file_metadata or of.before is None:
+        return {}
+    before = of.before()
+    if before is None:
+        return {"first_snapshot": True}
+    rows, file_metadata = before
+    own, other = (
+        search_key(json.loads(each.get(_SEARCH, "null")))
+        for each in (of.file_metadata, file_metadata)
+    )
+    pair = SnapshotPair(of.rows, rows, None, of.file_metadata, file_metadata)
+    return count_changes(pair) if own == other else {}
+
+
+def search_key(search: Any) -> Any:
+    """A search without the size of its pages, which changes nothing that it finds."""
+    return {**search, "page_size": None} if isinstance(search, Mapping) else None
+
+
+PRODUCTS_KIND = TableKind(
+    PRODUCT_SCHEMA,
+    COLUMN_DESCRIPTIONS,
+    key=tuple(PRODUCT_KEY),
+    sentence=_sentence,
+    preview=first_rows(
+        _cells, ["title", "product_url", "brand", "current_price", "currency", "in_stock"]
+    ),
+    parts={"figures of the changes": _changes},
+    first=("appeared", "disappeared", "price_changed", "price_p50_"),
+    line="products",
+)
+
+
+def kind_of_rows(kind: TableKind, schema: pl.Schema) -> TableKind:
+    """The kind of rows: those of an asset of one's own may be products, which only they say."""
+    are_products = kind is PLAIN and PRODUCT_SCHEMA.items() <= schema.items()
+    return PRODUCTS_KIND if are_products else kind

@@ -10,13 +10,13 @@ import polars as pl
 from octogen_dagster.asset_definition import asset_arguments_of, require_asset
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.frames.alert_rules import AlertRule, check_names
-from octogen_dagster.frames.alerts import ALERTS_KIND, ALERTS_SCHEMA
-from octogen_dagster.frames.alerts_update import AlertsUpdate
+from octogen_dagster.frames.alerts import ALERTS_SCHEMA
+from octogen_dagster.frames.alerts_update import ALERTS_KIND, AlertsUpdate
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, own_range, snapshot_asset
 from octogen_dagster.snapshots.history_checks import is_history
 from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
 from octogen_dagster.snapshots.loading import Snapshots
-from octogen_dagster.snapshots.metadata import COLUMN_SCHEMA, column_schema, declared_columns
+from octogen_dagster.snapshots.metadata import declared_columns
 from octogen_dagster.snapshots.partitions import SnapshotKeys
 from octogen_dagster.snapshots.range_checks import PARTITION_CHECKS
 from octogen_dagster.store import Store, beside
@@ -91,7 +91,7 @@ def build_price_alerts_asset(
                 "snapshots": dg.AssetIn(snapshots, partition_mapping=mapping),
             },
             "pool": None,
-            "metadata": {COLUMN_SCHEMA: column_schema(ALERTS_SCHEMA), ALERT_RULES: limits},
+            "metadata": {ALERT_RULES: limits},
             "description": (
                 f"What became true of the products in {history.key.to_user_string()}: "
                 f"{', '.join(limits)}. A row is an event of a product."

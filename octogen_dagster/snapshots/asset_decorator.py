@@ -26,7 +26,7 @@ from octogen_dagster.asset_definition import (
     permanent_errors_fail,
     takes_range,
 )
-from octogen_dagster.frames.kinds import PLAIN, TableKind
+from octogen_dagster.frames.kinds import PLAIN, Published, TableKind
 from octogen_dagster.frames.source import SnapshotSource, collected, source_of
 from octogen_dagster.printable import OnceLog
 from octogen_dagster.snapshots.budget import shared_budget
@@ -37,7 +37,14 @@ from octogen_dagster.snapshots.loading import (
     Snapshots,
     require_own,
 )
-from octogen_dagster.snapshots.metadata import in_reading_order, noted, snapshot_metadata
+from octogen_dagster.snapshots.metadata import (
+    COLUMN_SCHEMA,
+    column_lineage,
+    column_schema,
+    in_reading_order,
+    noted,
+    snapshot_metadata,
+)
 from octogen_dagster.snapshots.partitions import SnapshotKeys
 from octogen_dagster.snapshots.publication import PublishedSnapshot, PublishingStep
 from octogen_dagster.snapshots.range_run import RunService, report_range
@@ -50,12 +57,20 @@ _MANY = 1_000_000
 class SnapshotRun(Generic[_Service]):
     """A run of an asset of snapshots: what its partitions share.
 
-    `service` is that of the asset's `OctogenResource`, if it has one. `stop` ends its requests.
+    `kind` is what the table is, and `lineage` the metadata that says what its columns are made
+    from. `service` is that of the asset's `OctogenResource`, if it has one. `stop` ends its
+    requests.
     """
 
     context: dg.AssetExecutionContext
     service: _Service
+    kind: TableKind
+    lineage: Metadata
     stop: threading.Event = field(default_factory=threading.Event)
+
+    def shown(self, metadata: Metadata, result: dg.MaterializeResult[Any]) -> Metadata:
+        """What is shown of a snapshot with this metadata."""
+        return in_reading_order(self.kind, metadata, self.lineage, result.metadata)
 
 
 MakeSnapshot: TypeAlias = Callable[..., Any]
@@ -72,6 +87,7 @@ def snapshot_asset(
     given: Mapping[str, Any],
     *,
     kind: TableKind = PLAIN,
+    made_from: dg.AssetKey | None = None,
     resource_key: str | None = None,
     loads: Mapping[str, type] | None = None,
     needs_previous: bool = False,
@@ -80,14 +96,19 @@ def snapshot_asset(
 
     With the key of an `OctogenResource` as many partitions are made at once as are read at once, in
     threads; without, one after the other, and since that costs nothing it is retried as the
-    products are. `kind` says what the table is. The inputs are `Snapshots`, and those in `loads` of
-    the types there. An asset that `needs_previous` snapshots works with a
+    products are. `kind` says what the table is, and `made_from` is the asset of the products that
+    its columns come from. The inputs are `Snapshots`, and those in `loads` of the types there. An
+    asset that `needs_previous` snapshots works with a
     `ParquetSnapshotIOManager` only.
     """
     arguments = {**own, **given}
     execute = arguments.pop("execute", None) or (lambda _context, compute: compute())
     if resource_key is None:
         own = {"retry_policy": RETRY_POLICY, **own}
+    if kind.schema:
+        columns = {COLUMN_SCHEMA: column_schema(kind.schema, kind.descriptions)}
+        own = {**own, "metadata": {**columns, **own.get("metadata", {})}}
+    lineage = column_lineage(made_from, kind.made_from) if made_from else {}
     has_range = takes_range(arguments.get("backfill_policy"), arguments.get("partitions_def"))
     has_partitions = arguments.get("partitions_def") is not None
 
@@ -98,7 +119,7 @@ def snapshot_asset(
                 require_own(*output_manager(context), subject, NEEDS_PREVIOUS)
             elif has_range and not context.has_partition_key:
                 require_own(*output_manager(context), subject, NEEDS_RANGE)
-            run = _begin(context, resource_key)
+            run = SnapshotRun(context, _service(context, resource_key), kind, lineage)
 
             def snapshot(partition: str | None) -> Any:
                 with permanent_errors_fail():
@@ -133,7 +154,7 @@ def _set_parameters(compute: Callable[..., Any], inputs: Mapping[str, Any]) -> N
     )
 
 
-def _begin(context: dg.AssetExecutionContext, resource_key: str | None) -> SnapshotRun[Any]:
+def _service(context: dg.AssetExecutionContext, resource_key: str | None) -> RunService | None:
     key, manager = output_manager(context)
     own = ParquetSnapshotIOManager.handle_output
     if keeps_snapshots(manager) and type(manager).handle_output is not own:
@@ -143,12 +164,11 @@ def _begin(context: dg.AssetExecutionContext, resource_key: str | None) -> Snaps
             "Do what handle_output adds in an asset that follows this one."
         )
     if resource_key is None:
-        return SnapshotRun(context, None)
+        return None
     with permanent_errors_fail():
         service: RunService = getattr(context.resources, resource_key).service()
         several = context.has_partition_key_range
-        service = service.for_run(context.log.warning, reads_several=several)
-    return SnapshotRun(context, service)
+        return service.for_run(context.log.warning, reads_several=several)
 
 
 def _publish(run: SnapshotRun[Any], partition: str | None, result: Any) -> Iterator[Any]:
@@ -164,9 +184,11 @@ def _publish(run: SnapshotRun[Any], partition: str | None, result: Any) -> Itera
         return
     source = source_of(result.value, f"Asset {step.asset.to_user_string()}")
     if not keeps_snapshots(manager):
+        if not isinstance(result.value, pl.DataFrame):  # which any IO manager keeps as well
+            context.log.info(kept_otherwise(manager))
         with permanent_errors_fail(), shared_budget(step, source.spending):
-            frame, metadata = _collected(run, source, manager)
-        context.add_asset_metadata(in_reading_order(metadata, result.metadata), step.asset)
+            frame, metadata = _collected(run, source)
+        context.add_asset_metadata(run.shown(metadata, result), step.asset)
         yield dg.MaterializeResult(
             value=frame,
             check_results=result.check_results,
@@ -176,26 +198,23 @@ def _publish(run: SnapshotRun[Any], partition: str | None, result: Any) -> Itera
         return
     manager.remove_abandoned(step.asset)
     with permanent_errors_fail(), shared_budget(step, source.spending):
-        published = manager.publication(step, partition).publish(source, run.stop)
-    metadata = in_reading_order(published.metadata, result.metadata)
-    context.add_asset_metadata(metadata, step.asset)
+        published = manager.publication(step, partition, run.kind).publish(source, run.stop)
+    context.add_asset_metadata(run.shown(published.metadata, result), step.asset)
     yield dg.MaterializeResult(
         check_results=result.check_results, data_version=result.data_version, tags=result.tags
     )
     published.remove_pages()
 
 
-def _collected(
-    run: SnapshotRun[Any], source: SnapshotSource, manager: Any
-) -> tuple[pl.DataFrame, Metadata]:
+def _collected(run: SnapshotRun[Any], source: SnapshotSource) -> tuple[pl.DataFrame, Metadata]:
     """Read a snapshot for another IO manager, and return it with its metadata."""
     context, log = run.context, run.context.log
-    log.info(kept_otherwise(manager))
     subject = context.asset_key.to_user_string()
     frame, outcome = collected(source, subject, log.info, log.warning, run.stop)
     row_count = "partition_row_count" if context.has_partition_key else "row_count"
     stored: Metadata = {f"dagster/{row_count}": len(frame)}
-    return frame, snapshot_metadata(outcome, frame.lazy(), stored, None, log.warning)
+    published = Published(frame.lazy(), outcome.file_metadata)
+    return frame, snapshot_metadata(run.kind, outcome, published, stored, log.warning)
 
 
 def _publish_range(
@@ -214,8 +233,11 @@ def _publish_range(
         with permanent_errors_fail():
             result = snapshot(partition)
             source = source_of(result.value, f"Asset {step.asset.to_user_string()}")
-            publication = manager.publication(step, partition, lambda line: once.say(line, line))
-            return result, publication.publish(source, run.stop, note_read)
+            publication = manager.publication(
+                step, partition, run.kind, lambda line: once.say(line, line)
+            )
+            published = publication.publish(source, run.stop, note_read)
+            return result, published._replace(metadata=run.shown(published.metadata, result))
 
     def stored(partition: str) -> pl.LazyFrame:
         return manager.store.scan(SnapshotKeys(manager.store, step.asset).of(partition))

@@ -1,30 +1,15 @@
 """The builder of the brands of products."""
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 import polars as pl
 
 from octogen_dagster.asset_definition import asset_arguments_of
-from octogen_dagster.frames.brands import BRANDS_KIND, BRANDS_SCHEMA, product_brands
+from octogen_dagster.frames.brands import BRANDS_KIND, product_brands
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, own_range, snapshot_asset
 from octogen_dagster.snapshots.loading import Snapshots, snapshot_input
-from octogen_dagster.snapshots.metadata import (
-    COLUMN_SCHEMA,
-    column_lineage,
-    column_schema,
-    require_products,
-)
-
-_SOURCES: Mapping[str, Sequence[str]] = {
-    "brand": ["brand"],
-    "currency": ["currency"],
-    "products": ["brand", "currency"],
-    "in_stock_share": ["in_stock", "is_active"],
-    **{name: ["current_price"] for name in BRANDS_SCHEMA if name.startswith("price_")},
-}
-"""The columns of the products that each column of their brands is made from."""
+from octogen_dagster.snapshots.metadata import require_products
 
 
 def build_product_brands_asset(
@@ -52,12 +37,10 @@ def build_product_brands_asset(
     require_products(products, "brand")
     given = asset_arguments_of(name or f"{products.key.path[-1]}_brands", asset_arguments)
     given |= own_range(given, products)
-    lineage = column_lineage(products.key, _SOURCES)
 
     @snapshot_asset(
         {
             "partitions_def": products.partitions_def,
-            "metadata": {COLUMN_SCHEMA: column_schema(BRANDS_SCHEMA)},
             **snapshot_input("products", products),
             "pool": None,
             "description": (
@@ -67,12 +50,11 @@ def build_product_brands_asset(
         },
         given,
         kind=BRANDS_KIND,
+        made_from=products.key,
     )
     def brands(
         _run: SnapshotRun, partition: str | None, products: Snapshots
     ) -> dg.MaterializeResult[pl.LazyFrame]:
-        return dg.MaterializeResult(
-            value=product_brands(products.frame(partition)), metadata=lineage
-        )
+        return dg.MaterializeResult(value=product_brands(products.frame(partition)))
 
     return brands

@@ -1,26 +1,23 @@
 """The factory of the catalogs asset."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import dagster as dg
 import polars as pl
 
+from octogen_dagster.api.catalog_sources import CatalogService
 from octogen_dagster.api.catalog_states import CatalogState
 from octogen_dagster.asset_definition import (
     RESOURCE,
     Metadata,
     asset_arguments_of,
     asset_key,
-    octogen_asset,
-    permanent_errors_fail,
 )
-from octogen_dagster.frames.catalogs import CATALOGS_SCHEMA, catalogs_frame
-from octogen_dagster.frames.summary import summary
+from octogen_dagster.frames.catalogs import CATALOGS_KIND, catalogs_frame
 from octogen_dagster.printable import count
-from octogen_dagster.snapshots.metadata import COLUMN_SCHEMA, column_schema
+from octogen_dagster.snapshots.asset_decorator import SnapshotRun, snapshot_asset
 from octogen_dagster.snapshots.partitions import ADDS_PARTITIONS, keys_by_catalog
-from octogen_dagster.snapshots.resource import OctogenResource
 
 _ALL_SHOPS_LISTED = "all_shops_listed"
 _MAX_NAMED_SHOPS = 20
@@ -58,35 +55,37 @@ def build_catalogs_asset(
         description="Every shop of the source has its catalogs in the table.",
     )
 
-    @octogen_asset(
+    @snapshot_asset(
         {
             "description": (
                 "The catalogs of the Octogen resource's source: key, name, shop, number of "
                 "products and when it was last indexed. A row is a catalog."
                 + (" A run adds a partition for each new one." if adds_to else "")
             ),
-            "metadata": {COLUMN_SCHEMA: column_schema(CATALOGS_SCHEMA)} | adds_to,
+            "metadata": adds_to,
             "required_resource_keys": {resource_key},
             "check_specs": [check],
         },
         given,
+        kind=CATALOGS_KIND,
+        resource_key=resource_key,
     )
-    def catalogs(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[pl.DataFrame]]:
-        octogen: OctogenResource = getattr(context.resources, resource_key)
-        with permanent_errors_fail():
-            listed = octogen.service().with_log(context.log.warning).fetch_catalogs()
+    def catalogs(
+        run: SnapshotRun[CatalogService], _partition: str | None
+    ) -> dg.MaterializeResult[pl.DataFrame]:
+        listed = run.service.fetch_catalogs()
         for line in listed.warnings:
-            context.log.warning(line)
+            run.context.log.warning(line)
         if partitions_def is not None:
-            _add_partitions(context, partitions_def, listed.catalogs)
+            _add_partitions(run.context, partitions_def, listed.catalogs)
         frame = catalogs_frame(listed.catalogs)
-        sentence = dg.MetadataValue.md(summary(frame.lazy(), {"rows": len(frame)}))
-        metadata: Metadata = {"octogen/summary": sentence, **_metrics(frame)}
+        metadata = _metrics(frame)
         if listed.shops_left_out:
             metadata["octogen/shops_left_out"] = dg.MetadataValue.json(dict(listed.shops_left_out))
-        context.add_asset_metadata(metadata)
-        yield dg.MaterializeResult(
-            value=frame, check_results=[_all_shops_listed(listed.shops_left_out)]
+        return dg.MaterializeResult(
+            value=frame,
+            check_results=[_all_shops_listed(listed.shops_left_out)],
+            metadata=metadata,
         )
 
     return catalogs

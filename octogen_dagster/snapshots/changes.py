@@ -1,7 +1,6 @@
 """The builder of the changes between two snapshots of products."""
 
 import warnings
-from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -12,34 +11,21 @@ from octogen_dagster.asset_definition import asset_arguments_of
 from octogen_dagster.automation import wait_only_for_latest
 from octogen_dagster.frames.changes import (
     CHANGES_KIND,
-    CHANGES_SCHEMA,
     effective_query_differences,
     product_changes,
     vanished_catalogs,
 )
 from octogen_dagster.frames.source import FETCHED_AT, FrameSource
-from octogen_dagster.frames.stored import TRACKED, WATCHED, SnapshotPair
+from octogen_dagster.frames.stored import WATCHED, SnapshotPair
 from octogen_dagster.io_source import errors_as_raised
 from octogen_dagster.printable import count
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, own_range, snapshot_asset
 from octogen_dagster.snapshots.loading import Snapshots, snapshot_input
-from octogen_dagster.snapshots.metadata import (
-    COLUMN_SCHEMA,
-    column_lineage,
-    column_schema,
-    require_products,
-)
+from octogen_dagster.snapshots.metadata import require_products
 from octogen_dagster.snapshots.partitions import MAX_TIMES_BACK, PartitionLayout
 
 _MAX_CATALOGS_IN_LOG = 10
 _MAX_DIFFERENCES_IN_LOG = 10
-_SOURCES: Mapping[str, Sequence[str]] = {
-    **{name: [name] for name in ("uuid", "catalog_key", "product_url")},
-    "change": ["catalog_key", "uuid", *TRACKED],
-    "changed": TRACKED,
-    **{f"{when}_{column}": [column] for column in TRACKED for when in ("old", "new")},
-}
-"""The columns of the products that each column of their changes is made from."""
 
 
 def build_product_changes_asset(
@@ -86,7 +72,6 @@ def build_product_changes_asset(
             "partitions_def": products.partitions_def,
             **snapshot_input("snapshots", products, mapping),
             "pool": None,
-            "metadata": {COLUMN_SCHEMA: column_schema(CHANGES_SCHEMA)},
             "description": (
                 f"The products of {products.key.to_user_string()} that appeared, disappeared or "
                 "changed their title, price or availability since the previous snapshot. A row is "
@@ -96,19 +81,18 @@ def build_product_changes_asset(
         given,
         needs_previous=True,
         kind=CHANGES_KIND,
+        made_from=products.key,
     )
     def changes(
         run: SnapshotRun, partition: str | None, snapshots: Snapshots
     ) -> dg.MaterializeResult[FrameSource]:
-        pair = snapshots.pair(partition)
-        return _changes(run.context, products.key, pair, has_times=bool(times))
+        return _changes(run.context, snapshots.pair(partition), has_times=bool(times))
 
     return changes
 
 
 def _changes(
     context: dg.AssetExecutionContext,
-    products: dg.AssetKey,
     snapshots: SnapshotPair,
     *,
     has_times: bool,
@@ -125,7 +109,6 @@ def _changes(
     metadata: dict[str, Any] = {
         **_counts(frame),
         "octogen/first_snapshot": first,
-        **column_lineage(products, _SOURCES),
     }
     if vanished := vanished_catalogs(snapshots):
         context.log.warning(

@@ -20,8 +20,8 @@ from octogen_dagster.asset_definition import (
     takes_range,
 )
 from octogen_dagster.errors import OctogenSnapshotError
+from octogen_dagster.frames.markdown import markdown_table
 from octogen_dagster.frames.source import utc_now
-from octogen_dagster.frames.summary import markdown_table
 from octogen_dagster.snapshots.alerts import alert_rules_of, build_alert_checks
 from octogen_dagster.snapshots.failures import named
 from octogen_dagster.snapshots.freshness import build_fresh_check

@@ -1,31 +1,16 @@
 """The builder of the details of products: the full view of each, looked up."""
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 
 from octogen_dagster.api.catalog_sources import CatalogService
 from octogen_dagster.asset_definition import RESOURCE, asset_arguments_of
-from octogen_dagster.frames.columns import DETAIL_SCHEMA, DIGESTED, IDENTITY, LISTED
 from octogen_dagster.frames.details import DETAILS_KIND, DetailScan, DetailStatistics
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, own_range, snapshot_asset
 from octogen_dagster.snapshots.loading import Snapshots, snapshot_input
-from octogen_dagster.snapshots.metadata import (
-    COLUMN_SCHEMA,
-    column_lineage,
-    column_schema,
-    require_products,
-)
+from octogen_dagster.snapshots.metadata import require_products
 from octogen_dagster.validation import require_fraction
-
-_SOURCES: Mapping[str, Sequence[str]] = {
-    **{name: ["product_url"] for name in DETAIL_SCHEMA},
-    **{name: [name] for name in IDENTITY},
-    "status": ["uuid", "product_url"],
-    "listed": [*LISTED, *DIGESTED],
-}
-"""The columns of the products that each column of their details is made or looked up from."""
 
 
 def build_product_details_asset(
@@ -79,13 +64,11 @@ def build_product_details_asset(
     require_fraction("max_failed_fraction", max_failed_fraction)
     given = asset_arguments_of(name or f"{products.key.path[-1]}_details", asset_arguments)
     given |= own_range(given, products)
-    lineage = column_lineage(products.key, _SOURCES)
 
     @snapshot_asset(
         {
             "partitions_def": products.partitions_def,
             **snapshot_input("products", products),
-            "metadata": {COLUMN_SCHEMA: column_schema(DETAIL_SCHEMA)},
             "description": (
                 f"The full view of each product in {products.key.to_user_string()}: description, "
                 "categories, variants, identifiers, reviews, images and what Octogen adds. A row "
@@ -97,6 +80,7 @@ def build_product_details_asset(
         resource_key=resource_key,
         needs_previous=True,
         kind=DETAILS_KIND,
+        made_from=products.key,
     )
     def details(
         run: SnapshotRun[CatalogService], partition: str | None, products: Snapshots
@@ -115,6 +99,6 @@ def build_product_details_asset(
             max_failed_fraction=max_failed_fraction,
             report=report,
         )
-        return dg.MaterializeResult(value=scan, metadata=lineage)
+        return dg.MaterializeResult(value=scan)
 
     return details

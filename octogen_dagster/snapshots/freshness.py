@@ -9,7 +9,7 @@ import polars as pl
 
 from octogen_dagster.asset_definition import FRESH, Metadata, hours
 from octogen_dagster.errors import OctogenError
-from octogen_dagster.frames.summary import markdown_table
+from octogen_dagster.frames.markdown import markdown_table
 from octogen_dagster.snapshots.partitions import PartitionLayout, keys_by_catalog
 from octogen_dagster.snapshots.range_checks import ASSET_CHECKS
 

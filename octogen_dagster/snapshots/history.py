@@ -1,7 +1,6 @@
 """The builder of the history of products, and what puts snapshots into it."""
 
 import warnings
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -9,27 +8,12 @@ import dagster as dg
 from octogen_dagster.api.search import ProductSearch
 from octogen_dagster.asset_definition import asset_arguments_of
 from octogen_dagster.automation import wait_only_for_latest
-from octogen_dagster.frames.history import HISTORY_KIND, HISTORY_SCHEMA
+from octogen_dagster.frames.history import HISTORY_KIND
 from octogen_dagster.frames.history_update import HistoryUpdate
-from octogen_dagster.frames.stored import TRACKED
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, own_range, snapshot_asset
 from octogen_dagster.snapshots.loading import Snapshots, snapshot_input
-from octogen_dagster.snapshots.metadata import (
-    COLUMN_SCHEMA,
-    SEARCH,
-    column_lineage,
-    column_schema,
-    require_products,
-)
+from octogen_dagster.snapshots.metadata import SEARCH, require_products
 from octogen_dagster.snapshots.partitions import PartitionLayout
-
-_SOURCES: Mapping[str, Sequence[str]] = {
-    **{name: [name] for name in ("uuid", "catalog_key", "product_url", *TRACKED)},
-    **{name: ["fetched_at", *TRACKED] for name in ("valid_from", "valid_to", "is_current")},
-    "change": ["catalog_key", "uuid", *TRACKED],
-    "changed": TRACKED,
-}
-"""The columns of the products that each column of their history is made from."""
 
 
 def build_product_history_asset(
@@ -77,25 +61,24 @@ def build_product_history_asset(
     condition = given.get("automation_condition")
     if partitions.times and condition is not None:
         given["automation_condition"] = wait_only_for_latest(condition)
-    lineage = column_lineage(products.key, _SOURCES)
 
     @snapshot_asset(
         {
             "partitions_def": partitions.catalogs,
             **snapshot_input("snapshots", products, _all_times(products)),
             "pool": None,
-            "metadata": {COLUMN_SCHEMA: column_schema(HISTORY_SCHEMA)},
             "description": _description(products),
         },
         given,
         needs_previous=True,
         kind=HISTORY_KIND,
+        made_from=products.key,
     )
     def history(
         _run: SnapshotRun, partition: str | None, snapshots: Snapshots
     ) -> dg.MaterializeResult[HistoryUpdate]:
         update = HistoryUpdate(snapshots.of_catalog(partition))
-        return dg.MaterializeResult(value=update, metadata=lineage)
+        return dg.MaterializeResult(value=update)
 
     return history
 

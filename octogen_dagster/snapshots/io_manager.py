@@ -14,6 +14,7 @@ from pydantic import ConfigDict, Field, PrivateAttr, field_validator, model_vali
 
 from octogen_dagster.asset_definition import canceling_ends, permanent_errors_fail
 from octogen_dagster.errors import OctogenSnapshotError
+from octogen_dagster.frames.kinds import PLAIN, TableKind
 from octogen_dagster.frames.source import RETURNED, SnapshotSource, source_of
 from octogen_dagster.snapshots.budget import shared_budget
 from octogen_dagster.snapshots.loading import load_snapshots
@@ -181,12 +182,13 @@ class ParquetSnapshotIOManager(NamedSettings, dg.ConfigurableIOManager):
         self,
         step: PublishingStep,
         partition: str | None,
+        kind: TableKind = PLAIN,
         warn: Callable[[str], None] | None = None,
     ) -> Publication:
         """Return what publishes the snapshot of an asset, or of one of its partitions."""
         keys = SnapshotKeys(self.store, step.asset, step.partitions_def, partition)
         resume_within = timedelta(hours=self.resume_within_hours)
-        return Publication(step, keys, resume_within, warn)
+        return Publication(step, keys, kind, resume_within, warn)
 
     def remove_abandoned(self, asset: dg.AssetKey) -> None:
         """Remove what killed runs left half-written of an asset, of whichever partition."""

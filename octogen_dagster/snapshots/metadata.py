@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -12,73 +11,25 @@ import dagster as dg
 import polars as pl
 
 from octogen_dagster.asset_definition import Metadata, require_asset
-from octogen_dagster.frames.alerts import ALERTS_DESCRIPTIONS, ALERTS_SCHEMA
-from octogen_dagster.frames.alerts_update import largest_alerts
-from octogen_dagster.frames.brands import BRANDS_DESCRIPTIONS, BRANDS_SCHEMA
-from octogen_dagster.frames.catalogs import CATALOGS_DESCRIPTIONS, CATALOGS_SCHEMA
-from octogen_dagster.frames.changes import CHANGES_DESCRIPTIONS, CHANGES_SCHEMA
-from octogen_dagster.frames.columns import (
-    COLUMN_DESCRIPTIONS,
-    DETAIL_DESCRIPTIONS,
-    DETAIL_SCHEMA,
-    PRODUCT_SCHEMA,
-)
-from octogen_dagster.frames.history import (
-    HISTORY_DESCRIPTIONS,
-    HISTORY_SCHEMA,
-    history_metrics,
-    metrics_as_of,
-    price_drops,
-)
-from octogen_dagster.frames.kinds import PLAIN, TableKind
-from octogen_dagster.frames.observed import OBSERVED, Contents
-from octogen_dagster.frames.pictures import inline_svg, shares_svg
-from octogen_dagster.frames.position import POSITION_DESCRIPTIONS, POSITION_SCHEMA
-from octogen_dagster.frames.stored import SnapshotPair, count_changes
-from octogen_dagster.frames.summary import (
-    MAX_EARLIER,
-    alerts_preview,
-    drops_preview,
-    inline_table,
-    preview,
-    prices,
-    summary,
-    trend,
-)
+from octogen_dagster.frames.kinds import PLAIN, Markdown, Published, TableKind
+from octogen_dagster.frames.markdown import inline_table, prices, trend
+from octogen_dagster.frames.products import kind_of_rows, search_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from octogen_dagster.frames.source import Metric, Metrics, Outcome
+    from octogen_dagster.frames.kinds import Shown
+    from octogen_dagster.frames.source import Metrics, Outcome
 
-_MAX_DROPS = 10
 COLUMN_SCHEMA = "dagster/column_schema"
 _COLUMN_LINEAGE = "dagster/column_lineage"
 
 ROW_COUNTS = ("dagster/row_count", "dagster/partition_row_count")
 SEARCH = "octogen/search"
 """The metadata of an asset of products, and of each of its snapshots, with the search."""
-_FIRST = (
-    "octogen/summary",
-    "octogen/trend",
-    "octogen/prices",
-    "octogen/largest_price_drops",
-    "octogen/largest_alerts",
-    "octogen/preview",
-    *ROW_COUNTS,
-    "octogen/appeared",
-    "octogen/disappeared",
-    "octogen/changed",
-    "octogen/title_changed",
-    "octogen/price_changed",
-    "octogen/availability_changed",
-    "octogen/price_p50_",
-    "octogen/median_price_",
-    "octogen/cost_",
-    "octogen/seconds",
-    "octogen/fetched_at",
-)
-"""The beginnings of the entries of a materialization that come first, in their order."""
+_TEXTS = ("octogen/summary", "octogen/trend", "octogen/prices")
+_FIRST = ("octogen/cost_", "octogen/seconds", "octogen/fetched_at")
+"""The beginnings of the entries that come after the first ones of a kind."""
 _LAST = (
     SEARCH,
     "octogen/effective_query",
@@ -93,12 +44,10 @@ _LAST = (
 _IF_ANY = {
     "truncated",
     "empty",
-    "first_snapshot",
     "repeats_removed",
     "unknown_fields",
     "cost_saved_usd",
     "rate_limit_wait_seconds",
-    "mismatched",
     "effective_query",
 }
 """The metrics that have an entry only if there is anything to say: a flat line says nothing."""
@@ -112,23 +61,11 @@ _COLLECTED = (
     "rows_per_second",
     "rows_per_product",
     "cost_usd_per_1000_products",
-    "looked_up",
     "file_size_bytes",
     "price_quantiles",
     "null_fractions",
 )
 """The metrics that are one entry together. A line of it is not wrapped, so each is short."""
-
-_DESCRIBED = (
-    (PRODUCT_SCHEMA, COLUMN_DESCRIPTIONS),
-    (CHANGES_SCHEMA, CHANGES_DESCRIPTIONS),
-    (HISTORY_SCHEMA, HISTORY_DESCRIPTIONS),
-    (ALERTS_SCHEMA, ALERTS_DESCRIPTIONS),
-    (DETAIL_SCHEMA, DETAIL_DESCRIPTIONS),
-    (BRANDS_SCHEMA, BRANDS_DESCRIPTIONS),
-    (CATALOGS_SCHEMA, CATALOGS_DESCRIPTIONS),
-    (POSITION_SCHEMA, POSITION_DESCRIPTIONS),
-)
 
 _KINDS: WeakKeyDictionary[Any, TableKind] = WeakKeyDictionary()
 """By the step of an asset, what its table is: Dagster makes new definitions of one step."""
@@ -145,19 +82,13 @@ def kind_of(asset: dg.AssetsDefinition) -> TableKind:
     return _KINDS.get(asset.node_def, PLAIN) if asset.is_executable else PLAIN
 
 
-def column_schema(schema: Mapping[str, pl.DataType]) -> dg.TableSchema:
-    """Return Dagster's table schema.
-
-    Columns have descriptions in a table that has all columns of one of this project's own schemas.
-    In any other one a column of the same name may mean something else.
-    """
-    described: dict[str, str] = {}
-    for known, descriptions in _DESCRIBED:
-        if known.items() <= schema.items():
-            described |= descriptions
+def column_schema(
+    schema: Mapping[str, pl.DataType], descriptions: Mapping[str, str]
+) -> dg.TableSchema:
+    """Return Dagster's table schema, with the descriptions of the columns."""
     return dg.TableSchema(
         [
-            dg.TableColumn(name, type_name(dtype), description=described.get(name))
+            dg.TableColumn(name, type_name(dtype), description=descriptions.get(name))
             for name, dtype in schema.items()
         ]
     )
@@ -205,101 +136,90 @@ def column_lineage(products: dg.AssetKey, sources: Mapping[str, Sequence[str]]) 
 
 
 def snapshot_metadata(
+    kind: TableKind,
     outcome: Outcome,
-    snapshot: pl.LazyFrame,
+    published: Published,
     stored: Metadata,
-    size: int | None,
     warn: Callable[[str], None],
     *,
-    pair: Callable[[], SnapshotPair | None] = lambda: None,
+    size: int | None = None,
     earlier: Callable[[], Sequence[Mapping[str, Any]]] = list,
 ) -> Metadata:
     """Return what is shown of a published snapshot, in the order in which a person reads it.
 
     `stored` are its number of rows and where it is, and `size` is that of its file in bytes, if
-    it has one. `pair` are a snapshot of products and the one before; None for any other table.
-    `earlier` are the metadata of materializations before, the newest first. What fails is left out,
-    with a warning.
+    it has one. `earlier` are the metadata of materializations before, the newest first. What fails
+    is left out, with a warning.
     """
+    snapshot = published.rows
     schema = snapshot.collect_schema()
+    kind = kind_of_rows(kind, schema)
     metrics: dict[str, Any] = {"rows": next(iter(stored.values()))}
     if size is not None:
         metrics["file_size_bytes"] = size
     metadata = dict(stored)
 
-    def shown(some: Metrics) -> Metadata:
-        metrics.update(some)
-        return {
-            f"octogen/{name}": _metadata_value(figure)
-            for name, figure in some.items()
-            if _is_shown(name, metrics)
+    parts: dict[str, Callable[[], Shown]] = {
+        "columns": lambda: {COLUMN_SCHEMA: column_schema(schema, kind.descriptions)},
+        "preview": lambda: {"preview": kind.preview(snapshot)},
+        "figures of the read": outcome.metrics,
+        "figures of the rows": outcome.row_metrics,
+        **{name: functools.partial(part, published) for name, part in kind.parts.items()},
+        "prices": lambda: {"prices": Markdown(prices(metrics))},
+        "summary": lambda: {"summary": Markdown(_sentence(kind, metrics, snapshot))},
+        "other figures": lambda: _collected(metrics, kind),
+    }
+    if line := kind.line:
+        parts["line of snapshots"] = lambda: {
+            "trend": Markdown(trend({"rows": line}, metrics, _past(earlier, metadata)))
         }
-
-    parts: dict[str, Callable[[], Metadata]] = {
-        "columns": lambda: {COLUMN_SCHEMA: column_schema(schema)},
-        "preview": lambda: _table("preview", preview(snapshot)),
-        "figures of the read": lambda: shown(outcome.metrics()),
-        "figures of the rows": lambda: shown(outcome.row_metrics()),
-        "figures of the changes": lambda: shown(_change_metrics(pair())),
-    }
-    past = functools.partial(_past, earlier, metadata)
-    if schema == HISTORY_SCHEMA and OBSERVED in outcome.file_metadata:
-        contents = Contents.read(outcome.file_metadata)
-        last = max(contents.observed, default=None)
-        times = sorted(contents.observed)[:-1][-MAX_EARLIER:]
-        past = functools.partial(_past_of_history, snapshot, times)
-        parts["figures of the history"] = lambda: shown(
-            {"snapshots": len(contents.observed), **history_metrics(snapshot, last)}
-        )
-        left_out = [f"* {each.name}: {each.reason}" for each in contents.left_out]
-        parts["snapshots left out"] = lambda: _text("left_out", "\n".join(left_out))
-        if last:
-            drops = functools.partial(price_drops, snapshot, last, _MAX_DROPS)
-            parts["price drops"] = lambda: _table("largest_price_drops", drops_preview(drops()))
-    if schema == ALERTS_SCHEMA:
-        largest = functools.partial(largest_alerts, snapshot, outcome.file_metadata, _MAX_DROPS)
-        parts["preview"] = lambda: _table("largest_alerts", alerts_preview(largest()))
-    if schema == BRANDS_SCHEMA:
-        parts["picture of the stock"] = lambda: _stock_picture(snapshot)
-    parts |= {
-        "prices": lambda: _text("prices", prices(metrics)),
-        "summary": lambda: _text("summary", summary(snapshot, metrics)),
-        "other figures": lambda: _collected(metrics),
-    }
-    # How many rows these have says little.
-    if schema not in (CHANGES_SCHEMA, BRANDS_SCHEMA, ALERTS_SCHEMA):
-        parts["line of snapshots"] = lambda: _text("trend", trend(schema, metrics, past()))
     for name, part in parts.items():
         try:
-            metadata |= part()
+            shown = part()
+            metrics |= shown
+            metadata |= {
+                entry if "/" in entry else f"octogen/{entry}": _entry(each)
+                for entry, each in shown.items()
+                if _is_shown(entry, each, kind)
+            }
         except (Exception, pl.exceptions.PanicException) as error:
             warn(
                 f"The {name} of the snapshot cannot be shown and are left out of its metadata: "
                 f"{error}. The snapshot is published and whole."
             )
-    return in_reading_order(metadata)
+    return in_reading_order(kind, metadata)
 
 
-def _stock_picture(brands: pl.LazyFrame) -> Metadata:
-    """The share of the products in stock of the brands that have most, which come first."""
-    known = brands.drop_nulls(["brand", "in_stock_share"]).head(_MAX_DROPS).collect()
-    shares = dict(known.unique("brand", maintain_order=True)["brand", "in_stock_share"].rows())
-    return (
-        _text("stock_by_brand", inline_svg("Stock by brand", shares_svg(shares))) if shares else {}
-    )
+def _sentence(kind: TableKind, metrics: Mapping[str, Any], snapshot: pl.LazyFrame) -> str:
+    """The sentence about a snapshot, in Markdown; that of its source if it has one."""
+    return str(metrics["summary"]) if "summary" in metrics else kind.sentence(metrics, snapshot)
 
 
-def in_reading_order(*parts: Mapping[str, Any] | None) -> Metadata:
+def in_reading_order(kind: TableKind, *parts: Mapping[str, Any] | None) -> Metadata:
     """Return the entries of a materialization in the order in which a person reads them."""
     metadata = {name: entry for part in parts for name, entry in (part or {}).items()}
-    return dict(sorted(metadata.items(), key=lambda entry: _position(entry[0])))
+    own = tuple(f"octogen/{name}" for name in kind.first)
+
+    def position(name: str) -> int:
+        """What is neither among the first entries nor among the last is between them."""
+        is_text = isinstance(metadata[name], dg.MarkdownMetadataValue)
+        texts, figures = (own, ()) if is_text else ((), own)
+        order = (*_TEXTS, *texts, "octogen/preview", *ROW_COUNTS, *figures, *_FIRST)
+        for place, first in enumerate(order):
+            if name.startswith(first):
+                return place
+        return len(order) + (1 + _LAST.index(name) if name in _LAST else 0)
+
+    return dict(sorted(metadata.items(), key=lambda entry: position(entry[0])))
 
 
-def _is_shown(name: str, metrics: Mapping[str, Any]) -> bool:
-    """True for a figure with an entry of its own; some have one only if they are not zero."""
-    if name in _COLLECTED or name == "price_lines":
+def _is_shown(name: str, each: Any, kind: TableKind) -> bool:
+    """True for what has an entry of its own; some have one only if there is anything to say."""
+    if isinstance(each, pl.DataFrame):
+        return not each.is_empty()
+    if name in (*_COLLECTED, *kind.collected, "price_lines"):
         return False
-    return name not in _IF_ANY or _says_anything(metrics[name])
+    return _says_anything(each) if isinstance(each, Markdown) or name in _IF_ANY else True
 
 
 def _says_anything(figure: Any) -> bool:
@@ -308,42 +228,16 @@ def _says_anything(figure: Any) -> bool:
     return bool(figure)
 
 
-def _collected(metrics: Mapping[str, Any]) -> Metadata:
+def _collected(metrics: Mapping[str, Any], kind: TableKind) -> Shown:
     """One entry for the metrics that nobody plots."""
-    collected = {name: metrics[name] for name in _COLLECTED if name in metrics}
-    return {"octogen/metrics": dg.MetadataValue.json(collected)} if collected else {}
-
-
-def _position(name: str) -> int:
-    """The place of an entry: what is neither among the first nor among the last is between them."""
-    for position, first in enumerate(_FIRST):
-        if name.startswith(first):
-            return position
-    return len(_FIRST) + (1 + _LAST.index(name) if name in _LAST else 0)
-
-
-def _change_metrics(pair: SnapshotPair | None) -> Metrics:
-    """Count the products that are new, gone or have another price; nothing after another search."""
-    if pair is None:
-        return {}
-    if pair.previous is None:
-        return {"first_snapshot": True}
-    searches = [
-        json.loads(file_metadata.get("octogen.search", "null"))
-        for file_metadata in (pair.file_metadata, pair.previous_file_metadata)
-    ]
-    if len({json.dumps(_search_key(search)) for search in searches}) > 1:
-        return {}
-    return {**count_changes(pair)}
-
-
-def _past_of_history(history: pl.LazyFrame, times: Sequence[datetime]) -> list[Metrics]:
-    return [metrics_as_of(history, at) for at in times]
+    names = (*_COLLECTED, *kind.collected)
+    collected = {name: metrics[name] for name in names if name in metrics}
+    return {"metrics": collected} if collected else {}
 
 
 def _past(earlier: Callable[[], Sequence[Mapping[str, Any]]], now: Metadata) -> list[Metrics]:
     """The metrics of the materializations before that are of the same search, the oldest first."""
-    own = _search_key(_value(now.get(SEARCH)))
+    own = search_key(_value(now.get(SEARCH)))
     return [
         {
             "rows" if name in ROW_COUNTS else name.removeprefix("octogen/"): _value(entry)
@@ -351,28 +245,20 @@ def _past(earlier: Callable[[], Sequence[Mapping[str, Any]]], now: Metadata) -> 
             if isinstance(_value(entry), int | float)
         }
         for metadata in reversed(earlier())
-        if _search_key(_value(metadata.get(SEARCH))) == own
+        if search_key(_value(metadata.get(SEARCH))) == own
     ]
-
-
-def _search_key(search: Any) -> Any:
-    """A search without the size of its pages, which changes nothing that it finds."""
-    return {**search, "page_size": None} if isinstance(search, dict) else None
 
 
 def _value(entry: Any) -> Any:
     return entry.value if isinstance(entry, dg.MetadataValue) else entry
 
 
-def _table(name: str, frame: pl.DataFrame) -> Metadata:
-    return {} if frame.is_empty() else _text(name, inline_table(frame))
-
-
-def _text(name: str, text: str) -> Metadata:
-    return {f"octogen/{name}": dg.MetadataValue.md(text)} if text else {}
-
-
-def _metadata_value(figure: Metric) -> dg.MetadataValue[Any] | str | int | float:
-    if isinstance(figure, datetime):
-        return dg.MetadataValue.timestamp(figure)
-    return dg.MetadataValue.json(figure) if isinstance(figure, dict) else figure
+def _entry(shown: Any) -> dg.MetadataValue[Any] | str | int | float:
+    if isinstance(shown, pl.DataFrame):
+        return dg.MetadataValue.md(inline_table(shown))
+    if isinstance(shown, Markdown):
+        return dg.MetadataValue.md(shown)
+    if isinstance(shown, datetime):
+        return dg.MetadataValue.timestamp(shown)
+    figure: str | int | float = shown
+    return dg.MetadataValue.json(shown) if isinstance(shown, dict) else figure

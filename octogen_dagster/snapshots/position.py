@@ -8,6 +8,7 @@ import polars as pl
 
 from octogen_dagster.asset_definition import Metadata, asset_arguments_of, require_asset
 from octogen_dagster.frames.history import HISTORY_SCHEMA
+from octogen_dagster.frames.markdown import inline_table
 from octogen_dagster.frames.pictures import inline_svg, lines_svg, price_index_svg
 from octogen_dagster.frames.position import (
     MATCHED,
@@ -19,8 +20,9 @@ from octogen_dagster.frames.position import (
     price_index,
     price_position,
     price_summary,
+    shares_preview,
+    unmatched_preview,
 )
-from octogen_dagster.frames.summary import inline_table, shares_preview, unmatched_preview
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, snapshot_asset
 from octogen_dagster.snapshots.history_checks import is_history
 from octogen_dagster.snapshots.loading import ALLOW_MISSING, Snapshots

@@ -22,7 +22,6 @@ from octogen_dagster.asset_definition import (
     asset_arguments_of,
 )
 from octogen_dagster.errors import OctogenError
-from octogen_dagster.frames.columns import PRODUCT_SCHEMA
 from octogen_dagster.frames.plan import list_for
 from octogen_dagster.frames.products import PRODUCTS_KIND
 from octogen_dagster.frames.scan import ProductScan
@@ -30,7 +29,7 @@ from octogen_dagster.frames.source import MIN_ROWS_RATIO, is_within, utc_now
 from octogen_dagster.frames.statistics import ScanStatistics
 from octogen_dagster.printable import printable
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, snapshot_asset
-from octogen_dagster.snapshots.metadata import COLUMN_SCHEMA, SEARCH, column_schema
+from octogen_dagster.snapshots.metadata import SEARCH
 from octogen_dagster.snapshots.partitions import ADDS_PARTITIONS, PartitionLayout, catalog_of
 from octogen_dagster.validation import did_you_mean, require_fraction
 
@@ -101,10 +100,7 @@ def build_products_asset(
                 ACCEPT_SHRINKING: ACCEPT_SHRINKING_CONFIG,
             },
             "description": _description(default, partitions),
-            "metadata": {
-                COLUMN_SCHEMA: column_schema(PRODUCT_SCHEMA),
-                SEARCH: dg.MetadataValue.json(default.as_json()),
-            },
+            "metadata": {SEARCH: dg.MetadataValue.json(default.as_json())},
             "retry_policy": RETRY_POLICY,
             "required_resource_keys": {resource_key},
         },

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import dagster as dg
 import polars as pl
 
+from octogen_dagster.frames.kinds import Published
 from octogen_dagster.frames.source import (
     ANY,
     ROWS,
@@ -27,7 +28,6 @@ from octogen_dagster.frames.source import (
     check_complete,
     check_not_shrunken,
 )
-from octogen_dagster.frames.stored import SnapshotPair
 from octogen_dagster.snapshots.metadata import snapshot_metadata
 from octogen_dagster.store import DamagedError, Store, previous_of, write_parquet
 
@@ -35,11 +35,11 @@ if TYPE_CHECKING:
     import threading
 
     from octogen_dagster.asset_definition import Metadata
-    from octogen_dagster.frames.source import Outcome, Reading, SnapshotSource
+    from octogen_dagster.frames.kinds import TableKind
+    from octogen_dagster.frames.source import Reading, SnapshotSource
     from octogen_dagster.snapshots.partitions import SnapshotKeys
 
 _RUN_ID = "octogen.run_id"
-_SEARCH = "octogen.search"
 _PARENT_TAG = "dagster/parent_run_id"
 _LAST_REPORTS = 25
 """The last materializations that are shown as a line, and looked through for that of one run."""
@@ -142,11 +142,13 @@ class Publication:
         self,
         step: PublishingStep,
         keys: SnapshotKeys,
+        kind: TableKind,
         resume_within: timedelta,
         warn: Callable[[str], None] | None = None,
     ) -> None:
         self._step = step
         self._keys = keys
+        self._kind = kind
         self._store = keys.store
         self.warn = warn or step.log.warning
         self._target = SnapshotTarget(
@@ -217,28 +219,23 @@ class Publication:
                     store.publish_if(reading.replaces, unfinished, key)
                 snapshot = pl.scan_parquet(written, glob=False)
                 return snapshot_metadata(
+                    self._kind,
                     outcome,
-                    snapshot,
+                    Published(snapshot, outcome.file_metadata, self._before),
                     stored,
-                    size,
                     self.warn,
-                    pair=functools.partial(self._pair, snapshot, outcome),
+                    size=size,
                     earlier=self._earlier,
                 )
 
-    def _pair(self, snapshot: pl.LazyFrame, outcome: Outcome) -> SnapshotPair | None:
-        """A snapshot of a search with the one before, which its changes are compared with."""
-        if _SEARCH not in outcome.file_metadata:
-            return None
+    def _before(self) -> tuple[pl.LazyFrame, dict[str, str]] | None:
+        """Open the snapshot before, which the changes of this one are compared with."""
         store, keys = self._store, self._keys
         before: str | None = previous_of(keys.own)
         if keys.has_times:
             partition = keys.partition_before()
             before = None if partition is None else keys.of(partition)
-        if before is None or not store.exists(before):
-            return SnapshotPair(snapshot, None, None, outcome.file_metadata)
-        previous, file_metadata = store.open(before)
-        return SnapshotPair(snapshot, previous, None, outcome.file_metadata, file_metadata)
+        return None if before is None or not store.exists(before) else store.open(before)
 
     def _earlier(self) -> list[Mapping[str, Any]]:
         """The metadata of the materializations before, of which a partition of a time has one."""

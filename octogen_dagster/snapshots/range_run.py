@@ -24,7 +24,7 @@ from octogen_dagster.asset_definition import RANGE_END_TAG, RANGE_START_TAG
 from octogen_dagster.background import submit, throttled, wait_interruptibly
 from octogen_dagster.snapshots.budget import shared_budget
 from octogen_dagster.snapshots.failures import Failures
-from octogen_dagster.snapshots.metadata import COLUMN_SCHEMA, in_reading_order
+from octogen_dagster.snapshots.metadata import COLUMN_SCHEMA
 from octogen_dagster.snapshots.range_checks import RangeChecks
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def report_range(
             stop=stop,
             poll=throttled(report_cost, _REPORT_COST_SECONDS),
         ):
-            metadata = in_reading_order(published.metadata, result.metadata)
+            metadata = dict(published.metadata)
             if metadata.get(COLUMN_SCHEMA) == declared:  # four kilobytes in each event
                 del metadata[COLUMN_SCHEMA]
             report_cost()

@@ -27,6 +27,7 @@ from octogen_dagster.snapshots.loading import Snapshots, snapshot_input
 from octogen_dagster.snapshots.metadata import (
     COLUMN_SCHEMA,
     column_lineage,
+    kind_of,
 )
 from octogen_dagster.snapshots.partitions import PartitionLayout
 from octogen_dagster.snapshots.publication import PublishedSnapshot, PublishingStep
@@ -127,7 +128,9 @@ def build_table_asset(
         with permanent_errors_fail():
             there = destination.resolved()
             within = schema or there.default_schema
-            target = SnapshotTable(within, table, snapshots.key, columns, has_times=has_times)
+            target = SnapshotTable(
+                within, table, snapshots.key, columns, has_times, kind_of(snapshots)
+            )
         with permanent_errors_fail(), _connected(there, stop) as connection:
             run = _TableRun(context, target, there.place, connection, stored, stop)
             if has_range and not context.has_partition_key:
@@ -171,7 +174,7 @@ class _TableRun:
             # It notes nothing as read: one connection loads one partition after the other.
             with permanent_errors_fail():
                 metadata, checks[partition] = self._load(partition)
-            return dg.MaterializeResult(metadata=metadata), PublishedSnapshot({}, lambda: None)
+            return dg.MaterializeResult(), PublishedSnapshot(metadata, lambda: None)
 
         step = PublishingStep.of(context)
         for event in report_range(

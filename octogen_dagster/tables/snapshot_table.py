@@ -1,6 +1,6 @@
 """The table that an asset's snapshots become: its columns, its keys, and the rows of a snapshot."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
@@ -8,13 +8,10 @@ import dagster as dg
 import polars as pl
 
 from octogen_dagster.errors import OctogenTableError
-from octogen_dagster.frames.catalogs import CATALOGS_SCHEMA
-from octogen_dagster.frames.changes import CHANGES_SCHEMA
-from octogen_dagster.frames.columns import DETAIL_SCHEMA, PRODUCT_SCHEMA
-from octogen_dagster.frames.history import HISTORY_SCHEMA
+from octogen_dagster.frames.kinds import TableKind
+from octogen_dagster.frames.products import kind_of_rows
 from octogen_dagster.frames.source import FETCHED_AT
 from octogen_dagster.snapshots.loading import SnapshotFile
-from octogen_dagster.snapshots.metadata import column_schema
 from octogen_dagster.tables.columns import SourceColumn, source_columns
 from octogen_dagster.tables.destination import Column, ColumnType, Rows, Table
 
@@ -33,6 +30,7 @@ class SnapshotTable(NamedTuple):
         snapshots: The asset of the snapshots.
         columns: The columns of the snapshots that it has; None for all.
         has_times: True if the snapshots have partitions of time.
+        kind: What they are.
     """
 
     schema: str
@@ -40,6 +38,7 @@ class SnapshotTable(NamedTuple):
     snapshots: dg.AssetKey
     columns: Sequence[str] | None
     has_times: bool
+    kind: TableKind
 
     @property
     def name(self) -> str:
@@ -53,13 +52,14 @@ class SnapshotTable(NamedTuple):
         Changes stay in the table, so without partitions of time they have a time of their own.
         """
         schema = file.frame.collect_schema()
-        sources = source_columns(schema, _descriptions(schema), self.columns)
+        kind = kind_of_rows(self.kind, schema)
+        sources = source_columns(schema, kind.descriptions, self.columns)
         rows: dict[str, str | datetime] = {}
         if partition is not None:
             rows[partition_column] = partition
             sources.append(_constant(partition_column, partition, _PARTITION))
-        if schema == CHANGES_SCHEMA:
-            at = self._time_of_changes(file)
+        if kind.accumulates:
+            at = self._time_of(file)
             sources.append(_constant("fetched_at", at, _FETCHED_AT))
             rows |= {} if self.has_times else {"fetched_at": at}
         names = [each.column.name for each in sources]
@@ -69,7 +69,8 @@ class SnapshotTable(NamedTuple):
                 f"{min(repeated)!r} of their own, and the table has one that tells partitions "
                 "apart. Give the IO manager another partition_column, or leave it out by `columns`."
             )
-        key = _key_of(schema)
+        # Products with columns of one's own may be there several times, such as joined with others.
+        key = kind.key if schema == kind.schema else ()
         has_null_keys = "catalog_key" in key  # null if an older service was read
         if key and partition is not None:
             key = (*key, partition_column)
@@ -84,7 +85,7 @@ class SnapshotTable(NamedTuple):
         )
         return table, sources, rows
 
-    def _time_of_changes(self, file: SnapshotFile) -> datetime:
+    def _time_of(self, file: SnapshotFile) -> datetime:
         if at := file.metadata.get(FETCHED_AT):
             return datetime.fromisoformat(at)
         if file.row_count:
@@ -93,24 +94,6 @@ class SnapshotTable(NamedTuple):
                 "snapshot was read. Nothing was changed. Materialize them again."
             )
         return _NEVER
-
-
-def _descriptions(schema: Mapping[str, pl.DataType]) -> dict[str, str]:
-    columns = column_schema(schema).columns
-    return {column.name: column.description or "" for column in columns}
-
-
-def _key_of(schema: pl.Schema) -> tuple[str, ...]:
-    """The columns that tell the rows of a snapshot apart; none if that is not known."""
-    product = ("catalog_key", "uuid")
-    keys: list[tuple[pl.Schema, tuple[str, ...]]] = [
-        (PRODUCT_SCHEMA, product),
-        (DETAIL_SCHEMA, product),
-        (HISTORY_SCHEMA, (*product, "valid_from")),
-        (CHANGES_SCHEMA, (*product, "fetched_at")),
-        (CATALOGS_SCHEMA, ("catalog",)),
-    ]
-    return next((key for known, key in keys if schema == known), ())
 
 
 def _constant(name: str, value: str | datetime, description: str) -> SourceColumn:

@@ -27,7 +27,7 @@ from octogen_dagster.asset_definition import (
 )
 from octogen_dagster.background import wait_interruptibly
 from octogen_dagster.errors import OctogenUrlListCapacityError, OctogenUrlListError
-from octogen_dagster.frames.summary import inline_table
+from octogen_dagster.frames.markdown import inline_table
 from octogen_dagster.printable import count, printable
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, snapshot_asset
 from octogen_dagster.snapshots.metadata import COLUMN_SCHEMA, type_name

@@ -12,13 +12,15 @@ import pytest
 from octogen_dagster.api.flow import RequestStatistics
 from octogen_dagster.api.spending import Prices, Spending
 from octogen_dagster.frames.alerts import ALERTS_SCHEMA
+from octogen_dagster.frames.alerts_update import alerts_preview
 from octogen_dagster.frames.brands import product_brands
-from octogen_dagster.frames.changes import product_changes
+from octogen_dagster.frames.changes import CHANGES_KIND, product_changes
 from octogen_dagster.frames.columns import PRODUCT_SCHEMA
+from octogen_dagster.frames.markdown import inline_table, markdown_table
+from octogen_dagster.frames.products import PRODUCTS_KIND
 from octogen_dagster.frames.source import Metrics
 from octogen_dagster.frames.statistics import ProductMetrics, ReadStatistics, ScanStatistics
 from octogen_dagster.frames.stored import SnapshotPair
-from octogen_dagster.frames.summary import alerts_preview, inline_table, markdown_table, preview
 
 
 def product(brand: str | None, price: float | None, **columns: Any) -> dict[str, Any]:
@@ -90,7 +92,9 @@ def test_changes_are_shown_with_the_values_before_and_after() -> None:
         },
     )
     changes = product_changes(SnapshotPair(after, before)).collect().lazy()
-    shown = preview(changes).with_columns(product=pl.col("product").struct.field("text"))
+    shown = CHANGES_KIND.preview(changes).with_columns(
+        product=pl.col("product").struct.field("text")
+    )
     assert shown.rows() == [
         ("changed", "Boot", "20.00 → 15.00 EUR", "in stock → sold out"),
         ("changed", "Clog", "5.00 → none", ""),
@@ -107,8 +111,8 @@ def test_the_change_of_a_price_has_its_sign_and_its_thousands_apart() -> None:
 
 
 def test_a_column_that_has_nothing_to_show_is_left_out() -> None:
-    assert preview(products({"title": "Boot"})).columns == ["product"]
-    assert preview(products()).is_empty()
+    assert PRODUCTS_KIND.preview(products({"title": "Boot"})).columns == ["product"]
+    assert PRODUCTS_KIND.preview(products()).is_empty()
 
 
 # The numbers of a read, and of the products that it brought.

@@ -1,0 +1,103 @@
+"""The cells of rows that are shown of a table, and what its sentence says of any products."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import polars as pl
+
+from octogen_dagster.printable import usd
+
+_MAX_ROWS = 5
+_MAX_COLUMNS = 4
+_MAX_WORD = 24
+_LONG_WORD = re.compile(rf"\S{{{_MAX_WORD + 1},}}")
+_NESTED = (pl.List, pl.Array, pl.Object, pl.Binary)
+MEDIANS = ("price_p50_", "median_price_")
+"""The beginnings of the names of median prices, of a snapshot and of a history."""
+NO_CURRENCY = "no_currency"
+
+Figures = Mapping[str, Any]
+"""The figures of a table by name, its number of `rows` among them."""
+Row = Mapping[str, Any]
+Cells = dict[str, Any]
+"""The cells of a row by their header: texts, numbers and times, and links of a text and a URL."""
+
+
+def first_rows(
+    cells: Callable[[Row], Cells], columns: Sequence[str], rows: int = _MAX_ROWS
+) -> Callable[[pl.LazyFrame], pl.DataFrame]:
+    """Return what shows the first rows of a table, as cells that are made of these columns."""
+    return lambda table: cells_table(
+        map(cells, table.head(rows).select(columns).collect().to_dicts())
+    )
+
+
+def first_columns(table: pl.LazyFrame) -> pl.DataFrame:
+    """The first rows of any table, with its first columns that fit."""
+    fitting = [name for name, dtype in table.collect_schema().items() if _fits(dtype)]
+    rows = table.select(fitting).head(_MAX_ROWS).collect()
+    filled = [column.name for column in rows if column.null_count() < len(rows)]
+    return rows.select((filled or rows.columns)[:_MAX_COLUMNS]).with_columns(
+        pl.col(pl.String).map_elements(short_text, return_dtype=pl.String)
+    )
+
+
+def _fits(dtype: pl.DataType) -> bool:
+    """True unless a value of the type is a table of its own."""
+    if isinstance(dtype, pl.Struct):
+        return "name" in dtype.to_schema()
+    return not isinstance(dtype, _NESTED)
+
+
+def cells_table(rows: Iterable[Cells]) -> pl.DataFrame:
+    """Rows as a frame, without the columns that have nothing to show."""
+    table = list(rows)
+    shown = [header for header in (table or [{}])[0] if any(row[header] for row in table)]
+    return pl.DataFrame([{header: row[header] for header in shown} for row in table])
+
+
+def short_text(text: str) -> str:
+    """A text whose words are short enough for a narrow column."""
+    return _LONG_WORD.sub(lambda word: f"{word[0][: _MAX_WORD - 1]}…", text)
+
+
+def price_text(amount: float | None, currency: str | None) -> str:
+    """A price as a person writes it, such as `40,550.00 EUR`; empty if it is not known."""
+    if amount is None or not math.isfinite(amount):
+        return ""
+    return f"{amount:,.2f} {currency or ''}".rstrip()
+
+
+def stock_text(in_stock: bool | None) -> str:
+    return {True: "in stock", False: "sold out", None: ""}[in_stock]
+
+
+def brand_text(brand: Mapping[str, Any] | None) -> str:
+    return short_text((brand or {}).get("name") or "")
+
+
+def product_link(row: Row, title: str | None) -> dict[str, str | None]:
+    return {"text": short_text(title or row["product_url"] or ""), "url": row["product_url"]}
+
+
+def median_text(metrics: Figures) -> list[str]:
+    """The median price of the currency with the most products."""
+    for name, amount in metrics.items():
+        for prefix in MEDIANS:
+            if name.startswith(prefix):
+                return [f"median {price_text(amount, currency_of(name, prefix))}"]
+    return []
+
+
+def currency_of(name: str, prefix: str) -> str:
+    """The currency in the name of a metric; empty for products without one."""
+    code = name.removeprefix(prefix)
+    return "" if code == NO_CURRENCY else code.upper()
+
+
+def cost_text(metrics: Figures) -> list[str]:
+    return [usd(metrics["cost_usd"])] if "cost_usd" in metrics else []
