@@ -46,12 +46,12 @@ class SnapshotPair:
 
 
 class StoredSnapshot(NamedTuple):
-    """A snapshot of products that may be put into a history.
+    """A stored snapshot, which is opened when it is asked for.
 
     Attributes:
-        open: Opens its file: the rows and the metadata.
-        name: The partition that it is of, if the history reads several.
-        version: What tells it from another one of that name.
+        open: Opens its file, and returns its rows and the metadata of the file.
+        name: The key of its partition where a catalog has partitions of time; else empty.
+        version: What tells it from another snapshot of that partition; else empty.
         key: The key of its file in the store; empty for one that another has replaced.
     """
 

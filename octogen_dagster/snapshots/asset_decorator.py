@@ -133,7 +133,8 @@ def snapshot_asset(
             for result in results if isinstance(results, Iterator) else [results]:
                 yield from _publish(run, partition, result)
 
-        _set_parameters(compute, {**dict.fromkeys(own.get("ins", {}), Snapshots), **(loads or {})})
+        others = loads or {}
+        _set_parameters(compute, {each: others.get(each, Snapshots) for each in own.get("ins", ())})
         options = {"output_required": False} if has_range else {}
         without = {name: each for name, each in given.items() if name != "execute"}
         return noted(octogen_asset({**own, **options}, without, takes_ranges=True)(compute), kind)

@@ -134,10 +134,8 @@ class SnapshotFile(NamedTuple):
         """Execute a query of the rows on one batch of them after the other, to save memory.
 
         Args:
-            query: Takes the rows of a batch and returns what is wanted of them.
-
-        Yields:
-            The result of each batch, of 10,000 rows and fewer.
+            query: Takes the rows of a batch, of which there are up to 10,000, and returns what is
+                wanted of them.
         """
         frame, rows = query(self.frame), self.row_count
         if not self.is_local:  # an object is read from its beginning for each slice
@@ -229,11 +227,8 @@ class Snapshots:
             catalog: The key of the catalog in the partitions; None without partitions of catalogs.
         """
         if self._layout.times is None:
-            pair = self.pair(catalog)
-            current = StoredSnapshot(
-                lambda: (pair.current, pair.file_metadata), key=self._key(catalog)
-            )
-            stored = [current]
+            pair, key = self.pair(catalog), self._key(catalog)
+            stored = [StoredSnapshot(lambda: (pair.current, pair.file_metadata), key=key)]
             if (previous := pair.previous) is not None:
                 stored.append(StoredSnapshot(lambda: (previous, pair.previous_file_metadata)))
             return stored

@@ -86,10 +86,8 @@ def build_price_position_asset(
             f"{type(own).__name__}."
         )
     ins = {f"history_{place}": _all_catalogs(each) for place, each in enumerate(of_shops, 1)}
-    loads: dict[str, type] = {}
     if not isinstance(own, pl.DataFrame):
-        own_key = own if isinstance(own, dg.AssetKey) else own.key
-        ins["own"], loads["own"] = dg.AssetIn(own_key), pl.DataFrame
+        ins["own"] = dg.AssetIn(own if isinstance(own, dg.AssetKey) else own.key)
 
     @snapshot_asset(
         {
@@ -102,7 +100,7 @@ def build_price_position_asset(
             ),
         },
         asset_arguments_of(name, asset_arguments),
-        loads=loads,
+        loads={"own": pl.DataFrame},
         kind=POSITION_KIND,
     )
     def position(
