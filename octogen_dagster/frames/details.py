@@ -73,7 +73,7 @@ if TYPE_CHECKING:
 ROW_GROUP_SIZE = 2_000
 """Rows in a row group of a details file. A details row is as large as ten product rows."""
 MAX_FAILURES_IN_A_ROW = 50
-"""So many lookups that fail one after another, each with its retries, are no bad luck."""
+"""The failures in a row, each after its retries, that mean that the service is down."""
 
 _STATUSES = ("found", "gone", "mismatched", "failed")
 _LOGGER = logging.getLogger(__name__)

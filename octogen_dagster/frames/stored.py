@@ -122,6 +122,7 @@ def count_changes(pair: SnapshotPair) -> dict[str, int]:
         moved |= pl.col("currency").ne(pl.col("currency_old"))
     both = new.lazy().join(old.lazy(), on="key", how="full", coalesce=True, suffix="_old")
     counts = both.select(
+        # A hash is never null, also not of a null: this is a product of one snapshot only.
         appeared=pl.col("price_old").is_null().sum(),
         disappeared=pl.col("price").is_null().sum(),
         price_changed=moved.sum(),

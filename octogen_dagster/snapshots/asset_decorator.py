@@ -136,6 +136,7 @@ def snapshot_asset(
         others = loads or {}
         _set_parameters(compute, {each: others.get(each, Snapshots) for each in own.get("ins", ())})
         options = {"output_required": False} if has_range else {}
+        # It is called above, around the function of the asset, and not around the publication.
         without = {name: each for name, each in given.items() if name != "execute"}
         return noted(octogen_asset({**own, **options}, without, takes_ranges=True)(compute), kind)
 

@@ -105,7 +105,7 @@ class _AsFrame(dg.InputContext):
 
     @property
     def resource_config(self) -> Mapping[str, Any]:
-        """That of the IO manager, and not of this input's own manager."""
+        """The configuration of the IO manager, and not of this input's own manager."""
         config: Mapping[str, Any] = self.step_context.resolved_run_config.resources[
             self._manager_key
         ].config

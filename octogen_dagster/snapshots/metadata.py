@@ -68,17 +68,17 @@ _COLLECTED = (
 """The metrics that are one entry together. A line of it is not wrapped, so each is short."""
 
 _KINDS: WeakKeyDictionary[Any, TableKind] = WeakKeyDictionary()
-"""By the step of an asset, what its table is: Dagster makes new definitions of one step."""
+"""The kind of an asset's table, by its step: Dagster makes new definitions of one step."""
 
 
 def noted(asset: dg.AssetsDefinition, kind: TableKind) -> dg.AssetsDefinition:
-    """Return an asset of which it is noted what its table is."""
+    """Return an asset after noting the kind of its table."""
     _KINDS[asset.node_def] = kind
     return asset
 
 
 def kind_of(asset: dg.AssetsDefinition) -> TableKind:
-    """What the table of an asset is; `PLAIN` for one that is not of this package."""
+    """The kind of an asset's table; `PLAIN` for an asset that is not of this package."""
     return _KINDS.get(asset.node_def, PLAIN) if asset.is_executable else PLAIN
 
 

@@ -51,8 +51,7 @@ _RECORDS_AT_ONCE = 500
 class PublishingStep:
     """The step of a run that publishes snapshots; no instance and no id in a test without a run.
 
-    What was reported before was so by earlier attempts of the step, or by the runs that its run
-    retries.
+    Earlier attempts of the step, and the runs that its run retries, may have reported some before.
     """
 
     asset: dg.AssetKey
@@ -197,6 +196,7 @@ class Publication:
                 stop=stop,
                 row_group_size=limits.row_group_size,
             )
+            # The next partition may be read while this one is checked and published.
             note_read()
             outcome = reading.outcome()
             check_complete(outcome, rows, uri)

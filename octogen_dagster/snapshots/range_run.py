@@ -49,7 +49,7 @@ ReportedEvent: TypeAlias = dg.AssetMaterialization | dg.AssetCheckEvaluation | d
 
 
 class RunService(Protocol):
-    """What a run needs of the service that its partitions are read from.
+    """The service that the partitions of a run are read from, as far as the run needs it.
 
     `concurrency` are the partitions, or the products of one, that are read at once.
     """
@@ -67,7 +67,7 @@ class RunService(Protocol):
 class RangeRun:
     """The partitions of a run: what was reported before, what is left, and what failed.
 
-    What was not tried before comes first, so that neighbours that are broken do not keep it unread.
+    Those that were not tried before come first, so that broken neighbours do not keep them unread.
     """
 
     def __init__(self, step: PublishingStep, partitions: Sequence[str]) -> None:
@@ -76,6 +76,7 @@ class RangeRun:
         self.reported = step.reported_before()
         self.failures = Failures(step)
         left = (key for key in partitions if key not in self.reported and key not in self.failures)
+        # False is before True, and equal ones keep the order of the range.
         self._left = deque(sorted(left, key=self.failures.tried_before.__contains__))
         self._untried: list[str] = []
         if self.reported:
@@ -241,6 +242,7 @@ def each_at_once(
     try:
         while waiting or running:
             reading = {key: read for key, read in reading.items() if not read.done()}
+            # What is read waits to be published and reported: without a bound it would pile up.
             while waiting and len(reading) < at_once and len(running) < 2 * at_once:
                 partition = waiting.popleft()
                 reading[partition] = read = Future[None]()
@@ -250,9 +252,11 @@ def each_at_once(
             under_way: list[Future[Any]] = [*running, *reading.values()]
             wait(under_way, _POLL_SECONDS, FIRST_COMPLETED)
             poll()
+            # One at a time, so that another is begun between two reports of a slow caller.
             for future in [each for each in running if each.done()][:1]:
                 partition = running.pop(future)
                 yield partition, future
+                # Only now: one that failed unread keeps its place until the caller is through.
                 reading.pop(partition, None)
     finally:
         stop.set()
