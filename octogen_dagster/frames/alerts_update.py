@@ -262,6 +262,6 @@ ALERTS_KIND = TableKind(
     ALERTS_DESCRIPTIONS,
     preview=lambda _: pl.DataFrame(),  # the largest are shown in its place
     parts={"largest alerts": _largest},
-    first=("largest_alerts", "appeared", "disappeared", "changed"),
+    first=("largest_alerts", "appeared", "disappeared"),
     line=None,
 )

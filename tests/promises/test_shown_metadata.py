@@ -127,7 +127,11 @@ def test_columns_of_ones_own_are_described_only_in_a_table_of_products(
     def medians() -> pl.LazyFrame:
         return products.group_by("catalog_key").agg(pl.col("current_price").median())
 
-    result = materialized([cheaper, medians], tmp_path, instance=instance)
+    @dg.asset
+    def like_brands() -> pl.LazyFrame:
+        return pl.LazyFrame(schema=BRANDS_SCHEMA)
+
+    result = materialized([cheaper, medians, like_brands], tmp_path, instance=instance)
 
     def descriptions(asset: str) -> dict[str, str | None]:
         schema = metadata(result, asset)["dagster/column_schema"]
@@ -136,6 +140,9 @@ def test_columns_of_ones_own_are_described_only_in_a_table_of_products(
     of_products = {name: text for name, _, text in GOLDEN["products"]}
     assert descriptions("cheaper") == {**of_products, "discount": None}
     assert descriptions("medians") == {"catalog_key": None, "current_price": None}
+    assert descriptions("like_brands") == dict.fromkeys(BRANDS_SCHEMA)
+    sentences = [metadata(result, asset)["octogen/summary"] for asset in ("cheaper", "like_brands")]
+    assert sentences == ["**0 products**", "**0 rows**"]
 
 
 # The metadata of a published snapshot, compared with a golden file.
