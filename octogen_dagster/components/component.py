@@ -200,7 +200,7 @@ class OctogenComponent(AssetsComponent):
         if search.checks is not None:
             for kind, asset in assets.items():
                 if kind in ("products", "history", "alerts"):
-                    checks += od.build_snapshot_checks(asset, **search.checks.arguments())
+                    checks += od.build_snapshot_checks(asset, **search.checks.arguments_of(asset))
         return dg.Definitions(
             assets=[*assets.values(), *loaded],
             asset_checks=checks,

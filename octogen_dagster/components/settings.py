@@ -253,9 +253,21 @@ class CheckSettings(YamlModel):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        from octogen_dagster.frames.history_rules import HISTORY_CHECKS
+        from octogen_dagster.snapshots.checks import check_names, names_of_checks
+
         products = od.build_products_asset("products")
-        od.build_snapshot_checks(products, **self.arguments())  # has the ranges of the fields
+        # It has the ranges of the fields.
+        od.build_snapshot_checks(products, **self.arguments_of(products))
+        check_names(self.exclude, [*names_of_checks(products), *HISTORY_CHECKS])
         return self
+
+    def arguments_of(self, asset: dg.AssetsDefinition) -> dict[str, Any]:
+        """The arguments for the checks of an asset: the names are those of the checks of all."""
+        from octogen_dagster.snapshots.checks import names_of_checks
+
+        arguments, known = self.arguments(), names_of_checks(asset)
+        return arguments | {"exclude": [name for name in self.exclude if name in known]}
 
 
 class ScheduleSettings(YamlModel):

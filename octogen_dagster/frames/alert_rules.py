@@ -12,6 +12,8 @@ from typing import Any, ClassVar, Literal, get_args
 
 import polars as pl
 
+from octogen_dagster.frames.kinds import Check, Verdict
+
 Against = Literal["before", "lowest", "median"]
 _AGAINST = get_args(Against)
 _NAME = re.compile(r"[A-Za-z0-9_]+")
@@ -197,6 +199,21 @@ KINDS: Mapping[str, type[AlertRule]] = {
     rule.kind: rule
     for rule in (PriceDropped, PriceRose, BackInStock, OutOfStock, Appeared, Disappeared)
 }
+
+
+def check_of(rule: AlertRule) -> Check:
+    """The check that warns if many products met a rule in the last snapshot."""
+
+    def judge(_subject: str, entries: Mapping[str, Any]) -> Verdict:
+        found = entries.get(f"octogen/{rule.name}", 0)
+        products = entries.get("octogen/current_products", 0)
+        share = rule.max_percent
+        is_share = share is None or found > products * share / 100
+        text = f"{found:,} of {products:,} products met it in the last snapshot."
+        return Verdict(not (found > rule.max_products and is_share), text, {"events": found})
+
+    description = f"Few products met the rule {rule.name} in the last snapshot."
+    return Check(description, judge=judge, warns=True)
 
 
 def check_names(rules: Sequence[AlertRule]) -> None:

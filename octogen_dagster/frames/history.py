@@ -39,6 +39,7 @@ from octogen_dagster.frames.cells import (
     product_link,
 )
 from octogen_dagster.frames.columns import COLUMN_DESCRIPTIONS, PRODUCT_SCHEMA
+from octogen_dagster.frames.history_rules import HISTORY_CHECKS, HISTORY_RULES, by_product
 from octogen_dagster.frames.kinds import Markdown, Published, Shown, TableKind
 from octogen_dagster.frames.markdown import MAX_EARLIER, trend
 from octogen_dagster.frames.observed import PRODUCT_COLUMNS, TIME, Contents, Observed, read_observed
@@ -389,4 +390,7 @@ HISTORY_KIND = TableKind(
     parts={"figures of the history": _figures, "price drops": _price_drops},
     first=("largest_price_drops", "appeared", "disappeared", "changed", "median_price_"),
     line=None,
+    checks=HISTORY_CHECKS,
+    rules=HISTORY_RULES,
+    in_order=by_product,
 )

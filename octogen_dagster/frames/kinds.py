@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import polars as pl
@@ -12,24 +13,47 @@ from octogen_dagster.frames.cells import Figures, first_columns
 from octogen_dagster.printable import count
 
 
+class Verdict(NamedTuple):
+    """What a check found.
+
+    Attributes:
+        passed: True if the table is as it should be.
+        text: A sentence or two, which begin with the table's name.
+        figures: Numbers, texts and tables that are shown with it, by name.
+    """
+
+    passed: bool
+    text: str
+    figures: Mapping[str, Any] = MappingProxyType({})
+
+
 class Check(NamedTuple):
-    """A check that only tables of a kind have.
+    """A check of the tables of a kind: by rules for its rows, or by what was said of it last.
 
     Attributes:
         description: What holds if it passes.
         advice: What to do if it fails.
-        lacks: The entry of a materialization that says what is wrong, of a check without rules.
-        passed: What such a check says of a table if it passes.
+        judge: For a check without rules: takes the table's name and the entries of its last
+            materialization, such as `octogen/products`, by name.
+        warns: True for a check that only warns, and so never blocks.
     """
 
     description: str
-    advice: str
-    lacks: str = ""
-    passed: str = ""
+    advice: str = ""
+    judge: Callable[[str, Mapping[str, Any]], Verdict] | None = None
+    warns: bool = False
 
 
 class Rule(NamedTuple):
-    """Rows that are bad, of which a snapshot may have a share; `name` says what is bad."""
+    """What must not be true of the rows of a table.
+
+    Attributes:
+        check: The name of the check that fails.
+        name: What is wrong with such a row.
+        bad: True for a row that is bad.
+        limit: The share of the rows that may be bad.
+        columns: The columns that the rule needs, which the check shows.
+    """
 
     check: str
     name: str
@@ -86,7 +110,7 @@ class TableKind:
             before the preview, and figures after the number of rows.
         collected: The figures that nobody plots, which are one entry together with others.
         line: What its rows are in the line over snapshots; None if their number says little.
-        checks: The checks that it has besides those of any products, by name.
+        checks: Its checks by name; without any it has those that fit its columns.
         rules: The bad rows of these checks.
         in_order: Puts the rows into the order in which the rules compare neighbours.
     """

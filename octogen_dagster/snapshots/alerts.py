@@ -1,7 +1,7 @@
 """The builders of alerts: the asset with its checks, and the sensor that tells somebody of them."""
 
-import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import dagster as dg
@@ -9,16 +9,15 @@ import polars as pl
 
 from octogen_dagster.asset_definition import asset_arguments_of, require_asset
 from octogen_dagster.errors import OctogenSnapshotError
-from octogen_dagster.frames.alert_rules import AlertRule, check_names
+from octogen_dagster.frames.alert_rules import AlertRule, check_names, check_of
 from octogen_dagster.frames.alerts import ALERTS_SCHEMA
 from octogen_dagster.frames.alerts_update import ALERTS_KIND, AlertsUpdate
+from octogen_dagster.frames.history import HISTORY_KIND
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, own_range, snapshot_asset
-from octogen_dagster.snapshots.history_checks import is_history
 from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
 from octogen_dagster.snapshots.loading import Snapshots
-from octogen_dagster.snapshots.metadata import declared_columns
+from octogen_dagster.snapshots.metadata import kind_of
 from octogen_dagster.snapshots.partitions import SnapshotKeys
-from octogen_dagster.snapshots.range_checks import PARTITION_CHECKS
 from octogen_dagster.store import Store, beside
 
 ALERT_RULES = "octogen/alert_rules"
@@ -69,7 +68,7 @@ def build_price_alerts_asset(
         raise ValueError("rules must have a rule at least, such as PriceDropped(percent=10).")
     check_names(rules)
     snapshots = history.keys_by_input_name.get("snapshots")
-    if snapshots is None or not is_history(declared_columns(history)):
+    if snapshots is None or kind_of(history) is not HISTORY_KIND:
         raise ValueError(
             f"{history.key.to_user_string()} is not an asset of build_product_history_asset. Give "
             "the history of the products."
@@ -99,7 +98,7 @@ def build_price_alerts_asset(
         },
         given,
         needs_previous=True,
-        kind=ALERTS_KIND,
+        kind=replace(ALERTS_KIND, checks={rule.name: check_of(rule) for rule in rules}),
     )
     def alerts(
         _run: SnapshotRun, partition: str | None, history: Snapshots, snapshots: Snapshots
@@ -109,71 +108,6 @@ def build_price_alerts_asset(
         return dg.MaterializeResult(value=AlertsUpdate(rules, file.frame, file.metadata, opened))
 
     return alerts
-
-
-def alert_rules_of(asset: dg.AssetsDefinition) -> Mapping[str, Mapping[str, Any]]:
-    """The limits of the checks of an asset of alerts, by rule; empty for another asset."""
-    found = asset.metadata_by_key.get(asset.key, {}).get(ALERT_RULES)
-    limits: Mapping[str, Mapping[str, Any]] = getattr(found, "value", found) or {}
-    return limits
-
-
-def build_alert_checks(
-    asset: dg.AssetsDefinition, names: Collection[str]
-) -> dg.AssetChecksDefinition:
-    """Build a check for each rule of an asset of alerts, which warns if many products met it.
-
-    The numbers are those of the last snapshot, in the metadata of the materialization.
-    """
-    key, limits = asset.key, alert_rules_of(asset)
-
-    def results(
-        instance: dg.DagsterInstance,
-        _alerts: pl.LazyFrame | None,
-        partition: str | None,
-        selected: Collection[str],
-    ) -> Iterator[dg.AssetCheckResult]:
-        wanted = dg.AssetRecordsFilter(key, asset_partitions=[partition] if partition else None)
-        records = instance.fetch_materializations(wanted, limit=1).records
-        event = records[0].asset_materialization if records else None
-        metadata = event.metadata if event else {}
-
-        def number(of: str) -> Any:
-            return getattr(metadata.get(f"octogen/{of}"), "value", 0)
-
-        for name in selected:
-            found, products = number(name), number("current_products")
-            share = limits[name]["max_percent"]
-            is_much = found > limits[name]["max_products"]
-            yield dg.AssetCheckResult(
-                passed=not (is_much and (share is None or found > products * share / 100)),
-                check_name=name,
-                severity=dg.AssetCheckSeverity.WARN,
-                description=f"{found:,} of {products:,} products met it in the last snapshot.",
-                metadata={"octogen/events": found},
-            )
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", dg.PreviewWarning)  # of partitioned checks
-        specs = [
-            dg.AssetCheckSpec(
-                name,
-                asset=key,
-                description=f"Few products met the rule {name} in the last snapshot.",
-                partitions_def=asset.partitions_def,
-            )
-            for name in names
-        ]
-
-    @dg.multi_asset_check(name=f"{key.to_python_identifier()}_checks", specs=specs, can_subset=True)
-    def alert_checks(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
-        op = context.op_execution_context
-        partition = op.partition_key if op.has_partition_key else None
-        selected = [each.name for each in op.selected_asset_check_keys]
-        yield from results(context.instance, None, partition, selected)
-
-    PARTITION_CHECKS[alert_checks.node_def] = results
-    return alert_checks
 
 
 def build_alert_sensor(
@@ -207,7 +141,7 @@ def build_alert_sensor(
         ValueError: The asset is not of `build_price_alerts_asset`.
     """
     require_asset(alerts, "alerts")
-    if not alert_rules_of(alerts):
+    if ALERT_RULES not in alerts.metadata_by_key.get(alerts.key, {}):
         raise ValueError(
             f"{alerts.key.to_user_string()} is not an asset of build_price_alerts_asset."
         )

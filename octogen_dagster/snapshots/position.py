@@ -7,7 +7,7 @@ import dagster as dg
 import polars as pl
 
 from octogen_dagster.asset_definition import Metadata, asset_arguments_of, require_asset
-from octogen_dagster.frames.history import HISTORY_SCHEMA
+from octogen_dagster.frames.history import HISTORY_KIND, HISTORY_SCHEMA
 from octogen_dagster.frames.markdown import inline_table
 from octogen_dagster.frames.pictures import inline_svg, lines_svg, price_index_svg
 from octogen_dagster.frames.position import (
@@ -24,9 +24,8 @@ from octogen_dagster.frames.position import (
     unmatched_preview,
 )
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, snapshot_asset
-from octogen_dagster.snapshots.history_checks import is_history
 from octogen_dagster.snapshots.loading import ALLOW_MISSING, Snapshots
-from octogen_dagster.snapshots.metadata import declared_columns
+from octogen_dagster.snapshots.metadata import kind_of
 
 _MAX_SHOWN = 10
 
@@ -71,7 +70,7 @@ def build_price_position_asset(
     of_shops: list[dg.AssetsDefinition] = [given] if is_one else list(given)
     for each in of_shops:
         require_asset(each, "histories")
-        if not is_history(declared_columns(each)):
+        if kind_of(each) is not HISTORY_KIND:
             raise ValueError(
                 f"{each.key.to_user_string()} is not an asset of build_product_history_asset. Give "
                 "the histories of products."

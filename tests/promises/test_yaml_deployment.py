@@ -59,7 +59,7 @@ def test_one_file_is_a_whole_deployment(tmp_path: Path) -> None:
             {"kind": "price_dropped", "percent": 10, "max_percent": 5},
             {"kind": "disappeared", "name": "acme_gone", "where": "brand.name = 'Acme'"},
         ],
-        "checks": {"max_age_hours": 24, "blocking": True, "exclude": ["nulls"]},
+        "checks": {"max_age_hours": 24, "blocking": True, "exclude": ["nulls", "no_gap"]},
     }
     dresses = {
         "name": "dresses",
@@ -92,7 +92,7 @@ def test_one_file_is_a_whole_deployment(tmp_path: Path) -> None:
     assert "fresh" in checks
     assert "nulls" not in checks
     checks = {key.name for key in keys if key.asset_key.path == ["octogen_products_history"]}
-    assert checks == {"one_current_row", "no_overlap", "no_gap", "nothing_left_out", "fresh"}
+    assert checks == {"one_current_row", "no_overlap", "nothing_left_out", "fresh"}
     checks = {key.name for key in keys if key.asset_key.path == ["octogen_products_alerts"]}
     assert checks == {"price_dropped", "acme_gone", "fresh"}
     assert specs["octogen_products_alerts"].automation_condition is not None

@@ -1,0 +1,139 @@
+"""A snapshot as its checks see it: its bad rows, its materialization and those before."""
+
+import functools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from octogen_dagster.frames.kinds import Rule, Verdict
+from octogen_dagster.snapshots.partitions import PartitionLayout
+from octogen_dagster.snapshots.publication import last_records, read_last
+
+_SHOWN = ("catalog_key", "uuid", "product_url", "title")
+_MAX_SAMPLE = 5
+_ROW = "octogen/row"  # the name of no column, of an asset of one's own either
+_MAX_RECORDS = 100
+
+
+@dataclass(frozen=True)
+class CheckedSnapshot:
+    """A snapshot, the rules that its rows are to follow, and the asset that it is of.
+
+    One pass over the columns that the rules need finds the bad rows of all of them.
+    """
+
+    instance: dg.DagsterInstance
+    asset: dg.AssetKey
+    partitions: PartitionLayout
+    partition: str | None
+    frame: pl.LazyFrame
+    rules: Sequence[Rule]
+
+    @property
+    def subject(self) -> str:
+        """The name of the snapshot, as texts begin with it."""
+        of = f", partition {self.partition!r}" if self.partition else ""
+        return f"{self.asset.to_user_string()}{of}"
+
+    @functools.cached_property
+    def entries(self) -> Mapping[str, Any]:
+        """The entries of the last materialization."""
+        return _entries(self._last[0]) if self._last else {}
+
+    @functools.cached_property
+    def earlier(self) -> list[Mapping[str, Any]]:
+        """The entries of the snapshots before that are of the same search, the newest first.
+
+        A snapshot with a time comes after those of earlier times, another one after those it
+        replaced. A run of several partitions is compared with nothing.
+        """
+        partitions = self.partitions
+        if self.partition is None and (partitions.catalogs or partitions.times):
+            return []
+        if not self._last:  # its materialization was wiped: its search is not known
+            return []
+        if self.partition and partitions.times:
+            times = [str(key) for key in partitions.times_before(self.partition)]
+            found = last_records(self.instance, self.asset, times)
+            records = [found[key] for key in times if key in found]
+        else:
+            records = read_last(self.instance, self.asset, self.partition, _MAX_RECORDS)[1:]
+        earlier = map(_entries, records)
+        return [each for each in earlier if _search(each) == _search(self.entries)]
+
+    @property
+    def rows(self) -> int:
+        """The number of rows."""
+        return int(self._found.item(0, "rows"))
+
+    def by_rules(self, check: str) -> Verdict:
+        """Judge the rows by the rules of a check."""
+        rules = [rule for rule in self.rules if rule.check == check]
+        needed = dict.fromkeys(name for rule in rules for name in rule.columns)
+        if missing := [name for name in needed if name not in self._columns]:
+            named = ", ".join(missing)
+            text = f"has no column {named}. Store it, or exclude the check {check!r}."
+            return Verdict(False, f"{self.subject} {text}")
+        bad = {rule.name: len(self._bad(rule)) for rule in rules}
+        broken = [rule for rule in rules if bad[rule.name] > rule.limit * self.rows]
+        figures = {"bad_rows": sum(bad.values()), "bad_rows_by_rule": bad}
+        if not broken:
+            text = f"{self.subject} has {self.rows:,} rows, and few or none are bad."
+            return Verdict(True, text, figures)
+        found = "; ".join(
+            f"{rule.name} in {bad[rule.name]:,} of {self.rows:,} rows "
+            f"({100 * bad[rule.name] / self.rows:.3g} %), "
+            + (f"{100 * rule.limit:.3g} % are allowed" if rule.limit else "and none is allowed")
+            for rule in broken
+        )
+        figures["sample"] = self._sample(broken)
+        return Verdict(False, f"{self.subject} has bad rows: {found}.", figures)
+
+    @functools.cached_property
+    def _last(self) -> list[dg.EventLogRecord]:
+        return read_last(self.instance, self.asset, self.partition, 1)
+
+    @functools.cached_property
+    def _columns(self) -> list[str]:
+        return self.frame.collect_schema().names()
+
+    @functools.cached_property
+    def _found(self) -> pl.DataFrame:
+        usable = [rule for rule in self.rules if set(rule.columns).issubset(self._columns)]
+        return self.frame.select(
+            pl.len().alias("rows"),
+            *(rule.bad.arg_true().implode().alias(f"bad {rule.name}") for rule in usable),
+        ).collect(engine="streaming")
+
+    def _bad(self, rule: Rule) -> pl.Series:
+        """The numbers of the rows that a rule calls bad."""
+        rows: pl.Series = self._found.item(0, f"bad {rule.name}")
+        return rows
+
+    def _sample(self, rules: Iterable[Rule]) -> pl.DataFrame:
+        """The first bad rows of each rule."""
+        needed = [name for rule in rules for name in rule.columns]
+        shown = dict.fromkeys([*(name for name in _SHOWN if name in self._columns), *needed])
+        first = [
+            pl.DataFrame({_ROW: self._bad(rule).head(_MAX_SAMPLE), "problem": rule.name})
+            for rule in rules
+        ]
+        bad = pl.concat(first)
+        numbered = self.frame.with_row_index(_ROW).select(_ROW, *shown)
+        rows = numbered.filter(pl.col(_ROW).is_in(bad[_ROW].implode()))
+        sample = bad.join(rows.collect(engine="streaming"), on=_ROW, maintain_order="left")
+        return sample.drop(_ROW)
+
+
+def _entries(record: dg.EventLogRecord) -> dict[str, Any]:
+    event = record.asset_materialization
+    return {name: entry.value for name, entry in (event.metadata if event else {}).items()}
+
+
+def _search(entries: Mapping[str, Any]) -> Any:
+    """The search of a snapshot, without the size of its pages, which changes nothing it finds."""
+    search = entries.get("octogen/search")
+    return {**search, "page_size": None} if isinstance(search, Mapping) else None
