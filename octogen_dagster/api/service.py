@@ -33,14 +33,12 @@ _LOGGER = logging.getLogger(__name__)
 
 
 class ServiceLog(OnceLog):
-    """Says why requests wait. A copy or pickle begins anew."""
+    """Says why requests wait. A copy or pickle begins anew, in the log of this module."""
 
-    def __init__(self, warn: Callable[[str], None] = _LOGGER.warning) -> None:
-        super().__init__(warn)
-        self.rate_limit_wait = 0.0
+    rate_limit_wait = 0.0  # the seconds of all requests so far
 
-    def __reduce__(self) -> tuple[type[ServiceLog], tuple[()]]:
-        return type(self), ()
+    def __reduce__(self) -> Any:
+        return type(self), (_LOGGER.warning,)
 
 
 class Refused(dict[str, frozenset[str]]):
@@ -84,7 +82,9 @@ class Service:
     spending: Spending = field(default_factory=Spending, compare=False)
     ends_at: float = float("inf")
     refused: Refused = field(default_factory=Refused, compare=False, repr=False)
-    log: ServiceLog = field(default_factory=ServiceLog, compare=False, repr=False)
+    log: ServiceLog = field(
+        default_factory=lambda: ServiceLog(_LOGGER.warning), compare=False, repr=False
+    )
     idle: IdleConnections | None = field(default=None, compare=False, repr=False)
     clock: Callable[[], float] = field(default=time.monotonic, compare=False, repr=False)
 

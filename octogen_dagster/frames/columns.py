@@ -213,22 +213,19 @@ class Table(NamedTuple):
     decoder: msgspec.json.Decoder[Any]  # strict; what it returns is not yet in one form
     conversions: Sequence[Conversion]  # bring it into one form
 
-    def unknown_fields(self, response: Any) -> Iterator[str]:
-        """Yield the path of each field that the models do not know: "items.brand.founder"."""
-        return _unknown_fields(response, self.response.fields, "")
 
-
-def _unknown_fields(value: Any, fields: Mapping[str, JsonType], path: str) -> Iterator[str]:
+def unknown_fields(value: Any, fields: Mapping[str, JsonType], path: str = "") -> Iterator[str]:
+    """Yield the path of each field that is none of these: "items.brand.founder"."""
     if isinstance(value, list):
         for entry in value:
-            yield from _unknown_fields(entry, fields, path)
+            yield from unknown_fields(entry, fields, path)
     elif isinstance(value, dict):
         for name, inner in value.items():
             field = fields.get(name)
             if field is None:
                 yield f"{path}{name}"
             elif field.fields:
-                yield from _unknown_fields(inner, field.fields, f"{path}{name}.")
+                yield from unknown_fields(inner, field.fields, f"{path}{name}.")
 
 
 def table_of(

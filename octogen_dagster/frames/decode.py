@@ -26,6 +26,7 @@ from octogen_dagster.frames.columns import (
     VIEW,
     JsonType,
     Table,
+    unknown_fields,
 )
 
 if TYPE_CHECKING:
@@ -132,7 +133,8 @@ def _checked(table: Table, parse: Callable[[bytes], _T], response: Response, sub
 
 def _unknown_fields(table: Table, content: bytes) -> dict[str, int]:
     try:
-        return dict(Counter(table.unknown_fields(from_json(content))).most_common(_MAX_UNKNOWN))
+        unknown = unknown_fields(from_json(content), table.response.fields)
+        return dict(Counter(unknown).most_common(_MAX_UNKNOWN))
     except ValueError:  # a field that nobody reads is not UTF-8
         return {}
 
@@ -168,7 +170,7 @@ def _products(
     if images_are_text:
         text = pl.Field(_IMAGES, pl.List(pl.String))
         fields = [(text if column.name == _IMAGES else field, column) for field, column in fields]
-    dtype = pl.List(_struct(fields))
+    dtype = pl.List(pl.Struct([field for field, _ in fields]))
     values = {
         column.name: _column(pl.col(field.name), field.dtype, column.dtype)
         for field, column in fields
@@ -203,7 +205,8 @@ def _lookups() -> tuple[pl.Struct, list[pl.Expr], list[pl.Expr]]:
     names = LOOKUPS.schema.keys() - LOOKUPS.own
     envelope = _fields(LOOKUPS.response, names)
     view = _fields(LOOKUPS.rows, names - {column.name for _, column in envelope})
-    wire = pl.Struct([*(field for field, _ in envelope), pl.Field(VIEW, _struct(view))])
+    of_view = pl.Struct([field for field, _ in view])
+    wire = pl.Struct([*(field for field, _ in envelope), pl.Field(VIEW, of_view)])
     columns, view_columns = (
         [
             _column(of.struct.field(field.name), field.dtype, column.dtype).alias(column.name)
@@ -224,10 +227,6 @@ def _fields(of: JsonType, names: Collection[str]) -> _Fields:
     wire, dtype = (getattr(each, "inner", each) for each in (of.wire, of.dtype))
     pairs = zip(wire.fields, dtype.fields, strict=True)
     return [(field, column) for field, column in pairs if column.name in names]
-
-
-def _struct(fields: _Fields) -> pl.Struct:
-    return pl.Struct([field for field, _ in fields])
 
 
 def _column(value: pl.Expr, wire: Any, dtype: Any) -> pl.Expr:

@@ -255,7 +255,43 @@ class PlanRead:
             self._check_unchanged(self._reads)
 
     def _check_unchanged(self, reads: Sequence[WalkRead]) -> None:
-        self.statistics.first_pages += check_unchanged(reads, self._client, self._service)
+        """Check that no catalog was indexed again while it was read.
+
+        The time at which the service last indexed each catalog is compared with that from before
+        the read. If the service does not say it, page 1 is requested again, but only if a later
+        page resembled it.
+        """
+        service, client = self._service, self._client
+        # A page alone is of one state.
+        live = [
+            read
+            for read in reads
+            if read.tracker.pages > read.resumed_pages
+            and (read.tracker.pages > 1 or read.walk.part)
+        ]
+        states = [each for read in live for each in read.walk.catalogs if each.last_indexed_at]
+        if states:
+            # A list from before the last page would not show an index run that came in between.
+            listed = service.listing.fetched_since(service.clock(), client).catalogs
+            indexed_times = {state.catalog: state.last_indexed_at for state in listed}
+            for state in states:
+                now = indexed_times.get(state.catalog)
+                if state.last_indexed_at != now:
+                    raise IndexedAgainError(
+                        f"Catalog {state.catalog!r} was indexed again while it was read "
+                        f"(lastIndexedAt was {_text(state.last_indexed_at)} and is {_text(now)}), "
+                        f"{INDEXED_AGAIN}"
+                    )
+        for read in reads:
+            # Saved pages of a walk whose catalog has no time may be of two states as well.
+            while read.walk.last_indexed_at is None and read.tracker.may_have_restarted:
+                page = client.page(read.walk.request, read.walk.subject, 1, read_page)
+                self.statistics.first_pages += 1
+                try:
+                    read.tracker.check_first_page(page)
+                except OctogenPagingError:
+                    read.failed = True
+                    raise
 
     def _checked_frame(self, read: WalkRead, pages: Sequence[ProductPage]) -> pl.DataFrame:
         self._note_effective_query(read)
@@ -289,7 +325,11 @@ class PlanRead:
             # If the catalog was indexed again meanwhile, the service is not to blame.
             self._check_unchanged(products.reads)
             raise
-        _note_repeats(read, pages, new_to_walk)
+        begin = 0
+        for page in pages:
+            fresh = int(new_to_walk.slice(begin, len(page.uuids)).sum())
+            read.tracker.deduplicated(new=fresh, repeats=len(page.uuids) - fresh)
+            begin += len(page.uuids)
         return frame if new.all() else frame.filter(new)
 
     def _note_effective_query(self, read: WalkRead) -> None:
@@ -338,15 +378,6 @@ class PlanRead:
         return rows, pages
 
 
-def _note_repeats(read: WalkRead, pages: Sequence[ProductPage], new: pl.Series) -> None:
-    begin = 0
-    for page in pages:
-        products = len(page.uuids)
-        fresh = int(new.slice(begin, products).sum())
-        read.tracker.deduplicated(new=fresh, repeats=products - fresh)
-        begin += products
-
-
 def count_products(
     client: BlockingClient, filters: SearchFilters, catalog: str | None
 ) -> int | None:
@@ -355,53 +386,6 @@ def count_products(
         return client.count_products(filters, [catalog] if catalog else []) or None
     except OctogenError:
         return None
-
-
-def check_unchanged(
-    reads: Sequence[WalkRead], client: BlockingClient, service: CatalogService
-) -> int:
-    """Check that no catalog was indexed again while it was read.
-
-    The time at which the service last indexed each catalog is compared with that from before the
-    read. If the service does not say it, page 1 is requested again, but only if a later page
-    resembled it. Returns how often that was.
-    """
-    # A page alone is of one state.
-    live = [
-        read
-        for read in reads
-        if read.tracker.pages > read.resumed_pages and (read.tracker.pages > 1 or read.walk.part)
-    ]
-    indexed_times: dict[str, datetime | None] = {}
-    with_times = {
-        each.catalog for read in live for each in read.walk.catalogs if each.last_indexed_at
-    }
-    if with_times:
-        # A list from before the last page would not show an index run that came in between.
-        listed = service.listing.fetched_since(service.clock(), client).catalogs
-        indexed_times = {
-            state.catalog: state.last_indexed_at for state in listed if state.catalog in with_times
-        }
-    for read in live:
-        for state in read.walk.catalogs:
-            if state.last_indexed_at and state.last_indexed_at != indexed_times.get(state.catalog):
-                raise IndexedAgainError(
-                    f"Catalog {state.catalog!r} was indexed again while it was read (lastIndexedAt "
-                    f"was {_text(state.last_indexed_at)} and is "
-                    f"{_text(indexed_times.get(state.catalog))}), {INDEXED_AGAIN}"
-                )
-    first_pages = 0
-    for read in reads:
-        # Saved pages of a walk whose catalog has no time may be of two states as well.
-        while read.walk.last_indexed_at is None and read.tracker.may_have_restarted:
-            page = client.page(read.walk.request, read.walk.subject, 1, read_page)
-            first_pages += 1
-            try:
-                read.tracker.check_first_page(page)
-            except OctogenPagingError:
-                read.failed = True
-                raise
-    return first_pages
 
 
 def _text(indexed_at: datetime | None) -> str:

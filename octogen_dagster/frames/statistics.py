@@ -180,6 +180,10 @@ class ScanStatistics(ReadStatistics):
 
     def metrics(self) -> Metrics:
         """Return the metrics by name."""
+        price = self.prices.search_page_usd
+        paid = round(self.cost_usd / price) if price else 0
+        # Less the requests that compared saved pages.
+        spared = max(0, min(self.resumed_pages, self.pages - paid))
         metrics: Metrics = {
             "search": self.search.as_json(),
             "truncated": self.truncated,
@@ -189,7 +193,7 @@ class ScanStatistics(ReadStatistics):
             "resumed_pages": self.resumed_pages,
             "repeats_removed": self.repeats,
             **super().metrics(),
-            **self.cost_metrics(self.prices.search_page_usd, self._pages_not_paid()),
+            **self.cost_metrics(price, spared),
         }
         if self.first_request_id and self.last_request_id:
             metrics["first_request_id"] = self.first_request_id
@@ -215,12 +219,6 @@ class ScanStatistics(ReadStatistics):
             f"{subject}: {self.received_rows:,}{of} products in {pages}, "
             f"{self.cost(self.prices.search_page_usd)}{self.speed(self.likely_rows)}"
         )
-
-    def _pages_not_paid(self) -> int:
-        """The number of pages that saved ones spared, less the requests that compared these."""
-        price = self.prices.search_page_usd
-        paid = round(self.cost_usd / price) if price else 0
-        return max(0, min(self.resumed_pages, self.pages - paid))
 
 
 class ProductMetrics:
