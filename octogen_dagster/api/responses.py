@@ -135,7 +135,9 @@ def _adapter(model: Any) -> TypeAdapter[Any]:
 def error_from_response(response: Response, subject: str) -> OctogenAPIError:
     """Make the error for a response whose status is not 2xx; the subject begins its message."""
     detail = _detail(response)
-    kind, advice = _of_url_lists(response, detail) or _kind_and_advice(response, detail)
+    of_lists = response.request is not None and URL_LISTS in response.request.url
+    own = _OF_URL_LISTS.get(error_code(detail)) if of_lists else None
+    kind, advice = own or _kind_and_advice(response, detail)
     request_id = _request_id(response)
     if response.status_code == 404 and detail == CATALOG_NOT_FOUND:
         text = (
@@ -206,13 +208,6 @@ def _first_problem(content: bytes, error: ValidationError) -> str:
     name = f"a product {repr(uuid)[:_MAX_TEXT]} ({place})" if uuid else f"an entry at {place}"
     field = _dotted(loc[2:])
     return f"{name} {f'whose {field} is wrong' if field else 'that is wrong'}: {reason}"
-
-
-def _of_url_lists(response: Response, detail: Any) -> tuple[type[OctogenAPIError], str] | None:
-    """The error and the advice of a code that only operations on coverage URL lists have."""
-    if response.request is None or URL_LISTS not in response.request.url:
-        return None
-    return _OF_URL_LISTS.get(error_code(detail))
 
 
 def _kind_and_advice(response: Response, detail: Any) -> tuple[type[OctogenAPIError], str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from functools import partial
 from types import UnionType
@@ -91,32 +91,26 @@ def _json_type(annotation: Any) -> JsonType:
     """Return the type for the annotation of a model's field."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        return _annotated(_json_type(arguments[0]), arguments[1:])
+        inner = _json_type(arguments[0])
+        for validator in arguments[1:]:
+            if isinstance(validator, BeforeValidator):  # an object that may come as a text
+                convert = partial(_objects_of_texts, validator.func)
+                return inner._replace(kind=inner.kind | str, convert=convert)
+        return inner
     if origin in (Union, UnionType):
         (of_value,) = set(arguments) - {type(None)}
         inner = _json_type(of_value)
         return inner._replace(kind=inner.kind | None)
     if origin is list:
-        return _list(_json_type(arguments[0]))
+        of = _json_type(arguments[0])
+        kind = list.__class_getitem__(of.kind)
+        of_lists = partial(_of_lists, of.convert) if of.convert else None
+        return JsonType(pl.List(of.dtype), pl.List(of.wire), kind, of_lists, of.fields)
     if origin is dict:
         values = _json_type(arguments[1]).dtype
         pairs = pl.List(pl.Struct({"name": pl.String(), "values": values}))
         return JsonType(pairs, pairs, annotation, _names_and_values)
     return _SCALARS[annotation] if annotation in _SCALARS else _object(annotation)
-
-
-def _annotated(inner: JsonType, validators: Iterable[Any]) -> JsonType:
-    for validator in validators:
-        if isinstance(validator, BeforeValidator):  # an object that may come as a text
-            convert = partial(_objects_of_texts, validator.func)
-            return inner._replace(kind=inner.kind | str, convert=convert)
-    return inner
-
-
-def _list(of: JsonType) -> JsonType:
-    kind = list.__class_getitem__(of.kind)
-    convert = partial(_of_lists, of.convert) if of.convert else None
-    return JsonType(pl.List(of.dtype), pl.List(of.wire), kind, convert, of.fields)
 
 
 def _object(model: type[BaseModel]) -> JsonType:

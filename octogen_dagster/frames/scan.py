@@ -224,9 +224,16 @@ class ProductScan:
         catalogs = sorted(statistics.catalogs)
         # A search without catalogs of its own or of a source is read as one.
         known = {CATALOGS: json.dumps(catalogs)} if catalogs or not statistics.pages else {}
+        learned = dict[str, str]()
+        if statistics.search.reads_whole_catalogs and not statistics.truncated:
+            counts, rows = statistics.product_counts, statistics.rows_by_catalog
+            ratios = {
+                key: rows[key] / count for key, count in counts.items() if count and rows[key]
+            }
+            learned = {ROWS_PER_PRODUCT: json.dumps(ratios)} if ratios else {}
         file_metadata = {
             **known,
-            **self._learned_metadata(),
+            **learned,
             "octogen.fetched_at": statistics.started_at.isoformat(),
             ROWS: str(statistics.rows),
             "octogen.schema_version": str(SCHEMA_VERSION),
@@ -235,14 +242,6 @@ class ProductScan:
         }
         problem = None if statistics.complete else "it did not come to its end"
         return Outcome(statistics.rows, problem, file_metadata, statistics.metrics, metrics.metrics)
-
-    def _learned_metadata(self) -> dict[str, str]:
-        """The rows of each whole catalog for each product that its source counts."""
-        if self.statistics.truncated or not self.statistics.search.reads_whole_catalogs:
-            return {}
-        counts, rows = self.statistics.product_counts, self.statistics.rows_by_catalog
-        ratios = {key: rows[key] / count for key, count in counts.items() if count and rows[key]}
-        return {ROWS_PER_PRODUCT: json.dumps(ratios)} if ratios else {}
 
     def _frames(
         self,

@@ -260,7 +260,10 @@ class ProductMetrics:
             "null_fractions": {name: share for name, share in shares.items() if share},
         }
         quantiles, lines = dict[str, object](), dict[str, object]()
-        for code in self._currencies():
+        sizes = {code: sum(map(len, some)) for code, some in self._prices.items()}
+        known = [code for code in sizes if code is None or _CODE.fullmatch(code)]
+        largest = sorted(known, key=lambda code: (-sizes[code], code or ""))
+        for code in largest[:_MAX_CURRENCIES]:
             prices = pl.concat(self._prices[code])
             of_currency = {
                 f"p{round(share * 100):02}": round(value, 4)
@@ -278,12 +281,6 @@ class ProductMetrics:
         if quantiles:
             metrics |= {"price_quantiles": quantiles, "price_lines": lines}
         return metrics
-
-    def _currencies(self) -> list[str | None]:
-        """The codes of the currencies with the most products; None is for products without."""
-        sizes = {code: sum(map(len, some)) for code, some in self._prices.items()}
-        known = [code for code in sizes if code is None or _CODE.fullmatch(code)]
-        return sorted(known, key=lambda code: (-sizes[code], code or ""))[:_MAX_CURRENCIES]
 
 
 def _line(prices: pl.Series, low: float, high: float) -> str:

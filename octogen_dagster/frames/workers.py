@@ -112,7 +112,11 @@ class Workers(Generic[_Job, _Result]):
         try:
             with BlockingClient(self._service, self._over, ends=self._ends) as client:
                 self._clients.append(client)
-                while (job := self._next_job()) is not _ENDED:
+                while True:
+                    with self._lock:
+                        job = _ENDED if self._ends.is_set() else next(self._jobs, _ENDED)
+                    if job is _ENDED:
+                        break
                     with contextlib.closing(self._work(client, job)) as results:  # type: ignore[arg-type]
                         for result in results:
                             self._put(result)
@@ -127,10 +131,6 @@ class Workers(Generic[_Job, _Result]):
             self._ends.set()
         with contextlib.suppress(StoppedError):
             self._put(_ENDED)
-
-    def _next_job(self) -> object:
-        with self._lock:
-            return _ENDED if self._ends.is_set() else next(self._jobs, _ENDED)
 
     def _put(self, result: object) -> None:
         while not self._over.is_set():

@@ -166,7 +166,10 @@ def snapshot_metadata(
         "figures of the rows": outcome.row_metrics,
         **{name: functools.partial(part, published) for name, part in kind.parts.items()},
         "prices": lambda: {"prices": Markdown(prices(metrics))},
-        "summary": lambda: {"summary": Markdown(_sentence(kind, metrics, snapshot))},
+        # A source may say what it read, as a history of what it was made of.
+        "summary": lambda: {
+            "summary": Markdown(metrics.get("summary") or kind.sentence(metrics, snapshot))
+        },
         "other figures": lambda: _collected(metrics, kind),
     }
     if line := kind.line:
@@ -188,11 +191,6 @@ def snapshot_metadata(
                 f"{error}. The snapshot is published and whole."
             )
     return in_reading_order(kind, metadata)
-
-
-def _sentence(kind: TableKind, metrics: Mapping[str, Any], snapshot: pl.LazyFrame) -> str:
-    """The sentence about a snapshot, in Markdown; that of its source if it has one."""
-    return str(metrics["summary"]) if "summary" in metrics else kind.sentence(metrics, snapshot)
 
 
 def in_reading_order(kind: TableKind, *parts: Mapping[str, Any] | None) -> Metadata:

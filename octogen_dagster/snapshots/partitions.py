@@ -72,11 +72,16 @@ class PartitionLayout:
         self.times: dg.TimeWindowPartitionsDefinition | None = None
         self._names: tuple[str, str] | None = None
         self._definition = partitions_def
+        dimensions = [partitions_def]
+        if isinstance(partitions_def, dg.MultiPartitionsDefinition):
+            dimensions = [entry.partitions_def for entry in partitions_def.partitions_defs]
+        for dimension in dimensions:
+            if isinstance(dimension, dg.TimeWindowPartitionsDefinition):
+                self.times = dimension
+            else:
+                self.catalogs = dimension
         if not isinstance(partitions_def, dg.MultiPartitionsDefinition):
-            self._set(partitions_def)
             return
-        for entry in partitions_def.partitions_defs:
-            self._set(entry.partitions_def)
         if self.catalogs is None or self.times is None:
             raise ValueError(
                 "Partitions of two dimensions must be a catalog and a time: see "
@@ -85,12 +90,6 @@ class PartitionLayout:
         time_name = partitions_def.time_window_dimension.name
         (catalog_name,) = set(partitions_def.partition_dimension_names) - {time_name}
         self._names = catalog_name, time_name
-
-    def _set(self, partitions_def: dg.PartitionsDefinition[Any] | None) -> None:
-        if isinstance(partitions_def, dg.TimeWindowPartitionsDefinition):
-            self.times = partitions_def
-        else:
-            self.catalogs = partitions_def
 
     def catalog_key(self, partition_key: str) -> str | None:
         """The catalog's part of a partition key, still encoded.

@@ -129,9 +129,13 @@ def build_products_asset(
             explain=read.explain,
             clock=_clock,
         )
-        # The sensor wants a catalog as the asset's own search reads it.
-        version = _version(read.catalog, catalogs) if is_default else None
-        return dg.MaterializeResult(value=scan, data_version=version)
+        # The sensor wants a catalog as the asset's own search reads it. If it is indexed again
+        # during the run, the list of the sensor has a newer version than this one.
+        versions = {state.catalog: state.version for state in catalogs or () if is_default}
+        version = versions.get(read.catalog or "")
+        return dg.MaterializeResult(
+            value=scan, data_version=dg.DataVersion(version) if version else None
+        )
 
     return products
 
@@ -291,16 +295,6 @@ def _require_partition(
             "when the catalog is next indexed.",
             allow_retries=False,
         )
-
-
-def _version(catalog: str | None, catalogs: Sequence[CatalogState] | None) -> dg.DataVersion | None:
-    """The version of a catalog in the list that the run reads, for its materialization.
-
-    If the catalog is indexed again during the run, the list of the sensor has a newer one.
-    """
-    versions = {state.catalog: state.version for state in catalogs or ()}
-    version = versions.get(catalog) if catalog else None
-    return dg.DataVersion(version) if version else None
 
 
 def _advice_on_partition(catalogs: dg.PartitionsDefinition[Any] | None, key: str) -> str:
