@@ -71,7 +71,7 @@ class AlertRule:
 
     @property
     def words(self) -> str:
-        """What happened to a product that the rule found, such as `sold out`."""
+        """The event of a product that the rule found, such as `sold out`."""
         return self.happened if self.name == self.kind else self.name.replace("_", " ")
 
     @property

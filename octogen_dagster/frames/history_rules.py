@@ -1,4 +1,4 @@
-"""What must be true of a history: what each product's rows are to each other, what is left out."""
+"""The rules of a history: for the rows of each product beside each other, and what is left out."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from octogen_dagster.printable import count
 
 
 class Verdict(NamedTuple):
-    """What a check found.
+    """The finding of a check.
 
     Attributes:
         passed: True if the table is as it should be.
@@ -45,7 +45,7 @@ class Check(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """What must not be true of the rows of a table.
+    """A condition that only the bad rows of a table meet.
 
     Attributes:
         check: The name of the check that fails.
@@ -95,7 +95,7 @@ def _unchanged(rows: pl.LazyFrame) -> pl.LazyFrame:
 
 @dataclass(frozen=True, eq=False)
 class TableKind:
-    """What a stored table is. Two kinds are the same only if they are one object.
+    """The kind of a stored table. Two kinds are the same only if they are one object.
 
     Attributes:
         schema: Its columns; empty if they are not known beforehand.

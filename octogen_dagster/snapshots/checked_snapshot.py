@@ -105,6 +105,7 @@ class CheckedSnapshot:
         usable = [rule for rule in self.rules if set(rule.columns).issubset(self._columns)]
         return self.frame.select(
             pl.len().alias("rows"),
+            # Their places, and not their number alone: the sample takes its rows by them.
             *(rule.bad.arg_true().implode().alias(f"bad {rule.name}") for rule in usable),
         ).collect(engine="streaming")
 

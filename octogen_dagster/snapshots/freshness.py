@@ -174,7 +174,7 @@ def _materialized(subject: str, last: _Last, lately: str) -> str:
 
 
 def _remarks(last: _Last) -> Iterator[str]:
-    """What else is said: of a list that is ignored, and of catalogs that fail nothing."""
+    """The rest of the text, on a list that is ignored and on catalogs that fail nothing."""
     if last.ignores_list:
         yield (
             "The source lists none of these catalogs, so its answer is ignored. If they have "
