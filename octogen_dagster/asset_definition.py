@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -183,10 +182,10 @@ def _executed(asset: Callable[..., Any], execute: Callable[..., Any]) -> Callabl
 
 def _code_reference() -> Metadata:
     """Return the place in the user's code that calls this package; empty if there is none."""
-    frame = inspect.currentframe()
-    while frame and _package(frame) == __name__.partition(".")[0]:
+    frame, own = inspect.currentframe(), __name__.partition(".")[0]
+    while frame and (package := str(frame.f_globals.get("__name__")).partition(".")[0]) == own:
         frame = frame.f_back
-    if frame is None or _package(frame) == dg.__name__:  # built by Dagster, as from a YAML file
+    if frame is None or package == dg.__name__:  # built by Dagster, as from a YAML file
         return {}
     path = Path(frame.f_code.co_filename)
     if not path.is_file():  # a notebook or a prompt
@@ -196,10 +195,6 @@ def _code_reference() -> Metadata:
         place = dg.LocalFileCodeReference(file_path=str(path.resolve()), line_number=frame.f_lineno)
         references = dg.CodeReferencesMetadataValue(code_references=[place])
     return {"dagster/code_references": references}
-
-
-def _package(frame: FrameType) -> str:
-    return str(frame.f_globals.get("__name__", "")).partition(".")[0]
 
 
 def asset_key(arguments: Mapping[str, Any]) -> dg.AssetKey:

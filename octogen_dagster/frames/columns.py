@@ -234,16 +234,15 @@ def table_of(
     product) in its field `rows`.
     """
     response = _object(model)
-    types = _columns_of(response.fields[rows].dtype) | _columns_of(response.dtype) | dict(own)
+    types: dict[str, pl.DataType] = {}
+    for dtype in (response.fields[rows].dtype, response.dtype):
+        struct: Any = dtype.inner if isinstance(dtype, pl.List) else dtype
+        types |= {field.name: field.dtype for field in struct.fields}
+    types |= own
     schema = pl.Schema({name: types[name] for name in columns})
     decoder = msgspec.json.Decoder(response.kind)
     conversions = [*_conversions(response.fields)]
     return Table(model, schema, response, response.fields[rows], set(own), decoder, conversions)
-
-
-def _columns_of(dtype: pl.DataType) -> dict[str, pl.DataType]:
-    struct: Any = dtype.inner if isinstance(dtype, pl.List) else dtype
-    return {field.name: field.dtype for field in struct.fields}
 
 
 COLUMN_DESCRIPTIONS: Mapping[str, str] = {

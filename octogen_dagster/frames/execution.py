@@ -59,7 +59,17 @@ class SeenProducts:
     def add(self, uuids: Sequence[str]) -> pl.Series:
         """Add products, and return a Boolean mask of those that were not seen before."""
         hashes = [*map(hash, uuids)]
-        new = self._add_to_recent(hashes)
+        distinct = set(hashes)
+        # Most pages have only new products, and two operations on sets cost less than a loop.
+        if len(distinct) == len(hashes) and self._recent.isdisjoint(distinct):
+            self._recent |= distinct
+            new = pl.repeat(value=True, n=len(hashes), dtype=pl.Boolean, eager=True)
+        else:
+            is_new = []
+            for each in hashes:
+                is_new.append(each not in self._recent)
+                self._recent.add(each)
+            new = pl.Series(is_new, dtype=pl.Boolean)
         if len(self._sorted):
             sought = pl.Series(hashes, dtype=pl.Int64)
             at = self._sorted.search_sorted(sought).clip(upper_bound=len(self._sorted) - 1)
@@ -69,18 +79,6 @@ class SeenProducts:
             self._sorted = pl.concat([self._sorted, recent]).sort()
             self._recent = set()
         return new
-
-    def _add_to_recent(self, hashes: list[int]) -> pl.Series:
-        distinct = set(hashes)
-        # Most pages have only new products, and two operations on sets cost less than a loop.
-        if len(distinct) == len(hashes) and self._recent.isdisjoint(distinct):
-            self._recent |= distinct
-            return pl.repeat(value=True, n=len(hashes), dtype=pl.Boolean, eager=True)
-        new = []
-        for each in hashes:
-            new.append(each not in self._recent)
-            self._recent.add(each)
-        return pl.Series(new, dtype=pl.Boolean)
 
 
 class CatalogProducts:

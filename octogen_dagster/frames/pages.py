@@ -146,11 +146,14 @@ class PageStore:
 
     def begin(self) -> None:
         """Look for saved pages, and remove those that are too old for any read."""
+        found: defaultdict[WalkKey, list[ListedFile]] = defaultdict(list)
         try:
-            self._listed = self._list()
+            for file in self._store.files(self._folder):
+                if match := _FOLDER.fullmatch(file.key.removeprefix(f"{self._folder}/")):
+                    found[WalkKey(match["search"], match["part"], match["indexed_at"])].append(file)
         except OctogenSnapshotError as error:
-            self._listed = {}
             self.give_up(error)
+        self._listed = dict(found)
         stale = [key for key, files in self._listed.items() if self._is_stale(files)]
         if old := [file.key for key in stale for file in self._listed.pop(key)]:
             with contextlib.suppress(OctogenSnapshotError):  # the next read tries again
@@ -203,13 +206,6 @@ class PageStore:
             file.key for key, files in self._listed.items() if key.search in read for file in files
         ]
         self._store.delete([*found, *self._written], folder=self._folder)
-
-    def _list(self) -> dict[WalkKey, list[ListedFile]]:
-        found: defaultdict[WalkKey, list[ListedFile]] = defaultdict(list)
-        for file in self._store.files(self._folder):
-            if match := _FOLDER.fullmatch(file.key.removeprefix(f"{self._folder}/")):
-                found[WalkKey(match["search"], match["part"], match["indexed_at"])].append(file)
-        return dict(found)
 
     def _is_stale(self, files: Collection[ListedFile]) -> bool:
         age = self.now() - max(file.modified for file in files)

@@ -25,7 +25,6 @@ from octogen_dagster.printable import count
 if TYPE_CHECKING:
     from octogen_dagster.api.blocking import BlockingClient
     from octogen_dagster.api.catalog_states import CatalogState
-    from octogen_dagster.api.http import Response
     from octogen_dagster.api.search import SearchRequest
     from octogen_dagster.frames.effective_query import EffectiveQuery
 
@@ -259,7 +258,13 @@ class WalkRead:
         if cursor:
             request = request.following(cursor)
         try:
-            for page in client.pages(request, self.tracker, self._read_page):
+            for page in client.pages(
+                request,
+                self.tracker,
+                lambda response, subject: read_page(
+                    response, subject, is_first=not self.tracker.pages
+                ),
+            ):
                 if client.service.generation == "current":
                     self._require_products(page)
                 self._note(page)
@@ -268,9 +273,6 @@ class WalkRead:
                 yield page
         except OctogenAPIError as error:
             self._explain(error)
-
-    def _read_page(self, response: Response, subject: str) -> ProductPage:
-        return read_page(response, subject, is_first=not self.tracker.pages)
 
     def _saved_pages(self) -> Iterator[ProductPage]:
         """Yield the saved pages, and the one after them that was requested already."""

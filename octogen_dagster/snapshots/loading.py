@@ -18,7 +18,7 @@ from octogen_dagster.asset_definition import keeps_snapshots, permanent_errors_f
 from octogen_dagster.errors import MissingPackageError, OctogenSnapshotError, Persistence
 from octogen_dagster.frames.stored import SnapshotPair, StoredSnapshot
 from octogen_dagster.io_source import errors_as_raised
-from octogen_dagster.snapshots.partitions import PartitionLayout, SnapshotKeys, snapshot_key
+from octogen_dagster.snapshots.partitions import PartitionLayout, SnapshotKeys
 from octogen_dagster.store import MAX_OPEN_FILES, previous_of
 
 if TYPE_CHECKING:
@@ -303,7 +303,7 @@ class Snapshots:
         return {each: self._existing_key(each) for each in partitions}
 
     def _key(self, partition: str | None) -> str:
-        return snapshot_key(self._context.asset_key, partition)
+        return SnapshotKeys(self._store, self._context.asset_key).of(partition)
 
     def _existing_key(self, partition: str | None) -> str:
         key = self._key(partition)

@@ -219,7 +219,12 @@ class SnapshotKeys:
 
     def of(self, partition: str | None) -> str:
         """The key of a partition; None for an asset without partitions."""
-        return snapshot_key(self.asset, partition)
+        parts = list(self.asset.path)
+        if isinstance(partition, dg.MultiPartitionKey):
+            parts += [key for _, key in sorted(partition.keys_by_dimension.items())]
+        elif partition is not None:
+            parts.append(partition)
+        return f"{'/'.join(path_component(part) for part in parts)}.parquet"
 
     @property
     def saved_pages(self) -> str:
@@ -250,13 +255,3 @@ class SnapshotKeys:
     @property
     def _partitions(self) -> PartitionLayout:
         return PartitionLayout(self._partitions_def)
-
-
-def snapshot_key(asset: dg.AssetKey, partition: str | None) -> str:
-    """The key of an asset's snapshot in a store, as `SnapshotKeys` says."""
-    parts = list(asset.path)
-    if isinstance(partition, dg.MultiPartitionKey):
-        parts += [key for _, key in sorted(partition.keys_by_dimension.items())]
-    elif partition is not None:
-        parts.append(partition)
-    return f"{'/'.join(path_component(part) for part in parts)}.parquet"

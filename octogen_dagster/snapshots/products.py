@@ -113,7 +113,14 @@ def build_products_asset(
     ) -> dg.MaterializeResult[Any]:
         config = dict(run.context.op_execution_context.op_config)
         fraction = 0.0 if config.pop(ACCEPT_SHRINKING) else min_rows_fraction
-        search = _configured_search(config)
+        try:
+            search = ProductSearch.model_validate(config)
+        except ValidationError as error:
+            raise dg.Failure(
+                f"The search in the run configuration is invalid: {error}\nCorrect the run "
+                "configuration and start the run again.",
+                allow_retries=False,
+            ) from None
         is_default = search.model_copy(update={"page_size": default.page_size}) == default
         read = _PartitionRead(run, search, partitions, partition)
         is_present = read.window is None or is_within(read.window, _clock())
@@ -305,17 +312,6 @@ def _advice_on_partition(catalogs: dg.PartitionsDefinition[Any] | None, key: str
         "of the asset, or "
         f"DagsterInstance.get().delete_dynamic_partition({catalogs.name!r}, {key!r})."
     )
-
-
-def _configured_search(config: dict[str, Any]) -> ProductSearch:
-    try:
-        return ProductSearch.model_validate(config)
-    except ValidationError as error:
-        raise dg.Failure(
-            f"The search in the run configuration is invalid: {error}\nCorrect the run "
-            "configuration and start the run again.",
-            allow_retries=False,
-        ) from None
 
 
 def search_config(search: ProductSearch, *, catalogs: bool = True) -> dict[str, dg.Field]:

@@ -225,7 +225,11 @@ class Publication:
                     stored,
                     self.warn,
                     size=size,
-                    earlier=self._earlier,
+                    earlier=lambda: [
+                        event.metadata
+                        for record in self._records
+                        if (event := record.asset_materialization)
+                    ],
                 )
 
     def _before(self) -> tuple[pl.LazyFrame, dict[str, str]] | None:
@@ -236,11 +240,6 @@ class Publication:
             partition = keys.partition_before()
             before = None if partition is None else keys.of(partition)
         return None if before is None or not store.exists(before) else store.open(before)
-
-    def _earlier(self) -> list[Mapping[str, Any]]:
-        """The metadata of the materializations before, of which a partition of a time has one."""
-        events = (record.asset_materialization for record in self._records)
-        return [event.metadata for event in events if event]
 
     @functools.cached_property
     def _records(self) -> Sequence[dg.EventLogRecord]:
