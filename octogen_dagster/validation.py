@@ -9,7 +9,7 @@ import difflib
 import importlib.metadata
 import re
 from collections.abc import Callable, Iterable
-from datetime import datetime
+from datetime import date, datetime, time, timezone
 from typing import TYPE_CHECKING, Any, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -133,6 +133,21 @@ def checked_day(day: str) -> str:
     except (TypeError, ValueError):
         raise ValueError(f"start_date must be a date such as 2026-11-25, not {day!r}") from None
     return day
+
+
+def moment_of(of: datetime | date) -> datetime:
+    """Return a time in UTC, of which a date is the first moment and one without a zone is."""
+    given: object = of
+    if not isinstance(given, date):
+        raise TypeError(
+            f"{given!r} is not a time. Give a datetime.datetime or a datetime.date, such as "
+            "datetime.date(2026, 11, 1)."
+        )
+    moment = of if isinstance(of, datetime) else datetime.combine(of, time())
+    try:  # Polars compares times of its own zone only, which a named zone is not.
+        return moment.replace(tzinfo=moment.tzinfo or timezone.utc).astimezone(timezone.utc)
+    except OverflowError:  # the ends of time
+        return moment.replace(tzinfo=timezone.utc)
 
 
 def require_fraction(name: str, value: float) -> None:

@@ -24,7 +24,8 @@ from octogen_dagster.frames.alert_rules import (
     PriceDropped,
     PriceRose,
 )
-from octogen_dagster.frames.observed import TIME, Observed, UnfitSnapshotError
+from octogen_dagster.frames.columns import TIME
+from octogen_dagster.frames.observed import Observed, UnfitSnapshotError
 from octogen_dagster.frames.stored import IN_STOCK, PRODUCT_KEY, brand_name, known_price
 
 ALERTS_SCHEMA = pl.Schema(

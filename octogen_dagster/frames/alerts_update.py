@@ -21,10 +21,11 @@ from octogen_dagster.frames.alerts import (
     first_seen_of,
 )
 from octogen_dagster.frames.cells import Cells, Row, cells_table, price_text, product_link
+from octogen_dagster.frames.columns import TIME
 from octogen_dagster.frames.history import ROWS_AT_ONCE, uuid_ranges
 from octogen_dagster.frames.history_files import catalog_files
 from octogen_dagster.frames.kinds import Published, Shown, TableKind
-from octogen_dagster.frames.observed import OBSERVED, TIME, read_observed
+from octogen_dagster.frames.observed import OBSERVED, read_observed
 from octogen_dagster.frames.source import Metrics, Outcome, Reading, SnapshotTarget
 from octogen_dagster.frames.stored import KEY, PRODUCT_KEY
 from octogen_dagster.io_source import Query, check, io_source

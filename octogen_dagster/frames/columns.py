@@ -37,7 +37,8 @@ VIEW = "product"
 Convert = Callable[[list[Any]], list[Any]]
 """Returns values of a field, of which some are None, in the form that Polars decodes."""
 
-_TIME = pl.Datetime("us", "UTC")
+TIME = pl.Datetime("us", "UTC")
+"""The type of all times."""
 _AwareTime = Annotated[datetime, msgspec.Meta(tz=True)]
 _LIMITS = {1, 9999}  # years of which Python cannot represent each time in UTC
 
@@ -82,7 +83,7 @@ _SCALARS: Mapping[Any, JsonType] = {
     int: JsonType(pl.Int64(), pl.Int64(), _INTEGER),
     float: JsonType(pl.Float64(), pl.Float64(), float),
     bool: JsonType(pl.Boolean(), pl.Boolean(), bool),
-    datetime: JsonType(_TIME, pl.String(), str, _times),
+    datetime: JsonType(TIME, pl.String(), str, _times),
     Any: JsonType(pl.String(), pl.String(), msgspec.Raw),
 }
 
@@ -275,7 +276,7 @@ COLUMN_DESCRIPTIONS: Mapping[str, str] = {
 }
 """The description of each column of `PRODUCT_SCHEMA`, in their order."""
 
-PRODUCTS = table_of(MerchantProductListPage, "items", COLUMN_DESCRIPTIONS, {"fetched_at": _TIME})
+PRODUCTS = table_of(MerchantProductListPage, "items", COLUMN_DESCRIPTIONS, {"fetched_at": TIME})
 PRODUCT_SCHEMA = PRODUCTS.schema
 
 
@@ -334,7 +335,7 @@ LOOKUPS = table_of(
         **{name: PRODUCT_SCHEMA[name] for name in IDENTITY},
         "status": pl.String(),
         "error": pl.String(),
-        "looked_up_at": _TIME,
+        "looked_up_at": TIME,
         "listed": pl.Struct(
             {**{name: PRODUCT_SCHEMA[name] for name in LISTED}, DIGEST: pl.UInt64()}
         ),

@@ -38,11 +38,11 @@ from octogen_dagster.frames.cells import (
     price_text,
     product_link,
 )
-from octogen_dagster.frames.columns import COLUMN_DESCRIPTIONS, PRODUCT_SCHEMA
+from octogen_dagster.frames.columns import COLUMN_DESCRIPTIONS, PRODUCT_SCHEMA, TIME
 from octogen_dagster.frames.history_rules import HISTORY_CHECKS, HISTORY_RULES, by_product
 from octogen_dagster.frames.kinds import Markdown, Published, Shown, TableKind
 from octogen_dagster.frames.markdown import MAX_EARLIER, trend
-from octogen_dagster.frames.observed import PRODUCT_COLUMNS, TIME, Contents, Observed, read_observed
+from octogen_dagster.frames.observed import PRODUCT_COLUMNS, Contents, Observed, read_observed
 from octogen_dagster.frames.source import Metrics
 from octogen_dagster.frames.stored import KEY, PRODUCT_KEY, TRACKED, WATCHED, known_price
 from octogen_dagster.printable import count

@@ -12,11 +12,11 @@ import polars as pl
 
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.frames.history import HISTORY_SCHEMA, take_out, valid_at
-from octogen_dagster.frames.observed import OBSERVED, Contents, digest_of, moment_of, read_observed
+from octogen_dagster.frames.observed import OBSERVED, Contents, digest_of, read_observed
 from octogen_dagster.io_source import Query, io_source, until_stopped
 from octogen_dagster.printable import count
 from octogen_dagster.store import Store, path_component, write_parquet
-from octogen_dagster.validation import did_you_mean
+from octogen_dagster.validation import did_you_mean, moment_of
 
 _MAX_NAMED = 10
 

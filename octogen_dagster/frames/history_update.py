@@ -12,11 +12,11 @@ from datetime import datetime
 import polars as pl
 
 from octogen_dagster.errors import OctogenSnapshotError
+from octogen_dagster.frames.columns import TIME
 from octogen_dagster.frames.history import HISTORY_SCHEMA, put_in, take_out
 from octogen_dagster.frames.observed import (
     OBSERVED,
     RUN_ID,
-    TIME,
     Contents,
     LeftOut,
     Observation,

@@ -6,13 +6,13 @@ import hashlib
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import date, datetime, time, timezone
+from datetime import datetime
 from typing import NamedTuple
 
 import polars as pl
 
 from octogen_dagster.errors import OctogenSnapshotError, Persistence
-from octogen_dagster.frames.columns import PRODUCT_SCHEMA
+from octogen_dagster.frames.columns import PRODUCT_SCHEMA, TIME
 from octogen_dagster.frames.stored import (
     KEY,
     PRODUCT_KEY,
@@ -38,22 +38,6 @@ PRODUCT_COLUMNS = {
     name: PRODUCT_SCHEMA[name] for name in ("catalog_key", "uuid", "product_url", *TRACKED)
 }
 """The columns of a snapshot that a history is made of."""
-TIME = pl.Datetime("us", "UTC")
-
-
-def moment_of(of: datetime | date) -> datetime:
-    """Return a time in UTC, of which a date is the first moment and one without a zone is."""
-    given: object = of
-    if not isinstance(given, date):
-        raise TypeError(
-            f"{given!r} is not a time. Give a datetime.datetime or a datetime.date, such as "
-            "datetime.date(2026, 11, 1)."
-        )
-    moment = of if isinstance(of, datetime) else datetime.combine(of, time())
-    try:  # Polars compares times of its own zone only, which a named zone is not.
-        return moment.replace(tzinfo=moment.tzinfo or timezone.utc).astimezone(timezone.utc)
-    except OverflowError:  # the ends of time
-        return moment.replace(tzinfo=timezone.utc)
 
 
 class Observation(NamedTuple):

@@ -9,11 +9,12 @@ from typing import Any
 import polars as pl
 
 from octogen_dagster.frames.cells import Cells, Figures, Row, cells_table, price_text, product_link
+from octogen_dagster.frames.columns import TIME
 from octogen_dagster.frames.kinds import TableKind
-from octogen_dagster.frames.observed import TIME, moment_of
 from octogen_dagster.frames.stored import IN_STOCK, PRODUCT_KEY, known_price
 from octogen_dagster.frames.urls import normalized_url
 from octogen_dagster.printable import count
+from octogen_dagster.validation import moment_of
 
 OWN_COLUMNS = ("sku", "product_url", "own_price", "currency")
 """The columns that a table of own prices must have."""

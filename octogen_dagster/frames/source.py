@@ -138,14 +138,9 @@ class Reading:
 class RunSpending(Protocol):
     """The costs of what a run reads, and the budgets that end it: those of the run and backfill."""
 
-    @property
-    def budget_usd(self) -> float | None: ...
-
-    @property
-    def backfill_budget_usd(self) -> float | None: ...
-
-    @property
-    def spent_usd(self) -> Decimal: ...
+    budget_usd: float | None
+    backfill_budget_usd: float | None
+    spent_usd: Decimal
 
     def raise_to(self, spent_usd: Decimal) -> None:
         """Count what other steps and attempts of the run spent, besides this one."""
