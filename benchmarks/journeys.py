@@ -35,7 +35,7 @@ from octogen_dagster.sandbox.server import Sandbox
 from tests.servers.google import Google
 from tests.servers.octogen import Octogen
 from tests.servers.octogen_mcp import CLIENT, PRINCIPAL, PROJECT
-from tests.test_architecture import MODULES, arrows, room_of
+from tests.test_architecture import MODULES, arrows, reached, room_of
 
 PACKAGE = Path(od.__file__).parent
 ROOT = f"{PACKAGE}{os.sep}"
@@ -153,17 +153,6 @@ def yaml_to_assets(_: dg.DagsterInstance, folder: str) -> None:
         (path / "defs.yaml").write_text(json.dumps(contents))
         with project.build_all_defs() as definitions:
             assert len(list(definitions.resolve_all_asset_specs())) == 3
-
-
-def reached(modules: set[str]) -> set[str]:
-    """The modules that these import, directly or not, and themselves."""
-    found, left = set[str](), [*modules]
-    while left:
-        module = left.pop()
-        if module not in found:
-            found.add(module)
-            left += arrows(module)
-    return {module for module in found if MODULES[module].name != "__init__.py"}
 
 
 def importers(capability: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import graphlib
 import subprocess
 import sys
@@ -104,9 +105,21 @@ def room_of(module: str) -> str:
     return module.split(".")[1] if "." in module else ""
 
 
+@functools.cache
 def arrows(module: str) -> set[str]:
     """The modules of the package that a module imports."""
     return {name for name in imports(MODULES[module]) if name in MODULES and "." in name} - {module}
+
+
+def reached(modules: set[str]) -> set[str]:
+    """The modules that these import, directly or not, and themselves; no `__init__.py`."""
+    found, left = set[str](), [*modules]
+    while left:
+        module = left.pop()
+        if module not in found:
+            found.add(module)
+            left += arrows(module)
+    return {module for module in found if MODULES[module].name != "__init__.py"}
 
 
 def test_each_room_has_its_arrows_listed() -> None:
@@ -159,6 +172,25 @@ def test_the_rooms_make_no_circle() -> None:
 def test_the_modules_make_no_circle_in_imports_for_types_neither() -> None:
     graph = {name: arrows(name) for name in MODULES}
     graphlib.TopologicalSorter(graph).prepare()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "build_product_brands_asset",
+        "build_product_changes_asset",
+        "build_product_history_asset",
+        "build_price_alerts_asset",
+        "build_price_position_asset",
+        "build_snapshot_checks",
+        "build_table_asset",
+        "scan_history",
+    ],
+)
+def test_what_follows_products_reaches_no_client(name: str) -> None:
+    modules = reached({getattr(octogen_dagster, name).__module__})
+    of_api = {module for module in modules if room_of(module) == "api"}
+    assert of_api <= {"octogen_dagster.api.models", "octogen_dagster.api.search"}
 
 
 def test_only_files_that_older_pythons_skip_import_the_published_models() -> None:
