@@ -85,10 +85,8 @@ from .sharing.subscribe import (
     BigQuerySubscriptionResult,
     subscribe_to_listing,
 )
-from .snapshots.alerts import (
-    build_alert_sensor,
-    build_price_alerts_asset,
-)
+from .snapshots.alert_sensor import build_alert_sensor
+from .snapshots.alerts import build_price_alerts_asset
 from .snapshots.brands import build_product_brands_asset
 from .snapshots.catalog_sensor import build_catalog_sensor
 from .snapshots.catalogs import build_catalogs_asset
