@@ -44,7 +44,7 @@ def _changed(lap: pl.LazyFrame) -> pl.LazyFrame:
 
 def measure(folder: Path) -> dict[str, float]:
     """Compare the snapshots."""
-    from octogen_dagster.frames.changes import product_changes
+    from octogen_dagster.changes.table import product_changes
     from octogen_dagster.frames.stored import SnapshotPair
 
     def compare(current: str, previous: str) -> pl.DataFrame:

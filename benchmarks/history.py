@@ -32,9 +32,9 @@ from octogen_dagster import (
     PriceRose,
     scan_history,
 )
-from octogen_dagster.frames.alerts_update import AlertsUpdate
-from octogen_dagster.frames.history_update import HistoryUpdate
+from octogen_dagster.alerts.update import AlertsUpdate
 from octogen_dagster.frames.stored import StoredSnapshot
+from octogen_dagster.history.update import HistoryUpdate
 
 ASSET = "products_history"
 ALERTS = "products_alerts"

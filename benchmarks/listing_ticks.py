@@ -78,7 +78,7 @@ def bare(endpoint: str, exchange: str, *, subscriptions: bool = False) -> int:
 
 def _measure(endpoint: str, exchange: str) -> dict[str, float]:
     from octogen_dagster import AnalyticsHubResource, listing_partition_key
-    from octogen_dagster.ticks import Wanted, plan
+    from octogen_dagster.assets.ticks import Wanted, plan
 
     with AnalyticsHubResource(project=PROJECT, endpoint=endpoint).hub() as hub:
         found = hub.list_listings(exchange).listings

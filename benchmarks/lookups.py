@@ -15,7 +15,7 @@ from benchmarks.source import API_KEY, PAGE_SIZE, Source
 from octogen_dagster import ProductSearch, scan_products
 from octogen_dagster.api.catalog_sources import CatalogService
 from octogen_dagster.api.credentials import ApiKey
-from octogen_dagster.frames.details import DetailScan
+from octogen_dagster.details.scan import DetailScan
 
 
 def measure(source: Source) -> dict[str, Any]:

@@ -54,7 +54,10 @@ def _kill(*_: object, **__: object) -> NoReturn:
 class Ours:
     """The history. A run puts in the snapshot, and the one before if no run has."""
 
-    points = ("octogen_dagster.store.Store.publish", "dagster.OutputContext.add_output_metadata")
+    points = (
+        "octogen_dagster.storage.store.Store.publish",
+        "dagster.OutputContext.add_output_metadata",
+    )
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

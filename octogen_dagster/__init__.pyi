@@ -4,6 +4,17 @@ The imports are relative because `lazy_loader` reads no others.
 """
 
 from . import errors
+from .alerts.asset import build_price_alerts_asset
+from .alerts.events import ALERTS_SCHEMA
+from .alerts.rules import (
+    Appeared,
+    BackInStock,
+    Disappeared,
+    OutOfStock,
+    PriceDropped,
+    PriceRose,
+)
+from .alerts.sensor import build_alert_sensor
 from .api.catalog_sources import (
     CatalogSource,
     GrantedCatalogs,
@@ -23,7 +34,7 @@ from .api.search import (
     Gender,
     ProductSearch,
 )
-from .automation import follow_upstream
+from .assets.automation import follow_upstream
 from .bigquery.linked_datasets import build_linked_datasets_asset
 from .bigquery.linked_products import build_linked_products_asset
 from .bigquery.linked_snapshot import build_linked_snapshot_asset
@@ -43,9 +54,15 @@ from .bigquery.resources import (
     OctogenControlPlaneResource,
 )
 from .bigquery.subscription_checks import build_linked_datasets_checks
+from .brands.asset import build_product_brands_asset
+from .brands.table import BRANDS_SCHEMA
+from .changes.asset import build_product_changes_asset
+from .changes.table import CHANGES_SCHEMA
+from .checks.snapshot_checks import build_snapshot_checks
 from .components.component import OctogenComponent
 from .components.linked_component import OctogenLinkedDatasetsComponent
 from .components.settings import OctogenAssetData
+from .details.asset import build_product_details_asset
 from .doctor.checks import diagnose
 from .doctor.findings import (
     Diagnosis,
@@ -56,44 +73,31 @@ from .errors import (
     OctogenAPIError,
     OctogenError,
 )
-from .frames.alert_rules import (
-    Appeared,
-    BackInStock,
-    Disappeared,
-    OutOfStock,
-    PriceDropped,
-    PriceRose,
-)
-from .frames.alerts import ALERTS_SCHEMA
-from .frames.brands import BRANDS_SCHEMA
-from .frames.changes import CHANGES_SCHEMA
 from .frames.columns import DETAIL_SCHEMA, PRODUCT_SCHEMA
-from .frames.history import HISTORY_SCHEMA
-from .frames.history_export import export_history
-from .frames.history_files import (
+from .frames.pictures import price_index_svg
+from .frames.stored import SnapshotPair
+from .history.asset import build_product_history_asset
+from .history.export import export_history
+from .history.files import (
     forget_snapshot,
     scan_history,
 )
-from .frames.pictures import price_index_svg
-from .frames.position import price_index, price_position, price_summary
-from .frames.scan import (
+from .history.table import HISTORY_SCHEMA
+from .position.asset import build_price_position_asset
+from .position.table import price_index, price_position, price_summary
+from .products.asset import build_products_asset
+from .products.catalog_sensor import build_catalog_sensor
+from .products.catalogs import build_catalogs_asset
+from .products.resource import OctogenResource
+from .products.schedules import build_snapshot_schedule
+from .reading.scan import (
     ProductScan,
     scan_products,
 )
-from .frames.stored import SnapshotPair
 from .sharing.subscribe import (
     BigQuerySubscriptionResult,
     subscribe_to_listing,
 )
-from .snapshots.alert_sensor import build_alert_sensor
-from .snapshots.alerts import build_price_alerts_asset
-from .snapshots.brands import build_product_brands_asset
-from .snapshots.catalog_sensor import build_catalog_sensor
-from .snapshots.catalogs import build_catalogs_asset
-from .snapshots.changes import build_product_changes_asset
-from .snapshots.checks import build_snapshot_checks
-from .snapshots.details import build_product_details_asset
-from .snapshots.history import build_product_history_asset
 from .snapshots.io_manager import ParquetSnapshotIOManager
 from .snapshots.partitions import (
     catalog_days,
@@ -102,10 +106,6 @@ from .snapshots.partitions import (
     catalog_partitions,
     snapshot_days,
 )
-from .snapshots.position import build_price_position_asset
-from .snapshots.products import build_products_asset
-from .snapshots.resource import OctogenResource
-from .snapshots.schedules import build_snapshot_schedule
 from .tables.asset import build_table_asset
 from .tables.bigquery import BigQueryTables
 from .tables.destination import TableConnection, TableDestination

@@ -20,7 +20,7 @@ import yaml
 from dagster._config import validate_config
 from dagster._core.storage.event_log.base import PoolLimit
 
-from octogen_dagster.asset_definition import POOL
+from octogen_dagster.assets.definition import POOL
 from octogen_dagster.sandbox.server import Sandbox
 from tests.postgresql import running_postgresql, server_program
 from tests.processes import max_concurrent_runs, process_of

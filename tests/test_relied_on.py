@@ -28,10 +28,10 @@ from google.cloud.bigquery_storage_v1.services.big_query_read.transports import 
 
 import octogen_dagster
 from octogen_dagster import OctogenResource
+from octogen_dagster.assets.ticks import DATA_VERSION_TAG
 from octogen_dagster.demo.run import INSTANCE
-from octogen_dagster.frames.pushdown import Pushdown
 from octogen_dagster.io_source import errors_as_raised, io_source, python_source
-from octogen_dagster.ticks import DATA_VERSION_TAG
+from octogen_dagster.reading.pushdown import Pushdown
 
 
 class UnknownError(Exception):

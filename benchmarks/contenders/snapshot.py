@@ -9,7 +9,7 @@ from octogen_dagster import ProductScan, ProductSearch
 from octogen_dagster.api.catalog_sources import CatalogService
 from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.frames.source import SnapshotTarget, check_complete
-from octogen_dagster.store import Store, write_parquet
+from octogen_dagster.storage.store import Store, write_parquet
 
 
 def read(source: Source, folder: Path, *, save_pages: bool = True) -> Path:

@@ -6,7 +6,7 @@ from typing import Any
 
 import dagster as dg
 
-from octogen_dagster.asset_definition import Metadata, asset_arguments_of, octogen_asset
+from octogen_dagster.assets.definition import Metadata, asset_arguments_of, octogen_asset
 from octogen_dagster.bigquery.partitions import listing_name, listing_partitions
 from octogen_dagster.bigquery.resources import AnalyticsHubResource, OctogenControlPlaneResource
 from octogen_dagster.bigquery.tables import (

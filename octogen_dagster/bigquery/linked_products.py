@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from octogen_dagster.asset_definition import Metadata, hours
+from octogen_dagster.assets.definition import Metadata, hours
 from octogen_dagster.bigquery.linked_tables import linked_table_asset, open_table
 from octogen_dagster.bigquery.queries import (
     DOLLARS_PER_TIB,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from octogen_dagster.asset_definition import (
+from octogen_dagster.assets.definition import (
     ACCEPT_SHRINKING,
     ACCEPT_SHRINKING_CONFIG,
     Metadata,

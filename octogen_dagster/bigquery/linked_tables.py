@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from octogen_dagster.asset_definition import (
+from octogen_dagster.assets.definition import (
     asset_arguments_of,
     asset_key,
     octogen_asset,

@@ -6,7 +6,14 @@ from typing import Any, TypeVar
 
 import dagster as dg
 
-from octogen_dagster.asset_definition import require_asset
+from octogen_dagster.assets.definition import require_asset
+from octogen_dagster.assets.ticks import (
+    Wanted,
+    named_partitions,
+    read_busy,
+    request_runs,
+    skip_or_fail,
+)
 from octogen_dagster.background import Deadline, submit, wait_interruptibly
 from octogen_dagster.bigquery.listing_sources import TICK_TIMEOUT, Source
 from octogen_dagster.bigquery.partitions import (
@@ -19,13 +26,6 @@ from octogen_dagster.errors import OctogenError, OctogenTimeoutError
 from octogen_dagster.sharing.hub import Listing, Listings
 from octogen_dagster.sharing.names import ListingKey
 from octogen_dagster.sharing.octogen import Action, action_of
-from octogen_dagster.ticks import (
-    Wanted,
-    named_partitions,
-    read_busy,
-    request_runs,
-    skip_or_fail,
-)
 
 _GRACE_SECONDS = 1.0
 """The time in which work that a tick gave up ends by itself and says why."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import dagster as dg
 
-from octogen_dagster.asset_definition import Metadata
+from octogen_dagster.assets.definition import Metadata
 from octogen_dagster.background import submit, wait_interruptibly
 from octogen_dagster.bigquery.tables import last_materialization
 from octogen_dagster.errors import OctogenBigQueryError, OctogenBigQueryUnreachableError

@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from octogen_dagster.asset_definition import permanent_errors_fail, require_asset
+from octogen_dagster.assets.definition import permanent_errors_fail, require_asset
 from octogen_dagster.background import Deadline
 from octogen_dagster.bigquery.listing_sources import TICK_TIMEOUT, Source
 from octogen_dagster.bigquery.partitions import (

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from octogen_dagster.asset_definition import FRESH, hours
+from octogen_dagster.assets.definition import FRESH, hours
 
 if TYPE_CHECKING:
     from google.cloud.bigquery import SchemaField

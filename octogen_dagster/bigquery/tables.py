@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import dagster as dg
 from typing_extensions import Self
 
-from octogen_dagster.asset_definition import permanent_errors_fail
+from octogen_dagster.assets.definition import permanent_errors_fail
 from octogen_dagster.errors import OctogenBigQueryInputError
 from octogen_dagster.sharing.google_errors import BIGQUERY, translate_google_errors
 

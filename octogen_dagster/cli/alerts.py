@@ -54,7 +54,7 @@ def alerts(*, base_dir: str, asset: str, since: datetime, form: str | None) -> N
     bucket is reached with the credentials of the machine. Exit status: 0 read, 1 failed, 2 bad
     input.
     """
-    from octogen_dagster.frames.alerts_update import read_alerts
+    from octogen_dagster.alerts.update import read_alerts
 
     events = read_alerts(base_dir, asset=asset, since=since).to_dicts()
     if form:

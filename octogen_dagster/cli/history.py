@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from octogen_dagster.frames.product_history import ProductPast, Row
+    from octogen_dagster.history.product_history import ProductPast, Row
 
 _PRICE_LINE_WIDTH = 72
 _MAX_DROPS = 20
@@ -54,7 +54,7 @@ def history(
     common, it lists them. Times are in UTC. A bucket is reached with the credentials of the
     machine. Exit status: 0 found, 1 not found or failed, 2 bad input.
     """
-    from octogen_dagster.frames.product_history import find_by_title, find_drops, find_product
+    from octogen_dagster.history.product_history import find_by_title, find_drops, find_product
 
     if (product is not None) + (title is not None) + drops != 1:
         raise click.UsageError("Name a product by --product or by --title, or ask for --drops.")

@@ -23,8 +23,8 @@ def report(*, base_dir: str, asset: str, days: int, out: Path) -> None:
     of a product when it is clicked. It is one file with all of its data: it loads nothing and sends
     nothing. Exit status: 0 written, 1 failed, 2 bad input.
     """
-    from octogen_dagster.report.data import report_data
-    from octogen_dagster.report.page import report_page
+    from octogen_dagster.history.report.data import report_data
+    from octogen_dagster.history.report.page import report_page
 
     page = report_page(report_data(base_dir, asset=asset, days=days))
     try:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from octogen_dagster.api.spending import Spending
-    from octogen_dagster.verify.answers import Answer, Planned, Report
+    from octogen_dagster.doctor.verify.answers import Answer, Planned, Report
 
 
 @click.command(context_settings=CONTEXT_SETTINGS)
@@ -54,11 +54,11 @@ def verify(
     from octogen_dagster.api.retry import RetryPolicy
     from octogen_dagster.api.service import Service as Connection
     from octogen_dagster.api.spending import Spending
+    from octogen_dagster.doctor.verify.answers import QUESTION_TIMEOUT, planned
+    from octogen_dagster.doctor.verify.questions import QUESTIONS, ask_service
+    from octogen_dagster.doctor.verify.service import Service
     from octogen_dagster.sharing.names import checked_project
     from octogen_dagster.validation import require_extras
-    from octogen_dagster.verify.answers import QUESTION_TIMEOUT, planned
-    from octogen_dagster.verify.questions import QUESTIONS, ask_service
-    from octogen_dagster.verify.service import Service
 
     if host is not None and not host.strip():
         raise ValueError("--host is empty: name the host of a shop, such as acme.com")
@@ -80,7 +80,7 @@ def verify(
         asked: Iterator[Answer] = ask_service(service)
         if asks_google:
             # Only here, because it imports Dagster.
-            from octogen_dagster.verify import google
+            from octogen_dagster.doctor.verify import google
 
             free = [*planned(google.QUESTIONS, None, spending.prices)]
             click.echo(_plan_as_text("Octogen's MCP and Google, which are free", free), err=as_json)
@@ -101,7 +101,7 @@ def _shown(
     asked: Iterator[Answer], spending: Spending, width: int, *, details: bool, as_json: bool
 ) -> Report:
     """Show each answer as it comes, and then what they cost, also if the rest is interrupted."""
-    from octogen_dagster.verify.answers import Report
+    from octogen_dagster.doctor.verify.answers import Report
 
     answers: list[Answer] = []
     try:

@@ -42,7 +42,7 @@ from octogen_dagster.components.yaml_model import (
     switch,
     text_for,
 )
-from octogen_dagster.snapshots.resource import OctogenResource
+from octogen_dagster.products.resource import OctogenResource
 from octogen_dagster.validation import (
     checked_name,
     checked_timezone,
@@ -53,7 +53,7 @@ from octogen_dagster.validation import (
 if TYPE_CHECKING:
     import polars as pl
 
-    from octogen_dagster.frames.alert_rules import AlertRule
+    from octogen_dagster.alerts.rules import AlertRule
 
 Kind = Literal[
     "catalogs", "products", "changes", "details", "brands", "history", "alerts",
@@ -197,7 +197,7 @@ class AlertSettings(YamlModel):
         """Return the rule."""
         import polars as pl
 
-        from octogen_dagster.frames.alert_rules import KINDS
+        from octogen_dagster.alerts.rules import KINDS
 
         rule, written = KINDS[self.kind], {**self.arguments(), "name": self.name}
         del written["kind"]
@@ -253,7 +253,7 @@ class CheckSettings(YamlModel):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        from octogen_dagster.snapshots.checks import check_names, names_of_checks
+        from octogen_dagster.checks.snapshot_checks import check_names, names_of_checks
 
         products = od.build_products_asset("products")
         # It has the ranges of the fields.
@@ -265,7 +265,7 @@ class CheckSettings(YamlModel):
 
     def arguments_of(self, asset: dg.AssetsDefinition) -> dict[str, Any]:
         """The arguments for the checks of an asset: the names are those of the checks of all."""
-        from octogen_dagster.snapshots.checks import names_of_checks
+        from octogen_dagster.checks.snapshot_checks import names_of_checks
 
         arguments, known = self.arguments(), names_of_checks(asset)
         return arguments | {"exclude": [name for name in self.exclude if name in known]}
@@ -368,7 +368,7 @@ class SearchSettings(AssetSettings):
         partitions, written = f"partitions: {self.partitions}", self.model_fields_set
         by_day = self.partitions in {"day", "catalog_day"}
         if self.alerts:
-            from octogen_dagster.frames.alert_rules import check_names
+            from octogen_dagster.alerts.rules import check_names
 
             check_names(self.alert_rules())
         of = self.tables.of or [] if self.tables else []

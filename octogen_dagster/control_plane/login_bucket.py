@@ -25,10 +25,10 @@ from octogen_dagster.errors import (
     OctogenMCPAuthenticationError,
     OctogenTimeoutError,
 )
-from octogen_dagster.files import ReplacedError
+from octogen_dagster.storage.files import ReplacedError
 
 if TYPE_CHECKING:
-    from octogen_dagster.buckets import Bucket
+    from octogen_dagster.storage.buckets import Bucket
 
 LEASE_SECONDS = 240.0
 """The time for which a process keeps the others out. An exchange ends before it does."""
@@ -237,7 +237,7 @@ def _absent_if_denied() -> Iterator[None]:
 @functools.lru_cache(maxsize=4)
 def _opened(folder: str) -> Bucket:
     """Open a bucket with the credentials of the environment."""
-    from octogen_dagster.buckets import Bucket
+    from octogen_dagster.storage.buckets import Bucket
 
     return Bucket(folder, {})
 

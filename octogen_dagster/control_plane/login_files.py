@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from octogen_dagster.api.credentials import parsed_word
 from octogen_dagster.background import Deadline
 from octogen_dagster.errors import OctogenMCPAuthenticationError, OctogenTimeoutError
-from octogen_dagster.files import remove_abandoned, write_whole
+from octogen_dagster.storage.files import remove_abandoned, write_whole
 
 _LOCK_POLL_SECONDS = 0.005
 _MAX_WRITE_SECONDS = 3600.0

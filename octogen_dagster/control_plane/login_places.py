@@ -69,7 +69,7 @@ def secret_at(
     scheme, is_url, path = str(place).partition("://")
     if not is_url or scheme == "file":
         return SecretFile(path if is_url else place, purpose, initial)
-    from octogen_dagster.buckets import bucket_of
+    from octogen_dagster.storage.buckets import bucket_of
 
     _, _, key = bucket_of(str(place), "token_uri", "a path")
     if not key:

@@ -45,10 +45,10 @@ from octogen_dagster.doctor.sharing_checks import (
 )
 from octogen_dagster.errors import OctogenError, OctogenNotFoundError
 from octogen_dagster.printable import count, usd
+from octogen_dagster.products.resource import OctogenResource
 from octogen_dagster.sharing.names import ListingName, checked_exchange
 from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
-from octogen_dagster.snapshots.resource import OctogenResource
-from octogen_dagster.store import Store, write_parquet
+from octogen_dagster.storage.store import Store, write_parquet
 
 if TYPE_CHECKING:
     from octogen_dagster.api.models import MeResponse

@@ -14,10 +14,10 @@ import dagster as dg
 from octogen_dagster.api.catalog_sources import GrantedCatalogs, ShopCatalogs
 from octogen_dagster.bigquery.resources import AnalyticsHubResource, OctogenControlPlaneResource
 from octogen_dagster.doctor.findings import Finding
+from octogen_dagster.products.resource import OctogenResource
 from octogen_dagster.sharing.hub import EMULATOR_VARIABLE
 from octogen_dagster.sharing.names import checked_project
 from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
-from octogen_dagster.snapshots.resource import OctogenResource
 
 Resources = dict[str, dict[str, Any]]
 """Resources by the argument of `diagnose` that each is for, and by their names."""

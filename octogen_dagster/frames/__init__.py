@@ -1,1 +1,1 @@
-"""Products as Polars frames: built on polars and `octogen_dagster.api`; knows no Dagster."""
+"""What a table is, as a frame of Polars. Knows neither how it is read nor Dagster."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from decimal import Decimal
 
-    from octogen_dagster.store import Store
+    from octogen_dagster.storage.store import Store
 
 ROW_GROUP_SIZE = 20_000
 MIN_ROWS_RATIO = 0.5

@@ -1,1 +1,1 @@
-"""Dagster, first wing: catalogs as Parquet snapshots. Does not import `bigquery`."""
+"""Snapshots in Dagster: how they are published, loaded and reported. Knows no kind of table."""

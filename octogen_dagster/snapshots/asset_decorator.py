@@ -16,7 +16,7 @@ import dagster as dg
 import polars as pl
 from typing_extensions import TypeVar
 
-from octogen_dagster.asset_definition import (
+from octogen_dagster.assets.definition import (
     RETRY_POLICY,
     Metadata,
     keeps_snapshots,

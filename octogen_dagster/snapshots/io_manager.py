@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
-from octogen_dagster.asset_definition import canceling_ends, permanent_errors_fail
+from octogen_dagster.assets.definition import canceling_ends, permanent_errors_fail
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.frames.kinds import PLAIN, TableKind
 from octogen_dagster.frames.source import RETURNED, SnapshotSource, source_of
@@ -25,7 +25,7 @@ from octogen_dagster.snapshots.publication import (
     PublishingStep,
 )
 from octogen_dagster.snapshots.range_run import RangeRun
-from octogen_dagster.store import Store, check_base_dir
+from octogen_dagster.storage.store import Store, check_base_dir
 from octogen_dagster.validation import NamedSettings, refuse_unknown_settings
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class ParquetSnapshotIOManager(NamedSettings, dg.ConfigurableIOManager):
     @field_validator("storage_options")
     @classmethod
     def _check_storage_options(cls, options: dict[str, Any]) -> dict[str, Any]:
-        from octogen_dagster.buckets import is_secret
+        from octogen_dagster.storage.buckets import is_secret
 
         for name, value in options.items():
             if _variable(value) is None and is_secret(name, value):

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple, get_args, get_origin
 import dagster as dg
 import polars as pl
 
-from octogen_dagster.asset_definition import keeps_snapshots, permanent_errors_fail
+from octogen_dagster.assets.definition import keeps_snapshots, permanent_errors_fail
 from octogen_dagster.errors import MissingPackageError, OctogenSnapshotError, Persistence
 from octogen_dagster.frames.stored import SnapshotPair, StoredSnapshot
 from octogen_dagster.io_source import errors_as_raised
 from octogen_dagster.snapshots.partitions import PartitionLayout, SnapshotKeys
-from octogen_dagster.store import MAX_OPEN_FILES, previous_of
+from octogen_dagster.storage.store import MAX_OPEN_FILES, previous_of
 
 if TYPE_CHECKING:
-    from octogen_dagster.store import Store
+    from octogen_dagster.storage.store import Store
 
 BATCH_ROWS = 10_000
 """Rows of a file that are in memory at the same time where it is read in batches."""

@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 import dagster as dg
 import polars as pl
 
-from octogen_dagster.asset_definition import Metadata, require_asset
+from octogen_dagster.assets.definition import Metadata, require_asset
 from octogen_dagster.frames.kinds import PLAIN, Markdown, Published, TableKind
 from octogen_dagster.frames.markdown import inline_table, prices, trend
 from octogen_dagster.frames.products import kind_of_rows, search_key

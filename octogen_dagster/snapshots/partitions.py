@@ -15,11 +15,11 @@ from urllib.parse import quote, unquote
 import dagster as dg
 
 from octogen_dagster.frames.source import is_within
-from octogen_dagster.store import MAX_COMPONENT_LENGTH, path_component
+from octogen_dagster.storage.store import MAX_COMPONENT_LENGTH, path_component
 from octogen_dagster.validation import checked_day, checked_timezone
 
 if TYPE_CHECKING:
-    from octogen_dagster.store import Store
+    from octogen_dagster.storage.store import Store
 
 catalog_partitions = dg.DynamicPartitionsDefinition(name="octogen_catalogs")
 """The catalogs to snapshot, one partition for each."""

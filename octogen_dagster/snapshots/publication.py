@@ -29,12 +29,12 @@ from octogen_dagster.frames.source import (
     check_not_shrunken,
 )
 from octogen_dagster.snapshots.metadata import snapshot_metadata
-from octogen_dagster.store import DamagedError, Store, previous_of, write_parquet
+from octogen_dagster.storage.store import DamagedError, Store, previous_of, write_parquet
 
 if TYPE_CHECKING:
     import threading
 
-    from octogen_dagster.asset_definition import Metadata
+    from octogen_dagster.assets.definition import Metadata
     from octogen_dagster.frames.kinds import TableKind
     from octogen_dagster.frames.source import Reading, SnapshotSource
     from octogen_dagster.snapshots.partitions import SnapshotKeys

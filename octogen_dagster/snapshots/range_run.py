@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 import dagster as dg
 import polars as pl
 
-from octogen_dagster.asset_definition import RANGE_END_TAG, RANGE_START_TAG
+from octogen_dagster.assets.definition import RANGE_END_TAG, RANGE_START_TAG
 from octogen_dagster.background import submit, throttled, wait_interruptibly
 from octogen_dagster.snapshots.budget import shared_budget
 from octogen_dagster.snapshots.failures import Failures

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 
 import dagster as dg
 
-from octogen_dagster.asset_definition import (
+from octogen_dagster.assets.definition import (
     RETRY_POLICY,
     asset_arguments_of,
     asset_key,
@@ -33,7 +33,7 @@ from octogen_dagster.snapshots.partitions import PartitionLayout
 from octogen_dagster.snapshots.publication import PublishedSnapshot, PublishingStep
 from octogen_dagster.snapshots.range_checks import partition_evaluations
 from octogen_dagster.snapshots.range_run import report_range
-from octogen_dagster.store import SNAPSHOT_ID
+from octogen_dagster.storage.store import SNAPSHOT_ID
 from octogen_dagster.tables.columns import SourceColumn
 from octogen_dagster.tables.destination import (
     Table,

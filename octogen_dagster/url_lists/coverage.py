@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import dagster as dg
 
-from octogen_dagster.asset_definition import (
+from octogen_dagster.assets.definition import (
     RESOURCE,
     asset_arguments_of,
     asset_key,

@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from octogen_dagster.asset_definition import Metadata
+from octogen_dagster.assets.definition import Metadata
 from octogen_dagster.bigquery.linked_products import describe_table, table_metadata
 from octogen_dagster.bigquery.linked_tables import open_table
 from octogen_dagster.bigquery.queries import REQUEST_TIMEOUT, query_metadata, run_query

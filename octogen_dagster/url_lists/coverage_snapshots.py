@@ -8,7 +8,7 @@ from typing import Any, cast
 import dagster as dg
 import polars as pl
 
-from octogen_dagster.asset_definition import Metadata, permanent_errors_fail
+from octogen_dagster.assets.definition import Metadata, permanent_errors_fail
 from octogen_dagster.bigquery.linked_snapshot import as_taken, query_view, refuse_restricted
 from octogen_dagster.bigquery.linked_tables import open_table
 from octogen_dagster.bigquery.linked_view import LinkedScan, build_select

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from octogen_dagster.asset_definition import FRESH, Metadata, hours, permanent_errors_fail
+from octogen_dagster.assets.definition import FRESH, Metadata, hours, permanent_errors_fail
+from octogen_dagster.assets.ticks import DATA_VERSION_TAG
 from octogen_dagster.bigquery.linked_datasets import link_dataset, waiting_for_grant
 from octogen_dagster.bigquery.table_checks import EXPECTED_COLUMNS, NOT_EMPTY, age_of
 from octogen_dagster.bigquery.tables import (
@@ -22,7 +23,6 @@ from octogen_dagster.errors import OctogenUrlListNotFoundError
 from octogen_dagster.printable import count
 from octogen_dagster.sharing.autosubscribe import register_and_subscribe
 from octogen_dagster.sharing.names import ListingName
-from octogen_dagster.ticks import DATA_VERSION_TAG
 from octogen_dagster.url_lists.list_asset import LIST_ID, LIST_NAME
 from octogen_dagster.url_lists.matching import COVERED, NOT_COVERED, PENDING, REJECTED
 from octogen_dagster.url_lists.sync import DELETE_PENDING

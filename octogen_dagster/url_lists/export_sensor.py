@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any, cast
 import dagster as dg
 
 from octogen_dagster.api.blocking import BlockingClient
-from octogen_dagster.asset_definition import RESOURCE
-from octogen_dagster.errors import OctogenError
-from octogen_dagster.snapshots.catalog_sensor import service_of_a_tick
-from octogen_dagster.ticks import (
+from octogen_dagster.assets.definition import RESOURCE
+from octogen_dagster.assets.ticks import (
     DATA_VERSION_TAG,
     Wanted,
     read_busy,
     request_assets,
     skip_or_fail,
 )
+from octogen_dagster.errors import OctogenError
+from octogen_dagster.products.catalog_sensor import service_of_a_tick
 from octogen_dagster.url_lists.coverage import UrlCoverage
 from octogen_dagster.url_lists.export import last_exported_at, version_of
 from octogen_dagster.url_lists.list_asset import name_of_list
@@ -24,7 +24,7 @@ from octogen_dagster.url_lists.sync import live_url_lists
 
 if TYPE_CHECKING:
     from octogen_dagster.api.url_lists import CoverageUrlList
-    from octogen_dagster.snapshots.resource import OctogenResource
+    from octogen_dagster.products.resource import OctogenResource
 
 
 def build_url_list_sensor(

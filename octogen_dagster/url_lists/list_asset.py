@@ -18,7 +18,7 @@ from octogen_dagster.api.url_lists import (
     CoverageUrlList,
     checked_name,
 )
-from octogen_dagster.asset_definition import (
+from octogen_dagster.assets.definition import (
     RESOURCE,
     RETRY_POLICY,
     Metadata,

@@ -17,8 +17,8 @@ import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
 from octogen_dagster import PRODUCT_SCHEMA
-from octogen_dagster.report.data import report_data
-from octogen_dagster.report.page import report_page
+from octogen_dagster.history.report.data import report_data
+from octogen_dagster.history.report.page import report_page
 from tests.demo.report_model import (
     KINDS,
     SEPARATOR,

@@ -20,10 +20,10 @@ from octogen_dagster import (
     build_products_asset,
     scan_history,
 )
-from octogen_dagster.frames import history_update
+from octogen_dagster.history import update as history_update
 from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.snapshots import publication
-from octogen_dagster.store import Store
+from octogen_dagster.storage.store import Store
 
 TRACKED = ["title", "current_price", "original_price", "currency", "in_stock", "is_active"]
 ORDER = ["catalog_key", "uuid"]

@@ -411,7 +411,7 @@ class Endless(CatalogSource):
 def test_a_tick_ends_in_time_with_any_server_and_so_do_its_threads(
     instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, source: CatalogSource
 ) -> None:
-    module = "octogen_dagster.snapshots.catalog_sensor"
+    module = "octogen_dagster.products.catalog_sensor"
     monkeypatch.setattr(f"{module}.LISTING_TIMEOUT", 0.5)
     monkeypatch.setattr(f"{module}._MAX_LISTING_SECONDS", 0.6)
     before = set(threading.enumerate())

@@ -35,7 +35,7 @@ from octogen_dagster import (
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.sandbox.app import Generation
 from octogen_dagster.sandbox.server import Sandbox
-from octogen_dagster.store import Store
+from octogen_dagster.storage.store import Store
 from tests.forked import processes
 from tests.histories import day, make_history, product
 from tests.promises.history_runs import (

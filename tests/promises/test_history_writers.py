@@ -19,7 +19,7 @@ from octogen_dagster import (
     scan_history,
 )
 from octogen_dagster.errors import OctogenSnapshotError
-from octogen_dagster.store import Store
+from octogen_dagster.storage.store import Store
 from tests.histories import ASSET, QUIET, day, make_history, product
 from tests.servers.buckets import ENVIRONMENT, GoogleBucket, S3Bucket
 

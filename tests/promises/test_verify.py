@@ -560,7 +560,7 @@ def test_a_key_of_another_kind_of_organisation_fails(
 def test_an_operation_that_hangs_is_left(
     target: str, current: Sandbox, run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("octogen_dagster.verify.answers.QUESTION_TIMEOUT", 2.0)
+    monkeypatch.setattr("octogen_dagster.doctor.verify.answers.QUESTION_TIMEOUT", 2.0)
     with broken(current, target, hanging) as server:
         result = run(server, "--host", HOST, "--max-usd", "1", "--json")
     answers = answers_of(result)

@@ -11,9 +11,9 @@ import polars as pl
 from hypothesis import strategies as st
 
 from octogen_dagster.frames.columns import PRODUCT_SCHEMA
-from octogen_dagster.frames.history import HISTORY_SCHEMA, put_in
-from octogen_dagster.frames.observed import Contents, Observation, observation_of
 from octogen_dagster.frames.stored import TRACKED
+from octogen_dagster.history.observed import Contents, Observation, observation_of
+from octogen_dagster.history.table import HISTORY_SCHEMA, put_in
 
 Product = tuple[str | None, str]
 Observed = Mapping[datetime, Observation]

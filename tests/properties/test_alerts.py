@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from octogen_dagster.frames import alerts_update
-from octogen_dagster.frames.alert_rules import (
+from octogen_dagster.alerts import update as alerts_update
+from octogen_dagster.alerts.events import ALERTS_SCHEMA
+from octogen_dagster.alerts.rules import (
     AlertRule,
     Appeared,
     BackInStock,
@@ -23,9 +24,8 @@ from octogen_dagster.frames.alert_rules import (
     PriceDropped,
     PriceRose,
 )
-from octogen_dagster.frames.alerts import ALERTS_SCHEMA
-from octogen_dagster.frames.alerts_update import AlertsUpdate
-from octogen_dagster.frames.observed import Contents
+from octogen_dagster.alerts.update import AlertsUpdate
+from octogen_dagster.history.observed import Contents
 from tests.properties.snapshots import Snapshots, histories, made_of, rows_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -227,7 +227,7 @@ def events_in(target: Target) -> set[Event]:
 def _ranges(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(alerts_update, "ROWS_AT_ONCE", request.param)
     for name in ("ROWS_AT_ONCE", "_SAMPLED"):
-        monkeypatch.setattr(f"octogen_dagster.frames.history.{name}", request.param)
+        monkeypatch.setattr(f"octogen_dagster.history.table.{name}", request.param)
 
 
 @pytest.mark.long

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from octogen_dagster.frames.changes import CHANGES_SCHEMA, product_changes, vanished_catalogs
+from octogen_dagster.changes.table import CHANGES_SCHEMA, product_changes, vanished_catalogs
 from octogen_dagster.frames.columns import PRODUCT_SCHEMA
 from octogen_dagster.frames.stored import WATCHED, SnapshotPair
 

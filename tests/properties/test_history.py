@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from octogen_dagster.frames import history as module
-from octogen_dagster.frames.history import HISTORY_SCHEMA, take_out, valid_at
 from octogen_dagster.frames.stored import TRACKED
+from octogen_dagster.history import table as module
+from octogen_dagster.history.table import HISTORY_SCHEMA, take_out, valid_at
 from tests.properties.snapshots import Product, Snapshots, histories, made_of, rows_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

@@ -25,9 +25,9 @@ from pydantic import BaseModel
 
 from benchmarks.corpora import SHAPES
 from benchmarks.source import Generation
-from octogen_dagster.frames import decode as module
 from octogen_dagster.frames.columns import DETAIL_SCHEMA, PRODUCT_SCHEMA
-from octogen_dagster.frames.decode import product_frame, read_lookup, read_page, with_details
+from octogen_dagster.reading import decode as module
+from octogen_dagster.reading.decode import product_frame, read_lookup, read_page, with_details
 from tests.published import answers, bodies, ok, published, unknown_fields, values
 from tests.published_pages import pages, published_page, rows, seed_page
 

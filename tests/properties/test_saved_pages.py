@@ -24,11 +24,11 @@ from octogen_dagster.api.catalog_sources import CatalogService
 from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.api.http import Response
 from octogen_dagster.errors import OctogenPagingError
-from octogen_dagster.frames.decode import ProductPage, read_page
-from octogen_dagster.frames.pages import PageStore
-from octogen_dagster.frames.plan import plan_with_store
-from octogen_dagster.frames.walk import Walk, WalkRead
-from octogen_dagster.store import Store
+from octogen_dagster.reading.decode import ProductPage, read_page
+from octogen_dagster.reading.pages import PageStore
+from octogen_dagster.reading.plan import plan_with_store
+from octogen_dagster.reading.walk import Walk, WalkRead
+from octogen_dagster.storage.store import Store
 
 PAGES = 60
 INDEXED_AT = datetime(2026, 11, 26, tzinfo=timezone.utc)

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from octogen_dagster.ticks import (
+from octogen_dagster.assets.ticks import (
     MAX_RUNS,
     KeyOrder,
     RequestedRun,

@@ -4,7 +4,7 @@ import signal
 import threading
 from collections.abc import Generator
 
-from octogen_dagster.asset_definition import canceling_ends
+from octogen_dagster.assets.definition import canceling_ends
 
 
 def test_a_step_that_dagster_has_left_is_closed_in_any_thread() -> None:

@@ -16,8 +16,8 @@ from octogen_dagster.api.http import Response
 from octogen_dagster.api.models import UtcDatetime
 from octogen_dagster.errors import OctogenResponseError
 from octogen_dagster.frames.columns import PRODUCT_SCHEMA
-from octogen_dagster.frames.decode import product_frame, read_lookup, read_page, with_details
-from octogen_dagster.frames.execution import SeenProducts
+from octogen_dagster.reading.decode import product_frame, read_lookup, read_page, with_details
+from octogen_dagster.reading.execution import SeenProducts
 
 PRODUCT = {"uuid": "u", "productUrl": "p"}
 by_model = TypeAdapter(UtcDatetime | None)

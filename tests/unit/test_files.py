@@ -14,8 +14,8 @@ from polars.io.plugins import register_io_source
 from pydantic import SecretStr
 
 from octogen_dagster.control_plane.login_files import SecretFile
-from octogen_dagster.files import remove_abandoned, write_whole
-from octogen_dagster.store import MAX_WRITE_SECONDS, write_parquet
+from octogen_dagster.storage.files import remove_abandoned, write_whole
+from octogen_dagster.storage.store import MAX_WRITE_SECONDS, write_parquet
 
 UNFINISHED = ".unfinished"
 

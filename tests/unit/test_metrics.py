@@ -9,18 +9,18 @@ from typing import Any
 import polars as pl
 import pytest
 
+from octogen_dagster.alerts.events import ALERTS_SCHEMA
+from octogen_dagster.alerts.update import alerts_preview
 from octogen_dagster.api.flow import RequestStatistics
 from octogen_dagster.api.spending import Prices, Spending
-from octogen_dagster.frames.alerts import ALERTS_SCHEMA
-from octogen_dagster.frames.alerts_update import alerts_preview
-from octogen_dagster.frames.brands import product_brands
-from octogen_dagster.frames.changes import CHANGES_KIND, product_changes
+from octogen_dagster.brands.table import product_brands
+from octogen_dagster.changes.table import CHANGES_KIND, product_changes
 from octogen_dagster.frames.columns import PRODUCT_SCHEMA
 from octogen_dagster.frames.markdown import inline_table, markdown_table
 from octogen_dagster.frames.products import PRODUCTS_KIND
 from octogen_dagster.frames.source import Metrics
-from octogen_dagster.frames.statistics import ProductMetrics, ReadStatistics, ScanStatistics
 from octogen_dagster.frames.stored import SnapshotPair
+from octogen_dagster.reading.statistics import ProductMetrics, ReadStatistics, ScanStatistics
 
 
 def product(brand: str | None, price: float | None, **columns: Any) -> dict[str, Any]:

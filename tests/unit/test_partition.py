@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from octogen_dagster.api.search import SearchRequest
-from octogen_dagster.frames.partition import (
+from octogen_dagster.reading.partition import (
     MAX_BRANDS,
     MAX_SHARE,
     CatalogPart,

@@ -16,7 +16,7 @@ from octogen_dagster.snapshots.partitions import (
     keys_by_catalog,
     snapshot_days,
 )
-from octogen_dagster.store import path_component
+from octogen_dagster.storage.store import path_component
 
 names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=10)
 

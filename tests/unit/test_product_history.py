@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from octogen_dagster.frames.product_history import ProductPast
+from octogen_dagster.history.product_history import ProductPast
 from tests.histories import day
 
 

@@ -10,7 +10,7 @@ from octogen_dagster.api.blocking import BlockingClient
 from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.api.service import Service
 from octogen_dagster.errors import OctogenBudgetError
-from octogen_dagster.frames.workers import Workers
+from octogen_dagster.reading.workers import Workers
 
 SERVICE = Service(ApiKey("octo_live_test"), "http://127.0.0.1:1/v1")
 

@@ -1,0 +1,1 @@
+"""The events of a history that somebody wants to be told."""

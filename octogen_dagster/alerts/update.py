@@ -1,0 +1,268 @@
+"""The update of a table of alerts by what is new in the history that they are found in."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, NamedTuple
+
+import polars as pl
+
+from octogen_dagster.alerts.events import (
+    ALERTS_DESCRIPTIONS,
+    ALERTS_SCHEMA,
+    events_of,
+    first_seen_of,
+)
+from octogen_dagster.alerts.rules import AlertRule, with_currency_changes
+from octogen_dagster.errors import OctogenSnapshotError
+from octogen_dagster.frames.cells import Cells, Row, cells_table, price_text, product_link
+from octogen_dagster.frames.columns import TIME
+from octogen_dagster.frames.kinds import Published, Shown, TableKind
+from octogen_dagster.frames.source import Metrics, Outcome, Reading, SnapshotTarget
+from octogen_dagster.frames.stored import KEY, PRODUCT_KEY
+from octogen_dagster.history.files import catalog_files
+from octogen_dagster.history.observed import OBSERVED, read_observed
+from octogen_dagster.history.table import ROWS_AT_ONCE, uuid_ranges
+from octogen_dagster.io_source import Query, check, io_source
+from octogen_dagster.printable import count
+from octogen_dagster.storage.store import Store, path_component
+
+if TYPE_CHECKING:
+    import threading
+
+_RULES = "octogen.rules"
+"""The metadata of a file of alerts that says by which rules they were found, and since when."""
+_HISTORY = "octogen.history"
+"""The metadata of a file of alerts that says which snapshots their history was made of."""
+
+
+class _Applied(NamedTuple):
+    """A rule, since when its events are in the table, and since when they are looked for again.
+
+    `is_known` is true if the events in the table were found by the same rule.
+    """
+
+    rule: AlertRule
+    begins: datetime
+    again: datetime | None
+    is_known: bool
+
+    @property
+    def keeps(self) -> pl.Expr:
+        """The events of the table that stay as they are."""
+        is_own = pl.col("rule") == self.rule.name
+        return is_own if self.again is None else is_own & (pl.col("at") < self.again)
+
+
+@dataclass
+class _Counts:
+    """The events of an update by their ids, and those of the last snapshot by rule."""
+
+    removed: set[str] = field(default_factory=set)
+    added: set[str] = field(default_factory=set)
+    last: Counter[str] = field(default_factory=Counter)
+
+
+class AlertsUpdate:
+    """A source: the alerts that are in a target, brought up to date with their history."""
+
+    spending = None
+
+    def __init__(
+        self,
+        rules: Sequence[AlertRule],
+        history: pl.LazyFrame,
+        history_metadata: Mapping[str, str],
+        products: Sequence[pl.LazyFrame],
+    ) -> None:
+        """`products` are the current snapshot, and the one before it for products that are gone."""
+        self._rules = with_currency_changes(rules)
+        self._history = history
+        self._observed_json = history_metadata.get(OBSERVED, "[]")
+        self._observed = read_observed(history_metadata)
+        self._products = products
+
+    @contextlib.contextmanager
+    def reading(self, target: SnapshotTarget, stop: threading.Event) -> Iterator[Reading]:
+        """Let the block store the alerts in their target."""
+        version, before, alerts = target.version(), target.latest_metadata(), target.latest()
+        if alerts is not None and _RULES not in before:
+            raise OctogenSnapshotError(
+                "The file at the place of the alerts does not say by which rules they were found, "
+                "so none can be added. Move it away to begin anew."
+            )
+        last = max(self._observed, default=None)
+        applied, counts = self._applied(before, last), _Counts()
+
+        def frames(_query: Query, stop: threading.Event) -> Iterator[pl.DataFrame]:
+            is_kept = pl.any_horizontal(pl.lit(value=False), *(each.keeps for each in applied))
+            known = [each.rule.name for each in applied if each.is_known]
+            stored = alerts.collect_batches(engine="streaming") if alerts is not None else ()
+            told = [pl.DataFrame(schema=ALERTS_SCHEMA)]
+            for batch in stored:
+                check(stop)
+                removed = batch.filter(~is_kept)
+                counts.removed.update(removed["alert_id"])
+                told.append(removed.filter(pl.col("rule").is_in(known)))
+                counts.last.update(batch.filter(is_kept, pl.col("at") == last)["rule"])
+                yield batch.filter(is_kept)
+            for found in self._found(applied, pl.concat(told)):
+                check(stop)
+                counts.added.update(found["alert_id"])
+                counts.last.update(found.filter(pl.col("at") == last)["rule"])
+                yield found
+
+        def metrics() -> Metrics:
+            is_there = self._history.select(pl.col("is_current").sum())
+            products = int(is_there.collect(engine="streaming").item())
+            appeared, vanished = counts.added - counts.removed, counts.removed - counts.added
+            of_last = {each.rule: counts.last[each.rule.name] for each in applied}
+            happened = [f"{number:,} {rule.words}" for rule, number in of_last.items() if number]
+            text = f"**{', '.join(happened) or 'no rule became true'}**; "
+            text += f"{count(products, 'product')}; {count(len(appeared), 'new event')}"
+            return {
+                "summary": f"{text}, {len(vanished):,} vanished" if vanished else text,
+                **{rule.name: number for rule, number in of_last.items()},
+                "current_products": products,
+                "events_appeared": len(appeared),
+                "events_vanished": len(vanished),
+            }
+
+        rules = {
+            each.rule.name: {"since": each.begins.isoformat(), "is": each.rule.definition}
+            for each in applied
+        }
+        said = {_RULES: json.dumps(rules), _HISTORY: self._observed_json}
+        outcome = Outcome(file_metadata=said, metrics=metrics)
+        frame = io_source(ALERTS_SCHEMA, frames, stop)
+        yield Reading(frame, lambda: outcome, replaces=version)
+
+    def _applied(self, before: Mapping[str, str], last: datetime | None) -> list[_Applied]:
+        """Compare the rules and the history with those that the table was made of.
+
+        Events before the first snapshot that differs stay in the table. A rule that is new
+        looks back over its days, and so does one that was changed, whose earlier events stay.
+        """
+        if last is None:
+            return []
+        observed = read_observed({OBSERVED: before.get(_HISTORY, "[]")})
+        times = sorted(observed.keys() | self._observed.keys())
+        differs = next((at for at in times if observed.get(at) != self._observed.get(at)), None)
+        rules, applied = json.loads(before.get(_RULES, "{}")), []
+        for rule in self._rules:
+            begins, again = last - timedelta(days=rule.days), differs
+            known = rules.get(rule.name)
+            is_known = known is not None and rule.is_defined_by(known["is"])
+            if not is_known:
+                again = min(begins, differs or begins)
+            if known is not None:
+                begins = min(begins, datetime.fromisoformat(known["since"]))
+            applied.append(_Applied(rule, begins, again, is_known))
+        return applied
+
+    def _found(self, applied: Sequence[_Applied], told: pl.DataFrame) -> Iterator[pl.DataFrame]:
+        """Yield the events that are looked for again; those that were found before are `told`."""
+        rules = {
+            each.rule: max(each.begins, each.again) for each in applied if each.again is not None
+        }
+        if not rules:
+            return
+        since = min(rules.values())
+        touched = self._history.filter(pl.any_horizontal(pl.col("valid_from", "valid_to") >= since))
+        keys = touched.select(KEY.unique()).collect(engine="streaming").to_series()
+        rows = self._history
+        if len(keys) <= ROWS_AT_ONCE:  # then they are read once, and not for each range
+            rows = rows.filter(KEY.is_in(keys.implode())).collect(engine="streaming").lazy()
+        catalogs = rows.select(pl.col("catalog_key").unique()).collect(engine="streaming")
+        first_seen = first_seen_of(self._observed, catalogs.to_series().to_list())
+        for is_within in uuid_ranges(rows):
+            of_products = rows.filter(is_within).collect(engine="streaming")
+            products = self._current(of_products, is_within)
+            yield events_of(of_products, products, rules, first_seen, told)
+
+    def _current(self, rows: pl.DataFrame, is_within: pl.Expr) -> pl.DataFrame:
+        """The current snapshot of products, or the one before for those that are not in it."""
+        keys = rows.select(KEY.unique()).to_series()
+        asked = {"brand"}.union(
+            *(rule.where.meta.root_names() for rule in self._rules if rule.where is not None)
+        )
+        found = []
+        for snapshot in self._products:
+            columns = [name for name in snapshot.collect_schema() if name in {*PRODUCT_KEY, *asked}]
+            is_wanted = is_within & KEY.is_in(keys.implode())
+            keyed = snapshot.select(columns).with_columns(pl.col(PRODUCT_KEY).cast(pl.String))
+            products = keyed.filter(is_wanted).collect(engine="streaming")
+            found.append(products.unique(PRODUCT_KEY))
+            keys = keys.filter(~keys.is_in(products.select(KEY).to_series().implode()))
+            if keys.is_empty():
+                break
+        return pl.concat(found, how="diagonal_relaxed")
+
+
+def read_alerts(base_dir: str, *, asset: str, since: datetime) -> pl.DataFrame:
+    """Read the events of all catalogs since a time, in the order of time."""
+    store, folder = Store(base_dir), "/".join(map(path_component, asset.split("/")))
+    whole = f"{folder}.parquet"
+    files = [whole] if store.exists(whole) else sorted(catalog_files(store, folder).values())
+    if not files:
+        raise OctogenSnapshotError(
+            f"There are no alerts {asset} ({store.uri(folder)}). Materialize them first, or name "
+            "the asset of build_price_alerts_asset with its prefix, as prefix/name."
+        )
+    if _RULES not in store.metadata(files[0]):
+        raise OctogenSnapshotError(
+            f"The asset {asset} is no table of alerts. Name one of build_price_alerts_asset."
+        )
+    is_wanted = pl.col("at") >= pl.lit(since, TIME)
+    found = [store.scan(file).filter(is_wanted).collect(engine="streaming") for file in files]
+    return pl.concat(found).sort("at", "rule", "catalog_key", "uuid")
+
+
+def largest_alerts(
+    alerts: pl.LazyFrame, file_metadata: Mapping[str, str], number: int
+) -> pl.DataFrame:
+    """Return the events of the last snapshot, those with the largest changes of a price first."""
+    last = max(read_observed({OBSERVED: file_metadata.get(_HISTORY, "[]")}), default=None)
+    of_last = alerts.filter(pl.col("at") == pl.lit(last, TIME))
+    size = pl.col("change_percent").abs().fill_null(0)
+    return (
+        of_last.sort(size, "rule", "uuid", descending=[True, False, False]).head(number).collect()
+    )
+
+
+def alerts_preview(alerts: pl.DataFrame) -> pl.DataFrame:
+    """Return events of alerts as cells."""
+    return cells_table(map(_cells, alerts.to_dicts()))
+
+
+def _cells(row: Row) -> Cells:
+    before, after = row["before"], row["after"]
+    prices = [price_text(after if before == after else before, row["currency"])]
+    if after is not None and before not in (None, after):
+        prices = [f"{before:,.2f}", price_text(after, row["currency"])]
+    change = row["change_percent"]
+    return {
+        "alert": row["rule"].replace("_", " "),
+        "product": product_link(row, row["title"]),
+        "price": " → ".join(prices) if prices[0] else price_text(after, row["currency"]),
+        "change": f"{change:+,.0f} %" if change else "",
+    }
+
+
+def _largest(of: Published) -> Shown:
+    return {"largest_alerts": alerts_preview(largest_alerts(of.rows, of.file_metadata, 10))}
+
+
+ALERTS_KIND = TableKind(
+    ALERTS_SCHEMA,
+    ALERTS_DESCRIPTIONS,
+    preview=lambda _: pl.DataFrame(),  # the largest are shown in its place
+    parts={"largest alerts": _largest},
+    first=("largest_alerts", "appeared", "disappeared"),
+    line=None,
+)

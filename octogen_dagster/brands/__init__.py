@@ -1,0 +1,1 @@
+"""The brands of a snapshot of products, with their prices."""

@@ -1,0 +1,190 @@
+"""The checks of a table that has the columns of products: its number of rows, nulls and prices."""
+
+import statistics
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+
+import polars as pl
+
+from octogen_dagster.checks.checked_snapshot import CheckedSnapshot
+from octogen_dagster.frames.kinds import Check, Rule, Verdict
+from octogen_dagster.validation import require_fraction
+
+MIN_PRICES = 10
+"""The smallest number of prices whose median says what an outlier is."""
+MIN_ROWS_CHANGE = 10
+"""A smaller change of the number of rows is none, so that a search may find a few more or less."""
+SNAPSHOTS_BACK = 5
+"""The number of earlier snapshots that one is compared with."""
+_MOSTLY_NULL = 0.5
+"""A column with more nulls in most of the earlier snapshots may lose the other values."""
+
+ROWS, NULLS, PRICES = "rows_within_bounds", "nulls", "prices"
+PRODUCT_CHECKS: Mapping[str, Check] = {
+    ROWS: Check(
+        "The number of rows is near that of the last snapshots.",
+        "Look at the changes of the products. If the number is right, the next snapshots are "
+        "compared with it; max_rows_change sets the limit.",
+    ),
+    NULLS: Check(
+        "No column has many nulls, and none has lost all of its values.",
+        "Ask Octogen whether it still has these values; max_null_fraction sets the limits.",
+    ),
+    PRICES: Check(
+        "Few prices are negative, zero, above the original one or far from the median.",
+        "Compare the sample with the shop, and tell Octogen if it is right there. "
+        "max_bad_price_fraction and price_outlier_ratio set the limits.",
+    ),
+}
+_NEEDED = {ROWS: {"title"}, NULLS: {"title"}, PRICES: {"current_price", "currency"}}
+"""The columns that an asset has for which a check makes sense; changes may be few or none."""
+
+
+@dataclass(frozen=True)
+class ProductLimits:
+    """The limits of these checks; `build_snapshot_checks` says what each is."""
+
+    max_rows_change: float | None
+    max_null_fraction: Mapping[str, float] | None
+    max_bad_price_fraction: float | None
+    price_outlier_ratio: float
+
+    def __post_init__(self) -> None:
+        limits, max_rows_change = self.max_null_fraction, self.max_rows_change
+        if not isinstance(limits, Mapping | None):
+            raise TypeError(
+                "max_null_fraction must be a mapping of names of columns, such as "
+                f'{{"title": 0.2}}, not {limits!r}.'
+            )
+        shares = {f"max_null_fraction[{name!r}]": at for name, at in (limits or {}).items()}
+        shares["max_bad_price_fraction"] = self.max_bad_price_fraction or 0.0
+        for name, share in shares.items():
+            require_fraction(name, share)
+        if max_rows_change is not None and max_rows_change < 0:
+            raise ValueError(
+                "max_rows_change must be a fraction of at least 0 (0.3 is 30 %), not "
+                f"{max_rows_change}"
+            )
+        if self.price_outlier_ratio <= 1:
+            raise ValueError(f"price_outlier_ratio must be above 1, not {self.price_outlier_ratio}")
+
+    def checks(self, columns: Collection[str] | None) -> dict[str, Check]:
+        """The checks that are not left out, and make sense for a table with some columns."""
+        limits = {
+            ROWS: self.max_rows_change,
+            NULLS: self.max_null_fraction,
+            PRICES: self.max_bad_price_fraction,
+        }
+        return {
+            name: check
+            for name, check in PRODUCT_CHECKS.items()
+            if limits[name] is not None and (columns is None or _NEEDED[name].issubset(columns))
+        }
+
+    def rules(self, schema: pl.Schema) -> Iterator[Rule]:
+        for name, limit in (self.max_null_fraction or {}).items():
+            yield _null_rule(schema, name, limit)
+        yield from _price_rules(
+            schema, self.max_bad_price_fraction or 0.0, self.price_outlier_ratio
+        )
+
+    def judge(self, check: str, snapshot: CheckedSnapshot) -> Verdict:
+        if check == ROWS:
+            return _judge_rows(snapshot, self.max_rows_change or 0.0)
+        if check == NULLS:
+            return _judge_nulls(snapshot, self.max_null_fraction or {})
+        return snapshot.by_rules(check)
+
+
+def _null_rule(schema: pl.Schema, name: str, limit: float) -> Rule:
+    value, dtype = pl.col(name), schema.get(name)
+    if isinstance(dtype, pl.Struct) and "name" in dtype.to_schema():  # a brand without a name
+        value = value.struct.field("name")
+    bad = _without_nan(value, dtype).is_null()
+    return Rule(NULLS, f"{name} is null", bad, limit, (name,))
+
+
+def _price_rules(schema: pl.Schema, limit: float, ratio: float) -> Iterator[Rule]:
+    has_original = "original_price" in schema
+    columns = ("current_price", *(["original_price"] if has_original else []), "currency")
+    others = [
+        name
+        for name in columns[:-1]
+        if name in schema and not (schema[name].is_numeric() or schema[name] == pl.Null)
+    ]
+    for name in others:
+        bad = pl.col(name).is_not_null()
+        yield Rule(PRICES, f"{name} is {schema[name]}, not a number,", bad, 0.0, columns)
+    if others:
+        return
+    price = _without_nan(pl.col("current_price"), schema.get("current_price"))
+    original = _without_nan(pl.col("original_price"), schema.get("original_price"))
+    if not has_original:
+        original = pl.lit(None, pl.Float64)
+    currency = pl.col("currency")
+    median, prices = price.median().over(currency), price.count().over(currency)
+    # Products without a currency may be priced in several, so their median says nothing.
+    has_median = currency.is_not_null() & (prices >= MIN_PRICES)
+    is_far = (price > median * ratio) | ((price > 0) & (price < median / ratio))
+    problems = {
+        "a price is negative": (price < 0) | (original < 0),
+        "current_price is zero": price == 0,
+        "original_price is below current_price": original < price,
+        "current_price is far from the median of its currency": is_far & has_median,
+    }
+    for name, bad in problems.items():
+        yield Rule(PRICES, name, bad, limit, columns)
+
+
+def _without_nan(value: pl.Expr, dtype: pl.DataType | None) -> pl.Expr:
+    return value.fill_nan(None) if dtype is not None and dtype.is_float() else value
+
+
+def _judge_rows(snapshot: CheckedSnapshot, max_change: float) -> Verdict:
+    """Judge whether a number of rows is near those of the last snapshots."""
+    rows = snapshot.rows
+    counts = [
+        entries.get("dagster/partition_row_count") or entries.get("dagster/row_count")
+        for entries in snapshot.earlier
+    ]
+    earlier = [count for count in counts if count is not None][:SNAPSHOTS_BACK]
+    if not earlier:
+        text = f"{snapshot.subject} has {rows:,} rows; those of an earlier snapshot are not known."
+        return Verdict(True, text)
+    typical = statistics.median(earlier)
+    change = max(max_change * typical, MIN_ROWS_CHANGE)
+    low, high = max(0, typical - change), typical + change
+    text = (
+        f"{snapshot.subject} has {rows:,} rows; {low:,.0f} to {high:,.0f} are expected after the "
+        f"last {len(earlier)} snapshots."
+    )
+    figures = {"rows_low": round(low), "rows_high": round(high), "earlier_rows": earlier}
+    return Verdict(low <= rows <= high, text, figures)
+
+
+def _judge_nulls(snapshot: CheckedSnapshot, limited: Collection[str]) -> Verdict:
+    """Judge whether few values are null, and whether a column without a limit has lost all."""
+    verdict = snapshot.by_rules(NULLS)
+    if snapshot.rows < MIN_ROWS_CHANGE or not (lost := _lost_columns(snapshot) - set(limited)):
+        return verdict
+    names = ", ".join(sorted(lost))
+    text = (
+        f"{verdict.text} All rows are null in {names}, where most of the last snapshots had values "
+        "in at least half of their rows."
+    )
+    return Verdict(False, text, {**verdict.figures, "lost_columns": names})
+
+
+def _lost_columns(snapshot: CheckedSnapshot) -> set[str]:
+    """The columns that are all null in a snapshot, and mostly were not in the last five."""
+    own, *earlier = (
+        (entries.get("octogen/metrics") or {}).get("null_fractions")
+        for entries in (snapshot.entries, *snapshot.earlier)
+    )
+    known = [each for each in earlier if each is not None][:SNAPSHOTS_BACK]
+    return {
+        name
+        for name, fraction in (own or {}).items()
+        if fraction == 1 and known
+        if statistics.median(each.get(name, 0.0) for each in known) <= _MOSTLY_NULL
+    }

@@ -1,0 +1,1 @@
+"""The lookup of each product of a snapshot."""

@@ -1,0 +1,188 @@
+"""The data of a report: the last dates of a history, with brands, categories and events."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta, timezone
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from octogen_dagster.alerts.events import ALERTS_SCHEMA, events_of, first_seen_of
+from octogen_dagster.alerts.rules import KINDS, with_currency_changes
+from octogen_dagster.errors import OctogenSnapshotError
+from octogen_dagster.frames.stored import IN_STOCK, KEY, PRODUCT_KEY, brand_name, known_price
+from octogen_dagster.history.files import history_files
+from octogen_dagster.history.observed import Contents, Observed
+from octogen_dagster.storage.store import Store
+
+_MAX_TITLE_LENGTH = 160
+_SEPARATOR = " \u203a "
+"""The text between the levels of a category, here and in the page."""
+_REAPPEARED = "reappeared"
+_RULES = with_currency_changes([rule() for rule in KINDS.values()])
+_KINDS = [*(rule.name.replace("_", " ") for rule in _RULES), _REAPPEARED]
+"""The kinds of events. A product that appeared and was there before is `reappeared`."""
+
+
+class _Part(NamedTuple):
+    """The rows, products and events of the last dates in a file of a history."""
+
+    rows: pl.DataFrame
+    products: pl.DataFrame
+    events: pl.DataFrame
+
+
+def report_data(
+    base_dir: str,
+    *,
+    asset: str,
+    days: int,
+    storage_options: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return the rows of a history that held on its last dates in UTC, as columns of JSON.
+
+    Texts that repeat are lists, and columns hold their places in them; -1 stands for none. The rows
+    of a product follow each other, and `rows` of the products says how many they are. `events` are
+    those that rules of alerts without a threshold find.
+
+    Raises:
+        OctogenSnapshotError: There is no such history, it is empty, or it cannot be read.
+    """
+    store = Store(base_dir, storage_options)
+    files = list(history_files(store, asset).values())
+    times = [at for key in files for at in Contents.read(store.metadata(key)).observed]
+    if not times:
+        raise OctogenSnapshotError(
+            f"The history {asset} has no rows yet, so there is nothing to report. Materialize it "
+            "after its products."
+        )
+    until = max(times)
+    before = (_date(until) - _date(min(times))).days
+    since = _date(until) - timedelta(days=min(days - 1, before))
+    parts = [_part(store, key, since) for key in files]
+    rows, products, events = (pl.concat(each) for each in zip(*parts, strict=True))
+    numbered = products.select("file", *PRODUCT_KEY).with_row_index("product")
+    events = events.join(numbered, on=["file", *PRODUCT_KEY], nulls_equal=True)
+    times, begin, end, at = _places(rows["valid_from"], rows["valid_to"], events["at"])
+    catalogs, catalog = _places(products["catalog_key"])
+    brands, brand = _places(products["brand"])
+    categories, category = _places(products["category"])
+    currencies, currency, event_currency = _places(rows["currency"], events["currency"])
+    return {
+        "asset": asset,
+        "since": since.timestamp(),
+        "until": until.timestamp(),
+        "made_at": datetime.now(timezone.utc).timestamp(),
+        "times": [each.timestamp() for each in times],
+        "catalogs": catalogs,
+        "brands": brands,
+        "categories": categories,
+        "currencies": currencies,
+        "kinds": _KINDS,
+        "products": {
+            "title": products["title"].fill_null("").to_list(),
+            "url": products["product_url"].fill_null("").to_list(),
+            "catalog": catalog,
+            "brand": brand,
+            "category": category,
+            "rows": products["rows"].to_list(),
+        },
+        "rows": {
+            "begin": begin,
+            "end": end,
+            "price": rows["price"].to_list(),
+            "currency": currency,
+            "stock": rows["stock"].cast(pl.Int8).fill_null(-1).to_list(),
+        },
+        "events": {
+            "product": events["product"].to_list(),
+            "at": at,
+            "kind": events["kind"].to_list(),
+            "before": events["before"].to_list(),
+            "after": events["after"].to_list(),
+            "currency": event_currency,
+        },
+    }
+
+
+def _date(moment: datetime) -> datetime:
+    """The first moment of a time's date in UTC."""
+    return moment.astimezone(timezone.utc).replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+def _part(store: Store, key: str, since: datetime) -> _Part:
+    history, metadata = store.open(key)
+    contents = Contents.read(metadata)
+    is_over = pl.col("valid_to") < since
+    rows = (
+        history.filter(~is_over.fill_null(value=False))
+        .select(
+            *PRODUCT_KEY,
+            "product_url",
+            "title",
+            "valid_from",
+            "valid_to",
+            known_price(pl.col("current_price")).alias("price"),
+            pl.col("currency").str.to_uppercase(),
+            IN_STOCK.alias("stock"),
+        )
+        .collect(engine="streaming")
+        .sort(*PRODUCT_KEY, "valid_from")
+    )
+    title = pl.col("title").drop_nulls().last().str.slice(0, _MAX_TITLE_LENGTH)
+    products = rows.group_by(PRODUCT_KEY, maintain_order=True).agg(
+        title, pl.col("product_url").last(), pl.len().alias("rows")
+    )
+    described = _brands_and_categories(store, contents.products)
+    products = products.join(
+        described, on=PRODUCT_KEY, how="left", nulls_equal=True, maintain_order="left"
+    )
+    events, file = _events(history, contents.observed, since), pl.lit(key).alias("file")
+    return _Part(rows, products.with_columns(file), events.with_columns(file))
+
+
+def _events(history: pl.LazyFrame, observed: Observed, since: datetime) -> pl.DataFrame:
+    """The events that the rules of alerts find from a time on."""
+    begun = history.filter(pl.any_horizontal(pl.col("valid_from", "valid_to") >= since))
+    touched = begun.select(KEY.unique().implode()).collect(engine="streaming").to_series()
+    rows = history.filter(KEY.is_in(touched)).collect(engine="streaming")
+    first_seen = first_seen_of(observed, rows["catalog_key"].unique().to_list())
+    nothing = pl.DataFrame(schema=dict.fromkeys(PRODUCT_KEY, pl.String))
+    told = pl.DataFrame(schema=ALERTS_SCHEMA)
+    events = events_of(rows, nothing, dict.fromkeys(_RULES, since), first_seen, told)
+    is_back = (pl.col("rule") == "appeared") & pl.col("since").is_not_null()
+    kind = pl.col("rule").str.replace_all("_", " ")
+    kind = pl.when(is_back).then(pl.lit(_REAPPEARED)).otherwise(kind)
+    return events.select(
+        *PRODUCT_KEY,
+        "at",
+        kind.cast(pl.Enum(_KINDS)).to_physical().alias("kind"),
+        "before",
+        "after",
+        pl.col("currency").str.to_uppercase(),
+    )
+
+
+def _places(*columns: pl.Series) -> tuple[list[Any], ...]:
+    """The distinct values of columns in their order, and of each column the places in them."""
+    values = pl.concat(columns).drop_nulls().unique().sort().rename("value")
+    places = values.to_frame().with_row_index("place").cast({"place": pl.Int64})
+    frames = (column.rename("value").to_frame() for column in columns)
+    joined = (each.join(places, on="value", how="left", maintain_order="left") for each in frames)
+    return values.to_list(), *(each["place"].fill_null(-1).to_list() for each in joined)
+
+
+def _brands_and_categories(store: Store, key: str) -> pl.DataFrame:
+    """The brand and the category of each product in a file of snapshots, if it is there."""
+    schema = pl.Schema(dict.fromkeys([*PRODUCT_KEY, "brand", "category"], pl.String))
+    if not key or not store.exists(key):
+        return pl.DataFrame(schema=schema)
+    snapshot = store.scan(key)
+    columns = snapshot.collect_schema()
+    category, path = pl.lit(None, pl.String), pl.col("category_path")
+    if columns.get("category_path") == pl.List(pl.String):
+        levels = path.list.join(_SEPARATOR, ignore_nulls=True)
+        category = pl.when(levels != "").then(levels)
+    found = snapshot.select(*PRODUCT_KEY, brand_name(columns).alias("brand"), category=category)
+    return found.cast(schema).collect(engine="streaming").unique(PRODUCT_KEY, maintain_order=True)

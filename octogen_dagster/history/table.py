@@ -1,0 +1,396 @@
+"""The history of products: a row for each time that a product's values lasted, as pure functions.
+
+The rows of a product are times without overlap, each from `valid_from` until before `valid_to`. A
+snapshot says what holds from its time `at` until the next snapshot of its catalog. Putting it in
+replaces what the rows say of that time:
+
+               at            until
+    rows        |              |
+      ────A─────┼────)[────B───┼─────)[────C────
+    before      |              |
+      ────A─────)              |                    the rows that began earlier end at `at`
+    then        |              |
+                [──────S───────)                    the snapshot's row, if it has the product
+    after       |              |
+                |              [──B──)[────C────    the rows that end later begin at `until`
+
+Neighbours with equal values become one row. Taking a snapshot out is the same with other rows for
+`then`: what held just before `at` goes on. So the rows and `Observed`, which says what snapshots
+there were, are together as much as the tracked columns of all of them, and the result depends only
+on which snapshots are in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from itertools import pairwise
+
+import polars as pl
+
+from octogen_dagster.frames.cells import (
+    Cells,
+    Figures,
+    Row,
+    cells_table,
+    first_rows,
+    median_text,
+    price_text,
+    product_link,
+)
+from octogen_dagster.frames.columns import COLUMN_DESCRIPTIONS, PRODUCT_SCHEMA, TIME
+from octogen_dagster.frames.kinds import Markdown, Published, Shown, TableKind
+from octogen_dagster.frames.markdown import MAX_EARLIER, trend
+from octogen_dagster.frames.source import Metrics
+from octogen_dagster.frames.stored import KEY, PRODUCT_KEY, TRACKED, WATCHED, known_price
+from octogen_dagster.history.observed import PRODUCT_COLUMNS, Contents, Observed, read_observed
+from octogen_dagster.history.rules import HISTORY_CHECKS, HISTORY_RULES, by_product
+from octogen_dagster.printable import count
+
+_CHANGES = ["appeared", "reappeared", "changed"]
+
+HISTORY_SCHEMA = pl.Schema(
+    {
+        **{name: PRODUCT_SCHEMA[name] for name in ("catalog_key", "uuid", "product_url")},
+        "valid_from": TIME,
+        "valid_to": TIME,
+        "is_current": pl.Boolean(),
+        "change": pl.Enum(_CHANGES),
+        "changed": pl.List(pl.String),
+        **{name: PRODUCT_SCHEMA[name] for name in TRACKED},
+    }
+)
+HISTORY_DESCRIPTIONS = {
+    "catalog_key": "The catalog the product belongs to.",
+    "uuid": "The product's identity in Octogen.",
+    "product_url": "The product's page at the merchant, as it was last seen.",
+    "valid_from": "The `fetched_at` of the first snapshot with these values (UTC).",
+    "valid_to": "The `fetched_at` of the first later snapshot without them (UTC); null if the last "
+    "snapshot has them.",
+    "is_current": "True if the last snapshot has the product with these values.",
+    "change": "What happened at `valid_from`: appeared, reappeared or changed.",
+    "changed": f"What changed of a changed product: {', '.join(WATCHED)}.",
+    **{name: COLUMN_DESCRIPTIONS[name] for name in TRACKED},
+}
+
+_MAX_DROPS = 10
+ROWS_AT_ONCE = 50_000
+"""The rows of a history and of a snapshot that are in memory at the same time."""
+_SAMPLED = 64
+"""One in so many rows says where to divide them."""
+_MAX_CURRENCIES = 5
+"""A number for a product, which is the same within a process."""
+
+
+def valid_at(moment: datetime) -> pl.Expr:
+    """The rows whose values lasted at a moment."""
+    is_over = pl.col("valid_to") <= moment
+    return (pl.col("valid_from") <= moment) & ~is_over.fill_null(value=False)
+
+
+def put_in(
+    history: pl.LazyFrame, snapshot: pl.LazyFrame, at: datetime, observed: Observed
+) -> Iterator[pl.DataFrame]:
+    """Yield the rows of a history with a snapshot put in, sorted by uuid.
+
+    `observed` has what is in the history, and the snapshot at `at`. The values of each product are
+    compared by a hash first; only the rows of those that differ are computed anew.
+    """
+    covered = history.filter(valid_at(at), observed[at].is_covered)
+    differing = _differing(covered, snapshot)
+    yield from _replaced(history, snapshot.select(*PRODUCT_COLUMNS), differing, at, observed)
+
+
+def take_out(history: pl.LazyFrame, at: datetime, observed: Observed) -> Iterator[pl.DataFrame]:
+    """Yield the rows of a history with the snapshot at `at` taken out, sorted by uuid.
+
+    `observed` has what is in the history.
+    """
+    is_touched = pl.any_horizontal(pl.col("valid_from", "valid_to") == at)
+    touched = history.filter(is_touched, observed[at].is_covered)
+    differing = touched.select(KEY.unique()).collect(engine="streaming").to_series()
+    remaining = {time: each for time, each in observed.items() if time != at}
+    nothing = pl.LazyFrame(schema=PRODUCT_COLUMNS)
+    yield from _replaced(history, nothing, differing, at, remaining)
+
+
+def _differing(rows: pl.LazyFrame, snapshot: pl.LazyFrame) -> pl.Series:
+    """The keys of the products that differ between rows and a snapshot, or are in one only."""
+    hashed = [KEY.alias("key"), pl.struct("product_url", *TRACKED).hash().alias("values")]
+    old, new = (each.select(hashed).collect(engine="streaming") for each in (rows, snapshot))
+    both = new.lazy().join(old.lazy(), on="key", how="full", coalesce=True, suffix="_old")
+    differs = pl.col("values").ne_missing(pl.col("values_old"))
+    return both.filter(differs).select("key").collect(engine="streaming").to_series()
+
+
+def _replaced(
+    history: pl.LazyFrame,
+    products: pl.LazyFrame,
+    differing: pl.Series,
+    at: datetime,
+    observed: Observed,
+) -> Iterator[pl.DataFrame]:
+    """Yield a history in which the differing products have other values at a time.
+
+    In the catalogs that the snapshot of that time covers, these are the values in `products`; in
+    others what held before goes on.
+    """
+    is_differing = KEY.is_in(differing.implode())
+    if len(differing) <= ROWS_AT_ONCE:  # then they are read once, and not for each range
+        products = products.filter(is_differing).collect(engine="streaming").lazy()
+    for is_within in uuid_ranges(history, products):
+        rows, new = (
+            frame.filter(is_within).collect(engine="streaming") for frame in (history, products)
+        )
+        differs = rows.select(is_differing).to_series()
+        computed = _computed(rows.filter(differs), new.filter(is_differing), at, observed)
+        # A sort takes half the CPU time of merging sorted frames.
+        yield pl.concat([rows.filter(~differs), computed]).sort("uuid", maintain_order=True)
+
+
+def uuid_ranges(*frames: pl.LazyFrame) -> Iterator[pl.Expr]:
+    """Ranges of uuids, one after the other, in each of which frames have some 50,000 rows."""
+    uuid = pl.col("uuid")
+    sampled = pl.concat([frame.select(uuid.gather_every(_SAMPLED)) for frame in frames])
+    uuids = sampled.collect(engine="streaming").to_series().sort()
+    step = -(-ROWS_AT_ONCE // _SAMPLED)
+    cuts = uuids.gather_every(step, offset=step).unique(maintain_order=True)
+    for begin, end in pairwise([None, *cuts, None]):
+        is_within = pl.lit(True) if begin is None else uuid >= begin
+        yield is_within if end is None else is_within & (uuid < end)
+
+
+def _computed(
+    old: pl.DataFrame, new: pl.DataFrame, at: datetime, observed: Observed
+) -> pl.DataFrame:
+    """Compute the rows of products from all their rows and from their values at a time."""
+    if old.is_empty() and new.is_empty():
+        return old
+    catalogs = pl.concat([old["catalog_key"], new["catalog_key"]]).unique()
+    later = [time for time in observed if time > at]
+    known = pl.DataFrame(
+        {
+            "catalog_key": catalogs,
+            "is_covered": [at in observed and observed[at].covers(each) for each in catalogs],
+            "until": [
+                min((time for time in later if observed[time].covers(each)), default=None)
+                for each in catalogs
+            ],
+        },
+        schema_overrides={"until": TIME},
+    )
+    old, new = (each.join(known, on="catalog_key", nulls_equal=True) for each in (old, new))
+    start, end, until = map(pl.col, ("valid_from", "valid_to", "until"))
+    moment = pl.lit(at, TIME)
+    before = old.filter(start < moment).with_columns(valid_to=pl.min_horizontal(end, moment))
+    gone_on = before.filter(end == moment, ~pl.col("is_covered"))
+    after = old.filter(until.is_not_null(), (end > until).fill_null(value=True))
+    after = after.with_columns(valid_from=pl.max_horizontal(start, until))
+    then = pl.concat([new, gone_on.select(new.columns)])
+    then = then.with_columns(valid_from=moment, valid_to=until)
+    rows = [
+        each.select(*PRODUCT_COLUMNS, "valid_from", "valid_to") for each in (before, then, after)
+    ]
+    return _described(pl.concat(rows).sort("uuid", "catalog_key", "valid_from"))
+
+
+def _is_same_product() -> pl.Expr:
+    """True if a row is of the same product as the one before it."""
+    return pl.all_horizontal(pl.col(PRODUCT_KEY).eq_missing(pl.col(PRODUCT_KEY).shift()))
+
+
+def _goes_on() -> pl.Expr:
+    """True if a row begins when the one before it ends, of the same product."""
+    return _is_same_product() & (pl.col("valid_from") == pl.col("valid_to").shift())
+
+
+def _described(rows: pl.DataFrame) -> pl.DataFrame:
+    """Merge equal rows that go on, and say what happened at the beginning of each.
+
+    The rows are sorted by product and time.
+    """
+    differs = {
+        kind: pl.any_horizontal(pl.col(names).ne_missing(pl.col(names).shift()))
+        for kind, names in WATCHED.items()
+    }
+    changed = pl.concat_list(
+        pl.when(differs[kind]).then(pl.lit(kind)) for kind in WATCHED
+    ).list.drop_nulls()
+    goes_on = _goes_on()
+    change = (
+        pl.when(goes_on)
+        .then(pl.lit("changed"))
+        .when(_is_same_product())
+        .then(pl.lit("reappeared"))
+        .otherwise(pl.lit("appeared"))
+    )
+    begins = ~goes_on | pl.any_horizontal(differs.values())
+    return (
+        rows.with_columns(
+            pl.col("product_url").last().over(PRODUCT_KEY),
+            change.cast(HISTORY_SCHEMA["change"]).alias("change"),
+            pl.when(goes_on).then(changed).alias("changed"),
+            begins.alias("begins"),
+        )
+        # Each row that begins opens a group. The rows after it in the group say the same, so it
+        # lasts until the last of them ends.
+        .with_columns(pl.col("valid_to").last().over(pl.col("begins").cum_sum()))
+        .filter("begins")
+        .with_columns(pl.col("valid_to").is_null().alias("is_current"))
+        .select(HISTORY_SCHEMA.names())
+    )
+
+
+def history_metrics(history: pl.LazyFrame, at: datetime | None) -> Metrics:
+    """Return what happened in the last snapshot of a history, at a time, and its median prices."""
+    last = pl.lit(at, TIME)  # null if there is none
+    begins = pl.col("valid_from") == last
+    happened = {name: (begins & (pl.col("change") == name)).sum() for name in _CHANGES}
+    # A change ends one row and begins another, so its product has not disappeared.
+    gone = (pl.col("valid_to") == last).sum() - happened["changed"]
+    current = pl.col("is_current").sum()
+    counted = history.select(**happened, disappeared=gone, current_products=current)
+    counts = counted.collect(engine="streaming").row(0, named=True)
+    return {
+        **{name: int(number) for name, number in counts.items()},
+        **_median_prices(history.filter("is_current")),
+    }
+
+
+def metrics_as_of(history: pl.LazyFrame, at: datetime) -> Metrics:
+    """Return the number of products and the median prices of a history as of a time."""
+    products = history.filter(valid_at(at))
+    number = int(products.select(pl.len()).collect(engine="streaming").item())
+    return {"current_products": number, **_median_prices(products)}
+
+
+def _median_prices(products: pl.LazyFrame) -> Metrics:
+    """The median prices in the five currencies with the most products.
+
+    What is no code of a currency would be any text in the name of a figure, and is left out.
+    """
+    price = known_price(pl.col("current_price"))
+    priced = (
+        products.filter(price.is_not_null())
+        .group_by(pl.col("currency").str.to_lowercase())
+        .agg(price.median().alias("median"), pl.len())
+        .filter(pl.col("currency").str.contains("^[a-z]{3}$").fill_null(value=True))
+    )
+    largest = priced.sort("len", "currency", descending=[True, False]).head(_MAX_CURRENCIES)
+    return {
+        f"median_price_{currency or 'no_currency'}": round(median, 4)
+        for currency, median, _ in largest.collect(engine="streaming").iter_rows()
+    }
+
+
+def price_drops(history: pl.LazyFrame, at: datetime | None, number: int) -> pl.DataFrame:
+    """Return the products whose price fell by the largest share in the snapshot at a time."""
+    moment = pl.lit(at, TIME)
+    price, unit = known_price(pl.col("current_price")), pl.col("currency").str.to_lowercase()
+    columns = [KEY.alias("key"), unit, price]
+    fell = history.filter(pl.col("valid_from") == moment, pl.col("changed").list.contains("price"))
+    old = history.filter(pl.col("valid_to") == moment).select(columns)
+    both = fell.select(columns).join(old, on=["key", "currency"], suffix="_old", nulls_equal=True)
+    change = (100 * price / pl.col("current_price_old") - 100).round(1).alias("change_percent")
+    # All products may have changed: first these columns, then the texts of the largest drops.
+    dropped = both.filter(price < pl.col("current_price_old")).select(
+        "key", pl.col("current_price_old").alias("before"), change
+    )
+    largest = dropped.bottom_k(number, by="change_percent").collect(engine="streaming")
+    texts = fell.filter(KEY.is_in(largest["key"].implode())).with_columns(KEY.alias("key"))
+    return (
+        texts.collect(engine="streaming")
+        .join(largest, on="key")
+        .sort("change_percent", "uuid")
+        .select(
+            *PRODUCT_KEY,
+            "product_url",
+            "title",
+            pl.col("valid_from").alias("at"),
+            "before",
+            price.alias("after"),
+            "change_percent",
+            "currency",
+        )
+    )
+
+
+def _cells(row: Row) -> Cells:
+    price = price_text(row["current_price"], row["currency"])
+    sold_out = "sold out" if row["in_stock"] is False else ""
+    return {
+        "product": product_link(row, row["title"]),
+        "price": ", ".join(filter(None, [price, sold_out])),
+        "from": row["valid_from"],
+        "until": row["valid_to"],
+    }
+
+
+def _drop_cells(row: Row) -> Cells:
+    return {
+        "product": product_link(row, row["title"]),
+        "price": f"{row['before']:,.2f} → {price_text(row['after'], row['currency'])}",
+        "change": f"{row['change_percent']:+,.0f} %",
+    }
+
+
+def _sentence(metrics: Figures, _: pl.LazyFrame) -> str:
+    if "current_products" not in metrics:
+        return f"**{count(metrics['rows'], 'row')}**"
+    text = (
+        f"**{count(metrics['current_products'], 'product')}** in "
+        f"{count(metrics['snapshots'], 'snapshot')}; the last one: {metrics['appeared']:,} new, "
+        f"{metrics['disappeared']:,} gone, {metrics['changed']:,} changed"
+    )
+    if metrics["reappeared"]:
+        text += f", {metrics['reappeared']:,} back"
+    return "; ".join([text, *median_text(metrics)])
+
+
+def _figures(of: Published) -> Shown:
+    """What happened in the last snapshot, and lines of those before, which the rows say, too."""
+    contents = Contents.read(of.file_metadata)
+    times = sorted(contents.observed)
+    figures = {"snapshots": len(times), **history_metrics(of.rows, times[-1] if times else None)}
+    earlier = [metrics_as_of(of.rows, at) for at in times[:-1][-MAX_EARLIER:]]
+    line = trend({"current_products": "products"}, figures, earlier)
+    left_out = [f"* {each.name}: {each.reason}" for each in contents.left_out]
+    return {**figures, "trend": Markdown(line), "left_out": Markdown("\n".join(left_out))}
+
+
+def _price_drops(of: Published) -> Shown:
+    last = max(read_observed(of.file_metadata), default=None)
+    drops = price_drops(of.rows, last, _MAX_DROPS).to_dicts() if last else ()
+    return {"largest_price_drops": cells_table(map(_drop_cells, drops))}
+
+
+HISTORY_KIND = TableKind(
+    HISTORY_SCHEMA,
+    HISTORY_DESCRIPTIONS,
+    key=(*PRODUCT_KEY, "valid_from"),
+    made_from={
+        **{name: [name] for name in ("uuid", "catalog_key", "product_url", *TRACKED)},
+        **{name: ["fetched_at", *TRACKED] for name in ("valid_from", "valid_to", "is_current")},
+        "change": [*PRODUCT_KEY, *TRACKED],
+        "changed": TRACKED,
+    },
+    sentence=_sentence,
+    preview=first_rows(
+        _cells,
+        [
+            "title",
+            "product_url",
+            "current_price",
+            "currency",
+            "in_stock",
+            "valid_from",
+            "valid_to",
+        ],
+    ),
+    parts={"figures of the history": _figures, "price drops": _price_drops},
+    first=("largest_price_drops", "appeared", "disappeared", "changed", "median_price_"),
+    line=None,
+    checks=HISTORY_CHECKS,
+    rules=HISTORY_RULES,
+    in_order=by_product,
+)

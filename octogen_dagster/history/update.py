@@ -1,0 +1,187 @@
+"""The update of a history by the snapshots that are not in it."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+
+import polars as pl
+
+from octogen_dagster.errors import OctogenSnapshotError
+from octogen_dagster.frames.columns import TIME
+from octogen_dagster.frames.source import ROW_GROUP_SIZE, Outcome, Reading, SnapshotTarget
+from octogen_dagster.frames.stored import StoredSnapshot
+from octogen_dagster.history.observed import (
+    OBSERVED,
+    RUN_ID,
+    Contents,
+    LeftOut,
+    Observation,
+    Observed,
+    UnfitSnapshotError,
+    digest_of,
+    observation_of,
+    tracked_products,
+)
+from octogen_dagster.history.table import HISTORY_SCHEMA, put_in, take_out
+from octogen_dagster.io_source import Query, check, io_source, until_stopped
+from octogen_dagster.storage.store import DamagedError
+
+_Step = Callable[[pl.LazyFrame], Iterator[pl.DataFrame]]
+"""Yields the rows of a history with a snapshot put in or taken out."""
+
+
+class HistoryUpdate:
+    """A source: the history that is in a target, with the snapshots put in that are not in it."""
+
+    spending = None
+
+    def __init__(self, snapshots: Iterable[StoredSnapshot]) -> None:
+        self._snapshots = snapshots
+
+    @contextlib.contextmanager
+    def reading(self, target: SnapshotTarget, stop: threading.Event) -> Iterator[Reading]:
+        """Let the block store the history in its target."""
+        version, before = target.version(), target.latest_metadata()
+        history, contents = _existing(target, before), Contents.read(before)
+        steps = self._steps(contents, target, stop)
+
+        def frames(_query: Query, stop: threading.Event) -> Iterator[pl.DataFrame]:
+            return until_stopped(_after(history, steps, stop), stop)
+
+        outcome = Outcome(file_metadata=contents.metadata())
+        frame = io_source(HISTORY_SCHEMA, frames, stop)
+        yield Reading(frame, lambda: outcome, replaces=version)
+
+    def _steps(
+        self, contents: Contents, target: SnapshotTarget, stop: threading.Event
+    ) -> list[_Step]:
+        """Return what is to be done with a history, and note in its contents what is in it then."""
+        unseen: dict[datetime, tuple[StoredSnapshot, Observation]] = {}
+        seen, partitions, left_out = set[datetime](), set[str](), list[LeftOut]()
+        for snapshot in self._snapshots:
+            check(stop)
+            contents.products = snapshot.key or contents.products
+            if snapshot.name:
+                if contents.versions.get(snapshot.name) == snapshot.version:
+                    continue
+                # It is from before the file is opened: one that replaces it then is read next time.
+                contents.versions[snapshot.name] = snapshot.version
+                partitions.add(snapshot.name)
+            at = None
+            try:
+                stored, file_metadata = snapshot.open()
+                at = _time_of(stored, file_metadata)
+                rows = tracked_products(stored)
+                if at is None or at in seen or _is_known(at, rows, file_metadata, contents):
+                    continue
+                # Not its frame: a frame keeps its file open, and there may be thousands.
+                unseen[at] = snapshot, observation_of(rows, file_metadata)
+            except (UnfitSnapshotError, DamagedError) as error:
+                # Somebody had it forgotten, so it is not told again.
+                if at not in contents.forgotten:
+                    left_out.append(LeftOut(at, snapshot.name, str(error)))
+                    target.warn(f"{left_out[-1].name} is left out of the history. {error}")
+            else:
+                target.log(f"The snapshot of {at:%Y-%m-%d %H:%M:%S} UTC is put into the history.")
+            finally:
+                seen |= {at} if at else set()
+        contents.left_out = [
+            *(each for each in contents.left_out if not each.is_of(seen, partitions)),
+            *left_out,
+        ]
+        # Each step gets a copy of what is in the history then: it is executed when all are known.
+        steps, observed = list[_Step](), contents.observed
+        for at in sorted(unseen.keys() & observed.keys()):  # of which it has another version
+            steps.append(functools.partial(take_out, at=at, observed={**observed}))
+            del observed[at]
+        for at, (snapshot, observation) in sorted(unseen.items()):
+            observed[at] = observation
+            steps.append(functools.partial(_put_in, snapshot, at, {**observed}))
+            contents.forgotten.pop(at, None)
+        if left_out and not observed:  # no history begins with what cannot be in one
+            raise UnfitSnapshotError(left_out[0].reason)
+        return steps
+
+
+def _existing(target: SnapshotTarget, file_metadata: Mapping[str, str]) -> pl.LazyFrame:
+    try:
+        history = target.latest()
+    except DamagedError as error:
+        raise UnfitSnapshotError(
+            f"The history {error.uri} is damaged ({error.cause}), and a new one would lack the "
+            "past. Restore the file from a backup, or move it away to begin anew."
+        ) from error
+    if history is None:
+        return pl.LazyFrame(schema=HISTORY_SCHEMA)
+    if OBSERVED not in file_metadata:
+        raise OctogenSnapshotError(
+            "The file at the place of the history does not say which snapshots are in it, so none "
+            "can be put in. Run it again if the store was not in reach. If the file is not a "
+            "history, move it away to begin one."
+        )
+    return history
+
+
+def _time_of(stored: pl.LazyFrame, file_metadata: Mapping[str, str]) -> datetime | None:
+    """Return when a snapshot was read. Without rows it may not say when."""
+    if (at := file_metadata.get("octogen.fetched_at")) is not None:
+        return datetime.fromisoformat(at)
+    times = tracked_products(stored, {"fetched_at": TIME})
+    last = times.select(pl.len(), pl.col("fetched_at").max())
+    height, found = last.collect(engine="streaming").row(0)
+    if height and found is None:
+        raise UnfitSnapshotError(
+            "A snapshot of products does not say when it was read: fetched_at is null in all "
+            f"{height:,} rows. Give fetched_at the time of the snapshot before you store it."
+        )
+    return found  # type: ignore[no-any-return]
+
+
+def _is_known(
+    at: datetime, rows: pl.LazyFrame, file_metadata: Mapping[str, str], contents: Contents
+) -> bool:
+    """True if a history has a snapshot as it was published, or has forgotten what is in it."""
+    if at in contents.observed:
+        run_id = contents.observed[at].run_id
+        return run_id != "" and run_id == file_metadata.get(RUN_ID)
+    return at in contents.forgotten and contents.forgotten[at] == digest_of(rows)
+
+
+def _put_in(
+    snapshot: StoredSnapshot, at: datetime, observed: Observed, history: pl.LazyFrame
+) -> Iterator[pl.DataFrame]:
+    stored, file_metadata = snapshot.open()
+    if _time_of(stored, file_metadata) != at:
+        raise OctogenSnapshotError(
+            f"The snapshot of {at:%Y-%m-%d %H:%M:%S} UTC was replaced while it was put into the "
+            "history. Nothing was changed; run it again."
+        )
+    return put_in(history, tracked_products(stored), at, observed)
+
+
+def _after(
+    history: pl.LazyFrame, steps: Sequence[_Step], stop: threading.Event
+) -> Iterator[pl.DataFrame]:
+    """Yield the rows of a history after steps, of which each reads what the one before wrote."""
+    if not steps:
+        yield from history.collect_batches(engine="streaming")
+        return
+    *earlier, last = steps
+    for step in earlier:
+        check(stop)
+        # It is executed before the loop goes on, so it sees this step and this history.
+        rows = io_source(HISTORY_SCHEMA, lambda *_: until_stopped(step(history), stop))  # noqa: B023
+        # It has no name that a killed run could leave, and ends with the frame that reads it.
+        file = tempfile.TemporaryFile()  # noqa: SIM115
+        rows.sink_parquet(
+            file, compression="zstd", compression_level=1, row_group_size=ROW_GROUP_SIZE
+        )
+        file.seek(0)  # Polars reads from where the file is
+        history = pl.scan_parquet(file, glob=False)
+    check(stop)
+    yield from last(history)

@@ -1,0 +1,1 @@
+"""Own prices beside those of competitors' pages, from their histories."""

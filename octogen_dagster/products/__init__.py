@@ -1,0 +1,1 @@
+"""The asset of products, its resource, its catalogs, and what requests it."""

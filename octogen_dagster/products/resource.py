@@ -1,0 +1,373 @@
+"""OctogenResource: Octogen's REST API for assets and ops, with blocking methods."""
+
+import functools
+import logging
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+from pydantic import (
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from typing_extensions import Self, Unpack
+
+from octogen_dagster.api.blocking import BlockingClient
+from octogen_dagster.api.catalog_sources import (
+    MAX_EXTRA_PAGES_RATIO,
+    CatalogService,
+    CatalogSource,
+    GrantedCatalogs,
+)
+from octogen_dagster.api.client import OctogenClient
+from octogen_dagster.api.credentials import (
+    ApiKey,
+    checked_base_url,
+    checked_host,
+    configured_base_url,
+    key_mask,
+    warn_of_written_key,
+)
+from octogen_dagster.api.models import (
+    MerchantCatalogSummary,
+    MerchantProductListPage,
+    MerchantProductUrlLookupResponse,
+)
+from octogen_dagster.api.pacing import RateLimiter
+from octogen_dagster.api.retry import RetryPolicy
+from octogen_dagster.api.search import (
+    ProductSearch,
+    SearchArguments,
+    checked_search,
+    shows_arguments,
+)
+from octogen_dagster.api.service import DEFAULT_TIMEOUT
+from octogen_dagster.api.spending import LOOKUP_USD, SEARCH_PAGE_USD, Prices, Spending
+from octogen_dagster.api.url_lists import (
+    CoverageContainsResponse,
+    CoverageUrlList,
+    CoverageUrlListPage,
+    CoverageUrlListUrlsPage,
+    CoverageUrlMutationResponse,
+)
+from octogen_dagster.validation import NamedSettings, refuse_unknown_settings
+
+if TYPE_CHECKING:
+    from octogen_dagster.frames.source import TimeWindow
+    from octogen_dagster.reading.scan import ProductScan
+    from octogen_dagster.reading.statistics import ScanStatistics
+
+_LOGGER = logging.getLogger(__name__)
+
+
+class OctogenResource(NamedSettings, dg.ConfigurableResource[Any]):
+    """Octogen's REST API as a Dagster resource.
+
+    Definitions load without a key; a run that needs one raises MissingAPIKeyError.
+
+    `catalogs` says where the catalogs come from that the catalogs asset lists, the catalog sensor
+    watches and a search without `catalogs` reads: `GrantedCatalogs()`, `ShopCatalogs(hosts=[...])`,
+    `NamedCatalogs(keys=[...])` or a `CatalogSource` of your own. It is set in code and is no part
+    of the run configuration.
+    """
+
+    # pydantic's errors quote what is refused, which may be the key in a wrong place.
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    api_key: str | None = Field(
+        default=None,
+        repr=False,
+        description="The API key, as a dagster.EnvVar: Dagster shows a literal one in its UI. By "
+        "default OCTOGEN_PLATFORM_API_KEY, then OCTO_API_KEY, of the process that runs the step.",
+    )
+    host: str | None = Field(
+        default=None,
+        description="The host that the API is at, as api.<host>, such as storerouter.ai. By "
+        "default OCTOGEN_HOST of the process that runs the step, then octogen.ai.",
+    )
+    base_url: str | None = Field(
+        default=None,
+        description="The base URL of the API; https, or http on this machine. By default "
+        "OCTOGEN_BASE_URL of the process that runs the step, then that of the host.",
+    )
+    timeout: float = Field(
+        default=DEFAULT_TIMEOUT,
+        gt=0,
+        description="Seconds that one attempt of a request may take.",
+    )
+    concurrency: int = Field(
+        default=8,
+        ge=1,
+        description="Catalogs, or parts of a large one, to read at the same time; products to look "
+        "up at the same time.",
+    )
+    attempts: int = Field(default=6, ge=1, description="Attempts of one request in all.")
+    deadline: float = Field(
+        default=300.0, gt=0, description="Seconds that a request may take with all its retries."
+    )
+    reserved_fraction: float = Field(
+        default=0.2,
+        ge=0,
+        lt=1,
+        description="Fraction of the organisation's rate limit that bulk reads leave to others.",
+    )
+    search_page_usd: float = Field(
+        default=SEARCH_PAGE_USD,
+        ge=0,
+        allow_inf_nan=False,
+        description="Dollars that Octogen charges for a page of a search; 0 shows no costs.",
+    )
+    lookup_usd: float = Field(
+        default=LOOKUP_USD,
+        ge=0,
+        allow_inf_nan=False,
+        description="Dollars that Octogen charges for a lookup; 0 shows no costs.",
+    )
+    budget_usd: float | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Dollars that a run may spend; none for no limit. The run fails before the "
+        "request that would exceed it, and a run with a larger budget goes on from its pages. "
+        "Snapshots in processes of their own share it by the run's tags octogen/spent_usd.<step>, "
+        "which re-executions inherit; other requests count in their own process only.",
+    )
+    backfill_budget_usd: float | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Dollars that the runs of one backfill may spend together; none for no limit. "
+        "What they have spent, by their tags octogen/spent_usd.<step>, is added up before each "
+        "read, so it may be exceeded by what the runs spend that are under way at the same time.",
+    )
+    max_extra_pages_fraction: float = Field(
+        default=MAX_EXTRA_PAGES_RATIO,
+        ge=0,
+        le=1,
+        description="The most pages that reading a large catalog in several walks at once may add, "
+        "as a share of its pages; 0 reads each catalog in one walk.",
+    )
+    _spending: Spending = PrivateAttr()
+
+    # Dagster takes a value that is no configuration as a dependency.
+    catalogs: dg.ResourceDependency[CatalogSource] = GrantedCatalogs()  # type: ignore[assignment]
+
+    _refuse_unknown = model_validator(mode="wrap")(refuse_unknown_settings)
+
+    @field_validator("api_key", mode="before")
+    @classmethod
+    def _check_api_key(cls, api_key: object) -> object:
+        if isinstance(api_key, str) and not isinstance(api_key, dg.EnvVar):
+            warn_of_written_key(api_key)
+        return api_key
+
+    @field_validator("catalogs", mode="before")
+    @classmethod
+    def _check_catalogs(cls, catalogs: object) -> object:
+        if not isinstance(catalogs, CatalogSource):
+            raise ValueError(
+                f"catalogs must be a CatalogSource, such as ShopCatalogs(hosts=['shop.example']), "
+                f"not a {type(catalogs).__name__}"
+            )
+        return catalogs
+
+    @classmethod
+    def _is_cm_resource_cls(cls) -> bool:
+        """False: a source needs no setup, so sensors and assets can be called without `with`."""
+        return False
+
+    @field_validator("host", mode="before")
+    @classmethod
+    def _check_host(cls, host: object) -> object:
+        if not isinstance(host, str) or isinstance(host, dg.EnvVar):
+            return host
+        return checked_host(host, "host")
+
+    @field_validator("base_url", mode="before")
+    @classmethod
+    def _check_base_url(cls, base_url: object, info: ValidationInfo) -> object:
+        if not isinstance(base_url, str) or isinstance(base_url, dg.EnvVar):
+            return base_url
+        api_key = info.data.get("api_key")
+        literal = None if isinstance(api_key, dg.EnvVar) else api_key
+        return checked_base_url(base_url, key_mask(literal))
+
+    @model_validator(mode="after")
+    def _begin_spending(self) -> Self:
+        self._spending = Spending(
+            Prices(self.search_page_usd, self.lookup_usd), self.budget_usd, self.backfill_budget_usd
+        )
+        return self
+
+    def __reduce__(self) -> Any:
+        """Pickle without the key; the unpickled resource reads it from the environment."""
+        settings = self.model_dump(exclude={"api_key", "catalogs"})
+        return functools.partial(type(self), **settings, catalogs=self.catalogs), ()
+
+    def service(self) -> CatalogService:
+        """Return the service that these settings describe.
+
+        Raises:
+            MissingAPIKeyError: There is no key.
+            ValueError: A setting is out of its range.
+        """
+        return CatalogService(
+            api_key=ApiKey(self.api_key),
+            base_url=self.base_url or configured_base_url(self.host),
+            timeout=self.timeout,
+            concurrency=self.concurrency,
+            retry=RetryPolicy(attempts=self.attempts, deadline=self.deadline),
+            limiter=RateLimiter(self.reserved_fraction),
+            spending=self.spending,
+            catalogs=self.catalogs,
+            max_extra_pages_fraction=self.max_extra_pages_fraction,
+        )
+
+    @property
+    def spending(self) -> Spending:
+        """The costs of all requests of this resource in this process, with its budget."""
+        return self._spending
+
+    def client(self) -> OctogenClient:
+        """Return an asynchronous client; use it as `async with octogen.client() as client`.
+
+        Raises:
+            MissingAPIKeyError: There is no key.
+        """
+        return OctogenClient(_service=self.service())
+
+    def list_catalogs(self) -> list[MerchantCatalogSummary]:
+        """List the catalogs of the source and block until all are listed.
+
+        What the source does not tell of a catalog is None. A part of the source that cannot be
+        read, such as one of several shops, is a warning in the log of this module.
+
+        Raises:
+            MissingAPIKeyError: There is no key.
+            OctogenError: No catalog can be listed.
+        """
+        listed = self.service().fetch_catalogs()
+        for line in listed.warnings:
+            _LOGGER.warning(line)
+        names = MerchantCatalogSummary.model_fields
+        return [
+            MerchantCatalogSummary(**{name: getattr(state, name) for name in names})
+            for state in listed.catalogs
+        ]
+
+    def listed_product_counts(self) -> dict[str, int | None] | None:
+        """Return the product counts of the catalogs of the source; None if a part is missing.
+
+        Raises:
+            MissingAPIKeyError: There is no key.
+            OctogenError: No catalog can be listed.
+        """
+        listed = self.service().fetch_catalogs()
+        if listed.failure is not None:
+            return None
+        return {state.catalog: state.product_count for state in listed.catalogs}
+
+    def lookup_product(self, url: str) -> MerchantProductUrlLookupResponse:
+        """Call `OctogenClient.lookup_product` and block until it returns."""
+        with BlockingClient(self.service()) as client:
+            return client.lookup_product(url)
+
+    @shows_arguments
+    def search_products(self, **page: Unpack[SearchArguments]) -> MerchantProductListPage:
+        """Read one page of a search and block until it is read; `scan` reads all pages.
+
+        The arguments and errors are those of `OctogenClient.search_products`.
+        """
+        with BlockingClient(self.service()) as client:
+            return client.search_products(**page)
+
+    def create_coverage_url_list(self, name: str) -> CoverageUrlList:
+        """Call `OctogenClient.create_coverage_url_list` and block until it returns."""
+        with BlockingClient(self.service()) as client:
+            return client.create_coverage_url_list(name)
+
+    def list_coverage_url_lists(
+        self, *, cursor: str | None = None, limit: int | None = None
+    ) -> CoverageUrlListPage:
+        """Call `OctogenClient.list_coverage_url_lists` and block until it returns."""
+        with BlockingClient(self.service()) as client:
+            return client.list_coverage_url_lists(cursor=cursor, limit=limit)
+
+    def get_coverage_url_list(self, url_list_id: str) -> CoverageUrlList:
+        """Call `OctogenClient.get_coverage_url_list` and block until it returns."""
+        with BlockingClient(self.service()) as client:
+            return client.get_coverage_url_list(url_list_id)
+
+    def delete_coverage_url_list(self, url_list_id: str) -> CoverageUrlList:
+        """Call `OctogenClient.delete_coverage_url_list` and block until it returns."""
+        with BlockingClient(self.service()) as client:
+            return client.delete_coverage_url_list(url_list_id)
+
+    def add_coverage_url_list_urls(
+        self, url_list_id: str, urls: Sequence[str]
+    ) -> CoverageUrlMutationResponse:
+        """Call `OctogenClient.add_coverage_url_list_urls` and block until it returns."""
+        with BlockingClient(self.service()) as client:
+            return client.add_coverage_url_list_urls(url_list_id, urls)
+
+    def remove_coverage_url_list_urls(
+        self, url_list_id: str, urls: Sequence[str]
+    ) -> CoverageUrlMutationResponse:
+        """Call `OctogenClient.remove_coverage_url_list_urls` and block until it returns."""
+        with BlockingClient(self.service()) as client:
+            return client.remove_coverage_url_list_urls(url_list_id, urls)
+
+    def check_coverage_url_list_urls(
+        self, url_list_id: str, urls: Sequence[str]
+    ) -> CoverageContainsResponse:
+        """Call `OctogenClient.check_coverage_url_list_urls` and block until it returns."""
+        with BlockingClient(self.service()) as client:
+            return client.check_coverage_url_list_urls(url_list_id, urls)
+
+    def list_coverage_url_list_urls(
+        self, url_list_id: str, *, cursor: str | None = None, limit: int | None = None
+    ) -> CoverageUrlListUrlsPage:
+        """Call `OctogenClient.list_coverage_url_list_urls` and block until it returns."""
+        with BlockingClient(self.service()) as client:
+            return client.list_coverage_url_list_urls(url_list_id, cursor=cursor, limit=limit)
+
+    def scan(
+        self,
+        search: ProductSearch,
+        report: "Callable[[ScanStatistics], None] | None" = None,
+        *,
+        window: "TimeWindow | None" = None,
+        min_rows_fraction: float = 0.5,
+    ) -> "ProductScan":
+        """Return a scan, which reads all pages of a search when its frame is executed.
+
+        Return the scan from an asset whose IO manager is `ParquetSnapshotIOManager`. For another IO
+        manager, and for queries of your own, use its `frame`, a LazyFrame.
+
+        Args:
+            search: What to read.
+            report: Called with the statistics about every ten seconds during the read, and at its
+                end.
+            window: The start and the end of the time that the snapshot is of, as an asset's
+                `context.partition_time_window`. If it does not include the present, the read is
+                refused.
+            min_rows_fraction: The smallest snapshot of whole catalogs that
+                `ParquetSnapshotIOManager` publishes, as a share of the rows of the one that it
+                replaces; 0 publishes any, also an empty one.
+
+        Raises:
+            MissingAPIKeyError: There is no key. It is raised before the frame is executed.
+        """
+        from octogen_dagster.reading.scan import ProductScan  # imports Polars
+
+        return ProductScan(
+            checked_search(search),
+            self.service(),
+            report,
+            window=window,
+            min_rows_fraction=min_rows_fraction,
+        )

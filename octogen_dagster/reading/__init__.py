@@ -1,0 +1,1 @@
+"""How a search is read: pages of the service become a frame of Polars. Knows no Dagster."""

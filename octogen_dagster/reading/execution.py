@@ -1,0 +1,390 @@
+"""Reads the walks of a plan: pages become frames in which each product is once.
+
+A read is complete or it fails. The order of the pages is checked as they come (`api.paging`); that
+all are of one state of each catalog, and that several walks of one have all of it, at its end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, NoReturn
+
+import polars as pl
+
+from octogen_dagster.api.paging import INDEXED_AGAIN
+from octogen_dagster.api.search import SearchFilters
+from octogen_dagster.errors import OctogenError, OctogenPagingError, OctogenSplitCatalogError
+from octogen_dagster.frames.effective_query import generated_facets
+from octogen_dagster.printable import printable
+from octogen_dagster.reading.decode import ProductPage, product_frame, read_page
+from octogen_dagster.reading.statistics import ScanStatistics
+from octogen_dagster.reading.walk import WalkRead
+from octogen_dagster.reading.workers import Workers
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from octogen_dagster.api.blocking import BlockingClient
+    from octogen_dagster.api.catalog_sources import CatalogService
+    from octogen_dagster.reading.plan import ReadPlan
+
+_MAX_BATCHES_AHEAD = 1
+"""The batches that wait, besides one of each thread: a query that ends early has paid for them."""
+_FEW = 10
+"""A product that gets another brand during the read may come in two walks, or in none."""
+_MAX_SHARE_TWICE = 0.01
+_MIN_SHARE_OF_COUNT = 0.98
+_MAX_RECENT = 1 << 17
+"""Looking up a set is ten times as fast, and takes some 70 bytes a product."""
+
+
+class IndexedAgainError(OctogenPagingError):
+    """A catalog was indexed again while it was read. The pages of all others are still good."""
+
+
+class SeenProducts:
+    """The products seen so far, by hashes of 64 bits: some 10 bytes a product when they are many.
+
+    Recent hashes are a set, the others a sorted array that the set is merged into when it has grown
+    to `max_recent` and by an eighth. Two of a million products share a hash with a probability of
+    3e-8.
+    """
+
+    def __init__(self, max_recent: int = _MAX_RECENT) -> None:
+        self._max_recent = max_recent
+        self._recent: set[int] = set()
+        self._sorted = pl.Series(dtype=pl.Int64)
+
+    def add(self, uuids: Sequence[str]) -> pl.Series:
+        """Add products, and return a Boolean mask of those that were not seen before."""
+        hashes = [*map(hash, uuids)]
+        distinct = set(hashes)
+        # Most pages have only new products, and two operations on sets cost less than a loop.
+        if len(distinct) == len(hashes) and self._recent.isdisjoint(distinct):
+            self._recent |= distinct
+            new = pl.repeat(value=True, n=len(hashes), dtype=pl.Boolean, eager=True)
+        else:
+            is_new = []
+            for each in hashes:
+                is_new.append(each not in self._recent)
+                self._recent.add(each)
+            new = pl.Series(is_new, dtype=pl.Boolean)
+        if len(self._sorted):
+            sought = pl.Series(hashes, dtype=pl.Int64)
+            at = self._sorted.search_sorted(sought).clip(upper_bound=len(self._sorted) - 1)
+            new &= self._sorted.gather(at) != sought
+        if len(self._recent) > max(self._max_recent, len(self._sorted) // 8):
+            recent = pl.Series(list(self._recent), dtype=pl.Int64)
+            self._sorted = pl.concat([self._sorted, recent]).sort()
+            self._recent = set()
+        return new
+
+
+class CatalogProducts:
+    """The products of one catalog, or of several in one walk, over all walks, each once.
+
+    A service that keeps the logic of facets sends each product in exactly one of the walks of a
+    catalog. One that ignores a facet sends products again, and one that leaves products out sends
+    fewer than it counts.
+    """
+
+    def __init__(self, reads: Sequence[WalkRead], log: Callable[[str], None]) -> None:
+        self.reads = reads
+        self.twice = 0  # products that came in another walk before
+        self.is_doubtful = False  # products may be missing, and no earlier read says how many
+        self._walk = reads[0].walk
+        self._log = log
+        self.unfinished = len(reads)  # walks whose last page is still to come
+        self._all = SeenProducts()
+        recent = _MAX_RECENT // len(reads)
+        self._own = {read: SeenProducts(recent) for read in reads} if self._walk.part else {}
+        self._count = 0
+
+    def add(self, read: WalkRead, uuids: Sequence[str]) -> tuple[pl.Series, pl.Series]:
+        """Add products, and return Boolean masks of those new to the catalog and to the walk."""
+        new = self._all.add(uuids)
+        if not self._walk.part:
+            return new, new
+        new_to_walk = self._own[read].add(uuids)
+        self._count += int(new.sum())
+        self.twice += int((new_to_walk & ~new).sum())
+        if self.twice > max(_FEW, _MAX_SHARE_TWICE * self._count):
+            self._refuse(f"{self.twice:,} of {self._count:,} products came in more than one")
+        read.tracker.check_number_of_products(self._count)
+        return new, new_to_walk
+
+    def finish(self, read: WalkRead, client: BlockingClient) -> None:
+        """Note that a walk has ended. After the last one, check that products are not left out."""
+        self._own.pop(read, None)
+        self.unfinished -= 1
+        if not self.unfinished:
+            self._all = SeenProducts()  # the old one is large
+            if self._walk.part:
+                self._check_count(client)
+
+    def _check_count(self, client: BlockingClient) -> None:
+        """Check that not many products are missing.
+
+        The count of the source may be of another day, and in another unit if no read says how many
+        rows come for it. Without one, the latest snapshot says how many there were, and whether the
+        service counts in its unit.
+        """
+        by_source = self._walk.expected_rows
+        in_snapshot = sum(read.walk.part.products for read in self.reads if read.walk.part)
+        expected = in_snapshot if by_source is None else by_source
+        if self._count >= _MIN_SHARE_OF_COUNT * expected:
+            return
+        counted = count_products(client, SearchFilters(), self._walk.catalog)
+        if counted is not None and self._count < _MIN_SHARE_OF_COUNT * counted:
+            is_in_rows = self._walk.rows_per_product is not None
+            if by_source is None:
+                is_in_rows = in_snapshot >= _MIN_SHARE_OF_COUNT * counted
+            if not is_in_rows:
+                self.is_doubtful = True
+                self._log(
+                    f"Catalog {self._walk.catalog!r}: only {self._count:,} products came in all "
+                    f"walks, and there should be {expected:,}. The counts may mean something "
+                    "else than what a search lists. To be sure, read it once with "
+                    "max_extra_pages_fraction=0, in one walk: later reads are compared with that."
+                )
+                return
+            self._refuse(
+                f"only {self._count:,} of the at least {counted:,} products that the service "
+                "counts came in any"
+            )
+        own = "cannot be had" if counted is None else f"is at least {counted:,}"
+        self._log(
+            f"Catalog {self._walk.catalog!r}: {self._count:,} products came in all walks, and "
+            f"there should be {expected:,}, perhaps those of another day. The service's own "
+            f"count {own}."
+        )
+
+    def _refuse(self, problem: str) -> NoReturn:
+        assert self._walk.part
+        raise OctogenSplitCatalogError(
+            f"Catalog {self._walk.catalog!r}: {problem} of the {self._walk.part.parts} walks that "
+            "read it at once. Walks are disjoint and whole only if the service keeps the logic of "
+            "the facet brand_name and of its exclusion. Nothing was published. Run it again; if it "
+            "stays, set max_extra_pages_fraction=0 (of OctogenResource or scan_products), which "
+            "reads each catalog in one walk, and report it to Octogen."
+        )
+
+
+class PlanRead:
+    """The reading of a plan, up to a cap on the rows; None for all.
+
+    `client` sends the requests of this thread, and `add_up` brings the statistics up to date.
+    """
+
+    def __init__(
+        self,
+        plan: ReadPlan,
+        service: CatalogService,
+        client: BlockingClient,
+        *,
+        columns: set[str],
+        cap: int | None,
+        log: Callable[[str], None],
+    ) -> None:
+        self._plan = plan
+        self._reads = [WalkRead(walk) for walk in plan.walks] if cap != 0 else []
+        self._service = service
+        self._client = client
+        self._columns = columns
+        self._cap = cap
+        self._log = log
+        self._logged: set[str] = set()
+        by_catalog: dict[str | None, list[WalkRead]] = {}
+        for read in self._reads:
+            by_catalog.setdefault(read.walk.catalog, []).append(read)
+        self._products = {key: CatalogProducts(reads, log) for key, reads in by_catalog.items()}
+        self._workers: Workers[WalkRead, tuple[WalkRead, list[ProductPage]]] | None = None
+        self.statistics = ScanStatistics(
+            search=plan.search,
+            started_at=plan.started_at,
+            expected_rows=plan.expected_rows,
+            rows_per_product=plan.rows_per_product,
+            product_counts=plan.product_counts,
+            catalogs=list(plan.states) if self._reads else [],
+            walks=len(self._reads),
+        )
+
+    def frames(self, report: Callable[[], None]) -> Iterator[pl.DataFrame]:
+        """Yield the rows, in the order in which their pages come.
+
+        `report` is called about every second, and before each frame.
+        """
+        try:
+            yield from self._capped(report) if self._cap is not None else self._all(report)
+        finally:
+            self.add_up()
+        self.statistics.complete = True
+        yield product_frame([], self._columns, None, self._plan.started_at)
+
+    def _capped(self, report: Callable[[], None]) -> Iterator[pl.DataFrame]:
+        """Read page by page in this thread, so that no page is requested that is not needed."""
+        for read in self._reads:
+            with read.walk.saved or contextlib.nullcontext():
+                for page in read.pages(self._client):
+                    frame = self._checked_frame(read, [page])
+                    report()
+                    yield frame
+                    if self.statistics.rows >= (self._cap or 0):
+                        return
+        self._check_unchanged(self._reads)
+
+    def _all(self, report: Callable[[], None]) -> Iterator[pl.DataFrame]:
+        with Workers(
+            self._service,
+            self._reads,
+            lambda client, read: read.batches(client),
+            threads=min(self._service.concurrency, len(self._reads)),
+            ahead=_MAX_BATCHES_AHEAD,
+            check=self._client.check,
+            name="octogen-read",
+        ) as workers:
+            self._workers = workers
+            for batch in workers:
+                frame = self._checked_frame(*batch) if batch else None
+                report()
+                if frame is not None:
+                    yield frame
+            self._check_unchanged(self._reads)
+
+    def _check_unchanged(self, reads: Sequence[WalkRead]) -> None:
+        """Check that no catalog was indexed again while it was read.
+
+        The time at which the service last indexed each catalog is compared with that from before
+        the read. If the service does not say it, page 1 is requested again, but only if a later
+        page resembled it.
+        """
+        service, client = self._service, self._client
+        # A page alone is of one state.
+        live = [
+            read
+            for read in reads
+            if read.tracker.pages > read.resumed_pages
+            and (read.tracker.pages > 1 or read.walk.part)
+        ]
+        states = [each for read in live for each in read.walk.catalogs if each.last_indexed_at]
+        if states:
+            # A list from before the last page would not show an index run that came in between.
+            listed = service.listing.fetched_since(service.clock(), client).catalogs
+            indexed_times = {state.catalog: state.last_indexed_at for state in listed}
+            for state in states:
+                now = indexed_times.get(state.catalog)
+                if state.last_indexed_at != now:
+                    raise IndexedAgainError(
+                        f"Catalog {state.catalog!r} was indexed again while it was read "
+                        f"(lastIndexedAt was {_text(state.last_indexed_at)} and is {_text(now)}), "
+                        f"{INDEXED_AGAIN}"
+                    )
+        for read in reads:
+            # Saved pages of a walk whose catalog has no time may be of two states as well.
+            while read.walk.last_indexed_at is None and read.tracker.may_have_restarted:
+                page = client.page(read.walk.request, read.walk.subject, 1, read_page)
+                self.statistics.first_pages += 1
+                try:
+                    read.tracker.check_first_page(page)
+                except OctogenPagingError:
+                    read.failed = True
+                    raise
+
+    def _checked_frame(self, read: WalkRead, pages: Sequence[ProductPage]) -> pl.DataFrame:
+        self._note_effective_query(read)
+        frame = product_frame(pages, self._columns, read.walk.catalog, self._plan.started_at)
+        try:
+            frame = self._without_repeats(read, frame, pages)
+        except OctogenPagingError:
+            read.failed = True
+            raise
+        left = 0 if self._cap is None else self.statistics.rows + len(frame) - self._cap
+        if left > 0:
+            frame = frame.head(len(frame) - left)
+        self.statistics.add(frame, pages)
+        self.statistics.rows_by_catalog[read.walk.catalog] += len(frame)
+        if self._cap is not None and self.statistics.rows >= self._cap:
+            is_unfinished = any(products.unfinished for products in self._products.values())
+            self.statistics.truncated = left > 0 or is_unfinished
+        return frame
+
+    def _without_repeats(
+        self, read: WalkRead, frame: pl.DataFrame, pages: Sequence[ProductPage]
+    ) -> pl.DataFrame:
+        products = self._products[read.walk.catalog]
+        try:
+            new, new_to_walk = products.add(read, [uuid for page in pages for uuid in page.uuids])
+            if not pages[-1].next_cursor:
+                products.finish(read, self._client)
+                if products.is_doubtful:  # later reads must not expect as few
+                    self.statistics.product_counts.pop(read.walk.catalog or "", None)
+        except OctogenSplitCatalogError:
+            # If the catalog was indexed again meanwhile, the service is not to blame.
+            self._check_unchanged(products.reads)
+            raise
+        begin = 0
+        for page in pages:
+            fresh = int(new_to_walk.slice(begin, len(page.uuids)).sum())
+            read.tracker.deduplicated(new=fresh, repeats=len(page.uuids) - fresh)
+            begin += len(page.uuids)
+        return frame if new.all() else frame.filter(new)
+
+    def _note_effective_query(self, read: WalkRead) -> None:
+        catalog, query = read.walk.catalog or "", read.effective_query
+        if query is None or catalog in self.statistics.effective_queries:
+            return
+        self.statistics.effective_queries[catalog] = query
+        for facet in generated_facets(query):
+            line = f"{self._plan.search.q!r} is understood as {printable(facet)}."
+            if line not in self._logged:  # once, although most catalogs say the same
+                self._logged.add(line)
+                self._log(line)
+
+    @property
+    def failed(self) -> list[WalkRead]:
+        """The walks whose pages cannot be read or joined."""
+        return [read for read in self._reads if read.failed]
+
+    def add_up(self) -> None:
+        """Bring the statistics up to date."""
+        statistics, reads = self.statistics, self._reads
+        statistics.repeats = sum(read.tracker.repeats for read in reads)
+        statistics.repeats += sum(products.twice for products in self._products.values())
+        statistics.resumed_pages = sum(read.resumed_pages for read in reads)
+        received = sum(read.products for read in reads) - statistics.repeats
+        statistics.received_rows = received
+        statistics.received_pages = sum(read.tracker.pages for read in reads)
+        if statistics.expected_rows is not None and self._cap is None:
+            rows, statistics.requests_left = self._left()
+            statistics.likely_rows = received + rows
+        sent = self._workers.sent if self._workers else self._client.statistics
+        statistics.update(sent, self._service.spending)
+
+    def _left(self) -> tuple[int, int]:
+        """The rows and pages that are likely still to be received, saved pages left out."""
+        rows = pages = 0
+        for products in self._products.values():
+            reads = products.reads
+            if all(read.ended for read in reads):
+                continue
+            expected = reads[0].walk.expected_rows or 0
+            left = max(0, expected - sum(read.products for read in reads))
+            saved = sum(read.saved_pages - read.resumed_pages for read in reads)
+            rows += left
+            pages += max(0, -(-left // self._plan.search.page_size) - saved)
+        return rows, pages
+
+
+def count_products(
+    client: BlockingClient, filters: SearchFilters, catalog: str | None
+) -> int | None:
+    """Ask for the service's own count of a catalog, a lower bound; None if it has none."""
+    try:
+        return client.count_products(filters, [catalog] if catalog else []) or None
+    except OctogenError:
+        return None
+
+
+def _text(indexed_at: datetime | None) -> str:
+    return indexed_at.isoformat() if indexed_at else "unknown"

@@ -1,0 +1,394 @@
+"""PageStore: the pages of a read, saved so that the next run can continue it after a crash.
+
+A walk is found by what it is. The folder of its pages is `{search}{part}/{indexed_at}`, so pages of
+another search, service or state of the catalog are simply not found. A segment of consecutive pages
+is `{page}-{before}-{own}`: the number of pages before it, the digest of the segment before it, and
+its own, which covers both. So the chains are known from a listing, runs side by side write chains
+that cannot mix, and damage ends a chain where it is met. There are no locks and no other records.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import re
+import sys
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from datetime import datetime, timedelta, timezone
+from typing import Any, NamedTuple
+
+import msgspec
+from typing_extensions import Self
+
+from octogen_dagster.background import Worker, wait_interruptibly
+from octogen_dagster.errors import OctogenSnapshotError
+from octogen_dagster.reading.decode import ProductPage
+from octogen_dagster.storage.files import ListedFile
+from octogen_dagster.storage.store import Store
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+PAGES_PER_SEGMENT = 12
+_FORMAT = f"2 {ProductPage.__struct_config__.tag}"
+_MAX_SEGMENT_BYTES = 4 << 20
+_MAX_SHARE_LOST = 0.05
+"""A segment has this share of the pages of its walk so far, or one page, or 12."""
+_MAX_AGE = timedelta(days=1)
+"""The age from which pages are of no read under way; their folder is removed."""
+_ZSTD_LEVEL = 1
+_HALF = 16
+_ROOT = "0" * 32
+"""The digest in place of that of a segment before the first one."""
+_FOLDER = re.compile(
+    rf"(?P<search>[0-9a-f]{{{_HALF}}})(?P<part>[0-9a-f]{{{_HALF}}})/(?P<indexed_at>[^/]+)/[^/]+"
+)
+_NAME = re.compile(r"(?P<page>\d{6,})-(?P<before>[0-9a-f]{32})-(?P<own>[0-9a-f]{32})\.pages")
+
+
+class WalkKey(NamedTuple):
+    """The identity of a walk: digests of its service and search and of its part, and the state."""
+
+    search: str
+    part: str  # which differs between runs
+    indexed_at: str
+
+
+def walk_key(
+    base_url: str,
+    body: Mapping[str, Any],
+    indexed_times: Sequence[datetime | None],
+    part: object = None,
+    scope: str = "",
+) -> WalkKey:
+    """The key of a walk.
+
+    `body` is the request for page 1 of whole catalogs, `indexed_times` are the times at which they
+    were indexed, and `part` tells a part of a catalog from the others. `scope` tells snapshots of
+    one asset apart: a partition of a day is not continued from the pages of the day before.
+    """
+    of_body, of_part = (_digest(msgspec.json.encode(each, order="sorted")) for each in (body, part))
+    search = _digest(f"{_FORMAT} {scope} {base_url} {of_body}".encode())
+    indexed_at = "none"
+    if indexed_times and all(indexed_times):
+        texts = [f"{each:%Y%m%dT%H%M%S.%f%z}" for each in indexed_times if each]
+        indexed_at = texts[0] if len(texts) == 1 else _digest(" ".join(texts).encode())
+    return WalkKey(search[:_HALF], of_part[:_HALF], indexed_at)
+
+
+class _Segment(msgspec.Struct, array_like=True):
+    """The content of a file. Each page is compressed by itself, so one is in memory at a time.
+
+    `started_at` is when the read began that saved it, and `after` the cursor of its first page.
+    """
+
+    generation: str
+    started_at: datetime
+    after: str | None
+    pages: list[bytes]
+
+    def page(self, number: int) -> ProductPage:
+        return msgspec.msgpack.decode(zstd.decompress(self.pages[number]), type=ProductPage)
+
+
+class _Name(NamedTuple):
+    """The name of a segment: the pages before it, the digest of the segment before, and its own."""
+
+    page: int
+    before: str
+    own: str
+
+    def __str__(self) -> str:
+        return f"{self.page:06}-{self.before}-{self.own}.pages"
+
+    @classmethod
+    def of(cls, page: int, before: str, content: bytes) -> _Name:
+        return cls(page, before, _digest(f"{page}-{before}".encode() + content))
+
+
+class PageStore:
+    """The saved pages of one asset, for one read, in a folder that the first segment makes.
+
+    `scope` is the snapshot that is read, such as the partition. Pages are continued up to the age
+    `resume_within`; with 0 none are saved. `warn` is called with a line if they cannot be, once.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        folder: str,
+        log: Callable[[str], None],
+        warn: Callable[[str], None],
+        *,
+        scope: str = "",
+        resume_within: timedelta,
+        clock: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
+    ) -> None:
+        self.now = clock
+        self.scope = scope
+        self._store = store
+        self._folder = folder
+        self._resume_within = resume_within
+        self._lock = threading.Lock()
+        self._walks: dict[WalkKey, SavedWalk] = {}
+        self._log = log
+        self._warn = warn
+        self._listed: dict[WalkKey, list[ListedFile]] = {}
+        self._written: list[str] = []
+        self._has_saved, self.is_ended = False, not resume_within
+        self.failure: OctogenSnapshotError | None = None
+
+    def begin(self) -> None:
+        """Look for saved pages, and remove those that are too old for any read."""
+        found: defaultdict[WalkKey, list[ListedFile]] = defaultdict(list)
+        try:
+            for file in self._store.files(self._folder):
+                if match := _FOLDER.fullmatch(file.key.removeprefix(f"{self._folder}/")):
+                    found[WalkKey(match["search"], match["part"], match["indexed_at"])].append(file)
+        except OctogenSnapshotError as error:
+            self.give_up(error)
+        self._listed = dict(found)
+        stale = [key for key, files in self._listed.items() if self._is_stale(files)]
+        if old := [file.key for key in stale for file in self._listed.pop(key)]:
+            with contextlib.suppress(OctogenSnapshotError):  # the next read tries again
+                self._store.delete(old, folder=self._folder)
+
+    def walk(self, key: WalkKey) -> SavedWalk:
+        """The walk with a key, with the saved pages that can be continued."""
+        if key not in self._walks:
+            files = self._listed.get(key, [])
+            young = [file for file in files if self._is_young(file)]
+            if len(young) < len(files):
+                self._log(f"Saved pages in {self._path(key)} are too old, and are not used.")
+            found = (_NAME.fullmatch(file.key.rpartition("/")[2]) for file in young)
+            names = [
+                _Name(int(each["page"]), each["before"], each["own"]) for each in found if each
+            ]
+            self._walks[key] = SavedWalk(self, key, names, self.now())
+        return self._walks[key]
+
+    def has_other_times(self, key: WalkKey) -> bool:
+        """True if there are pages of the walk in another state of the catalog."""
+        return any(
+            each.search == key.search and each.indexed_at != key.indexed_at for each in self._listed
+        )
+
+    def discard(self, keys: Collection[WalkKey]) -> None:
+        """Remove the pages of walks that must not be continued, and save no more of them.
+
+        `walk` returns new walks for these keys, which begin at page 1.
+        """
+        for key in keys:
+            self.walk(key).close()
+            self._walks[key] = SavedWalk(self, key, [], self.now())
+        with contextlib.suppress(OctogenSnapshotError):
+            files = [file.key for key in keys for file in self._store.files(self._path(key))]
+            self._store.delete(files, folder=self._folder)
+
+    def clear(self) -> None:
+        """Save no more, and remove this read's pages, and those that it found of its catalogs.
+
+        Pages of another run that reads them at the same time are its own to remove.
+        """
+        if not self._walks:
+            return
+        self.is_ended = True
+        for walk in self._walks.values():
+            walk.close()
+        read = {key.search for key in self._walks}
+        found = [
+            file.key for key, files in self._listed.items() if key.search in read for file in files
+        ]
+        self._store.delete([*found, *self._written], folder=self._folder)
+
+    def _is_stale(self, files: Collection[ListedFile]) -> bool:
+        age = self.now() - max(file.modified for file in files)
+        return age > max(_MAX_AGE, self._resume_within)
+
+    def _is_young(self, file: ListedFile) -> bool:
+        """True if a segment may be continued. The clocks of store and machine may differ."""
+        return abs(self.now() - file.modified) <= self._resume_within
+
+    def _path(self, key: WalkKey, name: _Name | str = "") -> str:
+        return f"{self._folder}/{key.search}{key.part}/{key.indexed_at}/{name}".rstrip("/")
+
+    def read(self, key: WalkKey, name: _Name) -> _Segment | None:
+        """Read a segment; None if it is gone or is not what was written."""
+        path = self._path(key, name)
+        try:
+            content = self._store.get(path)
+        except (FileNotFoundError, OctogenSnapshotError):
+            content = b""
+        if _Name.of(name.page, name.before, content) == name:
+            with contextlib.suppress(msgspec.MsgspecError):
+                return msgspec.msgpack.decode(content, type=_Segment)
+        self._log(f"The saved pages {path} are gone or damaged. Those before them are used.")
+        return None
+
+    def write(self, key: WalkKey, page: int, before: str, segment: _Segment) -> _Name:
+        """Write a segment, and return its name."""
+        content = msgspec.msgpack.encode(segment)
+        name = _Name.of(page, before, content)
+        # Noted before it is written, since a request that fails may have written it.
+        self._written.append(path := self._path(key, name))
+        try:
+            self._store.put(path, content)
+        except OctogenSnapshotError as error:
+            if not (self._has_saved or self._store.is_local):
+                self.failure = error
+            raise
+        self._has_saved = True
+        return name
+
+    def give_up(self, error: OctogenSnapshotError) -> None:
+        """Save nothing more, and say so once: the read itself needs no saved pages."""
+        with self._lock:
+            is_first, self.is_ended = not self.is_ended, True
+        if is_first:
+            self._warn(
+                f"{error} The read goes on and saves no more pages: if it fails, those that are "
+                "not saved are requested, and paid for, again."
+            )
+
+
+class SavedWalk:
+    """The saved pages of one walk: those of earlier runs, then those that this read appends.
+
+    As a context manager it saves all pages of a walk that ends or fails. `pages` is the number of
+    those of earlier runs, and `resumed` how many of them came so far. `started_at` is when the read
+    began that saved the first one, or this read.
+    """
+
+    first: ProductPage | None = None  # of earlier runs
+    last: ProductPage | None = None
+    last_cursor: str | None = None  # by which the last one was requested
+
+    def __init__(
+        self, store: PageStore, key: WalkKey, names: list[_Name], started_at: datetime
+    ) -> None:
+        self.key = key
+        self.pages = self.resumed = self._saved = 0
+        self.generation, self.started_at = "", started_at
+        self._store = store
+        self._began = started_at
+        self._lock = threading.Lock()
+        self._saver = Worker("octogen-save")
+        self._writing: Future[None] | None = None
+        self._unsaved: list[ProductPage] = []
+        self._closed = False
+        self._tail, self._after = _ROOT, self.last_cursor
+        self._chain: list[_Name] = []
+        while chain := _longest_chain(names):
+            head, tail = store.read(key, chain[0]), store.read(key, chain[-1])
+            if head and tail:
+                self._continue(chain, head, tail)
+                return
+            # Without the damaged segment another chain may be the longest.
+            names.remove(chain[-1] if head else chain[0])
+
+    def _continue(self, chain: list[_Name], head: _Segment, tail: _Segment) -> None:
+        self._chain = chain
+        self.pages = chain[-1].page + len(tail.pages)
+        self.first, self.last = head.page(0), tail.page(-1)
+        self.last_cursor = tail.page(-2).next_cursor if len(tail.pages) > 1 else tail.after
+        self.generation, self.started_at = tail.generation, head.started_at
+
+    def close(self) -> None:
+        """Save no more, and wait until nothing is being written."""
+        with self._lock:
+            self._closed = True
+            self._unsaved.clear()
+            self._saver.end()
+            self._wait()
+
+    def __iter__(self) -> Iterator[ProductPage]:
+        """Yield the pages of earlier runs; `resumed` is less than `pages` if some are damaged."""
+        for name in self._chain:
+            segment = self._store.read(self.key, name)
+            if segment is None:
+                return
+            for number in range(len(segment.pages)):
+                page = segment.page(number)
+                self.resumed += 1
+                yield page
+            self._tail, self._after, self._saved = name.own, page.next_cursor, self.resumed
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        with self._lock:
+            self._begin_segment()
+            self._saver.end()
+            # The pages of a read that failed are paid for; those of one that succeeded are removed.
+            if error is not None:
+                self._wait()
+
+    def append(self, page: ProductPage, generation: str) -> None:
+        """Save the next page in the background; wait only if two segments are on their way."""
+        if self._store.failure:  # nothing can be written there, so the snapshot could not either
+            raise self._store.failure
+        if self._closed or self._store.is_ended:
+            return
+        with self._lock:
+            self.generation = generation or self.generation
+            self._unsaved.append(page)
+            count = len(self._unsaved)
+            is_full = (
+                count == PAGES_PER_SEGMENT
+                or sum(len(each.items) for each in self._unsaved) >= _MAX_SEGMENT_BYTES
+            )
+            is_idle = self._writing is None or self._writing.done()
+            if is_full or (is_idle and count >= _MAX_SHARE_LOST * (self._saved + count)):
+                self._begin_segment()
+
+    def _begin_segment(self) -> None:
+        self._wait()
+        if self._unsaved and not (self._closed or self._store.is_ended):
+            pages, self._unsaved = self._unsaved, []
+            write = functools.partial(self._write, pages, self.generation)
+            self._writing = self._saver.submit(write)
+
+    def _write(self, pages: list[ProductPage], generation: str) -> None:
+        compressor = zstd.ZstdCompressor(_ZSTD_LEVEL)
+        compressed = [
+            compressor.compress(msgspec.msgpack.encode(each), compressor.FLUSH_FRAME)
+            for each in pages
+        ]
+        segment = _Segment(generation, self._began, self._after, compressed)
+        try:
+            self._tail = self._store.write(self.key, self._saved, self._tail, segment).own
+        except OctogenSnapshotError as error:
+            if not self._store.failure:
+                self._store.give_up(error)  # pages after a gap are not saved
+            return
+        self._saved += len(pages)
+        self._after = pages[-1].next_cursor
+
+    def _wait(self) -> None:
+        if self._writing is not None:
+            writing, self._writing = self._writing, None
+            wait_interruptibly(writing)
+            writing.result()
+
+
+def _longest_chain(names: Collection[_Name]) -> list[_Name]:
+    """The segments from page 1 on that lead to the last page; none without a first segment."""
+    by_digest = {name.own: name for name in names}
+    for last in sorted(names, reverse=True):
+        chain = [last]
+        while (each := by_digest.get(chain[-1].before)) and each.page < chain[-1].page:
+            chain.append(each)
+        if chain[-1].before == _ROOT and chain[-1].page == 0:
+            return chain[::-1]
+    return []
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()

@@ -1,0 +1,376 @@
+"""Plans a read: the catalogs of a search, and the walks through their pages.
+
+A filtered search of the current generation names up to 500 catalogs in one request, so ten hits in
+200 shops cost a page and not 200. Whole catalogs are a walk each. A large one is split by the
+brands of its last snapshot (`partition`) if the service counts its products: the count shows at the
+end whether some are missing. No clock takes part, so that a retry finds the saved pages of a walk.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from octogen_dagster.api.catalog_sources import GrantedCatalogs, several_of_a_host
+from octogen_dagster.api.catalog_states import CatalogState
+from octogen_dagster.api.estimate import estimate_pages
+from octogen_dagster.api.search import MAX_CATALOGS, MAX_PAGE_SIZE, ProductSearch
+from octogen_dagster.errors import (
+    OctogenError,
+    OctogenNotFoundError,
+    OctogenSnapshotError,
+    Persistence,
+)
+from octogen_dagster.reading.partition import MAX_SHARE, partition
+from octogen_dagster.reading.walk import Walk, continued
+
+if TYPE_CHECKING:
+    from octogen_dagster.api.blocking import BlockingClient
+    from octogen_dagster.api.catalog_sources import CatalogService
+    from octogen_dagster.reading.pages import PageStore
+    from octogen_dagster.reading.pushdown import Pushdown
+
+    ListCatalogs = Callable[[], Sequence[CatalogState] | None]
+    Log = Callable[[str], None]
+
+_LOGGER = logging.getLogger(__name__)
+_BRAND = pl.col("brand").struct.field("name")
+MIN_PAGES = 50
+"""The smallest catalog that is split, in pages; a smaller one saves too little time."""
+_PARTS_PER_THREAD = 4  # so that all threads end at about the same time
+
+
+@dataclass(frozen=True)
+class ReadPlan:
+    """The walks of a read, in the order in which they are begun.
+
+    `started_at` is when the read began, or the one that it continues.
+    """
+
+    search: ProductSearch
+    walks: list[Walk]
+    started_at: datetime
+
+    @property
+    def states(self) -> dict[str, CatalogState]:
+        """The catalogs by their keys, where they are known."""
+        return {state.catalog: state for walk in self.walks for state in walk.catalogs}
+
+    @property
+    def expected_rows(self) -> int | None:
+        """The number of rows of all catalogs; None if it is not known or not all are read."""
+        rows = [walk.expected_rows for walk in self.whole_catalogs]
+        known = [each for each in rows if each is not None]
+        is_known = self.search.reads_whole_catalogs and len(known) == len(rows)
+        return sum(known) if is_known else None
+
+    @property
+    def rows_per_product(self) -> float | None:
+        """`expected_rows` for each product of the sources; None if a catalog was never read."""
+        expected, products = self.expected_rows, sum(self.product_counts.values())
+        known = [walk.rows_per_product is not None for walk in self.whole_catalogs]
+        return expected / products if expected and products and all(known) else None
+
+    @property
+    def product_counts(self) -> dict[str, int]:
+        """The number of products of each catalog by its source, where it is known."""
+        counts = {key: state.product_count for key, state in self.states.items()}
+        return {key: count for key, count in counts.items() if count is not None}
+
+    def estimate(self, service: CatalogService) -> str | None:
+        """Say what the requests of the read take; None if its size is not known."""
+        if not self.walks or self.expected_rows is None:
+            return None
+        counts = [walk.expected_rows or 0 for walk in self.whole_catalogs]
+        subject = f"Catalog {self.walks[0].catalog!r}"
+        if len(counts) > 1:
+            subject = f"{len(counts):,} catalogs"
+        saved = sum(walk.saved.pages for walk in self.walks if walk.saved)
+        estimate = estimate_pages(counts, self.search.page_size, service, saved_pages=saved)
+        more = f"; {saved:,} more pages are saved" if saved else ""
+        return f"{subject}: {estimate}{more}."
+
+    def small_page_warning(self, service: CatalogService) -> str | None:
+        """Say that smaller pages cost more; None if they do not."""
+        page_size = self.search.page_size
+        if page_size >= MAX_PAGE_SIZE or not service.spending.prices.search_page_usd:
+            return None
+        return (
+            f"page_size is {page_size}: a page costs the same whatever its size, so this read "
+            f"costs {MAX_PAGE_SIZE / page_size:.3g} times as much as with page_size "
+            f"{MAX_PAGE_SIZE}."
+        )
+
+    @property
+    def whole_catalogs(self) -> list[Walk]:
+        """One walk of each catalog, which may be read in several."""
+        return list({walk.catalog: walk for walk in self.walks}.values())
+
+
+def plan_walks(
+    search: ProductSearch,
+    client: BlockingClient,
+    listed: Sequence[CatalogState] | None,
+    pushdown: Pushdown,
+    *,
+    source_is_granted: bool,
+    merges: bool = True,
+) -> list[Walk]:
+    """Plan a walk of each catalog of a search, or one for many, in order.
+
+    `listed` are the catalogs of the source, if there is a list and it is needed. Without `merges`
+    catalogs come one after another although the search has filters: a query that filters them must
+    not find them in another order.
+    """
+    named = {*search.catalogs}
+    known = {state.catalog: state for state in listed or () if state.catalog in named}
+    states = [known.get(key) or CatalogState(key) for key in search.catalogs]
+    if reads_list(search, source_is_granted=source_is_granted) and listed is not None:
+        states = list(listed)
+    elif not search.catalogs:
+        return [Walk(search.request(None))]
+    if pushdown.catalogs is not None:
+        # The service and the search may write a key in different case.
+        wanted = {key.casefold() for key in pushdown.catalogs}
+        states = [state for state in states if state.catalog.casefold() in wanted]
+    if (
+        merges
+        and search.has_filters
+        and len(states) > 1
+        and _takes_many(search, client, states, source_is_granted=source_is_granted)
+    ):
+        batches = (states[at : at + MAX_CATALOGS] for at in range(0, len(states), MAX_CATALOGS))
+        return [
+            Walk(search.request(catalogs=[state.catalog for state in some]), tuple(some))
+            for some in batches
+        ]
+    return [Walk(search.request(state.catalog), (state,)) for state in states]
+
+
+def reads_list(search: ProductSearch, *, source_is_granted: bool) -> bool:
+    """True if the catalogs of the source are read.
+
+    A capped search of all granted catalogs is one request, so that the best products come first.
+    """
+    is_capped = search.max_products is not None
+    return not search.catalogs and not (is_capped and source_is_granted)
+
+
+def _takes_many(
+    search: ProductSearch,
+    client: BlockingClient,
+    states: Sequence[CatalogState],
+    *,
+    source_is_granted: bool,
+) -> bool:
+    """True if the service takes several catalogs in one request, as the current generation does.
+
+    Only the seed's generation lists when its catalogs were indexed. Where nothing is known, the
+    products are counted, which is free: the seed's generation cannot.
+    """
+    if _is_current(client):
+        return True
+    if source_is_granted and any(state.last_indexed_at for state in states):
+        return False
+    try:
+        client.count_products(search, [state.catalog for state in states[:MAX_CATALOGS]])
+    except OctogenError as error:
+        if error.persistence is not Persistence.PERMANENT:
+            raise  # or hundreds of requests would be paid for in place of one
+        return _is_current(client)
+    return True
+
+
+def _is_current(client: BlockingClient) -> bool:
+    return client.service.generation == "current"
+
+
+def list_for(
+    search: ProductSearch,
+    service: CatalogService,
+    client: BlockingClient,
+    warn: Log = _LOGGER.warning,
+    *,
+    capped: bool = False,
+    is_of_run: bool = False,
+) -> Sequence[CatalogState] | None:
+    """List the catalogs of the service's source; None if it has no list and none is needed.
+
+    It is `capped` if the query needs only some rows, and `is_of_run` if the read is one of many
+    that share a list.
+    """
+    listing = service.listing
+    try:
+        listed = (
+            listing.of_run(client) if is_of_run else listing.fetched_since(service.clock(), client)
+        )
+    except OctogenNotFoundError as error:
+        if search.catalogs:
+            return None
+        if not isinstance(service.catalogs, GrantedCatalogs):
+            raise
+        if not capped:
+            _refuse_all_of_octogen(search, service, error)
+        return None
+    if listed.failure and not search.catalogs:  # or the products of its catalogs would be missing
+        raise listed.failure
+    shared = () if search.catalogs else several_of_a_host(service, listed.catalogs)
+    for line in (*listed.warnings, *shared):
+        warn(line)
+    return listed.catalogs
+
+
+def _refuse_all_of_octogen(
+    search: ProductSearch, service: CatalogService, error: OctogenNotFoundError
+) -> None:
+    """Refuse a search that would read all of Octogen, unless a budget limits it."""
+    is_narrow = bool(search.has_keywords or search.facets or search.max_products)
+    if is_narrow or service.spending.left_usd is not None:
+        return
+    raise error.with_message(
+        f"{error} Without any of these the search would read all of Octogen, and each page of it "
+        "is charged: narrow it with q, facets or max_products, or set "
+        "OctogenResource(budget_usd=...). `octogen-dagster estimate` says what a read costs."
+    ) from None
+
+
+class SnapshotBrands:
+    """The numbers of rows by catalog and brand in the snapshot that a read replaces.
+
+    They are counted once they are needed. A snapshot that cannot be read is as good as none.
+    """
+
+    def __init__(self, latest: Callable[[], pl.LazyFrame | None], warn: Log) -> None:
+        self._latest = latest
+        self._warn = warn
+
+    def of(self, catalog: str | None) -> Mapping[str | None, int]:
+        """Return the numbers of rows of a catalog by the name of their brand."""
+        return self._counts.get((catalog or "").casefold(), {})
+
+    @functools.cached_property
+    def _counts(self) -> Mapping[str, Mapping[str | None, int]]:
+        counts: defaultdict[str, dict[str | None, int]] = defaultdict(dict)
+        try:
+            frame = self._latest()
+            if frame is not None:
+                rows = frame.group_by("catalog_key", _BRAND).len().collect(engine="streaming")
+                for catalog, brand, number in rows.rows():  # the case of a key may vary
+                    of_catalog = counts[(catalog or "").casefold()]
+                    of_catalog[brand] = of_catalog.get(brand, 0) + number
+        except (OctogenSnapshotError, pl.exceptions.PolarsError, OSError) as error:
+            self._warn(
+                f"The brands of the latest snapshot are not known, since it cannot be read: {error}"
+            )
+        return counts
+
+
+def split_large(
+    walks: Sequence[Walk],
+    search: ProductSearch,
+    service: CatalogService,
+    client: BlockingClient,
+    *,
+    brands: SnapshotBrands,
+    log: Log,
+) -> list[list[Walk]]:
+    """Return the walks of each catalog: its own, or several if it is large.
+
+    A catalog is split if one thread would read its pages when the others have long ended.
+    """
+    threads = service.concurrency
+    if threads < 2 or not (search.reads_whole_catalogs and service.max_extra_pages_fraction):
+        return [[walk] for walk in walks]
+    products = [_products(walk, search, brands) for walk in walks]
+    pages = [math.ceil(count / search.page_size) for count in products]
+    split = []
+    for walk, count, own in zip(walks, products, pages, strict=True):
+        parts: list[Walk] = []
+        if own >= MIN_PAGES and MAX_SHARE * threads * own >= sum(pages):
+            limit = math.floor(service.max_extra_pages_fraction * own)
+            useful = math.ceil(_PARTS_PER_THREAD * threads * own / sum(pages))
+            # A power of two, so that a retry makes the same parts if other catalogs have changed.
+            useful = 1 << (useful.bit_length() - 1)
+            parts = _parts(walk, count, min(limit, useful), threads, brands)
+        if parts and _is_counted(parts, client, log):
+            log(
+                f"Catalog {walk.catalog!r} is read in {len(parts)} walks by brand, up to {threads} "
+                f"at a time, with at most {len(parts)} more pages."
+            )
+            split.append(parts)
+        else:
+            split.append([walk])
+    return split
+
+
+def in_reading_order(catalogs: Iterable[Sequence[Walk]]) -> list[Walk]:
+    """Return the walks of all catalogs, with the longest ones first if a catalog is split."""
+    walks = [walk for each in catalogs for walk in each]
+    if any(walk.part for walk in walks):
+        walks.sort(
+            key=lambda walk: walk.part.products if walk.part else walk.expected_rows or 0,
+            reverse=True,
+        )
+    return walks
+
+
+def plan_with_store(
+    search: ProductSearch,
+    catalogs: Sequence[Sequence[Walk]],
+    store: PageStore,
+    client: BlockingClient,
+    log: Log,
+) -> ReadPlan:
+    """Plan a read whose pages are saved, from the walks of each catalog."""
+    store.begin()
+    walks = in_reading_order([continued(walks, store, client, log) for walks in catalogs])
+    began = [walk.saved.started_at for walk in walks if walk.saved and walk.saved.pages]
+    return ReadPlan(search, walks, min([store.now(), *began]))
+
+
+def _products(walk: Walk, search: ProductSearch, brands: SnapshotBrands) -> int:
+    """Return the number of products to expect: that of the latest snapshot, which a retry finds."""
+    expected = walk.expected_rows
+    if expected is not None and 2 * expected < MIN_PAGES * search.page_size:
+        return expected
+    return sum(brands.of(walk.catalog).values()) or expected or 0
+
+
+def _parts(
+    walk: Walk, products: int, walks: int, threads: int, brands: SnapshotBrands
+) -> list[Walk]:
+    known = {brand: rows for brand, rows in brands.of(walk.catalog).items() if brand is not None}
+    if not known:
+        # The source counts its brands as it counts its products.
+        known, products = dict(walk.catalogs[0].brands), walk.product_count or 0
+    return [
+        replace(walk, request=part.narrowed(walk.request), part=part)
+        for part in partition(known, products, walks, threads)
+    ]
+
+
+def _is_counted(parts: Sequence[Walk], client: BlockingClient, log: Log) -> bool:
+    """True if the service counts the products of the part that names most brands.
+
+    The count is free. One that it refuses would be refused in a search, and without any it could
+    not be checked at the end that no products are missing.
+    """
+    largest = max(parts, key=_brands_named)
+    try:
+        client.count_products(largest.request, [largest.catalog or ""])
+    except OctogenError as error:
+        log(f"{error} The catalog is read in one walk.")
+        return False
+    return True
+
+
+def _brands_named(walk: Walk) -> int:
+    return len(walk.part.brands) + len(walk.part.excluded) if walk.part else 0

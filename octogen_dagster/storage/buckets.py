@@ -1,0 +1,303 @@
+"""Bucket: the files of a store in S3, Google Cloud Storage or Azure, by obstore.
+
+Polars reads with the same options and credentials: both libraries are Rust's `object_store`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.util
+import re
+import threading
+from collections.abc import Callable, Collection, Mapping
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import obstore
+from obstore.exceptions import (
+    AlreadyExistsError,
+    BaseError,
+    PermissionDeniedError,
+    PreconditionError,
+    UnknownConfigurationKeyError,
+)
+from obstore.store import from_url
+
+from octogen_dagster.background import run_in_thread
+from octogen_dagster.errors import MissingPackageError
+from octogen_dagster.storage.files import COMPARED_BYTES, ListedFile, ReplacedError
+
+Provider = Callable[[], tuple[dict[str, str], "int | None"]]
+"""Returns credentials under Polars' names, and until when they are valid, in seconds since 1970."""
+
+_SCHEMES = {"s3": "aws_", "s3a": "aws_", "gs": "google_", "gcs": "google_"}
+_SCHEMES |= dict.fromkeys(("az", "azure", "abfs", "abfss"), "azure_")
+"""The prefix of the names of a store's options, which may be left out, by the scheme of URLs."""
+_CLIENT_OPTIONS = {
+    *("allow_http", "allow_invalid_certificates", "connect_timeout", "proxy_ca_certificate"),
+    *("proxy_excludes", "proxy_url", "read_timeout", "root_certificate", "timeout", "user_agent"),
+    *("default_content_type", "http1_only", "http2_only", "http2_keep_alive_interval"),
+    *("http2_keep_alive_timeout", "http2_keep_alive_while_idle", "http2_max_frame_size"),
+    *("pool_idle_timeout", "pool_max_idle_per_host", "randomize_addresses"),
+}
+"""Options of the HTTP client. Polars takes them among the others; obstore panics on them there."""
+_OWN_CREDENTIALS = {
+    *("access_key_id", "skip_signature", "web_identity_token_file", "bearer_token"),
+    *("service_account", "service_account_path", "service_account_key", "application_credentials"),
+}
+"""Options that name the credentials, so that no library looks for them on the machine."""
+_SECRET_WORDS = {
+    *("authorization", "bearer", "credential", "credentials", "key", "password", "sas", "secret"),
+    *("token", "string", "apikey", "auth", "passphrase", "pwd"),
+}
+_URL_PASSWORD = re.compile(r"://[^/@\s]*:[^/@\s]+@")
+_RETRIES: Any = {
+    "max_retries": 3,
+    "retry_timeout": timedelta(seconds=60),
+    "backoff": {"init_backoff": timedelta(seconds=0.2), "max_backoff": timedelta(seconds=5)},
+}
+_FSSPEC_NAMES = {
+    "key": "aws_access_key_id",
+    "secret": "aws_secret_access_key",
+    "profile": "aws_profile",
+    "anon": "skip_signature",
+    "token": "google_service_account, the path of a key file, or google_bearer_token",
+    "endpoint_url": "google_base_url",
+    "client_kwargs": "aws_region and aws_endpoint_url, without a dict around them",
+    "connection_string": "azure_storage_account_name and azure_storage_account_key",
+}
+"""The option to use in place of one of fsspec's libraries, by its name."""
+
+
+def bucket_of(url: str, setting: str = "base_dir", other: str = "a folder") -> tuple[str, str, str]:
+    """Return the scheme, the bucket and the prefix of a setting's URL; refuse one of no store."""
+    scheme, _, rest = url.partition("://")
+    bucket, _, prefix = rest.strip("/").partition("/")
+    if scheme not in _SCHEMES or not bucket:
+        raise ValueError(
+            f"{setting} {url!r} is not in a known store. Name {other}, s3://bucket/..., "
+            "gs://bucket/... or az://container/..."
+        )
+    return scheme, bucket, prefix
+
+
+class Bucket:
+    """The files of a store below a prefix in a bucket; a missing bucket is a FileNotFoundError."""
+
+    advice = (
+        "Check that the bucket is there, that the credentials may use it and that the store can be "
+        "reached, and run it again."
+    )
+
+    def __init__(self, base_dir: str, options: Mapping[str, Any]) -> None:
+        scheme, bucket, prefix = bucket_of(base_dir)
+        self._url = f"{scheme.replace('gcs', 'gs')}://{bucket}"
+        self._prefix = f"{prefix}/" if prefix else ""
+        self._secrets = [str(value) for name, value in options.items() if is_secret(name, value)]
+        self._options = {
+            name: str(value).lower() if isinstance(value, bool) else str(value)
+            for name, value in options.items()
+        }
+        self._provider = _credential_provider(_SCHEMES[scheme], self._options)
+        self._store = self._opened(_SCHEMES[scheme])
+
+    def _opened(self, prefix: str) -> Any:
+        bare = {name: name.lower().removeprefix(prefix) for name in self._options}
+        client: Any = {bare[n]: v for n, v in self._options.items() if bare[n] in _CLIENT_OPTIONS}
+        config: Any = {n: v for n, v in self._options.items() if bare[n] not in _CLIENT_OPTIONS}
+        provider: Any = self._provider and functools.partial(_credential, self._provider)
+        try:
+            return from_url(
+                self._url,
+                config=config,
+                client_options=client or None,  # or those of the environment would not count
+                retry_config=_RETRIES,
+                credential_provider=provider,
+            )
+        except UnknownConfigurationKeyError as error:
+            unknown = next((name for name in config if f"'{name.lower()}'" in str(error)), "")
+            instead = _FSSPEC_NAMES.get(unknown)
+            advice = f"Write {instead} in its place" if instead else "Correct its name"
+            raise ValueError(
+                f"The storage option {unknown!r} is not known for {self._url}. {advice}: options "
+                "are those of obstore and of Polars."
+            ) from None
+        except (BaseError, ValueError) as error:
+            raise ValueError(
+                f"The storage options cannot be used for {self._url}: {self.reason(error)}. "
+                "Correct them."
+            ) from None
+
+    def uri(self, key: str) -> str:
+        return f"{self._url}/{self._prefix}{key}"
+
+    def reason(self, error: Exception) -> str:
+        """The first line of an error, without what may be secret: obstore adds a page to it."""
+        text = str(error).partition("\n")[0] or type(error).__name__
+        text = re.sub(r"\?[^\s)]*", "", text)  # the query of a signed URL
+        for secret in self._secrets:
+            text = text.replace(secret, "***").replace(quote(secret, safe=""), "***")
+        return text.rstrip(".")
+
+    def _call(self, work: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        """Call obstore, in a thread if this is the main one: it holds signals back."""
+        call = functools.partial(work, self._store, *arguments, **options)
+        if threading.current_thread() is not threading.main_thread():
+            return call()
+        return run_in_thread(call, "octogen-store", lambda _future: None).result()
+
+    def require(self) -> None:
+        """Raise FileNotFoundError if there is no bucket."""
+        with contextlib.suppress(PermissionDeniedError):  # nothing needs to be listed
+            self._call(_listed, f"{self._prefix}.octogen-no-such-folder")
+
+    def version(self, key: str) -> object:
+        """The version that tells an object from others at this key; None if there is none."""
+        try:
+            found = self._call(obstore.head, self._prefix + key)
+        except FileNotFoundError:
+            return None
+        return found["e_tag"], found["version"], found["size"], found["last_modified"]
+
+    def ending(self, key: str) -> tuple[int, bytes]:
+        """The size and the last bytes of an object, which differ if two snapshots do."""
+        path = self._prefix + key
+        size = self._call(obstore.head, path)["size"]
+        begin = max(0, size - COMPARED_BYTES)
+        return size, bytes(self._call(obstore.get_range, path, start=begin, end=size))
+
+    def polars_arguments(self, key: str) -> dict[str, Any]:
+        return {
+            "source": self.uri(key),
+            "storage_options": self._options,
+            "credential_provider": self._provider,
+        }
+
+    def publish(self, written: Path, key: str) -> None:
+        self._call(obstore.put, self._prefix + key, written)
+
+    def publish_if(self, version: object, written: Path | bytes, key: str) -> object:
+        """Publish an object unless another one than that of the version is at its key.
+
+        Returns its version. S3 and Azure compare the ETag, Google the generation. It is not
+        uploaded in parts.
+        """
+        mode: Any = "create"
+        if isinstance(version, tuple):
+            e_tag, generation, *_ = version
+            known = {"e_tag": e_tag, "version": generation}
+            mode = {name: value for name, value in known.items() if value is not None}
+        try:
+            put = self._call(obstore.put, self._prefix + key, written, mode=mode)
+        except (AlreadyExistsError, PreconditionError) as error:
+            raise ReplacedError from error
+        return put["e_tag"], put["version"]
+
+    def copy(self, key: str, target: str) -> None:
+        self._call(obstore.copy, self._prefix + key, self._prefix + target)
+
+    def move(self, key: str, target: str) -> None:
+        self._call(obstore.rename, self._prefix + key, self._prefix + target)
+
+    def files(self, folder: str) -> list[ListedFile]:
+        return [
+            ListedFile(each["path"].removeprefix(self._prefix), each["last_modified"])
+            for each in self._call(_listed, self._prefix + folder)
+        ]
+
+    def get(self, key: str) -> bytes:
+        return bytes(
+            self._call(lambda store, path: obstore.get(store, path).bytes(), self._prefix + key)
+        )
+
+    def read(self, key: str) -> tuple[object, bytes]:
+        """Read an object, with the version for `publish_if`."""
+
+        def read(store: Any, path: str) -> tuple[object, bytes]:
+            found = obstore.get(store, path)
+            return (found.meta["e_tag"], found.meta["version"]), bytes(found.bytes())
+
+        return self._call(read, self._prefix + key)  # type: ignore[no-any-return]
+
+    def put(self, key: str, content: bytes) -> None:
+        self._call(obstore.put, self._prefix + key, content)
+
+    def delete(self, keys: Collection[str], _within: str | None = None) -> None:
+        """Delete objects; a bucket has no folders."""
+        paths = [self._prefix + key for key in keys]
+        if not paths:
+            return
+        try:
+            self._call(obstore.delete, paths)
+        except FileNotFoundError:  # one of them is gone already
+            for path in paths:
+                with contextlib.suppress(FileNotFoundError):
+                    self._call(obstore.delete, path)
+
+
+def is_secret(name: str, value: Any) -> bool:
+    """True if an option has a secret written out, by its name; a path of a file is none."""
+    text = str(value)
+    if "-----BEGIN" in text or _URL_PASSWORD.search(text):
+        return True
+    words = set(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower().split("_"))
+    return bool(
+        words & _SECRET_WORDS
+        and not words & {"kms", "file", "path", "uri", "type"}
+        and not (name.lower().endswith("credentials") and text.lstrip()[:1] != "{")
+        and text
+    )
+
+
+def _listed(store: Any, prefix: str) -> Any:
+    return obstore.list(store, prefix).collect()
+
+
+def _credential_provider(prefix: str, options: dict[str, str]) -> Provider | None:
+    """Let boto3 or google-auth find the credentials of the machine, if they are installed.
+
+    They know profiles and federated identities, which obstore does not. An `aws_profile` is taken
+    out of the options, and so is a bearer token, which Polars knows as an option from 1.44 on.
+    """
+    import polars as pl
+
+    for name in list(options) if prefix == "google_" else ():
+        if name.lower().removeprefix(prefix) == "bearer_token":
+            return functools.partial(_bearer, options.pop(name))
+    profile = options.pop("aws_profile", None)
+    if {name.lower().removeprefix(prefix) for name in options} & _OWN_CREDENTIALS:
+        return None
+    if prefix == "aws_" and importlib.util.find_spec("boto3"):
+        import boto3
+
+        region = boto3.Session(profile_name=profile).region_name
+        if region and not any(name.lower().endswith("region") for name in options):
+            options["aws_region"] = region
+        return pl.CredentialProviderAWS(profile_name=profile, region_name=region)
+    if profile:
+        raise MissingPackageError(f"aws_profile {profile!r} needs boto3: pip install boto3")
+    if prefix == "google_" and importlib.util.find_spec("google.auth"):
+        return pl.CredentialProviderGCP()
+    return None
+
+
+def _bearer(token: str) -> tuple[dict[str, str], None]:
+    """Return a token as a provider of Polars does; nobody knows when it expires."""
+    return {"bearer_token": token}, None
+
+
+def _credential(provider: Provider) -> dict[str, Any]:
+    """Return the credentials of a provider of Polars as obstore takes them."""
+    found, until = provider()
+    expires_at = None if until is None else datetime.fromtimestamp(until, timezone.utc)
+    if "bearer_token" in found:
+        return {"token": found["bearer_token"], "expires_at": expires_at}
+    return {
+        "access_key_id": found["aws_access_key_id"],
+        "secret_access_key": found["aws_secret_access_key"],
+        "token": found.get("aws_session_token"),
+        "expires_at": expires_at,
+    }
