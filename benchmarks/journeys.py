@@ -35,7 +35,7 @@ from octogen_dagster.sandbox.server import Sandbox
 from tests.servers.google import Google
 from tests.servers.octogen import Octogen
 from tests.servers.octogen_mcp import CLIENT, PRINCIPAL, PROJECT
-from tests.test_architecture import MODULES, arrows, reached, room_of
+from tests.test_architecture import CAPABILITIES, MODULES, arrows, reached, room_of
 
 PACKAGE = Path(od.__file__).parent
 ROOT = f"{PACKAGE}{os.sep}"
@@ -56,15 +56,6 @@ DOORS: dict[str, tuple[str, ...]] = {
     "scan_products": ("scan_products",),
     "scan_history": ("scan_history",),
 }
-CAPABILITIES: dict[str, tuple[str, ...]] = {
-    "changes": ("changes",),
-    "brands": ("brands",),
-    "details": ("details",),
-    "history": ("history", "observed", "product_history"),
-    "alerts": ("alert",),
-    "position": ("position",),
-}
-"""The beginnings of the names of each one's files in the rooms `frames` and `snapshots`."""
 
 
 @contextmanager
@@ -157,16 +148,11 @@ def yaml_to_assets(_: dg.DagsterInstance, folder: str) -> None:
 
 def importers(capability: str) -> list[str]:
     """The files outside of a capability that import one of it."""
-    own = {
-        module
-        for module in MODULES
-        if room_of(module) in ("frames", "snapshots")
-        if module.rpartition(".")[2].startswith(CAPABILITIES[capability])
-    }
     return sorted(
         str(path.relative_to(PACKAGE))
         for module, path in MODULES.items()
-        if module not in own and own & arrows(module)
+        if not module.startswith(f"octogen_dagster.{capability}.")
+        if capability in {room_of(name) for name in arrows(module)}
     )
 
 
@@ -176,7 +162,7 @@ def print_reach() -> None:
         modules = reached({getattr(od, name).__module__ for name in names})
         lines = sum(len(MODULES[module].read_text().splitlines()) for module in modules)
         print(f"  {len(modules):3} {lines:7,} {door}")
-    found = {capability: importers(capability) for capability in CAPABILITIES}
+    found = {capability: importers(capability) for capability in sorted(CAPABILITIES)}
     print(f"files outside of a capability that import it: {sum(map(len, found.values()))}")
     for capability, files in found.items():
         print(f"  {len(files):3} {capability}: {', '.join(files)}")

@@ -5,20 +5,27 @@ from __future__ import annotations
 import ast
 import functools
 import graphlib
+import importlib
+import re
 import subprocess
 import sys
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 import octogen_dagster
+from octogen_dagster.frames.kinds import TableKind
 
 PACKAGE = Path(octogen_dagster.__file__).parent
 TESTS = Path(__file__).parent
 GROUND = {"errors", "printable", "validation", "background", "io_source", "storage"}
 CORE = GROUND | {"api", "frames", "assets", "snapshots"}
 CAPABILITIES = {"changes", "brands", "details", "history", "alerts", "position"}
+"""The rooms of tables that are made of products."""
+HANDLING = {"snapshots", "checks", "tables"}
+"""The rooms that handle tables of any kind."""
 ARROWS: dict[str, set[str]] = {
     # the ground
     "errors": set(),
@@ -138,6 +145,53 @@ def test_a_room_imports_only_the_rooms_below_it(room: str) -> None:
         if room_of(module) == room
         for name in arrows(module)
         if room_of(name) not in ARROWS[room] | {room}
+    }
+    assert not wrong
+
+
+def test_in_a_capability_only_its_assets_and_sensors_know_dagster() -> None:
+    wrong = {
+        f"{module} imports {name}"
+        for module in MODULES
+        if room_of(module) in CAPABILITIES and not module.endswith((".asset", ".sensor"))
+        for name in imports(MODULES[module])
+        if name.split(".")[0] == "dagster" or room_of(name) in ("assets", "snapshots")
+    }
+    assert not wrong
+
+
+def kinds_of(rooms: set[str]) -> list[TableKind]:
+    """The kinds of tables that the modules of rooms name."""
+    return [
+        value
+        for module in MODULES
+        if room_of(module) in rooms
+        for value in vars(importlib.import_module(module)).values()
+        if isinstance(value, TableKind)
+    ]
+
+
+def names_of(kinds: Iterable[TableKind]) -> set[str]:
+    """The names of columns, entries and checks of kinds; one word alone means many things."""
+    return {
+        name
+        for kind in kinds
+        for name in (*kind.schema, *kind.parts, *kind.first, *kind.collected, *kind.checks)
+        if re.search(r"\w[ _]\w", name)
+    }
+
+
+def test_what_handles_tables_names_nothing_that_one_kind_of_them_has() -> None:
+    """So a new kind is entered in no old file: what is to be known of it, it brings."""
+    known = names_of(kinds_of(CAPABILITIES)) - names_of(kinds_of(CORE))
+    assert len(known) > 20
+    wrong = {
+        f"{module} names {node.value!r}"
+        for module, path in MODULES.items()
+        if room_of(module) in HANDLING
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        if node.value.removeprefix("octogen/") in known
     }
     assert not wrong
 
