@@ -10,12 +10,12 @@ processes.set_forkserver_preload(
     [
         "tests.daemon.processes",
         "tests.docs.preloaded",
-        "tests.promises.control_plane_sessions",
-        "tests.promises.history_runs",
-        "tests.promises.killed",
-        "tests.promises.rate_limit_runs",
-        "tests.promises.table_runs",
-        "tests.promises.url_coverage_runs",
-        "tests.promises.url_list_runs",
+        "tests.promises.login.control_plane_sessions",
+        "tests.promises.history.history_runs",
+        "tests.promises.read.killed",
+        "tests.promises.read.rate_limit_runs",
+        "tests.promises.tables.table_runs",
+        "tests.promises.lists.url_coverage_runs",
+        "tests.promises.lists.url_list_runs",
     ]
 )

@@ -19,7 +19,7 @@ import pytest
 from octogen_dagster.sandbox.server import Sandbox
 from tests.ports import free_port
 from tests.promises.conftest import bigquery_server, postgres_server, snowflake_server
-from tests.promises.engines import needs_bigquery, needs_snowflake
+from tests.promises.tables.engines import needs_bigquery, needs_snowflake
 from tests.redis import running_redis
 from tests.servers.google import LISTING
 from tests.servers.octogen_mcp import CLIENT, PRINCIPAL, OctogenServer

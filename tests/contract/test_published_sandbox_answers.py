@@ -16,7 +16,7 @@ from octogen_ai_sdk.generated import models
 from pydantic import BaseModel
 
 from octogen_dagster.sandbox.server import Sandbox
-from tests.promises.sandbox_calls import all_items, connect, look_up, search
+from tests.promises.sandbox.sandbox_calls import all_items, connect, look_up, search
 
 MAPPINGS = {f"enrichment.{name}" for name in ("attributes", "attribute_handles", "classification")}
 """Objects whose names are no fields."""

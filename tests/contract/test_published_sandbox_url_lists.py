@@ -21,7 +21,7 @@ from pydantic import BaseModel, ValidationError
 
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
-from tests.promises.sandbox_calls import connect
+from tests.promises.sandbox.sandbox_calls import connect
 
 LISTS = "/coverage/url-lists"
 URLS = [f"https://www.northpeak.example/products/mug-{number}" for number in range(7)]

@@ -14,7 +14,7 @@ from octogen_ai_sdk import normalize_host
 from octogen_dagster.frames.urls import normalized_url
 from octogen_dagster.sandbox.server import Sandbox
 from tests.positions import page
-from tests.promises.sandbox_calls import connect
+from tests.promises.sandbox.sandbox_calls import connect
 
 addresses = st.builds(
     "{}://{}{}{}{}{}".format,

@@ -10,7 +10,7 @@ import pytest
 from octogen_dagster.sandbox.server import Sandbox
 from tests.docs.dbt import install_dbt
 from tests.docs.places import CATALOG, Place
-from tests.promises.engines import (
+from tests.promises.tables.engines import (
     bigquery_server,
     postgres_server,
     snowflake_server,

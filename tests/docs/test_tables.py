@@ -25,7 +25,7 @@ from octogen_dagster.sandbox.server import Sandbox
 from tests.docs.blocks import BLOCKS
 from tests.docs.dbt import make_project, run, upstream
 from tests.histories import QUIET, day, product
-from tests.promises.table_runs import products_frame
+from tests.promises.tables.table_runs import products_frame
 from tests.results import stored
 from tests.warehouses import BigQuery, DuckDB, Postgres, Snowflake, Warehouse
 

@@ -15,7 +15,7 @@ from tests.api.conftest import (
     transport,
 )
 from tests.promises.control_plane import browser, server
-from tests.promises.engines import (
+from tests.promises.tables.engines import (
     bigquery_server,
     postgres_server,
     snowflake_server,

@@ -1,6 +1,6 @@
 """Pages and lookups are decoded as the published models say, whatever these accept.
 
-`tests/promises/test_published_rows.py` shows it of a search with pages of one generation.
+`tests/promises/read/test_published_rows.py` shows it of a search with pages of one generation.
 """
 
 from __future__ import annotations

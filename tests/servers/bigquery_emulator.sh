@@ -3,7 +3,7 @@
 # an older DuckDB than it asks for: the one whose extensions are on the package index.
 #
 #     tests/servers/bigquery_emulator.sh FOLDER
-#     LOCAL_BIGQUERY=FOLDER uv run pytest -m '' tests/promises/test_bigquery_emulator.py
+#     LOCAL_BIGQUERY=FOLDER uv run pytest -m '' tests/promises/sharing/test_bigquery_emulator.py
 set -euo pipefail
 folder=$(realpath -m "${1:?usage: $0 FOLDER}")
 

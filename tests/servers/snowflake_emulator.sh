@@ -2,7 +2,7 @@
 # Make the environment of fakesnow, a Snowflake on loopback, in a new folder (350 MB).
 #
 #     tests/servers/snowflake_emulator.sh FOLDER
-#     FAKESNOW=FOLDER uv run pytest -m '' tests/promises/test_tables.py
+#     FAKESNOW=FOLDER uv run pytest -m '' tests/promises/tables/test_tables.py
 set -euo pipefail
 folder=$(realpath -m "${1:?usage: $0 FOLDER}")
 

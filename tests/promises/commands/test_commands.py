@@ -1,0 +1,218 @@
+"""The console scripts: what they import, what `--debug` shows, and what a missing extra says."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+import tomli
+from click.testing import CliRunner, Result
+
+from octogen_dagster import (
+    AnalyticsHubResource,
+    ExchangeSource,
+    OctogenControlPlaneResource,
+    OctogenSource,
+    build_linked_datasets_asset,
+    export_history,
+)
+from octogen_dagster.cli.main import main
+from octogen_dagster.errors import MissingPackageError, OctogenError
+
+ROOT = Path(__file__).parents[3]
+PROJECT = tomli.loads((ROOT / "pyproject.toml").read_text())["project"]
+LISTING = "projects/p/locations/us/dataExchanges/e/listings/l"
+
+
+def subcommands(command: click.Command, *words: str) -> list[tuple[str, ...]]:
+    """The words of every subcommand, as ("bq", "subscribe")."""
+    if not isinstance(command, click.Group):
+        return [words]
+    return [
+        each
+        for name, inner in command.commands.items()
+        for each in subcommands(inner, *words, name)
+    ]
+
+
+def test_each_script_is_a_command_of_its_own_or_a_subcommand() -> None:
+    found = {}
+    for name, target in PROJECT["scripts"].items():
+        module, _, attribute = target.partition(":")
+        found[name] = getattr(importlib.import_module(module), attribute)
+    bq = main.commands["bq"]
+    assert isinstance(bq, click.Group)
+    assert found == {
+        "octogen-dagster": main,
+        "octogen-bq-subscribe": bq.commands["subscribe"],
+        "octogen-bq-autosubscribe": bq.commands["autosubscribe"],
+        "octogen-mcp-login": main.commands["login"],
+        "octogen-url-lists": main.commands["url-lists"],
+    }
+
+
+@pytest.mark.slow
+def test_a_command_starts_without_the_heavy_libraries() -> None:
+    dry_run = ["bq", "subscribe", "--listing", LISTING, "--project", "my-project"]
+    calls = [["--help"], *([*words, "--help"] for words in subcommands(main)), dry_run]
+    program = f"""
+import sys
+from octogen_dagster.cli.main import main
+heavy = {{"dagster", "polars", "google.cloud", "httpx", "httpx2", "mcp", "pydantic", "tenacity"}}
+for call in {calls!r}:
+    try:
+        main(call)
+    except SystemExit as end:
+        assert end.code == 0, call
+    assert not heavy & set(sys.modules), (call, heavy & set(sys.modules))
+from octogen_dagster.sandbox.server import Sandbox
+with Sandbox(catalogs=1):
+    pass
+assert not {{"dagster", "polars", "google.cloud"}} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize("words", [(), ("bq",), *subcommands(main)], ids=" ".join)
+def test_a_command_says_in_one_line_what_it_does(words: tuple[str, ...]) -> None:
+    command: click.Command = main
+    for word in words:
+        assert isinstance(command, click.Group)
+        command = command.commands[word]
+    assert command.get_short_help_str(limit=62).endswith(".")
+    assert not command.get_short_help_str(limit=62).endswith("...")
+
+
+# `--debug` shows where an error of a command comes from, and never the key.
+
+
+KEY = "octo_live_0123456789abcdef0123456789abcdef_c2VjcmV0LW9mLXRoZS1rZXk"
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(main, arguments)
+
+
+DRY_RUN = ("bq", "subscribe", "--listing", LISTING, "--project", "mine", "--json")
+
+
+def test_the_traceback_of_what_may_be_a_defect_is_one_option_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("json.dumps", lambda *_, **__: int("ten"))
+    told = run(*DRY_RUN)
+    said = "Error: invalid literal for int() with base 10: 'ten'"
+    hint = "If your input is right, this is a defect: add --debug to see its traceback."
+    assert (told.exit_code, told.stderr.splitlines()) == (2, [said, hint])
+    shown = run(*DRY_RUN, "--debug")
+    assert shown.exit_code == 2
+    assert "Traceback (most recent call last):" in shown.stderr
+    assert f'"{__file__}", line' in shown.stderr
+    assert shown.stderr.splitlines()[-1] == said
+
+
+def test_bad_input_is_one_line_without_a_hint() -> None:
+    told = run("estimate", "--catalog", "acme", "--facet", "gender")
+    said = "Error: --facet 'gender' has no name and value: write it as gender=female"
+    assert (told.exit_code, told.stderr.splitlines()) == (2, [said])
+
+
+def test_an_error_of_the_package_has_a_traceback_too() -> None:
+    told = run("estimate", "--catalog", "acme")
+    shown = run("estimate", "--catalog", "acme", "--debug")
+    assert told.exit_code == shown.exit_code == 1
+    assert len(told.stderr.splitlines()) == 1
+    assert shown.stderr.startswith("Traceback (most recent call last):")
+    assert shown.stderr.endswith(told.stderr)
+
+
+def test_the_key_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    def tell(*_: object, **__: object) -> None:
+        key = os.environ["OCTOGEN_PLATFORM_API_KEY"]
+        try:
+            int(key)
+        except ValueError as error:
+            raise ValueError(f"The key {key} is no number") from error
+
+    monkeypatch.setenv("OCTOGEN_PLATFORM_API_KEY", KEY)
+    monkeypatch.setattr("json.dumps", tell)
+    for options in ((), ("--debug",)):
+        shown = run(*DRY_RUN, *options)
+        assert shown.exit_code == 2
+        assert "is no number" in shown.stderr
+        assert KEY not in shown.output
+        assert KEY.rpartition("_")[2] not in shown.output
+
+
+@pytest.mark.parametrize("command", sorted(set(subcommands(main)) - {("demo",)}), ids=" ".join)
+def test_each_command_takes_it(command: tuple[str, ...]) -> None:
+    assert "--debug" in run(*command, "--help").stdout
+
+
+# A feature whose extra is not installed says what to install when definitions load.
+
+
+@pytest.fixture
+def missing(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Return the names of packages that count as not installed, to add to."""
+    names: set[str] = set()
+    installed = importlib.metadata.distribution
+
+    def distribution(name: str) -> importlib.metadata.Distribution:
+        if name in names:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return installed(name)
+
+    monkeypatch.setattr(importlib.metadata, "distribution", distribution)
+    return names
+
+
+def test_each_package_of_an_extra_is_named_with_the_command_that_installs_it(
+    missing: set[str],
+) -> None:
+    extras = PROJECT["optional-dependencies"]
+    packages = [line.partition(">=")[0] for line in (*extras["bigquery"], *extras["mcp"])]
+    missing.update(packages)
+    with pytest.raises(ImportError) as caught:
+        build_linked_datasets_asset(control_plane=True)
+    assert str(caught.value) == (
+        f"build_linked_datasets_asset needs {', '.join(packages)}: "
+        'pip install "octogen-dagster[bigquery,mcp]"'
+    )
+    assert isinstance(caught.value, OctogenError)
+    copy = pickle.loads(pickle.dumps(caught.value))
+    assert (type(copy), str(copy)) == (MissingPackageError, str(caught.value))
+
+
+def test_features_of_bigquery_and_mcp_say_so_when_definitions_are_made(missing: set[str]) -> None:
+    missing.add("mcp")
+    build_linked_datasets_asset()
+    ExchangeSource("projects/p/locations/us/dataExchanges/x")
+    AnalyticsHubResource(project="my-project")
+    hint = r'needs mcp: pip install "octogen-dagster\[mcp\]"$'
+    with pytest.raises(MissingPackageError, match=hint):
+        build_linked_datasets_asset(control_plane=True)
+    with pytest.raises(MissingPackageError, match=hint):
+        OctogenSource()
+    with pytest.raises(MissingPackageError, match=hint):
+        OctogenControlPlaneResource(principal="user:me@my.org")
+    missing.add("dagster-gcp")
+    hint = r'needs dagster-gcp: pip install "octogen-dagster\[bigquery\]"$'
+    with pytest.raises(MissingPackageError, match=hint):
+        build_linked_datasets_asset()
+    with pytest.raises(MissingPackageError, match=hint):
+        AnalyticsHubResource(project="my-project")
+
+
+def test_the_export_of_a_history_says_which_extra_it_needs(missing: set[str]) -> None:
+    missing.add("deltalake")
+    hint = r'^export_history needs deltalake: pip install "octogen-dagster\[delta\]"$'
+    with pytest.raises(MissingPackageError, match=hint):
+        export_history("snapshots", "lake", asset="octogen_products_history")

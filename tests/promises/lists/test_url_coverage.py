@@ -1,0 +1,948 @@
+"""A list's addresses and products are those of its last export, and what is not known is said."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pytest
+from dagster_gcp import BigQueryResource
+from google.cloud import bigquery_analyticshub_v1 as ah
+
+from octogen_dagster import (
+    AnalyticsHubResource,
+    OctogenControlPlaneResource,
+    ParquetSnapshotIOManager,
+    build_url_coverage_asset,
+    build_url_list_sensor,
+)
+from tests.api.servers import RawServer, Received, http
+from tests.forked import processes
+from tests.promises.lists.url_coverage_runs import LIST_ID, SHOP, execute, make_job, own_table, q3
+from tests.results import failure, is_retried, metadata, octogen_at
+from tests.servers.bigquery import BigQueryServer, serving
+from tests.servers.google import PROJECT, REVOKED, Google
+from tests.servers.octogen import Octogen
+from tests.servers.octogen_mcp import PRINCIPAL
+
+EXCHANGE = "projects/octogen-catalog-exchange/locations/US/dataExchanges/catalogs_prod"
+LISTING = f"{EXCHANGE}/listings/coverage_cul_01_v1"
+DATASET = "octogen_coverage_cul_01_v1"
+COVERAGE_VIEW = f"{PROJECT}.{DATASET}.url_coverage_v1"
+PRODUCTS_VIEW = f"{PROJECT}.{DATASET}.products_current_v1"
+EXPORTED_AT = datetime(2026, 11, 28, 6, 31, 12, tzinfo=timezone.utc)
+AT_ONCE = dg.RetryPolicy(max_retries=1)
+OWN = own_table()
+LONG = timedelta(days=100_000)
+
+COVERAGE_FIELDS = [
+    {"name": "url", "type": "STRING"},
+    {"name": "normalized_url", "type": "STRING"},
+    {"name": "covered", "type": "BOOLEAN"},
+    {"name": "exported_at", "type": "TIMESTAMP"},
+]
+PRODUCT_FIELDS = [
+    *({"name": name, "type": "STRING"} for name in ("uuid", "catalog_key", "product_url")),
+    *({"name": name, "type": "STRING"} for name in ("title", "brand")),
+    {"name": "current_price", "type": "FLOAT"},
+    {"name": "in_stock", "type": "BOOLEAN"},
+]
+
+
+def covered_rows(*rows: tuple[str, bool]) -> list[list[str | None]]:
+    at = str(int(EXPORTED_AT.timestamp() * 1_000_000))
+    return [[path, f"{SHOP}{path}", str(covered).lower(), at] for path, covered in rows]
+
+
+def product(uuid: str, path: str, price: float = 100.0) -> list[str | None]:
+    url = path if "://" in path else f"{SHOP}{path}"
+    return [uuid, "shop", url, f"Their {uuid}", "Acme", str(price), "true"]
+
+
+EXPORTED = covered_rows(
+    ("/products/boot", True),
+    ("/collections/new/products/hat", True),
+    ("/products/cap?color=red", True),
+    ("/products/pen", False),
+    ("/products/removed", True),
+)
+PRODUCTS = [
+    product("u1", "/products/boot", 100),
+    product("u2", "/products/boot", 110),
+    product("u3", "/products/hat", 30),
+    product("u4", "http://SHOP.example/products/cap/?color=blue", 8),
+    product("u5", "/products/removed", 7),
+]
+
+
+@dataclass
+class Lists:
+    """The service's answers about the list."""
+
+    status: str = "active"
+    exported_at: str | None = "2026-11-28T06:40:00Z"
+    big_query: bool = True
+    refusal: tuple[int, str] | None = None
+    created_at: str = "2026-11-01T00:00:00Z"
+    received: list[str] = field(default_factory=list)
+
+    def __call__(self, request: Received) -> list[bytes]:
+        self.received.append(f"{request.method} {request.target}")
+        if self.refusal:
+            return http(self.refusal[0], {"detail": self.refusal[1]})
+        if request.target.endswith(LIST_ID):
+            return http(200, self.answer())
+        return http(200, {"items": [self.answer()], "nextCursor": None})
+
+    def answer(self) -> dict[str, Any]:
+        place = {
+            "exchangeId": "catalogs_prod",
+            "listingId": "coverage_cul_01_v1",
+            "sharedDatasetId": "coverage_share_cul_01_v1",
+            "viewId": "products_current_v1",
+            "lastExportedAt": self.exported_at,
+            "lastRowCount": None if self.exported_at is None else len(PRODUCTS),
+            "readerCount": 1,
+        }
+        return {
+            "urlListId": LIST_ID,
+            "name": "q3",
+            "status": self.status,
+            "urlCount": 5,
+            "bigQuery": place if self.big_query else None,
+            "createdAt": self.created_at,
+            "updatedAt": self.created_at,
+        }
+
+
+@pytest.fixture
+def lists() -> Lists:
+    return Lists()
+
+
+@pytest.fixture
+def bigquery() -> BigQueryServer:
+    server = BigQueryServer()
+    server.share(COVERAGE_VIEW, schema={"fields": COVERAGE_FIELDS})
+    server.share(PRODUCTS_VIEW, schema={"fields": PRODUCT_FIELDS})
+    server.results = {
+        "url_coverage_v1": (COVERAGE_FIELDS, EXPORTED),
+        "products_current_v1": (PRODUCT_FIELDS, PRODUCTS),
+    }
+    return server
+
+
+@pytest.fixture
+def google() -> Google:
+    return Google()
+
+
+Run = Callable[..., dg.ExecuteInProcessResult]
+
+
+@pytest.fixture
+def resources(
+    lists: Lists,
+    bigquery: BigQueryServer,
+    google: Google,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    quick_google: None,
+) -> Iterator[dict[str, Any]]:
+    """The resources of the assets, as long as their servers run."""
+    with (
+        RawServer(lists) as service,
+        google.running() as endpoint,
+        serving(bigquery, tmp_path),
+    ):
+        yield {
+            "octogen": octogen_at(service),
+            "analytics_hub": AnalyticsHubResource(project=PROJECT, endpoint=endpoint),
+            "bigquery": BigQueryResource(project=PROJECT),
+            "io_manager": ParquetSnapshotIOManager(base_dir=str(tmp_path / "stored")),
+        }
+
+
+@pytest.fixture
+def run(
+    resources: dict[str, Any], instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> Run:
+    """Materialize the list and its assets; `octogen` is the control plane, if there is one."""
+    monkeypatch.setenv("OCTOGEN_MCP_ACCESS_TOKEN", "access-secret-0")
+
+    def run(
+        octogen: Octogen | None = None,
+        io_manager: Any = None,
+        upstream: dg.AssetsDefinition = q3,
+        **arguments: Any,
+    ) -> dg.ExecuteInProcessResult:
+        settings: dict[str, Any] = {
+            "grant_waits": (),
+            "control_plane": octogen is not None,
+            "retry_policy": None,
+            "max_age": LONG,
+        }
+        built = build_url_coverage_asset(upstream, **settings | arguments)
+        with (octogen or Octogen()).running() as url:
+            control_plane = OctogenControlPlaneResource(principal=PRINCIPAL, url=url)
+            return dg.materialize(
+                [upstream, *built],
+                instance=instance,
+                raise_on_error=False,
+                resources={
+                    **resources,
+                    "octogen_control_plane": control_plane,
+                    **({"io_manager": io_manager} if io_manager else {}),
+                },
+            )
+
+    return run
+
+
+def snapshot(folder: Path, name: str) -> pl.DataFrame:
+    return pl.read_parquet(folder / "stored" / f"{name}.parquet")
+
+
+def checked(result: dg.ExecuteInProcessResult) -> dict[str, bool]:
+    return {each.check_name: each.passed for each in result.get_asset_check_evaluations()}
+
+
+@pytest.mark.slow
+def test_each_row_of_the_own_table_has_the_status_of_its_address(run: Run, tmp_path: Path) -> None:
+    result = run()
+    assert result.success, failure(result)
+    coverage = snapshot(tmp_path, "q3_coverage")
+    assert coverage.columns == ["sku", "url", "normalized_url", "covered", "exported_at", "status"]
+    assert coverage.select("sku", "covered", "exported_at", "status").rows() == [
+        ("A1", True, EXPORTED_AT, "covered"),
+        ("A2", True, EXPORTED_AT, "covered"),
+        ("B", True, EXPORTED_AT, "covered"),
+        ("C", True, EXPORTED_AT, "covered"),
+        ("D", False, EXPORTED_AT, "not_covered"),
+        ("E", None, None, "pending"),
+        ("F", None, None, "rejected"),
+    ]
+    shown = metadata(result, "q3_coverage")
+    assert next(iter(shown)) == "octogen/summary"  # the page begins with a sentence
+    assert shown["octogen/summary"] == (
+        "**3 of 6 addresses covered**, 1 not covered, 1 pending, 1 rejected; "
+        "exported 2026-11-28 06:31 UTC"
+    )
+    numbers = [
+        shown[f"octogen/{each}"] for each in ("covered", "not_covered", "pending", "rejected")
+    ]
+    assert numbers == [3, 1, 1, 1]
+    assert shown["octogen/exported_at"] == EXPORTED_AT.timestamp()
+    assert shown["octogen/source_table"] == COVERAGE_VIEW
+    assert shown["octogen/linked_dataset"] == f"{PROJECT}.{DATASET}"
+    assert shown["octogen/billed_bytes"] == 10 * 2**20
+    assert shown["octogen/query_dollars"] == 6e-05
+    assert "t=url_coverage_v1" in shown["octogen/console"]
+
+
+@pytest.mark.long
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "value"), [("DATETIME", "2026-11-28T06:31:12"), ("DATE", "2026-11-28")]
+)
+def test_the_time_of_the_export_is_utc_whatever_its_type(
+    run: Run, bigquery: BigQueryServer, tmp_path: Path, kind: str, value: str
+) -> None:
+    fields = [*COVERAGE_FIELDS[:3], {"name": "exported_at", "type": kind}]
+    bigquery.share(COVERAGE_VIEW, schema={"fields": fields})
+    bigquery.results["url_coverage_v1"] = (fields, [[*row[:3], value] for row in EXPORTED])
+    result = run()
+    assert result.success, failure(result)
+    exported_at = snapshot(tmp_path, "q3_coverage")["exported_at"]
+    assert exported_at.max() == datetime.fromisoformat(value).replace(tzinfo=timezone.utc)
+    fields = [{"name": name, "type": "INTEGER"} for name in ("covered", "not_covered")]
+    at = str(int(EXPORTED_AT.timestamp() * 1_000_000))
+    counted = ([*fields, COVERAGE_FIELDS[3]], [["4", "1", at]])
+    bigquery.results = {"CAST(MAX(exported_at) AS TIMESTAMP)": counted}
+    bigquery.counted = ["5", None]
+    assert run(in_place=True).success
+
+
+@pytest.mark.slow
+def test_addresses_that_octogen_normalizes_anew_are_known_as_they_were_submitted(
+    run: Run, bigquery: BigQueryServer, tmp_path: Path
+) -> None:
+    submitted = {f"{SHOP}/products/boot": f"{SHOP}/products/boot?utm_source=x"}
+    bigquery.results["url_coverage_v1"] = (
+        COVERAGE_FIELDS,
+        [
+            [submitted.get(str(address), address), f"{address}#anew", covered, at]
+            for _, address, covered, at in EXPORTED
+        ],
+    )
+    assert run().success
+    assert snapshot(tmp_path, "q3_coverage")["status"].to_list() == [
+        *["covered"] * 4,
+        "not_covered",
+        "pending",
+        "rejected",
+    ]
+    assert len(snapshot(tmp_path, "q3_products")) == 7
+
+
+@pytest.mark.slow
+def test_products_are_joined_back_to_each_sku(run: Run, tmp_path: Path) -> None:
+    result = run()
+    products = snapshot(tmp_path, "q3_products")
+    assert products.select("uuid", "sku", "matched_by", "own_price", "current_price").rows() == [
+        ("u1", "A1", "url", 90.0, 100.0),
+        ("u1", "A2", "url", 45.0, 100.0),
+        ("u2", "A1", "url", 90.0, 110.0),
+        ("u2", "A2", "url", 45.0, 110.0),
+        ("u3", "B", "page", 20.0, 30.0),
+        ("u4", "C", "page", 10.0, 8.0),
+        ("u5", None, None, None, 7.0),
+    ]
+    assert products.columns == [
+        *("sku", "url", "matched_by", "own_price", "own_title"),
+        *(str(each["name"]) for each in PRODUCT_FIELDS),
+    ]
+    assert products.filter(sku="B").select("title", "own_title", "url").row(0) == (
+        "Their u3",
+        "Own hat",
+        f"{SHOP}/collections/new/products/hat",
+    )
+    shown = metadata(result, "q3_products")
+    assert shown["octogen/summary"] == (
+        "**5 products** of 3 of 3 covered addresses, 1 in doubt, 1 of no address"
+    )
+    assert shown["octogen/unmatched_products"] == 1
+    assert shown["octogen/exported_at"] == EXPORTED_AT.timestamp()
+    assert checked(result) == {
+        "covered": True,
+        "fresh": True,
+        "not_empty": True,
+        "expected_columns": True,
+        "matched": False,  # the cap of another color is in doubt
+    }
+    dearer = products.filter(pl.col("own_price") > pl.col("current_price"))
+    assert dearer["sku"].to_list() == ["C"]
+
+
+@pytest.mark.slow
+def test_a_covered_address_without_a_product_gets_those_of_its_page(
+    run: Run, bigquery: BigQueryServer, tmp_path: Path
+) -> None:
+    cap = "/products/cap?color=red"
+    bigquery.results["url_coverage_v1"] = (
+        COVERAGE_FIELDS,
+        covered_rows((cap, True), ("/products/pen", True)),
+    )
+    products = [product(f"u{number}", f"/products/cap?color={number}") for number in range(5)]
+    products[3] = product("u3", "/products/pen")  # the export has two pages of rows
+    bigquery.results["products_current_v1"] = (PRODUCT_FIELDS, [*products, product("u5", cap)])
+    result = run()
+    rows = snapshot(tmp_path, "q3_products").drop_nulls("sku").select("sku", "uuid", "matched_by")
+    found = [(f"u{number}", "page") for number in (0, 1, 2, 4)]
+    assert rows.rows() == [
+        *(("C", *each) for each in found[:3]),
+        ("D", "u3", "url"),
+        ("C", *found[3]),
+        ("C", "u5", "url"),
+    ]
+    assert metadata(result, "q3_products")["octogen/addresses_without_products"] == 0
+    own = OWN.with_columns(
+        url=pl.when(pl.col("sku") == "E")
+        .then(pl.lit(f"{SHOP}/products/pen?ink=blue"))
+        .otherwise("url"),
+        normalized_url=pl.when(pl.col("sku") == "E")
+        .then(pl.lit(f"{SHOP}/products/pen?ink=blue"))
+        .otherwise("normalized_url"),
+    )
+
+    @dg.asset(name="q3", metadata={"octogen/url_list": "q3"})
+    def variants() -> dg.MaterializeResult[pl.DataFrame]:
+        return dg.MaterializeResult(value=own, metadata={"octogen/url_list_id": LIST_ID})
+
+    exported = covered_rows((cap, True), ("/products/pen", True), ("/products/pen?ink=blue", True))
+    bigquery.results["url_coverage_v1"] = (COVERAGE_FIELDS, exported)
+    assert run(upstream=variants).success
+    pens = snapshot(tmp_path, "q3_products").filter(uuid="u3")
+    assert pens.select("sku", "matched_by").rows() == [("D", "url"), ("E", "page")]
+
+
+def list_of(*urls: str) -> dg.AssetsDefinition:
+    """A list of addresses, which Octogen writes as they are sent but for a leading `www.`."""
+    own = pl.DataFrame({"sku": [f"S{number}" for number in range(len(urls))], "url": urls})
+    own = own.with_columns(
+        normalized_url=pl.col("url").str.replace("//www.", "//", literal=True),
+        rejected_code=pl.lit(None, pl.String),
+        rejected_message=pl.lit(None, pl.String),
+    )
+
+    @dg.asset(name="q3", metadata={"octogen/url_list": "q3"})
+    def url_list() -> dg.MaterializeResult[pl.DataFrame]:
+        return dg.MaterializeResult(value=own, metadata={"octogen/url_list_id": LIST_ID})
+
+    return url_list
+
+
+@pytest.mark.slow
+def test_pages_that_their_query_tells_apart_have_their_own_products(
+    run: Run, bigquery: BigQueryServer, tmp_path: Path
+) -> None:
+    paths = [f"/item.php?id={number}&ref=mail" for number in (1, 2, 3)]
+    paths += ["/sch%c3%b6n", "/cap?color=red", "/cap?color=blue"]
+    urls = [f"https://www.shop.example{path}" for path in paths]
+    bigquery.results["url_coverage_v1"] = (
+        COVERAGE_FIELDS,
+        [
+            [url, f"{SHOP}{path}", *row[2:]]
+            for url, path, row in zip(
+                urls, paths, covered_rows(*((path, True) for path in paths)), strict=True
+            )
+        ],
+    )
+    bigquery.results["products_current_v1"] = (
+        PRODUCT_FIELDS,
+        [
+            *(
+                product(f"u{number}", f"http://www.shop.example/item.php?id={number}")
+                for number in (1, 2)
+            ),
+            *(product("u4", "https://www.shop.example/schön"), product("u5", "/cap?color=green")),
+        ],
+    )
+    result = run(upstream=list_of(*urls))
+    assert result.success, failure(result)
+    rows = snapshot(tmp_path, "q3_products").select("sku", "uuid", "matched_by").rows()
+    assert rows[:5] == [
+        *(("S0", "u1", "page"), ("S1", "u2", "page"), ("S3", "u4", "url")),
+        *(("S4", "u5", "page"), ("S5", "u5", "page")),  # a tie is a tie
+    ]
+    assert metadata(result, "q3_products")["octogen/ties"] == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("found", [8, 9])
+def test_most_of_the_covered_addresses_have_a_product(
+    run: Run, bigquery: BigQueryServer, found: int
+) -> None:
+    paths = [f"/p{number}" for number in range(10)]
+    exported = covered_rows(*((path, True) for path in paths), ("/none", False))
+    bigquery.results["url_coverage_v1"] = (COVERAGE_FIELDS, exported)
+    products = [product(path, path) for path in paths[:found]]
+    bigquery.results["products_current_v1"] = (PRODUCT_FIELDS, products)
+    result = run(upstream=list_of(*(f"{SHOP}{path}" for path in [*paths, "/none"])))
+    (check,) = [
+        each for each in result.get_asset_check_evaluations() if each.check_name == "matched"
+    ]
+    assert (check.passed, check.severity) == (found == 9, dg.AssetCheckSeverity.WARN)
+    assert f"{found}0% of the covered addresses have a product; 90% are" in str(check.description)
+
+
+@pytest.mark.slow
+def test_a_list_that_was_not_exported_is_pending_and_no_failure(
+    run: Run, lists: Lists, google: Google, tmp_path: Path
+) -> None:
+    lists.exported_at = None
+    result = run()
+    assert result.success
+    coverage = snapshot(tmp_path, "q3_coverage")
+    assert coverage["status"].to_list() == ["pending"] * 6 + ["rejected"]
+    products = snapshot(tmp_path, "q3_products")
+    assert products.is_empty()
+    assert {"sku", "url", "own_price", "own_title", "current_price"} <= {*products.columns}
+    assert metadata(result, "q3_products")["octogen/summary"] == (
+        "**No products yet**: Octogen has not exported the list yet"
+    )
+    assert all(checked(result).values())
+    lists.big_query, lists.status = False, "provisioning"
+    assert run().success
+    assert google.calls == []
+
+
+@pytest.mark.parametrize("exported_at", [None, EXPORTED_AT.isoformat()])
+def test_a_column_that_the_products_add_is_a_failure_before_and_after_an_export(
+    run: Run, lists: Lists, exported_at: str | None
+) -> None:
+    lists.exported_at = exported_at
+
+    @dg.asset(name="q3", metadata={"octogen/url_list": "q3"})
+    def other() -> dg.MaterializeResult[pl.DataFrame]:
+        own = OWN.with_columns(matched_by=pl.lit("hand"))
+        return dg.MaterializeResult(value=own, metadata={"octogen/url_list_id": LIST_ID})
+
+    result = run(upstream=other, retry_policy=AT_ONCE)
+    assert "The table of the list has a column 'matched_by'" in failure(result)
+    assert not is_retried(result)
+
+
+def test_a_view_without_the_addresses_of_products_is_a_failure(
+    run: Run, bigquery: BigQueryServer
+) -> None:
+    fields = [each for each in PRODUCT_FIELDS if each["name"] != "product_url"]
+    bigquery.results["products_current_v1"] = (fields, [[*row[:2], *row[3:]] for row in PRODUCTS])
+    result = run(retry_policy=AT_ONCE)
+    assert "The view of products has no column 'product_url'" in failure(result)
+    assert not is_retried(result)
+
+
+@pytest.mark.slow
+def test_products_that_are_there_are_not_replaced_by_none(
+    run: Run, lists: Lists, tmp_path: Path
+) -> None:
+    assert run().success
+    lists.exported_at = None  # a list that was deleted and made again
+    result = run()
+    assert result.success
+    assert snapshot(tmp_path, "q3_coverage")["status"].unique().sort().to_list() == [
+        "pending",
+        "rejected",
+    ]
+    assert len(snapshot(tmp_path, "q3_products")) == 7
+    assert result.asset_materializations_for_node("q3_products") == []
+
+
+@pytest.mark.slow
+def test_covered_addresses_without_any_product_publish_nothing(
+    run: Run, bigquery: BigQueryServer, tmp_path: Path
+) -> None:
+    assert run().success
+    bigquery.results["products_current_v1"] = (PRODUCT_FIELDS, [])
+    message = failure(run())
+    assert "url_coverage_v1 says that there are products of 3 addresses. Nothing was" in message
+    assert len(snapshot(tmp_path, "q3_products")) == 7
+    bigquery.results["url_coverage_v1"] = (
+        COVERAGE_FIELDS,
+        covered_rows(("/products/boot", False)),
+    )
+    result = run()
+    assert result.success
+    assert snapshot(tmp_path, "q3_products").is_empty()
+    assert checked(result) == {
+        "covered": False,
+        "fresh": True,
+        "not_empty": False,
+        "expected_columns": True,
+        "matched": True,
+    }
+
+
+def test_a_result_with_fewer_rows_than_it_claims_is_not_published(
+    run: Run, bigquery: BigQueryServer, tmp_path: Path
+) -> None:
+    bigquery.total_rows = 9
+    message = failure(run())
+    assert "the result of BigQuery's job" in message
+    assert not (tmp_path / "stored" / "q3_coverage.parquet").exists()
+
+
+@pytest.mark.slow
+def test_in_place_no_row_leaves_bigquery(
+    run: Run, bigquery: BigQueryServer, lists: Lists, tmp_path: Path
+) -> None:
+    at = str(int(EXPORTED_AT.timestamp() * 1_000_000))
+    fields = [{"name": name, "type": "INTEGER"} for name in ("covered", "not_covered")]
+    bigquery.results = {"COUNTIF": ([*fields, COVERAGE_FIELDS[3]], [["4", "1", at]])}
+    bigquery.counted = ["5", None]
+    result = run(in_place=True)
+    shown = metadata(result, "q3_coverage")
+    assert shown["dagster/table_name"] == COVERAGE_VIEW
+    assert shown["dagster/row_count"] == 5
+    assert [column.name for column in shown["dagster/column_schema"].columns] == [
+        str(each["name"]) for each in COVERAGE_FIELDS
+    ]
+    assert (shown["octogen/covered"], shown["octogen/not_covered"]) == (4, 1)
+    assert shown["octogen/summary"] == (
+        "**4 of 5 addresses covered**, 1 not covered; exported 2026-11-28 06:31 UTC"
+    )
+    products = metadata(result, "q3_products")
+    assert products["dagster/table_name"] == PRODUCTS_VIEW
+    assert products["dagster/row_count"] == 5
+    assert all(checked(result).values())
+    assert [file.name for file in (tmp_path / "stored").iterdir()] == ["q3.parquet"]
+    lists.exported_at = None
+    result = run(in_place=True)
+    assert result.success
+    assert "dagster/table_name" not in metadata(result, "q3_coverage")
+    assert "dagster/table_name" not in metadata(result, "q3_products")
+
+
+@pytest.mark.slow
+def test_only_columns_that_are_named_are_read(
+    run: Run, bigquery: BigQueryServer, tmp_path: Path
+) -> None:
+    columns = PRODUCT_FIELDS[2:3] + PRODUCT_FIELDS[5:6]
+    rows = [[row[2], row[5]] for row in PRODUCTS]
+    bigquery.results["products_current_v1"] = (columns, rows)
+    assert run(columns=["PRODUCT_URL", "current_price"]).success
+    sql = bigquery.inserted[-1]["configuration"]["query"]["query"]
+    assert sql == f"SELECT `product_url`, `current_price`\nFROM `{PRODUCTS_VIEW}`"
+    assert snapshot(tmp_path, "q3_products").columns == [
+        *("sku", "url", "matched_by", "own_price", "title", "product_url", "current_price")
+    ]
+
+
+def test_a_query_that_would_cost_too_much_is_refused(run: Run, bigquery: BigQueryServer) -> None:
+    result = run(max_bytes_billed=1, retry_policy=AT_ONCE)
+    assert "bytesBilledLimitExceeded" in failure(result)
+    assert not is_retried(result)
+    assert bigquery.billed == 0
+
+
+@pytest.fixture
+def environment(
+    lists: Lists, google: Google, bigquery: BigQueryServer, tmp_path: Path
+) -> Iterator[dict[str, str]]:
+    """The variables by which a process finds the servers, as long as they run."""
+    with RawServer(lists) as service, google.running() as hub, serving(bigquery, tmp_path):
+        yield {
+            **{name: os.environ[name] for name in ("BIGQUERY_EMULATOR_HOST", "NO_GCE_CHECK")},
+            "GOOGLE_APPLICATION_CREDENTIALS": os.environ["GOOGLE_APPLICATION_CREDENTIALS"],
+            "OCTOGEN_BASE_URL": service.base_url,
+            "OCTOGEN_PLATFORM_API_KEY": service.api_key,
+            "ANALYTICS_HUB_EMULATOR_HOST": hub,
+        }
+
+
+@pytest.mark.slow
+def test_a_run_that_ended_between_the_assets_pays_for_no_query_twice(
+    bigquery: BigQueryServer,
+    environment: dict[str, str],
+    instance: dg.DagsterInstance,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    products = [*PRODUCTS, product("u6", "/products/boot")]
+    bigquery.results["products_current_v1"] = (PRODUCT_FIELDS, products)
+    bigquery.page_rows, bigquery.page_failures = len(EXPORTED), 1
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    job = dg.reconstructable(make_job)
+    first = dg.execute_job(job, instance=instance)  # the products' second page does not come
+    assert not first.success
+    assert len(snapshot(tmp_path, "q3_coverage")) == 7
+    assert not (tmp_path / "stored" / "q3_products.parquet").exists()
+    again = dg.ReexecutionOptions.from_failure(first.run_id, instance)
+    assert dg.execute_job(job, instance=instance, reexecution_options=again).success
+    assert len(snapshot(tmp_path, "q3_products")) == 9
+    assert len(bigquery.inserted) == 2
+
+
+@pytest.mark.long
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_run_that_was_killed_at_any_request_is_mended_by_its_retry(
+    bigquery: BigQueryServer,
+    google: Google,
+    environment: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answer, left, running = bigquery._answer, [0], [processes.Process()]
+
+    def killed_or_answered(*request: Any) -> Any:
+        left[0] -= 1
+        answered = answer(*request)
+        if not left[0]:
+            os.kill(running[0].pid or 0, signal.SIGKILL)
+        return answered
+
+    def execution(number: int, killed_at: int = 0) -> int | None:
+        """Execute a run, or its retry, in a process."""
+        left[0] = killed_at
+        arguments = (str(tmp_path / f"instance-{number}"), environment)
+        running[0] = processes.Process(target=execute, args=arguments)
+        running[0].start()
+        running[0].join(120)
+        return running[0].exitcode
+
+    monkeypatch.setattr(bigquery, "_answer", killed_or_answered)
+    for number in range(1, 100):
+        shutil.rmtree(tmp_path / "stored", ignore_errors=True)
+        bigquery.jobs.clear()
+        bigquery.inserted.clear()
+        (tmp_path / f"instance-{number}").mkdir()
+        is_over = execution(number, killed_at=number) == 0
+        assert is_over or running[0].exitcode == -signal.SIGKILL
+        assert is_over or execution(number) == 0
+        assert len(snapshot(tmp_path, "q3_coverage")) == 7, number
+        assert len(snapshot(tmp_path, "q3_products")) == 7, number
+        assert len(bigquery.inserted) == 2, number
+        assert len(google.subscriptions) == 1
+        if is_over:
+            break
+    assert number > 8
+
+
+@pytest.mark.slow
+def test_a_grant_that_has_not_arrived_is_waited_for(run: Run, google: Google) -> None:
+    def arrives(method: str) -> None:
+        google.granted = google.granted or method == "TestIamPermissions"
+
+    google.granted, google.on_answer = False, arrives
+    assert run(grant_waits=(0.01,)).success
+    assert google.calls.count("SubscribeListing") == 2
+
+
+def test_a_grant_that_does_not_arrive_is_named(run: Run, google: Google) -> None:
+    google.granted = False
+    result = run(retry_policy=AT_ONCE)
+    assert f"Listing {LISTING}" in failure(result)
+    assert "Octogen's grant has not arrived yet" in failure(result)
+    assert not is_retried(result)
+
+
+def test_a_revoked_subscription_that_holds_the_dataset_is_named(run: Run, google: Google) -> None:
+    google.add(LISTING, DATASET, REVOKED)
+    result = run(retry_policy=AT_ONCE)
+    assert "which was revoked. Nothing was changed." in failure(result)
+    assert not is_retried(result)
+
+
+def test_a_list_that_is_gone_is_a_clear_failure(run: Run, lists: Lists) -> None:
+    lists.status = "delete_pending"
+    result = run(retry_policy=AT_ONCE)
+    assert "URL list 'q3' (cul_01) is being deleted, with its data. Nothing was read." in (
+        failure(result)
+    )
+    assert not is_retried(result)
+    lists.refusal = (404, "url_list_not_found")
+    result = run(retry_policy=AT_ONCE)
+    assert "cul_01" in failure(result)
+    assert "Materialize q3, which makes the list anew" in failure(result)
+    assert not is_retried(result)
+
+
+def test_a_list_that_was_not_made_yet_is_a_clear_failure(run: Run) -> None:
+    @dg.asset(name="q3", metadata={"octogen/url_list": "q3"})
+    def without_list() -> pl.DataFrame:
+        return OWN
+
+    assert "q3: no URL list is known." in failure(run(upstream=without_list))
+
+
+@pytest.mark.slow
+def test_the_reader_is_registered_with_a_control_plane(run: Run, google: Google) -> None:
+    octogen = Octogen()
+    assert run(octogen).success
+    assert octogen.asked == ["list_bigquery_subscribers", "register_bigquery_subscriber"]
+    assert run(octogen).success
+    assert octogen.asked[2:] == ["list_bigquery_subscribers"]
+    assert len(google.subscriptions) == 1
+
+
+@pytest.mark.slow
+def test_the_listing_may_be_elsewhere(run: Run, google: Google, bigquery: BigQueryServer) -> None:
+    for view, fields in (
+        ("url_coverage_v1", COVERAGE_FIELDS),
+        ("products_current_v1", PRODUCT_FIELDS),
+    ):
+        bigquery.share(f"{PROJECT}.q3.{view}", schema={"fields": fields})
+    assert run(listing_project="elsewhere", listing_location="EU", dataset_id="q3").success
+    (request,) = google.requests
+    assert request.name.startswith("projects/elsewhere/locations/EU/dataExchanges/catalogs_prod/")
+    assert request.destination_dataset.dataset_reference.dataset_id == "q3"
+
+
+@pytest.mark.slow
+def test_another_io_manager_gets_whole_frames(run: Run, tmp_path: Path) -> None:
+    result = run(io_manager=dg.FilesystemIOManager(base_dir=str(tmp_path / "pickled")))
+    assert result.success, failure(result)
+    assert len(result.output_for_node("q3_products")) == 7
+    assert result.output_for_node("q3_coverage")["status"].to_list().count("covered") == 4
+    assert metadata(result, "q3_coverage")["octogen/covered"] == 3
+
+
+@pytest.mark.slow
+def test_an_export_that_is_old_or_missing_is_a_warning(run: Run, lists: Lists) -> None:
+    checks = run(max_age=timedelta(days=1)).get_asset_check_evaluations()
+    (fresh,) = [each for each in checks if each.check_name == "fresh"]
+    assert (fresh.passed, fresh.severity) == (False, dg.AssetCheckSeverity.WARN)
+    lists.exported_at = None
+    checks = run(max_age=timedelta(days=1)).get_asset_check_evaluations()
+    (fresh,) = [each for each in checks if each.check_name == "fresh"]
+    assert not fresh.passed
+    assert "hours ago and is not exported yet; 24 are allowed." in str(fresh.description)
+
+
+def test_what_cannot_work_is_refused_when_definitions_load() -> None:
+    @dg.asset
+    def other() -> None: ...
+
+    with pytest.raises(ValueError, match="other is not an asset of build_url_list_asset"):
+        build_url_coverage_asset(other)
+    with pytest.raises(TypeError, match="url_list must be an asset, not str"):
+        build_url_coverage_asset("q3")  # type: ignore[arg-type]
+    for each in build_url_coverage_asset(q3):
+        with pytest.raises(ValueError, match="is not an asset of build_url_list_asset"):
+            build_url_coverage_asset(each)
+    with pytest.raises(ValueError, match="columns lack 'product_url'"):
+        build_url_coverage_asset(q3, columns=["uuid"])
+    with pytest.raises(ValueError, match="min_covered_fraction"):
+        build_url_coverage_asset(q3, min_covered_fraction=2)
+    with pytest.raises(ValueError, match="the location"):
+        build_url_coverage_asset(q3, listing_location="U S")
+
+
+@pytest.mark.slow
+def test_a_listing_that_forbids_exports_is_counted_in_place_only(
+    run: Run, google: Google, bigquery: BigQueryServer, tmp_path: Path
+) -> None:
+    listing = ah.Listing(name=LISTING)
+    listing.restricted_export_config = ah.Listing.RestrictedExportConfig(
+        enabled=True, restrict_query_result=True
+    )
+    google.listings = [listing]
+    assert (
+        f"Table {COVERAGE_VIEW}: its listing's restricted_export_config has restrict_query_result"
+    ) in failure(run())
+    assert bigquery.inserted == []
+    fields = [{"name": name, "type": "INTEGER"} for name in ("covered", "not_covered")]
+    bigquery.results = {"COUNTIF": ([*fields, COVERAGE_FIELDS[3]], [["1", "0", None]])}
+    assert run(in_place=True).success
+
+
+@pytest.mark.slow
+def test_a_table_without_rows_has_neither_coverage_nor_pairs(run: Run, tmp_path: Path) -> None:
+    @dg.asset(name="q3", metadata={"octogen/url_list": "q3"})
+    def empty() -> dg.MaterializeResult[pl.DataFrame]:
+        names = ("sku", "url", "normalized_url", "rejected_code", "rejected_message")
+        none = pl.DataFrame(schema={name: pl.Null() for name in names})
+        return dg.MaterializeResult(value=none, metadata={"octogen/url_list_id": LIST_ID})
+
+    assert run(upstream=empty).success
+    assert snapshot(tmp_path, "q3_coverage").is_empty()
+    assert snapshot(tmp_path, "q3_products")["sku"].to_list() == [None] * len(PRODUCTS)
+
+
+def test_names_and_arguments_are_those_of_other_assets() -> None:
+    coverage, products = build_url_coverage_asset(
+        q3, products_name="theirs", key_prefix="shop", owners=["team:data"]
+    )
+    assert coverage.key == dg.AssetKey(["shop", "q3_coverage"])
+    assert products.key == dg.AssetKey(["shop", "theirs"])
+    for each in (coverage, products):
+        spec = each.get_asset_spec()
+        assert (each.op.pool, spec.group_name, spec.owners) == (None, "octogen", ["team:data"])
+        assert spec.kinds == {"octogen", "bigquery", "parquet"}
+
+
+@dataclass
+class Ticks:
+    """Ticks of the sensor of two lists, of which the service has one."""
+
+    instance: dg.DagsterInstance
+    resources: dict[str, Any]
+    minutes_later: float = 0.0
+
+    def __post_init__(self) -> None:
+        @dg.asset(metadata={"octogen/url_list": "q4"})
+        def q4() -> None: ...
+
+        self.built = build_url_coverage_asset(q3, grant_waits=(), retry_policy=None)
+        self.other = build_url_coverage_asset(q4)
+        self.defs = dg.Definitions(
+            [q3, *self.built],
+            jobs=[dg.define_asset_job("list_job", executor_def=dg.in_process_executor)],
+            resources=self.resources,
+        )
+
+    def evaluate(self) -> dg.SensorResult | dg.SkipReason:
+        sensor = build_url_list_sensor(
+            [self.built, self.other],
+            _clock=lambda: time.time() + self.minutes_later * 60,
+        )
+        named = {"octogen": self.resources["octogen"]}
+        result = sensor(dg.build_sensor_context(instance=self.instance, resources=named))
+        assert isinstance(result, dg.SensorResult | dg.SkipReason)
+        return result
+
+    def requested(self, *, executed: bool = True) -> list[list[str]]:
+        """The assets of each run that a tick requests; the runs are executed."""
+        result = self.evaluate()
+        assert isinstance(result, dg.SensorResult)
+        for request in (result.run_requests or ()) if executed else ():
+            self.defs.resolve_job_def("list_job").execute_in_process(
+                asset_selection=request.asset_selection,
+                instance=self.instance,
+                tags={**request.tags, "dagster/run_key": str(request.run_key)},
+                raise_on_error=False,
+            )
+        return [
+            [key.to_user_string() for key in request.asset_selection or ()]
+            for request in result.run_requests or ()
+        ]
+
+
+@pytest.fixture
+def ticks(instance: dg.DagsterInstance, resources: dict[str, Any]) -> Ticks:
+    found = Ticks(instance, resources)
+    assert dg.materialize([q3], instance=instance, resources=resources).success
+    return found
+
+
+BOTH = ["q3_coverage", "q3_products"]
+
+
+@pytest.mark.slow
+def test_a_list_is_read_once_for_each_export(ticks: Ticks, lists: Lists) -> None:
+    assert ticks.requested() == [BOTH]
+    assert ticks.requested() == []
+    lists.exported_at = "2026-11-29T06:40:00Z"
+    assert ticks.requested() == [BOTH]
+    assert ticks.requested() == []
+    assert "No list was exported anew, of 2." in str(ticks.evaluate().skip_reason)  # type: ignore[union-attr]
+
+
+def test_a_list_that_was_not_exported_is_left_out(ticks: Ticks, lists: Lists) -> None:
+    lists.exported_at = None
+    assert ticks.requested() == []
+    lists.exported_at, lists.status = "2026-11-29T06:40:00Z", "delete_pending"
+    assert ticks.requested() == []
+
+
+@pytest.mark.slow
+def test_a_run_that_failed_is_requested_again_after_a_while(
+    ticks: Ticks, bigquery: BigQueryServer
+) -> None:
+    exported, bigquery.results["products_current_v1"] = (
+        bigquery.results["products_current_v1"],
+        (PRODUCT_FIELDS, []),
+    )
+    assert ticks.requested() == [BOTH]  # the coverage is read and the products are not
+    assert ticks.requested() == []
+    bigquery.results["products_current_v1"] = exported
+    ticks.minutes_later = 11
+    assert ticks.requested() == [BOTH]
+    assert ticks.requested() == []
+
+
+def test_a_list_that_is_being_read_is_not_requested(
+    ticks: Ticks, instance: dg.DagsterInstance
+) -> None:
+    job = ticks.defs.resolve_job_def("list_job")
+    run = instance.create_run_for_job(job, asset_selection={ticks.built.products.key})
+    assert ticks.requested() == []
+    instance.report_run_failed(run)
+    assert ticks.requested(executed=False) == [BOTH]
+
+
+def test_a_tick_without_an_answer_says_why(ticks: Ticks, lists: Lists) -> None:
+    lists.refusal = (401, "Invalid API key")
+    with pytest.raises(dg.Failure, match="The URL lists could not be listed"):
+        ticks.evaluate()
+
+
+def test_a_sensor_needs_a_list() -> None:
+    with pytest.raises(ValueError, match="coverages must have the assets of a list at least"):
+        build_url_list_sensor([])
+    coverage, products = build_url_coverage_asset(q3)
+    for no_list in ((coverage, products), coverage, [q3]):
+        with pytest.raises(TypeError, match="coverages must be what build_url_coverage_asset ret"):
+            build_url_list_sensor(no_list)  # type: ignore[arg-type]

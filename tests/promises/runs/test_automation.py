@@ -1,0 +1,273 @@
+"""What follows the products is requested by itself, also if it is switched on after a backfill."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from octogen_dagster import follow_upstream
+from octogen_dagster.sandbox.server import Sandbox
+from tests.promises.yaml.yaml_projects import load, run
+
+FOLLOWERS = ("octogen_products_changes", "octogen_products_brands", "octogen_products_history")
+
+
+def of_each(partitions: set[str | None]) -> dict[str, set[str | None]]:
+    return dict.fromkeys(FOLLOWERS, partitions)
+
+
+class Automation:
+    """Ticks of the automation of a deployment, which is switched on when it is made."""
+
+    def __init__(self, defs: dg.Definitions, instance: dg.DagsterInstance) -> None:
+        self._defs, self._instance, self._cursor = defs, instance, None
+
+    def tick(self) -> dict[str, set[str | None]]:
+        """The partitions that a tick requests of each asset."""
+        tick: Any = dg.evaluate_automation_conditions(
+            self._defs, self._instance, cursor=self._cursor
+        )
+        self._cursor = tick.cursor
+        requested = {
+            result.key.to_user_string(): set(tick.get_requested_partitions(result.key))
+            for result in tick.results
+            if isinstance(result.key, dg.AssetKey)
+        }
+        return {asset: partitions for asset, partitions in requested.items() if partitions}
+
+
+@pytest.fixture
+def attributes(tmp_path: Path, shops: Sandbox, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The attributes of a component of whole catalogs, with what follows them."""
+    for name, value in shops.environment.items():
+        monkeypatch.setenv(name, value)
+    search = {"name": "octogen_products", "partitions": "catalog"}
+    return {
+        "storage": {"base_dir": str(tmp_path)},
+        "searches": [search | {"changes": True, "brands": True, "history": True}],
+    }
+
+
+@pytest.fixture
+def deployment(
+    attributes: dict[str, Any], instance: dg.DagsterInstance
+) -> Iterator[dg.Definitions]:
+    """The definitions, after a backfill of all products."""
+    with load(attributes) as (_, defs):
+        run(defs, instance, "octogen_catalogs")
+        for catalog in ("northpeak", "strada"):
+            run(defs, instance, "octogen_products", partition=catalog)
+        yield defs
+
+
+@pytest.mark.long
+@pytest.mark.slow
+def test_what_follows_begins_if_automation_is_switched_on_after_a_backfill(
+    deployment: dg.Definitions, instance: dg.DagsterInstance
+) -> None:
+    automation = Automation(deployment, instance)
+    assert automation.tick() == of_each({"northpeak", "strada"})
+    for catalog in ("northpeak", "strada"):
+        run(deployment, instance, *FOLLOWERS, partition=catalog)
+    assert automation.tick() == {}
+    run(deployment, instance, "octogen_products", partition="strada")
+    assert automation.tick() == of_each({"strada"})
+
+
+@pytest.mark.slow
+def test_a_missing_partition_is_requested_once_and_not_again_if_its_run_fails(
+    deployment: dg.Definitions, instance: dg.DagsterInstance
+) -> None:
+    automation = Automation(deployment, instance)
+    assert automation.tick() == of_each({"northpeak", "strada"})
+    assert [automation.tick() for _ in range(3)] == [{}] * 3
+
+
+@pytest.mark.slow
+def test_what_follows_waits_for_the_products_of_a_new_catalog(
+    deployment: dg.Definitions, instance: dg.DagsterInstance
+) -> None:
+    instance.add_dynamic_partitions("octogen_catalogs", ["kiosk"])
+    automation = Automation(deployment, instance)
+    assert automation.tick() == of_each({"northpeak", "strada"})
+    assert automation.tick() == {}
+    event = dg.AssetMaterialization("octogen_products", partition="kiosk")
+    instance.report_runless_asset_event(event)
+    assert automation.tick() == of_each({"kiosk"})
+
+
+SHOPS = dg.StaticPartitionsDefinition(["acme", "zen"])
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+Runs = list[tuple[str, str | None]]
+
+
+class Chain(Automation):
+    """Products of shops with their history and alerts, and a page over all of both."""
+
+    def __init__(self, instance: dg.DagsterInstance) -> None:
+        follow = follow_upstream()
+        self.meanwhile: Callable[[], object] | None = None
+
+        @dg.asset(partitions_def=SHOPS)
+        def products() -> None: ...
+
+        @dg.asset(partitions_def=SHOPS, deps=[products], automation_condition=follow)
+        def history() -> None:
+            self._do_meanwhile()
+
+        @dg.asset(partitions_def=SHOPS, deps=[history], automation_condition=follow)
+        def alerts() -> None: ...
+
+        @dg.asset(deps=[products, history], automation_condition=follow)
+        def page() -> None:
+            self._do_meanwhile()
+
+        self._assets: Sequence[dg.AssetsDefinition] = [products, history, alerts, page]
+        super().__init__(dg.Definitions(assets=self._assets), instance)
+        for shop in SHOPS.get_partition_keys():
+            self.make("products history alerts", shop)
+        self.make("page")
+        self.tick()
+        assert self.answer() == []
+
+    def _do_meanwhile(self) -> None:
+        during, self.meanwhile = self.meanwhile, None
+        if during:
+            during()
+
+    def make(self, names: str, shop: str | None = None) -> None:
+        selection = dg.AssetSelection.assets(*names.split())
+        made = dg.materialize(
+            self._assets,
+            selection=selection,
+            partition_key=shop,
+            instance=self._instance,
+            run_config=QUIET,
+        )
+        assert made.success
+
+    def answer(self) -> list[Runs]:
+        """The runs that each of some ticks requests, which are made before the next."""
+        answers: list[Runs] = []
+        for _ in range(6):
+            requested = self.tick()
+            shops = requested.get("history", set()) | requested.get("alerts", set())
+            runs: Runs = [
+                (
+                    " ".join(
+                        name for name in ("history", "alerts") if shop in requested.get(name, ())
+                    ),
+                    shop,
+                )
+                for shop in sorted(map(str, shops))
+            ]
+            runs += [("page", None)] if "page" in requested else []
+            answers.append(runs)
+            for names, shop in runs:
+                self.make(names, shop)
+        while answers and not answers[-1]:
+            answers.pop()
+        return answers
+
+
+@pytest.fixture
+def chain(instance: dg.DagsterInstance) -> Chain:
+    return Chain(instance)
+
+
+ACME: Runs = [("history alerts", "acme")]
+PAGE: Runs = [("page", None)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("history_first", [True, False])
+def test_an_asset_over_all_catalogs_has_what_came_while_it_was_made(
+    chain: Chain, *, history_first: bool
+) -> None:
+    chain.make("products", "acme")
+    assert set(chain.tick()) == {"history", "alerts", "page"}
+    for name in ("history", "page") if history_first else ("page", "history"):
+        chain.make(*("history alerts", "acme") if name == "history" else (name,))
+    assert chain.answer() == [
+        PAGE
+    ]  # made after a history that came first, it is made once too often
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ticks", [0, 1, 2])
+def test_an_asset_over_all_catalogs_has_what_came_during_ticks_of_its_run(
+    chain: Chain, ticks: int
+) -> None:
+    chain.make("products", "acme")
+    chain.tick()
+
+    def during() -> None:
+        assert [chain.tick() for _ in range(ticks)] == [{}] * ticks
+        chain.make("history alerts", "acme")
+        assert [chain.tick() for _ in range(ticks)] == [{}] * ticks
+
+    chain.meanwhile = during
+    chain.make("page")
+    assert chain.answer() == [PAGE]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ticks", [0, 1, 2])
+def test_the_second_of_two_snapshots_within_a_tick_is_followed(chain: Chain, ticks: int) -> None:
+    chain.make("products", "acme")
+    chain.tick()
+    chain.make("page")
+
+    def during() -> None:
+        assert not any("history" in chain.tick() for _ in range(ticks))
+        chain.make("products", "acme")
+        assert not any("history" in chain.tick() for _ in range(ticks))
+
+    chain.meanwhile = during
+    chain.make("history alerts", "acme")
+    histories = [run for runs in chain.answer() for run in runs if "history" in run[0]]
+    assert [shop for _, shop in histories] == ["acme"]
+
+
+@pytest.mark.slow
+def test_what_is_requested_together_is_requested_once(chain: Chain) -> None:
+    for shop in SHOPS.get_partition_keys():
+        chain.make("products", shop)
+    both = [("history alerts", shop) for shop in SHOPS.get_partition_keys()]
+    first, *later = chain.answer()
+    assert first == both + PAGE
+    assert later in ([], [PAGE])
+
+
+@pytest.mark.slow
+def test_what_is_made_together_by_hand_is_not_requested(chain: Chain) -> None:
+    for shop in SHOPS.get_partition_keys():
+        chain.make("products history alerts", shop)
+    assert chain.answer() == [PAGE]
+
+
+def test_what_follows_may_start_switched_on(attributes: dict[str, Any]) -> None:
+    def automation_sensors(attributes: dict[str, Any]) -> dict[str, tuple[str, set[str]]]:
+        """The status of each sensor of automation conditions, and the assets that it targets."""
+        with load(attributes) as (_, defs):
+            repository, graph = defs.get_repository_def(), defs.resolve_asset_graph()
+            return {
+                each.name: (
+                    each.default_status.value,
+                    {key.to_user_string() for key in each.asset_selection.resolve(graph)},
+                )
+                for each in repository.sensor_defs
+                if isinstance(each, dg.AutomationConditionSensorDefinition)
+            }
+
+    assets = {"octogen_catalogs", "octogen_products", *FOLLOWERS}
+    assert automation_sensors(attributes) == {
+        "default_automation_condition_sensor": ("STOPPED", assets)
+    }
+    assert automation_sensors(attributes | {"automation": "running"}) == {
+        "octogen_automation": ("RUNNING", assets)
+    }

@@ -1,0 +1,381 @@
+"""Budgets that end in the middle of a run, and what a larger one goes on from."""
+
+import sqlite3
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from octogen_dagster import (
+    OctogenResource,
+    ProductSearch,
+    build_product_details_asset,
+    build_products_asset,
+)
+from octogen_dagster.sandbox.server import Sandbox
+from tests.api.servers import RawServer, Received, http, page
+from tests.promises.runs.spending_runs import BASE_DIR, BUDGET_USD, make_job
+from tests.results import failure, figures, is_retried, materialized, octogen_at, warnings
+
+SPENT_TAG = "octogen/spent_usd"
+STEP_TAG = f"{SPENT_TAG}.products"
+PAGES = 40
+SEARCH = ProductSearch(page_size=3)
+PAGE_USD = 0.014
+
+
+def run(
+    shops: Sandbox | RawServer,
+    folder: Path,
+    assets: list[Any],
+    budget_usd: float | None,
+    backfill_budget_usd: float | None = None,
+    **options: Any,
+) -> dg.ExecuteInProcessResult:
+    octogen = octogen_at(
+        shops, attempts=1, budget_usd=budget_usd, backfill_budget_usd=backfill_budget_usd
+    )
+    return materialized(assets, folder, octogen, raise_on_error=False, **options)
+
+
+def log_of(instance: dg.DagsterInstance, run_id: str) -> str:
+    return "\n".join(record.user_message for record in instance.all_logs(run_id))
+
+
+def charged(sandbox: Sandbox, path: str = "/products/search") -> int:
+    return sum(request.path == path and request.status == 200 for request in sandbox.requests)
+
+
+@pytest.mark.parametrize("catalogs", [1, 4])
+def test_a_run_with_a_larger_budget_goes_on_from_the_pages_of_one_that_was_spent(
+    tmp_path: Path, catalogs: int
+) -> None:
+    products = build_products_asset("products", SEARCH)
+    with Sandbox(catalogs=catalogs, products=PAGES * 3 // catalogs, generation="seed") as sandbox:
+        stopped = run(sandbox, tmp_path, [products], budget_usd=25.5 * PAGE_USD)
+        assert "which the budget of $0.357 does not allow: $0.3" in failure(stopped)
+        assert "a snapshot goes on from its saved pages" in failure(stopped)
+        assert charged(sandbox) == 25
+        assert not (tmp_path / "products.parquet").exists()
+
+        again = run(sandbox, tmp_path, [products], budget_usd=PAGES * PAGE_USD)
+        assert again.success
+        assert charged(sandbox) == PAGES, "no page was paid for twice"
+
+    found = figures(again, "products")
+    assert found["resumed_pages"] == 25
+    assert found["cost_saved_usd"] == pytest.approx(25 * PAGE_USD)
+    assert found["cost_usd"] == pytest.approx(15 * PAGE_USD)
+    uuids = pl.read_parquet(tmp_path / "products.parquet")["uuid"]
+    assert uuids.n_unique() == len(uuids) == PAGES * 3
+
+
+def test_products_and_details_of_one_run_share_a_budget(shops: Sandbox, tmp_path: Path) -> None:
+    products = build_products_asset("products", ProductSearch(catalogs=["strada"]))
+    details = build_product_details_asset(products, name="details")
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = run(
+            shops,
+            tmp_path,
+            [products, details],
+            budget_usd=2 * PAGE_USD + 0.1,
+            instance=instance,
+        )
+        logged = warnings(instance, result)
+
+    assert "costs $0.002, which the budget of $0.128 does not allow: $0.1" in failure(result)
+    assert charged(shops) == 2
+    assert charged(shops, "/products/lookup") == 50
+    assert not (tmp_path / "details.parquet").exists()
+    assert logged == [
+        "The budget leaves $0.10 for these lookups. If it is spent before the last one, nothing "
+        "is published, and the lookups are not kept."
+    ]
+
+
+@pytest.mark.long
+@pytest.mark.slow
+def test_steps_that_are_processes_of_their_own_share_a_budget(
+    shops: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {BASE_DIR: str(tmp_path / "snapshots"), BUDGET_USD: "0.228"}
+    for name, value in {**shops.environment, **settings}.items():
+        monkeypatch.setenv(name, value)
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        result = dg.execute_job(dg.reconstructable(make_job), instance=instance)
+        run = instance.get_run_by_id(result.run_id)
+
+    failed = [event for event in result.all_events if event.is_failure]
+    assert "does not allow" in "".join(str(event.event_specific_data) for event in failed)
+    pages, lookups = charged(shops), charged(shops, "/products/lookup")
+    assert Decimal("0.014") * pages + Decimal("0.002") * lookups == Decimal("0.228")
+    assert run
+    spent = {step: Decimal(run.tags[f"{SPENT_TAG}.{step}"]) for step in ("products", "details")}
+    assert spent == {"products": Decimal("0.014") * pages, "details": Decimal("0.002") * lookups}
+
+
+def test_an_attempt_counts_what_the_ones_before_it_spent(shops: Sandbox, tmp_path: Path) -> None:
+    products = build_products_asset("products", ProductSearch(catalogs=["northpeak"]))
+    tags = {f"{SPENT_TAG}.products": "1", f"{SPENT_TAG}.details": "0.006"}
+    result = run(shops, tmp_path, [products], budget_usd=1.02, tags=tags)
+    assert "the budget of $1.02 does not allow: $1.02 are spent" in failure(result)
+    assert charged(shops) == 1
+
+
+@pytest.mark.slow
+def test_a_run_that_executes_one_that_succeeded_again_has_a_budget_of_its_own(
+    instance: dg.DagsterInstance, shops: Sandbox, tmp_path: Path
+) -> None:
+    products = build_products_asset("products", ProductSearch(catalogs=["strada"]))
+
+    def read(parent: str | None, budget_usd: float) -> dg.DagsterRun:
+        tags = {}
+        if parent:  # as Dagster does for a re-execution
+            before = instance.get_run_by_id(parent)
+            assert before
+            tags = {**before.tags, "dagster/parent_run_id": parent}
+        result = run(shops, tmp_path, [products], budget_usd, tags=tags, instance=instance)
+        made = instance.get_run_by_id(result.run_id)
+        assert made
+        return made
+
+    first = read(None, 2 * PAGE_USD)
+    again = read(first.run_id, 2 * PAGE_USD)
+    assert (first.is_success, again.is_success) == (True, True)
+    failed = read(again.run_id, PAGE_USD)
+    assert failed.is_failure
+    assert charged(shops) == 5
+    # A retry of the one that failed counts what that one has spent, and nothing before it.
+    assert read(failed.run_id, PAGE_USD).is_failure
+    assert charged(shops) == 5
+    assert read(failed.run_id, 2 * PAGE_USD).is_success
+    assert charged(shops) <= 7
+
+
+def test_a_step_changes_no_amount_of_another_that_ends_meanwhile(
+    shops: Sandbox, tmp_path: Path
+) -> None:
+    products = build_products_asset("products", ProductSearch(catalogs=["strada"]))
+    with dg.DagsterInstance.ephemeral() as instance:
+        tags = {STEP_TAG: "0.5", f"{SPENT_TAG}.details": "0.25"}
+        result = run(shops, tmp_path, [products], budget_usd=1.0, tags=tags, instance=instance)
+        made = instance.get_run_by_id(result.run_id)
+    assert made
+    spent = {name: value for name, value in made.tags.items() if name.startswith(SPENT_TAG)}
+    assert spent == {STEP_TAG: "0.528", f"{SPENT_TAG}.details": "0.25"}
+
+
+@pytest.mark.parametrize("tag", ["", "much", "nan", "-5", "1e9"])
+def test_a_tag_that_is_no_amount_counts_as_nothing(
+    shops: Sandbox, tmp_path: Path, tag: str
+) -> None:
+    products = build_products_asset("products", ProductSearch(catalogs=["strada"]))
+    instance = dg.DagsterInstance.ephemeral()
+    result = run(
+        shops, tmp_path, [products], budget_usd=1.0, tags={STEP_TAG: tag}, instance=instance
+    )
+    assert result.success
+    made = instance.get_run_by_id(result.run_id)
+    assert made
+    assert made.tags[STEP_TAG] == "0.028"
+
+
+@pytest.mark.slow
+def test_the_metadata_counts_each_charged_request(shops: Sandbox, tmp_path: Path) -> None:
+    products = build_products_asset("products", ProductSearch(catalogs=["strada"], page_size=50))
+    details = build_product_details_asset(products, name="details", only_changed=True)
+    first = run(shops, tmp_path, [products, details], budget_usd=None)
+    second = run(shops, tmp_path, [products, details], budget_usd=None)
+
+    found = figures(first, "products")
+    assert found["cost_usd"] == pytest.approx(3 * PAGE_USD)
+    assert found["cost_usd_per_1000_products"] == pytest.approx(0.35)
+    looked_up = figures(first, "details")
+    assert looked_up["charged_requests"] == 120
+    assert looked_up["cost_usd"] == pytest.approx(0.24)
+    carried_over = figures(second, "details")
+    assert carried_over["charged_requests"] == 0
+    assert carried_over["cost_usd"] == 0
+    assert carried_over["cost_saved_usd"] == pytest.approx(0.24)
+
+
+def test_spent_credit_fails_without_retries_and_a_topped_up_run_goes_on(tmp_path: Path) -> None:
+    credit = 3
+    uuids = [f"p{number}" for number in range(5)]
+    top_up = "https://octogen.example/top-up?organization=7"
+
+    def respond(request: Received) -> list[bytes]:
+        nonlocal credit
+        if request.target == "/v1/catalogs":
+            return http(404, {"detail": "Not Found"})
+        if not credit:
+            return http(402, {"detail": {"code": "insufficient_credit", "top_up_url": top_up}})
+        credit -= 1
+        begin = int(request.json.get("cursor", 0))
+        after = begin + 1
+        return http(200, page(uuids[begin:after], str(after) if after < len(uuids) else None))
+
+    products = build_products_asset("products", ProductSearch(catalogs=["acme"], page_size=1))
+    with RawServer(respond) as server:
+        stopped = run(server, tmp_path, [products], budget_usd=None)
+        (event,) = stopped.get_step_failure_events()
+        found = event.step_failure_data.user_failure_data
+        assert found
+        assert found.metadata == {"octogen/top_up_url": dg.MetadataValue.url(top_up)}
+        assert f"top it up at {top_up} and run again." in failure(stopped)
+        assert not is_retried(stopped)
+
+        credit = 5
+        again = run(server, tmp_path, [products], budget_usd=None)
+    assert again.success
+    assert figures(again, "products")["resumed_pages"] == 3
+    # The first and the last saved page are compared, since the service does not say when the
+    # catalog was indexed.
+    assert figures(again, "products")["cost_usd"] == pytest.approx(4 * PAGE_USD)
+    assert figures(again, "products")["cost_saved_usd"] == pytest.approx(PAGE_USD)
+    assert pl.read_parquet(tmp_path / "products.parquet")["uuid"].to_list() == uuids
+
+
+BACKFILL = {"dagster/backfill": "abc"}
+
+
+@pytest.mark.slow
+def test_runs_of_a_backfill_share_its_budget_and_other_runs_do_not(
+    instance: dg.DagsterInstance, shops: Sandbox, tmp_path: Path
+) -> None:
+    def read(catalog: str, **tags: str) -> dg.ExecuteInProcessResult:
+        products = build_products_asset(catalog, ProductSearch(catalogs=[catalog]))
+        options: dict[str, Any] = {"backfill_budget_usd": 4 * PAGE_USD, "instance": instance}
+        return run(shops, tmp_path, [products], budget_usd=1.0, tags=tags, **options)
+
+    first = read("strada", **BACKFILL)
+    assert first.success
+    assert "Backfill abc has spent $0.00 of its budget of $0.056." in log_of(instance, first.run_id)
+    second = read("northpeak", **BACKFILL)
+    assert "which the backfill's budget of $0.056 does not allow: $0.056 are spent" in failure(
+        second
+    )
+    assert "Run it again with a larger backfill_budget_usd: a snapshot goes on" in failure(second)
+    assert "Backfill abc has spent $0.028 of" in log_of(instance, second.run_id)
+    assert charged(shops) == 4
+    assert read("strada", **{"dagster/backfill": "another"}).success
+    assert read("strada").success
+
+
+@pytest.mark.long
+@pytest.mark.slow
+def test_a_run_of_a_large_backfill_reads_few_of_its_others(
+    shops: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    products = build_products_asset("products", ProductSearch(catalogs=["strada"]))
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        for _ in range(200):
+            tags = {**BACKFILL, STEP_TAG: "0.1"}
+            instance.add_run(
+                dg.DagsterRun(job_name="job", status=dg.DagsterRunStatus.SUCCESS, tags=tags)
+            )
+        with sqlite3.connect(tmp_path / "history" / "runs.db") as runs:
+            runs.execute("UPDATE runs SET update_timestamp = datetime('now', '-1 hour')")
+        read, get_run_records = 0, instance.get_run_records
+
+        def counted(*arguments: Any, **options: Any) -> Any:
+            nonlocal read
+            found = get_run_records(*arguments, **options)
+            read += len(found)
+            return found
+
+        monkeypatch.setattr(instance, "get_run_records", counted)
+        options: dict[str, Any] = {"backfill_budget_usd": 100.0, "instance": instance}
+        for spent in ("$20.00", "$20.028", "$20.056"):
+            before = read
+            result = run(shops, tmp_path, [products], None, tags=BACKFILL, **options)
+            assert result.success
+            line = f"Backfill abc has spent {spent} of its budget of $100.00."
+            assert line in log_of(instance, result.run_id)
+        assert 0 < read - before < 50
+
+
+def test_a_retry_in_a_backfill_is_counted_once(
+    instance: dg.DagsterInstance, shops: Sandbox, tmp_path: Path
+) -> None:
+    products = build_products_asset("products", ProductSearch(catalogs=["strada"]))
+    job = dg.Definitions(assets=[products], resources={"octogen": OctogenResource()})
+    parent = instance.create_run_for_job(
+        job.resolve_implicit_global_asset_job_def(), tags={**BACKFILL, STEP_TAG: "0.5"}
+    )
+    result = run(
+        shops,
+        tmp_path,
+        [products],
+        budget_usd=None,
+        backfill_budget_usd=0.528,
+        tags={**BACKFILL, STEP_TAG: "0.5", "dagster/parent_run_id": parent.run_id},
+        instance=instance,
+    )
+    assert result.success
+    assert "Backfill abc has spent $0.50 of its budget of $0.528." in log_of(
+        instance, result.run_id
+    )
+
+
+@pytest.mark.parametrize(("budget_usd", "most"), [(0.25, "$0.50"), (None, "$2.00")])
+def test_the_log_says_by_how_much_runs_at_the_same_time_may_exceed_the_budget_of_a_backfill(
+    instance: dg.DagsterInstance,
+    shops: Sandbox,
+    tmp_path: Path,
+    budget_usd: float | None,
+    most: str,
+) -> None:
+    products = build_products_asset("products", ProductSearch(catalogs=["strada"]))
+    job = dg.Definitions(assets=[products], resources={"octogen": OctogenResource()})
+    states = dg.DagsterRunStatus
+    for status in (states.STARTED, states.STARTED, states.NOT_STARTED, states.SUCCESS):
+        instance.create_run_for_job(
+            job.resolve_implicit_global_asset_job_def(),
+            status=status,
+            tags={**BACKFILL, STEP_TAG: "0.1"},
+        )
+    options: dict[str, Any] = {"backfill_budget_usd": 1.0, "instance": instance}
+    result = run(shops, tmp_path, [products], budget_usd=budget_usd, tags=BACKFILL, **options)
+    assert (
+        "Backfill abc has spent $0.40 of its budget of $1.00. Other runs of it are under way: 2. "
+        "What they spend during this read is not counted, so the backfill may exceed its budget, "
+        f"by at most {most}."
+    ) in log_of(instance, result.run_id)
+
+
+@pytest.mark.long
+@pytest.mark.slow
+def test_a_run_of_many_catalogs_notices_what_other_runs_of_its_backfill_spend_meanwhile(
+    tmp_path: Path,
+) -> None:
+    keys = [f"shop{number:02}" for number in range(40)]
+    products = build_products_asset(
+        "products",
+        partitions_def=dg.StaticPartitionsDefinition(keys),
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        retry_policy=None,
+    )
+    # On disk, since the service writes to it while the run does.
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        job = dg.Definitions(assets=[products], resources={"octogen": OctogenResource()})
+        other = instance.create_run_for_job(
+            job.resolve_implicit_global_asset_job_def(), tags=BACKFILL
+        )
+
+        def respond(request: Received) -> list[bytes]:
+            if request.target == "/v1/catalogs":
+                return http(404, {"detail": "Not Found"})
+            instance.add_run_tags(other.run_id, {STEP_TAG: "100"})
+            return http(200, page([f"of {request.json['catalog']}"], None))
+
+        ends = {"start": keys[0], "end": keys[-1]}
+        tags = {f"dagster/asset_partition_range_{end}": key for end, key in ends.items()}
+        options: dict[str, Any] = {"backfill_budget_usd": 100.0, "instance": instance}
+        with RawServer(respond) as server:
+            result = run(server, tmp_path, [products], None, tags={**tags, **BACKFILL}, **options)
+        assert "which the backfill's budget of $100.00 does not allow: $100." in failure(result)
+        assert 1 <= len(instance.get_materialized_partitions(products.key)) < len(keys)

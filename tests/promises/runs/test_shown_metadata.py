@@ -1,0 +1,210 @@
+"""What Dagster shows of the assets: at definition time, and in the events of a run."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from octogen_dagster import (
+    BRANDS_SCHEMA,
+    CHANGES_SCHEMA,
+    DETAIL_SCHEMA,
+    PRODUCT_SCHEMA,
+    Facet,
+    FacetName,
+    OctogenResource,
+    ProductSearch,
+    build_catalog_sensor,
+    build_catalogs_asset,
+    build_product_brands_asset,
+    build_product_changes_asset,
+    build_product_details_asset,
+    build_products_asset,
+    build_snapshot_schedule,
+    catalog_days,
+    catalog_partitions,
+)
+from octogen_dagster.sandbox.server import Sandbox
+from tests.results import materialized, metadata
+
+
+def all_assets() -> list[dg.AssetsDefinition]:
+    """An asset of each kind, none of them with partitions."""
+    products = build_products_asset("products", ProductSearch(max_products=30))
+    return [
+        build_catalogs_asset("catalogs"),
+        products,
+        build_product_changes_asset(products, name="changes"),
+        build_product_details_asset(products, name="details"),
+        build_product_brands_asset(products, name="brands"),
+    ]
+
+
+@pytest.mark.parametrize("asset", all_assets(), ids=lambda asset: asset.key.to_user_string())
+def test_an_asset_is_described_before_it_is_materialized(asset: dg.AssetsDefinition) -> None:
+    (spec,) = asset.specs
+    schema = spec.metadata["dagster/column_schema"]
+    assert isinstance(schema, dg.TableSchema)
+    assert all(column.description for column in schema.columns)
+    assert not [column.type for column in schema.columns if len(column.type) > len("list<struct>")]
+    assert "A row is a" in (spec.description or "")
+
+
+@pytest.mark.slow
+def test_a_run_writes_the_metadata_of_an_asset_into_one_event(
+    resources: dict[str, Any], instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    result = dg.materialize(all_assets(), resources=resources, instance=instance)
+    brands = pl.read_parquet(tmp_path / "brands.parquet")
+    assert brands.schema == BRANDS_SCHEMA
+    assert brands["products"].sum() == 30
+    for name in ("catalogs", "products", "changes", "details", "brands"):
+        holders = [
+            event.event_type_value
+            for event in result.events_for_node(name)
+            if getattr(event.event_specific_data, "metadata", None)
+        ]
+        assert holders == []
+        (materialization,) = result.asset_materializations_for_node(name)
+        assert "octogen/preview" in materialization.metadata
+
+
+def test_the_tables_made_from_products_say_from_which_columns(
+    resources: dict[str, Any], instance: dg.DagsterInstance
+) -> None:
+    result = dg.materialize(all_assets(), resources=resources, instance=instance)
+    for name, column, sources in (
+        ("changes", "old_title", ["title"]),
+        ("details", "description", ["product_url"]),
+        ("brands", "price_p50", ["current_price"]),
+    ):
+        (materialization,) = result.asset_materializations_for_node(name)
+        lineage = materialization.metadata["dagster/column_lineage"].value
+        assert isinstance(lineage, dg.TableColumnLineage)
+        assert lineage.deps_by_column[column] == [
+            dg.TableColumnDep(dg.AssetKey("products"), source) for source in sources
+        ]
+        schema = materialization.metadata["dagster/column_schema"].value
+        assert isinstance(schema, dg.TableSchema)
+        assert lineage.deps_by_column.keys() == {column.name for column in schema.columns}
+
+
+def test_sensors_and_schedules_say_what_they_request() -> None:
+    boots = build_products_asset("boots")
+    catalogs = build_products_asset("catalogs", partitions_def=catalog_partitions)
+    history = build_products_asset("history", partitions_def=catalog_days("2026-11-01"))
+    descriptions = [
+        build_snapshot_schedule(asset, "@daily").description for asset in (boots, catalogs, history)
+    ]
+    assert descriptions == [
+        "Requests boots.",
+        "Requests catalogs for each catalog that has a partition.",
+        "Requests history for each catalog that has a partition, in the partition of the present "
+        "time.",
+    ]
+    assert (build_catalog_sensor(catalogs).description or "").startswith("Requests catalogs for")
+    assert build_catalog_sensor(catalogs, description="Mine.").description == "Mine."
+    assert build_snapshot_schedule(boots, "@daily", description="Mine.").description == "Mine."
+
+
+def test_columns_of_ones_own_are_described_only_in_a_table_of_products(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    """A median `current_price` is not the price of a product."""
+    products = pl.LazyFrame(schema=PRODUCT_SCHEMA)
+
+    @dg.asset
+    def cheaper() -> pl.LazyFrame:
+        return products.with_columns(discount=0.5)
+
+    @dg.asset
+    def medians() -> pl.LazyFrame:
+        return products.group_by("catalog_key").agg(pl.col("current_price").median())
+
+    @dg.asset
+    def like_brands() -> pl.LazyFrame:
+        return pl.LazyFrame(schema=BRANDS_SCHEMA)
+
+    result = materialized([cheaper, medians, like_brands], tmp_path, instance=instance)
+
+    def descriptions(asset: str) -> dict[str, str | None]:
+        schema = metadata(result, asset)["dagster/column_schema"]
+        return {column.name: column.description for column in schema.columns}
+
+    of_products = {name: text for name, _, text in GOLDEN["products"]}
+    assert descriptions("cheaper") == {**of_products, "discount": None}
+    assert descriptions("medians") == {"catalog_key": None, "current_price": None}
+    assert descriptions("like_brands") == dict.fromkeys(BRANDS_SCHEMA)
+    sentences = [metadata(result, asset)["octogen/summary"] for asset in ("cheaper", "like_brands")]
+    assert sentences == ["**0 products**", "**0 rows**"]
+
+
+# The metadata of a published snapshot, compared with a golden file.
+
+
+GOLDEN_METADATA: dict[str, Any] = json.loads(
+    (Path(__file__).parents[2] / "golden" / "snapshot_metadata.json").read_text()
+)
+FETCHED_AT = datetime.fromisoformat(GOLDEN_METADATA["file"]["octogen.fetched_at"])
+SEARCH = ProductSearch(
+    facets=[Facet(name=FacetName.GENDER, values=["male"])], price_max=900, page_size=50
+)
+
+
+def test_a_snapshot_is_published_with_the_golden_metadata(
+    tmp_path: Path, octogen: OctogenResource, shops: Sandbox, instance: dg.DagsterInstance
+) -> None:
+    instance.add_dynamic_partitions("octogen_catalogs", ["strada"])
+    products = build_products_asset(
+        "products",
+        SEARCH,
+        catalog_partitions,
+        key_prefix="shop",
+        retry_policy=None,
+        _clock=lambda: FETCHED_AT,
+    )
+    result = materialized([products], tmp_path, octogen, partition_key="strada", instance=instance)
+
+    path = tmp_path / "shop" / "products" / "strada.parquet"
+    stored = {
+        name: value
+        for name, value in pl.read_parquet_metadata(path).items()
+        if name.startswith("octogen")
+    }
+    own = {"octogen.run_id": result.run_id, "octogen.snapshot_id": stored["octogen.snapshot_id"]}
+    assert stored == GOLDEN_METADATA["file"] | own
+    (event,) = result.asset_materializations_for_node("shop__products")
+    assert sorted(event.metadata) == GOLDEN_METADATA["materialization"]
+
+
+# The columns of snapshots: names, types, order and descriptions are those of the golden file.
+
+
+GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "schemas.json").read_text())
+PRODUCTS = build_products_asset("products")
+SNAPSHOTS: dict[str, tuple[pl.Schema, Any]] = {
+    "products": (PRODUCT_SCHEMA, PRODUCTS),
+    "details": (DETAIL_SCHEMA, build_product_details_asset(PRODUCTS)),
+    "changes": (CHANGES_SCHEMA, build_product_changes_asset(PRODUCTS)),
+    "brands": (BRANDS_SCHEMA, build_product_brands_asset(PRODUCTS)),
+}
+
+
+def described(schema: pl.Schema, asset: Any) -> list[list[str]]:
+    """The name, the type and the description of each column, in order."""
+    shown = asset.metadata_by_key[asset.key]["dagster/column_schema"]
+    descriptions = {column.name: column.description for column in shown.columns}
+    assert [*descriptions] == [*schema]
+    return [[name, str(dtype), descriptions[name]] for name, dtype in schema.items()]
+
+
+@pytest.mark.parametrize("name", SNAPSHOTS)
+def test_a_schema_is_the_golden_one(name: str) -> None:
+    assert described(*SNAPSHOTS[name]) == GOLDEN[name]
+    assert all(text.endswith(".") for _, _, text in GOLDEN[name])

@@ -1,0 +1,405 @@
+"""A run links a listing's dataset, waits for its grant, and deletes only what it may."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import dagster as dg
+import pytest
+from google.cloud import bigquery_analyticshub_v1 as ah
+
+from octogen_dagster import (
+    AnalyticsHubResource,
+    OctogenControlPlaneResource,
+    build_linked_datasets_asset,
+    listing_partition_key,
+)
+from tests.promises.yaml.yaml_projects import LINKED, load
+from tests.results import failure
+from tests.results import metadata as metadata_of
+from tests.servers.google import (
+    DATASET,
+    EXCHANGE,
+    FIELDS,
+    LISTING,
+    PROJECT,
+    REVOKED,
+    STALE,
+    Google,
+)
+from tests.servers.octogen import Octogen
+from tests.servers.octogen_mcp import PRINCIPAL
+
+AT_ONCE = dg.RetryPolicy(max_retries=2, delay=0)
+LISTINGS_TOOL = "list_bigquery_listing_resources"
+REFRESH = "refresh_bigquery_subscription_status"
+
+Run = Callable[..., dg.ExecuteInProcessResult]
+
+
+pytestmark = pytest.mark.usefixtures("quick_google")
+
+
+@pytest.fixture
+def run(instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Materialize the partition of a listing, with Octogen's control plane if there is one."""
+
+    def run(
+        google: Google, octogen: Octogen | None = None, listing: str = LISTING, **arguments: Any
+    ) -> dg.ExecuteInProcessResult:
+        key = listing_partition_key(listing)
+        instance.add_dynamic_partitions("octogen_listings", [key])
+        settings: dict[str, Any] = {"grant_waits": (), "control_plane": octogen is not None}
+        asset = build_linked_datasets_asset(**settings | arguments)
+        with google.running() as endpoint, (octogen or Octogen()).running() as url:
+            monkeypatch.setenv("OCTOGEN_MCP_ACCESS_TOKEN", "access-secret-0")
+            return dg.materialize(
+                [asset],
+                partition_key=key,
+                instance=instance,
+                raise_on_error=False,
+                resources={
+                    "analytics_hub": AnalyticsHubResource(project=PROJECT, endpoint=endpoint),
+                    "octogen_control_plane": OctogenControlPlaneResource(
+                        principal=PRINCIPAL, url=url
+                    ),
+                },
+            )
+
+    return run
+
+
+def metadata(result: dg.ExecuteInProcessResult) -> dict[str, Any]:
+    return metadata_of(result, "octogen_linked_datasets")
+
+
+def retries(result: dg.ExecuteInProcessResult) -> list[float | None]:
+    """The waits before further attempts."""
+    return [
+        event.step_retry_data.seconds_to_wait
+        for event in result.all_events
+        if event.is_step_up_for_retry
+    ]
+
+
+def test_a_listing_becomes_a_linked_dataset_once(run: Run) -> None:
+    google = Google()
+    result = run(google)
+    assert metadata(result) == {
+        "dagster/table_name": f"{PROJECT}.{DATASET}.products_current_v1",
+        "octogen/linked_dataset": f"{PROJECT}.{DATASET}",
+        "octogen/state": "STATE_ACTIVE",
+        "octogen/location": "us",
+        "octogen/listing": LISTING,
+        "octogen/subscription": google.subscriptions[0].name,
+        "octogen/already_subscribed": False,
+        "octogen/sample_query": (
+            f"```sql\nSELECT * FROM `{PROJECT}.{DATASET}.products_current_v1` LIMIT 10;\n```"
+        ),
+        "octogen/console": (
+            f"https://console.cloud.google.com/bigquery?project={PROJECT}&p={PROJECT}"
+            f"&d={DATASET}&page=dataset"
+        ),
+    }
+    (output,) = [event for event in result.all_events if event.is_successful_output]
+    assert output.step_output_data.metadata == {}  # it is in one event only
+    assert metadata(run(google))["octogen/already_subscribed"] is True
+    assert len(google.subscriptions) == 1
+
+
+def test_what_the_listing_forbids_is_shown_if_it_may_be_read(run: Run) -> None:
+    google = Google()
+    key = "octogen/restricted_export_config"
+    google.listings[0].restricted_export_config = ah.Listing.RestrictedExportConfig(
+        enabled=True, restrict_query_result=True
+    )
+    assert metadata(run(google))[key] == {"enabled": True, "restrict_query_result": True}
+    google.refuse("GetListing", "PERMISSION_DENIED")
+    assert key not in metadata(run(google))
+    google.listings[0].restricted_export_config.enabled = False
+    assert key not in metadata(run(google))
+
+
+def test_two_listings_with_one_dataset_id_need_the_argument(run: Run) -> None:
+    google = Google()
+    assert run(google).success
+    other = LISTING.replace("/catalogs/", "/staging/")
+    result = run(google, listing=other)
+    assert "already has a dataset octogen_acme, and no subscription" in failure(result)
+    assert "choose another dataset id with dataset_id=" in failure(result)
+    assert retries(result) == []
+    assert run(google, listing=other, dataset_id=lambda _: "staging").success
+
+
+def test_a_grant_that_arrives_is_waited_for(run: Run) -> None:
+    google = Google(granted=False)
+    on_the_way = google._subscribe
+
+    def arrives(request: Any) -> Any:
+        google.granted = google.calls.count("SubscribeListing") > 2
+        return on_the_way(request)
+
+    google._subscribe = arrives  # type: ignore[method-assign]
+    result = run(google, grant_waits=(0.01, 0.02))
+    assert metadata(result)["octogen/state"] == "STATE_ACTIVE"
+    assert retries(result) == [0.01, 0.02]
+
+
+def test_a_grant_that_does_not_arrive_ends_the_run(run: Run) -> None:
+    google = Google(granted=False)
+    result = run(google, grant_waits=(0.01,))
+    assert "Octogen's grant has not arrived yet" in failure(result)
+    assert google.calls.count("SubscribeListing") == 2
+    google.granted = True
+    assert run(google).success
+
+
+def test_what_passes_is_retried_and_what_lasts_is_not(run: Run) -> None:
+    google = Google()
+    google.refuse("ListSubscriptions", "CANCELLED")
+    assert retries(run(google, retry_policy=AT_ONCE)) == [0]
+    google = Google()
+    google.refuse("SubscribeListing", "INVALID_ARGUMENT")
+    result = run(google, retry_policy=AT_ONCE)
+    assert "Correct the name or the location" in failure(result)
+    assert retries(result) == []
+
+
+# Subscriptions that are not in force.
+
+
+def test_by_default_nothing_is_deleted_and_the_error_names_the_argument(run: Run) -> None:
+    google = Google()
+    name = google.add(state=REVOKED)
+    result = run(google)
+    assert (
+        f"Listing {LISTING}: project {PROJECT} already has a dataset {DATASET}, and it is left "
+        f"over from subscription {name} to this listing, which was revoked. Nothing was changed. "
+        "With replace_revoked=True of build_linked_datasets_asset (replace_revoked: true in "
+        "YAML), a run deletes that subscription with the dataset and the access rights set on it, "
+        "and subscribes again. Or delete it yourself, then materialize this partition (or repeat "
+        "the command): the listing sensor does not request a subscription that was deleted."
+    ) in failure(result)
+    assert retries(result) == []
+    assert "DeleteSubscription" not in google.calls
+
+
+@pytest.mark.parametrize("lingering", [0, 2])
+@pytest.mark.parametrize("with_octogen", [False, True])
+def test_a_revoked_subscription_is_replaced_if_that_was_asked_for(
+    with_octogen: bool, lingering: int, run: Run, capfd: pytest.CaptureFixture[str]
+) -> None:
+    google = Google(lingering=lingering)
+    name = google.add(state=REVOKED)
+    octogen = Octogen().register()
+    octogen.share("acme")
+    result = run(google, octogen if with_octogen else None, replace_revoked=True)
+    found = metadata(result)
+    assert found["octogen/replaced_subscription"] == name
+    assert found["octogen/already_subscribed"] is False
+    assert [each.name for each in google.subscriptions] == [found["octogen/subscription"]]
+    assert (
+        f"Subscription {name} was revoked and holds the dataset id: it is deleted now, and its "
+        f"linked dataset {PROJECT}.{DATASET} with the access rights set on it."
+    ) in capfd.readouterr().err
+    assert "octogen/replaced_subscription" not in metadata(run(google, replace_revoked=True))
+
+
+@pytest.mark.parametrize("taken_first", [False, True])
+@pytest.mark.parametrize("replace", [False, True])
+def test_a_revoked_subscription_stays_until_it_is_granted_again(
+    replace: bool, taken_first: bool, run: Run
+) -> None:
+    google = Google(granted=False)
+    google.add(state=REVOKED)
+    if taken_first:  # Google may look at the destination before it looks at the grant
+        google.refuse("SubscribeListing", "ALREADY_EXISTS")
+    result = run(google, replace_revoked=replace)
+    assert "Octogen's grant has not arrived yet" in failure(result)
+    assert ("and nothing was changed" in failure(result)) == taken_first
+    assert "DeleteSubscription" not in google.calls
+
+
+@pytest.mark.slow
+def test_what_is_not_known_to_be_this_listing_s_leftover_is_kept(run: Run) -> None:
+    elsewhere = Google(datasets={DATASET})
+    elsewhere.add(dataset="mine", state=REVOKED)
+    unknown = Google()
+    name = unknown.add(state=7)
+    both = Google()
+    both.add(state=REVOKED)
+    both.add(state=7, name="s-2")
+    silent = Google(names_the_dataset=())
+    silent.add(state=REVOKED)
+    for google, said in [
+        (elsewhere, "and no subscription to this listing has it"),
+        (unknown, f"subscription {name} to this listing is in state 7, which this version does"),
+        (both, "s-2 to this listing is in state 7"),
+        (silent, "is there, which does not say its dataset: if it is this one, delete that"),
+    ]:
+        before = list(google.subscriptions)
+        result = run(google, replace_revoked=True)
+        assert said in failure(result)
+        assert (google.subscriptions, retries(result)) == (before, [])
+
+
+def test_the_dataset_that_was_reported_is_remembered_where_google_stops_naming_it(
+    run: Run,
+) -> None:
+    google = Google(names_the_dataset=FIELDS[1:])
+    mine = {"dataset_id": lambda _: "mine"}
+    assert run(google, **mine).success
+    (linked,) = google.subscriptions
+    linked.linked_dataset_map = {}
+    linked.state = STALE
+    found = metadata(run(google))
+    assert (found["octogen/state"], found["octogen/linked_dataset"]) == (
+        "STATE_STALE",
+        f"{PROJECT}.mine",
+    )
+    linked.state = REVOKED
+    found = metadata(run(google, replace_revoked=True, **mine))
+    assert found["octogen/replaced_subscription"].endswith("/new-1")
+
+
+@pytest.mark.slow
+def test_a_dataset_that_stays_after_its_subscription_is_waited_for_by_the_next_attempt(
+    run: Run,
+) -> None:
+    google = Google(lingering=8)
+    google.add(state=REVOKED)
+    result = run(google, replace_revoked=True, retry_policy=AT_ONCE)
+    assert metadata(result)["octogen/already_subscribed"] is False
+    assert len(retries(result)) == 1
+    assert google.calls.count("DeleteSubscription") == 1
+
+
+@pytest.mark.parametrize(("setting", "deletes"), [({}, False), ({"replace_revoked": True}, True)])
+def test_in_yaml_a_deletion_must_be_asked_for_too(
+    setting: dict[str, bool],
+    deletes: bool,
+    instance: dg.DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    attributes = {"project": PROJECT, "source": {"listings": [LISTING]}, **setting}
+    google = Google()
+    google.add(state=REVOKED)
+    key = listing_partition_key(LISTING)
+    instance.add_dynamic_partitions("octogen_listings", [key])
+    with google.running() as endpoint, load(attributes, LINKED) as (_, defs):
+        monkeypatch.setenv("ANALYTICS_HUB_EMULATOR_HOST", endpoint)
+        result = defs.resolve_implicit_global_asset_job_def().execute_in_process(
+            partition_key=key, instance=instance, raise_on_error=False
+        )
+    assert result.success == deletes
+    assert ("DeleteSubscription" in google.calls) == deletes
+
+
+# With Octogen's control plane.
+
+
+def test_octogen_registers_the_subscriber_and_is_told_of_the_subscription(run: Run) -> None:
+    google, octogen = Google(), Octogen()
+    octogen.share("acme")
+    octogen.share("zen", "preparing")
+    assert metadata(run(google, octogen))["octogen/already_subscribed"] is False
+    register = "register_bigquery_subscriber"
+    assert octogen.asked == [LISTINGS_TOOL, "list_bigquery_subscribers", register, REFRESH]
+    assert octogen.arguments[-1]["catalog_key"] == "acme"
+    assert metadata(run(google, octogen))["octogen/already_subscribed"] is True
+    assert octogen.asked[4:] == [LISTINGS_TOOL, "list_bigquery_subscribers"]
+
+
+@pytest.mark.parametrize("key", ["acme", "acme-2"])
+def test_a_run_asks_for_its_own_catalog_if_the_name_of_its_listing_tells_it(
+    key: str, run: Run
+) -> None:
+    octogen = Octogen().register()
+    octogen.share("zen")
+    octogen.share(key)
+    listing = f"{EXCHANGE}/listings/catalog_acme_exported_product_view_v1"
+    octogen.listings[1]["listingResource"] = octogen.cells[1]["listingResource"] = listing
+    assert run(Google([ah.Listing(name=listing)]), octogen, listing).success
+    asked = [each for each in octogen.arguments if not each or "catalogs" in each]
+    assert asked == [{"catalogs": ["acme"]}, *[{}] * (1 if key == "acme" else 2)]
+
+
+def test_octogen_s_suggestion_is_used_unless_a_dataset_id_is_chosen(run: Run) -> None:
+    octogen = Octogen().register()
+    octogen.share("acme", linkedDatasetSuggestion="suggested", location="US")
+    octogen.share("zen")
+    google = Google()
+    found = metadata(run(google, octogen))
+    assert found["octogen/linked_dataset"] == f"{PROJECT}.suggested"
+    assert found["octogen/location"] == "US"
+    zen = f"{EXCHANGE}/listings/zen"
+    found = metadata(run(google, octogen, zen, dataset_id=lambda _: "mine"))
+    assert found["octogen/linked_dataset"] == f"{PROJECT}.mine"
+
+
+def test_the_status_of_a_catalog_s_listing_in_another_region_is_not_that_of_this_one(
+    run: Run,
+) -> None:
+    octogen = Octogen().register()
+    in_eu = LISTING.replace("/us/", "/eu/")
+    octogen.share("acme", "active", listingResource=in_eu)
+    octogen.listings.append(octogen.listings[0] | {"listingResource": in_eu})
+    assert "Octogen has no status for this subscriber yet" in failure(run(Google(), octogen))
+
+
+@pytest.mark.parametrize("status", ["preparing", "melted", None])
+def test_a_pending_grant_asks_google_for_nothing_unless_the_project_is_subscribed(
+    status: str | None, run: Run
+) -> None:
+    google, octogen = Google(), Octogen().register()
+    octogen.share("acme", status)
+    assert "Octogen has not granted access yet" in failure(run(google, octogen))
+    assert google.calls == ["ListSubscriptions"]
+    name = google.add()
+    found = metadata(run(google, octogen))
+    assert (found["octogen/subscription"], found["octogen/already_subscribed"]) == (name, True)
+
+
+@pytest.mark.parametrize(
+    ("cell", "said"),
+    [
+        ({"status": "refresh_failed"}, "Octogen reports refresh_failed: ask Octogen."),
+        ({"reasonCode": "scope_revoked"}, "Octogen does not share it (scope_revoked)."),
+        ({"status": "removing"}, "Octogen does not share it (removing)."),
+    ],
+)
+def test_any_other_status_is_a_failure_that_lasts(
+    cell: dict[str, str], said: str, run: Run
+) -> None:
+    octogen = Octogen().register()
+    octogen.share("acme", **{"status": "preparing"} | cell)
+    google = Google()
+    result = run(google, octogen)
+    assert f"Listing {LISTING}: {said}" in failure(result)
+    assert (retries(result), google.calls) == ([], [])
+
+
+def test_a_subscriber_that_octogen_does_not_serve_is_a_failure_that_lasts(run: Run) -> None:
+    octogen = Octogen().register(desiredState="disabled")
+    octogen.share("acme")
+    result = run(Google(), octogen)
+    assert "The subscriber is disabled at Octogen: enable it there." in failure(result)
+    assert retries(result) == []
+
+
+def test_a_listing_that_is_not_shared_registers_nobody(run: Run) -> None:
+    octogen = Octogen()
+    octogen.share("zen")
+    result = run(Google(), octogen)
+    assert "Octogen does not share it with your organisation now" in failure(result)
+    assert octogen.asked == [LISTINGS_TOOL]
+
+
+def test_a_subscription_that_octogen_does_not_look_at_counts(
+    run: Run, capfd: pytest.CaptureFixture[str]
+) -> None:
+    octogen = Octogen(failing={REFRESH: "internal"}).register()
+    octogen.share("acme")
+    assert run(Google(), octogen).success
+    assert f"Listing {LISTING}: It is subscribed, but Octogen did not" in capfd.readouterr().err

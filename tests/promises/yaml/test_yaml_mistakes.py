@@ -1,0 +1,238 @@
+"""A mistake in YAML names file, line, field and the near miss, and shows no key.
+
+`tests/golden/yaml_mistakes.txt` has attributes and what is told of them, and `yaml_schemas.txt` the
+JSON schemas of both components. `UPDATE_GOLDEN=1` writes them anew.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dagster.components.testing import DefsFolderSandbox, create_defs_folder_sandbox
+
+from octogen_dagster.components import OctogenComponent, OctogenLinkedDatasetsComponent
+from octogen_dagster.errors import OctogenComponentError
+from tests.promises.yaml.yaml_projects import LINKED, TYPE
+
+GOLDEN = Path(__file__).parents[2] / "golden"
+SECRET = "octo_live_00000000000000000000000000000000_secret"
+OTHER_SECRET = "a-token-of-another-service"
+
+
+@pytest.fixture(scope="module")
+def project() -> Iterator[DefsFolderSandbox]:
+    with create_defs_folder_sandbox() as project:
+        project.scaffold_component(OctogenComponent, "octogen")
+        yield project
+
+
+@pytest.fixture
+def mistakes(project: DefsFolderSandbox) -> Callable[[str, str], list[str]]:
+    """The lines of the error for some attributes, which begin in line 3 of the file."""
+
+    def mistakes(attributes: str, type: str) -> list[str]:
+        path = project.defs_folder_path / "octogen" / "defs.yaml"
+        indented = textwrap.indent(attributes.replace("SECRET", SECRET), "  ")
+        path.write_text(f"type: {type}\nattributes:\n{indented}\n")
+        with (
+            pytest.raises(Exception, match="Error while loading component") as caught,
+            project.load_component_and_build_defs(path.parent),
+        ):
+            pass
+        error = caught.value.__cause__
+        assert isinstance(error, OctogenComponentError)
+        assert not shows_secret(caught.value)
+        first, *lines = str(error).splitlines()
+        assert first == f"{type.rpartition('.')[2]} cannot be loaded. Correct its YAML:"
+        assert all(line.startswith(f"{path}:") for line in lines)
+        return [line.removeprefix(f"{path}:") for line in lines]
+
+    return mistakes
+
+
+def shows_secret(error: BaseException | None) -> bool:
+    """True if an error or one that is printed with it has the secret."""
+    if error is None:
+        return False
+    context = None if error.__suppress_context__ else error.__context__
+    text = f"{error} {error!r}"
+    return SECRET in text or OTHER_SECRET in text or shows_secret(error.__cause__ or context)
+
+
+def compare(name: str, text: str) -> None:
+    path = GOLDEN / name
+    if os.environ.get("UPDATE_GOLDEN"):
+        path.write_text(text)
+    assert text == path.read_text()
+
+
+def without_polars_words(line: str) -> str:
+    """A line without Polars' own words, which its versions change."""
+    return re.sub(r"(where is no SQL condition: ).+", r"\1...", line)
+
+
+@pytest.mark.slow
+def test_mistakes_are_told_as_before(
+    mistakes: Callable[[str, str], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OCTOGEN_HOST_OF_THE_TEST", OTHER_SECRET)
+    blocks = []
+    for block in (GOLDEN / "yaml_mistakes.txt").read_text().strip().split("\n\n"):
+        attributes = block.partition("\n=>")[0]
+        lines = mistakes(attributes, LINKED if block.startswith("# linked datasets") else TYPE)
+        blocks.append("\n=> ".join([attributes, *map(without_polars_words, lines)]))
+    compare("yaml_mistakes.txt", "\n\n".join(blocks) + "\n")
+
+
+def test_the_json_schemas_are_as_before() -> None:
+    lines = []
+    for component in (OctogenComponent, OctogenLinkedDatasetsComponent):
+        schema = component.model().model_json_schema()
+        parts = {component.__name__: schema, **schema["$defs"]}
+        for name, part in sorted(parts.items()):
+            if name.endswith(("Settings", "Tables", "Search", "Facet", "Component")):  # our own
+                lines += [f"{name}: required {part.get('required', [])}"]
+                lines += [f"  {field}: {rule(each)}" for field, each in part["properties"].items()]
+    compare("yaml_schemas.txt", "\n".join(lines) + "\n")
+
+
+def rule(field: dict[str, Any]) -> str:
+    """What a field takes, without the words for people."""
+    return json.dumps(
+        {key: each for key, each in field.items() if key not in ("title", "description")}
+    )
+
+
+def test_without_a_file_a_mistake_is_told_with_its_field() -> None:
+    with pytest.raises(OctogenComponentError) as caught:
+        OctogenComponent.from_attributes_dict(attributes={"searches": [{"nam": "boots"}]})
+    (line,) = str(caught.value).splitlines()[1:]
+    assert line.startswith("attributes.searches[0].nam: no setting 'nam'. Did you mean 'name'?")
+
+
+@pytest.mark.parametrize(
+    ("search", "told"),
+    [
+        ({"search": {"facets": [{"name": "colour", "values": ["x"]}]}}, "If you mean 'color'"),
+        ({"search": {"facets": [{"name": "sex", "values": ["x"]}]}}, "If you mean 'gender'"),
+        (
+            {"history": True, "alerts": [{"kind": "price_dropped", "percent": 0.1}]},
+            "from 0.1 % on. If you mean 10 %, write 10",
+        ),
+    ],
+)
+def test_what_may_be_a_mistake_is_told_of_once_in_the_log(
+    search: dict[str, Any], told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`dg check defs` shows the log, and no warnings of Python."""
+    OctogenComponent.from_attributes_dict(attributes={"searches": [{"name": "boots", **search}]})
+    (line,) = caplog.messages
+    assert told in line
+
+
+@pytest.mark.parametrize(
+    ("attributes", "type", "package", "told"),
+    [
+        pytest.param(
+            "project: p\nprincipal: user:me@example.com",
+            LINKED,
+            "mcp",
+            "2 - attributes: OctogenLinkedDatasetsComponent needs mcp: "
+            'pip install "octogen-dagster[mcp]"',
+            id="linked datasets",
+        ),
+        pytest.param(
+            "searches:\n- name: boots\n  tables:\n    destination:\n      duckdb: shop.duckdb",
+            TYPE,
+            "duckdb",
+            "6 - attributes.searches[0].tables.destination: a table needs duckdb: "
+            'pip install "octogen-dagster[duckdb]"',
+            id="tables",
+        ),
+    ],
+)
+def test_a_missing_extra_is_told(
+    mistakes: Callable[[str, str], list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    attributes: str,
+    type: str,
+    package: str,
+    told: str,
+) -> None:
+    installed = importlib.metadata.distribution
+
+    def distribution(name: str) -> importlib.metadata.Distribution:
+        if name == package:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return installed(name)
+
+    monkeypatch.setattr(importlib.metadata, "distribution", distribution)
+    assert mistakes(attributes, type) == [told]
+
+
+YAML_WITH_MISTAKES = f"""\
+type: {TYPE}
+attributes:
+  name: 7
+  searches:
+    - name: boots
+      partitions: days
+      changes: 5
+      serch: x
+    - name: hats
+      partitions: "{{{{ env.PARTITIONS }}}}"
+      changes: {{nam: x}}
+  connection:
+    api_key: {SECRET}
+    budgt_usd: 3
+"""
+
+
+@pytest.mark.slow
+def test_dg_check_yaml_names_line_and_choices(tmp_path: Path) -> None:
+    defs = tmp_path / "shops" / "defs"
+    (defs / "shops").mkdir(parents=True)
+    for folder in (defs, defs.parent):
+        (folder / "__init__.py").touch()
+    (defs / "shops" / "defs.yaml").write_text(YAML_WITH_MISTAKES)
+    (tmp_path / "dg.toml").write_text(
+        'directory_type = "project"\n[project]\nroot_module = "shops"\n'
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "dagster_dg_cli.cli", "check", "yaml"],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(tmp_path), "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    # The file is printed below each message, with the lines around the mistake.
+    told = [line for line in done.stdout.splitlines() if " - octogen_dagster" in line]
+    assert not any(SECRET in line for line in told)
+    lines = sorted(
+        line.split("defs.yaml:")[1].replace(f" - {TYPE} attributes.", ", ") for line in told
+    )
+    unexpected = "Additional properties are not allowed"
+    assert [line.partition(" is not one of [")[0] for line in lines] == [
+        "11, searches.1.changes 'nam'",
+        f"11, searches.1.changes.nam {unexpected} ('nam' was unexpected)",
+        "12, connection 'budgt_usd'",
+        f"14, connection.budgt_usd {unexpected} ('budgt_usd' was unexpected)",
+        "3, name 7 is not of type 'string'",
+        "5, searches.0 'serch'",
+        "6, searches.0.partitions 'days'",
+        "7, searches.0.changes 5 is not of type 'object', 'boolean'",
+        f"8, searches.0.serch {unexpected} ('serch' was unexpected)",
+    ]
+    assert any("'search'" in line for line in lines if "'serch' is not one of" in line)
