@@ -241,6 +241,8 @@ def each_at_once(
     reading = dict[str, Future[None]]()
     try:
         while waiting or running:
+            # It is chosen before the next one begins, and handed out after: a caller may be slow.
+            done = next((each for each in running if each.done()), None)
             reading = {key: read for key, read in reading.items() if not read.done()}
             # What is read waits to be published and reported: without a bound it would pile up.
             while waiting and len(reading) < at_once and len(running) < 2 * at_once:
@@ -249,15 +251,15 @@ def each_at_once(
                 note_read = functools.partial(read.set_result, None)
                 future = submit(functools.partial(work, partition, note_read), "octogen-partition")
                 running[future] = partition
-            under_way: list[Future[Any]] = [*running, *reading.values()]
-            wait(under_way, _POLL_SECONDS, FIRST_COMPLETED)
             poll()
-            # One at a time, so that another is begun between two reports of a slow caller.
-            for future in [each for each in running if each.done()][:1]:
-                partition = running.pop(future)
-                yield partition, future
-                # Only now: one that failed unread keeps its place until the caller is through.
-                reading.pop(partition, None)
+            if done is None:
+                under_way: list[Future[Any]] = [*running, *reading.values()]
+                wait(under_way, _POLL_SECONDS, FIRST_COMPLETED)
+                continue
+            partition = running.pop(done)
+            yield partition, done
+            # Only now: one that failed unread keeps its place until the caller is through.
+            reading.pop(partition, None)
     finally:
         stop.set()
         for future in running:
