@@ -4,7 +4,6 @@ import argparse
 import importlib
 
 from benchmarks import report
-from benchmarks.earlier import checkout
 from benchmarks.machine import circumstances
 from benchmarks.measure import Row, ShapeRow, say
 from benchmarks.source import Generation
@@ -24,14 +23,11 @@ _SUITES = (
     "tables",
     "details",
     "url_lists",
-    "defects",
     "imports",
     "resume",
     "sensor",
     "materialize",
     "many",
-    "listings",
-    "linked_snapshot",
 )
 _GENERATIONS: dict[str, list[Generation]] = {
     "seed": ["seed"],
@@ -52,20 +48,14 @@ def main() -> None:
     parser.add_argument(
         "--generation", choices=_GENERATIONS, default="both", help="the contract of the server"
     )
-    parser.add_argument(
-        "--before", metavar="REVISION", help="measure this commit too, in the same rounds"
-    )
     options = parser.parse_args()
     generations = _GENERATIONS[options.generation]
     rows: list[Row | ShapeRow] = []
-    with checkout(options.before) as before:
-        for name in [options.only] if options.only else _SUITES:
-            say(name)
-            suite = importlib.import_module(f"benchmarks.suites.{name}")
-            rows += suite.run(generations, options.rounds, before)
+    for name in [options.only] if options.only else _SUITES:
+        say(name)
+        suite = importlib.import_module(f"benchmarks.suites.{name}")
+        rows += suite.run(generations, options.rounds)
     facts = [*circumstances(), f"* {options.rounds} rounds"]
-    if options.before:
-        facts.append(f"* The commit before is {options.before}.")
     results = "\n".join([*facts, "", report.tables(rows)])
     print(results)
     if not options.only and options.generation == "both":

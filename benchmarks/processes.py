@@ -75,7 +75,6 @@ class Server:
         contender: str,
         catalogs: Sequence[str] | None = None,
         concurrency: int = 8,
-        before: Path | None = None,
     ) -> Measurement:
         """Let a contender read catalogs in a new process, and return the measurement.
 
@@ -83,7 +82,6 @@ class Server:
             contender: The name of its module.
             catalogs: The catalogs to read; None for all.
             concurrency: The number of catalogs to read at the same time.
-            before: A checkout of an earlier commit, whose package is to be used.
 
         Raises:
             RuntimeError: The contender failed, or did not read every product.
@@ -94,7 +92,7 @@ class Server:
             for keys in ([WARM_UP], catalogs)
         ]
         command = ["-m", "benchmarks.child", contender, *(source.to_json() for source in sources)]
-        output = run_python(command, folder=before)
+        output = run_python(command)
         measurement = Measurement(**json.loads(output.splitlines()[-1]))
         expected = sum(self.catalogs[key] for key in catalogs)
         if measurement.products != expected:
@@ -167,22 +165,20 @@ def wall_seconds(code: str) -> float:
 def run_python(
     arguments: Sequence[str],
     environment: Mapping[str, str] | None = None,
-    folder: Path | None = None,
 ) -> str:
     """Run a new interpreter, and return what it prints.
 
     Args:
         arguments: The arguments of the interpreter.
         environment: Environment variables to add.
-        folder: The folder whose packages come first; by default the project's root.
 
     Raises:
         RuntimeError: The interpreter failed.
     """
     done = subprocess.run(
         [sys.executable, *arguments],
-        cwd=folder or ROOT,
-        env={**_ENVIRONMENT, "PYTHONPATH": str(ROOT), **(environment or {})},
+        cwd=ROOT,
+        env={**_ENVIRONMENT, **(environment or {})},
         capture_output=True,
         text=True,
         check=False,

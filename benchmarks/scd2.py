@@ -1,7 +1,6 @@
 """dlt's merge strategy `scd2` into DuckDB beside the history, on the same snapshots.
 
 `python -m benchmarks.scd2 make|update|sizes SNAPSHOT FOLDER DAYS` prints what it measured.
-`python -m benchmarks.scd2_traps` tries what is difficult about a past.
 """
 
 import json

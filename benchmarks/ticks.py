@@ -1,10 +1,9 @@
 """Ticks of the catalog sensor, alone in their process.
 
-`python -m benchmarks.ticks tick|days|due|listing BASE_URL` prints the seconds of a tick, its number
+`python -m benchmarks.ticks tick|days|due BASE_URL` prints the seconds of a tick, its number
 of catalogs and the bytes of its cursor. `tick` measures the sensor's function, from its call to its
 result, when no catalog was indexed anew, `days` so with partitions of catalogs and days, and `due`
-when each catalog was. `listing` is the floor: httpx downloads the list of catalogs and throws it
-away.
+when each catalog was.
 """
 
 import contextlib
@@ -21,7 +20,7 @@ from datetime import datetime, timezone
 from benchmarks.materializations import materialize
 from benchmarks.source import API_KEY
 
-_TICKS = {"tick": 20, "days": 5, "due": 3, "listing": 20}
+_TICKS = {"tick": 20, "days": 5, "due": 3}
 _CATALOGS_PER_RUN = 200
 _TODAY = datetime.now(timezone.utc).date().isoformat()
 _PARTITIONS_AT_ONCE = 10_000
@@ -92,24 +91,9 @@ def ticks(base_url: str, *, due: bool = False, days: bool = False) -> Generator[
             yield seconds, len(keys), len(cursor or "")
 
 
-def listings(base_url: str) -> Generator[Tick]:
-    """Measure bare downloads, each with a client of its own, as a tick has."""
-    import httpx
-
-    while True:
-        began = time.perf_counter()
-        with httpx.Client(headers={"Authorization": f"Bearer {API_KEY}"}) as client:
-            content = client.get(f"{base_url}/catalogs").raise_for_status().content
-        yield time.perf_counter() - began, content.count(b'"catalog":'), 0
-
-
 if __name__ == "__main__":
     what, server = sys.argv[1:]
-    endless = (
-        listings(server)
-        if what == "listing"
-        else ticks(server, due=what == "due", days=what == "days")
-    )
+    endless = ticks(server, due=what == "due", days=what == "days")
     with contextlib.closing(endless):
         next(endless)  # pays for late imports and for what is set up once
         measured = list(itertools.islice(endless, _TICKS[what]))

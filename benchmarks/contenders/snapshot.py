@@ -1,5 +1,9 @@
-"""A search to a published snapshot, with the steps of the IO manager."""
+"""A search to a published snapshot, with the steps of the IO manager.
 
+`python -m benchmarks.contenders.snapshot SOURCE FOLDER` does nothing else.
+"""
+
+import sys
 import threading
 from datetime import timedelta
 from pathlib import Path
@@ -12,7 +16,7 @@ from octogen_dagster.frames.source import SnapshotTarget, check_complete
 from octogen_dagster.storage.store import Store, write_parquet
 
 
-def read(source: Source, folder: Path, *, save_pages: bool = True) -> Path:
+def read(source: Source, folder: Path) -> Path:
     """Scan, write aside, verify and publish."""
     connection = CatalogService(
         api_key=ApiKey(API_KEY), base_url=source.base_url, concurrency=source.concurrency
@@ -25,7 +29,7 @@ def read(source: Source, folder: Path, *, save_pages: bool = True) -> Path:
         print,
         files,
         saved_pages=".pages",
-        resume_within=timedelta(hours=6 if save_pages else 0),
+        resume_within=timedelta(hours=6),
     )
     with scan.reading(target, stop) as reading:
         with files.unfinished(key) as unfinished:
@@ -39,3 +43,7 @@ def read(source: Source, folder: Path, *, save_pages: bool = True) -> Path:
             files.publish(unfinished, key)
         reading.published()
     return folder / key
+
+
+if __name__ == "__main__":
+    read(Source.from_json(sys.argv[1]), Path(sys.argv[2]))

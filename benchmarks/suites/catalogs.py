@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from pathlib import Path
 
 from benchmarks.measure import Row, run_reads
 from benchmarks.processes import Measurement, Server, server
@@ -14,7 +13,7 @@ _SECONDS_PER_PAGE = 0.04
 _MAX_ROUNDS = 3
 
 
-def run(generations: Sequence[Generation], rounds: int, _before: Path | None) -> Iterator[Row]:
+def run(generations: Sequence[Generation], rounds: int) -> Iterator[Row]:
     """Compare eight catalogs at once with one after the other, and a hundred with eight."""
     rounds = min(rounds, _MAX_ROUNDS)
     for generation in generations:

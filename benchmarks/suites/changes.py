@@ -1,11 +1,10 @@
-"""The changes between two snapshots of 1,000,000 products, against the commit before."""
+"""The changes between two snapshots of 1,000,000 products."""
 
 import json
 import statistics
 import tempfile
 from collections.abc import Iterator, Sequence
 from functools import partial
-from operator import itemgetter
 from pathlib import Path
 
 from benchmarks.measure import Row, run_rounds, say, worst
@@ -17,28 +16,15 @@ _EXPECTED = {"appeared": 10_000, "disappeared": 10_000, "changed": 30_000}
 _MAX_ROUNDS = 3
 
 
-def run(generations: Sequence[Generation], rounds: int, before: Path | None) -> Iterator[Row]:
-    """Measure the comparison, and compare its time with that of the commit before."""
-    rounds = min(rounds, _MAX_ROUNDS)
+def run(generations: Sequence[Generation], rounds: int) -> Iterator[Row]:
+    """Measure the time and the memory of the comparison."""
     for generation in generations:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             say("  the snapshots")
             make_snapshots(generation, folder)
-            contenders = {"now": partial(_measure, folder, None)}
-            if before:
-                contenders["before"] = partial(_measure, folder, before)
-            results = run_rounds(contenders, rounds)
+            results = run_rounds({"now": partial(_measure, folder)}, min(rounds, _MAX_ROUNDS))
         what = "changes between two snapshots of 1,000,000 products"
-        if before:
-            yield results.row(
-                "changes",
-                generation,
-                f"{what} ÷ the commit before (wall)",
-                ("now", "before"),
-                itemgetter("seconds"),
-                "s",
-            )
         for figure, unit in (("seconds", " s"), ("cpu_seconds", " CPU s")):
             values = [each[figure] for each in results.by_contender["now"]]
             median = statistics.median(values)
@@ -47,13 +33,13 @@ def run(generations: Sequence[Generation], rounds: int, before: Path | None) -> 
         yield worst("changes", generation, f"{what}, peak memory, worst round", peaks, 450)
 
 
-def _measure(folder: Path, before: Path | None) -> dict[str, float]:
+def _measure(folder: Path) -> dict[str, float]:
     """Return the measurement of one process.
 
     Raises:
         RuntimeError: It did not find the known differences.
     """
-    output = run_python(["-m", "benchmarks.comparison", "measure", str(folder)], folder=before)
+    output = run_python(["-m", "benchmarks.comparison", "measure", str(folder)])
     measured: dict[str, float] = json.loads(output)
     found = {change: measured.get(change, 0) for change in _EXPECTED}
     if found != _EXPECTED:

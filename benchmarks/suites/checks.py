@@ -17,7 +17,7 @@ _ROWS = 1_000_000
 _MAX_ROUNDS = 3
 
 
-def run(generations: Sequence[Generation], rounds: int, _before: Path | None) -> Iterator[Row]:
+def run(generations: Sequence[Generation], rounds: int) -> Iterator[Row]:
     """Compare the time of all checks with that of reading the snapshot whole."""
     for generation in generations:
         with tempfile.TemporaryDirectory() as name:

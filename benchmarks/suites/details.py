@@ -4,7 +4,6 @@ import json
 import statistics
 from collections.abc import Iterator, Sequence
 from functools import partial
-from pathlib import Path
 
 from benchmarks.measure import Row, run_rounds
 from benchmarks.processes import Server, run_python, server
@@ -17,7 +16,7 @@ _IDEAL = _PRODUCTS / _CONCURRENCY * _SECONDS_PER_LOOKUP
 _MAX_ROUNDS = 3
 
 
-def run(generations: Sequence[Generation], rounds: int, _before: Path | None) -> Iterator[Row]:
+def run(generations: Sequence[Generation], rounds: int) -> Iterator[Row]:
     """Compare the time with that of lookups of which 32 are always under way."""
     for generation in generations:
         with server(generation, {_CATALOG: _PRODUCTS}, _SECONDS_PER_LOOKUP, lookups=True) as local:

@@ -19,12 +19,13 @@ _FILES = {_SMALL: "read/products.parquet", _LARGE: "previous.parquet"}
 _DAYS_BEFORE = 3
 _SIZES = {30: 0.6, 180: 1.1}
 """The largest size after days, as a share of the size of one snapshot."""
-_HEAVY = {"first": "first day", "all_changed": "a day with a new price for each"}
+_HEAVY = {"first": ("first day", 500), "all_changed": ("a day with a new price for each", 550)}
+"""What is measured once, and its largest peak in MB."""
 _MAX_ROUNDS = 3
 _DLT = "benchmarks.scd2"
 
 
-def run(generations: Sequence[Generation], rounds: int, _before: Path | None) -> Iterator[Row]:
+def run(generations: Sequence[Generation], rounds: int) -> Iterator[Row]:
     """Compare the update with the read of the snapshot, and the file with a snapshot."""
     rounds = min(rounds, _MAX_ROUNDS)
     for generation in generations:
@@ -53,7 +54,7 @@ def run(generations: Sequence[Generation], rounds: int, _before: Path | None) ->
         updates = measured.by_contender[f"update {_LARGE}"]
         what = "daily update of the history of 1,000,000 products"
         peaks = [each["peak_mb"] for each in updates]
-        yield worst("history", generation, f"{what}, peak memory, worst round", peaks, 450)
+        yield worst("history", generation, f"{what}, peak memory, worst round", peaks, 500)
         yield measured.row(
             "history",
             generation,
@@ -65,11 +66,11 @@ def run(generations: Sequence[Generation], rounds: int, _before: Path | None) ->
         )
         peaks = [each["peak_mb"] for each in measured.by_contender["alerts"]]
         what = "alerts of 1,000,000 products, peak memory, worst round"
-        yield worst("history", generation, what, peaks, 450)
-        for what, label in _HEAVY.items():
+        yield worst("history", generation, what, peaks, 500)
+        for what, (label, most) in _HEAVY.items():
             peaks = [heavy[what]["peak_mb"]]
             text = f"{label} of the history of 1,000,000 products, peak memory"
-            yield worst("history", generation, text, peaks, 450)
+            yield worst("history", generation, text, peaks, most)
         for days, target in _SIZES.items():
             size = sizes[days - 1]
             what = f"the history after {days} days ÷ a snapshot (size)"
@@ -111,7 +112,7 @@ def _cpu(generation: Generation, products: int, measured: Rounds[dict[str, float
         (f"update {products}", f"read {products}"),
         itemgetter("cpu_seconds"),
         "s",
-        0.12,
+        0.15,
     )
 
 

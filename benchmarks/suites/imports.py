@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from pathlib import Path
 
 from benchmarks.measure import Row, run_rounds
 from benchmarks.processes import wall_seconds
@@ -14,7 +13,7 @@ _CODE = {
 }
 
 
-def run(_generations: Sequence[Generation], rounds: int, _before: Path | None) -> Iterator[Row]:
+def run(_generations: Sequence[Generation], rounds: int) -> Iterator[Row]:
     """Compare the wall times, less that of the bare interpreter."""
     for code in _CODE.values():  # warms byte code and file cache
         wall_seconds(code)

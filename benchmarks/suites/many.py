@@ -24,7 +24,7 @@ _NEAR_THE_LIMIT = {8: 1.2, 16: 1.4}
 """By requests at once, the wall time of a run ÷ what its connections need for the pages."""
 
 
-def run(generations: Sequence[Generation], rounds: int, _before: Path | None) -> Iterator[Row]:
+def run(generations: Sequence[Generation], rounds: int) -> Iterator[Row]:
     """Compare a run of 200 catalogs with the time of its requests, 200 scans and 200 runs."""
     for generation in generations:
         catalogs = dict.fromkeys(_keys(_CATALOGS), _PRODUCTS)

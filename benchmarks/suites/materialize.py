@@ -13,7 +13,7 @@ from benchmarks.source import API_KEY, Generation
 _PRODUCTS = 1_000
 
 
-def run(generations: Sequence[Generation], rounds: int, _before: Path | None) -> Iterator[Row]:
+def run(generations: Sequence[Generation], rounds: int) -> Iterator[Row]:
     """Compare the wall time with that of an asset that does nothing."""
     for generation in generations:
         with (

@@ -18,19 +18,11 @@ from benchmarks.source import PAGE_SIZE, Generation, Source
 _CATALOG, _PRODUCTS = "grand-arcade", 100_000
 _PAGES = _PRODUCTS // PAGE_SIZE
 _MAX_REPEATED_PAGES = 26  # two segments, and two pages to compare
-_PROGRAM = """
-import sys
-from pathlib import Path
-from benchmarks.contenders import snapshot
-from benchmarks.source import Source
-snapshot.read(Source.from_json(sys.argv[1]), Path(sys.argv[2]))
-"""
-
-_COMMAND = [sys.executable, "-c", _PROGRAM]
+_COMMAND = [sys.executable, "-m", "benchmarks.contenders.snapshot"]
 _RANDOM_KILLS = 10
 
 
-def run(generations: Sequence[Generation], rounds: int, _before: Path | None) -> Iterator[Row]:
+def run(generations: Sequence[Generation], rounds: int) -> Iterator[Row]:
     """Count the page requests of retries, the repeated ones, and the files that differ."""
     for generation in generations:
         with (

@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterator, Sequence
 from functools import partial
 from operator import itemgetter
-from pathlib import Path
 
 from benchmarks.measure import Row, run_rounds
 from benchmarks.processes import run_python, server
@@ -14,7 +13,7 @@ _ADDRESSES = 100_000
 _FIGURES = {"seconds": ("wall", "s"), "cpu_seconds": ("CPU", "s"), "peak_mb": ("peak memory", "MB")}
 
 
-def run(generations: Sequence[Generation], rounds: int, _before: Path | None) -> Iterator[Row]:
+def run(generations: Sequence[Generation], rounds: int) -> Iterator[Row]:
     """Compare the time and the memory; only the current generation has URL lists."""
     if "current" not in generations:
         return

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from pathlib import Path
 
 from benchmarks.measure import Row, run_reads
 from benchmarks.processes import Measurement, Server, server
@@ -14,7 +13,7 @@ _WARM_UP_PAGES = 2
 _MAX_ROUNDS = 3
 
 
-def run(generations: Sequence[Generation], rounds: int, _before: Path | None) -> Iterator[Row]:
+def run(generations: Sequence[Generation], rounds: int) -> Iterator[Row]:
     """Compare the time and the requests of 8 walks at once with those of one walk."""
     if "current" not in generations:
         return  # the seed generation cannot leave brands out
