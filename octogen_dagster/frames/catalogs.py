@@ -63,6 +63,7 @@ CATALOGS_KIND = TableKind(
     CATALOGS_SCHEMA,
     CATALOGS_DESCRIPTIONS,
     key=("catalog",),
+    key_has_nulls=False,
     sentence=_sentence,
     preview=first_rows(_cells, ["catalog", "product_count", "last_indexed_at", "computed_at"]),
 )

@@ -11,6 +11,7 @@ import polars as pl
 
 from octogen_dagster.frames.cells import Figures, first_columns
 from octogen_dagster.printable import count
+from octogen_dagster.validation import did_you_mean
 
 
 class Verdict(NamedTuple):
@@ -99,13 +100,15 @@ class TableKind:
 
     Attributes:
         schema: Its columns; empty if they are not known beforehand.
-        descriptions: The descriptions of columns by name.
+        descriptions: The descriptions of columns by name, which a database has as comments.
         key: The columns that tell its rows apart; none if that is not known.
+        key_has_nulls: False if none of these is ever null, so that they are a primary key.
         made_from: The columns of the asset it is made from, by the column that they go into.
-        accumulates: True if a database keeps the rows of each snapshot, with its time.
-        sentence: Says what is in it, by its figures and rows.
-        preview: Its first rows as cells.
-        parts: What else is shown, by what a warning calls it if it fails.
+        accumulates: True if a database keeps the rows of each snapshot, with its time, which the
+            metadata `octogen.fetched_at` of its file says.
+        sentence: Says what is in it, in Markdown: takes its figures, such as `rows`, and its rows.
+        preview: Takes its rows, and returns the first ones as a frame of cells.
+        parts: What else is shown of a snapshot, by what a warning calls it if it fails.
         first: The names, or their beginnings, of entries that come first, in their order: texts
             before the preview, and figures after the number of rows.
         collected: The figures that nobody plots, which are one entry together with others.
@@ -113,11 +116,16 @@ class TableKind:
         checks: Its checks by name; without any it has those that fit its columns.
         rules: The bad rows of these checks.
         in_order: Puts the rows into the order in which the rules compare neighbours.
+
+    Raises:
+        ValueError: A column is named that the schema does not have, or a check that is not there;
+            or a check has neither a rule nor a function.
     """
 
     schema: pl.Schema = field(default_factory=pl.Schema)
     descriptions: Mapping[str, str] = field(default_factory=dict)
     key: tuple[str, ...] = ()
+    key_has_nulls: bool = True
     made_from: Mapping[str, Sequence[str]] = field(default_factory=dict)
     accumulates: bool = False
     sentence: Callable[[Figures, pl.LazyFrame], str] = _rows_sentence
@@ -129,6 +137,34 @@ class TableKind:
     checks: Mapping[str, Check] = field(default_factory=dict)
     rules: Sequence[Rule] = ()
     in_order: Callable[[pl.LazyFrame], pl.LazyFrame] = _unchanged
+
+    def __post_init__(self) -> None:
+        columns = {*self.schema, *(["fetched_at"] if self.accumulates else [])}
+        named = {
+            "descriptions": self.descriptions,
+            "key": self.key,
+            "made_from": self.made_from,
+            "rules": [name for rule in self.rules for name in rule.columns],
+        }
+        for argument, names in named.items():
+            if unknown := [name for name in names if self.schema and name not in columns]:
+                raise ValueError(
+                    f"{argument} of a TableKind names the column {unknown[0]!r}, which its schema "
+                    f"does not have.{did_you_mean(unknown[0], columns)} Name one of the schema, or "
+                    "add it there."
+                )
+        ruled = {rule.check for rule in self.rules}
+        for name in sorted(ruled - self.checks.keys()):
+            raise ValueError(
+                f"A rule of a TableKind names the check {name!r}, which is not in its checks."
+                f"{did_you_mean(name, self.checks)} Add it there."
+            )
+        for name, check in self.checks.items():
+            if name not in ruled and check.judge is None:
+                raise ValueError(
+                    f"The check {name!r} of a TableKind has neither a rule nor a function, so it "
+                    "would always pass. Add a Rule of it, or give the Check its `judge`."
+                )
 
 
 PLAIN = TableKind()

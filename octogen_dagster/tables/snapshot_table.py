@@ -71,7 +71,6 @@ class SnapshotTable(NamedTuple):
             )
         # Products with columns of one's own may be there several times, such as joined with others.
         key = kind.key if schema == kind.schema else ()
-        has_null_keys = "catalog_key" in key  # null if an older service was read
         if key and partition is not None:
             key = (*key, partition_column)
         table = Table(
@@ -81,7 +80,7 @@ class SnapshotTable(NamedTuple):
             key if set(key) <= set(names) else (),
             tuple(rows),
             f"The snapshots of the asset {self.snapshots.to_user_string()} in Dagster.",
-            has_null_keys,
+            kind.key_has_nulls,
         )
         return table, sources, rows
 
