@@ -10,7 +10,7 @@ from octogen_dagster.alerts.rules import AlertRule, check_names, check_of
 from octogen_dagster.alerts.update import ALERTS_KIND, AlertsUpdate
 from octogen_dagster.assets.definition import asset_arguments_of, require_asset
 from octogen_dagster.history.table import HISTORY_KIND
-from octogen_dagster.snapshots.asset_decorator import SnapshotRun, own_range, snapshot_asset
+from octogen_dagster.snapshots.asset_decorator import SnapshotRun, snapshot_asset
 from octogen_dagster.snapshots.loading import Snapshots
 from octogen_dagster.snapshots.metadata import kind_of
 
@@ -69,7 +69,6 @@ def build_price_alerts_asset(
         )
     default = f"{history.key.path[-1].removesuffix('_history')}_alerts"
     given = asset_arguments_of(name or default, asset_arguments)
-    given |= own_range(given, history)
     mapping = history.get_partition_mapping(snapshots)
     limits = {
         rule.name: {"max_products": rule.max_products, "max_percent": rule.max_percent}
@@ -83,7 +82,6 @@ def build_price_alerts_asset(
                 "history": dg.AssetIn(history.key),
                 "snapshots": dg.AssetIn(snapshots, partition_mapping=mapping),
             },
-            "pool": None,
             "metadata": {ALERT_RULES: limits},
             "description": (
                 f"What became true of the products in {history.key.to_user_string()}: "
@@ -91,6 +89,7 @@ def build_price_alerts_asset(
             ),
         },
         given,
+        made_from=history,
         needs_previous=True,
         kind=replace(ALERTS_KIND, checks={rule.name: check_of(rule) for rule in rules}),
     )

@@ -7,7 +7,7 @@ import polars as pl
 
 from octogen_dagster.assets.definition import asset_arguments_of
 from octogen_dagster.brands.table import BRANDS_KIND, product_brands
-from octogen_dagster.snapshots.asset_decorator import SnapshotRun, own_range, snapshot_asset
+from octogen_dagster.snapshots.asset_decorator import SnapshotRun, snapshot_asset
 from octogen_dagster.snapshots.loading import Snapshots, snapshot_input
 from octogen_dagster.snapshots.metadata import require_products
 
@@ -36,13 +36,11 @@ def build_product_brands_asset(
     """
     require_products(products, "brand")
     given = asset_arguments_of(name or f"{products.key.path[-1]}_brands", asset_arguments)
-    given |= own_range(given, products)
 
     @snapshot_asset(
         {
             "partitions_def": products.partitions_def,
             **snapshot_input("products", products),
-            "pool": None,
             "description": (
                 f"The brands in {products.key.to_user_string()}: how many products each has, how "
                 "many of them are in stock, and what they cost. A row is a brand in a currency."
@@ -50,11 +48,9 @@ def build_product_brands_asset(
         },
         given,
         kind=BRANDS_KIND,
-        made_from=products.key,
+        made_from=products,
     )
-    def brands(
-        _run: SnapshotRun, partition: str | None, products: Snapshots
-    ) -> dg.MaterializeResult[pl.LazyFrame]:
-        return dg.MaterializeResult(value=product_brands(products.frame(partition)))
+    def brands(_run: SnapshotRun, partition: str | None, products: Snapshots) -> pl.LazyFrame:
+        return product_brands(products.frame(partition))
 
     return brands

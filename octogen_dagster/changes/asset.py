@@ -19,7 +19,7 @@ from octogen_dagster.frames.source import FETCHED_AT, FrameSource
 from octogen_dagster.frames.stored import WATCHED, SnapshotPair
 from octogen_dagster.io_source import errors_as_raised
 from octogen_dagster.printable import count
-from octogen_dagster.snapshots.asset_decorator import SnapshotRun, own_range, snapshot_asset
+from octogen_dagster.snapshots.asset_decorator import SnapshotRun, snapshot_asset
 from octogen_dagster.snapshots.loading import Snapshots, snapshot_input
 from octogen_dagster.snapshots.metadata import require_products
 from octogen_dagster.snapshots.partitions import MAX_TIMES_BACK, PartitionLayout
@@ -60,7 +60,6 @@ def build_product_changes_asset(
     require_products(products, "catalog_key", "uuid")
     times = PartitionLayout(products.partitions_def).times
     given = asset_arguments_of(name or f"{products.key.path[-1]}_changes", asset_arguments)
-    given |= own_range(given, products)
     condition = given.get("automation_condition")
     if times and condition is not None:
         given["automation_condition"] = wait_only_for_latest(condition)
@@ -71,7 +70,6 @@ def build_product_changes_asset(
         {
             "partitions_def": products.partitions_def,
             **snapshot_input("snapshots", products, mapping),
-            "pool": None,
             "description": (
                 f"The products of {products.key.to_user_string()} that appeared, disappeared or "
                 "changed their title, price or availability since the previous snapshot. A row is "
@@ -81,7 +79,7 @@ def build_product_changes_asset(
         given,
         needs_previous=True,
         kind=CHANGES_KIND,
-        made_from=products.key,
+        made_from=products,
     )
     def changes(
         run: SnapshotRun, partition: str | None, snapshots: Snapshots

@@ -7,7 +7,7 @@ import dagster as dg
 from octogen_dagster.api.catalog_sources import CatalogService
 from octogen_dagster.assets.definition import RESOURCE, asset_arguments_of
 from octogen_dagster.details.scan import DETAILS_KIND, DetailScan, DetailStatistics
-from octogen_dagster.snapshots.asset_decorator import SnapshotRun, own_range, snapshot_asset
+from octogen_dagster.snapshots.asset_decorator import SnapshotRun, snapshot_asset
 from octogen_dagster.snapshots.loading import Snapshots, snapshot_input
 from octogen_dagster.snapshots.metadata import require_products
 from octogen_dagster.validation import require_fraction
@@ -63,7 +63,6 @@ def build_product_details_asset(
     require_products(products, "catalog_key", "uuid", "product_url")
     require_fraction("max_failed_fraction", max_failed_fraction)
     given = asset_arguments_of(name or f"{products.key.path[-1]}_details", asset_arguments)
-    given |= own_range(given, products)
 
     @snapshot_asset(
         {
@@ -80,7 +79,7 @@ def build_product_details_asset(
         resource_key=resource_key,
         needs_previous=True,
         kind=DETAILS_KIND,
-        made_from=products.key,
+        made_from=products,
     )
     def details(
         run: SnapshotRun[CatalogService], partition: str | None, products: Snapshots

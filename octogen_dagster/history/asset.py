@@ -10,7 +10,7 @@ from octogen_dagster.assets.automation import wait_only_for_latest
 from octogen_dagster.assets.definition import asset_arguments_of
 from octogen_dagster.history.table import HISTORY_KIND
 from octogen_dagster.history.update import HistoryUpdate
-from octogen_dagster.snapshots.asset_decorator import SnapshotRun, own_range, snapshot_asset
+from octogen_dagster.snapshots.asset_decorator import SnapshotRun, snapshot_asset
 from octogen_dagster.snapshots.loading import Snapshots, snapshot_input
 from octogen_dagster.snapshots.metadata import SEARCH, require_products
 from octogen_dagster.snapshots.partitions import PartitionLayout
@@ -57,7 +57,6 @@ def build_product_history_asset(
     require_products(products, "catalog_key", "uuid", "fetched_at")
     partitions = PartitionLayout(products.partitions_def)
     given = asset_arguments_of(name or f"{products.key.path[-1]}_history", asset_arguments)
-    given |= own_range(given, products)
     condition = given.get("automation_condition")
     if partitions.times and condition is not None:
         given["automation_condition"] = wait_only_for_latest(condition)
@@ -66,13 +65,12 @@ def build_product_history_asset(
         {
             "partitions_def": partitions.catalogs,
             **snapshot_input("snapshots", products, _all_times(products)),
-            "pool": None,
             "description": _description(products),
         },
         given,
         needs_previous=True,
         kind=HISTORY_KIND,
-        made_from=products.key,
+        made_from=products,
     )
     def history(
         _run: SnapshotRun, partition: str | None, snapshots: Snapshots

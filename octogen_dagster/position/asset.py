@@ -91,7 +91,6 @@ def build_price_position_asset(
     @snapshot_asset(
         {
             "ins": ins,
-            "pool": None,
             "description": (
                 "Own prices beside those of competitors in "
                 f"{', '.join(each.key.to_user_string() for each in of_shops)}. A row is a SKU and "

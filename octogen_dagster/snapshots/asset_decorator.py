@@ -8,8 +8,9 @@ In a run of several partitions `range_run` does so for each of them.
 import inspect
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Generic, TypeAlias
 
 import dagster as dg
@@ -57,9 +58,12 @@ _MANY = 1_000_000
 class SnapshotRun(Generic[_Service]):
     """A run of an asset of snapshots: what its partitions share.
 
-    `kind` is what the table is, and `lineage` the metadata that says what its columns are made
-    from. `service` is that of the asset's `OctogenResource`, if it has one. `stop` ends its
-    requests.
+    Attributes:
+        context: The context of the run in Dagster, with its log and its configuration.
+        service: The service of the asset's `OctogenResource`; None for an asset without one.
+        kind: What the table is.
+        lineage: The metadata that says what its columns are made from.
+        stop: Set when the run ends early, such as by an interrupt, so that what waits may end.
     """
 
     context: dg.AssetExecutionContext
@@ -68,51 +72,71 @@ class SnapshotRun(Generic[_Service]):
     lineage: Metadata
     stop: threading.Event = field(default_factory=threading.Event)
 
-    def shown(self, metadata: Metadata, result: dg.MaterializeResult[Any]) -> Metadata:
-        """What is shown of a snapshot with this metadata."""
-        return in_reading_order(self.kind, metadata, self.lineage, result.metadata)
-
 
 MakeSnapshot: TypeAlias = Callable[..., Any]
-"""The function of an asset: takes the run, the partition and the asset's inputs, by name.
-
-The partition is None without any. It returns a `dagster.MaterializeResult`, which has what is to be
-published as its value and metadata that count more than those of the snapshot; or, without
-partitions, an iterator of events if there is nothing to publish.
-"""
+"""The function of an asset, as `snapshot_asset` calls it."""
 
 
 def snapshot_asset(
     own: Mapping[str, Any],
-    given: Mapping[str, Any],
+    given: Mapping[str, Any] = MappingProxyType({}),
     *,
     kind: TableKind = PLAIN,
-    made_from: dg.AssetKey | None = None,
+    made_from: dg.AssetsDefinition | None = None,
     resource_key: str | None = None,
     loads: Mapping[str, type] | None = None,
     needs_previous: bool = False,
 ) -> Callable[[MakeSnapshot], dg.AssetsDefinition]:
-    """Return the decorator of an asset whose run may have several partitions.
+    """Return the decorator of an asset of snapshots, of which a run may have several partitions.
 
-    With the key of an `OctogenResource` as many partitions are made at once as are read at once, in
-    threads; without, one after the other, and since that costs nothing it is retried as the
-    products are. `kind` says what the table is, and `made_from` is the asset of the products that
-    its columns come from. The inputs are `Snapshots`, and those in `loads` of the types there. An
-    asset that `needs_previous` snapshots works with a
-    `ParquetSnapshotIOManager` only.
+    The function that it decorates makes one snapshot. It takes the run (a `SnapshotRun`), the key
+    of the partition (None without partitions) and the inputs of the asset by their names (each
+    `Snapshots`). It returns a frame, or a `dagster.MaterializeResult` with a frame as its value,
+    whose metadata are shown beside those of the snapshot. The frame gets the columns of `kind` in
+    their types. Without partitions it may return an iterator of Dagster's events where there is
+    nothing to publish. The asset has the name of the function and its docstring as its description,
+    unless the arguments have others.
+
+    The snapshot is published before it is reported, as those of products are. In a run by a
+    `backfill_policy` each partition is: what fails is retried alone, and the checks are evaluated
+    for each partition.
+
+    Args:
+        own: Arguments of `@dagster.asset`, among them those of `snapshot_input`. An input that is
+            given as a `dagster.AssetIn` in `ins` is loaded as `Snapshots`, too.
+        given: Further arguments, such as the user of a builder gave. They count more, except for
+            metadata, dependencies, resources and checks, which are added.
+        kind: What the table is.
+        made_from: The asset that the table follows, such as its products. It is that of the columns
+            in `kind.made_from`. With the same `backfill_policy` as it has, Dagster would put both
+            assets into one run and skip this one, so the table gets runs of its own.
+        resource_key: The key of an `OctogenResource` whose service the run needs. As many
+            partitions are made at once as that reads at once, in threads. Without it they are made
+            one after the other, in no pool, and since that costs nothing it is retried as products
+            are.
+        loads: The types of inputs that are not `Snapshots`, by name.
+        needs_previous: True for a table that works with a `ParquetSnapshotIOManager` only.
+
+    Raises:
+        TypeError: The function does not take the run, the partition and the inputs.
     """
+    if made_from is not None:
+        given = {**given, **own_range({**own, **given}, made_from)}
     arguments = {**own, **given}
     execute = arguments.pop("execute", None) or (lambda _context, compute: compute())
     if resource_key is None:
-        own = {"retry_policy": RETRY_POLICY, **own}
+        own = {"retry_policy": RETRY_POLICY, "pool": None, **own}
     if kind.schema:
         columns = {COLUMN_SCHEMA: column_schema(kind.schema, kind.descriptions)}
         own = {**own, "metadata": {**columns, **own.get("metadata", {})}}
-    lineage = column_lineage(made_from, kind.made_from) if made_from else {}
+    lineage = column_lineage(made_from.key, kind.made_from) if made_from and kind.made_from else {}
     has_range = takes_range(arguments.get("backfill_policy"), arguments.get("partitions_def"))
     has_partitions = arguments.get("partitions_def") is not None
 
     def decorate(make: MakeSnapshot) -> dg.AssetsDefinition:
+        names = [*own.get("ins", ())]
+        _check_parameters(make, names)
+
         def compute(context: dg.AssetExecutionContext, **inputs: Any) -> Iterator[Any]:
             subject = context.asset_key.to_user_string()
             if needs_previous:
@@ -123,7 +147,7 @@ def snapshot_asset(
 
             def snapshot(partition: str | None) -> Any:
                 with permanent_errors_fail():
-                    return make(run, partition, **inputs)
+                    return _result(kind, make(run, partition, **inputs))
 
             if has_range and not context.has_partition_key:
                 yield from execute(context, lambda: _publish_range(run, snapshot))
@@ -134,13 +158,40 @@ def snapshot_asset(
                 yield from _publish(run, partition, result)
 
         others = loads or {}
-        _set_parameters(compute, {each: others.get(each, Snapshots) for each in own.get("ins", ())})
+        compute.__name__, compute.__doc__ = make.__name__, make.__doc__
+        _set_parameters(compute, {each: others.get(each, Snapshots) for each in names})
         options = {"output_required": False} if has_range else {}
         # It is called above, around the function of the asset, and not around the publication.
         without = {name: each for name, each in given.items() if name != "execute"}
         return noted(octogen_asset({**own, **options}, without, takes_ranges=True)(compute), kind)
 
     return decorate
+
+
+def _check_parameters(make: MakeSnapshot, inputs: Sequence[str]) -> None:
+    """Refuse a function that cannot be called with a run, a partition and these inputs."""
+    try:
+        inspect.signature(make).bind(None, None, **dict.fromkeys(inputs))
+    except TypeError as error:
+        raise TypeError(
+            f"The function {make.__name__} of an asset of snapshots must take the run, the "
+            f"partition and the inputs of the asset by name, and it does not: {error}. Write "
+            f"def {make.__name__}({', '.join(('run', 'partition', *inputs))})."
+        ) from None
+
+
+def _result(kind: TableKind, made: Any) -> Any:
+    """What a function made, as a result whose frame has the columns of its kind.
+
+    An iterator has events of a run that publishes nothing.
+    """
+    if isinstance(made, Iterator):
+        return made
+    result = made if isinstance(made, dg.MaterializeResult) else dg.MaterializeResult(value=made)
+    if not kind.schema or not isinstance(result.value, pl.DataFrame | pl.LazyFrame):
+        return result
+    columns = [pl.col(name).cast(dtype) for name, dtype in kind.schema.items()]
+    return result._replace(value=result.value.select(columns))
 
 
 def _set_parameters(compute: Callable[..., Any], inputs: Mapping[str, Any]) -> None:
@@ -190,7 +241,7 @@ def _publish(run: SnapshotRun[Any], partition: str | None, result: Any) -> Itera
             context.log.info(kept_otherwise(manager))
         with permanent_errors_fail(), shared_budget(step, source.spending):
             frame, metadata = _collected(run, source)
-        context.add_asset_metadata(run.shown(metadata, result), step.asset)
+        context.add_asset_metadata(_shown(run, metadata, result), step.asset)
         yield dg.MaterializeResult(
             value=frame,
             check_results=result.check_results,
@@ -201,11 +252,18 @@ def _publish(run: SnapshotRun[Any], partition: str | None, result: Any) -> Itera
     manager.remove_abandoned(step.asset)
     with permanent_errors_fail(), shared_budget(step, source.spending):
         published = manager.publication(step, partition, run.kind).publish(source, run.stop)
-    context.add_asset_metadata(run.shown(published.metadata, result), step.asset)
+    context.add_asset_metadata(_shown(run, published.metadata, result), step.asset)
     yield dg.MaterializeResult(
         check_results=result.check_results, data_version=result.data_version, tags=result.tags
     )
     published.remove_pages()
+
+
+def _shown(
+    run: SnapshotRun[Any], metadata: Metadata, result: dg.MaterializeResult[Any]
+) -> Metadata:
+    """What is shown of a snapshot with this metadata."""
+    return in_reading_order(run.kind, metadata, run.lineage, result.metadata)
 
 
 def _collected(run: SnapshotRun[Any], source: SnapshotSource) -> tuple[pl.DataFrame, Metadata]:
@@ -239,7 +297,7 @@ def _publish_range(
                 step, partition, run.kind, lambda line: once.say(line, line)
             )
             published = publication.publish(source, run.stop, note_read)
-            return result, published._replace(metadata=run.shown(published.metadata, result))
+            return result, published._replace(metadata=_shown(run, published.metadata, result))
 
     def stored(partition: str) -> pl.LazyFrame:
         return manager.store.scan(SnapshotKeys(manager.store, step.asset).of(partition))

@@ -14,7 +14,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, get_args, get_origin
 import dagster as dg
 import polars as pl
 
-from octogen_dagster.assets.definition import keeps_snapshots, permanent_errors_fail
+from octogen_dagster.assets.definition import (
+    keeps_snapshots,
+    permanent_errors_fail,
+    require_asset,
+)
 from octogen_dagster.errors import MissingPackageError, OctogenSnapshotError, Persistence
 from octogen_dagster.frames.stored import SnapshotPair, StoredSnapshot
 from octogen_dagster.io_source import errors_as_raised
@@ -59,10 +63,23 @@ def snapshot_input(
 ) -> dict[str, Any]:
     """The arguments of an asset, or of checks, that has the snapshots of an asset as its input.
 
-    The input has a manager of its own, since Dagster lets no other IO manager than ours load what
-    these functions take.
+    Other IO managers than `ParquetSnapshotIOManager` load it, too: `Snapshots` says how far.
+
+    Args:
+        name: The name of the input.
+        asset: The asset of the snapshots.
+        partition_mapping: The partitions of the input for each partition; by default the same.
+
+    Returns:
+        The arguments `ins` and `resource_defs`.
+
+    Raises:
+        TypeError: `asset` is no asset.
     """
+    require_asset(asset, name)
     key = asset.get_io_manager_key_for_asset_key(asset.key)
+    # The input has a manager of its own, since Dagster lets no other IO manager than ours load
+    # `Snapshots`.
     own = {key: asset.resource_defs[key]} if key in asset.resource_defs else {}
     manager_key = f"octogen_{key}"
     snapshots = dg.AssetIn(

@@ -1,13 +1,26 @@
 """Mistakes in a table of one's own are told when definitions load, and its frame is made to fit."""
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import polars as pl
 import pytest
 
-from octogen_dagster.frames.kinds import Check, Rule, TableKind
+from octogen_dagster import build_snapshot_checks
+from octogen_dagster.frames.kinds import Check, Rule, TableKind, Verdict
+from octogen_dagster.snapshots.asset_decorator import SnapshotRun, snapshot_asset
+from octogen_dagster.snapshots.loading import snapshot_input
+from tests.results import failure, materialized, metadata
 
 SIZES = pl.Schema({"brand": pl.String(), "products": pl.Int64()})
+NO_RETRY = {"retry_policy": None}
+
+
+@dg.asset
+def shop() -> pl.DataFrame:
+    return pl.DataFrame({"brand": ["Acme", "Acme", None]})
 
 
 @pytest.mark.parametrize(
@@ -28,3 +41,77 @@ def test_a_kind_names_its_own_columns_and_checks(arguments: dict[str, Any], text
 
 def test_the_columns_of_a_kind_without_a_schema_are_not_known() -> None:
     assert TableKind(descriptions={"sku": "The article."}, key=("sku",)).key == ("sku",)
+
+
+def without_a_partition(run: SnapshotRun) -> None: ...
+def with_another_name(run: SnapshotRun, partition: None, products: object) -> None: ...
+
+
+@pytest.mark.parametrize("function", [without_a_partition, with_another_name])
+def test_a_function_takes_the_run_the_partition_and_the_inputs(
+    function: Callable[..., Any],
+) -> None:
+    signature = rf"Write def {function.__name__}\(run, partition, stored\)"
+    with pytest.raises(TypeError, match=signature):
+        snapshot_asset(snapshot_input("stored", shop))(function)
+
+
+def test_an_input_is_an_asset() -> None:
+    of: Any = "shop"
+    with pytest.raises(TypeError, match="products must be an asset, not str"):
+        snapshot_input("products", of)
+
+
+@pytest.mark.parametrize("in_a_result", [False, True])
+def test_a_frame_gets_the_columns_of_its_kind_in_their_types(
+    tmp_path: Path, in_a_result: bool
+) -> None:
+    def sizes(run: SnapshotRun, partition: None, products: Any) -> Any:
+        found = products.frame(partition).group_by("brand", maintain_order=True)
+        counted = found.agg(other=pl.lit(1), products=pl.len())
+        return dg.MaterializeResult(value=counted, metadata={"a": 1}) if in_a_result else counted
+
+    asset = snapshot_asset(snapshot_input("products", shop), kind=TableKind(SIZES))(sizes)
+    assert asset.key == dg.AssetKey("sizes")
+    assert asset.op.pool is None  # it asks the service for nothing
+    shown = metadata(materialized([shop, asset], tmp_path), "sizes")
+    assert ("a" in shown) is in_a_result
+    stored = pl.read_parquet(tmp_path / "sizes.parquet")
+    assert stored.schema == SIZES
+    assert stored.rows() == [("Acme", 2), (None, 1)]
+
+
+@pytest.mark.parametrize(
+    ("returned", "text"),
+    [
+        (None, "returned nothing"),
+        (dg.MaterializeResult(), "cannot be stored as a snapshot"),
+        (pl.DataFrame({"brand": ["Acme"]}), "products"),
+    ],
+)
+def test_what_cannot_be_stored_fails_the_run(tmp_path: Path, returned: Any, text: str) -> None:
+    def sizes(run: SnapshotRun, partition: None) -> Any:
+        return returned
+
+    asset = snapshot_asset({}, NO_RETRY, kind=TableKind(SIZES))(sizes)
+    result = materialized([asset], tmp_path, raise_on_error=False)
+    assert text in failure(result)
+    assert not (tmp_path / "sizes.parquet").exists()
+
+
+def test_a_function_judges_what_the_last_materialization_says(tmp_path: Path) -> None:
+    def few(subject: str, entries: Any) -> Verdict:
+        found = entries["octogen/brands"]
+        return Verdict(found < 2, f"{subject} has {found} brands.", {"brands": found})
+
+    kind = TableKind(SIZES, checks={"few_brands": Check("It has few.", "Look at it.", few)})
+
+    def sizes(run: SnapshotRun, partition: None) -> Any:
+        frame = pl.DataFrame({"brand": ["Acme", "Zen"], "products": [1, 2]})
+        return dg.MaterializeResult(value=frame, metadata={"octogen/brands": len(frame)})
+
+    asset = snapshot_asset({}, kind=kind)(sizes)
+    result = materialized([asset, *build_snapshot_checks(asset, max_age=None)], tmp_path)
+    (found,) = result.get_asset_check_evaluations()
+    assert (found.check_name, found.passed) == ("few_brands", False)
+    assert found.description == "sizes has 2 brands. Look at it."

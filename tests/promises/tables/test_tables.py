@@ -15,20 +15,22 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from octogen_dagster import PRODUCT_SCHEMA, PostgresTables, catalog_days, snapshot_days
+from octogen_dagster import PostgresTables, build_table_asset, catalog_days, snapshot_days
 from octogen_dagster.errors import OctogenTableError, Persistence
-from octogen_dagster.frames.catalogs import CATALOGS_SCHEMA
+from octogen_dagster.frames.kinds import TableKind
+from octogen_dagster.snapshots.asset_decorator import snapshot_asset
 from octogen_dagster.tables.postgres import PostgresConnection
 from tests.pgbouncer import pgbouncer, running_pgbouncer
 from tests.promises.tables.table_runs import (
     CATALOGS,
+    QUIET,
     Project,
     assert_same_rows,
     expected_rows,
     product,
     products_frame,
 )
-from tests.results import failure, is_retried
+from tests.results import failure, is_retried, materialized
 from tests.servers.buckets import S3Bucket
 from tests.warehouses import DuckDB, Postgres, Warehouse
 
@@ -444,11 +446,13 @@ def test_only_a_key_that_cannot_be_null_is_a_primary_key(
     postgres_server: Mapping[str, str], tmp_path: Path
 ) -> None:
     with closing(Postgres(postgres_server)) as warehouse:
-        for schema, key in ((CATALOGS_SCHEMA, "{catalog}"), (PRODUCT_SCHEMA, None)):
-            project = Project(tmp_path, warehouse.destination)
-            project.frames[None] = pl.DataFrame(schema=schema)
-            project.publish()
-            project.load()
+        for brands, key in ((["Acme"], "{brand}"), (["Acme", None], None)):
+            frame = pl.DataFrame({"brand": brands}, schema={"brand": pl.String})
+            kind = TableKind(frame.schema, key=("brand",), key_has_nulls=key is None)
+            asset = snapshot_asset({}, {"name": "products"}, kind=kind)(lambda *_, made=frame: made)
+            table = build_table_asset(asset, warehouse.destination)
+            assert materialized([asset, table], tmp_path, run_config=QUIET).success
+            assert len(warehouse.rows("products")) == len(brands)
             found = warehouse.query(
                 "SELECT array_agg(attname::text)::text AS key FROM pg_index JOIN pg_attribute "
                 "ON attrelid = indrelid AND attnum = ANY(indkey) "
