@@ -5,7 +5,9 @@ mypy checks this file; `test_public_api.py` checks that no public name is missin
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import date, datetime, timedelta, timezone
+from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -114,6 +116,18 @@ from octogen_dagster.api.models import (
     MerchantProductView,
 )
 from octogen_dagster.api.url_lists import CoverageRejectedUrl, CoverageUrlList
+from octogen_dagster.frames.kinds import (
+    Check,
+    Markdown,
+    Published,
+    Rule,
+    Shown,
+    TableKind,
+    Verdict,
+)
+from octogen_dagster.frames.stored import StoredSnapshot
+from octogen_dagster.snapshots.asset_decorator import SnapshotRun, snapshot_asset
+from octogen_dagster.snapshots.loading import SnapshotFile, Snapshots, snapshot_input
 
 LISTING = "projects/octogen/locations/us/dataExchanges/catalogs/listings/northpeak"
 
@@ -192,6 +206,7 @@ def snapshot_definitions() -> dg.Definitions:
         build_table_asset(dresses, DESTINATIONS[0], "shop", table="frocks", columns=["uuid"]),
         boots,
         dearer,
+        clearance(dresses),
     ]
     return dg.Definitions(
         assets=assets,
@@ -255,6 +270,37 @@ def dearer(pair: SnapshotPair) -> pl.LazyFrame:
     before = pair.previous.select("catalog_key", "uuid", before="current_price")
     joined = pair.current.join(before, on=["catalog_key", "uuid"])
     return joined.filter(pl.col("current_price") > pl.col("before"))
+
+
+def clearance(products: dg.AssetsDefinition) -> dg.AssetsDefinition:
+    """A table of one's own, whose kind says what it is."""
+
+    def note(published: Published) -> Shown:
+        before = published.before and published.before()
+        return {"note": Markdown("the first" if before is None else "another")}
+
+    def judge(subject: str, entries: Mapping[str, Any]) -> Verdict:
+        return Verdict("octogen/note" in entries, f"{subject} has a note.")
+
+    kind = TableKind(
+        pl.Schema({"uuid": pl.String()}),
+        key=("uuid",),
+        key_has_nulls=False,
+        parts={"note": note},
+        checks={"noted": Check("It has a note.", judge=judge), "named": Check("Each has a name.")},
+        rules=[Rule("named", "no name", pl.col("uuid").is_null(), 0.0, ("uuid",))],
+    )
+
+    @snapshot_asset(
+        snapshot_input("stored", products), {"name": "clearance"}, kind=kind, made_from=products
+    )
+    def made(run: SnapshotRun, partition: str | None, stored: Snapshots) -> pl.LazyFrame:
+        snapshots: list[StoredSnapshot] = stored.of_catalog(partition)
+        file: SnapshotFile = stored.file(partition)
+        run.context.log.info(f"{len(snapshots)} snapshots, {file.row_count} products")
+        return stored.pair(partition).current.select("uuid")
+
+    return made
 
 
 def past() -> pl.DataFrame:
