@@ -18,6 +18,7 @@ from octogen_dagster import OctogenResource, ParquetSnapshotIOManager
 from octogen_dagster.io_source import errors_as_raised
 from octogen_dagster.sandbox.server import Sandbox
 from tests.dg_project import build_wheel
+from tests.projects import Project
 from tests.storage_migrations import read_migrations_once
 
 if sys.version_info < (3, 11):
@@ -117,6 +118,12 @@ def instance() -> Iterator[dg.DagsterInstance]:
     """Yield a Dagster instance in memory."""
     with dg.DagsterInstance.ephemeral() as running:
         yield running
+
+
+@pytest.fixture
+def project(tmp_path: Path, instance: dg.DagsterInstance, octogen: OctogenResource) -> Project:
+    """Return a project that reads `shops`, with its snapshots below `tmp_path`."""
+    return Project(tmp_path, instance, octogen)
 
 
 @pytest.fixture(scope="session")

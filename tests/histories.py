@@ -10,14 +10,11 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from octogen_dagster import (
-    PRODUCT_SCHEMA,
-    ParquetSnapshotIOManager,
-    build_product_history_asset,
-    catalog_partitions,
-)
+from octogen_dagster import PRODUCT_SCHEMA, catalog_partitions
+from tests.projects import QUIET, GivenProducts, given_frame
 
-QUIET = {"loggers": {"console": {"config": {"log_level": "ERROR"}}}}
+__all__ = ["ASSET", "QUIET", "Product", "day", "make_history", "product"]
+
 ASSET = "octogen_products_history"
 Product = dict[str, Any]
 
@@ -53,24 +50,10 @@ def make_history(
 
     Without a catalog it is a search, whose products say their `catalog_key` themselves.
     """
-    remaining = iter(days.items())
-
-    @dg.asset(name="octogen_products", partitions_def=catalog_partitions if catalog else None)
-    def products() -> pl.DataFrame:
-        none = pl.DataFrame(schema=schema)
-        time, rows = next(remaining)
-        frame = pl.DataFrame(rows).with_columns(fetched_at=pl.lit(time))
-        if catalog:
-            frame = frame.with_columns(catalog_key=pl.lit(catalog))
-        return pl.concat([none, frame], how="diagonal_relaxed").cast(schema)
-
-    defs = dg.Definitions(
-        assets=[products, build_product_history_asset(products, name=name)],
-        resources={"io_manager": ParquetSnapshotIOManager(base_dir=str(base_dir))},
-    )
-    job = defs.resolve_implicit_global_asset_job_def()
     with dg.DagsterInstance.ephemeral() as instance:
         if catalog:
             instance.add_dynamic_partitions("octogen_catalogs", [catalog])
-        for _ in days:
-            job.execute_in_process(instance=instance, partition_key=catalog, run_config=QUIET)
+        shop = GivenProducts(base_dir, instance, catalog_partitions if catalog else None, name=name)
+        for at, rows in days.items():
+            shop.frame = given_frame(at, rows, catalog, schema)
+            shop.update(partition_key=catalog)

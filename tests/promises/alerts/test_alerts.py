@@ -8,7 +8,7 @@ import json
 import random
 import re
 import resource as limits
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,10 @@ from click.testing import CliRunner, Result
 
 from octogen_dagster import (
     ALERTS_SCHEMA,
-    PRODUCT_SCHEMA,
     Appeared,
     BackInStock,
     Disappeared,
     OutOfStock,
-    ParquetSnapshotIOManager,
     PriceDropped,
     PriceRose,
     build_alert_sensor,
@@ -37,7 +35,9 @@ from octogen_dagster import (
     forget_snapshot,
 )
 from octogen_dagster.cli.main import main
-from tests.histories import ASSET, QUIET, day, product
+from tests.histories import ASSET, day, product
+from tests.projects import GivenProducts, given_frame
+from tests.results import metadata, stored
 
 ALERTS = "octogen_products_alerts"
 RULES = [
@@ -52,69 +52,31 @@ IS_ACME = pl.col("brand").struct.field("name") == "Acme"
 Row = dict[str, Any]
 
 
-def stored(at: datetime, products: Sequence[Row], catalog: str = "acme") -> pl.DataFrame:
-    rows = pl.DataFrame(products).with_columns(fetched_at=pl.lit(at), catalog_key=pl.lit(catalog))
-    none = pl.DataFrame(schema=PRODUCT_SCHEMA)
-    return pl.concat([none, rows], how="diagonal_relaxed").cast(PRODUCT_SCHEMA)
-
-
-class Shop:
+class Shop(GivenProducts):
     """Products that are given, with their history, alerts and checks."""
 
     def __init__(self, folder: Path, instance: dg.DagsterInstance, rules: Sequence[Any]) -> None:
-        @dg.asset(name="octogen_products")
-        def products() -> pl.DataFrame:
-            return self.frame
-
-        self.products = products
-        self.history = build_product_history_asset(products)
-        self.folder, self.instance = folder, instance
-        self.frame = pl.DataFrame()
+        super().__init__(folder, instance)
         self.follow(rules)
 
     def follow(self, rules: Sequence[Any]) -> None:
         self.alerts = build_price_alerts_asset(self.history, rules)
-        self.defs = dg.Definitions(
-            assets=[self.products, self.history, self.alerts],
-            asset_checks=build_snapshot_checks(self.alerts, max_age=None),
-            resources={"io_manager": ParquetSnapshotIOManager(base_dir=str(self.folder))},
-        )
+        self.following = [self.alerts, *build_snapshot_checks(self.alerts, max_age=None)]
 
-    def read(self, at: datetime, *products: Row, alerts: bool = True) -> dict[str, Any]:
+    def store(self, at: datetime, *products: Row, alerts: bool = True) -> dict[str, Any]:
         """Store the products as of a time, with their history and, if asked, their alerts."""
-        self.frame = stored(at, products)
-        return self.run("octogen_products", ASSET, *([ALERTS] if alerts else []))
+        self.frame = given_frame(at, products)
+        return self.shown(self.products, self.history, *([self.alerts] if alerts else []))
 
-    def run(self, *assets: str) -> dict[str, Any]:
+    def shown(self, *assets: dg.AssetsDefinition) -> dict[str, Any]:
         """Materialize assets, and return the metadata of the last one."""
-        selection = dg.AssetSelection.assets(*assets)
-        job = dg.define_asset_job("run", selection)
-        self.result = (
-            dg.Definitions(
-                assets=self.defs.assets,
-                asset_checks=self.defs.asset_checks,
-                jobs=[job],
-                resources=self.defs.resources,
-            )
-            .resolve_job_def("run")
-            .execute_in_process(instance=self.instance, run_config=QUIET)
-        )
-        (event,) = self.result.asset_materializations_for_node(assets[-1])
-        return {name: entry.value for name, entry in event.metadata.items()}
-
-    @property
-    def table(self) -> pl.DataFrame:
-        return pl.read_parquet(self.folder / f"{ALERTS}.parquet")
+        self.result = self.update(*assets)
+        return metadata(self.result, assets[-1].key.path[-1])
 
     def events(self) -> list[tuple[Any, ...]]:
         columns = ("rule", "uuid", "at", "before", "after")
-        return sorted(self.table.select(columns).rows(), key=lambda row: (row[2], row[0], row[1]))
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as ephemeral:
-        yield ephemeral
+        found = self.read(ALERTS).select(columns).rows()
+        return sorted(found, key=lambda row: (row[2], row[0], row[1]))
 
 
 @pytest.fixture
@@ -125,11 +87,11 @@ def shop(tmp_path: Path, instance: dg.DagsterInstance) -> Shop:
 @pytest.mark.slow
 def test_an_event_says_what_was_before_and_since_when(shop: Shop) -> None:
     dress = product("dress", 120.0, brand={"name": "Acme"})
-    shop.read(day(1), dress, product("hat", 20.0))
-    shop.read(day(2), {**dress, "title": "Linen"}, product("hat", 20.0))
-    shown = shop.read(day(3), {**dress, "current_price": 96.0}, product("hat", 20.0))
-    [event] = shop.table.rows(named=True)
-    assert shop.table.schema == ALERTS_SCHEMA
+    shop.store(day(1), dress, product("hat", 20.0))
+    shop.store(day(2), {**dress, "title": "Linen"}, product("hat", 20.0))
+    shown = shop.store(day(3), {**dress, "current_price": 96.0}, product("hat", 20.0))
+    [event] = shop.read(ALERTS).rows(named=True)
+    assert shop.read(ALERTS).schema == ALERTS_SCHEMA
     assert len(event.pop("alert_id")) == 32
     assert event == {
         "rule": "price_dropped",
@@ -159,11 +121,11 @@ def test_each_rule_finds_what_it_is_named_after_and_a_first_snapshot_is_no_flood
     shop: Shop,
 ) -> None:
     hat = product("hat", 20.0)
-    shop.read(day(1), product("dress", 100.0), hat)
+    shop.store(day(1), product("dress", 100.0), hat)
     assert shop.events() == []
-    shop.read(day(2), product("dress", 100.0, in_stock=False), hat, product("coat", 50.0))
-    shop.read(day(3), product("dress", 80.0), product("coat", 60.0))
-    shown = shop.read(day(4), product("dress", 80.0, currency="USD"), product("coat", 60.0), hat)
+    shop.store(day(2), product("dress", 100.0, in_stock=False), hat, product("coat", 50.0))
+    shop.store(day(3), product("dress", 80.0), product("coat", 60.0))
+    shown = shop.store(day(4), product("dress", 80.0, currency="USD"), product("coat", 60.0), hat)
     assert shown["octogen/summary"] == (
         "**1 new, 1 in another currency**; 3 products; 2 new events"
     )
@@ -196,7 +158,7 @@ def test_each_number_on_the_page_is_that_of_a_model(shop: Shop) -> None:
     after = {name: drawn.choice(states) for name in names[10:]}
     for number, snapshot in enumerate((before, after), start=1):
         of_day = [product(name, price, in_stock=stock) for name, (price, stock) in snapshot.items()]
-        shown = shop.read(day(number), *of_day)
+        shown = shop.store(day(number), *of_day)
     both = {name: (before[name], after[name]) for name in before.keys() & after.keys()}
     priced = {name: (old[0], new[0]) for name, (old, new) in both.items() if old[0] and new[0]}
     changes = {name: 100 * new / old - 100 for name, (old, new) in priced.items()}
@@ -274,7 +236,7 @@ def test_what_is_unknown_on_a_day_is_no_change_and_hides_none(shop: Shop) -> Non
         }
     )
     for number, products in enumerate(days, start=1):
-        shop.read(day(number), *products.values())
+        shop.store(day(number), *products.values())
     assert shop.events() == [
         ("currency_changed", "moved", day(2), None, None),
         ("out_of_stock", "retired", day(2), None, None),
@@ -287,9 +249,9 @@ def test_what_is_unknown_on_a_day_is_no_change_and_hides_none(shop: Shop) -> Non
             for uuid in ("abroad", "free", "gone", "priceless")
         ],
     ]
-    told = shop.table.filter(pl.col("rule") == "price_dropped")
+    told = shop.read(ALERTS).filter(pl.col("rule") == "price_dropped")
     assert set(told.select("since", "currency").rows()) == {(day(1), "EUR")}
-    assert shop.table.filter(pl.col("uuid") == "retired")["in_stock"].to_list() == [False]
+    assert shop.read(ALERTS).filter(pl.col("uuid") == "retired")["in_stock"].to_list() == [False]
 
 
 @pytest.mark.slow
@@ -301,13 +263,13 @@ def test_a_table_of_ones_own_without_brands_or_with_texts_of_other_types_has_ale
 ) -> None:
     for number, price in ((1, 100.0), (2, 50.0)):
         products = [product("dress", price), product("hat", 9.0)]
-        shop.frame = stored(day(number), products).drop("brand")
+        shop.frame = given_frame(day(number), products).drop("brand")
         if text is not None:
             texts = pl.col("catalog_key", "uuid").cast(text)
             shop.frame = shop.frame.with_columns(texts, brand=pl.lit("Acme", text))
-        shop.run("octogen_products", ASSET, ALERTS)
+        shop.update()
     assert shop.events() == [("price_dropped", "dress", day(2), 100.0, 50.0)]
-    assert shop.table["brand_name"].to_list() == [text and "Acme"]
+    assert shop.read(ALERTS)["brand_name"].to_list() == [text and "Acme"]
 
 
 @pytest.mark.slow
@@ -317,15 +279,15 @@ def test_an_event_of_a_brand_stays_when_an_earlier_day_is_forgotten_and_its_prod
     shop = Shop(tmp_path, instance, [PriceDropped(where=IS_ACME)])
     prices, hat = [100.0, 90.0, 80.0, 70.0], product("hat", 9.0)
     for number, price in enumerate(prices, start=1):
-        shop.read(day(number), product("dress", price, brand={"name": "Acme"}), hat)
+        shop.store(day(number), product("dress", price, brand={"name": "Acme"}), hat)
     for number in (5, 6):
-        shop.read(day(number), hat)
-    before = shop.table.filter(pl.col("at") > day(3))
+        shop.store(day(number), hat)
+    before = shop.read(ALERTS).filter(pl.col("at") > day(3))
     assert before["brand_name"].to_list() == ["Acme"]
     forget_snapshot(str(shop.folder), day(2), asset=ASSET)
-    forgotten = shop.run(ALERTS)
+    forgotten = shop.shown(shop.alerts)
     assert (forgotten["octogen/events_appeared"], forgotten["octogen/events_vanished"]) == (0, 1)
-    assert shop.table.filter(pl.col("at") > day(3)).equals(before)
+    assert shop.read(ALERTS).filter(pl.col("at") > day(3)).equals(before)
     assert shop.events()[0] == ("price_dropped", "dress", day(3), 100.0, 80.0)
 
 
@@ -348,34 +310,34 @@ def test_a_rule_is_another_one_if_its_meaning_is_and_not_for_another_version_of_
 
     shop = Shop(tmp_path, instance, [rule("Boot")])
     for number in (1, 2):
-        shop.read(day(number), product("dress", 9.0 / number), product("hat", 9.0 / number))
+        shop.store(day(number), product("dress", 9.0 / number), product("hat", 9.0 / number))
     monkeypatch.setattr(pl, "__version__", version)
     shop.follow([rule("Hat")])
-    shop.run(ALERTS)
+    shop.shown(shop.alerts)
     assert [event[1] for event in shop.events()] == found
 
 
 @pytest.mark.slow
 def test_repeated_runs_add_nothing_and_missed_ones_are_made_up_for(shop: Shop) -> None:
     for number in (1, 2, 3, 4):
-        shop.read(day(number), product("dress", 200.0 / number), alerts=number < 2)
-    assert shop.run(ALERTS)["octogen/events_appeared"] == 3
-    table = shop.table
-    shown = shop.run(ALERTS)
+        shop.store(day(number), product("dress", 200.0 / number), alerts=number < 2)
+    assert shop.shown(shop.alerts)["octogen/events_appeared"] == 3
+    table = shop.read(ALERTS)
+    shown = shop.shown(shop.alerts)
     assert (shown["octogen/events_appeared"], shown["octogen/events_vanished"]) == (0, 0)
     assert shown["octogen/price_dropped"] == 1
     assert shown["octogen/summary"] == "**1 dropped**; 1 product; 0 new events"
-    assert shop.table.equals(table)
+    assert shop.read(ALERTS).equals(table)
 
 
 @pytest.mark.slow
 def test_what_is_late_or_forgotten_changes_the_events_and_the_metadata_say_how_many(
     shop: Shop,
 ) -> None:
-    shop.read(day(1), product("dress", 100.0))
-    shop.read(day(3), product("dress", 80.0))
-    ids = dict(shop.table.select("at", "alert_id").rows())
-    late = shop.read(day(2), product("dress", 50.0))
+    shop.store(day(1), product("dress", 100.0))
+    shop.store(day(3), product("dress", 80.0))
+    ids = dict(shop.read(ALERTS).select("at", "alert_id").rows())
+    late = shop.store(day(2), product("dress", 50.0))
     assert late["octogen/summary"] == "**1 rose**; 1 product; 2 new events, 1 vanished"
     assert (late["octogen/events_appeared"], late["octogen/events_vanished"]) == (2, 1)
     assert [event[:3] for event in shop.events()] == [
@@ -383,9 +345,9 @@ def test_what_is_late_or_forgotten_changes_the_events_and_the_metadata_say_how_m
         ("price_rose", "dress", day(3)),
     ]
     forget_snapshot(str(shop.folder), day(2), asset=ASSET)
-    forgotten = shop.run(ALERTS)
+    forgotten = shop.shown(shop.alerts)
     assert (forgotten["octogen/events_appeared"], forgotten["octogen/events_vanished"]) == (1, 2)
-    assert dict(shop.table.select("at", "alert_id").rows()) == ids
+    assert dict(shop.read(ALERTS).select("at", "alert_id").rows()) == ids
 
 
 @pytest.mark.slow
@@ -406,19 +368,19 @@ def test_a_rule_is_about_the_products_that_it_names(
         product("clog", 50.0, **shoes),
         product("hat", 9.0, category_path=["Hats"], brand={"name": "Zen"}),
     ]
-    shop.read(day(1), *products)
-    shop.read(day(2), *[{**each, "current_price": each["current_price"] - 4} for each in products])
+    shop.store(day(1), *products)
+    shop.store(day(2), *[{**each, "current_price": each["current_price"] - 4} for each in products])
     assert [event[:2] for event in shop.events()] == [("shoes", "boot"), ("zen", "hat")]
     (shown,) = shop.result.asset_materializations_for_node(ALERTS)
     assert "**1 shoes, 1 zen**; 3 products" in str(shown.metadata["octogen/summary"].value)
-    shop.read(day(3), product("coat", 1.0, brand=None, category_path=None))
+    shop.store(day(3), product("coat", 1.0, brand=None, category_path=None))
     assert [event[:2] for event in shop.events()][2:] == [
         ("disappeared", "boot"),
         ("disappeared", "clog"),
     ]
     shop.follow([PriceDropped(where=pl.col("colour") == "red")])
     with pytest.raises(dg.Failure, match="'price_dropped' asks for a column that is nei"):
-        shop.read(day(4), product("coat", 0.5))
+        shop.store(day(4), product("coat", 0.5))
 
 
 @pytest.mark.long
@@ -433,7 +395,7 @@ def test_a_price_is_compared_with_the_lowest_or_the_median_of_days(
     shop = Shop(tmp_path, instance, rules)
     prices = [100, 100, 100, 79, 90, 78, 100, 100, 100, 79]
     for number, price in enumerate(prices, start=1):
-        shop.read(day(number), product("dress", float(price)))
+        shop.store(day(number), product("dress", float(price)))
     assert shop.events() == [
         ("below_lowest", "dress", day(4), 100.0, 79.0),
         ("below_median", "dress", day(4), 100.0, 79.0),
@@ -449,15 +411,15 @@ def test_a_rule_that_is_added_looks_back_over_its_days_only(
 ) -> None:
     shop = Shop(tmp_path, instance, [OutOfStock()])
     for number in range(1, 9):
-        shop.read(day(number), product("dress", 100.0 / number))
+        shop.store(day(number), product("dress", 100.0 / number))
     shop.follow([OutOfStock(), PriceDropped(days=3)])
-    assert shop.run(ALERTS)["octogen/events_appeared"] == 4
+    assert shop.shown(shop.alerts)["octogen/events_appeared"] == 4
     assert [event[2] for event in shop.events()] == [day(number) for number in (5, 6, 7, 8)]
     shop.follow([OutOfStock(), PriceDropped(days=3, percent=30)])
-    shop.read(day(9), product("dress", 100.0 / 9))
+    shop.store(day(9), product("dress", 100.0 / 9))
     assert [event[2] for event in shop.events()] == [day(5)]  # found before the rule was changed
     shop.follow([OutOfStock()])
-    assert shop.run(ALERTS)["octogen/events_vanished"] > 0
+    assert shop.shown(shop.alerts)["octogen/events_vanished"] > 0
     assert shop.events() == []
 
 
@@ -471,14 +433,14 @@ def test_a_check_for_each_rule_warns_of_the_last_snapshot(
     tmp_path: Path, instance: dg.DagsterInstance, limits: dict[str, Any], passes: bool
 ) -> None:
     shop = Shop(tmp_path, instance, [PriceDropped(**limits), OutOfStock()])
-    shop.read(day(1), product("dress", 100.0), product("hat", 20.0))
-    shop.read(day(2), product("dress", 80.0), product("hat", 20.0))
+    shop.store(day(1), product("dress", 100.0), product("hat", 20.0))
+    shop.store(day(2), product("dress", 80.0), product("hat", 20.0))
     checks = {each.check_name: each for each in shop.result.get_asset_check_evaluations()}
     assert checks.keys() == {"price_dropped", "out_of_stock"}
     assert checks["price_dropped"].passed is passes
     assert checks["price_dropped"].severity is dg.AssetCheckSeverity.WARN
     assert checks["out_of_stock"].passed
-    shop.read(day(3), product("dress", 80.0), product("hat", 20.0))
+    shop.store(day(3), product("dress", 80.0), product("hat", 20.0))
     assert all(each.passed for each in shop.result.get_asset_check_evaluations())
 
 
@@ -489,34 +451,21 @@ def test_alerts_have_the_partitions_of_their_history(
     tmp_path: Path, instance: dg.DagsterInstance, of_days: bool
 ) -> None:
     partitions = catalog_days("2026-11-01") if of_days else catalog_partitions
-    frames: list[pl.DataFrame] = []
-
-    @dg.asset(name="octogen_products", partitions_def=partitions)
-    def products() -> pl.DataFrame:
-        return frames.pop()
-
-    history = build_product_history_asset(products)
+    shop = GivenProducts(tmp_path, instance, partitions)
     rules = [PriceDropped(where=pl.col("gender") == "women"), Disappeared(where=IS_ACME)]
-    alerts = build_price_alerts_asset(history, rules)
+    alerts = build_price_alerts_asset(shop.history, rules)
+    shop.following = [alerts]
     instance.add_dynamic_partitions("octogen_catalogs", ["acme"])
-    resources = {"io_manager": ParquetSnapshotIOManager(base_dir=str(tmp_path))}
     for number, price in enumerate((100.0, 90.0, 80.0), start=1):
-        products_of_day = [product("dress", price, gender="women")]
+        products = [product("dress", price, gender="women")]
         if number < 3:
-            products_of_day.append(product("hat", 9.0, gender="men", brand={"name": "Acme"}))
-        frames.append(stored(day(number), products_of_day))
-        for asset in (products, history, alerts):
-            key = f"acme|2026-11-0{number}" if of_days and asset is products else "acme"
-            dg.materialize(
-                [products, history, alerts],
-                selection=[asset],
-                partition_key=key,
-                instance=instance,
-                resources=resources,
-                run_config=QUIET,
-            )
-    assert alerts.partitions_def == history.partitions_def == catalog_partitions
-    table = pl.read_parquet(tmp_path / ALERTS / "acme.parquet")
+            products.append(product("hat", 9.0, gender="men", brand={"name": "Acme"}))
+        shop.frame = given_frame(day(number), products)
+        shop.update(shop.products, partition_key=f"acme|2026-11-0{number}" if of_days else "acme")
+        for asset in (shop.history, alerts):
+            shop.update(asset, partition_key="acme")
+    assert alerts.partitions_def == shop.history.partitions_def == catalog_partitions
+    table = shop.read(ALERTS, "acme")
     dropped = [("dress", 90.0), ("dress", 80.0)]
     # The snapshot before, which has the brand of what is gone, is there where days are.
     assert table.select("uuid", "after").rows() == dropped + [("hat", None)] * of_days
@@ -541,7 +490,7 @@ class Told:
 def test_a_sensor_tells_of_each_event_once(shop: Shop) -> None:
     told = Told()
     sensor = build_alert_sensor(shop.alerts, told.notify)
-    resources = {"io_manager": ParquetSnapshotIOManager(base_dir=str(shop.folder))}
+    resources = stored(shop.folder)
 
     def tick(cursor: str | None = None) -> str | None:
         with dg.build_sensor_context(shop.instance, cursor=cursor, resources=resources) as context:
@@ -550,22 +499,22 @@ def test_a_sensor_tells_of_each_event_once(shop: Shop) -> None:
 
     assert tick() is None
     assert told.calls == []
-    shop.read(day(1), product("dress", 100.0))
-    shop.read(day(2), product("dress", 80.0))
+    shop.store(day(1), product("dress", 100.0))
+    shop.store(day(2), product("dress", 80.0))
     told.fails = True
     with pytest.raises(RuntimeError, match="network"):
         tick()
     told.fails = False
     cursor = tick()
     assert told.calls == [[("price_dropped", day(2))]]
-    shop.read(day(3), product("dress", 60.0, in_stock=False))
+    shop.store(day(3), product("dress", 60.0, in_stock=False))
     cursor = tick(cursor)
     assert told.calls[1:] == [[("out_of_stock", day(3)), ("price_dropped", day(3))]]
     # What is late is told of, although it is older; what is computed again is not.
-    shop.read(day(2, hour=18), product("dress", 70.0))
+    shop.store(day(2, hour=18), product("dress", 70.0))
     forget_snapshot(str(shop.folder), day(3), asset=ASSET)
-    shop.run(ALERTS)
-    shop.read(day(3), product("dress", 61.0, in_stock=False))
+    shop.shown(shop.alerts)
+    shop.store(day(3), product("dress", 61.0, in_stock=False))
     for lost in (cursor, None):
         tick(lost)
     assert told.calls[2:] == [[("price_dropped", day(2, hour=18))]]
@@ -588,7 +537,7 @@ def test_a_sensor_tells_of_more_catalogs_than_files_may_be_open(
         pl.DataFrame([event], schema=ALERTS_SCHEMA).write_parquet(folder / f"{name}.parquet")
         instance.report_runless_asset_event(dg.AssetMaterialization(alerts.key, partition=name))
     told: list[pl.DataFrame] = []
-    resources = {"io_manager": ParquetSnapshotIOManager(base_dir=str(tmp_path))}
+    resources = stored(tmp_path)
     soft, hard = limits.getrlimit(limits.RLIMIT_NOFILE)
     limits.setrlimit(limits.RLIMIT_NOFILE, (256, hard))
     try:
@@ -642,9 +591,9 @@ def test_a_command_prints_the_events_since_a_time(shop: Shop) -> None:
 
     assert "There are no alerts octogen_products_alerts" in run("--since", "2026-11-01").output
     hat = product("hat", 20.0, title="\x1b[2JHat")
-    shop.read(day(1), product("dress", 120.0), hat)
-    shop.read(day(2), product("dress", 96.0), hat)
-    shop.read(day(3), product("dress", 96.0, in_stock=False))
+    shop.store(day(1), product("dress", 120.0), hat)
+    shop.store(day(2), product("dress", 96.0), hat)
+    shop.store(day(3), product("dress", 96.0, in_stock=False))
     done = run("--since", "2026-11-01")
     assert done.exit_code == 0, done.output
     assert [line.rstrip() for line in done.output.splitlines()] == PRINTED.splitlines()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,26 +12,19 @@ import polars as pl
 import pytest
 
 from octogen_dagster import (
-    PRODUCT_SCHEMA,
-    ParquetSnapshotIOManager,
-    build_product_history_asset,
     build_snapshot_checks,
     catalog_days,
     forget_snapshot,
     scan_history,
 )
 from octogen_dagster.errors import OctogenSnapshotError
-from tests.histories import ASSET, QUIET, day, make_history, product
+from tests.histories import ASSET, day, make_history, product
+from tests.projects import GivenProducts, given_frame
+from tests.results import metadata
 
 DRESS, HAT = product("dress", 100.0), product("hat", 20.0)
 DEARER = product("dress", 120.0)
 TWICE = [DRESS, DRESS]
-
-
-def frame_of(at: datetime, products: Sequence[dict[str, Any]]) -> pl.DataFrame:
-    rows = pl.DataFrame(products).with_columns(fetched_at=pl.lit(at), catalog_key=pl.lit("acme"))
-    none = pl.DataFrame(schema=PRODUCT_SCHEMA)
-    return pl.concat([none, rows], how="diagonal_relaxed").cast(PRODUCT_SCHEMA)
 
 
 class Outcome(NamedTuple):
@@ -42,40 +34,24 @@ class Outcome(NamedTuple):
     complaint: str | None
 
 
-class Shop:
-    """An asset of one's own, whose products are given, with its history and the checks of it."""
+class Shop(GivenProducts):
+    """Products that are given, with their history and the checks of it."""
 
     def __init__(self, folder: Path, instance: dg.DagsterInstance) -> None:
-        @dg.asset(name="octogen_products")
-        def products() -> pl.DataFrame:
-            return self.frame
+        super().__init__(folder, instance)
+        self.following = build_snapshot_checks(self.history, max_age=None)
 
-        history = build_product_history_asset(products)
-        checks = build_snapshot_checks(history, max_age=None)
-        self.job = dg.Definitions(
-            assets=[products, history],
-            asset_checks=checks,
-            resources={"io_manager": ParquetSnapshotIOManager(base_dir=str(folder))},
-        ).resolve_implicit_global_asset_job_def()
-        self.folder, self.instance = folder, instance
-        self.frame = pl.DataFrame()
-
-    def read(self, at: datetime, *products: dict[str, Any]) -> Outcome:
+    def store(self, at: datetime, *products: dict[str, Any]) -> Outcome:
         """Store the products as of a time, and put them into the history."""
-        self.frame = frame_of(at, products)
-        return self.run()
+        self.frame = given_frame(at, products)
+        return self.put_in()
 
-    def run(self) -> Outcome:
-        result = self.job.execute_in_process(instance=self.instance, run_config=QUIET)
-        (event,) = result.asset_materializations_for_node(ASSET)
-        (check,) = [
-            each
-            for each in result.get_asset_check_evaluations()
-            if each.check_name == "nothing_left_out"
-        ]
-        snapshots = event.metadata["octogen/snapshots"].value
-        assert isinstance(snapshots, int)
-        return Outcome(snapshots, None if check.passed else check.description)
+    def put_in(self) -> Outcome:
+        result = self.update()
+        checks = {each.check_name: each for each in result.get_asset_check_evaluations()}
+        check = checks["nothing_left_out"]
+        complaint = None if check.passed else check.description
+        return Outcome(metadata(result, ASSET)["octogen/snapshots"], complaint)
 
     def prices(self, at: datetime) -> dict[str, float]:
         rows = scan_history(str(self.folder), asset=ASSET, as_of=at).collect()
@@ -83,9 +59,8 @@ class Shop:
 
 
 @pytest.fixture
-def shop(tmp_path: Path) -> Iterator[Shop]:
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield Shop(tmp_path, instance)
+def shop(tmp_path: Path, instance: dg.DagsterInstance) -> Shop:
+    return Shop(tmp_path, instance)
 
 
 @pytest.mark.long
@@ -100,110 +75,96 @@ def shop(tmp_path: Path) -> Iterator[Shop]:
 def test_a_bad_day_is_left_out_and_named_and_comes_in_once_it_is_mended(
     shop: Shop, bad: list[dict[str, Any]], reason: str
 ) -> None:
-    assert shop.read(day(1), DRESS, HAT) == (1, None)
-    left_out = shop.read(day(2), *bad)
+    assert shop.store(day(1), DRESS, HAT) == (1, None)
+    left_out = shop.store(day(2), *bad)
     assert left_out.snapshots == 1
     assert f"* The snapshot of 2026-11-02 06:00:00 UTC: The snapshot {reason}" in (
         left_out.complaint or ""
     )
-    goes_on = shop.read(day(3), DEARER)
+    goes_on = shop.store(day(3), DEARER)
     assert goes_on.snapshots == 2
     assert "2026-11-02" in (goes_on.complaint or "")
     assert shop.prices(day(2)) == {"dress": 100.0, "hat": 20.0}
-    assert shop.read(day(2), HAT) == (3, None)
+    assert shop.store(day(2), HAT) == (3, None)
     assert shop.prices(day(2)) == {"hat": 20.0}
     assert shop.prices(day(3)) == {"dress": 120.0}
 
 
 @pytest.mark.slow
 def test_a_bad_day_may_be_forgotten(shop: Shop) -> None:
-    shop.read(day(1), DRESS)
-    shop.read(day(2), *TWICE)
+    shop.store(day(1), DRESS)
+    shop.store(day(2), *TWICE)
     forget_snapshot(str(shop.folder), day(2), asset=ASSET)
-    assert shop.run() == (1, None)  # although it is still the last snapshot of its asset
-    assert shop.read(day(2), DEARER) == (2, None)
+    assert shop.put_in() == (1, None)  # although it is still the last snapshot of its asset
+    assert shop.store(day(2), DEARER) == (2, None)
     assert shop.prices(day(2)) == {"dress": 120.0}
 
 
 @pytest.mark.slow
 def test_a_day_without_a_column_is_named_by_its_time(shop: Shop) -> None:
-    shop.read(day(1), DRESS)
-    shop.frame = frame_of(day(2), [DRESS]).drop("in_stock")
-    complaint = shop.run().complaint or ""
+    shop.store(day(1), DRESS)
+    shop.frame = given_frame(day(2), [DRESS]).drop("in_stock")
+    complaint = shop.put_in().complaint or ""
     assert "* The snapshot of 2026-11-02 06:00:00 UTC: The snapshot has no column in_stock" in (
         complaint
     )
-    assert shop.read(day(3), DEARER).complaint == complaint
-    assert shop.read(day(2), HAT) == (3, None)
+    assert shop.store(day(3), DEARER).complaint == complaint
+    assert shop.store(day(2), HAT) == (3, None)
 
 
 @pytest.mark.slow
 def test_a_corrected_snapshot_takes_the_place_of_the_one_with_the_same_time(shop: Shop) -> None:
-    shop.read(day(1), DRESS, HAT)
-    shop.read(day(2), product("dress", 9_900.0))
-    shop.read(day(3), DEARER)
-    assert shop.read(day(2), product("dress", 99.0), HAT) == (3, None)
+    shop.store(day(1), DRESS, HAT)
+    shop.store(day(2), product("dress", 9_900.0))
+    shop.store(day(3), DEARER)
+    assert shop.store(day(2), product("dress", 99.0), HAT) == (3, None)
     assert shop.prices(day(2)) == {"dress": 99.0, "hat": 20.0}
     assert shop.prices(day(3)) == {"dress": 120.0}
-    assert shop.run() == (3, None)
+    assert shop.put_in() == (3, None)
     assert shop.prices(day(2)) == {"dress": 99.0, "hat": 20.0}
 
 
 @pytest.mark.slow
 def test_a_forgotten_snapshot_comes_in_once_it_is_corrected_and_not_before(shop: Shop) -> None:
-    shop.read(day(1), DRESS)
-    shop.read(day(2), product("dress", 9_900.0), HAT)
+    shop.store(day(1), DRESS)
+    shop.store(day(2), product("dress", 9_900.0), HAT)
     forget_snapshot(str(shop.folder), day(2), asset=ASSET)
     # The same products are published again by another run, in another order.
-    assert shop.read(day(2), HAT, product("dress", 9_900.0)) == (1, None)
+    assert shop.store(day(2), HAT, product("dress", 9_900.0)) == (1, None)
     assert shop.prices(day(2)) == {"dress": 100.0}
-    assert shop.read(day(2), HAT, product("dress", 99.0)) == (2, None)
+    assert shop.store(day(2), HAT, product("dress", 99.0)) == (2, None)
     assert shop.prices(day(2)) == {"dress": 99.0, "hat": 20.0}
 
 
 @pytest.mark.parametrize("damage", ["twice", "no file of Parquet"])
-def test_one_bad_day_of_many_does_not_end_their_history(tmp_path: Path, damage: str) -> None:
-    days = catalog_days("2026-11-01")
-
-    @dg.asset(name="octogen_products", partitions_def=days)
-    def products() -> None: ...
-
+def test_one_bad_day_of_many_does_not_end_their_history(
+    tmp_path: Path, instance: dg.DagsterInstance, damage: str
+) -> None:
+    shop = GivenProducts(tmp_path, instance, catalog_days("2026-11-01"))
     folder = tmp_path / "octogen_products" / "acme"
     folder.mkdir(parents=True)
     for number in (1, 2, 3):
-        frame_of(day(number), [product("dress", 100.0 + number)]).write_parquet(
+        given_frame(day(number), [product("dress", 100.0 + number)]).write_parquet(
             folder / f"2026-11-0{number}.parquet"
         )
     bad = folder / "2026-11-02.parquet"
     if damage == "twice":
-        frame_of(day(2), TWICE).write_parquet(bad)
+        given_frame(day(2), TWICE).write_parquet(bad)
     else:
         bad.write_bytes(b"PAR1 and no more")
-    history = build_product_history_asset(products)
-    resources = {"io_manager": ParquetSnapshotIOManager(base_dir=str(tmp_path))}
 
-    def run() -> dict[str, Any]:
-        result = dg.materialize(
-            [products, history],
-            selection=[history],
-            partition_key="acme",
-            resources=resources,
-            run_config=QUIET,
-            instance=instance,
-        )
-        (event,) = result.asset_materializations_for_node(ASSET)
-        return {name: entry.value for name, entry in event.metadata.items()}
+    def put_in() -> dict[str, Any]:
+        return metadata(shop.update(shop.history, partition_key="acme"), ASSET)
 
-    with dg.DagsterInstance.ephemeral() as instance:
-        instance.add_dynamic_partitions("octogen_catalogs", ["acme"])
-        for _ in range(2):
-            shown = run()
-            assert shown["octogen/snapshots"] == 2
-            assert "partition acme|2026-11-02" in shown["octogen/left_out"]
-        frame_of(day(2), [product("dress", 50.0)]).write_parquet(bad)
-        later = (day(2) + timedelta(days=300)).timestamp()
-        os.utime(bad, (later, later))
-        shown = run()
+    instance.add_dynamic_partitions("octogen_catalogs", ["acme"])
+    for _ in range(2):
+        shown = put_in()
+        assert shown["octogen/snapshots"] == 2
+        assert "partition acme|2026-11-02" in shown["octogen/left_out"]
+    given_frame(day(2), [product("dress", 50.0)]).write_parquet(bad)
+    later = (day(2) + timedelta(days=300)).timestamp()
+    os.utime(bad, (later, later))
+    shown = put_in()
     assert shown["octogen/snapshots"] == 3
     assert "octogen/left_out" not in shown
     found = scan_history(str(tmp_path), asset=ASSET, as_of=day(2)).collect()
@@ -227,7 +188,7 @@ def test_as_of_the_ends_of_time(tmp_path: Path, moment: datetime | date, rows: i
 
 @pytest.mark.slow
 def test_a_history_of_another_format_is_told_with_what_to_do(shop: Shop) -> None:
-    shop.read(day(1), DRESS)
+    shop.store(day(1), DRESS)
     path = shop.folder / f"{ASSET}.parquet"
     metadata = pl.read_parquet_metadata(path)
     metadata.pop("ARROW:schema", None)
@@ -239,4 +200,4 @@ def test_a_history_of_another_format_is_told_with_what_to_do(shop: Shop) -> None
     with pytest.raises(OctogenSnapshotError, match=said):
         forget_snapshot(str(shop.folder), day(1), asset=ASSET)
     with pytest.raises(dg.Failure, match=said):
-        shop.read(day(2), DEARER)
+        shop.store(day(2), DEARER)

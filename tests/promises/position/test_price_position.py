@@ -18,11 +18,8 @@ import pytest
 
 from octogen_dagster import (
     HISTORY_SCHEMA,
-    PRODUCT_SCHEMA,
-    ParquetSnapshotIOManager,
     build_price_position_asset,
     build_product_brands_asset,
-    build_product_history_asset,
     catalog_partitions,
     price_index,
     price_index_svg,
@@ -30,8 +27,10 @@ from octogen_dagster import (
     price_summary,
     scan_history,
 )
-from tests.histories import ASSET, QUIET, day, make_history, product
+from tests.histories import ASSET, day, make_history, product
 from tests.positions import OF_CHOICE, position
+from tests.projects import GivenProducts, given_frame
+from tests.results import metadata
 
 ACME = "https://www.acme.example"
 ALL_STATUSES = (*OF_CHOICE, "not_found", "no_own_price")
@@ -290,14 +289,10 @@ def test_a_table_that_lacks_or_takes_a_column_is_refused(history: pl.LazyFrame) 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("of_asset", [True, False])
-def test_an_asset_has_the_position_and_shows_it(tmp_path: Path, of_asset: bool) -> None:
-    frames: dict[str, pl.DataFrame] = {}
-
-    @dg.asset(name="octogen_products", partitions_def=catalog_partitions)
-    def products() -> pl.DataFrame:
-        return frames["acme"]
-
-    @dg.asset(io_manager_key="own_io_manager")
+def test_an_asset_has_the_position_and_shows_it(
+    tmp_path: Path, instance: dg.DagsterInstance, of_asset: bool
+) -> None:
+    @dg.asset(io_manager_def=dg.mem_io_manager)
     def articles() -> pl.DataFrame:
         return table
 
@@ -307,42 +302,19 @@ def test_an_asset_has_the_position_and_shows_it(tmp_path: Path, of_asset: bool) 
         ("c", f"{ACME}/nothing", 1.0),
         brand=pl.Series(["<b>Linen</b>", "Hats", None]),
     )
-    history = build_product_history_asset(products)
-    brands = build_product_brands_asset(products)
-    position = build_price_position_asset([history], articles.key if of_asset else table)
-    defs = dg.Definitions(
-        assets=[products, history, brands, articles, position],
-        resources={
-            "io_manager": ParquetSnapshotIOManager(base_dir=str(tmp_path)),
-            "own_io_manager": dg.mem_io_manager,
-        },
-    )
-    none = pl.DataFrame(schema=PRODUCT_SCHEMA)
-    with dg.DagsterInstance.ephemeral() as instance:
-        # A catalog without a snapshot yet keeps the others from nothing.
-        instance.add_dynamic_partitions("octogen_catalogs", ["acme", "zen"])
-        for number, price in ((1, 100.0), (2, 90.0)):
-            row = pl.DataFrame([product("dress", price, brand={"name": "Linen"})])
-            row = row.with_columns(fetched_at=pl.lit(day(number)), catalog_key=pl.lit("acme"))
-            frames["acme"] = pl.concat([none, row], how="diagonal_relaxed").cast(PRODUCT_SCHEMA)
-            made = dg.materialize(
-                [products, history, brands],
-                partition_key="acme",
-                instance=instance,
-                resources=defs.resources,
-                run_config=QUIET,
-            )
-        done = dg.materialize(
-            [products, history, articles, position],
-            selection=[articles, position],
-            instance=instance,
-            resources=defs.resources,
-            run_config=QUIET,
-        )
-    stored = pl.read_parquet(tmp_path / "price_position.parquet")
+    shop = GivenProducts(tmp_path, instance, catalog_partitions)
+    brands = build_product_brands_asset(shop.products)
+    position = build_price_position_asset([shop.history], articles.key if of_asset else table)
+    shop.following = [brands, articles, position]
+    # A catalog without a snapshot yet keeps the others from nothing.
+    instance.add_dynamic_partitions("octogen_catalogs", ["acme", "zen"])
+    for number, price in ((1, 100.0), (2, 90.0)):
+        shop.frame = given_frame(day(number), [product("dress", price, brand={"name": "Linen"})])
+        made = shop.update(shop.products, shop.history, brands, partition_key="acme")
+    done = shop.update(articles, position)
+    stored = shop.read("price_position")
     assert stored["status"].to_list() == ["matched", "not_found", "not_found"]
-    [event] = done.asset_materializations_for_node("price_position")
-    shown: dict[str, Any] = {name: entry.value for name, entry in event.metadata.items()}
+    shown = metadata(done, "price_position")
     assert (shown["octogen/matched"], shown["octogen/not_found"]) == (1, 2)
     assert shown["octogen/median_index"] == pytest.approx(1.1)
     columns = {each.name: each.description for each in shown["dagster/column_schema"].columns}
@@ -352,8 +324,7 @@ def test_an_asset_has_the_position_and_shows_it(tmp_path: Path, of_asset: bool) 
     assert columns["brand"] is None
     assert "\\<b>Linen" in str(shown["octogen/by_brand"])
     assert f"{ACME}/hat" in str(shown["octogen/unmatched"])
-    [event] = made.asset_materializations_for_node("octogen_products_brands")
-    shown["octogen/stock_by_brand"] = event.metadata["octogen/stock_by_brand"].value
+    shown |= metadata(made, "octogen_products_brands")
     for name in ("price_index", "cheaper_and_dearer", "stock_by_brand"):
         picture = str(shown[f"octogen/{name}"])
         ElementTree.fromstring(base64.b64decode(picture.rpartition(",")[2].rstrip(")")))
@@ -406,7 +377,9 @@ def cells_of(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 
 @pytest.mark.slow
-def test_each_number_of_its_page_is_that_of_a_model(tmp_path: Path) -> None:
+def test_each_number_of_its_page_is_that_of_a_model(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
     days = {
         day(number): [
             product(
@@ -436,22 +409,11 @@ def test_each_number_of_its_page_is_that_of_a_model(tmp_path: Path) -> None:
         category=pl.Series([f"c{(at + 1) // 2}" for at in range(23)]),
     )
 
-    @dg.asset(name="octogen_products", partitions_def=catalog_partitions)
-    def products() -> None: ...
-
-    built = build_product_history_asset(products)
-    asset = build_price_position_asset(built, table)
-    with dg.DagsterInstance.ephemeral() as instance:
-        instance.add_dynamic_partitions("octogen_catalogs", ["acme"])
-        done = dg.materialize(
-            [products, built, asset],
-            selection=[asset],
-            instance=instance,
-            resources={"io_manager": ParquetSnapshotIOManager(base_dir=str(tmp_path))},
-            run_config=QUIET,
-        )
-    [event] = done.asset_materializations_for_node("price_position")
-    shown: dict[str, Any] = {name: entry.value for name, entry in event.metadata.items()}
+    shop = GivenProducts(tmp_path, instance, catalog_partitions)
+    asset = build_price_position_asset(shop.history, table)
+    shop.following = [asset]
+    instance.add_dynamic_partitions("octogen_catalogs", ["acme"])
+    shown = metadata(shop.update(asset), "price_position")
     pairs = [
         a | b
         for a, b in zip(
@@ -528,46 +490,28 @@ def test_each_number_of_its_page_is_that_of_a_model(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(120, method="thread")
-def test_the_histories_of_three_hundred_catalogs_have_a_position(tmp_path: Path) -> None:
+def test_the_histories_of_three_hundred_catalogs_have_a_position(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
     names = [f"shop-{number}" for number in range(300)]
-
-    @dg.asset(name="octogen_products", partitions_def=dg.StaticPartitionsDefinition(names))
-    def products() -> None: ...
-
-    history = build_product_history_asset(products)
-    folder = tmp_path / history.key.path[-1]
+    shop = GivenProducts(tmp_path, instance, dg.StaticPartitionsDefinition(names))
+    folder = tmp_path / shop.history.key.path[-1]
     folder.mkdir()
     for name in names:
         dress = product("dress", 90.0, product_url=f"https://{name}.example/dress")
         past({**dress, "catalog_key": name}).collect().write_parquet(folder / f"{name}.parquet")
     table = own(*((name, f"https://{name}.example/dress", 99.0) for name in names))
-    position = build_price_position_asset(history, table)
-    dg.materialize(
-        [products, history, position],
-        selection=[position],
-        resources={"io_manager": ParquetSnapshotIOManager(base_dir=str(tmp_path))},
-        run_config=QUIET,
-    )
-    stored = pl.read_parquet(tmp_path / "price_position.parquet")
-    assert stored["status"].to_list() == ["matched"] * 300
+    shop.following = [build_price_position_asset(shop.history, table)]
+    shop.update(*shop.following)
+    assert shop.read("price_position")["status"].to_list() == ["matched"] * 300
 
 
-def test_before_the_first_snapshot_no_page_is_found(tmp_path: Path) -> None:
+def test_before_the_first_snapshot_no_page_is_found(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
     """A catalog becomes a partition when a sensor finds it, and automation may be earlier."""
-
-    @dg.asset(name="octogen_products", partitions_def=catalog_partitions)
-    def products() -> None: ...
-
-    history = build_product_history_asset(products)
-    position = build_price_position_asset(history, own(("a", f"{ACME}/dress", 99.0)))
-    store = ParquetSnapshotIOManager(base_dir=str(tmp_path))
-    with dg.DagsterInstance.ephemeral() as instance:
-        dg.materialize(
-            [products, history, position],
-            selection=[position],
-            instance=instance,
-            resources={"io_manager": store},
-            run_config=QUIET,
-        )
-    stored = pl.read_parquet(tmp_path / "price_position.parquet")
-    assert stored["status"].to_list() == ["not_found"]
+    shop = GivenProducts(tmp_path, instance, catalog_partitions)
+    table = own(("a", f"{ACME}/dress", 99.0))
+    shop.following = [build_price_position_asset(shop.history, table)]
+    shop.update(*shop.following)
+    assert shop.read("price_position")["status"].to_list() == ["not_found"]
