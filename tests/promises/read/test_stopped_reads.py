@@ -310,14 +310,14 @@ FORGETTING = """
 import itertools, signal, sys
 from datetime import datetime
 from octogen_dagster import forget_snapshot
-from octogen_dagster.frames import history_files
+from octogen_dagster.history import files
 
 def endless(history, at, observed):
     print("begun", flush=True)
     rows = history.head(1).collect()
     return itertools.repeat(rows)
 
-history_files.take_out = endless
+files.take_out = endless
 signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))  # as Dagster does
 folder, asset, at = sys.argv[1:]
 forget_snapshot(folder, datetime.fromisoformat(at), asset=asset)
