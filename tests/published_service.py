@@ -29,8 +29,7 @@ from octogen_ai_sdk.generated.models import (
 )
 from pydantic import BaseModel, ValidationError
 
-from tests.api.counts import counted
-from tests.api.servers import RawServer, Received, http
+from tests.api.servers import RawServer, Received, counted, http
 
 JUDGES: dict[str, tuple[type[BaseModel], type[BaseModel]]] = {
     "/v1/products/search": (

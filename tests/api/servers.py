@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import socketserver
 import ssl
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Event, Semaphore, Thread
 from typing import Any
+from urllib.parse import unquote
 
 from typing_extensions import Self
 
@@ -168,6 +169,79 @@ def page(uuids: Iterable[str], next_cursor: str | None = None) -> dict[str, Any]
     """A page of a search with only the required fields."""
     items = [{"uuid": uuid, "productUrl": f"https://shop.example/{uuid}"} for uuid in uuids]
     return {"items": items, "nextCursor": next_cursor}
+
+
+def page_of(uuids: Sequence[str], search: Mapping[str, Any]) -> dict[str, Any]:
+    """The page that a search asks for, whose cursor is the place of its first product."""
+    begin = int(search.get("cursor") or 0)
+    end = begin + search.get("limit", 50)
+    return page(uuids[begin:end], str(end) if end < len(uuids) else None)
+
+
+def counted(count: int, **others: int) -> dict[str, Any]:
+    """An answer to a count as the published model has it: `contract/test_published_counts.py`.
+
+    Args:
+        count: The products of one category.
+        others: Those of others, by their names.
+    """
+    categories = {"apparel & accessories": count} | others
+    values = [{"value": name, "count": of_it} for name, of_it in categories.items()]
+    return {
+        "attributes": [],
+        "categories": [],
+        "facets": [{"name": "category_path.depth_0", "values": values}],
+        "effectiveQuery": {"text": "", "understood": False, "facets": []},
+    }
+
+
+def catalog_of_shop(key: str, products: int = 3, **fields: Any) -> dict[str, Any]:
+    """A catalog as `GET /domains/{host}` describes it."""
+    return {
+        "catalog": key,
+        "catalogDisplayName": key.title(),
+        "productCount": products,
+        "computedAt": "2026-11-25T10:00:00Z",
+        "fields": [],
+        "price": None,
+    } | fields
+
+
+def shop(host: str, *catalogs: dict[str, Any]) -> list[bytes]:
+    """The answer of a shop that catalogs serve."""
+    return http(body={"host": host, "catalogs": list(catalogs)})
+
+
+def not_covered() -> list[bytes]:
+    return http(404, {"detail": "domain_not_covered"})
+
+
+def unlisted(
+    answer: Callable[[Received], Iterable[bytes]] = lambda _: http(500),
+    shops: Mapping[str, list[bytes] | Callable[[Received], Iterable[bytes]]] | None = None,
+    *,
+    path: str = "/products/search",
+    **options: Any,
+) -> RawServer:
+    """A service of the current generation, which has no list of catalogs.
+
+    Args:
+        answer: Answers the requests to `path`. What is neither that nor a shop is not there.
+        shops: What it answers for each host, or a function that does so.
+        path: The only operation, beside those about shops.
+        options: Those of `RawServer`.
+    """
+
+    def respond(request: Received) -> Iterable[bytes]:
+        target = request.target.removeprefix("/v1")
+        if target == path:
+            return answer(request)
+        if not target.startswith("/domains/"):
+            return http(404, {"detail": "Not Found"})
+        found = (shops or {}).get(unquote(target.removeprefix("/domains/")), not_covered())
+        return found(request) if callable(found) else found
+
+    return RawServer(respond, **options)
 
 
 def in_turn(*responses: list[bytes]) -> Callable[[Received], list[bytes]]:

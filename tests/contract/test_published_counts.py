@@ -10,8 +10,7 @@ import pytest
 
 from octogen_dagster import OctogenClient, ProductSearch
 from octogen_dagster.errors import OctogenResponseError
-from tests.api.counts import counted
-from tests.api.servers import KEY
+from tests.api.servers import KEY, counted
 from tests.published_service import refusal, refusal_of
 
 

@@ -35,8 +35,7 @@ from octogen_dagster import (
 )
 from octogen_dagster.errors import OctogenNotFoundError
 from tests.api.clients import open_client
-from tests.api.counts import counted
-from tests.api.servers import KEY, RawServer, Received, http, page
+from tests.api.servers import KEY, RawServer, Received, counted, http, page
 from tests.published import published
 from tests.published_service import JUDGES, PublishedService, refusal, refusal_of
 from tests.results import octogen_at, scan, stored

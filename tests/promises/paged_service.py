@@ -55,6 +55,8 @@ class PagedService:
     Attributes:
         catalogs: The number of products of each catalog.
         counts: How many products the list of catalogs says, where that is not the true number.
+        indexed_at: When the list says that a catalog was indexed, where that is another time.
+        lists: How often the list was requested.
         change: Changes the products of a page before they are sent.
         last_page: Pages after this one are held back until `release` is called; None for none.
         limit: The rate limit of all requests together; None for none.
@@ -65,6 +67,8 @@ class PagedService:
 
     catalogs: dict[str, int]
     counts: dict[str, int] = field(default_factory=dict)
+    indexed_at: dict[str, str | None] = field(default_factory=dict)
+    lists: int = 0
     change: Callable[[str, int, list[dict[str, Any]]], None] = lambda _key, _page, _products: None
     last_page: int | None = None
     limit: TokenBucket | None = None
@@ -96,6 +100,7 @@ class PagedService:
         if not has_token:
             return http(429, {"detail": "rate_limit_exceeded"}, retry_after="1", **headers)
         if request.target == "/v1/catalogs":
+            self.lists += 1
             return http(200, [self._state(key) for key in self.catalogs], **headers)
         body = json.loads(request.body)
         if request.target != "/v1/products/search" or body.get("catalog") not in self.catalogs:
@@ -109,7 +114,7 @@ class PagedService:
             "displayName": key,
             "sourceBaseUrl": None,
             "productCount": self.counts.get(key, self.catalogs[key]),
-            "lastIndexedAt": "2026-11-26T04:00:00Z",
+            "lastIndexedAt": self.indexed_at.get(key, "2026-11-26T04:00:00Z"),
         }
 
     def _page(self, key: str, cursor: str | None, limit: int) -> dict[str, Any]:

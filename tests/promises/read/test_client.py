@@ -28,8 +28,17 @@ from octogen_dagster.sandbox.app import Generation
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 from tests.api.clients import ONCE, QUICK, Transport, open_client
-from tests.api.servers import KEY, RawServer, Received, hanging, http, page
-from tests.api.shops import catalog_of_shop, shop, shops
+from tests.api.servers import (
+    KEY,
+    RawServer,
+    Received,
+    catalog_of_shop,
+    hanging,
+    http,
+    page,
+    shop,
+    unlisted,
+)
 
 FAR_AWAY = "https://api.octogen.ai/v1"
 
@@ -126,7 +135,7 @@ class TestTimeout:
 class TestDomains:
     async def test_a_shop_says_which_catalogs_serve_it(self, transport: Transport) -> None:
         entry = catalog_of_shop("acme", 7, computedAt="soon")
-        with shops({"bücher.example/x": shop("bücher.example", entry)}) as server:
+        with unlisted(shops={"bücher.example/x": shop("bücher.example", entry)}) as server:
             async with open_client(server, transport) as client:
                 coverage = await client.get_domain(" bücher.example/x ")
         assert server.received[0].target == "/v1/domains/b%C3%BCcher.example%2Fx"

@@ -18,8 +18,7 @@ from octogen_dagster import (
     build_products_asset,
 )
 from octogen_dagster.cli.main import main
-from tests.api.servers import RawServer, Received, http, page
-from tests.api.shops import catalog_of_shop, shop, shops
+from tests.api.servers import RawServer, catalog_of_shop, http, page, shop, unlisted
 from tests.results import failure, materialized, octogen_at, stored
 
 HOSTILE = "red\x1b]0;title\x07\x1b[2J\x9b\u202e"
@@ -33,7 +32,7 @@ def assert_escaped(text: str) -> None:
 
 def test_the_key_of_a_catalog(monkeypatch: pytest.MonkeyPatch) -> None:
     covered = shop("acme.example", catalog_of_shop(HOSTILE, 250))
-    with shops({"acme.example": covered}) as server:
+    with unlisted(shops={"acme.example": covered}) as server:
         monkeypatch.setenv("OCTOGEN_PLATFORM_API_KEY", server.api_key)
         monkeypatch.setenv("OCTOGEN_BASE_URL", server.base_url)
         result = CliRunner().invoke(main, ["estimate", "--host", "acme.example"])
@@ -49,7 +48,7 @@ def test_the_keys_that_are_granted(tmp_path: Path) -> None:
 
 def test_the_host_of_a_shop(tmp_path: Path) -> None:
     covered = shop(HOSTILE, catalog_of_shop("acme"))
-    with shops({"acme.example": covered}) as server:
+    with unlisted(shops={"acme.example": covered}) as server:
         source = ShopCatalogs(hosts=["acme.example"], catalogs=["zen"])
         octogen = octogen_at(server, catalogs=source)
         asset = build_products_asset("products", retry_policy=None)
@@ -58,13 +57,8 @@ def test_the_host_of_a_shop(tmp_path: Path) -> None:
 
 def test_how_a_search_is_understood(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     facets = [{"name": "color", "values": [HOSTILE], "source": "generated"}]
-
-    def respond(request: Received) -> list[bytes]:
-        if request.target != "/v1/products/search":
-            return http(404, {"detail": "Not Found"})
-        return http(200, page(["a"]) | {"effectiveQuery": {"text": "red", "facets": facets}})
-
-    with RawServer(respond) as server:
+    content = page(["a"]) | {"effectiveQuery": {"text": "red", "facets": facets}}
+    with unlisted(lambda _: http(200, content)) as server:
         search = ProductSearch(catalogs=["acme"], q="red", understand=True)
         asset = build_products_asset("products", search)
         assert materialized([asset], tmp_path, octogen_at(server)).success

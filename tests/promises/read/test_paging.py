@@ -22,7 +22,7 @@ from octogen_dagster import (
     build_products_asset,
 )
 from octogen_dagster.errors import OctogenPagingError, OctogenResponseError
-from tests.api.servers import RawServer, Received, http, page
+from tests.api.servers import RawServer, Received, http, page, unlisted
 from tests.promises.paged_service import PagedService
 from tests.results import failure, materialized, octogen_at, scan, stored
 
@@ -31,13 +31,7 @@ Answer = Callable[[dict[str, Any]], dict[str, Any] | bytes]
 
 def read(answer: Answer, *catalogs: str, **settings: Any) -> pl.DataFrame:
     """Read catalogs of a service without a list, whose pages a function makes."""
-
-    def respond(request: Received) -> list[bytes]:
-        if request.target != "/v1/products/search":
-            return http(404, {"detail": "Not Found"})
-        return http(200, answer(request.json))
-
-    with RawServer(respond) as server:
+    with unlisted(lambda request: http(200, answer(request.json))) as server:
         search = ProductSearch(catalogs=list(catalogs) or ["acme"], page_size=2)
         return scan(server, search, **settings).collect()
 
@@ -61,13 +55,7 @@ def test_a_page_1_that_is_compared_at_the_end_is_said_with_its_cost(
     first = [f"p{number}" for number in range(12)]
     pages = {None: page(first, "2"), "2": page([*first[::-1], "q"], "3"), "3": page(["r"])}
     asset = build_products_asset("products", ProductSearch(q="boots"), retry_policy=None)
-
-    def respond(request: Received) -> list[bytes]:
-        if request.target != "/v1/products/search":
-            return http(404, {"detail": "Not Found"})
-        return http(200, pages[request.json.get("cursor")])
-
-    with RawServer(respond) as server:
+    with unlisted(lambda request: http(200, pages[request.json.get("cursor")])) as server:
         result = materialized([asset], tmp_path, octogen_at(server), instance=instance)
     lines = [record.user_message for record in instance.all_logs(result.run_id)]
     said = "The search: 14 products in 3 pages, and page 1 again, $0.056, "
@@ -123,15 +111,6 @@ def test_a_field_nested_deep_is_read_and_one_nested_without_end_is_an_error() ->
         read(lambda _body: nested(100_000))
 
 
-class Indexed(PagedService):
-    """A service whose catalog is indexed again when page 2 is requested."""
-
-    stamp = "2026-11-26T04:00:00Z"
-
-    def _state(self, key: str) -> dict[str, Any]:
-        return {**super()._state(key), "lastIndexedAt": self.stamp}
-
-
 @pytest.fixture
 def resources(tmp_path: Path) -> dict[str, Any]:
     return stored(tmp_path)
@@ -141,7 +120,7 @@ def test_a_catalog_that_is_indexed_again_while_it_is_read_keeps_the_snapshot_bef
     tmp_path: Path, resources: dict[str, Any]
 ) -> None:
     asset = build_products_asset("products", ProductSearch(catalogs=["acme"]), retry_policy=None)
-    with Indexed({"acme": 250}).running() as service:
+    with PagedService({"acme": 250}).running() as service:
         octogen = octogen_at(service)
 
         def run() -> dg.ExecuteInProcessResult:
@@ -154,7 +133,7 @@ def test_a_catalog_that_is_indexed_again_while_it_is_read_keeps_the_snapshot_bef
 
         def index_again(_key: str, number: int, _products: list[dict[str, Any]]) -> None:
             if number == 2:
-                Indexed.stamp = "2026-11-26T05:00:00Z"
+                service.indexed_at["acme"] = "2026-11-26T05:00:00Z"
 
         service.change = index_again
         message = failure(run())
@@ -199,8 +178,6 @@ class Shop:
     _issued: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def answer(self, request: Received) -> list[bytes]:
-        if request.target != "/v1/products/search":
-            return http(404, {"detail": "Not Found"})
         self.searches += 1
         if self.searches in self.indexed:
             self.products = self.indexed[self.searches]
@@ -224,7 +201,7 @@ class Shop:
 
 
 def frame(shop: Shop) -> list[str]:
-    with RawServer(shop.answer) as server:
+    with unlisted(shop.answer) as server:
         search = ProductSearch(catalogs=["acme"], q="boots", page_size=shop.limit)
         frame = scan(server, search).collect()
     return frame.get_column("uuid").to_list()
@@ -236,7 +213,7 @@ def client(shop: Shop) -> list[str]:
             products = client.iter_products(catalog="acme", q="boots", limit=shop.limit)
             return [product.uuid async for product in products]
 
-    with RawServer(shop.answer) as server:
+    with unlisted(shop.answer) as server:
         return asyncio.run(read(server))
 
 
@@ -340,7 +317,7 @@ def test_a_restart_is_an_error_though_page_1_has_other_products(
 def test_the_next_run_takes_no_page_of_a_read_that_began_again(tmp_path: Path) -> None:
     shop = Shop(PRODUCTS, backwards, "of states", {3: PRODUCTS[LIMIT:]})
     search = ProductSearch(catalogs=["acme"], q="boots", page_size=LIMIT)
-    with RawServer(shop.answer) as server:
+    with unlisted(shop.answer) as server:
 
         def run() -> dg.ExecuteInProcessResult:
             octogen = octogen_at(server)

@@ -22,8 +22,7 @@ from octogen_dagster import (
     scan_products,
 )
 from octogen_dagster.errors import OctogenForbiddenError
-from tests.api.servers import http
-from tests.api.shops import catalog_of_shop, shop, shops
+from tests.api.servers import catalog_of_shop, http, shop, unlisted
 from tests.published_service import PublishedService
 from tests.results import failure, materialized, octogen_at, warnings
 
@@ -112,7 +111,7 @@ def test_one_whose_shop_cannot_be_read_now_fails_with_that() -> None:
         "lagence.example": shop("lagence.example", catalog_of_shop("lagence")),
         "plain.example": http(403, {"detail": "api_key_forbidden"}),
     }
-    with shops(answers) as server:
+    with unlisted(shops=answers) as server:
         source = ShopCatalogs(hosts=HOSTS, catalogs=["lagence", "plain"])
         frame = scan_products(
             ProductSearch(), api_key=KEY, base_url=server.base_url, catalogs=source

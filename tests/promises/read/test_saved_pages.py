@@ -34,7 +34,6 @@ class Shop(PagedService):
     """A service with one catalog of 100 pages, whose products have the price of its state.
 
     Attributes:
-        stamp: When the list says that the catalog was indexed; None if it does not say.
         state: The state of the catalog.
         refusal: The status by which cursors are refused in the next request with one; 0 for none.
         restarts: True if the next cursor leads to page 1 again.
@@ -42,15 +41,11 @@ class Shop(PagedService):
         loops: True if page 95 leads back to page 50.
     """
 
-    stamp: str | None = "2026-11-26T04:00:00Z"
     state: int = 1
     refusal: int = 0
     restarts: bool = False
     fails_at: int = 0
     loops: bool = False
-
-    def _state(self, key: str) -> dict[str, Any]:
-        return super()._state(key) | {"lastIndexedAt": self.stamp}
 
     def _respond(self, request: Any) -> list[bytes]:
         cursor = b"cursor" in request.body
@@ -129,7 +124,7 @@ def test_a_folder_that_was_left_without_pages_is_gone_after_the_next_read(
 
 
 def test_without_a_stamp_two_pages_are_compared(shop: Shop, tmp_path: Path) -> None:
-    shop.stamp = None
+    shop.indexed_at["acme"] = None
     die(shop, tmp_path)
     assert run(shop, tmp_path).success
     assert sorted(shop.pages_of("acme")) == [1, DIES_AT - 1, *range(DIES_AT, PAGES + 1)]
@@ -138,7 +133,7 @@ def test_without_a_stamp_two_pages_are_compared(shop: Shop, tmp_path: Path) -> N
 
 @pytest.mark.slow
 def test_without_a_stamp_a_page_that_changed_costs_all(shop: Shop, tmp_path: Path) -> None:
-    shop.stamp = None
+    shop.indexed_at["acme"] = None
     die(shop, tmp_path)
     shop.state = 2
     assert run(shop, tmp_path).success
@@ -149,7 +144,7 @@ def test_without_a_stamp_a_page_that_changed_costs_all(shop: Shop, tmp_path: Pat
 @pytest.mark.slow
 def test_a_catalog_that_was_indexed_again_is_read_anew(shop: Shop, tmp_path: Path) -> None:
     die(shop, tmp_path)
-    shop.state, shop.stamp = 2, "2026-11-26T05:00:00Z"
+    shop.state, shop.indexed_at["acme"] = 2, "2026-11-26T05:00:00Z"
     die(shop, tmp_path)
     assert run(shop, tmp_path).success
     assert shop.pages_of("acme") == [*range(DIES_AT, PAGES + 1)]

@@ -27,7 +27,7 @@ from octogen_dagster.errors import (
 )
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
-from tests.api.servers import RawServer, Received, http, page
+from tests.api.servers import RawServer, Received, http, page_of, unlisted
 from tests.promises.paged_service import PagedService
 from tests.results import octogen_at, scan
 
@@ -112,30 +112,26 @@ def test_what_goes_wrong_reaches_the_caller_as_it_is(
     assert not found.statistics.complete
 
 
-class Unlisted(RawServer):
-    """A service without a list, whose four pages have two products each."""
+def eight(request: Received) -> list[bytes]:
+    """A page of two of eight products."""
+    products = [f"{name}{number}" for number in range(1, 5) for name in "pq"]
+    return http(200, page_of(products, request.json | {"limit": 2}))
 
-    def __init__(self) -> None:
-        self.cursors: list[str | None] = []
-        super().__init__(self._answer)
 
-    def _answer(self, request: Received) -> list[bytes]:
-        if request.target != "/v1/products/search":
-            return http(404, {"detail": "Not Found"})
-        self.cursors.append(request.json.get("cursor"))
-        number = int(request.json.get("cursor", 1))
-        following = str(number + 1) if number < 4 else None
-        return http(200, page([f"p{number}", f"q{number}"], following))
+def cursors(server: RawServer) -> list[str | None]:
+    """The cursors of the searches, in order."""
+    searches = [each for each in server.received if each.target == "/v1/products/search"]
+    return [each.json.get("cursor") for each in searches]
 
 
 @pytest.mark.parametrize("budget_usd", [None, 1.0])
 def test_all_of_octogen_is_read_only_up_to_a_row_limit_or_a_budget(
     budget_usd: float | None,
 ) -> None:
-    with Unlisted() as server:
+    with unlisted(eight) as server:
         frame = scan(server, ProductSearch(), budget_usd=budget_usd)
         assert frame.head(3).collect()["uuid"].to_list() == ["p1", "q1", "p2"]
-        assert server.cursors == [None, "2"]
+        assert cursors(server) == [None, "2"]
         if budget_usd:
             assert frame.collect().height == 8
             return
@@ -143,12 +139,12 @@ def test_all_of_octogen_is_read_only_up_to_a_row_limit_or_a_budget(
             frame.collect()
         with pytest.raises(OctogenNotFoundError, match="would read all of Octogen"):
             frame.filter(pl.col("current_price") > 5).collect()
-        assert server.cursors == [None, "2"]
+        assert cursors(server) == [None, "2"]
 
 
 def test_the_budget_of_a_frame_is_that_of_all_its_executions() -> None:
     search = ProductSearch(catalogs=["acme"])
-    with Unlisted() as server:
+    with unlisted(eight) as server:
         frame = scan(server, search, budget_usd=6 * 0.014)
         assert frame.collect().height == 8
         with pytest.raises(OctogenBudgetError, match=r"budget of \$0\.084 .*: \$0\.084 are spent"):

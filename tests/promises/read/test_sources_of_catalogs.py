@@ -30,8 +30,17 @@ from octogen_dagster.errors import (
     OctogenServerError,
 )
 from octogen_dagster.sandbox.server import Sandbox
-from tests.api.servers import KEY, RawServer, Received, hanging, http
-from tests.api.shops import catalog_of_shop, not_covered, shop, shops
+from tests.api.servers import (
+    KEY,
+    RawServer,
+    Received,
+    catalog_of_shop,
+    hanging,
+    http,
+    not_covered,
+    shop,
+    unlisted,
+)
 from tests.results import metadata, octogen_at, warnings
 
 BOTH = ShopCatalogs(hosts=["acme.example", "zen.example"])
@@ -94,7 +103,7 @@ def test_a_resource_lists_the_catalogs_of_its_source(source: CatalogSource) -> N
 class TestGrantedCatalogs:
     def test_a_service_without_a_list_says_which_sources_there_are(self) -> None:
         with (
-            shops({}) as server,
+            unlisted() as server,
             pytest.raises(
                 OctogenNotFoundError,
                 match=r"^The list of catalogs does not exist at http://127.* \(404\): the service "
@@ -109,7 +118,7 @@ class TestGrantedCatalogs:
 class TestShopCatalogs:
     def test_each_host_is_requested_and_all_catalogs_are_listed(self) -> None:
         two = shop("acme.example", catalog_of_shop("acme"), catalog_of_shop("acme-outlet", 7))
-        with shops({"acme.example": two, "zen.example": ZEN}) as server:
+        with unlisted(shops={"acme.example": two, "zen.example": ZEN}) as server:
             listed = fetched(server, BOTH)
         assert keys(listed) == ["acme", "acme-outlet", "zen"]
         assert [state.product_count for state in listed.catalogs] == [3, 7, 3]
@@ -124,7 +133,7 @@ class TestShopCatalogs:
             together.wait(30)
             return ACME
 
-        with shops({"acme.example": answer, "zen.example": answer}) as server:
+        with unlisted(shops={"acme.example": answer, "zen.example": answer}) as server:
             assert set(keys(fetched(server, BOTH))) == {"acme"}
 
     @pytest.mark.parametrize(
@@ -134,7 +143,7 @@ class TestShopCatalogs:
     def test_a_shop_that_fails_does_not_stop_the_others_and_the_list_is_incomplete(
         self, bad: list[bytes]
     ) -> None:
-        with shops({"acme.example": bad, "zen.example": ZEN}) as server:
+        with unlisted(shops={"acme.example": bad, "zen.example": ZEN}) as server:
             listed = fetched(server, BOTH)
         assert keys(listed) == ["zen"]
         (warning,) = listed.warnings
@@ -142,7 +151,7 @@ class TestShopCatalogs:
         assert listed.failure
 
     def test_a_shop_that_does_not_answer_in_time_does_not_stop_the_others(self) -> None:
-        with shops({"acme.example": hang(lambda: server), "zen.example": ZEN}) as server:
+        with unlisted(shops={"acme.example": hang(lambda: server), "zen.example": ZEN}) as server:
             listed = fetched(server, BOTH, deadline=0.5)
         assert keys(listed) == ["zen"]
         assert "did not answer in time" in listed.warnings[0]
@@ -150,7 +159,7 @@ class TestShopCatalogs:
 
     def test_if_all_fail_the_error_names_them_and_is_one_that_may_pass(self) -> None:
         with (
-            shops({"acme.example": not_covered(), "zen.example": http(500)}) as server,
+            unlisted(shops={"acme.example": not_covered(), "zen.example": http(500)}) as server,
             pytest.raises(
                 OctogenServerError,
                 match=r"^None of 2 shops could be read\. Shop 'acme\.example' .* Shop 'zen\.ex",
@@ -200,7 +209,7 @@ def test_the_catalogs_of_shops_have_a_host_a_count_and_its_time(
         "acme.example": shop("acme.example", catalog_of_shop("acme"), catalog_of_shop("outlet", 7)),
         "zen.example": shop("zen.example", catalog_of_shop("zen", 5, computedAt="yesterday")),
     }
-    with shops(answers) as server:
+    with unlisted(shops=answers) as server:
         resources["octogen"] = octogen_at(server, catalogs=ShopCatalogs(hosts=sorted(answers)))
         result = dg.materialize([build_catalogs_asset()], resources=resources)
     frame = pl.read_parquet(table)
@@ -218,7 +227,7 @@ def test_a_shop_that_is_left_out_fails_a_check_and_the_others_are_in_the_table(
     table: Path, resources: dict[str, Any], instance: dg.DagsterInstance, bad: list[bytes]
 ) -> None:
     good = shop("zen.example", catalog_of_shop("zen"))
-    with shops({"acme.example": bad, "zen.example": good}) as server:
+    with unlisted(shops={"acme.example": bad, "zen.example": good}) as server:
         source = ShopCatalogs(hosts=["acme.example", "zen.example"])
         resources["octogen"] = octogen_at(server, attempts=1, catalogs=source)
         result = dg.materialize([build_catalogs_asset()], resources=resources, instance=instance)
@@ -239,7 +248,7 @@ def test_a_shop_that_is_left_out_fails_a_check_and_the_others_are_in_the_table(
 
 
 def test_without_a_shop_that_is_left_out_the_check_passes(resources: dict[str, Any]) -> None:
-    with shops({"zen.example": shop("zen.example", catalog_of_shop("zen"))}) as server:
+    with unlisted(shops={"zen.example": shop("zen.example", catalog_of_shop("zen"))}) as server:
         source = ShopCatalogs(hosts=["zen.example"])
         resources["octogen"] = octogen_at(server, attempts=1, catalogs=source)
         result = dg.materialize([build_catalogs_asset()], resources=resources)

@@ -25,7 +25,7 @@ from octogen_dagster import (
     build_products_asset,
 )
 from octogen_dagster.errors import OctogenBudgetError, OctogenServerError, OctogenTimeoutError
-from tests.api.servers import RawServer, Received, http, page
+from tests.api.servers import RawServer, Received, http, page, unlisted
 from tests.results import octogen_at, scan, stored, warnings
 
 ACME = ProductSearch(catalogs=["acme"])
@@ -100,8 +100,6 @@ def test_a_spent_budget_is_told_although_another_catalog_waits_for_the_service()
     waits = threading.Event()
 
     def respond(request: Received) -> list[bytes]:
-        if request.target != "/v1/products/search":
-            return http(404, {"detail": "Not Found"})
         catalog, number = request.json["catalog"], int(request.json.get("cursor", 1))
         if catalog == "busy" and number == 2:
             waits.set()
@@ -110,7 +108,7 @@ def test_a_spent_budget_is_told_although_another_catalog_waits_for_the_service()
             waits.wait(300)
         return http(200, page([f"{catalog}-{number}"], f"{number + 1}"))
 
-    with RawServer(respond) as server:
+    with unlisted(respond) as server:
         search = ProductSearch(catalogs=["acme", "busy"])
         frame = scan(server, search, concurrency=2, budget_usd=0.06)
         error = error_of(frame.collect)

@@ -6,7 +6,6 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
@@ -30,7 +29,7 @@ from octogen_dagster import (
 )
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
-from tests.api.servers import RawServer, Received, http, page
+from tests.api.servers import RawServer, Received, http, page, unlisted
 from tests.forked import processes
 from tests.promises.paged_service import PagedService
 from tests.promises.runs import range_runs
@@ -181,26 +180,10 @@ def test_a_list_of_catalogs_that_cannot_be_had_is_asked_for_once(
     assert [each.path for each in sandbox.requests] == ["/catalogs"]
 
 
-@dataclass
-class Indexed(PagedService):
-    """A service that says when each catalog was indexed, and counts how often it lists them."""
-
-    indexed_at: dict[str, str] = field(default_factory=dict)
-    lists: int = 0
-
-    def _respond(self, request: Received) -> list[bytes]:
-        self.lists += request.target == "/v1/catalogs"
-        return super()._respond(request)
-
-    def _state(self, key: str) -> dict[str, Any]:
-        indexed_at = self.indexed_at.get(key, "2026-11-26T04:00:00Z")
-        return {**super()._state(key), "lastIndexedAt": indexed_at}
-
-
 def test_a_catalog_that_is_indexed_before_its_own_read_is_read_once(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    service = Indexed(dict.fromkeys(CATALOGS[:2], 25))
+    service = PagedService(dict.fromkeys(CATALOGS[:2], 25))
 
     def index_again(key: str, page: int, _products: list[dict[str, Any]]) -> None:
         if (key, page) == (CATALOGS[0], 3):
@@ -218,7 +201,7 @@ def test_a_catalog_that_is_indexed_before_its_own_read_is_read_once(
 
 
 def test_catalogs_of_a_page_share_one_list(tmp_path: Path, instance: dg.DagsterInstance) -> None:
-    service = Indexed(dict.fromkeys(CATALOGS, 25))
+    service = PagedService(dict.fromkeys(CATALOGS, 25))
     with service.running() as server:
         result = run(server, tmp_path, [products_of_a_range()], CATALOGS, instance, concurrency=3)
     assert result.success
@@ -259,8 +242,6 @@ def test_no_more_requests_are_in_flight_than_the_resource_reads_at_once(
 
     def respond(request: Received) -> list[bytes]:
         nonlocal in_flight, most, requests
-        if request.target == "/v1/catalogs":
-            return http(404, {"detail": "Not Found"})
         with lock:
             in_flight, requests = in_flight + 1, requests + 1
             most = max(most, in_flight)
@@ -273,7 +254,7 @@ def test_no_more_requests_are_in_flight_than_the_resource_reads_at_once(
         return http(200, page([f"{request.json['catalog']}-product"], None))
 
     products = products_of_a_range()
-    with RawServer(respond) as server:
+    with unlisted(respond) as server:
         result = run(server, tmp_path, [products], CATALOGS, instance, concurrency=2)
     assert result.success
     assert most == 2
@@ -287,8 +268,6 @@ def test_a_catalog_is_read_while_the_one_before_it_is_reported(
     handle_new_event = instance.handle_new_event
 
     def respond(request: Received) -> list[bytes]:
-        if request.target == "/v1/catalogs":
-            return http(404, {"detail": "Not Found"})
         requested[request.json["catalog"]].set()
         return http(200, page([f"{request.json['catalog']}-product"], None))
 
@@ -299,16 +278,14 @@ def test_a_catalog_is_read_while_the_one_before_it_is_reported(
         handle_new_event(event, **options)
 
     monkeypatch.setattr(instance, "handle_new_event", handle_after_the_next_request)
-    with RawServer(respond) as server:
+    with unlisted(respond) as server:
         result = run(server, tmp_path, [products_of_a_range()], CATALOGS, instance, concurrency=1)
     assert result.success
     assert waited == [True] * (len(CATALOGS) - 1)
 
 
 def respond_to_any_catalog(request: Received) -> list[bytes]:
-    """A page of one product; there is no list of catalogs."""
-    if request.target == "/v1/catalogs":
-        return http(404, {"detail": "Not Found"}, connection="keep-alive")
+    """A page of one product."""
     products = page([f"{request.json['catalog']}-product"], None)
     return http(200, products, connection="keep-alive")
 
@@ -317,7 +294,7 @@ def test_the_catalogs_of_a_run_are_read_over_the_same_connections(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
     products = products_of_a_range()
-    with RawServer(respond_to_any_catalog, keep_alive=True) as server:
+    with unlisted(respond_to_any_catalog, keep_alive=True) as server:
         result = run(server, tmp_path, [products], CATALOGS, instance, concurrency=2)
     assert result.success
     assert len(CATALOGS) > 3
@@ -327,7 +304,7 @@ def test_the_catalogs_of_a_run_are_read_over_the_same_connections(
 def test_a_run_that_is_done_leaves_no_connection_open(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    with RawServer(respond_to_any_catalog, keep_alive=True) as server:
+    with unlisted(respond_to_any_catalog, keep_alive=True) as server:
         run(server, tmp_path, [products_of_a_range()], CATALOGS, instance)
         gc.collect()
         assert server.connections

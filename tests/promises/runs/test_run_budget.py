@@ -16,7 +16,7 @@ from octogen_dagster import (
     build_products_asset,
 )
 from octogen_dagster.sandbox.server import Sandbox
-from tests.api.servers import RawServer, Received, http, page
+from tests.api.servers import RawServer, Received, http, page, page_of, unlisted
 from tests.promises.runs.spending_runs import BASE_DIR, BUDGET_USD, make_job
 from tests.results import failure, figures, is_retried, materialized, octogen_at, warnings
 
@@ -209,17 +209,13 @@ def test_spent_credit_fails_without_retries_and_a_topped_up_run_goes_on(tmp_path
 
     def respond(request: Received) -> list[bytes]:
         nonlocal credit
-        if request.target == "/v1/catalogs":
-            return http(404, {"detail": "Not Found"})
         if not credit:
             return http(402, {"detail": {"code": "insufficient_credit", "top_up_url": top_up}})
         credit -= 1
-        begin = int(request.json.get("cursor", 0))
-        after = begin + 1
-        return http(200, page(uuids[begin:after], str(after) if after < len(uuids) else None))
+        return http(200, page_of(uuids, request.json))
 
     products = build_products_asset("products", ProductSearch(catalogs=["acme"], page_size=1))
-    with RawServer(respond) as server:
+    with unlisted(respond) as server:
         stopped = run(server, tmp_path, [products], budget_usd=None)
         (event,) = stopped.get_step_failure_events()
         found = event.step_failure_data.user_failure_data
@@ -367,15 +363,13 @@ def test_a_run_of_many_catalogs_notices_what_other_runs_of_its_backfill_spend_me
         )
 
         def respond(request: Received) -> list[bytes]:
-            if request.target == "/v1/catalogs":
-                return http(404, {"detail": "Not Found"})
             instance.add_run_tags(other.run_id, {STEP_TAG: "100"})
             return http(200, page([f"of {request.json['catalog']}"], None))
 
         ends = {"start": keys[0], "end": keys[-1]}
         tags = {f"dagster/asset_partition_range_{end}": key for end, key in ends.items()}
         options: dict[str, Any] = {"backfill_budget_usd": 100.0, "instance": instance}
-        with RawServer(respond) as server:
+        with unlisted(respond) as server:
             result = run(server, tmp_path, [products], None, tags={**tags, **BACKFILL}, **options)
         assert "which the backfill's budget of $100.00 does not allow: $100." in failure(result)
         assert 1 <= len(instance.get_materialized_partitions(products.key)) < len(keys)

@@ -22,8 +22,16 @@ from octogen_dagster import (
     build_products_asset,
     catalog_partitions,
 )
-from tests.api.servers import KEY, RawServer, Received, http, page
-from tests.api.shops import catalog_of_shop, shop, shops
+from tests.api.servers import (
+    KEY,
+    RawServer,
+    Received,
+    catalog_of_shop,
+    http,
+    page_of,
+    shop,
+    unlisted,
+)
 from tests.results import failure, materialized, metadata
 
 PRODUCTS = {"acme": 3, "outlet": 2, "zen": 1, "elsewhere": 4}
@@ -51,7 +59,7 @@ class Service:
             "zen.example": shop("zen.example", catalog_of_shop("zen", 1)),
         }
         self.cursors: list[str | None] = []
-        self.server: RawServer = shops(self.shops, self.search)
+        self.server: RawServer = unlisted(self.search, self.shops)
 
     def search(self, request: Received) -> list[bytes]:
         body = request.json
@@ -64,9 +72,7 @@ class Service:
         self.cursors.append(cursor)
         keys = body.get("catalogs") or sorted(PRODUCTS)
         uuids = [f"{key}-{number}" for key in keys for number in range(PRODUCTS.get(key, 0))]
-        begin = int(cursor or 0)
-        after = begin + 1
-        return http(body=page(uuids[begin:after], str(after) if after < len(uuids) else None))
+        return http(body=page_of(uuids, body | {"limit": 1}))
 
     def octogen(self, catalogs: CatalogSource | None = None, **settings: Any) -> OctogenResource:
         return OctogenResource(
