@@ -100,6 +100,12 @@ def test_the_drift_watch_runs_foreign_code_without_a_right_to_write() -> None:
     assert set(re.findall(r"^ *(gh|uv|python|curl)\b", writing["run"], re.MULTILINE)) == {"gh"}
 
 
+def test_advisories_are_asked_for_each_week() -> None:
+    assert "schedule" in dict(WORKFLOWS["audit"])[True]  # type: ignore[index]
+    (command,) = [step["run"] for step in steps("audit") if "run" in step]
+    assert re.search(r"\bpip-audit\b.* -r constraints\.txt$", command)
+
+
 def test_what_the_gate_leaves_out_runs_beside_it_on_each_push() -> None:
     assert "slow and not (long or world)" in (ROOT / ".ci/run").read_text()
     matrix = (ROOT / ".ci/matrix").read_text()
