@@ -45,7 +45,7 @@ from octogen_dagster import ParquetSnapshotIOManager
 defs = dg.Definitions(resources={"io_manager": ParquetSnapshotIOManager(base_dir="gs://bucket")})
 """
 HINTS = [
-    "build_linked_products_asset needs dagster-gcp, google-cloud-bigquery-analyticshub, "
+    "build_linked_products_asset needs google-cloud-bigquery-analyticshub, "
     "google-cloud-bigquery-storage, google-cloud-bigquery, pyarrow: "
     'pip install "octogen-dagster[bigquery]"',
     'OctogenControlPlaneResource needs mcp: pip install "octogen-dagster[mcp]"',
@@ -79,7 +79,7 @@ def test_a_project_has_neither_google_nor_pandas_without_extras(
     locked = tomllib.loads((project.root / "uv.lock").read_text())
     packages = {package["name"] for package in locked["package"]}
     assert packages >= {
-        "dagster-gcp",
+        "google-cloud-bigquery",
         "mcp",
         "uvicorn",
         "dagster-webserver",

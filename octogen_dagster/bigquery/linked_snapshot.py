@@ -89,7 +89,8 @@ def build_linked_snapshot_asset(
             does not run a query that would be billed for more.
         dollars_per_tib: The price of 2**40 bytes billed, in dollars; by default Google's list price
             of on-demand queries in the US.
-        bigquery_resource_key: The key of the `dagster_gcp.BigQueryResource`.
+        bigquery_resource_key: The key of a `dagster_gcp.BigQueryResource`, or of an
+            `AnalyticsHubResource`.
         asset_arguments: Any other argument of `@dagster.asset`, such as `group_name`,
             `automation_condition`, `retry_policy`.
 

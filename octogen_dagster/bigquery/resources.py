@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -28,12 +30,16 @@ TOKEN_ENDPOINT_VARIABLE = "OCTOGEN_MCP_TOKEN_ENDPOINT"  # noqa: S105
 
 if TYPE_CHECKING:
     from google.auth.credentials import Credentials
+    from google.cloud.bigquery import Client
 
     from octogen_dagster.background import Deadline
 
 
 class AnalyticsHubResource(NamedSettings, dg.ConfigurableResource[Any]):
-    """BigQuery Analytics Hub, and the project that linked datasets are created in."""
+    """BigQuery Analytics Hub, and the project that linked datasets are created in.
+
+    It can also stand for a `dagster_gcp.BigQueryResource`, for queries of this package.
+    """
 
     model_config = ConfigDict(hide_input_in_errors=True)
     project: str = Field(description="Your Google Cloud project; it pays for queries.")
@@ -69,6 +75,18 @@ class AnalyticsHubResource(NamedSettings, dg.ConfigurableResource[Any]):
         return AnalyticsHub(
             self.credentials(), endpoint=self.endpoint, deadline=deadline, within=within
         )
+
+    @contextlib.contextmanager
+    def get_client(self) -> Iterator[Client]:
+        """Open a client of BigQuery; use it in a `with` statement.
+
+        Raises:
+            OctogenBigQueryInputError: gcp_credentials are not a key file in base64.
+        """
+        from google.cloud.bigquery import Client
+
+        with contextlib.closing(Client(self.project, self.credentials())) as client:
+            yield client
 
     def credentials(self) -> Credentials | None:
         """Return the credentials of `gcp_credentials`; None for Application Default Credentials.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import sys
 import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,6 +14,7 @@ import dagster as dg
 from typing_extensions import Self
 
 from octogen_dagster.assets.definition import permanent_errors_fail
+from octogen_dagster.bigquery.resources import AnalyticsHubResource
 from octogen_dagster.errors import OctogenBigQueryInputError
 from octogen_dagster.sharing.google_errors import BIGQUERY, translate_google_errors
 
@@ -58,9 +60,10 @@ class TableName(NamedTuple):
 
 @contextlib.contextmanager
 def open_client(bigquery: Any) -> Iterator[Client]:
-    """Open the client of a `dagster_gcp.BigQueryResource`, and close it in the end.
+    """Open the client of a resource for queries, and close it in the end.
 
-    The resource's type is not imported: that takes seconds. An emulator needs no login.
+    The type of `dagster_gcp` is not imported: that takes seconds, and it may not be installed. An
+    emulator needs no login.
     """
     from google.auth.exceptions import GoogleAuthError
 
@@ -81,14 +84,16 @@ def _emulated(bigquery: Any) -> Client | None:
     """A client for a local BigQuery, which asks for no credentials, unless there are some."""
     if "BIGQUERY_EMULATOR_HOST" not in os.environ or "GOOGLE_APPLICATION_CREDENTIALS" in os.environ:
         return None
-    from dagster_gcp import BigQueryResource
     from google.auth.credentials import AnonymousCredentials
     from google.cloud.bigquery import Client
 
-    if type(bigquery) is not BigQueryResource or bigquery.gcp_credentials:
+    kinds: list[type] = [AnalyticsHubResource]
+    if google := sys.modules.get("dagster_gcp"):
+        kinds.append(google.BigQueryResource)
+    if type(bigquery) not in kinds or bigquery.gcp_credentials:
         return None
     credentials = AnonymousCredentials()  # type: ignore[no-untyped-call]
-    return Client(bigquery.project, credentials, location=bigquery.location)
+    return Client(bigquery.project, credentials, location=getattr(bigquery, "location", None))
 
 
 def last_materialization(

@@ -370,8 +370,6 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
         return self.translated(data, settings)
 
     def _resources(self) -> dict[str, Any]:
-        from dagster_gcp import BigQueryResource
-
         google: dict[str, Any] = {"project": self.project, "gcp_credentials": self.gcp_credentials}
         resources: dict[str, Any] = {"analytics_hub": od.AnalyticsHubResource(**google)}
         if self.principal is not None:
@@ -380,7 +378,7 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
             )
         has_coverage = any(each.coverage for each in self.url_lists)
         if self.products or self.snapshot or has_coverage:
-            resources[self._bigquery] = BigQueryResource(**google)
+            resources[self._bigquery] = od.AnalyticsHubResource(**google)
         if self.url_lists:
             written = {"host": self.host} | self.connection.arguments()
             resources[self._octogen] = od.OctogenResource(**written)

@@ -192,7 +192,6 @@ if HAS_DUCKDB:
     ]
     defs = dg.Definitions.merge(defs, dg.Definitions(assets=tables))
 if HAS_HUB:
-    from dagster_gcp import BigQueryResource
 
     @dg.asset(
         group_name="prices",
@@ -265,7 +264,7 @@ if HAS_HUB:
             sensors=[listing_sensor, url_list_sensor],
             resources={
                 "analytics_hub": hub,
-                "bigquery": BigQueryResource(project=PROJECT),
+                "bigquery": hub,
                 "octogen_control_plane": control_plane,
             },
         ),

@@ -85,7 +85,8 @@ def diagnose(
         io_manager: The place of the snapshots.
         analytics_hub: Analytics Hub, with the project of the linked datasets.
         control_plane: Octogen's MCP.
-        bigquery: A `dagster_gcp.BigQueryResource`, for queries over linked datasets.
+        bigquery: A `dagster_gcp.BigQueryResource` or an `AnalyticsHubResource`, for queries over
+            linked datasets.
         tables: Destinations of tables.
         timeout: Seconds for all checks.
     """

@@ -51,7 +51,7 @@ def project_resources(folder: Path, module: str) -> tuple[Resources, Finding]:
         return {}, Finding("Project", "failed", said)
     found: Resources = {}
     for name, resource in named.items():
-        if argument := _argument(resource):
+        if argument := _argument(name, resource):
             found.setdefault(argument, {})[name] = resource
     names = [name for resources in found.values() for name in resources]
     found |= {"tables": destinations} if destinations else {}
@@ -79,12 +79,13 @@ def _destinations(definitions: Sequence[dg.Definitions]) -> dict[str, Any]:
     return {destination.pool: destination for destination in found}
 
 
-def _argument(resource: object) -> str | None:
+def _argument(name: str, resource: object) -> str | None:
     """Return the argument of `diagnose` that a resource is for."""
     kinds: dict[type, str] = {
         OctogenResource: "octogen",
         ParquetSnapshotIOManager: "io_manager",
-        AnalyticsHubResource: "analytics_hub",
+        # Under another key it is for queries.
+        AnalyticsHubResource: "analytics_hub" if name == "analytics_hub" else "bigquery",
         OctogenControlPlaneResource: "control_plane",
     }
     if google := sys.modules.get("dagster_gcp"):
@@ -111,9 +112,7 @@ def environment_resources(
         resources["analytics_hub"] = AnalyticsHubResource(project=checked_project(project))
         # If Analytics Hub is a local server, Google is not asked about queries either.
         if "BIGQUERY_EMULATOR_HOST" in os.environ or EMULATOR_VARIABLE not in os.environ:
-            from dagster_gcp import BigQueryResource
-
-            resources["bigquery"] = BigQueryResource(project=project)
+            resources["bigquery"] = resources["analytics_hub"]
     if principal:
         resources["control_plane"] = OctogenControlPlaneResource(principal=principal)
     return {argument: {argument: resource} for argument, resource in resources.items()}

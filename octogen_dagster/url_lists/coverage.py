@@ -88,7 +88,7 @@ def build_url_coverage_asset(
     of the export) of the coverage, both warnings, and `not_empty`, `expected_columns` and, unless
     they stay in place, `matched` of the products: a warning if less than 90 % of the covered
     addresses have one. The assets need `OctogenResource` as `octogen`, `AnalyticsHubResource` as
-    `analytics_hub`, and a `dagster_gcp.BigQueryResource`.
+    `analytics_hub`, and a `dagster_gcp.BigQueryResource` or a second `AnalyticsHubResource`.
 
     Args:
         url_list: An asset of `build_url_list_asset`.
@@ -114,7 +114,8 @@ def build_url_coverage_asset(
         dollars_per_tib: The price of 2**40 bytes billed, in dollars; by default Google's list price
             of on-demand queries in the US.
         resource_key: The key of the `OctogenResource`.
-        bigquery_resource_key: The key of the `dagster_gcp.BigQueryResource`.
+        bigquery_resource_key: The key of a `dagster_gcp.BigQueryResource`, or of an
+            `AnalyticsHubResource`.
         asset_arguments: Any other argument of `@dagster.asset`, for both assets.
 
     Returns:

@@ -4,9 +4,12 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from dagster_gcp import BigQueryResource
 
-from octogen_dagster import ParquetSnapshotIOManager, build_linked_snapshot_asset
+from octogen_dagster import (
+    AnalyticsHubResource,
+    ParquetSnapshotIOManager,
+    build_linked_snapshot_asset,
+)
 from octogen_dagster.bigquery import queries
 from tests.results import failure, is_retried
 from tests.servers.bigquery import PROJECT, VIEW, BigQueryServer, serving
@@ -26,7 +29,7 @@ def test_a_server_that_sends_no_rows_does_not_hold_a_read(
         result = dg.materialize(
             [linked, build_linked_snapshot_asset(linked, retry_policy=dg.RetryPolicy())],
             resources={
-                "bigquery": BigQueryResource(project=PROJECT),
+                "bigquery": AnalyticsHubResource(project=PROJECT),
                 "io_manager": ParquetSnapshotIOManager(base_dir=str(tmp_path / "snapshots")),
             },
             raise_on_error=False,

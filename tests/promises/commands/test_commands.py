@@ -203,8 +203,8 @@ def test_features_of_bigquery_and_mcp_say_so_when_definitions_are_made(missing: 
         OctogenSource()
     with pytest.raises(MissingPackageError, match=hint):
         OctogenControlPlaneResource(principal="user:me@my.org")
-    missing.add("dagster-gcp")
-    hint = r'needs dagster-gcp: pip install "octogen-dagster\[bigquery\]"$'
+    missing.add("pyarrow")
+    hint = r'needs pyarrow: pip install "octogen-dagster\[bigquery\]"$'
     with pytest.raises(MissingPackageError, match=hint):
         build_linked_datasets_asset()
     with pytest.raises(MissingPackageError, match=hint):

@@ -16,7 +16,6 @@ import duckdb
 import polars as pl
 import pytest
 from click.testing import CliRunner, Result
-from dagster_gcp import BigQueryResource
 from google.api_core.exceptions import PermissionDenied
 from google.auth.transport.requests import AuthorizedSession
 from google.cloud import bigquery_analyticshub_v1 as ah
@@ -647,7 +646,7 @@ class TestGoogle:
             }
 
         with rest_api.serving(answer, tmp_path):
-            found = lines(bigquery=BigQueryResource(project=PROJECT))
+            found = lines(bigquery=AnalyticsHubResource(project=PROJECT))
         assert found["Queries"] == [
             f"ok: `SELECT 1` may be run in project {PROJECT}; it would read 2,048 bytes."
         ]
@@ -656,7 +655,7 @@ class TestGoogle:
     def test_a_query_that_is_refused(self, tmp_path: Path) -> None:
         refusal = rest_api.refused(403, "accessDenied", "User has no bigquery.jobs.create.")
         with rest_api.serving(lambda *_: refusal, tmp_path):
-            (found,) = lines(bigquery=BigQueryResource(project=PROJECT))["Queries"]
+            (found,) = lines(bigquery=AnalyticsHubResource(project=PROJECT))["Queries"]
         assert found.startswith(f"failed: A query in project {PROJECT}: BigQuery refused")
         assert "roles/bigquery.jobUser" in found
 

@@ -15,7 +15,6 @@ from typing import Any
 import dagster as dg
 import polars as pl
 import pytest
-from dagster_gcp import BigQueryResource
 from google.cloud import bigquery_analyticshub_v1 as ah
 
 from octogen_dagster import (
@@ -167,7 +166,7 @@ def resources(
         yield {
             "octogen": octogen_at(service),
             "analytics_hub": AnalyticsHubResource(project=PROJECT, endpoint=endpoint),
-            "bigquery": BigQueryResource(project=PROJECT),
+            "bigquery": AnalyticsHubResource(project=PROJECT),
             "io_manager": ParquetSnapshotIOManager(base_dir=str(tmp_path / "stored")),
         }
 

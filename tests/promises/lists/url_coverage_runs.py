@@ -10,7 +10,6 @@ from pathlib import Path
 
 import dagster as dg
 import polars as pl
-from dagster_gcp import BigQueryResource
 
 from octogen_dagster import (
     AnalyticsHubResource,
@@ -72,7 +71,7 @@ def make_job() -> dg.JobDefinition:
         resources={
             "octogen": OctogenResource(),
             "analytics_hub": AnalyticsHubResource(project=PROJECT),
-            "bigquery": BigQueryResource(project=PROJECT),
+            "bigquery": AnalyticsHubResource(project=PROJECT),
             "io_manager": ParquetSnapshotIOManager(base_dir=str(folder / "stored")),
         },
     )

@@ -10,7 +10,6 @@ import dagster as dg
 import httpx
 import polars as pl
 import pytest
-from dagster_gcp import BigQueryResource
 from google.api_core.exceptions import GoogleAPICallError
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import bigquery
@@ -157,7 +156,7 @@ def test_the_assets_read_the_views_without_google(
         partition_key=key,
         resources={
             "analytics_hub": AnalyticsHubResource(project=PROJECT),
-            "bigquery": BigQueryResource(project=PROJECT),
+            "bigquery": AnalyticsHubResource(project=PROJECT),
             "io_manager": ParquetSnapshotIOManager(base_dir=str(tmp_path)),
         },
     )

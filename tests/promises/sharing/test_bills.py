@@ -10,9 +10,9 @@ from typing import Any
 
 import dagster as dg
 import pytest
-from dagster_gcp import BigQueryResource
 
 from octogen_dagster import (
+    AnalyticsHubResource,
     ParquetSnapshotIOManager,
     build_linked_products_asset,
     build_linked_snapshot_asset,
@@ -57,7 +57,7 @@ def run(server: BigQueryServer, tmp_path: Path) -> Run:
 
 def resources(folder: Path) -> dict[str, Any]:
     return {
-        "bigquery": BigQueryResource(project=PROJECT),
+        "bigquery": AnalyticsHubResource(project=PROJECT),
         "io_manager": ParquetSnapshotIOManager(base_dir=str(folder / "snapshots")),
     }
 

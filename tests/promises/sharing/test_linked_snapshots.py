@@ -14,9 +14,12 @@ import dagster as dg
 import polars as pl
 import pyarrow as pa
 import pytest
-from dagster_gcp import BigQueryResource
 
-from octogen_dagster import ParquetSnapshotIOManager, build_linked_snapshot_asset
+from octogen_dagster import (
+    AnalyticsHubResource,
+    ParquetSnapshotIOManager,
+    build_linked_snapshot_asset,
+)
 from tests.results import failure, is_retried, metadata
 from tests.servers.analytics_hub import Refusal, error_info
 from tests.servers.bigquery import (
@@ -65,7 +68,7 @@ def run(server: BigQueryServer, tmp_path: Path) -> Iterator[Run]:
             io_manager: Any = None,
             **arguments: Any,
         ) -> dg.ExecuteInProcessResult:
-            bigquery: Any = BigQueryResource(project=PROJECT)
+            bigquery: Any = AnalyticsHubResource(project=PROJECT)
             if storage is not None:
                 bigquery = WithStorage(address, storage)
             with pytest.MonkeyPatch.context() as patch:

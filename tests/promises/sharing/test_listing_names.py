@@ -6,7 +6,6 @@ from typing import Any
 
 import dagster as dg
 import pytest
-from dagster_gcp import BigQueryResource
 from google.cloud import bigquery_analyticshub_v1 as ah
 from hypothesis import given
 from hypothesis import strategies as st
@@ -152,7 +151,7 @@ def materialized(
         instance=instance,
         resources={
             "analytics_hub": AnalyticsHubResource(project=PROJECT),
-            "bigquery": BigQueryResource(project=PROJECT),
+            "bigquery": AnalyticsHubResource(project=PROJECT),
         },
         raise_on_error=False,
     )

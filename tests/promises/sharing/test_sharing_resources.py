@@ -9,7 +9,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
-from dagster_gcp import BigQueryResource
+from google.auth.exceptions import RefreshError
 
 from octogen_dagster import (
     AnalyticsHubResource,
@@ -59,7 +59,9 @@ def test_the_credentials_are_those_of_the_key_file(
             pytest.raises(OctogenBigQueryError, match="Google credentials cannot be used"),
         ):
             hub.list_subscriptions(PROJECT, "us")
-    assert [request.target for request in server.received] == ["/token"]
+        with resource.get_client() as client, pytest.raises(RefreshError, match="invalid_grant"):
+            client.query("SELECT 1", retry=None)
+    assert [request.target for request in server.received] == ["/token", "/token"]
 
 
 def test_credentials_that_are_invalid_are_refused_and_none_are_shown() -> None:
@@ -68,6 +70,8 @@ def test_credentials_that_are_invalid_are_refused_and_none_are_shown() -> None:
         assert text not in repr(resource)
         with pytest.raises(OctogenBigQueryInputError, match="not a Google key file") as caught:
             resource.hub()
+        with pytest.raises(OctogenBigQueryInputError), resource.get_client():
+            pass
         assert text not in str(caught.value)
 
 
@@ -153,7 +157,7 @@ def materialized(asset: dg.AssetsDefinition) -> dg.ExecuteInProcessResult:
     return dg.materialize(
         [linked, asset],
         resources={
-            "bigquery": BigQueryResource(project=rest_api.PROJECT),
+            "bigquery": AnalyticsHubResource(project=rest_api.PROJECT),
             "io_manager": dg.mem_io_manager,
         },
         raise_on_error=False,
