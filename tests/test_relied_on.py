@@ -18,7 +18,6 @@ import dagster as dg
 import polars as pl
 import pytest
 from dagster._core.scheduler.instigation import InstigatorState
-from dagster_gcp import BigQueryResource
 from dagster_shared.libraries import DagsterLibraryRegistry
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import bigquery
@@ -285,7 +284,7 @@ def test_a_client_of_bigquery_opens_one_of_the_storage_read_api_with_its_credent
         assert isinstance(transport, BigQueryReadTransport)
 
 
-class Connection(BigQueryResource):
+class Connection(dg.ConfigurableResource[Any], dg.IAttachDifferentObjectToOpContext):
     def get_object_to_set_on_execution_context(self) -> Any:
         return "a client"
 
@@ -297,4 +296,4 @@ def connected(context) -> None:  # type: ignore[no-untyped-def]  # Dagster reads
 
 
 def test_a_context_has_the_resource_that_makes_a_client_of_itself() -> None:
-    assert dg.materialize([connected], resources={"bigquery": Connection(project="p")}).success
+    assert dg.materialize([connected], resources={"bigquery": Connection()}).success

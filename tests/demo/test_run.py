@@ -154,6 +154,7 @@ def test_the_hint_holds_in_a_clone_and_where_it_is_installed(
     assert ui_command({"UV": f"{clone}/.uv/bin/uv"}) == f".uv/bin/uv {in_clone}"
     assert ui_command({"UV": "/usr/bin/uv"}) == f"uv {in_clone}"
     assert in_clone in (clone / "README.md").read_text()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
     assert ui_command({}) == "octogen-dagster demo --ui"
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     assert ui_command({}) == 'pip install "octogen-dagster[ui]" && octogen-dagster demo --ui'

@@ -11,7 +11,6 @@ from typing import Any
 
 import dagster as dg
 import polars as pl
-from dagster_gcp import BigQueryResource
 from typing_extensions import assert_type
 
 from octogen_dagster import (
@@ -249,7 +248,7 @@ def listing_definitions() -> dg.Definitions:
             build_listing_sensor(StaticSource([LISTING]), datasets, name="static_sensor"),
         ],
         resources={
-            "bigquery": BigQueryResource(project="my-project"),
+            "bigquery": AnalyticsHubResource(project="my-project"),
             "analytics_hub": AnalyticsHubResource(project="my-project"),
             "octogen_control_plane": OctogenControlPlaneResource(principal="user:me@example.com"),
         },

@@ -173,7 +173,7 @@ def test_outside_of_a_run_a_partition_must_be_named(
     [
         (boots, list, "typing.List[typing.Any]"),
         (boots, pl.Series, "polars.series.series.Series"),
-        (boots, pd.Series, "pandas.core.series.Series"),
+        (boots, pd.Series, f"{pd.Series.__module__}.Series"),
         (boots, pl.DataFrame | None, "typing.Optional["),
         (by_shop, dict, "dict. "),
         (by_shop, dict[str, int], "typing.Dict[str, int]"),

@@ -60,7 +60,7 @@ def test_the_credentials_are_those_of_the_key_file(
         ):
             hub.list_subscriptions(PROJECT, "us")
         with resource.get_client() as client, pytest.raises(RefreshError, match="invalid_grant"):
-            client.query("SELECT 1", retry=None)
+            client.query("SELECT 1")
     assert [request.target for request in server.received] == ["/token", "/token"]
 
 

@@ -10,9 +10,8 @@ import dagster as dg
 import duckdb
 import polars as pl
 import pytest
-from dagster_gcp import BigQueryResource
 
-from octogen_dagster import OctogenResource, listing_partition_key
+from octogen_dagster import AnalyticsHubResource, OctogenResource, listing_partition_key
 from octogen_dagster.sandbox.server import Sandbox
 from tests.promises.yaml.yaml_projects import LINKED, files, load, load_all, run
 from tests.servers.bigquery import (
@@ -220,7 +219,7 @@ def test_what_octogen_exports_of_a_url_list_is_read(
 
 
 def test_a_project_may_have_a_resource_bigquery_of_its_own() -> None:
-    mine = dg.Definitions(resources={"bigquery": BigQueryResource(project="another-project")})
+    mine = dg.Definitions(resources={"bigquery": AnalyticsHubResource(project="another-project")})
     linked = {"project": PROJECT, "principal": PRINCIPAL, "products": True, "snapshot": True}
     with load(linked, LINKED) as (_, defs):
         merged = dg.Definitions.merge(mine, defs)
