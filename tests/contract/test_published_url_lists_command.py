@@ -12,7 +12,6 @@ import json
 import re
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
@@ -166,35 +165,9 @@ def deleted(octogen: OctogenResource) -> None:
     octogen.delete_coverage_url_list(created.url_list_id)
 
 
-SOME = ["--url", URLS[0], "--url", " http://A.example/0/?utm_source=x ", "--url", "https://b.c/1"]
-REJECTED = [*SOME, "--url", "no address", "--url", "no address", "--url", ""]
 CALLS: dict[str, tuple[Arrange, list[str]]] = {
-    "would create": (nothing, ["create", "--name", " Größe "]),
-    "create": (nothing, ["create", "--name", " Größe ", "--apply"]),
-    "create without a name": (nothing, ["create", "--name", " ", "--apply"]),
-    "create with a long name": (nothing, ["create", "--name", "x" * 81]),
-    "create again": (a_list, ["create", "--name", "q3", "--apply"]),
-    "create a sixth": (five_lists, ["create", "--name", "e", "--apply"]),
     "list none": (nothing, ["list"]),
     "list": (five_lists, ["list"]),
-    "get": (a_list, ["get", "{id}"]),
-    "get none": (nothing, ["get", "cul_none"]),
-    "urls": (a_list, ["urls", "{id}"]),
-    "some urls": (a_list, ["urls", "{id}", "--limit", "120"]),
-    "a page of urls": (a_list, ["urls", "{id}", "--limit", "100"]),
-    "fewer than no urls": (a_list, ["urls", "{id}", "--limit", "-1"]),
-    "would add": (a_list, ["add-urls", "{id}", *REJECTED]),
-    "add": (a_list, ["add-urls", "{id}", *SOME, "--apply"]),
-    "add some that are rejected": (a_list, ["add-urls", "{id}", *REJECTED, "--apply"]),
-    "add to none": (nothing, ["add-urls", "cul_none", *SOME, "--apply"]),
-    "add nothing": (a_list, ["add-urls", "{id}", "--apply"]),
-    "add blanks": (a_list, ["add-urls", "{id}", "--url", " ", "--apply"]),
-    "add no file": (a_list, ["add-urls", "{id}", "--file", "/no/file", "--apply"]),
-    "would remove": (a_list, ["remove-urls", "{id}", *REJECTED]),
-    "remove": (a_list, ["remove-urls", "{id}", *SOME, "--apply"]),
-    "remove some that are rejected": (a_list, ["remove-urls", "{id}", *REJECTED, "--apply"]),
-    "contains": (a_list, ["contains", "{id}", *REJECTED]),
-    "contains nothing": (a_list, ["contains", "{id}"]),
     "would delete": (a_list, ["delete", "{id}"]),
     "delete": (a_list, ["delete", "{id}", "--apply", "--yes"]),
     "delete without an answer": (a_list, ["delete", "{id}", "--apply"]),
@@ -214,98 +187,22 @@ def test_each_command(both: Both, arrange: Arrange, arguments: list[str]) -> Non
         assert ours.status in {1, 2}
 
 
-def test_urls_come_from_a_file_and_from_standard_input(both: Both, tmp_path: Path) -> None:
-    lines = [f"https://b.example/{each}" for each in range(1500)]
-    text = "\r\n".join(["# mine", *lines, "", "  # more", f"  {lines[0]} ", "no address"])
-    file = tmp_path / "urls.txt"
-    file.write_text(text)
-    for source in (str(file), "-"):
-        arguments = ["add-urls", "{id}", "--file", source, "--url", lines[-1], "--apply", "--json"]
-        theirs, ours = both(a_list, *arguments, stdin=text if source == "-" else None)
-        assert ours.json == theirs.json
-        assert (ours.status, ours.requests) == (theirs.status, theirs.requests)
-        assert ours.status == 3
-        assert (ours.json["completedRequests"], ours.json["totalRequests"]) == (2, 2)
-
-
-@pytest.mark.parametrize("word", ["get", "list", "create"])
-def test_what_nobody_knows_is_printed_too(answered: Both, word: str) -> None:
-    answer = {"items": [A_LIST], "nextCursor": None} if word == "list" else A_LIST
-    arguments = {"get": ["cul_1"], "list": [], "create": ["--name", "q3", "--apply"]}[word]
-    theirs, ours = answered([http(200, answer)], word, *arguments, "--json")
+def test_what_nobody_knows_is_printed_too(answered: Both) -> None:
+    answer = http(200, {"items": [A_LIST], "nextCursor": None})
+    theirs, ours = answered([answer], "list", "--json")
     assert ours.json == theirs.json
     assert "newField" in ours.output
-
-
-OUTCOME = {"accepted": [], "rejected": [], "urlCount": 1000, "requestId": "r"}
-FAILURES: dict[str, list[bytes]] = {
-    "a list that is deleted": http(409, {"detail": "url_list_deleting"}),
-    "a full list": http(409, {"detail": "list_url_capacity_exceeded"}),
-    "a refused field": http(422, {"detail": [{"loc": ["body"], "msg": "no", "type": "x"}]}),
-    "a revoked key": http(401, {"detail": "API key revoked"}),
-    "a failing service": http(503, {"detail": "url_lists_unavailable"}),
-    "no answer": [],
-    "no answer of a list": http(200, {"items": []}),
-}
-
-
-@pytest.mark.parametrize("failure", FAILURES.values(), ids=FAILURES)
-@pytest.mark.parametrize("completed", [0, 2])
-@pytest.mark.parametrize("action", ["add", "remove"])
-def test_a_failure_says_how_many_requests_were_applied(
-    answered: Both, tmp_path: Path, action: str, completed: int, failure: list[bytes]
-) -> None:
-    file = tmp_path / "urls.txt"
-    file.write_text("\n".join(f"https://b.example/{each}" for each in range(2001)))
-    answers = [http(200, OUTCOME)] * completed + [failure]
-    arguments = [f"{action}-urls", "cul_1", "--file", str(file), "--apply"]
-    theirs, ours = answered(answers, *arguments, "--json")
-    if failure is not FAILURES["no answer of a list"]:  # the published one ends in a traceback
-        assert ours.json == theirs.json
-        assert ours.status == theirs.status
-    assert ours.status == 1
-    assert ours.json["applied"] == bool(completed)
-    said = "2 of 3 requests were completed" if completed else "No request was completed"
-    assert said in ours.complaints
-    _, as_text = answered(answers, *arguments)
-    assert ("1,000 now" in as_text.output) == bool(completed)
-
-
-def test_the_words_of_urls_are_those_of_the_published_one(both: Both) -> None:
-    theirs, ours = both(a_list, "urls", "{id}")
-    assert ours.output == theirs.output
-    theirs, ours = both(a_list, "contains", "{id}", *REJECTED)
-    assert ours.output.splitlines()[:-1] == theirs.output.splitlines()[:-1]
 
 
 # Where the two differ, each docstring says what the published one does.
 
 
-def test_a_url_that_is_too_long_is_told_before_anything_is_sent(both: Both, tmp_path: Path) -> None:
-    """The published one sends what comes before, and then a request that is refused as a whole."""
-    file = tmp_path / "urls.txt"
-    file.write_text("\n".join([*(f"https://b.example/{each}" for each in range(1000)), "x" * 2049]))
-    theirs, ours = both(a_list, "add-urls", "{id}", "--file", str(file), "--apply", "--json")
-    assert (theirs.status, theirs.json["completedRequests"]) == (1, 1)
-    assert (ours.status, ours.output, ours.requests) == (2, "", [])
-    assert "1 URL of more than 2,048 characters" in ours.complaints
-
-
-@pytest.mark.parametrize(
-    ("arguments", "item"),
-    [
-        (["list"], A_LIST),
-        (["urls", "cul_1"], {"url": "x", "normalizedUrl": "x", "addedAt": "2026-08-05T20:14:03Z"}),
-    ],
-)
-def test_a_loop_of_pages_ends(
-    programs: tuple[Program, Program], arguments: list[str], item: Any
-) -> None:
+def test_a_loop_of_pages_ends(programs: tuple[Program, Program]) -> None:
     """The published one reads for ever."""
-    page = {"items": [item], "nextCursor": "again"}
+    page = {"items": [A_LIST], "nextCursor": "again"}
     with RawServer(lambda _: http(200, page)) as server:
         place = ["--base-url", server.base_url, "--api-key", KEY]
-        status, output, complaints = programs[1](arguments[0], *place, *arguments[1:])
+        status, output, complaints = programs[1]("list", *place)
     assert (status, output) == (1, "")
     assert "page 2 has the next cursor of an earlier page, so the pages loop" in complaints
     assert len(server.received) == 2
@@ -339,14 +236,13 @@ def published_words(monkeypatch: pytest.MonkeyPatch) -> dict[str, argparse.Argum
     raise AssertionError
 
 
-def test_it_has_the_words_and_options_of_the_published_one(
+def test_its_words_have_the_options_of_the_published_ones(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     words = published_words(monkeypatch)
-    assert url_lists.commands.keys() == words.keys()
-    for word, parser in words.items():
-        ours = {name: each for each in url_lists.commands[word].params for name in each.opts}
-        for action in parser._actions:
+    for word, command in url_lists.commands.items():
+        ours = {name: each for each in command.params for name in each.opts}
+        for action in words[word]._actions:
             for name in action.option_strings:
                 if name in {"-h", "--help"}:
                     continue
