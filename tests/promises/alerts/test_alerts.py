@@ -426,8 +426,7 @@ def test_a_rule_that_is_added_looks_back_over_its_days_only(
 @pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("limits", "passes"),
-    [({}, False), ({"max_products": 1}, True), ({"max_percent": 60.0}, True)],
+    ("limits", "passes"), [({}, False), ({"max_products": 1}, True), ({"max_percent": 60.0}, True)]
 )
 def test_a_check_for_each_rule_warns_of_the_last_snapshot(
     tmp_path: Path, instance: dg.DagsterInstance, limits: dict[str, Any], passes: bool

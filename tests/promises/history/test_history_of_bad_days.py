@@ -11,12 +11,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from octogen_dagster import (
-    build_snapshot_checks,
-    catalog_days,
-    forget_snapshot,
-    scan_history,
-)
+from octogen_dagster import build_snapshot_checks, catalog_days, forget_snapshot, scan_history
 from octogen_dagster.errors import OctogenSnapshotError
 from tests.histories import ASSET, day, make_history, product
 from tests.projects import GivenProducts, given_frame

@@ -15,15 +15,10 @@ import polars as pl
 import pytest
 from click.testing import CliRunner, Result
 
-from octogen_dagster import (
-    PRODUCT_SCHEMA,
-    build_product_history_asset,
-    catalog_days,
-    scan_history,
-)
+from octogen_dagster import PRODUCT_SCHEMA, build_product_history_asset, catalog_days, scan_history
 from octogen_dagster.cli.main import main
 from tests.histories import ASSET, day, make_history, product
-from tests.results import materialized
+from tests.projects import Project
 
 HOSTILE = '<img src=x onerror="alert(1)"></script><script>alert(2)</script>'
 
@@ -161,7 +156,7 @@ def test_a_product_that_is_in_two_partitions_has_the_events_of_each_once(snapsho
 
 @pytest.mark.long
 @pytest.mark.slow
-def test_of_the_days_of_a_catalog_the_last_one_has_the_brands(tmp_path: Path) -> None:
+def test_of_the_days_of_a_catalog_the_last_one_has_the_brands(project: Project) -> None:
     @dg.asset(partitions_def=catalog_days("2026-11-01"))
     def octogen_products() -> pl.DataFrame:
         number = int(dg.AssetExecutionContext.get().partition_key[-1])
@@ -173,18 +168,10 @@ def test_of_the_days_of_a_catalog_the_last_one_has_the_brands(tmp_path: Path) ->
         instance.add_dynamic_partitions("octogen_catalogs", ["acme"])
         for key in ("2026-11-02", "2026-11-01"):
             partition = dg.MultiPartitionKey({"catalog": "acme", "day": key})
-            materialized(
-                [octogen_products], tmp_path, instance=instance, partition_key=str(partition)
-            )
-        materialized(
-            [octogen_products, history],
-            tmp_path,
-            instance=instance,
-            selection=[history],
-            partition_key="acme",
-        )
-    report(tmp_path)
-    assert data_of((tmp_path / "page.html").read_text())["brands"] == ["Brand 2"]
+            project.run([octogen_products], partition_key=str(partition))
+        project.run([octogen_products, history], selection=[history], partition_key="acme")
+    report(project.folder)
+    assert data_of((project.folder / "page.html").read_text())["brands"] == ["Brand 2"]
 
 
 @pytest.mark.slow

@@ -122,10 +122,7 @@ def test_the_position_of_any_day_is_that_of_the_snapshot_then(history: pl.LazyFr
         ("matched", 20.0, day(1)),
     ]
     second = price_position(history, table, as_of=date(2026, 11, 3))
-    assert second.select(columns).rows()[:2] == [
-        ("matched", 90.0, day(2)),
-        ("gone", 20.0, day(1)),
-    ]
+    assert second.select(columns).rows()[:2] == [("matched", 90.0, day(2)), ("gone", 20.0, day(1))]
 
 
 DRESS = f"{ACME}/dress"

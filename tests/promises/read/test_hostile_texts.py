@@ -19,7 +19,8 @@ from octogen_dagster import (
 )
 from octogen_dagster.cli.main import main
 from tests.api.servers import RawServer, catalog_of_shop, http, page, shop, unlisted
-from tests.results import failure, materialized, octogen_at, stored
+from tests.projects import Project
+from tests.results import failure, octogen_at, stored
 
 HOSTILE = "red\x1b]0;title\x07\x1b[2J\x9b\u202e"
 SHOWN = r"red\x1b]0;title\x07\x1b[2J\x9b\u202e"
@@ -39,29 +40,29 @@ def test_the_key_of_a_catalog(monkeypatch: pytest.MonkeyPatch) -> None:
     assert_escaped(result.output)
 
 
-def test_the_keys_that_are_granted(tmp_path: Path) -> None:
+def test_the_keys_that_are_granted(project: Project) -> None:
     with RawServer(lambda _: http(200, [{"catalog": HOSTILE, "productCount": 1}])) as server:
         asset = build_products_asset("products", ProductSearch(catalogs=["acme"]))
-        result = materialized([asset], tmp_path, octogen_at(server), raise_on_error=False)
+        result = project.run([asset], octogen_at(server), raise_on_error=False)
         assert_escaped(failure(result))
 
 
-def test_the_host_of_a_shop(tmp_path: Path) -> None:
+def test_the_host_of_a_shop(project: Project) -> None:
     covered = shop(HOSTILE, catalog_of_shop("acme"))
     with unlisted(shops={"acme.example": covered}) as server:
         source = ShopCatalogs(hosts=["acme.example"], catalogs=["zen"])
         octogen = octogen_at(server, catalogs=source)
         asset = build_products_asset("products", retry_policy=None)
-        assert_escaped(failure(materialized([asset], tmp_path, octogen, raise_on_error=False)))
+        assert_escaped(project.failure([asset], octogen))
 
 
-def test_how_a_search_is_understood(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_how_a_search_is_understood(project: Project, capfd: pytest.CaptureFixture[str]) -> None:
     facets = [{"name": "color", "values": [HOSTILE], "source": "generated"}]
     content = page(["a"]) | {"effectiveQuery": {"text": "red", "facets": facets}}
     with unlisted(lambda _: http(200, content)) as server:
         search = ProductSearch(catalogs=["acme"], q="red", understand=True)
         asset = build_products_asset("products", search)
-        assert materialized([asset], tmp_path, octogen_at(server)).success
+        assert project.run([asset], octogen_at(server)).success
     assert_escaped(capfd.readouterr().err)
 
 

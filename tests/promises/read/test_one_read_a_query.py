@@ -10,12 +10,10 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from octogen_dagster import (
-    OctogenResource,
-    ProductSearch,
-)
+from octogen_dagster import OctogenResource, ProductSearch
+from tests.projects import Project
 from tests.promises.paged_service import PagedService
-from tests.results import materialized, octogen_at, scan
+from tests.results import octogen_at, scan
 
 SEARCH = ProductSearch(catalogs=["acme"])
 
@@ -48,10 +46,7 @@ def with_the_mean_of_its_price(frame: pl.LazyFrame) -> pl.LazyFrame:
     ids=["join", "concat", "filter", "join of a filter", "filter of a join"],
 )
 def test_a_query_reads_a_frame_once(
-    service: PagedService,
-    query: Callable[[pl.LazyFrame], pl.LazyFrame],
-    rows: int,
-    engine: Any,
+    service: PagedService, query: Callable[[pl.LazyFrame], pl.LazyFrame], rows: int, engine: Any
 ) -> None:
     assert query(products(service)).collect(engine=engine).height == rows
     assert service.pages_of("acme") == [1, 2, 3]
@@ -70,13 +65,13 @@ def test_a_file_is_written_from_one_read(service: PagedService, tmp_path: Path) 
     assert service.pages_of("acme") == [1, 2, 3]
 
 
-def test_a_snapshot_of_a_query_is_read_once(service: PagedService, tmp_path: Path) -> None:
+def test_a_snapshot_of_a_query_is_read_once(project: Project, service: PagedService) -> None:
     @dg.asset
     def compared(octogen: OctogenResource) -> pl.LazyFrame:
         return with_the_mean_of_its_price(octogen.scan(SEARCH).frame)
 
-    materialized([compared], tmp_path, octogen_at(service))
-    assert pl.read_parquet(tmp_path / "compared.parquet").height == 250
+    project.run([compared], octogen_at(service))
+    assert pl.read_parquet(project.folder / "compared.parquet").height == 250
     assert service.pages_of("acme") == [1, 2, 3]
 
 

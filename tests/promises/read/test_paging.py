@@ -16,15 +16,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from octogen_dagster import (
-    OctogenClient,
-    ProductSearch,
-    build_products_asset,
-)
+from octogen_dagster import OctogenClient, ProductSearch, build_products_asset
 from octogen_dagster.errors import OctogenPagingError, OctogenResponseError
 from tests.api.servers import RawServer, Received, http, page, unlisted
+from tests.projects import Project
 from tests.promises.paged_service import PagedService
-from tests.results import failure, materialized, octogen_at, scan, stored
+from tests.results import failure, octogen_at, scan, stored
 
 Answer = Callable[[dict[str, Any]], dict[str, Any] | bytes]
 
@@ -49,15 +46,13 @@ def test_products_that_come_again_are_removed() -> None:
     assert read(answer)["uuid"].to_list() == ["p1", "q1", "p2", "q2", "p3", "p4", "q4"]
 
 
-def test_a_page_1_that_is_compared_at_the_end_is_said_with_its_cost(
-    tmp_path: Path, instance: dg.DagsterInstance
-) -> None:
+def test_a_page_1_that_is_compared_at_the_end_is_said_with_its_cost(project: Project) -> None:
     first = [f"p{number}" for number in range(12)]
     pages = {None: page(first, "2"), "2": page([*first[::-1], "q"], "3"), "3": page(["r"])}
     asset = build_products_asset("products", ProductSearch(q="boots"), retry_policy=None)
     with unlisted(lambda request: http(200, pages[request.json.get("cursor")])) as server:
-        result = materialized([asset], tmp_path, octogen_at(server), instance=instance)
-    lines = [record.user_message for record in instance.all_logs(result.run_id)]
+        result = project.run([asset], octogen_at(server))
+    lines = [record.user_message for record in project.instance.all_logs(result.run_id)]
     said = "The search: 14 products in 3 pages, and page 1 again, $0.056, "
     assert any(line.startswith(said) for line in lines), lines
 
@@ -314,23 +309,22 @@ def test_a_restart_is_an_error_though_page_1_has_other_products(
             read(shop)
 
 
-def test_the_next_run_takes_no_page_of_a_read_that_began_again(tmp_path: Path) -> None:
+def test_the_next_run_takes_no_page_of_a_read_that_began_again(project: Project) -> None:
     shop = Shop(PRODUCTS, backwards, "of states", {3: PRODUCTS[LIMIT:]})
     search = ProductSearch(catalogs=["acme"], q="boots", page_size=LIMIT)
     with unlisted(shop.answer) as server:
 
         def run() -> dg.ExecuteInProcessResult:
             octogen = octogen_at(server)
-            return materialized(
+            return project.run(
                 [build_products_asset("boots", search, retry_policy=None)],
-                tmp_path,
                 octogen,
                 raise_on_error=False,
             )
 
         assert "with page 1 again" in failure(run())
         assert run().success
-    found = pl.read_parquet(tmp_path / "boots.parquet")["uuid"].to_list()
+    found = pl.read_parquet(project.folder / "boots.parquet")["uuid"].to_list()
     assert sorted(found) == PRODUCTS[LIMIT:]
 
 

@@ -27,6 +27,7 @@ from octogen_dagster import (
     scan_products,
 )
 from octogen_dagster.errors import OctogenBudgetError, OctogenSplitCatalogError
+from tests.projects import Project
 from tests.published import published
 from tests.published_service import PublishedService
 from tests.results import failure, materialized, octogen_at
@@ -167,14 +168,14 @@ def test_walks_that_leave_out_products_that_are_counted_end_the_read(
 
 @pytest.mark.slow
 def test_a_read_that_fails_at_90_percent_costs_its_retry_a_page_more_for_each_walk(
-    service: PublishedService, tmp_path: Path
+    project: Project, service: PublishedService
 ) -> None:
     def read() -> int:
         service.searches.clear()
         source = ShopCatalogs(hosts=[HOST])
         octogen = octogen_at(service, catalogs=source, attempts=1)
         asset = build_products_asset("products", SEARCH, retry_policy=None)
-        materialized([asset], tmp_path, octogen, raise_on_error=False)
+        project.run([asset], octogen, raise_on_error=False)
         return len(service.searches)
 
     pages, walks = read(), len(walks_of(service))
@@ -183,7 +184,7 @@ def test_a_read_that_fails_at_90_percent_costs_its_retry_a_page_more_for_each_wa
     service.max_searches = None
     assert read() <= pages - pages * 9 // 10 + walks
     assert walks <= 0.05 * pages
-    assert pl.read_parquet(tmp_path / "products.parquet")["uuid"].n_unique() == 500
+    assert pl.read_parquet(project.folder / "products.parquet")["uuid"].n_unique() == 500
 
 
 @pytest.mark.long

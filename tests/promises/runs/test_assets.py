@@ -34,7 +34,8 @@ from octogen_dagster import (
 from octogen_dagster.errors import MissingAPIKeyError
 from octogen_dagster.sandbox.server import Sandbox
 from tests.api.servers import KEY, RawServer, http
-from tests.results import failure, is_retried, materialized, metadata, stored
+from tests.projects import Project
+from tests.results import failure, is_retried, metadata, stored
 
 TOP_UP = "https://octogen.example/top-up"
 
@@ -183,7 +184,7 @@ def test_a_run_without_a_key_says_which_variables_to_set_and_nothing_of_the_code
     + [(status, True) for status in (400, 409, 500, 503)],
 )
 def test_an_error_is_retried_unless_a_retry_cannot_fix_it(
-    status: int, retried: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    project: Project, status: int, retried: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("THE_KEY", KEY)
     credit = {"code": "insufficient_credit", "top_up_url": TOP_UP}
@@ -194,7 +195,7 @@ def test_an_error_is_retried_unless_a_retry_cannot_fix_it(
         asset = build_products_asset(
             "products", ProductSearch(q="x"), retry_policy=dg.RetryPolicy(max_retries=1)
         )
-        result = materialized([asset], tmp_path, octogen, raise_on_error=False)
+        result = project.run([asset], octogen, raise_on_error=False)
     assert str(status) in failure(result)
     assert is_retried(result) == retried
     (failed,) = [each for each in result.all_events if each.is_step_failure]
@@ -211,37 +212,29 @@ def value(result: dg.ExecuteInProcessResult, node: str, name: str) -> Any:
 
 
 @pytest.mark.parametrize("catalog", ["strada", "a/b, c", "../x", "..."])
-def test_a_partition_is_a_whole_catalog(
-    tmp_path: Path,
-    resources: dict[str, Any],
-    shops: Sandbox,
-    instance: dg.DagsterInstance,
-    catalog: str,
-) -> None:
+def test_a_partition_is_a_whole_catalog(project: Project, shops: Sandbox, catalog: str) -> None:
     shops.grant(catalog, products=130)
     key = catalog_partition_key(catalog)
-    instance.add_dynamic_partitions("octogen_catalogs", [key])
+    project.instance.add_dynamic_partitions("octogen_catalogs", [key])
     products = build_products_asset("products", partitions_def=catalog_partitions)
 
-    result = dg.materialize([products], resources=resources, instance=instance, partition_key=key)
+    result = project.run([products], partition_key=key)
 
     assert value(result, "products", "dagster/partition_row_count") == 130
-    (path,) = tmp_path.rglob("*.parquet")
-    assert path.parent == tmp_path / "products"
+    (path,) = project.folder.rglob("*.parquet")
+    assert path.parent == project.folder / "products"
     assert set(pl.read_parquet(path)["catalog_key"]) == {catalog}
 
 
 def test_an_unknown_catalog_fails_with_the_granted_ones_and_is_not_retried(
-    resources: dict[str, Any], instance: dg.DagsterInstance, shops: Sandbox
+    project: Project, shops: Sandbox
 ) -> None:
     products = build_products_asset(
         "products",
         ProductSearch(catalogs=["northpeak", "farfetch"]),
         retry_policy=dg.RetryPolicy(max_retries=3),
     )
-    result = dg.materialize(
-        [products], resources=resources, instance=instance, raise_on_error=False
-    )
+    result = project.run([products], raise_on_error=False)
     assert (
         failure(result)
         .strip()
@@ -254,10 +247,10 @@ def test_an_unknown_catalog_fails_with_the_granted_ones_and_is_not_retried(
 
 
 def test_the_catalogs_are_listed_before_a_read_and_after_it_at_most(
-    resources: dict[str, Any], instance: dg.DagsterInstance, shops: Sandbox
+    project: Project, shops: Sandbox
 ) -> None:
     products = build_products_asset("products")
-    assert dg.materialize([products], resources=resources, instance=instance).success
+    assert project.run([products]).success
     paths = [request.path for request in shops.requests]
     assert 1 <= paths.count("/catalogs") <= 2
     assert paths[0] == "/catalogs"

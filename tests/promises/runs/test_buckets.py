@@ -19,11 +19,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from octogen_dagster import (
-    ProductSearch,
-    build_products_asset,
-    catalog_days,
-)
+from octogen_dagster import ProductSearch, build_products_asset, catalog_days
 from octogen_dagster.errors import OctogenSnapshotError
 from tests.promises.paged_service import PagedService
 from tests.results import failure, octogen_at
@@ -286,9 +282,7 @@ def test_a_query_requests_only_what_it_needs(bucket: S3Bucket) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(120, method="thread")
-def test_three_hundred_partitions_are_one_frame_that_is_not_of_two_states(
-    bucket: S3Bucket,
-) -> None:
+def test_three_hundred_partitions_are_one_frame_that_is_not_of_two_states(bucket: S3Bucket) -> None:
     names = [str(number) for number in range(300)]
     many = dg.AssetSpec("many", partitions_def=dg.StaticPartitionsDefinition(names))
 

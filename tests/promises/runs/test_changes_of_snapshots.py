@@ -175,10 +175,7 @@ def test_after_a_dead_run_the_comparison_is_with_the_last_reported_snapshot(
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ["products.parquet", ".products.previous"])
 def test_a_damaged_file_is_named_and_a_damaged_snapshot_replaced(
-    tmp_path: Path,
-    octogen: OctogenResource,
-    instance: dg.DagsterInstance,
-    what: str,
+    tmp_path: Path, octogen: OctogenResource, instance: dg.DagsterInstance, what: str
 ) -> None:
     pipeline = Pipeline(tmp_path, octogen, instance, search=ProductSearch(catalogs=["strada"]))
     pipeline.run()
@@ -233,11 +230,7 @@ def test_a_day_is_compared_with_the_day_before(
 
 @pytest.mark.parametrize(("days", "found"), [(31, True), (32, False)])
 def test_the_previous_snapshot_is_at_most_31_partitions_back(
-    tmp_path: Path,
-    octogen: OctogenResource,
-    instance: dg.DagsterInstance,
-    days: int,
-    found: bool,
+    tmp_path: Path, octogen: OctogenResource, instance: dg.DagsterInstance, days: int, found: bool
 ) -> None:
     today, before = (
         f"{datetime.now(timezone.utc) - timedelta(days=ago):%Y-%m-%d}" for ago in (0, days)

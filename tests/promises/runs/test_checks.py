@@ -23,6 +23,7 @@ from octogen_dagster import (
     catalog_partitions,
     snapshot_days,
 )
+from tests.projects import Project
 from tests.promises.runs.checked import ALL, CheckedAsset, evaluations, failed, numbers, products
 
 PRODUCTS = build_products_asset("products")
@@ -44,9 +45,7 @@ def names(asset: dg.AssetsDefinition, **settings: Any) -> set[str]:
 
 
 @pytest.mark.slow
-def test_products_details_and_changes_have_the_checks_that_make_sense(
-    resources: dict[str, Any], instance: dg.DagsterInstance
-) -> None:
+def test_products_details_and_changes_have_the_checks_that_make_sense(project: Project) -> None:
     changes, details = build_product_changes_asset(PRODUCTS), build_product_details_asset(PRODUCTS)
     assert names(PRODUCTS) == names(details) == ALL
     for asset in (changes, build_product_brands_asset(PRODUCTS), build_catalogs_asset()):
@@ -55,25 +54,19 @@ def test_products_details_and_changes_have_the_checks_that_make_sense(
     checks = [
         each for asset in (PRODUCTS, changes, details) for each in build_snapshot_checks(asset)
     ]
-    result = dg.materialize(
-        [PRODUCTS, changes, details, *checks], resources=resources, instance=instance
-    )
+    result = project.run([PRODUCTS, changes, details, *checks])
     found = result.get_asset_check_evaluations()
     assert len(found) == 9
     assert {each.passed for each in found} == {True}
     assert all(each.description and "octogen/sample" not in each.metadata for each in found)
 
 
-def test_a_partition_of_a_catalog_has_results_of_its_own(
-    resources: dict[str, Any], instance: dg.DagsterInstance
-) -> None:
-    instance.add_dynamic_partitions("octogen_catalogs", ["strada", "northpeak"])
+def test_a_partition_of_a_catalog_has_results_of_its_own(project: Project) -> None:
+    project.instance.add_dynamic_partitions("octogen_catalogs", ["strada", "northpeak"])
     asset = build_products_asset("products", ProductSearch(q="boots"), catalog_partitions)
     assets = [asset, *build_snapshot_checks(asset)]
     for catalog, awaited in (("strada", 1), ("northpeak", 0)):
-        result = dg.materialize(
-            assets, resources=resources, instance=instance, partition_key=catalog
-        )
+        result = project.run(assets, partition_key=catalog)
         found = evaluations(result)
         assert {name: each.partition for name, each in found.items()} == {
             **dict.fromkeys(ALL, catalog),
@@ -84,7 +77,7 @@ def test_a_partition_of_a_catalog_has_results_of_its_own(
 
 
 def test_an_asset_of_ones_own_has_the_checks_of_the_columns_that_it_declares(
-    resources: dict[str, Any], instance: dg.DagsterInstance
+    project: Project,
 ) -> None:
     columns = dg.TableSchema([dg.TableColumn(name) for name in ("uuid", "title", "price")])
 
@@ -95,7 +88,7 @@ def test_an_asset_of_ones_own_has_the_checks_of_the_columns_that_it_declares(
     assert names(own) == {"rows_within_bounds", "nulls", "fresh"}
     for limits, wrong in (({"title": 0.0}, set()), ({"price": 0.0}, {"nulls"})):
         assets = [own, *build_snapshot_checks(own, max_null_fraction=limits)]
-        result = dg.materialize(assets, resources=resources, instance=instance)
+        result = project.run(assets)
         assert failed(result) == wrong
     assert evaluations(result)["nulls"].description == (
         "own has no column price. Store it, or exclude the check 'nulls'. Ask Octogen whether it "

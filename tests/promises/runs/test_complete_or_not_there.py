@@ -24,8 +24,9 @@ from octogen_dagster import (
 )
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.sandbox.server import Sandbox
+from tests.projects import Project
 from tests.promises.paged_service import PagedService
-from tests.results import materialized, metadata, octogen_at, stored, warnings
+from tests.results import metadata, octogen_at, stored, warnings
 
 TWO_HOURS_AGO = time.time() - 2 * 3600
 
@@ -215,22 +216,22 @@ NO_YEAR_OF_PYTHON = pl.Series([2**60]).cast(pl.Datetime("us"))
 """A time in the year 38504, which Polars stores and Python's datetime cannot hold."""
 
 
-def test_a_preview_that_fails_is_left_out_of_a_snapshot_that_is_published(
-    tmp_path: Path, instance: dg.DagsterInstance
-) -> None:
+def test_a_preview_that_fails_is_left_out_of_a_snapshot_that_is_published(project: Project) -> None:
     frame = pl.DataFrame({"n": [1], "until": NO_YEAR_OF_PYTHON})
 
     @dg.asset
     def prices() -> pl.DataFrame:
         return frame
 
-    result = materialized([prices], tmp_path, instance=instance)
-    assert pl.scan_parquet(tmp_path / "prices.parquet").select("n").collect()["n"].to_list() == [1]
+    result = project.run([prices])
+    assert pl.scan_parquet(project.folder / "prices.parquet").select("n").collect()[
+        "n"
+    ].to_list() == [1]
     shown = metadata(result, "prices")
     assert shown["dagster/row_count"] == 1
     assert [column.name for column in shown["dagster/column_schema"].columns] == ["n", "until"]
     assert "octogen/preview" not in shown
-    (warning,) = warnings(instance, result)
+    (warning,) = warnings(project.instance, result)
     assert "preview" in warning
     assert "out of range" in warning
 
@@ -247,13 +248,9 @@ def test_a_preview_that_fails_is_left_out_of_a_snapshot_that_is_published(
     ids=["texts", "figures of the read", "columns", "figures of the rows", "panic"],
 )
 def test_a_paid_snapshot_is_published_before_it_is_decorated(
-    tmp_path: Path,
-    instance: dg.DagsterInstance,
-    monkeypatch: pytest.MonkeyPatch,
-    broken: tuple[object, str],
-    lost: set[str],
+    project: Project, monkeypatch: pytest.MonkeyPatch, broken: tuple[object, str], lost: set[str]
 ) -> None:
-    snapshot = tmp_path / "products.parquet"
+    snapshot = project.folder / "products.parquet"
     published: list[bool] = []
 
     def fail(*_: object, **__: object) -> None:
@@ -264,7 +261,7 @@ def test_a_paid_snapshot_is_published_before_it_is_decorated(
     with Sandbox(catalogs={"acme": 120}, generation="current") as shops:
         octogen = octogen_at(shops)
         monkeypatch.setattr(*broken, fail)
-        result = materialized([products], tmp_path, octogen, instance=instance)
+        result = project.run([products], octogen)
         monkeypatch.undo()
     assert published
     assert all(published)
@@ -272,5 +269,5 @@ def test_a_paid_snapshot_is_published_before_it_is_decorated(
     shown = metadata(result, "products")
     assert shown["dagster/row_count"] == 120
     assert not lost & shown.keys()
-    assert [line for line in warnings(instance, result) if "left out" in line]
-    assert not [path for path in tmp_path.iterdir() if path != snapshot]
+    assert [line for line in warnings(project.instance, result) if "left out" in line]
+    assert not [path for path in project.folder.iterdir() if path != snapshot]

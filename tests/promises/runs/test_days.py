@@ -84,9 +84,7 @@ def test_today_is_read_from_the_service(
 
 def test_a_past_day_is_refused_and_not_retried(run: Callable[..., Any], tmp_path: Path) -> None:
     products = build_products_asset(
-        "products",
-        partitions_def=snapshot_days(START),
-        retry_policy=dg.RetryPolicy(max_retries=3),
+        "products", partitions_def=snapshot_days(START), retry_policy=dg.RetryPolicy(max_retries=3)
     )
     result = run(products, day(-2))
     assert not result.success
@@ -120,9 +118,7 @@ def test_a_catalog_and_a_day(
 
 
 def test_a_run_removes_what_killed_runs_of_other_days_and_catalogs_left(
-    run: Callable[..., Any],
-    tmp_path: Path,
-    instance: dg.DagsterInstance,
+    run: Callable[..., Any], tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
     instance.add_dynamic_partitions("octogen_catalogs", ["strada"])
     folder = tmp_path / "products"

@@ -188,10 +188,7 @@ class TestFailures:
     def test_a_service_that_is_gone_ends_it_whatever_may_fail(self, shop: Shop) -> None:
         urls = [f"https://shop.example/{number}" for number in range(5_000)]
         octogen = OctogenResource(
-            api_key=shop.sandbox.api_key,
-            base_url="http://127.0.0.1:1/v1",
-            attempts=1,
-            deadline=1.0,
+            api_key=shop.sandbox.api_key, base_url="http://127.0.0.1:1/v1", attempts=1, deadline=1.0
         )
         products = made_up(*urls).lazy()
 

@@ -8,12 +8,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from octogen_dagster import (
-    PRODUCT_SCHEMA,
-    OctogenResource,
-    ParquetSnapshotIOManager,
-    ProductSearch,
-)
+from octogen_dagster import PRODUCT_SCHEMA, OctogenResource, ParquetSnapshotIOManager, ProductSearch
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox

@@ -29,6 +29,7 @@ from octogen_dagster import (
 )
 from octogen_dagster.sandbox.server import Sandbox
 from tests.histories import product
+from tests.projects import Project
 from tests.results import cells, materialized, metadata, octogen_at
 
 NORTHPEAK = ProductSearch(catalogs=["northpeak"])
@@ -140,13 +141,11 @@ def test_the_sentences_of_what_is_made_from_products_count_its_rows(pipeline: Pi
 
 @pytest.mark.slow
 def test_a_snapshot_of_another_search_is_compared_with_none(
-    pipeline: Pipeline, tmp_path: Path, instance: dg.DagsterInstance
+    project: Project, pipeline: Pipeline
 ) -> None:
     pipeline.day()
     config = {"ops": {"products": {"config": {"price_max": 50.0}}}}
-    result = materialized(
-        [pipeline.assets[1]], tmp_path, pipeline.octogen, instance=instance, run_config=config
-    )
+    result = project.run([pipeline.assets[1]], pipeline.octogen, run_config=config)
     sentence = metadata(result, "products")["octogen/summary"]
     assert re.fullmatch(r"\*\*\d+ products\*\*; median \d+\.\d\d USD; \$0\.\d+", sentence)
 
@@ -157,13 +156,9 @@ def test_a_table_of_ones_own_is_counted(tmp_path: Path) -> None:
     assert shown(frame.head(1), tmp_path)["octogen/summary"] == "**1 row**"
 
 
-def test_a_read_that_was_cut_off_says_so(
-    tmp_path: Path, instance: dg.DagsterInstance, shops: Sandbox
-) -> None:
+def test_a_read_that_was_cut_off_says_so(project: Project, shops: Sandbox) -> None:
     asset = build_products_asset("products", ProductSearch(max_products=7))
-    shown = metadata(
-        materialized([asset], tmp_path, octogen_at(shops), instance=instance), "products"
-    )
+    shown = metadata(project.run([asset], octogen_at(shops)), "products")
     assert shown["octogen/truncated"] is True
     assert shown["octogen/summary"].startswith("**7 products**, cut off at max_products, ")
 
@@ -286,16 +281,16 @@ def test_no_line_of_the_entry_widens_the_table(pipeline: Pipeline) -> None:
         assert max(map(len, lines)) <= 44
 
 
-def test_the_median_of_a_currency_that_few_products_have_is_not_plotted(
-    tmp_path: Path, instance: dg.DagsterInstance
-) -> None:
+def test_the_median_of_a_currency_that_few_products_have_is_not_plotted(project: Project) -> None:
     """Its quantiles are there all the same."""
     with Sandbox(catalogs={"strada": 400}) as shops:
         octogen = octogen_at(shops, attempts=1)
         asset = build_products_asset("products", ProductSearch(catalogs=["strada"]))
-        read = metadata(materialized([asset], tmp_path, octogen, instance=instance), "products")
+        read = metadata(project.run([asset], octogen), "products")
     plotted = {name for name in read if name.startswith("octogen/price_p50_")}
-    shares = pl.read_parquet(tmp_path / "products.parquet")["currency"].value_counts(normalize=True)
+    shares = pl.read_parquet(project.folder / "products.parquet")["currency"].value_counts(
+        normalize=True
+    )
     many = shares.filter(pl.col("proportion") >= 0.05)["currency"]
     assert plotted == {f"octogen/price_p50_{(code or 'no_currency').lower()}" for code in many}
     assert len(read["octogen/metrics"]["price_quantiles"]) > len(plotted)
@@ -335,17 +330,13 @@ def test_entries_come_in_the_order_in_which_a_person_reads_them(pipeline: Pipeli
 
 
 @pytest.mark.slow
-def test_each_partition_has_a_line_of_its_snapshots(
-    tmp_path: Path, instance: dg.DagsterInstance, shops: Sandbox
-) -> None:
+def test_each_partition_has_a_line_of_its_snapshots(project: Project, shops: Sandbox) -> None:
     asset = build_products_asset("products", partitions_def=catalog_partitions)
-    instance.add_dynamic_partitions("octogen_catalogs", ["northpeak", "strada"])
+    project.instance.add_dynamic_partitions("octogen_catalogs", ["northpeak", "strada"])
     rows: dict[str, list[int]] = {"northpeak": [], "strada": []}
     for _ in range(3):
         for catalog, counts in rows.items():
-            result = materialized(
-                [asset], tmp_path, octogen_at(shops), instance=instance, partition_key=catalog
-            )
+            result = project.run([asset], octogen_at(shops), partition_key=catalog)
             read = metadata(result, "products")
             counts.append(read["dagster/partition_row_count"])
         shops.next_day()
@@ -427,7 +418,7 @@ def test_partitions_of_two_other_dimensions_have_lines_too(
 
 @pytest.mark.slow
 def test_what_a_brand_has_in_stock_is_active_and_what_costs_nothing_has_no_price(
-    tmp_path: Path,
+    project: Project,
 ) -> None:
     @dg.asset
     def products() -> pl.DataFrame:
@@ -436,6 +427,6 @@ def test_what_a_brand_has_in_stock_is_active_and_what_costs_nothing_has_no_price
         rows[0]["is_active"], rows[1]["is_active"] = False, None
         return pl.DataFrame(rows).with_columns(brand=pl.lit("Acme"))
 
-    materialized([products, build_product_brands_asset(products, name="brands")], tmp_path)
-    [brand] = pl.read_parquet(tmp_path / "brands.parquet").rows()
+    project.run([products, build_product_brands_asset(products, name="brands")])
+    [brand] = pl.read_parquet(project.folder / "brands.parquet").rows()
     assert brand == ("Acme", "EUR", 4, 0.75, 20.0, 20.0, 20.0)

@@ -5,8 +5,6 @@ Every field that may be absent is: no price, no currency, no stock.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import dagster as dg
 import polars as pl
 import pytest
@@ -18,8 +16,9 @@ from octogen_dagster import (
     catalog_partitions,
     scan_history,
 )
+from tests.projects import Project
 from tests.published_service import PublishedService
-from tests.results import materialized, octogen_at
+from tests.results import octogen_at
 
 CATALOGS = {"acme": 230, "odd": 1, "zen": 100}
 PAGES = 3 + 1 + 1
@@ -30,7 +29,7 @@ CHANGES = ("appeared", "changed", "disappeared", "reappeared")
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::dagster.BetaWarning")
 def test_a_run_of_many_catalogs_costs_their_pages_and_their_histories_cost_nothing(
-    tmp_path: Path,
+    project: Project,
 ) -> None:
     policy = dg.BackfillPolicy.single_run()
     products = build_products_asset(
@@ -38,22 +37,14 @@ def test_a_run_of_many_catalogs_costs_their_pages_and_their_histories_cost_nothi
     )
     history = build_product_history_asset(products, backfill_policy=policy)
     sold = {key: [f"{key}-{number}" for number in range(size)] for key, size in CATALOGS.items()}
-    with (
-        PublishedService(sold).running() as service,
-        dg.DagsterInstance.ephemeral() as instance,
-    ):
+    with PublishedService(sold).running() as service, dg.DagsterInstance.ephemeral() as instance:
         instance.add_dynamic_partitions("octogen_catalogs", list(CATALOGS))
         octogen = octogen_at(service, catalogs=NamedCatalogs(list(CATALOGS)))
 
         def materialize() -> None:
             for asset in (products, history):
-                assert materialized(
-                    [products, history],
-                    tmp_path,
-                    octogen,
-                    instance=instance,
-                    selection=[asset],
-                    tags=RANGE,
+                assert project.run(
+                    [products, history], octogen, selection=[asset], tags=RANGE
                 ).success
 
         materialize()
@@ -68,7 +59,7 @@ def test_a_run_of_many_catalogs_costs_their_pages_and_their_histories_cost_nothi
         assert event
         found[event.partition] = [event.metadata[f"octogen/{name}"].value for name in CHANGES]
     assert found == {"acme": [1, 0, 1, 0], "odd": [0, 0, 0, 0], "zen": [0, 0, 0, 0]}
-    rows = scan_history(str(tmp_path), asset="products_history")
+    rows = scan_history(str(project.folder), asset="products_history")
     current = rows.filter("is_current").select("catalog_key", "uuid").collect()
     assert sorted(current.rows()) == sorted((key, each) for key in sold for each in sold[key])
     (gone,) = rows.filter(pl.col("valid_to").is_not_null()).select("uuid").collect()["uuid"]

@@ -23,8 +23,9 @@ from octogen_dagster import (
     catalog_partitions,
     snapshot_days,
 )
+from tests.projects import Project
 from tests.published_service import PublishedService
-from tests.results import failure, figures, is_retried, materialized, metadata, octogen_at, stored
+from tests.results import failure, figures, is_retried, metadata, octogen_at, stored
 
 
 def uuids(count: int) -> list[str]:
@@ -93,15 +94,10 @@ def test_a_catalog_that_matches_nothing_on_the_second_day_keeps_its_snapshot(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "search",
-    [{"similar_to_brands": ["Acme"]}, {"understand": True}, {"q": " "}],
-    ids=str,
+    "search", [{"similar_to_brands": ["Acme"]}, {"understand": True}, {"q": " "}], ids=str
 )
 def test_a_whole_catalog_in_another_order_is_protected_like_any_other(
-    tmp_path: Path,
-    service: PublishedService,
-    instance: dg.DagsterInstance,
-    search: dict[str, Any],
+    tmp_path: Path, service: PublishedService, instance: dg.DagsterInstance, search: dict[str, Any]
 ) -> None:
     days = Days(tmp_path, service, search=ProductSearch.model_validate(search))
     assert days.materialize(instance).success
@@ -217,7 +213,7 @@ def test_a_mistyped_partition_fails_with_the_catalog_of_the_shop_that_is_meant(
 
 @pytest.mark.parametrize("concurrency", [1, 8], ids=["one walk", "several walks"])
 def test_pages_requests_and_charges_of_a_read_are_those_of_the_service(
-    tmp_path: Path, concurrency: int
+    project: Project, concurrency: int
 ) -> None:
     uuids = [f"{number:05}" for number in range(500)]
     service = PublishedService(
@@ -235,7 +231,7 @@ def test_pages_requests_and_charges_of_a_read_are_those_of_the_service(
         octogen = octogen_at(
             service, concurrency=concurrency, catalogs=ShopCatalogs(hosts=["acme.example"])
         )
-        result = materialized([products], tmp_path, octogen)
+        result = project.run([products], octogen)
     numbers = figures(result, "products")
     searches = len(service.searches)
     assert (numbers["walks"] > 1) is (concurrency > 1)
@@ -246,13 +242,13 @@ def test_pages_requests_and_charges_of_a_read_are_those_of_the_service(
     assert numbers["requests"] == len(service.received)
 
 
-def test_lookups_are_charged_and_counted(tmp_path: Path) -> None:
+def test_lookups_are_charged_and_counted(project: Project) -> None:
     service = PublishedService({"acme": ["1", "2", "3"]})
     products = build_products_asset("products")
     details = build_product_details_asset(products, name="details")
     with service.running():
         octogen = octogen_at(service, catalogs=NamedCatalogs(["acme"]))
-        result = materialized([products, details], tmp_path, octogen)
+        result = project.run([products, details], octogen)
         numbers = figures(result, "details")
         assert numbers["requests"] == numbers["charged_requests"] == len(service.lookups) == 3
         assert numbers["cost_usd"] == pytest.approx(0.006)
@@ -274,11 +270,11 @@ class PricedService(PublishedService):
         return status, page
 
 
-def test_a_price_is_plotted_once_for_each_currency(tmp_path: Path) -> None:
+def test_a_price_is_plotted_once_for_each_currency(project: Project) -> None:
     service = PricedService({"acme": [str(number) for number in range(len(PRICES))]})
     with service.running():
         octogen = octogen_at(service, catalogs=NamedCatalogs(["acme"]))
-        result = materialized([build_products_asset("products")], tmp_path, octogen)
+        result = project.run([build_products_asset("products")], octogen)
     numbers = figures(result, "products")
     plotted = {
         name: value

@@ -78,11 +78,7 @@ def test_products_and_details_of_one_run_share_a_budget(shops: Sandbox, tmp_path
     details = build_product_details_asset(products, name="details")
     with dg.DagsterInstance.ephemeral() as instance:
         result = run(
-            shops,
-            tmp_path,
-            [products, details],
-            budget_usd=2 * PAGE_USD + 0.1,
-            instance=instance,
+            shops, tmp_path, [products, details], budget_usd=2 * PAGE_USD + 0.1, instance=instance
         )
         logged = warnings(instance, result)
 

@@ -18,7 +18,6 @@ from octogen_dagster import (
     PRODUCT_SCHEMA,
     Facet,
     FacetName,
-    OctogenResource,
     ProductSearch,
     build_catalog_sensor,
     build_catalogs_asset,
@@ -31,7 +30,8 @@ from octogen_dagster import (
     catalog_partitions,
 )
 from octogen_dagster.sandbox.server import Sandbox
-from tests.results import materialized, metadata
+from tests.projects import Project
+from tests.results import metadata
 
 
 def all_assets() -> list[dg.AssetsDefinition]:
@@ -57,11 +57,9 @@ def test_an_asset_is_described_before_it_is_materialized(asset: dg.AssetsDefinit
 
 
 @pytest.mark.slow
-def test_a_run_writes_the_metadata_of_an_asset_into_one_event(
-    resources: dict[str, Any], instance: dg.DagsterInstance, tmp_path: Path
-) -> None:
-    result = dg.materialize(all_assets(), resources=resources, instance=instance)
-    brands = pl.read_parquet(tmp_path / "brands.parquet")
+def test_a_run_writes_the_metadata_of_an_asset_into_one_event(project: Project) -> None:
+    result = project.run(all_assets())
+    brands = pl.read_parquet(project.folder / "brands.parquet")
     assert brands.schema == BRANDS_SCHEMA
     assert brands["products"].sum() == 30
     for name in ("catalogs", "products", "changes", "details", "brands"):
@@ -75,10 +73,8 @@ def test_a_run_writes_the_metadata_of_an_asset_into_one_event(
         assert "octogen/preview" in materialization.metadata
 
 
-def test_the_tables_made_from_products_say_from_which_columns(
-    resources: dict[str, Any], instance: dg.DagsterInstance
-) -> None:
-    result = dg.materialize(all_assets(), resources=resources, instance=instance)
+def test_the_tables_made_from_products_say_from_which_columns(project: Project) -> None:
+    result = project.run(all_assets())
     for name, column, sources in (
         ("changes", "old_title", ["title"]),
         ("details", "description", ["product_url"]),
@@ -113,9 +109,7 @@ def test_sensors_and_schedules_say_what_they_request() -> None:
     assert build_snapshot_schedule(boots, "@daily", description="Mine.").description == "Mine."
 
 
-def test_columns_of_ones_own_are_described_only_in_a_table_of_products(
-    tmp_path: Path, instance: dg.DagsterInstance
-) -> None:
+def test_columns_of_ones_own_are_described_only_in_a_table_of_products(project: Project) -> None:
     """A median `current_price` is not the price of a product."""
     products = pl.LazyFrame(schema=PRODUCT_SCHEMA)
 
@@ -131,7 +125,7 @@ def test_columns_of_ones_own_are_described_only_in_a_table_of_products(
     def like_brands() -> pl.LazyFrame:
         return pl.LazyFrame(schema=BRANDS_SCHEMA)
 
-    result = materialized([cheaper, medians, like_brands], tmp_path, instance=instance)
+    result = project.run([cheaper, medians, like_brands])
 
     def descriptions(asset: str) -> dict[str, str | None]:
         schema = metadata(result, asset)["dagster/column_schema"]
@@ -157,10 +151,8 @@ SEARCH = ProductSearch(
 )
 
 
-def test_a_snapshot_is_published_with_the_golden_metadata(
-    tmp_path: Path, octogen: OctogenResource, shops: Sandbox, instance: dg.DagsterInstance
-) -> None:
-    instance.add_dynamic_partitions("octogen_catalogs", ["strada"])
+def test_a_snapshot_is_published_with_the_golden_metadata(project: Project, shops: Sandbox) -> None:
+    project.instance.add_dynamic_partitions("octogen_catalogs", ["strada"])
     products = build_products_asset(
         "products",
         SEARCH,
@@ -169,9 +161,9 @@ def test_a_snapshot_is_published_with_the_golden_metadata(
         retry_policy=None,
         _clock=lambda: FETCHED_AT,
     )
-    result = materialized([products], tmp_path, octogen, partition_key="strada", instance=instance)
+    result = project.run([products], partition_key="strada")
 
-    path = tmp_path / "shop" / "products" / "strada.parquet"
+    path = project.folder / "shop" / "products" / "strada.parquet"
     stored = {
         name: value
         for name, value in pl.read_parquet_metadata(path).items()

@@ -145,9 +145,7 @@ def test_a_requested_run_names_its_asset_and_answers_its_checks(
     shops: Sandbox, tmp_path: Path
 ) -> None:
     text = location(
-        tmp_path,
-        source='NamedCatalogs(keys=["strada"])',
-        checks="build_snapshot_checks(products)",
+        tmp_path, source='NamedCatalogs(keys=["strada"])', checks="build_snapshot_checks(products)"
     )
     with daemon(tmp_path, text) as catalogs:
         catalogs.tick()

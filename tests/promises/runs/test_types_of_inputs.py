@@ -24,6 +24,7 @@ from octogen_dagster import (
     errors,
 )
 from octogen_dagster.snapshots.loading import Snapshots
+from tests.projects import Project
 from tests.results import materialized, stored
 from tests.servers.buckets import S3Bucket
 
@@ -350,18 +351,16 @@ def returning(value: Any, annotation: Any, **arguments: Any) -> dg.AssetsDefinit
 
 
 @pytest.mark.parametrize("kind", RETURNED)
-def test_a_frame_of_each_library_is_stored(
-    tmp_path: Path, instance: dg.DagsterInstance, kind: type
-) -> None:
-    materialized([returning(RETURNED[kind], kind)], tmp_path, instance=instance)
-    stored_frame = pl.read_parquet(tmp_path / "own.parquet")
+def test_a_frame_of_each_library_is_stored(project: Project, kind: type) -> None:
+    project.run([returning(RETURNED[kind], kind)])
+    stored_frame = pl.read_parquet(project.folder / "own.parquet")
     assert stored_frame.rows(named=True) == [{"title": "Boot", "n": 1}, {"title": None, "n": 2}]
     assert stored_frame.schema == {"title": pl.String, "n": pl.Int64}
 
 
 @pytest.mark.parametrize("kind", RETURNED)
 def test_the_partitions_of_a_run_may_be_frames_of_each_library(
-    tmp_path: Path, instance: dg.DagsterInstance, kind: type
+    project: Project, kind: type
 ) -> None:
     own = returning(
         dict.fromkeys(SHOPS.get_partition_keys(), RETURNED[kind]),
@@ -373,21 +372,19 @@ def test_the_partitions_of_a_run_may_be_frames_of_each_library(
         "dagster/asset_partition_range_start": "acme",
         "dagster/asset_partition_range_end": "zen",
     }
-    materialized([own], tmp_path, instance=instance, tags=tags)
+    project.run([own], tags=tags)
     for shop in SHOPS.get_partition_keys():
-        assert len(pl.read_parquet(tmp_path / f"own/{shop}.parquet")) == 2
+        assert len(pl.read_parquet(project.folder / f"own/{shop}.parquet")) == 2
 
 
-def test_the_named_index_of_pandas_is_stored_as_columns(
-    tmp_path: Path, instance: dg.DagsterInstance
-) -> None:
+def test_the_named_index_of_pandas_is_stored_as_columns(project: Project) -> None:
     frame = pd.DataFrame({"brand": ["Acme", "Zen", "Acme"], "price": [1.0, 2.0, 3.0]})
     medians = frame.groupby("brand").median()
-    materialized([returning(medians, pd.DataFrame)], tmp_path, instance=instance)
-    assert pl.read_parquet(tmp_path / "own.parquet").rows() == [("Acme", 2.0), ("Zen", 2.0)]
+    project.run([returning(medians, pd.DataFrame)])
+    assert pl.read_parquet(project.folder / "own.parquet").rows() == [("Acme", 2.0), ("Zen", 2.0)]
     dear = frame[frame["price"] > 1]  # its index, which has gaps, has no name
-    materialized([returning(dear, pd.DataFrame)], tmp_path, instance=instance)
-    assert pl.read_parquet(tmp_path / "own.parquet").columns == ["brand", "price"]
+    project.run([returning(dear, pd.DataFrame)])
+    assert pl.read_parquet(project.folder / "own.parquet").columns == ["brand", "price"]
 
 
 @pytest.mark.parametrize(
@@ -401,28 +398,24 @@ def test_the_named_index_of_pandas_is_stored_as_columns(
     ],
     ids=["pandas", "nested", "index", "polars", "lazy"],
 )
-def test_a_column_of_mixed_values_is_named_with_its_asset(
-    tmp_path: Path, instance: dg.DagsterInstance, frame: Any
-) -> None:
+def test_a_column_of_mixed_values_is_named_with_its_asset(project: Project, frame: Any) -> None:
     with pytest.raises(TypeError, match=r"^Asset own: the values of the column 'size' are of"):
-        materialized([returning(frame, type(frame))], tmp_path, instance=instance)
+        project.run([returning(frame, type(frame))])
 
 
 def test_pandas_without_pyarrow_is_not_stored_and_the_error_says_what_to_install(
-    tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+    project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     own = returning(RETURNED[pd.DataFrame], pd.DataFrame)
     with pytest.raises(errors.MissingPackageError, match="pip install pyarrow"):
-        materialized([own], tmp_path, instance=instance)
+        project.run([own])
 
 
-def test_an_asset_that_returns_nothing_is_told_of_the_annotation(
-    tmp_path: Path, instance: dg.DagsterInstance
-) -> None:
+def test_an_asset_that_returns_nothing_is_told_of_the_annotation(project: Project) -> None:
     @dg.asset
     def own():  # type: ignore[no-untyped-def]
         pass
 
     with pytest.raises(TypeError, match=r"^Asset own returned nothing.* annotate it `-> None`"):
-        materialized([own], tmp_path, instance=instance)
+        project.run([own])
