@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import dagster as dg
 import polars as pl
 
-from octogen_dagster import (
-    OctogenResource,
-    ParquetSnapshotIOManager,
-    ProductSearch,
-    scan_products,
-)
+from octogen_dagster import OctogenResource, ParquetSnapshotIOManager, ProductSearch, scan_products
 
 
 class Server(Protocol):
@@ -47,10 +42,15 @@ def stored(folder: Path, octogen: OctogenResource | None = None) -> dict[str, An
 
 
 def materialized(
-    assets: Sequence[Any], folder: Path, octogen: OctogenResource | None = None, **options: Any
+    assets: Sequence[Any],
+    folder: Path,
+    octogen: OctogenResource | None = None,
+    resources: Mapping[str, Any] | None = None,
+    **options: Any,
 ) -> dg.ExecuteInProcessResult:
     """Materialize assets into a folder; `options` are those of `dagster.materialize`."""
-    return dg.materialize(assets, resources=stored(folder, octogen), **options)
+    given = {**stored(folder, octogen), **(resources or {})}
+    return dg.materialize(assets, resources=given, **options)
 
 
 def metadata(result: dg.ExecuteInProcessResult, node: str) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def test_a_snapshot_of_a_query_is_read_once(project: Project, service: PagedServ
         return with_the_mean_of_its_price(octogen.scan(SEARCH).frame)
 
     project.run([compared], octogen_at(service))
-    assert pl.read_parquet(project.folder / "compared.parquet").height == 250
+    assert project.read("compared").height == 250
     assert service.pages_of("acme") == [1, 2, 3]
 
 

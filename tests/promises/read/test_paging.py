@@ -324,7 +324,7 @@ def test_the_next_run_takes_no_page_of_a_read_that_began_again(project: Project)
 
         assert "with page 1 again" in failure(run())
         assert run().success
-    found = pl.read_parquet(project.folder / "boots.parquet")["uuid"].to_list()
+    found = project.read("boots")["uuid"].to_list()
     assert sorted(found) == PRODUCTS[LIMIT:]
 
 

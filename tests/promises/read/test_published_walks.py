@@ -184,7 +184,7 @@ def test_a_read_that_fails_at_90_percent_costs_its_retry_a_page_more_for_each_wa
     service.max_searches = None
     assert read() <= pages - pages * 9 // 10 + walks
     assert walks <= 0.05 * pages
-    assert pl.read_parquet(project.folder / "products.parquet")["uuid"].n_unique() == 500
+    assert project.read("products")["uuid"].n_unique() == 500
 
 
 @pytest.mark.long

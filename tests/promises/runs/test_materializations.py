@@ -288,9 +288,7 @@ def test_the_median_of_a_currency_that_few_products_have_is_not_plotted(project:
         asset = build_products_asset("products", ProductSearch(catalogs=["strada"]))
         read = metadata(project.run([asset], octogen), "products")
     plotted = {name for name in read if name.startswith("octogen/price_p50_")}
-    shares = pl.read_parquet(project.folder / "products.parquet")["currency"].value_counts(
-        normalize=True
-    )
+    shares = project.read("products")["currency"].value_counts(normalize=True)
     many = shares.filter(pl.col("proportion") >= 0.05)["currency"]
     assert plotted == {f"octogen/price_p50_{(code or 'no_currency').lower()}" for code in many}
     assert len(read["octogen/metrics"]["price_quantiles"]) > len(plotted)
@@ -428,5 +426,5 @@ def test_what_a_brand_has_in_stock_is_active_and_what_costs_nothing_has_no_price
         return pl.DataFrame(rows).with_columns(brand=pl.lit("Acme"))
 
     project.run([products, build_product_brands_asset(products, name="brands")])
-    [brand] = pl.read_parquet(project.folder / "brands.parquet").rows()
+    [brand] = project.read("brands").rows()
     assert brand == ("Acme", "EUR", 4, 0.75, 20.0, 20.0, 20.0)

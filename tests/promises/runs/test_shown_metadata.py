@@ -59,7 +59,7 @@ def test_an_asset_is_described_before_it_is_materialized(asset: dg.AssetsDefinit
 @pytest.mark.slow
 def test_a_run_writes_the_metadata_of_an_asset_into_one_event(project: Project) -> None:
     result = project.run(all_assets())
-    brands = pl.read_parquet(project.folder / "brands.parquet")
+    brands = project.read("brands")
     assert brands.schema == BRANDS_SCHEMA
     assert brands["products"].sum() == 30
     for name in ("catalogs", "products", "changes", "details", "brands"):

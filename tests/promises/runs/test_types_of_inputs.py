@@ -353,7 +353,7 @@ def returning(value: Any, annotation: Any, **arguments: Any) -> dg.AssetsDefinit
 @pytest.mark.parametrize("kind", RETURNED)
 def test_a_frame_of_each_library_is_stored(project: Project, kind: type) -> None:
     project.run([returning(RETURNED[kind], kind)])
-    stored_frame = pl.read_parquet(project.folder / "own.parquet")
+    stored_frame = project.read("own")
     assert stored_frame.rows(named=True) == [{"title": "Boot", "n": 1}, {"title": None, "n": 2}]
     assert stored_frame.schema == {"title": pl.String, "n": pl.Int64}
 
@@ -374,17 +374,17 @@ def test_the_partitions_of_a_run_may_be_frames_of_each_library(
     }
     project.run([own], tags=tags)
     for shop in SHOPS.get_partition_keys():
-        assert len(pl.read_parquet(project.folder / f"own/{shop}.parquet")) == 2
+        assert len(project.read("own", shop)) == 2
 
 
 def test_the_named_index_of_pandas_is_stored_as_columns(project: Project) -> None:
     frame = pd.DataFrame({"brand": ["Acme", "Zen", "Acme"], "price": [1.0, 2.0, 3.0]})
     medians = frame.groupby("brand").median()
     project.run([returning(medians, pd.DataFrame)])
-    assert pl.read_parquet(project.folder / "own.parquet").rows() == [("Acme", 2.0), ("Zen", 2.0)]
+    assert project.read("own").rows() == [("Acme", 2.0), ("Zen", 2.0)]
     dear = frame[frame["price"] > 1]  # its index, which has gaps, has no name
     project.run([returning(dear, pd.DataFrame)])
-    assert pl.read_parquet(project.folder / "own.parquet").columns == ["brand", "price"]
+    assert project.read("own").columns == ["brand", "price"]
 
 
 @pytest.mark.parametrize(

@@ -11,14 +11,10 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from octogen_dagster import (
-    AnalyticsHubResource,
-    ParquetSnapshotIOManager,
-    build_linked_products_asset,
-    build_linked_snapshot_asset,
-)
-from tests.results import failure, is_retried, metadata
-from tests.servers.bigquery import PROJECT, VIEW, BigQueryServer, serving
+from octogen_dagster import build_linked_products_asset, build_linked_snapshot_asset
+from tests.promises.sharing.linked import BIGQUERY, linked
+from tests.results import failure, is_retried, materialized, metadata, stored
+from tests.servers.bigquery import BigQueryServer, serving
 
 STOP_SECONDS = 60
 """The promise is a second or two; a busy machine takes longer, a broken promise five minutes."""
@@ -32,11 +28,6 @@ SNAPSHOT = "octogen_linked_snapshot"
 Run = Callable[..., Any]
 
 
-@dg.asset
-def linked() -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster takes it for one with no value
-    return dg.MaterializeResult(metadata={"dagster/table_name": VIEW})
-
-
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[BigQueryServer]:
     server = BigQueryServer()
@@ -48,18 +39,9 @@ def server(tmp_path: Path) -> Iterator[BigQueryServer]:
 def run(server: BigQueryServer, tmp_path: Path) -> Run:
     def run(**arguments: Any) -> dg.ExecuteInProcessResult:
         snapshot = build_linked_snapshot_asset(linked, **{"retry_policy": None, **arguments})
-        return dg.materialize(
-            [linked, snapshot], resources=resources(tmp_path), raise_on_error=False
-        )
+        return materialized([linked, snapshot], tmp_path, resources=BIGQUERY, raise_on_error=False)
 
     return run
-
-
-def resources(folder: Path) -> dict[str, Any]:
-    return {
-        "bigquery": AnalyticsHubResource(project=PROJECT),
-        "io_manager": ParquetSnapshotIOManager(base_dir=str(folder / "snapshots")),
-    }
 
 
 def test_a_job_has_limits_and_labels_and_its_price_is_reported(
@@ -94,7 +76,7 @@ def test_a_query_that_reads_more_than_it_may_is_not_billed_and_not_retried(
 ) -> None:
     server.estimate = 2_000
     asset = build(linked, max_bytes_billed=1_999, retry_policy=AT_ONCE)
-    result = dg.materialize([linked, asset], resources=resources(tmp_path), raise_on_error=False)
+    result = materialized([linked, asset], tmp_path, resources=BIGQUERY, raise_on_error=False)
     assert "max_bytes_billed" in failure(result)
     assert not is_retried(result)
     assert server.billed == 0
@@ -131,7 +113,7 @@ def make_job() -> dg.JobDefinition:
     snapshot = build_linked_snapshot_asset(linked, retry_policy=None)
     job = dg.define_asset_job("brands", executor_def=dg.in_process_executor)
     folder = Path(os.environ["GOOGLE_APPLICATION_CREDENTIALS"]).parent
-    defs = dg.Definitions([linked, snapshot], jobs=[job], resources=resources(folder))
+    defs = dg.Definitions([linked, snapshot], jobs=[job], resources=BIGQUERY | stored(folder))
     return defs.resolve_job_def("brands")
 
 

@@ -25,6 +25,7 @@ from octogen_dagster.errors import (
     OctogenBigQueryUnavailableError,
     Persistence,
 )
+from tests.projects import Project
 from tests.results import failure, is_retried
 from tests.servers.analytics_hub import error_info
 from tests.servers.google import DATASET, EXCHANGE, LISTING, PROJECT, REVOKED, Google
@@ -232,41 +233,34 @@ def test_the_command_has_an_exit_status_for_a_grant_on_its_way(
     assert said in done.stderr
 
 
+def linking(
+    google: Google, project: Project, datasets: dg.AssetsDefinition
+) -> dg.ExecuteInProcessResult:
+    """A run of the partition of the listing."""
+    key = listing_partition_key(LISTING)
+    project.instance.add_dynamic_partitions("octogen_listings", [key])
+    with google.running() as endpoint:
+        hub = {"analytics_hub": AnalyticsHubResource(project=PROJECT, endpoint=endpoint)}
+        return project.run([datasets], resources=hub, partition_key=key, raise_on_error=False)
+
+
 @pytest.mark.parametrize(("details", "granted", "_", "__", "said"), CASES[1:])
 def test_a_run_neither_waits_nor_retries_if_no_grant_would_help(
-    details: list[Any], granted: bool, _: int, __: str, said: str, instance: dg.DagsterInstance
+    details: list[Any], granted: bool, _: int, __: str, said: str, project: Project
 ) -> None:
     google = Google(granted=granted)
     google.refuse("SubscribeListing", "PERMISSION_DENIED", 1, *details)
-    key = listing_partition_key(LISTING)
-    instance.add_dynamic_partitions("octogen_listings", [key])
-    with google.running() as endpoint:
-        result = dg.materialize(
-            [build_linked_datasets_asset()],
-            partition_key=key,
-            instance=instance,
-            raise_on_error=False,
-            resources={"analytics_hub": AnalyticsHubResource(project=PROJECT, endpoint=endpoint)},
-        )
+    result = linking(google, project, build_linked_datasets_asset())
     assert said in failure(result)
     assert google.calls.count("SubscribeListing") == 1
     assert not is_retried(result)
 
 
-def test_a_deletion_that_is_denied_names_the_role(instance: dg.DagsterInstance) -> None:
+def test_a_deletion_that_is_denied_names_the_role(project: Project) -> None:
     google = Google()
     name = google.add(state=REVOKED)
     google.refuse("DeleteSubscription", "PERMISSION_DENIED")
-    key = listing_partition_key(LISTING)
-    instance.add_dynamic_partitions("octogen_listings", [key])
-    with google.running() as endpoint:
-        result = dg.materialize(
-            [build_linked_datasets_asset(replace_revoked=True)],
-            partition_key=key,
-            instance=instance,
-            raise_on_error=False,
-            resources={"analytics_hub": AnalyticsHubResource(project=PROJECT, endpoint=endpoint)},
-        )
+    result = linking(google, project, build_linked_datasets_asset(replace_revoked=True))
     advice = ROLE.format(permission="analyticshub.subscriptions.delete", role=OWNER)
     refusal = REFUSED.format("DeleteSubscription")
     assert f"Subscription {name}: {refusal}. {advice}" in failure(result)

@@ -15,12 +15,9 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from octogen_dagster import (
-    AnalyticsHubResource,
-    ParquetSnapshotIOManager,
-    build_linked_snapshot_asset,
-)
-from tests.results import failure, is_retried, metadata
+from octogen_dagster import build_linked_snapshot_asset
+from tests.promises.sharing.linked import BIGQUERY, linked
+from tests.results import failure, is_retried, materialized, metadata
 from tests.servers.analytics_hub import Refusal, error_info
 from tests.servers.bigquery import (
     PROJECT,
@@ -40,11 +37,6 @@ AT_ONCE = dg.RetryPolicy(max_retries=1)
 LISTINGS = dg.DynamicPartitionsDefinition(name="octogen_listings")
 
 Run = Callable[..., dg.ExecuteInProcessResult]
-
-
-@dg.asset
-def linked() -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster takes it for one with no value
-    return dg.MaterializeResult(metadata={"dagster/table_name": VIEW})
 
 
 @dg.asset(partitions_def=LISTINGS)
@@ -68,20 +60,19 @@ def run(server: BigQueryServer, tmp_path: Path) -> Iterator[Run]:
             io_manager: Any = None,
             **arguments: Any,
         ) -> dg.ExecuteInProcessResult:
-            bigquery: Any = AnalyticsHubResource(project=PROJECT)
+            resources: dict[str, Any] = {**BIGQUERY}
             if storage is not None:
-                bigquery = WithStorage(address, storage)
+                resources["bigquery"] = WithStorage(address, storage)
+            if io_manager:
+                resources["io_manager"] = io_manager
             with pytest.MonkeyPatch.context() as patch:
                 if storage is not None:
                     patch.delenv("BIGQUERY_EMULATOR_HOST")
-                return dg.materialize(
+                return materialized(
                     [*upstream, build_linked_snapshot_asset(linked, **arguments)],
+                    tmp_path / "stored",
+                    resources=resources,
                     instance=instance,
-                    resources={
-                        "bigquery": bigquery,
-                        "io_manager": io_manager
-                        or ParquetSnapshotIOManager(base_dir=str(tmp_path / "stored")),
-                    },
                     raise_on_error=False,
                 )
 

@@ -8,16 +8,15 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 import pytest
-from dagster_gcp import BigQueryResource
 
 from octogen_dagster import (
-    ParquetSnapshotIOManager,
     build_linked_products_asset,
     build_linked_snapshot_asset,
     listing_partition_key,
     listing_partitions,
 )
-from tests.results import failure, metadata
+from tests.promises.sharing.linked import BIGQUERY
+from tests.results import failure, materialized, metadata
 from tests.servers.bigquery import PROJECT, BigQueryServer, serving
 
 GOOD, BAD = (
@@ -56,14 +55,12 @@ def run(server: BigQueryServer, instance: dg.DagsterInstance, tmp_path: Path) ->
 
     def run(asset: dg.AssetsDefinition, key: str = GOOD) -> dg.ExecuteInProcessResult:
         server.rows = [] if key == BAD else server.rows
-        return dg.materialize(
+        return materialized(
             [linked, asset],
+            tmp_path / "snapshots",
+            resources=BIGQUERY,
             partition_key=key,
             instance=instance,
-            resources={
-                "bigquery": BigQueryResource(project=PROJECT),
-                "io_manager": ParquetSnapshotIOManager(base_dir=str(tmp_path / "snapshots")),
-            },
             raise_on_error=False,
         )
 
@@ -233,10 +230,7 @@ def test_a_table_that_is_empty_old_or_lacks_columns_fails_its_checks(
     changed = datetime.now(timezone.utc) - timedelta(hours=3)
     server.counted = ["0", str(int(changed.timestamp()) * MICROSECONDS)]
     asset = build_linked_products_asset(
-        linked,
-        columns=["uuid", "title"],
-        modified_column="changed_on",
-        max_age=timedelta(hours=2),
+        linked, columns=["uuid", "title"], modified_column="changed_on", max_age=timedelta(hours=2)
     )
     result = run(asset)
     assert result.success
@@ -286,7 +280,7 @@ def test_the_table_is_that_of_the_last_materialization_of_the_partition(
             selection=[PRODUCTS],
             partition_key=GOOD,
             instance=instance,
-            resources={"bigquery": BigQueryResource(project=PROJECT)},
+            resources=BIGQUERY,
             raise_on_error=False,
         )
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import dagster as dg
 import pytest
 from google.auth.exceptions import RefreshError
 
@@ -24,11 +23,11 @@ from octogen_dagster.errors import (
     OctogenMCPAuthenticationError,
 )
 from tests.api.servers import RawServer, http
-from tests.results import failure
+from tests.projects import Project
+from tests.promises.sharing.linked import BIGQUERY, linked
 from tests.servers import analytics_hub as hubs
-from tests.servers import bigquery as rest_api
 from tests.servers.analytics_hub import error_info, granting, refusing
-from tests.servers.bigquery import VIEW, BigQueryServer, answering, environment
+from tests.servers.bigquery import BigQueryServer, answering, environment
 from tests.servers.google import EXCHANGE, PROJECT, Google
 from tests.servers.octogen import Octogen
 from tests.servers.octogen_mcp import CLIENT, PRINCIPAL
@@ -134,11 +133,6 @@ LACKING = {
 }
 
 
-@dg.asset
-def linked() -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster takes it for one with no value
-    return dg.MaterializeResult(metadata={"dagster/table_name": VIEW})
-
-
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     """BigQuery; the entry "answer" says how it answers."""
@@ -151,17 +145,6 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str
         for name, value in environment(address, address, tmp_path).items():
             monkeypatch.setenv(name, value)
         yield set_answer
-
-
-def materialized(asset: dg.AssetsDefinition) -> dg.ExecuteInProcessResult:
-    return dg.materialize(
-        [linked, asset],
-        resources={
-            "bigquery": AnalyticsHubResource(project=rest_api.PROJECT),
-            "io_manager": dg.mem_io_manager,
-        },
-        raise_on_error=False,
-    )
 
 
 @pytest.mark.parametrize("code", ["PERMISSION_DENIED", "FAILED_PRECONDITION"])
@@ -185,18 +168,19 @@ def test_analytics_hub_s_reason_is_shown_beside_the_status(
 
 
 def test_a_refusal_of_bigquery_without_a_list_of_errors_shows_the_reason_in_its_details(
-    server: dict[str, Any],
+    server: dict[str, Any], project: Project
 ) -> None:
     server["answer"] = lambda *_: (403, {"error": LACKING})
-    message = failure(materialized(build_linked_products_asset(linked)))
+    message = project.failure([linked, build_linked_products_asset(linked)], resources=BIGQUERY)
     assert "BigQuery refused (403 Forbidden USER_PROJECT_DENIED: " in message
 
 
 @pytest.mark.slow
-def test_the_last_of_many_failed_jobs_says_why(server: dict[str, Any]) -> None:
+def test_the_last_of_many_failed_jobs_says_why(server: dict[str, Any], project: Project) -> None:
     bigquery: BigQueryServer = server["answer"]
     wrong = {"reason": "invalidQuery", "message": "Unrecognized name: x", "location": "query"}
     bigquery.failures, bigquery.lost_answers = [wrong] * 20, 20
-    message = failure(materialized(build_linked_snapshot_asset(linked, where="x")))
+    snapshot = build_linked_snapshot_asset(linked, where="x")
+    message = project.failure([linked, snapshot], resources=BIGQUERY)
     assert "20 jobs of this run and its retries failed, the last one (invalidQuery: " in message
     assert "Unrecognized name: x)" in message

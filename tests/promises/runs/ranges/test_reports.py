@@ -310,7 +310,7 @@ def test_what_follows_the_products_takes_a_range_too(
     found = reported(project.instance, follows.key)
     assert sorted(found, key=str) == CATALOGS[:2]
     for partition, event in found.items():
-        rows = pl.read_parquet(project.folder / "follows" / f"{partition}.parquet")
+        rows = project.read("follows", partition)
         assert event.metadata["dagster/partition_row_count"].value == len(rows) > 0
         assert "dagster/column_lineage" in event.metadata
 
@@ -345,9 +345,7 @@ def test_an_asset_of_ones_own_returns_a_frame_for_each_partition(
         each: event.metadata["dagster/partition_row_count"].value for each, event in found.items()
     }
     assert rows == dict.fromkeys(CATALOGS[:3], 1)
-    assert pl.read_parquet(project.folder / "titles" / "shop1.parquet")["title"].to_list() == [
-        "shop1"
-    ]
+    assert project.read("titles", "shop1")["title"].to_list() == ["shop1"]
 
 
 @pytest.mark.parametrize(
