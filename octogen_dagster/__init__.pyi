@@ -112,9 +112,10 @@ from .tables.destination import TableConnection, TableDestination
 from .tables.duckdb import DuckDBTables
 from .tables.postgres import PostgresTables
 from .tables.snowflake import SnowflakeTables
-from .url_lists.coverage import UrlCoverage, build_url_coverage_asset
+from .url_lists.export import build_url_list_export_asset
 from .url_lists.export_sensor import build_url_list_sensor
 from .url_lists.list_asset import build_url_list_asset, build_url_list_checks
+from .url_lists.matches import build_url_matches_asset
 
 __version__: str
 
@@ -168,7 +169,6 @@ __all__ = [
     "StaticSource",
     "TableConnection",
     "TableDestination",
-    "UrlCoverage",
     "build_alert_sensor",
     "build_catalog_sensor",
     "build_catalogs_asset",
@@ -187,10 +187,11 @@ __all__ = [
     "build_snapshot_checks",
     "build_snapshot_schedule",
     "build_table_asset",
-    "build_url_coverage_asset",
     "build_url_list_asset",
     "build_url_list_checks",
+    "build_url_list_export_asset",
     "build_url_list_sensor",
+    "build_url_matches_asset",
     "catalog_days",
     "catalog_of",
     "catalog_partition_key",

@@ -71,10 +71,18 @@ def figures(result: dg.ExecuteInProcessResult, node: str) -> dict[str, Any]:
 
 def failure(result: dg.ExecuteInProcessResult | dg.JobExecutionResult) -> str:
     """Return the error of the only failed step, with its cause."""
-    (event,) = [event for event in result.all_events if event.is_step_failure]
-    error = event.step_failure_data.error
-    assert error
-    return f"{error.message}\n{error.cause.message}" if error.cause else error.message
+    (error,) = failures(result)
+    return error
+
+
+def failures(result: dg.ExecuteInProcessResult | dg.JobExecutionResult) -> list[str]:
+    """Return the errors of the failed steps, with their causes."""
+    errors = [event.step_failure_data.error for event in result.all_events if event.is_step_failure]
+    return [
+        f"{error.message}\n{error.cause.message}" if error.cause else error.message
+        for error in errors
+        if error
+    ]
 
 
 def is_retried(result: dg.ExecuteInProcessResult) -> bool:

@@ -65,6 +65,8 @@ Metadata = dict[str, dg.MetadataValue[Any] | dg.TableSchema | str | int | float]
 
 _BUILDERS = {
     "alerts": "build_price_alerts_asset",
+    "coverage": "build_linked_snapshot_asset",
+    "offers": "build_linked_snapshot_asset",
     "histories": "build_product_history_asset",
     "history": "build_product_history_asset",
     "linked_datasets": "build_linked_datasets_asset",

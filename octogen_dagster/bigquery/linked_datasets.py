@@ -101,7 +101,9 @@ def build_linked_datasets_asset(
                 context,
                 listing,
                 dataset_id and dataset_id(str(listing)),
-                with_octogen=subscribe_with_octogen if control_plane else None,
+                context.resources.analytics_hub,
+                context.resources.octogen_control_plane if control_plane else None,
+                with_octogen=subscribe_with_octogen,
                 replace_revoked=replace_revoked,
             )
         context.add_asset_metadata(metadata)
@@ -135,15 +137,16 @@ def link_dataset(
     context: dg.AssetExecutionContext,
     listing: ListingName,
     dataset_id: str | None,
+    resource: AnalyticsHubResource,
+    control_plane: OctogenControlPlaneResource | None,
     *,
-    with_octogen: SubscribeWithOctogen | None,
-    replace_revoked: bool = False,
+    with_octogen: SubscribeWithOctogen,
+    replace_revoked: bool,
 ) -> Metadata:
-    """Subscribe to a listing, by Octogen's control plane if a function is given for that.
+    """Subscribe to a listing, by Octogen's control plane if there is one.
 
     Returns the metadata of the linked dataset.
     """
-    resource: AnalyticsHubResource = context.resources.analytics_hub
     replaced: list[str] = []
 
     def replacing(subscription: str, dataset: str) -> None:
@@ -158,11 +161,10 @@ def link_dataset(
         "datasets": _read_reported_dataset(context),
     }
     with resource.hub() as hub:
-        if with_octogen is None:
+        if control_plane is None:
             plan = plan_subscription(str(listing), resource.project, dataset_id)
             result = subscribe(hub, plan, **options)
         else:
-            control_plane: OctogenControlPlaneResource = context.resources.octogen_control_plane
             with control_plane.control_plane() as octogen:
                 this = SubscriptionPass(
                     octogen,

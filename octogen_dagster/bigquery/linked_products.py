@@ -92,13 +92,14 @@ def build_linked_products_asset(
         "dataset. The products stay in BigQuery.",
     )
     def linked_products(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster takes it for one with no value
-        table = read_reported_table(context, linked_datasets.key).name
+        table, _, exported_at = read_reported_table(context, linked_datasets.key)
         with open_table(context, table, bigquery_resource_key) as (client, there):
-            rows, last_modified, metadata = describe_table(
+            rows, last_modified, metadata = _describe(
                 context,
                 client,
                 table,
                 there,
+                exported_at=exported_at,
                 modified_column=modified_column,
                 max_bytes_billed=max_bytes_billed,
                 dollars_per_tib=dollars_per_tib,
@@ -118,12 +119,13 @@ def build_linked_products_asset(
     return linked_products
 
 
-def describe_table(
+def _describe(
     context: dg.AssetExecutionContext,
     client: "Client",
     table: TableName,
     there: "Table",
     *,
+    exported_at: float | None,
     modified_column: str | None,
     max_bytes_billed: int | None,
     dollars_per_tib: float,
@@ -144,29 +146,28 @@ def describe_table(
             build_count(table, column),
             subject=f"Table {table}, whose rows are counted",
             location=there.location,
+            exported_at=exported_at,
             max_bytes_billed=max_bytes_billed,
         )
         with translate_google_errors(BIGQUERY, f"Table {table}"):
             ((rows, newest),) = job.result(timeout=REQUEST_TIMEOUT)
         last_modified = newest if column else last_modified
         cost = query_metadata(job, dollars_per_tib)
-    shown = {**table_metadata(context, table, there, rows), **_modification(last_modified), **cost}
-    return rows, last_modified, shown
-
-
-def table_metadata(
-    context: dg.AssetExecutionContext, table: TableName, there: "Table", rows: int
-) -> Metadata:
-    """Return what is shown of a table that stays in BigQuery."""
     row_count = "partition_row_count" if context.has_partition_key else "row_count"
-    return {
-        TABLE_NAME: str(table),
-        f"dagster/{row_count}": rows,
-        "dagster/column_schema": table_schema(there.schema),
-        "octogen/table_type": there.table_type,
-        "octogen/location": there.location,
-        CONSOLE: console_url(*table),
-    }
+    return (
+        rows,
+        last_modified,
+        {
+            TABLE_NAME: str(table),
+            f"dagster/{row_count}": rows,
+            "dagster/column_schema": table_schema(there.schema),
+            "octogen/table_type": there.table_type,
+            "octogen/location": there.location,
+            CONSOLE: console_url(*table),
+            **_modification(last_modified),
+            **cost,
+        },
+    )
 
 
 def build_count(table: TableName, modified_column: str | None) -> str:

@@ -1,16 +1,16 @@
 """The asset of linked snapshots: it brings each linked view into the store of the IO manager."""
 
+import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dagster as dg
 
 from octogen_dagster.assets.definition import (
     ACCEPT_SHRINKING,
     ACCEPT_SHRINKING_CONFIG,
-    Metadata,
     keeps_snapshots,
     kept_otherwise,
     output_manager,
@@ -24,7 +24,7 @@ from octogen_dagster.bigquery.queries import (
     query_metadata,
     run_query,
 )
-from octogen_dagster.bigquery.table_checks import PRODUCT_COLUMNS, check_results
+from octogen_dagster.bigquery.table_checks import DOCUMENTED, check_results
 from octogen_dagster.bigquery.tables import (
     CONSOLE,
     EXPORTED_AT,
@@ -34,18 +34,17 @@ from octogen_dagster.bigquery.tables import (
     read_reported_table,
     table_schema,
 )
-from octogen_dagster.frames.source import MIN_ROWS_RATIO, SnapshotSource, collected
+from octogen_dagster.frames.source import MIN_ROWS_RATIO, collected
 from octogen_dagster.sharing.google_errors import BIGQUERY, translate_google_errors
+from octogen_dagster.sharing.names import TABLE
 from octogen_dagster.validation import require_fraction
-
-if TYPE_CHECKING:
-    from google.cloud.bigquery import Client, Table
 
 
 def build_linked_snapshot_asset(
     linked_datasets: dg.AssetsDefinition,
     *,
-    name: str | dg.AssetSpec = "octogen_linked_snapshot",
+    name: str | dg.AssetSpec | None = None,
+    view: str | None = None,
     columns: Sequence[str] | None = None,
     where: str | None = None,
     max_age: timedelta | None = timedelta(days=2),
@@ -56,7 +55,7 @@ def build_linked_snapshot_asset(
     bigquery_resource_key: str = "bigquery",
     **asset_arguments: Any,
 ) -> dg.AssetsDefinition:
-    """Build an asset of snapshots of the products of each linked dataset.
+    """Build an asset of snapshots of a view of each linked dataset, by default the products.
 
     Octogen charges nothing for the rows. A query in BigQuery selects them, and they stream in
     batches of Arrow into the asset's IO manager, `ParquetSnapshotIOManager`. They are read by the
@@ -66,14 +65,17 @@ def build_linked_snapshot_asset(
     The columns are those of the view, with Polars' types; their types in BigQuery are in the
     metadata. Each partition has checks of its own:
 
-    * `not_empty`: there are products;
+    * `not_empty`: there are rows;
     * `expected_columns`: the columns are there, by default those that Octogen documents;
     * `fresh`: the newest value of the modified column is not older than max_age (a warning).
 
     Args:
-        linked_datasets: An asset of `build_linked_datasets_asset`, or another one that reports
-            `dagster/table_name`. The new asset has the same partitions.
-        name: The asset's name or `dagster.AssetSpec`.
+        linked_datasets: An asset of `build_linked_datasets_asset` or `build_url_list_export_asset`,
+            or another one that reports `dagster/table_name`. The new asset has the same partitions.
+        name: The asset's name or `dagster.AssetSpec`; by default `octogen_linked_snapshot`, and of
+            another view `octogen_<view>`.
+        view: The view of the linked dataset, such as `url_coverage_v1`; by default the one that is
+            reported, `products_current_v1`.
         columns: The names of the columns to read; by default all. BigQuery bills for those that are
             read.
         where: An expression in BigQuery's SQL that selects the rows, such as `current_price > 10`;
@@ -95,13 +97,17 @@ def build_linked_snapshot_asset(
             `automation_condition`, `retry_policy`.
 
     Raises:
-        ValueError: columns or where are empty, a column is named twice, modified_column is not
-            among the columns, max_age or max_bytes_billed is not positive, or min_rows_fraction is
-            not from 0 to 1.
+        ValueError: view is not a name, columns or where are empty, a column is named twice,
+            modified_column is not among the columns, max_age or max_bytes_billed is not positive,
+            or min_rows_fraction is not from 0 to 1.
         MissingPackageError: The packages of the extra `bigquery` are not installed.
     """
     check_arguments(columns, where, modified_column)
     require_fraction("min_rows_fraction", min_rows_fraction)
+    if view is not None and not re.fullmatch(r"\w{1,1024}", view):
+        raise ValueError(f"view must be the name of a view, such as url_coverage_v1, not {view!r}.")
+    name = name or ("octogen_linked_snapshot" if view is None else f"octogen_{view}")
+    expected = columns or DOCUMENTED.get(view or TABLE, ())
 
     @linked_table_asset(
         "build_linked_snapshot_asset",
@@ -113,34 +119,45 @@ def build_linked_snapshot_asset(
         bigquery_resource_key=bigquery_resource_key,
         config_schema={ACCEPT_SHRINKING: ACCEPT_SHRINKING_CONFIG},
         kinds={"octogen", "bigquery", "parquet"},
-        description="The products of each linked dataset, as a snapshot.",
+        description=f"The view {view or TABLE} of each linked dataset, as a snapshot.",
         retry_policy=dg.RetryPolicy(max_retries=2, delay=30, backoff=dg.Backoff.EXPONENTIAL),
     )
     def linked_snapshot(context: dg.AssetExecutionContext) -> Iterator[Any]:
         accepts_any = where is not None or context.op_execution_context.op_config[ACCEPT_SHRINKING]
-        table, restrictions = read_reported_table(context, linked_datasets.key)
-        refuse_restricted(table, restrictions)
-        with open_table(context, table, bigquery_resource_key) as (client, view):
-            dated_by = find_modified_column(view.schema, table, modified_column, EXPORTED_AT)
-            sql = build_select(table, view.schema, columns, where)
-            rows, metadata = query_view(
+        table, restrictions, exported_at = read_reported_table(context, linked_datasets.key)
+        table = table._replace(table_id=view or table.table_id)
+        _refuse_restricted(table, restrictions)
+        with open_table(context, table, bigquery_resource_key) as (client, there):
+            dated_by = find_modified_column(there.schema, table, modified_column, EXPORTED_AT)
+            sql = build_select(table, there.schema, columns, where)
+            job = run_query(
                 context,
                 client,
-                table,
-                view,
                 sql,
+                subject=f"The query of {table}",
+                location=there.location,
+                exported_at=exported_at,
                 max_bytes_billed=max_bytes_billed,
-                dollars_per_tib=dollars_per_tib,
             )
-            context.add_asset_metadata(metadata)
+            with translate_google_errors(BIGQUERY, f"The rows of {table}"):
+                rows = QueryRows(client, job)
+            context.add_asset_metadata(
+                {
+                    "octogen/source_table": str(table),
+                    CONSOLE: console_url(*table),
+                    "octogen/source_columns": table_schema(rows.schema),
+                    "octogen/sql": dg.MetadataValue.md(f"```sql\n{sql}\n```"),
+                    **query_metadata(job, dollars_per_tib),
+                }
+            )
             scan = LinkedScan(rows, table, 0.0 if accepts_any else min_rows_fraction, dated_by)
             # Dagster hands an output to the IO manager before it asks for what comes next.
-            yield dg.Output(as_taken(context, scan, str(table)))
+            yield dg.Output(_as_taken(context, scan, str(table)))
         yield from check_results(
             f"The snapshot of {table}",
             rows.total,
             rows.schema,
-            columns=columns or PRODUCT_COLUMNS,
+            columns=expected,
             last_modified=scan.last_modified,
             max_age=max_age,
         )
@@ -148,37 +165,7 @@ def build_linked_snapshot_asset(
     return linked_snapshot
 
 
-def query_view(
-    context: dg.AssetExecutionContext,
-    client: "Client",
-    table: TableName,
-    view: "Table",
-    sql: str,
-    *,
-    max_bytes_billed: int | None,
-    dollars_per_tib: float,
-) -> tuple[QueryRows, Metadata]:
-    """Run a SELECT of a view; return its rows, and what is shown of it."""
-    job = run_query(
-        context,
-        client,
-        sql,
-        subject=f"The query of {table}",
-        location=view.location,
-        max_bytes_billed=max_bytes_billed,
-    )
-    with translate_google_errors(BIGQUERY, f"The rows of {table}"):
-        rows = QueryRows(client, job)
-    return rows, {
-        "octogen/source_table": str(table),
-        CONSOLE: console_url(*table),
-        "octogen/source_columns": table_schema(rows.schema),
-        "octogen/sql": dg.MetadataValue.md(f"```sql\n{sql}\n```"),
-        **query_metadata(job, dollars_per_tib),
-    }
-
-
-def refuse_restricted(table: TableName, restrictions: Mapping[str, bool]) -> None:
+def _refuse_restricted(table: TableName, restrictions: Mapping[str, bool]) -> None:
     """Refuse to query a table whose listing forbids to store the result."""
     if restrictions.get("restrict_query_result"):
         raise dg.Failure(
@@ -190,7 +177,7 @@ def refuse_restricted(table: TableName, restrictions: Mapping[str, bool]) -> Non
         )
 
 
-def as_taken(context: dg.AssetExecutionContext, scan: SnapshotSource, table: str) -> Any:
+def _as_taken(context: dg.AssetExecutionContext, scan: LinkedScan, table: str) -> Any:
     """The snapshot as the asset's IO manager takes it: only ours takes a scan."""
     _, manager = output_manager(context)
     if keeps_snapshots(manager):

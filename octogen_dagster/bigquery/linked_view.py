@@ -6,7 +6,7 @@ import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, cast
 
 import polars as pl
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from octogen_dagster.frames.source import Metrics, SnapshotTarget
 
 _SHRINKING_CAUSES = (
-    "Octogen exported the catalog only in part or under another name, the linked dataset was "
-    "replaced, or its rows are filtered for these credentials"
+    "Octogen exported the catalog only in part or under another name, a URL list lost addresses, "
+    "the linked dataset was replaced, or its rows are filtered for these credentials"
 )
 
 
@@ -81,27 +81,10 @@ def build_select(
     return sql
 
 
-class BatchJoin(Protocol):
-    """Makes the rows to store from each batch of a result."""
-
-    def __call__(self, batch: pl.DataFrame) -> pl.DataFrame:
-        """Return the rows to store for some of the result; for none, a frame with their columns."""
-
-    def rest(self) -> pl.DataFrame | None:
-        """Return further rows, once all of the result were seen."""
-
-    def problem(self) -> str | None:
-        """Return why what was stored cannot be all; None if nobody knows a reason."""
-
-    def metrics(self) -> Metrics:
-        """Return the figures of the rows that it has seen."""
-
-
 class LinkedScan:
     """The rows of a query's result as a source of a snapshot, read when its frame is executed.
 
-    `last_modified` is the newest value of the column `dated_by` that the last execution read. The
-    rows are those that `join` makes of them, if there is one.
+    `last_modified` is the newest value of the column `dated_by` that the last execution read.
     """
 
     spending = None
@@ -112,24 +95,21 @@ class LinkedScan:
         table: TableName,
         min_rows_fraction: float,
         dated_by: str | None,
-        join: BatchJoin | None = None,
     ) -> None:
         self.last_modified: datetime | None = None
-        self._join = join
         self._limits = Limits(
             min_rows_fraction=min_rows_fraction, shrinking_causes=_SHRINKING_CAUSES
         )
         self._rows = rows
         self._table = table
         self._dated_by = dated_by
-        self._read = self._stored = 0
+        self._read = 0
         self._schema = _arrow_schema(rows.schema)
 
     @contextmanager
     def reading(self, target: SnapshotTarget, stop: threading.Event) -> Iterator[Reading]:
         """Let the block store the rows of the result."""
-        empty = _to_polars(self._schema.empty_table())
-        schema = (empty if self._join is None else self._join(empty)).schema
+        schema = _to_polars(self._schema.empty_table()).schema
         frame = io_source(schema, functools.partial(self._frames, target), stop)
         yield Reading(frame, self._outcome, self._limits)
 
@@ -139,46 +119,34 @@ class LinkedScan:
         file_metadata = {
             "octogen.source_table": str(self._table),
             "octogen.job_id": self._rows.job_id,
-            ROWS: str(self._stored),
+            ROWS: str(self._read),
         }
         if modified is not None:
             metrics["last_modified"] = modified
             file_metadata["octogen.last_modified"] = modified.isoformat()
-        problem = None
-        if self._read != total:
-            problem = f"the result of BigQuery's job {self._rows.job_id} has {total:,}"
-        elif self._join is not None:
-            problem = self._join.problem()
-            metrics |= self._join.metrics()
-        return Outcome(self._stored, problem, file_metadata, lambda: metrics)
+        problem = f"the result of BigQuery's job {self._rows.job_id} has {total:,}"
+        return Outcome(
+            self._read, None if self._read == total else problem, file_metadata, lambda: metrics
+        )
 
     def _frames(
         self, target: SnapshotTarget, query: Query, stop: threading.Event
     ) -> Iterator[pl.DataFrame]:
-        self._read, self._stored, self.last_modified = 0, 0, None
+        self._read, self.last_modified = 0, None
         try:
             with translate_google_errors(BIGQUERY, f"The rows of {self._table}"):
                 for batch in self._rows.batches(functools.partial(check, stop), target.warn):
                     frame = _to_polars(_cast(batch, self._schema))
+                    if query.n_rows is not None:
+                        frame = frame.head(query.n_rows - self._read)
                     self._read += len(frame)
                     self._note_modification(frame)
-                    if self._join is not None:
-                        frame = self._join(frame)
-                    yield self._taken(frame, query)
-                    if self._stored == query.n_rows or self._read > self._rows.total:
+                    yield frame
+                    if self._read == query.n_rows or self._read > self._rows.total:
                         return  # more rows than there are may have no end
-                if self._join is not None and (rest := self._join.rest()) is not None:
-                    yield self._taken(rest, query)
         except OctogenBigQueryError as error:
             error.persistence = Persistence.UNCLEAR  # a retried run has its query run again
             raise
-
-    def _taken(self, frame: pl.DataFrame, query: Query) -> pl.DataFrame:
-        """The rows of a frame that a query takes."""
-        if query.n_rows is not None:
-            frame = frame.head(query.n_rows - self._stored)
-        self._stored += len(frame)
-        return frame
 
     def _note_modification(self, frame: pl.DataFrame) -> None:
         if self._dated_by not in frame.columns:

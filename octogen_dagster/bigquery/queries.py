@@ -67,14 +67,16 @@ def run_query(
     *,
     subject: str,
     location: str,
+    exported_at: float | None,
     max_bytes_billed: int | None,
 ) -> QueryJob:
     """Run a query and return its job, or the job of a run that this one retries.
 
     BigQuery refuses a query that would be billed for more bytes than allowed, and bills nothing.
-    The id of the job follows from the run and the query. So a run that lost an answer, was killed
-    or is retried finds its job, and does not pay again. A job that failed, is older than 24 hours
-    or has lost its result is followed by another. If the run is stopped, its job is cancelled.
+    The id of the job follows from the run, the query and the export that it reads. So a run that
+    lost an answer, was killed or is retried finds its job, and does not pay again. A job that
+    failed, is older than 24 hours or has lost its result is followed by another. If the run is
+    stopped, its job is cancelled.
     """
     from google.cloud.bigquery import QueryJobConfig
     from google.cloud.bigquery.retry import DEFAULT_JOB_RETRY
@@ -83,7 +85,8 @@ def run_query(
     config.job_timeout_ms = int(_JOB_TIMEOUT * 1000)
     if max_bytes_billed is not None:
         config.maximum_bytes_billed = max_bytes_billed
-    query = _Query(client, sql, subject, location, config, _job_id(context, sql, location))
+    job_id = _job_id(context, sql, location, exported_at)
+    query = _Query(client, sql, subject, location, config, job_id)
     with translate_google_errors(BIGQUERY, subject):
         # Google's client repeats failures of BigQuery itself only for jobs with random ids.
         job: QueryJob = DEFAULT_JOB_RETRY(query.run)()
@@ -125,7 +128,9 @@ def _labels(context: dg.AssetExecutionContext) -> dict[str, str]:
     return {key: re.sub(r"[^a-z0-9_-]", "_", value.lower())[:63] for key, value in labels.items()}
 
 
-def _job_id(context: dg.AssetExecutionContext, sql: str, location: str) -> str:
+def _job_id(
+    context: dg.AssetExecutionContext, sql: str, location: str, exported_at: float | None
+) -> str:
     """The id of a query's jobs, which the runs that retry each other share until one succeeds.
 
     A run that repeats one that succeeded sees another last materialization, and so pays for rows of
@@ -137,7 +142,7 @@ def _job_id(context: dg.AssetExecutionContext, sql: str, location: str) -> str:
         context.asset_key.to_user_string(),
         context.partition_key if context.has_partition_key else None,
         None if last is None else last.storage_id,
-        *(sql, location),
+        *(sql, location, exported_at),
     ]
     return f"octogen_dagster_{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]}"
 

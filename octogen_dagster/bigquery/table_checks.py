@@ -1,13 +1,14 @@
 """Checks of a table or a snapshot of it: it has rows, it has its columns, it is fresh."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from octogen_dagster.assets.definition import FRESH, hours
+from octogen_dagster.sharing.names import TABLE
 
 if TYPE_CHECKING:
     from google.cloud.bigquery import SchemaField
@@ -25,6 +26,11 @@ PRODUCT_COLUMNS: tuple[str, ...] = (
     "in_stock",
 )
 """The columns that Octogen documents of `products_current_v1`; it has more."""
+DOCUMENTED: Mapping[str | None, Sequence[str]] = {
+    TABLE: PRODUCT_COLUMNS,
+    "url_coverage_v1": ("url", "normalized_url", "covered", "exported_at"),
+}
+"""The columns that Octogen documents of its views."""
 
 
 def build_check_specs(
@@ -34,11 +40,11 @@ def build_check_specs(
 ) -> list[dg.AssetCheckSpec]:
     """The checks `not_empty`, `expected_columns` and, with a maximum age, `fresh`."""
     descriptions = {
-        NOT_EMPTY: "There are products.",
+        NOT_EMPTY: "There are rows.",
         EXPECTED_COLUMNS: "The expected columns are there.",
     }
     if max_age is not None:
-        descriptions[FRESH] = f"The products changed in the last {hours(max_age):g} hours."
+        descriptions[FRESH] = f"The rows changed in the last {hours(max_age):g} hours."
     with warnings.catch_warnings():
         # Without the partitions, the result of one listing would replace that of another.
         warnings.simplefilter("ignore", dg.PreviewWarning)

@@ -26,6 +26,9 @@ CONSOLE = "octogen/console"
 EXPORT_RESTRICTIONS = "octogen/restricted_export_config"
 """The restrictions of a linked dataset's listing, as Google names them; absent if it has none."""
 
+EXPORT_TIME = "octogen/exported_at"
+"""The time of the export that a linked dataset had; absent if Octogen did not say it."""
+
 EXPORTED_AT = "exported_at"
 """The column of a view whose newest value is the last modification, if the view has it."""
 
@@ -110,10 +113,14 @@ def last_materialization(
 
 
 class ReportedTable(NamedTuple):
-    """A table as the asset of its linked dataset reported it."""
+    """A table as the asset of its linked dataset reported it.
+
+    `exported_at` is the time of its export in seconds since 1970, if that was reported.
+    """
 
     name: TableName
     export_restrictions: Mapping[str, bool]
+    exported_at: float | None
 
 
 def read_reported_table(context: dg.AssetExecutionContext, upstream: dg.AssetKey) -> ReportedTable:
@@ -129,9 +136,10 @@ def read_reported_table(context: dg.AssetExecutionContext, upstream: dg.AssetKey
             f"{_same_listing(context, upstream) or f'Materialize {asset}{of} first.'}",
             allow_retries=False,
         )
-    restrictions = reported_value(record, EXPORT_RESTRICTIONS)
+    restrictions = reported_value(record, EXPORT_RESTRICTIONS) or {}
     with permanent_errors_fail():
-        return ReportedTable(TableName.parse(str(reported)), restrictions or {})
+        name = TableName.parse(str(reported))
+    return ReportedTable(name, restrictions, reported_value(record, EXPORT_TIME))
 
 
 def reported_value(record: dg.EventLogRecord | None, name: str) -> Any:

@@ -23,19 +23,21 @@ from octogen_dagster.components.settings import (
     Name,
     OctogenAssetData,
     SearchSettings,
+    Sensor,
     SensorSettings,
     Source,
     Storage,
     StorageSettings,
 )
 from octogen_dagster.components.table_settings import TableSettings
+from octogen_dagster.components.url_list_settings import UrlCoverageSettings, UrlListSettings
 from octogen_dagster.errors import OctogenComponentError
 
 
 @dg.scaffold_with(OctogenScaffolder)
 class OctogenComponent(AssetsComponent):
     """Octogen's product catalogs as assets: snapshots of searches and whole catalogs, their changes
-    and details, checks, sensors and schedules.
+    and details, checks, sensors and schedules, and own tables of addresses as URL lists.
 
     It brings the resources that they need. Two components of one project need two names. Listings
     that Octogen shares over BigQuery are another component, `OctogenLinkedDatasetsComponent`.
@@ -77,6 +79,11 @@ class OctogenComponent(AssetsComponent):
     """Their table; by default there if catalogs are partitions."""
     searches: list[SearchSettings] = Field(default_factory=list)
     """Searches and whole catalogs."""
+    url_lists: list[UrlListSettings] = Field(default_factory=list)
+    """Own tables of competitors' addresses, as URL lists at Octogen."""
+    url_list_sensor: Sensor = Field(default_factory=SensorSettings)
+    """The sensor of lists that were exported anew, where a list has `coverage`: `true` has it,
+    stopped; `running` starts it; `false` has none; or its settings."""
     automation: Literal["running"] | None = None
     """`running` starts what follows the searches with the first deployment."""
 
@@ -89,6 +96,12 @@ class OctogenComponent(AssetsComponent):
                 kind = PydanticCustomError("twice", "{text}", {"text": text})
                 place = InitErrorDetails(type=kind, loc=("searches", position, "name"), input=name)
                 raise ValidationError.from_exception_data("searches", [place])
+        lists = [each.of_octogen for each in self.url_lists]
+        if twice := next((name for name in lists if lists.count(name) > 1), None):
+            raise ValueError(
+                f"two url_lists are the list {twice!r}, and each run would undo the other's: give "
+                "each a list_name of its own"
+            )
         return self
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
@@ -131,6 +144,7 @@ class OctogenComponent(AssetsComponent):
         defs = dg.Definitions.merge(
             dg.Definitions(assets=tables, resources=resources),
             *(self._of_search(search, tables) for search in self.searches),
+            self._url_lists(),
         )
         if self.automation is None:
             return defs  # Dagster's own sensor of automation conditions is there, and stopped
@@ -227,6 +241,102 @@ class OctogenComponent(AssetsComponent):
                 )
                 loaded.append(table)
         return loaded
+
+    def _url_lists(self) -> dg.Definitions:
+        """Return the URL lists, with what is read of their exports."""
+        assets, checks, exports, resources = [], [], [], dict[str, Any]()
+        for settings in self.url_lists:
+            arguments = settings.arguments() | {
+                "urls": dg.AssetKey.from_user_string(settings.urls),
+                "list_name": settings.of_octogen,
+            }
+            arguments.pop("coverage", None)
+            follow = od.follow_upstream()
+            url_list = od.build_url_list_asset(
+                self._spec("url_list", settings, settings.name, automation_condition=follow),
+                **arguments,
+                resource_key=self.name,
+                execute=self.execute,
+            )
+            assets.append(url_list)
+            checks += od.build_url_list_checks(url_list)
+            if settings.coverage is not None:
+                exports += self._of_export(settings.name, settings.coverage, url_list)
+                resources |= self._google(settings.name, settings.coverage)
+        sensors = []
+        if exports and self.url_list_sensor is not None:
+            sensor = od.build_url_list_sensor(
+                exports,
+                name=f"{self.name}_url_list_sensor",
+                resource_key=self.name,
+                **self.url_list_sensor.arguments(),
+            )
+            sensors.append(sensor)
+        return dg.Definitions(
+            assets=[*assets, *exports], asset_checks=checks, sensors=sensors, resources=resources
+        )
+
+    def _of_export(
+        self, name: str, coverage: UrlCoverageSettings, url_list: dg.AssetsDefinition
+    ) -> list[dg.AssetsDefinition]:
+        """Return the assets of a list's export; the sensor requests them together."""
+        written = coverage.arguments()
+        asset = AssetSettings(translation=coverage.translation)
+
+        def arguments(*names: str) -> dict[str, Any]:
+            return {each: written[each] for each in names if each in written}
+
+        def spec(kind: Kind, **attributes: Any) -> dg.AssetSpec:
+            return self._spec(kind, asset, f"{name}_{kind.removeprefix('url_')}", **attributes)
+
+        export = od.build_url_list_export_asset(
+            url_list,
+            name=spec("url_export"),
+            control_plane=coverage.principal is not None,
+            resource_key=self.name,
+            hub_resource_key=f"{name}_google",
+            control_plane_resource_key=f"{name}_control_plane",
+            execute=self.execute,
+            **arguments(
+                *("listing_project", "listing_location", "dataset_id", "replace_revoked"), "max_age"
+            ),
+        )
+        reads: dict[str, Any] = {
+            "bigquery_resource_key": f"{name}_google",
+            "execute": self.execute,
+            "max_age": None,  # the export is as old
+            **arguments("min_rows_fraction", "max_bytes_billed"),
+        }
+        of_coverage = od.build_linked_snapshot_asset(
+            export, name=spec("url_coverage"), view="url_coverage_v1", **reads
+        )
+        offers = od.build_linked_snapshot_asset(
+            export, name=spec("url_offers"), **reads, **arguments("columns", "where")
+        )
+        # A list that has changed has other matches before its next export.
+        follow = od.follow_upstream()
+        matches = od.build_url_matches_asset(
+            url_list,
+            of_coverage,
+            offers,
+            name=spec("url_matches", automation_condition=follow),
+            execute=self.execute,
+            **arguments("min_covered_fraction"),
+        )
+        return [export, of_coverage, offers, matches]
+
+    def _google(self, name: str, coverage: UrlCoverageSettings) -> dict[str, Any]:
+        """Return the resources of a list's export."""
+        google: dict[str, Any] = {
+            "project": coverage.project,
+            "gcp_credentials": coverage.gcp_credentials,
+        }
+        resources: dict[str, Any] = {f"{name}_google": od.AnalyticsHubResource(**google)}
+        if coverage.principal is not None:
+            resources[f"{name}_control_plane"] = od.OctogenControlPlaneResource(
+                principal=coverage.principal, host=self.connection.arguments().get("host")
+            )
+        return resources
 
     def _spec(
         self,

@@ -14,7 +14,6 @@ from octogen_dagster.components.scaffolder import OctogenLinkedDatasetsScaffolde
 from octogen_dagster.components.settings import (
     AssetsComponent,
     AssetSettings,
-    ConnectionSettings,
     Fraction,
     Kind,
     MaxAgeHours,
@@ -118,62 +117,10 @@ class LinkedSnapshotSettings(LinkedProductsSettings):
     """The smallest snapshot that replaces the last one, as a share of its rows."""
 
 
-class UrlCoverageSettings(AssetSettings):
-    """The settings of the two assets of what Octogen exports of a URL list."""
-
-    products_name: Name | None = None
-    """The name of the asset of the products; by default <list>_products."""
-    in_place: bool = False
-    """Leave all rows in BigQuery."""
-    columns: list[str] | None = None
-    """The columns of products to read; all by default. BigQuery bills for them."""
-    min_covered_fraction: Fraction = 0.5
-    """The smallest share of the exported addresses that must be covered."""
-    max_age_hours: MaxAgeHours | None = 48
-    """Hours since the export after which the check `fresh` fails; null leaves it out."""
-    listing_project: str = "octogen-catalog-exchange"
-    """The project of the list's listing."""
-    listing_location: str = "US"
-    """The location of the list's listing."""
-    dataset_id: str | None = None
-    """The id of the linked dataset; by default octogen_<listing id>."""
-    max_bytes_billed: int | None = Field(default=100_000_000_000, gt=0)
-    """The most bytes that a query may be billed for; null for no limit."""
-
-
-class UrlListSettings(AssetSettings):
-    """The settings of a URL list that is kept equal to an asset of the project."""
-
-    name: Name
-    """The asset's name."""
-    urls: str
-    """The key of the asset that has the addresses, with the columns url and sku."""
-    list_name: str | None = Field(default=None, min_length=1, max_length=80)
-    """The list's name at Octogen; by default the asset's."""
-    max_removed_fraction: Fraction = 0.2
-    """The largest fraction of the list that a run may remove."""
-    dry_run: bool = False
-    """Report what a run would do, and do nothing."""
-    coverage: Annotated[UrlCoverageSettings | None, switch(UrlCoverageSettings)] = None
-    """Which addresses Octogen covers, and their products: assets <name>_coverage and
-    <name>_products, whose translation is one."""
-
-    @property
-    def of_octogen(self) -> str:
-        """The list's name at Octogen."""
-        return self.name if self.list_name is None else self.list_name.strip()
-
-
-_OF_SENSORS: tuple[Kind, ...] = ("linked_datasets", "url_coverage", "url_products")
-"""The assets that a sensor requests."""
-_STORED: tuple[Kind, ...] = ("linked_snapshot", "url_list", "url_coverage", "url_products")
-"""The assets whose rows are stored."""
-
-
 @dg.scaffold_with(OctogenLinkedDatasetsScaffolder)
 class OctogenLinkedDatasetsComponent(AssetsComponent):
     """Listings that Octogen shares over BigQuery: a sensor that subscribes to them, their linked
-    datasets, and if you want checks of the tables, snapshots of the views, and URL lists.
+    datasets, and if you want checks of the tables and snapshots of the views.
 
     It brings the resources that they need, and needs the extra `bigquery`, with Octogen as the
     source `mcp` too. A project has one of it. Mistakes in the YAML are an `OctogenComponentError`,
@@ -219,12 +166,6 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
     """Each linked view as a Parquet snapshot."""
     tables: LinkedTableSettings | None = None
     """A table of the snapshots in a database or a warehouse: its `destination`."""
-    url_lists: list[UrlListSettings] = Field(default_factory=list)
-    """Own tables of competitors' addresses, as URL lists at Octogen."""
-    url_list_sensor: Sensor = Field(default_factory=SensorSettings)
-    """The sensor of lists that were exported anew, where a list has `coverage`: as `sensor`."""
-    connection: ConnectionSettings = Field(default_factory=ConnectionSettings)
-    """Octogen's REST API, for URL lists: the fields of OctogenResource."""
     storage: Storage = Field(default_factory=StorageSettings)
     """The store of the snapshots; null for the project's own `io_manager`."""
 
@@ -237,12 +178,6 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
         require_extras("OctogenLinkedDatasetsComponent", *extras)
         if self.tables and not self.snapshot:
             raise ValueError("tables are of the snapshots: write snapshot: true, or remove tables")
-        names = [each.of_octogen for each in self.url_lists]
-        if twice := next((name for name in names if names.count(name) > 1), None):
-            raise ValueError(
-                f"two url_lists are the list {twice!r}, and each run would undo the other's: give "
-                "each a list_name of its own"
-            )
         if self.source.is_octogen and self.principal is None:
             raise ValueError(
                 "source: octogen needs principal, the IAM principal that Octogen shares with, such "
@@ -298,73 +233,24 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
                 **self.sensor.arguments(),
             )
             sensors.append(sensor)
-        linked = dg.Definitions(
+        return dg.Definitions(
             assets=assets,
             asset_checks=od.build_linked_datasets_checks(datasets, self.source.source()),
             sensors=sensors,
             resources=self._resources(),
         )
-        return dg.Definitions.merge(linked, self._url_lists()) if self.url_lists else linked
-
-    def _url_lists(self) -> dg.Definitions:
-        """The URL lists, with what Octogen exports of them."""
-        assets, checks, coverages, sensors = [], [], [], []
-        runs: dict[str, Any] = {"resource_key": self._octogen, "execute": self.execute}
-        for settings in self.url_lists:
-            arguments = settings.arguments()
-            arguments.pop("coverage", None)
-            arguments["urls"] = dg.AssetKey.from_user_string(settings.urls)
-            arguments["list_name"] = settings.of_octogen
-            spec = self._spec("url_list", settings)
-            url_list = od.build_url_list_asset(spec, **arguments, **runs)
-            assets.append(url_list)
-            checks += od.build_url_list_checks(url_list)
-            if (coverage := settings.coverage) is not None:
-                arguments = coverage.arguments()
-                arguments.pop("products_name", None)
-                products = AssetSettings(
-                    name=coverage.products_name, translation=coverage.translation
-                )
-                coverages.append(
-                    od.build_url_coverage_asset(
-                        url_list,
-                        name=self._spec("url_coverage", coverage, f"{settings.name}_coverage"),
-                        products_name=self._spec(
-                            "url_products", products, f"{settings.name}_products"
-                        ),
-                        control_plane=self.source.is_octogen,
-                        bigquery_resource_key=self._bigquery,
-                        **arguments,
-                        **runs,
-                    )
-                )
-        if coverages and self.url_list_sensor is not None:
-            sensor = od.build_url_list_sensor(
-                coverages,
-                name=f"{self.name}_url_list_sensor",
-                resource_key=self._octogen,
-                **self.url_list_sensor.arguments(),
-            )
-            sensors.append(sensor)
-        assets += [asset for coverage in coverages for asset in coverage]
-        return dg.Definitions(assets=assets, asset_checks=checks, sensors=sensors)
 
     @property
     def _bigquery(self) -> str:
         """The key of the resource for queries, beside a `bigquery` that the project may have."""
         return f"{self.name}_bigquery"
 
-    @property
-    def _octogen(self) -> str:
-        """The key of the REST API's resource, beside that of an `OctogenComponent`."""
-        return f"{self.name}_url_lists"
-
     def _spec(self, kind: Kind, settings: AssetSettings, name: str = "") -> dg.AssetSpec:
         spec = dg.AssetSpec(
             settings.name or name or f"{self.name}_{kind}",
-            automation_condition=None if kind in _OF_SENSORS else od.follow_upstream(),
+            automation_condition=None if kind == "linked_datasets" else od.follow_upstream(),
         )
-        if kind in _STORED and self.storage is not None:
+        if kind == "linked_snapshot" and self.storage is not None:
             spec = spec.with_io_manager_key(f"{self.name}_linked_io_manager")
         data = OctogenAssetData(kind, spec)
         return self.translated(data, settings)
@@ -376,12 +262,8 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
             resources["octogen_control_plane"] = od.OctogenControlPlaneResource(
                 principal=self.principal, host=self.host, token_uri=self.token_uri
             )
-        has_coverage = any(each.coverage for each in self.url_lists)
-        if self.products or self.snapshot or has_coverage:
+        if self.products or self.snapshot:
             resources[self._bigquery] = od.AnalyticsHubResource(**google)
-        if self.url_lists:
-            written = {"host": self.host} | self.connection.arguments()
-            resources[self._octogen] = od.OctogenResource(**written)
-        if (self.snapshot or self.url_lists) and self.storage is not None:
+        if self.snapshot and self.storage is not None:
             resources[f"{self.name}_linked_io_manager"] = self.storage.io_manager()
         return resources

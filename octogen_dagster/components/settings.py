@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 Kind = Literal[
     "catalogs", "products", "changes", "details", "brands", "history", "alerts",
     "linked_datasets", "linked_products", "linked_snapshot",
-    "url_list", "url_coverage", "url_products", "table",
+    "url_list", "url_export", "url_coverage", "url_offers", "url_matches", "table",
 ]  # fmt: skip
 
 

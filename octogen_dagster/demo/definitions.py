@@ -29,6 +29,7 @@ from octogen_dagster import (
     build_catalog_sensor,
     build_catalogs_asset,
     build_linked_datasets_asset,
+    build_linked_snapshot_asset,
     build_listing_sensor,
     build_price_alerts_asset,
     build_price_position_asset,
@@ -40,10 +41,11 @@ from octogen_dagster import (
     build_snapshot_checks,
     build_snapshot_schedule,
     build_table_asset,
-    build_url_coverage_asset,
     build_url_list_asset,
     build_url_list_checks,
+    build_url_list_export_asset,
     build_url_list_sensor,
+    build_url_matches_asset,
     catalog_partitions,
     follow_upstream,
 )
@@ -221,17 +223,21 @@ if HAS_HUB:
     competitor_urls = build_url_list_asset(
         spec("competitor_urls", "prices"), matches, automation_condition=FOLLOW
     )
-    competitors = build_url_coverage_asset(
-        competitor_urls,
-        name=spec("competitor_coverage", "prices"),
-        products_name=spec("competitor_products", "prices"),
+    export = build_url_list_export_asset(competitor_urls, name=spec("competitor_export", "prices"))
+    coverage = build_linked_snapshot_asset(
+        export, name=spec("competitor_coverage", "prices"), view="url_coverage_v1"
     )
+    offers = build_linked_snapshot_asset(export, name=spec("competitor_offers", "prices"))
+    matched = build_url_matches_asset(
+        competitor_urls, coverage, offers, name=spec("competitor_matches", "prices")
+    )
+    competitors = [export, coverage, offers, matched]
 
     @dg.asset(
         group_name="prices",
         owners=["team:pricing"],
         description=COMPARED,
-        ins={"theirs": dg.AssetIn(competitors.products.key)},
+        ins={"theirs": dg.AssetIn(matched.key)},
         automation_condition=FOLLOW,
     )
     def price_comparison(theirs: pl.DataFrame) -> pl.DataFrame:

@@ -55,7 +55,8 @@ _PRODUCTS, _LINKED = "octogen_products", "octogen_linked_datasets"
 _CHANGES, _HISTORY = f"{_PRODUCTS}_changes", f"{_PRODUCTS}_history"
 _FOLLOWERS = (_CHANGES, f"{_PRODUCTS}_brands", _HISTORY, f"{_PRODUCTS}_alerts")
 _TABLES = (f"{_PRODUCTS}_table", f"{_HISTORY}_table")
-_URL_LIST, _COVERAGE, _COMPARISON = "competitor_urls", "competitor_coverage", "price_comparison"
+_URL_LIST, _EXPORT, _COMPARISON = "competitor_urls", "competitor_export", "price_comparison"
+_MATCHES = "competitor_matches"
 INSTANCE = """
 telemetry: {enabled: false}
 nux: {enabled: false}
@@ -164,7 +165,7 @@ class Demo:
         for key, listing in self._listings.items():
             self._restore_subscription(listing, _LINKED, key)
         for url_list in self._url_lists():
-            self._restore_subscription(url_list.name, _COVERAGE, None)
+            self._restore_subscription(url_list.name, _EXPORT, None)
         return played
 
     def _restore_url_list(self) -> None:
@@ -260,7 +261,7 @@ class Demo:
         if self._listings:
             yield self._is_followed_by("articles", "matches", _URL_LIST)
         if any(listing.views() for listing in self._url_lists()):
-            for name in (_COVERAGE, _COMPARISON):
+            for name in (_MATCHES, _COMPARISON):
                 records = self._records(name, None)
                 yield bool(records) and records[0].timestamp > began
 
@@ -341,12 +342,13 @@ class Demo:
     def _print_url_list(self) -> None:
         """Print what the last export has of the addresses in the URL list."""
         if self._records(_COMPARISON, None):
-            coverage = pl.read_parquet(self._snapshots / f"{_COVERAGE}.parquet")
-            covered = coverage.filter(status="covered").height
+            matches = pl.read_parquet(self._snapshots / f"{_MATCHES}.parquet")
+            pages = matches.drop_nulls("sku").unique(["sku", "url"])
+            covered = pages.filter(status="covered").height
             prices = pl.read_parquet(self._snapshots / f"{_COMPARISON}.parquet")
             lower = prices.filter(pl.col("difference") < 0).height
             self._say(
-                f"Of {len(coverage):,} competitors' pages in a URL list, {covered:,} are covered. "
+                f"Of {len(pages):,} competitors' pages in a URL list, {covered:,} are covered. "
                 f"Of {len(prices):,} prices there, {lower:,} are below the own ones."
             )
 

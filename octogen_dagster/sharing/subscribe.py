@@ -183,8 +183,9 @@ def _delete(
         raise OctogenBigQueryError(
             f"{_taken(plan)}, and it is left over from subscription {leftovers[0].name} to this "
             "listing, which was revoked. Nothing was changed. With replace_revoked=True of "
-            "build_linked_datasets_asset (replace_revoked: true in YAML), a run deletes that "
-            "subscription with the dataset and the access rights set on it, and subscribes again. "
+            "build_linked_datasets_asset or build_url_list_export_asset (replace_revoked: true in "
+            "YAML), a run deletes that subscription with the dataset and the access rights set on "
+            "it, and subscribes again. "
             f"Or delete it yourself, then {_AGAIN}"
         )
     for each in leftovers:

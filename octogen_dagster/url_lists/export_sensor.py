@@ -1,13 +1,13 @@
-"""The sensor that requests the coverage and the products of each list that was exported anew."""
+"""The sensor that requests the export of each URL list that was exported anew, and what follows."""
 
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from octogen_dagster.api.blocking import BlockingClient
-from octogen_dagster.assets.definition import RESOURCE
+from octogen_dagster.assets.definition import RESOURCE, require_asset
 from octogen_dagster.assets.ticks import (
     DATA_VERSION_TAG,
     Wanted,
@@ -17,9 +17,8 @@ from octogen_dagster.assets.ticks import (
 )
 from octogen_dagster.errors import OctogenError
 from octogen_dagster.products.catalog_sensor import service_of_a_tick
-from octogen_dagster.url_lists.coverage import UrlCoverage
 from octogen_dagster.url_lists.export import last_exported_at, version_of
-from octogen_dagster.url_lists.list_asset import name_of_list
+from octogen_dagster.url_lists.list_asset import LIST_NAME, name_of_list
 from octogen_dagster.url_lists.sync import live_url_lists
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def build_url_list_sensor(
-    coverages: UrlCoverage | Sequence[UrlCoverage],
+    assets: dg.AssetsDefinition | Sequence[dg.AssetsDefinition],
     *,
     name: str = "octogen_url_list_sensor",
     minimum_interval_seconds: int = 900,
@@ -36,52 +35,42 @@ def build_url_list_sensor(
     _clock: Callable[[], float] = time.time,
     **sensor_arguments: Any,
 ) -> dg.SensorDefinition:
-    """A sensor that requests the coverage and the products of each URL list when it was exported.
+    """A sensor that requests the export of each URL list when there is one, and what follows it.
 
     Octogen exports lists once a day. A tick lists them, in one request that is not charged, and
-    requests a run for each whose `lastExportedAt` is not that of the last materializations. A run
-    that failed is requested again after 10 minutes, then 20, up to 6 hours. A list that is not
-    there, or was not exported yet, is left out. If the service does not answer, the tick is
-    skipped or fails as in `build_catalog_sensor`.
+    requests a run for each whose `lastExportedAt` is not that of the last materialization of its
+    export, or whose export an asset that follows it has not followed. A run that failed is
+    requested again after 10 minutes, then 20, up to 6 hours. A list that is not there, or was not
+    exported yet, is left out. If the service does not answer, the tick is skipped or fails as in
+    `build_catalog_sensor`.
 
     The sensor has no memory of its own. The time of the export is the data version of a
     materialization, and what was requested are the runs with the tag `octogen/request`.
 
     Args:
-        coverages: What `build_url_coverage_asset` returned for a list, or for each of several.
+        assets: One or several assets of `build_url_list_export_asset`, each followed by the assets
+            that are made from it and belong into its run, such as those of
+            `build_linked_snapshot_asset` and `build_url_matches_asset`.
         name: The sensor's name.
         minimum_interval_seconds: Seconds between two ticks.
         resource_key: The key of the `OctogenResource`.
         sensor_arguments: Any other argument of `@dagster.sensor`.
 
     Raises:
-        TypeError: Something else than `build_url_coverage_asset` returns is given.
-        ValueError: There is no list.
+        TypeError: Something else than an asset is given.
+        ValueError: There is no export, or an asset is made from none that is before it.
     """
-    is_one = isinstance(coverages, UrlCoverage | dg.AssetsDefinition | dg.AssetKey)
-    of_lists = cast("list[UrlCoverage]", [coverages] if is_one else list(coverages))
-    for each in of_lists:
-        if not isinstance(each, UrlCoverage):
-            raise TypeError(
-                f"coverages must be what build_url_coverage_asset returns, not {each!r}: keep its "
-                "two assets together, as in `covered = build_url_coverage_asset(url_list)`."
-            )
-    if not of_lists:
-        raise ValueError("coverages must have the assets of a list at least.")
-    assets = {
-        each.coverage.key.to_user_string(): (each.coverage.key, each.products.key)
-        for each in of_lists
-    }
-    names = {each.coverage.key.to_user_string(): name_of_list(each.coverage) for each in of_lists}
+    given = [assets] if isinstance(assets, dg.AssetsDefinition | dg.AssetKey) else list(assets)
+    names, runs = _by_export(given)
     arguments = {
-        "description": "Requests the coverage and the products of each URL list that Octogen has "
-        "exported since they were read.",
+        "description": "Requests the export of each URL list, and what follows it, that Octogen "
+        "has exported since it was read.",
         **sensor_arguments,
     }
 
     @dg.sensor(
         name=name,
-        target=[asset for each in of_lists for asset in each],
+        target=given,
         minimum_interval_seconds=minimum_interval_seconds,
         required_resource_keys={resource_key},
         **arguments,
@@ -93,8 +82,8 @@ def build_url_list_sensor(
         now, instance = _clock(), context.instance
         busy = {
             key
-            for key, both in assets.items()
-            if any(read_busy(instance, asset, now) for asset in both)
+            for key, keys in runs.items()
+            if any(read_busy(instance, asset, now) for asset in keys)
         }
         try:
             lists = _read_lists(getattr(context.resources, resource_key))
@@ -106,10 +95,10 @@ def build_url_list_sensor(
             if list_of in lists
             if (exported_at := last_exported_at(lists[list_of])) is not None
         ]
-        done = {key: read for key, both in assets.items() if (read := _read(instance, both))}
+        done = {key: read for key, keys in runs.items() if (read := _read(instance, keys))}
         return request_assets(
             context,
-            assets,
+            runs,
             wanted=wanted,
             done=done,
             busy=busy,
@@ -120,6 +109,30 @@ def build_url_list_sensor(
     return url_list_sensor
 
 
+def _by_export(
+    assets: Sequence[dg.AssetsDefinition],
+) -> tuple[dict[str, str], dict[str, list[dg.AssetKey]]]:
+    """The names of lists, and the assets of a run with the export first, by the export's key."""
+    names, runs = dict[str, str](), dict[str, list[dg.AssetKey]]()
+    for each in assets:
+        require_asset(each, "assets")
+        key = each.key.to_user_string()
+        if LIST_NAME in each.metadata_by_key.get(each.key, {}):
+            names[key], runs[key] = name_of_list(each), [each.key]
+            continue
+        followed = [run for run in runs.values() if not {*each.dependency_keys}.isdisjoint(run)]
+        if not followed:
+            raise ValueError(
+                f"assets: {key} is made from none of those before it. Give an asset of "
+                "build_url_list_export_asset first, and then what follows it."
+            )
+        for run in followed:
+            run.append(each.key)
+    if not names:
+        raise ValueError("assets must have an asset of build_url_list_export_asset at least.")
+    return names, runs
+
+
 def _read_lists(octogen: "OctogenResource") -> "dict[str, CoverageUrlList]":
     """Read the live lists, by name."""
     with BlockingClient(service_of_a_tick(octogen)) as client:
@@ -127,10 +140,12 @@ def _read_lists(octogen: "OctogenResource") -> "dict[str, CoverageUrlList]":
 
 
 def _read(instance: dg.DagsterInstance, assets: Sequence[dg.AssetKey]) -> str | None:
-    """The data version that the last materializations of assets share; None without one."""
-    versions = set()
+    """The data version of an export that all of the assets behind it have followed; None else."""
+    records: list[dg.EventLogRecord] = []
     for asset in assets:
-        records = instance.fetch_materializations(asset, limit=1).records
-        event = records[0].asset_materialization if records else None
-        versions.add(((event and event.tags) or {}).get(DATA_VERSION_TAG))
-    return versions.pop() if len(versions) == 1 else None
+        found = instance.fetch_materializations(asset, limit=1).records
+        if not found or (records and found[0].storage_id < records[0].storage_id):
+            return None
+        records.append(found[0])
+    event = records[0].asset_materialization
+    return ((event and event.tags) or {}).get(DATA_VERSION_TAG)

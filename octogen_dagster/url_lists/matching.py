@@ -1,19 +1,16 @@
-"""Own addresses beside what Octogen exported of them: coverage, and the products of each SKU."""
+"""The join of own addresses with what Octogen exported of them: its coverage and its offers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import NamedTuple
 
 import polars as pl
 
 from octogen_dagster.errors import OctogenBigQueryInputError
-from octogen_dagster.frames.columns import PRODUCT_SCHEMA
+from octogen_dagster.frames.kinds import TableKind
 from octogen_dagster.frames.urls import normalized_url
 from octogen_dagster.printable import count
-
-if TYPE_CHECKING:
-    from octogen_dagster.frames.source import Metrics
 
 COVERED, NOT_COVERED, PENDING, REJECTED = "covered", "not_covered", "pending", "rejected"
 STATUSES = (COVERED, NOT_COVERED, PENDING, REJECTED)
@@ -27,39 +24,113 @@ EXPORTED = pl.Schema(
         "exported_at": pl.Datetime("us", "UTC"),
     }
 )
-"""The columns that are read of the view `url_coverage_v1`."""
-NO_PRODUCTS = pl.Schema(
-    {
-        **{name: PRODUCT_SCHEMA[name] for name in ("uuid", "catalog_key", "product_url", "title")},
-        "brand": pl.String(),
-        **{name: PRODUCT_SCHEMA[name] for name in ("current_price", "original_price", "currency")},
-        "in_stock": pl.Boolean(),
-    }
-)
-"""Columns of products as long as there is no view that says which it has.
+"""The columns that are needed of the view `url_coverage_v1`."""
+MATCHES_DESCRIPTIONS = {
+    "sku": "The own article; null for a product of no address.",
+    "url": "A competitor's page in the own table.",
+    "status": "`covered`, `not_covered`, `pending` (added since the last export) or `rejected`.",
+    "matched_by": "`url` if the product's address is this one, `page` if only the page is; null "
+    "where there is no pair.",
+    "product_url": "The address of Octogen's product.",
+}
+MATCHES_KIND = TableKind(descriptions=MATCHES_DESCRIPTIONS)
+"""Its other columns are not known beforehand: they are those of the own table and the offers."""
 
-They are those that are documented, and those that a comparison of prices needs.
-"""
-
-_MATCHED = ("sku", "url", "matched_by")
+_FIRST = ("sku", "url", "status", "matched_by")
 _PRODUCT, _ADDRESS, _TEXT, _PAGE = (f"octogen_{each}" for each in ("product", "row", "url", "page"))
 _FORM, _PARAMETERS, _DOUBT = (f"octogen_{each}" for each in ("form", "parameters", "doubt"))
+_STATUS = "octogen_status"  # the own table may have a column `status`
 
 
-def coverage_of(own: pl.DataFrame, exported: pl.DataFrame | None) -> pl.DataFrame:
-    """Return whether Octogen has products of each own address, a row for each row of the own table.
+class Matches(NamedTuple):
+    """The result of `url_matches`.
 
-    An address that is not in the export was added after it, and is pending. Without an export all
-    are. Octogen may have normalized its lists anew since the own table was sent, so an address is
-    also known as it was submitted.
+    Attributes:
+        rows: A row for each pair of an own row and a product, and for each that is in none.
+        addresses: The number of different own addresses by status.
+        figures: The numbers of products, and of covered addresses that have none for sure.
     """
-    if exported is None:
-        exported = pl.DataFrame(schema=EXPORTED)
-    own = own.select("sku", "url", pl.col("normalized_url").cast(pl.String))
-    sent = own.select("normalized_url", pl.col("url").cast(pl.String).str.strip_chars())
+
+    rows: pl.LazyFrame
+    addresses: Mapping[str, int]
+    figures: Mapping[str, int]
+
+    @property
+    def summary(self) -> str:
+        """The sentence about addresses and products."""
+        covered, figures = self.addresses[COVERED], self.figures
+        having = covered - figures["addresses_without_products"]
+        total = count(sum(self.addresses.values()), "address", "addresses")
+        parts = [
+            f"**{covered:,} of {total} covered**",
+            *(
+                f"{self.addresses[status]:,} {status.replace('_', ' ')}"
+                for status in STATUSES[1:]
+                if self.addresses[status]
+            ),
+        ]
+        of_products = [
+            f"**{count(figures['products'], 'product')}** of {having:,} of "
+            f"{count(covered, 'covered address', 'covered addresses')}"
+        ]
+        for name, words in (
+            ("addresses_in_doubt", "in doubt"),
+            ("unmatched_products", "of no address"),
+            ("ties", "tied"),
+        ):
+            if figures[name]:
+                of_products.append(f"{figures[name]:,} {words}")
+        return f"{', '.join(parts)}; {', '.join(of_products)}"
+
+    @property
+    def matched_fraction(self) -> float | None:
+        """The share of covered addresses that have a product without doubt; None of none."""
+        covered, figures = self.addresses[COVERED], self.figures
+        unsure = figures["addresses_without_products"] + figures["addresses_in_doubt"]
+        return (covered - unsure) / covered if covered else None
+
+
+def url_matches(own: pl.DataFrame, coverage: pl.DataFrame, offers: pl.LazyFrame) -> Matches:
+    """Join own addresses with the products that Octogen exported of them.
+
+    A product belongs to the covered addresses that are written as its own, as they were sent or as
+    Octogen echoed them, and without any to those of its page that share most parameters with it. A
+    covered address without any product then gets those of its page that share most, whosever they
+    are: Octogen says that it has some.
+    """
+    of_offers = offers.collect_schema().names()
+    names = _own_names(own.columns, of_offers)
+    own = own.with_columns(pl.col("url", "normalized_url").cast(pl.String)).with_row_index(_ADDRESS)
+    own = own.with_columns(_statuses(own, coverage))
+    pairs, figures = _pairs(own.filter(pl.col(_STATUS) == COVERED), offers)
+    address = pl.coalesce("normalized_url", "url")
+    addresses = dict(own.group_by(_STATUS).agg(address.n_unique()).rows())
+
+    columns = [pl.col(each).alias(to) for each, to in names.items()]
+    table = own.lazy().select(_ADDRESS, pl.col(_STATUS).alias("status"), *columns)
+    of_pairs = pairs.lazy()
+    joined = (
+        offers.with_row_index(_PRODUCT)
+        .join(of_pairs, on=_PRODUCT, how="left", maintain_order="left_right")
+        .join(table, on=_ADDRESS, how="left", maintain_order="left")
+    )
+    lone = table.join(of_pairs, on=_ADDRESS, how="anti", maintain_order="left")
+    others = [name for name in names.values() if name not in _FIRST]
+    rows = pl.concat([joined, lone], how="diagonal").select(*_FIRST, *others, *of_offers)
+    return Matches(rows, dict.fromkeys(STATUSES, 0) | addresses, figures)
+
+
+def _statuses(own: pl.DataFrame, coverage: pl.DataFrame) -> pl.Series:
+    """The status of each own row.
+
+    An address that is not in the export was added after it, and is pending. Octogen may have
+    normalized its lists anew since the own table was sent, so an address is also known as it was
+    submitted.
+    """
+    sent = own.select("normalized_url", pl.col("url").str.strip_chars())
     known = pl.concat(
-        each.select("normalized_url", "covered", "exported_at")
-        for each in (exported, sent.join(exported.drop("normalized_url"), on="url"))
+        each.select("normalized_url", "covered")
+        for each in (coverage, sent.join(coverage.drop("normalized_url"), on="url"))
     ).unique("normalized_url", keep="first", maintain_order=True)
     covered = pl.col("covered")
     status = (
@@ -71,19 +142,27 @@ def coverage_of(own: pl.DataFrame, exported: pl.DataFrame | None) -> pl.DataFram
         .then(pl.lit(COVERED))
         .otherwise(pl.lit(NOT_COVERED))
     )
-    return own.join(known, on="normalized_url", how="left", maintain_order="left").with_columns(
-        status.alias("status")
-    )
+    joined = own.join(known, on="normalized_url", how="left", maintain_order="left")
+    return joined.select(status.alias(_STATUS)).to_series()
 
 
-def count_addresses(coverage: pl.DataFrame) -> dict[str, int]:
-    """Count the different addresses of a coverage by status.
-
-    An address of several SKUs counts once.
-    """
-    address = pl.coalesce("normalized_url", "url")
-    counted = coverage.group_by("status").agg(address.n_unique()).rows()
-    return dict.fromkeys(STATUSES, 0) | dict(counted)
+def _own_names(own: Iterable[str], of_offers: Iterable[str]) -> Mapping[str, str]:
+    """Name the columns of the own table beside those of the offers."""
+    taken = set(of_offers)
+    if clash := sorted(taken.intersection(_FIRST)):
+        raise OctogenBigQueryInputError(
+            f"The offers have a column {clash[0]!r}, which the asset adds. Name the columns to "
+            "read with columns=, without it."
+        )
+    taken |= {"status", "matched_by"}
+    kept = [name for name in own if name not in OF_SERVICE]
+    names = {name: f"own_{name}" if name in taken else name for name in kept}
+    if clash := sorted({to for name, to in names.items() if name != to}.intersection(kept)):
+        raise OctogenBigQueryInputError(
+            f"The table of the list has a column {clash[0]!r}, which the asset adds. Rename it in "
+            "the table."
+        )
+    return names
 
 
 def page_of(url: pl.Expr) -> pl.Expr:
@@ -95,9 +174,9 @@ def page_of(url: pl.Expr) -> pl.Expr:
     return page.str.replace(r"/collections/[^/]+(/products/[^/]+)$", "${1}")
 
 
-def _told_apart(url: pl.Expr) -> list[pl.Expr]:
+def _told_apart(url: str) -> list[pl.Expr]:
     """The form of an address that all of its spellings share, its page and its parameters."""
-    form = normalized_url(url)
+    form = normalized_url(pl.col(url))
     parameters = form.str.extract(r"\?(.*)$").fill_null("").str.split("&")
     return [form.alias(_FORM), page_of(form).alias(_PAGE), parameters.alias(_PARAMETERS)]
 
@@ -115,175 +194,57 @@ def _nearest(products: pl.DataFrame, addresses: pl.DataFrame, of: str) -> pl.Dat
     return nearest.with_columns(((shared == 0) & ~have_none).alias(_DOUBT))
 
 
-def _sure(pairs: pl.DataFrame) -> pl.DataFrame:
-    return pairs.filter(~pl.col(_DOUBT)).select(_ADDRESS)
-
-
 def _ties(pairs: pl.DataFrame, of: str, page: str) -> int:
     """The number of products, or addresses, that have several pages which are equally near."""
     return len(pairs.group_by(of).agg(pl.col(page).n_unique()).filter(pl.col(page) > 1))
 
 
-class ProductJoin:
-    """Joins products with the own addresses that Octogen covers, batch after batch.
+def _pairs(addresses: pl.DataFrame, offers: pl.LazyFrame) -> tuple[pl.DataFrame, Mapping[str, int]]:
+    """The pairs of products and covered addresses, by their places, and their figures."""
+    echo = "normalized_url"
+    products = (
+        offers.select(pl.col("product_url").alias(_TEXT))
+        .with_row_index(_PRODUCT)
+        .with_columns(_told_apart(_TEXT))
+        .collect(engine="streaming")
+    )
+    texts = addresses.select(
+        _ADDRESS, pl.concat_list(pl.col("url").str.strip_chars(), echo).list.unique().alias(_TEXT)
+    ).explode(_TEXT)
+    # Where the service has echoed an address, only that is normalized here, to find its page.
+    forms = addresses.select(_ADDRESS, echo, *_told_apart(echo))
+    keys, found = products, []
+    for of_addresses, on in ((texts, _TEXT), (forms, _FORM)):
+        found.append(keys.join(of_addresses, on=on).select(_PRODUCT, _ADDRESS))
+        keys = keys.join(found[-1], on=_PRODUCT, how="anti")
+    near = _nearest(keys, forms, _PRODUCT)
 
-    A product belongs to the addresses that are written as its own, and without any to those of its
-    page that share most parameters with it. One of no address keeps its row, without a SKU. In the
-    end, an address without any product gets those of its page that share most, whosever they are:
-    Octogen says that it has some.
-    """
+    def lacking(pairs: pl.DataFrame) -> pl.DataFrame:
+        """The addresses in no pair; one of several articles is one."""
+        having = forms.join(pairs, on=_ADDRESS, how="semi").select(echo)
+        return forms.join(having, on=echo, how="anti")
 
-    def __init__(self, own: pl.DataFrame, coverage: pl.DataFrame) -> None:
-        covered = coverage.filter(pl.col("status") == COVERED).select("normalized_url").unique()
-        own = own.with_columns(pl.col("url", "normalized_url").cast(pl.String))
-        addresses = own.join(covered, on="normalized_url", how="semi").with_row_index(_ADDRESS)
-        # An address is known as it was sent, and as Octogen writes it.
-        texts = addresses.with_columns(
-            pl.concat_list("url", "normalized_url").list.unique().alias(_TEXT)
-        ).explode(_TEXT)
-        self._texts = texts.select(
-            _ADDRESS, "normalized_url", _TEXT, *_told_apart(pl.col(_TEXT))
-        ).unique(maintain_order=True)
-        self._own = addresses
-        self._covered = len(covered)
-        # The addresses that have no product so far, or none without doubt, and the products on
-        # the pages of the first.
-        self._without = self._unsure = self._texts
-        self._kept: pl.DataFrame | None = None
-        self._products = self._tied = 0
-        self._matched = dict.fromkeys(("url", "page"), 0)
+    of_products = pl.concat(
+        each.select(_PRODUCT, _ADDRESS, pl.lit(name).alias("matched_by"))
+        for each, name in ((found[0], "url"), (found[1], "url"), (near, "page"))
+    ).unique()
+    rest = _nearest(products, lacking(of_products), _ADDRESS)
+    of_rest = rest.select(_PRODUCT, _ADDRESS, pl.lit("page").alias("matched_by"))
+    pairs = pl.concat([of_products, of_rest.unique()]).sort(_PRODUCT, _ADDRESS)
+    sure = pl.concat(
+        [*found, *(each.remove(_DOUBT).select(_PRODUCT, _ADDRESS) for each in (near, rest))]
+    )
+    without = lacking(pairs)[echo].n_unique()
 
-    def __call__(self, batch: pl.DataFrame) -> pl.DataFrame:
-        """Return the products of a batch with the rows of the own table that they belong to."""
-        if "product_url" not in batch.columns:
-            raise OctogenBigQueryInputError(
-                "The view of products has no column 'product_url', by which products are joined "
-                "with addresses. Report it to Octogen, or build the assets with in_place=True."
-            )
-        url = pl.col("product_url")
-        products = batch.with_row_index(_PRODUCT).with_columns(_told_apart(url))
-        keys = products.select(_PRODUCT, _FORM, _PAGE, _PARAMETERS, url.alias(_TEXT))
-        found = []
-        for on in (_TEXT, _FORM):
-            found.append(keys.join(self._texts, on=on))
-            keys = keys.join(found[-1], on=_PRODUCT, how="anti")
-        near = _nearest(keys, self._texts, _PRODUCT)
-        self._tied += _ties(near, _PRODUCT, "normalized_url")
-        self._products += len(batch)
-        pairs = pl.concat(
-            each.select(_PRODUCT, _ADDRESS, pl.lit(name).alias("matched_by"))
-            for each, name in zip([*found, near], ("url", "url", "page"), strict=True)
-        ).unique()
-        for name in self._matched:
-            self._matched[name] += pairs.filter(matched_by=name)[_PRODUCT].n_unique()
-        self._take(pairs, pl.concat(each.select(_ADDRESS) for each in (*found, _sure(near))))
-        kept = products.drop(_PRODUCT)
-        kept = kept if self._kept is None else pl.concat([self._kept, kept])
-        self._kept = kept.join(self._without, on=_PAGE, how="semi", maintain_order="left")
-        return self._joined(products.drop(_FORM, _PAGE, _PARAMETERS), pairs, "left")
+    def matched(by: str) -> int:
+        return pairs.filter(matched_by=by)[_PRODUCT].n_unique()
 
-    def rest(self) -> pl.DataFrame | None:
-        """Return the products of the addresses that none was found for, from pages of others."""
-        if self._kept is None or self._kept.is_empty():
-            return None
-        products, self._kept = self._kept.with_row_index(_PRODUCT), None
-        near = _nearest(products, self._without, _ADDRESS)
-        self._tied += _ties(near, "normalized_url", _FORM)
-        pairs = near.select(_PRODUCT, _ADDRESS, pl.lit("page").alias("matched_by")).unique()
-        self._take(pairs, _sure(near))
-        return self._joined(products.drop(_FORM, _PAGE, _PARAMETERS), pairs, "inner")
-
-    def _take(self, pairs: pl.DataFrame, sure: pl.DataFrame) -> None:
-        """Note the addresses of pairs as those of which there is a product."""
-
-        def lacking(left: pl.DataFrame, of: pl.DataFrame) -> pl.DataFrame:
-            taken = self._own.join(of, on=_ADDRESS, how="semi").select("normalized_url")
-            return left.join(taken, on="normalized_url", how="anti")
-
-        self._without = lacking(self._without, pairs)
-        self._unsure = lacking(self._unsure, sure)
-
-    def _joined(
-        self, products: pl.DataFrame, pairs: pl.DataFrame, how: Literal["left", "inner"]
-    ) -> pl.DataFrame:
-        of_products = [name for name in products.columns if name != _PRODUCT]
-        own = self._own_columns(of_products)
-        first = [*_MATCHED, *(name for name in own.columns if name not in (*_MATCHED, _ADDRESS))]
-        ordered = pairs.sort(_PRODUCT, _ADDRESS)
-        return (
-            products.join(ordered, on=_PRODUCT, how=how, maintain_order="left_right")
-            .join(own, on=_ADDRESS, how="left", maintain_order="left")
-            .select(*first, *of_products)
-        )
-
-    def problem(self) -> str | None:
-        """Return why there must be more products, if Octogen covers addresses and there is none."""
-        if self._products or not self._covered:
-            return None
-        return (
-            f"url_coverage_v1 says that there are products of "
-            f"{count(self._covered, 'address', 'addresses')}"
-        )
-
-    @property
-    def matched_fraction(self) -> float | None:
-        """The share of own covered addresses that have a product without doubt; None of none."""
-        of, unsure = (each["normalized_url"].n_unique() for each in (self._own, self._unsure))
-        return (of - unsure) / of if of else None
-
-    def metrics(self) -> Metrics:
-        """Return how many products and addresses were matched."""
-        unmatched = self._products - sum(self._matched.values())
-        of, without, unsure = (
-            each["normalized_url"].n_unique() for each in (self._own, self._without, self._unsure)
-        )
-        summary = (
-            f"**{count(self._products, 'product')}** of {of - without:,} of "
-            f"{count(of, 'covered address', 'covered addresses')}"
-        )
-        if unsure > without:
-            summary += f", {unsure - without:,} in doubt"
-        if unmatched:
-            summary += f", {unmatched:,} of no address"
-        if self._tied:
-            summary += f", {count(self._tied, 'tie')}"
-        return {
-            "summary": summary,
-            "products": self._products,
-            "matched_by_url": self._matched["url"],
-            "matched_by_page": self._matched["page"],
-            "unmatched_products": unmatched,
-            "addresses_without_products": without,
-            "addresses_in_doubt": unsure - without,
-            "ties": self._tied,
-        }
-
-    def _own_columns(self, of_products: Iterable[str]) -> pl.DataFrame:
-        """The own table; a column that products have too is named `own_<name>`."""
-        names = own_names(self._own.columns, of_products)
-        return self._own.select(_ADDRESS, *(pl.col(each).alias(to) for each, to in names.items()))
-
-
-def own_names(own: Iterable[str], of_products: Iterable[str]) -> Mapping[str, str]:
-    """Name the columns of the own table beside those of products."""
-    taken = set(of_products)
-    if clash := taken.intersection(_MATCHED):
-        raise OctogenBigQueryInputError(
-            f"The view of products has a column {sorted(clash)[0]!r}, which the asset adds. Name "
-            "the columns to read with columns=, without it."
-        )
-    kept = [name for name in own if name not in (*OF_SERVICE, _ADDRESS)]
-    names = {name: f"own_{name}" if name in taken else name for name in kept}
-    if clash := {"matched_by", *(to for name, to in names.items() if name != to)}.intersection(
-        kept
-    ):
-        raise OctogenBigQueryInputError(
-            f"The table of the list has a column {sorted(clash)[0]!r}, which the asset of its "
-            "products adds. Rename it in the table."
-        )
-    return names
-
-
-def no_products(own: pl.DataFrame) -> pl.DataFrame:
-    """Return the products of a list that was not exported yet: none."""
-    return ProductJoin(own, coverage_of(own, None))(pl.DataFrame(schema=NO_PRODUCTS))
+    return pairs, {
+        "products": len(products),
+        "matched_by_url": matched("url"),
+        "matched_by_page": matched("page"),
+        "unmatched_products": len(products) - pairs[_PRODUCT].n_unique(),
+        "addresses_without_products": without,
+        "addresses_in_doubt": lacking(sure)[echo].n_unique() - without,
+        "ties": _ties(near, _PRODUCT, echo) + _ties(rest, echo, _FORM),
+    }

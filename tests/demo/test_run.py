@@ -63,14 +63,14 @@ def test_a_daemon_plays_two_days_and_the_ui_shows_them(tmp_path: Path) -> None:
     position = pl.read_parquet(snapshots / "price_position.parquet")
     assert "matched" in set(position["status"])
     matches = pl.read_parquet(snapshots / "matches.parquet")
-    coverage = pl.read_parquet(snapshots / "competitor_coverage.parquet")
-    assert set(matches["url"]) >= set(coverage["url"])
-    assert set(coverage["status"]) >= {"covered", "not_covered"}
-    covered = coverage.filter(status="covered")
-    assert 0.8 * len(coverage) < len(covered) < 0.95 * len(coverage)
-    theirs = pl.read_parquet(snapshots / "competitor_products.parquet")
-    assert set(theirs["matched_by"]) == {"url", "page"}
-    assert set(theirs["url"]) == set(covered["url"])
+    found = pl.read_parquet(snapshots / "competitor_matches.parquet").drop_nulls("sku")
+    assert set(found["matched_by"].drop_nulls()) == {"url", "page"}
+    listed = found.unique(["sku", "url"])
+    assert set(matches["url"]) >= set(listed["url"])
+    assert set(listed["status"]) >= {"covered", "not_covered"}
+    covered = listed.filter(status="covered")
+    assert 0.8 * len(listed) < len(covered) < 0.95 * len(listed)
+    assert covered["product_url"].null_count() == 0
     comparison = pl.read_parquet(snapshots / "price_comparison.parquet")
     assert set(comparison["sku"]) <= set(matches["sku"])
     assert {True, False} <= set(comparison["difference"] < 0)

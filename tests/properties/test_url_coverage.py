@@ -1,9 +1,8 @@
-"""Products are joined with addresses as the rules say, however their rows are cut into batches."""
+"""Products are joined with addresses as the rules say."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import polars as pl
 import pytest
@@ -11,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from octogen_dagster.frames.urls import normalized_url
-from octogen_dagster.url_lists.matching import EXPORTED, ProductJoin, coverage_of, page_of
+from octogen_dagster.url_lists.matching import EXPORTED, page_of, url_matches
 from tests.positions import page as form
 
 PATHS = ("/products/a", "/products/b", "/collections/x/products/a", "/p", "/p/", "/%70")
@@ -78,26 +77,25 @@ def pairs_of(
 
 
 @pytest.mark.slow
-@given(st.lists(urls, max_size=6), st.lists(urls, max_size=8), st.sets(st.integers(1, 7)))
-def test_pairs_are_those_of_the_rules(
-    addresses: list[str], products: list[str], cuts: set[int]
-) -> None:
+@given(st.lists(urls, max_size=6), st.lists(urls, max_size=8))
+def test_pairs_are_those_of_the_rules(addresses: list[str], products: list[str]) -> None:
     own = own_of(addresses)
     exported = own.select("url", "normalized_url", covered=True, exported_at=None).cast(EXPORTED)
     shop = pl.DataFrame(
         {"uuid": range(len(products)), "product_url": products},
         schema={"uuid": pl.Int64, "product_url": pl.String},
     )
-    join = ProductJoin(own, coverage_of(own, exported))
-    edges = [0, *sorted(cut for cut in cuts if cut < len(products)), len(products)]
-    frames = [join(shop[first:last]) for first, last in pairwise(edges)]
-    rest = join.rest()
-    joined = pl.concat([*frames, *([] if rest is None else [rest])])
+    found = url_matches(own, exported, shop.lazy())
+    joined = found.rows.collect()
+    assert {*joined.filter(pl.col("uuid").is_null())["sku"]} == {*own["sku"]} - {
+        *joined.drop_nulls("uuid")["sku"]
+    }
+    joined = joined.drop_nulls("uuid")
     rows = joined.select("uuid", "sku", pl.col("matched_by").fill_null("")).rows()
     assert len(rows) == len({*rows})
     pairs, ties = pairs_of(addresses, products)
     assert {*rows} == pairs
-    metrics = join.metrics()
+    metrics = found.figures
     assert metrics["ties"] == ties
     assert metrics["products"] == len(products)
     assert metrics["unmatched_products"] == joined["sku"].is_null().sum()
@@ -114,7 +112,7 @@ def test_pairs_are_those_of_the_rules(
     }
     assert metrics["addresses_in_doubt"] == len({*addresses} - sure - without)
     fraction = len(sure) / len({*addresses}) if addresses else None
-    assert join.matched_fraction == fraction
+    assert found.matched_fraction == fraction
 
 
 @pytest.mark.parametrize(
@@ -133,10 +131,8 @@ def test_an_address_has_a_product_that_its_parameters_do_not_deny(
     there = own_of([f"https://shop.example{path}" for path in covered])
     own = there.filter(~pl.col("url").str.contains("/gone"))
     exported = there.select("url", "normalized_url", covered=True, exported_at=None).cast(EXPORTED)
-    join = ProductJoin(own, coverage_of(there, exported))
-    join(pl.DataFrame({"product_url": [f"https://shop.example{product}"]}))
-    join.rest()
-    assert join.matched_fraction == fraction
+    offers = pl.LazyFrame({"product_url": [f"https://shop.example{product}"]})
+    assert url_matches(own, exported, offers).matched_fraction == fraction
 
 
 @given(urls)

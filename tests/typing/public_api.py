@@ -63,7 +63,6 @@ from octogen_dagster import (
     StaticSource,
     TableConnection,
     TableDestination,
-    UrlCoverage,
     build_alert_sensor,
     build_catalog_sensor,
     build_catalogs_asset,
@@ -82,10 +81,11 @@ from octogen_dagster import (
     build_snapshot_checks,
     build_snapshot_schedule,
     build_table_asset,
-    build_url_coverage_asset,
     build_url_list_asset,
     build_url_list_checks,
+    build_url_list_export_asset,
     build_url_list_sensor,
+    build_url_matches_asset,
     catalog_days,
     catalog_of,
     catalog_partition_key,
@@ -365,12 +365,15 @@ def url_list_definitions(articles: dg.AssetsDefinition) -> dg.Definitions:
         automation_condition=follow_upstream(),
     )
     checks = build_url_list_checks(url_list, severity=dg.AssetCheckSeverity.ERROR)
-    covered: UrlCoverage = build_url_coverage_asset(url_list, max_age=None, in_place=True)
-    coverage, products = covered
-    assert_type(products, dg.AssetsDefinition)
-    sensor = build_url_list_sensor([covered], minimum_interval_seconds=3600)
+    export: dg.AssetsDefinition = build_url_list_export_asset(url_list, max_age=None)
+    coverage = build_linked_snapshot_asset(export, view="url_coverage_v1")
+    offers = build_linked_snapshot_asset(export)
+    matched = build_url_matches_asset(url_list, coverage, offers, min_covered_fraction=0.9)
+    assert_type(matched, dg.AssetsDefinition)
+    chain = [export, coverage, offers, matched]
+    sensor = build_url_list_sensor(chain, minimum_interval_seconds=3600)
     return dg.Definitions(
-        assets=[articles, url_list, coverage, products], asset_checks=checks, sensors=[sensor]
+        assets=[articles, url_list, *chain], asset_checks=checks, sensors=[sensor]
     )
 
 

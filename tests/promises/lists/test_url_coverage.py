@@ -21,13 +21,24 @@ from octogen_dagster import (
     AnalyticsHubResource,
     OctogenControlPlaneResource,
     ParquetSnapshotIOManager,
-    build_url_coverage_asset,
+    build_linked_products_asset,
+    build_linked_snapshot_asset,
+    build_url_list_export_asset,
     build_url_list_sensor,
+    build_url_matches_asset,
 )
 from tests.api.servers import RawServer, Received, http
 from tests.forked import processes
-from tests.promises.lists.url_coverage_runs import LIST_ID, SHOP, execute, make_job, own_table, q3
-from tests.results import failure, is_retried, metadata, octogen_at
+from tests.promises.lists.url_coverage_runs import (
+    LIST_ID,
+    SHOP,
+    chain,
+    execute,
+    make_job,
+    own_table,
+    q3,
+)
+from tests.results import failure, failures, is_retried, metadata, octogen_at
 from tests.servers.bigquery import BigQueryServer, serving
 from tests.servers.google import PROJECT, REVOKED, Google
 from tests.servers.octogen import Octogen
@@ -39,6 +50,7 @@ DATASET = "octogen_coverage_cul_01_v1"
 COVERAGE_VIEW = f"{PROJECT}.{DATASET}.url_coverage_v1"
 PRODUCTS_VIEW = f"{PROJECT}.{DATASET}.products_current_v1"
 EXPORTED_AT = datetime(2026, 11, 28, 6, 31, 12, tzinfo=timezone.utc)
+SAID_AT = "2026-11-28T06:40:00+00:00"
 AT_ONCE = dg.RetryPolicy(max_retries=1)
 OWN = own_table()
 LONG = timedelta(days=100_000)
@@ -88,7 +100,7 @@ class Lists:
     """The service's answers about the list."""
 
     status: str = "active"
-    exported_at: str | None = "2026-11-28T06:40:00Z"
+    exported_at: str | None = SAID_AT
     big_query: bool = True
     refusal: tuple[int, str] | None = None
     created_at: str = "2026-11-01T00:00:00Z"
@@ -184,13 +196,20 @@ def run(
         upstream: dg.AssetsDefinition = q3,
         **arguments: Any,
     ) -> dg.ExecuteInProcessResult:
-        settings: dict[str, Any] = {
+        export = {
             "grant_waits": (),
             "control_plane": octogen is not None,
-            "retry_policy": None,
             "max_age": LONG,
+            **arguments.pop("export", {}),
         }
-        built = build_url_coverage_asset(upstream, **settings | arguments)
+        snapshots = {"max_age": LONG, **arguments.pop("snapshots", {})}
+        built = chain(
+            upstream,
+            export=export,
+            snapshots=snapshots,
+            offers={"max_age": None, **arguments.pop("offers", {})},
+            **{"retry_policy": None} | arguments,
+        )
         with (octogen or Octogen()).running() as url:
             control_plane = OctogenControlPlaneResource(principal=PRINCIPAL, url=url)
             return dg.materialize(
@@ -211,38 +230,40 @@ def snapshot(folder: Path, name: str) -> pl.DataFrame:
     return pl.read_parquet(folder / "stored" / f"{name}.parquet")
 
 
-def checked(result: dg.ExecuteInProcessResult) -> dict[str, bool]:
-    return {each.check_name: each.passed for each in result.get_asset_check_evaluations()}
+def statuses(folder: Path) -> list[tuple[str, str]]:
+    """The articles with the status of their address."""
+    rows = snapshot(folder, "q3_matches").drop_nulls("sku").select("sku", "status")
+    return rows.unique().sort("sku").rows()
+
+
+def failed(result: dg.ExecuteInProcessResult) -> list[str]:
+    return [each.check_name for each in result.get_asset_check_evaluations() if not each.passed]
 
 
 @pytest.mark.slow
 def test_each_row_of_the_own_table_has_the_status_of_its_address(run: Run, tmp_path: Path) -> None:
     result = run()
     assert result.success, failure(result)
-    coverage = snapshot(tmp_path, "q3_coverage")
-    assert coverage.columns == ["sku", "url", "normalized_url", "covered", "exported_at", "status"]
-    assert coverage.select("sku", "covered", "exported_at", "status").rows() == [
-        ("A1", True, EXPORTED_AT, "covered"),
-        ("A2", True, EXPORTED_AT, "covered"),
-        ("B", True, EXPORTED_AT, "covered"),
-        ("C", True, EXPORTED_AT, "covered"),
-        ("D", False, EXPORTED_AT, "not_covered"),
-        ("E", None, None, "pending"),
-        ("F", None, None, "rejected"),
+    assert statuses(tmp_path) == [
+        *((sku, "covered") for sku in ("A1", "A2", "B", "C")),
+        *(("D", "not_covered"), ("E", "pending"), ("F", "rejected")),
     ]
-    shown = metadata(result, "q3_coverage")
+    shown = metadata(result, "q3_matches")
     assert next(iter(shown)) == "octogen/summary"  # the page begins with a sentence
     assert shown["octogen/summary"] == (
-        "**3 of 6 addresses covered**, 1 not covered, 1 pending, 1 rejected; "
-        "exported 2026-11-28 06:31 UTC"
+        "**3 of 6 addresses covered**, 1 not covered, 1 pending, 1 rejected; **5 products** of 3 "
+        "of 3 covered addresses, 1 in doubt, 1 of no address; exported 2026-11-28 06:31 UTC"
     )
     numbers = [
         shown[f"octogen/{each}"] for each in ("covered", "not_covered", "pending", "rejected")
     ]
     assert numbers == [3, 1, 1, 1]
     assert shown["octogen/exported_at"] == EXPORTED_AT.timestamp()
-    assert shown["octogen/source_table"] == COVERAGE_VIEW
+    shown = metadata(result, "q3_export")
+    assert shown["octogen/exported_at"] == datetime.fromisoformat(SAID_AT).timestamp()
     assert shown["octogen/linked_dataset"] == f"{PROJECT}.{DATASET}"
+    shown = metadata(result, "q3_coverage")
+    assert shown["octogen/source_table"] == COVERAGE_VIEW
     assert shown["octogen/billed_bytes"] == 10 * 2**20
     assert shown["octogen/query_dollars"] == 6e-05
     assert "t=url_coverage_v1" in shown["octogen/console"]
@@ -254,21 +275,15 @@ def test_each_row_of_the_own_table_has_the_status_of_its_address(run: Run, tmp_p
     ("kind", "value"), [("DATETIME", "2026-11-28T06:31:12"), ("DATE", "2026-11-28")]
 )
 def test_the_time_of_the_export_is_utc_whatever_its_type(
-    run: Run, bigquery: BigQueryServer, tmp_path: Path, kind: str, value: str
+    run: Run, bigquery: BigQueryServer, kind: str, value: str
 ) -> None:
     fields = [*COVERAGE_FIELDS[:3], {"name": "exported_at", "type": kind}]
     bigquery.share(COVERAGE_VIEW, schema={"fields": fields})
     bigquery.results["url_coverage_v1"] = (fields, [[*row[:3], value] for row in EXPORTED])
     result = run()
     assert result.success, failure(result)
-    exported_at = snapshot(tmp_path, "q3_coverage")["exported_at"]
-    assert exported_at.max() == datetime.fromisoformat(value).replace(tzinfo=timezone.utc)
-    fields = [{"name": name, "type": "INTEGER"} for name in ("covered", "not_covered")]
-    at = str(int(EXPORTED_AT.timestamp() * 1_000_000))
-    counted = ([*fields, COVERAGE_FIELDS[3]], [["4", "1", at]])
-    bigquery.results = {"CAST(MAX(exported_at) AS TIMESTAMP)": counted}
-    bigquery.counted = ["5", None]
-    assert run(in_place=True).success
+    exported_at = datetime.fromisoformat(value).replace(tzinfo=timezone.utc)
+    assert metadata(result, "q3_matches")["octogen/exported_at"] == exported_at.timestamp()
 
 
 @pytest.mark.slow
@@ -284,20 +299,20 @@ def test_addresses_that_octogen_normalizes_anew_are_known_as_they_were_submitted
         ],
     )
     assert run().success
-    assert snapshot(tmp_path, "q3_coverage")["status"].to_list() == [
+    assert [status for _, status in statuses(tmp_path)] == [
         *["covered"] * 4,
         "not_covered",
         "pending",
         "rejected",
     ]
-    assert len(snapshot(tmp_path, "q3_products")) == 7
+    assert len(snapshot(tmp_path, "q3_matches")) == 10
 
 
 @pytest.mark.slow
 def test_products_are_joined_back_to_each_sku(run: Run, tmp_path: Path) -> None:
     result = run()
-    products = snapshot(tmp_path, "q3_products")
-    assert products.select("uuid", "sku", "matched_by", "own_price", "current_price").rows() == [
+    matches = snapshot(tmp_path, "q3_matches")
+    assert matches.select("uuid", "sku", "matched_by", "own_price", "current_price").rows() == [
         ("u1", "A1", "url", 90.0, 100.0),
         ("u1", "A2", "url", 45.0, 100.0),
         ("u2", "A1", "url", 90.0, 110.0),
@@ -305,30 +320,22 @@ def test_products_are_joined_back_to_each_sku(run: Run, tmp_path: Path) -> None:
         ("u3", "B", "page", 20.0, 30.0),
         ("u4", "C", "page", 10.0, 8.0),
         ("u5", None, None, None, 7.0),
+        *((None, sku, None, price, None) for sku, price in (("D", 5.0), ("E", 1.0), ("F", 1.0))),
     ]
-    assert products.columns == [
-        *("sku", "url", "matched_by", "own_price", "own_title"),
+    assert matches.columns == [
+        *("sku", "url", "status", "matched_by", "own_price", "own_title"),
         *(str(each["name"]) for each in PRODUCT_FIELDS),
     ]
-    assert products.filter(sku="B").select("title", "own_title", "url").row(0) == (
+    assert matches.filter(sku="B").select("title", "own_title", "url").row(0) == (
         "Their u3",
         "Own hat",
         f"{SHOP}/collections/new/products/hat",
     )
-    shown = metadata(result, "q3_products")
-    assert shown["octogen/summary"] == (
-        "**5 products** of 3 of 3 covered addresses, 1 in doubt, 1 of no address"
-    )
-    assert shown["octogen/unmatched_products"] == 1
-    assert shown["octogen/exported_at"] == EXPORTED_AT.timestamp()
-    assert checked(result) == {
-        "covered": True,
-        "fresh": True,
-        "not_empty": True,
-        "expected_columns": True,
-        "matched": False,  # the cap of another color is in doubt
-    }
-    dearer = products.filter(pl.col("own_price") > pl.col("current_price"))
+    assert metadata(result, "q3_matches")["octogen/unmatched_products"] == 1
+    evaluated = {each.check_name for each in result.get_asset_check_evaluations()}
+    assert evaluated == {"covered", "fresh", "not_empty", "expected_columns", "matched"}
+    assert failed(result) == ["matched"]  # the cap of another color is in doubt
+    dearer = matches.filter(pl.col("own_price") > pl.col("current_price"))
     assert dearer["sku"].to_list() == ["C"]
 
 
@@ -345,7 +352,8 @@ def test_a_covered_address_without_a_product_gets_those_of_its_page(
     products[3] = product("u3", "/products/pen")  # the export has two pages of rows
     bigquery.results["products_current_v1"] = (PRODUCT_FIELDS, [*products, product("u5", cap)])
     result = run()
-    rows = snapshot(tmp_path, "q3_products").drop_nulls("sku").select("sku", "uuid", "matched_by")
+    rows = snapshot(tmp_path, "q3_matches").drop_nulls(["sku", "uuid"])
+    rows = rows.select("sku", "uuid", "matched_by")
     found = [(f"u{number}", "page") for number in (0, 1, 2, 4)]
     assert rows.rows() == [
         *(("C", *each) for each in found[:3]),
@@ -353,7 +361,7 @@ def test_a_covered_address_without_a_product_gets_those_of_its_page(
         ("C", *found[3]),
         ("C", "u5", "url"),
     ]
-    assert metadata(result, "q3_products")["octogen/addresses_without_products"] == 0
+    assert metadata(result, "q3_matches")["octogen/addresses_without_products"] == 0
     own = OWN.with_columns(
         url=pl.when(pl.col("sku") == "E")
         .then(pl.lit(f"{SHOP}/products/pen?ink=blue"))
@@ -370,7 +378,7 @@ def test_a_covered_address_without_a_product_gets_those_of_its_page(
     exported = covered_rows((cap, True), ("/products/pen", True), ("/products/pen?ink=blue", True))
     bigquery.results["url_coverage_v1"] = (COVERAGE_FIELDS, exported)
     assert run(upstream=variants).success
-    pens = snapshot(tmp_path, "q3_products").filter(uuid="u3")
+    pens = snapshot(tmp_path, "q3_matches").filter(uuid="u3")
     assert pens.select("sku", "matched_by").rows() == [("D", "url"), ("E", "page")]
 
 
@@ -418,12 +426,13 @@ def test_pages_that_their_query_tells_apart_have_their_own_products(
     )
     result = run(upstream=list_of(*urls))
     assert result.success, failure(result)
-    rows = snapshot(tmp_path, "q3_products").select("sku", "uuid", "matched_by").rows()
-    assert rows[:5] == [
-        *(("S0", "u1", "page"), ("S1", "u2", "page"), ("S3", "u4", "url")),
+    rows = snapshot(tmp_path, "q3_matches").select("sku", "uuid", "matched_by").rows()
+    assert rows == [
+        *(("S0", "u1", "page"), ("S2", "u1", "page")),  # nobody knows one of S2
+        *(("S1", "u2", "page"), ("S2", "u2", "page"), ("S3", "u4", "url")),
         *(("S4", "u5", "page"), ("S5", "u5", "page")),  # a tie is a tie
     ]
-    assert metadata(result, "q3_products")["octogen/ties"] == 2
+    assert metadata(result, "q3_matches")["octogen/ties"] == 2
 
 
 @pytest.mark.slow
@@ -445,66 +454,63 @@ def test_most_of_the_covered_addresses_have_a_product(
 
 
 @pytest.mark.slow
-def test_a_list_that_was_not_exported_is_pending_and_no_failure(
+def test_a_list_that_was_not_exported_is_no_failure_and_replaces_nothing(
     run: Run, lists: Lists, google: Google, tmp_path: Path
 ) -> None:
     lists.exported_at = None
+    lists.big_query, lists.status = False, "provisioning"
     result = run()
     assert result.success
-    coverage = snapshot(tmp_path, "q3_coverage")
-    assert coverage["status"].to_list() == ["pending"] * 6 + ["rejected"]
-    products = snapshot(tmp_path, "q3_products")
-    assert products.is_empty()
-    assert {"sku", "url", "own_price", "own_title", "current_price"} <= {*products.columns}
-    assert metadata(result, "q3_products")["octogen/summary"] == (
-        "**No products yet**: Octogen has not exported the list yet"
-    )
-    assert all(checked(result).values())
-    lists.big_query, lists.status = False, "provisioning"
-    assert run().success
+    assert [each.asset_key.path for each in result.asset_observations_for_node("q3_export")] == [
+        ["q3_export"]
+    ]
+    assert [file.name for file in (tmp_path / "stored").iterdir()] == ["q3.parquet"]
     assert google.calls == []
-
-
-@pytest.mark.parametrize("exported_at", [None, EXPORTED_AT.isoformat()])
-def test_a_column_that_the_products_add_is_a_failure_before_and_after_an_export(
-    run: Run, lists: Lists, exported_at: str | None
-) -> None:
-    lists.exported_at = exported_at
-
-    @dg.asset(name="q3", metadata={"octogen/url_list": "q3"})
-    def other() -> dg.MaterializeResult[pl.DataFrame]:
-        own = OWN.with_columns(matched_by=pl.lit("hand"))
-        return dg.MaterializeResult(value=own, metadata={"octogen/url_list_id": LIST_ID})
-
-    result = run(upstream=other, retry_policy=AT_ONCE)
-    assert "The table of the list has a column 'matched_by'" in failure(result)
-    assert not is_retried(result)
-
-
-def test_a_view_without_the_addresses_of_products_is_a_failure(
-    run: Run, bigquery: BigQueryServer
-) -> None:
-    fields = [each for each in PRODUCT_FIELDS if each["name"] != "product_url"]
-    bigquery.results["products_current_v1"] = (fields, [[*row[:2], *row[3:]] for row in PRODUCTS])
-    result = run(retry_policy=AT_ONCE)
-    assert "The view of products has no column 'product_url'" in failure(result)
-    assert not is_retried(result)
-
-
-@pytest.mark.slow
-def test_products_that_are_there_are_not_replaced_by_none(
-    run: Run, lists: Lists, tmp_path: Path
-) -> None:
+    lists.exported_at, lists.big_query, lists.status = SAID_AT, True, "active"
     assert run().success
     lists.exported_at = None  # a list that was deleted and made again
     result = run()
     assert result.success
-    assert snapshot(tmp_path, "q3_coverage")["status"].unique().sort().to_list() == [
-        "pending",
-        "rejected",
-    ]
-    assert len(snapshot(tmp_path, "q3_products")) == 7
-    assert result.asset_materializations_for_node("q3_products") == []
+    assert len(snapshot(tmp_path, "q3_matches")) == 10
+    assert {each.asset_key for each in result.get_asset_materialization_events()} == {q3.key}
+
+
+def test_an_own_column_that_is_there_already_is_told_apart(run: Run, tmp_path: Path) -> None:
+    @dg.asset(name="q3", metadata={"octogen/url_list": "q3"})
+    def other() -> dg.MaterializeResult[pl.DataFrame]:
+        own = OWN.with_columns(matched_by=pl.lit("hand"), status=pl.lit("sold"))
+        return dg.MaterializeResult(value=own, metadata={"octogen/url_list_id": LIST_ID})
+
+    assert run(upstream=other).success
+    matches = snapshot(tmp_path, "q3_matches").filter(sku="A1", uuid="u1")
+    names = ("matched_by", "own_matched_by", "status", "own_status")
+    assert matches.select(names).row(0) == ("url", "hand", "covered", "sold")
+
+    @dg.asset(name="q3", metadata={"octogen/url_list": "q3"})
+    def twice() -> dg.MaterializeResult[pl.DataFrame]:
+        own = OWN.with_columns(own_title=pl.lit("hand"))
+        return dg.MaterializeResult(value=own, metadata={"octogen/url_list_id": LIST_ID})
+
+    result = run(upstream=twice, retry_policy=AT_ONCE)
+    assert "The table of the list has a column 'own_title'" in failure(result)
+    assert not is_retried(result)
+
+
+@pytest.mark.parametrize(
+    ("of", "column"), [("q3_coverage", "covered"), ("q3_offers", "product_url")]
+)
+def test_a_column_by_which_addresses_are_joined_is_missed_by_name(
+    run: Run, bigquery: BigQueryServer, of: str, column: str
+) -> None:
+    for view, (fields, rows) in bigquery.results.items():
+        kept = [place for place, each in enumerate(fields) if each["name"] != column]
+        bigquery.results[view] = (
+            [fields[place] for place in kept],
+            [[row[place] for place in kept] for row in rows],
+        )
+    result = run(retry_policy=AT_ONCE)
+    assert f"{of} has no column {column!r}" in failure(result)
+    assert not is_retried(result)
 
 
 @pytest.mark.slow
@@ -513,63 +519,54 @@ def test_covered_addresses_without_any_product_publish_nothing(
 ) -> None:
     assert run().success
     bigquery.results["products_current_v1"] = (PRODUCT_FIELDS, [])
-    message = failure(run())
-    assert "url_coverage_v1 says that there are products of 3 addresses. Nothing was" in message
-    assert len(snapshot(tmp_path, "q3_products")) == 7
+    assert "no products, and the latest snapshot has 5" in failure(run())
+    message = failure(run(offers={"min_rows_fraction": 0}))
+    assert "q3_coverage says that there are products of 3 addresses, and q3_offers has" in message
+    assert len(snapshot(tmp_path, "q3_matches")) == 10
     bigquery.results["url_coverage_v1"] = (
         COVERAGE_FIELDS,
-        covered_rows(("/products/boot", False)),
+        covered_rows(*((path, False) for path in ("/products/boot", "/products/pen", "/1"))),
     )
-    result = run()
+    result = run(offers={"min_rows_fraction": 0})
     assert result.success
-    assert snapshot(tmp_path, "q3_products").is_empty()
-    assert checked(result) == {
-        "covered": False,
-        "fresh": True,
-        "not_empty": False,
-        "expected_columns": True,
-        "matched": True,
-    }
+    assert snapshot(tmp_path, "q3_matches")["uuid"].drop_nulls().is_empty()
+    assert failed(result) == ["not_empty", "covered"]
+
+
+@pytest.mark.slow
+def test_an_export_of_a_few_rows_replaces_none_of_many(
+    run: Run, bigquery: BigQueryServer, tmp_path: Path
+) -> None:
+    assert run().success
+    bigquery.results["products_current_v1"] = (PRODUCT_FIELDS, PRODUCTS[:1])
+    message = failure(run())
+    assert "the service sent 1 products, and the latest snapshot has 5" in message
+    assert "a URL list lost addresses" in message
+    assert len(snapshot(tmp_path, "q3_offers")) == 5
+    assert run(offers={"where": "current_price < 8"}).success
+    assert len(snapshot(tmp_path, "q3_offers")) == 1
 
 
 def test_a_result_with_fewer_rows_than_it_claims_is_not_published(
     run: Run, bigquery: BigQueryServer, tmp_path: Path
 ) -> None:
     bigquery.total_rows = 9
-    message = failure(run())
-    assert "the result of BigQuery's job" in message
+    result = run()
+    assert all("the result of BigQuery's job" in each for each in failures(result))
     assert not (tmp_path / "stored" / "q3_coverage.parquet").exists()
 
 
 @pytest.mark.slow
 def test_in_place_no_row_leaves_bigquery(
-    run: Run, bigquery: BigQueryServer, lists: Lists, tmp_path: Path
+    resources: dict[str, Any], bigquery: BigQueryServer, instance: dg.DagsterInstance
 ) -> None:
-    at = str(int(EXPORTED_AT.timestamp() * 1_000_000))
-    fields = [{"name": name, "type": "INTEGER"} for name in ("covered", "not_covered")]
-    bigquery.results = {"COUNTIF": ([*fields, COVERAGE_FIELDS[3]], [["4", "1", at]])}
-    bigquery.counted = ["5", None]
-    result = run(in_place=True)
-    shown = metadata(result, "q3_coverage")
-    assert shown["dagster/table_name"] == COVERAGE_VIEW
-    assert shown["dagster/row_count"] == 5
-    assert [column.name for column in shown["dagster/column_schema"].columns] == [
-        str(each["name"]) for each in COVERAGE_FIELDS
-    ]
-    assert (shown["octogen/covered"], shown["octogen/not_covered"]) == (4, 1)
-    assert shown["octogen/summary"] == (
-        "**4 of 5 addresses covered**, 1 not covered; exported 2026-11-28 06:31 UTC"
-    )
-    products = metadata(result, "q3_products")
-    assert products["dagster/table_name"] == PRODUCTS_VIEW
-    assert products["dagster/row_count"] == 5
-    assert all(checked(result).values())
-    assert [file.name for file in (tmp_path / "stored").iterdir()] == ["q3.parquet"]
-    lists.exported_at = None
-    result = run(in_place=True)
-    assert result.success
-    assert "dagster/table_name" not in metadata(result, "q3_coverage")
-    assert "dagster/table_name" not in metadata(result, "q3_products")
+    bigquery.results, bigquery.counted = {}, ["5", None]
+    export = build_url_list_export_asset(q3)
+    products = build_linked_products_asset(export)
+    result = dg.materialize([q3, export, products], resources=resources, instance=instance)
+    shown = metadata(result, "octogen_linked_products")
+    assert (shown["dagster/table_name"], shown["dagster/row_count"]) == (PRODUCTS_VIEW, 5)
+    assert len(bigquery.inserted) == 1
 
 
 @pytest.mark.slow
@@ -579,17 +576,18 @@ def test_only_columns_that_are_named_are_read(
     columns = PRODUCT_FIELDS[2:3] + PRODUCT_FIELDS[5:6]
     rows = [[row[2], row[5]] for row in PRODUCTS]
     bigquery.results["products_current_v1"] = (columns, rows)
-    assert run(columns=["PRODUCT_URL", "current_price"]).success
-    sql = bigquery.inserted[-1]["configuration"]["query"]["query"]
-    assert sql == f"SELECT `product_url`, `current_price`\nFROM `{PRODUCTS_VIEW}`"
-    assert snapshot(tmp_path, "q3_products").columns == [
-        *("sku", "url", "matched_by", "own_price", "title", "product_url", "current_price")
+    assert run(offers={"columns": ["PRODUCT_URL", "current_price"]}).success
+    queries = [each["configuration"]["query"]["query"] for each in bigquery.inserted]
+    assert f"SELECT `product_url`, `current_price`\nFROM `{PRODUCTS_VIEW}`" in queries
+    assert snapshot(tmp_path, "q3_matches").columns == [
+        *("sku", "url", "status", "matched_by", "own_price", "title"),
+        *("product_url", "current_price"),
     ]
 
 
 def test_a_query_that_would_cost_too_much_is_refused(run: Run, bigquery: BigQueryServer) -> None:
-    result = run(max_bytes_billed=1, retry_policy=AT_ONCE)
-    assert "bytesBilledLimitExceeded" in failure(result)
+    result = run(snapshots={"max_bytes_billed": 1}, retry_policy=AT_ONCE)
+    assert all("bytesBilledLimitExceeded" in each for each in failures(result))
     assert not is_retried(result)
     assert bigquery.billed == 0
 
@@ -606,6 +604,7 @@ def environment(
             "OCTOGEN_BASE_URL": service.base_url,
             "OCTOGEN_PLATFORM_API_KEY": service.api_key,
             "ANALYTICS_HUB_EMULATOR_HOST": hub,
+            "STORED": str(tmp_path / "stored"),
         }
 
 
@@ -625,12 +624,36 @@ def test_a_run_that_ended_between_the_assets_pays_for_no_query_twice(
     job = dg.reconstructable(make_job)
     first = dg.execute_job(job, instance=instance)  # the products' second page does not come
     assert not first.success
-    assert len(snapshot(tmp_path, "q3_coverage")) == 7
-    assert not (tmp_path / "stored" / "q3_products.parquet").exists()
+    assert len(snapshot(tmp_path, "q3_coverage")) == 5
+    assert not (tmp_path / "stored" / "q3_offers.parquet").exists()
     again = dg.ReexecutionOptions.from_failure(first.run_id, instance)
     assert dg.execute_job(job, instance=instance, reexecution_options=again).success
-    assert len(snapshot(tmp_path, "q3_products")) == 9
+    assert len(snapshot(tmp_path, "q3_matches")) == 12
     assert len(bigquery.inserted) == 2
+
+
+@pytest.mark.slow
+def test_a_run_that_is_executed_again_after_an_export_reads_it(
+    bigquery: BigQueryServer,
+    lists: Lists,
+    environment: dict[str, str],
+    instance: dg.DagsterInstance,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bigquery.page_rows, bigquery.page_failures = 4, 2  # neither view is stored
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    job = dg.reconstructable(make_job)
+    first = dg.execute_job(job, instance=instance)
+    assert not first.success
+    lists.exported_at = "2026-11-29T06:40:00+00:00"
+    products = [*PRODUCTS, product("u6", "/products/boot")]
+    bigquery.results["products_current_v1"] = (PRODUCT_FIELDS, products)
+    again = dg.ReexecutionOptions(first.run_id)
+    assert dg.execute_job(job, instance=instance, reexecution_options=again).success
+    assert len(snapshot(tmp_path, "q3_offers")) == 6
+    assert len(bigquery.inserted) == 4
 
 
 @pytest.mark.long
@@ -670,8 +693,7 @@ def test_a_run_that_was_killed_at_any_request_is_mended_by_its_retry(
         is_over = execution(number, killed_at=number) == 0
         assert is_over or running[0].exitcode == -signal.SIGKILL
         assert is_over or execution(number) == 0
-        assert len(snapshot(tmp_path, "q3_coverage")) == 7, number
-        assert len(snapshot(tmp_path, "q3_products")) == 7, number
+        assert len(snapshot(tmp_path, "q3_matches")) == 10, number
         assert len(bigquery.inserted) == 2, number
         assert len(google.subscriptions) == 1
         if is_over:
@@ -685,7 +707,7 @@ def test_a_grant_that_has_not_arrived_is_waited_for(run: Run, google: Google) ->
         google.granted = google.granted or method == "TestIamPermissions"
 
     google.granted, google.on_answer = False, arrives
-    assert run(grant_waits=(0.01,)).success
+    assert run(export={"grant_waits": (0.01,)}).success
     assert google.calls.count("SubscribeListing") == 2
 
 
@@ -697,11 +719,17 @@ def test_a_grant_that_does_not_arrive_is_named(run: Run, google: Google) -> None
     assert not is_retried(result)
 
 
-def test_a_revoked_subscription_that_holds_the_dataset_is_named(run: Run, google: Google) -> None:
+@pytest.mark.slow
+def test_a_revoked_subscription_that_holds_the_dataset_is_named_or_replaced(
+    run: Run, google: Google
+) -> None:
     google.add(LISTING, DATASET, REVOKED)
     result = run(retry_policy=AT_ONCE)
     assert "which was revoked. Nothing was changed." in failure(result)
     assert not is_retried(result)
+    result = run(export={"replace_revoked": True})
+    assert result.success
+    assert "octogen/replaced_subscription" in metadata(result, "q3_export")
 
 
 def test_a_list_that_is_gone_is_a_clear_failure(run: Run, lists: Lists) -> None:
@@ -743,7 +771,8 @@ def test_the_listing_may_be_elsewhere(run: Run, google: Google, bigquery: BigQue
         ("products_current_v1", PRODUCT_FIELDS),
     ):
         bigquery.share(f"{PROJECT}.q3.{view}", schema={"fields": fields})
-    assert run(listing_project="elsewhere", listing_location="EU", dataset_id="q3").success
+    place = {"listing_project": "elsewhere", "listing_location": "EU", "dataset_id": "q3"}
+    assert run(export=place).success
     (request,) = google.requests
     assert request.name.startswith("projects/elsewhere/locations/EU/dataExchanges/catalogs_prod/")
     assert request.destination_dataset.dataset_reference.dataset_id == "q3"
@@ -753,19 +782,18 @@ def test_the_listing_may_be_elsewhere(run: Run, google: Google, bigquery: BigQue
 def test_another_io_manager_gets_whole_frames(run: Run, tmp_path: Path) -> None:
     result = run(io_manager=dg.FilesystemIOManager(base_dir=str(tmp_path / "pickled")))
     assert result.success, failure(result)
-    assert len(result.output_for_node("q3_products")) == 7
-    assert result.output_for_node("q3_coverage")["status"].to_list().count("covered") == 4
-    assert metadata(result, "q3_coverage")["octogen/covered"] == 3
+    assert len(result.output_for_node("q3_matches")) == 10
+    assert metadata(result, "q3_matches")["octogen/covered"] == 3
 
 
 @pytest.mark.slow
 def test_an_export_that_is_old_or_missing_is_a_warning(run: Run, lists: Lists) -> None:
-    checks = run(max_age=timedelta(days=1)).get_asset_check_evaluations()
-    (fresh,) = [each for each in checks if each.check_name == "fresh"]
+    checks = run(export={"max_age": timedelta(days=1)}).get_asset_check_evaluations()
+    (fresh,) = [each for each in checks if each.asset_key.path == ["q3_export"]]
     assert (fresh.passed, fresh.severity) == (False, dg.AssetCheckSeverity.WARN)
     lists.exported_at = None
-    checks = run(max_age=timedelta(days=1)).get_asset_check_evaluations()
-    (fresh,) = [each for each in checks if each.check_name == "fresh"]
+    checks = run(export={"max_age": timedelta(days=1)}).get_asset_check_evaluations()
+    (fresh,) = [each for each in checks if each.asset_key.path == ["q3_export"]]
     assert not fresh.passed
     assert "hours ago and is not exported yet; 24 are allowed." in str(fresh.description)
 
@@ -774,24 +802,26 @@ def test_what_cannot_work_is_refused_when_definitions_load() -> None:
     @dg.asset
     def other() -> None: ...
 
+    export, coverage, offers, matched = chain()
     with pytest.raises(ValueError, match="other is not an asset of build_url_list_asset"):
-        build_url_coverage_asset(other)
+        build_url_list_export_asset(other)
     with pytest.raises(TypeError, match="url_list must be an asset, not str"):
-        build_url_coverage_asset("q3")  # type: ignore[arg-type]
-    for each in build_url_coverage_asset(q3):
+        build_url_list_export_asset("q3")  # type: ignore[arg-type]
+    for each in (export, coverage, matched):
         with pytest.raises(ValueError, match="is not an asset of build_url_list_asset"):
-            build_url_coverage_asset(each)
-    with pytest.raises(ValueError, match="columns lack 'product_url'"):
-        build_url_coverage_asset(q3, columns=["uuid"])
+            build_url_matches_asset(each, coverage, offers)
+    with pytest.raises(TypeError, match="offers must be an asset, not str"):
+        build_url_matches_asset(q3, coverage, "offers")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="min_covered_fraction"):
-        build_url_coverage_asset(q3, min_covered_fraction=2)
+        build_url_matches_asset(q3, coverage, offers, min_covered_fraction=2)
     with pytest.raises(ValueError, match="the location"):
-        build_url_coverage_asset(q3, listing_location="U S")
+        build_url_list_export_asset(q3, listing_location="U S")
+    with pytest.raises(ValueError, match="view must be the name of a view"):
+        build_linked_snapshot_asset(export, view="a.b")
 
 
-@pytest.mark.slow
-def test_a_listing_that_forbids_exports_is_counted_in_place_only(
-    run: Run, google: Google, bigquery: BigQueryServer, tmp_path: Path
+def test_a_listing_that_forbids_exports_is_not_queried(
+    run: Run, google: Google, bigquery: BigQueryServer
 ) -> None:
     listing = ah.Listing(name=LISTING)
     listing.restricted_export_config = ah.Listing.RestrictedExportConfig(
@@ -800,11 +830,8 @@ def test_a_listing_that_forbids_exports_is_counted_in_place_only(
     google.listings = [listing]
     assert (
         f"Table {COVERAGE_VIEW}: its listing's restricted_export_config has restrict_query_result"
-    ) in failure(run())
+    ) in failures(run())[0]
     assert bigquery.inserted == []
-    fields = [{"name": name, "type": "INTEGER"} for name in ("covered", "not_covered")]
-    bigquery.results = {"COUNTIF": ([*fields, COVERAGE_FIELDS[3]], [["1", "0", None]])}
-    assert run(in_place=True).success
 
 
 @pytest.mark.slow
@@ -816,20 +843,22 @@ def test_a_table_without_rows_has_neither_coverage_nor_pairs(run: Run, tmp_path:
         return dg.MaterializeResult(value=none, metadata={"octogen/url_list_id": LIST_ID})
 
     assert run(upstream=empty).success
-    assert snapshot(tmp_path, "q3_coverage").is_empty()
-    assert snapshot(tmp_path, "q3_products")["sku"].to_list() == [None] * len(PRODUCTS)
+    assert snapshot(tmp_path, "q3_matches")["sku"].to_list() == [None] * len(PRODUCTS)
 
 
 def test_names_and_arguments_are_those_of_other_assets() -> None:
-    coverage, products = build_url_coverage_asset(
-        q3, products_name="theirs", key_prefix="shop", owners=["team:data"]
-    )
-    assert coverage.key == dg.AssetKey(["shop", "q3_coverage"])
-    assert products.key == dg.AssetKey(["shop", "theirs"])
-    for each in (coverage, products):
+    built = chain(key_prefix="shop", owners=["team:data"])
+    names = ("q3_export", "q3_coverage", "q3_offers", "q3_matches")
+    assert [each.key for each in built] == [dg.AssetKey(["shop", name]) for name in names]
+    for each in built:
         spec = each.get_asset_spec()
         assert (each.op.pool, spec.group_name, spec.owners) == (None, "octogen", ["team:data"])
-        assert spec.kinds == {"octogen", "bigquery", "parquet"}
+    export = built[0]
+    default = [build_linked_snapshot_asset(export, view=each) for each in (None, "url_coverage_v1")]
+    assert [each.key.path[-1] for each in default] == [
+        "octogen_linked_snapshot",
+        "octogen_url_coverage_v1",
+    ]
 
 
 @dataclass
@@ -844,8 +873,8 @@ class Ticks:
         @dg.asset(metadata={"octogen/url_list": "q4"})
         def q4() -> None: ...
 
-        self.built = build_url_coverage_asset(q3, grant_waits=(), retry_policy=None)
-        self.other = build_url_coverage_asset(q4)
+        self.built = chain(export={"grant_waits": ()}, retry_policy=None)
+        self.other = chain(q4)
         self.defs = dg.Definitions(
             [q3, *self.built],
             jobs=[dg.define_asset_job("list_job", executor_def=dg.in_process_executor)],
@@ -854,7 +883,7 @@ class Ticks:
 
     def evaluate(self) -> dg.SensorResult | dg.SkipReason:
         sensor = build_url_list_sensor(
-            [self.built, self.other],
+            [*self.built, *self.other],
             _clock=lambda: time.time() + self.minutes_later * 60,
         )
         named = {"octogen": self.resources["octogen"]}
@@ -886,15 +915,15 @@ def ticks(instance: dg.DagsterInstance, resources: dict[str, Any]) -> Ticks:
     return found
 
 
-BOTH = ["q3_coverage", "q3_products"]
+CHAIN = ["q3_export", "q3_coverage", "q3_offers", "q3_matches"]
 
 
 @pytest.mark.slow
 def test_a_list_is_read_once_for_each_export(ticks: Ticks, lists: Lists) -> None:
-    assert ticks.requested() == [BOTH]
+    assert ticks.requested() == [CHAIN]
     assert ticks.requested() == []
     lists.exported_at = "2026-11-29T06:40:00Z"
-    assert ticks.requested() == [BOTH]
+    assert ticks.requested() == [CHAIN]
     assert ticks.requested() == []
     assert "No list was exported anew, of 2." in str(ticks.evaluate().skip_reason)  # type: ignore[union-attr]
 
@@ -914,11 +943,11 @@ def test_a_run_that_failed_is_requested_again_after_a_while(
         bigquery.results["products_current_v1"],
         (PRODUCT_FIELDS, []),
     )
-    assert ticks.requested() == [BOTH]  # the coverage is read and the products are not
+    assert ticks.requested() == [CHAIN]  # the coverage is read and the products are not
     assert ticks.requested() == []
     bigquery.results["products_current_v1"] = exported
     ticks.minutes_later = 11
-    assert ticks.requested() == [BOTH]
+    assert ticks.requested() == [CHAIN]
     assert ticks.requested() == []
 
 
@@ -926,10 +955,10 @@ def test_a_list_that_is_being_read_is_not_requested(
     ticks: Ticks, instance: dg.DagsterInstance
 ) -> None:
     job = ticks.defs.resolve_job_def("list_job")
-    run = instance.create_run_for_job(job, asset_selection={ticks.built.products.key})
+    run = instance.create_run_for_job(job, asset_selection={ticks.built[2].key})
     assert ticks.requested() == []
     instance.report_run_failed(run)
-    assert ticks.requested(executed=False) == [BOTH]
+    assert ticks.requested(executed=False) == [CHAIN]
 
 
 def test_a_tick_without_an_answer_says_why(ticks: Ticks, lists: Lists) -> None:
@@ -938,10 +967,11 @@ def test_a_tick_without_an_answer_says_why(ticks: Ticks, lists: Lists) -> None:
         ticks.evaluate()
 
 
-def test_a_sensor_needs_a_list() -> None:
-    with pytest.raises(ValueError, match="coverages must have the assets of a list at least"):
+def test_a_sensor_needs_an_export_before_what_follows_it() -> None:
+    with pytest.raises(ValueError, match="assets must have an asset of build_url_list_export_asse"):
         build_url_list_sensor([])
-    coverage, products = build_url_coverage_asset(q3)
-    for no_list in ((coverage, products), coverage, [q3]):
-        with pytest.raises(TypeError, match="coverages must be what build_url_coverage_asset ret"):
-            build_url_list_sensor(no_list)  # type: ignore[arg-type]
+    export, coverage, *_ = chain()
+    with pytest.raises(ValueError, match="q3_coverage is made from none of those before it"):
+        build_url_list_sensor([coverage, export])
+    with pytest.raises(TypeError, match="assets must be an asset, not AssetKey"):
+        build_url_list_sensor(export.key)  # type: ignore[arg-type]

@@ -6,7 +6,7 @@ A fork server imports this module, so a run imports nothing itself.
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -15,7 +15,9 @@ from octogen_dagster import (
     AnalyticsHubResource,
     OctogenResource,
     ParquetSnapshotIOManager,
-    build_url_coverage_asset,
+    build_linked_snapshot_asset,
+    build_url_list_export_asset,
+    build_url_matches_asset,
 )
 from octogen_dagster.api import blocking  # noqa: F401
 
@@ -62,17 +64,38 @@ def q3() -> dg.MaterializeResult[pl.DataFrame]:
     return dg.MaterializeResult(value=own_table(), metadata={"octogen/url_list_id": LIST_ID})
 
 
+def chain(
+    url_list: dg.AssetsDefinition = q3,
+    *,
+    export: dict[str, Any] | None = None,
+    snapshots: dict[str, Any] | None = None,
+    offers: dict[str, Any] | None = None,
+    matches: dict[str, Any] | None = None,
+    **arguments: Any,
+) -> list[dg.AssetsDefinition]:
+    """The export of a list, the snapshots of its views and the matches, with these arguments."""
+    name = url_list.key.path[-1]
+    exported = build_url_list_export_asset(url_list, **arguments | (export or {}))
+    snapshots = arguments | (snapshots or {})
+    coverage = build_linked_snapshot_asset(
+        exported, name=f"{name}_coverage", view="url_coverage_v1", **snapshots
+    )
+    products = build_linked_snapshot_asset(
+        exported, name=f"{name}_offers", **snapshots | (offers or {})
+    )
+    matched = build_url_matches_asset(url_list, coverage, products, **arguments | (matches or {}))
+    return [exported, coverage, products, matched]
+
+
 def make_job() -> dg.JobDefinition:
-    built = build_url_coverage_asset(q3, retry_policy=None)
-    folder = Path(os.environ["GOOGLE_APPLICATION_CREDENTIALS"]).parent
     defs = dg.Definitions(
-        [q3, *built],
+        [q3, *chain(retry_policy=None)],
         jobs=[dg.define_asset_job("list_job", executor_def=dg.in_process_executor)],
         resources={
             "octogen": OctogenResource(),
             "analytics_hub": AnalyticsHubResource(project=PROJECT),
             "bigquery": AnalyticsHubResource(project=PROJECT),
-            "io_manager": ParquetSnapshotIOManager(base_dir=str(folder / "stored")),
+            "io_manager": ParquetSnapshotIOManager(base_dir=dg.EnvVar("STORED")),
         },
     )
     return defs.resolve_job_def("list_job")

@@ -28,8 +28,9 @@ from octogen_dagster import (
     build_linked_datasets_asset,
     build_linked_products_asset,
     build_linked_snapshot_asset,
-    build_url_coverage_asset,
     build_url_list_asset,
+    build_url_list_export_asset,
+    build_url_matches_asset,
     listing_partition_key,
 )
 from octogen_dagster.cli.main import main
@@ -270,10 +271,11 @@ def test_the_export_of_a_url_list_is_read_and_counted(
         return pl.DataFrame({"sku": ["A", "B", "C"], "url": urls, "title": ["a", "b", "c"]})
 
     q3 = build_url_list_asset("q3", articles)
-    built = build_url_coverage_asset(q3, dataset_id="q3")
-    in_place = build_url_coverage_asset(
-        q3, name="counted", products_name="described", in_place=True, dataset_id="q3"
-    )
+    export = build_url_list_export_asset(q3, dataset_id="q3")
+    coverage = build_linked_snapshot_asset(export, view="url_coverage_v1")
+    offers = build_linked_snapshot_asset(export)
+    matched = build_url_matches_asset(q3, coverage, offers)
+    in_place = build_linked_products_asset(export)
     emulator.client.create_dataset("q3")
     for view, rows in (
         ("url_coverage_v1", ADDRESSES),
@@ -293,21 +295,20 @@ def test_the_export_of_a_url_list_is_read_and_counted(
         assert dg.materialize([articles, q3], instance=instance, resources=resources).success
         octogen.next_day()
         result = dg.materialize(
-            [articles, q3, *built, *in_place], instance=instance, resources=resources
+            [articles, q3, export, coverage, offers, matched, in_place],
+            instance=instance,
+            resources=resources,
         )
-    coverage = pl.read_parquet(tmp_path / "q3_coverage.parquet")
-    assert coverage["status"].to_list() == ["covered", "covered", "not_covered"]
-    assert coverage["exported_at"].to_list() == [EXPORTED_AT] * 3
-    products = pl.read_parquet(tmp_path / "q3_products.parquet").sort("uuid")
-    assert products.select("uuid", "sku", "matched_by", "own_title", "brand").rows() == [
-        ("u0000001", "A", "url", "a", {"name": "Acme"}),
-        ("u0000002", "B", "url", "b", {"name": "Acme"}),
-        ("u0000003", None, None, None, {"name": "Acme"}),
+    matches = pl.read_parquet(tmp_path / "q3_matches.parquet")
+    names = ("uuid", "sku", "status", "matched_by", "own_title", "brand")
+    assert matches.select(names).sort("uuid", nulls_last=True).rows() == [
+        ("u0000001", "A", "covered", "url", "a", {"name": "Acme"}),
+        ("u0000002", "B", "covered", "url", "b", {"name": "Acme"}),
+        ("u0000003", None, None, None, None, {"name": "Acme"}),
+        (None, "C", "not_covered", None, "c", None),
     ]
-    counted = metadata(result, "counted")
-    assert (counted["octogen/covered"], counted["octogen/not_covered"]) == (2, 1)
-    assert counted["octogen/exported_at"] == EXPORTED_AT.timestamp()
-    described = metadata(result, "described")
+    assert metadata(result, "q3_matches")["octogen/exported_at"] == EXPORTED_AT.timestamp()
+    described = metadata(result, "octogen_linked_products")
     assert described["dagster/table_name"] == f"{PROJECT}.q3.products_current_v1"
     assert described["dagster/row_count"] == 3
 

@@ -176,10 +176,11 @@ def test_by_default_nothing_is_deleted_and_the_error_names_the_argument(run: Run
     assert (
         f"Listing {LISTING}: project {PROJECT} already has a dataset {DATASET}, and it is left "
         f"over from subscription {name} to this listing, which was revoked. Nothing was changed. "
-        "With replace_revoked=True of build_linked_datasets_asset (replace_revoked: true in "
-        "YAML), a run deletes that subscription with the dataset and the access rights set on it, "
-        "and subscribes again. Or delete it yourself, then materialize this partition (or repeat "
-        "the command): the listing sensor does not request a subscription that was deleted."
+        "With replace_revoked=True of build_linked_datasets_asset or build_url_list_export_asset "
+        "(replace_revoked: true in YAML), a run deletes that subscription with the dataset and the "
+        "access rights set on it, and subscribes again. Or delete it yourself, then "
+        "materialize this partition (or repeat the command): the listing sensor does "
+        "not request a subscription that was deleted."
     ) in failure(result)
     assert retries(result) == []
     assert "DeleteSubscription" not in google.calls

@@ -11,7 +11,7 @@ import duckdb
 import polars as pl
 import pytest
 
-from octogen_dagster import AnalyticsHubResource, OctogenResource, listing_partition_key
+from octogen_dagster import AnalyticsHubResource, listing_partition_key
 from octogen_dagster.sandbox.server import Sandbox
 from tests.promises.yaml.yaml_projects import LINKED, files, load, load_all, run
 from tests.servers.bigquery import (
@@ -114,108 +114,6 @@ def test_each_source_brings_the_resources_that_it_needs(
     with load({"project": PROJECT} | source, LINKED) as (_, defs):
         assert set(defs.resources or ()) == resources
         assert [sensor.name for sensor in defs.sensors or ()] == ["octogen_listing_sensor"]
-
-
-def test_url_lists_are_kept_equal_to_assets_of_the_project(
-    tmp_path: Path, instance: dg.DagsterInstance
-) -> None:
-    @dg.asset(key=["shop", "articles"], io_manager_key="own_io_manager")
-    def articles() -> pl.DataFrame:
-        urls = ["https://shop.example/1", "https://shop.example/1/", "nothing"]
-        return pl.DataFrame({"sku": ["a", "b", "c"], "url": urls})
-
-    with Sandbox(catalogs={"strada": 5}, url_list_seconds=0) as sandbox:
-        linked = {
-            "project": PROJECT,
-            "principal": PRINCIPAL,
-            "connection": {"base_url": sandbox.base_url},
-            "storage": {"base_dir": str(tmp_path)},
-            "url_lists": [
-                {"name": "q3", "urls": "shop/articles", "translation": {"tags": {"team": "a"}}},
-                {"name": "q4", "urls": "shop/articles", "list_name": "Q 4", "dry_run": True},
-            ],
-        }
-        resources = {"own_io_manager": dg.mem_io_manager}
-        project = dg.Definitions(assets=[articles], resources=resources)
-        with (
-            pytest.MonkeyPatch.context() as patch,
-            load(linked, LINKED) as (_, defs),
-        ):
-            patch.setenv("OCTOGEN_PLATFORM_API_KEY", sandbox.api_key)
-            assert {each.name for each in defs.sensors or ()} == {"octogen_listing_sensor"}
-            merged = dg.Definitions.merge(project, defs)
-            result = run(merged, instance, "shop/articles", "q3", "q4")
-            specs = {spec.key.to_user_string(): spec for spec in merged.resolve_all_asset_specs()}
-    assert result.success
-    assert specs["q3"].tags["team"] == "a"
-    assert specs["q3"].automation_condition is not None
-    assert {name: specs[name].metadata["octogen/url_list"] for name in ("q3", "q4")} == {
-        "q3": "q3",
-        "q4": "Q 4",
-    }
-    assert pl.read_parquet(tmp_path / "q3.parquet")["normalized_url"].to_list() == [
-        *["https://shop.example/1"] * 2,
-        None,
-    ]
-    (check,) = result.get_asset_check_evaluations()
-    assert (check.asset_key.to_user_string(), check.passed) == ("q3", False)
-    assert len(result.asset_observations_for_node("q4")) == 1
-    assert files(tmp_path) == {"q3.parquet"}
-
-
-@pytest.mark.slow
-def test_what_octogen_exports_of_a_url_list_is_read(
-    tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with Sandbox(catalogs={"strada": 5}, hub=True, url_list_seconds=0) as sandbox:
-        for name, value in sandbox.environment.items():
-            monkeypatch.setenv(name, value)
-        # The BigQuery of an earlier test's server may have left its own, which is gone.
-        monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
-        (product, *_) = OctogenResource().search_products(limit=1).items
-
-        @dg.asset(io_manager_key="own_io_manager")
-        def articles() -> pl.DataFrame:
-            urls = [product.product_url, "https://shop.example/1"]
-            return pl.DataFrame({"sku": ["a", "b"], "url": urls})
-
-        place = sandbox.hub.share("strada").split("/")
-        coverage = {
-            "listing_project": place[1],
-            "listing_location": place[3],
-            "columns": ["product_url", "title"],
-            "translation": {"group_name": "lists"},
-        }
-        linked = {
-            "project": PROJECT,
-            "principal": PRINCIPAL,
-            "storage": {"base_dir": str(tmp_path)},
-            "url_lists": [{"name": "q3", "urls": "articles", "coverage": coverage}],
-            "url_list_sensor": "running",
-        }
-        resources = {"own_io_manager": dg.mem_io_manager}
-        project = dg.Definitions(assets=[articles], resources=resources)
-        with load(linked, LINKED) as (_, defs):
-            statuses = {each.name: each.default_status for each in defs.sensors or ()}
-            merged = dg.Definitions.merge(project, defs)
-            run(merged, instance, "articles", "q3")
-            sandbox.next_day()
-            sensor = merged.resolve_sensor_def("octogen_url_list_sensor")
-            octogen = {"octogen_url_lists": OctogenResource()}
-            with dg.build_sensor_context(instance, resources=octogen) as context:
-                requested = sensor.evaluate_tick(context).run_requests
-            result = run(merged, instance, "q3_coverage", "q3_products")
-            specs = {spec.key.to_user_string(): spec for spec in merged.resolve_all_asset_specs()}
-    assert statuses["octogen_url_list_sensor"] is dg.DefaultSensorStatus.RUNNING
-    assert [each.asset_selection for each in requested or ()] == [
-        [dg.AssetKey("q3_coverage"), dg.AssetKey("q3_products")]
-    ]
-    assert result.success
-    assert specs["q3_coverage"].group_name == specs["q3_products"].group_name == "lists"
-    statuses_of = pl.read_parquet(tmp_path / "q3_coverage.parquet").select("sku", "status")
-    assert statuses_of.rows() == [("a", "covered"), ("b", "not_covered")]
-    found = pl.read_parquet(tmp_path / "q3_products.parquet").select("sku", "product_url", "title")
-    assert found.rows() == [("a", product.product_url, product.title)]
 
 
 def test_a_project_may_have_a_resource_bigquery_of_its_own() -> None:
