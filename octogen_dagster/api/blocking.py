@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import os
 import threading
@@ -12,9 +13,9 @@ import urllib.request
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import wait
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Concatenate
 
-from typing_extensions import Self, Unpack
+from typing_extensions import ParamSpec, Self, Unpack
 
 from octogen_dagster.api import http
 from octogen_dagster.api.catalog_states import parsed_catalog_list
@@ -31,7 +32,7 @@ from octogen_dagster.api.flow import (
     lookup_flow,
     me_flow,
     page_flow,
-    parsed_lookup,
+    product_flow,
     search_flow,
 )
 from octogen_dagster.api.http import (
@@ -61,26 +62,28 @@ if TYPE_CHECKING:
     import pycurl
 
     from octogen_dagster.api.catalog_states import CatalogList
-    from octogen_dagster.api.models import (
-        MerchantProductListPage,
-        MerchantProductUrlLookupResponse,
-        MeResponse,
-    )
+    from octogen_dagster.api.models import MerchantProductListPage
     from octogen_dagster.api.paging import PageT, PageTracker
-    from octogen_dagster.api.search import SearchFilters
-    from octogen_dagster.api.url_lists import (
-        CoverageContainsResponse,
-        CoverageUrlList,
-        CoverageUrlListPage,
-        CoverageUrlListUrlsPage,
-        CoverageUrlMutationResponse,
-    )
+
+P = ParamSpec("P")
 
 _POLL_SECONDS = 0.2
 _PAUSE_SECONDS = 0.01
 _MAX_SECONDS = 1e6
 _MAX_AT_ONCE = 16
 _BUFFER_BYTES = 512 << 10  # what libcurl reads at once: fewer callbacks for each page
+
+
+def _driven(
+    flow: Callable[Concatenate[Service, P], Flow[T]],
+) -> Callable[Concatenate[BlockingClient, P], T]:
+    """Return the method that drives a flow of the client's service."""
+
+    @functools.wraps(flow)
+    def drive(self: BlockingClient, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self.run(flow(self.service, *args, **kwargs))
+
+    return drive
 
 
 class BlockingClient:
@@ -94,6 +97,8 @@ class BlockingClient:
     Proxies and certificates come from the environment, as with httpx: from `HTTPS_PROXY`,
     `ALL_PROXY` and `NO_PROXY`, and from `SSL_CERT_FILE`, `SSL_CERT_DIR` or else certifi. Plain
     http, which stays on this machine, uses no proxy.
+
+    Its operations have the names and the arguments of those of `OctogenClient`.
     """
 
     def __init__(
@@ -220,67 +225,25 @@ class BlockingClient:
         """Look up a product as one of many, which obey the rate limiter."""
         return self.run(lookup_flow(self.service, url, read_lookup, paced=True))
 
-    def lookup_product(self, url: str) -> MerchantProductUrlLookupResponse:
-        """`OctogenClient.lookup_product`."""
-        return self.run(lookup_flow(self.service, url, parsed_lookup))
-
     def search_products(self, **arguments: Unpack[SearchArguments]) -> MerchantProductListPage:
-        """`OctogenClient.search_products`."""
+        """Read one page of a search."""
         return self.run(page_flow(self.service, SearchRequest.of(**arguments)))
 
     def list_catalog_states(self) -> CatalogList:
-        """`OctogenClient.list_catalog_states`."""
+        """List what is known of the catalogs that are granted to the key."""
         return parsed_catalog_list(self.run(catalogs_flow(self.service)), CATALOGS)
 
-    def get_me(self) -> MeResponse:
-        """`OctogenClient.get_me`."""
-        return self.run(me_flow(self.service))
-
-    def count_products(self, filters: SearchFilters, catalogs: Sequence[str] = ()) -> int:
-        """`OctogenClient.count_products`."""
-        return self.run(count_flow(self.service, filters, catalogs))
-
-    def create_coverage_url_list(self, name: str) -> CoverageUrlList:
-        """`OctogenClient.create_coverage_url_list`."""
-        return self.run(create_url_list_flow(self.service, name))
-
-    def list_coverage_url_lists(
-        self, *, cursor: str | None = None, limit: int | None = None
-    ) -> CoverageUrlListPage:
-        """`OctogenClient.list_coverage_url_lists`."""
-        return self.run(url_lists_flow(self.service, cursor, limit))
-
-    def get_coverage_url_list(self, url_list_id: str) -> CoverageUrlList:
-        """`OctogenClient.get_coverage_url_list`."""
-        return self.run(url_list_flow(self.service, url_list_id))
-
-    def delete_coverage_url_list(self, url_list_id: str) -> CoverageUrlList:
-        """`OctogenClient.delete_coverage_url_list`."""
-        return self.run(delete_url_list_flow(self.service, url_list_id))
-
-    def add_coverage_url_list_urls(
-        self, url_list_id: str, urls: Sequence[str]
-    ) -> CoverageUrlMutationResponse:
-        """`OctogenClient.add_coverage_url_list_urls`."""
-        return self.run(add_urls_flow(self.service, url_list_id, urls))
-
-    def remove_coverage_url_list_urls(
-        self, url_list_id: str, urls: Sequence[str]
-    ) -> CoverageUrlMutationResponse:
-        """`OctogenClient.remove_coverage_url_list_urls`."""
-        return self.run(remove_urls_flow(self.service, url_list_id, urls))
-
-    def check_coverage_url_list_urls(
-        self, url_list_id: str, urls: Sequence[str]
-    ) -> CoverageContainsResponse:
-        """`OctogenClient.check_coverage_url_list_urls`."""
-        return self.run(check_urls_flow(self.service, url_list_id, urls))
-
-    def list_coverage_url_list_urls(
-        self, url_list_id: str, *, cursor: str | None = None, limit: int | None = None
-    ) -> CoverageUrlListUrlsPage:
-        """`OctogenClient.list_coverage_url_list_urls`."""
-        return self.run(list_urls_flow(self.service, url_list_id, cursor, limit))
+    lookup_product = _driven(product_flow)
+    get_me = _driven(me_flow)
+    count_products = _driven(count_flow)
+    create_coverage_url_list = _driven(create_url_list_flow)
+    list_coverage_url_lists = _driven(url_lists_flow)
+    get_coverage_url_list = _driven(url_list_flow)
+    delete_coverage_url_list = _driven(delete_url_list_flow)
+    add_coverage_url_list_urls = _driven(add_urls_flow)
+    remove_coverage_url_list_urls = _driven(remove_urls_flow)
+    check_coverage_url_list_urls = _driven(check_urls_flow)
+    list_coverage_url_list_urls = _driven(list_urls_flow)
 
     def _wait(self, step: Wait) -> None:
         ends_at = time.monotonic() + step.seconds

@@ -26,11 +26,10 @@ from octogen_dagster.api.flow import (
     count_flow,
     domain_flow,
     list_catalogs_flow,
-    lookup_flow,
     me_flow,
     page_flow,
-    parsed_lookup,
     parsed_page,
+    product_flow,
     search_flow,
     search_subject,
 )
@@ -243,7 +242,7 @@ class OctogenClient:
             OctogenNotFoundError: No catalog has the product.
             OctogenError: The request failed.
         """
-        return await self._run(lookup_flow(self._service, url, parsed_lookup))
+        return await self._run(product_flow(self._service, url))
 
     @shows_arguments
     async def search_products(self, **page: Unpack[SearchArguments]) -> MerchantProductListPage:
@@ -338,7 +337,7 @@ class OctogenClient:
             OctogenUrlListError: The cursor is malformed or stale.
             OctogenError: The request failed otherwise.
         """
-        return await self._run(url_lists_flow(self._service, cursor, limit))
+        return await self._run(url_lists_flow(self._service, cursor=cursor, limit=limit))
 
     async def get_coverage_url_list(self, url_list_id: str) -> CoverageUrlList:
         """Get a coverage URL list: its status, its size and where BigQuery has its results.
@@ -432,7 +431,9 @@ class OctogenClient:
             OctogenUrlListError: The cursor is malformed or stale: begin again without one.
             OctogenError: The request failed otherwise.
         """
-        return await self._run(list_urls_flow(self._service, url_list_id, cursor, limit))
+        return await self._run(
+            list_urls_flow(self._service, url_list_id, cursor=cursor, limit=limit)
+        )
 
     @property
     def deadline(self) -> float:

@@ -216,6 +216,11 @@ def parsed_lookup(response: Response, subject: str) -> MerchantProductUrlLookupR
     return parsed(MerchantProductUrlLookupResponse, response, subject)
 
 
+def product_flow(service: Service, url: str) -> Flow[MerchantProductUrlLookupResponse]:
+    """Look up the product at a merchant's URL."""
+    return (yield from lookup_flow(service, url, parsed_lookup))
+
+
 def lookup_flow(
     service: Service, url: str, read: Callable[[Response, str], T], *, paced: bool = False
 ) -> Flow[T]:

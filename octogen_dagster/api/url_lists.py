@@ -179,7 +179,7 @@ def create_url_list_flow(service: Service, name: str) -> Flow[CoverageUrlList]:
 
 
 def url_lists_flow(
-    service: Service, cursor: str | None, limit: int | None
+    service: Service, *, cursor: str | None = None, limit: int | None = None
 ) -> Flow[CoverageUrlListPage]:
     """Read one page of the lists."""
     query = _page_query(cursor, limit)
@@ -256,7 +256,7 @@ def check_urls_flow(
 
 
 def list_urls_flow(
-    service: Service, url_list_id: str, cursor: str | None, limit: int | None
+    service: Service, url_list_id: str, *, cursor: str | None = None, limit: int | None = None
 ) -> Flow[CoverageUrlListUrlsPage]:
     """Read one page of the URLs of a list."""
     path = f"{_path(url_list_id)}/urls{_page_query(cursor, limit)}"

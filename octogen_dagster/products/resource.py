@@ -2,8 +2,8 @@
 
 import functools
 import logging
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Concatenate, TypeVar
 
 import dagster as dg
 from pydantic import (
@@ -14,7 +14,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from typing_extensions import Self, Unpack
+from typing_extensions import ParamSpec, Self
 
 from octogen_dagster.api.blocking import BlockingClient
 from octogen_dagster.api.catalog_sources import (
@@ -32,28 +32,15 @@ from octogen_dagster.api.credentials import (
     key_mask,
     warn_of_written_key,
 )
-from octogen_dagster.api.models import (
-    MerchantCatalogSummary,
-    MerchantProductListPage,
-    MerchantProductUrlLookupResponse,
-)
+from octogen_dagster.api.models import MerchantCatalogSummary
 from octogen_dagster.api.pacing import RateLimiter
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.api.search import (
     ProductSearch,
-    SearchArguments,
     checked_search,
-    shows_arguments,
 )
 from octogen_dagster.api.service import DEFAULT_TIMEOUT
 from octogen_dagster.api.spending import LOOKUP_USD, SEARCH_PAGE_USD, Prices, Spending
-from octogen_dagster.api.url_lists import (
-    CoverageContainsResponse,
-    CoverageUrlList,
-    CoverageUrlListPage,
-    CoverageUrlListUrlsPage,
-    CoverageUrlMutationResponse,
-)
 from octogen_dagster.validation import NamedSettings, refuse_unknown_settings
 
 if TYPE_CHECKING:
@@ -62,9 +49,43 @@ if TYPE_CHECKING:
     from octogen_dagster.reading.statistics import ScanStatistics
 
 _LOGGER = logging.getLogger(__name__)
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
-class OctogenResource(NamedSettings, dg.ConfigurableResource[Any]):
+def _blocking(
+    operation: Callable[Concatenate[OctogenClient, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate["_Operations", P], T]:
+    """Return the method that calls the same operation of a `BlockingClient`."""
+
+    @functools.wraps(operation)
+    def call(self: "_Operations", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        with BlockingClient(self.service()) as client:
+            answer: T = getattr(client, operation.__name__)(*args, **kwargs)
+            return answer
+
+    return call
+
+
+class _Operations:
+    """Operations of `OctogenClient` that block, each on a client of its own."""
+
+    def service(self) -> CatalogService:
+        raise NotImplementedError
+
+    search_products = _blocking(OctogenClient.search_products)
+    lookup_product = _blocking(OctogenClient.lookup_product)
+    create_coverage_url_list = _blocking(OctogenClient.create_coverage_url_list)
+    list_coverage_url_lists = _blocking(OctogenClient.list_coverage_url_lists)
+    get_coverage_url_list = _blocking(OctogenClient.get_coverage_url_list)
+    delete_coverage_url_list = _blocking(OctogenClient.delete_coverage_url_list)
+    add_coverage_url_list_urls = _blocking(OctogenClient.add_coverage_url_list_urls)
+    remove_coverage_url_list_urls = _blocking(OctogenClient.remove_coverage_url_list_urls)
+    check_coverage_url_list_urls = _blocking(OctogenClient.check_coverage_url_list_urls)
+    list_coverage_url_list_urls = _blocking(OctogenClient.list_coverage_url_list_urls)
+
+
+class OctogenResource(NamedSettings, dg.ConfigurableResource[Any], _Operations):
     """Octogen's REST API as a Dagster resource.
 
     Definitions load without a key; a run that needs one raises MissingAPIKeyError.
@@ -270,70 +291,6 @@ class OctogenResource(NamedSettings, dg.ConfigurableResource[Any]):
         if listed.failure is not None:
             return None
         return {state.catalog: state.product_count for state in listed.catalogs}
-
-    def lookup_product(self, url: str) -> MerchantProductUrlLookupResponse:
-        """Call `OctogenClient.lookup_product` and block until it returns."""
-        with BlockingClient(self.service()) as client:
-            return client.lookup_product(url)
-
-    @shows_arguments
-    def search_products(self, **page: Unpack[SearchArguments]) -> MerchantProductListPage:
-        """Read one page of a search and block until it is read; `scan` reads all pages.
-
-        The arguments and errors are those of `OctogenClient.search_products`.
-        """
-        with BlockingClient(self.service()) as client:
-            return client.search_products(**page)
-
-    def create_coverage_url_list(self, name: str) -> CoverageUrlList:
-        """Call `OctogenClient.create_coverage_url_list` and block until it returns."""
-        with BlockingClient(self.service()) as client:
-            return client.create_coverage_url_list(name)
-
-    def list_coverage_url_lists(
-        self, *, cursor: str | None = None, limit: int | None = None
-    ) -> CoverageUrlListPage:
-        """Call `OctogenClient.list_coverage_url_lists` and block until it returns."""
-        with BlockingClient(self.service()) as client:
-            return client.list_coverage_url_lists(cursor=cursor, limit=limit)
-
-    def get_coverage_url_list(self, url_list_id: str) -> CoverageUrlList:
-        """Call `OctogenClient.get_coverage_url_list` and block until it returns."""
-        with BlockingClient(self.service()) as client:
-            return client.get_coverage_url_list(url_list_id)
-
-    def delete_coverage_url_list(self, url_list_id: str) -> CoverageUrlList:
-        """Call `OctogenClient.delete_coverage_url_list` and block until it returns."""
-        with BlockingClient(self.service()) as client:
-            return client.delete_coverage_url_list(url_list_id)
-
-    def add_coverage_url_list_urls(
-        self, url_list_id: str, urls: Sequence[str]
-    ) -> CoverageUrlMutationResponse:
-        """Call `OctogenClient.add_coverage_url_list_urls` and block until it returns."""
-        with BlockingClient(self.service()) as client:
-            return client.add_coverage_url_list_urls(url_list_id, urls)
-
-    def remove_coverage_url_list_urls(
-        self, url_list_id: str, urls: Sequence[str]
-    ) -> CoverageUrlMutationResponse:
-        """Call `OctogenClient.remove_coverage_url_list_urls` and block until it returns."""
-        with BlockingClient(self.service()) as client:
-            return client.remove_coverage_url_list_urls(url_list_id, urls)
-
-    def check_coverage_url_list_urls(
-        self, url_list_id: str, urls: Sequence[str]
-    ) -> CoverageContainsResponse:
-        """Call `OctogenClient.check_coverage_url_list_urls` and block until it returns."""
-        with BlockingClient(self.service()) as client:
-            return client.check_coverage_url_list_urls(url_list_id, urls)
-
-    def list_coverage_url_list_urls(
-        self, url_list_id: str, *, cursor: str | None = None, limit: int | None = None
-    ) -> CoverageUrlListUrlsPage:
-        """Call `OctogenClient.list_coverage_url_list_urls` and block until it returns."""
-        with BlockingClient(self.service()) as client:
-            return client.list_coverage_url_list_urls(url_list_id, cursor=cursor, limit=limit)
 
     def scan(
         self,
