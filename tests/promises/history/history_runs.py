@@ -14,7 +14,6 @@ from polars.testing import assert_frame_equal
 
 from octogen_dagster import (
     OctogenResource,
-    ParquetSnapshotIOManager,
     ProductSearch,
     build_product_history_asset,
     build_products_asset,
@@ -24,6 +23,8 @@ from octogen_dagster.history import update as history_update
 from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.snapshots import publication
 from octogen_dagster.storage.store import Store
+from tests.projects import Project
+from tests.results import metadata, stored
 
 TRACKED = ["title", "current_price", "original_price", "currency", "in_stock", "is_active"]
 ORDER = ["catalog_key", "uuid"]
@@ -34,7 +35,7 @@ def resource(sandbox: Sandbox) -> OctogenResource:
     return OctogenResource(api_key=sandbox.api_key, base_url=sandbox.base_url, attempts=2)
 
 
-class Pipeline:
+class Pipeline(Project):
     """Products with their history, and a copy of each snapshot by its `fetched_at`."""
 
     def __init__(
@@ -43,17 +44,14 @@ class Pipeline:
         given = {"retry_policy": None, "search": ProductSearch(catalogs=["strada"]), **arguments}
         self.products = build_products_asset("products", **given)
         self.history = build_product_history_asset(self.products, retry_policy=None)
-        self.base, self.instance = base, instance
-        self.resources = {
-            "octogen": octogen,
-            "io_manager": ParquetSnapshotIOManager(base_dir=str(base)),
-        }
+        super().__init__(base, instance, octogen)
+        self.resources = stored(base, octogen)
         self.snapshots: dict[datetime, pl.DataFrame] = {}
 
-    def read(self, partition_key: str | None = None) -> datetime:
+    def store(self, partition_key: str | None = None) -> datetime:
         """Materialize the products alone, and return the `fetched_at` of the snapshot."""
-        self._run(self.products, partition_key=partition_key)
-        files = self.base.glob("products/**/*.parquet" if partition_key else "products.parquet")
+        self.update(self.products, partition_key)
+        files = self.folder.glob("products/**/*.parquet" if partition_key else "products.parquet")
         file = max(files, key=lambda path: path.stat().st_mtime)
         snapshot = pl.read_parquet(file)
         at = datetime.fromisoformat(pl.read_parquet_metadata(file)["octogen.fetched_at"])
@@ -62,23 +60,16 @@ class Pipeline:
 
     def put_in(self, partition_key: str | None = None) -> dict[str, Any]:
         """Materialize the history alone, and return its metadata."""
-        result = self._run(self.history, partition_key=partition_key)
-        (event,) = result.asset_materializations_for_node(ASSET)
-        return {name: entry.value for name, entry in event.metadata.items()}
+        return metadata(self.update(self.history, partition_key), ASSET)
 
-    def _run(
+    def update(
         self, asset: dg.AssetsDefinition, partition_key: str | None
     ) -> dg.ExecuteInProcessResult:
-        return dg.materialize(
-            [self.products, self.history],
-            selection=[asset],
-            resources=self.resources,
-            instance=self.instance,
-            partition_key=partition_key,
-        )
+        assets = [self.products, self.history]
+        return self.run(assets, selection=[asset], partition_key=partition_key)
 
     def scan(self, as_of: datetime | None = None) -> pl.DataFrame:
-        return scan_history(str(self.base), asset=ASSET, as_of=as_of).collect().sort(*ORDER)
+        return scan_history(str(self.folder), asset=ASSET, as_of=as_of).collect().sort(*ORDER)
 
     def check(self) -> None:
         """Check that as of the time of each snapshot the history is that snapshot."""
@@ -113,8 +104,5 @@ def put_in_and_die(base: str, moment: str) -> None:
     dg.materialize(
         [products, build_product_history_asset(products)],
         selection=[ASSET],
-        resources={
-            "octogen": OctogenResource(api_key="unused"),
-            "io_manager": ParquetSnapshotIOManager(base_dir=base),
-        },
+        resources=stored(Path(base), OctogenResource(api_key="unused")),
     )

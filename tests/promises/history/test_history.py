@@ -46,7 +46,7 @@ from tests.promises.history.history_runs import (
     put_in_and_die,
     resource,
 )
-from tests.results import cells
+from tests.results import cells, metadata
 from tests.servers.buckets import ENVIRONMENT, S3Bucket
 
 PROCESS_SECONDS = 120.0
@@ -70,7 +70,7 @@ def test_as_of_the_time_of_each_snapshot_the_history_is_that_snapshot(
     pipeline: Pipeline, shops: Sandbox
 ) -> None:
     for _ in range(4):
-        pipeline.read()
+        pipeline.store()
         pipeline.put_in()
         shops.next_day()
     pipeline.check()
@@ -86,7 +86,7 @@ def test_as_of_the_time_of_each_snapshot_the_history_is_that_snapshot(
 def test_the_metadata_has_the_numbers_of_the_last_snapshot_and_zeros_too(
     pipeline: Pipeline, shops: Sandbox
 ) -> None:
-    pipeline.read()
+    pipeline.store()
     first = pipeline.put_in()
     names = ("changed", "appeared", "disappeared", "reappeared", "current_products", "snapshots")
 
@@ -99,7 +99,7 @@ def test_the_metadata_has_the_numbers_of_the_last_snapshot_and_zeros_too(
     priced = pipeline.scan().filter(pl.col("current_price") > 20, pl.col("currency").is_not_null())
     url, price, currency = priced.select(columns).row(0)
     shops.set_price(url, 10.0)
-    pipeline.read()
+    pipeline.store()
     second = pipeline.put_in()
     assert numbers(second) == (1, 0, 0, 0, 120, 2)
     drops = second["octogen/largest_price_drops"]
@@ -111,10 +111,10 @@ def test_the_metadata_has_the_numbers_of_the_last_snapshot_and_zeros_too(
 
 @pytest.mark.slow
 def test_putting_in_a_snapshot_again_changes_nothing(pipeline: Pipeline, shops: Sandbox) -> None:
-    pipeline.read()
+    pipeline.store()
     pipeline.put_in()
     shops.next_day()
-    pipeline.read()
+    pipeline.store()
     once = pipeline.put_in()
     history = pipeline.scan()
     again = pipeline.put_in()
@@ -129,7 +129,7 @@ def test_the_line_of_a_history_is_of_its_snapshots_and_not_of_its_runs(
 ) -> None:
     for products in (120, 60):
         shops.grant("strada", products=products)
-        pipeline.read()
+        pipeline.store()
     shown = pipeline.put_in()
     assert shown["octogen/summary"].startswith("**60 products** in 2 snapshots")
     header, of_products, of_prices = cells(shown["octogen/trend"])
@@ -143,11 +143,11 @@ def test_the_line_of_a_history_is_of_its_snapshots_and_not_of_its_runs(
 
 @pytest.mark.slow
 def test_a_run_that_was_missed_is_made_up_for(pipeline: Pipeline, shops: Sandbox) -> None:
-    pipeline.read()
+    pipeline.store()
     pipeline.put_in()
     for _ in range(2):
         shops.next_day()
-        pipeline.read()
+        pipeline.store()
     pipeline.put_in()
     pipeline.check()
 
@@ -156,7 +156,7 @@ def test_a_run_that_was_missed_is_made_up_for(pipeline: Pipeline, shops: Sandbox
 def test_a_product_that_comes_back_has_reappeared(pipeline: Pipeline, shops: Sandbox) -> None:
     for products in (120, 119, 120):
         shops.grant("strada", products=products)
-        pipeline.read()
+        pipeline.store()
         shown = pipeline.put_in()
     assert shown["octogen/reappeared"] == 1
     assert shown["octogen/appeared"] == 0
@@ -172,12 +172,12 @@ def test_a_product_that_comes_back_has_reappeared(pipeline: Pipeline, shops: San
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_run_that_is_killed_repeats(pipeline: Pipeline, shops: Sandbox, moment: str) -> None:
-    first = pipeline.read()
+    first = pipeline.store()
     pipeline.put_in()
     before = pipeline.scan()
     shops.next_day()
-    pipeline.read()
-    process = processes.Process(target=put_in_and_die, args=(str(pipeline.base), moment))
+    pipeline.store()
+    process = processes.Process(target=put_in_and_die, args=(str(pipeline.folder), moment))
     process.start()
     process.join(PROCESS_SECONDS)
     assert process.exitcode == -signal.SIGKILL
@@ -197,17 +197,17 @@ def test_a_catalog_that_is_withheld_retires_nothing(
     catalogs = {"northpeak": 23, "strada": 12}
     with Sandbox(catalogs=catalogs, generation="seed") as sandbox:
         pipeline = Pipeline(tmp_path, resource(sandbox), instance, search=ProductSearch())
-        pipeline.read()
+        pipeline.store()
         pipeline.put_in()
         sandbox.revoke("strada")
         sandbox.grant("northpeak", products=20)
-        last = pipeline.read()
+        last = pipeline.store()
         assert pipeline.put_in()["octogen/disappeared"] == 3
         current = pipeline.scan(last)["catalog_key"].value_counts(sort=True).rows()
         assert current == [("northpeak", 20), ("strada", 12)]
         # What was observed is kept for each catalog, so its products go on when it is back.
         sandbox.grant("strada", products=13)
-        pipeline.read()
+        pipeline.store()
         back = pipeline.put_in()
     assert (back["octogen/appeared"], back["octogen/reappeared"]) == (1, 0)
 
@@ -222,7 +222,7 @@ def test_the_rows_are_the_snapshot_although_the_service_begins_or_ceases_to_send
         with Sandbox(catalogs={"strada": 120}, generation=generation) as sandbox:
             pipeline = Pipeline(tmp_path, resource(sandbox), instance)
             pipeline.snapshots = snapshots
-            pipeline.read()
+            pipeline.store()
             shown = pipeline.put_in()
     without, with_currency, _ = snapshots.values()
     assert without["currency"].null_count() == 120
@@ -243,7 +243,7 @@ def test_a_snapshot_of_another_asset_is_slotted_in_where_it_belongs(
 ) -> None:
     """An asset of one's own brings snapshots back from a backup, in any order."""
     for _ in range(4):
-        pipeline.read()
+        pipeline.store()
         pipeline.put_in()
         shops.next_day()
     expected = pipeline.scan()
@@ -256,7 +256,7 @@ def test_a_snapshot_of_another_asset_is_slotted_in_where_it_belongs(
     history = build_product_history_asset(backup, name="restored")
     for _ in range(4):
         assert dg.materialize([backup, history], resources=pipeline.resources).success
-    restored = scan_history(str(pipeline.base), asset="restored").collect()
+    restored = scan_history(str(pipeline.folder), asset="restored").collect()
     assert_frame_equal(restored.sort(*ORDER, "valid_from"), expected.sort(*ORDER, "valid_from"))
 
 
@@ -269,11 +269,11 @@ def test_of_a_search_with_filters_a_product_that_is_gone_no_longer_matches(
     assert description.endswith(
         "The search has filters, so a product that is gone no longer matches them."
     )
-    first = pipeline.read()
+    first = pipeline.store()
     pipeline.put_in()
     for url in pipeline.snapshots[first]["product_url"]:
         shops.set_price(url, 500.0)
-    pipeline.read()
+    pipeline.store()
     assert pipeline.put_in()["octogen/disappeared"] == len(pipeline.snapshots[first])
     assert pipeline.scan().filter("is_current").is_empty()
 
@@ -282,30 +282,30 @@ def test_of_a_search_with_filters_a_product_that_is_gone_no_longer_matches(
 def test_a_forgotten_snapshot_might_never_have_been_and_does_not_come_back(
     pipeline: Pipeline, shops: Sandbox
 ) -> None:
-    pipeline.read()
+    pipeline.store()
     pipeline.put_in()
     expected = pipeline.scan()
     url = expected.filter(pl.col("current_price") > 0).item(0, "product_url")
     shops.set_price(url, 1_000_000.0)
-    bad = pipeline.read()
+    bad = pipeline.store()
     assert pipeline.put_in()["octogen/changed"] == 1
     for _ in range(2):
-        forget_snapshot(str(pipeline.base), bad, asset=ASSET)
+        forget_snapshot(str(pipeline.folder), bad, asset=ASSET)
         assert_frame_equal(pipeline.scan(), expected)
     pipeline.put_in()
     assert_frame_equal(pipeline.scan(), expected)
     del pipeline.snapshots[bad]
     shops.next_day()
-    pipeline.read()
+    pipeline.store()
     assert pipeline.put_in()["octogen/snapshots"] == 2
     pipeline.check()
 
 
 def test_a_time_without_a_snapshot_cannot_be_forgotten(pipeline: Pipeline) -> None:
-    at = pipeline.read()
+    at = pipeline.store()
     pipeline.put_in()
     with pytest.raises(OctogenSnapshotError) as caught:
-        forget_snapshot(str(pipeline.base), at - timedelta(seconds=1), asset=ASSET)
+        forget_snapshot(str(pipeline.folder), at - timedelta(seconds=1), asset=ASSET)
     assert str(caught.value) == (
         f"No snapshot of {(at - timedelta(seconds=1)).isoformat()} is in the history {ASSET}, so "
         f"nothing was changed. The last ones in it are of {at.isoformat()}."
@@ -325,7 +325,7 @@ def test_the_histories_of_catalogs_are_read_together_or_some_of_them(
             tmp_path, resource(sandbox), instance, search=None, partitions_def=catalog_partitions
         )
         for key in keys:
-            pipeline.read(key)
+            pipeline.store(key)
             pipeline.put_in(key)
     frame = scan_history(str(tmp_path), asset=ASSET, catalogs=catalogs).collect()
     found = dict(frame["catalog_key"].value_counts().rows())
@@ -336,15 +336,15 @@ def test_a_history_that_is_not_there_is_an_error(pipeline: Pipeline) -> None:
     with pytest.raises(OctogenSnapshotError) as caught:
         pipeline.scan()
     assert str(caught.value) == (
-        f"There is no history {ASSET} ({pipeline.base / ASSET}). Materialize it first, or name the "
-        "asset of build_product_history_asset with its prefix, as prefix/name."
+        f"There is no history {ASSET} ({pipeline.folder / ASSET}). Materialize it first, or name "
+        "the asset of build_product_history_asset with its prefix, as prefix/name."
     )
 
 
 def test_a_damaged_history_is_not_replaced_by_one_without_the_past(pipeline: Pipeline) -> None:
-    pipeline.read()
+    pipeline.store()
     pipeline.put_in()
-    file = pipeline.base / f"{ASSET}.parquet"
+    file = pipeline.folder / f"{ASSET}.parquet"
     file.write_bytes(b"PAR1 and no more")
     with pytest.raises(dg.Failure, match="Restore the file from a backup, or move it"):
         pipeline.put_in()
@@ -356,10 +356,10 @@ def test_a_damaged_history_is_not_replaced_by_one_without_the_past(pipeline: Pip
 def test_a_history_in_a_bucket_is_read_and_a_snapshot_forgotten_there(
     bucket: S3Bucket, pipeline: Pipeline, shops: Sandbox
 ) -> None:
-    pipeline.read()
+    pipeline.store()
     pipeline.put_in()
     shops.next_day()
-    last = pipeline.read()
+    last = pipeline.store()
     pipeline.put_in()
     expected = pipeline.scan()
     snapshots = iter(pipeline.snapshots.values())
@@ -410,7 +410,7 @@ def test_a_history_reads_the_days_that_it_has_not_seen(
     folder = tmp_path / "products" / ("strada" if by_catalog else "")
 
     def read_a_day(moved_to: str) -> None:
-        pipeline.read(f"strada|{days[0]}" if by_catalog else days[0])
+        pipeline.store(f"strada|{days[0]}" if by_catalog else days[0])
         (folder / f"{days[0]}.parquet").rename(folder / f"{moved_to}.parquet")
         shops.next_day()
 
@@ -434,10 +434,7 @@ def test_the_histories_of_many_catalogs_are_made_in_one_run(
     )
     history = build_product_history_asset(products, backfill_policy=policy)
     instance.add_dynamic_partitions("octogen_catalogs", ["northpeak", "strada"])
-    resources = {
-        "octogen": octogen,
-        "io_manager": ParquetSnapshotIOManager(base_dir=str(tmp_path)),
-    }
+    resources = {"octogen": octogen, "io_manager": ParquetSnapshotIOManager(base_dir=str(tmp_path))}
     ends = {
         "dagster/asset_partition_range_start": "northpeak",
         "dagster/asset_partition_range_end": "strada",
@@ -457,8 +454,8 @@ def test_the_histories_of_many_catalogs_are_made_in_one_run(
 
 
 def test_another_file_at_the_place_of_a_history_is_left_as_it_is(pipeline: Pipeline) -> None:
-    pipeline.read()
-    file = pipeline.base / f"{ASSET}.parquet"
+    pipeline.store()
+    file = pipeline.folder / f"{ASSET}.parquet"
     pl.DataFrame({"not": ["a history"]}).write_parquet(file)
     content = file.read_bytes()
     with pytest.raises(OctogenSnapshotError, match="does not say which snapshots are in it"):
@@ -468,10 +465,7 @@ def test_another_file_at_the_place_of_a_history_is_left_as_it_is(pipeline: Pipel
 
 @pytest.mark.parametrize("by_catalog", [False, True])
 def test_a_history_of_days_follows_them_although_some_were_never_read(
-    tmp_path: Path,
-    octogen: OctogenResource,
-    instance: dg.DagsterInstance,
-    by_catalog: bool,
+    tmp_path: Path, octogen: OctogenResource, instance: dg.DagsterInstance, by_catalog: bool
 ) -> None:
     now = datetime.now(timezone.utc)
     today, first = (f"{now - timedelta(days=ago):%Y-%m-%d}" for ago in (0, 3))
@@ -488,7 +482,7 @@ def test_a_history_of_days_follows_them_although_some_were_never_read(
     defs = dg.Definitions(assets=[pipeline.products, history], resources=pipeline.resources)
     before = dg.evaluate_automation_conditions(defs, instance)
     assert before.total_requested == 0
-    pipeline.read(f"strada|{today}" if by_catalog else today)
+    pipeline.store(f"strada|{today}" if by_catalog else today)
     after = dg.evaluate_automation_conditions(defs, instance, cursor=before.cursor)
     key = "strada" if by_catalog else None
     assert after.get_requested_partitions(history.key) == {key}
@@ -498,10 +492,10 @@ def test_a_history_of_days_follows_them_although_some_were_never_read(
 def test_rows_are_of_the_time_at_which_they_were_read_although_others_are_published_meanwhile(
     pipeline: Pipeline, shops: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pipeline.read()
+    pipeline.store()
     pipeline.put_in()
     shops.next_day()
-    pipeline.read()
+    pipeline.store()
     scan = Store.scan
     is_published: list[str] = []
 
@@ -510,7 +504,7 @@ def test_rows_are_of_the_time_at_which_they_were_read_although_others_are_publis
         if key == "products.parquet" and not is_published:
             is_published.append(key)
             shops.next_day()
-            pipeline.read()
+            pipeline.store()
         return frame
 
     monkeypatch.setattr(Store, "scan", publish_after)
@@ -522,11 +516,11 @@ def test_rows_are_of_the_time_at_which_they_were_read_although_others_are_publis
 
 
 def test_times_of_named_zones_are_understood(pipeline: Pipeline) -> None:
-    at = pipeline.read()
+    at = pipeline.store()
     pipeline.put_in()
     in_tokyo = at.astimezone(ZoneInfo("Asia/Tokyo"))
     assert pipeline.scan(in_tokyo).height == 120
-    forget_snapshot(str(pipeline.base), in_tokyo, asset=ASSET)
+    forget_snapshot(str(pipeline.folder), in_tokyo, asset=ASSET)
     assert pipeline.scan().is_empty()
 
 
@@ -535,7 +529,7 @@ def test_times_of_named_zones_are_understood(pipeline: Pipeline) -> None:
 def test_a_history_of_more_days_than_files_may_be_open_begins(
     tmp_path: Path, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    at = pipeline.read()
+    at = pipeline.store()
     days = dg.DailyPartitionsDefinition("2026-01-01", end_date="2026-06-01")
 
     @dg.asset(partitions_def=days)
@@ -554,12 +548,7 @@ def test_a_history_of_more_days_than_files_may_be_open_begins(
     soft, hard = limits.getrlimit(limits.RLIMIT_NOFILE)
     limits.setrlimit(limits.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 100, hard))
     try:
-        result = dg.materialize(
-            [daily, history],
-            selection=[history],
-            resources=pipeline.resources,
-            instance=pipeline.instance,
-        )
+        result = pipeline.run([daily, history], selection=[history])
     finally:
         limits.setrlimit(limits.RLIMIT_NOFILE, (soft, hard))
     (event,) = result.asset_materializations_for_node("daily_history")
@@ -577,14 +566,13 @@ def own_asset(pipeline: Pipeline, *frames: pl.DataFrame) -> dict[str, Any]:
 
     history = build_product_history_asset(own)
     for _ in frames:
-        result = dg.materialize([own, history], resources=pipeline.resources)
-    (event,) = result.asset_materializations_for_node("own_history")
-    return {name: entry.value for name, entry in event.metadata.items()}
+        result = pipeline.run([own, history])
+    return metadata(result, "own_history")
 
 
 @pytest.mark.slow
 def test_rows_of_other_types_without_loss_are_those_of_the_schema(pipeline: Pipeline) -> None:
-    at = pipeline.read()
+    at = pipeline.store()
     rows = pipeline.snapshots[at].head(3).with_columns(current_price=pl.lit(0.5))
     in_berlin = pl.col("fetched_at").dt.convert_time_zone("Europe/Berlin")
     naive = pl.col("fetched_at").dt.replace_time_zone(None).cast(pl.Datetime("ms"))
@@ -593,7 +581,7 @@ def test_rows_of_other_types_without_loss_are_those_of_the_schema(pipeline: Pipe
         rows.cast({"current_price": pl.Float32}).with_columns(in_berlin),
         rows.cast({"current_price": pl.Decimal(9, 2)}).with_columns(naive + timedelta(days=1)),
     )
-    history = scan_history(str(pipeline.base), asset="own_history").collect()
+    history = scan_history(str(pipeline.folder), asset="own_history").collect()
     assert history.schema == HISTORY_SCHEMA
     assert history["current_price"].to_list() == [0.5] * 3
     assert history["valid_from"].unique().to_list() == [rows["fetched_at"].max()]
@@ -612,7 +600,7 @@ def test_rows_of_other_types_without_loss_are_those_of_the_schema(pipeline: Pipe
 def test_a_history_does_not_begin_with_rows_that_cannot_be_in_it(
     pipeline: Pipeline, column: pl.Expr, says: str
 ) -> None:
-    rows = pipeline.snapshots[pipeline.read()].head(3)
+    rows = pipeline.snapshots[pipeline.store()].head(3)
     with pytest.raises(dg.Failure, match=says):
         own_asset(pipeline, rows.with_columns(column))
     with pytest.raises(dg.Failure, match="no column title"):
@@ -621,7 +609,7 @@ def test_a_history_does_not_begin_with_rows_that_cannot_be_in_it(
 
 @pytest.mark.slow
 def test_odd_prices_and_currencies_are_not_plotted(pipeline: Pipeline) -> None:
-    rows = pipeline.snapshots[pipeline.read()].head(8)
+    rows = pipeline.snapshots[pipeline.store()].head(8)
     currencies = pl.Series("currency", ["EUR", "EUR", "e u<b>", "", None, "USD", "EUR", "GBP"])
     prices = pl.Series("current_price", [2, math.nan, 3, 4, 5, math.inf, 9, 0], pl.Float64)
     in_small = currencies.replace("EUR", "eur")
@@ -638,15 +626,15 @@ def test_odd_prices_and_currencies_are_not_plotted(pipeline: Pipeline) -> None:
 
 
 def test_zeros_are_shown_of_a_history_without_a_snapshot(pipeline: Pipeline) -> None:
-    at = pipeline.read()
+    at = pipeline.store()
     pipeline.put_in()
-    forget_snapshot(str(pipeline.base), at, asset=ASSET)
+    forget_snapshot(str(pipeline.folder), at, asset=ASSET)
     shown = pipeline.put_in()
     assert (shown["octogen/snapshots"], shown["octogen/changed"]) == (0, 0)
 
 
 def test_a_file_that_is_no_history_or_there_twice_is_an_error(pipeline: Pipeline) -> None:
-    at, base = pipeline.read(), str(pipeline.base)
+    at, base = pipeline.store(), str(pipeline.folder)
     pipeline.put_in()
     for use in (
         lambda: scan_history(base, asset="products"),
@@ -654,19 +642,19 @@ def test_a_file_that_is_no_history_or_there_twice_is_an_error(pipeline: Pipeline
     ):
         with pytest.raises(OctogenSnapshotError, match="The asset products is not a history"):
             use()
-    file = pipeline.base / f"{ASSET}.parquet"
-    (pipeline.base / ASSET).mkdir()
-    shutil.copy(file, pipeline.base / ASSET / "strada.parquet")
+    file = pipeline.folder / f"{ASSET}.parquet"
+    (pipeline.folder / ASSET).mkdir()
+    shutil.copy(file, pipeline.folder / ASSET / "strada.parquet")
     with pytest.raises(OctogenSnapshotError, match="is there twice: as the file"):
         pipeline.scan()
 
 
 def test_the_catalogs_of_a_history_in_one_file_are_known_in_any_case(pipeline: Pipeline) -> None:
-    pipeline.read()
+    pipeline.store()
     pipeline.put_in()
 
     def height(catalogs: Any) -> int:
-        found = scan_history(str(pipeline.base), asset=ASSET, catalogs=catalogs)
+        found = scan_history(str(pipeline.folder), asset=ASSET, catalogs=catalogs)
         return found.collect().height
 
     assert height(["strada"]) == height(["Strada"]) == 120
@@ -683,7 +671,7 @@ def test_the_catalogs_of_a_history_in_one_file_are_known_in_any_case(pipeline: P
 def test_a_history_of_hundreds_of_shops_does_not_grow_by_their_names_each_day(
     pipeline: Pipeline,
 ) -> None:
-    product = pipeline.snapshots[pipeline.read()].head(1)
+    product = pipeline.snapshots[pipeline.store()].head(1)
     names = [f"shop-{number}.example" for number in range(400)]
 
     def of_day(number: int, shops: list[str]) -> pl.DataFrame:
@@ -695,7 +683,7 @@ def test_a_history_of_hundreds_of_shops_does_not_grow_by_their_names_each_day(
 
     def size(days: int) -> int:
         own_asset(pipeline, *(of_day(number, names) for number in range(days)))
-        file = pipeline.base / "own_history.parquet"
+        file = pipeline.folder / "own_history.parquet"
         metadata = pl.read_parquet_metadata(file)
         file.unlink()
         return sum(map(len, metadata.values()))
@@ -703,7 +691,7 @@ def test_a_history_of_hundreds_of_shops_does_not_grow_by_their_names_each_day(
     assert size(11) - size(1) < 10 * 200
     # What each of them covered is known all the same: a shop without products was withdrawn.
     own_asset(pipeline, *(of_day(number, names[: 400 - number % 2]) for number in range(3)))
-    history = scan_history(str(pipeline.base), asset="own_history")
+    history = scan_history(str(pipeline.folder), asset="own_history")
     assert history.select("is_current", "valid_to").unique().collect().rows() == [(True, None)]
 
 
@@ -711,7 +699,7 @@ def test_a_history_of_hundreds_of_shops_does_not_grow_by_their_names_each_day(
 def test_the_files_of_many_catalogs_are_read_within_the_limit_of_a_shell_on_macos(
     tmp_path: Path, pipeline: Pipeline
 ) -> None:
-    rows = pipeline.snapshots[pipeline.read()].head(1)
+    rows = pipeline.snapshots[pipeline.store()].head(1)
     own_asset(pipeline, rows)
     file = tmp_path / "own_history.parquet"
     names = [f"shop-{number}" for number in range(250)]
@@ -732,9 +720,7 @@ def test_the_files_of_many_catalogs_are_read_within_the_limit_of_a_shell_on_maco
     limits.setrlimit(limits.RLIMIT_NOFILE, (256, hard))
     try:
         assert scan_history(str(tmp_path), asset="own_history").collect().height == 250
-        result = dg.materialize(
-            [products_of_shops, together], selection=[together], resources=pipeline.resources
-        )
+        result = pipeline.run([products_of_shops, together], selection=[together])
     finally:
         limits.setrlimit(limits.RLIMIT_NOFILE, (soft, hard))
     assert result.output_for_node("together").height == 250

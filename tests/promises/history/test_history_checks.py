@@ -24,10 +24,7 @@ FAULTS: dict[str, tuple[Spoil, set[str]]] = {
         lambda rows: rows.with_columns(is_current=True, valid_to=None),
         OF_ROWS,
     ),
-    "a row without its end": (
-        lambda rows: rows.with_columns(is_current=True),
-        {"one_current_row"},
-    ),
+    "a row without its end": (lambda rows: rows.with_columns(is_current=True), {"one_current_row"}),
     "a row that lasts too long": (
         lambda rows: rows.with_columns(pl.col("valid_to") + LATER),
         {"no_overlap", "no_gap"},
@@ -47,7 +44,7 @@ def pipeline(
     """A history of three days."""
     pipeline = Pipeline(tmp_path, octogen, instance)
     for _ in range(3):
-        pipeline.read()
+        pipeline.store()
         pipeline.put_in()
         shops.next_day()
     return pipeline
@@ -55,10 +52,8 @@ def pipeline(
 
 def failed(pipeline: Pipeline) -> set[str]:
     checks = build_snapshot_checks(pipeline.history, max_age=None)
-    result = dg.materialize(
-        [pipeline.products, pipeline.history, *checks],
-        selection=dg.AssetSelection.checks(*checks),
-        resources=pipeline.resources,
+    result = pipeline.run(
+        [pipeline.products, pipeline.history, *checks], selection=dg.AssetSelection.checks(*checks)
     )
     evaluations = result.get_asset_check_evaluations()
     assert {each.check_name for each in evaluations} == {*OF_ROWS, "nothing_left_out"}
@@ -75,7 +70,7 @@ def test_a_history_passes_its_checks(pipeline: Pipeline) -> None:
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_history_that_something_else_changed_fails(pipeline: Pipeline, fault: str) -> None:
     spoil, found = FAULTS[fault]
-    file = pipeline.base / f"{ASSET}.parquet"
+    file = pipeline.folder / f"{ASSET}.parquet"
     spoil(pl.read_parquet(file)).write_parquet(file)
     assert failed(pipeline) == found
 

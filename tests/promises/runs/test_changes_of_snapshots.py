@@ -19,11 +19,13 @@ from octogen_dagster import (
     snapshot_days,
 )
 from octogen_dagster.sandbox.server import Sandbox
+from tests.projects import Project
+from tests.results import metadata
 
 COUNTS = ("appeared", "disappeared", "changed", "title_changed", "price_changed")
 
 
-class Pipeline:
+class Pipeline(Project):
     """Products and their changes, materialized together in one instance."""
 
     def __init__(
@@ -32,23 +34,13 @@ class Pipeline:
         # A retry by default would wait for some seconds.
         self.products = build_products_asset("products", **{"retry_policy": None, **arguments})
         self.assets = [self.products, build_product_changes_asset(self.products)]
-        self.resources = {
-            "octogen": octogen,
-            "io_manager": ParquetSnapshotIOManager(base_dir=str(base)),
-        }
-        self.instance = instance
+        super().__init__(base, instance, octogen)
 
-    def run(self, partition_key: str | None = None, config: Any = None) -> dict[str, Any]:
+    def shown(self, partition_key: str | None = None, config: Any = None) -> dict[str, Any]:
         """Materialize both assets; return the metadata of the changes."""
-        result = dg.materialize(
-            self.assets,
-            resources=self.resources,
-            instance=self.instance,
-            partition_key=partition_key,
-            run_config={"ops": {"products": {"config": config or {}}}},
-        )
-        (event,) = result.asset_materializations_for_node("products_changes")
-        return {name: entry.value for name, entry in event.metadata.items()}
+        run_config = {"ops": {"products": {"config": config or {}}}}
+        result = self.run(self.assets, partition_key=partition_key, run_config=run_config)
+        return metadata(result, "products_changes")
 
 
 def counts(shown: dict[str, Any]) -> tuple[Any, ...]:
@@ -62,7 +54,7 @@ def test_an_unpartitioned_asset_is_compared_with_its_previous_snapshot(
     pipeline = Pipeline(
         tmp_path, octogen, instance, search=ProductSearch(catalogs=["strada"], page_size=50)
     )
-    first = pipeline.run()
+    first = pipeline.shown()
     assert first["octogen/first_snapshot"] is True
     assert counts(first) == (120, 0, 0, 0, 0)
     assert first["dagster/row_count"] == 120
@@ -70,15 +62,15 @@ def test_an_unpartitioned_asset_is_compared_with_its_previous_snapshot(
     assert columns["old_title"].description == "`title` in the previous snapshot."
     assert pipeline.assets[1].op.pool is None  # it asks the service for nothing
 
-    second = pipeline.run()
+    second = pipeline.shown()
     assert second["octogen/first_snapshot"] is False
     assert counts(second) == (0, 0, 0, 0, 0)
 
     shops.grant("strada", products=125)
-    assert counts(pipeline.run()) == (5, 0, 0, 0, 0)
+    assert counts(pipeline.shown()) == (5, 0, 0, 0, 0)
     # The second of two snapshots is compared with the first, not with an earlier one.
     shops.grant("strada", products=110)
-    assert counts(pipeline.run()) == (0, 15, 0, 0, 0)
+    assert counts(pipeline.shown()) == (0, 15, 0, 0, 0)
 
 
 def test_a_catalog_that_vanished_is_named_and_its_products_did_not_disappear(
@@ -89,10 +81,10 @@ def test_a_catalog_that_vanished_is_named_and_its_products_did_not_disappear(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     pipeline = Pipeline(tmp_path, octogen, instance)
-    assert counts(pipeline.run()) == (350, 0, 0, 0, 0)
+    assert counts(pipeline.shown()) == (350, 0, 0, 0, 0)
     shops.revoke("strada")
     shops.grant("northpeak", products=228)
-    shown = pipeline.run()
+    shown = pipeline.shown()
     assert counts(shown) == (0, 2, 0, 0, 0)
     assert shown["octogen/vanished_catalogs"] == ["strada"]
     assert (
@@ -107,11 +99,11 @@ def test_a_failed_read_does_not_become_the_previous_snapshot(
     tmp_path: Path, octogen: OctogenResource, instance: dg.DagsterInstance, shops: Sandbox
 ) -> None:
     pipeline = Pipeline(tmp_path, octogen, instance, search=ProductSearch(catalogs=["strada"]))
-    pipeline.run()
+    pipeline.shown()
     shops.grant("strada", products=121)
     with pytest.raises(Exception, match="farfetch"):
-        pipeline.run(config={"catalogs": ["farfetch"]})
-    assert counts(pipeline.run()) == (1, 0, 0, 0, 0)
+        pipeline.shown(config={"catalogs": ["farfetch"]})
+    assert counts(pipeline.shown()) == (1, 0, 0, 0, 0)
 
 
 def dying(monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
@@ -156,15 +148,15 @@ def test_after_a_dead_run_the_comparison_is_with_the_last_reported_snapshot(
         search=ProductSearch(catalogs=["strada"]),
         retry_policy=dg.RetryPolicy(max_retries=1) if by == "a retry" else None,
     )
-    pipeline.run()
+    pipeline.shown()
     shops.grant("strada", products=122)
-    pipeline.run()
+    pipeline.shown()
     shops.grant("strada", products=127)
     dying(monkeypatch, moment)
     if by == "another run":
         with pytest.raises(Exception, match="a machine went away"):
-            pipeline.run()
-    assert counts(pipeline.run()) == (5, 0, 0, 0, 0)
+            pipeline.shown()
+    assert counts(pipeline.shown()) == (5, 0, 0, 0, 0)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         ".products.previous",
         "products.parquet",
@@ -178,20 +170,16 @@ def test_a_damaged_file_is_named_and_a_damaged_snapshot_replaced(
     tmp_path: Path, octogen: OctogenResource, instance: dg.DagsterInstance, what: str
 ) -> None:
     pipeline = Pipeline(tmp_path, octogen, instance, search=ProductSearch(catalogs=["strada"]))
-    pipeline.run()
-    pipeline.run()
+    pipeline.shown()
+    pipeline.shown()
     (tmp_path / what).write_bytes(b"PAR1 and no more")
     if what == "products.parquet":
-        assert counts(pipeline.run()) == (0, 0, 0, 0, 0)
+        assert counts(pipeline.shown()) == (0, 0, 0, 0, 0)
         return
     damaged = rf"The file {tmp_path / what} is not a snapshot or is damaged .*\. Materialize it"
     with pytest.raises(dg.Failure, match=damaged):
-        dg.materialize(
-            [pipeline.products.to_source_asset(), pipeline.assets[1]],
-            resources=pipeline.resources,
-            instance=instance,
-        )
-    assert counts(pipeline.run()) == (0, 0, 0, 0, 0)
+        pipeline.run([pipeline.products.to_source_asset(), pipeline.assets[1]])
+    assert counts(pipeline.shown()) == (0, 0, 0, 0, 0)
 
 
 @pytest.mark.slow
@@ -213,19 +201,19 @@ def test_a_day_is_compared_with_the_day_before(
     folder = tmp_path / "products" / ("strada" if by_catalog else "")
     key = f"strada|{today}" if by_catalog else today
 
-    first = pipeline.run(key)
+    first = pipeline.shown(key)
     assert first["octogen/first_snapshot"] is True
     assert first["octogen/appeared"] == 120
     (folder / f"{today}.parquet").rename(folder / f"{yesterday}.parquet")
 
     shops.grant("strada", products=117)
-    second = pipeline.run(key)
+    second = pipeline.shown(key)
     assert second["octogen/first_snapshot"] is False
     assert counts(second) == (0, 3, 0, 0, 0)
     before = f"strada|{yesterday}" if by_catalog else yesterday
     assert second["octogen/previous_partition"] == before
     # A day that is materialized again is compared with the day before, not with itself.
-    assert counts(pipeline.run(key)) == (0, 3, 0, 0, 0)
+    assert counts(pipeline.shown(key)) == (0, 3, 0, 0, 0)
 
 
 @pytest.mark.parametrize(("days", "found"), [(31, True), (32, False)])
@@ -242,9 +230,9 @@ def test_the_previous_snapshot_is_at_most_31_partitions_back(
         search=ProductSearch(catalogs=["strada"]),
         partitions_def=snapshot_days(before),
     )
-    pipeline.run(today)
+    pipeline.shown(today)
     (tmp_path / f"products/{today}.parquet").rename(tmp_path / f"products/{before}.parquet")
-    shown = pipeline.run(today)
+    shown = pipeline.shown(today)
     assert shown["octogen/first_snapshot"] is not found
     assert shown.get("octogen/previous_partition") == (before if found else None)
 
