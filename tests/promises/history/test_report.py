@@ -164,12 +164,11 @@ def test_of_the_days_of_a_catalog_the_last_one_has_the_brands(project: Project) 
         return pl.DataFrame(rows, schema=PRODUCT_SCHEMA).with_columns(fetched_at=day(number))
 
     history = build_product_history_asset(octogen_products)
-    with dg.DagsterInstance.ephemeral() as instance:
-        instance.add_dynamic_partitions("octogen_catalogs", ["acme"])
-        for key in ("2026-11-02", "2026-11-01"):
-            partition = dg.MultiPartitionKey({"catalog": "acme", "day": key})
-            project.run([octogen_products], partition_key=str(partition))
-        project.run([octogen_products, history], selection=[history], partition_key="acme")
+    project.instance.add_dynamic_partitions("octogen_catalogs", ["acme"])
+    for key in ("2026-11-02", "2026-11-01"):
+        partition = dg.MultiPartitionKey({"catalog": "acme", "day": key})
+        project.run([octogen_products], partition_key=str(partition))
+    project.run([octogen_products, history], selection=[history], partition_key="acme")
     report(project.folder)
     assert data_of((project.folder / "page.html").read_text())["brands"] == ["Brand 2"]
 

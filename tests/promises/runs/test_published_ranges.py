@@ -37,8 +37,8 @@ def test_a_run_of_many_catalogs_costs_their_pages_and_their_histories_cost_nothi
     )
     history = build_product_history_asset(products, backfill_policy=policy)
     sold = {key: [f"{key}-{number}" for number in range(size)] for key, size in CATALOGS.items()}
-    with PublishedService(sold).running() as service, dg.DagsterInstance.ephemeral() as instance:
-        instance.add_dynamic_partitions("octogen_catalogs", list(CATALOGS))
+    with PublishedService(sold).running() as service:
+        project.instance.add_dynamic_partitions("octogen_catalogs", list(CATALOGS))
         octogen = octogen_at(service, catalogs=NamedCatalogs(list(CATALOGS)))
 
         def materialize() -> None:
@@ -52,7 +52,7 @@ def test_a_run_of_many_catalogs_costs_their_pages_and_their_histories_cost_nothi
         sold["acme"] = ["acme-new", *sold["acme"][1:]]
         materialize()
         assert len(service.searches) == 2 * PAGES
-        events = instance.fetch_materializations(history.key, limit=3).records
+        events = project.instance.fetch_materializations(history.key, limit=3).records
     found = {}
     for record in events:
         event = record.asset_materialization
