@@ -9,7 +9,6 @@ import dagster as dg
 from octogen_dagster.assets.definition import Metadata, hours
 from octogen_dagster.bigquery.linked_tables import linked_table_asset, open_table
 from octogen_dagster.bigquery.queries import (
-    DOLLARS_PER_TIB,
     MAX_BYTES_BILLED,
     REQUEST_TIMEOUT,
     query_metadata,
@@ -40,7 +39,6 @@ def build_linked_products_asset(
     modified_column: str | None = None,
     columns: Sequence[str] = PRODUCT_COLUMNS,
     max_bytes_billed: int | None = MAX_BYTES_BILLED,
-    dollars_per_tib: float = DOLLARS_PER_TIB,
     bigquery_resource_key: str = "bigquery",
     **asset_arguments: Any,
 ) -> dg.AssetsDefinition:
@@ -68,8 +66,6 @@ def build_linked_products_asset(
         columns: The columns to expect.
         max_bytes_billed: The bytes that the query may be billed for; None sets no limit. BigQuery
             does not run a query that would be billed for more.
-        dollars_per_tib: The price of 2**40 bytes billed, in dollars; by default Google's list price
-            of on-demand queries in the US.
         bigquery_resource_key: The key of a `dagster_gcp.BigQueryResource`, or of an
             `AnalyticsHubResource`.
         asset_arguments: Any other argument of `@dagster.asset`, such as `group_name`,
@@ -102,7 +98,6 @@ def build_linked_products_asset(
                 exported_at=exported_at,
                 modified_column=modified_column,
                 max_bytes_billed=max_bytes_billed,
-                dollars_per_tib=dollars_per_tib,
             )
         context.add_asset_metadata(metadata)
         return dg.MaterializeResult(
@@ -128,7 +123,6 @@ def _describe(
     exported_at: float | None,
     modified_column: str | None,
     max_bytes_billed: int | None,
-    dollars_per_tib: float,
 ) -> tuple[int, datetime | None, Metadata]:
     """Return the number of rows of a table, its last modification, and what is shown of it."""
     is_table = there.table_type == "TABLE"
@@ -152,7 +146,7 @@ def _describe(
         with translate_google_errors(BIGQUERY, f"Table {table}"):
             ((rows, newest),) = job.result(timeout=REQUEST_TIMEOUT)
         last_modified = newest if column else last_modified
-        cost = query_metadata(job, dollars_per_tib)
+        cost = query_metadata(job)
     row_count = "partition_row_count" if context.has_partition_key else "row_count"
     return (
         rows,

@@ -18,7 +18,6 @@ from octogen_dagster.assets.definition import (
 from octogen_dagster.bigquery.linked_tables import linked_table_asset, open_table
 from octogen_dagster.bigquery.linked_view import LinkedScan, build_select, check_arguments
 from octogen_dagster.bigquery.queries import (
-    DOLLARS_PER_TIB,
     MAX_BYTES_BILLED,
     QueryRows,
     query_metadata,
@@ -51,7 +50,6 @@ def build_linked_snapshot_asset(
     modified_column: str | None = None,
     min_rows_fraction: float = MIN_ROWS_RATIO,
     max_bytes_billed: int | None = MAX_BYTES_BILLED,
-    dollars_per_tib: float = DOLLARS_PER_TIB,
     bigquery_resource_key: str = "bigquery",
     **asset_arguments: Any,
 ) -> dg.AssetsDefinition:
@@ -89,8 +87,6 @@ def build_linked_snapshot_asset(
             one run. 0 publishes any snapshot. With `where` there may be any number of rows.
         max_bytes_billed: The bytes that the query may be billed for; None sets no limit. BigQuery
             does not run a query that would be billed for more.
-        dollars_per_tib: The price of 2**40 bytes billed, in dollars; by default Google's list price
-            of on-demand queries in the US.
         bigquery_resource_key: The key of a `dagster_gcp.BigQueryResource`, or of an
             `AnalyticsHubResource`.
         asset_arguments: Any other argument of `@dagster.asset`, such as `group_name`,
@@ -147,7 +143,7 @@ def build_linked_snapshot_asset(
                     CONSOLE: console_url(*table),
                     "octogen/source_columns": table_schema(rows.schema),
                     "octogen/sql": dg.MetadataValue.md(f"```sql\n{sql}\n```"),
-                    **query_metadata(job, dollars_per_tib),
+                    **query_metadata(job),
                 }
             )
             scan = LinkedScan(rows, table, 0.0 if accepts_any else min_rows_fraction, dated_by)

@@ -107,13 +107,13 @@ def dry_run(client: Client, sql: str, seconds: float) -> int:
     return job.total_bytes_processed or 0
 
 
-def query_metadata(job: QueryJob, dollars_per_tib: float) -> Metadata:
+def query_metadata(job: QueryJob) -> Metadata:
     """The job of a query, its bytes, its time and its price as metadata."""
     billed_bytes = job.total_bytes_billed or 0
     return {
         "octogen/job_id": str(job.job_id),
         "octogen/billed_bytes": billed_bytes,
-        "octogen/query_dollars": round(billed_bytes / 2**40 * dollars_per_tib, 6),
+        "octogen/query_dollars": round(billed_bytes / 2**40 * DOLLARS_PER_TIB, 6),
         "octogen/seconds": round((job.ended - job.started).total_seconds(), 3),
     }
 

@@ -47,7 +47,7 @@ def run(server: BigQueryServer, tmp_path: Path) -> Run:
 def test_a_job_has_limits_and_labels_and_its_price_is_reported(
     server: BigQueryServer, run: Run
 ) -> None:
-    result = run(max_bytes_billed=10**9, dollars_per_tib=1_000_000)
+    result = run(max_bytes_billed=10**9)
     (body,) = server.inserted
     configuration = body["configuration"]
     assert configuration["query"]["maximumBytesBilled"] == "1000000000"
@@ -57,7 +57,7 @@ def test_a_job_has_limits_and_labels_and_its_price_is_reported(
     shown = metadata(result, SNAPSHOT)
     assert shown["octogen/job_id"] == body["jobReference"]["jobId"]
     assert (shown["octogen/billed_bytes"], shown["octogen/seconds"]) == (BILLED, 2.0)
-    assert shown["octogen/query_dollars"] == pytest.approx(9.536743)
+    assert shown["octogen/query_dollars"] == pytest.approx(0.00006)
 
 
 @pytest.mark.parametrize(
