@@ -8,7 +8,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias
 
 import dagster as dg
 from pydantic import ConfigDict, model_validator
@@ -37,6 +37,7 @@ class ColumnType(enum.Enum):
     LOCAL_TIMESTAMP = "time without a time zone"
     BINARY = "bytes"
     JSON = "JSON"
+    NESTED = "list or struct"
 
 
 class Column(NamedTuple):
@@ -44,7 +45,7 @@ class Column(NamedTuple):
 
     Attributes:
         name: Its name, which is that of the snapshot's column or is made from it.
-        type: Its type. A frame that is staged has JSON as text.
+        type: Its type. Frames have JSON as text.
         description: The comment on it; empty for none.
     """
 
@@ -80,7 +81,7 @@ Rows: TypeAlias = "Mapping[str, str | int | datetime]"
 
 
 class Load(NamedTuple):
-    """A row of the table `_octogen_loads`: rows of a snapshot that were put into a table.
+    """What is noted of rows of a snapshot that were put into a table.
 
     Attributes:
         snapshot_id: The id of the snapshot that the rows are of.
@@ -93,48 +94,51 @@ class Load(NamedTuple):
     run_id: str
 
 
-class TableConnection(Protocol):
+class TableConnection(ABC):
     """An open connection to a destination.
 
     Errors are of the type `OctogenTableError`.
+
+    Attributes:
+        has_nested: True if a column may be a list or a struct, which is JSON elsewhere.
     """
 
+    has_nested: ClassVar[bool] = False
+
+    @abstractmethod
     def columns(self, table: Table) -> Mapping[str, ColumnType | None]:
         """Return the columns that a table has, by name; none if there is no table.
 
         The type is None if it is none that this package makes.
         """
 
-    def stage(self, table: Table, frames: Iterable[pl.DataFrame]) -> None:
-        """Put rows aside, where no reader of the table sees them, for `replace` or `append`.
+    @abstractmethod
+    def holds(self, table: Table, rows: Rows, load: Load) -> bool:
+        """Return True if this load was the last one of these rows that was noted."""
 
-        The frames have exactly the columns of the table. An engine whose own transaction holds
-        uncommitted rows may leave them until then.
+    @abstractmethod
+    def replace(self, table: Table, rows: Rows, frames: Iterable[pl.DataFrame], load: Load) -> None:
+        """Put frames into the table in place of these rows, and note the load.
+
+        The frames have exactly the columns of the table, which is made if it is not there, and gets
+        the columns that it lacks. Deleting the rows, adding those of the frames and noting the load
+        is one transaction, and two of them on the same rows come one after the other, or one fails
+        with a `TableConflictError`. Before it, no reader of the table sees anything of the frames.
         """
 
-    def replace(self, table: Table, rows: Rows, load: Load) -> None:
-        """Put the staged rows into the table in place of these, and note the load.
-
-        The table is made if it is not there, and gets the columns that it lacks. Deleting the rows,
-        adding those that are staged and noting the load is one transaction, and two of them on the
-        same rows come one after the other, or one fails with a `TableConflictError`.
-        """
-
-    def append(self, table: Table, rows: Rows, load: Load) -> None:
-        """Put the staged rows into the table and note the load, where none of these rows are.
-
-        As `replace` without deleting. If another load of these rows was noted by now, the table
-        stays as it is.
-        """
-
+    @abstractmethod
     def count(self, table: Table, rows: Rows) -> int:
         """Return how many of these rows a table has; 0 if there is no table."""
 
+    @abstractmethod
     def try_out(self, schema: str) -> None:
         """Make a table in a schema and drop it, with the schema if it was not there."""
 
-    def cancel(self) -> None:
-        """End what another thread does with the connection, which fails there."""
+    def cancel(self) -> None:  # noqa: B027
+        """End what another thread does with the connection, which fails there.
+
+        By default it ends with the next frame.
+        """
 
 
 class TableConflictError(OctogenTableError):
@@ -197,12 +201,9 @@ class TableDestination(NamedSettings, dg.ConfigurableResource[Any], ABC):
         Raises:
             OctogenTableError: A variable is not set or is empty.
         """
-        values = {
-            name: _value(type(self).__name__, name, value)
-            for name, value in self
-            if isinstance(value, dg.EnvVar)
-        }
-        return self.model_copy(update=values) if values else self
+        return self.model_copy(
+            update={name: _value(type(self).__name__, name, value) for name, value in self}
+        )
 
 
 def pool_of(kind: str, name: str) -> str:
@@ -212,11 +213,15 @@ def pool_of(kind: str, name: str) -> str:
     return "_".join(["octogen", kind, *words])
 
 
-def _value(destination: str, field: str, variable: dg.EnvVar) -> str:
-    value = os.environ.get(variable.env_var_name)
+def _value(destination: str, field: str, given: Any) -> Any:
+    if isinstance(given, Mapping):
+        return {name: _value(destination, name, value) for name, value in given.items()}
+    if not isinstance(given, dg.EnvVar):
+        return given
+    value = os.environ.get(given.env_var_name)
     if not value:
         raise OctogenTableError(
-            f"{destination} takes {field} from the environment variable {variable.env_var_name}, "
+            f"{destination} takes {field} from the environment variable {given.env_var_name}, "
             "which is not set or is empty. Set it where the run executes."
         )
     return value

@@ -18,7 +18,6 @@ from octogen_dagster.tables.destination import (
     TableConflictError,
     TableConnection,
 )
-from octogen_dagster.tables.sql import loads_table, part_of
 
 if TYPE_CHECKING:
     import threading
@@ -76,44 +75,34 @@ def load(
         )
     sources = cast_columns(sources, there, name)
     table = table._replace(columns=tuple(each.column for each in sources))
-    part = part_of(table, rows)
     note = Load(_load_of(stored.snapshot_id, table), stored.row_count, run_id)
-    known: Rows = {**part, "snapshot_id": note.snapshot_id, "row_count": note.row_count}
-    loads, frames = loads_table(table.schema), PreparedFrames(sources, name)
+    prepared = PreparedFrames(sources, name)
 
-    def staged() -> Iterator[pl.DataFrame]:
-        for frame in frames.of(stored.batches(frames.select)):
+    def frames() -> Iterator[pl.DataFrame]:
+        for frame in prepared.of(stored.batches(prepared.select)):
             if stop.is_set():
                 raise OctogenTableError("The run is stopped.")
             yield frame
-        if frames.rows != stored.row_count:
+        if prepared.rows != stored.row_count:
             raise OctogenTableError(
-                f"{frames.rows:,} of {stored.row_count:,} rows of the snapshot were read for the "
+                f"{prepared.rows:,} of {stored.row_count:,} rows of the snapshot were read for the "
                 f"table {name}. Nothing was changed; run it again."
             )
 
     for attempt in range(1, _ATTEMPTS + 1):
-        is_noted = connection.count(loads, part) > 0
-        if is_noted and connection.count(loads, known):
-            # The note alone says little: somebody may have changed the table by hand.
+        # The note alone says little: somebody may have changed the table by hand.
+        if connection.holds(table, rows, note):
             counted = connection.count(table, rows)
             if counted == stored.row_count:
                 return Loaded(counted, is_new=False)
         try:
-            connection.stage(table, staged())
-            # Where there is nothing to delete, an append reads nothing of the table.
-            if is_noted or connection.count(table, rows):
-                connection.replace(table, rows, note)
-                break
-            connection.append(table, rows, note)
-            # Another load may have been noted first, and then this one has put nothing in.
-            if connection.count(loads, known):
-                break
+            connection.replace(table, rows, frames(), note)
+            break
         except TableConflictError:
             if attempt == _ATTEMPTS:
                 raise
         stop.wait(random.uniform(0, _MAX_WAIT_SECONDS))  # noqa: S311
-    return Loaded(connection.count(table, rows), True, frames.texts_with_nul)
+    return Loaded(connection.count(table, rows), True, prepared.texts_with_nul)
 
 
 def _load_of(snapshot_id: str, table: Table) -> str:

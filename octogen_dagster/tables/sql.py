@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import json
 import uuid
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from octogen_dagster.errors import OctogenTableError
-from octogen_dagster.tables.destination import Column, ColumnType, Load, Rows, Table
+from octogen_dagster.tables.destination import (
+    Column,
+    ColumnType,
+    Load,
+    Rows,
+    Table,
+    TableConflictError,
+    TableConnection,
+)
 
 if TYPE_CHECKING:
     import polars as pl
@@ -41,8 +49,8 @@ def part_of(table: Table, rows: Rows) -> dict[str, str]:
     return {"table_name": table.name, "part": json.dumps(values)}
 
 
-class SQLConnection(ABC):
-    """A `TableConnection` of an engine that speaks SQL.
+class SQLConnection(TableConnection):
+    """A connection to an engine that speaks SQL.
 
     An engine says how statements are sent, how rows are staged and how types are named. Its
     transaction begins with an UPDATE of the row that notes the load, which makes two loads of the
@@ -82,7 +90,10 @@ class SQLConnection(ABC):
 
     @abstractmethod
     def stage(self, table: Table, frames: Iterable[pl.DataFrame]) -> None:
-        """As in `TableConnection`."""
+        """Put rows aside, where no reader of the table sees them.
+
+        An engine whose own transaction holds uncommitted rows may leave them until then.
+        """
 
     def insert(self, table: Table, condition: str) -> None:
         """Insert the staged rows into the table if a condition holds."""
@@ -110,23 +121,37 @@ class SQLConnection(ABC):
         ((number,),) = self.query(f"SELECT count(*) FROM {self.name(table)}{self._where(rows)}")
         return int(number)
 
-    def replace(self, table: Table, rows: Rows, load: Load) -> None:
-        self._prepare(table, rows)
-        with self.transaction():
-            self.note(table, part_of(table, rows), load, uuid.uuid4().hex)
-            self.execute(f"DELETE FROM {self.name(table)}{self._where(rows, always=True)}")
-            self.insert(table, "TRUE")
+    def holds(self, table: Table, rows: Rows, load: Load) -> bool:
+        noted: Rows = {
+            **part_of(table, rows),
+            "snapshot_id": load.snapshot_id,
+            "row_count": load.row_count,
+        }
+        return self.count(loads_table(table.schema), noted) > 0
 
-    def append(self, table: Table, rows: Rows, load: Load) -> None:
-        self._prepare(table, rows)
+    def replace(self, table: Table, rows: Rows, frames: Iterable[pl.DataFrame], load: Load) -> None:
         load_id, part = uuid.uuid4().hex, part_of(table, rows)
-        loads = self.name(loads_table(table.schema))
-        noted = f"SELECT 1 FROM {loads}{self._where({**part, 'load_id': load_id})}"
+        loads = loads_table(table.schema)
+        # Where there is nothing to delete, nothing of the table is read.
+        is_first = not self.count(loads, part) and not self.count(table, rows)
+        self.stage(table, frames)
+        self._prepare(table, rows)
+        noted = {**part, "load_id": load_id}
         with self.transaction():
-            # Only the first note of a part finds the empty id. If another load was noted meanwhile,
-            # this UPDATE changes no row, and the condition of the INSERT is false.
-            self.note(table, {**part, "load_id": ""}, load, load_id)
-            self.insert(table, f"EXISTS ({noted})")
+            if is_first:
+                # Only the first note of a part finds the empty id. If another load was noted
+                # meanwhile, this changes no row, and the condition of the INSERT is false.
+                self.note(table, {**part, "load_id": ""}, load, load_id)
+                there = f"SELECT 1 FROM {self.name(loads)}{self._where(noted)}"
+                self.insert(table, f"EXISTS ({there})")
+            else:
+                self.note(table, part, load, load_id)
+                self.execute(f"DELETE FROM {self.name(table)}{self._where(rows, always=True)}")
+                self.insert(table, "TRUE")
+        if is_first and not self.count(loads, noted):
+            raise TableConflictError(
+                f"Another run put rows into {table.schema}.{table.name} at the same time."
+            )
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
