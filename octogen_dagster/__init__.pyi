@@ -77,7 +77,6 @@ from .frames.columns import DETAIL_SCHEMA, PRODUCT_SCHEMA
 from .frames.pictures import price_index_svg
 from .frames.stored import SnapshotPair
 from .history.asset import build_product_history_asset
-from .history.export import export_history
 from .history.files import (
     forget_snapshot,
     scan_history,
@@ -108,8 +107,10 @@ from .snapshots.partitions import (
 )
 from .tables.asset import build_table_asset
 from .tables.bigquery import BigQueryTables
+from .tables.delta import DeltaTables
 from .tables.destination import TableConnection, TableDestination
 from .tables.duckdb import DuckDBTables
+from .tables.iceberg import IcebergTables
 from .tables.postgres import PostgresTables
 from .tables.snowflake import SnowflakeTables
 from .url_lists.export import build_url_list_export_asset
@@ -136,6 +137,7 @@ __all__ = [
     "CatalogSource",
     "CatalogState",
     "ColorFamily",
+    "DeltaTables",
     "Diagnosis",
     "Disappeared",
     "DuckDBTables",
@@ -145,6 +147,7 @@ __all__ = [
     "Finding",
     "Gender",
     "GrantedCatalogs",
+    "IcebergTables",
     "MissingAPIKeyError",
     "NamedCatalogs",
     "OctogenAPIError",
@@ -198,7 +201,6 @@ __all__ = [
     "catalog_partitions",
     "diagnose",
     "errors",
-    "export_history",
     "follow_upstream",
     "forget_snapshot",
     "listing_of",

@@ -19,11 +19,11 @@ import pytest
 from octogen_dagster.sandbox.server import Sandbox
 from tests.ports import free_port
 from tests.promises.conftest import bigquery_server, postgres_server, snowflake_server
-from tests.promises.tables.engines import needs_bigquery, needs_snowflake
+from tests.promises.tables.engines import needs_bigquery, needs_iceberg, needs_snowflake
 from tests.redis import running_redis
 from tests.servers.google import LISTING
 from tests.servers.octogen_mcp import CLIENT, PRINCIPAL, OctogenServer
-from tests.warehouses import BigQuery, DuckDB, Postgres, Snowflake, Warehouse
+from tests.warehouses import BigQuery, Delta, DuckDB, Iceberg, Postgres, Snowflake, Warehouse
 
 if sys.version_info < (3, 11):
     import tomli as tomllib
@@ -36,7 +36,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.world, pytest.mark.timeout(300)]
 
 ROOT = Path(__file__).parent.parent
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-NEEDED = {"bigquery": [needs_bigquery], "snowflake": [needs_snowflake]}
+NEEDED = {
+    "bigquery": [needs_bigquery],
+    "iceberg": [needs_iceberg],
+    "snowflake": [needs_snowflake],
+}
 NONE = "no extra"
 COUNT = 40
 DEFINITIONS = """
@@ -201,11 +205,11 @@ def celery(environment: Environment, _request: Any) -> None:
 
 
 def delta(environment: Environment, _request: Any) -> None:
-    environment.materialize()
-    exported = "export_history('snapshots', 'delta', asset='products_history')"
-    environment.run("python", "-c", f"from octogen_dagster import *; {exported}")
-    table = pl.scan_delta(str(environment.folder / "delta"))
-    assert table.select(pl.len()).collect().item() == COUNT
+    environment.load_table(Delta(environment.folder))
+
+
+def iceberg(environment: Environment, _request: Any) -> None:
+    environment.load_table(Iceberg(environment.folder))
 
 
 def report(environment: Environment, _request: Any) -> None:
@@ -240,7 +244,7 @@ USES: Mapping[str, Callable[[Environment, Any], None]] = {
     **{
         use.__name__: use
         for use in (
-            *(bigquery, celery, delta, duckdb, mcp),
+            *(bigquery, celery, delta, duckdb, iceberg, mcp),
             *(postgres, report, sandbox, snowflake, ui),
         )
     },

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -22,7 +23,9 @@ import polars as pl
 
 from octogen_dagster import (
     BigQueryTables,
+    DeltaTables,
     DuckDBTables,
+    IcebergTables,
     PostgresTables,
     SnowflakeTables,
     TableDestination,
@@ -120,6 +123,118 @@ class DuckDB(Warehouse):
             f"table_name = '{table}'"
         )
         return {"": of_table[0]["text"], **{row["name"]: row["text"] for row in of_columns}}
+
+
+class Lake(Warehouse):
+    """Tables of files, which their library reads and DuckDB queries."""
+
+    @abstractmethod
+    def table(self, name: str) -> Any:
+        """A table as its library has it."""
+
+    @abstractmethod
+    def tables(self) -> Mapping[str, Any]:
+        """The tables as Arrow has them, by name; `_octogen_loads` is what their commits note."""
+
+    def query(self, sql: str) -> list[Row]:
+        import duckdb
+
+        with duckdb.connect() as connection:
+            connection.execute("CREATE SCHEMA octogen; SET TimeZone = 'UTC'")
+            for name, table in self.tables().items():
+                connection.register(f"{name}_view", table)
+                connection.execute(f"CREATE VIEW octogen.{name} AS FROM {name}_view")
+            found: pl.DataFrame = connection.sql(sql).pl()
+            return found.to_dicts()
+
+    def rows(self, table: str) -> list[Row]:
+        return pl.DataFrame(self.tables()[table]).to_dicts()
+
+    def execute(self, sql: str) -> None:
+        words = sql.split()
+        table = words[2].removeprefix("octogen.")
+        if words[0] == "DROP":
+            self.drop(table)
+        else:
+            self.delete(table, sql.partition(" WHERE ")[2])
+
+    @abstractmethod
+    def drop(self, table: str) -> None: ...
+
+    @abstractmethod
+    def delete(self, table: str, condition: str) -> None: ...
+
+
+class Iceberg(Lake):
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder / "lake"
+        planner = {"POLARS_ICEBERG_PLANNER": "pyiceberg"}  # without a warning
+        self.location = Location(IcebergTables, {"warehouse": str(self._folder)}, planner)
+
+    @property
+    def catalog(self) -> Any:
+        from pyiceberg.catalog import load_catalog
+
+        uri = f"sqlite:///{self._folder}/catalog.sqlite"
+        return load_catalog("octogen", uri=uri, warehouse=self._folder.as_uri())
+
+    def table(self, name: str) -> Any:
+        return self.catalog.load_table(("octogen", name))
+
+    def tables(self) -> Mapping[str, Any]:
+        tables, loads = {}, []
+        for identifier in self.catalog.list_tables("octogen"):
+            table = self.catalog.load_table(identifier)
+            # By Polars: of lists of structs that are null, pyiceberg makes empty ones.
+            tables[identifier[-1]] = pl.scan_iceberg(table).collect().to_arrow()
+            noted = table.current_snapshot().summary
+            loads.append(
+                {"table_name": identifier[-1], "row_count": int(noted["octogen.row_count"])}
+            )
+        return {**tables, "_octogen_loads": pl.DataFrame(loads).to_arrow()}
+
+    def comments(self, table: str) -> dict[str, str]:
+        found = self.table(table)
+        return {"": found.properties["comment"], **{f.name: f.doc for f in found.schema().fields}}
+
+    def drop(self, table: str) -> None:
+        self.catalog.drop_table(("octogen", table))
+
+    def delete(self, table: str, condition: str) -> None:
+        self.table(table).delete(condition)
+
+
+class Delta(Lake):
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder / "lake"
+        self.location = Location(DeltaTables, {"base_dir": str(self._folder)})
+
+    def table(self, name: str) -> Any:
+        from deltalake import DeltaTable
+
+        return DeltaTable(self._folder / "octogen" / name)
+
+    def tables(self) -> Mapping[str, Any]:
+        tables, loads = {}, []
+        for folder in (self._folder / "octogen").iterdir():
+            table = self.table(folder.name)
+            tables[folder.name] = pl.read_delta(table).to_arrow()
+            noted, *_ = table.history(1)
+            loads.append(
+                {"table_name": folder.name, "row_count": int(noted.get("octogen.row_count", 0))}
+            )
+        return {**tables, "_octogen_loads": pl.DataFrame(loads).to_arrow()}
+
+    def comments(self, table: str) -> dict[str, str]:
+        found = self.table(table)
+        columns = {field.name: field.metadata.get("comment") for field in found.schema().fields}
+        return {"": found.metadata().description, **columns}
+
+    def drop(self, table: str) -> None:
+        shutil.rmtree(self._folder / "octogen" / table)
+
+    def delete(self, table: str, condition: str) -> None:
+        self.table(table).delete(condition)
 
 
 @contextlib.contextmanager

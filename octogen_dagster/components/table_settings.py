@@ -16,8 +16,10 @@ from octogen_dagster.components.yaml_model import (
 from octogen_dagster.errors import MissingPackageError
 from octogen_dagster.tables import postgres, snowflake
 from octogen_dagster.tables.bigquery import BigQueryTables
+from octogen_dagster.tables.delta import DeltaTables
 from octogen_dagster.tables.destination import TableDestination
 from octogen_dagster.tables.duckdb import DuckDBTables
+from octogen_dagster.tables.iceberg import IcebergTables
 from octogen_dagster.validation import require_extras
 
 
@@ -56,12 +58,21 @@ class DestinationSettings(YamlModel):
     """`account`, `user`, `database`, and `password` or `private_key`."""
     bigquery: Annotated[BigQueryTables | None, VARIABLE] = None
     """`project` and `dataset`."""
+    iceberg: Annotated[
+        IcebergTables | None, text_for(IcebergTables, lambda text: {"warehouse": text}), VARIABLE
+    ] = None
+    """The folder of the warehouse, or `warehouse`, `catalog` and pyiceberg's `properties`."""
+    delta: Annotated[
+        DeltaTables | None, text_for(DeltaTables, lambda text: {"base_dir": text}), VARIABLE
+    ] = None
+    """The folder or bucket of the tables, or `base_dir` and `storage_options`."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if sum(each is not None for _, each in self) != 1:
             raise ValueError(
-                "a destination is one of duckdb, postgres, snowflake and bigquery: write one"
+                "a destination is one of duckdb, postgres, snowflake, bigquery, iceberg and delta: "
+                "write one"
             )
         try:
             require_extras("a table", self.destination().kind)
@@ -82,7 +93,7 @@ class LinkedTableSettings(YamlModel):
         DestinationSettings,
         BeforeValidator(_refuse_text, json_schema_input_type=DestinationSettings),
     ]
-    """`duckdb`, `postgres`, `snowflake` or `bigquery`, with its fields."""
+    """`duckdb`, `postgres`, `snowflake`, `bigquery`, `iceberg` or `delta`, with its fields."""
 
 
 class TableSettings(LinkedTableSettings):

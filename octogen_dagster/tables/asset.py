@@ -202,7 +202,12 @@ class _TableRun:
     def _load(self, partition: str | None) -> tuple[dict[str, Any], dg.AssetCheckResult]:
         began = time.monotonic()
         file = self.stored.file(partition)
-        table, sources, rows = self.target.of(file, partition, self.stored.partition_column)
+        table, sources, rows = self.target.of(
+            file,
+            partition,
+            self.stored.partition_column,
+            has_nested=self.connection.has_nested,
+        )
         stored = StoredRows(
             file.metadata.get(SNAPSHOT_ID) or uuid.uuid4().hex, file.row_count, file.batches
         )

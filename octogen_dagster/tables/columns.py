@@ -31,6 +31,11 @@ _STAGED: Mapping[ColumnType, pl.DataType] = {
     ColumnType.JSON: pl.String(),
 }
 _NUMBERS = {ColumnType.INTEGER, ColumnType.FLOAT, ColumnType.DECIMAL}
+_EXACT = {
+    *(ColumnType.TEXT, ColumnType.JSON, ColumnType.NESTED),
+    *(ColumnType.BOOLEAN, ColumnType.BINARY),
+}
+"""The types that hold each value of the types that become them."""
 _ENCODES_SLICES = tuple(map(int, pl.__version__.split(".")[:2])) >= (2, 1)
 """False if Polars encodes wrong structs of a list that is a part of a longer column."""
 _ESCAPED_NUL = r"\u0000"
@@ -54,10 +59,13 @@ def source_columns(
     schema: Mapping[str, pl.DataType],
     descriptions: Mapping[str, str],
     only: Collection[str] | None,
+    *,
+    has_nested: bool = False,
 ) -> list[SourceColumn]:
     """The columns of the table of a snapshot with a schema, or of those of its columns in `only`.
 
-    A column without a type, in which all is null, is left out until it has one.
+    A column without a type, in which all is null, is left out until it has one. Lists and structs
+    are JSON unless the table may have nested ones.
     """
     for name in only or ():
         if name not in schema:
@@ -67,7 +75,9 @@ def source_columns(
             )
     made: list[SourceColumn] = []
     for name, dtype in schema.items():
-        if dtype == pl.Null or (only is not None and name not in only):
+        if dtype == pl.Null or (has_nested and _has(dtype, pl.Null)):
+            continue
+        if only is not None and name not in only:
             continue
         description = descriptions.get(name, "")
         if name in _FLATTENED and isinstance(dtype, pl.Struct):
@@ -75,9 +85,10 @@ def source_columns(
                 inner: pl.DataType = field.dtype  # type: ignore[assignment]  # an instance here
                 of = f"`{field.name}` of `{name}`: {description}" if description else ""
                 expression = pl.col(name).struct.field(field.name)
-                made.append(_made(f"{name}_{field.name}", inner, of, expression, name))
+                inner_name = f"{name}_{field.name}"
+                made.append(_made(inner_name, inner, of, expression, name, has_nested=has_nested))
         else:
-            made.append(_made(name, dtype, description, pl.col(name), name))
+            made.append(_made(name, dtype, description, pl.col(name), name, has_nested=has_nested))
     names = [each.column.name for each in made]
     if repeated := {name for name in names if names.count(name) > 1}:
         raise OctogenTableError(
@@ -88,16 +99,24 @@ def source_columns(
 
 
 def _made(
-    name: str, dtype: pl.DataType, description: str, expression: pl.Expr, source: str
+    name: str,
+    dtype: pl.DataType,
+    description: str,
+    expression: pl.Expr,
+    source: str,
+    *,
+    has_nested: bool,
 ) -> SourceColumn:
-    column = Column(name, _type_of(name, dtype), description)
-    if column.type is ColumnType.JSON:
+    is_nested = has_nested and dtype.is_nested()
+    kind = ColumnType.NESTED if is_nested else _type_of(name, dtype)
+    if kind is ColumnType.JSON:
         expression = _as_json(expression, dtype)
+    column = Column(name, kind, description)
     return SourceColumn(column, expression.alias(name), dtype, source)
 
 
 def _type_of(name: str, dtype: pl.DataType) -> ColumnType:
-    if dtype.is_nested() and not _has_bytes(dtype):
+    if dtype.is_nested() and not _has(dtype, pl.Binary):  # which JSON does not have
         return ColumnType.JSON
     if isinstance(dtype, pl.UInt64 | pl.Int128 | pl.UInt128 | pl.Decimal):
         return ColumnType.DECIMAL
@@ -125,11 +144,32 @@ def _type_of(name: str, dtype: pl.DataType) -> ColumnType:
     return found
 
 
-def _has_bytes(dtype: Any) -> bool:
-    """True for bytes, and for lists and structs of them, which Polars does not encode as JSON."""
+def _has(dtype: Any, wanted: type[pl.DataType]) -> bool:
+    """True for a type, and for lists and structs of it."""
     if isinstance(dtype, pl.Struct):
-        return any(_has_bytes(field.dtype) for field in dtype.fields)
-    return _has_bytes(dtype.inner) if dtype.is_nested() else dtype == pl.Binary
+        return any(_has(field.dtype, wanted) for field in dtype.fields)
+    return _has(dtype.inner, wanted) if dtype.is_nested() else dtype == wanted
+
+
+def reported_type(dtype: pl.DataType) -> ColumnType | None:
+    """The type of a column whose values are of a type of Polars; None for another's."""
+    if dtype.is_nested():
+        return ColumnType.NESTED
+    return next((kind for kind, staged in _STAGED.items() if staged == dtype), None)
+
+
+def _staged(name: str, kind: ColumnType, dtype: Any) -> pl.DataType:
+    """The type of Polars in which a column is staged."""
+    if kind is not ColumnType.NESTED:
+        return _STAGED[kind]
+
+    def staged(inner: Any) -> pl.DataType:
+        is_nested = inner.is_nested()
+        return _staged(name, ColumnType.NESTED if is_nested else _type_of(name, inner), inner)
+
+    if isinstance(dtype, pl.Struct):
+        return pl.Struct([pl.Field(field.name, staged(field.dtype)) for field in dtype.fields])
+    return pl.List(staged(dtype.inner))
 
 
 def _as_json(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
@@ -207,9 +247,7 @@ class PreparedFrames:
             self.rows += frame.height
             yield self._without_nul(frame.drop(map(_uncast, self._checked)))
         if not self.rows:  # an object without rows has no batch
-            yield pl.DataFrame(
-                schema={each.column.name: _STAGED[each.column.type] for each in self._sources}
-            )
+            yield pl.DataFrame(schema={each.column.name: _target(each) for each in self._sources})
 
     def _require_equal(self, frame: pl.DataFrame, each: SourceColumn) -> None:
         name, uncast = each.column.name, _uncast(each)
@@ -253,7 +291,12 @@ def _cast(each: SourceColumn) -> pl.Expr:
     value = each.expression
     if each.column.type is ColumnType.TIME:  # of microseconds, which Polars has no type for
         value = value.cast(pl.Int64) // 1000 * 1000
-    return value.cast(_STAGED[each.column.type], strict=False).alias(each.column.name)
+    is_strict = each.column.type is ColumnType.NESTED  # whose values are not compared
+    return value.cast(_target(each), strict=is_strict).alias(each.column.name)
+
+
+def _target(each: SourceColumn) -> pl.DataType:
+    return _staged(each.column.name, each.column.type, each.dtype)
 
 
 def _uncast(each: SourceColumn) -> str:
@@ -263,7 +306,7 @@ def _uncast(each: SourceColumn) -> str:
 def _is_exact(each: SourceColumn) -> bool:
     """True if a cast to the type of the table changes no value of the type, whatever it is."""
     source, target = each.dtype, each.column.type
-    if target in (ColumnType.TEXT, ColumnType.JSON, ColumnType.BOOLEAN, ColumnType.BINARY):
+    if target in _EXACT:
         return True
     if isinstance(source, pl.Decimal):
         return (

@@ -45,7 +45,12 @@ class SnapshotTable(NamedTuple):
         return f"{self.schema}.{self.table}"
 
     def of(
-        self, file: SnapshotFile, partition: str | None, partition_column: str
+        self,
+        file: SnapshotFile,
+        partition: str | None,
+        partition_column: str,
+        *,
+        has_nested: bool,
     ) -> tuple[Table, list[SourceColumn], Rows]:
         """The table for a snapshot, how its columns are made, and the rows that it replaces.
 
@@ -53,7 +58,7 @@ class SnapshotTable(NamedTuple):
         """
         schema = file.frame.collect_schema()
         kind = kind_of_rows(self.kind, schema)
-        sources = source_columns(schema, kind.descriptions, self.columns)
+        sources = source_columns(schema, kind.descriptions, self.columns, has_nested=has_nested)
         rows: dict[str, str | datetime] = {}
         if partition is not None:
             rows[partition_column] = partition

@@ -15,7 +15,9 @@ import polars as pl
 import pytest
 
 from octogen_dagster import (
+    DeltaTables,
     DuckDBTables,
+    IcebergTables,
     ParquetSnapshotIOManager,
     TableDestination,
     build_product_history_asset,
@@ -25,11 +27,14 @@ from octogen_dagster.sandbox.server import Sandbox
 from tests.docs.blocks import BLOCKS
 from tests.docs.dbt import make_project, run, upstream
 from tests.histories import QUIET, day, product
+from tests.promises.tables.engines import needs_iceberg
 from tests.promises.tables.table_runs import products_frame
 from tests.results import stored
-from tests.warehouses import BigQuery, DuckDB, Postgres, Snowflake, Warehouse
+from tests.warehouses import BigQuery, DuckDB, Lake, Postgres, Snowflake, Warehouse
 
 ENGINES = {DuckDB: "duckdb", Postgres: "postgres", Snowflake: "snowflake", BigQuery: "bigquery"}
+LISTS = "size"
+"""The question whose query in a lake is not that of DuckDB."""
 
 
 def block(language: str, title: str = "", having: str = "") -> str:
@@ -91,7 +96,9 @@ def test_the_five_questions_are_answered(warehouse: Warehouse, tmp_path: Path) -
     make_tables(tmp_path, warehouse.destination)
 
     def answer(question: str) -> list[dict[str, Any]]:
-        sql = block("sql", f"{ENGINES[type(warehouse)]}: {question}").strip().rstrip(";")
+        of_files = "lake" if question == LISTS else "duckdb"
+        engine = of_files if isinstance(warehouse, Lake) else ENGINES[type(warehouse)]
+        sql = block("sql", f"{engine}: {question}").strip().rstrip(";")
         rows = warehouse.query(sql.replace("octogen.octogen_", f"{warehouse.schema}.octogen_"))
         return [{name.lower(): value for name, value in row.items()} for row in rows]
 
@@ -106,6 +113,20 @@ def test_the_five_questions_are_answered(warehouse: Warehouse, tmp_path: Path) -
     assert 20.0 <= brand["median_price"] <= 96.0
     [dress] = answer("size")
     assert dress["image"] == "https://www.acme.example/dress.jpg"
+
+
+@needs_iceberg
+@pytest.mark.slow
+def test_duckdb_reads_the_tables_of_a_lake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_tables(tmp_path, DeltaTables(base_dir="lake"))
+    make_tables(tmp_path, IcebergTables(warehouse="lake"))
+    exec(block("python", "readers.py"))
+    printed = capfd.readouterr().out
+    assert "Acme" in printed
+    assert "https://www.acme.example/dress.jpg" in printed
 
 
 @pytest.mark.slow

@@ -30,6 +30,7 @@ from octogen_dagster import (
     CatalogSource,
     CatalogState,
     ColorFamily,
+    DeltaTables,
     Diagnosis,
     Disappeared,
     DuckDBTables,
@@ -39,6 +40,7 @@ from octogen_dagster import (
     Finding,
     Gender,
     GrantedCatalogs,
+    IcebergTables,
     MissingAPIKeyError,
     NamedCatalogs,
     OctogenAPIError,
@@ -92,7 +94,6 @@ from octogen_dagster import (
     catalog_partitions,
     diagnose,
     errors,
-    export_history,
     follow_upstream,
     forget_snapshot,
     listing_of,
@@ -161,6 +162,8 @@ SOURCES: list[CatalogSource] = [
 
 DESTINATIONS: list[TableDestination] = [
     DuckDBTables(database="shop.duckdb"),
+    IcebergTables(warehouse="lake"),
+    DeltaTables(base_dir="lake", storage_options={"aws_region": "eu-west-1"}),
     PostgresTables(uri=dg.EnvVar("WAREHOUSE")),
     SnowflakeTables(account="a-b", user="loader", database="SHOP", password=dg.EnvVar("TOKEN")),
     BigQueryTables(project="my-project", dataset="octogen", location="EU"),
@@ -375,12 +378,6 @@ def url_list_definitions(articles: dg.AssetsDefinition) -> dg.Definitions:
     return dg.Definitions(
         assets=[articles, url_list, *chain], asset_checks=checks, sensors=[sensor]
     )
-
-
-def delta_table() -> list[str]:
-    """The histories of all catalogs, merged into one Delta table."""
-    merged: list[str] = export_history("snapshots", "lake/history", asset="products_history")
-    return merged
 
 
 def partition_keys() -> None:

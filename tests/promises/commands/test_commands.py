@@ -21,7 +21,6 @@ from octogen_dagster import (
     OctogenControlPlaneResource,
     OctogenSource,
     build_linked_datasets_asset,
-    export_history,
 )
 from octogen_dagster.cli.main import main
 from octogen_dagster.errors import MissingPackageError, OctogenError
@@ -208,10 +207,3 @@ def test_features_of_bigquery_and_mcp_say_so_when_definitions_are_made(missing: 
         build_linked_datasets_asset()
     with pytest.raises(MissingPackageError, match=hint):
         AnalyticsHubResource(project="my-project")
-
-
-def test_the_export_of_a_history_says_which_extra_it_needs(missing: set[str]) -> None:
-    missing.add("deltalake")
-    hint = r'^export_history needs deltalake: pip install "octogen-dagster\[delta\]"$'
-    with pytest.raises(MissingPackageError, match=hint):
-        export_history("snapshots", "lake", asset="octogen_products_history")

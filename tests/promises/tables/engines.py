@@ -6,13 +6,17 @@ import os
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
+import polars as pl
 import pytest
 
 from tests.warehouses import (
     FAKESNOW,
     BigQuery,
+    Delta,
     DuckDB,
+    Iceberg,
     Postgres,
     Snowflake,
     Warehouse,
@@ -20,6 +24,9 @@ from tests.warehouses import (
     running_snowflake,
 )
 
+FILES: dict[str, Any] = {"duckdb": DuckDB, "iceberg": Iceberg, "delta": Delta}
+POLARS = tuple(map(int, pl.__version__.split(".")[:2]))
+needs_iceberg = pytest.mark.skipif(POLARS < (2, 1), reason="needs Polars 2.1")
 needs_bigquery = pytest.mark.skipif(
     "LOCAL_BIGQUERY" not in os.environ,
     reason="needs the BigQuery emulator: see tests/servers/bigquery_emulator.sh",
@@ -52,6 +59,8 @@ def snowflake_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 @pytest.fixture(
     params=[
         "duckdb",
+        pytest.param("iceberg", marks=[pytest.mark.slow, needs_iceberg]),
+        pytest.param("delta", marks=pytest.mark.slow),
         pytest.param("postgres", marks=pytest.mark.slow),
         pytest.param("bigquery", marks=[pytest.mark.slow, pytest.mark.world, needs_bigquery]),
         pytest.param("snowflake", marks=[pytest.mark.slow, pytest.mark.world, needs_snowflake]),
@@ -61,8 +70,8 @@ def warehouse(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Warehouse]:
     """An empty database or warehouse of each engine."""
-    if request.param == "duckdb":
-        yield DuckDB(tmp_path)
+    if own := FILES.get(request.param):
+        yield own(tmp_path)
     elif request.param == "postgres":
         with closing(Postgres(request.getfixturevalue("postgres_server"))) as postgres:
             yield postgres

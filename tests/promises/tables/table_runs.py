@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -19,7 +20,8 @@ from octogen_dagster import (
     build_product_history_asset,
     build_table_asset,
 )
-from octogen_dagster.tables import sql
+from octogen_dagster.tables import adbc
+from octogen_dagster.tables.columns import PreparedFrames
 from tests.warehouses import Location
 
 Row = dict[str, Any]
@@ -220,6 +222,13 @@ def _die_before(number: int) -> None:
     _Watched(step).__enter__()
 
 
+_STEPS = {
+    *("execute", "query", "stage"),
+    # Of a lake: each look, the write, each frame, and the commit after the data.
+    *("open", "count_rows", "write", "_without_nul", "commit_table"),
+}
+
+
 class _Watched:
     """Call a function before each statement of a load."""
 
@@ -230,7 +239,7 @@ class _Watched:
 
     def __enter__(self) -> None:
         for kind in self._kinds:
-            for name in ("execute", "query", "stage"):
+            for name in _STEPS:
                 if name in vars(kind):
                     self._originals[kind, name] = vars(kind)[name]
                     setattr(kind, name, self._stepping(vars(kind)[name]))
@@ -248,9 +257,18 @@ class _Watched:
 
 
 def _kinds() -> Sequence[type]:
-    from octogen_dagster.tables import bigquery, duckdb, postgres, snowflake  # noqa: F401
+    from octogen_dagster.tables import bigquery, delta, duckdb, iceberg, postgres, snowflake
 
-    return sql.SQLConnection.__subclasses__()
+    kinds: list[type] = [
+        *(bigquery.BigQueryConnection, duckdb.DuckDBConnection, postgres.PostgresConnection),
+        *(snowflake.SnowflakeConnection, adbc.ADBCConnection),
+        *(delta.DeltaConnection, iceberg.IcebergConnection, PreparedFrames),
+    ]
+    with suppress(ImportError):  # it needs Python 3.11
+        from pyiceberg.catalog.sql import SqlCatalog
+
+        kinds.append(SqlCatalog)
+    return kinds
 
 
 def partitions_of(rows: Sequence[Row]) -> Mapping[str, int]:

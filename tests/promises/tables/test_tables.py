@@ -32,7 +32,7 @@ from tests.promises.tables.table_runs import (
 )
 from tests.results import failure, is_retried, materialized
 from tests.servers.buckets import S3Bucket
-from tests.warehouses import DuckDB, Postgres, Warehouse
+from tests.warehouses import DuckDB, Lake, Postgres, Warehouse
 
 ROOT = Path(__file__).parents[3]
 DAY = datetime(2026, 11, 1, 6, tzinfo=timezone.utc)
@@ -134,8 +134,9 @@ def test_each_scalar_keeps_its_type(warehouse: Warehouse, tmp_path: Path) -> Non
             "all_null": pl.Series([None, None], dtype=pl.Null),
         }
     )
+    lacks = {"clock"} if isinstance(warehouse, Lake) else set()  # it has no times of day
     project = Project(tmp_path, warehouse.destination)
-    project.frames[None] = frame
+    project.frames[None] = frame.drop(lacks)
     project.publish()
     shown = project.load_metadata()
     (row,) = [row for row in warehouse.rows("products") if row["text"] is not None]
@@ -150,7 +151,7 @@ def test_each_scalar_keeps_its_type(warehouse: Warehouse, tmp_path: Path) -> Non
         "exact": Decimal("12345.678900001"),
         "flag": True,
         "day": date(2026, 1, 2),
-        "clock": time(1, 2, 3),
+        **({} if lacks else {"clock": time(1, 2, 3)}),
         "at": moment,
         "at_ns": moment,
         "in_zone": moment,
@@ -231,10 +232,10 @@ def test_a_column_that_changes_values_is_refused_by_name(
         assert warehouse.rows("products") == rounded != project.frames[None].to_dicts()
 
 
-def test_nested_values_are_json(warehouse: Warehouse, tmp_path: Path) -> None:
+def test_nested_values_are_nested_or_json(warehouse: Warehouse, tmp_path: Path) -> None:
     nested = {
         "struct": {"number": 1.5, "texts": ["a", None], "at": DAY, "nan": float("nan")},
-        "list": [{"sku": "x", "sizes": [1, 2]}],
+        "list": [{"sku": "x", "sizes": pl.Series([1, 2], dtype=pl.UInt16)}],
         "lists": [["“é”"], []],
     }
     project = Project(tmp_path, warehouse.destination)
@@ -244,9 +245,13 @@ def test_nested_values_are_json(warehouse: Warehouse, tmp_path: Path) -> None:
     rows = warehouse.rows("products")
     assert {"struct": None, "list": None, "lists": None} in rows
     (row,) = [row for row in rows if row["list"] is not None]
-    assert datetime.fromisoformat(row["struct"].pop("at")) == DAY
+    at, nan = row["struct"].pop("at"), row["struct"].pop("nan")
+    if isinstance(warehouse, Lake):
+        assert (at, str(nan)) == (DAY, "nan")
+    else:
+        assert (datetime.fromisoformat(at), nan) == (DAY, None)
     assert row == {
-        "struct": {"number": 1.5, "texts": ["a", None], "nan": None},
+        "struct": {"number": 1.5, "texts": ["a", None]},
         "list": [{"sku": "x", "sizes": [1, 2]}],
         "lists": [["“é”"], []],
     }
@@ -281,7 +286,12 @@ def test_nul_is_removed_and_counted(warehouse: Warehouse, tmp_path: Path) -> Non
         }
     )
     project.publish()
-    assert project.load_metadata()["octogen/texts_with_nul"] == 3
+    shown = project.load_metadata()
+    if isinstance(warehouse, Lake):  # whose lists may have it
+        assert shown["octogen/texts_with_nul"] == 1
+        assert {row["text"] for row in warehouse.rows("products")} == {"ab", "plain", None}
+        return
+    assert shown["octogen/texts_with_nul"] == 3
     expected: list[dict[str, Any]] = [
         {"text": "ab", "json": ["x", "\\u0000", "\\"]},
         {"text": "plain", "json": [""]},

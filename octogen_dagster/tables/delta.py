@@ -1,0 +1,177 @@
+"""DeltaTables: Delta tables in a folder or a bucket."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from itertools import chain
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field, field_validator
+
+from octogen_dagster.errors import OctogenSnapshotError, OctogenTableError
+from octogen_dagster.tables.destination import (
+    Load,
+    Rows,
+    Table,
+    TableDestination,
+    pool_of,
+)
+from octogen_dagster.tables.lake import LakeConnection, partition_columns, refuse_secrets
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+class DeltaTables(TableDestination):
+    """Delta tables in a folder or a bucket: each is the folder of its schema and its name."""
+
+    kind: ClassVar[str] = "delta"
+
+    base_dir: str = Field(
+        description="A folder, s3://bucket/prefix, gs://bucket/prefix or az://container/prefix."
+    )
+    storage_options: dict[str, Any] = Field(
+        default_factory=dict,
+        repr=False,
+        description="Options of the object store, as of ParquetSnapshotIOManager; a secret among "
+        "them is a dagster.EnvVar.",
+    )
+
+    _refuse_secrets = field_validator("storage_options")(refuse_secrets)
+
+    @property
+    def place(self) -> str:
+        return f"Delta ({self.base_dir})"
+
+    @property
+    def pool(self) -> str:
+        return pool_of(self.kind, self.base_dir)
+
+    @contextmanager
+    def connect(self) -> Iterator[DeltaConnection]:
+        """Open no table yet: each has a log of its own."""
+        yield DeltaConnection(self.place, self.base_dir, self.storage_options)
+
+
+class DeltaConnection(LakeConnection):
+    """A folder of tables, which note loads as the versions of transactions."""
+
+    def __init__(self, place: str, base_dir: str, options: dict[str, Any]) -> None:
+        super().__init__(place, options)
+        self._base_dir = base_dir.rstrip("/")
+
+    def open(self, table: Table) -> Any:
+        from deltalake import DeltaTable
+        from deltalake.exceptions import TableNotFoundError
+
+        with suppress(TableNotFoundError):
+            return DeltaTable(self._uri(table), storage_options=self.settings)
+        return None
+
+    def schema(self, opened: Any) -> pl.Schema:
+        import polars as pl
+
+        return pl.Schema(opened.schema())
+
+    def notes(self, opened: Any, part: str, load: Load) -> bool:
+        return bool(opened.transaction_version(_transaction(part)) == _version(load))
+
+    def count_rows(self, opened: Any, rows: Rows) -> int:
+        from deltalake import QueryBuilder
+
+        where = f" WHERE {_predicate(rows)}" if rows else ""
+        query = QueryBuilder().register("opened", opened)
+        found = query.execute(f"SELECT count(*) AS number FROM opened{where}").read_all()
+        return int(found["number"][0].as_py())
+
+    def write(
+        self, table: Table, rows: Rows, frames: Iterator[pl.DataFrame], part: str, load: Load
+    ) -> None:
+        from arro3.core import RecordBatchReader
+        from arro3.core import Table as ArrowTable
+        from deltalake import CommitProperties, Transaction, write_deltalake
+
+        first = next(frames)
+        opened = self._completed(table, rows, first)
+        tables = (ArrowTable.from_arrow(frame) for frame in chain([first], frames))
+        write_deltalake(
+            opened,
+            RecordBatchReader.from_batches(
+                ArrowTable.from_arrow(first).schema,
+                (batch for each in tables for batch in each.to_batches()),
+            ),
+            mode="overwrite",
+            schema_mode="merge",
+            predicate=_predicate(rows) or None,
+            commit_properties=CommitProperties(
+                custom_metadata={f"octogen.{name}": str(v) for name, v in load._asdict().items()},
+                app_transactions=[Transaction(_transaction(part), _version(load))],
+            ),
+        )
+
+    def is_conflict(self, error: Exception) -> bool:
+        from deltalake.exceptions import CommitFailedError
+
+        return isinstance(error, CommitFailedError)
+
+    def try_out(self, schema: str) -> None:
+        from octogen_dagster.storage.store import Store
+
+        probe = f"{schema}/_octogen_probe_{uuid.uuid4().hex}"
+        try:
+            store = Store(self._base_dir, self.settings)
+            store.put(probe, b"")
+            store.delete([probe])
+        except OctogenSnapshotError as error:
+            raise OctogenTableError(str(error), error.persistence) from None
+
+    def _completed(self, table: Table, rows: Rows, frame: pl.DataFrame) -> Any:
+        """The table with each column of a frame, which is made if it is not there."""
+        from deltalake import DeltaTable, Field, Schema
+
+        opened, known = self.opened(table), self.known(table)
+        new = [
+            Field(field.name, field.type, metadata={"comment": column.description})
+            for field, column in zip(
+                Schema.from_arrow(frame.schema).fields, table.columns, strict=True
+            )
+            if column.name not in known
+        ]
+        if opened is None:
+            return DeltaTable.create(
+                self._uri(table),
+                Schema(new),
+                partition_by=partition_columns(rows),
+                description=table.description,
+                storage_options=self.settings,
+            )
+        if new:
+            opened.alter.add_columns(new)
+        return opened
+
+    def _uri(self, table: Table) -> str:
+        return f"{self._base_dir}/{table.schema}/{table.name}"
+
+
+def _transaction(part: str) -> str:
+    return f"octogen-dagster/{part}"
+
+
+def _version(load: Load) -> int:
+    """A load as the version of a transaction, which is a number."""
+    digest = hashlib.blake2b(load.snapshot_id.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def _predicate(rows: Rows) -> str:
+    return " AND ".join(f'"{name}" = {_literal(value)}' for name, value in rows.items())
+
+
+def _literal(value: str | int | datetime) -> str:
+    if isinstance(value, datetime):
+        return f"arrow_cast('{value.isoformat()}', 'Timestamp(Microsecond, Some(\"UTC\"))')"
+    return str(value) if isinstance(value, int) else "'{}'".format(value.replace("'", "''"))

@@ -1,0 +1,183 @@
+"""IcebergTables: Apache Iceberg tables."""
+
+from __future__ import annotations
+
+import re
+import uuid
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field, field_validator
+
+from octogen_dagster.tables.destination import Load, Rows, Table, TableDestination, pool_of
+from octogen_dagster.tables.lake import LakeConnection, partition_columns, refuse_secrets
+
+if TYPE_CHECKING:
+    import polars as pl
+
+_BUSY = re.compile("database is locked|already exists|UNIQUE constraint")
+"""What SQLite says where two runs write to a catalog, or make it, at once."""
+
+
+class IcebergTables(TableDestination):
+    """Apache Iceberg tables, in a folder or in a catalog that pyiceberg knows.
+
+    A warehouse that is a folder has its catalog in it, in SQLite. Any other catalog is named by
+    pyiceberg's own properties, here or in its file and its environment variables.
+    """
+
+    kind: ClassVar[str] = "iceberg"
+
+    warehouse: str | None = Field(
+        default=None, description="The folder, the bucket or the name of the warehouse."
+    )
+    catalog: str = Field(
+        default="octogen", description="The catalog's name, as in pyiceberg's own settings."
+    )
+    properties: dict[str, Any] = Field(
+        default_factory=dict,
+        repr=False,
+        description="Properties of the catalog and of its files, as of pyiceberg, such as uri; a "
+        "secret among them is a dagster.EnvVar.",
+    )
+
+    _refuse_secrets = field_validator("properties")(refuse_secrets)
+
+    @property
+    def place(self) -> str:
+        return f"Iceberg ({self.warehouse or self.catalog})"
+
+    @property
+    def pool(self) -> str:
+        return pool_of(self.kind, self.warehouse or self.catalog)
+
+    @contextmanager
+    def connect(self) -> Iterator[IcebergConnection]:
+        """Open the catalog."""
+        given = dict(self.properties)
+        if self.warehouse:
+            given["warehouse"] = self.warehouse
+            if "://" not in self.warehouse and "uri" not in given:
+                folder = Path(self.warehouse).resolve()
+                folder.mkdir(parents=True, exist_ok=True)
+                given |= {"uri": f"sqlite:///{folder}/catalog.sqlite", "warehouse": folder.as_uri()}
+        yield IcebergConnection(self.place, self.catalog, given)
+
+
+class IcebergConnection(LakeConnection):
+    """A catalog, whose tables note loads in the summaries of their snapshots."""
+
+    def __init__(self, place: str, catalog: str, settings: dict[str, Any]) -> None:
+        super().__init__(place, settings)
+        with self.explained():
+            from pyiceberg.catalog import load_catalog
+
+            self._catalog = load_catalog(catalog, **self.settings)
+
+    def open(self, table: Table) -> Any:
+        from pyiceberg.exceptions import NoSuchNamespaceError, NoSuchTableError
+
+        with suppress(NoSuchNamespaceError, NoSuchTableError):
+            return self._catalog.load_table((table.schema, table.name))
+        return None
+
+    def schema(self, opened: Any) -> pl.Schema:
+        import polars as pl
+
+        return pl.DataFrame(opened.schema().as_arrow().empty_table()).schema
+
+    def notes(self, opened: Any, part: str, load: Load) -> bool:
+        from pyiceberg.table.snapshots import ancestors_of
+
+        for snapshot in ancestors_of(opened.current_snapshot(), opened.metadata):
+            if snapshot.summary and snapshot.summary.get("octogen.part") == part:
+                return bool(snapshot.summary["octogen.snapshot_id"] == load.snapshot_id)
+        return False
+
+    def count_rows(self, opened: Any, rows: Rows) -> int:
+        return int(opened.scan(row_filter=_filter(rows)).count())
+
+    def write(
+        self, table: Table, rows: Rows, frames: Iterator[pl.DataFrame], part: str, load: Load
+    ) -> None:
+        from polars.io.plugins import register_io_source
+
+        first = next(frames)
+        opened = self._completed(table, rows, first)
+        source = register_io_source(lambda *_: chain([first], frames), schema=first.schema)
+        noted = {f"octogen.{name}": str(value) for name, value in load._asdict().items()}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of rows to replace that are not there
+            source.sink_iceberg(
+                opened,
+                mode="overwrite",
+                schema_mode="merge",
+                overwrite_filter=_filter(rows),
+                snapshot_properties={"octogen.part": part, **noted},
+                # Those of the files, also what a catalog vends, have a dot.
+                storage_options={n: v for n, v in opened.io.properties.items() if "." in n},
+            )
+
+    def is_conflict(self, error: Exception) -> bool:
+        from pyiceberg import exceptions
+
+        kinds = (
+            *(exceptions.CommitFailedException, exceptions.CommitStateUnknownException),
+            *(exceptions.ValidationException, exceptions.TableAlreadyExistsError),
+        )
+        return isinstance(error, kinds) or bool(_BUSY.search(str(error)))
+
+    def try_out(self, schema: str) -> None:
+        import pyarrow as pa
+
+        with self.explained():
+            is_new = not self._catalog.namespace_exists(schema)
+            self._catalog.create_namespace_if_not_exists(schema)
+            probe = (schema, f"_octogen_probe_{uuid.uuid4().hex}")
+            self._catalog.create_table(probe, pa.schema([("probe", pa.int64())]))
+            self._catalog.purge_table(probe)
+            if is_new:
+                self._catalog.drop_namespace(schema)
+
+    def _completed(self, table: Table, rows: Rows, frame: pl.DataFrame) -> Any:
+        """The table with each column of a frame, which is made if it is not there."""
+        import polars as pl
+        import pyarrow as pa
+
+        opened, known = self.opened(table), self.known(table)
+        fields = frame.to_arrow(compat_level=pl.CompatLevel.oldest()).schema
+        new = pa.schema(
+            field.with_metadata({"doc": column.description} if column.description else None)
+            for field, column in zip(fields, table.columns, strict=True)
+            if column.name not in known
+        )
+        if opened is None:
+            name = (table.schema, table.name)
+            properties = {"comment": table.description, "commit.manifest-merge.enabled": "true"}
+            self._catalog.create_namespace_if_not_exists(table.schema)
+            with (
+                self._catalog.create_table_transaction(name, new, properties=properties) as making,
+                making.update_spec() as spec,
+            ):
+                for column_name in partition_columns(rows):
+                    spec.add_identity(column_name)
+            opened = self._catalog.load_table(name)
+        elif new:
+            with opened.update_schema() as update:
+                update.union_by_name(new)
+        return opened
+
+
+def _filter(rows: Rows) -> Any:
+    from pyiceberg.expressions import AlwaysTrue, And, EqualTo
+
+    found: Any = AlwaysTrue()
+    for name, value in rows.items():
+        text = value.isoformat() if isinstance(value, datetime) else value
+        found = And(found, EqualTo(name, text))  # type: ignore[call-arg,misc]
+    return found

@@ -1,0 +1,171 @@
+"""Tables of Iceberg and Delta: their past, buckets, many partitions, and what errors show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from octogen_dagster import DeltaTables, IcebergTables, TableDestination
+from tests.promises.tables.engines import FILES, needs_iceberg
+from tests.promises.tables.table_runs import Project, assert_same_rows
+from tests.proxy import Proxy
+from tests.results import failure
+from tests.servers.buckets import ENVIRONMENT, S3Bucket
+from tests.warehouses import Delta, Iceberg, Lake
+
+LAKES = [pytest.param("iceberg", marks=needs_iceberg), "delta"]
+
+
+def prices(*values: float | None) -> pl.DataFrame:
+    return pl.DataFrame({"price": values}, schema={"price": pl.Float64})
+
+
+def opened(lake: Lake) -> Any:
+    return lake.table("products")
+
+
+def earlier(lake: Lake, snapshot_id: str) -> pl.DataFrame:
+    """The rows of the table when a snapshot had been loaded."""
+    table = opened(lake)
+    if isinstance(lake, Iceberg):
+        *_, found = [
+            each.snapshot_id
+            for each in table.snapshots()
+            if each.summary["octogen.snapshot_id"] == snapshot_id
+        ]
+        return pl.DataFrame(table.scan(snapshot_id=found).to_arrow())
+    (commit,) = [each for each in table.history() if each.get("octogen.snapshot_id") == snapshot_id]
+    table.load_as_version(commit["version"])
+    return pl.read_delta(table)
+
+
+def noted(lake: Lake) -> str:
+    """The id of the snapshot that was loaded last."""
+    if isinstance(lake, Iceberg):
+        return str(opened(lake).current_snapshot().summary["octogen.snapshot_id"])
+    (commit,) = opened(lake).history(1)
+    return str(commit["octogen.snapshot_id"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", LAKES)
+def test_each_snapshot_that_was_loaded_can_be_read_again(kind: str, tmp_path: Path) -> None:
+    lake: Any = FILES[kind](tmp_path)
+    project = Project(tmp_path, lake.destination)
+    loaded = {}
+    for frame in (prices(1.0, None), prices(2.0), prices()):
+        project.frames[None] = frame
+        project.publish()
+        project.load()
+        loaded[noted(lake)] = frame
+    assert len(loaded) == 3
+    for snapshot_id, frame in loaded.items():
+        assert_same_rows(earlier(lake, snapshot_id).to_dicts(), frame.to_dicts())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", LAKES)
+def test_a_table_that_somebody_brought_back_is_loaded_again(kind: str, tmp_path: Path) -> None:
+    lake: Any = FILES[kind](tmp_path)
+    project = Project(tmp_path, lake.destination)
+    for frame in (prices(1.0, None), prices(2.0)):
+        project.frames[None] = frame
+        project.publish()
+        project.load()
+    if isinstance(lake, Iceberg):
+        table = opened(lake)
+        first = table.snapshots()[0].snapshot_id
+        with table.manage_snapshots() as snapshots:
+            snapshots.rollback_to_snapshot(first)
+    else:
+        opened(lake).restore(1)
+    assert len(lake.rows("products")) == 2
+    assert project.load_metadata()["octogen/loaded"] is True
+    assert_same_rows(lake.rows("products"), prices(2.0).to_dicts())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", LAKES)
+def test_a_lake_may_be_in_a_bucket(
+    kind: str, s3: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    bucket = S3Bucket(s3)
+    # Not the proxy, a thread of this process: the library holds the interpreter while it waits.
+    address = f"http://127.0.0.1:{s3.upstream}"
+    destination: TableDestination = DeltaTables(
+        base_dir=f"s3://{bucket.name}/lake",
+        storage_options={**bucket.options, "aws_endpoint_url": address},
+    )
+    if kind == "iceberg":
+        destination = IcebergTables(
+            warehouse=f"s3://{bucket.name}/lake",
+            properties={
+                "uri": f"sqlite:///{tmp_path}/catalog.sqlite",
+                "s3.endpoint": address,
+                "s3.region": "us-east-1",
+                "s3.access-key-id": dg.EnvVar("STORE_KEY"),
+                "s3.secret-access-key": dg.EnvVar("STORE_SECRET"),
+            },
+        )
+    destination.resolved().try_out()
+    project = Project(tmp_path, destination)
+    for frame in (prices(1.0, None), prices(2.0)):
+        project.frames[None] = frame
+        project.publish()
+        assert project.load_metadata()["dagster/row_count"] == frame.height
+    assert project.load_metadata()["octogen/loaded"] is False
+    assert [name for name in bucket.names() if name.endswith(".parquet")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", LAKES)
+def test_an_error_of_a_bucket_shows_no_secret(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STORE_SECRET", "wJalrXUtnFEMI")
+    secret = dg.EnvVar("STORE_SECRET")
+    destination: TableDestination = DeltaTables(
+        base_dir="s3://no-bucket/lake",
+        storage_options={
+            "aws_access_key_id": secret,
+            "aws_secret_access_key": secret,
+            "aws_endpoint_url": "http://127.0.0.1:9",
+            "aws_allow_http": True,
+            "aws_region": "us-east-1",
+        },
+    )
+    if kind == "iceberg":
+        uri = f"postgresql+psycopg2://loader:{ENVIRONMENT['STORE_SECRET']}@127.0.0.1:9/catalog"
+        monkeypatch.setenv("CATALOG", uri)
+        destination = IcebergTables(properties={"uri": dg.EnvVar("CATALOG")})
+    project = Project(tmp_path, destination)
+    project.frames[None] = prices(1.0)
+    project.publish()
+    text = failure(project.load(raise_on_error=False))
+    assert f"{destination.place} failed: " in text
+    assert "refused" in text
+    assert "wJalr" not in f"{text} {destination!r}"
+
+
+@pytest.mark.parametrize("kind", [DeltaTables, IcebergTables])
+def test_a_secret_that_is_written_out_is_refused(kind: type[Any]) -> None:
+    given = {"storage_options": {"aws_secret_access_key": "wJalr"}, "base_dir": "lake"}
+    if kind is IcebergTables:
+        given = {"properties": {"s3.secret-access-key": "wJalr"}, "warehouse": "lake"}
+    with pytest.raises(ValueError, match=r"looks like a secret.*dg\.EnvVar") as raised:
+        kind(**given)
+    assert "wJalr" not in str(raised.value)
+
+
+def test_a_time_of_day_is_refused_by_its_name(tmp_path: Path) -> None:
+    lake = Delta(tmp_path)
+    project = Project(tmp_path, lake.destination)
+    project.frames[None] = pl.DataFrame({"clock": [None]}, schema={"clock": pl.Time})
+    project.publish()
+    assert "The column 'clock' is a time of day" in failure(project.load(raise_on_error=False))
