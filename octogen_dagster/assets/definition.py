@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dagster as dg
 from dagster_shared.libraries import DagsterLibraryRegistry
@@ -26,9 +26,6 @@ from octogen_dagster.errors import (
     Persistence,
 )
 from octogen_dagster.validation import checked_name
-
-if TYPE_CHECKING:
-    pass
 
 DagsterLibraryRegistry.register("octogen-dagster", __version__, is_dagster_package=False)
 

@@ -97,7 +97,6 @@ class OctogenScaffolder(dg.Scaffolder[ScaffoldParams]):
         if request.project_root:
             _write_environment(request.project_root / ".env", variables)
             _keep_runs(request.project_root)
-        _show_executor(request.target_path)
 
 
 class LinkedScaffoldParams(BaseModel):
@@ -122,7 +121,6 @@ class OctogenLinkedDatasetsScaffolder(dg.Scaffolder[LinkedScaffoldParams]):
     def scaffold(self, request: ScaffoldRequest[LinkedScaffoldParams]) -> None:
         """Write `defs.yaml`."""
         scaffold_component(request, request.params.model_dump())
-        _show_executor(request.target_path)
 
 
 def _is_typed() -> bool:
@@ -191,18 +189,6 @@ def _write_environment(path: Path, variables: Mapping[str, str]) -> None:
         )
     elif not (os.environ.get(_KEY) or present.get(_KEY)):
         click.echo(f"Set {_KEY} in the environment or in {path}.")
-
-
-def _show_executor(component: Path) -> None:
-    click.echo(
-        f"""Dagster starts a process for each step. On Celery, or to save its seconds, write
-{component.parent / "executor.py"}:
-
-    import dagster as dg
-
-    defs = dg.Definitions(executor=dg.in_process_executor)
-"""
-    )
 
 
 def _keep_runs(project: Path) -> None:

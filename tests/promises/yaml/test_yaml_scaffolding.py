@@ -260,25 +260,6 @@ def test_catalogs_of_octogen_beside_variables_of_the_sandbox_are_warned_of(
 
 
 @pytest.mark.parametrize("component", [OctogenComponent, OctogenLinkedDatasetsComponent])
-def test_the_executor_that_is_shown_is_that_of_the_project(
-    project: DefsFolderSandbox, component: type[dg.Component], capsys: pytest.CaptureFixture[str]
-) -> None:
-    params: dict[str, Any] = {"granted": True}
-    if component is OctogenLinkedDatasetsComponent:
-        params = {"project": "my-project", "principal": "user:me@example.com"}
-    project.scaffold_component(component, "octogen", scaffold_params=params)
-    printed = capsys.readouterr().out
-    path = project.defs_folder_path / "executor.py"
-    _, found, code = printed.partition(f"{path}:\n")
-    assert found
-    with project.build_all_defs() as defs:
-        assert defs.executor is None  # the component needs none
-    path.write_text(textwrap.dedent(code))
-    with project.build_all_defs() as defs:
-        assert defs.executor is dg.in_process_executor
-
-
-@pytest.mark.parametrize("component", [OctogenComponent, OctogenLinkedDatasetsComponent])
 def test_the_help_of_the_command_ends_with_the_example_as_it_is(
     component: type[dg.Component],
 ) -> None:
