@@ -60,10 +60,9 @@ ARROWS: dict[str, set[str]] = {
     "components": CORE
     | {"products", "alerts", "checks", "tables", "bigquery", "url_lists", "sandbox"},
     "doctor": CORE | {"products", "tables", "bigquery", "sharing", "control_plane"},
-    "doctor.verify": GROUND | {"api", "bigquery", "sharing"},
     "cli": GROUND
     | {"api", "frames", "reading", "history", "history.report", "alerts"}
-    | {"control_plane", "sharing", "doctor", "doctor.verify", "demo", "sandbox"},
+    | {"control_plane", "sharing", "doctor", "demo", "sandbox"},
     "celery": {"validation"},
     "demo": {"sandbox"},
     "sandbox": set(),
@@ -80,7 +79,6 @@ FORBIDDEN_LIBRARIES = {
     "history.report": {"dagster", "google", "mcp"},
     "control_plane": {"dagster", "polars", "google"},
     "sharing": {"dagster", "polars", "mcp"},
-    "doctor.verify": {"dagster", "polars", "mcp"},
     "cli": {"dagster", "polars", "google", "mcp"},
     "sandbox": {"dagster", "polars"},
 }

@@ -5,20 +5,28 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
+from octogen_dagster.api.spending import Spending
 from octogen_dagster.cli.errors import FAILED, reporting_errors
-from octogen_dagster.cli.options import CONTEXT_SETTINGS, SECONDS
+from octogen_dagster.cli.options import CONTEXT_SETTINGS, FILE, SECONDS
 from octogen_dagster.cli.project import Project
-from octogen_dagster.printable import printable_lines
+from octogen_dagster.printable import printable_lines, usd
+
+if TYPE_CHECKING:
+    from octogen_dagster.doctor.findings import Finding
+    from octogen_dagster.doctor.resources import Resources
+    from octogen_dagster.doctor.service import Service
 
 _OPTIONS = {
-    "octogen": "shops",
+    "octogen": "hosts",
     "io_manager": "base_dir",
     "control_plane": "principal",
     "analytics_hub": "project",
@@ -29,8 +37,8 @@ _OPTIONS = {
 
 @click.command(context_settings=CONTEXT_SETTINGS)
 @click.option(
-    "--shop",
-    "shops",
+    "--host",
+    "hosts",
     multiple=True,
     envvar="OCTOGEN_SHOPS",
     show_envvar=True,
@@ -54,29 +62,29 @@ _OPTIONS = {
     show_envvar=True,
     help="IAM principal that subscribes, as serviceAccount:reader@….iam.gserviceaccount.com.",
 )
+@click.option("--timeout", type=SECONDS, default=45.0, help="Seconds for the checks that are free.")
+@click.option("--ask", "asks", is_flag=True, help="Also ask Octogen what reads rest on; it costs.")
+@click.option("--max-usd", default=0.10, help="Dollars that the answers may cost together.")
+@click.option("--yes", is_flag=True, help="Consent to the costs; without a terminal, nothing else.")
+@click.option("--compare", type=FILE, help="JSON of an earlier --ask, to ask what changed since.")
 @click.option(
-    "--listing",
-    "listings",
-    multiple=True,
-    help="Resource name of a listing that must be granted. Can be repeated.  "
-    "[default: those that Octogen shares]",
+    "--details", is_flag=True, help="Also show names of catalogs and products in answers."
 )
-@click.option("--exchange", help="Resource name of an exchange to find listings in.")
-@click.option("--timeout", type=SECONDS, default=45.0, help="Seconds for all checks.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @reporting_errors
 def doctor(
     *,
-    shops: Sequence[str],
-    listings: Sequence[str],
-    exchange: str | None,
+    hosts: Sequence[str],
     timeout: float,
+    asks: bool,
+    max_usd: float,
+    yes: bool,
+    compare: Path | None,
+    details: bool,
     as_json: bool,
     **settings: str | None,
 ) -> None:
     """Say what works, what does not and what to do.
-
-    No product is searched or looked up.
 
     In a project of `dg`, the resources of its definitions are checked. What is given as an option
     is checked in their place; elsewhere, and for what the definitions lack, the environment holds
@@ -84,39 +92,124 @@ def doctor(
 
     Nothing is changed, except for one small file that is written where snapshots are stored and
     deleted again, an empty table that is made and dropped in each destination of tables, and a
-    refresh token that Octogen replaces. `octogen_dagster.diagnose` checks the resources of any
-    code.
+    refresh token that Octogen replaces. No product is searched or looked up.
 
-    Exit status: 0 all works, perhaps with warnings; 1 something does not work; 2 bad input.
+    With --ask, Octogen is also asked whether what this package believes is true. It is said first
+    what is asked and what that costs, and a terminal is asked for consent. --compare asks too.
+
+    Exit status: 0 all works, perhaps with warnings; 1 something does not work, differs, was not
+    answered, or there was no consent; 2 bad input.
     """
-    from octogen_dagster.doctor.checks import diagnose_all
-    from octogen_dagster.doctor.findings import Diagnosis
+    from octogen_dagster.doctor.checks import setup_checks
+    from octogen_dagster.doctor.findings import Diagnosis, resolved, run_checks
+    from octogen_dagster.doctor.service import Service
+
+    before = _evidence_of(compare) if compare else {}
+    resources, of_project = _resources(hosts, settings)
+    octogen = next(iter(resources["octogen"].values()))
+    asks = asks or compare is not None
+    try:
+        spending = Spending(octogen.spending.prices, max_usd if asks else None)
+    except ValueError as error:
+        raise ValueError(str(error).replace("budget_usd", "--max-usd")) from None
+    checks = setup_checks(resources, timeout)
+    shown: dict[str, list[Finding]] = {key: [] for key in ("Project", *checks, "Questions")}
+    asked, is_complete = None, False
+
+    def show(key: str, finding: Finding) -> None:
+        option = _OPTIONS.get(finding.missing)
+        if option and not settings.get(option):
+            hint = f"not checked: give --{option.replace('_', '-')}."
+            finding = replace(finding, message=hint)
+        shown[key].append(finding if details else replace(finding, details=""))
+        click.echo(printable_lines(str(shown[key][-1])), err=as_json)
+
+    try:
+        if of_project:
+            show("Project", of_project)
+        for key, finding in run_checks(checks, timeout):
+            show(key, finding)
+        if asks:
+            asked = Service(replace(resolved(octogen).service(), spending=spending), before)
+            for finding in _answers(asked, spending, yes=yes, as_json=as_json):
+                show("Questions", finding)
+        is_complete = True
+    finally:  # also if the rest is interrupted
+        diagnosis = Diagnosis(tuple(chain.from_iterable(shown.values())))
+        report = diagnosis.as_dict() | {"ok": diagnosis.ok and is_complete}
+        if asked:
+            report |= {"spent_usd": float(spending.spent_usd), "evidence": asked.evidence()}
+            click.echo(f"\n{usd(spending.spent_usd)} of {usd(max_usd)} were spent.", err=as_json)
+        if as_json:
+            click.echo(json.dumps(report, indent=2))
+    if not diagnosis.ok:
+        sys.exit(FAILED)
+
+
+def _resources(
+    hosts: Sequence[str], settings: dict[str, str | None]
+) -> tuple[Resources, Finding | None]:
+    """The resources of the project, the options and the environment, and what the project has."""
     from octogen_dagster.doctor.resources import environment_resources, project_resources
 
     context = click.get_current_context()
-    source = context.get_parameter_source
     typed = {
-        name for name, option in _OPTIONS.items() if source(option) is ParameterSource.COMMANDLINE
+        name
+        for name, option in _OPTIONS.items()
+        if context.get_parameter_source(option) is ParameterSource.COMMANDLINE
     }
-    hosts = [host for text in shops for host in text.split(",") if host.strip()]
+    hosts = [host for text in hosts for host in text.split(",") if host.strip()]
     if (base_dir := settings["base_dir"]) and "://" not in base_dir:
         settings["base_dir"] = str(Path(base_dir).absolute())
-    resources, findings = environment_resources(shops=hosts, **settings), []
-    if project := context.find_object(Project):
-        os.chdir(project.folder)  # as `dg` does, since folders of definitions may be relative
-        found, finding = project_resources(*project)
-        resources |= {name: each for name, each in found.items() if name not in typed}
-        findings.append(finding)
-    diagnosis = diagnose_all(resources, listings=listings, exchange=exchange, timeout=timeout)
-    for each in diagnosis.findings:
-        option = _OPTIONS.get(each.missing)
-        if option and not settings.get(option):
-            hint = f"not checked: give --{option.replace('_', '-')}."
-            findings.append(replace(each, message=hint))
-        else:
-            findings.append(each)
-    diagnosis = Diagnosis(tuple(findings))
-    text = printable_lines(str(diagnosis))
-    click.echo(json.dumps(diagnosis.as_dict(), indent=2) if as_json else text)
-    if not diagnosis.ok:
-        sys.exit(FAILED)
+    resources = environment_resources(hosts=hosts, **settings)
+    project = context.find_object(Project)
+    if not project:
+        return resources, None
+    os.chdir(project.folder)  # as `dg` does, since folders of definitions may be relative
+    found, finding = project_resources(*project)
+    if "octogen" in typed:  # the hosts are others, and the service is that of the project
+        named = {"catalogs": resources["octogen"]["octogen"].catalogs}
+        for name, octogen in found.get("octogen", {}).items():
+            found["octogen"][name] = octogen.model_copy(update=named)
+    typed.discard("octogen")
+    resources |= {name: each for name, each in found.items() if name not in typed}
+    return resources, finding
+
+
+def _answers(
+    service: Service, spending: Spending, *, yes: bool, as_json: bool
+) -> Iterator[Finding]:
+    """Say what will be asked and what it may cost; ask it, if there is consent."""
+    from octogen_dagster.doctor.asking import ask, planned
+    from octogen_dagster.doctor.findings import Finding
+    from octogen_dagster.doctor.questions import QUESTIONS
+
+    service.look()
+    plan = [*planned(QUESTIONS, service, spending.prices)]
+    width = max(len(each.subject) for each in QUESTIONS)
+    click.echo(f"\n{len(plan)} questions to {service.service.base_url}:\n", err=as_json)
+    for question, cost, left_out in plan:
+        price = "left out" if left_out else f"up to {usd(cost)}" if cost else "free"
+        line = f"  {question.subject:<{width}}  {price:<12}  {left_out or question.belief}"
+        click.echo(printable_lines(line), err=as_json)
+    together = usd(sum(each.cost_usd for each in plan))
+    limit = f"no more than {usd(spending.budget_usd or 0)} is spent, whatever is asked"
+    click.echo(f"\nAll of them cost at most {together}; {limit}.\n", err=as_json)
+    if yes or (sys.stdin.isatty() and click.confirm("Ask?", err=as_json)):
+        yield from ask(QUESTIONS, service)
+    else:
+        said = "nothing was asked, since there is no consent."
+        yield Finding("Questions", "failed", said, "Where there is no terminal, --yes gives it.")
+
+
+def _evidence_of(report: Path) -> dict[str, Any]:
+    """What an earlier run noted for this one."""
+    try:
+        evidence: dict[str, Any] = json.loads(report.read_text("utf-8"))["evidence"]
+        evidence["catalog"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"--compare: {report} has no first page of an earlier run ({type(error).__name__}): "
+            "make it by `octogen-dagster doctor --ask --json`"
+        ) from None
+    return evidence

@@ -18,7 +18,6 @@ from octogen_dagster.cli.options import CONTEXT_SETTINGS
 from octogen_dagster.cli.project import find_project, project_environment
 from octogen_dagster.cli.report import report
 from octogen_dagster.cli.url_lists import url_lists
-from octogen_dagster.cli.verify import verify
 
 if TYPE_CHECKING:
     from octogen_dagster.sandbox.server import Sandbox
@@ -46,7 +45,6 @@ main.add_command(history)
 main.add_command(login)
 main.add_command(report)
 main.add_command(url_lists)
-main.add_command(verify)
 
 
 @main.command()

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +47,6 @@ from octogen_dagster.doctor.sharing_checks import (
 from octogen_dagster.errors import OctogenError, OctogenNotFoundError
 from octogen_dagster.printable import count, usd
 from octogen_dagster.products.resource import OctogenResource
-from octogen_dagster.sharing.names import ListingName, checked_exchange
 from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
 from octogen_dagster.storage.store import Store, write_parquet
 
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
 DEFAULT_TIMEOUT = 45.0
 """Seconds for all checks, so that a sensor, which has 60, can wait for them."""
 
+_PARTNER = "catalog_partner"
 _CELERY = "octogen_dagster.celery"
 _PACKAGES = ("octogen-dagster", "dagster", "polars", "pyarrow", "pycurl")
 
@@ -69,8 +70,6 @@ def diagnose(
     control_plane: OctogenControlPlaneResource | None = None,
     bigquery: Any = None,
     tables: Sequence[TableDestination] = (),
-    listings: Sequence[str] = (),
-    exchange: str | None = None,
     timeout: float = DEFAULT_TIMEOUT,
 ) -> Diagnosis:
     """Check what works, what does not and what to do, without a search or lookup.
@@ -89,13 +88,7 @@ def diagnose(
         bigquery: A `dagster_gcp.BigQueryResource` or an `AnalyticsHubResource`, for queries over
             linked datasets.
         tables: Destinations of tables.
-        listings: Resource names of listings that must be granted, besides those that Octogen's MCP
-            names.
-        exchange: The exchange that an `ExchangeSource` reads.
         timeout: Seconds for all checks.
-
-    Raises:
-        OctogenBigQueryInputError: The name of a listing or of the exchange is malformed.
     """
     given = {
         "octogen": octogen,
@@ -106,21 +99,15 @@ def diagnose(
     }
     resources = {name: {name: each} for name, each in given.items() if each is not None}
     resources["tables"] = {destination.pool: destination for destination in tables}
-    return diagnose_all(resources, listings=listings, exchange=exchange, timeout=timeout)
+    checks = setup_checks(resources, timeout)
+    found: dict[str, list[Finding]] = {subject: [] for subject in checks}
+    for subject, finding in run_checks(checks, timeout):
+        found[subject].append(finding)
+    return Diagnosis(tuple(chain.from_iterable(found.values())))
 
 
-def diagnose_all(
-    resources: Resources,
-    *,
-    listings: Sequence[str] = (),
-    exchange: str | None = None,
-    timeout: float = DEFAULT_TIMEOUT,
-) -> Diagnosis:
-    """Diagnose all REST APIs and IO managers, and the first resource of each other kind."""
-    for listing in listings:
-        ListingName.parse(listing)
-    if exchange is not None:
-        checked_exchange(exchange)
+def setup_checks(resources: Resources, timeout: float) -> dict[str, Callable[[], Check]]:
+    """The checks of all REST APIs and IO managers, and of the first resource of each other kind."""
     seconds = timeout / 3  # Octogen's MCP, Analytics Hub and queries are checked in turn
     within = Deadline.after(timeout)
     first = {kind: next(iter(named.values())) for kind, named in resources.items() if named}
@@ -132,9 +119,8 @@ def diagnose_all(
         shared = yield from guarded(
             "MCP login", control_plane_findings(control_plane, project, seconds)
         )
-        named = (listings, shared or (), exchange)
         tables = yield from guarded(
-            "Analytics Hub", analytics_hub_findings(hub, named, seconds, within)
+            "Analytics Hub", analytics_hub_findings(hub, shared or {}, seconds, within)
         )
         yield from guarded("Queries", query_findings(first.get("bigquery"), tables or (), seconds))
 
@@ -153,7 +139,7 @@ def diagnose_all(
         checks["Celery"] = _celery_findings
     checks["Google credentials"] = partial(credentials_findings, hub, control_plane, seconds)
     checks["Sharing"] = sharing
-    return Diagnosis(tuple(run_checks(checks, timeout)))
+    return checks
 
 
 def _with_suffix(suffix: str, findings: Callable[[], Check]) -> Check:
@@ -212,9 +198,13 @@ def _key_finding(
     if me is None:
         said += " and speaks the older contract (seed)."
     else:
-        organization = me.organization and me.organization.name
-        of = f" of the organisation {organization!r}" if organization else ""
-        said = f"{said}{of} and speaks the current contract."
+        name, kind = (me.organization.name, me.organization.type) if me.organization else ("", "")
+        said += f" of the organisation {name!r}" if name else ""
+        if kind != _PARTNER:
+            said += f", whose type is {kind!r}."
+            advice = f"Organisations of type {_PARTNER} may use the API: ask Octogen for one."
+            return Finding("Octogen key", "failed", said, advice)
+        said += " and speaks the current contract."
     if origin == deprecated:
         advice = f"Octogen has deprecated {deprecated}: set {current} instead."
         return Finding("Octogen key", "warning", said, advice)

@@ -1,4 +1,4 @@
-"""Finding and Diagnosis: what checks find, and how checks run side by side."""
+"""Finding and Diagnosis: what is found, and the runner that yields each finding as it comes."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ import functools
 import logging
 import os
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
+from queue import Empty, SimpleQueue
 from typing import Any, Literal, TypeAlias, TypeVar
 
 import dagster as dg
 from pydantic import BaseModel
 
-from octogen_dagster.background import submit, wait_interruptibly
+from octogen_dagster.background import submit
 from octogen_dagster.errors import OctogenError
 
 Status = Literal["ok", "warning", "failed", "skipped"]
+_SIGNAL_POLL_SECONDS = 0.2
 _LOGGER = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
 _Resource = TypeVar("_Resource", bound=BaseModel)
@@ -36,6 +38,7 @@ class Finding:
         advice: What to do; empty if there is nothing to do or the message says it.
         missing: The argument of `diagnose` without which the subject was not checked; empty if it
             was.
+        details: Names of catalogs and products that the message leaves out; mostly empty.
     """
 
     subject: str
@@ -43,10 +46,12 @@ class Finding:
     message: str
     advice: str = ""
     missing: str = ""
+    details: str = ""
 
     def __str__(self) -> str:
         advice = f" {self.advice}" if self.advice else ""
-        return f"{self.status:<7}  {self.subject}: {self.message}{advice}"
+        details = f" Details: {self.details}" if self.details else ""
+        return f"{self.status:<7}  {self.subject}: {self.message}{advice}{details}"
 
 
 Check: TypeAlias = Generator[Finding, None, None]
@@ -96,36 +101,34 @@ def resolved(resource: _Resource) -> _Resource:
     return resource.model_copy(update=values) if values else resource
 
 
-def run_checks(checks: Mapping[str, Callable[[], Check]], timeout: float) -> list[Finding]:
-    """Run checks at the same time and return their findings, in the order of the checks.
+def run_checks(
+    checks: Mapping[str, Callable[[], Check]], timeout: float
+) -> Iterator[tuple[str, Finding]]:
+    """Run checks at the same time; yield each finding as it comes, with the key of its check.
 
     What a check has found before it fails or its time is over is kept. A check whose time is over
     ends with the step that it is at. The keys are the subjects that failures are reported for.
     """
     ends_at = time.monotonic() + timeout
-    found: dict[str, list[Finding]] = {subject: [] for subject in checks}
-    futures = {
-        subject: submit(
-            functools.partial(_collect, guarded(subject, check()), found[subject], ends_at),
-            "octogen-doctor",
-        )
-        for subject, check in checks.items()
-    }
-    findings: list[Finding] = []
-    for subject, future in futures.items():
-        wait_interruptibly(future, ends_at - time.monotonic())
-        is_done = future.done()
-        findings += found[subject]
-        if not is_done:
-            findings.append(
-                Finding(
-                    subject,
-                    "failed",
-                    f"the check did not end within {timeout:g} s.",
-                    "Check the network and the addresses, or give it a longer timeout.",
-                )
-            )
-    return findings
+    found: SimpleQueue[tuple[str, Finding | None]] = SimpleQueue()
+    for subject, check in checks.items():
+        submit(functools.partial(_run, subject, check, found, ends_at), "octogen-doctor")
+    running = dict.fromkeys(checks)
+    while running:
+        left = ends_at - time.monotonic()
+        try:  # in steps, since a thread that waits notices no signal
+            subject, finding = found.get(timeout=max(0.0, min(left, _SIGNAL_POLL_SECONDS)))
+        except Empty:
+            if left <= 0:
+                break
+        else:
+            if finding:
+                yield subject, finding
+            else:
+                del running[subject]
+    said = f"the check did not end within {timeout:g} s."
+    for subject in running:
+        yield subject, Finding(subject, "failed", said, "Check the network and the addresses.")
 
 
 def guarded(
@@ -148,9 +151,15 @@ def guarded(
     return None
 
 
-def _collect(check: Generator[Finding, None, object], found: list[Finding], ends_at: float) -> None:
-    with contextlib.closing(check):
-        for finding in check:
-            found.append(finding)  # one by one, so that those before a hang are kept
+def _run(
+    subject: str,
+    check: Callable[[], Check],
+    found: SimpleQueue[tuple[str, Finding | None]],
+    ends_at: float,
+) -> None:
+    with contextlib.closing(guarded(subject, check())) as findings:
+        for finding in findings:
+            found.put((subject, finding))
             if time.monotonic() > ends_at:
                 return
+    found.put((subject, None))

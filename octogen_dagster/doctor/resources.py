@@ -95,16 +95,16 @@ def _argument(name: str, resource: object) -> str | None:
 
 def environment_resources(
     *,
-    shops: Sequence[str] = (),
+    hosts: Sequence[str] = (),
     base_dir: str | None = None,
     project: str | None = None,
     principal: str | None = None,
 ) -> Resources:
     """Return the resources that settings and the environment describe.
 
-    Without a shop, catalogs are those that are granted to the key.
+    Without a host, catalogs are those that are granted to the key.
     """
-    catalogs = ShopCatalogs(shops) if shops else GrantedCatalogs()
+    catalogs = ShopCatalogs(hosts) if hosts else GrantedCatalogs()
     resources: dict[str, Any] = {"octogen": OctogenResource(catalogs=catalogs)}
     if base_dir:
         resources["io_manager"] = ParquetSnapshotIOManager(base_dir=base_dir)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from octogen_dagster.api.credentials import address_origin
@@ -45,6 +45,7 @@ _GRANT = (
     "Octogen grants roles/analyticshub.subscriber on a listing to the registered principal, within "
     "minutes. If it does not, check that these Google credentials are that principal's."
 )
+_ELSEWHERE = "Linked datasets and queries may be tried in the wrong one: please report it."
 _RESTRICTED = (
     "Google refuses copies and exports of the linked dataset. With restrict_query_result a linked "
     "snapshot is not possible: query the dataset in BigQuery."
@@ -132,11 +133,11 @@ def _permission_findings(credentials: Credentials, project: str, seconds: float)
 
 def control_plane_findings(
     resource: OctogenControlPlaneResource | None, project: str | None, seconds: float
-) -> Generator[Finding, None, Sequence[str]]:
-    """Check the login, its role and the subscriber; return the listings that Octogen shares."""
+) -> Generator[Finding, None, dict[str, str | None]]:
+    """Check the login, its role and the subscriber; return the location of each shared listing."""
     if resource is None:
         yield not_given("MCP login", "control_plane")
-        return ()
+        return {}
     resource = resolved(resource)
     url, endpoint = resource.mcp_url, resource.token_endpoint
     of_url = address_origin(resource.url, "url", MCP_URL_VARIABLE, resource.host)
@@ -149,7 +150,10 @@ def control_plane_findings(
     if is_refreshed:
         yield from _refresh_token_findings(login)
     with resource.control_plane(seconds) as octogen:
-        listings = [each.listing_resource for each in octogen.listings() if each.listing_resource]
+        shared = octogen.listings()
+        listings = {
+            each.listing_resource: each.location for each in shared if each.listing_resource
+        }
         yield Finding(
             "MCP login",
             "ok",
@@ -216,34 +220,30 @@ def _subscriber_findings(octogen: OctogenMCP, project: str | None, principal: st
 
 def analytics_hub_findings(
     resource: AnalyticsHubResource | None,
-    named: tuple[Sequence[str], Sequence[str], str | None],
+    shared: Mapping[str, str | None],
     seconds: float,
     within: Deadline,
 ) -> Generator[Finding, None, Sequence[str]]:
-    """Check subscriptions, listings and the exchange; return the linked tables that there are.
-
-    `named` are the listings that must be granted, those that Octogen shares, whose grants may still
-    be on the way, and the exchange.
-    """
+    """Check subscriptions and the listings that Octogen shares; return the linked tables."""
     if resource is None:
         yield not_given("Analytics Hub", "analytics_hub")
         return ()
     resource = resolved(resource)
-    required, shared, exchange = named
-    listings: dict[ListingName, bool] = {}
-    for name in (*required, *shared):
+    listings: list[ListingName] = []
+    elsewhere: list[str] = []
+    for name, location in shared.items():
         try:
-            listings.setdefault(ListingName.parse(name), name in required)
+            listing = ListingName.parse(name)
         except OctogenBigQueryInputError as error:
             yield Finding("Listings", "failed", str(error))
+        else:
+            listings.append(listing)
+            if location and location.casefold() != listing.location.casefold():
+                elsewhere.append(f"{name} ({location})")
+    if elsewhere:
+        said = f"Octogen says another location than the name of {_names(elsewhere)}"
+        yield Finding("Listings", "failed", said, _ELSEWHERE)
     with resource.hub(seconds, within=within) as hub:
-        if exchange is not None:
-            try:
-                catalogs = len(hub.list_listings(exchange).listings)
-                said = f"catalogs in {exchange}: {catalogs:,}."
-                yield Finding("Exchange", "ok", said)
-            except OctogenBigQueryError as error:
-                yield Finding("Exchange", "failed", str(error))
         subscriptions: list[Subscription] = []
         for location in sorted({each.location for each in listings} or {_DEFAULT_LOCATION}):
             try:
@@ -260,15 +260,15 @@ def analytics_hub_findings(
 def _listing_findings(
     hub: AnalyticsHub,
     project: str,
-    listings: dict[ListingName, bool],
+    listings: Sequence[ListingName],
     subscriptions: Sequence[Subscription],
 ) -> Generator[Finding, None, Sequence[str]]:
-    """Say of each listing if it is subscribed to or may be; a value is True if it must be."""
+    """Say of each listing if it is subscribed to or may be; a grant may still be on the way."""
     tables: list[str] = []
     free: list[str] = []
-    refused: dict[bool, list[str]] = {True: [], False: []}
+    refused: list[str] = []
     failures = looked_at = 0
-    for listing, is_required in [*listings.items()][:_MAX_LISTINGS]:
+    for listing in listings[:_MAX_LISTINGS]:
         if failures == _MAX_FAILURES:
             break
         looked_at += 1
@@ -283,19 +283,17 @@ def _listing_findings(
             failures += 1
             yield Finding("Listings", "failed", str(error))
         else:
-            (free if may_subscribe else refused[is_required]).append(str(listing))
-    denied = "not granted (analyticshub.listings.subscribe) are"
+            (free if may_subscribe else refused).append(str(listing))
     if tables:
         yield Finding("Listings", "ok", f"subscribed to {_names(tables)}")
     if free:
         yield Finding("Listings", "ok", f"free to subscribe to {_names(free)}")
-    if refused[True]:
-        yield Finding("Listings", "failed", f"{denied} {_names(refused[True])}", _GRANT)
-    if refused[False]:
-        yield Finding("Listings", "warning", f"{denied} {_names(refused[False])}", _GRANT)
-    yield from _restriction_findings(hub, [*listings][:looked_at])
+    if refused:
+        said = f"not granted (analyticshub.listings.subscribe) are {_names(refused)}"
+        yield Finding("Listings", "warning", said, _GRANT)
+    yield from _restriction_findings(hub, listings[:looked_at])
     if not listings:
-        yield Finding("Listings", "skipped", "none is named, and Octogen's MCP names none.")
+        yield Finding("Listings", "skipped", "none is known; Octogen's MCP would name them.")
     if left := len(listings) - looked_at:
         yield Finding("Listings", "skipped", f"not looked at: {left:,} more.")
     return tables

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -32,7 +34,16 @@ from octogen_dagster import (
 )
 from octogen_dagster.cli.main import main
 from octogen_dagster.sandbox.server import Sandbox
-from tests.api.servers import KEY, RawServer, Received, catalog_of_shop, http, shop, unlisted
+from tests.api.servers import (
+    KEY,
+    POLL_SECONDS,
+    RawServer,
+    Received,
+    catalog_of_shop,
+    http,
+    shop,
+    unlisted,
+)
 from tests.promises.control_plane import SECRET
 from tests.results import octogen_at
 from tests.servers import bigquery as rest_api
@@ -391,10 +402,12 @@ def granted_for(*resources: str) -> Any:
 
 
 class TestAnalyticsHub:
-    """Subscriptions, listings and the exchange."""
+    """Subscriptions, and the listings that Octogen shares."""
 
-    @pytest.fixture
-    def shared(self, server: OctogenServer, monkeypatch: pytest.MonkeyPatch) -> OctogenServer:
+    @pytest.fixture(autouse=True)
+    def octogen(
+        self, _environment: None, server: OctogenServer, monkeypatch: pytest.MonkeyPatch
+    ) -> OctogenServer:
         """Octogen's MCP, which shares listings."""
         monkeypatch.setenv("OCTOGEN_MCP_ACCESS_TOKEN", server.access_token)
         server.tools[SUBSCRIBERS] = {}
@@ -402,35 +415,27 @@ class TestAnalyticsHub:
 
     @staticmethod
     def hub_lines(
-        named: Sequence[str] = (), *, shared: OctogenServer | None = None, **settings: Any
+        octogen: OctogenServer, *names: str, location: str = "US", **methods: Callable[[Any], Any]
     ) -> list[str]:
-        """The lines about listings; `settings` are methods of the hub, and the exchange."""
-        exchange = settings.pop("exchange", None)
-        methods: dict[str, Callable[[Any], Any]] = {
-            "ListSubscriptions": subscribed(),
-            "TestIamPermissions": granted_for(),
-        }
-        control_plane = None
-        if shared:
-            control_plane = OctogenControlPlaneResource(principal=PRINCIPAL, url=shared.mcp_url)
-        with answering(**methods | settings) as endpoint:
+        """The lines about listings with these names; `methods` are those of the hub."""
+        octogen.tools["list_bigquery_listing_resources"] = [
+            {"listingResource": name, "location": location} for name in names
+        ]
+        none = {"ListSubscriptions": subscribed(), "TestIamPermissions": granted_for()}
+        with answering(**none | methods) as endpoint:
             found = diagnose(
                 analytics_hub=AnalyticsHubResource(project=PROJECT, endpoint=endpoint),
-                control_plane=control_plane,
-                listings=named,
-                exchange=exchange,
+                control_plane=OctogenControlPlaneResource(principal=PRINCIPAL, url=octogen.mcp_url),
             ).findings
-        subjects = ("Exchange", "Subscriptions", "Listings", "Analytics Hub")
+        subjects = ("Subscriptions", "Listings", "Analytics Hub")
         return [str(each) for each in found if each.subject in subjects]
 
-    def test_listings_by_what_can_be_done_with_them(self, shared: OctogenServer) -> None:
-        names = [listing(name) for name in ("linked", "granted", "pending", "refused")]
-        shared.tools["list_bigquery_listing_resources"] = [
-            {"listingResource": name} for name in (*names, "projects/a")
-        ]
+    def test_listings_by_what_can_be_done_with_them(self, octogen: OctogenServer) -> None:
+        names = [listing(name) for name in ("linked", "granted", "pending")]
         found = self.hub_lines(
-            [names[3]],
-            shared=shared,
+            octogen,
+            *names,
+            "projects/a",
             ListSubscriptions=subscribed("linked"),
             TestIamPermissions=granted_for(names[1]),
         )
@@ -439,12 +444,20 @@ class TestAnalyticsHub:
             f"ok       Subscriptions: project {PROJECT} has 1 in location US.",
             f"ok       Listings: subscribed to 1: {PROJECT}.octogen_linked.products_current_v1.",
             f"ok       Listings: free to subscribe to 1: {names[1]}.",
-            f"failed   Listings: not granted (analyticshub.listings.subscribe) are 1: {names[3]}.",
             f"warning  Listings: not granted (analyticshub.listings.subscribe) are 1: {names[2]}.",
         ]
         assert "roles/analyticshub.subscriber" in found[-1]
 
-    def test_a_listing_whose_linked_dataset_must_not_be_exported(self) -> None:
+    def test_a_location_that_is_said_otherwise(self, octogen: OctogenServer) -> None:
+        found = self.hub_lines(octogen, listing("linked"), location="EU")
+        assert found[0].startswith(
+            "failed   Listings: Octogen says another location than the name of 1: "
+            f"{listing('linked')} (EU). Linked datasets"
+        )
+
+    def test_a_listing_whose_linked_dataset_must_not_be_exported(
+        self, octogen: OctogenServer
+    ) -> None:
         config = ah.Listing.RestrictedExportConfig(enabled=True, restrict_query_result=True)
 
         def get(request: Any) -> Any:
@@ -453,7 +466,8 @@ class TestAnalyticsHub:
             return ah.Listing(name=request.name, restricted_export_config=config)
 
         found = self.hub_lines(
-            [listing("hidden"), listing("linked")],
+            octogen,
+            *(listing("hidden"), listing("linked")),
             ListSubscriptions=subscribed("linked", "hidden"),
             GetListing=get,
         )
@@ -464,43 +478,39 @@ class TestAnalyticsHub:
             "possible: query the dataset in BigQuery."
         )
 
-    def test_what_cannot_be_read_hides_nothing_else(self) -> None:
+    def test_what_cannot_be_read_hides_nothing_else(self, octogen: OctogenServer) -> None:
         def test(request: Any) -> Any:
             if request.resource == listing("gone"):
                 refusing("NOT_FOUND", "No such listing.")(request)
             return granted_for(listing("granted"))(request)
 
         found = self.hub_lines(
-            [listing("gone"), listing("granted")],
-            exchange=EXCHANGE,
-            ListListings=refusing("PERMISSION_DENIED"),
+            octogen,
+            *(listing("gone"), listing("granted")),
             ListSubscriptions=refusing("PERMISSION_DENIED"),
             TestIamPermissions=test,
         )
-        assert found[0].startswith(f"failed   Exchange: Exchange {EXCHANGE}: Analytics Hub")
-        assert found[1].startswith(
+        assert found[0].startswith(
             f"failed   Subscriptions: The subscriptions of projects/{PROJECT}"
         )
-        assert "NOT_FOUND: No such listing" in found[2]
-        assert found[3].startswith("ok       Listings: free to subscribe to 1")
+        assert "NOT_FOUND: No such listing" in found[1]
+        assert found[2].startswith("ok       Listings: free to subscribe to 1")
 
-    def test_without_listings_the_rest_is_read_all_the_same(self) -> None:
-        source = ah.Listing.BigQueryDatasetSource(dataset="p.d")
-        answer = ah.ListListingsResponse(
-            listings=[ah.Listing(name=listing("acme"), bigquery_dataset=source)]
-        )
-        assert self.hub_lines(exchange=EXCHANGE, ListListings=lambda _: answer) == [
-            f"ok       Exchange: catalogs in {EXCHANGE}: 1.",
+    def test_without_listings_the_rest_is_read_all_the_same(self, octogen: OctogenServer) -> None:
+        assert self.hub_lines(octogen) == [
             f"ok       Subscriptions: project {PROJECT} has 0 in location US.",
-            "skipped  Listings: none is named, and Octogen's MCP names none.",
+            "skipped  Listings: none is known; Octogen's MCP would name them.",
         ]
 
-    def test_many_listings_are_named_shortly_and_not_all_looked_at(self) -> None:
+    def test_many_listings_are_named_shortly_and_not_all_looked_at(
+        self, octogen: OctogenServer
+    ) -> None:
         names = [listing(f"shop_{number:03}") for number in range(103)]
-        found = self.hub_lines(names, TestIamPermissions=granted_for(*names))
+        found = self.hub_lines(octogen, *names, TestIamPermissions=granted_for(*names))
         assert found[1].endswith(f"to 100: {', '.join(names[:3])} and 97 more.")
         assert found[2] == "skipped  Listings: not looked at: 3 more."
-        found = self.hub_lines(names[:8], TestIamPermissions=refusing("PERMISSION_DENIED"))
+        refused = refusing("PERMISSION_DENIED")
+        found = self.hub_lines(octogen, *names[:8], TestIamPermissions=refused)
         assert [line[:8] for line in found[1:]] == ["failed  "] * 3 + ["skipped "]
         assert found[-1] == "skipped  Listings: not looked at: 5 more."
 
@@ -668,7 +678,7 @@ class TestCommand:
     ) -> None:
         with TestOctogen.current() as server:
             monkeypatch.setenv("OCTOGEN_BASE_URL", server.base_url)
-            fine = self.run("--shop", "acme.example", "--base-dir", str(tmp_path))
+            fine = self.run("--host", "acme.example", "--base-dir", str(tmp_path))
         assert fine.exit_code == 0
         assert "ok       Octogen catalogs: ShopCatalogs finds 1, with 250 products in all." in (
             fine.stdout.splitlines()
@@ -687,6 +697,27 @@ class TestCommand:
         failed = [each["subject"] for each in said["findings"] if each["status"] == "failed"]
         assert failed == ["Octogen"]
 
+    @pytest.mark.slow
+    def test_each_finding_is_printed_as_it_comes(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        released = threading.Event()
+
+        def hang(request: Received) -> Iterator[bytes]:
+            released.wait(POLL_SECONDS)
+            yield b""
+
+        program = "from octogen_dagster.cli.main import main; main()"
+        command = [sys.executable, "-c", program, "doctor", "--base-dir", str(tmp_path / "there")]
+        with RawServer(hang) as server:
+            monkeypatch.setenv("OCTOGEN_BASE_URL", server.base_url)
+            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+                assert process.stdout
+                assert next(line for line in process.stdout if line.startswith("ok       Snapsh"))
+                released.set()
+                rest, _ = process.communicate(timeout=POLL_SECONDS)
+        assert ("failed   Octogen: " in rest, process.returncode) == (True, 1)
+
     def test_the_sandbox_with_its_hub_works(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with Sandbox(catalogs=2, products=5, hub=True) as sandbox:
             resource = sandbox.hub.share("northpeak")
@@ -694,9 +725,7 @@ class TestCommand:
             for name, value in sandbox.environment.items():
                 monkeypatch.setenv(name, value)
             arguments = ["--project=my-project", "--principal=user:me@my.example"]
-            result = self.run(
-                *arguments, f"--exchange={sandbox.hub.exchange}", f"--listing={resource}"
-            )
+            result = self.run(*arguments)
             changes = {"SubscribeListing", "register_bigquery_subscriber"}
             assert not changes & {call.method for call in sandbox.hub.calls}
             assert sandbox.charged_usd == 0
@@ -704,7 +733,6 @@ class TestCommand:
         assert result.exit_code == 0
         for line in (
             "ok       MCP role: the login may manage subscribers.",
-            f"ok       Exchange: catalogs in {sandbox.hub.exchange}: 1.",
             f"ok       Listings: free to subscribe to 1: {resource}.",
             "ok       Queries: `SELECT 1` may be run in project my-project; it would read 0 bytes.",
         ):

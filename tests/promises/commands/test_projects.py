@@ -212,16 +212,28 @@ class TestDefinitions:
         self, project: Path, package: Path, shops: Sandbox, run: Callable[..., Result]
     ) -> None:
         (package / "definitions.py").write_text(IN_PYTHON.format(host="gone.example"))
-        result = run(project, "doctor", "--shop", shops.hosts[1], "--base-dir", "other")
+        result = run(project, "doctor", "--host", shops.hosts[1], "--base-dir", "other")
         assert result.exit_code == 0, result.output
         assert "ShopCatalogs finds 1, with 120 products in all." in result.stdout
         assert f"deleted at {project / 'other'}." in result.stdout
+
+    def test_questions_go_to_the_service_of_the_definitions(
+        self, project: Path, package: Path, shops: Sandbox, run: Callable[..., Result]
+    ) -> None:
+        with Sandbox(catalogs={"kumo": 20}) as other:
+            definitions = IN_PYTHON.format(host="gone.example")
+            named = f"OctogenResource(base_url={other.base_url!r}, "
+            (package / "definitions.py").write_text(definitions.replace("OctogenResource(", named))
+            result = run(project, "doctor", "--ask", "--yes", "--host", other.hosts[0])
+            assert f"questions to {other.base_url}:" in result.stdout
+            assert "ok       unit of the count: 20 rows" in result.stdout
+        assert not shops.requests
 
     def test_definitions_that_do_not_load_are_said_and_the_rest_is_checked(
         self, project: Path, package: Path, shops: Sandbox, run: Callable[..., Result]
     ) -> None:
         (package / "definitions.py").write_text("raise RuntimeError('a secret')")
-        result = run(project, "doctor", "--shop", shops.hosts[0])
+        result = run(project, "doctor", "--host", shops.hosts[0])
         assert result.exit_code == 1
         assert (
             "failed   Project: my_shops.definitions cannot be loaded (RuntimeError). "
@@ -234,7 +246,7 @@ class TestDefinitions:
         self, project: Path, package: Path, shops: Sandbox, run: Callable[..., Result]
     ) -> None:
         (package / "definitions.py").write_text("import dagster as dg\n\ndefs = dg.Definitions()")
-        result = run(project, "doctor", "--shop", shops.hosts[0])
+        result = run(project, "doctor", "--host", shops.hosts[0])
         assert result.exit_code == 0, result.output
         assert "skipped  Project: my_shops.definitions has no resource of" in result.stdout
 
@@ -242,7 +254,7 @@ class TestDefinitions:
         self, project: Path, shops: Sandbox, run: Callable[..., Result]
     ) -> None:
         (project / "pyproject.toml").unlink()
-        result = run(project, "doctor", "--shop", shops.hosts[0])
+        result = run(project, "doctor", "--host", shops.hosts[0])
         assert result.exit_code == 0, result.output
         assert "Project:" not in result.stdout
 

@@ -313,27 +313,21 @@ def test_the_export_of_a_url_list_is_read_and_counted(
     assert described["dagster/row_count"] == 3
 
 
-def test_verify_asks_about_a_view_without_running_a_query(
+def test_the_doctor_tries_a_query_of_a_view_without_running_it(
     emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     emulator.share(PRODUCTS.format(rows=25))
     with Sandbox(catalogs={"kumo": 20}, hub=True) as octogen:
         for name, value in octogen.environment.items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", PROJECT)
         listing = octogen.hub.share("acme")
         destination = ["--listing", listing, "--project", PROJECT, "--dataset", "acme_products"]
         done = CliRunner().invoke(main, ["bq", "subscribe", *destination, "--apply"])
         assert done.exit_code == 0, done.output
         before = [job.job_id for job in emulator.client.list_jobs()]
-        done = CliRunner().invoke(main, ["verify", "--google", "--json", "--details"])
-    answers = {each["question"]: each for each in json.loads(done.stdout)["answers"][-5:]}
-    assert {name: each["verdict"] for name, each in answers.items()} == {
-        "location of listings": "holds",
-        "export restrictions": "holds",
-        "columns of views": "holds",
-        "exported_at": "holds",
-        "dry run of queries": "holds",
-    }, answers
-    assert "queries that may be run: 2" in answers["dry run of queries"]["seen"]
+        settings = ["--project", PROJECT, "--principal", "user:me@my.example"]
+        done = CliRunner().invoke(main, ["doctor", *settings, "--json"])
+    found = {each["subject"]: each for each in json.loads(done.stdout)["findings"]}
+    assert (found["Listings"]["status"], found["Queries"]["status"]) == ("ok", "ok"), found
+    assert "acme_products.products_current_v1" in found["Queries"]["message"]
     assert [job.job_id for job in emulator.client.list_jobs()] == before

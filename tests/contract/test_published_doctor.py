@@ -1,4 +1,4 @@
-"""The published client gets the answers from the sandbox that `verify` gets."""
+"""The published client gets the answers from the sandbox that `doctor --ask` gets."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def test_the_account_and_the_rate_limit(client: OctogenClient) -> None:
 
 
 async def test_an_unknown_catalog_finds_nothing(client: OctogenClient) -> None:
-    page = await client.search_products(catalogs=["octogen-verify-0"], limit=1)
+    page = await client.search_products(catalogs=["octogen-doctor-0"], limit=1)
     assert not page.items
 
 
@@ -69,7 +69,7 @@ async def test_keywords_are_matched_as_they_are_written(client: OctogenClient) -
 async def test_an_unknown_product_is_a_404(client: OctogenClient) -> None:
     with pytest.raises(OctogenNotFoundError) as refused:
         await client.lookup_product(
-            f"https://{HOST}/octogen-verify-0", resolution_mode="index_only", match_mode="strict"
+            f"https://{HOST}/octogen-doctor-0", resolution_mode="index_only", match_mode="strict"
         )
     assert refused.value.detail == "product_not_found"
 

@@ -9,34 +9,23 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING
+from typing import Any
 from urllib.parse import urlsplit
 
+from octogen_dagster.api.catalog_sources import NamedCatalogs
 from octogen_dagster.api.flow import parsed_page, request_flow
 from octogen_dagster.api.http import Response
 from octogen_dagster.api.models import MerchantProductListItem
 from octogen_dagster.api.search import SearchFilters
-from octogen_dagster.background import submit, wait_interruptibly
-from octogen_dagster.doctor.verify import answers
-from octogen_dagster.doctor.verify.answers import (
-    Answer,
-    Charged,
-    NotAskedError,
-    Question,
-    Seen,
-    ask,
-)
-from octogen_dagster.doctor.verify.service import PAGE_SIZE, Service
+from octogen_dagster.doctor.asking import Charged, Question, Seen
+from octogen_dagster.doctor.service import PAGE_SIZE, QUESTION_TIMEOUT, NotAskedError, Service
 from octogen_dagster.errors import (
     OctogenConnectionError,
     OctogenNotFoundError,
     OctogenResponseError,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 _MAX_PAGES = 5
 """The most pages of a catalog whose products are counted."""
@@ -48,36 +37,28 @@ _ALWAYS_SENT = ("title", "brand", "currentPrice", "images", "updatedAt")
 _KEYWORDS = "dress"
 
 
-def ask_service(service: Service) -> Iterator[Answer]:
-    """Ask one question after the other, each for its time at most."""
-    service.told.clear()  # the plan told nobody
-    for question in QUESTIONS:
-        service.begin()
-        yield ask(question, service)
+QUESTIONS: list[Question] = []
 
 
-def _generation(service: Service) -> Seen:
-    if service.generation == "current":
-        return Seen(True, "the current contract: it has /me.")
-    service.catalogs()
-    return Seen(True, "the older contract (seed): it has /catalogs and no /me.")
+def _question(
+    subject: str,
+    concerns: str,
+    charged: Callable[[Service], Charged] | None = None,
+    **charges: int,
+) -> Callable[[Callable[[Service], Seen]], None]:
+    """Add what asks a question; its docstring is the belief. `charges` are those of `Charged`."""
+
+    def add(ask: Callable[[Service], Seen]) -> None:
+        belief = " ".join((ask.__doc__ or "").split())
+        always = Charged(**charges)
+        QUESTIONS.append(Question(subject, belief, concerns, ask, charged or (lambda _: always)))
+
+    return add
 
 
-def _account(service: Service) -> Seen:
-    service.require_current()
-    me = service.me
-    organization = me and me.organization
-    if not organization or not organization.type:
-        return Seen(False, "/me names no organisation with a type.")
-    named = "it names the rate limit" if me and me.rate_limit else "it names no rate limit"
-    return Seen(
-        organization.type == "catalog_partner",
-        f"an organisation of type {organization.type!r}; {named}.",
-        f"{organization.name}",
-    )
-
-
+@_question("rate limit", "`reserved_fraction` and `concurrency`, docs/searches.md")
 def _rate_limit(service: Service) -> Seen:
+    """Each answer says the rate limit and what is left of it, unless the limiter is off."""
     path = "/me" if service.generation == "current" else "/catalogs"
     flow = request_flow(service.client.service, "GET", path, "The rate limit")
     response = service.client.run(flow)
@@ -95,12 +76,16 @@ def _rate_limit(service: Service) -> Seen:
     )
 
 
+@_question("time of indexing", "what the catalog sensor reads again, docs/catalogs.md")
 def _indexed_at(service: Service) -> Seen:
+    """The time at which a catalog was indexed stays until it is indexed again."""
     before = {each.catalog: each.indexed_at for each in service.catalogs()}
     if service.generation == "current" and not before:
         return Seen(False, "the shop is covered, and the answer has no list of catalogs.")
     now = {each.catalog: each.indexed_at for each in service.read_catalogs()}
     times = [each for each in now.values() if each]
+    if isinstance(service.service.catalogs, NamedCatalogs):
+        raise NotAskedError("the catalogs are named, and no time of them is asked for.")
     if not times:
         return Seen(False, "the service does not say when a catalog was indexed.")
     moved = [key for key in before.keys() & now.keys() if before[key] != now[key]]
@@ -112,7 +97,9 @@ def _indexed_at(service: Service) -> Seen:
     return Seen(not moved, said, ", ".join(sorted(moved)))
 
 
+@_question("counts by category", "the estimates of searches, docs/costs.md")
 def _counts(service: Service) -> Seen:
+    """The numbers of products by category add up to `productCount` at most."""
     service.require_current()
     count, catalog = service.count(), service.require_catalog().catalog
     counted = service.client.count_products(SearchFilters(), [catalog])
@@ -120,7 +107,9 @@ def _counts(service: Service) -> Seen:
     return Seen(counted <= count, said, catalog)
 
 
+@_question("fields of a page", "columns, docs/snapshots.md; please report it", walk=1)
 def _page_fields(service: Service) -> Seen:
+    """A page has the documented fields in the documented types; new ones are only counted."""
     page = service.walk(1)[0]
     new = sorted(
         {name for item in page.items for name in item.model_extra or ()}
@@ -157,7 +146,9 @@ def _charged_count(service: Service) -> Charged:
     return Charged(walk=pages)
 
 
+@_question("unit of the count", "costs that are estimated, docs/costs.md", _charged_count)
 def _count(service: Service) -> Seen:
+    """A catalog has at least as many rows as `productCount`, which may count groups of rows."""
     pages = service.walk(_charged_count(service).walk)
     count, catalog = service.count(), service.require_catalog().catalog
     rows, has_more = len({uuid for page in pages for uuid in page.uuids}), pages[-1].next_cursor
@@ -171,7 +162,9 @@ def _count(service: Service) -> Seen:
     return Seen(True, f"{said}: it counts {unit}.", catalog)
 
 
+@_question("next page", "every read of more than one page; please report it", walk=_WALKED_PAGES)
 def _next_page(service: Service) -> Seen:
+    """A cursor leads on: a page has few products of those before, and no cursor comes again."""
     first, *later = service.walk(_WALKED_PAGES)
     if not later:
         raise NotAskedError("the search has one page.")
@@ -189,7 +182,9 @@ def _next_page(service: Service) -> Seen:
     return Seen(True, f"{repeats} products of {len(later)} pages were on a page before.")
 
 
+@_question("size of a page", "costs that are estimated, docs/costs.md", walk=1)
 def _page_size(service: Service) -> Seen:
+    """A page has the 100 products that are asked for, unless it is the last one."""
     sizes = [(len(page.items), page.next_cursor) for page in service.walk(1)]
     odd = [size for size, has_next in sizes if size > PAGE_SIZE or (has_next and size < PAGE_SIZE)]
     if odd:
@@ -197,7 +192,9 @@ def _page_size(service: Service) -> Seen:
     return Seen(True, f"{PAGE_SIZE} products were asked for, and as many came, or the last ones.")
 
 
+@_question("catalog of products", "the column `catalog_key`; please report it", walk=1)
 def _catalog_of_products(service: Service) -> Seen:
+    """Each product is of the catalog that is searched, and says so."""
     service.require_current()
     catalog, items = service.require_catalog().catalog, service.items()
     named = [item.catalog_key for item in items if item.catalog_key]
@@ -209,7 +206,9 @@ def _catalog_of_products(service: Service) -> Seen:
     return Seen(not others, said, ", ".join(sorted(others)))
 
 
+@_question("brands and prices", "alerts, positions and checks, which leave out the rest", walk=1)
 def _brands_and_prices(service: Service) -> Seen:
+    """At least half of the products have a brand, a price and a currency."""
     items = service.items()
     brands = sum(bool(item.brand and item.brand.name) for item in items)
     prices = sum(bool(item.current_price) for item in items)
@@ -223,7 +222,11 @@ def _brands_and_prices(service: Service) -> Seen:
     return Seen(min(known) >= every / 2, f"{said}.")
 
 
+@_question(
+    "repeated first page", "reads without a time of indexing; please report it", walk=1, pages=1
+)
 def _repeated_page(service: Service) -> Seen:
+    """A first page that is requested again has the same products in the same order."""
     first = service.walk(1)[0]
     again = service.search(limit=PAGE_SIZE)
     same = sum(a == b for a, b in zip(first.uuids, again.uuids, strict=False))
@@ -231,8 +234,10 @@ def _repeated_page(service: Service) -> Seen:
     return Seen(first.uuids == again.uuids, said)
 
 
+@_question("unknown catalog", "snapshots that do not shrink to nothing, docs/catalogs.md", pages=1)
 def _unknown_catalog(service: Service) -> Seen:
-    unknown = f"octogen-verify-{secrets.token_hex(8)}"
+    """A key that matches no catalog finds nothing: no error today, a 404 in the older contract."""
+    unknown = f"octogen-doctor-{secrets.token_hex(8)}"
     try:
         page = service.search(catalog=unknown, limit=1)
     except OctogenNotFoundError as error:
@@ -245,7 +250,9 @@ def _unknown_catalog(service: Service) -> Seen:
     return Seen(not found and service.generation == "current", said)
 
 
+@_question("known product", "details, docs/changes-and-details.md", walk=1, lookups=1)
 def _known_product(service: Service) -> Seen:
+    """A strict lookup of the address of a product that a search lists finds that product."""
     item = service.items()[0]
     try:
         found = service.client.lookup_product(item.product_url)
@@ -261,9 +268,11 @@ def _known_product(service: Service) -> Seen:
     return Seen(is_elsewhere, said, item.product_url)
 
 
+@_question("unknown product", "details, docs/changes-and-details.md", walk=1, lookups=1)
 def _unknown_product(service: Service) -> Seen:
-    host = service.host or urlsplit(service.items()[0].product_url).hostname or "example.com"
-    url = f"https://{host}/octogen-verify-{secrets.token_hex(8)}"
+    """A lookup in the index only of an address that is not in it is a 404, which is free."""
+    host = urlsplit(service.items()[0].product_url).hostname or "example.com"
+    url = f"https://{host}/octogen-doctor-{secrets.token_hex(8)}"
     try:
         found = service.client.lookup_product(url)
     except OctogenNotFoundError:
@@ -271,7 +280,9 @@ def _unknown_product(service: Service) -> Seen:
     return Seen(False, f"a product, whose source is {found.source!r}; it is charged.")
 
 
+@_question("keywords as written", "`understand`, docs/searches.md", pages=1)
 def _as_written(service: Service) -> Seen:
+    """With `understand: false` the keywords are matched as written, and no filter is derived."""
     service.require_current()
     page = service.search(q=_KEYWORDS, understand=False, limit=1)
     query = page.effective_query
@@ -297,7 +308,13 @@ def _pages_of_split(service: Service) -> int:
         return 2
 
 
+@_question(
+    "facet and its exclusion",
+    "`max_extra_pages_fraction=0`, which reads each catalog in one walk, docs/searches.md",
+    lambda service: Charged(walk=1, pages=_pages_of_split(service)),
+)
 def _brand_split(service: Service) -> Seen:
+    """Brands as a facet and as an excluded one split a catalog: each product is in one part."""
     service.require_current()
     most = _pages_of_split(service)
     service.require_money(2)
@@ -326,22 +343,16 @@ def _brand_split(service: Service) -> Seen:
     return Seen(not missing, said, details)
 
 
+@_question("without a key", "nothing that this package does: it never asks without a key")
 def _without_a_key(service: Service) -> Seen:
+    """A search without a key is refused, or is the trial that Octogen documents."""
     import httpx
 
     from octogen_dagster.api.service import HEADERS
 
     url, body = f"{service.client.service.base_url}/products/search", {"q": _KEYWORDS, "limit": 1}
-    # A thread, because the timeouts of httpx are those of each part of an answer.
-    sent = submit(
-        lambda: httpx.post(url, json=body, headers=HEADERS, timeout=answers.QUESTION_TIMEOUT),
-        "octogen-verify",
-    )
-    wait_interruptibly(sent, answers.QUESTION_TIMEOUT)
-    if not sent.done():
-        raise OctogenConnectionError("A search without a key: no answer in time.")
     try:
-        response = sent.result()
+        response = httpx.post(url, json=body, headers=HEADERS, timeout=QUESTION_TIMEOUT)
     except httpx.HTTPError as error:
         raise OctogenConnectionError(f"A search without a key: {type(error).__name__}.") from None
     status = response.status_code
@@ -358,7 +369,9 @@ def _without_a_key(service: Service) -> Seen:
     return Seen(is_refused, said)
 
 
+@_question("URL lists", "URL lists, docs/url-lists.md")
 def _url_lists(service: Service) -> Seen:
+    """Organisations may upload lists of product addresses."""
     service.require_current()
     try:
         service.client.list_coverage_url_lists(limit=1)
@@ -367,133 +380,49 @@ def _url_lists(service: Service) -> Seen:
     return Seen(True, "they are open to this organisation.")
 
 
-_CATALOGS = "docs/catalogs.md"
-QUESTIONS: Sequence[Question[Service]] = (
-    Question(
-        "generation",
-        "The service speaks one of the two generations of the contract that this package reads.",
-        "OCTOGEN_BASE_URL and OCTOGEN_HOST, docs/deploying.md",
-        _generation,
-    ),
-    Question(
-        "account",
-        "The key is of an organisation of type catalog_partner: no other may use the API.",
-        "the key, OCTOGEN_PLATFORM_API_KEY",
-        _account,
-    ),
-    Question(
-        "rate limit",
-        "Each answer says the rate limit and what is left of it, unless the limiter is off.",
-        "`reserved_fraction` and `concurrency`, docs/searches.md",
-        _rate_limit,
-    ),
-    Question(
-        "time of indexing",
-        "The time at which a catalog was indexed stays until it is indexed again.",
-        f"the catalog sensor, which reads again what has a new time, {_CATALOGS}",
-        _indexed_at,
-    ),
-    Question(
-        "counts by category",
-        "The numbers of products by category add up to `productCount` at most.",
-        "the estimates of searches, docs/costs.md",
-        _counts,
-    ),
-    Question(
-        "fields of a page",
-        "A page has the documented fields in the documented types; new ones are only counted.",
-        "the columns of snapshots, docs/snapshots.md; please report it",
-        _page_fields,
-        lambda _: Charged(walk=1),
-    ),
-    Question(
-        "unit of the count",
-        "A catalog has at least as many rows as `productCount`, which may count groups of rows.",
-        "costs that are estimated, docs/costs.md",
-        _count,
-        _charged_count,
-    ),
-    Question(
-        "next page",
-        "A cursor leads on: few products of a page were on a page before, and no cursor comes "
-        "again.",
-        "every read of more than one page; please report it",
-        _next_page,
-        lambda _: Charged(walk=_WALKED_PAGES),
-    ),
-    Question(
-        "size of a page",
-        f"A page has the {PAGE_SIZE} products that are asked for, unless it is the last one.",
-        "costs that are estimated, docs/costs.md",
-        _page_size,
-        lambda _: Charged(walk=1),
-    ),
-    Question(
-        "catalog of products",
-        "Each product is of the catalog that is searched, and says so.",
-        "the column `catalog_key`, docs/snapshots.md; please report it",
-        _catalog_of_products,
-        lambda _: Charged(walk=1),
-    ),
-    Question(
-        "brands and prices",
-        "At least half of the products have a brand, a price and a currency.",
-        "alerts, price positions and checks, which leave out products without",
-        _brands_and_prices,
-        lambda _: Charged(walk=1),
-    ),
-    Question(
-        "repeated first page",
-        "A first page that is requested again has the same products in the same order.",
-        "reads of services that do not say when a catalog was indexed; please report it",
-        _repeated_page,
-        lambda _: Charged(walk=1, pages=1),
-    ),
-    Question(
-        "unknown catalog",
-        "A key that matches no catalog finds nothing: no error today, a 404 in the older contract.",
-        f"snapshots of whole catalogs that never shrink to nothing, {_CATALOGS}",
-        _unknown_catalog,
-        lambda _: Charged(pages=1),
-    ),
-    Question(
-        "known product",
-        "A strict lookup of the address of a product that a search lists finds that product.",
-        "details, docs/changes-and-details.md",
-        _known_product,
-        lambda _: Charged(walk=1, lookups=1),
-    ),
-    Question(
-        "unknown product",
-        "A lookup in the index only of an address that is not in it is a 404, which is free.",
-        "details of products that are gone, docs/changes-and-details.md",
-        _unknown_product,
-        lambda service: Charged(walk=int(service.host is None), lookups=1),
-    ),
-    Question(
-        "keywords as written",
-        "With `understand: false` the keywords are matched as written, and no filter is derived.",
-        "`understand`, docs/searches.md",
-        _as_written,
-        lambda _: Charged(pages=1),
-    ),
-    Question(
-        "facet and its exclusion",
-        "Brands as a facet and as an excluded one split a catalog: each product is in one part.",
-        "`max_extra_pages_fraction=0`, which reads each catalog in one walk, docs/searches.md",
-        _brand_split,
-        lambda service: Charged(walk=1, pages=_pages_of_split(service)),
-    ),
-    Question(
-        "without a key",
-        "A search without a key is refused, or is the trial that Octogen documents.",
-        "nothing that this package does: it never asks without a key",
-        _without_a_key,
-    ),
-    Question(
-        "URL lists",
-        "Organisations may upload lists of product addresses.",
-        "URL lists, docs/url-lists.md",
-        _url_lists,
-    ),
+def _charged_later(service: Service) -> Charged:
+    if not service.before:
+        raise NotAskedError("it compares with the report of an earlier day: give --compare.")
+    return Charged(walk=1)
+
+
+def _now(service: Service) -> dict[str, Any]:
+    service.walk(_charged_later(service).walk)
+    now = service.evidence()
+    if now["catalog"] != service.before["catalog"]:
+        raise NotAskedError("the earlier report is of another catalog: give --host as it was.")
+    return now
+
+
+@_question(
+    "time of indexing, later",
+    "what the catalog sensor reads again, docs/catalogs.md",
+    _charged_later,
 )
+def _time_moves(service: Service) -> Seen:
+    """The time at which a catalog was indexed moves with an index run only."""
+    now, before = _now(service), service.before
+    if not (now["indexed_at"] and before["indexed_at"]):
+        raise NotAskedError("the service does not say when the catalog was indexed.")
+    if now["indexed_at"] == before["indexed_at"]:
+        return Seen(True, f"it is the time of {before['at']}.")
+    if now["content"] != before["content"]:
+        return Seen(True, f"it moved since {before['at']}, and the first page changed.")
+    said = f"it moved since {before['at']}, and the first page is the same in every field."
+    return Seen(None, said)
+
+
+@_question("first page, later", "reads that are resumed; please report it", _charged_later)
+def _order_stays(service: Service) -> Seen:
+    """The order of a first page stays until the catalog is indexed again."""
+    now, before = _now(service), service.before
+    pairs = zip(now["products"], before["products"], strict=False)
+    said = f"{sum(a == b for a, b in pairs)} of {len(now['products'])} products at the same place"
+    said += f" as {before['at']}"
+    if now["products"] == before["products"]:
+        return Seen(True, f"{said}.")
+    if not now["indexed_at"]:
+        return Seen(None, f"{said}; whether the catalog was indexed since is not known.")
+    is_indexed = now["indexed_at"] != before["indexed_at"]
+    when = "was indexed since" if is_indexed else "was not indexed since"
+    return Seen(is_indexed, f"{said}; the catalog {when}.")

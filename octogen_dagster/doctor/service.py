@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from octogen_dagster.api.catalog_states import CatalogState, catalogs_of_shop
-from octogen_dagster.api.flow import domain_flow, parsed_page, search_flow
+from octogen_dagster.api.blocking import BlockingClient
+from octogen_dagster.api.catalog_sources import CatalogService, GrantedCatalogs, fetch_catalogs
+from octogen_dagster.api.catalog_states import CatalogState
+from octogen_dagster.api.flow import parsed_page, search_flow
 from octogen_dagster.api.search import SearchRequest
 from octogen_dagster.api.spending import dollars
-from octogen_dagster.doctor.verify import answers
-from octogen_dagster.doctor.verify.answers import NotAskedError
 from octogen_dagster.errors import OctogenBudgetError, OctogenNotFoundError
 from octogen_dagster.printable import usd
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from octogen_dagster.api.blocking import BlockingClient
     from octogen_dagster.api.models import (
         MerchantProductListItem,
         MerchantProductListPage,
@@ -28,37 +29,44 @@ if TYPE_CHECKING:
     from octogen_dagster.api.service import Generation
 
 PAGE_SIZE = 100
+QUESTION_TIMEOUT = 30.0
+"""Seconds for a question. Its requests end before, so that they say what went wrong."""
 _NO_SHOP = "it needs a shop: give --host."
 _Value = TypeVar("_Value")
 
 
-class Service:
-    """The service that is asked, and what was read of it for more than one question."""
+class NotAskedError(Exception):
+    """The question cannot be asked; the message says why, and what would let it be asked."""
 
-    def __init__(self, client: BlockingClient, host: str | None) -> None:
-        self.client = client
-        self.host = host
+
+class Service:
+    """The service that is asked, and what was read of it for more than one question.
+
+    `before` is what `evidence` was in an earlier run. The questions are about one catalog: that of
+    the earlier run, or else the smallest that has products.
+    """
+
+    client: BlockingClient
+
+    def __init__(self, service: CatalogService, before: Mapping[str, Any]) -> None:
+        self.before = before
         self.pages: list[MerchantProductListPage] = []
-        self._service = client.service
+        self.service = service.keeping_connections()
         self._found: dict[str, Any] = {}
         self._failures: dict[str, Exception] = {}
         self.told: set[Exception] = set()
 
     def look(self) -> None:
-        """Read what the plan needs, which is free; a failure is left to the questions.
-
-        It is a ValueError if the service does not cover the host that the user named.
-        """
-        self.begin()
-        with contextlib.suppress(Exception):
+        """Read what the plan needs, which is free; a failure is left to the questions."""
+        with contextlib.suppress(Exception), self.connected():
             self.catalogs()
-        failure = self._failures.get("the list of catalogs")
-        if isinstance(failure, OctogenNotFoundError) and failure.detail == "domain_not_covered":
-            raise ValueError(f"--host: {failure}")
 
-    def begin(self) -> None:
-        """Begin the time of a question."""
-        self.client.service = self._service.within(answers.QUESTION_TIMEOUT)
+    @contextlib.contextmanager
+    def connected(self) -> Iterator[None]:
+        """Connect for a question. One that outlives its time is in the way of no other."""
+        within = self.service.within(0.9 * QUESTION_TIMEOUT)
+        with BlockingClient(within) as self.client:
+            yield
 
     def _once(self, name: str, read: Callable[[], _Value]) -> _Value:
         """Return what was read once. A failure is the answer to the question that meets it first.
@@ -82,7 +90,7 @@ class Service:
 
     def require_money(self, pages: int) -> None:
         """Raise `NotAskedError` if so many pages cost more than is left."""
-        spending = self._service.spending
+        spending = self.service.spending
         cost, left = pages * dollars(spending.prices.search_page_usd), spending.left_usd
         if left is not None and cost > left:
             raise NotAskedError(
@@ -140,22 +148,25 @@ class Service:
 
     def read_catalogs(self) -> Sequence[CatalogState]:
         """The catalogs as the service says it now."""
-        if self.generation == "seed":
-            return self.client.list_catalog_states().catalogs
-        if self.host is None:
+        if self.has_no_list:
             raise NotAskedError(_NO_SHOP)
-        shop = self.client.run(domain_flow(self.client.service, self.host))
-        return catalogs_of_shop(shop, self.host).catalogs
+        return fetch_catalogs(self.client, self.service.catalogs).catalogs
+
+    @property
+    def has_no_list(self) -> bool:
+        """True if nobody names catalogs: today's service lists none of those that are granted."""
+        return self.generation == "current" and isinstance(self.service.catalogs, GrantedCatalogs)
 
     @property
     def catalog(self) -> CatalogState | None:
-        """The smallest catalog with products; None for all that the key may search."""
-        if self.host is None and self.generation == "current":
+        """The catalog that is asked about; None for all that the key may search."""
+        if self.has_no_list:
             return None
         listed = [each for each in self.catalogs() if each.product_count != 0]
         if not listed:
             raise NotAskedError("there is no catalog with products.")
-        return min(listed, key=lambda each: each.product_count or 0)
+        before = [each for each in listed if hashed(each.catalog) == self.before.get("catalog")]
+        return min(before or listed, key=lambda each: each.product_count or 0)
 
     @property
     def only_catalog(self) -> str | None:
@@ -187,3 +198,20 @@ class Service:
     def items(self) -> Sequence[MerchantProductListItem]:
         """The products of the pages that were read, and of the first one."""
         return [item for page in self.walk(1) for item in page.items]
+
+    def evidence(self) -> dict[str, Any]:
+        """What a later run compares with; it names no catalog and no product."""
+        if not self.pages:
+            return {}
+        rows = [item.model_dump_json() for item in self.pages[0].items]
+        return {
+            "at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "catalog": hashed(self.only_catalog or ""),
+            "indexed_at": self.catalog.version if self.catalog else "",
+            "products": [hashed(uuid) for uuid in self.pages[0].uuids],
+            "content": hashed("".join(sorted(rows))),
+        }
+
+
+def hashed(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
