@@ -67,11 +67,12 @@ def build_table_asset(
 
     The columns are those of the snapshots. A partition is in the column `partition`, and the time
     of the changes in `fetched_at`. The fields of `brand` and `rating` are columns such as
-    `brand_name`; lists and other structs are JSON. NUL, which not every engine can hold, is removed
-    from texts. A column that a later snapshot adds is added, and none is dropped.
+    `brand_name`; lists and other structs are JSON, except in Iceberg and Delta. NUL, which not
+    every engine can hold, is removed from texts. A column that a later snapshot adds is added, and
+    none is dropped.
 
-    What was loaded is noted in the table `_octogen_loads` of the schema. The check `table_rows`
-    counts the rows in the table.
+    What was loaded is noted in the table `_octogen_loads` of the schema, in Iceberg and Delta in
+    the commit. The check `table_rows` counts the rows in the table.
 
     Args:
         snapshots: An asset that `ParquetSnapshotIOManager` stores. The table has the same
