@@ -104,8 +104,8 @@ class TableKind:
         key: The columns that tell its rows apart; none if that is not known.
         key_has_nulls: False if none of these is ever null, so that they are a primary key.
         made_from: The columns of the asset it is made from, by the column that they go into.
-        accumulates: True if a database keeps the rows of each snapshot, with its time, which the
-            metadata `octogen.fetched_at` of its file says.
+        accumulates: True if a database keeps the rows of each snapshot, with the time at which it
+            was read.
         sentence: Says what is in it, in Markdown: takes its figures, such as `rows`, and its rows.
         preview: Takes its rows, and returns the first ones as a frame of cells.
         parts: What else is shown of a snapshot, by what a warning calls it if it fails.

@@ -14,7 +14,7 @@ import functools
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import dagster as dg
@@ -22,6 +22,7 @@ import polars as pl
 
 from octogen_dagster.frames.kinds import Published
 from octogen_dagster.frames.source import (
+    FETCHED_AT,
     ANY,
     ROWS,
     SnapshotTarget,
@@ -260,6 +261,9 @@ class Publication:
             file_metadata[_RUN_ID] = self._step.run_id
         if self._keys.partition is not None:
             file_metadata["octogen.partition_key"] = self._keys.partition
+        if self._kind.accumulates:
+            # A source that knows when its rows were true says so itself.
+            file_metadata[FETCHED_AT] = datetime.now(timezone.utc).isoformat()
         return file_metadata
 
     def _existing(self, key: str | None) -> dict[str, str]:

@@ -16,7 +16,7 @@ from octogen_dagster.tables.columns import SourceColumn, source_columns
 from octogen_dagster.tables.destination import Column, ColumnType, Rows, Table
 
 _PARTITION = "The partition in Dagster that the row is of."
-_FETCHED_AT = "When the current one of the two snapshots was read (UTC)."
+_FETCHED_AT = "When what the row says was read (UTC)."
 _NEVER = datetime(1970, 1, 1, tzinfo=timezone.utc)
 """The time of changes that do not say it, since there are neither products nor changes."""
 
@@ -94,8 +94,8 @@ class SnapshotTable(NamedTuple):
             return datetime.fromisoformat(at)
         if file.row_count:
             raise OctogenTableError(
-                f"The changes of {self.snapshots.to_user_string()} do not say when the current "
-                "snapshot was read. Nothing was changed. Materialize them again."
+                f"The snapshot of {self.snapshots.to_user_string()} does not say when it was read. "
+                "Nothing was changed. Materialize it again."
             )
         return _NEVER
 

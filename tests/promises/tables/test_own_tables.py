@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import duckdb
 import polars as pl
 import pytest
 
-from octogen_dagster import build_snapshot_checks
+from octogen_dagster import DuckDBTables, build_snapshot_checks, build_table_asset
 from octogen_dagster.frames.kinds import Check, Rule, TableKind, Verdict
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, snapshot_asset
 from octogen_dagster.snapshots.loading import snapshot_input
@@ -115,3 +116,17 @@ def test_a_function_judges_what_the_last_materialization_says(tmp_path: Path) ->
     (found,) = result.get_asset_check_evaluations()
     assert (found.check_name, found.passed) == ("few_brands", False)
     assert found.description == "sizes has 2 brands. Look at it."
+
+
+def test_rows_that_accumulate_are_kept_with_the_time_of_their_snapshot(tmp_path: Path) -> None:
+    def sizes(run: SnapshotRun, partition: None) -> Any:
+        return pl.DataFrame({"brand": ["Acme"], "products": [1]})
+
+    asset = snapshot_asset({}, NO_RETRY, kind=TableKind(SIZES, accumulates=True))(sizes)
+    destination = DuckDBTables(database=str(tmp_path / "tables.duckdb"))
+    table = build_table_asset(asset, destination)
+    for _ in range(2):
+        materialized([asset, table], tmp_path)
+    with duckdb.connect(destination.database) as connection:
+        counted = "select count(*), count(distinct fetched_at) from main.sizes"
+        assert connection.execute(counted).fetchone() == (2, 2)
