@@ -22,8 +22,8 @@ import polars as pl
 
 from octogen_dagster.frames.kinds import Published
 from octogen_dagster.frames.source import (
-    FETCHED_AT,
     ANY,
+    FETCHED_AT,
     ROWS,
     SnapshotTarget,
     check_complete,

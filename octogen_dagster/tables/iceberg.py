@@ -179,5 +179,5 @@ def _filter(rows: Rows) -> Any:
     found: Any = AlwaysTrue()
     for name, value in rows.items():
         text = value.isoformat() if isinstance(value, datetime) else value
-        found = And(found, EqualTo(name, text))  # type: ignore[call-arg,misc]
+        found = And(found, EqualTo(name, text))  # type: ignore[call-arg]
     return found

@@ -128,5 +128,5 @@ def test_rows_that_accumulate_are_kept_with_the_time_of_their_snapshot(tmp_path:
     for _ in range(2):
         materialized([asset, table], tmp_path)
     with duckdb.connect(destination.database) as connection:
-        counted = "select count(*), count(distinct fetched_at) from main.sizes"
+        counted = "select count(*), count(distinct fetched_at) from octogen.sizes"
         assert connection.execute(counted).fetchone() == (2, 2)
