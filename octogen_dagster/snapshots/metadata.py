@@ -198,15 +198,16 @@ def in_reading_order(kind: TableKind, *parts: Mapping[str, Any] | None) -> Metad
     metadata = {name: entry for part in parts for name, entry in (part or {}).items()}
     own = tuple(f"octogen/{name}" for name in kind.first)
 
-    def position(name: str) -> int:
-        """What is neither among the first entries nor among the last is between them."""
+    def position(name: str) -> tuple[int, int]:
+        """The group of an entry and its place there: what has none is before the last ones."""
         is_text = isinstance(metadata[name], dg.MarkdownMetadataValue)
         texts, figures = (own, ()) if is_text else ((), own)
-        order = (*_TEXTS, *texts, "octogen/preview", *ROW_COUNTS, *figures, *_FIRST)
-        for place, first in enumerate(order):
-            if name.startswith(first):
-                return place
-        return len(order) + (1 + _LAST.index(name) if name in _LAST else 0)
+        groups = (_TEXTS, texts, ("octogen/preview",), ROW_COUNTS, figures, _FIRST)
+        for group, beginnings in enumerate(groups):
+            for place, first in enumerate(beginnings):
+                if name.startswith(first):
+                    return group, place
+        return (len(groups) + 1, _LAST.index(name)) if name in _LAST else (len(groups), 0)
 
     return dict(sorted(metadata.items(), key=lambda entry: position(entry[0])))
 

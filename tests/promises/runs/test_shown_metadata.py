@@ -24,6 +24,7 @@ from octogen_dagster import (
     build_product_brands_asset,
     build_product_changes_asset,
     build_product_details_asset,
+    build_product_history_asset,
     build_products_asset,
     build_snapshot_schedule,
     catalog_days,
@@ -137,6 +138,39 @@ def test_columns_of_ones_own_are_described_only_in_a_table_of_products(project: 
     assert descriptions("like_brands") == dict.fromkeys(BRANDS_SCHEMA)
     sentences = [metadata(result, asset)["octogen/summary"] for asset in ("cheaper", "like_brands")]
     assert sentences == ["**0 products**", "**0 rows**"]
+
+
+MADE = "dagster/uri, dagster/column_schema, dagster/column_lineage, octogen/metrics"
+READING_ORDER = {
+    "products": (
+        "octogen/summary, octogen/trend, octogen/prices, octogen/preview, dagster/row_count, "
+        "octogen/appeared, octogen/disappeared, octogen/price_changed, "
+        "octogen/price_p50_no_currency, octogen/cost_usd, octogen/seconds, octogen/fetched_at, "
+        "octogen/truncated, octogen/null_share_current_price, octogen/null_share_brand, "
+        "octogen/search, dagster/uri, dagster/column_schema, octogen/first_request_id, "
+        "octogen/last_request_id, octogen/metrics"
+    ),
+    "changes": (
+        "octogen/summary, octogen/preview, dagster/row_count, octogen/appeared, "
+        "octogen/disappeared, octogen/changed, octogen/title_changed, octogen/price_changed, "
+        f"octogen/availability_changed, octogen/first_snapshot, {MADE}"
+    ),
+    "history": (
+        "octogen/summary, octogen/trend, octogen/preview, dagster/row_count, octogen/appeared, "
+        "octogen/disappeared, octogen/changed, octogen/median_price_no_currency, "
+        f"octogen/snapshots, octogen/reappeared, octogen/current_products, {MADE}"
+    ),
+}
+
+
+def test_the_entries_have_the_order_in_which_a_person_reads_them(project: Project) -> None:
+    products = build_products_asset("products", ProductSearch(max_products=30))
+    changes = build_product_changes_asset(products, name="changes")
+    history = build_product_history_asset(products, name="history")
+    first, second = (project.run([products, changes, history]) for _ in range(2))
+    # Nothing changes between the two, and a line over snapshots needs two.
+    for name, result in {"products": second, "changes": first, "history": second}.items():
+        assert ", ".join(metadata(result, name)) == READING_ORDER[name]
 
 
 # The metadata of a published snapshot, compared with a golden file.
