@@ -347,15 +347,24 @@ def _sentence(metrics: Figures, _: pl.LazyFrame) -> str:
     return "; ".join([text, *median_text(metrics)])
 
 
+def _left_out(of: Published) -> Shown:
+    """The snapshots without a place. A check judges by them, so no figure that fails hides them."""
+    left_out = Contents.read(of.file_metadata).left_out
+    return {"left_out": Markdown("\n".join(f"* {each.name}: {each.reason}" for each in left_out))}
+
+
 def _figures(of: Published) -> Shown:
-    """What happened in the last snapshot, and lines of those before, which the rows say, too."""
-    contents = Contents.read(of.file_metadata)
-    times = sorted(contents.observed)
-    figures = {"snapshots": len(times), **history_metrics(of.rows, times[-1] if times else None)}
-    earlier = [metrics_as_of(of.rows, at) for at in times[:-1][-MAX_EARLIER:]]
-    line = trend({"current_products": "products"}, figures, earlier)
-    left_out = [f"* {each.name}: {each.reason}" for each in contents.left_out]
-    return {**figures, "trend": Markdown(line), "left_out": Markdown("\n".join(left_out))}
+    """What happened in the last snapshot."""
+    times = read_observed(of.file_metadata)
+    return {"snapshots": len(times), **history_metrics(of.rows, max(times, default=None))}
+
+
+def _line(of: Published) -> Shown:
+    """Lines over the last snapshot and those before it, which the rows say, too."""
+    times = sorted(read_observed(of.file_metadata))
+    *earlier, last = [metrics_as_of(of.rows, at) for at in times[-MAX_EARLIER - 1 :]] or [{}]
+    figures = {"snapshots": len(times), **last}
+    return {"trend": Markdown(trend({"current_products": "products"}, figures, earlier))}
 
 
 def _price_drops(of: Published) -> Shown:
@@ -387,7 +396,12 @@ HISTORY_KIND = TableKind(
             "valid_to",
         ],
     ),
-    parts={"figures of the history": _figures, "price drops": _price_drops},
+    parts={
+        "snapshots left out": _left_out,
+        "figures of the history": _figures,
+        "line of the history": _line,
+        "price drops": _price_drops,
+    },
     first=("largest_price_drops", "appeared", "disappeared", "changed", "median_price_"),
     line=None,
     checks=HISTORY_CHECKS,

@@ -13,6 +13,7 @@ import pytest
 
 from octogen_dagster import build_snapshot_checks, catalog_days, forget_snapshot, scan_history
 from octogen_dagster.errors import OctogenSnapshotError
+from octogen_dagster.history import table
 from tests.histories import ASSET, day, make_history, product
 from tests.projects import GivenProducts, given_frame
 from tests.results import metadata
@@ -83,6 +84,25 @@ def test_a_bad_day_is_left_out_and_named_and_comes_in_once_it_is_mended(
     assert shop.store(day(2), HAT) == (3, None)
     assert shop.prices(day(2)) == {"hat": 20.0}
     assert shop.prices(day(3)) == {"dress": 120.0}
+
+
+@pytest.mark.parametrize("figure", ["history_metrics", "metrics_as_of", "trend", "price_drops"])
+def test_a_bad_day_is_named_though_a_figure_fails(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, figure: str
+) -> None:
+    def fails(*arguments: Any) -> None:
+        raise pl.exceptions.ComputeError("no figure")
+
+    shop.store(day(1), DRESS)
+    monkeypatch.setattr(table, figure, fails)
+    shop.frame = given_frame(day(2), TWICE)
+    (check,) = [
+        each
+        for each in shop.update().get_asset_check_evaluations()
+        if each.check_name == "nothing_left_out"
+    ]
+    assert not check.passed
+    assert "2026-11-02" in (check.description or "")
 
 
 @pytest.mark.slow
