@@ -49,6 +49,7 @@ from octogen_dagster.snapshots.metadata import (
 from octogen_dagster.snapshots.partitions import SnapshotKeys
 from octogen_dagster.snapshots.publication import PublishedSnapshot, PublishingStep
 from octogen_dagster.snapshots.range_run import RunService, report_range
+from octogen_dagster.validation import did_you_mean
 
 _Service = TypeVar("_Service", bound=RunService | None, default=None)
 _MANY = 1_000_000
@@ -147,7 +148,7 @@ def snapshot_asset(
 
             def snapshot(partition: str | None) -> Any:
                 with permanent_errors_fail():
-                    return _result(kind, make(run, partition, **inputs))
+                    return _result(kind, make(run, partition, **inputs), subject)
 
             if has_range and not context.has_partition_key:
                 yield from execute(context, lambda: _publish_range(run, snapshot))
@@ -180,7 +181,7 @@ def _check_parameters(make: MakeSnapshot, inputs: Sequence[str]) -> None:
         ) from None
 
 
-def _result(kind: TableKind, made: Any) -> Any:
+def _result(kind: TableKind, made: Any, subject: str) -> Any:
     """What a function made, as a result whose frame has the columns of its kind.
 
     An iterator has events of a run that publishes nothing.
@@ -190,8 +191,28 @@ def _result(kind: TableKind, made: Any) -> Any:
     result = made if isinstance(made, dg.MaterializeResult) else dg.MaterializeResult(value=made)
     if not kind.schema or not isinstance(result.value, pl.DataFrame | pl.LazyFrame):
         return result
-    columns = [pl.col(name).cast(dtype) for name, dtype in kind.schema.items()]
-    return result._replace(value=result.value.select(columns))
+    return result._replace(value=_fitted(kind.schema, result.value, subject))
+
+
+def _fitted(
+    schema: pl.Schema, frame: pl.DataFrame | pl.LazyFrame, subject: str
+) -> pl.DataFrame | pl.LazyFrame:
+    """A frame with these columns in their types; a mistake in it is there at each retry, too."""
+    columns = frame.collect_schema()
+    if missing := [name for name in schema if name not in columns]:
+        raise dg.Failure(
+            f"The frame of {subject} lacks the column {missing[0]!r} of its kind."
+            f"{did_you_mean(missing[0], columns)} It has {', '.join(columns)}. Return a frame with "
+            f"the columns {', '.join(schema)}.",
+            allow_retries=False,
+        )
+    try:
+        return frame.select(pl.col(name).cast(dtype) for name, dtype in schema.items())
+    except pl.exceptions.InvalidOperationError as error:
+        raise dg.Failure(
+            f"The frame of {subject} has values that do not fit the types of its kind: {error}",
+            allow_retries=False,
+        ) from error
 
 
 def _set_parameters(compute: Callable[..., Any], inputs: Mapping[str, Any]) -> None:

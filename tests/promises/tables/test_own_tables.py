@@ -1,5 +1,6 @@
 """Mistakes in a table of one's own are told when definitions load, and its frame is made to fit."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from octogen_dagster import DuckDBTables, build_snapshot_checks, build_table_ass
 from octogen_dagster.frames.kinds import Check, Rule, TableKind, Verdict
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, snapshot_asset
 from octogen_dagster.snapshots.loading import snapshot_input
-from tests.results import failure, materialized, metadata
+from tests.results import failure, is_retried, materialized, metadata
 
 SIZES = pl.Schema({"brand": pl.String(), "products": pl.Int64()})
 NO_RETRY = {"retry_policy": None}
@@ -98,6 +99,33 @@ def test_what_cannot_be_stored_fails_the_run(tmp_path: Path, returned: Any, text
     result = materialized([asset], tmp_path, raise_on_error=False)
     assert text in failure(result)
     assert not (tmp_path / "sizes.parquet").exists()
+
+
+ANOTHER = pl.DataFrame({"brand": ["Acme"], "product": [1]})
+
+
+@pytest.mark.parametrize(
+    ("returned", "text"),
+    [
+        (ANOTHER, "sizes lacks the column 'products' .* 'product'"),
+        (ANOTHER.lazy(), "sizes lacks the column 'products' .* 'product'"),
+        (
+            pl.DataFrame({"brand": ["Acme"], "products": ["many"]}),
+            "sizes has values that do not fit .*products",
+        ),
+    ],
+)
+def test_a_frame_that_does_not_fit_its_kind_is_not_retried(
+    tmp_path: Path, returned: Any, text: str
+) -> None:
+    def sizes(run: SnapshotRun, partition: None) -> Any:
+        return returned
+
+    policy = {"retry_policy": dg.RetryPolicy(max_retries=1)}
+    asset = snapshot_asset({}, policy, kind=TableKind(SIZES))(sizes)
+    result = materialized([asset], tmp_path, raise_on_error=False)
+    assert not is_retried(result)
+    assert re.search(text, failure(result))
 
 
 def test_a_function_judges_what_the_last_materialization_says(tmp_path: Path) -> None:
