@@ -4,7 +4,6 @@ import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -25,7 +24,7 @@ from octogen_dagster.frames.markdown import markdown_table
 from octogen_dagster.frames.source import utc_now
 from octogen_dagster.snapshots.failures import named
 from octogen_dagster.snapshots.loading import Snapshots, snapshot_input
-from octogen_dagster.snapshots.metadata import declared_columns, kind_of
+from octogen_dagster.snapshots.metadata import declared_columns, entry_of, kind_of
 from octogen_dagster.snapshots.partitions import PartitionLayout
 from octogen_dagster.snapshots.range_checks import PARTITION_CHECKS, partition_evaluations
 from octogen_dagster.validation import did_you_mean
@@ -253,16 +252,13 @@ class _Step:
                 check_name=name,
                 severity=dg.AssetCheckSeverity.WARN if check.warns else self.severity,
                 description=text if passed or not check.advice else f"{text} {check.advice}",
-                metadata={f"octogen/{name}": _entry(each) for name, each in shown.items()},
+                metadata={
+                    f"octogen/{name}": entry_of(each, markdown_table)
+                    for name, each in shown.items()
+                },
             )
 
     def _verdict(self, name: str, check: Check, snapshot: CheckedSnapshot) -> Verdict:
         if check.judge is not None:
             return check.judge(snapshot.subject, snapshot.entries)
         return snapshot.by_rules(name) if self.kind.checks else self.limits.judge(name, snapshot)
-
-
-def _entry(figure: Any) -> Any:
-    """The entry of a figure: a frame is a table, and Dagster knows what the others are."""
-    is_table = isinstance(figure, pl.DataFrame)
-    return dg.MetadataValue.md(markdown_table(figure)) if is_table else figure

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from datetime import datetime
+from datetime import date, datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -159,29 +160,38 @@ def snapshot_metadata(
         metrics["file_size_bytes"] = size
     metadata = dict(stored)
 
-    parts: dict[str, Callable[[], Shown]] = {
-        "columns": lambda: {COLUMN_SCHEMA: column_schema(schema, kind.descriptions)},
-        "preview": lambda: {"preview": kind.preview(snapshot)},
-        "figures of the read": outcome.metrics,
-        "figures of the rows": outcome.row_metrics,
-        **{name: functools.partial(part, published) for name, part in kind.parts.items()},
-        "prices": lambda: {"prices": Markdown(prices(metrics))},
+    # Pairs: a part of the kind may have the name of one of these.
+    parts: list[tuple[str, Callable[[], Shown]]] = [
+        ("columns", lambda: {COLUMN_SCHEMA: column_schema(schema, kind.descriptions)}),
+        ("preview", lambda: {"preview": kind.preview(snapshot)}),
+        ("figures of the read", outcome.metrics),
+        ("figures of the rows", outcome.row_metrics),
+        *((name, functools.partial(part, published)) for name, part in kind.parts.items()),
+        ("prices", lambda: {"prices": Markdown(prices(metrics))}),
         # A source may say what it read, as a history of what it was made of.
-        "summary": lambda: {
-            "summary": Markdown(metrics.get("summary") or kind.sentence(metrics, snapshot))
-        },
-        "other figures": lambda: _collected(metrics, kind),
-    }
+        (
+            "summary",
+            lambda: {
+                "summary": Markdown(metrics.get("summary") or kind.sentence(metrics, snapshot))
+            },
+        ),
+        ("other figures", lambda: _collected(metrics, kind)),
+    ]
     if line := kind.line:
-        parts["line of snapshots"] = lambda: {
-            "trend": Markdown(trend({"rows": line}, metrics, _past(earlier, metadata)))
-        }
-    for name, part in parts.items():
+        parts.append(
+            (
+                "line of snapshots",
+                lambda: {
+                    "trend": Markdown(trend({"rows": line}, metrics, _past(earlier, metadata)))
+                },
+            )
+        )
+    for name, part in parts:
         try:
             shown = part()
             metrics |= shown
             metadata |= {
-                entry if "/" in entry else f"octogen/{entry}": _entry(each)
+                entry if "/" in entry else f"octogen/{entry}": entry_of(each)
                 for entry, each in shown.items()
                 if _is_shown(entry, each, kind)
             }
@@ -252,12 +262,18 @@ def _value(entry: Any) -> Any:
     return entry.value if isinstance(entry, dg.MetadataValue) else entry
 
 
-def _entry(shown: Any) -> dg.MetadataValue[Any] | str | int | float:
+def entry_of(shown: Any, table: Callable[[pl.DataFrame], str] = inline_table) -> Any:
+    """Return the entry of what is shown; an error for what Dagster cannot show."""
     if isinstance(shown, pl.DataFrame):
-        return dg.MetadataValue.md(inline_table(shown))
+        return dg.MetadataValue.md(table(shown))
     if isinstance(shown, Markdown):
         return dg.MetadataValue.md(shown)
-    if isinstance(shown, datetime):
+    if isinstance(shown, datetime) and shown.tzinfo:
         return dg.MetadataValue.timestamp(shown)
-    figure: str | int | float = shown
-    return dg.MetadataValue.json(shown) if isinstance(shown, dict) else figure
+    if isinstance(shown, date):  # a time without a zone is one, too
+        return dg.MetadataValue.text(str(shown))
+    if isinstance(shown, Decimal):
+        return dg.MetadataValue.float(float(shown))
+    # Dagster would else refuse it only when the run is reported.
+    dg.AssetObservation("shown", metadata={"shown": shown})
+    return shown

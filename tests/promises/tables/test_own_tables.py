@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Callable
+from datetime import date, datetime, timezone
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import polars as pl
 import pytest
 
 from octogen_dagster import DuckDBTables, build_snapshot_checks, build_table_asset
-from octogen_dagster.frames.kinds import Check, Rule, TableKind, Verdict
+from octogen_dagster.frames.kinds import Check, Markdown, Rule, TableKind, Verdict
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, snapshot_asset
 from octogen_dagster.snapshots.loading import snapshot_input
 from tests.results import failure, is_retried, materialized, metadata
@@ -126,6 +128,72 @@ def test_a_frame_that_does_not_fit_its_kind_is_not_retried(
     result = materialized([asset], tmp_path, raise_on_error=False)
     assert not is_retried(result)
     assert re.search(text, failure(result))
+
+
+def shown_sizes(folder: Path, **kind: Any) -> dict[str, Any]:
+    """What is shown of a table of a kind that has these parts or checks."""
+
+    def sizes(run: SnapshotRun, partition: None) -> pl.DataFrame:
+        return pl.DataFrame({"brand": ["Acme"], "products": [1]})
+
+    asset = snapshot_asset({}, NO_RETRY, kind=TableKind(SIZES, **kind))(sizes)
+    return metadata(materialized([asset], folder), "sizes")
+
+
+@pytest.mark.parametrize(
+    ("part", "shown"),
+    [
+        (datetime(2026, 11, 25, 6, tzinfo=timezone.utc), 1_795_586_400.0),
+        (datetime(2026, 11, 25, 6), "2026-11-25 06:00:00"),
+        (date(2026, 11, 25), "2026-11-25"),
+        (Decimal("1.5"), 1.5),
+        ({"a": 1}, {"a": 1}),
+        ([1], [1]),
+        (Markdown("**b**"), "**b**"),
+    ],
+)
+def test_a_part_returns_a_figure_a_time_or_a_text(tmp_path: Path, part: Any, shown: Any) -> None:
+    found = shown_sizes(tmp_path, parts={"newest": lambda _: {"newest": part}})
+    assert found["octogen/newest"] == shown
+
+
+@pytest.mark.parametrize("part", [(1, 2), {"a": date(2026, 11, 25)}, object()])
+def test_a_part_that_dagster_cannot_show_is_left_out(
+    tmp_path: Path, part: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    found = shown_sizes(tmp_path, parts={"newest": lambda _: {"newest": part}})
+    assert "octogen/newest" not in found
+    assert found["octogen/summary"] == "**1 row**"
+    assert "The newest of the snapshot cannot be shown" in capfd.readouterr().err
+
+
+def test_a_part_of_any_name_is_shown_beside_the_others(tmp_path: Path) -> None:
+    names = ["columns", "preview", "prices", "summary", "other figures", "line of snapshots"]
+    parts = {name: lambda _, at=place: {f"own_{at}": at} for place, name in enumerate(names)}
+    found, without = shown_sizes(tmp_path, parts=parts), shown_sizes(tmp_path / "without")
+    own = {f"octogen/own_{place}" for place in range(len(names))}
+    assert found.keys() == without.keys() | own
+
+
+def test_a_verdict_has_texts_and_times(tmp_path: Path) -> None:
+    figures = {
+        "text": Markdown("**b**"),
+        "at": datetime(2026, 11, 25, 6, tzinfo=timezone.utc),
+        "table": pl.DataFrame({"a": [1]}),
+    }
+    check = Check("It is.", judge=lambda subject, _: Verdict(True, subject, figures))
+
+    def sizes(run: SnapshotRun, partition: None) -> pl.DataFrame:
+        return pl.DataFrame({"brand": ["Acme"], "products": [1]})
+
+    asset = snapshot_asset({}, kind=TableKind(SIZES, checks={"is": check}))(sizes)
+    result = materialized([asset, *build_snapshot_checks(asset, max_age=None)], tmp_path)
+    (found,) = result.get_asset_check_evaluations()
+    assert found.metadata == {
+        "octogen/text": dg.MetadataValue.md("**b**"),
+        "octogen/at": dg.MetadataValue.timestamp(1_795_586_400.0),
+        "octogen/table": dg.MetadataValue.md("| a |\n| --- |\n| 1 |"),
+    }
 
 
 def test_a_function_judges_what_the_last_materialization_says(tmp_path: Path) -> None:
