@@ -169,7 +169,7 @@ def _checks_of_snapshots(
     ) -> Iterator[dg.AssetCheckResult | dg.AssetCheckEvaluation]:
         op = context.op_execution_context
         selected = [each.name for each in op.selected_asset_check_keys]
-        if has_range and not op.has_partition_key:
+        if has_range and not op.has_partition_key and snapshot.has_each:
             missing = []
             for partition in snapshot.partitions:
                 try:

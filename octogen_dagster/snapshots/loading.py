@@ -177,8 +177,11 @@ class Snapshots:
     `snapshot_input` it has `frame` and `frames`, and the other methods fail the run.
 
     Attributes:
+        has_each: False if an IO manager gives the rows of several partitions only together.
         partition_column: The column that tells partitions apart where they are together.
     """
+
+    has_each = True
 
     def __init__(self, context: dg.InputContext, store: Store, partition_column: str) -> None:
         self._context = context
@@ -336,13 +339,12 @@ class Snapshots:
 class _OtherSnapshots(Snapshots):
     """The snapshots that another IO manager loads, all of an input's partitions as one frame."""
 
+    has_each = False
+
     def __init__(self, context: dg.InputContext, key: str, manager: Any) -> None:
         self._context, self._manager_key, self._manager = context, key, manager
-
-    @functools.cached_property
-    def _loaded(self) -> pl.LazyFrame:
-        frame: pl.DataFrame = self._manager.load_input(_AsFrame(self._context, self._manager_key))
-        return frame.lazy()
+        # Dagster reports what an IO manager says of an input only while the input is loaded.
+        self._loaded: pl.LazyFrame = manager.load_input(_AsFrame(context, key)).lazy()
 
     def frame(self, partition: str | None) -> pl.LazyFrame:
         if partition is not None and len(self.partitions) > 1:

@@ -308,6 +308,59 @@ def test_the_snapshots_of_a_range_are_not_taken_for_those_of_each_partition(
     assert "without a backfill_policy each has a run of its own" in str(failure.event_specific_data)
 
 
+class InMemory(dg.IOManager):
+    """An IO manager that keeps one frame, and says how many rows it loads of it."""
+
+    def handle_output(self, context: dg.OutputContext, obj: pl.DataFrame) -> None:
+        self.frame = obj
+
+    def load_input(self, context: dg.InputContext) -> pl.DataFrame:
+        if not context.has_asset_partitions:  # Dagster takes it of one partition only
+            context.add_input_metadata({"loaded": len(self.frame)})
+        return self.frame
+
+
+def test_the_rows_of_a_range_are_checked_together(instance: dg.DagsterInstance) -> None:
+    shops, policy = dg.StaticPartitionsDefinition(["acme", "zen"]), dg.BackfillPolicy.single_run()
+
+    @dg.asset(partitions_def=shops, backfill_policy=policy)
+    def own() -> pl.DataFrame:
+        return pl.DataFrame({"product_url": ["https://acme.example/1", None]})
+
+    checks = build_snapshot_checks(
+        own, max_age=None, max_null_fraction={"product_url": 0.0}, max_bad_price_fraction=None
+    )
+    result = dg.materialize(
+        [own, *checks],
+        tags={
+            "dagster/asset_partition_range_start": "acme",
+            "dagster/asset_partition_range_end": "zen",
+        },
+        resources={"io_manager": InMemory()},
+        instance=instance,
+    )
+    found = {each.check_name: each.passed for each in result.get_asset_check_evaluations()}
+    assert found == {"rows_within_bounds": True, "nulls": False}
+
+
+def test_what_an_io_manager_says_of_an_input_is_reported(instance: dg.DagsterInstance) -> None:
+    @dg.asset
+    def own() -> pl.DataFrame:
+        return pl.DataFrame({"product_url": ["https://acme.example/1"]})
+
+    checks = build_snapshot_checks(
+        own, max_age=None, max_null_fraction=None, max_bad_price_fraction=None
+    )
+    result = dg.materialize(
+        [own, *checks],
+        resources={"io_manager": InMemory()},
+        instance=instance,
+    )
+    (said_of_it,) = result.get_asset_observation_events()
+    observed = said_of_it.asset_observation_data.asset_observation
+    assert observed.metadata["loaded"].value == 1
+
+
 @pytest.mark.slow
 def test_sql_in_a_partition_key_is_not_executed(
     service: Sandbox, tmp_path: Path, instance: dg.DagsterInstance
