@@ -344,7 +344,13 @@ class _OtherSnapshots(Snapshots):
     def __init__(self, context: dg.InputContext, key: str, manager: Any) -> None:
         self._context, self._manager_key, self._manager = context, key, manager
         # Dagster reports what an IO manager says of an input only while the input is loaded.
-        self._loaded: pl.LazyFrame = manager.load_input(_AsFrame(context, key)).lazy()
+        # What cannot work with any other IO manager says so whatever this one gives.
+        self._given: Any = manager.load_input(_AsFrame(context, key))
+
+    @property
+    def _loaded(self) -> pl.LazyFrame:
+        frame: pl.DataFrame = self._given
+        return frame.lazy()
 
     def frame(self, partition: str | None) -> pl.LazyFrame:
         if partition is not None and len(self.partitions) > 1:
