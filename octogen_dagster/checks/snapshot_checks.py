@@ -73,9 +73,10 @@ def build_snapshot_checks(
     snapshot is complete and has each product once needs no check: the read fails otherwise.
 
     Args:
-        asset: An asset of products, of their details, changes or history; or one of your own with
-            these columns. If its metadata has `dagster/column_schema`, the columns there say which
-            checks it has; else it has all.
+        asset: An asset of products, of their details, changes or history; or one of your own. If
+            its kind has checks, as that of `build_product_history_asset`, it has these. Any other
+            asset has those of products: all, or if its metadata has `dagster/column_schema`, those
+            whose columns are there.
         max_age: The maximum age of each catalog's last materialization; None leaves `fresh` out.
         max_rows_change: Share by which the number of rows may differ from that of the last
             snapshots, where it may always differ by ten; None leaves `rows_within_bounds` out.
