@@ -9,6 +9,8 @@ import dagster as dg
 import polars as pl
 
 from octogen_dagster.frames.kinds import Rule, Verdict
+from octogen_dagster.frames.products import search_key
+from octogen_dagster.snapshots.metadata import SEARCH
 from octogen_dagster.snapshots.partitions import PartitionLayout
 from octogen_dagster.snapshots.publication import last_records, read_last
 
@@ -62,7 +64,8 @@ class CheckedSnapshot:
         else:
             records = read_last(self.instance, self.asset, self.partition, _MAX_RECORDS)[1:]
         earlier = map(_entries, records)
-        return [each for each in earlier if _search(each) == _search(self.entries)]
+        own = search_key(self.entries.get(SEARCH))
+        return [each for each in earlier if search_key(each.get(SEARCH)) == own]
 
     @property
     def rows(self) -> int:
@@ -132,9 +135,3 @@ class CheckedSnapshot:
 def _entries(record: dg.EventLogRecord) -> dict[str, Any]:
     event = record.asset_materialization
     return {name: entry.value for name, entry in (event.metadata if event else {}).items()}
-
-
-def _search(entries: Mapping[str, Any]) -> Any:
-    """The search of a snapshot, without the size of its pages, which changes nothing it finds."""
-    search = entries.get("octogen/search")
-    return {**search, "page_size": None} if isinstance(search, Mapping) else None
