@@ -39,9 +39,9 @@ hosts = os.environ.get("OCTOGEN_SHOPS")
 source: CatalogSource = ShopCatalogs(hosts=hosts.split(",")) if hosts else GrantedCatalogs()
 if os.environ.get("OCTOGEN_ENV") == "sandbox":
     base_url = os.environ.get("OCTOGEN_BASE_URL", "http://127.0.0.1:8787/v1")
-    octogen = OctogenResource(base_url=base_url, catalogs=source)
+    octogen = OctogenResource(base_url=base_url, catalog_source=source)
 else:
-    octogen = OctogenResource(catalogs=source, budget_usd=50)
+    octogen = OctogenResource(catalog_source=source, budget_usd=50)
 
 catalogs = build_catalogs_asset(partitions_def=catalog_partitions)
 products = build_products_asset(

@@ -52,7 +52,7 @@ products = build_products_asset("products")
 history = build_product_history_asset(products)
 assets = [products, history]
 resources = {
-    "octogen": OctogenResource(catalogs=ShopCatalogs([os.environ["SHOP"]])),
+    "octogen": OctogenResource(catalog_source=ShopCatalogs([os.environ["SHOP"]])),
     "io_manager": ParquetSnapshotIOManager(base_dir="snapshots"),
 }
 """
@@ -140,7 +140,7 @@ from octogen_dagster.sandbox.server import Sandbox
 octogen = Sandbox(catalogs=1, products={COUNT}).__enter__()
 shops = ShopCatalogs(octogen.hosts)
 resources["octogen"] = OctogenResource(
-    api_key=octogen.api_key, base_url=octogen.base_url, catalogs=shops
+    api_key=octogen.api_key, base_url=octogen.base_url, catalog_source=shops
 )
 """)
 

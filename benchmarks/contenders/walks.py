@@ -14,7 +14,7 @@ def read(source: Source, folder: Path, *, max_extra_pages_fraction: float = 0.05
         api_key=API_KEY,
         base_url=source.base_url,
         concurrency=source.concurrency,
-        catalogs=ShopCatalogs([HOST]),
+        catalog_source=ShopCatalogs([HOST]),
         max_extra_pages_fraction=max_extra_pages_fraction,
     )
     folder.mkdir()

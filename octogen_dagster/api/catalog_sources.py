@@ -208,7 +208,7 @@ class Listing:
             if self._latest is None or self._latest[0] < moment:
                 requested_at = service.clock()
                 try:
-                    self._latest = requested_at, fetch_catalogs(client, service.catalogs)
+                    self._latest = requested_at, fetch_catalogs(client, service.catalog_source)
                 except OctogenError as error:
                     self._latest = service.clock(), error  # it may have taken long
             listed = self._latest[1]
@@ -242,7 +242,7 @@ class CatalogService(Service):
     several walks may add `max_extra_pages_fraction` of its pages; with 0 each is read in one walk.
     """
 
-    catalogs: CatalogSource = field(default_factory=GrantedCatalogs)
+    catalog_source: CatalogSource = field(default_factory=GrantedCatalogs)
     listing: Listing = field(default_factory=Listing, compare=False, repr=False)
     concurrency: int = 8
     max_extra_pages_fraction: float = MAX_EXTRA_PAGES_RATIO
@@ -268,7 +268,7 @@ class CatalogService(Service):
     def fetch_catalogs(self) -> CatalogList:
         """List the catalogs of the source, each once, over a connection of its own."""
         with BlockingClient(self) as client:
-            listed = fetch_catalogs(client, self.catalogs)
+            listed = fetch_catalogs(client, self.catalog_source)
         warnings = [*listed.warnings, *several_of_a_host(self, listed.catalogs)]
         return replace(listed, warnings=warnings)
 
@@ -345,7 +345,7 @@ def several_of_a_host(service: CatalogService, states: Iterable[CatalogState]) -
 
     All of them are read, unless a search names its catalogs.
     """
-    source = service.catalogs
+    source = service.catalog_source
     if not isinstance(source, ShopCatalogs) or source.catalogs is not None:
         return
     for host, several in several_by_host(states).items():

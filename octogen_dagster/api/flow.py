@@ -293,8 +293,8 @@ def catalogs_flow(service: Service) -> Flow[Response]:
         raise error.with_message(
             f"{CATALOGS} does not exist at {service.base_url} (404): the service has no list any "
             "more. Say where catalogs come from, with "
-            "OctogenResource(catalogs=ShopCatalogs(hosts=[...])) or "
-            "OctogenResource(catalogs=NamedCatalogs(keys=[...])), or name those to read in "
+            "OctogenResource(catalog_source=ShopCatalogs(hosts=[...])) or "
+            "OctogenResource(catalog_source=NamedCatalogs(keys=[...])), or name those to read in "
             "ProductSearch(catalogs=[...])."
         ) from None
 

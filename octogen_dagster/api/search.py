@@ -402,9 +402,9 @@ def shows_arguments(function: _Function) -> _Function:
 class ProductSearch(SearchFilters):
     """A search whose whole result is read.
 
-    Without `catalogs` every catalog of the source is read (`OctogenResource(catalogs=...)`), by
-    default every one that is granted to the API key. `max_products` caps the result. Catalogs that
-    are named, in the search or by the source, are read in their order until there are enough
+    Without `catalogs` every catalog of the source is read (`OctogenResource(catalog_source=...)`),
+    by default every one that is granted to the API key. `max_products` caps the result. Catalogs
+    that are named, in the search or by the source, are read in their order until there are enough
     products. Of the granted catalogs, and with filters of up to 500 that are named in one request,
     it takes the products that the service ranks highest.
 

@@ -168,7 +168,7 @@ def _resources(
     os.chdir(project.folder)  # as `dg` does, since folders of definitions may be relative
     found, finding = project_resources(*project)
     if "octogen" in typed:  # the hosts are others, and the service is that of the project
-        named = {"catalogs": resources["octogen"]["octogen"].catalogs}
+        named = {"catalog_source": resources["octogen"]["octogen"].catalog_source}
         for name, octogen in found.get("octogen", {}).items():
             found["octogen"][name] = octogen.model_copy(update=named)
     typed.discard("octogen")

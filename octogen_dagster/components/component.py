@@ -122,7 +122,7 @@ class OctogenComponent(AssetsComponent):
             )
         resources: dict[str, Any] = {
             self.name: od.OctogenResource(
-                **self.connection.arguments(), catalogs=self.catalog_source.source()
+                **self.connection.arguments(), catalog_source=self.catalog_source.source()
             )
         }
         if self.storage is not None:

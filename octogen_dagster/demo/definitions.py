@@ -176,7 +176,9 @@ defs = dg.Definitions(
     resources={
         "octogen": OctogenResource(
             base_url=dg.EnvVar("OCTOGEN_BASE_URL"),
-            catalogs=ShopCatalogs(hosts=os.environ.get("OCTOGEN_SHOPS", "acme.example").split(",")),
+            catalog_source=ShopCatalogs(
+                hosts=os.environ.get("OCTOGEN_SHOPS", "acme.example").split(",")
+            ),
         ),
         "io_manager": ParquetSnapshotIOManager(base_dir=SNAPSHOTS),
     },

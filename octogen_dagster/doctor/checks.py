@@ -212,7 +212,7 @@ def _key_finding(
 
 
 def _catalogs_finding(service: CatalogService) -> Finding:
-    subject, source = "Octogen catalogs", service.catalogs
+    subject, source = "Octogen catalogs", service.catalog_source
     kind = type(source).__name__
     if isinstance(source, NamedCatalogs):
         said = f"NamedCatalogs names {len(source.keys)}; whether they exist is not checked."

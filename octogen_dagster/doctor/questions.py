@@ -84,7 +84,7 @@ def _indexed_at(service: Service) -> Seen:
         return Seen(False, "the shop is covered, and the answer has no list of catalogs.")
     now = {each.catalog: each.indexed_at for each in service.read_catalogs()}
     times = [each for each in now.values() if each]
-    if isinstance(service.service.catalogs, NamedCatalogs):
+    if isinstance(service.service.catalog_source, NamedCatalogs):
         raise NotAskedError("the catalogs are named, and no time of them is asked for.")
     if not times:
         return Seen(False, "the service does not say when a catalog was indexed.")

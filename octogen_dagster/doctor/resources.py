@@ -104,8 +104,8 @@ def environment_resources(
 
     Without a host, catalogs are those that are granted to the key.
     """
-    catalogs = ShopCatalogs(hosts) if hosts else GrantedCatalogs()
-    resources: dict[str, Any] = {"octogen": OctogenResource(catalogs=catalogs)}
+    source = ShopCatalogs(hosts) if hosts else GrantedCatalogs()
+    resources: dict[str, Any] = {"octogen": OctogenResource(catalog_source=source)}
     if base_dir:
         resources["io_manager"] = ParquetSnapshotIOManager(base_dir=base_dir)
     if project:

@@ -150,12 +150,14 @@ class Service:
         """The catalogs as the service says it now."""
         if self.has_no_list:
             raise NotAskedError(_NO_SHOP)
-        return fetch_catalogs(self.client, self.service.catalogs).catalogs
+        return fetch_catalogs(self.client, self.service.catalog_source).catalogs
 
     @property
     def has_no_list(self) -> bool:
         """True if nobody names catalogs: today's service lists none of those that are granted."""
-        return self.generation == "current" and isinstance(self.service.catalogs, GrantedCatalogs)
+        return self.generation == "current" and isinstance(
+            self.service.catalog_source, GrantedCatalogs
+        )
 
     @property
     def catalog(self) -> CatalogState | None:

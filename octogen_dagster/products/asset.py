@@ -224,7 +224,7 @@ class _PartitionRead:
 
         Other sources than the list of the granted catalogs do not say what the key may read.
         """
-        catalogs, source = self.list_catalogs(), self.service.catalogs
+        catalogs, source = self.list_catalogs(), self.service.catalog_source
         keys = {state.catalog for state in catalogs or ()}
         missing = [key for key in self.search.catalogs if key not in keys]
         if catalogs is None or not missing:

@@ -175,7 +175,7 @@ class OctogenResource(NamedSettings, dg.ConfigurableResource[Any], _Operations):
     _spending: Spending = PrivateAttr()
 
     # Dagster takes a value that is no configuration as a dependency.
-    catalogs: dg.ResourceDependency[CatalogSource] = GrantedCatalogs()  # type: ignore[assignment]
+    catalog_source: dg.ResourceDependency[CatalogSource] = GrantedCatalogs()  # type: ignore[assignment]
 
     _refuse_unknown = model_validator(mode="wrap")(refuse_unknown_settings)
 
@@ -186,15 +186,15 @@ class OctogenResource(NamedSettings, dg.ConfigurableResource[Any], _Operations):
             warn_of_written_key(api_key)
         return api_key
 
-    @field_validator("catalogs", mode="before")
+    @field_validator("catalog_source", mode="before")
     @classmethod
-    def _check_catalogs(cls, catalogs: object) -> object:
-        if not isinstance(catalogs, CatalogSource):
+    def _check_catalog_source(cls, source: object) -> object:
+        if not isinstance(source, CatalogSource):
             raise ValueError(
-                f"catalogs must be a CatalogSource, such as ShopCatalogs(hosts=['shop.example']), "
-                f"not a {type(catalogs).__name__}"
+                "catalog_source must be a CatalogSource, such as "
+                f"ShopCatalogs(hosts=['shop.example']), not a {type(source).__name__}"
             )
-        return catalogs
+        return source
 
     @classmethod
     def _is_cm_resource_cls(cls) -> bool:
@@ -226,8 +226,8 @@ class OctogenResource(NamedSettings, dg.ConfigurableResource[Any], _Operations):
 
     def __reduce__(self) -> Any:
         """Pickle without the key; the unpickled resource reads it from the environment."""
-        settings = self.model_dump(exclude={"api_key", "catalogs"})
-        return functools.partial(type(self), **settings, catalogs=self.catalogs), ()
+        settings = self.model_dump(exclude={"api_key", "catalog_source"})
+        return functools.partial(type(self), **settings, catalog_source=self.catalog_source), ()
 
     def service(self) -> CatalogService:
         """Return the service that these settings describe.
@@ -244,7 +244,7 @@ class OctogenResource(NamedSettings, dg.ConfigurableResource[Any], _Operations):
             retry=RetryPolicy(attempts=self.attempts, deadline=self.deadline),
             limiter=RateLimiter(self.reserved_fraction),
             spending=self.spending,
-            catalogs=self.catalogs,
+            catalog_source=self.catalog_source,
             max_extra_pages_fraction=self.max_extra_pages_fraction,
         )
 

@@ -215,7 +215,7 @@ def list_for(
     except OctogenNotFoundError as error:
         if search.catalogs:
             return None
-        if not isinstance(service.catalogs, GrantedCatalogs):
+        if not isinstance(service.catalog_source, GrantedCatalogs):
             raise
         if not capped:
             _refuse_all_of_octogen(search, service, error)

@@ -321,7 +321,7 @@ class ProductScan:
                 return ReadPlan(search, [], self._clock())
             search = narrowed
         is_whole = query.n_rows is None and pushdown == Pushdown()
-        is_granted = isinstance(service.catalogs, GrantedCatalogs)
+        is_granted = isinstance(service.catalog_source, GrantedCatalogs)
         needs_times = is_whole and (pages is not None or search.max_products is None)
         listed = None
         if self._list_catalogs is not None:
@@ -384,7 +384,7 @@ def scan_products(
     concurrency: int = 8,
     retry: RetryPolicy | None = None,
     reserved_fraction: float = 0.2,
-    catalogs: CatalogSource | None = None,
+    catalog_source: CatalogSource | None = None,
     budget_usd: float | None = None,
     max_extra_pages_fraction: float = MAX_EXTRA_PAGES_RATIO,
     progress: bool = False,
@@ -412,8 +412,8 @@ def scan_products(
             time.
         retry: How requests are retried.
         reserved_fraction: Fraction of the organisation's rate limit, 0 to 1, left to other users.
-        catalogs: Where the catalogs come from that a search without `catalogs` reads; by default
-            `GrantedCatalogs`.
+        catalog_source: Where the catalogs come from that a search without `catalogs` reads; by
+            default `GrantedCatalogs`.
         budget_usd: Dollars that all executions of the frame may spend; None for no limit.
         max_extra_pages_fraction: The most pages that reading a catalog in several walks may add, as
             a fraction of its pages; 0 reads each catalog in one walk.
@@ -441,7 +441,7 @@ def scan_products(
         concurrency=concurrency,
         retry=retry or RetryPolicy(),
         limiter=RateLimiter(reserved_fraction),
-        catalogs=catalogs or GrantedCatalogs(),
+        catalog_source=catalog_source or GrantedCatalogs(),
         spending=Spending(budget_usd=budget_usd),
         max_extra_pages_fraction=max_extra_pages_fraction,
     )

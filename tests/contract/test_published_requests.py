@@ -309,7 +309,7 @@ def test_the_parts_of_a_catalog(brands: list[str]) -> None:
         frame = scan(
             service,
             search,
-            catalogs=ShopCatalogs(hosts=["acme.example"]),
+            catalog_source=ShopCatalogs(hosts=["acme.example"]),
             max_extra_pages_fraction=0.5,
         )
         assert sorted(frame.collect()["uuid"]) == products

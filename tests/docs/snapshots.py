@@ -27,7 +27,7 @@ def make_snapshots(instance: dg.DagsterInstance) -> None:
             "octogen": OctogenResource(
                 api_key=sandbox.api_key,
                 base_url=sandbox.base_url,
-                catalogs=NamedCatalogs(keys=list(CATALOGS)),
+                catalog_source=NamedCatalogs(keys=list(CATALOGS)),
             ),
             "io_manager": ParquetSnapshotIOManager(base_dir="snapshots"),
         }

@@ -102,7 +102,7 @@ def apply(frame: pl.LazyFrame, query: list[tuple[str, Any]]) -> pl.LazyFrame:
 def test_a_pushed_query_equals_the_unpushed_one(
     catalogs: Sandbox, query: list[tuple[str, Any]], limit: dict[str, Any]
 ) -> None:
-    pushed = scan(catalogs, ProductSearch(**limit), concurrency=1, catalogs=SOURCE)
+    pushed = scan(catalogs, ProductSearch(**limit), concurrency=1, catalog_source=SOURCE)
     # The same rows as a frame in memory, where nothing can be pushed.
     unpushed = pushed.collect().lazy()
 

@@ -222,7 +222,7 @@ def snapshot_definitions() -> dg.Definitions:
                 api_key=dg.EnvVar("MY_KEY"),
                 concurrency=4,
                 reserved_fraction=0.5,
-                catalogs=ShopCatalogs(hosts=["northpeak.example"]),
+                catalog_source=ShopCatalogs(hosts=["northpeak.example"]),
                 budget_usd=50,
             ),
             "io_manager": ParquetSnapshotIOManager(base_dir="snapshots"),
@@ -392,7 +392,7 @@ def notebook() -> pl.DataFrame:
         search,
         base_url="http://127.0.0.1:8787/v1",
         concurrency=2,
-        catalogs=SOURCES[2],
+        catalog_source=SOURCES[2],
         progress=True,
     )
     assert_type(frame, pl.LazyFrame)

@@ -40,7 +40,7 @@ def service_of(source: CatalogSource, clock: Clock) -> CatalogService:
     return CatalogService(
         api_key=ApiKey("octo_live_test"),
         base_url="https://octogen.example/v1",
-        catalogs=source,
+        catalog_source=source,
         clock=clock,
     )
 

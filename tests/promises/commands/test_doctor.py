@@ -94,7 +94,9 @@ class TestOctogen:
         source = ShopCatalogs(["acme.example"])
         with self.current() as server:
             found = lines(
-                octogen=OctogenResource(base_url=server.base_url, catalogs=source, budget_usd=50)
+                octogen=OctogenResource(
+                    base_url=server.base_url, catalog_source=source, budget_usd=50
+                )
             )
         assert f"polars {pl.__version__}" in found.pop("Versions")[0]
         skipped = {subject for subject, (line, *_) in found.items() if "there is no reso" in line}
@@ -148,7 +150,7 @@ class TestOctogen:
     )
     def test_sources_of_catalogs(self, source: Any, found: str) -> None:
         with self.current() as server:
-            octogen = OctogenResource(base_url=server.base_url, catalogs=source)
+            octogen = OctogenResource(base_url=server.base_url, catalog_source=source)
             assert lines(octogen=octogen)["Octogen catalogs"][0].startswith(found)
 
     @pytest.mark.parametrize(
@@ -168,7 +170,9 @@ class TestOctogen:
     def test_a_key_that_is_deprecated_or_missing(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("OCTOGEN_PLATFORM_API_KEY")
         with self.current() as server:
-            octogen = OctogenResource(base_url=server.base_url, catalogs=NamedCatalogs(["acme"]))
+            octogen = OctogenResource(
+                base_url=server.base_url, catalog_source=NamedCatalogs(["acme"])
+            )
             assert lines(octogen=octogen)["Octogen"][0].startswith("failed: No Octogen API key")
             assert not server.received
             monkeypatch.setenv("OCTO_API_KEY", KEY)

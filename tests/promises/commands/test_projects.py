@@ -136,7 +136,7 @@ from octogen_dagster import OctogenResource, ParquetSnapshotIOManager, ShopCatal
 shops = ShopCatalogs(hosts=["{host}"])
 defs = dg.Definitions(
     resources={{
-        "octogen": OctogenResource(catalogs=shops, budget_usd=5),
+        "octogen": OctogenResource(catalog_source=shops, budget_usd=5),
         "io_manager": ParquetSnapshotIOManager(base_dir=dg.EnvVar("MY_SNAPSHOTS")),
     }}
 )

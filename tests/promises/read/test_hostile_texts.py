@@ -51,7 +51,7 @@ def test_the_host_of_a_shop(project: Project) -> None:
     covered = shop(HOSTILE, catalog_of_shop("acme"))
     with unlisted(shops={"acme.example": covered}) as server:
         source = ShopCatalogs(hosts=["acme.example"], catalogs=["zen"])
-        octogen = octogen_at(server, catalogs=source)
+        octogen = octogen_at(server, catalog_source=source)
         asset = build_products_asset("products", retry_policy=None)
         assert_escaped(project.failure([asset], octogen))
 

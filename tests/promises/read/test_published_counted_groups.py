@@ -52,7 +52,7 @@ def read(service: PublishedService, instance: dg.DagsterInstance, tmp_path: Path
         asset = build_products_asset(
             "products", ProductSearch(page_size=page_size), retry_policy=None
         )
-        octogen = octogen_at(service, catalogs=ShopCatalogs(hosts=HOSTS), **settings)
+        octogen = octogen_at(service, catalog_source=ShopCatalogs(hosts=HOSTS), **settings)
         return materialized([asset], tmp_path, octogen, instance=instance, raise_on_error=False)
 
     return materialize

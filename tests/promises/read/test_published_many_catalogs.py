@@ -47,7 +47,7 @@ def scan(
         ProductSearch.model_validate(search),
         api_key="octo_live_test",
         base_url=service.base_url,
-        catalogs=source,
+        catalog_source=source,
     )
 
 

@@ -116,7 +116,7 @@ def test_new_fields_of_the_first_page_are_counted_and_never_refused(
     product = {"uuid": "the last", "productUrl": "p", "newField": [1, None], "brand": brand}
     page["items"] = [*page.get("items", ()), product]
     service.content = json.dumps(page).encode()
-    octogen = octogen_at(service.server, catalogs=NamedCatalogs(["acme"]))
+    octogen = octogen_at(service.server, catalog_source=NamedCatalogs(["acme"]))
     asset = build_products_asset("products")
     folder = tmp_path_factory.mktemp("snapshots")
     numbers = metadata(materialized([asset], folder, octogen), "products")

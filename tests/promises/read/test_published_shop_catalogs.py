@@ -49,7 +49,7 @@ def read(
     """A function that reads all products of a source into a snapshot."""
 
     def materialize(source: CatalogSource, **settings: Any) -> dg.ExecuteInProcessResult:
-        octogen = octogen_at(service, catalogs=source, **settings)
+        octogen = octogen_at(service, catalog_source=source, **settings)
         return materialized(
             [build_products_asset("products", retry_policy=None)],
             tmp_path,
@@ -114,7 +114,7 @@ def test_one_whose_shop_cannot_be_read_now_fails_with_that() -> None:
     with unlisted(shops=answers) as server:
         source = ShopCatalogs(hosts=HOSTS, catalogs=["lagence", "plain"])
         frame = scan_products(
-            ProductSearch(), api_key=KEY, base_url=server.base_url, catalogs=source
+            ProductSearch(), api_key=KEY, base_url=server.base_url, catalog_source=source
         )
         with pytest.raises(OctogenForbiddenError, match=r"^Shop 'plain\.example'"):
             frame.collect()
@@ -124,7 +124,7 @@ def test_the_sensor_requests_those_that_are_chosen(
     service: PublishedService, instance: dg.DagsterInstance
 ) -> None:
     source = ShopCatalogs(hosts=HOSTS, catalogs=["lagence"])
-    octogen = octogen_at(service, catalogs=source)
+    octogen = octogen_at(service, catalog_source=source)
     sensor = build_catalog_sensor(
         build_products_asset("products", partitions_def=catalog_partitions)
     )

@@ -60,7 +60,7 @@ def scan(
         search,
         api_key=service.api_key,
         base_url=service.base_url,
-        catalogs=ShopCatalogs(hosts=[HOST]),
+        catalog_source=ShopCatalogs(hosts=[HOST]),
         **settings,
     )
 
@@ -145,7 +145,7 @@ def read(service: PublishedService, tmp_path: Path) -> Read:
     def read(source: CatalogSource, *, walks: bool = True) -> dg.ExecuteInProcessResult:
         service.searches.clear()
         asset = build_products_asset("products", SEARCH)
-        octogen = octogen_at(service, catalogs=source)
+        octogen = octogen_at(service, catalog_source=source)
         result = materialized([asset], tmp_path, octogen, raise_on_error=False)
         assert ("remainder" in walks_of(service)) == walks
         return result
@@ -173,7 +173,7 @@ def test_a_read_that_fails_at_90_percent_costs_its_retry_a_page_more_for_each_wa
     def read() -> int:
         service.searches.clear()
         source = ShopCatalogs(hosts=[HOST])
-        octogen = octogen_at(service, catalogs=source, attempts=1)
+        octogen = octogen_at(service, catalog_source=source, attempts=1)
         asset = build_products_asset("products", SEARCH, retry_policy=None)
         project.run([asset], octogen, raise_on_error=False)
         return len(service.searches)

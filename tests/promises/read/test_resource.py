@@ -67,7 +67,7 @@ def test_the_key_is_shown_nowhere() -> None:
 
 @dg.asset
 def source(octogen: OctogenResource) -> CatalogSource:
-    return octogen.service().catalogs
+    return octogen.service().catalog_source
 
 
 class TestKeyInAWrongPlace:
@@ -93,9 +93,9 @@ def test_a_source_reaches_runs_beside_settings_from_the_environment_and_the_laun
 ) -> None:
     monkeypatch.setenv("MY_KEY", KEY)
     for octogen, run_config in (
-        (OctogenResource(api_key=dg.EnvVar("MY_KEY"), catalogs=SHOPS), None),
-        (OctogenResource(catalogs=SHOPS), {"api_key": KEY, "reserved_fraction": 0.1}),
-        (OctogenResource.configure_at_launch(catalogs=SHOPS), {"api_key": KEY}),
+        (OctogenResource(api_key=dg.EnvVar("MY_KEY"), catalog_source=SHOPS), None),
+        (OctogenResource(catalog_source=SHOPS), {"api_key": KEY, "reserved_fraction": 0.1}),
+        (OctogenResource.configure_at_launch(catalog_source=SHOPS), {"api_key": KEY}),
     ):
         defs = dg.Definitions(assets=[source], resources={"octogen": octogen})
         dg.Definitions.validate_loadable(defs)
@@ -110,9 +110,9 @@ def test_a_source_reaches_a_sensor_that_the_daemon_evaluates(
 ) -> None:
     @dg.sensor(target=[source])
     def sensor(context: dg.SensorEvaluationContext, octogen: OctogenResource) -> dg.SkipReason:
-        return dg.SkipReason(repr(octogen.service().catalogs))
+        return dg.SkipReason(repr(octogen.service().catalog_source))
 
-    octogen = OctogenResource(api_key=KEY, catalogs=SHOPS)
+    octogen = OctogenResource(api_key=KEY, catalog_source=SHOPS)
     defs = dg.Definitions(assets=[source], sensors=[sensor], resources={"octogen": octogen})
     resources = defs.get_repository_def().get_top_level_resources()
     with dg.build_sensor_context(instance=instance, resources=dict(resources)) as context:

@@ -231,7 +231,7 @@ def test_no_more_catalogs_at_a_time_than_allowed(service: PagedService, concurre
     service.catalogs = {f"shop-{number}": 100 for number in range(6)}
     keys = NamedCatalogs(keys=list(service.catalogs))
     search = ProductSearch(page_size=10)
-    assert len(scan(service, search, catalogs=keys, concurrency=concurrency).collect()) == 600
+    assert len(scan(service, search, catalog_source=keys, concurrency=concurrency).collect()) == 600
     left = dict.fromkeys(service.catalogs, 10)
     begun: set[str] = set()
     for key, _ in service.searches:

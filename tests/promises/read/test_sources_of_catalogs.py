@@ -94,7 +94,7 @@ def test_a_resource_lists_the_catalogs_of_its_source(source: CatalogSource) -> N
         return http(404, {"detail": "Not Found"})
 
     with RawServer(respond) as server:
-        octogen = octogen_at(server, catalogs=source)
+        octogen = octogen_at(server, catalog_source=source)
         listed = octogen.list_catalogs()
     assert [each.catalog for each in listed] == ["acme", "zen"]
     assert {each.product_count for each in listed} <= {3, None}
@@ -108,8 +108,9 @@ class TestGrantedCatalogs:
                 OctogenNotFoundError,
                 match=r"^The list of catalogs does not exist at http://127.* \(404\): the service "
                 r"has no list any more\. Say where catalogs come from, with "
-                r"OctogenResource\(catalogs=ShopCatalogs\(hosts=\[\.\.\.\]\)\) or "
-                r"OctogenResource\(catalogs=NamedCatalogs\(keys=\[\.\.\.\]\)\), or name those",
+                r"OctogenResource\(catalog_source=ShopCatalogs\(hosts=\[\.\.\.\]\)\) or "
+                r"OctogenResource\(catalog_source=NamedCatalogs\(keys=\[\.\.\.\]\)\), or "
+                r"name those",
             ),
         ):
             fetched(server, GrantedCatalogs())
@@ -210,7 +211,9 @@ def test_the_catalogs_of_shops_have_a_host_a_count_and_its_time(
         "zen.example": shop("zen.example", catalog_of_shop("zen", 5, computedAt="yesterday")),
     }
     with unlisted(shops=answers) as server:
-        resources["octogen"] = octogen_at(server, catalogs=ShopCatalogs(hosts=sorted(answers)))
+        resources["octogen"] = octogen_at(
+            server, catalog_source=ShopCatalogs(hosts=sorted(answers))
+        )
         result = dg.materialize([build_catalogs_asset()], resources=resources)
     frame = pl.read_parquet(table)
     assert frame["catalog"].to_list() == ["acme", "outlet", "zen"]
@@ -229,7 +232,7 @@ def test_a_shop_that_is_left_out_fails_a_check_and_the_others_are_in_the_table(
     good = shop("zen.example", catalog_of_shop("zen"))
     with unlisted(shops={"acme.example": bad, "zen.example": good}) as server:
         source = ShopCatalogs(hosts=["acme.example", "zen.example"])
-        resources["octogen"] = octogen_at(server, attempts=1, catalogs=source)
+        resources["octogen"] = octogen_at(server, attempts=1, catalog_source=source)
         result = dg.materialize([build_catalogs_asset()], resources=resources, instance=instance)
     assert result.success
     assert pl.read_parquet(table)["catalog"].to_list() == ["zen"]
@@ -250,7 +253,7 @@ def test_a_shop_that_is_left_out_fails_a_check_and_the_others_are_in_the_table(
 def test_without_a_shop_that_is_left_out_the_check_passes(resources: dict[str, Any]) -> None:
     with unlisted(shops={"zen.example": shop("zen.example", catalog_of_shop("zen"))}) as server:
         source = ShopCatalogs(hosts=["zen.example"])
-        resources["octogen"] = octogen_at(server, attempts=1, catalogs=source)
+        resources["octogen"] = octogen_at(server, attempts=1, catalog_source=source)
         result = dg.materialize([build_catalogs_asset()], resources=resources)
     assert "octogen/shops_left_out" not in metadata(result, "octogen_catalogs")
     (check,) = result.get_asset_check_evaluations()
@@ -258,7 +261,9 @@ def test_without_a_shop_that_is_left_out_the_check_passes(resources: dict[str, A
 
 
 def test_of_named_catalogs_only_the_key_is_known(table: Path, resources: dict[str, Any]) -> None:
-    resources["octogen"] = OctogenResource(api_key=KEY, catalogs=NamedCatalogs(keys=["b", "a"]))
+    resources["octogen"] = OctogenResource(
+        api_key=KEY, catalog_source=NamedCatalogs(keys=["b", "a"])
+    )
     result = dg.materialize([build_catalogs_asset()], resources=resources)
     frame = pl.read_parquet(table)
     assert frame["catalog"].to_list() == ["a", "b"]

@@ -57,7 +57,7 @@ frame = scan_products(
     ProductSearch(catalogs=catalogs),
     api_key={KEY!r},
     base_url=url,
-    catalogs=ShopCatalogs(hosts=[f"shop-{{n}}.example" for n in range(40)])
+    catalog_source=ShopCatalogs(hosts=[f"shop-{{n}}.example" for n in range(40)])
     if what == "shops"
     else None,
 )

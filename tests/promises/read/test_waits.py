@@ -124,7 +124,7 @@ class Endless(CatalogSource):
 
 
 def test_a_source_of_ones_own_has_the_time_of_one_request() -> None:
-    octogen = OctogenResource(api_key="octo_x", deadline=1.0, catalogs=Endless())
+    octogen = OctogenResource(api_key="octo_x", deadline=1.0, catalog_source=Endless())
     error = error_of(octogen.list_catalogs)
     assert isinstance(error, OctogenTimeoutError)
     assert "Endless did not list the catalogs in time" in str(error)
@@ -136,7 +136,9 @@ def test_a_wait_for_the_rate_limit_that_is_longer_than_the_deadline_is_not_begun
 
     hosts = [f"shop{number}.example" for number in range(100)]
     with RawServer(respond) as server:
-        octogen = octogen_at(server, attempts=1, deadline=10.0, catalogs=ShopCatalogs(hosts=hosts))
+        octogen = octogen_at(
+            server, attempts=1, deadline=10.0, catalog_source=ShopCatalogs(hosts=hosts)
+        )
         error = error_of(octogen.list_catalogs)
     assert isinstance(error, OctogenServerError)  # the first of their errors
     assert "rate limit of 60 a minute is used up" in str(error)

@@ -69,7 +69,7 @@ def evaluate(
     now: datetime = NOON,
 ) -> dg.SensorResult | dg.SkipReason:
     if isinstance(octogen, CatalogSource):
-        octogen = OctogenResource(api_key="key", catalogs=octogen)
+        octogen = OctogenResource(api_key="key", catalog_source=octogen)
     result = build_catalog_sensor(asset, _clock=lambda: now)(
         dg.build_sensor_context(instance=instance, cursor=cursor, resources={"octogen": octogen})
     )
@@ -153,7 +153,7 @@ def test_a_run_that_is_not_finished_blocks_its_catalog_unless_it_cannot_be_at_wo
     now = datetime.now(timezone.utc) + timedelta(hours=hours)
     source = Listed(CatalogState("acme", last_indexed_at=NOON))
     defs = dg.Definitions(
-        assets=[PRODUCTS], resources={"octogen": OctogenResource(catalogs=source)}
+        assets=[PRODUCTS], resources={"octogen": OctogenResource(catalog_source=source)}
     )
     instance.create_run_for_job(
         defs.resolve_implicit_global_asset_job_def(),
@@ -176,7 +176,9 @@ def test_a_run_of_a_backfill_or_a_person_blocks_the_catalog_of_its_asset(
     instance: dg.DagsterInstance, asset: dg.AssetsDefinition, partition: str, selected: str | None
 ) -> None:
     source = Listed(CatalogState("acme", last_indexed_at=NOON))
-    defs = dg.Definitions(assets=[asset], resources={"octogen": OctogenResource(catalogs=source)})
+    defs = dg.Definitions(
+        assets=[asset], resources={"octogen": OctogenResource(catalog_source=source)}
+    )
     instance.create_run_for_job(
         defs.resolve_implicit_global_asset_job_def(),
         status=dg.DagsterRunStatus.STARTED,
@@ -220,7 +222,7 @@ def test_a_catalog_read_with_another_search_in_the_launchpad_is_still_due(
     octogen = OctogenResource(
         api_key=shops.api_key,
         base_url=shops.base_url,
-        catalogs=Listed(CatalogState("strada", last_indexed_at=NOON)),
+        catalog_source=Listed(CatalogState("strada", last_indexed_at=NOON)),
     )
     instance.add_dynamic_partitions(str(catalog_partitions.name), ["strada"])
     snapshots = ParquetSnapshotIOManager(base_dir=str(tmp_path))
@@ -387,7 +389,7 @@ def test_the_list_has_half_of_a_ticks_time(
             self.seen.append(client.deadline)
             return CatalogList([])
 
-    evaluate(instance, OctogenResource(api_key="key", catalogs=Deadlines(), **arguments))
+    evaluate(instance, OctogenResource(api_key="key", catalog_source=Deadlines(), **arguments))
     assert Deadlines.seen == [deadline]
 
 
@@ -417,7 +419,7 @@ def test_a_tick_ends_in_time_with_any_server_and_so_do_its_threads(
     before = set(threading.enumerate())
     slow = b"HTTP/1.1 200 OK\r\nx-slow: "
     with RawServer(lambda _: itertools.chain([slow], dripping(lambda: server))) as server:
-        octogen = OctogenResource(api_key="key", base_url=server.base_url, catalogs=source)
+        octogen = OctogenResource(api_key="key", base_url=server.base_url, catalog_source=source)
         skipped = evaluate(instance, octogen)
         assert not server.closing.is_set()
     assert isinstance(skipped, dg.SkipReason)

@@ -51,7 +51,7 @@ class Pipeline:
         ]
         self.folder, self.instance, self._shops = folder, instance, shops
         source = ShopCatalogs(hosts=["northpeak.example"])
-        self.octogen = octogen_at(shops, attempts=2, catalogs=source)
+        self.octogen = octogen_at(shops, attempts=2, catalog_source=source)
 
     def day(self) -> dict[str, dict[str, Any]]:
         """Materialize all assets, and go on to the next day; their metadata by their names."""

@@ -42,7 +42,7 @@ class PricedService(PublishedService):
 
 def definitions(folder: Path, service: PublishedService, **settings: Any) -> dg.Definitions:
     """A catalog with its checks, its sensor and its schedule."""
-    octogen = octogen_at(service, catalogs=ShopCatalogs(hosts=["acme.com"]))
+    octogen = octogen_at(service, catalog_source=ShopCatalogs(hosts=["acme.com"]))
     return dg.Definitions(
         [PRODUCTS],
         schedules=[build_snapshot_schedule(PRODUCTS, "0 6 * * *")],

@@ -39,7 +39,7 @@ def test_a_run_of_many_catalogs_costs_their_pages_and_their_histories_cost_nothi
     sold = {key: [f"{key}-{number}" for number in range(size)] for key, size in CATALOGS.items()}
     with PublishedService(sold).running() as service:
         project.instance.add_dynamic_partitions("octogen_catalogs", list(CATALOGS))
-        octogen = octogen_at(service, catalogs=NamedCatalogs(list(CATALOGS)))
+        octogen = octogen_at(service, catalog_source=NamedCatalogs(list(CATALOGS)))
 
         def materialize() -> None:
             for asset in (products, history):

@@ -194,7 +194,9 @@ def test_a_mistyped_partition_fails_with_the_catalog_of_the_shop_that_is_meant(
 ) -> None:
     service.hosts["shop.example"] = ["acme"]
     days = Days(tmp_path, service, retry_policy=None)
-    days.resources["octogen"] = octogen_at(service, catalogs=ShopCatalogs(hosts=["shop.example"]))
+    days.resources["octogen"] = octogen_at(
+        service, catalog_source=ShopCatalogs(hosts=["shop.example"])
+    )
     instance.add_dynamic_partitions("octogen_catalogs", ["acmee"])
     result = dg.materialize(
         days.assets,
@@ -229,7 +231,7 @@ def test_pages_requests_and_charges_of_a_read_are_those_of_the_service(
 
     with service.running():
         octogen = octogen_at(
-            service, concurrency=concurrency, catalogs=ShopCatalogs(hosts=["acme.example"])
+            service, concurrency=concurrency, catalog_source=ShopCatalogs(hosts=["acme.example"])
         )
         result = project.run([products], octogen)
     numbers = figures(result, "products")
@@ -247,7 +249,7 @@ def test_lookups_are_charged_and_counted(project: Project) -> None:
     products = build_products_asset("products")
     details = build_product_details_asset(products, name="details")
     with service.running():
-        octogen = octogen_at(service, catalogs=NamedCatalogs(["acme"]))
+        octogen = octogen_at(service, catalog_source=NamedCatalogs(["acme"]))
         result = project.run([products, details], octogen)
         numbers = figures(result, "details")
         assert numbers["requests"] == numbers["charged_requests"] == len(service.lookups) == 3
@@ -273,7 +275,7 @@ class PricedService(PublishedService):
 def test_a_price_is_plotted_once_for_each_currency(project: Project) -> None:
     service = PricedService({"acme": [str(number) for number in range(len(PRICES))]})
     with service.running():
-        octogen = octogen_at(service, catalogs=NamedCatalogs(["acme"]))
+        octogen = octogen_at(service, catalog_source=NamedCatalogs(["acme"]))
         result = project.run([build_products_asset("products")], octogen)
     numbers = figures(result, "products")
     plotted = {

@@ -45,7 +45,7 @@ def test_a_tick_with_every_catalog_due_compares_each_key_a_few_times(
     sensor = build_catalog_sensor(
         build_products_asset("products", partitions_def=catalog_partitions)
     )
-    octogen = OctogenResource(api_key="unused", catalogs=NamedCatalogs(keys))
+    octogen = OctogenResource(api_key="unused", catalog_source=NamedCatalogs(keys))
     context = dg.build_sensor_context(instance=instance, resources={"octogen": octogen})
     result = sensor(context)
     assert isinstance(result, dg.SensorResult)
@@ -85,7 +85,7 @@ class Fleet:
             partitions_def=catalog_days("2026-11-01") if days else catalog_partitions,
             backfill_policy=policy,
         )
-        octogen = OctogenResource(api_key="unused", catalogs=shops)
+        octogen = OctogenResource(api_key="unused", catalog_source=shops)
         defs = dg.Definitions(assets=[self.products], resources={"octogen": octogen})
         self._job = defs.resolve_implicit_global_asset_job_def()
         self._resources = {"octogen": octogen}

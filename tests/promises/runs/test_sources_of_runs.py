@@ -79,7 +79,7 @@ class Service:
             api_key=KEY,
             base_url=self.server.base_url,
             attempts=1,
-            catalogs=catalogs or GrantedCatalogs(),
+            catalog_source=catalogs or GrantedCatalogs(),
             **settings,
         )
 
@@ -143,8 +143,8 @@ def test_a_whole_search_without_a_source_is_refused_before_it_costs_anything(
     result = read_products(tmp_path, service.octogen(), instance, raise_on_error=False)
     text = failure(result)
     assert "the service has no list any more" in text
-    assert "OctogenResource(catalogs=ShopCatalogs(hosts=[...]))" in text
-    assert "OctogenResource(catalogs=NamedCatalogs(keys=[...]))" in text
+    assert "OctogenResource(catalog_source=ShopCatalogs(hosts=[...]))" in text
+    assert "OctogenResource(catalog_source=NamedCatalogs(keys=[...]))" in text
     assert "the search would read all of Octogen" in text
     assert "`octogen-dagster estimate` says what a read costs" in text
     assert service.paths() == ["/catalogs"]

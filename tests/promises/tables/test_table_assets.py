@@ -136,7 +136,9 @@ def test_products_and_what_is_made_from_them_become_tables(tmp_path: Path) -> No
     ]
     tables = [build_table_asset(each, warehouse.destination) for each in [catalogs, *assets]]
     with Sandbox(catalogs=2, products=30) as octogen, dg.DagsterInstance.ephemeral() as instance:
-        resources = stored(tmp_path, octogen_at(octogen, catalogs=ShopCatalogs(octogen.hosts)))
+        resources = stored(
+            tmp_path, octogen_at(octogen, catalog_source=ShopCatalogs(octogen.hosts))
+        )
         listed = dg.materialize([catalogs, tables[0]], resources=resources, instance=instance)
         assert listed.success
         (first, second) = sorted(row["catalog"] for row in warehouse.rows("catalogs"))

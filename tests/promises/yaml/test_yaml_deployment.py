@@ -368,7 +368,7 @@ def test_yaml_has_every_field_of_the_resources_and_every_limit_of_the_checks() -
     schema = OctogenComponent.model().model_json_schema()
     fields = {name: set(part.get("properties", ())) for name, part in schema["$defs"].items()}
     checks = set(inspect.signature(build_snapshot_checks).parameters) - {"asset", "max_age"}
-    assert fields["ConnectionSettings"] == set(OctogenResource.model_fields) - {"catalogs"}
+    assert fields["ConnectionSettings"] == set(OctogenResource.model_fields) - {"catalog_source"}
     assert fields["StorageSettings"] == set(ParquetSnapshotIOManager.model_fields)
     assert fields["ProductSearch"] == set(ProductSearch.model_fields)
     assert fields["CheckSettings"] == {"max_age_hours"} | {n for n in checks if n[0] != "_"}

@@ -21,7 +21,7 @@ def resources() -> dg.Definitions:
     """The resources of all assets."""
     return dg.Definitions(
         resources={
-            "octogen": OctogenResource(catalogs=SOURCE, budget_usd=50),
+            "octogen": OctogenResource(catalog_source=SOURCE, budget_usd=50),
             "io_manager": ParquetSnapshotIOManager(
                 base_dir=os.environ.get("OCTOGEN_SNAPSHOTS", "snapshots")
             ),
