@@ -74,7 +74,7 @@ defs = dg.Definitions(
     # shared. The schedules snapshot a search every morning and all catalogs every Sunday.
     sensors=[
         build_catalog_sensor(products),
-        build_listing_sensor(OctogenSource(), linked_datasets),
+        build_listing_sensor(linked_datasets, OctogenSource()),
     ],
     schedules=[
         build_snapshot_schedule(linen_dresses, "0 6 * * *", execution_timezone="Europe/Berlin"),

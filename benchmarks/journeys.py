@@ -107,7 +107,7 @@ def catalog_to_file(instance: dg.DagsterInstance, folder: str) -> None:
 
 def listing_to_dataset(instance: dg.DagsterInstance, _: str) -> None:
     datasets = od.build_linked_datasets_asset(control_plane=True)
-    sensor = od.build_listing_sensor(od.OctogenSource(), datasets)
+    sensor = od.build_listing_sensor(datasets, od.OctogenSource())
     resources = {
         "analytics_hub": od.AnalyticsHubResource(project=PROJECT),
         "octogen_control_plane": od.OctogenControlPlaneResource(principal=PRINCIPAL),

@@ -35,8 +35,8 @@ _Result = TypeVar("_Result")
 
 
 def build_listing_sensor(
-    source: Source,
     linked_datasets: dg.AssetsDefinition,
+    source: Source,
     *,
     name: str = "octogen_listing_sensor",
     minimum_interval_seconds: int = 300,
@@ -60,8 +60,8 @@ def build_listing_sensor(
     what was requested are the runs with the tag `octogen/request`.
 
     Args:
-        source: The source of listings: `ExchangeSource`, `OctogenSource` or `StaticSource`.
         linked_datasets: An asset of `build_linked_datasets_asset`.
+        source: The source of listings: `ExchangeSource`, `OctogenSource` or `StaticSource`.
         name: The sensor's name.
         minimum_interval_seconds: Seconds between two ticks.
         sensor_arguments: Any other argument of `@dagster.sensor`.

@@ -227,8 +227,8 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
         sensors = []
         if self.sensor is not None:
             sensor = od.build_listing_sensor(
-                self.source.source(),
                 datasets,
+                self.source.source(),
                 name=f"{self.name}_listing_sensor",
                 **self.sensor.arguments(),
             )

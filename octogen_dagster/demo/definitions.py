@@ -254,8 +254,8 @@ if HAS_HUB:
         spec("octogen_linked_datasets", "catalogs"), control_plane=True
     )
     listing_sensor = build_listing_sensor(
-        OctogenSource(),
         linked_datasets,
+        OctogenSource(),
         minimum_interval_seconds=SECONDS_BETWEEN_TICKS,
         default_status=RUNNING,
     )

@@ -26,7 +26,7 @@ defs = dg.Definitions(
     assets=[products, datasets],
     sensors=[
         build_catalog_sensor(products, **RUNNING),
-        build_listing_sensor(OctogenSource(), datasets, **RUNNING),
+        build_listing_sensor(datasets, OctogenSource(), **RUNNING),
     ],
     executor=dg.in_process_executor,
     resources={

@@ -29,8 +29,8 @@ defs = dg.Definitions(
     assets=[datasets],
     sensors=[
         build_listing_sensor(
-            ExchangeSource({EXCHANGE!r}),
             datasets,
+            ExchangeSource({EXCHANGE!r}),
             minimum_interval_seconds=1,
             default_status=dg.DefaultSensorStatus.RUNNING,
         )

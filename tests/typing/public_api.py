@@ -244,11 +244,11 @@ def listing_definitions() -> dg.Definitions:
         assets=[datasets, products, snapshot],
         asset_checks=build_linked_datasets_checks(datasets, StaticSource([LISTING])),
         sensors=[
-            build_listing_sensor(OctogenSource(catalogs=["northpeak"]), datasets),
+            build_listing_sensor(datasets, OctogenSource(catalogs=["northpeak"])),
             build_listing_sensor(
-                ExchangeSource(exchange, only_catalogs=False), datasets, name="exchange_sensor"
+                datasets, ExchangeSource(exchange, only_catalogs=False), name="exchange_sensor"
             ),
-            build_listing_sensor(StaticSource([LISTING]), datasets, name="static_sensor"),
+            build_listing_sensor(datasets, StaticSource([LISTING]), name="static_sensor"),
         ],
         resources={
             "bigquery": AnalyticsHubResource(project="my-project"),

@@ -237,7 +237,7 @@ def test_a_bucket_that_hangs_is_named(
     said = f"The refresh token {uri} did not answer within "
     resource: Any = OctogenControlPlaneResource(principal=PRINCIPAL, token_uri=uri)
     datasets = build_linked_datasets_asset(control_plane=True)
-    sensor = build_listing_sensor(OctogenSource(), datasets, _tick_timeout=0.2)
+    sensor = build_listing_sensor(datasets, OctogenSource(), _tick_timeout=0.2)
     resources = {
         "analytics_hub": AnalyticsHubResource(project=PROJECT),
         "octogen_control_plane": resource,

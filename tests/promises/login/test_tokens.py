@@ -355,12 +355,12 @@ def test_a_tick_that_ends_leaves_the_refresh_to_itself(
         "analytics_hub": AnalyticsHubResource(project=PROJECT),
         "octogen_control_plane": OctogenControlPlaneResource(principal=PRINCIPAL),
     }
-    sensor = build_listing_sensor(OctogenSource(), datasets, _tick_timeout=0.2)
+    sensor = build_listing_sensor(datasets, OctogenSource(), _tick_timeout=0.2)
     context = dg.build_sensor_context(instance=instance, resources=resources)
     assert isinstance(sensor(context), dg.SkipReason)
     endpoint.release(file.read_text)
     server.tools["list_bigquery_subscribers"] = {}
-    sensor = build_listing_sensor(OctogenSource(), datasets)
+    sensor = build_listing_sensor(datasets, OctogenSource())
     for _ in range(4):
         assert isinstance(sensor(context), dg.SensorResult)
     assert (server.count("token"), server.refusals) == (1, 0)

@@ -51,7 +51,7 @@ LISTINGS = (
 datasets = build_linked_datasets_asset(control_plane=True, grant_waits=())
 defs = dg.Definitions(
     assets=[datasets],
-    sensors=[build_listing_sensor(OctogenSource(), datasets, default_status=RUNNING)],
+    sensors=[build_listing_sensor(datasets, OctogenSource(), default_status=RUNNING)],
     executor=dg.in_process_executor,
     resources={
         "analytics_hub": AnalyticsHubResource(project="my-project"),

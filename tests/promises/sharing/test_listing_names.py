@@ -69,7 +69,7 @@ def requested(
     """The partitions that a tick requests runs for, and those that it adds."""
     resources = {"analytics_hub": AnalyticsHubResource(project=PROJECT, endpoint=endpoint)}
     asset = build_linked_datasets_asset()
-    sensor = build_listing_sensor(StaticSource(listings), asset)
+    sensor = build_listing_sensor(asset, StaticSource(listings))
     defs = dg.Definitions(assets=[asset], sensors=[sensor], resources=resources)
     context = dg.build_sensor_context(
         instance=instance, repository_def=defs.get_repository_def(), resources=resources

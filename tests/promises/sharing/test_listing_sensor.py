@@ -69,8 +69,8 @@ class Ticks:
 
     def evaluate(self, resources: dict[str, Any]) -> dg.SensorResult | dg.SkipReason:
         sensor = build_listing_sensor(
-            self.source,
             self.asset,
+            self.source,
             _clock=lambda: time.time() + self.minutes_later * MINUTE,
             _tick_timeout=self.timeout,
         )
@@ -310,8 +310,8 @@ def test_an_address_that_does_not_answer_may_fail_the_third_tick_in_a_row(
 
 def test_the_sensor_has_the_name_the_interval_and_the_other_arguments_it_is_given() -> None:
     sensor = build_listing_sensor(
-        OctogenSource(),
         build_linked_datasets_asset(),
+        OctogenSource(),
         name="shops",
         minimum_interval_seconds=60,
         tags={"team": "data"},
