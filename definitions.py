@@ -1,6 +1,6 @@
 """An example code location: snapshots of catalogs and of a search, and shared BigQuery listings.
 
-`OCTOGEN_SHOPS` holds the hosts of the shops to read, such as `acme.com,zen.example`. With
+`OCTOGEN_SHOP_HOSTS` holds the hosts of the shops to read, such as `acme.com,zen.example`. With
 `OCTOGEN_ENV=sandbox` it reads from a local `octogen-dagster sandbox` instead of Octogen.
 """
 
@@ -35,7 +35,7 @@ from octogen_dagster import (
     follow_upstream,
 )
 
-hosts = os.environ.get("OCTOGEN_SHOPS")
+hosts = os.environ.get("OCTOGEN_SHOP_HOSTS")
 source: CatalogSource = ShopCatalogs(hosts=hosts.split(",")) if hosts else GrantedCatalogs()
 if os.environ.get("OCTOGEN_ENV") == "sandbox":
     base_url = os.environ.get("OCTOGEN_BASE_URL", "http://127.0.0.1:8787/v1")

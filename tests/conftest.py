@@ -74,7 +74,7 @@ def _storage_migrations() -> Iterator[None]:
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the developer's own key and settings out of every test."""
     monkeypatch.delenv("OCTO_API_KEY", raising=False)
-    for name in ("PLATFORM_API_KEY", "HOST", "BASE_URL", "SHOPS", "ENV"):
+    for name in ("PLATFORM_API_KEY", "HOST", "BASE_URL", "SHOP_HOSTS", "ENV"):
         monkeypatch.delenv(f"OCTOGEN_{name}", raising=False)
 
 

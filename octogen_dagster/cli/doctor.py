@@ -40,7 +40,7 @@ _OPTIONS = {
     "--host",
     "hosts",
     multiple=True,
-    envvar="OCTOGEN_SHOPS",
+    envvar="OCTOGEN_SHOP_HOSTS",
     show_envvar=True,
     help="Host of a shop whose catalogs are read. Repeat the option or use commas for several.",
 )

@@ -177,7 +177,7 @@ defs = dg.Definitions(
         "octogen": OctogenResource(
             base_url=dg.EnvVar("OCTOGEN_BASE_URL"),
             catalog_source=ShopCatalogs(
-                hosts=os.environ.get("OCTOGEN_SHOPS", "acme.example").split(",")
+                hosts=os.environ.get("OCTOGEN_SHOP_HOSTS", "acme.example").split(",")
             ),
         ),
         "io_manager": ParquetSnapshotIOManager(base_dir=SNAPSHOTS),

@@ -147,12 +147,12 @@ class Sandbox:
     def environment(self) -> dict[str, str]:
         """The environment variables that point resources and scans to the sandbox.
 
-        In the current generation `OCTOGEN_SHOPS` has the hosts of its shops, for `ShopCatalogs`.
+        In the current generation `OCTOGEN_SHOP_HOSTS` has those of its shops, for `ShopCatalogs`.
         """
         keys = dict.fromkeys(("OCTOGEN_PLATFORM_API_KEY", "OCTO_API_KEY"), self.api_key)
         rest = keys | {"OCTOGEN_BASE_URL": self.base_url}
         if self._generation == "current":
-            rest["OCTOGEN_SHOPS"] = ",".join(self.hosts)
+            rest["OCTOGEN_SHOP_HOSTS"] = ",".join(self.hosts)
         return rest if self._hub is None else rest | self._hub.environment
 
     @property

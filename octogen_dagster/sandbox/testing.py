@@ -27,7 +27,7 @@ def octogen_sandbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
     """A running sandbox of three catalogs with 40 products each: fashion, outdoor and shoes.
 
     `OCTOGEN_PLATFORM_API_KEY`, `OCTO_API_KEY` and `OCTOGEN_BASE_URL` point to it during the test.
-    `OCTOGEN_SHOPS` has the hosts of its shops.
+    `OCTOGEN_SHOP_HOSTS` has the hosts of its shops.
     """
     with Sandbox(catalogs=["harbor-and-pine", "northpeak", "strada"], products=40) as sandbox:
         for name, value in sandbox.environment.items():

@@ -180,7 +180,7 @@ pytest_plugins = ["octogen_dagster.sandbox.testing"]
 def test_pipeline(octogen_sandbox):
     assert octogen_sandbox.requests == []
     headers = {"Authorization": "Bearer " + os.environ["OCTO_API_KEY"]}
-    for host in os.environ["OCTOGEN_SHOPS"].split(","):
+    for host in os.environ["OCTOGEN_SHOP_HOSTS"].split(","):
         url = os.environ["OCTOGEN_BASE_URL"] + "/domains/" + host
         (catalog,) = httpx.get(url, headers=headers).json()["catalogs"]
         assert catalog["productCount"] == 40
@@ -189,7 +189,7 @@ def test_pipeline(octogen_sandbox):
 
 def test_the_environment_is_restored():
     assert os.environ["OCTOGEN_PLATFORM_API_KEY"] == "a real one"
-    assert not {"OCTOGEN_BASE_URL", "OCTOGEN_SHOPS"} & set(os.environ)
+    assert not {"OCTOGEN_BASE_URL", "OCTOGEN_SHOP_HOSTS"} & set(os.environ)
 """
 
 
@@ -200,7 +200,7 @@ def test_the_fixture_serves_and_cleans_up(
 ) -> None:
     monkeypatch.setenv("OCTOGEN_PLATFORM_API_KEY", "a real one")
     monkeypatch.delenv("OCTOGEN_BASE_URL", raising=False)
-    monkeypatch.delenv("OCTOGEN_SHOPS", raising=False)
+    monkeypatch.delenv("OCTOGEN_SHOP_HOSTS", raising=False)
     pytester.makepyfile(_SOMEBODY_ELSES_TEST)
     pytester.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=2)
 
@@ -365,7 +365,7 @@ def test_the_sandbox_injects_faults_and_prints_the_hosts_of_its_shops() -> None:
         headers = {"Authorization": f"Bearer {exports['OCTO_API_KEY']}"}
         url = f"{exports['OCTOGEN_BASE_URL']}/catalogs"
         assert [httpx.get(url, headers=headers).status_code for _ in range(2)] == [503, 404]
-        hosts = exports["OCTOGEN_SHOPS"].split(",")
+        hosts = exports["OCTOGEN_SHOP_HOSTS"].split(",")
         assert len(hosts) == 2
         for host in hosts:
             url = f"{exports['OCTOGEN_BASE_URL']}/domains/{host}"
@@ -402,7 +402,9 @@ OLDER = {"/catalogs": 200, "/domains/northpeak.example": 404}
 def test_the_sandbox_of_a_test_is_the_service_of_today() -> None:
     with Sandbox(catalogs=2, products=1) as sandbox:
         assert statuses(sandbox.environment) == TODAY
-        assert sandbox.environment["OCTOGEN_SHOPS"] == "harborandpine.example,northpeak.example"
+        assert (
+            sandbox.environment["OCTOGEN_SHOP_HOSTS"] == "harborandpine.example,northpeak.example"
+        )
     with Sandbox(catalogs=2, products=1, generation="seed") as older:
         assert statuses(older.environment) == OLDER
 

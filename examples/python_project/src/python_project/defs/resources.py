@@ -12,8 +12,8 @@ from octogen_dagster import (
     ShopCatalogs,
 )
 
-SHOPS = os.environ.get("OCTOGEN_SHOPS")
-SOURCE: CatalogSource = ShopCatalogs(hosts=SHOPS.split(",")) if SHOPS else GrantedCatalogs()
+HOSTS = os.environ.get("OCTOGEN_SHOP_HOSTS")
+SOURCE: CatalogSource = ShopCatalogs(hosts=HOSTS.split(",")) if HOSTS else GrantedCatalogs()
 
 
 @dg.definitions
