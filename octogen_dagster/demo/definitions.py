@@ -130,7 +130,7 @@ def articles(past: dict[str, pl.LazyFrame]) -> pl.DataFrame:
 
 
 position = build_price_position_asset(
-    history, articles, name=spec("price_position", "prices"), automation_condition=FOLLOW
+    history, articles, name=spec("octogen_products_position", "prices"), automation_condition=FOLLOW
 )
 sweaters = build_products_asset(
     spec("sweaters", "prices", FOUND),

@@ -243,7 +243,7 @@ class Demo:
             (f"{assets}_changes?view=partitions&{catalog}", "what came, went and moved"),
             (f"{assets}_history?view=partitions&{catalog}", "what each product cost since day 1"),
             (f"{assets}_alerts?view=partitions&{catalog}", "what got cheaper, or sold out"),
-            (f"{url}/assets/price_position", "where own prices stand against these"),
+            (f"{assets}_position", "where own prices stand against these"),
             *([compared] if self._listings else []),
             (f"{url}/automation", "the sensors that start it all"),
         ):
@@ -256,7 +256,7 @@ class Demo:
                 records = self._records(name, partition)
                 yield bool(records) and records[0].timestamp > began
         yield bool(self._records("sweaters_details", None))
-        yield self._is_followed_by("price_position")
+        yield self._is_followed_by(f"{_PRODUCTS}_position")
         yield from (bool(self._records(_LINKED, key)) for key in self._listings)
         if self._listings:
             yield self._is_followed_by("articles", "matches", _URL_LIST)

@@ -34,7 +34,7 @@ def build_price_position_asset(
     histories: dg.AssetsDefinition | Sequence[dg.AssetsDefinition],
     own: pl.DataFrame | dg.AssetsDefinition | dg.AssetKey,
     *,
-    name: str | dg.AssetSpec = "price_position",
+    name: str | dg.AssetSpec | None = None,
     **asset_arguments: Any,
 ) -> dg.AssetsDefinition:
     """Build an asset: own prices beside those of competitors, as of the last snapshots.
@@ -55,7 +55,8 @@ def build_price_position_asset(
         own: A frame, or an asset (or its key) that is loaded as one, with the columns `sku`,
             `product_url` (a competitor's page, of which a SKU may have several), `own_price`,
             `currency`, and any others, which are kept.
-        name: The asset's name or `dagster.AssetSpec`.
+        name: The asset's name or `dagster.AssetSpec`; by default that of the first history, with
+            `_position` in place of `_history`.
         asset_arguments: Any other argument of `@dagster.asset`. With
             `automation_condition=octogen_dagster.follow_upstream()` the position follows each
             update of a history.
@@ -84,6 +85,7 @@ def build_price_position_asset(
             "own must be a polars.DataFrame, or an asset or its dagster.AssetKey, not a "
             f"{type(own).__name__}."
         )
+    default = f"{of_shops[0].key.path[-1].removesuffix('_history')}_position"
     ins = {f"history_{place}": _all_catalogs(each) for place, each in enumerate(of_shops, 1)}
     if not isinstance(own, pl.DataFrame):
         ins["own"] = dg.AssetIn(own if isinstance(own, dg.AssetKey) else own.key)
@@ -97,7 +99,7 @@ def build_price_position_asset(
                 "a page of a competitor."
             ),
         },
-        asset_arguments_of(name, asset_arguments),
+        asset_arguments_of(name or default, asset_arguments),
         loads={"own": pl.DataFrame},
         kind=POSITION_KIND,
     )

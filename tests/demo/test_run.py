@@ -60,7 +60,7 @@ def test_a_daemon_plays_two_days_and_the_ui_shows_them(tmp_path: Path) -> None:
     assert len(history.filter("is_current")) == sum(map(len, sizes.values()))
     alerts = pl.read_parquet(snapshots / "octogen_products_alerts/*.parquet")
     assert set(alerts["rule"]) >= {"price_dropped", "disappeared"}
-    position = pl.read_parquet(snapshots / "price_position.parquet")
+    position = pl.read_parquet(snapshots / "octogen_products_position.parquet")
     assert "matched" in set(position["status"])
     matches = pl.read_parquet(snapshots / "matches.parquet")
     found = pl.read_parquet(snapshots / "competitor_matches.parquet").drop_nulls("sku")
@@ -87,8 +87,9 @@ def test_a_daemon_plays_two_days_and_the_ui_shows_them(tmp_path: Path) -> None:
         runs = instance.get_runs()
         assert not instance.telemetry_enabled
         key = dg.AssetKey("octogen_products_history")
+        position_key = dg.AssetKey("octogen_products_position")
         histories = instance.fetch_materializations(key, limit=len(CATALOGS)).records
-        (last,) = instance.fetch_materializations(dg.AssetKey("price_position"), limit=1).records
+        (last,) = instance.fetch_materializations(position_key, limit=1).records
         assert last.timestamp >= histories[0].timestamp
         queued = instance.add_run(
             runs[0].with_status(dg.DagsterRunStatus.QUEUED)._replace(run_id=str(uuid.uuid4()))

@@ -85,7 +85,7 @@ def test_products_of_a_list_have_a_history_and_a_position(
     rows = history.filter(product_url=url).sort("valid_from")
     assert rows["current_price"].to_list() == [74.0, 50.0]
     assert rows["change"].to_list() == ["appeared", "changed"]
-    position = pl.read_parquet("snapshots/price_position.parquet")
+    position = pl.read_parquet("snapshots/q3_snapshot_position.parquet")
     matched = position.filter(sku="4711", product_url=url).row(0, named=True)
     assert (matched["status"], matched["competitor_price"]) == ("matched", 50.0)
 

@@ -309,9 +309,9 @@ def test_an_asset_has_the_position_and_shows_it(
         shop.frame = given_frame(day(number), [product("dress", price, brand={"name": "Linen"})])
         made = shop.update(shop.products, shop.history, brands, partition_key="acme")
     done = shop.update(articles, position)
-    stored = shop.read("price_position")
+    stored = shop.read("octogen_products_position")
     assert stored["status"].to_list() == ["matched", "not_found", "not_found"]
-    shown = metadata(done, "price_position")
+    shown = metadata(done, "octogen_products_position")
     assert (shown["octogen/matched"], shown["octogen/not_found"]) == (1, 2)
     assert shown["octogen/median_index"] == pytest.approx(1.1)
     columns = {each.name: each.description for each in shown["dagster/column_schema"].columns}
@@ -410,7 +410,7 @@ def test_each_number_of_its_page_is_that_of_a_model(
     asset = build_price_position_asset(shop.history, table)
     shop.following = [asset]
     instance.add_dynamic_partitions("octogen_catalogs", ["acme"])
-    shown = metadata(shop.update(asset), "price_position")
+    shown = metadata(shop.update(asset), "octogen_products_position")
     pairs = [
         a | b
         for a, b in zip(
@@ -500,7 +500,7 @@ def test_the_histories_of_three_hundred_catalogs_have_a_position(
     table = own(*((name, f"https://{name}.example/dress", 99.0) for name in names))
     shop.following = [build_price_position_asset(shop.history, table)]
     shop.update(*shop.following)
-    assert shop.read("price_position")["status"].to_list() == ["matched"] * 300
+    assert shop.read("octogen_products_position")["status"].to_list() == ["matched"] * 300
 
 
 def test_before_the_first_snapshot_no_page_is_found(
@@ -511,4 +511,4 @@ def test_before_the_first_snapshot_no_page_is_found(
     table = own(("a", f"{ACME}/dress", 99.0))
     shop.following = [build_price_position_asset(shop.history, table)]
     shop.update(*shop.following)
-    assert shop.read("price_position")["status"].to_list() == ["not_found"]
+    assert shop.read("octogen_products_position")["status"].to_list() == ["not_found"]
