@@ -243,11 +243,11 @@ if HAS_HUB:
         automation_condition=FOLLOW,
     )
     def price_comparison(theirs: pl.DataFrame) -> pl.DataFrame:
-        """Compare prices of the same currency; `difference` is of the own price, in percent."""
-        price, own_price = pl.col("current_price"), pl.col("own_price")
+        """Compare prices of the same currency; `difference` is the own price minus theirs."""
+        difference = pl.col("own_price") - pl.col("current_price")
         return theirs.filter(pl.col("currency") == pl.col("own_currency")).select(
             *("sku", "url", "title", "currency", "own_price", "current_price"),
-            ((price / own_price - 1) * 100).round(1).alias("difference"),
+            difference.round(2).alias("difference"),
         )
 
     linked_datasets = build_linked_datasets_asset(

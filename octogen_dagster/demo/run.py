@@ -346,7 +346,7 @@ class Demo:
             pages = matches.drop_nulls("sku").unique(["sku", "url"])
             covered = pages.filter(status="covered").height
             prices = pl.read_parquet(self._snapshots / f"{_COMPARISON}.parquet")
-            lower = prices.filter(pl.col("difference") < 0).height
+            lower = prices.filter(pl.col("difference") > 0).height
             self._say(
                 f"Of {len(pages):,} competitors' pages in a URL list, {covered:,} are covered. "
                 f"Of {len(prices):,} prices there, {lower:,} are below the own ones."
