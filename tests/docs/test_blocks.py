@@ -9,6 +9,8 @@ import yaml
 from octogen_dagster.sandbox import DEFAULT_API_KEY, DEFAULT_BASE_URL
 from tests.docs.blocks import BLOCKS, Block, each
 
+WIDTH = 112
+"""The characters of a line of code that a page has room for in a window of 1,500 pixels."""
 LANGUAGES = {"ini", "mermaid", "python", "sh", "sql", "text", "yaml"}
 
 
@@ -18,6 +20,12 @@ def test_the_documents_have_blocks() -> None:
 
 def test_each_block_says_its_language() -> None:
     assert [block.name for block in BLOCKS if block.language not in LANGUAGES] == []
+
+
+def test_no_line_of_a_page_is_cut_off() -> None:
+    lines = [(block, line) for block in BLOCKS for line in block.source.splitlines()]
+    pages = [(block.name, line) for block, line in lines if block.page.startswith("docs/")]
+    assert [each for each in pages if len(each[1]) > WIDTH] == []
 
 
 @each("ini")
