@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import enum
-import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, TypeAlias
 
 import dagster as dg
-from pydantic import ConfigDict, model_validator
-from typing_extensions import Self
 
+from octogen_dagster.assets.settings import Settings
 from octogen_dagster.errors import OctogenTableError, Persistence
-from octogen_dagster.validation import NamedSettings, refuse_unknown_settings
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -147,7 +144,7 @@ class TableConflictError(OctogenTableError):
     persistence = Persistence.PASSING
 
 
-class TableDestination(NamedSettings, dg.ConfigurableResource[Any], ABC):
+class TableDestination(Settings, ABC):
     """A database or a warehouse that snapshots are put into as tables.
 
     A new one is a subclass that says how to connect; `SQLConnection` has what SQL engines share.
@@ -157,11 +154,7 @@ class TableDestination(NamedSettings, dg.ConfigurableResource[Any], ABC):
     """
 
     kind: ClassVar[str]
-
-    # pydantic's errors quote what is refused, which may be a password.
-    model_config = ConfigDict(hide_input_in_errors=True, extra="forbid")
-
-    _refuse_unknown = model_validator(mode="wrap")(refuse_unknown_settings)
+    error = OctogenTableError
 
     @property
     def default_schema(self) -> str:
@@ -195,33 +188,9 @@ class TableDestination(NamedSettings, dg.ConfigurableResource[Any], ABC):
         with self.connect() as connection:
             connection.try_out(self.default_schema)
 
-    def resolved(self) -> Self:
-        """Return the destination with the values of the environment variables that it names.
-
-        Raises:
-            OctogenTableError: A variable is not set or is empty.
-        """
-        return self.model_copy(
-            update={name: _value(type(self).__name__, name, value) for name, value in self}
-        )
-
 
 def pool_of(kind: str, name: str) -> str:
     """The pool of a destination by its name, or by that of the variable that has it."""
     text = name.env_var_name if isinstance(name, dg.EnvVar) else name
     words = re.findall(r"[A-Za-z0-9]+", text)
     return "_".join(["octogen", kind, *words])
-
-
-def _value(destination: str, field: str, given: Any) -> Any:
-    if isinstance(given, Mapping):
-        return {name: _value(destination, name, value) for name, value in given.items()}
-    if not isinstance(given, dg.EnvVar):
-        return given
-    value = os.environ.get(given.env_var_name)
-    if not value:
-        raise OctogenTableError(
-            f"{destination} takes {field} from the environment variable {given.env_var_name}, "
-            "which is not set or is empty. Set it where the run executes."
-        )
-    return value

@@ -1,0 +1,46 @@
+"""The base of what a definitions file sets up, whose secrets are environment variables."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import dagster as dg
+from pydantic import ConfigDict, model_validator
+from typing_extensions import Self
+
+from octogen_dagster.errors import OctogenError
+from octogen_dagster.validation import NamedSettings, refuse_unknown_settings
+
+
+class Settings(NamedSettings, dg.ConfigurableResource[Any]):
+    """Settings of which each may be a `dagster.EnvVar`, which is read where they are used."""
+
+    error: ClassVar[type[OctogenError]]
+    """What is raised for a variable that is not set."""
+
+    # pydantic's errors quote what is refused, which may be a password.
+    model_config = ConfigDict(hide_input_in_errors=True, extra="forbid")
+
+    _refuse_unknown = model_validator(mode="wrap")(refuse_unknown_settings)
+
+    def resolved(self) -> Self:
+        """Return the settings with the values of the environment variables that they name."""
+        return self.model_copy(update={name: self._value(name, value) for name, value in self})
+
+    def _value(self, field: str, given: Any) -> Any:
+        if isinstance(given, Mapping):
+            return {name: self._value(name, value) for name, value in given.items()}
+        if isinstance(given, list):
+            return [self._value(field, value) for value in given]
+        if not isinstance(given, dg.EnvVar):
+            return given
+        value = os.environ.get(given.env_var_name)
+        if not value:
+            raise self.error(
+                f"{type(self).__name__} takes {field} from the environment variable "
+                f"{given.env_var_name}, which is not set or is empty. Set it where the run "
+                "executes."
+            )
+        return value
