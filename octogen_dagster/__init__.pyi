@@ -6,6 +6,7 @@ The imports are relative because `lazy_loader` reads no others.
 from . import errors
 from .alerts.asset import build_price_alerts_asset
 from .alerts.events import ALERTS_SCHEMA
+from .alerts.notifiers import EmailNotifier, SlackNotifier
 from .alerts.rules import (
     Appeared,
     BackInStock,
@@ -141,6 +142,7 @@ __all__ = [
     "Diagnosis",
     "Disappeared",
     "DuckDBTables",
+    "EmailNotifier",
     "ExchangeSource",
     "Facet",
     "FacetName",
@@ -167,6 +169,7 @@ __all__ = [
     "ProductScan",
     "ProductSearch",
     "ShopCatalogs",
+    "SlackNotifier",
     "SnapshotPair",
     "SnowflakeTables",
     "StaticSource",

@@ -151,6 +151,10 @@ class OctogenPastPartitionError(OctogenSnapshotError):
         return type(self), (self.begin, self.end, self._now)
 
 
+class OctogenNotificationError(OctogenError):
+    """A message about alerts could not be sent. The sensor sends it again with its next tick."""
+
+
 class OctogenTableError(OctogenError):
     """A destination of tables refused something, or it cannot hold what a snapshot has.
 

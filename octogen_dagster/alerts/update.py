@@ -237,17 +237,18 @@ def largest_alerts(
 
 def alerts_preview(alerts: pl.DataFrame) -> pl.DataFrame:
     """Return events of alerts as cells."""
-    return cells_table(map(_cells, alerts.to_dicts()))
+    return cells_table(map(alert_cells, alerts.to_dicts()))
 
 
-def _cells(row: Row) -> Cells:
+def alert_cells(row: Row) -> Cells:
+    """Return the cells of an event."""
     before, after = row["before"], row["after"]
     prices = [price_text(after if before == after else before, row["currency"])]
     if after is not None and before not in (None, after):
         prices = [f"{before:,.2f}", price_text(after, row["currency"])]
     change = row["change_percent"]
     return {
-        "alert": row["rule"].replace("_", " "),
+        "alert": (row["rule"] or "").replace("_", " "),
         "product": product_link(row, row["title"]),
         "price": " → ".join(prices) if prices[0] else price_text(after, row["currency"]),
         "change": f"{change:+,.0f} %" if change else "",

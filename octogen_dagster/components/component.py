@@ -210,6 +210,10 @@ class OctogenComponent(AssetsComponent):
             assets["alerts"] = od.build_price_alerts_asset(
                 assets["history"], search.alert_rules(), name=spec, **runs
             )
+        if search.notify is not None:
+            alerts = assets["alerts"]
+            for notify, arguments in search.notify.sensors(alerts.key.to_python_identifier()):
+                sensors.append(od.build_alert_sensor(alerts, notify, **arguments))
         loaded = [] if search.tables is None else self._tables(search.tables, assets)
         if search.checks is not None:
             for kind, asset in assets.items():

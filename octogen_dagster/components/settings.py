@@ -31,6 +31,7 @@ from octogen_dagster.api.catalog_sources import (
 )
 from octogen_dagster.api.credentials import checked_host
 from octogen_dagster.api.search import ProductSearch
+from octogen_dagster.components.notify_settings import Notify
 from octogen_dagster.components.table_settings import TableSettings
 from octogen_dagster.components.templates import Unrendered
 from octogen_dagster.components.yaml_model import (
@@ -347,6 +348,9 @@ class SearchSettings(AssetSettings):
     """Prices and availability of each product since the first snapshot."""
     alerts: list[AlertSettings] = Field(default_factory=list)
     """Rules, whose events are found in the history."""
+    notify: Notify = None
+    """Who is told of the alerts: the dotted path of a function, or `function`, `slack`, `email` and
+    `running`."""
     tables: TableSettings | None = None
     """Tables of the snapshots in a database or a warehouse: `destination` and `of`."""
     checks: Annotated[CheckSettings | None, switch(CheckSettings)] = Field(
@@ -390,6 +394,9 @@ class SearchSettings(AssetSettings):
             ),
             "alerts are found in the history. Write history: true beside them.": (
                 self.alerts and self.history is None
+            ),
+            "notify tells of alerts. Write alerts beside it.": (
+                self.notify is not None and not self.alerts
             ),
             f"tables: of names {missing}, which the search does not have. Add {missing} to the "
             "search, or remove it from of.": missing,

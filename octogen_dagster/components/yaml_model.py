@@ -147,13 +147,21 @@ class YamlComponent(YamlModel, dg.Component, dg.Resolvable):
         if not mistakes:
             try:
                 with _warnings_logged(cls.__name__):
-                    return cls.model_validate(data)
+                    return cls.model_validate(data, context={"folder": _folder(context)})
             except ValidationError as error:
                 mistakes += [Mistake(templates, *found) for found in _mistakes(error, data)]
             except MissingPackageError as error:
                 mistakes.append(Mistake(templates, (), str(error)))
         lines = "\n".join(map(str, sorted(mistakes, key=lambda mistake: mistake.line)))
         raise OctogenComponentError(f"{cls.__name__} cannot be loaded. Correct its YAML:\n{lines}")
+
+
+def _folder(context: dg.ResolutionContext) -> str:
+    """Return the folder of the YAML file as a module; empty without a file."""
+    if not context.stash:
+        return ""
+    load = dg.ComponentLoadContext.from_resolution_context(context)
+    return load.defs_relative_module_name(load.path)
 
 
 @contextmanager

@@ -34,6 +34,7 @@ from octogen_dagster import (
     Diagnosis,
     Disappeared,
     DuckDBTables,
+    EmailNotifier,
     ExchangeSource,
     Facet,
     FacetName,
@@ -60,6 +61,7 @@ from octogen_dagster import (
     ProductScan,
     ProductSearch,
     ShopCatalogs,
+    SlackNotifier,
     SnapshotPair,
     SnowflakeTables,
     StaticSource,
@@ -342,7 +344,24 @@ def alert_definitions() -> dg.Definitions:
     return dg.Definitions(
         assets=[products, history, alerts],
         asset_checks=build_snapshot_checks(alerts),
-        sensors=[build_alert_sensor(alerts, notify, minimum_interval_seconds=60)],
+        sensors=[
+            build_alert_sensor(alerts, notify, minimum_interval_seconds=60),
+            build_alert_sensor(
+                alerts, SlackNotifier(webhook_url=dg.EnvVar("SLACK_WEBHOOK_URL")), name="of_slack"
+            ),
+            build_alert_sensor(
+                alerts,
+                EmailNotifier(
+                    email_from="prices@shop.example",
+                    email_to=["team@shop.example"],
+                    smtp_host="mail.shop.example",
+                    smtp_port=465,
+                    smtp_user="prices",
+                    email_password=dg.EnvVar("SMTP_PASSWORD"),
+                ),
+                name="of_mail",
+            ),
+        ],
     )
 
 
@@ -464,6 +483,7 @@ LASTING = (
     errors.OctogenSplitCatalogError,
     errors.OctogenBigQueryInputError,
     errors.OctogenMCPAuthenticationError,
+    errors.OctogenNotificationError,
     errors.OctogenTableError,
     errors.OctogenUrlListNotFoundError,
 )

@@ -14,10 +14,12 @@ import dagster as dg
 import duckdb
 import polars as pl
 import pytest
+import yaml
 from dagster.components.testing import create_defs_folder_sandbox
 from dagster.components.testing.utils import component_defs
 
 from octogen_dagster import (
+    ALERTS_SCHEMA,
     OctogenResource,
     ParquetSnapshotIOManager,
     ProductSearch,
@@ -25,6 +27,7 @@ from octogen_dagster import (
 )
 from octogen_dagster.components import OctogenComponent, OctogenLinkedDatasetsComponent
 from octogen_dagster.sandbox.server import Sandbox
+from tests.api.servers import RawServer, http, in_turn
 from tests.promises.yaml.yaml_projects import LINKED, TYPE, files, load, load_all, run
 
 CONNECTION = {"api_key": "{{ env.MY_KEY }}", "base_url": "{{ env.MY_URL }}", "attempts": 2}
@@ -118,19 +121,50 @@ def test_a_text_stands_for_the_setting_that_is_meant(tmp_path: Path) -> None:
     assert boots.tables.destination.postgres.uri == dg.EnvVar("MY_URL")
 
 
-def test_a_sensor_in_python_is_told_of_the_alerts_of_a_yaml_file(tmp_path: Path) -> None:
-    search = WHOLE_CATALOGS | {"history": True, "alerts": [{"kind": "disappeared"}]}
+BLOCKS = (Path(__file__).parents[3] / "docs" / "alerts.md").read_text().split("```")
+
+
+def block(title: str) -> str:
+    """The code of docs/alerts.md with a title."""
+    (found,) = (each for each in BLOCKS if f'title="{title}"\n' in each)
+    return found.partition("\n")[2]
+
+
+def test_each_who_is_told_of_alerts_has_a_sensor_of_its_own(
+    tmp_path: Path,
+    instance: dg.DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    notify = {"function": ".tell.by_hand", "slack": "{{ env.HOOK }}", "running": True}
+    notify |= yaml.safe_load(block("email"))["notify"]
+    search = SEVEN_BOOTS | {"history": True, "alerts": [{"kind": "disappeared"}], "notify": notify}
     with create_defs_folder_sandbox() as project:
         contents = {"type": TYPE, "attributes": attributes(tmp_path, search)}
         path = project.scaffold_component(OctogenComponent, defs_yaml_contents=contents)
-        path.rename(path.with_name("octogen"))
-        page = Path(__file__).parents[3] / "docs" / "alerts.md"
-        code = page.read_text().split('title="notify.py"\n')[1].split("```")[0]
-        (project.defs_folder_path / "notify.py").write_text(code)
-        with project.build_all_defs() as defs:
-            repository = defs.get_repository_def()
-    sensor = repository.get_sensor_def("octogen_products_alerts_sensor")
-    assert sensor.required_resource_keys == {"octogen_io_manager"}
+        (path / "tell.py").write_text(block("tell.py"))
+        with project.build_all_defs() as defs:  # without the variables, which a tick reads
+            sensors = {each.name: each for each in defs.sensors or ()}
+            assert {name: each.default_status.value for name, each in sensors.items()} == {
+                f"boots_alerts_{way}": "RUNNING" for way in ("sensor", "slack", "email")
+            }
+            alert = {"alert_id": "1", "rule": "disappeared", "title": "Hat"}
+            alerts = pl.DataFrame([alert], schema=ALERTS_SCHEMA)
+            alerts.write_parquet(tmp_path / "boots_alerts.parquet")
+            instance.report_runless_asset_event(dg.AssetMaterialization("boots_alerts"))
+            given: dict[str, Any] = {
+                "repository_def": defs.get_repository_def(),
+                "resources": {
+                    "octogen_io_manager": ParquetSnapshotIOManager(base_dir=str(tmp_path))
+                },
+            }
+            with RawServer(in_turn(http(body="ok"))) as slack:
+                monkeypatch.setenv("HOOK", f"{slack.origin}/services/secret")
+                for name in ("boots_alerts_sensor", "boots_alerts_slack"):
+                    with dg.build_sensor_context(instance, **given) as context:
+                        sensors[name](context)
+    assert [each.json for each in slack.received] == [{"text": "disappeared: Hat"}]
+    assert "disappeared" in capsys.readouterr().out
 
 
 @pytest.mark.slow

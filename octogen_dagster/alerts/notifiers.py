@@ -1,0 +1,187 @@
+"""Who is told of alerts without code of one's own: a channel of Slack, and people by mail."""
+
+from __future__ import annotations
+
+import json
+import re
+import smtplib
+import ssl
+import urllib.error
+import urllib.request
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from email.message import EmailMessage
+from email.utils import localtime
+from functools import partial
+from html import escape
+from typing import TYPE_CHECKING
+
+import dagster as dg
+from pydantic import Field, model_validator
+from typing_extensions import Self
+
+from octogen_dagster.assets.settings import Settings
+from octogen_dagster.errors import OctogenNotificationError
+from octogen_dagster.printable import count, printable
+
+if TYPE_CHECKING:
+    import polars as pl
+
+_MAX_LINES = 20
+_MAX_TITLE_LENGTH = 150
+_MAX_ATTACHED = 10_000
+"""The most events in the file of a mail, some 2 MB: servers refuse large mails."""
+_TIMEOUT_SECONDS = 30.0
+_SMTPS_PORT = 465
+"""The port on which TLS begins with the connection; on others STARTTLS does it."""
+_URL = re.compile(r"https?://[!-~]+")
+_FORMULA = r"^[=+\-@\t\r]"
+_AGAIN = "The sensor tries again with its next tick"
+
+
+class _Notifier(Settings, ABC):
+    error = OctogenNotificationError
+
+    @abstractmethod
+    def _send(self, events: pl.DataFrame) -> None:
+        """Send a message about events, with the values of environment variables."""
+
+    def __call__(self, events: pl.DataFrame) -> None:
+        """Send a message about events.
+
+        Args:
+            events: Rows with the columns of `octogen_dagster.ALERTS_SCHEMA`.
+
+        Raises:
+            OctogenNotificationError: It could not be sent, or an environment variable is not set.
+        """
+        self.resolved()._send(events)
+
+
+class SlackNotifier(_Notifier):
+    """The `notify` of `build_alert_sensor` that tells a channel of Slack of alerts.
+
+    A message has a line for each of the first 20 events, with a link to the product, and says how
+    many more there are. Texts of shops are escaped, so that none of them is markup or a mention.
+    """
+
+    webhook_url: str = Field(
+        repr=False,
+        description="The URL of an incoming webhook of Slack, as a dagster.EnvVar, since whoever "
+        "has it can write to the channel.",
+    )
+
+    def _send(self, events: pl.DataFrame) -> None:
+        subject = f"Slack got no message about {count(len(events), 'alert')}"
+        url = self.webhook_url.strip()  # a secret's file ends with a line break
+        if not _URL.fullmatch(url):  # an error of the library would quote it
+            raise OctogenNotificationError(
+                f"{subject}: webhook_url is no URL. Write the one that Slack shows of an incoming "
+                "webhook, which begins with https://hooks.slack.com/."
+            )
+        body = json.dumps({"text": "\n".join(_lines(events, _slack_text))}).encode()
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(url, body, headers)  # noqa: S310  the URL is checked above
+        try:
+            urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS).close()  # noqa: S310
+        except urllib.error.HTTPError as error:
+            reason = printable(error.read(200).decode(errors="replace"))
+            raise OctogenNotificationError(
+                f"{subject}: it refused it ({error.code} {reason}). {_AGAIN}; if the webhook or "
+                "its channel is gone, give webhook_url another one."
+            ) from error
+        except OSError as error:
+            raise OctogenNotificationError(
+                f"{subject}: it was not reached ({error}). {_AGAIN}."
+            ) from error
+
+
+class EmailNotifier(_Notifier):
+    """The `notify` of `build_alert_sensor` that tells people of alerts by mail.
+
+    A mail has a line for each of the first 20 events, and the first 10,000 as a CSV file, in which
+    no text of a shop is a formula. The connection is encrypted by STARTTLS, or by TLS at port 465;
+    only a server that offers neither and needs no login gets a mail without. The names of the
+    fields are those of `dagster.make_email_on_run_failure_sensor`.
+    """
+
+    email_from: str = Field(description="The address of the sender.")
+    email_to: list[str] = Field(min_length=1, description="The addresses of the recipients.")
+    smtp_host: str = Field(description="The host of the mail server.")
+    smtp_port: int = Field(default=587, description="Its port; 465 for TLS from the beginning.")
+    smtp_user: str | None = Field(default=None, description="The user; None without a login.")
+    email_password: str | None = Field(
+        default=None, repr=False, description="The user's password, as a dagster.EnvVar."
+    )
+
+    @model_validator(mode="after")
+    def _check_login(self) -> Self:
+        if (self.smtp_user is None) != (self.email_password is None):
+            raise ValueError("a login has smtp_user and email_password: write both or neither")
+        return self
+
+    def _send(self, events: pl.DataFrame) -> None:
+        import polars as pl
+
+        number = count(len(events), "price alert")
+        mail = EmailMessage()
+        mail["Subject"], mail["Date"] = number, localtime()
+        mail["From"], mail["To"] = self.email_from, ", ".join(self.email_to)
+        mail.set_content("\n".join(_lines(events, _plain_text)))
+        attached = events.head(_MAX_ATTACHED).with_columns(
+            pl.col(pl.String).str.replace(_FORMULA, "'$0")
+        )
+        mail.add_attachment(attached.write_csv(), subtype="csv", filename="alerts.csv")
+        try:
+            self._deliver(mail)
+        except OSError as error:
+            raise OctogenNotificationError(
+                f"The mail about {number} was not taken by {self.smtp_host}:{self.smtp_port} "
+                f"({printable(str(error))}). {_AGAIN}; if that fails too, correct the settings of "
+                "the mail server."
+            ) from error
+
+    def _deliver(self, mail: EmailMessage) -> None:
+        tls, is_smtps = ssl.create_default_context(), self.smtp_port == _SMTPS_PORT
+        connect: Callable[..., smtplib.SMTP] = smtplib.SMTP
+        if is_smtps:
+            connect = partial(smtplib.SMTP_SSL, context=tls)
+        with connect(self.smtp_host, self.smtp_port, timeout=_TIMEOUT_SECONDS) as server:
+            server.ehlo()
+            if not is_smtps and (self.smtp_user or server.has_extn("starttls")):
+                server.starttls(context=tls)
+            if self.smtp_user and self.email_password:
+                server.login(self.smtp_user, self.email_password)
+            if refused := server.send_message(mail):
+                # The others have it already, so an error would send it to them once more.
+                dg.get_dagster_logger().warning(f"The mail server refused recipients: {refused}.")
+
+
+def _lines(events: pl.DataFrame, written: Callable[[str, str], str]) -> list[str]:
+    """A line for each of the first events, in texts that `written` makes of a text and a URL."""
+    from octogen_dagster.alerts.update import alert_cells
+
+    lines = []
+    for event in events.head(_MAX_LINES).to_dicts():
+        cells = alert_cells(event)
+        product, url = cells["product"]["text"] or event["uuid"] or "", event["product_url"] or ""
+        link = written(_one_line(product), url if _URL.fullmatch(url) else "")
+        others = [written(cells[name], "") for name in ("alert", "price", "change")]
+        lines.append(", ".join(filter(None, [f"{others[0]}: {link}", *others[1:]])))
+    if len(events) > _MAX_LINES:
+        lines.append(f"and {len(events) - _MAX_LINES:,} more")
+    return lines
+
+
+def _one_line(text: str) -> str:
+    return printable(" ".join(text.split()))[:_MAX_TITLE_LENGTH]
+
+
+def _slack_text(text: str, url: str) -> str:
+    """A text, or a link, in which nothing of a shop is Slack's markup."""
+    text, url = escape(text, quote=False), escape(url.replace("|", "%7C"), quote=False)
+    return f"<{url}|{text}>" if url else text
+
+
+def _plain_text(text: str, url: str) -> str:
+    return f"{text} ({url})" if url else text
