@@ -497,7 +497,7 @@ def _fields_of(resource: type[BaseModel], *, without: str) -> dict[str, Any]:
 
 
 _CONNECTION = create_model(
-    "Connection", __base__=YamlModel, **_fields_of(OctogenResource, without="catalogs")
+    "Connection", __base__=YamlModel, **_fields_of(OctogenResource, without="catalog_source")
 )
 
 
