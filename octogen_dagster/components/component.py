@@ -62,7 +62,7 @@ class OctogenComponent(AssetsComponent):
                   search:
                     q: linen dress
                     facets: [{name: gender, values: ["female"]}]
-                  schedule: {cron: "0 6 * * *", timezone: Europe/Berlin}
+                  schedule: {cron_schedule: "0 6 * * *", execution_timezone: Europe/Berlin}
     """
 
     name: Name = "octogen"

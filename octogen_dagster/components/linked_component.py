@@ -16,7 +16,7 @@ from octogen_dagster.components.settings import (
     AssetSettings,
     Fraction,
     Kind,
-    MaxAgeHours,
+    MaxAge,
     Name,
     OctogenAssetData,
     Sensor,
@@ -96,8 +96,8 @@ Source = Annotated[ListingSourceSettings, text_for(ListingSourceSettings, _octog
 class LinkedProductsSettings(AssetSettings):
     """The settings of the asset that describes and checks the linked tables."""
 
-    max_age_hours: MaxAgeHours | None = 48
-    """Hours since the last modification after which the check `fresh` fails; null leaves it out."""
+    max_age: MaxAge | None = Field(default="2 days", validate_default=True)
+    """The oldest last modification that passes the check `fresh`; null leaves it out."""
     modified_column: str | None = None
     """The column whose newest value is the last modification."""
     columns: list[str] = Field(default_factory=list)

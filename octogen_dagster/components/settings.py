@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from types import NoneType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
@@ -14,6 +15,7 @@ from dagster.components.utils.translation import TranslationFn, TranslationFnRes
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     Field,
     PlainValidator,
     create_model,
@@ -134,11 +136,20 @@ def _check_fraction(fraction: float) -> float:
     return fraction
 
 
+def _age(age: object) -> timedelta:
+    if isinstance(age, timedelta):
+        return age
+    found = re.fullmatch(r"([1-9]\d*) (hour|day)s?", str(age))
+    if not found:
+        raise ValueError("must be a time with its unit, such as 2 days or 36 hours")
+    return timedelta(**{f"{found[2]}s": int(found[1])})
+
+
 Name = Annotated[str, AfterValidator(checked_name)]
 Cron = Annotated[str, AfterValidator(_check_cron)]
 Timezone = Annotated[str, AfterValidator(checked_timezone)]
 Fraction = Annotated[float, AfterValidator(_check_fraction)]
-MaxAgeHours = Annotated[float, Field(gt=0)]
+MaxAge = Annotated[timedelta, BeforeValidator(_age, json_schema_input_type=str)]
 Severity = Annotated[Literal["ERROR", "WARN"], AfterValidator(dg.AssetCheckSeverity)]
 
 
@@ -235,8 +246,8 @@ def _check_where(where: pl.Expr) -> None:
 class CheckSettings(YamlModel):
     """The arguments of `build_snapshot_checks`, with its defaults; a null leaves a check out."""
 
-    max_age_hours: MaxAgeHours | None = None
-    """Hours after which a catalog that was not materialized fails `fresh`."""
+    max_age: MaxAge | None = None
+    """The time, such as 36 hours, after which a catalog that was not materialized fails `fresh`."""
     max_rows_change: float | None = None
     """Share by which the rows may differ from those of the last snapshots."""
     max_null_fraction: dict[str, float] | None = None
@@ -275,9 +286,9 @@ class CheckSettings(YamlModel):
 class ScheduleSettings(YamlModel):
     """When a search is materialized."""
 
-    cron: Cron
+    cron_schedule: Cron
     """Five cron fields, or a name such as @daily."""
-    timezone: Timezone = "UTC"
+    execution_timezone: Timezone = "UTC"
     """The IANA time zone of the schedule."""
     running: bool = False
     """True starts the schedule with its first deployment."""
@@ -285,8 +296,8 @@ class ScheduleSettings(YamlModel):
     def arguments(self) -> dict[str, Any]:
         """The arguments of a schedule's builder."""
         status = dg.DefaultScheduleStatus("RUNNING" if self.running else "STOPPED")
-        cron = {"cron_schedule": self.cron, "execution_timezone": self.timezone}
-        return cron | {"default_status": status}
+        when = {name: getattr(self, name) for name in ("cron_schedule", "execution_timezone")}
+        return when | {"default_status": status}
 
 
 class SensorSettings(YamlModel):
@@ -305,7 +316,7 @@ class SensorSettings(YamlModel):
 
 
 Schedule = Annotated[
-    ScheduleSettings | None, text_for(ScheduleSettings, lambda text: {"cron": text})
+    ScheduleSettings | None, text_for(ScheduleSettings, lambda text: {"cron_schedule": text})
 ]
 Sensor = Annotated[
     SensorSettings | None, switch(SensorSettings, running=SensorSettings(running=True))
@@ -322,7 +333,7 @@ class SearchSettings(AssetSettings):
         default_factory=ProductSearch
     )
     """What to read, or its `q` alone; without it all products of all catalogs."""
-    partitions: Literal["none", "catalog", "day", "catalog_day"] = "none"
+    partitions: Literal["none", "catalog", "snapshot_days", "catalog_days"] = "none"
     """What a partition is: a catalog of the source, the day of the read, or both."""
     start_date: date | None = None
     """The first day of day partitions, as 2026-11-25."""
@@ -337,7 +348,7 @@ class SearchSettings(AssetSettings):
     """The sensor of catalogs that are new or indexed again: `true` (the default with partitions of
     catalogs) has it, stopped; `running` starts it; `false` has none; or its settings."""
     schedule: Schedule = None
-    """Cron text, or `cron`, `timezone` and `running`."""
+    """Cron text, or `cron_schedule`, `execution_timezone` and `running`."""
     changes: Asset = None
     """What appeared, disappeared or changed since the last snapshot."""
     details: Annotated[DetailsSettings | None, switch(DetailsSettings)] = None
@@ -365,12 +376,12 @@ class SearchSettings(AssetSettings):
     @property
     def by_catalog(self) -> bool:
         """True if the partitions are of catalogs, or of catalogs and days."""
-        return self.partitions in {"catalog", "catalog_day"}
+        return self.partitions in {"catalog", "catalog_days"}
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         partitions, written = f"partitions: {self.partitions}", self.model_fields_set
-        by_day = self.partitions in {"day", "catalog_day"}
+        by_day = self.partitions in {"snapshot_days", "catalog_days"}
         if self.alerts:
             from octogen_dagster.alerts.rules import check_names
 
@@ -381,7 +392,7 @@ class SearchSettings(AssetSettings):
             f"{partitions} needs start_date, the first day, as 2026-11-25.": (
                 by_day and self.start_date is None
             ),
-            "start_date needs partitions: day or catalog_day. Change one of them.": (
+            "start_date needs partitions: snapshot_days or catalog_days. Change one of them.": (
                 self.start_date is not None and not by_day
             ),
             f"{partitions} makes each catalog a partition, so the search must not name catalogs. "
@@ -400,10 +411,10 @@ class SearchSettings(AssetSettings):
             ),
             f"tables: of names {missing}, which the search does not have. Add {missing} to the "
             "search, or remove it from of.": missing,
-            "sensor needs partitions: catalog or catalog_day. Use a schedule instead.": (
+            "sensor needs partitions: catalog or catalog_days. Use a schedule instead.": (
                 self.sensor and not self.by_catalog
             ),
-            "catalogs_per_run needs partitions: catalog or catalog_day. Change one of them.": (
+            "catalogs_per_run needs partitions: catalog or catalog_days. Change one of them.": (
                 "catalogs_per_run" in written and not self.by_catalog
             ),
         }

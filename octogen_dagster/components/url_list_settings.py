@@ -10,7 +10,7 @@ from typing_extensions import Self
 from octogen_dagster.components.settings import (
     AssetSettings,
     Fraction,
-    MaxAgeHours,
+    MaxAge,
     Name,
     Translation,
 )
@@ -41,8 +41,8 @@ class UrlCoverageSettings(YamlModel):
     """The smallest snapshot that replaces the last one, as a share of its rows."""
     min_covered_fraction: Fraction = 0.5
     """The smallest share of the exported addresses that must be covered."""
-    max_age_hours: MaxAgeHours | None = 48
-    """Hours since the export after which the check `fresh` fails; null leaves it out."""
+    max_age: MaxAge | None = Field(default="2 days", validate_default=True)
+    """The oldest export that passes the check `fresh`; null leaves it out."""
     listing_project: str = "octogen-catalog-exchange"
     """The project of the list's listing."""
     listing_location: str = "US"

@@ -10,7 +10,6 @@ import functools
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import timedelta
 from typing import Annotated, Any, get_args
 
 import dagster as dg
@@ -79,11 +78,7 @@ class YamlModel(dg.Model):
     def arguments(self) -> dict[str, Any]:
         """Return what is written, as arguments of a builder, which has defaults for the rest."""
         names = self.model_fields_set - {"name", "translation"}
-        arguments = {name: getattr(self, name) for name in names}
-        if "max_age_hours" in arguments:
-            hours = arguments.pop("max_age_hours")
-            arguments["max_age"] = None if hours is None else timedelta(hours=hours)
-        return arguments
+        return {name: getattr(self, name) for name in names}
 
 
 def switch(settings: type[YamlModel], **words: YamlModel) -> BeforeValidator:

@@ -62,13 +62,17 @@ def test_one_file_is_a_whole_deployment(tmp_path: Path) -> None:
             {"kind": "price_dropped", "percent": 10, "max_percent": 5},
             {"kind": "disappeared", "name": "acme_gone", "where": "brand.name = 'Acme'"},
         ],
-        "checks": {"max_age_hours": 24, "blocking": True, "exclude": ["nulls", "no_gap"]},
+        "checks": {"max_age": "24 hours", "blocking": True, "exclude": ["nulls", "no_gap"]},
     }
     dresses = {
         "name": "dresses",
-        "partitions": "catalog_day",
+        "partitions": "catalog_days",
         "start_date": "2026-11-01",
-        "schedule": {"cron": "0 6 * * *", "timezone": "Europe/Berlin", "running": True},
+        "schedule": {
+            "cron_schedule": "0 6 * * *",
+            "execution_timezone": "Europe/Berlin",
+            "running": True,
+        },
         "sensor": False,
         "search": {"facets": [{"name": "gender", "values": ["female"]}]},
     }
@@ -218,10 +222,10 @@ def test_tables_follow_the_assets_that_are_named(
     ("settings", "others", "most"),
     [
         ({"partitions": "catalog"}, {}, 25),
-        ({"partitions": "catalog_day", "start_date": "2026-01-01"}, {}, 25),
+        ({"partitions": "catalog_days", "start_date": "2026-01-01"}, {}, 25),
         ({"partitions": "catalog", "catalogs_per_run": 200}, {}, 200),
         ({"partitions": "catalog", "catalogs_per_run": 1}, {}, None),
-        ({"partitions": "day", "start_date": "2026-01-01"}, {}, None),
+        ({"partitions": "snapshot_days", "start_date": "2026-01-01"}, {}, None),
         ({}, {}, None),
         ({"partitions": "catalog"}, {"storage": None}, None),
         ({"partitions": "catalog", "catalogs_per_run": 9}, {"storage": None}, 9),
@@ -239,7 +243,9 @@ def test_runs_have_several_catalogs_where_partitions_are_catalogs(
             assert (policy and policy.max_partitions_per_run) == expected
 
 
-@pytest.mark.parametrize(("partitions", "key"), [("day", "{}"), ("catalog_day", "strada|{}")])
+@pytest.mark.parametrize(
+    ("partitions", "key"), [("snapshot_days", "{}"), ("catalog_days", "strada|{}")]
+)
 def test_a_partition_may_be_a_day(
     partitions: str, key: str, tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
@@ -401,11 +407,11 @@ def test_secrets_stay_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_yaml_has_every_field_of_the_resources_and_every_limit_of_the_checks() -> None:
     schema = OctogenComponent.model().model_json_schema()
     fields = {name: set(part.get("properties", ())) for name, part in schema["$defs"].items()}
-    checks = set(inspect.signature(build_snapshot_checks).parameters) - {"asset", "max_age"}
+    checks = set(inspect.signature(build_snapshot_checks).parameters) - {"asset"}
     assert fields["ConnectionSettings"] == set(OctogenResource.model_fields) - {"catalog_source"}
     assert fields["StorageSettings"] == set(ParquetSnapshotIOManager.model_fields)
     assert fields["ProductSearch"] == set(ProductSearch.model_fields)
-    assert fields["CheckSettings"] == {"max_age_hours"} | {n for n in checks if n[0] != "_"}
+    assert fields["CheckSettings"] == {n for n in checks if n[0] != "_"}
 
 
 def test_each_field_of_yaml_has_a_description() -> None:
@@ -425,7 +431,7 @@ def test_a_sensor_is_stopped_or_not_there(sensor: bool | None, status: str) -> N
 
 
 def test_a_schedule_may_be_cron_text_and_checks_take_arguments() -> None:
-    checks = {"max_age_hours": None, "exclude": ["prices"], "blocking": True}
+    checks = {"max_age": None, "exclude": ["prices"], "blocking": True}
     with load({"searches": [SEVEN_BOOTS | {"schedule": "@daily", "checks": checks}]}) as (_, defs):
         specs = {spec.name: spec for each in defs.asset_checks or () for spec in each.check_specs}
         schedules: list[Any] = list(defs.schedules or ())

@@ -64,11 +64,11 @@ def test_linked_datasets_products_and_snapshots_run(
         "project": PROJECT,
         "principal": PRINCIPAL,
         "sensor": "running",
-        "products": {"columns": ["uuid"], "max_age_hours": None},
+        "products": {"columns": ["uuid"], "max_age": None},
         "snapshot": {
             "columns": ["uuid", "exported_at"],
             "modified_column": "exported_at",
-            "max_age_hours": 24 * 365 * 100,
+            "max_age": "36500 days",
         },
         "tables": {"destination": {"duckdb": str(tmp_path / "shop.duckdb")}},
         "storage": {"base_dir": str(tmp_path)},
@@ -160,7 +160,7 @@ def test_limits_the_interval_and_ids_are_those_that_were_written(
         "project": PROJECT,
         "principal": PRINCIPAL,
         "sensor": {"running": True, "minimum_interval_seconds": 600},
-        "products": {"columns": ["uuid"], "max_age_hours": None, "max_bytes_billed": 1_000},
+        "products": {"columns": ["uuid"], "max_age": None, "max_bytes_billed": 1_000},
         "dataset_id": {listing.replace("projects/octogen", "projects/1234"): "my_strada"},
         "storage": {"base_dir": str(tmp_path)},
     }

@@ -39,9 +39,9 @@ def of(path: str, template: str) -> tuple[str, dict[str, Any]]:
             TYPE,
             {"searches": [SEARCH | {"search": {"facets": [facet(f"{template} x")]}}]},
         ),
-        "searches[0].schedule.cron": (
+        "searches[0].schedule.cron_schedule": (
             TYPE,
-            {"searches": [SEARCH | {"schedule": {"cron": f"0 {template} * * *"}}]},
+            {"searches": [SEARCH | {"schedule": {"cron_schedule": f"0 {template} * * *"}}]},
         ),
         "searches[0].checks.exclude[0]": (
             TYPE,
@@ -90,7 +90,7 @@ FIELDS = [
     "searches[0].name",
     "searches[0].search.q",
     "searches[0].search.facets[0].values[0]",
-    "searches[0].schedule.cron",
+    "searches[0].schedule.cron_schedule",
     "searches[0].checks.exclude[0]",
     "searches[0].changes.name",
     "translation.group_name",
