@@ -77,7 +77,7 @@ from .errors import (
 from .frames.columns import DETAIL_SCHEMA, PRODUCT_SCHEMA
 from .frames.pictures import price_index_svg
 from .frames.stored import SnapshotPair
-from .history.asset import build_product_history_asset
+from .history.asset import build_history_asset, build_product_history_asset
 from .history.files import (
     forget_snapshot,
     scan_history,
@@ -178,6 +178,7 @@ __all__ = [
     "build_alert_sensor",
     "build_catalog_sensor",
     "build_catalogs_asset",
+    "build_history_asset",
     "build_linked_datasets_asset",
     "build_linked_datasets_checks",
     "build_linked_products_asset",

@@ -26,7 +26,8 @@ from octogen_dagster.alerts.rules import (
 )
 from octogen_dagster.frames.columns import TIME
 from octogen_dagster.frames.stored import IN_STOCK, PRODUCT_KEY, brand_name, known_price
-from octogen_dagster.history.observed import Observed, UnfitSnapshotError
+from octogen_dagster.history.observed import Observed
+from octogen_dagster.history.tracking import UnfitSnapshotError
 
 ALERTS_SCHEMA = pl.Schema(
     {

@@ -27,7 +27,7 @@ from octogen_dagster.frames.source import Metrics, Outcome, Reading, SnapshotTar
 from octogen_dagster.frames.stored import KEY, PRODUCT_KEY
 from octogen_dagster.history.files import catalog_files
 from octogen_dagster.history.observed import OBSERVED, read_observed
-from octogen_dagster.history.table import ROWS_AT_ONCE, uuid_ranges
+from octogen_dagster.history.table import ROWS_AT_ONCE, key_ranges
 from octogen_dagster.io_source import Query, check, io_source
 from octogen_dagster.printable import count
 from octogen_dagster.storage.store import Store, path_component
@@ -180,7 +180,7 @@ class AlertsUpdate:
             rows = rows.filter(KEY.is_in(keys.implode())).collect(engine="streaming").lazy()
         catalogs = rows.select(pl.col("catalog_key").unique()).collect(engine="streaming")
         first_seen = first_seen_of(self._observed, catalogs.to_series().to_list())
-        for is_within in uuid_ranges(rows):
+        for is_within in key_ranges(rows):
             of_products = rows.filter(is_within).collect(engine="streaming")
             products = self._current(of_products, is_within)
             yield events_of(of_products, products, rules, first_seen, told)

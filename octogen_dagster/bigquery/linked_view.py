@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 import polars as pl
 
 from octogen_dagster.errors import OctogenBigQueryError, OctogenBigQueryInputError, Persistence
-from octogen_dagster.frames.source import ROWS, Limits, Outcome, Reading
+from octogen_dagster.frames.source import FETCHED_AT, ROWS, Limits, Outcome, Reading
 from octogen_dagster.io_source import Query, check, io_source
 from octogen_dagster.sharing.google_errors import BIGQUERY, translate_google_errors
 
@@ -123,7 +123,9 @@ class LinkedScan:
         }
         if modified is not None:
             metrics["last_modified"] = modified
-            file_metadata["octogen.last_modified"] = modified.isoformat()
+            file_metadata |= dict.fromkeys(
+                ("octogen.last_modified", FETCHED_AT), modified.isoformat()
+            )
         problem = f"the result of BigQuery's job {self._rows.job_id} has {total:,}"
         return Outcome(
             self._read, None if self._read == total else problem, file_metadata, lambda: metrics

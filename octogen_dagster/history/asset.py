@@ -1,19 +1,23 @@
-"""The builder of the history of products, and what puts snapshots into it."""
+"""The builders of histories, of products and of any table, and what puts snapshots into them."""
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import dagster as dg
 
 from octogen_dagster.api.search import ProductSearch
 from octogen_dagster.assets.automation import wait_only_for_latest
-from octogen_dagster.assets.definition import asset_arguments_of
-from octogen_dagster.history.table import HISTORY_KIND
+from octogen_dagster.assets.definition import asset_arguments_of, require_asset
+from octogen_dagster.frames.kinds import TableKind
+from octogen_dagster.history.table import HISTORY_KIND, history_kind
+from octogen_dagster.history.tracking import PRODUCTS, Tracking
 from octogen_dagster.history.update import HistoryUpdate
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, snapshot_asset
 from octogen_dagster.snapshots.loading import Snapshots, snapshot_input
-from octogen_dagster.snapshots.metadata import SEARCH, require_products
+from octogen_dagster.snapshots.metadata import SEARCH, declared_columns, kind_of, require_products
 from octogen_dagster.snapshots.partitions import PartitionLayout
+from octogen_dagster.validation import did_you_mean
 
 
 def build_product_history_asset(
@@ -42,10 +46,12 @@ def build_product_history_asset(
     table.
 
     Args:
-        products: An asset of `build_products_asset`, or one of your own with the columns
-            `catalog_key`, `uuid`, `product_url`, `fetched_at` and the values, which
-            `ParquetSnapshotIOManager` stores. The history has the same catalogs as partitions, and
-            no times: it reads the snapshot of each time that it has not seen.
+        products: An asset of `build_products_asset`, of `build_linked_snapshot_asset`, or one of
+            your own with the columns `catalog_key`, `uuid`, `product_url`, `fetched_at` and the
+            values, which `ParquetSnapshotIOManager` stores. The history has the same catalogs as
+            partitions, and no times: it reads the snapshot of each time that it has not seen. The
+            time of a linked snapshot is its newest `exported_at`. What its view does not have is
+            null, and `octogen/lacking` names it.
         name: The asset's name or `dagster.AssetSpec`; by default `<products>_history`.
         asset_arguments: Any other argument of `@dagster.asset`. With
             `automation_condition=octogen_dagster.follow_upstream()` the history follows each new
@@ -55,8 +61,86 @@ def build_product_history_asset(
         ValueError: The asset declares other columns, as the table of the catalogs does.
     """
     require_products(products, "catalog_key", "uuid", "fetched_at")
-    partitions = PartitionLayout(products.partitions_def)
     given = asset_arguments_of(name or f"{products.key.path[-1]}_history", asset_arguments)
+    return _build(products, PRODUCTS, HISTORY_KIND, _description(products), given)
+
+
+def build_history_asset(
+    table: dg.AssetsDefinition,
+    *,
+    key: Sequence[str] | None = None,
+    tracked: Sequence[str] | None = None,
+    name: str | dg.AssetSpec | None = None,
+    **asset_arguments: Any,
+) -> dg.AssetsDefinition:
+    """Build an asset: what the rows of a table of your own said, on any day.
+
+    It is as the history of products is: a row has the values that one of the table had from
+    `valid_from` until before `valid_to`, with `is_current`, `change` and `changed`, the names of
+    the tracked columns that changed. A row that is gone has ended. `scan_history` reads it, and
+    `forget_snapshot` takes a snapshot out.
+
+    The time of a snapshot is the newest `fetched_at` in its rows, or without such a column when it
+    was stored. Of a table that has a `product_url` which is neither in the key nor tracked, the
+    history has the newest one. A column that is tracked later is null before.
+
+    The numbers of the last snapshot are in the metadata, as `octogen/current_rows` and
+    `octogen/changed`.
+
+    Args:
+        table: An asset that returns a frame, which `ParquetSnapshotIOManager` stores.
+        key: The columns that tell its rows apart, none of which may be null; by default the key of
+            its `TableKind`.
+        tracked: The columns whose values are kept; by default those that its `TableKind` watches.
+        name: The asset's name or `dagster.AssetSpec`; by default `<table>_history`.
+        asset_arguments: Any other argument of `@dagster.asset`.
+
+    Raises:
+        TypeError: The table is no asset, or a list of columns is a text.
+        ValueError: There is no key or no tracked column, one is named twice, or the table declares
+            other columns.
+    """
+    require_asset(table, "table")
+    kind = kind_of(table)
+    watched = kind.watched if tracked is None else {each: (each,) for each in tracked}
+    tracking = Tracking.of_table(tuple(key or kind.key), watched)
+    names = [*tracking.key, *tracking.tracked]
+    asset = table.key.to_user_string()
+    for argument, listed in (("key", key), ("tracked", tracked)):
+        if isinstance(listed, str):
+            raise TypeError(f"{argument} must be a list of columns, such as [{listed!r}].")
+    if not tracking.key or not tracking.tracked:
+        raise ValueError(
+            f"The kind of {asset} does not say its key and what is watched. Give both, such as "
+            'key=["sku"], tracked=["price"].'
+        )
+    if twice := [each for each in names if names.count(each) > 1]:
+        raise ValueError(
+            f"The column {twice[0]!r} is named twice. Name each column once, in key or in tracked."
+        )
+    columns = declared_columns(table)
+    if columns is not None and (unknown := [each for each in names if each not in columns]):
+        raise ValueError(
+            f"{asset} has no column {unknown[0]!r}.{did_you_mean(unknown[0], columns)} Correct it."
+        )
+    said = (
+        f"The rows of {asset} since its first snapshot, by {', '.join(tracking.key)}. A row has "
+        "the values that it had from valid_from until before valid_to."
+    )
+    of_table = {each: text for each, text in kind.descriptions.items() if each in tracking.types}
+    own = history_kind(tracking, of_table)
+    given = asset_arguments_of(name or f"{table.key.path[-1]}_history", asset_arguments)
+    return _build(table, tracking, own, said, given)
+
+
+def _build(
+    table: dg.AssetsDefinition,
+    tracking: Tracking,
+    kind: TableKind,
+    description: str,
+    given: dict[str, Any],
+) -> dg.AssetsDefinition:
+    partitions = PartitionLayout(table.partitions_def)
     condition = given.get("automation_condition")
     if partitions.times and condition is not None:
         given["automation_condition"] = wait_only_for_latest(condition)
@@ -64,18 +148,18 @@ def build_product_history_asset(
     @snapshot_asset(
         {
             "partitions_def": partitions.catalogs,
-            **snapshot_input("snapshots", products, _all_times(products)),
-            "description": _description(products),
+            **snapshot_input("snapshots", table, _all_times(table)),
+            "description": description,
         },
         given,
         needs_previous=True,
-        kind=HISTORY_KIND,
-        made_from=products,
+        kind=kind,
+        made_from=table,
     )
     def history(
         _run: SnapshotRun, partition: str | None, snapshots: Snapshots
     ) -> dg.MaterializeResult[HistoryUpdate]:
-        update = HistoryUpdate(snapshots.of_catalog(partition))
+        update = HistoryUpdate(snapshots.of_catalog(partition), tracking)
         return dg.MaterializeResult(value=update)
 
     return history

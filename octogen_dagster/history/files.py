@@ -12,7 +12,8 @@ import polars as pl
 
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.history.observed import OBSERVED, Contents, digest_of, read_observed
-from octogen_dagster.history.table import HISTORY_SCHEMA, take_out, valid_at
+from octogen_dagster.history.table import take_out, valid_at
+from octogen_dagster.history.tracking import Tracking
 from octogen_dagster.io_source import Query, io_source, until_stopped
 from octogen_dagster.printable import count
 from octogen_dagster.storage.store import Store, path_component, write_parquet
@@ -104,6 +105,7 @@ def _forget(store: Store, key: str, at: datetime) -> set[datetime]:
     """Take a snapshot out of a file, and return the times of all that the file knows."""
     version, metadata = store.version(key), store.metadata(key)
     history, contents = store.scan(key), Contents.read(metadata)
+    tracking = Tracking.read(metadata, history)
     observed, left_out = {**contents.observed}, {each.fetched_at for each in contents.left_out}
     known = {*observed, *contents.forgotten, *filter(None, left_out)}
     if at not in observed and at not in left_out:
@@ -111,19 +113,33 @@ def _forget(store: Store, key: str, at: datetime) -> set[datetime]:
     contents.forgotten[at] = ""
     if at in observed:
         snapshot = history.filter(valid_at(at), observed[at].is_covered)
-        contents.forgotten[at] = digest_of(snapshot)
+        contents.forgotten[at] = digest_of(snapshot, tracking)
         del contents.observed[at]
     contents.left_out = [each for each in contents.left_out if each.fetched_at != at]
 
     def frames(_query: Query, stop: threading.Event) -> Iterator[pl.DataFrame]:
-        return until_stopped(take_out(history, at, observed), stop)
+        return until_stopped(take_out(history, at, observed, tracking), stop)
 
     stop = threading.Event()
-    frame = io_source(HISTORY_SCHEMA, frames, stop) if at in observed else history
+    frame = io_source(tracking.schema, frames, stop) if at in observed else history
     with store.unfinished(key) as unfinished:
         write_parquet(frame, unfinished, lambda: {**metadata, **contents.metadata()}, stop)
         store.publish_if(version, unfinished, key)
     return known
+
+
+def product_files(
+    store: Store, asset: str, catalogs: Collection[str] | None = None
+) -> dict[str, str]:
+    """Return the same as `history_files`, of a history of products."""
+    files = history_files(store, asset, catalogs)
+    for key in list(files.values())[:1]:  # all are of one kind
+        if not Tracking.read(store.metadata(key), store.scan(key)).of_products:
+            raise OctogenSnapshotError(
+                f"The history {asset} is of a table of your own, and not of products. Read it by "
+                "scan_history, or name the asset of build_product_history_asset."
+            )
+    return files
 
 
 def history_files(
@@ -184,6 +200,8 @@ def _require_history(store: Store, asset: str, key: str) -> None:
 def _catalogs_in(store: Store, key: str) -> set[str]:
     """The catalogs in a history of many, in lower case."""
     frame, metadata = store.open(key)
+    if "catalog_key" not in frame.collect_schema():
+        return set()
     catalog = pl.col("catalog_key").drop_nulls().str.to_lowercase().unique()
     in_rows = frame.select(catalog).collect(engine="streaming").to_series()
     return {*in_rows}.union(*(each.catalogs or () for each in read_observed(metadata).values()))

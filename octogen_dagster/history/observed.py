@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
 import polars as pl
 
-from octogen_dagster.errors import OctogenSnapshotError, Persistence
-from octogen_dagster.frames.columns import PRODUCT_SCHEMA, TIME
-from octogen_dagster.frames.stored import (
-    KEY,
-    PRODUCT_KEY,
-    TRACKED,
-    catalogs_without_products,
-)
+from octogen_dagster.frames.stored import catalogs_without_products
+from octogen_dagster.history.tracking import PRODUCTS, Tracking, UnfitSnapshotError
 
 OBSERVED = "octogen.observed"
 """The metadata of a history's file that says which snapshots are in it."""
@@ -29,15 +23,11 @@ _FORMAT = "octogen.history_format"
 _LEFT_OUT = "octogen.left_out"
 _VERSIONS = "octogen.snapshots"
 _PRODUCTS = "octogen.products"
+_LACKING = "octogen.lacking"
 RUN_ID = "octogen.run_id"
 """The metadata of a file that says which run published it."""
 
 _FORMAT_NUMBER = 1
-
-PRODUCT_COLUMNS = {
-    name: PRODUCT_SCHEMA[name] for name in ("catalog_key", "uuid", "product_url", *TRACKED)
-}
-"""The columns of a snapshot that a history is made of."""
 
 
 class Observation(NamedTuple):
@@ -93,12 +83,6 @@ class LeftOut(NamedTuple):
         return self.fetched_at is None or self.fetched_at in times
 
 
-class UnfitSnapshotError(OctogenSnapshotError):
-    """What is in a file, or is asked of it, does not fit, and will not by itself."""
-
-    persistence = Persistence.PERMANENT
-
-
 @dataclass
 class Contents:
     """The snapshots that a history's file is made of, as its metadata says them.
@@ -109,6 +93,7 @@ class Contents:
         left_out: Those that it has no place for.
         versions: The versions that it has read of partitions.
         products: The key of the file of the newest snapshot, in the store of the products.
+        lacking: The columns that the newest snapshot does not have, of a linked view.
     """
 
     observed: dict[datetime, Observation]
@@ -116,6 +101,7 @@ class Contents:
     left_out: list[LeftOut]
     versions: dict[str, str]
     products: str = ""
+    lacking: Sequence[str] = ()
 
     @classmethod
     def read(cls, metadata: Mapping[str, str]) -> Contents:
@@ -129,6 +115,7 @@ class Contents:
             ],
             json.loads(metadata.get(_VERSIONS, "{}")),
             metadata.get(_PRODUCTS, ""),
+            json.loads(metadata.get(_LACKING, "[]")),
         )
 
     def metadata(self) -> dict[str, str]:
@@ -153,6 +140,7 @@ class Contents:
             _LEFT_OUT: [(at and at.isoformat(), *others) for at, *others in self.left_out],
             _VERSIONS: self.versions,
             _FORMAT: _FORMAT_NUMBER,
+            **({_LACKING: self.lacking} if self.lacking else {}),
         }
         found = {name: json.dumps(value) for name, value in values.items()}
         return {**found, _PRODUCTS: self.products}
@@ -174,64 +162,42 @@ def read_observed(metadata: Mapping[str, str]) -> dict[datetime, Observation]:
     return observed
 
 
-def tracked_products(
-    snapshot: pl.LazyFrame, columns: Mapping[str, pl.DataType] = PRODUCT_COLUMNS
-) -> pl.LazyFrame:
-    """The columns of a snapshot that a history is made of, in their types."""
-    schema, casts = snapshot.collect_schema(), []
-    for name, wanted in columns.items():
-        found = schema.get(name)
-        column = pl.col(name)
-        if isinstance(found, pl.Datetime) and wanted == TIME:
-            is_naive = found.time_zone is None
-            column = column.dt.replace_time_zone("UTC") if is_naive else column
-        elif found is None or not (found in (wanted, pl.Null) or _is_lossless(found, wanted)):
-            raise UnfitSnapshotError(
-                f"The snapshot has {'no column' if found is None else 'a column'} "
-                f"{name}{'' if found is None else f' of the type {found}'}, so it has no place in "
-                f"a history. Store it as {wanted}, as octogen_dagster.PRODUCT_SCHEMA has it."
-            )
-        casts.append(column.cast(wanted))
-    return snapshot.select(casts)
-
-
-def _is_lossless(found: pl.DataType, wanted: pl.DataType) -> bool:
-    is_text = isinstance(found, pl.Categorical | pl.Enum)
-    return is_text if wanted == pl.String else wanted == pl.Float64 and found.is_numeric()
-
-
-def observation_of(snapshot: pl.LazyFrame, file_metadata: Mapping[str, str]) -> Observation:
+def observation_of(
+    snapshot: pl.LazyFrame, file_metadata: Mapping[str, str], tracking: Tracking = PRODUCTS
+) -> Observation:
     """Look at which catalogs a snapshot has all products of.
 
     A whole catalog without products was withdrawn, which says nothing about its products.
     """
+    needed = tracking.key[1:] if tracking.of_products else tracking.key
     found = snapshot.select(
-        pl.col("catalog_key").fill_null("").str.to_lowercase().unique().implode(),
-        pl.col("uuid").is_null().any().alias("lacks_uuid"),
+        tracking.catalog.fill_null("").str.to_lowercase().unique().implode().alias("catalogs"),
+        *(pl.col(name).is_null().any() for name in needed),
     ).collect(engine="streaming")
-    if found.item(0, "lacks_uuid"):
+    row = tracking.row
+    if lacking := [name for name in needed if found.item(0, name)]:
         raise UnfitSnapshotError(
-            "The snapshot has a product without a uuid, so it has no place in a history. Give each "
-            "product a uuid, or leave it out, before you store it."
+            f"The snapshot has a {row} without a {lacking[0]}, so it has no place in a history. "
+            f"Give each {row} a {lacking[0]}, or leave it out, before you store it."
         )
-    keys = snapshot.select(KEY).collect(engine="streaming")
+    keys = snapshot.select(tracking.hashed).collect(engine="streaming")
     if keys.to_series().n_unique() < len(keys):
         raise UnfitSnapshotError(
-            "The snapshot has a product more than once, so it has no place in a history. Remove "
-            "repeats by catalog_key and uuid before you store it."
+            f"The snapshot has a {row} more than once, so it has no place in a history. Remove "
+            f"repeats by {' and '.join(tracking.key)} before you store it."
         )
-    others = catalogs_without_products(file_metadata)
-    catalogs = None if others is None else others.union(found.item(0, "catalog_key"))
+    others = catalogs_without_products(file_metadata) if tracking.of_products else None
+    catalogs = None if others is None else others.union(found.item(0, "catalogs"))
     return Observation(catalogs, file_metadata.get(RUN_ID, ""))
 
 
-def digest_of(products: pl.LazyFrame) -> str:
-    """Return a digest of the tracked columns of products in any order.
+def digest_of(rows: pl.LazyFrame, tracking: Tracking = PRODUCTS) -> str:
+    """Return a digest of the keys and tracked columns of rows in any order.
 
     Unlike a hash of Polars it is the same in all versions.
     """
-    total, row = 0, pl.struct(*PRODUCT_KEY, *TRACKED)
-    for batch in products.select(row.struct.json_encode()).collect_batches(engine="streaming"):
+    total, row = 0, pl.struct(*tracking.key, *tracking.tracked)
+    for batch in rows.select(row.struct.json_encode()).collect_batches(engine="streaming"):
         for text in batch.to_series():
             total += int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
     return f"{total % 2**64:016x}"

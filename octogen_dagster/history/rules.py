@@ -8,18 +8,12 @@ from typing import Any
 import polars as pl
 
 from octogen_dagster.frames.kinds import Check, Rule, Verdict
+from octogen_dagster.history.tracking import Tracking
 
 _ADVICE = (
     "Something other than its asset changed the file. Restore it from a backup, or move it away: "
     "the next run begins a new history."
 )
-_COLUMNS = ("catalog_key", "uuid", "valid_from", "valid_to", "is_current", "change")
-_KEY = pl.struct("catalog_key", "uuid").hash()
-
-
-def by_product(history: pl.LazyFrame) -> pl.LazyFrame:
-    """A history in the order in which its rules compare a row with the one before it."""
-    return history.sort(_KEY, "valid_from")
 
 
 def _left_out(subject: str, entries: Mapping[str, Any]) -> Verdict:
@@ -30,26 +24,16 @@ def _left_out(subject: str, entries: Mapping[str, Any]) -> Verdict:
     return Verdict(False, f"{subject} lacks snapshots.\n\n{left_out}\n\n")
 
 
-HISTORY_CHECKS = {
-    "one_current_row": Check(
-        "Each product has one current row at most, the one without an end.", _ADVICE
-    ),
-    "no_overlap": Check("No two rows of a product are valid at the same time.", _ADVICE),
-    "no_gap": Check(
-        "A product that changed was there before, and one that reappeared was not.", _ADVICE
-    ),
-    "nothing_left_out": Check(
-        "Each snapshot that the last run read is in the history.",
-        "Store the snapshot again without the mistake, with the same fetched_at: the next run puts "
-        "it in. forget_snapshot takes it off this list.",
-        _left_out,
-    ),
-}
-
-
-def _rules() -> list[Rule]:
+def history_checks(tracking: Tracking) -> dict[str, Any]:
+    """The checks of a history, their rules and the order in which these compare rows."""
+    key, row = tracking.hashed, tracking.row
+    checks = {
+        "one_current_row": f"Each {row} has one current row at most, the one without an end.",
+        "no_overlap": f"No two rows of a {row} are valid at the same time.",
+        "no_gap": f"A {row} that changed was there before, and one that reappeared was not.",
+    }
     start, end, change = pl.col("valid_from"), pl.col("valid_to"), pl.col("change")
-    is_same = (_KEY.shift() == _KEY).fill_null(value=False)
+    is_same = (key.shift() == key).fill_null(value=False)
     goes_on = is_same & (start == end.shift()).fill_null(value=False)
     overlaps = is_same & (start < end.shift()).fill_null(value=True)
     should_be = (
@@ -61,7 +45,7 @@ def _rules() -> list[Rule]:
     )
     is_second = is_same & pl.col("is_current") & pl.col("is_current").shift()
     problems = (
-        ("one_current_row", "a product has a second current row", is_second),
+        ("one_current_row", f"a {row} has a second current row", is_second),
         (
             "one_current_row",
             "is_current does not fit valid_to",
@@ -71,7 +55,17 @@ def _rules() -> list[Rule]:
         ("no_overlap", "valid_to is not after valid_from", end <= start),
         ("no_gap", "change does not fit the row before", change != should_be),
     )
-    return [Rule(check, name, bad, 0.0, _COLUMNS) for check, name, bad in problems]
-
-
-HISTORY_RULES = _rules()
+    columns = (*tracking.key, "valid_from", "valid_to", "is_current", "change")
+    return {
+        "checks": {
+            **{name: Check(text, _ADVICE) for name, text in checks.items()},
+            "nothing_left_out": Check(
+                "Each snapshot that the last run read is in the history.",
+                "Store the snapshot again without the mistake, with the same fetched_at: the next "
+                "run puts it in. forget_snapshot takes it off this list.",
+                _left_out,
+            ),
+        },
+        "rules": [Rule(check, name, bad, 0.0, columns) for check, name, bad in problems],
+        "in_order": lambda history: history.sort(key, "valid_from"),
+    }

@@ -1,8 +1,8 @@
-"""The history of products: a row for each time that a product's values lasted, as pure functions.
+"""The history of a table: a row for each time that a row's values lasted, as pure functions.
 
-The rows of a product are times without overlap, each from `valid_from` until before `valid_to`. A
-snapshot says what holds from its time `at` until the next snapshot of its catalog. Putting it in
-replaces what the rows say of that time:
+The rows of a key, such as that of a product, are times without overlap, each from `valid_from`
+until before `valid_to`. A snapshot says what holds from its time `at` until the next snapshot of
+its catalog. Putting it in replaces what the rows say of that time:
 
                at            until
     rows        |              |
@@ -22,9 +22,11 @@ on which snapshots are in it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime
 from itertools import pairwise
+from typing import Any
 
 import polars as pl
 
@@ -38,38 +40,35 @@ from octogen_dagster.frames.cells import (
     price_text,
     product_link,
 )
-from octogen_dagster.frames.columns import COLUMN_DESCRIPTIONS, PRODUCT_SCHEMA, TIME
+from octogen_dagster.frames.columns import COLUMN_DESCRIPTIONS, TIME
 from octogen_dagster.frames.kinds import Markdown, Published, Shown, TableKind
 from octogen_dagster.frames.markdown import MAX_EARLIER, trend
 from octogen_dagster.frames.source import Metrics
-from octogen_dagster.frames.stored import KEY, PRODUCT_KEY, TRACKED, WATCHED, known_price
-from octogen_dagster.history.observed import PRODUCT_COLUMNS, Contents, Observed, read_observed
-from octogen_dagster.history.rules import HISTORY_CHECKS, HISTORY_RULES, by_product
+from octogen_dagster.frames.stored import KEY, PRODUCT_KEY, TRACKED, known_price
+from octogen_dagster.history.observed import Contents, Observed, read_observed
+from octogen_dagster.history.rules import history_checks
+from octogen_dagster.history.tracking import CHANGES, PRODUCTS, Tracking
 from octogen_dagster.printable import count
 
-_CHANGES = ["appeared", "reappeared", "changed"]
+HISTORY_SCHEMA = PRODUCTS.schema
 
-HISTORY_SCHEMA = pl.Schema(
-    {
-        **{name: PRODUCT_SCHEMA[name] for name in ("catalog_key", "uuid", "product_url")},
-        "valid_from": TIME,
-        "valid_to": TIME,
-        "is_current": pl.Boolean(),
-        "change": pl.Enum(_CHANGES),
-        "changed": pl.List(pl.String),
-        **{name: PRODUCT_SCHEMA[name] for name in TRACKED},
+
+def _time_descriptions(tracking: Tracking) -> dict[str, str]:
+    row = tracking.row
+    return {
+        "valid_from": "The time of the first snapshot with these values (UTC).",
+        "valid_to": "The time of the first later snapshot without them (UTC); null if the last "
+        "snapshot has them.",
+        "is_current": f"True if the last snapshot has the {row} with these values.",
+        "change": "What happened at `valid_from`: appeared, reappeared or changed.",
+        "changed": f"What changed of a changed {row}: {', '.join(tracking.watched)}.",
     }
-)
+
+
 HISTORY_DESCRIPTIONS = {
     "catalog_key": "The catalog the product belongs to.",
     "uuid": "The product's identity in Octogen.",
     "product_url": "The product's page at the merchant, as it was last seen.",
-    "valid_from": "The `fetched_at` of the first snapshot with these values (UTC).",
-    "valid_to": "The `fetched_at` of the first later snapshot without them (UTC); null if the last "
-    "snapshot has them.",
-    "is_current": "True if the last snapshot has the product with these values.",
-    "change": "What happened at `valid_from`: appeared, reappeared or changed.",
-    "changed": f"What changed of a changed product: {', '.join(WATCHED)}.",
     **{name: COLUMN_DESCRIPTIONS[name] for name in TRACKED},
 }
 
@@ -79,7 +78,7 @@ ROWS_AT_ONCE = 50_000
 _SAMPLED = 64
 """One in so many rows says where to divide them."""
 _MAX_CURRENCIES = 5
-"""A number for a product, which is the same within a process."""
+_CATALOG = "octogen_catalog"
 
 
 def valid_at(moment: datetime) -> pl.Expr:
@@ -89,34 +88,42 @@ def valid_at(moment: datetime) -> pl.Expr:
 
 
 def put_in(
-    history: pl.LazyFrame, snapshot: pl.LazyFrame, at: datetime, observed: Observed
+    history: pl.LazyFrame,
+    snapshot: pl.LazyFrame,
+    at: datetime,
+    observed: Observed,
+    tracking: Tracking = PRODUCTS,
 ) -> Iterator[pl.DataFrame]:
-    """Yield the rows of a history with a snapshot put in, sorted by uuid.
+    """Yield the rows of a history with a snapshot put in, in their order.
 
-    `observed` has what is in the history, and the snapshot at `at`. The values of each product are
+    `observed` has what is in the history, and the snapshot at `at`. The values of each key are
     compared by a hash first; only the rows of those that differ are computed anew.
     """
     covered = history.filter(valid_at(at), observed[at].is_covered)
-    differing = _differing(covered, snapshot)
-    yield from _replaced(history, snapshot.select(*PRODUCT_COLUMNS), differing, at, observed)
+    differing = _differing(covered, snapshot, tracking)
+    kept = snapshot.select(*tracking.types)
+    yield from _replaced(history, kept, differing, at, observed, tracking=tracking)
 
 
-def take_out(history: pl.LazyFrame, at: datetime, observed: Observed) -> Iterator[pl.DataFrame]:
-    """Yield the rows of a history with the snapshot at `at` taken out, sorted by uuid.
+def take_out(
+    history: pl.LazyFrame, at: datetime, observed: Observed, tracking: Tracking = PRODUCTS
+) -> Iterator[pl.DataFrame]:
+    """Yield the rows of a history with the snapshot at `at` taken out, in their order.
 
     `observed` has what is in the history.
     """
     is_touched = pl.any_horizontal(pl.col("valid_from", "valid_to") == at)
     touched = history.filter(is_touched, observed[at].is_covered)
-    differing = touched.select(KEY.unique()).collect(engine="streaming").to_series()
+    differing = touched.select(tracking.hashed.unique()).collect(engine="streaming").to_series()
     remaining = {time: each for time, each in observed.items() if time != at}
-    nothing = pl.LazyFrame(schema=PRODUCT_COLUMNS)
-    yield from _replaced(history, nothing, differing, at, remaining)
+    nothing = pl.LazyFrame(schema=tracking.types)
+    yield from _replaced(history, nothing, differing, at, remaining, tracking=tracking)
 
 
-def _differing(rows: pl.LazyFrame, snapshot: pl.LazyFrame) -> pl.Series:
-    """The keys of the products that differ between rows and a snapshot, or are in one only."""
-    hashed = [KEY.alias("key"), pl.struct("product_url", *TRACKED).hash().alias("values")]
+def _differing(rows: pl.LazyFrame, snapshot: pl.LazyFrame, tracking: Tracking) -> pl.Series:
+    """The keys that differ between rows and a snapshot, or are in one only."""
+    values = [name for name in tracking.types if name not in tracking.key]
+    hashed = [tracking.hashed.alias("key"), pl.struct(*values).hash().alias("values")]
     old, new = (each.select(hashed).collect(engine="streaming") for each in (rows, snapshot))
     both = new.lazy().join(old.lazy(), on="key", how="full", coalesce=True, suffix="_old")
     differs = pl.col("values").ne_missing(pl.col("values_old"))
@@ -125,52 +132,56 @@ def _differing(rows: pl.LazyFrame, snapshot: pl.LazyFrame) -> pl.Series:
 
 def _replaced(
     history: pl.LazyFrame,
-    products: pl.LazyFrame,
+    snapshot: pl.LazyFrame,
     differing: pl.Series,
     at: datetime,
     observed: Observed,
+    *,
+    tracking: Tracking,
 ) -> Iterator[pl.DataFrame]:
-    """Yield a history in which the differing products have other values at a time.
+    """Yield a history in which the differing keys have other values at a time.
 
-    In the catalogs that the snapshot of that time covers, these are the values in `products`; in
+    In the catalogs that the snapshot of that time covers, these are the values in `snapshot`; in
     others what held before goes on.
     """
-    is_differing = KEY.is_in(differing.implode())
+    is_differing = tracking.hashed.is_in(differing.implode())
     if len(differing) <= ROWS_AT_ONCE:  # then they are read once, and not for each range
-        products = products.filter(is_differing).collect(engine="streaming").lazy()
-    for is_within in uuid_ranges(history, products):
+        snapshot = snapshot.filter(is_differing).collect(engine="streaming").lazy()
+    first = tracking.order[0]
+    for is_within in key_ranges(history, snapshot, column=first):
         rows, new = (
-            frame.filter(is_within).collect(engine="streaming") for frame in (history, products)
+            frame.filter(is_within).collect(engine="streaming") for frame in (history, snapshot)
         )
         differs = rows.select(is_differing).to_series()
-        computed = _computed(rows.filter(differs), new.filter(is_differing), at, observed)
+        computed = _computed(rows.filter(differs), new.filter(is_differing), at, observed, tracking)
         # A sort takes half the CPU time of merging sorted frames.
-        yield pl.concat([rows.filter(~differs), computed]).sort("uuid", maintain_order=True)
+        yield pl.concat([rows.filter(~differs), computed]).sort(first, maintain_order=True)
 
 
-def uuid_ranges(*frames: pl.LazyFrame) -> Iterator[pl.Expr]:
-    """Ranges of uuids, one after the other, in each of which frames have some 50,000 rows."""
-    uuid = pl.col("uuid")
-    sampled = pl.concat([frame.select(uuid.gather_every(_SAMPLED)) for frame in frames])
-    uuids = sampled.collect(engine="streaming").to_series().sort()
+def key_ranges(*frames: pl.LazyFrame, column: str = "uuid") -> Iterator[pl.Expr]:
+    """Ranges of a column, one after the other, in each of which frames have some 50,000 rows."""
+    value = pl.col(column)
+    sampled = pl.concat([frame.select(value.gather_every(_SAMPLED)) for frame in frames])
+    values = sampled.collect(engine="streaming").to_series().sort()
     step = -(-ROWS_AT_ONCE // _SAMPLED)
-    cuts = uuids.gather_every(step, offset=step).unique(maintain_order=True)
+    cuts = values.gather_every(step, offset=step).unique(maintain_order=True)
     for begin, end in pairwise([None, *cuts, None]):
-        is_within = pl.lit(True) if begin is None else uuid >= begin
-        yield is_within if end is None else is_within & (uuid < end)
+        is_within = pl.lit(True) if begin is None else value >= begin
+        yield is_within if end is None else is_within & (value < end)
 
 
 def _computed(
-    old: pl.DataFrame, new: pl.DataFrame, at: datetime, observed: Observed
+    old: pl.DataFrame, new: pl.DataFrame, at: datetime, observed: Observed, tracking: Tracking
 ) -> pl.DataFrame:
-    """Compute the rows of products from all their rows and from their values at a time."""
+    """Compute the rows of some keys from all their rows and from their values at a time."""
     if old.is_empty() and new.is_empty():
         return old
-    catalogs = pl.concat([old["catalog_key"], new["catalog_key"]]).unique()
+    old, new = (each.with_columns(tracking.catalog.alias(_CATALOG)) for each in (old, new))
+    catalogs = pl.concat([old[_CATALOG], new[_CATALOG]]).unique()
     later = [time for time in observed if time > at]
     known = pl.DataFrame(
         {
-            "catalog_key": catalogs,
+            _CATALOG: catalogs,
             "is_covered": [at in observed and observed[at].covers(each) for each in catalogs],
             "until": [
                 min((time for time in later if observed[time].covers(each)), default=None)
@@ -179,7 +190,7 @@ def _computed(
         },
         schema_overrides={"until": TIME},
     )
-    old, new = (each.join(known, on="catalog_key", nulls_equal=True) for each in (old, new))
+    old, new = (each.join(known, on=_CATALOG, nulls_equal=True) for each in (old, new))
     start, end, until = map(pl.col, ("valid_from", "valid_to", "until"))
     moment = pl.lit(at, TIME)
     before = old.filter(start < moment).with_columns(valid_to=pl.min_horizontal(end, moment))
@@ -189,46 +200,39 @@ def _computed(
     then = pl.concat([new, gone_on.select(new.columns)])
     then = then.with_columns(valid_from=moment, valid_to=until)
     rows = [
-        each.select(*PRODUCT_COLUMNS, "valid_from", "valid_to") for each in (before, then, after)
+        each.select(*tracking.types, "valid_from", "valid_to") for each in (before, then, after)
     ]
-    return _described(pl.concat(rows).sort("uuid", "catalog_key", "valid_from"))
+    return _described(pl.concat(rows).sort(*tracking.order, "valid_from"), tracking)
 
 
-def _is_same_product() -> pl.Expr:
-    """True if a row is of the same product as the one before it."""
-    return pl.all_horizontal(pl.col(PRODUCT_KEY).eq_missing(pl.col(PRODUCT_KEY).shift()))
-
-
-def _goes_on() -> pl.Expr:
-    """True if a row begins when the one before it ends, of the same product."""
-    return _is_same_product() & (pl.col("valid_from") == pl.col("valid_to").shift())
-
-
-def _described(rows: pl.DataFrame) -> pl.DataFrame:
+def _described(rows: pl.DataFrame, tracking: Tracking) -> pl.DataFrame:
     """Merge equal rows that go on, and say what happened at the beginning of each.
 
-    The rows are sorted by product and time.
+    The rows are sorted by their key and time.
     """
+    key = list(tracking.key)
     differs = {
         kind: pl.any_horizontal(pl.col(names).ne_missing(pl.col(names).shift()))
-        for kind, names in WATCHED.items()
+        for kind, names in tracking.watched.items()
     }
     changed = pl.concat_list(
-        pl.when(differs[kind]).then(pl.lit(kind)) for kind in WATCHED
+        pl.when(differs[kind]).then(pl.lit(kind)) for kind in differs
     ).list.drop_nulls()
-    goes_on = _goes_on()
+    is_same = pl.all_horizontal(pl.col(key).eq_missing(pl.col(key).shift()))
+    goes_on = is_same & (pl.col("valid_from") == pl.col("valid_to").shift())
     change = (
         pl.when(goes_on)
         .then(pl.lit("changed"))
-        .when(_is_same_product())
+        .when(is_same)
         .then(pl.lit("reappeared"))
         .otherwise(pl.lit("appeared"))
     )
+    only_seen = [name for name in tracking.types if name not in (*key, *tracking.tracked)]
     begins = ~goes_on | pl.any_horizontal(differs.values())
     return (
         rows.with_columns(
-            pl.col("product_url").last().over(PRODUCT_KEY),
-            change.cast(HISTORY_SCHEMA["change"]).alias("change"),
+            *(pl.col(name).last().over(key) for name in only_seen),
+            change.cast(pl.Enum(CHANGES)).alias("change"),
             pl.when(goes_on).then(changed).alias("changed"),
             begins.alias("begins"),
         )
@@ -237,31 +241,39 @@ def _described(rows: pl.DataFrame) -> pl.DataFrame:
         .with_columns(pl.col("valid_to").last().over(pl.col("begins").cum_sum()))
         .filter("begins")
         .with_columns(pl.col("valid_to").is_null().alias("is_current"))
-        .select(HISTORY_SCHEMA.names())
+        .select(tracking.schema.names())
     )
 
 
-def history_metrics(history: pl.LazyFrame, at: datetime | None) -> Metrics:
+def history_metrics(
+    history: pl.LazyFrame, at: datetime | None, tracking: Tracking = PRODUCTS
+) -> Metrics:
     """Return what happened in the last snapshot of a history, at a time, and its median prices."""
     last = pl.lit(at, TIME)  # null if there is none
     begins = pl.col("valid_from") == last
-    happened = {name: (begins & (pl.col("change") == name)).sum() for name in _CHANGES}
+    happened = {name: (begins & (pl.col("change") == name)).sum() for name in CHANGES}
     # A change ends one row and begins another, so its product has not disappeared.
     gone = (pl.col("valid_to") == last).sum() - happened["changed"]
     current = pl.col("is_current").sum()
-    counted = history.select(**happened, disappeared=gone, current_products=current)
+    counted = history.select(**happened, disappeared=gone, **{_current(tracking): current})
     counts = counted.collect(engine="streaming").row(0, named=True)
     return {
         **{name: int(number) for name, number in counts.items()},
-        **_median_prices(history.filter("is_current")),
+        **(_median_prices(history.filter("is_current")) if tracking.of_products else {}),
     }
 
 
-def metrics_as_of(history: pl.LazyFrame, at: datetime) -> Metrics:
-    """Return the number of products and the median prices of a history as of a time."""
-    products = history.filter(valid_at(at))
-    number = int(products.select(pl.len()).collect(engine="streaming").item())
-    return {"current_products": number, **_median_prices(products)}
+def metrics_as_of(history: pl.LazyFrame, at: datetime, tracking: Tracking = PRODUCTS) -> Metrics:
+    """Return the number of rows and the median prices of a history as of a time."""
+    rows = history.filter(valid_at(at))
+    number = int(rows.select(pl.len()).collect(engine="streaming").item())
+    medians = _median_prices(rows) if tracking.of_products else {}
+    return {_current(tracking): number, **medians}
+
+
+def _current(tracking: Tracking) -> str:
+    """The name of the number of rows that hold in the last snapshot."""
+    return f"current_{tracking.row}s"
 
 
 def _median_prices(products: pl.LazyFrame) -> Metrics:
@@ -334,37 +346,15 @@ def _drop_cells(row: Row) -> Cells:
     }
 
 
-def _sentence(metrics: Figures, _: pl.LazyFrame) -> str:
-    if "current_products" not in metrics:
-        return f"**{count(metrics['rows'], 'row')}**"
-    text = (
-        f"**{count(metrics['current_products'], 'product')}** in "
-        f"{count(metrics['snapshots'], 'snapshot')}; the last one: {metrics['appeared']:,} new, "
-        f"{metrics['disappeared']:,} gone, {metrics['changed']:,} changed"
-    )
-    if metrics["reappeared"]:
-        text += f", {metrics['reappeared']:,} back"
-    return "; ".join([text, *median_text(metrics)])
-
-
 def _left_out(of: Published) -> Shown:
     """The snapshots without a place. A check judges by them, so no figure that fails hides them."""
     left_out = Contents.read(of.file_metadata).left_out
     return {"left_out": Markdown("\n".join(f"* {each.name}: {each.reason}" for each in left_out))}
 
 
-def _figures(of: Published) -> Shown:
-    """What happened in the last snapshot."""
-    times = read_observed(of.file_metadata)
-    return {"snapshots": len(times), **history_metrics(of.rows, max(times, default=None))}
-
-
-def _line(of: Published) -> Shown:
-    """Lines over the last snapshot and those before it, which the rows say, too."""
-    times = sorted(read_observed(of.file_metadata))
-    *earlier, last = [metrics_as_of(of.rows, at) for at in times[-MAX_EARLIER - 1 :]] or [{}]
-    figures = {"snapshots": len(times), **last}
-    return {"trend": Markdown(trend({"current_products": "products"}, figures, earlier))}
+def _lacking(of: Published) -> Shown:
+    """The columns that the last snapshot of a linked view does not have."""
+    return {"lacking": Markdown(", ".join(Contents.read(of.file_metadata).lacking))}
 
 
 def _price_drops(of: Published) -> Shown:
@@ -373,17 +363,65 @@ def _price_drops(of: Published) -> Shown:
     return {"largest_price_drops": cells_table(map(_drop_cells, drops))}
 
 
-HISTORY_KIND = TableKind(
-    HISTORY_SCHEMA,
+def history_kind(tracking: Tracking, descriptions: Mapping[str, str], **others: Any) -> TableKind:
+    """The kind of the history of a table whose columns have these descriptions."""
+    current = _current(tracking)
+
+    def sentence(metrics: Figures, _: pl.LazyFrame) -> str:
+        if current not in metrics:
+            return f"**{count(metrics['rows'], 'row')}**"
+        text = (
+            f"**{count(metrics[current], tracking.row)}** in "
+            f"{count(metrics['snapshots'], 'snapshot')}; the last one: {metrics['appeared']:,} "
+            f"new, {metrics['disappeared']:,} gone, {metrics['changed']:,} changed"
+        )
+        if metrics["reappeared"]:
+            text += f", {metrics['reappeared']:,} back"
+        lacking = [f"without {metrics['lacking']}"] if metrics.get("lacking") else []
+        return "; ".join([text, *median_text(metrics), *lacking])
+
+    def figures(of: Published) -> Shown:
+        """What happened in the last snapshot."""
+        times = read_observed(of.file_metadata)
+        last = max(times, default=None)
+        return {"snapshots": len(times), **history_metrics(of.rows, last, tracking)}
+
+    def line(of: Published) -> Shown:
+        """Lines over the last snapshot and those before it, which the rows say, too."""
+        times = sorted(read_observed(of.file_metadata))[-MAX_EARLIER - 1 :]
+        *earlier, last = [metrics_as_of(of.rows, at, tracking) for at in times] or [{}]
+        shown = {"snapshots": len(read_observed(of.file_metadata)), **last}
+        return {"trend": Markdown(trend({current: f"{tracking.row}s"}, shown, earlier))}
+
+    parts = {
+        "snapshots left out": _left_out,
+        "columns that the view lacks": _lacking,
+        "figures of the history": figures,
+        "line of the history": line,
+        **others.pop("parts", {}),
+    }
+    kind = TableKind(
+        descriptions={**descriptions, **_time_descriptions(tracking)},
+        key=(*tracking.key, "valid_from"),
+        sentence=sentence,
+        parts=parts,
+        first=("appeared", "disappeared", "changed", "median_price_"),
+        line=None,
+        **history_checks(tracking),
+    )
+    return replace(kind, **others)
+
+
+HISTORY_KIND = history_kind(
+    PRODUCTS,
     HISTORY_DESCRIPTIONS,
-    key=(*PRODUCT_KEY, "valid_from"),
+    schema=HISTORY_SCHEMA,
     made_from={
         **{name: [name] for name in ("uuid", "catalog_key", "product_url", *TRACKED)},
         **{name: ["fetched_at", *TRACKED] for name in ("valid_from", "valid_to", "is_current")},
         "change": [*PRODUCT_KEY, *TRACKED],
         "changed": TRACKED,
     },
-    sentence=_sentence,
     preview=first_rows(
         _cells,
         [
@@ -396,15 +434,6 @@ HISTORY_KIND = TableKind(
             "valid_to",
         ],
     ),
-    parts={
-        "snapshots left out": _left_out,
-        "figures of the history": _figures,
-        "line of the history": _line,
-        "price drops": _price_drops,
-    },
+    parts={"price drops": _price_drops},
     first=("largest_price_drops", "appeared", "disappeared", "changed", "median_price_"),
-    line=None,
-    checks=HISTORY_CHECKS,
-    rules=HISTORY_RULES,
-    in_order=by_product,
 )

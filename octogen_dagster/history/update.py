@@ -13,7 +13,14 @@ import polars as pl
 
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.frames.columns import TIME
-from octogen_dagster.frames.source import ROW_GROUP_SIZE, Outcome, Reading, SnapshotTarget
+from octogen_dagster.frames.source import (
+    FETCHED_AT,
+    ROW_GROUP_SIZE,
+    STORED_AT,
+    Outcome,
+    Reading,
+    SnapshotTarget,
+)
 from octogen_dagster.frames.stored import StoredSnapshot
 from octogen_dagster.history.observed import (
     OBSERVED,
@@ -22,15 +29,15 @@ from octogen_dagster.history.observed import (
     LeftOut,
     Observation,
     Observed,
-    UnfitSnapshotError,
     digest_of,
     observation_of,
-    tracked_products,
 )
-from octogen_dagster.history.table import HISTORY_SCHEMA, put_in, take_out
+from octogen_dagster.history.table import put_in, take_out
+from octogen_dagster.history.tracking import PRODUCTS, Tracking, UnfitSnapshotError, fitted
 from octogen_dagster.io_source import Query, check, io_source, until_stopped
 from octogen_dagster.storage.store import DamagedError
 
+_TIMES = Tracking((), {}, {"fetched_at": TIME}, of_products=True)
 _Step = Callable[[pl.LazyFrame], Iterator[pl.DataFrame]]
 """Yields the rows of a history with a snapshot put in or taken out."""
 
@@ -40,29 +47,43 @@ class HistoryUpdate:
 
     spending = None
 
-    def __init__(self, snapshots: Iterable[StoredSnapshot]) -> None:
+    def __init__(self, snapshots: Iterable[StoredSnapshot], tracking: Tracking = PRODUCTS) -> None:
         self._snapshots = snapshots
+        self._tracking = tracking
 
     @contextlib.contextmanager
     def reading(self, target: SnapshotTarget, stop: threading.Event) -> Iterator[Reading]:
         """Let the block store the history in its target."""
         version, before = target.version(), target.latest_metadata()
-        history, contents = _existing(target, before), Contents.read(before)
-        steps = self._steps(contents, target, stop)
+        stored, contents = _existing(target, before), Contents.read(before)
+        tracking = self._tracking
+        if stored is not None:
+            tracking = tracking.going_on(Tracking.read(before, stored))
+        steps, tracking = self._steps(contents, tracking, target, stop)
+        nothing = pl.LazyFrame(schema=tracking.schema)
+        history = nothing if stored is None else fitted(stored, tracking.schema)
 
         def frames(_query: Query, stop: threading.Event) -> Iterator[pl.DataFrame]:
-            return until_stopped(_after(history, steps, stop), stop)
+            return until_stopped(_after(history, steps, tracking, stop), stop)
 
-        outcome = Outcome(file_metadata=contents.metadata())
-        frame = io_source(HISTORY_SCHEMA, frames, stop)
+        outcome = Outcome(file_metadata={**contents.metadata(), **tracking.metadata()})
+        frame = io_source(tracking.schema, frames, stop)
         yield Reading(frame, lambda: outcome, replaces=version)
 
     def _steps(
-        self, contents: Contents, target: SnapshotTarget, stop: threading.Event
-    ) -> list[_Step]:
-        """Return what is to be done with a history, and note in its contents what is in it then."""
+        self,
+        contents: Contents,
+        tracking: Tracking,
+        target: SnapshotTarget,
+        stop: threading.Event,
+    ) -> tuple[list[_Step], Tracking]:
+        """Return what is to be done with a history, and the types of its columns then.
+
+        What is in it then is noted in its contents.
+        """
         unseen: dict[datetime, tuple[StoredSnapshot, Observation]] = {}
         seen, partitions, left_out = set[datetime](), set[str](), list[LeftOut]()
+        lacking = dict.fromkeys(contents.observed, contents.lacking)
         for snapshot in self._snapshots:
             check(stop)
             contents.products = snapshot.key or contents.products
@@ -76,11 +97,14 @@ class HistoryUpdate:
             try:
                 stored, file_metadata = snapshot.open()
                 at = _time_of(stored, file_metadata)
-                rows = tracked_products(stored)
-                if at is None or at in seen or _is_known(at, rows, file_metadata, contents):
+                fitting = tracking.with_types(stored, file_metadata)
+                rows = fitting.rows(stored)
+                is_known = _is_known(at, rows, file_metadata, contents, fitting)
+                if at is None or at in seen or is_known:
                     continue
                 # Not its frame: a frame keeps its file open, and there may be thousands.
-                unseen[at] = snapshot, observation_of(rows, file_metadata)
+                unseen[at] = snapshot, observation_of(rows, file_metadata, fitting)
+                tracking, lacking[at] = fitting, fitting.lacking(stored)
             except (UnfitSnapshotError, DamagedError) as error:
                 # Somebody had it forgotten, so it is not told again.
                 if at not in contents.forgotten:
@@ -94,21 +118,23 @@ class HistoryUpdate:
             *(each for each in contents.left_out if not each.is_of(seen, partitions)),
             *left_out,
         ]
+        contents.lacking = lacking[max(lacking)] if lacking else ()
         # Each step gets a copy of what is in the history then: it is executed when all are known.
         steps, observed = list[_Step](), contents.observed
         for at in sorted(unseen.keys() & observed.keys()):  # of which it has another version
-            steps.append(functools.partial(take_out, at=at, observed={**observed}))
+            before = {**observed}
+            steps.append(functools.partial(take_out, at=at, observed=before, tracking=tracking))
             del observed[at]
         for at, (snapshot, observation) in sorted(unseen.items()):
             observed[at] = observation
-            steps.append(functools.partial(_put_in, snapshot, at, {**observed}))
+            steps.append(functools.partial(_put_in, snapshot, at, {**observed}, tracking))
             contents.forgotten.pop(at, None)
         if left_out and not observed:  # no history begins with what cannot be in one
             raise UnfitSnapshotError(left_out[0].reason)
-        return steps
+        return steps, tracking
 
 
-def _existing(target: SnapshotTarget, file_metadata: Mapping[str, str]) -> pl.LazyFrame:
+def _existing(target: SnapshotTarget, file_metadata: Mapping[str, str]) -> pl.LazyFrame | None:
     try:
         history = target.latest()
     except DamagedError as error:
@@ -116,9 +142,7 @@ def _existing(target: SnapshotTarget, file_metadata: Mapping[str, str]) -> pl.La
             f"The history {error.uri} is damaged ({error.cause}), and a new one would lack the "
             "past. Restore the file from a backup, or move it away to begin anew."
         ) from error
-    if history is None:
-        return pl.LazyFrame(schema=HISTORY_SCHEMA)
-    if OBSERVED not in file_metadata:
+    if history is not None and OBSERVED not in file_metadata:
         raise OctogenSnapshotError(
             "The file at the place of the history does not say which snapshots are in it, so none "
             "can be put in. Run it again if the store was not in reach. If the file is not a "
@@ -128,10 +152,16 @@ def _existing(target: SnapshotTarget, file_metadata: Mapping[str, str]) -> pl.La
 
 
 def _time_of(stored: pl.LazyFrame, file_metadata: Mapping[str, str]) -> datetime | None:
-    """Return when a snapshot was read. Without rows it may not say when."""
-    if (at := file_metadata.get("octogen.fetched_at")) is not None:
+    """Return when a snapshot was read, or when it was stored if it says no other time.
+
+    Without rows it may not say when.
+    """
+    at = file_metadata.get(FETCHED_AT)
+    if "fetched_at" not in stored.collect_schema():
+        at = at or file_metadata.get(STORED_AT)
+    if at is not None:
         return datetime.fromisoformat(at)
-    times = tracked_products(stored, {"fetched_at": TIME})
+    times = _TIMES.with_types(stored, {}).rows(stored)
     last = times.select(pl.len(), pl.col("fetched_at").max())
     height, found = last.collect(engine="streaming").row(0)
     if height and found is None:
@@ -143,17 +173,25 @@ def _time_of(stored: pl.LazyFrame, file_metadata: Mapping[str, str]) -> datetime
 
 
 def _is_known(
-    at: datetime, rows: pl.LazyFrame, file_metadata: Mapping[str, str], contents: Contents
+    at: datetime | None,
+    rows: pl.LazyFrame,
+    file_metadata: Mapping[str, str],
+    contents: Contents,
+    tracking: Tracking,
 ) -> bool:
     """True if a history has a snapshot as it was published, or has forgotten what is in it."""
     if at in contents.observed:
         run_id = contents.observed[at].run_id
         return run_id != "" and run_id == file_metadata.get(RUN_ID)
-    return at in contents.forgotten and contents.forgotten[at] == digest_of(rows)
+    return at in contents.forgotten and contents.forgotten[at] == digest_of(rows, tracking)
 
 
 def _put_in(
-    snapshot: StoredSnapshot, at: datetime, observed: Observed, history: pl.LazyFrame
+    snapshot: StoredSnapshot,
+    at: datetime,
+    observed: Observed,
+    tracking: Tracking,
+    history: pl.LazyFrame,
 ) -> Iterator[pl.DataFrame]:
     stored, file_metadata = snapshot.open()
     if _time_of(stored, file_metadata) != at:
@@ -161,11 +199,11 @@ def _put_in(
             f"The snapshot of {at:%Y-%m-%d %H:%M:%S} UTC was replaced while it was put into the "
             "history. Nothing was changed; run it again."
         )
-    return put_in(history, tracked_products(stored), at, observed)
+    return put_in(history, tracking.rows(stored), at, observed, tracking)
 
 
 def _after(
-    history: pl.LazyFrame, steps: Sequence[_Step], stop: threading.Event
+    history: pl.LazyFrame, steps: Sequence[_Step], tracking: Tracking, stop: threading.Event
 ) -> Iterator[pl.DataFrame]:
     """Yield the rows of a history after steps, of which each reads what the one before wrote."""
     if not steps:
@@ -175,7 +213,7 @@ def _after(
     for step in earlier:
         check(stop)
         # It is executed before the loop goes on, so it sees this step and this history.
-        rows = io_source(HISTORY_SCHEMA, lambda *_: until_stopped(step(history), stop))  # noqa: B023
+        rows = io_source(tracking.schema, lambda *_: until_stopped(step(history), stop))  # noqa: B023
         # It has no name that a killed run could leave, and ends with the frame that reads it.
         file = tempfile.TemporaryFile()  # noqa: SIM115
         rows.sink_parquet(

@@ -25,6 +25,7 @@ from octogen_dagster.frames.source import (
     ANY,
     FETCHED_AT,
     ROWS,
+    STORED_AT,
     SnapshotTarget,
     check_complete,
     check_not_shrunken,
@@ -256,14 +257,15 @@ class Publication:
         return read_last(instance, keys.asset, keys.partition, _LAST_REPORTS)
 
     def _file_metadata(self) -> dict[str, str]:
-        file_metadata = {"octogen.asset_key": self._keys.asset.to_user_string()}
+        now = datetime.now(timezone.utc).isoformat()
+        file_metadata = {"octogen.asset_key": self._keys.asset.to_user_string(), STORED_AT: now}
         if self._step.run_id is not None:
             file_metadata[_RUN_ID] = self._step.run_id
         if self._keys.partition is not None:
             file_metadata["octogen.partition_key"] = self._keys.partition
         if self._kind.accumulates:
             # A source that knows when its rows were true says so itself.
-            file_metadata[FETCHED_AT] = datetime.now(timezone.utc).isoformat()
+            file_metadata[FETCHED_AT] = now
         return file_metadata
 
     def _existing(self, key: str | None) -> dict[str, str]:

@@ -1,8 +1,9 @@
-"""Snapshots of a few products at random, and a model of their history that keeps each of them."""
+"""Snapshots of a few rows at random, and a model of their history that keeps each of them."""
 
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Any, NamedTuple
@@ -11,39 +12,55 @@ import polars as pl
 from hypothesis import strategies as st
 
 from octogen_dagster.frames.columns import PRODUCT_SCHEMA
-from octogen_dagster.frames.stored import TRACKED
+from octogen_dagster.frames.stored import StoredSnapshot
 from octogen_dagster.history.observed import Contents, Observation, observation_of
-from octogen_dagster.history.table import HISTORY_SCHEMA, put_in
+from octogen_dagster.history.table import put_in
+from octogen_dagster.history.tracking import PRODUCTS, Tracking
+from octogen_dagster.history.update import HistoryUpdate
 
-Product = tuple[str | None, str]
+Key = tuple[Any, ...]
 Observed = Mapping[datetime, Observation]
 FIRST = datetime(2026, 11, 1, 6, tzinfo=timezone.utc)
 MAY_BE_UNSENT = ("currency", "in_stock", "is_active")
-KINDS = {"title": TRACKED[:1], "price": TRACKED[1:4], "availability": TRACKED[4:]}
 
 
 class Snapshot(NamedTuple):
-    """A snapshot of one or two catalogs; with filters also of catalogs in which nothing matched."""
+    """A snapshot of a table by its key.
 
-    products: dict[Product, dict[str, Any]]
-    read: frozenset[str] | None
+    One of products is of one or two catalogs, with filters also of catalogs in which nothing
+    matched. The view of a linked one lacks columns.
+    """
+
+    products: dict[Key, dict[str, Any]]
+    read: frozenset[str] | None = None
+    tracking: Tracking = PRODUCTS
+    lacks: frozenset[str] | None = None
 
     @property
     def frame(self) -> pl.LazyFrame:
         rows = [
-            {"catalog_key": key, "uuid": uuid, "brand": {"name": f"Brand {uuid}"}, **of}
-            for (key, uuid), of in self.products.items()
+            {**dict(zip(self.tracking.key, key, strict=True)), **of}
+            for key, of in self.products.items()
         ]
-        return pl.DataFrame(rows, schema=PRODUCT_SCHEMA).lazy()
+        if not self.tracking.of_products:
+            return pl.DataFrame(rows, schema=None if rows else [*self.tracking.types]).lazy()
+        rows = [{"brand": {"name": f"Brand {row['uuid']}"}, **row} for row in rows]
+        return pl.DataFrame(rows, schema=PRODUCT_SCHEMA).drop(self.lacks or ()).lazy()
 
     @property
     def file_metadata(self) -> dict[str, str]:
+        if self.lacks is not None:
+            return {"octogen.source_table": "p.d.t"}
         if self.read is None:
             return {"octogen.search": "{}"}
         return {"octogen.search": '{"q": "boots"}', "octogen.catalogs": json.dumps([*self.read])}
 
-    def covers(self, catalog: str | None) -> bool:
-        present = {key for key, _ in self.products}
+    def covers(self, key: Any) -> bool:
+        """True if it says what there is of a key, or of a catalog."""
+        if not self.tracking.of_products:
+            return True
+        catalog = key[0] if isinstance(key, tuple) else key
+        present = {each for each, _ in self.products}
         return catalog in present or (
             self.read is not None and (catalog or "").lower() in {*self.read, ""}
         )
@@ -62,34 +79,77 @@ def with_snapshot(
 
 
 def made_of(snapshots: Iterable[tuple[datetime, Snapshot]]) -> tuple[pl.DataFrame, Observed]:
-    history = pl.DataFrame(schema=HISTORY_SCHEMA)
+    history = pl.DataFrame(schema=PRODUCTS.schema)
     observed: Observed = {}
     for at, snapshot in snapshots:
         history, observed = with_snapshot(history, observed, at, snapshot)
     return history, observed
 
 
-def rows_of(snapshots: Snapshots) -> Iterator[dict[str, Any]]:
-    """The rows of the history, product by product."""
+class Target:
+    """A place in memory, which stands for that of a file."""
+
+    def __init__(self) -> None:
+        self.table: pl.DataFrame | None = None
+        self.metadata: Mapping[str, str] = {}
+
+    def latest(self) -> pl.LazyFrame | None:
+        return None if self.table is None else self.table.lazy()
+
+    def latest_metadata(self) -> Mapping[str, str]:
+        return self.metadata
+
+    def version(self) -> object:
+        return None
+
+    def log(self, _line: str) -> None: ...
+
+    def store(self, source: Any) -> Any:
+        """Store what a source reads, and return its outcome."""
+        place: Any = self
+        with source.reading(place, threading.Event()) as reading:
+            self.table = reading.frame.collect()
+            outcome = reading.outcome()
+        self.metadata = outcome.file_metadata
+        return outcome
+
+
+def put_into(target: Target, snapshots: Mapping[datetime, Snapshot], tracking: Tracking) -> None:
+    """Put snapshots into the history in a target, as one run does."""
+
+    def stored(at: datetime, each: Snapshot) -> StoredSnapshot:
+        metadata = {**each.file_metadata, "octogen.fetched_at": at.isoformat()}
+        return StoredSnapshot(lambda: (each.frame, {**metadata, "octogen.run_id": f"{at}"}))
+
+    target.store(HistoryUpdate([stored(*each) for each in snapshots.items()], tracking))
+
+
+def rows_of(snapshots: Snapshots, tracking: Tracking = PRODUCTS) -> Iterator[dict[str, Any]]:
+    """The rows of the history, key by key."""
+    tracked = tracking.tracked
     for key in {key for each in snapshots.values() for key in each.products}:
-        times = [at for at in sorted(snapshots) if snapshots[at].covers(key[0])]
+        times = [at for at in sorted(snapshots) if snapshots[at].covers(key)]
         last = [at for at in times if key in snapshots[at].products][-1]
-        url = snapshots[last].products[key]["product_url"]
-        identity = {"catalog_key": key[0], "uuid": key[1], "product_url": url}
+        newest = snapshots[last].products[key]
+        identity = dict(zip(tracking.key, key, strict=True))
+        if "product_url" not in {*tracking.key, *tracked} and "product_url" in newest:
+            identity["product_url"] = newest["product_url"]
         row: dict[str, Any] = {}
         values, change = None, "appeared"
         for at in times:
-            product = snapshots[at].products.get(key)
-            now = product and {name: product[name] for name in TRACKED}
+            found = snapshots[at].products.get(key)
+            now = found and {name: found[name] for name in tracked}
             if now == values:
                 continue
             if values:
                 yield {**row, "valid_to": at, "is_current": False}
             row = {**identity, "valid_from": at, "change": change, "changed": None, **(now or {})}
             if now and values:
-                changed = {name for name in TRACKED if now[name] != values[name]}
+                changed = {name for name in tracked if now[name] != values[name]}
                 row["change"] = "changed"
-                row["changed"] = [kind for kind, names in KINDS.items() if changed & {*names}]
+                row["changed"] = [
+                    kind for kind, names in tracking.watched.items() if changed & {*names}
+                ]
             values, change = now, "reappeared"
         if values:
             yield {**row, "valid_to": None, "is_current": True}
@@ -109,8 +169,31 @@ VALUES = st.fixed_dictionaries(
 )
 
 
+KEYS: dict[str, st.SearchStrategy[Key]] = {
+    "sku": st.sampled_from(["a", "b", "c"]).map(lambda sku: (sku,)),
+    "sku and page": st.tuples(st.sampled_from(["a", "b"]), st.sampled_from([1, 2])),
+}
+OWN = {
+    "sku": Tracking.of_table(("sku",), {"price": ("own_price",), "floor": ("map_price",)}),
+    "sku and page": Tracking.of_table(
+        ("sku", "page"), {"own_price": ("own_price",), "map_price": ("map_price",)}
+    ),
+}
+OWN_VALUES = {
+    "own_price": st.sampled_from([None, 1, 2, 2.5]),
+    "map_price": st.sampled_from([None, "low", "high"]),
+}
+SEEN = {"product_url": st.sampled_from(["https://shop/a", "https://shop/b"])}
+TABLES = ["products", "linked", *OWN]
+"""The tables that histories are of."""
+
+
 @st.composite
-def snapshots(draw: st.DrawFn) -> Snapshot:
+def snapshots(draw: st.DrawFn, table: str = "products") -> Snapshot:
+    if table in OWN:
+        values = st.fixed_dictionaries(OWN_VALUES | (SEEN if table == "sku" else {}))
+        rows = draw(st.dictionaries(KEYS[table], values, max_size=4))
+        return Snapshot(rows, None, OWN[table])
     products = draw(
         st.dictionaries(
             st.tuples(st.sampled_from(CATALOGS), st.sampled_from(["1", "2", "3"])),
@@ -118,14 +201,14 @@ def snapshots(draw: st.DrawFn) -> Snapshot:
             max_size=7,
         )
     )
-    for name in draw(st.sets(st.sampled_from(MAY_BE_UNSENT))):
-        for product in products.values():
-            product[name] = None
-    read = draw(st.none() | st.frozensets(st.sampled_from(["acme", "zen"])))
-    return Snapshot(products, read)
+    lacks = draw(st.sets(st.sampled_from(MAY_BE_UNSENT)))
+    products = {key: {**of, **dict.fromkeys(lacks)} for key, of in products.items()}
+    if table == "linked":
+        return Snapshot(products, None, PRODUCTS, frozenset(lacks))
+    return Snapshot(products, draw(st.none() | st.frozensets(st.sampled_from(["acme", "zen"]))))
 
 
-def histories(min_size: int) -> st.SearchStrategy[Snapshots]:
-    return st.lists(snapshots(), min_size=min_size, max_size=7).map(
+def histories(min_size: int, table: str = "products") -> st.SearchStrategy[Snapshots]:
+    return st.lists(snapshots(table), min_size=min_size, max_size=7).map(
         lambda made: {FIRST + timedelta(days=number): each for number, each in enumerate(made)}
     )

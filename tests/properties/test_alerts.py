@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Mapping, Sequence, Set
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -26,7 +25,7 @@ from octogen_dagster.alerts.rules import (
 )
 from octogen_dagster.alerts.update import AlertsUpdate
 from octogen_dagster.history.observed import Contents
-from tests.properties.snapshots import Snapshots, histories, made_of, rows_of
+from tests.properties.snapshots import Snapshots, Target, histories, made_of, rows_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 Row = dict[str, Any]
@@ -46,35 +45,14 @@ RULES: list[AlertRule] = [
 ]
 
 
-class Target:
-    """A place in memory, which stands for that of a file."""
-
-    def __init__(self) -> None:
-        self.table: pl.DataFrame | None = None
-        self.metadata: Mapping[str, str] = {}
-
-    def latest(self) -> pl.LazyFrame | None:
-        return None if self.table is None else self.table.lazy()
-
-    def latest_metadata(self) -> Mapping[str, str]:
-        return self.metadata
-
-    def version(self) -> object:
-        return None
-
-
 def updated(target: Target, snapshots: Snapshots, rules: Sequence[AlertRule]) -> dict[str, Any]:
     """Bring the alerts up to date with the history of snapshots, and return the metrics."""
     history, observed = made_of(snapshots.items())
     metadata = Contents({**observed}, {}, [], {}).metadata()
     last = snapshots[max(snapshots)].frame if snapshots else history.lazy()
-    update = AlertsUpdate(rules, history.lazy(), metadata, [last])
-    place: Any = target
-    with update.reading(place, threading.Event()) as reading:
-        target.table = reading.frame.collect()
-        outcome = reading.outcome()
-    target.metadata = outcome.file_metadata
-    return outcome.metrics()
+    outcome = target.store(AlertsUpdate(rules, history.lazy(), metadata, [last]))
+    metrics: dict[str, Any] = outcome.metrics()
+    return metrics
 
 
 def known(rows: list[Row]) -> list[Row]:

@@ -203,7 +203,8 @@ def test_a_snapshot_is_published_with_the_golden_metadata(project: Project, shop
         for name, value in pl.read_parquet_metadata(path).items()
         if name.startswith("octogen")
     }
-    own = {"octogen.run_id": result.run_id, "octogen.snapshot_id": stored["octogen.snapshot_id"]}
+    own = {name: stored[f"octogen.{name}"] for name in ("snapshot_id", "stored_at")}
+    own = {f"octogen.{name}": each for name, each in (own | {"run_id": result.run_id}).items()}
     assert stored == GOLDEN_METADATA["file"] | own
     (event,) = result.asset_materializations_for_node("shop__products")
     assert sorted(event.metadata) == GOLDEN_METADATA["materialization"]

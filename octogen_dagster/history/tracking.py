@@ -1,0 +1,184 @@
+"""What a history keeps of the snapshots of a table: which columns, and what tells rows apart."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import polars as pl
+
+from octogen_dagster.errors import OctogenSnapshotError, Persistence
+from octogen_dagster.frames.columns import PRODUCT_SCHEMA, TIME
+from octogen_dagster.frames.stored import PRODUCT_KEY, TRACKED, WATCHED
+
+CHANGES = ["appeared", "reappeared", "changed"]
+SOURCE_TABLE = "octogen.source_table"
+"""The metadata of a file that has the rows of a linked view, whose columns are not ours."""
+
+_TRACKING = "octogen.tracking"
+"""The metadata of a file that says what the history of a table of one's own keeps."""
+_SEEN = "product_url"
+"""The column that has in all rows the value that was seen last."""
+
+
+class UnfitSnapshotError(OctogenSnapshotError):
+    """What is in a file, or is asked of it, does not fit, and will not by itself."""
+
+    persistence = Persistence.PERMANENT
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """What a history keeps of the snapshots of a table.
+
+    Attributes:
+        key: The columns that tell rows apart. The rows of a history are sorted by the last of them.
+        watched: The kinds of change, each with the columns that are compared.
+        types: The types of all columns that it keeps; Null for one that is not known yet.
+        of_products: True if a snapshot is of some catalogs, and says nothing of the others.
+    """
+
+    key: tuple[str, ...]
+    watched: Mapping[str, tuple[str, ...]]
+    types: Mapping[str, pl.DataType]
+    of_products: bool = False
+
+    @classmethod
+    def of_table(cls, key: tuple[str, ...], watched: Mapping[str, tuple[str, ...]]) -> Tracking:
+        """What the history of a table keeps whose types only its snapshots say."""
+        names = dict.fromkeys([*key, *(name for names in watched.values() for name in names)])
+        return cls(key, watched, dict.fromkeys(names, pl.Null()))
+
+    @classmethod
+    def read(cls, file_metadata: Mapping[str, str], history: pl.LazyFrame) -> Tracking:
+        """What a stored history keeps, as the metadata of its file and its columns say."""
+        if (said := json.loads(file_metadata.get(_TRACKING, "null"))) is None:
+            return PRODUCTS
+        watched = {kind: tuple(names) for kind, names in said["watched"].items()}
+        tracking = cls.of_table(tuple(said["key"]), watched)
+        schema = history.collect_schema()
+        kept = [*tracking.types, *({_SEEN} & schema.keys())]
+        return replace(tracking, types={name: schema[name] for name in dict.fromkeys(kept)})
+
+    def metadata(self) -> dict[str, str]:
+        """The metadata of a history's file that `read` takes."""
+        said = {"key": self.key, "watched": self.watched}
+        return {} if self.of_products else {_TRACKING: json.dumps(said)}
+
+    @property
+    def tracked(self) -> list[str]:
+        return [name for names in self.watched.values() for name in names]
+
+    @property
+    def order(self) -> list[str]:
+        """The columns by which the rows of a history are sorted, before `valid_from`."""
+        return list(self.key[::-1])
+
+    @property
+    def hashed(self) -> pl.Expr:
+        """A number for a row's key, which is the same within a process."""
+        return pl.struct(*self.key).hash()
+
+    @property
+    def catalog(self) -> pl.Expr:
+        return pl.col("catalog_key") if self.of_products else pl.lit(None, pl.String)
+
+    @property
+    def row(self) -> str:
+        """What a row of a snapshot is."""
+        return "product" if self.of_products else "row"
+
+    @property
+    def schema(self) -> pl.Schema:
+        """The columns of the history."""
+        tracked = self.tracked
+        known = {name: dtype for name, dtype in self.types.items() if name not in tracked}
+        times = {
+            "valid_from": TIME,
+            "valid_to": TIME,
+            "is_current": pl.Boolean(),
+            "change": pl.Enum(CHANGES),
+            "changed": pl.List(pl.String()),
+        }
+        return pl.Schema({**known, **times, **{name: self.types[name] for name in tracked}})
+
+    def going_on(self, history: Tracking) -> Tracking:
+        """The same in the types of a history that goes on; a column may be new to it."""
+        if self.key != history.key or {*history.tracked} - {*self.tracked}:
+            said = ", ".join(history.tracked)
+            raise UnfitSnapshotError(
+                f"The history has the key {', '.join(history.key)} and tracks {said}, and its "
+                "asset has another key or lacks one of these columns. Correct the asset, or move "
+                "the file of the history away to begin anew."
+            )
+        return replace(self, types={**self.types, **history.types})
+
+    def with_types(self, snapshot: pl.LazyFrame, file_metadata: Mapping[str, str]) -> Tracking:
+        """The same in types that the values of a snapshot have, too; an error if there are none."""
+        schema, types = snapshot.collect_schema(), {**self.types}
+        for name in [*types, *({_SEEN} & schema.keys() - types.keys())]:
+            found, wanted = schema.get(name), types.get(name, pl.Null())
+            if found is None and self._may_lack(name, file_metadata):
+                continue
+            fitting = None if found is None else _fitting(found, wanted)
+            if fitting is None:
+                advice = f"Store it as {wanted}, as octogen_dagster.PRODUCT_SCHEMA has it."
+                if not self.of_products:
+                    advice = "Store it with it." if found is None else f"Store it as {wanted}."
+                raise UnfitSnapshotError(
+                    f"The snapshot has {'no column' if found is None else 'a column'} "
+                    f"{name}{'' if found is None else f' of the type {found}'}, so it has no place "
+                    f"in a history. {advice}"
+                )
+            types[name] = fitting
+        return replace(self, types=types)
+
+    def rows(self, snapshot: pl.LazyFrame) -> pl.LazyFrame:
+        """The columns of a snapshot that a history keeps, in their types."""
+        return fitted(snapshot, self.types)
+
+    def lacking(self, snapshot: pl.LazyFrame) -> list[str]:
+        """The columns that a snapshot does not have."""
+        return [name for name in self.types if name not in snapshot.collect_schema()]
+
+    def _may_lack(self, name: str, file_metadata: Mapping[str, str]) -> bool:
+        is_of_a_view = self.of_products and SOURCE_TABLE in file_metadata and name != "uuid"
+        is_only_seen = name == _SEEN and name not in (*self.key, *self.tracked)
+        return is_of_a_view or (is_only_seen and not self.of_products)
+
+
+def fitted(frame: pl.LazyFrame, types: Mapping[str, pl.DataType]) -> pl.LazyFrame:
+    """A frame in columns of types that its values fit; one that it does not have is null."""
+    found, columns = frame.collect_schema(), []
+    for name, dtype in types.items():
+        column = pl.col(name) if name in found else pl.lit(None).alias(name)
+        known = found.get(name)
+        if isinstance(known, pl.Datetime) and known.time_zone is None:
+            column = column.dt.replace_time_zone("UTC")
+        columns.append(column.cast(dtype))
+    return frame.select(columns)
+
+
+def _fitting(found: pl.DataType, wanted: pl.DataType) -> pl.DataType | None:
+    """The type that has the values of two types; None if there is none."""
+    if isinstance(found, pl.Categorical | pl.Enum):
+        found = pl.String()
+    if isinstance(found, pl.Datetime):
+        found = TIME
+    if found in (wanted, pl.Null):
+        return wanted
+    if wanted == pl.Null:
+        return found
+    if found.is_integer() and wanted.is_integer():
+        return pl.Int64()
+    return pl.Float64() if found.is_numeric() and wanted.is_numeric() else None
+
+
+PRODUCTS = Tracking(
+    tuple(PRODUCT_KEY),
+    WATCHED,
+    {name: PRODUCT_SCHEMA[name] for name in (*PRODUCT_KEY, "product_url", *TRACKED)},
+    of_products=True,
+)
+"""What the history of products keeps."""

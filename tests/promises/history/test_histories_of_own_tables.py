@@ -1,0 +1,176 @@
+"""A table of one's own has a past as products have, by what its kind or the call says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import duckdb
+import polars as pl
+import pytest
+from click.testing import CliRunner
+
+from octogen_dagster import (
+    DuckDBTables,
+    build_history_asset,
+    build_snapshot_checks,
+    build_table_asset,
+    forget_snapshot,
+    scan_history,
+)
+from octogen_dagster.cli.main import main
+from octogen_dagster.errors import OctogenSnapshotError
+from octogen_dagster.frames.kinds import TableKind
+from octogen_dagster.snapshots.asset_decorator import SnapshotRun, snapshot_asset
+from tests.histories import QUIET, day
+from tests.projects import Project
+from tests.results import metadata
+
+ASSET = "articles_history"
+TRACKED = ["own_price", "currency"]
+Row = dict[str, Any]
+
+
+def article(sku: str | None, price: Any, **values: Any) -> Row:
+    return {"sku": sku, "own_price": price, "currency": "EUR", **values}
+
+
+class Articles(Project):
+    """Articles that are given, with their history."""
+
+    def __init__(self, folder: Path, instance: dg.DagsterInstance, **history: Any) -> None:
+        super().__init__(folder, instance)
+
+        @dg.asset
+        def articles() -> pl.DataFrame:
+            return self.frame
+
+        self.frame = pl.DataFrame()
+        self.articles = articles
+        self.history = build_history_asset(
+            articles, **{"key": ["sku"], "tracked": TRACKED, **history}
+        )
+        self.checks = build_snapshot_checks(self.history, max_age=None)
+
+    def store(self, at: datetime | None, *rows: Row) -> dg.ExecuteInProcessResult:
+        """Store the articles as of a time, and put them into the history."""
+        self.frame = pl.DataFrame(rows)
+        if at is not None:
+            self.frame = self.frame.with_columns(fetched_at=pl.lit(at))
+        return self.run([self.articles, self.history, *self.checks], run_config=QUIET)
+
+    def prices(self, at: datetime | None = None) -> dict[str, Any]:
+        rows = scan_history(str(self.folder), asset=ASSET, as_of=at).collect()
+        return dict(rows.select("sku", "own_price").rows())
+
+
+@pytest.fixture
+def articles(tmp_path: Path, instance: dg.DagsterInstance) -> Articles:
+    return Articles(tmp_path, instance)
+
+
+@pytest.mark.slow
+def test_own_prices_have_a_past_in_any_order_and_may_be_forgotten(articles: Articles) -> None:
+    articles.store(day(1), article("a", 10), article("b", 5))
+    articles.store(day(3), article("a", 12.5))
+    shown = metadata(articles.store(day(2), article("a", 11), article("b", 5)), ASSET)
+    assert shown["octogen/summary"].startswith("**1 row** in 3 snapshots; the last one: 0 new, 1")
+    for at, prices in ((1, {"a": 10, "b": 5}), (2, {"a": 11, "b": 5}), (3, {"a": 12.5})):
+        assert articles.prices(day(at)) == prices
+    again = articles.store(day(2), article("a", 11), article("b", 5))
+    assert all(each.passed for each in again.get_asset_check_evaluations())
+    forget_snapshot(str(articles.folder), day(3), asset=ASSET)
+    assert articles.prices(day(4)) == {"a": 11, "b": 5}
+    rows = scan_history(str(articles.folder), asset=ASSET).collect()
+    assert rows.filter("is_current")["changed"].to_list() == [["own_price"], None]
+
+
+@pytest.mark.slow
+def test_a_table_without_a_time_is_of_when_it_was_stored(articles: Articles) -> None:
+    began_at = datetime.now(timezone.utc)
+    articles.store(None, article("a", 10.0))
+    articles.store(None, article("a", 11.0))
+    articles.run([articles.articles, articles.history], selection=[articles.history])
+    rows = scan_history(str(articles.folder), asset=ASSET).collect()
+    assert rows["own_price"].to_list() == [10.0, 11.0]
+    assert rows["valid_from"].is_between(began_at, began_at + timedelta(hours=1)).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (article("a", "ten"), "a column own_price of the type String"),
+        (article(None, 12.0), "a row without a sku"),
+        ({"sku": "a", "own_price": 12.0}, "no column currency"),
+    ],
+)
+def test_a_day_that_does_not_fit_is_left_out_and_named(
+    articles: Articles, row: Row, reason: str
+) -> None:
+    articles.store(day(1), article("a", 10.0))
+    result = articles.store(day(2), row)
+    assert f"The snapshot has {reason}" in metadata(result, ASSET)["octogen/left_out"]
+    assert articles.prices() == {"a": 10.0}
+
+
+@pytest.mark.slow
+def test_a_column_may_be_tracked_later_and_another_key_is_refused(
+    articles: Articles, instance: dg.DagsterInstance
+) -> None:
+    articles.store(day(1), article("a", 10.0, map_price=8.0))
+    later = Articles(articles.folder, instance, tracked=[*TRACKED, "map_price"])
+    later.store(day(2), article("a", 10.0, map_price=8.0))
+    rows = scan_history(str(articles.folder), asset=ASSET).collect()
+    assert rows["map_price"].to_list() == [None, 8.0]
+    assert rows["changed"].to_list() == [None, ["map_price"]]
+    for other in ({"key": ["currency"], "tracked": ["own_price", "map_price"]}, {}):
+        asset = Articles(articles.folder, instance, **other)
+        with pytest.raises(dg.Failure, match=r"has the key sku and tracks own_price, .* move"):
+            asset.store(day(3), article("a", 10.0))
+
+
+def test_its_kind_says_the_key_and_what_is_watched_and_it_becomes_a_table(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    schema = pl.Schema({"brand": pl.String(), "reduced": pl.Int64(), "note": pl.String()})
+    kind = TableKind(
+        schema,
+        {"reduced": "How many are reduced."},
+        key=("brand",),
+        watched={"share": ("reduced",)},
+    )
+
+    @snapshot_asset({}, kind=kind)
+    def discounts(_run: SnapshotRun, _partition: str | None) -> pl.DataFrame:
+        return pl.DataFrame([{"brand": "Acme", "reduced": 3, "note": "x"}], schema=schema)
+
+    history = build_history_asset(discounts)
+    table = build_table_asset(history, DuckDBTables(database=str(tmp_path / "shop.duckdb")))
+    project = Project(tmp_path, instance)
+    for _ in range(2):
+        project.run([discounts, history, table], run_config=QUIET)
+    with duckdb.connect(str(tmp_path / "shop.duckdb")) as connection:
+        rows = connection.sql("SELECT brand, reduced, is_current FROM octogen.discounts_history")
+        assert rows.fetchall() == [("Acme", 3, True)]
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda folder: ["history", "--base-dir", folder, "--asset", ASSET, "--title", "x"],
+        lambda folder: ["report", "--base-dir", folder, "--asset", ASSET],
+    ],
+)
+def test_a_page_of_products_says_that_it_is_no_history_of_them(
+    articles: Articles, ask: Callable[[str], list[str]]
+) -> None:
+    articles.store(day(1), article("a", 10.0))
+    done = CliRunner().invoke(main, ask(str(articles.folder)))
+    assert done.exit_code == 1
+    assert "is of a table of your own, and not of products" in done.stderr
+    with pytest.raises(OctogenSnapshotError, match="has no catalog 'acme'"):
+        scan_history(str(articles.folder), asset=ASSET, catalogs=["acme"])
