@@ -214,6 +214,15 @@ class OctogenComponent(AssetsComponent):
             alerts = assets["alerts"]
             for notify, arguments in search.notify.sensors(alerts.key.to_python_identifier()):
                 sensors.append(od.build_alert_sensor(alerts, notify, **arguments))
+        if search.position is not None:
+            name = f"{products.key.path[-1]}_position"
+            follow = od.follow_upstream()
+            assets["position"] = od.build_price_position_asset(
+                assets["history"],
+                dg.AssetKey.from_user_string(search.position.own),
+                name=self._spec("position", search.position, name, automation_condition=follow),
+                execute=self.execute,
+            )
         loaded = [] if search.tables is None else self._tables(search.tables, assets)
         if search.checks is not None:
             for kind, asset in assets.items():

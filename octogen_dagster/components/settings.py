@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 
 Kind = Literal[
     "catalogs", "products", "changes", "details", "brands", "history", "alerts",
-    "linked_datasets", "linked_products", "linked_snapshot",
+    "position", "linked_datasets", "linked_products", "linked_snapshot",
     "url_list", "url_export", "url_coverage", "url_offers", "url_matches", "table",
 ]  # fmt: skip
 
@@ -174,6 +174,13 @@ class DetailsSettings(AssetSettings):
     """Look up only products that are new or listed differently than before."""
     max_failed_fraction: Fraction = 0.05
     """Share of the lookups, 0 to 1, that may fail."""
+
+
+class PositionSettings(AssetSettings):
+    """The settings of own prices beside those of competitors."""
+
+    own: str
+    """The key of the asset that has them: sku, product_url, own_price, currency."""
 
 
 class AlertSettings(YamlModel):
@@ -362,6 +369,8 @@ class SearchSettings(AssetSettings):
     notify: Notify = None
     """Who is told of the alerts: the dotted path of a function, or `function`, `slack`, `email` and
     `running`."""
+    position: PositionSettings | None = None
+    """Own prices beside those in the history: the key of the asset that has them, as `own`."""
     tables: TableSettings | None = None
     """Tables of the snapshots in a database or a warehouse: `destination` and `of`."""
     checks: Annotated[CheckSettings | None, switch(CheckSettings)] = Field(
@@ -405,6 +414,9 @@ class SearchSettings(AssetSettings):
             ),
             "alerts are found in the history. Write history: true beside them.": (
                 self.alerts and self.history is None
+            ),
+            "position compares with the history. Write history: true beside it.": (
+                self.position is not None and self.history is None
             ),
             "notify tells of alerts. Write alerts beside it.": (
                 self.notify is not None and not self.alerts

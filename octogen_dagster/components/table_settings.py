@@ -99,5 +99,8 @@ class LinkedTableSettings(YamlModel):
 class TableSettings(LinkedTableSettings):
     """The tables of a search's assets. Each is named as its asset."""
 
-    of: list[Literal["products", "changes", "details", "brands", "history", "alerts"]] | None = None
+    of: (
+        list[Literal["products", "changes", "details", "brands", "history", "alerts", "position"]]
+        | None
+    ) = None
     """The assets that have a table; by default all that the search has."""

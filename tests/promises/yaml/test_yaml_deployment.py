@@ -218,6 +218,32 @@ def test_tables_follow_the_assets_that_are_named(
     assert counts == {"boots": (7,), **dict.fromkeys(names, (120,))}
 
 
+@pytest.mark.slow
+def test_own_prices_stand_beside_the_history_also_in_a_table(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    @dg.asset(key=["shop", "articles"], io_manager_def=dg.mem_io_manager)
+    def articles() -> pl.DataFrame:
+        url = pl.read_parquet(tmp_path / "boots.parquet")["product_url"].head(1)
+        return pl.DataFrame({"sku": "4711", "product_url": url, "own_price": 1.0, "currency": "x"})
+
+    position = {"own": "shop/articles", "translation": {"group_name": "prices"}}
+    tables = {"destination": {"duckdb": str(tmp_path / "shop.duckdb")}, "of": ["position"]}
+    search = SEVEN_BOOTS | {"history": True, "position": position, "tables": tables}
+    names = ["boots", "boots_history", "boots_position", "boots_position_table"]
+    with load(attributes(tmp_path, search)) as (_, loaded):
+        defs = dg.Definitions.merge(loaded, dg.Definitions(assets=[articles]))
+        specs = {spec.key.to_user_string(): spec for spec in defs.resolve_all_asset_specs()}
+        assert specs["boots_position"].group_name == "prices"
+        assert specs["boots_position"].automation_condition is not None
+        assert run(defs, instance, "shop/articles", *names).success
+    with duckdb.connect(str(tmp_path / "shop.duckdb"), read_only=True) as reader:
+        rows = reader.execute(
+            "SELECT sku, status <> 'not_found' FROM octogen.boots_position"
+        ).fetchall()
+    assert rows == [("4711", True)]
+
+
 @pytest.mark.parametrize(
     ("settings", "others", "most"),
     [
