@@ -64,7 +64,7 @@ class Templates(dg.ResolutionContext):
         """Render all templates of a value, and note all mistakes in them.
 
         `variables` are fields in which `{{ env.NAME }}` becomes a `dagster.EnvVar`, also in what is
-        directly below them. `field` is the one that has the value.
+        below them. `field` is the one that has the value.
         """
         if isinstance(value, list):
             places = [self.at_path(position) for position in range(len(value))]
@@ -82,7 +82,9 @@ class Templates(dg.ResolutionContext):
                 for name, each in value.items()
             }
         try:
-            is_deferred = isinstance(value, str) and variables & {field, field.rpartition(".")[0]}
+            is_deferred = isinstance(value, str) and any(
+                f"{field}.".startswith(f"{variable}.") for variable in variables
+            )
             found = _ONLY_A_VARIABLE.fullmatch(value) if is_deferred else None
             return dg.EnvVar(found[1]) if found else self.resolve_value(value)
         except Mistake as mistake:

@@ -46,7 +46,7 @@ _TYPES = {
 _SAID = ("title", "description", "default")
 _TEMPLATE = r"\{\{|\{%"
 VARIABLE = "variable"
-"""Marks a field in which `{{ env.NAME }}` becomes a `dagster.EnvVar`, also directly below it.
+"""Marks a field in which `{{ env.NAME }}` becomes a `dagster.EnvVar`, also below it.
 
 So Dagster shows the name of the variable, and a code location loads without its value.
 """

@@ -13,12 +13,17 @@ import dagster as dg
 import duckdb
 import polars as pl
 import pytest
+import yaml
 
 from octogen_dagster import (
+    BigQueryTables,
     DeltaTables,
     DuckDBTables,
     IcebergTables,
+    OctogenComponent,
     ParquetSnapshotIOManager,
+    PostgresTables,
+    SnowflakeTables,
     TableDestination,
     build_product_history_asset,
     build_table_asset,
@@ -77,6 +82,41 @@ def make_tables(folder: Path, destination: TableDestination) -> None:
             resources=stored(folder),
             run_config=QUIET,
         )
+
+
+DESTINATIONS: dict[str, TableDestination] = {
+    "postgres": PostgresTables(uri=dg.EnvVar("WAREHOUSE")),
+    "snowflake": SnowflakeTables(
+        account="my_organization-my_account",
+        user="LOADER",
+        private_key=dg.EnvVar("SNOWFLAKE_PRIVATE_KEY"),
+        database="SHOP",
+        warehouse="LOADING",
+        role="LOADER",
+    ),
+    "bigquery": BigQueryTables(project="my-project", dataset="octogen", location="EU"),
+    "delta": DeltaTables(base_dir="lake"),
+    "iceberg": IcebergTables(
+        catalog="prod",
+        properties={"uri": "https://catalog.example", "token": dg.EnvVar("CATALOG_TOKEN")},
+    ),
+    "duckdb": DuckDBTables(database="shop.duckdb"),
+}
+
+
+@pytest.mark.parametrize("engine", DESTINATIONS)
+def test_each_destination_is_written_in_yaml_as_in_python(engine: str) -> None:
+    if engine == "duckdb":  # in the file that the page begins with
+        written = yaml.safe_load(block("yaml", "defs.yaml"))["attributes"]["searches"][0]["tables"]
+    else:
+        written = yaml.safe_load(block("yaml", engine))
+    tables = {"destination": written["destination"], "of": ["products"]}
+    component = OctogenComponent.from_attributes_dict(
+        attributes={"searches": [{"name": "boots", "tables": tables}]}
+    )
+    (search,) = component.searches
+    assert search.tables
+    assert dict(search.tables.destination.destination()) == dict(DESTINATIONS[engine])
 
 
 @pytest.mark.slow
