@@ -167,6 +167,7 @@ def test_duckdb_reads_the_tables_of_a_lake(
     printed = capfd.readouterr().out
     assert "Acme" in printed
     assert "https://www.acme.example/dress.jpg" in printed
+    exec(block("python", having="expire_snapshots"))
 
 
 @pytest.mark.slow
