@@ -15,7 +15,14 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from octogen_dagster import build_linked_snapshot_asset
+from octogen_dagster import (
+    HISTORY_SCHEMA,
+    PriceDropped,
+    build_linked_snapshot_asset,
+    build_price_alerts_asset,
+    build_product_history_asset,
+    scan_history,
+)
 from tests.promises.sharing.linked import BIGQUERY, linked
 from tests.results import failure, is_retried, materialized, metadata
 from tests.servers.analytics_hub import Refusal, error_info
@@ -432,3 +439,39 @@ def test_the_last_modification_is_the_newest_export(
     assert facts.get("octogen.last_modified") == newest
     assert facts["octogen.source_table"] == VIEW
     assert facts["octogen.job_id"] == shown["octogen/job_id"]
+
+
+@pytest.mark.slow
+def test_a_linked_snapshot_has_a_past_of_its_exports_by_the_columns_that_its_view_has(
+    server: BigQueryServer, tmp_path: Path
+) -> None:
+    snapshots = build_linked_snapshot_asset(linked, max_age=None)
+    history = build_product_history_asset(snapshots)
+    alerts = build_price_alerts_asset(history, [PriceDropped(percent=10)])
+    text, time = {"type": "STRING"}, "TIMESTAMP"
+    server.fields[:] = [
+        *({"name": name, **text} for name in ("uuid", "catalog_key", "product_url", "currency")),
+        {"name": "current_price", "type": "NUMERIC"},
+        *({"name": "in_stock", "type": "BOOL"}, {"name": "exported_at", "type": time}),
+    ]
+    days = [datetime(2026, 11, day, tzinfo=timezone.utc) for day in (1, 2)]
+    with serving(server, tmp_path):
+        for day, price in zip([*days, days[1]], ("100", "80", "80"), strict=True):
+            exported = str(int(day.timestamp() * 1e6))
+            server.rows = [("u", "acme", "https://acme.example/u", "EUR", price, "true", exported)]
+            result = materialized(
+                [linked, snapshots, history, alerts], tmp_path / "stored", resources=BIGQUERY
+            )
+    shown = metadata(result, f"{NODE}_history")
+    assert shown["octogen/lacking"] == "title, original_price, is_active"
+    assert shown["octogen/summary"].endswith("without title, original_price, is_active")
+    assert (shown["octogen/snapshots"], shown["octogen/median_price_eur"]) == (2, 80.0)
+    asset = f"{NODE}_history"
+    rows = scan_history(str(tmp_path / "stored"), asset=asset).collect()
+    assert rows.schema == HISTORY_SCHEMA
+    assert rows.select("valid_from", "current_price", "title").rows() == [
+        (days[0], 100.0, None),
+        (days[1], 80.0, None),
+    ]
+    (event,) = pl.read_parquet(tmp_path / "stored" / f"{NODE}_alerts.parquet").to_dicts()
+    assert (event["rule"], event["at"], event["change_percent"]) == ("price_dropped", days[1], -20)
