@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import importlib.metadata
 import re
+import warnings
 from collections.abc import Callable, Iterable
 from datetime import date, datetime, time, timezone
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -150,10 +151,18 @@ def moment_of(of: datetime | date) -> datetime:
         return moment.replace(tzinfo=timezone.utc)
 
 
-def require_fraction(name: str, value: float) -> None:
-    """Refuse a setting that is not from 0 to 1."""
-    if not 0 <= value <= 1:
-        raise ValueError(f"{name} must be a fraction from 0 to 1 (0.05 is 5 %), not {value}")
+def require_percent(name: str, value: float, least: float = 1) -> None:
+    """Refuse a setting that is not from 0 to 100, and warn of a share that is meant as percent."""
+    if not 0 <= value <= 100:
+        raise ValueError(f"{name} must be percent from 0 to 100, not {value:g}")
+    if 0 < value < least:
+        warn_of_share(name, value)
+
+
+def warn_of_share(name: str, value: float) -> None:
+    """Warn of a number of percent that may be meant as a share, such as 0.1 for 10 %."""
+    text = f"{name} is {value:g} %. If you mean {100 * value:g} %, write {100 * value:g}."
+    warnings.warn(text, stacklevel=3)
 
 
 def require_extras(subject: str, *extras: str) -> None:

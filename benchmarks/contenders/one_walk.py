@@ -8,4 +8,4 @@ from benchmarks.source import Source
 
 def read(source: Source, folder: Path) -> Path:
     """Stream the scan into a file."""
-    return walks.read(source, folder, max_extra_pages_fraction=0)
+    return walks.read(source, folder, max_extra_pages_percent=0)

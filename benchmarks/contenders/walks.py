@@ -7,7 +7,7 @@ from benchmarks.source import API_KEY, PAGE_SIZE, Source
 from octogen_dagster import ProductSearch, ShopCatalogs, scan_products
 
 
-def read(source: Source, folder: Path, *, max_extra_pages_fraction: float = 0.05) -> Path:
+def read(source: Source, folder: Path, *, max_extra_pages_percent: float = 5) -> Path:
     """Stream the scan into a file."""
     scan = scan_products(
         ProductSearch(catalogs=source.catalogs, page_size=PAGE_SIZE),
@@ -15,7 +15,7 @@ def read(source: Source, folder: Path, *, max_extra_pages_fraction: float = 0.05
         base_url=source.base_url,
         concurrency=source.concurrency,
         catalog_source=ShopCatalogs([HOST]),
-        max_extra_pages_fraction=max_extra_pages_fraction,
+        max_extra_pages_percent=max_extra_pages_percent,
     )
     folder.mkdir()
     path = folder / "products.parquet"

@@ -29,9 +29,9 @@ from octogen_dagster.errors import (
     OctogenTimeoutError,
 )
 from octogen_dagster.printable import printable
-from octogen_dagster.validation import require_fraction
+from octogen_dagster.validation import require_percent
 
-MAX_EXTRA_PAGES_RATIO = 0.05
+MAX_EXTRA_PAGES_PERCENT = 5.0
 """The share of pages that reading a catalog in several walks may add by default."""
 
 _POLL_SECONDS = 0.2
@@ -239,19 +239,19 @@ class CatalogService(Service):
     """A service, and how whole catalogs are read from it.
 
     `concurrency` catalogs are read, or products are looked up, at once. Reading a catalog in
-    several walks may add `max_extra_pages_fraction` of its pages; with 0 each is read in one walk.
+    several walks may add `max_extra_pages_percent` to its pages; with 0 each is read in one walk.
     """
 
     catalog_source: CatalogSource = field(default_factory=GrantedCatalogs)
     listing: Listing = field(default_factory=Listing, compare=False, repr=False)
     concurrency: int = 8
-    max_extra_pages_fraction: float = MAX_EXTRA_PAGES_RATIO
+    max_extra_pages_percent: float = MAX_EXTRA_PAGES_PERCENT
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.concurrency < 1:
             raise ValueError(f"concurrency must be at least 1, not {self.concurrency}")
-        require_fraction("max_extra_pages_fraction", self.max_extra_pages_fraction)
+        require_percent("max_extra_pages_percent", self.max_extra_pages_percent)
 
     def for_run(self, warn: Callable[[str], None], *, reads_several: bool) -> Self:
         """Return the same service for a run, which may read several partitions at once.

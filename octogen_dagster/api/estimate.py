@@ -37,7 +37,7 @@ class Estimate:
     kind: str  # of these requests, as a singular noun
     price_usd: float  # of each; 0 if costs are not shown
     requests_per_minute: float | None  # the rate limit, if it is known
-    reserved_fraction: float  # the share of its bucket that is left to other users
+    reserved_percent: float  # of its bucket, which are left to other users
 
     @property
     def cost_usd(self) -> Decimal:
@@ -52,7 +52,7 @@ class Estimate:
         """
         if self.requests_per_minute is None:
             return None
-        at_once = (1 - self.reserved_fraction) * self.requests_per_minute
+        at_once = (1 - self.reserved_percent / 100) * self.requests_per_minute
         return max(0.0, self.requests - at_once) / self.requests_per_minute * 60
 
     @property
@@ -92,7 +92,7 @@ def _estimate(
     products: int, requests: int, kind: str, price_usd: float, service: Service
 ) -> Estimate:
     limit = service.spending.requests_per_minute
-    return Estimate(products, requests, kind, price_usd, limit, service.limiter.reserved_fraction)
+    return Estimate(products, requests, kind, price_usd, limit, service.limiter.reserved_percent)
 
 
 def _duration(seconds: float) -> str:

@@ -434,7 +434,7 @@ def _say_pacing(service: Service, seconds: float) -> None:
             "pacing",
             "Requests wait for the organisation's rate limit of "
             f"{service.limiter.requests_per_minute:g} a minute, of which "
-            f"{service.limiter.reserved_fraction:.0%} are left to others: the next one is sent in "
+            f"{service.limiter.reserved_percent:g} % are left to others: the next one is sent in "
             f"{seconds:.1f} s. Further waits are not logged. Ask Octogen for a higher limit if "
             "this takes too long.",
         )

@@ -14,6 +14,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, NamedTuple
 
 from octogen_dagster.api.http import rate_limit, rate_limit_remaining
+from octogen_dagster.validation import require_percent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -110,13 +111,12 @@ class RateLimiter:
     """
 
     def __init__(
-        self, reserved_fraction: float = 0.2, *, clock: Callable[[], float] = time.monotonic
+        self, reserved_percent: float = 20, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        if not 0 <= reserved_fraction < 1:
-            raise ValueError(
-                f"reserved_fraction must be from 0 to below 1, not {reserved_fraction}"
-            )
-        self.reserved_fraction = reserved_fraction
+        require_percent("reserved_percent", reserved_percent)
+        if reserved_percent == 100:
+            raise ValueError("reserved_percent must be below 100, or no request is sent")
+        self.reserved_percent = reserved_percent
         self._clock = clock
         self._lock = threading.Lock()
         self._tokens = float("inf")
@@ -126,7 +126,7 @@ class RateLimiter:
         self.in_flight = InFlight()
 
     def __reduce__(self) -> tuple[type[RateLimiter], tuple[float]]:
-        return type(self), (self.reserved_fraction,)
+        return type(self), (self.reserved_percent,)
 
     @property
     def requests_per_minute(self) -> float:
@@ -164,5 +164,5 @@ class RateLimiter:
             remaining = min(max(remaining, 0.0), limit)
             self._tokens_per_second = limit / 60
             # Requests under way may reach the service after it answered: their tokens are gone.
-            self._tokens = remaining - self.reserved_fraction * limit - self._pending
+            self._tokens = remaining - self.reserved_percent / 100 * limit - self._pending
             self._refilled_at = self._clock()

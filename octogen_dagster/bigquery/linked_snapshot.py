@@ -33,10 +33,10 @@ from octogen_dagster.bigquery.tables import (
     read_reported_table,
     table_schema,
 )
-from octogen_dagster.frames.source import MIN_ROWS_RATIO, collected
+from octogen_dagster.frames.source import MIN_ROWS_PERCENT, collected
 from octogen_dagster.sharing.google_errors import BIGQUERY, translate_google_errors
 from octogen_dagster.sharing.names import TABLE
-from octogen_dagster.validation import require_fraction
+from octogen_dagster.validation import require_percent
 
 
 def build_linked_snapshot_asset(
@@ -48,7 +48,7 @@ def build_linked_snapshot_asset(
     where: str | None = None,
     max_age: timedelta | None = timedelta(days=2),
     modified_column: str | None = None,
-    min_rows_fraction: float = MIN_ROWS_RATIO,
+    min_rows_percent: float = MIN_ROWS_PERCENT,
     max_bytes_billed: int | None = MAX_BYTES_BILLED,
     bigquery_resource_key: str = "bigquery",
     **asset_arguments: Any,
@@ -81,7 +81,7 @@ def build_linked_snapshot_asset(
         max_age: The maximum age of the last modification; None leaves the check out.
         modified_column: The column whose newest value is the last modification; by default
             `exported_at`, if it is read. It must be a TIMESTAMP, DATETIME or DATE.
-        min_rows_fraction: The smallest snapshot of all rows that is published, as a fraction of
+        min_rows_percent: The smallest snapshot of all rows that is published, in percent of
             the rows of the one that it replaces. With fewer rows, or none, the run fails and the
             snapshot there stays; `accept_shrinking: true` in the run configuration accepts it for
             one run. 0 publishes any snapshot. With `where` there may be any number of rows.
@@ -95,11 +95,11 @@ def build_linked_snapshot_asset(
     Raises:
         ValueError: view is not a name, columns or where are empty, a column is named twice,
             modified_column is not among the columns, max_age or max_bytes_billed is not positive,
-            or min_rows_fraction is not from 0 to 1.
+            or min_rows_percent is not from 0 to 100.
         MissingPackageError: The packages of the extra `bigquery` are not installed.
     """
     check_arguments(columns, where, modified_column)
-    require_fraction("min_rows_fraction", min_rows_fraction)
+    require_percent("min_rows_percent", min_rows_percent)
     if view is not None and not re.fullmatch(r"\w{1,1024}", view):
         raise ValueError(f"view must be the name of a view, such as url_coverage_v1, not {view!r}.")
     name = name or ("octogen_linked_snapshot" if view is None else f"octogen_{view}")
@@ -146,7 +146,7 @@ def build_linked_snapshot_asset(
                     **query_metadata(job),
                 }
             )
-            scan = LinkedScan(rows, table, 0.0 if accepts_any else min_rows_fraction, dated_by)
+            scan = LinkedScan(rows, table, 0.0 if accepts_any else min_rows_percent, dated_by)
             # Dagster hands an output to the IO manager before it asks for what comes next.
             yield dg.Output(_as_taken(context, scan, str(table)))
         yield from check_results(

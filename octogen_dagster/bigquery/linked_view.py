@@ -93,13 +93,11 @@ class LinkedScan:
         self,
         rows: QueryRows,
         table: TableName,
-        min_rows_fraction: float,
+        min_rows_percent: float,
         dated_by: str | None,
     ) -> None:
         self.last_modified: datetime | None = None
-        self._limits = Limits(
-            min_rows_fraction=min_rows_fraction, shrinking_causes=_SHRINKING_CAUSES
-        )
+        self._limits = Limits(min_rows_percent=min_rows_percent, shrinking_causes=_SHRINKING_CAUSES)
         self._rows = rows
         self._table = table
         self._dated_by = dated_by

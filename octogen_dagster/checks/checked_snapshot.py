@@ -81,7 +81,7 @@ class CheckedSnapshot:
             text = f"has no column {named}. Store it, or exclude the check {check!r}."
             return Verdict(False, f"{self.subject} {text}")
         bad = {rule.name: len(self._bad(rule)) for rule in rules}
-        broken = [rule for rule in rules if bad[rule.name] > rule.limit * self.rows]
+        broken = [rule for rule in rules if bad[rule.name] > rule.limit * self.rows / 100]
         figures = {"bad_rows": sum(bad.values()), "bad_rows_by_rule": bad}
         if not broken:
             text = f"{self.subject} has {self.rows:,} rows, and few or none are bad."
@@ -89,7 +89,7 @@ class CheckedSnapshot:
         found = "; ".join(
             f"{rule.name} in {bad[rule.name]:,} of {self.rows:,} rows "
             f"({100 * bad[rule.name] / self.rows:.3g} %), "
-            + (f"{100 * rule.limit:.3g} % are allowed" if rule.limit else "and none is allowed")
+            + (f"{rule.limit:.3g} % are allowed" if rule.limit else "and none is allowed")
             for rule in broken
         )
         figures["sample"] = self._sample(broken)

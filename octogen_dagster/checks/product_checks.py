@@ -8,7 +8,7 @@ import polars as pl
 
 from octogen_dagster.checks.checked_snapshot import CheckedSnapshot
 from octogen_dagster.frames.kinds import Check, Rule, Verdict
-from octogen_dagster.validation import require_fraction
+from octogen_dagster.validation import require_percent, warn_of_share
 
 MIN_PRICES = 10
 """The smallest number of prices whose median says what an outlier is."""
@@ -24,16 +24,16 @@ PRODUCT_CHECKS: Mapping[str, Check] = {
     ROWS: Check(
         "The number of rows is near that of the last snapshots.",
         "Look at the changes of the products. If the number is right, the next snapshots are "
-        "compared with it; max_rows_change sets the limit.",
+        "compared with it; max_rows_change_percent sets the limit.",
     ),
     NULLS: Check(
         "No column has many nulls, and none has lost all of its values.",
-        "Ask Octogen whether it still has these values; max_null_fraction sets the limits.",
+        "Ask Octogen whether it still has these values; max_null_percent sets the limits.",
     ),
     PRICES: Check(
         "Few prices are negative, zero, above the original one or far from the median.",
         "Compare the sample with the shop, and tell Octogen if it is right there. "
-        "max_bad_price_fraction and price_outlier_ratio set the limits.",
+        "max_bad_price_percent and price_outlier_ratio set the limits.",
     ),
 }
 _NEEDED = {ROWS: {"title"}, NULLS: {"title"}, PRICES: {"current_price", "currency"}}
@@ -44,36 +44,37 @@ _NEEDED = {ROWS: {"title"}, NULLS: {"title"}, PRICES: {"current_price", "currenc
 class ProductLimits:
     """The limits of these checks; `build_snapshot_checks` says what each is."""
 
-    max_rows_change: float | None
-    max_null_fraction: Mapping[str, float] | None
-    max_bad_price_fraction: float | None
+    max_rows_change_percent: float | None
+    max_null_percent: Mapping[str, float] | None
+    max_bad_price_percent: float | None
     price_outlier_ratio: float
 
     def __post_init__(self) -> None:
-        limits, max_rows_change = self.max_null_fraction, self.max_rows_change
+        limits, max_rows_change_percent = self.max_null_percent, self.max_rows_change_percent
         if not isinstance(limits, Mapping | None):
             raise TypeError(
-                "max_null_fraction must be a mapping of names of columns, such as "
-                f'{{"title": 0.2}}, not {limits!r}.'
+                "max_null_percent must be a mapping of names of columns, such as "
+                f'{{"title": 20}}, not {limits!r}.'
             )
-        shares = {f"max_null_fraction[{name!r}]": at for name, at in (limits or {}).items()}
-        shares["max_bad_price_fraction"] = self.max_bad_price_fraction or 0.0
-        for name, share in shares.items():
-            require_fraction(name, share)
-        if max_rows_change is not None and max_rows_change < 0:
+        percents = {f"max_null_percent[{name!r}]": at for name, at in (limits or {}).items()}
+        percents["max_bad_price_percent"] = self.max_bad_price_percent or 0.0
+        for name, percent in percents.items():
+            require_percent(name, percent, 0.1 if name.startswith("max_bad") else 1)
+        if max_rows_change_percent is not None and max_rows_change_percent < 0:
             raise ValueError(
-                "max_rows_change must be a fraction of at least 0 (0.3 is 30 %), not "
-                f"{max_rows_change}"
+                f"max_rows_change_percent must be at least 0, not {max_rows_change_percent:g}"
             )
+        if 0 < (max_rows_change_percent or 0) < 1:
+            warn_of_share("max_rows_change_percent", max_rows_change_percent or 0)
         if self.price_outlier_ratio <= 1:
             raise ValueError(f"price_outlier_ratio must be above 1, not {self.price_outlier_ratio}")
 
     def checks(self, columns: Collection[str] | None) -> dict[str, Check]:
         """The checks that are not left out, and make sense for a table with some columns."""
         limits = {
-            ROWS: self.max_rows_change,
-            NULLS: self.max_null_fraction,
-            PRICES: self.max_bad_price_fraction,
+            ROWS: self.max_rows_change_percent,
+            NULLS: self.max_null_percent,
+            PRICES: self.max_bad_price_percent,
         }
         return {
             name: check
@@ -82,17 +83,15 @@ class ProductLimits:
         }
 
     def rules(self, schema: pl.Schema) -> Iterator[Rule]:
-        for name, limit in (self.max_null_fraction or {}).items():
+        for name, limit in (self.max_null_percent or {}).items():
             yield _null_rule(schema, name, limit)
-        yield from _price_rules(
-            schema, self.max_bad_price_fraction or 0.0, self.price_outlier_ratio
-        )
+        yield from _price_rules(schema, self.max_bad_price_percent or 0.0, self.price_outlier_ratio)
 
     def judge(self, check: str, snapshot: CheckedSnapshot) -> Verdict:
         if check == ROWS:
-            return _judge_rows(snapshot, self.max_rows_change or 0.0)
+            return _judge_rows(snapshot, self.max_rows_change_percent or 0.0)
         if check == NULLS:
-            return _judge_nulls(snapshot, self.max_null_fraction or {})
+            return _judge_nulls(snapshot, self.max_null_percent or {})
         return snapshot.by_rules(check)
 
 
@@ -140,7 +139,7 @@ def _without_nan(value: pl.Expr, dtype: pl.DataType | None) -> pl.Expr:
     return value.fill_nan(None) if dtype is not None and dtype.is_float() else value
 
 
-def _judge_rows(snapshot: CheckedSnapshot, max_change: float) -> Verdict:
+def _judge_rows(snapshot: CheckedSnapshot, max_percent: float) -> Verdict:
     """Judge whether a number of rows is near those of the last snapshots."""
     rows = snapshot.rows
     counts = [
@@ -152,7 +151,7 @@ def _judge_rows(snapshot: CheckedSnapshot, max_change: float) -> Verdict:
         text = f"{snapshot.subject} has {rows:,} rows; those of an earlier snapshot are not known."
         return Verdict(True, text)
     typical = statistics.median(earlier)
-    change = max(max_change * typical, MIN_ROWS_CHANGE)
+    change = max(max_percent * typical / 100, MIN_ROWS_CHANGE)
     low, high = max(0, typical - change), typical + change
     text = (
         f"{snapshot.subject} has {rows:,} rows; {low:,.0f} to {high:,.0f} are expected after the "

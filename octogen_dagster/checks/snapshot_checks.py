@@ -29,17 +29,17 @@ from octogen_dagster.snapshots.partitions import PartitionLayout
 from octogen_dagster.snapshots.range_checks import PARTITION_CHECKS, partition_evaluations
 from octogen_dagster.validation import did_you_mean
 
-MAX_NULL_SHARE: Mapping[str, float] = {"product_url": 0.0, "title": 0.2, "current_price": 0.2}
-"""The shares of nulls that are allowed by default."""
+MAX_NULL_PERCENT: Mapping[str, float] = {"product_url": 0, "title": 20, "current_price": 20}
+"""The percent of nulls that are allowed by default."""
 
 
 def build_snapshot_checks(
     asset: dg.AssetsDefinition,
     *,
     max_age: timedelta | None = timedelta(days=2),
-    max_rows_change: float | None = 0.3,
-    max_null_fraction: Mapping[str, float] | None = MAX_NULL_SHARE,
-    max_bad_price_fraction: float | None = 0.001,
+    max_rows_change_percent: float | None = 30,
+    max_null_percent: Mapping[str, float] | None = MAX_NULL_PERCENT,
+    max_bad_price_percent: float | None = 0.1,
     price_outlier_ratio: float = 100.0,
     exclude: Collection[str] = (),
     blocking: bool = False,
@@ -78,13 +78,13 @@ def build_snapshot_checks(
             asset has those of products: all, or if its metadata has `dagster/column_schema`, those
             whose columns are there.
         max_age: The maximum age of each catalog's last materialization; None leaves `fresh` out.
-        max_rows_change: Share by which the number of rows may differ from that of the last
-            snapshots, where it may always differ by ten; None leaves `rows_within_bounds` out.
-        max_null_fraction: The largest fraction of nulls of columns by name, 0 to 1; None leaves
+        max_rows_change_percent: By how many percent the number of rows may differ from that of the
+            last snapshots, where it may always differ by ten; None leaves `rows_within_bounds` out.
+        max_null_percent: The most percent of nulls of columns by name, 0 to 100; None leaves
             `nulls` out. The default leaves out columns that the asset does not declare. One that is
-            named here is not compared with the last snapshots: with 1 it may lose all values.
-        max_bad_price_fraction: Fraction of the products whose price may be bad in one of these
-            ways, 0 to 1; None leaves `prices` out.
+            named here is not compared with the last snapshots: with 100 it may lose all values.
+        max_bad_price_percent: Percent of the products whose price may be bad in one of these
+            ways, 0 to 100; None leaves `prices` out.
         price_outlier_ratio: How many times a price may be above or below the median.
         exclude: Names of checks to leave out, of those that such an asset may have.
         blocking: True to keep what is downstream in the same run from running after a failed check.
@@ -95,17 +95,18 @@ def build_snapshot_checks(
 
     Raises:
         ValueError: The asset is several assets, or its partitions are of two dimensions that are
-            not a catalog and a time; a limit is out of its range; `max_null_fraction` names a
+            not a catalog and a time; a limit is out of its range; `max_null_percent` names a
             column that the asset does not declare; `exclude` names no check of such an asset; or
             checks are to block that only warn.
     """
     require_asset(asset, "asset")
     require_max_age(max_age)
     columns, kind = declared_columns(asset), kind_of(asset)
-    if max_null_fraction is MAX_NULL_SHARE and columns is not None:
-        max_null_fraction = {name: MAX_NULL_SHARE[name] for name in columns & MAX_NULL_SHARE.keys()}
+    if max_null_percent is MAX_NULL_PERCENT and columns is not None:
+        known = columns & MAX_NULL_PERCENT.keys()
+        max_null_percent = {name: MAX_NULL_PERCENT[name] for name in known}
     limits = ProductLimits(
-        max_rows_change, max_null_fraction, max_bad_price_fraction, price_outlier_ratio
+        max_rows_change_percent, max_null_percent, max_bad_price_percent, price_outlier_ratio
     )
     check_names(exclude, names_of_checks(asset))
     if blocking and severity is dg.AssetCheckSeverity.WARN:
@@ -116,9 +117,9 @@ def build_snapshot_checks(
     found = kind.checks or limits.checks(columns)
     chosen = {name: check for name, check in found.items() if name not in exclude}
     if NULLS in chosen and not kind.checks and columns is not None:
-        for name in {*(max_null_fraction or ())} - columns:
+        for name in {*(max_null_percent or ())} - columns:
             raise ValueError(
-                f"max_null_fraction names {name!r}, which {asset.key.to_user_string()} does not "
+                f"max_null_percent names {name!r}, which {asset.key.to_user_string()} does not "
                 f"have.{did_you_mean(name, columns)} It has {', '.join(sorted(columns))}."
             )
     checks = []

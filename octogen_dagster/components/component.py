@@ -167,7 +167,7 @@ class OctogenComponent(AssetsComponent):
         products = od.build_products_asset(
             self._spec("products", search, search.name, search.search, partitions_def=partitions),
             search.search,
-            min_rows_fraction=search.min_rows_fraction,
+            min_rows_percent=search.min_rows_percent,
             deps=tables if search.by_catalog else [],
             resource_key=self.name,
             **runs,
@@ -318,7 +318,7 @@ class OctogenComponent(AssetsComponent):
             "bigquery_resource_key": f"{name}_google",
             "execute": self.execute,
             "max_age": None,  # the export is as old
-            **arguments("min_rows_fraction", "max_bytes_billed"),
+            **arguments("min_rows_percent", "max_bytes_billed"),
         }
         of_coverage = od.build_linked_snapshot_asset(
             export, name=spec("url_coverage"), view="url_coverage_v1", **reads
@@ -334,7 +334,7 @@ class OctogenComponent(AssetsComponent):
             offers,
             name=spec("url_matches", automation_condition=follow),
             execute=self.execute,
-            **arguments("min_covered_fraction"),
+            **arguments("min_covered_percent"),
         )
         return [export, of_coverage, offers, matches]
 

@@ -14,11 +14,11 @@ from octogen_dagster.components.scaffolder import OctogenLinkedDatasetsScaffolde
 from octogen_dagster.components.settings import (
     AssetsComponent,
     AssetSettings,
-    Fraction,
     Kind,
     MaxAge,
     Name,
     OctogenAssetData,
+    Percent,
     Sensor,
     SensorSettings,
     Storage,
@@ -113,8 +113,8 @@ class LinkedSnapshotSettings(LinkedProductsSettings):
     """The columns to read; all by default. BigQuery bills for them."""
     where: str | None = None
     """One expression in BigQuery's SQL."""
-    min_rows_fraction: Fraction = 0.5
-    """The smallest snapshot that replaces the last one, as a share of its rows."""
+    min_rows_percent: Percent = 50
+    """The smallest snapshot that replaces the last one, in percent of its rows."""
 
 
 @dg.scaffold_with(OctogenLinkedDatasetsScaffolder)

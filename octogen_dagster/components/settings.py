@@ -18,6 +18,7 @@ from pydantic import (
     BeforeValidator,
     Field,
     PlainValidator,
+    ValidationInfo,
     create_model,
     field_validator,
     model_validator,
@@ -51,6 +52,7 @@ from octogen_dagster.validation import (
     checked_timezone,
     did_you_mean,
     refuse_unknown_settings,
+    require_percent,
 )
 
 if TYPE_CHECKING:
@@ -130,10 +132,9 @@ def _check_cron(cron: str) -> str:
     return cron
 
 
-def _check_fraction(fraction: float) -> float:
-    if not 0 <= fraction <= 1:
-        raise ValueError(f"must be a fraction from 0 to 1 (0.05 is 5 %), not {fraction:g}")
-    return fraction
+def _check_percent(percent: float, info: ValidationInfo) -> float:
+    require_percent(str(info.field_name), percent)
+    return percent
 
 
 def _age(age: object) -> timedelta:
@@ -148,7 +149,7 @@ def _age(age: object) -> timedelta:
 Name = Annotated[str, AfterValidator(checked_name)]
 Cron = Annotated[str, AfterValidator(_check_cron)]
 Timezone = Annotated[str, AfterValidator(checked_timezone)]
-Fraction = Annotated[float, AfterValidator(_check_fraction)]
+Percent = Annotated[float, AfterValidator(_check_percent)]
 MaxAge = Annotated[timedelta, BeforeValidator(_age, json_schema_input_type=str)]
 Severity = Annotated[Literal["ERROR", "WARN"], AfterValidator(dg.AssetCheckSeverity)]
 
@@ -172,8 +173,8 @@ class DetailsSettings(AssetSettings):
 
     only_changed: bool = False
     """Look up only products that are new or listed differently than before."""
-    max_failed_fraction: Fraction = 0.05
-    """Share of the lookups, 0 to 1, that may fail."""
+    max_failed_percent: Percent = 5
+    """Percent of the lookups that may fail."""
 
 
 class PositionSettings(AssetSettings):
@@ -255,12 +256,12 @@ class CheckSettings(YamlModel):
 
     max_age: MaxAge | None = None
     """The time, such as 36 hours, after which a catalog that was not materialized fails `fresh`."""
-    max_rows_change: float | None = None
-    """Share by which the rows may differ from those of the last snapshots."""
-    max_null_fraction: dict[str, float] | None = None
-    """The largest share of nulls of columns by name."""
-    max_bad_price_fraction: float | None = None
-    """Share of the products whose price may be bad."""
+    max_rows_change_percent: float | None = None
+    """By how many percent the rows may differ from those of the last snapshots."""
+    max_null_percent: dict[str, float] | None = None
+    """The most percent of nulls of columns by name."""
+    max_bad_price_percent: float | None = None
+    """Percent of the products whose price may be bad."""
     price_outlier_ratio: float = 100.0
     """How many times a price may be above or below the median."""
     exclude: list[str] = Field(default_factory=list)
@@ -349,8 +350,8 @@ class SearchSettings(AssetSettings):
     catalogs_per_run: int = Field(default=25, ge=1)
     """The most catalogs that a run reads, where partitions are of catalogs. Dagster gives a run
     neighbours in the order in which the partitions were added."""
-    min_rows_fraction: Fraction = 0.5
-    """The smallest snapshot that replaces the last one, as a share of its rows."""
+    min_rows_percent: Percent = 50
+    """The smallest snapshot that replaces the last one, in percent of its rows."""
     sensor: Sensor = None
     """The sensor of catalogs that are new or indexed again: `true` (the default with partitions of
     catalogs) has it, stopped; `running` starts it; `false` has none; or its settings."""

@@ -9,9 +9,9 @@ from typing_extensions import Self
 
 from octogen_dagster.components.settings import (
     AssetSettings,
-    Fraction,
     MaxAge,
     Name,
+    Percent,
     Translation,
 )
 from octogen_dagster.components.yaml_model import (
@@ -37,10 +37,10 @@ class UrlCoverageSettings(YamlModel):
     """The columns of products to read; all by default. BigQuery bills for them."""
     where: str | None = None
     """The products to read: one expression in BigQuery's SQL."""
-    min_rows_fraction: Fraction = 0.5
-    """The smallest snapshot that replaces the last one, as a share of its rows."""
-    min_covered_fraction: Fraction = 0.5
-    """The smallest share of the exported addresses that must be covered."""
+    min_rows_percent: Percent = 50
+    """The smallest snapshot that replaces the last one, in percent of its rows."""
+    min_covered_percent: Percent = 50
+    """The least percent of the exported addresses that must be covered."""
     max_age: MaxAge | None = Field(default="2 days", validate_default=True)
     """The oldest export that passes the check `fresh`; null leaves it out."""
     listing_project: str = "octogen-catalog-exchange"
@@ -75,8 +75,8 @@ class UrlListSettings(AssetSettings):
     """The key of the asset that has the addresses, with the columns url and sku."""
     list_name: str | None = Field(default=None, min_length=1, max_length=80)
     """The list's name at Octogen; by default the asset's."""
-    max_removed_fraction: Fraction = 0.2
-    """The largest fraction of the list that a run may remove."""
+    max_removed_percent: Percent = 20
+    """The most percent of the list that a run may remove."""
     dry_run: bool = False
     """Report what a run would do, and do nothing."""
     coverage: Annotated[

@@ -152,7 +152,7 @@ defs = dg.Definitions(
     ],
     asset_checks=[
         # One wrong price is enough. By default one in a thousand may be wrong.
-        *build_snapshot_checks(products, max_bad_price_fraction=0),
+        *build_snapshot_checks(products, max_bad_price_percent=0),
         *build_snapshot_checks(sweaters),
         *build_snapshot_checks(history),
         *build_snapshot_checks(alerts),

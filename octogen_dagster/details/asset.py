@@ -10,7 +10,7 @@ from octogen_dagster.details.scan import DETAILS_KIND, DetailScan, DetailStatist
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, snapshot_asset
 from octogen_dagster.snapshots.loading import Snapshots, snapshot_input
 from octogen_dagster.snapshots.metadata import require_products
-from octogen_dagster.validation import require_fraction
+from octogen_dagster.validation import require_percent
 
 
 def build_product_details_asset(
@@ -18,7 +18,7 @@ def build_product_details_asset(
     *,
     name: str | dg.AssetSpec | None = None,
     only_changed: bool = False,
-    max_failed_fraction: float = 0.05,
+    max_failed_percent: float = 5,
     resource_key: str = RESOURCE,
     **asset_arguments: Any,
 ) -> dg.AssetsDefinition:
@@ -49,7 +49,7 @@ def build_product_details_asset(
             previous details snapshot, or were not found for it; carry the other rows over. What
             the listing does not show (a description, a review) is then as old as `looked_up_at`
             says.
-        max_failed_fraction: Share of the lookups, 0 to 1, that may fail. If more fail, nothing is
+        max_failed_percent: Percent of the lookups that may fail. If more fail, nothing is
             published. A product that is gone is not a failure, and a row that is carried over
             counts as a lookup that did not fail. 50 failures in a row end the run in any case.
         resource_key: The key of the `OctogenResource`; give another one to read with two of them.
@@ -57,11 +57,11 @@ def build_product_details_asset(
             `automation_condition`, `retry_policy`.
 
     Raises:
-        ValueError: max_failed_fraction is not between 0 and 1, or the asset declares other columns,
+        ValueError: max_failed_percent is not from 0 to 100, or the asset declares other columns,
             as the table of the catalogs does.
     """
     require_products(products, "catalog_key", "uuid", "product_url")
-    require_fraction("max_failed_fraction", max_failed_fraction)
+    require_percent("max_failed_percent", max_failed_percent)
     given = asset_arguments_of(name or f"{products.key.path[-1]}_details", asset_arguments)
 
     @snapshot_asset(
@@ -95,7 +95,7 @@ def build_product_details_asset(
             products.frame(partition),
             run.service,
             only_changed=only_changed,
-            max_failed_fraction=max_failed_fraction,
+            max_failed_percent=max_failed_percent,
             report=report,
         )
         return dg.MaterializeResult(value=scan)

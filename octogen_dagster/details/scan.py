@@ -60,7 +60,7 @@ from octogen_dagster.printable import count, usd
 from octogen_dagster.reading.decode import read_lookup, with_details
 from octogen_dagster.reading.statistics import ReadStatistics
 from octogen_dagster.reading.workers import Workers
-from octogen_dagster.validation import require_fraction
+from octogen_dagster.validation import require_percent
 
 if TYPE_CHECKING:
     import threading
@@ -119,20 +119,20 @@ class DetailScan:
         service: CatalogService,
         *,
         only_changed: bool = False,
-        max_failed_fraction: float = 0.05,
+        max_failed_percent: float = 5,
         report: Callable[[DetailStatistics], None] | None = None,
     ) -> None:
-        require_fraction("max_failed_fraction", max_failed_fraction)
+        require_percent("max_failed_percent", max_failed_percent)
         self.products = products
         self.service = service
         self.only_changed = only_changed
-        self.max_failed_fraction = max_failed_fraction
+        self.max_failed_percent = max_failed_percent
         self.statistics = DetailStatistics()
         self._report = report
 
     def __reduce__(self) -> tuple[Callable[..., DetailScan], tuple[Any, ...]]:
         restore = functools.partial(
-            type(self), only_changed=self.only_changed, max_failed_fraction=self.max_failed_fraction
+            type(self), only_changed=self.only_changed, max_failed_percent=self.max_failed_percent
         )
         return restore, (self.products, self.service)
 
@@ -221,7 +221,7 @@ class DetailScan:
     def _looked_up(
         self, jobs: Iterator[list[_Row]], service: CatalogService, stop: threading.Event
     ) -> Iterator[pl.DataFrame]:
-        limit = _FailureLimit(self.max_failed_fraction, self.statistics.products)
+        limit = _FailureLimit(self.max_failed_percent, self.statistics.products)
         rows: list[_Row] = []
         with Workers(
             service,
@@ -416,8 +416,8 @@ class _FailureLimit:
     one of all products, and not of the few that changed.
     """
 
-    def __init__(self, share: float, total: int) -> None:
-        self._share = share
+    def __init__(self, percent: float, total: int) -> None:
+        self._percent = percent
         self._total = total
         self._failed = 0
         self._in_a_row = 0
@@ -430,12 +430,11 @@ class _FailureLimit:
         self._failed += 1
         self._in_a_row += 1
         self._first_error = self._first_error or row["error"]
-        # Rounded, since 0.29 * 100 is 28.999999999999996 as a float.
-        if self._failed > round(self._share * self._total, 6):
+        if self._failed > self._percent * self._total / 100:
             raise OctogenSnapshotError(
-                f"More than {100 * self._share:g} % of the lookups failed: {self._failed:,} of "
+                f"More than {self._percent:g} % of the lookups failed: {self._failed:,} of "
                 f"{self._total:,}; the first: {self._first_error} Nothing was published, the "
-                "snapshot before is untouched: run again, or raise max_failed_fraction."
+                "snapshot before is untouched: run again, or raise max_failed_percent."
             )
         if self._in_a_row >= MAX_FAILURES_IN_A_ROW:
             raise OctogenSnapshotError(

@@ -56,7 +56,7 @@ def _question(
     return add
 
 
-@_question("rate limit", "`reserved_fraction` and `concurrency`, docs/searches.md")
+@_question("rate limit", "`reserved_percent` and `concurrency`, docs/searches.md")
 def _rate_limit(service: Service) -> Seen:
     """Each answer says the rate limit and what is left of it, unless the limiter is off."""
     path = "/me" if service.generation == "current" else "/catalogs"
@@ -310,7 +310,7 @@ def _pages_of_split(service: Service) -> int:
 
 @_question(
     "facet and its exclusion",
-    "`max_extra_pages_fraction=0`, which reads each catalog in one walk, docs/searches.md",
+    "`max_extra_pages_percent=0`, which reads each catalog in one walk, docs/searches.md",
     lambda service: Charged(walk=1, pages=_pages_of_split(service)),
 )
 def _brand_split(service: Service) -> Seen:

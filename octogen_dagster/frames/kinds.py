@@ -52,7 +52,7 @@ class Rule(NamedTuple):
         check: The name of the check that fails.
         name: What is wrong with such a row.
         bad: True for a row that is bad.
-        limit: The share of the rows that may be bad.
+        limit: How many percent of the rows may be bad.
         columns: The columns that the rule needs, which the check shows.
     """
 

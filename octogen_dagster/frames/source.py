@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from octogen_dagster.storage.store import Store
 
 ROW_GROUP_SIZE = 20_000
-MIN_ROWS_RATIO = 0.5
+MIN_ROWS_PERCENT = 50.0
 """The smallest snapshot of whole catalogs that is published by default."""
 CATALOGS = "octogen.catalogs"
 """The file metadata that says which catalogs were read, if that is known."""
@@ -105,13 +105,13 @@ class SnapshotTarget:
 class Limits:
     """The size of row groups, and the conditions for replacing the snapshot before.
 
-    `min_rows_fraction` is the smallest number of rows to publish, as a share of the rows of the
+    `min_rows_percent` is the smallest number of rows to publish, in percent of the rows of the
     snapshot that is replaced; with 0 any number is published, and otherwise at least one.
     """
 
     row_group_size: int = ROW_GROUP_SIZE  # so many rows are held in memory
     keeps_previous: bool = False
-    min_rows_fraction: float = 0.0
+    min_rows_percent: float = 0
     shrinking_causes: str = ""  # of a snapshot that is smaller, for the error message
 
 
@@ -285,14 +285,14 @@ def check_complete(outcome: Outcome, rows: int, uri: str) -> None:
 
 def check_not_shrunken(limits: Limits, rows: int, replaced: int, uri: str) -> None:
     """Check that a snapshot did not lose most of the rows of the one that it replaces."""
-    ratio = limits.min_rows_fraction
-    if not ratio or rows >= max(1, ratio * replaced):
+    percent = limits.min_rows_percent
+    if not percent or rows >= max(1, percent * replaced / 100):
         return
     there = f", and the latest snapshot has {replaced:,}" if replaced else ""
     raise OctogenShrunkenSnapshotError(
         f"The snapshot {uri} was not published: the service sent {rows or 'no'} products{there} "
-        f"(min_rows_fraction is {ratio:g}). Nothing was changed. Likely causes: "
+        f"(min_rows_percent is {percent:g}). Nothing was changed. Likely causes: "
         f"{limits.shrinking_causes}. If the number is right, accept it for one run with "
-        "`accept_shrinking: true` in the launchpad; min_rows_fraction of the asset or of the scan "
+        "`accept_shrinking: true` in the launchpad; min_rows_percent of the asset or of the scan "
         "sets the limit for all runs."
     )

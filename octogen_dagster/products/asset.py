@@ -23,7 +23,7 @@ from octogen_dagster.assets.definition import (
 )
 from octogen_dagster.errors import OctogenError
 from octogen_dagster.frames.products import PRODUCTS_KIND
-from octogen_dagster.frames.source import MIN_ROWS_RATIO, is_within, utc_now
+from octogen_dagster.frames.source import MIN_ROWS_PERCENT, is_within, utc_now
 from octogen_dagster.printable import printable
 from octogen_dagster.reading.plan import list_for
 from octogen_dagster.reading.scan import ProductScan
@@ -31,7 +31,7 @@ from octogen_dagster.reading.statistics import ScanStatistics
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, snapshot_asset
 from octogen_dagster.snapshots.metadata import SEARCH
 from octogen_dagster.snapshots.partitions import ADDS_PARTITIONS, PartitionLayout, catalog_of
-from octogen_dagster.validation import did_you_mean, require_fraction
+from octogen_dagster.validation import did_you_mean, require_percent
 
 _MAX_NAMED_CATALOGS = 20
 
@@ -41,7 +41,7 @@ def build_products_asset(
     search: ProductSearch | Mapping[str, Any] | None = None,
     partitions_def: dg.PartitionsDefinition[str] | None = None,
     *,
-    min_rows_fraction: float = MIN_ROWS_RATIO,
+    min_rows_percent: float = MIN_ROWS_PERCENT,
     resource_key: str = RESOURCE,
     _clock: Callable[[], datetime] = utc_now,
     **asset_arguments: Any,
@@ -63,7 +63,7 @@ def build_products_asset(
         partitions_def: Partitions by catalog (`catalog_partitions`), by time (`snapshot_days`) or
             by both (`catalog_days`). In a partition of a catalog the search reads only that
             catalog. A past time is refused, because the service knows only the present.
-        min_rows_fraction: The smallest snapshot of whole catalogs that is published, as a share of
+        min_rows_percent: The smallest snapshot of whole catalogs that is published, in percent of
             the rows of the one that it replaces. With fewer rows, or none, the run fails and the
             snapshot there stays; `accept_shrinking: true` in the run configuration accepts it for
             one run. 0 publishes any snapshot. A search with filters or `max_products` may find any
@@ -81,7 +81,7 @@ def build_products_asset(
     Raises:
         ValueError: The search names catalogs although each partition is a catalog; the partitions
             are of times that do not include the present, or of two dimensions other than a catalog
-            and a time; or `min_rows_fraction` is not from 0 to 1. A
+            and a time; or `min_rows_percent` is not from 0 to 100. A
             mapping that is no search is a pydantic.ValidationError, which names the field.
     """
     given = asset_arguments_of(name, asset_arguments)
@@ -89,7 +89,7 @@ def build_products_asset(
     partitions_def = of_spec if partitions_def is None else partitions_def
     default = checked_search(search)
     partitions = PartitionLayout(partitions_def)
-    require_fraction("min_rows_fraction", min_rows_fraction)
+    require_percent("min_rows_percent", min_rows_percent)
     _check_partitions(given["name"], partitions, default)
 
     @snapshot_asset(
@@ -112,7 +112,7 @@ def build_products_asset(
         run: SnapshotRun[CatalogService], partition: str | None
     ) -> dg.MaterializeResult[Any]:
         config = dict(run.context.op_execution_context.op_config)
-        fraction = 0.0 if config.pop(ACCEPT_SHRINKING) else min_rows_fraction
+        percent = 0.0 if config.pop(ACCEPT_SHRINKING) else min_rows_percent
         try:
             search = ProductSearch.model_validate(config)
         except ValidationError as error:
@@ -132,7 +132,7 @@ def build_products_asset(
             list_catalogs=lambda: catalogs,
             requests_before=read.requests,
             window=read.window,
-            min_rows_fraction=fraction,
+            min_rows_percent=percent,
             explain=read.explain,
             clock=_clock,
         )

@@ -18,7 +18,7 @@ from typing_extensions import ParamSpec, Self
 
 from octogen_dagster.api.blocking import BlockingClient
 from octogen_dagster.api.catalog_sources import (
-    MAX_EXTRA_PAGES_RATIO,
+    MAX_EXTRA_PAGES_PERCENT,
     CatalogService,
     CatalogSource,
     GrantedCatalogs,
@@ -130,11 +130,11 @@ class OctogenResource(NamedSettings, dg.ConfigurableResource[Any], _Operations):
     deadline: float = Field(
         default=300.0, gt=0, description="Seconds that a request may take with all its retries."
     )
-    reserved_fraction: float = Field(
-        default=0.2,
+    reserved_percent: float = Field(
+        default=20,
         ge=0,
-        lt=1,
-        description="Fraction of the organisation's rate limit that bulk reads leave to others.",
+        lt=100,
+        description="Percent of the organisation's rate limit that bulk reads leave to others.",
     )
     search_page_usd: float = Field(
         default=SEARCH_PAGE_USD,
@@ -165,12 +165,12 @@ class OctogenResource(NamedSettings, dg.ConfigurableResource[Any], _Operations):
         "What they have spent, by their tags octogen/spent_usd.<step>, is added up before each "
         "read, so it may be exceeded by what the runs spend that are under way at the same time.",
     )
-    max_extra_pages_fraction: float = Field(
-        default=MAX_EXTRA_PAGES_RATIO,
+    max_extra_pages_percent: float = Field(
+        default=MAX_EXTRA_PAGES_PERCENT,
         ge=0,
-        le=1,
+        le=100,
         description="The most pages that reading a large catalog in several walks at once may add, "
-        "as a share of its pages; 0 reads each catalog in one walk.",
+        "in percent of its pages; 0 reads each catalog in one walk.",
     )
     _spending: Spending = PrivateAttr()
 
@@ -242,10 +242,10 @@ class OctogenResource(NamedSettings, dg.ConfigurableResource[Any], _Operations):
             timeout=self.timeout,
             concurrency=self.concurrency,
             retry=RetryPolicy(attempts=self.attempts, deadline=self.deadline),
-            limiter=RateLimiter(self.reserved_fraction),
+            limiter=RateLimiter(self.reserved_percent),
             spending=self.spending,
             catalog_source=self.catalog_source,
-            max_extra_pages_fraction=self.max_extra_pages_fraction,
+            max_extra_pages_percent=self.max_extra_pages_percent,
         )
 
     @property
@@ -298,7 +298,7 @@ class OctogenResource(NamedSettings, dg.ConfigurableResource[Any], _Operations):
         report: "Callable[[ScanStatistics], None] | None" = None,
         *,
         window: "TimeWindow | None" = None,
-        min_rows_fraction: float = 0.5,
+        min_rows_percent: float = 50,
     ) -> "ProductScan":
         """Return a scan, which reads all pages of a search when its frame is executed.
 
@@ -312,8 +312,8 @@ class OctogenResource(NamedSettings, dg.ConfigurableResource[Any], _Operations):
             window: The start and the end of the time that the snapshot is of, as an asset's
                 `context.partition_time_window`. If it does not include the present, the read is
                 refused.
-            min_rows_fraction: The smallest snapshot of whole catalogs that
-                `ParquetSnapshotIOManager` publishes, as a share of the rows of the one that it
+            min_rows_percent: The smallest snapshot of whole catalogs that
+                `ParquetSnapshotIOManager` publishes, in percent of the rows of the one that it
                 replaces; 0 publishes any, also an empty one.
 
         Raises:
@@ -326,5 +326,5 @@ class OctogenResource(NamedSettings, dg.ConfigurableResource[Any], _Operations):
             self.service(),
             report,
             window=window,
-            min_rows_fraction=min_rows_fraction,
+            min_rows_percent=min_rows_percent,
         )

@@ -146,7 +146,7 @@ class CatalogProducts:
                     f"Catalog {self._walk.catalog!r}: only {self._count:,} products came in all "
                     f"walks, and there should be {expected:,}. The counts may mean something "
                     "else than what a search lists. To be sure, read it once with "
-                    "max_extra_pages_fraction=0, in one walk: later reads are compared with that."
+                    "max_extra_pages_percent=0, in one walk: later reads are compared with that."
                 )
                 return
             self._refuse(
@@ -166,7 +166,7 @@ class CatalogProducts:
             f"Catalog {self._walk.catalog!r}: {problem} of the {self._walk.part.parts} walks that "
             "read it at once. Walks are disjoint and whole only if the service keeps the logic of "
             "the facet brand_name and of its exclusion. Nothing was published. Run it again; if it "
-            "stays, set max_extra_pages_fraction=0 (of OctogenResource or scan_products), which "
+            "stays, set max_extra_pages_percent=0 (of OctogenResource or scan_products), which "
             "reads each catalog in one walk, and report it to Octogen."
         )
 

@@ -287,7 +287,7 @@ def split_large(
     A catalog is split if one thread would read its pages when the others have long ended.
     """
     threads = service.concurrency
-    if threads < 2 or not (search.reads_whole_catalogs and service.max_extra_pages_fraction):
+    if threads < 2 or not (search.reads_whole_catalogs and service.max_extra_pages_percent):
         return [[walk] for walk in walks]
     products = [_products(walk, search, brands) for walk in walks]
     pages = [math.ceil(count / search.page_size) for count in products]
@@ -295,7 +295,7 @@ def split_large(
     for walk, count, own in zip(walks, products, pages, strict=True):
         parts: list[Walk] = []
         if own >= MIN_PAGES and MAX_SHARE * threads * own >= sum(pages):
-            limit = math.floor(service.max_extra_pages_fraction * own)
+            limit = math.floor(service.max_extra_pages_percent * own / 100)
             useful = math.ceil(_PARTS_PER_THREAD * threads * own / sum(pages))
             # A power of two, so that a retry makes the same parts if other catalogs have changed.
             useful = 1 << (useful.bit_length() - 1)

@@ -21,7 +21,7 @@ import polars as pl
 
 from octogen_dagster.api.blocking import BlockingClient
 from octogen_dagster.api.catalog_sources import (
-    MAX_EXTRA_PAGES_RATIO,
+    MAX_EXTRA_PAGES_PERCENT,
     CatalogService,
     CatalogSource,
     GrantedCatalogs,
@@ -45,7 +45,7 @@ from octogen_dagster.frames.columns import PRODUCT_SCHEMA, SCHEMA_VERSION
 from octogen_dagster.frames.effective_query import EFFECTIVE_QUERY
 from octogen_dagster.frames.source import (
     CATALOGS,
-    MIN_ROWS_RATIO,
+    MIN_ROWS_PERCENT,
     ROWS,
     ROWS_PER_PRODUCT,
     Limits,
@@ -73,7 +73,7 @@ from octogen_dagster.reading.progress import ProgressBar
 from octogen_dagster.reading.pushdown import Pushdown
 from octogen_dagster.reading.statistics import ProductMetrics, ScanStatistics
 from octogen_dagster.reading.walk import WalkRead
-from octogen_dagster.validation import require_fraction
+from octogen_dagster.validation import require_percent
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -110,7 +110,7 @@ class ProductScan:
         requests_before: The requests that were sent for it before, which its statistics count.
         window: The time window of the snapshot. The service knows only the present, so a past
             or future window is refused.
-        min_rows_fraction: The smallest snapshot of whole catalogs to publish, as a fraction of the
+        min_rows_percent: The smallest snapshot of whole catalogs to publish, in percent of the
             rows of the one that it replaces; 0 publishes any, also an empty one. Other searches may
             find as few products as they do.
         progress: True if a bar is shown in a terminal or a notebook while the frame is executed.
@@ -134,14 +134,14 @@ class ProductScan:
         list_catalogs: ListCatalogs | None = None,
         requests_before: int = 0,
         window: TimeWindow | None = None,
-        min_rows_fraction: float = MIN_ROWS_RATIO,
+        min_rows_percent: float = MIN_ROWS_PERCENT,
         progress: bool = False,
         explain: Callable[[OctogenError], Exception | None] | None = None,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self.search = search
-        require_fraction("min_rows_fraction", min_rows_fraction)
-        self.min_rows_fraction = min_rows_fraction if search.reads_whole_catalogs else 0.0
+        require_percent("min_rows_percent", min_rows_percent)
+        self.min_rows_percent = min_rows_percent if search.reads_whole_catalogs else 0.0
         self.service = service
         self._last = _LastExecution(ScanStatistics(search=search))
         self._report = report
@@ -201,7 +201,7 @@ class ProductScan:
 
         limits = Limits(
             keeps_previous=True,
-            min_rows_fraction=self.min_rows_fraction,
+            min_rows_percent=self.min_rows_percent,
             shrinking_causes=_SHRINKING_CAUSES,
         )
         try:
@@ -383,10 +383,10 @@ def scan_products(
     timeout: float = DEFAULT_TIMEOUT,
     concurrency: int = 8,
     retry: RetryPolicy | None = None,
-    reserved_fraction: float = 0.2,
+    reserved_percent: float = 20,
     catalog_source: CatalogSource | None = None,
     budget_usd: float | None = None,
-    max_extra_pages_fraction: float = MAX_EXTRA_PAGES_RATIO,
+    max_extra_pages_percent: float = MAX_EXTRA_PAGES_PERCENT,
     progress: bool = False,
 ) -> pl.LazyFrame:
     """Return a search as a LazyFrame; it is read when the frame is executed.
@@ -411,12 +411,12 @@ def scan_products(
         concurrency: The number of catalogs, or of parts of a large one, that are read at the same
             time.
         retry: How requests are retried.
-        reserved_fraction: Fraction of the organisation's rate limit, 0 to 1, left to other users.
+        reserved_percent: Percent of the organisation's rate limit that are left to other users.
         catalog_source: Where the catalogs come from that a search without `catalogs` reads; by
             default `GrantedCatalogs`.
         budget_usd: Dollars that all executions of the frame may spend; None for no limit.
-        max_extra_pages_fraction: The most pages that reading a catalog in several walks may add, as
-            a fraction of its pages; 0 reads each catalog in one walk.
+        max_extra_pages_percent: The most pages that reading a catalog in several walks may add, in
+            percent of its pages; 0 reads each catalog in one walk.
         progress: True to show a bar with the products, the cost and the time left while the frame
             is executed: on stderr if that is a terminal, or in the cell of a notebook.
 
@@ -440,10 +440,10 @@ def scan_products(
         timeout=timeout,
         concurrency=concurrency,
         retry=retry or RetryPolicy(),
-        limiter=RateLimiter(reserved_fraction),
+        limiter=RateLimiter(reserved_percent),
         catalog_source=catalog_source or GrantedCatalogs(),
         spending=Spending(budget_usd=budget_usd),
-        max_extra_pages_fraction=max_extra_pages_fraction,
+        max_extra_pages_percent=max_extra_pages_percent,
     )
     return ProductScan(search, service, progress=progress).frame
 

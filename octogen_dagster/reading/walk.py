@@ -298,7 +298,7 @@ class WalkRead:
             ) from error
         if self.walk.part and error.status_code in REFUSED_STATUSES:
             raise OctogenPagingError(
-                f"{error} Nothing was published. Set max_extra_pages_fraction=0 (of "
+                f"{error} Nothing was published. Set max_extra_pages_percent=0 (of "
                 "OctogenResource or scan_products), which reads each catalog in one walk, and "
                 "report it to Octogen."
             ) from error

@@ -203,7 +203,7 @@ class Publication:
             outcome = reading.outcome()
             check_complete(outcome, rows, uri)
             existing = self._existing(key)
-            if limits.min_rows_fraction:
+            if limits.min_rows_percent:
                 latest = key if existing else keys.latest()
                 file_metadata = existing if latest == key else self._existing(latest)
                 check_not_shrunken(limits, rows, _row_count(store, latest, file_metadata), uri)

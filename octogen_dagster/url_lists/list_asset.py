@@ -40,7 +40,7 @@ from octogen_dagster.url_lists.sync import (
     find_url_list,
     make_url_list,
 )
-from octogen_dagster.validation import require_fraction
+from octogen_dagster.validation import require_percent
 
 URL_LIST = "octogen/url_list"
 """The metadata of the definition of an asset that is a URL list: the list's name."""
@@ -58,7 +58,7 @@ ADDED_COLUMNS: Mapping[str, str] = {
 """The columns that the asset adds to the table, with their descriptions."""
 
 _NEEDED = ("url", "sku")
-_DRY_RUN, _MAX_REMOVED = "dry_run", "max_removed_fraction"
+_DRY_RUN, _MAX_REMOVED = "dry_run", "max_removed_percent"
 _OF_CHECK = (REJECTED, REJECTED_URLS)
 _MAX_SHOWN = 10
 _MAX_POLL_SECONDS = 10.0
@@ -70,7 +70,7 @@ def build_url_list_asset(
     urls: dg.AssetsDefinition | dg.AssetKey,
     *,
     list_name: str | None = None,
-    max_removed_fraction: float = 0.2,
+    max_removed_percent: float = 20,
     dry_run: bool = False,
     provisioning_timeout: float = 180.0,
     resource_key: str = RESOURCE,
@@ -96,7 +96,7 @@ def build_url_list_asset(
     waits for that at its end. If it lasts longer, the run succeeds all the same, with a warning:
     the list has its addresses, and is exported once it is active.
 
-    `dry_run` and `max_removed_fraction` are the defaults of the run configuration, so they can be
+    `dry_run` and `max_removed_percent` are the defaults of the run configuration, so they can be
     changed in the launchpad for one run. A dry run asks and sends nothing. It reports an
     observation with what a run would do, and no materialization: nothing is stored, and nothing
     downstream is requested.
@@ -108,7 +108,7 @@ def build_url_list_asset(
             and any others, which are kept. It has up to 100,000 addresses that differ for Octogen.
         list_name: The list's name, of at most 80 characters; by default the asset's. An
             organisation has up to five lists.
-        max_removed_fraction: The largest fraction of the list that a run may remove. A run that
+        max_removed_percent: The most percent of the list that a run may remove. A run that
             would remove more fails before it changes anything. A table without any address removes
             nothing, whatever this is.
         dry_run: True to report what a run would do, and do nothing.
@@ -119,13 +119,13 @@ def build_url_list_asset(
             default `retry_policy` is that of `build_products_asset`.
 
     Raises:
-        ValueError: The list's name is empty or too long, `max_removed_fraction` is not from 0 to 1,
-            or the asset is to have partitions, which a list does not have.
+        ValueError: The list's name is empty or too long, `max_removed_percent` is not from 0 to
+            100, or the asset is to have partitions, which a list does not have.
     """
     if not isinstance(urls, dg.AssetsDefinition | dg.AssetKey):
         raise TypeError(f"urls must be an asset or its dagster.AssetKey, not {urls!r}.")
     table_key = urls if isinstance(urls, dg.AssetKey) else urls.key
-    require_fraction(_MAX_REMOVED, max_removed_fraction)
+    require_percent(_MAX_REMOVED, max_removed_percent)
     given = asset_arguments_of(name, asset_arguments)
     if given.get("partitions_def") is not None:
         raise ValueError(
@@ -137,7 +137,7 @@ def build_url_list_asset(
     @snapshot_asset(
         {
             "ins": {"urls": dg.AssetIn(table_key)},
-            "config_schema": _config_schema(dry_run, max_removed_fraction),
+            "config_schema": _config_schema(dry_run, max_removed_percent),
             "output_required": False,  # a dry run has none
             "metadata": {URL_LIST: list_name},
             "description": (
@@ -156,7 +156,7 @@ def build_url_list_asset(
         run: SnapshotRun[CatalogService], _partition: str | None, urls: pl.DataFrame
     ) -> Any:
         config = run.context.op_execution_context.op_config
-        _check_fraction(config[_MAX_REMOVED])
+        _check_percent(config[_MAX_REMOVED])
         table = _Table.of(urls, table_key)
         with BlockingClient(run.service, run.stop) as client:
             brought = _ListRun(run.context, client, list_name, table, config[_MAX_REMOVED])
@@ -227,7 +227,7 @@ def name_of_list(asset: dg.AssetsDefinition) -> str:
     return str(getattr(entry, "value", entry))
 
 
-def _config_schema(dry_run: bool, max_removed_fraction: float) -> dict[str, Any]:
+def _config_schema(dry_run: bool, max_removed_percent: float) -> dict[str, Any]:
     return {
         _DRY_RUN: dg.Field(
             bool,
@@ -237,18 +237,18 @@ def _config_schema(dry_run: bool, max_removed_fraction: float) -> dict[str, Any]
         ),
         _MAX_REMOVED: dg.Field(
             float,
-            default_value=float(max_removed_fraction),
+            default_value=float(max_removed_percent),
             is_required=False,
-            description="The largest fraction of the list that this run may remove; 1 removes all "
+            description="The most percent of the list that this run may remove; 100 removes all "
             "that the table does not have.",
         ),
     }
 
 
-def _check_fraction(fraction: float) -> None:
-    """Refuse what the run configuration has, in which 20 would allow to remove anything."""
+def _check_percent(percent: float) -> None:
+    """Refuse what the run configuration has, if it is no percent."""
     try:
-        require_fraction(_MAX_REMOVED, fraction)
+        require_percent(_MAX_REMOVED, percent)
     except ValueError as error:
         raise _failure(f"{error}.") from None
 
@@ -335,14 +335,14 @@ class _ListRun:
         client: BlockingClient,
         list_name: str,
         table: _Table,
-        max_removed_fraction: float,
+        max_removed_percent: float,
     ) -> None:
         self._log = context.log
         self._context = context
         self._client = client
         self._name = list_name
         self._table = table
-        self._max_removed_fraction = max_removed_fraction
+        self._max_removed_percent = max_removed_percent
 
     def bring(self, provisioning_timeout: float) -> dg.MaterializeResult[pl.DataFrame]:
         """Make the list equal to the table, and return the table with what became of it."""
@@ -381,7 +381,7 @@ class _ListRun:
                 f"A run would add up to {len(difference.missing):,} and remove {removed:,} of the "
                 f"{of:,} addresses of {_subject(url_list)}"
             )
-            if removed > self._max_removed_fraction * of:
+            if removed > self._max_removed_percent * of / 100:
                 text += f", and is refused: {self._removal_text(removed, of)}"
             if not self._table.urls:
                 self._warn_of_no_addresses(url_list)
@@ -400,16 +400,16 @@ class _ListRun:
         return dg.AssetObservation(self._context.asset_key, metadata=metadata)
 
     def _check_removal(self, url_list: CoverageUrlList, removed: int, of: int) -> None:
-        if removed > self._max_removed_fraction * of:
+        if removed > self._max_removed_percent * of / 100:
             raise _failure(
                 f"{_subject(url_list)} was not changed: {self._removal_text(removed, of)}. If the "
-                f"table is right, accept it for one run with `{_MAX_REMOVED}: 1` in the launchpad."
+                f"table is right, accept it for a run with `{_MAX_REMOVED}: 100` in the launchpad."
             )
 
     def _removal_text(self, removed: int, of: int) -> str:
         return (
             f"{removed:,} of its {of:,} addresses are not in the table, and "
-            f"{_MAX_REMOVED} is {self._max_removed_fraction:g}"
+            f"{_MAX_REMOVED} is {self._max_removed_percent:g}"
         )
 
     def _warn_of_no_addresses(self, url_list: CoverageUrlList) -> None:

@@ -20,11 +20,11 @@ from octogen_dagster.url_lists.matching import (
     NOT_COVERED,
     url_matches,
 )
-from octogen_dagster.validation import require_fraction
+from octogen_dagster.validation import require_percent
 
-MIN_COVERED_FRACTION = 0.5
+MIN_COVERED_PERCENT = 50.0
 _MATCHED = "matched"
-_MIN_MATCHED_FRACTION = 0.9
+_MIN_MATCHED_PERCENT = 90.0
 
 
 def build_url_matches_asset(
@@ -33,7 +33,7 @@ def build_url_matches_asset(
     offers: dg.AssetsDefinition,
     *,
     name: str | dg.AssetSpec | None = None,
-    min_covered_fraction: float = MIN_COVERED_FRACTION,
+    min_covered_percent: float = MIN_COVERED_PERCENT,
     **asset_arguments: Any,
 ) -> dg.AssetsDefinition:
     """Build an asset: the addresses of a URL list beside the products that Octogen has of them.
@@ -60,24 +60,24 @@ def build_url_matches_asset(
             `build_linked_snapshot_asset`.
         offers: The snapshot of the view `products_current_v1`, with the column `product_url`.
         name: The asset's name or `dagster.AssetSpec`; by default `<url_list>_matches`.
-        min_covered_fraction: The smallest share of the exported addresses that must be covered for
-            the check `covered` to pass, from 0 to 1.
+        min_covered_percent: The least percent of the exported addresses that must be covered for
+            the check `covered` to pass, from 0 to 100.
         asset_arguments: Any other argument of `@dagster.asset`. With
             `automation_condition=octogen_dagster.follow_upstream()` the matches follow the list and
             its export.
 
     Raises:
         TypeError: An argument is not an asset.
-        ValueError: url_list is not an asset of `build_url_list_asset`, or the fraction is out of
+        ValueError: url_list is not an asset of `build_url_list_asset`, or the percent is out of
             range.
     """
     require_url_list(url_list)
-    require_fraction("min_covered_fraction", min_covered_fraction)
+    require_percent("min_covered_percent", min_covered_percent)
     given = asset_arguments_of(name or f"{url_list.key.path[-1]}_matches", asset_arguments)
     key = asset_key(given)
     checks = {
-        COVERED: f"At least {min_covered_fraction:.0%} of the exported addresses are covered.",
-        _MATCHED: f"At least {_MIN_MATCHED_FRACTION:.0%} of the covered addresses have products.",
+        COVERED: f"At least {min_covered_percent:g}% of the exported addresses are covered.",
+        _MATCHED: f"At least {_MIN_MATCHED_PERCENT:g}% of the covered addresses have products.",
     }
 
     inputs = [
@@ -142,7 +142,7 @@ def build_url_matches_asset(
         return dg.MaterializeResult(
             value=source,
             check_results=[
-                _covered(addresses, min_covered_fraction),
+                _covered(addresses, min_covered_percent),
                 _matched(found.matched_fraction),
             ],
         )
@@ -150,7 +150,7 @@ def build_url_matches_asset(
     return matches
 
 
-def _covered(addresses: Mapping[str, int], min_fraction: float) -> dg.AssetCheckResult:
+def _covered(addresses: Mapping[str, int], min_percent: float) -> dg.AssetCheckResult:
     """The result of the check `covered`, of the number of addresses by status."""
     covered = addresses[COVERED]
     exported = covered + addresses[NOT_COVERED]
@@ -159,11 +159,11 @@ def _covered(addresses: Mapping[str, int], min_fraction: float) -> dg.AssetCheck
     if fraction is not None:
         description = (
             f"Octogen covers {covered:,} of "
-            f"{count(exported, 'exported address', 'exported addresses')}; {min_fraction:.0%} are "
+            f"{count(exported, 'exported address', 'exported addresses')}; {min_percent:g}% are "
             "expected."
         )
     shown = {} if fraction is None else {"octogen/covered_fraction": fraction}
-    return _warning(COVERED, fraction, min_fraction, description, shown)
+    return _warning(COVERED, fraction, min_percent, description, shown)
 
 
 def _matched(fraction: float | None) -> dg.AssetCheckResult:
@@ -171,22 +171,22 @@ def _matched(fraction: float | None) -> dg.AssetCheckResult:
     description = "No address is covered."
     if fraction is not None:
         description = (
-            f"{fraction:.0%} of the covered addresses have a product; {_MIN_MATCHED_FRACTION:.0%} "
+            f"{fraction:.0%} of the covered addresses have a product; {_MIN_MATCHED_PERCENT:g}% "
             "are expected. Which product is of which address is found by their pages."
         )
     shown = {} if fraction is None else {"octogen/matched_fraction": fraction}
-    return _warning(_MATCHED, fraction, _MIN_MATCHED_FRACTION, description, shown)
+    return _warning(_MATCHED, fraction, _MIN_MATCHED_PERCENT, description, shown)
 
 
 def _warning(
     check: str,
     fraction: float | None,
-    min_fraction: float,
+    min_percent: float,
     description: str,
     shown: Mapping[str, float],
 ) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
-        passed=fraction is None or fraction >= min_fraction,
+        passed=fraction is None or 100 * fraction >= min_percent,
         check_name=check,
         severity=dg.AssetCheckSeverity.WARN,
         description=description,

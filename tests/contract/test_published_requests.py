@@ -310,7 +310,7 @@ def test_the_parts_of_a_catalog(brands: list[str]) -> None:
             service,
             search,
             catalog_source=ShopCatalogs(hosts=["acme.example"]),
-            max_extra_pages_fraction=0.5,
+            max_extra_pages_percent=50,
         )
         assert sorted(frame.collect()["uuid"]) == products
         judge(service.received)
@@ -326,7 +326,7 @@ def test_the_lookups_of_details(tmp_path: Path) -> None:
 
     with RawServer(lambda request: http(*answer(request.target, request.body))) as server:
         resources = stored(tmp_path, octogen_at(server))
-        details = build_product_details_asset(products, max_failed_fraction=1.0)
+        details = build_product_details_asset(products, max_failed_percent=100)
         assert dg.materialize([products, details], resources=resources).success
         judge(server.received)
     sent = {each.json["url"] for each in server.received}

@@ -205,7 +205,7 @@ def snapshot_definitions() -> dg.Definitions:
         build_product_history_asset(
             products, name="past", group_name="past", automation_condition=follow_upstream()
         ),
-        build_product_details_asset(products, only_changed=True, max_failed_fraction=0.1),
+        build_product_details_asset(products, only_changed=True, max_failed_percent=10),
         *(build_table_asset(products, each, name=each.kind) for each in DESTINATIONS),
         build_table_asset(dresses, DESTINATIONS[0], "shop", table="frocks", columns=["uuid"]),
         boots,
@@ -215,7 +215,7 @@ def snapshot_definitions() -> dg.Definitions:
     return dg.Definitions(
         assets=assets,
         asset_checks=build_snapshot_checks(
-            products, max_age=None, max_null_fraction={"title": 0.1}, exclude=["prices"]
+            products, max_age=None, max_null_percent={"title": 10}, exclude=["prices"]
         ),
         sensors=[build_catalog_sensor(products, minimum_interval_seconds=600)],
         schedules=[build_snapshot_schedule(dresses, "0 6 * * *", execution_timezone="UTC")],
@@ -223,7 +223,7 @@ def snapshot_definitions() -> dg.Definitions:
             "octogen": OctogenResource(
                 api_key=dg.EnvVar("MY_KEY"),
                 concurrency=4,
-                reserved_fraction=0.5,
+                reserved_percent=50,
                 catalog_source=ShopCatalogs(hosts=["northpeak.example"]),
                 budget_usd=50,
             ),
@@ -381,7 +381,7 @@ def url_list_definitions(articles: dg.AssetsDefinition) -> dg.Definitions:
         "competitors",
         articles,
         list_name="q3",
-        max_removed_fraction=0.5,
+        max_removed_percent=50,
         dry_run=True,
         provisioning_timeout=60,
         automation_condition=follow_upstream(),
@@ -390,7 +390,7 @@ def url_list_definitions(articles: dg.AssetsDefinition) -> dg.Definitions:
     export: dg.AssetsDefinition = build_url_list_export_asset(url_list, max_age=None)
     coverage = build_linked_snapshot_asset(export, view="url_coverage_v1")
     offers = build_linked_snapshot_asset(export)
-    matched = build_url_matches_asset(url_list, coverage, offers, min_covered_fraction=0.9)
+    matched = build_url_matches_asset(url_list, coverage, offers, min_covered_percent=90)
     assert_type(matched, dg.AssetsDefinition)
     chain = [export, coverage, offers, matched]
     sensor = build_url_list_sensor(chain, minimum_interval_seconds=3600)

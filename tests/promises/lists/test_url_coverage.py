@@ -520,14 +520,14 @@ def test_covered_addresses_without_any_product_publish_nothing(
     assert run().success
     bigquery.results["products_current_v1"] = (PRODUCT_FIELDS, [])
     assert "no products, and the latest snapshot has 5" in failure(run())
-    message = failure(run(offers={"min_rows_fraction": 0}))
+    message = failure(run(offers={"min_rows_percent": 0}))
     assert "q3_coverage says that there are products of 3 addresses, and q3_offers has" in message
     assert len(snapshot(tmp_path, "q3_matches")) == 10
     bigquery.results["url_coverage_v1"] = (
         COVERAGE_FIELDS,
         covered_rows(*((path, False) for path in ("/products/boot", "/products/pen", "/1"))),
     )
-    result = run(offers={"min_rows_fraction": 0})
+    result = run(offers={"min_rows_percent": 0})
     assert result.success
     assert snapshot(tmp_path, "q3_matches")["uuid"].drop_nulls().is_empty()
     assert failed(result) == ["not_empty", "covered"]
@@ -812,8 +812,8 @@ def test_what_cannot_work_is_refused_when_definitions_load() -> None:
             build_url_matches_asset(each, coverage, offers)
     with pytest.raises(TypeError, match="offers must be an asset, not str"):
         build_url_matches_asset(q3, coverage, "offers")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="min_covered_fraction"):
-        build_url_matches_asset(q3, coverage, offers, min_covered_fraction=2)
+    with pytest.raises(ValueError, match="min_covered_percent"):
+        build_url_matches_asset(q3, coverage, offers, min_covered_percent=200)
     with pytest.raises(ValueError, match="the location"):
         build_url_list_export_asset(q3, listing_location="U S")
     with pytest.raises(ValueError, match="view must be the name of a view"):

@@ -170,7 +170,7 @@ def test_more_addresses_than_a_list_has_are_refused_before_anything_is_sent(
     new = run(too_many, octogen, tmp_path, retry_policy=RETRIED)
     assert members(octogen) == set()
     run(pages(1, 2, 3), octogen, tmp_path)
-    full = run(too_many, octogen, tmp_path, retry_policy=RETRIED, max_removed_fraction=1)
+    full = run(too_many, octogen, tmp_path, retry_policy=RETRIED, max_removed_percent=100)
     dry = run(too_many, octogen, tmp_path, dry_run=True)
     for each in (new, full, dry):
         assert "was not changed: its table has 5 different addresses" in failure(each)
@@ -188,7 +188,7 @@ def test_a_list_that_is_full_all_the_same_says_what_was_changed(
     monkeypatch.setattr(url_lists, "_MAX_URLS", 3)  # as if others had filled the rest
     monkeypatch.setattr(sync, "MAX_URLS_PER_REQUEST", 2)
     table = pages(1, 3, 4, 5, 6)
-    result = run(table, octogen, tmp_path, retry_policy=RETRIED, max_removed_fraction=1)
+    result = run(table, octogen, tmp_path, retry_policy=RETRIED, max_removed_percent=100)
     assert "was brought to a part of its table: 1 removed, 2 added" in failure(result)
     assert not is_retried(result)
     assert members(octogen) == {*pages(1, 3, 4)}
@@ -227,22 +227,22 @@ def test_a_run_that_would_remove_more_than_a_fifth_is_refused_and_changes_nothin
     before = (tmp_path / f"{NAME}.parquet").read_bytes()
     result = run(pages(*range(7), 20, 21, 22), octogen, tmp_path, retry_policy=RETRIED)
     assert "3 of its 10 addresses are not in the table" in failure(result)
-    assert "`max_removed_fraction: 1` in the launchpad" in failure(result)
+    assert "`max_removed_percent: 100` in the launchpad" in failure(result)
     assert not is_retried(result)
     assert members(octogen) == {*pages(*range(10))}
     assert not {"POST remove", "GET urls"} & {*requests(sandbox)[:-2]}
     assert (tmp_path / f"{NAME}.parquet").read_bytes() == before
     assert run(pages(*range(8)), octogen, tmp_path).success
-    accepted = run(pages(1), octogen, tmp_path, config={"max_removed_fraction": 1})
+    accepted = run(pages(1), octogen, tmp_path, config={"max_removed_percent": 100})
     assert counts(accepted) == (1, 0, 7, 0)
     assert members(octogen) == {*pages(1)}
 
 
-def test_a_percentage_in_the_launchpad_is_no_fraction(
+def test_no_more_than_all_is_removed_in_the_launchpad(
     sandbox: Sandbox, octogen: OctogenResource, tmp_path: Path
 ) -> None:
-    result = run(pages(1), octogen, tmp_path, config={"max_removed_fraction": 20})
-    assert "max_removed_fraction must be a fraction from 0 to 1" in failure(result)
+    result = run(pages(1), octogen, tmp_path, config={"max_removed_percent": 101})
+    assert "max_removed_percent must be percent from 0 to 100" in failure(result)
     assert sandbox.requests == []
 
 
@@ -254,7 +254,7 @@ def test_a_table_without_an_address_removes_nothing_and_says_so(
     addresses: Sequence[str | None],
 ) -> None:
     run(pages(1, 2), octogen, tmp_path)
-    result = run(addresses, octogen, tmp_path, instance, {"max_removed_fraction": 1})
+    result = run(addresses, octogen, tmp_path, instance, {"max_removed_percent": 100})
     assert counts(result) == (0, 0, 0, len(addresses))
     assert members(octogen) == {*pages(1, 2)}
     (line, *_) = warnings(instance, result)
@@ -469,8 +469,8 @@ def test_what_is_no_list_is_refused_when_definitions_load() -> None:
         ValueError, match="list_name must have 1 to 80 characters without blanks around it, not 0"
     ):
         build_url_list_asset("a", articles, list_name=" ")
-    with pytest.raises(ValueError, match="max_removed_fraction must be a fraction from 0 to 1"):
-        build_url_list_asset("a", articles, max_removed_fraction=20)
+    with pytest.raises(ValueError, match="max_removed_percent must be percent from 0 to 100"):
+        build_url_list_asset("a", articles, max_removed_percent=101)
     with pytest.raises(ValueError, match="Asset 'a' has no partitions"):
         build_url_list_asset("a", articles, partitions_def=dg.StaticPartitionsDefinition(["x"]))
     with pytest.raises(TypeError, match="urls must be an asset or its"):

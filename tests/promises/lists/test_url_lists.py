@@ -404,7 +404,7 @@ async def test_requests_about_urls_leave_a_share_of_the_rate_limit_to_others(
         return [whole.replace(b"\r\n\r\n", f"\r\n{lines}\r\n".encode(), 1)]
 
     with RawServer(limited) as server:
-        limiter = RateLimiter(reserved_fraction=0.5)
+        limiter = RateLimiter(reserved_percent=50)
         async with open_client(server, transport, rate_limiter=limiter) as client:
             for _ in range(3):
                 await CALLS[name](client)

@@ -82,7 +82,7 @@ def run(
     return materialized(
         [asset],
         folder,
-        octogen_at(service, max_extra_pages_fraction=0),
+        octogen_at(service, max_extra_pages_percent=0),
         instance=instance,
         raise_on_error=False,
     )

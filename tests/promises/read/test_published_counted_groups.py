@@ -121,7 +121,7 @@ def test_walks_that_bring_less_than_both_counts_are_compared_with_a_read_in_one_
     assert counts(first) == (560, 1_560, None)
     assert counts(read(page_size=5)) == (560, 1_560, None)  # nothing is learnt from walks in doubt
 
-    assert counts(read(page_size=5, max_extra_pages_fraction=0)) == (560, 1_560, None)
+    assert counts(read(page_size=5, max_extra_pages_percent=0)) == (560, 1_560, None)
     learned = read(page_size=5)
     assert figures(learned, "products")["walks"] > 2
     assert counts(learned)[:2] == (560, 560)

@@ -94,7 +94,7 @@ def test_walks_are_read_at_the_same_time(service: PublishedService) -> None:
 @pytest.mark.parametrize(
     ("search", "settings"),
     [
-        (SEARCH, {"max_extra_pages_fraction": 0.0}),
+        (SEARCH, {"max_extra_pages_percent": 0}),
         (SEARCH, {"concurrency": 1}),
         (SEARCH.model_copy(update={"page_size": 11}), {}),
         (SEARCH.model_copy(update={"max_products": 450}), {}),
@@ -128,11 +128,11 @@ def test_walks_that_overlap_end_the_read(service: PublishedService, fault: str) 
     with pytest.raises(
         OctogenSplitCatalogError,
         match=r"^Catalog 'acme': \d+ of \d+ products came in more than one of the \d walks that "
-        r"read it at once\. .* set max_extra_pages_fraction=0 \(of OctogenResource or",
+        r"read it at once\. .* set max_extra_pages_percent=0 \(of OctogenResource or",
     ):
         scan(service).collect()
     service.searches.clear()
-    assert len(scan(service, max_extra_pages_fraction=0.0).collect()) == 500
+    assert len(scan(service, max_extra_pages_percent=0).collect()) == 500
 
 
 Read = Callable[..., dg.ExecuteInProcessResult]
@@ -229,8 +229,8 @@ def test_any_catalog_comes_as_in_one_walk(data: st.DataObject) -> None:
         counts={"acme": len(products)},
     ).running() as service:
         whole, parts = (
-            scan(service, search, max_extra_pages_fraction=each).drop("fetched_at").sort("uuid")
-            for each in (0.0, ratio)
+            scan(service, search, max_extra_pages_percent=each).drop("fetched_at").sort("uuid")
+            for each in (0, 100 * ratio)
         )
         expected = whole.collect()
         pages = len(service.searches)

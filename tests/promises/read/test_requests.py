@@ -91,7 +91,7 @@ async def test_a_bulk_read_gets_no_429_and_leaves_the_reserve() -> None:
     with Sandbox(
         catalogs={"northpeak": 24}, api_key=KEY, requests_per_minute=60, generation="seed"
     ) as sandbox:
-        async with open_client(sandbox, rate_limiter=RateLimiter(reserved_fraction=0.9)) as client:
+        async with open_client(sandbox, rate_limiter=RateLimiter(reserved_percent=90)) as client:
             pages = [page async for page in client.iter_pages(catalog="northpeak", limit=3)]
         async with httpx.AsyncClient(base_url=sandbox.base_url) as probe:
             left = (await probe.get("/catalogs")).headers["x-ratelimit-remaining"]

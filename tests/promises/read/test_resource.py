@@ -94,7 +94,7 @@ def test_a_source_reaches_runs_beside_settings_from_the_environment_and_the_laun
     monkeypatch.setenv("MY_KEY", KEY)
     for octogen, run_config in (
         (OctogenResource(api_key=dg.EnvVar("MY_KEY"), catalog_source=SHOPS), None),
-        (OctogenResource(catalog_source=SHOPS), {"api_key": KEY, "reserved_fraction": 0.1}),
+        (OctogenResource(catalog_source=SHOPS), {"api_key": KEY, "reserved_percent": 10}),
         (OctogenResource.configure_at_launch(catalog_source=SHOPS), {"api_key": KEY}),
     ):
         defs = dg.Definitions(assets=[source], resources={"octogen": octogen})

@@ -175,7 +175,7 @@ def test_head_requests_no_page_that_it_does_not_need(
 def test_a_query_that_ends_at_its_first_row_pays_for_few_small_pages() -> None:
     search = ProductSearch(catalogs=["acme"], page_size=10)
     with PagedService({"acme": 2_000}).running() as service:
-        frame = scan(service, search, max_extra_pages_fraction=0)
+        frame = scan(service, search, max_extra_pages_percent=0)
         assert frame.filter(pl.col("product_url").str.len_bytes() > 0).head(1).collect().height == 1
         # Polars 1 takes the rest as well, as docs/deploying.md says.
         most = 200 if pl.__version__.startswith("1.") else 35

@@ -87,12 +87,12 @@ def test_an_asset_of_ones_own_has_the_checks_of_the_columns_that_it_declares(
 
     assert names(own) == {"rows_within_bounds", "nulls", "fresh"}
     for limits, wrong in (({"title": 0.0}, set()), ({"price": 0.0}, {"nulls"})):
-        assets = [own, *build_snapshot_checks(own, max_null_fraction=limits)]
+        assets = [own, *build_snapshot_checks(own, max_null_percent=limits)]
         result = project.run(assets)
         assert failed(result) == wrong
     assert evaluations(result)["nulls"].description == (
         "own has no column price. Store it, or exclude the check 'nulls'. Ask Octogen whether it "
-        "still has these values; max_null_fraction sets the limits."
+        "still has these values; max_null_percent sets the limits."
     )
 
 
@@ -100,9 +100,9 @@ def test_an_asset_of_ones_own_has_the_checks_of_the_columns_that_it_declares(
     ("settings", "left_out"),
     [
         ({"max_age": None}, {"fresh"}),
-        ({"max_rows_change": None}, {"rows_within_bounds"}),
-        ({"max_null_fraction": None}, {"nulls"}),
-        ({"max_bad_price_fraction": None}, {"prices"}),
+        ({"max_rows_change_percent": None}, {"rows_within_bounds"}),
+        ({"max_null_percent": None}, {"nulls"}),
+        ({"max_bad_price_percent": None}, {"prices"}),
         ({"exclude": ["nulls"]}, {"nulls"}),
         ({"exclude": ["nulls", "prices"]}, {"nulls", "prices"}),
         ({"exclude": sorted(ALL)}, ALL),
@@ -111,6 +111,21 @@ def test_an_asset_of_ones_own_has_the_checks_of_the_columns_that_it_declares(
 )
 def test_a_check_is_left_out(settings: dict[str, Any], left_out: set[str]) -> None:
     assert names(PRODUCTS, **settings) == ALL - left_out
+
+
+@pytest.mark.parametrize(
+    ("setting", "share", "percent"),
+    [
+        ("max_rows_change_percent", 0.3, "30"),
+        ("max_null_percent", {"title": 0.2}, "20"),
+        ("max_bad_price_percent", 0.001, "0.1"),
+    ],
+)
+def test_a_limit_that_may_be_meant_as_a_share_is_warned_of(
+    setting: str, share: Any, percent: str
+) -> None:
+    with pytest.warns(UserWarning, match=f"^{setting}.*If you mean {percent} %, write {percent}."):
+        build_snapshot_checks(PRODUCTS, **{setting: share})
 
 
 @pytest.mark.slow
@@ -175,7 +190,7 @@ def test_a_prefix_and_another_io_manager(instance: dg.DagsterInstance) -> None:
 
 
 def test_a_limit_of_zero_allows_none(asset: CheckedAsset) -> None:
-    asset.settings = {"max_null_fraction": {"title": 0.0}}
+    asset.settings = {"max_null_percent": {"title": 0}}
     asset.frame = products(10, title=[None] + ["Shoe"] * 9)
     found = evaluations(asset.run())["nulls"]
     assert " title is null in 1 of 10 rows (10 %), and none is allowed. " in str(found.description)
@@ -188,7 +203,7 @@ def test_a_column_with_too_many_nulls(asset: CheckedAsset) -> None:
     found = evaluations(result)["nulls"]
     assert found.description == (
         "products has bad rows: title is null in 3 of 10 rows (30 %), 20 % are allowed. Ask "
-        "Octogen whether it still has these values; max_null_fraction sets the limits."
+        "Octogen whether it still has these values; max_null_percent sets the limits."
     )
     shown = numbers(found)
     assert (shown["rows"], shown["bad_rows"]) == (10, 3)
@@ -202,9 +217,9 @@ def test_a_column_with_too_many_nulls(asset: CheckedAsset) -> None:
 def test_a_brand_without_a_name_is_no_brand(asset: CheckedAsset) -> None:
     slug = {"name": None, "slug": "x"}
     asset.frame = products(4, brand=[None, slug, {"name": "Acme"}, {"name": "B"}])
-    asset.settings = {"max_null_fraction": {"brand": 0.5}}
+    asset.settings = {"max_null_percent": {"brand": 50}}
     assert asset.check("nulls").passed
-    asset.settings = {"max_null_fraction": {"brand": 0.4}}
+    asset.settings = {"max_null_percent": {"brand": 40}}
     assert numbers(asset.check("nulls"))["bad_rows"] == 2
 
 
@@ -222,14 +237,14 @@ def test_prices_that_are_wrong(asset: CheckedAsset) -> None:
         f"products has bad rows: a price is negative {each}; current_price is zero {each}; "
         f"original_price is below current_price {each}; current_price is far from the median of "
         f"its currency {each}. Compare the sample with the shop, and tell Octogen if it is right "
-        "there. max_bad_price_fraction and price_outlier_ratio set the limits."
+        "there. max_bad_price_percent and price_outlier_ratio set the limits."
     )
     shown = numbers(found)
     assert shown["bad_rows"] == 4
     assert [line.split(" | ")[2] for line in shown["sample"].splitlines()[2:]] == [
         *("p10", "p11", "p12", "p13")
     ]
-    asset.settings = {"max_bad_price_fraction": 0.08}
+    asset.settings = {"max_bad_price_percent": 8}
     assert asset.check("prices").passed
 
 
@@ -251,7 +266,7 @@ def test_a_price_is_compared_with_the_median_of_its_currency(
 ) -> None:
     count = len(prices)
     asset.frame = products(count, current_price=prices, currency=(currencies * count)[:count])
-    asset.settings = {"max_bad_price_fraction": 0.0}
+    asset.settings = {"max_bad_price_percent": 0}
     found = asset.check("prices")
     assert (found.passed, numbers(found)["bad_rows"]) == (not bad, bad)
 
@@ -287,7 +302,7 @@ def test_more_or_fewer_rows_than_the_last_snapshots(asset: CheckedAsset) -> None
     assert found.description == (
         "products has 69 rows; 70 to 130 are expected after the last 3 snapshots. Look at the "
         "changes of the products. If the number is right, the next snapshots are compared with "
-        "it; max_rows_change sets the limit."
+        "it; max_rows_change_percent sets the limit."
     )
     assert numbers(found) == {
         "rows": 69,

@@ -139,7 +139,7 @@ class TestRows:
     def test_a_product_that_is_gone_is_a_row_and_no_failure(self, shop: Shop) -> None:
         products = shop.products
         shop.sandbox.grant("strada", products=45)
-        result = shop.run(products, max_failed_fraction=0)
+        result = shop.run(products, max_failed_percent=0)
         assert result.frame is not None
         gone = result.frame.filter(pl.col("status") == "gone")
         assert len(gone) == 15
@@ -177,7 +177,7 @@ class TestFailures:
             assert (
                 "More than 5 % of the lookups failed: 4 of 60; the first: The product at" in error
             )
-            assert "or raise max_failed_fraction." in error
+            assert "or raise max_failed_percent." in error
             assert before is not None
             assert result.frame is not None
             assert result.frame.equals(before)
@@ -197,7 +197,7 @@ class TestFailures:
             return products
 
         details = build_product_details_asset(
-            listed, name="details", max_failed_fraction=1, retry_policy=None
+            listed, name="details", max_failed_percent=100, retry_policy=None
         )
         result = materialized([listed, details], shop.folder, octogen, raise_on_error=False)
         assert "run again when the service is back" in results.failure(result)
@@ -220,7 +220,7 @@ class TestFailures:
                 return made_up(*urls).lazy()
 
             details = build_product_details_asset(
-                listed, name="details", max_failed_fraction=1, retry_policy=None
+                listed, name="details", max_failed_percent=100, retry_policy=None
             )
             octogen = octogen_at(server, attempts=1, concurrency=4)
             result = materialized([listed, details], shop.folder, octogen, raise_on_error=False)

@@ -328,7 +328,7 @@ def test_the_rows_of_a_range_are_checked_together(instance: dg.DagsterInstance) 
         return pl.DataFrame({"product_url": ["https://acme.example/1", None]})
 
     checks = build_snapshot_checks(
-        own, max_age=None, max_null_fraction={"product_url": 0.0}, max_bad_price_fraction=None
+        own, max_age=None, max_null_percent={"product_url": 0}, max_bad_price_percent=None
     )
     result = dg.materialize(
         [own, *checks],
@@ -349,7 +349,7 @@ def test_what_an_io_manager_says_of_an_input_is_reported(instance: dg.DagsterIns
         return pl.DataFrame({"product_url": ["https://acme.example/1"]})
 
     checks = build_snapshot_checks(
-        own, max_age=None, max_null_fraction=None, max_bad_price_fraction=None
+        own, max_age=None, max_null_percent=None, max_bad_price_percent=None
     )
     result = dg.materialize(
         [own, *checks],

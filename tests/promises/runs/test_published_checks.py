@@ -113,7 +113,7 @@ def test_a_column_that_loses_all_of_its_values(
             "products, partition 'acme' has 50 rows, and few or none are bad. All rows are null in "
             "currency, where most of the last snapshots had values in at least half of their rows."
         )
-        assert nulls(max_null_fraction={"currency": 1.0}).passed
+        assert nulls(max_null_percent={"currency": 100}).passed
 
 
 def test_runs_of_the_sensor_and_of_the_schedule_have_the_checks(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def service(request: pytest.FixtureRequest) -> Iterator[PublishedService]:
 @pytest.mark.slow
 def test_a_third_of_the_products_was_removed(tmp_path: Path, service: PublishedService) -> None:
     products = build_products_asset("products", ProductSearch(catalogs=["acme"]))
-    details = build_product_details_asset(products, max_failed_fraction=0)
+    details = build_product_details_asset(products, max_failed_percent=0)
     resources: dict[str, Any] = stored(tmp_path, octogen_at(service))
     assert dg.materialize([products], resources=resources).success
     service.catalogs["acme"] = [uuid for uuid in UUIDS if uuid not in REMOVED]

@@ -103,7 +103,7 @@ def test_a_whole_catalog_in_another_order_is_protected_like_any_other(
     assert days.materialize(instance).success
 
     service.catalogs["acme"] = uuids(249)
-    assert "min_rows_fraction is 0.5" in failure(days.materialize(instance))
+    assert "min_rows_percent is 50" in failure(days.materialize(instance))
     del service.catalogs["acme"]
     assert "Catalog 'acme' has no products." in failure(days.materialize(instance))
     assert days.rows == 500
@@ -120,10 +120,10 @@ def test_a_catalog_that_lost_more_than_half_keeps_its_snapshot_until_that_is_acc
     assert not result.success
     assert (
         "was not published: the service sent 249 products, and the latest snapshot has 500 "
-        "(min_rows_fraction is 0.5). Nothing was changed. Likely causes: the API key may no longer "
+        "(min_rows_percent is 50). Nothing was changed. Likely causes: the API key may no longer "
         "read a catalog, its key was renamed or mistyped, fewer catalogs are read, or the search "
         "was understood differently than before. If the number is right, accept it for one run "
-        "with `accept_shrinking: true` in the launchpad; min_rows_fraction of the asset or of the "
+        "with `accept_shrinking: true` in the launchpad; min_rows_percent of the asset or of the "
         "scan sets the limit for all runs."
     ) in failure(result)
     assert not is_retried(result)

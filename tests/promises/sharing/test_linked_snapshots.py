@@ -393,10 +393,10 @@ def test_a_view_that_lost_its_rows_replaces_no_snapshot_by_itself(
 ) -> None:
     server.rows = []
     message = failure(run())
-    assert "was not published: the service sent no products (min_rows_fraction is 0.5)." in message
+    assert "was not published: the service sent no products (min_rows_percent is 50)." in message
     assert "Octogen exported the catalog only in part" in message
     assert stored(tmp_path) == []
-    assert run(min_rows_fraction=0).success
+    assert run(min_rows_percent=0).success
     assert uuids(tmp_path) == []
 
 

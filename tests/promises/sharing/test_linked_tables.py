@@ -71,7 +71,7 @@ def run(server: BigQueryServer, instance: dg.DagsterInstance, tmp_path: Path) ->
 def test_one_listing_s_green_does_not_hide_another_s_red(
     keys: tuple[str, str], run: Run, server: BigQueryServer, instance: dg.DagsterInstance
 ) -> None:
-    snapshot = build_linked_snapshot_asset(linked, min_rows_fraction=0, max_age=None)
+    snapshot = build_linked_snapshot_asset(linked, min_rows_percent=0, max_age=None)
     rows = server.rows
     for key in keys:
         server.rows = rows

@@ -29,7 +29,7 @@ def test_checks_are_evaluated_for_each_partition_as_it_is_done(
     project.instance.add_dynamic_partitions("octogen_catalogs", ["shop6"])
     sandbox.inject(Fault("price", 0, page=2, times=1))
     products = products_of_a_range()
-    checks = build_snapshot_checks(products, max_bad_price_fraction=0.0)
+    checks = build_snapshot_checks(products, max_bad_price_percent=0)
     keys = [*CATALOGS, "shop6"]
     result = run(project, sandbox, [products, *checks], keys, concurrency=1)
 
@@ -84,7 +84,7 @@ def test_an_automation_condition_waits_for_the_checks_of_each_partition(
     project: Project, sandbox: Sandbox, bad: list[str]
 ) -> None:
     products = products_of_a_range()
-    checks = build_snapshot_checks(products, max_bad_price_fraction=0.0, blocking=True)
+    checks = build_snapshot_checks(products, max_bad_price_percent=0, blocking=True)
     brands = automated_brands(products)
     resources = stored(project.folder, project.octogen)
     definitions = dg.Definitions([products, brands], asset_checks=checks, resources=resources)
