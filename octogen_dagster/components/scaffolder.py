@@ -93,10 +93,12 @@ class OctogenScaffolder(dg.Scaffolder[ScaffoldParams]):
                     request.target_path.rmdir()  # dg refuses a folder that exists
                 raise
         variables = _SANDBOX if params.sandbox else {}
-        scaffold_component(request, _attributes(params))
+        attributes = _attributes(params)
+        scaffold_component(request, attributes)
         if request.project_root:
-            _write_environment(request.project_root / ".env", variables)
             _keep_runs(request.project_root)
+            _write_environment(request.project_root / ".env", variables)
+        _say_what_is_next(attributes["searches"][-1]["name"] if params.sandbox else None)
 
 
 class LinkedScaffoldParams(BaseModel):
@@ -160,6 +162,17 @@ def _asset_name(query: str) -> str:
     words = re.findall(r"[a-z0-9]+", query.lower())
     name = "_".join(words) or "search"
     return f"{name}_search" if name == "octogen_products" else name
+
+
+def _say_what_is_next(search: str | None) -> None:
+    """Print the next commands: to read a search of the sandbox, or to look before one pays."""
+    run = "uv run " if "UV" in os.environ else ""  # `uv run` sets it
+    commands = (
+        [f"{run}octogen-dagster sandbox &", f"{run}dg launch --assets {search}"]
+        if search
+        else [f"{run}octogen-dagster doctor", f"{run}octogen-dagster estimate", f"{run}dg dev"]
+    )
+    click.echo("\n    ".join(["Next:", *commands]))
 
 
 def _write_environment(path: Path, variables: Mapping[str, str]) -> None:

@@ -69,7 +69,9 @@ def scaffold(project: DefsFolderSandbox) -> Scaffold:
     return scaffold
 
 
-def test_the_sandbox_needs_no_edit(scaffold: Scaffold, variables: Path) -> None:
+def test_the_sandbox_needs_no_edit(
+    scaffold: Scaffold, variables: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert scaffold(sandbox=True) == {
         "connection": {
             "api_key": "{{ env.OCTOGEN_PLATFORM_API_KEY }}",
@@ -79,6 +81,9 @@ def test_the_sandbox_needs_no_edit(scaffold: Scaffold, variables: Path) -> None:
         "storage": {"base_dir": "snapshots"},
         "searches": [PRODUCTS, {"name": "boots", "search": {"q": "boots"}}],
     }
+    assert re.search(
+        r"Next:\n.*octogen-dagster sandbox &\n.*launch --assets boots\n$", capsys.readouterr().out
+    )
     assert variables.read_text().splitlines() == [KEY, URL]
     assert stat.S_IMODE(variables.stat().st_mode) == 0o600
 
@@ -108,7 +113,9 @@ def test_real_catalogs_leave_the_key_to_the_user(
         "searches": [PRODUCTS, {"name": "linen_dress", "search": {"q": "Linen dress!"}}],
     }
     assert not variables.exists()
-    assert "Set OCTOGEN_PLATFORM_API_KEY in the environment or in" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "Set OCTOGEN_PLATFORM_API_KEY in the environment or in" in printed
+    assert re.search(r"Next:\n.*octogen-dagster doctor\n.*estimate\n.*dg dev\n$", printed)
 
 
 def test_runs_are_kept_in_the_project_if_nothing_says_where(
