@@ -271,9 +271,9 @@ def test_a_sensor_finds_its_last_ticks() -> None:
         assert list(instance.get_ticks("origin", "selector", limit=3)) == []
 
 
-@pytest.mark.parametrize("module", ["dagster._daemon.__main__", "dagster.__main__"])
+@pytest.mark.parametrize("module", ["dagster._daemon.__main__", "dagster_webserver.__main__"])
 def test_a_module_of_dagster_is_a_command(module: str) -> None:
-    """The demo starts a daemon by it."""
+    """The demo starts a daemon and the UI by it."""
     assert importlib.util.find_spec(module)
 
 

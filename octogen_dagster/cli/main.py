@@ -15,7 +15,6 @@ from octogen_dagster.cli.estimate import estimate
 from octogen_dagster.cli.history import history
 from octogen_dagster.cli.login import login
 from octogen_dagster.cli.options import CONTEXT_SETTINGS
-from octogen_dagster.cli.position import position
 from octogen_dagster.cli.project import find_project, project_environment
 from octogen_dagster.cli.report import report
 from octogen_dagster.cli.url_lists import url_lists
@@ -44,7 +43,6 @@ main.add_command(doctor)
 main.add_command(estimate)
 main.add_command(history)
 main.add_command(login)
-main.add_command(position)
 main.add_command(report)
 main.add_command(url_lists)
 
@@ -65,23 +63,28 @@ main.add_command(url_lists)
     "--days",
     type=click.IntRange(2),
     default=30,
-    help="Days of the pipeline; 30 take a minute or two.",
+    help="Days of the pipeline; all but the last two are dated back.",
 )
 @click.option(
     "--ui", is_flag=True, help="Open the Dagster UI, and keep everything running until Ctrl-C."
 )
-@click.option("--port", type=click.IntRange(1, 65535), default=3000, help="Port of the UI.")
-def demo(folder: Path, ui: bool, port: int, **settings: int) -> None:
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    default=None,
+    help="Port of the UI.  [default: 3000, or a free one if that is taken]",
+)
+def demo(folder: Path, ui: bool, port: int | None, **settings: int) -> None:
     """Run a pipeline against a local sandbox for thirty days.
 
     It needs no key and no network. The sensors of a Dagster daemon read the catalogs of the sandbox
     into Parquet files and link its listings; changes, brands, details, a history and alerts follow.
-    On each day products come and go, and on the last one a check fails on purpose. In the folder of
-    an earlier demo only the days that it does not have yet are played. All days but the last two
-    are dated back.
+    On each day products come and go, and on the last one a check fails on purpose. What an earlier
+    demo left in the folder is replaced.
     """
     run_demo = _import_sandbox("octogen_dagster.demo.run").run_demo
-    run_demo(folder, **settings, ui_port=port if ui else None)
+    choose_port = _import_sandbox("octogen_dagster.demo.processes").ui_port
+    run_demo(folder, **settings, port=choose_port(port) if ui else None)
 
 
 def _catalogs(_context: click.Context, _parameter: click.Parameter, text: str) -> int | list[str]:

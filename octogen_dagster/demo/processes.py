@@ -27,8 +27,7 @@ _END_THE_GROUP = 'cat; kill -s TERM -- "-$0"; sleep 2; kill -s KILL -- "-$0"'
 class DagsterProcess:
     """A process of Dagster, and the file of its log."""
 
-    def __init__(self, process: subprocess.Popen[bytes], log: Path, port: int | None) -> None:
-        self.url = f"http://{HOST}:{port}"
+    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
         self.log = log
         self._process = process
 
@@ -37,12 +36,12 @@ class DagsterProcess:
         if self._process.poll() is not None:
             raise SystemExit(f"Dagster ended by itself. Its log is {self.log}.")
 
-    def wait_for_ui(self) -> None:
+    def wait_for_ui(self, url: str) -> None:
         deadline = time.monotonic() + _START_TIMEOUT
         while time.monotonic() < deadline:
             self.check()
             with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"{self.url}/server_info", timeout=5).close()  # noqa: S310
+                urllib.request.urlopen(f"{url}/server_info", timeout=5).close()  # noqa: S310
                 return
             time.sleep(0.2)
         raise SystemExit(f"The Dagster UI did not start. The reason may be in {self.log}.")
@@ -58,11 +57,8 @@ class DagsterProcess:
 
 
 @contextlib.contextmanager
-def dagster_process(log: Path, ui_port: int | None) -> Iterator[DagsterProcess]:
-    """Run a daemon until the block ends, or until this process does, however it ends."""
-    command = ["dagster._daemon", "run"]
-    if ui_port is not None:
-        command = ["dagster", "dev", "-h", HOST, "-p", str(ui_port)]
+def dagster_process(log: Path, *command: str) -> Iterator[DagsterProcess]:
+    """Run a module of Dagster until the block ends, or until this process does, however it ends."""
     with log.open("ab") as output:
         process = subprocess.Popen(  # noqa: S603 - our own command
             [sys.executable, "-m", *command, "-m", DEFINITIONS, "--log-level", "warning"],
@@ -72,43 +68,44 @@ def dagster_process(log: Path, ui_port: int | None) -> Iterator[DagsterProcess]:
             stderr=output,
             start_new_session=True,
         )
-    # In a session of its own: a Ctrl-C in the terminal must not end it before the daemon.
+    # In a session of its own: a Ctrl-C in the terminal must not end it before Dagster.
     watcher = subprocess.Popen(  # noqa: S603 - its pipe ends with this process
         ["/bin/sh", "-c", _END_THE_GROUP, str(process.pid)],
         stdin=subprocess.PIPE,
         start_new_session=True,
     )
     try:
-        yield DagsterProcess(process, log, ui_port)
+        yield DagsterProcess(process, log)
     finally:
         watcher.communicate()
         process.wait()
 
 
-def require_ui(port: int) -> None:
-    """Refuse a UI that is not installed and a port that is taken, before anything is written."""
+def ui_port(port: int | None) -> int:
+    """A port for the UI: the one that is asked for, or 3000, or a free one if that is taken.
+
+    It is refused before anything is written.
+    """
     if not importlib.util.find_spec("dagster_webserver"):
         raise SystemExit(
             'The Dagster UI needs dagster-webserver: pip install "octogen-dagster[ui]"'
         )
-    try:
-        socket.create_server((HOST, port)).close()
-    except OSError as error:
-        raise SystemExit(
-            f"Port {port} cannot be used for the Dagster UI ({error.strerror}). Choose another "
-            f"one: octogen-dagster demo --ui --port {port + 1}"
-        ) from error
+    for each in (3000, 0) if port is None else (port,):
+        try:
+            with socket.create_server((HOST, each)) as server:
+                found: int = server.getsockname()[1]
+                return found
+        except OSError as error:
+            reason = error.strerror
+    raise SystemExit(
+        f"Port {port} cannot be used for the Dagster UI ({reason}). Choose another one, or leave "
+        "the option --port out."
+    )
 
 
-def ui_command(environment: Mapping[str, str]) -> str:
-    """The command that shows the demo in the UI: of a clone run by uv, or where it is installed."""
-    clone = Path(__file__).parents[2]
+def runner(environment: Mapping[str, str]) -> str:
+    """What comes before a command where this one was started: that of uv, or nothing."""
     uv = environment.get("UV")  # set by `uv run`
-    if uv and (clone / "pyproject.toml").exists():
-        uv = os.path.relpath(uv) if Path(uv).is_relative_to(Path.cwd()) else "uv"
-        return (
-            f"{uv} run --no-dev --extra sandbox --extra duckdb --extra ui octogen-dagster demo --ui"
-        )
-    if importlib.util.find_spec("dagster_webserver"):
-        return "octogen-dagster demo --ui"
-    return 'pip install "octogen-dagster[ui]" && octogen-dagster demo --ui'
+    if not uv:
+        return ""
+    return f"{os.path.relpath(uv) if Path(uv).is_relative_to(Path.cwd()) else 'uv'} run --no-sync "

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import shutil
 import time
 import webbrowser
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,21 +17,10 @@ import polars as pl
 from rich.console import Console
 from rich.table import Table
 
-from octogen_dagster import (
-    OctogenResource,
-    catalog_partition_key,
-    listing_partition_key,
-    scan_history,
-)
+from octogen_dagster import catalog_partition_key, listing_partition_key, scan_history
 from octogen_dagster.demo.past import play_past
-from octogen_dagster.demo.processes import (
-    DEFINITIONS,
-    DagsterProcess,
-    dagster_process,
-    require_ui,
-    ui_command,
-)
-from octogen_dagster.sandbox.catalog import FIRST_INDEX_RUN
+from octogen_dagster.demo.processes import DEFINITIONS, DagsterProcess, dagster_process, runner
+from octogen_dagster.sandbox import HOST
 from octogen_dagster.sandbox.server import Sandbox
 
 if TYPE_CHECKING:
@@ -48,15 +38,23 @@ _SIZES = {
 }
 """The catalogs, and their products as a part of the number that was asked for."""
 _LIVE_DAYS = 2
-_DAY_TIMEOUT = 600
+_DAY_TIMEOUT = 1800  # a day takes half a minute on two idle cores
 _WRONG_PRICE_FACTOR = 100  # as if the decimal point was lost
 _COUNTS = ("appeared", "disappeared", "changed")
 _PRODUCTS, _LINKED = "octogen_products", "octogen_linked_datasets"
-_CHANGES, _HISTORY = f"{_PRODUCTS}_changes", f"{_PRODUCTS}_history"
-_FOLLOWERS = (_CHANGES, f"{_PRODUCTS}_brands", _HISTORY, f"{_PRODUCTS}_alerts")
-_TABLES = (f"{_PRODUCTS}_table", f"{_HISTORY}_table")
-_URL_LIST, _EXPORT, _COMPARISON = "competitor_urls", "competitor_export", "price_comparison"
+_CHANGES, _HISTORY, _ALERTS = f"{_PRODUCTS}_changes", f"{_PRODUCTS}_history", f"{_PRODUCTS}_alerts"
+_FOLLOWED = {
+    _CHANGES: _PRODUCTS,
+    f"{_PRODUCTS}_brands": _PRODUCTS,
+    _HISTORY: _PRODUCTS,
+    _ALERTS: _HISTORY,
+}
+"""What each follower is made from."""
+_HISTORY_TABLE = f"{_HISTORY}_table"
+_TABLES = {f"{_PRODUCTS}_table": _PRODUCTS, _HISTORY_TABLE: _HISTORY}
+_URL_LIST, _COMPARISON = "competitor_urls", "price_comparison"
 _MATCHES = "competitor_matches"
+_WRITTEN = ("snapshots", "shop.duckdb", "dagster.log", "dagster_home")
 INSTANCE = """
 telemetry: {enabled: false}
 nux: {enabled: false}
@@ -67,50 +65,65 @@ run_launcher:
 """
 
 
-def run_demo(folder: Path, *, catalogs: int, products: int, days: int, ui_port: int | None) -> None:
-    """Play the days that `folder` does not have yet, and show them in the UI if there is a port.
+def run_demo(folder: Path, *, catalogs: int, products: int, days: int, port: int | None) -> None:
+    """Play days, and show them in the UI if there is a port.
 
-    On each day prices move, products come and go, and on the last one a price is wrong. The first
-    days of a new folder, all but two, are dated back. The UI runs until Ctrl-C.
+    On each day prices move, products come and go, and on the last one a price is wrong. All days
+    but the last two are dated back. The UI runs until Ctrl-C.
     """
-    if ui_port is not None:
-        require_ui(ui_port)
     console = Console(highlight=False)
-    home = folder.absolute() / "dagster_home"
-    home.mkdir(parents=True, exist_ok=True)
+    home, snapshots = folder.absolute() / "dagster_home", folder.absolute() / "snapshots"
+    log = folder.absolute() / "dagster.log"
+    _begin_anew(folder)
+    home.mkdir(parents=True)
     (home / "dagster.yaml").write_text(INSTANCE)
     sizes = {key: max(1, int(products * size)) for key, size in list(_SIZES.items())[:catalogs]}
     with (
         contextlib.suppress(KeyboardInterrupt),
         _make_sandbox(console, sizes) as sandbox,
         dg.DagsterInstance.from_config(str(home)) as instance,
+        contextlib.ExitStack() as processes,
     ):
         console.print(f"A local Octogen runs at {sandbox.base_url}")
         os.environ.pop("GOOGLE_APPLICATION_CREDENTIALS", None)  # the local BigQuery needs none
-        snapshots = home.parent / "snapshots"
         os.environ.update(
             sandbox.environment, DAGSTER_HOME=str(home), OCTOGEN_DEMO_SNAPSHOTS=str(snapshots)
         )
+        if port:
+            command = ("dagster_webserver", "-h", HOST, "-p", str(port))
+            url = f"http://{HOST}:{port}"
+            ui = processes.enter_context(dagster_process(log, *command))
+            with console.status("The Dagster UI starts"):
+                ui.wait_for_ui(url)
+            console.print(f"The Dagster UI runs at {url} and shows the days while they are played.")
+            webbrowser.open(f"{url}/assets/{_PRODUCTS}?view=partitions")
+        past = days - _LIVE_DAYS
+        play_past(console, sandbox, instance, snapshots, catalogs=list(sizes), days=past)
         demo = Demo(console, sandbox, instance, snapshots, list(sizes))
-        played = demo.resume(days)
-        if ui_port is None and played >= days:
-            demo.report(played)
-            console.print(f"In the Dagster UI: {ui_command(os.environ)}", soft_wrap=True)
-            return
-        with dagster_process(home.parent / "dagster.log", ui_port) as dagster:
-            if ui_port is not None:
-                with console.status("The Dagster UI starts"):
-                    dagster.wait_for_ui()
-                console.print(f"The Dagster UI runs at {dagster.url} until Ctrl-C.")
-                webbrowser.open(dagster.url)
-            for day in range(played + 1, days + 1):
-                demo.play(day, dagster, is_last=day == days)
-            demo.report(max(played, days))
-            if ui_port is None:
-                console.print(f"In the Dagster UI: {ui_command(os.environ)}", soft_wrap=True)
-            else:
-                demo.print_pages(dagster.url)
-                dagster.wait()
+        if past:
+            sandbox.next_day()
+        daemon = processes.enter_context(dagster_process(log, "dagster._daemon", "run"))
+        demo.play(days - 1, daemon)
+        demo.lose_decimal_point()
+        sandbox.next_day()
+        demo.play(days, daemon)
+        demo.report(days)
+        if port:
+            demo.print_pages(url)
+            ui.wait()
+
+
+def _begin_anew(folder: Path) -> None:
+    """Remove what an earlier demo wrote to a folder; refuse a folder of somebody else."""
+    written = [folder / name for name in _WRITTEN if (folder / name).exists()]
+    instance = folder / "dagster_home/dagster.yaml"
+    if written and not (instance.exists() and instance.read_text() == INSTANCE):
+        raise SystemExit(
+            f"{written[0]} is there, and is not of a demo, which would replace it. Choose another "
+            "folder: octogen-dagster demo --dir"
+        )
+    for each in written:
+        shutil.rmtree(each) if each.is_dir() else each.unlink()
 
 
 def _make_sandbox(console: Console, sizes: dict[str, int]) -> Sandbox:
@@ -135,62 +148,16 @@ class Demo:
     ) -> None:
         self._console, self._sandbox, self._instance = console, sandbox, instance
         self._snapshots, self._catalogs = snapshots, catalogs
+        self._runner = runner(os.environ)
         self._partitions = [catalog_partition_key(catalog) for catalog in catalogs]
         definitions: Any = importlib.import_module(DEFINITIONS)  # they read the environment
-        self._followers = (*_FOLLOWERS, *(_TABLES if definitions.HAS_DUCKDB else ()))
+        self._followed = _FOLLOWED | (_TABLES if definitions.HAS_DUCKDB else {})
         shared = [sandbox.hub.share(each) for each in catalogs if definitions.HAS_HUB]
         self._listings = {listing_partition_key(name): name for name in shared}
 
-    def resume(self, days: int) -> int:
-        """Go on after the last day of the folder, and return its number.
-
-        In a new folder, all but two of the days are played first, and dated back.
-        """
-        for run in self._instance.get_runs():
-            is_queued = run.status is dg.DagsterRunStatus.QUEUED  # the next daemon executes it
-            if not run.is_finished and not is_queued:
-                self._instance.report_run_canceled(run)  # its daemon is gone
-        indexed = [self._indexed_at(partition) for partition in self._partitions]
-        if None in indexed:
-            past = days - _LIVE_DAYS
-            play_past(self._console, self._sandbox, self._snapshots, self._catalogs, past)
-            return past
-        played = (min(filter(None, indexed)) - FIRST_INDEX_RUN).days + 1
-        for _ in range(2, played):
-            self._sandbox.next_day()
-        # Before the last of these days begins, since a day begins with the export of the list.
-        self._restore_url_list()
-        if played > 1:
-            self._sandbox.next_day()
-        for key, listing in self._listings.items():
-            self._restore_subscription(listing, _LINKED, key)
-        for url_list in self._url_lists():
-            self._restore_subscription(url_list.name, _EXPORT, None)
-        return played
-
-    def _restore_url_list(self) -> None:
-        """Give the sandbox the URL list that the one of an earlier demo had."""
-        if self._listings and self._records(_URL_LIST, None):
-            table = pl.read_parquet(self._snapshots / f"{_URL_LIST}.parquet")
-            urls = table.drop_nulls("normalized_url")["url"].to_list()
-            octogen = OctogenResource()
-            url_list = octogen.create_coverage_url_list(_URL_LIST)
-            for first in range(0, len(urls), 1000):
-                octogen.add_coverage_url_list_urls(url_list.url_list_id, urls[first : first + 1000])
-
-    def _restore_subscription(self, listing: str, asset: str, partition: str | None) -> None:
-        for record in self._records(asset, partition):
-            if dataset := record.asset_materialization.metadata.get("octogen/linked_dataset"):
-                name = str(dataset.value).rpartition(".")[2]
-                self._sandbox.hub.subscribe(listing, _PROJECT, name)
-
-    def play(self, day: int, dagster: DagsterProcess, *, is_last: bool) -> None:
-        """Let a day begin, and wait until the daemon has read it and made what follows."""
+    def play(self, day: int, daemon: DagsterProcess) -> None:
+        """Wait until the daemon has read a day that has begun, and made what follows."""
         began, earlier = time.time(), {run.run_id for run in self._instance.get_runs()}
-        if day > 1:
-            if is_last:
-                self._lose_decimal_point()
-            self._sandbox.next_day()
         with self._console.status(f"Day {day}: the sensors request runs"):
             while True:
                 runs = self._instance.get_runs()
@@ -199,10 +166,8 @@ class Demo:
                     break
                 failed = any(run.is_failure and run.run_id not in earlier for run in runs)
                 if failed or time.time() > began + _DAY_TIMEOUT:
-                    raise SystemExit(
-                        f"Day {day} is not complete: see {dagster.log} for the reason."
-                    )
-                dagster.check()
+                    raise SystemExit(f"Day {day} is not complete: see {daemon.log} for the reason.")
+                daemon.check()
                 time.sleep(0.5)
         self._say(f"Day {day}: {len(self._catalogs)} catalogs were indexed, and read.")
 
@@ -213,21 +178,24 @@ class Demo:
             self._print_url_list()
         self._console.print(self._table(day))
         self._print_checks()
+        folder = os.path.relpath(self._snapshots)
+        command = f"{self._runner}octogen-dagster"
         history = scan_history(str(self._snapshots), asset=_HISTORY)
         uuid = history.select(pl.col("uuid").mode().sort().first()).collect().item()
-        command = f"octogen-dagster history --base-dir {self._snapshots} --product {uuid}"
-        self._say(f"The past of a product: {command}")
+        past = f"{command} history --base-dir {folder} --product {uuid}"
+        self._say(f"The past of a product: {past}")
         if day > _LIVE_DAYS:
             first = history.select(pl.col("valid_from").min().dt.date()).collect().item()
-            self._say(f"What held a week later: {command} --as-of {first + timedelta(days=7)}")
-        self._say(f"What changed lately: octogen-dagster alerts --base-dir {self._snapshots}")
-        if _TABLES[0] in self._followers:
-            shop = self._snapshots.with_name("shop.duckdb")
-            question = f"FROM octogen.{_HISTORY} WHERE NOT is_current"
-            self._say(f"In SQL: duckdb {shop}, or duckdb.connect('{shop}').sql('{question}')")
+            self._say(f"What held a week later: {past} --as-of {first + timedelta(days=7)}")
+        self._say(f"What changed lately: {command} alerts --base-dir {folder}")
+        if _HISTORY_TABLE in self._followed:
+            shop = f"duckdb.connect('{os.path.relpath(self._snapshots.with_name('shop.duckdb'))}')"
+            rows = f"{shop}.sql('FROM octogen.{_HISTORY} WHERE NOT is_current')"
+            self._say(f'In SQL: {self._runner}python -c "import duckdb; print({rows})"')
         else:
             self._say("No tables in a DuckDB file: they need the extra duckdb.")
-        self._say(f"In Python: polars.read_parquet('{self._snapshots}/{_PRODUCTS}/*.parquet')")
+        rows = f"polars.read_parquet('{folder}/{_PRODUCTS}/*.parquet')"
+        self._say(f'In Python: {self._runner}python -c "import polars; print({rows})"')
 
     def print_pages(self, url: str) -> None:
         """Print the pages of the UI to look at."""
@@ -248,13 +216,14 @@ class Demo:
             (f"{url}/automation", "the sensors that start it all"),
         ):
             self._say(f"  {page}  {what}")
+        self._say("The demo runs until Ctrl-C ends it.")
 
     def _made_since(self, began: float) -> Iterator[bool]:
-        """Yield for each catalog and its followers if it was made since a day began."""
-        for name in (_PRODUCTS, *self._followers):
-            for partition in self._partitions:
-                records = self._records(name, partition)
-                yield bool(records) and records[0].timestamp > began
+        """Yield for each catalog and what follows it if it was made since a day began."""
+        for partition in self._partitions:
+            yield self._made_at(_PRODUCTS, partition) > began
+            for name, followed in self._followed.items():
+                yield self._made_at(name, partition) > self._made_at(followed, partition)
         yield bool(self._records("sweaters_details", None))
         yield self._is_followed_by(f"{_PRODUCTS}_position")
         yield from (bool(self._records(_LINKED, key)) for key in self._listings)
@@ -262,23 +231,22 @@ class Demo:
             yield self._is_followed_by("articles", "matches", _URL_LIST)
         if any(listing.views() for listing in self._url_lists()):
             for name in (_MATCHES, _COMPARISON):
-                records = self._records(name, None)
-                yield bool(records) and records[0].timestamp > began
+                yield self._made_at(name, None) > began
 
     def _is_followed_by(self, *names: str) -> bool:
         """Whether these assets were made after the last history, and each after the one before."""
-        last = [self._records(_HISTORY, partition)[0] for partition in self._partitions]
-        made = [self._records(name, None) for name in names]
-        times = [
-            max(each.timestamp for each in last),
-            *(each[0].timestamp for each in made if each),
-        ]
-        return all(made) and times == sorted(times)
+        last = max(self._made_at(_HISTORY, partition) for partition in self._partitions)
+        times = [last, *(self._made_at(name, None) for name in names)]
+        return times == sorted(times)
 
     def _url_lists(self) -> list[Listing]:
         """The listings of URL lists."""
         listings = self._sandbox.hub.listings if self._listings else ()
         return [listing for listing in listings if listing.is_url_list]
+
+    def _made_at(self, asset: str, partition: str | None) -> float:
+        """When the last materialization of an asset or its partition was; 0 if there is none."""
+        return next((each.timestamp for each in self._records(asset, partition)), 0.0)
 
     def _records(self, asset: str, partition: str | None, limit: int = 1) -> Sequence[Any]:
         """The materializations of an asset or its partition, the latest first."""
@@ -286,13 +254,7 @@ class Demo:
         wanted = dg.AssetRecordsFilter(dg.AssetKey(asset), asset_partitions=partitions)
         return self._instance.fetch_materializations(wanted, limit=limit).records
 
-    def _indexed_at(self, partition: str) -> datetime | None:
-        """When the catalog of the latest snapshot was indexed; None if there is no snapshot."""
-        for record in self._records(_PRODUCTS, partition):
-            return datetime.fromisoformat(record.asset_materialization.tags["dagster/data_version"])
-        return None
-
-    def _lose_decimal_point(self) -> None:
+    def lose_decimal_point(self) -> None:
         """Multiply the highest price of the last catalog by a hundred, for the check of prices."""
         partition = catalog_partition_key(max(self._catalogs))
         prices = (
@@ -324,7 +286,7 @@ class Demo:
 
     def _print_checks(self) -> None:
         """Print the results of the checks in the latest runs of the catalogs."""
-        names = (_PRODUCTS, *self._followers)
+        names = (_PRODUCTS, *self._followed)
         latest = (self._records(name, key)[0] for name in names for key in self._partitions)
         passed = 0
         for run_id in dict.fromkeys(record.run_id for record in latest):

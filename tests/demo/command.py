@@ -25,7 +25,9 @@ def command(*options: str) -> list[str]:
 
 def environment() -> dict[str, str]:
     """The environment of the command: a terminal of 80 columns, a browser that shows nothing."""
-    return {**os.environ, "COLUMNS": "80", "BROWSER": "true"}
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    inherited = {name: value for name, value in os.environ.items() if name != "UV"}
+    return {**inherited, "PATH": path, "COLUMNS": "80", "BROWSER": "true"}
 
 
 def run(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -39,6 +41,11 @@ def run(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
         timeout=900,
         check=False,
     )
+
+
+def output_of(command: str, folder: Path) -> str:
+    """What a command that the demo printed prints in the folder where the demo was started."""
+    return subprocess.check_output(command, shell=True, cwd=folder, env=environment(), text=True)
 
 
 @contextmanager
@@ -61,9 +68,9 @@ def running_ui(folder: Path) -> Iterator[tuple[subprocess.Popen[str], str, list[
                 printed += line
                 if line.startswith(f"  {url}"):
                     pages.append(line.split()[0])
-                if "/automation" in line:
+                if "Ctrl-C ends it" in line:
                     break
-            assert "/automation" in printed, printed
+            assert "Ctrl-C ends it" in printed, printed
             yield process, url, pages, printed
         finally:
             process.kill()

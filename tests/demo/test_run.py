@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import runpy
-import shlex
 import signal
 import socket
-import uuid
+from collections import Counter
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,15 +16,18 @@ import dagster as dg
 import duckdb
 import polars as pl
 import pytest
-from click.testing import CliRunner
 
 from octogen_dagster import scan_history
-from octogen_dagster.cli.main import main
-from octogen_dagster.demo.processes import ui_command
-from tests.demo.command import ends_all, processes_of, run, running_ui
+from octogen_dagster.demo.processes import runner, ui_port
+from tests.demo.command import ends_all, output_of, processes_of, run, running_ui
 
 CATALOGS = ("harbor-and-pine", "northpeak")
 EMULATOR = "ANALYTICS_HUB_EMULATOR_HOST"
+UNDER_WAY = {
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+}
 LOCATION = "octogen_dagster.demo.definitions"
 SENSORS = {
     "octogen_products_catalog_sensor",
@@ -37,80 +41,65 @@ SENSORS = {
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_daemon_plays_two_days_and_the_ui_shows_them(tmp_path: Path) -> None:
-    done = run(tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert all(word in done.stdout for word in ("day 1", "day 2", "appeared", "disappeared"))
-    table = [line for line in done.stdout.splitlines() if line[:1] in "┏┃┡│└"]
-    assert max(map(len, table)) <= 80
-    assert "Day 2: 2 catalogs were indexed, and read." in done.stdout
-    assert "3 listings of Analytics Hub are linked datasets." in done.stdout, "one is a URL list"
-    [failed] = [line for line in done.stdout.splitlines() if "failed" in line]
-    assert failed.startswith(
-        "1 check failed, on purpose: octogen_products, partition 'northpeak' has bad rows"
-    )
-    snapshots = tmp_path / "octogen-demo/snapshots"
-    sizes = {
-        key: pl.read_parquet(snapshots / f"octogen_products/{key}.parquet") for key in CATALOGS
-    }
-    assert len(sizes["harbor-and-pine"]) > 2 * len(sizes["northpeak"]) > 0
-    changes = pl.read_parquet(snapshots / "octogen_products_changes/*.parquet")
-    assert set(changes["change"]) == {"appeared", "disappeared", "changed"}
-    history = scan_history(str(snapshots), asset="octogen_products_history").collect()
-    assert set(history["change"]) >= {"appeared", "changed"}
-    assert len(history.filter("is_current")) == sum(map(len, sizes.values()))
-    alerts = pl.read_parquet(snapshots / "octogen_products_alerts/*.parquet")
-    assert set(alerts["rule"]) >= {"price_dropped", "disappeared"}
-    position = pl.read_parquet(snapshots / "octogen_products_position.parquet")
-    assert "matched" in set(position["status"])
-    matches = pl.read_parquet(snapshots / "matches.parquet")
-    found = pl.read_parquet(snapshots / "competitor_matches.parquet").drop_nulls("sku")
-    assert set(found["matched_by"].drop_nulls()) == {"url", "page"}
-    listed = found.unique(["sku", "url"])
-    assert set(matches["url"]) >= set(listed["url"])
-    assert set(listed["status"]) >= {"covered", "not_covered"}
-    covered = listed.filter(status="covered")
-    assert 0.8 * len(listed) < len(covered) < 0.95 * len(listed)
-    assert covered["product_url"].null_count() == 0
-    comparison = pl.read_parquet(snapshots / "price_comparison.parquet")
-    assert set(comparison["sku"]) <= set(matches["sku"])
-    assert {True, False} <= set(comparison["difference"] < 0)
-    assert f"{len(covered)} are covered." in done.stdout
-    assert "The past of a product: octogen-dagster history --base-dir " in done.stdout
-    [line] = [line for line in done.stdout.splitlines() if line.startswith("In SQL: ")]
-    past = eval(line.rpartition(", or ")[2], {"duckdb": duckdb}).fetchall()
-    assert len(past) == len(history.filter(~pl.col("is_current")))
-    with duckdb.connect(str(tmp_path / "octogen-demo/shop.duckdb")) as shop:
-        (counted,) = shop.sql("SELECT count(*) FROM octogen.octogen_products").fetchall()
-    assert counted == (sum(map(len, sizes.values())),)
-    home = tmp_path / "octogen-demo/dagster_home"
-    with dg.DagsterInstance.from_config(str(home)) as instance:
-        runs = instance.get_runs()
-        assert not instance.telemetry_enabled
-        key = dg.AssetKey("octogen_products_history")
-        position_key = dg.AssetKey("octogen_products_position")
-        histories = instance.fetch_materializations(key, limit=len(CATALOGS)).records
-        (last,) = instance.fetch_materializations(position_key, limit=1).records
-        assert last.timestamp >= histories[0].timestamp
-        queued = instance.add_run(
-            runs[0].with_status(dg.DagsterRunStatus.QUEUED)._replace(run_id=str(uuid.uuid4()))
-        )
-    # What the last tick requested is executed once the UI is there.
-    statuses = {run.status for run in runs} - {dg.DagsterRunStatus.QUEUED}
-    assert statuses == {dg.DagsterRunStatus.SUCCESS}
-    assert {run.tags["dagster/sensor_name"] for run in runs} == SENSORS, "none was launched by hand"
-    origins = {run.remote_job_origin for run in runs}
-    assert {origin and origin.location_name for origin in origins} == {LOCATION}
     with running_ui(tmp_path) as (process, _url, pages, printed):
-        assert "day 2" in printed
-        assert "day 3" not in printed
-        assert "3 listings of Analytics Hub" in printed, "as those of the sandbox before"
+        assert all(word in printed for word in ("day 1", "day 2", "appeared", "disappeared"))
+        table = [line for line in printed.splitlines() if line[:1] in "┏┃┡│└"]
+        assert max(map(len, table)) <= 80
+        assert "Day 2: 2 catalogs were indexed, and read." in printed
+        assert "3 listings of Analytics Hub are linked datasets." in printed, "one is a URL list"
+        [failed] = [line for line in printed.splitlines() if "failed" in line]
+        assert failed.startswith(
+            "1 check failed, on purpose: octogen_products, partition 'northpeak' has bad rows"
+        )
+        snapshots = tmp_path / "octogen-demo/snapshots"
+        sizes = {
+            key: pl.read_parquet(snapshots / f"octogen_products/{key}.parquet") for key in CATALOGS
+        }
+        assert len(sizes["harbor-and-pine"]) > 2 * len(sizes["northpeak"]) > 0
+        changes = pl.read_parquet(snapshots / "octogen_products_changes/*.parquet")
+        assert set(changes["change"]) == {"appeared", "disappeared", "changed"}
+        history = scan_history(str(snapshots), asset="octogen_products_history").collect()
+        assert set(history["change"]) >= {"appeared", "changed"}
+        assert len(history.filter("is_current")) == sum(map(len, sizes.values()))
+        alerts = pl.read_parquet(snapshots / "octogen_products_alerts/*.parquet")
+        assert set(alerts["rule"]) >= {"price_dropped", "disappeared"}
+        position = pl.read_parquet(snapshots / "octogen_products_position.parquet")
+        assert "matched" in set(position["status"])
+        matches = pl.read_parquet(snapshots / "matches.parquet")
+        found = pl.read_parquet(snapshots / "competitor_matches.parquet").drop_nulls("sku")
+        assert set(found["matched_by"].drop_nulls()) == {"url", "page"}
+        listed = found.unique(["sku", "url"])
+        assert set(matches["url"]) >= set(listed["url"])
+        assert set(listed["status"]) >= {"covered", "not_covered"}
+        covered = listed.filter(status="covered")
+        assert 0.8 * len(listed) < len(covered) < 0.95 * len(listed)
+        assert covered["product_url"].null_count() == 0
+        comparison = pl.read_parquet(snapshots / "price_comparison.parquet")
+        assert set(comparison["sku"]) <= set(matches["sku"])
+        assert {True, False} <= set(comparison["difference"] < 0)
+        assert f"{len(covered)} are covered." in printed
+        with duckdb.connect(str(tmp_path / "octogen-demo/shop.duckdb")) as shop:
+            (counted,) = shop.sql("SELECT count(*) FROM octogen.octogen_products").fetchall()
+        assert counted == (sum(map(len, sizes.values())),)
+        home = tmp_path / "octogen-demo/dagster_home"
+        with dg.DagsterInstance.from_config(str(home)) as instance:
+            runs = instance.get_runs()
+            assert not instance.telemetry_enabled
+            key = dg.AssetKey("octogen_products_history")
+            histories = instance.fetch_materializations(key, limit=len(CATALOGS)).records
+            (last,) = instance.fetch_materializations(
+                dg.AssetKey("octogen_products_position"), limit=1
+            ).records
+            assert last.timestamp >= histories[0].timestamp
+        # What the last tick requested may be under way.
+        statuses = {run.status for run in runs} - UNDER_WAY
+        assert statuses == {dg.DagsterRunStatus.SUCCESS}
+        assert {run.tags["dagster/sensor_name"] for run in runs} == SENSORS, "no run by hand"
+        origins = {run.remote_job_origin for run in runs}
+        assert {origin and origin.location_name for origin in origins} == {LOCATION}
         assert any("?view=partitions&partition=northpeak" in page for page in pages)
         assert any("?view=checks&checkDetail=prices" in page for page in pages)
         assert len(processes_of(tmp_path)) > 1
-        with dg.DagsterInstance.from_config(str(home)) as instance:
-            statuses = {run.status for run in instance.get_runs()}
-            assert instance.get_run_by_id(queued.run_id)
-        assert dg.DagsterRunStatus.CANCELED not in statuses
         process.send_signal(signal.SIGINT)
         ends_all(tmp_path)
         assert process.wait(120) == 0
@@ -126,11 +115,17 @@ def test_days_before_the_last_two_are_dated_back(tmp_path: Path) -> None:
     history = scan_history(str(snapshots), asset="octogen_products_history").collect()
     days = history["valid_from"].dt.date().unique().sort()
     assert days.diff().drop_nulls().to_list() == [timedelta(days=1)] * 4  # the last two are today
-    [line] = [line for line in done.stdout.splitlines() if "--as-of" in line]
-    command = shlex.split(line.partition("octogen-dagster ")[2])
-    shown = CliRunner().invoke(main, command)
-    assert shown.exit_code == 0, shown.output
-    assert "since" in shown.output
+    told = re.findall(r"^([^:\n]+): ((?:octogen-dagster|python) .+)$", done.stdout, re.MULTILINE)
+    shown = {what: output_of(command, tmp_path) for what, command in told}
+    assert "since" in shown["The past of a product"]
+    assert "since" in shown["What held a week later"]
+    assert "price" in shown["What changed lately"]
+    assert "is_current" in shown["In SQL"]
+    assert "product_url" in shown["In Python"]
+    with dg.DagsterInstance.from_config(str(tmp_path / "octogen-demo/dagster_home")) as instance:
+        read = instance.fetch_materializations(dg.AssetKey("octogen_products"), limit=99).records
+        assert {run.tags["dagster/sensor_name"] for run in instance.get_runs()} == SENSORS
+    assert Counter(each.partition_key for each in read) == dict.fromkeys(CATALOGS, 6)
 
 
 @pytest.mark.long
@@ -146,19 +141,32 @@ def test_a_port_that_is_taken_ends_the_demo_before_it_writes_anything(tmp_path: 
     assert not list(tmp_path.iterdir())
 
 
-def test_the_hint_holds_in_a_clone_and_where_it_is_installed(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.mark.long
+@pytest.mark.slow
+def test_another_demo_replaces_the_one_before_and_nothing_else(tmp_path: Path) -> None:
+    folder = tmp_path / "octogen-demo"
+    (folder / "snapshots").mkdir(parents=True)
+    (folder / "snapshots/mine.parquet").touch()
+    refused = run(tmp_path)
+    assert refused.returncode == 1
+    assert "octogen-demo/snapshots is there, and is not of a demo" in refused.stderr
+    assert (folder / "snapshots/mine.parquet").exists()
+
+
+def test_a_command_begins_as_the_demo_itself_was_started(monkeypatch: pytest.MonkeyPatch) -> None:
     clone = Path(__file__).parents[2]
-    in_clone = "run --no-dev --extra sandbox --extra duckdb --extra ui octogen-dagster demo --ui"
     monkeypatch.chdir(clone)
-    assert ui_command({"UV": f"{clone}/.uv/bin/uv"}) == f".uv/bin/uv {in_clone}"
-    assert ui_command({"UV": "/usr/bin/uv"}) == f"uv {in_clone}"
-    assert in_clone in (clone / "README.md").read_text()
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
-    assert ui_command({}) == "octogen-dagster demo --ui"
-    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
-    assert ui_command({}) == 'pip install "octogen-dagster[ui]" && octogen-dagster demo --ui'
+    assert runner({"UV": f"{clone}/.uv/bin/uv"}) == ".uv/bin/uv run --no-sync "
+    assert runner({"UV": "/usr/bin/uv"}) == "uv run --no-sync "
+    assert runner({}) == ""
+
+
+def test_the_ui_has_another_port_if_nobody_chose_the_one_that_is_taken() -> None:
+    with socket.socket() as taken:
+        with contextlib.suppress(OSError):  # another program has it
+            taken.bind(("127.0.0.1", 3000))
+            taken.listen()
+        assert ui_port(None) > 3000
 
 
 @pytest.mark.parametrize("with_hub", [False, True])
