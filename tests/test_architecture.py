@@ -46,7 +46,7 @@ ARROWS: dict[str, set[str]] = {
     "brands": CORE,
     "details": CORE | {"reading"},
     "history": CORE,
-    "history.report": GROUND | {"frames", "history", "alerts", "position"},
+    "history.report": GROUND | {"frames", "history", "alerts"},
     "alerts": CORE | {"history"},
     "position": CORE | {"history"},
     "checks": CORE,
@@ -61,7 +61,7 @@ ARROWS: dict[str, set[str]] = {
     | {"products", "alerts", "checks", "tables", "bigquery", "url_lists", "sandbox"},
     "doctor": CORE | {"products", "tables", "bigquery", "sharing", "control_plane"},
     "cli": GROUND
-    | {"api", "frames", "reading", "history", "history.report", "alerts", "position"}
+    | {"api", "frames", "reading", "history", "history.report", "alerts"}
     | {"control_plane", "sharing", "doctor", "demo", "sandbox"},
     "celery": {"validation"},
     "demo": {"sandbox"},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from datetime import date, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -25,7 +25,7 @@ DRY_RUN = "Dry run: nothing is changed. Add --apply to make the changes."
 def print_rows(rows: Sequence[Mapping[str, Any]], form: str) -> None:
     """Print rows as `csv` or `json`."""
     if form == "json":
-        click.echo(json.dumps(rows, indent=2, default=_text))
+        click.echo(json.dumps(rows, indent=2, default=datetime.isoformat))
     elif rows:
         table = csv.DictWriter(sys.stdout, rows[0], lineterminator="\n")
         table.writeheader()
@@ -42,13 +42,9 @@ def time_text(time: datetime) -> str:
     return f"{time:%Y-%m-%d %H:%M:%S}"
 
 
-def _text(value: object) -> str:
-    return value.isoformat() if isinstance(value, date) else str(value)
-
-
 def _cell(value: Any) -> Any:
-    if isinstance(value, date):
+    if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, list):
-        return " ".join(map(str, value))
+        return " ".join(value)
     return printable(value) if isinstance(value, str) else value

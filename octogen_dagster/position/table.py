@@ -387,8 +387,7 @@ def _unmatched_cells(row: Row) -> Cells:
     }
 
 
-def position_sentence(position: pl.LazyFrame) -> str:
-    """Say how many pairs of a position match and how they stand, in Markdown."""
+def _sentence(_: Figures, position: pl.LazyFrame) -> str:
     of = position_figures(position)
     text = f"**{of['matched']:,} of {count(of['pairs'], 'pair')} matched**"
     if of["median_index"]:
@@ -400,10 +399,6 @@ def position_sentence(position: pl.LazyFrame) -> str:
         if of[status]
     ]
     return "; ".join([text, *([", ".join(missing)] if missing else [])])
-
-
-def _sentence(_: Figures, position: pl.LazyFrame) -> str:
-    return position_sentence(position)
 
 
 POSITION_KIND = TableKind(descriptions=POSITION_DESCRIPTIONS, sentence=_sentence, preview=_preview)

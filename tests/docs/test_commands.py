@@ -13,7 +13,7 @@ from tests.docs.commands import install_commands
 from tests.docs.places import Place
 
 TOOLS = {"create-dagster", "docker", "gcloud", "helm", "kubectl"}
-"""What a block may need that these tests do not have. tests/test_five_commands.py has the first."""
+"""What a block may need that these tests do not have. tests/docs/test_tutorial.py has the first."""
 SKIPPED = [block for block in BLOCKS if block.not_run]
 
 

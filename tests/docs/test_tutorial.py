@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import re
+import time
+import urllib.request
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
 
 from tests.dg_project import DgProject
 from tests.docs.blocks import BLOCKS
+from tests.ports import free_port
 
 PAGE = "docs/tutorial.md"
 TUTORIAL = [block for block in BLOCKS if block.page == PAGE]
 END = "--- end of block {} ---"
+QUERY = """{
+    assetNodeOrError(assetKey: {path: ["octogen_products"]}) {
+        ... on AssetNode { assetMaterializations { runId } }
+    }
+    runsOrError { ... on Runs { results { runId status } } }
+}"""
 
 
 def script() -> str:
@@ -43,10 +54,27 @@ def missing(shown: str, printed: str) -> list[str]:
     return lines
 
 
+def asked(url: str, query: str) -> dict[str, Any]:
+    """The data that Dagster's UI gets for a query, once it answers."""
+    body = json.dumps({"query": query}).encode()
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+    deadline = time.monotonic() + 200
+    while True:
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                data: dict[str, Any] = json.load(answer)["data"]
+                return data
+        except OSError:
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+
+
 @pytest.mark.slow
 @pytest.mark.world
 @pytest.mark.timeout(1800)
-def test_each_command_prints_what_the_page_says(tmp_path: Path, wheel: Path) -> None:
+def test_each_command_prints_what_the_page_says_and_the_ui_shows_the_runs(
+    tmp_path: Path, wheel: Path
+) -> None:
     constraints = tmp_path / "constraints.txt"
     constraints.write_text(f"create-dagster=={importlib.metadata.version('dagster')}\n")
     with FileLock(wheel.with_name("port-of-the-sandbox.lock")):
@@ -65,3 +93,11 @@ def test_each_command_prints_what_the_page_says(tmp_path: Path, wheel: Path) -> 
             wrong[output.name] = missing(output.source, before)
         printed = printed_later or printed
     assert not any(wrong.values()), wrong
+    port = str(free_port())
+    with DgProject(tmp_path / "my_shops").running("uv", "run", "dg", "dev", "--port", port):
+        shown = asked(f"http://127.0.0.1:{port}/graphql", QUERY)
+    runs = {run["runId"]: run["status"] for run in shown["runsOrError"]["results"]}
+    assert set(runs.values()) == {"SUCCESS"}
+    made = shown["assetNodeOrError"]["assetMaterializations"]
+    assert len(made) == 2, "a day each"
+    assert {each["runId"] for each in made} <= set(runs)
