@@ -166,8 +166,9 @@ def _lines(events: pl.DataFrame, written: Callable[[str, str], str]) -> list[str
         cells = alert_cells(event)
         product, url = cells["product"]["text"] or event["uuid"] or "", event["product_url"] or ""
         link = written(_one_line(product), url if _URL.fullmatch(url) else "")
-        others = [written(cells[name], "") for name in ("alert", "price", "change")]
-        lines.append(", ".join(filter(None, [f"{others[0]}: {link}", *others[1:]])))
+        others = [event["catalog_key"] or "", cells["price"], cells["change"]]
+        told = [f"{written(cells['alert'], '')}: {link}", *(written(each, "") for each in others)]
+        lines.append(", ".join(filter(None, told)))
     if len(events) > _MAX_LINES:
         lines.append(f"and {len(events) - _MAX_LINES:,} more")
     return lines

@@ -87,14 +87,15 @@ def test_slack_gets_a_message_in_which_no_text_of_a_shop_is_markup() -> None:
     assert (asked.method, asked.target) == ("POST", HOOK)
     assert asked.headers["content-type"] == "application/json"
     assert asked.json["text"].splitlines() == [
-        "price dropped: <https://acme.example/1|&lt;!channel&gt; &amp; dress>, "
+        "price dropped: <https://acme.example/1|&lt;!channel&gt; &amp; dress>, acme, "
         "120.00 → 96.00 EUR, -20 %",
         "out of stock: <https://acme.example/?a%7Cb&amp;c&gt;&lt;!channel&gt;|"
-        "https://acme.example/?a…>",
-        'out of stock: <https://acme.example/3|=HYPERLINK("https://evi… "Dress") &lt;!here&gt;>',
-        "out of stock: -5 °C coat",
-        "price dropped: Hat, 96.00 &lt;!here&gt;",
-        f"disappeared: <https://acme.example/6|{'x' * 23}…>, 120.00 EUR",
+        "https://acme.example/?a…>, acme",
+        'out of stock: <https://acme.example/3|=HYPERLINK("https://evi… "Dress") '
+        "&lt;!here&gt;>, acme",
+        "out of stock: -5 °C coat, acme",
+        "price dropped: Hat, acme, 96.00 &lt;!here&gt;",
+        f"disappeared: <https://acme.example/6|{'x' * 23}…>, acme, 120.00 EUR",
     ]
 
 
@@ -110,7 +111,8 @@ def test_a_mail_has_the_same_lines_and_a_file_in_which_no_text_is_a_formula() ->
     assert body
     lines = body.get_content().splitlines()
     assert lines[0] == (
-        "price dropped: <!channel> & dress (https://acme.example/1), 120.00 → 96.00 EUR, -20 %"
+        "price dropped: <!channel> & dress (https://acme.example/1), acme, "
+        "120.00 → 96.00 EUR, -20 %"
     )
     assert len(lines) == 6
     [attached] = message.iter_attachments()
@@ -141,7 +143,7 @@ def test_a_value_that_is_null_is_left_out() -> None:
         mailer(mails)(nulls)
     lines = server.received[0].json["text"].splitlines()
     assert len(lines) == len(nulls)
-    assert lines[ALERTS_SCHEMA.names().index("before")].endswith("dress>, 96.00 EUR, -20 %")
+    assert lines[ALERTS_SCHEMA.names().index("before")].endswith("dress>, acme, 96.00 EUR, -20 %")
     assert "None" not in "".join(lines)
     assert len(mails.mails) == 1
 
