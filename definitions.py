@@ -13,7 +13,6 @@ from octogen_dagster import (
     AnalyticsHubResource,
     CatalogSource,
     Facet,
-    FacetName,
     GrantedCatalogs,
     OctogenControlPlaneResource,
     OctogenResource,
@@ -34,6 +33,7 @@ from octogen_dagster import (
     catalog_partitions,
     follow_upstream,
 )
+from octogen_dagster.api.search import FacetName
 
 hosts = os.environ.get("OCTOGEN_SHOP_HOSTS")
 source: CatalogSource = ShopCatalogs(hosts=hosts.split(",")) if hosts else GrantedCatalogs()

@@ -25,9 +25,9 @@ from octogen_dagster import (
     DuckDBTables,
     ParquetSnapshotIOManager,
     PostgresTables,
-    TableDestination,
     build_table_asset,
 )
+from octogen_dagster.tables.destination import TableDestination
 
 _FLATTENED = ("brand", "rating")
 _FEW = 1_000

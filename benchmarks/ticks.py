@@ -46,9 +46,9 @@ def ticks(base_url: str, *, due: bool = False, days: bool = False) -> Generator[
         build_catalog_sensor,
         build_products_asset,
         catalog_days,
-        catalog_partition_key,
         catalog_partitions,
     )
+    from octogen_dagster.snapshots.partitions import catalog_partition_key
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.BetaWarning)

@@ -3,8 +3,8 @@
 `__init__.pyi` lists them. Each is imported when it is first used, so that a command starts without
 Dagster and Polars.
 
-Every error is in `octogen_dagster.errors`, and the models of Octogen's responses are in
-`octogen_dagster.api.models`.
+Every error is in `octogen_dagster.errors`, the columns of frames are in `octogen_dagster.schemas`,
+and the models of Octogen's responses in `octogen_dagster.api.models`. docs/api.md has all modules.
 """
 
 import importlib.metadata

@@ -5,111 +5,42 @@ The imports are relative because `lazy_loader` reads no others.
 
 from . import errors
 from .alerts.asset import build_price_alerts_asset
-from .alerts.events import ALERTS_SCHEMA
 from .alerts.notifiers import EmailNotifier, SlackNotifier
-from .alerts.rules import (
-    Appeared,
-    BackInStock,
-    Disappeared,
-    OutOfStock,
-    PriceDropped,
-    PriceRose,
-)
+from .alerts.rules import Appeared, BackInStock, Disappeared, OutOfStock, PriceDropped, PriceRose
 from .alerts.sensor import build_alert_sensor
-from .api.catalog_sources import (
-    CatalogSource,
-    GrantedCatalogs,
-    NamedCatalogs,
-    ShopCatalogs,
-)
-from .api.catalog_states import (
-    CatalogList,
-    CatalogState,
-)
+from .api.catalog_sources import CatalogSource, GrantedCatalogs, NamedCatalogs, ShopCatalogs
 from .api.client import OctogenClient
-from .api.search import (
-    AgeGroup,
-    ColorFamily,
-    Facet,
-    FacetName,
-    Gender,
-    ProductSearch,
-)
+from .api.search import Facet, ProductSearch
 from .assets.automation import follow_upstream
 from .bigquery.linked_datasets import build_linked_datasets_asset
 from .bigquery.linked_products import build_linked_products_asset
 from .bigquery.linked_snapshot import build_linked_snapshot_asset
 from .bigquery.listing_sensor import build_listing_sensor
-from .bigquery.listing_sources import (
-    ExchangeSource,
-    OctogenSource,
-    StaticSource,
-)
-from .bigquery.partitions import (
-    listing_of,
-    listing_partition_key,
-    listing_partitions,
-)
-from .bigquery.resources import (
-    AnalyticsHubResource,
-    OctogenControlPlaneResource,
-)
+from .bigquery.listing_sources import ExchangeSource, OctogenSource, StaticSource
+from .bigquery.partitions import listing_partitions
+from .bigquery.resources import AnalyticsHubResource, OctogenControlPlaneResource
 from .bigquery.subscription_checks import build_linked_datasets_checks
 from .brands.asset import build_product_brands_asset
-from .brands.table import BRANDS_SCHEMA
 from .changes.asset import build_product_changes_asset
-from .changes.table import CHANGES_SCHEMA
 from .checks.snapshot_checks import build_snapshot_checks
-from .components.component import OctogenComponent
-from .components.linked_component import OctogenLinkedDatasetsComponent
-from .components.settings import OctogenAssetData
 from .details.asset import build_product_details_asset
-from .doctor.checks import diagnose
-from .doctor.findings import (
-    Diagnosis,
-    Finding,
-)
-from .errors import (
-    MissingAPIKeyError,
-    OctogenAPIError,
-    OctogenError,
-)
-from .frames.columns import DETAIL_SCHEMA, PRODUCT_SCHEMA
-from .frames.pictures import price_index_svg
+from .errors import MissingAPIKeyError, OctogenAPIError, OctogenError
 from .frames.stored import SnapshotPair
 from .history.asset import build_history_asset, build_product_history_asset
-from .history.files import (
-    forget_snapshot,
-    scan_history,
-)
-from .history.table import HISTORY_SCHEMA
+from .history.files import scan_history
 from .position.asset import build_price_position_asset
-from .position.table import price_index, price_position, price_summary
 from .products.asset import build_products_asset
 from .products.catalog_sensor import build_catalog_sensor
 from .products.catalogs import build_catalogs_asset
 from .products.resource import OctogenResource
 from .products.schedules import build_snapshot_schedule
-from .reading.scan import (
-    ProductScan,
-    scan_products,
-)
-from .sharing.subscribe import (
-    BigQuerySubscriptionResult,
-    subscribe_to_listing,
-)
+from .reading.scan import ProductScan, scan_products
+from .sharing.subscribe import BigQuerySubscriptionResult, subscribe_to_listing
 from .snapshots.io_manager import ParquetSnapshotIOManager
-from .snapshots.partitions import (
-    catalog_days,
-    catalog_of,
-    catalog_partition_key,
-    catalog_partitions,
-    snapshot_days,
-)
+from .snapshots.partitions import catalog_days, catalog_partitions, snapshot_days
 from .tables.asset import build_table_asset
 from .tables.bigquery import BigQueryTables
 from .tables.delta import DeltaTables
-from .tables.destination import TableConnection, TableDestination
 from .tables.duckdb import DuckDBTables
 from .tables.iceberg import IcebergTables
 from .tables.postgres import PostgresTables
@@ -122,43 +53,26 @@ from .url_lists.matches import build_url_matches_asset
 __version__: str
 
 __all__ = [
-    "ALERTS_SCHEMA",
-    "BRANDS_SCHEMA",
-    "CHANGES_SCHEMA",
-    "DETAIL_SCHEMA",
-    "HISTORY_SCHEMA",
-    "PRODUCT_SCHEMA",
-    "AgeGroup",
     "AnalyticsHubResource",
     "Appeared",
     "BackInStock",
     "BigQuerySubscriptionResult",
     "BigQueryTables",
-    "CatalogList",
     "CatalogSource",
-    "CatalogState",
-    "ColorFamily",
     "DeltaTables",
-    "Diagnosis",
     "Disappeared",
     "DuckDBTables",
     "EmailNotifier",
     "ExchangeSource",
     "Facet",
-    "FacetName",
-    "Finding",
-    "Gender",
     "GrantedCatalogs",
     "IcebergTables",
     "MissingAPIKeyError",
     "NamedCatalogs",
     "OctogenAPIError",
-    "OctogenAssetData",
     "OctogenClient",
-    "OctogenComponent",
     "OctogenControlPlaneResource",
     "OctogenError",
-    "OctogenLinkedDatasetsComponent",
     "OctogenResource",
     "OctogenSource",
     "OutOfStock",
@@ -173,8 +87,6 @@ __all__ = [
     "SnapshotPair",
     "SnowflakeTables",
     "StaticSource",
-    "TableConnection",
-    "TableDestination",
     "build_alert_sensor",
     "build_catalog_sensor",
     "build_catalogs_asset",
@@ -200,20 +112,10 @@ __all__ = [
     "build_url_list_sensor",
     "build_url_matches_asset",
     "catalog_days",
-    "catalog_of",
-    "catalog_partition_key",
     "catalog_partitions",
-    "diagnose",
     "errors",
     "follow_upstream",
-    "forget_snapshot",
-    "listing_of",
-    "listing_partition_key",
     "listing_partitions",
-    "price_index",
-    "price_index_svg",
-    "price_position",
-    "price_summary",
     "scan_history",
     "scan_products",
     "snapshot_days",

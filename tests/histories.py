@@ -10,7 +10,8 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from octogen_dagster import PRODUCT_SCHEMA, catalog_partitions
+from octogen_dagster import catalog_partitions
+from octogen_dagster.schemas import PRODUCT_SCHEMA
 from tests.projects import QUIET, GivenProducts, given_frame
 
 __all__ = ["ASSET", "QUIET", "Product", "day", "make_history", "product"]

@@ -11,7 +11,8 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from octogen_dagster import PRODUCT_SCHEMA, OctogenResource, build_product_history_asset
+from octogen_dagster import OctogenResource, build_product_history_asset
+from octogen_dagster.schemas import PRODUCT_SCHEMA
 from tests import results
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "ERROR"}}}}

@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import strategies as st
 from octogen_ai_sdk.generated.models import MerchantProductListItem, ProgrammaticProductSearchPage
 
-from octogen_dagster import PRODUCT_SCHEMA
+from octogen_dagster.schemas import PRODUCT_SCHEMA
 from tests.published import answers, text, values
 
 EFFECTIVE_QUERY = {"text": "", "understood": False}

@@ -51,6 +51,7 @@ ARROWS: dict[str, set[str]] = {
     "position": CORE | {"history"},
     "checks": CORE,
     "tables": CORE | {"sharing"},
+    "schemas": CORE | {"alerts", "brands", "changes", "history"},
     # Google
     "control_plane": GROUND | {"api"},
     "sharing": GROUND | {"control_plane"},
@@ -58,13 +59,13 @@ ARROWS: dict[str, set[str]] = {
     "url_lists": CORE | {"products", "bigquery", "sharing"},
     # the doors
     "components": CORE
-    | {"products", "alerts", "checks", "tables", "bigquery", "url_lists", "sandbox"},
+    | {"products", "alerts", "checks", "tables", "bigquery", "url_lists", "schemas", "sandbox"},
     "doctor": CORE | {"products", "tables", "bigquery", "sharing", "control_plane"},
     "cli": GROUND
     | {"api", "frames", "reading", "history", "history.report", "alerts"}
     | {"control_plane", "sharing", "doctor", "demo", "sandbox"},
     "celery": {"validation"},
-    "demo": {"sandbox"},
+    "demo": {"sandbox", "schemas", "snapshots", "bigquery"},
     "sandbox": set(),
 }
 """What each room may import of the package, besides itself; a room may stand in another one."""

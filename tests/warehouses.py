@@ -28,9 +28,9 @@ from octogen_dagster import (
     IcebergTables,
     PostgresTables,
     SnowflakeTables,
-    TableDestination,
 )
 from octogen_dagster.tables import bigquery
+from octogen_dagster.tables.destination import TableDestination
 from tests.ports import free_port
 
 Row = dict[str, Any]

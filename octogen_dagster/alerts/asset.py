@@ -28,8 +28,8 @@ def build_price_alerts_asset(
     """Build an asset: what became true of a product's price, stock or place in a catalog, and when.
 
     A row is an event: a rule, a product and a snapshot in which the rule became true. The columns
-    are those of `octogen_dagster.ALERTS_SCHEMA`. The events follow from the history alone: a run
-    that is repeated adds none, days that were missed are made up for, and a late snapshot or
+    are those of `octogen_dagster.schemas.ALERTS_SCHEMA`. The events follow from the history alone:
+    a run that is repeated adds none, days that were missed are made up for, and a late snapshot or
     `forget_snapshot` recomputes them from its time on; `octogen/events_appeared` and
     `octogen/events_vanished` say how many. A product whose currency changes is an event
     `currency_changed` if there is a rule of prices, and never a drop.

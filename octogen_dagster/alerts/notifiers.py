@@ -50,7 +50,7 @@ class _Notifier(Settings, ABC):
         """Send a message about events.
 
         Args:
-            events: Rows with the columns of `octogen_dagster.ALERTS_SCHEMA`.
+            events: Rows with the columns of `octogen_dagster.schemas.ALERTS_SCHEMA`.
 
         Raises:
             OctogenNotificationError: It could not be sent, or an environment variable is not set.

@@ -25,8 +25,8 @@ def build_alert_sensor(
     """Build a sensor that tells somebody of new alerts.
 
     After a materialization of the alerts it calls `notify` with those that it has not yet told of,
-    in the order of time, as a frame with the columns of `octogen_dagster.ALERTS_SCHEMA`. The first
-    call has all that are in the table.
+    in the order of time, as a frame with the columns of `octogen_dagster.schemas.ALERTS_SCHEMA`.
+    The first call has all that are in the table.
 
     Each event is told at least once: if `notify` raises, the tick fails and the next one calls it
     again. Once it has returned, the ids of what it told are stored beside the alerts, so that an

@@ -21,11 +21,11 @@ def build_product_brands_asset(
     """Build an asset: the brands of another asset's products, with their numbers and prices.
 
     There is a row for each brand and currency, since prices of two currencies do not compare. The
-    columns are those of `octogen_dagster.BRANDS_SCHEMA`. No request is sent.
+    columns are those of `octogen_dagster.schemas.BRANDS_SCHEMA`. No request is sent.
 
     Args:
-        products: An asset with the columns of `octogen_dagster.PRODUCT_SCHEMA`. The brands asset
-            has the same partitions.
+        products: An asset with the columns of `octogen_dagster.schemas.PRODUCT_SCHEMA`. The brands
+            asset has the same partitions.
         name: The asset's name or `dagster.AssetSpec`; by default `<products>_brands`.
         asset_arguments: Any other argument of `@dagster.asset`. With
             `automation_condition=octogen_dagster.follow_upstream()` the brands follow each new

@@ -46,7 +46,7 @@ def build_product_changes_asset(
     it. `octogen/effective_query_changed` says if the service understood the keywords differently
     than for the previous snapshot. With `follow_upstream()` the asset does not wait for
     earlier partitions that were never materialized. The columns are those of
-    `octogen_dagster.CHANGES_SCHEMA`.
+    `octogen_dagster.schemas.CHANGES_SCHEMA`.
 
     Args:
         products: An asset of `build_products_asset`.

@@ -7,3 +7,4 @@ from octogen_dagster.components.component import OctogenComponent as OctogenComp
 from octogen_dagster.components.linked_component import (
     OctogenLinkedDatasetsComponent as OctogenLinkedDatasetsComponent,
 )
+from octogen_dagster.components.settings import OctogenAssetData as OctogenAssetData

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from typing_extensions import Self
 
 import octogen_dagster as od
-from octogen_dagster.bigquery.partitions import listing_name
+from octogen_dagster.bigquery.partitions import listing_name, listing_partition_key
 from octogen_dagster.components.scaffolder import OctogenLinkedDatasetsScaffolder
 from octogen_dagster.components.settings import (
     AssetsComponent,
@@ -61,7 +61,7 @@ Listing = Annotated[str, AfterValidator(_check_listing)]
 
 def _listing_key(listing: str) -> object:
     """Return what identifies a listing, whose project has an id and a number."""
-    return listing_name(od.listing_partition_key(listing)).key
+    return listing_name(listing_partition_key(listing)).key
 
 
 class ListingSourceSettings(YamlModel):

@@ -236,7 +236,9 @@ def _check_where(where: pl.Expr) -> None:
     """Refuse a condition that the products of a search and their history cannot answer."""
     import polars as pl
 
-    columns = {**od.PRODUCT_SCHEMA, **od.HISTORY_SCHEMA}
+    from octogen_dagster.schemas import HISTORY_SCHEMA, PRODUCT_SCHEMA
+
+    columns = {**PRODUCT_SCHEMA, **HISTORY_SCHEMA}
     if unknown := sorted({*where.meta.root_names()} - {*columns}):
         raise ValueError(
             f"where asks for a column {unknown[0]}, which neither the history nor the products "

@@ -12,7 +12,6 @@ import dagster as dg
 import polars as pl
 
 from octogen_dagster import (
-    HISTORY_SCHEMA,
     AnalyticsHubResource,
     BackInStock,
     Disappeared,
@@ -49,6 +48,7 @@ from octogen_dagster import (
     catalog_partitions,
     follow_upstream,
 )
+from octogen_dagster.schemas import HISTORY_SCHEMA
 
 RUNNING = dg.DefaultSensorStatus.RUNNING
 FOLLOW = follow_upstream()

@@ -18,11 +18,11 @@ from octogen_dagster import (
     ParquetSnapshotIOManager,
     ProductSearch,
     build_product_history_asset,
-    catalog_partition_key,
     catalog_partitions,
     scan_products,
 )
 from octogen_dagster.sandbox.server import Sandbox
+from octogen_dagster.snapshots.partitions import catalog_partition_key
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 

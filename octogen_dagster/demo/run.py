@@ -17,11 +17,13 @@ import polars as pl
 from rich.console import Console
 from rich.table import Table
 
-from octogen_dagster import catalog_partition_key, listing_partition_key, scan_history
+from octogen_dagster import scan_history
+from octogen_dagster.bigquery.partitions import listing_partition_key
 from octogen_dagster.demo.past import play_past
 from octogen_dagster.demo.processes import DEFINITIONS, DagsterProcess, dagster_process, runner
 from octogen_dagster.sandbox import HOST
 from octogen_dagster.sandbox.server import Sandbox
+from octogen_dagster.snapshots.partitions import catalog_partition_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -26,7 +26,7 @@ def build_product_details_asset(
 
     Products are looked up several at a time within the organisation's rate limit. The result is a
     complete snapshot with one row for each product, in any order. The columns are those of
-    `octogen_dagster.DETAIL_SCHEMA`. `status` is the result of the lookup:
+    `octogen_dagster.schemas.DETAIL_SCHEMA`. `status` is the result of the lookup:
 
     * found: the row has the full view.
     * gone: no catalog has the product any more, even if the merchant still does.
@@ -42,8 +42,8 @@ def build_product_details_asset(
     budget is spent, keeps none of its lookups.
 
     Args:
-        products: An asset with the columns of `octogen_dagster.PRODUCT_SCHEMA`. The details asset
-            has the same partitions.
+        products: An asset with the columns of `octogen_dagster.schemas.PRODUCT_SCHEMA`. The details
+            asset has the same partitions.
         name: The asset's name or `dagster.AssetSpec`; by default `<products>_details`.
         only_changed: Look up only products that are new, are listed differently than in the
             previous details snapshot, or were not found for it; carry the other rows over. What

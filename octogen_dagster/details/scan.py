@@ -314,7 +314,7 @@ def _listed(snapshot: pl.LazyFrame) -> pl.LazyFrame:
     if missing := [name for name in (*IDENTITY, *LISTED) if name not in columns]:
         raise ValueError(
             f"The products have no column {', '.join(missing)}: give a product snapshot, with "
-            "the columns of octogen_dagster.PRODUCT_SCHEMA."
+            "the columns of octogen_dagster.schemas.PRODUCT_SCHEMA."
         )
     typed = {name: pl.col(name).cast(PRODUCT_SCHEMA[name]) for name in (*IDENTITY, *LISTED)}
     identity = (typed[name] for name in IDENTITY)

@@ -30,7 +30,7 @@ def build_product_history_asset(
 
     A row is a product with the values (title, prices, currency, `in_stock`, `is_active`) that it
     had from `valid_from` until before `valid_to`; both are the `fetched_at` of snapshots. The
-    columns are those of `octogen_dagster.HISTORY_SCHEMA`, and `scan_history` reads them.
+    columns are those of `octogen_dagster.schemas.HISTORY_SCHEMA`, and `scan_history` reads them.
 
     A run puts in the snapshot of the products, and the one that it replaced if no run has put that
     in, so a run that was missed is made up for by the next one. A snapshot that is there already

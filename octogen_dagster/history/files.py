@@ -33,10 +33,10 @@ def scan_history(
     """Return the history of an asset's products as a LazyFrame.
 
     A row is a product with values that lasted from `valid_from` until before `valid_to`. The
-    columns are those of `octogen_dagster.HISTORY_SCHEMA`. As of the time of a snapshot, the tracked
-    columns (title, prices, currency, `in_stock`, `is_active`) are exactly those of the snapshot. As
-    of a time between two snapshots they are those of the earlier one. Before the first snapshot
-    nothing is known.
+    columns are those of `octogen_dagster.schemas.HISTORY_SCHEMA`. As of the time of a snapshot, the
+    tracked columns (title, prices, currency, `in_stock`, `is_active`) are exactly those of the
+    snapshot. As of a time between two snapshots they are those of the earlier one. Before the first
+    snapshot nothing is known.
 
     Args:
         base_dir: The folder or bucket of `ParquetSnapshotIOManager`.

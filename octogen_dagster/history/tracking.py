@@ -123,7 +123,7 @@ class Tracking:
                 continue
             fitting = None if found is None else _fitting(found, wanted)
             if fitting is None:
-                advice = f"Store it as {wanted}, as octogen_dagster.PRODUCT_SCHEMA has it."
+                advice = f"Store it as {wanted}, as octogen_dagster.schemas.PRODUCT_SCHEMA has it."
                 if not self.of_products:
                     advice = "Store it with it." if found is None else f"Store it as {wanted}."
                 raise UnfitSnapshotError(

@@ -39,9 +39,9 @@ def build_price_position_asset(
 ) -> dg.AssetsDefinition:
     """Build an asset: own prices beside those of competitors, as of the last snapshots.
 
-    A row is a row of the own table, with what `octogen_dagster.price_position` finds of its page,
-    which also gives the position on any earlier day. What cannot be matched has a row too, and
-    `status` says why.
+    A row is a row of the own table, with what `octogen_dagster.position.table.price_position` finds
+    of its page, which also gives the position on any earlier day. What cannot be matched has a row
+    too, and `status` says why.
 
     The metadata have a sentence, the pairs in which we are dearest, the number of pairs by status,
     such as `octogen/matched` and `octogen/not_found`, the median index, tables by the columns

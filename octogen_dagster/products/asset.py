@@ -49,7 +49,7 @@ def build_products_asset(
     """Build an asset: the products of a search, or of a whole catalog in each partition.
 
     The search is the default of the run configuration, so it can be changed in the launchpad for
-    one run. The columns are those of `octogen_dagster.PRODUCT_SCHEMA`.
+    one run. The columns are those of `octogen_dagster.schemas.PRODUCT_SCHEMA`.
 
     Each page of a hundred products is charged: $0.014, so $140 for a catalog of a million. A
     catalog that Octogen shares over BigQuery is read there at no charge by Octogen: see

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from octogen_dagster import CatalogList, CatalogState, GrantedCatalogs, ShopCatalogs
+from octogen_dagster import GrantedCatalogs, ShopCatalogs
+from octogen_dagster.api.catalog_states import CatalogList, CatalogState
 from octogen_dagster.api.models import (
     MerchantProductListItem,
     MerchantProductView,

@@ -25,15 +25,15 @@ from octogen_ai_sdk import models
 from octogen_ai_sdk.operations import OPERATIONS
 
 from octogen_dagster import (
-    PRODUCT_SCHEMA,
-    FacetName,
     OctogenClient,
     OctogenError,
     ProductSearch,
     ShopCatalogs,
     build_product_details_asset,
 )
+from octogen_dagster.api.search import FacetName
 from octogen_dagster.errors import OctogenNotFoundError
+from octogen_dagster.schemas import PRODUCT_SCHEMA
 from tests.api.clients import open_client
 from tests.api.servers import KEY, RawServer, Received, counted, http, page
 from tests.published import published

@@ -22,8 +22,9 @@ import pytest
 import yaml
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from octogen_dagster import diagnose, listing_partition_key
+from octogen_dagster.bigquery.partitions import listing_partition_key
 from octogen_dagster.celery import MAX_MISSES, MonitoredCeleryRunLauncher
+from octogen_dagster.doctor.checks import diagnose
 from tests.postgresql import running_postgresql, server_program
 from tests.processes import Processes, kill, max_concurrent_runs, process_of, processes
 from tests.promises.paged_service import PagedService, TokenBucket

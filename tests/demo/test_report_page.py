@@ -16,9 +16,9 @@ import polars as pl
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
-from octogen_dagster import PRODUCT_SCHEMA
 from octogen_dagster.history.report.data import report_data
 from octogen_dagster.history.report.page import report_page
+from octogen_dagster.schemas import PRODUCT_SCHEMA
 from tests.demo.report_model import (
     KINDS,
     SEPARATOR,

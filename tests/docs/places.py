@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from octogen_dagster import listing_partition_key
+from octogen_dagster.bigquery.partitions import listing_partition_key
 from octogen_dagster.sandbox.server import Sandbox
 
 CATALOG = "strada"

@@ -20,15 +20,15 @@ from octogen_dagster import (
     DeltaTables,
     DuckDBTables,
     IcebergTables,
-    OctogenComponent,
     ParquetSnapshotIOManager,
     PostgresTables,
     SnowflakeTables,
-    TableDestination,
     build_product_history_asset,
     build_table_asset,
 )
+from octogen_dagster.components import OctogenComponent
 from octogen_dagster.sandbox.server import Sandbox
+from octogen_dagster.tables.destination import TableDestination
 from tests.docs.blocks import BLOCKS
 from tests.docs.dbt import make_project, run, upstream
 from tests.histories import QUIET, day, product

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from octogen_dagster import HISTORY_SCHEMA, price_position
+from octogen_dagster.position.table import price_position
+from octogen_dagster.schemas import HISTORY_SCHEMA
 from tests.positions import position
 
 Row = dict[str, Any]

@@ -18,9 +18,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from octogen_dagster import CatalogState, ProductSearch
+from octogen_dagster import ProductSearch
 from octogen_dagster.api.blocking import BlockingClient
 from octogen_dagster.api.catalog_sources import CatalogService
+from octogen_dagster.api.catalog_states import CatalogState
 from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.api.http import Response
 from octogen_dagster.errors import OctogenPagingError

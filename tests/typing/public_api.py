@@ -14,43 +14,26 @@ import polars as pl
 from typing_extensions import assert_type
 
 from octogen_dagster import (
-    ALERTS_SCHEMA,
-    BRANDS_SCHEMA,
-    CHANGES_SCHEMA,
-    DETAIL_SCHEMA,
-    HISTORY_SCHEMA,
-    PRODUCT_SCHEMA,
-    AgeGroup,
     AnalyticsHubResource,
     Appeared,
     BackInStock,
     BigQuerySubscriptionResult,
     BigQueryTables,
-    CatalogList,
     CatalogSource,
-    CatalogState,
-    ColorFamily,
     DeltaTables,
-    Diagnosis,
     Disappeared,
     DuckDBTables,
     EmailNotifier,
     ExchangeSource,
     Facet,
-    FacetName,
-    Finding,
-    Gender,
     GrantedCatalogs,
     IcebergTables,
     MissingAPIKeyError,
     NamedCatalogs,
     OctogenAPIError,
-    OctogenAssetData,
     OctogenClient,
-    OctogenComponent,
     OctogenControlPlaneResource,
     OctogenError,
-    OctogenLinkedDatasetsComponent,
     OctogenResource,
     OctogenSource,
     OutOfStock,
@@ -65,11 +48,10 @@ from octogen_dagster import (
     SnapshotPair,
     SnowflakeTables,
     StaticSource,
-    TableConnection,
-    TableDestination,
     build_alert_sensor,
     build_catalog_sensor,
     build_catalogs_asset,
+    build_history_asset,
     build_linked_datasets_asset,
     build_linked_datasets_checks,
     build_linked_products_asset,
@@ -91,25 +73,16 @@ from octogen_dagster import (
     build_url_list_sensor,
     build_url_matches_asset,
     catalog_days,
-    catalog_of,
-    catalog_partition_key,
     catalog_partitions,
-    diagnose,
     errors,
     follow_upstream,
-    forget_snapshot,
-    listing_of,
-    listing_partition_key,
     listing_partitions,
-    price_index,
-    price_index_svg,
-    price_position,
-    price_summary,
     scan_history,
     scan_products,
     snapshot_days,
     subscribe_to_listing,
 )
+from octogen_dagster.api.catalog_states import CatalogList, CatalogState
 from octogen_dagster.api.models import (
     MerchantCatalogSummary,
     MerchantProductListItem,
@@ -117,7 +90,16 @@ from octogen_dagster.api.models import (
     MerchantProductUrlLookupResponse,
     MerchantProductView,
 )
+from octogen_dagster.api.search import AgeGroup, ColorFamily, FacetName, Gender
 from octogen_dagster.api.url_lists import CoverageRejectedUrl, CoverageUrlList
+from octogen_dagster.bigquery.partitions import listing_of, listing_partition_key
+from octogen_dagster.components import (
+    OctogenAssetData,
+    OctogenComponent,
+    OctogenLinkedDatasetsComponent,
+)
+from octogen_dagster.doctor.checks import diagnose
+from octogen_dagster.doctor.findings import Diagnosis, Finding
 from octogen_dagster.frames.kinds import (
     Check,
     Markdown,
@@ -127,9 +109,22 @@ from octogen_dagster.frames.kinds import (
     TableKind,
     Verdict,
 )
+from octogen_dagster.frames.pictures import price_index_svg
 from octogen_dagster.frames.stored import StoredSnapshot
+from octogen_dagster.history.files import forget_snapshot
+from octogen_dagster.position.table import price_index, price_position, price_summary
+from octogen_dagster.schemas import (
+    ALERTS_SCHEMA,
+    BRANDS_SCHEMA,
+    CHANGES_SCHEMA,
+    DETAIL_SCHEMA,
+    HISTORY_SCHEMA,
+    PRODUCT_SCHEMA,
+)
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, snapshot_asset
 from octogen_dagster.snapshots.loading import SnapshotFile, Snapshots, snapshot_input
+from octogen_dagster.snapshots.partitions import catalog_of, catalog_partition_key
+from octogen_dagster.tables.destination import TableConnection, TableDestination
 
 LISTING = "projects/octogen/locations/us/dataExchanges/catalogs/listings/northpeak"
 
@@ -209,6 +204,7 @@ def snapshot_definitions() -> dg.Definitions:
         *(build_table_asset(products, each, name=each.kind) for each in DESTINATIONS),
         build_table_asset(dresses, DESTINATIONS[0], "shop", table="frocks", columns=["uuid"]),
         boots,
+        build_history_asset(boots, key=["uuid"], tracked=["current_price"]),
         dearer,
         clearance(dresses),
     ]

@@ -9,9 +9,10 @@ from typing import Any
 import httpx
 import pytest
 
-from octogen_dagster import CatalogList, CatalogSource, CatalogState
+from octogen_dagster import CatalogSource
 from octogen_dagster.api.blocking import BlockingClient
 from octogen_dagster.api.catalog_sources import CatalogService
+from octogen_dagster.api.catalog_states import CatalogList, CatalogState
 from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.errors import OctogenNotFoundError
 from tests.api.clients import Clock

@@ -19,7 +19,6 @@ import pytest
 from click.testing import CliRunner, Result
 
 from octogen_dagster import (
-    ALERTS_SCHEMA,
     Appeared,
     BackInStock,
     Disappeared,
@@ -32,9 +31,10 @@ from octogen_dagster import (
     build_snapshot_checks,
     catalog_days,
     catalog_partitions,
-    forget_snapshot,
 )
 from octogen_dagster.cli.main import main
+from octogen_dagster.history.files import forget_snapshot
+from octogen_dagster.schemas import ALERTS_SCHEMA
 from tests.histories import ASSET, day, product
 from tests.projects import GivenProducts, given_frame
 from tests.results import metadata, stored

@@ -14,7 +14,6 @@ import polars as pl
 import pytest
 
 from octogen_dagster import (
-    ALERTS_SCHEMA,
     EmailNotifier,
     PriceDropped,
     SlackNotifier,
@@ -24,6 +23,7 @@ from octogen_dagster import (
     build_products_asset,
 )
 from octogen_dagster.errors import OctogenNotificationError
+from octogen_dagster.schemas import ALERTS_SCHEMA
 from tests.api.certificates import make_certificate
 from tests.api.servers import RawServer, Received, http, in_turn
 from tests.histories import day

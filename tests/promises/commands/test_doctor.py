@@ -30,9 +30,9 @@ from octogen_dagster import (
     ParquetSnapshotIOManager,
     PostgresTables,
     ShopCatalogs,
-    diagnose,
 )
 from octogen_dagster.cli.main import main
+from octogen_dagster.doctor.checks import diagnose
 from octogen_dagster.sandbox.server import Sandbox
 from tests.api.servers import (
     KEY,

@@ -18,12 +18,12 @@ from octogen_dagster import (
     build_history_asset,
     build_snapshot_checks,
     build_table_asset,
-    forget_snapshot,
     scan_history,
 )
 from octogen_dagster.cli.main import main
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.frames.kinds import TableKind
+from octogen_dagster.history.files import forget_snapshot
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, snapshot_asset
 from tests.histories import QUIET, day
 from tests.projects import Project

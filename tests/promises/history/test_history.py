@@ -19,22 +19,22 @@ import pytest
 from polars.testing import assert_frame_equal, assert_series_equal
 
 from octogen_dagster import (
-    HISTORY_SCHEMA,
     OctogenResource,
     ParquetSnapshotIOManager,
     ProductSearch,
     build_product_history_asset,
     build_products_asset,
     catalog_days,
-    catalog_partition_key,
     catalog_partitions,
-    forget_snapshot,
     scan_history,
     snapshot_days,
 )
 from octogen_dagster.errors import OctogenSnapshotError
+from octogen_dagster.history.files import forget_snapshot
 from octogen_dagster.sandbox.app import Generation
 from octogen_dagster.sandbox.server import Sandbox
+from octogen_dagster.schemas import HISTORY_SCHEMA
+from octogen_dagster.snapshots.partitions import catalog_partition_key
 from octogen_dagster.storage.store import Store
 from tests.forked import processes
 from tests.histories import day, make_history, product

@@ -11,9 +11,10 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from octogen_dagster import build_snapshot_checks, catalog_days, forget_snapshot, scan_history
+from octogen_dagster import build_snapshot_checks, catalog_days, scan_history
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.history import table
+from octogen_dagster.history.files import forget_snapshot
 from tests.histories import ASSET, day, make_history, product
 from tests.projects import GivenProducts, given_frame
 from tests.results import metadata

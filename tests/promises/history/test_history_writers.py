@@ -12,13 +12,9 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from octogen_dagster import (
-    ParquetSnapshotIOManager,
-    build_product_history_asset,
-    forget_snapshot,
-    scan_history,
-)
+from octogen_dagster import ParquetSnapshotIOManager, build_product_history_asset, scan_history
 from octogen_dagster.errors import OctogenSnapshotError
+from octogen_dagster.history.files import forget_snapshot
 from octogen_dagster.storage.store import Store
 from tests.histories import ASSET, QUIET, day, make_history, product
 from tests.servers.buckets import ENVIRONMENT, GoogleBucket, S3Bucket

@@ -15,8 +15,9 @@ import polars as pl
 import pytest
 from click.testing import CliRunner, Result
 
-from octogen_dagster import PRODUCT_SCHEMA, build_product_history_asset, catalog_days, scan_history
+from octogen_dagster import build_product_history_asset, catalog_days, scan_history
 from octogen_dagster.cli.main import main
+from octogen_dagster.schemas import PRODUCT_SCHEMA
 from tests.histories import ASSET, day, make_history, product
 from tests.projects import Project
 

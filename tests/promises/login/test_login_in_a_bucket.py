@@ -24,11 +24,11 @@ from octogen_dagster import (
     OctogenSource,
     build_linked_datasets_asset,
     build_listing_sensor,
-    diagnose,
-    listing_partition_key,
 )
+from octogen_dagster.bigquery.partitions import listing_partition_key
 from octogen_dagster.cli.main import main
 from octogen_dagster.control_plane import login_bucket, tokens
+from octogen_dagster.doctor.checks import diagnose
 from octogen_dagster.errors import (
     OctogenConnectionError,
     OctogenError,

@@ -17,16 +17,14 @@ import polars as pl
 import pytest
 
 from octogen_dagster import (
-    HISTORY_SCHEMA,
     build_price_position_asset,
     build_product_brands_asset,
     catalog_partitions,
-    price_index,
-    price_index_svg,
-    price_position,
-    price_summary,
     scan_history,
 )
+from octogen_dagster.frames.pictures import price_index_svg
+from octogen_dagster.position.table import price_index, price_position, price_summary
+from octogen_dagster.schemas import HISTORY_SCHEMA
 from tests.histories import ASSET, day, make_history, product
 from tests.positions import OF_CHOICE, position
 from tests.projects import GivenProducts, given_frame

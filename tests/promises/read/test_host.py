@@ -18,14 +18,10 @@ import dagster as dg
 import pytest
 from click.testing import CliRunner, Result
 
-from octogen_dagster import (
-    OctogenClient,
-    OctogenControlPlaneResource,
-    OctogenResource,
-    diagnose,
-)
+from octogen_dagster import OctogenClient, OctogenControlPlaneResource, OctogenResource
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.cli.main import main
+from octogen_dagster.doctor.checks import diagnose
 from octogen_dagster.errors import OctogenConnectionError, OctogenError
 from tests.api.servers import KEY, POLL_SECONDS, RawServer, Received, http
 from tests.promises.yaml.yaml_projects import LINKED, load

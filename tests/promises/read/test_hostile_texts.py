@@ -11,13 +11,13 @@ import pytest
 from click.testing import CliRunner
 
 from octogen_dagster import (
-    PRODUCT_SCHEMA,
     ProductSearch,
     ShopCatalogs,
     build_product_details_asset,
     build_products_asset,
 )
 from octogen_dagster.cli.main import main
+from octogen_dagster.schemas import PRODUCT_SCHEMA
 from tests.api.servers import RawServer, catalog_of_shop, http, page, shop, unlisted
 from tests.projects import Project
 from tests.results import failure, octogen_at, stored

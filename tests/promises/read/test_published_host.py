@@ -7,7 +7,8 @@ import inspect
 import pytest
 from octogen_ai_sdk import _url_lists_cli, bigquery_autosubscribe, client, mcp_auth
 
-from octogen_dagster import OctogenControlPlaneResource, OctogenResource, diagnose
+from octogen_dagster import OctogenControlPlaneResource, OctogenResource
+from octogen_dagster.doctor.checks import diagnose
 
 PRINCIPAL = "serviceAccount:reader@my-project.iam.gserviceaccount.com"
 PUBLISHED = (

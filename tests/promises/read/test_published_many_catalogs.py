@@ -10,15 +10,14 @@ import polars as pl
 import pytest
 
 from octogen_dagster import (
-    CatalogList,
     CatalogSource,
-    CatalogState,
     NamedCatalogs,
     OctogenClient,
     ProductSearch,
     ShopCatalogs,
     scan_products,
 )
+from octogen_dagster.api.catalog_states import CatalogList, CatalogState
 from octogen_dagster.sandbox.server import Sandbox
 from tests.published_service import PublishedService
 

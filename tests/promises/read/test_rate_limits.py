@@ -18,13 +18,10 @@ import httpx
 import polars as pl
 import pytest
 
-from octogen_dagster import (
-    PRODUCT_SCHEMA,
-    ProductSearch,
-    build_product_details_asset,
-)
+from octogen_dagster import ProductSearch, build_product_details_asset
 from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.sandbox.state import ReceivedRequest
+from octogen_dagster.schemas import PRODUCT_SCHEMA
 from tests.api.servers import RawServer, Received, http, page
 from tests.forked import processes
 from tests.promises.read.rate_limit_runs import PAGE_SIZE, by_dagster

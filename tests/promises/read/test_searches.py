@@ -15,16 +15,13 @@ import dagster as dg
 import pytest
 
 from octogen_dagster import (
-    AgeGroup,
-    ColorFamily,
-    FacetName,
-    Gender,
-    OctogenComponent,
     OctogenResource,
     ProductSearch,
     build_products_asset,
     scan_products,
 )
+from octogen_dagster.api.search import AgeGroup, ColorFamily, FacetName, Gender
+from octogen_dagster.components import OctogenComponent
 from octogen_dagster.errors import OctogenError
 from tests.api.servers import KEY, RawServer, Received, http, page, unlisted
 from tests.promises.yaml.yaml_projects import load

@@ -14,9 +14,7 @@ import polars as pl
 import pytest
 
 from octogen_dagster import (
-    CatalogList,
     CatalogSource,
-    CatalogState,
     GrantedCatalogs,
     NamedCatalogs,
     OctogenClient,
@@ -25,6 +23,7 @@ from octogen_dagster import (
     build_catalogs_asset,
     catalog_partitions,
 )
+from octogen_dagster.api.catalog_states import CatalogList, CatalogState
 from octogen_dagster.errors import (
     OctogenNotFoundError,
     OctogenServerError,

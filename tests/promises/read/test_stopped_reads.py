@@ -309,7 +309,7 @@ def test_a_history_that_catches_up_ends(tmp_path: Path, number: signal.Signals) 
 FORGETTING = """
 import itertools, signal, sys
 from datetime import datetime
-from octogen_dagster import forget_snapshot
+from octogen_dagster.history.files import forget_snapshot
 from octogen_dagster.history import files
 
 def endless(history, at, observed):

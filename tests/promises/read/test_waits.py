@@ -12,8 +12,6 @@ import polars as pl
 import pytest
 
 from octogen_dagster import (
-    PRODUCT_SCHEMA,
-    CatalogList,
     CatalogSource,
     OctogenClient,
     OctogenResource,
@@ -24,7 +22,9 @@ from octogen_dagster import (
     build_product_details_asset,
     build_products_asset,
 )
+from octogen_dagster.api.catalog_states import CatalogList
 from octogen_dagster.errors import OctogenBudgetError, OctogenServerError, OctogenTimeoutError
+from octogen_dagster.schemas import PRODUCT_SCHEMA
 from tests.api.servers import RawServer, Received, http, page, unlisted
 from tests.results import octogen_at, scan, stored, warnings
 

@@ -10,7 +10,8 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from octogen_dagster import PRODUCT_SCHEMA, build_snapshot_checks
+from octogen_dagster import build_snapshot_checks
+from octogen_dagster.schemas import PRODUCT_SCHEMA
 from tests.results import materialized
 
 ALL = frozenset({"rows_within_bounds", "nulls", "prices", "fresh"})

@@ -28,11 +28,11 @@ from octogen_dagster import (
     build_product_details_asset,
     build_product_history_asset,
     build_products_asset,
-    catalog_partition_key,
     catalog_partitions,
 )
 from octogen_dagster.errors import MissingAPIKeyError
 from octogen_dagster.sandbox.server import Sandbox
+from octogen_dagster.snapshots.partitions import catalog_partition_key
 from tests.api.servers import KEY, RawServer, http
 from tests.projects import Project
 from tests.results import failure, is_retried, metadata, stored

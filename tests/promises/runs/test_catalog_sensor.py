@@ -17,9 +17,7 @@ import httpx
 import pytest
 
 from octogen_dagster import (
-    CatalogList,
     CatalogSource,
-    CatalogState,
     GrantedCatalogs,
     OctogenClient,
     OctogenError,
@@ -29,9 +27,9 @@ from octogen_dagster import (
     build_catalog_sensor,
     build_products_asset,
     catalog_days,
-    catalog_partition_key,
     catalog_partitions,
 )
+from octogen_dagster.api.catalog_states import CatalogList, CatalogState
 from octogen_dagster.errors import (
     OctogenAuthenticationError,
     OctogenForbiddenError,
@@ -41,6 +39,7 @@ from octogen_dagster.errors import (
     OctogenServerError,
 )
 from octogen_dagster.sandbox.server import Sandbox
+from octogen_dagster.snapshots.partitions import catalog_partition_key
 from tests.api.servers import RawServer, dripping
 
 PRODUCTS = build_products_asset("products", partitions_def=catalog_partitions)

@@ -18,8 +18,6 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from octogen_dagster import (
-    DETAIL_SCHEMA,
-    PRODUCT_SCHEMA,
     OctogenResource,
     ProductSearch,
     build_product_details_asset,
@@ -30,6 +28,7 @@ from octogen_dagster import (
 )
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
+from octogen_dagster.schemas import DETAIL_SCHEMA, PRODUCT_SCHEMA
 from tests import results
 from tests.api.servers import RawServer, Received
 from tests.results import materialized, octogen_at, stored

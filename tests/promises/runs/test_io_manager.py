@@ -8,10 +8,11 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from octogen_dagster import PRODUCT_SCHEMA, OctogenResource, ParquetSnapshotIOManager, ProductSearch
+from octogen_dagster import OctogenResource, ParquetSnapshotIOManager, ProductSearch
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
+from octogen_dagster.schemas import PRODUCT_SCHEMA
 from tests.results import figures, metadata
 
 LETTERS = dg.StaticPartitionsDefinition(["a", "b", "../x", "a/b"])

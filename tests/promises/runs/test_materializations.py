@@ -15,7 +15,6 @@ import polars as pl
 import pytest
 
 from octogen_dagster import (
-    PRODUCT_SCHEMA,
     ProductSearch,
     ShopCatalogs,
     build_catalogs_asset,
@@ -28,6 +27,7 @@ from octogen_dagster import (
     snapshot_days,
 )
 from octogen_dagster.sandbox.server import Sandbox
+from octogen_dagster.schemas import PRODUCT_SCHEMA
 from tests.histories import product
 from tests.projects import Project
 from tests.results import cells, materialized, metadata, octogen_at

@@ -15,7 +15,6 @@ from dagster_duckdb_polars import DuckDBPolarsIOManager
 from dagster_polars import PolarsParquetIOManager
 
 from octogen_dagster import (
-    PRODUCT_SCHEMA,
     OctogenResource,
     ParquetSnapshotIOManager,
     ProductSearch,
@@ -29,6 +28,7 @@ from octogen_dagster import (
     catalog_partitions,
 )
 from octogen_dagster.sandbox.server import Sandbox
+from octogen_dagster.schemas import PRODUCT_SCHEMA
 
 HOSTILE = "a'; DROP TABLE public.octogen_catalogs; --\"/*"
 

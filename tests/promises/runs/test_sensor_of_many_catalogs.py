@@ -8,9 +8,7 @@ import dagster as dg
 import pytest
 
 from octogen_dagster import (
-    CatalogList,
     CatalogSource,
-    CatalogState,
     NamedCatalogs,
     OctogenClient,
     OctogenResource,
@@ -19,6 +17,7 @@ from octogen_dagster import (
     catalog_days,
     catalog_partitions,
 )
+from octogen_dagster.api.catalog_states import CatalogList, CatalogState
 
 CATALOGS = 2_000
 

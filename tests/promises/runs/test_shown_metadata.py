@@ -12,12 +12,7 @@ import polars as pl
 import pytest
 
 from octogen_dagster import (
-    BRANDS_SCHEMA,
-    CHANGES_SCHEMA,
-    DETAIL_SCHEMA,
-    PRODUCT_SCHEMA,
     Facet,
-    FacetName,
     ProductSearch,
     build_catalog_sensor,
     build_catalogs_asset,
@@ -30,7 +25,9 @@ from octogen_dagster import (
     catalog_days,
     catalog_partitions,
 )
+from octogen_dagster.api.search import FacetName
 from octogen_dagster.sandbox.server import Sandbox
+from octogen_dagster.schemas import BRANDS_SCHEMA, CHANGES_SCHEMA, DETAIL_SCHEMA, PRODUCT_SCHEMA
 from tests.projects import Project
 from tests.results import metadata
 

@@ -26,8 +26,8 @@ from octogen_dagster import (
     OctogenSource,
     build_linked_datasets_asset,
     build_linked_datasets_checks,
-    listing_partition_key,
 )
+from octogen_dagster.bigquery.partitions import listing_partition_key
 from octogen_dagster.cli.main import main
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox

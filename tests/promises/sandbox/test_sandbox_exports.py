@@ -21,8 +21,8 @@ from octogen_dagster import (
     build_linked_datasets_asset,
     build_linked_products_asset,
     build_linked_snapshot_asset,
-    listing_partition_key,
 )
+from octogen_dagster.bigquery.partitions import listing_partition_key
 from octogen_dagster.sandbox.server import Sandbox
 from tests.promises.sandbox.sandbox_calls import all_items, connect, search
 

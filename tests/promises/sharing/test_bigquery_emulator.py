@@ -31,8 +31,8 @@ from octogen_dagster import (
     build_url_list_asset,
     build_url_list_export_asset,
     build_url_matches_asset,
-    listing_partition_key,
 )
+from octogen_dagster.bigquery.partitions import listing_partition_key
 from octogen_dagster.cli.main import main
 from octogen_dagster.sandbox.server import Sandbox
 from tests.ports import free_port

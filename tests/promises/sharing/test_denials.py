@@ -15,9 +15,9 @@ from octogen_dagster import (
     AnalyticsHubResource,
     ExchangeSource,
     build_linked_datasets_asset,
-    listing_partition_key,
     subscribe_to_listing,
 )
+from octogen_dagster.bigquery.partitions import listing_partition_key
 from octogen_dagster.cli.main import main
 from octogen_dagster.errors import (
     OctogenBigQueryAccessPendingError,

@@ -13,8 +13,8 @@ from octogen_dagster import (
     AnalyticsHubResource,
     OctogenControlPlaneResource,
     build_linked_datasets_asset,
-    listing_partition_key,
 )
+from octogen_dagster.bigquery.partitions import listing_partition_key
 from tests.promises.yaml.yaml_projects import LINKED, load
 from tests.results import failure
 from tests.results import metadata as metadata_of

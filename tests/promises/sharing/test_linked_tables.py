@@ -12,9 +12,9 @@ import pytest
 from octogen_dagster import (
     build_linked_products_asset,
     build_linked_snapshot_asset,
-    listing_partition_key,
     listing_partitions,
 )
+from octogen_dagster.bigquery.partitions import listing_partition_key
 from tests.promises.sharing.linked import BIGQUERY
 from tests.results import failure, materialized, metadata
 from tests.servers.bigquery import PROJECT, BigQueryServer, serving

@@ -17,9 +17,8 @@ from octogen_dagster import (
     build_linked_products_asset,
     build_linked_snapshot_asset,
     build_listing_sensor,
-    listing_of,
-    listing_partition_key,
 )
+from octogen_dagster.bigquery.partitions import listing_of, listing_partition_key
 from tests.results import failure, is_retried
 from tests.servers.analytics_hub import Refusal, answering
 

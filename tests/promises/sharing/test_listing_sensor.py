@@ -23,8 +23,8 @@ from octogen_dagster import (
     build_linked_datasets_asset,
     build_linked_datasets_checks,
     build_listing_sensor,
-    listing_partition_key,
 )
+from octogen_dagster.bigquery.partitions import listing_partition_key
 from tests.servers.google import ACTIVE, EXCHANGE, LISTING, PROJECT, REVOKED, STALE, Google
 from tests.servers.octogen import Octogen
 from tests.servers.octogen_mcp import PRINCIPAL

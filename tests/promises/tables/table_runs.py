@@ -13,15 +13,15 @@ import dagster as dg
 import polars as pl
 
 from octogen_dagster import (
-    PRODUCT_SCHEMA,
     ParquetSnapshotIOManager,
-    TableDestination,
     build_product_changes_asset,
     build_product_history_asset,
     build_table_asset,
 )
+from octogen_dagster.schemas import PRODUCT_SCHEMA
 from octogen_dagster.tables import adbc
 from octogen_dagster.tables.columns import PreparedFrames
+from octogen_dagster.tables.destination import TableDestination
 from tests.warehouses import Location
 
 Row = dict[str, Any]

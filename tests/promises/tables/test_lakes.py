@@ -9,7 +9,8 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from octogen_dagster import DeltaTables, IcebergTables, TableDestination
+from octogen_dagster import DeltaTables, IcebergTables
+from octogen_dagster.tables.destination import TableDestination
 from tests.promises.tables.engines import FILES, needs_iceberg
 from tests.promises.tables.table_runs import Project, assert_same_rows
 from tests.proxy import Proxy

@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from octogen_dagster import forget_snapshot
+from octogen_dagster.history.files import forget_snapshot
 from tests.forked import processes
 from tests.promises.tables.table_runs import (
     CATALOGS,

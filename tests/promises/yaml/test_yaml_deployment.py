@@ -19,7 +19,6 @@ from dagster.components.testing import create_defs_folder_sandbox
 from dagster.components.testing.utils import component_defs
 
 from octogen_dagster import (
-    ALERTS_SCHEMA,
     OctogenResource,
     ParquetSnapshotIOManager,
     ProductSearch,
@@ -27,6 +26,7 @@ from octogen_dagster import (
 )
 from octogen_dagster.components import OctogenComponent, OctogenLinkedDatasetsComponent
 from octogen_dagster.sandbox.server import Sandbox
+from octogen_dagster.schemas import ALERTS_SCHEMA
 from tests.api.servers import RawServer, http, in_turn
 from tests.promises.yaml.yaml_projects import LINKED, TYPE, files, load, load_all, run
 

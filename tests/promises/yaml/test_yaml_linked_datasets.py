@@ -11,7 +11,8 @@ import duckdb
 import polars as pl
 import pytest
 
-from octogen_dagster import AnalyticsHubResource, listing_partition_key
+from octogen_dagster import AnalyticsHubResource
+from octogen_dagster.bigquery.partitions import listing_partition_key
 from octogen_dagster.sandbox.server import Sandbox
 from tests.promises.yaml.yaml_projects import LINKED, files, load, load_all, run
 from tests.servers.bigquery import (

@@ -23,8 +23,11 @@ from pydantic import ValidationError
 from rich.text import Text
 
 import octogen_dagster
-from octogen_dagster import OctogenAssetData
-from octogen_dagster.components import OctogenComponent, OctogenLinkedDatasetsComponent
+from octogen_dagster.components import (
+    OctogenAssetData,
+    OctogenComponent,
+    OctogenLinkedDatasetsComponent,
+)
 from octogen_dagster.sandbox import DEFAULT_API_KEY
 from octogen_dagster.sandbox.server import Sandbox
 from tests.promises.yaml.yaml_projects import load

@@ -2,11 +2,11 @@
 
 from octogen_dagster import (
     Facet,
-    FacetName,
     ProductSearch,
     build_products_asset,
     build_snapshot_schedule,
 )
+from octogen_dagster.api.search import FacetName
 
 jackets = build_products_asset(
     "jackets",
