@@ -6,7 +6,16 @@ The imports are relative because `lazy_loader` reads no others.
 from . import errors
 from .alerts.asset import build_price_alerts_asset
 from .alerts.notifiers import EmailNotifier, SlackNotifier
-from .alerts.rules import Appeared, BackInStock, Disappeared, OutOfStock, PriceDropped, PriceRose
+from .alerts.rules import (
+    Appeared,
+    BackInStock,
+    BelowFloor,
+    Disappeared,
+    OutOfStock,
+    PriceDropped,
+    PriceRose,
+    Undercut,
+)
 from .alerts.sensor import build_alert_sensor
 from .api.catalog_sources import CatalogSource, GrantedCatalogs, NamedCatalogs, ShopCatalogs
 from .api.client import OctogenClient
@@ -56,6 +65,7 @@ __all__ = [
     "AnalyticsHubResource",
     "Appeared",
     "BackInStock",
+    "BelowFloor",
     "BigQuerySubscriptionResult",
     "BigQueryTables",
     "CatalogSource",
@@ -87,6 +97,7 @@ __all__ = [
     "SnapshotPair",
     "SnowflakeTables",
     "StaticSource",
+    "Undercut",
     "build_alert_sensor",
     "build_catalog_sensor",
     "build_catalogs_asset",

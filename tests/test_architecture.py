@@ -47,7 +47,7 @@ ARROWS: dict[str, set[str]] = {
     "details": CORE | {"reading"},
     "history": CORE,
     "history.report": GROUND | {"frames", "history", "alerts"},
-    "alerts": CORE | {"history"},
+    "alerts": CORE | {"history", "position"},
     "position": CORE | {"history"},
     "checks": CORE,
     "tables": CORE | {"sharing"},

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 import polars as pl
 
@@ -45,8 +46,13 @@ ALERTS_SCHEMA = pl.Schema(
         "change_percent": pl.Float64(),
         "currency": pl.String(),
         "in_stock": pl.Boolean(),
+        "sku": pl.String(),
+        "own_price": pl.Float64(),
+        "rank_before": pl.Int64(),
+        "rank": pl.Int64(),
     }
 )
+_OF_OWN_PRICES = ("sku", "own_price", "rank_before", "rank")
 ALERTS_DESCRIPTIONS = {
     "alert_id": "A digest of rule, product and time, which is the same in every recomputation.",
     "rule": "The name of the rule that became true.",
@@ -56,17 +62,21 @@ ALERTS_DESCRIPTIONS = {
     "title": "The title at that time.",
     "brand_name": "The brand's name in the current snapshot.",
     "at": "The `fetched_at` of the snapshot in which the rule was true (UTC).",
-    "since": "Since when it had been as `before`: the price, the stock or the place in the catalog "
-    "(UTC); null for a product that is new.",
-    "before": "The price that it is compared with, such as the last known one; null if there is "
-    "none in the same currency.",
+    "since": "Since when it had been as `before`: the price, the stock, the place in the catalog "
+    "or the own row (UTC); null for a product that is new.",
+    "before": "The price that it is compared with, such as the last known one, the own one or the "
+    "floor; null if there is none in the same currency.",
     "after": "The price at that time; null if it is unknown, or if the product is gone.",
     "change_percent": "The change from `before` to `after` in percent; null without both.",
     "currency": "ISO 4217 code of both prices: the last known one.",
     "in_stock": "True if the product was in stock at that time; null if unknown, or if it is gone.",
+    "sku": "The own article; null for a rule that is not of own prices.",
+    "own_price": "Its own price at that time.",
+    "rank_before": "The rank of the own price at the last change before, as in a price position.",
+    "rank": "The rank of the own price at that time: 1 if no competitor is cheaper.",
 }
 
-_TOLERANCE = 1e-9
+TOLERANCE = 1e-9
 """The share by which a price may miss a threshold, since a price is no exact number."""
 _BEFORE = "octogen_before_"
 _ROW = "octogen_row"
@@ -101,7 +111,7 @@ def events_of(
             is_meant |= _is_told(rule, rows, told)
         is_meant = is_meant.alias("is_meant")
         found = _FINDERS[type(rule)](compared.with_columns(is_meant), rule, since, first_seen)
-        events.append(_described(found, rule))
+        events.append(described(found, rule, ("catalog_key", "uuid", "at")))
     if not events:
         return pl.DataFrame(schema=ALERTS_SCHEMA)
     earlier = told.select("alert_id", pl.col("brand_name").alias("earlier"))
@@ -216,7 +226,7 @@ def _prices(
 
     def is_true_of(price: pl.Expr) -> pl.Expr:
         """True if a price is beyond the thresholds, seen from the reference."""
-        slack = reference.abs() * _TOLERANCE
+        slack = reference.abs() * TOLERANCE
         by = sign * (price - reference)
         beyond = by > slack
         if rule.percent is not None:
@@ -321,12 +331,17 @@ _FINDERS: Mapping[type[AlertRule], _Finder] = {
 }
 
 
-def _described(found: pl.DataFrame, rule: AlertRule) -> pl.DataFrame:
-    """The columns of the table for events that were found."""
+def described(found: pl.DataFrame, rule: AlertRule, identity: Sequence[str]) -> pl.DataFrame:
+    """The columns of the table for events that were found; `identity` tells those of a rule apart.
+
+    The last column of it is the time.
+    """
     before, after = pl.col("before"), pl.col("after")
     change = pl.when(before > 0).then(100 * after / before - 100).round(2)
-    ids = [
-        _alert_id(rule.name, *row) for row in found.select("catalog_key", "uuid", "at").iter_rows()
+    ids = [_alert_id(rule.name, *row) for row in found.select(identity).iter_rows()]
+    others = [
+        (pl.col(name) if name in found.columns else pl.lit(None).alias(name))
+        for name in _OF_OWN_PRICES
     ]
     return found.select(
         pl.Series("alert_id", ids, pl.String),
@@ -343,9 +358,11 @@ def _described(found: pl.DataFrame, rule: AlertRule) -> pl.DataFrame:
         change.alias("change_percent"),
         "currency",
         "in_stock",
-    )
+        *others,
+    ).cast(ALERTS_SCHEMA)
 
 
-def _alert_id(rule: str, catalog: str | None, uuid: str, at: datetime) -> str:
-    text = "\x1f".join((rule, catalog or "", uuid, at.isoformat()))
+def _alert_id(rule: str, *identity: Any) -> str:
+    *names, at = identity
+    text = "\x1f".join((rule, *(name or "" for name in names), at.isoformat()))
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

@@ -166,7 +166,7 @@ def _lines(events: pl.DataFrame, written: Callable[[str, str], str]) -> list[str
         cells = alert_cells(event)
         product, url = cells["product"]["text"] or event["uuid"] or "", event["product_url"] or ""
         link = written(_one_line(product), url if _URL.fullmatch(url) else "")
-        others = [event["catalog_key"] or "", cells["price"], cells["change"]]
+        others = [cells["sku"], event["catalog_key"] or "", cells["price"], cells["change"]]
         told = [f"{written(cells['alert'], '')}: {link}", *(written(each, "") for each in others)]
         lines.append(", ".join(filter(None, told)))
     if len(events) > _MAX_LINES:

@@ -185,6 +185,69 @@ class Disappeared(AlertRule):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class OwnPriceRule(AlertRule):
+    """A rule of own prices: use one of its kinds, with `own` of `build_price_alerts_asset`."""
+
+    by: ClassVar[str] = "any"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.where is not None:
+            raise ValueError(
+                f"The rule {self.name!r}: where is of products, and this rule is about each "
+                "article of the own table. Leave it out."
+            )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Undercut(OwnPriceRule):
+    """A competitor in stock costs less than the own price, by at least `percent` of it.
+
+    It becomes true when the first competitor does, and can become true again once none does. The
+    pages are those of the own table, and what cannot be compared is not below: an own price that is
+    missing, a price that is none or one in another currency change nothing.
+
+    Attributes:
+        percent: How many percent below the own price; with 0 any amount.
+        by: `cheapest` for one event of an article, when it has a cheaper competitor; `any` for one
+            of each competitor's page.
+    """
+
+    kind = "undercut"
+    happened = "below the own price"
+
+    percent: float = 0.0
+    by: Literal["cheapest", "any"] = "cheapest"  # type: ignore[misc]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.percent < 100:
+            raise ValueError(
+                f"The rule {self.name!r}: percent must be from 0 to below 100, not {self.percent}."
+            )
+        if self.by not in {"cheapest", "any"}:
+            raise ValueError(
+                f"The rule {self.name!r}: by must be cheapest or any, not {self.by!r}."
+            )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BelowFloor(OwnPriceRule):
+    """A competitor in stock costs less than a floor, such as the minimum advertised price.
+
+    It becomes true for each competitor's page, as `Undercut` does.
+
+    Attributes:
+        column: The column of the own table that has the floor, in the currency of the own price.
+    """
+
+    kind = "below_floor"
+    happened = "below the floor"
+
+    column: str = "map_price"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class CurrencyChanged(AlertRule):
     """The currency of a product that a rule of prices is about became another one."""
 
@@ -199,6 +262,9 @@ KINDS: Mapping[str, type[AlertRule]] = {
     rule.kind: rule
     for rule in (PriceDropped, PriceRose, BackInStock, OutOfStock, Appeared, Disappeared)
 }
+
+
+OWN_KINDS: Mapping[str, type[OwnPriceRule]] = {rule.kind: rule for rule in (Undercut, BelowFloor)}
 
 
 def check_of(rule: AlertRule) -> Check:

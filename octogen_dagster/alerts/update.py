@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import polars as pl
 
@@ -18,7 +19,8 @@ from octogen_dagster.alerts.events import (
     events_of,
     first_seen_of,
 )
-from octogen_dagster.alerts.rules import AlertRule, with_currency_changes
+from octogen_dagster.alerts.own_prices import own_events, own_figures, own_rows
+from octogen_dagster.alerts.rules import AlertRule, OwnPriceRule, with_currency_changes
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.frames.cells import Cells, Row, cells_table, price_text, product_link
 from octogen_dagster.frames.columns import TIME
@@ -26,7 +28,7 @@ from octogen_dagster.frames.kinds import Published, Shown, TableKind
 from octogen_dagster.frames.source import Metrics, Outcome, Reading, SnapshotTarget
 from octogen_dagster.frames.stored import KEY, PRODUCT_KEY
 from octogen_dagster.history.files import catalog_files
-from octogen_dagster.history.observed import OBSERVED, read_observed
+from octogen_dagster.history.observed import OBSERVED, Observation, read_observed
 from octogen_dagster.history.table import ROWS_AT_ONCE, key_ranges
 from octogen_dagster.io_source import Query, check, io_source
 from octogen_dagster.printable import count
@@ -68,24 +70,30 @@ class _Counts:
     last: Counter[str] = field(default_factory=Counter)
 
 
-class AlertsUpdate:
-    """A source: the alerts that are in a target, brought up to date with their history."""
+class Update(abc.ABC):
+    """A source: the alerts that are in a target, brought up to date with their histories."""
 
     spending = None
+    row: ClassVar[str]
+    """What the rules look at."""
 
     def __init__(
         self,
         rules: Sequence[AlertRule],
-        history: pl.LazyFrame,
-        history_metadata: Mapping[str, str],
-        products: Sequence[pl.LazyFrame],
+        histories: Mapping[str, Mapping[str, str]],
     ) -> None:
-        """`products` are the current snapshot, and the one before it for products that are gone."""
-        self._rules = with_currency_changes(rules)
-        self._history = history
-        self._observed_json = history_metadata.get(OBSERVED, "[]")
-        self._observed = read_observed(history_metadata)
-        self._products = products
+        """`histories` are the metadata of the files of the histories, each with a name."""
+        self._rules = rules
+        self._said = {name: each.get(OBSERVED, "[]") for name, each in histories.items()}
+        self._observed = {name: read_observed(each) for name, each in histories.items()}
+
+    @abc.abstractmethod
+    def _found(self, rules: Mapping[Any, datetime], told: pl.DataFrame) -> Iterator[pl.DataFrame]:
+        """Yield the events of rules, each from a time on; those found before are `told`."""
+
+    @abc.abstractmethod
+    def _figures(self) -> dict[str, int]:
+        """The figures of what the rules look at, such as the number of `current_products`."""
 
     @contextlib.contextmanager
     def reading(self, target: SnapshotTarget, stop: threading.Event) -> Iterator[Reading]:
@@ -96,8 +104,12 @@ class AlertsUpdate:
                 "The file at the place of the alerts does not say by which rules they were found, "
                 "so none can be added. Move it away to begin anew."
             )
-        last = max(self._observed, default=None)
-        applied, counts = self._applied(before, last), _Counts()
+        lasts = [max(each) for each in self._observed.values() if each]
+        is_last = pl.col("at").is_in(pl.Series(lasts, dtype=TIME).implode())
+        applied, counts = self._applied(before, max(lasts, default=None)), _Counts()
+        again = {
+            each.rule: max(each.begins, each.again) for each in applied if each.again is not None
+        }
 
         def frames(_query: Query, stop: threading.Event) -> Iterator[pl.DataFrame]:
             is_kept = pl.any_horizontal(pl.lit(value=False), *(each.keeps for each in applied))
@@ -109,26 +121,26 @@ class AlertsUpdate:
                 removed = batch.filter(~is_kept)
                 counts.removed.update(removed["alert_id"])
                 told.append(removed.filter(pl.col("rule").is_in(known)))
-                counts.last.update(batch.filter(is_kept, pl.col("at") == last)["rule"])
+                counts.last.update(batch.filter(is_kept, is_last)["rule"])
                 yield batch.filter(is_kept)
-            for found in self._found(applied, pl.concat(told)):
+            for found in self._found(again, pl.concat(told)) if again else ():
                 check(stop)
                 counts.added.update(found["alert_id"])
-                counts.last.update(found.filter(pl.col("at") == last)["rule"])
+                counts.last.update(found.filter(is_last)["rule"])
                 yield found
 
         def metrics() -> Metrics:
-            is_there = self._history.select(pl.col("is_current").sum())
-            products = int(is_there.collect(engine="streaming").item())
+            figures = self._figures()
             appeared, vanished = counts.added - counts.removed, counts.removed - counts.added
             of_last = {each.rule: counts.last[each.rule.name] for each in applied}
             happened = [f"{number:,} {rule.words}" for rule, number in of_last.items() if number]
             text = f"**{', '.join(happened) or 'no rule became true'}**; "
-            text += f"{count(products, 'product')}; {count(len(appeared), 'new event')}"
+            text += f"{count(figures['current_products'], self.row)}; "
+            text += count(len(appeared), "new event")
             return {
                 "summary": f"{text}, {len(vanished):,} vanished" if vanished else text,
                 **{rule.name: number for rule, number in of_last.items()},
-                "current_products": products,
+                **figures,
                 "events_appeared": len(appeared),
                 "events_vanished": len(vanished),
             }
@@ -137,7 +149,7 @@ class AlertsUpdate:
             each.rule.name: {"since": each.begins.isoformat(), "is": each.rule.definition}
             for each in applied
         }
-        said = {_RULES: json.dumps(rules), _HISTORY: self._observed_json}
+        said = {_RULES: json.dumps(rules), _HISTORY: json.dumps(self._said)}
         outcome = Outcome(file_metadata=said, metrics=metrics)
         frame = io_source(ALERTS_SCHEMA, frames, stop)
         yield Reading(frame, lambda: outcome, replaces=version)
@@ -150,9 +162,14 @@ class AlertsUpdate:
         """
         if last is None:
             return []
-        observed = read_observed({OBSERVED: before.get(_HISTORY, "[]")})
-        times = sorted(observed.keys() | self._observed.keys())
-        differs = next((at for at in times if observed.get(at) != self._observed.get(at)), None)
+        said = _observed_before(before)
+        differ = [
+            at
+            for name in said.keys() | self._observed.keys()
+            for at in {*said.get(name, {}), *self._observed.get(name, {})}
+            if said.get(name, {}).get(at) != self._observed.get(name, {}).get(at)
+        ]
+        differs = min(differ, default=None)
         rules, applied = json.loads(before.get(_RULES, "{}")), []
         for rule in self._rules:
             begins, again = last - timedelta(days=rule.days), differs
@@ -165,13 +182,35 @@ class AlertsUpdate:
             applied.append(_Applied(rule, begins, again, is_known))
         return applied
 
-    def _found(self, applied: Sequence[_Applied], told: pl.DataFrame) -> Iterator[pl.DataFrame]:
-        """Yield the events that are looked for again; those that were found before are `told`."""
-        rules = {
-            each.rule: max(each.begins, each.again) for each in applied if each.again is not None
-        }
-        if not rules:
-            return
+
+def _observed_before(file_metadata: Mapping[str, str]) -> dict[str, dict[datetime, Observation]]:
+    """The snapshots of the histories that a file of alerts was made of."""
+    said = json.loads(file_metadata.get(_HISTORY, "{}"))
+    return {name: read_observed({OBSERVED: each}) for name, each in said.items()}
+
+
+class AlertsUpdate(Update):
+    """The alerts of a history of products."""
+
+    row = "product"
+
+    def __init__(
+        self,
+        rules: Sequence[AlertRule],
+        history: pl.LazyFrame,
+        history_metadata: Mapping[str, str],
+        products: Sequence[pl.LazyFrame],
+    ) -> None:
+        """`products` are the current snapshot, and the one before it for products that are gone."""
+        super().__init__(with_currency_changes(rules), {"": history_metadata})
+        self._history = history
+        self._products = products
+
+    def _figures(self) -> dict[str, int]:
+        is_there = self._history.select(pl.col("is_current").sum())
+        return {"current_products": int(is_there.collect(engine="streaming").item())}
+
+    def _found(self, rules: Mapping[Any, datetime], told: pl.DataFrame) -> Iterator[pl.DataFrame]:
         since = min(rules.values())
         touched = self._history.filter(pl.any_horizontal(pl.col("valid_from", "valid_to") >= since))
         keys = touched.select(KEY.unique()).collect(engine="streaming").to_series()
@@ -179,7 +218,7 @@ class AlertsUpdate:
         if len(keys) <= ROWS_AT_ONCE:  # then they are read once, and not for each range
             rows = rows.filter(KEY.is_in(keys.implode())).collect(engine="streaming").lazy()
         catalogs = rows.select(pl.col("catalog_key").unique()).collect(engine="streaming")
-        first_seen = first_seen_of(self._observed, catalogs.to_series().to_list())
+        first_seen = first_seen_of(self._observed[""], catalogs.to_series().to_list())
         for is_within in key_ranges(rows):
             of_products = rows.filter(is_within).collect(engine="streaming")
             products = self._current(of_products, is_within)
@@ -202,6 +241,29 @@ class AlertsUpdate:
             if keys.is_empty():
                 break
         return pl.concat(found, how="diagonal_relaxed")
+
+
+class OwnAlertsUpdate(Update):
+    """The alerts of own prices, of the histories of all catalogs and that of the own table."""
+
+    row = "own price"
+
+    def __init__(
+        self,
+        rules: Sequence[OwnPriceRule],
+        history: pl.LazyFrame,
+        own: pl.LazyFrame,
+        histories: Mapping[str, Mapping[str, str]],
+    ) -> None:
+        super().__init__(rules, histories)
+        self._history = history
+        self._own = own_rows(own, rules)
+
+    def _figures(self) -> dict[str, int]:
+        return own_figures(self._history, self._own)
+
+    def _found(self, rules: Mapping[Any, datetime], _told: pl.DataFrame) -> Iterator[pl.DataFrame]:
+        yield from own_events(self._history, self._own, rules)
 
 
 def read_alerts(base_dir: str, *, asset: str, since: datetime) -> pl.DataFrame:
@@ -227,8 +289,8 @@ def largest_alerts(
     alerts: pl.LazyFrame, file_metadata: Mapping[str, str], number: int
 ) -> pl.DataFrame:
     """Return the events of the last snapshot, those with the largest changes of a price first."""
-    last = max(read_observed({OBSERVED: file_metadata.get(_HISTORY, "[]")}), default=None)
-    of_last = alerts.filter(pl.col("at") == pl.lit(last, TIME))
+    lasts = [max(each) for each in _observed_before(file_metadata).values() if each]
+    of_last = alerts.filter(pl.col("at").is_in(pl.Series(lasts, dtype=TIME).implode()))
     size = pl.col("change_percent").abs().fill_null(0)
     return (
         of_last.sort(size, "rule", "uuid", descending=[True, False, False]).head(number).collect()
@@ -249,6 +311,7 @@ def alert_cells(row: Row) -> Cells:
     change = row["change_percent"]
     return {
         "alert": (row["rule"] or "").replace("_", " "),
+        "sku": row["sku"] or "",
         "product": product_link(row, row["title"]),
         "price": " → ".join(prices) if prices[0] else price_text(after, row["currency"]),
         "change": f"{change:+,.0f} %" if change else "",

@@ -46,9 +46,10 @@ def _since(context: click.Context, parameter: click.Parameter, text: str) -> Any
 @click.option("--json", "form", flag_value="json", help="Print the events as JSON.")
 @reporting_errors
 def alerts(*, base_dir: str, asset: str, since: datetime, form: str | None) -> None:
-    """Print what became cheaper, dearer, sold out or available.
+    """Print what became cheaper, dearer, sold out or available, or who is below own prices.
 
-    Products that came or went are events too.
+    Products that came or went are events too. Of a rule of own prices, the price is the own one or
+    the floor, and that of the competitor.
 
     It reads the events that an asset of alerts has found, the latest last. Times are in UTC. A
     bucket is reached with the credentials of the machine. Exit status: 0 read, 1 failed, 2 bad
@@ -72,12 +73,13 @@ def _print_table(events: Sequence[Mapping[str, Any]]) -> None:
     table.add_column("product", overflow="fold")
     for event in events[-_MAX_ROWS:]:
         change = event["change_percent"]
+        sku = f"{event['sku']}: " if event["sku"] else ""
         table.add_row(
             time_text(event["at"]),
             event["rule"],
             printable(_prices(event)),
             f"{change:+,.0f} %" if change else "",
-            printable(f"{event['title']} ({event['catalog_key']})"),
+            printable(f"{sku}{event['title']} ({event['catalog_key']})"),
         )
     console = terminal()
     console.print(table)

@@ -14,6 +14,8 @@ _PARTS = r"(?i)^https?://(?:www\.)?([^/?#:@]+)(:\d+)?([^?#]*)(?:\?([^#]*))?"
 _TRACKING = (
     r"(?i)^(?:utm_[^=]*|[a-z]*clid|msclkid|gclsrc|[gw]braid|mc_[ce]id|igshid|srsltid)(?:=|$)"
 )
+_NORMAL = r"^https://[a-z0-9.-]*[a-z0-9-](?:/[!-\"$&->@-~]*[!-\"$&-.0->@-~])?$"
+"""An address in this form already, without parameters; of `www.` it says nothing."""
 _UNRESERVED = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
 _CODES = [f"%{byte:02X}" for byte in range(256)]
 _DECODED = [chr(n) if chr(n) in _UNRESERVED else code for n, code in enumerate(_CODES)]
@@ -31,6 +33,13 @@ def normalized_url(url: pl.Expr) -> pl.Expr:
 
 
 def _normalized(urls: pl.Series) -> pl.Series:
+    # Most addresses have this form already, and to find that out takes a tenth of the time.
+    is_other = ~urls.str.contains(_NORMAL) | urls.str.starts_with("https://www.")
+    places = is_other.arg_true()
+    return urls.clone().scatter(places, _in_form(urls.gather(places))) if len(places) else urls
+
+
+def _in_form(urls: pl.Series) -> pl.Series:
     urls = urls.str.strip_chars()
     others = urls.filter(urls.str.contains("[^!-~]")).unique()
     codes = {each: quote(each, safe=_ASCII) for each in others}

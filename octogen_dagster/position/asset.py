@@ -24,7 +24,7 @@ from octogen_dagster.position.table import (
     unmatched_preview,
 )
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, snapshot_asset
-from octogen_dagster.snapshots.loading import ALLOW_MISSING, Snapshots
+from octogen_dagster.snapshots.loading import Snapshots, all_partitions
 from octogen_dagster.snapshots.metadata import kind_of
 
 _MAX_SHOWN = 10
@@ -86,7 +86,7 @@ def build_price_position_asset(
             f"{type(own).__name__}."
         )
     default = f"{of_shops[0].key.path[-1].removesuffix('_history')}_position"
-    ins = {f"history_{place}": _all_catalogs(each) for place, each in enumerate(of_shops, 1)}
+    ins = {f"history_{place}": all_partitions(each) for place, each in enumerate(of_shops, 1)}
     if not isinstance(own, pl.DataFrame):
         ins["own"] = dg.AssetIn(own if isinstance(own, dg.AssetKey) else own.key)
 
@@ -116,11 +116,6 @@ def build_price_position_asset(
         return dg.MaterializeResult(value=found, metadata=metadata)
 
     return position
-
-
-def _all_catalogs(history: dg.AssetsDefinition) -> dg.AssetIn:
-    mapping = dg.AllPartitionMapping() if history.partitions_def else None
-    return dg.AssetIn(history.key, partition_mapping=mapping, metadata={ALLOW_MISSING: True})
 
 
 def _metadata(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, timedelta, timezone
 from typing import Any
 
 import polars as pl
@@ -55,11 +55,14 @@ _TYPES = {
 POSITION_SCHEMA = pl.Schema({name: _TYPES.get(name, pl.String()) for name in POSITION_DESCRIPTIONS})
 """The columns that a position adds to the own table."""
 
-_ROW, _URL, _GONE_AT, _MATCH = "octogen_row", "octogen_url", "octogen_gone_at", "octogen_match"
-_IS_THERE, _OWN, _CURRENCY = "octogen_is_there", "octogen_own", "octogen_currency"
+URL, AT, OWN_PRICE, PAGE_STATUS = "octogen_url", "octogen_at", "octogen_own", "octogen_status"
+_ROW, _GONE_AT, _MATCH = "octogen_row", "octogen_gone_at", "octogen_match"
+_IS_THERE, _CURRENCY = "octogen_is_there", "octogen_currency"
+_NOW = datetime.max.replace(tzinfo=timezone.utc)
+"""Stands for the last snapshots."""
 _ADDRESSES = ("product_url", "nearest")
 _MAX_ROWS = 5
-_PAGE = [*PRODUCT_KEY, _URL]
+_PAGE = [*PRODUCT_KEY, URL]
 _TRACKED = ["title", "current_price", "currency", "in_stock", "is_active"]
 _COMPETITOR = [name for name in POSITION_DESCRIPTIONS if name.startswith("competitor_")]
 _MICROSECOND = timedelta(microseconds=1)
@@ -98,8 +101,9 @@ def price_position(
         ValueError: The own table lacks a column, or has one that the position adds, or a price that
             is no number.
     """
-    table = checked_own(own)
-    return _position(_rows_of(history, table), table, None if as_of is None else moment_of(as_of))
+    table = keyed(checked_own(own))
+    at = _NOW if as_of is None else moment_of(as_of)
+    return _position(rows_on(history, table[URL]), table, at)
 
 
 def price_summary(position: pl.DataFrame, by: str | Sequence[str]) -> pl.DataFrame:
@@ -130,8 +134,8 @@ def price_index(
         own: As in `price_position`.
         days: The number of the last days.
     """
-    table = checked_own(own)
-    rows = _rows_of(history, table)
+    table = keyed(checked_own(own))
+    rows = rows_on(history, table[URL])
     ends = history.select(
         pl.col("valid_from").min().alias("first"),
         pl.max_horizontal(pl.col("valid_from", "valid_to").max()).alias("last"),
@@ -190,15 +194,23 @@ def checked_own(own: pl.DataFrame | pl.LazyFrame) -> pl.DataFrame:
     return table.with_columns(prices)
 
 
-def _rows_of(history: pl.LazyFrame, own: pl.DataFrame) -> pl.DataFrame:
-    """The rows of the products on the pages of an own table."""
-    wanted = (
-        own.lazy().select(normalized_url(pl.col("product_url")).alias(_URL)).drop_nulls().unique()
+def keyed(own: pl.DataFrame) -> pl.DataFrame:
+    """An own table with what its rows are compared by: its pages, and its prices if known."""
+    currency = pl.col("currency").cast(pl.String).str.to_lowercase()
+    return own.with_columns(
+        normalized_url(pl.col("product_url")).alias(URL),
+        currency.alias(_CURRENCY),
+        pl.when(currency.is_not_null()).then(known_price(pl.col("own_price"))).alias(OWN_PRICE),
     )
+
+
+def rows_on(history: pl.LazyFrame, pages: pl.Series) -> pl.DataFrame:
+    """The rows of the products on pages."""
+    wanted = pl.LazyFrame({URL: pages}).drop_nulls().unique()
     rows = history.select(*PRODUCT_KEY, "valid_from", "valid_to", *_TRACKED, "product_url")
     return (
-        rows.with_columns(normalized_url(pl.col("product_url")).alias(_URL))
-        .join(wanted, on=_URL, how="semi")
+        rows.with_columns(normalized_url(pl.col("product_url")).alias(URL))
+        .join(wanted, on=URL, how="semi")
         .drop("product_url")
         .collect(engine="streaming")
         .sort(*PRODUCT_KEY, "valid_from")
@@ -238,15 +250,18 @@ def nearest_pages(history: pl.LazyFrame, urls: pl.Series) -> pl.DataFrame:
     return wanted.select("url", pl.Series("nearest", nearest, pl.String)).drop_nulls()
 
 
-def _position(rows: pl.DataFrame, own: pl.DataFrame, as_of: datetime | None) -> pl.DataFrame:
+def _position(rows: pl.DataFrame, own: pl.DataFrame, at: datetime) -> pl.DataFrame:
     """The position at a time, of the rows of the products on the pages of an own table."""
-    currency = pl.col("currency").cast(pl.String).str.to_lowercase()
-    keyed = own.with_row_index(_ROW).with_columns(
-        normalized_url(pl.col("product_url")).alias(_URL),
-        currency.alias(_CURRENCY),
-        pl.when(currency.is_not_null()).then(known_price(pl.col("own_price"))).alias(_OWN),
-    )
-    pairs = keyed.join(_products(rows, as_of), on=_URL, how="left")
+    return positions(rows, own.with_columns(pl.lit(at, TIME).alias(AT))).drop(AT)
+
+
+def pages_at(rows: pl.DataFrame, own: pl.DataFrame) -> pl.DataFrame:
+    """The rows of a keyed own table, each with the product on its page at its moment `AT`.
+
+    `PAGE_STATUS` says how the product stands to prices in the own currency.
+    """
+    there = _products(rows, own.select(URL, AT).unique())
+    pairs = own.with_row_index(_ROW).join(there, on=[URL, AT], how="left")
     price, unit = pl.col("competitor_price"), pl.col("competitor_currency").str.to_lowercase()
     status = (
         pl.when(pl.col(_IS_THERE).is_null())
@@ -263,27 +278,31 @@ def _position(rows: pl.DataFrame, own: pl.DataFrame, as_of: datetime | None) -> 
         .then(pl.lit("no_price"))
         .otherwise(pl.lit(MATCHED))
     )
-    of_sku = ["sku", _CURRENCY]
-    is_matched = pl.col("status") == MATCHED
-    # A page that the own table has twice is one competitor, whose price counts in one row.
-    is_first = is_matched & pl.col(_URL).is_first_distinct().over(of_sku)
-    chosen = (
-        pairs.with_columns(status.cast(pl.Enum(STATUSES)).alias("status"))
-        .sort(_ROW, "status", price, "competitor_uuid", nulls_last=True)
+    return (
+        pairs.with_columns(status.cast(pl.Enum(STATUSES)).alias(PAGE_STATUS))
+        .sort(_ROW, PAGE_STATUS, price, "competitor_uuid", nulls_last=True)
         .unique(_ROW, keep="first", maintain_order=True)
-        .with_columns(pl.col("status").cast(pl.String))
-        .with_columns(pl.when(is_first).then(price).alias(_MATCH))
+        .with_columns(pl.col(PAGE_STATUS).cast(pl.String))
     )
-    own_price, theirs, match = pl.col(_OWN), pl.when(is_matched).then(price), pl.col(_MATCH)
+
+
+def positions(rows: pl.DataFrame, own: pl.DataFrame) -> pl.DataFrame:
+    """The position of each row of a keyed own table at its moment `AT`."""
+    of_sku, price = ["sku", _CURRENCY, AT], pl.col("competitor_price")
+    is_matched = pl.col(PAGE_STATUS) == MATCHED
+    # A page that the own table has twice is one competitor, whose price counts in one row.
+    is_first = is_matched & pl.col(URL).is_first_distinct().over(of_sku)
+    chosen = pages_at(rows, own).with_columns(pl.when(is_first).then(price).alias(_MATCH))
+    own_price, theirs, match = pl.col(OWN_PRICE), pl.when(is_matched).then(price), pl.col(_MATCH)
     competitors, median = match.count().over(of_sku), match.median().over(of_sku)
     by_price = pl.col("product_url").sort_by(_MATCH, nulls_last=True, maintain_order=True)
     # Where the own price would stand among the sorted ones is the number of cheaper ones.
     cheaper = match.drop_nulls().sort().search_sorted(own_price, side="left").over(of_sku)
     found = chosen.select(
-        *own.columns,
+        *(name for name in own.columns if name not in (URL, _CURRENCY, OWN_PRICE)),
         pl.when(own_price.is_null())
         .then(pl.lit(_NO_OWN_PRICE))
-        .otherwise("status")
+        .otherwise(PAGE_STATUS)
         .alias("status"),
         *_COMPETITOR,
         (own_price - theirs).alias("difference"),
@@ -298,12 +317,12 @@ def _position(rows: pl.DataFrame, own: pl.DataFrame, as_of: datetime | None) -> 
     return found.cast(POSITION_SCHEMA)
 
 
-def _products(rows: pl.DataFrame, as_of: datetime | None) -> pl.DataFrame:
-    """The products that were known at a time, as they were then or when they were seen last."""
-    is_over = pl.col("valid_to").is_not_null()
-    if as_of is not None:
-        now = pl.lit(as_of, TIME)
-        rows, is_over = rows.filter(pl.col("valid_from") <= now), pl.col("valid_to") <= now
+def _products(rows: pl.DataFrame, moments: pl.DataFrame) -> pl.DataFrame:
+    """The products on pages at moments, as they were then or when they were seen last."""
+    rows = rows.join(moments, on=URL, maintain_order="left").filter(
+        pl.col("valid_from") <= pl.col(AT)
+    )
+    is_over = pl.col("valid_to") <= pl.col(AT)
     told = ["competitor_price", "competitor_currency", "competitor_in_stock"]
     # The rows of several histories overlap: a price lasts as long as any of them says it.
     until = pl.col("valid_to").fill_null(pl.col("valid_from").max()).cum_max().shift()
@@ -318,7 +337,7 @@ def _products(rows: pl.DataFrame, as_of: datetime | None) -> pl.DataFrame:
             pl.col("title").alias("competitor_title"),
         )
         .with_columns(
-            begun.forward_fill().over(*_PAGE, *told).alias("competitor_since"),
+            begun.forward_fill().over(*_PAGE, AT, *told).alias("competitor_since"),
             pl.when(is_over).then("valid_to").alias(_GONE_AT),
         )
         .sort(
@@ -327,9 +346,10 @@ def _products(rows: pl.DataFrame, as_of: datetime | None) -> pl.DataFrame:
             descending=[each == "competitor_price" for each in newest_last],
             nulls_last=[each == _GONE_AT for each in newest_last],
         )
-        .unique(_PAGE, keep="last", maintain_order=True)
+        .unique([*_PAGE, AT], keep="last", maintain_order=True)
         .select(
-            _URL,
+            URL,
+            AT,
             pl.col(_GONE_AT).is_null().alias(_IS_THERE),
             pl.col("catalog_key").alias("competitor_catalog_key"),
             pl.col("uuid").alias("competitor_uuid"),

@@ -88,6 +88,12 @@ def snapshot_input(
     return {"ins": {name: snapshots}, "resource_defs": {manager_key: _input_manager(key), **own}}
 
 
+def all_partitions(asset: dg.AssetsDefinition) -> dg.AssetIn:
+    """The input of an asset that has the snapshots of all partitions that there are."""
+    mapping = dg.AllPartitionMapping() if asset.partitions_def else None
+    return dg.AssetIn(asset.key, partition_mapping=mapping, metadata={ALLOW_MISSING: True})
+
+
 @functools.cache
 def _input_manager(key: str) -> dg.ResourceDefinition:
     """Load inputs by the IO manager of a key; it is cached, since Dagster compares resources."""
@@ -212,6 +218,10 @@ class Snapshots:
         """
         files = self._files()
         return [self._store.scan_together(files)] if files else []
+
+    def metadata(self) -> dict[str, Mapping[str, str]]:
+        """The metadata of the file of each partition that `frames` opens."""
+        return {name: self._store.metadata(key) for name, key in self._files().items()}
 
     def file(self, partition: str | None) -> SnapshotFile:
         """Open the snapshot of a partition with the metadata of its file."""
@@ -359,6 +369,9 @@ class _OtherSnapshots(Snapshots):
 
     def frames(self) -> list[pl.LazyFrame]:
         return [self._loaded]
+
+    def metadata(self) -> dict[str, Mapping[str, str]]:
+        raise self._needs_own(NEEDS_PREVIOUS)
 
     def file(self, partition: str | None) -> SnapshotFile:
         raise self._needs_own("its rows are read in batches, with the id of their snapshot")

@@ -1,0 +1,193 @@
+"""Who is below an own price or a floor is told once, dated by the change of either side."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pytest
+from click.testing import CliRunner
+
+from octogen_dagster import (
+    BelowFloor,
+    PriceDropped,
+    Undercut,
+    build_alert_sensor,
+    build_history_asset,
+    build_price_alerts_asset,
+    build_snapshot_checks,
+    catalog_partitions,
+    scan_history,
+)
+from octogen_dagster.cli.main import main
+from octogen_dagster.position.table import price_position
+from tests.histories import ASSET, QUIET, day, product
+from tests.projects import GivenProducts, given_frame
+from tests.results import metadata, stored
+
+ALERTS = "octogen_products_own_alerts"
+RULES = [Undercut(), Undercut(name="far_below", percent=20, by="any"), BelowFloor()]
+PAGES = {"acme": "http://acme.example/dress/", "zen": "https://www.zen.example/dress?utm_source=x"}
+
+
+class Shop(GivenProducts):
+    """Two competitors, own prices and the alerts of these."""
+
+    def __init__(self, folder: Path, instance: dg.DagsterInstance) -> None:
+        super().__init__(folder, instance, catalog_partitions)
+        instance.add_dynamic_partitions("octogen_catalogs", ["acme", "zen", "never"])
+
+        @dg.asset
+        def articles() -> pl.DataFrame:
+            return self.own
+
+        self.own = pl.DataFrame()
+        self.articles = articles
+        self.prices = build_history_asset(
+            articles,
+            key=["sku", "product_url"],
+            tracked=["own_price", "map_price", "currency"],
+        )
+        self.alerts = build_price_alerts_asset(self.history, RULES, own=self.prices)
+        self.checks = build_snapshot_checks(self.alerts, max_age=None)
+        self.told: list[tuple[Any, ...]] = []
+
+    def sell(self, at: datetime, catalog: str, price: float | None, **values: Any) -> None:
+        """Store what a competitor asks for the dress as of a time."""
+        url = f"https://{catalog}.example/dress"
+        self.frame = given_frame(at, [product("dress", price, product_url=url, **values)], catalog)
+        self.update(self.products, self.history, partition_key=catalog)
+
+    def ask(self, at: datetime, price: float | None, currency: str | None = "EUR") -> None:
+        """Store own prices as of a time."""
+        rows = [
+            {"sku": "A-1", "product_url": url, "own_price": price, "map_price": 70.0}
+            for url in PAGES.values()
+        ]
+        self.own = pl.DataFrame(rows).with_columns(currency=pl.lit(currency), fetched_at=at)
+        self.run([self.articles, self.prices], run_config=QUIET)
+
+    def tell(self) -> dict[str, Any]:
+        """Bring the alerts up to date, and return what is shown of them."""
+        assets = [self.products, self.history, self.articles, self.prices, self.alerts]
+        self.result = self.run(
+            [*assets, *self.checks], selection=[self.alerts, *self.checks], run_config=QUIET
+        )
+        return metadata(self.result, ALERTS)
+
+    def events(self) -> list[tuple[Any, ...]]:
+        columns = ("rule", "at", "catalog_key", "before", "after", "rank_before", "rank")
+        return sorted(self.read(ALERTS).select(columns).rows(), key=lambda row: (row[1], row[0]))
+
+
+@pytest.fixture
+def shop(tmp_path: Path, instance: dg.DagsterInstance) -> Shop:
+    shop = Shop(tmp_path, instance)
+    shop.sell(day(1), "acme", 110.0)
+    shop.sell(day(1), "zen", 120.0)
+    shop.ask(day(1), 100.0)
+    return shop
+
+
+@pytest.mark.slow
+def test_a_change_of_either_side_tells_who_is_below_once(shop: Shop) -> None:
+    assert shop.tell()["octogen/events_appeared"] == 0
+    shop.sell(day(2), "acme", 90.0)
+    assert shop.tell()["octogen/summary"] == (
+        "**1 below the own price**; 2 own prices; 1 new event"
+    )
+    undercut = ("undercut", day(2), "acme", 100.0, 90.0, 1, 2)
+    assert shop.events() == [undercut]
+    assert not all(each.passed for each in shop.result.get_asset_check_evaluations())
+    shop.sell(day(3), "zen", 65.0)
+    shop.tell()
+    floor = ("below_floor", day(3), "zen", 70.0, 65.0, 2, 3)
+    far = ("far_below", day(3), "zen", 100.0, 65.0, 2, 3)
+    assert shop.events() == [undercut, floor, far]
+    shop.ask(day(4), 60.0)
+    shop.ask(day(5), 95.0)
+    shown = shop.tell()
+    assert shown["octogen/events_appeared"] == 2
+    again = ("undercut", day(5), "zen", 95.0, 65.0, 1, 3)
+    assert shop.events() == [undercut, floor, far, (*("far_below", *again[1:]),), again]
+    ids = shop.read(ALERTS)["alert_id"].sort()
+    assert shop.tell()["octogen/events_appeared"] == 0
+    (shop.folder / f"{ALERTS}.parquet").unlink()
+    shop.tell()
+    assert shop.read(ALERTS)["alert_id"].sort().equals(ids)
+    position = price_position(scan_history(str(shop.folder), asset=ASSET), shop.own)
+    assert position["rank"].to_list() == [3, 3]
+    assert position["cheapest_price"].to_list() == [65.0, 65.0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("own", "theirs", "counted"),
+    [
+        ((None, "EUR"), {}, "no_own_price"),
+        ((float("nan"), "EUR"), {}, "no_own_price"),
+        ((100.0, None), {}, "no_own_price"),
+        ((100.0, "JPY"), {}, "other_currency"),
+        ((100.0, "EUR"), {"currency": None}, "no_currency"),
+        ((100.0, "EUR"), {"price": float("nan")}, "no_price"),
+    ],
+)
+def test_what_cannot_be_compared_is_no_event_and_is_counted(
+    shop: Shop, own: tuple[Any, Any], theirs: dict[str, Any], counted: str
+) -> None:
+    shop.ask(day(2), *own)
+    for catalog in PAGES:
+        shop.sell(day(3), catalog, **{"price": 75.0, **theirs})
+    shown = shop.tell()
+    assert shop.events() == []
+    names = ("no_own_price", "other_currency", "no_currency", "no_price")
+    assert {name: shown[f"octogen/{name}"] for name in names} == {
+        name: 2 * (name == counted) for name in names
+    }
+
+
+@pytest.mark.slow
+def test_the_sensor_and_the_command_tell_them(shop: Shop) -> None:
+    shop.sell(day(2), "acme", 90.0)
+    shop.tell()
+    told: list[dict[str, Any]] = []
+    sensor = build_alert_sensor(shop.alerts, lambda events: told.extend(events.to_dicts()))
+    with dg.build_sensor_context(shop.instance, resources=stored(shop.folder)) as context:
+        sensor(context)
+    assert [(each["sku"], each["own_price"]) for each in told] == [("A-1", 100.0)]
+    command = ["alerts", "--base-dir", str(shop.folder), "--asset", ALERTS, "--since", "2026-11-01"]
+    done = CliRunner().invoke(main, command)
+    (line,) = done.stdout.splitlines()[1:]
+    assert line.split()[2:] == [
+        *("undercut", "100.00", "→", "90.00", "EUR", "-10", "%"),
+        *("A-1:", "Dress", "(acme)"),
+    ]
+    (event,) = json.loads(CliRunner().invoke(main, [*command, "--json"]).stdout)
+    assert (event["rank_before"], event["rank"]) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("rules", "has_own"),
+    [([Undercut()], False), ([PriceDropped()], True), ([*RULES, PriceDropped()], True)],
+)
+def test_rules_of_own_prices_and_of_products_are_told_apart(
+    tmp_path: Path, instance: dg.DagsterInstance, rules: list[Any], *, has_own: bool
+) -> None:
+    shop = Shop(tmp_path, instance)
+    with pytest.raises(ValueError, match="Undercut and BelowFloor are of own prices: give them"):
+        build_price_alerts_asset(shop.history, rules, own=shop.prices if has_own else None)
+    with pytest.raises(ValueError, match=r"is not an asset of build_history_asset\. Give"):
+        build_price_alerts_asset(shop.history, RULES, own=shop.history)
+
+
+def test_a_floor_that_is_not_tracked_is_named(shop: Shop) -> None:
+    shop.alerts = build_price_alerts_asset(
+        shop.history, [BelowFloor(column="floor")], own=shop.prices
+    )
+    shop.checks = []
+    with pytest.raises(dg.Failure, match=r"has no column 'floor'\. Add it to `tracked`"):
+        shop.tell()

@@ -1,0 +1,216 @@
+"""Alerts of own prices against a model that asks for the price position at each moment again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from octogen_dagster import BelowFloor, Undercut
+from octogen_dagster.alerts import own_prices
+from octogen_dagster.alerts.events import ALERTS_SCHEMA
+from octogen_dagster.alerts.rules import OwnPriceRule
+from octogen_dagster.alerts.update import OwnAlertsUpdate
+from octogen_dagster.history.table import valid_at
+from octogen_dagster.history.tracking import PRODUCTS, Tracking
+from octogen_dagster.position.table import price_position
+from tests.positions import known, page
+from tests.properties.snapshots import FIRST, Snapshot, Target, put_into
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+RULES: list[OwnPriceRule] = [
+    Undercut(),
+    Undercut(name="each", percent=10, by="any"),
+    BelowFloor(),
+]
+OWN = Tracking.of_table(
+    ("sku", "product_url"),
+    {name: (name,) for name in ("own_price", "currency", "map_price")},
+)
+PAGES = {
+    "u0": "https://acme.example/p?id=1",
+    "u1": "http://www.acme.example/p/?id=1",
+    "u2": "https://acme.example/q",
+    "u3": "https://zen.example/r",
+}
+CURRENCIES = st.sampled_from(["EUR", "EUR", "eur", "JPY", None])
+products = st.fixed_dictionaries(
+    {
+        "current_price": st.sampled_from([80.0, 80.0, 90.0, 99.0, 110.0, None, float("nan")]),
+        "currency": CURRENCIES,
+        "in_stock": st.sampled_from([True, True, False, None]),
+    }
+)
+own_rows = st.fixed_dictionaries(
+    {
+        "own_price": st.sampled_from([85.0, 100.0, 100.0, 0.0, None, float("nan")]),
+        "currency": CURRENCIES,
+        "map_price": st.sampled_from([95.0, 85.0, None]),
+    }
+)
+OWN_PAGES = [
+    PAGES["u0"],
+    PAGES["u0"],
+    "https://ACME.example/q#x",
+    PAGES["u3"],
+    "https://zen.example/none",
+    "no",
+]
+own_keys = st.tuples(st.sampled_from(["a", "b"]), st.sampled_from(OWN_PAGES))
+
+
+def shop(found: Mapping[str, dict[str, Any]]) -> Snapshot:
+    nothing = dict.fromkeys(("title", "original_price", "is_active"))
+    rows = {
+        ("acme", uuid): {**nothing, **of, "product_url": PAGES[uuid]} for uuid, of in found.items()
+    }
+    return Snapshot(rows)
+
+
+def price_list(found: Mapping[Any, dict[str, Any]]) -> Snapshot:
+    return Snapshot(dict(found), None, OWN)
+
+
+def states(
+    history: pl.DataFrame, own: pl.DataFrame, rule: OwnPriceRule, at: datetime
+) -> list[tuple[Any, bool | None, dict[str, Any]]]:
+    """Whether each own row has a page below it at a time; None if that is unknown."""
+    column = rule.column if isinstance(rule, BelowFloor) else "own_price"
+    table = own.filter(valid_at(at)).select(
+        "sku", "product_url", "currency", "own_price", "map_price"
+    )
+    ranks = price_position(history.lazy(), table, as_of=at)["rank"]
+    compared = table.with_columns(own_price=column)
+    found = []
+    rows = price_position(history.lazy(), compared, as_of=at).with_columns(ranks.alias("rank"))
+    for row, given_price in zip(rows.to_dicts(), table["own_price"], strict=True):
+        theirs, value, state = row["competitor_price"], row["own_price"], None
+        if row["status"] == "matched":
+            limit = value * (1 - (rule.percent if isinstance(rule, Undercut) else 0) / 100)
+            state = theirs < value and theirs <= limit
+        elif row["status"] not in {"no_own_price", "no_price", "no_currency", "other_currency"}:
+            state = False
+        elif row["status"] == "no_own_price":
+            # Whoever is not there is not below, whatever the own price.
+            as_if = table.with_columns(own_price=1.0).filter(
+                pl.col("sku") == row["sku"], pl.col("product_url") == row["product_url"]
+            )
+            (status,) = price_position(history.lazy(), as_if, as_of=at)["status"]
+            state = False if status in {"out_of_stock", "gone", "not_found"} else None
+        usable = known(given_price) if row["currency"] else None
+        found.append(((row["sku"], page(row["product_url"])), state, {**row, "own_price": usable}))
+    return found
+
+
+def expected(
+    history: pl.DataFrame, own: pl.DataFrame, times: list[datetime]
+) -> set[tuple[Any, ...]]:
+    events = set()
+    for rule in RULES:
+        before: dict[Any, bool] = {}
+        ranks: dict[Any, Any] = {}
+        for at in times:
+            now: dict[Any, bool] = {}
+            found = states(history, own, rule, at)
+            for key in {key for key, *_ in found}:
+                said = [state for other, state, _ in found if other == key]
+                unknown = before.get(key, False) if None in said else False
+                now[key] = any(said) or unknown
+            groups = {key if rule.by == "any" else key[:1] for key in now}
+            for group in groups:
+                was, is_so = (
+                    any(state for key, state in of.items() if key[: len(group)] == group)
+                    for of in (before, now)
+                )
+                if is_so and not was:
+                    below = [
+                        (row["competitor_price"], key[1] or "", row["competitor_uuid"], row)
+                        for key, state, row in found
+                        if state and key[: len(group)] == group
+                    ]
+                    price, _, uuid, row = min(below, key=lambda each: each[:3])
+                    rank = ranks.get((row["sku"], row["product_url"]))
+                    events.add(
+                        (
+                            rule.name,
+                            row["sku"],
+                            at,
+                            uuid,
+                            price,
+                            row["own_price"],
+                            rank,
+                            row["rank"],
+                        )
+                    )
+            before = now
+            ranks = {(row["sku"], row["product_url"]): row["rank"] for *_, row in found}
+    return events
+
+
+def events_in(target: Target) -> set[tuple[Any, ...]]:
+    assert target.table is not None
+    assert target.table.schema == ALERTS_SCHEMA
+    assert target.table["alert_id"].is_unique().all()
+    columns = ("rule", "sku", "at", "uuid", "after", "own_price", "rank_before", "rank")
+    return set(target.table.select(columns).iter_rows())
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("size", [1_000, 1], ids=["one range", "many ranges"])
+@settings(max_examples=15)
+@given(data=st.data())
+def test_alerts_of_own_prices_are_those_of_a_model_whichever_side_came_late_or_was_missed(
+    data: st.DataObject, size: int
+) -> None:
+    days = data.draw(st.integers(3, 6))
+    shops, prices = dict[datetime, Snapshot](), dict[datetime, Snapshot]()
+    keys = data.draw(st.lists(own_keys, min_size=1, max_size=4, unique=True))
+
+    def most(keys: Sequence[Any], values: st.SearchStrategy[Any]) -> dict[Any, Any]:
+        """Values of most of the keys, since what lasts for days is what rules are about."""
+        return {
+            key: data.draw(values)
+            for key in keys
+            if data.draw(st.sampled_from([True, True, True, True, False]))
+        }
+
+    for number in range(days):
+        at = FIRST + timedelta(days=number)
+        shops[at] = shop(most([*PAGES], products) or {"u3": data.draw(products)})
+        later = at + timedelta(hours=data.draw(st.sampled_from([0, 1])))
+        prices[later] = price_list(most(keys, own_rows) or {keys[0]: data.draw(own_rows)})
+    history, own, alerts = Target(), Target(), Target()
+    arriving = data.draw(
+        st.permutations(
+            [
+                *((history, PRODUCTS, each) for each in shops.items()),
+                *((own, OWN, each) for each in prices.items()),
+            ]
+        )
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(own_prices, "ROWS_AT_ONCE", size)
+        for number, (target, tracking, (at, snapshot)) in enumerate(arriving, 1):
+            put_into(target, {at: snapshot}, tracking)
+            is_cut = number == len(arriving) or data.draw(st.booleans())
+            if not is_cut or history.table is None or own.table is None:
+                continue
+            for again in (False, True):
+                said = {"history": history.metadata, "own": own.metadata}
+                update = OwnAlertsUpdate(RULES, history.table.lazy(), own.table.lazy(), said)
+                figures = alerts.store(update).metrics()
+                assert not again or figures["events_appeared"] == figures["events_vanished"] == 0
+            times = sorted(
+                {
+                    *history.table["valid_from"],
+                    *own.table["valid_from"],
+                    *history.table["valid_to"].drop_nulls(),
+                    *own.table["valid_to"].drop_nulls(),
+                }
+            )
+            assert events_in(alerts) == expected(history.table, own.table, times)
