@@ -41,6 +41,6 @@ class Settings(NamedSettings, dg.ConfigurableResource[Any]):
             raise self.error(
                 f"{type(self).__name__} takes {field} from the environment variable "
                 f"{given.env_var_name}, which is not set or is empty. Set it where the run "
-                "executes."
+                "or the sensor executes."
             )
         return value

@@ -8,7 +8,14 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any
 
 import dagster as dg
-from pydantic import BeforeValidator, PlainValidator, ValidationInfo, field_validator
+from pydantic import (
+    BeforeValidator,
+    PlainValidator,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from typing_extensions import Self
 
 from octogen_dagster.alerts import notifiers
 from octogen_dagster.components.yaml_model import (
@@ -85,6 +92,12 @@ class NotifySettings(YamlModel):
     """`email_from`, `email_to`, `smtp_host`, and `smtp_user` with `email_password`."""
     running: bool = False
     """True starts the sensors with their first deployment."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not (self.function or self.slack or self.email):
+            raise ValueError("nobody is told: write function, slack or email")
+        return self
 
     def sensors(self, alerts: str) -> Iterator[tuple[Callable[..., Any], dict[str, Any]]]:
         """Yield each `notify` with the arguments of its sensor, by the name of the alerts."""

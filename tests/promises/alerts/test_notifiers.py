@@ -257,6 +257,8 @@ def test_settings_that_contradict_each_other_are_refused_without_a_secret() -> N
     with pytest.raises(ValueError, match="at least 1 item"):
         EmailNotifier(smtp_host="mail", email_from="a@b", email_to=[])
     assert PASSWORD not in repr(SlackNotifier(webhook_url=PASSWORD))
+    with pytest.raises(OctogenNotificationError, match="variable NO_HOOK, which is not set"):
+        SlackNotifier(webhook_url=dg.EnvVar("NO_HOOK"))(HOSTILE)
 
 
 Tick = Callable[[], None]
