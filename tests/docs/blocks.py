@@ -80,11 +80,12 @@ def each(language: str, having: str = "") -> pytest.MarkDecorator:
     ]
     return pytest.mark.parametrize(
         "block",
-        [pytest.param(block, id=block.name, marks=_marks(block.page)) for block in chosen],
+        [pytest.param(block, id=block.name, marks=marks(block.page)) for block in chosen],
     )
 
 
-def _marks(page: str) -> list[pytest.MarkDecorator]:
+def marks(page: str) -> list[pytest.MarkDecorator]:
+    """The markers of a test that runs Dagster for a block of a page."""
     if page == README:
         return []
     return [pytest.mark.slow] if page == IN_GATE else [pytest.mark.slow, pytest.mark.long]

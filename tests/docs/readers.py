@@ -11,6 +11,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from click.testing import CliRunner
 from dagster.components.testing import create_defs_folder_sandbox
 
 NOT_YET = {
@@ -30,6 +31,17 @@ def articles() -> pl.DataFrame:
     return pl.DataFrame([row])
 """
 """The table that a project has and pages name."""
+PROJECT = {
+    "pyproject.toml": '[tool.dg]\ndirectory_type = "project"\n'
+    '[tool.dg.project]\nroot_module = "listed"\n',
+    "listed/__init__.py": "",
+    "listed/definitions.py": "from pathlib import Path\nimport dagster as dg\n\n"
+    "defs = dg.load_from_defs_folder(path_within_project=Path(__file__).parent)\n",
+    "listed/defs/__init__.py": "",
+    "listed/defs/articles.py": ARTICLES,
+    "listed/defs/octogen/defs.yaml": "",
+}
+"""The files of a Dagster project."""
 
 
 def read_python(file: Path, environment: Mapping[str, str], partitions: Mapping[str, str]) -> None:
@@ -56,6 +68,21 @@ def read_yaml(file: Path, environment: Mapping[str, str], partitions: Mapping[st
     _enter(file.parent, environment)
     with load_component(file.read_text()) as definitions:
         materialize_each(definitions, partitions)
+
+
+def list_definitions(file: Path, environment: Mapping[str, str]) -> None:
+    """Put the YAML of a component into a project, and write what dg lists of it to `defs.json`."""
+    from dagster_dg_cli.cli import create_dg_cli
+
+    _enter(file.parent, environment)
+    for name, text in PROJECT.items():
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text(text)
+    Path("listed/defs/octogen/defs.yaml").write_text(file.read_text())
+    sys.path.insert(0, str(file.parent))
+    result = CliRunner().invoke(create_dg_cli(), ["list", "defs", "--json"])
+    assert result.exit_code == 0, result.output
+    Path("defs.json").write_text(result.stdout)
 
 
 @contextmanager
