@@ -80,7 +80,8 @@ def list_definitions(file: Path, environment: Mapping[str, str]) -> None:
         Path(name).write_text(text)
     Path("listed/defs/octogen/defs.yaml").write_text(file.read_text())
     sys.path.insert(0, str(file.parent))
-    result = CliRunner().invoke(create_dg_cli(), ["list", "defs", "--json"])
+    dg_cli = create_dg_cli()  # type: ignore[no-untyped-call]
+    result = CliRunner().invoke(dg_cli, ["list", "defs", "--json"])
     assert result.exit_code == 0, result.output
     Path("defs.json").write_text(result.stdout)
 

@@ -28,8 +28,7 @@ from octogen_dagster import (
 )
 from octogen_dagster.components import OctogenComponent
 from octogen_dagster.sandbox.server import Sandbox
-from octogen_dagster.tables.destination import TableDestination
-from tests.docs.blocks import BLOCKS
+from tests.docs.blocks import BLOCKS, ROOT
 from tests.docs.dbt import make_project, run, upstream
 from tests.histories import QUIET, day, product
 from tests.promises.tables.engines import needs_iceberg
@@ -190,8 +189,7 @@ def test_a_destination_of_ones_own_loads_a_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("sqlite_tables.py").write_text(block("python", "sqlite_tables.py"))
-    names = runpy.run_path("sqlite_tables.py")
+    names = runpy.run_path(str(ROOT / "examples/own_destination/sqlite_tables.py"))
     for is_new in (True, False):
         assets = [names["numbers"]] if is_new else []
         result = dg.materialize(
