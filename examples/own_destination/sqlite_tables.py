@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import dagster as dg
 import polars as pl
 
-from octogen_dagster import TableDestination, build_table_asset
-from octogen_dagster.tables.destination import Column, ColumnType, Table
+from octogen_dagster import build_table_asset
+from octogen_dagster.tables.destination import Column, ColumnType, Table, TableDestination
 from octogen_dagster.tables.sql import SQLConnection
 
 

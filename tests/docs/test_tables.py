@@ -28,6 +28,7 @@ from octogen_dagster import (
 )
 from octogen_dagster.components import OctogenComponent
 from octogen_dagster.sandbox.server import Sandbox
+from octogen_dagster.tables.destination import TableDestination
 from tests.docs.blocks import BLOCKS, ROOT
 from tests.docs.dbt import make_project, run, upstream
 from tests.histories import QUIET, day, product
