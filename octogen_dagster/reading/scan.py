@@ -69,7 +69,7 @@ from octogen_dagster.reading.plan import (
     reads_list,
     split_large,
 )
-from octogen_dagster.reading.progress import ProgressBar
+from octogen_dagster.reading.progress import progress_bar
 from octogen_dagster.reading.pushdown import Pushdown
 from octogen_dagster.reading.statistics import ProductMetrics, ScanStatistics
 from octogen_dagster.reading.walk import WalkRead
@@ -276,8 +276,8 @@ class ProductScan:
         """Yield the rows of a read, and tell how far it is."""
         statistics = self._last.statistics = read.statistics
         statistics.requests_before = self._requests_before
-        with ProgressBar() if self._progress else contextlib.nullcontext() as bar:
-            tell = bar.show if bar else self._report or (lambda _: None)
+        with progress_bar() if self._progress else contextlib.nullcontext() as bar:
+            tell = bar or self._report or (lambda _: None)
 
             def report() -> None:
                 read.add_up()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import pty
 import select
+import struct
 import sys
+import termios
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -40,10 +43,9 @@ class Terminal:
 
     def __enter__(self) -> Terminal:
         self._reader, writer = pty.openpty()
+        fcntl.ioctl(writer, termios.TIOCSWINSZ, struct.pack("4H", 50, 200, 0, 0))
         self._stderr = open(writer, "w")
         self._monkeypatch.setattr(sys, "stderr", self._stderr)
-        self._monkeypatch.setenv("TERM", "xterm")
-        self._monkeypatch.setenv("COLUMNS", "200")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -87,9 +89,8 @@ def test_a_terminal_shows_the_pages_as_they_are_received_and_their_cost(
 
 
 def test_nothing_is_shown_without_a_terminal(
-    service: PagedService, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    service: PagedService, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("FORCE_COLOR", "1")
     with reading(service, ["acme"]) as result:
         assert result.result(POLL_SECONDS).height == 1_000
     assert capfd.readouterr() == ("", "")
