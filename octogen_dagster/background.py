@@ -131,23 +131,25 @@ def wait_interruptibly(
 def run_in_thread(
     work: Callable[[], _Result],
     thread_name: str,
-    interrupted: Callable[[Future[_Result]], object],
+    stop: threading.Event | None = None,
     poll: Callable[[], object] = lambda: None,
-) -> Future[_Result]:
-    """Run work in a daemon thread and wait for it, with `wait_interruptibly`.
+) -> _Result:
+    """Run work in a daemon thread and return what it returns, waiting with `wait_interruptibly`.
 
-    `interrupted` is called if the calling thread is interrupted after the work has begun, also if
-    that happens while the thread is started. The interrupt is raised afterwards.
+    An interrupt of the calling thread is raised at once, without `stop`. Otherwise `stop` is set,
+    and if the work has begun, it is waited for. That also holds for one that comes while the thread
+    is started.
     """
     future: Future[_Result] = Future()
     try:
         start(work, future, thread_name)
         wait_interruptibly(future, poll=poll)
     except BaseException:
-        if not future.cancel():
-            interrupted(future)
+        if not future.cancel() and stop is not None:
+            stop.set()
+            wait_interruptibly(future)
         raise
-    return future
+    return future.result()
 
 
 def throttled(

@@ -3,7 +3,6 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Iterator
-from concurrent.futures import Future
 
 import pytest
 
@@ -56,24 +55,20 @@ def test_an_interrupt_while_the_thread_is_started_is_one_of_the_work(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     start, begun, stopped = threading.Thread.start, threading.Event(), threading.Event()
+    results = list[bool]()
 
     def start_slowly(thread: threading.Thread) -> None:
         start(thread)
         begun.wait(POLL_SECONDS)
         raise Interrupted
 
-    def work() -> bool:
+    def work() -> None:
         begun.set()
-        return stopped.wait(POLL_SECONDS)
+        results.append(stopped.wait(POLL_SECONDS))
 
-    def interrupted(future: Future[bool]) -> None:
-        stopped.set()
-        results.append(future.result(POLL_SECONDS))
-
-    results: list[bool] = []
     monkeypatch.setattr(threading.Thread, "start", start_slowly)
     with pytest.raises(Interrupted):
-        run_in_thread(work, "octogen-test", interrupted)
+        run_in_thread(work, "octogen-test", stopped)
     assert results == [True]
 
 
@@ -85,4 +80,4 @@ def test_a_thread_that_cannot_be_started_is_an_error_and_no_wait(
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
     with pytest.raises(RuntimeError, match="can't start new thread"):
-        run_in_thread(lambda: None, "octogen-test", interrupted=lambda _: None)
+        run_in_thread(lambda: None, "octogen-test", threading.Event())

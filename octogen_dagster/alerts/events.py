@@ -28,7 +28,7 @@ from octogen_dagster.alerts.rules import (
 from octogen_dagster.frames.columns import TIME
 from octogen_dagster.frames.stored import IN_STOCK, PRODUCT_KEY, brand_name, known_price
 from octogen_dagster.history.observed import Observed
-from octogen_dagster.history.tracking import UnfitSnapshotError
+from octogen_dagster.history.tracking import PRODUCTS, UnfitSnapshotError
 
 ALERTS_SCHEMA = pl.Schema(
     {
@@ -156,11 +156,8 @@ def _is_told(rule: AlertRule, rows: pl.DataFrame, told: pl.DataFrame) -> pl.Seri
 
 def _with_before(rows: pl.DataFrame) -> pl.DataFrame:
     """Add to each row what is known of it, and the same of the product's row before."""
-    is_same = pl.all_horizontal(pl.col(PRODUCT_KEY).eq_missing(pl.col(PRODUCT_KEY).shift()))
-    rows = rows.with_columns(is_same.fill_null(value=False).alias("is_same"))
-    goes_on = pl.col("is_same") & (pl.col("valid_from") == pl.col("valid_to").shift())
+    rows = rows.with_columns(is_same=PRODUCTS.is_same, goes_on=PRODUCTS.goes_on)
     rows = rows.with_columns(
-        goes_on.fill_null(value=False).alias("goes_on"),
         pl.col("valid_to").is_not_null().alias("is_last"),
         known_price(pl.col("current_price")).alias("after"),
         IN_STOCK.alias("in_stock"),

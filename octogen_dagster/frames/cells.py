@@ -19,6 +19,8 @@ _NESTED = (pl.List, pl.Array, pl.Object, pl.Binary)
 MEDIANS = ("price_p50_", "median_price_")
 """The beginnings of the names of median prices, of a snapshot and of a history."""
 NO_CURRENCY = "no_currency"
+MAX_CURRENCIES = 5
+"""The currencies of a table whose prices are told: those with the most products."""
 
 Figures = Mapping[str, Any]
 """The figures of a table by name, its number of `rows` among them."""

@@ -12,23 +12,22 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import polars as pl
 
-from octogen_dagster.background import run_in_thread, wait_interruptibly
+from octogen_dagster.background import run_in_thread
 from octogen_dagster.errors import (
     MissingPackageError,
     OctogenShrunkenSnapshotError,
     OctogenSnapshotError,
 )
 from octogen_dagster.io_source import errors_as_raised
+from octogen_dagster.storage.store import ROW_GROUP_SIZE
 
 if TYPE_CHECKING:
     import threading
-    from concurrent.futures import Future
     from contextlib import AbstractContextManager
     from decimal import Decimal
 
     from octogen_dagster.storage.store import Store
 
-ROW_GROUP_SIZE = 20_000
 MIN_ROWS_PERCENT = 50.0
 """The smallest snapshot of whole catalogs that is published by default."""
 CATALOGS = "octogen.catalogs"
@@ -257,15 +256,11 @@ def collected(
     """Read a source into memory, and check it as far as that needs no snapshot before."""
     with source.reading(SnapshotTarget(log, warn), stop) as reading:
 
-        def interrupted(future: Future[pl.DataFrame]) -> None:
-            stop.set()
-            wait_interruptibly(future)
-
         def collect() -> pl.DataFrame:
             return reading.frame.collect(engine="streaming")
 
         with errors_as_raised():
-            frame = run_in_thread(collect, "octogen-collect", interrupted).result()
+            frame = run_in_thread(collect, "octogen-collect", stop)
         outcome = reading.outcome()
         check_complete(outcome, len(frame), subject)
         check_not_shrunken(reading.limits, len(frame), 0, subject)

@@ -33,17 +33,8 @@ def history_checks(tracking: Tracking) -> dict[str, Any]:
         "no_gap": f"A {row} that changed was there before, and one that reappeared was not.",
     }
     start, end, change = pl.col("valid_from"), pl.col("valid_to"), pl.col("change")
-    is_same = (key.shift() == key).fill_null(value=False)
-    goes_on = is_same & (start == end.shift()).fill_null(value=False)
-    overlaps = is_same & (start < end.shift()).fill_null(value=True)
-    should_be = (
-        pl.when(goes_on)
-        .then(pl.lit("changed"))
-        .when(is_same)
-        .then(pl.lit("reappeared"))
-        .otherwise(pl.lit("appeared"))
-    )
-    is_second = is_same & pl.col("is_current") & pl.col("is_current").shift()
+    overlaps = tracking.is_same & (start < end.shift()).fill_null(value=True)
+    is_second = tracking.is_same & pl.col("is_current") & pl.col("is_current").shift()
     problems = (
         ("one_current_row", f"a {row} has a second current row", is_second),
         (
@@ -53,7 +44,7 @@ def history_checks(tracking: Tracking) -> dict[str, Any]:
         ),
         ("no_overlap", "a row begins before the one before it ends", overlaps),
         ("no_overlap", "valid_to is not after valid_from", end <= start),
-        ("no_gap", "change does not fit the row before", change != should_be),
+        ("no_gap", "change does not fit the row before", change != tracking.change),
     )
     columns = (*tracking.key, "valid_from", "valid_to", "is_current", "change")
     return {

@@ -31,6 +31,8 @@ from typing import Any
 import polars as pl
 
 from octogen_dagster.frames.cells import (
+    MAX_CURRENCIES,
+    NO_CURRENCY,
     Cells,
     Figures,
     Row,
@@ -77,7 +79,6 @@ ROWS_AT_ONCE = 50_000
 """The rows of a history and of a snapshot that are in memory at the same time."""
 _SAMPLED = 64
 """One in so many rows says where to divide them."""
-_MAX_CURRENCIES = 5
 _CATALOG = "octogen_catalog"
 
 
@@ -218,21 +219,13 @@ def _described(rows: pl.DataFrame, tracking: Tracking) -> pl.DataFrame:
     changed = pl.concat_list(
         pl.when(differs[kind]).then(pl.lit(kind)) for kind in differs
     ).list.drop_nulls()
-    is_same = pl.all_horizontal(pl.col(key).eq_missing(pl.col(key).shift()))
-    goes_on = is_same & (pl.col("valid_from") == pl.col("valid_to").shift())
-    change = (
-        pl.when(goes_on)
-        .then(pl.lit("changed"))
-        .when(is_same)
-        .then(pl.lit("reappeared"))
-        .otherwise(pl.lit("appeared"))
-    )
+    goes_on = tracking.goes_on
     only_seen = [name for name in tracking.types if name not in (*key, *tracking.tracked)]
     begins = ~goes_on | pl.any_horizontal(differs.values())
     return (
         rows.with_columns(
             *(pl.col(name).last().over(key) for name in only_seen),
-            change.cast(pl.Enum(CHANGES)).alias("change"),
+            tracking.change.alias("change"),
             pl.when(goes_on).then(changed).alias("changed"),
             begins.alias("begins"),
         )
@@ -288,9 +281,9 @@ def _median_prices(products: pl.LazyFrame) -> Metrics:
         .agg(price.median().alias("median"), pl.len())
         .filter(pl.col("currency").str.contains("^[a-z]{3}$").fill_null(value=True))
     )
-    largest = priced.sort("len", "currency", descending=[True, False]).head(_MAX_CURRENCIES)
+    largest = priced.sort("len", "currency", descending=[True, False]).head(MAX_CURRENCIES)
     return {
-        f"median_price_{currency or 'no_currency'}": round(median, 4)
+        f"median_price_{currency or NO_CURRENCY}": round(median, 4)
         for currency, median, _ in largest.collect(engine="streaming").iter_rows()
     }
 

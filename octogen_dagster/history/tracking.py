@@ -81,6 +81,24 @@ class Tracking:
         return pl.struct(*self.key).hash()
 
     @property
+    def is_same(self) -> pl.Expr:
+        """True if a row has the key of the one before it."""
+        key = pl.col(list(self.key))
+        return pl.all_horizontal(key.eq_missing(key.shift()))
+
+    @property
+    def goes_on(self) -> pl.Expr:
+        """True if a row begins when the one before it ends, of the same key."""
+        return self.is_same & pl.col("valid_from").eq_missing(pl.col("valid_to").shift())
+
+    @property
+    def change(self) -> pl.Expr:
+        """What happened at the beginning of a row, by the one before it."""
+        earlier = pl.when(self.is_same).then(pl.lit("reappeared")).otherwise(pl.lit("appeared"))
+        change = pl.when(self.goes_on).then(pl.lit("changed")).otherwise(earlier)
+        return change.cast(pl.Enum(CHANGES))
+
+    @property
     def catalog(self) -> pl.Expr:
         return pl.col("catalog_key") if self.of_products else pl.lit(None, pl.String)
 

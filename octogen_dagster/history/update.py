@@ -13,14 +13,7 @@ import polars as pl
 
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.frames.columns import TIME
-from octogen_dagster.frames.source import (
-    FETCHED_AT,
-    ROW_GROUP_SIZE,
-    STORED_AT,
-    Outcome,
-    Reading,
-    SnapshotTarget,
-)
+from octogen_dagster.frames.source import FETCHED_AT, STORED_AT, Outcome, Reading, SnapshotTarget
 from octogen_dagster.frames.stored import StoredSnapshot
 from octogen_dagster.history.observed import (
     OBSERVED,
@@ -35,7 +28,7 @@ from octogen_dagster.history.observed import (
 from octogen_dagster.history.table import put_in, take_out
 from octogen_dagster.history.tracking import PRODUCTS, Tracking, UnfitSnapshotError, fitted
 from octogen_dagster.io_source import Query, check, io_source, until_stopped
-from octogen_dagster.storage.store import DamagedError
+from octogen_dagster.storage.store import ROW_GROUP_SIZE, DamagedError
 
 _TIMES = Tracking((), {}, {"fetched_at": TIME}, of_products=True)
 _Step = Callable[[pl.LazyFrame], Iterator[pl.DataFrame]]

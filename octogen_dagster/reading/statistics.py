@@ -14,6 +14,7 @@ import polars as pl
 
 from octogen_dagster.api.search import ProductSearch
 from octogen_dagster.api.spending import Prices, dollars
+from octogen_dagster.frames.cells import MAX_CURRENCIES, NO_CURRENCY
 from octogen_dagster.frames.effective_query import EffectiveQuery, combine
 from octogen_dagster.frames.source import Metrics
 from octogen_dagster.printable import count, sparkline, usd
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 _SPEED_SECONDS = 60.0
 """The speed of a read under way is that of the last minute: its first pages may come at once."""
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-_MAX_CURRENCIES = 5
 _MIN_PLOTTED_FRACTION = 0.05
 """The share of the products in a currency whose median price is plotted."""
 _BARS = 8
@@ -263,7 +263,7 @@ class ProductMetrics:
         sizes = {code: sum(map(len, some)) for code, some in self._prices.items()}
         known = [code for code in sizes if code is None or _CODE.fullmatch(code)]
         largest = sorted(known, key=lambda code: (-sizes[code], code or ""))
-        for code in largest[:_MAX_CURRENCIES]:
+        for code in largest[:MAX_CURRENCIES]:
             prices = pl.concat(self._prices[code])
             of_currency = {
                 f"p{round(share * 100):02}": round(value, 4)
@@ -272,7 +272,7 @@ class ProductMetrics:
             }
             if not of_currency:
                 continue
-            name = code or "no_currency"
+            name = code or NO_CURRENCY
             quantiles[name] = of_currency
             is_plotted = len(prices) >= _MIN_PLOTTED_FRACTION * self._rows
             if is_plotted and {"p05", "p50", "p95"} <= of_currency.keys():

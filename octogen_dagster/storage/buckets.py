@@ -147,7 +147,7 @@ class Bucket:
         call = functools.partial(work, self._store, *arguments, **options)
         if threading.current_thread() is not threading.main_thread():
             return call()
-        return run_in_thread(call, "octogen-store", lambda _future: None).result()
+        return run_in_thread(call, "octogen-store")
 
     def require(self) -> None:
         """Raise FileNotFoundError if there is no bucket."""

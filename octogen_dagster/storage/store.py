@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 import polars as pl
 
-from octogen_dagster.background import run_in_thread, wait_interruptibly
+from octogen_dagster.background import run_in_thread
 from octogen_dagster.errors import OctogenSnapshotError, Persistence
 from octogen_dagster.io_source import errors_as_raised, python_source
 from octogen_dagster.storage.files import (
@@ -31,8 +31,6 @@ from octogen_dagster.storage.files import (
 )
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-
     from octogen_dagster.storage.buckets import Bucket
 
 ROW_GROUP_SIZE = 20_000
@@ -427,11 +425,6 @@ def write_parquet(
     The metadata is asked for after the rows are written. `stop` ends the execution of the frame if
     this thread is interrupted; `row_group_size` rows are held in memory.
     """
-
-    def interrupted(future: Future[None]) -> None:
-        stop.set()
-        wait_interruptibly(future)
-
     # Given a path, Polars may create the file again after a failed query was cleaned up.
     with path.open("wb") as file:
         sink = functools.partial(
@@ -446,7 +439,7 @@ def write_parquet(
         # In the main thread, Polars would hold back signals until it returns.
         # A writer that waits for its rows shows that it lives: others remove old unfinished files.
         with errors_as_raised():
-            run_in_thread(sink, "octogen-write", interrupted, lambda: os.utime(path)).result()
+            run_in_thread(sink, "octogen-write", stop, lambda: os.utime(path))
     rows: int = pl.scan_parquet(path, glob=False).select(pl.len()).collect().item()
     return rows
 

@@ -21,7 +21,7 @@ from octogen_dagster.assets.definition import (
     require_asset,
     takes_range,
 )
-from octogen_dagster.background import run_in_thread, wait_interruptibly
+from octogen_dagster.background import run_in_thread
 from octogen_dagster.snapshots.asset_decorator import own_range
 from octogen_dagster.snapshots.loading import Snapshots, snapshot_input
 from octogen_dagster.snapshots.metadata import (
@@ -156,13 +156,7 @@ class _TableRun:
 
     def load_only(self, partition: str | None) -> dg.MaterializeResult[Any]:
         """Load the only snapshot of a run."""
-
-        def interrupted(future: Any) -> None:
-            self.stop.set()
-            wait_interruptibly(future)
-
-        loading = run_in_thread(lambda: self._load(partition), "octogen-table", interrupted)
-        metadata, check = loading.result()
+        metadata, check = run_in_thread(lambda: self._load(partition), "octogen-table", self.stop)
         return dg.MaterializeResult(metadata=metadata, check_results=[check])
 
     def load_range(self) -> Iterator[Any]:
