@@ -17,7 +17,7 @@ from octogen_dagster import (
 )
 from octogen_dagster.frames.kinds import Check, Published, Rule, TableKind
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, snapshot_asset
-from octogen_dagster.snapshots.loading import Snapshots, snapshot_input
+from octogen_dagster.snapshots.loading import Snapshots, snapshot_inputs
 
 COLUMNS = {
     "brand": (pl.String(), "The brand as the merchant shows it; null for products without one."),
@@ -46,7 +46,7 @@ DISCOUNTS = TableKind(
 
 def build_discounts_asset(products: dg.AssetsDefinition, **arguments: Any) -> dg.AssetsDefinition:
     @snapshot_asset(
-        {"partitions_def": products.partitions_def, **snapshot_input("products", products)},
+        {"partitions_def": products.partitions_def, **snapshot_inputs(products=products)},
         arguments,
         kind=DISCOUNTS,
         made_from=products,

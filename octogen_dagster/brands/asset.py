@@ -8,7 +8,7 @@ import polars as pl
 from octogen_dagster.assets.definition import asset_arguments_of
 from octogen_dagster.brands.table import BRANDS_KIND, product_brands
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, snapshot_asset
-from octogen_dagster.snapshots.loading import Snapshots, snapshot_input
+from octogen_dagster.snapshots.loading import Snapshots, snapshot_inputs
 from octogen_dagster.snapshots.metadata import require_products
 
 
@@ -40,7 +40,7 @@ def build_product_brands_asset(
     @snapshot_asset(
         {
             "partitions_def": products.partitions_def,
-            **snapshot_input("products", products),
+            **snapshot_inputs(products=products),
             "description": (
                 f"The brands in {products.key.to_user_string()}: how many products each has, how "
                 "many of them are in stock, and what they cost. A row is a brand in a currency."

@@ -20,7 +20,7 @@ from octogen_dagster.frames.stored import WATCHED, SnapshotPair
 from octogen_dagster.io_source import errors_as_raised
 from octogen_dagster.printable import count
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, snapshot_asset
-from octogen_dagster.snapshots.loading import Snapshots, snapshot_input
+from octogen_dagster.snapshots.loading import Snapshots, snapshot_inputs
 from octogen_dagster.snapshots.metadata import require_products
 from octogen_dagster.snapshots.partitions import MAX_TIMES_BACK, PartitionLayout
 
@@ -69,7 +69,7 @@ def build_product_changes_asset(
     @snapshot_asset(
         {
             "partitions_def": products.partitions_def,
-            **snapshot_input("snapshots", products, mapping),
+            **snapshot_inputs(snapshots=products, partition_mapping=mapping),
             "description": (
                 f"The products of {products.key.to_user_string()} that appeared, disappeared or "
                 "changed their title, price or availability since the previous snapshot. A row is "

@@ -23,7 +23,7 @@ from octogen_dagster.frames.kinds import Check, TableKind, Verdict
 from octogen_dagster.frames.markdown import markdown_table
 from octogen_dagster.frames.source import utc_now
 from octogen_dagster.snapshots.failures import named
-from octogen_dagster.snapshots.loading import Snapshots, snapshot_input
+from octogen_dagster.snapshots.loading import Snapshots, snapshot_inputs
 from octogen_dagster.snapshots.metadata import declared_columns, entry_of, kind_of
 from octogen_dagster.snapshots.partitions import PartitionLayout
 from octogen_dagster.snapshots.range_checks import PARTITION_CHECKS, partition_evaluations
@@ -201,7 +201,7 @@ def _checks_of_snapshots(
         name=f"{key.to_python_identifier()}_checks",
         specs=specs,
         can_subset=True,
-        **snapshot_input("snapshot", asset),
+        **snapshot_inputs(snapshot=asset),
     )(snapshot_checks)
     PARTITION_CHECKS[checks.node_def] = step.results
     return checks

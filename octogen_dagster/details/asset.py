@@ -8,7 +8,7 @@ from octogen_dagster.api.catalog_sources import CatalogService
 from octogen_dagster.assets.definition import RESOURCE, asset_arguments_of
 from octogen_dagster.details.scan import DETAILS_KIND, DetailScan, DetailStatistics
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, snapshot_asset
-from octogen_dagster.snapshots.loading import Snapshots, snapshot_input
+from octogen_dagster.snapshots.loading import Snapshots, snapshot_inputs
 from octogen_dagster.snapshots.metadata import require_products
 from octogen_dagster.validation import require_percent
 
@@ -67,7 +67,7 @@ def build_product_details_asset(
     @snapshot_asset(
         {
             "partitions_def": products.partitions_def,
-            **snapshot_input("products", products),
+            **snapshot_inputs(products=products),
             "description": (
                 f"The full view of each product in {products.key.to_user_string()}: description, "
                 "categories, variants, identifiers, reviews, images and what Octogen adds. A row "

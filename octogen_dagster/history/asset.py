@@ -14,7 +14,7 @@ from octogen_dagster.history.table import HISTORY_KIND, history_kind
 from octogen_dagster.history.tracking import PRODUCTS, Tracking
 from octogen_dagster.history.update import HistoryUpdate
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, snapshot_asset
-from octogen_dagster.snapshots.loading import Snapshots, snapshot_input
+from octogen_dagster.snapshots.loading import Snapshots, snapshot_inputs
 from octogen_dagster.snapshots.metadata import SEARCH, declared_columns, kind_of, require_products
 from octogen_dagster.snapshots.partitions import PartitionLayout
 from octogen_dagster.validation import did_you_mean
@@ -148,7 +148,7 @@ def _build(
     @snapshot_asset(
         {
             "partitions_def": partitions.catalogs,
-            **snapshot_input("snapshots", table, _all_times(table)),
+            **snapshot_inputs(snapshots=table, partition_mapping=_all_times(table)),
             "description": description,
         },
         given,

@@ -42,7 +42,6 @@ from octogen_dagster.snapshots.metadata import (
     COLUMN_SCHEMA,
     column_lineage,
     column_schema,
-    in_reading_order,
     noted,
     snapshot_metadata,
 )
@@ -103,7 +102,7 @@ def snapshot_asset(
     for each partition.
 
     Args:
-        own: Arguments of `@dagster.asset`, among them those of `snapshot_input`. An input that is
+        own: Arguments of `@dagster.asset`, among them those of `snapshot_inputs`. An input that is
             given as a `dagster.AssetIn` in `ins` is loaded as `Snapshots`, too.
         given: Further arguments, such as the user of a builder gave. They count more, except for
             metadata, dependencies, resources and checks, which are added.
@@ -257,12 +256,13 @@ def _publish(run: SnapshotRun[Any], partition: str | None, result: Any) -> Itera
         yield result
         return
     source = source_of(result.value, f"Asset {step.asset.to_user_string()}")
+    also = {**run.lineage, **(result.metadata or {})}
     if not keeps_snapshots(manager):
         if not isinstance(result.value, pl.DataFrame):  # which any IO manager keeps as well
             context.log.info(kept_otherwise(manager))
         with permanent_errors_fail(), shared_budget(step, source.spending):
-            frame, metadata = _collected(run, source)
-        context.add_asset_metadata(_shown(run, metadata, result), step.asset)
+            frame, metadata = _collected(run, source, also)
+        context.add_asset_metadata(metadata, step.asset)
         yield dg.MaterializeResult(
             value=frame,
             check_results=result.check_results,
@@ -272,22 +272,19 @@ def _publish(run: SnapshotRun[Any], partition: str | None, result: Any) -> Itera
         return
     manager.remove_abandoned(step.asset)
     with permanent_errors_fail(), shared_budget(step, source.spending):
-        published = manager.publication(step, partition, run.kind).publish(source, run.stop)
-    context.add_asset_metadata(_shown(run, published.metadata, result), step.asset)
+        published = manager.publication(step, partition, run.kind).publish(
+            source, run.stop, also=also
+        )
+    context.add_asset_metadata(published.metadata, step.asset)
     yield dg.MaterializeResult(
         check_results=result.check_results, data_version=result.data_version, tags=result.tags
     )
     published.remove_pages()
 
 
-def _shown(
-    run: SnapshotRun[Any], metadata: Metadata, result: dg.MaterializeResult[Any]
-) -> Metadata:
-    """What is shown of a snapshot with this metadata."""
-    return in_reading_order(run.kind, metadata, run.lineage, result.metadata)
-
-
-def _collected(run: SnapshotRun[Any], source: SnapshotSource) -> tuple[pl.DataFrame, Metadata]:
+def _collected(
+    run: SnapshotRun[Any], source: SnapshotSource, also: Mapping[str, Any]
+) -> tuple[pl.DataFrame, Metadata]:
     """Read a snapshot for another IO manager, and return it with its metadata."""
     context, log = run.context, run.context.log
     subject = context.asset_key.to_user_string()
@@ -295,7 +292,7 @@ def _collected(run: SnapshotRun[Any], source: SnapshotSource) -> tuple[pl.DataFr
     row_count = "partition_row_count" if context.has_partition_key else "row_count"
     stored: Metadata = {f"dagster/{row_count}": len(frame)}
     published = Published(frame.lazy(), outcome.file_metadata)
-    return frame, snapshot_metadata(run.kind, outcome, published, stored, log.warning)
+    return frame, snapshot_metadata(run.kind, outcome, published, stored, log.warning, also=also)
 
 
 def _publish_range(
@@ -317,8 +314,8 @@ def _publish_range(
             publication = manager.publication(
                 step, partition, run.kind, lambda line: once.say(line, line)
             )
-            published = publication.publish(source, run.stop, note_read)
-            return result, published._replace(metadata=_shown(run, published.metadata, result))
+            also = {**run.lineage, **(result.metadata or {})}
+            return result, publication.publish(source, run.stop, note_read, also)
 
     def stored(partition: str) -> pl.LazyFrame:
         return manager.store.scan(SnapshotKeys(manager.store, step.asset).of(partition))

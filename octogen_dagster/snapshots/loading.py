@@ -58,34 +58,37 @@ def _needs_own(key: str, manager: Any, asset: str, why: str) -> dg.Failure:
     )
 
 
-def snapshot_input(
-    name: str, asset: dg.AssetsDefinition, partition_mapping: dg.PartitionMapping | None = None
+def snapshot_inputs(
+    *, partition_mapping: dg.PartitionMapping | None = None, **assets: dg.AssetsDefinition
 ) -> dict[str, Any]:
-    """The arguments of an asset, or of checks, that has the snapshots of an asset as its input.
+    """The arguments of an asset, or of checks, that has the snapshots of assets as its inputs.
 
-    Other IO managers than `ParquetSnapshotIOManager` load it, too: `Snapshots` says how far.
+    Other IO managers than `ParquetSnapshotIOManager` load them, too: `Snapshots` says how far.
 
     Args:
-        name: The name of the input.
-        asset: The asset of the snapshots.
-        partition_mapping: The partitions of the input for each partition; by default the same.
+        partition_mapping: The partitions of the inputs for each partition; by default the same.
+        assets: The assets of the snapshots, by the names of the inputs.
 
     Returns:
         The arguments `ins` and `resource_defs`.
 
     Raises:
-        TypeError: `asset` is no asset.
+        TypeError: What is given is no asset.
     """
-    require_asset(asset, name)
-    key = asset.get_io_manager_key_for_asset_key(asset.key)
-    # The input has a manager of its own, since Dagster lets no other IO manager than ours load
-    # `Snapshots`.
-    own = {key: asset.resource_defs[key]} if key in asset.resource_defs else {}
-    manager_key = f"octogen_{key}"
-    snapshots = dg.AssetIn(
-        asset.key, partition_mapping=partition_mapping, input_manager_key=manager_key
-    )
-    return {"ins": {name: snapshots}, "resource_defs": {manager_key: _input_manager(key), **own}}
+    ins, resources = dict[str, dg.AssetIn](), dict[str, dg.ResourceDefinition]()
+    for name, asset in assets.items():
+        require_asset(asset, name)
+        key = asset.get_io_manager_key_for_asset_key(asset.key)
+        # The input has a manager of its own, since Dagster lets no other IO manager than ours load
+        # `Snapshots`.
+        manager_key = f"octogen_{key}"
+        ins[name] = dg.AssetIn(
+            asset.key, partition_mapping=partition_mapping, input_manager_key=manager_key
+        )
+        resources[manager_key] = _input_manager(key)
+        if key in asset.resource_defs:
+            resources[key] = asset.resource_defs[key]
+    return {"ins": ins, "resource_defs": resources}
 
 
 def all_partitions(asset: dg.AssetsDefinition) -> dg.AssetIn:
@@ -180,7 +183,7 @@ class Snapshots:
     `OctogenSnapshotError` if there is no snapshot, or if its file is damaged or out of reach.
 
     Another IO manager than `ParquetSnapshotIOManager` loads whole frames: with an input of
-    `snapshot_input` it has `frame` and `frames`, and the other methods fail the run.
+    `snapshot_inputs` it has `frame` and `frames`, and the other methods fail the run.
 
     Attributes:
         has_each: False if an IO manager gives the rows of several partitions only together.

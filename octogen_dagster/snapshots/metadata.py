@@ -143,6 +143,7 @@ def snapshot_metadata(
     stored: Metadata,
     warn: Callable[[str], None],
     *,
+    also: Mapping[str, Any],
     size: int | None = None,
     earlier: Callable[[], Sequence[Mapping[str, Any]]] = list,
 ) -> Metadata:
@@ -150,7 +151,7 @@ def snapshot_metadata(
 
     `stored` are its number of rows and where it is, and `size` is that of its file in bytes, if
     it has one. `earlier` are the metadata of materializations before, the newest first. What fails
-    is left out, with a warning.
+    is left out, with a warning. What is in `also` counts more.
     """
     snapshot = published.rows
     schema = snapshot.collect_schema()
@@ -200,12 +201,10 @@ def snapshot_metadata(
                 f"The {name} of the snapshot cannot be shown and are left out of its metadata: "
                 f"{error}. The snapshot is published and whole."
             )
-    return in_reading_order(kind, metadata)
+    return _in_reading_order(kind, {**metadata, **also})
 
 
-def in_reading_order(kind: TableKind, *parts: Mapping[str, Any] | None) -> Metadata:
-    """Return the entries of a materialization in the order in which a person reads them."""
-    metadata = {name: entry for part in parts for name, entry in (part or {}).items()}
+def _in_reading_order(kind: TableKind, metadata: Metadata) -> Metadata:
     own = tuple(f"octogen/{name}" for name in kind.first)
 
     def position(name: str) -> tuple[int, int]:

@@ -15,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import dagster as dg
@@ -167,13 +168,14 @@ class Publication:
         source: SnapshotSource,
         stop: threading.Event,
         note_read: Callable[[], None] = lambda: None,
+        also: Mapping[str, Any] = MappingProxyType({}),
     ) -> PublishedSnapshot:
         """Read a source and publish its rows. `stop` ends the reading from another thread.
 
-        `note_read` is called once all rows are read.
+        `note_read` is called once all rows are read, and `also` is shown with what is found.
         """
         with source.reading(self._target, stop) as reading:
-            metadata = self._publish(reading, stop, note_read)
+            metadata = self._publish(reading, stop, note_read, also)
         published = reading.published  # without the frame, which is done
 
         def remove_pages() -> None:
@@ -185,7 +187,11 @@ class Publication:
         return PublishedSnapshot(metadata, remove_pages)
 
     def _publish(
-        self, reading: Reading, stop: threading.Event, note_read: Callable[[], None]
+        self,
+        reading: Reading,
+        stop: threading.Event,
+        note_read: Callable[[], None],
+        also: Mapping[str, Any],
     ) -> Metadata:
         store, keys, limits = self._store, self._keys, reading.limits
         key = keys.own
@@ -226,6 +232,7 @@ class Publication:
                     Published(snapshot, outcome.file_metadata, self._before),
                     stored,
                     self.warn,
+                    also=also,
                     size=size,
                     earlier=lambda: [
                         event.metadata

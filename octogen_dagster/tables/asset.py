@@ -23,7 +23,7 @@ from octogen_dagster.assets.definition import (
 )
 from octogen_dagster.background import run_in_thread
 from octogen_dagster.snapshots.asset_decorator import own_range
-from octogen_dagster.snapshots.loading import Snapshots, snapshot_input
+from octogen_dagster.snapshots.loading import Snapshots, snapshot_inputs
 from octogen_dagster.snapshots.metadata import (
     COLUMN_SCHEMA,
     column_lineage,
@@ -112,7 +112,7 @@ def build_table_asset(
     @octogen_asset(
         {
             "partitions_def": partitions_def,
-            **snapshot_input("stored", snapshots),
+            **snapshot_inputs(stored=snapshots),
             "pool": destination.pool,
             "kinds": {"octogen", destination.kind},
             "check_specs": [_check_spec(asset_key(given), partitions_def)],

@@ -11,7 +11,7 @@ from octogen_dagster.frames.source import FrameSource, Metrics
 from octogen_dagster.io_source import errors_as_raised
 from octogen_dagster.printable import count
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, snapshot_asset
-from octogen_dagster.snapshots.loading import Snapshots, snapshot_input
+from octogen_dagster.snapshots.loading import Snapshots, snapshot_inputs
 from octogen_dagster.url_lists.list_asset import require_url_list
 from octogen_dagster.url_lists.matching import (
     COVERED,
@@ -80,17 +80,9 @@ def build_url_matches_asset(
         _MATCHED: f"At least {_MIN_MATCHED_PERCENT:g}% of the covered addresses have products.",
     }
 
-    inputs = [
-        snapshot_input(name, asset)
-        for name, asset in (("urls", url_list), ("coverage", coverage), ("offers", offers))
-    ]
-
     @snapshot_asset(
         {
-            **{
-                argument: {name: each for one in inputs for name, each in one[argument].items()}
-                for argument in ("ins", "resource_defs")
-            },
+            **snapshot_inputs(urls=url_list, coverage=coverage, offers=offers),
             "check_specs": [
                 dg.AssetCheckSpec(name, asset=key, description=description)
                 for name, description in checks.items()

@@ -122,7 +122,7 @@ from octogen_dagster.schemas import (
     PRODUCT_SCHEMA,
 )
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, snapshot_asset
-from octogen_dagster.snapshots.loading import SnapshotFile, Snapshots, snapshot_input
+from octogen_dagster.snapshots.loading import SnapshotFile, Snapshots, snapshot_inputs
 from octogen_dagster.snapshots.partitions import catalog_of, catalog_partition_key
 from octogen_dagster.tables.destination import TableConnection, TableDestination
 
@@ -292,7 +292,7 @@ def clearance(products: dg.AssetsDefinition) -> dg.AssetsDefinition:
     )
 
     @snapshot_asset(
-        snapshot_input("stored", products), {"name": "clearance"}, kind=kind, made_from=products
+        snapshot_inputs(stored=products), {"name": "clearance"}, kind=kind, made_from=products
     )
     def made(run: SnapshotRun, partition: str | None, stored: Snapshots) -> pl.LazyFrame:
         snapshots: list[StoredSnapshot] = stored.of_catalog(partition)

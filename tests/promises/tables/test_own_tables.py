@@ -15,7 +15,9 @@ import pytest
 from octogen_dagster import DuckDBTables, build_snapshot_checks, build_table_asset
 from octogen_dagster.frames.kinds import Check, Markdown, Rule, TableKind, Verdict
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, snapshot_asset
-from octogen_dagster.snapshots.loading import snapshot_input
+from octogen_dagster.snapshots.loading import snapshot_inputs
+from tests.histories import day, product
+from tests.projects import given_frame
 from tests.results import failure, is_retried, materialized, metadata
 
 SIZES = pl.Schema({"brand": pl.String(), "products": pl.Int64()})
@@ -57,13 +59,13 @@ def test_a_function_takes_the_run_the_partition_and_the_inputs(
 ) -> None:
     signature = rf"Write def {function.__name__}\(run, partition, stored\)"
     with pytest.raises(TypeError, match=signature):
-        snapshot_asset(snapshot_input("stored", shop))(function)
+        snapshot_asset(snapshot_inputs(stored=shop))(function)
 
 
 def test_an_input_is_an_asset() -> None:
     of: Any = "shop"
     with pytest.raises(TypeError, match="products must be an asset, not str"):
-        snapshot_input("products", of)
+        snapshot_inputs(products=of)
 
 
 @pytest.mark.parametrize("in_a_result", [False, True])
@@ -75,7 +77,7 @@ def test_a_frame_gets_the_columns_of_its_kind_in_their_types(
         counted = found.agg(other=pl.lit(1), products=pl.len())
         return dg.MaterializeResult(value=counted, metadata={"a": 1}) if in_a_result else counted
 
-    asset = snapshot_asset(snapshot_input("products", shop), kind=TableKind(SIZES))(sizes)
+    asset = snapshot_asset(snapshot_inputs(products=shop), kind=TableKind(SIZES))(sizes)
     assert asset.key == dg.AssetKey("sizes")
     assert asset.op.pool is None  # it asks the service for nothing
     shown = metadata(materialized([shop, asset], tmp_path), "sizes")
@@ -101,6 +103,18 @@ def test_what_cannot_be_stored_fails_the_run(tmp_path: Path, returned: Any, text
     result = materialized([asset], tmp_path, raise_on_error=False)
     assert text in failure(result)
     assert not (tmp_path / "sizes.parquet").exists()
+
+
+def test_rows_that_are_products_are_shown_in_the_order_of_products(tmp_path: Path) -> None:
+    figures = {"octogen/seconds": 1.0, "octogen/price_p50_eur": 2.0}
+
+    def products(run: SnapshotRun, partition: None) -> dg.MaterializeResult[pl.DataFrame]:
+        return dg.MaterializeResult(
+            value=given_frame(day(1), [product("a", 2.0)]), metadata=figures
+        )
+
+    shown = metadata(materialized([snapshot_asset({}, NO_RETRY)(products)], tmp_path), "products")
+    assert [name for name in shown if name in figures] == [*figures][::-1]
 
 
 ANOTHER = pl.DataFrame({"brand": ["Acme"], "product": [1]})
