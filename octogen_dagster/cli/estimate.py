@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from octogen_dagster.api.spending import LOOKUP_USD, SEARCH_PAGE_USD
 from octogen_dagster.cli.errors import reporting_errors
 from octogen_dagster.cli.options import CONTEXT_SETTINGS
 from octogen_dagster.printable import printable
@@ -34,56 +33,35 @@ _IS_NO_BOUND = (
 @click.option("--catalog", "catalogs", multiple=True, help="Catalog key. Can be repeated.")
 @click.option("--host", "hosts", multiple=True, help="Host of a shop. Can be repeated.")
 @click.option("--q", default=None, help="Keywords of a search.")
-@click.option("--understand", is_flag=True, help="Let Octogen derive filters from the keywords.")
 @click.option(
     "--facet", "facets", multiple=True, metavar="NAME=VALUE", help="Filter. Can be repeated."
 )
 @click.option("--price-min", type=float, default=None, help="Lowest current price.")
 @click.option("--price-max", type=float, default=None, help="Highest current price.")
-@click.option("--page-size", type=click.IntRange(1, 100), default=100, help="Products on a page.")
-@click.option(
-    "--search-page-usd", type=float, default=SEARCH_PAGE_USD, help="Dollars for a search page."
-)
-@click.option("--lookup-usd", type=float, default=LOOKUP_USD, help="Dollars for a lookup.")
-@click.option(
-    "--base-url",
-    default=None,
-    envvar="OCTOGEN_BASE_URL",
-    show_envvar=True,
-    help="Base URL of the API.  [default: https://api.octogen.ai/v1, or at OCTOGEN_HOST]",
-)
 @reporting_errors
 def estimate(
     *,
     catalogs: Sequence[str],
     hosts: Sequence[str],
     facets: Sequence[str],
-    page_size: int,
-    search_page_usd: float,
-    lookup_usd: float,
-    base_url: str | None,
     **filters: Any,
 ) -> None:
     """Say what a read costs: products, pages, dollars and time.
 
     Without options it is a read of everything. Nothing is searched and nothing is looked up; the
-    API key is read from the environment. Octogen says how many products a shop's catalogs have.
-    Of searches and named catalogs it counts only the products that have a category, which is a
-    lower bound. Exit status: 0 estimated, 1 failed, 2 bad input.
+    API key and OCTOGEN_BASE_URL are read from the environment. Octogen says how many products a
+    shop's catalogs have. Of searches and named catalogs it counts only the products that have a
+    category, which is a lower bound. Exit status: 0 estimated, 1 failed, 2 bad input.
     """
     from octogen_dagster.api.blocking import BlockingClient
     from octogen_dagster.api.catalog_sources import CatalogService
     from octogen_dagster.api.counts import count_read
     from octogen_dagster.api.credentials import configured_base_url
-    from octogen_dagster.api.spending import Prices, Spending
 
     if not all(key.strip() for key in catalogs):
         raise ValueError("--catalog is empty: name the key of a catalog")
     search = _search(facets=_facets(facets), **filters)
-    service = CatalogService(
-        base_url=base_url or configured_base_url(),
-        spending=Spending(Prices(search_page_usd, lookup_usd)),
-    )
+    service = CatalogService(base_url=configured_base_url())
     with BlockingClient(service) as client:
         counted = count_read(client, search, catalogs, hosts)
     for warning in counted.warnings:
@@ -92,7 +70,7 @@ def estimate(
         click.echo("The shops have no catalogs.")
         return
     counts = [each._replace(subject=printable(each.subject)) for each in counted.counts]
-    click.echo("\n".join(_table(service, counts, page_size)))
+    click.echo("\n".join(_table(service, counts)))
     if any(each.is_lower_bound for each in counted.counts):
         click.echo(_IS_NO_BOUND if search.has_keywords else _IS_LOWER_BOUND)
     for host, of_host in counted.several.items():
@@ -103,9 +81,10 @@ def estimate(
         )
 
 
-def _table(service: CatalogService, counts: Sequence[Count], page_size: int) -> list[str]:
+def _table(service: CatalogService, counts: Sequence[Count]) -> list[str]:
     """Return the lines of a table of the counts and their sum, and what is to be known of it."""
     from octogen_dagster.api.estimate import estimate_lookups, estimate_pages
+    from octogen_dagster.api.search import MAX_PAGE_SIZE
 
     rows = [("", "products", "pages", "cost", "with details")]
     total = [each.products for each in counts if each.products]
@@ -113,7 +92,7 @@ def _table(service: CatalogService, counts: Sequence[Count], page_size: int) -> 
     if len(counts) > 1:
         sums.append(("all", total))
     for subject, products in sums:
-        pages = estimate_pages(products, page_size, service)
+        pages = estimate_pages(products, MAX_PAGE_SIZE, service)
         with_details = pages.cost_usd + estimate_lookups(sum(products), service).cost_usd
         costs = (f"${pages.cost_usd:,.2f}", f"${with_details:,.2f}")
         rows.append((subject, f"{pages.products:,}", f"{pages.requests:,}", *costs))
@@ -124,7 +103,7 @@ def _table(service: CatalogService, counts: Sequence[Count], page_size: int) -> 
     lines = [
         "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
     ]
-    time = estimate_pages(total, page_size, service).time if total else None
+    time = estimate_pages(total, MAX_PAGE_SIZE, service).time if total else None
     if time:
         lines.append(f"Pages: {time}.")
     for count in counts:

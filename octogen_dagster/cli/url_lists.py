@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from octogen_dagster.cli.errors import BAD_INPUT, fail, reporting_errors
-from octogen_dagster.cli.options import CONTEXT_SETTINGS, SECONDS
+from octogen_dagster.cli.options import CONTEXT_SETTINGS
 from octogen_dagster.cli.printing import DRY_RUN, time_text
 from octogen_dagster.errors import MissingAPIKeyError
 from octogen_dagster.printable import count, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from octogen_dagster.api.blocking import BlockingClient
     from octogen_dagster.api.url_lists import CoverageUrlList
@@ -26,39 +26,22 @@ if TYPE_CHECKING:
 def url_lists() -> None:
     """List and delete sets of product addresses at Octogen.
 
+    The API key and OCTOGEN_BASE_URL are read from the environment.
     Octogen's own `octogen-url-lists`, of the package octogen-ai-sdk, has the other operations.
     """
 
 
-def _connection(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that each command has."""
-    for option in (
-        click.option("--json", "as_json", is_flag=True, help="Print JSON."),
-        click.option("--timeout", type=SECONDS, default=30.0, help="Seconds for each request."),
-        click.option(
-            "--base-url",
-            envvar="OCTOGEN_BASE_URL",
-            show_envvar=True,
-            help="Base URL of the API.  [default: https://api.octogen.ai/v1, or at OCTOGEN_HOST]",
-        ),
-        click.option(
-            "--api-key",
-            help="API key. Prefer the environment, which other users cannot see.  "
-            "[default: OCTOGEN_PLATFORM_API_KEY, then OCTO_API_KEY]",
-        ),
-    ):
-        command = option(command)
-    return command
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @url_lists.command("list", context_settings=CONTEXT_SETTINGS)
-@_connection
+@_JSON
 @reporting_errors
-def list_command(*, as_json: bool, **connection: Any) -> None:
+def list_command(*, as_json: bool) -> None:
     """List all lists, newest first."""
     from octogen_dagster.api.url_lists import MAX_PAGE_SIZE, read_pages
 
-    with _client(**connection) as client:
+    with _client() as client:
         pages = read_pages(
             lambda cursor: client.list_coverage_url_lists(cursor=cursor, limit=MAX_PAGE_SIZE),
             "The list of URL lists",
@@ -81,14 +64,14 @@ def list_command(*, as_json: bool, **connection: Any) -> None:
     "--apply", is_flag=True, help="Make the change. Without it, only print what would be done."
 )
 @click.option("--yes", is_flag=True, help="Do not ask. Needed where nobody can answer.")
-@_connection
+@_JSON
 @reporting_errors
-def delete(*, url_list_id: str, apply: bool, yes: bool, as_json: bool, **connection: Any) -> None:
+def delete(*, url_list_id: str, apply: bool, yes: bool, as_json: bool) -> None:
     """Delete a list and its tables in BigQuery.
 
     It cannot be undone. In a terminal you are asked for the name of the list.
     """
-    with _client(**connection) as client:
+    with _client() as client:
         found = client.get_coverage_url_list(url_list_id)
         name = printable(f"{found.name} ({found.url_list_id})")
         what = f"URL list {name} with {count(found.url_count, 'URL')} and its tables in BigQuery"
@@ -113,19 +96,17 @@ def _ask(what: str, name: str) -> None:
 
 
 @contextlib.contextmanager
-def _client(
-    *, api_key: str | None, base_url: str | None, timeout: float
-) -> Iterator[BlockingClient]:
+def _client() -> Iterator[BlockingClient]:
+    """A client of the service that the environment names, with its key."""
     from octogen_dagster.api.blocking import BlockingClient
     from octogen_dagster.api.credentials import ApiKey, configured_base_url
     from octogen_dagster.api.service import Service
 
     try:
-        key = ApiKey(api_key)
+        key = ApiKey(None)
     except MissingAPIKeyError as error:
         fail(f"Error: {error}", BAD_INPUT)
-    service = Service(api_key=key, base_url=base_url or configured_base_url(), timeout=timeout)
-    with BlockingClient(service) as client:
+    with BlockingClient(Service(api_key=key, base_url=configured_base_url())) as client:
         yield client
 
 

@@ -77,8 +77,6 @@ class UrlListSettings(AssetSettings):
     """The list's name at Octogen; by default the asset's."""
     max_removed_percent: Percent = 20
     """The most percent of the list that a run may remove."""
-    dry_run: bool = False
-    """Report what a run would do, and do nothing."""
     coverage: Annotated[
         UrlCoverageSettings | None,
         text_for(UrlCoverageSettings | None, lambda text: {"project": text}),

@@ -71,7 +71,6 @@ def build_url_list_asset(
     *,
     list_name: str | None = None,
     max_removed_percent: float = 20,
-    dry_run: bool = False,
     provisioning_timeout: float = 180.0,
     resource_key: str = RESOURCE,
     **asset_arguments: Any,
@@ -96,10 +95,9 @@ def build_url_list_asset(
     waits for that at its end. If it lasts longer, the run succeeds all the same, with a warning:
     the list has its addresses, and is exported once it is active.
 
-    `dry_run` and `max_removed_percent` are the defaults of the run configuration, so they can be
-    changed in the launchpad for one run. A dry run asks and sends nothing. It reports an
-    observation with what a run would do, and no materialization: nothing is stored, and nothing
-    downstream is requested.
+    In the run configuration `max_removed_percent` can be changed for one run, and `dry_run: true`
+    makes it a dry run, which changes nothing. It reports an observation with what a run would do,
+    and no materialization: nothing is stored, and nothing downstream is requested.
 
     Args:
         name: The asset's name or `dagster.AssetSpec`.
@@ -111,7 +109,6 @@ def build_url_list_asset(
         max_removed_percent: The most percent of the list that a run may remove. A run that
             would remove more fails before it changes anything. A table without any address removes
             nothing, whatever this is.
-        dry_run: True to report what a run would do, and do nothing.
         provisioning_timeout: Seconds to wait for a new list to become active.
         resource_key: The key of the `OctogenResource`.
         asset_arguments: Any other argument of `@dagster.asset`. With
@@ -137,7 +134,7 @@ def build_url_list_asset(
     @snapshot_asset(
         {
             "ins": {"urls": dg.AssetIn(table_key)},
-            "config_schema": _config_schema(dry_run, max_removed_percent),
+            "config_schema": _config_schema(max_removed_percent),
             "output_required": False,  # a dry run has none
             "metadata": {URL_LIST: list_name},
             "description": (
@@ -227,11 +224,11 @@ def name_of_list(asset: dg.AssetsDefinition) -> str:
     return str(getattr(entry, "value", entry))
 
 
-def _config_schema(dry_run: bool, max_removed_percent: float) -> dict[str, Any]:
+def _config_schema(max_removed_percent: float) -> dict[str, Any]:
     return {
         _DRY_RUN: dg.Field(
             bool,
-            default_value=dry_run,
+            default_value=False,
             is_required=False,
             description="True to report what this run would do, and change nothing.",
         ),

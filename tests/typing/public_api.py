@@ -378,7 +378,6 @@ def url_list_definitions(articles: dg.AssetsDefinition) -> dg.Definitions:
         articles,
         list_name="q3",
         max_removed_percent=50,
-        dry_run=True,
         provisioning_timeout=60,
         automation_condition=follow_upstream(),
     )

@@ -161,17 +161,6 @@ def test_a_search_is_counted_and_keywords_do_not_narrow_it(run: Callable[..., Re
     }
 
 
-def test_prices_and_the_size_of_a_page_can_be_changed(run: Callable[..., Result]) -> None:
-    options = ["--page-size=10", "--search-page-usd=1", "--lookup-usd=0"]
-    with today() as server:
-        result = run(server, "--catalog", "acme", *options)
-    assert result.stdout.splitlines() == [
-        "      products  pages    cost  with details",
-        "acme       250     25  $25.00        $25.00",
-        LOWER_BOUND,
-    ]
-
-
 def test_an_older_service_lists_its_catalogs(run: Callable[..., Result]) -> None:
     with Sandbox(catalogs=CATALOGS, api_key=KEY, generation="seed") as sandbox:
         everything = run(sandbox)

@@ -164,14 +164,14 @@ def test_more_addresses_than_a_list_has_are_refused_before_anything_is_sent(
     monkeypatch.setattr(sync, "MAX_LIST_URLS", 4)
     monkeypatch.setattr(list_asset, "MAX_LIST_URLS", 4)
     too_many = pages(2, 3, 4, 5, 6)
-    dry = run(too_many, octogen, tmp_path, dry_run=True)
+    dry = run(too_many, octogen, tmp_path, config={"dry_run": True})
     (event,) = dry.asset_observations_for_node(NAME)
     assert "refused if more than 4 of them differ" in str(event.metadata["octogen/summary"].value)
     new = run(too_many, octogen, tmp_path, retry_policy=RETRIED)
     assert members(octogen) == set()
     run(pages(1, 2, 3), octogen, tmp_path)
     full = run(too_many, octogen, tmp_path, retry_policy=RETRIED, max_removed_percent=100)
-    dry = run(too_many, octogen, tmp_path, dry_run=True)
+    dry = run(too_many, octogen, tmp_path, config={"dry_run": True})
     for each in (new, full, dry):
         assert "was not changed: its table has 5 different addresses" in failure(each)
         assert not is_retried(each)
@@ -275,7 +275,7 @@ def test_a_dry_run_says_what_a_run_would_do_and_changes_nothing(
         (event,) = result.asset_observations_for_node(NAME)
         return {name: entry.value for name, entry in event.metadata.items()}
 
-    shown = observe(pages(1, 2), dry_run=True)
+    shown = observe(pages(1, 2), config={"dry_run": True})
     assert shown["octogen/summary"] == (
         "A run would make URL list 'competitors' and add up to 2 addresses."
     )
@@ -294,11 +294,6 @@ def test_a_dry_run_says_what_a_run_would_do_and_changes_nothing(
     assert {*requests(sandbox)[sent:]} == {"GET url-lists", "POST contains", "GET urls"}
     assert members(octogen) == {*pages(*range(10))}
     assert (tmp_path / f"{NAME}.parquet").read_bytes() == before
-
-
-def test_the_launchpad_turns_a_dry_run_off(octogen: OctogenResource, tmp_path: Path) -> None:
-    result = run(pages(1), octogen, tmp_path, config={"dry_run": False}, dry_run=True)
-    assert counts(result) == (1, 1, 0, 0)
 
 
 def test_a_list_whose_answer_was_lost_is_found_by_its_name(
