@@ -6,6 +6,7 @@ products of a catalog, and the number of products that it found.
 
 import json
 import sys
+import threading
 import time
 from typing import Any
 
@@ -16,6 +17,10 @@ from octogen_dagster import ProductSearch, scan_products
 from octogen_dagster.api.catalog_sources import CatalogService
 from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.details.scan import DetailScan
+from octogen_dagster.frames.source import collected
+
+
+def _say_nothing(_line: str) -> None: ...
 
 
 def measure(source: Source) -> dict[str, Any]:
@@ -27,7 +32,8 @@ def measure(source: Source) -> dict[str, Any]:
     )
 
     def look_up(some: pl.DataFrame) -> pl.DataFrame:
-        return DetailScan(some.lazy(), connection).frame.collect()
+        source = DetailScan(some.lazy(), connection)
+        return collected(source, "the details", _say_nothing, _say_nothing, threading.Event())[0]
 
     look_up(products.head(PAGE_SIZE))
     cpu, started_at = time.process_time(), time.perf_counter()

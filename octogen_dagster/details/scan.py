@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import logging
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -76,7 +75,6 @@ MAX_FAILURES_IN_A_ROW = 50
 """The failures in a row, each after its retries, that mean that the service is down."""
 
 _STATUSES = ("found", "gone", "mismatched", "failed")
-_LOGGER = logging.getLogger(__name__)
 _ROWS_PER_FRAME = 500
 _MAX_PRODUCTS_PER_JOB = 25  # fewer results in a queue cost less time
 _PRODUCTS_PER_CHUNK = 5_000
@@ -103,7 +101,7 @@ _Result = tuple[_Row, Mapping[str, int]]
 
 
 class DetailScan:
-    """The full views of the products of a snapshot, as a lazy frame that looks them up.
+    """A source: the full views of the products of a snapshot, which are looked up.
 
     A product that is gone or whose lookup fails is a row with that status. If an address leads to
     another product, the status is `mismatch` and that product is not stored. Too many failures, a
@@ -129,19 +127,6 @@ class DetailScan:
         self.max_failed_percent = max_failed_percent
         self.statistics = DetailStatistics()
         self._report = report
-
-    def __reduce__(self) -> tuple[Callable[..., DetailScan], tuple[Any, ...]]:
-        restore = functools.partial(
-            type(self), only_changed=self.only_changed, max_failed_percent=self.max_failed_percent
-        )
-        return restore, (self.products, self.service)
-
-    @property
-    def frame(self) -> pl.LazyFrame:
-        """One row for each product, in any order, with the schema `DETAIL_SCHEMA`."""
-        # Polars holds what a frame calls where Python's collector does not see it, so a scan that
-        # held its frame would never be freed, nor its connections.
-        return io_source(DETAIL_SCHEMA, self._frames)
 
     @property
     def spending(self) -> Spending:
@@ -175,12 +160,11 @@ class DetailScan:
         )
 
     def _frames(
-        self, query: Query, stop: threading.Event, place: SnapshotTarget | None = None
+        self, query: Query, stop: threading.Event, target: SnapshotTarget
     ) -> Iterator[pl.DataFrame]:
-        log, warn = (place.log, place.warn) if place else (_LOGGER.info, _LOGGER.warning)
         statistics = self.statistics = DetailStatistics()
         head = self.products if query.n_rows is None else self.products.head(query.n_rows)
-        previous = _previous_rows(place) if place and self.only_changed else _NO_ROWS
+        previous = _previous_rows(target) if self.only_changed else _NO_ROWS
         products = _with_key(_listed(head), previous.fields)
         # A listing of an earlier version, which lacks fields, is replaced by that of now.
         replaced = [] if previous.fields == _LISTED_FIELDS else ["listed"]
@@ -194,26 +178,24 @@ class DetailScan:
             .select(*DETAIL_SCHEMA)
         )
         lookups = len(keys.join(kept, on="key", how="anti"))
-        self._announce(lookups, log, warn)
+        self._announce(lookups, target)
         for frame in carried.collect_batches(chunk_size=ROW_GROUP_SIZE, lazy=True):
             statistics.add(frame, carried_over=True)
             yield frame
         fresh = products.join(kept.lazy(), on="key", how="anti", maintain_order="left")
         jobs = _jobs(fresh.drop("key"), lookups // (4 * self.service.concurrency))
-        yield from self._looked_up(jobs, self.service.for_execution(warn), stop)
+        yield from self._looked_up(jobs, self.service.for_execution(target.warn), stop)
         statistics.complete = True
         self._tell()
 
-    def _announce(
-        self, lookups: int, log: Callable[[str], None], warn: Callable[[str], None]
-    ) -> None:
+    def _announce(self, lookups: int, target: SnapshotTarget) -> None:
         estimate = estimate_lookups(lookups, self.service)
         carried_over = self.statistics.products - lookups
         also = f"; {carried_over:,} rows are carried over" if carried_over else ""
-        log(f"Details: {estimate}{also}.")
+        target.log(f"Details: {estimate}{also}.")
         left = self.service.spending.left_usd
         if left is not None and estimate.cost_usd > left:
-            warn(
+            target.warn(
                 f"The budget leaves {usd(left)} for these lookups. If it is spent before the last "
                 "one, nothing is published, and the lookups are not kept."
             )
@@ -281,10 +263,10 @@ class _PreviousRows(NamedTuple):
     fields: list[str]
 
 
-def _previous_rows(place: SnapshotTarget) -> _PreviousRows:
+def _previous_rows(target: SnapshotTarget) -> _PreviousRows:
     """Return the rows of the latest details snapshot that can be carried over."""
     try:
-        snapshot = place.latest()
+        snapshot = target.latest()
         if snapshot is None:
             return _NO_ROWS
         rows, lacking = evolved(snapshot, DETAIL_SCHEMA)
@@ -294,13 +276,13 @@ def _previous_rows(place: SnapshotTarget) -> _PreviousRows:
         keys = rows.select("key").collect(engine="streaming")
     except (OctogenSnapshotError, OSError, ValueError, pl.exceptions.PolarsError) as error:
         reason = str(error).partition("\n")[0]
-        place.warn(
+        target.warn(
             f"No row of the details snapshot before is carried over: {reason} Every product is "
             "looked up."
         )
         return _NO_ROWS
     if unknown := [path for path in lacking if not path.startswith("listed.")]:
-        place.warn(
+        target.warn(
             f"The details snapshot before has no {', '.join(unknown)}, which this version stores: "
             "null in rows that are carried over, until their products change. To have all of them "
             "now, run once without only_changed."

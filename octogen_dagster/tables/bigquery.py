@@ -6,7 +6,7 @@ import re
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -66,11 +66,8 @@ class BigQueryTables(TableDestination):
     @contextmanager
     def connect(self) -> Iterator[BigQueryConnection]:
         """Make a client, which is closed with the block."""
-        connection = BigQueryConnection(self.place, self.project, self.location)
-        try:
+        with closing(BigQueryConnection(self.place, self.project, self.location)) as connection:
             yield connection
-        finally:
-            connection.close()
 
 
 class BigQueryConnection(SQLConnection):

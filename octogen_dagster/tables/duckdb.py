@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import unquote
@@ -107,11 +107,8 @@ class DuckDBTables(TableDestination):
     @contextmanager
     def connect(self) -> Iterator[DuckDBConnection]:
         """Open the database; a file that another process has open is waited for."""
-        connection = DuckDBConnection(self.database)
-        try:
+        with closing(DuckDBConnection(self.database)) as connection:
             yield connection
-        finally:
-            connection.close()
 
 
 class DuckDBConnection(SQLConnection):

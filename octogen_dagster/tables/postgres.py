@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import unquote
 
@@ -102,11 +102,8 @@ class PostgresTables(TableDestination):
                 "postgresql://user:password@host:5432/database, with %40 for an @ in the password, "
                 "%25 for a %, and so on."
             )
-        connection = PostgresConnection(uri)
-        try:
+        with closing(PostgresConnection(uri)) as connection:
             yield connection
-        finally:
-            connection.close()
 
 
 class PostgresConnection(ADBCConnection):

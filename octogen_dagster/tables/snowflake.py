@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -81,11 +81,8 @@ class SnowflakeTables(TableDestination):
             options["adbc.snowflake.sql.auth_type"] = "auth_jwt"
             options[_KEY_OPTION] = self.private_key
         given = {name: value for name, value in options.items() if value is not None}
-        connection = SnowflakeConnection(self.place, given)
-        try:
+        with closing(SnowflakeConnection(self.place, given)) as connection:
             yield connection
-        finally:
-            connection.close()
 
 
 _KEY_OPTION = "adbc.snowflake.sql.client_option.jwt_private_key_pkcs8_value"
