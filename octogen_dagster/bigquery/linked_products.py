@@ -2,33 +2,23 @@
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dagster as dg
 
 from octogen_dagster.assets.definition import Metadata, hours
-from octogen_dagster.bigquery.linked_tables import linked_table_asset, open_table
-from octogen_dagster.bigquery.queries import (
-    MAX_BYTES_BILLED,
-    REQUEST_TIMEOUT,
-    query_metadata,
-    run_query,
-)
-from octogen_dagster.bigquery.table_checks import PRODUCT_COLUMNS, age_of, check_results
+from octogen_dagster.bigquery.linked_tables import LinkedTables, OpenTable
+from octogen_dagster.bigquery.queries import MAX_BYTES_BILLED, REQUEST_TIMEOUT, query_metadata
+from octogen_dagster.bigquery.table_checks import PRODUCT_COLUMNS, age_of
 from octogen_dagster.bigquery.tables import (
     CONSOLE,
     EXPORTED_AT,
     TABLE_NAME,
     TableName,
     console_url,
-    find_modified_column,
-    read_reported_table,
     table_schema,
 )
 from octogen_dagster.sharing.google_errors import BIGQUERY, translate_google_errors
-
-if TYPE_CHECKING:
-    from google.cloud.bigquery import Client, Table
 
 
 def build_linked_products_asset(
@@ -75,93 +65,59 @@ def build_linked_products_asset(
         ValueError: max_age or max_bytes_billed is not positive.
         MissingPackageError: The packages of the extra `bigquery` are not installed.
     """
+    tables = LinkedTables(
+        linked_datasets, columns, max_age, modified_column, max_bytes_billed, bigquery_resource_key
+    )
 
-    @linked_table_asset(
+    @tables.asset(
         "build_linked_products_asset",
-        linked_datasets,
         name,
         asset_arguments,
-        max_age=max_age,
-        max_bytes_billed=max_bytes_billed,
-        bigquery_resource_key=bigquery_resource_key,
         description="The number, the columns and the last change of the products in each linked "
         "dataset. The products stay in BigQuery.",
     )
     def linked_products(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster takes it for one with no value
-        table, _, exported_at = read_reported_table(context, linked_datasets.key)
-        with open_table(context, table, bigquery_resource_key) as (client, there):
-            rows, last_modified, metadata = _describe(
-                context,
-                client,
-                table,
-                there,
-                exported_at=exported_at,
-                modified_column=modified_column,
-                max_bytes_billed=max_bytes_billed,
-            )
+        with tables.opened(context) as table:
+            rows, last_modified, metadata = _describe(context, tables, table)
         context.add_asset_metadata(metadata)
+        schema = table.there.schema
         return dg.MaterializeResult(
-            check_results=check_results(
-                table,
-                rows,
-                there.schema,
-                columns=columns,
-                last_modified=last_modified,
-                max_age=max_age,
-            )
+            check_results=tables.results(table.name, rows, schema, last_modified)
         )
 
     return linked_products
 
 
 def _describe(
-    context: dg.AssetExecutionContext,
-    client: "Client",
-    table: TableName,
-    there: "Table",
-    *,
-    exported_at: float | None,
-    modified_column: str | None,
-    max_bytes_billed: int | None,
+    context: dg.AssetExecutionContext, tables: LinkedTables, table: OpenTable
 ) -> tuple[int, datetime | None, Metadata]:
     """Return the number of rows of a table, its last modification, and what is shown of it."""
+    name, there = table.name, table.there
     is_table = there.table_type == "TABLE"
     is_counted = is_table and there.num_rows is not None
-    column = find_modified_column(
-        there.schema, table, modified_column, None if is_counted else EXPORTED_AT
-    )
+    column = tables.dated_by(table, None if is_counted else EXPORTED_AT)
     rows = there.num_rows
     last_modified = there.modified if is_table else None
     cost: Metadata = {}
     if column or not is_counted:
-        job = run_query(
-            context,
-            client,
-            build_count(table, column),
-            subject=f"Table {table}, whose rows are counted",
-            location=there.location,
-            exported_at=exported_at,
-            max_bytes_billed=max_bytes_billed,
-        )
-        with translate_google_errors(BIGQUERY, f"Table {table}"):
+        subject = f"Table {name}, whose rows are counted"
+        job = tables.query(context, table, build_count(name, column), subject)
+        with translate_google_errors(BIGQUERY, f"Table {name}"):
             ((rows, newest),) = job.result(timeout=REQUEST_TIMEOUT)
         last_modified = newest if column else last_modified
         cost = query_metadata(job)
     row_count = "partition_row_count" if context.has_partition_key else "row_count"
-    return (
-        rows,
-        last_modified,
-        {
-            TABLE_NAME: str(table),
-            f"dagster/{row_count}": rows,
-            "dagster/column_schema": table_schema(there.schema),
-            "octogen/table_type": there.table_type,
-            "octogen/location": there.location,
-            CONSOLE: console_url(*table),
-            **_modification(last_modified),
-            **cost,
-        },
-    )
+    metadata: Metadata = {
+        TABLE_NAME: str(name),
+        f"dagster/{row_count}": rows,
+        "dagster/column_schema": table_schema(there.schema),
+        "octogen/table_type": there.table_type,
+        "octogen/location": there.location,
+        CONSOLE: console_url(*name),
+        **_modification(last_modified),
+        **cost,
+    }
+    return rows, last_modified, metadata
 
 
 def build_count(table: TableName, modified_column: str | None) -> str:

@@ -2,7 +2,7 @@
 
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -15,22 +15,18 @@ from octogen_dagster.assets.definition import (
     kept_otherwise,
     output_manager,
 )
-from octogen_dagster.bigquery.linked_tables import linked_table_asset, open_table
+from octogen_dagster.bigquery.linked_tables import LinkedTables
 from octogen_dagster.bigquery.linked_view import LinkedScan, build_select, check_arguments
 from octogen_dagster.bigquery.queries import (
     MAX_BYTES_BILLED,
     QueryRows,
     query_metadata,
-    run_query,
 )
-from octogen_dagster.bigquery.table_checks import DOCUMENTED, check_results
+from octogen_dagster.bigquery.table_checks import DOCUMENTED
 from octogen_dagster.bigquery.tables import (
     CONSOLE,
     EXPORTED_AT,
-    TableName,
     console_url,
-    find_modified_column,
-    read_reported_table,
     table_schema,
 )
 from octogen_dagster.frames.source import MIN_ROWS_PERCENT, collected
@@ -103,16 +99,20 @@ def build_linked_snapshot_asset(
     if view is not None and not re.fullmatch(r"\w{1,1024}", view):
         raise ValueError(f"view must be the name of a view, such as url_coverage_v1, not {view!r}.")
     name = name or ("octogen_linked_snapshot" if view is None else f"octogen_{view}")
-    expected = columns or DOCUMENTED.get(view or TABLE, ())
-
-    @linked_table_asset(
-        "build_linked_snapshot_asset",
+    tables = LinkedTables(
         linked_datasets,
+        columns or DOCUMENTED.get(view or TABLE, ()),
+        max_age,
+        modified_column,
+        max_bytes_billed,
+        bigquery_resource_key,
+        view,
+    )
+
+    @tables.asset(
+        "build_linked_snapshot_asset",
         name,
         asset_arguments,
-        max_age=max_age,
-        max_bytes_billed=max_bytes_billed,
-        bigquery_resource_key=bigquery_resource_key,
         config_schema={ACCEPT_SHRINKING: ACCEPT_SHRINKING_CONFIG},
         kinds={"octogen", "bigquery", "parquet"},
         description=f"The view {view or TABLE} of each linked dataset, as a snapshot.",
@@ -120,57 +120,29 @@ def build_linked_snapshot_asset(
     )
     def linked_snapshot(context: dg.AssetExecutionContext) -> Iterator[Any]:
         accepts_any = where is not None or context.op_execution_context.op_config[ACCEPT_SHRINKING]
-        table, restrictions, exported_at = read_reported_table(context, linked_datasets.key)
-        table = table._replace(table_id=view or table.table_id)
-        _refuse_restricted(table, restrictions)
-        with open_table(context, table, bigquery_resource_key) as (client, there):
-            dated_by = find_modified_column(there.schema, table, modified_column, EXPORTED_AT)
-            sql = build_select(table, there.schema, columns, where)
-            job = run_query(
-                context,
-                client,
-                sql,
-                subject=f"The query of {table}",
-                location=there.location,
-                exported_at=exported_at,
-                max_bytes_billed=max_bytes_billed,
-            )
-            with translate_google_errors(BIGQUERY, f"The rows of {table}"):
-                rows = QueryRows(client, job)
+        with tables.opened(context, stores_rows=True) as table:
+            dated_by = tables.dated_by(table, EXPORTED_AT)
+            sql = build_select(table.name, table.there.schema, columns, where)
+            job = tables.query(context, table, sql, f"The query of {table.name}")
+            with translate_google_errors(BIGQUERY, f"The rows of {table.name}"):
+                rows = QueryRows(table.client, job)
             context.add_asset_metadata(
                 {
-                    "octogen/source_table": str(table),
-                    CONSOLE: console_url(*table),
+                    "octogen/source_table": str(table.name),
+                    CONSOLE: console_url(*table.name),
                     "octogen/source_columns": table_schema(rows.schema),
                     "octogen/sql": dg.MetadataValue.md(f"```sql\n{sql}\n```"),
                     **query_metadata(job),
                 }
             )
-            scan = LinkedScan(rows, table, 0.0 if accepts_any else min_rows_percent, dated_by)
+            limit = 0.0 if accepts_any else min_rows_percent
+            scan = LinkedScan(rows, table.name, limit, dated_by)
             # Dagster hands an output to the IO manager before it asks for what comes next.
-            yield dg.Output(_as_taken(context, scan, str(table)))
-        yield from check_results(
-            f"The snapshot of {table}",
-            rows.total,
-            rows.schema,
-            columns=expected,
-            last_modified=scan.last_modified,
-            max_age=max_age,
-        )
+            yield dg.Output(_as_taken(context, scan, str(table.name)))
+        subject = f"The snapshot of {table.name}"
+        yield from tables.results(subject, rows.total, rows.schema, scan.last_modified)
 
     return linked_snapshot
-
-
-def _refuse_restricted(table: TableName, restrictions: Mapping[str, bool]) -> None:
-    """Refuse to query a table whose listing forbids to store the result."""
-    if restrictions.get("restrict_query_result"):
-        raise dg.Failure(
-            f"Table {table}: its listing's restricted_export_config has restrict_query_result, so "
-            "Google refuses to store the result of a query elsewhere. Nothing was queried. Query "
-            "the linked dataset in BigQuery, or ask its publisher to allow exports, and "
-            "materialize the linked dataset again.",
-            allow_retries=False,
-        )
 
 
 def _as_taken(context: dg.AssetExecutionContext, scan: LinkedScan, table: str) -> Any:
