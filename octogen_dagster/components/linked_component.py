@@ -10,6 +10,7 @@ from typing_extensions import Self
 
 import octogen_dagster as od
 from octogen_dagster.bigquery.partitions import listing_name, listing_partition_key
+from octogen_dagster.bigquery.table_checks import PRODUCT_COLUMNS
 from octogen_dagster.components.scaffolder import OctogenLinkedDatasetsScaffolder
 from octogen_dagster.components.settings import (
     AssetsComponent,
@@ -100,7 +101,7 @@ class LinkedProductsSettings(AssetSettings):
     """The oldest last modification that passes the check `fresh`; null leaves it out."""
     modified_column: str | None = None
     """The column whose newest value is the last modification."""
-    columns: list[str] = Field(default_factory=list)
+    columns: list[str] = Field(default=[*PRODUCT_COLUMNS])
     """The columns to expect."""
     max_bytes_billed: int | None = Field(default=100_000_000_000, gt=0)
     """The most bytes that a query may be billed for; null for no limit."""

@@ -256,13 +256,15 @@ def _check_where(where: pl.Expr) -> None:
 class CheckSettings(YamlModel):
     """The arguments of `build_snapshot_checks`, with its defaults; a null leaves a check out."""
 
-    max_age: MaxAge | None = None
+    max_age: MaxAge | None = Field(default="2 days", validate_default=True)
     """The time, such as 36 hours, after which a catalog that was not materialized fails `fresh`."""
-    max_rows_change_percent: float | None = None
+    max_rows_change_percent: float | None = 30
     """By how many percent the rows may differ from those of the last snapshots."""
-    max_null_percent: dict[str, float] | None = None
+    max_null_percent: dict[str, float] | None = Field(
+        default={"product_url": 0, "title": 20, "current_price": 20}
+    )
     """The most percent of nulls of columns by name."""
-    max_bad_price_percent: float | None = None
+    max_bad_price_percent: float | None = 0.1
     """Percent of the products whose price may be bad."""
     price_outlier_ratio: float = 100.0
     """How many times a price may be above or below the median."""
