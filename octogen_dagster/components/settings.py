@@ -261,7 +261,7 @@ class CheckSettings(YamlModel):
     max_rows_change_percent: float | None = 30
     """By how many percent the rows may differ from those of the last snapshots."""
     max_null_percent: dict[str, float] | None = Field(
-        default={"product_url": 0, "title": 20, "current_price": 20}
+        default={"product_url": 0.0, "title": 20.0, "current_price": 20.0}
     )
     """The most percent of nulls of columns by name."""
     max_bad_price_percent: float | None = 0.1
