@@ -17,8 +17,8 @@ from octogen_dagster.frames.source import RunSpending
 from octogen_dagster.printable import usd
 from octogen_dagster.snapshots.publication import PublishingStep, parent_of, retried_runs
 
-_SPENT_TAG = "octogen/spent_usd"
-"""The tags of a run with the dollars that each of its steps has spent: this, a dot and the step."""
+_SPENT = "octogen/spent_usd."
+"""The tags of a run with the dollars that each of its steps has spent: this, and the step."""
 _BACKFILL_TAG = "dagster/backfill"
 _ENDED_TAG = "octogen/backfill_ended"
 """The tag of a run with its `_Ended`, from which other runs of the backfill go on counting."""
@@ -37,7 +37,8 @@ def shared_budget(
 ) -> Iterator[Callable[[], None]]:
     """Count what other steps and attempts of a step's run have spent, and report the block's costs.
 
-    If the budget is that of the run's backfill, what its other runs have spent is counted too.
+    They are reported without a budget, too, since a read that fails reports nothing else. If there
+    is a budget of the run's backfill, what its other runs have spent is counted.
 
     The amounts are kept in tags of the run. A re-execution of the run inherits them, and counts
     them unless the run succeeded. Each step has a tag of its own, because two steps that end at the
@@ -47,15 +48,13 @@ def shared_budget(
     each spend what was left when they counted last.
     """
     instance, run_id = step.instance, step.run_id
-    # The chain of `is` is true if both budgets are None.
-    has_budget = spending and not spending.budget_usd is spending.backfill_budget_usd is None
-    if spending is None or not has_budget or instance is None or run_id is None:
+    if spending is None or instance is None or run_id is None:
         yield lambda: None
         return
-    tag = f"{_SPENT_TAG}.{step.key}"
+    tag = f"{_SPENT}{step.key}"
     run = instance.get_run_by_id(run_id)
     inherited = _inherited(instance, run_id)
-    in_tags = _spent_usd(run.tags) if run else {}
+    in_tags = spent_usd(run.tags) if run else {}
     spent = {each: amount - inherited.get(each, 0) for each, amount in in_tags.items()}
     spent_before = sum(spent.values(), Decimal(0))
     spending.raise_to(spent_before)
@@ -69,7 +68,7 @@ def shared_budget(
         nonlocal reported
         if spending.spent_usd > reported:
             reported = spending.spent_usd
-            own = in_tags.get(tag, Decimal(0)) + reported - begun_at
+            own = in_tags.get(step.key, Decimal(0)) + reported - begun_at
             instance.add_run_tags(run_id, {tag: f"{own:f}", **(backfill.tags if backfill else {})})
             if backfill:
                 backfill.count(spent_before + reported - begun_at)
@@ -84,7 +83,7 @@ def _inherited(instance: dg.DagsterInstance, run_id: str) -> dict[str, Decimal]:
     """The amounts in a run's tags that are of a run that succeeded before it was executed again."""
     parents = [parent_of(run) for run in retried_runs(instance, run_id)]
     succeeded = instance.get_run_by_id(parents[-1]) if parents and parents[-1] else None
-    return _spent_usd(succeeded.tags) if succeeded else {}
+    return spent_usd(succeeded.tags) if succeeded else {}
 
 
 class _Ended(NamedTuple):
@@ -172,14 +171,13 @@ class _BackfillBudget:
         return _Ended(float(at), Decimal(amount))
 
     def _own(self, run: dg.DagsterRun, records: Mapping[str, dg.RunRecord]) -> Decimal:
-        """The dollars of a run alone: the tags of a retry also have what the run before spent."""
-        own = sum(_spent_usd(run.tags).values(), Decimal(0))
+        """The dollars of a run alone."""
         parent_id = parent_of(run)
-        if parent_id is None:
-            return own
-        record = records.get(parent_id)
-        parent = record.dagster_run if record else self._instance.get_run_by_id(parent_id)
-        return own - sum(_spent_usd(parent.tags).values(), Decimal(0)) if parent else own
+        record = records.get(parent_id or "")
+        parent = record.dagster_run if record else None
+        if parent_id and not parent:
+            parent = self._instance.get_run_by_id(parent_id)
+        return sum(own_spent_usd(run, parent).values(), Decimal(0))
 
 
 def _ended_at(record: dg.RunRecord) -> float | None:
@@ -189,10 +187,16 @@ def _ended_at(record: dg.RunRecord) -> float | None:
     return record.end_time or record.update_timestamp.timestamp()
 
 
-def _spent_usd(tags: Mapping[str, str]) -> dict[str, Decimal]:
-    """The dollars that a run's steps have spent, by its tags."""
+def spent_usd(tags: Mapping[str, str]) -> dict[str, Decimal]:
+    """The dollars that a run and those that it retries have spent, by step, by its tags."""
     return {
-        tag: Decimal(amount)
+        tag.removeprefix(_SPENT): Decimal(amount)
         for tag, amount in tags.items()
-        if tag.startswith(f"{_SPENT_TAG}.") and _AMOUNT.fullmatch(amount)
+        if tag.startswith(_SPENT) and _AMOUNT.fullmatch(amount)
     }
+
+
+def own_spent_usd(run: dg.DagsterRun, parent: dg.DagsterRun | None) -> dict[str, Decimal]:
+    """The dollars of a run alone, by step: it inherited those in the tags of the run before."""
+    before = spent_usd(parent.tags) if parent else {}
+    return {step: usd - before.get(step, 0) for step, usd in spent_usd(run.tags).items()}

@@ -151,13 +151,14 @@ def test_a_run_that_executes_one_that_succeeded_again_has_a_budget_of_its_own(
     assert charged(shops) <= 7
 
 
+@pytest.mark.parametrize("budget_usd", [1.0, None])
 def test_a_step_changes_no_amount_of_another_that_ends_meanwhile(
-    shops: Sandbox, tmp_path: Path
+    shops: Sandbox, tmp_path: Path, budget_usd: float | None
 ) -> None:
     products = build_products_asset("products", ProductSearch(catalogs=["strada"]))
     with dg.DagsterInstance.ephemeral() as instance:
         tags = {STEP_TAG: "0.5", f"{SPENT_TAG}.details": "0.25"}
-        result = run(shops, tmp_path, [products], budget_usd=1.0, tags=tags, instance=instance)
+        result = run(shops, tmp_path, [products], budget_usd, tags=tags, instance=instance)
         made = instance.get_run_by_id(result.run_id)
     assert made
     spent = {name: value for name, value in made.tags.items() if name.startswith(SPENT_TAG)}
