@@ -23,6 +23,7 @@ from octogen_dagster.snapshots.publication import (
     Publication,
     PublishedSnapshot,
     PublishingStep,
+    reported_again,
 )
 from octogen_dagster.snapshots.range_run import RangeRun
 from octogen_dagster.storage.store import Store, check_base_dir
@@ -169,8 +170,8 @@ class ParquetSnapshotIOManager(NamedSettings, dg.ConfigurableIOManager):
                 context.log_event(event)
         else:
             for partition, record in run.reported.items():
-                if record.asset_materialization:
-                    _add_metadata(context, record.asset_materialization.metadata, partition)
+                if before := reported_again(record):
+                    _add_metadata(context, before.metadata, partition)
             for partition, each in done.items():
                 _add_metadata(context, each.metadata, partition)
         for each in done.values():

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from octogen_dagster.snapshots.partitions import SnapshotKeys
 
 _RUN_ID = "octogen.run_id"
+REPORTED_BEFORE = "octogen/first_reported_at"
+"""The metadata of a materialization that was reported before, so that its costs count once."""
 _PARENT_TAG = "dagster/parent_run_id"
 _LAST_REPORTS = 25
 """The last materializations that are shown as a line, and looked through for that of one run."""
@@ -125,6 +127,13 @@ class PublishingStep:
         return dg.AssetMaterialization(
             self.asset, partition=partition, metadata=metadata, tags=tags
         )
+
+
+def reported_again(record: dg.EventLogRecord) -> dg.AssetMaterialization | None:
+    """The materialization of a record, which says that it was reported before."""
+    event = record.asset_materialization
+    first = {REPORTED_BEFORE: dg.MetadataValue.timestamp(record.timestamp)}
+    return event and event.with_metadata({**first, **event.metadata})
 
 
 class PublishedSnapshot(NamedTuple):

@@ -25,6 +25,7 @@ from octogen_dagster.background import submit, throttled, wait_interruptibly
 from octogen_dagster.snapshots.budget import shared_budget
 from octogen_dagster.snapshots.failures import Failures
 from octogen_dagster.snapshots.metadata import COLUMN_SCHEMA
+from octogen_dagster.snapshots.publication import reported_again
 from octogen_dagster.snapshots.range_checks import RangeChecks
 
 if TYPE_CHECKING:
@@ -121,8 +122,8 @@ class RangeRun:
         """
         for partition in self.partitions:
             record = self.reported.get(partition)
-            if record and record.asset_materialization and record.run_id != self.step.run_id:
-                yield partition, record.asset_materialization
+            if record and record.run_id != self.step.run_id and (event := reported_again(record)):
+                yield partition, event
 
     def end(self) -> Iterator[dg.AssetObservation]:
         """Yield what the next attempt must know, and fail the run if partitions of it failed."""
