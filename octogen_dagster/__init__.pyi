@@ -32,6 +32,7 @@ from .bigquery.subscription_checks import build_linked_datasets_checks
 from .brands.asset import build_product_brands_asset
 from .changes.asset import build_product_changes_asset
 from .checks.snapshot_checks import build_snapshot_checks
+from .costs.asset import build_costs_asset
 from .details.asset import build_product_details_asset
 from .errors import MissingAPIKeyError, OctogenAPIError, OctogenError
 from .frames.stored import SnapshotPair
@@ -101,6 +102,7 @@ __all__ = [
     "build_alert_sensor",
     "build_catalog_sensor",
     "build_catalogs_asset",
+    "build_costs_asset",
     "build_history_asset",
     "build_linked_datasets_asset",
     "build_linked_datasets_checks",

@@ -49,6 +49,7 @@ ARROWS: dict[str, set[str]] = {
     "history.report": GROUND | {"frames", "history", "alerts"},
     "alerts": CORE | {"history", "position"},
     "position": CORE | {"history"},
+    "costs": CORE,
     "checks": CORE,
     "tables": CORE | {"sharing"},
     "schemas": CORE | {"alerts", "brands", "changes", "history"},
@@ -62,7 +63,7 @@ ARROWS: dict[str, set[str]] = {
     | {"products", "alerts", "checks", "tables", "bigquery", "url_lists", "schemas", "sandbox"},
     "doctor": CORE | {"products", "tables", "bigquery", "sharing", "control_plane"},
     "cli": GROUND
-    | {"api", "frames", "reading", "history", "history.report", "alerts"}
+    | {"api", "frames", "reading", "history", "history.report", "alerts", "costs"}
     | {"control_plane", "sharing", "doctor", "demo", "sandbox"},
     "celery": {"validation"},
     "demo": {"sandbox", "schemas", "snapshots", "bigquery"},

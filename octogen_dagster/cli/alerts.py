@@ -2,46 +2,26 @@
 
 from __future__ import annotations
 
-import re
-from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from octogen_dagster.cli.errors import reporting_errors
-from octogen_dagster.cli.options import CONTEXT_SETTINGS, base_dir_option, moment
+from octogen_dagster.cli.options import CONTEXT_SETTINGS, base_dir_option, since_option
 from octogen_dagster.cli.printing import print_rows, terminal, time_text
 from octogen_dagster.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
 _MAX_ROWS = 100
-
-
-def _since(context: click.Context, parameter: click.Parameter, text: str) -> Any:
-    """Parse how long ago, such as 7d or 12h, or a day or a time."""
-    if ago := re.fullmatch(r"(\d{1,5})([dh])", text):
-        unit = timedelta(days=1) if ago[2] == "d" else timedelta(hours=1)
-        return datetime.now(timezone.utc) - int(ago[1]) * unit
-    try:
-        return moment(context, parameter, text)
-    except click.BadParameter as error:
-        raise click.BadParameter(
-            f"{error.message} Or write how long ago it was, as 7d or 12h."
-        ) from error
 
 
 @click.command(context_settings=CONTEXT_SETTINGS)
 @base_dir_option()
 @click.option("--asset", default="octogen_products_alerts", help="Name of the alerts' asset.")
-@click.option(
-    "--since",
-    metavar="TIME",
-    callback=_since,
-    default="7d",
-    help="Print the events since then: 7d or 12h ago, or a day or a time.",
-)
+@since_option("7d", "Print the events since then: 7d or 12h ago, or a day or a time.")
 @click.option("--csv", "form", flag_value="csv", help="Print the events as CSV.")
 @click.option("--json", "form", flag_value="json", help="Print the events as JSON.")
 @reporting_errors

@@ -9,6 +9,7 @@ import click
 
 from octogen_dagster.cli.alerts import alerts
 from octogen_dagster.cli.bigquery import bq
+from octogen_dagster.cli.costs import costs
 from octogen_dagster.cli.doctor import doctor
 from octogen_dagster.cli.errors import FAILED, debug_option, fail
 from octogen_dagster.cli.estimate import estimate
@@ -39,6 +40,7 @@ def main(context: click.Context) -> None:
 
 main.add_command(alerts)
 main.add_command(bq)
+main.add_command(costs)
 main.add_command(doctor)
 main.add_command(estimate)
 main.add_command(history)

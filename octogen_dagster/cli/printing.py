@@ -6,6 +6,7 @@ import csv
 import json
 import sys
 from datetime import datetime
+from operator import methodcaller
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -25,7 +26,7 @@ DRY_RUN = "Dry run: nothing is changed. Add --apply to make the changes."
 def print_rows(rows: Sequence[Mapping[str, Any]], form: str) -> None:
     """Print rows as `csv` or `json`."""
     if form == "json":
-        click.echo(json.dumps(rows, indent=2, default=datetime.isoformat))
+        click.echo(json.dumps(rows, indent=2, default=methodcaller("isoformat")))
     elif rows:
         table = csv.DictWriter(sys.stdout, rows[0], lineterminator="\n")
         table.writeheader()

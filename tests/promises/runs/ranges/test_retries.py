@@ -161,9 +161,9 @@ def test_a_run_that_is_executed_again_and_fails_shows_what_is_whole_as_such(
     events = [reported(project.instance, KEY, each.run_id) for each in (first, third)]
     assert set(events[0]) == set(events[1]) == whole
     for key in whole:
-        before, now = (each[key].metadata for each in events)
-        assert now.keys() - before.keys() == {"octogen/first_reported_at"}
-        assert {name: now[name] for name in before} == before
+        was, shown = (each[key].metadata for each in events)
+        assert shown.keys() - was.keys() == {"octogen/first_reported_at"}
+        assert {name: shown[name] for name in was} == was
         assert events[0][key].tags == events[1][key].tags
     # What follows waits for the checks of the last materialization.
     after = dg.evaluate_automation_conditions(definitions, project.instance, cursor=before.cursor)

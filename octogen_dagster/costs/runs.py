@@ -1,0 +1,136 @@
+"""What the runs of a Dagster instance reported of their costs.
+
+A materialization says what its own read cost. The tag of a run says what all attempts of a step
+have spent, also those that published nothing; a retry inherits the tag of the run before.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timezone
+from decimal import Decimal
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from octogen_dagster.api.spending import dollars
+from octogen_dagster.costs.table import Charge, catalog_of_partition, costs_table
+from octogen_dagster.snapshots.budget import own_spent_usd, spent_usd
+from octogen_dagster.snapshots.partitions import catalog_of
+from octogen_dagster.snapshots.publication import REPORTED_BEFORE, parent_of
+
+_RECORDS_AT_ONCE = 1000
+_Published = Mapping[tuple[str, str | None], Decimal]
+"""The dollars of materializations, by run and step."""
+
+
+def instance_costs(since: datetime) -> pl.DataFrame:
+    """Return the costs since the beginning of a day, of the instance of `DAGSTER_HOME`.
+
+    Raises:
+        ValueError: There is no such instance.
+    """
+    try:
+        opened = dg.DagsterInstance.get()
+    except dg.DagsterError as error:
+        reason, *_ = str(error).splitlines()
+        raise ValueError(
+            f"The Dagster instance that knows the costs cannot be opened: {reason.rstrip()} Set "
+            "DAGSTER_HOME to the folder that Dagster runs with."
+        ) from error
+    with opened as instance:
+        return read_costs(instance, since)
+
+
+def read_costs(instance: dg.DagsterInstance, since: datetime) -> pl.DataFrame:
+    """Return the costs since the beginning of a day in UTC."""
+    since = since.replace(hour=0, minute=0, second=0, microsecond=0)
+    runs = [each for each in _updated_runs(instance, since) if spent_usd(each.dagster_run.tags)]
+    # A run that began earlier may have reported a part of its costs before.
+    begin = min([since, *(each.create_timestamp for each in runs)])
+    charges, published = list[Charge](), defaultdict[tuple[str, str | None], Decimal](Decimal)
+    for asset in instance.get_asset_keys():
+        for record in _materializations(instance, asset, begin):
+            if charge := _charge(record):
+                charges.append(charge)
+                published[record.run_id, record.event_log_entry.step_key] += charge.cost_usd
+    charges += _of_failures(instance, runs, published)
+    return costs_table(each for each in charges if each.at >= since)
+
+
+def _updated_runs(instance: dg.DagsterInstance, since: datetime) -> Iterator[dg.RunRecord]:
+    updated, cursor = dg.RunsFilter(updated_after=since), None
+    while found := instance.get_run_records(updated, limit=_RECORDS_AT_ONCE, cursor=cursor):
+        yield from found
+        cursor = found[-1].dagster_run.run_id
+
+
+def _materializations(
+    instance: dg.DagsterInstance, asset: dg.AssetKey, since: datetime
+) -> Iterator[dg.EventLogRecord]:
+    wanted, cursor = dg.AssetRecordsFilter(asset, after_timestamp=since.timestamp()), None
+    while True:
+        found = instance.fetch_materializations(wanted, _RECORDS_AT_ONCE, cursor, ascending=True)
+        yield from found.records
+        if not found.has_more:
+            return
+        cursor = found.cursor
+
+
+def _charge(record: dg.EventLogRecord) -> Charge | None:
+    """The costs of a materialization; None if it says none, or was reported before."""
+    event = record.asset_materialization
+    if event is None or REPORTED_BEFORE in event.metadata:
+        return None
+    values: dict[str, Any] = {name: entry.value for name, entry in event.metadata.items()}
+    requests = (values.get("octogen/metrics") or {}).get("charged_requests", 0)
+    cost, billed = (values.get(f"octogen/{name}", 0) for name in ("cost_usd", "billed_bytes"))
+    if not (requests or cost or billed):
+        return None
+    at = datetime.fromtimestamp(record.timestamp, timezone.utc)
+    asset = event.asset_key.to_user_string()
+    return Charge(at, asset, _catalog(event.partition), requests, dollars(cost), billed)
+
+
+def _of_failures(
+    instance: dg.DagsterInstance, runs: Sequence[dg.RunRecord], published: _Published
+) -> Iterator[Charge]:
+    """What the runs have spent beyond what their materializations cost."""
+    known = {each.dagster_run.run_id: each.dagster_run for each in runs}
+    others = {parent for run in known.values() if (parent := parent_of(run))} - known.keys()
+    for first in range(0, len(others), _RECORDS_AT_ONCE):
+        some = sorted(others)[first : first + _RECORDS_AT_ONCE]
+        known |= {each.run_id: each for each in instance.get_runs(dg.RunsFilter(run_ids=some))}
+    for record in runs:
+        run = record.dagster_run
+        own = own_spent_usd(run, known.get(parent_of(run) or ""))
+        left = {step: usd - published.get((run.run_id, step), 0) for step, usd in own.items()}
+        if any(usd > 0 for usd in left.values()):
+            at = datetime.fromtimestamp(
+                record.end_time or record.update_timestamp.timestamp(), timezone.utc
+            )
+            planned = _planned(instance, run.run_id)
+            for step, usd in left.items():
+                if usd > 0:
+                    asset, partition = planned.get(step, (step, None))
+                    yield Charge(at, asset, _catalog(partition), 0, usd, 0)
+
+
+def _planned(instance: dg.DagsterInstance, run_id: str) -> Mapping[str, tuple[str, str | None]]:
+    """The asset of each step of a run, and its partition if it is one."""
+    kind = dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED
+    planned: dict[str, tuple[str, str | None]] = {}
+    for entry in instance.all_logs(run_id, of_type=kind):
+        event = entry.dagster_event
+        if entry.step_key and event and event.asset_key:
+            asset = event.asset_key.to_user_string()
+            partition = None if entry.step_key in planned else event.partition
+            planned[entry.step_key] = asset, partition
+    return planned
+
+
+def _catalog(partition: str | None) -> str | None:
+    catalog = catalog_of_partition(partition)
+    return None if catalog is None else catalog_of(catalog)

@@ -1,0 +1,129 @@
+"""The table of costs: requests, dollars at Octogen and bytes billed at Google."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, NamedTuple
+
+import polars as pl
+
+from octogen_dagster.frames.cells import Cells, Figures, Row, cells_table, short_text
+from octogen_dagster.frames.kinds import Published, Shown, TableKind
+from octogen_dagster.printable import usd
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+COSTS_SCHEMA = pl.Schema(
+    {
+        "day": pl.Date(),
+        "asset": pl.String(),
+        "catalog": pl.String(),
+        "requests": pl.Int64(),
+        "cost_usd": pl.Float64(),
+        "billed_bytes": pl.Int64(),
+    }
+)
+"""The columns of the costs."""
+
+_DESCRIPTIONS = {
+    "day": "The day on which it was reported (UTC).",
+    "asset": "The key of the asset.",
+    "catalog": "The catalog, or what else a partition is of; null without partitions, and for what "
+    "a run of several partitions paid for those that failed.",
+    "requests": "The charged requests of materializations; those of reads that failed are unknown.",
+    "cost_usd": "Dollars at Octogen.",
+    "billed_bytes": "Bytes that Google bills for queries.",
+}
+_SUMS = ("requests", "cost_usd", "billed_bytes")
+_TIME = re.compile(r"\d{4}-\d\d-\d\d")
+_DECIMALS = 9  # a float that was added up has noise behind them
+_MAX_SHOWN = 5
+
+
+class Charge(NamedTuple):
+    """What a run reported at a time that an asset cost."""
+
+    at: datetime
+    asset: str
+    catalog: str | None
+    requests: int
+    cost_usd: Decimal
+    billed_bytes: int
+
+
+def costs_table(charges: Iterable[Charge]) -> pl.DataFrame:
+    """Return the sums of charges by day, the last one first, asset and catalog."""
+    rows = [(each.at.date(), *each[1:4], float(each.cost_usd), each[5]) for each in charges]
+    added_up = _added_up(pl.DataFrame(rows, COSTS_SCHEMA, orient="row"), "day", "asset", "catalog")
+    return added_up.sort("day", "asset", "catalog", descending=[True, False, False])
+
+
+def costs_by(costs: pl.DataFrame, by: str) -> pl.DataFrame:
+    """Return the sums of costs by a column, or by `week`, whose first day is a Monday."""
+    if by == "week":
+        weeks = costs.with_columns(week=pl.col("day").dt.truncate("1w"))
+        return _added_up(weeks, "week").sort("week", descending=True)
+    return _added_up(costs, by).sort(*_SUMS[1:], by, descending=[True, True, False])
+
+
+def _added_up(costs: pl.DataFrame, *by: str) -> pl.DataFrame:
+    sums = costs.group_by(by).agg(pl.col(_SUMS).sum())
+    return sums.with_columns(pl.col("cost_usd").round(_DECIMALS))
+
+
+def catalog_of_partition(partition: str | None) -> str | None:
+    """The part of a partition's key that is no time."""
+    parts = [part for part in (partition or "").split("|") if not _TIME.match(part)]
+    return "|".join(parts) or None
+
+
+def bytes_text(number: int) -> str:
+    """Format bytes, such as `52.0 GB`; nothing for 0."""
+    size = number / 1e6
+    for unit in ("MB", "GB"):
+        if size < 1000:
+            return f"{size:,.1f} {unit}" if number else ""
+        size /= 1000
+    return f"{size:,.1f} TB"
+
+
+def _totals(published: Published) -> Shown:
+    ((_, usd_, bytes_),) = published.rows.select(pl.col(_SUMS).sum()).collect().rows()
+    return {"total_usd": round(usd_, _DECIMALS), "total_billed_bytes": bytes_}
+
+
+def _sentence(figures: Figures, costs: pl.LazyFrame) -> str:
+    since = costs.select(pl.col("day").min()).collect().item()
+    google = bytes_text(figures["total_billed_bytes"])
+    text = f"**{usd(figures['total_usd'])}** at Octogen"
+    text += f" and **{google}** billed at Google" if google else ""
+    return f"{text} since {since}" if since else text
+
+
+def _cells(row: Row) -> Cells:
+    return {
+        "asset": short_text(row["asset"]),
+        "requests": row["requests"],
+        "dollars": usd(row["cost_usd"]),
+        "billed": bytes_text(row["billed_bytes"]),
+    }
+
+
+def _preview(costs: pl.LazyFrame) -> pl.DataFrame:
+    largest = costs_by(costs.collect(), "asset").head(_MAX_SHOWN)
+    return cells_table(map(_cells, largest.to_dicts()))
+
+
+COSTS_KIND = TableKind(
+    COSTS_SCHEMA,
+    _DESCRIPTIONS,
+    key=("day", "asset", "catalog"),
+    sentence=_sentence,
+    preview=_preview,
+    parts={"totals": _totals},
+    first=("total_",),
+    line=None,
+)
