@@ -46,7 +46,7 @@ ARROWS: dict[str, set[str]] = {
     "brands": CORE,
     "details": CORE | {"reading"},
     "history": CORE,
-    "history.report": GROUND | {"frames", "history", "alerts"},
+    "history.report": GROUND | {"frames", "history", "alerts", "position"},
     "alerts": CORE | {"history", "position"},
     "position": CORE | {"history"},
     "costs": CORE,
@@ -63,7 +63,7 @@ ARROWS: dict[str, set[str]] = {
     | {"products", "alerts", "checks", "tables", "bigquery", "url_lists", "schemas", "sandbox"},
     "doctor": CORE | {"products", "tables", "bigquery", "sharing", "control_plane"},
     "cli": GROUND
-    | {"api", "frames", "reading", "history", "history.report", "alerts", "costs"}
+    | {"api", "frames", "reading", "history", "history.report", "alerts", "position", "costs"}
     | {"control_plane", "sharing", "doctor", "demo", "sandbox"},
     "celery": {"validation"},
     "demo": {"sandbox", "schemas", "snapshots", "bigquery"},

@@ -16,6 +16,7 @@ from octogen_dagster.cli.estimate import estimate
 from octogen_dagster.cli.history import history
 from octogen_dagster.cli.login import login
 from octogen_dagster.cli.options import CONTEXT_SETTINGS
+from octogen_dagster.cli.position import position
 from octogen_dagster.cli.project import find_project, project_environment
 from octogen_dagster.cli.report import report
 from octogen_dagster.cli.url_lists import url_lists
@@ -45,6 +46,7 @@ main.add_command(doctor)
 main.add_command(estimate)
 main.add_command(history)
 main.add_command(login)
+main.add_command(position)
 main.add_command(report)
 main.add_command(url_lists)
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from datetime import datetime
-from operator import methodcaller
+from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -26,7 +25,7 @@ DRY_RUN = "Dry run: nothing is changed. Add --apply to make the changes."
 def print_rows(rows: Sequence[Mapping[str, Any]], form: str) -> None:
     """Print rows as `csv` or `json`."""
     if form == "json":
-        click.echo(json.dumps(rows, indent=2, default=methodcaller("isoformat")))
+        click.echo(json.dumps(rows, indent=2, default=_text))
     elif rows:
         table = csv.DictWriter(sys.stdout, rows[0], lineterminator="\n")
         table.writeheader()
@@ -43,9 +42,13 @@ def time_text(time: datetime) -> str:
     return f"{time:%Y-%m-%d %H:%M:%S}"
 
 
+def _text(value: object) -> str:
+    return value.isoformat() if isinstance(value, date) else str(value)
+
+
 def _cell(value: Any) -> Any:
-    if isinstance(value, datetime):
+    if isinstance(value, date):
         return value.isoformat()
     if isinstance(value, list):
-        return " ".join(value)
+        return " ".join(map(str, value))
     return printable(value) if isinstance(value, str) else value

@@ -407,7 +407,8 @@ def _unmatched_cells(row: Row) -> Cells:
     }
 
 
-def _sentence(_: Figures, position: pl.LazyFrame) -> str:
+def position_sentence(position: pl.LazyFrame) -> str:
+    """Say how many pairs of a position match and how they stand, in Markdown."""
     of = position_figures(position)
     text = f"**{of['matched']:,} of {count(of['pairs'], 'pair')} matched**"
     if of["median_index"]:
@@ -419,6 +420,10 @@ def _sentence(_: Figures, position: pl.LazyFrame) -> str:
         if of[status]
     ]
     return "; ".join([text, *([", ".join(missing)] if missing else [])])
+
+
+def _sentence(_: Figures, position: pl.LazyFrame) -> str:
+    return position_sentence(position)
 
 
 POSITION_KIND = TableKind(descriptions=POSITION_DESCRIPTIONS, sentence=_sentence, preview=_preview)

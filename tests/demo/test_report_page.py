@@ -16,8 +16,10 @@ import polars as pl
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
+from octogen_dagster import scan_history
 from octogen_dagster.history.report.data import report_data
 from octogen_dagster.history.report.page import report_page
+from octogen_dagster.position.table import price_position
 from octogen_dagster.schemas import PRODUCT_SCHEMA
 from tests.demo.report_model import (
     KINDS,
@@ -221,6 +223,43 @@ def test_a_list_of_events_that_is_cut_says_so_and_hides_no_kind(month: Path) -> 
         expect(page.locator("#events-cut")).to_have_text(f"50 of {dropped} events are shown.")
         page.select_option("#kind", "appeared")
         expect(page.locator("#events-cut")).to_be_empty()
+
+
+def test_own_prices_show_who_is_below_and_follow_the_filters(tmp_path: Path) -> None:
+    zen = product("zen", 90.0, product_url="https://zen.example/b")
+    make_history(tmp_path, {day(1): [product("boots", 80.0, title=HOSTILE)]})
+    make_history(tmp_path, {day(1): [zen]}, "zen")
+    urls = ["https://www.acme.example/boots", "https://zen.example/b"]
+    own = pl.DataFrame(
+        {
+            "sku": ["<b>4711</b>", "<b>4711</b>", "12"],
+            "product_url": [*urls, urls[1]],
+            "own_price": [100.0, 100.0, 45.0],
+            "currency": "EUR",
+        }
+    )
+    found = price_position(scan_history(str(tmp_path), asset=ASSET), own)
+    found.write_parquet(tmp_path / "octogen_products_position.parquet")
+    for width in (1500, 390):
+        with opened(written(tmp_path), width) as page:
+            expect(page.locator("#own-title")).to_have_text(
+                "Own prices: the lowest for 1 of 2 SKUs", timeout=TIMEOUT
+            )
+            assert rows(page, "own") == Counter(
+                [
+                    (
+                        *("<b>4711</b>", "100.00 EUR", "3 of 3", "1.18"),
+                        f"{HOSTILE} 80.00 EUR, Zen 90.00 EUR",
+                    ),
+                    ("12", "45.00 EUR", "1 of 2", "0.50", ""),
+                ]
+            )
+            photographed(page, f"report-own-{width}")
+            assert page.evaluate("document.documentElement.scrollWidth") == width
+            page.select_option("#catalog", label="acme")
+            expect(page.locator("#own tr")).to_have_count(1)
+            page.locator("#own td").first.click()
+            expect(page.locator("#detail-title")).to_have_text(HOSTILE)
 
 
 @pytest.mark.parametrize("width", [390, 360])

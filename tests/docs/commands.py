@@ -22,6 +22,7 @@ STAYING = {
     ("octogen-dagster", "sandbox"),
     ("octogen-dagster", "alerts"),
     ("octogen-dagster", "history"),
+    ("octogen-dagster", "position"),
     ("octogen-dagster", "report"),
     # The doctor finds what the examples' module, bucket and project do not have.
     ("octogen-dagster", "doctor"),

@@ -14,11 +14,14 @@ from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.frames.stored import IN_STOCK, KEY, PRODUCT_KEY, brand_name, known_price
 from octogen_dagster.history.files import product_files
 from octogen_dagster.history.observed import Contents, Observed
+from octogen_dagster.position.stored import stored_position
+from octogen_dagster.position.table import MATCHED
 from octogen_dagster.storage.store import Store
 
 _MAX_TITLE_LENGTH = 160
 _SEPARATOR = " \u203a "
 """The text between the levels of a category, here and in the page."""
+_MAX_BELOW = 5
 _REAPPEARED = "reappeared"
 _RULES = with_currency_changes([rule() for rule in KINDS.values()])
 _KINDS = [*(rule.name.replace("_", " ") for rule in _RULES), _REAPPEARED]
@@ -44,7 +47,8 @@ def report_data(
 
     Texts that repeat are lists, and columns hold their places in them; -1 stands for none. The rows
     of a product follow each other, and `rows` of the products says how many they are. `events` are
-    those that rules of alerts without a threshold find.
+    those that rules of alerts without a threshold find. `own` has the SKUs of the price position
+    `<products>_position`, if there is one, each with the cheapest competitors that are below it.
 
     Raises:
         OctogenSnapshotError: There is no such history, it is empty, or it cannot be read.
@@ -64,11 +68,14 @@ def report_data(
     rows, products, events = (pl.concat(each) for each in zip(*parts, strict=True))
     numbered = products.select("file", *PRODUCT_KEY).with_row_index("product")
     events = events.join(numbered, on=["file", *PRODUCT_KEY], nulls_equal=True)
+    own = _own_prices(store, asset, numbered)
     times, begin, end, at = _places(rows["valid_from"], rows["valid_to"], events["at"])
     catalogs, catalog = _places(products["catalog_key"])
     brands, brand = _places(products["brand"])
     categories, category = _places(products["category"])
-    currencies, currency, event_currency = _places(rows["currency"], events["currency"])
+    currencies, currency, event_currency, own_currency = _places(
+        rows["currency"], events["currency"], own["currency"]
+    )
     return {
         "asset": asset,
         "since": since.timestamp(),
@@ -102,6 +109,10 @@ def report_data(
             "before": events["before"].to_list(),
             "after": events["after"].to_list(),
             "currency": event_currency,
+        },
+        "own": {
+            **{name: own[name].to_list() for name in _OF_SKU},
+            "currency": own_currency,
         },
     }
 
@@ -161,6 +172,43 @@ def _events(history: pl.LazyFrame, observed: Observed, since: datetime) -> pl.Da
         "before",
         "after",
         pl.col("currency").str.to_uppercase(),
+    )
+
+
+_OF_SKU = ("sku", "price", "rank", "competitors", "index", "products", "below")
+
+
+def _own_prices(store: Store, asset: str, products: pl.DataFrame) -> pl.DataFrame:
+    """The SKUs of a history's position by their own prices, the dearest ones first."""
+    position = stored_position(store, f"{asset.removesuffix('_history')}_position")
+    if position is None:
+        return pl.DataFrame(schema={"currency": pl.String, **dict.fromkeys(_OF_SKU, pl.Null)})
+    matched = position.filter(pl.col("status") == MATCHED).select(
+        *(pl.col("sku").cast(pl.String), pl.col("own_price").alias("price")),
+        pl.col("currency").cast(pl.String).str.to_uppercase(),
+        *("rank", "competitors", pl.col("median_index").alias("index")),
+        *(pl.col(f"competitor_{name}").alias(name) for name in PRODUCT_KEY),
+        pl.col("product_url").cast(pl.String).alias("url"),
+        pl.col("competitor_title").str.slice(0, _MAX_TITLE_LENGTH).alias("title"),
+        pl.col("competitor_price").alias("theirs"),
+    )
+    known = products.select("product", *PRODUCT_KEY).unique(PRODUCT_KEY, maintain_order=True)
+    placed = matched.join(known, on=PRODUCT_KEY, how="left", nulls_equal=True)
+    of_sku = ["sku", "currency", "price"]
+    is_below = pl.col("theirs") < pl.col("price")
+    return (
+        placed.sort("theirs", "url")
+        .unique([*of_sku, *PRODUCT_KEY], keep="first", maintain_order=True)
+        .group_by(of_sku, maintain_order=True)
+        .agg(
+            pl.col("rank", "competitors", "index").first(),
+            pl.col("product").drop_nulls().alias("products"),
+            pl.struct("title", "url", pl.col("theirs").alias("price"))
+            .filter(is_below)
+            .head(_MAX_BELOW)
+            .alias("below"),
+        )
+        .sort("index", "sku", descending=[True, False])
     )
 
 

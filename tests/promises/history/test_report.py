@@ -17,7 +17,8 @@ from click.testing import CliRunner, Result
 
 from octogen_dagster import build_product_history_asset, catalog_days, scan_history
 from octogen_dagster.cli.main import main
-from octogen_dagster.schemas import PRODUCT_SCHEMA
+from octogen_dagster.position.table import price_position
+from octogen_dagster.schemas import HISTORY_SCHEMA, PRODUCT_SCHEMA
 from tests.histories import ASSET, day, make_history, product
 from tests.projects import Project
 
@@ -172,6 +173,50 @@ def test_of_the_days_of_a_catalog_the_last_one_has_the_brands(project: Project) 
     project.run([octogen_products, history], selection=[history], partition_key="acme")
     report(project.folder)
     assert data_of((project.folder / "page.html").read_text())["brands"] == ["Brand 2"]
+
+
+@pytest.mark.slow
+def test_own_prices_have_rank_index_and_who_is_below(snapshots: Path) -> None:
+    report(snapshots)
+    assert data_of((snapshots / "page.html").read_text())["own"]["sku"] == []
+    others = [
+        product(name, price, product_url=f"https://{name}.example/boots", catalog_key=name)
+        for name, price in (("zen", 90.0), ("nord", 110.0), ("sud", 70.0))
+    ]
+    elsewhere = pl.DataFrame(
+        [each | {"valid_from": day(3)} for each in others], schema={**HISTORY_SCHEMA}
+    )
+    history = scan_history(str(snapshots), asset=ASSET)
+    urls = ["https://www.acme.example/boots", *(each["product_url"] for each in others)]
+    own = pl.DataFrame(
+        {
+            "sku": [*[4711] * 4, 12, 13],
+            "product_url": [*urls, urls[0], "https://www.acme.example/scarf"],
+            "own_price": [*[85.0] * 4, 80.0, 80.0],
+            "currency": "eur",
+        }
+    )
+    position = price_position(pl.concat([history, elsewhere.lazy()]), own)
+    position.write_parquet(snapshots / "octogen_products_position.parquet")
+    report(snapshots)
+    data = data_of((snapshots / "page.html").read_text())
+    boots = data["products"]["url"].index(urls[0])
+    assert data["own"] == {
+        "currency": [data["currencies"].index("EUR")] * 2,
+        "sku": ["12", "4711"],
+        "price": [80.0, 85.0],
+        "rank": [1, 3],
+        "competitors": [1, 4],
+        "index": [1.0, 1.0],
+        "products": [[boots], [boots]],
+        "below": [
+            [],
+            [
+                {"title": "Sud", "url": urls[3], "price": 70.0},
+                {"title": "Boots", "url": urls[0], "price": 80.0},
+            ],
+        ],
+    }
 
 
 @pytest.mark.slow

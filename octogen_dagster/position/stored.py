@@ -1,0 +1,39 @@
+"""A position that is stored, as the command and the report read it."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from octogen_dagster.errors import OctogenSnapshotError
+from octogen_dagster.position.table import POSITION_SCHEMA
+from octogen_dagster.storage.store import Store, path_component
+
+
+def stored_position(store: Store, asset: str) -> pl.DataFrame | None:
+    """Return the rows of a position, without numbers that are none; None if it is not there.
+
+    Raises:
+        OctogenSnapshotError: The asset is no position, or its file cannot be read.
+    """
+    key = f"{'/'.join(map(path_component, asset.split('/')))}.parquet"
+    if not store.exists(key):
+        return None
+    rows = store.scan(key)
+    if not POSITION_SCHEMA.keys() <= rows.collect_schema().keys():
+        raise OctogenSnapshotError(
+            f"The asset {asset} is no price position. Name one of build_price_position_asset."
+        )
+    floats = pl.col(pl.Float64, pl.Float32)
+    return rows.with_columns(pl.when(floats.is_finite()).then(floats)).collect()
+
+
+def read_position(base_dir: str, *, asset: str) -> pl.DataFrame:
+    """Return the rows of a position, those in which the own price is dearest first."""
+    store = Store(base_dir)
+    found = stored_position(store, asset)
+    if found is None:
+        raise OctogenSnapshotError(
+            f"There is no price position {asset} in {base_dir}. Materialize it first, or name the "
+            "asset of build_price_position_asset with its prefix, as prefix/name."
+        )
+    return found.sort("index", descending=True, nulls_last=True, maintain_order=True)
