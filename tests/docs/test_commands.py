@@ -64,7 +64,9 @@ def test_a_block_of_commands_runs(block: Block, place: Place, tmp_path: Path) ->
 
 @pytest.mark.parametrize("block", SKIPPED, ids=[block.name for block in SKIPPED])
 def test_a_block_that_is_not_run_here_needs_a_tool_or_runs_elsewhere(block: Block) -> None:
-    assert block.language == "sh"
-    is_run_elsewhere = (ROOT / block.not_run).is_file()
-    assert is_run_elsewhere or (block.not_run in TOOLS and block.not_run in block.source)
-    subprocess.run(["bash", "-n", "-c", block.source], check=True)
+    if not (ROOT / block.not_run).is_file():
+        assert block.language == "sh"
+        assert block.not_run in TOOLS
+        assert block.not_run in block.source
+    if block.language == "sh":
+        subprocess.run(["bash", "-n", "-c", block.source], check=True)

@@ -14,9 +14,11 @@ import pytest
 from click.testing import CliRunner
 
 import octogen_dagster as o
+from octogen_dagster.bigquery.partitions import listing_of, listing_partition_key
 from octogen_dagster.cli.main import main
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
+from octogen_dagster.snapshots.partitions import catalog_partition_key
 from tests.api.servers import KEY
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "mistakes.txt"
@@ -40,6 +42,7 @@ OWN = pl.DataFrame({"sku": "1", "product_url": "a", "own_price": 129.9, "currenc
 
 NAMES: dict[str, Any] = {
     **{name: getattr(o, name) for name in o.__all__},
+    **{each.__name__: each for each in (catalog_partition_key, listing_of, listing_partition_key)},
     "dg": dg,
     "KEY": KEY,
     "SECRET": SECRET,

@@ -181,7 +181,7 @@ def test_a_list_that_cannot_be_read_withdraws_nothing(
     catalogs(instance, ["gone"])
     clock = Clock(instance, catalog_partitions)
     for source in (None, ShopCatalogs(hosts=["strada.example", "gone.example"])):
-        settings: dict[str, Any] = {} if source is None else {"catalogs": source}
+        settings: dict[str, Any] = {} if source is None else {"catalog_source": source}
         clock.octogen = octogen_at(shops, attempts=1, **settings)
         shops.inject(Fault("status", 500))
         shown = numbers(clock.check())
