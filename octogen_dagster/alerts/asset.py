@@ -100,12 +100,13 @@ def build_price_alerts_asset(
         "description": f"What became true of {subject}: {', '.join(limits)}. A row is an event.",
     }
     shared: dict[str, Any] = {
+        "given": given,
         "made_from": history,
         "needs_previous": True,
         "kind": replace(ALERTS_KIND, checks={rule.name: check_of(rule) for rule in rules}),
     }
     if own is not None:
-        return _own_alerts(history, own, of_own, {**arguments, **given}, shared)
+        return _own_alerts(history, own, of_own, arguments, shared)
     mapping = history.get_partition_mapping(snapshots)
     ins = {
         "history": dg.AssetIn(history.key),
@@ -113,7 +114,7 @@ def build_price_alerts_asset(
     }
     partitions = {"partitions_def": history.partitions_def, "ins": ins}
 
-    @snapshot_asset({**partitions, **arguments}, given, **shared)
+    @snapshot_asset({**partitions, **arguments}, **shared)
     def alerts(
         _run: SnapshotRun, partition: str | None, history: Snapshots, snapshots: Snapshots
     ) -> dg.MaterializeResult[AlertsUpdate]:
@@ -141,7 +142,7 @@ def _own_alerts(
         )
     ins = {"history": all_partitions(history), "own": all_partitions(own)}
 
-    @snapshot_asset({"ins": ins}, arguments, **shared)
+    @snapshot_asset({"ins": ins, **arguments}, **shared)
     def own_alerts(
         _run: SnapshotRun, _partition: str | None, history: Snapshots, own: Snapshots
     ) -> dg.MaterializeResult[OwnAlertsUpdate]:

@@ -202,31 +202,16 @@ class OctogenComponent(AssetsComponent):
                 reads = {"resource_key": self.name} if is_charged else {}
                 arguments = settings.arguments() | runs | reads
                 assets[kind] = build(products, name=spec, **arguments)
-        if search.alerts:
-            name = f"{products.key.path[-1]}_alerts"
-            spec = self._spec(
-                "alerts", AssetSettings(), name, automation_condition=od.follow_upstream()
-            )
-            assets["alerts"] = od.build_price_alerts_asset(
-                assets["history"], search.alert_rules(), name=spec, **runs
-            )
+        if search.alerts or search.position:
+            assets |= self._of_history(search, assets, runs)
         if search.notify is not None:
-            alerts = assets["alerts"]
-            for notify, arguments in search.notify.sensors(alerts.key.to_python_identifier()):
-                sensors.append(od.build_alert_sensor(alerts, notify, **arguments))
-        if search.position is not None:
-            name = f"{products.key.path[-1]}_position"
-            follow = od.follow_upstream()
-            assets["position"] = od.build_price_position_asset(
-                assets["history"],
-                dg.AssetKey.from_user_string(search.position.own),
-                name=self._spec("position", search.position, name, automation_condition=follow),
-                execute=self.execute,
-            )
+            for alerts in (assets[kind] for kind in ("alerts", "own_alerts") if kind in assets):
+                for notify, arguments in search.notify.sensors(alerts.key.to_python_identifier()):
+                    sensors.append(od.build_alert_sensor(alerts, notify, **arguments))
         loaded = [] if search.tables is None else self._tables(search.tables, assets)
         if search.checks is not None:
             for kind, asset in assets.items():
-                if kind in ("products", "history", "alerts"):
+                if kind in ("products", "history", "alerts", "position", "own_alerts"):
                     checks += od.build_snapshot_checks(asset, **search.checks.arguments_of(asset))
         return dg.Definitions(
             assets=[*assets.values(), *loaded],
@@ -234,6 +219,48 @@ class OctogenComponent(AssetsComponent):
             sensors=sensors,
             schedules=schedules,
         )
+
+    def _of_history(
+        self,
+        search: SearchSettings,
+        assets: Mapping[Kind, dg.AssetsDefinition],
+        runs: Mapping[str, Any],
+    ) -> dict[Kind, dg.AssetsDefinition]:
+        """Return the alerts and the position of a search, which its history is asked for."""
+        history = assets["history"]
+
+        def spec(kind: Kind, settings: AssetSettings) -> dg.AssetSpec:
+            name = f"{assets['products'].key.path[-1]}_{kind}"
+            return self._spec(kind, settings, name, automation_condition=od.follow_upstream())
+
+        found: dict[Kind, dg.AssetsDefinition] = {}
+        if rules := search.alert_rules(own=False):
+            name = spec("alerts", AssetSettings())
+            found["alerts"] = od.build_price_alerts_asset(history, rules, name=name, **runs)
+        if (position := search.position) is None:
+            return found
+        own = dg.AssetKey.from_user_string(position.own)
+        execute: dict[str, Any] = {"execute": self.execute}
+        found["position"] = od.build_price_position_asset(
+            history,
+            own,
+            name=spec("position", position),
+            **{name: each for name, each in position.arguments().items() if name != "own"},
+            **execute,
+        )
+        if rules := search.alert_rules(own=True):
+            floors = [rule.column for rule in rules if isinstance(rule, od.BelowFloor)]
+            found["own_history"] = prices = od.build_history_asset(
+                own,
+                key=["sku", "product_url"],
+                tracked=["own_price", "currency", *dict.fromkeys(floors)],
+                name=spec("own_history", AssetSettings()),
+                **execute,
+            )
+            found["own_alerts"] = od.build_price_alerts_asset(
+                history, rules, own=prices, name=spec("own_alerts", AssetSettings()), **execute
+            )
+        return found
 
     def _tables(
         self, tables: TableSettings, assets: Mapping[Kind, dg.AssetsDefinition]

@@ -165,6 +165,8 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
     """Describes and checks each linked table."""
     snapshot: Annotated[LinkedSnapshotSettings | None, switch(LinkedSnapshotSettings)] = None
     """Each linked view as a Parquet snapshot."""
+    history: Annotated[AssetSettings | None, switch(AssetSettings)] = None
+    """Prices and availability of each product since the first snapshot."""
     tables: LinkedTableSettings | None = None
     """A table of the snapshots in a database or a warehouse: its `destination`."""
     storage: Storage = Field(default_factory=StorageSettings)
@@ -179,6 +181,8 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
         require_extras("OctogenLinkedDatasetsComponent", *extras)
         if self.tables and not self.snapshot:
             raise ValueError("tables are of the snapshots: write snapshot: true, or remove tables")
+        if self.history and not self.snapshot:
+            raise ValueError("history is of the snapshots: write snapshot: true beside it")
         if self.source.is_octogen and self.principal is None:
             raise ValueError(
                 "source: octogen needs principal, the IAM principal that Octogen shares with, such "
@@ -219,6 +223,12 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
             arguments = self.snapshot.arguments() | of_queries
             snapshot = od.build_linked_snapshot_asset(datasets, name=spec, **arguments)
             assets.append(snapshot)
+            if self.history is not None:
+                name = f"{spec.key.path[-1]}_history"
+                past = self._spec("linked_history", self.history, name)
+                assets.append(
+                    od.build_product_history_asset(snapshot, name=past, execute=self.execute)
+                )
             if self.tables is not None:
                 table = self._spec("table", AssetSettings(), f"{spec.key.path[-1]}_table")
                 destination = self.tables.destination.destination()
@@ -251,7 +261,7 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
             settings.name or name or f"{self.name}_{kind}",
             automation_condition=None if kind == "linked_datasets" else od.follow_upstream(),
         )
-        if kind == "linked_snapshot" and self.storage is not None:
+        if kind in {"linked_snapshot", "linked_history"} and self.storage is not None:
             spec = spec.with_io_manager_key(f"{self.name}_linked_io_manager")
         data = OctogenAssetData(kind, spec)
         return self.translated(data, settings)

@@ -61,9 +61,10 @@ if TYPE_CHECKING:
     from octogen_dagster.alerts.rules import AlertRule
 
 Kind = Literal[
-    "catalogs", "products", "changes", "details", "brands", "history", "alerts",
-    "position", "linked_datasets", "linked_products", "linked_snapshot",
-    "url_list", "url_export", "url_coverage", "url_offers", "url_matches", "table",
+    "catalogs", "products", "changes", "details", "brands", "history", "alerts", "position",
+    "own_history", "own_alerts", "linked_datasets", "linked_products", "linked_snapshot",
+    "linked_history", "url_list", "url_export", "url_coverage", "url_offers", "url_matches",
+    "table",
 ]  # fmt: skip
 
 
@@ -182,25 +183,37 @@ class PositionSettings(AssetSettings):
 
     own: str
     """The key of the asset that has them: sku, product_url, own_price, currency."""
+    undercut_percent: Percent = 50
+    """Percent of the pairs that match in which a competitor may be below the own price."""
+    unmatched_percent: Percent = 20
+    """Percent of the pairs that may have no match."""
+
+
+_OF_OWN_PRICES = ("undercut", "below_floor")
 
 
 class AlertSettings(YamlModel):
     """A rule of the alerts."""
 
     kind: Literal[
-        "price_dropped", "price_rose", "back_in_stock", "out_of_stock", "appeared", "disappeared"
-    ]
-    """What must become true of a product."""
+        "price_dropped", "price_rose", "back_in_stock", "out_of_stock", "appeared", "disappeared",
+        "undercut", "below_floor",
+    ]  # fmt: skip
+    """What must become true of a product; the last two are of the own prices of `position`."""
     name: str = ""
     """What the rule is called in the table and in its check; by default its kind."""
     where: str | None = None
     """The products that it is about, as an SQL condition, such as brand.name = 'Acme'."""
     percent: float | None = None
-    """How many percent a price must move."""
+    """How many percent a price must move, or be below the own one."""
     amount: float | None = None
     """How much a price must move, in its currency."""
     against: Literal["before", "lowest", "median"] = "before"
     """What a price is compared with: the one before, or the lowest or the median of the days."""
+    by: Literal["cheapest", "any"] = "cheapest"
+    """Of undercut: one event of an article, or one of each competitor's page."""
+    column: str = "map_price"
+    """Of below_floor: the column of the own table that has the floor."""
     days: int = 30
     """How many days the rule looks back."""
     max_products: int = 0
@@ -217,12 +230,13 @@ class AlertSettings(YamlModel):
         """Return the rule."""
         import polars as pl
 
-        from octogen_dagster.alerts.rules import KINDS
+        from octogen_dagster.alerts.rules import KINDS, OWN_KINDS
 
-        rule, written = KINDS[self.kind], {**self.arguments(), "name": self.name}
+        rule = {**KINDS, **OWN_KINDS}[self.kind]
+        written = {**self.arguments(), "name": self.name}
         del written["kind"]
         if unknown := sorted(written.keys() - rule.__dataclass_fields__):
-            raise ValueError(f"{self.kind} has no {unknown[0]}: prices do not matter to it")
+            raise ValueError(f"{self.kind} has no {unknown[0]}: it does not matter to it")
         if self.where is not None:
             try:
                 written["where"] = pl.sql_expr(self.where)
@@ -383,9 +397,9 @@ class SearchSettings(AssetSettings):
     )
     """Checks of each snapshot of the products, `true` by default."""
 
-    def alert_rules(self) -> list[AlertRule]:
-        """Return the rules of the alerts."""
-        return [each.rule() for each in self.alerts]
+    def alert_rules(self, *, own: bool) -> list[AlertRule]:
+        """Return the rules of the alerts: those of own prices, or the others."""
+        return [each.rule() for each in self.alerts if own == (each.kind in _OF_OWN_PRICES)]
 
     @property
     def by_catalog(self) -> bool:
@@ -399,7 +413,8 @@ class SearchSettings(AssetSettings):
         if self.alerts:
             from octogen_dagster.alerts.rules import check_names
 
-            check_names(self.alert_rules())
+            for own in (False, True):
+                check_names(self.alert_rules(own=own))
         of = self.tables.of or [] if self.tables else []
         missing = next((kind for kind in of if kind != "products" and not getattr(self, kind)), "")
         contradictions = {
@@ -419,6 +434,9 @@ class SearchSettings(AssetSettings):
             ),
             "alerts are found in the history. Write history: true beside them.": (
                 self.alerts and self.history is None
+            ),
+            "undercut and below_floor are of own prices. Write position: {own: ...} beside them.": (
+                self.position is None and any(each.kind in _OF_OWN_PRICES for each in self.alerts)
             ),
             "position compares with the history. Write history: true beside it.": (
                 self.position is not None and self.history is None

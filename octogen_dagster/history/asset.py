@@ -5,11 +5,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import dagster as dg
+import polars as pl
 
 from octogen_dagster.api.search import ProductSearch
 from octogen_dagster.assets.automation import wait_only_for_latest
 from octogen_dagster.assets.definition import asset_arguments_of, require_asset
-from octogen_dagster.frames.kinds import TableKind
+from octogen_dagster.frames.kinds import PLAIN, TableKind
+from octogen_dagster.frames.source import STORED_AT, utc_now
+from octogen_dagster.frames.stored import StoredSnapshot
+from octogen_dagster.history.observed import RUN_ID
 from octogen_dagster.history.table import HISTORY_KIND, history_kind
 from octogen_dagster.history.tracking import PRODUCTS, Tracking
 from octogen_dagster.history.update import HistoryUpdate
@@ -66,7 +70,7 @@ def build_product_history_asset(
 
 
 def build_history_asset(
-    table: dg.AssetsDefinition,
+    table: dg.AssetsDefinition | dg.AssetKey,
     *,
     key: Sequence[str] | None = None,
     tracked: Sequence[str] | None = None,
@@ -88,7 +92,9 @@ def build_history_asset(
     `octogen/changed`.
 
     Args:
-        table: An asset that returns a frame, which `ParquetSnapshotIOManager` stores.
+        table: An asset that returns a frame, which `ParquetSnapshotIOManager` stores; or the key of
+            one without partitions, which any IO manager loads as a `polars.DataFrame`. The time of
+            that one is when it was loaded, unless its rows have a `fetched_at`.
         key: The columns that tell its rows apart, none of which may be null; by default the key of
             its `TableKind`.
         tracked: The columns whose values are kept; by default those that its `TableKind` watches.
@@ -100,12 +106,13 @@ def build_history_asset(
         ValueError: There is no key or no tracked column, one is named twice, or the table declares
             other columns.
     """
-    require_asset(table, "table")
-    kind = kind_of(table)
+    if not isinstance(table, dg.AssetKey):
+        require_asset(table, "table")
+    kind = PLAIN if isinstance(table, dg.AssetKey) else kind_of(table)
     watched = kind.watched if tracked is None else {each: (each,) for each in tracked}
     tracking = Tracking.of_table(tuple(key or kind.key), watched)
     names = [*tracking.key, *tracking.tracked]
-    asset = table.key.to_user_string()
+    asset = _key_of(table).to_user_string()
     for argument, listed in (("key", key), ("tracked", tracked)):
         if isinstance(listed, str):
             raise TypeError(f"{argument} must be a list of columns, such as [{listed!r}].")
@@ -118,7 +125,7 @@ def build_history_asset(
         raise ValueError(
             f"The column {twice[0]!r} is named twice. Name each column once, in key or in tracked."
         )
-    columns = declared_columns(table)
+    columns = None if isinstance(table, dg.AssetKey) else declared_columns(table)
     if columns is not None and (unknown := [each for each in names if each not in columns]):
         raise ValueError(
             f"{asset} has no column {unknown[0]!r}.{did_you_mean(unknown[0], columns)} Correct it."
@@ -129,38 +136,52 @@ def build_history_asset(
     )
     of_table = {each: text for each, text in kind.descriptions.items() if each in tracking.types}
     own = history_kind(tracking, of_table)
-    given = asset_arguments_of(name or f"{table.key.path[-1]}_history", asset_arguments)
+    given = asset_arguments_of(name or f"{_key_of(table).path[-1]}_history", asset_arguments)
     return _build(table, tracking, own, said, given)
 
 
+def _key_of(table: dg.AssetsDefinition | dg.AssetKey) -> dg.AssetKey:
+    return table if isinstance(table, dg.AssetKey) else table.key
+
+
 def _build(
-    table: dg.AssetsDefinition,
+    table: dg.AssetsDefinition | dg.AssetKey,
     tracking: Tracking,
     kind: TableKind,
     description: str,
     given: dict[str, Any],
 ) -> dg.AssetsDefinition:
-    partitions = PartitionLayout(table.partitions_def)
-    condition = given.get("automation_condition")
-    if partitions.times and condition is not None:
-        given["automation_condition"] = wait_only_for_latest(condition)
-
-    @snapshot_asset(
-        {
+    own: dict[str, Any] = {"description": description}
+    if isinstance(table, dg.AssetKey):
+        own |= {"ins": {"snapshots": dg.AssetIn(table)}}
+    else:
+        partitions = PartitionLayout(table.partitions_def)
+        condition = given.get("automation_condition")
+        if partitions.times and condition is not None:
+            given["automation_condition"] = wait_only_for_latest(condition)
+        own |= {
             "partitions_def": partitions.catalogs,
             **snapshot_inputs(snapshots=table, partition_mapping=_all_times(table)),
-            "description": description,
-        },
+        }
+
+    @snapshot_asset(
+        own,
         given,
         needs_previous=True,
         kind=kind,
-        made_from=table,
+        made_from=None if isinstance(table, dg.AssetKey) else table,
+        loads={"snapshots": pl.DataFrame} if isinstance(table, dg.AssetKey) else None,
     )
     def history(
-        _run: SnapshotRun, partition: str | None, snapshots: Snapshots
+        run: SnapshotRun, partition: str | None, snapshots: Snapshots | pl.DataFrame
     ) -> dg.MaterializeResult[HistoryUpdate]:
-        update = HistoryUpdate(snapshots.of_catalog(partition), tracking)
-        return dg.MaterializeResult(value=update)
+        if isinstance(snapshots, pl.DataFrame):
+            loaded = snapshots.lazy()
+            said = {STORED_AT: utc_now().isoformat(), RUN_ID: run.context.run.run_id}
+            stored = [StoredSnapshot(lambda: (loaded, said))]
+        else:
+            stored = snapshots.of_catalog(partition)
+        return dg.MaterializeResult(value=HistoryUpdate(stored, tracking))
 
     return history
 

@@ -1,6 +1,7 @@
 """The builder of the price position: own prices beside those of competitors."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import dagster as dg
@@ -14,8 +15,11 @@ from octogen_dagster.position.table import (
     MATCHED,
     POSITION_KIND,
     STATUSES,
+    UNDERCUT,
+    UNMATCHED,
     checked_own,
     nearest_pages,
+    position_checks,
     position_figures,
     price_index,
     price_position,
@@ -26,6 +30,7 @@ from octogen_dagster.position.table import (
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, snapshot_asset
 from octogen_dagster.snapshots.loading import Snapshots, all_partitions
 from octogen_dagster.snapshots.metadata import kind_of
+from octogen_dagster.validation import require_percent
 
 _MAX_SHOWN = 10
 
@@ -35,6 +40,8 @@ def build_price_position_asset(
     own: pl.DataFrame | dg.AssetsDefinition | dg.AssetKey,
     *,
     name: str | dg.AssetSpec | None = None,
+    undercut_percent: float = 50,
+    unmatched_percent: float = 20,
     **asset_arguments: Any,
 ) -> dg.AssetsDefinition:
     """Build an asset: own prices beside those of competitors, as of the last snapshots.
@@ -48,6 +55,8 @@ def build_price_position_asset(
     `brand` and `category` where the own table has them, a sample of what has no match, with the
     nearest page of the same host for one that was not found, and pictures of the last thirty days:
     the price index, and the shares of pairs in which we are cheaper and dearer.
+    `build_snapshot_checks` of this asset has the checks `undercut_percent` and `unmatched_percent`,
+    which warn; the figures have these names too.
 
     Args:
         histories: One or several assets of `build_product_history_asset`, of which all catalogs are
@@ -57,13 +66,16 @@ def build_price_position_asset(
             `currency`, and any others, which are kept.
         name: The asset's name or `dagster.AssetSpec`; by default that of the first history, with
             `_position` in place of `_history`.
+        undercut_percent: The share of the pairs that match, in percent, in which a competitor may
+            be below the own price before the check of this name warns.
+        unmatched_percent: The share of the pairs, in percent, that may have no match.
         asset_arguments: Any other argument of `@dagster.asset`. With
             `automation_condition=octogen_dagster.follow_upstream()` the position follows each
             update of a history.
 
     Raises:
-        ValueError: An asset is no history, or there is none; or a frame lacks a column, or has
-            prices that are no numbers.
+        ValueError: An asset is no history, or there is none; a percentage is not from 0 to 100; or
+            a frame lacks a column, or has prices that are no numbers.
         TypeError: What is given is not an asset or a frame.
     """
     given: Any = histories
@@ -85,6 +97,9 @@ def build_price_position_asset(
             "own must be a polars.DataFrame, or an asset or its dagster.AssetKey, not a "
             f"{type(own).__name__}."
         )
+    limits = {UNDERCUT: undercut_percent, UNMATCHED: unmatched_percent}
+    for check, percent in limits.items():
+        require_percent(check, percent)
     default = f"{of_shops[0].key.path[-1].removesuffix('_history')}_position"
     ins = {f"history_{place}": all_partitions(each) for place, each in enumerate(of_shops, 1)}
     if not isinstance(own, pl.DataFrame):
@@ -101,7 +116,7 @@ def build_price_position_asset(
         },
         asset_arguments_of(name or default, asset_arguments),
         loads={"own": pl.DataFrame},
-        kind=POSITION_KIND,
+        kind=replace(POSITION_KIND, checks=position_checks(limits)),
     )
     def position(
         run: SnapshotRun, _partition: str | None, **inputs: Any
@@ -126,7 +141,12 @@ def _metadata(
 
     def numbers() -> Metadata:
         figures = position_figures(found.lazy())
-        names = [*STATUSES, *(["median_index"] if figures["median_index"] else [])]
+        names = [
+            *STATUSES,
+            UNDERCUT,
+            UNMATCHED,
+            *(["median_index"] if figures["median_index"] else []),
+        ]
         return {f"octogen/{each}": figures[each] for each in names}
 
     def tables() -> Metadata:

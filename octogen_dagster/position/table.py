@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, timedelta, timezone
 from typing import Any
 
@@ -10,7 +10,7 @@ import polars as pl
 
 from octogen_dagster.frames.cells import Cells, Figures, Row, cells_table, price_text, product_link
 from octogen_dagster.frames.columns import TIME
-from octogen_dagster.frames.kinds import TableKind
+from octogen_dagster.frames.kinds import Check, TableKind, Verdict
 from octogen_dagster.frames.stored import IN_STOCK, PRODUCT_KEY, known_price
 from octogen_dagster.frames.urls import normalized_url
 from octogen_dagster.printable import count
@@ -19,6 +19,8 @@ from octogen_dagster.validation import moment_of
 OWN_COLUMNS = ("sku", "product_url", "own_price", "currency")
 """The columns that a table of own prices must have."""
 MATCHED = "matched"
+UNDERCUT, UNMATCHED = "undercut_percent", "unmatched_percent"
+"""The names of checks, and of the figures that they judge."""
 _NO_OWN_PRICE = "no_own_price"
 STATUSES = (
     *(MATCHED, "no_price", "out_of_stock", "other_currency", "no_currency", "gone"),
@@ -221,7 +223,10 @@ def position_figures(position: pl.LazyFrame) -> dict[str, Any]:
     """What is told of a position: its pairs, by status, with shares and the median index."""
     by_status = [(pl.col("status") == each).sum().cast(pl.Int64).alias(each) for each in STATUSES]
     of_pairs = [each for each in _SUMMARY[1:] if each.meta.output_name() != MATCHED]
-    return position.select(*by_status, *of_pairs).collect(engine="streaming").row(0, named=True)
+    found = position.select(*by_status, *of_pairs).collect(engine="streaming").row(0, named=True)
+    matched = found[MATCHED] / found["pairs"] if found["pairs"] else 1.0
+    percent = {UNDERCUT: found["dearer_percent"] or 0.0, UNMATCHED: 100 * (1 - matched)}
+    return {**found, **{name: round(each, 2) for name, each in percent.items()}}
 
 
 def nearest_pages(history: pl.LazyFrame, urls: pl.Series) -> pl.DataFrame:
@@ -424,6 +429,27 @@ def position_sentence(position: pl.LazyFrame) -> str:
 
 def _sentence(_: Figures, position: pl.LazyFrame) -> str:
     return position_sentence(position)
+
+
+def position_checks(limits: Mapping[str, float]) -> dict[str, Check]:
+    """The checks of a position that warn above these percentages, by their names."""
+
+    def judge(name: str, limit: float) -> Callable[[str, Mapping[str, Any]], Verdict]:
+        def verdict(_subject: str, entries: Mapping[str, Any]) -> Verdict:
+            percent = entries.get(f"octogen/{name}", 0.0)
+            text = f"{percent:g} % of the pairs are so; {limit:g} % are allowed."
+            return Verdict(percent <= limit, text, {name: percent})
+
+        return verdict
+
+    said = {
+        UNDERCUT: "Few pairs have a competitor below the own price, of those that match.",
+        UNMATCHED: "Few pairs have no match.",
+    }
+    return {
+        name: Check(said[name], judge=judge(name, limit), warns=True)
+        for name, limit in limits.items()
+    }
 
 
 POSITION_KIND = TableKind(descriptions=POSITION_DESCRIPTIONS, sentence=_sentence, preview=_preview)

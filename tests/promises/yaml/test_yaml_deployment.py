@@ -219,24 +219,35 @@ def test_tables_follow_the_assets_that_are_named(
 
 
 @pytest.mark.slow
-def test_own_prices_stand_beside_the_history_also_in_a_table(
+def test_own_prices_stand_beside_the_history_also_in_a_table_and_who_is_below_them_is_told(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
     @dg.asset(key=["shop", "articles"], io_manager_def=dg.mem_io_manager)
     def articles() -> pl.DataFrame:
-        url = pl.read_parquet(tmp_path / "boots.parquet")["product_url"].head(1)
-        return pl.DataFrame({"sku": "4711", "product_url": url, "own_price": 1.0, "currency": "x"})
+        boots = pl.read_parquet(tmp_path / "boots.parquet").filter("in_stock")
+        priced = boots.drop_nulls(["current_price", "currency"]).head(1)
+        own = {"sku": pl.lit("4711"), "own_price": pl.lit(1e9), "floor": pl.lit(1e8)}
+        return priced.select("product_url", "currency", **own)
 
     position = {"own": "shop/articles", "translation": {"group_name": "prices"}}
     tables = {"destination": {"duckdb": str(tmp_path / "shop.duckdb")}, "of": ["position"]}
-    search = SEVEN_BOOTS | {"history": True, "position": position, "tables": tables}
+    alerts = [{"kind": "undercut", "percent": 5}, {"kind": "below_floor", "column": "floor"}]
+    settings = {"alerts": alerts, "notify": "builtins.print", "tables": tables}
+    search = SEVEN_BOOTS | {"history": True, "position": position, **settings}
     names = ["boots", "boots_history", "boots_position", "boots_position_table"]
+    names += ["boots_own_history", "boots_own_alerts"]
     with load(attributes(tmp_path, search)) as (_, loaded):
         defs = dg.Definitions.merge(loaded, dg.Definitions(assets=[articles]))
         specs = {spec.key.to_user_string(): spec for spec in defs.resolve_all_asset_specs()}
         assert specs["boots_position"].group_name == "prices"
         assert specs["boots_position"].automation_condition is not None
         assert run(defs, instance, "shop/articles", *names).success
+        assert [each.name for each in defs.sensors or ()] == ["boots_own_alerts_sensor"]
+    events = pl.read_parquet(tmp_path / "boots_own_alerts.parquet")
+    assert events.sort("rule").select("rule", "sku", "own_price").rows() == [
+        ("below_floor", "4711", 1e9),
+        ("undercut", "4711", 1e9),
+    ]
     with duckdb.connect(str(tmp_path / "shop.duckdb"), read_only=True) as reader:
         rows = reader.execute(
             "SELECT sku, status <> 'not_found' FROM octogen.boots_position"
