@@ -237,7 +237,8 @@ class OctogenAPIError(OctogenError):
 
     Args:
         message: What failed, why, and what to do next.
-        response: The response, with no API key left in it or in its request.
+        response: The response, with no API key left in it or in its request; one of httpx2 if such
+            a client was passed to `OctogenClient`.
         detail: The `detail` of the body: text, a list of field errors, an object or None.
         retry_after: Seconds that the service asks to wait, if it does.
 

@@ -1,10 +1,12 @@
-"""OctogenClient: the operations of the service, asynchronous, on httpx."""
+"""OctogenClient: the operations of the service, asynchronous, on httpx or httpx2."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from typing_extensions import Self, Unpack
 
@@ -67,6 +69,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     import httpx
+    import httpx2
 
     from octogen_dagster.api.catalog_states import CatalogList
     from octogen_dagster.api.models import (
@@ -87,6 +90,7 @@ if TYPE_CHECKING:
     )
 
 _MAX_AT_ONCE = 16
+_PHASES = ("connect", "read", "write", "pool")
 
 
 class OctogenClient:
@@ -98,9 +102,10 @@ class OctogenClient:
         api_key: The API key; by default `OCTOGEN_PLATFORM_API_KEY`, then `OCTO_API_KEY`.
         base_url: The base URL of the API: https, or http on this machine. By default
             `OCTOGEN_BASE_URL`, then that at `OCTOGEN_HOST`, or else Octogen's own.
-        timeout: Seconds for one attempt of a request, to the last byte of the response; an
-            `httpx.Timeout`, as that of `http_client`, limits each phase of it instead.
-        http_client: A client to send requests with; it stays open when this one is closed.
+        timeout: Seconds for one attempt of a request, to the last byte of the response; a `Timeout`
+            of httpx or httpx2, as that of `http_client`, limits each phase of it instead.
+        http_client: A client of httpx or httpx2 to send requests with, by default one of httpx. It
+            stays open when this one is closed, and `response` of an error is of its library.
         retry: How requests are retried; its deadline holds for all attempts together.
         rate_limiter: Limits how fast pages are read; clients that run at once may share one.
         spending: Counts and limits what the requests cost; clients may share one.
@@ -116,8 +121,8 @@ class OctogenClient:
         *,
         api_key: str | ApiKey | None = None,
         base_url: str = DEFAULT_BASE_URL,
-        timeout: float | httpx.Timeout = DEFAULT_TIMEOUT,
-        http_client: httpx.AsyncClient | None = None,
+        timeout: float | httpx.Timeout | httpx2.Timeout = DEFAULT_TIMEOUT,
+        http_client: httpx.AsyncClient | httpx2.AsyncClient | None = None,
         retry: RetryPolicy | None = None,
         rate_limiter: RateLimiter | None = None,
         spending: Spending | None = None,
@@ -127,7 +132,9 @@ class OctogenClient:
 
         if http_client is not None and timeout == DEFAULT_TIMEOUT:
             timeout = http_client.timeout
-        phases = httpx.Timeout(timeout)
+        self._phases: dict[str, Any] = {
+            phase: getattr(timeout, phase, timeout) for phase in _PHASES
+        }
         if _service is None:
             try:
                 key = api_key if isinstance(api_key, ApiKey) else ApiKey(api_key)
@@ -138,15 +145,20 @@ class OctogenClient:
                 # An equal text that was passed is another object.
                 base_url=configured_base_url() if base_url is DEFAULT_BASE_URL else base_url,
                 timeout=timeout if isinstance(timeout, int | float) else float("inf"),
-                phase_timeout=phases.read or float("inf"),
+                phase_timeout=self._phases["read"] or float("inf"),
                 retry=retry or RetryPolicy(),
                 limiter=rate_limiter or RateLimiter(),
                 spending=spending or Spending(),
             )
         self._service = _service
-        self._phases = phases.as_dict()
         self._owns_client = http_client is None
-        self._http = http_client or httpx.AsyncClient(trust_env=may_use_proxy(_service.base_url))
+        self._http: Any = http_client or httpx.AsyncClient(
+            trust_env=may_use_proxy(_service.base_url)
+        )
+        httpx2 = sys.modules.get("httpx2")  # whoever has a client of it has imported it
+        self._httpx: Any = (
+            httpx2 if httpx2 and isinstance(self._http, httpx2.AsyncClient) else httpx
+        )
         self._statistics = RequestStatistics()
 
     def __repr__(self) -> str:
@@ -491,9 +503,8 @@ class OctogenClient:
     async def _send(self, step: Send) -> Response | TransportError:
         """Send a request; the answer has no API key in it."""
         import anyio
-        import httpx
 
-        key = self._service.api_key
+        key, httpx = self._service.api_key, self._httpx
         try:
             # anyio connects for httpx, and fails with a ValueError on Python 3.10 if asyncio's own
             # cancellation ends an attempt.
@@ -528,7 +539,9 @@ class OctogenClient:
         )
         try:
             headers = parsed_headers(response.headers.raw)
-            head = Response(response.status_code, headers, request=request)
+            head = Response(
+                response.status_code, headers, request=request, library=self._httpx.__name__
+            )
             begun(head)
             body = bytearray()
             async for chunk in response.aiter_bytes():
@@ -537,4 +550,4 @@ class OctogenClient:
                     raise BodyTooLargeError(head)
         finally:
             await response.aclose()
-        return Response(response.status_code, headers, bytes(body), request)
+        return replace(head, content=bytes(body))

@@ -62,7 +62,7 @@ class ApiKey:
         return f"Bearer {self._key}"
 
     def __call__(self, request: httpx.Request) -> httpx.Request:
-        """Add the key to a request and return it, as httpx expects of `auth`."""
+        """Add the key to a request and return it, as `auth` of httpx and httpx2 does."""
         request.headers["Authorization"] = self.authorization
         return request
 

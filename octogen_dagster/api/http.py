@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -37,13 +38,15 @@ class Request:
 class Response:
     """A response whose body has been read and decompressed.
 
-    The names of its headers are in lower case, and a page that was saved has no request.
+    The names of its headers are in lower case, and a page that was saved has no request. `library`
+    is httpx2 if a client of it received the response.
     """
 
     status_code: int
     headers: Mapping[str, str] = field(default_factory=dict)
     content: bytes = b""
     request: Request | None = None
+    library: str = "httpx"
 
     @property
     def is_success(self) -> bool:
@@ -51,10 +54,9 @@ class Response:
         return 200 <= self.status_code < 300
 
     def as_httpx(self) -> httpx.Response:
-        """Convert the response to httpx's own type, for errors that users see."""
-        import httpx
-
-        return httpx.Response(
+        """Convert the response to that of its library, for errors that users see."""
+        library: Any = importlib.import_module(self.library)
+        response: httpx.Response = library.Response(
             self.status_code,
             headers=[
                 (name.encode(_ENCODING_OF_HEADERS), value.encode(_ENCODING_OF_HEADERS))
@@ -62,8 +64,9 @@ class Response:
                 if name not in _FRAMING_HEADERS
             ],
             content=self.content,
-            request=httpx.Request(self.request.method, self.request.url) if self.request else None,
+            request=self.request and library.Request(self.request.method, self.request.url),
         )
+        return response
 
 
 class TransportError(Exception):

@@ -6,17 +6,21 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Literal, Protocol
 
+import httpx2
+
 from octogen_dagster import OctogenClient
 from octogen_dagster.api.blocking import BlockingClient
-from octogen_dagster.api.credentials import ApiKey
+from octogen_dagster.api.credentials import ApiKey, may_use_proxy
 from octogen_dagster.api.flow import Flow, domain_flow, list_catalogs_flow
 from octogen_dagster.api.pacing import RateLimiter
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.api.service import DEFAULT_TIMEOUT, Generation, Service
 from octogen_dagster.api.spending import Spending
 
-Transport = Literal["httpx", "blocking"]
-TRANSPORTS: tuple[Transport, ...] = ("httpx", "blocking")
+Transport = Literal["httpx", "httpx2", "blocking"]
+TRANSPORTS: tuple[Transport, ...] = ("httpx", "httpx2", "blocking")
+OWN_TRANSPORTS: tuple[Transport, ...] = ("httpx", "blocking")
+"""Those without a client that is passed in, for tests that wait for seconds."""
 
 ONCE = RetryPolicy(attempts=1)
 QUICK = RetryPolicy(attempts=4, first_delay=0.001, max_delay=0.01)
@@ -92,11 +96,14 @@ async def open_client(
     settings: dict[str, Any] = {"base_url": server.base_url, "timeout": timeout, "retry": retry}
     if spending:
         settings["spending"] = spending
-    if transport == "httpx":
-        async with OctogenClient(
-            api_key=server.api_key, rate_limiter=rate_limiter, **settings
-        ) as client:
-            yield client
+    if transport != "blocking":
+        async with contextlib.AsyncExitStack() as stack:
+            if transport == "httpx2":
+                http = httpx2.AsyncClient(trust_env=may_use_proxy(server.base_url))
+                settings["http_client"] = await stack.enter_async_context(http)
+            yield await stack.enter_async_context(
+                OctogenClient(api_key=server.api_key, rate_limiter=rate_limiter, **settings)
+            )
         return
     if rate_limiter:
         settings["limiter"] = rate_limiter

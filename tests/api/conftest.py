@@ -57,7 +57,7 @@ def silent_log(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 
 
 def _log_everything(caplog: pytest.LogCaptureFixture) -> None:
-    for name in (None, "httpx", "httpcore", "asyncio", "octogen_dagster"):
+    for name in (None, "httpx", "httpcore", "httpx2", "httpcore2", "asyncio", "octogen_dagster"):
         caplog.set_level(logging.DEBUG, logger=name)
 
 

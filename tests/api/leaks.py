@@ -10,6 +10,7 @@ from types import FrameType
 from typing import Any
 
 import httpx
+import httpx2
 import pytest
 from rich.pretty import pretty_repr
 
@@ -80,7 +81,7 @@ def texts_of(error: BaseException) -> Iterator[tuple[str, str]]:
         yield from (("response", text) for text in texts_of_response(response))
 
 
-def texts_of_response(response: httpx.Response) -> Iterator[str]:
+def texts_of_response(response: httpx.Response | httpx2.Response) -> Iterator[str]:
     yield response.text
     yield str(response.headers.raw)
     yield str(response.request.headers.raw)
@@ -94,7 +95,7 @@ def locals_of(error: BaseException) -> Iterator[tuple[str, str]]:
         for name, value in frame.f_locals.items():
             place = f"{name} in {frame.f_code.co_name}"
             yield place, shown(value)
-            if isinstance(value, httpx.Response):
+            if isinstance(value, httpx.Response | httpx2.Response):
                 yield from ((place, text) for text in texts_of_response(value))
 
 

@@ -10,6 +10,8 @@ from datetime import date, datetime, timedelta, timezone
 from typing import Any
 
 import dagster as dg
+import httpx
+import httpx2
 import polars as pl
 from typing_extensions import assert_type
 
@@ -414,6 +416,14 @@ def notebook() -> pl.DataFrame:
     assert_type(frame, pl.LazyFrame)
     schemas: list[pl.Schema] = [PRODUCT_SCHEMA, DETAIL_SCHEMA, CHANGES_SCHEMA, BRANDS_SCHEMA]
     return frame.select(schemas[0].names()).head(10).collect()
+
+
+def clients() -> list[OctogenClient]:
+    """Clients that send requests with one of httpx or of httpx2."""
+    return [
+        OctogenClient(timeout=httpx.Timeout(5), http_client=httpx.AsyncClient()),
+        OctogenClient(timeout=httpx2.Timeout(5), http_client=httpx2.AsyncClient()),
+    ]
 
 
 async def client() -> MerchantProductView:

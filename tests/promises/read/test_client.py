@@ -5,6 +5,7 @@ import pickle
 from typing import Any, ClassVar
 
 import httpx
+import httpx2
 import pytest
 
 from octogen_dagster import ProductSearch
@@ -110,16 +111,18 @@ class TestConstruction:
 
 
 class TestTimeout:
+    @pytest.mark.parametrize("library", [httpx, httpx2])
     @pytest.mark.parametrize(
         ("given", "named", "used"),
-        [(0.05, None, "0.05 s"), (60, 0.06, "0.06 s"), (None, httpx.Timeout(0.07), "0.07 s")],
+        [(0.05, None, "0.05 s"), (60, 0.06, "0.06 s"), (None, "Timeout", "0.07 s")],
     )
     async def test_the_given_client_s_timeout_counts_unless_another_is_named(
-        self, given: float | None, named: float | httpx.Timeout | None, used: str
+        self, library: Any, given: float | None, named: float | str | None, used: str
     ) -> None:
-        settings: dict[str, Any] = {} if named is None else {"timeout": named}
+        timeout = library.Timeout(60, read=0.07) if named == "Timeout" else named
+        settings: dict[str, Any] = {} if named is None else {"timeout": timeout}
         with RawServer(lambda _: hanging(lambda: server)) as server:
-            async with httpx.AsyncClient(timeout=given) as http_client:
+            async with library.AsyncClient(timeout=given) as http_client:
                 client = OctogenClient(
                     api_key=ApiKey(KEY),
                     base_url=server.base_url,
@@ -224,6 +227,8 @@ class TestStatus:
         assert (error.status_code, error.detail, error.retry_after) == (status, detail, 3.0)
         assert error.request_id == sandbox.requests[-1].request_id
         assert error.response.json() == {"detail": detail}
+        library = httpx2 if transport == "httpx2" else httpx
+        assert isinstance(error.response, library.Response)
         text = str(error)
         assert text.startswith(f"Catalog 'strada' failed: {says}")
         assert f", request {error.request_id}. " in text

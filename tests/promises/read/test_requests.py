@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import httpx2
 import pytest
 
 from octogen_dagster import OctogenAPIError, OctogenClient, ProductSearch
@@ -28,7 +29,7 @@ from octogen_dagster.errors import (
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 from tests.api.certificates import make_certificate
-from tests.api.clients import QUICK, Transport, open_client
+from tests.api.clients import OWN_TRANSPORTS, QUICK, Transport, open_client
 from tests.api.leaks import assert_silent
 from tests.api.servers import KEY, POLL_SECONDS, RawServer, Received, http, in_turn, page
 from tests.results import scan
@@ -53,10 +54,11 @@ async def test_a_request_has_the_key_the_headers_and_the_body(transport: Transpo
     assert len(server.received) == 2
 
 
-async def test_a_given_client_adds_its_headers_but_not_its_credentials() -> None:
+@pytest.mark.parametrize("library", [httpx, httpx2])
+async def test_a_given_client_adds_its_headers_but_not_its_credentials(library: Any) -> None:
     headers = {"X-Team": "data", "Authorization": "Basic b3RoZXI="}
     with RawServer(lambda _: http(200, [])) as server:
-        async with httpx.AsyncClient(headers=headers, auth=("other", "other")) as http_client:
+        async with library.AsyncClient(headers=headers, auth=("other", "other")) as http_client:
             client = OctogenClient(api_key=KEY, base_url=server.base_url, http_client=http_client)
             await client.list_catalogs()
     (request,) = server.received
@@ -64,6 +66,7 @@ async def test_a_given_client_adds_its_headers_but_not_its_credentials() -> None
     assert request.headers["authorization"] == f"Bearer {KEY}"
 
 
+@pytest.mark.parametrize("transport", OWN_TRANSPORTS)
 async def test_retry_after_is_waited_for(transport: Transport) -> None:
     limited = http(429, {"detail": "rate_limit_exceeded"}, retry_after="1")
     with RawServer(in_turn(limited, http(200, page(["a"])))) as server:
@@ -119,11 +122,12 @@ async def test_another_server_receives_nothing(transport: Transport, status: int
     assert_silent(caught.value)
 
 
-async def test_a_given_client_that_follows_redirects_does_not_follow_this_one() -> None:
+@pytest.mark.parametrize("library", [httpx, httpx2])
+async def test_a_given_client_that_follows_redirects_does_not_follow_this_one(library: Any) -> None:
     with RawServer(lambda _: http(200, page(["stolen"]))) as elsewhere:
         location = f"{elsewhere.base_url}/products/search"
         with RawServer(lambda _: http(307, b"", location=location)) as server:
-            async with httpx.AsyncClient(follow_redirects=True) as http_client:
+            async with library.AsyncClient(follow_redirects=True) as http_client:
                 client = OctogenClient(
                     api_key=KEY, base_url=server.base_url, http_client=http_client
                 )
@@ -257,6 +261,7 @@ async def test_an_attempt_ends_after_its_time(
 
 
 @pytest.mark.parametrize("drip", ["header", "body", "continue"])
+@pytest.mark.parametrize("transport", OWN_TRANSPORTS)
 async def test_a_request_ends_after_its_deadline_with_all_retries(
     transport: Transport, drip: str
 ) -> None:
@@ -272,6 +277,7 @@ async def test_a_request_ends_after_its_deadline_with_all_retries(
 @pytest.mark.parametrize(
     "early", [b"", b"HTTP/1.1 103 Early Hints\r\n\r\n", STATUS], ids=["none", "103", "status"]
 )
+@pytest.mark.parametrize("transport", OWN_TRANSPORTS)
 async def test_a_late_response_is_not_that_of_the_next_request(
     transport: Transport, early: bytes
 ) -> None:
