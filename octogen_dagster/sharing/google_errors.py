@@ -274,7 +274,7 @@ BIGQUERY = GoogleService(
         "project that pays for the query.",
         "authError": _LOG_IN_TO_BIGQUERY,
         _BILL_LIMIT: "Nothing was billed. Read fewer columns or partitions of the "
-        "table, or raise max_bytes_billed of the asset.",
+        "table, or raise max_bytes_billed.",
         "invalidQuery": "Correct the SQL.",
         "notFound": "Check the name and the location: a query reaches the datasets of one location "
         "only. A linked dataset is gone when its listing was withdrawn or its subscription ended: "

@@ -38,7 +38,8 @@ class BigQueryTables(TableDestination):
     """Tables in a dataset of BigQuery, by Application Default Credentials.
 
     Rows are loaded by a load job, which costs nothing, and are then put into the table by a script
-    with a transaction, which is billed for the bytes that it reads.
+    with a transaction, which is billed for the bytes that it reads. BigQuery refuses a script that
+    would be billed for more than `max_bytes_billed`, and bills nothing.
     """
 
     kind: ClassVar[str] = "bigquery"
@@ -49,6 +50,11 @@ class BigQueryTables(TableDestination):
     )
     location: str | None = Field(
         default=None, description="The location of the dataset, such as EU; by default US."
+    )
+    max_bytes_billed: int | None = Field(
+        default=100_000_000_000,
+        gt=0,
+        description="The bytes that a script or a query may be billed for; None sets no limit.",
     )
 
     @property
@@ -66,7 +72,10 @@ class BigQueryTables(TableDestination):
     @contextmanager
     def connect(self) -> Iterator[BigQueryConnection]:
         """Make a client, which is closed with the block."""
-        with closing(BigQueryConnection(self.place, self.project, self.location)) as connection:
+        limit = self.max_bytes_billed
+        with closing(
+            BigQueryConnection(self.place, self.project, self.location, limit)
+        ) as connection:
             yield connection
 
 
@@ -95,10 +104,13 @@ class BigQueryConnection(SQLConnection):
     escapes: ClassVar = {"'": "\\'", "\\": "\\\\", "\n": "\\n", "\r": "\\r"}
     json = "PARSE_JSON({}, wide_number_mode => 'round')"
 
-    def __init__(self, place: str, project: str, location: str | None) -> None:
+    def __init__(
+        self, place: str, project: str, location: str | None, max_bytes_billed: int | None
+    ) -> None:
         super().__init__()
         self._place = place
         self._project, self._location = project, location
+        self._max_bytes_billed = max_bytes_billed
         self._script: list[str] | None = None
         self._job: QueryJob | None = None
         self._stage: Any = None
@@ -121,8 +133,11 @@ class BigQueryConnection(SQLConnection):
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         from google.cloud.bigquery import QueryJobConfig
 
+        config = QueryJobConfig(labels=_LABELS)
+        if self._max_bytes_billed is not None:
+            config.maximum_bytes_billed = self._max_bytes_billed
         with self._explained():
-            self._job = self._client.query(sql, job_config=QueryJobConfig(labels=_LABELS))
+            self._job = self._client.query(sql, job_config=config)
             return [tuple(row.values()) for row in self._job.result()]
 
     @contextmanager

@@ -34,6 +34,7 @@ from octogen_dagster.errors import OctogenTableError
 from octogen_dagster.sandbox.server import Sandbox
 from tests.promises.tables.table_runs import CATALOGS, Project, assert_same_rows, expected_rows
 from tests.results import failure, is_retried, octogen_at, stored
+from tests.servers.bigquery import refused, serving
 from tests.warehouses import DuckDB
 
 RANGE = {
@@ -368,6 +369,25 @@ def test_a_duckdb_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
     result = one_table(tmp_path, DuckDBTables(database=str(tmp_path / "no" / "shop.duckdb")))
     assert "DuckDB (" in failure(result)
     assert "shop.duckdb" in failure(result)
+
+
+@pytest.mark.parametrize(
+    ("limit", "sent"), [({}, "100000000000"), ({"max_bytes_billed": None}, None)]
+)
+def test_a_script_of_bigquery_is_billed_for_100_gb_at_most_unless_there_is_no_limit(
+    limit: dict[str, Any], sent: str | None, tmp_path: Path
+) -> None:
+    jobs: list[dict[str, Any]] = []
+
+    def answer(_: str, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        if not path.partition("?")[0].endswith("/jobs"):
+            return 200, {"datasetReference": {"projectId": "my-project", "datasetId": "octogen"}}
+        jobs.append(body)
+        return refused(400, "bytesBilledLimitExceeded", "Query exceeded limit for bytes billed")
+
+    with serving(answer, tmp_path), pytest.raises(OctogenTableError, match="max_bytes_billed"):
+        BigQueryTables(project="my-project", **limit).try_out()
+    assert jobs[0]["configuration"]["query"].get("maximumBytesBilled") == sent
 
 
 def test_snapshots_of_another_io_manager_are_refused(tmp_path: Path) -> None:
