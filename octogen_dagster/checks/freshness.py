@@ -188,7 +188,7 @@ def _remarks(last: _Last) -> Iterator[str]:
     if last.withdrawn:
         yield (
             f"Catalogs that are no longer listed: {len(last.withdrawn):,}. Their snapshots are "
-            "kept. Delete the partitions of those that have ended."
+            "kept, and they fail nothing."
         )
 
 

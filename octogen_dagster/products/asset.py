@@ -308,8 +308,9 @@ def _advice_on_partition(catalogs: dg.PartitionsDefinition[Any] | None, key: str
     if not isinstance(catalogs, dg.DynamicPartitionsDefinition):
         return ""
     return (
-        ' A partition that is mistyped stays until you delete it: "Delete partitions" on the page '
-        "of the asset, or "
+        " A partition that is mistyped may stay: a schedule requests it, and a sensor does not. "
+        "Dagster fails to show the Automation tab of an asset behind it once you delete it, until "
+        'you add its key again: use "Delete partitions" on the page of the asset, or '
         f"DagsterInstance.get().delete_dynamic_partition({catalogs.name!r}, {key!r})."
     )
 

@@ -26,7 +26,7 @@ def build_snapshot_schedule(
     If the asset has partitions of time, each tick requests those of the present: the service
     knows nothing else. If the asset has a `backfill_policy`, a run has as many catalogs as it
     allows, in Dagster's order of the partitions. The run of a catalog that is mistyped, or that the
-    service withholds, fails and says so: delete its partition.
+    service withholds, fails and says so, until its partition is deleted.
 
     Args:
         products: An asset of `build_products_asset`.

@@ -163,8 +163,7 @@ def test_a_catalog_that_is_no_longer_listed_is_named_and_fails_nothing(
     assert (shown["fresh"], shown["stale"], shown["withdrawn"]) == (1, 1, 1)
     assert shown["withdrawn_catalogs"] == ["gone"]
     assert str(found.description).endswith(
-        " Catalogs that are no longer listed: 1. Their snapshots are kept. Delete the partitions "
-        "of those that have ended."
+        " Catalogs that are no longer listed: 1. Their snapshots are kept, and they fail nothing."
     )
     clock.report(f"northpeak{of_day}")
     found = clock.check()
