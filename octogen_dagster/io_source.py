@@ -119,6 +119,15 @@ def errors_as_raised() -> Iterator[None]:
         raise
 
 
+def collect_batches(
+    frame: pl.LazyFrame, chunk_size: int | None = None, **options: Any
+) -> Iterator[pl.DataFrame]:
+    """Execute a frame and yield batches of it; as a whole, where Polars cannot do so any more."""
+    if hasattr(frame, "collect_batches"):
+        return iter(frame.collect_batches(chunk_size=chunk_size, **options))
+    return frame.collect(engine="streaming").iter_slices(chunk_size or 10_000)
+
+
 def raise_interrupt() -> None:
     """Raise KeyboardInterrupt after Ctrl-C.
 

@@ -27,10 +27,12 @@ from google.cloud.bigquery_storage_v1.services.big_query_read.transports import 
 
 import octogen_dagster
 from octogen_dagster import OctogenResource
-from octogen_dagster.assets.ticks import DATA_VERSION_TAG
+from octogen_dagster.assets.latest import DATA_VERSION_TAG
+from octogen_dagster.bigquery.queries import _storage_client
 from octogen_dagster.demo.run import INSTANCE
 from octogen_dagster.io_source import errors_as_raised, io_source, python_source
 from octogen_dagster.reading.pushdown import Pushdown
+from tests.taken_away import Journeys, opened, take_away
 
 
 class UnknownError(Exception):
@@ -179,14 +181,13 @@ def test_an_instance_knows_the_last_id_and_tags_of_each_partition(
     assert tags == {"a": {DATA_VERSION_TAG: "2"}, "b": {DATA_VERSION_TAG: "1"}}
 
 
-def test_a_step_knows_its_key_its_io_manager_and_the_checks_of_its_run() -> None:
+def test_a_step_knows_its_io_manager_and_the_checks_of_its_run() -> None:
     seen: dict[str, object] = {}
 
     @dg.asset(io_manager_key="values")
     def shops(context: dg.AssetExecutionContext) -> int:
-        step = context.get_step_execution_context()
         key = context.assets_def.get_io_manager_key_for_asset_key(context.asset_key)
-        seen["step"], seen["manager"] = step.step.key, type(getattr(step.resources, key))
+        seen["manager"] = type(getattr(context.resources, key))
         nodes = [each.assets_def.node_def for each in context.job_def.asset_layer.data]
         seen["has_check"] = any(each is checked.node_def for each in nodes)
         return 1
@@ -199,7 +200,7 @@ def test_a_step_knows_its_key_its_io_manager_and_the_checks_of_its_run() -> None
         assets=[shops], asset_checks=[checked], resources={"values": dg.mem_io_manager}
     )
     assert defs.resolve_implicit_global_asset_job_def().execute_in_process().success
-    assert seen == {"step": "shops", "manager": dg.InMemoryIOManager, "has_check": True}
+    assert seen == {"manager": dg.InMemoryIOManager, "has_check": True}
 
 
 def test_a_check_of_a_partition_names_its_materialization() -> None:
@@ -297,3 +298,64 @@ def connected(context) -> None:  # type: ignore[no-untyped-def]  # Dagster reads
 
 def test_a_context_has_the_resource_that_makes_a_client_of_itself() -> None:
     assert dg.materialize([connected], resources={"bigquery": Connection()}).success
+
+
+@pytest.fixture(scope="module")
+def journeys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Journeys]:
+    with opened(tmp_path_factory.mktemp("journeys")) as running:
+        yield running
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "journey", "says"),
+    [
+        ("get_latest_storage_id_by_partition", "a_run_of_several", "7 checks, 6 of a "),
+        ("get_latest_tags_by_partition", "a_tick", "0 requests"),
+        ("get_io_manager_key_for_asset_key", "a_run", "4 checks"),
+        ("asset_layer", "a_run_of_several", "0 checks"),
+        ("step_context", "frames_of_ones_own", "2 materializations"),
+        ("add_asset_metadata", "frames_of_ones_own", "2 materializations, 0 with rows"),
+        ("resolved_run_config", "another_io_manager", "1 of what follows"),
+        ("original_resource_dict", "a_linked_view", "read by REST"),
+        ("all_instigator_state", "a_tick_without_an_answer", "SkipReason"),
+        ("get_ticks", "a_tick_without_an_answer", "SkipReason"),
+        ("collect_batches", "a_history_and_alerts", "4 rows"),
+        ("serialize", "a_filter", "not asked of the service"),
+    ],
+)
+def test_a_name_that_is_not_promised_may_go_away(
+    journeys: Journeys, monkeypatch: pytest.MonkeyPatch, name: str, journey: str, says: str
+) -> None:
+    journeys.a_run()
+    take_away(monkeypatch, name)
+    assert getattr(journeys, journey)().startswith(says)
+
+
+WITHOUT = """
+import pytest
+from tests.taken_away import take_away
+with pytest.MonkeyPatch.context() as patch:
+    take_away(patch, "dagster_shared.libraries")
+    take_away(patch, "target_materialization_data")
+    import octogen_dagster.assets.definition, octogen_dagster.snapshots.range_checks
+"""
+
+
+@pytest.mark.slow
+def test_what_an_import_reads_may_go_away() -> None:
+    read = subprocess.run(
+        [sys.executable, "-c", WITHOUT], capture_output=True, text=True, check=True
+    )
+    (warning,) = read.stderr.splitlines()
+    assert "checks of each partition in a run of several do not name its mat" in warning
+
+
+def test_rows_come_by_rest_without_a_client_of_the_storage_read_api(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("BIGQUERY_EMULATOR_HOST", raising=False)
+    take_away(monkeypatch, "_ensure_bqstorage_client")
+    client: Any = bigquery.Client("my-project", AnonymousCredentials())  # type: ignore[no-untyped-call]
+    with closing(client), _storage_client(client) as storage:
+        assert storage is None

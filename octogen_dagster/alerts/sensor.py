@@ -9,6 +9,7 @@ import polars as pl
 from octogen_dagster.alerts.asset import ALERT_RULES
 from octogen_dagster.alerts.events import ALERTS_SCHEMA
 from octogen_dagster.assets.definition import require_asset
+from octogen_dagster.assets.latest import latest_ids
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
 from octogen_dagster.snapshots.partitions import SnapshotKeys
@@ -104,9 +105,7 @@ def _last_materializations(
 ) -> dict[str | None, int]:
     """The event of the last materialization of each partition; None is one without partitions."""
     if alerts.partitions_def is not None:
-        kind = dg.DagsterEventType.ASSET_MATERIALIZATION
-        found = instance.get_latest_storage_id_by_partition(alerts.key, kind)
-        return dict[str | None, int](found.items())
+        return dict[str | None, int](latest_ids(instance, alerts.key).items())
     records = instance.fetch_materializations(alerts.key, limit=1).records
     return {None: records[0].storage_id} if records else {}
 

@@ -30,7 +30,7 @@ from octogen_dagster.frames.stored import KEY, PRODUCT_KEY
 from octogen_dagster.history.files import catalog_files
 from octogen_dagster.history.observed import OBSERVED, Observation, read_observed
 from octogen_dagster.history.table import ROWS_AT_ONCE, key_ranges
-from octogen_dagster.io_source import Query, check, io_source
+from octogen_dagster.io_source import Query, check, collect_batches, io_source
 from octogen_dagster.printable import count
 from octogen_dagster.storage.store import Store, path_component
 
@@ -114,7 +114,7 @@ class Update(abc.ABC):
         def frames(_query: Query, stop: threading.Event) -> Iterator[pl.DataFrame]:
             is_kept = pl.any_horizontal(pl.lit(value=False), *(each.keeps for each in applied))
             known = [each.rule.name for each in applied if each.is_known]
-            stored = alerts.collect_batches(engine="streaming") if alerts is not None else ()
+            stored = collect_batches(alerts, engine="streaming") if alerts is not None else ()
             told = [pl.DataFrame(schema=ALERTS_SCHEMA)]
             for batch in stored:
                 check(stop)

@@ -10,13 +10,12 @@ import signal
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from dagster_shared.libraries import DagsterLibraryRegistry
 
 from octogen_dagster import __version__
 from octogen_dagster.errors import (
@@ -27,7 +26,10 @@ from octogen_dagster.errors import (
 )
 from octogen_dagster.validation import checked_name
 
-DagsterLibraryRegistry.register("octogen-dagster", __version__, is_dagster_package=False)
+with suppress(ImportError):  # Dagster does not promise it
+    from dagster_shared.libraries import DagsterLibraryRegistry
+
+    DagsterLibraryRegistry.register("octogen-dagster", __version__, is_dagster_package=False)
 
 RESOURCE = "octogen"
 """The key of the `OctogenResource`."""
@@ -202,13 +204,23 @@ def asset_key(arguments: Mapping[str, Any]) -> dg.AssetKey:
     return dg.AssetKey([*([prefix] if isinstance(prefix, str) else prefix), arguments["name"]])
 
 
+def io_manager_key(asset: dg.AssetsDefinition) -> str:
+    """The key of an asset's IO manager."""
+    if hasattr(asset, "get_io_manager_key_for_asset_key"):  # Dagster does not promise it
+        return asset.get_io_manager_key_for_asset_key(asset.key)
+    given: str | None = asset.metadata_by_key[asset.key].get(_IO_MANAGER_KEY)
+    if given is None and asset.is_executable:
+        given = asset.op.output_defs[0].io_manager_key
+    return given or "io_manager"
+
+
 def output_manager(context: dg.AssetExecutionContext) -> tuple[str, Any]:
     """The key of the IO manager of an asset's output, and it itself.
 
     With `io_manager_def` the key is one of Dagster's.
     """
-    key = context.assets_def.get_io_manager_key_for_asset_key(context.asset_key)
-    return key, getattr(context.get_step_execution_context().resources, key)
+    key = io_manager_key(context.assets_def)
+    return key, getattr(context.resources, key)
 
 
 def keeps_snapshots(manager: Any) -> bool:

@@ -91,7 +91,10 @@ class LinkedTables:
         if stores_rows:
             _refuse_restricted(name, restrictions)
         # `context.resources` has what the resource makes of itself: a client nobody would close.
-        bigquery = context.resources.original_resource_dict[self.bigquery_resource_key]
+        # Dagster does not promise the others; an AnalyticsHubResource makes nothing else of itself.
+        key, resources = self.bigquery_resource_key, context.resources
+        originals = getattr(resources, "original_resource_dict", {})
+        bigquery = originals.get(key) or getattr(resources, key)
         with permanent_errors_fail(), open_client(bigquery) as client:
             with translate_google_errors(BIGQUERY, f"Table {name}"):
                 there = client.get_table(str(name), timeout=REQUEST_TIMEOUT)

@@ -8,6 +8,7 @@ import dagster as dg
 import polars as pl
 
 from octogen_dagster.assets.definition import FRESH, Metadata, hours
+from octogen_dagster.assets.latest import latest_ids
 from octogen_dagster.errors import OctogenError
 from octogen_dagster.frames.markdown import markdown_table
 from octogen_dagster.snapshots.partitions import PartitionLayout, keys_by_catalog
@@ -205,8 +206,7 @@ def _last_ids(
     if partitions.catalogs is None and partitions.times is None:
         records = instance.fetch_materializations(asset, limit=1).records
         return dict.fromkeys([None], records[0].storage_id) if records else {}
-    materialization = dg.DagsterEventType.ASSET_MATERIALIZATION
-    return dict(instance.get_latest_storage_id_by_partition(asset, materialization).items())
+    return dict(latest_ids(instance, asset).items())
 
 
 def _listed(

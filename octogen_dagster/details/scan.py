@@ -54,7 +54,7 @@ from octogen_dagster.frames.columns import (
 from octogen_dagster.frames.kinds import TableKind
 from octogen_dagster.frames.source import Limits, Metrics, Outcome, Reading
 from octogen_dagster.frames.stored import PRODUCT_KEY
-from octogen_dagster.io_source import Query, check, io_source
+from octogen_dagster.io_source import Query, check, collect_batches, io_source
 from octogen_dagster.printable import count, usd
 from octogen_dagster.reading.decode import read_lookup, with_details
 from octogen_dagster.reading.statistics import ReadStatistics
@@ -179,7 +179,7 @@ class DetailScan:
         )
         lookups = len(keys.join(kept, on="key", how="anti"))
         self._announce(lookups, target)
-        for frame in carried.collect_batches(chunk_size=ROW_GROUP_SIZE, lazy=True):
+        for frame in collect_batches(carried, ROW_GROUP_SIZE, lazy=True):
             statistics.add(frame, carried_over=True)
             yield frame
         fresh = products.join(kept.lazy(), on="key", how="anti", maintain_order="left")
@@ -342,7 +342,7 @@ _NO_ROWS = _PreviousRows(
 
 def _jobs(products: pl.LazyFrame, size: int) -> Iterator[list[_Row]]:
     size = max(1, min(size, _MAX_PRODUCTS_PER_JOB))
-    for frame in products.collect_batches(chunk_size=_PRODUCTS_PER_CHUNK, lazy=True):
+    for frame in collect_batches(products, _PRODUCTS_PER_CHUNK, lazy=True):
         for some in frame.iter_slices(size):
             yield some.to_dicts()
 

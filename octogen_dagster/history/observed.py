@@ -13,6 +13,7 @@ import polars as pl
 
 from octogen_dagster.frames.stored import catalogs_without_products
 from octogen_dagster.history.tracking import PRODUCTS, Tracking, UnfitSnapshotError
+from octogen_dagster.io_source import collect_batches
 
 OBSERVED = "octogen.observed"
 """The metadata of a history's file that says which snapshots are in it."""
@@ -197,7 +198,7 @@ def digest_of(rows: pl.LazyFrame, tracking: Tracking = PRODUCTS) -> str:
     Unlike a hash of Polars it is the same in all versions.
     """
     total, row = 0, pl.struct(*tracking.key, *tracking.tracked)
-    for batch in rows.select(row.struct.json_encode()).collect_batches(engine="streaming"):
+    for batch in collect_batches(rows.select(row.struct.json_encode()), engine="streaming"):
         for text in batch.to_series():
             total += int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
     return f"{total % 2**64:016x}"

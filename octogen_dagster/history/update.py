@@ -27,7 +27,7 @@ from octogen_dagster.history.observed import (
 )
 from octogen_dagster.history.table import put_in, take_out
 from octogen_dagster.history.tracking import PRODUCTS, Tracking, UnfitSnapshotError, fitted
-from octogen_dagster.io_source import Query, check, io_source, until_stopped
+from octogen_dagster.io_source import Query, check, collect_batches, io_source, until_stopped
 from octogen_dagster.storage.store import ROW_GROUP_SIZE, DamagedError
 
 _TIMES = Tracking((), {}, {"fetched_at": TIME}, of_products=True)
@@ -200,7 +200,7 @@ def _after(
 ) -> Iterator[pl.DataFrame]:
     """Yield the rows of a history after steps, of which each reads what the one before wrote."""
     if not steps:
-        yield from history.collect_batches(engine="streaming")
+        yield from collect_batches(history, engine="streaming")
         return
     *earlier, last = steps
     for step in earlier:

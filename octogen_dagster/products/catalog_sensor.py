@@ -14,12 +14,11 @@ import msgspec
 from octogen_dagster.api.catalog_sources import CatalogService
 from octogen_dagster.api.catalog_states import CatalogList
 from octogen_dagster.assets.definition import RESOURCE, require_asset
+from octogen_dagster.assets.latest import DATA_VERSION_TAG, latest_ids, latest_versions
 from octogen_dagster.assets.ticks import (
-    DATA_VERSION_TAG,
     Wanted,
     named_partitions,
     read_busy,
-    read_versions,
     request_runs,
     skip_or_fail,
 )
@@ -109,7 +108,7 @@ def build_catalog_sensor(
             return skip_or_fail(context, name, "The catalogs could not be listed", error)
         cursor = None
         if partitions.times is None:
-            done = read_versions(context.instance, products.key)
+            done = latest_versions(context.instance, products.key)
         else:
             cached = _CachedVersions.load(context.cursor)
             cached.update(context.instance, products.key, partitions)
@@ -199,9 +198,8 @@ class _CachedVersions(msgspec.Struct):
         Without a last tick they are the last ones of all partitions.
         """
         if not self.last_event:
-            kind = dg.DagsterEventType.ASSET_MATERIALIZATION
-            ids = instance.get_latest_storage_id_by_partition(asset, kind)
-            versions = read_versions(instance, asset)
+            ids = latest_ids(instance, asset)
+            versions = latest_versions(instance, asset)
             return {
                 event: (partition, versions.get(partition, "")) for partition, event in ids.items()
             }

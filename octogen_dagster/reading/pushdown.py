@@ -32,7 +32,8 @@ class Pushdown:
         pushdown = cls()
         try:
             tree = json.loads(predicate.meta.serialize(format="json"))
-        except (pl.exceptions.PolarsError, ValueError):
+        # Polars promises neither the method nor its form.
+        except (pl.exceptions.PolarsError, ValueError, AttributeError, TypeError):
             return pushdown
         pushdown._take(tree)
         return pushdown

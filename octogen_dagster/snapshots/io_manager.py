@@ -235,25 +235,32 @@ def _variable(value: Any) -> str | None:
 def _add_metadata(
     context: dg.OutputContext, metadata: Mapping[str, Any], partition: str | None = None
 ) -> None:
-    """Add metadata to a materialization, and not to the event of the handled output as well."""
+    """Add metadata to a materialization, and not to the event of the handled output as well.
+
+    Dagster does not promise the way to do so. Without it, both events of one partition have the
+    metadata, and several partitions have none.
+    """
     try:
-        step = context.step_context
+        add = getattr(getattr(context, "step_context", None), "add_asset_metadata", None)
     except dg.DagsterInvariantViolationError:  # a context made for a test
-        step = None
-    if step and context.has_asset_key:
-        step.add_asset_metadata(metadata, context.asset_key, partition_key=partition)
-    else:
+        add = None
+    if add and context.has_asset_key:
+        add(metadata, context.asset_key, partition_key=partition)
+    elif partition is None:
         context.add_output_metadata(metadata)
+    else:
+        context.log.warning(
+            f"Partition {partition!r} is stored. Dagster {dg.__version__} takes no metadata of it."
+        )
 
 
 def _step_of(context: dg.OutputContext) -> PublishingStep:
     instance, run_id, key = None, None, ""
-    try:
-        instance, key = context.step_context.instance, context.step_key
+    with contextlib.suppress(dg.DagsterInvariantViolationError):  # a context made for a test
         run_id = context.run_id
-    except dg.DagsterInvariantViolationError:  # a context made for a test
-        with contextlib.suppress(dg.DagsterInvariantViolationError):
-            run_id = context.run_id
+        key = context.step_key
+        with contextlib.suppress(AttributeError):  # Dagster does not promise it
+            instance = context.step_context.instance
     partitions_def = context.asset_partitions_def if context.has_asset_partitions else None
     return PublishingStep(context.asset_key, partitions_def, context.log, instance, run_id, key)
 

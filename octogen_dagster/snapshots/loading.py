@@ -15,13 +15,14 @@ import dagster as dg
 import polars as pl
 
 from octogen_dagster.assets.definition import (
+    io_manager_key,
     keeps_snapshots,
     permanent_errors_fail,
     require_asset,
 )
 from octogen_dagster.errors import MissingPackageError, OctogenSnapshotError, Persistence
 from octogen_dagster.frames.stored import SnapshotPair, StoredSnapshot
-from octogen_dagster.io_source import errors_as_raised
+from octogen_dagster.io_source import collect_batches, errors_as_raised
 from octogen_dagster.snapshots.partitions import PartitionLayout, SnapshotKeys
 from octogen_dagster.storage.store import MAX_OPEN_FILES, previous_of
 
@@ -78,7 +79,7 @@ def snapshot_inputs(
     ins, resources = dict[str, dg.AssetIn](), dict[str, dg.ResourceDefinition]()
     for name, asset in assets.items():
         require_asset(asset, name)
-        key = asset.get_io_manager_key_for_asset_key(asset.key)
+        key = io_manager_key(asset)
         # The input has a manager of its own, since Dagster lets no other IO manager than ours load
         # `Snapshots`.
         manager_key = f"octogen_{key}"
@@ -131,11 +132,12 @@ class _AsFrame(dg.InputContext):
 
     @property
     def resource_config(self) -> Mapping[str, Any]:
-        """The configuration of the IO manager, and not of this input's own manager."""
-        config: Mapping[str, Any] = self.step_context.resolved_run_config.resources[
-            self._manager_key
-        ].config
-        return config
+        """The configuration of the IO manager, and not of this input's own manager.
+
+        It is empty where Dagster does not tell it. A `ConfigurableIOManager` does not ask for it.
+        """
+        run_config = getattr(self.step_context, "resolved_run_config", None)
+        return run_config.resources[self._manager_key].config if run_config else {}
 
 
 class SnapshotFile(NamedTuple):
@@ -165,7 +167,7 @@ class SnapshotFile(NamedTuple):
         """
         frame, rows = query(self.frame), self.row_count
         if not self.is_local:  # an object is read from its beginning for each slice
-            yield from frame.collect_batches(chunk_size=BATCH_ROWS, engine="streaming", lazy=True)
+            yield from collect_batches(frame, BATCH_ROWS, engine="streaming", lazy=True)
             return
         # Less memory than Polars' own batches: half of it for a million products.
         for first in range(0, max(rows, 1), BATCH_ROWS):

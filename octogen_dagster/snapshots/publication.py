@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import dagster as dg
 import polars as pl
 
+from octogen_dagster.assets.latest import latest_ids
 from octogen_dagster.frames.kinds import Published
 from octogen_dagster.frames.source import (
     ANY,
@@ -75,7 +76,7 @@ class PublishingStep:
             context.log,
             context.instance,
             context.run.run_id,
-            context.get_step_execution_context().step.key,
+            context.op_def.name,
         )
 
     def reported_before(self) -> dict[str, dg.EventLogRecord]:
@@ -326,11 +327,10 @@ def last_records(
     instance: dg.DagsterInstance | None, asset: dg.AssetKey, partitions: Sequence[str]
 ) -> dict[str, dg.EventLogRecord]:
     """The records of the last materializations of partitions, without those that have none."""
-    kind, found = dg.DagsterEventType.ASSET_MATERIALIZATION, dict[str, dg.EventLogRecord]()
+    found = dict[str, dg.EventLogRecord]()
     for first in range(0, len(partitions), _RECORDS_AT_ONCE):
         assert instance is not None
-        some = set(partitions[first : first + _RECORDS_AT_ONCE])
-        latest = instance.get_latest_storage_id_by_partition(asset, kind, some)
+        latest = latest_ids(instance, asset, partitions[first : first + _RECORDS_AT_ONCE])
         if not latest:
             continue
         filters = dg.AssetRecordsFilter(asset, storage_ids=list(latest.values()))

@@ -4,6 +4,7 @@ Dagster skips the steps of checks in such a run, since the asset has no output t
 for, and knows no partition of a result in a range.
 """
 
+import logging
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, NamedTuple, get_args, get_type_hints
 from weakref import WeakKeyDictionary
@@ -20,8 +21,17 @@ PARTITION_CHECKS: WeakKeyDictionary[Any, PartitionResults] = WeakKeyDictionary()
 """The function that evaluates checks by their names for a partition, by the step of the checks."""
 ASSET_CHECKS: WeakKeyDictionary[Any, Callable[[Any], dg.AssetCheckResult]] = WeakKeyDictionary()
 """The function that evaluates a check of all partitions, by the step of the check."""
-_TARGET = get_args(get_type_hints(dg.AssetCheckEvaluation)["target_materialization_data"])[0]
-"""The class that Dagster takes in its public one, and does not export."""
+_TARGET: Any = None
+"""The class that Dagster takes in its public one, and does not export; None if it is not there."""
+try:
+    _TARGET = get_args(get_type_hints(dg.AssetCheckEvaluation)["target_materialization_data"])[0]
+except (KeyError, IndexError, NameError):
+    logging.getLogger(__name__).warning(
+        "With Dagster %s, checks of each partition in a run of several do not name its "
+        "materialization, so automation that waits for blocking checks does not see them. Run one "
+        "partition at a time for it, and install a later octogen-dagster.",
+        dg.__version__,
+    )
 
 
 class RangeChecks(NamedTuple):
@@ -35,7 +45,14 @@ class RangeChecks(NamedTuple):
     @classmethod
     def of(cls, context: dg.AssetExecutionContext) -> "RangeChecks":
         checks = cls(context.asset_key, context.instance, [], [])
-        for each in context.job_def.asset_layer.data:
+        # Dagster does not promise it.
+        nodes = getattr(getattr(context.job_def, "asset_layer", None), "data", None)
+        if nodes is None:
+            context.log.warning(
+                f"The checks of each partition are left out: Dagster {dg.__version__} does not say "
+                "which ones the run has. Execute them alone, and install a later octogen-dagster."
+            )
+        for each in nodes or ():
             definition = each.assets_def
             names = [key.name for key in definition.check_keys if key.asset_key == checks.asset]
             if results := PARTITION_CHECKS.get(definition.node_def):
@@ -71,8 +88,10 @@ def partition_evaluations(
     results of the last one.
     """
     record = last_records(instance, asset, [partition]).get(partition)
-    target = record and _TARGET(
-        storage_id=record.storage_id, run_id=record.run_id, timestamp=record.timestamp
+    target = (
+        _TARGET
+        and record
+        and _TARGET(storage_id=record.storage_id, run_id=record.run_id, timestamp=record.timestamp)
     )
     for result in results:
         yield _evaluation(asset, str(result.check_name), result, partition, target)
@@ -91,7 +110,7 @@ def _evaluation(
         name,
         passed=result.passed,
         metadata=result.metadata,
-        target_materialization_data=target,
+        **({"target_materialization_data": target} if target else {}),
         severity=result.severity,
         description=result.description,
         blocking=False,

@@ -20,7 +20,7 @@ import polars as pl
 
 from octogen_dagster.background import run_in_thread
 from octogen_dagster.errors import OctogenSnapshotError, Persistence
-from octogen_dagster.io_source import errors_as_raised, python_source
+from octogen_dagster.io_source import collect_batches, errors_as_raised, python_source
 from octogen_dagster.storage.files import (
     Disk,
     ListedFile,
@@ -319,7 +319,7 @@ class Store:
                 if pl.__version__.startswith("2.0."):  # it ends batches early after a panic
                     batches = iter([query.collect(engine="streaming")])
                 else:
-                    batches = query.collect_batches(chunk_size=size, lazy=True)
+                    batches = collect_batches(query, size, lazy=True)
                 for batch in batches:
                     unchecked.append(batch)
                     size_of_unchecked += int(batch.estimated_size())

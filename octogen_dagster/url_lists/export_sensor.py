@@ -8,8 +8,8 @@ import dagster as dg
 
 from octogen_dagster.api.blocking import BlockingClient
 from octogen_dagster.assets.definition import RESOURCE, require_asset
+from octogen_dagster.assets.latest import DATA_VERSION_TAG
 from octogen_dagster.assets.ticks import (
-    DATA_VERSION_TAG,
     Wanted,
     read_busy,
     request_assets,
