@@ -1,9 +1,11 @@
-"""DuckDBTables: tables in a DuckDB file, in MotherDuck or in a DuckLake."""
+"""DuckDBTables: tables in a DuckDB file or in a DuckLake."""
 
 from __future__ import annotations
 
 import re
+import tempfile
 import time
+import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path, PurePath
@@ -60,7 +62,7 @@ _NAMES = {"", *("dbname", "host", "hostaddr", "motherduck_token", "password", "p
 
 
 class DuckDBTables(TableDestination):
-    """Tables in a DuckDB file, in MotherDuck or in a DuckLake.
+    """Tables in a DuckDB file or in a DuckLake.
 
     One process at a time can write to a DuckDB file, and no other can read it meanwhile. A run
     waits a minute for it. Set the limit of the pool to 1, and runs wait for each other as long as
@@ -71,8 +73,7 @@ class DuckDBTables(TableDestination):
 
     database: str = Field(
         repr=False,
-        description="The path of a file, md:<database> for MotherDuck, whose token is in the "
-        "variable motherduck_token, or ducklake:<catalog>.",
+        description="The path of a file, or ducklake:<path of the catalog> for a DuckLake.",
     )
 
     @field_validator("database")
@@ -139,6 +140,9 @@ class DuckDBConnection(SQLConnection):
         self._connection = _open(database)
         for setting in _SETTINGS:
             self.execute(setting)
+        if _parts(database)[0]:  # no file, beside which DuckDB would make a folder
+            folder = Path(tempfile.gettempdir(), f"octogen-{uuid.uuid4().hex}")
+            self.execute(f"SET temp_directory = {self.literal(str(folder))}")
         ((self._catalog,),) = self.query("SELECT current_database()")
         self.in_catalog = f" AND table_catalog = {self.literal(self._catalog)}"
 

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from octogen_dagster import (
 )
 from octogen_dagster.errors import OctogenTableError
 from octogen_dagster.sandbox.server import Sandbox
+from octogen_dagster.tables.duckdb import DuckDBConnection
 from tests.promises.tables.table_runs import CATALOGS, Project, assert_same_rows, expected_rows
 from tests.results import failure, is_retried, octogen_at, stored
 from tests.servers.bigquery import refused, serving
@@ -363,6 +365,17 @@ def test_an_error_of_duckdb_is_told_by_its_kind(
         DuckDBTables(database="shop.duckdb").try_out()
     assert advice in str(raised.value)
     assert "another run" not in str(raised.value)
+
+
+def test_a_ducklake_spills_into_a_folder_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    import duckdb
+
+    connect = duckdb.connect
+    monkeypatch.setattr(duckdb, "connect", lambda _: connect())
+    with DuckDBTables(database="ducklake:shop.ducklake").connect() as connection:
+        assert isinstance(connection, DuckDBConnection)
+        ((folder,),) = connection.query("SELECT current_setting('temp_directory')")
+    assert Path(folder).parent == Path(tempfile.gettempdir())
 
 
 def test_a_duckdb_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
