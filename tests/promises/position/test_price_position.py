@@ -24,6 +24,7 @@ from click.testing import CliRunner, Result
 from octogen_dagster import (
     build_price_position_asset,
     build_product_brands_asset,
+    build_snapshot_checks,
     catalog_partitions,
     scan_history,
 )
@@ -516,6 +517,24 @@ def test_before_the_first_snapshot_no_page_is_found(
     shop.following = [build_price_position_asset(shop.history, table)]
     shop.update(*shop.following)
     assert shop.read("octogen_products_position")["status"].to_list() == ["not_found"]
+
+
+@pytest.mark.parametrize("limit", [49, 50])
+def test_checks_warn_if_many_pairs_are_undercut_or_have_no_match(
+    tmp_path: Path, instance: dg.DagsterInstance, limit: float
+) -> None:
+    shop = GivenProducts(tmp_path, instance)
+    rows = [product(name, 90.0, product_url=f"{ACME}/{name}") for name in ("dress", "hat")]
+    shop.frame = given_frame(day(1), rows)
+    pages = [("a", "dress", 99.0), ("b", "hat", 80.0), ("c", "none", 9.0), ("d", "no", 9.0)]
+    table = own(*((sku, f"{ACME}/{page}", price) for sku, page, price in pages))
+    limits: dict[str, Any] = dict.fromkeys(("undercut_percent", "unmatched_percent"), limit)
+    asset = build_price_position_asset(shop.history, table, **limits)
+    shop.following = [asset, *build_snapshot_checks(asset, max_age=None)]
+    checks = {each.check_name: each for each in shop.update().get_asset_check_evaluations()}
+    assert {name: checks[name].passed for name in limits} == dict.fromkeys(limits, limit == 50)
+    assert {checks[name].severity for name in limits} == {dg.AssetCheckSeverity.WARN}
+    assert "50 % of the pairs" in (checks["undercut_percent"].description or "")
 
 
 PRINTED = """\
