@@ -147,12 +147,17 @@ def _age(age: object) -> timedelta:
     return timedelta(**{f"{found[2]}s": int(found[1])})
 
 
+def _severity(name: str) -> dg.AssetCheckSeverity:
+    # From Python 3.13 on, pydantic does not take the class itself, whose signature is `*values`.
+    return dg.AssetCheckSeverity(name)
+
+
 Name = Annotated[str, AfterValidator(checked_name)]
 Cron = Annotated[str, AfterValidator(_check_cron)]
 Timezone = Annotated[str, AfterValidator(checked_timezone)]
 Percent = Annotated[float, AfterValidator(_check_percent)]
 MaxAge = Annotated[timedelta, BeforeValidator(_age, json_schema_input_type=str)]
-Severity = Annotated[Literal["ERROR", "WARN"], AfterValidator(dg.AssetCheckSeverity)]
+Severity = Annotated[Literal["ERROR", "WARN"], AfterValidator(_severity)]
 
 
 class AssetSettings(YamlModel):
