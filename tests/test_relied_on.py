@@ -272,10 +272,12 @@ def test_a_sensor_finds_its_last_ticks() -> None:
         assert list(instance.get_ticks("origin", "selector", limit=3)) == []
 
 
-@pytest.mark.parametrize("module", ["dagster._daemon.__main__", "dagster_webserver.__main__"])
-def test_a_module_of_dagster_is_a_command(module: str) -> None:
+@pytest.mark.parametrize("package", ["dagster._daemon", "dagster_webserver"])
+def test_a_package_of_dagster_is_a_command(package: str) -> None:
     """The demo starts a daemon and the UI by it."""
-    assert importlib.util.find_spec(module)
+    if not importlib.util.find_spec(package):
+        pytest.skip("the UI is an extra, which pins Dagster")
+    assert importlib.util.find_spec(f"{package}.__main__")
 
 
 def test_a_client_of_bigquery_opens_one_of_the_storage_read_api_with_its_credentials() -> None:
