@@ -30,11 +30,11 @@ _NUMBERS = {"requests": "requests", "cost_usd": "dollars", "billed_bytes": "bill
 @click.option("--json", "form", flag_value="json", help="Print the costs as JSON.")
 @reporting_errors
 def costs(*, since: datetime, by: str | None, form: str | None) -> None:
-    """Print what runs cost at Octogen and at Google, and for which asset and catalog.
+    """Print what runs have cost at Octogen and at Google.
 
     It adds up the requests, dollars and billed bytes that runs have reported to the Dagster
-    instance of DAGSTER_HOME, also for reads that failed. Exit status: 0 read, 1 failed, 2 bad
-    input.
+    instance of DAGSTER_HOME, also for reads that failed, by asset and catalog. Exit status: 0 read,
+    1 failed, 2 bad input.
     """
     from octogen_dagster.costs.runs import instance_costs
     from octogen_dagster.costs.table import costs_by
