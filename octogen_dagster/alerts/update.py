@@ -139,10 +139,10 @@ class Update(abc.ABC):
             text += count(len(appeared), "new event")
             return {
                 "summary": f"{text}, {len(vanished):,} vanished" if vanished else text,
-                **{rule.name: number for rule, number in of_last.items()},
                 **figures,
-                "events_appeared": len(appeared),
-                "events_vanished": len(vanished),
+                **{rule.name: number for rule, number in of_last.items() if number},
+                **({"events_appeared": len(appeared)} if appeared else {}),
+                **({"events_vanished": len(vanished)} if vanished else {}),
             }
 
         rules = {

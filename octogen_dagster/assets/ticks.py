@@ -9,6 +9,7 @@ A run of an asset with a backfill policy may have a range of partitions: neighbo
 which Dagster knows them, which is the one in which they were added.
 """
 
+import hashlib
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
@@ -24,12 +25,12 @@ MAX_RUNS = 50
 MAX_NEW_PARTITIONS = 2_000
 """Partitions that a tick adds. The daemon asks for each whether it exists, a millisecond each."""
 REQUEST_TAG = "octogen/request"
-"""The tag of each run that a sensor requests: `<key>@<version>`, or the asset's key of a range.
-
-PostgreSQL indexes tags, and refuses one of more than 2,700 bytes: the keys of a range are too many.
+"""The tag of each run that a sensor requests: a digest of `<key>@<version>`, or of the asset of a
+range. The UI's list of runs has 38 characters for a tag, and cuts the others off.
 """
 RUN_KEY_TAG = "dagster/run_key"
-"""The tag with the run key: the request and the time of the tick, since what failed is tried again.
+"""The tag with the run key, which says what was requested, and the time of the tick, since what
+failed is tried again.
 
 Dagster's own time of a run is in the time zone of the database. A tag of ours for the time would be
 one more line of each run in the UI.
@@ -61,6 +62,11 @@ KeyRange = tuple[str, str]
 """The first and the last key of a run, which are one for a run with a single partition."""
 
 
+def request_tag(name: str) -> str:
+    """Return the value of a tag for what is requested."""
+    return hashlib.sha256(name.encode()).hexdigest()[:12]
+
+
 class Wanted(NamedTuple):
     """A wanted state: a version of a key. Without versions, any one is enough."""
 
@@ -72,8 +78,12 @@ class Wanted(NamedTuple):
     """False if a further run is of little use until the version changes: it waits two days."""
 
     @property
-    def request(self) -> str:
+    def name(self) -> str:
         return f"{self.key}@{self.version}"
+
+    @property
+    def request(self) -> str:
+        return request_tag(self.name)
 
     def is_done(self, done: Mapping[str, str]) -> bool:
         return self.key in done and (not self.version or done[self.key] == self.version)
@@ -284,8 +294,8 @@ def request_runs(
         run_request(
             partition_of(run[0].key),
             partition_of(run[-1].key),
-            tags={REQUEST_TAG: (request := asset_name if len(run) > 1 else run[0].request)},
-            run_key=f"{request} {partition_of(run[0].key)} {requested_at}",
+            tags={REQUEST_TAG: request_tag(name := asset_name if len(run) > 1 else run[0].name)},
+            run_key=f"{name} {partition_of(run[0].key)} {requested_at}",
             asset_selection=[asset.key],  # or the run shows no target
             asset_check_keys=checks,
         )
@@ -328,7 +338,7 @@ def request_assets(
     return dg.SensorResult(
         run_requests=[
             dg.RunRequest(
-                run_key=f"{each.request} {requested_at}",
+                run_key=f"{each.name} {requested_at}",
                 tags={REQUEST_TAG: each.request},
                 asset_selection=list(assets[each.key]),
             )
@@ -385,7 +395,7 @@ def _read_runs(
     key_of: Callable[[str], str | None],
 ) -> Iterator[RequestedRun]:
     """Read the runs that were requested lately for what is missing; the newest one comes last."""
-    of_range = asset.to_user_string()
+    of_range = request_tag(asset.to_user_string())
     requests = [of_range, *(each.request for each in missing)]
     for run in _read_requested(instance, requests, now):
         keys = _key_range(run, key_of)

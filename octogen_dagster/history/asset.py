@@ -46,8 +46,8 @@ def build_product_history_asset(
 
     The numbers in the metadata are of the last snapshot in the table: `octogen/changed`,
     `octogen/appeared`, `octogen/disappeared`, `octogen/reappeared`, `octogen/current_products` and
-    `octogen/median_price_usd`, and so for other currencies. `octogen/largest_price_drops` is a
-    table.
+    `octogen/median_price_usd`, in the currency of most products; those of others are in
+    `octogen/metrics`. `octogen/largest_price_drops` is a table.
 
     Args:
         products: An asset of `build_products_asset`, of `build_linked_snapshot_asset`, or one of

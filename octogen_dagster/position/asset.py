@@ -141,13 +141,8 @@ def _metadata(
 
     def numbers() -> Metadata:
         figures = position_figures(found.lazy())
-        names = [
-            *STATUSES,
-            UNDERCUT,
-            UNMATCHED,
-            *(["median_index"] if figures["median_index"] else []),
-        ]
-        return {f"octogen/{each}": figures[each] for each in names}
+        names = (*STATUSES, UNDERCUT, UNMATCHED, "median_index")
+        return {f"octogen/{each}": figures[each] for each in names if figures[each]}
 
     def tables() -> Metadata:
         by = {

@@ -228,8 +228,8 @@ class ProductMetrics:
     compare, so the quantiles are of each of the five currencies with the most products:
     `price_quantiles`. A currency that at least one product in twenty has is also in `price_lines`,
     which draw how many products have each price between the first and the last quantile. Its median
-    is a number of its own, which Dagster plots: `price_p50_eur`, and `price_p50_no_currency` for
-    products without one.
+    is a number of its own: `price_p50_eur`, and `price_p50_no_currency` for products without one.
+    Dagster plots that of the currency with the most products, which comes first.
     """
 
     def __init__(self) -> None:

@@ -12,6 +12,7 @@ import dagster as dg
 import polars as pl
 
 from octogen_dagster.assets.definition import Metadata, require_asset
+from octogen_dagster.frames.cells import MEDIANS, Figures
 from octogen_dagster.frames.kinds import PLAIN, Markdown, Published, TableKind
 from octogen_dagster.frames.markdown import inline_table, prices, trend
 from octogen_dagster.frames.products import kind_of_rows, search_key
@@ -28,7 +29,7 @@ _COLUMN_LINEAGE = "dagster/column_lineage"
 ROW_COUNTS = ("dagster/row_count", "dagster/partition_row_count")
 SEARCH = "octogen/search"
 """The metadata of an asset of products, and of each of its snapshots, with the search."""
-_TEXTS = ("octogen/summary", "octogen/trend", "octogen/prices")
+_TEXTS = ("octogen/trend", "octogen/prices")
 _FIRST = ("octogen/cost_", "octogen/seconds", "octogen/fetched_at")
 """The beginnings of the entries that come after the first ones of a kind."""
 _LAST = (
@@ -65,6 +66,9 @@ _COLLECTED = (
     "file_size_bytes",
     "price_quantiles",
     "null_fractions",
+    "null_share_current_price",
+    "null_share_brand",
+    "expected_rows",
 )
 """The metrics that are one entry together. A line of it is not wrapped, so each is short."""
 
@@ -194,7 +198,7 @@ def snapshot_metadata(
             metadata |= {
                 entry if "/" in entry else f"octogen/{entry}": entry_of(each)
                 for entry, each in shown.items()
-                if _is_shown(entry, each, kind)
+                if _is_shown(entry, each, kind, metrics)
             }
         except (Exception, pl.exceptions.PanicException) as error:
             warn(
@@ -211,7 +215,8 @@ def _in_reading_order(kind: TableKind, metadata: Metadata) -> Metadata:
         """The group of an entry and its place there: what has none is before the last ones."""
         is_text = isinstance(metadata[name], dg.MarkdownMetadataValue)
         texts, figures = (own, ()) if is_text else ((), own)
-        groups = (_TEXTS, texts, ("octogen/preview",), ROW_COUNTS, figures, _FIRST)
+        begin = (("octogen/summary",), texts, ("octogen/preview",), _TEXTS)
+        groups = (*begin, ROW_COUNTS, figures, _FIRST)
         for group, beginnings in enumerate(groups):
             for place, first in enumerate(beginnings):
                 if name.startswith(first):
@@ -221,13 +226,18 @@ def _in_reading_order(kind: TableKind, metadata: Metadata) -> Metadata:
     return dict(sorted(metadata.items(), key=lambda entry: position(entry[0])))
 
 
-def _is_shown(name: str, each: Any, kind: TableKind) -> bool:
+def _is_shown(name: str, each: Any, kind: TableKind, metrics: Figures) -> bool:
     """True for what has an entry of its own; some have one only if there is anything to say."""
     if isinstance(each, pl.DataFrame):
         return not each.is_empty()
-    if name in (*_COLLECTED, *kind.collected, "price_lines"):
+    if name in (*_COLLECTED, *kind.collected, *_other_medians(metrics), "price_lines"):
         return False
     return _says_anything(each) if isinstance(each, Markdown) or name in _IF_ANY else True
+
+
+def _other_medians(metrics: Figures) -> list[str]:
+    """The median prices in all currencies but the one with the most products."""
+    return [name for name in metrics if name.startswith(MEDIANS)][1:]
 
 
 def _says_anything(figure: Any) -> bool:
@@ -238,7 +248,7 @@ def _says_anything(figure: Any) -> bool:
 
 def _collected(metrics: Mapping[str, Any], kind: TableKind) -> Shown:
     """One entry for the metrics that nobody plots."""
-    names = (*_COLLECTED, *kind.collected)
+    names = (*_COLLECTED, *kind.collected, *_other_medians(metrics))
     collected = {name: metrics[name] for name in names if name in metrics}
     return {"metrics": collected} if collected else {}
 

@@ -237,10 +237,10 @@ def test_alerts_are_those_of_a_model_whatever_came_late_was_missed_or_forgotten(
         told = {event[:4] for event in before}
         assert events_in(target) == expected(there, begins, told)
         ids = told, {event[:4] for event in events_in(target)}
-        assert metrics["events_appeared"] == len(ids[1] - ids[0])
-        assert metrics["events_vanished"] == len(ids[0] - ids[1])
+        assert metrics.get("events_appeared", 0) == len(ids[1] - ids[0])
+        assert metrics.get("events_vanished", 0) == len(ids[0] - ids[1])
         table = target.table
-        assert updated(target, there, RULES)["events_appeared"] == 0
+        assert "events_appeared" not in updated(target, there, RULES)
         assert table is not None
         assert target.table is not None
         assert table.equals(target.table)

@@ -204,7 +204,7 @@ def test_alerts_of_own_prices_are_those_of_a_model_whichever_side_came_late_or_w
                 said = {"history": history.metadata, "own": own.metadata}
                 update = OwnAlertsUpdate(RULES, history.table.lazy(), own.table.lazy(), said)
                 figures = alerts.store(update).metrics()
-                assert not again or figures["events_appeared"] == figures["events_vanished"] == 0
+                assert not again or not {"events_appeared", "events_vanished"} & figures.keys()
             times = sorted(
                 {
                     *history.table["valid_from"],

@@ -95,7 +95,7 @@ def shop(tmp_path: Path, instance: dg.DagsterInstance) -> Shop:
 
 @pytest.mark.slow
 def test_a_change_of_either_side_tells_who_is_below_once(shop: Shop) -> None:
-    assert shop.tell()["octogen/events_appeared"] == 0
+    assert "octogen/events_appeared" not in shop.tell()
     shop.sell(day(2), "acme", 90.0)
     assert shop.tell()["octogen/summary"] == (
         "**1 below the own price**; 2 own prices; 1 new event"
@@ -115,7 +115,7 @@ def test_a_change_of_either_side_tells_who_is_below_once(shop: Shop) -> None:
     again = ("undercut", day(5), "zen", 95.0, 65.0, 1, 3)
     assert shop.events() == [undercut, floor, far, (*("far_below", *again[1:]),), again]
     ids = shop.read(ALERTS)["alert_id"].sort()
-    assert shop.tell()["octogen/events_appeared"] == 0
+    assert "octogen/events_appeared" not in shop.tell()
     (shop.folder / f"{ALERTS}.parquet").unlink()
     shop.tell()
     assert shop.read(ALERTS)["alert_id"].sort().equals(ids)

@@ -101,7 +101,7 @@ def test_many_variants_of_each_product_do_not_end_a_read(
         "Catalog 'acme': 11,000 products came, and its source counts 2,200"
     ]
     second = read()
-    assert metadata(second, "products")["octogen/expected_rows"] == 11_060
+    assert metadata(second, "products")["octogen/metrics"]["expected_rows"] == 11_060
     assert of_counts(warnings(instance, second)) == []
 
     service.product_counts["acme"] = 200  # so that more than three times as many come as expected

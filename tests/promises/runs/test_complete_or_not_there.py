@@ -242,7 +242,7 @@ def test_a_preview_that_fails_is_left_out_of_a_snapshot_that_is_published(projec
         ((dg.MetadataValue, "md"), {"octogen/preview", "octogen/summary"}),
         ((dg.MetadataValue, "timestamp"), {"octogen/fetched_at", "octogen/cost_usd"}),
         ((dg, "TableSchema"), {"dagster/column_schema"}),
-        ((pl.Series, "quantile"), {"octogen/null_share_brand"}),
+        ((pl.Series, "quantile"), {"octogen/prices"}),
         ((pl.LazyFrame, "head"), {"octogen/preview"}),
     ],
     ids=["texts", "figures of the read", "columns", "figures of the rows", "panic"],

@@ -140,12 +140,11 @@ def test_columns_of_ones_own_are_described_only_in_a_table_of_products(project: 
 MADE = "dagster/uri, dagster/column_schema, dagster/column_lineage, octogen/metrics"
 READING_ORDER = {
     "products": (
-        "octogen/summary, octogen/trend, octogen/prices, octogen/preview, dagster/row_count, "
+        "octogen/summary, octogen/preview, octogen/trend, octogen/prices, dagster/row_count, "
         "octogen/appeared, octogen/disappeared, octogen/price_changed, "
         "octogen/price_p50_no_currency, octogen/cost_usd, octogen/seconds, octogen/fetched_at, "
-        "octogen/truncated, octogen/null_share_current_price, octogen/null_share_brand, "
-        "octogen/search, dagster/uri, dagster/column_schema, octogen/first_request_id, "
-        "octogen/last_request_id, octogen/metrics"
+        "octogen/truncated, octogen/search, dagster/uri, dagster/column_schema, "
+        "octogen/first_request_id, octogen/last_request_id, octogen/metrics"
     ),
     "changes": (
         "octogen/summary, octogen/preview, dagster/row_count, octogen/appeared, "
@@ -153,7 +152,7 @@ READING_ORDER = {
         f"octogen/availability_changed, octogen/first_snapshot, {MADE}"
     ),
     "history": (
-        "octogen/summary, octogen/trend, octogen/preview, dagster/row_count, octogen/appeared, "
+        "octogen/summary, octogen/preview, octogen/trend, dagster/row_count, octogen/appeared, "
         "octogen/disappeared, octogen/changed, octogen/median_price_no_currency, "
         f"octogen/snapshots, octogen/reappeared, octogen/current_products, {MADE}"
     ),
