@@ -92,19 +92,6 @@ def sandbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.slow
-@pytest.mark.world
-@pytest.mark.usefixtures("sandbox")
-def test_dagster_delta_replaces_a_partition_and_reads_all(instance: dg.DagsterInstance) -> None:
-    for key in [*CATALOGS, *CATALOGS]:
-        materialize("brand = pl.col", instance, "products", partition=key)
-    materialize("brand = pl.col", instance, "brands")
-    products, brands = pl.read_delta("lake/public/products"), pl.read_delta("lake/public/brands")
-    assert dict(products.group_by("catalog_key").len().iter_rows()) == CATALOGS
-    assert products["uuid"].is_unique().all()
-    assert dict(brands.group_by("catalog_key").agg(pl.col("len").sum()).iter_rows()) == CATALOGS
-
-
-@pytest.mark.slow
 @pytest.mark.usefixtures("sandbox")
 def test_a_products_asset_writes_into_duckdb(instance: dg.DagsterInstance) -> None:
     for key in [*CATALOGS, *CATALOGS]:

@@ -211,13 +211,13 @@ def test_dlt_replaces_the_rows_of_a_catalog(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, instance: dg.DagsterInstance
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("definitions.py").write_text(block("python", "definitions.py", having="import dlt"))
     catalogs = {"acme": 30, "zen": 20}
     instance.add_dynamic_partitions("octogen_catalogs", list(catalogs))
     with Sandbox(catalogs=catalogs) as sandbox:
         for name, value in sandbox.environment.items():
             monkeypatch.setenv(name, value)
-        job = runpy.run_path("definitions.py")["defs"].resolve_implicit_global_asset_job_def()
+        defs = runpy.run_path(str(ROOT / "examples/dlt_tables/products_by_dlt.py"))["defs"]
+        job = defs.resolve_implicit_global_asset_job_def()
         for key in ["acme", "zen", "acme"]:
             job.execute_in_process(instance=instance, partition_key=key)
     with duckdb.connect("shop.duckdb") as connection:

@@ -71,21 +71,21 @@ def test_the_tables_are_those_that_the_page_shows(
 def test_products_of_a_list_have_a_history_and_a_position(
     sandbox: Sandbox, instance: dg.DagsterInstance
 ) -> None:
-    defs = run_block(block("python", "def q3_snapshot("))["defs"]
+    defs = run_block(block("python", "build_price_position_asset"))["defs"]
     [url] = pl.read_csv("articles.csv").filter(sku=4711)["url"].to_list()[:1]
     materialize(defs, instance)
-    assert not Path("snapshots/q3_snapshot_history.parquet").exists()
+    assert not Path("snapshots/q3_offers_history.parquet").exists()
     sandbox.next_day()
     materialize(defs, instance)
     sandbox.set_price(url, 50.0)
     sandbox.next_day()
     materialize(defs, instance)
-    history = scan_history("snapshots", asset="q3_snapshot_history").collect()
+    history = scan_history("snapshots", asset="q3_offers_history").collect()
     assert history["uuid"].n_unique() == 3
     rows = history.filter(product_url=url).sort("valid_from")
     assert rows["current_price"].to_list() == [74.0, 50.0]
     assert rows["change"].to_list() == ["appeared", "changed"]
-    position = pl.read_parquet("snapshots/q3_snapshot_position.parquet")
+    position = pl.read_parquet("snapshots/q3_offers_position.parquet")
     matched = position.filter(sku="4711", product_url=url).row(0, named=True)
     assert (matched["status"], matched["competitor_price"]) == ("matched", 50.0)
 
