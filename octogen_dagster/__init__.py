@@ -4,7 +4,7 @@
 Dagster and Polars.
 
 Every error is in `octogen_dagster.errors`, the columns of frames are in `octogen_dagster.schemas`,
-and the models of Octogen's responses in `octogen_dagster.api.models`. docs/api.md has all modules.
+and the models of Octogen's responses in `octogen_dagster.api.models`. docs/api/ has all modules.
 """
 
 import importlib.metadata

@@ -1,4 +1,4 @@
-"""docs/api.md has each public name."""
+"""docs/api/ has each public name."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 
 import octogen_dagster
 
-PAGE = (Path(__file__).parents[2] / "docs/api.md").read_text()
+PAGES = sorted((Path(__file__).parents[2] / "docs/api").glob("*.md"))
+PAGE = "\n".join(page.read_text() for page in PAGES)
 ERRORS = {"errors", "MissingAPIKeyError", "OctogenAPIError", "OctogenError"}
 """Public names that the section about `octogen_dagster.errors` has."""
 
