@@ -9,6 +9,7 @@ import argparse
 import importlib.metadata
 import io
 import json
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -79,8 +80,11 @@ def programs(
     monkeypatch.setattr(RetryPolicy, "delay", lambda *_: 0.001)
 
     def published(*arguments: str) -> tuple[int, str, str]:
+        word, *others = arguments
+        if base_url := os.environ.get("OCTOGEN_BASE_URL"):  # which it does not read itself
+            others = ["--base-url", base_url, *others]
         try:
-            status: int = PUBLISHED.load()(list(arguments))
+            status: int = PUBLISHED.load()([word, *others])
         except SystemExit as end:
             status = int(end.code or 0)
         return status, *capsys.readouterr()
@@ -112,8 +116,9 @@ def both(programs: tuple[Program, Program], monkeypatch: pytest.MonkeyPatch) -> 
                 word, *others = [each.replace("{id}", list_id) for each in arguments]
                 if stdin is not None:
                     monkeypatch.setattr("sys.stdin", io.StringIO(stdin))
-                place = ["--base-url", sandbox.base_url, "--api-key", sandbox.api_key]
-                status, output, complaints = program(word, *place, *others)
+                monkeypatch.setenv("OCTOGEN_BASE_URL", sandbox.base_url)
+                monkeypatch.setenv("OCTOGEN_PLATFORM_API_KEY", sandbox.api_key)
+                status, output, complaints = program(word, *others)
                 requests = [
                     (each.method, _CHANGING.sub("…", each.path), each.body)
                     for each in sandbox.requests[before:]
@@ -127,15 +132,16 @@ def both(programs: tuple[Program, Program], monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.fixture
-def answered(programs: tuple[Program, Program]) -> Both:
+def answered(programs: tuple[Program, Program], monkeypatch: pytest.MonkeyPatch) -> Both:
     """A function that runs both programs, each with a server that has the same answers."""
 
     def run(answers: list[list[bytes]], *arguments: str) -> tuple[Answer, Answer]:
         found = []
         for program in programs:
             with RawServer(in_turn(*answers)) as server:
-                place = ["--base-url", server.base_url, "--api-key", KEY]
-                status, output, complaints = program(arguments[0], *place, *arguments[1:])
+                monkeypatch.setenv("OCTOGEN_BASE_URL", server.base_url)
+                monkeypatch.setenv("OCTOGEN_PLATFORM_API_KEY", KEY)
+                status, output, complaints = program(*arguments)
             requests = [(each.method, each.target, each.body) for each in server.received]
             found.append(Answer(status, output, complaints, requests))
         theirs, ours = found
@@ -197,12 +203,15 @@ def test_what_nobody_knows_is_printed_too(answered: Both) -> None:
 # Where the two differ, each docstring says what the published one does.
 
 
-def test_a_loop_of_pages_ends(programs: tuple[Program, Program]) -> None:
+def test_a_loop_of_pages_ends(
+    programs: tuple[Program, Program], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The published one reads for ever."""
     page = {"items": [A_LIST], "nextCursor": "again"}
     with RawServer(lambda _: http(200, page)) as server:
-        place = ["--base-url", server.base_url, "--api-key", KEY]
-        status, output, complaints = programs[1]("list", *place)
+        monkeypatch.setenv("OCTOGEN_BASE_URL", server.base_url)
+        monkeypatch.setenv("OCTOGEN_PLATFORM_API_KEY", KEY)
+        status, output, complaints = programs[1]("list")
     assert (status, output) == (1, "")
     assert "page 2 has the next cursor of an earlier page, so the pages loop" in complaints
     assert len(server.received) == 2
@@ -239,17 +248,18 @@ def published_words(monkeypatch: pytest.MonkeyPatch) -> dict[str, argparse.Argum
 def test_its_words_have_the_options_of_the_published_ones(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """But for those of the connection, which it reads from the environment."""
     words = published_words(monkeypatch)
     for word, command in url_lists.commands.items():
         ours = {name: each for each in command.params for name in each.opts}
         for action in words[word]._actions:
             for name in action.option_strings:
-                if name in {"-h", "--help"}:
+                if name in {"-h", "--help", "--base-url", "--api-key", "--timeout"}:
                     continue
                 option = ours[name]
                 assert isinstance(option, click.Option), (word, name)
                 assert option.is_flag == (action.nargs == 0), (word, name)
                 assert option.required == action.required, (word, name)
                 assert option.multiple == isinstance(action, argparse._AppendAction), (word, name)
-                if name not in {"--base-url", "--api-key"} and not option.multiple:
+                if not option.multiple:
                     assert option.to_info_dict()["default"] == action.default, (word, name)
