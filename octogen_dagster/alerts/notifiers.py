@@ -10,10 +10,12 @@ import urllib.error
 import urllib.request
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import closing, suppress
 from email.message import EmailMessage
 from email.utils import localtime
 from functools import partial
 from html import escape
+from http.client import HTTPException
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -34,7 +36,8 @@ _MAX_ATTACHED = 10_000
 _TIMEOUT_SECONDS = 30.0
 _SMTPS_PORT = 465
 """The port on which TLS begins with the connection; on others STARTTLS does it."""
-_URL = re.compile(r"https?://[!-~]+")
+_URL = re.compile(r"https?://[!-~]{1,2000}")
+_WEBHOOK = re.compile(r"https?://[a-z0-9.-]+(:[0-9]+)?/[!-~]+", re.IGNORECASE)
 _FORMULA = r"^[=+\-@\t\r]"
 _AGAIN = "The sensor tries again with its next tick"
 
@@ -62,7 +65,7 @@ class SlackNotifier(_Notifier):
     """The `notify` of `build_alert_sensor` that tells a channel of Slack of alerts.
 
     A message has a line for each of the first 20 events, with a link to the product, and says how
-    many more there are. Texts of shops are escaped, so that none of them is markup or a mention.
+    many more there are. Texts of shops are escaped, so that none of them is a link or a mention.
     """
 
     webhook_url: str = Field(
@@ -74,7 +77,7 @@ class SlackNotifier(_Notifier):
     def _send(self, events: pl.DataFrame) -> None:
         subject = f"Slack got no message about {count(len(events), 'alert')}"
         url = self.webhook_url.strip()  # a secret's file ends with a line break
-        if not _URL.fullmatch(url):  # an error of the library would quote it
+        if not _WEBHOOK.fullmatch(url):  # an error of the library would quote it
             raise OctogenNotificationError(
                 f"{subject}: webhook_url is no URL. Write the one that Slack shows of an incoming "
                 "webhook, which begins with https://hooks.slack.com/."
@@ -85,14 +88,16 @@ class SlackNotifier(_Notifier):
         try:
             urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS).close()  # noqa: S310
         except urllib.error.HTTPError as error:
-            reason = printable(error.read(200).decode(errors="replace"))
+            reason = error.reason
+            with suppress(OSError, HTTPException):
+                reason = error.read(200).decode(errors="replace")
             raise OctogenNotificationError(
-                f"{subject}: it refused it ({error.code} {reason}). {_AGAIN}; if the webhook or "
-                "its channel is gone, give webhook_url another one."
+                f"{subject}: it refused it ({error.code} {printable(reason)}). {_AGAIN}; if the "
+                "webhook or its channel is gone, give webhook_url another one."
             ) from error
-        except OSError as error:
+        except (OSError, HTTPException) as error:
             raise OctogenNotificationError(
-                f"{subject}: it was not reached ({error}). {_AGAIN}."
+                f"{subject}: it was not reached ({printable(str(error))}). {_AGAIN}."
             ) from error
 
 
@@ -121,9 +126,19 @@ class EmailNotifier(_Notifier):
         return self
 
     def _send(self, events: pl.DataFrame) -> None:
+        number = count(len(events), "price alert")
+        try:
+            self._deliver(self._mail(events, number))
+        except (OSError, ValueError) as error:  # ValueError: a line break or a letter beyond ASCII
+            raise OctogenNotificationError(
+                f"The mail about {number} was not taken by {self.smtp_host}:{self.smtp_port} "
+                f"({printable(str(error))}). {_AGAIN}; if that fails too, correct the settings of "
+                "the mail server."
+            ) from error
+
+    def _mail(self, events: pl.DataFrame, number: str) -> EmailMessage:
         import polars as pl
 
-        number = count(len(events), "price alert")
         mail = EmailMessage()
         mail["Subject"], mail["Date"] = number, localtime()
         mail["From"], mail["To"] = self.email_from, ", ".join(self.email_to)
@@ -132,29 +147,25 @@ class EmailNotifier(_Notifier):
             pl.col(pl.String).str.replace(_FORMULA, "'$0")
         )
         mail.add_attachment(attached.write_csv(), subtype="csv", filename="alerts.csv")
-        try:
-            self._deliver(mail)
-        except OSError as error:
-            raise OctogenNotificationError(
-                f"The mail about {number} was not taken by {self.smtp_host}:{self.smtp_port} "
-                f"({printable(str(error))}). {_AGAIN}; if that fails too, correct the settings of "
-                "the mail server."
-            ) from error
+        return mail
 
     def _deliver(self, mail: EmailMessage) -> None:
         tls, is_smtps = ssl.create_default_context(), self.smtp_port == _SMTPS_PORT
         connect: Callable[..., smtplib.SMTP] = smtplib.SMTP
         if is_smtps:
             connect = partial(smtplib.SMTP_SSL, context=tls)
-        with connect(self.smtp_host, self.smtp_port, timeout=_TIMEOUT_SECONDS) as server:
+        with closing(connect(self.smtp_host, self.smtp_port, timeout=_TIMEOUT_SECONDS)) as server:
             server.ehlo()
             if not is_smtps and (self.smtp_user or server.has_extn("starttls")):
                 server.starttls(context=tls)
             if self.smtp_user and self.email_password:
-                server.login(self.smtp_user, self.email_password)
+                # A secret's file ends with a line break.
+                server.login(self.smtp_user.strip(), self.email_password.strip())
+            # From here on the mail is taken, so an error would send it once more.
             if refused := server.send_message(mail):
-                # The others have it already, so an error would send it to them once more.
                 dg.get_dagster_logger().warning(f"The mail server refused recipients: {refused}.")
+            with suppress(OSError):
+                server.quit()
 
 
 def _lines(events: pl.DataFrame, written: Callable[[str, str], str]) -> list[str]:
@@ -167,7 +178,8 @@ def _lines(events: pl.DataFrame, written: Callable[[str, str], str]) -> list[str
         product, url = cells["product"]["text"] or event["uuid"] or "", event["product_url"] or ""
         link = written(_one_line(product), url if _URL.fullmatch(url) else "")
         others = [cells["sku"], event["catalog_key"] or "", cells["price"], cells["change"]]
-        told = [f"{written(cells['alert'], '')}: {link}", *(written(each, "") for each in others)]
+        others = [written(_one_line(each), "") for each in others]
+        told = [f"{written(cells['alert'], '')}: {link}", *others]
         lines.append(", ".join(filter(None, told)))
     if len(events) > _MAX_LINES:
         lines.append(f"and {len(events) - _MAX_LINES:,} more")

@@ -34,13 +34,15 @@ class Settings(NamedSettings, dg.ConfigurableResource[Any]):
             return {name: self._value(name, value) for name, value in given.items()}
         if isinstance(given, list):
             return [self._value(field, value) for value in given]
-        if not isinstance(given, dg.EnvVar):
+        is_number = isinstance(given, int) and hasattr(given, "name")  # dagster.EnvVar.int
+        if not is_number and not isinstance(given, dg.EnvVar):
             return given
-        value = os.environ.get(given.env_var_name)
+        variable = given.name if is_number else given.env_var_name
+        value = os.environ.get(variable)
         if not value:
             raise self.error(
                 f"{type(self).__name__} takes {field} from the environment variable "
-                f"{given.env_var_name}, which is not set or is empty. Set it where the run "
+                f"{variable}, which is not set or is empty. Set it where the run "
                 "or the sensor executes."
             )
-        return value
+        return int(value) if is_number else value

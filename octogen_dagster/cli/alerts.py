@@ -59,7 +59,7 @@ def _print_table(events: Sequence[Mapping[str, Any]]) -> None:
             event["rule"],
             printable(_prices(event)),
             f"{change:+,.0f} %" if change else "",
-            printable(f"{sku}{event['title']} ({event['catalog_key']})"),
+            printable(f"{sku}{event['title'] or event['product_url']} ({event['catalog_key']})"),
         )
     console = terminal()
     console.print(table)

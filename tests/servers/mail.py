@@ -32,6 +32,7 @@ class MailServer:
         login: The user and the password that it wants before a mail.
         refused: Recipients that it refuses.
         answers: What it says to the content of a mail, in turn; else that it is accepted.
+        farewell: What it says at the end.
     """
 
     def __init__(
@@ -42,7 +43,9 @@ class MailServer:
         login: tuple[str, str] | None = None,
         refused: Sequence[str] = (),
         answers: Sequence[str] = (),
+        farewell: str = "221 bye",
     ) -> None:
+        self.farewell = farewell
         self.login, self.refused, self.answers = login, refused, [*answers]
         self.is_smtps, self.mails, self.heard = is_smtps, list[Mail](), list[str]()
         self.context: ssl.SSLContext | None = None
@@ -138,4 +141,4 @@ class _Handler(socketserver.StreamRequestHandler):
         return answer
 
     def _quit(self, _: str) -> str:
-        return "221 bye"
+        return self.server.owner.farewell

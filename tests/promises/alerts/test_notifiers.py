@@ -76,8 +76,9 @@ def slack(server: RawServer) -> SlackNotifier:
 
 
 def mailer(server: MailServer, **settings: Any) -> EmailNotifier:
-    given = {"email_from": "prices@shop.example", "email_to": ["team@shop.example"], **settings}
-    return EmailNotifier(smtp_host="127.0.0.1", smtp_port=server.port, **given)
+    people = {"email_from": "prices@shop.example", "email_to": ["team@shop.example"]}
+    given = {"smtp_port": server.port, **people, **settings}
+    return EmailNotifier(smtp_host="127.0.0.1", **given)
 
 
 def test_slack_gets_a_message_in_which_no_text_of_a_shop_is_markup() -> None:
@@ -155,6 +156,7 @@ def test_a_value_that_is_null_is_left_out() -> None:
         ("http://127.0.0.1:{closed}/services/T0/B0/secret", "it was not reached"),
         ("hooks.slack.com/services/T0/B0/secret", "webhook_url is no URL"),
         ("{origin}/services/T0/B0/sec ret", "webhook_url is no URL"),
+        ("https://user:/T0/@hooks.slack.com/", "webhook_url is no URL"),
     ],
 )
 def test_an_error_of_slack_says_what_happened_and_not_the_webhook(
@@ -233,6 +235,17 @@ def test_a_password_is_neither_sent_in_clear_nor_told(
     is_heard = any(line.startswith("AUTH") for line in server.heard)
     assert is_heard is (is_trusted and offers_tls)
     assert not server.mails
+
+
+def test_a_mail_that_was_taken_is_told_no_more_if_the_server_then_closes(
+    certificate: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MAIL_PASSWORD", f"{PASSWORD}\n")  # as of a file
+    login = ("prices", PASSWORD)
+    with MailServer(certificate, login=login, farewell="421 closing") as server:
+        monkeypatch.setenv("MAIL_PORT", str(server.port))
+        mailer(server, smtp_port=dg.EnvVar.int("MAIL_PORT"), **LOGIN)(HOSTILE)
+    assert len(server.mails) == 1
 
 
 def test_a_recipient_that_is_refused_keeps_the_others_from_nothing(
