@@ -150,7 +150,8 @@ def _own_alerts(
         said |= {f"own {name}": each for name, each in own.metadata().items()}
         nothing = pl.LazyFrame(schema=HISTORY_SCHEMA)
         products = pl.concat([nothing, *history.frames()], how="diagonal_relaxed")
-        prices = pl.concat(own.frames(), how="diagonal_relaxed")
+        # Without a snapshot `frame` raises the error that says so.
+        prices = pl.concat(own.frames() or [own.frame(None)], how="diagonal_relaxed")
         return dg.MaterializeResult(value=OwnAlertsUpdate(rules, products, prices, said))
 
     return own_alerts

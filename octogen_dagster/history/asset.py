@@ -15,7 +15,7 @@ from octogen_dagster.frames.source import STORED_AT, utc_now
 from octogen_dagster.frames.stored import StoredSnapshot
 from octogen_dagster.history.observed import RUN_ID
 from octogen_dagster.history.table import HISTORY_KIND, history_kind
-from octogen_dagster.history.tracking import PRODUCTS, Tracking
+from octogen_dagster.history.tracking import COMPUTED, PRODUCTS, Tracking
 from octogen_dagster.history.update import HistoryUpdate
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, snapshot_asset
 from octogen_dagster.snapshots.loading import Snapshots, snapshot_inputs
@@ -84,7 +84,7 @@ def build_history_asset(
     the tracked columns that changed. A row that is gone has ended. `scan_history` reads it, and
     `forget_snapshot` takes a snapshot out.
 
-    The time of a snapshot is the newest `fetched_at` in its rows, or without such a column when it
+    The time of a snapshot is the newest `fetched_at` in its rows, or where they have none when it
     was stored. Of a table that has a `product_url` which is neither in the key nor tracked, the
     history has the newest one. A column that is tracked later is null before.
 
@@ -96,15 +96,16 @@ def build_history_asset(
             one without partitions, which any IO manager loads as a `polars.DataFrame`. The time of
             that one is when it was loaded, unless its rows have a `fetched_at`.
         key: The columns that tell its rows apart, none of which may be null; by default the key of
-            its `TableKind`.
+            its `TableKind`. A run reads the history in ranges of the last of them, so name the one
+            with the most values last.
         tracked: The columns whose values are kept; by default those that its `TableKind` watches.
         name: The asset's name or `dagster.AssetSpec`; by default `<table>_history`.
         asset_arguments: Any other argument of `@dagster.asset`.
 
     Raises:
         TypeError: The table is no asset, or a list of columns is a text.
-        ValueError: There is no key or no tracked column, one is named twice, or the table declares
-            other columns.
+        ValueError: There is no key or no tracked column, one is named twice, one has the name of a
+            column that each history has, such as `changed`, or the table declares other columns.
     """
     if not isinstance(table, dg.AssetKey):
         require_asset(table, "table")
@@ -124,6 +125,11 @@ def build_history_asset(
     if twice := [each for each in names if names.count(each) > 1]:
         raise ValueError(
             f"The column {twice[0]!r} is named twice. Name each column once, in key or in tracked."
+        )
+    if computed := [each for each in names if each in COMPUTED]:
+        raise ValueError(
+            f"The column {computed[0]!r} of {asset} has the name of one that each history has. "
+            "Rename it in the table."
         )
     columns = None if isinstance(table, dg.AssetKey) else declared_columns(table)
     if columns is not None and (unknown := [each for each in names if each not in columns]):

@@ -79,7 +79,8 @@ ROWS_AT_ONCE = 50_000
 """The rows of a history and of a snapshot that are in memory at the same time."""
 _SAMPLED = 64
 """One in so many rows says where to divide them."""
-_CATALOG = "octogen_catalog"
+_CATALOG, _UNTIL = "octogen_catalog", "octogen_until"
+_IS_COVERED, _BEGINS = "octogen_is_covered", "octogen_begins"
 
 
 def valid_at(moment: datetime) -> pl.Expr:
@@ -183,19 +184,19 @@ def _computed(
     known = pl.DataFrame(
         {
             _CATALOG: catalogs,
-            "is_covered": [at in observed and observed[at].covers(each) for each in catalogs],
-            "until": [
+            _IS_COVERED: [at in observed and observed[at].covers(each) for each in catalogs],
+            _UNTIL: [
                 min((time for time in later if observed[time].covers(each)), default=None)
                 for each in catalogs
             ],
         },
-        schema_overrides={"until": TIME},
+        schema_overrides={_UNTIL: TIME},
     )
     old, new = (each.join(known, on=_CATALOG, nulls_equal=True) for each in (old, new))
-    start, end, until = map(pl.col, ("valid_from", "valid_to", "until"))
+    start, end, until = map(pl.col, ("valid_from", "valid_to", _UNTIL))
     moment = pl.lit(at, TIME)
     before = old.filter(start < moment).with_columns(valid_to=pl.min_horizontal(end, moment))
-    gone_on = before.filter(end == moment, ~pl.col("is_covered"))
+    gone_on = before.filter(end == moment, ~pl.col(_IS_COVERED))
     after = old.filter(until.is_not_null(), (end > until).fill_null(value=True))
     after = after.with_columns(valid_from=pl.max_horizontal(start, until))
     then = pl.concat([new, gone_on.select(new.columns)])
@@ -227,12 +228,12 @@ def _described(rows: pl.DataFrame, tracking: Tracking) -> pl.DataFrame:
             *(pl.col(name).last().over(key) for name in only_seen),
             tracking.change.alias("change"),
             pl.when(goes_on).then(changed).alias("changed"),
-            begins.alias("begins"),
+            begins.alias(_BEGINS),
         )
         # Each row that begins opens a group. The rows after it in the group say the same, so it
         # lasts until the last of them ends.
-        .with_columns(pl.col("valid_to").last().over(pl.col("begins").cum_sum()))
-        .filter("begins")
+        .with_columns(pl.col("valid_to").last().over(pl.col(_BEGINS).cum_sum()))
+        .filter(_BEGINS)
         .with_columns(pl.col("valid_to").is_null().alias("is_current"))
         .select(tracking.schema.names())
     )

@@ -16,6 +16,14 @@ CHANGES = ["appeared", "reappeared", "changed"]
 SOURCE_TABLE = "octogen.source_table"
 """The metadata of a file that has the rows of a linked view, whose columns are not ours."""
 
+COMPUTED: dict[str, pl.DataType] = {
+    "valid_from": TIME,
+    "valid_to": TIME,
+    "is_current": pl.Boolean(),
+    "change": pl.Enum(CHANGES),
+    "changed": pl.List(pl.String()),
+}
+"""The columns of a history that its table does not have."""
 _TRACKING = "octogen.tracking"
 """The metadata of a file that says what the history of a table of one's own keeps."""
 _SEEN = "product_url"
@@ -112,14 +120,7 @@ class Tracking:
         """The columns of the history."""
         tracked = self.tracked
         known = {name: dtype for name, dtype in self.types.items() if name not in tracked}
-        times = {
-            "valid_from": TIME,
-            "valid_to": TIME,
-            "is_current": pl.Boolean(),
-            "change": pl.Enum(CHANGES),
-            "changed": pl.List(pl.String()),
-        }
-        return pl.Schema({**known, **times, **{name: self.types[name] for name in tracked}})
+        return pl.Schema({**known, **COMPUTED, **{name: self.types[name] for name in tracked}})
 
     def going_on(self, history: Tracking) -> Tracking:
         """The same in the types of a history that goes on; a column may be new to it."""

@@ -89,7 +89,7 @@ class HistoryUpdate:
             at = None
             try:
                 stored, file_metadata = snapshot.open()
-                at = _time_of(stored, file_metadata)
+                at = _time_of(stored, file_metadata, tracking)
                 fitting = tracking.with_types(stored, file_metadata)
                 rows = fitting.rows(stored)
                 is_known = _is_known(at, rows, file_metadata, contents, fitting)
@@ -144,10 +144,12 @@ def _existing(target: SnapshotTarget, file_metadata: Mapping[str, str]) -> pl.La
     return history
 
 
-def _time_of(stored: pl.LazyFrame, file_metadata: Mapping[str, str]) -> datetime | None:
+def _time_of(
+    stored: pl.LazyFrame, file_metadata: Mapping[str, str], tracking: Tracking
+) -> datetime | None:
     """Return when a snapshot was read, or when it was stored if it says no other time.
 
-    Without rows it may not say when.
+    Without rows, one of products may not say when.
     """
     at = file_metadata.get(FETCHED_AT)
     if "fetched_at" not in stored.collect_schema():
@@ -157,6 +159,8 @@ def _time_of(stored: pl.LazyFrame, file_metadata: Mapping[str, str]) -> datetime
     times = _TIMES.with_types(stored, {}).rows(stored)
     last = times.select(pl.len(), pl.col("fetched_at").max())
     height, found = last.collect(engine="streaming").row(0)
+    if found is None and not tracking.of_products and STORED_AT in file_metadata:
+        return datetime.fromisoformat(file_metadata[STORED_AT])
     if height and found is None:
         raise UnfitSnapshotError(
             "A snapshot of products does not say when it was read: fetched_at is null in all "
@@ -187,7 +191,7 @@ def _put_in(
     history: pl.LazyFrame,
 ) -> Iterator[pl.DataFrame]:
     stored, file_metadata = snapshot.open()
-    if _time_of(stored, file_metadata) != at:
+    if _time_of(stored, file_metadata, tracking) != at:
         raise OctogenSnapshotError(
             f"The snapshot of {at:%Y-%m-%d %H:%M:%S} UTC was replaced while it was put into the "
             "history. Nothing was changed; run it again."

@@ -191,3 +191,17 @@ def test_a_floor_that_is_not_tracked_is_named(shop: Shop) -> None:
     shop.checks = []
     with pytest.raises(dg.Failure, match=r"has no column 'floor'\. Add it to `tracked`"):
         shop.tell()
+
+
+def test_own_prices_of_which_no_partition_is_there_yet_are_named(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    @dg.asset(partitions_def=catalog_partitions)
+    def priced() -> None: ...
+
+    shop = Shop(tmp_path, instance)
+    shop.articles, shop.checks = priced, []
+    shop.prices = build_history_asset(priced, key=["sku"], tracked=["own_price"])
+    shop.alerts = build_price_alerts_asset(shop.history, RULES, own=shop.prices)
+    with pytest.raises(dg.Failure, match=r"priced_history .* Materialize one first"):
+        shop.tell()

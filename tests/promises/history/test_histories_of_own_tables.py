@@ -24,6 +24,7 @@ from octogen_dagster.cli.main import main
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.frames.kinds import TableKind
 from octogen_dagster.history.files import forget_snapshot
+from octogen_dagster.history.tracking import COMPUTED
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, snapshot_asset
 from tests.histories import QUIET, day
 from tests.projects import Project
@@ -57,7 +58,7 @@ class Articles(Project):
 
     def store(self, at: datetime | None, *rows: Row) -> dg.ExecuteInProcessResult:
         """Store the articles as of a time, and put them into the history."""
-        self.frame = pl.DataFrame(rows)
+        self.frame = pl.DataFrame(rows) if rows else self.frame.clear()
         if at is not None:
             self.frame = self.frame.with_columns(fetched_at=pl.lit(at))
         return self.run([self.articles, self.history, *self.checks], run_config=QUIET)
@@ -97,6 +98,46 @@ def test_a_table_without_a_time_is_of_when_it_was_stored(articles: Articles) -> 
     rows = scan_history(str(articles.folder), asset=ASSET).collect()
     assert rows["own_price"].to_list() == [10.0, 11.0]
     assert rows["valid_from"].is_between(began_at, began_at + timedelta(hours=1)).all()
+
+
+@pytest.mark.slow
+def test_a_table_that_became_empty_ends_its_rows_when_it_was_stored(articles: Articles) -> None:
+    articles.store(day(1), article("a", 10.0))
+    began_at = datetime.now(timezone.utc)
+    for _ in range(2):
+        articles.store(day(2))
+        rows = scan_history(str(articles.folder), asset=ASSET).collect()
+        assert rows["is_current"].to_list() == [False]
+        assert rows["valid_to"].is_between(began_at, began_at + timedelta(hours=1)).all()
+
+
+@pytest.mark.parametrize("name", COMPUTED)
+@pytest.mark.parametrize("argument", ["key", "tracked"])
+def test_a_column_that_the_history_computes_is_refused(
+    tmp_path: Path, instance: dg.DagsterInstance, name: str, argument: str
+) -> None:
+    with pytest.raises(ValueError, match=rf"^The column '{name}' of articles .* Rename it"):
+        Articles(tmp_path, instance, **{argument: [name]})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["until", "begins", "is_covered"])
+@pytest.mark.parametrize("argument", ["key", "tracked"])
+def test_a_column_has_the_name_that_it_has(
+    tmp_path: Path, instance: dg.DagsterInstance, name: str, argument: str
+) -> None:
+    columns = {"key": ["sku"], "tracked": TRACKED}
+    columns[argument] = [*columns[argument], name]
+    articles = Articles(tmp_path, instance, **columns)
+    rows = [article("a", 10.0, **{name: "x"}), article("b", 5.0, **{name: "y"})]
+    articles.store(day(1), *rows)
+    articles.store(day(3), *rows)
+    result = articles.store(day(2), article("a", 11.0, **{name: "x"}), rows[1])
+    assert all(each.passed for each in result.get_asset_check_evaluations())
+    for at, price in ((1, 10.0), (2, 11.0), (3, 10.0)):
+        assert articles.prices(day(at)) == {"a": price, "b": 5.0}
+    history = scan_history(str(articles.folder), asset=ASSET).collect()
+    assert history.sort("sku", "valid_from")[name].to_list() == ["x", "x", "x", "y"]
 
 
 @pytest.mark.slow
