@@ -122,7 +122,7 @@ def test_days_before_the_last_two_are_dated_back(tmp_path: Path) -> None:
     assert "since" in shown["What held a week later"]
     assert "price" in shown["What changed lately"]
     assert "15 columns" in shown["In SQL"], "a narrow terminal has some of them"
-    assert "product_url" in shown["In Python"]
+    assert "shape: (" in shown["In Python"]
     with dg.DagsterInstance.from_config(str(tmp_path / "octogen-demo/dagster_home")) as instance:
         read = instance.fetch_materializations(dg.AssetKey("octogen_products"), limit=99).records
         assert {run.tags["dagster/sensor_name"] for run in instance.get_runs()} == SENSORS
