@@ -19,12 +19,13 @@ def follow_upstream() -> Condition:
     condition: Any = dg.AutomationCondition
     handled = (condition.newly_requested() | condition.newly_updated()).with_label("handled")
     due = (condition.newly_missing() | condition.any_deps_updated()).since(handled)
-    # What a run was requested together with is read by that run when it is updated.
+    # What a run was requested together with is read by that run when it is updated. What was
+    # requested while this run was under way was not requested together with it.
+    updated = condition.newly_updated() & ~condition.executed_with_root_target()
+    missed = condition.any_deps_match(condition.will_be_requested()) & condition.in_progress()
     updated_alone = condition.any_deps_match(
-        condition.newly_updated()
-        & ~condition.executed_with_root_target()
-        & ~condition.will_be_requested().since(_after_update())
-    )
+        updated & ~condition.will_be_requested().since(_after_update())
+    ) | (condition.any_deps_match(updated) & missed.since(condition.newly_requested()))
     requested = condition.newly_requested() | condition.newly_requested().since(_after_update())
     meanwhile = (updated_alone & requested).since(condition.newly_requested() & ~updated_alone)
     followed: Condition = (
