@@ -20,9 +20,9 @@ def follow_upstream() -> Condition:
     handled = (condition.newly_requested() | condition.newly_updated()).with_label("handled")
     due = (condition.newly_missing() | condition.any_deps_updated()).since(handled)
     # What a run was requested together with is read by that run when it is updated. What was
-    # requested while this run was under way was not requested together with it.
+    # requested alone, at a tick that handled the run before, is not.
     updated = condition.newly_updated() & ~condition.executed_with_root_target()
-    missed = condition.any_deps_match(condition.will_be_requested()) & condition.in_progress()
+    missed = condition.any_deps_match(condition.newly_requested()) & ~condition.newly_requested()
     updated_alone = condition.any_deps_match(
         updated & ~condition.will_be_requested().since(_after_update())
     ) | (condition.any_deps_match(updated) & missed.since(condition.newly_requested()))
