@@ -312,7 +312,7 @@ from datetime import datetime
 from octogen_dagster.history.files import forget_snapshot
 from octogen_dagster.history import files
 
-def endless(history, at, observed):
+def endless(history, *_):
     print("begun", flush=True)
     rows = history.head(1).collect()
     return itertools.repeat(rows)

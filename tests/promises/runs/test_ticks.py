@@ -81,7 +81,7 @@ def location(
     return CATALOGS.format(
         folder=folder,
         partitions=partitions,
-        source=f", catalogs={source}",
+        source=f", catalog_source={source}",
         checks=checks,
         policy=f", backfill_policy={policy}" if policy else "",
     )
