@@ -220,7 +220,7 @@ def test_tables_follow_the_assets_that_are_named(
 
 @pytest.mark.slow
 def test_own_prices_stand_beside_the_history_also_in_a_table_and_who_is_below_them_is_told(
-    tmp_path: Path, instance: dg.DagsterInstance
+    tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @dg.asset(key=["shop", "articles"], io_manager_def=dg.mem_io_manager)
     def articles() -> pl.DataFrame:
@@ -236,7 +236,12 @@ def test_own_prices_stand_beside_the_history_also_in_a_table_and_who_is_below_th
     search = SEVEN_BOOTS | {"history": True, "position": position, **settings}
     names = ["boots", "boots_history", "boots_position", "boots_position_table"]
     names += ["boots_own_history", "boots_own_alerts"]
-    with load(attributes(tmp_path, search)) as (_, loaded):
+    with (
+        Sandbox(catalogs={"strada": 20}) as priced,  # of the generation that has currencies
+        load(attributes(tmp_path, search)) as (_, loaded),
+    ):
+        monkeypatch.setenv("MY_KEY", priced.api_key)
+        monkeypatch.setenv("MY_URL", priced.base_url)
         defs = dg.Definitions.merge(loaded, dg.Definitions(assets=[articles]))
         specs = {spec.key.to_user_string(): spec for spec in defs.resolve_all_asset_specs()}
         assert specs["boots_position"].group_name == "prices"
