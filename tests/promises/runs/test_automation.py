@@ -120,7 +120,8 @@ class Chain(Automation):
             self._do_meanwhile()
 
         @dg.asset(partitions_def=SHOPS, deps=[history], automation_condition=follow)
-        def alerts() -> None: ...
+        def alerts() -> None:
+            self._do_meanwhile()
 
         @dg.asset(deps=[products, history], automation_condition=follow)
         def page() -> None:
@@ -231,6 +232,23 @@ def test_the_second_of_two_snapshots_within_a_tick_is_followed(chain: Chain, tic
     chain.make("history alerts", "acme")
     histories = [run for runs in chain.answer() for run in runs if "history" in run[0]]
     assert [shop for _, shop in histories] == ["acme"]
+
+
+@pytest.mark.slow
+def test_what_is_requested_alone_while_its_follower_is_made_is_followed(chain: Chain) -> None:
+    def during() -> None:
+        chain.tick()
+        chain.make("products", "acme")
+        requested = chain.tick()
+        assert requested["history"] == {"acme"}
+        assert "alerts" not in requested  # they are under way
+        chain.make("history", "acme")
+
+    chain.make("history", "acme")
+    assert chain.tick()["alerts"] == {"acme"}
+    chain.meanwhile = during
+    chain.make("alerts", "acme")
+    assert ("alerts", "acme") in chain.answer()[0]
 
 
 @pytest.mark.slow
