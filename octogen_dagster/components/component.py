@@ -12,22 +12,24 @@ from typing_extensions import Self
 
 import octogen_dagster as od
 from octogen_dagster.api.search import ProductSearch
+from octogen_dagster.components.connection_settings import (
+    CatalogSourceSettings,
+    ConnectionSettings,
+    Source,
+    Storage,
+    StorageSettings,
+)
 from octogen_dagster.components.scaffolder import OctogenScaffolder
 from octogen_dagster.components.settings import (
     Asset,
     AssetsComponent,
     AssetSettings,
-    CatalogSourceSettings,
-    ConnectionSettings,
     Kind,
     Name,
     OctogenAssetData,
     SearchSettings,
     Sensor,
     SensorSettings,
-    Source,
-    Storage,
-    StorageSettings,
 )
 from octogen_dagster.components.table_settings import TableSettings
 from octogen_dagster.components.url_list_settings import UrlCoverageSettings, UrlListSettings

@@ -11,6 +11,7 @@ from typing_extensions import Self
 import octogen_dagster as od
 from octogen_dagster.bigquery.partitions import listing_name, listing_partition_key
 from octogen_dagster.bigquery.table_checks import PRODUCT_COLUMNS
+from octogen_dagster.components.connection_settings import Storage, StorageSettings, check_host
 from octogen_dagster.components.scaffolder import OctogenLinkedDatasetsScaffolder
 from octogen_dagster.components.settings import (
     AssetsComponent,
@@ -22,9 +23,6 @@ from octogen_dagster.components.settings import (
     Percent,
     Sensor,
     SensorSettings,
-    Storage,
-    StorageSettings,
-    check_host,
 )
 from octogen_dagster.components.table_settings import LinkedTableSettings
 from octogen_dagster.components.yaml_model import (
