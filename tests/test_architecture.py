@@ -60,7 +60,8 @@ ARROWS: dict[str, set[str]] = {
     "url_lists": CORE | {"products", "bigquery", "sharing"},
     # the doors
     "components": CORE
-    | {"products", "alerts", "checks", "tables", "bigquery", "url_lists", "schemas", "sandbox"},
+    | {"products", "alerts", "checks", "position", "tables", "bigquery", "url_lists", "schemas"}
+    | {"sandbox"},
     "doctor": CORE | {"products", "tables", "bigquery", "sharing", "control_plane"},
     "cli": GROUND
     | {"api", "frames", "reading", "history", "history.report", "alerts", "position", "costs"}

@@ -42,6 +42,16 @@ _FORMULA = r"^[=+\-@\t\r]"
 _AGAIN = "The sensor tries again with its next tick"
 
 
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Makes an answer that redirects an error: what follows it sends no message."""
+
+    def redirect_request(self, *_: object) -> None:
+        """Follow none."""
+
+
+_OPENER = urllib.request.build_opener(_NoRedirects)
+
+
 class _Notifier(Settings, ABC):
     error = OctogenNotificationError
 
@@ -86,7 +96,7 @@ class SlackNotifier(_Notifier):
         headers = {"Content-Type": "application/json"}
         request = urllib.request.Request(url, body, headers)  # noqa: S310  the URL is checked above
         try:
-            urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS).close()  # noqa: S310
+            _OPENER.open(request, timeout=_TIMEOUT_SECONDS).close()
         except urllib.error.HTTPError as error:
             reason = error.reason
             with suppress(OSError, HTTPException):

@@ -23,6 +23,7 @@ from octogen_dagster.history.tracking import UnfitSnapshotError
 from octogen_dagster.position.table import (
     AT,
     MATCHED,
+    NOW,
     OWN_COLUMNS,
     OWN_PRICE,
     PAGE_STATUS,
@@ -64,7 +65,8 @@ def own_events(
     changed = (
         pl.any_horizontal(pl.lit(since, TIME) <= _TIMES).fill_null(value=False).alias("changed")
     )
-    products = _with_page(history).select(KEY.alias(_KEY), _PAGE, changed)
+    paged = history.with_columns(normalized_url(pl.col("product_url")).alias(URL))
+    products = paged.with_columns(_page()).select(KEY.alias(_KEY), _PAGE, changed)
     found = products.drop_nulls().unique().collect(engine="streaming")
     own = own.with_columns(_page(), changed)
     touched = found.filter("changed")[_PAGE].unique().implode()
@@ -202,39 +204,15 @@ def _page() -> pl.Expr:
     return pl.when(pl.col(URL).is_not_null()).then(pl.col(URL).hash()).alias(_PAGE)
 
 
-def _with_page(history: pl.LazyFrame) -> pl.LazyFrame:
-    return history.with_columns(normalized_url(pl.col("product_url")).alias(URL)).with_columns(
-        _page()
-    )
-
-
 def own_figures(history: pl.LazyFrame, own: pl.DataFrame) -> dict[str, int]:
     """Count the current own prices, and those of which no event can be told and why."""
-    now = own.filter(pl.col("valid_to").is_null()).with_row_index("row")
-    unit = pl.col("currency").cast(pl.String).str.to_lowercase().hash()
-    has_unit, is_priced = pl.col("currency").is_not_null(), known_price(pl.col("current_price"))
-    priced = now.filter(pl.col(OWN_PRICE).is_not_null())
-    compared = priced.lazy().select("row", _page(), unit.alias("own_unit"))
-    there = _with_page(history.filter("is_current")).select(
-        _PAGE,
-        unit.alias("unit"),
-        has_unit.alias("has_unit"),
-        is_priced.is_not_null().alias("is_priced"),
-    )
-    status = (
-        pl.when(~pl.col("is_priced"))
-        .then(0)
-        .when(~pl.col("has_unit"))
-        .then(1)
-        .when(pl.col("unit") != pl.col("own_unit"))
-        .then(2)
-        .otherwise(-1)
-    )
-    by_row = compared.join(there, on=_PAGE).group_by("row").agg(status.min().alias("status"))
-    counts = by_row.group_by("status").len().collect(engine="streaming")
-    found = dict(counts.iter_rows())
+    now = own.filter(pl.col("valid_to").is_null())
+    priced = now.filter(pl.col(OWN_PRICE).is_not_null()).drop("valid_from", "valid_to")
+    rows = rows_on(history.filter("is_current"), priced[URL])
+    there = pages_at(rows, priced.with_columns(pl.lit(NOW, TIME).alias(AT)))
+    counts = dict(there[PAGE_STATUS].value_counts().iter_rows())
     return {
         "current_products": len(now),
         "no_own_price": len(now) - len(priced),
-        **{name: found.get(number, 0) for number, name in enumerate(_UNKNOWN)},
+        **{name: counts.get(name, 0) for name in _UNKNOWN},
     }

@@ -32,7 +32,7 @@ from octogen_dagster.history.observed import OBSERVED, Observation, read_observe
 from octogen_dagster.history.table import ROWS_AT_ONCE, key_ranges
 from octogen_dagster.io_source import Query, check, collect_batches, io_source
 from octogen_dagster.printable import count
-from octogen_dagster.storage.store import Store, path_component
+from octogen_dagster.storage.store import Store, asset_path
 
 if TYPE_CHECKING:
     import threading
@@ -268,7 +268,7 @@ class OwnAlertsUpdate(Update):
 
 def read_alerts(base_dir: str, *, asset: str, since: datetime) -> pl.DataFrame:
     """Read the events of all catalogs since a time, in the order of time."""
-    store, folder = Store(base_dir), "/".join(map(path_component, asset.split("/")))
+    store, folder = Store(base_dir), asset_path(asset)
     whole = f"{folder}.parquet"
     files = [whole] if store.exists(whole) else sorted(catalog_files(store, folder).values())
     if not files:

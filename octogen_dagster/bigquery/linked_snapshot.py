@@ -136,7 +136,9 @@ def build_linked_snapshot_asset(
                 }
             )
             limit = 0.0 if accepts_any else min_rows_percent
-            scan = LinkedScan(rows, table.name, limit, dated_by)
+            # Only a URL list says when it was exported, and it has products of its addresses.
+            selection = where or ("the addresses of a URL list" if table.exported_at else None)
+            scan = LinkedScan(rows, table.name, limit, dated_by, selection)
             # Dagster hands an output to the IO manager before it asks for what comes next.
             yield dg.Output(_as_taken(context, scan, str(table.name)))
         subject = f"The snapshot of {table.name}"

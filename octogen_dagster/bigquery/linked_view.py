@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 import polars as pl
 
 from octogen_dagster.errors import OctogenBigQueryError, OctogenBigQueryInputError, Persistence
-from octogen_dagster.frames.source import FETCHED_AT, ROWS, Limits, Outcome, Reading
+from octogen_dagster.frames.source import FETCHED_AT, ROWS, SELECTION, Limits, Outcome, Reading
 from octogen_dagster.io_source import Query, check, io_source
 from octogen_dagster.sharing.google_errors import BIGQUERY, translate_google_errors
 
@@ -85,6 +85,7 @@ class LinkedScan:
     """The rows of a query's result as a source of a snapshot, read when its frame is executed.
 
     `last_modified` is the newest value of the column `dated_by` that the last execution read.
+    `selection` says which rows of catalogs the result has; None if it has all.
     """
 
     spending = None
@@ -95,12 +96,14 @@ class LinkedScan:
         table: TableName,
         min_rows_percent: float,
         dated_by: str | None,
+        selection: str | None = None,
     ) -> None:
         self.last_modified: datetime | None = None
         self._limits = Limits(min_rows_percent=min_rows_percent, shrinking_causes=_SHRINKING_CAUSES)
         self._rows = rows
         self._table = table
         self._dated_by = dated_by
+        self._selection = selection
         self._read = 0
         self._schema = _arrow_schema(rows.schema)
 
@@ -118,6 +121,7 @@ class LinkedScan:
             "octogen.source_table": str(self._table),
             "octogen.job_id": self._rows.job_id,
             ROWS: str(self._read),
+            **({SELECTION: self._selection} if self._selection else {}),
         }
         if modified is not None:
             metrics["last_modified"] = modified

@@ -270,7 +270,7 @@ class OctogenComponent(AssetsComponent):
         destination = tables.destination.destination()
         loaded = []
         for kind, asset in assets.items():
-            if tables.of is None or kind in tables.of:
+            if tables.of is None or kind.removeprefix("own_") in tables.of:
                 name = f"{asset.key.path[-1]}_table"
                 follow = od.follow_upstream()
                 spec = self._spec("table", AssetSettings(), name, automation_condition=follow)

@@ -269,14 +269,16 @@ class CheckSettings(YamlModel):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        from octogen_dagster.alerts.rules import KINDS, OWN_KINDS
         from octogen_dagster.checks.snapshot_checks import check_names, names_of_checks
+        from octogen_dagster.position.table import UNDERCUT, UNMATCHED
 
         products = od.build_products_asset("products")
         # It has the ranges of the fields.
         od.build_snapshot_checks(products, **self.arguments_of(products))
-        history = od.build_product_history_asset(products)  # it has more checks than any other
-        known = [*names_of_checks(products), *names_of_checks(history)]
-        check_names(self.exclude, dict.fromkeys(known))
+        history = od.build_product_history_asset(products)
+        known = [*names_of_checks(products), *names_of_checks(history), UNDERCUT, UNMATCHED]
+        check_names(self.exclude, dict.fromkeys([*known, *KINDS, *OWN_KINDS]))
         return self
 
     def arguments_of(self, asset: dg.AssetsDefinition) -> dict[str, Any]:

@@ -32,6 +32,8 @@ MIN_ROWS_PERCENT = 50.0
 """The smallest snapshot of whole catalogs that is published by default."""
 CATALOGS = "octogen.catalogs"
 """The file metadata that says which catalogs were read, if that is known."""
+SELECTION = "octogen.selection"
+"""The file metadata that says which rows of a linked view were read, if not all of its catalogs."""
 FETCHED_AT = "octogen.fetched_at"
 """The file metadata that says when the snapshot was read, or the current one of a pair."""
 STORED_AT = "octogen.stored_at"

@@ -11,7 +11,7 @@ import polars as pl
 from pydantic import ValidationError
 
 from octogen_dagster.api.search import CHECKED, ProductSearch
-from octogen_dagster.frames.source import CATALOGS
+from octogen_dagster.frames.source import CATALOGS, SELECTION
 
 WATCHED = {
     "title": ("title",),
@@ -86,6 +86,8 @@ def catalogs_without_products(file_metadata: Mapping[str, str]) -> frozenset[str
     products was withdrawn or renamed. The keys are in lower case, since the service and the search
     may write them differently; "" stands for products without a catalog.
     """
+    if SELECTION in file_metadata:
+        return None
     search_json = file_metadata.get("octogen.search", "{}")
     try:
         search = ProductSearch.model_validate_json(search_json, context=CHECKED)

@@ -16,7 +16,7 @@ from octogen_dagster.history.table import take_out, valid_at
 from octogen_dagster.history.tracking import Tracking
 from octogen_dagster.io_source import Query, io_source, until_stopped
 from octogen_dagster.printable import count
-from octogen_dagster.storage.store import Store, path_component, write_parquet
+from octogen_dagster.storage.store import Store, asset_path, write_parquet
 from octogen_dagster.validation import did_you_mean, moment_of
 
 _MAX_NAMED = 10
@@ -149,7 +149,7 @@ def history_files(
 
     A history that is not partitioned is one file, whose catalog is "".
     """
-    folder = "/".join(map(path_component, asset.split("/")))
+    folder = asset_path(asset)
     whole, found = f"{folder}.parquet", catalog_files(store, folder)
     if isinstance(catalogs, str):
         raise TypeError(f"catalogs is a list of keys, not a text: give [{catalogs!r}].")

@@ -6,7 +6,7 @@ import polars as pl
 
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.position.table import POSITION_SCHEMA
-from octogen_dagster.storage.store import Store, path_component
+from octogen_dagster.storage.store import Store, asset_path
 
 
 def stored_position(store: Store, asset: str) -> pl.DataFrame | None:
@@ -15,7 +15,7 @@ def stored_position(store: Store, asset: str) -> pl.DataFrame | None:
     Raises:
         OctogenSnapshotError: The asset is no position, or its file cannot be read.
     """
-    key = f"{'/'.join(map(path_component, asset.split('/')))}.parquet"
+    key = f"{asset_path(asset)}.parquet"
     if not store.exists(key):
         return None
     rows = store.scan(key)

@@ -60,7 +60,7 @@ POSITION_SCHEMA = pl.Schema({name: _TYPES.get(name, pl.String()) for name in POS
 URL, AT, OWN_PRICE, PAGE_STATUS = "octogen_url", "octogen_at", "octogen_own", "octogen_status"
 _ROW, _GONE_AT, _MATCH = "octogen_row", "octogen_gone_at", "octogen_match"
 _IS_THERE, _CURRENCY = "octogen_is_there", "octogen_currency"
-_NOW = datetime.max.replace(tzinfo=timezone.utc)
+NOW = datetime.max.replace(tzinfo=timezone.utc)
 """Stands for the last snapshots."""
 _ADDRESSES = ("product_url", "nearest")
 _MAX_ROWS = 5
@@ -104,7 +104,7 @@ def price_position(
             is no number.
     """
     table = keyed(checked_own(own))
-    at = _NOW if as_of is None else moment_of(as_of)
+    at = NOW if as_of is None else moment_of(as_of)
     return _position(rows_on(history, table[URL]), table, at)
 
 

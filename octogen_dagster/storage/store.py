@@ -397,6 +397,11 @@ def path_component(key: str) -> str:
     return name
 
 
+def asset_path(asset: str) -> str:
+    """The path of an asset by its key as text, such as prefix/name."""
+    return "/".join(map(path_component, asset.split("/")))
+
+
 def previous_of(key: str) -> str:
     """The key of the snapshot that one replaced: a hidden file beside it."""
     return beside(key, ".previous")

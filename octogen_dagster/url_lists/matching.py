@@ -129,7 +129,7 @@ def _statuses(own: pl.DataFrame, coverage: pl.DataFrame) -> pl.Series:
     """
     sent = own.select("normalized_url", pl.col("url").str.strip_chars())
     known = pl.concat(
-        each.select("normalized_url", "covered")
+        each.select("normalized_url", pl.col("covered").fill_null(value=False))
         for each in (coverage, sent.join(coverage.drop("normalized_url"), on="url"))
     ).unique("normalized_url", keep="first", maintain_order=True)
     covered = pl.col("covered")

@@ -205,6 +205,11 @@ def test_alerts_of_own_prices_are_those_of_a_model_whichever_side_came_late_or_w
                 update = OwnAlertsUpdate(RULES, history.table.lazy(), own.table.lazy(), said)
                 figures = alerts.store(update).metrics()
                 assert not again or not {"events_appeared", "events_vanished"} & figures.keys()
+            own_now = own.table.filter(pl.col("valid_to").is_null())
+            priced = own_now.select("sku", "product_url", "own_price", "currency")
+            statuses = price_position(history.table.lazy(), priced)["status"].to_list()
+            for name in ("no_own_price", "no_price", "no_currency", "other_currency"):
+                assert figures[name] == statuses.count(name)
             times = sorted(
                 {
                     *history.table["valid_from"],

@@ -174,6 +174,13 @@ def test_an_error_of_slack_says_what_happened_and_not_the_webhook(
         error = error.__cause__ or error.__context__
 
 
+def test_an_answer_that_redirects_is_no_message_that_was_sent() -> None:
+    with RawServer(in_turn(http(302, "moved", location="/login"), http(200, "ok"))) as server:
+        with pytest.raises(OctogenNotificationError, match=r"it refused it \(302 moved\)"):
+            slack(server)(HOSTILE)
+        assert len(server.received) == 1
+
+
 @pytest.fixture
 def certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The certificate of a server, which clients trust."""

@@ -134,6 +134,8 @@ def test_a_change_of_either_side_tells_who_is_below_once(shop: Shop) -> None:
         ((100.0, "JPY"), {}, "other_currency"),
         ((100.0, "EUR"), {"currency": None}, "no_currency"),
         ((100.0, "EUR"), {"price": float("nan")}, "no_price"),
+        # A page that is known to be sold out is not below, whatever its price was.
+        ((100.0, "EUR"), {"price": None, "in_stock": False}, "out_of_stock"),
     ],
 )
 def test_what_cannot_be_compared_is_no_event_and_is_counted(

@@ -136,6 +136,21 @@ class TestOctogen:
         assert found["Octogen spending"][0].endswith("budget_usd limits what a run spends.")
 
     @pytest.mark.parametrize(
+        ("organization", "said"),
+        [
+            (None, "ok: "),
+            ({"id": "1", "name": "Acme", "slug": "acme", "type": "new"}, "whose type is 'new'"),
+        ],
+    )
+    def test_an_organisation_that_is_unknown_or_new_is_no_failure(
+        self, organization: Any, said: str
+    ) -> None:
+        with self.current(ME | {"organization": organization}) as server:
+            (found,) = lines(octogen=octogen_at(server))["Octogen key"]
+        assert found.startswith(("ok", "warning"))
+        assert said in found
+
+    @pytest.mark.parametrize(
         ("source", "found"),
         [
             (

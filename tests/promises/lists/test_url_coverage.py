@@ -309,6 +309,17 @@ def test_addresses_that_octogen_normalizes_anew_are_known_as_they_were_submitted
 
 
 @pytest.mark.slow
+def test_an_address_of_which_the_export_does_not_say_whether_it_is_covered_is_not(
+    run: Run, bigquery: BigQueryServer, tmp_path: Path
+) -> None:
+    unsaid = [[url, normalized, None, at] for url, normalized, _, at in EXPORTED]
+    bigquery.results["url_coverage_v1"] = (COVERAGE_FIELDS, unsaid)
+    assert run().success
+    assert {*dict(statuses(tmp_path)).values()} == {"not_covered", "pending", "rejected"}
+    assert dict(statuses(tmp_path))["A1"] == "not_covered"
+
+
+@pytest.mark.slow
 def test_products_are_joined_back_to_each_sku(run: Run, tmp_path: Path) -> None:
     result = run()
     matches = snapshot(tmp_path, "q3_matches")

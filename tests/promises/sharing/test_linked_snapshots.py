@@ -442,6 +442,28 @@ def test_the_last_modification_is_the_newest_export(
 
 
 @pytest.mark.slow
+def test_the_last_product_of_a_shop_that_no_longer_matches_ends_in_the_history(
+    server: BigQueryServer, tmp_path: Path
+) -> None:
+    snapshots = build_linked_snapshot_asset(linked, where="current_price > 50", max_age=None)
+    history = build_product_history_asset(snapshots)
+    names = ("uuid", "catalog_key", "product_url", "currency")
+    server.fields[:] = [
+        *({"name": name, "type": "STRING"} for name in names),
+        {"name": "current_price", "type": "NUMERIC"},
+        {"name": "exported_at", "type": "TIMESTAMP"},
+    ]
+    stored = tmp_path / "stored"
+    with serving(server, tmp_path):
+        for day, shops in ((1, ("acme", "zen")), (2, ("acme",))):
+            at = str(int(datetime(2026, 11, day, tzinfo=timezone.utc).timestamp() * 1e6))
+            server.rows = [(shop, shop, "https://x.example/1", "EUR", "80", at) for shop in shops]
+            materialized([linked, snapshots, history], stored, resources=BIGQUERY)
+    rows = scan_history(str(stored), asset=f"{NODE}_history").collect()
+    assert dict(rows.select("catalog_key", "is_current").rows()) == {"acme": True, "zen": False}
+
+
+@pytest.mark.slow
 def test_a_linked_snapshot_has_a_past_of_its_exports_by_the_columns_that_its_view_has(
     server: BigQueryServer, tmp_path: Path
 ) -> None:

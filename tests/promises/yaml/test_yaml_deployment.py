@@ -230,12 +230,16 @@ def test_own_prices_stand_beside_the_history_also_in_a_table_and_who_is_below_th
         return priced.select("product_url", "currency", **own)
 
     position = {"own": "shop/articles", "translation": {"group_name": "prices"}}
-    tables = {"destination": {"duckdb": str(tmp_path / "shop.duckdb")}, "of": ["position"]}
+    tables = {
+        "destination": {"duckdb": str(tmp_path / "shop.duckdb")},
+        "of": ["position", "alerts"],
+    }
     alerts = [{"kind": "undercut", "percent": 5}, {"kind": "below_floor", "column": "floor"}]
     settings = {"alerts": alerts, "notify": "builtins.print", "tables": tables}
+    settings["checks"] = {"exclude": ["undercut_percent", "undercut"]}
     search = SEVEN_BOOTS | {"history": True, "position": position, **settings}
     names = ["boots", "boots_history", "boots_position", "boots_position_table"]
-    names += ["boots_own_history", "boots_own_alerts"]
+    names += ["boots_own_history", "boots_own_alerts", "boots_own_alerts_table"]
     with (
         Sandbox(catalogs={"strada": 20}) as priced,  # of the generation that has currencies
         load(attributes(tmp_path, search)) as (_, loaded),
