@@ -29,6 +29,9 @@ KINDS = (
     "currency changed",
     "reappeared",
 )
+OWN_KINDS = ("undercut", "below floor")
+OwnPrices = Mapping[datetime, tuple[float, float]]
+"""The own price of an article and its floor, from times on. Its page is that of a product."""
 
 
 def price_of(product: Product) -> float | None:
@@ -83,6 +86,7 @@ class Event(NamedTuple):
     before: float | None
     after: float | None
     currency: str | None
+    own: str = ""
 
     @property
     def change(self) -> float | None:
@@ -92,7 +96,7 @@ class Event(NamedTuple):
     def cells(self) -> tuple[str, ...]:
         return (
             f"{self.at:%Y-%m-%d}",
-            self.kind,
+            self.kind + self.own,
             self.product["title"] or self.product["product_url"],
             self.catalog,
             money(self.before, self.currency),
@@ -164,14 +168,40 @@ class Past:
             known = stock_of(state)
             stock, was, is_known = stock if known is None else known, True, True
 
+    def own_events(self, own: OwnPrices) -> Iterator[Event]:
+        """When it went below the own price of its article, and below the floor; both in euros."""
+        was, rank = dict.fromkeys(OWN_KINDS, False), UNKNOWN
+        for at in sorted({*self.states, *own}):
+            state = self.before(at + timedelta(microseconds=1))
+            prices = [prices for begin, prices in own.items() if begin <= at]
+            price, currency = (price_of(state), currency_of(state)) if state else (None, None)
+            is_out = state is not None and stock_of(state) is False
+            is_comparable = price is None or currency == "EUR"
+            is_matched = bool(price) and is_comparable and not is_out
+            before, rank = rank, UNKNOWN
+            if not prices:
+                continue
+            if is_matched and price:
+                rank = "2" if price < prices[-1][0] else "1"
+            for kind, limit in zip(OWN_KINDS, prices[-1], strict=True):
+                is_below = is_matched and price is not None and price < limit
+                if state is not None and not is_matched and not (is_out and is_comparable):
+                    is_below = was[kind]
+                if is_below and not was[kind]:
+                    sku = self.last["uuid"]
+                    text = f": {sku} at {money(prices[-1][0], 'EUR')}, rank {before} \u2192 {rank}"
+                    yield Event(at, kind, self.catalog, self.shown, limit, price, currency, text)
+                was[kind] = is_below
+
 
 @dataclass
 class Model:
-    """The report of catalogs, in a currency, with some of their products."""
+    """The report of catalogs, in a currency, with some of their products and some own prices."""
 
     catalogs: Mapping[str, Snapshots]
     currency: str = "EUR"
     is_chosen: Callable[[Past], bool] = lambda _: True
+    own: Mapping[str, OwnPrices] = field(default_factory=dict)
     pasts: list[Past] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -214,11 +244,12 @@ class Model:
         events = [
             event
             for past in self.pasts
-            for event in past.events()
-            if (not event.kind.startswith("price") or event.currency == self.currency)
+            for event in (*past.events(), *past.own_events(self.own.get(past.last["uuid"], {})))
+            if event.currency == self.currency or not (event.own or event.kind[:5] == "price")
         ]
+        kinds = [*KINDS, *(OWN_KINDS if self.own else ())]
         by_kind = {
-            kind: Counter(each.cells for each in events if each.kind == kind) for kind in KINDS
+            kind: Counter(each.cells for each in events if each.kind == kind) for kind in kinds
         }
         counts = [f"{found.total()} {kind}" for kind, found in by_kind.items() if found]
         return {
@@ -346,3 +377,18 @@ def first_month() -> dict[str, Snapshots]:
             "lamp", 25, 3, [day(number, 12) for number in (3, 4, 5)], brands=names
         ),
     }
+
+
+def own_month() -> dict[str, OwnPrices]:
+    """The own prices of articles that are called as the products on their pages are."""
+    drawn, found = random.Random(4), dict[str, OwnPrices]()
+    for snapshots in first_month().values():
+        for uuid in sorted({each["uuid"] for rows in snapshots.values() for each in rows})[::2]:
+            first = next(
+                each for rows in snapshots.values() for each in rows if each["uuid"] == uuid
+            )
+            price = price_of(first) or 100.0
+            prices = [round(price * drawn.uniform(0.8, 1.3), 2) for _ in range(2)]
+            days = zip((day(1), day(3, 20)), prices, strict=True)
+            found[uuid] = {at: (each, round(0.8 * each, 2)) for at, each in days}
+    return found

@@ -16,20 +16,23 @@ import polars as pl
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
-from octogen_dagster import scan_history
+from octogen_dagster import BelowFloor, Undercut, scan_history
+from octogen_dagster.alerts.update import OwnAlertsUpdate
 from octogen_dagster.history.report.data import report_data
 from octogen_dagster.history.report.page import report_page
+from octogen_dagster.history.tracking import Tracking
 from octogen_dagster.position.table import price_position
 from octogen_dagster.schemas import PRODUCT_SCHEMA
 from tests.demo.report_model import (
-    KINDS,
     SEPARATOR,
     Model,
     Past,
     category_of,
     first_month,
+    own_month,
 )
 from tests.histories import ASSET, day, make_history, product
+from tests.properties.snapshots import Snapshot, Target, put_into
 
 pytestmark = [
     pytest.mark.slow,
@@ -156,7 +159,7 @@ def shown(page: Page) -> dict[str, Any]:
         page.click("#after")
         products += rows(page, "products")
     events = {}
-    for kind in KINDS:
+    for kind in page.locator("#kind option").all_inner_texts()[1:]:
         page.select_option("#kind", kind)
         events[kind] = rows(page, "events")
     page.select_option("#kind", "")
@@ -207,6 +210,40 @@ def test_each_number_on_the_page_is_that_of_a_model(month: Path) -> None:
             check(page, Model(catalogs, is_chosen=is_of(catalog)))
         page.select_option("#currency", label="USD")
         check(page, Model(catalogs, "USD", is_chosen=is_of(catalog)))
+
+
+@pytest.mark.parametrize("width", [1500, 390])
+def test_events_of_own_prices_are_those_of_a_model(month: Path, tmp_path: Path, width: int) -> None:
+    own = own_month()
+    folder = shutil.copytree(month.parent, tmp_path / "month")
+    prices, alerts = Target(), Target()
+    tracking = Tracking.of_table(
+        ("sku", "product_url"), {name: (name,) for name in ("own_price", "map_price", "currency")}
+    )
+    for at in (day(1), day(3, 20)):
+        rows = {
+            (uuid, f"https://www.acme.example/{uuid}"): {
+                "own_price": of[at][0],
+                "map_price": of[at][1],
+                "currency": "EUR",
+            }
+            for uuid, of in own.items()
+        }
+        put_into(prices, {at: Snapshot({**rows}, None, tracking)}, tracking)
+    assert prices.table is not None
+    history = scan_history(str(folder), asset=ASSET)
+    said = {"own": prices.metadata}
+    alerts.store(OwnAlertsUpdate([Undercut(), BelowFloor()], history, prices.table.lazy(), said))
+    assert alerts.table is not None
+    alerts.table.write_parquet(folder / "octogen_products_own_alerts.parquet")
+    with opened(written(folder), width) as page:
+        check(page, Model(first_month(), own=own))
+        page.select_option("#kind", "undercut")
+        photographed(page, f"report-own-events-{width}")
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        page.select_option("#kind", "")
+        page.select_option("#currency", label="USD")
+        check(page, Model(first_month(), "USD", own=own))
 
 
 def test_a_list_of_events_that_is_cut_says_so_and_hides_no_kind(month: Path) -> None:

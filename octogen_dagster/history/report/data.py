@@ -16,7 +16,7 @@ from octogen_dagster.history.files import product_files
 from octogen_dagster.history.observed import Contents, Observed
 from octogen_dagster.position.stored import stored_position
 from octogen_dagster.position.table import MATCHED
-from octogen_dagster.storage.store import Store
+from octogen_dagster.storage.store import Store, asset_path
 
 _MAX_TITLE_LENGTH = 160
 _SEPARATOR = " \u203a "
@@ -47,8 +47,9 @@ def report_data(
 
     Texts that repeat are lists, and columns hold their places in them; -1 stands for none. The rows
     of a product follow each other, and `rows` of the products says how many they are. `events` are
-    those that rules of alerts without a threshold find. `own` has the SKUs of the price position
-    `<products>_position`, if there is one, each with the cheapest competitors that are below it.
+    those that rules of alerts without a threshold find, and those of the alerts of own prices
+    `<products>_own_alerts`, if there are any, which have a `sku`. `own` has the SKUs of the price
+    position `<products>_position`, if there is one, each with the cheapest competitors below it.
 
     Raises:
         OctogenSnapshotError: There is no such history, it is empty, or it cannot be read.
@@ -68,7 +69,10 @@ def report_data(
     rows, products, events = (pl.concat(each) for each in zip(*parts, strict=True))
     numbered = products.select("file", *PRODUCT_KEY).with_row_index("product")
     events = events.join(numbered, on=["file", *PRODUCT_KEY], nulls_equal=True)
-    own = _own_prices(store, asset, numbered)
+    known = numbered.unique(PRODUCT_KEY, maintain_order=True).select("product", *PRODUCT_KEY)
+    own = _own_prices(store, asset, known)
+    events = pl.concat([events, _own_events(store, asset, since, known)], how="diagonal")
+    kinds = [*dict.fromkeys([*_KINDS, *events["kind"]])]
     times, begin, end, at = _places(rows["valid_from"], rows["valid_to"], events["at"])
     catalogs, catalog = _places(products["catalog_key"])
     brands, brand = _places(products["brand"])
@@ -86,7 +90,7 @@ def report_data(
         "brands": brands,
         "categories": categories,
         "currencies": currencies,
-        "kinds": _KINDS,
+        "kinds": kinds,
         "products": {
             "title": products["title"].fill_null("").to_list(),
             "url": products["product_url"].fill_null("").to_list(),
@@ -105,10 +109,9 @@ def report_data(
         "events": {
             "product": events["product"].to_list(),
             "at": at,
-            "kind": events["kind"].to_list(),
-            "before": events["before"].to_list(),
-            "after": events["after"].to_list(),
+            "kind": events["kind"].cast(pl.Enum(kinds)).to_physical().to_list(),
             "currency": event_currency,
+            **{name: events[name].to_list() for name in _OF_EVENT},
         },
         "own": {
             **{name: own[name].to_list() for name in _OF_SKU},
@@ -168,11 +171,31 @@ def _events(history: pl.LazyFrame, observed: Observed, since: datetime) -> pl.Da
     return events.select(
         *PRODUCT_KEY,
         "at",
-        kind.cast(pl.Enum(_KINDS)).to_physical().alias("kind"),
+        kind.alias("kind"),
         "before",
         "after",
         pl.col("currency").str.to_uppercase(),
     )
+
+
+_OF_EVENT = ("before", "after", "sku", "own_price", "rank_before", "rank")
+
+
+def _own_events(store: Store, asset: str, since: datetime, products: pl.DataFrame) -> pl.DataFrame:
+    """The events from a time on of the alerts of own prices that are named after a history."""
+    key = f"{asset_path(asset).removesuffix('_history')}_own_alerts.parquet"
+    told = pl.LazyFrame(schema=ALERTS_SCHEMA)
+    if store.exists(key):
+        told = store.scan(key).filter(pl.col("at") >= since)
+    events = told.select(
+        *PRODUCT_KEY,
+        "at",
+        pl.col("rule").str.replace_all("_", " ").alias("kind"),
+        pl.col("currency").str.to_uppercase(),
+        *_OF_EVENT,
+    )
+    found = events.collect(engine="streaming")
+    return found.join(products, on=PRODUCT_KEY, nulls_equal=True, maintain_order="left")
 
 
 _OF_SKU = ("sku", "price", "rank", "competitors", "index", "products", "below")
@@ -192,8 +215,7 @@ def _own_prices(store: Store, asset: str, products: pl.DataFrame) -> pl.DataFram
         pl.col("competitor_title").str.slice(0, _MAX_TITLE_LENGTH).alias("title"),
         pl.col("competitor_price").alias("theirs"),
     )
-    known = products.select("product", *PRODUCT_KEY).unique(PRODUCT_KEY, maintain_order=True)
-    placed = matched.join(known, on=PRODUCT_KEY, how="left", nulls_equal=True)
+    placed = matched.join(products, on=PRODUCT_KEY, how="left", nulls_equal=True)
     of_sku = ["sku", "currency", "price"]
     is_below = pl.col("theirs") < pl.col("price")
     return (
