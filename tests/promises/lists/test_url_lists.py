@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import pickle
 from collections.abc import Awaitable, Callable
 from decimal import Decimal
@@ -46,16 +47,16 @@ LIST: dict[str, Any] = {
 NO_URLS: dict[str, Any] = {"accepted": [], "rejected": [], "urlCount": 3, "requestId": "r-1"}
 EMPTY_PAGE: dict[str, Any] = {"items": [], "nextCursor": None}
 
-Call = Callable[[Any], Awaitable[Any]]
+Call = Callable[..., Awaitable[Any]]
 CALLS: dict[str, Call] = {
     "create": lambda client: client.create_coverage_url_list("q3"),
     "lists": lambda client: client.list_coverage_url_lists(),
-    "get": lambda client: client.get_coverage_url_list(ID),
-    "delete": lambda client: client.delete_coverage_url_list(ID),
-    "add": lambda client: client.add_coverage_url_list_urls(ID, [URL]),
-    "remove": lambda client: client.remove_coverage_url_list_urls(ID, [URL]),
-    "check": lambda client: client.check_coverage_url_list_urls(ID, [URL]),
-    "urls": lambda client: client.list_coverage_url_list_urls(ID),
+    "get": lambda client, list_id=ID: client.get_coverage_url_list(list_id),
+    "delete": lambda client, list_id=ID: client.delete_coverage_url_list(list_id),
+    "add": lambda client, list_id=ID: client.add_coverage_url_list_urls(list_id, [URL]),
+    "remove": lambda client, list_id=ID: client.remove_coverage_url_list_urls(list_id, [URL]),
+    "check": lambda client, list_id=ID: client.check_coverage_url_list_urls(list_id, [URL]),
+    "urls": lambda client, list_id=ID: client.list_coverage_url_list_urls(list_id),
 }
 every_call = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 
@@ -96,8 +97,8 @@ async def error_of(
         (lambda client: client.list_coverage_url_lists(limit=0), "limit must be from 1 to 100"),
         (lambda client: client.list_coverage_url_list_urls(ID, limit=101), "100, not 101"),
         *(
-            (lambda client, method=method, list_id=list_id: call_of(client, method, list_id), "id")
-            for method in ("get", "delete", "add", "remove", "check", "urls")
+            (functools.partial(CALLS[name], list_id=list_id), "id")
+            for name in ("get", "delete", "add", "remove", "check", "urls")
             for list_id in ("", " ", ".", "..")
         ),
         (lambda client: client.add_coverage_url_list_urls(ID, []), "1 to 1,000 URLs, not 0"),
@@ -113,25 +114,12 @@ async def error_of(
         (lambda client: client.add_coverage_url_list_urls(ID, ["\ud800"]), "surrogate"),
     ],
 )
-async def test_what_exceeds_a_limit_is_not_sent(
-    transport: Transport, call: Call, message: str
-) -> None:
+async def test_what_exceeds_a_limit_is_not_sent(call: Call, message: str) -> None:
     with RawServer(answer) as server:
-        async with open_client(server, transport) as client:
+        async with open_client(server, "blocking") as client:
             with pytest.raises(ValueError, match=message):
                 await call(client)
     assert server.received == []
-
-
-async def call_of(client: Any, operation: str, list_id: str) -> Any:
-    """Call an operation of a list, named as in `CALLS`."""
-    arguments: dict[str, Any] = {}
-    if operation in {"add", "remove", "check"}:
-        arguments["urls"] = [URL]
-    names = {"get": "get_coverage_url_list", "delete": "delete_coverage_url_list"}
-    names["urls"] = "list_coverage_url_list_urls"
-    name = names.get(operation, f"{operation}_coverage_url_list_urls")
-    return await getattr(client, name)(list_id, **arguments)
 
 
 async def test_what_just_keeps_the_limits_is_sent(transport: Transport) -> None:
@@ -167,9 +155,9 @@ async def test_one_connection_deletes_and_reads_in_turn(transport: Transport) ->
     ]
 
 
-async def test_a_status_that_nobody_knows_is_told_as_it_is(transport: Transport) -> None:
+async def test_a_status_that_nobody_knows_is_told_as_it_is() -> None:
     with RawServer(lambda _: http(200, LIST | {"status": "frozen", "owner": "me"})) as server:
-        async with open_client(server, transport) as client:
+        async with open_client(server, "blocking") as client:
             url_list = await client.get_coverage_url_list(ID)
     assert (url_list.status, url_list.model_extra) == ("frozen", {"owner": "me"})
 
@@ -195,7 +183,6 @@ CODES: list[tuple[int, str, type[OctogenUrlListError], Persistence, str]] = [
     ("status", "code", "kind", "persistence", "advice"), CODES, ids=[each[1] for each in CODES]
 )
 async def test_a_code_is_an_error_with_advice(
-    transport: Transport,
     status: int,
     code: str,
     kind: type[OctogenUrlListError],
@@ -205,7 +192,7 @@ async def test_a_code_is_an_error_with_advice(
 ) -> None:
     detail = {"code": code, "message": "Because."} if as_object else code
     with RawServer(lambda _: refused(status, detail)) as server:
-        error = await error_of(server, transport, CALLS["urls"])
+        error = await error_of(server, "blocking", CALLS["urls"])
     assert len(server.received) == 1
     assert isinstance(error, OctogenUrlListError)
     assert (type(error), error.persistence) == (kind, persistence)
@@ -320,58 +307,52 @@ class TestCapacity:
     ids=["migrating", "unavailable", "rate limit", "500", "no answer", "cut off"],
 )
 @pytest.mark.parametrize("name", ["create", "delete", "add", "lists"])
-async def test_what_passes_is_sent_again_as_it_was(
-    transport: Transport, passing: list[bytes], name: str
-) -> None:
+async def test_what_passes_is_sent_again_as_it_was(passing: list[bytes], name: str) -> None:
     left = [passing, passing]
     with RawServer(lambda request: left.pop() if left else answer(request)) as server:
-        async with open_client(server, transport, retry=QUICK) as client:
+        async with open_client(server, "blocking", retry=QUICK) as client:
             await CALLS[name](client)
     assert len(server.received) == 3
     assert len({(each.method, each.target, each.body) for each in server.received}) == 1
 
 
 @pytest.mark.parametrize("code", ["url_list_deleting", "url_list_limit_exceeded"])
-async def test_what_lasts_is_not_sent_again(transport: Transport, code: str) -> None:
+async def test_what_lasts_is_not_sent_again(code: str) -> None:
     with RawServer(lambda _: refused(409, code)) as server:
-        await error_of(server, transport, CALLS["add"], retry=QUICK)
+        await error_of(server, "blocking", CALLS["add"], retry=QUICK)
     assert len(server.received) == 1
 
 
-async def test_a_list_whose_creation_was_not_answered_is_a_conflict_of_its_name(
-    transport: Transport,
-) -> None:
+async def test_a_list_whose_creation_was_not_answered_is_a_conflict_of_its_name() -> None:
     lost, conflict = [b"HTTP/1.1 201"], refused(409, "url_list_name_conflict")
     with RawServer(in_turn(lost, conflict)) as server:
-        error = await error_of(server, transport, CALLS["create"], retry=QUICK)
+        error = await error_of(server, "blocking", CALLS["create"], retry=QUICK)
     assert isinstance(error, OctogenUrlListNameConflictError)
     assert len(server.received) == 2
 
 
-async def test_a_migration_that_outlasts_the_deadline_is_told_at_once(
-    transport: Transport,
-) -> None:
+async def test_a_migration_that_outlasts_the_deadline_is_told_at_once() -> None:
     migrating = refused(409, "url_list_migrating", retry_after="60")
     policy = RetryPolicy(deadline=30)
     with RawServer(lambda _: migrating) as server:
-        error = await error_of(server, transport, CALLS["add"], retry=policy)
+        error = await error_of(server, "blocking", CALLS["add"], retry=policy)
     assert isinstance(error, OctogenUrlListUnavailableError)
     assert (len(server.received), error.retry_after) == (1, 60)
 
 
 @every_call
-async def test_a_request_ends_after_its_time(transport: Transport, call: Call) -> None:
+async def test_a_request_ends_after_its_time(call: Call) -> None:
     with RawServer(lambda _: hanging(lambda: server)) as server:
-        async with open_client(server, transport, timeout=0.1) as client:
+        async with open_client(server, "blocking", timeout=0.1) as client:
             with pytest.raises(OctogenTimeoutError, match=r"timeout 0\.1 s"):
                 await call(client)
 
 
 @every_call
-async def test_it_is_free(transport: Transport, call: Call) -> None:
+async def test_it_is_free(call: Call) -> None:
     spending = Spending(Prices(), budget_usd=0.001)
     with RawServer(answer) as server:
-        async with open_client(server, transport, spending=spending) as client:
+        async with open_client(server, "blocking", spending=spending) as client:
             await call(client)
     assert (spending.requests, spending.charged_requests) == (1, 0)
     assert spending.spent_usd == Decimal(0)
@@ -393,9 +374,7 @@ async def test_the_key_is_in_no_error(transport: Transport, call: Call) -> None:
 
 
 @pytest.mark.parametrize("name", CALLS)
-async def test_requests_about_urls_leave_a_share_of_the_rate_limit_to_others(
-    transport: Transport, name: str
-) -> None:
+async def test_requests_about_urls_leave_a_share_of_the_rate_limit_to_others(name: str) -> None:
     named = {"x_ratelimit_limit": "6000", "x_ratelimit_remaining": "3000"}
 
     def limited(request: Received) -> list[bytes]:
@@ -405,7 +384,7 @@ async def test_requests_about_urls_leave_a_share_of_the_rate_limit_to_others(
 
     with RawServer(limited) as server:
         limiter = RateLimiter(reserved_percent=50)
-        async with open_client(server, transport, rate_limiter=limiter) as client:
+        async with open_client(server, "blocking", rate_limiter=limiter) as client:
             for _ in range(3):
                 await CALLS[name](client)
             waited = client.statistics.rate_limit_wait_seconds
