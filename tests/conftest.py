@@ -58,9 +58,15 @@ def _max_seconds(item: pytest.Item) -> float:
     return timeout.args[0] if timeout and item.get_closest_marker("slow") else 0
 
 
+def pytest_collection() -> None:
+    """Collect no garbage while tests are imported: each collection would look at all modules."""
+    gc.disable()
+
+
 def pytest_collection_finish() -> None:
     """Spare garbage collections the objects of imported modules, which stay anyway."""
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True, scope="session")
