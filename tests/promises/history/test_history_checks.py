@@ -10,7 +10,12 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from octogen_dagster import OctogenResource, build_snapshot_checks
+from octogen_dagster import (
+    OctogenResource,
+    build_product_history_asset,
+    build_products_asset,
+    build_snapshot_checks,
+)
 from octogen_dagster.sandbox.server import Sandbox
 from tests.promises.history.history_runs import ASSET, Pipeline
 
@@ -37,46 +42,37 @@ FAULTS: dict[str, tuple[Spoil, set[str]]] = {
 }
 
 
-@pytest.fixture
-def pipeline(
+@pytest.mark.slow
+def test_a_history_passes_its_checks_and_one_that_something_else_changed_fails(
     tmp_path: Path, octogen: OctogenResource, instance: dg.DagsterInstance, shops: Sandbox
-) -> Pipeline:
-    """A history of three days."""
+) -> None:
     pipeline = Pipeline(tmp_path, octogen, instance)
     for _ in range(3):
         pipeline.store()
         pipeline.put_in()
         shops.next_day()
-    return pipeline
-
-
-def failed(pipeline: Pipeline) -> set[str]:
-    checks = build_snapshot_checks(pipeline.history, max_age=None)
-    result = pipeline.run(
-        [pipeline.products, pipeline.history, *checks], selection=dg.AssetSelection.checks(*checks)
-    )
-    evaluations = result.get_asset_check_evaluations()
-    assert {each.check_name for each in evaluations} == {*OF_ROWS, "nothing_left_out"}
-    return {each.check_name for each in evaluations if not each.passed}
-
-
-@pytest.mark.slow
-def test_a_history_passes_its_checks(pipeline: Pipeline) -> None:
     assert pipeline.scan()["change"].n_unique() > 1
-    assert not failed(pipeline)
+    checks = build_snapshot_checks(pipeline.history, max_age=None)
 
+    def failed() -> set[str]:
+        result = pipeline.run(
+            [pipeline.products, pipeline.history, *checks],
+            selection=dg.AssetSelection.checks(*checks),
+        )
+        evaluations = result.get_asset_check_evaluations()
+        assert {each.check_name for each in evaluations} == {*OF_ROWS, "nothing_left_out"}
+        return {each.check_name for each in evaluations if not each.passed}
 
-@pytest.mark.slow
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_history_that_something_else_changed_fails(pipeline: Pipeline, fault: str) -> None:
-    spoil, found = FAULTS[fault]
+    assert not failed()
     file = pipeline.folder / f"{ASSET}.parquet"
-    spoil(pl.read_parquet(file)).write_parquet(file)
-    assert failed(pipeline) == found
+    rows = pl.read_parquet(file)
+    for fault, (spoil, found) in FAULTS.items():
+        spoil(rows).write_parquet(file)
+        assert failed() == found, fault
 
 
-@pytest.mark.slow
-def test_the_checks_of_snapshots_are_not_those_of_a_history(pipeline: Pipeline) -> None:
-    built = build_snapshot_checks(pipeline.history, exclude=["no_gap"])
+def test_the_checks_of_snapshots_are_not_those_of_a_history() -> None:
+    history = build_product_history_asset(build_products_asset("products"))
+    built = build_snapshot_checks(history, exclude=["no_gap"])
     names = {key.name for each in built for key in each.check_keys}
     assert names == {"one_current_row", "no_overlap", "nothing_left_out", "fresh"}
