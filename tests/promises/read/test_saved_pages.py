@@ -23,38 +23,31 @@ from tests.api.servers import http
 from tests.promises.paged_service import PagedService
 from tests.results import octogen_at, stored
 
-PAGES = 100
-DIES_AT = 91
+PAGES = 60
+DIES_AT = 56
 SEARCH = ProductSearch(catalogs=["acme"], page_size=5)
 WHOLE = [*range(1, PAGES + 1)]
 
 
 @dataclass
 class Shop(PagedService):
-    """A service with one catalog of 100 pages, whose products have the price of its state.
+    """A service with one catalog of 60 pages, whose products have the price of its state.
 
     Attributes:
         state: The state of the catalog.
         refusal: The status by which cursors are refused in the next request with one; 0 for none.
-        restarts: True if the next cursor leads to page 1 again.
         fails_at: The page that cannot be read; 0 for none.
-        loops: True if page 95 leads back to page 50.
     """
 
     state: int = 1
     refusal: int = 0
-    restarts: bool = False
     fails_at: int = 0
-    loops: bool = False
 
     def _respond(self, request: Any) -> list[bytes]:
         cursor = b"cursor" in request.body
         if cursor and self.refusal:
             status, self.refusal = self.refusal, 0
             return http(status, {"detail": "cursor"})
-        if cursor and self.restarts:
-            self.restarts = False
-            return http(200, self._page("acme", None, 5))
         return super()._respond(request)
 
     def _page(self, key: str, cursor: str | None, limit: int) -> dict[str, Any]:
@@ -62,8 +55,6 @@ class Shop(PagedService):
         if self.fails_at and page["nextCursor"] and int(page["nextCursor"]) == 5 * self.fails_at:
             page["items"][0]["currentPrice"] = "a lot"
             return page
-        if self.loops and page["nextCursor"] == str(5 * 95):
-            page["nextCursor"] = str(5 * 50)
         for product in page["items"]:
             product["currentPrice"] = float(self.state)
         return page
@@ -152,7 +143,7 @@ def test_a_catalog_that_was_indexed_again_is_read_anew(shop: Shop, tmp_path: Pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("status", [400, 404, 409, 410, 422])
+@pytest.mark.parametrize("status", [400, 410, 422])
 def test_a_cursor_that_is_refused_costs_all(shop: Shop, tmp_path: Path, status: int) -> None:
     die(shop, tmp_path)
     shop.refusal = status
@@ -194,8 +185,10 @@ def test_with_0_hours_no_pages_are_continued_or_saved(shop: Shop, tmp_path: Path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("damage", ["cut", "changed", "emptied", "removed"])
-@pytest.mark.parametrize("which", ["first", "middle", "last"])
+@pytest.mark.parametrize(
+    ("damage", "which"),
+    [("cut", "first"), ("changed", "middle"), ("emptied", "last"), ("removed", "middle")],
+)
 def test_damage_costs_the_pages_from_there_on(
     shop: Shop, tmp_path: Path, damage: str, which: str
 ) -> None:

@@ -79,22 +79,13 @@ def test_what_follows_begins_if_automation_is_switched_on_after_a_backfill(
 
 
 @pytest.mark.slow
-def test_a_missing_partition_is_requested_once_and_not_again_if_its_run_fails(
-    deployment: dg.Definitions, instance: dg.DagsterInstance
-) -> None:
-    automation = Automation(deployment, instance)
-    assert automation.tick() == of_each({"northpeak", "strada"})
-    assert [automation.tick() for _ in range(3)] == [{}] * 3
-
-
-@pytest.mark.slow
-def test_what_follows_waits_for_the_products_of_a_new_catalog(
+def test_a_missing_partition_is_requested_once_and_only_after_the_products_of_its_catalog(
     deployment: dg.Definitions, instance: dg.DagsterInstance
 ) -> None:
     instance.add_dynamic_partitions("octogen_catalogs", ["kiosk"])
     automation = Automation(deployment, instance)
     assert automation.tick() == of_each({"northpeak", "strada"})
-    assert automation.tick() == {}
+    assert [automation.tick() for _ in range(3)] == [{}] * 3, "also if its run fails"
     event = dg.AssetMaterialization("octogen_products", partition="kiosk")
     instance.report_runless_asset_event(event)
     assert automation.tick() == of_each({"kiosk"})
@@ -199,7 +190,7 @@ def test_an_asset_over_all_catalogs_has_what_came_while_it_was_made(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ticks", [0, 1, 2])
+@pytest.mark.parametrize("ticks", [0, 2])
 def test_an_asset_over_all_catalogs_has_what_came_during_ticks_of_its_run(
     chain: Chain, ticks: int
 ) -> None:
@@ -217,7 +208,7 @@ def test_an_asset_over_all_catalogs_has_what_came_during_ticks_of_its_run(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ticks", [0, 1, 2])
+@pytest.mark.parametrize("ticks", [0, 2])
 def test_the_second_of_two_snapshots_within_a_tick_is_followed(chain: Chain, ticks: int) -> None:
     chain.make("products", "acme")
     chain.tick()
