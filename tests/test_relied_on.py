@@ -308,6 +308,7 @@ def journeys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Journeys]:
         yield running
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "journey", "says"),
@@ -344,6 +345,7 @@ with pytest.MonkeyPatch.context() as patch:
 """
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_what_an_import_reads_may_go_away() -> None:
     read = subprocess.run(

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import itertools
 import threading
 from collections.abc import Generator
 from typing import Any
@@ -75,16 +74,23 @@ def test_the_first_error_reaches_the_consumer_and_ends_all_threads() -> None:
 
 
 def test_when_the_money_is_spent_what_is_under_way_is_waited_for() -> None:
-    paid: list[int] = []
-    begun = threading.Barrier(3)
+    paid: set[int] = set()
+    begun, spent, is_waited_for = threading.Barrier(3), threading.Event(), threading.Event()
 
     def work(_client: BlockingClient, job: int) -> Generator[int, None, None]:
-        begun.wait(30)
+        if job < 3:
+            begun.wait(30)
         if job == 0:
+            spent.set()
             raise OctogenBudgetError("spent")
-        paid.append(job)
-        yield from itertools.count()  # so that its thread begins no further job before the error
+        assert is_waited_for.wait(30)
+        paid.add(job)
+        yield job
 
-    with pytest.raises(OctogenBudgetError), workers(range(9), work) as running:
+    def check() -> None:
+        if spent.is_set():
+            is_waited_for.set()
+
+    with pytest.raises(OctogenBudgetError), workers(range(9), work, check=check) as running:
         list(running)
-    assert sorted(paid) == [1, 2]
+    assert paid >= {1, 2}

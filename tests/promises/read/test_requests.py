@@ -187,6 +187,7 @@ async def test_a_compressed_body_is_requested_and_decompressed(
 
 class TestTooLarge:
     @pytest.mark.slow
+    @pytest.mark.parametrize("transport", OWN_TRANSPORTS)
     async def test_a_small_body_that_becomes_a_huge_one_is_refused_at_once(
         self, transport: Transport
     ) -> None:

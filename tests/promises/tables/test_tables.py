@@ -702,6 +702,7 @@ def test_values_that_are_too_large_for_duckdbs_memory_are_told_with_the_limit(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("warehouse", ["duckdb", "postgres"], indirect=True)
 def test_a_snapshot_in_a_bucket_without_rows_is_loaded(
     warehouse: Warehouse, bucket: S3Bucket, tmp_path: Path
 ) -> None:
