@@ -16,7 +16,8 @@ _MAX_COLUMNS = 4
 _MAX_WORD = 24
 _LONG_WORD = re.compile(rf"\S{{{_MAX_WORD + 1},}}")
 _NESTED = (pl.List, pl.Array, pl.Object, pl.Binary)
-MEDIANS = ("price_p50_", "median_price_")
+MEDIAN = "median_price_"
+MEDIANS = ("price_p50_", MEDIAN)
 """The beginnings of the names of median prices, of a snapshot and of a history."""
 NO_CURRENCY = "no_currency"
 MAX_CURRENCIES = 5

@@ -32,11 +32,13 @@ import polars as pl
 
 from octogen_dagster.frames.cells import (
     MAX_CURRENCIES,
+    MEDIAN,
     NO_CURRENCY,
     Cells,
     Figures,
     Row,
     cells_table,
+    currency_of,
     first_rows,
     median_text,
     price_text,
@@ -257,12 +259,33 @@ def history_metrics(
     }
 
 
-def metrics_as_of(history: pl.LazyFrame, at: datetime, tracking: Tracking = PRODUCTS) -> Metrics:
-    """Return the number of rows and the median prices of a history as of a time."""
-    rows = history.filter(valid_at(at))
-    number = int(rows.select(pl.len()).collect(engine="streaming").item())
-    medians = _median_prices(rows) if tracking.of_products else {}
-    return {_current(tracking): number, **medians}
+def figures_at(
+    history: pl.LazyFrame, times: Sequence[datetime], tracking: Tracking = PRODUCTS
+) -> list[Metrics]:
+    """Return the number of rows that held at each time, and their median price.
+
+    The price is in the currency with the most products at the last time. However many times there
+    are, the history is read twice.
+    """
+    last = history.filter(valid_at(times[-1]))
+    name = next(iter(_median_prices(last)), "") if tracking.of_products else ""
+    rows = history.select("valid_from", "valid_to")
+    if name:
+        of_currency = (
+            pl.col("currency")
+            .str.to_uppercase()
+            .eq_missing(pl.lit(currency_of(name, MEDIAN) or None, pl.String))
+        )
+        price = pl.when(of_currency).then(known_price(pl.col("current_price")))
+        rows = history.select("valid_from", "valid_to", price.alias(name))
+    at_times = []
+    for place, at in enumerate(times):
+        figures = {_current(tracking): valid_at(at).sum()}
+        if name:
+            figures[name] = pl.col(name).filter(valid_at(at)).median().round(4)
+        at_times.append(pl.struct(**figures).alias(str(place)))
+    found = rows.select(at_times).collect(engine="streaming").row(0)
+    return [{key: each for key, each in at.items() if each is not None} for at in found]
 
 
 def _current(tracking: Tracking) -> str:
@@ -284,7 +307,7 @@ def _median_prices(products: pl.LazyFrame) -> Metrics:
     )
     largest = priced.sort("len", "currency", descending=[True, False]).head(MAX_CURRENCIES)
     return {
-        f"median_price_{currency or NO_CURRENCY}": round(median, 4)
+        f"{MEDIAN}{currency or NO_CURRENCY}": round(median, 4)
         for currency, median, _ in largest.collect(engine="streaming").iter_rows()
     }
 
@@ -382,10 +405,11 @@ def history_kind(tracking: Tracking, descriptions: Mapping[str, str], **others: 
 
     def line(of: Published) -> Shown:
         """Lines over the last snapshot and those before it, which the rows say, too."""
-        times = sorted(read_observed(of.file_metadata))[-MAX_EARLIER - 1 :]
-        *earlier, last = [metrics_as_of(of.rows, at, tracking) for at in times] or [{}]
-        shown = {"snapshots": len(read_observed(of.file_metadata)), **last}
-        return {"trend": Markdown(trend({current: f"{tracking.row}s"}, shown, earlier))}
+        times = sorted(read_observed(of.file_metadata))
+        shown = times[-MAX_EARLIER - 1 :]
+        *earlier, last = figures_at(of.rows, shown, tracking) if shown else [{}]
+        last = {"snapshots": len(times), **last}
+        return {"trend": Markdown(trend({current: f"{tracking.row}s"}, last, earlier))}
 
     parts = {
         "snapshots left out": _left_out,
@@ -399,7 +423,7 @@ def history_kind(tracking: Tracking, descriptions: Mapping[str, str], **others: 
         key=(*tracking.key, "valid_from"),
         sentence=sentence,
         parts=parts,
-        first=("appeared", "disappeared", "changed", "median_price_"),
+        first=("appeared", "disappeared", "changed", MEDIAN),
         line=None,
         **history_checks(tracking),
     )
@@ -429,5 +453,5 @@ HISTORY_KIND = history_kind(
         ],
     ),
     parts={"price drops": _price_drops},
-    first=("largest_price_drops", "appeared", "disappeared", "changed", "median_price_"),
+    first=("largest_price_drops", "appeared", "disappeared", "changed", MEDIAN),
 )

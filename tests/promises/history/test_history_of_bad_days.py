@@ -87,7 +87,7 @@ def test_a_bad_day_is_left_out_and_named_and_comes_in_once_it_is_mended(
     assert shop.prices(day(3)) == {"dress": 120.0}
 
 
-@pytest.mark.parametrize("figure", ["history_metrics", "metrics_as_of", "trend", "price_drops"])
+@pytest.mark.parametrize("figure", ["history_metrics", "figures_at", "trend", "price_drops"])
 def test_a_bad_day_is_named_though_a_figure_fails(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, figure: str
 ) -> None:
