@@ -24,6 +24,7 @@ from octogen_dagster.components.settings import (
     Asset,
     AssetsComponent,
     AssetSettings,
+    CheckSettings,
     Kind,
     Name,
     OctogenAssetData,
@@ -34,6 +35,10 @@ from octogen_dagster.components.settings import (
 from octogen_dagster.components.table_settings import TableSettings
 from octogen_dagster.components.url_list_settings import UrlCoverageSettings, UrlListSettings
 from octogen_dagster.errors import OctogenComponentError
+
+_CHECKED: tuple[Kind, ...] = (
+    "products", "history", "alerts", "position", "own_history", "own_alerts",
+)  # fmt: skip
 
 
 @dg.scaffold_with(OctogenScaffolder)
@@ -174,7 +179,7 @@ class OctogenComponent(AssetsComponent):
             resource_key=self.name,
             **runs,
         )
-        sensors, schedules, checks = [], [], []
+        sensors, schedules = [], []
         sensor = search.sensor
         if "sensor" not in search.model_fields_set and search.by_catalog:
             sensor = SensorSettings()
@@ -211,13 +216,9 @@ class OctogenComponent(AssetsComponent):
                 for notify, arguments in search.notify.sensors(alerts.key.to_python_identifier()):
                     sensors.append(od.build_alert_sensor(alerts, notify, **arguments))
         loaded = [] if search.tables is None else self._tables(search.tables, assets)
-        if search.checks is not None:
-            for kind, asset in assets.items():
-                if kind in ("products", "history", "alerts", "position", "own_alerts"):
-                    checks += od.build_snapshot_checks(asset, **search.checks.arguments_of(asset))
         return dg.Definitions(
             assets=[*assets.values(), *loaded],
-            asset_checks=checks,
+            asset_checks=_checks(search.checks, assets) if search.checks else [],
             sensors=sensors,
             schedules=schedules,
         )
@@ -411,3 +412,16 @@ class OctogenComponent(AssetsComponent):
         if search.by_catalog:
             return od.catalog_days(first, search.timezone, catalogs=self._catalogs)
         return od.snapshot_days(first, search.timezone)
+
+
+def _checks(
+    settings: CheckSettings, assets: Mapping[Kind, dg.AssetsDefinition]
+) -> list[dg.AssetChecksDefinition]:
+    checks: list[dg.AssetChecksDefinition] = []
+    for kind in _CHECKED:
+        if asset := assets.get(kind):
+            limits = settings.arguments_of(asset)
+            if kind == "own_history":  # own prices come in a rhythm of their own
+                limits["max_age"] = None
+            checks += od.build_snapshot_checks(asset, **limits)
+    return checks

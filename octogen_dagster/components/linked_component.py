@@ -211,6 +211,7 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
             execute=self.execute,
         )
         assets = [datasets]
+        checks = [*od.build_linked_datasets_checks(datasets, self.source.source())]
         of_queries = {"execute": self.execute, "bigquery_resource_key": self._bigquery}
         if self.products is not None:
             spec = self._spec("linked_products", self.products)
@@ -224,9 +225,9 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
             if self.history is not None:
                 name = f"{spec.key.path[-1]}_history"
                 past = self._spec("linked_history", self.history, name)
-                assets.append(
-                    od.build_product_history_asset(snapshot, name=past, execute=self.execute)
-                )
+                history = od.build_product_history_asset(snapshot, name=past, execute=self.execute)
+                assets.append(history)
+                checks += od.build_snapshot_checks(history, max_age=None)
             if self.tables is not None:
                 table = self._spec("table", AssetSettings(), f"{spec.key.path[-1]}_table")
                 destination = self.tables.destination.destination()
@@ -244,7 +245,7 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
             sensors.append(sensor)
         return dg.Definitions(
             assets=assets,
-            asset_checks=od.build_linked_datasets_checks(datasets, self.source.source()),
+            asset_checks=checks,
             sensors=sensors,
             resources=self._resources(),
         )

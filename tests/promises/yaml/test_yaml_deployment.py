@@ -250,6 +250,9 @@ def test_own_prices_stand_beside_the_history_also_in_a_table_and_who_is_below_th
         specs = {spec.key.to_user_string(): spec for spec in defs.resolve_all_asset_specs()}
         assert specs["boots_position"].group_name == "prices"
         assert specs["boots_position"].automation_condition is not None
+        checked = {key.to_user_string() for key in defs.resolve_asset_graph().asset_check_keys}
+        assert {f"boots_own_history:{name}" for name in ("no_gap", "nothing_left_out")} < checked
+        assert "boots_own_history:fresh" not in checked
         assert run(defs, instance, "shop/articles", *names).success
         assert [each.name for each in defs.sensors or ()] == ["boots_own_alerts_sensor"]
     events = pl.read_parquet(tmp_path / "boots_own_alerts.parquet")

@@ -71,6 +71,7 @@ def test_linked_datasets_products_and_snapshots_run(
             "modified_column": "exported_at",
             "max_age": "36500 days",
         },
+        "history": True,
         "tables": {"destination": {"duckdb": str(tmp_path / "shop.duckdb")}},
         "storage": {"base_dir": str(tmp_path)},
         "translation": {"owners": ["team:data"]},
@@ -81,6 +82,8 @@ def test_linked_datasets_products_and_snapshots_run(
     names = ["octogen_linked_datasets", snapshot, f"{snapshot}_table"]
     with load(attributes, LINKED) as (_, defs):
         assert all(s.owners == ["team:data"] for s in defs.resolve_all_asset_specs())
+        checked = {check.to_user_string() for check in defs.resolve_asset_graph().asset_check_keys}
+        assert f"{snapshot}_history:nothing_left_out" in checked
         result = run(defs, instance, *names, partition=key)
         bigquery.fields[:] = [
             {"name": "row_count", "type": "INTEGER"},
