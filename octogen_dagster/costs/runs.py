@@ -6,6 +6,7 @@ have spent, also those that published nothing; a retry inherits the tag of the r
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
@@ -16,12 +17,13 @@ import dagster as dg
 import polars as pl
 
 from octogen_dagster.api.spending import dollars
-from octogen_dagster.costs.table import Charge, catalog_of_partition, costs_table
+from octogen_dagster.costs.table import Charge, costs_table
 from octogen_dagster.snapshots.budget import own_spent_usd, spent_usd
 from octogen_dagster.snapshots.partitions import catalog_of
 from octogen_dagster.snapshots.publication import REPORTED_BEFORE, parent_of
 
 _RECORDS_AT_ONCE = 1000
+_TIME = re.compile(r"\d{4}-\d\d-\d\d")
 _Published = Mapping[tuple[str, str | None], Decimal]
 """The dollars of materializations, by run and step."""
 
@@ -132,5 +134,6 @@ def _planned(instance: dg.DagsterInstance, run_id: str) -> Mapping[str, tuple[st
 
 
 def _catalog(partition: str | None) -> str | None:
-    catalog = catalog_of_partition(partition)
-    return None if catalog is None else catalog_of(catalog)
+    """The catalog of a partition's key, or what else in it is no time."""
+    parts = [part for part in (partition or "").split("|") if not _TIME.match(part)]
+    return catalog_of("|".join(parts)) if any(parts) else None

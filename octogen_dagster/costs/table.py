@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, NamedTuple
@@ -38,7 +37,6 @@ _DESCRIPTIONS = {
     "billed_bytes": "Bytes that Google bills for queries.",
 }
 _SUMS = ("requests", "cost_usd", "billed_bytes")
-_TIME = re.compile(r"\d{4}-\d\d-\d\d")
 _DECIMALS = 9  # a float that was added up has noise behind them
 _MAX_SHOWN = 5
 
@@ -72,12 +70,6 @@ def costs_by(costs: pl.DataFrame, by: str) -> pl.DataFrame:
 def _added_up(costs: pl.DataFrame, *by: str) -> pl.DataFrame:
     sums = costs.group_by(by).agg(pl.col(_SUMS).sum())
     return sums.with_columns(pl.col("cost_usd").round(_DECIMALS))
-
-
-def catalog_of_partition(partition: str | None) -> str | None:
-    """The part of a partition's key that is no time."""
-    parts = [part for part in (partition or "").split("|") if not _TIME.match(part)]
-    return "|".join(parts) or None
 
 
 def bytes_text(number: int) -> str:

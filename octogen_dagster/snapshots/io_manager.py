@@ -89,17 +89,9 @@ class ParquetSnapshotIOManager(NamedSettings, dg.ConfigurableIOManager):
     @field_validator("storage_options")
     @classmethod
     def _check_storage_options(cls, options: dict[str, Any]) -> dict[str, Any]:
-        from octogen_dagster.storage.buckets import is_secret
+        from octogen_dagster.storage.buckets import refuse_secrets
 
-        for name, value in options.items():
-            if _variable(value) is None and is_secret(name, value):
-                raise ValueError(
-                    f"The storage option {name} looks like a secret, and Dagster would show it in "
-                    f'the UI. Set an environment variable and write "{name}": '
-                    'dg.EnvVar("NAME_OF_THE_VARIABLE"), in YAML "{{ env.NAME_OF_THE_VARIABLE }}", '
-                    "instead of its value, or leave the option "
-                    "out and let the object store's library find its credentials."
-                )
+        refuse_secrets({name: value for name, value in options.items() if not _variable(value)})
         return options
 
     @property

@@ -243,13 +243,25 @@ def is_secret(name: str, value: Any) -> bool:
     text = str(value)
     if "-----BEGIN" in text or _URL_PASSWORD.search(text):
         return True
-    words = set(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower().split("_"))
+    words = set(re.split(r"[\W_]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()))
     return bool(
         words & _SECRET_WORDS
         and not words & {"kms", "file", "path", "uri", "type"}
         and not (name.lower().endswith("credentials") and text.lstrip()[:1] != "{")
         and text
     )
+
+
+def refuse_secrets(options: Mapping[str, Any]) -> None:
+    """Refuse a secret that is written out, which Dagster would show in the UI."""
+    for name, value in options.items():
+        if is_secret(name, value):
+            raise ValueError(
+                f"{name} looks like a secret, and Dagster would show it in the UI. Set an "
+                f'environment variable and write "{name}": dg.EnvVar("NAME_OF_THE_VARIABLE"), in '
+                'YAML "{{ env.NAME_OF_THE_VARIABLE }}", instead of its value, or leave it out and '
+                "let the library find its credentials."
+            )
 
 
 def _listed(store: Any, prefix: str) -> Any:

@@ -20,7 +20,7 @@ from octogen_dagster.tables.destination import (
     TableDestination,
     pool_of,
 )
-from octogen_dagster.tables.lake import LakeConnection, partition_columns, refuse_secrets
+from octogen_dagster.tables.lake import LakeConnection, partition_columns, without_secrets
 
 if TYPE_CHECKING:
     import polars as pl
@@ -41,7 +41,7 @@ class DeltaTables(TableDestination):
         "them is a dagster.EnvVar.",
     )
 
-    _refuse_secrets = field_validator("storage_options")(refuse_secrets)
+    _refuse_secrets = field_validator("storage_options")(without_secrets)
 
     @property
     def place(self) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field, field_validator
 
 from octogen_dagster.tables.destination import Load, Rows, Table, TableDestination, pool_of
-from octogen_dagster.tables.lake import LakeConnection, partition_columns, refuse_secrets
+from octogen_dagster.tables.lake import LakeConnection, partition_columns, without_secrets
 
 if TYPE_CHECKING:
     import polars as pl
@@ -46,7 +46,7 @@ class IcebergTables(TableDestination):
         "secret among them is a dagster.EnvVar.",
     )
 
-    _refuse_secrets = field_validator("properties")(refuse_secrets)
+    _refuse_secrets = field_validator("properties")(without_secrets)
 
     @property
     def place(self) -> str:

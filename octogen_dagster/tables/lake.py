@@ -136,10 +136,12 @@ class LakeConnection(TableConnection):
                     f"{self.place}: another run changed the same rows at the same time."
                 ) from None
             # Without the tree that it is drawn as, the plan and the signature of a URL.
+            from octogen_dagster.storage.buckets import is_secret
+
             text = re.sub(r"\x1b\[\d+m|↳|\?\S*", "", str(error).partition("\n\n")[0])
             reason = ": ".join(line.strip() for line in text.strip().splitlines())
             for name, value in self.settings.items():
-                reason = reason.replace(value, "***") if _is_secret(name, value) else reason
+                reason = reason.replace(value, "***") if is_secret(name, value) else reason
             raise OctogenTableError(
                 f"{self.place} failed: {reason[:_MAX_REASON].rstrip('.')}. Look at its settings, "
                 "at what the table is, and at the rights of the run.",
@@ -152,21 +154,11 @@ def partition_columns(rows: Rows) -> list[str]:
     return [name for name, value in rows.items() if isinstance(value, str)]
 
 
-def refuse_secrets(settings: dict[str, Any]) -> dict[str, Any]:
-    """Refuse a secret that is written out, which definitions and YAML would show."""
-    for name, value in settings.items():
-        if not isinstance(value, dg.EnvVar) and _is_secret(name, value):
-            raise ValueError(
-                f"{name} looks like a secret. Set an environment variable, and write "
-                f'"{name}": dg.EnvVar("NAME"), in YAML "{{{{ env.NAME }}}}", instead of its value.'
-            )
+def without_secrets(settings: dict[str, Any]) -> dict[str, Any]:
+    from octogen_dagster.storage.buckets import refuse_secrets
+
+    refuse_secrets({n: value for n, value in settings.items() if not isinstance(value, dg.EnvVar)})
     return settings
-
-
-def _is_secret(name: str, value: Any) -> bool:
-    from octogen_dagster.storage.buckets import is_secret
-
-    return is_secret(re.sub(r"\W", "_", name), value)
 
 
 def _text(value: Any) -> str:
