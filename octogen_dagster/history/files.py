@@ -13,7 +13,7 @@ import polars as pl
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.history.observed import OBSERVED, Contents, digest_of, read_observed
 from octogen_dagster.history.table import take_out, valid_at
-from octogen_dagster.history.tracking import Tracking
+from octogen_dagster.history.tracking import TRACKING, Tracking
 from octogen_dagster.io_source import Query, io_source, until_stopped
 from octogen_dagster.printable import count
 from octogen_dagster.storage.store import Store, asset_path, write_parquet
@@ -128,26 +128,17 @@ def _forget(store: Store, key: str, at: datetime) -> set[datetime]:
     return known
 
 
-def product_files(
-    store: Store, asset: str, catalogs: Collection[str] | None = None
-) -> dict[str, str]:
-    """Return the same as `history_files`, of a history of products."""
-    files = history_files(store, asset, catalogs)
-    for key in list(files.values())[:1]:  # all are of one kind
-        if not Tracking.read(store.metadata(key), store.scan(key)).of_products:
-            raise OctogenSnapshotError(
-                f"The history {asset} is of a table of your own, and not of products. Read it by "
-                "scan_history, or name the asset of build_product_history_asset."
-            )
-    return files
-
-
 def history_files(
-    store: Store, asset: str, catalogs: Collection[str] | None = None
+    store: Store,
+    asset: str,
+    catalogs: Collection[str] | None = None,
+    *,
+    of_products: bool = False,
 ) -> dict[str, str]:
     """Return the keys of a history's files in a store by the catalogs that they are of.
 
-    A history that is not partitioned is one file, whose catalog is "".
+    A history that is not partitioned is one file, whose catalog is "". With `of_products` one of
+    another table is refused.
     """
     folder = asset_path(asset)
     whole, found = f"{folder}.parquet", catalog_files(store, folder)
@@ -161,7 +152,7 @@ def history_files(
                 f"or after it had partitions, and as the files in {store.uri(folder)}. Move away "
                 "the one that its runs do not write any more."
             )
-        _require_history(store, asset, whole)
+        _require_history(store, asset, whole, of_products=of_products)
         if catalogs is not None:
             _require_catalogs(asset, catalogs, _catalogs_in(store, whole))
         return {"": whole}
@@ -170,7 +161,8 @@ def history_files(
             f"There is no history {asset} ({store.uri(folder)}). Materialize it first, or name "
             "the asset of build_product_history_asset with its prefix, as prefix/name."
         )
-    _require_history(store, asset, next(iter(found.values())))  # all are of one kind
+    first = next(iter(found.values()))  # all are of one kind
+    _require_history(store, asset, first, of_products=of_products)
     if catalogs is None:
         return dict(sorted(found.items()))
     _require_catalogs(asset, catalogs, found)
@@ -188,13 +180,19 @@ def catalog_files(store: Store, folder: str) -> dict[str, str]:
     return found
 
 
-def _require_history(store: Store, asset: str, key: str) -> None:
-    if OBSERVED not in store.metadata(key):
+def _require_history(store: Store, asset: str, key: str, *, of_products: bool) -> None:
+    metadata = store.metadata(key)
+    if OBSERVED not in metadata:
         raise OctogenSnapshotError(
             f"The asset {asset} is not a history: {store.uri(key)} does not say which snapshots "
             f"are in it. Name the asset of build_product_history_asset, such as {asset}_history."
         )
-    read_observed(store.metadata(key))
+    read_observed(metadata)
+    if of_products and TRACKING in metadata:
+        raise OctogenSnapshotError(
+            f"The history {asset} is of a table of your own, and not of products. Read it by "
+            "scan_history, or name the asset of build_product_history_asset."
+        )
 
 
 def _catalogs_in(store: Store, key: str) -> set[str]:

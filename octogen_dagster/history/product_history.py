@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from octogen_dagster.errors import OctogenSnapshotError
-from octogen_dagster.history.files import product_files, scan_history
+from octogen_dagster.history.files import history_files, scan_history
 from octogen_dagster.history.observed import read_observed
 from octogen_dagster.history.table import HISTORY_SCHEMA, price_drops
 from octogen_dagster.printable import block
@@ -128,7 +128,7 @@ def find_drops(
 ) -> pl.DataFrame:
     """Find the products whose price fell by the largest share in the last snapshot of a catalog."""
     store = Store(base_dir)
-    files = product_files(store, asset, None if catalog is None else [catalog])
+    files = history_files(store, asset, None if catalog is None else [catalog], of_products=True)
     drops = []
     for key in files.values():
         last = max(read_observed(store.metadata(key)), default=None)
@@ -151,7 +151,9 @@ class _History(NamedTuple):
     @classmethod
     def opened(cls, base_dir: str, asset: str, catalog: str | None, wanted: pl.Expr) -> _History:
         store = Store(base_dir)
-        files = product_files(store, asset, None if catalog is None else [catalog])
+        files = history_files(
+            store, asset, None if catalog is None else [catalog], of_products=True
+        )
         if store.is_local and len(files) > 1:
             files = _with_product(store, files, wanted)
         return cls(store, asset, catalog, files)

@@ -24,7 +24,7 @@ COMPUTED: dict[str, pl.DataType] = {
     "changed": pl.List(pl.String()),
 }
 """The columns of a history that its table does not have."""
-_TRACKING = "octogen.tracking"
+TRACKING = "octogen.tracking"
 """The metadata of a file that says what the history of a table of one's own keeps."""
 _SEEN = "product_url"
 """The column that has in all rows the value that was seen last."""
@@ -61,7 +61,7 @@ class Tracking:
     @classmethod
     def read(cls, file_metadata: Mapping[str, str], history: pl.LazyFrame) -> Tracking:
         """What a stored history keeps, as the metadata of its file and its columns say."""
-        if (said := json.loads(file_metadata.get(_TRACKING, "null"))) is None:
+        if (said := json.loads(file_metadata.get(TRACKING, "null"))) is None:
             return PRODUCTS
         watched = {kind: tuple(names) for kind, names in said["watched"].items()}
         tracking = cls.of_table(tuple(said["key"]), watched)
@@ -72,7 +72,7 @@ class Tracking:
     def metadata(self) -> dict[str, str]:
         """The metadata of a history's file that `read` takes."""
         said = {"key": self.key, "watched": self.watched}
-        return {} if self.of_products else {_TRACKING: json.dumps(said)}
+        return {} if self.of_products else {TRACKING: json.dumps(said)}
 
     @property
     def tracked(self) -> list[str]:

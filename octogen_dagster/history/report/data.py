@@ -12,7 +12,7 @@ from octogen_dagster.alerts.events import ALERTS_SCHEMA, events_of, first_seen_o
 from octogen_dagster.alerts.rules import KINDS, with_currency_changes
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.frames.stored import IN_STOCK, KEY, PRODUCT_KEY, brand_name, known_price
-from octogen_dagster.history.files import product_files
+from octogen_dagster.history.files import history_files
 from octogen_dagster.history.observed import Contents, Observed
 from octogen_dagster.position.stored import stored_position
 from octogen_dagster.position.table import MATCHED
@@ -55,7 +55,7 @@ def report_data(
         OctogenSnapshotError: There is no such history, it is empty, or it cannot be read.
     """
     store = Store(base_dir, storage_options)
-    files = list(product_files(store, asset).values())
+    files = list(history_files(store, asset, of_products=True).values())
     times = [at for key in files for at in Contents.read(store.metadata(key)).observed]
     if not times:
         raise OctogenSnapshotError(
