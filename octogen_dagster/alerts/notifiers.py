@@ -14,9 +14,8 @@ from contextlib import closing, suppress
 from email.message import EmailMessage
 from email.utils import localtime
 from functools import partial
-from html import escape
 from http.client import HTTPException
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import dagster as dg
 from pydantic import Field, model_validator
@@ -75,7 +74,8 @@ class SlackNotifier(_Notifier):
     """The `notify` of `build_alert_sensor` that tells a channel of Slack of alerts.
 
     A message has a line for each of the first 20 events, with a link to the product, and says how
-    many more there are. Texts of shops are escaped, so that none of them is a link or a mention.
+    many more there are. No text of a shop is a link, a mention or a format: it is rich text, which
+    has no markup.
     """
 
     webhook_url: str = Field(
@@ -85,14 +85,22 @@ class SlackNotifier(_Notifier):
     )
 
     def _send(self, events: pl.DataFrame) -> None:
-        subject = f"Slack got no message about {count(len(events), 'alert')}"
+        number = count(len(events), "alert")
+        subject = f"Slack got no message about {number}"
         url = self.webhook_url.strip()  # a secret's file ends with a line break
         if not _WEBHOOK.fullmatch(url):  # an error of the library would quote it
             raise OctogenNotificationError(
                 f"{subject}: webhook_url is no URL. Write the one that Slack shows of an incoming "
                 "webhook, which begins with https://hooks.slack.com/."
             )
-        body = json.dumps({"text": "\n".join(_lines(events, _slack_text))}).encode()
+        lines = [[*line, _Part("\n")] for line in _lines(events)]
+        section = {
+            "type": "rich_text_section",
+            "elements": [part.of_slack() for line in lines for part in line],
+        }
+        # Slack shows the text where it shows no blocks, as in a notification.
+        blocks = [{"type": "rich_text", "elements": [section]}]
+        body = json.dumps({"text": number, "blocks": blocks}).encode()
         headers = {"Content-Type": "application/json"}
         request = urllib.request.Request(url, body, headers)  # noqa: S310  the URL is checked above
         try:
@@ -152,7 +160,8 @@ class EmailNotifier(_Notifier):
         mail = EmailMessage()
         mail["Subject"], mail["Date"] = number, localtime()
         mail["From"], mail["To"] = self.email_from, ", ".join(self.email_to)
-        mail.set_content("\n".join(_lines(events, _plain_text)))
+        lines = _lines(events)
+        mail.set_content("\n".join("".join(part.plain() for part in line) for line in lines))
         attached = events.head(_MAX_ATTACHED).with_columns(
             pl.col(pl.String).str.replace(_FORMULA, "'$0")
         )
@@ -178,33 +187,37 @@ class EmailNotifier(_Notifier):
                 server.quit()
 
 
-def _lines(events: pl.DataFrame, written: Callable[[str, str], str]) -> list[str]:
-    """A line for each of the first events, in texts that `written` makes of a text and a URL."""
+class _Part(NamedTuple):
+    """A part of a line, which is a link if it has a URL."""
+
+    text: str
+    url: str = ""
+
+    def of_slack(self) -> dict[str, str]:
+        """The part as an element of Slack's rich text."""
+        kind = {"type": "link", "url": self.url} if self.url else {"type": "text"}
+        return {**kind, "text": self.text}
+
+    def plain(self) -> str:
+        return f"{self.text} ({self.url})" if self.url else self.text
+
+
+def _lines(events: pl.DataFrame) -> list[list[_Part]]:
+    """A line for each of the first events."""
     from octogen_dagster.alerts.update import alert_cells
 
     lines = []
     for event in events.head(_MAX_LINES).to_dicts():
         cells = alert_cells(event)
         product, url = cells["product"]["text"] or event["uuid"] or "", event["product_url"] or ""
-        link = written(_one_line(product), url if _URL.fullmatch(url) else "")
+        product = _Part(_one_line(product), url if _URL.fullmatch(url) else "")
         others = [cells["sku"], event["catalog_key"] or "", cells["price"], cells["change"]]
-        others = [written(_one_line(each), "") for each in others]
-        told = [f"{written(cells['alert'], '')}: {link}", *others]
-        lines.append(", ".join(filter(None, told)))
+        told = [f", {_one_line(each)}" for each in others if each]
+        lines.append([_Part(f"{cells['alert']}: "), product, _Part("".join(told))])
     if len(events) > _MAX_LINES:
-        lines.append(f"and {len(events) - _MAX_LINES:,} more")
-    return lines
+        lines.append([_Part(f"and {len(events) - _MAX_LINES:,} more")])
+    return [[part for part in line if part.text] for line in lines]
 
 
 def _one_line(text: str) -> str:
     return printable(" ".join(text.split()))[:_MAX_TITLE_LENGTH]
-
-
-def _slack_text(text: str, url: str) -> str:
-    """A text, or a link, in which nothing of a shop is Slack's markup."""
-    text, url = escape(text, quote=False), escape(url.replace("|", "%7C"), quote=False)
-    return f"<{url}|{text}>" if url else text
-
-
-def _plain_text(text: str, url: str) -> str:
-    return f"{text} ({url})" if url else text
