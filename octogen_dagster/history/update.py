@@ -6,7 +6,7 @@ import contextlib
 import functools
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 
 import polars as pl
@@ -30,6 +30,7 @@ from octogen_dagster.history.tracking import PRODUCTS, Tracking, UnfitSnapshotEr
 from octogen_dagster.io_source import Query, check, collect_batches, io_source, until_stopped
 from octogen_dagster.storage.store import ROW_GROUP_SIZE, DamagedError
 
+_NEEDED = ("catalog_key", "product_url", "current_price")
 _TIMES = Tracking((), {}, {"fetched_at": TIME}, of_products=True)
 _Step = Callable[[pl.LazyFrame], Iterator[pl.DataFrame]]
 """Yields the rows of a history with a snapshot put in or taken out."""
@@ -95,9 +96,11 @@ class HistoryUpdate:
                 is_known = _is_known(at, rows, file_metadata, contents, fitting)
                 if at is None or at in seen or is_known:
                     continue
+                lacks = fitting.lacking(stored)
+                _refuse_lost(lacks, lacking.values())
                 # Not its frame: a frame keeps its file open, and there may be thousands.
                 unseen[at] = snapshot, observation_of(rows, file_metadata, fitting)
-                tracking, lacking[at] = fitting, fitting.lacking(stored)
+                tracking, lacking[at] = fitting, lacks
             except (UnfitSnapshotError, DamagedError) as error:
                 # Somebody had it forgotten, so it is not told again.
                 if at not in contents.forgotten:
@@ -125,6 +128,20 @@ class HistoryUpdate:
         if left_out and not observed:  # no history begins with what cannot be in one
             raise UnfitSnapshotError(left_out[0].reason)
         return steps, tracking
+
+
+def _refuse_lost(lacks: Collection[str], before: Iterable[Collection[str]]) -> None:
+    """Refuse a snapshot of a linked view that lost a column without which a history says nothing.
+
+    Each product would be another one without its catalog, and a price that is not shown is no null.
+    """
+    for name in _NEEDED:
+        if name in lacks and any(name not in each for each in before):
+            raise UnfitSnapshotError(
+                f"The view has no column {name} any more, so the snapshot has no place in a "
+                "history that has it. Read the column again, or if Octogen no longer shares it, "
+                "move the file of the history away to begin one without it."
+            )
 
 
 def _existing(target: SnapshotTarget, file_metadata: Mapping[str, str]) -> pl.LazyFrame | None:

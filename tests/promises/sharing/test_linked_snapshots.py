@@ -497,3 +497,30 @@ def test_a_linked_snapshot_has_a_past_of_its_exports_by_the_columns_that_its_vie
     ]
     (event,) = pl.read_parquet(tmp_path / "stored" / f"{NODE}_alerts.parquet").to_dicts()
     assert (event["rule"], event["at"], event["change_percent"]) == ("price_dropped", days[1], -20)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lost", ["catalog_key", "product_url", "current_price"])
+def test_a_view_that_loses_a_column_neither_doubles_nor_blanks_its_history(
+    server: BigQueryServer, tmp_path: Path, lost: str
+) -> None:
+    snapshots = build_linked_snapshot_asset(linked, max_age=None)
+    history = build_product_history_asset(snapshots)
+    values = {"uuid": "u", "catalog_key": "acme", "product_url": "https://acme.example/u"}
+    types = dict.fromkeys(values, "STRING") | {"current_price": "NUMERIC"}
+    types["exported_at"] = "TIMESTAMP"
+    with serving(server, tmp_path):
+        for day in (1, 2):
+            at = datetime(2026, 11, day, tzinfo=timezone.utc)
+            row = values | {"current_price": "100", "exported_at": str(int(at.timestamp() * 1e6))}
+            names = [name for name in types if day == 1 or name != lost]
+            server.fields[:] = [{"name": name, "type": types[name]} for name in names]
+            server.rows = [tuple(row[name] for name in names)]
+            result = materialized(
+                [linked, snapshots, history], tmp_path / "stored", resources=BIGQUERY
+            )
+    assert f"no column {lost} any more" in metadata(result, f"{NODE}_history")["octogen/left_out"]
+    rows = scan_history(str(tmp_path / "stored"), asset=f"{NODE}_history").collect()
+    assert rows.select("catalog_key", "product_url", "current_price").rows() == [
+        ("acme", "https://acme.example/u", 100.0)
+    ]
