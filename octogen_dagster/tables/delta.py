@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, field_validator
 
-from octogen_dagster.errors import OctogenSnapshotError, OctogenTableError
 from octogen_dagster.tables.destination import (
     Load,
     Rows,
@@ -119,15 +118,21 @@ class DeltaConnection(LakeConnection):
         return isinstance(error, CommitFailedError)
 
     def try_out(self, schema: str) -> None:
+        import polars as pl
+        from deltalake import write_deltalake
+
         from octogen_dagster.storage.store import Store
 
         probe = f"{schema}/_octogen_probe_{uuid.uuid4().hex}"
-        try:
+        with self.explained():
             store = Store(self._base_dir, self.settings)
-            store.put(probe, b"")
-            store.delete([probe])
-        except OctogenSnapshotError as error:
-            raise OctogenTableError(str(error), error.persistence) from None
+            is_new = not store.files(schema)
+            try:
+                rows = pl.DataFrame({"probe": [1]})
+                write_deltalake(f"{self._base_dir}/{probe}", rows, storage_options=self.settings)
+            finally:
+                written = [each.key for each in store.files(probe)]
+                store.delete(written, folder=schema if is_new else probe)
 
     def _completed(self, table: Table, rows: Rows, frame: pl.DataFrame) -> Any:
         """The table with each column of a frame, which is made if it is not there."""

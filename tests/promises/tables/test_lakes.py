@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 
 from octogen_dagster import DeltaTables, IcebergTables
+from octogen_dagster.errors import OctogenTableError
 from octogen_dagster.tables.destination import TableDestination
 from tests.promises.tables.engines import FILES, needs_iceberg
 from tests.promises.tables.table_runs import Project, assert_same_rows
@@ -115,6 +116,7 @@ def test_a_lake_may_be_in_a_bucket(
             },
         )
     destination.resolved().try_out()
+    assert all(name.endswith("/") for name in bucket.names())  # Iceberg leaves a folder
     project = Project(tmp_path, destination)
     for frame in (prices(1.0, None), prices(2.0)):
         project.frames[None] = frame
@@ -122,6 +124,24 @@ def test_a_lake_may_be_in_a_bucket(
         assert project.load_metadata()["dagster/row_count"] == frame.height
     assert project.load_metadata()["octogen/loaded"] is False
     assert [name for name in bucket.names() if name.endswith(".parquet")]
+
+
+@pytest.mark.slow
+def test_a_bucket_that_takes_files_and_no_commits_is_found_before_a_load(
+    s3: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    bucket = S3Bucket(s3)
+    options = {
+        **bucket.options,
+        "aws_endpoint_url": f"http://127.0.0.1:{s3.upstream}",
+        "aws_conditional_put": "disabled",
+    }
+    destination = DeltaTables(base_dir=f"s3://{bucket.name}/lake", storage_options=options)
+    with pytest.raises(OctogenTableError, match="conditional put"):
+        destination.resolved().try_out()
+    assert not bucket.names()
 
 
 @pytest.mark.slow
