@@ -64,7 +64,7 @@ _OPTIONS = {
 )
 @click.option("--timeout", type=SECONDS, default=45.0, help="Seconds for the checks that are free.")
 @click.option("--ask", "asks", is_flag=True, help="Also ask Octogen what reads rest on; it costs.")
-@click.option("--max-usd", default=0.10, help="Dollars that the answers may cost together.")
+@click.option("--max-usd", default=0.15, help="Dollars that the answers may cost together.")
 @click.option("--yes", is_flag=True, help="Consent to the costs; without a terminal, nothing else.")
 @click.option("--compare", type=FILE, help="JSON of an earlier --ask, to ask what changed since.")
 @click.option(

@@ -125,8 +125,8 @@ def _page_fields(service: Service) -> Seen:
         for alias in _ALWAYS_SENT
         if all(getattr(item, aliases[alias]) is None for item in page.items)
     ]
-    if absent:
-        return Seen(False, f"no product of a page has {', '.join(absent)}.")
+    if absent:  # each may be null, and is of no product if the shop does not say it
+        return Seen(None, f"no product of a page has {', '.join(absent)}.")
     return Seen(True, said)
 
 
@@ -199,7 +199,7 @@ def _catalog_of_products(service: Service) -> Seen:
     catalog, items = service.require_catalog().catalog, service.items()
     named = [item.catalog_key for item in items if item.catalog_key]
     if not named:
-        return Seen(False, "no product names its catalog.")
+        return Seen(None, "no product names its catalog.")
     others = {key for key in named if key != catalog}
     number = sum(key in others for key in named)
     said = f"{number:,} of {len(items):,} products are of another catalog."
@@ -219,7 +219,7 @@ def _brands_and_prices(service: Service) -> Seen:
         known.append(sum(currencies.values()))
         named = "".join(f", {count:,} in {name}" for name, count in currencies.most_common(5))
         said += f"{named}, {every - known[-1]:,} no currency"
-    return Seen(min(known) >= every / 2, f"{said}.")
+    return Seen(True if min(known) >= every / 2 else None, f"{said}.")
 
 
 @_question(

@@ -269,7 +269,7 @@ def another_product(seen: Exchange) -> Exchange:
     return body(lambda found: {**found, "product": {**found["product"], "uuid": "another"}})(seen)
 
 
-MERCHANT = {"type": "merchant"}
+KEY_OF_MERCHANT = on("/me", body(lambda me: {**me, "organization": {"type": "merchant"}}))
 TIME = "2026-11-29T10:00"
 NO_ITEMS: dict[str, Any] = {"items": [], "nextCursor": None}
 DERIVED = [{"name": "gender", "values": ["female"], "source": "generated"}]
@@ -284,24 +284,18 @@ ON_DEMAND = answer(
 SPLIT = "facet and its exclusion"
 DEVIATIONS: list[tuple[str, str, Deviation]] = [
     ("Octogen", "404", on("/me", answer(404, {"detail": "odd"}))),
-    ("Octogen key", "'merchant'", on("/me", body(lambda me: {**me, "organization": MERCHANT}))),
     ("rate limit", "x-ratelimit-limit", lambda seen: seen._replace(headers={})),
     ("time of indexing", "1 of 1 times moved", computed(lambda seen: f"{TIME}:{seen.number:02}Z")),
     ("time of indexing", "of this minute", computed(this_minute)),
     ("time of indexing", "no list of catalogs", on("/domains", body(lambda _: {"host": HOST}))),
     ("counts by category", "231", on("/products/facet-counts", body(one_more_counted))),
     ("fields of a page", "models refuse", each_item(currentPrice="cheap")),
-    ("fields of a page", "currentPrice", each_item(currentPrice=None)),
     ("unit of the count", "fewer than", page(is_whole, items=lambda seen: seen.body["items"][:40])),
     ("next page", "100 of its 100", page(has("cursor"), items=first_items)),
     ("next page", "loop", page(nextCursor="again")),
     ("next page", "page 3 is that", page(is_last, nextCursor=lambda seen: seen.sent["cursor"])),
     ("size of a page", "99 came", page(is_full, items=lambda seen: seen.body["items"][:99])),
     ("catalog of products", "1 of 230", page(is_first, items=one_of_elsewhere)),
-    ("catalog of products", "no product names", each_item(catalogKey=None)),
-    ("brands and prices", "have no brand", each_item(10, brand=None)),
-    ("brands and prices", "no price", each_item(10, currentPrice=0)),
-    ("brands and prices", "no currency", each_item(10, currency=None)),
     (
         "repeated first page",
         "of 100 products",
@@ -389,9 +383,16 @@ def test_a_service_that_breaks_a_belief_turns_its_answer(
             "the trial answers",
             without_key(answer(200, {"items": []})),
         ),
+        ("Octogen key", "warning", "'merchant'", KEY_OF_MERCHANT),
+        # What is documented as nullable may be null of all products.
+        ("fields of a page", "warning", "has currentPrice", each_item(currentPrice=None)),
+        ("catalog of products", "warning", "no product names", each_item(catalogKey=None)),
+        ("brands and prices", "warning", "have no brand", each_item(10, brand=None)),
+        ("brands and prices", "warning", "no price", each_item(10, currentPrice=None)),
+        ("brands and prices", "warning", "no currency", each_item(10, currency=None)),
     ],
 )
-def test_what_is_no_difference(
+def test_what_is_documented_or_may_pass_is_no_failure(
     question: str,
     verdict: str,
     seen: str,
@@ -401,7 +402,7 @@ def test_what_is_no_difference(
 ) -> None:
     with RawServer(Deviating(current, deviate).respond) as server:
         result = run(Server(server.base_url, current.api_key), "--host", HOST, "--json")
-    answer = answers_of(result)[question]
+    answer = findings_of(result)[question]
     assert (answer["status"], seen in answer["message"]) == (verdict, True), answer
 
 
@@ -475,7 +476,7 @@ def test_an_answer_that_is_none_differs_and_leaves_the_other_questions(
     answers = answers_of(result)
     # An account without fields is one of the current contract.
     told_by = set() if (target, kind) == ("/me", "no field") else TOLD_BY[target]
-    assert (failed(answers), result.exit_code) == (told_by, 1)
+    assert (failed(answers), result.exit_code) == (told_by, bool(told_by))
 
 
 REFUSED = {
@@ -498,7 +499,7 @@ def test_an_operation_without_an_answer_leaves_the_other_questions(
         result = run(server, "--host", HOST, "--max-usd", "1", "--json")
     answers = answers_of(result)
     told_by = TOLD_BY[target] - ({"without a key"} if kind == "revoked" else set())
-    assert (failed(answers), result.exit_code) == (told_by, 1)
+    assert (failed(answers), result.exit_code) == (told_by, bool(told_by))
     reason = "an answer of 401" if kind == "revoked" else "no answer"
     assert all(answers[name]["message"].startswith(reason) for name in told_by)
 
@@ -565,7 +566,8 @@ def test_it_says_first_what_is_asked_and_what_it_may_cost(
     assert all(f"  {question}  " in plan for question in QUESTIONS)
     assert f"  {'unit of the count':<23}  up to $0.028" in plan
     assert "ok       unit" not in plan
-    assert "no more than $0.10 is spent" in report
+    assert "no more than $0.15 is spent" in report
+    assert "ok       facet and its exclusion" in report
     assert "were spent." in report
 
 
