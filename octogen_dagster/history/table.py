@@ -280,10 +280,10 @@ def figures_at(
         rows = history.select("valid_from", "valid_to", price.alias(name))
     at_times = []
     for place, at in enumerate(times):
-        figures = {_current(tracking): valid_at(at).sum()}
+        figures = [valid_at(at).sum().alias(_current(tracking))]
         if name:
-            figures[name] = pl.col(name).filter(valid_at(at)).median().round(4)
-        at_times.append(pl.struct(**figures).alias(str(place)))
+            figures.append(pl.col(name).filter(valid_at(at)).median().round(4))
+        at_times.append(pl.struct(figures).alias(str(place)))
     found = rows.select(at_times).collect(engine="streaming").row(0)
     return [{key: each for key, each in at.items() if each is not None} for at in found]
 
