@@ -38,8 +38,6 @@ _LAST = (
     "dagster/uri",
     COLUMN_SCHEMA,
     _COLUMN_LINEAGE,
-    "octogen/first_request_id",
-    "octogen/last_request_id",
     "octogen/metrics",
 )
 """The entries that come last, in their order."""
@@ -69,6 +67,8 @@ _COLLECTED = (
     "null_share_current_price",
     "null_share_brand",
     "expected_rows",
+    "first_request_id",
+    "last_request_id",
 )
 """The metrics that are one entry together. A line of it is not wrapped, so each is short."""
 

@@ -309,8 +309,6 @@ def test_entries_come_in_the_order_in_which_a_person_reads_them(pipeline: Pipeli
         "octogen/search",
         "dagster/uri",
         "dagster/column_schema",
-        "octogen/first_request_id",
-        "octogen/last_request_id",
         "octogen/metrics",
     ]
 

@@ -143,8 +143,7 @@ READING_ORDER = {
         "octogen/summary, octogen/preview, octogen/trend, octogen/prices, dagster/row_count, "
         "octogen/appeared, octogen/disappeared, octogen/price_changed, "
         "octogen/price_p50_no_currency, octogen/cost_usd, octogen/seconds, octogen/fetched_at, "
-        "octogen/truncated, octogen/search, dagster/uri, dagster/column_schema, "
-        "octogen/first_request_id, octogen/last_request_id, octogen/metrics"
+        "octogen/truncated, octogen/search, dagster/uri, dagster/column_schema, octogen/metrics"
     ),
     "changes": (
         "octogen/summary, octogen/preview, dagster/row_count, octogen/appeared, "
