@@ -98,7 +98,14 @@ class OctogenScaffolder(dg.Scaffolder[ScaffoldParams]):
         if request.project_root:
             _keep_runs(request.project_root)
             _write_environment(request.project_root / ".env", variables)
-        _say_what_is_next(attributes["searches"][-1]["name"] if params.sandbox else None)
+        if params.sandbox:
+            search = attributes["searches"][-1]["name"]
+            _say_what_is_next("octogen-dagster sandbox &", f"dg launch --assets {search}")
+        else:
+            chosen = [f"--host {host}" for host in params.hosts]
+            chosen += [f"--catalog {key}" for key in params.keys]
+            estimate = " ".join(["octogen-dagster estimate", *chosen])
+            _say_what_is_next("octogen-dagster doctor", estimate, "dg dev")
 
 
 class LinkedScaffoldParams(BaseModel):
@@ -123,6 +130,7 @@ class OctogenLinkedDatasetsScaffolder(dg.Scaffolder[LinkedScaffoldParams]):
     def scaffold(self, request: ScaffoldRequest[LinkedScaffoldParams]) -> None:
         """Write `defs.yaml`."""
         scaffold_component(request, request.params.model_dump())
+        _say_what_is_next("octogen-dagster login", "octogen-dagster doctor", "dg dev")
 
 
 def _is_typed() -> bool:
@@ -164,15 +172,9 @@ def _asset_name(query: str) -> str:
     return f"{name}_search" if name == "octogen_products" else name
 
 
-def _say_what_is_next(search: str | None) -> None:
-    """Print the next commands: to read a search of the sandbox, or to look before one pays."""
+def _say_what_is_next(*commands: str) -> None:
     run = "uv run " if "UV" in os.environ else ""  # `uv run` sets it
-    commands = (
-        [f"{run}octogen-dagster sandbox &", f"{run}dg launch --assets {search}"]
-        if search
-        else [f"{run}octogen-dagster doctor", f"{run}octogen-dagster estimate", f"{run}dg dev"]
-    )
-    click.echo("\n    ".join(["Next:", *commands]))
+    click.echo("\n    ".join(["Next:", *(f"{run}{command}" for command in commands)]))
 
 
 def _write_environment(path: Path, variables: Mapping[str, str]) -> None:

@@ -118,7 +118,8 @@ def test_real_catalogs_leave_the_key_to_the_user(
     assert not variables.exists()
     printed = capsys.readouterr().out
     assert "Set OCTOGEN_PLATFORM_API_KEY in the environment or in" in printed
-    assert re.search(r"Next:\n.*octogen-dagster doctor\n.*estimate\n.*dg dev\n$", printed)
+    estimate = "estimate --host acme.com --host zen.example"
+    assert re.search(rf"Next:\n.*octogen-dagster doctor\n.*{estimate}\n.*dg dev\n$", printed)
 
 
 def test_runs_are_kept_in_the_project_if_nothing_says_where(
@@ -143,9 +144,12 @@ def test_runs_are_kept_in_the_project_if_nothing_says_where(
     assert variables.read_text() == "DAGSTER_HOME=/mine\n"
 
 
-def test_linked_datasets_have_a_file_of_their_own(scaffold: Scaffold) -> None:
+def test_linked_datasets_have_a_file_of_their_own(
+    scaffold: Scaffold, capsys: pytest.CaptureFixture[str]
+) -> None:
     params = {"project": "my-project", "principal": "user:me@example.com"}
     assert scaffold(OctogenLinkedDatasetsComponent, **params) == params
+    assert re.search(r"Next:\n.*login\n.*doctor\n.*dg dev\n$", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize("text", ["a: {b", "#", "- '\"", "501", "null", "é ☃", "a: b # c"])
