@@ -302,7 +302,7 @@ def _median_prices(products: pl.LazyFrame) -> Metrics:
     priced = (
         products.filter(price.is_not_null())
         .group_by(pl.col("currency").str.to_lowercase())
-        .agg(price.median().alias("median"), pl.len())
+        .agg(price.quantile(0.5).alias("median"), pl.len())  # as of products and brands
         .filter(pl.col("currency").str.contains("^[a-z]{3}$").fill_null(value=True))
     )
     largest = priced.sort("len", "currency", descending=[True, False]).head(MAX_CURRENCIES)
