@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -73,10 +72,7 @@ def each(language: str, having: str = "") -> pytest.MarkDecorator:
     chosen = [
         block
         for block in BLOCKS
-        if block.language == language
-        and having in block.source
-        and not block.not_run
-        and not (sys.version_info < (3, 11) and "octogen_ai_sdk" in block.source)
+        if block.language == language and having in block.source and not block.not_run
     ]
     return pytest.mark.parametrize(
         "block",

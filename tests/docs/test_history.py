@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
@@ -26,9 +27,17 @@ def _history(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     make_history(Path("snapshots"), {day(2): [product("coat", 200.0)]}, catalog="zen")
 
 
-def blocks(language: str, title: str = "") -> list[str]:
-    page = [block for block in BLOCKS if block.page == "docs/history.md"]
-    return [each.source for each in page if (each.language, each.title) == (language, title)]
+def blocks(language: str, title: str = "", page: str = "docs/history.md") -> list[str]:
+    wanted = (page, language, title)
+    return [each.source for each in BLOCKS if (each.page, each.language, each.title) == wanted]
+
+
+def test_an_asset_compares_with_last_week() -> None:
+    [source] = blocks("python", "cheaper.py")
+    names: dict[str, Any] = {"__name__": "cheaper"}
+    exec(source, names)
+    cheaper = names["cheaper_than_last_week"]()
+    assert cheaper.columns[-3:] == ["current_price", "current_price_last_week", "currency"]
 
 
 @pytest.mark.slow
@@ -56,7 +65,7 @@ def test_the_view_and_the_macro_know_the_past() -> None:
 @pytest.mark.long
 @pytest.mark.slow
 def test_dbt_has_the_history_as_a_source_in_the_graph(dbt: Path) -> None:
-    [source] = blocks("yaml", "models/sources.yml")
+    [source] = blocks("yaml", "models/sources.yml", page="docs/recipes.md")
     [model] = blocks("sql", "models/price_drops.sql")
     make_project({"price_drops": model}, source)
     run(dbt, "build", "--profiles-dir", ".")

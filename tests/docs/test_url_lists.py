@@ -30,9 +30,11 @@ def block(language: str, having: str) -> str:
     return found
 
 
-def run_block(source: str) -> dict[str, Any]:
+def run_blocks(*sources: str) -> dict[str, Any]:
+    """The names of blocks that are one program."""
     names: dict[str, Any] = {"__name__": "definitions"}
-    exec(compile(source, "definitions.py", "exec"), names)
+    for source in sources:
+        exec(compile(source, "definitions.py", "exec"), names)
     return names
 
 
@@ -56,13 +58,18 @@ def materialize(defs: dg.Definitions, instance: dg.DagsterInstance) -> None:
 def test_the_tables_are_those_that_the_page_shows(
     sandbox: Sandbox, instance: dg.DagsterInstance, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    defs = run_block(block("python", "def prices("))["defs"]
+    defs = run_blocks(block("python", "def prices("))["defs"]
     materialize(defs, instance)
     sandbox.next_day()
     materialize(defs, instance)
     capsys.readouterr()
-    with pl.Config():
-        run_block(block("python", "fmt_str_lengths"))
+    with pl.Config(
+        tbl_hide_dataframe_shape=True,
+        tbl_hide_column_data_types=True,
+        fmt_str_lengths=80,
+        tbl_width_chars=120,
+    ):
+        run_blocks(block("python", "print("))
     printed = capsys.readouterr().out.replace(sandbox.hosts[0], "acme.com")
     assert words(printed) == words(block("text", "own_price ┆"))
 
@@ -71,7 +78,10 @@ def test_the_tables_are_those_that_the_page_shows(
 def test_products_of_a_list_have_a_history_and_a_position(
     sandbox: Sandbox, instance: dg.DagsterInstance
 ) -> None:
-    defs = run_block(block("python", "build_price_position_asset"))["defs"]
+    added = block("python", "build_price_position_asset")
+    names = run_blocks(block("python", "def prices("), added)
+    chain = ("articles", "q3", "export", "offers", "own_prices", "history", "position")
+    defs = dg.Definitions([names[name] for name in chain], resources=names["defs"].resources)
     [url] = pl.read_csv("articles.csv").filter(sku=4711)["url"].to_list()[:1]
     materialize(defs, instance)
     assert not Path("snapshots/q3_offers_history.parquet").exists()
