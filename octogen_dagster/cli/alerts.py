@@ -28,8 +28,8 @@ _MAX_ROWS = 100
 def alerts(*, base_dir: str, asset: str, since: datetime, form: str | None) -> None:
     """Print what became cheaper, dearer, sold out or available.
 
-    Products that came or went are events too, and so are competitors below own prices: of these,
-    the prices are the own one or the floor, and that of the competitor.
+    Products that came or went are events too, and so are competitors below own prices: a line of
+    these has the own price or the floor, and then the competitor's price.
 
     It reads the events that an asset of alerts has found, the latest last. Times are in UTC. A
     bucket is reached with the credentials of the machine. Exit status: 0 read, 1 failed, 2 bad

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @click.group(context_settings=CONTEXT_SETTINGS)
 def bq() -> None:
-    """Catalogs that Octogen shares over BigQuery Analytics Hub."""
+    """Subscribe to catalogs that Octogen shares over BigQuery."""
 
 
 @bq.command(context_settings=CONTEXT_SETTINGS)

@@ -63,9 +63,9 @@ _OPTIONS = {
     help="IAM principal that subscribes, as serviceAccount:reader@….iam.gserviceaccount.com.",
 )
 @click.option("--timeout", type=SECONDS, default=45.0, help="Seconds for the checks that are free.")
-@click.option("--ask", "asks", is_flag=True, help="Also ask Octogen what reads rest on; it costs.")
+@click.option("--ask", "asks", is_flag=True, help="Also ask Octogen's service, which costs.")
 @click.option("--max-usd", default=0.15, help="Dollars that the answers may cost together.")
-@click.option("--yes", is_flag=True, help="Consent to the costs; without a terminal, nothing else.")
+@click.option("--yes", is_flag=True, help="Consent to the costs. Needed without a terminal.")
 @click.option("--compare", type=FILE, help="JSON of an earlier --ask, to ask what changed since.")
 @click.option(
     "--details", is_flag=True, help="Also show names of catalogs and products in answers."
@@ -86,16 +86,16 @@ def doctor(
 ) -> None:
     """Say what works, what does not and what to do.
 
-    In a project of `dg`, the resources of its definitions are checked. What is given as an option
-    is checked in their place; elsewhere, and for what the definitions lack, the environment holds
-    too. The API key and the login to Octogen's MCP are those of the environment.
+    In a project of `dg`, it checks the resources of the definitions. An option is checked in place
+    of what they have. Elsewhere, and for what they lack, the environment says what to check. The
+    API key and the login to Octogen's MCP are those of the environment.
 
-    Nothing is changed, except for one small file that is written where snapshots are stored and
-    deleted again, an empty table that is made and dropped in each destination of tables, and a
-    refresh token that Octogen replaces. No product is searched or looked up.
+    It searches and looks up no product, and changes nothing but a small file beside the snapshots
+    and an empty table in each destination, which it removes again, and a refresh token, which
+    Octogen replaces with each use.
 
-    With --ask, Octogen is also asked whether what this package believes is true. It is said first
-    what is asked and what that costs, and a terminal is asked for consent. --compare asks too.
+    --ask and --compare also ask Octogen whether what this package believes of its service is true.
+    They first say what they ask and what that costs, and want your consent.
 
     Exit status: 0 all works, perhaps with warnings; 1 something does not work, differs, was not
     answered, or there was no consent; 2 bad input.

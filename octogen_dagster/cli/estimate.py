@@ -48,10 +48,10 @@ def estimate(
 ) -> None:
     """Say what a read costs: products, pages, dollars and time.
 
-    Without options it is a read of everything. Nothing is searched and nothing is looked up; the
-    API key and OCTOGEN_BASE_URL are read from the environment. Octogen says how many products a
-    shop's catalogs have. Of searches and named catalogs it counts only the products that have a
-    category, which is a lower bound. Exit status: 0 estimated, 1 failed, 2 bad input.
+    Without options it is a read of all of Octogen. The estimate is free: nothing is searched or
+    looked up. The API key and OCTOGEN_BASE_URL are read from the environment. Octogen says how many
+    products a shop's catalogs have. Of searches and named catalogs it counts only the products that
+    have a category, which is a lower bound. Exit status: 0 estimated, 1 failed, 2 bad input.
     """
     from octogen_dagster.api.blocking import BlockingClient
     from octogen_dagster.api.catalog_sources import CatalogService

@@ -27,7 +27,7 @@ _MAX_PRODUCTS = 20
 @click.command(context_settings=CONTEXT_SETTINGS)
 @base_dir_option()
 @click.option("--product", default=None, help="The product's uuid or its product_url.")
-@click.option("--title", default=None, help="A part of the product's title, in any case.")
+@click.option("--title", default=None, help="A part of the product's title, in any letter case.")
 @click.option("--drops", is_flag=True, help="List what became cheaper in the last snapshot.")
 @click.option("--asset", default="octogen_products_history", help="Name of the history's asset.")
 @click.option("--catalog", default=None, help="Key of the product's catalog.  [default: any]")

@@ -107,9 +107,9 @@ def login(
 ) -> None:
     """Log in to Octogen's MCP in a browser.
 
-    Then `octogen-dagster bq autosubscribe` and Dagster need no person. Registers a public OAuth
-    client, and writes its id and a refresh token to files that only you can read. One login is
-    enough. Exit status: 0 logged in, 1 failed, 2 bad input.
+    One login is enough: `octogen-dagster bq autosubscribe` and Dagster go on from it. It registers
+    a public OAuth client, and writes its id and a refresh token to files that only you can read.
+    Exit status: 0 logged in, 1 failed, 2 bad input.
     """
     import webbrowser
 

@@ -116,7 +116,7 @@ def _faults(_context: click.Context, _parameter: click.Parameter, texts: tuple[s
 )
 @click.option("--seed", type=int, default=1, help="Seed of the generated products.")
 @click.option(
-    "--day", type=click.IntRange(1), default=1, help="Day that it is: prices move on each one."
+    "--day", type=click.IntRange(1), default=1, help="Day to serve: prices move with each."
 )
 @click.option("--api-key", default=None, help="API key to accept.  [default: a made-up one]")
 @click.option("--requests-per-minute", type=click.IntRange(1), default=600_000, help="Rate limit.")

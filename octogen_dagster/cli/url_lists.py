@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @click.group("url-lists", context_settings=CONTEXT_SETTINGS)
 def url_lists() -> None:
-    """List and delete sets of product addresses at Octogen.
+    """List and delete the URL lists that Octogen keeps.
 
     The API key and OCTOGEN_BASE_URL are read from the environment.
     Octogen's own `octogen-url-lists`, of the package octogen-ai-sdk, has the other operations.
@@ -38,7 +38,7 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @_JSON
 @reporting_errors
 def list_command(*, as_json: bool) -> None:
-    """List all lists, newest first."""
+    """List all URL lists, newest first."""
     from octogen_dagster.api.url_lists import MAX_PAGE_SIZE, read_pages
 
     with _client() as client:
@@ -67,7 +67,7 @@ def list_command(*, as_json: bool) -> None:
 @_JSON
 @reporting_errors
 def delete(*, url_list_id: str, apply: bool, yes: bool, as_json: bool) -> None:
-    """Delete a list and its tables in BigQuery.
+    """Delete a URL list and its tables in BigQuery.
 
     It cannot be undone. In a terminal you are asked for the name of the list.
     """
