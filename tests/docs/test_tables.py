@@ -44,9 +44,7 @@ LISTS = "size"
 
 def block(language: str, title: str) -> str:
     wanted = ("docs/tables.md", language, title)
-    [found] = [
-        each.source for each in BLOCKS if (each.page, each.language, each.title) == wanted
-    ]
+    [found] = [each.source for each in BLOCKS if (each.page, each.language, each.title) == wanted]
     return found
 
 
