@@ -36,6 +36,7 @@ def run(command: list[str], home: Path) -> subprocess.CompletedProcess[str]:
         pytest.param(
             [sys.executable, "-m", "dagster", "definitions", "validate", "-w", "workspace.yaml"],
             id="dagster",
+            marks=pytest.mark.long,
         ),
         pytest.param([str(DG), "check", "defs"], id="dg"),
     ],

@@ -41,7 +41,7 @@ defs = dg.Definitions(
 """
 LISTINGS = ["kiosk", "northpeak", "strada"]
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.long, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture
@@ -77,7 +77,6 @@ def assert_settled(processes: Dagster, expected: Counter[tuple[str, str]]) -> No
     assert processes.runs() == expected
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("is_server_killed", [False, True])
 def test_a_tick_whose_answer_is_lost_loses_and_doubles_no_listing(
     is_server_killed: bool, google: Google, proxy: Proxy, processes: Dagster

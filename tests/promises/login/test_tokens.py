@@ -39,8 +39,7 @@ from tests.promises.control_plane import POLL_SECONDS, SECRET, SlowEndpoint, fai
 from tests.promises.login.control_plane_sessions import side_by_side
 from tests.servers.octogen_mcp import CLIENT, PRINCIPAL, PROJECT, OctogenServer
 
-PROCESSES = 8
-SESSIONS = 8
+PROCESSES, SESSIONS = 8, 4
 
 
 @pytest.fixture
