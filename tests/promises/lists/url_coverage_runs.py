@@ -28,27 +28,20 @@ SHOP = "https://shop.example"
 
 def own_table() -> pl.DataFrame:
     """The table of the list. Polars' threads do not survive a fork, so it is made in a run."""
+    rows = [
+        ("A1", 90.0, "Own boot", "/products/boot?utm_source=x"),
+        ("A2", 45.0, "Own sock", "/products/boot"),
+        ("B", 20.0, "Own hat", "/collections/new/products/hat"),
+        ("C", 10.0, "Own cap", "/products/cap?color=red"),
+        ("D", 5.0, "Own pen", "/products/pen"),
+        ("E", 1.0, "Own ink", "/products/ink"),
+    ]
     return pl.DataFrame(
         [
-            # sku, own_price, title, url, normalized_url
-            ("A1", 90.0, "Own boot", f"{SHOP}/products/boot?utm_source=x", f"{SHOP}/products/boot"),
-            ("A2", 45.0, "Own sock", f"{SHOP}/products/boot", f"{SHOP}/products/boot"),
-            (
-                "B",
-                20.0,
-                "Own hat",
-                f"{SHOP}/collections/new/products/hat",
-                f"{SHOP}/collections/new/products/hat",
+            *(
+                (sku, price, title, f"{SHOP}{path}", f"{SHOP}{path}".partition("?utm_")[0])
+                for sku, price, title, path in rows
             ),
-            (
-                "C",
-                10.0,
-                "Own cap",
-                f"{SHOP}/products/cap?color=red",
-                f"{SHOP}/products/cap?color=red",
-            ),
-            ("D", 5.0, "Own pen", f"{SHOP}/products/pen", f"{SHOP}/products/pen"),
-            ("E", 1.0, "Own ink", f"{SHOP}/products/ink", f"{SHOP}/products/ink"),
             ("F", 1.0, "Own fig", "nonsense", None),
         ],
         schema=["sku", "own_price", "title", "url", "normalized_url"],
