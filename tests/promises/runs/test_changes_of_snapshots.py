@@ -130,8 +130,9 @@ def dying(monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("moment", ["published", "in between"])
-@pytest.mark.parametrize("by", ["a retry", "another run"])
+@pytest.mark.parametrize(
+    ("moment", "by"), [("published", "another run"), ("in between", "a retry")]
+)
 def test_after_a_dead_run_the_comparison_is_with_the_last_reported_snapshot(
     tmp_path: Path,
     octogen: OctogenResource,

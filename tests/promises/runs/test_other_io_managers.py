@@ -29,6 +29,7 @@ from octogen_dagster import (
 )
 from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.schemas import PRODUCT_SCHEMA
+from tests.results import failure, is_retried, metadata
 
 HOSTILE = "a'; DROP TABLE public.octogen_catalogs; --\"/*"
 
@@ -79,11 +80,6 @@ def resources(service: Sandbox, manager: Any) -> dict[str, Any]:
     return {"octogen": octogen, "io_manager": manager}
 
 
-def metadata_of(result: dg.ExecuteInProcessResult, node: str) -> dict[str, Any]:
-    (event,) = result.asset_materializations_for_node(node)
-    return {name: entry.value for name, entry in event.metadata.items()}
-
-
 def said(instance: dg.DagsterInstance, run_id: str, text: str) -> list[str]:
     return [
         each.user_message for each in instance.all_logs(run_id) if text in (each.user_message or "")
@@ -110,7 +106,7 @@ def test_a_search_and_what_follows_it(
     assert result.success
     frame: pl.DataFrame = result.output_for_node("boots")
     assert (frame.height, frame["uuid"].n_unique(), frame.schema) == (130, 130, PRODUCT_SCHEMA)
-    shown = metadata_of(result, "boots")
+    shown = metadata(result, "boots")
     assert shown["dagster/row_count"] == 130
     assert shown["octogen/cost_usd"] > 0
     assert shown["octogen/summary"].startswith("**130 products**")
@@ -155,7 +151,7 @@ def test_catalogs_by_partition_and_what_follows_them(
         )
         assert result.success
         assert result.output_for_node("shops").height == rows
-        shown = metadata_of(result, "shops")
+        shown = metadata(result, "shops")
         assert shown["dagster/partition_row_count"] == rows
         assert result.output_for_node("cheapest")["catalog_key"].to_list() == [catalog]
     if name == "duckdb":
@@ -168,34 +164,28 @@ def test_catalogs_by_partition_and_what_follows_them(
 
 
 @pytest.mark.parametrize("name", ["duckdb", "dagster"])
-@pytest.mark.parametrize(
-    "build",
-    [build_product_changes_asset, build_product_history_asset, build_product_details_asset],
-    ids=["changes", "history", "details"],
-)
 def test_what_needs_the_snapshot_before_ends_before_it_is_paid(
-    name: str,
-    build: Callable[[dg.AssetsDefinition], dg.AssetsDefinition],
-    service: Sandbox,
-    tmp_path: Path,
+    name: str, service: Sandbox, tmp_path: Path
 ) -> None:
     boots = build_products_asset("boots", ProductSearch(catalogs=["northpeak"]))
-    follows = build(boots)
     given = resources(service, MANAGERS[name](tmp_path))
     assert dg.materialize([boots], resources=given).success
     before = len(service.requests)
-    result = dg.materialize(
-        [boots, follows], selection=[follows], resources=given, raise_on_error=False
-    )
-    assert not result.success
-    assert len(service.requests) == before
-    kinds = [event.event_type_value for event in result.all_events]
-    assert "STEP_UP_FOR_RETRY" not in kinds
-    (failure,) = [event for event in result.all_events if event.is_step_failure]
-    text = str(failure.event_specific_data)
-    assert f"{follows.key.path[-1]} needs a ParquetSnapshotIOManager" in text
-    assert "io_manager_key=" in text
-    assert "snapshots=ParquetSnapshotIOManager(base_dir=" in text
+    for build in (
+        build_product_changes_asset,
+        build_product_history_asset,
+        build_product_details_asset,
+    ):
+        follows = build(boots)
+        result = dg.materialize(
+            [boots, follows], selection=[follows], resources=given, raise_on_error=False
+        )
+        assert len(service.requests) == before
+        assert not is_retried(result)
+        text = failure(result)
+        assert f"{follows.key.path[-1]} needs a ParquetSnapshotIOManager" in text
+        assert "io_manager_key=" in text
+        assert "snapshots=ParquetSnapshotIOManager(base_dir=" in text
 
 
 def test_what_needs_the_snapshot_before_works_beside_another_io_manager(
