@@ -77,11 +77,7 @@ class DgProject:
     def _environment(self) -> dict[str, str]:
         version = f"{sys.version_info.major}.{sys.version_info.minor}"
         home = {"DAGSTER_HOME": str(self.home)} if self.home else {}
-        return home | {
-            "DAGSTER_DISABLE_TELEMETRY": "yes",
-            "UV_PYTHON": version,
-            "COLUMNS": "200",
-        }
+        return home | {"DAGSTER_DISABLE_TELEMETRY": "yes", "UV_PYTHON": version, "COLUMNS": "200"}
 
 
 @contextlib.contextmanager

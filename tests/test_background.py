@@ -6,11 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from octogen_dagster.background import (
-    run_in_thread,
-    submit,
-    wait_interruptibly,
-)
+from octogen_dagster.background import run_in_thread, submit, wait_interruptibly
 
 POLL_SECONDS = 300
 

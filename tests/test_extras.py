@@ -36,11 +36,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.world, pytest.mark.timeout(300)]
 
 ROOT = Path(__file__).parent.parent
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-NEEDED = {
-    "bigquery": [needs_bigquery],
-    "iceberg": [needs_iceberg],
-    "snowflake": [needs_snowflake],
-}
+NEEDED = {"bigquery": [needs_bigquery], "iceberg": [needs_iceberg], "snowflake": [needs_snowflake]}
 NONE = "no extra"
 COUNT = 40
 DEFINITIONS = """
@@ -171,10 +167,7 @@ def ui(environment: Environment, _request: Any) -> None:
 def mcp(environment: Environment, _request: Any) -> None:
     with OctogenServer() as server:
         server.tools["list_bigquery_listing_resources"] = [{"listingResource": LISTING}]
-        login = {
-            "OCTOGEN_MCP_CLIENT_ID": CLIENT,
-            "OCTOGEN_MCP_REFRESH_TOKEN": server.refresh_token,
-        }
+        login = {"OCTOGEN_MCP_CLIENT_ID": CLIENT, "OCTOGEN_MCP_REFRESH_TOKEN": server.refresh_token}
         variables = {**environment.variables, **server.environment, **login}
         program = f"""
 from octogen_dagster import *

@@ -78,12 +78,7 @@ def test_a_project_has_neither_google_nor_pandas_without_extras(
     project.run("uv", "add", "--no-sync", f"{wheel}[bigquery,mcp,sandbox,ui]")
     locked = tomllib.loads((project.root / "uv.lock").read_text())
     packages = {package["name"] for package in locked["package"]}
-    assert packages >= {
-        "google-cloud-bigquery",
-        "mcp",
-        "uvicorn",
-        "dagster-webserver",
-    }
+    assert packages >= {"google-cloud-bigquery", "mcp", "uvicorn", "dagster-webserver"}
 
 
 def resolved_for_an_intel_mac(*options: str) -> dict[str, str]:

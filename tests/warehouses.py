@@ -394,10 +394,7 @@ def running_bigquery(folder: Path) -> Iterator[dict[str, str]]:
     """Run the emulator, and yield the variables that lead to it."""
     from tests.servers.bigquery import answering, environment, running_emulator
 
-    with (
-        running_emulator(folder) as address,
-        answering(lambda *_: (404, {})) as token_server,
-    ):
+    with running_emulator(folder) as address, answering(lambda *_: (404, {})) as token_server:
         yield environment(address, token_server, folder)
 
 

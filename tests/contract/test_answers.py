@@ -74,9 +74,7 @@ def test_a_time_is_in_utc_and_one_without_a_zone_too(text: str, microsecond: int
     assert moment.tzinfo is timezone.utc
 
 
-def test_what_no_column_can_hold_is_null_with_one_warning(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+def test_what_no_column_can_hold_is_null_with_one_warning(caplog: pytest.LogCaptureFixture) -> None:
     early, much = "0001-01-01T00:00:07+05:00", 2**63 + 7
     reviews = [{"publishedAt": early, "rating": 4}] * 3
     with caplog.at_level(logging.WARNING):

@@ -78,10 +78,7 @@ def test_each_documented_field_has_a_column_and_each_column_a_documented_field()
 
 
 def test_no_exception_is_made_in_vain() -> None:
-    documented = {
-        *MerchantProductUrlLookupResponse.model_fields,
-        *MerchantProductView.model_fields,
-    }
+    documented = {*MerchantProductUrlLookupResponse.model_fields, *MerchantProductView.model_fields}
     assert set(NO_COLUMNS) <= documented
     assert set(NOT_PUBLISHED) <= set(DETAIL_SCHEMA)
     assert not documented & (set(NOT_PUBLISHED) - set(NO_COLUMNS))

@@ -223,10 +223,7 @@ LISTING_WORLDS: dict[str, tuple[World, list[str]]] = {
     "another location": (lambda *_: None, ["--location", "eu"]),
     "subscriptions cannot be listed": (refused("ListSubscriptions", "PERMISSION_DENIED"), []),
     **{
-        f"the dataset is named in {names}": (
-            named_in(names),
-            [],
-        )
+        f"the dataset is named in {names}": (named_in(names), [])
         for names in [FIELDS[:1], FIELDS[1:], ()]
     },
 }

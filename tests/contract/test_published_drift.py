@@ -74,10 +74,7 @@ def closed(document: dict[str, Any]) -> None:
     ("change", "line"),
     [
         (removed, "`MerchantProductListItem.currentPrice` is gone"),
-        (
-            renamed,
-            "`DomainCatalogCoverage.computedAt` is gone; perhaps it is `indexedAt` now",
-        ),
+        (renamed, "`DomainCatalogCoverage.computedAt` is gone; perhaps it is `indexedAt` now"),
         (nullable, "`MerchantProductListItem.uuid` may be null now"),
         (optional, "`MerchantProductListItem.uuid` is not required any more"),
         (typed, "`MerchantProductListItem.currentPrice`: `type` was number and is string"),

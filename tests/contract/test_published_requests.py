@@ -276,11 +276,7 @@ predicates = st.one_of(
 
 
 @published
-@given(
-    any_search,
-    st.none() | predicates,
-    st.none() | st.integers(0, 3),
-)
+@given(any_search, st.none() | predicates, st.none() | st.integers(0, 3))
 def test_a_scan(
     server: RawServer, chosen: dict[str, Any], predicate: pl.Expr | None, rows: int | None
 ) -> None:

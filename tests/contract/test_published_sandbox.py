@@ -24,10 +24,7 @@ often = settings(published, max_examples=100)
 @pytest.fixture(scope="module")
 def client() -> Iterator[httpx.Client]:
     with Sandbox(catalogs={"acme": 3}, generation="current") as sandbox:
-        headers = {
-            "Authorization": f"Bearer {sandbox.api_key}",
-            "Content-Type": "application/json",
-        }
+        headers = {"Authorization": f"Bearer {sandbox.api_key}", "Content-Type": "application/json"}
         with httpx.Client(base_url=sandbox.base_url, headers=headers) as connected:
             yield connected
 

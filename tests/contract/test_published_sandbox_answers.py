@@ -8,10 +8,7 @@ from typing import Any, get_args
 
 import httpx
 import pytest
-from octogen_ai_sdk import (
-    OctogenClient,
-    OctogenInsufficientCreditError,
-)
+from octogen_ai_sdk import OctogenClient, OctogenInsufficientCreditError
 from octogen_ai_sdk.generated import models
 from pydantic import BaseModel
 
@@ -138,10 +135,7 @@ def test_lookups_are_those_of_the_published_models(lookups: list[dict[str, Any]]
 
 @pytest.mark.parametrize(
     ("path", "model"),
-    [
-        ("/domains/grandarcade.example", models.DomainCoverageResponse),
-        ("/me", models.MeResponse),
-    ],
+    [("/domains/grandarcade.example", models.DomainCoverageResponse), ("/me", models.MeResponse)],
 )
 def test_answers_about_a_shop_and_a_key_are_those_of_the_published_models(
     client: httpx.Client, path: str, model: type[BaseModel]

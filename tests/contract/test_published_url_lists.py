@@ -136,9 +136,7 @@ def comparable(request: Received) -> tuple[Any, ...]:
 
 
 @pytest.mark.parametrize(
-    "call",
-    [*(each.call for each in OF.values()), *MORE_CALLS.values()],
-    ids=[*OF, *MORE_CALLS],
+    "call", [*(each.call for each in OF.values()), *MORE_CALLS.values()], ids=[*OF, *MORE_CALLS]
 )
 async def test_each_call_sends_what_the_published_client_sends(call: Call) -> None:
     with RawServer(answered) as server:

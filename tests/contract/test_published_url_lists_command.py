@@ -245,9 +245,7 @@ def published_words(monkeypatch: pytest.MonkeyPatch) -> dict[str, argparse.Argum
     raise AssertionError
 
 
-def test_its_words_have_the_options_of_the_published_ones(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_its_words_have_the_options_of_the_published_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     """But for those of the connection, which it reads from the environment."""
     words = published_words(monkeypatch)
     for word, command in url_lists.commands.items():

@@ -136,11 +136,7 @@ class Fleet:
     """Two workers and a daemon on one instance, which read the catalogs of a service."""
 
     def __init__(
-        self,
-        instance: dg.DagsterInstance,
-        started: Processes,
-        service: PagedService,
-        files: Files,
+        self, instance: dg.DagsterInstance, started: Processes, service: PagedService, files: Files
     ) -> None:
         self.instance, self.service, self.files = instance, service, files
         self._started = started

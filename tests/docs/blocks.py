@@ -75,8 +75,7 @@ def each(language: str, having: str = "") -> pytest.MarkDecorator:
         if block.language == language and having in block.source and not block.not_run
     ]
     return pytest.mark.parametrize(
-        "block",
-        [pytest.param(block, id=block.name, marks=marks(block.page)) for block in chosen],
+        "block", [pytest.param(block, id=block.name, marks=marks(block.page)) for block in chosen]
     )
 
 

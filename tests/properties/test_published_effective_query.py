@@ -8,12 +8,7 @@ from typing import Any
 from hypothesis import given
 from octogen_ai_sdk.generated.models import ProgrammaticProductSearchEffectiveQuery
 
-from octogen_dagster.frames.effective_query import (
-    combine,
-    differences,
-    generated_facets,
-    is_same,
-)
+from octogen_dagster.frames.effective_query import combine, differences, generated_facets, is_same
 from octogen_dagster.reading.decode import read_page
 from tests.published import answers, ok, published
 

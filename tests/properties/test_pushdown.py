@@ -42,10 +42,7 @@ predicates = st.recursive(
             lambda pair: getattr(price, pair[0])(pair[1])
         ),
         st.builds(
-            price.is_between,
-            amounts,
-            amounts,
-            st.sampled_from(["both", "left", "right", "none"]),
+            price.is_between, amounts, amounts, st.sampled_from(["both", "left", "right", "none"])
         ),
         keys.map(lambda value: key == value),
         st.lists(keys, max_size=3).map(key.is_in),

@@ -374,8 +374,7 @@ def storage_read_api(
         assert request.parent == f"projects/{PROJECT}"
         assert request.read_session.data_format == types.DataFormat.ARROW
         return types.ReadSession(
-            arrow_schema=arrow_schema,
-            streams=[types.ReadStream(name=name) for name in names],
+            arrow_schema=arrow_schema, streams=[types.ReadStream(name=name) for name in names]
         )
 
     def read(request: types.ReadRowsRequest, context: Any) -> Iterator[types.ReadRowsResponse]:
@@ -395,9 +394,7 @@ def storage_read_api(
 
     handlers = {
         "CreateReadSession": grpc.unary_unary_rpc_method_handler(
-            open_session,
-            types.CreateReadSessionRequest.deserialize,
-            types.ReadSession.serialize,
+            open_session, types.CreateReadSessionRequest.deserialize, types.ReadSession.serialize
         ),
         "ReadRows": grpc.unary_stream_rpc_method_handler(
             read, types.ReadRowsRequest.deserialize, types.ReadRowsResponse.serialize

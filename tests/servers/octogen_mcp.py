@@ -85,10 +85,7 @@ class OctogenServer:
     @property
     def environment(self) -> dict[str, str]:
         """The addresses, without a login."""
-        return {
-            "OCTOGEN_MCP_URL": self.mcp_url,
-            "OCTOGEN_MCP_TOKEN_ENDPOINT": self.token_endpoint,
-        }
+        return {"OCTOGEN_MCP_URL": self.mcp_url, "OCTOGEN_MCP_TOKEN_ENDPOINT": self.token_endpoint}
 
     @property
     def access_token(self) -> str:

@@ -105,15 +105,7 @@ from octogen_dagster.components import (
 )
 from octogen_dagster.doctor.checks import diagnose
 from octogen_dagster.doctor.findings import Diagnosis, Finding
-from octogen_dagster.frames.kinds import (
-    Check,
-    Markdown,
-    Published,
-    Rule,
-    Shown,
-    TableKind,
-    Verdict,
-)
+from octogen_dagster.frames.kinds import Check, Markdown, Published, Rule, Shown, TableKind, Verdict
 from octogen_dagster.frames.pictures import price_index_svg
 from octogen_dagster.frames.stored import StoredSnapshot
 from octogen_dagster.history.files import forget_snapshot
@@ -190,9 +182,7 @@ def diagnosed_snapshots(octogen: OctogenResource) -> dg.AssetCheckResult:
 def snapshot_definitions() -> dg.Definitions:
     """Catalogs as Parquet."""
     products = build_products_asset(
-        "products",
-        partitions_def=catalog_partitions,
-        retry_policy=dg.RetryPolicy(max_retries=3),
+        "products", partitions_def=catalog_partitions, retry_policy=dg.RetryPolicy(max_retries=3)
     )
     dresses = build_products_asset("dresses", search, snapshot_days("2026-11-01", "Europe/Berlin"))
     assets: list[dg.AssetsDefinition] = [

@@ -6,11 +6,7 @@ import httpx
 import pytest
 
 from octogen_dagster.api import credentials
-from octogen_dagster.api.credentials import (
-    DEFAULT_BASE_URL,
-    ApiKey,
-    checked_base_url,
-)
+from octogen_dagster.api.credentials import DEFAULT_BASE_URL, ApiKey, checked_base_url
 from octogen_dagster.errors import MissingAPIKeyError
 from tests.api.servers import KEY
 

@@ -20,10 +20,7 @@ from octogen_dagster.sharing.google_errors import (
     GoogleService,
     translate_google_errors,
 )
-from octogen_dagster.sharing.names import (
-    ListingName,
-    checked_dataset_id,
-)
+from octogen_dagster.sharing.names import ListingName, checked_dataset_id
 
 SUBJECT = "Table a.b.c"
 

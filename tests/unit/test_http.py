@@ -7,12 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from octogen_dagster.api.http import (
-    Response,
-    rate_limit,
-    rate_limit_remaining,
-    retry_after_seconds,
-)
+from octogen_dagster.api.http import Response, rate_limit, rate_limit_remaining, retry_after_seconds
 from octogen_dagster.api.responses import error_from_response
 from octogen_dagster.api.retry import Retries, RetryPolicy
 from octogen_dagster.errors import (
@@ -88,8 +83,7 @@ class TestRateLimit:
         assert rate_limit(headers) == rate_limit_remaining(headers) == limit
 
     @pytest.mark.parametrize(
-        "text",
-        ["", "many", "nan", "inf", "1e400", "9" * 400, "\u00b2", "\u0666\u0660", "6_0", "é"],
+        "text", ["", "many", "nan", "inf", "1e400", "9" * 400, "\u00b2", "\u0666\u0660", "6_0", "é"]
     )
     def test_what_is_no_number_counts_as_absent(self, text: str) -> None:
         headers = {"x-ratelimit-limit": text, "x-ratelimit-remaining": text}

@@ -11,9 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from octogen_dagster.api import paging
-from octogen_dagster.api.paging import (
-    PageTracker,
-)
+from octogen_dagster.api.paging import PageTracker
 from octogen_dagster.errors import OctogenPagingError
 
 PageContent = list[str]

@@ -80,10 +80,7 @@ def test_the_partition_of_a_catalog_at_a_moment(partitions: PartitionLayout, key
     ],
 )
 def test_a_partition_is_split_into_its_catalog_and_its_time(
-    partitions: PartitionLayout,
-    key: str,
-    catalog_key: str | None,
-    has_window: bool,
+    partitions: PartitionLayout, key: str, catalog_key: str | None, has_window: bool
 ) -> None:
     assert partitions.catalog_key(key) == catalog_key
     day = datetime(2026, 3, 4, tzinfo=timezone.utc)

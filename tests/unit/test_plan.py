@@ -13,11 +13,7 @@ from octogen_dagster.api.catalog_states import CatalogState
 from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.api.search import ProductSearch
 from octogen_dagster.errors import OctogenConnectionError, OctogenError, Persistence
-from octogen_dagster.reading.plan import (
-    SnapshotBrands,
-    plan_walks,
-    split_large,
-)
+from octogen_dagster.reading.plan import SnapshotBrands, plan_walks, split_large
 from octogen_dagster.reading.pushdown import Pushdown
 from octogen_dagster.reading.walk import Walk
 

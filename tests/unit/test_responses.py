@@ -11,10 +11,7 @@ from octogen_dagster.api.models import (
     MerchantProductListPage,
     MerchantProductUrlLookupResponse,
 )
-from octogen_dagster.api.responses import (
-    error_from_response,
-    parsed,
-)
+from octogen_dagster.api.responses import error_from_response, parsed
 from octogen_dagster.errors import (
     OctogenAPIError,
     OctogenNotFoundError,

@@ -6,12 +6,7 @@ from typing import Any
 
 import pytest
 
-from octogen_dagster.api.search import (
-    CURRENT_FIELDS,
-    ProductSearch,
-    SearchFilters,
-    SearchRequest,
-)
+from octogen_dagster.api.search import CURRENT_FIELDS, ProductSearch, SearchFilters, SearchRequest
 
 FACET = {"name": "fit", "values": ["slim"]}
 

@@ -377,12 +377,7 @@ def test_a_service_that_breaks_a_belief_turns_its_answer(
             "a 404",
             on("/products/lookup", answer(404, {"detail": "no such"})),
         ),
-        (
-            "without a key",
-            "ok",
-            "the trial answers",
-            without_key(answer(200, {"items": []})),
-        ),
+        ("without a key", "ok", "the trial answers", without_key(answer(200, {"items": []}))),
         ("Octogen key", "warning", "'merchant'", KEY_OF_MERCHANT),
         # What is documented as nullable may be null of all products.
         ("fields of a page", "warning", "has currentPrice", each_item(currentPrice=None)),
@@ -479,10 +474,7 @@ def test_an_answer_that_is_none_differs_and_leaves_the_other_questions(
     assert (failed(answers), result.exit_code) == (told_by, bool(told_by))
 
 
-REFUSED = {
-    "revoked": http(401, {"detail": "API key revoked"}),
-    "closed": [b""],
-}
+REFUSED = {"revoked": http(401, {"detail": "API key revoked"}), "closed": [b""]}
 
 
 @pytest.mark.parametrize("kind", REFUSED)
@@ -718,10 +710,7 @@ def test_without_a_terminal_nothing_is_spent_unless_it_is_allowed(
 
 @pytest.mark.parametrize("as_json", [False, True])
 def test_a_connection_that_breaks_leaves_the_answers_before_it(
-    as_json: bool,
-    current: Sandbox,
-    run: Callable[..., Result],
-    monkeypatch: pytest.MonkeyPatch,
+    as_json: bool, current: Sandbox, run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(RetryPolicy, "delay", lambda *_: 0.0)
     others, is_cut = Deviating(current, lambda seen: seen), False

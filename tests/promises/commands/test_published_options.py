@@ -209,9 +209,7 @@ def test_of_several_logins_the_same_one_is_used(
     assert statuses(*READER, **environment) == (status, status)
 
 
-def test_the_names_of_a_subscriber_are_synonyms(
-    statuses: Callable[..., tuple[int, int]],
-) -> None:
+def test_the_names_of_a_subscriber_are_synonyms(statuses: Callable[..., tuple[int, int]]) -> None:
     reader = ["--subscriber-project-id", PROJECT, "--subscriber-principal", PRINCIPAL]
     assert statuses(*reader, ACCESS_TOKEN="right") == (0, 0)
 

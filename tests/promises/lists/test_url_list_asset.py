@@ -14,11 +14,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from octogen_dagster import (
-    OctogenResource,
-    build_url_list_asset,
-    build_url_list_checks,
-)
+from octogen_dagster import OctogenResource, build_url_list_asset, build_url_list_checks
 from octogen_dagster.sandbox import url_lists
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
@@ -207,11 +203,7 @@ def test_a_list_that_is_full_all_the_same_says_what_was_changed(
     ],
 )
 def test_a_table_that_is_none_is_refused_before_a_request_and_not_retried(
-    sandbox: Sandbox,
-    octogen: OctogenResource,
-    tmp_path: Path,
-    table: pl.DataFrame,
-    message: str,
+    sandbox: Sandbox, octogen: OctogenResource, tmp_path: Path, table: pl.DataFrame, message: str
 ) -> None:
     result = run(table, octogen, tmp_path, retry_policy=RETRIED)
     assert f"The table articles has {message}" in failure(result)
@@ -305,7 +297,7 @@ def test_a_list_whose_answer_was_lost_is_found_by_its_name(
     sandbox.inject(Fault("cut", times=1, path=lists))
     assert counts(run(pages(1, 2), octogen, tmp_path)) == (2, 2, 0, 0)
     assert [(each.method, each.status) for each in sandbox.requests if each.path == lists] == [
-        *(("GET", 200), ("POST", 201), ("POST", 409), ("GET", 200)),
+        *(("GET", 200), ("POST", 201), ("POST", 409), ("GET", 200))
     ]
     assert members(octogen) == {*pages(1, 2)}
 
@@ -359,11 +351,7 @@ def test_rejected_addresses_are_a_check(
     severity = dg.AssetCheckSeverity.ERROR
     result = run([*pages(1), "nothing"], octogen, tmp_path, instance, severity=severity)
     (check,) = result.get_asset_check_evaluations()
-    assert (check.check_name, check.passed, check.severity) == (
-        "accepted",
-        False,
-        severity,
-    )
+    assert (check.check_name, check.passed, check.severity) == ("accepted", False, severity)
     assert "1 row of the table was rejected" in str(check.description)
     assert "nothing" in str(check.metadata["octogen/rejected_urls"].value)
     (line,) = warnings(instance, result)

@@ -16,12 +16,7 @@ from octogen_dagster.cli.main import main
 from tests.api.servers import http
 from tests.ports import free_port
 from tests.promises.control_plane import SECRET
-from tests.servers.octogen_mcp import (
-    PRINCIPAL,
-    OctogenServer,
-    parameters,
-    refuse,
-)
+from tests.servers.octogen_mcp import PRINCIPAL, OctogenServer, parameters, refuse
 
 LOGGED_IN = (
     "Logged in. `octogen-dagster bq autosubscribe` and Dagster find the login by themselves."

@@ -284,11 +284,7 @@ def test_a_refresh_that_brings_the_refused_token_again_says_so(
     ],
 )
 def test_a_refresh_that_fails_keeps_the_token_and_shows_none(
-    server: OctogenServer,
-    file: Path,
-    answer: list[bytes],
-    kind: type[OctogenError],
-    said: str,
+    server: OctogenServer, file: Path, answer: list[bytes], kind: type[OctogenError], said: str
 ) -> None:
     server.fail("token", answer, times=9)
     message = failure(kind)

@@ -13,10 +13,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from octogen_dagster import (
-    ProductSearch,
-    build_products_asset,
-)
+from octogen_dagster import ProductSearch, build_products_asset
 from tests.promises.paged_service import PagedService
 from tests.results import materialized, octogen_at
 

@@ -11,10 +11,7 @@ import pytest
 
 from octogen_dagster.api.client import OctogenClient
 from octogen_dagster.api.credentials import ApiKey
-from octogen_dagster.errors import (
-    OctogenAPIError,
-    OctogenConnectionError,
-)
+from octogen_dagster.errors import OctogenAPIError, OctogenConnectionError
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 from tests.api.clients import QUICK, Transport, open_client

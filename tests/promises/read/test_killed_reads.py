@@ -11,10 +11,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from octogen_dagster import (
-    OctogenResource,
-    ProductSearch,
-)
+from octogen_dagster import OctogenResource, ProductSearch
 from tests.forked import processes
 from tests.promises.paged_service import PagedService
 from tests.promises.read.killed import PAGE_SIZE, read

@@ -19,10 +19,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from octogen_dagster import (
-    ProductSearch,
-    build_products_asset,
-)
+from octogen_dagster import ProductSearch, build_products_asset
 from tests.api.servers import POLL_SECONDS
 from tests.promises.paged_service import PagedService
 from tests.results import octogen_at, scan, stored

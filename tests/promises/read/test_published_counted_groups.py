@@ -14,11 +14,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from octogen_dagster import (
-    ProductSearch,
-    ShopCatalogs,
-    build_products_asset,
-)
+from octogen_dagster import ProductSearch, ShopCatalogs, build_products_asset
 from tests.published_service import PublishedService
 from tests.results import failure, figures, materialized, metadata, octogen_at, warnings
 

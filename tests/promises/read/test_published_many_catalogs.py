@@ -107,9 +107,7 @@ def test_both_generations_find_the_same(generation: Any) -> None:
             base_url=sandbox.base_url,
         ).collect()
         every = scan_products(
-            ProductSearch(catalogs=list(shops)),
-            api_key=sandbox.api_key,
-            base_url=sandbox.base_url,
+            ProductSearch(catalogs=list(shops)), api_key=sandbox.api_key, base_url=sandbox.base_url
         ).collect()
     dear = every.filter(pl.col("current_price") >= 20)
     assert sorted(frame["uuid"]) == sorted(dear["uuid"])

@@ -15,11 +15,7 @@ import pytest
 from hypothesis import given, settings
 from octogen_ai_sdk.generated.models import ProgrammaticProductSearchPage
 
-from octogen_dagster import (
-    NamedCatalogs,
-    ProductSearch,
-    build_products_asset,
-)
+from octogen_dagster import NamedCatalogs, ProductSearch, build_products_asset
 from octogen_dagster.errors import OctogenResponseError
 from tests.api.servers import RawServer, Received, http
 from tests.published import bodies, published, unknown_fields

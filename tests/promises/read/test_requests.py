@@ -141,10 +141,7 @@ async def test_a_given_client_that_follows_redirects_does_not_follow_this_one(li
 
 PAGE = page([f"u-{number}" for number in range(100)])
 CONTENT = json.dumps(PAGE).encode()
-COMPRESS: dict[str, Callable[[bytes], bytes]] = {
-    "gzip": gzip.compress,
-    "deflate": zlib.compress,
-}
+COMPRESS: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "deflate": zlib.compress}
 JSON_BODY = b"content-type: application/json\r\n\r\n"
 CUT = {
     "status line": b"HTTP/1.1 200",
@@ -372,11 +369,7 @@ class TestProxies:
 
     @pytest.mark.parametrize("variable", ["HTTPS_PROXY", "all_proxy"])
     async def test_https_uses_a_tunnel_that_does_not_see_the_key(
-        self,
-        monkeypatch: pytest.MonkeyPatch,
-        proxy: RawServer,
-        transport: Transport,
-        variable: str,
+        self, monkeypatch: pytest.MonkeyPatch, proxy: RawServer, transport: Transport, variable: str
     ) -> None:
         monkeypatch.setenv(variable, f"http://user:p%40ss@127.0.0.1:{proxy.port}")
         with pytest.raises(OctogenConnectionError, match="502") as caught:

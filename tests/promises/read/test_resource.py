@@ -8,12 +8,7 @@ from decimal import Decimal
 import dagster as dg
 import pytest
 
-from octogen_dagster import (
-    CatalogSource,
-    OctogenResource,
-    ProductSearch,
-    ShopCatalogs,
-)
+from octogen_dagster import CatalogSource, OctogenResource, ProductSearch, ShopCatalogs
 from octogen_dagster.errors import MissingAPIKeyError, OctogenBudgetError
 from octogen_dagster.sandbox.server import Sandbox
 from tests.api.leaks import chain
@@ -105,9 +100,7 @@ def test_a_source_reaches_runs_beside_settings_from_the_environment_and_the_laun
         assert result.output_for_node("source") == SHOPS
 
 
-def test_a_source_reaches_a_sensor_that_the_daemon_evaluates(
-    instance: dg.DagsterInstance,
-) -> None:
+def test_a_source_reaches_a_sensor_that_the_daemon_evaluates(instance: dg.DagsterInstance) -> None:
     @dg.sensor(target=[source])
     def sensor(context: dg.SensorEvaluationContext, octogen: OctogenResource) -> dg.SkipReason:
         return dg.SkipReason(repr(octogen.service().catalog_source))

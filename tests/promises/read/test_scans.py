@@ -12,11 +12,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from octogen_dagster import (
-    NamedCatalogs,
-    ProductScan,
-    ProductSearch,
-)
+from octogen_dagster import NamedCatalogs, ProductScan, ProductSearch
 from octogen_dagster.errors import (
     OctogenAuthenticationError,
     OctogenBudgetError,

@@ -14,12 +14,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from octogen_dagster import (
-    OctogenResource,
-    ProductSearch,
-    build_products_asset,
-    scan_products,
-)
+from octogen_dagster import OctogenResource, ProductSearch, build_products_asset, scan_products
 from octogen_dagster.api.search import AgeGroup, ColorFamily, FacetName, Gender
 from octogen_dagster.components import OctogenComponent
 from octogen_dagster.errors import OctogenError

@@ -24,10 +24,7 @@ from octogen_dagster import (
     catalog_partitions,
 )
 from octogen_dagster.api.catalog_states import CatalogList, CatalogState
-from octogen_dagster.errors import (
-    OctogenNotFoundError,
-    OctogenServerError,
-)
+from octogen_dagster.errors import OctogenNotFoundError, OctogenServerError
 from octogen_dagster.sandbox.server import Sandbox
 from tests.api.servers import (
     KEY,

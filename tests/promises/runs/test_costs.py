@@ -89,12 +89,7 @@ def test_the_command_counts_a_read_that_failed_and_its_retry_once(project: Proje
         ["all", "6", "$0.112"],
     ]
     (row,) = json.loads(printed("--by", "asset", "--json", "--since", TODAY))
-    assert row == {
-        "asset": "octogen_products",
-        "requests": 6,
-        "cost_usd": 0.112,
-        "billed_bytes": 0,
-    }
+    assert row == {"asset": "octogen_products", "requests": 6, "cost_usd": 0.112, "billed_bytes": 0}
 
 
 def settings(project: Project) -> dict[str, Any]:

@@ -341,11 +341,7 @@ def test_what_an_io_manager_says_of_an_input_is_reported(instance: dg.DagsterIns
     checks = build_snapshot_checks(
         own, max_age=None, max_null_percent=None, max_bad_price_percent=None
     )
-    result = dg.materialize(
-        [own, *checks],
-        resources={"io_manager": InMemory()},
-        instance=instance,
-    )
+    result = dg.materialize([own, *checks], resources={"io_manager": InMemory()}, instance=instance)
     (said_of_it,) = result.get_asset_observation_events()
     observed = said_of_it.asset_observation_data.asset_observation
     assert observed.metadata["loaded"].value == 1

@@ -18,16 +18,7 @@ from octogen_dagster.bigquery.partitions import listing_partition_key
 from tests.promises.yaml.yaml_projects import LINKED, load
 from tests.results import failure
 from tests.results import metadata as metadata_of
-from tests.servers.google import (
-    DATASET,
-    EXCHANGE,
-    FIELDS,
-    LISTING,
-    PROJECT,
-    REVOKED,
-    STALE,
-    Google,
-)
+from tests.servers.google import DATASET, EXCHANGE, FIELDS, LISTING, PROJECT, REVOKED, STALE, Google
 from tests.servers.octogen import Octogen
 from tests.servers.octogen_mcp import PRINCIPAL
 
@@ -243,9 +234,7 @@ def test_what_is_not_known_to_be_this_listing_s_leftover_is_kept(run: Run) -> No
         assert (google.subscriptions, retries(result)) == (before, [])
 
 
-def test_the_dataset_that_was_reported_is_remembered_where_google_stops_naming_it(
-    run: Run,
-) -> None:
+def test_the_dataset_that_was_reported_is_remembered_where_google_stops_naming_it(run: Run) -> None:
     google = Google(names_the_dataset=FIELDS[1:])
     mine = {"dataset_id": lambda _: "mine"}
     assert run(google, **mine).success

@@ -56,8 +56,7 @@ def hub(*, visible: bool) -> Iterator[str]:
         return ah.Listing(name=request.name, display_name="Acme", bigquery_dataset=source)
 
     with answering(
-        GetListing=get_listing,
-        ListSubscriptions=lambda _: ah.ListSubscriptionsResponse(),
+        GetListing=get_listing, ListSubscriptions=lambda _: ah.ListSubscriptionsResponse()
     ) as endpoint:
         yield endpoint
 
@@ -103,10 +102,7 @@ def test_the_partition_that_is_there_is_requested(
 @pytest.mark.parametrize("build", [build_linked_products_asset, build_linked_snapshot_asset])
 @pytest.mark.parametrize(("known", "wanted"), [(BY_ID, BY_NUMBER), (BY_NUMBER, BY_ID)])
 def test_a_linked_table_of_the_other_name_is_an_error_that_names_the_partition(
-    build: Callable[..., dg.AssetsDefinition],
-    known: str,
-    wanted: str,
-    instance: dg.DagsterInstance,
+    build: Callable[..., dg.AssetsDefinition], known: str, wanted: str, instance: dg.DagsterInstance
 ) -> None:
     datasets = build_linked_datasets_asset()
     keys = [listing_partition_key(each) for each in (known, wanted)]

@@ -200,10 +200,7 @@ def test_the_asset_shows_its_destination_kind_and_pool(tmp_path: Path) -> None:
 def test_columns_that_the_snapshots_lack_are_refused_when_definitions_load() -> None:
     products = build_products_asset("products")
     destination = DuckDBTables(database="shop.duckdb")
-    with pytest.raises(
-        ValueError,
-        match=r"columns names 'titel', .* Did you mean 'title'\?",
-    ):
+    with pytest.raises(ValueError, match=r"columns names 'titel', .* Did you mean 'title'\?"):
         build_table_asset(products, destination, columns=["uuid", "titel"])
     refused: list[Any] = [[], "uuid"]
     for columns in refused:

@@ -38,10 +38,7 @@ def test_url_lists_are_kept_equal_to_assets_of_the_project(
         }
         resources = {"own_io_manager": dg.mem_io_manager}
         project = dg.Definitions(assets=[articles], resources=resources)
-        with (
-            pytest.MonkeyPatch.context() as patch,
-            load(attributes) as (_, defs),
-        ):
+        with pytest.MonkeyPatch.context() as patch, load(attributes) as (_, defs):
             patch.setenv("OCTOGEN_PLATFORM_API_KEY", sandbox.api_key)
             assert not defs.sensors
             assert set(defs.resources or ()) == {"octogen", "octogen_io_manager"}
