@@ -88,6 +88,3 @@ class TestBaseUrl:
     )
     def test_a_valid_one_loses_its_trailing_slash(self, base_url: str, checked: str) -> None:
         assert checked_base_url(base_url) == checked
-
-
-# What a user sets: mistyped names, fractions.

@@ -110,9 +110,6 @@ def urls(lists: list[Any]) -> list[Any]:
     return [images if images is None else [url_of(image) for image in images] for images in lists]
 
 
-#
-
-
 @given(
     st.lists(st.lists(st.integers(0, 60).map(str), max_size=20), max_size=20),
     st.sampled_from([0, 30, 20_000]),

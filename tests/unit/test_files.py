@@ -101,9 +101,6 @@ def test_abandoned_files_of_one_target_are_removed_when_they_are_old(tmp_path: P
     assert set(tmp_path.iterdir()) == {target, young, other_suffix, other_target}
 
 
-#
-
-
 def test_a_writer_that_waits_for_its_rows_is_not_taken_for_dead(tmp_path: Path) -> None:
     """A file grows only by whole row groups, which may take longer than an hour."""
     unfinished = tmp_path / ".made.parquet.0.unfinished"

@@ -101,9 +101,6 @@ def test_a_refusal_names_the_code_of_the_service_and_its_advice() -> None:
     )
 
 
-#
-
-
 LISTING = "projects/octo/locations/us/dataExchanges/catalogs/listings/acme"
 
 

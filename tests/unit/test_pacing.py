@@ -45,18 +45,7 @@ class TestReserve:
 
     @pytest.mark.parametrize(
         "odd",
-        [
-            {"x-ratelimit-limit": "120"},
-            {"x-ratelimit-remaining": "0"},
-            headers("many", 0),
-            headers(60, "none"),
-            headers("", ""),
-            headers(0, 0),
-            headers(-60, 0),
-            headers("inf", 0),
-            headers("nan", 0),
-            headers(60, "nan"),
-        ],
+        [{"x-ratelimit-limit": "120"}, {"x-ratelimit-remaining": "0"}, headers("many", "nan")],
     )
     def test_invalid_headers_change_nothing(self, odd: dict[str, str]) -> None:
         rate_limiter, clock = limiter_at(limit=60, remaining=12)

@@ -276,9 +276,6 @@ class TestUnusableBody:
         assert caught.value.status_code == status
 
 
-#
-
-
 def refusal(*fields: str, reason: str = "x") -> list[bytes]:
     """A 422 that names these fields."""
     detail = [{"loc": ["body", field], "msg": "refused", "type": reason} for field in fields]
@@ -395,9 +392,6 @@ class TestFieldsOfTheCurrentGeneration:
         assert str(caught.value) == message
         assert caught.value.status_code == 422
         assert {entry["loc"][-1] for entry in caught.value.detail} >= search.keys()
-
-
-#
 
 
 URL = "https://shop.example/1"

@@ -310,9 +310,6 @@ def test_a_fault_is_parsed(text: str, fault: Fault) -> None:
     assert Fault.parse(text) == fault
 
 
-#
-
-
 COMMAND = [sys.executable, "-c", "from octogen_dagster.cli.main import main; main()"]
 
 
