@@ -73,7 +73,7 @@ def build_snapshot_checks(
     snapshot is complete and has each product once needs no check: the read fails otherwise.
 
     Args:
-        asset: An asset of products, of their details, changes or history; or one of your own. If
+        asset: An asset of products, of what follows them, or one of your own. If
             its kind has checks, as that of `build_product_history_asset`, it has these. Any other
             asset has those of products: all, or if its metadata has `dagster/column_schema`, those
             whose columns are there.

@@ -90,8 +90,8 @@ class OctogenResource(NamedSettings, dg.ConfigurableResource[Any], _Operations):
 
     Definitions load without a key; a run that needs one raises MissingAPIKeyError.
 
-    `catalogs` says where the catalogs come from that the catalogs asset lists, the catalog sensor
-    watches and a search without `catalogs` reads: `GrantedCatalogs()`, `ShopCatalogs(hosts=[...])`,
+    `catalog_source` has the catalogs that the table of catalogs lists, the catalog sensor watches
+    and a search without `catalogs` reads: `GrantedCatalogs()`, `ShopCatalogs(hosts=[...])`,
     `NamedCatalogs(keys=[...])` or a `CatalogSource` of your own. It is set in code and is no part
     of the run configuration.
     """
