@@ -106,6 +106,7 @@ RUN = f"""
 import sys
 import dagster as dg
 from octogen_dagster import *
+from octogen_dagster.schemas import PRODUCT_SCHEMA
 
 url, folder, what = sys.argv[1:]
 products = build_products_asset("products", ProductSearch(catalogs=["acme"]), retry_policy=None)
@@ -160,6 +161,7 @@ BY_HAND = f"""
 import sys
 import dagster as dg
 from octogen_dagster import *
+from octogen_dagster.schemas import PRODUCT_SCHEMA
 
 url, folder, what = sys.argv[1:]
 if what == "datasets":
@@ -253,6 +255,7 @@ from datetime import datetime, timedelta, timezone
 import dagster as dg
 import polars as pl
 from octogen_dagster import *
+from octogen_dagster.schemas import PRODUCT_SCHEMA
 
 folder = sys.argv[1]
 days = dg.DailyPartitionsDefinition("2026-01-01", end_date="2027-01-01")
