@@ -1,5 +1,6 @@
 """Automation conditions of assets that follow others."""
 
+from collections.abc import Callable
 from typing import Any
 
 import dagster as dg
@@ -14,18 +15,26 @@ def follow_upstream() -> Condition:
     missing when automation was switched on: `eager()` waits for the next update of those, so what
     follows a backfill would never begin. A partition is requested once what is upstream of it is
     there, and again when that is updated, also while a run that was requested is under way, which
-    `eager()` forgets. One whose run fails is not requested again before.
+    `eager()` forgets. A snapshot with the same rows as before is no update, unless the last run of
+    what follows failed. One whose run fails is not requested again before.
     """
     condition: Any = dg.AutomationCondition
     handled = (condition.newly_requested() | condition.newly_updated()).with_label("handled")
-    due = (condition.newly_missing() | condition.any_deps_updated()).since(handled)
     # What a run was requested together with is read by that run when it is updated. What was
     # requested alone, at a tick that handled the run before, is not.
-    updated = condition.newly_updated() & ~condition.executed_with_root_target()
+    alone = ~condition.executed_with_root_target()
+    due = (
+        condition.newly_missing()
+        | _any_deps_changed(lambda changed: (changed & alone) | condition.will_be_requested())
+        | (condition.any_deps_match(condition.newly_updated()) & condition.execution_failed())
+    ).since(handled)
     missed = condition.any_deps_match(condition.newly_requested()) & ~condition.newly_requested()
-    updated_alone = condition.any_deps_match(
-        updated & ~condition.will_be_requested().since(_after_update())
-    ) | (condition.any_deps_match(updated) & missed.since(condition.newly_requested()))
+    updated_alone = _any_deps_changed(
+        lambda changed: changed & alone & ~condition.will_be_requested().since(_after_update())
+    ) | (
+        _any_deps_changed(lambda changed: changed & alone)
+        & missed.since(condition.newly_requested())
+    )
     requested = condition.newly_requested() | condition.newly_requested().since(_after_update())
     meanwhile = (updated_alone & requested).since(condition.newly_requested() & ~updated_alone)
     followed: Condition = (
@@ -36,6 +45,17 @@ def follow_upstream() -> Condition:
         & ~condition.in_progress()
     ).with_label("follow_upstream")
     return followed
+
+
+def _any_deps_changed(is_true: Callable[[Any], Any]) -> Any:
+    """True if something upstream was updated: of our snapshots, if their data version changed.
+
+    Other assets may have been reported without a data version.
+    """
+    condition: Any = dg.AutomationCondition
+    ours = dg.AssetSelection.kind("octogen") & dg.AssetSelection.kind("parquet")
+    changed = condition.any_deps_match(is_true(condition.data_version_changed()))
+    return changed | condition.any_deps_match(is_true(condition.newly_updated())).ignore(ours)
 
 
 def _after_update() -> Any:

@@ -1,6 +1,7 @@
-"""The check `fresh`: every catalog of an asset was materialized lately."""
+"""The check `fresh`: every catalog was materialized lately, or nothing changed since it was."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import math
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Any, Protocol, runtime_checkable
 
@@ -8,10 +9,11 @@ import dagster as dg
 import polars as pl
 
 from octogen_dagster.assets.definition import FRESH, Metadata, hours
-from octogen_dagster.assets.latest import latest_ids
+from octogen_dagster.assets.latest import CHANGED_TAG, latest_ids
 from octogen_dagster.errors import OctogenError
 from octogen_dagster.frames.markdown import markdown_table
 from octogen_dagster.snapshots.partitions import PartitionLayout, keys_by_catalog
+from octogen_dagster.snapshots.publication import last_records, read_last
 from octogen_dagster.snapshots.range_checks import ASSET_CHECKS
 
 _ADVICE = "Look at the last runs, and at the sensor or schedule that requests them."
@@ -45,6 +47,11 @@ def build_fresh_check(
     resources: set[str] = set()
     if partitions.catalogs and asset.is_executable:
         resources = set(asset.op.required_resource_keys)  # one of them may be Octogen's
+    # What is read from a service may change without anything upstream.
+    is_derived = asset.is_executable and not (
+        asset.op.required_resource_keys - {each.input_manager_key for each in asset.op.input_defs}
+    )
+    upstream = asset.asset_deps[key] - {key} if is_derived and not partitions.times else set()
 
     def result(
         context: dg.AssetCheckExecutionContext | dg.AssetExecutionContext,
@@ -53,6 +60,7 @@ def build_fresh_check(
         last = _Last(context.instance, key, partitions, now - max_age)
         if last.stale:
             last.compare(_listed(context, resources))
+            last.leave_out_unchanged(context.instance, key, upstream)
         metadata = {**_figures(last), "octogen/max_age_hours": hours(max_age)}
         if last.stale:
             sample = _longest_stale(context.instance, key, last.stale, now)
@@ -91,6 +99,7 @@ class _Last:
             a first backfill may last.
         stale: The others, each with the storage id of its last materialization or 0.
         withdrawn: Those of the others that the source no longer lists, and so are not stale.
+        unchanged: Those of which nothing upstream changed since they were made: nor are these.
         ignores_list: True if the source's list is taken for broken.
     """
 
@@ -121,6 +130,7 @@ class _Last:
         self.stale = {part: at for part, at in late.items() if at or not is_new}
         self.awaited = len(late) - len(self.stale)
         self.withdrawn = set[str | None]()
+        self.unchanged = 0
         self.ignores_list = False
 
     def compare(self, listed: Mapping[str | None, int | None] | None) -> None:
@@ -139,6 +149,19 @@ class _Last:
             if part not in self.withdrawn and (at or listed.get(part) != 0)
         }
 
+    def leave_out_unchanged(
+        self, instance: dg.DagsterInstance, asset: dg.AssetKey, upstream: Collection[dg.AssetKey]
+    ) -> None:
+        """Take from the stale parts those that are made from what has not changed since."""
+        made = (
+            _made_at(instance, asset, self.stale) if upstream and any(self.stale.values()) else {}
+        )
+        for key in upstream:
+            changed = _changed_at(instance, key, made)
+            made = {part: at for part, at in made.items() if changed(part) <= at}
+        self.unchanged = len(made)
+        self.stale = {part: at for part, at in self.stale.items() if part not in made}
+
     @property
     def never(self) -> int:
         """The number of stale parts that were never materialized."""
@@ -153,6 +176,8 @@ def _figures(last: _Last) -> Metadata:
         "octogen/awaited": last.awaited,
         "octogen/withdrawn": len(last.withdrawn),
     }
+    if last.unchanged:
+        metadata["octogen/unchanged"] = last.unchanged
     if last.withdrawn:
         names = dg.MetadataValue.json(sorted(map(str, last.withdrawn))[:_MAX_STALE_SHOWN])
         metadata["octogen/withdrawn_catalogs"] = names
@@ -186,6 +211,8 @@ def _remarks(last: _Last) -> Iterator[str]:
             f"Catalogs without a snapshot so far: {last.awaited:,}. They fail this check once "
             "the asset's oldest snapshot is older than that."
         )
+    if last.unchanged:
+        yield f"Of which nothing changed upstream since they were made: {last.unchanged:,}."
     if last.withdrawn:
         yield (
             f"Catalogs that are no longer listed: {len(last.withdrawn):,}. Their snapshots are "
@@ -225,6 +252,34 @@ def _listed(
             keys, _ = keys_by_catalog(listed)
             return {keys[catalog]: listed[catalog] for catalog in keys}
     return None
+
+
+def _made_at(
+    instance: dg.DagsterInstance, asset: dg.AssetKey, parts: Mapping[str | None, int]
+) -> dict[str | None, float]:
+    """The times of the last materializations of parts, without those that have none."""
+    if None in parts:
+        return {None: max(record.timestamp for record in read_last(instance, asset, None, 1))}
+    records = last_records(instance, asset, list(map(str, parts)))
+    return {part: record.timestamp for part, record in records.items()}
+
+
+def _changed_at(
+    instance: dg.DagsterInstance, asset: dg.AssetKey, parts: Collection[str | None]
+) -> Callable[[str | None], float]:
+    """A function that tells when what is upstream of a part changed last."""
+    partitions = latest_ids(instance, asset)
+    same = [part for part in parts if part is not None and part in partitions]
+    records = last_records(instance, asset, same if len(same) == len(parts) else list(partitions))
+    changed = {part: _time_of_change(record) for part, record in records.items()}
+    last = map(_time_of_change, read_last(instance, asset, None, 1))
+    of_any = max([*changed.values(), *last], default=math.inf)
+    return lambda part: changed.get(part or "", of_any)
+
+
+def _time_of_change(record: dg.EventLogRecord) -> float:
+    event = record.asset_materialization
+    return float(((event and event.tags) or {}).get(CHANGED_TAG, record.timestamp))
 
 
 def _longest_stale(

@@ -31,6 +31,7 @@ from octogen_dagster.frames.kinds import PLAIN, Published, TableKind
 from octogen_dagster.frames.source import SnapshotSource, collected, source_of
 from octogen_dagster.printable import OnceLog
 from octogen_dagster.snapshots.budget import shared_budget
+from octogen_dagster.snapshots.data_version import content_of
 from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
 from octogen_dagster.snapshots.loading import (
     NEEDS_PREVIOUS,
@@ -266,20 +267,28 @@ def _publish(run: SnapshotRun[Any], partition: str | None, result: Any) -> Itera
         yield dg.MaterializeResult(
             value=frame,
             check_results=result.check_results,
-            data_version=result.data_version,
+            data_version=result.data_version or dg.DataVersion(content_of(frame.lazy())),
             tags=result.tags,
         )
         return
     manager.remove_abandoned(step.asset)
     with permanent_errors_fail(), shared_budget(step, source.spending):
         published = manager.publication(step, partition, run.kind).publish(
-            source, run.stop, also=also
+            source, run.stop, also=also, catalog_version=_catalog_version(result)
         )
     context.add_asset_metadata(published.metadata, step.asset)
+    version = published.version
+    yield from step.observations(partition, version)
     yield dg.MaterializeResult(
-        check_results=result.check_results, data_version=result.data_version, tags=result.tags
+        check_results=result.check_results,
+        data_version=version and dg.DataVersion(version.data_version),
+        tags={**(result.tags or {}), **(version.tags if version else {})},
     )
     published.remove_pages()
+
+
+def _catalog_version(result: dg.MaterializeResult[Any]) -> str | None:
+    return result.data_version.value if result.data_version else None
 
 
 def _collected(
@@ -305,9 +314,7 @@ def _publish_range(
     manager.remove_abandoned(step.asset)
     once = OnceLog(run.context.log.warning)  # many catalogs of a search share a warning
 
-    def publish(
-        partition: str, note_read: Callable[[], None]
-    ) -> tuple[dg.MaterializeResult[Any], PublishedSnapshot]:
+    def publish(partition: str, note_read: Callable[[], None]) -> PublishedSnapshot:
         with permanent_errors_fail():
             result = snapshot(partition)
             source = source_of(result.value, f"Asset {step.asset.to_user_string()}")
@@ -315,7 +322,8 @@ def _publish_range(
                 step, partition, run.kind, lambda line: once.say(line, line)
             )
             also = {**run.lineage, **(result.metadata or {})}
-            return result, publication.publish(source, run.stop, note_read, also)
+            catalog_version = _catalog_version(result)
+            return publication.publish(source, run.stop, note_read, also, catalog_version)
 
     def stored(partition: str) -> pl.LazyFrame:
         return manager.store.scan(SnapshotKeys(manager.store, step.asset).of(partition))

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import dagster as dg
 import polars as pl
 
-from octogen_dagster.assets.latest import latest_ids
+from octogen_dagster.assets.latest import DATA_VERSION_TAG, indexed_again, latest_ids
 from octogen_dagster.frames.kinds import Published
 from octogen_dagster.frames.source import (
     ANY,
@@ -32,6 +32,7 @@ from octogen_dagster.frames.source import (
     check_complete,
     check_not_shrunken,
 )
+from octogen_dagster.snapshots.data_version import SnapshotVersion, version_of
 from octogen_dagster.snapshots.metadata import snapshot_metadata
 from octogen_dagster.storage.store import DamagedError, Store, previous_of, write_parquet
 
@@ -113,14 +114,15 @@ class PublishingStep:
                 yield from self.instance.all_logs(run.run_id, of_type=kind)
 
     def materialization(
-        self, partition: str, metadata: Mapping[str, Any], version: str | None = None
+        self, partition: str, metadata: Mapping[str, Any], version: SnapshotVersion | None
     ) -> dg.AssetMaterialization:
         """The materialization of one partition of a run that has several.
 
-        Its data version is that of the catalog, or else one that no other run has.
+        Without a version its data version is one that no other run has.
         """
-        tags = {"dagster/data_version": version or self.run_id or ""}
+        tags = {DATA_VERSION_TAG: self.run_id or ""}
         if version:
+            tags = {DATA_VERSION_TAG: version.data_version, **version.tags}
             tags["dagster/data_version_is_user_provided"] = "true"
         if isinstance(partition, dg.MultiPartitionKey):
             keys = partition.keys_by_dimension.items()
@@ -128,6 +130,13 @@ class PublishingStep:
         return dg.AssetMaterialization(
             self.asset, partition=partition, metadata=metadata, tags=tags
         )
+
+    def observations(
+        self, partition: str | None, version: SnapshotVersion | None
+    ) -> Iterator[dg.AssetObservation]:
+        """Yield what is observed of a catalog in which nothing changed."""
+        if partition is not None and version and version.same_in:
+            yield indexed_again(self.asset, partition, version.data_version, version.same_in)
 
 
 def reported_again(record: dg.EventLogRecord) -> dg.AssetMaterialization | None:
@@ -138,13 +147,15 @@ def reported_again(record: dg.EventLogRecord) -> dg.AssetMaterialization | None:
 
 
 class PublishedSnapshot(NamedTuple):
-    """The metadata of a snapshot that was published, and what removes the pages it was read from.
+    """The metadata and version of what was published, and what removes the pages it was read from.
 
-    A run that dies before it has reported the snapshot is retried from these pages.
+    A run that dies before it has reported the snapshot is retried from these pages. What a database
+    loaded has no version.
     """
 
     metadata: Metadata
     remove_pages: Callable[[], None]
+    version: SnapshotVersion | None = None
 
 
 class Publication:
@@ -179,13 +190,14 @@ class Publication:
         stop: threading.Event,
         note_read: Callable[[], None] = lambda: None,
         also: Mapping[str, Any] = MappingProxyType({}),
+        catalog_version: str | None = None,
     ) -> PublishedSnapshot:
         """Read a source and publish its rows. `stop` ends the reading from another thread.
 
         `note_read` is called once all rows are read, and `also` is shown with what is found.
         """
         with source.reading(self._target, stop) as reading:
-            metadata = self._publish(reading, stop, note_read, also)
+            metadata, version = self._publish(reading, stop, note_read, also, catalog_version)
         published = reading.published  # without the frame, which is done
 
         def remove_pages() -> None:
@@ -194,7 +206,7 @@ class Publication:
             except Exception as error:  # of any kind, as in an object store: the snapshot is whole
                 self.warn(f"Saved pages could not be removed. {error}")
 
-        return PublishedSnapshot(metadata, remove_pages)
+        return PublishedSnapshot(metadata, remove_pages, version)
 
     def _publish(
         self,
@@ -202,7 +214,8 @@ class Publication:
         stop: threading.Event,
         note_read: Callable[[], None],
         also: Mapping[str, Any],
-    ) -> Metadata:
+        catalog_version: str | None,
+    ) -> tuple[Metadata, SnapshotVersion]:
         store, keys, limits = self._store, self._keys, reading.limits
         key = keys.own
         uri = store.uri(key)
@@ -236,7 +249,8 @@ class Publication:
                 else:
                     store.publish_if(reading.replaces, unfinished, key)
                 snapshot = pl.scan_parquet(written, glob=False)
-                return snapshot_metadata(
+                version = version_of(snapshot, catalog_version, self._last_tags())
+                metadata = snapshot_metadata(
                     self._kind,
                     outcome,
                     Published(snapshot, outcome.file_metadata, self._before),
@@ -250,6 +264,13 @@ class Publication:
                         if (event := record.asset_materialization)
                     ],
                 )
+                return metadata, version
+
+    def _last_tags(self) -> Mapping[str, str]:
+        """The tags of the partition's last materialization; none of a time, which has others."""
+        last = next(iter(self._records), None)
+        event = last and last.partition_key == self._keys.partition and last.asset_materialization
+        return (event and event.tags) or {}
 
     def _before(self) -> tuple[pl.LazyFrame, dict[str, str]] | None:
         """Open the snapshot before, which the changes of this one are compared with."""

@@ -134,7 +134,7 @@ class RangeRun:
 def report_range(
     context: dg.AssetExecutionContext,
     step: PublishingStep,
-    publish: Publish[tuple[dg.MaterializeResult[Any], PublishedSnapshot]],
+    publish: Publish[PublishedSnapshot],
     stored: Callable[[str], pl.LazyFrame],
     *,
     service: RunService | None,
@@ -164,7 +164,7 @@ def report_range(
         if partition in run.reported:
             yield from evaluations(partition, evaluated.get(partition, ()))
     with shared_budget(step, service.spending if service else None) as report_cost:
-        for partition, (result, published) in run.publish(
+        for partition, published in run.publish(
             publish,
             at_once=math.floor(_READ_AT_ONCE * service.concurrency) if service else 1,
             stop=stop,
@@ -174,8 +174,8 @@ def report_range(
             if metadata.get(COLUMN_SCHEMA) == declared:  # four kilobytes in each event
                 del metadata[COLUMN_SCHEMA]
             report_cost()
-            version = result.data_version.value if result.data_version else None
-            yield step.materialization(partition, metadata, version)
+            yield from step.observations(partition, published.version)
+            yield step.materialization(partition, metadata, published.version)
             published.remove_pages()
             yield from evaluations(partition)
         yield from checks.last_evaluations(context)

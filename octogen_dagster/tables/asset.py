@@ -163,13 +163,11 @@ class _TableRun:
         """Load the snapshots of a run of several partitions, and yield what is reported of each."""
         context, checks = self.context, dict[str, dg.AssetCheckResult]()
 
-        def publish(
-            partition: str, _note_read: Callable[[], None]
-        ) -> tuple[dg.MaterializeResult[Any], PublishedSnapshot]:
+        def publish(partition: str, _note_read: Callable[[], None]) -> PublishedSnapshot:
             # It notes nothing as read: one connection loads one partition after the other.
             with permanent_errors_fail():
                 metadata, checks[partition] = self._load(partition)
-            return dg.MaterializeResult(), PublishedSnapshot(metadata, lambda: None)
+            return PublishedSnapshot(metadata, lambda: None)
 
         step = PublishingStep.of(context)
         for event in report_range(

@@ -6,9 +6,11 @@ from collections import Counter
 from pathlib import Path
 
 import dagster as dg
+import polars as pl
 import pytest
 from dagster._core.scheduler.instigation import TickStatus
 
+from octogen_dagster.sandbox.server import Sandbox
 from tests.daemon.processes import dagster, wait_until
 
 LOCATION = """
@@ -50,6 +52,73 @@ defs = dg.Definitions(
     executor=dg.in_process_executor,
 )
 """
+
+PRICES = """
+import dagster as dg
+import octogen_dagster as od
+
+follow = {"automation_condition": od.follow_upstream()}
+products = od.build_products_asset("products", partitions_def=od.catalog_partitions)
+history = od.build_product_history_asset(products, **follow)
+running = {"minimum_interval_seconds": 1, "default_status": dg.DefaultSensorStatus.RUNNING}
+defs = dg.Definitions(
+    assets=[
+        products,
+        history,
+        od.build_product_changes_asset(products, **follow),
+        od.build_product_brands_asset(products, **follow),
+        od.build_price_alerts_asset(history, [od.PriceDropped(percent=5)], **follow),
+    ],
+    sensors=[
+        od.build_catalog_sensor(products, **running),
+        dg.AutomationConditionSensorDefinition("follow", target="*", **running),
+    ],
+    resources={
+        "octogen": od.OctogenResource(),
+        "io_manager": od.ParquetSnapshotIOManager(base_dir="snapshots"),
+    },
+    executor=dg.in_process_executor,
+)
+"""
+
+
+@pytest.mark.long
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_day_without_a_change_is_one_run_and_a_day_with_one_is_all(tmp_path: Path) -> None:
+    with (
+        Sandbox(catalogs={"strada": 30}, generation="seed") as shop,
+        dagster(tmp_path, PRICES, shop.environment) as running,
+    ):
+
+        def made() -> Counter[str]:
+            """The materializations of each asset."""
+            return Counter(
+                {
+                    key.to_user_string(): len(
+                        running.instance.fetch_materializations(key, 99).records
+                    )
+                    for key in running.instance.all_asset_keys()
+                }
+            )
+
+        def wait_for(**expected: int) -> None:
+            wait_until(
+                lambda: made() == {f"products{name}": n for name, n in expected.items()}, made
+            )
+            running.wait_for_rest()
+            assert made() == {f"products{name}": n for name, n in expected.items()}
+
+        derived = ("_history", "_changes", "_brands", "_alerts")
+        running.start_code_server()
+        running.start_daemon()
+        wait_for(**{"": 1}, **dict.fromkeys(derived, 1))
+        shop.touch("strada")
+        wait_for(**{"": 2}, **dict.fromkeys(derived, 1))
+        rows = pl.read_parquet(tmp_path / "snapshots" / "products" / "strada.parquet")
+        shop.set_price(rows["product_url"][0], 1.0)
+        shop.touch("strada")
+        wait_for(**{"": 3}, **dict.fromkeys(derived, 2))
 
 
 @pytest.mark.long

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import polars as pl
 import pytest
 
-from octogen_dagster import follow_upstream
+from octogen_dagster import OctogenResource, build_catalog_sensor, follow_upstream
 from octogen_dagster.sandbox.server import Sandbox
 from tests.promises.yaml.yaml_projects import load, run
 
@@ -67,13 +68,14 @@ def deployment(
 @pytest.mark.long
 @pytest.mark.slow
 def test_what_follows_begins_if_automation_is_switched_on_after_a_backfill(
-    deployment: dg.Definitions, instance: dg.DagsterInstance
+    deployment: dg.Definitions, instance: dg.DagsterInstance, shops: Sandbox
 ) -> None:
     automation = Automation(deployment, instance)
     assert automation.tick() == of_each({"northpeak", "strada"})
     for catalog in ("northpeak", "strada"):
         run(deployment, instance, *FOLLOWERS, partition=catalog)
     assert automation.tick() == {}
+    shops.next_day()
     run(deployment, instance, "octogen_products", partition="strada")
     assert automation.tick() == of_each({"strada"})
 
@@ -89,6 +91,78 @@ def test_a_missing_partition_is_requested_once_and_only_after_the_products_of_it
     event = dg.AssetMaterialization("octogen_products", partition="kiosk")
     instance.report_runless_asset_event(event)
     assert automation.tick() == of_each({"kiosk"})
+
+
+def wanted(
+    defs: dg.Definitions, instance: dg.DagsterInstance, octogen: OctogenResource
+) -> list[str | None]:
+    """The partitions that the sensor of catalogs requests."""
+    products = defs.get_assets_def("octogen_products")
+    context = dg.build_sensor_context(instance=instance, resources={"octogen": octogen})
+    result = build_catalog_sensor(products)(context)
+    assert isinstance(result, dg.SensorResult)
+    return [request.partition_key for request in result.run_requests or ()]
+
+
+def data_version(instance: dg.DagsterInstance, key: dg.AssetKey) -> str:
+    """The data version of the last materialization."""
+    (record,) = instance.fetch_materializations(key, limit=1).records
+    assert record.asset_materialization
+    return (record.asset_materialization.tags or {})["dagster/data_version"]
+
+
+@pytest.mark.slow
+def test_a_catalog_that_was_indexed_again_without_a_change_is_read_once_and_wakes_nobody(
+    deployment: dg.Definitions,
+    instance: dg.DagsterInstance,
+    shops: Sandbox,
+    octogen: OctogenResource,
+    tmp_path: Path,
+) -> None:
+    key = dg.AssetKey("octogen_products")
+    automation = Automation(deployment, instance)
+    automation.tick()
+    run(deployment, instance, *FOLLOWERS, partition="strada")
+    version = data_version(instance, key)
+
+    shops.touch("strada")
+    assert wanted(deployment, instance, octogen) == ["strada"]
+    run(deployment, instance, "octogen_products", partition="strada")
+    assert wanted(deployment, instance, octogen) == []
+    assert automation.tick() == {}
+    assert data_version(instance, key) == version
+    (observed,) = instance.fetch_observations(key, limit=9).records
+    observation = observed.event_log_entry.asset_observation
+    assert observation
+    assert str(observation.description).startswith("Nothing changed in ")
+
+    rows = pl.read_parquet(tmp_path / "octogen_products" / "strada.parquet")
+    shops.set_price(rows["product_url"][0], 1.0)
+    shops.touch("strada")
+    assert wanted(deployment, instance, octogen) == ["strada"]
+    run(deployment, instance, "octogen_products", partition="strada")
+    assert wanted(deployment, instance, octogen) == []
+    assert data_version(instance, key) != version
+    assert automation.tick() == of_each({"strada"})
+
+
+@pytest.mark.slow
+def test_what_failed_is_made_after_the_next_read_although_that_changed_nothing(
+    deployment: dg.Definitions, instance: dg.DagsterInstance, shops: Sandbox, tmp_path: Path
+) -> None:
+    automation = Automation(deployment, instance)
+    automation.tick()
+    run(deployment, instance, "octogen_products_changes", partition="strada")
+    damaged = tmp_path / "octogen_products" / "strada.parquet"
+    rows = damaged.read_bytes()
+    damaged.write_bytes(rows[:-100])
+    with pytest.raises(dg.Failure, match="is damaged"):
+        run(deployment, instance, "octogen_products_history", partition="strada")
+    damaged.write_bytes(rows)
+    assert automation.tick() == {}
+    shops.touch("strada")
+    run(deployment, instance, "octogen_products", partition="strada")
+    assert automation.tick() == {"octogen_products_history": {"strada"}}
 
 
 SHOPS = dg.StaticPartitionsDefinition(["acme", "zen"])

@@ -12,6 +12,7 @@ import pytest
 from octogen_dagster import (
     OctogenResource,
     ShopCatalogs,
+    build_product_history_asset,
     build_products_asset,
     build_snapshot_checks,
     catalog_days,
@@ -21,7 +22,7 @@ from octogen_dagster import (
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 from tests.api.servers import RawServer, http
-from tests.promises.runs.checked import ALL, numbers
+from tests.promises.runs.checked import numbers
 from tests.results import octogen_at
 
 KEY = dg.AssetKey("products")
@@ -36,6 +37,7 @@ class Clock:
     ) -> None:
         self.instance = instance
         self.asset = build_products_asset("products", partitions_def=partitions)
+        self.upstream = list[dg.AssetsDefinition]()
         self.now = datetime.now(timezone.utc)
         self.severity = dg.AssetCheckSeverity.ERROR
         self.octogen: OctogenResource | None = None
@@ -51,18 +53,21 @@ class Clock:
         self.now = datetime.now(timezone.utc) + MAX_AGE
 
     def checks(self) -> list[dg.AssetChecksDefinition]:
+        every = (
+            spec.name for each in build_snapshot_checks(self.asset) for spec in each.check_specs
+        )
         return build_snapshot_checks(
             self.asset,
             max_age=MAX_AGE,
             severity=self.severity,
-            exclude=ALL - {"fresh"},
+            exclude={*every} - {"fresh"},
             _clock=lambda: self.now,
         )
 
     def check(self) -> dg.AssetCheckEvaluation:
         """Run the check on its own: nothing is materialized, and there is no snapshot."""
         result = dg.materialize(
-            [self.asset, *self.checks()],
+            [*self.upstream, self.asset, *self.checks()],
             instance=self.instance,
             selection=dg.AssetSelection.all_asset_checks(),
             resources={"octogen": self.octogen, "io_manager": dg.mem_io_manager},
@@ -266,6 +271,33 @@ def test_an_asset_without_partitions(instance: dg.DagsterInstance) -> None:
     assert not clock.check().passed
     clock.severity = dg.AssetCheckSeverity.WARN
     assert clock.check().severity is dg.AssetCheckSeverity.WARN
+
+
+@pytest.mark.parametrize("partitions", [None, catalog_partitions])
+def test_what_follows_is_fresh_until_what_it_is_made_from_changes(
+    instance: dg.DagsterInstance, partitions: dg.PartitionsDefinition[str] | None
+) -> None:
+    catalogs(instance, ["acme"])
+    partition = "acme" if partitions else None
+    clock = Clock(instance, partitions)
+    clock.upstream = [clock.asset]
+    clock.asset = build_product_history_asset(clock.asset)
+
+    def report(asset: str, changed_at: float) -> None:
+        tags = {"octogen/changed_at": f"{changed_at:.0f}"}
+        event = dg.AssetMaterialization(asset, partition=partition, tags=tags)
+        instance.report_runless_asset_event(event)
+
+    begin = clock.now.timestamp()
+    report("products", begin - 1)
+    report("products_history", begin)
+    clock.age()
+    report("products", begin - 1)  # it was indexed again, and nothing changed
+    found = clock.check()
+    assert found.passed
+    assert numbers(found)["unchanged"] == 1
+    report("products", begin + 60)
+    assert not clock.check().passed
 
 
 @pytest.mark.parametrize("partitions", [None, catalog_partitions, snapshot_days("2026-01-01")])

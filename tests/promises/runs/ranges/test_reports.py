@@ -69,6 +69,32 @@ def test_each_partition_of_a_run_is_published_and_reported_by_itself(
         assert event.tags["dagster/data_version"]
 
 
+@pytest.mark.slow
+def test_a_partition_that_did_not_change_keeps_its_data_version(project: Project) -> None:
+    keys = CATALOGS[:2]
+    service = PagedService(dict.fromkeys(keys, 25))
+    products = products_of_a_range()
+
+    def versions() -> list[str]:
+        with service.running() as server:
+            run_id = run(project, server, [products], keys).run_id
+        found = reported(project.instance, run_id=run_id)
+        return [(found[key].tags or {})["dagster/data_version"] for key in keys]
+
+    first = versions()
+    later = datetime(2026, 11, 27, tzinfo=timezone.utc).isoformat()
+    service.indexed_at |= dict.fromkeys(keys, later)
+
+    def change(key: str, _page: int, products: list[dict[str, Any]]) -> None:
+        if key == keys[1]:
+            products[0]["title"] = "Another"
+
+    service.change = change
+    assert versions() == [first[0], later]
+    (observed,) = project.instance.fetch_observations(KEY, limit=9).records
+    assert observed.partition_key == f"{keys[0]} (indexed again)"
+
+
 def test_a_range_of_catalogs_and_days_is_of_the_present_day(
     project: Project, sandbox: Sandbox
 ) -> None:
