@@ -196,8 +196,8 @@ class ScanStatistics(ReadStatistics):
             **self.cost_metrics(price, spared),
         }
         if self.first_request_id and self.last_request_id:
-            metrics["first_request_id"] = self.first_request_id
-            metrics["last_request_id"] = self.last_request_id
+            ids = (self.first_request_id, self.last_request_id)
+            metrics["request_ids"] = [*dict.fromkeys(ids)]
         if query := self.effective_query:
             metrics["effective_query"] = query
         if self.expected_rows is not None:

@@ -67,8 +67,7 @@ _COLLECTED = (
     "null_share_current_price",
     "null_share_brand",
     "expected_rows",
-    "first_request_id",
-    "last_request_id",
+    "request_ids",
 )
 """The metrics that are one entry together. A line of it is not wrapped, so each is short."""
 
