@@ -51,7 +51,7 @@ RETURNED = (
 )
 """The values that an asset may return."""
 
-Metric = str | int | float | bool | datetime | dict[str, object]
+Metric = str | int | float | bool | datetime | list[str] | dict[str, object]
 Metrics = dict[str, Metric]
 """Figures of a read by name, as plain values."""
 
