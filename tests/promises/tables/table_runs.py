@@ -113,6 +113,11 @@ class Project:
         """Materialize the snapshots."""
         return self._run(self.assets, partition, **options)
 
+    def store(self, frame: pl.DataFrame, partition: str | None = None) -> None:
+        """Materialize the snapshots of a frame."""
+        self.frames[partition] = frame
+        self.publish(partition)
+
     def load(self, partition: str | None = None, **options: Any) -> dg.ExecuteInProcessResult:
         """Materialize the tables."""
         return self._run(self.tables, partition, **options)

@@ -60,8 +60,7 @@ def test_each_snapshot_that_was_loaded_can_be_read_again(kind: str, tmp_path: Pa
     project = Project(tmp_path, lake.destination)
     loaded = {}
     for frame in (prices(1.0, None), prices(2.0), prices()):
-        project.frames[None] = frame
-        project.publish()
+        project.store(frame)
         project.load()
         loaded[noted(lake)] = frame
     assert len(loaded) == 3
@@ -75,8 +74,7 @@ def test_a_table_that_somebody_brought_back_is_loaded_again(kind: str, tmp_path:
     lake: Any = FILES[kind](tmp_path)
     project = Project(tmp_path, lake.destination)
     for frame in (prices(1.0, None), prices(2.0)):
-        project.frames[None] = frame
-        project.publish()
+        project.store(frame)
         project.load()
     if isinstance(lake, Iceberg):
         table = opened(lake)
@@ -119,8 +117,7 @@ def test_a_lake_may_be_in_a_bucket(
     assert all(name.endswith("/") for name in bucket.names())  # Iceberg leaves a folder
     project = Project(tmp_path, destination)
     for frame in (prices(1.0, None), prices(2.0)):
-        project.frames[None] = frame
-        project.publish()
+        project.store(frame)
         assert project.load_metadata()["dagster/row_count"] == frame.height
     assert project.load_metadata()["octogen/loaded"] is False
     assert [name for name in bucket.names() if name.endswith(".parquet")]
@@ -166,8 +163,7 @@ def test_an_error_of_a_bucket_shows_no_secret(
         monkeypatch.setenv("CATALOG", uri)
         destination = IcebergTables(properties={"uri": dg.EnvVar("CATALOG")})
     project = Project(tmp_path, destination)
-    project.frames[None] = prices(1.0)
-    project.publish()
+    project.store(prices(1.0))
     text = failure(project.load(raise_on_error=False))
     assert f"{destination.place} failed: " in text
     assert "refused" in text
@@ -187,6 +183,5 @@ def test_a_secret_that_is_written_out_is_refused(kind: type[Any]) -> None:
 def test_a_time_of_day_is_refused_by_its_name(tmp_path: Path) -> None:
     lake = Delta(tmp_path)
     project = Project(tmp_path, lake.destination)
-    project.frames[None] = pl.DataFrame({"clock": [None]}, schema={"clock": pl.Time})
-    project.publish()
+    project.store(pl.DataFrame({"clock": [None]}, schema={"clock": pl.Time}))
     assert "The column 'clock' is a time of day" in failure(project.load(raise_on_error=False))

@@ -221,8 +221,7 @@ def test_a_duckdb_database_is_not_in_memory(database: str) -> None:
 
 def one_table(tmp_path: Path, destination: Any) -> dg.ExecuteInProcessResult:
     project = Project(tmp_path, destination)
-    project.frames[None] = pl.DataFrame({"uuid": ["a"]})
-    project.publish()
+    project.store(pl.DataFrame({"uuid": ["a"]}))
     return project.load(raise_on_error=False)
 
 
@@ -419,8 +418,7 @@ def test_a_table_that_was_made_without_partitions_is_not_mixed_with_them(tmp_pat
     warehouse = DuckDB(tmp_path)
     assert one_table(tmp_path, warehouse.destination).success
     project = Project(tmp_path, warehouse.destination, CATALOGS)
-    project.frames["acme"] = pl.DataFrame({"uuid": ["a"]})
-    project.publish("acme")
+    project.store(pl.DataFrame({"uuid": ["a"]}), "acme")
     result = project.load("acme", raise_on_error=False)
     assert "has no column 'partition'" in failure(result)
     assert warehouse.rows("products") == [{"uuid": "a"}]

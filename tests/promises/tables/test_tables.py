@@ -45,8 +45,7 @@ def boots(count: int, price: float = 10.0, day: int = 0, **columns: pl.Expr) -> 
 
 def test_a_table_has_each_value_of_the_snapshot(warehouse: Warehouse, tmp_path: Path) -> None:
     project = Project(tmp_path, warehouse.destination)
-    project.frames[None] = boots(25)
-    project.publish()
+    project.store(boots(25))
     shown = project.load_metadata()
     assert_same_rows(warehouse.rows("products"), expected_rows(project.stored()))
     assert shown["dagster/row_count"] == 25
@@ -65,8 +64,7 @@ def test_a_snapshot_replaces_all_rows_and_none_leaves_none(
 ) -> None:
     project = Project(tmp_path, warehouse.destination)
     for frame in (boots(25), boots(7, 11.0), boots(0), boots(3)):
-        project.frames[None] = frame
-        project.publish()
+        project.store(frame)
         assert project.load().success
         assert_same_rows(warehouse.rows("products"), expected_rows(project.stored()))
 
@@ -97,11 +95,11 @@ def test_a_partition_replaces_its_own_rows_and_no_others(
     project.instance.add_dynamic_partitions("octogen_catalogs", ["a's%2Fb"])
     stored: dict[Any, pl.DataFrame] = {}
     for key, frame in [(keys[0], boots(4)), (keys[1], boots(3)), (keys[0], boots(2, 9.0))]:
-        project.frames[key] = stored[key] = frame
-        project.publish(key)
+        stored[key] = frame
+        project.store(frame, key)
         assert project.load(key).success
-    stored[keys[1]] = project.frames[keys[1]] = boots(0)
-    project.publish(keys[1])
+    stored[keys[1]] = boots(0)
+    project.store(stored[keys[1]], keys[1])
     project.load(keys[1])
     assert_same_rows(
         warehouse.rows("products"),
@@ -136,8 +134,7 @@ def test_each_scalar_keeps_its_type(warehouse: Warehouse, tmp_path: Path) -> Non
     )
     lacks = {"clock"} if isinstance(warehouse, Lake) else set()  # it has no times of day
     project = Project(tmp_path, warehouse.destination)
-    project.frames[None] = frame.drop(lacks)
-    project.publish()
+    project.store(frame.drop(lacks))
     shown = project.load_metadata()
     (row,) = [row for row in warehouse.rows("products") if row["text"] is not None]
     names = {name.lower(): value for name, value in row.items()}
@@ -183,8 +180,7 @@ def test_a_value_that_a_column_cannot_hold_is_refused_by_name(
     warehouse = DuckDB(tmp_path)
     project = Project(tmp_path, warehouse.destination)
     series = pl.Series("value", values, dtype=None if dtype.is_temporal() else dtype, strict=False)
-    project.frames[None] = pl.DataFrame([series.cast(dtype)])
-    project.publish()
+    project.store(pl.DataFrame([series.cast(dtype)]))
     text = failure(project.load(raise_on_error=False))
     assert "The column 'value' of the table octogen.products" in text
     assert f"cannot hold {shown} of" in text
@@ -194,8 +190,7 @@ def test_a_value_that_a_column_cannot_hold_is_refused_by_name(
 @pytest.mark.parametrize("value", [[b"x"], {"inner": [[b"x"]]}])
 def test_bytes_in_a_list_are_refused_by_name(value: Any, tmp_path: Path) -> None:
     project = Project(tmp_path, DuckDB(tmp_path).destination)
-    project.frames[None] = pl.DataFrame([{"digests": value}])
-    project.publish()
+    project.store(pl.DataFrame([{"digests": value}]))
     result = project.load(raise_on_error=False)
     assert "The column 'digests' of the snapshot" in failure(result)
     assert "Leave it out by `columns`" in failure(result)
@@ -218,8 +213,7 @@ def test_a_column_that_changes_values_is_refused_by_name(
     }
     with closing(Postgres(postgres_server)) as warehouse:
         project = Project(tmp_path, warehouse.destination)
-        project.frames[None] = pl.DataFrame({"value": [values[kind]]})
-        project.publish()
+        project.store(pl.DataFrame({"value": [values[kind]]}))
         project.load()
         warehouse.execute(
             f"ALTER TABLE octogen.products ALTER value TYPE {kind} USING value::{kind}"
@@ -239,8 +233,7 @@ def test_nested_values_are_nested_or_json(warehouse: Warehouse, tmp_path: Path) 
         "lists": [["“é”"], []],
     }
     project = Project(tmp_path, warehouse.destination)
-    project.frames[None] = pl.DataFrame([nested, dict.fromkeys(nested)])
-    project.publish()
+    project.store(pl.DataFrame([nested, dict.fromkeys(nested)]))
     project.load()
     rows = warehouse.rows("products")
     assert {"struct": None, "list": None, "lists": None} in rows
@@ -271,8 +264,7 @@ def test_structs_in_lists_are_those_of_their_row(warehouse: Warehouse, tmp_path:
         }
         for number in range(40)
     ]
-    project.frames[None] = pl.DataFrame(rows, infer_schema_length=None)
-    project.publish()
+    project.store(pl.DataFrame(rows, infer_schema_length=None))
     project.load()
     assert sorted(warehouse.rows("products"), key=lambda row: str(row["uuid"])) == rows
 
@@ -307,8 +299,7 @@ def test_a_new_column_is_added_and_none_is_dropped(warehouse: Warehouse, tmp_pat
         "strada": pl.DataFrame({"uuid": ["s"], "new": [0.5], "list": [["x"]]}),
     }
     for key, frame in frames.items():
-        project.frames[key] = frame
-        project.publish(key)
+        project.store(frame, key)
         project.load(key)
     expected = [row for key in frames for row in expected_rows(frames[key], partition=key)]
     assert_same_rows(warehouse.rows("products"), expected)
@@ -321,12 +312,10 @@ def test_a_number_of_another_type_is_stored_without_loss_or_refused(
 ) -> None:
     project = Project(tmp_path, warehouse.destination)
     for values in ([1, 2], [3.0, None]):
-        project.frames[None] = pl.DataFrame({"stock": values})
-        project.publish()
+        project.store(pl.DataFrame({"stock": values}))
         assert project.load().success
         assert_same_rows(warehouse.rows("products"), expected_rows(project.frames[None]))
-    project.frames[None] = pl.DataFrame({"stock": [1.5]})
-    project.publish()
+    project.store(pl.DataFrame({"stock": [1.5]}))
     result = project.load(raise_on_error=False)
     assert "'stock' of the table" in failure(result)
     assert "cannot hold 1.5" in failure(result)
@@ -336,11 +325,9 @@ def test_a_number_of_another_type_is_stored_without_loss_or_refused(
 
 def test_a_column_of_another_type_is_refused(warehouse: Warehouse, tmp_path: Path) -> None:
     project = Project(tmp_path, warehouse.destination)
-    project.frames[None] = pl.DataFrame({"stock": [1]})
-    project.publish()
+    project.store(pl.DataFrame({"stock": [1]}))
     project.load()
-    project.frames[None] = pl.DataFrame({"stock": ["many"]})
-    project.publish()
+    project.store(pl.DataFrame({"stock": ["many"]}))
     text = failure(project.load(raise_on_error=False))
     assert "The column 'stock' of the table" in text
     assert "Nothing was changed" in text
@@ -352,8 +339,7 @@ def test_a_repeated_run_sends_nothing(
     warehouse: Warehouse, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     project = Project(tmp_path, warehouse.destination)
-    project.frames[None] = boots(5)
-    project.publish()
+    project.store(boots(5))
     assert project.load_metadata()["octogen/loaded"] is True
     (noted,) = warehouse.rows("_octogen_loads")
     shown = project.load_metadata()
@@ -372,8 +358,7 @@ def test_rows_that_somebody_else_removed_are_loaded_again(
 ) -> None:
     project = Project(tmp_path, warehouse.destination, CATALOGS)
     for key in ("acme", "strada"):
-        project.frames[key] = boots(5)
-        project.publish(key)
+        project.store(boots(5), key)
         project.load(key)
     table = f"{warehouse.schema}.products"
     warehouse.execute(
@@ -388,8 +373,7 @@ def test_a_table_that_somebody_else_dropped_is_made_again(
     warehouse: Warehouse, tmp_path: Path
 ) -> None:
     project = Project(tmp_path, warehouse.destination)
-    project.frames[None] = boots(5)
-    project.publish()
+    project.store(boots(5))
     project.load()
     warehouse.execute(f"DROP TABLE {warehouse.schema}.products")
     assert project.load_metadata()["octogen/loaded"] is True
@@ -398,8 +382,7 @@ def test_a_table_that_somebody_else_dropped_is_made_again(
 
 def test_only_some_columns_are_loaded(warehouse: Warehouse, tmp_path: Path) -> None:
     project = Project(tmp_path, warehouse.destination, columns=["uuid", "rating"])
-    project.frames[None] = boots(3)
-    project.publish()
+    project.store(boots(3))
     project.load()
     whole = Project(tmp_path, warehouse.destination)
     expected = expected_rows(project.stored().select("uuid", "rating"))
@@ -410,8 +393,7 @@ def test_only_some_columns_are_loaded(warehouse: Warehouse, tmp_path: Path) -> N
 
 def test_tables_and_columns_are_described(warehouse: Warehouse, tmp_path: Path) -> None:
     project = Project(tmp_path, warehouse.destination)
-    project.frames[None] = boots(1)
-    project.publish()
+    project.store(boots(1))
     shown = project.load_metadata()
     comments = warehouse.comments("products")
     assert comments.pop("") == "The snapshots of the asset products in Dagster."
@@ -429,8 +411,7 @@ def test_postgres_has_indexes_of_the_key_and_of_the_partitions(
 ) -> None:
     with closing(Postgres(postgres_server)) as warehouse:
         project = Project(tmp_path, warehouse.destination, CATALOGS)
-        project.frames["acme"] = boots(3)
-        project.publish("acme")
+        project.store(boots(3), "acme")
         project.load("acme")
         found = warehouse.query(
             "SELECT indexdef FROM pg_indexes "
@@ -445,8 +426,7 @@ def test_postgres_has_indexes_of_the_key_and_of_the_partitions(
 def test_a_key_that_becomes_null_is_loaded(warehouse: Warehouse, tmp_path: Path) -> None:
     project = Project(tmp_path, warehouse.destination)
     for key in ("acme", None):
-        project.frames[None] = boots(3, catalog_key=pl.lit(key, dtype=pl.String))
-        project.publish()
+        project.store(boots(3, catalog_key=pl.lit(key, dtype=pl.String)))
         project.load()
         assert_same_rows(warehouse.rows("products"), expected_rows(project.stored()))
 
@@ -479,8 +459,7 @@ def test_the_comment_of_a_user_on_a_table_stays(
     with closing(Postgres(postgres_server)) as warehouse:
         project = Project(tmp_path, warehouse.destination)
         for frame in (boots(1), boots(1, added=pl.lit(1))):
-            project.frames[None] = frame
-            project.publish()
+            project.store(frame)
             project.load()
             if frame.width == boots(1).width:
                 warehouse.execute("COMMENT ON TABLE octogen.products IS 'Ask Jo.'")
@@ -497,8 +476,7 @@ def test_a_trigger_that_drops_rows_fails_the_check_of_the_rows(
 ) -> None:
     with closing(Postgres(postgres_server)) as warehouse:
         project = Project(tmp_path, warehouse.destination)
-        project.frames[None] = boots(5)
-        project.publish()
+        project.store(boots(5))
         (check,) = project.load().get_asset_check_evaluations()
         assert check.passed
         for statement in (
@@ -526,8 +504,7 @@ def test_loads_work_behind_a_pooler_in_transaction_mode(
         uri = warehouse.uri.replace(f":{port}/", f":{own['DAGSTER_POSTGRES_PORT']}/")
         project = Project(tmp_path, PostgresTables(uri=uri))
         for frame in (boots(25), boots(7, 11.0), boots(0), boots(3, added=pl.lit(1))):
-            project.frames[None] = frame
-            project.publish()
+            project.store(frame)
             assert project.load().success
             assert_same_rows(warehouse.rows("products"), expected_rows(project.stored()))
         assert project.load_metadata()["octogen/loaded"] is False
@@ -540,8 +517,7 @@ def test_a_statement_that_took_too_long_passes_and_says_which_setting(
 ) -> None:
     with closing(Postgres(postgres_server)) as warehouse:
         project = Project(tmp_path, warehouse.destination)
-        project.frames[None] = boots(3)
-        project.publish()
+        project.store(boots(3))
         project.load()
         warehouse.execute(
             "CREATE FUNCTION octogen.wait() RETURNS trigger LANGUAGE plpgsql AS "
@@ -581,8 +557,7 @@ def test_a_user_without_temporary_is_told_so(
         with pytest.raises(OctogenTableError, match="Grant the user TEMPORARY"):
             destination.try_out()
         project = Project(tmp_path, destination)
-        project.frames[None] = boots(3)
-        project.publish()
+        project.store(boots(3))
         result = project.load(raise_on_error=False)
     assert "Grant the user TEMPORARY" in failure(result)
     assert not is_retried(result)
@@ -626,8 +601,7 @@ def test_postgres_locks_nothing_while_rows_are_uploaded(
     held: list[list[Any]] = []
     with closing(Postgres(postgres_server)) as warehouse:
         project = Project(tmp_path, warehouse.destination)
-        project.frames[None] = boots(3)
-        project.publish()
+        project.store(boots(3))
         project.load()
         ingest = PostgresConnection.ingest
 
@@ -674,11 +648,9 @@ from tests.warehouses import DuckDB
 
 folder = Path({str(tmp_path)!r})
 project = Project(folder, DuckDB(folder).destination)
-project.frames[None] = boots(3)
-project.publish()
+project.store(boots(3))
 project.load()
-project.frames[None] = boots(20_000)
-project.publish()
+project.store(boots(20_000))
 resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, resource.RLIM_INFINITY))
 print(failure(project.load(raise_on_error=False)))
 """
@@ -693,8 +665,7 @@ def test_values_that_are_too_large_for_duckdbs_memory_are_told_with_the_limit(
     tmp_path: Path,
 ) -> None:
     project = Project(tmp_path, DuckDB(tmp_path).destination)
-    project.frames[None] = pl.DataFrame({"text": ["x" * 40_000_000] * 3})
-    project.publish()
+    project.store(pl.DataFrame({"text": ["x" * 40_000_000] * 3}))
     text = failure(project.load(raise_on_error=False))
     assert "A load lets DuckDB have 64MB" in text
     assert "by `columns`" in text
@@ -709,7 +680,6 @@ def test_a_snapshot_in_a_bucket_without_rows_is_loaded(
     project = Project(tmp_path, warehouse.destination)
     project.io_manager = bucket.io_manager()
     for frame in (boots(0), boots(3), boots(0)):
-        project.frames[None] = frame
-        project.publish()
+        project.store(frame)
         assert project.load().success
         assert len(warehouse.rows("products")) == frame.height

@@ -37,8 +37,7 @@ def published(project: Project, catalog: str, rows: int, price: float) -> list[R
     frame = products_frame(
         [product(number, price, DAY, catalog_key=catalog) for number in range(rows)]
     )
-    project.frames[catalog] = frame
-    project.publish(catalog)
+    project.store(frame, catalog)
     return expected_rows(project.stored(partition=catalog), partition=catalog)
 
 

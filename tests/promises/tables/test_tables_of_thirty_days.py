@@ -97,8 +97,7 @@ def test_tables_equal_the_snapshots_after_thirty_days(warehouse: Warehouse, tmp_
         if day == EMPTY_ON:
             catalog = "lodge"
         shops.change(catalog)
-        project.frames[catalog] = shops.snapshot(catalog, day)
-        project.publish(catalog)
+        project.store(shops.snapshot(catalog, day), catalog)
         if shops.random.random() < 0.2 and day not in KILLED_ON:
             continue  # a late day: the tables follow with the next one
         at = BEGIN + timedelta(days=day)
