@@ -36,9 +36,8 @@ def run(command: list[str], home: Path) -> subprocess.CompletedProcess[str]:
         pytest.param(
             [sys.executable, "-m", "dagster", "definitions", "validate", "-w", "workspace.yaml"],
             id="dagster",
-            marks=pytest.mark.long,
         ),
-        pytest.param([str(DG), "check", "defs"], id="dg"),
+        pytest.param([str(DG), "check", "defs"], id="dg", marks=pytest.mark.long),
     ],
 )
 def test_the_definitions_load_without_a_key(command: list[str], tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ OWN_SCHEMA = {
 
 
 @pytest.mark.slow
-@settings(max_examples=200)
+@settings(max_examples=80)
 @given(st.lists(products, max_size=5), st.lists(own_rows, min_size=1, max_size=6))
 def test_a_position_is_what_a_person_works_out(found: list[Row], own: list[Row]) -> None:
     """Each product is a row of a history, and several histories may have the same one."""

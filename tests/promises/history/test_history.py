@@ -723,6 +723,7 @@ def test_the_files_of_many_catalogs_are_read_within_the_limit_of_a_shell_on_maco
     assert result.output_for_node("together").height == 250
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_history_of_many_catalogs_that_is_held_over_an_update_says_so(tmp_path: Path) -> None:
     make_history(tmp_path, {day(1): [product("boot", 100.0)], day(2): [product("boot", 90.0)]})

@@ -636,6 +636,7 @@ def test_a_transaction_that_was_idle_for_too_long_is_told(
     assert raised.value.persistence is Persistence.PASSING
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_disk_that_is_full_under_duckdb_is_no_conflict(tmp_path: Path) -> None:
     program = f"""
