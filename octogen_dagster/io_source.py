@@ -50,10 +50,7 @@ the interpreter finalizes aborts the process ("exception not rethrown", Python 3
 def io_source(
     schema: pl.Schema, frames: Frames, stop: threading.Event | None = None
 ) -> pl.LazyFrame:
-    """Return a lazy frame whose rows `frames` yields.
-
-    `stop` ends its executions; by default each has an end of its own.
-    """
+    """Return a lazy frame whose rows `frames` yields."""
     read = functools.partial(_read, schema, frames, stop)
     frame = python_source(read, schema, validate=True)
     # Polars reads a pure source once that occurs twice in a query, but its streaming engine does so

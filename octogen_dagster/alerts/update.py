@@ -44,10 +44,7 @@ _HISTORY = "octogen.history"
 
 
 class _Applied(NamedTuple):
-    """A rule, since when its events are in the table, and since when they are looked for again.
-
-    `is_known` is true if the events in the table were found by the same rule.
-    """
+    """A rule, since when its events are in the table, and since when they are looked for again."""
 
     rule: AlertRule
     begins: datetime

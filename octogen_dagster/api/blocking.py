@@ -304,10 +304,7 @@ class BlockingClient:
         return TransportError(self.service.api_key.masked(reason))
 
     def _perform(self, curl: pycurl.Curl) -> tuple[int, str]:
-        """Transfer a request and its response, and look at the stop meanwhile.
-
-        Returns libcurl's code and text of a failure; 0 if there is none.
-        """
+        """Transfer a request and its response, and look at the stop meanwhile."""
         multi = self._multi
         assert multi is not None
         multi.add_handle(curl)

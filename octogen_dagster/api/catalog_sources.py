@@ -341,10 +341,7 @@ def several_by_host(states: Iterable[CatalogState]) -> dict[str, list[CatalogSta
 
 
 def several_of_a_host(service: CatalogService, states: Iterable[CatalogState]) -> Iterator[str]:
-    """Warn of each host with several catalogs among which nobody chose, once in this process.
-
-    All of them are read, unless a search names its catalogs.
-    """
+    """Warn of each host with several catalogs among which nobody chose, once in this process."""
     source = service.catalog_source
     if not isinstance(source, ShopCatalogs) or source.catalogs is not None:
         return

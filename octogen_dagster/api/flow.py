@@ -62,10 +62,7 @@ T = TypeVar("T")
 
 
 class Send(NamedTuple):
-    """A request to send, and the seconds for it, to the last byte of its response.
-
-    The driver calls `begun` once the status and the headers are there, even if it is then stopped.
-    """
+    """A request to send, and the seconds for it, to the last byte of its response."""
 
     request: Request
     seconds: float
@@ -73,10 +70,7 @@ class Send(NamedTuple):
 
 
 class Wait(NamedTuple):
-    """Seconds to wait, and why: for the `rate limit`, before a `retry`, or for a `turn`.
-
-    The wait is over once `until` is done, if there is one.
-    """
+    """Seconds to wait, and why: for the `rate limit`, before a `retry`, or for a `turn`."""
 
     seconds: float
     why: str
@@ -124,11 +118,7 @@ def request_flow(
     *,
     paced: bool = False,
 ) -> Flow[Response]:
-    """Send a request, again as far as the policy allows, and return the successful response.
-
-    A `paced` request is one of many, which leave a share of the rate limit to others. Messages of
-    errors begin with the subject.
-    """
+    """Send a request, again as far as the policy allows, and return the successful response."""
     request = Request(method, f"{service.base_url}{path}", _content(body))
     if not paced:
         return (yield from _attempts(service, request, path, subject))

@@ -36,11 +36,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A response whose body has been read and decompressed.
-
-    The names of its headers are in lower case, and a page that was saved has no request. `library`
-    is httpx2 if a client of it received the response.
-    """
+    """A response whose body has been read and decompressed."""
 
     status_code: int
     headers: Mapping[str, str] = field(default_factory=dict)

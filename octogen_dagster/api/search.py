@@ -463,10 +463,7 @@ def checked_search(search: object) -> ProductSearch:
 
 
 def describe_search(search: ProductSearch, of: str | None = None) -> str:
-    """Say which products a search reads, such as "all products of northpeak".
-
-    `of` is what they are of; by default the catalogs that the search names.
-    """
+    """Say which products a search reads, such as "all products of northpeak"."""
     found = "products" if search.has_filters else "all products"
     if search.max_products is not None:
         found = f"the first {search.max_products:,} products"

@@ -101,10 +101,7 @@ class CoverageRejectedUrl(ResponseModel):
 
 
 class CoverageUrlMutationResponse(ResponseModel):
-    """The outcome of each URL that was to be added or removed.
-
-    `url_count` is the number of URLs that the list has now.
-    """
+    """The outcome of each URL that was to be added or removed."""
 
     accepted: list[CoverageAcceptedUrl]
     rejected: list[CoverageRejectedUrl]

@@ -215,10 +215,7 @@ def io_manager_key(asset: dg.AssetsDefinition) -> str:
 
 
 def output_manager(context: dg.AssetExecutionContext) -> tuple[str, Any]:
-    """The key of the IO manager of an asset's output, and it itself.
-
-    With `io_manager_def` the key is one of Dagster's.
-    """
+    """The key of the IO manager of an asset's output, and it itself."""
     key = io_manager_key(context.assets_def)
     return key, getattr(context.resources, key)
 

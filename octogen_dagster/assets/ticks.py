@@ -198,10 +198,7 @@ def plan(
 def _neighbours(
     due: Sequence[Wanted], position: Mapping[str, int], most: int
 ) -> list[list[Wanted]]:
-    """Cut what is due into runs of keys that follow each other; the order of `due` is kept.
-
-    A run comes where the most urgent of its keys does.
-    """
+    """Cut what is due into runs of keys that follow each other; the order of `due` is kept."""
     if most == 1:
         return [[each] for each in due]
     runs: list[list[int]] = []
@@ -319,10 +316,7 @@ def request_assets(
     now: float,
     nothing_due: str,
 ) -> dg.SensorResult:
-    """Plan a tick for assets without partitions, each run with those of one key of `assets`.
-
-    `busy` and `done` are as in `request_runs`.
-    """
+    """Plan a tick for assets without partitions, each run with those of one key of `assets`."""
 
     def read_tries(some: Sequence[Wanted]) -> Mapping[str, Tries]:
         keys = {each.request: each.key for each in some}

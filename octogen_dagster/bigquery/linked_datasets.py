@@ -143,10 +143,7 @@ def link_dataset(
     with_octogen: SubscribeWithOctogen,
     replace_revoked: bool,
 ) -> Metadata:
-    """Subscribe to a listing, by Octogen's control plane if there is one.
-
-    Returns the metadata of the linked dataset.
-    """
+    """Subscribe to a listing, by Octogen's control plane if there is one."""
     replaced: list[str] = []
 
     def replacing(subscription: str, dataset: str) -> None:

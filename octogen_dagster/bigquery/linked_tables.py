@@ -57,10 +57,7 @@ class LinkedTables:
     def asset(
         self, builder: str, name: str | dg.AssetSpec, given: Mapping[str, Any], **own: Any
     ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
-        """Return the decorator of an asset with a partition and checks for each table.
-
-        `given` are arguments of a user, and `own` those of the builder.
-        """
+        """Return the decorator of an asset with a partition and checks for each table."""
         require_asset(self.linked_datasets, "linked_datasets")
         require_extras(builder, "bigquery")
         require_max_bytes_billed(self.max_bytes_billed)

@@ -22,10 +22,7 @@ class Source(Protocol):
         """The keys of the resources that it needs."""
 
     def listings(self, resources: Any, within: Deadline | None = None) -> Listings:
-        """Read the listings that are there now, with the resources of the sensor's context.
-
-        `within` is the time that the tick has, which ends the calls too; by default TICK_TIMEOUT.
-        """
+        """Read the listings that are there now, with the resources of the sensor's context."""
 
 
 @dataclass(frozen=True)

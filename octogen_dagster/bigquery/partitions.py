@@ -62,10 +62,7 @@ def listing_name(partition_key: str) -> ListingName:
 def by_partition_key(
     listings: Iterable[Listing], known: Collection[str]
 ) -> tuple[dict[str, Listing], list[str]]:
-    """Give each listing its partition key, which it keeps when its project is named another way.
-
-    Returns the listings by partition key, and the known keys that are not those of a listing.
-    """
+    """Give each listing its partition key, which it keeps when its project is named another way."""
     partitions: dict[ListingKey, str] = {}
     invalid = []
     for key in sorted(known):

@@ -262,11 +262,7 @@ class QueryRows:
     def batches(
         self, check: Callable[[], object], warn: Callable[[str], None]
     ) -> Iterator[pa.RecordBatch]:
-        """Yield the rows in batches, the next of which is read meanwhile.
-
-        While a batch is waited for, `check` is called; what it raises ends the read. `warn` is
-        called with a line if the Storage Read API refuses.
-        """
+        """Yield the rows in batches, the next of which is read meanwhile."""
         with _storage_client(self._client) as storage:
             batches = self._read(storage, warn)
 

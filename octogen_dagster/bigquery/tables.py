@@ -113,10 +113,7 @@ def last_materialization(
 
 
 class ReportedTable(NamedTuple):
-    """A table as the asset of its linked dataset reported it.
-
-    `exported_at` is the time of its export in seconds since 1970, if that was reported.
-    """
+    """A table as the asset of its linked dataset reported it."""
 
     name: TableName
     export_restrictions: Mapping[str, bool]

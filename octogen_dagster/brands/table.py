@@ -34,10 +34,7 @@ BRANDS_DESCRIPTIONS = {
 
 
 def product_brands(products: pl.LazyFrame) -> pl.LazyFrame:
-    """Count the products of each brand, and compute quantiles of their prices in each currency.
-
-    The rows have the columns of `BRANDS_SCHEMA`, those with the most products first.
-    """
+    """Count the products of each brand, and compute quantiles of their prices in each currency."""
     price = known_price(pl.col("current_price").cast(pl.Float64))
     brand = brand_name(products.collect_schema())
     return (

@@ -22,10 +22,7 @@ _MAX_RECORDS = 100
 
 @dataclass(frozen=True)
 class CheckedSnapshot:
-    """A snapshot, the rules that its rows are to follow, and the asset that it is of.
-
-    One pass over the columns that the rules need finds the bad rows of all of them.
-    """
+    """A snapshot, the rules that its rows are to follow, and the asset that it is of."""
 
     instance: dg.DagsterInstance
     asset: dg.AssetKey

@@ -80,10 +80,7 @@ class OctogenScaffolder(dg.Scaffolder[ScaffoldParams]):
         return ScaffoldParams
 
     def scaffold(self, request: ScaffoldRequest[ScaffoldParams]) -> None:
-        """Write `defs.yaml`, and the variables that `.env` lacks.
-
-        Without a source of catalogs, a person is asked for it; a script gets the granted ones.
-        """
+        """Write `defs.yaml`, and the variables that `.env` lacks."""
         params = request.params
         if not params.has_source and _is_typed():
             try:

@@ -61,11 +61,7 @@ class Templates(dg.ResolutionContext):
     def rendered(
         self, value: Any, variables: set[str], mistakes: list[Mistake], field: str = ""
     ) -> Any:
-        """Render all templates of a value, and note all mistakes in them.
-
-        `variables` are fields in which `{{ env.NAME }}` becomes a `dagster.EnvVar`, also in what is
-        below them. `field` is the one that has the value.
-        """
+        """Render all templates of a value, and note all mistakes in them."""
         if isinstance(value, list):
             places = [self.at_path(position) for position in range(len(value))]
             return [

@@ -38,10 +38,7 @@ class LoginPlaces(NamedTuple):
         *,
         token_uri: str | None = None,
     ) -> LoginPlaces:
-        """Return the files at these paths, and by default those of Octogen's own commands.
-
-        With a `token_uri` the refresh token is there, and the other two are beside it.
-        """
+        """Return the files at these paths, and by default those of Octogen's own commands."""
         if token_uri:
             return cls(
                 secret_at(token_uri, "refresh token"),

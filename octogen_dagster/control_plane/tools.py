@@ -131,10 +131,7 @@ class OctogenMCP:
             self._resources.close()
 
     def listings(self, catalogs: Sequence[str] = ()) -> list[SharedListing]:
-        """Return the listings that are shared with the organisation, or those of some catalogs.
-
-        A catalog that is not granted has none.
-        """
+        """Return the listings that are shared with the organisation, or those of some catalogs."""
         tool = "list_bigquery_listing_resources"
         arguments = {"catalogs": list(catalogs)} if catalogs else {}
         try:

@@ -29,11 +29,7 @@ _Published = Mapping[tuple[str, str | None], Decimal]
 
 
 def instance_costs(since: datetime) -> pl.DataFrame:
-    """Return the costs since the beginning of a day, of the instance of `DAGSTER_HOME`.
-
-    Raises:
-        ValueError: There is no such instance.
-    """
+    """Return the costs since the beginning of a day, of the instance of `DAGSTER_HOME`."""
     try:
         opened = dg.DagsterInstance.get()
     except dg.DagsterError as error:

@@ -76,10 +76,7 @@ class Question(NamedTuple):
 
 
 class Planned(NamedTuple):
-    """A question that will be asked, and the most that it adds to the cost of those before it.
-
-    `left_out` says why it will not be asked; empty if it will.
-    """
+    """A question that will be asked, and the most that it adds to the cost of those before it."""
 
     question: Question
     cost_usd: Decimal

@@ -30,12 +30,7 @@ def _lazy() -> dg.Definitions:
 
 
 def project_resources(folder: Path, module: str) -> tuple[Resources, Finding]:
-    """Load the definitions of a project; return their resources, and what was found.
-
-    Args:
-        folder: The project's folder, in which its code is imported as `dg` does it.
-        module: The module that has the definitions.
-    """
+    """Load the definitions of a project; return their resources, and what was found."""
     sys.path[:0] = [str(folder), str(folder / "src")]
     try:
         loaded = vars(importlib.import_module(module)).values()
@@ -100,10 +95,7 @@ def environment_resources(
     project: str | None = None,
     principal: str | None = None,
 ) -> Resources:
-    """Return the resources that settings and the environment describe.
-
-    Without a host, catalogs are those that are granted to the key.
-    """
+    """Return the resources that settings and the environment describe."""
     source = ShopCatalogs(hosts) if hosts else GrantedCatalogs()
     resources: dict[str, Any] = {"octogen": OctogenResource(catalog_source=source)}
     if base_dir:

@@ -104,10 +104,7 @@ class Service:
         return parsed_page(response, "The search")
 
     def search_all(self, most: int, **arguments: Any) -> tuple[set[str], int, bool]:
-        """Search as many pages as there are, `most` at most, and as the money allows.
-
-        Returns the uuids, the number of pages, and whether these are all.
-        """
+        """Search as many pages as there are, `most` at most, and as the money allows."""
         uuids: set[str] = set()
         cursor = None
         for number in range(1, most + 1):

@@ -27,10 +27,7 @@ _LEFT_OUT = {"catalogs", _BY_CATALOG}
 
 
 def combine(queries: Mapping[str, EffectiveQuery]) -> EffectiveQuery | None:
-    """Combine the effective queries of one read, by catalog; None without any.
-
-    It is the one query if all are equal, else `{"by_catalog": queries}`.
-    """
+    """Combine the effective queries of one read, by catalog; None without any."""
     plain = {
         catalog: {name: value for name, value in query.items() if name not in _LEFT_OUT}
         for catalog, query in queries.items()

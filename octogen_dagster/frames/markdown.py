@@ -83,10 +83,7 @@ def _shortened(text: str, limit: int = _MAX_CELL_LENGTH) -> str:
 
 
 def trend(lines: Mapping[str, str], metrics: Figures, earlier: Sequence[Figures]) -> str:
-    """Lines of figures, with these titles, and of the median price, as a Markdown table.
-
-    `earlier` are the figures of the snapshots before, the oldest first. Without any it is empty.
-    """
+    """Lines of figures, with these titles, and of the median price, as a Markdown table."""
     shown, lines = earlier[-MAX_EARLIER:], dict(lines)
     medians = (name for name in metrics if name.startswith(MEDIANS))
     for name in list(medians)[:1]:

@@ -70,11 +70,7 @@ def is_within(window: TimeWindow, moment: datetime) -> bool:
 
 @dataclass(frozen=True)
 class SnapshotTarget:
-    """The place of a snapshot, with the one that is there. Without a store it is nowhere.
-
-    `saved_pages` is the folder of the pages that are saved for a retry; with `resume_within` 0 none
-    are.
-    """
+    """The place of a snapshot, with the one that is there. Without a store it is nowhere."""
 
     log: Callable[[str], None]
     warn: Callable[[str], None]
@@ -162,10 +158,7 @@ class SnapshotSource(Protocol):
     def reading(
         self, target: SnapshotTarget, stop: threading.Event
     ) -> AbstractContextManager[Reading]:
-        """Let the block execute and store a frame for a target.
-
-        `stop` ends the execution, which raises where it runs.
-        """
+        """Let the block execute and store a frame for a target."""
 
 
 class FrameSource:

@@ -86,10 +86,7 @@ def find_product(
     catalog: str | None = None,
     as_of: datetime | None = None,
 ) -> list[ProductPast]:
-    """Find a product by its uuid or product_url: its past in each catalog that had it.
-
-    With `as_of` a past is the one row that held then.
-    """
+    """Find a product by its uuid or product_url: its past in each catalog that had it."""
     column = "product_url" if "://" in product else "uuid"
     is_product = pl.col(column) == product
     history = _History.opened(base_dir, asset, catalog, is_product)

@@ -112,10 +112,7 @@ def put_in(
 def take_out(
     history: pl.LazyFrame, at: datetime, observed: Observed, tracking: Tracking = PRODUCTS
 ) -> Iterator[pl.DataFrame]:
-    """Yield the rows of a history with the snapshot at `at` taken out, in their order.
-
-    `observed` has what is in the history.
-    """
+    """Yield the rows of a history with the snapshot at `at` taken out, in their order."""
     is_touched = pl.any_horizontal(pl.col("valid_from", "valid_to") == at)
     touched = history.filter(is_touched, observed[at].is_covered)
     differing = touched.select(tracking.hashed.unique()).collect(engine="streaming").to_series()
@@ -210,10 +207,7 @@ def _computed(
 
 
 def _described(rows: pl.DataFrame, tracking: Tracking) -> pl.DataFrame:
-    """Merge equal rows that go on, and say what happened at the beginning of each.
-
-    The rows are sorted by their key and time.
-    """
+    """Merge equal rows that go on, and say what happened at the beginning of each."""
     key = list(tracking.key)
     differs = {
         kind: pl.any_horizontal(pl.col(names).ne_missing(pl.col(names).shift()))

@@ -71,10 +71,7 @@ class HistoryUpdate:
         target: SnapshotTarget,
         stop: threading.Event,
     ) -> tuple[list[_Step], Tracking]:
-        """Return what is to be done with a history, and the types of its columns then.
-
-        What is in it then is noted in its contents.
-        """
+        """Return what is to be done with a history, and the types of its columns then."""
         unseen: dict[datetime, tuple[StoredSnapshot, Observation]] = {}
         seen, partitions, left_out = set[datetime](), set[str](), list[LeftOut]()
         lacking = dict.fromkeys(contents.observed, contents.lacking)

@@ -10,11 +10,7 @@ from octogen_dagster.storage.store import Store, asset_path
 
 
 def stored_position(store: Store, asset: str) -> pl.DataFrame | None:
-    """Return the rows of a position, without numbers that are none; None if it is not there.
-
-    Raises:
-        OctogenSnapshotError: The asset is no position, or its file cannot be read.
-    """
+    """Return the rows of a position, without numbers that are none; None if it is not there."""
     key = f"{asset_path(asset)}.parquet"
     if not store.exists(key):
         return None

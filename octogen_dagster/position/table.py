@@ -261,10 +261,7 @@ def _position(rows: pl.DataFrame, own: pl.DataFrame, at: datetime) -> pl.DataFra
 
 
 def pages_at(rows: pl.DataFrame, own: pl.DataFrame) -> pl.DataFrame:
-    """The rows of a keyed own table, each with the product on its page at its moment `AT`.
-
-    `PAGE_STATUS` says how the product stands to prices in the own currency.
-    """
+    """The rows of a keyed own table, each with the product on its page at its moment `AT`."""
     there = _products(rows, own.select(URL, AT).unique())
     pairs = own.with_row_index(_ROW).join(there, on=[URL, AT], how="left")
     price, unit = pl.col("competitor_price"), pl.col("competitor_currency").str.to_lowercase()

@@ -69,10 +69,7 @@ class ProductPage(msgspec.Struct, array_like=True, tag=_FORMAT, gc=False):
 
 
 def read_page(response: Response, subject: str, *, is_first: bool = False) -> ProductPage:
-    """Check the response to a search; an error names the product and the field.
-
-    Fields that the models do not know are counted if it is the first page of its walk.
-    """
+    """Check the response to a search; an error names the product and the field."""
     page, images_are_text = _checked(PRODUCTS, _parsed_page, response, subject)
     return ProductPage(
         uuids=[item.uuid for item in page.items],
@@ -145,10 +142,7 @@ def product_frame(
     catalog: str | None,
     fetched_at: datetime,
 ) -> pl.DataFrame:
-    """Decode the products of pages of one catalog, in order, with repeated products.
-
-    There is always a column `uuid`. `catalog` is used where the service does not name it.
-    """
+    """Decode the products of pages of one catalog, in order, with repeated products."""
     names = tuple(name for name in PRODUCT_SCHEMA if name in {"uuid", *columns})
     frames: list[pl.DataFrame] = []
     for images_are_text, run in itertools.groupby(pages, lambda page: page.images_are_text):

@@ -172,10 +172,7 @@ class CatalogProducts:
 
 
 class PlanRead:
-    """The reading of a plan, up to a cap on the rows; None for all.
-
-    `client` sends the requests of this thread, and `add_up` brings the statistics up to date.
-    """
+    """The reading of a plan, up to a cap on the rows; None for all."""
 
     def __init__(
         self,
@@ -211,10 +208,7 @@ class PlanRead:
         )
 
     def frames(self, report: Callable[[], None]) -> Iterator[pl.DataFrame]:
-        """Yield the rows, in the order in which their pages come.
-
-        `report` is called about every second, and before each frame.
-        """
+        """Yield the rows, in the order in which their pages come."""
         try:
             yield from self._capped(report) if self._cap is not None else self._all(report)
         finally:

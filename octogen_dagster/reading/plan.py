@@ -50,10 +50,7 @@ _PARTS_PER_THREAD = 4  # so that all threads end at about the same time
 
 @dataclass(frozen=True)
 class ReadPlan:
-    """The walks of a read, in the order in which they are begun.
-
-    `started_at` is when the read began, or the one that it continues.
-    """
+    """The walks of a read, in the order in which they are begun."""
 
     search: ProductSearch
     walks: list[Walk]

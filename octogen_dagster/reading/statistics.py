@@ -107,10 +107,7 @@ class ReadStatistics:
         return metrics
 
     def cost(self, price_usd: float) -> str:
-        """Return the cost so far and what it will likely be, such as "$0.28 of about $0.42".
-
-        Nothing is said if the price of a request is 0.
-        """
+        """Return the cost so far and what it will likely be, such as "$0.28 of about $0.42"."""
         if not price_usd:
             return ""
         text = usd(self.cost_usd)
@@ -120,10 +117,7 @@ class ReadStatistics:
         return f"{text}, "
 
     def speed(self, expected: int | None) -> str:
-        """Return the speed and the time left, such as "950 a second, about 3 s left".
-
-        `expected` is the number of rows that there will be, if it is known.
-        """
+        """Return the speed and the time left, such as "950 a second, about 3 s left"."""
         if self.complete:
             return f"{self.rows_per_second:,.0f} a second"
         began, rows = self._recent[0]

@@ -343,10 +343,7 @@ class Product:
 
     @property
     def current_price(self) -> float | None:
-        """The price in its currency; None for one product in forty.
-
-        On each day it moves for one product in twenty.
-        """
+        """The price in its currency; None for one product in forty."""
         if self.index in self.catalog.prices:
             return self.catalog.prices[self.index]
         if self.one_in(_NO_PRICE, 40):
@@ -386,10 +383,7 @@ class Product:
 
     @property
     def in_stock(self) -> bool | None:
-        """True if it is in stock; None for one product in thirty.
-
-        On each day it sells out or comes back for one product in forty.
-        """
+        """True if it is in stock; None for one product in thirty."""
         if self.one_in(_NO_STOCK, 30):
             return None
         changes = len(self.days_of_change(_STOCK, 40))

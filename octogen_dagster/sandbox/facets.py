@@ -46,10 +46,7 @@ def bare_name(name: str) -> str:
 
 @cache
 def facet_values(name: str) -> FacetValues:
-    """Return a function that returns the canonical values of a product for a facet.
-
-    A name that is no facet is taken for an attribute, which no product may have.
-    """
+    """Return a function that returns the canonical values of a product for a facet."""
     if name in _FACETS:
         return _FACETS[name]
     if depth := _CATEGORY.fullmatch(name):

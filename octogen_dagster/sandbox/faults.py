@@ -178,10 +178,7 @@ class ActiveFaults:
             self._hits.clear()
 
     def hit(self, path: str, page: int, has_cursor: bool, catalogs: Iterable[str]) -> list[Fault]:
-        """Return the faults that hit a request, latency and one other, and count each hit.
-
-        Of the others that select it the first one hits it; later ones are not counted.
-        """
+        """Return the faults that hit a request, latency and one other, and count each hit."""
         hits: list[Fault] = []
         with self._lock:
             for place, (fault, times) in enumerate(self._hits):

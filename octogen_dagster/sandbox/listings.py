@@ -52,10 +52,7 @@ class Subscription:
 
 @dataclass
 class HubCall:
-    """A call of a method of Analytics Hub, or of a tool.
-
-    The outcome is `OK`, a gRPC code such as `PERMISSION_DENIED`, or `error` for a tool that failed.
-    """
+    """A call of a method of Analytics Hub, or of a tool."""
 
     method: str  # the gRPC method or the tool
     outcome: str | None = None

@@ -96,10 +96,7 @@ class SeedSearchRequest(Filters):
 
 
 class CurrentFilters(Filters):
-    """The filters of the current generation.
-
-    Those that change an understood query are only validated: keywords are matched as written.
-    """
+    """The filters of the current generation."""
 
     catalogs: Annotated[list[_Text], Field(min_length=1, max_length=500)] | None = None
     facets: _Facets | None = None

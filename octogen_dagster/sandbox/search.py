@@ -48,10 +48,7 @@ Query: TypeAlias = SeedSearchRequest | CurrentFilters
 
 
 class Position(NamedTuple):
-    """The start of a page: its number, and the place of its first product in the quality order.
-
-    Catalogs whose key is before `catalog` go on with the product after that.
-    """
+    """The start of a page: its number, and the place of its first product in the quality order."""
 
     page: int
     place: int
@@ -175,10 +172,7 @@ def _searched_fields(product: Product) -> list[tuple[int, frozenset[str]]]:
 
 
 def count_facets(request: FacetCountsRequest, catalogs: Sequence[Catalog]) -> dict[str, Any]:
-    """Return the counts that a request asks for; its keywords do not narrow them.
-
-    The values of a facet are counted without the caller's own filter by that facet.
-    """
+    """Return the counts that a request asks for; its keywords do not narrow them."""
     query, own = request.model_copy(update={"q": None}), request.facets or []
 
     def values(facet: str) -> list[dict[str, Any]]:

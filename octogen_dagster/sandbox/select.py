@@ -32,11 +32,7 @@ class Result:
 
 
 def select(sql: str, find_view: Callable[[str, str, str], View]) -> Result:
-    """Execute a SELECT of views, which are found by project, dataset and name.
-
-    Raises:
-        ValueError: It is no SELECT that SQLite knows.
-    """
+    """Execute a SELECT of views, which are found by project, dataset and name."""
     known: dict[str, Field] = {}
     rows_read = 0
     with closing(sqlite3.connect(":memory:")) as database:

@@ -253,11 +253,7 @@ class Sandbox:
 
 
 def serve(*, announce: Callable[[Sandbox], None] | None = None, **settings: Any) -> None:
-    """Run a sandbox in the foreground until SIGINT or SIGTERM, by default at port 8787.
-
-    `announce` is called with the sandbox as soon as it has an address; the settings are those of
-    `Sandbox`. With a hub, all catalogs are shared over Analytics Hub.
-    """
+    """Run a sandbox in the foreground until SIGINT or SIGTERM, by default at port 8787."""
     sandbox = Sandbox(**{"port": DEFAULT_PORT, **settings})
     with sandbox._bound() as (server, listener), suppress(KeyboardInterrupt):
         for catalog in sandbox._state.catalogs.all() if sandbox._hub else ():

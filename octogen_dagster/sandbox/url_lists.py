@@ -271,10 +271,7 @@ def _page(
     cursor: str | None,
     limit: int,
 ) -> tuple[Sequence[_Item], str | None]:
-    """Return the items of a page, and the cursor of the next one; None on the last.
-
-    A cursor has the place of the last item that was shown, and is stale when that was removed.
-    """
+    """Return the items of a page, and the cursor of the next one; None on the last."""
     start = 0
     if cursor is not None:
         last = _decode_cursor(cursor, scope)

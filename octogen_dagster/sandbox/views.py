@@ -305,10 +305,7 @@ def _canonical_brand(brand: Brand) -> Json:
 
 
 def _with_gaps(complete: Json, bits: int) -> Json:
-    """Return a complete object as it is sent, with the gaps that its 64 random bits choose.
-
-    Two or three of a hundred values that may be lost are lost: they are null or absent.
-    """
+    """Return a complete object as it is sent, with the gaps that its 64 random bits choose."""
     sent: Json = {}
     lost = bits % _GAP_ODDS
     for name, value in complete.items():

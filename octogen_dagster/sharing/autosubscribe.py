@@ -88,10 +88,7 @@ class _Attempt(NamedTuple):
 
 @dataclass(frozen=True)
 class SubscriptionPass:
-    """A pass for one subscriber; `options` are those of `subscribe`.
-
-    `log` is called with what is no failure.
-    """
+    """A pass for one subscriber; `options` are those of `subscribe`."""
 
     octogen: OctogenMCP
     hub: AnalyticsHub

@@ -392,10 +392,7 @@ class _OtherSnapshots(Snapshots):
 
 
 def load_snapshots(context: dg.InputContext, store: Store, partition_column: str) -> Any:
-    """Load the snapshots of an input as what it is annotated with.
-
-    `ParquetSnapshotIOManager.load_input` says how.
-    """
+    """Load the snapshots of an input as what it is annotated with."""
     snapshots = Snapshots(context, store, partition_column)
     annotation = context.dagster_type.typing_type
     partitioned = context.has_asset_partitions

@@ -92,10 +92,7 @@ class PartitionLayout:
         self._names = catalog_name, time_name
 
     def catalog_key(self, partition_key: str) -> str | None:
-        """The catalog's part of a partition key, still encoded.
-
-        It is None without catalogs, and for a key of fewer or more dimensions than there are.
-        """
+        """The catalog's part of a partition key, still encoded."""
         return self._split(partition_key)[0]
 
     def window(self, partition_key: str) -> tuple[datetime, datetime] | None:

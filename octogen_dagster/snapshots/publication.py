@@ -56,10 +56,7 @@ _RECORDS_AT_ONCE = 500
 
 @dataclass(frozen=True)
 class PublishingStep:
-    """The step of a run that publishes snapshots; no instance and no id in a test without a run.
-
-    Earlier attempts of the step, and the runs that its run retries, may have reported some before.
-    """
+    """The step of a run that publishes snapshots; no instance and no id in a test without a run."""
 
     asset: dg.AssetKey
     partitions_def: dg.PartitionsDefinition[Any] | None
@@ -192,10 +189,7 @@ class Publication:
         also: Mapping[str, Any] = MappingProxyType({}),
         catalog_version: str | None = None,
     ) -> PublishedSnapshot:
-        """Read a source and publish its rows. `stop` ends the reading from another thread.
-
-        `note_read` is called once all rows are read, and `also` is shown with what is found.
-        """
+        """Read a source and publish its rows. `stop` ends the reading from another thread."""
         with source.reading(self._target, stop) as reading:
             metadata, version = self._publish(reading, stop, note_read, also, catalog_version)
         published = reading.published  # without the frame, which is done

@@ -50,10 +50,7 @@ ReportedEvent: TypeAlias = dg.AssetMaterialization | dg.AssetCheckEvaluation | d
 
 
 class RunService(Protocol):
-    """The service that the partitions of a run are read from, as far as the run needs it.
-
-    `concurrency` are the partitions, or the products of one, that are read at once.
-    """
+    """The service that the partitions of a run are read from, as far as the run needs it."""
 
     @property
     def concurrency(self) -> int: ...

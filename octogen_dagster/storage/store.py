@@ -103,10 +103,7 @@ class Store:
 
     @contextlib.contextmanager
     def unfinished(self, key: str) -> Iterator[Path]:
-        """Create a local file to write to, and remove it when the block ends.
-
-        A full disk is an error of this store, whichever library wrote.
-        """
+        """Create a local file to write to, and remove it when the block ends."""
         self.exists(key)  # or something else is there, or the store cannot be asked
         if isinstance(self._files, Disk):
             target, mode = Path(self.uri(key)), 0o666
@@ -235,10 +232,7 @@ class Store:
         files: Mapping[str, str],
         labelled: Callable[[str, pl.LazyFrame], pl.LazyFrame] = _unlabelled,
     ) -> pl.LazyFrame:
-        """Return files as one lazy frame, of one state of each, as `scan` does.
-
-        `labelled` makes what is together of each name and frame.
-        """
+        """Return files as one lazy frame, of one state of each, as `scan` does."""
         names, pinned = list(files), self.is_local and len(files) <= MAX_OPEN_FILES
         # The time that Polars takes for sources in Python grows with the square of their number.
         firsts = range(0, len(names), MAX_OPEN_FILES)

@@ -14,11 +14,7 @@ if TYPE_CHECKING:
 
 
 class ADBCConnection(SQLConnection):
-    """A connection that commits each statement, unless it is in a transaction.
-
-    Attributes:
-        statement_options: The driver's options for its statements.
-    """
+    """A connection that commits each statement, unless it is in a transaction."""
 
     statement_options: ClassVar[dict[str, str]] = {}
 

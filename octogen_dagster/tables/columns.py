@@ -44,10 +44,7 @@ _NUL_IN_JSON = r"((?:^|[^\\])(?:\\\\)*)\\u0000"
 
 
 class SourceColumn(NamedTuple):
-    """A column of a table, and the expression that makes it from the snapshot.
-
-    `source` is the column of the snapshot that it comes from, None for a part's own value.
-    """
+    """A column of a table, and the expression that makes it from the snapshot."""
 
     column: Column
     expression: pl.Expr
@@ -196,10 +193,7 @@ def _encoded(structs: pl.Expr) -> pl.Expr:
 def cast_columns(
     sources: Sequence[SourceColumn], there: Mapping[str, ColumnType | None], table: str
 ) -> list[SourceColumn]:
-    """The columns in the types that the table already has.
-
-    A number may be of another type if no value changes, which `PreparedFrames` looks at.
-    """
+    """The columns in the types that the table already has."""
     cast = []
     for each in sources:
         column, found = each.column, there.get(each.column.name, each.column.type)

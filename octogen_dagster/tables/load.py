@@ -27,10 +27,7 @@ _MAX_WAIT_SECONDS = 2.0
 
 
 class StoredRows(NamedTuple):
-    """The rows of a snapshot that is stored.
-
-    `batches` executes a query of them, a part after the other.
-    """
+    """The rows of a snapshot that is stored."""
 
     snapshot_id: str
     row_count: int

@@ -22,16 +22,7 @@ _NEVER = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 class SnapshotTable(NamedTuple):
-    """The table of an asset's snapshots.
-
-    Attributes:
-        schema: The schema that it is in.
-        table: Its name.
-        snapshots: The asset of the snapshots.
-        columns: The columns of the snapshots that it has; None for all.
-        has_times: True if the snapshots have partitions of time.
-        kind: What they are.
-    """
+    """The table of an asset's snapshots."""
 
     schema: str
     table: str
@@ -52,10 +43,7 @@ class SnapshotTable(NamedTuple):
         *,
         has_nested: bool,
     ) -> tuple[Table, list[SourceColumn], Rows]:
-        """The table for a snapshot, how its columns are made, and the rows that it replaces.
-
-        Changes stay in the table, so without partitions of time they have a time of their own.
-        """
+        """The table for a snapshot, how its columns are made, and the rows that it replaces."""
         schema = file.frame.collect_schema()
         kind = kind_of_rows(self.kind, schema)
         sources = source_columns(schema, kind.descriptions, self.columns, has_nested=has_nested)

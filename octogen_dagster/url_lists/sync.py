@@ -47,10 +47,7 @@ _NO_ANSWER = Rejection("no_answer", "Octogen did not say what became of it.")
 
 
 class Difference(NamedTuple):
-    """The difference of a list and a table: addresses to add, and normalized ones to remove.
-
-    `url_count` is the number of addresses that the list has.
-    """
+    """The difference of a list and a table: addresses to add, and normalized ones to remove."""
 
     url_count: int
     missing: Sequence[str] = ()
