@@ -12,13 +12,14 @@ import copy
 import enum
 import re
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from typing_extensions import Self
 
 if TYPE_CHECKING:
     import httpx
 
+_Error = TypeVar("_Error", bound=Exception)
 _HTTPS_URL = re.compile(r"https://[!-.0-~][!-~]{0,500}")
 
 
@@ -44,6 +45,14 @@ class OctogenError(Exception):
 
     persistence = Persistence.UNCLEAR
 
+    def __reduce__(self) -> Any:
+        # Not through `__init__`, which in some classes makes the message of other arguments.
+        return _restored, (type(self), *self.args), self.__dict__
+
+
+def _restored(kind: type[_Error], *args: Any) -> _Error:
+    return kind.__new__(kind, *args)
+
 
 class MissingAPIKeyError(OctogenError):
     """No API key was given and none is in the environment. Raised before any request."""
@@ -56,9 +65,6 @@ class MissingAPIKeyError(OctogenError):
             "read too), or api_key in code. To work without a key, run `octogen-dagster sandbox` "
             "and export what it prints."
         )
-
-    def __reduce__(self) -> tuple[type[Self], tuple[()]]:
-        return type(self), ()
 
 
 class OctogenComponentError(OctogenError):
@@ -132,9 +138,8 @@ class OctogenPastPartitionError(OctogenSnapshotError):
 
     def __init__(self, begin: datetime, end: datetime, now: datetime | None = None) -> None:
         self.begin, self.end = begin, end
-        self._now = now or datetime.now(timezone.utc)
         state, advice = "has not begun", "Materialize it when its time has come."
-        if end <= self._now:
+        if end <= (now or datetime.now(timezone.utc)):
             state = "is over"
             advice = (
                 "Materialize the partition of now. The past is in the Parquet file that was "
@@ -146,9 +151,6 @@ class OctogenPastPartitionError(OctogenSnapshotError):
             "the service knows only the present: what it says now must not be stored under another "
             f"time. {advice}"
         )
-
-    def __reduce__(self) -> tuple[type[Self], tuple[datetime, datetime, datetime]]:
-        return type(self), (self.begin, self.end, self._now)
 
 
 class OctogenNotificationError(OctogenError):
@@ -169,9 +171,6 @@ class OctogenTableError(OctogenError):
         super().__init__(message)
         if persistence is not None:
             self.persistence = persistence
-
-    def __reduce__(self) -> tuple[type[Self], tuple[str, Persistence]]:
-        return type(self), (str(self), self.persistence)
 
 
 class OctogenBigQueryError(OctogenError):
@@ -220,9 +219,6 @@ class OctogenMCPError(OctogenError):
         self.persistence = Persistence.PASSING if passes else Persistence.PERMANENT
         self.code = code
 
-    def __reduce__(self) -> tuple[type[Self], tuple[str, float | None, str | None]]:
-        return type(self), (str(self), self.retry_after, self.code)
-
 
 class OctogenMCPAuthenticationError(OctogenMCPError):
     """The access token for Octogen's MCP server is missing or refused."""
@@ -266,9 +262,6 @@ class OctogenAPIError(OctogenError):
         other = copy.copy(self)
         other.args = (message,)
         return other
-
-    def __reduce__(self) -> tuple[type[Self], tuple[str, httpx.Response, Any, float | None]]:
-        return type(self), (str(self), self.response, self.detail, self.retry_after)
 
 
 class OctogenAuthenticationError(OctogenAPIError):
@@ -374,10 +367,6 @@ class OctogenUrlListCapacityError(OctogenUrlListError):
     ) -> None:
         super().__init__(message, response, detail, retry_after)
         self.urls_left = urls_left
-
-    def __reduce__(self) -> Any:
-        kind, arguments = super().__reduce__()
-        return kind, (*arguments, self.urls_left)
 
 
 class OctogenUrlListUnavailableError(OctogenUrlListError, OctogenServerError):

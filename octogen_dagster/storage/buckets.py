@@ -59,17 +59,6 @@ _RETRIES: Any = {
     "retry_timeout": timedelta(seconds=60),
     "backoff": {"init_backoff": timedelta(seconds=0.2), "max_backoff": timedelta(seconds=5)},
 }
-_FSSPEC_NAMES = {
-    "key": "aws_access_key_id",
-    "secret": "aws_secret_access_key",
-    "profile": "aws_profile",
-    "anon": "skip_signature",
-    "token": "google_service_account, the path of a key file, or google_bearer_token",
-    "endpoint_url": "google_base_url",
-    "client_kwargs": "aws_region and aws_endpoint_url, without a dict around them",
-    "connection_string": "azure_storage_account_name and azure_storage_account_key",
-}
-"""The option to use in place of one of fsspec's libraries, by its name."""
 
 
 def bucket_of(url: str, setting: str = "base_dir", other: str = "a folder") -> tuple[str, str, str]:
@@ -119,11 +108,9 @@ class Bucket:
             )
         except UnknownConfigurationKeyError as error:
             unknown = next((name for name in config if f"'{name.lower()}'" in str(error)), "")
-            instead = _FSSPEC_NAMES.get(unknown)
-            advice = f"Write {instead} in its place" if instead else "Correct its name"
             raise ValueError(
-                f"The storage option {unknown!r} is not known for {self._url}. {advice}: options "
-                "are those of obstore and of Polars."
+                f"The storage option {unknown!r} is not known for {self._url}. Correct its "
+                "name: options are those of obstore and of Polars."
             ) from None
         except (BaseError, ValueError) as error:
             raise ValueError(

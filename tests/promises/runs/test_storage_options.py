@@ -70,26 +70,22 @@ def test_a_variable_that_is_not_set_is_an_error_that_names_it(
 
 
 @pytest.mark.parametrize(
-    ("url", "option", "advice"),
+    ("url", "option"),
     [
-        ("s3://bucket", "aws_regoin", "Correct its name"),
-        ("s3://bucket", "client_kwargs", "Write aws_region and aws_endpoint_url, without a dict"),
-        ("s3://bucket", "anon", "Write skip_signature in its place"),
-        ("s3://bucket", "key", "Write aws_access_key_id in its place"),
-        ("gs://bucket", "token", "Write google_service_account, the path of a key file"),
-        ("gs://bucket", "endpoint_url", "Write google_base_url in its place"),
-        ("az://container", "connection_string", "Write azure_storage_account_name and"),
+        ("s3://bucket", "aws_regoin"),
+        ("gs://bucket", "endpoint_url"),
+        ("az://container", "connection_string"),
     ],
 )
-def test_an_option_that_is_not_known_is_named_with_what_to_write(
-    url: str, option: str, advice: str, monkeypatch: pytest.MonkeyPatch
+def test_an_option_that_is_not_known_is_named(
+    url: str, option: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VALUE", "1")
     options = {"google_bearer_token": dg.EnvVar("VALUE"), option: dg.EnvVar("VALUE")}
     if url != "gs://bucket":
         del options["google_bearer_token"]
     manager = ParquetSnapshotIOManager(base_dir=url, storage_options=options)
-    with pytest.raises(ValueError, match=rf"storage option '{option}' is not known.*{advice}"):
+    with pytest.raises(ValueError, match=rf"storage option '{option}' is not known.*Correct its"):
         publish(manager)
 
 
