@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import importlib
 import os
 import shutil
+import sys
 import time
 import webbrowser
 from datetime import timedelta
@@ -56,6 +58,8 @@ _HISTORY_TABLE = f"{_HISTORY}_table"
 _TABLES = {f"{_PRODUCTS}_table": _PRODUCTS, _HISTORY_TABLE: _HISTORY}
 _URL_LIST, _COMPARISON = "competitor_urls", "price_comparison"
 _MATCHES = "competitor_matches"
+_WINDOWS = {"DISPLAY", "WAYLAND_DISPLAY", "BROWSER"}
+"""Variables of which one is set where a browser has a window, or where the user names one."""
 _WRITTEN = ("snapshots", "shop.duckdb", "dagster.log", "dagster_home")
 INSTANCE = """
 telemetry: {enabled: false}
@@ -76,12 +80,10 @@ def run_demo(folder: Path, *, catalogs: int, products: int, days: int, port: int
     console = Console(highlight=False)
     home, snapshots = folder.absolute() / "dagster_home", folder.absolute() / "snapshots"
     log = folder.absolute() / "dagster.log"
-    _begin_anew(folder)
-    home.mkdir(parents=True)
-    (home / "dagster.yaml").write_text(INSTANCE)
     sizes = {key: max(1, int(products * size)) for key, size in list(_SIZES.items())[:catalogs]}
     with (
         contextlib.suppress(KeyboardInterrupt),
+        _begun_anew(folder),
         _make_sandbox(console, sizes) as sandbox,
         dg.DagsterInstance.from_config(str(home)) as instance,
         contextlib.ExitStack() as processes,
@@ -98,7 +100,9 @@ def run_demo(folder: Path, *, catalogs: int, products: int, days: int, port: int
             with console.status("The Dagster UI starts"):
                 ui.wait_for_ui(url)
             console.print(f"The Dagster UI runs at {url} and shows the days while they are played.")
-            webbrowser.open(f"{url}/assets/{_PRODUCTS}?view=partitions")
+            # Without a window, what opens is a text browser, which takes the terminal.
+            if sys.platform == "darwin" or os.environ.keys() & _WINDOWS:
+                webbrowser.open(f"{url}/assets/{_PRODUCTS}?view=partitions")
         past = days - _LIVE_DAYS
         play_past(console, sandbox, instance, snapshots, catalogs=list(sizes), days=past)
         demo = Demo(console, sandbox, instance, snapshots, list(sizes))
@@ -115,17 +119,34 @@ def run_demo(folder: Path, *, catalogs: int, products: int, days: int, port: int
             ui.wait()
 
 
-def _begin_anew(folder: Path) -> None:
-    """Remove what an earlier demo wrote to a folder; refuse a folder of somebody else."""
-    written = [folder / name for name in _WRITTEN if (folder / name).exists()]
-    instance = folder / "dagster_home/dagster.yaml"
-    if written and not (instance.exists() and instance.read_text() == INSTANCE):
+@contextlib.contextmanager
+def _begun_anew(folder: Path) -> Iterator[None]:
+    """Hold a folder, without what an earlier demo wrote; refuse one of a running or no demo."""
+    folder.mkdir(parents=True, exist_ok=True)
+    home, held = folder / "dagster_home", os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(held)
         raise SystemExit(
-            f"{written[0]} is there, and is not of a demo, which would replace it. Choose another "
-            "folder: octogen-dagster demo --dir"
-        )
-    for each in written:
-        shutil.rmtree(each) if each.is_dir() else each.unlink()
+            f"A demo is running in {folder}. End it, or choose another folder: octogen-dagster "
+            "demo --dir"
+        ) from None
+    try:
+        written = [folder / name for name in _WRITTEN if (folder / name).exists()]
+        instance = home / "dagster.yaml"
+        if written and not (instance.exists() and instance.read_text() == INSTANCE):
+            raise SystemExit(
+                f"{written[0]} is there, and is not of a demo, which would replace it. Choose "
+                "another folder: octogen-dagster demo --dir"
+            )
+        for each in written:
+            shutil.rmtree(each) if each.is_dir() else each.unlink()
+        home.mkdir()
+        instance.write_text(INSTANCE)
+        yield
+    finally:
+        os.close(held)
 
 
 def _make_sandbox(console: Console, sizes: dict[str, int]) -> Sandbox:

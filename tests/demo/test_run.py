@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
 import runpy
@@ -20,6 +21,7 @@ import pytest
 
 from octogen_dagster import scan_history
 from octogen_dagster.demo.processes import runner, ui_port
+from octogen_dagster.demo.run import run_demo
 from tests.demo.command import ends_all, output_of, processes_of, run, running_ui
 
 CATALOGS = ("harbor-and-pine", "northpeak")
@@ -152,6 +154,18 @@ def test_another_demo_replaces_the_one_before_and_nothing_else(tmp_path: Path) -
     assert refused.returncode == 1
     assert "octogen-demo/snapshots is there, and is not of a demo" in refused.stderr
     assert (folder / "snapshots/mine.parquet").exists()
+
+
+def test_the_folder_of_a_demo_that_runs_is_left_as_it_is(tmp_path: Path) -> None:
+    kept = tmp_path / "snapshots/acme.parquet"
+    kept.parent.mkdir()
+    kept.touch()
+    held = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    with pytest.raises(SystemExit, match="A demo is running in"):
+        run_demo(tmp_path, catalogs=1, products=1, days=2, port=None)
+    os.close(held)
+    assert kept.exists()
 
 
 def test_a_command_begins_as_the_demo_itself_was_started(monkeypatch: pytest.MonkeyPatch) -> None:
