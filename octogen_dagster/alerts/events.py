@@ -91,13 +91,8 @@ def events_of(
 ) -> pl.DataFrame:
     """Return the events of rules, each from a time on, in the order of their rules.
 
-    Args:
-        rows: All rows of some products of a history.
-        products: The rows of these products in the current snapshot.
-        rules: The rules, and from when on events are wanted.
-        first_seen: The time of the first snapshot of each catalog, by its key in lower case.
-        told: Events that these rules found before. What is not in the history, such as the brand,
-            was known then, so it is not asked again.
+    What is not in the history, such as the brand, was known when `told` were found, so it is not
+    asked again.
     """
     rows = rows.sort("uuid", "catalog_key", "valid_from")
     others = products.select(*PRODUCT_KEY, pl.exclude(rows.columns))

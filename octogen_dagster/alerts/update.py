@@ -152,11 +152,7 @@ class Update(abc.ABC):
         yield Reading(frame, lambda: outcome, replaces=version)
 
     def _applied(self, before: Mapping[str, str], last: datetime | None) -> list[_Applied]:
-        """Compare the rules and the history with those that the table was made of.
-
-        Events before the first snapshot that differs stay in the table. A rule that is new
-        looks back over its days, and so does one that was changed, whose earlier events stay.
-        """
+        """Compare the rules and the history with those that the table was made of."""
         if last is None:
             return []
         said = _observed_before(before)

@@ -152,10 +152,7 @@ class PageTracker:
             )
 
     def check_number_of_products(self, in_all_walks: int = 0) -> None:
-        """Refuse far more products than there can be.
-
-        `in_all_walks` are those so far of a catalog that is read in several walks.
-        """
+        """Refuse far more products than there can be."""
         count = self._product_count
         limit = MAX_PRODUCTS if count is None else max(self._max_ratio * count, MIN_LIMIT)
         if max(self._products, in_all_walks) <= limit:

@@ -282,10 +282,7 @@ def _ctrl_c_is_told() -> Iterator[None]:
 
 @contextmanager
 def permanent_errors_fail() -> Iterator[None]:
-    """Turn an error that lasts until somebody acts into a failure that is not retried.
-
-    Its metadata links to where credit is bought, if that is what is missing.
-    """
+    """Turn an error that lasts until somebody acts into a failure that is not retried."""
     try:
         yield
     except OctogenError as error:

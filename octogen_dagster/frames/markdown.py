@@ -43,12 +43,7 @@ def inline_table(frame: pl.DataFrame) -> str:
 
 
 def markdown_table(frame: pl.DataFrame) -> str:
-    """Format a frame as a Markdown table, in which markup is shown as text.
-
-    A struct of a `text` and a `url` is a link; any other one is shown by its `name`, or without one
-    by its fields that are not empty. A time is shown to the minute. A long cell is cut, unless it
-    is a link.
-    """
+    """Format a frame as a Markdown table, in which markup is shown as text."""
     header, *rows = [[_cell_text(value) for value in row] for row in (frame.columns, *frame.rows())]
     lines = [header, ["---"] * frame.width, *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -55,7 +55,8 @@ def build_product_history_asset(
             values, which `ParquetSnapshotIOManager` stores. The history has the same catalogs as
             partitions, and no times: it reads the snapshot of each time that it has not seen. The
             time of a linked snapshot is its newest `exported_at`. What its view does not have is
-            null, and `octogen/lacking` names it.
+            null, and `octogen/lacking` names it. A snapshot whose view lost `catalog_key`,
+            `product_url` or `current_price` is left out.
         name: The asset's name or `dagster.AssetSpec`; by default `<products>_history`.
         asset_arguments: Any other argument of `@dagster.asset`. With
             `automation_condition=octogen_dagster.follow_upstream()` the history follows each new

@@ -193,10 +193,7 @@ class _CachedVersions(msgspec.Struct):
     def _events(
         self, instance: dg.DagsterInstance, asset: dg.AssetKey
     ) -> dict[int, tuple[str, str]]:
-        """The partition and the version of materializations since the last tick, by their ids.
-
-        Without a last tick they are the last ones of all partitions.
-        """
+        """The partition and the version of materializations since the last tick, by their ids."""
         if not self.last_event:
             ids = latest_ids(instance, asset)
             versions = latest_versions(instance, asset)

@@ -178,10 +178,7 @@ def _products(
 
 
 def with_details(rows: pl.DataFrame) -> pl.DataFrame:
-    """Replace the column `lookup`, the JSON of responses, by the columns that come from them.
-
-    Only products that were found have the columns of the full view.
-    """
+    """Replace the column `lookup`, the JSON of responses, by the columns that come from them."""
     lookup = pl.col("lookup")
     wire, columns, view_columns = _lookups()
     view_of_found = pl.when(pl.col("status") == FOUND).then(lookup.struct.field(VIEW))

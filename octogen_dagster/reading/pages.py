@@ -180,10 +180,7 @@ class PageStore:
         )
 
     def discard(self, keys: Collection[WalkKey]) -> None:
-        """Remove the pages of walks that must not be continued, and save no more of them.
-
-        `walk` returns new walks for these keys, which begin at page 1.
-        """
+        """Remove the pages of walks that must not be continued, and save no more of them."""
         for key in keys:
             self.walk(key).close()
             self._walks[key] = SavedWalk(self, key, [], self.now())

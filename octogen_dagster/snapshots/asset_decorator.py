@@ -182,10 +182,7 @@ def _check_parameters(make: MakeSnapshot, inputs: Sequence[str]) -> None:
 
 
 def _result(kind: TableKind, made: Any, subject: str) -> Any:
-    """What a function made, as a result whose frame has the columns of its kind.
-
-    An iterator has events of a run that publishes nothing.
-    """
+    """What a function made, as a result whose frame has the columns of its kind."""
     if isinstance(made, Iterator):
         return made
     result = made if isinstance(made, dg.MaterializeResult) else dg.MaterializeResult(value=made)

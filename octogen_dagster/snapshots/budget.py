@@ -115,10 +115,7 @@ class _BackfillBudget:
         self._ended = max(counted, default=_Ended())
 
     def count(self, own_usd: Decimal) -> str:
-        """Count what the other runs have spent; return a line for the log.
-
-        `own_usd` is what the run counts as spent in its tags, that of runs which it retries too.
-        """
+        """Count what the other runs have spent; return a line for the log."""
         since = self._ended.at
         # A run that ended later by another clock may still be updated: it is counted again.
         ended_by = time.time() - _MAX_SKEW_SECONDS

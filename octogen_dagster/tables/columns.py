@@ -209,12 +209,7 @@ def cast_columns(
 
 
 class PreparedFrames:
-    """The frames that are staged: in the types of the table, and without NUL.
-
-    Attributes:
-        rows: The number of rows that were staged.
-        texts_with_nul: The number of texts that NUL was removed from.
-    """
+    """The frames that are staged: in the types of the table, and without NUL."""
 
     def __init__(self, sources: Sequence[SourceColumn], table: str) -> None:
         self.rows = self.texts_with_nul = 0

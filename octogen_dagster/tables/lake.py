@@ -32,10 +32,6 @@ class LakeConnection(TableConnection):
 
     Rows are written into files, and a commit puts them into the table as it was when it was opened.
     The library refuses the commit if another one changed the same rows since then.
-
-    Attributes:
-        place: What it is and where, for errors.
-        settings: What leads there, as texts.
     """
 
     has_nested: ClassVar[bool] = True
