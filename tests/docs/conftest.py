@@ -12,12 +12,13 @@ from tests.docs.dbt import install_dbt
 from tests.docs.places import CATALOG, Place
 from tests.promises.tables.engines import (
     bigquery_server,
+    postgres,
     postgres_server,
     snowflake_server,
     warehouse,
 )
 
-__all__ = ["bigquery_server", "postgres_server", "snowflake_server", "warehouse"]
+__all__ = ["bigquery_server", "postgres", "postgres_server", "snowflake_server", "warehouse"]
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from tests.api.conftest import (
 from tests.promises.control_plane import browser, server
 from tests.promises.tables.engines import (
     bigquery_server,
+    postgres,
     postgres_server,
     snowflake_server,
     warehouse,
@@ -31,6 +32,7 @@ __all__ = [
     "browser",
     "current",
     "either",
+    "postgres",
     "postgres_server",
     "sandbox",
     "server",

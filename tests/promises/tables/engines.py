@@ -44,6 +44,13 @@ def postgres_server() -> Iterator[dict[str, str]]:
         yield server
 
 
+@pytest.fixture
+def postgres(postgres_server: dict[str, str]) -> Iterator[Postgres]:
+    """An empty database of PostgreSQL."""
+    with closing(Postgres(postgres_server)) as postgres:
+        yield postgres
+
+
 @pytest.fixture(scope="session")
 def bigquery_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     with running_bigquery(tmp_path_factory.mktemp("bigquery")) as variables:
@@ -73,8 +80,7 @@ def warehouse(
     if own := FILES.get(request.param):
         yield own(tmp_path)
     elif request.param == "postgres":
-        with closing(Postgres(request.getfixturevalue("postgres_server"))) as postgres:
-            yield postgres
+        yield request.getfixturevalue("postgres")
     elif request.param == "bigquery":
         variables = request.getfixturevalue("bigquery_server")
         for name, value in variables.items():

@@ -203,7 +203,7 @@ def test_bytes_in_a_list_are_refused_by_name(value: Any, tmp_path: Path) -> None
     ["numeric(10,2)", "timestamp(0) with time zone", "time(3) without time zone", "varchar(2)"],
 )
 def test_a_column_that_changes_values_is_refused_by_name(
-    kind: str, postgres_server: Mapping[str, str], tmp_path: Path
+    kind: str, postgres: Postgres, tmp_path: Path
 ) -> None:
     values = {
         "numeric(10,2)": Decimal("1.239"),
@@ -211,19 +211,16 @@ def test_a_column_that_changes_values_is_refused_by_name(
         "time(3) without time zone": time(1, 2, 3, 4),
         "varchar(2)": "XS  ",
     }
-    with closing(Postgres(postgres_server)) as warehouse:
-        project = Project(tmp_path, warehouse.destination)
-        project.store(pl.DataFrame({"value": [values[kind]]}))
-        project.load()
-        warehouse.execute(
-            f"ALTER TABLE octogen.products ALTER value TYPE {kind} USING value::{kind}"
-        )
-        rounded = warehouse.rows("products")
-        project.publish()
-        text = failure(project.load(raise_on_error=False))
-        assert "The column 'value' of the table octogen.products" in text
-        assert "Nothing was changed" in text
-        assert warehouse.rows("products") == rounded != project.frames[None].to_dicts()
+    project = Project(tmp_path, postgres.destination)
+    project.store(pl.DataFrame({"value": [values[kind]]}))
+    project.load()
+    postgres.execute(f"ALTER TABLE octogen.products ALTER value TYPE {kind} USING value::{kind}")
+    rounded = postgres.rows("products")
+    project.publish()
+    text = failure(project.load(raise_on_error=False))
+    assert "The column 'value' of the table octogen.products" in text
+    assert "Nothing was changed" in text
+    assert postgres.rows("products") == rounded != project.frames[None].to_dicts()
 
 
 def test_nested_values_are_nested_or_json(warehouse: Warehouse, tmp_path: Path) -> None:
@@ -407,16 +404,14 @@ def test_tables_and_columns_are_described(warehouse: Warehouse, tmp_path: Path) 
 
 @pytest.mark.slow
 def test_postgres_has_indexes_of_the_key_and_of_the_partitions(
-    postgres_server: Mapping[str, str], tmp_path: Path
+    postgres: Postgres, tmp_path: Path
 ) -> None:
-    with closing(Postgres(postgres_server)) as warehouse:
-        project = Project(tmp_path, warehouse.destination, CATALOGS)
-        project.store(boots(3), "acme")
-        project.load("acme")
-        found = warehouse.query(
-            "SELECT indexdef FROM pg_indexes "
-            "WHERE schemaname = 'octogen' AND tablename = 'products'"
-        )
+    project = Project(tmp_path, postgres.destination, CATALOGS)
+    project.store(boots(3), "acme")
+    project.load("acme")
+    found = postgres.query(
+        "SELECT indexdef FROM pg_indexes WHERE schemaname = 'octogen' AND tablename = 'products'"
+    )
     indexes = sorted(row["indexdef"].partition(" ON ")[2] for row in found)
     table = "octogen.products USING btree"
     assert indexes == [f"{table} (catalog_key, uuid, partition)", f"{table} (partition)"]
@@ -433,61 +428,56 @@ def test_a_key_that_becomes_null_is_loaded(warehouse: Warehouse, tmp_path: Path)
 
 @pytest.mark.slow
 def test_only_a_key_that_cannot_be_null_is_a_primary_key(
-    postgres_server: Mapping[str, str], tmp_path: Path
+    postgres: Postgres, tmp_path: Path
 ) -> None:
-    with closing(Postgres(postgres_server)) as warehouse:
-        for brands, key in ((["Acme"], "{brand}"), (["Acme", None], None)):
-            frame = pl.DataFrame({"brand": brands}, schema={"brand": pl.String})
-            kind = TableKind(frame.schema, key=("brand",), key_has_nulls=key is None)
-            asset = snapshot_asset({}, {"name": "products"}, kind=kind)(lambda *_, made=frame: made)
-            table = build_table_asset(asset, warehouse.destination)
-            assert materialized([asset, table], tmp_path, run_config=QUIET).success
-            assert len(warehouse.rows("products")) == len(brands)
-            found = warehouse.query(
-                "SELECT array_agg(attname::text)::text AS key FROM pg_index JOIN pg_attribute "
-                "ON attrelid = indrelid AND attnum = ANY(indkey) "
-                "WHERE indrelid = 'octogen.products'::regclass AND indisprimary"
-            )
-            assert found == [{"key": key}]
-            warehouse.execute("DROP TABLE octogen.products")
+    for brands, key in ((["Acme"], "{brand}"), (["Acme", None], None)):
+        frame = pl.DataFrame({"brand": brands}, schema={"brand": pl.String})
+        kind = TableKind(frame.schema, key=("brand",), key_has_nulls=key is None)
+        asset = snapshot_asset({}, {"name": "products"}, kind=kind)(lambda *_, made=frame: made)
+        table = build_table_asset(asset, postgres.destination)
+        assert materialized([asset, table], tmp_path, run_config=QUIET).success
+        assert len(postgres.rows("products")) == len(brands)
+        found = postgres.query(
+            "SELECT array_agg(attname::text)::text AS key FROM pg_index JOIN pg_attribute "
+            "ON attrelid = indrelid AND attnum = ANY(indkey) "
+            "WHERE indrelid = 'octogen.products'::regclass AND indisprimary"
+        )
+        assert found == [{"key": key}]
+        postgres.execute("DROP TABLE octogen.products")
 
 
 @pytest.mark.slow
-def test_the_comment_of_a_user_on_a_table_stays(
-    postgres_server: Mapping[str, str], tmp_path: Path
-) -> None:
-    with closing(Postgres(postgres_server)) as warehouse:
-        project = Project(tmp_path, warehouse.destination)
-        for frame in (boots(1), boots(1, added=pl.lit(1))):
-            project.store(frame)
-            project.load()
-            if frame.width == boots(1).width:
-                warehouse.execute("COMMENT ON TABLE octogen.products IS 'Ask Jo.'")
-                warehouse.execute("COMMENT ON COLUMN octogen.products.title IS 'As shown.'")
-        comments = warehouse.comments("products")
-        assert "added" in warehouse.rows("products")[0]
+def test_the_comment_of_a_user_on_a_table_stays(postgres: Postgres, tmp_path: Path) -> None:
+    project = Project(tmp_path, postgres.destination)
+    for frame in (boots(1), boots(1, added=pl.lit(1))):
+        project.store(frame)
+        project.load()
+        if frame.width == boots(1).width:
+            postgres.execute("COMMENT ON TABLE octogen.products IS 'Ask Jo.'")
+            postgres.execute("COMMENT ON COLUMN octogen.products.title IS 'As shown.'")
+    comments = postgres.comments("products")
+    assert "added" in postgres.rows("products")[0]
     assert (comments[""], comments["title"]) == ("Ask Jo.", "As shown.")
 
 
 @pytest.mark.long
 @pytest.mark.slow
 def test_a_trigger_that_drops_rows_fails_the_check_of_the_rows(
-    postgres_server: Mapping[str, str], tmp_path: Path
+    postgres: Postgres, tmp_path: Path
 ) -> None:
-    with closing(Postgres(postgres_server)) as warehouse:
-        project = Project(tmp_path, warehouse.destination)
-        project.store(boots(5))
-        (check,) = project.load().get_asset_check_evaluations()
-        assert check.passed
-        for statement in (
-            "CREATE FUNCTION octogen.drop_one() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
-            "IF NEW.uuid = 'uuid-1' THEN RETURN NULL; END IF; RETURN NEW; END $$",
-            "CREATE TRIGGER drop_one BEFORE INSERT ON octogen.products "
-            "FOR EACH ROW EXECUTE FUNCTION octogen.drop_one()",
-        ):
-            warehouse.execute(statement)
-        project.publish()
-        (check,) = project.load().get_asset_check_evaluations()
+    project = Project(tmp_path, postgres.destination)
+    project.store(boots(5))
+    (check,) = project.load().get_asset_check_evaluations()
+    assert check.passed
+    for statement in (
+        "CREATE FUNCTION octogen.drop_one() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+        "IF NEW.uuid = 'uuid-1' THEN RETURN NULL; END IF; RETURN NEW; END $$",
+        "CREATE TRIGGER drop_one BEFORE INSERT ON octogen.products "
+        "FOR EACH ROW EXECUTE FUNCTION octogen.drop_one()",
+    ):
+        postgres.execute(statement)
+    project.publish()
+    (check,) = project.load().get_asset_check_evaluations()
     assert not check.passed
     assert check.check_name == "table_rows"
     assert check.description == "The table has 4 rows, and the snapshot 5."
@@ -513,52 +503,48 @@ def test_loads_work_behind_a_pooler_in_transaction_mode(
 
 @pytest.mark.slow
 def test_a_statement_that_took_too_long_passes_and_says_which_setting(
-    postgres_server: Mapping[str, str], tmp_path: Path
+    postgres: Postgres, tmp_path: Path
 ) -> None:
-    with closing(Postgres(postgres_server)) as warehouse:
-        project = Project(tmp_path, warehouse.destination)
-        project.store(boots(3))
-        project.load()
-        warehouse.execute(
-            "CREATE FUNCTION octogen.wait() RETURNS trigger LANGUAGE plpgsql AS "
-            "$$ BEGIN PERFORM pg_sleep(60); RETURN NEW; END $$"
-        )
-        warehouse.execute(
-            "CREATE TRIGGER wait BEFORE INSERT ON octogen.products "
-            "FOR EACH ROW EXECUTE FUNCTION octogen.wait()"
-        )
-        database = warehouse.query("SELECT current_database() AS name")[0]["name"]
-        warehouse.execute(f"ALTER DATABASE {database} SET statement_timeout = '300ms'")
-        project.publish()
-        result = project.load(raise_on_error=False)
+    project = Project(tmp_path, postgres.destination)
+    project.store(boots(3))
+    project.load()
+    postgres.execute(
+        "CREATE FUNCTION octogen.wait() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN PERFORM pg_sleep(60); RETURN NEW; END $$"
+    )
+    postgres.execute(
+        "CREATE TRIGGER wait BEFORE INSERT ON octogen.products "
+        "FOR EACH ROW EXECUTE FUNCTION octogen.wait()"
+    )
+    database = postgres.query("SELECT current_database() AS name")[0]["name"]
+    postgres.execute(f"ALTER DATABASE {database} SET statement_timeout = '300ms'")
+    project.publish()
+    result = project.load(raise_on_error=False)
     assert "canceling statement due to statement timeout (57014)" in failure(result)
     assert "raise the user's statement_timeout" in failure(result)
     assert is_retried(result)
 
 
-def loader_of(warehouse: Postgres, statement: str) -> PostgresTables:
+def loader_of(postgres: Postgres, statement: str) -> PostgresTables:
     """The destination with a user of its own, after a statement."""
-    database = warehouse.query("SELECT current_database() AS name")[0]["name"]
+    database = postgres.query("SELECT current_database() AS name")[0]["name"]
     loader = f"loader_{database}"
-    warehouse.execute(f"CREATE ROLE {loader} LOGIN PASSWORD 'pa55'")
-    warehouse.execute(f"GRANT CREATE ON DATABASE {database} TO {loader}")
-    warehouse.execute(statement.format(database=database, loader=loader))
-    server = warehouse.uri.rpartition("@")[2]
+    postgres.execute(f"CREATE ROLE {loader} LOGIN PASSWORD 'pa55'")
+    postgres.execute(f"GRANT CREATE ON DATABASE {database} TO {loader}")
+    postgres.execute(statement.format(database=database, loader=loader))
+    server = postgres.uri.rpartition("@")[2]
     return PostgresTables(uri=f"postgresql://{loader}:pa55@{server}")
 
 
 @pytest.mark.slow
-def test_a_user_without_temporary_is_told_so(
-    postgres_server: Mapping[str, str], tmp_path: Path
-) -> None:
+def test_a_user_without_temporary_is_told_so(postgres: Postgres, tmp_path: Path) -> None:
     revoke = "REVOKE TEMPORARY ON DATABASE {database} FROM PUBLIC"
-    with closing(Postgres(postgres_server)) as warehouse:
-        destination = loader_of(warehouse, revoke)
-        with pytest.raises(OctogenTableError, match="Grant the user TEMPORARY"):
-            destination.try_out()
-        project = Project(tmp_path, destination)
-        project.store(boots(3))
-        result = project.load(raise_on_error=False)
+    destination = loader_of(postgres, revoke)
+    with pytest.raises(OctogenTableError, match="Grant the user TEMPORARY"):
+        destination.try_out()
+    project = Project(tmp_path, destination)
+    project.store(boots(3))
+    result = project.load(raise_on_error=False)
     assert "Grant the user TEMPORARY" in failure(result)
     assert not is_retried(result)
 
@@ -573,64 +559,58 @@ def test_a_user_without_temporary_is_told_so(
     ],
 )
 def test_a_login_that_is_refused_is_told_by_its_reason(
-    statement: str, text: str, persistence: Persistence, postgres_server: Mapping[str, str]
+    statement: str, text: str, persistence: Persistence, postgres: Postgres
 ) -> None:
-    with closing(Postgres(postgres_server)) as warehouse:
-        destination = loader_of(warehouse, statement)
-        with pytest.raises(OctogenTableError, match=text) as raised:
-            destination.try_out()
+    destination = loader_of(postgres, statement)
+    with pytest.raises(OctogenTableError, match=text) as raised:
+        destination.try_out()
     assert raised.value.persistence is persistence
 
 
-def test_a_database_that_is_not_there_is_told(postgres_server: Mapping[str, str]) -> None:
-    with closing(Postgres(postgres_server)) as warehouse:
-        destination = PostgresTables(uri=f"{warehouse.uri}_2")
-        with pytest.raises(OctogenTableError, match="Make the database") as raised:
-            destination.try_out()
+def test_a_database_that_is_not_there_is_told(postgres: Postgres) -> None:
+    destination = PostgresTables(uri=f"{postgres.uri}_2")
+    with pytest.raises(OctogenTableError, match="Make the database") as raised:
+        destination.try_out()
     assert raised.value.persistence is Persistence.PERMANENT
 
 
 @pytest.mark.slow
 def test_postgres_locks_nothing_while_rows_are_uploaded(
-    postgres_server: Mapping[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     locks = (
         "SELECT mode FROM pg_locks JOIN pg_class ON pg_class.oid = relation WHERE relname IN "
         "('products', '_octogen_loads') AND mode = 'RowExclusiveLock'"
     )
     held: list[list[Any]] = []
-    with closing(Postgres(postgres_server)) as warehouse:
-        project = Project(tmp_path, warehouse.destination)
-        project.store(boots(3))
-        project.load()
-        ingest = PostgresConnection.ingest
+    project = Project(tmp_path, postgres.destination)
+    project.store(boots(3))
+    project.load()
+    ingest = PostgresConnection.ingest
 
-        def watched(self: PostgresConnection, *arguments: Any, **options: Any) -> None:
-            held.append(warehouse.query(locks))
-            ingest(self, *arguments, **options)
+    def watched(self: PostgresConnection, *arguments: Any, **options: Any) -> None:
+        held.append(postgres.query(locks))
+        ingest(self, *arguments, **options)
 
-        monkeypatch.setattr(PostgresConnection, "ingest", watched)
-        project.publish()
-        project.load()
+    monkeypatch.setattr(PostgresConnection, "ingest", watched)
+    project.publish()
+    project.load()
     assert held == [[]]
 
 
 @pytest.mark.slow
-def test_a_transaction_that_was_idle_for_too_long_is_told(
-    postgres_server: Mapping[str, str],
-) -> None:
-    with closing(Postgres(postgres_server)) as warehouse:
-        option = "options=-c%20idle_in_transaction_session_timeout%3D100ms"
-        destination = PostgresTables(uri=f"{warehouse.uri}?{option}")
-        with destination.connect() as connection:
-            connection.execute("BEGIN")
-            while warehouse.query(
-                "SELECT 1 FROM pg_stat_activity WHERE state = 'idle in transaction' "
-                "AND datname = current_database()"
-            ):
-                pass
-            with pytest.raises(OctogenTableError) as raised:
-                connection.execute("SELECT 1")
+def test_a_transaction_that_was_idle_for_too_long_is_told(postgres: Postgres) -> None:
+    option = "options=-c%20idle_in_transaction_session_timeout%3D100ms"
+    destination = PostgresTables(uri=f"{postgres.uri}?{option}")
+    with destination.connect() as connection:
+        connection.execute("BEGIN")
+        while postgres.query(
+            "SELECT 1 FROM pg_stat_activity WHERE state = 'idle in transaction' "
+            "AND datname = current_database()"
+        ):
+            pass
+        with pytest.raises(OctogenTableError) as raised:
+            connection.execute("SELECT 1")
     assert "raise the user's idle_in_transaction_session_timeout" in str(raised.value)
     assert "password" not in str(raised.value)
     assert raised.value.persistence is Persistence.PASSING
