@@ -208,8 +208,17 @@ def own_figures(history: pl.LazyFrame, own: pl.DataFrame) -> dict[str, int]:
     """Count the current own prices, and those of which no event can be told and why."""
     now = own.filter(pl.col("valid_to").is_null())
     priced = now.filter(pl.col(OWN_PRICE).is_not_null()).drop("valid_from", "valid_to")
-    rows = rows_on(history.filter("is_current"), priced[URL])
-    there = pages_at(rows, priced.with_columns(pl.lit(NOW, TIME).alias(AT)))
+    current = history.filter("is_current")
+    unit = pl.col("currency").cast(pl.String).str.to_lowercase()
+    page = normalized_url(pl.col("product_url")).alias(URL)
+    theirs = current.select(page, unit, known_price(pl.col("current_price")).alias("theirs"))
+    # A page on which each price can be compared has none of these statuses, and most are so.
+    other = theirs.join(priced.lazy().select(URL, unit.alias("ours")), on=URL).filter(
+        pl.col("theirs").is_null() | pl.col("currency").ne_missing(pl.col("ours"))
+    )
+    pages = other.select(pl.col(URL).unique()).collect(engine="streaming").to_series()
+    asked = priced.filter(pl.col(URL).is_in(pages.implode()))
+    there = pages_at(rows_on(current, pages), asked.with_columns(pl.lit(NOW, TIME).alias(AT)))
     counts = dict(there[PAGE_STATUS].value_counts().iter_rows())
     return {
         "current_products": len(now),
