@@ -83,8 +83,9 @@ def demo(folder: Path, ui: bool, port: int | None, **settings: int) -> None:
 
     It needs no key and no network. The sensors of a Dagster daemon read the catalogs of the sandbox
     into Parquet files and link its listings; changes, brands, details, a history and alerts follow.
-    On each day products come and go, and on the last one a check fails on purpose. What an earlier
-    demo left in the folder is replaced.
+    On each day products come and go, on day 3 a competitor goes below an own price and on day 5
+    below a floor, and on the last one a check fails on purpose. What an earlier demo left in the
+    folder is replaced.
     """
     run_demo = _import_sandbox("octogen_dagster.demo.run").run_demo
     choose_port = _import_sandbox("octogen_dagster.demo.processes").ui_port

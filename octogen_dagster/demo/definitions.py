@@ -14,6 +14,7 @@ import polars as pl
 from octogen_dagster import (
     AnalyticsHubResource,
     BackInStock,
+    BelowFloor,
     Disappeared,
     DuckDBTables,
     OctogenControlPlaneResource,
@@ -25,8 +26,11 @@ from octogen_dagster import (
     PriceRose,
     ProductSearch,
     ShopCatalogs,
+    Undercut,
+    build_alert_sensor,
     build_catalog_sensor,
     build_catalogs_asset,
+    build_history_asset,
     build_linked_datasets_asset,
     build_linked_snapshot_asset,
     build_listing_sensor,
@@ -57,6 +61,7 @@ HAS_HUB = "ANALYTICS_HUB_EMULATOR_HOST" in os.environ  # else the client would c
 HAS_DUCKDB = importlib.util.find_spec("duckdb") is not None
 PROJECT = "my-project"
 SNAPSHOTS = os.environ.get("OCTOGEN_DEMO_SNAPSHOTS", "snapshots")
+MESSAGES = Path(SNAPSHOTS).with_name("told.txt")
 
 
 def spec(name: str, group: str, description: str | None = None) -> dg.AssetSpec:
@@ -70,6 +75,7 @@ CHANGED = "What appeared, disappeared and changed since the day before. Follows 
 KEPT = "What each product cost, and whether it was in stock, since the first day."
 TOLD = "What got cheaper, dearer, sold out or available, each event once."
 OWNED = "Own articles, with pages on which competitors sell them. Their prices are invented."
+BELOW = "Which competitor went below an own price on day 3, and below its floor on day 5."
 LOADED = "The same rows as a table, for SQL. Each run replaces those of its catalog."
 FOUND = "A search with a schedule. Change it for one run in the launchpad."
 MATCHED = "Competitors' pages that are matched with own articles, written as somebody copied them."
@@ -119,14 +125,40 @@ def articles(past: dict[str, pl.LazyFrame]) -> pl.DataFrame:
     rows = pl.concat([pl.LazyFrame(schema=HISTORY_SCHEMA), *past.values()])
     known = rows.drop_nulls(["current_price", "currency"]).sort("uuid", "valid_from")
     first = known.unique("uuid", keep="first", maintain_order=True)
-    place = pl.int_range(pl.len())
+    number = pl.col("product_url").str.extract(r"(\d+)$").cast(pl.Int64)
+    letter, price = pl.col("catalog_key").str.slice(0, 1), pl.col("current_price")
     return first.select(
-        pl.format("A-{}", place // 2).alias("sku"),  # two pages each
+        pl.format("{}-{}", letter.str.to_uppercase(), number // 2).alias("sku"),  # two pages each
         "product_url",
-        (pl.col("current_price") * (0.92 + place % 17 / 100)).round(2).alias("own_price"),
+        (price * (0.92 + number % 17 / 100)).round(2).alias("own_price"),
+        (price / 2).round(2).alias("map_price"),
         "currency",
         pl.col("catalog_key").alias("category"),
+        pl.col("valid_from").alias("fetched_at"),
     ).collect()
+
+
+own_prices = build_history_asset(
+    articles,
+    key=["sku", "product_url"],
+    tracked=["own_price", "map_price", "currency"],
+    name=spec("articles_history", "history"),
+    automation_condition=FOLLOW,
+)
+own_alerts = build_price_alerts_asset(
+    history,
+    [Undercut(percent=40), BelowFloor()],  # prices of the sandbox fall by less, most of the time
+    own=own_prices,
+    name=spec("octogen_products_own_alerts", "history", BELOW),
+    automation_condition=FOLLOW,
+)
+
+
+def tell(events: pl.DataFrame) -> None:
+    """Write to a file who is below, where a pipeline of yours tells people."""
+    line = "{at:%Y-%m-%d} {rule}: {catalog_key} sells {sku} at {after} {currency}, not {before}\n"
+    with MESSAGES.open("a") as file:
+        file.writelines(line.format(**event) for event in events.iter_rows(named=True))
 
 
 position = build_price_position_asset(
@@ -148,7 +180,7 @@ sweater_details = build_product_details_asset(
 defs = dg.Definitions(
     assets=[
         *(catalogs, products, changes, brands, history, alerts),
-        *(articles, position, sweaters, sweater_details),
+        *(articles, own_prices, own_alerts, position, sweaters, sweater_details),
     ],
     asset_checks=[
         # One wrong price is enough. By default one in a thousand may be wrong.
@@ -160,6 +192,12 @@ defs = dg.Definitions(
     sensors=[
         build_catalog_sensor(
             products,
+            minimum_interval_seconds=SECONDS_BETWEEN_TICKS,
+            default_status=RUNNING,
+        ),
+        build_alert_sensor(
+            own_alerts,
+            tell,
             minimum_interval_seconds=SECONDS_BETWEEN_TICKS,
             default_status=RUNNING,
         ),

@@ -2,9 +2,10 @@
 
 Octogen knows only the present, so a history begins with its first snapshot. The demo has no month
 to wait: it gives the products of each day the `fetched_at` of a day ago, and reports what it made
-to the instance that the UI shows.
+to the instance that the UI shows. The own prices are those of the first day.
 """
 
+import importlib
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -21,10 +22,26 @@ from octogen_dagster import (
     catalog_partitions,
     scan_products,
 )
+from octogen_dagster.demo.processes import DEFINITIONS
 from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.snapshots.partitions import catalog_partition_key
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+_LOWERED = {3: ("own_price", 0.55), 5: ("map_price", 0.95)}
+"""The days on which a competitor goes below a price of an own article, and to what part of it."""
+
+
+def begin_day(sandbox: Sandbox, snapshots: Path, day: int) -> None:
+    """Let a day pass. Of competitors, the one who is the furthest below an own price goes lower."""
+    if day in _LOWERED:
+        column, part = _LOWERED[day]
+        there = pl.scan_parquet(snapshots / "octogen_products/*.parquet").filter("in_stock")
+        articles = pl.scan_parquet(snapshots / "articles.parquet")
+        index = pl.col("current_price") / pl.col("own_price")
+        lowest = articles.join(there, on="product_url").bottom_k(1, by=index)
+        for url, price in lowest.select("product_url", column).collect().rows():
+            sandbox.set_price(url, round(price * part, 2))
+    sandbox.next_day()
 
 
 def play_past(
@@ -49,26 +66,40 @@ def play_past(
             for key, search in searches.items()
         }
 
+    history = build_product_history_asset(products, backfill_policy=dg.BackfillPolicy.single_run())
     defs = dg.Definitions(
-        assets=[
-            products,
-            build_product_history_asset(products, backfill_policy=dg.BackfillPolicy.single_run()),
-        ],
+        assets=[products, history],
         executor=dg.in_process_executor,
         resources={"io_manager": ParquetSnapshotIOManager(base_dir=str(snapshots))},
     )
     job: Any = defs.resolve_implicit_global_asset_job_def()
     ends = {"start": min(keys), "end": max(keys)}
     of_all = {f"dagster/asset_partition_range_{end}": key for end, key in ends.items()}
+
+    def report(result: dg.ExecuteInProcessResult) -> None:
+        for event in result.get_asset_materialization_events():
+            instance.report_runless_asset_event(event.materialization)
+
     # A run of the instance itself would say that a person launched it.
     with dg.DagsterInstance.ephemeral() as elsewhere, console.status("") as status:
         for each in (instance, elsewhere):
             each.add_dynamic_partitions("octogen_catalogs", sorted(keys))
         for day in range(1, days + 1):
             if day > 1:
-                sandbox.next_day()
+                begin_day(sandbox, snapshots, day)
             status.update(f"Day {day}, as if it was {fetched_at:%Y-%m-%d}")
-            done = job.execute_in_process(instance=elsewhere, tags=of_all, run_config=QUIET)
-            for event in done.get_asset_materialization_events():
-                instance.report_runless_asset_event(event.materialization)
+            report(job.execute_in_process(instance=elsewhere, tags=of_all, run_config=QUIET))
+            definitions: Any = importlib.import_module(DEFINITIONS)  # they read the environment
+            own = [definitions.articles, definitions.own_prices, definitions.own_alerts]
+            made = {1: own[:2], **dict.fromkeys(_LOWERED, own[2:])}
+            if day in made:
+                report(
+                    dg.materialize(
+                        [products, history, *own],
+                        instance=elsewhere,
+                        resources=defs.resources,
+                        run_config=QUIET,
+                        selection=made[day],
+                    )
+                )
             fetched_at += timedelta(days=1)

@@ -21,7 +21,7 @@ from rich.table import Table
 
 from octogen_dagster import scan_history
 from octogen_dagster.bigquery.partitions import listing_partition_key
-from octogen_dagster.demo.past import play_past
+from octogen_dagster.demo.past import begin_day, play_past
 from octogen_dagster.demo.processes import DEFINITIONS, DagsterProcess, dagster_process, runner
 from octogen_dagster.sandbox import HOST
 from octogen_dagster.sandbox.server import Sandbox
@@ -56,11 +56,13 @@ _FOLLOWED = {
 """What each follower is made from."""
 _HISTORY_TABLE = f"{_HISTORY}_table"
 _TABLES = {f"{_PRODUCTS}_table": _PRODUCTS, _HISTORY_TABLE: _HISTORY}
+_OWN_ALERTS = f"{_PRODUCTS}_own_alerts"
 _URL_LIST, _COMPARISON = "competitor_urls", "price_comparison"
 _MATCHES = "competitor_matches"
 _WINDOWS = {"DISPLAY", "WAYLAND_DISPLAY", "BROWSER"}
 """Variables of which one is set where a browser has a window, or where the user names one."""
-_WRITTEN = ("snapshots", "shop.duckdb", "dagster.log", "dagster_home")
+_TOLD = "told.txt"
+_WRITTEN = ("snapshots", "shop.duckdb", "dagster.log", "dagster_home", _TOLD)
 INSTANCE = """
 telemetry: {enabled: false}
 nux: {enabled: false}
@@ -74,8 +76,9 @@ run_launcher:
 def run_demo(folder: Path, *, catalogs: int, products: int, days: int, port: int | None) -> None:
     """Play days, and show them in the UI if there is a port.
 
-    On each day prices move, products come and go, and on the last one a price is wrong. All days
-    but the last two are dated back. The UI runs until Ctrl-C.
+    On each day prices move, products come and go, and on the last one a price is wrong. On day 3 a
+    competitor goes below an own price, and on day 5 below a floor. All days but the last two are
+    dated back. The UI runs until Ctrl-C.
     """
     console = Console(highlight=False)
     home, snapshots = folder.absolute() / "dagster_home", folder.absolute() / "snapshots"
@@ -107,11 +110,11 @@ def run_demo(folder: Path, *, catalogs: int, products: int, days: int, port: int
         play_past(console, sandbox, instance, snapshots, catalogs=list(sizes), days=past)
         demo = Demo(console, sandbox, instance, snapshots, list(sizes))
         if past:
-            sandbox.next_day()
+            begin_day(sandbox, snapshots, days - 1)
         daemon = processes.enter_context(dagster_process(log, "dagster._daemon", "run"))
         demo.play(days - 1, daemon)
         demo.lose_decimal_point()
-        sandbox.next_day()
+        begin_day(sandbox, snapshots, days)
         demo.play(days, daemon)
         demo.report(days)
         if port:
@@ -201,6 +204,8 @@ class Demo:
             self._print_url_list()
         self._console.print(self._table(day))
         self._print_checks()
+        for line in self._told():
+            self._say(f"Told by the sensor: {line}")
         folder = os.path.relpath(self._snapshots)
         command = f"{self._runner}octogen-dagster"
         history = scan_history(str(self._snapshots), asset=_HISTORY)
@@ -211,6 +216,8 @@ class Demo:
             first = history.select(pl.col("valid_from").min().dt.date()).collect().item()
             self._say(f"What held a week later: {past} --as-of {first + timedelta(days=7)}")
         self._say(f"What changed lately: {command} alerts --base-dir {folder}")
+        below = f"--asset {_OWN_ALERTS} --since {day}d"
+        self._say(f"Who is below us: {command} alerts --base-dir {folder} {below}")
         if _HISTORY_TABLE in self._followed:
             shop = f"duckdb.connect('{os.path.relpath(self._snapshots.with_name('shop.duckdb'))}')"
             rows = f"{shop}.sql('FROM octogen.{_HISTORY} WHERE NOT is_current')"
@@ -234,6 +241,7 @@ class Demo:
             (f"{assets}_changes?view=partitions&{catalog}", "what came, went and moved"),
             (f"{assets}_history?view=partitions&{catalog}", "what each product cost since day 1"),
             (f"{assets}_alerts?view=partitions&{catalog}", "what got cheaper, or sold out"),
+            (f"{assets}_own_alerts?view=events", "who went below an own price, or a floor"),
             (f"{assets}_position", "where own prices stand against these"),
             *([compared] if self._listings else []),
             (f"{url}/automation", "the sensors that start it all"),
@@ -249,12 +257,19 @@ class Demo:
                 yield self._made_at(name, partition) > self._made_at(followed, partition)
         yield bool(self._records("sweaters_details", None))
         yield self._is_followed_by(f"{_PRODUCTS}_position")
+        yield self._is_followed_by("articles", "articles_history", _OWN_ALERTS)
+        yield len(self._told()) >= len(pl.read_parquet(self._snapshots / f"{_OWN_ALERTS}.parquet"))
         yield from (bool(self._records(_LINKED, key)) for key in self._listings)
         if self._listings:
             yield self._is_followed_by("articles", "matches", _URL_LIST)
         if any(listing.views() for listing in self._url_lists()):
             for name in (_MATCHES, _COMPARISON):
                 yield self._made_at(name, None) > began
+
+    def _told(self) -> list[str]:
+        """The lines that the sensor of own prices has written."""
+        told = self._snapshots.with_name(_TOLD)
+        return told.read_text().splitlines() if told.exists() else []
 
     def _is_followed_by(self, *names: str) -> bool:
         """Whether these assets were made after the last history, and each after the one before."""

@@ -54,7 +54,7 @@ def test_a_person_sees_the_product_in_the_demo(tmp_path: Path) -> None:
         expect.set_options(MAX_WAIT)
         try:
             home, graph, partitions, checks, changes, history = pages[:6]
-            alerts, position, comparison, automation = pages[6:]
+            alerts, own_alerts, position, comparison, automation = pages[6:]
             page.goto(home)
             sees(page, LOCATION, *SENSORS)
             page.screenshot(path=screenshots / "home.png")
@@ -85,6 +85,8 @@ def test_a_person_sees_the_product_in_the_demo(tmp_path: Path) -> None:
                 re.compile("[0-9] new event"),
             )
             page.screenshot(path=screenshots / "alerts.png")
+            page.goto(own_alerts)
+            sees(page, re.compile("[0-9] own prices?"))
             page.goto(position)
             sees(page, "octogen/matched", "octogen/by_category")
             expect(page.get_by_alt_text("The price index")).to_be_visible()

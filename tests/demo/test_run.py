@@ -22,6 +22,7 @@ import pytest
 from octogen_dagster import scan_history
 from octogen_dagster.demo.processes import runner, ui_port
 from octogen_dagster.demo.run import run_demo
+from octogen_dagster.history.report.data import report_data
 from tests.demo.command import ends_all, output_of, processes_of, run, running_ui
 
 CATALOGS = ("harbor-and-pine", "northpeak")
@@ -123,6 +124,12 @@ def test_days_before_the_last_two_are_dated_back(tmp_path: Path) -> None:
     assert "since" in shown["The past of a product"]
     assert "since" in shown["What held a week later"]
     assert "price" in shown["What changed lately"]
+    below = [line.split()[:3:2] for line in shown["Who is below us"].splitlines()[1:]]
+    assert below == [[f"{days[2]}", "undercut"], [f"{days[4]}", "below_floor"]]
+    said = re.findall(r"Told by the sensor: (\S+) (\S+): ", done.stdout)
+    assert [*map(list, said)] == below
+    page = report_data(str(snapshots), asset="octogen_products_history", days=30)["events"]
+    assert len([sku for sku in page["sku"] if sku]) == len(below)
     assert "15 columns" in shown["In SQL"], "a narrow terminal has some of them"
     assert "shape: (" in shown["In Python"]
     with dg.DagsterInstance.from_config(str(tmp_path / "octogen-demo/dagster_home")) as instance:
@@ -202,5 +209,5 @@ def test_the_code_location_is_one_graph_that_says_what_it_is(
     nodes = [graph.get(key) for key in graph.get_all_asset_keys()]
     assert all(node.description and node.owners == ["team:pricing"] for node in nodes)
     assert {node.group_name for node in nodes} == {"catalogs", "prices", "history", "tables"}
-    assert len(repository.sensor_defs) == 2 + 2 * with_hub
+    assert len(repository.sensor_defs) == 3 + 2 * with_hub
     assert os.environ.get(EMULATOR) == ("127.0.0.1:9" if with_hub else None)
