@@ -20,6 +20,7 @@ _SUITES = (
     "changes",
     "checks",
     "history",
+    "own_prices",
     "tables",
     "details",
     "url_lists",

@@ -1,4 +1,4 @@
-"""A tick of the catalog sensor that finds nothing new, or all new."""
+"""A tick of the catalog sensor that finds nothing new, or all new, and one of automation."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -32,6 +32,16 @@ def run(generations: Sequence[Generation], rounds: int) -> Iterator[Row]:
     ):
         what = f"sensor tick over {catalogs}, worst round"
         yield Row("sensor", "seed", what, seconds, max(seconds), most, " s")
+    conditions = {each: partial(_tick, each) for each in ("follow", "eager")}
+    yield run_rounds(conditions, min(rounds, 3)).row(
+        "sensor",
+        "",
+        "automation tick over 10,000 unchanged catalogs of a history that follows by "
+        "`follow_upstream()` ÷ by Dagster's `eager()` (CPU)",
+        ("follow", "eager"),
+        float,
+        "s",
+    )
     for partitions, size in cursors.items():
         what = f"cursor of the sensor with {partitions}"
         yield Row("sensor", "seed", what, [size / 1_000], size / 1_000, None, " kB")
@@ -43,3 +53,7 @@ def _figure(figure: str, what: str, local: Server, expected: int) -> float:
     if measured["catalogs"] != expected:
         raise RuntimeError(f"{what} saw {measured['catalogs']} catalogs of {expected}")
     return measured[figure]
+
+
+def _tick(condition: str) -> float:
+    return float(run_python(["-m", "benchmarks.automation", condition]))

@@ -1,0 +1,56 @@
+"""Events of own prices and the history of a linked snapshot, beside the history of products."""
+
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from functools import partial
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measure import Row, run_rounds, say, worst
+from benchmarks.processes import run_python
+from benchmarks.snapshots import read_snapshot
+from benchmarks.source import Generation
+
+_EVENTS = "events of 100,000 own prices with three pages each, 1 % of them changed"
+_ROWS = {
+    "events": (f"{_EVENTS} ÷ the update of the history of these pages (CPU)", 0.5),
+    "linked": (
+        "daily update of the history of a linked snapshot of 300,000 products ÷ of that of "
+        "products of the same rows (CPU)",
+        1.1,
+    ),
+}
+
+
+def run(generations: Sequence[Generation], rounds: int) -> Iterator[Row]:
+    """Compare a day of each with the update of the history of the same products."""
+    if "current" not in generations:
+        return  # the histories of both generations have the same columns
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        say("  the histories")
+        _child("make", read_snapshot("current", folder), folder / "own")
+        works = {what: partial(_measure, what, folder / "own") for what in ("update", *_ROWS)}
+        measured = run_rounds(works, rounds)
+    for what, (label, target) in _ROWS.items():
+        yield measured.row(
+            "own_prices",
+            "current",
+            label,
+            (what, "update"),
+            itemgetter("cpu_seconds"),
+            "s",
+            target,
+        )
+    peaks = [each["peak_mb"] for each in measured.by_contender["events"]]
+    yield worst("own_prices", "current", f"{_EVENTS}, peak memory, worst round", peaks, 450)
+
+
+def _measure(what: str, folder: Path) -> Any:
+    return json.loads(_child(what, folder).splitlines()[-1])
+
+
+def _child(what: str, *paths: Path) -> str:
+    return run_python(["-m", "benchmarks.own_prices", what, *map(str, paths)])
