@@ -155,9 +155,11 @@ class OctogenComponent(AssetsComponent):
         )
         if self.automation is None:
             return defs  # Dagster's own sensor of automation conditions is there, and stopped
+        # Without resolving them: an own table that they follow is elsewhere in the project.
+        assets = [each for each in defs.assets or () if isinstance(each, dg.AssetsDefinition)]
         sensor = dg.AutomationConditionSensorDefinition(
             f"{self.name}_automation",
-            target=dg.AssetSelection.assets(*(spec.key for spec in defs.resolve_all_asset_specs())),
+            target=dg.AssetSelection.assets(*assets),
             default_status=dg.DefaultSensorStatus.RUNNING,
         )
         return dg.Definitions.merge(defs, dg.Definitions(sensors=[sensor]))

@@ -243,7 +243,7 @@ def test_own_prices_stand_beside_the_history_also_in_a_table_and_who_is_below_th
     names += ["boots_own_history", "boots_own_alerts", "boots_own_alerts_table"]
     with (
         Sandbox(catalogs={"strada": 20}) as priced,  # of the generation that has currencies
-        load(attributes(tmp_path, search)) as (_, loaded),
+        load(attributes(tmp_path, search, automation="running")) as (_, loaded),
     ):
         monkeypatch.setenv("MY_KEY", priced.api_key)
         monkeypatch.setenv("MY_URL", priced.base_url)
@@ -255,7 +255,8 @@ def test_own_prices_stand_beside_the_history_also_in_a_table_and_who_is_below_th
         assert {f"boots_own_history:{name}" for name in ("no_gap", "nothing_left_out")} < checked
         assert "boots_own_history:fresh" not in checked
         assert run(defs, instance, "shop/articles", *names).success
-        assert [each.name for each in defs.sensors or ()] == ["boots_own_alerts_sensor"]
+        sensors = {each.name for each in defs.sensors or ()}
+        assert sensors == {"boots_own_alerts_sensor", "octogen_automation"}
     events = pl.read_parquet(tmp_path / "boots_own_alerts.parquet")
     assert events.sort("rule").select("rule", "sku", "own_price").rows() == [
         ("below_floor", "4711", 1e9),
