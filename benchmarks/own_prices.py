@@ -60,10 +60,12 @@ def _put_in(
     snapshot: pl.LazyFrame,
     day: int,
     tracking: Tracking = PRODUCTS,
-    **said: str,
+    view: str = "",
 ) -> None:
     """Put the snapshot of a day into a history, as a run of its asset does."""
-    file_metadata = {"octogen.fetched_at": at(day).isoformat(), **said}
+    file_metadata = {"octogen.fetched_at": at(day).isoformat()}
+    if view:
+        file_metadata["octogen.source_table"] = view
     update = HistoryUpdate([StoredSnapshot(lambda: (snapshot, file_metadata))], tracking)
     manager = ParquetSnapshotIOManager(base_dir=str(folder))
     manager.handle_output(dg.build_output_context(asset_key=asset), update)
@@ -71,7 +73,7 @@ def _put_in(
 
 def _put_in_linked(folder: Path, snapshot: pl.LazyFrame, day: int) -> None:
     view = snapshot.drop(_LACKED).rename({"fetched_at": "exported_at"})
-    _put_in(folder, _LINKED, view, day, **{"octogen.source_table": "project.dataset.products"})
+    _put_in(folder, _LINKED, view, day, view="project.dataset.products")
 
 
 def _articles(products: Path) -> pl.LazyFrame:

@@ -124,7 +124,8 @@ def test_days_before_the_last_two_are_dated_back(tmp_path: Path) -> None:
     assert "since" in shown["The past of a product"]
     assert "since" in shown["What held a week later"]
     assert "price" in shown["What changed lately"]
-    below = [line.split()[:3:2] for line in shown["Who is below us"].splitlines()[1:]]
+    events = [line.split() for line in shown["Who is below us"].splitlines()]
+    below = [words[:3:2] for words in events if words[0].startswith("20")]
     assert below == [[f"{days[2]}", "undercut"], [f"{days[4]}", "below_floor"]]
     said = re.findall(r"Told by the sensor: (\S+) (\S+): ", done.stdout)
     assert [*map(list, said)] == below
