@@ -11,6 +11,7 @@ from octogen_dagster.alerts.rules import AlertRule, OwnPriceRule, check_names, c
 from octogen_dagster.alerts.update import ALERTS_KIND, AlertsUpdate, OwnAlertsUpdate
 from octogen_dagster.assets.definition import asset_arguments_of, require_asset
 from octogen_dagster.history.table import HISTORY_KIND, HISTORY_SCHEMA
+from octogen_dagster.history.tracking import COMPUTED
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, snapshot_asset
 from octogen_dagster.snapshots.loading import Snapshots, all_partitions
 from octogen_dagster.snapshots.metadata import kind_of
@@ -134,7 +135,8 @@ def _own_alerts(
 ) -> dg.AssetsDefinition:
     """The asset of alerts of own prices."""
     require_asset(own, "own")
-    if kind_of(own).key[-1:] != HISTORY_KIND.key[-1:] or kind_of(own) is HISTORY_KIND:
+    kind = kind_of(own)
+    if kind is HISTORY_KIND or not COMPUTED.keys() <= kind.descriptions.keys():
         raise ValueError(
             f"{own.key.to_user_string()} is not an asset of build_history_asset. Give the history "
             'of your own prices, such as build_history_asset(articles, key=["sku", "product_url"], '
