@@ -15,18 +15,19 @@ def follow_upstream() -> Condition:
     missing when automation was switched on: `eager()` waits for the next update of those, so what
     follows a backfill would never begin. A partition is requested once what is upstream of it is
     there, and again when that is updated, also while a run that was requested is under way, which
-    `eager()` forgets. A snapshot with the same rows as before is no update, unless the last run of
-    what follows failed. One whose run fails is not requested again before.
+    `eager()` forgets. A snapshot with the same rows as before is no update, unless what was
+    requested is still not made. One whose run fails is not requested again before.
     """
     condition: Any = dg.AutomationCondition
     handled = (condition.newly_requested() | condition.newly_updated()).with_label("handled")
     # What a run was requested together with is read by that run when it is updated. What was
     # requested alone, at a tick that handled the run before, is not.
     alone = ~condition.executed_with_root_target()
+    is_not_made = condition.newly_requested().since(condition.newly_updated())
     due = (
         condition.newly_missing()
         | _any_deps_changed(lambda changed: (changed & alone) | condition.will_be_requested())
-        | (condition.any_deps_match(condition.newly_updated()) & condition.execution_failed())
+        | (is_not_made & condition.any_deps_match(condition.newly_updated()))
     ).since(handled)
     missed = condition.any_deps_match(condition.newly_requested()) & ~condition.newly_requested()
     updated_alone = _any_deps_changed(
@@ -47,15 +48,17 @@ def follow_upstream() -> Condition:
     return followed
 
 
-def _any_deps_changed(is_true: Callable[[Any], Any]) -> Any:
+def _any_deps_changed(condition_of: Callable[[Any], Any]) -> Any:
     """True if something upstream was updated: of our snapshots, if their data version changed.
 
-    Other assets may have been reported without a data version.
+    Other assets may have been reported without a data version. Dagster gives linked snapshots one.
     """
     condition: Any = dg.AutomationCondition
-    ours = dg.AssetSelection.kind("octogen") & dg.AssetSelection.kind("parquet")
-    changed = condition.any_deps_match(is_true(condition.data_version_changed()))
-    return changed | condition.any_deps_match(is_true(condition.newly_updated())).ignore(ours)
+    kind = dg.AssetSelection.kind
+    ours = kind("octogen") & kind("parquet") - kind("bigquery")
+    changed = condition.any_deps_match(condition_of(condition.data_version_changed()))
+    updated = condition.any_deps_match(condition_of(condition.newly_updated()))
+    return changed | updated.ignore(ours)
 
 
 def _after_update() -> Any:

@@ -11,6 +11,8 @@ import dagster as dg
 DATA_VERSION_TAG = "dagster/data_version"
 CHANGED_TAG = "octogen/changed_at"
 """The tag of a materialization that says since when its snapshot has these rows, in seconds."""
+READ_AGAIN = " read again in "
+"""Stands between the version of a catalog and the run that found other rows in it."""
 _AGAIN = " (indexed again)"
 _SAME_IN = " = "
 _MADE = dg.DagsterEventType.ASSET_MATERIALIZATION
@@ -45,18 +47,24 @@ def indexed_again(
     )
 
 
-def latest_versions(instance: dg.DagsterInstance, asset: dg.AssetKey) -> dict[str, str]:
-    """The version in which each partition was read last.
+def catalog_version(data_version: str) -> str:
+    """The version of the catalog that a data version stands for."""
+    return data_version.partition(READ_AGAIN)[0]
 
-    It is the data version of its last materialization, or one that had nothing new.
+
+def latest_versions(instance: dg.DagsterInstance, asset: dg.AssetKey) -> dict[str, str]:
+    """The version of the catalog in which each partition was read last.
+
+    It is that of its last materialization, or a later one that had nothing new.
     """
-    versions = _versions(instance, asset, _MADE)
+    made = _versions(instance, asset, _MADE)
+    versions = {partition: catalog_version(tag) for partition, tag in made.items()}
     for observed, tag in _versions(instance, asset, _OBSERVED).items():
         partition, (data_version, _, version) = (
             observed.removesuffix(_AGAIN),
             tag.rpartition(_SAME_IN),
         )
-        if versions.get(partition) == data_version:
+        if made.get(partition) == data_version:
             versions[partition] = version
     return versions
 

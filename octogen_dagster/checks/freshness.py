@@ -47,7 +47,7 @@ def build_fresh_check(
     resources: set[str] = set()
     if partitions.catalogs and asset.is_executable:
         resources = set(asset.op.required_resource_keys)  # one of them may be Octogen's
-    # What is read from a service may change without anything upstream.
+    # What is read from a service changes without anything upstream.
     is_derived = asset.is_executable and not (
         asset.op.required_resource_keys - {each.input_manager_key for each in asset.op.input_defs}
     )
@@ -99,7 +99,7 @@ class _Last:
             a first backfill may last.
         stale: The others, each with the storage id of its last materialization or 0.
         withdrawn: Those of the others that the source no longer lists, and so are not stale.
-        unchanged: Those of which nothing upstream changed since they were made: nor are these.
+        unchanged: How many of them are made from what has not changed since, and so are not stale.
         ignores_list: True if the source's list is taken for broken.
     """
 
@@ -153,12 +153,10 @@ class _Last:
         self, instance: dg.DagsterInstance, asset: dg.AssetKey, upstream: Collection[dg.AssetKey]
     ) -> None:
         """Take from the stale parts those that are made from what has not changed since."""
-        made = (
-            _made_at(instance, asset, self.stale) if upstream and any(self.stale.values()) else {}
-        )
+        made = _read_at(instance, asset, self.stale) if upstream else {}
         for key in upstream:
             changed = _changed_at(instance, key, made)
-            made = {part: at for part, at in made.items() if changed(part) <= at}
+            made = {part: at for part, at in made.items() if changed.get(part, math.inf) <= at}
         self.unchanged = len(made)
         self.stale = {part: at for part, at in self.stale.items() if part not in made}
 
@@ -192,10 +190,13 @@ def _materialized(subject: str, last: _Last, lately: str) -> str:
             f"{subject}: {len(last.stale):,} of {len(last.parts):,} catalogs were not "
             f"materialized {lately}, {last.never:,} of them never. {_ADVICE}"
         )
+    if None in last.parts and last.unchanged:
+        return f"{subject} is made from what has not changed since."
     if None in last.parts:
         return f"{subject} was materialized {lately}."
+    expected = last.fresh + last.unchanged
     return (
-        f"{subject}: {last.fresh:,} of {last.fresh:,} expected catalogs were materialized {lately}."
+        f"{subject}: {last.fresh:,} of {expected:,} expected catalogs were materialized {lately}."
     )
 
 
@@ -211,8 +212,8 @@ def _remarks(last: _Last) -> Iterator[str]:
             f"Catalogs without a snapshot so far: {last.awaited:,}. They fail this check once "
             "the asset's oldest snapshot is older than that."
         )
-    if last.unchanged:
-        yield f"Of which nothing changed upstream since they were made: {last.unchanged:,}."
+    if last.unchanged and None not in last.parts:
+        yield f"Catalogs that are made from what has not changed since: {last.unchanged:,}."
     if last.withdrawn:
         yield (
             f"Catalogs that are no longer listed: {len(last.withdrawn):,}. Their snapshots are "
@@ -254,32 +255,42 @@ def _listed(
     return None
 
 
-def _made_at(
-    instance: dg.DagsterInstance, asset: dg.AssetKey, parts: Mapping[str | None, int]
+def _read_at(
+    instance: dg.DagsterInstance, asset: dg.AssetKey, parts: Collection[str | None]
 ) -> dict[str | None, float]:
-    """The times of the last materializations of parts, without those that have none."""
+    """When the runs began that made parts last, without those that have none."""
+    records: Mapping[Any, dg.EventLogRecord]
     if None in parts:
-        return {None: max(record.timestamp for record in read_last(instance, asset, None, 1))}
-    records = last_records(instance, asset, list(map(str, parts)))
-    return {part: record.timestamp for part, record in records.items()}
+        records = dict(zip([None], read_last(instance, asset, None, 1), strict=False))
+    else:
+        records = last_records(instance, asset, list(map(str, parts)))
+    began = {
+        run_id: record.start_time
+        for run_id in {each.run_id for each in records.values()}
+        if (record := instance.get_run_record_by_id(run_id))
+    }
+    return {part: began.get(each.run_id) or each.timestamp for part, each in records.items()}
 
 
 def _changed_at(
     instance: dg.DagsterInstance, asset: dg.AssetKey, parts: Collection[str | None]
-) -> Callable[[str | None], float]:
-    """A function that tells when what is upstream of a part changed last."""
-    partitions = latest_ids(instance, asset)
-    same = [part for part in parts if part is not None and part in partitions]
-    records = last_records(instance, asset, same if len(same) == len(parts) else list(partitions))
-    changed = {part: _time_of_change(record) for part, record in records.items()}
-    last = map(_time_of_change, read_last(instance, asset, None, 1))
-    of_any = max([*changed.values(), *last], default=math.inf)
-    return lambda part: changed.get(part or "", of_any)
+) -> dict[str | None, float]:
+    """When what is upstream of parts changed last, as far as it says so."""
+    partitions = list(latest_ids(instance, asset)) if None in parts else list(map(str, parts))
+    records = last_records(instance, asset, partitions)
+    changed: dict[str | None, float] = {
+        partition: _time_of_change(record) for partition, record in records.items()
+    }
+    if None in parts:
+        whole = [_time_of_change(record) for record in read_last(instance, asset, None, 1)]
+        return {None: max([*changed.values(), *whole], default=math.inf)}
+    return changed
 
 
 def _time_of_change(record: dg.EventLogRecord) -> float:
+    """When a snapshot got its rows; never, as it were, for what does not say so."""
     event = record.asset_materialization
-    return float(((event and event.tags) or {}).get(CHANGED_TAG, record.timestamp))
+    return float(((event and event.tags) or {}).get(CHANGED_TAG, math.inf))
 
 
 def _longest_stale(

@@ -14,7 +14,12 @@ import msgspec
 from octogen_dagster.api.catalog_sources import CatalogService
 from octogen_dagster.api.catalog_states import CatalogList
 from octogen_dagster.assets.definition import RESOURCE, require_asset
-from octogen_dagster.assets.latest import DATA_VERSION_TAG, latest_ids, latest_versions
+from octogen_dagster.assets.latest import (
+    DATA_VERSION_TAG,
+    catalog_version,
+    latest_ids,
+    latest_versions,
+)
 from octogen_dagster.assets.ticks import (
     Wanted,
     named_partitions,
@@ -210,7 +215,9 @@ class _CachedVersions(msgspec.Struct):
             for record in read.records:
                 materialization = record.asset_materialization
                 if materialization and materialization.partition is not None:
-                    version = (materialization.tags or {}).get(DATA_VERSION_TAG, "")
+                    version = catalog_version(
+                        (materialization.tags or {}).get(DATA_VERSION_TAG, "")
+                    )
                     events[record.storage_id] = materialization.partition, version
             if not read.has_more:
                 return events

@@ -264,7 +264,7 @@ def _publish(run: SnapshotRun[Any], partition: str | None, result: Any) -> Itera
         yield dg.MaterializeResult(
             value=frame,
             check_results=result.check_results,
-            data_version=result.data_version or dg.DataVersion(content_of(frame.lazy())),
+            data_version=result.data_version or dg.DataVersion(content_of(frame.lazy(), {})),
             tags=result.tags,
         )
         return
@@ -284,8 +284,8 @@ def _publish(run: SnapshotRun[Any], partition: str | None, result: Any) -> Itera
     published.remove_pages()
 
 
-def _catalog_version(result: dg.MaterializeResult[Any]) -> str | None:
-    return result.data_version.value if result.data_version else None
+def _catalog_version(result: dg.MaterializeResult[Any]) -> str:
+    return result.data_version.value if result.data_version else ""
 
 
 def _collected(

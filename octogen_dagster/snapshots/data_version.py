@@ -1,6 +1,6 @@
-"""The data version of a snapshot. It stays while the rows do, so that nothing is made for nothing.
+"""The data version of a snapshot, which stays as long as its rows do: Dagster then wakes nobody.
 
-    content_of → a digest of the rows, a tag of the materialization → version_of
+    content_of → a digest of the rows, a tag of the materialization → snapshot_version
 
 The version of a catalog is the one in which its present rows were first read. That a later one has
 the same rows is observed, so that the sensor of catalogs knows that it was read.
@@ -13,13 +13,16 @@ from typing import NamedTuple
 
 import polars as pl
 
-from octogen_dagster.assets.latest import CHANGED_TAG, DATA_VERSION_TAG
+from octogen_dagster.assets.latest import CHANGED_TAG, DATA_VERSION_TAG, READ_AGAIN, catalog_version
+from octogen_dagster.frames.source import CATALOGS, SELECTION
 
 _CONTENT_TAG = "octogen/content"
-_OF_EACH_READ = ("fetched_at", "exported_at", "updated_at", "display_match_score", "raw_score")
-"""The columns that differ in each read, or each time that a catalog is indexed."""
-_DEAR = ("images",)
+_OF_EACH_READ = ("fetched_at", "exported_at", "display_match_score", "raw_score")
+"""The columns that differ in each read."""
+_COSTLY = ("images",)
 """The columns that would double the time of a digest; `image_url` has the first of them."""
+_SEARCHED = ("octogen.search", CATALOGS, SELECTION)
+"""The file metadata that says which rows there may be: a history ends those that are not."""
 
 
 class SnapshotVersion(NamedTuple):
@@ -33,29 +36,36 @@ class SnapshotVersion(NamedTuple):
     same_in: str | None = None
 
 
-def content_of(rows: pl.LazyFrame) -> str:
+def content_of(rows: pl.LazyFrame, file_metadata: Mapping[str, str]) -> str:
     """A digest of rows in any order, without the columns that differ in each read."""
     schema = rows.collect_schema()
-    columns = [name for name in schema if name not in (*_OF_EACH_READ, *_DEAR)]
+    columns = [name for name in schema if name not in (*_OF_EACH_READ, *_COSTLY)]
     # The hash of a struct that is nested takes twice as long as that of the hashes of its columns.
-    row = pl.struct(pl.col(name).hash() for name in columns).hash()
+    row = pl.struct(pl.lit(0), *(pl.col(name).hash() for name in columns)).hash()
     found = rows.select(pl.len(), row.sum().alias("sum")).collect(engine="streaming").row(0)
-    return hashlib.sha256(f"{schema} {found}".encode()).hexdigest()[:32]
+    searched = [file_metadata.get(name) for name in _SEARCHED]
+    return hashlib.sha256(f"{schema} {found} {searched}".encode()).hexdigest()[:32]
 
 
-def version_of(
-    rows: pl.LazyFrame, version: str | None, last_tags: Mapping[str, str]
+def snapshot_version(
+    content: str,
+    version: str | None,
+    last_tags: Mapping[str, str],
+    *,
+    may_stay: bool,
+    run_id: str | None,
 ) -> SnapshotVersion:
-    """The version of rows: that of the last materialization, whose tags these are, if it had them.
+    """The version of rows with a digest: that of the last materialization, if it had them.
 
-    Otherwise it is `version`, which is that of their catalog, or a digest of them.
+    Otherwise it is `version`, which is that of their catalog, or the digest; with the run where the
+    last one has it already. It may not stay if the file is not the one that was reported.
     """
-    content = content_of(rows)
-    if last_tags.get(_CONTENT_TAG) == content:
-        kept = last_tags[DATA_VERSION_TAG]
+    last = last_tags.get(DATA_VERSION_TAG, "")
+    if may_stay and last_tags.get(_CONTENT_TAG) == content:
         tags = {name: last_tags[name] for name in (_CONTENT_TAG, CHANGED_TAG)}
-        return SnapshotVersion(kept, tags, None if version == kept else version)
-    changed_at = int(datetime.now(timezone.utc).timestamp())
-    return SnapshotVersion(
-        version or content, {_CONTENT_TAG: content, CHANGED_TAG: str(changed_at)}
-    )
+        return SnapshotVersion(last, tags, None if version == catalog_version(last) else version)
+    data_version = version or content
+    if data_version == catalog_version(last):
+        data_version += f"{READ_AGAIN}{run_id}"
+    changed_at = f"{datetime.now(timezone.utc).timestamp():.3f}"
+    return SnapshotVersion(data_version, {_CONTENT_TAG: content, CHANGED_TAG: changed_at})

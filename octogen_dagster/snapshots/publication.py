@@ -32,7 +32,7 @@ from octogen_dagster.frames.source import (
     check_complete,
     check_not_shrunken,
 )
-from octogen_dagster.snapshots.data_version import SnapshotVersion, version_of
+from octogen_dagster.snapshots.data_version import SnapshotVersion, content_of, snapshot_version
 from octogen_dagster.snapshots.metadata import snapshot_metadata
 from octogen_dagster.storage.store import DamagedError, Store, previous_of, write_parquet
 
@@ -146,8 +146,8 @@ def reported_again(record: dg.EventLogRecord) -> dg.AssetMaterialization | None:
 class PublishedSnapshot(NamedTuple):
     """The metadata and version of what was published, and what removes the pages it was read from.
 
-    A run that dies before it has reported the snapshot is retried from these pages. What a database
-    loaded has no version.
+    A run that dies before it has reported the snapshot is retried from these pages. What Dagster
+    gives a version, as to an asset of one's own, and what a database loaded has none.
     """
 
     metadata: Metadata
@@ -189,7 +189,10 @@ class Publication:
         also: Mapping[str, Any] = MappingProxyType({}),
         catalog_version: str | None = None,
     ) -> PublishedSnapshot:
-        """Read a source and publish its rows. `stop` ends the reading from another thread."""
+        """Read a source and publish its rows. `stop` ends the reading from another thread.
+
+        `catalog_version` is that of the rows, "" if they have none; with None Dagster makes one.
+        """
         with source.reading(self._target, stop) as reading:
             metadata, version = self._publish(reading, stop, note_read, also, catalog_version)
         published = reading.published  # without the frame, which is done
@@ -209,7 +212,7 @@ class Publication:
         note_read: Callable[[], None],
         also: Mapping[str, Any],
         catalog_version: str | None,
-    ) -> tuple[Metadata, SnapshotVersion]:
+    ) -> tuple[Metadata, SnapshotVersion | None]:
         store, keys, limits = self._store, self._keys, reading.limits
         key = keys.own
         uri = store.uri(key)
@@ -233,8 +236,12 @@ class Publication:
             row_count = "row_count" if keys.partition is None else "partition_row_count"
             stored: Metadata = {f"dagster/{row_count}": rows, "dagster/uri": uri}
             keep_previous = None
-            if limits.keeps_previous and not keys.has_times:
+            if limits.keeps_previous and not self._has_times:
                 keep_previous = bool(existing) and self._was_reported(existing.get(_RUN_ID))
+            version = None
+            if catalog_version is not None:
+                content = content_of(pl.scan_parquet(unfinished), outcome.file_metadata)
+                version = self._version(content, catalog_version, existing)
             # Opened before it is moved to its place, where another run may replace it.
             with unfinished.open("rb") as written:
                 size = unfinished.stat().st_size
@@ -243,7 +250,6 @@ class Publication:
                 else:
                     store.publish_if(reading.replaces, unfinished, key)
                 snapshot = pl.scan_parquet(written, glob=False)
-                version = version_of(snapshot, catalog_version, self._last_tags())
                 metadata = snapshot_metadata(
                     self._kind,
                     outcome,
@@ -260,20 +266,40 @@ class Publication:
                 )
                 return metadata, version
 
-    def _last_tags(self) -> Mapping[str, str]:
-        """The tags of the partition's last materialization; none of a time, which has others."""
-        last = next(iter(self._records), None)
-        event = last and last.partition_key == self._keys.partition and last.asset_materialization
-        return (event and event.tags) or {}
+    def _version(
+        self, content: str, catalog_version: str, existing: Mapping[str, str]
+    ) -> SnapshotVersion:
+        """The version of a snapshot with a digest, by that of the last materialization.
+
+        That of a time never stays: the sensor's cursor knows materializations alone.
+        """
+        keys, instance, last = self._keys, self._step.instance, self._records[:1]
+        if instance and self._has_times:
+            last = read_last(instance, keys.asset, keys.partition, 1)
+        reported = {record.run_id: record.asset_materialization for record in last}
+        (event,) = reported.values() or [None]
+        return snapshot_version(
+            content,
+            catalog_version,
+            (event and event.tags) or {},
+            may_stay=existing.get(_RUN_ID) in reported and not self._has_times,
+            run_id=self._step.run_id,
+        )
 
     def _before(self) -> tuple[pl.LazyFrame, dict[str, str]] | None:
         """Open the snapshot before, which the changes of this one are compared with."""
         store, keys = self._store, self._keys
         before: str | None = previous_of(keys.own)
-        if keys.has_times:
+        if self._has_times:
             partition = keys.partition_before()
             before = None if partition is None else keys.of(partition)
         return None if before is None or not store.exists(before) else store.open(before)
+
+    @functools.cached_property
+    def _has_times(self) -> bool:
+        with contextlib.suppress(ValueError):  # dimensions of one's own, of which none is a time
+            return self._keys.has_times
+        return False
 
     @functools.cached_property
     def _records(self) -> Sequence[dg.EventLogRecord]:
@@ -281,11 +307,10 @@ class Publication:
         instance, keys = self._step.instance, self._keys
         if instance is None:
             return []
-        with contextlib.suppress(ValueError):  # dimensions of one's own, of which none is a time
-            if keys.has_times:
-                times = list(keys.times_before())
-                found = last_records(instance, keys.asset, times)
-                return [found[key] for key in times if key in found]
+        if self._has_times:
+            times = list(keys.times_before())
+            found = last_records(instance, keys.asset, times)
+            return [found[key] for key in times if key in found]
         return read_last(instance, keys.asset, keys.partition, _LAST_REPORTS)
 
     def _file_metadata(self) -> dict[str, str]:

@@ -8,7 +8,8 @@ from typing import Any
 import polars as pl
 import pytest
 
-from octogen_dagster.snapshots.data_version import content_of, version_of
+from octogen_dagster.assets.latest import catalog_version
+from octogen_dagster.snapshots.data_version import SnapshotVersion, content_of, snapshot_version
 
 ROWS = pl.LazyFrame(
     {
@@ -23,7 +24,7 @@ ROWS = pl.LazyFrame(
 
 def test_rows_in_another_order_that_were_read_at_another_time_have_the_same_digest() -> None:
     later = pl.lit(datetime(2026, 12, 1, tzinfo=timezone.utc)).alias("fetched_at")
-    assert content_of(ROWS.reverse().with_columns(later)) == content_of(ROWS)
+    assert content_of(ROWS.reverse().with_columns(later), {}) == content_of(ROWS, {})
 
 
 @pytest.mark.parametrize(
@@ -37,21 +38,48 @@ def test_rows_in_another_order_that_were_read_at_another_time_have_the_same_dige
     ],
 )
 def test_rows_with_another_value_or_type_have_another_digest(changed: dict[str, Any]) -> None:
-    assert content_of(ROWS.with_columns(**changed)) != content_of(ROWS)
+    assert content_of(ROWS.with_columns(**changed), {}) != content_of(ROWS, {})
 
 
 def test_rows_of_which_there_are_more_or_fewer_have_another_digest() -> None:
-    digests = [content_of(ROWS.head(rows)) for rows in range(4)]
-    assert len({*digests, content_of(pl.concat([ROWS, ROWS]))}) == 5
+    digests = [content_of(ROWS.head(rows), {}) for rows in range(4)]
+    assert len({*digests, content_of(pl.concat([ROWS, ROWS]), {})}) == 5
+
+
+def test_rows_of_another_search_have_another_digest_and_rows_without_a_column_have_one() -> None:
+    assert content_of(ROWS, {"octogen.catalogs": "[]"}) != content_of(ROWS, {"octogen.run_id": "1"})
+    assert content_of(ROWS.select("fetched_at"), {}) != content_of(ROWS.select(), {})
+
+
+def version(
+    content: str, catalog: str, last: SnapshotVersion | None = None, *, may_stay: bool = True
+) -> SnapshotVersion:
+    """The version of rows after another one."""
+    tags = {"dagster/data_version": last.data_version, **last.tags} if last else {}
+    return snapshot_version(content, catalog, tags, may_stay=may_stay, run_id="run")
 
 
 def test_a_snapshot_keeps_its_data_version_until_its_rows_change() -> None:
-    first = version_of(ROWS, "1", {})
-    tags = {"dagster/data_version": "1", **first.tags}
+    first = version("a", "1")
     assert (first.data_version, first.same_in) == ("1", None)
-    same = version_of(ROWS, "2", tags)
-    assert (same.data_version, same.tags, same.same_in) == ("1", first.tags, "2")
-    changed = version_of(ROWS.head(1), "3", tags)
+    assert version("a", "1", first) == first
+    assert version("a", "2", first) == first._replace(same_in="2")
+    changed = version("b", "3", first)
     assert (changed.data_version, changed.same_in) == ("3", None)
-    assert version_of(ROWS, "1", {}).data_version == "1"  # nothing was reported before
-    assert version_of(ROWS, None, {}).data_version == content_of(ROWS)
+    assert version("a", "").data_version == "a"
+
+
+def test_other_rows_of_the_same_version_of_a_catalog_have_another_data_version() -> None:
+    first = version("a", "1")
+    other = version("b", "1", first)
+    assert (other.data_version, catalog_version(other.data_version)) == ("1 read again in run", "1")
+    assert version("b", "1", other) == other
+    assert version("b", "2", other) == other._replace(same_in="2")
+
+
+@pytest.mark.parametrize("catalog", ["", "1"])
+def test_a_snapshot_in_place_of_one_that_was_not_reported_has_another_data_version(
+    catalog: str,
+) -> None:
+    first = version("a", catalog)
+    assert version("a", catalog, first, may_stay=False).data_version != first.data_version

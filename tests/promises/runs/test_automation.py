@@ -152,7 +152,7 @@ def test_what_failed_is_made_after_the_next_read_although_that_changed_nothing(
 ) -> None:
     automation = Automation(deployment, instance)
     automation.tick()
-    run(deployment, instance, "octogen_products_changes", partition="strada")
+    run(deployment, instance, *FOLLOWERS[:2], partition="strada")
     damaged = tmp_path / "octogen_products" / "strada.parquet"
     rows = damaged.read_bytes()
     damaged.write_bytes(rows[:-100])
