@@ -240,7 +240,8 @@ class Publication:
                 keep_previous = bool(existing) and self._was_reported(existing.get(_RUN_ID))
             version = None
             if catalog_version is not None:
-                content = content_of(pl.scan_parquet(unfinished), outcome.file_metadata)
+                rows_written = pl.scan_parquet(unfinished, glob=False)
+                content = content_of(rows_written, outcome.file_metadata)
                 version = self._version(content, catalog_version, existing)
             # Opened before it is moved to its place, where another run may replace it.
             with unfinished.open("rb") as written:
