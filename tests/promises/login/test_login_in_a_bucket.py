@@ -139,9 +139,11 @@ def test_a_lease_is_waited_for_and_taken_over_when_it_has_ended(
     server: OctogenServer, bucket: S3Bucket, uri: str
 ) -> None:
     lease(bucket, time.time() + 100)
-    assert "another process is replacing it, or died while it did" in failure(
-        OctogenTimeoutError, uri, deadline=2
-    )
+    said = ""
+    for deadline in (0.3, 3, 30):  # a busy machine takes long to reach the bucket
+        if "another process is replacing it" not in said:
+            said = failure(OctogenTimeoutError, uri, deadline=deadline)
+    assert "another process is replacing it, or died while it did" in said
     assert server.calls == []
     lease(bucket, time.time() - 1)
     call(uri)
