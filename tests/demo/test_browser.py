@@ -88,9 +88,9 @@ def test_a_person_sees_the_product_in_the_demo(tmp_path: Path) -> None:
             page.screenshot(path=screenshots / "position.png")
             page.goto(comparison)
             sees(page, "price_comparison", "difference")
-            page.goto(f"{url}/assets/competitor_coverage?view=events")
-            sees(page, re.compile("[0-9] of [0-9]+ addresses covered"))
-            page.screenshot(path=screenshots / "coverage.png")
+            page.goto(f"{url}/assets/competitor_matches?view=events")
+            sees(page, "octogen/covered", "octogen/matched_by_url")
+            page.screenshot(path=screenshots / "matches.png")
             page.goto(automation)
             sees(
                 page,
