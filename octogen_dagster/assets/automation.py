@@ -1,6 +1,5 @@
 """Automation conditions of assets that follow others."""
 
-from collections.abc import Callable
 from typing import Any
 
 import dagster as dg
@@ -23,18 +22,18 @@ def follow_upstream() -> Condition:
     # What a run was requested together with is read by that run when it is updated. What was
     # requested alone, at a tick that handled the run before, is not.
     alone = ~condition.executed_with_root_target()
+    together = condition.will_be_requested()
+    changed_alone = _any_deps_changed(alone)
     is_not_made = condition.newly_requested().since(condition.newly_updated())
     due = (
         condition.newly_missing()
-        | _any_deps_changed(lambda changed: (changed & alone) | condition.will_be_requested())
+        | changed_alone
+        | condition.any_deps_match(together)
         | (is_not_made & condition.any_deps_match(condition.newly_updated()))
     ).since(handled)
     missed = condition.any_deps_match(condition.newly_requested()) & ~condition.newly_requested()
-    updated_alone = _any_deps_changed(
-        lambda changed: changed & alone & ~condition.will_be_requested().since(_after_update())
-    ) | (
-        _any_deps_changed(lambda changed: changed & alone)
-        & missed.since(condition.newly_requested())
+    updated_alone = _any_deps_changed(alone & ~together.since(_after_update())) | (
+        changed_alone & missed.since(condition.newly_requested())
     )
     requested = condition.newly_requested() | condition.newly_requested().since(_after_update())
     meanwhile = (updated_alone & requested).since(condition.newly_requested() & ~updated_alone)
@@ -48,16 +47,17 @@ def follow_upstream() -> Condition:
     return followed
 
 
-def _any_deps_changed(condition_of: Callable[[Any], Any]) -> Any:
-    """True if something upstream was updated: of our snapshots, if their data version changed.
+def _any_deps_changed(where: Any) -> Any:
+    """True if something upstream was updated where a condition holds, and is not what it was.
 
-    Other assets may have been reported without a data version. Dagster gives linked snapshots one.
+    Of our snapshots the data version tells. Other assets may have been reported without one, and
+    that of linked snapshots is Dagster's.
     """
     condition: Any = dg.AutomationCondition
     kind = dg.AssetSelection.kind
     ours = kind("octogen") & kind("parquet") - kind("bigquery")
-    changed = condition.any_deps_match(condition_of(condition.data_version_changed()))
-    updated = condition.any_deps_match(condition_of(condition.newly_updated()))
+    changed = condition.any_deps_match(condition.data_version_changed() & where)
+    updated = condition.any_deps_match(condition.newly_updated() & where)
     return changed | updated.ignore(ours)
 
 

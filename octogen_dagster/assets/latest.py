@@ -60,10 +60,8 @@ def latest_versions(instance: dg.DagsterInstance, asset: dg.AssetKey) -> dict[st
     made = _versions(instance, asset, _MADE)
     versions = {partition: catalog_version(tag) for partition, tag in made.items()}
     for observed, tag in _versions(instance, asset, _OBSERVED).items():
-        partition, (data_version, _, version) = (
-            observed.removesuffix(_AGAIN),
-            tag.rpartition(_SAME_IN),
-        )
+        partition = observed.removesuffix(_AGAIN)
+        data_version, _, version = tag.rpartition(_SAME_IN)
         if made.get(partition) == data_version:
             versions[partition] = version
     return versions

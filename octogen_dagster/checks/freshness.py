@@ -13,7 +13,7 @@ from octogen_dagster.assets.latest import CHANGED_TAG, latest_ids
 from octogen_dagster.errors import OctogenError
 from octogen_dagster.frames.markdown import markdown_table
 from octogen_dagster.snapshots.partitions import PartitionLayout, keys_by_catalog
-from octogen_dagster.snapshots.publication import last_records, read_last
+from octogen_dagster.snapshots.publication import last_records, read_last, tags_of
 from octogen_dagster.snapshots.range_checks import ASSET_CHECKS
 
 _ADVICE = "Look at the last runs, and at the sensor or schedule that requests them."
@@ -289,8 +289,7 @@ def _changed_at(
 
 def _time_of_change(record: dg.EventLogRecord) -> float:
     """When a snapshot got its rows; never, as it were, for what does not say so."""
-    event = record.asset_materialization
-    return float(((event and event.tags) or {}).get(CHANGED_TAG, math.inf))
+    return float(tags_of(record).get(CHANGED_TAG, math.inf))
 
 
 def _longest_stale(

@@ -31,7 +31,7 @@ from octogen_dagster.frames.kinds import PLAIN, Published, TableKind
 from octogen_dagster.frames.source import SnapshotSource, collected, source_of
 from octogen_dagster.printable import OnceLog
 from octogen_dagster.snapshots.budget import shared_budget
-from octogen_dagster.snapshots.data_version import content_of
+from octogen_dagster.snapshots.data_version import of_run
 from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
 from octogen_dagster.snapshots.loading import (
     NEEDS_PREVIOUS,
@@ -264,7 +264,8 @@ def _publish(run: SnapshotRun[Any], partition: str | None, result: Any) -> Itera
         yield dg.MaterializeResult(
             value=frame,
             check_results=result.check_results,
-            data_version=result.data_version or dg.DataVersion(content_of(frame.lazy(), {})),
+            # What it had before is not known here, so each run is taken for a change.
+            data_version=dg.DataVersion(of_run(_catalog_version(result), step.run_id)),
             tags=result.tags,
         )
         return

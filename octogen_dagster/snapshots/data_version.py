@@ -47,9 +47,14 @@ def content_of(rows: pl.LazyFrame, file_metadata: Mapping[str, str]) -> str:
     return hashlib.sha256(f"{schema} {found} {searched}".encode()).hexdigest()[:32]
 
 
+def of_run(version: str, run_id: str | None) -> str:
+    """A data version of a catalog's version that no other run has."""
+    return f"{version}{READ_AGAIN}{run_id}" if version else f"{run_id}"
+
+
 def snapshot_version(
     content: str,
-    version: str | None,
+    version: str,
     last_tags: Mapping[str, str],
     *,
     may_stay: bool,
@@ -63,9 +68,10 @@ def snapshot_version(
     last = last_tags.get(DATA_VERSION_TAG, "")
     if may_stay and last_tags.get(_CONTENT_TAG) == content:
         tags = {name: last_tags[name] for name in (_CONTENT_TAG, CHANGED_TAG)}
-        return SnapshotVersion(last, tags, None if version == catalog_version(last) else version)
+        is_later = version not in ("", catalog_version(last))
+        return SnapshotVersion(last, tags, version if is_later else None)
     data_version = version or content
     if data_version == catalog_version(last):
-        data_version += f"{READ_AGAIN}{run_id}"
+        data_version = of_run(data_version, run_id)
     changed_at = f"{datetime.now(timezone.utc).timestamp():.3f}"
     return SnapshotVersion(data_version, {_CONTENT_TAG: content, CHANGED_TAG: changed_at})

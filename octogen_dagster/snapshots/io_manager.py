@@ -157,7 +157,7 @@ class ParquetSnapshotIOManager(NamedSettings, dg.ConfigurableIOManager):
             done = dict(run.publish(publish, at_once=1, stop=stop, poll=report_cost))
         if run.failures:
             for partition, each in done.items():
-                context.log_event(step.materialization(partition, each.metadata, each.version))
+                context.log_event(step.materialization(partition, each.metadata))
             for _, event in run.reported_by_others():
                 context.log_event(event)
         else:

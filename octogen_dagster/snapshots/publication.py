@@ -111,7 +111,7 @@ class PublishingStep:
                 yield from self.instance.all_logs(run.run_id, of_type=kind)
 
     def materialization(
-        self, partition: str, metadata: Mapping[str, Any], version: SnapshotVersion | None
+        self, partition: str, metadata: Mapping[str, Any], version: SnapshotVersion | None = None
     ) -> dg.AssetMaterialization:
         """The materialization of one partition of a run that has several.
 
@@ -274,16 +274,16 @@ class Publication:
 
         That of a time never stays: the sensor's cursor knows materializations alone.
         """
-        keys, instance, last = self._keys, self._step.instance, self._records[:1]
+        keys, instance, records = self._keys, self._step.instance, self._records
         if instance and self._has_times:
-            last = read_last(instance, keys.asset, keys.partition, 1)
-        reported = {record.run_id: record.asset_materialization for record in last}
-        (event,) = reported.values() or [None]
+            records = read_last(instance, keys.asset, keys.partition, 1)
+        last = records[0] if records else None
+        is_there = last is not None and existing.get(_RUN_ID) == last.run_id
         return snapshot_version(
             content,
             catalog_version,
-            (event and event.tags) or {},
-            may_stay=existing.get(_RUN_ID) in reported and not self._has_times,
+            tags_of(last),
+            may_stay=is_there and not self._has_times,
             run_id=self._step.run_id,
         )
 
@@ -362,6 +362,12 @@ def read_last(
     only = None if partition is None else [partition]
     wanted = dg.AssetRecordsFilter(asset, asset_partitions=only)
     return list(instance.fetch_materializations(wanted, limit=limit).records)
+
+
+def tags_of(record: dg.EventLogRecord | None) -> Mapping[str, str]:
+    """The tags of a record's materialization."""
+    event = record and record.asset_materialization
+    return (event and event.tags) or {}
 
 
 def last_records(

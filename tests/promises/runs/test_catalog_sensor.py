@@ -84,9 +84,11 @@ def requested(*arguments: Any, **named: Any) -> list[str | None]:
     return [run.partition_key for run in result.run_requests or ()]
 
 
-def materialize(instance: dg.DagsterInstance, partition: str, indexed: datetime | None) -> None:
+def materialize(
+    instance: dg.DagsterInstance, partition: str, indexed: datetime | None, of_run: str = ""
+) -> None:
     version = indexed.isoformat() if indexed else "a hash of Dagster's"
-    tags = {"dagster/data_version": version}
+    tags = {"dagster/data_version": version + of_run}
     instance.add_dynamic_partitions("octogen_catalogs", [partition.partition("|")[0]])
     instance.report_runless_asset_event(
         dg.AssetMaterialization("products", partition=partition, tags=tags)
@@ -113,6 +115,7 @@ def test_what_is_requested_is_what_has_another_version_than_its_last_snapshot(
     source = Listed(
         CatalogState("same", last_indexed_at=NOON),
         CatalogState("same-in-berlin", computed_at=NOON.astimezone(timezone(hour))),
+        CatalogState("same-with-other-rows", last_indexed_at=NOON),
         CatalogState("again", last_indexed_at=NOON),
         CatalogState("earlier", last_indexed_at=NOON - 5 * hour),
         CatalogState("new", last_indexed_at=NOON),
@@ -133,6 +136,7 @@ def test_what_is_requested_is_what_has_another_version_than_its_last_snapshot(
         "no-longer-listed": NOON,
     }.items():
         materialize(instance, f"{key}{suffix}", time)
+    materialize(instance, f"same-with-other-rows{suffix}", NOON, " read again in a-run")
     today = "|2026-11-25" if asset is DAYS else ""
     due = [f"{key}{today}" for key in ("new", "earlier", "emptied", "again")]
     assert requested(instance, source, asset) == due

@@ -300,6 +300,29 @@ def test_what_follows_is_fresh_until_what_it_is_made_from_changes(
     assert not clock.check().passed
 
 
+def test_what_read_the_state_before_a_change_is_not_fresh(instance: dg.DagsterInstance) -> None:
+    clock = Clock(instance)
+    clock.upstream = [clock.asset]
+
+    def changed() -> dg.AssetMaterialization:
+        tags = {"octogen/changed_at": f"{datetime.now(timezone.utc).timestamp():.3f}"}
+        return dg.AssetMaterialization(KEY, tags=tags)
+
+    @dg.asset(deps=[clock.asset])
+    def derived() -> None:
+        if during:
+            instance.report_runless_asset_event(changed())
+
+    clock.asset = derived
+    instance.report_runless_asset_event(changed())
+    for during in (True, False):
+        selected = [*clock.upstream, derived]
+        resources = {"octogen": OctogenResource()}
+        dg.materialize(selected, selection=[derived], instance=instance, resources=resources)
+        clock.age()
+        assert clock.check().passed is not during
+
+
 @pytest.mark.parametrize("partitions", [None, catalog_partitions, snapshot_days("2026-01-01")])
 def test_it_runs_every_hour_where_automation_is_on(
     instance: dg.DagsterInstance, partitions: dg.PartitionsDefinition[str] | None

@@ -5,6 +5,8 @@ Every field that may be absent is: no price, no currency, no stock.
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 import dagster as dg
 import polars as pl
 import pytest
@@ -59,6 +61,12 @@ def test_a_run_of_many_catalogs_costs_their_pages_and_their_histories_cost_nothi
         assert event
         found[event.partition] = [event.metadata[f"octogen/{name}"].value for name in CHANGES]
     assert found == {"acme": [1, 0, 1, 0], "odd": [0, 0, 0, 0], "zen": [0, 0, 0, 0]}
+    versions = defaultdict(set)
+    for record in project.instance.fetch_materializations(products.key, limit=6).records:
+        assert record.asset_materialization
+        tags = record.asset_materialization.tags or {}
+        versions[record.partition_key].add(tags["dagster/data_version"])
+    assert {key: len(each) for key, each in versions.items()} == {"acme": 2, "odd": 1, "zen": 1}
     rows = scan_history(str(project.folder), asset="products_history")
     current = rows.filter("is_current").select("catalog_key", "uuid").collect()
     assert sorted(current.rows()) == sorted((key, each) for key in sold for each in sold[key])
