@@ -1,13 +1,19 @@
-"""Texts and numbers as a terminal, a log, a message and a line of a table show them."""
+"""Texts and numbers as a terminal, a log, a message, a spreadsheet and a table show them."""
 
 from __future__ import annotations
 
+import csv
+import json
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from datetime import date, time
 from decimal import Decimal
+from typing import Any, TextIO
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]")
+"""The beginning of a text that a spreadsheet evaluates, also by its full-width characters."""
 _LEVELS = "▁▂▃▄▅▆▇█"
 
 
@@ -19,6 +25,33 @@ def printable(text: str) -> str:
 def printable_lines(text: str) -> str:
     """Escape the control characters in each line of a text."""
     return "\n".join(map(printable, text.split("\n")))
+
+
+def write_csv(to: TextIO, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
+    """Write a header and rows as CSV in which no text is a formula of a spreadsheet.
+
+    An apostrophe precedes a text that a spreadsheet would evaluate. Times and dates are in ISO
+    form, truth values as in JSON, null is empty, and a list has blanks between its values.
+    """
+    table = csv.writer(to, lineterminator="\n")
+    table.writerow(map(_csv_cell, columns))
+    table.writerows(map(_csv_cell, row) for row in rows)
+
+
+def _csv_cell(value: Any) -> Any:
+    if value is None or type(value) in (int, float, Decimal):
+        return value
+    values = value if isinstance(value, list) else [value]
+    text = printable(" ".join(map(_csv_text, values)))
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def _csv_text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if value is None or isinstance(value, (bool, list, dict)):
+        return json.dumps(value, ensure_ascii=False, default=_csv_text)
+    return value.isoformat() if isinstance(value, (date, time)) else str(value)
 
 
 def count(number: int, singular: str, plural: str = "") -> str:

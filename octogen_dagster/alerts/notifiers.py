@@ -15,6 +15,7 @@ from email.message import EmailMessage
 from email.utils import localtime
 from functools import partial
 from http.client import HTTPException
+from io import StringIO
 from typing import TYPE_CHECKING, NamedTuple
 
 import dagster as dg
@@ -23,7 +24,7 @@ from typing_extensions import Self
 
 from octogen_dagster.assets.settings import Settings
 from octogen_dagster.errors import OctogenNotificationError
-from octogen_dagster.printable import count, printable
+from octogen_dagster.printable import count, printable, write_csv
 
 if TYPE_CHECKING:
     import polars as pl
@@ -37,7 +38,6 @@ _SMTPS_PORT = 465
 """The port on which TLS begins with the connection; on others STARTTLS does it."""
 _URL = re.compile(r"https?://[!-~]{1,2000}")
 _WEBHOOK = re.compile(r"https?://[a-z0-9.-]+(:[0-9]+)?/[!-~]+", re.IGNORECASE)
-_FORMULA = r"^[=+\-@\t\r]"
 _AGAIN = "The sensor tries again with its next tick"
 
 
@@ -155,17 +155,14 @@ class EmailNotifier(_Notifier):
             ) from error
 
     def _mail(self, events: pl.DataFrame, number: str) -> EmailMessage:
-        import polars as pl
-
         mail = EmailMessage()
         mail["Subject"], mail["Date"] = number, localtime()
         mail["From"], mail["To"] = self.email_from, ", ".join(self.email_to)
         lines = _lines(events)
         mail.set_content("\n".join("".join(part.plain() for part in line) for line in lines))
-        attached = events.head(_MAX_ATTACHED).with_columns(
-            pl.col(pl.String).str.replace(_FORMULA, "'$0")
-        )
-        mail.add_attachment(attached.write_csv(), subtype="csv", filename="alerts.csv")
+        attached = StringIO()
+        write_csv(attached, events.columns, events.head(_MAX_ATTACHED).iter_rows())
+        mail.add_attachment(attached.getvalue(), subtype="csv", filename="alerts.csv")
         return mail
 
     def _deliver(self, mail: EmailMessage) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
 from datetime import date, datetime
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from octogen_dagster.printable import printable
+from octogen_dagster.printable import write_csv
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,9 +26,7 @@ def print_rows(rows: Sequence[Mapping[str, Any]], form: str) -> None:
     if form == "json":
         click.echo(json.dumps(rows, indent=2, default=_text))
     elif rows:
-        table = csv.DictWriter(sys.stdout, rows[0], lineterminator="\n")
-        table.writeheader()
-        table.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
+        write_csv(sys.stdout, rows[0], (row.values() for row in rows))
 
 
 def terminal() -> Console:
@@ -44,11 +41,3 @@ def time_text(time: datetime) -> str:
 
 def _text(value: object) -> str:
     return value.isoformat() if isinstance(value, date) else str(value)
-
-
-def _cell(value: Any) -> Any:
-    if isinstance(value, date):
-        return value.isoformat()
-    if isinstance(value, list):
-        return " ".join(map(str, value))
-    return printable(value) if isinstance(value, str) else value

@@ -132,7 +132,7 @@ def test_csv_has_the_rows_of_the_history(run: Run) -> None:
     first, second, *_ = csv.DictReader(io.StringIO(run("--product", "dress", "--csv").output))
     assert first["valid_to"] == second["valid_from"] == "2026-11-02T06:00:00+00:00"
     assert (second["change"], second["changed"]) == ("changed", "price")
-    assert (second["current_price"], second["in_stock"]) == ("96.0", "True")
+    assert (second["current_price"], second["in_stock"]) == ("96.0", "true")
 
 
 @pytest.mark.parametrize(
