@@ -10,7 +10,7 @@ the next one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from octogen_dagster.api.url_lists import (
@@ -28,7 +28,7 @@ from octogen_dagster.errors import (
 
 if TYPE_CHECKING:
     from octogen_dagster.api.blocking import BlockingClient
-    from octogen_dagster.api.url_lists import CoverageUrlList
+    from octogen_dagster.api.url_lists import CoverageContainsResult, CoverageUrlList
 
 PROVISIONING = "provisioning"
 DELETE_PENDING = "delete_pending"
@@ -183,9 +183,28 @@ class UrlListSync:
         there = set()
         for some in _requests_of(urls):
             answer = self._client.check_coverage_url_list_urls(self.url_list.url_list_id, some)
-            self.normalized |= {each.url: each.normalized_url for each in answer.results}
-            there |= {each.url for each in answer.results if each.present}
+            results = self._results_by_sent(some, answer.results)
+            self.normalized |= {url: each.normalized_url for url, each in results.items()}
+            there |= {url for url, each in results.items() if each.present}
         return there
+
+    def _results_by_sent(
+        self, sent: Sequence[str], results: Sequence[CoverageContainsResult]
+    ) -> Mapping[str, CoverageContainsResult]:
+        """The results by the addresses as they were sent, which an answer may spell otherwise.
+
+        An answer has a result for each address, in their order. One that has fewer, or another
+        order, has to spell the addresses as they were sent.
+        """
+        places = {url: place for place, url in enumerate(sent)}
+        in_order = len(results) == len(sent) and all(
+            each.url not in places or results[places[each.url]].url == each.url for each in results
+        )
+        if in_order:
+            return dict(zip(sent, results, strict=True))
+        if strange := sum(each.url not in places for each in results):
+            raise self._strange(strange, len(results))
+        return {each.url: each for each in results}
 
     def _members(self) -> list[str]:
         """All normalized addresses of the list."""
@@ -209,6 +228,15 @@ class UrlListSync:
             f"URL list {self.url_list.name!r} ({self.url_list.url_list_id}) was not changed: its "
             f"table has {different:,} different addresses, and a list has at most "
             f"{MAX_LIST_URLS:,}. Split the table into several lists."
+        )
+        error.persistence = Persistence.PERMANENT
+        return error
+
+    def _strange(self, strange: int, of: int) -> OctogenError:
+        error = OctogenError(
+            f"URL list {self.url_list.name!r} ({self.url_list.url_list_id}) was not compared with "
+            f"its table: {strange:,} of the {of:,} URLs in Octogen's answer were not sent. Report "
+            "it to Octogen."
         )
         error.persistence = Persistence.PERMANENT
         return error

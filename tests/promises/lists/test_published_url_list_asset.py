@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import unicodedata
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -29,18 +31,24 @@ JUDGES: dict[str, Sequence[type[BaseModel]]] = {
 }
 
 
+def normal(url: str) -> str:
+    return unicodedata.normalize("NFC", url.strip()).lower()
+
+
 @dataclass
 class Service:
     """One list, whose requests both published models judge; each answer has an unknown field.
 
-    It normalizes by letters in lower case alone, drops blanks around a URL before it echoes it, and
-    takes what has no other.
+    It normalizes by letters in lower case, one form of accents and no blanks around a URL, and
+    takes a URL that has no other blank.
 
     Attributes:
         members: The URLs of the list as they were sent, by their normalized forms.
         made: True once the list is there.
         statuses: The status of each time that the list is asked for; the last one stays.
         names_rejected: True if an answer names what it rejects.
+        echo: The spelling in which an answer names a URL that was sent.
+        checks_shown: The results of a check that are answered; all with None.
         repeated: True if each page of URLs begins with the last URL of the page before.
         received: All requests.
     """
@@ -49,6 +57,8 @@ class Service:
     made: bool = False
     statuses: list[str] = field(default_factory=lambda: ["active"])
     names_rejected: bool = True
+    echo: Callable[[str], str] = str.strip
+    checks_shown: int | None = None
     repeated: bool = False
     received: list[Received] = field(default_factory=list)
     base_url: str = ""
@@ -79,7 +89,7 @@ class Service:
             if any(len(url) > MAX_CHARACTERS for url in request.json.get("urls", ())):
                 return http(422, {"detail": "url_too_long"})
         query = parse_qs(urlsplit(request.target).query)
-        urls = [url.strip() for url in request.json.get("urls", ())] if request.body else []
+        urls = request.json.get("urls", []) if request.body else []
         answers: dict[str, Any] = {
             "GET ": self._lists,
             "POST ": lambda: self._create(request.json["name"]),
@@ -136,23 +146,25 @@ class Service:
     def _add(self, urls: Sequence[str]) -> generated.CoverageUrlMutationResponse:
         for url in urls:
             if " " not in url:
-                self.members.setdefault(url.lower(), url)
+                self.members.setdefault(normal(url), url)
         return self._outcome(urls)
 
     def _remove(self, urls: Sequence[str]) -> generated.CoverageUrlMutationResponse:
         for url in urls:
-            self.members.pop(url.lower(), None)
+            self.members.pop(normal(url), None)
         return self._outcome(urls)
 
     def _outcome(self, urls: Sequence[str]) -> generated.CoverageUrlMutationResponse:
         accepted = [url for url in urls if " " not in url]
         return generated.CoverageUrlMutationResponse(
             accepted=[
-                generated.CoverageAcceptedUrl(url=url, normalized_url=url.lower())
+                generated.CoverageAcceptedUrl(url=self.echo(url), normalized_url=normal(url))
                 for url in accepted
             ],
             rejected=[
-                generated.CoverageRejectedUrl(url=url, code="invalid_url", message="It has a blank")
+                generated.CoverageRejectedUrl(
+                    url=self.echo(url), code="invalid_url", message="It has a blank"
+                )
                 for url in urls
                 if " " in url and self.names_rejected
             ],
@@ -163,14 +175,14 @@ class Service:
     def _contains(self, urls: Sequence[str]) -> generated.CoverageContainsResponse:
         results = [
             generated.CoverageContainsResult(
-                url=url,
-                normalized_url=url.lower(),
-                present=url.lower() in self.members,
-                added_at=MOMENT if url.lower() in self.members else None,
+                url=self.echo(url),
+                normalized_url=normal(url),
+                present=normal(url) in self.members,
+                added_at=MOMENT if normal(url) in self.members else None,
             )
             for url in urls
         ]
-        return generated.CoverageContainsResponse(results=results)
+        return generated.CoverageContainsResponse(results=results[: self.checks_shown])
 
 
 @pytest.fixture
@@ -199,7 +211,7 @@ def test_the_list_is_made_filled_and_kept_equal_to_the_table(
     assert [shown[f"octogen/{name}"] for name in names] == [1_500, 1_500, 0, 2, "active", ID]
     table = pl.read_parquet(tmp_path / "competitors.parquet")
     assert table["normalized_url"].to_list() == [
-        *(url.lower() for url in [*urls, urls[0]]),
+        *(normal(url) for url in [*urls, urls[0]]),
         *(None, None),
     ]
     assert table["rejected_code"].to_list()[-2:] == ["invalid_url", "too_long"]
@@ -214,7 +226,7 @@ def test_the_list_is_made_filled_and_kept_equal_to_the_table(
     shown = metadata(second, "competitors")
     assert [shown[f"octogen/{name}"] for name in names[:4]] == [1_301, 1, 200, 0]
     assert service.members.keys() == {
-        *(url.lower() for url in urls[200:]),
+        *(normal(url) for url in urls[200:]),
         "https://shop.example/new",
     }
 
@@ -269,6 +281,53 @@ def test_blanks_around_an_address_make_no_difference(service: Service, tmp_path:
         "https://shop.example/2",
     ]
     assert metadata(result, "competitors")["octogen/added"] == 2
+
+
+SPELLED = [
+    "https://Shop.example/1",
+    "https://shop.example/1",
+    "https://shop.example/cafe\u0301",
+    "https://shop.example/caf\u00e9",
+    "https://Shop.example/2",
+    "https://shop.example/a b",
+    "https://shop.example/3",
+]
+
+
+@pytest.mark.parametrize(
+    "echo",
+    [str.strip, str.lower, partial(unicodedata.normalize, "NFC"), normal, "<{}>".format],
+    ids=["as sent", "lower case", "NFC", "normalized", "unknown"],
+)
+@pytest.mark.parametrize("members", [[], ["https://shop.example/3"]], ids=["new", "old"])
+def test_an_address_is_in_the_list_however_its_echo_is_spelled(
+    service: Service, tmp_path: Path, echo: Callable[[str], str], members: Sequence[str]
+) -> None:
+    service.echo, service.members = echo, {url: url for url in members}
+    service.made = bool(members)
+    result = run(service, tmp_path, SPELLED, retry_policy=None)
+    assert result.success, failure(result)
+    table = pl.read_parquet(tmp_path / "competitors.parquet")
+    is_rejected = [" " in url for url in SPELLED]
+    assert table["rejected_code"].is_not_null().to_list() == is_rejected
+    assert table["normalized_url"].to_list() == [
+        None if " " in url else normal(url) for url in SPELLED
+    ]
+    assert service.members.keys() == {normal(url) for url in SPELLED if " " not in url}
+    again = run(service, tmp_path, [url for url in SPELLED if " " not in url], retry_policy=None)
+    shown = metadata(again, "competitors")
+    assert [shown[f"octogen/{name}"] for name in ("urls", "added", "removed")] == [4, 0, 0]
+
+
+def test_an_answer_about_other_addresses_fails_before_the_list_is_changed(
+    service: Service, tmp_path: Path
+) -> None:
+    service.made, service.echo, service.checks_shown = True, str.upper, 2
+    service.members = {normal(url): url for url in SPELLED[:3]}
+    before = dict(service.members)
+    result = run(service, tmp_path, SPELLED, retry_policy=None)
+    assert f"({ID}) was not compared" in failure(result)
+    assert service.members == before
 
 
 def test_pages_that_repeat_a_url_remove_it_once(service: Service, tmp_path: Path) -> None:
