@@ -6,7 +6,7 @@ import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from octogen_dagster.api.http import rate_limit
 from octogen_dagster.errors import OctogenBudgetError
@@ -21,18 +21,12 @@ SEARCH_PAGE_USD = 0.014
 LOOKUP_USD = 0.002
 """The published prices, in dollars."""
 
-NO_PRICES = (
-    "{} limits nothing while search_page_usd and lookup_usd are 0: set the prices that "
-    "Octogen charges."
-)
-"""The error message of a budget without prices."""
-
 _SEARCH, _LOOKUP = "/products/search", "/products/lookup"
 _PAGES_KEPT = (
-    "Run it again with a larger {}: a snapshot goes on from its saved pages, any other read begins "
-    "anew."
+    "Run it again with a larger budget_usd: a snapshot goes on from its saved pages, any other "
+    "read begins anew."
 )
-_NOT_KEPT = "Lookups are not kept: run it again with a larger {}."
+_NOT_KEPT = "Lookups are not kept: run it again with a larger budget_usd."
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,19 +52,6 @@ class Prices:
         return dollars(self.lookup_usd if path == _LOOKUP else 0)
 
 
-class _Budget(NamedTuple):
-    """A budget, what is spent of it, and the setting that it is from."""
-
-    name: str
-    usd: float
-    spent_usd: Decimal
-    setting: str
-
-    @property
-    def left_usd(self) -> Decimal:
-        return dollars(self.usd) - self.spent_usd
-
-
 class Spending:
     """Counts what is charged, and refuses the request that would exceed the budget.
 
@@ -90,42 +71,38 @@ class Spending:
         self,
         prices: Prices | None = None,
         budget_usd: float | None = None,
-        backfill_budget_usd: float | None = None,
         *,
         parent: Spending | None = None,
     ) -> None:
         self.prices = prices or Prices()
         self.budget_usd = budget_usd
-        self.backfill_budget_usd = backfill_budget_usd
-        for name in ("budget_usd", "backfill_budget_usd"):
-            budget = getattr(self, name)
-            if budget is None:
-                continue
-            if not 0 < budget < float("inf"):
-                raise ValueError(f"{name} must be above 0 dollars, not {budget}")
+        if budget_usd is not None:
+            if not 0 < budget_usd < float("inf"):
+                raise ValueError(f"budget_usd must be above 0 dollars, not {budget_usd}")
             if not (self.prices.search_page_usd or self.prices.lookup_usd):
-                raise ValueError(NO_PRICES.format(name))
+                raise ValueError(
+                    "budget_usd limits nothing while search_page_usd and lookup_usd are 0: set the "
+                    "prices that Octogen charges."
+                )
         self._parent = parent
         self._lock = threading.Lock()
         self.requests = 0
         self.charged_requests = 0
         self.spent_usd = Decimal(0)
-        self._spent_by_other_runs: Decimal | None = None
         self._reserved = Decimal(0)
         self._requests_per_minute: float | None = None
 
     def __reduce__(self) -> tuple[Callable[..., Spending], tuple[Any, ...]]:
         if self._parent:
             return self._parent.__reduce__()
-        budgets = self.budget_usd, self.backfill_budget_usd
-        return _restored, (self.prices, budgets, self.spent_usd, self._spent_by_other_runs)
+        return _restored, (self.prices, self.budget_usd, self.spent_usd)
 
     @property
     def left_usd(self) -> Decimal | None:
         """Dollars that may still be spent; None without a budget."""
         if self._parent:
             return self._parent.left_usd
-        return min((budget.left_usd for budget in self._budgets()), default=None)
+        return None if self.budget_usd is None else dollars(self.budget_usd) - self.spent_usd
 
     @property
     def requests_per_minute(self) -> float | None:
@@ -134,17 +111,12 @@ class Spending:
 
     def part(self) -> Spending:
         """Return a spending that counts a part of this one, under the same budget."""
-        return Spending(self.prices, self.budget_usd, self.backfill_budget_usd, parent=self)
+        return Spending(self.prices, self.budget_usd, parent=self)
 
     def raise_to(self, spent_usd: Decimal) -> None:
         """Count what other processes spent of the same budget, besides this one."""
         with self._lock:
             self.spent_usd = max(self.spent_usd, spent_usd)
-
-    def count_other_runs(self, spent_usd: Decimal) -> None:
-        """Count what other runs of the same backfill spent of its budget, which holds from now."""
-        with self._lock:
-            self._spent_by_other_runs = spent_usd
 
     @contextmanager
     def request(self, path: str, subject: str) -> Iterator[Charge]:
@@ -163,27 +135,18 @@ class Spending:
             self._parent._reserve(price, path, subject)
         with self._lock:
             if price and not self._parent:
-                for budget in self._budgets():
-                    if price > budget.left_usd - self._reserved:
-                        raise OctogenBudgetError(self._over(budget, price, path, subject))
+                left = self.left_usd
+                if left is not None and price > left - self._reserved:
+                    raise OctogenBudgetError(self._over(price, path, subject))
             self._reserved += price
 
-    def _budgets(self) -> Iterator[_Budget]:
-        """The budgets that hold: that of the run, and that of its backfill if it is of one."""
-        if self.budget_usd is not None:
-            yield _Budget("budget", self.budget_usd, self.spent_usd, "budget_usd")
-        if self.backfill_budget_usd is not None and self._spent_by_other_runs is not None:
-            spent = self._spent_by_other_runs + self.spent_usd
-            setting = "backfill_budget_usd"
-            yield _Budget("backfill's budget", self.backfill_budget_usd, spent, setting)
-
-    def _over(self, budget: _Budget, price: Decimal, path: str, subject: str) -> str:
+    def _over(self, price: Decimal, path: str, subject: str) -> str:
         under_way = f" and {usd(self._reserved)} are under way" if self._reserved else ""
         kept = _NOT_KEPT if path == _LOOKUP else _PAGES_KEPT
         return (
-            f"{subject}: the next request costs {usd(price)}, which the {budget.name} of "
-            f"{usd(budget.usd)} does not allow: {usd(budget.spent_usd)} are spent{under_way}. "
-            f"It was not sent. {kept.format(budget.setting)}"
+            f"{subject}: the next request costs {usd(price)}, which the budget of "
+            f"{usd(self.budget_usd or 0)} does not allow: {usd(self.spent_usd)} are "
+            f"spent{under_way}. It was not sent. {kept}"
         )
 
     def _settle(self, price: Decimal, path: str, charge: Charge) -> None:
@@ -216,14 +179,7 @@ def dollars(amount: float) -> Decimal:
     return Decimal(str(amount))
 
 
-def _restored(
-    prices: Prices,
-    budgets: tuple[float | None, float | None],
-    spent_usd: Decimal,
-    spent_by_other_runs: Decimal | None,
-) -> Spending:
-    spending = Spending(prices, *budgets)
+def _restored(prices: Prices, budget_usd: float | None, spent_usd: Decimal) -> Spending:
+    spending = Spending(prices, budget_usd)
     spending.raise_to(spent_usd)
-    if spent_by_other_runs is not None:
-        spending.count_other_runs(spent_by_other_runs)
     return spending

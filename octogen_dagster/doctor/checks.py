@@ -240,8 +240,6 @@ def _spending_finding(spending: Spending) -> Finding:
         f"the configured prices are {usd(page)} for a page of a search and "
         f"{usd(spending.prices.lookup_usd)} for a lookup"
     )
-    if (backfill := spending.backfill_budget_usd) is not None:
-        prices += f"; the budget of a backfill is {usd(backfill)}"
     if spending.budget_usd is None:
         advice = "budget_usd limits what a run spends."
         return Finding(subject, "ok", f"{prices}; a run has no budget.", advice)

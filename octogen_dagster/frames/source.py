@@ -135,17 +135,13 @@ class Reading:
 
 
 class RunSpending(Protocol):
-    """The costs of what a run reads, and the budgets that end it: those of the run and backfill."""
+    """The costs of what a run reads, and the budget that ends it."""
 
     budget_usd: float | None
-    backfill_budget_usd: float | None
     spent_usd: Decimal
 
     def raise_to(self, spent_usd: Decimal) -> None:
         """Count what other steps and attempts of the run spent, besides this one."""
-
-    def count_other_runs(self, spent_usd: Decimal) -> None:
-        """Count what other runs of the backfill spent of its budget."""
 
 
 class SnapshotSource(Protocol):

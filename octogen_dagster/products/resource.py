@@ -157,14 +157,6 @@ class OctogenResource(NamedSettings, dg.ConfigurableResource[Any], _Operations):
         "Snapshots in processes of their own share it by the run's tags octogen/spent_usd.<step>, "
         "which re-executions inherit; other requests count in their own process only.",
     )
-    backfill_budget_usd: float | None = Field(
-        default=None,
-        gt=0,
-        allow_inf_nan=False,
-        description="Dollars that the runs of one backfill may spend together; none for no limit. "
-        "What they have spent, by their tags octogen/spent_usd.<step>, is added up before each "
-        "read, so it may be exceeded by what the runs spend that are under way at the same time.",
-    )
     max_extra_pages_percent: float = Field(
         default=MAX_EXTRA_PAGES_PERCENT,
         ge=0,
@@ -219,9 +211,8 @@ class OctogenResource(NamedSettings, dg.ConfigurableResource[Any], _Operations):
 
     @model_validator(mode="after")
     def _begin_spending(self) -> Self:
-        self._spending = Spending(
-            Prices(self.search_page_usd, self.lookup_usd), self.budget_usd, self.backfill_budget_usd
-        )
+        prices = Prices(self.search_page_usd, self.lookup_usd)
+        self._spending = Spending(prices, self.budget_usd)
         return self
 
     def __reduce__(self) -> Any:

@@ -99,21 +99,14 @@ class TestBudget:
         assert spending.charged_requests == 10
         assert spending.spent_usd == 10
 
-    @pytest.mark.parametrize("budget", ["budget_usd", "backfill_budget_usd"])
-    def test_a_budget_needs_a_price(self, budget: str) -> None:
-        settings: dict[str, Any] = {budget: 1}
-        with pytest.raises(ValueError, match=f"^{budget} limits nothing while search_page_usd and"):
-            Spending(Prices(0, 0), **settings)
+    def test_a_budget_needs_a_price(self) -> None:
+        with pytest.raises(ValueError, match=r"^budget_usd limits nothing while"):
+            Spending(Prices(0, 0), budget_usd=1)
 
-    def test_the_budget_of_a_backfill_is_shared_with_its_other_runs(self) -> None:
-        spending = Spending(Prices(search_page_usd=1), budget_usd=5, backfill_budget_usd=8)
+    def test_a_pickle_and_a_part_have_what_is_left_of_it(self) -> None:
+        spending = Spending(Prices(search_page_usd=1), budget_usd=5)
         charge(spending, SEARCH)
-        assert spending.left_usd == 4  # a run that is of no backfill
-        spending.count_other_runs(Decimal(5))
-        assert pickle.loads(pickle.dumps(spending)).left_usd == spending.part().left_usd == 2
-        charge(spending.part(), SEARCH, times=2)
-        with pytest.raises(OctogenBudgetError, match=r"the backfill's budget of \$8\.00 does not"):
-            charge(spending, SEARCH)
+        assert pickle.loads(pickle.dumps(spending)).left_usd == spending.part().left_usd == 4
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """Budgets that end in the middle of a run, and what a larger one goes on from."""
 
-import sqlite3
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -10,13 +9,12 @@ import polars as pl
 import pytest
 
 from octogen_dagster import (
-    OctogenResource,
     ProductSearch,
     build_product_details_asset,
     build_products_asset,
 )
 from octogen_dagster.sandbox.server import Sandbox
-from tests.api.servers import RawServer, Received, http, page, page_of, unlisted
+from tests.api.servers import RawServer, Received, http, page_of, unlisted
 from tests.promises.runs.spending_runs import BASE_DIR, BUDGET_USD, make_job
 from tests.results import failure, figures, is_retried, materialized, octogen_at, warnings
 
@@ -32,12 +30,9 @@ def run(
     folder: Path,
     assets: list[Any],
     budget_usd: float | None,
-    backfill_budget_usd: float | None = None,
     **options: Any,
 ) -> dg.ExecuteInProcessResult:
-    octogen = octogen_at(
-        shops, attempts=1, budget_usd=budget_usd, backfill_budget_usd=backfill_budget_usd
-    )
+    octogen = octogen_at(shops, attempts=1, budget_usd=budget_usd)
     return materialized(assets, folder, octogen, raise_on_error=False, **options)
 
 
@@ -227,143 +222,3 @@ def test_spent_credit_fails_without_retries_and_a_topped_up_run_goes_on(tmp_path
     assert figures(again, "products")["cost_usd"] == pytest.approx(4 * PAGE_USD)
     assert figures(again, "products")["cost_saved_usd"] == pytest.approx(PAGE_USD)
     assert pl.read_parquet(tmp_path / "products.parquet")["uuid"].to_list() == uuids
-
-
-BACKFILL = {"dagster/backfill": "abc"}
-
-
-@pytest.mark.slow
-def test_runs_of_a_backfill_share_its_budget_and_other_runs_do_not(
-    instance: dg.DagsterInstance, shops: Sandbox, tmp_path: Path
-) -> None:
-    def read(catalog: str, **tags: str) -> dg.ExecuteInProcessResult:
-        products = build_products_asset(catalog, ProductSearch(catalogs=[catalog]))
-        options: dict[str, Any] = {"backfill_budget_usd": 4 * PAGE_USD, "instance": instance}
-        return run(shops, tmp_path, [products], budget_usd=1.0, tags=tags, **options)
-
-    first = read("strada", **BACKFILL)
-    assert first.success
-    assert "Backfill abc has spent $0.00 of its budget of $0.056." in log_of(instance, first.run_id)
-    second = read("northpeak", **BACKFILL)
-    assert "which the backfill's budget of $0.056 does not allow: $0.056 are spent" in failure(
-        second
-    )
-    assert "Run it again with a larger backfill_budget_usd: a snapshot goes on" in failure(second)
-    assert "Backfill abc has spent $0.028 of" in log_of(instance, second.run_id)
-    assert charged(shops) == 4
-    assert read("strada", **{"dagster/backfill": "another"}).success
-    assert read("strada").success
-
-
-@pytest.mark.long
-@pytest.mark.slow
-def test_a_run_of_a_large_backfill_reads_few_of_its_others(
-    shops: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    products = build_products_asset("products", ProductSearch(catalogs=["strada"]))
-    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
-        for _ in range(200):
-            tags = {**BACKFILL, STEP_TAG: "0.1"}
-            instance.add_run(
-                dg.DagsterRun(job_name="job", status=dg.DagsterRunStatus.SUCCESS, tags=tags)
-            )
-        with sqlite3.connect(tmp_path / "history" / "runs.db") as runs:
-            runs.execute("UPDATE runs SET update_timestamp = datetime('now', '-1 hour')")
-        read, get_run_records = 0, instance.get_run_records
-
-        def counted(*arguments: Any, **options: Any) -> Any:
-            nonlocal read
-            found = get_run_records(*arguments, **options)
-            read += len(found)
-            return found
-
-        monkeypatch.setattr(instance, "get_run_records", counted)
-        options: dict[str, Any] = {"backfill_budget_usd": 100.0, "instance": instance}
-        for spent in ("$20.00", "$20.028", "$20.056"):
-            before = read
-            result = run(shops, tmp_path, [products], None, tags=BACKFILL, **options)
-            assert result.success
-            line = f"Backfill abc has spent {spent} of its budget of $100.00."
-            assert line in log_of(instance, result.run_id)
-        assert 0 < read - before < 50
-
-
-def test_a_retry_in_a_backfill_is_counted_once(
-    instance: dg.DagsterInstance, shops: Sandbox, tmp_path: Path
-) -> None:
-    products = build_products_asset("products", ProductSearch(catalogs=["strada"]))
-    job = dg.Definitions(assets=[products], resources={"octogen": OctogenResource()})
-    parent = instance.create_run_for_job(
-        job.resolve_implicit_global_asset_job_def(), tags={**BACKFILL, STEP_TAG: "0.5"}
-    )
-    result = run(
-        shops,
-        tmp_path,
-        [products],
-        budget_usd=None,
-        backfill_budget_usd=0.528,
-        tags={**BACKFILL, STEP_TAG: "0.5", "dagster/parent_run_id": parent.run_id},
-        instance=instance,
-    )
-    assert result.success
-    assert "Backfill abc has spent $0.50 of its budget of $0.528." in log_of(
-        instance, result.run_id
-    )
-
-
-@pytest.mark.parametrize(("budget_usd", "most"), [(0.25, "$0.50"), (None, "$2.00")])
-def test_the_log_says_by_how_much_runs_at_the_same_time_may_exceed_the_budget_of_a_backfill(
-    instance: dg.DagsterInstance,
-    shops: Sandbox,
-    tmp_path: Path,
-    budget_usd: float | None,
-    most: str,
-) -> None:
-    products = build_products_asset("products", ProductSearch(catalogs=["strada"]))
-    job = dg.Definitions(assets=[products], resources={"octogen": OctogenResource()})
-    states = dg.DagsterRunStatus
-    for status in (states.STARTED, states.STARTED, states.NOT_STARTED, states.SUCCESS):
-        instance.create_run_for_job(
-            job.resolve_implicit_global_asset_job_def(),
-            status=status,
-            tags={**BACKFILL, STEP_TAG: "0.1"},
-        )
-    options: dict[str, Any] = {"backfill_budget_usd": 1.0, "instance": instance}
-    result = run(shops, tmp_path, [products], budget_usd=budget_usd, tags=BACKFILL, **options)
-    assert (
-        "Backfill abc has spent $0.40 of its budget of $1.00. Other runs of it are under way: 2. "
-        "What they spend during this read is not counted, so the backfill may exceed its budget, "
-        f"by at most {most}."
-    ) in log_of(instance, result.run_id)
-
-
-@pytest.mark.long
-@pytest.mark.slow
-def test_a_run_of_many_catalogs_notices_what_other_runs_of_its_backfill_spend_meanwhile(
-    tmp_path: Path,
-) -> None:
-    keys = [f"shop{number:02}" for number in range(40)]
-    products = build_products_asset(
-        "products",
-        partitions_def=dg.StaticPartitionsDefinition(keys),
-        backfill_policy=dg.BackfillPolicy.single_run(),
-        retry_policy=None,
-    )
-    # On disk, since the service writes to it while the run does.
-    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
-        job = dg.Definitions(assets=[products], resources={"octogen": OctogenResource()})
-        other = instance.create_run_for_job(
-            job.resolve_implicit_global_asset_job_def(), tags=BACKFILL
-        )
-
-        def respond(request: Received) -> list[bytes]:
-            instance.add_run_tags(other.run_id, {STEP_TAG: "100"})
-            return http(200, page([f"of {request.json['catalog']}"], None))
-
-        ends = {"start": keys[0], "end": keys[-1]}
-        tags = {f"dagster/asset_partition_range_{end}": key for end, key in ends.items()}
-        options: dict[str, Any] = {"backfill_budget_usd": 100.0, "instance": instance}
-        with unlisted(respond) as server:
-            result = run(server, tmp_path, [products], None, tags={**tags, **BACKFILL}, **options)
-        assert "which the backfill's budget of $100.00 does not allow: $100." in failure(result)
-        assert 1 <= len(instance.get_materialized_partitions(products.key)) < len(keys)

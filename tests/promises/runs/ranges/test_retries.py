@@ -11,7 +11,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from octogen_dagster import ProductSearch, build_snapshot_checks, catalog_partitions
+from octogen_dagster import build_snapshot_checks, catalog_partitions
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 from tests.forked import processes
@@ -27,7 +27,7 @@ from tests.promises.runs.ranges.helpers import (
     reported,
     run,
 )
-from tests.results import failure, octogen_at, stored
+from tests.results import failure, stored
 
 RETRIED = dg.RetryPolicy(max_retries=2, delay=0)
 
@@ -306,31 +306,3 @@ def test_the_budget_holds_over_the_run_and_its_retries(
 
         assert range_runs.run(instance, again.run_id, budget_usd=float(400 * page_usd)).success
         assert len(service.searches) == 8 * 40, "no page was paid for twice"
-
-
-@pytest.mark.slow
-def test_what_other_runs_of_a_backfill_spend_meanwhile_counts_during_a_run(
-    service: PagedService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    backfill = {"dagster/backfill": "abc"}
-    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
-        job = range_runs.make_job(100.0)
-        other = instance.create_run_for_job(job, tags=backfill)
-
-        def spend(catalog: str, page: int, products: list[Any]) -> None:
-            if catalog == "shop1":
-                instance.add_run_tags(other.run_id, {"octogen/spent_usd.products": "2.0"})
-
-        monkeypatch.setattr(service, "change", spend)
-        products = products_of_a_range(
-            search=ProductSearch(page_size=range_runs.PAGE_SIZE),
-            partitions_def=dg.StaticPartitionsDefinition(range_runs.CATALOGS),
-        )
-        octogen = octogen_at(service, concurrency=1, attempts=1, backfill_budget_usd=3.0)
-        text = Project(tmp_path / "s", instance, octogen).failure(
-            [products], tags={**range_runs.RANGE, **backfill}
-        )
-        assert "were not read, since they would fail by the same error" in text
-        assert set(reported(instance)) <= {"shop0", "shop1"}
-        # The third may have begun while the second was reported.
-        assert len(service.searches) < 3 * 40
