@@ -4,6 +4,7 @@
 products, as they are and as a linked view has them, with own prices of 100,000 articles, each with
 three of their pages. `update`, `linked` and `events` print the seconds and the peak memory of the
 next day: of the history, of that of the view, and of the events of own prices in the first one.
+`days NUMBER` prints those of the events of the last of so many days: 500 articles, five pages each.
 """
 
 import json
@@ -12,14 +13,17 @@ import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import polars as pl
 
 from benchmarks.history import ASSET, at, timed
 from octogen_dagster import BelowFloor, ParquetSnapshotIOManager, Undercut
+from octogen_dagster.alerts.own_prices import own_events, own_rows
 from octogen_dagster.alerts.update import OwnAlertsUpdate
 from octogen_dagster.frames.stored import StoredSnapshot
+from octogen_dagster.history.table import HISTORY_SCHEMA
 from octogen_dagster.history.tracking import PRODUCTS, Tracking
 from octogen_dagster.history.update import HistoryUpdate
 
@@ -28,6 +32,8 @@ _DAYS_BEFORE = 3
 _LINKED, _OWN, _ALERTS = "linked_history", "articles_history", "own_alerts"
 _LACKED = ("original_price", "is_active")
 """The columns that the view does not have."""
+_FEW, _MANY_PAGES = 500, 5
+_OF_OWN = ("product_url", "current_price", "currency", "valid_from", "valid_to")
 _RULES = [Undercut(percent=5), BelowFloor()]
 _ARTICLES = Tracking.of_table(
     ("sku", "product_url"),
@@ -114,6 +120,42 @@ def make(snapshot: Path, folder: Path) -> None:
     _put_in(following, ASSET, _stored(products, folder, _DAYS_BEFORE), _DAYS_BEFORE)
 
 
+def _lasting(sku: int, page: int, days: int, every: int) -> list[dict[str, Any]]:
+    """The rows of a page, each of which lasts some days and has another price than the last."""
+    begins = [at(day) for day in range((sku + 3 * page) % every, days, every)]
+    return [
+        {
+            "catalog_key": f"shop-{page}",
+            "uuid": f"{sku}-{page}",
+            "sku": f"{sku}",
+            "product_url": f"https://shop-{page}.example/p/{sku}",
+            "current_price": 80.0 + (13 * sku + 7 * page + 11 * place) % 40,
+            "currency": "EUR",
+            "valid_from": begin,
+            "valid_to": end,
+            "is_current": end is None,
+        }
+        for place, (begin, end) in enumerate(zip(begins, [*begins[1:], None], strict=True))
+    ]
+
+
+def _pages_of(days: int, every: int, columns: Mapping[str, Any]) -> pl.LazyFrame:
+    """All pages of the articles, in which a row lasts some days."""
+    pages = [(sku, page) for sku in range(_FEW) for page in range(_MANY_PAGES)]
+    rows = [row for page in pages for row in _lasting(*page, days, every)]
+    return pl.DataFrame(rows, schema=columns).lazy()
+
+
+def last_of(days: int) -> dict[str, float]:
+    """Find the events of the last of some days."""
+    history = _pages_of(days, 10, HISTORY_SCHEMA)
+    schema = {name: HISTORY_SCHEMA.get(name, pl.String) for name in ("sku", *_OF_OWN)}
+    prices = _pages_of(days, 40, schema)
+    own = prices.rename({"current_price": "own_price"}).with_columns(map_price=90.0)
+    rules = dict.fromkeys(_RULES, at(days - 1))
+    return timed(lambda: list(own_events(history, own_rows(own, rules), rules)))
+
+
 def _next_day(folder: Path) -> pl.LazyFrame:
     return pl.scan_parquet(folder / f"day-{_DAYS_BEFORE}.parquet")
 
@@ -138,6 +180,8 @@ if __name__ == "__main__":
     what, *paths = sys.argv[1:]
     if what == "make":
         make(*map(Path, paths))
+    elif what == "days":
+        print(json.dumps(last_of(int(paths[0]))))
     else:
         (folder,) = map(Path, paths)
         copy = folder / "copy"

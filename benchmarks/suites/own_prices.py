@@ -4,6 +4,7 @@ import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import pairwise
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,14 @@ from benchmarks.source import Generation
 
 _EVENTS = "events of 100,000 own prices with three pages each, 1 % of them changed"
 _ROWS = {
-    "events": (f"{_EVENTS} ÷ the update of the history of these pages (CPU)", 0.5),
+    "events": (f"{_EVENTS} ÷ the update of the history of these pages (CPU)", 0.8),
     "linked": (
         "daily update of the history of a linked snapshot of 300,000 products ÷ of that of "
         "products of the same rows (CPU)",
         1.1,
     ),
 }
+_DAYS = (100, 200, 400)
 
 
 def run(generations: Sequence[Generation], rounds: int) -> Iterator[Row]:
@@ -33,6 +35,7 @@ def run(generations: Sequence[Generation], rounds: int) -> Iterator[Row]:
         say("  the histories")
         _child("make", read_snapshot("current", folder), folder / "own")
         works = {what: partial(_measure, what, folder / "own") for what in ("update", *_ROWS)}
+        works |= {f"{days}": partial(_last_of, days) for days in _DAYS}
         measured = run_rounds(works, rounds)
     for what, (label, target) in _ROWS.items():
         yield measured.row(
@@ -44,6 +47,16 @@ def run(generations: Sequence[Generation], rounds: int) -> Iterator[Row]:
             "s",
             target,
         )
+    for days, twice in pairwise(_DAYS):
+        yield measured.row(
+            "own_prices",
+            "current",
+            f"events of 500 own prices with five pages each after {twice} days ÷ {days} days (CPU)",
+            (f"{twice}", f"{days}"),
+            itemgetter("cpu_seconds"),
+            "s",
+            2.2,
+        )
     peaks = [each["peak_mb"] for each in measured.by_contender["events"]]
     yield worst("own_prices", "current", f"{_EVENTS}, peak memory, worst round", peaks, 450)
 
@@ -52,5 +65,9 @@ def _measure(what: str, folder: Path) -> Any:
     return json.loads(_child(what, folder).splitlines()[-1])
 
 
-def _child(what: str, *paths: Path) -> str:
+def _last_of(days: int) -> Any:
+    return json.loads(_child("days", days).splitlines()[-1])
+
+
+def _child(what: str, *paths: Path | int) -> str:
     return run_python(["-m", "benchmarks.own_prices", what, *map(str, paths)])

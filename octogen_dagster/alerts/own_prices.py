@@ -8,8 +8,8 @@ such as a price in the own currency, is as it was before.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from datetime import datetime
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
 
 import polars as pl
 
@@ -29,6 +29,7 @@ from octogen_dagster.position.table import (
     PAGE_STATUS,
     URL,
     keyed,
+    lasting_at,
     pages_at,
     positions,
     rows_on,
@@ -37,7 +38,9 @@ from octogen_dagster.position.table import (
 _UNKNOWN = ("no_price", "no_currency", "other_currency")
 """The statuses of a page that say nothing of its price in the own currency."""
 _PAGE, _KEY, _IS_BELOW, _COMPARED = "octogen_page", "octogen_key", "octogen_below", "octogen_with"
+_ASKED, _OF_PAGE = "octogen_asked", ["sku", URL]
 _TIMES = pl.col("valid_from", "valid_to")
+_MICROSECOND = timedelta(microseconds=1)
 
 
 def own_rows(own: pl.LazyFrame, rules: Iterable[OwnPriceRule]) -> pl.DataFrame:
@@ -68,7 +71,7 @@ def own_events(
     paged = history.with_columns(normalized_url(pl.col("product_url")).alias(URL))
     products = paged.with_columns(_page()).select(KEY.alias(_KEY), _PAGE, changed)
     found = products.drop_nulls().unique().collect(engine="streaming")
-    own = own.with_columns(_page(), changed)
+    own = own.drop_nulls(_OF_PAGE).with_columns(_page(), changed)
     touched = found.filter("changed")[_PAGE].unique().implode()
     skus = own.filter(pl.col("changed") | pl.col(_PAGE).is_in(touched))["sku"].unique().sort()
     own = own.drop("changed")
@@ -85,20 +88,14 @@ def _events(
     rows: pl.DataFrame, own: pl.DataFrame, rules: Mapping[OwnPriceRule, datetime]
 ) -> pl.DataFrame:
     """The events of rules, of all rows of some SKUs and of the products on their pages."""
-    pages = own.select("sku", URL).unique()
-    moments = _moments(rows, own, pages)
-    own = own.join(moments, on="sku").filter(
-        pl.col("valid_from") <= pl.col(AT),
-        (pl.col("valid_to") > pl.col(AT)).fill_null(value=True),
-    )
-    there, events = pages_at(rows, own), [pl.DataFrame(schema=ALERTS_SCHEMA)]
+    moments, events = _moments(rows, own), [pl.DataFrame(schema=ALERTS_SCHEMA)]
+    there = pages_at(rows, lasting_at(own, moments, _OF_PAGE))
     for rule, since in rules.items():
-        found = _became(_compared(there, rule), pages, moments, rule).filter(pl.col(AT) >= since)
-        ranked = _ranked(found, rows, own, moments)
-        of_page = ["sku", URL] if rule.by == "any" else ["sku"]
+        group = _OF_PAGE if rule.by == "any" else ["sku"]
+        found = _became(_compared(there, rule), moments, group).filter(pl.col(AT) >= since)
         events.append(
             described(
-                ranked.select(
+                _ranked(found, rows, own).select(
                     pl.col("competitor_catalog_key").alias("catalog_key"),
                     pl.col("competitor_uuid").alias("uuid"),
                     "product_url",
@@ -114,20 +111,20 @@ def _events(
                     pl.col(OWN_PRICE).alias("own_price"),
                     "rank_before",
                     "rank",
-                    *(pl.col(name).cast(pl.String).alias(f"id_{name}") for name in of_page),
+                    *(pl.col(name).cast(pl.String).alias(f"id_{name}") for name in group),
                 ),
                 rule,
-                [*(f"id_{name}" for name in of_page), "at"],
+                [*(f"id_{name}" for name in group), "at"],
             )
         )
     return pl.concat(events)
 
 
-def _moments(rows: pl.DataFrame, own: pl.DataFrame, pages: pl.DataFrame) -> pl.DataFrame:
-    """The moments of each SKU."""
-    of_pages = pages.join(rows.select(URL, "valid_from", "valid_to"), on=URL)
+def _moments(rows: pl.DataFrame, own: pl.DataFrame) -> pl.DataFrame:
+    """The moments of each SKU and page."""
+    of_pages = own.select(_OF_PAGE).unique().join(rows.select(URL, _TIMES), on=URL)
     times = [
-        each.select("sku", pl.col(name).alias(AT))
+        each.select(*_OF_PAGE, pl.col(name).alias(AT))
         for each in (own, of_pages)
         for name in ("valid_from", "valid_to")
     ]
@@ -152,12 +149,10 @@ def _compared(there: pl.DataFrame, rule: OwnPriceRule) -> pl.DataFrame:
     return there.with_columns(given.alias(_COMPARED)).with_columns(is_below.alias(_IS_BELOW))
 
 
-def _became(
-    there: pl.DataFrame, pages: pl.DataFrame, moments: pl.DataFrame, rule: OwnPriceRule
-) -> pl.DataFrame:
-    """The pages and moments at which a rule became true, of each SKU by the lowest page."""
-    of_page, is_below = ["sku", URL], pl.col(_IS_BELOW)
-    known = there.group_by(*of_page, AT).agg(
+def _became(there: pl.DataFrame, moments: pl.DataFrame, group: Sequence[str]) -> pl.DataFrame:
+    """The pages and moments at which a rule became true, of each group by the lowest page."""
+    is_below = pl.col(_IS_BELOW)
+    known = there.group_by(*_OF_PAGE, AT).agg(
         pl.when(is_below.any())
         .then(pl.lit(value=True))
         .when(is_below.null_count() == 0)
@@ -165,38 +160,33 @@ def _became(
         .alias(_IS_BELOW),
         pl.lit(value=True).alias("is_own"),
     )
+    states = moments.join(known, on=[*_OF_PAGE, AT], how="left").sort(*_OF_PAGE, AT)
     # A page that the own table does not have at a moment is not below it.
-    grid = pages.join(moments, on="sku").join(
-        known, on=[*of_page, AT], how="left", nulls_equal=True
-    )
-    grid = grid.with_columns(pl.when("is_own").then(is_below).otherwise(pl.lit(value=False)))
-    states = grid.sort(*of_page, AT).with_columns(
-        is_below.forward_fill().over(of_page).fill_null(value=False)
-    )
-    group = of_page if rule.by == "any" else ["sku"]
-    if rule.by != "any":
-        states = states.group_by("sku", AT).agg(is_below.any()).sort("sku", AT)
-    before = is_below.shift().over(group).fill_null(value=False)
-    became = states.filter(is_below & ~before).select(*group, AT)
+    state = pl.when("is_own").then(is_below).otherwise(pl.lit(value=False)).forward_fill()
+    states = states.with_columns(state.over(_OF_PAGE).fill_null(value=False).cast(pl.Int64))
+    # The number of pages that are below is the sum of what came and went until then.
+    step = is_below - is_below.shift(fill_value=0).over(_OF_PAGE)
+    steps = states.with_columns(step).group_by(*group, AT).agg(is_below.sum()).sort(*group, AT)
+    pages = is_below.cum_sum().over(group)
+    became = steps.filter(pages > 0, pages == is_below).select(*group, AT)
     lowest = there.filter(_IS_BELOW).sort("competitor_price", URL, "competitor_uuid")
     return became.join(
         lowest.unique([*group, AT], keep="first", maintain_order=True), on=[*group, AT]
     )
 
 
-def _ranked(
-    found: pl.DataFrame, rows: pl.DataFrame, own: pl.DataFrame, moments: pl.DataFrame
-) -> pl.DataFrame:
-    """Add the rank of the own price at each event, and at the moment before."""
-    before = moments.sort("sku", AT).with_columns(pl.col(AT).shift().over("sku").alias("before"))
-    found = found.join(before, on=["sku", AT], how="left")
-    asked = pl.concat([found.select("sku", AT), found.select("sku", pl.col("before").alias(AT))])
-    ranks = positions(rows, own.join(asked.unique(), on=["sku", AT], how="semi"))
-    ranks = ranks.select("sku", "product_url", AT, "rank").unique(["sku", "product_url", AT])
+def _ranked(found: pl.DataFrame, rows: pl.DataFrame, own: pl.DataFrame) -> pl.DataFrame:
+    """Add the rank of the own price at each event, and just before it."""
     on = ["sku", "product_url"]
-    return found.join(ranks, on=[*on, AT], how="left").join(
-        ranks.rename({AT: "before", "rank": "rank_before"}), on=[*on, "before"], how="left"
-    )
+    for name, at in (("rank", pl.col(AT)), ("rank_before", pl.col(AT) - _MICROSECOND)):
+        asked = lasting_at(own, found.select("sku", at), ["sku"])
+        ranks = positions(rows, asked).select(
+            *on, pl.col(AT).alias(_ASKED), pl.col("rank").alias(name)
+        )
+        found = found.with_columns(at.alias(_ASKED)).join(
+            ranks.unique([*on, _ASKED]), on=[*on, _ASKED], how="left"
+        )
+    return found
 
 
 def _page() -> pl.Expr:

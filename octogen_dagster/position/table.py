@@ -59,7 +59,9 @@ POSITION_SCHEMA = pl.Schema({name: _TYPES.get(name, pl.String()) for name in POS
 
 URL, AT, OWN_PRICE, PAGE_STATUS = "octogen_url", "octogen_at", "octogen_own", "octogen_status"
 _ROW, _GONE_AT, _MATCH = "octogen_row", "octogen_gone_at", "octogen_match"
-_IS_THERE, _CURRENCY = "octogen_is_there", "octogen_currency"
+_IS_THERE, _CURRENCY, _NEXT = "octogen_is_there", "octogen_currency", "octogen_next"
+_POINT, _FIRST, _LAST = "octogen_point", "octogen_first", "octogen_last"
+_NEVER = pl.lit(2**62, pl.Int64).cast(TIME)  # after NOW, which is a moment like any other
 NOW = datetime.max.replace(tzinfo=timezone.utc)
 """Stands for the last snapshots."""
 _ADDRESSES = ("product_url", "nearest")
@@ -319,29 +321,56 @@ def positions(rows: pl.DataFrame, own: pl.DataFrame) -> pl.DataFrame:
     return found.cast(POSITION_SCHEMA)
 
 
+def lasting_at(rows: pl.DataFrame, moments: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
+    """Return rows at the moments `AT` of the same `by` at which they last, once for each.
+
+    Moments that are sorted are numbered, so those of a row are a range of numbers, and no other
+    pair of row and moment is ever made. A null in `by` is equal to nothing.
+    """
+    points = moments.select(*by, AT).unique().sort(*by, AT).with_row_index(_POINT)
+    at = points[AT]
+    points = points.sort(AT)
+    ranges = rows.select(*by, "valid_from", pl.col("valid_to").fill_null(_NEVER))
+    ranges = ranges.with_row_index(_ROW).sort("valid_from")
+    ranges = ranges.join_asof(
+        points.rename({_POINT: _FIRST}),
+        left_on="valid_from",
+        right_on=AT,
+        by=by,
+        strategy="forward",
+        check_sortedness=False,
+    ).sort("valid_to")
+    ranges = ranges.join_asof(
+        points.rename({_POINT: _LAST}),
+        left_on="valid_to",
+        right_on=AT,
+        by=by,
+        strategy="backward",
+        allow_exact_matches=False,
+        check_sortedness=False,
+    ).sort(_ROW)
+    numbers = pl.int_ranges(_FIRST, pl.col(_LAST) + 1, dtype=pl.UInt32).alias(_POINT)
+    pairs = ranges.filter(pl.col(_FIRST) <= pl.col(_LAST)).select(_ROW, numbers).explode(_POINT)
+    return rows[pairs[_ROW]].with_columns(at.gather(pairs[_POINT]))
+
+
 def _products(rows: pl.DataFrame, moments: pl.DataFrame) -> pl.DataFrame:
     """The products on pages at moments, as they were then or when they were seen last."""
-    rows = rows.join(moments, on=URL, maintain_order="left").filter(
-        pl.col("valid_from") <= pl.col(AT)
-    )
-    is_over = pl.col("valid_to") <= pl.col(AT)
     told = ["competitor_price", "competitor_currency", "competitor_in_stock"]
     # The rows of several histories overlap: a price lasts as long as any of them says it.
     until = pl.col("valid_to").fill_null(pl.col("valid_from").max()).cum_max().shift()
     begun = pl.when(pl.col("valid_from") <= until).then(None).otherwise("valid_from")
+    rows = rows.with_columns(
+        known_price(pl.col("current_price")).alias("competitor_price"),
+        pl.col("currency").alias("competitor_currency"),
+        IN_STOCK.alias("competitor_in_stock"),
+        pl.col("title").alias("competitor_title"),
+    ).with_columns(begun.forward_fill().over(*_PAGE, *told).alias("competitor_since"))
     # Of what several histories say of a product, that counts which is there, or was there last.
     newest_last = [_GONE_AT, "valid_from", *told]
     return (
-        rows.with_columns(
-            known_price(pl.col("current_price")).alias("competitor_price"),
-            pl.col("currency").alias("competitor_currency"),
-            IN_STOCK.alias("competitor_in_stock"),
-            pl.col("title").alias("competitor_title"),
-        )
-        .with_columns(
-            begun.forward_fill().over(*_PAGE, AT, *told).alias("competitor_since"),
-            pl.when(is_over).then("valid_to").alias(_GONE_AT),
-        )
+        lasting_at(_until_the_next(rows), moments, [URL])
+        .with_columns(pl.when(pl.col(_GONE_AT) <= pl.col(AT)).then(_GONE_AT))
         .sort(
             newest_last,
             # Descending, since the last row is kept: of equal ones that with the lowest price.
@@ -358,6 +387,21 @@ def _products(rows: pl.DataFrame, moments: pl.DataFrame) -> pl.DataFrame:
             *_COMPETITOR[2:],
         )
     )
+
+
+def _until_the_next(rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows that last until the next one of their product and page, and when they ended."""
+    begins = rows.select(*_PAGE, pl.col("valid_from").alias(_NEXT)).sort(_NEXT)
+    ends = rows.rename({"valid_to": _GONE_AT}).sort(_GONE_AT)
+    joined = ends.join_asof(
+        begins,
+        left_on=_GONE_AT,
+        right_on=_NEXT,
+        by=_PAGE,
+        strategy="forward",
+        check_sortedness=False,
+    )
+    return joined.rename({_NEXT: "valid_to"})
 
 
 def shares_preview(summary: pl.DataFrame, by: str) -> pl.DataFrame:

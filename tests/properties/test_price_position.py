@@ -9,8 +9,10 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
 
-from octogen_dagster.position.table import price_position
+from octogen_dagster.frames.columns import TIME
+from octogen_dagster.position.table import AT, NOW, lasting_at, price_position
 from octogen_dagster.schemas import HISTORY_SCHEMA
 from tests.positions import position
 
@@ -63,3 +65,31 @@ def test_a_position_is_what_a_person_works_out(found: list[Row], own: list[Row])
     since = [each.pop("competitor_since") for each in wanted]
     assert result["competitor_since"].to_list() == since
     assert result.select(list(wanted[0])).to_dicts() == [pytest.approx(each) for each in wanted]
+
+
+hours = st.integers(0, 6).map(lambda hour: BEGUN.replace(hour=hour))
+spans = st.lists(hours, min_size=2, max_size=2, unique=True).map(sorted)
+lasting_rows = st.builds(
+    lambda sku, span, lasts: {"sku": sku, "valid_from": span[0], "valid_to": lasts or span[1]},
+    st.sampled_from(["a", "b", None]),
+    spans,
+    st.sampled_from([None, None, NOW]),
+)
+moments = st.fixed_dictionaries(
+    {"sku": st.sampled_from(["a", "b", "c", None]), AT: hours | st.just(NOW)}
+)
+
+
+@pytest.mark.slow
+@given(st.lists(lasting_rows, max_size=8), st.lists(moments, max_size=12))
+def test_the_rows_that_last_at_moments_are_those_of_a_join_with_a_filter(
+    rows: list[Row], asked: list[Row]
+) -> None:
+    for row in rows:
+        row["valid_to"] = None if row["valid_to"] == NOW else row["valid_to"]
+    times = {"valid_from": TIME, "valid_to": TIME}
+    table = pl.DataFrame(rows, schema={"sku": pl.String, **times}).with_row_index("row")
+    at = pl.DataFrame(asked, schema={"sku": pl.String, AT: TIME})
+    is_over = (pl.col("valid_to") <= pl.col(AT)).fill_null(value=False)
+    wanted = table.join(at.unique(), on="sku").filter(pl.col("valid_from") <= pl.col(AT), ~is_over)
+    assert_frame_equal(lasting_at(table, at, ["sku"]), wanted, check_row_order=False)
