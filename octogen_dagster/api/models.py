@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
+from typing_extensions import Self
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -469,3 +470,10 @@ class MeResponse(ResponseModel):
     organization: MeOrganization | None = None
     quotas: MeQuotas | None = None
     rate_limit: MeRateLimit | None = None
+
+    @model_validator(mode="after")
+    def _is_account(self) -> Self:
+        # Any proxy may answer {}. It must not be read as an accepted key.
+        if self.principal is None and self.key is None and self.organization is None:
+            raise ValueError("it names no principal, key or organization")
+        return self

@@ -118,6 +118,11 @@ _BY_STATUS: Mapping[int, tuple[type[OctogenAPIError], str]] = {
 }
 
 
+def advice_of(status: int) -> str:
+    """Return what to do about a refusal with a status."""
+    return _BY_STATUS[status][1]
+
+
 def parsed(model: type[_Value], response: Response, subject: str) -> _Value:
     """Parse the body of a response as a pydantic model, or as a list of one."""
     try:

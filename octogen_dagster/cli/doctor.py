@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 from click.core import ParameterSource
@@ -23,7 +23,7 @@ from octogen_dagster.printable import printable_lines, usd
 if TYPE_CHECKING:
     from octogen_dagster.doctor.findings import Finding
     from octogen_dagster.doctor.resources import Resources
-    from octogen_dagster.doctor.service import Service
+    from octogen_dagster.doctor.service import Evidence, Service
 
 _OPTIONS = {
     "octogen": "hosts",
@@ -68,7 +68,9 @@ _OPTIONS = {
 @click.option("--yes", is_flag=True, help="Consent to the costs. Needed without a terminal.")
 @click.option("--compare", type=FILE, help="JSON of an earlier --ask, to ask what changed since.")
 @click.option(
-    "--details", is_flag=True, help="Also show names of catalogs and products in answers."
+    "--details",
+    is_flag=True,
+    help="Also show names in answers to --ask: of organization, folders, projects and products.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @reporting_errors
@@ -97,14 +99,14 @@ def doctor(
     --ask and --compare also ask Octogen whether what this package believes of its service is true.
     They first say what they ask and what that costs, and want your consent.
 
-    Exit status: 0 all works, perhaps with warnings; 1 something does not work, differs, was not
-    answered, or there was no consent; 2 bad input.
+    Exit status: 0 all works, perhaps with warnings; 1 something does not work, differs, is blocked,
+    or there was no consent; 2 bad input.
     """
     from octogen_dagster.doctor.checks import setup_checks
-    from octogen_dagster.doctor.findings import Diagnosis, resolved, run_checks
+    from octogen_dagster.doctor.findings import Diagnosis, anonymous, resolved, run_checks
     from octogen_dagster.doctor.service import Service
 
-    before = _evidence_of(compare) if compare else {}
+    before = _evidence_of(compare) if compare else None
     resources, of_project = _resources(hosts, settings)
     octogen = next(iter(resources["octogen"].values()))
     asks = asks or compare is not None
@@ -121,7 +123,9 @@ def doctor(
         if option and not settings.get(option):
             hint = f"not checked: give --{option.replace('_', '-')}."
             finding = replace(finding, message=hint)
-        shown[key].append(finding if details else replace(finding, details=""))
+        if not details:  # what is asked of the service is meant for a report
+            finding = anonymous(key, finding) if asks else replace(finding, details="")
+        shown[key].append(finding)
         click.echo(printable_lines(str(shown[key][-1])), err=as_json)
 
     try:
@@ -202,14 +206,17 @@ def _answers(
         yield Finding("Questions", "failed", said, "Where there is no terminal, --yes gives it.")
 
 
-def _evidence_of(report: Path) -> dict[str, Any]:
-    """What an earlier run noted for this one."""
+def _evidence_of(report: Path) -> Evidence:
+    """Read what an earlier run recorded for this one."""
+    import msgspec
+
+    from octogen_dagster.doctor.service import Evidence
+
     try:
-        evidence: dict[str, Any] = json.loads(report.read_text("utf-8"))["evidence"]
-        evidence["catalog"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        evidence = json.loads(report.read_text("utf-8"))["evidence"]
+        return msgspec.convert(evidence, Evidence)
+    except (OSError, ValueError, KeyError, TypeError, msgspec.ValidationError) as error:
         raise ValueError(
             f"--compare: {report} has no first page of an earlier run ({type(error).__name__}): "
             "make it by `octogen-dagster doctor --ask --json`"
         ) from None
-    return evidence

@@ -7,10 +7,22 @@ from decimal import Decimal
 from functools import partial
 from typing import NamedTuple
 
+from octogen_dagster.api.responses import advice_of
 from octogen_dagster.api.spending import Prices, dollars
 from octogen_dagster.doctor.findings import Check, Finding, Status, run_checks
 from octogen_dagster.doctor.service import QUESTION_TIMEOUT, NotAskedError, Service
-from octogen_dagster.errors import OctogenBudgetError, OctogenError, OctogenResponseError
+from octogen_dagster.errors import (
+    OctogenAuthenticationError,
+    OctogenBudgetError,
+    OctogenConnectionError,
+    OctogenError,
+    OctogenForbiddenError,
+    OctogenInsufficientCreditError,
+    OctogenResponseError,
+)
+
+_BLOCKING = (OctogenAuthenticationError, OctogenInsufficientCreditError, OctogenForbiddenError)
+"""Refusals that say nothing about the service: the user pays, or corrects the key."""
 
 
 class Seen(NamedTuple):
@@ -50,6 +62,7 @@ class Question(NamedTuple):
 
     def check(self, service: Service) -> Check:
         """Ask it. What names catalogs or products is in the details of the finding alone."""
+        service.mistyped.clear()
         try:
             with service.connected():
                 holds, said, details = self.ask(service)
@@ -57,15 +70,21 @@ class Question(NamedTuple):
             yield Finding(self.subject, "skipped", str(error))
         except OctogenBudgetError:
             yield Finding(self.subject, "skipped", "--max-usd does not allow it: raise it.")
-        except OctogenError as error:
+        except (*_BLOCKING, OctogenConnectionError) as error:
             code = getattr(error, "status_code", None)
-            said = f"an answer of {code}" if code else "no answer"
+            said = f"an answer of {code}" if code else f"no answer from {service.service.base_url}"
+            advice = advice_of(code) if code else "Check the host and the network."
+            yield Finding(self.subject, "blocked", f"{said}.", advice, details=str(error))
+        except OctogenError as error:
+            said = f"an answer of {getattr(error, 'status_code', 200)}"
             if isinstance(error, OctogenResponseError):
                 said += " that the documented models refuse"
             said += ": --details says more."
-            advice = self._advice if code else ""
-            yield Finding(self.subject, "failed", said, advice, details=str(error))
+            yield Finding(self.subject, "failed", said, self._advice, details=str(error))
         else:
+            if service.mistyped:
+                holds = False
+                said = f"not as documented: {', '.join(sorted(service.mistyped))}; {said}"
             status: Status = "ok" if holds else "warning" if holds is None else "failed"
             advice = "" if holds else self._advice
             yield Finding(self.subject, status, said, advice, details=details)

@@ -22,6 +22,7 @@ from octogen_dagster.api.catalog_sources import (
     CatalogService,
     GrantedCatalogs,
     NamedCatalogs,
+    ShopCatalogs,
 )
 from octogen_dagster.api.credentials import API_KEY_VARIABLES, BASE_URL_VARIABLE, address_origin
 from octogen_dagster.api.retry import RetryPolicy
@@ -194,21 +195,23 @@ def _key_finding(
     origin = "api_key of the resource"
     if not octogen.api_key:
         origin = current if os.environ.get(current, "").strip() else deprecated
+    names: tuple[str, ...] = ()
     said = f"{service.base_url} accepts the key ({origin})"
     if me is None:
         said += " and speaks the older contract (seed)."
     else:
         name, kind = (me.organization.name, me.organization.type) if me.organization else ("", "")
-        said += f" of the organisation {name!r}" if name else ""
+        if name:
+            said, names = f"{said} of the organisation {name!r}", (name,)
         if kind not in ("", _PARTNER):  # the service may have new types, and refuses wrong ones
             said += f", whose type is {kind!r}."
             advice = f"Organisations of type {_PARTNER} may use the API: ask Octogen if reads fail."
-            return Finding("Octogen key", "warning", said, advice)
+            return Finding("Octogen key", "warning", said, advice, names=names)
         said += " and speaks the current contract."
     if origin == deprecated:
         advice = f"Octogen has deprecated {deprecated}: set {current} instead."
-        return Finding("Octogen key", "warning", said, advice)
-    return Finding("Octogen key", "ok", said)
+        return Finding("Octogen key", "warning", said, advice, names=names)
+    return Finding("Octogen key", "ok", said, names=names)
 
 
 def _catalogs_finding(service: CatalogService) -> Finding:
@@ -217,18 +220,20 @@ def _catalogs_finding(service: CatalogService) -> Finding:
     if isinstance(source, NamedCatalogs):
         said = f"NamedCatalogs names {len(source.keys)}; whether they exist is not checked."
         return Finding(subject, "ok", said)
+    names = tuple(source.hosts) if isinstance(source, ShopCatalogs) else ()
     try:
         listed = service.fetch_catalogs()
     except OctogenNotFoundError as error:
         # Only what lists catalogs fails without a source; a search that names its catalogs works.
         is_default = isinstance(source, GrantedCatalogs)
-        return Finding(subject, "warning" if is_default else "failed", str(error))
+        return Finding(subject, "warning" if is_default else "failed", str(error), names=names)
     except OctogenError as error:
-        return Finding(subject, "failed", str(error))
+        return Finding(subject, "failed", str(error), names=names)
+    names += tuple(state.catalog for state in listed.catalogs)
     products = sum(state.product_count or 0 for state in listed.catalogs)
     said = f"{kind} finds {len(listed.catalogs):,}, with {products:,} products in all."
     if listed.warnings:
-        return Finding(subject, "warning", said, " ".join(listed.warnings))
+        return Finding(subject, "warning", said, " ".join(listed.warnings), names=names)
     if not listed.catalogs:
         return Finding(subject, "warning", said, "Ask Octogen for access to catalogs.")
     return Finding(subject, "ok", said)

@@ -9,7 +9,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 from typing import Any, Literal, TypeAlias, TypeVar
 
@@ -19,8 +19,9 @@ from pydantic import BaseModel
 from octogen_dagster.background import submit
 from octogen_dagster.errors import OctogenError
 
-Status = Literal["ok", "warning", "failed", "skipped"]
+Status = Literal["ok", "warning", "failed", "blocked", "skipped"]
 _SIGNAL_POLL_SECONDS = 0.2
+_OF_SERVICE = ("Versions", "Octogen", "Questions")  # the checks
 _LOGGER = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
 _Resource = TypeVar("_Resource", bound=BaseModel)
@@ -33,12 +34,14 @@ class Finding:
     Attributes:
         subject: The subject, such as "Octogen key".
         status: "ok"; "warning" for what works now and may be wrong; "failed" for what does not
-            work; "skipped" for what was not checked.
+            work; "blocked" for what the service does not answer until its user pays, or corrects
+            the API key or the host; "skipped" for what was not checked.
         message: What was found; what to do, if an error says so itself.
         advice: What to do; empty if there is nothing to do or the message says it.
         missing: The argument of `diagnose` without which the subject was not checked; empty if it
             was.
         details: Names of catalogs and products that the message leaves out; mostly empty.
+        names: Names in the message that identify the user: of the organisation, shops or catalogs.
     """
 
     subject: str
@@ -47,6 +50,13 @@ class Finding:
     advice: str = ""
     missing: str = ""
     details: str = ""
+    names: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the finding as values of JSON."""
+        values = dataclasses.asdict(self)
+        del values["names"]
+        return values
 
     def __str__(self) -> str:
         advice = f" {self.advice}" if self.advice else ""
@@ -70,12 +80,12 @@ class Diagnosis:
 
     @property
     def ok(self) -> bool:
-        """True if nothing failed; warnings are allowed."""
-        return all(finding.status != "failed" for finding in self.findings)
+        """True if nothing failed or is blocked; warnings are allowed."""
+        return all(finding.status not in ("failed", "blocked") for finding in self.findings)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the diagnosis as values of JSON."""
-        return {"ok": self.ok, "findings": [dataclasses.asdict(each) for each in self.findings]}
+        return {"ok": self.ok, "findings": [each.as_dict() for each in self.findings]}
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.findings))
@@ -84,6 +94,25 @@ class Diagnosis:
 def not_given(subject: str, resource: str) -> Finding:
     said = f"there is no resource `{resource}` to check."
     return Finding(subject, "skipped", said, missing=resource)
+
+
+def anonymous(check: str, finding: Finding) -> Finding:
+    """Return a finding that can be shown to strangers; `check` is the key of its check.
+
+    What the service answers is shown without the finding's names. All other checks are about
+    folders, projects, principals and tables, so that of them only the result is shown.
+    """
+    names, finding = finding.names, replace(finding, details="", names=())
+    if not check.startswith(_OF_SERVICE) and not finding.missing:
+        subject = finding.subject.partition(" (")[0]  # the name of a resource or a pool
+        return replace(finding, subject=subject, message="--details says more.", advice="")
+    for name in sorted(names, key=len, reverse=True):
+        finding = replace(
+            finding,
+            message=finding.message.replace(name, "…"),
+            advice=finding.advice.replace(name, "…"),
+        )
+    return finding
 
 
 def resolved(resource: _Resource) -> _Resource:

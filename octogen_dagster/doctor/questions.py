@@ -11,7 +11,6 @@ import secrets
 from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
-from typing import Any
 from urllib.parse import urlsplit
 
 from octogen_dagster.api.catalog_sources import NamedCatalogs
@@ -20,8 +19,15 @@ from octogen_dagster.api.http import Response
 from octogen_dagster.api.models import MerchantProductListItem
 from octogen_dagster.api.search import SearchFilters
 from octogen_dagster.doctor.asking import Charged, Question, Seen
-from octogen_dagster.doctor.service import PAGE_SIZE, QUESTION_TIMEOUT, NotAskedError, Service
+from octogen_dagster.doctor.service import (
+    PAGE_SIZE,
+    QUESTION_TIMEOUT,
+    Evidence,
+    NotAskedError,
+    Service,
+)
 from octogen_dagster.errors import (
+    OctogenAPIError,
     OctogenConnectionError,
     OctogenNotFoundError,
     OctogenResponseError,
@@ -35,6 +41,7 @@ _MIN_AGE_SECONDS = 60
 _ALWAYS_SENT = ("title", "brand", "currentPrice", "images", "updatedAt")
 """Nullable fields that some product of a full page has, or the columns are of no use."""
 _KEYWORDS = "dress"
+_REFUSED_CURSOR = (400, 404, 410, 422)
 
 
 QUESTIONS: list[Question] = []
@@ -115,8 +122,7 @@ def _page_fields(service: Service) -> Seen:
         {name for item in page.items for name in item.model_extra or ()}
         | {f"page.{name}" for name in page.model_extra or ()}
     )
-    said = f"{len(page.items)} products, each with an identity and the documented types"
-    said += f"; fields that are new: {', '.join(new)}." if new else "; no new field."
+    of_new = f"fields that are new: {', '.join(new)}." if new else "no new field."
     aliases = {
         field.alias or name: name for name, field in MerchantProductListItem.model_fields.items()
     }
@@ -126,7 +132,8 @@ def _page_fields(service: Service) -> Seen:
         if all(getattr(item, aliases[alias]) is None for item in page.items)
     ]
     if absent:  # each may be null, and is of no product if the shop does not say it
-        return Seen(None, f"no product of a page has {', '.join(absent)}.")
+        return Seen(None, f"no product of a page has {', '.join(absent)}; {of_new}")
+    said = f"{len(page.items)} products, each with an identity and the documented types; {of_new}"
     return Seen(True, said)
 
 
@@ -222,13 +229,33 @@ def _brands_and_prices(service: Service) -> Seen:
     return Seen(True if min(known) >= every / 2 else None, f"{said}.")
 
 
-@_question(
-    "repeated first page", "reads without a time of indexing; please report it", walk=1, pages=1
-)
+@_question("made-up cursor", "reads that are resumed; please report it", walk=1, pages=1)
+def _made_up_cursor(service: Service) -> Seen:
+    """A cursor that the service does not know is answered with page 1, and is no error."""
+    first = service.walk(1)[0]
+    cursor = f"octogen-doctor-{secrets.token_hex(8)}"
+    try:
+        page = service.search(limit=PAGE_SIZE, cursor=cursor)
+    except OctogenAPIError as error:
+        if error.status_code not in _REFUSED_CURSOR:
+            raise
+        return Seen(False, f"a {error.status_code}.", str(error))
+    same = len(set(first.uuids).intersection(page.uuids))
+    is_first = same >= len(first.items) / 2
+    service.after_made_up_cursor = page, is_first
+    return Seen(is_first, f"{same} of its {len(page.items)} products are those of page 1.")
+
+
+@_question("repeated first page", "reads without a time of indexing; please report it", walk=1)
 def _repeated_page(service: Service) -> Seen:
     """A first page that is requested again has the same products in the same order."""
     first = service.walk(1)[0]
-    again = service.search(limit=PAGE_SIZE)
+    if service.after_made_up_cursor is None:  # it was refused, which is free
+        again = service.search(limit=PAGE_SIZE)
+    else:
+        again, is_first = service.after_made_up_cursor
+        if not is_first:
+            raise NotAskedError("a made-up cursor was answered with another page.")
     same = sum(a == b for a, b in zip(first.uuids, again.uuids, strict=False))
     said = f"{same} of {len(first.items)} products at the same place."
     return Seen(first.uuids == again.uuids, said)
@@ -386,12 +413,14 @@ def _charged_later(service: Service) -> Charged:
     return Charged(walk=1)
 
 
-def _now(service: Service) -> dict[str, Any]:
+def _now_and_before(service: Service) -> tuple[Evidence, Evidence]:
     service.walk(_charged_later(service).walk)
-    now = service.evidence()
-    if now["catalog"] != service.before["catalog"]:
+    now, before = service.evidence(), service.before
+    assert now
+    assert before
+    if now["catalog"] != before["catalog"]:
         raise NotAskedError("the earlier report is of another catalog: give --host as it was.")
-    return now
+    return now, before
 
 
 @_question(
@@ -401,7 +430,7 @@ def _now(service: Service) -> dict[str, Any]:
 )
 def _time_moves(service: Service) -> Seen:
     """The time at which a catalog was indexed moves with an index run only."""
-    now, before = _now(service), service.before
+    now, before = _now_and_before(service)
     if not (now["indexed_at"] and before["indexed_at"]):
         raise NotAskedError("the service does not say when the catalog was indexed.")
     if now["indexed_at"] == before["indexed_at"]:
@@ -415,7 +444,7 @@ def _time_moves(service: Service) -> Seen:
 @_question("first page, later", "reads that are resumed; please report it", _charged_later)
 def _order_stays(service: Service) -> Seen:
     """The order of a first page stays until the catalog is indexed again."""
-    now, before = _now(service), service.before
+    now, before = _now_and_before(service)
     pairs = zip(now["products"], before["products"], strict=False)
     said = f"{sum(a == b for a, b in pairs)} of {len(now['products'])} products at the same place"
     said += f" as {before['at']}"

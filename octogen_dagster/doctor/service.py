@@ -5,27 +5,35 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import TypeAdapter
+from pydantic_core import from_json
 
 from octogen_dagster.api.blocking import BlockingClient
 from octogen_dagster.api.catalog_sources import CatalogService, GrantedCatalogs, fetch_catalogs
 from octogen_dagster.api.catalog_states import CatalogState
-from octogen_dagster.api.flow import parsed_page, search_flow
+from octogen_dagster.api.estimate import FacetCounts
+from octogen_dagster.api.flow import Flow, parsed_page, search_flow
+from octogen_dagster.api.http import Response
+from octogen_dagster.api.models import (
+    DomainCoverageResponse,
+    MerchantCatalogSummary,
+    MerchantProductListPage,
+    MerchantProductUrlLookupResponse,
+    MeResponse,
+)
 from octogen_dagster.api.search import SearchRequest
 from octogen_dagster.api.spending import dollars
+from octogen_dagster.api.url_lists import CoverageUrlListPage
 from octogen_dagster.errors import OctogenBudgetError, OctogenNotFoundError
 from octogen_dagster.printable import usd
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from octogen_dagster.api.models import (
-        MerchantProductListItem,
-        MerchantProductListPage,
-        MeResponse,
-    )
+    from octogen_dagster.api.models import MerchantProductListItem
     from octogen_dagster.api.service import Generation
 
 PAGE_SIZE = 100
@@ -33,10 +41,60 @@ QUESTION_TIMEOUT = 30.0
 """Seconds for a question. Its requests end before, so that they say what went wrong."""
 _NO_SHOP = "it needs a shop: give --host."
 _Value = TypeVar("_Value")
+_MODELS: dict[str, Any] = {
+    "/me": MeResponse,
+    "/catalogs": list[MerchantCatalogSummary],
+    "/domains/": DomainCoverageResponse,
+    "/products/search": MerchantProductListPage,
+    "/products/facet-counts": FacetCounts,
+    "/products/lookup": MerchantProductUrlLookupResponse,
+    "/coverage/url-lists": CoverageUrlListPage,
+}
+"""What answers to each operation are documented as."""
 
 
 class NotAskedError(Exception):
     """The question cannot be asked; the message says why, and what would let it be asked."""
+
+
+class Evidence(TypedDict):
+    """What a later run compares with; it names no catalog and no product."""
+
+    at: str
+    catalog: str
+    indexed_at: str
+    products: list[str]
+    content: str
+
+
+class _WatchedClient(BlockingClient):
+    """A client that notes which fields of answers have another type than the documented one.
+
+    Reads accept a number where a text is documented. A question must not.
+    """
+
+    def __init__(self, service: CatalogService, mistyped: set[str]) -> None:
+        super().__init__(service)
+        self._mistyped = mistyped
+
+    def run(self, flow: Flow[_Value]) -> _Value:
+        return super().run(self._watched(flow))
+
+    def run_all(self, flows: Sequence[Flow[_Value]]) -> list[_Value]:
+        return [self.run(flow) for flow in flows]
+
+    def _watched(self, flow: Flow[_Value]) -> Flow[_Value]:
+        answer = None
+        with contextlib.closing(flow):
+            while True:
+                try:
+                    step = flow.send(answer)
+                except StopIteration as end:
+                    value: _Value = end.value
+                    return value
+                answer = yield step
+                if isinstance(answer, Response) and answer.is_success:
+                    self._mistyped.update(_mistyped_fields(answer))
 
 
 class Service:
@@ -48,8 +106,10 @@ class Service:
 
     client: BlockingClient
 
-    def __init__(self, service: CatalogService, before: Mapping[str, Any]) -> None:
+    def __init__(self, service: CatalogService, before: Evidence | None) -> None:
         self.before = before
+        self.mistyped: set[str] = set()
+        self.after_made_up_cursor: tuple[MerchantProductListPage, bool] | None = None
         self.pages: list[MerchantProductListPage] = []
         self.service = service.keeping_connections()
         self._found: dict[str, Any] = {}
@@ -65,7 +125,7 @@ class Service:
     def connected(self) -> Iterator[None]:
         """Connect for a question. One that outlives its time is in the way of no other."""
         within = self.service.within(0.9 * QUESTION_TIMEOUT)
-        with BlockingClient(within) as self.client:
+        with _WatchedClient(within, self.mistyped) as self.client:
             yield
 
     def _once(self, name: str, read: Callable[[], _Value]) -> _Value:
@@ -127,9 +187,12 @@ class Service:
 
     def _read_me(self) -> MeResponse | None:
         try:
-            return self.client.get_me()
+            me = self.client.get_me()
         except OctogenNotFoundError:
             return None
+        # No search needs to be refused to learn which generation this is.
+        self.service.refused.setdefault("search", frozenset({"catalog"}))
+        return me
 
     @property
     def generation(self) -> Generation:
@@ -164,7 +227,8 @@ class Service:
         listed = [each for each in self.catalogs() if each.product_count != 0]
         if not listed:
             raise NotAskedError("there is no catalog with products.")
-        before = [each for each in listed if hashed(each.catalog) == self.before.get("catalog")]
+        key = self.before and self.before["catalog"]
+        before = [each for each in listed if hashed(each.catalog) == key]
         return min(before or listed, key=lambda each: each.product_count or 0)
 
     @property
@@ -198,10 +262,10 @@ class Service:
         """The products of the pages that were read, and of the first one."""
         return [item for page in self.walk(1) for item in page.items]
 
-    def evidence(self) -> dict[str, Any]:
-        """What a later run compares with; it names no catalog and no product."""
+    def evidence(self) -> Evidence | None:
+        """What a later run compares with; None if no page was read."""
         if not self.pages:
-            return {}
+            return None
         rows = [item.model_dump_json() for item in self.pages[0].items]
         return {
             "at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -210,6 +274,38 @@ class Service:
             "products": [hashed(uuid) for uuid in self.pages[0].uuids],
             "content": hashed("".join(sorted(rows))),
         }
+
+
+def _mistyped_fields(answer: Response) -> Iterator[str]:
+    """Yield each field of an answer that a read converts to its documented type, and its own."""
+    assert answer.request
+    path = urlsplit(answer.request.url).path
+    model = next(model for part, model in _MODELS.items() if part in path)
+    try:
+        sent = from_json(answer.content)
+        adapter = TypeAdapter[Any](model)
+        read = adapter.dump_python(adapter.validate_python(sent), mode="json", by_alias=True)
+    except (ValueError, RecursionError):  # the question fails with it
+        return
+    yield from _converted(sent, read, "")
+
+
+def _converted(sent: Any, read: Any, path: str) -> Iterator[str]:
+    if isinstance(sent, dict) and isinstance(read, dict):
+        for name, value in sent.items():
+            yield from _converted(value, read.get(name), f"{path}.{name}".lstrip("."))
+    elif isinstance(sent, list) and isinstance(read, list):
+        for value, read_value in zip(sent, read, strict=True):
+            yield from _converted(value, read_value, path)
+    elif isinstance(sent, str) and isinstance(read, dict):
+        return  # an image of the older contract is a text
+    elif _json_type(sent) != _json_type(read) and sent is not None:
+        yield f"{path} is {_json_type(sent)}"
+
+
+def _json_type(value: object) -> str:
+    kinds = {bool: "a boolean", int: "a number", float: "a number", str: "a text", list: "a list"}
+    return kinds.get(type(value), "an object")
 
 
 def hashed(text: str) -> str:

@@ -23,7 +23,7 @@ from click.testing import CliRunner, Result
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.cli.main import main
 from octogen_dagster.sandbox.server import Sandbox
-from tests.api.servers import RawServer, Received, hanging, http
+from tests.api.servers import KEY, RawServer, Received, hanging, http
 
 HOST = "kumo.example"
 QUESTIONS = [
@@ -36,6 +36,7 @@ QUESTIONS = [
     "size of a page",
     "catalog of products",
     "brands and prices",
+    "made-up cursor",
     "repeated first page",
     "unknown catalog",
     "known product",
@@ -124,8 +125,8 @@ def answers_of(result: Result) -> Answers:
     return answers
 
 
-def failed(findings: Answers) -> set[str]:
-    return {name for name, each in findings.items() if each["status"] == "failed"}
+def failed(findings: Answers, status: str = "failed") -> set[str]:
+    return {name for name, each in findings.items() if each["status"] == status}
 
 
 class Deviating:
@@ -203,7 +204,7 @@ def query(**fields: Any) -> Deviation:
     return page(has("q"), effectiveQuery=lambda seen: {**seen.body["effectiveQuery"], **fields})
 
 
-def computed(at: Callable[[Exchange], str]) -> Deviation:
+def computed(at: Callable[[Exchange], object]) -> Deviation:
     """A deviation of the time of catalogs."""
     return on(
         "/domains",
@@ -240,12 +241,32 @@ def is_last(seen: Exchange) -> bool:
     return is_whole(seen) and not seen.body.get("nextCursor") and has("cursor")(seen)
 
 
+def is_made_up(seen: Exchange) -> bool:
+    return str(seen.sent.get("cursor")).startswith("octogen-doctor")
+
+
+def refused_cursor(seen: Exchange) -> Exchange:
+    return answer(400, {"detail": "invalid_cursor"})(seen) if is_made_up(seen) else seen
+
+
 def without_key(change: Deviation) -> Deviation:
     return on("/products/search", lambda seen: change(seen) if seen.status == 401 else seen)
 
 
 def backwards(seen: Exchange) -> list[Any]:
     return list(reversed(seen.body["items"]))
+
+
+def refused_cursor_and_another_order(seen: Exchange) -> Exchange:
+    is_again = page(lambda seen: seen.first and is_first(seen), items=backwards)
+    return is_again(on("/products/search", refused_cursor)(seen))
+
+
+def renamed(seen: Exchange) -> list[Any]:
+    return [
+        {"pictures" if name == "images" else name: value for name, value in each.items()}
+        for each in seen.body["items"]
+    ]
 
 
 def first_items(seen: Exchange) -> Any:
@@ -289,7 +310,15 @@ DEVIATIONS: list[tuple[str, str, Deviation]] = [
     ("time of indexing", "of this minute", computed(this_minute)),
     ("time of indexing", "no list of catalogs", on("/domains", body(lambda _: {"host": HOST}))),
     ("counts by category", "231", on("/products/facet-counts", body(one_more_counted))),
+    ("Octogen", "no principal", on("/me", body(lambda _: {}))),
+    ("rate limit", "principal is a number", on("/me", body(lambda me: {**me, "principal": 7}))),
+    ("time of indexing", "catalogs.computedAt is a number", computed(lambda _: 7)),
     ("fields of a page", "models refuse", each_item(currentPrice="cheap")),
+    *(
+        ("fields of a page", f"items.{name} is a number", each_item(**{name: 7}))
+        for name in ("uuid", "title", "gender", "catalogKey", "updatedAt")
+    ),
+    ("fields of a page", "items.brand.url is a number", each_item(brand={"name": "A", "url": 7})),
     ("unit of the count", "fewer than", page(is_whole, items=lambda seen: seen.body["items"][:40])),
     ("next page", "100 of its 100", page(has("cursor"), items=first_items)),
     ("next page", "loop", page(nextCursor="again")),
@@ -299,8 +328,11 @@ DEVIATIONS: list[tuple[str, str, Deviation]] = [
     (
         "repeated first page",
         "of 100 products",
-        page(lambda seen: seen.first and is_first(seen), items=backwards),
+        page(is_made_up, items=backwards),
     ),
+    ("repeated first page", "of 100 products", refused_cursor_and_another_order),
+    ("made-up cursor", "a 400", on("/products/search", refused_cursor)),
+    ("made-up cursor", "0 of its 0", page(is_made_up, **NO_ITEMS)),
     (
         "unknown catalog",
         "1 products",
@@ -381,6 +413,12 @@ def test_a_service_that_breaks_a_belief_turns_its_answer(
         ("Octogen key", "warning", "'merchant'", KEY_OF_MERCHANT),
         # What is documented as nullable may be null of all products.
         ("fields of a page", "warning", "has currentPrice", each_item(currentPrice=None)),
+        (
+            "fields of a page",
+            "warning",
+            "images; fields that are new: pictures",
+            page(items=renamed),
+        ),
         ("catalog of products", "warning", "no product names", each_item(catalogKey=None)),
         ("brands and prices", "warning", "have no brand", each_item(10, brand=None)),
         ("brands and prices", "warning", "no price", each_item(10, currentPrice=None)),
@@ -469,17 +507,21 @@ def test_an_answer_that_is_none_differs_and_leaves_the_other_questions(
     with broken(current, target, lambda _: http(body=UNREADABLE[kind])) as server:
         result = run(server, "--host", HOST, "--max-usd", "1", "--json")
     answers = answers_of(result)
-    # An account without fields is one of the current contract.
-    told_by = set() if (target, kind) == ("/me", "no field") else TOLD_BY[target]
-    assert (failed(answers), result.exit_code) == (told_by, bool(told_by))
+    assert (failed(answers), result.exit_code) == (TOLD_BY[target], 1)
 
 
-REFUSED = {"revoked": http(401, {"detail": "API key revoked"}), "closed": [b""]}
+BLOCKED: dict[str, tuple[Any, str]] = {
+    "revoked": (http(401, {"detail": "API key revoked"}), "holds a current key"),
+    "no credit": (http(402, {"detail": {"code": "insufficient_credit"}}), "top it up"),
+    "forbidden": (http(403, {"detail": "api_key_forbidden"}), "ask Octogen for the permission"),
+    "closed": ([b""], "Check the host"),
+}
+"""Answers that say nothing about the service, and what the user is told to do."""
 
 
-@pytest.mark.parametrize("kind", REFUSED)
+@pytest.mark.parametrize("kind", BLOCKED)
 @pytest.mark.parametrize("target", TOLD_BY)
-def test_an_operation_without_an_answer_leaves_the_other_questions(
+def test_doctor_ask_says_what_blocks_a_question_and_asks_the_others(
     target: str,
     kind: str,
     current: Sandbox,
@@ -487,13 +529,16 @@ def test_an_operation_without_an_answer_leaves_the_other_questions(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(RetryPolicy, "delay", lambda *_: 0.0)
-    with broken(current, target, lambda _: REFUSED[kind]) as server:
+    sent, advice = BLOCKED[kind]
+    with broken(current, target, lambda _: sent) as server:
         result = run(server, "--host", HOST, "--max-usd", "1", "--json")
     answers = answers_of(result)
-    told_by = TOLD_BY[target] - ({"without a key"} if kind == "revoked" else set())
-    assert (failed(answers), result.exit_code) == (told_by, bool(told_by))
-    reason = "an answer of 401" if kind == "revoked" else "no answer"
-    assert all(answers[name]["message"].startswith(reason) for name in told_by)
+    told_by = TOLD_BY[target] - ({"without a key"} if kind != "closed" else set())
+    assert failed(answers, "blocked") == told_by
+    assert failed(answers) <= {"without a key"}  # without a key there is no credit to spend
+    assert result.exit_code == 1
+    assert all(advice in answers[name]["advice"] for name in told_by)
+    assert "report it" not in str([answers[name] for name in told_by])
 
 
 def test_a_key_of_another_kind_of_organisation_fails(
@@ -504,7 +549,9 @@ def test_a_key_of_another_kind_of_organisation_fails(
         result = run(server, "--json")
     answers = answers_of(result)
     holding = {name for name, each in answers.items() if each["status"] == "ok"}
-    assert (failed(answers), holding, result.exit_code) == ({"rate limit"}, {"without a key"}, 1)
+    blocked = failed(answers, "blocked")
+    assert (blocked, failed(answers), holding) == ({"rate limit"}, set(), {"without a key"})
+    assert result.exit_code == 1
 
 
 @pytest.mark.parametrize("target", ["/me", "/products/lookup"])
@@ -621,13 +668,56 @@ def test_an_exclusion_that_finds_nothing_differs_in_a_large_shop_too(
     assert (honest[question]["status"], answers[question]["status"]) == ("ok", "failed")
 
 
-def test_the_answers_name_nothing_of_the_organisation(
+@pytest.mark.parametrize("as_json", [False, True])
+def test_doctor_ask_names_nothing_of_its_user_without_details(
+    *,
+    as_json: bool,
+    current: Sandbox,
+    run: Callable[..., Result],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ANALYTICS_HUB_EMULATOR_HOST", "127.0.0.1:1")
+    monkeypatch.setenv("OCTOGEN_MCP_URL", "http://127.0.0.1:1/mcp/")
+    arguments = ["--host", HOST, "--max-usd", "1", "--base-dir", str(tmp_path / "of-acme")]
+    arguments += ["--project", "acme-project", "--principal", "user:jo@acme.com", "--timeout", "5"]
+    arguments += ["--json"] if as_json else []
+    shown = run(current, *arguments)
+    for name in ("kumo", "acme", "'sandbox'", str(tmp_path)):
+        assert name not in shown.output.lower()
+    assert findings_of(shown)["Snapshots"]["status"] == "ok" if as_json else "ok" in shown.stdout
+    detailed = run(current, *arguments, "--details").stdout
+    for name in ("kumo", "of-acme", "acme-project", "'Sandbox'"):
+        assert name in detailed
+
+
+def test_doctor_ask_sends_no_search_in_the_older_form(
     current: Sandbox, run: Callable[..., Result]
 ) -> None:
-    arguments = ["--host", HOST, "--max-usd", "1"]
-    for answer in answers_of(run(current, *arguments, "--json")).values():
-        assert "kumo" not in str(answer).lower()
-    assert "Details: kumo" in run(current, *arguments, "--details").output
+    begun = len(current.requests)
+    run(current, "--host", HOST, "--max-usd", "1")
+    assert [each.path for each in current.requests[begun:] if each.status == 422] == []
+
+
+def test_doctor_ask_is_blocked_by_a_host_that_does_not_exist(run: Callable[..., Result]) -> None:
+    result = run(Server("http://127.0.0.1:1/v1", KEY), "--json")
+    answers = answers_of(result)
+    assert (failed(answers, "blocked"), failed(answers)) == ({"rate limit", "without a key"}, set())
+    assert "http://127.0.0.1:1/v1" in answers["rate limit"]["message"]
+
+
+EVIDENCE = {"at": "2026", "catalog": "1", "indexed_at": "", "products": ["1"], "content": "1"}
+DAMAGED = {
+    "cut": json.dumps({"evidence": EVIDENCE})[:-3],
+    "empty": json.dumps({"evidence": None}),
+    "text": json.dumps({"evidence": {**EVIDENCE, "products": "1"}}),
+    **{
+        f"no {name}": json.dumps(
+            {"evidence": {key: EVIDENCE[key] for key in EVIDENCE if key != name}}
+        )
+        for name in EVIDENCE
+    },
+}
 
 
 @pytest.mark.parametrize(
@@ -638,15 +728,21 @@ def test_the_answers_name_nothing_of_the_organisation(
         (["--max-usd", "nan"], "--max-usd must be above 0 dollars, not nan"),
         (["--host", " / "], "hosts has '/', which is not a host"),
         (["--compare", "nowhere.json"], "nowhere.json has no first page of an earlier run (File"),
+        *(
+            (["--compare", f"{name}.json"], "has no first page of an earlier run")
+            for name in DAMAGED
+        ),
     ],
 )
 def test_bad_input_is_asked_nothing(
     arguments: list[str], message: str, current: Sandbox, run: Callable[..., Result]
 ) -> None:
+    for name, text in DAMAGED.items():
+        Path(f"{name}.json").write_text(text)
     begun = len(current.requests)
     result = run(current, *arguments)
     assert (result.exit_code, message in result.output) == (2, True)
-    assert not charged(current.requests[begun:])
+    assert not current.requests[begun:]
 
 
 def test_a_shop_that_is_not_covered_is_told_and_nothing_is_charged(
@@ -656,7 +752,7 @@ def test_a_shop_that_is_not_covered_is_told_and_nothing_is_charged(
     result = run(current, "--host", "elsewhere.example", "--json")
     assert result.exit_code == 1
     found = findings_of(result)["Octogen catalogs"]
-    assert "Shop 'elsewhere.example' is not covered by Octogen" in found["message"]
+    assert "Shop '…' is not covered by Octogen" in found["message"]
     assert not charged(current.requests[begun:])
 
 
