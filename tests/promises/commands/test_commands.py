@@ -52,7 +52,6 @@ def test_each_script_is_a_command_of_its_own_or_a_subcommand() -> None:
         "octogen-dagster": main,
         "octogen-bq-subscribe": bq.commands["subscribe"],
         "octogen-bq-autosubscribe": bq.commands["autosubscribe"],
-        "octogen-mcp-login": main.commands["login"],
     }
 
 
