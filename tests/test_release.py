@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 from datetime import datetime, timezone
 from email import message_from_bytes
@@ -20,11 +21,16 @@ WORKFLOW = ROOT / ".github/workflows/release.yml"
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
-def released(folder: Path, umask: int, zone: str) -> Path:
-    """Build a clone as the workflow does, and return the folder with what it would publish."""
+def released(folder: Path, umask: int, zone: str, constraints: str = "") -> Path:
+    """Build a clone as the workflow does, and return the folder with what it would publish.
+
+    `constraints` are those of the clone, if it has others.
+    """
     steps = yaml.safe_load(WORKFLOW.read_text())["jobs"]["build"]["steps"]
     (build,) = [step["run"] for step in steps if "uv build" in step.get("run", "")]
     subprocess.run(["git", "clone", "-q", str(ROOT), str(folder)], check=True, umask=umask)
+    if constraints:
+        (folder / "constraints.txt").write_text(constraints)
     subprocess.run(
         ["bash", "-euc", build],
         cwd=folder,
@@ -49,6 +55,14 @@ def test_two_builds_of_a_commit_are_the_same_bytes(first: Path, tmp_path: Path) 
     ]
     assert digests[0] == digests[1]
     assert {Path(name).suffix for name in digests[0]} == {".gz", ".whl"}
+
+
+def test_the_tools_of_the_build_are_those_of_the_constraints(tmp_path: Path) -> None:
+    lowest = re.findall(r'"(hatchling)>=([\d.]+)"', (ROOT / "pyproject.toml").read_text())[0]
+    dist = released(tmp_path / "clone", 0o022, "UTC", f"{lowest[0]}=={lowest[1]}\n")
+    with ZipFile(next(dist.glob("*.whl"))) as wheel:
+        (name,) = [each for each in wheel.namelist() if each.endswith(".dist-info/WHEEL")]
+        assert message_from_bytes(wheel.read(name))["Generator"].startswith(" ".join(lowest))
 
 
 def test_its_files_have_the_time_of_the_commit(first: Path) -> None:
