@@ -147,16 +147,14 @@ def _ask(params: ScaffoldParams) -> ScaffoldParams:
 
 
 def _attributes(params: ScaffoldParams) -> dict[str, Any]:
-    connection = {"api_key": f"{{{{ env.{_KEY} }}}}"}
-    if params.sandbox:
-        connection["base_url"] = "{{ env.OCTOGEN_BASE_URL }}"
     source = {name: getattr(params, name) for name in ("hosts", "keys") if getattr(params, name)}
     if params.sandbox:
         source["hosts"] = _SANDBOX_HOSTS
     searches: list[dict[str, Any]] = [{"name": "octogen_products", "partitions": "catalog"}]
     if query := params.query or (_SANDBOX_QUERY if params.sandbox else None):
         searches.append({"name": _asset_name(query), "search": {"q": query}})
-    attributes: dict[str, Any] = {"connection": connection}
+    # The base URL is that of .env, without which Octogen's own is read.
+    attributes: dict[str, Any] = {"connection": {"api_key": f"{{{{ env.{_KEY} }}}}"}}
     if source:
         attributes["catalog_source"] = source
     attributes |= {"storage": {"base_dir": params.base_dir}, "searches": searches}

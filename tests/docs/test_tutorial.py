@@ -11,12 +11,15 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
+import yaml
 from filelock import FileLock
 
 from tests.dg_project import DgProject
-from tests.docs.blocks import BLOCKS
+from tests.docs.blocks import BLOCKS, ROOT
 from tests.ports import free_port
+from tests.promises.yaml.yaml_projects import load
 
 PAGE = "docs/tutorial.md"
 TUTORIAL = [block for block in BLOCKS if block.page == PAGE]
@@ -67,6 +70,22 @@ def asked(url: str, query: str) -> dict[str, Any]:
         except OSError:
             assert time.monotonic() < deadline
             time.sleep(0.5)
+
+
+@pytest.mark.parametrize("page", [PAGE, "examples/yaml_project"])
+def test_octogen_is_read_once_the_line_of_the_sandbox_is_removed(
+    page: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [block.source for block in TUTORIAL if block.title.endswith("defs.yaml")]
+    if page != PAGE:
+        files = [each.read_text() for each in (ROOT / page).rglob("defs.yaml")]
+    (file,) = files
+    monkeypatch.setenv("OCTOGEN_PLATFORM_API_KEY", "octo_live_of_mine")
+    monkeypatch.delenv("OCTOGEN_BASE_URL", raising=False)
+    attributes = yaml.safe_load(file)["attributes"] | {"catalog_source": {"hosts": ["acme.com"]}}
+    with load(attributes) as (_, defs), dg.build_resources(dict(defs.resources or {})) as resources:
+        assert resources.octogen.base_url is None
+        assert resources.octogen.catalog_source.hosts == ("acme.com",)
 
 
 @pytest.mark.slow

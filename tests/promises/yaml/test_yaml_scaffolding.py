@@ -76,10 +76,7 @@ def test_the_sandbox_needs_no_edit(
     scaffold: Scaffold, variables: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert scaffold(sandbox=True) == {
-        "connection": {
-            "api_key": "{{ env.OCTOGEN_PLATFORM_API_KEY }}",
-            "base_url": "{{ env.OCTOGEN_BASE_URL }}",
-        },
+        "connection": {"api_key": "{{ env.OCTOGEN_PLATFORM_API_KEY }}"},
         "catalog_source": {"hosts": Sandbox().hosts},
         "storage": {"base_dir": "snapshots"},
         "searches": [PRODUCTS, {"name": "boots", "search": {"q": "boots"}}],
