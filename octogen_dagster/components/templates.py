@@ -61,7 +61,7 @@ class Templates(dg.ResolutionContext):
     def rendered(
         self, value: Any, variables: set[str], mistakes: list[Mistake], field: str = ""
     ) -> Any:
-        """Render all templates of a value, and note all mistakes in them."""
+        """Render all templates of a value, and note mistakes in them and empty texts."""
         if isinstance(value, list):
             places = [self.at_path(position) for position in range(len(value))]
             return [
@@ -82,7 +82,12 @@ class Templates(dg.ResolutionContext):
                 f"{field}.".startswith(f"{variable}.") for variable in variables
             )
             found = _ONLY_A_VARIABLE.fullmatch(value) if is_deferred else None
-            return dg.EnvVar(found[1]) if found else self.resolve_value(value)
+            if found:
+                return dg.EnvVar(found[1])
+            rendered = self.resolve_value(value)
+            if isinstance(rendered, str) and not rendered.strip():
+                raise Mistake(self, (), "is empty: write a value, or remove it")
+            return rendered
         except Mistake as mistake:
             mistakes.append(mistake)
         return None

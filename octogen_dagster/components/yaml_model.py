@@ -75,6 +75,15 @@ class YamlModel(dg.Model):
     model_config = ConfigDict(hide_input_in_errors=True, use_attribute_docstrings=True)
     _refuse_unknown = model_validator(mode="wrap")(refuse_unknown_settings)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_text(cls, value: object) -> object:
+        """Name the setting to write in place of a text, if exactly one is required."""
+        required = [name for name, field in cls.model_fields.items() if field.is_required()]
+        if isinstance(value, str) and len(required) == 1:
+            raise ValueError(f"must be a mapping: write {required[0]}: ... below it")
+        return value
+
     def arguments(self) -> dict[str, Any]:
         """Return what is written, as arguments of a builder, which has defaults for the rest."""
         names = self.model_fields_set - {"name", "translation"}
