@@ -6,6 +6,9 @@ import dagster as dg
 
 Condition = dg.AutomationCondition[dg.AssetKey]
 
+SNAPSHOT_TAG = "octogen/snapshot"
+"""The tag of an asset whose data version stays while its rows do, whatever kinds a user gives."""
+
 
 def follow_upstream() -> Condition:
     """The condition of an asset that follows what it is made from.
@@ -50,15 +53,12 @@ def follow_upstream() -> Condition:
 def _any_deps_changed(where: Any) -> Any:
     """True if something upstream was updated where a condition holds, and is not what it was.
 
-    Of our snapshots the data version tells. Other assets may have been reported without one, and
-    that of linked snapshots is Dagster's.
+    The data version of a snapshot tells. Other assets may be reported without one.
     """
     condition: Any = dg.AutomationCondition
-    kind = dg.AssetSelection.kind
-    ours = kind("octogen") & kind("parquet") - kind("bigquery")
     changed = condition.any_deps_match(condition.data_version_changed() & where)
     updated = condition.any_deps_match(condition.newly_updated() & where)
-    return changed | updated.ignore(ours)
+    return changed | updated.ignore(dg.AssetSelection.tag(SNAPSHOT_TAG, ""))
 
 
 def _after_update() -> Any:

@@ -502,6 +502,7 @@ DETAILS_KIND = TableKind(
     DETAIL_SCHEMA,
     DETAIL_DESCRIPTIONS,
     key=tuple(PRODUCT_KEY),
+    volatile=("looked_up_at",),
     made_from={
         **{name: ["product_url"] for name in DETAIL_SCHEMA},
         **{name: [name] for name in IDENTITY},

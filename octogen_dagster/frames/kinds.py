@@ -103,6 +103,8 @@ class TableKind:
         descriptions: The descriptions of columns by name, which a database has as comments.
         key: The columns that tell its rows apart; none if that is not known.
         key_has_nulls: False if none of these is ever null, so that they are a primary key.
+        volatile: The columns that do not count as a change, such as the time of a read. A snapshot
+            that differs in nothing else keeps its data version, so it triggers nothing downstream.
         watched: The kinds of change that a history of it tells, each with the columns that are
             compared.
         made_from: The columns of the asset it is made from, by the column that they go into.
@@ -128,6 +130,7 @@ class TableKind:
     descriptions: Mapping[str, str] = field(default_factory=dict)
     key: tuple[str, ...] = ()
     key_has_nulls: bool = True
+    volatile: tuple[str, ...] = ()
     watched: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     made_from: Mapping[str, Sequence[str]] = field(default_factory=dict)
     accumulates: bool = False
@@ -146,6 +149,7 @@ class TableKind:
         named = {
             "descriptions": self.descriptions,
             "key": self.key,
+            "volatile": self.volatile,
             "watched": [name for names in self.watched.values() for name in names],
             "made_from": self.made_from,
             "rules": [name for rule in self.rules for name in rule.columns],

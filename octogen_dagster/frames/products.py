@@ -74,6 +74,8 @@ PRODUCTS_KIND = TableKind(
     PRODUCT_SCHEMA,
     COLUMN_DESCRIPTIONS,
     key=tuple(PRODUCT_KEY),
+    # Images would double the time of a digest, and `image_url` has the first of them.
+    volatile=("fetched_at", "display_match_score", "raw_score", "images"),
     sentence=_sentence,
     preview=first_rows(
         _cells, ["title", "product_url", "brand", "current_price", "currency", "in_stock"]

@@ -17,6 +17,7 @@ import dagster as dg
 import polars as pl
 from typing_extensions import TypeVar
 
+from octogen_dagster.assets.automation import SNAPSHOT_TAG
 from octogen_dagster.assets.definition import (
     RETRY_POLICY,
     Metadata,
@@ -130,6 +131,8 @@ def snapshot_asset(
     if kind.schema:
         columns = {COLUMN_SCHEMA: column_schema(kind.schema, kind.descriptions)}
         own = {**own, "metadata": {**columns, **own.get("metadata", {})}}
+    tags = {**(own.get("tags") or {}), **(given.get("tags") or {}), SNAPSHOT_TAG: ""}
+    given = {**given, "tags": tags}
     lineage = column_lineage(made_from.key, kind.made_from) if made_from and kind.made_from else {}
     has_range = takes_range(arguments.get("backfill_policy"), arguments.get("partitions_def"))
     has_partitions = arguments.get("partitions_def") is not None

@@ -7,9 +7,9 @@ the same rows is observed, so that the sensor of catalogs knows that it was read
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime, timezone
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import polars as pl
 
@@ -17,10 +17,6 @@ from octogen_dagster.assets.latest import CHANGED_TAG, DATA_VERSION_TAG, READ_AG
 from octogen_dagster.frames.source import CATALOGS, SELECTION
 
 _CONTENT_TAG = "octogen/content"
-_OF_EACH_READ = ("fetched_at", "exported_at", "display_match_score", "raw_score")
-"""The columns that differ in each read."""
-_COSTLY = ("images",)
-"""The columns that would double the time of a digest; `image_url` has the first of them."""
 _SEARCHED = ("octogen.search", CATALOGS, SELECTION)
 """The file metadata that says which rows there may be: a history ends those that are not."""
 
@@ -36,15 +32,36 @@ class SnapshotVersion(NamedTuple):
     same_in: str | None = None
 
 
-def content_of(rows: pl.LazyFrame, file_metadata: Mapping[str, str]) -> str:
-    """A digest of rows in any order, without the columns that differ in each read."""
+def content_of(
+    rows: pl.LazyFrame, file_metadata: Mapping[str, str], volatile: Collection[str] = ()
+) -> str:
+    """Return a digest of rows in any order, without the volatile columns of their kind."""
     schema = rows.collect_schema()
-    columns = [name for name in schema if name not in (*_OF_EACH_READ, *_COSTLY)]
+    columns = [_hashable(name, dtype) for name, dtype in schema.items() if name not in volatile]
     # The hash of a struct that is nested takes twice as long as that of the hashes of its columns.
-    row = pl.struct(pl.lit(0), *(pl.col(name).hash() for name in columns)).hash()
+    row = pl.struct(pl.lit(0), *(column.hash() for column in columns)).hash()
     found = rows.select(pl.len(), row.sum().alias("sum")).collect(engine="streaming").row(0)
     searched = [file_metadata.get(name) for name in _SEARCHED]
     return hashlib.sha256(f"{schema} {found} {searched}".encode()).hexdigest()[:32]
+
+
+def _hashable(name: str, dtype: pl.DataType) -> pl.Expr:
+    """Return a column with its categories as text: Polars hashes nested ones by their codes."""
+    as_text = _categories_as_text(dtype)
+    return pl.col(name) if as_text == dtype else pl.col(name).cast(as_text)
+
+
+def _categories_as_text(dtype: Any) -> Any:
+    """Return a type with text in place of the categories at any depth."""
+    if isinstance(dtype, pl.Categorical):
+        return pl.String()
+    if isinstance(dtype, pl.List):
+        return pl.List(_categories_as_text(dtype.inner))
+    if isinstance(dtype, pl.Array):
+        return pl.Array(_categories_as_text(dtype.inner), dtype.size)
+    if isinstance(dtype, pl.Struct):
+        return pl.Struct({field.name: _categories_as_text(field.dtype) for field in dtype.fields})
+    return dtype
 
 
 def of_run(version: str, run_id: str | None) -> str:

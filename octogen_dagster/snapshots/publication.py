@@ -23,6 +23,7 @@ import polars as pl
 
 from octogen_dagster.assets.latest import DATA_VERSION_TAG, indexed_again, latest_ids
 from octogen_dagster.frames.kinds import Published
+from octogen_dagster.frames.products import kind_of_rows
 from octogen_dagster.frames.source import (
     ANY,
     FETCHED_AT,
@@ -241,7 +242,8 @@ class Publication:
             version = None
             if catalog_version is not None:
                 rows_written = pl.scan_parquet(unfinished, glob=False)
-                content = content_of(rows_written, outcome.file_metadata)
+                kind = kind_of_rows(self._kind, rows_written.collect_schema())
+                content = content_of(rows_written, outcome.file_metadata, kind.volatile)
                 version = self._version(content, catalog_version, existing)
             # Opened before it is moved to its place, where another run may replace it.
             with unfinished.open("rb") as written:

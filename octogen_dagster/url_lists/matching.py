@@ -33,7 +33,8 @@ MATCHES_DESCRIPTIONS = {
     "where there is no pair.",
     "product_url": "The address of Octogen's product.",
 }
-MATCHES_KIND = TableKind(descriptions=MATCHES_DESCRIPTIONS)
+_EXPORTED_AT = "exported_at"
+MATCHES_KIND = TableKind(descriptions=MATCHES_DESCRIPTIONS, volatile=(_EXPORTED_AT,))
 """Its other columns are not known beforehand: they are those of the own table and the offers."""
 
 _FIRST = ("sku", "url", "status", "matched_by")
@@ -154,7 +155,7 @@ def _own_names(own: Iterable[str], of_offers: Iterable[str]) -> Mapping[str, str
             f"The offers have a column {clash[0]!r}, which the asset adds. Name the columns to "
             "read with columns=, without it."
         )
-    taken |= {"status", "matched_by"}
+    taken |= {"status", "matched_by", _EXPORTED_AT}  # the last is not compared: it is Octogen's
     kept = [name for name in own if name not in OF_SERVICE]
     names = {name: f"own_{name}" if name in taken else name for name in kept}
     if clash := sorted({to for name, to in names.items() if name != to}.intersection(kept)):

@@ -311,8 +311,9 @@ def test_an_asset_is_what_its_spec_says(kind: str) -> None:
         dg.AssetKey("other"),
         *(INPUTS[kind].keys if kind in INPUTS else ()),
     }
-    for name in ("description", "group_name", "code_version", "owners", "tags"):
+    for name in ("description", "group_name", "code_version", "owners", "kinds"):
         assert getattr(built, name) == getattr(spec, name)
+    assert spec.tags.items() <= built.tags.items()
     assert built.automation_condition == eager
     assert built.metadata["own"] == 1
     assert "store" in asset.required_resource_keys

@@ -11,8 +11,11 @@ import polars as pl
 import pytest
 
 from octogen_dagster import OctogenResource, build_catalog_sensor, follow_upstream
+from octogen_dagster.assets.definition import asset_arguments_of
 from octogen_dagster.sandbox.server import Sandbox
+from octogen_dagster.snapshots.asset_decorator import SnapshotRun, snapshot_asset
 from tests.promises.yaml.yaml_projects import load, run
+from tests.results import materialized
 
 FOLLOWERS = ("octogen_products_changes", "octogen_products_brands", "octogen_products_history")
 
@@ -163,6 +166,34 @@ def test_what_failed_is_made_after_the_next_read_although_that_changed_nothing(
     shops.touch("strada")
     run(deployment, instance, "octogen_products", partition="strada")
     assert automation.tick() == {"octogen_products_history": {"strada"}}
+
+
+@pytest.mark.parametrize("given", [{}, {"kinds": {"shop"}}, {"tags": {"team": "a"}}])
+def test_an_unchanged_snapshot_triggers_nothing_whatever_kinds_and_tags_it_has(
+    instance: dg.DagsterInstance, tmp_path: Path, given: dict[str, Any]
+) -> None:
+    prices = [1.0]
+
+    def shop(run: SnapshotRun, partition: None) -> pl.DataFrame:
+        return pl.DataFrame({"price": prices})
+
+    @dg.asset(deps=["shop"], automation_condition=follow_upstream())
+    def after() -> None: ...
+
+    asset = snapshot_asset({}, asset_arguments_of(dg.AssetSpec("shop", **given), {}))(shop)
+    automation = Automation(dg.Definitions([asset, after]), instance)
+
+    def read() -> dict[str, set[str | None]]:
+        materialized([asset], tmp_path, instance=instance)
+        return automation.tick()
+
+    automation.tick()
+    assert read() == {"after": {None}}
+    dg.materialize([after], instance=instance, run_config=QUIET)
+    automation.tick()
+    assert read() == {}
+    prices.append(2.0)
+    assert read() == {"after": {None}}
 
 
 SHOPS = dg.StaticPartitionsDefinition(["acme", "zen"])

@@ -1,6 +1,8 @@
 """Mistakes in a table of one's own are told when definitions load, and its frame is made to fit."""
 
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import date, datetime, timezone
 from decimal import Decimal
@@ -13,7 +15,7 @@ import polars as pl
 import pytest
 
 from octogen_dagster import DuckDBTables, build_snapshot_checks, build_table_asset
-from octogen_dagster.frames.kinds import Check, Markdown, Rule, TableKind, Verdict
+from octogen_dagster.frames.kinds import PLAIN, Check, Markdown, Rule, TableKind, Verdict
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, snapshot_asset
 from octogen_dagster.snapshots.loading import snapshot_inputs
 from tests.histories import day, product
@@ -33,6 +35,7 @@ def shop() -> pl.DataFrame:
     ("arguments", "text"),
     [
         ({"descriptions": {"product": ""}}, "'product', .* Did you mean 'products'"),
+        ({"volatile": ("at",)}, "^volatile of a TableKind names the column 'at'"),
         ({"key": ("brands",)}, "^key of a TableKind names the column 'brands'"),
         ({"made_from": {"name": ["brand"]}}, "^made_from of a TableKind names the column 'name'"),
         ({"rules": [Rule("few", "bad", pl.lit(True), 0.0, ("price",))]}, "^rules .* 'price'"),
@@ -226,6 +229,77 @@ def test_a_function_judges_what_the_last_materialization_says(tmp_path: Path) ->
     (found,) = result.get_asset_check_evaluations()
     assert (found.check_name, found.passed) == ("few_brands", False)
     assert found.description == "sizes has 2 brands. Look at it."
+
+
+def versions(folder: Path, *frames: pl.DataFrame, kind: TableKind = PLAIN) -> list[str]:
+    """The data versions of snapshots of a table of one's own that follow each other."""
+    left = list(frames)
+
+    def mine(run: SnapshotRun, partition: None) -> pl.DataFrame:
+        return left.pop(0)
+
+    asset, found = snapshot_asset({}, NO_RETRY, kind=kind)(mine), []
+    with dg.DagsterInstance.ephemeral() as instance:
+        for _ in frames:
+            result = materialized([asset], folder, instance=instance)
+            (event,) = result.asset_materializations_for_node("mine")
+            found.append((event.tags or {})["dagster/data_version"])
+    return found
+
+
+NAMES = ["fetched_at", "exported_at", "raw_score", "display_match_score", "images"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_column_of_any_name_changes_the_data_version(tmp_path: Path, name: str) -> None:
+    one, other = (pl.DataFrame({"sku": [1], name: [value]}) for value in (1.0, 2.0))
+    first, again, changed = versions(tmp_path, one, one, other)
+    assert first == again != changed
+
+
+def test_a_volatile_column_keeps_the_data_version(tmp_path: Path) -> None:
+    frames = [pl.DataFrame({"sku": [sku], "at": [at]}) for sku, at in ((1, 1), (1, 2), (2, 2))]
+    first, again, changed = versions(tmp_path, *frames, kind=TableKind(volatile=("at",)))
+    assert first == again != changed
+
+
+CATEGORIES = """
+import sys
+from pathlib import Path
+import polars as pl
+from tests.promises.tables.test_own_tables import versions
+
+_, folder, color = sys.argv
+category = pl.Categorical()
+for dtype, value in [
+    (category, color),
+    (pl.List(category), [color]),
+    (pl.List(pl.List(category)), [[color]]),
+    (pl.Array(category, 1), [color]),
+    (pl.List(pl.Struct({"name": category})), [{"name": color}]),
+    (pl.Struct({"names": pl.Array(pl.Struct({"name": category}), 1)}), {"names": [{"name": color}]}),
+]:
+    print(*versions(Path(folder), pl.DataFrame({"color": [value]}, schema={"color": dtype})))
+"""
+
+
+@pytest.mark.slow
+def test_a_category_changes_the_data_version_at_any_depth_and_in_any_process(
+    tmp_path: Path,
+) -> None:
+    """A process numbers categories as it meets them, so each one is the first of its process."""
+    red, hot, again = (
+        subprocess.run(
+            [sys.executable, "-c", CATEGORIES, str(tmp_path / str(place)), color],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.splitlines()
+        for place, color in enumerate(["red", "hot", "red"])
+    )
+    assert len(red) == 6
+    assert red == again
+    assert not set(red) & set(hot)
 
 
 def test_rows_that_accumulate_are_kept_with_the_time_of_their_snapshot(tmp_path: Path) -> None:
