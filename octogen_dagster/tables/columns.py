@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import polars as pl
@@ -31,11 +31,6 @@ _STAGED: Mapping[ColumnType, pl.DataType] = {
     ColumnType.JSON: pl.String(),
 }
 _NUMBERS = {ColumnType.INTEGER, ColumnType.FLOAT, ColumnType.DECIMAL}
-_EXACT = {
-    *(ColumnType.TEXT, ColumnType.JSON, ColumnType.NESTED),
-    *(ColumnType.BOOLEAN, ColumnType.BINARY),
-}
-"""The types that hold each value of the types that become them."""
 _ENCODES_SLICES = tuple(map(int, pl.__version__.split(".")[:2])) >= (2, 1)
 """False if Polars encodes wrong structs of a list that is a part of a longer column."""
 _ESCAPED_NUL = r"\u0000"
@@ -44,12 +39,24 @@ _NUL_IN_JSON = r"((?:^|[^\\])(?:\\\\)*)\\u0000"
 
 
 class SourceColumn(NamedTuple):
-    """A column of a table, and the expression that makes it from the snapshot."""
+    """A column of a table, and the expression that makes it from the snapshot.
+
+    Attributes:
+        dtype: The type of the snapshot's column.
+        source: The snapshot's column; None for a constant.
+        target: The type of a nested column in the table; None if its values have none.
+    """
 
     column: Column
     expression: pl.Expr
     dtype: pl.DataType
     source: str | None
+    target: pl.DataType | None = None
+
+    @property
+    def is_stored(self) -> bool:
+        """False for lists and structs in which all is null or empty, so that they have no type."""
+        return self.column.type is not ColumnType.NESTED or self.target is not None
 
 
 def source_columns(
@@ -72,9 +79,7 @@ def source_columns(
             )
     made: list[SourceColumn] = []
     for name, dtype in schema.items():
-        if dtype == pl.Null or (has_nested and _has(dtype, pl.Null)):
-            continue
-        if only is not None and name not in only:
+        if dtype == pl.Null or (only is not None and name not in only):
             continue
         description = descriptions.get(name, "")
         if name in _FLATTENED and isinstance(dtype, pl.Struct):
@@ -106,14 +111,13 @@ def _made(
 ) -> SourceColumn:
     is_nested = has_nested and dtype.is_nested()
     kind = ColumnType.NESTED if is_nested else _type_of(name, dtype)
-    if kind is ColumnType.JSON:
-        expression = _as_json(expression, dtype)
     column = Column(name, kind, description)
     return SourceColumn(column, expression.alias(name), dtype, source)
 
 
 def _type_of(name: str, dtype: pl.DataType) -> ColumnType:
-    if dtype.is_nested() and not _has(dtype, pl.Binary):  # which JSON does not have
+    # JSON has no bytes.
+    if dtype.is_nested() and not _has(dtype, lambda inner: inner == pl.Binary):
         return ColumnType.JSON
     if isinstance(dtype, pl.UInt64 | pl.Int128 | pl.UInt128 | pl.Decimal):
         return ColumnType.DECIMAL
@@ -141,32 +145,51 @@ def _type_of(name: str, dtype: pl.DataType) -> ColumnType:
     return found
 
 
-def _has(dtype: Any, wanted: type[pl.DataType]) -> bool:
+def _has(dtype: Any, is_wanted: Callable[[pl.DataType], bool]) -> bool:
     """True for a type, and for lists and structs of it."""
     if isinstance(dtype, pl.Struct):
-        return any(_has(field.dtype, wanted) for field in dtype.fields)
-    return _has(dtype.inner, wanted) if dtype.is_nested() else dtype == wanted
+        return any(_has(field.dtype, is_wanted) for field in dtype.fields)
+    return _has(dtype.inner, is_wanted) if dtype.is_nested() else is_wanted(dtype)
 
 
-def reported_type(dtype: pl.DataType) -> ColumnType | None:
+def reported_type(dtype: pl.DataType) -> ColumnType | pl.DataType | None:
     """The type of a column whose values are of a type of Polars; None for another's."""
     if dtype.is_nested():
-        return ColumnType.NESTED
+        return dtype
     return next((kind for kind, staged in _STAGED.items() if staged == dtype), None)
 
 
-def _staged(name: str, kind: ColumnType, dtype: Any) -> pl.DataType:
-    """The type of Polars in which a column is staged."""
-    if kind is not ColumnType.NESTED:
-        return _STAGED[kind]
+def _nested_type(path: str, source: Any, there: Any, table: str) -> Any:
+    """The type in which a table stores nested values; None if they have none.
 
-    def staged(inner: Any) -> pl.DataType:
-        is_nested = inner.is_nested()
-        return _staged(name, ColumnType.NESTED if is_nested else _type_of(name, inner), inner)
-
-    if isinstance(dtype, pl.Struct):
-        return pl.Struct([pl.Field(field.name, staged(field.dtype)) for field in dtype.fields])
-    return pl.List(staged(dtype.inner))
+    It is the type that the table has, with the fields that it lacks.
+    """
+    if source == pl.Null:
+        return there
+    if there is not None and (isinstance(source, pl.Struct), source.is_nested()) != (
+        isinstance(there, pl.Struct),
+        there.is_nested(),
+    ):
+        raise _mismatch(path, there, source, table)
+    if isinstance(source, pl.Struct):
+        types = {field.name: field.dtype for field in there.fields} if there else {}
+        for field in source.fields:
+            known = types.get(field.name)
+            found = _nested_type(f"{path}.{field.name}", field.dtype, known, table)
+            types |= {field.name: found} if found else {}
+        return pl.Struct(types) if types else None
+    if source.is_nested():
+        inner = _nested_type(f"{path}[]", source.inner, there and there.inner, table)
+        return inner and pl.List(inner)
+    kind = _type_of(path, source)
+    if kind is ColumnType.TIME:
+        raise OctogenTableError(
+            f"The column {path!r} is a time of day, which the table {table} cannot have. Leave it "
+            "out by `columns`."
+        )
+    if there is None or there == _STAGED[kind] or (there.is_numeric() and kind in _NUMBERS):
+        return there or _STAGED[kind]
+    raise _mismatch(path, there, source, table)
 
 
 def _as_json(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
@@ -191,21 +214,35 @@ def _encoded(structs: pl.Expr) -> pl.Expr:
 
 
 def cast_columns(
-    sources: Sequence[SourceColumn], there: Mapping[str, ColumnType | None], table: str
+    sources: Sequence[SourceColumn],
+    there: Mapping[str, ColumnType | pl.DataType | None],
+    table: str,
 ) -> list[SourceColumn]:
     """The columns in the types that the table already has."""
     cast = []
     for each in sources:
         column, found = each.column, there.get(each.column.name, each.column.type)
-        if found is not column.type and not {found, column.type} <= _NUMBERS:
-            kind = found.value if found else "type that this package does not make"
-            raise OctogenTableError(
-                f"The column {column.name!r} of the table {table} is a {kind}, and that of the "
-                f"snapshot a {column.type.value}. Nothing was changed. Rename or drop the table's "
-                "column, or load into another table."
-            )
-        cast.append(each._replace(column=column._replace(type=found or column.type)))
+        nested = None if isinstance(found, ColumnType) else found
+        if column.type is ColumnType.NESTED and (nested or found):
+            target = _nested_type(column.name, each.dtype, nested, table)
+            cast.append(each._replace(target=target))
+        elif isinstance(found, ColumnType) and (
+            found is column.type or {found, column.type} <= _NUMBERS
+        ):
+            cast.append(each._replace(column=column._replace(type=found)))
+        else:
+            kind = found.value if isinstance(found, ColumnType) else nested
+            kind = kind or "type that this package does not make"
+            raise _mismatch(column.name, kind, column.type.value, table)
     return cast
+
+
+def _mismatch(column: str, there: object, source: object, table: str) -> OctogenTableError:
+    return OctogenTableError(
+        f"The column {column!r} of the table {table} is a {there}, and that of the snapshot a "
+        f"{source}. Nothing was changed. Rename or drop the table's column, or load into another "
+        "table."
+    )
 
 
 class PreparedFrames:
@@ -214,17 +251,21 @@ class PreparedFrames:
     def __init__(self, sources: Sequence[SourceColumn], table: str) -> None:
         self.rows = self.texts_with_nul = 0
         self._table = table
-        self._sources = sources
+        self._stored = [each for each in sources if each.is_stored]
         self._texts = [each.column.name for each in sources if each.column.type is ColumnType.TEXT]
         self._json = [each.column.name for each in sources if each.column.type is ColumnType.JSON]
         self._checked = [each for each in sources if not _is_exact(each)]
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        return tuple(each.column for each in self._stored)
 
     def select(self, snapshot: pl.LazyFrame) -> pl.LazyFrame:
         """The rows of a snapshot with the columns of the table, not yet checked."""
         return snapshot.select(
             # Not strict: what cannot be cast becomes null, and `of` says which value it was.
-            *(_cast(each) for each in self._sources),
-            *(each.expression.alias(_uncast(each)) for each in self._checked),
+            *(_cast(each) for each in self._stored),
+            *(_compared(each).alias(_uncast(each)) for each in self._checked),
         )
 
     def of(self, selected: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
@@ -236,19 +277,28 @@ class PreparedFrames:
             self.rows += frame.height
             yield self._without_nul(frame.drop(map(_uncast, self._checked)))
         if not self.rows:  # an object without rows has no batch
-            yield pl.DataFrame(schema={each.column.name: _target(each) for each in self._sources})
+            yield pl.DataFrame(schema={each.column.name: _target(each) for each in self._stored})
 
     def _require_equal(self, frame: pl.DataFrame, each: SourceColumn) -> None:
-        name, uncast = each.column.name, _uncast(each)
-        back = pl.col(name).cast(each.dtype, strict=False)
-        changed = frame.lazy().filter(back.ne_missing(pl.col(uncast))).select(uncast).head(1)
-        if not (found := changed.collect()).is_empty():
-            value = found.write_csv(include_header=False).strip()  # with nanoseconds
-            raise OctogenTableError(
-                f"The column {name!r} of the table {self._table} is a {each.column.type.value}, "
-                f"and cannot hold {value} of the snapshot. Nothing was changed. Change "
-                "the type of the table's column, or load into another table."
-            )
+        value, back = pl.col(_uncast(each)), _back(each).alias("back")
+        changed = frame.lazy().filter(back.ne_missing(value)).select(value, back).head(1).collect()
+        if changed.is_empty():
+            return
+        path, kind, found = _difference(each.column.name, each.target, *changed.get_columns())
+        if each.column.type is not ColumnType.NESTED:
+            kind = each.column.type.value
+        if found.dtype.is_nested():
+            shown = str(found.to_list()[0])
+        else:
+            shown = found.to_frame().write_csv(include_header=False).strip()  # with nanoseconds
+        advice = "Change the type of the table's column, or load into another table."
+        if kind is None or each.column.type is ColumnType.JSON:
+            kind = kind or "list or struct without a type"
+            advice = "Store it as another type in the snapshot, or leave it out by `columns`."
+        raise OctogenTableError(
+            f"The column {path!r} of the table {self._table} is a {kind}, and cannot hold {shown} "
+            f"of the snapshot. Nothing was changed. {advice}"
+        )
 
     def _without_nul(self, frame: pl.DataFrame) -> pl.DataFrame:
         has_nul = frame.select(
@@ -277,15 +327,101 @@ def _mended(texts: pl.Series, *, is_json: bool) -> pl.Series:
 
 def _cast(each: SourceColumn) -> pl.Expr:
     """A column in the type of the table."""
-    value = each.expression
-    if each.column.type is ColumnType.TIME:  # of microseconds, which Polars has no type for
+    value, kind = each.expression, each.column.type
+    if kind is ColumnType.TIME:  # of microseconds, which Polars has no type for
         value = value.cast(pl.Int64) // 1000 * 1000
-    is_strict = each.column.type is ColumnType.NESTED  # whose values are not compared
-    return value.cast(_target(each), strict=is_strict).alias(each.column.name)
+    if kind is ColumnType.JSON:
+        value = _as_json(value, each.dtype)
+    elif kind is ColumnType.NESTED and each.dtype != each.target:
+        value = _shaped(value, each.dtype, each.target)
+    else:
+        value = value.cast(_target(each), strict=False)
+    return value.alias(each.column.name)
 
 
-def _target(each: SourceColumn) -> pl.DataType:
-    return _staged(each.column.name, each.column.type, each.dtype)
+def _compared(each: SourceColumn) -> pl.Expr:
+    """A column of the snapshot in the form in which it is compared."""
+    if each.dtype.is_nested():
+        return _shaped(each.expression, each.dtype, _form(each.dtype, each.target))
+    return each.expression
+
+
+def _back(each: SourceColumn) -> pl.Expr:
+    """The values that a table gives back, in the form in which they are compared."""
+    if not each.dtype.is_nested():
+        return pl.col(each.column.name).cast(each.dtype, strict=False)
+    form = _form(each.dtype, each.target)
+    if each.column.type is ColumnType.JSON:
+        return _shaped(pl.col(_uncast(each)), form, form, _in_json)
+    if each.target is None:
+        return pl.lit(None, dtype=form)
+    return _shaped(pl.col(each.column.name), each.target, form)
+
+
+def _form(source: Any, target: Any) -> Any:
+    """A type of the snapshot with lists for arrays, and the table's type where it has none."""
+    if isinstance(source, pl.Struct):
+        types = {field.name: field.dtype for field in target.fields} if target else {}
+        return pl.Struct({f.name: _form(f.dtype, types.get(f.name)) for f in source.fields})
+    if source.is_nested():
+        return pl.List(_form(source.inner, target and target.inner))
+    return target if target and source == pl.Null else source
+
+
+def _cast_leaf(value: pl.Expr, target: pl.DataType) -> pl.Expr:
+    return value.cast(target, strict=False)
+
+
+def _in_json(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    """The value that a reader of JSON gets, which has no infinite numbers and no NaN."""
+    return pl.when(value.is_finite()).then(value) if dtype.is_float() else value
+
+
+def _shaped(
+    value: pl.Expr,
+    source: Any,
+    target: Any,
+    leaf: Callable[[pl.Expr, pl.DataType], pl.Expr] = _cast_leaf,
+) -> pl.Expr:
+    """A nested value in another type, with fields by name: Polars casts them by position."""
+    if isinstance(source, pl.Struct):
+        types = {field.name: field.dtype for field in source.fields}
+        fields = [
+            _shaped(value.struct.field(field.name), types[field.name], field.dtype, leaf)
+            if field.name in types
+            else pl.lit(None, dtype=field.dtype)
+            for field in target.fields
+        ]
+        names = [field.name for field in target.fields]
+        made = pl.struct(each.alias(name) for each, name in zip(fields, names, strict=True))
+        return pl.when(value.is_not_null()).then(made)
+    if source.is_nested():
+        lists = value.arr.to_list() if isinstance(source, pl.Array) else value
+        return lists.list.eval(_shaped(pl.element(), source.inner, target.inner, leaf))
+    return leaf(value, target)
+
+
+def _difference(
+    path: str, target: Any, value: pl.Series, back: pl.Series
+) -> tuple[str, Any, pl.Series]:
+    """The path, the type in the table and the value of the first nested value that differs."""
+    differs = value.ne_missing(back)
+    value, back = value.filter(differs).head(1), back.filter(differs).head(1)
+    if value.has_nulls() or back.has_nulls():
+        return path, target, value
+    if isinstance(value.dtype, pl.Struct):
+        types = {field.name: field.dtype for field in target.fields} if target else {}
+        for name in value.struct.fields:
+            inner, inner_back = value.struct.field(name), back.struct.field(name)
+            if inner.ne_missing(inner_back).any():
+                return _difference(f"{path}.{name}", types.get(name), inner, inner_back)
+    elif value.dtype.is_nested() and value.list.len().equals(back.list.len()):
+        return _difference(f"{path}[]", target and target.inner, value.explode(), back.explode())
+    return path, target, value
+
+
+def _target(each: SourceColumn) -> Any:
+    return each.target or _STAGED[each.column.type]
 
 
 def _uncast(each: SourceColumn) -> str:
@@ -294,8 +430,29 @@ def _uncast(each: SourceColumn) -> str:
 
 def _is_exact(each: SourceColumn) -> bool:
     """True if a cast to the type of the table changes no value of the type, whatever it is."""
-    source, target = each.dtype, each.column.type
-    if target in _EXACT:
+    if each.column.type is ColumnType.NESTED:
+        return _is_exact_nested(each.dtype, each.target)
+    if each.column.type is ColumnType.JSON:
+        return not _has(each.dtype, lambda dtype: dtype.is_float())
+    return _is_exact_as(each.dtype, each.column.type)
+
+
+def _is_exact_nested(source: Any, target: Any) -> bool:
+    if source in (pl.Null, target):
+        return True
+    if target is None:
+        return False
+    if isinstance(source, pl.Struct):
+        types = {field.name: field.dtype for field in target.fields}
+        return all(_is_exact_nested(each.dtype, types.get(each.name)) for each in source.fields)
+    if source.is_nested():
+        return _is_exact_nested(source.inner, target.inner)
+    kind = reported_type(target)
+    return isinstance(kind, ColumnType) and _is_exact_as(source, kind)
+
+
+def _is_exact_as(source: pl.DataType, target: ColumnType) -> bool:
+    if target in (ColumnType.TEXT, ColumnType.BOOLEAN, ColumnType.BINARY):
         return True
     if isinstance(source, pl.Decimal):
         return (
@@ -310,4 +467,4 @@ def _is_exact(each: SourceColumn) -> bool:
     if source.is_integer():
         is_small = source not in (pl.UInt64, pl.Int128, pl.UInt128)
         return target in (ColumnType.INTEGER, ColumnType.DECIMAL) and is_small
-    return target is _type_of(each.column.name, source)
+    return target is _type_of("", source)

@@ -24,6 +24,8 @@ from octogen_dagster.tables.lake import LakeConnection, partition_columns, witho
 if TYPE_CHECKING:
     import polars as pl
 
+_CONFLICTS = ("Failed to commit transaction: ", "Tried committing existing table version: ")
+
 
 class DeltaTables(TableDestination):
     """Delta tables in a folder or a bucket: each is the folder of its schema and its name."""
@@ -95,14 +97,18 @@ class DeltaConnection(LakeConnection):
         from deltalake import CommitProperties, Transaction, write_deltalake
 
         first = next(frames)
-        opened = self._completed(table, rows, first)
+        known = self.known(table)
+        schema = ArrowTable.from_arrow(first).schema
+        for place, column in enumerate(table.columns):
+            if column.name not in known and column.description:
+                described = schema.field(place).with_metadata({"comment": column.description})
+                schema = schema.set(place, described)
+        opened = self.opened(table) or self._created(table, rows, schema)
         tables = (ArrowTable.from_arrow(frame) for frame in chain([first], frames))
+        batches = (batch.with_schema(schema) for each in tables for batch in each.to_batches())
         write_deltalake(
             opened,
-            RecordBatchReader.from_batches(
-                ArrowTable.from_arrow(first).schema,
-                (batch for each in tables for batch in each.to_batches()),
-            ),
+            RecordBatchReader.from_batches(schema, batches),
             mode="overwrite",
             schema_mode="merge",
             predicate=_predicate(rows) or None,
@@ -115,7 +121,8 @@ class DeltaConnection(LakeConnection):
     def is_conflict(self, error: Exception) -> bool:
         from deltalake.exceptions import CommitFailedError
 
-        return isinstance(error, CommitFailedError)
+        # A store that fails and a table that takes no deletes are of the same class.
+        return isinstance(error, CommitFailedError) and str(error).startswith(_CONFLICTS)
 
     def try_out(self, schema: str) -> None:
         import polars as pl
@@ -134,29 +141,22 @@ class DeltaConnection(LakeConnection):
                 written = [each.key for each in store.files(probe)]
                 store.delete(written, folder=schema if is_new else probe)
 
-    def _completed(self, table: Table, rows: Rows, frame: pl.DataFrame) -> Any:
-        """The table with each column of a frame, which is made if it is not there."""
-        from deltalake import DeltaTable, Field, Schema
+    def _created(self, table: Table, rows: Rows, schema: Any) -> Any:
+        from deltalake import DeltaTable, Schema
+        from deltalake.exceptions import DeltaError
 
-        opened, known = self.opened(table), self.known(table)
-        new = [
-            Field(field.name, field.type, metadata={"comment": column.description})
-            for field, column in zip(
-                Schema.from_arrow(frame.schema).fields, table.columns, strict=True
-            )
-            if column.name not in known
-        ]
-        if opened is None:
+        try:
             return DeltaTable.create(
                 self._uri(table),
-                Schema(new),
+                Schema.from_arrow(schema),
                 partition_by=partition_columns(rows),
                 description=table.description,
                 storage_options=self.settings,
             )
-        if new:
-            opened.alter.add_columns(new)
-        return opened
+        except DeltaError:
+            if self.open(table) is None:
+                raise
+            raise self.conflict() from None  # another run has just made it
 
     def _uri(self, table: Table) -> str:
         return f"{self._base_dir}/{table.schema}/{table.name}"

@@ -103,10 +103,10 @@ class TableConnection(ABC):
     has_nested: ClassVar[bool] = False
 
     @abstractmethod
-    def columns(self, table: Table) -> Mapping[str, ColumnType | None]:
+    def columns(self, table: Table) -> Mapping[str, ColumnType | pl.DataType | None]:
         """Return the columns that a table has, by name; none if there is no table.
 
-        The type is None if it is none that this package makes.
+        The type is None if it is none that this package makes. A list or struct has that of Polars.
         """
 
     @abstractmethod

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import uuid
 import warnings
 from collections.abc import Iterator
@@ -19,9 +18,6 @@ from octogen_dagster.tables.lake import LakeConnection, partition_columns, witho
 
 if TYPE_CHECKING:
     import polars as pl
-
-_BUSY = re.compile("database is locked|already exists|UNIQUE constraint")
-"""What SQLite says where two runs write to a catalog, or make it, at once."""
 
 
 class IcebergTables(TableDestination):
@@ -76,8 +72,12 @@ class IcebergConnection(LakeConnection):
         super().__init__(place, settings)
         with self.explained():
             from pyiceberg.catalog import load_catalog
+            from sqlalchemy.exc import DBAPIError
 
-            self._catalog = load_catalog(catalog, **self.settings)
+            try:
+                self._catalog = load_catalog(catalog, **self.settings)
+            except DBAPIError:  # another run has just made the tables of the catalog
+                self._catalog = load_catalog(catalog, **self.settings)
 
     def open(self, table: Table) -> Any:
         from pyiceberg.exceptions import NoSuchNamespaceError, NoSuchTableError
@@ -124,13 +124,13 @@ class IcebergConnection(LakeConnection):
             )
 
     def is_conflict(self, error: Exception) -> bool:
-        from pyiceberg import exceptions
+        from pyiceberg.exceptions import CommitFailedException, ValidationException
+        from sqlalchemy.exc import IntegrityError, OperationalError
 
-        kinds = (
-            *(exceptions.CommitFailedException, exceptions.CommitStateUnknownException),
-            *(exceptions.ValidationException, exceptions.TableAlreadyExistsError),
-        )
-        return isinstance(error, kinds) or bool(_BUSY.search(str(error)))
+        if isinstance(error, OperationalError):
+            return getattr(error.orig, "sqlite_errorname", "").startswith("SQLITE_BUSY")
+        # The catalog in a database refuses a namespace that another run has just made.
+        return isinstance(error, (CommitFailedException, ValidationException, IntegrityError))
 
     def try_out(self, schema: str) -> None:
         import pyarrow as pa
@@ -157,20 +157,32 @@ class IcebergConnection(LakeConnection):
             if column.name not in known
         )
         if opened is None:
-            name = (table.schema, table.name)
-            properties = {"comment": table.description, "commit.manifest-merge.enabled": "true"}
-            self._catalog.create_namespace_if_not_exists(table.schema)
-            with (
-                self._catalog.create_table_transaction(name, new, properties=properties) as making,
-                making.update_spec() as spec,
-            ):
-                for column_name in partition_columns(rows):
-                    spec.add_identity(column_name)
-            opened = self._catalog.load_table(name)
+            opened = self._created(table, rows, new)
         elif new:
             with opened.update_schema() as update:
                 update.union_by_name(new)
         return opened
+
+    def _created(self, table: Table, rows: Rows, columns: Any) -> Any:
+        from pyiceberg.exceptions import TableAlreadyExistsError
+
+        name = (table.schema, table.name)
+        properties = {"comment": table.description, "commit.manifest-merge.enabled": "true"}
+        self._catalog.create_namespace_if_not_exists(table.schema)
+        try:
+            with (
+                self._catalog.create_table_transaction(
+                    name, columns, properties=properties
+                ) as making,
+                making.update_spec() as spec,
+            ):
+                for column_name in partition_columns(rows):
+                    spec.add_identity(column_name)
+        except TableAlreadyExistsError:
+            if self.open(table) is None:
+                raise
+            raise self.conflict() from None  # another run has just made it
+        return self._catalog.load_table(name)
 
 
 def _filter(rows: Rows) -> Any:

@@ -66,7 +66,7 @@ class LakeConnection(TableConnection):
     def is_conflict(self, error: Exception) -> bool:
         """True for an error after which the same load may succeed at once."""
 
-    def columns(self, table: Table) -> Mapping[str, ColumnType | None]:
+    def columns(self, table: Table) -> Mapping[str, ColumnType | pl.DataType | None]:
         from octogen_dagster.tables.columns import reported_type  # it imports Polars
 
         self._opened.pop((table.schema, table.name), None)
@@ -119,6 +119,11 @@ class LakeConnection(TableConnection):
         opened = self.opened(table)
         return {} if opened is None else self.schema(opened)
 
+    def conflict(self) -> TableConflictError:
+        return TableConflictError(
+            f"{self.place}: another run changed the same rows at the same time."
+        )
+
     @contextmanager
     def explained(self) -> Iterator[None]:
         """Say what an error of the library means."""
@@ -128,9 +133,7 @@ class LakeConnection(TableConnection):
             raise
         except Exception as error:
             if self.is_conflict(error):
-                raise TableConflictError(
-                    f"{self.place}: another run changed the same rows at the same time."
-                ) from None
+                raise self.conflict() from None
             # Without the tree that it is drawn as, the plan and the signature of a URL.
             from octogen_dagster.storage.buckets import is_secret
 

@@ -63,6 +63,26 @@ def load(
     Two loads of a part at the same time come one after the other. Nothing is sent if the last load
     of the part was of this snapshot and the table still has as many rows.
     """
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            return _load(connection, table, rows, stored, sources=sources, run_id=run_id, stop=stop)
+        except TableConflictError:
+            if attempt == _ATTEMPTS:
+                raise
+        stop.wait(random.uniform(0, _MAX_WAIT_SECONDS))  # noqa: S311
+    raise AssertionError
+
+
+def _load(
+    connection: TableConnection,
+    table: Table,
+    rows: Rows,
+    stored: StoredRows,
+    *,
+    sources: Sequence[SourceColumn],
+    run_id: str,
+    stop: threading.Event,
+) -> Loaded:
     name = f"{table.schema}.{table.name}"
     there = connection.columns(table)
     if there and (missing := rows.keys() - there.keys()):
@@ -70,10 +90,9 @@ def load(
             f"The table {name} has no column {min(missing)!r}: it was made for an asset without "
             "such partitions. Nothing was changed. Rename or drop the table, or load into another."
         )
-    sources = cast_columns(sources, there, name)
-    table = table._replace(columns=tuple(each.column for each in sources))
+    prepared = PreparedFrames(cast_columns(sources, there, name), name)
+    table = table._replace(columns=prepared.columns)
     note = Load(_load_of(stored.snapshot_id, table), stored.row_count, run_id)
-    prepared = PreparedFrames(sources, name)
 
     def frames() -> Iterator[pl.DataFrame]:
         for frame in prepared.of(stored.batches(prepared.select)):
@@ -86,19 +105,12 @@ def load(
                 f"table {name}. Nothing was changed; run it again."
             )
 
-    for attempt in range(1, _ATTEMPTS + 1):
-        # The note alone says little: somebody may have changed the table by hand.
-        if connection.holds(table, rows, note):
-            counted = connection.count(table, rows)
-            if counted == stored.row_count:
-                return Loaded(counted, is_new=False)
-        try:
-            connection.replace(table, rows, frames(), note)
-            break
-        except TableConflictError:
-            if attempt == _ATTEMPTS:
-                raise
-        stop.wait(random.uniform(0, _MAX_WAIT_SECONDS))  # noqa: S311
+    # The note alone says little: somebody may have changed the table by hand.
+    if connection.holds(table, rows, note):
+        counted = connection.count(table, rows)
+        if counted == stored.row_count:
+            return Loaded(counted, is_new=False)
+    connection.replace(table, rows, frames(), note)
     return Loaded(connection.count(table, rows), True, prepared.texts_with_nul)
 
 

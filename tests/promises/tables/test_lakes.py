@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime, time, timezone
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,13 @@ from octogen_dagster import DeltaTables, IcebergTables
 from octogen_dagster.errors import OctogenTableError
 from octogen_dagster.tables.destination import TableDestination
 from tests.promises.tables.engines import FILES, needs_iceberg
-from tests.promises.tables.table_runs import Project, assert_same_rows
+from tests.promises.tables.table_runs import CATALOGS, Project, assert_same_rows
 from tests.proxy import Proxy
-from tests.results import failure
+from tests.results import failure, is_retried
 from tests.servers.buckets import ENVIRONMENT, S3Bucket
-from tests.warehouses import Delta, Iceberg, Lake
+from tests.warehouses import Iceberg, Lake
 
+DAY = datetime(2026, 11, 1, 6, tzinfo=timezone.utc)
 LAKES = [pytest.param("iceberg", marks=needs_iceberg), "delta"]
 
 
@@ -180,8 +183,49 @@ def test_a_secret_that_is_written_out_is_refused(kind: type[Any]) -> None:
     assert "wJalr" not in str(raised.value)
 
 
-def test_a_time_of_day_is_refused_by_its_name(tmp_path: Path) -> None:
-    lake = Delta(tmp_path)
+@pytest.mark.parametrize(
+    ("first", "second", "parts"),
+    [
+        ([1], [1.5], ["'value[]'", "Int64", "cannot hold 1.5"]),
+        ([1.0], [2**53 + 1], ["'value[]'", "Float64", "cannot hold 9007199254740993"]),
+        (["a"], [["a"]], ["'value[]'", "String", "List(String)"]),
+        (["a"], [DAY], ["'value[]'", "String", "Datetime"]),
+        ([{"a": [1]}], [{"a": ["b"]}], ["'value[].a[]'", "Int64", "String"]),
+        ([Decimal("0.1")], [Decimal("1E-12")], ["'value[]'", "Decimal", "0.000000000001"]),
+        (None, [None], ["'value'", "without a type", "cannot hold [None]"]),
+        (None, {"a": []}, ["'value'", "without a type", "cannot hold {'a': []}"]),
+        (None, [time(1)], ["'value[]'", "time of day"]),
+        (None, time(1), ["'value'", "time of day"]),
+    ],
+)
+@pytest.mark.parametrize(
+    "kind", [pytest.param("iceberg", marks=[needs_iceberg, pytest.mark.slow]), "delta"]
+)
+def test_a_nested_value_that_a_lake_cannot_hold_is_refused_by_its_path(
+    kind: str, first: Any, second: Any, parts: list[str], tmp_path: Path
+) -> None:
+    lake: Any = FILES[kind](tmp_path)
     project = Project(tmp_path, lake.destination)
-    project.store(pl.DataFrame({"clock": [None]}, schema={"clock": pl.Time}))
-    assert "The column 'clock' is a time of day" in failure(project.load(raise_on_error=False))
+    if first is not None:
+        project.store(pl.DataFrame({"value": [first]}))
+        project.load()
+    project.store(pl.DataFrame({"value": [second, None]}))
+    result = project.load(raise_on_error=False)
+    text = failure(result)
+    assert [part for part in parts if part not in text] == []
+    assert not is_retried(result)
+    if first is not None:
+        assert lake.rows("products") == [{"value": first}]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", LAKES)
+def test_a_nested_column_gets_the_fields_that_it_lacks(kind: str, tmp_path: Path) -> None:
+    lake: Any = FILES[kind](tmp_path)
+    project = Project(tmp_path, lake.destination, CATALOGS)
+    project.store(pl.DataFrame({"value": [[{"a": 1}]]}), "acme")
+    project.store(pl.DataFrame({"value": [[{"b": [0.5], "a": 2.0}]]}), "strada")
+    for key in ("acme", "strada"):
+        project.load(key)
+    found = {row["partition"]: row["value"] for row in lake.rows("products")}
+    assert found == {"acme": [{"a": 1, "b": None}], "strada": [{"a": 2, "b": [0.5]}]}
