@@ -61,9 +61,9 @@ class MissingAPIKeyError(OctogenError):
 
     def __init__(self) -> None:
         super().__init__(
-            "No Octogen API key: set OCTOGEN_PLATFORM_API_KEY (OCTO_API_KEY, the older name, is "
-            "read too), or api_key in code. To work without a key, run `octogen-dagster sandbox` "
-            "and export what it prints."
+            "No Octogen API key: set OCTOGEN_PLATFORM_API_KEY (STOREROUTER_API_KEY and the older "
+            "OCTO_API_KEY are read too), or api_key in code. To work without a key, run "
+            "`octogen-dagster sandbox` and export what it prints."
         )
 
 

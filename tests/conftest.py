@@ -15,6 +15,7 @@ import pytest
 from hypothesis import settings
 
 from octogen_dagster import OctogenResource, ParquetSnapshotIOManager
+from octogen_dagster.api.credentials import API_KEY_VARIABLES
 from octogen_dagster.io_source import errors_as_raised
 from octogen_dagster.sandbox.server import Sandbox
 from tests.dg_project import build_wheel
@@ -79,8 +80,9 @@ def _storage_migrations() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the developer's own key and settings out of every test."""
-    monkeypatch.delenv("OCTO_API_KEY", raising=False)
-    for name in ("PLATFORM_API_KEY", "HOST", "BASE_URL", "SHOP_HOSTS", "ENV"):
+    for name in API_KEY_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    for name in ("HOST", "BASE_URL", "SHOP_HOSTS", "ENV"):
         monkeypatch.delenv(f"OCTOGEN_{name}", raising=False)
 
 

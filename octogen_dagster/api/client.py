@@ -99,7 +99,8 @@ class OctogenClient:
     Use it as `async with OctogenClient() as client`, or call `aclose()`.
 
     Args:
-        api_key: The API key; by default `OCTOGEN_PLATFORM_API_KEY`, then `OCTO_API_KEY`.
+        api_key: The API key; by default `STOREROUTER_API_KEY`, then
+            `OCTOGEN_PLATFORM_API_KEY`, then `OCTO_API_KEY`.
         base_url: The base URL of the API: https, or http on this machine. By default
             `OCTOGEN_BASE_URL`, then that at `OCTOGEN_HOST`, or else Octogen's own.
         timeout: Seconds for one attempt of a request, to the last byte of the response; a `Timeout`

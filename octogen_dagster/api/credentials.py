@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
     from octogen_dagster.api.http import Response
 
-API_KEY_VARIABLES = ("OCTOGEN_PLATFORM_API_KEY", "OCTO_API_KEY")
+KEY_VARIABLE = "OCTOGEN_PLATFORM_API_KEY"
+DEPRECATED_KEY_VARIABLE = "OCTO_API_KEY"
+API_KEY_VARIABLES = ("STOREROUTER_API_KEY", KEY_VARIABLE, DEPRECATED_KEY_VARIABLE)
 """The environment variables of the key; the first one that is set counts."""
 
 _MASK = "[api key]"
@@ -44,8 +46,9 @@ _MAX_URL_IN_MESSAGE = 200
 class ApiKey:
     """The API key, which adds itself to requests and appears nowhere else.
 
-    By default it is `OCTOGEN_PLATFORM_API_KEY` of the environment, then `OCTO_API_KEY`, which
-    Octogen has deprecated. Pickling drops the key; unpickling looks it up in the environment.
+    By default it is `STOREROUTER_API_KEY` of the environment, then `OCTOGEN_PLATFORM_API_KEY`, then
+    `OCTO_API_KEY`, which Octogen has deprecated. Pickling drops the key; unpickling looks it up in
+    the environment.
     """
 
     def __init__(self, api_key: str | None = None) -> None:
@@ -137,24 +140,25 @@ def warn_of_written_key(api_key: str) -> None:
 def _warn_of_written_key() -> None:
     warnings.warn(
         "An Octogen API key is written out in code, and Dagster shows it in its UI: put it into "
-        f'an environment variable, and write api_key=dg.EnvVar("{API_KEY_VARIABLES[0]}"). Ask '
+        f'an environment variable, and write api_key=dg.EnvVar("{KEY_VARIABLE}"). Ask '
         "Octogen for a new key if others may have read it.",
         stacklevel=2,
     )
 
 
 def _key_from_environment() -> str:
-    keys = [key for name in API_KEY_VARIABLES if (key := os.environ.get(name, "").strip())]
+    keys = {name: key for name in API_KEY_VARIABLES if (key := os.environ.get(name, "").strip())}
     if not keys:
         raise MissingAPIKeyError
-    if len(set(keys)) > 1:
-        _warn_of_two_keys()
-    return keys[0]
+    used, *others = keys
+    for ignored in others:
+        if keys[ignored] != keys[used]:
+            _warn_of_two_keys(used, ignored)
+    return keys[used]
 
 
 @functools.cache  # once in a process
-def _warn_of_two_keys() -> None:
-    used, ignored = API_KEY_VARIABLES
+def _warn_of_two_keys(used: str, ignored: str) -> None:
     warnings.warn(
         f"{used} and {ignored} hold different Octogen API keys, and {used} is used: unset one of "
         "them.",

@@ -106,6 +106,9 @@ CATALOGS = "The list of catalogs"
 _RESPELLED = frozenset({"catalog", "understand"})
 _UNKNOWN = "extra_forbidden"
 """The type of the refusal of a field that the service does not know."""
+_SHOP_PATHS = ("/domains", "/stores")
+_shop_path_of: dict[str, str] = {}
+"""The path at which each service of this process describes a shop, by base URL."""
 _LOOKUP_OPTIONS = {"resolutionMode": "index_only", "matchMode": "strict"}
 
 
@@ -298,22 +301,40 @@ def me_flow(service: Service) -> Flow[MeResponse]:
 def domain_flow(
     service: Service, host: str, *, paced: bool = False
 ) -> Flow[DomainCoverageResponse]:
-    """Get the catalogs that serve a shop's host."""
+    """Get the catalogs that serve a shop's host.
+
+    The operation is `/domains/{host}`, and in newer services `/stores/{domain}`. The one that a
+    service has is remembered for this process.
+    """
     if not host.strip():
         raise ValueError("host must not be empty")
     subject = f"Shop {host!r}"
-    path = f"/domains/{quote(host.strip(), safe='')}"
-    try:
-        response = yield from request_flow(service, "GET", path, subject, paced=paced)
-    except OctogenNotFoundError as error:
-        if error.detail == "domain_not_covered" or lacks_version(service.base_url):
-            raise
-        raise error.with_message(
-            f"{subject} cannot be read: {service.base_url} has no such operation (404). If the "
-            "service has a list of catalogs, use GrantedCatalogs(); else "
-            "NamedCatalogs(keys=[...])."
-        ) from None
-    return parsed(DomainCoverageResponse, response, subject)
+    known = shop_path(service.base_url)
+    for path in sorted(_SHOP_PATHS, key=lambda path: path != known):
+        url = f"{path}/{quote(host.strip(), safe='')}"
+        try:
+            response = yield from request_flow(service, "GET", url, subject, paced=paced)
+        except OctogenNotFoundError as error:
+            if lacks_version(service.base_url):
+                raise
+            if error.detail == "domain_not_covered":
+                _shop_path_of[service.base_url] = path
+                raise
+            missing = error
+        else:
+            shop = parsed(DomainCoverageResponse, response, subject)
+            _shop_path_of[service.base_url] = path
+            return shop
+    raise missing.with_message(
+        f"{subject} cannot be read: {service.base_url} has no such operation (404). If the "
+        "service has a list of catalogs, use GrantedCatalogs(); else "
+        "NamedCatalogs(keys=[...])."
+    ) from None
+
+
+def shop_path(base_url: str) -> str | None:
+    """Return the path of a service's operation on shops; None before it has answered."""
+    return _shop_path_of.get(base_url)
 
 
 def count_flow(service: Service, filters: SearchFilters, catalogs: Sequence[str] = ()) -> Flow[int]:

@@ -101,8 +101,8 @@ _OF_URL_LISTS: Mapping[str, tuple[type[OctogenUrlListError], str]] = {
 _BY_STATUS: Mapping[int, tuple[type[OctogenAPIError], str]] = {
     401: (
         OctogenAuthenticationError,
-        "Check that OCTOGEN_PLATFORM_API_KEY or OCTO_API_KEY holds a current key; replace a "
-        "revoked one in the partner portal.",
+        "Check that STOREROUTER_API_KEY, OCTOGEN_PLATFORM_API_KEY or OCTO_API_KEY holds a current "
+        "key; replace a revoked one in the partner portal.",
     ),
     402: (OctogenInsufficientCreditError, "The prepaid credit is spent: top it up and run again."),
     403: (

@@ -18,13 +18,12 @@ from dotenv import dotenv_values, set_key
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from typing_extensions import Self
 
-from octogen_dagster.api.credentials import API_KEY_VARIABLES, BASE_URL_VARIABLE
+from octogen_dagster.api.credentials import BASE_URL_VARIABLE, KEY_VARIABLE
 from octogen_dagster.sandbox import DEFAULT_API_KEY, DEFAULT_BASE_URL
 from octogen_dagster.sandbox.words import SHOPS
 
 _SOURCES = ("sandbox", "hosts", "keys", "granted")
-_KEY = API_KEY_VARIABLES[0]
-_SANDBOX = {_KEY: DEFAULT_API_KEY, BASE_URL_VARIABLE: DEFAULT_BASE_URL}
+_SANDBOX = {KEY_VARIABLE: DEFAULT_API_KEY, BASE_URL_VARIABLE: DEFAULT_BASE_URL}
 _SANDBOX_HOSTS = [shop.domain for shop in SHOPS]
 _SANDBOX_QUERY = "boots"
 
@@ -154,7 +153,7 @@ def _attributes(params: ScaffoldParams) -> dict[str, Any]:
     if query := params.query or (_SANDBOX_QUERY if params.sandbox else None):
         searches.append({"name": _asset_name(query), "search": {"q": query}})
     # The base URL is that of .env, without which Octogen's own is read.
-    attributes: dict[str, Any] = {"connection": {"api_key": f"{{{{ env.{_KEY} }}}}"}}
+    attributes: dict[str, Any] = {"connection": {"api_key": f"{{{{ env.{KEY_VARIABLE} }}}}"}}
     if source:
         attributes["catalog_source"] = source
     attributes |= {"storage": {"base_dir": params.base_dir}, "searches": searches}
@@ -195,10 +194,10 @@ def _write_environment(path: Path, variables: Mapping[str, str]) -> None:
     if present.items() & _SANDBOX.items():
         click.echo(
             f"{path} still names the sandbox, so nothing is read from Octogen. Remove the line of "
-            f"{BASE_URL_VARIABLE}, and write your key after {_KEY}=."
+            f"{BASE_URL_VARIABLE}, and write your key after {KEY_VARIABLE}=."
         )
-    elif not (os.environ.get(_KEY) or present.get(_KEY)):
-        click.echo(f"Set {_KEY} in the environment or in {path}.")
+    elif not (os.environ.get(KEY_VARIABLE) or present.get(KEY_VARIABLE)):
+        click.echo(f"Set {KEY_VARIABLE} in the environment or in {path}.")
 
 
 def _keep_runs(project: Path) -> None:

@@ -25,7 +25,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 from typing_extensions import Self
 
-from octogen_dagster.api.credentials import API_KEY_VARIABLES
+from octogen_dagster.api.credentials import KEY_VARIABLE
 from octogen_dagster.components.templates import Mistake, Templates, Unrendered
 from octogen_dagster.errors import MissingPackageError, OctogenComponentError
 from octogen_dagster.validation import did_you_mean, refuse_unknown_settings
@@ -61,7 +61,7 @@ Text = Annotated[
 def check_not_written_out(secret: object, info: ValidationInfo) -> object:
     """Refuse a secret that is not an environment variable's."""
     if isinstance(secret, str) and not isinstance(secret, dg.EnvVar):
-        variable = API_KEY_VARIABLES[0] if info.field_name == "api_key" else "NAME"
+        variable = KEY_VARIABLE if info.field_name == "api_key" else "NAME"
         raise ValueError(
             "is written out, and Dagster would show it in its UI: put it into an environment "
             f'variable and write {info.field_name}: "{{{{ env.{variable} }}}}".'

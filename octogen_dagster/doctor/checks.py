@@ -24,7 +24,13 @@ from octogen_dagster.api.catalog_sources import (
     NamedCatalogs,
     ShopCatalogs,
 )
-from octogen_dagster.api.credentials import API_KEY_VARIABLES, BASE_URL_VARIABLE, address_origin
+from octogen_dagster.api.credentials import (
+    API_KEY_VARIABLES,
+    BASE_URL_VARIABLE,
+    DEPRECATED_KEY_VARIABLE,
+    KEY_VARIABLE,
+    address_origin,
+)
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.api.spending import Spending
 from octogen_dagster.background import Deadline
@@ -191,10 +197,9 @@ def _octogen_findings(octogen: OctogenResource | None, seconds: float) -> Check:
 def _key_finding(
     octogen: OctogenResource, service: CatalogService, me: MeResponse | None
 ) -> Finding:
-    current, deprecated = API_KEY_VARIABLES
     origin = "api_key of the resource"
     if not octogen.api_key:
-        origin = current if os.environ.get(current, "").strip() else deprecated
+        origin = next(name for name in API_KEY_VARIABLES if os.environ.get(name, "").strip())
     names: tuple[str, ...] = ()
     said = f"{service.base_url} accepts the key ({origin})"
     if me is None:
@@ -208,8 +213,8 @@ def _key_finding(
             advice = f"Organisations of type {_PARTNER} may use the API: ask Octogen if reads fail."
             return Finding("Octogen key", "warning", said, advice, names=names)
         said += " and speaks the current contract."
-    if origin == deprecated:
-        advice = f"Octogen has deprecated {deprecated}: set {current} instead."
+    if origin == DEPRECATED_KEY_VARIABLE:
+        advice = f"Octogen has deprecated {origin}: set {KEY_VARIABLE} instead."
         return Finding("Octogen key", "warning", said, advice, names=names)
     return Finding("Octogen key", "ok", said, names=names)
 

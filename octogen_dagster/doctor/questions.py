@@ -14,7 +14,7 @@ from datetime import datetime, timezone
 from urllib.parse import urlsplit
 
 from octogen_dagster.api.catalog_sources import NamedCatalogs
-from octogen_dagster.api.flow import parsed_page, request_flow
+from octogen_dagster.api.flow import parsed_page, request_flow, shop_path
 from octogen_dagster.api.http import Response
 from octogen_dagster.api.models import MerchantProductListItem
 from octogen_dagster.api.search import SearchFilters
@@ -97,6 +97,8 @@ def _indexed_at(service: Service) -> Seen:
         return Seen(False, "the service does not say when a catalog was indexed.")
     moved = [key for key in before.keys() & now.keys() if before[key] != now[key]]
     said = f"{len(moved)} of {len(before)} times moved between two requests."
+    if path := shop_path(service.service.base_url):
+        said += f" Shops are described at {path}."
     present = datetime.now(timezone.utc)
     if not moved and all((present - each).total_seconds() < _MIN_AGE_SECONDS for each in times):
         said = "every time is of this minute, as if it were the time of the request: ask again."

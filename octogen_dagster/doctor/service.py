@@ -45,6 +45,7 @@ _MODELS: dict[str, Any] = {
     "/me": MeResponse,
     "/catalogs": list[MerchantCatalogSummary],
     "/domains/": DomainCoverageResponse,
+    "/stores/": DomainCoverageResponse,
     "/products/search": MerchantProductListPage,
     "/products/facet-counts": FacetCounts,
     "/products/lookup": MerchantProductUrlLookupResponse,

@@ -103,7 +103,8 @@ class OctogenResource(NamedSettings, dg.ConfigurableResource[Any], _Operations):
         default=None,
         repr=False,
         description="The API key, as a dagster.EnvVar: Dagster shows a literal one in its UI. By "
-        "default OCTOGEN_PLATFORM_API_KEY, then OCTO_API_KEY, of the process that runs the step.",
+        "default STOREROUTER_API_KEY, then OCTOGEN_PLATFORM_API_KEY, then OCTO_API_KEY, of the "
+        "process that runs the step.",
     )
     host: str | None = Field(
         default=None,

@@ -402,7 +402,8 @@ def scan_products(
 
     Args:
         search: The search.
-        api_key: The API key; by default `OCTOGEN_PLATFORM_API_KEY`, then `OCTO_API_KEY`.
+        api_key: The API key; by default `STOREROUTER_API_KEY`, then
+            `OCTOGEN_PLATFORM_API_KEY`, then `OCTO_API_KEY`.
         base_url: The base URL of the API: https, or http on this machine. By default the
             environment variable `OCTOGEN_BASE_URL`, then that at `OCTOGEN_HOST`, then Octogen's
             own.

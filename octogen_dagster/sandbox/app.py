@@ -140,14 +140,16 @@ def _current_router(state: State) -> APIRouter:
             },
         }
 
-    @router.get("/domains/{host:path}")
-    def domain(host: str) -> Json:
+    def shop(host: str) -> Json:
         name = host.strip().lower().partition(":")[0].rstrip(".").removeprefix("www.")
         found = [catalog for catalog in state.catalogs.all() if catalog.shop.domain == name]
         if not found:
             raise HTTPException(404, "domain_not_covered")
         found.sort(key=lambda catalog: catalog.key)
         return {"host": name, "catalogs": [coverage(each) for each in found]}
+
+    for route in state.shop_routes:
+        router.get(f"/{route}/{{host:path}}")(shop)
 
     @router.post("/products/search")
     def search(body: CurrentSearchRequest, request: Request) -> Json:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from octogen_dagster.sandbox.hub import Hub
 
 _LAST_RESPONSE_TIMEOUT = 1
+_KEY_VARIABLES = ("STOREROUTER_API_KEY", "OCTOGEN_PLATFORM_API_KEY", "OCTO_API_KEY")
 
 
 class Sandbox:
@@ -68,8 +69,8 @@ class Sandbox:
             and `northpeak.outlet` is a second catalog on the site of `northpeak`.
         products: The number of products of each catalog for which `catalogs` gives none.
         generation: The contract to follow. "current" is that of the service of today: it has no
-            list of catalogs, but `GET /domains/{host}`. The older "seed" has `GET /catalogs` and
-            the field `catalog`.
+            list of catalogs, but `GET /domains/{host}` and `GET /stores/{domain}`. The older "seed"
+            has `GET /catalogs` and the field `catalog`.
         seed: The seed of the products. Another seed gives other products.
         day: The day that it is, from 1: that many days less one have passed, as by `next_day`.
         api_key: The only key that is accepted.
@@ -80,6 +81,7 @@ class Sandbox:
             Without credit, searches and lookups are a 402.
         hub: True to serve Analytics Hub, MCP and the views of linked datasets as well; see the
             property `hub`.
+        shop_routes: The operations on shops that the current generation has: "domains", "stores".
         url_list_seconds: The seconds until a new URL list is active, and until a deleted one has
             disappeared. With `math.inf` both wait for `next_day`.
 
@@ -103,6 +105,7 @@ class Sandbox:
         faults: Sequence[Fault] = (),
         credit_usd: float | None = None,
         hub: bool = False,
+        shop_routes: Sequence[str] = ("domains", "stores"),
         url_list_seconds: float = 1.0,
     ) -> None:
         if generation not in get_args(Generation):
@@ -123,6 +126,7 @@ class Sandbox:
             limiter=TokenBucket(requests_per_minute),
             account=Account(credit_usd),
             faults=ActiveFaults(faults),
+            shop_routes=shop_routes,
         )
         for _ in range(1, day):
             self.next_day()
@@ -149,7 +153,7 @@ class Sandbox:
 
         In the current generation `OCTOGEN_SHOP_HOSTS` has those of its shops, for `ShopCatalogs`.
         """
-        keys = dict.fromkeys(("OCTOGEN_PLATFORM_API_KEY", "OCTO_API_KEY"), self.api_key)
+        keys = dict.fromkeys(_KEY_VARIABLES, self.api_key)
         rest = keys | {"OCTOGEN_BASE_URL": self.base_url}
         if self._generation == "current":
             rest["OCTOGEN_SHOP_HOSTS"] = ",".join(self.hosts)

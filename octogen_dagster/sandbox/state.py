@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from threading import Lock
@@ -105,6 +106,7 @@ class State:
     limiter: TokenBucket
     account: Account
     faults: ActiveFaults
+    shop_routes: Sequence[str] = ()
     log: deque[ReceivedRequest] = field(default_factory=lambda: deque(maxlen=_MAX_LOGGED_REQUESTS))
     closing: Future[None] = field(default_factory=Future)
     """Done when the server stops, so that latency ends at once."""

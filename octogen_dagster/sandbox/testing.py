@@ -26,7 +26,8 @@ from octogen_dagster.sandbox.server import Sandbox
 def octogen_sandbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
     """A running sandbox of three catalogs with 40 products each: fashion, outdoor and shoes.
 
-    `OCTOGEN_PLATFORM_API_KEY`, `OCTO_API_KEY` and `OCTOGEN_BASE_URL` point to it during the test.
+    `STOREROUTER_API_KEY`, `OCTOGEN_PLATFORM_API_KEY`, `OCTO_API_KEY` and `OCTOGEN_BASE_URL` point
+    to it during the test.
     `OCTOGEN_SHOP_HOSTS` has the hosts of its shops.
     """
     with Sandbox(catalogs=["harbor-and-pine", "northpeak", "strada"], products=40) as sandbox:

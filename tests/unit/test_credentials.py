@@ -6,7 +6,12 @@ import httpx
 import pytest
 
 from octogen_dagster.api import credentials
-from octogen_dagster.api.credentials import DEFAULT_BASE_URL, ApiKey, checked_base_url
+from octogen_dagster.api.credentials import (
+    API_KEY_VARIABLES,
+    DEFAULT_BASE_URL,
+    ApiKey,
+    checked_base_url,
+)
 from octogen_dagster.errors import MissingAPIKeyError
 from tests.api.servers import KEY
 
@@ -19,55 +24,56 @@ def bearer(key: ApiKey) -> str:
 
 class TestSources:
     @pytest.mark.parametrize(
-        ("argument", "octo", "platform", "used"),
+        ("argument", "storerouter", "platform", "octo", "used"),
         [
-            ("argument", "octo", "platform", "argument"),
-            (None, "same", "same", "same"),
-            ("", "same", "same", "same"),
-            ("  ", "same", "same", "same"),
-            (None, "octo", None, "octo"),
-            (None, "octo", "", "octo"),
-            (None, "octo\n", " ", "octo"),
-            (None, None, "platform", "platform"),
-            (None, " ", "platform", "platform"),
-            (" argument\n", None, None, "argument"),
+            ("argument", "new", "platform", "octo", "argument"),
+            (" argument\n", None, None, None, "argument"),
+            (None, "same", "same", "same", "same"),
+            ("  ", "same", None, "same", "same"),
+            ("", " ", None, "octo\n", "octo"),
+            (None, None, "", "octo", "octo"),
+            (None, None, "platform", " ", "platform"),
+            (None, "", "platform", None, "platform"),
+            (None, "new", None, None, "new"),
         ],
     )
     def test_the_argument_comes_first_then_the_environment(
         self,
         monkeypatch: pytest.MonkeyPatch,
         argument: str | None,
-        octo: str | None,
+        storerouter: str | None,
         platform: str | None,
+        octo: str | None,
         used: str,
     ) -> None:
-        for name, value in (("OCTO_API_KEY", octo), ("OCTOGEN_PLATFORM_API_KEY", platform)):
+        for name, value in zip(API_KEY_VARIABLES, (storerouter, platform, octo), strict=True):
             if value is not None:
                 monkeypatch.setenv(name, value)
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             assert bearer(ApiKey(argument)) == f"Bearer {used}"
 
-    def test_of_two_keys_the_platform_key_counts_and_one_warning_is_given(
-        self, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize(("used", "ignored"), [(0, 1), (0, 2), (1, 2)])
+    def test_of_two_keys_the_newer_variable_counts_and_one_warning_is_given(
+        self, monkeypatch: pytest.MonkeyPatch, used: int, ignored: int
     ) -> None:
-        monkeypatch.setenv("OCTO_API_KEY", f"{KEY}-old")
-        monkeypatch.setenv("OCTOGEN_PLATFORM_API_KEY", f"{KEY}-new")
+        monkeypatch.setenv(API_KEY_VARIABLES[ignored], f"{KEY}-old")
+        monkeypatch.setenv(API_KEY_VARIABLES[used], f"{KEY}-new")
         credentials._warn_of_two_keys.cache_clear()
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             assert [bearer(ApiKey()) for _ in range(2)] == [f"Bearer {KEY}-new"] * 2
         (warning,) = caught
-        assert str(warning.message) == (
-            "OCTOGEN_PLATFORM_API_KEY and OCTO_API_KEY hold different Octogen API keys, and "
-            "OCTOGEN_PLATFORM_API_KEY is used: unset one of them."
-        )
+        text = str(warning.message)
+        assert f"and {API_KEY_VARIABLES[used]} is used" in text
+        assert API_KEY_VARIABLES[ignored] in text
+        assert KEY not in text
 
     @pytest.mark.parametrize("argument", [None, "", " \n"])
     def test_the_error_of_a_missing_key_says_what_to_do(self, argument: str | None) -> None:
         with pytest.raises(MissingAPIKeyError) as caught:
             ApiKey(argument)
-        for part in ("OCTO_API_KEY", "OCTOGEN_PLATFORM_API_KEY", "octogen-dagster sandbox"):
+        for part in (*API_KEY_VARIABLES, "octogen-dagster sandbox"):
             assert part in str(caught.value)
 
 

@@ -699,6 +699,15 @@ def test_doctor_ask_sends_no_search_in_the_older_form(
     assert [each.path for each in current.requests[begun:] if each.status == 422] == []
 
 
+@pytest.mark.parametrize("route", ["domains", "stores"])
+def test_doctor_ask_says_which_operation_describes_shops(
+    route: str, run: Callable[..., Result]
+) -> None:
+    with Sandbox(catalogs={"kumo": 230}, shop_routes=[route]) as sandbox:
+        answers = answers_of(run(sandbox, "--host", HOST, "--json"))
+    assert f"at /{route}." in answers["time of indexing"]["message"]
+
+
 def test_doctor_ask_is_blocked_by_a_host_that_does_not_exist(run: Callable[..., Result]) -> None:
     result = run(Server("http://127.0.0.1:1/v1", KEY), "--json")
     answers = answers_of(result)

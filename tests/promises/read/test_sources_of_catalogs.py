@@ -96,6 +96,27 @@ def test_a_resource_lists_the_catalogs_of_its_source(source: CatalogSource) -> N
     assert {each.product_count for each in listed} <= {3, None}
 
 
+@pytest.mark.parametrize(
+    ("route", "sent"), [("domains", ["domains"]), ("stores", ["domains", "stores"])]
+)
+def test_shops_are_read_at_the_operation_that_the_service_has(route: str, sent: list[str]) -> None:
+    with Sandbox(catalogs={"northpeak": 5}, shop_routes=[route]) as sandbox:
+        host, other = *sandbox.hosts, "elsewhere.example"
+        octogen = OctogenResource(
+            api_key=sandbox.api_key,
+            base_url=sandbox.base_url,
+            catalog_source=ShopCatalogs(hosts=[host]),
+        )
+        assert [each.catalog for each in octogen.list_catalogs()] == ["northpeak"]
+        assert [each.catalog for each in octogen.list_catalogs()] == ["northpeak"]
+        asked = octogen.model_copy(update={"catalog_source": ShopCatalogs(hosts=[other])})
+        with pytest.raises(OctogenNotFoundError, match="domain_not_covered"):
+            asked.list_catalogs()
+        paths = [request.path for request in sandbox.requests]
+    ours = [f"/{each}/{host}" for each in (*sent, route)]
+    assert paths == [*ours, f"/{route}/{other}"]
+
+
 class TestGrantedCatalogs:
     def test_a_service_without_a_list_says_which_sources_there_are(self) -> None:
         with (

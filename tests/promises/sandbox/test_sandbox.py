@@ -27,6 +27,7 @@ from octogen_dagster import (
     build_linked_datasets_asset,
     build_linked_datasets_checks,
 )
+from octogen_dagster.api.credentials import API_KEY_VARIABLES
 from octogen_dagster.bigquery.partitions import listing_partition_key
 from octogen_dagster.cli.main import main
 from octogen_dagster.sandbox.faults import Fault
@@ -126,8 +127,7 @@ def test_it_is_on_loopback_and_in_the_environment(sandbox: Sandbox) -> None:
     assert sandbox.base_url.startswith("http://127.0.0.1:")
     assert sandbox.base_url.endswith("/v1")
     assert sandbox.environment == {
-        "OCTOGEN_PLATFORM_API_KEY": sandbox.api_key,
-        "OCTO_API_KEY": sandbox.api_key,
+        **dict.fromkeys(API_KEY_VARIABLES, sandbox.api_key),
         "OCTOGEN_BASE_URL": sandbox.base_url,
     }
 
@@ -341,7 +341,7 @@ def test_the_sandbox_follows_its_options_and_prints_the_environment() -> None:
     older = ("--generation", "seed", "--credit", "0.02", "--fault", "unknown_fields")
     options = ("--catalogs", "acme,zen", "--products", "7", "--api-key", "octo_live_mine")
     with serving(*older, *options) as (process, exports):
-        assert exports.keys() == {"OCTOGEN_PLATFORM_API_KEY", "OCTO_API_KEY", "OCTOGEN_BASE_URL"}
+        assert exports.keys() == {*API_KEY_VARIABLES, "OCTOGEN_BASE_URL"}
         assert exports["OCTO_API_KEY"] == "octo_live_mine"
         headers = {"Authorization": f"Bearer {exports['OCTO_API_KEY']}"}
         with httpx.Client(base_url=exports["OCTOGEN_BASE_URL"], headers=headers) as client:
@@ -388,12 +388,16 @@ def statuses(environment: Mapping[str, str]) -> dict[str, int]:
     """The statuses of the list of catalogs that the older service has, and of its successor."""
     headers = {"Authorization": f"Bearer {environment['OCTOGEN_PLATFORM_API_KEY']}"}
     base_url = environment["OCTOGEN_BASE_URL"]
-    paths = ("/catalogs", "/domains/northpeak.example")
+    paths = ("/catalogs", "/domains/northpeak.example", "/stores/northpeak.example")
     return {path: httpx.get(base_url + path, headers=headers).status_code for path in paths}
 
 
-TODAY = {"/catalogs": 404, "/domains/northpeak.example": 200}
-OLDER = {"/catalogs": 200, "/domains/northpeak.example": 404}
+TODAY = {
+    "/catalogs": 404,
+    "/domains/northpeak.example": 200,
+    "/stores/northpeak.example": 200,
+}
+OLDER = {path: 404 if status == 200 else 200 for path, status in TODAY.items()}
 
 
 def test_the_sandbox_of_a_test_is_the_service_of_today() -> None:
