@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterable
+from itertools import pairwise, product
 from pathlib import Path
 
 import pytest
@@ -137,6 +138,41 @@ def test_each_room_has_its_arrows_listed() -> None:
     folders = {module.split(".")[1] for module in MODULES if "." in module}
     assert folders == {room for room in ARROWS if "." not in room}
     assert {room_of(module) for module in MODULES} - {""} == ARROWS.keys()
+
+
+def drawn() -> list[set[tuple[str, str]]]:
+    """The arrows in ARCHITECTURE.md's diagram, each as the pairs of rooms of its groups."""
+    text = (TESTS.parent / "ARCHITECTURE.md").read_text()
+    members, edges, group = defaultdict[str, set[str]](set), set[tuple[str, str]](), ""
+    for line in text.partition("flowchart TD\n")[2].partition("```")[0].splitlines():
+        if (words := line.split())[0] in ("subgraph", "end"):
+            group = "".join(words[1:2])
+            continue
+        sides = [re.findall(r"\w+", re.sub(r"\[.*?\]", "", side)) for side in line.split("-->")]
+        members[group].update(*sides)
+        edges |= {edge for before, after in pairwise(sides) for edge in product(before, after)}
+    rooms = {each: members.get(each, {each}) for edge in edges for each in edge}
+    return [{*product(rooms[before], rooms[after])} for before, after in edges]
+
+
+def test_the_diagram_leads_to_what_a_room_imports() -> None:
+    edges = {edge for of_arrow in drawn() for edge in of_arrow}
+    imported = {
+        (room_of(module).split(".")[-1], room_of(name).split(".")[-1])
+        for module in MODULES
+        if room_of(module)
+        for name in arrows(module)
+    }
+    assert all(of_arrow & imported for of_arrow in drawn())
+    for room in {before for before, _ in imported}:
+        found, left = {room}, [room]
+        while left:
+            before = left.pop()
+            new = {after for each, after in edges if each == before} - found
+            found |= new
+            left += new
+        missing = {after for before, after in imported if before == room} - found
+        assert not missing, f"draw {room} --> {' & '.join(missing)} in ARCHITECTURE.md"
 
 
 def test_a_room_imports_only_the_rooms_below_it() -> None:
