@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import dagster as dg
@@ -26,6 +27,7 @@ from octogen_dagster import (
     build_listing_sensor,
 )
 from octogen_dagster.cli.main import main
+from octogen_dagster.control_plane import tokens
 from octogen_dagster.errors import (
     OctogenConnectionError,
     OctogenError,
@@ -107,11 +109,26 @@ def test_sessions_share_an_access_token_while_it_lives(
     assert file.read_text() == f"{server.refresh_token}\n"
 
 
-@pytest.mark.slow
-def test_an_access_token_is_renewed_before_its_end(server: OctogenServer, file: Path) -> None:
-    server.expires_in = 1
-    while server.count("token") < 2:
-        call()
+@pytest.mark.parametrize(
+    ("life", "age", "is_renewed"),
+    [(300, 269, False), (300, 271, True), (40, 19, False), (40, 21, True)],
+)
+def test_an_access_token_is_renewed_before_its_end(
+    server: OctogenServer,
+    file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    life: int,
+    age: int,
+    is_renewed: bool,
+) -> None:
+    now = 1_000.0
+    monkeypatch.setattr(tokens, "time", SimpleNamespace(monotonic=lambda: now))
+    server.expires_in = life
+    call()
+    now += age
+    call()
+    assert server.count("token") == 1 + is_renewed
+    assert file.read_text() == f"{server.refresh_token}\n"
 
 
 @pytest.mark.slow
