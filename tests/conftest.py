@@ -49,6 +49,12 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark what is `long` or needs a `world` as `slow`, by which it is left out."""
+    if item.get_closest_marker("long") or item.get_closest_marker("world"):
+        item.add_marker("slow")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the slow tests that may take longest, so that none is alone at the end."""
     items.sort(key=_max_seconds, reverse=True)

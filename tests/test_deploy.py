@@ -149,7 +149,6 @@ def deployment(
 
 
 @pytest.mark.long
-@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_runs_queue_for_the_pool_and_a_killed_one_is_retried(
     deployment: tuple[Deployment, Sandbox],

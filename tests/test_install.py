@@ -20,7 +20,7 @@ else:
 
 ROOT = Path(__file__).parents[1]
 
-pytestmark = [pytest.mark.slow, pytest.mark.world, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.world, pytest.mark.timeout(300)]
 
 FEATURES = """
 from octogen_dagster import *

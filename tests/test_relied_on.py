@@ -309,7 +309,6 @@ def journeys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Journeys]:
 
 
 @pytest.mark.long
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "journey", "says"),
     [
@@ -346,7 +345,6 @@ with pytest.MonkeyPatch.context() as patch:
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_what_an_import_reads_may_go_away() -> None:
     read = subprocess.run(
         [sys.executable, "-c", WITHOUT], capture_output=True, text=True, check=True

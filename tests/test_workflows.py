@@ -116,16 +116,6 @@ def test_what_the_gate_leaves_out_runs_beside_it_on_each_push() -> None:
     assert "push" in dict(CI)[True]  # type: ignore[index]
 
 
-def test_the_fast_tests_have_none_that_is_long_or_needs_a_world(
-    request: pytest.FixtureRequest,
-) -> None:
-    """A test that is marked so is marked slow too, by which it is left out."""
-    marks = {
-        each.nodeid: {mark.name for mark in each.iter_markers()} for each in request.session.items
-    }
-    assert not [test for test, of in marks.items() if of & {"long", "world"} and "slow" not in of]
-
-
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_scripts_can_be_run(script: Path) -> None:
     assert os.access(script, os.X_OK) or script.name == "parts"  # which others source

@@ -72,7 +72,6 @@ def reads(instance: dg.DagsterInstance) -> list[tuple[str, datetime]]:
 
 
 @pytest.mark.long
-@pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_twenty_kills_lose_and_double_no_version_and_no_listing(tmp_path: Path) -> None:
     chosen = random.Random(20)

@@ -41,7 +41,7 @@ defs = dg.Definitions(
 """
 LISTINGS = ["kiosk", "northpeak", "strada"]
 
-pytestmark = [pytest.mark.long, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
 
 @pytest.fixture

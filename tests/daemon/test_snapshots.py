@@ -144,7 +144,6 @@ def dagster(tmp_path: Path, shops: Sandbox) -> Iterator[Dagster]:
 
 
 @pytest.mark.long
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_catalogs_are_snapshotted_by_sensor_schedule_and_backfill(
     dagster: Dagster, shops: Sandbox, tmp_path: Path

@@ -74,7 +74,6 @@ names => Object.fromEntries([...document.querySelectorAll("*")]
 """The colour of the dot beside each name in the list of partitions."""
 
 
-@pytest.mark.slow
 @pytest.mark.world
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(BROWSER is None, reason="it needs Chromium: apt-get install chromium")

@@ -41,7 +41,6 @@ def sees(page: Page, *texts: str | re.Pattern[str]) -> None:
         expect(page.get_by_text(text).filter(visible=True).first).to_be_visible()
 
 
-@pytest.mark.slow
 @pytest.mark.world
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(BROWSER is None, reason="it needs Chromium: apt-get install chromium")

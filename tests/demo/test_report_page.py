@@ -35,7 +35,6 @@ from tests.histories import ASSET, day, make_history, product
 from tests.properties.snapshots import Snapshot, Target, put_into
 
 pytestmark = [
-    pytest.mark.slow,
     pytest.mark.world,
     pytest.mark.timeout(300),
     pytest.mark.skipif(not shutil.which("chromium"), reason="needs Chromium"),

@@ -63,7 +63,6 @@ def test_the_view_and_the_macro_know_the_past() -> None:
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_dbt_has_the_history_as_a_source_in_the_graph(dbt: Path) -> None:
     [source] = blocks("yaml", "models/sources.yml", page="docs/recipes.md")
     [model] = blocks("sql", "models/price_drops.sql")

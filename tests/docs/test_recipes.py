@@ -59,7 +59,6 @@ def test_the_view_has_the_products_of_all_catalogs() -> None:
     assert any(" > " in category for _, _, category, _ in rows if category)
 
 
-@pytest.mark.slow
 @pytest.mark.world
 def test_dbt_has_the_snapshots_as_sources_in_the_graph(dbt: Path) -> None:
     [model] = blocks('sql title="models/brands.sql"')
@@ -94,7 +93,6 @@ def test_a_products_asset_writes_into_duckdb(instance: dg.DagsterInstance) -> No
         assert dict(connection.sql(rows).fetchall()) == CATALOGS
 
 
-@pytest.mark.slow
 @pytest.mark.world
 @pytest.mark.usefixtures("sandbox")
 def test_a_snapshot_and_a_delta_table_live_in_one_project(instance: dg.DagsterInstance) -> None:

@@ -166,7 +166,6 @@ def test_duckdb_reads_the_tables_of_a_lake(
     exec(block("python", "expire.py"), names)
 
 
-@pytest.mark.slow
 @pytest.mark.world
 def test_dbt_has_the_tables_as_sources_in_the_graph(
     dbt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -202,7 +201,6 @@ def test_a_destination_of_ones_own_loads_a_table(
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_dlt_replaces_the_rows_of_a_catalog(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, instance: dg.DagsterInstance
 ) -> None:

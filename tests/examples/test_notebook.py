@@ -64,7 +64,6 @@ def test_a_notebook_is_saved_with_what_it_shows(name: str) -> None:
     assert not re.search(r"/(home|root|tmp|work|Users)/|https?://cdn", repr(shown))
 
 
-@pytest.mark.slow
 @pytest.mark.world
 def test_the_notebook_shows_catalogs_products_and_prices(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -81,7 +80,6 @@ def test_the_notebook_shows_catalogs_products_and_prices(
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_the_notebook_reads_the_shops_of_the_environment(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -92,7 +90,6 @@ def test_the_notebook_reads_the_shops_of_the_environment(
     assert "acme" in catalogs
 
 
-@pytest.mark.slow
 @pytest.mark.world
 def test_the_notebook_of_a_history_draws_a_folder_of_the_user(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -119,7 +116,6 @@ def test_the_notebook_of_a_history_draws_a_folder_of_the_user(
         (Path(screenshots) / "history.png").write_bytes(svg_to_png(both, scale=1.25))
 
 
-@pytest.mark.slow
 @pytest.mark.world
 @pytest.mark.timeout(1800)
 def test_the_notebook_of_a_history_plays_a_month_of_its_own(tmp_path: Path) -> None:
@@ -131,7 +127,6 @@ def test_the_notebook_of_a_history_plays_a_month_of_its_own(tmp_path: Path) -> N
     assert len(pictures) == 3
 
 
-@pytest.mark.slow
 @pytest.mark.world
 @pytest.mark.timeout(1800)
 def test_the_notebook_of_prices_draws_five_pictures_of_a_month(tmp_path: Path) -> None:

@@ -45,14 +45,12 @@ def run(project: Path, *command: str | Path, **variables: str) -> str:
     return done.stdout
 
 
-@pytest.mark.slow
 @pytest.mark.world
 def test_the_tests_of_the_project_pass(project: Path) -> None:
     done = run(project, sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "tests")
     assert "1 passed" in done
 
 
-@pytest.mark.slow
 @pytest.mark.world
 @pytest.mark.timeout(300)
 def test_dg_launches_it(project: Path) -> None:
@@ -61,7 +59,6 @@ def test_dg_launches_it(project: Path) -> None:
     assert len(pl.read_parquet(project / "snapshots/jackets.parquet")) > 0
 
 
-@pytest.mark.slow
 @pytest.mark.world
 @pytest.mark.parametrize("name", ["python_project", "yaml_project"])
 def test_uv_takes_this_package_from_the_clone(name: str) -> None:

@@ -46,7 +46,6 @@ def materialize(
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_every_asset_is_materialized(defs: dg.Definitions, instance: dg.DagsterInstance) -> None:
     materialize(defs, instance, "octogen_catalogs")
     assert set(instance.get_dynamic_partitions("octogen_catalogs")) == {"northpeak", "strada"}

@@ -123,7 +123,6 @@ LOOKUPS: dict[type[BaseModel], st.SearchStrategy[bytes]] = {
 
 
 @pytest.mark.long
-@pytest.mark.slow
 @pytest.mark.parametrize("model", LOOKUPS)
 @published
 @given(data=st.data())

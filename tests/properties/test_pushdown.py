@@ -91,7 +91,6 @@ def apply(frame: pl.LazyFrame, query: list[tuple[str, Any]]) -> pl.LazyFrame:
 
 
 @pytest.mark.long
-@pytest.mark.slow
 @settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

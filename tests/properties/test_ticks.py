@@ -169,7 +169,6 @@ LONG = [pytest.mark.slow, pytest.mark.long]
 
 
 @pytest.mark.long
-@pytest.mark.slow
 @pytest.mark.parametrize("most", [1, 7, 200])
 @pytest.mark.parametrize("seed", [7, *(pytest.param(seed, marks=LONG) for seed in range(8, 28))])
 def test_each_version_of_each_catalog_gets_one_successful_run(seed: int, most: int) -> None:
@@ -218,7 +217,6 @@ def gaps_are_bridged(*arguments: Any, known: Any, **named: Any) -> TickPlan:
 
 
 @pytest.mark.long
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mutant", "most"),
     [

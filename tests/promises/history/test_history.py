@@ -169,7 +169,6 @@ def test_a_product_that_comes_back_has_reappeared(pipeline: Pipeline, shops: San
 
 
 @pytest.mark.long
-@pytest.mark.slow
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_run_that_is_killed_repeats(pipeline: Pipeline, shops: Sandbox, moment: str) -> None:
     first = pipeline.store()
@@ -237,7 +236,6 @@ def test_the_rows_are_the_snapshot_although_the_service_begins_or_ceases_to_send
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_a_snapshot_of_another_asset_is_slotted_in_where_it_belongs(
     pipeline: Pipeline, shops: Sandbox
 ) -> None:
@@ -352,7 +350,6 @@ def test_a_damaged_history_is_not_replaced_by_one_without_the_past(pipeline: Pip
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_a_history_in_a_bucket_is_read_and_a_snapshot_forgotten_there(
     bucket: S3Bucket, pipeline: Pipeline, shops: Sandbox
 ) -> None:
@@ -385,7 +382,6 @@ def test_a_history_in_a_bucket_is_read_and_a_snapshot_forgotten_there(
 
 
 @pytest.mark.long
-@pytest.mark.slow
 @pytest.mark.parametrize("by_catalog", [False, True])
 def test_a_history_reads_the_days_that_it_has_not_seen(
     tmp_path: Path,
@@ -525,7 +521,6 @@ def test_times_of_named_zones_are_understood(pipeline: Pipeline) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_a_history_of_more_days_than_files_may_be_open_begins(
     tmp_path: Path, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -664,7 +659,6 @@ def test_the_catalogs_of_a_history_in_one_file_are_known_in_any_case(pipeline: P
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_a_history_of_hundreds_of_shops_does_not_grow_by_their_names_each_day(
     pipeline: Pipeline,
 ) -> None:
@@ -724,7 +718,6 @@ def test_the_files_of_many_catalogs_are_read_within_the_limit_of_a_shell_on_maco
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_the_history_of_many_catalogs_that_is_held_over_an_update_says_so(tmp_path: Path) -> None:
     make_history(tmp_path, {day(1): [product("boot", 100.0)], day(2): [product("boot", 90.0)]})
     asset = "octogen_products_history"

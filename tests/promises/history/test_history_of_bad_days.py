@@ -61,7 +61,6 @@ def shop(tmp_path: Path, instance: dg.DagsterInstance) -> Shop:
 
 
 @pytest.mark.long
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("bad", "reason"),
     [

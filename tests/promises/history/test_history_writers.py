@@ -104,7 +104,6 @@ def days_in(place: dict[str, Any]) -> set[int]:
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_of_two_who_forget_at_once_one_is_told_that_it_did_nothing(place: dict[str, Any]) -> None:
     succeeded = both_at_once(forget(place, 1), forget(place, 2))
     assert sorted(succeeded) == [False, True]
@@ -115,7 +114,6 @@ def test_of_two_who_forget_at_once_one_is_told_that_it_did_nothing(place: dict[s
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_a_run_and_forget_snapshot_do_not_undo_each_other(place: dict[str, Any]) -> None:
     run = put_in_a_day(place, 4)
     ran, forgot = both_at_once(run, forget(place, 2))

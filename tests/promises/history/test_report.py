@@ -75,7 +75,6 @@ def rows_of(data: dict[str, Any]) -> pl.DataFrame:
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_the_data_of_the_page_is_the_history(snapshots: Path) -> None:
     result = report(snapshots, "--days", "1000000")
     assert result.exit_code == 0, result.output
@@ -89,7 +88,6 @@ def test_the_data_of_the_page_is_the_history(snapshots: Path) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_the_page_loads_nothing_and_no_title_is_markup(snapshots: Path) -> None:
     report(snapshots)
     page = (snapshots / "page.html").read_text()
@@ -100,7 +98,6 @@ def test_the_page_loads_nothing_and_no_title_is_markup(snapshots: Path) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_only_the_last_days_are_in_the_page(snapshots: Path) -> None:
     report(snapshots, "--days", "1")
     found = rows_of(data_of((snapshots / "page.html").read_text()))
@@ -108,7 +105,6 @@ def test_only_the_last_days_are_in_the_page(snapshots: Path) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "brand", "dtype"),
     [
@@ -134,7 +130,6 @@ def test_products_have_the_brand_and_the_category_of_their_last_snapshot(
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_catalogs_whose_keys_differ_by_a_date_are_not_days_of_one(tmp_path: Path) -> None:
     for number in (1, 2):
         brand = {"name": f"Brand {number}"}
@@ -147,7 +142,6 @@ def test_catalogs_whose_keys_differ_by_a_date_are_not_days_of_one(tmp_path: Path
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_a_product_that_is_in_two_partitions_has_the_events_of_each_once(snapshots: Path) -> None:
     folder = snapshots / ASSET
     shutil.copy(folder / "acme.parquet", folder / "zen.parquet")
@@ -157,7 +151,6 @@ def test_a_product_that_is_in_two_partitions_has_the_events_of_each_once(snapsho
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_of_the_days_of_a_catalog_the_last_one_has_the_brands(project: Project) -> None:
     @dg.asset(partitions_def=catalog_days("2026-11-01"))
     def octogen_products() -> pl.DataFrame:

@@ -280,7 +280,6 @@ def test_each_row_of_the_own_table_has_the_status_of_its_address(run: Run, tmp_p
 
 
 @pytest.mark.long
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "value"), [("DATETIME", "2026-11-28T06:31:12"), ("DATE", "2026-11-28")]
 )
@@ -623,7 +622,6 @@ def test_a_run_that_is_executed_again_after_an_export_reads_it(
 
 
 @pytest.mark.long
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_run_that_was_killed_at_any_request_is_mended_by_its_retry(
     bigquery: BigQueryServer,

@@ -132,7 +132,6 @@ def counts(result: dg.ExecuteInProcessResult) -> tuple[int, ...]:
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_a_hundred_thousand_addresses_are_a_hundred_requests(
     sandbox: Sandbox, octogen: OctogenResource, tmp_path: Path
 ) -> None:
@@ -386,7 +385,6 @@ def test_any_io_manager_keeps_it(octogen: OctogenResource) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_a_run_that_is_killed_after_any_request_is_mended_by_the_next(tmp_path: Path) -> None:
     table, number = pages(*range(40)), 0
     is_over = False

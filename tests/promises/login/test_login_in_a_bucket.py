@@ -397,7 +397,6 @@ def test_a_refresh_goes_on_when_the_time_of_its_caller_is_over(
 
 
 @pytest.mark.long
-@pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_processes_side_by_side_lose_no_token(
     server: OctogenServer, bucket: S3Bucket, uri: str
@@ -438,7 +437,6 @@ with resource.control_plane() as octogen:
 
 
 @pytest.mark.long
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("step", "moment"),
     # The lease, the old token, the new token and the end of the lease are written.

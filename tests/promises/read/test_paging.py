@@ -280,7 +280,6 @@ def test_a_restart_is_an_error_if_only_page_1_is_what_it_was(read: Read, cursors
 
 
 @pytest.mark.long
-@pytest.mark.slow
 @BOTH
 @pytest.mark.parametrize("cursors", ["of places", "of states"])
 @pytest.mark.parametrize("limit", [1, 3, 5, 10])

@@ -83,7 +83,6 @@ def test_a_read_learns_from_the_last_what_the_count_of_each_catalog_means(
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_many_variants_of_each_product_do_not_end_a_read(
     read: Read, service: PublishedService, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
@@ -105,7 +104,6 @@ def test_many_variants_of_each_product_do_not_end_a_read(
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_walks_that_bring_less_than_both_counts_are_compared_with_a_read_in_one_walk(
     read: Read, service: PublishedService
 ) -> None:

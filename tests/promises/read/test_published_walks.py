@@ -188,7 +188,6 @@ def test_a_read_that_fails_at_90_percent_costs_its_retry_a_page_more_for_each_wa
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_without_a_count_of_the_source_the_latest_snapshot_says_how_many_there_are(
     read: Read, service: PublishedService, tmp_path: Path
 ) -> None:
@@ -211,7 +210,6 @@ NAMES = [None, None, "Acme", "ACME", "acme ", "ß", "SS", "İstanbul", "靴下",
 
 
 @pytest.mark.long
-@pytest.mark.slow
 @given(data=st.data())
 @settings(published, max_examples=6)
 def test_any_catalog_comes_as_in_one_walk(data: st.DataObject) -> None:

@@ -226,7 +226,6 @@ RunPipe: TypeAlias = "Connection[Any, Any]"
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_eight_runs_at_once_share_the_bucket_and_none_fails_or_starves(tmp_path: Path) -> None:
     with (
         Sandbox(catalogs=KEYS, products=PAGES_OF_A_RUN * PAGE_SIZE, generation="seed") as shops,

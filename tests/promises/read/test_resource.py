@@ -153,7 +153,6 @@ with warnings.catch_warnings(record=True) as caught:
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_a_key_that_is_written_out_is_warned_of_once() -> None:
     command = [sys.executable, "-c", WARNINGS, KEY]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -101,7 +101,6 @@ def test_the_first_day_of_a_catalog_asks_little_of_the_store(
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_a_publisher_that_died_halfway_costs_no_previous_snapshot(
     bucket: S3Bucket, service: PagedService
 ) -> None:
@@ -204,7 +203,6 @@ def test_a_killed_upload_leaves_the_snapshot_as_it_was(bucket: S3Bucket) -> None
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_an_interrupt_ends_an_upload_that_hangs(bucket: S3Bucket) -> None:
     bucket.proxy.heads.clear()
     with socket.create_server(("127.0.0.1", 0)) as silent, publishing(bucket) as process:

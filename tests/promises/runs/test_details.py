@@ -367,7 +367,6 @@ def shown(result: dg.ExecuteInProcessResult, node: str = "products_details") -> 
 
 
 @pytest.mark.long
-@pytest.mark.slow
 @pytest.mark.parametrize("damaged", [False, True])
 def test_the_details_of_a_day_carry_rows_over_from_the_last_earlier_day(
     tmp_path: Path, resources: dict[str, Any], shops: Sandbox, instance: Any, damaged: bool

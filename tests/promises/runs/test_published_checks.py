@@ -76,7 +76,6 @@ def test_prices_of_two_currencies_and_a_new_field(
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_a_column_that_loses_all_of_its_values(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:

@@ -88,7 +88,6 @@ def test_products_and_details_of_one_run_share_a_budget(shops: Sandbox, tmp_path
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_steps_that_are_processes_of_their_own_share_a_budget(
     shops: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

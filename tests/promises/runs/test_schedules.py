@@ -148,7 +148,6 @@ def partitions_of(request: dg.RunRequest) -> tuple[str | None, str | None]:
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_a_downstream_asset_follows_its_catalog_partition(
     instance: dg.DagsterInstance, octogen: OctogenResource, tmp_path: Path
 ) -> None:

@@ -140,7 +140,6 @@ class Fleet:
 
 
 @pytest.mark.long
-@pytest.mark.slow
 @pytest.mark.parametrize(("most", "known"), [(40, True), (200, False)], ids=["known", "new"])
 def test_ten_thousand_due_catalogs_are_requested_within_five_ticks(
     instance: dg.DagsterInstance, most: int, known: bool

@@ -47,7 +47,6 @@ from tests.servers.bigquery import (
 )
 
 pytestmark = [
-    pytest.mark.slow,
     pytest.mark.world,
     pytest.mark.skipif(
         not ENVIRONMENT,

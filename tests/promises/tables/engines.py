@@ -69,8 +69,8 @@ def snowflake_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         pytest.param("iceberg", marks=[pytest.mark.slow, needs_iceberg]),
         pytest.param("delta", marks=pytest.mark.slow),
         pytest.param("postgres", marks=pytest.mark.slow),
-        pytest.param("bigquery", marks=[pytest.mark.slow, pytest.mark.world, needs_bigquery]),
-        pytest.param("snowflake", marks=[pytest.mark.slow, pytest.mark.world, needs_snowflake]),
+        pytest.param("bigquery", marks=[pytest.mark.world, needs_bigquery]),
+        pytest.param("snowflake", marks=[pytest.mark.world, needs_snowflake]),
     ]
 )
 def warehouse(

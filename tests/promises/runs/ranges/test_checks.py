@@ -78,7 +78,6 @@ def test_checks_alone_name_the_partitions_without_a_snapshot_and_evaluate_the_ot
 
 
 @pytest.mark.long
-@pytest.mark.slow
 @pytest.mark.parametrize("bad", [[], ["shop0"]], ids=["all pass", "one fails"])
 def test_an_automation_condition_waits_for_the_checks_of_each_partition(
     project: Project, sandbox: Sandbox, bad: list[str]
