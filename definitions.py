@@ -27,6 +27,7 @@ from octogen_dagster import (
     build_listing_sensor,
     build_product_brands_asset,
     build_product_changes_asset,
+    build_product_history_asset,
     build_products_asset,
     build_snapshot_checks,
     build_snapshot_schedule,
@@ -50,7 +51,8 @@ products = build_products_asset(
     deps=[catalogs],
     freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(days=2)),
 )
-changes = build_product_changes_asset(products, automation_condition=follow_upstream())
+history = build_product_history_asset(products, automation_condition=follow_upstream())
+changes = build_product_changes_asset(history, automation_condition=follow_upstream())
 brands = build_product_brands_asset(products, automation_condition=follow_upstream())
 linen_dresses = build_products_asset(
     "linen_dresses",
@@ -62,7 +64,7 @@ linen_dresses = build_products_asset(
 linked_datasets = build_linked_datasets_asset(control_plane=True)
 
 defs = dg.Definitions(
-    assets=[catalogs, products, changes, linen_dresses, brands, linked_datasets],
+    assets=[catalogs, products, history, changes, linen_dresses, brands, linked_datasets],
     # They fail if a snapshot is odd, or if a catalog was not materialized for two days, and warn of
     # a subscription that ended.
     asset_checks=[

@@ -1,8 +1,8 @@
-"""The comparison of two snapshots, alone in its process.
+"""The changes between two snapshots in a history, alone in its process.
 
-`python -m benchmarks.comparison make SNAPSHOT FOLDER` makes two snapshots of ten times as many
-products, with known differences. `python -m benchmarks.comparison measure FOLDER` compares them
-after a warm-up, and prints the measurement and the numbers of changes.
+`python -m benchmarks.comparison make SNAPSHOT FOLDER` makes a history of two snapshots of ten times
+as many products, with known differences. `python -m benchmarks.comparison measure FOLDER` reads the
+changes from it after a warm-up, and prints the measurement and the numbers of changes.
 """
 
 from __future__ import annotations
@@ -11,20 +11,40 @@ import json
 import resource
 import sys
 import time
+from collections.abc import Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 
 import polars as pl
 
+from octogen_dagster.history.observed import Observation
+
 _LAPS = 10
+_OBSERVED = {datetime(2026, 11, day, tzinfo=timezone.utc): Observation(None) for day in (1, 2)}
 
 
 def make(snapshot: Path, folder: Path) -> None:
-    """Write `previous.parquet`, and `current.parquet` in another order."""
+    """Write `previous.parquet`, `current.parquet` in another order, and the history of both."""
     previous = [_lap(snapshot, lap) for lap in range(_LAPS)]
-    pl.concat(previous).sink_parquet(folder / "previous.parquet", row_group_size=20_000)
     current = pl.concat(map(_changed, reversed(previous)))
-    current.sink_parquet(folder / "current.parquet", row_group_size=20_000)
-    pl.scan_parquet(snapshot).head(100).sink_parquet(folder / "warm-up.parquet")
+    written = [folder / "previous.parquet", folder / "current.parquet"]
+    for frame, path in zip((pl.concat(previous), current), written, strict=True):
+        frame.sink_parquet(path, row_group_size=20_000)
+    few = pl.scan_parquet(snapshot).head(100)
+    _write_history([*map(pl.scan_parquet, written)], folder / "history.parquet")
+    _write_history([few, few], folder / "warm-up.parquet")
+
+
+def _write_history(snapshots: Sequence[pl.LazyFrame], path: Path) -> None:
+    from octogen_dagster.history.table import HISTORY_SCHEMA, put_in
+    from octogen_dagster.history.tracking import PRODUCTS
+
+    history = pl.DataFrame(schema=HISTORY_SCHEMA)
+    for number, (at, snapshot) in enumerate(zip(_OBSERVED, snapshots, strict=True), 1):
+        observed = dict([*_OBSERVED.items()][:number])
+        rows = put_in(history.lazy(), PRODUCTS.rows(snapshot), at, observed)
+        history = pl.concat([history.clear(), *rows])
+    history.write_parquet(path, row_group_size=20_000)
 
 
 def _lap(snapshot: Path, lap: int) -> pl.LazyFrame:
@@ -43,20 +63,16 @@ def _changed(lap: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def measure(folder: Path) -> dict[str, float]:
-    """Compare the snapshots."""
+    """Read the changes."""
     from octogen_dagster.changes.table import product_changes
-    from octogen_dagster.frames.stored import SnapshotPair
 
-    def compare(current: str, previous: str) -> pl.DataFrame:
-        pair = SnapshotPair(
-            pl.scan_parquet(folder / f"{current}.parquet"),
-            pl.scan_parquet(folder / f"{previous}.parquet"),
-        )
-        return product_changes(pair).lazy().collect()
+    def compare(name: str) -> pl.DataFrame:
+        history = pl.scan_parquet(folder / f"{name}.parquet")
+        return product_changes(history, max(_OBSERVED), _OBSERVED)
 
-    compare("warm-up", "warm-up")
+    compare("warm-up")
     cpu, started_at = time.process_time(), time.perf_counter()
-    changes = compare("current", "previous")
+    changes = compare("history")
     seconds, cpu = time.perf_counter() - started_at, time.process_time() - cpu
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     counts: dict[str, int] = dict(changes.group_by("change").len().iter_rows())

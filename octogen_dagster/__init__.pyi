@@ -35,7 +35,6 @@ from .checks.snapshot_checks import build_snapshot_checks
 from .costs.asset import build_costs_asset
 from .details.asset import build_product_details_asset
 from .errors import MissingAPIKeyError, OctogenAPIError, OctogenError
-from .frames.stored import SnapshotPair
 from .history.asset import build_history_asset, build_product_history_asset
 from .history.files import scan_history
 from .position.asset import build_price_position_asset
@@ -95,7 +94,6 @@ __all__ = [
     "ProductSearch",
     "ShopCatalogs",
     "SlackNotifier",
-    "SnapshotPair",
     "SnowflakeTables",
     "StaticSource",
     "Undercut",

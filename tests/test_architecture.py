@@ -43,7 +43,7 @@ ARROWS: dict[str, set[str]] = {
     "snapshots": GROUND | {"api", "frames", "assets"},
     "products": CORE | {"reading"},
     # what follows
-    "changes": CORE,
+    "changes": CORE | {"history"},
     "brands": CORE,
     "details": CORE | {"reading"},
     "history": CORE,

@@ -91,6 +91,6 @@ def test_the_definitions_use_sensors_schedules_and_conditions() -> None:
     }
     specs = {spec.key.to_user_string(): spec for spec in defs.resolve_all_asset_specs()}
     followers = {name for name, spec in specs.items() if spec.automation_condition}
-    assert followers == {"octogen_products_brands", "octogen_products_changes"}
+    assert followers == {f"octogen_products_{name}" for name in ("brands", "changes", "history")}
     due = {name for name, spec in specs.items() if spec.freshness_policy}
     assert due == {"linen_dresses", "octogen_products"}

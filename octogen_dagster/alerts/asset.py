@@ -103,7 +103,7 @@ def build_price_alerts_asset(
     shared: dict[str, Any] = {
         "given": given,
         "made_from": history,
-        "needs_previous": True,
+        "needs_files": True,
         "kind": replace(ALERTS_KIND, checks={rule.name: check_of(rule) for rule in rules}),
     }
     if own is not None:

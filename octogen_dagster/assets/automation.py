@@ -75,3 +75,19 @@ def wait_only_for_latest(condition: Condition) -> Condition:
         dg.AutomationCondition.missing() & latest
     )
     return condition.replace(dg.AutomationCondition.any_deps_missing(), deps_missing_now)
+
+
+def wait_for_history(condition: Condition, products: dg.AssetKey) -> Condition:
+    """Make a condition follow a history of products once it has the products of a partition.
+
+    The history of a catalog is one for all times, so it may be there before a partition is.
+    """
+    of_products = dg.AssetSelection.assets(products)
+    missing: Any = dg.AutomationCondition.any_deps_missing()
+    updated: Any = dg.AutomationCondition.any_deps_match(dg.AutomationCondition.newly_updated())
+    followed: Any = condition
+    if hasattr(condition, "ignore"):  # a condition without upstream assets has none
+        followed = followed.ignore(of_products)
+    is_unread = updated.allow(of_products).since(updated.ignore(of_products))
+    waiting: Condition = followed & ~missing.allow(of_products) & ~is_unread
+    return waiting

@@ -1,8 +1,9 @@
-"""The changes between two product snapshots, as a pure function of two frames."""
+"""The changes between two snapshots in a history of products, as a pure function of the history."""
 
 from __future__ import annotations
 
-import json
+from datetime import datetime
+from itertools import pairwise
 
 import polars as pl
 
@@ -16,17 +17,10 @@ from octogen_dagster.frames.cells import (
     stock_text,
 )
 from octogen_dagster.frames.columns import PRODUCT_SCHEMA
-from octogen_dagster.frames.effective_query import EFFECTIVE_QUERY, differences
 from octogen_dagster.frames.kinds import TableKind
-from octogen_dagster.frames.stored import (
-    KEY,
-    PRODUCT_KEY,
-    TRACKED,
-    WATCHED,
-    SnapshotPair,
-    present,
-    present_keys,
-)
+from octogen_dagster.frames.stored import PRODUCT_KEY, TRACKED, WATCHED
+from octogen_dagster.history.observed import Observed
+from octogen_dagster.history.table import valid_at
 
 _MAX_CHANGES = {"changed": 5, "appeared": 2, "disappeared": 2}
 _CURRENT_COLUMNS = ["currency", "in_stock"]
@@ -68,79 +62,82 @@ CHANGES_DESCRIPTIONS = {
 }
 
 
-def vanished_catalogs(pair: SnapshotPair) -> list[str]:
-    """Return the catalogs that are in the previous snapshot and not at all in the current one.
+def snapshot_before(observed: Observed, at: datetime) -> datetime | None:
+    """Return the time of the last snapshot before a time; None if there is none."""
+    return max((time for time in observed if time < at), default=None)
 
-    Such a catalog was withdrawn or renamed, which says nothing about its products. Of a search with
-    filters a catalog may have no more products that match: it vanished only if it was not read.
+
+def vanished_catalogs(observed: Observed, at: datetime, since: datetime | None) -> list[str]:
+    """Return the catalogs of one snapshot that a later one does not cover, in lower case.
+
+    Such a catalog was withdrawn or renamed, which says nothing about its products.
     """
-    if pair.previous is None:
-        return []
-    keys = pair.previous.select(pl.col("catalog_key").drop_nulls().unique())
-    vanished = keys.join(present(pair), on="catalog_key", how="anti").collect()
-    names: list[str] = vanished.get_column("catalog_key").sort().to_list()
-    return names
+    before, now = (observed[since].catalogs if since else None), observed[at].catalogs
+    return [] if before is None or now is None else sorted(filter(None, before - now))
 
 
-def effective_query_differences(pair: SnapshotPair) -> list[str] | None:
-    """Describe how the effective queries differ, line by line; None if one of them is unknown."""
-    before, after = (
-        file_metadata.get(EFFECTIVE_QUERY)
-        for file_metadata in (pair.previous_file_metadata, pair.file_metadata)
+def last_change(history: pl.LazyFrame, observed: Observed) -> datetime:
+    """Return the time of the last snapshot that differs from the previous one.
+
+    Later snapshots with the same products do not hide what it changed. It is the time of the first
+    snapshot if nothing changed since.
+    """
+    moments = pl.concat(
+        history.select(pl.col(name).alias("at")) for name in ("valid_from", "valid_to")
     )
-    return differences(json.loads(before), json.loads(after)) if before and after else None
+    moved = {*moments.unique().collect(engine="streaming").to_series()}
+    first, *later = sorted(observed)
+    for since, at in reversed([*pairwise([first, *later])]):
+        if vanished_catalogs(observed, at, since):
+            return at
+        if at in moved and len(product_changes(history, at, observed)):
+            return at
+    return first
 
 
-def product_changes(pair: SnapshotPair) -> pl.LazyFrame:
-    """Compare two snapshots: products that appeared, disappeared or changed.
+def product_changes(
+    history: pl.LazyFrame, at: datetime, observed: Observed, since: datetime | None = None
+) -> pl.DataFrame:
+    """Return the products of a history that appeared, disappeared or changed in a snapshot.
 
-    A product changed if its title, price or availability did. Without a previous snapshot every
-    product appeared. The products of `vanished_catalogs` are left out. The snapshots are read when
-    the frame is executed: first a hash of each product, then only those that differ. A change is
-    missed if the values before and after have the same 64-bit hash. A product whose `is_active` is
-    null counts as active. The rows are sorted by catalog and uuid.
+    A product that is active and one whose `is_active` is null are the same. The rows are sorted by
+    catalog and uuid.
+
+    Args:
+        history: The history.
+        at: The time of the snapshot.
+        observed: The snapshots in the history.
+        since: The time of the snapshot that it is compared with; by default the previous one. If
+            there is none, every product appeared.
     """
-    return pl.defer(lambda: _changes(pair), schema=CHANGES_SCHEMA)
+    since = since or snapshot_before(observed, at)
+    began, ended, columns = history.filter(valid_at(at)), history.clear(), TRACKED
+    if since is not None:
+        began = began.filter(pl.col("valid_from") > since)
+        ended = history.filter(valid_at(since), pl.col("valid_to") <= at)
+        columns = _comparable_columns(history, at, observed, since)
+    return _compared(began.select(_COLUMNS), ended.select(_COLUMNS), columns)
 
 
-def _changes(pair: SnapshotPair) -> pl.DataFrame:
-    current = pair.current.select(_COLUMNS)
-    if pair.previous is None:
-        return _compared(current, current.clear(), TRACKED)
-    is_present = pl.col("catalog_key").is_in(present_keys(pair), nulls_equal=True)
-    previous = pair.previous.select(_COLUMNS).filter(is_present)
-    columns = _comparable_columns(current, previous)
-    differing = KEY.is_in(_differing_keys(current, previous, columns).implode())
-    return _compared(*_collected(current.filter(differing), previous.filter(differing)), columns)
+def _comparable_columns(
+    history: pl.LazyFrame, at: datetime, observed: Observed, since: datetime
+) -> list[str]:
+    """The watched columns without those that only one of two snapshots fills.
 
-
-def _collected(new: pl.LazyFrame, old: pl.LazyFrame) -> tuple[pl.LazyFrame, pl.LazyFrame]:
-    """Execute two frames at the same time, and return them as frames in memory."""
-    new_frame, old_frame = pl.collect_all([new, old], engine="streaming")
-    return new_frame.lazy(), old_frame.lazy()
-
-
-def _comparable_columns(current: pl.LazyFrame, previous: pl.LazyFrame) -> list[str]:
-    """The watched columns without those that only one of the snapshots fills.
-
-    A service that begins or stops to send a column changes no product.
+    A service that begins or stops to send a column changes no product. Only the catalogs that both
+    snapshots cover count: the rows of a withdrawn one stay as they were.
     """
-    is_filled = pl.col(_CURRENT_COLUMNS).is_not_null().any()
-    filled = [frame.select(is_filled).collect(engine="streaming") for frame in (current, previous)]
+    is_covered = observed[at].is_covered & observed[since].is_covered
+    filled = history.filter(is_covered).select(
+        pl.col(_CURRENT_COLUMNS).is_not_null().filter(valid_at(time)).any().name.prefix(when)
+        for when, time in (("old_", since), ("new_", at))
+    )
+    found = filled.collect(engine="streaming").row(0, named=True)
     return [
         column
         for column in TRACKED
-        if column not in _CURRENT_COLUMNS or all(each.item(0, column) for each in filled)
+        if column not in _CURRENT_COLUMNS or (found[f"old_{column}"] and found[f"new_{column}"])
     ]
-
-
-def _differing_keys(current: pl.LazyFrame, previous: pl.LazyFrame, columns: list[str]) -> pl.Series:
-    """The keys of the products that differ or are in one snapshot only."""
-    hashed = [KEY.alias("key"), pl.struct(columns).hash().alias("values")]
-    new, old = _collected(current.select(hashed), previous.select(hashed))
-    both = new.join(old, on="key", how="full", coalesce=True, suffix="_old")
-    differs = pl.col("values").ne_missing(pl.col("values_old"))
-    return both.filter(differs).select("key").collect(engine="streaming").to_series()
 
 
 def _compared(current: pl.LazyFrame, previous: pl.LazyFrame, columns: list[str]) -> pl.DataFrame:

@@ -196,10 +196,10 @@ class OctogenComponent(AssetsComponent):
             )
         assets: dict[Kind, dg.AssetsDefinition] = {"products": products}
         followers: dict[Kind, Callable[..., dg.AssetsDefinition]] = {
-            "changes": od.build_product_changes_asset,
             "details": od.build_product_details_asset,
             "brands": od.build_product_brands_asset,
             "history": od.build_product_history_asset,
+            "changes": od.build_product_changes_asset,
         }
         for kind, build in followers.items():
             if (settings := getattr(search, kind)) is not None:
@@ -210,7 +210,8 @@ class OctogenComponent(AssetsComponent):
                 spec = self._spec(kind, settings, name, automation_condition=condition)
                 reads = {"resource_key": self.name} if is_charged else {}
                 arguments = settings.arguments() | runs | reads
-                assets[kind] = build(products, name=spec, **arguments)
+                followed = assets["history"] if kind == "changes" else products
+                assets[kind] = build(followed, name=spec, **arguments)
         if search.alerts or search.position:
             assets |= self._of_history(search, assets, runs)
         if search.notify is not None:

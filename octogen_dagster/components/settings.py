@@ -356,7 +356,8 @@ class SearchSettings(AssetSettings):
     schedule: Schedule = None
     """Cron text, or `cron_schedule`, `execution_timezone` and `running`."""
     changes: Asset = None
-    """What appeared, disappeared or changed since the last snapshot."""
+    """What appeared, disappeared or changed in the last snapshot that differs from the previous
+    one. It is read from the history, which `changes` brings with it."""
     details: Annotated[DetailsSettings | None, switch(DetailsSettings)] = None
     """The full view of each product; each lookup is charged."""
     brands: Asset = None
@@ -389,6 +390,8 @@ class SearchSettings(AssetSettings):
     @model_validator(mode="after")
     def _check(self) -> Self:
         partitions, written = f"partitions: {self.partitions}", self.model_fields_set
+        if self.changes is not None and "history" not in written:
+            self.history = AssetSettings()
         by_day = self.partitions in {"snapshot_days", "catalog_days"}
         if self.alerts:
             from octogen_dagster.alerts.rules import check_names
@@ -417,6 +420,9 @@ class SearchSettings(AssetSettings):
             ),
             "undercut and below_floor are of own prices. Write position: {own: ...} beside them.": (
                 self.position is None and any(each.kind in _OF_OWN_PRICES for each in self.alerts)
+            ),
+            "changes are read from the history. Remove history: false, or changes.": (
+                self.changes is not None and self.history is None
             ),
             "position compares with the history. Write history: true beside it.": (
                 self.position is not None and self.history is None

@@ -89,14 +89,14 @@ catalogs = build_catalogs_asset(
 products = build_products_asset(
     spec("octogen_products", "catalogs", READ), partitions_def=catalog_partitions, deps=[catalogs]
 )
-changes = build_product_changes_asset(
-    products, name=spec("octogen_products_changes", "prices", CHANGED), automation_condition=FOLLOW
-)
 brands = build_product_brands_asset(
     products, name=spec("octogen_products_brands", "prices"), automation_condition=FOLLOW
 )
 history = build_product_history_asset(
     products, name=spec("octogen_products_history", "history", KEPT), automation_condition=FOLLOW
+)
+changes = build_product_changes_asset(
+    history, name=spec("octogen_products_changes", "prices", CHANGED), automation_condition=FOLLOW
 )
 alerts = build_price_alerts_asset(
     history,

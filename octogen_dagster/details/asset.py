@@ -77,7 +77,7 @@ def build_product_details_asset(
         },
         given,
         resource_key=resource_key,
-        needs_previous=True,
+        needs_files=True,
         kind=DETAILS_KIND,
         made_from=products,
     )

@@ -21,11 +21,13 @@ from octogen_dagster.frames.cells import (
     stock_text,
 )
 from octogen_dagster.frames.columns import COLUMN_DESCRIPTIONS, PRODUCT_SCHEMA
-from octogen_dagster.frames.kinds import PLAIN, Published, Shown, TableKind
-from octogen_dagster.frames.stored import PRODUCT_KEY, SnapshotPair, count_changes
+from octogen_dagster.frames.effective_query import EFFECTIVE_QUERY, differences
+from octogen_dagster.frames.kinds import PLAIN, Markdown, Published, Shown, TableKind
+from octogen_dagster.frames.stored import PRODUCT_KEY, count_changes
 from octogen_dagster.printable import count
 
 _SEARCH = "octogen.search"
+_MAX_DIFFERENCES = 10
 
 
 def _cells(row: Row) -> Cells:
@@ -61,8 +63,22 @@ def _changes(of: Published) -> Shown:
         search_key(json.loads(each.get(_SEARCH, "null")))
         for each in (of.file_metadata, file_metadata)
     )
-    pair = SnapshotPair(of.rows, rows, None, of.file_metadata, file_metadata)
-    return count_changes(pair) if own == other else {}
+    if own != other:
+        return {}
+    counts = count_changes(of.rows, rows, of.file_metadata)
+    return {**counts, **_effective_query(of.file_metadata, file_metadata)}
+
+
+def _effective_query(now: Mapping[str, str], before: Mapping[str, str]) -> Shown:
+    """Say whether the service searched as it did before, if both effective queries are known."""
+    if EFFECTIVE_QUERY not in now or EFFECTIVE_QUERY not in before:
+        return {}
+    differs = differences(json.loads(before[EFFECTIVE_QUERY]), json.loads(now[EFFECTIVE_QUERY]))
+    lines = "\n".join(f"* {line}" for line in differs[:_MAX_DIFFERENCES])
+    return {
+        "effective_query_changed": bool(differs),
+        **({"effective_query_differences": Markdown(lines)} if differs else {}),
+    }
 
 
 def search_key(search: Any) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import polars as pl
@@ -26,25 +25,6 @@ IN_STOCK = pl.col("in_stock") & pl.col("is_active").fill_null(value=True)
 """True if a product is in stock, null if that is not said; one that is not active is not."""
 
 
-@dataclass(frozen=True)
-class SnapshotPair:
-    """A snapshot and the previous one, as lazy frames.
-
-    Attributes:
-        current: The current snapshot.
-        previous: The previous snapshot; None if there is none.
-        previous_partition: The partition of the previous snapshot; None if it is the same.
-        file_metadata: The metadata of the current snapshot's file, such as `octogen.search`.
-        previous_file_metadata: The metadata of the previous snapshot's file.
-    """
-
-    current: pl.LazyFrame
-    previous: pl.LazyFrame | None
-    previous_partition: str | None = None
-    file_metadata: Mapping[str, str] = field(default_factory=dict)
-    previous_file_metadata: Mapping[str, str] = field(default_factory=dict)
-
-
 class StoredSnapshot(NamedTuple):
     """A stored snapshot, which is opened when it is asked for.
 
@@ -59,24 +39,6 @@ class StoredSnapshot(NamedTuple):
     name: str = ""
     version: str = ""
     key: str = ""
-
-
-def present(pair: SnapshotPair) -> pl.LazyFrame:
-    """The keys of the previous snapshot's catalogs that did not vanish; null if there are nulls."""
-    current = pair.current.select("catalog_key").unique()
-    assert pair.previous is not None
-    previous = pair.previous.select("catalog_key").unique()
-    read = catalogs_without_products(pair.file_metadata)
-    if read is None:
-        return previous
-    key = pl.col("catalog_key").fill_null("").str.to_lowercase()
-    return previous.filter(key.is_in(sorted(read))) if read else current
-
-
-def present_keys(pair: SnapshotPair) -> pl.Series:
-    """The same keys as one list, for `is_in`."""
-    keys: pl.Series = present(pair).collect(engine="streaming").to_series().implode()
-    return keys
 
 
 def catalogs_without_products(file_metadata: Mapping[str, str]) -> frozenset[str] | None:
@@ -99,13 +61,14 @@ def catalogs_without_products(file_metadata: Mapping[str, str]) -> frozenset[str
     return None if catalogs is None else frozenset({"", *map(str.lower, json.loads(catalogs))})
 
 
-def count_changes(pair: SnapshotPair) -> dict[str, int]:
-    """Count the products that appeared, disappeared or changed their price, as `product_changes`.
+def count_changes(
+    current: pl.LazyFrame, previous: pl.LazyFrame, file_metadata: Mapping[str, str]
+) -> dict[str, int]:
+    """Count the products that appeared, disappeared or changed their price between two snapshots.
 
-    Only hashes are compared. Without a previous snapshot nothing is counted.
+    Only hashes are compared. A catalog that the current snapshot lacks was withdrawn, and its
+    products are not counted. `file_metadata` is that of the current snapshot.
     """
-    if pair.previous is None:
-        return {}
     currency = pl.col("currency")
     hashed = (
         KEY.alias("key"),
@@ -113,10 +76,12 @@ def count_changes(pair: SnapshotPair) -> dict[str, int]:
         currency.hash().alias("currency"),
         currency.is_not_null().alias("has_currency"),
     )
-    is_present = pl.col("catalog_key").is_in(present_keys(pair), nulls_equal=True)
+    catalog = pl.col("catalog_key").fill_null("").str.to_lowercase()
+    if (others := catalogs_without_products(file_metadata)) is not None:
+        there = current.select(catalog.unique()).collect(engine="streaming").to_series()
+        previous = previous.filter(catalog.is_in([*there, *others]))
     new, old = pl.collect_all(
-        [pair.current.select(hashed), pair.previous.filter(is_present).select(hashed)],
-        engine="streaming",
+        [each.select(hashed) for each in (current, previous)], engine="streaming"
     )
     compares_currency = new["has_currency"].any() and old["has_currency"].any()
     moved = pl.col("price").ne(pl.col("price_old"))

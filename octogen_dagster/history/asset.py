@@ -147,6 +147,28 @@ def build_history_asset(
     return _build(table, tracking, own, said, given)
 
 
+def require_product_history(asset: dg.AssetsDefinition, argument: str = "history") -> None:
+    """Refuse what is not an asset of `build_product_history_asset`."""
+    require_asset(asset, argument)
+    if kind_of(asset) is not HISTORY_KIND:
+        raise ValueError(
+            f"{asset.key.to_user_string()} is not an asset of build_product_history_asset. Pass "
+            "the history of the products."
+        )
+
+
+def catalog_mapping(products: dg.AssetsDefinition) -> dg.PartitionMapping | None:
+    """Map a catalog to its partitions of all times, or a partition to its catalog."""
+    partitions_def = products.partitions_def
+    if not isinstance(partitions_def, dg.MultiPartitionsDefinition):
+        return None
+    time = partitions_def.time_window_dimension.name
+    (catalog,) = {*partitions_def.partition_dimension_names} - {time}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        return dg.MultiToSingleDimensionPartitionMapping(catalog)
+
+
 def _key_of(table: dg.AssetsDefinition | dg.AssetKey) -> dg.AssetKey:
     return table if isinstance(table, dg.AssetKey) else table.key
 
@@ -168,13 +190,13 @@ def _build(
             given["automation_condition"] = wait_only_for_latest(condition)
         own |= {
             "partitions_def": partitions.catalogs,
-            **snapshot_inputs(snapshots=table, partition_mapping=_all_times(table)),
+            **snapshot_inputs(snapshots=table, partition_mapping=catalog_mapping(table)),
         }
 
     @snapshot_asset(
         own,
         given,
-        needs_previous=True,
+        needs_files=True,
         kind=kind,
         made_from=None if isinstance(table, dg.AssetKey) else table,
         loads={"snapshots": pl.DataFrame} if isinstance(table, dg.AssetKey) else None,
@@ -191,18 +213,6 @@ def _build(
         return dg.MaterializeResult(value=HistoryUpdate(stored, tracking))
 
     return history
-
-
-def _all_times(products: dg.AssetsDefinition) -> dg.PartitionMapping | None:
-    """Map each catalog to its partitions of all times."""
-    partitions_def = products.partitions_def
-    if not isinstance(partitions_def, dg.MultiPartitionsDefinition):
-        return None
-    time = partitions_def.time_window_dimension.name
-    (catalog,) = {*partitions_def.partition_dimension_names} - {time}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", dg.BetaWarning)
-        return dg.MultiToSingleDimensionPartitionMapping(catalog)
 
 
 def _description(products: dg.AssetsDefinition) -> str:

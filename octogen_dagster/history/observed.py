@@ -38,10 +38,12 @@ class Observation(NamedTuple):
         catalogs: The catalogs of which it has all products, in lower case, and "" for products
             without one; None for all catalogs.
         run_id: The run that published it; empty if its file does not say so.
+        partition: The partition of a time that it is of; empty without partitions of time.
     """
 
     catalogs: frozenset[str] | None
     run_id: str = ""
+    partition: str = ""
 
     def covers(self, catalog: str | None) -> bool:
         return self.catalogs is None or (catalog or "").lower() in self.catalogs
@@ -126,8 +128,10 @@ class Contents:
         reverse: a search over hundreds of shops covers the same ones each day.
         """
         entries, before = [], frozenset[str]()
-        for at, (catalogs, run_id) in sorted(self.observed.items()):
+        for at, (catalogs, run_id, partition) in sorted(self.observed.items()):
             entry: dict[str, object] = {"fetched_at": at.isoformat(), "run_id": run_id}
+            if partition:
+                entry["partition"] = partition
             if catalogs is None:
                 entry["all_catalogs"] = True
             else:
@@ -159,7 +163,8 @@ def read_observed(metadata: Mapping[str, str]) -> dict[datetime, Observation]:
     for entry in json.loads(metadata.get(OBSERVED, "[]")):
         catalogs = catalogs.union(entry.get("added", ())).difference(entry.get("removed", ()))
         at = datetime.fromisoformat(entry["fetched_at"])
-        observed[at] = Observation(None if entry.get("all_catalogs") else catalogs, entry["run_id"])
+        covered = None if entry.get("all_catalogs") else catalogs
+        observed[at] = Observation(covered, entry["run_id"], entry.get("partition", ""))
     return observed
 
 

@@ -96,7 +96,8 @@ class HistoryUpdate:
                 lacks = fitting.lacking(stored)
                 _refuse_lost(lacks, lacking.values())
                 # Not its frame: a frame keeps its file open, and there may be thousands.
-                unseen[at] = snapshot, observation_of(rows, file_metadata, fitting)
+                observation = observation_of(rows, file_metadata, fitting)
+                unseen[at] = snapshot, observation._replace(partition=snapshot.name)
                 tracking, lacking[at] = fitting, lacks
             except (UnfitSnapshotError, DamagedError) as error:
                 # Somebody had it forgotten, so it is not told again.

@@ -35,7 +35,7 @@ from octogen_dagster.snapshots.budget import shared_budget
 from octogen_dagster.snapshots.data_version import of_run
 from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
 from octogen_dagster.snapshots.loading import (
-    NEEDS_PREVIOUS,
+    NEEDS_FILES,
     NEEDS_RANGE,
     Snapshots,
     require_own,
@@ -87,7 +87,7 @@ def snapshot_asset(
     made_from: dg.AssetsDefinition | None = None,
     resource_key: str | None = None,
     loads: Mapping[str, type] | None = None,
-    needs_previous: bool = False,
+    needs_files: bool = False,
 ) -> Callable[[MakeSnapshot], dg.AssetsDefinition]:
     """Return the decorator of an asset of snapshots, of which a run may have several partitions.
 
@@ -117,7 +117,7 @@ def snapshot_asset(
             one after the other, in no pool, and since that costs nothing it is retried as products
             are.
         loads: The types of inputs that are not `Snapshots`, by name.
-        needs_previous: True for a table that works with a `ParquetSnapshotIOManager` only.
+        needs_files: True for a table that works with a `ParquetSnapshotIOManager` only.
 
     Raises:
         TypeError: The function does not take the run, the partition and the inputs.
@@ -143,8 +143,8 @@ def snapshot_asset(
 
         def compute(context: dg.AssetExecutionContext, **inputs: Any) -> Iterator[Any]:
             subject = context.asset_key.to_user_string()
-            if needs_previous:
-                require_own(*output_manager(context), subject, NEEDS_PREVIOUS)
+            if needs_files:
+                require_own(*output_manager(context), subject, NEEDS_FILES)
             elif has_range and not context.has_partition_key:
                 require_own(*output_manager(context), subject, NEEDS_RANGE)
             run = SnapshotRun(context, _service(context, resource_key), kind, lineage)
@@ -167,7 +167,9 @@ def snapshot_asset(
         options = {"output_required": False} if has_range else {}
         # It is called above, around the function of the asset, and not around the publication.
         without = {name: each for name, each in given.items() if name != "execute"}
-        return noted(octogen_asset({**own, **options}, without, takes_ranges=True)(compute), kind)
+        return noted(
+            octogen_asset({**own, **options}, without, takes_ranges=True)(compute), kind, made_from
+        )
 
     return decorate
 

@@ -53,9 +53,7 @@ class ParquetSnapshotIOManager(NamedSettings, dg.ConfigurableIOManager):
     one of these, which has an entry for each partition key. The partition with the run's own key is
     loaded as it was stored. Any other partitions, even a single one, become one frame with the key
     in the column `partition_column`. A partition without a snapshot is an error, unless the input's
-    metadata sets `allow_missing_partitions`. A `SnapshotPair` is the snapshot of the run's own
-    partition with the last snapshot of the 31 times before it, or with the snapshot that it
-    replaced.
+    metadata sets `allow_missing_partitions`.
     """
 
     base_dir: str = Field(

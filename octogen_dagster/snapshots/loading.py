@@ -21,7 +21,7 @@ from octogen_dagster.assets.definition import (
     require_asset,
 )
 from octogen_dagster.errors import MissingPackageError, OctogenSnapshotError, Persistence
-from octogen_dagster.frames.stored import SnapshotPair, StoredSnapshot
+from octogen_dagster.frames.stored import StoredSnapshot
 from octogen_dagster.io_source import collect_batches, errors_as_raised
 from octogen_dagster.snapshots.partitions import PartitionLayout, SnapshotKeys
 from octogen_dagster.storage.store import MAX_OPEN_FILES, previous_of
@@ -34,9 +34,9 @@ BATCH_ROWS = 10_000
 ALLOW_MISSING = "allow_missing_partitions"
 _LOADED = (
     "pl.LazyFrame, pl.DataFrame, pd.DataFrame, pyarrow.Table, pathlib.Path, dict[str, ...] of one "
-    "of these for several partitions, or SnapshotPair"
+    "of these for several partitions"
 )
-NEEDS_PREVIOUS = "it is made from a snapshot and the one before, which no other IO manager keeps"
+NEEDS_FILES = "it is made from files and their metadata, which no other IO manager keeps"
 NEEDS_RANGE = (
     "a run of several partitions takes each by itself (without a backfill_policy each has a run of "
     "its own)"
@@ -233,26 +233,6 @@ class Snapshots:
         frame, metadata = self._store.open(self._existing_key(partition))
         return SnapshotFile(frame, metadata, self._store.is_local)
 
-    def pair(self, partition: str | None) -> SnapshotPair:
-        """Open the snapshot of a partition with the one before, if there is one.
-
-        That is the last snapshot of the 31 times before it. Without partitions of time it is the
-        snapshot that this one replaced.
-        """
-        asset = self._context.asset_key
-        keys = SnapshotKeys(self._store, asset, self._partitions_def, partition)
-        before = None
-        key: str | None = previous_of(keys.own)
-        if keys.has_times:
-            before = keys.partition_before()
-            key = None if before is None else keys.of(before)
-        # The previous snapshot is opened first. If a run publishes in between, the pair spans two
-        # publications; in the other order it could compare a snapshot with itself.
-        is_there = key is not None and self._store.exists(key)
-        previous, previous_file_metadata = self._store.open(key) if key and is_there else (None, {})
-        current, file_metadata = self._store.open(self._existing_key(partition))
-        return SnapshotPair(current, previous, before, file_metadata, previous_file_metadata)
-
     def of_catalog(self, catalog: str | None) -> list[StoredSnapshot]:
         """List the snapshots of a catalog that exist, the oldest time first.
 
@@ -262,10 +242,15 @@ class Snapshots:
             catalog: The key of the catalog in the partitions; None without partitions of catalogs.
         """
         if self._layout.times is None:
-            pair, key = self.pair(catalog), self._key(catalog)
-            stored = [StoredSnapshot(lambda: (pair.current, pair.file_metadata), key=key)]
-            if (previous := pair.previous) is not None:
-                stored.append(StoredSnapshot(lambda: (previous, pair.previous_file_metadata)))
+            key = self._key(catalog)
+            # The previous snapshot is opened first: another run may replace both in between.
+            before = (
+                self._store.open(previous_of(key)) if self._store.exists(previous_of(key)) else None
+            )
+            opened = self._store.open(self._existing_key(catalog))
+            stored = [StoredSnapshot(lambda: opened, key=key)]
+            if before is not None:
+                stored.append(StoredSnapshot(lambda: before))
             return stored
         partitions = {self._key(each): each for each in self._of_catalogs[catalog]}
         folders = sorted({key.rpartition("/")[0] for key in partitions})
@@ -376,16 +361,13 @@ class _OtherSnapshots(Snapshots):
         return [self._loaded]
 
     def metadata(self) -> dict[str, Mapping[str, str]]:
-        raise self._needs_own(NEEDS_PREVIOUS)
+        raise self._needs_own(NEEDS_FILES)
 
     def file(self, partition: str | None) -> SnapshotFile:
         raise self._needs_own("its rows are read in batches, with the id of their snapshot")
 
-    def pair(self, partition: str | None) -> SnapshotPair:
-        raise self._needs_own(NEEDS_PREVIOUS)
-
     def of_catalog(self, catalog: str | None) -> list[StoredSnapshot]:
-        raise self._needs_own(NEEDS_PREVIOUS)
+        raise self._needs_own(NEEDS_FILES)
 
     def _needs_own(self, why: str) -> dg.Failure:
         return _needs_own(self._manager_key, self._manager, self._context.op_def.name, why)
@@ -398,8 +380,6 @@ def load_snapshots(context: dg.InputContext, store: Store, partition_column: str
     partitioned = context.has_asset_partitions
     if annotation is Snapshots:
         return snapshots
-    if annotation is SnapshotPair:
-        return snapshots.pair(context.partition_key if partitioned else None)
     if not partitioned:
         _check_without_partitions(context)
     asset = context.asset_key.to_user_string()

@@ -73,12 +73,23 @@ _COLLECTED = (
 
 _KINDS: WeakKeyDictionary[Any, TableKind] = WeakKeyDictionary()
 """The kind of an asset's table, by its step: Dagster makes new definitions of one step."""
+_MADE_FROM: WeakKeyDictionary[Any, dg.AssetsDefinition] = WeakKeyDictionary()
+"""The asset that a table follows, by the step of the table."""
 
 
-def noted(asset: dg.AssetsDefinition, kind: TableKind) -> dg.AssetsDefinition:
-    """Return an asset after noting the kind of its table."""
+def noted(
+    asset: dg.AssetsDefinition, kind: TableKind, made_from: dg.AssetsDefinition | None = None
+) -> dg.AssetsDefinition:
+    """Return an asset after noting the kind of its table and what that is made from."""
     _KINDS[asset.node_def] = kind
+    if made_from is not None:
+        _MADE_FROM[asset.node_def] = made_from
     return asset
+
+
+def made_from_of(asset: dg.AssetsDefinition) -> dg.AssetsDefinition:
+    """The asset that an asset of this package follows."""
+    return _MADE_FROM[asset.node_def]
 
 
 def kind_of(asset: dg.AssetsDefinition) -> TableKind:

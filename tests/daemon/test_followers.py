@@ -65,7 +65,7 @@ defs = dg.Definitions(
     assets=[
         products,
         history,
-        od.build_product_changes_asset(products, **follow),
+        od.build_product_changes_asset(history, **follow),
         od.build_product_brands_asset(products, **follow),
         od.build_price_alerts_asset(history, [od.PriceDropped(percent=5)], **follow),
     ],

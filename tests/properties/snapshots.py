@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import polars as pl
 from hypothesis import strategies as st
 
+from octogen_dagster.changes.table import product_changes, vanished_catalogs
 from octogen_dagster.frames.columns import PRODUCT_SCHEMA
 from octogen_dagster.frames.stored import StoredSnapshot
 from octogen_dagster.history.observed import Contents, Observation, observation_of
@@ -84,6 +85,20 @@ def made_of(snapshots: Iterable[tuple[datetime, Snapshot]]) -> tuple[pl.DataFram
     for at, snapshot in snapshots:
         history, observed = with_snapshot(history, observed, at, snapshot)
     return history, observed
+
+
+def changes_of(
+    before: pl.LazyFrame, now: pl.LazyFrame, file_metadata: dict[str, str]
+) -> tuple[pl.DataFrame, list[str]]:
+    """The changes in a history of two snapshots, and the catalogs that vanished."""
+    history, observed = pl.DataFrame(schema=PRODUCTS.schema), dict[datetime, Observation]()
+    then = FIRST + timedelta(days=1)
+    for at, each in ((FIRST, before), (then, now)):
+        observed[at] = observation_of(each, file_metadata)
+        rows = put_in(history.lazy(), PRODUCTS.rows(each), at, observed)
+        history = pl.concat([history.clear(), *rows])
+    changes = product_changes(history.lazy(), then, observed)
+    return changes, vanished_catalogs(observed, then, FIRST)
 
 
 class Target:

@@ -1,8 +1,7 @@
-"""The changes between two product snapshots, on frames."""
+"""The changes between two product snapshots, which a history is made of."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -10,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from octogen_dagster.changes.table import CHANGES_SCHEMA, product_changes, vanished_catalogs
+from octogen_dagster.changes.table import CHANGES_SCHEMA
 from octogen_dagster.frames.columns import PRODUCT_SCHEMA
-from octogen_dagster.frames.stored import WATCHED, SnapshotPair
+from octogen_dagster.frames.stored import WATCHED
+from tests.properties.snapshots import changes_of
 
 Products = dict[tuple[str | None, str], dict[str, Any]]
 WATCHED_COLUMNS = [column for columns in WATCHED.values() for column in columns]
@@ -39,7 +39,7 @@ def test_changes_have_old_and_new_values() -> None:
         {"uuid": "price", "title": "A", "current_price": 2.0, "currency": "EUR"},
         {"uuid": "all", "title": None, "current_price": None, "in_stock": False},
     )
-    frame = product_changes(SnapshotPair(now, before)).collect()
+    frame, _ = changes_of(before, now, {})
 
     assert frame.schema == CHANGES_SCHEMA
     rows = {row["uuid"]: row for row in frame.iter_rows(named=True)}
@@ -69,12 +69,12 @@ def test_the_products_of_a_catalog_that_vanished_did_not_disappear(
         {"uuid": "n"},
     )
     now = snapshot({"uuid": "a", "catalog_key": "acme"}, {"uuid": "n"})
-    pair = SnapshotPair(now, before, file_metadata=file_metadata)
-    assert product_changes(pair).collect()["uuid"].to_list() == ["b"]
-    assert vanished_catalogs(pair) == ["zen"]
+    changes, vanished = changes_of(before, now, file_metadata)
+    assert changes["uuid"].to_list() == ["b"]
+    assert vanished == ["zen"]
 
 
-PRODUCTS = st.dictionaries(
+GENERATED = st.dictionaries(
     st.tuples(st.sampled_from([None, "acme", "zen"]), st.sampled_from(["", "1", "2", "3"])),
     st.fixed_dictionaries(
         {
@@ -90,14 +90,14 @@ PRODUCTS = st.dictionaries(
 
 
 @pytest.mark.slow
-@given(before=PRODUCTS, now=PRODUCTS, empty=st.sets(st.sampled_from([*WATCHED_COLUMNS])))
+@given(before=GENERATED, now=GENERATED, empty=st.sets(st.sampled_from([*WATCHED_COLUMNS])))
 def test_the_changes_are_those_of_comparing_each_product_in_turn(
     before: Products, now: Products, empty: set[str]
 ) -> None:
     for values in before.values():
         values.update(dict.fromkeys(empty))
-    pair = SnapshotPair(as_snapshot(now), as_snapshot(before), file_metadata=WHOLE)
-    assert product_changes(pair).collect().rows(named=True) == changes_one_by_one(before, now)
+    changes, _ = changes_of(as_snapshot(before), as_snapshot(now), WHOLE)
+    assert changes.rows(named=True) == changes_one_by_one(before, now)
 
 
 def as_snapshot(products: Products) -> pl.LazyFrame:
@@ -110,13 +110,15 @@ def changes_one_by_one(before: Products, now: Products) -> list[dict[str, Any]]:
     """The rows of `product_changes` for snapshots of whole catalogs, without Polars."""
     catalogs = {catalog for catalog, _ in now}
     before = {key: values for key, values in before.items() if key[0] in catalogs}
+    in_both = {catalog for catalog, _ in before}
+    common = [row for (catalog, _), row in now.items() if catalog in in_both]
     for values in (*before.values(), *now.values()):
         values["is_active"] = values["is_active"] is not False
     compared = {
         column
         for column in WATCHED_COLUMNS
         if column not in ("currency", "in_stock")
-        or all(any(row[column] is not None for row in part.values()) for part in (before, now))
+        or all(any(row[column] is not None for row in part) for part in (before.values(), common))
     }
     rows = []
     for key in sorted(before.keys() | now.keys(), key=lambda key: (key[0] or "", key[1])):
@@ -140,23 +142,3 @@ def changes_one_by_one(before: Products, now: Products) -> list[dict[str, Any]]:
             | {"change": change, "changed": changed, **values}
         )
     return rows
-
-
-def test_snapshots_are_read_when_the_frame_is_executed_and_only_where_they_differ(
-    tmp_path: Path,
-) -> None:
-    paths = [tmp_path / "before.parquet", tmp_path / "now.parquet"]
-    frame = product_changes(SnapshotPair(pl.scan_parquet(paths[1]), pl.scan_parquet(paths[0])))
-    rows = [{"uuid": f"{number:04}", "title": "A"} for number in range(3000)]
-    snapshot(*rows).sink_parquet(paths[0], row_group_size=500)
-    rows[1700] |= {"title": "B"}
-    snapshot(*rows).sink_parquet(paths[1], row_group_size=400)
-    expected = [("1700", "changed")]
-    assert frame.select("uuid", "change").collect().rows() == expected
-    assert frame.filter(pl.col("change") == "changed").select("uuid").collect().rows() == [
-        ("1700",)
-    ]
-    assert frame.filter(pl.col("change") == "appeared").select("uuid").collect().is_empty()
-    assert frame.head(0).collect().schema == CHANGES_SCHEMA
-    frame.sink_parquet(tmp_path / "changes.parquet")
-    assert pl.read_parquet(tmp_path / "changes.parquet")["old_title"].to_list() == ["A"]

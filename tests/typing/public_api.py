@@ -48,7 +48,6 @@ from octogen_dagster import (
     ProductSearch,
     ShopCatalogs,
     SlackNotifier,
-    SnapshotPair,
     SnowflakeTables,
     StaticSource,
     Undercut,
@@ -185,23 +184,23 @@ def snapshot_definitions() -> dg.Definitions:
         "products", partitions_def=catalog_partitions, retry_policy=dg.RetryPolicy(max_retries=3)
     )
     dresses = build_products_asset("dresses", search, snapshot_days("2026-11-01", "Europe/Berlin"))
+    history = build_product_history_asset(
+        products, name="past", group_name="past", automation_condition=follow_upstream()
+    )
     assets: list[dg.AssetsDefinition] = [
         products,
         dresses,
         build_catalogs_asset(partitions_def=catalog_partitions),
         build_costs_asset("spent", days=90, group_name="costs"),
         build_products_asset("history", partitions_def=catalog_days("2026-11-01")),
-        build_product_changes_asset(products, name="changes"),
+        build_product_changes_asset(history, name="changes"),
         build_product_brands_asset(products, name="brands", group_name="brands"),
-        build_product_history_asset(
-            products, name="past", group_name="past", automation_condition=follow_upstream()
-        ),
+        history,
         build_product_details_asset(products, only_changed=True, max_failed_percent=10),
         *(build_table_asset(products, each, name=each.kind) for each in DESTINATIONS),
         build_table_asset(dresses, DESTINATIONS[0], "shop", table="frocks", columns=["uuid"]),
         boots,
         build_history_asset(boots, key=["uuid"], tracked=["current_price"]),
-        dearer,
         clearance(dresses),
     ]
     return dg.Definitions(
@@ -258,16 +257,6 @@ def boots(octogen: OctogenResource) -> ProductScan:
     return octogen.scan(ProductSearch(q="boots"))
 
 
-@dg.asset(partitions_def=catalog_partitions, ins={"pair": dg.AssetIn("products")})
-def dearer(pair: SnapshotPair) -> pl.LazyFrame:
-    """An asset that compares a snapshot with the one before it."""
-    if pair.previous is None:
-        return pair.current.clear()
-    before = pair.previous.select("catalog_key", "uuid", before="current_price")
-    joined = pair.current.join(before, on=["catalog_key", "uuid"])
-    return joined.filter(pl.col("current_price") > pl.col("before"))
-
-
 def clearance(products: dg.AssetsDefinition) -> dg.AssetsDefinition:
     """A table of one's own, whose kind says what it is."""
 
@@ -294,7 +283,7 @@ def clearance(products: dg.AssetsDefinition) -> dg.AssetsDefinition:
         snapshots: list[StoredSnapshot] = stored.of_catalog(partition)
         file: SnapshotFile = stored.file(partition)
         run.context.log.info(f"{len(snapshots)} snapshots, {file.row_count} products")
-        return stored.pair(partition).current.select("uuid")
+        return file.frame.select("uuid")
 
     return made
 

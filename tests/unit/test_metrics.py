@@ -14,13 +14,13 @@ from octogen_dagster.alerts.update import alerts_preview
 from octogen_dagster.api.flow import RequestStatistics
 from octogen_dagster.api.spending import Prices, Spending
 from octogen_dagster.brands.table import product_brands
-from octogen_dagster.changes.table import CHANGES_KIND, product_changes
+from octogen_dagster.changes.table import CHANGES_KIND
 from octogen_dagster.frames.columns import PRODUCT_SCHEMA
 from octogen_dagster.frames.markdown import inline_table, markdown_table
 from octogen_dagster.frames.products import PRODUCTS_KIND
 from octogen_dagster.frames.source import Metrics
-from octogen_dagster.frames.stored import SnapshotPair
 from octogen_dagster.reading.statistics import ProductMetrics, ReadStatistics, ScanStatistics
+from tests.properties.snapshots import changes_of
 
 
 def product(brand: str | None, price: float | None, **columns: Any) -> dict[str, Any]:
@@ -91,8 +91,8 @@ def test_changes_are_shown_with_the_values_before_and_after() -> None:
             "currency": "USD",
         },
     )
-    changes = product_changes(SnapshotPair(after, before)).collect().lazy()
-    shown = CHANGES_KIND.preview(changes).with_columns(
+    changes, _ = changes_of(before, after, {})
+    shown = CHANGES_KIND.preview(changes.lazy()).with_columns(
         product=pl.col("product").struct.field("text")
     )
     assert shown.rows() == [

@@ -49,7 +49,9 @@ BUILDERS: dict[str, Callable[..., dg.AssetsDefinition]] = {
     "catalogs": build_catalogs_asset,
     "products": lambda **options: build_products_asset("products", **options),
     "details": lambda **options: build_product_details_asset(listed, **options),
-    "changes": lambda **options: build_product_changes_asset(listed, **options),
+    "changes": lambda **options: build_product_changes_asset(
+        build_product_history_asset(listed), **options
+    ),
     "linked": build_linked_datasets_asset,
 }
 
@@ -92,7 +94,7 @@ def test_what_costs_nothing_is_retried_as_the_products_are() -> None:
     own = dg.AssetSpec("own_prices")
     for follower in (
         history,
-        build_product_changes_asset(products),
+        build_product_changes_asset(history),
         build_product_brands_asset(products),
         build_price_alerts_asset(history, rules=[PriceDropped(percent=10)]),
         build_price_position_asset(history, own.key),
@@ -148,9 +150,9 @@ def test_the_code_of_an_asset_is_the_line_that_builds_it() -> None:
     assert frame
     products = build_products_asset("products")
     line = frame.f_lineno
-    changes = build_product_changes_asset(products)
+    brands = build_product_brands_asset(products)
     assert references(products) == [(__file__, line - 1)]
-    assert references(changes) == [(__file__, line + 1)]
+    assert references(brands) == [(__file__, line + 1)]
 
 
 @pytest.mark.parametrize("name", ["catalogs", "products", "details"])
@@ -272,19 +274,20 @@ def test_a_run_whose_partition_was_deleted_fails_before_it_reads(
 
 
 PRODUCTS = o.build_products_asset("products", partitions_def=o.catalog_partitions)
+HISTORY = o.build_product_history_asset(PRODUCTS)
 DATASETS = o.build_linked_datasets_asset()
 
 OF_SPEC: dict[str, Callable[[dg.AssetSpec], dg.AssetsDefinition]] = {
     "products": o.build_products_asset,
     "catalogs": o.build_catalogs_asset,
-    "changes": lambda spec: o.build_product_changes_asset(PRODUCTS, name=spec),
+    "changes": lambda spec: o.build_product_changes_asset(HISTORY, name=spec),
     "details": lambda spec: o.build_product_details_asset(PRODUCTS, name=spec),
     "brands": lambda spec: o.build_product_brands_asset(PRODUCTS, name=spec),
     "linked_datasets": o.build_linked_datasets_asset,
     "linked_products": lambda spec: o.build_linked_products_asset(DATASETS, name=spec),
     "linked_snapshot": lambda spec: o.build_linked_snapshot_asset(DATASETS, name=spec),
 }
-INPUTS = {"changes": PRODUCTS, "details": PRODUCTS, "brands": PRODUCTS} | dict.fromkeys(
+INPUTS = {"changes": HISTORY, "details": PRODUCTS, "brands": PRODUCTS} | dict.fromkeys(
     ("linked_products", "linked_snapshot"), DATASETS
 )
 

@@ -13,8 +13,8 @@ from octogen_dagster import (
     build_linked_products_asset,
     build_linked_snapshot_asset,
     build_product_brands_asset,
-    build_product_changes_asset,
     build_product_details_asset,
+    build_product_history_asset,
     build_products_asset,
     catalog_partitions,
     listing_partitions,
@@ -62,7 +62,7 @@ def test_a_policy_without_partitions_says_nothing_and_is_accepted() -> None:
 
 @pytest.mark.parametrize("policy", POLICIES, ids=["single run", "ten in a run", "one in a run"])
 @pytest.mark.parametrize(
-    "build", [build_product_changes_asset, build_product_details_asset, build_product_brands_asset]
+    "build", [build_product_history_asset, build_product_details_asset, build_product_brands_asset]
 )
 def test_what_follows_the_products_has_another_policy_and_so_runs_of_its_own(
     build: Callable[..., dg.AssetsDefinition], policy: dg.BackfillPolicy

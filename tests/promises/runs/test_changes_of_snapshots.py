@@ -1,265 +1,164 @@
-"""The changes asset in Dagster: what it compares, also after a crash."""
+"""The changes asset in Dagster: which snapshots of a history it compares."""
 
-import os
+import itertools
+import re
+from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
-from dagster._core.execution.context.system import StepExecutionContext
 
 from octogen_dagster import (
-    OctogenResource,
     ParquetSnapshotIOManager,
-    ProductSearch,
     build_product_changes_asset,
+    build_product_history_asset,
     build_products_asset,
     catalog_days,
+    follow_upstream,
     snapshot_days,
 )
-from octogen_dagster.sandbox.server import Sandbox
-from tests.projects import Project
+from octogen_dagster.history.files import forget_snapshot
+from tests.histories import Product, day, product
+from tests.projects import GivenProducts, given_frame
 from tests.results import metadata
 
 COUNTS = ("appeared", "disappeared", "changed", "title_changed", "price_changed")
+DRESS, HAT, DEARER = product("dress", 120), product("hat", 30), product("dress", 150)
 
 
-class Pipeline(Project):
-    """Products and their changes, materialized together in one instance."""
+class Shop(GivenProducts):
+    """Products that are given, their history and their changes."""
 
-    def __init__(
-        self, base: Path, octogen: OctogenResource, instance: dg.DagsterInstance, **arguments: Any
+    def __init__(self, folder: Path, instance: dg.DagsterInstance, *partitions: Any) -> None:
+        super().__init__(folder, instance, *partitions)
+        self.changes = build_product_changes_asset(self.history)
+        self.following = [self.changes]
+
+    def read_products(
+        self, at: datetime, *products: Product, catalog: str | None = "acme", partition: Any = None
     ) -> None:
-        # A retry by default would wait for some seconds.
-        self.products = build_products_asset("products", **{"retry_policy": None, **arguments})
-        self.assets = [self.products, build_product_changes_asset(self.products)]
-        super().__init__(base, instance, octogen)
+        self.frame = given_frame(at, products, catalog)
+        self.update(self.products, partition_key=partition)
 
-    def shown(self, partition_key: str | None = None, config: Any = None) -> dict[str, Any]:
-        """Materialize both assets; return the metadata of the changes."""
-        run_config = {"ops": {"products": {"config": config or {}}}}
-        result = self.run(self.assets, partition_key=partition_key, run_config=run_config)
-        return metadata(result, "products_changes")
+    def shown(self, partition: Any = None, catalog: str | None = None) -> dict[str, Any]:
+        """Materialize the history and the changes; return the metadata of the changes."""
+        self.update(self.history, partition_key=catalog)
+        result = self.update(self.changes, partition_key=partition)
+        return metadata(result, "octogen_products_changes")
+
+    def rows(self, *partition: str) -> list[tuple[Any, ...]]:
+        found = self.read("octogen_products_changes", *partition)
+        return found.select("uuid", "change", "old_current_price", "new_current_price").rows()
 
 
 def counts(shown: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(shown[f"octogen/{name}"] for name in COUNTS)
 
 
-@pytest.mark.slow
-def test_an_unpartitioned_asset_is_compared_with_its_previous_snapshot(
-    tmp_path: Path, octogen: OctogenResource, instance: dg.DagsterInstance, shops: Sandbox
-) -> None:
-    pipeline = Pipeline(
-        tmp_path, octogen, instance, search=ProductSearch(catalogs=["strada"], page_size=50)
-    )
-    first = pipeline.shown()
+@pytest.fixture
+def shop(tmp_path: Path, instance: dg.DagsterInstance) -> Shop:
+    return Shop(tmp_path, instance)
+
+
+def test_changes_are_those_of_the_last_snapshot(shop: Shop) -> None:
+    shop.read_products(day(1), DRESS, HAT)
+    first = shop.shown()
     assert first["octogen/first_snapshot"] is True
-    assert counts(first) == (120, 0, 0, 0, 0)
-    assert first["dagster/row_count"] == 120
+    assert counts(first) == (2, 0, 0, 0, 0)
     columns = {column.name: column for column in first["dagster/column_schema"].columns}
     assert columns["old_title"].description == "`title` in the previous snapshot."
-    assert pipeline.assets[1].op.pool is None  # it asks the service for nothing
+    assert shop.changes.op.pool is None  # it sends no request to the service
 
-    second = pipeline.shown()
+    shop.read_products(day(2), DEARER)
+    second = shop.shown()
     assert second["octogen/first_snapshot"] is False
-    assert counts(second) == (0, 0, 0, 0, 0)
-
-    shops.grant("strada", products=125)
-    assert counts(pipeline.shown()) == (5, 0, 0, 0, 0)
-    # The second of two snapshots is compared with the first, not with an earlier one.
-    shops.grant("strada", products=110)
-    assert counts(pipeline.shown()) == (0, 15, 0, 0, 0)
+    assert counts(second) == (0, 1, 1, 0, 1)
+    assert shop.rows() == [("dress", "changed", 120, 150), ("hat", "disappeared", 30, None)]
+    assert counts(shop.shown()) == counts(second)  # a repeated run
 
 
-def test_a_catalog_that_vanished_is_named_and_its_products_did_not_disappear(
-    tmp_path: Path,
-    octogen: OctogenResource,
-    instance: dg.DagsterInstance,
-    shops: Sandbox,
-    capfd: pytest.CaptureFixture[str],
+@pytest.mark.parametrize("again", [1, 3])
+@pytest.mark.parametrize("has_history", [False, True])
+def test_reading_the_same_products_again_does_not_lose_the_changes(
+    shop: Shop, again: int, has_history: bool
 ) -> None:
-    pipeline = Pipeline(tmp_path, octogen, instance)
-    assert counts(pipeline.shown()) == (350, 0, 0, 0, 0)
-    shops.revoke("strada")
-    shops.grant("northpeak", products=228)
-    shown = pipeline.shown()
-    assert counts(shown) == (0, 2, 0, 0, 0)
-    assert shown["octogen/vanished_catalogs"] == ["strada"]
-    assert (
-        "This snapshot lacks 1 catalog of the previous one: strada. Their products are not "
-        "reported as disappeared. Ask Octogen whether the API key may still read them, or whether "
-        "they were renamed."
-    ) in capfd.readouterr().err
+    shop.read_products(day(1), DRESS, HAT)
+    shop.shown()
+    for number in range(2, 3 + again):
+        shop.read_products(day(number), DEARER, HAT)
+        if has_history:
+            shop.update(shop.history)
+    assert counts(shop.shown()) == (0, 0, 1, 0, 1)
+    assert shop.rows() == [("dress", "changed", 120, 150)]
+    forget_snapshot(str(shop.folder), day(1), asset="octogen_products_history")
+    assert counts(shop.shown()) == (2, 0, 0, 0, 0)
 
 
-@pytest.mark.slow
-def test_a_failed_read_does_not_become_the_previous_snapshot(
-    tmp_path: Path, octogen: OctogenResource, instance: dg.DagsterInstance, shops: Sandbox
+@pytest.mark.parametrize("still", [(HAT,), ()])
+def test_a_withdrawn_catalog_is_named_and_shows_what_differs_when_it_returns(
+    shop: Shop, still: Sequence[Product]
 ) -> None:
-    pipeline = Pipeline(tmp_path, octogen, instance, search=ProductSearch(catalogs=["strada"]))
-    pipeline.shown()
-    shops.grant("strada", products=121)
-    with pytest.raises(Exception, match="farfetch"):
-        pipeline.shown(config={"catalogs": ["farfetch"]})
-    assert counts(pipeline.shown()) == (1, 0, 0, 0, 0)
+    acme = [{**each, "catalog_key": "Acme"} for each in (DRESS, *still)]
+    zen = {**product("lamp", 9), "catalog_key": "zen"}
+    shop.read_products(day(1), *acme, zen, catalog=None)
+    shop.shown()
+    shop.read_products(day(2), zen, catalog=None)
+    shown = shop.shown()
+    assert counts(shown) == (0, 0, 0, 0, 0)
+    assert shown["octogen/vanished_catalogs"] == ["acme"]
+    shop.read_products(day(3), {**acme[0], "current_price": 150}, *acme[1:], zen, catalog=None)
+    assert counts(shop.shown()) == (0, 0, 1, 0, 1)
 
 
-def dying(monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
-    """Make one run die after it published its snapshot and before it reported it."""
-    failures = [OSError("a machine went away")]
-    add_asset_metadata, replace = StepExecutionContext.add_asset_metadata, os.replace
-
-    def when_it_was_published(
-        context: StepExecutionContext, metadata: Any, asset_key: dg.AssetKey, **arguments: Any
-    ) -> None:
-        if failures and asset_key.path == ["products"]:
-            raise failures.pop()
-        add_asset_metadata(context, metadata, asset_key, **arguments)
-
-    def before_the_one_before_is_in_place(source: Any, target: Any) -> None:
-        if str(target).endswith(".previous") and failures:
-            raise failures.pop()
-        replace(source, target)
-
-    if moment == "published":
-        monkeypatch.setattr(StepExecutionContext, "add_asset_metadata", when_it_was_published)
-    else:
-        monkeypatch.setattr(os, "replace", before_the_one_before_is_in_place)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("moment", "by"), [("published", "another run"), ("in between", "a retry")]
-)
-def test_after_a_dead_run_the_comparison_is_with_the_last_reported_snapshot(
-    tmp_path: Path,
-    octogen: OctogenResource,
-    instance: dg.DagsterInstance,
-    shops: Sandbox,
-    monkeypatch: pytest.MonkeyPatch,
-    moment: str,
-    by: str,
-) -> None:
-    pipeline = Pipeline(
-        tmp_path,
-        octogen,
-        instance,
-        search=ProductSearch(catalogs=["strada"]),
-        retry_policy=dg.RetryPolicy(max_retries=1) if by == "a retry" else None,
-    )
-    pipeline.shown()
-    shops.grant("strada", products=122)
-    pipeline.shown()
-    shops.grant("strada", products=127)
-    dying(monkeypatch, moment)
-    if by == "another run":
-        with pytest.raises(Exception, match="a machine went away"):
-            pipeline.shown()
-    assert counts(pipeline.shown()) == (5, 0, 0, 0, 0)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        ".products.previous",
-        "products.parquet",
-        "products_changes.parquet",
-    ]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("what", ["products.parquet", ".products.previous"])
-def test_a_damaged_file_is_named_and_a_damaged_snapshot_replaced(
-    tmp_path: Path, octogen: OctogenResource, instance: dg.DagsterInstance, what: str
-) -> None:
-    pipeline = Pipeline(tmp_path, octogen, instance, search=ProductSearch(catalogs=["strada"]))
-    pipeline.shown()
-    pipeline.shown()
-    (tmp_path / what).write_bytes(b"PAR1 and no more")
-    if what == "products.parquet":
-        assert counts(pipeline.shown()) == (0, 0, 0, 0, 0)
-        return
-    damaged = rf"The file {tmp_path / what} is not a snapshot or is damaged .*\. Materialize it"
-    with pytest.raises(dg.Failure, match=damaged):
-        pipeline.run([pipeline.products.to_source_asset(), pipeline.assets[1]])
-    assert counts(pipeline.shown()) == (0, 0, 0, 0, 0)
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("by_catalog", [False, True])
-def test_a_day_is_compared_with_the_day_before(
-    tmp_path: Path,
-    octogen: OctogenResource,
-    instance: dg.DagsterInstance,
-    shops: Sandbox,
-    by_catalog: bool,
+def test_a_day_is_compared_with_the_last_day_before_it(
+    tmp_path: Path, instance: dg.DagsterInstance, by_catalog: bool
 ) -> None:
     now = datetime.now(timezone.utc)
-    # The day before has no snapshot, the one before it has.
-    today, yesterday = (f"{now - timedelta(days=days):%Y-%m-%d}" for days in (0, 2))
-    instance.add_dynamic_partitions("octogen_catalogs", ["strada"])
-    search = ProductSearch() if by_catalog else ProductSearch(catalogs=["strada"])
-    partitions_def = catalog_days(yesterday) if by_catalog else snapshot_days(yesterday)
-    pipeline = Pipeline(tmp_path, octogen, instance, search=search, partitions_def=partitions_def)
-    folder = tmp_path / "products" / ("strada" if by_catalog else "")
-    key = f"strada|{today}" if by_catalog else today
+    days = [f"{now - timedelta(days=ago):%Y-%m-%d}" for ago in (2, 1, 0)]
+    instance.add_dynamic_partitions("octogen_catalogs", ["acme"])
+    shop = Shop(tmp_path, instance, (catalog_days if by_catalog else snapshot_days)(days[0]))
+    catalog = "acme" if by_catalog else None
+    # The second day has no snapshot.
+    before, missing, today = (f"acme|{each}" if by_catalog else each for each in days)
 
-    first = pipeline.shown(key)
+    shop.read_products(now - timedelta(days=2), DRESS, HAT, partition=before)
+    first = shop.shown(before, catalog)
     assert first["octogen/first_snapshot"] is True
-    assert first["octogen/appeared"] == 120
-    (folder / f"{today}.parquet").rename(folder / f"{yesterday}.parquet")
-
-    shops.grant("strada", products=117)
-    second = pipeline.shown(key)
+    assert counts(first) == (2, 0, 0, 0, 0)
+    shop.read_products(now - timedelta(hours=1), DEARER, HAT, partition=today)
+    second = shop.shown(today, catalog)
     assert second["octogen/first_snapshot"] is False
-    assert counts(second) == (0, 3, 0, 0, 0)
-    before = f"strada|{yesterday}" if by_catalog else yesterday
     assert second["octogen/previous_partition"] == before
-    # A day that is materialized again is compared with the day before, not with itself.
-    assert counts(pipeline.shown(key)) == (0, 3, 0, 0, 0)
-
-
-@pytest.mark.parametrize(("days", "found"), [(31, True), (32, False)])
-def test_the_previous_snapshot_is_at_most_31_partitions_back(
-    tmp_path: Path, octogen: OctogenResource, instance: dg.DagsterInstance, days: int, found: bool
-) -> None:
-    today, before = (
-        f"{datetime.now(timezone.utc) - timedelta(days=ago):%Y-%m-%d}" for ago in (0, days)
-    )
-    pipeline = Pipeline(
-        tmp_path,
-        octogen,
-        instance,
-        search=ProductSearch(catalogs=["strada"]),
-        partitions_def=snapshot_days(before),
-    )
-    pipeline.shown(today)
-    (tmp_path / f"products/{today}.parquet").rename(tmp_path / f"products/{before}.parquet")
-    shown = pipeline.shown(today)
-    assert shown["octogen/first_snapshot"] is not found
-    assert shown.get("octogen/previous_partition") == (before if found else None)
+    assert counts(second) == (0, 0, 1, 0, 1)
+    # A day that is read again is compared with the day before, not with itself.
+    shop.read_products(now, DEARER, partition=today)
+    again = shop.shown(today, catalog)
+    assert (again["octogen/previous_partition"], counts(again)) == (before, (0, 1, 1, 0, 1))
+    assert counts(shop.shown(before, catalog)) == (2, 0, 0, 0, 0)  # as it was
+    with pytest.raises(dg.Failure, match=re.escape(f"no snapshot of the partition {missing}")):
+        shop.shown(missing, catalog)
 
 
 @pytest.mark.parametrize("by_catalog", [False, True])
-def test_changes_of_a_day_follow_its_snapshot_also_after_a_day_without_one(
-    tmp_path: Path, octogen: OctogenResource, instance: dg.DagsterInstance, by_catalog: bool
+@pytest.mark.parametrize("condition", [dg.AutomationCondition.eager(), follow_upstream()])
+def test_changes_of_a_day_wait_for_its_snapshot_and_follow_the_history(
+    tmp_path: Path, instance: dg.DagsterInstance, by_catalog: bool, condition: Any
 ) -> None:
-    today, start = (
-        f"{datetime.now(timezone.utc) - timedelta(days=days):%Y-%m-%d}" for days in (0, 3)
-    )
-    yesterday = f"{datetime.now(timezone.utc) - timedelta(days=1):%Y-%m-%d}"
-    catalog = "strada|" if by_catalog else ""
+    now = datetime.now(timezone.utc)
+    today, yesterday, start = (f"{now - timedelta(days=ago):%Y-%m-%d}" for ago in (0, 1, 3))
     instance.add_dynamic_partitions("octogen_catalogs", ["strada"])
     products = build_products_asset(
-        "products",
-        ProductSearch() if by_catalog else ProductSearch(catalogs=["strada"]),
-        partitions_def=catalog_days(start) if by_catalog else snapshot_days(start),
+        "products", partitions_def=(catalog_days if by_catalog else snapshot_days)(start)
     )
-    changes = build_product_changes_asset(
-        products, automation_condition=dg.AutomationCondition.eager()
-    )
+    history = build_product_history_asset(products)
+    changes = build_product_changes_asset(history, automation_condition=condition)
     io_manager = ParquetSnapshotIOManager(base_dir=str(tmp_path))
-    resources = {"octogen": octogen, "io_manager": io_manager}
-    defs = dg.Definitions(assets=[products, changes], resources=resources)
-    cursor = None
+    resources = {"octogen": dg.ResourceDefinition.none_resource(), "io_manager": io_manager}
+    defs = dg.Definitions(assets=[products, history, changes], resources=resources)
+    cursor, versions = None, itertools.count()
 
     def requested() -> set[str | None]:
         nonlocal cursor
@@ -269,13 +168,23 @@ def test_changes_of_a_day_follow_its_snapshot_also_after_a_day_without_one(
         cursor = result.cursor
         return set(result.get_requested_partitions(changes.key))
 
+    def made(asset: dg.AssetsDefinition, partition: str | None) -> None:
+        tags = {"dagster/data_version": str(next(versions))}
+        event = dg.AssetMaterialization(asset.key, partition=partition, tags=tags)
+        instance.report_runless_asset_event(event)
+
+    catalog, of = ("strada", "strada|") if by_catalog else (None, "")
     assert requested() == set()
-    # Yesterday has a snapshot, today has none yet.
-    instance.report_runless_asset_event(
-        dg.AssetMaterialization(products.key, partition=f"{catalog}{yesterday}")
-    )
+    made(products, f"{of}{yesterday}")
+    made(history, catalog)
+    assert requested() == set()  # today has no snapshot yet
+    made(products, f"{of}{today}")
+    assert requested() == set()  # the history comes first
+    made(history, catalog)
+    assert requested() == {f"{of}{today}"}
+    made(changes, f"{of}{today}")
     assert requested() == set()
-    instance.wipe_assets([products.key])
-    key = f"{catalog}{today}"
-    dg.materialize([products], resources=resources, instance=instance, partition_key=key)
-    assert requested() == {key}
+    made(products, f"{of}{today}")
+    assert requested() == set()  # the history comes first
+    made(history, catalog)
+    assert requested() == {f"{of}{today}"}

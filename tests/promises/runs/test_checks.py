@@ -17,6 +17,7 @@ from octogen_dagster import (
     build_product_brands_asset,
     build_product_changes_asset,
     build_product_details_asset,
+    build_product_history_asset,
     build_products_asset,
     build_snapshot_checks,
     catalog_days,
@@ -46,7 +47,8 @@ def names(asset: dg.AssetsDefinition, **settings: Any) -> set[str]:
 
 @pytest.mark.slow
 def test_products_details_and_changes_have_the_checks_that_make_sense(project: Project) -> None:
-    changes, details = build_product_changes_asset(PRODUCTS), build_product_details_asset(PRODUCTS)
+    history, details = build_product_history_asset(PRODUCTS), build_product_details_asset(PRODUCTS)
+    changes = build_product_changes_asset(history)
     assert names(PRODUCTS) == names(details) == ALL
     for asset in (changes, build_product_brands_asset(PRODUCTS), build_catalogs_asset()):
         assert names(asset) == {"fresh"}
@@ -54,7 +56,7 @@ def test_products_details_and_changes_have_the_checks_that_make_sense(project: P
     checks = [
         each for asset in (PRODUCTS, changes, details) for each in build_snapshot_checks(asset)
     ]
-    result = project.run([PRODUCTS, changes, details, *checks])
+    result = project.run([PRODUCTS, history, changes, details, *checks])
     found = result.get_asset_check_evaluations()
     assert len(found) == 9
     assert {each.passed for each in found} == {True}

@@ -19,7 +19,6 @@ import pytest
 from octogen_dagster import (
     ParquetSnapshotIOManager,
     ProductSearch,
-    build_product_changes_asset,
     build_products_asset,
 )
 from octogen_dagster.errors import OctogenSnapshotError
@@ -75,7 +74,6 @@ def service() -> Iterator[PagedService]:
 PRODUCTS = build_products_asset(
     "products", ProductSearch(catalogs=["acme"], page_size=5), retry_policy=None
 )
-CHANGES = build_product_changes_asset(PRODUCTS)
 
 
 def materialize(
@@ -98,15 +96,6 @@ def test_a_read_that_fails_leaves_the_snapshot_byte_for_byte(
     service.change = fail_on_page_7
     assert not materialize(service, tmp_path).success
     assert (tmp_path / "products.parquet").read_bytes() == before
-
-
-def test_the_replaced_snapshot_is_kept_byte_for_byte(service: PagedService, tmp_path: Path) -> None:
-    assert materialize(service, tmp_path).success
-    first = (tmp_path / "products.parquet").read_bytes()
-    service.catalogs["acme"] = 56
-    result = materialize(service, tmp_path, CHANGES)
-    assert metadata(result, "products_changes")["octogen/disappeared"] == 4
-    assert (tmp_path / ".products.previous").read_bytes() == first
 
 
 @pytest.mark.slow

@@ -41,13 +41,14 @@ class Pipeline:
 
     def __init__(self, folder: Path, instance: dg.DagsterInstance, shops: Sandbox) -> None:
         products = build_products_asset("products", NORTHPEAK)
+        history = build_product_history_asset(products, name="history")
         self.assets = [
             build_catalogs_asset("catalogs"),
             products,
-            build_product_changes_asset(products, name="changes"),
+            history,
+            build_product_changes_asset(history, name="changes"),
             build_product_brands_asset(products, name="brands"),
             build_product_details_asset(products, name="details"),
-            build_product_history_asset(products, name="history"),
         ]
         self.folder, self.instance, self._shops = folder, instance, shops
         source = ShopCatalogs(hosts=["northpeak.example"])

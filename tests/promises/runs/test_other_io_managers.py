@@ -176,12 +176,7 @@ def test_what_needs_the_snapshot_before_ends_before_it_is_paid(
     given = resources(service, MANAGERS[name](tmp_path))
     assert dg.materialize([boots], resources=given).success
     before = len(service.requests)
-    for build in (
-        build_product_changes_asset,
-        build_product_history_asset,
-        build_product_details_asset,
-    ):
-        follows = build(boots)
+    for follows in (build_product_history_asset(boots), build_product_details_asset(boots)):
         result = dg.materialize(
             [boots, follows], selection=[follows], resources=given, raise_on_error=False
         )
@@ -199,9 +194,10 @@ def test_what_needs_the_snapshot_before_works_beside_another_io_manager(
     boots = build_products_asset(
         "boots", ProductSearch(catalogs=["northpeak"]), io_manager_key="snapshots"
     )
-    changes = build_product_changes_asset(boots, io_manager_key="snapshots")
+    history = build_product_history_asset(boots, io_manager_key="snapshots")
+    changes = build_product_changes_asset(history, io_manager_key="snapshots")
     result = dg.materialize(
-        [boots, changes, counted],
+        [boots, history, changes, counted],
         resources={
             **resources(service, of_duckdb(tmp_path)),
             "snapshots": ParquetSnapshotIOManager(base_dir=str(tmp_path / "snapshots")),

@@ -19,6 +19,7 @@ from octogen_dagster import (
     ShopCatalogs,
     build_product_changes_asset,
     build_product_details_asset,
+    build_product_history_asset,
     build_products_asset,
     catalog_partitions,
     snapshot_days,
@@ -45,7 +46,8 @@ class Days:
     def __init__(self, folder: Path, service: PublishedService, **arguments: Any) -> None:
         self.folder = folder
         products = build_products_asset("products", partitions_def=catalog_partitions, **arguments)
-        self.assets = [products, build_product_changes_asset(products)]
+        history = build_product_history_asset(products)
+        self.assets = [products, history, build_product_changes_asset(history)]
         self.resources: dict[str, Any] = stored(folder, octogen_at(service))
 
     def materialize(self, instance: dg.DagsterInstance, **config: Any) -> dg.ExecuteInProcessResult:

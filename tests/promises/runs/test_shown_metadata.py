@@ -35,10 +35,12 @@ from tests.results import metadata
 def all_assets() -> list[dg.AssetsDefinition]:
     """An asset of each kind, none of them with partitions."""
     products = build_products_asset("products", ProductSearch(max_products=30))
+    history = build_product_history_asset(products, name="history")
     return [
         build_catalogs_asset("catalogs"),
         products,
-        build_product_changes_asset(products, name="changes"),
+        history,
+        build_product_changes_asset(history, name="changes"),
         build_product_details_asset(products, name="details"),
         build_product_brands_asset(products, name="brands"),
     ]
@@ -73,16 +75,16 @@ def test_a_run_writes_the_metadata_of_an_asset_into_one_event(project: Project) 
 
 def test_the_tables_made_from_products_say_from_which_columns(project: Project) -> None:
     result = project.run(all_assets())
-    for name, column, sources in (
-        ("changes", "old_title", ["title"]),
-        ("details", "description", ["product_url"]),
-        ("brands", "price_p50", ["current_price"]),
+    for name, of, column, sources in (
+        ("changes", "history", "old_title", ["title"]),
+        ("details", "products", "description", ["product_url"]),
+        ("brands", "products", "price_p50", ["current_price"]),
     ):
         (materialization,) = result.asset_materializations_for_node(name)
         lineage = materialization.metadata["dagster/column_lineage"].value
         assert isinstance(lineage, dg.TableColumnLineage)
         assert lineage.deps_by_column[column] == [
-            dg.TableColumnDep(dg.AssetKey("products"), source) for source in sources
+            dg.TableColumnDep(dg.AssetKey(of), source) for source in sources
         ]
         schema = materialization.metadata["dagster/column_schema"].value
         assert isinstance(schema, dg.TableSchema)
@@ -160,8 +162,8 @@ READING_ORDER = {
 
 def test_the_entries_have_the_order_in_which_a_person_reads_them(project: Project) -> None:
     products = build_products_asset("products", ProductSearch(max_products=30))
-    changes = build_product_changes_asset(products, name="changes")
     history = build_product_history_asset(products, name="history")
+    changes = build_product_changes_asset(history, name="changes")
     first, second = (project.run([products, changes, history]) for _ in range(2))
     # Nothing changes between the two, and a line over snapshots needs two.
     for name, result in {"products": second, "changes": first, "history": second}.items():
@@ -213,7 +215,7 @@ PRODUCTS = build_products_asset("products")
 SNAPSHOTS: dict[str, tuple[pl.Schema, Any]] = {
     "products": (PRODUCT_SCHEMA, PRODUCTS),
     "details": (DETAIL_SCHEMA, build_product_details_asset(PRODUCTS)),
-    "changes": (CHANGES_SCHEMA, build_product_changes_asset(PRODUCTS)),
+    "changes": (CHANGES_SCHEMA, build_product_changes_asset(build_product_history_asset(PRODUCTS))),
     "brands": (BRANDS_SCHEMA, build_product_brands_asset(PRODUCTS)),
 }
 

@@ -14,7 +14,6 @@ import pytest
 from octogen_dagster import (
     OctogenResource,
     ParquetSnapshotIOManager,
-    SnapshotPair,
     build_product_brands_asset,
     build_product_changes_asset,
     build_product_details_asset,
@@ -166,7 +165,7 @@ def test_any_other_type_is_an_error_that_lists_those_that_are_loaded(
         assert message.startswith(f"{source.key.to_user_string()} cannot be loaded as {shown}")
         assert (
             "pl.LazyFrame, pl.DataFrame, pd.DataFrame, pyarrow.Table, pathlib.Path, dict[str, ...] "
-            "of one of these for several partitions, or SnapshotPair." in message
+            "of one of these for several partitions." in message
         )
 
 
@@ -193,22 +192,15 @@ def test_all_assets_of_some_products_go_into_one_job_with_those_of_ones_own(
     """Dagster refuses a job in which two of its types have one name."""
     arguments: dict[str, Any] = {"backfill_policy": policy}
     products = build_products_asset("products", partitions_def=catalog_partitions, **arguments)
-    builders = (
-        build_product_changes_asset,
-        build_product_details_asset,
-        build_product_brands_asset,
-        build_product_history_asset,
-    )
-
-    @dg.asset(partitions_def=catalog_partitions, ins={"pair": dg.AssetIn("products")})
-    def dearer(pair: SnapshotPair) -> pl.LazyFrame:
-        return pair.current
+    history = build_product_history_asset(products, **arguments)
+    builders = (build_product_details_asset, build_product_brands_asset)
 
     @dg.asset(partitions_def=catalog_partitions, ins={"frame": dg.AssetIn("products")})
     def cheap(frame: pl.LazyFrame) -> pl.LazyFrame:
         return frame
 
-    assets = [products, dearer, cheap, *(build(products, **arguments) for build in builders)]
+    assets = [products, history, cheap, *(build(products, **arguments) for build in builders)]
+    assets.append(build_product_changes_asset(history, **arguments))
     resources = {"octogen": OctogenResource(), "io_manager": ParquetSnapshotIOManager(base_dir="s")}
     defs = dg.Definitions(assets=assets, resources=resources)
     assert len(defs.resolve_implicit_global_asset_job_def().graph.node_defs) == len(assets)
@@ -265,14 +257,11 @@ def test_the_snapshots_of_times_are_opened_by_partition_and_by_catalog(
     assert found.of_catalog("none") == []
     last = dg.MultiPartitionKey({"shop": "acme", "day": "2026-11-03"})
     assert rows(found.frame(last)) == [{"at": last}]
-    pair = found.pair(last)
-    assert pair.previous is not None
-    assert rows(pair.previous) == [{"at": pair.previous_partition}] == [{"at": "2026-11-02|acme"}]
     together = pl.concat(found.frames()).collect()
     assert sorted(together["at"]) == sorted(published)
     assert rows(found.frame(None)) == [{"at": key, "partition": key} for key in together["at"]]
     missing = dg.MultiPartitionKey({"shop": "zen", "day": "2026-11-03"})
-    for open_one in (found.frame, found.file, found.pair):
+    for open_one in (found.frame, found.file):
         with pytest.raises(errors.OctogenSnapshotError, match="does not exist"):
             open_one(missing)
 

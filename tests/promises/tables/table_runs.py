@@ -94,10 +94,8 @@ class Project:
 
         self.assets: list[dg.AssetsDefinition] = [products]
         if related:
-            self.assets += [
-                build_product_changes_asset(products),
-                build_product_history_asset(products),
-            ]
+            history = build_product_history_asset(products)
+            self.assets += [build_product_changes_asset(history), history]
         self.tables = [
             build_table_asset(
                 each,

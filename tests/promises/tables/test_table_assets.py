@@ -130,10 +130,11 @@ def test_products_and_what_is_made_from_them_become_tables(tmp_path: Path) -> No
     warehouse = DuckDB(tmp_path)
     catalogs = build_catalogs_asset("catalogs")
     products = build_products_asset("products", partitions_def=catalog_partitions)
+    history = build_product_history_asset(products)
     assets = [
         products,
-        build_product_changes_asset(products),
-        build_product_history_asset(products),
+        history,
+        build_product_changes_asset(history),
         build_product_brands_asset(products),
         build_product_details_asset(products),
     ]

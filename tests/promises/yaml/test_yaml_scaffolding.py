@@ -333,11 +333,17 @@ def test_what_follows_an_asset_finds_its_new_key() -> None:
     assert set(specs) == {
         "octogen/octogen_catalogs",
         "raw/shoes",
-        "octogen/shoes_changes",
         "octogen/shoes_brands",
+        "octogen/shoes_changes",
+        "octogen/shoes_history",
     }
-    for name in ("octogen/shoes_changes", "octogen/shoes_brands"):
-        assert [dep.asset_key for dep in specs[name].deps] == [dg.AssetKey(["raw", "shoes"])]
+    for name, of in (
+        ("brands", "raw/shoes"),
+        ("history", "raw/shoes"),
+        ("changes", "octogen/shoes_history"),
+    ):
+        (dep,) = specs[f"octogen/shoes_{name}"].deps
+        assert dep.asset_key.to_user_string() == of
 
 
 def test_a_template_knows_the_spec_and_the_asset() -> None:

@@ -15,8 +15,8 @@ from octogen_dagster import (
     ParquetSnapshotIOManager,
     ProductSearch,
     build_product_brands_asset,
-    build_product_changes_asset,
     build_product_details_asset,
+    build_product_history_asset,
     catalog_days,
     catalog_partitions,
 )
@@ -317,7 +317,7 @@ def test_a_warning_of_the_search_is_logged_once_for_all_catalogs(
     assert len(lines) < len(CATALOGS)
 
 
-FOLLOWING = (build_product_changes_asset, build_product_details_asset, build_product_brands_asset)
+FOLLOWING = (build_product_history_asset, build_product_details_asset, build_product_brands_asset)
 
 
 @pytest.mark.long

@@ -1,9 +1,10 @@
-"""Whole catalogs, what changed in them, and the checks of both."""
+"""Whole catalogs, their history, what changed in them, and checks."""
 
 from octogen_dagster import (
     build_catalog_sensor,
     build_catalogs_asset,
     build_product_changes_asset,
+    build_product_history_asset,
     build_products_asset,
     build_snapshot_checks,
     catalog_partitions,
@@ -12,8 +13,11 @@ from octogen_dagster import (
 
 catalogs = build_catalogs_asset(partitions_def=catalog_partitions)
 products = build_products_asset("products", partitions_def=catalog_partitions)
+history = build_product_history_asset(
+    products, name="history", automation_condition=follow_upstream()
+)
 changes = build_product_changes_asset(
-    products, name="changes", automation_condition=follow_upstream()
+    history, name="changes", automation_condition=follow_upstream()
 )
 checks = build_snapshot_checks(products)
 new_catalogs = build_catalog_sensor(products)
