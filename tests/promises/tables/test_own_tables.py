@@ -277,7 +277,10 @@ for dtype, value in [
     (pl.List(pl.List(category)), [[color]]),
     (pl.Array(category, 1), [color]),
     (pl.List(pl.Struct({"name": category})), [{"name": color}]),
-    (pl.Struct({"names": pl.Array(pl.Struct({"name": category}), 1)}), {"names": [{"name": color}]}),
+    (
+        pl.Struct({"names": pl.Array(pl.Struct({"name": category}), 1)}),
+        {"names": [{"name": color}]},
+    ),
 ]:
     print(*versions(Path(folder), pl.DataFrame({"color": [value]}, schema={"color": dtype})))
 """
