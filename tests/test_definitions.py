@@ -76,21 +76,3 @@ def test_the_environment_chooses_the_service(
         monkeypatch.setenv(name, value)
     octogen = runpy.run_path(str(ROOT / "definitions.py"))["octogen"]
     assert octogen.base_url == base_url
-
-
-def test_the_definitions_use_sensors_schedules_and_conditions() -> None:
-    defs = runpy.run_path(str(ROOT / "definitions.py"))["defs"]
-    schedules = {schedule.name: schedule for schedule in defs.schedules}
-    assert {name: each.execution_timezone for name, each in schedules.items()} == {
-        "linen_dresses_schedule": "Europe/Berlin",
-        "octogen_products_schedule": "Europe/Berlin",
-    }
-    assert {sensor.name for sensor in defs.sensors} == {
-        "octogen_products_catalog_sensor",
-        "octogen_listing_sensor",
-    }
-    specs = {spec.key.to_user_string(): spec for spec in defs.resolve_all_asset_specs()}
-    followers = {name for name, spec in specs.items() if spec.automation_condition}
-    assert followers == {f"octogen_products_{name}" for name in ("brands", "changes", "history")}
-    due = {name for name, spec in specs.items() if spec.freshness_policy}
-    assert due == {"linen_dresses", "octogen_products"}
