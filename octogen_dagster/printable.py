@@ -65,6 +65,12 @@ def usd(amount: Decimal | float) -> str:
     return text[:-2] + text[-2:].rstrip("0")
 
 
+def spent_text(spent_usd: Decimal | float, possibly_charged_usd: Decimal | float) -> str:
+    """Format dollars that were charged, with those that might be charged besides, if any."""
+    besides = f" and possibly {usd(possibly_charged_usd)} more" if possibly_charged_usd else ""
+    return f"{usd(spent_usd)}{besides}"
+
+
 def block(share: float) -> str:
     """The character of a share of the height, 0 to 1."""
     return _LEVELS[round(share * (len(_LEVELS) - 1))]

@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from octogen_dagster.api.catalog_states import CatalogList
     from octogen_dagster.api.models import MerchantProductListPage
     from octogen_dagster.api.paging import PageT, PageTracker
+    from octogen_dagster.api.spending import Charge
 
 P = ParamSpec("P")
 
@@ -276,29 +277,36 @@ class BlockingClient:
         if step.request.content is None:
             curl.setopt(pycurl.HTTPGET, 1)
         else:
-            curl.setopt(pycurl.POSTFIELDS, step.request.content)
+            content = _Content(step.request.content, step.charge)
+            curl.setopt(pycurl.POST, 1)
+            curl.setopt(pycurl.POSTFIELDSIZE, len(step.request.content))
+            curl.setopt(pycurl.READFUNCTION, content.read)
         curl.setopt(pycurl.CUSTOMREQUEST, step.request.method)  # the handle keeps it
         curl.setopt(pycurl.WRITEFUNCTION, body.write)
         curl.setopt(pycurl.HEADERFUNCTION, lines.append)
+        # After half a head libcurl keeps the connection, although it is closed.
+        curl.setopt(pycurl.FRESH_CONNECT, self._may_hang)
         self._may_hang = True
         try:
             failure, reason = self._perform(curl)
         finally:  # also after an interrupt
             head = _head(curl.getinfo(pycurl.RESPONSE_CODE), lines, step.request)
             if head is not None:
-                step.begun(head)
+                step.charge.response_begun(head)
         if not failure and head is not None:
             self._may_hang = False
-            content = body.getvalue()
+            received = body.getvalue()
             body.close()  # the handle keeps it until the next request
-            if not is_cut_off(head.headers, content):
-                response = Response(head.status_code, head.headers, content, step.request)
+            if not is_cut_off(head.headers, received):
+                response = Response(head.status_code, head.headers, received, step.request)
                 return self.service.api_key.redacted(response)
             reason = "the connection was closed in the middle of the body"
         elif not failure:
             reason = "the connection was closed in the middle of the headers"
         elif failure == pycurl.E_OPERATION_TIMEDOUT:
             return TransportTimeoutError(reason)
+        elif failure == pycurl.E_SEND_FAIL_REWIND:
+            reason = "the connection was closed before a response"
         if head is not None and (body.is_too_large or failure == pycurl.E_FILESIZE_EXCEEDED):
             return BodyTooLargeError(self.service.api_key.redacted(head))
         return TransportError(self.service.api_key.masked(reason))
@@ -346,6 +354,23 @@ class BlockingClient:
         else:
             curl.setopt(pycurl.CAINFO, file or certifi.where())
         return curl
+
+
+class _Content(io.BytesIO):
+    """The content of a request, which libcurl can read once.
+
+    Otherwise, when a connection that was kept open ends before a response, libcurl sends the
+    request again over a new one, and the service may charge both.
+    """
+
+    def __init__(self, content: bytes, charge: Charge) -> None:
+        super().__init__(content)
+        self._charge = charge
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Return the next bytes, which libcurl wants when it is connected."""
+        self._charge.is_sent = True
+        return super().read(size)
 
 
 class _Body(io.BytesIO):

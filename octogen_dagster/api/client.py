@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -81,6 +82,7 @@ if TYPE_CHECKING:
         MeResponse,
     )
     from octogen_dagster.api.search import SearchFilters
+    from octogen_dagster.api.spending import Charge
     from octogen_dagster.api.url_lists import (
         CoverageContainsResponse,
         CoverageUrlList,
@@ -523,7 +525,7 @@ class OctogenClient:
         return key.redacted(response)
 
     async def _exchange(self, step: Send) -> Response:
-        request, seconds, begun = step
+        request, seconds, charge = step
         phases = {
             phase: seconds if value is None else min(value, seconds)
             for phase, value in self._phases.items()
@@ -533,8 +535,9 @@ class OctogenClient:
             request.url,
             headers={**HEADERS, "Accept-Encoding": "gzip"},
             content=request.content,
-            extensions={"timeout": phases},
+            extensions={"timeout": phases, "trace": functools.partial(_trace, charge)},
         )
+        charge.is_sent = True  # some transports do not say what they do
         response = await self._http.send(
             sent, auth=self._service.api_key, follow_redirects=False, stream=True
         )
@@ -543,7 +546,7 @@ class OctogenClient:
             head = Response(
                 response.status_code, headers, request=request, library=self._httpx.__name__
             )
-            begun(head)
+            charge.response_begun(head)
             body = bytearray()
             async for chunk in response.aiter_bytes():
                 body += chunk
@@ -552,3 +555,11 @@ class OctogenClient:
         finally:
             await response.aclose()
         return replace(head, content=bytes(body))
+
+
+async def _trace(charge: Charge, event: str, info: dict[str, Any]) -> None:
+    """Note how far a transport is: while it connects, it has not sent the request."""
+    if event.startswith("connection."):
+        charge.is_sent = False
+    elif event.endswith("send_request_headers.started"):
+        charge.is_sent = info["request"].method != b"CONNECT"

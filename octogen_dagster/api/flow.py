@@ -43,6 +43,7 @@ from octogen_dagster.api.retry import Retries
 from octogen_dagster.api.search import CURRENT_FIELDS
 from octogen_dagster.errors import (
     OctogenAPIError,
+    OctogenBudgetError,
     OctogenConnectionError,
     OctogenError,
     OctogenNotFoundError,
@@ -57,16 +58,20 @@ if TYPE_CHECKING:
     from octogen_dagster.api.pacing import Turn
     from octogen_dagster.api.search import SearchFilters, SearchRequest
     from octogen_dagster.api.service import Service
+    from octogen_dagster.api.spending import Charge
 
 T = TypeVar("T")
 
 
 class Send(NamedTuple):
-    """A request to send, and the seconds for it, to the last byte of its response."""
+    """A request to send, and the seconds for it, to the last byte of its response.
+
+    The driver tells the charge that the request is sent, and then that its response has begun.
+    """
 
     request: Request
     seconds: float
-    begun: Callable[[Response], None]
+    charge: Charge
 
 
 class Wait(NamedTuple):
@@ -354,7 +359,7 @@ def count_flow(service: Service, filters: SearchFilters, catalogs: Sequence[str]
 
 
 def _attempts(service: Service, request: Request, path: str, subject: str) -> Flow[Response]:
-    retries = Retries(service.retry)
+    retries, failure = Retries(service.retry), None
     deadline = service.clock() + service.retry.deadline
     while True:
         queued_at = service.clock()
@@ -365,10 +370,13 @@ def _attempts(service: Service, request: Request, path: str, subject: str) -> Fl
             return (
                 yield from _attempt(service, request, path, subject, ends_at=ends_at, turn=turn)
             )
+        except OctogenBudgetError as error:
+            raise error from failure  # an answer that was lost may have spent it
         except OctogenError as error:
             seconds = retries.wait_after(error)
             if seconds is None or service.clock() + seconds > ends_at:
                 raise
+            failure = error
             _say_retry(service, error, seconds)
             is_rate_limited = isinstance(error, OctogenRateLimitError)
         yield Wait(seconds, "retry", is_rate_limited)
@@ -392,7 +400,7 @@ def _turn(service: Service, subject: str) -> Flow[Turn]:
 def _attempt(
     service: Service, request: Request, path: str, subject: str, *, ends_at: float, turn: Turn
 ) -> Flow[Response]:
-    """Send a request once, and charge it if it is answered with a 2xx status."""
+    """Send a request once, and count what it costs."""
     in_flight = service.limiter.in_flight
     failure: OctogenError | None = None
     succeeded = False
@@ -401,7 +409,7 @@ def _attempt(
         if seconds <= 0:
             raise _timeout(service, subject)
         with service.spending.request(path, subject) as charge:
-            answer = yield Send(request, seconds, charge.response_begun)
+            answer = yield Send(request, seconds, charge)
         failure = _failure(service, answer, subject)
         succeeded = failure is None
     finally:

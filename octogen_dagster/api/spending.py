@@ -26,6 +26,10 @@ _PAGES_KEPT = (
     "Run it again with a larger budget_usd: a snapshot goes on from its saved pages, any other "
     "read begins anew."
 )
+_ANSWERS_LOST = (
+    "Octogen might charge a request whose answer came too late or not at all: raise the timeout, "
+    "or check the network."
+)
 _NOT_KEPT = "Lookups are not kept: run it again with a larger budget_usd."
 
 
@@ -58,13 +62,15 @@ class Spending:
     All threads that use a service share one; it may be a part of another one, its parent. A request
     reserves its price before it is sent, so requests that are sent at the same time cannot exceed
     the budget together. A response with a 2xx status is charged, even if its body is cut off; any
-    other status is free. A request without a response counts as free, although the service may have
-    charged it.
+    other status is free. A request that was sent and got no response keeps its reservation, because
+    the service might have charged it.
 
     Attributes:
         requests: The number of requests that were sent, retries included.
         charged_requests: The number of searches and lookups that were answered with a 2xx status.
         spent_usd: Dollars charged so far.
+        possibly_charged_usd: Dollars that might be charged besides, for requests without a
+            response.
     """
 
     def __init__(
@@ -89,20 +95,29 @@ class Spending:
         self.requests = 0
         self.charged_requests = 0
         self.spent_usd = Decimal(0)
+        self.possibly_charged_usd = Decimal(0)
         self._reserved = Decimal(0)
         self._requests_per_minute: float | None = None
 
     def __reduce__(self) -> tuple[Callable[..., Spending], tuple[Any, ...]]:
         if self._parent:
             return self._parent.__reduce__()
-        return _restored, (self.prices, self.budget_usd, self.spent_usd)
+        spent = self.spent_usd, self.possibly_charged_usd
+        return _restored, (self.prices, self.budget_usd, *spent)
 
     @property
     def left_usd(self) -> Decimal | None:
         """Dollars that may still be spent; None without a budget."""
         if self._parent:
             return self._parent.left_usd
-        return None if self.budget_usd is None else dollars(self.budget_usd) - self.spent_usd
+        if self.budget_usd is None:
+            return None
+        return dollars(self.budget_usd) - self.spent_usd - self.possibly_charged_usd
+
+    @property
+    def under_way_usd(self) -> Decimal:
+        """Dollars of the requests that are sent and not answered yet."""
+        return self._reserved
 
     @property
     def requests_per_minute(self) -> float | None:
@@ -113,14 +128,15 @@ class Spending:
         """Return a spending that counts a part of this one, under the same budget."""
         return Spending(self.prices, self.budget_usd, parent=self)
 
-    def raise_to(self, spent_usd: Decimal) -> None:
+    def raise_to(self, spent_usd: Decimal, possibly_charged_usd: Decimal) -> None:
         """Count what other processes spent of the same budget, besides this one."""
         with self._lock:
             self.spent_usd = max(self.spent_usd, spent_usd)
+            self.possibly_charged_usd = max(self.possibly_charged_usd, possibly_charged_usd)
 
     @contextmanager
     def request(self, path: str, subject: str) -> Iterator[Charge]:
-        """Reserve the price of a request while the block sends it, and count it if charged."""
+        """Reserve the price of a request while the block sends it, and count what it costs."""
         price = self.prices.of(path)
         self._reserve(price, path, subject)
         charge = Charge()
@@ -142,11 +158,14 @@ class Spending:
 
     def _over(self, price: Decimal, path: str, subject: str) -> str:
         under_way = f" and {usd(self._reserved)} are under way" if self._reserved else ""
-        kept = _NOT_KEPT if path == _LOOKUP else _PAGES_KEPT
+        lost, advice = "", _NOT_KEPT if path == _LOOKUP else _PAGES_KEPT
+        if self.possibly_charged_usd:
+            lost = f", {usd(self.possibly_charged_usd)} might be charged for lost answers"
+            advice = f"{_ANSWERS_LOST} {advice}"
         return (
             f"{subject}: the next request costs {usd(price)}, which the budget of "
-            f"{usd(self.budget_usd or 0)} does not allow: {usd(self.spent_usd)} are "
-            f"spent{under_way}. It was not sent. {kept}"
+            f"{usd(self.budget_usd or 0)} does not allow: {usd(self.spent_usd)} are spent{lost}"
+            f"{under_way}. It was not sent. {advice}"
         )
 
     def _settle(self, price: Decimal, path: str, charge: Charge) -> None:
@@ -159,14 +178,27 @@ class Spending:
             if charge.is_charged:
                 self.charged_requests += path in (_SEARCH, _LOOKUP)
                 self.spent_usd += price
+            elif charge.is_lost:
+                self.possibly_charged_usd += price
 
 
 @dataclass(slots=True)
 class Charge:
-    """The charge of a request, and the rate limit that its response named."""
+    """The charge of a request, and the rate limit that its response named.
 
-    is_charged: bool = False
+    Attributes:
+        is_sent: True unless the request certainly never reached the service.
+        is_charged: True if the service charges it; None as long as there is no response.
+    """
+
+    is_sent: bool = False
+    is_charged: bool | None = None
     requests_per_minute: float | None = None
+
+    @property
+    def is_lost(self) -> bool:
+        """True if nobody knows whether the service charges the request."""
+        return self.is_sent and self.is_charged is None
 
     def response_begun(self, response: Response) -> None:
         """Note the status and the headers of the response."""
@@ -179,7 +211,9 @@ def dollars(amount: float) -> Decimal:
     return Decimal(str(amount))
 
 
-def _restored(prices: Prices, budget_usd: float | None, spent_usd: Decimal) -> Spending:
+def _restored(
+    prices: Prices, budget_usd: float | None, spent_usd: Decimal, possibly_charged_usd: Decimal
+) -> Spending:
     spending = Spending(prices, budget_usd)
-    spending.raise_to(spent_usd)
+    spending.raise_to(spent_usd, possibly_charged_usd)
     return spending

@@ -18,7 +18,7 @@ from octogen_dagster.api.spending import Spending
 from octogen_dagster.cli.errors import FAILED, reporting_errors
 from octogen_dagster.cli.options import CONTEXT_SETTINGS, FILE, SECONDS
 from octogen_dagster.cli.project import Project
-from octogen_dagster.printable import printable_lines, usd
+from octogen_dagster.printable import printable_lines, spent_text, usd
 
 if TYPE_CHECKING:
     from octogen_dagster.doctor.findings import Finding
@@ -142,8 +142,12 @@ def doctor(
         diagnosis = Diagnosis(tuple(chain.from_iterable(shown.values())))
         report = diagnosis.as_dict() | {"ok": diagnosis.ok and is_complete}
         if asked:
-            report |= {"spent_usd": float(spending.spent_usd), "evidence": asked.evidence()}
-            click.echo(f"\n{usd(spending.spent_usd)} of {usd(max_usd)} were spent.", err=as_json)
+            spent, possibly = spending.spent_usd, spending.possibly_charged_usd
+            possibly += spending.under_way_usd  # of questions that outlived their time
+            report |= {"spent_usd": float(spent), "possibly_charged_usd": float(possibly)}
+            report["evidence"] = asked.evidence()
+            text = f"{spent_text(spent, possibly)} of {usd(max_usd)} were spent."
+            click.echo(f"\n{text}", err=as_json)
         if as_json:
             click.echo(json.dumps(report, indent=2))
     if not diagnosis.ok:

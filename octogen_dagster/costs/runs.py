@@ -18,7 +18,7 @@ import polars as pl
 
 from octogen_dagster.api.spending import dollars
 from octogen_dagster.costs.table import Charge, costs_table
-from octogen_dagster.snapshots.budget import own_spent_usd, spent_usd
+from octogen_dagster.snapshots.budget import own_spent, spent
 from octogen_dagster.snapshots.partitions import catalog_of
 from octogen_dagster.snapshots.publication import REPORTED_BEFORE, parent_of
 
@@ -45,7 +45,7 @@ def instance_costs(since: datetime) -> pl.DataFrame:
 def read_costs(instance: dg.DagsterInstance, since: datetime) -> pl.DataFrame:
     """Return the costs since the beginning of a day in UTC."""
     since = since.replace(hour=0, minute=0, second=0, microsecond=0)
-    runs = [each for each in _updated_runs(instance, since) if spent_usd(each.dagster_run.tags)]
+    runs = [each for each in _updated_runs(instance, since) if spent(each.dagster_run.tags)]
     # A run that began earlier may have reported a part of its costs before.
     begin = min([since, *(each.create_timestamp for each in runs)])
     charges, published = list[Charge](), defaultdict[tuple[str, str | None], Decimal](Decimal)
@@ -103,8 +103,8 @@ def _of_failures(
         known |= {each.run_id: each for each in instance.get_runs(dg.RunsFilter(run_ids=some))}
     for record in runs:
         run = record.dagster_run
-        own = own_spent_usd(run, known.get(parent_of(run) or ""))
-        left = {step: usd - published.get((run.run_id, step), 0) for step, usd in own.items()}
+        own = own_spent(run, known.get(parent_of(run) or ""))
+        left = {step: now.usd - published.get((run.run_id, step), 0) for step, now in own.items()}
         if any(usd > 0 for usd in left.values()):
             at = datetime.fromtimestamp(
                 record.end_time or record.update_timestamp.timestamp(), timezone.utc

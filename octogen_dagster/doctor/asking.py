@@ -20,6 +20,7 @@ from octogen_dagster.errors import (
     OctogenInsufficientCreditError,
     OctogenResponseError,
 )
+from octogen_dagster.printable import usd
 
 _BLOCKING = (OctogenAuthenticationError, OctogenInsufficientCreditError, OctogenForbiddenError)
 """Refusals that say nothing about the service: the user pays, or corrects the key."""
@@ -69,7 +70,9 @@ class Question(NamedTuple):
         except NotAskedError as error:
             yield Finding(self.subject, "skipped", str(error))
         except OctogenBudgetError:
-            yield Finding(self.subject, "skipped", "--max-usd does not allow it: raise it.")
+            lost = service.service.spending.possibly_charged_usd
+            why = f", since {usd(lost)} might be charged for lost answers" if lost else ""
+            yield Finding(self.subject, "skipped", f"--max-usd does not allow it{why}: raise it.")
         except (*_BLOCKING, OctogenConnectionError) as error:
             code = getattr(error, "status_code", None)
             said = f"an answer of {code}" if code else f"no answer from {service.service.base_url}"

@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from octogen_dagster.printable import usd
+from octogen_dagster.printable import spent_text
 
 _MAX_ROWS = 5
 _MAX_COLUMNS = 4
@@ -103,4 +103,6 @@ def currency_of(name: str, prefix: str) -> str:
 
 
 def cost_text(metrics: Figures) -> list[str]:
-    return [usd(metrics["cost_usd"])] if "cost_usd" in metrics else []
+    if "cost_usd" not in metrics:
+        return []
+    return [spent_text(metrics["cost_usd"], metrics.get("possibly_charged_usd", 0))]

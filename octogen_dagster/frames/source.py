@@ -138,9 +138,11 @@ class RunSpending(Protocol):
     """The costs of what a run reads, and the budget that ends it."""
 
     budget_usd: float | None
+    requests: int
     spent_usd: Decimal
+    possibly_charged_usd: Decimal
 
-    def raise_to(self, spent_usd: Decimal) -> None:
+    def raise_to(self, spent_usd: Decimal, possibly_charged_usd: Decimal) -> None:
         """Count what other steps and attempts of the run spent, besides this one."""
 
 

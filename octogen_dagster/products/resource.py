@@ -155,8 +155,10 @@ class OctogenResource(NamedSettings, dg.ConfigurableResource[Any], _Operations):
         allow_inf_nan=False,
         description="Dollars that a run may spend; none for no limit. The run fails before the "
         "request that would exceed it, and a run with a larger budget goes on from its pages. "
-        "Snapshots in processes of their own share it by the run's tags octogen/spent_usd.<step>, "
-        "which re-executions inherit; other requests count in their own process only.",
+        "A request whose answer is lost counts, because it might be charged. Snapshots in "
+        "processes of their own share it by the run's tags octogen/spent_usd.<step> and "
+        "octogen/possibly_charged_usd.<step>, which re-executions inherit; other requests count "
+        "in their own process only.",
     )
     max_extra_pages_percent: float = Field(
         default=MAX_EXTRA_PAGES_PERCENT,

@@ -17,7 +17,7 @@ from octogen_dagster.api.spending import Prices, dollars
 from octogen_dagster.frames.cells import MAX_CURRENCIES, NO_CURRENCY
 from octogen_dagster.frames.effective_query import EffectiveQuery, combine
 from octogen_dagster.frames.source import Metrics
-from octogen_dagster.printable import count, sparkline, usd
+from octogen_dagster.printable import count, sparkline, spent_text, usd
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,6 +51,7 @@ class ReadStatistics:
     unknown_fields: Counter[str] = field(default_factory=Counter)  # not in the schema, by path
     charged_requests: int = 0
     cost_usd: float = 0.0
+    possibly_charged_usd: float = 0.0  # besides, for requests without a response
     prices: Prices = field(default_factory=Prices)
     seconds: float = 0.0  # of wall time
     _began: float = field(default_factory=time.monotonic, repr=False, compare=False)
@@ -74,6 +75,7 @@ class ReadStatistics:
         self.rate_limit_wait_seconds = sent.rate_limit_wait_seconds
         self.charged_requests = spending.charged_requests
         self.cost_usd, self.prices = float(spending.spent_usd), spending.prices
+        self.possibly_charged_usd = float(spending.possibly_charged_usd)
 
     def metrics(self) -> Metrics:
         """Return the metrics by name."""
@@ -100,6 +102,7 @@ class ReadStatistics:
             return {}
         metrics: Metrics = {
             "cost_usd": self.cost_usd,
+            "possibly_charged_usd": self.possibly_charged_usd,
             "cost_saved_usd": float(dollars(price_usd) * saved_requests),
         }
         if self.rows:
@@ -110,7 +113,7 @@ class ReadStatistics:
         """Return the cost so far and what it will likely be, such as "$0.28 of about $0.42"."""
         if not price_usd:
             return ""
-        text = usd(self.cost_usd)
+        text = spent_text(self.cost_usd, self.possibly_charged_usd)
         if self.requests_left and not self.complete:
             total = dollars(self.cost_usd) + dollars(price_usd) * self.requests_left
             text += f" of about {usd(total)}"

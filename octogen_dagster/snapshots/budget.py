@@ -1,76 +1,139 @@
 """The budget of a run, which its steps and attempts share by the run's tags."""
 
+from __future__ import annotations
+
+import contextlib
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from decimal import Decimal
 
 import dagster as dg
 
+from octogen_dagster.background import submit, wait_interruptibly
 from octogen_dagster.frames.source import RunSpending
 from octogen_dagster.snapshots.publication import PublishingStep, parent_of, retried_runs
 
 _SPENT = "octogen/spent_usd."
 """The tags of a run with the dollars that each of its steps has spent: this, and the step."""
+_POSSIBLY_CHARGED = "octogen/possibly_charged_usd."
+"""Likewise, with the dollars that might be charged besides."""
 _AMOUNT = re.compile(r"\d{1,12}(\.\d{1,12})?")
+_MAX_REQUESTS_UNWRITTEN = 30
+_MAX_SECONDS_UNWRITTEN = 10.0
+_LOOK_SECONDS = 0.2
 
 
-@contextmanager
-def shared_budget(
-    step: PublishingStep, spending: RunSpending | None
-) -> Iterator[Callable[[], None]]:
+@dataclass(frozen=True)
+class Spent:
+    """Dollars that were charged, and those that might be charged besides."""
+
+    usd: Decimal = Decimal(0)
+    possibly_usd: Decimal = Decimal(0)
+
+    def __add__(self, other: Spent) -> Spent:
+        return Spent(self.usd + other.usd, self.possibly_usd + other.possibly_usd)
+
+    def __sub__(self, other: Spent) -> Spent:
+        return Spent(self.usd - other.usd, self.possibly_usd - other.possibly_usd)
+
+
+_NOTHING = Spent()
+
+
+@contextlib.contextmanager
+def shared_budget(step: PublishingStep, spending: RunSpending | None) -> Iterator[None]:
     """Count what other steps and attempts of a step's run have spent, and report the block's costs.
 
     They are reported without a budget, too, since a read that fails reports nothing else.
 
     The amounts are kept in tags of the run. A re-execution of the run inherits them, and counts
-    them unless the run succeeded. Each step has a tag of its own, because two steps that end at the
-    same time would overwrite a common one. The tag is written at the end of the block and when the
-    block calls the function that it is given: so little is lost if the process is killed. Steps
-    that work at the same time in other processes may each spend what was left when they began.
+    them unless the run succeeded. Each step has tags of its own, because two steps that end at the
+    same time would overwrite common ones. They are written every ten seconds, every thirty requests
+    and at the end of the block, so a process that is killed loses little. Steps that work at the
+    same time in other processes may each spend what was left when they began.
     """
     instance, run_id = step.instance, step.run_id
     if spending is None or instance is None or run_id is None:
-        yield lambda: None
+        yield
         return
-    tag = f"{_SPENT}{step.key}"
     run = instance.get_run_by_id(run_id)
+    in_tags = spent(run.tags) if run else {}
     inherited = _inherited(instance, run_id)
-    in_tags = spent_usd(run.tags) if run else {}
-    spent = {each: amount - inherited.get(each, 0) for each, amount in in_tags.items()}
-    spending.raise_to(sum(spent.values(), Decimal(0)))
-    begun_at = reported = spending.spent_usd
+    others = (amounts - inherited.get(each, _NOTHING) for each, amounts in in_tags.items())
+    total = sum(others, _NOTHING)
+    spending.raise_to(total.usd, total.possibly_usd)
+    begun_at = written = _of(spending)
 
-    def report_cost() -> None:
-        nonlocal reported
-        if spending.spent_usd > reported:
-            reported = spending.spent_usd
-            own = in_tags.get(step.key, Decimal(0)) + reported - begun_at
-            instance.add_run_tags(run_id, {tag: f"{own:f}"})
+    def write() -> None:
+        nonlocal written
+        if (now := _of(spending)) != written:
+            own = in_tags.get(step.key, _NOTHING) + now - begun_at
+            instance.add_run_tags(run_id, _tags(step.key, own))
+            written = now
 
+    ended = threading.Event()
+
+    def write_now_and_then() -> None:
+        requests, at = spending.requests, time.monotonic()
+        while not ended.wait(_LOOK_SECONDS):
+            is_due = time.monotonic() - at >= _MAX_SECONDS_UNWRITTEN
+            if is_due or spending.requests - requests >= _MAX_REQUESTS_UNWRITTEN:
+                requests, at = spending.requests, time.monotonic()
+                with contextlib.suppress(Exception):  # the last write raises what goes on
+                    write()
+
+    # An instance in memory ends with the process, and does not bear two threads.
+    thread = None if instance.is_ephemeral else submit(write_now_and_then, "octogen-costs")
     try:
-        yield report_cost
+        yield
     finally:
-        report_cost()
+        ended.set()
+        if thread:
+            wait_interruptibly(thread)
+        write()
 
 
-def _inherited(instance: dg.DagsterInstance, run_id: str) -> dict[str, Decimal]:
+def _of(spending: RunSpending) -> Spent:
+    return Spent(spending.spent_usd, spending.possibly_charged_usd)
+
+
+def _inherited(instance: dg.DagsterInstance, run_id: str) -> dict[str, Spent]:
     """The amounts in a run's tags that are of a run that succeeded before it was executed again."""
     parents = [parent_of(run) for run in retried_runs(instance, run_id)]
     succeeded = instance.get_run_by_id(parents[-1]) if parents and parents[-1] else None
-    return spent_usd(succeeded.tags) if succeeded else {}
+    return spent(succeeded.tags) if succeeded else {}
 
 
-def spent_usd(tags: Mapping[str, str]) -> dict[str, Decimal]:
+def spent(tags: Mapping[str, str]) -> dict[str, Spent]:
     """The dollars that a run and those that it retries have spent, by step, by its tags."""
-    return {
-        tag.removeprefix(_SPENT): Decimal(amount)
-        for tag, amount in tags.items()
-        if tag.startswith(_SPENT) and _AMOUNT.fullmatch(amount)
+    steps = {
+        tag.removeprefix(prefix): None
+        for tag in tags
+        for prefix in (_SPENT, _POSSIBLY_CHARGED)
+        if tag.startswith(prefix)
     }
+    found = {
+        step: Spent(*(_amount(tags.get(name + step, "")) for name in (_SPENT, _POSSIBLY_CHARGED)))
+        for step in steps
+    }
+    return {step: amounts for step, amounts in found.items() if amounts != _NOTHING}
 
 
-def own_spent_usd(run: dg.DagsterRun, parent: dg.DagsterRun | None) -> dict[str, Decimal]:
+def own_spent(run: dg.DagsterRun, parent: dg.DagsterRun | None) -> dict[str, Spent]:
     """The dollars of a run alone, by step: it inherited those in the tags of the run before."""
-    before = spent_usd(parent.tags) if parent else {}
-    return {step: usd - before.get(step, 0) for step, usd in spent_usd(run.tags).items()}
+    before = spent(parent.tags) if parent else {}
+    return {step: now - before.get(step, _NOTHING) for step, now in spent(run.tags).items()}
+
+
+def _tags(step: str, amounts: Spent) -> dict[str, str]:
+    tags = {f"{_SPENT}{step}": f"{amounts.usd:f}"}
+    if amounts.possibly_usd:
+        tags[f"{_POSSIBLY_CHARGED}{step}"] = f"{amounts.possibly_usd:f}"
+    return tags
+
+
+def _amount(text: str) -> Decimal:
+    return Decimal(text if _AMOUNT.fullmatch(text) else 0)

@@ -151,8 +151,8 @@ class ParquetSnapshotIOManager(NamedSettings, dg.ConfigurableIOManager):
                 return publication.publish(sources[partition], stop, note_read)
 
         spending = next((each.spending for each in sources.values() if each.spending), None)
-        with shared_budget(step, spending) as report_cost:
-            done = dict(run.publish(publish, at_once=1, stop=stop, poll=report_cost))
+        with shared_budget(step, spending):
+            done = dict(run.publish(publish, at_once=1, stop=stop))
         if run.failures:
             for partition, each in done.items():
                 context.log_event(step.materialization(partition, each.metadata))

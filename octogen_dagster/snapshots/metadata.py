@@ -47,6 +47,7 @@ _IF_ANY = {
     "repeats_removed",
     "unknown_fields",
     "cost_saved_usd",
+    "possibly_charged_usd",
     "rate_limit_wait_seconds",
     "effective_query",
 }

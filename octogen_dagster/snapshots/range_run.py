@@ -21,7 +21,7 @@ import dagster as dg
 import polars as pl
 
 from octogen_dagster.assets.definition import RANGE_END_TAG, RANGE_START_TAG
-from octogen_dagster.background import submit, throttled, wait_interruptibly
+from octogen_dagster.background import submit, wait_interruptibly
 from octogen_dagster.snapshots.budget import shared_budget
 from octogen_dagster.snapshots.failures import Failures
 from octogen_dagster.snapshots.metadata import COLUMN_SCHEMA
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 
 _Result = TypeVar("_Result")
 _POLL_SECONDS = 0.2
-_REPORT_COST_SECONDS = 1.0
-"""The seconds between two updates of the run's tags with the costs so far."""
 _READ_AT_ONCE = 1.25
 """Catalogs for each request in flight: while one decodes a page, the request of another goes."""
 
@@ -90,17 +88,14 @@ class RangeRun:
         *,
         at_once: int,
         stop: threading.Event,
-        poll: Callable[[], object],
     ) -> Iterator[tuple[str, _Result]]:
         """Publish the partitions that are left, and yield each with what was published of it.
 
         The caller reports it, and only then removes its saved pages: a run that dies in between,
         or at any other time, is retried from the pages of what was not reported. `publish` is
-        called in threads, and `poll` meanwhile.
+        called in threads.
         """
-        for partition, future in each_at_once(
-            publish, self._left, at_once=at_once, stop=stop, poll=poll
-        ):
+        for partition, future in each_at_once(publish, self._left, at_once=at_once, stop=stop):
             error = future.exception()
             if isinstance(error, Exception):
                 self.failures.add(partition, error)
@@ -160,17 +155,15 @@ def report_range(
     for partition in run.partitions:
         if partition in run.reported:
             yield from evaluations(partition, evaluated.get(partition, ()))
-    with shared_budget(step, service.spending if service else None) as report_cost:
+    with shared_budget(step, service.spending if service else None):
         for partition, published in run.publish(
             publish,
             at_once=math.floor(_READ_AT_ONCE * service.concurrency) if service else 1,
             stop=stop,
-            poll=throttled(report_cost, _REPORT_COST_SECONDS),
         ):
             metadata = dict(published.metadata)
             if metadata.get(COLUMN_SCHEMA) == declared:  # four kilobytes in each event
                 del metadata[COLUMN_SCHEMA]
-            report_cost()
             yield from step.observations(partition, published.version)
             yield step.materialization(partition, metadata, published.version)
             published.remove_pages()
@@ -226,14 +219,13 @@ def each_at_once(
     *,
     at_once: int,
     stop: threading.Event,
-    poll: Callable[[], object],
 ) -> Iterator[tuple[str, Future[_Result]]]:
     """Work on partitions in threads, and yield each with what came of it, as it is done.
 
     So many are read at once: the next one is begun when one is read, while that one is published
     and the caller reports it. After an error the next one is begun when the caller is through with
-    it, who may clear those that wait: the others end. `poll` is called meanwhile. If the caller
-    leaves, the work under way is stopped.
+    it, who may clear those that wait: the others end. If the caller leaves, the work under way is
+    stopped.
     """
     running = dict[Future[_Result], str]()
     reading = dict[str, Future[None]]()
@@ -249,7 +241,6 @@ def each_at_once(
                 note_read = functools.partial(read.set_result, None)
                 future = submit(functools.partial(work, partition, note_read), "octogen-partition")
                 running[future] = partition
-            poll()
             if done is None:
                 under_way: list[Future[Any]] = [*running, *reading.values()]
                 wait(under_way, _POLL_SECONDS, FIRST_COMPLETED)

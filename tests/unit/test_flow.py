@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -79,8 +80,11 @@ class Script:
                 self.sent.append(step)
                 self.now += self.seconds
                 received = self.answers[min(len(self.sent), len(self.answers)) - 1]
+                step.charge.is_sent = received is not NO_CONNECTION
                 if received is not NO_CONNECTION and received is not HUNG:
-                    step.begun(received if isinstance(received, Response) else answer())
+                    step.charge.response_begun(
+                        received if isinstance(received, Response) else answer()
+                    )
 
 
 LIMITED = answer(429, {"detail": "rate_limit_exceeded"}, retry_after="7")
@@ -102,6 +106,7 @@ CASES: dict[str, tuple[list[Any], dict[str, Any], type[OctogenError] | None, int
     "a cut body is charged": ([CUT, answer()], {}, None, 2, 2),
     "no connection": ([NO_CONNECTION], {}, OctogenConnectionError, 3, 0),
     "hung": ([HUNG, answer()], {}, None, 2, 1),
+    "hung until the budget": ([HUNG], {"budget_usd": 0.03}, OctogenBudgetError, 2, 0),
     "too large": ([BodyTooLargeError(answer())], {}, OctogenResponseError, 1, 1),
     "no budget": ([CUT], {"budget_usd": 0.03}, OctogenBudgetError, 2, 2),
     "no retries": ([BUSY], {"attempts": 1}, OctogenServerError, 1, 0),
@@ -125,6 +130,8 @@ def test_a_search_from_a_table(case: str) -> None:
             script.drive(flow)
     assert (len(script.sent), spending.charged_requests) == (sent, charged)
     assert spending.requests == sent
+    lost = sum(answers[min(number, len(answers) - 1)] is HUNG for number in range(sent))
+    assert spending.possibly_charged_usd == lost * Decimal("0.014")
     assert_nothing_reserved(service)
 
 

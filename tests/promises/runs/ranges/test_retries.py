@@ -1,6 +1,7 @@
 """A run of several partitions pays for none of them twice."""
 
 import re
+import threading
 import time
 from collections.abc import Iterator
 from decimal import Decimal
@@ -11,7 +12,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from octogen_dagster import build_snapshot_checks, catalog_partitions
+from octogen_dagster import build_costs_asset, build_snapshot_checks, catalog_partitions
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 from tests.forked import processes
@@ -27,7 +28,7 @@ from tests.promises.runs.ranges.helpers import (
     reported,
     run,
 )
-from tests.results import failure, stored
+from tests.results import failure, metadata, stored
 
 RETRIED = dg.RetryPolicy(max_retries=2, delay=0)
 
@@ -230,6 +231,43 @@ def test_a_killed_run_is_retried_with_what_it_did_not_report(
         assert catalog not in done or len(pages[catalog]) == before[catalog]
         rows = pl.read_parquet(tmp_path / "snapshots" / "products" / f"{catalog}.parquet")
         assert rows["uuid"].n_unique() == len(rows) == 40 * range_runs.PAGE_SIZE
+
+
+@pytest.mark.slow
+def test_a_killed_run_has_reported_what_it_spent_but_for_fifty_pages(
+    service: PagedService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, page_usd, killed_at = tmp_path / "home", Decimal("0.014"), 160
+    home.mkdir()
+    behind = threading.Event()
+    with dg.DagsterInstance.local_temp(str(home)) as instance:
+
+        def written() -> Decimal:
+            (run,) = instance.get_runs()
+            return Decimal(run.tags.get("octogen/spent_usd.products", "0"))
+
+        def keep_up(*_: Any) -> None:
+            """Send a page once the tag has all of them but fifty."""
+            pages, deadline = len(service.searches), time.monotonic() + 60
+            while pages >= 50 and written() < (pages - 50) * page_usd:
+                if time.monotonic() > deadline:
+                    behind.set()
+                    return
+                time.sleep(0.01)
+            if pages >= killed_at:
+                process.kill()
+
+        monkeypatch.setattr(service, "change", keep_up)
+        arguments = (str(home), range_runs.settings())
+        process = processes.Process(target=range_runs.execute, args=arguments)
+        process.start()
+        process.join(120)
+        assert not behind.is_set()
+        assert len(service.searches) < 8 * 40
+        spent_usd = written()
+        assert (killed_at - 50) * page_usd <= spent_usd <= len(service.searches) * page_usd
+        costs = Project(tmp_path / "costs", instance).run([build_costs_asset()])
+        assert metadata(costs, "octogen_costs")["octogen/total_usd"] >= float(spent_usd)
 
 
 @pytest.mark.long
