@@ -1,8 +1,12 @@
-"""The blocks of code in README.md and in the pages of `docs/`."""
+"""The blocks of code in README.md and in the pages of `docs/`.
+
+`python -m tests.docs.blocks FOLDER` writes those of Python to a folder, where mypy checks them.
+"""
 
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +23,10 @@ PAGES = [ROOT / README, *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = RawFencedCodeBlockLexer(
     re.compile(r'(?P<language>\w*)(?: title="(?P<title>[^"]+)")?(?P<rest>.*)\n')
 )
+OF_READERS = (
+    "# mypy: allow-untyped-defs, allow-incomplete-defs, disable-error-code=import-untyped\n"
+)
+"""How mypy checks a block: whoever pastes it does not annotate all, and has other stubs."""
 NOT_RUN = re.compile(r"<!-- (?:not run|run by): (.+) -->\s*\Z")
 
 
@@ -84,3 +92,14 @@ def marks(page: str) -> list[pytest.MarkDecorator]:
     if page == README:
         return []
     return [pytest.mark.slow] if page == IN_GATE else [pytest.mark.slow, pytest.mark.long]
+
+
+def typed_blocks() -> list[Block]:
+    """The blocks of Python that are whole files."""
+    return [block for block in BLOCKS if block.language == "python" and not block.not_run]
+
+
+if __name__ == "__main__":
+    for block in typed_blocks():
+        name = re.sub(r"\W", "_", block.name)
+        (Path(sys.argv[1]) / f"{name}.py").write_text(OF_READERS + block.source)
