@@ -21,7 +21,7 @@ from octogen_dagster.frames.kinds import TableKind
 
 PACKAGE = Path(octogen_dagster.__file__).parent
 TESTS = Path(__file__).parent
-GROUND = {"errors", "printable", "validation", "background", "io_source", "storage"}
+GROUND = {"errors", "printable", "masking", "validation", "background", "io_source", "storage"}
 CORE = GROUND | {"api", "frames", "assets", "snapshots"}
 CAPABILITIES = {"changes", "brands", "details", "history", "alerts", "position"}
 """The rooms of tables that are made of products."""
@@ -31,10 +31,11 @@ ARROWS: dict[str, set[str]] = {
     # the ground
     "errors": set(),
     "printable": set(),
+    "masking": set(),
     "validation": {"errors"},
     "background": set(),
     "io_source": {"background"},
-    "storage": {"errors", "background", "io_source"},
+    "storage": {"errors", "masking", "background", "io_source"},
     # the core
     "api": GROUND,
     "frames": GROUND | {"api"},

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, field_validator, model_validator
+from pydantic import field_validator, model_validator
 from typing_extensions import Self
 
 from octogen_dagster.components.yaml_model import (
@@ -35,16 +35,17 @@ class SnowflakeTables(snowflake.SnowflakeTables):
     )
 
 
-def _refuse_text(value: Any) -> Any:
-    if isinstance(value, str):
-        raise ValueError(
-            "must be a mapping: write duckdb: shop.duckdb, or another engine, below it"
-        )
-    return value
-
-
 class DestinationSettings(YamlModel):
     """Where tables are: one engine, with the fields of its destination."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_text(cls, value: object) -> object:
+        if isinstance(value, str):
+            raise ValueError(
+                "must be a mapping: write duckdb: shop.duckdb, or another engine, below it"
+            )
+        return value
 
     duckdb: Annotated[
         DuckDBTables | None, text_for(DuckDBTables, lambda text: {"database": text}), VARIABLE
@@ -89,10 +90,17 @@ class DestinationSettings(YamlModel):
 class LinkedTableSettings(YamlModel):
     """The table of the snapshots of linked views."""
 
-    destination: Annotated[
-        DestinationSettings,
-        BeforeValidator(_refuse_text, json_schema_input_type=DestinationSettings),
-    ]
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_text(cls, value: object) -> object:
+        if isinstance(value, str):
+            raise ValueError(
+                "must be a mapping: write destination: {duckdb: shop.duckdb}, or another engine, "
+                "below it"
+            )
+        return value
+
+    destination: DestinationSettings
     """`duckdb`, `postgres`, `snowflake`, `bigquery`, `iceberg` or `delta`, with its fields."""
 
 

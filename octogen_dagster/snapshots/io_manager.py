@@ -16,6 +16,7 @@ from octogen_dagster.assets.definition import canceling_ends, permanent_errors_f
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.frames.kinds import PLAIN, TableKind
 from octogen_dagster.frames.source import RETURNED, SnapshotSource, source_of
+from octogen_dagster.masking import refuse_secrets
 from octogen_dagster.snapshots.budget import shared_budget
 from octogen_dagster.snapshots.loading import load_snapshots
 from octogen_dagster.snapshots.partitions import SnapshotKeys
@@ -87,8 +88,6 @@ class ParquetSnapshotIOManager(NamedSettings, dg.ConfigurableIOManager):
     @field_validator("storage_options")
     @classmethod
     def _check_storage_options(cls, options: dict[str, Any]) -> dict[str, Any]:
-        from octogen_dagster.storage.buckets import refuse_secrets
-
         refuse_secrets({name: value for name, value in options.items() if not _variable(value)})
         return options
 

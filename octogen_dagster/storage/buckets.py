@@ -14,7 +14,6 @@ from collections.abc import Callable, Collection, Mapping
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import obstore
 from obstore.exceptions import (
@@ -28,6 +27,7 @@ from obstore.store import from_url
 
 from octogen_dagster.background import run_in_thread
 from octogen_dagster.errors import MissingPackageError
+from octogen_dagster.masking import has_url_secret, is_secret, masked
 from octogen_dagster.storage.files import COMPARED_BYTES, ListedFile, ReplacedError
 
 Provider = Callable[[], tuple[dict[str, str], "int | None"]]
@@ -49,11 +49,6 @@ _OWN_CREDENTIALS = {
     *("service_account", "service_account_path", "service_account_key", "application_credentials"),
 }
 """Options that name the credentials, so that no library looks for them on the machine."""
-_SECRET_WORDS = {
-    *("authorization", "bearer", "credential", "credentials", "key", "password", "sas", "secret"),
-    *("token", "string", "apikey", "auth", "passphrase", "pwd"),
-}
-_URL_PASSWORD = re.compile(r"://[^/@\s]*:[^/@\s]+@")
 _RETRIES: Any = {
     "max_retries": 3,
     "retry_timeout": timedelta(seconds=60),
@@ -64,7 +59,15 @@ _RETRIES: Any = {
 def bucket_of(url: str, setting: str = "base_dir", other: str = "a folder") -> tuple[str, str, str]:
     """Return the scheme, the bucket and the prefix of a setting's URL; refuse one of no store."""
     scheme, _, rest = url.partition("://")
-    bucket, _, prefix = rest.strip("/").partition("/")
+    bucket, _, prefix = rest.rstrip("/").partition("/")
+    # A container of Azure may be followed by @ and the account.
+    has_user = "@" in bucket and _SCHEMES.get(scheme) != "azure_"
+    if "?" in rest or has_user or (scheme in _SCHEMES and ":" in bucket) or has_url_secret(url):
+        raise ValueError(
+            f"{setting} has more than a bucket and a prefix in its URL. Dagster would show it, and "
+            "credentials there are not used: write s3://bucket/..., gs://bucket/... or "
+            "az://container/..., and set the credentials where the store's library looks for them."
+        )
     if scheme not in _SCHEMES or not bucket:
         raise ValueError(
             f"{setting} {url!r} is not in a known store. Name {other}, s3://bucket/..., "
@@ -125,9 +128,7 @@ class Bucket:
         """The first line of an error, without what may be secret: obstore adds a page to it."""
         text = str(error).partition("\n")[0] or type(error).__name__
         text = re.sub(r"\?[^\s)]*", "", text)  # the query of a signed URL
-        for secret in self._secrets:
-            text = text.replace(secret, "***").replace(quote(secret, safe=""), "***")
-        return text.rstrip(".")
+        return masked(text, self._secrets).rstrip(".")
 
     def _call(self, work: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         """Call obstore, in a thread if this is the main one: it holds signals back."""
@@ -223,32 +224,6 @@ class Bucket:
             for path in paths:
                 with contextlib.suppress(FileNotFoundError):
                     self._call(obstore.delete, path)
-
-
-def is_secret(name: str, value: Any) -> bool:
-    """True if an option has a secret written out, by its name; a path of a file is none."""
-    text = str(value)
-    if "-----BEGIN" in text or _URL_PASSWORD.search(text):
-        return True
-    words = set(re.split(r"[\W_]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()))
-    return bool(
-        words & _SECRET_WORDS
-        and not words & {"kms", "file", "path", "uri", "type"}
-        and not (name.lower().endswith("credentials") and text.lstrip()[:1] != "{")
-        and text
-    )
-
-
-def refuse_secrets(options: Mapping[str, Any]) -> None:
-    """Refuse a secret that is written out, which Dagster would show in the UI."""
-    for name, value in options.items():
-        if is_secret(name, value):
-            raise ValueError(
-                f"{name} looks like a secret, and Dagster would show it in the UI. Set an "
-                f'environment variable and write "{name}": dg.EnvVar("NAME_OF_THE_VARIABLE"), in '
-                'YAML "{{ env.NAME_OF_THE_VARIABLE }}", instead of its value, or leave it out and '
-                "let the library find its credentials."
-            )
 
 
 def _listed(store: Any, prefix: str) -> Any:

@@ -71,11 +71,11 @@ def _unlabelled(_name: str, frame: pl.LazyFrame) -> pl.LazyFrame:
 
 def check_base_dir(base_dir: str) -> None:
     """Refuse what is neither a folder nor a prefix in a bucket."""
-    from octogen_dagster.storage.buckets import bucket_of
-
     if not base_dir.strip():
         raise ValueError("base_dir must not be empty. Name a folder, gs://bucket/... or s3://...")
     if "://" in base_dir and not base_dir.startswith("file://"):
+        from octogen_dagster.storage.buckets import bucket_of
+
         bucket_of(base_dir)
 
 

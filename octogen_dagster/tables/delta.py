@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import dagster as dg
 from pydantic import Field, field_validator
 
+from octogen_dagster.storage.store import check_base_dir
 from octogen_dagster.tables.destination import (
     Load,
     Rows,
     Table,
     TableDestination,
     pool_of,
+    refuse_written_secrets,
 )
-from octogen_dagster.tables.lake import LakeConnection, partition_columns, without_secrets
+from octogen_dagster.tables.lake import LakeConnection, partition_columns
 
 if TYPE_CHECKING:
     import polars as pl
@@ -42,7 +45,14 @@ class DeltaTables(TableDestination):
         "them is a dagster.EnvVar.",
     )
 
-    _refuse_secrets = field_validator("storage_options")(without_secrets)
+    _refuse_secrets = field_validator("storage_options")(refuse_written_secrets)
+
+    @field_validator("base_dir")
+    @classmethod
+    def _check_base_dir(cls, base_dir: str) -> str:
+        if not isinstance(base_dir, dg.EnvVar):
+            check_base_dir(base_dir)
+        return base_dir
 
     @property
     def place(self) -> str:
@@ -55,14 +65,17 @@ class DeltaTables(TableDestination):
     @contextmanager
     def connect(self) -> Iterator[DeltaConnection]:
         """Open no table yet: each has a log of its own."""
-        yield DeltaConnection(self.place, self.base_dir, self.storage_options)
+        check_base_dir(self.base_dir)
+        yield DeltaConnection(self.place, self.base_dir, self.storage_options, self.secrets)
 
 
 class DeltaConnection(LakeConnection):
     """A folder of tables, which note loads as the versions of transactions."""
 
-    def __init__(self, place: str, base_dir: str, options: dict[str, Any]) -> None:
-        super().__init__(place, options)
+    def __init__(
+        self, place: str, base_dir: str, options: dict[str, Any], secrets: Sequence[str]
+    ) -> None:
+        super().__init__(place, options, secrets)
         self._base_dir = base_dir.rstrip("/")
 
     def open(self, table: Table) -> Any:

@@ -5,19 +5,23 @@ from __future__ import annotations
 import enum
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, ClassVar, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, TypeAlias, TypeVar
 
 import dagster as dg
 
 from octogen_dagster.assets.settings import Settings
 from octogen_dagster.errors import OctogenTableError, Persistence
+from octogen_dagster.masking import is_secret, refuse_secrets
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     import polars as pl
+
+
+_Option = TypeVar("_Option")
 
 
 class ColumnType(enum.Enum):
@@ -171,6 +175,18 @@ class TableDestination(Settings, ABC):
     def pool(self) -> str:
         """The pool of Dagster that its assets share."""
 
+    @property
+    def secrets(self) -> Sequence[str]:
+        """The values that no error may show: those of fields without `repr`, and their options."""
+        found = []
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            if not field.repr and isinstance(value, Mapping):
+                found += [str(each) for option, each in value.items() if is_secret(option, each)]
+            elif not field.repr and value:
+                found.append(value)
+        return found
+
     @abstractmethod
     def connect(self) -> AbstractContextManager[TableConnection]:
         """Open a connection for the time of a block.
@@ -187,6 +203,12 @@ class TableDestination(Settings, ABC):
         """
         with self.connect() as connection:
             connection.try_out(self.default_schema)
+
+
+def refuse_written_secrets(options: dict[str, _Option]) -> dict[str, _Option]:
+    """Refuse a secret among options that is not an environment variable's."""
+    refuse_secrets({n: value for n, value in options.items() if not isinstance(value, dg.EnvVar)})
+    return options
 
 
 def pool_of(kind: str, name: str) -> str:

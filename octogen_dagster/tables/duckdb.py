@@ -6,16 +6,16 @@ import re
 import tempfile
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, ClassVar
-from urllib.parse import unquote
 
 import dagster as dg
 from pydantic import Field, field_validator
 
 from octogen_dagster.errors import OctogenTableError, Persistence
+from octogen_dagster.masking import masked
 from octogen_dagster.tables.destination import (
     ColumnType,
     Table,
@@ -58,8 +58,6 @@ _CATALOG = re.compile(r"((?:ducklake:)?(?:\w{2,}:)?)([^?]*)(.*)", re.DOTALL | re
 _PATH = re.compile(r"[^=@]*([/\\]|$)")
 """The beginning of a path, which unlike a connection string has no = or @ before a slash."""
 
-_NAMES = {"", *("dbname", "host", "hostaddr", "motherduck_token", "password", "port", "user")}
-
 
 class DuckDBTables(TableDestination):
     """Tables in a DuckDB file or in a DuckLake.
@@ -98,6 +96,13 @@ class DuckDBTables(TableDestination):
             self.kind, PurePath(_shown(self.database).strip(":…").rpartition(":")[2]).stem
         )
 
+    @property
+    def secrets(self) -> list[str]:
+        """All of a connection string, since any word may be a part of a password."""
+        kind, name, token = _parts(self.database)
+        is_hidden = _shown(self.database) != kind + name
+        return [f"{name}{token}" if is_hidden else token]
+
     def try_out(self) -> None:
         is_new = _shown(self.database) == _parts(self.database)[1] == self.database
         is_new = is_new and not Path(self.database).exists()
@@ -108,7 +113,7 @@ class DuckDBTables(TableDestination):
     @contextmanager
     def connect(self) -> Iterator[DuckDBConnection]:
         """Open the database; a file that another process has open is waited for."""
-        with closing(DuckDBConnection(self.database)) as connection:
+        with closing(DuckDBConnection(self.place, self.database, self.secrets)) as connection:
             yield connection
 
 
@@ -133,11 +138,11 @@ class DuckDBConnection(SQLConnection):
         "decimal(38,9)": ColumnType.DECIMAL,
     }
 
-    def __init__(self, database: str) -> None:
+    def __init__(self, place: str, database: str, secrets: Sequence[str]) -> None:
         super().__init__()
-        self._database = database
+        self._place, self._secrets = place, secrets
         self._frames: Iterable[pl.DataFrame] = ()
-        self._connection = _open(database)
+        self._connection = self._open(database)
         for setting in _SETTINGS:
             self.execute(setting)
         if _parts(database)[0]:  # no file, beside which DuckDB would make a folder
@@ -146,15 +151,28 @@ class DuckDBConnection(SQLConnection):
         ((self._catalog,),) = self.query("SELECT current_database()")
         self.in_catalog = f" AND table_catalog = {self.literal(self._catalog)}"
 
+    def _open(self, database: str) -> Any:
+        import duckdb
+
+        ends_at = time.monotonic() + _LOCK_SECONDS
+        while True:
+            try:
+                with self._explained():
+                    return duckdb.connect(database)
+            except OctogenTableError as error:
+                if _IS_LOCKED not in str(error) or time.monotonic() > ends_at:
+                    raise
+            time.sleep(_LOCK_POLL_SECONDS)
+
     def close(self) -> None:
         self._connection.close()
 
     def execute(self, sql: str) -> None:
-        with _explained(self._database):
+        with self._explained():
             self._connection.execute(sql)
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
-        with _explained(self._database):
+        with self._explained():
             found: list[tuple[Any, ...]] = self._connection.execute(sql).fetchall()
         return found
 
@@ -174,7 +192,7 @@ class DuckDBConnection(SQLConnection):
         into = f"INSERT INTO {self.name(table)} ({self.names(table.columns)})"
         for frame in self._frames:
             batch = frame.__arrow_c_stream__()  # DuckDB finds it by the name of the variable
-            with _explained(self._database):
+            with self._explained():
                 self._connection.execute(f"{into} SELECT * FROM batch WHERE {condition}")
             del batch
 
@@ -184,19 +202,15 @@ class DuckDBConnection(SQLConnection):
     def cancel(self) -> None:
         self._connection.interrupt()
 
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        import duckdb
 
-def _open(database: str) -> Any:
-    import duckdb
-
-    ends_at = time.monotonic() + _LOCK_SECONDS
-    while True:
         try:
-            with _explained(database):
-                return duckdb.connect(database)
-        except OctogenTableError as error:
-            if _IS_LOCKED not in str(error) or time.monotonic() > ends_at:
-                raise
-        time.sleep(_LOCK_POLL_SECONDS)
+            yield
+        except duckdb.Error as error:
+            reason = masked(str(error).strip().partition("\n")[0], self._secrets)
+            raise _error(self._place, type(error).__name__, reason) from None
 
 
 def _shown(database: str) -> str:
@@ -210,27 +224,6 @@ def _parts(database: str) -> tuple[str, str, str]:
     found = _CATALOG.fullmatch(database)
     assert found
     return found[1], found[2], found[3]
-
-
-def _without_secrets(text: str, database: str) -> str:
-    """A text without the words of a connection string, of which any may be a part of a password."""
-    kind, name, token = _parts(database)
-    secret = (name if _shown(database) != kind + name else "") + token
-    words = set(re.split(r"[\s=:@/?&'\"]+", f"{secret} {unquote(secret)}")) - _NAMES
-    for word in sorted(words, key=len, reverse=True):
-        text = re.sub(rf"(?<!\w){re.escape(word)}(?!\w)", "***", text)
-    return text
-
-
-@contextmanager
-def _explained(database: str) -> Iterator[None]:
-    import duckdb
-
-    try:
-        yield
-    except duckdb.Error as error:
-        reason = _without_secrets(str(error).strip().partition("\n")[0], database)
-        raise _error(f"DuckDB ({_shown(database)})", type(error).__name__, reason) from None
 
 
 def _error(place: str, kind: str, reason: str) -> OctogenTableError:

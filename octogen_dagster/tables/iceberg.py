@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import dagster as dg
 from pydantic import Field, field_validator
 
-from octogen_dagster.tables.destination import Load, Rows, Table, TableDestination, pool_of
-from octogen_dagster.tables.lake import LakeConnection, partition_columns, without_secrets
+from octogen_dagster.masking import has_url_secret
+from octogen_dagster.tables.destination import (
+    Load,
+    Rows,
+    Table,
+    TableDestination,
+    pool_of,
+    refuse_written_secrets,
+)
+from octogen_dagster.tables.lake import LakeConnection, partition_columns
 
 if TYPE_CHECKING:
     import polars as pl
@@ -42,7 +51,22 @@ class IcebergTables(TableDestination):
         "secret among them is a dagster.EnvVar.",
     )
 
-    _refuse_secrets = field_validator("properties")(without_secrets)
+    _refuse_secrets = field_validator("properties")(refuse_written_secrets)
+
+    @field_validator("warehouse")
+    @classmethod
+    def _check_warehouse(cls, warehouse: str | None) -> str | None:
+        """Refuse an empty variable, which would be the warehouse of pyiceberg's own settings."""
+        if warehouse is None or isinstance(warehouse, dg.EnvVar):
+            return warehouse
+        if not warehouse.strip() or warehouse.endswith("://"):
+            raise ValueError("warehouse is empty: name a folder, s3://bucket/... or leave it out")
+        if has_url_secret(warehouse):
+            raise ValueError(
+                "warehouse has a secret in its URL, which Dagster would show: write it without, "
+                "and the secret among the properties as a dagster.EnvVar"
+            )
+        return warehouse
 
     @property
     def place(self) -> str:
@@ -62,14 +86,16 @@ class IcebergTables(TableDestination):
                 folder = Path(self.warehouse).resolve()
                 folder.mkdir(parents=True, exist_ok=True)
                 given |= {"uri": f"sqlite:///{folder}/catalog.sqlite", "warehouse": folder.as_uri()}
-        yield IcebergConnection(self.place, self.catalog, given)
+        yield IcebergConnection(self.place, self.catalog, given, self.secrets)
 
 
 class IcebergConnection(LakeConnection):
     """A catalog, whose tables note loads in the summaries of their snapshots."""
 
-    def __init__(self, place: str, catalog: str, settings: dict[str, Any]) -> None:
-        super().__init__(place, settings)
+    def __init__(
+        self, place: str, catalog: str, settings: dict[str, Any], secrets: Sequence[str]
+    ) -> None:
+        super().__init__(place, settings, secrets)
         with self.explained():
             from pyiceberg.catalog import load_catalog
             from sqlalchemy.exc import DBAPIError

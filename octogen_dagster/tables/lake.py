@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import dagster as dg
-
 from octogen_dagster.errors import OctogenTableError, Persistence
+from octogen_dagster.masking import masked
 from octogen_dagster.tables.destination import (
     ColumnType,
     Load,
@@ -36,7 +35,8 @@ class LakeConnection(TableConnection):
 
     has_nested: ClassVar[bool] = True
 
-    def __init__(self, place: str, settings: Mapping[str, Any]) -> None:
+    def __init__(self, place: str, settings: Mapping[str, Any], secrets: Sequence[str]) -> None:
+        self._secrets = secrets
         self.place, self.settings = place, {name: _text(settings[name]) for name in settings}
         self._opened: dict[tuple[str, str], Any] = {}
 
@@ -135,12 +135,9 @@ class LakeConnection(TableConnection):
             if self.is_conflict(error):
                 raise self.conflict() from None
             # Without the tree that it is drawn as, the plan and the signature of a URL.
-            from octogen_dagster.storage.buckets import is_secret
-
             text = re.sub(r"\x1b\[\d+m|↳|\?\S*", "", str(error).partition("\n\n")[0])
             reason = ": ".join(line.strip() for line in text.strip().splitlines())
-            for name, value in self.settings.items():
-                reason = reason.replace(value, "***") if is_secret(name, value) else reason
+            reason = masked(reason, self._secrets)
             raise OctogenTableError(
                 f"{self.place} failed: {reason[:_MAX_REASON].rstrip('.')}. Look at its settings, "
                 "at what the table is, and at the rights of the run.",
@@ -151,13 +148,6 @@ class LakeConnection(TableConnection):
 def partition_columns(rows: Rows) -> list[str]:
     """The columns by which a table is divided into files: those of Dagster's partitions."""
     return [name for name, value in rows.items() if isinstance(value, str)]
-
-
-def without_secrets(settings: dict[str, Any]) -> dict[str, Any]:
-    from octogen_dagster.storage.buckets import refuse_secrets
-
-    refuse_secrets({n: value for n, value in settings.items() if not isinstance(value, dg.EnvVar)})
-    return settings
 
 
 def _text(value: Any) -> str:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
-from urllib.parse import unquote
 
 import dagster as dg
 from pydantic import Field
 
 from octogen_dagster.errors import OctogenTableError, Persistence
+from octogen_dagster.masking import masked
 from octogen_dagster.tables.adbc import ADBCConnection
 from octogen_dagster.tables.destination import (
     Column,
@@ -92,6 +92,12 @@ class PostgresTables(TableDestination):
         is_variable = isinstance(self.uri, dg.EnvVar)
         return pool_of(self.kind, self.uri if is_variable else _database(self.uri))
 
+    @property
+    def secrets(self) -> list[str]:
+        options = (each.partition("=") for each in _part(self.uri, "options").split("&"))
+        values = (value for name, _, value in options if "pass" in name or not value.isdecimal())
+        return [secret for secret in (_part(self.uri, "password"), *values) if secret]
+
     @contextmanager
     def connect(self) -> Iterator[PostgresConnection]:
         """Open a connection, which ends with the block."""
@@ -102,7 +108,7 @@ class PostgresTables(TableDestination):
                 "postgresql://user:password@host:5432/database, with %40 for an @ in the password, "
                 "%25 for a %, and so on."
             )
-        with closing(PostgresConnection(uri)) as connection:
+        with closing(PostgresConnection(self.place, uri, self.secrets)) as connection:
             yield connection
 
 
@@ -137,8 +143,8 @@ class PostgresConnection(ADBCConnection):
     # Else rows are copied while they are read, and an error there comes without its SQLSTATE.
     statement_options: ClassVar = {"adbc.postgresql.use_copy": "false"}
 
-    def __init__(self, uri: str) -> None:
-        self._uri = uri
+    def __init__(self, place: str, uri: str, secrets: Sequence[str]) -> None:
+        self._place, self._uri, self._secrets = place, uri, secrets
         self._frames: Iterable[pl.DataFrame] = ()
         super().__init__()
 
@@ -148,7 +154,7 @@ class PostgresConnection(ADBCConnection):
         return driver.connect(self._uri, autocommit=True)
 
     def explained(self, error: Any) -> OctogenTableError:
-        return _error(self._uri, error)
+        return _error(self._place, error, self._secrets)
 
     def has_schema(self, schema: str) -> bool:
         # The standard's view has the schemas alone that the user owns.
@@ -195,12 +201,12 @@ class PostgresConnection(ADBCConnection):
         self.execute(f"CREATE TEMPORARY TABLE {_STAGE} ({declared}) ON COMMIT DROP")
 
 
-def _error(uri: str, error: Any) -> OctogenTableError:
-    place, is_told = _place(uri), bool(error.sqlstate)
+def _error(place: str, error: Any, secrets: Sequence[str]) -> OctogenTableError:
+    is_told = bool(error.sqlstate)
     known = (state for part, state in _WITHOUT_STATE.items() if re.search(part, str(error)))
     state = error.sqlstate or next(known, "")
     *_, reason = re.split(r"(?:ERROR|FATAL): +|Failed to connect: ", str(error))
-    reason = _without_secrets(reason.strip().partition("\n")[0].rstrip(". "), uri)
+    reason = masked(reason.strip().partition("\n")[0].rstrip(". "), secrets)
     if state in _CONFLICTS:
         return TableConflictError(f"{place} had a conflict with another run: {reason}.")
     advice = next((text for start, text in _ADVICE.items() if state.startswith(start)), "")
@@ -227,12 +233,3 @@ def _part(uri: str, name: str) -> str:
     """A part of an address; empty if it is malformed, and the part could be one of a password."""
     found = _URI.fullmatch(uri.rstrip())
     return (found and found[name]) or ""
-
-
-def _without_secrets(text: str, uri: str) -> str:
-    options = (each.partition("=") for each in _part(uri, "options").split("&"))
-    values = (value for name, _, value in options if "pass" in name or not value.isdecimal())
-    for secret in filter(None, (_part(uri, "password"), *values)):
-        words = f"{re.escape(secret)}|{re.escape(unquote(secret))}"
-        text = re.sub(rf"(?<!\w)(?:{words})(?!\w)", "***", text)
-    return text

@@ -8,9 +8,10 @@ from contextlib import closing, contextmanager
 from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from octogen_dagster.errors import OctogenTableError, Persistence
+from octogen_dagster.masking import masked
 from octogen_dagster.tables.adbc import ADBCConnection
 from octogen_dagster.tables.destination import (
     Column,
@@ -19,6 +20,7 @@ from octogen_dagster.tables.destination import (
     TableConflictError,
     TableDestination,
     pool_of,
+    refuse_written_secrets,
 )
 
 if TYPE_CHECKING:
@@ -54,8 +56,13 @@ class SnowflakeTables(TableDestination):
         description="The private key of a key pair in PKCS#8 and PEM, as a dagster.EnvVar.",
     )
     driver_options: dict[str, str] = Field(
-        default_factory=dict, description="Further options of the ADBC driver, by their names."
+        default_factory=dict,
+        repr=False,
+        description="Further options of the ADBC driver, by their names; a secret among them is a "
+        "dagster.EnvVar.",
     )
+
+    _refuse_secrets = field_validator("driver_options")(refuse_written_secrets)
 
     @property
     def place(self) -> str:
@@ -81,7 +88,7 @@ class SnowflakeTables(TableDestination):
             options["adbc.snowflake.sql.auth_type"] = "auth_jwt"
             options[_KEY_OPTION] = self.private_key
         given = {name: value for name, value in options.items() if value is not None}
-        with closing(SnowflakeConnection(self.place, given)) as connection:
+        with closing(SnowflakeConnection(self.place, given, self.secrets)) as connection:
             yield connection
 
 
@@ -119,8 +126,8 @@ class SnowflakeConnection(ADBCConnection):
     escapes: ClassVar = {"\\": "\\\\"}
     json = "PARSE_JSON({})"
 
-    def __init__(self, place: str, options: dict[str, str]) -> None:
-        self._place, self._options = place, options
+    def __init__(self, place: str, options: dict[str, str], secrets: Sequence[str]) -> None:
+        self._place, self._options, self._secrets = place, options, secrets
         super().__init__()
 
     def open(self) -> Any:
@@ -129,7 +136,7 @@ class SnowflakeConnection(ADBCConnection):
         return driver.connect(db_kwargs=self._options, autocommit=True)
 
     def explained(self, error: Any) -> OctogenTableError:
-        return _error(self._place, error)
+        return _error(self._place, error, self._secrets)
 
     def columns(self, table: Table) -> Mapping[str, ColumnType | None]:
         scale = {0: ColumnType.INTEGER, 9: ColumnType.DECIMAL}
@@ -197,8 +204,8 @@ def _reader(frames: Iterable[pl.DataFrame]) -> Any:
     return pa.RecordBatchReader.from_batches(first.schema, batches)
 
 
-def _error(place: str, error: Any) -> OctogenTableError:
-    reason = str(error).strip().partition("\n")[0]
+def _error(place: str, error: Any, secrets: Sequence[str]) -> OctogenTableError:
+    reason = masked(str(error).strip().partition("\n")[0], secrets)
     if any(word in reason for word in _CONFLICTS):
         return TableConflictError(f"{place} had a conflict with another run: {reason}")
     return OctogenTableError(
