@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal, get_args
@@ -13,6 +12,7 @@ from typing import Any, ClassVar, Literal, get_args
 import polars as pl
 
 from octogen_dagster.frames.kinds import Check, Verdict
+from octogen_dagster.validation import warn_of_share
 
 Against = Literal["before", "lowest", "median"]
 _AGAINST = get_args(Against)
@@ -68,6 +68,9 @@ class AlertRule:
             raise ValueError(f"{of}: days must be at least 1, not {self.days}.")
         if self.max_products < 0 or (self.max_percent or 0) < 0:
             raise ValueError(f"{of}: max_products and max_percent must not be negative.")
+        for name in ("percent", "max_percent"):
+            if 0 < (getattr(self, name, None) or 0) < 1:
+                warn_of_share(f"{of}: {name}", getattr(self, name))
 
     @property
     def words(self) -> str:
@@ -110,12 +113,6 @@ class _PriceRule(AlertRule):
             value = getattr(self, name)
             if value is not None and not (value > 0 and math.isfinite(value)):
                 raise ValueError(f"The rule {self.name!r}: {name} must be above 0, not {value}.")
-        if self.percent is not None and self.percent < 1:
-            warnings.warn(
-                f"The rule {self.name!r} finds changes from {self.percent:g} % on. If you mean "
-                f"{100 * self.percent:g} %, write {100 * self.percent:g}.",
-                stacklevel=3,
-            )
         if self.against not in _AGAINST:
             raise ValueError(
                 f"The rule {self.name!r}: against must be one of {', '.join(_AGAINST)}, not "

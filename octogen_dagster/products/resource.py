@@ -41,7 +41,7 @@ from octogen_dagster.api.search import (
 )
 from octogen_dagster.api.service import DEFAULT_TIMEOUT
 from octogen_dagster.api.spending import LOOKUP_USD, SEARCH_PAGE_USD, Prices, Spending
-from octogen_dagster.validation import NamedSettings, refuse_unknown_settings
+from octogen_dagster.validation import NamedSettings, refuse_unknown_settings, require_percent
 
 if TYPE_CHECKING:
     from octogen_dagster.frames.source import TimeWindow
@@ -195,6 +195,12 @@ class OctogenResource(NamedSettings, dg.ConfigurableResource[Any], _Operations):
     def _is_cm_resource_cls(cls) -> bool:
         """False: a source needs no setup, so sensors and assets can be called without `with`."""
         return False
+
+    @field_validator("reserved_percent", "max_extra_pages_percent")
+    @classmethod
+    def _check_percent(cls, percent: float, info: ValidationInfo) -> float:
+        require_percent(str(info.field_name), percent)
+        return percent
 
     @field_validator("host", mode="before")
     @classmethod

@@ -25,6 +25,7 @@ from octogen_dagster import (
     OutOfStock,
     PriceDropped,
     PriceRose,
+    Undercut,
     build_alert_sensor,
     build_price_alerts_asset,
     build_product_history_asset,
@@ -556,9 +557,14 @@ def test_a_sensor_tells_of_more_catalogs_than_files_may_be_open(
     assert sorted(events["catalog_key"]) == sorted(names)
 
 
-def test_a_percentage_that_looks_like_a_share_is_a_warning() -> None:
-    with pytest.warns(UserWarning, match=r"changes from 0.1 % on. If you mean 10 %, write 10"):
-        PriceDropped(percent=0.1)
+@pytest.mark.parametrize(
+    ("rule", "setting"),
+    [(PriceDropped, "percent"), (PriceDropped, "max_percent"), (Undercut, "percent")],
+)
+def test_a_percentage_that_looks_like_a_share_is_a_warning(rule: Any, setting: str) -> None:
+    text = rf"^The rule '\w+': {setting} is 0.1 %. If you mean 10 %, write 10\."
+    with pytest.warns(UserWarning, match=text):
+        rule(**{setting: 0.1})
 
 
 def test_rules_that_say_nothing_or_twice_the_same_are_refused(shop: Shop) -> None:

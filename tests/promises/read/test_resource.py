@@ -4,6 +4,7 @@ import pickle
 import subprocess
 import sys
 from decimal import Decimal
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -157,3 +158,10 @@ def test_a_key_that_is_written_out_is_warned_of_once() -> None:
     command = [sys.executable, "-c", WARNINGS, KEY]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["0", "1"]
+
+
+@pytest.mark.parametrize("setting", ["reserved_percent", "max_extra_pages_percent"])
+def test_a_share_in_place_of_percent_is_warned_of_when_the_resource_is_made(setting: str) -> None:
+    settings: Any = {setting: 0.2}
+    with pytest.warns(UserWarning, match=rf"^{setting} is 0\.2 %\. If you mean 20 %, write 20\."):
+        OctogenResource(**settings)

@@ -115,22 +115,36 @@ def test_without_a_file_a_mistake_is_told_with_its_field() -> None:
     assert line.startswith("attributes.searches[0].nam: no setting 'nam'. Did you mean 'name'?")
 
 
+def boots(**search: Any) -> dict[str, Any]:
+    return {"searches": [{"name": "boots", **search}]}
+
+
 @pytest.mark.parametrize(
-    ("search", "told"),
+    ("attributes", "told"),
     [
-        ({"search": {"facets": [{"name": "colour", "values": ["x"]}]}}, "If you mean 'color'"),
-        ({"search": {"facets": [{"name": "sex", "values": ["x"]}]}}, "If you mean 'gender'"),
         (
-            {"history": True, "alerts": [{"kind": "price_dropped", "percent": 0.1}]},
-            "from 0.1 % on. If you mean 10 %, write 10",
+            boots(search={"facets": [{"name": "colour", "values": ["x"]}]}),
+            "If you mean 'color'",
+        ),
+        (
+            boots(search={"facets": [{"name": "sex", "values": ["x"]}]}),
+            "If you mean 'gender'",
+        ),
+        (
+            boots() | {"connection": {"reserved_percent": 0.2}},
+            "reserved_percent is 0.2 %. If you mean 20 %, write 20",
+        ),
+        (
+            boots(history=True, alerts=[{"kind": "price_dropped", "percent": 0.1}]),
+            "percent is 0.1 %. If you mean 10 %, write 10",
         ),
     ],
 )
 def test_what_may_be_a_mistake_is_told_of_once_in_the_log(
-    search: dict[str, Any], told: str, caplog: pytest.LogCaptureFixture
+    attributes: dict[str, Any], told: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """`dg check defs` shows the log, and no warnings of Python."""
-    OctogenComponent.from_attributes_dict(attributes={"searches": [{"name": "boots", **search}]})
+    OctogenComponent.from_attributes_dict(attributes=attributes)
     (line,) = caplog.messages
     assert told in line
 
