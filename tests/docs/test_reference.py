@@ -62,6 +62,21 @@ def test_each_command_has_a_line_and_a_help_for_each_option() -> None:
     assert [words for words, each in found.items() for one in options(each) if not one.help] == []
 
 
+def test_the_pages_say_what_the_doctor_spends_at_most() -> None:
+    (limit,) = [each.default for each in main.commands["doctor"].params if each.name == "max_usd"]
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
+    said = {
+        page.name: amounts
+        for page in pages
+        if (
+            amounts := re.findall(
+                r"(?:--ask|--max-usd)\b[^$]{0,60}\$(\d[\d.]*\d)", page.read_text()
+            )
+        )
+    }
+    assert said == {"README.md": [f"{limit}"], "doctor.md": [f"{limit}"]}
+
+
 def test_metadata_that_is_named_is_there() -> None:
     golden = json.loads((ROOT / "tests" / "golden" / "snapshot_metadata.json").read_text())
     made = {*golden["materialization"], *re.findall(r"octogen/[a-z_0-9]+", SOURCE)}
