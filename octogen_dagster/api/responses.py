@@ -102,7 +102,7 @@ _BY_STATUS: Mapping[int, tuple[type[OctogenAPIError], str]] = {
     401: (
         OctogenAuthenticationError,
         "Check that STOREROUTER_API_KEY, OCTOGEN_PLATFORM_API_KEY or OCTO_API_KEY holds a current "
-        "key; replace a revoked one in the partner portal.",
+        "key; replace a revoked one at platform.octogen.ai.",
     ),
     402: (OctogenInsufficientCreditError, "The prepaid credit is spent: top it up and run again."),
     403: (
