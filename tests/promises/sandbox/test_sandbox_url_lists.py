@@ -85,31 +85,6 @@ def test_what_is_no_url_is_rejected_and_the_others_are_not(
         assert [each["url"] for each in changed["accepted"]] == ["https://shop.example/a"]
 
 
-def test_pages_of_lists_show_the_newest_first(client: httpx.Client) -> None:
-    names = ["a", "b", "c", "d", "e"]
-    for name in names:
-        client.post(LISTS, json={"name": name})
-    seen, cursor = [], None
-    while True:
-        parameters = {"limit": 2, **({"cursor": cursor} if cursor else {})}
-        page = client.get(LISTS, params=parameters).json()
-        seen += [each["name"] for each in page["items"]]
-        if (cursor := page["nextCursor"]) is None:
-            break
-    assert seen == names[::-1]
-
-
-def test_a_change_that_changes_nothing_leaves_its_time(client: httpx.Client, list_id: str) -> None:
-    def change(word: str) -> str:
-        client.post(f"{LISTS}/{list_id}/{word}", json={"urls": ["https://shop.example/a"]})
-        updated: str = client.get(f"{LISTS}/{list_id}").json()["updatedAt"]
-        return updated
-
-    times = [change(word) for word in ("urls", "urls", "urls/remove", "urls/remove")]
-    assert times == sorted(times)
-    assert times[0] == times[1] < times[2] == times[3]
-
-
 def test_nothing_is_charged_and_a_key_is_needed() -> None:
     with Sandbox(catalogs=1, products=1, credit_usd=0) as sandbox:
         with connect(sandbox) as client:
