@@ -110,7 +110,7 @@ class Kills:
         assert self._published == expected, f"{self._published} of {expected} rows are published"
         left = {path.name for path in self._folder.iterdir()}
         names = {name for name in left if not name.endswith(".unfinished")}  # for an hour
-        assert names <= {"products.parquet", ".products.previous"}, f"{names} are left"
+        assert names <= {"products.parquet"}, f"{names} are left"
         unfinished = left - names
         for name in unfinished if len(unfinished) > MAX_UNFINISHED else ():
             os.utime(self._folder / name, (0, 0))

@@ -55,6 +55,7 @@ from octogen_dagster.errors import OctogenError, OctogenNotFoundError
 from octogen_dagster.printable import count, usd
 from octogen_dagster.products.resource import OctogenResource
 from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
+from octogen_dagster.snapshots.waiting import neglected
 from octogen_dagster.storage.store import Store, write_parquet
 
 if TYPE_CHECKING:
@@ -278,9 +279,24 @@ def _snapshot_findings(io_manager: ParquetSnapshotIOManager | None) -> Check:
     said = f"a file was written, {step}, read back and deleted at {store.base_dir}."
     if is_read:
         yield Finding("Snapshots", "ok", said)
+        yield from _waiting_findings(store)
         return
     said = f"a file that was written to {store.base_dir} was read back with other rows."
     yield Finding("Snapshots", "failed", said, "Report it with the kind of the object store.")
+
+
+def _waiting_findings(store: Store) -> Check:
+    """Name the histories that snapshots wait for in vain, which fills the store."""
+    for history, readers in sorted(neglected(store).items()):
+        number = count(sum(len(each.waiting) for each in readers), "snapshot")
+        yield Finding(
+            "Snapshots",
+            "warning",
+            f"the history {history} has not read {number} in {store.base_dir}.",
+            "Materialize the history. If it no longer exists, delete "
+            f"{store.uri(readers[0].folder)}"
+            f"{f' and {len(readers) - 1:,} others of that name' if len(readers) > 1 else ''}.",
+        )
 
 
 def _table_findings(destination: TableDestination) -> Check:

@@ -73,8 +73,8 @@ class Published(NamedTuple):
     Attributes:
         rows: Its rows.
         file_metadata: The metadata of its file.
-        before: Opens the snapshot before, with the metadata of its file; it returns None if there
-            is none. None itself where none is kept.
+        before: Opens the previous snapshot, with the metadata of its file; it returns None if there
+            is none. None itself where another IO manager keeps them.
     """
 
     rows: pl.LazyFrame

@@ -107,7 +107,6 @@ class Limits:
     """
 
     row_group_size: int = ROW_GROUP_SIZE  # so many rows are held in memory
-    keeps_previous: bool = False
     min_rows_percent: float = 0
     shrinking_causes: str = ""  # of a snapshot that is smaller, for the error message
 

@@ -36,8 +36,8 @@ def build_product_history_asset(
     had from `valid_from` until before `valid_to`; both are the `fetched_at` of snapshots. The
     columns are those of `octogen_dagster.schemas.HISTORY_SCHEMA`, and `scan_history` reads them.
 
-    A run puts in the snapshot of the products, and the one that it replaced if no run has put that
-    in, so a run that was missed is made up for by the next one. A snapshot that is there already
+    A run puts in the snapshot of the products and all that it replaced since the last run of the
+    history, up to 31, so missed runs are made up for. A snapshot that is there already
     changes nothing, and one that is older than others is slotted in: the table depends only on
     which snapshots are in it. A product that comes back has `reappeared`. A catalog that a snapshot
     has no products of was withdrawn and ends no rows, unless the search has filters: then a product
@@ -207,10 +207,11 @@ def _build(
         if isinstance(snapshots, pl.DataFrame):
             loaded = snapshots.lazy()
             said = {STORED_AT: utc_now().isoformat(), RUN_ID: run.context.run.run_id}
-            stored = [StoredSnapshot(lambda: (loaded, said))]
+            update = HistoryUpdate([StoredSnapshot(lambda: (loaded, said))], tracking)
         else:
-            stored = snapshots.of_catalog(partition)
-        return dg.MaterializeResult(value=HistoryUpdate(stored, tracking))
+            stored, remove_waiting = snapshots.unread(partition, run.context.asset_key)
+            update = HistoryUpdate(stored, tracking, remove_waiting)
+        return dg.MaterializeResult(value=update)
 
     return history
 

@@ -41,9 +41,16 @@ class HistoryUpdate:
 
     spending = None
 
-    def __init__(self, snapshots: Iterable[StoredSnapshot], tracking: Tracking = PRODUCTS) -> None:
+    def __init__(
+        self,
+        snapshots: Iterable[StoredSnapshot],
+        tracking: Tracking = PRODUCTS,
+        remove_waiting: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`remove_waiting` removes snapshots that the history has once it is reported."""
         self._snapshots = snapshots
         self._tracking = tracking
+        self._remove_waiting = remove_waiting
 
     @contextlib.contextmanager
     def reading(self, target: SnapshotTarget, stop: threading.Event) -> Iterator[Reading]:
@@ -62,7 +69,7 @@ class HistoryUpdate:
 
         outcome = Outcome(file_metadata={**contents.metadata(), **tracking.metadata()})
         frame = io_source(tracking.schema, frames, stop)
-        yield Reading(frame, lambda: outcome, replaces=version)
+        yield Reading(frame, lambda: outcome, replaces=version, published=self._remove_waiting)
 
     def _steps(
         self,

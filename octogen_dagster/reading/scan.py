@@ -200,7 +200,6 @@ class ProductScan:
                 yield frame
 
         limits = Limits(
-            keeps_previous=True,
             min_rows_percent=self.min_rows_percent,
             shrinking_causes=_SHRINKING_CAUSES,
         )

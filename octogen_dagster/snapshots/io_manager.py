@@ -45,9 +45,8 @@ class ParquetSnapshotIOManager(NamedSettings, dg.ConfigurableIOManager):
     `<base_dir>/a/b/k.parquet`. Characters that are not safe in a path are percent-encoded.
 
     The pages of a search are saved beside the snapshot while they are read, so the next run of the
-    same partition continues a run that died. They are removed when the snapshot is published. The
-    replaced snapshot of a products asset is kept until the next one is published, unless the asset
-    has time partitions.
+    same partition continues a run that died. They are removed when the snapshot is published. A
+    snapshot that is replaced before its history has read it is kept for the history.
 
     An input may be annotated `pl.DataFrame` (as one without annotation is loaded), `pl.LazyFrame`,
     `pd.DataFrame`, `pyarrow.Table`, `pathlib.Path` (of the file on a disk), or `dict[str, ...]` of

@@ -24,7 +24,8 @@ from octogen_dagster.errors import MissingPackageError, OctogenSnapshotError, Pe
 from octogen_dagster.frames.stored import StoredSnapshot
 from octogen_dagster.io_source import collect_batches, errors_as_raised
 from octogen_dagster.snapshots.partitions import PartitionLayout, SnapshotKeys
-from octogen_dagster.storage.store import MAX_OPEN_FILES, previous_of
+from octogen_dagster.snapshots.waiting import wait_for
+from octogen_dagster.storage.store import MAX_OPEN_FILES
 
 if TYPE_CHECKING:
     from octogen_dagster.storage.store import Store
@@ -236,22 +237,15 @@ class Snapshots:
     def of_catalog(self, catalog: str | None) -> list[StoredSnapshot]:
         """List the snapshots of a catalog that exist, the oldest time first.
 
-        Without partitions of time they are its snapshot and the one that this replaced, if any.
+        Without partitions of time there is one.
 
         Args:
             catalog: The key of the catalog in the partitions; None without partitions of catalogs.
         """
         if self._layout.times is None:
-            key = self._key(catalog)
-            # The previous snapshot is opened first: another run may replace both in between.
-            before = (
-                self._store.open(previous_of(key)) if self._store.exists(previous_of(key)) else None
-            )
-            opened = self._store.open(self._existing_key(catalog))
-            stored = [StoredSnapshot(lambda: opened, key=key)]
-            if before is not None:
-                stored.append(StoredSnapshot(lambda: before))
-            return stored
+            key = self._existing_key(catalog)
+            opened = self._store.open(key)
+            return [StoredSnapshot(lambda: opened, key=key)]
         partitions = {self._key(each): each for each in self._of_catalogs[catalog]}
         folders = sorted({key.rpartition("/")[0] for key in partitions})
         files = {each.key: each for folder in folders for each in self._store.files(folder)}
@@ -268,14 +262,26 @@ class Snapshots:
             if key in files
         ]
 
-    def newest(self, catalog: str | None) -> list[StoredSnapshot]:
-        """List the last two snapshots of a catalog that exist, the newest first.
+    def unread(
+        self, catalog: str | None, history: dg.AssetKey
+    ) -> tuple[list[StoredSnapshot], Callable[[], None]]:
+        """List the snapshots of a catalog for a history, and return what removes the waiting ones.
+
+        Without partitions of time they are the present one, and then those that were replaced since
+        the history ran last, the newest first. From now on they are kept for its next run.
 
         Args:
             catalog: The key of the catalog in the partitions; None without partitions of catalogs.
+            history: The key of the history's asset.
         """
-        stored = self.of_catalog(catalog)
-        return stored[-2:][::-1] if self._layout.times else stored
+        if self._layout.times is not None:
+            return self.of_catalog(catalog), lambda: None
+        list_waiting = wait_for(self._store, self._existing_key(catalog), history.to_user_string())
+        # In this order no snapshot is missed: the present one waits from when it is replaced.
+        present, waiting = self.of_catalog(catalog), list_waiting()
+        opened = (functools.partial(self._store.open, key) for key in reversed(waiting))
+        remove = functools.partial(self._store.delete, waiting)
+        return [*present, *map(StoredSnapshot, opened)], remove
 
     @property
     def _partitions_def(self) -> dg.PartitionsDefinition[Any] | None:
@@ -367,6 +373,9 @@ class _OtherSnapshots(Snapshots):
         raise self._needs_own("its rows are read in batches, with the id of their snapshot")
 
     def of_catalog(self, catalog: str | None) -> list[StoredSnapshot]:
+        raise self._needs_own(NEEDS_FILES)
+
+    def unread(self, catalog: str | None, history: dg.AssetKey) -> Any:
         raise self._needs_own(NEEDS_FILES)
 
     def _needs_own(self, why: str) -> dg.Failure:

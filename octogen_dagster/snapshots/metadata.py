@@ -214,7 +214,7 @@ def snapshot_metadata(
         except (Exception, pl.exceptions.PanicException) as error:
             warn(
                 f"The {name} of the snapshot cannot be shown and are left out of its metadata: "
-                f"{error}. The snapshot is published and whole."
+                f"{error}. The snapshot is whole and is published."
             )
     return _in_reading_order(kind, {**metadata, **also})
 

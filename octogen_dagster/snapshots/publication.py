@@ -1,9 +1,10 @@
 """The publication of a snapshot, of an asset or of one of its partitions, by the step of a run.
 
     Publication.publish → the source's reading → write_parquet, in whose thread Polars asks the
-    source for rows → what was written is checked → Store.publish → snapshot_metadata
+    source for rows → what was written is checked → snapshot_metadata → Store.publish
 
-The file is written aside, its footer is read back, and only then does it replace the one before.
+The file is written aside, its footer is read back, and only then does it replace the one before,
+which is kept for the histories that have not read it.
 What was published before is known from the materializations in Dagster's database.
 """
 
@@ -35,7 +36,8 @@ from octogen_dagster.frames.source import (
 )
 from octogen_dagster.snapshots.data_version import SnapshotVersion, content_of, snapshot_version
 from octogen_dagster.snapshots.metadata import snapshot_metadata
-from octogen_dagster.storage.store import DamagedError, Store, previous_of, write_parquet
+from octogen_dagster.snapshots.waiting import keep_for_readers
+from octogen_dagster.storage.store import DamagedError, Store, write_parquet
 
 if TYPE_CHECKING:
     import threading
@@ -202,7 +204,7 @@ class Publication:
             try:
                 published()
             except Exception as error:  # of any kind, as in an object store: the snapshot is whole
-                self.warn(f"Saved pages could not be removed. {error}")
+                self.warn(f"Files that are no longer needed could not be removed. {error}")
 
         return PublishedSnapshot(metadata, remove_pages, version)
 
@@ -236,38 +238,35 @@ class Publication:
                 check_not_shrunken(limits, rows, _row_count(store, latest, file_metadata), uri)
             row_count = "row_count" if keys.partition is None else "partition_row_count"
             stored: Metadata = {f"dagster/{row_count}": rows, "dagster/uri": uri}
-            keep_previous = None
-            if limits.keeps_previous and not self._has_times:
-                keep_previous = bool(existing) and self._was_reported(existing.get(_RUN_ID))
             version = None
             if catalog_version is not None:
                 rows_written = pl.scan_parquet(unfinished, glob=False)
                 kind = kind_of_rows(self._kind, rows_written.collect_schema())
                 content = content_of(rows_written, outcome.file_metadata, kind.volatile)
                 version = self._version(content, catalog_version, existing)
-            # Opened before it is moved to its place, where another run may replace it.
-            with unfinished.open("rb") as written:
-                size = unfinished.stat().st_size
-                if reading.replaces is ANY:
-                    store.publish(unfinished, key, keep_previous=keep_previous)
-                else:
-                    store.publish_if(reading.replaces, unfinished, key)
-                snapshot = pl.scan_parquet(written, glob=False)
-                metadata = snapshot_metadata(
-                    self._kind,
-                    outcome,
-                    Published(snapshot, outcome.file_metadata, self._before),
-                    stored,
-                    self.warn,
-                    also=also,
-                    size=size,
-                    earlier=lambda: [
-                        event.metadata
-                        for record in self._records
-                        if (event := record.asset_materialization)
-                    ],
-                )
-                return metadata, version
+            snapshot = pl.scan_parquet(unfinished, glob=False)
+            # The snapshot that it is compared with is read before it is replaced.
+            metadata = snapshot_metadata(
+                self._kind,
+                outcome,
+                Published(snapshot, outcome.file_metadata, lambda: self._before(existing)),
+                stored,
+                self.warn,
+                also=also,
+                size=unfinished.stat().st_size,
+                earlier=lambda: [
+                    event.metadata
+                    for record in self._records
+                    if (event := record.asset_materialization)
+                ],
+            )
+            if existing and not self._has_times:
+                keep_for_readers(store, key, existing, self.warn)
+            if reading.replaces is ANY:
+                store.publish(unfinished, key)
+            else:
+                store.publish_if(reading.replaces, unfinished, key)
+            return metadata, version
 
     def _version(
         self, content: str, catalog_version: str, existing: Mapping[str, str]
@@ -289,14 +288,13 @@ class Publication:
             run_id=self._step.run_id,
         )
 
-    def _before(self) -> tuple[pl.LazyFrame, dict[str, str]] | None:
-        """Open the snapshot before, which the changes of this one are compared with."""
-        store, keys = self._store, self._keys
-        before: str | None = previous_of(keys.own)
-        if self._has_times:
-            partition = keys.partition_before()
-            before = None if partition is None else keys.of(partition)
-        return None if before is None or not store.exists(before) else store.open(before)
+    def _before(self, existing: Mapping[str, str]) -> tuple[pl.LazyFrame, dict[str, str]] | None:
+        """Open the snapshot that this one is compared with: an earlier one, or the replaced one."""
+        keys = self._keys
+        if not self._has_times:
+            return self._store.open(keys.own) if existing else None
+        partition = keys.partition_before()
+        return None if partition is None else self._store.open(keys.of(partition))
 
     @functools.cached_property
     def _has_times(self) -> bool:
@@ -335,18 +333,6 @@ class Publication:
         except DamagedError as error:
             self.warn(f"{error} This run replaces it.")
             return {}
-
-    def _was_reported(self, run_id: str | None) -> bool:
-        """True unless the run that published a snapshot is known and did not report it.
-
-        Such a run died after it published the snapshot and before it reported a materialization, so
-        nothing downstream has used the snapshot.
-        """
-        instance = self._step.instance
-        if instance is None or run_id is None or not instance.has_run(run_id):
-            return True
-        # By the partition: the log of a run of many would be read as a whole for each of them.
-        return any(record.run_id == run_id for record in self._records)
 
 
 def _row_count(store: Store, key: str | None, file_metadata: Mapping[str, str]) -> int:

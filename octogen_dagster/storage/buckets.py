@@ -28,7 +28,7 @@ from obstore.store import from_url
 from octogen_dagster.background import run_in_thread
 from octogen_dagster.errors import MissingPackageError
 from octogen_dagster.masking import has_url_secret, is_secret, masked
-from octogen_dagster.storage.files import COMPARED_BYTES, ListedFile, ReplacedError
+from octogen_dagster.storage.files import ListedFile, ReplacedError
 
 Provider = Callable[[], tuple[dict[str, str], "int | None"]]
 """Returns credentials under Polars' names, and until when they are valid, in seconds since 1970."""
@@ -150,13 +150,6 @@ class Bucket:
             return None
         return found["e_tag"], found["version"], found["size"], found["last_modified"]
 
-    def ending(self, key: str) -> tuple[int, bytes]:
-        """The size and the last bytes of an object, which differ if two snapshots do."""
-        path = self._prefix + key
-        size = self._call(obstore.head, path)["size"]
-        begin = max(0, size - COMPARED_BYTES)
-        return size, bytes(self._call(obstore.get_range, path, start=begin, end=size))
-
     def polars_arguments(self, key: str) -> dict[str, Any]:
         return {
             "source": self.uri(key),
@@ -186,9 +179,6 @@ class Bucket:
 
     def copy(self, key: str, target: str) -> None:
         self._call(obstore.copy, self._prefix + key, self._prefix + target)
-
-    def move(self, key: str, target: str) -> None:
-        self._call(obstore.rename, self._prefix + key, self._prefix + target)
 
     def files(self, folder: str) -> list[ListedFile]:
         return [

@@ -17,7 +17,6 @@ from typing import Any, BinaryIO, NamedTuple
 
 from octogen_dagster.errors import OctogenSnapshotError
 
-COMPARED_BYTES = 1 << 16
 _UNFINISHED = ".unfinished"
 """The end of the name of a file that is still being written; such a name begins with a dot."""
 _MAX_PUT_ATTEMPTS = 20
@@ -65,13 +64,6 @@ class Disk:
         # A rename brings another inode, even if the clock of the disk has not moved on.
         return found.st_ino, found.st_mtime_ns
 
-    def ending(self, key: str) -> tuple[int, bytes]:
-        """The size and the last bytes of a file, which differ if two snapshots do."""
-        with open(self._folder / key, "rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - COMPARED_BYTES))
-            return size, file.read()
-
     def polars_arguments(self, key: str) -> dict[str, Any]:
         return {"source": self._folder / key}
 
@@ -89,20 +81,19 @@ class Disk:
             self.publish(written, key)
 
     def copy(self, key: str, target: str) -> None:
-        source = self._folder / key
-        while True:
-            own = source.with_name(f".{source.name}.{secrets.token_hex(6)}{_UNFINISHED}")
-            try:
-                # Not to the target itself: a link replaces no file, and a rename does.
-                os.link(source, own)
-            except OSError:  # a file system without hard links
-                shutil.copyfile(source, own)
-            with contextlib.suppress(FileNotFoundError):  # another publisher took it for abandoned
-                _rename(own, self._folder / target)
-                return
-
-    def move(self, key: str, target: str) -> None:
-        _rename(self._folder / key, self._folder / target)
+        """Copy a file to a place at which no other file ever is; it survives a power failure."""
+        source, path = self._folder / key, self._folder / target
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(source, path)
+        except FileExistsError:
+            return
+        except OSError:  # a file system without hard links
+            with create_unfinished(source, 0o666) as file:
+                shutil.copyfile(source, file.name)
+            _replace_durably(file.name, path)
+        else:
+            _sync(path.parent)
 
     def files(self, folder: str) -> list[ListedFile]:
         found = []
@@ -224,9 +215,3 @@ def _sync(path: str | Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _rename(source: Path, target: Path) -> None:
-    """Rename a file, also if both names are links to one file; rename(2) would keep both."""
-    os.replace(source, target)
-    source.unlink(missing_ok=True)

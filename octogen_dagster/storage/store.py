@@ -147,27 +147,13 @@ class Store:
             remove_abandoned(target, MAX_WRITE_SECONDS)
             remove_abandoned_below(target.with_suffix(""), MAX_WRITE_SECONDS)
 
-    def publish(self, written: Path, key: str, *, keep_previous: bool | None = None) -> None:
-        """Give a written file its key; a reader sees the complete old or new file.
-
-        The replaced file becomes `previous_of(key)` if `keep_previous` is true; with None there
-        never is one. A process that dies midway leaves it aside, where the next one finds it.
-        """
+    def publish(self, written: Path, key: str) -> None:
+        """Give a written file its key; a reader sees the complete old or new file."""
         with self._explained(
             key,
             "The snapshot {} could not be published. Readers see the old or the new one, whole",
         ):
-            if keep_previous is not None:
-                self._settle_previous(key)
-            if keep_previous and self.exists(key):
-                # Copied and not moved: a reader would find no snapshot until the new one is there.
-                self._files.copy(key, _aside(key))
             self._files.publish(written, key)
-        if keep_previous:
-            with self._explained(
-                key, "The snapshot {} is published, but the one that it replaced was not kept"
-            ):
-                self._settle_previous(key)
 
     def publish_if(self, version: object, written: Path, key: str) -> None:
         """Give a written file its key unless another one than that of the version has it."""
@@ -183,13 +169,10 @@ class Store:
                     "by forget_snapshot. Nothing was changed; run it again."
                 ) from error
 
-    def _settle_previous(self, key: str) -> None:
-        """Make the file that is aside the previous one, unless it was not replaced after all."""
-        with contextlib.suppress(FileNotFoundError):  # none is aside, or it was just moved
-            if self._files.ending(_aside(key)) == self._files.ending(key):
-                self._files.delete([_aside(key)])
-            else:
-                self._files.move(_aside(key), previous_of(key))
+    def copy(self, key: str, target: str) -> None:
+        """Give a file a second key, which lasts when another file replaces the first one."""
+        with self._explained(key, "The snapshot {} cannot be kept for its history"):
+            self._files.copy(key, target)
 
     def exists(self, key: str) -> bool:
         """True if the file exists; anything else in its place is an error."""
@@ -380,7 +363,7 @@ class Store:
 def path_component(key: str) -> str:
     """A file or folder name for a key. It is reversible and cannot leave its folder."""
     name = quote(key, safe="-_.~=@+ ")
-    # Hidden names are those of unfinished and previous files.
+    # Hidden names are those of unfinished files, and of what belongs to a snapshot.
     if name.startswith(".") or name.endswith("."):
         name = name.replace(".", "%2E")
     if not name or len(name) > MAX_COMPONENT_LENGTH:
@@ -396,20 +379,10 @@ def asset_path(asset: str) -> str:
     return "/".join(map(path_component, asset.split("/")))
 
 
-def previous_of(key: str) -> str:
-    """The key of the snapshot that one replaced: a hidden file beside it."""
-    return beside(key, ".previous")
-
-
 def beside(key: str, suffix: str) -> str:
     """A hidden key beside a snapshot, for what belongs to it."""
     folder, slash, name = key.rpartition("/")
     return f"{folder}{slash}.{name.removesuffix('.parquet')}{suffix}"
-
-
-def _aside(key: str) -> str:
-    """The key of a snapshot while the one that replaces it is published."""
-    return beside(key, ".previous.next")
 
 
 def write_parquet(

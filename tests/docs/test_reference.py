@@ -19,7 +19,7 @@ SOURCE = "\n".join(path.read_text() for path in [*PACKAGE.rglob("*.py"), ROOT / 
 WITHOUT_PREFIX = {
     "reading/statistics.py": "cost_saved_usd rate_limit_wait_seconds repeats_removed "
     "unknown_fields truncated empty",
-    "frames/products.py": "price_changed",
+    "frames/products.py": "price_changed effective_query_changed effective_query_differences",
     "position/table.py": "median_index",
     "checks/checked_snapshot.py": "bad_rows",
     "checks/product_checks.py": "rows_low rows_high",

@@ -82,7 +82,7 @@ MOMENTS = {
     "the rows are being read": (history_update, "put_in"),
     "the file is being written": (Store, "unfinished"),
     "the file is written": (Store, "publish_if"),
-    "the file is published": (publication, "snapshot_metadata"),
+    "the file is published": (publication, "PublishedSnapshot"),
     "the run reports it": (dg.AssetExecutionContext, "add_asset_metadata"),
 }
 

@@ -100,26 +100,6 @@ def test_the_first_day_of_a_catalog_asks_little_of_the_store(
     assert len(bucket.proxy.heads) - asked <= 20
 
 
-@pytest.mark.long
-def test_a_publisher_that_died_halfway_costs_no_previous_snapshot(
-    bucket: S3Bucket, service: PagedService
-) -> None:
-    for products in (2 * PAGES, 2 * PAGES - 2):
-        service.catalogs["acme"] = products
-        assert run(bucket, service).success
-    first, second = (
-        bucket.get(f"snapshots/{name}") for name in (".products.previous", "products.parquet")
-    )
-    bucket.put("snapshots/.products.previous.next", second)  # as before the upload
-    assert run(bucket, service).success
-    third = bucket.get("snapshots/products.parquet")
-    assert bucket.get("snapshots/.products.previous") == second != first
-    bucket.put("snapshots/.products.previous", first)
-    bucket.put("snapshots/.products.previous.next", second)  # as after the upload
-    assert run(bucket, service).success
-    assert bucket.get("snapshots/.products.previous") == third
-
-
 def test_a_store_that_denies_access_is_an_error_before_anything_is_read(
     bucket: S3Bucket, service: PagedService
 ) -> None:

@@ -253,7 +253,6 @@ def test_the_snapshots_of_times_are_opened_by_partition_and_by_catalog(
     assert len(found.partitions) == 6
     of_acme = [(key, [{"at": key}]) for key in sorted(published[:3])]
     assert opened(found.of_catalog("acme")) == of_acme
-    assert opened(found.newest("acme")) == of_acme[:0:-1]
     assert found.of_catalog("none") == []
     last = dg.MultiPartitionKey({"shop": "acme", "day": "2026-11-03"})
     assert rows(found.frame(last)) == [{"at": last}]
@@ -266,16 +265,12 @@ def test_the_snapshots_of_times_are_opened_by_partition_and_by_catalog(
             open_one(missing)
 
 
-def test_a_snapshot_without_times_is_opened_with_the_one_that_it_replaced(
+def test_a_snapshot_without_times_is_opened_by_itself(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    # The one before is kept of products that OctogenResource read: here it is put there.
     found = handle(boots, tmp_path, instance, published=[None])
     assert found.partitions == ()
-    assert opened(found.newest(None)) == opened(found.of_catalog(None))
     assert len(found.of_catalog(None)) == 1
-    pl.DataFrame({"n": [0]}).write_parquet(tmp_path / ".boots.previous")
-    assert [frame for _, frame in opened(found.newest(None))][1] == [{"n": 0}]
     file = found.file(None)
     assert (file.row_count, file.is_local, "octogen.run_id" in file.metadata) == (2, True, True)
     (frame,) = found.frames()

@@ -271,8 +271,6 @@ def test_a_second_run_reads_no_log_of_the_first_for_each_catalog(
     monkeypatch.setattr(project.instance, "all_logs", read)
     assert run(project, sandbox, [products], CATALOGS).success
     assert first.run_id not in logs_read
-    kept = sorted(path.name for path in (project.folder / "products").glob("*previous*"))
-    assert len(kept) == len(CATALOGS)
 
 
 def test_a_range_is_published_by_the_io_manager_of_the_asset(
