@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 
+from octogen_dagster.errors import OctogenError, Persistence
 from octogen_dagster.frames.cells import Cells, Figures, Row, cells_table, price_text, product_link
 from octogen_dagster.frames.columns import TIME
 from octogen_dagster.frames.kinds import Check, TableKind, Verdict
@@ -175,23 +176,29 @@ _SUMMARY_TYPES = {
 }
 
 
+class UnfitTableError(OctogenError, ValueError):
+    """The table of own prices does not fit, and will not by itself."""
+
+    persistence = Persistence.PERMANENT
+
+
 def checked_own(own: pl.DataFrame | pl.LazyFrame) -> pl.DataFrame:
     """Return a table of own prices with its prices as numbers; refuse one that is none."""
     table = own.lazy().collect()
     if missing := [name for name in OWN_COLUMNS if name not in table.columns]:
-        raise ValueError(
+        raise UnfitTableError(
             f"The table of own prices has no column {missing[0]!r}. Give it the columns "
             f"{', '.join(OWN_COLUMNS)}; others are kept."
         )
     if taken := [name for name in table.columns if name in POSITION_DESCRIPTIONS]:
-        raise ValueError(
+        raise UnfitTableError(
             f"The table of own prices has a column {taken[0]!r}, which the price position adds. "
             "Rename it."
         )
     prices = table["own_price"].cast(pl.Float64, strict=False)
     wrong = table["own_price"].filter(prices.is_null() & table["own_price"].is_not_null())
     if not wrong.is_empty():
-        raise ValueError(
+        raise UnfitTableError(
             f"The column own_price of the own prices has {wrong[0]!r}, which is no number. Give it "
             "numbers, such as 129.90."
         )

@@ -114,6 +114,12 @@ def _input_manager(key: str) -> dg.ResourceDefinition:
     return load
 
 
+class _CannotLoadError(OctogenSnapshotError):
+    """Snapshots cannot be loaded as they are asked for."""
+
+    persistence = Persistence.PERMANENT
+
+
 class _NotThereError(OctogenSnapshotError):
     """There is no snapshot yet."""
 
@@ -310,7 +316,7 @@ class Snapshots:
 
         def labelled(partition: str, frame: pl.LazyFrame) -> pl.LazyFrame:
             if column in frame.collect_schema():
-                raise OctogenSnapshotError(
+                raise _CannotLoadError(
                     f"The partitions of {asset} cannot become one frame: they have a column "
                     f"{column!r} of their own. Give the IO manager another partition_column, or "
                     "load the partitions as a dict."
@@ -437,7 +443,7 @@ class _InputType:
         if self._type is not Path:
             return self.convert(store.scan(key, pinned=pinned))
         if not store.is_local:
-            raise OctogenSnapshotError(
+            raise _CannotLoadError(
                 f"{self._asset} cannot be loaded as a pathlib.Path: {store.uri(key)} is not on a "
                 "disk. Annotate the input with a frame, such as pl.LazyFrame."
             )
@@ -468,7 +474,7 @@ def _check_without_partitions(context: dg.InputContext) -> None:
     """Check that an asset of which no partition is named has none."""
     with contextlib.suppress(dg.DagsterInvariantViolationError):  # it has none
         if context.asset_partitions_def:
-            raise OctogenSnapshotError(
+            raise _CannotLoadError(
                 f"{context.asset_key.to_user_string()} has partitions, and none is named: "
                 "load_asset_value(..., partition_key=...) loads one."
             )

@@ -35,7 +35,7 @@ from octogen_dagster.schemas import HISTORY_SCHEMA
 from tests.histories import ASSET, day, make_history, product
 from tests.positions import OF_CHOICE, position
 from tests.projects import GivenProducts, given_frame
-from tests.results import metadata
+from tests.results import failure, is_retried, metadata
 
 ACME = "https://www.acme.example"
 ALL_STATUSES = (*OF_CHOICE, "not_found", "no_own_price")
@@ -287,6 +287,32 @@ def test_a_table_that_lacks_or_takes_a_column_is_refused(history: pl.LazyFrame) 
         price_position(history, table.drop("own_price"))
     with pytest.raises(ValueError, match="has a column 'rank', which the price position adds"):
         price_position(history, table.with_columns(rank=1))
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "text"),
+    [
+        ("product_url", None, "has no column 'product_url'"),
+        ("own_price", "9,90", "which is no number"),
+        ("rank", 1, "has a column 'rank'"),
+    ],
+)
+def test_an_own_table_that_does_not_fit_fails_the_run_without_a_retry(
+    column: str, value: Any, text: str, tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    @dg.asset
+    def articles() -> pl.DataFrame:
+        table = own(("a", f"{ACME}/dress", 90.0)).drop(column, strict=False)
+        return table if value is None else table.with_columns(pl.lit(value).alias(column))
+
+    shop = GivenProducts(tmp_path, instance)
+    position = build_price_position_asset(shop.history, articles)
+    shop.following = [articles, position]
+    shop.frame = given_frame(day(1), [product("dress", 90.0)])
+    given = [shop.products, shop.history, *shop.following]
+    result = shop.run(given, raise_on_error=False)
+    assert text in failure(result)
+    assert not is_retried(result)
 
 
 @pytest.mark.slow

@@ -173,8 +173,11 @@ def test_a_snapshot_in_a_bucket_has_no_path(instance: dg.DagsterInstance, bucket
     resources = {"io_manager": bucket.io_manager()}
     dg.materialize([boots], resources=resources, instance=instance)
     assert len(load(boots, pd.DataFrame, resources, instance)) == 2
-    with pytest.raises(errors.OctogenSnapshotError, match=r"(s3|gs)://.*is not on a disk"):
+    with pytest.raises(
+        errors.OctogenSnapshotError, match=r"(s3|gs)://.*is not on a disk"
+    ) as raised:
         load(boots, Path, resources, instance)
+    assert raised.value.persistence is errors.Persistence.PERMANENT
 
 
 def test_pandas_without_pyarrow_is_an_error_that_says_what_to_install(
