@@ -11,9 +11,7 @@ import dagster as dg
 
 from octogen_dagster import (
     AnalyticsHubResource,
-    CatalogSource,
     Facet,
-    GrantedCatalogs,
     OctogenControlPlaneResource,
     OctogenResource,
     OctogenSource,
@@ -36,8 +34,7 @@ from octogen_dagster import (
 )
 from octogen_dagster.api.search import FacetName
 
-hosts = os.environ.get("OCTOGEN_SHOP_HOSTS")
-source: CatalogSource = ShopCatalogs(hosts=hosts.split(",")) if hosts else GrantedCatalogs()
+source = ShopCatalogs(hosts=os.environ.get("OCTOGEN_SHOP_HOSTS", "acme.com").split(","))
 if os.environ.get("OCTOGEN_ENV") == "sandbox":
     base_url = os.environ.get("OCTOGEN_BASE_URL", "http://127.0.0.1:8787/v1")
     octogen = OctogenResource(base_url=base_url, catalog_source=source)

@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 from hypothesis import settings
 
-from octogen_dagster import OctogenResource, ParquetSnapshotIOManager
+from octogen_dagster import GrantedCatalogs, OctogenResource, ParquetSnapshotIOManager
 from octogen_dagster.api.credentials import API_KEY_VARIABLES
 from octogen_dagster.io_source import errors_as_raised
 from octogen_dagster.sandbox.server import Sandbox
@@ -118,7 +118,12 @@ def shops() -> Iterator[Sandbox]:
 @pytest.fixture
 def octogen(shops: Sandbox) -> OctogenResource:
     """Return the resource that reads `shops`."""
-    return OctogenResource(api_key=shops.api_key, base_url=shops.base_url, attempts=2)
+    return OctogenResource(
+        api_key=shops.api_key,
+        base_url=shops.base_url,
+        attempts=2,
+        catalog_source=GrantedCatalogs(),
+    )
 
 
 @pytest.fixture

@@ -10,7 +10,13 @@ from typing import Any, Protocol
 import dagster as dg
 import polars as pl
 
-from octogen_dagster import OctogenResource, ParquetSnapshotIOManager, ProductSearch, scan_products
+from octogen_dagster import (
+    GrantedCatalogs,
+    OctogenResource,
+    ParquetSnapshotIOManager,
+    ProductSearch,
+    scan_products,
+)
 
 
 class Server(Protocol):
@@ -25,6 +31,7 @@ class Server(Protocol):
 
 def octogen_at(server: Server, **settings: Any) -> OctogenResource:
     """Return the resource of a server."""
+    settings = {"catalog_source": GrantedCatalogs(), **settings}
     return OctogenResource(api_key=server.api_key, base_url=server.base_url, **settings)
 
 

@@ -89,6 +89,7 @@ def take_away(patch: pytest.MonkeyPatch, name: str) -> None:
         "get_latest_storage_id_by_partition": dg.DagsterInstance,
         "get_latest_tags_by_partition": SqlEventLogStorage,
         "get_io_manager_key_for_asset_key": dg.AssetsDefinition,
+        "get_resource_requirements": dg.OpDefinition,
         "asset_layer": dg.JobDefinition,
         "step_context": dg.OutputContext,
         "add_asset_metadata": StepExecutionContext,
@@ -114,7 +115,7 @@ NAMES = (
     *("get_io_manager_key_for_asset_key", "asset_layer", "target_materialization_data"),
     *("step_context", "add_asset_metadata", "resolved_run_config", "original_resource_dict"),
     *("all_instigator_state", "get_ticks", "dagster_shared.libraries"),
-    *("_ensure_bqstorage_client", "collect_batches", "serialize"),
+    *("_ensure_bqstorage_client", "collect_batches", "serialize", "get_resource_requirements"),
 )
 CATALOGS = {"acme": 4, "strada": 3}
 RANGE = {
@@ -223,6 +224,18 @@ class Journeys:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(dg.SensorEvaluationContext, "code_location_origin", here)
             return type(build_catalog_sensor(self.products)(context)).__name__
+
+    def no_catalog_source(self) -> str:
+        from octogen_dagster import OctogenResource, build_catalogs_asset
+
+        definitions = dg.Definitions(
+            [build_catalogs_asset()], resources={"octogen": OctogenResource()}
+        )
+        try:
+            dg.Definitions.validate_loadable(definitions)
+        except dg.DagsterInvalidDefinitionError:
+            return "refused"
+        return "not refused"
 
     def a_filter(self) -> str:
         from tests.results import scan

@@ -37,6 +37,7 @@ from pathlib import Path
 from typing import Any
 import dagster as dg
 from octogen_dagster import (
+    GrantedCatalogs,
     OctogenResource, ParquetSnapshotIOManager, build_catalog_sensor, build_products_asset,
     build_snapshot_checks, catalog_partitions,
 )
@@ -58,7 +59,7 @@ defs = dg.Definitions(
     ],
     executor=dg.in_process_executor,
     resources={
-        "octogen": OctogenResource(),
+        "octogen": OctogenResource(catalog_source=GrantedCatalogs()),
         "io_manager": WaitingIOManager(base_dir=dg.EnvVar("SNAPSHOTS")),
     },
 )

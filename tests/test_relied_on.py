@@ -315,6 +315,7 @@ def journeys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Journeys]:
         ("get_latest_storage_id_by_partition", "a_run_of_several", "7 checks, 6 of a "),
         ("get_latest_tags_by_partition", "a_tick", "0 requests"),
         ("get_io_manager_key_for_asset_key", "a_run", "4 checks"),
+        ("get_resource_requirements", "no_catalog_source", "not refused"),
         ("asset_layer", "a_run_of_several", "0 checks"),
         ("step_context", "frames_of_ones_own", "2 materializations"),
         ("add_asset_metadata", "frames_of_ones_own", "2 materializations, 0 with rows"),

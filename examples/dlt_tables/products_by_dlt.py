@@ -10,11 +10,14 @@ import polars as pl
 from octogen_dagster import (
     OctogenResource,
     ParquetSnapshotIOManager,
+    ShopCatalogs,
+    build_catalogs_asset,
     build_products_asset,
     catalog_partitions,
 )
 
 TYPES = {pl.String(): "text", pl.Float64(): "double", pl.Boolean(): "bool", pl.Int64(): "bigint"}
+catalogs = build_catalogs_asset(partitions_def=catalog_partitions)
 products = build_products_asset("octogen_products", partitions_def=catalog_partitions)
 
 
@@ -47,9 +50,9 @@ def loaded_products(octogen_products: pl.LazyFrame) -> None:
 
 
 defs = dg.Definitions(
-    assets=[products, loaded_products],
+    assets=[catalogs, products, loaded_products],
     resources={
-        "octogen": OctogenResource(),
+        "octogen": OctogenResource(catalog_source=ShopCatalogs(hosts=["acme.com"])),
         "io_manager": ParquetSnapshotIOManager(base_dir="snapshots"),
     },
 )

@@ -9,6 +9,8 @@ from octogen_dagster import (
     DuckDBTables,
     OctogenResource,
     ParquetSnapshotIOManager,
+    ShopCatalogs,
+    build_catalogs_asset,
     build_products_asset,
     build_snapshot_checks,
     build_table_asset,
@@ -66,6 +68,7 @@ def build_discounts_asset(products: dg.AssetsDefinition, **arguments: Any) -> dg
 
 
 several, follow = dg.BackfillPolicy.multi_run(100), follow_upstream()
+catalogs = build_catalogs_asset(partitions_def=catalog_partitions)
 products = build_products_asset(
     "octogen_products", partitions_def=catalog_partitions, backfill_policy=several
 )
@@ -78,10 +81,10 @@ table = build_table_asset(
 )
 
 defs = dg.Definitions(
-    assets=[products, discounts, table],
+    assets=[catalogs, products, discounts, table],
     asset_checks=build_snapshot_checks(discounts),
     resources={
-        "octogen": OctogenResource(),
+        "octogen": OctogenResource(catalog_source=ShopCatalogs(hosts=["acme.com"])),
         "io_manager": ParquetSnapshotIOManager(base_dir="snapshots"),
     },
 )

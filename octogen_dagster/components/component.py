@@ -78,7 +78,8 @@ class OctogenComponent(AssetsComponent):
     connection: ConnectionSettings = Field(default_factory=ConnectionSettings)
     """Octogen's REST API: the fields of OctogenResource."""
     catalog_source: Source = Field(default_factory=CatalogSourceSettings)
-    """granted (the default), or `hosts` of shops, or `keys` of catalogs."""
+    """`hosts` of shops, `keys` of catalogs, or `granted` by a service of the older contract. Needed
+    where catalogs are partitions."""
     storage: Storage = Field(default_factory=StorageSettings)
     """The store of the snapshots, or its `base_dir` alone; null for the project's own
     `io_manager`."""
@@ -127,11 +128,10 @@ class OctogenComponent(AssetsComponent):
                 "resources and catalogs would be mixed. Write attributes.name in the YAML of one "
                 "of them, such as name: other_shops."
             )
-        resources: dict[str, Any] = {
-            self.name: od.OctogenResource(
-                **self.connection.arguments(), catalog_source=self.catalog_source.source()
-            )
-        }
+        connection = self.connection.arguments()
+        if "catalog_source" in self.model_fields_set:
+            connection["catalog_source"] = self.catalog_source.source()
+        resources: dict[str, Any] = {self.name: od.OctogenResource(**connection)}
         if self.storage is not None:
             resources[f"{self.name}_io_manager"] = self.storage.io_manager()
         catalogs = self.catalogs

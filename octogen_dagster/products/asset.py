@@ -25,6 +25,7 @@ from octogen_dagster.errors import OctogenError
 from octogen_dagster.frames.products import PRODUCTS_KIND
 from octogen_dagster.frames.source import MIN_ROWS_PERCENT, is_within, utc_now
 from octogen_dagster.printable import printable
+from octogen_dagster.products.resource import require_catalog_source
 from octogen_dagster.reading.plan import list_for
 from octogen_dagster.reading.scan import ProductScan
 from octogen_dagster.reading.statistics import ScanStatistics
@@ -144,6 +145,8 @@ def build_products_asset(
             value=scan, data_version=dg.DataVersion(version) if version else None
         )
 
+    if isinstance(partitions.catalogs, dg.DynamicPartitionsDefinition):
+        require_catalog_source(products, resource_key)
     return products
 
 

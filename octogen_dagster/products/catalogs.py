@@ -16,6 +16,7 @@ from octogen_dagster.assets.definition import (
 )
 from octogen_dagster.frames.catalogs import CATALOGS_KIND, catalogs_frame
 from octogen_dagster.printable import count
+from octogen_dagster.products.resource import require_catalog_source
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, snapshot_asset
 from octogen_dagster.snapshots.partitions import ADDS_PARTITIONS, keys_by_catalog
 
@@ -88,6 +89,7 @@ def build_catalogs_asset(
             metadata=metadata,
         )
 
+    require_catalog_source(catalogs, resource_key)
     return catalogs
 
 

@@ -2,7 +2,8 @@
 
 import functools
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Concatenate, TypeVar
 
 import dagster as dg
@@ -91,9 +92,9 @@ class OctogenResource(NamedSettings, dg.ConfigurableResource[Any], _Operations):
     Definitions load without a key; a run that needs one raises MissingAPIKeyError.
 
     `catalog_source` has the catalogs that the table of catalogs lists, the catalog sensor watches
-    and a search without `catalogs` reads: `GrantedCatalogs()`, `ShopCatalogs(hosts=[...])`,
-    `NamedCatalogs(keys=[...])` or a `CatalogSource` of your own. It is set in code and is no part
-    of the run configuration.
+    and a search without `catalogs` reads: `ShopCatalogs(hosts=[...])`, `NamedCatalogs(keys=[...])`,
+    `GrantedCatalogs()` or a `CatalogSource` of your own. It is set in code and is no part of the
+    run configuration. Without it, definitions with partitions of catalogs do not load.
     """
 
     # pydantic's errors quote what is refused, which may be the key in a wrong place.
@@ -328,3 +329,44 @@ class OctogenResource(NamedSettings, dg.ConfigurableResource[Any], _Operations):
             window=window,
             min_rows_percent=min_rows_percent,
         )
+
+
+@dataclass(frozen=True)
+class _CatalogSourceRequirement:
+    """What Dagster requires of resources when definitions load: catalogs come from somewhere."""
+
+    asset: str
+    resource_key: str
+    expected_type: type = dg.ResourceDefinition
+    is_io_manager_requirement: bool = False
+
+    def is_satisfied(self, resource_defs: Mapping[str, Any]) -> bool:
+        resource: Any = resource_defs.get(self.resource_key)
+        kind = getattr(resource, "configurable_resource_cls", object)
+        is_ours = issubclass(kind, OctogenResource)
+        return not is_ours or "catalog_source" in resource.nested_resources
+
+    def ensure_satisfied(self, resource_defs: Mapping[str, Any]) -> None:
+        if not self.is_satisfied(resource_defs):
+            raise dg.DagsterInvalidDefinitionError(
+                f"Asset {self.asset!r} needs a list of catalogs, and the resource "
+                f"{self.resource_key!r} has no catalog source. Write "
+                "OctogenResource(catalog_source=ShopCatalogs(hosts=[...])), in YAML "
+                "`catalog_source: {hosts: [...]}`. GrantedCatalogs() lists those of a service of "
+                "the older contract only."
+            )
+
+
+def require_catalog_source(asset: dg.AssetsDefinition, resource_key: str) -> None:
+    """Let definitions fail to load if the resource of an asset does not say its catalogs."""
+    op: Any = asset.node_def
+    requirements = getattr(op, "get_resource_requirements", None)  # Dagster does not promise it
+    if requirements is None:
+        return
+    own = _CatalogSourceRequirement(asset.key.to_user_string(), resource_key)
+
+    def with_own(*args: Any, **kwargs: Any) -> Iterator[Any]:
+        yield from requirements(*args, **kwargs)
+        yield own
+
+    op.get_resource_requirements = with_own

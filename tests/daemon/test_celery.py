@@ -38,7 +38,7 @@ LOCATION = """
 import os
 import dagster as dg
 from octogen_dagster import (
-    OctogenResource, ParquetSnapshotIOManager, ProductSearch, build_catalog_sensor,
+    GrantedCatalogs, OctogenResource, ParquetSnapshotIOManager, ProductSearch, build_catalog_sensor,
     build_products_asset, catalog_partitions,
 )
 
@@ -62,7 +62,7 @@ defs = dg.Definitions(
     ],
     executor=dg.in_process_executor,
     resources={
-        "octogen": OctogenResource(),
+        "octogen": OctogenResource(catalog_source=GrantedCatalogs()),
         "io_manager": ParquetSnapshotIOManager(
             base_dir=dg.EnvVar("SNAPSHOTS"), storage_options=options if s3 else {}
         ),

@@ -74,7 +74,7 @@ defs = dg.Definitions(
         dg.AutomationConditionSensorDefinition("follow", target="*", **running),
     ],
     resources={
-        "octogen": od.OctogenResource(),
+        "octogen": od.OctogenResource(catalog_source=od.GrantedCatalogs()),
         "io_manager": od.ParquetSnapshotIOManager(base_dir="snapshots"),
     },
     executor=dg.in_process_executor,

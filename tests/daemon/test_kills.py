@@ -30,7 +30,9 @@ defs = dg.Definitions(
     ],
     executor=dg.in_process_executor,
     resources={
-        "octogen": OctogenResource(base_url=dg.EnvVar("OCTOGEN_BASE_URL")),
+        "octogen": OctogenResource(
+            base_url=dg.EnvVar("OCTOGEN_BASE_URL"), catalog_source=GrantedCatalogs()
+        ),
         "io_manager": ParquetSnapshotIOManager(base_dir="snapshots"),
         "analytics_hub": AnalyticsHubResource(project="my-project"),
         "octogen_control_plane": OctogenControlPlaneResource(principal="user:me@example.com"),

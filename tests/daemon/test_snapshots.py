@@ -40,7 +40,9 @@ defs = dg.Definitions(
     ],
     executor=dg.in_process_executor,
     resources={
-        "octogen": OctogenResource(base_url=dg.EnvVar("OCTOGEN_BASE_URL")),
+        "octogen": OctogenResource(
+            base_url=dg.EnvVar("OCTOGEN_BASE_URL"), catalog_source=GrantedCatalogs()
+        ),
         "io_manager": ParquetSnapshotIOManager(base_dir=dg.EnvVar("SNAPSHOTS")),
     },
 )

@@ -32,6 +32,7 @@ LOCATION = f"""
 import warnings
 import dagster as dg
 from octogen_dagster import (
+    GrantedCatalogs,
     OctogenResource, ParquetSnapshotIOManager, build_product_brands_asset, build_products_asset,
     build_snapshot_checks,
 )
@@ -50,7 +51,7 @@ defs = dg.Definitions(
     asset_checks=checks,
     executor=dg.in_process_executor,
     resources={{
-        "octogen": OctogenResource(),
+        "octogen": OctogenResource(catalog_source=GrantedCatalogs()),
         "io_manager": ParquetSnapshotIOManager(base_dir="snapshots"),
     }},
 )

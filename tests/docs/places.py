@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from octogen_dagster.bigquery.partitions import listing_partition_key
 from octogen_dagster.sandbox.server import Sandbox
 
 CATALOG = "strada"
@@ -28,14 +27,6 @@ class Place(NamedTuple):
     def listing(self) -> str:
         """The resource name of the catalog's listing."""
         return self.sandbox.hub.listing_resource(CATALOG)
-
-    @property
-    def partitions(self) -> dict[str, str]:
-        """A key of each dynamic partitions definition."""
-        return {
-            "octogen_catalogs": CATALOG,
-            "octogen_listings": listing_partition_key(self.listing),
-        }
 
     def fill_in(self, source: str) -> str:
         """The source with names of this sandbox for those that a reader replaces by their own."""

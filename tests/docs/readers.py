@@ -14,6 +14,8 @@ import pytest
 from click.testing import CliRunner
 from dagster.components.testing import create_defs_folder_sandbox
 
+from octogen_dagster.snapshots.partitions import ADDS_PARTITIONS
+
 NOT_YET = {
     dg.AssetKey("brands"),  # the sandbox's BigQuery stores no result as a table
     *(
@@ -44,30 +46,29 @@ PROJECT = {
 """The files of a Dagster project."""
 
 
-def read_python(file: Path, environment: Mapping[str, str], partitions: Mapping[str, str]) -> None:
+def read_python(file: Path, environment: Mapping[str, str]) -> None:
     """Run a file: by pytest if its name is that of a test, else as a script.
 
     Args:
         file: The file; its folder becomes the working directory.
         environment: Variables to set.
-        partitions: A key for each dynamic partitions definition.
     """
     _enter(file.parent, environment)
     if file.name.startswith("test_"):
         sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "-p", "no:xdist", str(file)]))
     for value in runpy.run_path(str(file)).values():
         if isinstance(value, dg.Definitions):
-            materialize_each(value, partitions)
+            materialize_each(value)
 
 
-def read_yaml(file: Path, environment: Mapping[str, str], partitions: Mapping[str, str]) -> None:
+def read_yaml(file: Path, environment: Mapping[str, str]) -> None:
     """Put the YAML of a component into a project, and materialize its assets.
 
     The arguments are those of `read_python`.
     """
     _enter(file.parent, environment)
     with load_component(file.read_text()) as definitions:
-        materialize_each(definitions, partitions)
+        materialize_each(definitions)
 
 
 def list_definitions(file: Path, environment: Mapping[str, str]) -> None:
@@ -107,18 +108,23 @@ def _enter(folder: Path, environment: Mapping[str, str]) -> None:
     os.environ.update(environment)
 
 
-def materialize_each(definitions: dg.Definitions, partitions: Mapping[str, str]) -> None:
-    """Load definitions as a code location, and materialize each asset, upstream ones first."""
+def materialize_each(definitions: dg.Definitions) -> None:
+    """Load definitions as a code location, and materialize each asset, upstream ones first.
+
+    Partitions are those that its tables of catalogs and its sensors add.
+    """
     dg.Definitions.validate_loadable(definitions)
     repository = definitions.get_repository_def()
     with dg.DagsterInstance.ephemeral() as instance:
-        for name, key in partitions.items():
-            instance.add_dynamic_partitions(name, [key])
+        for sensor in repository.sensor_defs:
+            if sensor.name.endswith(("_catalog_sensor", "_listing_sensor")):
+                _add_partitions(sensor, repository, instance)
         for asset in _runnable(repository):
             partitions_def = repository.asset_graph.get(asset).partitions_def
             keys = partitions_def and partitions_def.get_partition_keys(
                 dynamic_partitions_store=instance
             )
+            assert keys is None or keys, f"nothing adds partitions of {asset.to_user_string()}"
             job = repository.get_implicit_job_def_for_assets([asset])
             assert job
             job.execute_in_process(
@@ -126,8 +132,28 @@ def materialize_each(definitions: dg.Definitions, partitions: Mapping[str, str])
             )
 
 
+def _add_partitions(
+    sensor: dg.SensorDefinition, repository: dg.RepositoryDefinition, instance: dg.DagsterInstance
+) -> None:
+    resources = repository.get_top_level_resources()
+    with dg.build_sensor_context(
+        instance,
+        repository_def=repository,
+        sensor_name=sensor.name,
+        resources={key: resources[key] for key in sensor.required_resource_keys},
+    ) as context:
+        result = sensor(context)
+        assert isinstance(result, dg.SensorResult), result
+        for each in result.dynamic_partitions_requests or ():
+            assert isinstance(each, dg.AddDynamicPartitionsRequest)
+            instance.add_dynamic_partitions(each.partitions_def_name, each.partition_keys)
+
+
 def _runnable(repository: dg.RepositoryDefinition) -> Iterator[dg.AssetKey]:
     graph = repository.asset_graph
-    for asset in graph.toposorted_asset_keys:
+    lists = [
+        key for key in graph.toposorted_asset_keys if ADDS_PARTITIONS in graph.get(key).metadata
+    ]
+    for asset in dict.fromkeys([*lists, *graph.toposorted_asset_keys]):
         if asset in graph.materializable_asset_keys and asset not in NOT_YET:
             yield asset

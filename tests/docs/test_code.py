@@ -19,7 +19,7 @@ def check(read: Callable[..., None], place: Place, file: Path, block: Block) -> 
         if table.page == block.page and table.title.endswith(".csv"):
             (file.parent / table.title).write_text(place.fill_in(table.source))
     file.write_text(place.fill_in(block.source))
-    process = processes.Process(target=read, args=(file, place.environment, place.partitions))
+    process = processes.Process(target=read, args=(file, place.environment))
     process.start()
     process.join(TIMEOUT)
     process.kill()

@@ -213,7 +213,11 @@ def test_dlt_replaces_the_rows_of_a_catalog(
         defs = runpy.run_path(str(ROOT / "examples/dlt_tables/products_by_dlt.py"))["defs"]
         job = defs.resolve_implicit_global_asset_job_def()
         for key in ["acme", "zen", "acme"]:
-            job.execute_in_process(instance=instance, partition_key=key)
+            job.execute_in_process(
+                instance=instance,
+                partition_key=key,
+                asset_selection=[dg.AssetKey("octogen_products"), dg.AssetKey("loaded_products")],
+            )
     with duckdb.connect("shop.duckdb") as connection:
         counted = connection.sql(
             "SELECT catalog_key, count(*) FROM octogen.octogen_products GROUP BY ALL"

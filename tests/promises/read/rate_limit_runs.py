@@ -8,6 +8,7 @@ from typing import Any
 import dagster as dg
 
 from octogen_dagster import (
+    GrantedCatalogs,
     OctogenResource,
     ParquetSnapshotIOManager,
     ProductSearch,
@@ -40,7 +41,7 @@ def by_dagster(
             partition_key=catalog,
             instance=instance,
             resources={
-                "octogen": OctogenResource(),
+                "octogen": OctogenResource(catalog_source=GrantedCatalogs()),
                 "io_manager": IOManagerAtTheSignal(base_dir=snapshots),
             },
         )

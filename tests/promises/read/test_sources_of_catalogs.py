@@ -19,8 +19,11 @@ from octogen_dagster import (
     NamedCatalogs,
     OctogenClient,
     OctogenResource,
+    ParquetSnapshotIOManager,
     ShopCatalogs,
     build_catalogs_asset,
+    build_products_asset,
+    catalog_days,
     catalog_partitions,
 )
 from octogen_dagster.api.catalog_states import CatalogList, CatalogState
@@ -115,6 +118,50 @@ def test_shops_are_read_at_the_operation_that_the_service_has(route: str, sent: 
         paths = [request.path for request in sandbox.requests]
     ours = [f"/{each}/{host}" for each in (*sent, route)]
     assert paths == [*ours, f"/{route}/{other}"]
+
+
+LISTED: dict[str, Callable[[], dg.AssetsDefinition]] = {
+    "a table of catalogs": build_catalogs_asset,
+    "catalogs": lambda: build_products_asset("products", partitions_def=catalog_partitions),
+    "days": lambda: build_products_asset("products", partitions_def=catalog_days("2026-11-01")),
+}
+UNLISTED: dict[str, Callable[[], dg.AssetsDefinition]] = {
+    "no partitions": lambda: build_products_asset("products"),
+    "static ones": lambda: build_products_asset(
+        "products", partitions_def=dg.StaticPartitionsDefinition(["acme"])
+    ),
+}
+
+
+def load(asset: dg.AssetsDefinition, octogen: OctogenResource) -> None:
+    dg.Definitions.validate_loadable(
+        dg.Definitions(
+            [asset],
+            resources={
+                "octogen": octogen,
+                "io_manager": ParquetSnapshotIOManager(base_dir="snapshots"),
+            },
+        )
+    )
+
+
+@pytest.mark.parametrize("build", LISTED.values(), ids=LISTED)
+@pytest.mark.parametrize("changed", [False, True], ids=["as built", "with attributes"])
+def test_catalog_partitions_do_not_load_without_a_catalog_source(
+    build: Callable[[], dg.AssetsDefinition], *, changed: bool
+) -> None:
+    asset = build().with_attributes(group_names_by_key={}) if changed else build()
+    with pytest.raises(dg.DagsterInvalidDefinitionError, match=r"ShopCatalogs\(hosts=\[\.\.\.\]"):
+        load(asset, OctogenResource())
+    for source in SOURCES.values():
+        load(asset, OctogenResource(catalog_source=source))
+
+
+@pytest.mark.parametrize("build", UNLISTED.values(), ids=UNLISTED)
+def test_a_resource_without_a_catalog_source_loads_with_no_list_of_catalogs(
+    build: Callable[[], dg.AssetsDefinition],
+) -> None:
+    load(build(), OctogenResource())
 
 
 class TestGrantedCatalogs:

@@ -13,6 +13,7 @@ import pytest
 
 from octogen_dagster import (
     CatalogSource,
+    GrantedCatalogs,
     OctogenClient,
     OctogenResource,
     ProductScan,
@@ -34,7 +35,12 @@ ACME = ProductSearch(catalogs=["acme"])
 @pytest.fixture
 def octogen() -> OctogenResource:
     """A resource whose address is wrong: nothing listens at the port."""
-    return OctogenResource(api_key="octo_x", base_url="http://127.0.0.1:1/v1", attempts=2)
+    return OctogenResource(
+        api_key="octo_x",
+        base_url="http://127.0.0.1:1/v1",
+        attempts=2,
+        catalog_source=GrantedCatalogs(),
+    )
 
 
 @dg.asset

@@ -16,6 +16,7 @@ from dagster_shared.libraries import DagsterLibraryRegistry
 import octogen_dagster
 import octogen_dagster as o
 from octogen_dagster import (
+    GrantedCatalogs,
     OctogenResource,
     PriceDropped,
     ProductSearch,
@@ -160,7 +161,7 @@ def test_a_run_without_a_key_says_which_variables_to_set_and_nothing_of_the_code
     name: str, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
     asset = BUILDERS[name]()
-    resources = stored(tmp_path, OctogenResource())
+    resources = stored(tmp_path, OctogenResource(catalog_source=GrantedCatalogs()))
     dg.materialize([listed], instance=instance, resources=resources)
     result = dg.materialize(
         [asset, listed],

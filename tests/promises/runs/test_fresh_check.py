@@ -10,6 +10,7 @@ import dagster as dg
 import pytest
 
 from octogen_dagster import (
+    GrantedCatalogs,
     OctogenResource,
     ShopCatalogs,
     build_product_history_asset,
@@ -201,7 +202,9 @@ def test_a_source_that_lists_none_of_the_catalogs_turns_nothing_green(
     clock.report("acme", "zen")
     clock.age()
     with RawServer(lambda _: http(body=listed)) as server:
-        clock.octogen = OctogenResource(api_key="key", base_url=server.origin)
+        clock.octogen = OctogenResource(
+            api_key="key", base_url=server.origin, catalog_source=GrantedCatalogs()
+        )
         found = clock.check()
     assert not found.passed
     shown = numbers(found)
@@ -317,7 +320,7 @@ def test_what_read_the_state_before_a_change_is_not_fresh(instance: dg.DagsterIn
     instance.report_runless_asset_event(changed())
     for during in (True, False):
         selected = [*clock.upstream, derived]
-        resources = {"octogen": OctogenResource()}
+        resources = {"octogen": OctogenResource(catalog_source=GrantedCatalogs())}
         dg.materialize(selected, selection=[derived], instance=instance, resources=resources)
         clock.age()
         assert clock.check().passed is not during
@@ -329,8 +332,9 @@ def test_it_runs_every_hour_where_automation_is_on(
 ) -> None:
     catalogs(instance, ["acme"])
     clock = Clock(instance, partitions)
+    octogen = OctogenResource(catalog_source=GrantedCatalogs())
     defs = dg.Definitions(
-        [clock.asset], asset_checks=clock.checks(), resources={"octogen": OctogenResource()}
+        [clock.asset], asset_checks=clock.checks(), resources={"octogen": octogen}
     )
     cursor: Any = None
     requested = []

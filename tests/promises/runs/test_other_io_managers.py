@@ -29,7 +29,7 @@ from octogen_dagster import (
 )
 from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.schemas import PRODUCT_SCHEMA
-from tests.results import failure, is_retried, metadata
+from tests.results import failure, is_retried, metadata, octogen_at
 
 HOSTILE = "a'; DROP TABLE public.octogen_catalogs; --\"/*"
 
@@ -76,7 +76,7 @@ def service() -> Iterator[Sandbox]:
 
 
 def resources(service: Sandbox, manager: Any) -> dict[str, Any]:
-    octogen = OctogenResource(api_key=service.api_key, base_url=service.base_url)
+    octogen = octogen_at(service)
     return {"octogen": octogen, "io_manager": manager}
 
 

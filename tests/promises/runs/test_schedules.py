@@ -10,6 +10,7 @@ import pytest
 from dagster._core.definitions.schedule_definition import ScheduleExecutionData
 
 from octogen_dagster import (
+    GrantedCatalogs,
     OctogenResource,
     ParquetSnapshotIOManager,
     ProductSearch,
@@ -38,6 +39,9 @@ def snapshot_schedule(
     return build_snapshot_schedule(products, cron_schedule, name="snapshots", _clock=lambda: NOON)
 
 
+OCTOGEN = OctogenResource(catalog_source=GrantedCatalogs())
+
+
 def tick(
     schedule: dg.ScheduleDefinition,
     instance: dg.DagsterInstance,
@@ -46,7 +50,7 @@ def tick(
 ) -> ScheduleExecutionData:
     """Evaluate a tick that was scheduled for a time."""
     repository = dg.Definitions(
-        assets=assets, schedules=[schedule], resources={"octogen": OctogenResource()}
+        assets=assets, schedules=[schedule], resources={"octogen": OCTOGEN}
     ).get_repository_def()
     context = dg.build_schedule_context(
         instance=instance, scheduled_execution_time=at, repository_def=repository

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 from octogen_dagster import (
+    GrantedCatalogs,
     OctogenResource,
     ParquetSnapshotIOManager,
     build_product_brands_asset,
@@ -204,7 +205,8 @@ def test_all_assets_of_some_products_go_into_one_job_with_those_of_ones_own(
 
     assets = [products, history, cheap, *(build(products, **arguments) for build in builders)]
     assets.append(build_product_changes_asset(history, **arguments))
-    resources = {"octogen": OctogenResource(), "io_manager": ParquetSnapshotIOManager(base_dir="s")}
+    octogen = OctogenResource(catalog_source=GrantedCatalogs())
+    resources = {"octogen": octogen, "io_manager": ParquetSnapshotIOManager(base_dir="s")}
     defs = dg.Definitions(assets=assets, resources=resources)
     assert len(defs.resolve_implicit_global_asset_job_def().graph.node_defs) == len(assets)
 

@@ -370,6 +370,7 @@ def test_a_subclass_changes_specs_and_yaml_comes_after_it() -> None:
     component = Tagging.resolve_from_dict(
         {
             "catalogs": True,
+            "catalog_source": "granted",
             "searches": [SEARCH],
             "translation": {"tags": {"kind": "{{ spec.tags['kind'] }}-yaml"}},
         }

@@ -17,12 +17,17 @@ LINKED = "octogen_dagster.components.OctogenLinkedDatasetsComponent"
 Component = OctogenComponent | OctogenLinkedDatasetsComponent
 
 
+def _with_source(attributes: Mapping[str, Any], type: str) -> dict[str, Any]:
+    """Name a catalog source, without which partitions of catalogs do not load."""
+    return {**({"catalog_source": "granted"} if type == TYPE else {}), **attributes}
+
+
 @contextmanager
 def load(
     attributes: Mapping[str, Any], type: str = TYPE, **document: Any
 ) -> Iterator[tuple[Component, dg.Definitions]]:
     """Load a component and its definitions; `document` are other entries of the YAML file."""
-    contents = {"type": type, "attributes": dict(attributes), **document}
+    contents = {"type": type, "attributes": _with_source(attributes, type), **document}
     with create_defs_folder_sandbox() as project:
         path = project.scaffold_component(OctogenComponent, defs_yaml_contents=contents)
         with project.load_component_and_build_defs(path) as (component, defs):
@@ -35,7 +40,7 @@ def load_all(*components: Mapping[str, Any], type: str = TYPE) -> Iterator[dg.De
     """Load a project with a folder for each component, of which these are the attributes."""
     with create_defs_folder_sandbox() as project:
         for attributes in components:
-            contents = {"type": type, "attributes": dict(attributes)}
+            contents = {"type": type, "attributes": _with_source(attributes, type)}
             project.scaffold_component(OctogenComponent, defs_yaml_contents=contents)
         with project.build_all_defs() as defs:
             yield defs

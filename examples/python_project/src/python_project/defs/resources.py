@@ -5,15 +5,12 @@ import os
 import dagster as dg
 
 from octogen_dagster import (
-    CatalogSource,
-    GrantedCatalogs,
     OctogenResource,
     ParquetSnapshotIOManager,
     ShopCatalogs,
 )
 
-HOSTS = os.environ.get("OCTOGEN_SHOP_HOSTS")
-SOURCE: CatalogSource = ShopCatalogs(hosts=HOSTS.split(",")) if HOSTS else GrantedCatalogs()
+SOURCE = ShopCatalogs(hosts=os.environ.get("OCTOGEN_SHOP_HOSTS", "acme.com").split(","))
 
 
 @dg.definitions
