@@ -16,7 +16,7 @@ import polars as pl
 from octogen_dagster.alerts.events import ALERTS_SCHEMA, TOLERANCE, described
 from octogen_dagster.alerts.rules import BelowFloor, OwnPriceRule, Undercut
 from octogen_dagster.frames.columns import TIME
-from octogen_dagster.frames.stored import KEY, known_price
+from octogen_dagster.frames.stored import known_price
 from octogen_dagster.frames.urls import normalized_url
 from octogen_dagster.history.table import ROWS_AT_ONCE
 from octogen_dagster.history.tracking import UnfitSnapshotError
@@ -38,7 +38,7 @@ from octogen_dagster.position.table import (
 _UNKNOWN = ("no_price", "no_currency", "other_currency")
 """The statuses of a page that say nothing of its price in the own currency."""
 _PAGE, _KEY, _IS_BELOW, _COMPARED = "octogen_page", "octogen_key", "octogen_below", "octogen_with"
-_ASKED, _OF_PAGE = "octogen_asked", ["sku", URL]
+_BEFORE, _RULE, _OF_PAGE = "octogen_before", "octogen_rule", ["sku", URL]
 _TIMES = pl.col("valid_from", "valid_to")
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -62,62 +62,58 @@ def own_events(
 ) -> Iterator[pl.DataFrame]:
     """Yield the events of rules, each from a time on, of the SKUs that changed since the first.
 
-    `own` are the rows of `own_rows`. A page is where its product was seen last.
+    `own` are the rows of `own_rows`.
     """
-    since = min(rules.values())
-    changed = (
-        pl.any_horizontal(pl.lit(since, TIME) <= _TIMES).fill_null(value=False).alias("changed")
-    )
-    paged = history.with_columns(normalized_url(pl.col("product_url")).alias(URL))
-    products = paged.with_columns(_page()).select(KEY.alias(_KEY), _PAGE, changed)
-    found = products.drop_nulls().unique().collect(engine="streaming")
-    own = own.drop_nulls(_OF_PAGE).with_columns(_page(), changed)
-    touched = found.filter("changed")[_PAGE].unique().implode()
-    skus = own.filter(pl.col("changed") | pl.col(_PAGE).is_in(touched))["sku"].unique().sort()
-    own = own.drop("changed")
+    since = pl.lit(min(rules.values()), TIME)
+    is_changed = pl.any_horizontal(since <= _TIMES).fill_null(value=False)
+    changed = history.filter(is_changed).select(normalized_url(pl.col("product_url")).unique())
+    touched = changed.collect(engine="streaming").to_series()
+    own = own.drop_nulls(_OF_PAGE)
+    skus = own.filter(is_changed | pl.col(URL).is_in(touched.implode()))["sku"].unique().sort()
     size = max(1, ROWS_AT_ONCE // 4)
     for begin in range(0, len(skus), size):
         of_skus = own.filter(pl.col("sku").is_in(skus.slice(begin, size).implode()))
-        keys = found.filter(pl.col(_PAGE).is_in(of_skus[_PAGE].implode()))[_KEY].unique()
-        of_products = history.filter(KEY.is_in(keys.implode()))
-        rows = rows_on(of_products, of_skus[URL])
-        yield _events(rows, of_skus.drop(_PAGE), rules)
+        yield _events(rows_on(history, of_skus[URL]), of_skus, rules)
 
 
 def _events(
     rows: pl.DataFrame, own: pl.DataFrame, rules: Mapping[OwnPriceRule, datetime]
 ) -> pl.DataFrame:
     """The events of rules, of all rows of some SKUs and of the products on their pages."""
-    moments, events = _moments(rows, own), [pl.DataFrame(schema=ALERTS_SCHEMA)]
+    moments, found = _moments(rows, own), []
     there = pages_at(rows, lasting_at(own, moments, _OF_PAGE))
     for rule, since in rules.items():
-        group = _OF_PAGE if rule.by == "any" else ["sku"]
-        found = _became(_compared(there, rule), moments, group).filter(pl.col(AT) >= since)
-        events.append(
-            described(
-                _ranked(found, rows, own).select(
-                    pl.col("competitor_catalog_key").alias("catalog_key"),
-                    pl.col("competitor_uuid").alias("uuid"),
-                    "product_url",
-                    pl.col("competitor_title").alias("title"),
-                    pl.lit(None, pl.String).alias("brand_name"),
-                    pl.col(AT).alias("at"),
-                    pl.col("valid_from").alias("since"),
-                    pl.col(_COMPARED).alias("before"),
-                    pl.col("competitor_price").alias("after"),
-                    "currency",
-                    pl.col("competitor_in_stock").alias("in_stock"),
-                    pl.col("sku").cast(pl.String),
-                    pl.col(OWN_PRICE).alias("own_price"),
-                    "rank_before",
-                    "rank",
-                    *(pl.col(name).cast(pl.String).alias(f"id_{name}") for name in group),
-                ),
-                rule,
-                [*(f"id_{name}" for name in group), "at"],
-            )
+        became = _became(_compared(there, rule), moments, _group(rule)).filter(pl.col(AT) >= since)
+        found.append(became.with_columns(pl.lit(rule.name).alias(_RULE)))
+    ranked = _ranked(pl.concat(found), rows, own)
+    events = [pl.DataFrame(schema=ALERTS_SCHEMA)]
+    for rule in rules:
+        of_rule = ranked.filter(pl.col(_RULE) == rule.name).select(
+            pl.col("competitor_catalog_key").alias("catalog_key"),
+            pl.col("competitor_uuid").alias("uuid"),
+            "product_url",
+            pl.col("competitor_title").alias("title"),
+            pl.lit(None, pl.String).alias("brand_name"),
+            pl.col(AT).alias("at"),
+            pl.col("valid_from").alias("since"),
+            pl.col(_COMPARED).alias("before"),
+            pl.col("competitor_price").alias("after"),
+            "currency",
+            pl.col("competitor_in_stock").alias("in_stock"),
+            pl.col("sku").cast(pl.String),
+            pl.col(OWN_PRICE).alias("own_price"),
+            "rank_before",
+            "rank",
+            *(pl.col(name).cast(pl.String).alias(f"id_{name}") for name in _group(rule)),
         )
+        identity = [*(f"id_{name}" for name in _group(rule)), "at"]
+        events.append(described(of_rule, rule, identity))
     return pl.concat(events)
+
+
+def _group(rule: OwnPriceRule) -> list[str]:
+    """The columns that tell those apart which have events of their own."""
+    return _OF_PAGE if rule.by == "any" else ["sku"]
 
 
 def _moments(rows: pl.DataFrame, own: pl.DataFrame) -> pl.DataFrame:
@@ -169,24 +165,20 @@ def _became(there: pl.DataFrame, moments: pl.DataFrame, group: Sequence[str]) ->
     steps = states.with_columns(step).group_by(*group, AT).agg(is_below.sum()).sort(*group, AT)
     pages = is_below.cum_sum().over(group)
     became = steps.filter(pages > 0, pages == is_below).select(*group, AT)
-    lowest = there.filter(_IS_BELOW).sort("competitor_price", URL, "competitor_uuid")
-    return became.join(
-        lowest.unique([*group, AT], keep="first", maintain_order=True), on=[*group, AT]
-    )
+    below = there.filter(_IS_BELOW).join(became, on=[*group, AT], how="semi")
+    below = below.sort("competitor_price", URL, "competitor_uuid")
+    return below.unique([*group, AT], keep="first", maintain_order=True)
 
 
-def _ranked(found: pl.DataFrame, rows: pl.DataFrame, own: pl.DataFrame) -> pl.DataFrame:
+def _ranked(became: pl.DataFrame, rows: pl.DataFrame, own: pl.DataFrame) -> pl.DataFrame:
     """Add the rank of the own price at each event, and just before it."""
     on = ["sku", "product_url"]
-    for name, at in (("rank", pl.col(AT)), ("rank_before", pl.col(AT) - _MICROSECOND)):
-        asked = lasting_at(own, found.select("sku", at), ["sku"])
-        ranks = positions(rows, asked).select(
-            *on, pl.col(AT).alias(_ASKED), pl.col("rank").alias(name)
-        )
-        found = found.with_columns(at.alias(_ASKED)).join(
-            ranks.unique([*on, _ASKED]), on=[*on, _ASKED], how="left"
-        )
-    return found
+    became = became.with_columns((pl.col(AT) - _MICROSECOND).alias(_BEFORE))
+    asked = [became.select("sku", pl.col(at).alias(AT)) for at in (AT, _BEFORE)]
+    of_skus = positions(rows, lasting_at(own, pl.concat(asked), ["sku"]))
+    ranks = of_skus.select(*on, AT, "rank").unique([*on, AT])
+    before = ranks.rename({AT: _BEFORE, "rank": "rank_before"})
+    return became.join(ranks, on=[*on, AT], how="left").join(before, on=[*on, _BEFORE], how="left")
 
 
 def _page() -> pl.Expr:
@@ -201,15 +193,20 @@ def own_figures(history: pl.LazyFrame, own: pl.DataFrame) -> dict[str, int]:
     current = history.filter("is_current")
     unit = pl.col("currency").cast(pl.String).str.to_lowercase()
     page = normalized_url(pl.col("product_url")).alias(URL)
-    theirs = current.select(page, unit, known_price(pl.col("current_price")).alias("theirs"))
+    is_priced = known_price(pl.col("current_price")).is_not_null()
+    theirs = current.select(page.hash().alias(_PAGE), pl.when(is_priced).then(unit).alias("theirs"))
     # A page on which each price can be compared has none of these statuses, and most are so.
-    other = theirs.join(priced.lazy().select(URL, unit.alias("ours")), on=URL).filter(
-        pl.col("theirs").is_null() | pl.col("currency").ne_missing(pl.col("ours"))
-    )
-    pages = other.select(pl.col(URL).unique()).collect(engine="streaming").to_series()
-    asked = priced.filter(pl.col(URL).is_in(pages.implode()))
-    there = pages_at(rows_on(current, pages), asked.with_columns(pl.lit(NOW, TIME).alias(AT)))
-    counts = dict(there[PAGE_STATUS].value_counts().iter_rows())
+    ours = priced.lazy().select(_page(), unit.alias("ours"))
+    other = theirs.join(ours, on=_PAGE).filter(pl.col("theirs").ne_missing(pl.col("ours")))
+    pages = other.select(pl.col(_PAGE).unique().implode()).collect(engine="streaming").to_series()
+    asked = priced.filter(pl.col(URL).hash().is_in(pages))
+    counts = {}
+    if not asked.is_empty():
+        rows, now_asked = (
+            rows_on(current, asked[URL]),
+            asked.with_columns(pl.lit(NOW, TIME).alias(AT)),
+        )
+        counts = dict(pages_at(rows, now_asked)[PAGE_STATUS].value_counts().iter_rows())
     return {
         "current_products": len(now),
         "no_own_price": len(now) - len(priced),

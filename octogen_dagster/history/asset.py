@@ -32,8 +32,8 @@ def build_product_history_asset(
 ) -> dg.AssetsDefinition:
     """Build an asset: what each product cost and whether it was in stock, on any day.
 
-    A row is a product with the values (title, prices, currency, `in_stock`, `is_active`) that it
-    had from `valid_from` until before `valid_to`; both are the `fetched_at` of snapshots. The
+    A row is a product with the values (page, title, prices, currency, `in_stock`, `is_active`) that
+    it had from `valid_from` until before `valid_to`; both are the `fetched_at` of snapshots. The
     columns are those of `octogen_dagster.schemas.HISTORY_SCHEMA`, and `scan_history` reads them.
 
     A run puts in the snapshot of the products and all that it replaced since the last run of the
@@ -86,8 +86,9 @@ def build_history_asset(
     `forget_snapshot` takes a snapshot out.
 
     The time of a snapshot is the newest `fetched_at` in its rows, or where they have none when it
-    was stored. Of a table that has a `product_url` which is neither in the key nor tracked, the
-    history has the newest one. A column that is tracked later is null before.
+    was stored. A `product_url` that is neither in the key nor tracked is kept too: another page
+    begins a row, and another spelling of the same page does not. A column that is tracked later is
+    null before.
 
     The numbers of the last snapshot are in the metadata, as `octogen/current_rows` and
     `octogen/changed`.

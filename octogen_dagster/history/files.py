@@ -72,8 +72,9 @@ def forget_snapshot(
 ) -> None:
     """Take a snapshot out of a history, so that the table is as if it had never been.
 
-    Only `product_url` stays the newest that was known. Use it for a snapshot that was wrong, such
-    as one with prices of another currency, or to no longer be told of one that was left out. The
+    Only the spelling of a `product_url` stays the newest that was known. Use it for a snapshot that
+    was wrong, such as one with prices of another currency, or to no longer be told of one that was
+    left out. The
     history does not take it in again, also if it is still the latest snapshot of its asset, until
     it is stored with other products under the same `fetched_at`. A snapshot that was forgotten
     before is left out as it is.

@@ -86,17 +86,18 @@ def find_product(
     catalog: str | None = None,
     as_of: datetime | None = None,
 ) -> list[ProductPast]:
-    """Find a product by its uuid or product_url: its past in each catalog that had it."""
+    """Find a product by its uuid, or a product_url that it had: its past in each catalog."""
     column = "product_url" if "://" in product else "uuid"
     is_product = pl.col(column) == product
     history = _History.opened(base_dir, asset, catalog, is_product)
-    if found := history.rows(is_product, as_of):
-        return history.pasts(found)
-    if as_of is None or not (known := history.rows(is_product, None)):
+    if found := history.pasts(is_product, as_of):
+        return found
+    if as_of is None or not (pasts := history.pasts(is_product)):
         raise OctogenSnapshotError(
             f"No product with the {column} {product!r} is in {history.name}. Give its uuid or its "
             "product_url as the snapshots have it."
         )
+    known = [row for past in pasts for row in past.rows]
     end = known[-1]["valid_to"]
     raise OctogenSnapshotError(
         f"The product {product!r} was not there at {as_of}. In {history.name} it was first seen at "
@@ -111,13 +112,11 @@ def find_by_title(
     """Find the products whose title has, or had, a text in it, in any case: the past of each."""
     has_title = pl.col("title").str.to_lowercase().str.contains(title.lower(), literal=True)
     history = _History.opened(base_dir, asset, catalog, has_title)
-    products = {(row["catalog_key"], row["uuid"]) for row in history.rows(has_title, None)}
-    if not products:
-        raise OctogenSnapshotError(
-            f"No product in {history.name} has {title!r} in its title. Give a part of the title."
-        )
-    rows = history.rows(pl.col("uuid").is_in(sorted({uuid for _, uuid in products})), None)
-    return history.pasts([row for row in rows if (row["catalog_key"], row["uuid"]) in products])
+    if pasts := history.pasts(has_title):
+        return pasts
+    raise OctogenSnapshotError(
+        f"No product in {history.name} has {title!r} in its title. Give a part of the title."
+    )
 
 
 def find_drops(
@@ -160,7 +159,18 @@ class _History(NamedTuple):
         of = f", catalog {self.catalog!r}" if self.catalog else ""
         return f"the history {self.asset} in {self.store.base_dir}{of}"
 
-    def rows(self, wanted: pl.Expr, as_of: datetime | None) -> list[dict[str, Any]]:
+    def pasts(self, wanted: pl.Expr, as_of: datetime | None = None) -> list[ProductPast]:
+        """Return the pasts of the products of which a row is wanted, at a time if it is given."""
+        found = {(row["catalog_key"], row["uuid"]) for row in self._rows(wanted)}
+        rows = self._rows(pl.col("uuid").is_in(sorted({uuid for _, uuid in found})), as_of)
+        groups = groupby(rows, key=lambda row: (row["catalog_key"], row["uuid"]))
+        return [
+            ProductPast(list(group), self._until(product[0]))
+            for product, group in groups
+            if product in found
+        ]
+
+    def _rows(self, wanted: pl.Expr, as_of: datetime | None = None) -> list[dict[str, Any]]:
         """Return the rows of products, each product's together and in the order of time."""
         if not self.files:
             return []
@@ -172,14 +182,6 @@ class _History(NamedTuple):
         # Prices of an asset of one's own may be NaN, which neither a line nor JSON can say.
         found = found.with_columns(pl.when(_FLOATS.is_finite()).then(_FLOATS))
         return found.sort("catalog_key", "uuid", "valid_from").to_dicts()
-
-    def pasts(self, rows: Sequence[Row]) -> list[ProductPast]:
-        return [
-            ProductPast(list(group), self._until(catalog))
-            for (catalog, _), group in groupby(
-                rows, key=lambda row: (row["catalog_key"], row["uuid"])
-            )
-        ]
 
     def _until(self, catalog: str | None) -> datetime:
         """The time of the last snapshot of a catalog.

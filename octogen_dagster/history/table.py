@@ -49,9 +49,10 @@ from octogen_dagster.frames.kinds import Markdown, Published, Shown, TableKind
 from octogen_dagster.frames.markdown import MAX_EARLIER, trend
 from octogen_dagster.frames.source import Metrics
 from octogen_dagster.frames.stored import KEY, PRODUCT_KEY, TRACKED, known_price
+from octogen_dagster.frames.urls import normalized_url
 from octogen_dagster.history.observed import Contents, Observed, read_observed
 from octogen_dagster.history.rules import history_checks
-from octogen_dagster.history.tracking import CHANGES, PRODUCTS, Tracking
+from octogen_dagster.history.tracking import CHANGES, PRODUCTS, SEEN, Tracking
 from octogen_dagster.printable import count
 
 HISTORY_SCHEMA = PRODUCTS.schema
@@ -65,14 +66,15 @@ def _time_descriptions(tracking: Tracking) -> dict[str, str]:
         "snapshot has them.",
         "is_current": f"True if the last snapshot has the {row} with these values.",
         "change": "What happened at `valid_from`: appeared, reappeared or changed.",
-        "changed": f"What changed of a changed {row}: {', '.join(tracking.watched)}.",
+        "changed": f"What changed of a changed {row}: {', '.join(tracking.watched)}, or "
+        f"{SEEN} if it moved to another page.",
     }
 
 
 HISTORY_DESCRIPTIONS = {
     "catalog_key": "The catalog the product belongs to.",
     "uuid": "The product's identity in Octogen.",
-    "product_url": "The product's page at the merchant, as it was last seen.",
+    "product_url": "The product's page at the merchant at that time.",
     **{name: COLUMN_DESCRIPTIONS[name] for name in TRACKED},
 }
 
@@ -82,7 +84,7 @@ ROWS_AT_ONCE = 50_000
 _SAMPLED = 64
 """One in so many rows says where to divide them."""
 _CATALOG, _UNTIL = "octogen_catalog", "octogen_until"
-_IS_COVERED, _BEGINS = "octogen_is_covered", "octogen_begins"
+_IS_COVERED, _BEGINS, _PAGE = "octogen_is_covered", "octogen_begins", "octogen_page"
 
 
 def valid_at(moment: datetime) -> pl.Expr:
@@ -213,15 +215,19 @@ def _described(rows: pl.DataFrame, tracking: Tracking) -> pl.DataFrame:
         kind: pl.any_horizontal(pl.col(names).ne_missing(pl.col(names).shift()))
         for kind, names in tracking.watched.items()
     }
+    seen = dict.fromkeys(tracking.only_seen, key)
+    if SEEN in seen:
+        rows = rows.with_columns(normalized_url(pl.col(SEEN)).alias(_PAGE))
+        differs[SEEN] = pl.col(_PAGE).ne_missing(pl.col(_PAGE).shift())
+        seen[SEEN] = [*key, _PAGE]
     changed = pl.concat_list(
         pl.when(differs[kind]).then(pl.lit(kind)) for kind in differs
     ).list.drop_nulls()
     goes_on = tracking.goes_on
-    only_seen = [name for name in tracking.types if name not in (*key, *tracking.tracked)]
     begins = ~goes_on | pl.any_horizontal(differs.values())
     return (
         rows.with_columns(
-            *(pl.col(name).last().over(key) for name in only_seen),
+            *(pl.col(name).last().over(of) for name, of in seen.items()),
             tracking.change.alias("change"),
             pl.when(goes_on).then(changed).alias("changed"),
             begins.alias(_BEGINS),

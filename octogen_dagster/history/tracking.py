@@ -26,8 +26,8 @@ COMPUTED: dict[str, pl.DataType] = {
 """The columns of a history that its table does not have."""
 TRACKING = "octogen.tracking"
 """The metadata of a file that says what the history of a table of one's own keeps."""
-_SEEN = "product_url"
-"""The column that has in all rows the value that was seen last."""
+SEEN = "product_url"
+"""The column of which another page begins a row, and another spelling of it does not."""
 
 
 class UnfitSnapshotError(OctogenSnapshotError):
@@ -66,7 +66,7 @@ class Tracking:
         watched = {kind: tuple(names) for kind, names in said["watched"].items()}
         tracking = cls.of_table(tuple(said["key"]), watched)
         schema = history.collect_schema()
-        kept = [*tracking.types, *({_SEEN} & schema.keys())]
+        kept = [*tracking.types, *({SEEN} & schema.keys())]
         return replace(tracking, types={name: schema[name] for name in dict.fromkeys(kept)})
 
     def metadata(self) -> dict[str, str]:
@@ -77,6 +77,11 @@ class Tracking:
     @property
     def tracked(self) -> list[str]:
         return [name for names in self.watched.values() for name in names]
+
+    @property
+    def only_seen(self) -> list[str]:
+        """The columns that are neither in the key nor tracked."""
+        return [name for name in self.types if name not in (*self.key, *self.tracked)]
 
     @property
     def order(self) -> list[str]:
@@ -136,7 +141,7 @@ class Tracking:
     def with_types(self, snapshot: pl.LazyFrame, file_metadata: Mapping[str, str]) -> Tracking:
         """The same in types that the values of a snapshot have, too; an error if there are none."""
         schema, types = snapshot.collect_schema(), {**self.types}
-        for name in [*types, *({_SEEN} & schema.keys() - types.keys())]:
+        for name in [*types, *({SEEN} & schema.keys() - types.keys())]:
             found, wanted = schema.get(name), types.get(name, pl.Null())
             if found is None and self._may_lack(name, file_metadata):
                 continue
@@ -163,7 +168,7 @@ class Tracking:
 
     def _may_lack(self, name: str, file_metadata: Mapping[str, str]) -> bool:
         is_of_a_view = self.of_products and SOURCE_TABLE in file_metadata and name != "uuid"
-        is_only_seen = name == _SEEN and name not in (*self.key, *self.tracked)
+        is_only_seen = name == SEEN and name in self.only_seen
         return is_of_a_view or (is_only_seen and not self.of_products)
 
 

@@ -101,7 +101,8 @@ class HistoryUpdate:
                 if at is None or at in seen or is_known:
                     continue
                 lacks = fitting.lacking(stored)
-                _refuse_lost(lacks, lacking.values())
+                if tracking.of_products:
+                    _refuse_lost(lacks, lacking.values())
                 # Not its frame: a frame keeps its file open, and there may be thousands.
                 observation = observation_of(rows, file_metadata, fitting)
                 unseen[at] = snapshot, observation._replace(partition=snapshot.name)

@@ -18,6 +18,7 @@ from octogen_dagster.history.observed import Contents, Observation, observation_
 from octogen_dagster.history.table import put_in
 from octogen_dagster.history.tracking import PRODUCTS, Tracking
 from octogen_dagster.history.update import HistoryUpdate
+from tests.positions import page
 
 Key = tuple[Any, ...]
 Observed = Mapping[datetime, Observation]
@@ -139,37 +140,46 @@ def put_into(target: Target, snapshots: Mapping[datetime, Snapshot], tracking: T
     target.store(HistoryUpdate([stored(*each) for each in snapshots.items()], tracking))
 
 
+def values_of(row: Mapping[str, Any] | None, tracking: Tracking) -> dict[str, Any] | None:
+    """What a history keeps of a row: its tracked values, and its page unless it is one of them."""
+    if row is None:
+        return None
+    seen = {name: page(row[name]) for name in ("product_url",) if name in row}
+    return {**seen, **{name: row[name] for name in tracking.tracked}}
+
+
 def rows_of(snapshots: Snapshots, tracking: Tracking = PRODUCTS) -> Iterator[dict[str, Any]]:
     """The rows of the history, key by key."""
-    tracked = tracking.tracked
+    kinds = {**tracking.watched, "product_url": ("product_url",)}
     for key in {key for each in snapshots.values() for key in each.products}:
         times = [at for at in sorted(snapshots) if snapshots[at].covers(key)]
-        last = [at for at in times if key in snapshots[at].products][-1]
-        newest = snapshots[last].products[key]
-        identity = dict(zip(tracking.key, key, strict=True))
-        if "product_url" not in {*tracking.key, *tracked} and "product_url" in newest:
-            identity["product_url"] = newest["product_url"]
+        there = [snapshots[at].products.get(key) for at in times]
+        # All rows on a page have the spelling of its address that was seen last.
+        spelled = {
+            page(of["product_url"]): of["product_url"] for of in there if of and "product_url" in of
+        }
         row: dict[str, Any] = {}
         values, change = None, "appeared"
-        for at in times:
-            found = snapshots[at].products.get(key)
-            now = found and {name: found[name] for name in tracked}
-            if now == values:
+        for at, of in zip(times, there, strict=True):
+            if (now := values_of(of, tracking)) == values:
                 continue
             if values:
                 yield {**row, "valid_to": at, "is_current": False}
-            row = {**identity, "valid_from": at, "change": change, "changed": None, **(now or {})}
+            if now:
+                row = {**dict(zip(tracking.key, key, strict=True)), **now, "valid_from": at}
+                row |= {"change": change, "changed": None}
+                if "product_url" in now:
+                    row["product_url"] = spelled[now["product_url"]]
             if now and values:
-                changed = {name for name in tracked if now[name] != values[name]}
-                row["change"] = "changed"
-                row["changed"] = [
-                    kind for kind, names in tracking.watched.items() if changed & {*names}
-                ]
+                changed = {name for name in now if now[name] != values[name]}
+                named = [kind for kind, names in kinds.items() if changed & {*names}]
+                row |= {"change": "changed", "changed": named}
             values, change = now, "reappeared"
         if values:
             yield {**row, "valid_to": None, "is_current": True}
 
 
+URLS = st.sampled_from(["https://shop/a", "https://shop/a", "http://www.shop/a/", "https://shop/b"])
 CATALOGS = [None, "acme", "Zen"]
 VALUES = st.fixed_dictionaries(
     {
@@ -179,7 +189,7 @@ VALUES = st.fixed_dictionaries(
         "currency": st.sampled_from([None, "eur", "usd"]),
         "in_stock": st.sampled_from([None, True, False]),
         "is_active": st.sampled_from([None, True, False]),
-        "product_url": st.sampled_from(["https://shop/a", "https://shop/b"]),
+        "product_url": URLS,
     }
 )
 
@@ -198,7 +208,6 @@ OWN_VALUES = {
     "own_price": st.sampled_from([None, 1, 2, 2.5]),
     "map_price": st.sampled_from([None, "low", "high"]),
 }
-SEEN = {"product_url": st.sampled_from(["https://shop/a", "https://shop/b"])}
 TABLES = ["products", "linked", *OWN]
 """The tables that histories are of."""
 
@@ -206,7 +215,9 @@ TABLES = ["products", "linked", *OWN]
 @st.composite
 def snapshots(draw: st.DrawFn, table: str = "products") -> Snapshot:
     if table in OWN:
-        values = st.fixed_dictionaries(OWN_VALUES | (SEEN if table == "sku" else {}))
+        values = st.fixed_dictionaries(
+            OWN_VALUES | ({"product_url": URLS} if table == "sku" else {})
+        )
         rows = draw(st.dictionaries(KEYS[table], values, max_size=4))
         return Snapshot(rows, None, OWN[table])
     products = draw(

@@ -44,6 +44,7 @@ products = st.fixed_dictionaries(
         "current_price": st.sampled_from([80.0, 80.0, 90.0, 99.0, 110.0, None, float("nan")]),
         "currency": CURRENCIES,
         "in_stock": st.sampled_from([True, True, False, None]),
+        "product_url": st.sampled_from([None, None, *PAGES.values()]),
     }
 )
 own_rows = st.fixed_dictionaries(
@@ -67,7 +68,8 @@ own_keys = st.tuples(st.sampled_from(["a", "b"]), st.sampled_from(OWN_PAGES))
 def shop(found: Mapping[str, dict[str, Any]]) -> Snapshot:
     nothing = dict.fromkeys(("title", "original_price", "is_active"))
     rows = {
-        ("acme", uuid): {**nothing, **of, "product_url": PAGES[uuid]} for uuid, of in found.items()
+        ("acme", uuid): {**nothing, **of, "product_url": of["product_url"] or PAGES[uuid]}
+        for uuid, of in found.items()
     }
     return Snapshot(rows)
 
