@@ -213,11 +213,12 @@ class _TableRun:
             run_id=self.context.run.run_id,
             stop=self.stop,
         )
-        if not loaded.is_new:
-            of = f" of {partition!r}" if partition is not None else ""
-            self.context.log.info(
-                f"The table {self.target.name} has the snapshot{of}: nothing was sent."
-            )
+        of = f" of {partition!r}" if partition is not None else ""
+        self.context.log.info(
+            f"{loaded.row_count:,} rows{of} are loaded into {self.target.name}."
+            if loaded.is_new
+            else f"{self.target.name} already has the snapshot{of}: nothing was sent."
+        )
         seconds = round(time.monotonic() - began, 3)
         return self._metadata(table, sources, loaded, partition, seconds), _check(loaded, stored)
 
