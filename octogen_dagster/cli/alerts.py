@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from octogen_dagster.cli.errors import reporting_errors
-from octogen_dagster.cli.options import CONTEXT_SETTINGS, base_dir_option, since_option
+from octogen_dagster.cli.options import CONTEXT_SETTINGS, Command, base_dir_option, since_option
 from octogen_dagster.cli.printing import print_rows, terminal, time_text
 from octogen_dagster.printable import printable
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _MAX_ROWS = 100
 
 
-@click.command(context_settings=CONTEXT_SETTINGS)
+@click.command(cls=Command, context_settings=CONTEXT_SETTINGS)
 @base_dir_option()
 @click.option("--asset", default="octogen_products_alerts", help="Name of the alerts' asset.")
 @since_option("7d", "Print the events since then: 7d or 12h ago, or a day or a time.")

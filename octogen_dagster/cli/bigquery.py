@@ -14,6 +14,7 @@ from octogen_dagster.cli.options import (
     CONTEXT_SETTINGS,
     FILE,
     SECONDS,
+    Group,
     access_token_settings,
     mcp_option,
     mcp_url_option,
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from octogen_dagster.sharing.names import SubscriptionPlan
 
 
-@click.group(context_settings=CONTEXT_SETTINGS)
+@click.group(cls=Group, context_settings=CONTEXT_SETTINGS)
 def bq() -> None:
     """Subscribe to catalogs that Octogen shares over BigQuery."""
 

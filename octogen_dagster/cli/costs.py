@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from octogen_dagster.cli.errors import reporting_errors
-from octogen_dagster.cli.options import CONTEXT_SETTINGS, since_option
+from octogen_dagster.cli.options import CONTEXT_SETTINGS, Command, since_option
 from octogen_dagster.cli.printing import print_rows, terminal
 from octogen_dagster.printable import printable, usd
 
@@ -18,7 +18,7 @@ _MAX_ROWS = 100
 _NUMBERS = {"requests": "requests", "cost_usd": "dollars", "billed_bytes": "billed"}
 
 
-@click.command(context_settings=CONTEXT_SETTINGS)
+@click.command(cls=Command, context_settings=CONTEXT_SETTINGS)
 @since_option("30d", "Add up the costs since that day (UTC): 30d ago, or a day.")
 @click.option(
     "--by",

@@ -16,7 +16,7 @@ from click.core import ParameterSource
 
 from octogen_dagster.api.spending import Spending
 from octogen_dagster.cli.errors import FAILED, reporting_errors
-from octogen_dagster.cli.options import CONTEXT_SETTINGS, FILE, SECONDS
+from octogen_dagster.cli.options import CONTEXT_SETTINGS, FILE, SECONDS, Command
 from octogen_dagster.cli.project import Project
 from octogen_dagster.printable import printable_lines, spent_text, usd
 
@@ -35,7 +35,7 @@ _OPTIONS = {
 """The option that each resource is made of, by the argument of `diagnose`."""
 
 
-@click.command(context_settings=CONTEXT_SETTINGS)
+@click.command(cls=Command, context_settings=CONTEXT_SETTINGS)
 @click.option(
     "--host",
     "hosts",

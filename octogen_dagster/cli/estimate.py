@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from octogen_dagster.cli.errors import reporting_errors
-from octogen_dagster.cli.options import CONTEXT_SETTINGS
+from octogen_dagster.cli.options import CONTEXT_SETTINGS, Command
 from octogen_dagster.printable import printable
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _IS_NO_BOUND = (
 )
 
 
-@click.command(context_settings=CONTEXT_SETTINGS)
+@click.command(cls=Command, context_settings=CONTEXT_SETTINGS)
 @click.option("--catalog", "catalogs", multiple=True, help="Catalog key. Can be repeated.")
 @click.option("--host", "hosts", multiple=True, help="Host of a shop. Can be repeated.")
 @click.option("--q", default=None, help="Keywords of a search.")
@@ -58,8 +58,6 @@ def estimate(
     from octogen_dagster.api.counts import count_read
     from octogen_dagster.api.credentials import configured_base_url
 
-    if not all(key.strip() for key in catalogs):
-        raise ValueError("--catalog is empty: name the key of a catalog")
     search = _search(facets=_facets(facets), **filters)
     service = CatalogService(base_url=configured_base_url())
     with BlockingClient(service) as client:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from octogen_dagster.cli.errors import reporting_errors
-from octogen_dagster.cli.options import CONTEXT_SETTINGS, base_dir_option, moment
+from octogen_dagster.cli.options import CONTEXT_SETTINGS, Command, base_dir_option, moment
 from octogen_dagster.cli.printing import print_rows, terminal, time_text
 from octogen_dagster.printable import printable
 
@@ -24,7 +24,7 @@ _MAX_DROPS = 20
 _MAX_PRODUCTS = 20
 
 
-@click.command(context_settings=CONTEXT_SETTINGS)
+@click.command(cls=Command, context_settings=CONTEXT_SETTINGS)
 @base_dir_option()
 @click.option("--product", default=None, help="The product's uuid or its product_url.")
 @click.option("--title", default=None, help="A part of the product's title, in any letter case.")

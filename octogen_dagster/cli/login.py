@@ -12,7 +12,14 @@ import click
 from click.core import ParameterSource
 
 from octogen_dagster.cli.errors import FAILED, fail, reporting_errors
-from octogen_dagster.cli.options import CONTEXT_SETTINGS, FILE, SECONDS, mcp_option, mcp_url_option
+from octogen_dagster.cli.options import (
+    CONTEXT_SETTINGS,
+    FILE,
+    SECONDS,
+    Command,
+    mcp_option,
+    mcp_url_option,
+)
 
 if TYPE_CHECKING:
     from octogen_dagster.control_plane.login import Login
@@ -27,7 +34,7 @@ _OTHER_LOGINS = (
 """Variables that would be used instead of the files of the login."""
 
 
-@click.command(context_settings=CONTEXT_SETTINGS)
+@click.command(cls=Command, context_settings=CONTEXT_SETTINGS)
 @mcp_url_option()
 @click.option(
     "--resource",

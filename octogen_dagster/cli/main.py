@@ -15,7 +15,7 @@ from octogen_dagster.cli.errors import FAILED, debug_option, fail
 from octogen_dagster.cli.estimate import estimate
 from octogen_dagster.cli.history import history
 from octogen_dagster.cli.login import login
-from octogen_dagster.cli.options import CONTEXT_SETTINGS
+from octogen_dagster.cli.options import CONTEXT_SETTINGS, Group
 from octogen_dagster.cli.position import position
 from octogen_dagster.cli.project import find_project, project_environment
 from octogen_dagster.cli.report import report
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _GENERATIONS = click.Choice(["seed", "current"])
 
 
-@click.group(context_settings=CONTEXT_SETTINGS)
+@click.group(cls=Group, context_settings=CONTEXT_SETTINGS)
 @click.version_option(package_name="octogen-dagster")
 @click.pass_context
 def main(context: click.Context) -> None:

@@ -33,6 +33,27 @@ _REPLACED_BY = {name: _LOGINS - {name} for name in _LOGINS} | {
 }
 
 
+class Command(click.Command):
+    """A command that refuses empty values, such as that of a variable that is not set."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments of the command line."""
+        values, _, _ = self.make_parser(ctx).parse_args(args=list(args))
+        for parameter in self.get_params(ctx):
+            given = values.get(parameter.name or "")
+            texts = given if isinstance(given, list | tuple) else [given]
+            if any(isinstance(text, str) and not text.strip(", ") for text in texts):
+                message = "it is empty. Give it a value, or leave it out."
+                raise click.BadParameter(message, ctx, parameter)
+        return super().parse_args(ctx, args)
+
+
+class Group(click.Group):
+    """A group of such commands."""
+
+    command_class = Command
+
+
 def mcp_option(
     name: str, help_text: str, *, synonym: str | None = None, **settings: Any
 ) -> Callable[..., Any]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from octogen_dagster.cli.errors import reporting_errors
-from octogen_dagster.cli.options import CONTEXT_SETTINGS, base_dir_option
+from octogen_dagster.cli.options import CONTEXT_SETTINGS, Command, base_dir_option
 from octogen_dagster.cli.printing import print_rows, terminal
 from octogen_dagster.printable import printable
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _MAX_ROWS = 100
 
 
-@click.command(context_settings=CONTEXT_SETTINGS)
+@click.command(cls=Command, context_settings=CONTEXT_SETTINGS)
 @base_dir_option()
 @click.option("--asset", default="octogen_products_position", help="Name of the position's asset.")
 @click.option("--csv", "form", flag_value="csv", help="Print all columns of all pairs as CSV.")

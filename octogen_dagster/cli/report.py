@@ -7,10 +7,10 @@ from pathlib import Path
 import click
 
 from octogen_dagster.cli.errors import reporting_errors
-from octogen_dagster.cli.options import CONTEXT_SETTINGS, FILE, base_dir_option
+from octogen_dagster.cli.options import CONTEXT_SETTINGS, FILE, Command, base_dir_option
 
 
-@click.command(context_settings=CONTEXT_SETTINGS)
+@click.command(cls=Command, context_settings=CONTEXT_SETTINGS)
 @base_dir_option()
 @click.option("--asset", default="octogen_products_history", help="Name of the history's asset.")
 @click.option("--days", type=click.IntRange(1), default=30, help="The last dates to show.")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from octogen_dagster.cli.errors import BAD_INPUT, fail, reporting_errors
-from octogen_dagster.cli.options import CONTEXT_SETTINGS
+from octogen_dagster.cli.options import CONTEXT_SETTINGS, Group
 from octogen_dagster.cli.printing import DRY_RUN, time_text
 from octogen_dagster.errors import MissingAPIKeyError
 from octogen_dagster.printable import count, printable
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from octogen_dagster.api.url_lists import CoverageUrlList
 
 
-@click.group("url-lists", context_settings=CONTEXT_SETTINGS)
+@click.group("url-lists", cls=Group, context_settings=CONTEXT_SETTINGS)
 def url_lists() -> None:
     """List and delete the URL lists that Octogen keeps.
 

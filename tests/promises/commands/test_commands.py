@@ -153,6 +153,33 @@ def test_each_command_takes_it(command: tuple[str, ...]) -> None:
     assert "--debug" in run(*command, "--help").stdout
 
 
+# The value of an option that is empty is a mistake, such as a variable that is not set.
+
+
+def valued_parameters(words: tuple[str, ...]) -> list[click.Parameter]:
+    """The arguments of a command, and its options that take a value."""
+    command: click.Command = main
+    for word in words:
+        assert isinstance(command, click.Group)
+        command = command.commands[word]
+    return [each for each in command.params if not getattr(each, "is_flag", False)]
+
+
+@pytest.mark.parametrize(
+    "words", [words for words in subcommands(main) if valued_parameters(words)], ids=" ".join
+)
+def test_each_command_refuses_an_empty_value(words: tuple[str, ...]) -> None:
+    for parameter in valued_parameters(words):
+        name, ways = parameter.opts[0], [["", "--yes"]]
+        if isinstance(parameter, click.Option):
+            ways = [[name, ""], [name, " "], [f"{name}="], [name, ","]]
+        for arguments in ways:
+            done = run(*words, *arguments)
+            assert (done.exit_code, done.stdout) == (2, ""), arguments
+            assert "it is empty" in done.stderr
+            assert f"{name}'" in done.stderr.replace(name.upper(), name)
+
+
 # A feature whose extra is not installed says what to install when definitions load.
 
 

@@ -30,7 +30,9 @@ UNREGISTERED = (
 pytestmark = pytest.mark.usefixtures("quick_google")
 
 
-def run(octogen: Octogen, *arguments: str, google: Google | None = None) -> Result:
+def run(
+    octogen: Octogen, *arguments: str, google: Google | None = None, logged_in: bool = True
+) -> Result:
     with (
         octogen.running() as url,
         (google or Google()).running() as endpoint,
@@ -39,8 +41,8 @@ def run(octogen: Octogen, *arguments: str, google: Google | None = None) -> Resu
         patch.setenv("ANALYTICS_HUB_EMULATOR_HOST", endpoint)
         patch.setenv("OCTOGEN_MCP_TOKEN_ENDPOINT", octogen.token_endpoint)
         reader = ["--project", PROJECT, "--principal", PRINCIPAL]
-        access = ["--mcp-url", url, "--mcp-access-token", octogen.access_token]
-        command = ["bq", "autosubscribe", *reader, *access, *arguments]
+        access = ["--mcp-access-token", octogen.access_token] if logged_in else []
+        command = ["bq", "autosubscribe", *reader, "--mcp-url", url, *access, *arguments]
         return CliRunner().invoke(main, command)
 
 
@@ -198,7 +200,7 @@ def test_a_cell_belongs_to_its_listing_however_it_names_it_or_to_that_of_its_cat
     ("arguments", "status", "complaint"),
     [
         (["--timeout", "-1"], 2, "Invalid value for '--timeout'"),
-        (["--project", ""], 2, "Error: Project '' is invalid"),
+        (["--project", "a/b"], 2, "Error: Project 'a/b' is invalid"),
         (["--mcp-url", "ftp://x"], 2, "Error: The MCP URL 'ftp://x' needs a scheme and a host"),
         (["--mcp-access-token", "expired"], 1, "is refused; they live for some five minutes"),
         (["--mcp-refresh-token", "made-up"], 1, "invalid_grant"),
@@ -218,7 +220,7 @@ def test_without_a_login_a_pass_says_how_to_log_in(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    done = run(Octogen(), "--mcp-access-token", "")
+    done = run(Octogen(), logged_in=False)
     assert done.exit_code == 1
     assert "run `octogen-dagster login`; or set OCTOGEN_MCP_REFRESH_TOKEN_FILE" in done.stderr
 
