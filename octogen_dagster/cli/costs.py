@@ -54,7 +54,7 @@ def _print_table(costs: Any) -> None:
 
     from octogen_dagster.costs.table import bytes_text
 
-    by = [name for name in costs.columns if name not in _NUMBERS]
+    by = [name for name in costs.columns if name not in (*_NUMBERS, "possibly_charged_usd")]
     table = Table(*by, box=None, pad_edge=False)
     for header in _NUMBERS.values():
         table.add_column(header, justify="right")
@@ -62,6 +62,7 @@ def _print_table(costs: Any) -> None:
     def add(labels: list[str], requests: int, dollars: float, billed: int) -> None:
         table.add_row(*labels, f"{requests:,}", usd(dollars), bytes_text(billed))
 
+    costs = costs.drop("possibly_charged_usd")
     for *labels, requests, dollars, billed in costs.head(_MAX_ROWS).iter_rows():
         texts = ["" if each is None else printable(str(each)) for each in labels]
         add(texts, requests, dollars, billed)

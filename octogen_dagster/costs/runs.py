@@ -10,7 +10,6 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
-from decimal import Decimal
 from typing import Any
 
 import dagster as dg
@@ -18,13 +17,13 @@ import polars as pl
 
 from octogen_dagster.api.spending import dollars
 from octogen_dagster.costs.table import Charge, costs_table
-from octogen_dagster.snapshots.budget import own_spent, spent
+from octogen_dagster.snapshots.budget import Spent, own_spent, spent
 from octogen_dagster.snapshots.partitions import catalog_of
 from octogen_dagster.snapshots.publication import REPORTED_BEFORE, parent_of
 
 _RECORDS_AT_ONCE = 1000
 _TIME = re.compile(r"\d{4}-\d\d-\d\d")
-_Published = Mapping[tuple[str, str | None], Decimal]
+_Published = Mapping[tuple[str, str | None], Spent]
 """The dollars of materializations, by run and step."""
 
 
@@ -48,12 +47,12 @@ def read_costs(instance: dg.DagsterInstance, since: datetime) -> pl.DataFrame:
     runs = [each for each in _updated_runs(instance, since) if spent(each.dagster_run.tags)]
     # A run that began earlier may have reported a part of its costs before.
     begin = min([since, *(each.create_timestamp for each in runs)])
-    charges, published = list[Charge](), defaultdict[tuple[str, str | None], Decimal](Decimal)
-    for asset in instance.get_asset_keys():
+    charges, published = list[Charge](), defaultdict[tuple[str, str | None], Spent](Spent)
+    for asset in _own_assets(instance, begin):
         for record in _materializations(instance, asset, begin):
             if charge := _charge(record):
                 charges.append(charge)
-                published[record.run_id, record.event_log_entry.step_key] += charge.cost_usd
+                published[record.run_id, record.event_log_entry.step_key] += charge.spent
     charges += _of_failures(instance, runs, published)
     return costs_table(each for each in charges if each.at >= since)
 
@@ -63,6 +62,21 @@ def _updated_runs(instance: dg.DagsterInstance, since: datetime) -> Iterator[dg.
     while found := instance.get_run_records(updated, limit=_RECORDS_AT_ONCE, cursor=cursor):
         yield from found
         cursor = found[-1].dagster_run.run_id
+
+
+def _own_assets(instance: dg.DagsterInstance, since: datetime) -> Iterator[dg.AssetKey]:
+    """The assets that may have reported costs, as their last materializations tell.
+
+    One that was reported by hand tells nothing. What the runs of other assets have spent by their
+    tags is counted as what failed.
+    """
+    for record in instance.get_asset_records():
+        last = record.asset_entry.last_materialization
+        event = last.asset_materialization if last else None
+        if last and event and last.timestamp >= since.timestamp():
+            is_own = any(name.startswith("octogen/") for name in event.metadata)
+            if is_own or not last.run_id:
+                yield event.asset_key
 
 
 def _materializations(
@@ -84,12 +98,14 @@ def _charge(record: dg.EventLogRecord) -> Charge | None:
         return None
     values: dict[str, Any] = {name: entry.value for name, entry in event.metadata.items()}
     requests = (values.get("octogen/metrics") or {}).get("charged_requests", 0)
-    cost, billed = (values.get(f"octogen/{name}", 0) for name in ("cost_usd", "billed_bytes"))
-    if not (requests or cost or billed):
+    names = ("cost_usd", "possibly_charged_usd", "billed_bytes")
+    cost, possibly, billed = (values.get(f"octogen/{name}", 0) for name in names)
+    if not (requests or cost or possibly or billed):
         return None
     at = datetime.fromtimestamp(record.timestamp, timezone.utc)
     asset = event.asset_key.to_user_string()
-    return Charge(at, asset, _catalog(event.partition), requests, dollars(cost), billed)
+    amounts = Spent(dollars(cost), dollars(possibly))
+    return Charge(at, asset, _catalog(event.partition), requests, amounts, billed)
 
 
 def _of_failures(
@@ -104,16 +120,19 @@ def _of_failures(
     for record in runs:
         run = record.dagster_run
         own = own_spent(run, known.get(parent_of(run) or ""))
-        left = {step: now.usd - published.get((run.run_id, step), 0) for step, now in own.items()}
-        if any(usd > 0 for usd in left.values()):
+        left = {
+            step: lost
+            for step, now in own.items()
+            if (lost := now - published.get((run.run_id, step), Spent())) != Spent()
+        }
+        if left:
             at = datetime.fromtimestamp(
                 record.end_time or record.update_timestamp.timestamp(), timezone.utc
             )
             planned = _planned(instance, run.run_id)
-            for step, usd in left.items():
-                if usd > 0:
-                    asset, partition = planned.get(step, (step, None))
-                    yield Charge(at, asset, _catalog(partition), 0, usd, 0)
+            for step, lost in left.items():
+                asset, partition = planned.get(step, (step, None))
+                yield Charge(at, asset, _catalog(partition), 0, lost, 0)
 
 
 def _planned(instance: dg.DagsterInstance, run_id: str) -> Mapping[str, tuple[str, str | None]]:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from datetime import datetime
-from decimal import Decimal
 from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 
 from octogen_dagster.frames.cells import Cells, Figures, Row, cells_table, short_text
 from octogen_dagster.frames.kinds import Published, Shown, TableKind
-from octogen_dagster.printable import usd
+from octogen_dagster.printable import spent_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from octogen_dagster.snapshots.budget import Spent
 
 COSTS_SCHEMA = pl.Schema(
     {
@@ -22,6 +23,7 @@ COSTS_SCHEMA = pl.Schema(
         "catalog": pl.String(),
         "requests": pl.Int64(),
         "cost_usd": pl.Float64(),
+        "possibly_charged_usd": pl.Float64(),
         "billed_bytes": pl.Int64(),
     }
 )
@@ -34,9 +36,11 @@ _DESCRIPTIONS = {
     "a run of several partitions paid for those that failed.",
     "requests": "The charged requests of materializations; those of reads that failed are unknown.",
     "cost_usd": "Dollars at Octogen.",
+    "possibly_charged_usd": "Dollars that Octogen might charge besides, for lost answers.",
     "billed_bytes": "Bytes that Google bills for queries.",
 }
-_SUMS = ("requests", "cost_usd", "billed_bytes")
+_DOLLARS = ("cost_usd", "possibly_charged_usd")
+_SUMS = ("requests", *_DOLLARS, "billed_bytes")
 _DECIMALS = 9  # a float that was added up has noise behind them
 _MAX_SHOWN = 5
 
@@ -48,13 +52,19 @@ class Charge(NamedTuple):
     asset: str
     catalog: str | None
     requests: int
-    cost_usd: Decimal
+    spent: Spent
     billed_bytes: int
 
 
 def costs_table(charges: Iterable[Charge]) -> pl.DataFrame:
     """Return the sums of charges by day, the last one first, asset and catalog."""
-    rows = [(each.at.date(), *each[1:4], float(each.cost_usd), each[5]) for each in charges]
+    rows = [
+        (
+            *(each.at.date(), each.asset, each.catalog, each.requests),
+            *(float(each.spent.usd), float(each.spent.possibly_usd), each.billed_bytes),
+        )
+        for each in charges
+    ]
     added_up = _added_up(pl.DataFrame(rows, COSTS_SCHEMA, orient="row"), "day", "asset", "catalog")
     return added_up.sort("day", "asset", "catalog", descending=[True, False, False])
 
@@ -64,12 +74,12 @@ def costs_by(costs: pl.DataFrame, by: str) -> pl.DataFrame:
     if by == "week":
         weeks = costs.with_columns(week=pl.col("day").dt.truncate("1w"))
         return _added_up(weeks, "week").sort("week", descending=True)
-    return _added_up(costs, by).sort(*_SUMS[1:], by, descending=[True, True, False])
+    return _added_up(costs, by).sort("cost_usd", "billed_bytes", by, descending=[True, True, False])
 
 
 def _added_up(costs: pl.DataFrame, *by: str) -> pl.DataFrame:
     sums = costs.group_by(by).agg(pl.col(_SUMS).sum())
-    return sums.with_columns(pl.col("cost_usd").round(_DECIMALS))
+    return sums.with_columns(pl.col(_DOLLARS).round(_DECIMALS))
 
 
 def bytes_text(number: int) -> str:
@@ -83,14 +93,19 @@ def bytes_text(number: int) -> str:
 
 
 def _totals(published: Published) -> Shown:
-    ((_, usd_, bytes_),) = published.rows.select(pl.col(_SUMS).sum()).collect().rows()
-    return {"total_usd": round(usd_, _DECIMALS), "total_billed_bytes": bytes_}
+    sums = published.rows.select(pl.col(_SUMS).sum()).collect().row(0, named=True)
+    return {
+        "total_usd": round(sums["cost_usd"], _DECIMALS),
+        "total_possibly_charged_usd": round(sums["possibly_charged_usd"], _DECIMALS),
+        "total_billed_bytes": sums["billed_bytes"],
+    }
 
 
 def _sentence(figures: Figures, costs: pl.LazyFrame) -> str:
     since = costs.select(pl.col("day").min()).collect().item()
     google = bytes_text(figures["total_billed_bytes"])
-    text = f"**{usd(figures['total_usd'])}** at Octogen"
+    spent = spent_text(figures["total_usd"], figures["total_possibly_charged_usd"])
+    text = f"**{spent}** at Octogen"
     text += f" and **{google}** billed at Google" if google else ""
     return f"{text} since {since}" if since else text
 
@@ -99,7 +114,7 @@ def _cells(row: Row) -> Cells:
     return {
         "asset": short_text(row["asset"]),
         "requests": row["requests"],
-        "dollars": usd(row["cost_usd"]),
+        "dollars": spent_text(*(row[each] for each in _DOLLARS)),
         "billed": bytes_text(row["billed_bytes"]),
     }
 

@@ -37,7 +37,9 @@ class Spent:
         return Spent(self.usd + other.usd, self.possibly_usd + other.possibly_usd)
 
     def __sub__(self, other: Spent) -> Spent:
-        return Spent(self.usd - other.usd, self.possibly_usd - other.possibly_usd)
+        """Return what is left, never below zero."""
+        usd, possibly_usd = self.usd - other.usd, self.possibly_usd - other.possibly_usd
+        return Spent(max(usd, Decimal(0)), max(possibly_usd, Decimal(0)))
 
 
 _NOTHING = Spent()

@@ -76,8 +76,8 @@ def test_the_command_counts_a_read_that_failed_and_its_retry_once(project: Proje
     spent = OctogenResource(**settings(project), budget_usd=0.03)
     failed = project.run([products], spent, **options)
     assert printed("--csv") == (
-        "day,asset,catalog,requests,cost_usd,billed_bytes\n"
-        f"{TODAY},octogen_products,northpeak,0,0.028,0\n"
+        "day,asset,catalog,requests,cost_usd,possibly_charged_usd,billed_bytes\n"
+        f"{TODAY},octogen_products,northpeak,0,0.028,0.0,0\n"
     )
     tags = rerun_tags(project.instance, failed.run_id)
     assert project.run([products], tags=tags, **options).success
@@ -89,12 +89,14 @@ def test_the_command_counts_a_read_that_failed_and_its_retry_once(project: Proje
         ["all", "6", "$0.112"],
     ]
     (row,) = json.loads(printed("--by", "asset", "--json", "--since", TODAY))
-    assert row == {"asset": "octogen_products", "requests": 6, "cost_usd": 0.112, "billed_bytes": 0}
+    assert (row["asset"], row["requests"], row["cost_usd"]) == ("octogen_products", 6, 0.112)
 
 
 def settings(project: Project) -> dict[str, Any]:
     assert project.octogen
-    return {"api_key": project.octogen.api_key, "base_url": project.octogen.base_url}
+    return {
+        name: getattr(project.octogen, name) for name in ("api_key", "base_url", "catalog_source")
+    }
 
 
 def days_ago(days: int) -> str:
@@ -261,12 +263,36 @@ def test_the_asset_has_the_costs_of_each_catalog_and_its_own_are_none(project: P
     rows = project.read("money/octogen_costs").rows()
     today = date.fromisoformat(TODAY)
     assert rows == [
-        (today, "days", "strada", 3, 0.042, 0),
-        (today, "details", None, 120, 0.24, 0),
-        (today, "products", None, 2, 0.028, 0),
+        (today, "days", "strada", 3, 0.042, 0, 0),
+        (today, "details", None, 120, 0.24, 0, 0),
+        (today, "products", None, 2, 0.028, 0, 0),
     ]
     assert shown["octogen/total_usd"] == 0.31
     assert shown["octogen/summary"] == f"**$0.31** at Octogen since {today}"
     assert "| details | 120 | $0.24 |" in shown["octogen/preview"]
     with pytest.raises(ValueError, match="days must be a positive whole number, not 0"):
         build_costs_asset(days=0)
+
+
+def test_the_events_of_other_assets_are_not_read(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @dg.asset
+    def foreign() -> dg.MaterializeResult[None]:
+        return dg.MaterializeResult(metadata={"rows": 1})
+
+    products = build_products_asset("products", ProductSearch(catalogs=["strada"]))
+    project.run([products, foreign])
+    # What is reported by hand hides whose the asset is.
+    reported = dg.AssetMaterialization("products", metadata={"by": "hand"})
+    project.instance.report_runless_asset_event(reported)
+    read, fetch = list[dg.AssetKey](), project.instance.fetch_materializations
+
+    def fetched(wanted: Any, *arguments: Any, **options: Any) -> Any:
+        read.append(wanted.asset_key if isinstance(wanted, dg.AssetRecordsFilter) else wanted)
+        return fetch(wanted, *arguments, **options)
+
+    monkeypatch.setattr(project.instance, "fetch_materializations", fetched)
+    costs = project.run([build_costs_asset()])
+    assert (products.key in read, foreign.key in read) == (True, False)
+    assert metadata(costs, "octogen_costs")["octogen/total_usd"] == 0.028

@@ -12,7 +12,12 @@ import httpx
 import pytest
 from click.testing import CliRunner
 
-from octogen_dagster import ProductSearch, build_product_details_asset, build_products_asset
+from octogen_dagster import (
+    ProductSearch,
+    build_costs_asset,
+    build_product_details_asset,
+    build_products_asset,
+)
 from octogen_dagster.api.spending import Spending
 from octogen_dagster.cli.main import main
 from octogen_dagster.errors import OctogenBudgetError, OctogenConnectionError
@@ -185,6 +190,10 @@ def test_a_run_counts_each_charged_page_and_lookup_and_exceeds_no_budget(
                 break
             tags = {**run.tags, "dagster/parent_run_id": run.run_id}
     assert server.lost
+    costs = materialized([build_costs_asset()], tmp_path, instance=instance)
+    shown = metadata(costs, "octogen_costs")
+    assert shown["octogen/total_usd"] == float(counted["spent_usd"])
+    assert shown["octogen/total_possibly_charged_usd"] == float(counted["possibly_charged_usd"])
 
 
 def test_a_snapshot_says_what_might_be_charged_besides(sandbox: Sandbox, tmp_path: Path) -> None:
