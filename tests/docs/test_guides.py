@@ -1,4 +1,4 @@
-"""Each guide of docs/ leads to what it promises: its files and commands run in a project, in their order."""
+"""Each guide of docs/ keeps its promise: its files and commands run in a project, in order."""
 
 from __future__ import annotations
 
