@@ -49,7 +49,8 @@ def materialize(
 def test_every_asset_is_materialized(defs: dg.Definitions, instance: dg.DagsterInstance) -> None:
     materialize(defs, instance, "octogen_catalogs")
     assert set(instance.get_dynamic_partitions("octogen_catalogs")) == {"northpeak", "strada"}
-    followers = [f"octogen_products{suffix}" for suffix in ("", "_changes", "_details", "_brands")]
+    suffixes = ("", "_history", "_changes", "_details", "_brands")
+    followers = [f"octogen_products{suffix}" for suffix in suffixes]
     for asset in followers:
         materialize(defs, instance, asset, partition="northpeak")
     materialize(defs, instance, "dresses")

@@ -11,7 +11,7 @@ from python_project.definitions import defs
 
 from octogen_dagster.sandbox.server import Sandbox
 
-PIPELINE = ["products", "changes", "price_drops"]
+PIPELINE = ["products", "history", "changes", "price_drops"]
 
 
 def test_price_drops_are_found_on_the_second_day(
