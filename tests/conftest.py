@@ -14,9 +14,15 @@ import polars as pl
 import pytest
 from hypothesis import settings
 
-from octogen_dagster import GrantedCatalogs, OctogenResource, ParquetSnapshotIOManager
+from octogen_dagster import (
+    GrantedCatalogs,
+    OctogenResource,
+    ParquetSnapshotIOManager,
+    ShopCatalogs,
+)
 from octogen_dagster.api.credentials import API_KEY_VARIABLES
 from octogen_dagster.io_source import errors_as_raised
+from octogen_dagster.sandbox.app import Generation
 from octogen_dagster.sandbox.server import Sandbox
 from tests.dg_project import build_wheel
 from tests.projects import Project
@@ -108,21 +114,27 @@ def _errors_of_scans(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(pl.LazyFrame, "collect", as_raised)
 
 
+def _plays_the_seed(request: pytest.FixtureRequest) -> bool:
+    return request.node.get_closest_marker("seed") is not None
+
+
 @pytest.fixture
-def shops() -> Iterator[Sandbox]:
-    """Yield a sandbox with two catalogs."""
-    with Sandbox(catalogs={"northpeak": 230, "strada": 120}, generation="seed") as running:
+def shops(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
+    """Yield a sandbox with two catalogs: today's service, or the older one with the mark `seed`."""
+    generation: Generation = "seed" if _plays_the_seed(request) else "current"
+    with Sandbox(catalogs={"northpeak": 230, "strada": 120}, generation=generation) as running:
         yield running
 
 
 @pytest.fixture
-def octogen(shops: Sandbox) -> OctogenResource:
+def octogen(shops: Sandbox, request: pytest.FixtureRequest) -> OctogenResource:
     """Return the resource that reads `shops`."""
+    is_seed = _plays_the_seed(request)
     return OctogenResource(
         api_key=shops.api_key,
         base_url=shops.base_url,
         attempts=2,
-        catalog_source=GrantedCatalogs(),
+        catalog_source=GrantedCatalogs() if is_seed else ShopCatalogs(hosts=shops.hosts),
     )
 
 

@@ -20,7 +20,8 @@ from tests.results import octogen_at
 def test_the_key_comes_from_the_environment_when_the_step_runs(
     shops: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    octogen = OctogenResource(base_url=shops.base_url)
+    source = ShopCatalogs(hosts=shops.hosts)
+    octogen = OctogenResource(base_url=shops.base_url, catalog_source=source)
     with pytest.raises(MissingAPIKeyError, match=r"OCTO_API_KEY.*octogen-dagster sandbox"):
         octogen.list_catalogs()
     monkeypatch.setenv("OCTO_API_KEY", shops.api_key)
@@ -36,7 +37,11 @@ def test_the_settings_may_be_dagster_environment_variables(
 
     monkeypatch.setenv("MY_KEY", shops.api_key)
     monkeypatch.setenv("MY_URL", shops.base_url)
-    octogen = OctogenResource(api_key=dg.EnvVar("MY_KEY"), base_url=dg.EnvVar("MY_URL"))
+    octogen = OctogenResource(
+        api_key=dg.EnvVar("MY_KEY"),
+        base_url=dg.EnvVar("MY_URL"),
+        catalog_source=ShopCatalogs(hosts=shops.hosts),
+    )
     result = dg.materialize([count], resources={"octogen": octogen})
     assert result.output_for_node("count") == 2
 

@@ -243,6 +243,7 @@ def table(tmp_path: Path) -> Path:
     return tmp_path / "octogen_catalogs.parquet"
 
 
+@pytest.mark.seed
 def test_the_granted_catalogs_are_a_table_and_become_partitions(
     table: Path, resources: dict[str, Any], shops: Sandbox, instance: dg.DagsterInstance
 ) -> None:

@@ -70,6 +70,7 @@ def deployment(
 
 @pytest.mark.long
 @pytest.mark.slow
+@pytest.mark.seed
 def test_what_follows_begins_if_automation_is_switched_on_after_a_backfill(
     deployment: dg.Definitions, instance: dg.DagsterInstance, shops: Sandbox
 ) -> None:
@@ -84,6 +85,7 @@ def test_what_follows_begins_if_automation_is_switched_on_after_a_backfill(
 
 
 @pytest.mark.slow
+@pytest.mark.seed
 def test_a_missing_partition_is_requested_once_and_only_after_the_products_of_its_catalog(
     deployment: dg.Definitions, instance: dg.DagsterInstance
 ) -> None:
@@ -115,6 +117,7 @@ def data_version(instance: dg.DagsterInstance, key: dg.AssetKey) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.seed
 def test_a_catalog_that_was_indexed_again_without_a_change_is_read_once_and_wakes_nobody(
     deployment: dg.Definitions,
     instance: dg.DagsterInstance,
@@ -150,6 +153,7 @@ def test_a_catalog_that_was_indexed_again_without_a_change_is_read_once_and_wake
 
 
 @pytest.mark.slow
+@pytest.mark.seed
 def test_what_failed_is_made_after_the_next_read_although_that_changed_nothing(
     deployment: dg.Definitions, instance: dg.DagsterInstance, shops: Sandbox, tmp_path: Path
 ) -> None:

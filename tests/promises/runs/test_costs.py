@@ -67,6 +67,7 @@ def rerun_tags(instance: dg.DagsterInstance, run_id: str) -> dict[str, str]:
 
 
 @pytest.mark.slow
+@pytest.mark.seed
 def test_the_command_counts_a_read_that_failed_and_its_retry_once(project: Project) -> None:
     products = build_products_asset("octogen_products", SEARCH, catalog_partitions)
     project.instance.add_dynamic_partitions("octogen_catalogs", ["strada", "northpeak"])

@@ -198,6 +198,7 @@ def test_more_frames_in_a_query_than_polars_has_threads_for_are_an_error(tmp_pat
     assert materialize([many, down], manager(tmp_path)).success
 
 
+@pytest.mark.seed
 def test_a_scan_is_described_by_the_metadata_of_its_materialization(
     tmp_path: Path, shops: Sandbox, octogen: OctogenResource
 ) -> None:

@@ -292,6 +292,7 @@ def test_the_median_of_the_currency_of_most_products_is_plotted(project: Project
 
 @pytest.mark.long
 @pytest.mark.slow
+@pytest.mark.seed
 def test_entries_come_in_the_order_in_which_a_person_reads_them(pipeline: Pipeline) -> None:
     pipeline.day()
     assert [*pipeline.day()["products"]] == [
@@ -318,6 +319,7 @@ def test_entries_come_in_the_order_in_which_a_person_reads_them(pipeline: Pipeli
 
 
 @pytest.mark.slow
+@pytest.mark.seed
 def test_each_partition_has_a_line_of_its_snapshots(project: Project, shops: Sandbox) -> None:
     asset = build_products_asset("products", partitions_def=catalog_partitions)
     project.instance.add_dynamic_partitions("octogen_catalogs", ["northpeak", "strada"])

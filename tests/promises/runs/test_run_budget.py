@@ -116,6 +116,7 @@ def test_an_attempt_counts_what_the_ones_before_it_spent(shops: Sandbox, tmp_pat
 
 
 @pytest.mark.slow
+@pytest.mark.seed
 def test_a_run_that_executes_one_that_succeeded_again_has_a_budget_of_its_own(
     instance: dg.DagsterInstance, shops: Sandbox, tmp_path: Path
 ) -> None:

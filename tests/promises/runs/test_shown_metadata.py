@@ -160,6 +160,7 @@ READING_ORDER = {
 }
 
 
+@pytest.mark.seed
 def test_the_entries_have_the_order_in_which_a_person_reads_them(project: Project) -> None:
     products = build_products_asset("products", ProductSearch(max_products=30))
     history = build_product_history_asset(products, name="history")
@@ -182,6 +183,7 @@ SEARCH = ProductSearch(
 )
 
 
+@pytest.mark.seed
 def test_a_snapshot_is_published_with_the_golden_metadata(project: Project, shops: Sandbox) -> None:
     project.instance.add_dynamic_partitions("octogen_catalogs", ["strada"])
     products = build_products_asset(

@@ -35,6 +35,9 @@ WHOLE_CATALOGS = {"name": "octogen_products", "partitions": "catalog"}
 SEVEN_BOOTS = {"name": "boots", "search": {"max_products": 7}}
 
 
+pytestmark = pytest.mark.seed  # the catalogs of these components are granted
+
+
 @pytest.fixture(autouse=True)
 def _environment(shops: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_KEY", shops.api_key)
