@@ -22,7 +22,8 @@ def build_costs_asset(
     from what runs reported. What a read cost that failed is in it, without its requests; of a run
     of several partitions it has no catalog. No request is sent.
 
-    `octogen/total_usd` and `octogen/total_billed_bytes` in the metadata are the sums.
+    `octogen/total_usd`, `octogen/total_possibly_charged_usd` and `octogen/total_billed_bytes` in
+    the metadata are the sums.
 
     Args:
         name: The asset's name or `dagster.AssetSpec`.

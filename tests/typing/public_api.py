@@ -21,6 +21,7 @@ from octogen_dagster import (
     DeltaTables,
     EmailNotifier,
     ExchangeSource,
+    GrantedCatalogs,
     IcebergTables,
     MissingAPIKeyError,
     NamedCatalogs,
@@ -64,7 +65,7 @@ from octogen_dagster.tables.destination import TableConnection, TableDestination
 
 EXCHANGE = "projects/octogen/locations/us/dataExchanges/catalogs"
 LISTING = f"{EXCHANGE}/listings/northpeak"
-SOURCE: CatalogSource = NamedCatalogs(keys=["northpeak"])
+SOURCES: list[CatalogSource] = [NamedCatalogs(keys=["northpeak"]), GrantedCatalogs()]
 DESTINATIONS: list[TableDestination] = [
     IcebergTables(warehouse="lake"),
     DeltaTables(base_dir="lake", storage_options={"aws_region": "eu-west-1"}),
@@ -146,7 +147,7 @@ def partition_keys() -> None:
 
 def notebook() -> pl.LazyFrame:
     """A search as a LazyFrame."""
-    frame = scan_products(ProductSearch(q="boots"), catalog_source=SOURCE, progress=True)
+    frame = scan_products(ProductSearch(q="boots"), catalog_source=SOURCES[0], progress=True)
     assert_type(frame, pl.LazyFrame)
     return frame
 
