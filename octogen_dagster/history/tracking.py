@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import polars as pl
@@ -28,6 +28,12 @@ TRACKING = "octogen.tracking"
 """The metadata of a file that says what the history of a table of one's own keeps."""
 SEEN = "product_url"
 """The column of which another page begins a row, and another spelling of it does not."""
+
+
+_EXACT = {pl.Int8, pl.Int16, pl.Int32, pl.UInt8, pl.UInt16, pl.UInt32, pl.Float32, pl.Float64}
+"""The types of numbers that Float64 has all of; integers of them are in Int64, too."""
+_FLOAT_DIGITS = 15
+"""The decimal digits of which Float64 has every number."""
 
 
 class UnfitSnapshotError(OctogenSnapshotError):
@@ -138,8 +144,16 @@ class Tracking:
             )
         return replace(self, types={**self.types, **history.types})
 
-    def with_types(self, snapshot: pl.LazyFrame, file_metadata: Mapping[str, str]) -> Tracking:
-        """The same in types that the values of a snapshot have, too; an error if there are none."""
+    def with_types(
+        self,
+        snapshot: pl.LazyFrame,
+        file_metadata: Mapping[str, str],
+        kept: Callable[[], Iterable[pl.LazyFrame]] = tuple,
+    ) -> Tracking:
+        """The same in types that the values of a snapshot have, too; an error if there are none.
+
+        `kept` returns the rows that are in the history, whose values stay what they are.
+        """
         schema, types = snapshot.collect_schema(), {**self.types}
         for name in [*types, *({SEEN} & schema.keys() - types.keys())]:
             found, wanted = schema.get(name), types.get(name, pl.Null())
@@ -154,6 +168,12 @@ class Tracking:
                     f"The snapshot has {'no column' if found is None else 'a column'} "
                     f"{name}{'' if found is None else f' of the type {found}'}, so it has no place "
                     f"in a history. {advice}"
+                )
+            changed = [snapshot, *(kept() if fitting != wanted != pl.Null else ())]
+            if any(_loses_digits(frame, name, fitting) for frame in changed):
+                raise UnfitSnapshotError(
+                    f"The snapshot has a column {name} of the type {found}, and the history has it "
+                    f"as {wanted}: numbers would lose digits. Store it as {wanted}."
                 )
             types[name] = fitting
         return replace(self, types=types)
@@ -197,6 +217,21 @@ def _fitting(found: pl.DataType, wanted: pl.DataType) -> pl.DataType | None:
     if found.is_integer() and wanted.is_integer():
         return pl.Int64()
     return pl.Float64() if found.is_numeric() and wanted.is_numeric() else None
+
+
+def _loses_digits(frame: pl.LazyFrame, name: str, wanted: pl.DataType) -> bool:
+    """True if a column has numbers that are others in a type of numbers."""
+    found = frame.collect_schema().get(name)
+    if found is None or found == wanted or found in _EXACT or not found.is_numeric():
+        return False
+    if found == pl.Int64 and wanted.is_integer():
+        return False
+    number = pl.col(name)
+    back = number.cast(wanted, strict=False).cast(found, strict=False)
+    lost = back.ne_missing(number)
+    if isinstance(found, pl.Decimal):
+        lost = number.abs() >= 10 ** (_FLOAT_DIGITS - found.scale)
+    return bool(frame.select(lost.any()).collect(engine="streaming").item())
 
 
 PRODUCTS = Tracking(

@@ -60,7 +60,7 @@ class HistoryUpdate:
         tracking = self._tracking
         if stored is not None:
             tracking = tracking.going_on(Tracking.read(before, stored))
-        steps, tracking = self._steps(contents, tracking, target, stop)
+        steps, tracking = self._steps(contents, tracking, stored, target, stop)
         nothing = pl.LazyFrame(schema=tracking.schema)
         history = nothing if stored is None else fitted(stored, tracking.schema)
 
@@ -75,6 +75,7 @@ class HistoryUpdate:
         self,
         contents: Contents,
         tracking: Tracking,
+        history: pl.LazyFrame | None,
         target: SnapshotTarget,
         stop: threading.Event,
     ) -> tuple[list[_Step], Tracking]:
@@ -82,6 +83,13 @@ class HistoryUpdate:
         unseen: dict[datetime, tuple[StoredSnapshot, Observation]] = {}
         seen, partitions, left_out = set[datetime](), set[str](), list[LeftOut]()
         lacking = dict.fromkeys(contents.observed, contents.lacking)
+
+        def kept() -> Iterator[pl.LazyFrame]:
+            if history is not None:
+                yield history
+            for each, _ in unseen.values():
+                yield each.open()[0]
+
         for snapshot in self._snapshots:
             check(stop)
             contents.products = snapshot.key or contents.products
@@ -95,7 +103,7 @@ class HistoryUpdate:
             try:
                 stored, file_metadata = snapshot.open()
                 at = _time_of(stored, file_metadata, tracking)
-                fitting = tracking.with_types(stored, file_metadata)
+                fitting = tracking.with_types(stored, file_metadata, kept)
                 rows = fitting.rows(stored)
                 is_known = _is_known(at, rows, file_metadata, contents, fitting)
                 if at is None or at in seen or is_known:

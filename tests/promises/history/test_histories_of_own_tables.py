@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -216,3 +217,48 @@ def test_a_page_of_products_says_that_it_is_no_history_of_them(
     assert "is of a table of your own, and not of products" in done.stderr
     with pytest.raises(OctogenSnapshotError, match="has no catalog 'acme'"):
         scan_history(str(articles.folder), asset=ASSET, catalogs=["acme"])
+
+
+BIG, UNSIGNED = 2**53 + 1, 2**64 - 1
+FLOAT, UINT = pl.Float64(), pl.UInt64()
+PRECISE = Decimal("12345678901234567.89")
+KEPT = [
+    ("own_price", [5, 2.5], None),
+    ("own_price", [2.5, 5], None),
+    ("own_price", [pl.Series([7], dtype=UINT), 5], None),
+    ("own_price", [Decimal("1.15"), 2.5], None),
+    ("own_price", [BIG, 2.5], FLOAT),
+    ("own_price", [2.5, BIG], pl.Int64()),
+    ("own_price", [BIG, pl.Series([UNSIGNED], dtype=UINT)], UINT),
+    ("own_price", [pl.Series([UNSIGNED], dtype=UINT), 5], pl.Int64()),
+    ("own_price", [PRECISE, 2.5], FLOAT),
+    ("own_price", [2.5, PRECISE], pl.Decimal(38, 2)),
+    ("sku", [BIG, 2.5], FLOAT),
+    ("sku", [2.5, BIG], pl.Int64()),
+]
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+@pytest.mark.parametrize(("column", "values", "left_out"), KEPT)
+def test_a_snapshot_whose_numbers_would_lose_digits_is_left_out_and_named(
+    articles: Articles, column: str, values: list[Any], left_out: pl.DataType | None, at_once: bool
+) -> None:
+    first, second = (each if isinstance(each, pl.Series) else pl.Series([each]) for each in values)
+    for number, given in enumerate((first, second), 1):
+        frame = pl.DataFrame({"sku": [1], "own_price": [1], "currency": ["EUR"]})
+        articles.frame = frame.with_columns(given.alias(column), fetched_at=pl.lit(day(number)))
+        result = articles.run([articles.articles, articles.history], run_config=QUIET)
+        if number == 1 and at_once:  # the next run puts in both
+            (articles.folder / f"{ASSET}.parquet").unlink()
+    shown = metadata(result, ASSET)
+    rows = scan_history(str(articles.folder), asset=ASSET).sort("valid_from").collect()
+    if left_out is None:
+        assert "octogen/left_out" not in shown
+        assert rows[column].to_list() == [float(first[0]), float(second[0])]
+        return
+    # The present snapshot comes first, and no snapshot before it may change it.
+    kept, lost, at = (second, first, 1) if at_once else (first, second, 2)
+    assert rows[column].to_list() == kept.to_list()
+    assert f"of 2026-11-0{at}" in shown["octogen/left_out"]
+    assert f"{column} of the type {lost.dtype}" in shown["octogen/left_out"]
+    assert "would lose digits" in shown["octogen/left_out"]

@@ -308,6 +308,7 @@ def test_entries_come_in_the_order_in_which_a_person_reads_them(pipeline: Pipeli
         "octogen/cost_usd",
         "octogen/seconds",
         "octogen/fetched_at",
+        "octogen/effective_query_changed",
         "octogen/search",
         "dagster/uri",
         "dagster/column_schema",
