@@ -83,6 +83,11 @@ def build_product_changes_asset(
     ) -> dg.MaterializeResult[FrameSource]:
         file = history.file(layout.catalog_key(partition) if partition else None)
         observed = read_observed(file.metadata)
+        if not observed:
+            raise UnfitSnapshotError(
+                "The history has no snapshot: all of them were forgotten. Materialize the products "
+                "and then their history."
+            )
         if layout.times:
             at, since = _times_of(str(partition), observed)
         else:

@@ -96,6 +96,14 @@ def test_reading_the_same_products_again_does_not_lose_the_changes(
     assert counts(shop.shown()) == (2, 0, 0, 0, 0)
 
 
+def test_changes_of_a_history_whose_snapshots_were_all_forgotten_say_so(shop: Shop) -> None:
+    shop.read_products(day(1), DRESS)
+    shop.shown()
+    forget_snapshot(str(shop.folder), day(1), asset="octogen_products_history")
+    with pytest.raises(dg.Failure, match="The history has no snapshot"):
+        shop.update(shop.changes)
+
+
 @pytest.mark.parametrize("still", [(HAT,), ()])
 def test_a_withdrawn_catalog_is_named_and_shows_what_differs_when_it_returns(
     shop: Shop, still: Sequence[Product]
