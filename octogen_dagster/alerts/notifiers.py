@@ -24,6 +24,7 @@ from typing_extensions import Self
 
 from octogen_dagster.assets.settings import Settings
 from octogen_dagster.errors import OctogenNotificationError
+from octogen_dagster.masking import masked
 from octogen_dagster.printable import count, printable, write_csv
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ _MAX_LINES = 20
 _MAX_TITLE_LENGTH = 150
 _MAX_ATTACHED = 10_000
 """The most events in the file of a mail, some 2 MB: servers refuse large mails."""
+_MAX_ANSWER_BYTES, _MAX_REASON_LENGTH = 20_000, 200
 _TIMEOUT_SECONDS = 30.0
 _SMTPS_PORT = 465
 """The port on which TLS begins with the connection; on others STARTTLS does it."""
@@ -103,20 +105,29 @@ class SlackNotifier(_Notifier):
         body = json.dumps({"text": number, "blocks": blocks}).encode()
         headers = {"Content-Type": "application/json"}
         request = urllib.request.Request(url, body, headers)  # noqa: S310  the URL is checked above
-        try:
-            _OPENER.open(request, timeout=_TIMEOUT_SECONDS).close()
-        except urllib.error.HTTPError as error:
-            reason = error.reason
-            with suppress(OSError, HTTPException):
-                reason = error.read(200).decode(errors="replace")
+        if problem := _problem(request):
+            # Whoever answers may quote the path, so no error that has seen it is the cause.
+            told = printable(masked(problem, [request.selector])[:_MAX_REASON_LENGTH])
             raise OctogenNotificationError(
-                f"{subject}: it refused it ({error.code} {printable(reason)}). {_AGAIN}; if the "
-                "webhook or its channel is gone, give webhook_url another one."
-            ) from error
-        except (OSError, HTTPException) as error:
-            raise OctogenNotificationError(
-                f"{subject}: it was not reached ({printable(str(error))}). {_AGAIN}."
-            ) from error
+                f"{subject} ({told}). {_AGAIN}; if the webhook or its channel is gone, give "
+                "webhook_url another one."
+            )
+
+
+def _problem(request: urllib.request.Request) -> str:
+    """Send a message to Slack, and return why it was not taken; an empty text if it was."""
+    try:
+        with _OPENER.open(request, timeout=_TIMEOUT_SECONDS) as response:
+            answer = response.read(_MAX_ANSWER_BYTES).decode(errors="replace").strip()
+            # A proxy or a page that wants a login answers with 200, too.
+            return "" if answer == "ok" else f"the answer is not Slack's ok: {answer}"
+    except urllib.error.HTTPError as error:
+        reason = error.reason
+        with suppress(OSError, HTTPException):
+            reason = error.read(_MAX_ANSWER_BYTES).decode(errors="replace")
+        return f"it refused it, {error.code} {reason}"
+    except (OSError, HTTPException) as error:
+        return f"it was not reached, {error}"
 
 
 class EmailNotifier(_Notifier):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -164,7 +165,7 @@ def test_a_value_that_is_null_is_left_out() -> None:
 @pytest.mark.parametrize(
     ("url", "told"),
     [
-        ("{origin}/services/T0/B0/secret", r"it refused it \(404 no_service\)"),
+        ("{origin}/services/T0/B0/secret", r"it refused it, 404 no_service"),
         ("http://127.0.0.1:{closed}/services/T0/B0/secret", "it was not reached"),
         ("hooks.slack.com/services/T0/B0/secret", "webhook_url is no URL"),
         ("{origin}/services/T0/B0/sec ret", "webhook_url is no URL"),
@@ -188,9 +189,25 @@ def test_an_error_of_slack_says_what_happened_and_not_the_webhook(
 
 def test_an_answer_that_redirects_is_no_message_that_was_sent() -> None:
     with RawServer(in_turn(http(302, "moved", location="/login"), http(200, "ok"))) as server:
-        with pytest.raises(OctogenNotificationError, match=r"it refused it \(302 moved\)"):
+        with pytest.raises(OctogenNotificationError, match=r"it refused it, 302 moved"):
             slack(server)(HOSTILE)
         assert len(server.received) == 1
+
+
+SIGN_IN = f"<html>Sign in to see http://127.0.0.1{HOOK}?x or {HOOK.replace('/', '%2F')}</html>"
+
+
+@pytest.mark.parametrize("status", [200, 403])
+@pytest.mark.parametrize("padding", [0, 160, 190])
+def test_a_page_of_a_proxy_is_no_message_that_was_sent_and_shows_no_webhook(
+    status: int, padding: int
+) -> None:
+    page = http(status, "x" * padding + SIGN_IN)
+    with RawServer(in_turn(page)) as server, pytest.raises(OctogenNotificationError) as caught:
+        slack(server)(HOSTILE)
+    error = caught.value
+    assert (error.__cause__, error.__context__) == (None, None)
+    assert {"T0", "B0", "secret"}.isdisjoint(re.split(r"\W|2F", str(error)))
 
 
 @pytest.fixture
