@@ -35,7 +35,7 @@ ARROWS: dict[str, set[str]] = {
     "validation": {"errors"},
     "background": set(),
     "io_source": {"background"},
-    "storage": {"errors", "masking", "background", "io_source"},
+    "storage": {"errors", "masking", "validation", "background", "io_source"},
     # the core
     "api": GROUND,
     "frames": GROUND | {"api"},
@@ -66,8 +66,7 @@ ARROWS: dict[str, set[str]] = {
     | {"sandbox"},
     "doctor": CORE | {"products", "tables", "bigquery", "sharing", "control_plane"},
     "cli": GROUND
-    | {"api", "frames", "reading", "history", "history.report", "alerts", "position", "costs"}
-    | {"control_plane", "sharing", "doctor", "demo", "sandbox"},
+    | {"api", "history.report", "control_plane", "sharing", "doctor", "demo", "sandbox"},
     "celery": {"validation"},
     "demo": {"sandbox", "schemas", "snapshots", "bigquery"},
     "sandbox": set(),

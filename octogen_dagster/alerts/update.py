@@ -27,12 +27,10 @@ from octogen_dagster.frames.columns import TIME
 from octogen_dagster.frames.kinds import Published, Shown, TableKind
 from octogen_dagster.frames.source import Metrics, Outcome, Reading, SnapshotTarget
 from octogen_dagster.frames.stored import KEY, PRODUCT_KEY
-from octogen_dagster.history.files import catalog_files
 from octogen_dagster.history.observed import OBSERVED, Observation, read_observed
 from octogen_dagster.history.table import ROWS_AT_ONCE, key_ranges
 from octogen_dagster.io_source import Query, check, collect_batches, io_source
 from octogen_dagster.printable import count
-from octogen_dagster.storage.store import Store, asset_path
 
 if TYPE_CHECKING:
     import threading
@@ -257,25 +255,6 @@ class OwnAlertsUpdate(Update):
 
     def _found(self, rules: Mapping[Any, datetime], _told: pl.DataFrame) -> Iterator[pl.DataFrame]:
         yield from own_events(self._history, self._own, rules)
-
-
-def read_alerts(base_dir: str, *, asset: str, since: datetime) -> pl.DataFrame:
-    """Read the events of all catalogs since a time, in the order of time."""
-    store, folder = Store(base_dir), asset_path(asset)
-    whole = f"{folder}.parquet"
-    files = [whole] if store.exists(whole) else sorted(catalog_files(store, folder).values())
-    if not files:
-        raise OctogenSnapshotError(
-            f"There are no alerts {asset} ({store.uri(folder)}). Materialize them first, or name "
-            "the asset of build_price_alerts_asset with its prefix, as prefix/name."
-        )
-    if _RULES not in store.metadata(files[0]):
-        raise OctogenSnapshotError(
-            f"The asset {asset} is no table of alerts. Name one of build_price_alerts_asset."
-        )
-    is_wanted = pl.col("at") >= pl.lit(since, TIME)
-    found = [store.scan(file).filter(is_wanted).collect(engine="streaming") for file in files]
-    return pl.concat(found).sort("at", "rule", "catalog_key", "uuid")
 
 
 def largest_alerts(

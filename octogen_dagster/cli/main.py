@@ -7,18 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from octogen_dagster.cli.alerts import alerts
 from octogen_dagster.cli.bigquery import bq
-from octogen_dagster.cli.costs import costs
 from octogen_dagster.cli.doctor import doctor
 from octogen_dagster.cli.errors import FAILED, debug_option, fail
 from octogen_dagster.cli.estimate import estimate
-from octogen_dagster.cli.history import history
 from octogen_dagster.cli.login import login
 from octogen_dagster.cli.options import CONTEXT_SETTINGS, Group
-from octogen_dagster.cli.position import position
 from octogen_dagster.cli.project import find_project, project_environment
 from octogen_dagster.cli.report import report
+from octogen_dagster.cli.sql import sql
 from octogen_dagster.cli.url_lists import url_lists
 
 if TYPE_CHECKING:
@@ -39,15 +36,12 @@ def main(context: click.Context) -> None:
     context.with_resource(project_environment(context.obj))
 
 
-main.add_command(alerts)
 main.add_command(bq)
-main.add_command(costs)
 main.add_command(doctor)
 main.add_command(estimate)
-main.add_command(history)
 main.add_command(login)
-main.add_command(position)
 main.add_command(report)
+main.add_command(sql)
 main.add_command(url_lists)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,37 +59,6 @@ def mcp_option(
     variable = "OCTOGEN_" + name.removeprefix("--").replace("-", "_").upper()
     names = [name, synonym] if synonym else [name]
     return click.option(*names, envvar=variable, show_envvar=True, help=help_text, **settings)
-
-
-def moment(_context: click.Context, _parameter: click.Parameter, text: str | None) -> Any:
-    """Parse a day or a time; without an offset it is in UTC."""
-    if text is None:
-        return None
-    try:
-        time = datetime.fromisoformat(text.replace("Z", "+00:00"))  # Python 3.10 knows no Z
-        return (time if time.tzinfo else time.replace(tzinfo=timezone.utc)).astimezone(timezone.utc)
-    except (ValueError, OverflowError) as error:
-        raise click.BadParameter(
-            f"{text!r} is not a time. Write a day as 2026-11-01, which is its beginning in UTC, or "
-            "a time as 2026-11-01T06:00+01:00."
-        ) from error
-
-
-def _since(context: click.Context, parameter: click.Parameter, text: str) -> Any:
-    """Parse how long ago, such as 7d or 12h, or a day or a time."""
-    if ago := re.fullmatch(r"(\d{1,5})([dh])", text):
-        unit = timedelta(days=1) if ago[2] == "d" else timedelta(hours=1)
-        return datetime.now(timezone.utc) - int(ago[1]) * unit
-    try:
-        return moment(context, parameter, text)
-    except click.BadParameter as error:
-        raise click.BadParameter(
-            f"{error.message} Or write how long ago it was, as 7d or 12h."
-        ) from error
-
-
-def since_option(default: str, help_text: str) -> Callable[..., Any]:
-    return click.option("--since", metavar="TIME", callback=_since, default=default, help=help_text)
 
 
 def base_dir_option() -> Callable[..., Any]:

@@ -27,20 +27,6 @@ _Published = Mapping[tuple[str, str | None], Spent]
 """The dollars of materializations, by run and step."""
 
 
-def instance_costs(since: datetime) -> pl.DataFrame:
-    """Return the costs since the beginning of a day, of the instance of `DAGSTER_HOME`."""
-    try:
-        opened = dg.DagsterInstance.get()
-    except dg.DagsterError as error:
-        reason, *_ = str(error).splitlines()
-        raise ValueError(
-            f"The Dagster instance that knows the costs cannot be opened: {reason.rstrip()} Set "
-            "DAGSTER_HOME to the folder that Dagster runs with."
-        ) from error
-    with opened as instance:
-        return read_costs(instance, since)
-
-
 def read_costs(instance: dg.DagsterInstance, since: datetime) -> pl.DataFrame:
     """Return the costs since the beginning of a day in UTC."""
     since = since.replace(hour=0, minute=0, second=0, microsecond=0)

@@ -69,20 +69,12 @@ def costs_table(charges: Iterable[Charge]) -> pl.DataFrame:
     return added_up.sort("day", "asset", "catalog", descending=[True, False, False])
 
 
-def costs_by(costs: pl.DataFrame, by: str) -> pl.DataFrame:
-    """Return the sums of costs by a column, or by `week`, whose first day is a Monday."""
-    if by == "week":
-        weeks = costs.with_columns(week=pl.col("day").dt.truncate("1w"))
-        return _added_up(weeks, "week").sort("week", descending=True)
-    return _added_up(costs, by).sort("cost_usd", "billed_bytes", by, descending=[True, True, False])
-
-
 def _added_up(costs: pl.DataFrame, *by: str) -> pl.DataFrame:
     sums = costs.group_by(by).agg(pl.col(_SUMS).sum())
     return sums.with_columns(pl.col(_DOLLARS).round(_DECIMALS))
 
 
-def bytes_text(number: int) -> str:
+def _bytes_text(number: int) -> str:
     """Format bytes, such as `52.0 GB`; nothing for 0."""
     size = number / 1e6
     for unit in ("MB", "GB"):
@@ -103,7 +95,7 @@ def _totals(published: Published) -> Shown:
 
 def _sentence(figures: Figures, costs: pl.LazyFrame) -> str:
     since = costs.select(pl.col("day").min()).collect().item()
-    google = bytes_text(figures["total_billed_bytes"])
+    google = _bytes_text(figures["total_billed_bytes"])
     spent = spent_text(figures["total_usd"], figures["total_possibly_charged_usd"])
     text = f"**{spent}** at Octogen"
     text += f" and **{google}** billed at Google" if google else ""
@@ -115,13 +107,14 @@ def _cells(row: Row) -> Cells:
         "asset": short_text(row["asset"]),
         "requests": row["requests"],
         "dollars": spent_text(*(row[each] for each in _DOLLARS)),
-        "billed": bytes_text(row["billed_bytes"]),
+        "billed": _bytes_text(row["billed_bytes"]),
     }
 
 
 def _preview(costs: pl.LazyFrame) -> pl.DataFrame:
-    largest = costs_by(costs.collect(), "asset").head(_MAX_SHOWN)
-    return cells_table(map(_cells, largest.to_dicts()))
+    sums = _added_up(costs.collect(), "asset")
+    largest = sums.sort("cost_usd", "billed_bytes", "asset", descending=[True, True, False])
+    return cells_table(map(_cells, largest.head(_MAX_SHOWN).to_dicts()))
 
 
 COSTS_KIND = TableKind(

@@ -10,7 +10,6 @@ import shutil
 import sys
 import time
 import webbrowser
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,6 @@ import polars as pl
 from rich.console import Console
 from rich.table import Table
 
-from octogen_dagster import scan_history
 from octogen_dagster.bigquery.partitions import listing_partition_key
 from octogen_dagster.demo.past import begin_day, play_past
 from octogen_dagster.demo.processes import DEFINITIONS, DagsterProcess, dagster_process, runner
@@ -57,6 +55,15 @@ _FOLLOWED = {
 _HISTORY_TABLE = f"{_HISTORY}_table"
 _TABLES = {f"{_PRODUCTS}_table": _PRODUCTS, _HISTORY_TABLE: _HISTORY}
 _OWN_ALERTS = f"{_PRODUCTS}_own_alerts"
+_QUERIES = {
+    "Latest changes": "valid_from, change, current_price, title FROM octogen_products_history "
+    "ORDER BY valid_from DESC",
+    "Price and stock alerts": "at, rule, before, after, title FROM octogen_products_alerts "
+    "ORDER BY at DESC",
+    "Competitors below your prices": "at, rule, sku, before, after "
+    "FROM octogen_products_own_alerts ORDER BY at",
+}
+"""Queries of the snapshots to try, by their subject."""
 _URL_LIST, _COMPARISON = "competitor_urls", "price_comparison"
 _MATCHES = "competitor_matches"
 _WINDOWS = {"DISPLAY", "WAYLAND_DISPLAY", "BROWSER"}
@@ -208,16 +215,10 @@ class Demo:
             self._say(f"Told by the sensor: {line}")
         folder = os.path.relpath(self._snapshots)
         command = f"{self._runner}octogen-dagster"
-        history = scan_history(str(self._snapshots), asset=_HISTORY)
-        uuid = history.select(pl.col("uuid").mode().sort().first()).collect().item()
-        past = f"{command} history --base-dir {folder} --product {uuid}"
-        self._say(f"The past of a product: {past}")
-        if day > _LIVE_DAYS:
-            first = history.select(pl.col("valid_from").min().dt.date()).collect().item()
-            self._say(f"What held a week later: {past} --as-of {first + timedelta(days=7)}")
-        self._say(f"What changed lately: {command} alerts --base-dir {folder}")
-        below = f"--asset {_OWN_ALERTS} --since {day}d"
-        self._say(f"Who is below us: {command} alerts --base-dir {folder} {below}")
+        query = f"{command} sql --base-dir {folder}"
+        self._say(f"What is stored: {query}")
+        for what, select in _QUERIES.items():
+            self._say(f'{what}: {query} "SELECT {select}"')
         if _HISTORY_TABLE in self._followed:
             shop = f"duckdb.connect('{os.path.relpath(self._snapshots.with_name('shop.duckdb'))}')"
             rows = f"{shop}.sql('FROM octogen.{_HISTORY} WHERE NOT is_current')"

@@ -142,7 +142,7 @@ def history_files(
     another table is refused.
     """
     folder = asset_path(asset)
-    whole, found = f"{folder}.parquet", catalog_files(store, folder)
+    whole, found = f"{folder}.parquet", _catalog_files(store, folder)
     if isinstance(catalogs, str):
         raise TypeError(f"catalogs is a list of keys, not a text: give [{catalogs!r}].")
     if store.exists(whole):
@@ -170,7 +170,7 @@ def history_files(
     return {catalog: found.get(catalog) or found[catalog.lower()] for catalog in catalogs}
 
 
-def catalog_files(store: Store, folder: str) -> dict[str, str]:
+def _catalog_files(store: Store, folder: str) -> dict[str, str]:
     """Return the keys of the files in the folder of an asset by the catalogs that they are of."""
     found = {}
     for stored in store.files(folder):

@@ -1,4 +1,4 @@
-"""A position that is stored, as the command and the report read it."""
+"""A position that is stored, as the report reads it."""
 
 from __future__ import annotations
 
@@ -21,15 +21,3 @@ def stored_position(store: Store, asset: str) -> pl.DataFrame | None:
         )
     floats = pl.col(pl.Float64, pl.Float32)
     return rows.with_columns(pl.when(floats.is_finite()).then(floats)).collect()
-
-
-def read_position(base_dir: str, *, asset: str) -> pl.DataFrame:
-    """Return the rows of a position, those in which the own price is dearest first."""
-    store = Store(base_dir)
-    found = stored_position(store, asset)
-    if found is None:
-        raise OctogenSnapshotError(
-            f"There is no price position {asset} in {base_dir}. Materialize it first, or name the "
-            "asset of build_price_position_asset with its prefix, as prefix/name."
-        )
-    return found.sort("index", descending=True, nulls_last=True, maintain_order=True)

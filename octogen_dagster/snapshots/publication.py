@@ -37,7 +37,13 @@ from octogen_dagster.frames.source import (
 from octogen_dagster.snapshots.data_version import SnapshotVersion, content_of, snapshot_version
 from octogen_dagster.snapshots.metadata import snapshot_metadata
 from octogen_dagster.snapshots.waiting import keep_for_readers
-from octogen_dagster.storage.store import DamagedError, Store, write_parquet
+from octogen_dagster.storage.store import (
+    ASSET_KEY,
+    PARTITION_KEY,
+    DamagedError,
+    Store,
+    write_parquet,
+)
 
 if TYPE_CHECKING:
     import threading
@@ -316,11 +322,11 @@ class Publication:
 
     def _file_metadata(self) -> dict[str, str]:
         now = datetime.now(timezone.utc).isoformat()
-        file_metadata = {"octogen.asset_key": self._keys.asset.to_user_string(), STORED_AT: now}
+        file_metadata = {ASSET_KEY: self._keys.asset.to_user_string(), STORED_AT: now}
         if self._step.run_id is not None:
             file_metadata[_RUN_ID] = self._step.run_id
         if self._keys.partition is not None:
-            file_metadata["octogen.partition_key"] = self._keys.partition
+            file_metadata[PARTITION_KEY] = self._keys.partition
         if self._kind.accumulates:
             # A source that knows when its rows were true says so itself.
             file_metadata[FETCHED_AT] = now

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 ROW_GROUP_SIZE = 20_000
 SNAPSHOT_ID = "octogen.snapshot_id"
 """The metadata of a Parquet file that tells it from each other one that was written."""
+ASSET_KEY = "octogen.asset_key"
+PARTITION_KEY = "octogen.partition_key"
 MAX_OPEN_FILES = 100
 """Files whose frames are kept open together: a shell on macOS lets a process open 256."""
 MAX_EXECUTED_FRAMES = 200
@@ -47,7 +49,7 @@ MAX_COMPONENT_LENGTH = 200
 _FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
 _MAX_UNCHECKED_BYTES = 16 << 20
-_MAX_REQUESTS = 16
+MAX_REQUESTS = 16
 _executed = threading.BoundedSemaphore(MAX_EXECUTED_FRAMES)
 _STORE_ERROR = "object-store error: "
 """The beginning of Polars' errors that are of the store."""
@@ -186,7 +188,7 @@ class Store:
     def _versions(self, keys: Collection[str]) -> dict[str, object]:
         if self.is_local or len(keys) == 1:
             return {key: self.version(key) for key in keys}
-        with ThreadPoolExecutor(_MAX_REQUESTS, "octogen-version") as pool:
+        with ThreadPoolExecutor(MAX_REQUESTS, "octogen-version") as pool:
             return dict(zip(keys, pool.map(self.version, keys), strict=True))
 
     def metadata(self, key: str) -> dict[str, str]:

@@ -121,10 +121,10 @@ def test_days_before_the_last_two_are_dated_back(tmp_path: Path) -> None:
     assert days.diff().drop_nulls().to_list() == [timedelta(days=1)] * 4  # the last two are today
     told = re.findall(r"^([^:\n]+): ((?:octogen-dagster|python) .+)$", done.stdout, re.MULTILINE)
     shown = {what: output_of(command, tmp_path) for what, command in told}
-    assert "since" in shown["The past of a product"]
-    assert "since" in shown["What held a week later"]
-    assert "price" in shown["What changed lately"]
-    events = [line.split() for line in shown["Who is below us"].splitlines()]
+    assert "octogen_products_history" in shown["What is stored"]
+    assert "appeared" in shown["Latest changes"]
+    assert "price_dropped" in shown["Price and stock alerts"]
+    events = [line.split() for line in shown["Competitors below your prices"].splitlines()]
     below = [words[:3:2] for words in events if words[0].startswith("20")]
     assert below == [[f"{days[2]}", "undercut"], [f"{days[4]}", "below_floor"]]
     said = re.findall(r"Told by the sensor: (\S+) (\S+): ", done.stdout)

@@ -20,10 +20,8 @@ STAYING = {
     ("octogen-dagster", "demo"),
     ("octogen-dagster", "login"),
     ("octogen-dagster", "sandbox"),
-    ("octogen-dagster", "alerts"),
-    ("octogen-dagster", "history"),
-    ("octogen-dagster", "position"),
     ("octogen-dagster", "report"),
+    ("octogen-dagster", "sql"),
     # The doctor finds what the examples' module, bucket and project do not have.
     ("octogen-dagster", "doctor"),
 }

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import random
 import re
 import resource as limits
@@ -16,7 +13,6 @@ from typing import Any
 import dagster as dg
 import polars as pl
 import pytest
-from click.testing import CliRunner, Result
 
 from octogen_dagster import (
     Appeared,
@@ -33,7 +29,6 @@ from octogen_dagster import (
     catalog_days,
     catalog_partitions,
 )
-from octogen_dagster.cli.main import main
 from octogen_dagster.history.files import forget_snapshot
 from octogen_dagster.schemas import ALERTS_SCHEMA
 from tests.histories import ASSET, day, product
@@ -586,38 +581,3 @@ def test_rules_that_say_nothing_or_twice_the_same_are_refused(shop: Shop) -> Non
         build_price_alerts_asset(shop.products, [Appeared()])
     with pytest.raises(ValueError, match="is not an asset of build_price_alerts_asset"):
         build_alert_sensor(shop.history, print)
-
-
-PRINTED = """\
-at                   rule           price               change  product
-2026-11-02 06:00:00  price_dropped  120.00 → 96.00 EUR  -20 %   Dress (acme)
-2026-11-03 06:00:00  disappeared    20.00 EUR                   \\x1b[2JHat (acme)
-2026-11-03 06:00:00  out_of_stock   96.00 EUR                   Dress (acme)
-"""
-
-
-@pytest.mark.slow
-def test_a_command_prints_the_events_since_a_time(shop: Shop) -> None:
-    def run(*arguments: str) -> Result:
-        command = ["alerts", "--base-dir", str(shop.folder), *arguments]
-        return CliRunner().invoke(main, command, env={"COLUMNS": "100"})
-
-    assert "There are no alerts octogen_products_alerts" in run("--since", "2026-11-01").output
-    hat = product("hat", 20.0, title="\x1b[2JHat")
-    shop.store(day(1), product("dress", 120.0), hat)
-    shop.store(day(2), product("dress", 96.0), hat)
-    shop.store(day(3), product("dress", 96.0, in_stock=False))
-    done = run("--since", "2026-11-01")
-    assert done.exit_code == 0, done.output
-    assert [line.rstrip() for line in done.output.splitlines()] == PRINTED.splitlines()
-    late = run("--since", "2026-11-03", "--json")
-    assert [each["rule"] for each in json.loads(late.output)] == ["disappeared", "out_of_stock"]
-    rows = list(csv.DictReader(io.StringIO(run("--since", "99999d", "--csv").output)))
-    assert [*rows[0]] == ALERTS_SCHEMA.names()
-    assert [each["at"][:10] for each in rows] == ["2026-11-02", "2026-11-03", "2026-11-03"]
-    assert run("--since", "2026-11-04").output == "No rule became true since 2026-11-04 00:00:00.\n"
-    wrong = run("--since", "7 days")
-    assert wrong.exit_code == 2
-    assert wrong.output.endswith("Or write how long ago it was, as 7d or 12h.\n")
-    other = run("--asset", ASSET)
-    assert (other.exit_code, "is no table of alerts" in other.output) == (1, True)

@@ -70,8 +70,8 @@ class TestEnvironment:
     ) -> None:
         with (project / ".env").open("a") as file:
             file.write(f"\nOCTOGEN_SNAPSHOTS={project / 'snapshots'}\n")
-        result = run(project, "history", "--product", "https://northpeak.example/1")
-        assert result.exit_code == 1  # there is no history yet
+        result = run(project, "sql")
+        assert result.exit_code == 1  # nothing is stored yet
         assert f"{project / 'snapshots'}" in result.stderr
 
     def test_a_folder_without_a_project_has_its_own(

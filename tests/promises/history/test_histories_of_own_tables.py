@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
@@ -201,18 +200,10 @@ def test_its_kind_says_the_key_and_what_is_watched_and_it_becomes_a_table(
         assert rows.fetchall() == [("Acme", 3, True)]
 
 
-@pytest.mark.parametrize(
-    "ask",
-    [
-        lambda folder: ["history", "--base-dir", folder, "--asset", ASSET, "--title", "x"],
-        lambda folder: ["report", "--base-dir", folder, "--asset", ASSET],
-    ],
-)
-def test_a_page_of_products_says_that_it_is_no_history_of_them(
-    articles: Articles, ask: Callable[[str], list[str]]
-) -> None:
+def test_the_report_says_that_it_is_no_history_of_products(articles: Articles) -> None:
     articles.store(day(1), article("a", 10.0))
-    done = CliRunner().invoke(main, ask(str(articles.folder)))
+    asked = ["report", "--base-dir", str(articles.folder), "--asset", ASSET]
+    done = CliRunner().invoke(main, asked)
     assert done.exit_code == 1
     assert "is of a table of your own, and not of products" in done.stderr
     with pytest.raises(OctogenSnapshotError, match="has no catalog 'acme'"):

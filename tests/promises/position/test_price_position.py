@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import base64
-import csv
-import io
-import json
 import math
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta, timezone
-from decimal import Decimal
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
@@ -19,7 +15,6 @@ from typing import Any
 import dagster as dg
 import polars as pl
 import pytest
-from click.testing import CliRunner, Result
 
 from octogen_dagster import (
     build_price_position_asset,
@@ -28,7 +23,6 @@ from octogen_dagster import (
     catalog_partitions,
     scan_history,
 )
-from octogen_dagster.cli.main import main
 from octogen_dagster.frames.pictures import price_index_svg
 from octogen_dagster.position.table import price_index, price_position, price_summary
 from octogen_dagster.schemas import HISTORY_SCHEMA
@@ -560,58 +554,3 @@ def test_checks_warn_if_many_pairs_are_undercut_or_have_no_match(
     assert {name: checks[name].passed for name in limits} == dict.fromkeys(limits, limit == 50)
     assert {checks[name].severity for name in limits} == {dg.AssetCheckSeverity.WARN}
     assert "50 % of the pairs" in (checks["undercut_percent"].description or "")
-
-
-PRINTED = """\
-2 of 5 pairs matched: cheaper in 50 %, dearer in 50 %; median index 1.01; 1 not found
-
-sku  own    theirs      index  rank    competitor
-a    99.00  90.00 EUR   1.10   2 of 2  \\x1b[2JDress (acme)
-     99.00  107.61 EUR  0.92   1 of 2  https://www.acme.example/hat (acme)
-"""
-
-
-def test_a_command_prints_where_own_prices_stand(tmp_path: Path) -> None:
-    def run(*arguments: str) -> Result:
-        command = ["position", "--base-dir", str(tmp_path), *arguments]
-        return CliRunner().invoke(main, command, env={"COLUMNS": "100"})
-
-    missing = run()
-    assert (missing.exit_code, missing.stderr.count("\n")) == (1, 1)
-    assert "There is no price position octogen_products_position" in missing.stderr
-    history = past(
-        product("dress", 90.0, title="\x1b[2JDress"),
-        product("hat", 107.61, title=None),
-        product("scarf", 5.0, currency=None),
-    )
-    urls = [*(f"{ACME}/{name}" for name in ("dress", "hat", "scarf", "belt")), None]
-    table = pl.DataFrame(
-        {
-            "sku": ["a", None, "b", "c", "d"],
-            "product_url": urls,
-            "own_price": [99.0, 99.0, 4.0, 3.0, math.nan],
-            "currency": ["EUR", "EUR", "EUR", "EUR", None],
-            "since": [date(2026, 11, 1), None, None, None, None],
-            "sizes": [[36, 38], None, None, [], None],
-            "costs": pl.Series([Decimal("12.5"), None, None, None, None]),
-        }
-    )
-    found = price_position(history, table)
-    found.write_parquet(tmp_path / "octogen_products_position.parquet")
-    done = run()
-    assert done.exit_code == 0, done.output
-    assert [line.rstrip() for line in done.output.splitlines()] == PRINTED.splitlines()
-    rows = json.loads(run("--json").output)
-    assert [row["sku"] for row in rows] == ["a", None, "b", "c", "d"]
-    assert (rows[0]["since"], rows[0]["sizes"], rows[0]["costs"]) == (
-        "2026-11-01",
-        [36, 38],
-        "12.5",
-    )
-    assert rows[4]["own_price"] is None
-    cells = list(csv.DictReader(io.StringIO(run("--csv").output)))
-    assert [*cells[0]] == found.columns
-    assert (cells[0]["sizes"], cells[0]["competitor_title"]) == ("36 38", "\\x1b[2JDress")
-    table.write_parquet(tmp_path / "shop" / "own.parquet", mkdir=True)
-    other = run("--asset", "shop/own")
-    assert (other.exit_code, "shop/own is no price position" in other.stderr) == (1, True)

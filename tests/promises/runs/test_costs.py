@@ -1,6 +1,5 @@
 """The costs of a Dagster instance are what the service charged, however its runs ended."""
 
-import json
 import os
 import random
 import sqlite3
@@ -11,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import polars as pl
 import pytest
-from click.testing import CliRunner
 from dagster._core.events import DagsterEvent, StepMaterializationData
 
 from octogen_dagster import (
@@ -25,7 +24,6 @@ from octogen_dagster import (
     catalog_days,
     catalog_partitions,
 )
-from octogen_dagster.cli.main import main
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 from tests.postgresql import running_postgresql, server_program
@@ -52,10 +50,16 @@ def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.Dag
         yield opened
 
 
-def printed(*arguments: str) -> str:
-    done = CliRunner().invoke(main, ["costs", *arguments], env={"COLUMNS": "120"})
-    assert done.exit_code == 0, done.output
-    return done.stdout
+def costs_of(project: Project, days: int = 30) -> pl.DataFrame:
+    """The rows that the asset of costs makes of the instance."""
+    project.run([build_costs_asset(days=days)], run_config=QUIET)
+    return project.read("octogen_costs")
+
+
+def costs_by(project: Project, name: str) -> dict[str, dict[str, Any]]:
+    numbers = pl.col("requests", "cost_usd", "billed_bytes")
+    sums = costs_of(project).group_by(name).agg(numbers.sum())
+    return {row.pop(name): row for row in sums.to_dicts()}
 
 
 def rerun_tags(instance: dg.DagsterInstance, run_id: str) -> dict[str, str]:
@@ -68,29 +72,23 @@ def rerun_tags(instance: dg.DagsterInstance, run_id: str) -> dict[str, str]:
 
 @pytest.mark.slow
 @pytest.mark.seed
-def test_the_command_counts_a_read_that_failed_and_its_retry_once(project: Project) -> None:
+def test_a_read_that_failed_and_its_retry_are_counted_once(project: Project) -> None:
     products = build_products_asset("octogen_products", SEARCH, catalog_partitions)
     project.instance.add_dynamic_partitions("octogen_catalogs", ["strada", "northpeak"])
     options: dict[str, Any] = {"partition_key": "northpeak", "raise_on_error": False}
-    assert printed() == f"No run has reported costs since {days_ago(30)}.\n"
+    assert costs_of(project).is_empty()
 
     spent = OctogenResource(**settings(project), budget_usd=0.03)
     failed = project.run([products], spent, **options)
-    assert printed("--csv") == (
-        "day,asset,catalog,requests,cost_usd,possibly_charged_usd,billed_bytes\n"
-        f"{TODAY},octogen_products,northpeak,0,0.028,0.0,0\n"
-    )
+    today = date.fromisoformat(TODAY)
+    assert costs_of(project).rows() == [(today, "octogen_products", "northpeak", 0, 0.028, 0, 0)]
     tags = rerun_tags(project.instance, failed.run_id)
     assert project.run([products], tags=tags, **options).success
     assert project.run([products], partition_key="strada").success
-    assert [line.split() for line in printed("--by", "catalog").splitlines()] == [
-        ["catalog", "requests", "dollars", "billed"],
-        ["northpeak", "3", "$0.07"],
-        ["strada", "3", "$0.042"],
-        ["all", "6", "$0.112"],
-    ]
-    (row,) = json.loads(printed("--by", "asset", "--json", "--since", TODAY))
-    assert (row["asset"], row["requests"], row["cost_usd"]) == ("octogen_products", 6, 0.112)
+    assert costs_by(project, "catalog") == {
+        "northpeak": {"requests": 3, "cost_usd": 0.07, "billed_bytes": 0},
+        "strada": {"requests": 3, "cost_usd": 0.042, "billed_bytes": 0},
+    }
 
 
 def settings(project: Project) -> dict[str, Any]:
@@ -117,7 +115,7 @@ def test_a_snapshot_that_a_retry_reports_again_is_counted_once(project: Project)
             result = project.run([products], tags=tags, raise_on_error=False)
             tags = rerun_tags(project.instance, result.run_id)
         assert len(project.instance.fetch_materializations(products.key, limit=9).records) == 2
-        rows = {row["catalog"]: row for row in json.loads(printed("--by", "catalog", "--json"))}
+        rows = costs_by(project, "catalog")
         assert (rows["a"]["requests"], rows["a"]["cost_usd"]) == (2, 0.028)
         assert sum(row["cost_usd"] for row in rows.values()) == pytest.approx(sandbox.charged_usd)
 
@@ -129,10 +127,10 @@ def test_bytes_are_those_that_google_bills_over_retries(project: Project, tmp_pa
     with serving(server, tmp_path):
         for server.page_failures in (0, 1):
             project.run([linked, snapshot], resources=BIGQUERY)
-    (row,) = json.loads(printed("--by", "asset", "--json"))
-    assert (row["asset"], row["cost_usd"]) == ("octogen_linked_snapshot", 0)
-    assert row["billed_bytes"] == server.billed == 20 * 2**20
-    assert printed().splitlines()[-1].split() == ["all", "0", "$0.00", "21.0", "MB"]
+    rows = costs_by(project, "asset")
+    billed = {"requests": 0, "cost_usd": 0, "billed_bytes": server.billed}
+    assert rows == {"octogen_linked_snapshot": billed}
+    assert server.billed == 20 * 2**20
 
 
 def test_a_run_that_began_before_counts_from_midnight(project: Project) -> None:
@@ -157,14 +155,9 @@ def test_a_run_that_began_before_counts_from_midnight(project: Project) -> None:
             run.run_id,
             timestamp=at.timestamp(),
         )
-    rows = json.loads(printed("--json", "--since", "24h"))
-    assert [(row["asset"], row["catalog"], row["cost_usd"]) for row in rows] == [
-        ("products", None, 0.3),
-        ("shops/products", "b", 0.2),
-    ]
-    weeks = json.loads(printed("--by", "week", "--json", "--since", "5d"))
-    assert sum(each["cost_usd"] for each in weeks) == pytest.approx(1)
-    assert {datetime.fromisoformat(each["week"]).weekday() for each in weeks} == {0}
+    rows = costs_of(project, days=2).select("asset", "catalog", "cost_usd").rows()
+    assert rows == [("products", None, 0.3), ("shops/products", "b", 0.2)]
+    assert costs_of(project, days=6)["cost_usd"].sum() == pytest.approx(1)
 
 
 @pytest.fixture
@@ -239,10 +232,10 @@ def test_the_sum_is_what_the_service_charged_however_runs_ended(
             truth[asset.key.path[-1]] += sandbox.charged_usd - before
             ended[result.run_id] = asset, tags
             sandbox.clear_faults()
-    rows = json.loads(printed("--by", "asset", "--json"))
-    assert {row["asset"]: row["cost_usd"] for row in rows} == pytest.approx(truth)
+    rows = costs_by(Project(tmp_path / "costs", anywhere), "asset")
+    assert {asset: row["cost_usd"] for asset, row in rows.items()} == pytest.approx(truth)
     # Of what failed the requests are not known.
-    assert 0 < sum(row["requests"] for row in rows) * 0.014 < sum(truth.values())
+    assert 0 < sum(row["requests"] for row in rows.values()) * 0.014 < sum(truth.values())
     outcomes = Counter(
         run.is_success for run in anywhere.get_runs() if "dagster/parent_run_id" in run.tags
     )
