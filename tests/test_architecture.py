@@ -67,7 +67,6 @@ ARROWS: dict[str, set[str]] = {
     "doctor": CORE | {"products", "tables", "bigquery", "sharing", "control_plane"},
     "cli": GROUND
     | {"api", "history.report", "control_plane", "sharing", "doctor", "demo", "sandbox"},
-    "celery": {"validation"},
     "demo": {"sandbox", "schemas", "snapshots", "bigquery"},
     "sandbox": set(),
 }

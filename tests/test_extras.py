@@ -20,7 +20,6 @@ from octogen_dagster.sandbox.server import Sandbox
 from tests.ports import free_port
 from tests.promises.conftest import bigquery_server, postgres_server, snowflake_server
 from tests.promises.tables.engines import needs_bigquery, needs_iceberg, needs_snowflake
-from tests.redis import running_redis
 from tests.servers.google import LISTING
 from tests.servers.octogen_mcp import CLIENT, PRINCIPAL, OctogenServer
 from tests.warehouses import BigQuery, Delta, DuckDB, Iceberg, Postgres, Snowflake, Warehouse
@@ -178,25 +177,6 @@ with OctogenControlPlaneResource(principal={PRINCIPAL!r}).control_plane() as oct
     assert LISTING in printed
 
 
-def celery(environment: Environment, _request: Any) -> None:
-    (environment.folder / "definitions.py").write_text(f"{DEFINITIONS}{DEFS}\n")
-    (environment.folder / "app.py").write_bytes((ROOT / "deploy/celery/app.py").read_bytes())
-    with running_redis() as redis:
-        launcher = {
-            "module": "octogen_dagster.celery",
-            "class": "MonitoredCeleryRunLauncher",
-            "config": {"broker": redis, "backend": redis},
-        }
-        at_once = {"module": "dagster._core.run_coordinator", "class": "DefaultRunCoordinator"}
-        settings = {"run_launcher": launcher, "run_coordinator": at_once}
-        (environment.folder / "dagster.yaml").write_text(json.dumps(settings))
-        variables = {**environment.variables, "DAGSTER_CELERY_REDIS": redis}
-        there = environment._replace(variables=variables)
-        with there.running("celery", "-A", "app", "worker", "--concurrency", "1"):
-            there.run("dagster", "job", "launch", "-j", "__ASSET_JOB", "-f", "definitions.py")
-            there.until((environment.folder / "snapshots/products_history.parquet").exists)
-
-
 def delta(environment: Environment, _request: Any) -> None:
     environment.load_table(Delta(environment.folder))
 
@@ -237,7 +217,7 @@ USES: Mapping[str, Callable[[Environment, Any], None]] = {
     **{
         use.__name__: use
         for use in (
-            *(bigquery, celery, delta, duckdb, iceberg, mcp),
+            *(bigquery, delta, duckdb, iceberg, mcp),
             *(postgres, report, sandbox, snowflake, ui),
         )
     },

@@ -5,10 +5,9 @@
 
 import os
 
+import celery_launcher  # noqa: F401  # its launcher asks workers to interrupt a run
 from dagster_celery.make_app import make_app
 from dagster_celery.tasks import create_execute_job_task
-
-import octogen_dagster.celery  # noqa: F401  # its launcher asks workers to interrupt a run
 
 redis = os.environ["DAGSTER_CELERY_REDIS"]
 app = make_app({"broker": redis, "backend": redis, "task_default_queue": "dagster"})

@@ -15,8 +15,6 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import dagster as dg
-
 from octogen_dagster.api.blocking import BlockingClient
 from octogen_dagster.api.catalog_sources import (
     CatalogService,
@@ -66,7 +64,6 @@ DEFAULT_TIMEOUT = 45.0
 """Seconds for all checks, so that a sensor, which has 60, can wait for them."""
 
 _PARTNER = "catalog_partner"
-_CELERY = "octogen_dagster.celery"
 _PACKAGES = ("octogen-dagster", "dagster", "polars", "pyarrow", "pycurl")
 
 
@@ -143,8 +140,6 @@ def setup_checks(resources: Resources, timeout: float) -> dict[str, Callable[[],
             checks[subject + suffix] = partial(_with_suffix, suffix, partial(findings, resource))
     for pool, destination in resources.get("tables", {}).items():
         checks[f"Tables ({pool})"] = partial(_table_findings, destination)
-    if os.environ.get("DAGSTER_HOME"):
-        checks["Celery"] = _celery_findings
     checks["Google credentials"] = partial(credentials_findings, hub, control_plane, seconds)
     checks["Sharing"] = sharing
     return checks
@@ -305,35 +300,6 @@ def _table_findings(destination: TableDestination) -> Check:
     there.try_out()
     said = f"{there.place}: a table was made and dropped in the schema {there.default_schema}."
     yield Finding(f"Tables ({destination.pool})", "ok", said)
-
-
-def _celery_findings() -> Check:
-    """Ask the Celery workers for the command that ends a run, if the instance launches runs there.
-
-    An instance of anything else is not opened.
-    """
-    instance = Path(os.environ["DAGSTER_HOME"], "dagster.yaml")
-    if not instance.is_file() or _CELERY not in instance.read_text("utf-8", "replace"):
-        return
-    with dg.DagsterInstance.get() as opened:
-        launcher: Any = opened.run_launcher
-        if type(launcher).__module__ != _CELERY:
-            return
-        workers: dict[str, bool] = launcher.workers()
-    if not workers:
-        yield Finding("Celery", "failed", "no worker answers.", "Start `celery -A app worker`.")
-    elif deaf := sorted(name for name, can_interrupt in workers.items() if not can_interrupt):
-        yield Finding(
-            "Celery",
-            "warning",
-            f"{', '.join(deaf)}: its Celery app does not import {_CELERY}, so a run that is "
-            "terminated there goes on for 150 seconds and is killed.",
-            f"Import {_CELERY} in the app, as deploy/celery/app.py does, and restart the worker.",
-        )
-    else:
-        named = ", ".join(sorted(workers))
-        said = f"{count(len(workers), 'Celery worker')} can end a run that is terminated: {named}."
-        yield Finding("Celery", "ok", said)
 
 
 @contextlib.contextmanager

@@ -20,11 +20,10 @@ import dagster as dg
 import polars as pl
 import pytest
 import yaml
+from celery_launcher import MAX_MISSES, MonitoredCeleryRunLauncher
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from octogen_dagster.bigquery.partitions import listing_partition_key
-from octogen_dagster.celery import MAX_MISSES, MonitoredCeleryRunLauncher
-from octogen_dagster.doctor.checks import diagnose
 from tests.postgresql import running_postgresql, server_program
 from tests.processes import Processes, kill, max_concurrent_runs, process_of, processes
 from tests.promises.paged_service import PagedService, TokenBucket
@@ -92,6 +91,11 @@ def wait_for(probe: Callable[[], object], folder: Path) -> None:
     while not probe():
         assert time.monotonic() < deadline, (folder / "log").read_text()[-20_000:]
         time.sleep(0.2)
+
+
+def ship_modules(folder: Path) -> None:
+    for module in SHIPPED.glob("*.py"):
+        shutil.copy(module, folder)
 
 
 def command_of(unit: str) -> list[str]:
@@ -177,7 +181,7 @@ def fleet(
     (tmp_path / "dagster.yaml").write_text(yaml.safe_dump(settings))
     (tmp_path / "definitions.py").write_text(LOCATION)
     (tmp_path / "workspace.yaml").write_text("load_from: [{python_file: definitions.py}]")
-    shutil.copy(SHIPPED / "app.py", tmp_path)
+    ship_modules(tmp_path)
     service = PagedService(CATALOGS, limit=TokenBucket(REQUESTS_A_MINUTE), last_page=HELD_AFTER)
     with (
         running_postgresql() as database,
@@ -189,6 +193,7 @@ def fleet(
             **database,
             **variables,
             "DAGSTER_HOME": str(tmp_path),
+            "PYTHONPATH": str(tmp_path),
             "DAGSTER_CELERY_REDIS": redis,
             "OCTOGEN_BASE_URL": service.base_url,
             "OCTOGEN_PLATFORM_API_KEY": service.api_key,
@@ -260,7 +265,7 @@ def test_forty_catalogs_are_whole_although_a_worker_is_killed(
 WAITING_APP = """
 import os, signal, time
 from celery import Celery
-import octogen_dagster.celery
+import celery_launcher
 
 app = Celery("app", broker=os.environ["REDIS"], backend=os.environ["REDIS"])
 app.conf.task_default_queue = "dagster"
@@ -316,7 +321,7 @@ def broker() -> Iterator[contextlib.ExitStack]:
 def waiting(tmp_path: Path, broker: contextlib.ExitStack) -> Iterator[WaitingRun]:
     (tmp_path / "app.py").write_text(WAITING_APP)
     redis = broker.enter_context(running_redis())
-    with processes(tmp_path, {"REDIS": redis}) as started:
+    with processes(tmp_path, {"REDIS": redis, "PYTHONPATH": str(SHIPPED)}) as started:
         yield WaitingRun(tmp_path, started, redis)
 
 
@@ -383,33 +388,6 @@ def test_a_run_that_does_not_end_when_it_is_terminated_is_killed(
     wait_for(lambda: inspect.query_task(waiting.task.id) == {"w@test": {}}, tmp_path)
 
 
-@pytest.mark.long
-@needs_servers
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("imported", "status", "said"),
-    [
-        ("octogen_dagster.celery", "ok", "1 Celery worker"),
-        ("dagster_celery", "warning", "w@test: its Celery app does not import octogen_dagster"),
-    ],
-)
-def test_the_doctor_names_a_worker_that_would_ignore_a_terminate(
-    imported: str, status: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "app.py").write_text(WAITING_APP.replace("octogen_dagster.celery", imported))
-    with running_redis() as redis, processes(tmp_path, {"REDIS": redis}) as started:
-        launcher = MonitoredCeleryRunLauncher("dagster", broker=redis, backend=redis)
-        started.start("-m", "celery", "-A", "app", "worker", "-c", "1", "-n", "w@test")
-        wait_for(lambda: launcher.celery.control.ping(["w@test"]), tmp_path)
-        settings = yaml.safe_load((SHIPPED / "dagster.yaml").read_text())["run_launcher"]
-        (tmp_path / "dagster.yaml").write_text(yaml.safe_dump({"run_launcher": settings}))
-        monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
-        monkeypatch.setenv("DAGSTER_CELERY_REDIS", redis)
-        findings = {each.subject: each for each in diagnose().findings}
-    assert findings["Celery"].status == status
-    assert findings["Celery"].message.startswith(said)
-
-
 LINKED = f"""
 import os
 import dagster as dg
@@ -453,12 +431,13 @@ class LinkedRun:
         }
         (self._folder / "dagster.yaml").write_text(yaml.safe_dump(kept))
         (self._folder / "definitions.py").write_text(LINKED)
-        shutil.copy(SHIPPED / "app.py", self._folder)
+        ship_modules(self._folder)
         self._server.fail("token", self.answer)
         with running_redis() as redis:
             environment = {
                 **self._server.environment,
                 "DAGSTER_HOME": str(self._folder),
+                "PYTHONPATH": str(self._folder),
                 "DAGSTER_CELERY_REDIS": redis,
                 "EXECUTOR": self._executor,
                 "OCTOGEN_MCP_REFRESH_TOKEN_FILE": str(self.file),

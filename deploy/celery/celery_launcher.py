@@ -1,7 +1,7 @@
 """A run launcher for Celery that notices when a worker died.
 
-A `dagster.yaml` names it, as that of `deploy/celery/` does. Nothing else imports this module, but
-for the Celery app of the workers, which takes a command from it.
+`dagster.yaml` names it, so each process of Dagster finds it by its PYTHONPATH. The Celery app of
+the workers imports it too, for the command that interrupts a run.
 """
 
 from __future__ import annotations
@@ -13,15 +13,11 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from octogen_dagster.validation import require_extras
-
-require_extras("octogen_dagster.celery", "celery")
-
-from celery.states import READY_STATES  # noqa: E402
-from celery.worker.control import control_command  # noqa: E402
-from celery.worker.state import requests  # noqa: E402
-from dagster_celery.launcher import CeleryRunLauncher  # noqa: E402
-from dagster_celery.tags import DAGSTER_CELERY_TASK_ID_TAG  # noqa: E402
+from celery.states import READY_STATES
+from celery.worker.control import control_command
+from celery.worker.state import requests
+from dagster_celery.launcher import CeleryRunLauncher
+from dagster_celery.tags import DAGSTER_CELERY_TASK_ID_TAG
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -116,17 +112,6 @@ class MonitoredCeleryRunLauncher(CeleryRunLauncher):
             msg=f"In {MAX_MISSES} checks, no worker executed the Celery task {task_id}. The one "
             "that took it died or was restarted.",
         )
-
-    def workers(self) -> dict[str, bool]:
-        """Return, by the name of each worker that answers, whether it can interrupt a run."""
-        answers = self.celery.control.broadcast(
-            _INTERRUPT, arguments={"task_id": ""}, reply=True, timeout=_ANSWER_TIMEOUT
-        )
-        return {
-            name: not (isinstance(said, dict) and "error" in said)
-            for answer in answers
-            for name, said in answer.items()
-        }
 
     def terminate(self, run_id: str) -> bool:
         """Let a run end, and kill it if it goes on; False if there is none."""
