@@ -133,6 +133,7 @@ class DuckDBConnection(SQLConnection):
         ColumnType.BINARY: "BLOB",
         ColumnType.JSON: "JSON",
     }
+    has_definitions_in_transactions = True
     reported: ClassVar = {
         **{name.lower(): kind for kind, name in types.items()},
         "decimal(38,9)": ColumnType.DECIMAL,

@@ -16,8 +16,6 @@ from octogen_dagster.tables.adbc import ADBCConnection
 from octogen_dagster.tables.destination import (
     Column,
     ColumnType,
-    Load,
-    Rows,
     Table,
     TableConflictError,
     TableDestination,
@@ -140,6 +138,7 @@ class PostgresConnection(ADBCConnection):
     )
     staged = f"pg_temp.{_STAGE}"
     json = "{}::jsonb"
+    has_definitions_in_transactions = True
     # Else rows are copied while they are read, and an error there comes without its SQLSTATE.
     statement_options: ClassVar = {"adbc.postgresql.use_copy": "false"}
 
@@ -182,13 +181,11 @@ class PostgresConnection(ADBCConnection):
     def stage(self, _table: Table, frames: Iterable[pl.DataFrame]) -> None:
         self._frames = frames
 
-    def note(self, table: Table, part: Rows, load: Load, load_id: str) -> None:
-        # Within the transaction, since between two of them a pooler may change the session, and
-        # before its first lock.
+    def upload(self, table: Table) -> None:
+        # Within the transaction, since between two of them a pooler may change the session.
         self._create_stage(table.columns)
         for frame in self._frames:
             self.ingest(_STAGE, frame, mode="append", temporary=True)
-        super().note(table, part, load, load_id)
 
     def try_out(self, schema: str) -> None:
         with self.transaction():

@@ -64,6 +64,7 @@ class SQLConnection(TableConnection):
         in_catalog: The condition on one of several catalogs in the engine's list of columns.
         staged: The table, as in a statement, where rows are aside.
         json: A staged JSON text as a value of the engine, with {} for the text.
+        has_definitions_in_transactions: True if a transaction takes back tables and columns too.
     """
 
     types: ClassVar[Mapping[ColumnType, str]]
@@ -76,8 +77,10 @@ class SQLConnection(TableConnection):
     in_catalog = ""
     staged = ""
     json = "{}"
+    has_definitions_in_transactions = False
 
     def __init__(self) -> None:
+        self._is_in_transaction = False
         self._known: dict[tuple[str, str], Mapping[str, ColumnType | None]] = {}
 
     @abstractmethod
@@ -94,6 +97,9 @@ class SQLConnection(TableConnection):
 
         An engine whose own transaction holds uncommitted rows may leave them until then.
         """
+
+    def upload(self, table: Table) -> None:
+        """Put the rows that were left until the transaction aside, before its first lock."""
 
     def insert(self, table: Table, condition: str) -> None:
         """Insert the staged rows into the table if a condition holds."""
@@ -135,9 +141,15 @@ class SQLConnection(TableConnection):
         # Where there is nothing to delete, nothing of the table is read.
         is_first = not self.count(loads, part) and not self.count(table, rows)
         self.stage(table, frames)
-        self._prepare(table, rows)
         noted = {**part, "load_id": load_id}
+        # A load that defines nothing takes the lock of definitions for a moment alone.
+        defines_later = self.has_definitions_in_transactions and not self._is_complete(table)
+        if not defines_later:
+            self._prepare(table, rows)
         with self.transaction():
+            self.upload(table)
+            if defines_later:
+                self._prepare(table, rows)
             if is_first:
                 # Only the first note of a part finds the empty id. If another load was noted
                 # meanwhile, this changes no row, and the condition of the INSERT is false.
@@ -155,15 +167,22 @@ class SQLConnection(TableConnection):
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Make what the block executes one transaction."""
+        """Make what the block executes one transaction, or a part of the one around it."""
+        if self._is_in_transaction:
+            yield
+            return
         self.execute("BEGIN")
+        self._is_in_transaction = True
         try:
             yield
             self.execute("COMMIT")
         except BaseException:
+            self._known.clear()
             with suppress(OctogenTableError):
                 self.execute("ROLLBACK")
             raise
+        finally:
+            self._is_in_transaction = False
 
     @contextmanager
     def definition(self) -> Iterator[None]:
@@ -257,17 +276,22 @@ class SQLConnection(TableConnection):
     def _columns(self, table: Table) -> Mapping[str, ColumnType | None]:
         return self._known.get((table.schema, table.name)) or self.columns(table)
 
+    def _is_complete(self, table: Table) -> bool:
+        """True if the table has each column, and the one that notes loads is there."""
+        is_complete = self._columns(table).keys() >= {column.name for column in table.columns}
+        return is_complete and bool(self._columns(loads_table(table.schema)))
+
     def _prepare(self, table: Table, rows: Rows) -> None:
         """Make the table, its columns and the row that notes the load, where they are not there."""
         loads, part = loads_table(table.schema), part_of(table, rows)
-        is_complete = self._columns(table).keys() >= {column.name for column in table.columns}
+        is_complete = self._is_complete(table)
         if is_complete and self.count(loads, part):
             return
         with self.definition():
-            if not is_complete or not self._columns(loads):
+            if not is_complete:
                 self._complete(loads)
                 self._complete(table)
-            # An UPDATE locks a row only if it is there, so it is made before the transaction.
+            # An UPDATE locks a row only if it is there, so it is made before.
             values = {**part, "load_id": "", "snapshot_id": "", "run_id": ""}
             self.execute(
                 f"INSERT INTO {self.name(loads)} ({', '.join(map(self.quoted, values))}) "

@@ -25,7 +25,7 @@ from octogen_dagster.tables.destination import TableDestination
 from tests.warehouses import Location
 
 Row = dict[str, Any]
-CATALOGS = dg.StaticPartitionsDefinition(["acme", "lodge", "strada"])
+CATALOGS = dg.StaticPartitionsDefinition(["acme", "lodge", "strada", "vale"])
 QUIET = {"loggers": {"console": {"config": {"log_level": "ERROR"}}}}
 
 

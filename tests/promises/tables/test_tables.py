@@ -304,6 +304,16 @@ def test_a_new_column_is_added_and_none_is_dropped(warehouse: Warehouse, tmp_pat
     assert {"uuid", "gone", "new", "list", "partition"} == set(warehouse.rows("products")[0])
 
 
+def test_a_load_that_fails_leaves_no_new_column(warehouse: Warehouse, tmp_path: Path) -> None:
+    project = Project(tmp_path, warehouse.destination)
+    project.store(pl.DataFrame({"uuid": ["a"]}))
+    project.load()
+    small = pl.Series([Decimal("0.1234567891")], dtype=pl.Decimal(38, 10))
+    project.store(pl.DataFrame({"uuid": ["b"], "small": small}))
+    assert "cannot hold 0.1234567891" in failure(project.load(raise_on_error=False))
+    assert warehouse.rows("products") == [{"uuid": "a"}]
+
+
 @pytest.mark.slow
 def test_a_number_of_another_type_is_stored_without_loss_or_refused(
     warehouse: Warehouse, tmp_path: Path
@@ -576,27 +586,45 @@ def test_a_database_that_is_not_there_is_told(postgres: Postgres) -> None:
 
 
 @pytest.mark.slow
-def test_postgres_locks_nothing_while_rows_are_uploaded(
+def test_postgres_locks_nothing_to_upload_and_rows_alone_to_replace_them(
     postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     locks = (
-        "SELECT mode FROM pg_locks JOIN pg_class ON pg_class.oid = relation WHERE relname IN "
-        "('products', '_octogen_loads') AND mode = 'RowExclusiveLock'"
+        "SELECT coalesce(relname, locktype) AS name, mode FROM pg_locks LEFT JOIN pg_class ON "
+        "pg_class.oid = relation WHERE mode <> 'AccessShareLock' AND "
+        "(relname IN ('products', '_octogen_loads') OR locktype = 'advisory')"
     )
     held: list[list[Any]] = []
-    project = Project(tmp_path, postgres.destination)
-    project.store(boots(3))
-    project.load()
-    ingest = PostgresConnection.ingest
+    project = Project(tmp_path, postgres.destination, CATALOGS)
 
-    def watched(self: PostgresConnection, *arguments: Any, **options: Any) -> None:
-        held.append(postgres.query(locks))
-        ingest(self, *arguments, **options)
+    def watched(name: str) -> None:
+        work = getattr(PostgresConnection, name)
 
-    monkeypatch.setattr(PostgresConnection, "ingest", watched)
-    project.publish()
-    project.load()
-    assert held == [[]]
+        def watching(self: PostgresConnection, *arguments: Any, **options: Any) -> None:
+            held.append(postgres.query(locks))
+            work(self, *arguments, **options)
+
+        monkeypatch.setattr(PostgresConnection, name, watching)
+
+    project.store(boots(3), "acme")
+    project.load("acme")
+    watched("ingest")
+    watched("insert")
+    for catalog, changed in [
+        ("strada", {"_octogen_loads"}),
+        ("acme", {"_octogen_loads", "products"}),
+    ]:
+        project.store(boots(2), catalog)
+        project.load(catalog)
+        uploading, inserting = held
+        assert uploading == []
+        assert {(lock["name"], lock["mode"]) for lock in inserting} == {
+            (name, "RowExclusiveLock") for name in changed
+        }
+        held.clear()
+    project.store(boots(2, new=pl.lit(1)), "acme")
+    project.load("acme")
+    assert held[0] == []
 
 
 @pytest.mark.slow

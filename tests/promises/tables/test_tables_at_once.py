@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
@@ -143,6 +143,18 @@ def test_one_catalog_twice_at_once_has_each_row_once(
 
 
 @pytest.mark.long
+def test_first_loads_of_catalogs_at_once_make_the_table_once(
+    warehouse: Warehouse, tmp_path: Path
+) -> None:
+    catalogs = CATALOGS.get_partition_keys()
+    assert len(catalogs) == 4
+    project = Project(tmp_path, warehouse.destination, CATALOGS)
+    expected = [row for each in catalogs for row in published(project, each, NEW, 1.0)]
+    at_once(tmp_path, warehouse, catalogs)
+    assert_same_rows(warehouse.rows("products"), expected)
+
+
+@pytest.mark.long
 def test_two_catalogs_at_once_spoil_nothing(warehouse: Warehouse, tmp_path: Path) -> None:
     project = Project(tmp_path, warehouse.destination, CATALOGS)
     seen: set[tuple[int, float | None]] = set()
@@ -159,7 +171,7 @@ def test_two_catalogs_at_once_spoil_nothing(warehouse: Warehouse, tmp_path: Path
     assert partitions_of(warehouse.rows("products")) == {"acme": NEW, "strada": 7}
 
 
-def at_once(folder: Path, warehouse: Warehouse, catalogs: list[str]) -> None:
+def at_once(folder: Path, warehouse: Warehouse, catalogs: Sequence[str]) -> None:
     """Load catalogs in processes that run at the same time, and all succeed."""
     runs = [
         processes.Process(
