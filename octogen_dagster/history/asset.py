@@ -87,8 +87,8 @@ def build_history_asset(
 
     The time of a snapshot is the newest `fetched_at` in its rows, or where they have none when it
     was stored. A `product_url` that is neither in the key nor tracked is kept too: another page
-    begins a row, and another spelling of the same page does not. A column that is tracked later is
-    null before.
+    begins a row, and another spelling of the same page does not. A row without one keeps the last
+    known page. A column that is tracked later is null before.
 
     The numbers of the last snapshot are in the metadata, as `octogen/current_rows` and
     `octogen/changed`.

@@ -217,6 +217,8 @@ def _described(rows: pl.DataFrame, tracking: Tracking) -> pl.DataFrame:
     }
     seen = dict.fromkeys(tracking.only_seen, key)
     if SEEN in seen:
+        known = pl.when(normalized_url(pl.col(SEEN)).is_not_null()).then(SEEN)
+        rows = rows.with_columns(pl.coalesce(known.forward_fill().over(key), SEEN))
         rows = rows.with_columns(normalized_url(pl.col(SEEN)).alias(_PAGE))
         differs[SEEN] = pl.col(_PAGE).ne_missing(pl.col(_PAGE).shift())
         seen[SEEN] = [*key, _PAGE]

@@ -27,7 +27,7 @@ COMPUTED: dict[str, pl.DataType] = {
 TRACKING = "octogen.tracking"
 """The metadata of a file that says what the history of a table of one's own keeps."""
 SEEN = "product_url"
-"""The column of which another page begins a row, and another spelling of it does not."""
+"""The column of which another page begins a row. Another spelling does not, nor does a null."""
 
 
 _EXACT = {pl.Int8, pl.Int16, pl.Int32, pl.UInt8, pl.UInt16, pl.UInt32, pl.Float32, pl.Float64}

@@ -109,3 +109,28 @@ def test_a_forgotten_snapshot_might_never_have_been(data: st.DataObject, table: 
     )
     expected = expected.cast(without.schema)
     assert_frame_equal(in_order(without, tracking), in_order(expected, tracking))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("table", ["products", "linked", "sku"])
+@settings(max_examples=20)
+@given(data=st.data())
+def test_a_page_that_is_missing_is_the_last_known_one(data: st.DataObject, table: str) -> None:
+    made: Snapshots = data.draw(histories(2, table))
+    tracking, target, other = OWN.get(table, PRODUCTS), Target(), Target()
+    last: dict[Key, str] = {}
+    for at, snapshot in made.items():
+        sent: dict[Key, dict[str, Any]] = {}
+        for key, of in snapshot.products.items():
+            url = data.draw(st.sampled_from([of["product_url"], None, "", "none"]))
+            sent[key] = {**of, "product_url": url}
+            if page(url):
+                last[key] = url
+        known = {
+            key: {**of, "product_url": last.get(key, of["product_url"])} for key, of in sent.items()
+        }
+        put_into(target, {at: snapshot._replace(products=sent)}, tracking)
+        put_into(other, {at: snapshot._replace(products=known)}, tracking)
+    assert target.table is not None
+    assert other.table is not None
+    assert_frame_equal(target.table, other.table)
