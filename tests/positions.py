@@ -113,14 +113,15 @@ def position(products: Sequence[Row], own: Sequence[Row]) -> list[Row]:
     for row, (said, theirs) in zip(own, chosen, strict=True):
         price = known(row["own_price"]) if row["currency"] else None
         of_sku = {
-            page(other["product_url"]): float(each["current_price"])
+            page(other["product_url"]): (float(each["current_price"]), each["currency"].lower())
             for other, (say, each) in zip(own, chosen, strict=True)
             if other["sku"] == row["sku"]
             and (other["currency"] or "").lower() == (row["currency"] or "").lower()
             and each is not None
             and say == "matched"
         }
-        prices = sorted(of_sku.values())
+        units = {unit for _, unit in of_sku.values()}
+        prices = sorted(each for each, _ in of_sku.values()) if len(units) == 1 else []
         match = known(theirs["current_price"]) if theirs and said == "matched" else None
         middle = median(prices) if prices else None
         table.append(

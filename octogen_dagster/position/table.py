@@ -40,7 +40,8 @@ POSITION_DESCRIPTIONS = {
     "competitor_since": "Since when it has had this price and this stock (UTC).",
     "difference": "The own price minus the competitor's; null without a match.",
     "index": "The own price divided by the competitor's; above 1 we are dearer.",
-    "competitors": "The number of the SKU's competitors: different pages that match.",
+    "competitors": "The number of the SKU's competitors: different pages that match. None count if "
+    "the own currency is unknown and they are in several.",
     "cheapest_price": "The lowest price of the SKU's competitors.",
     "cheapest_url": "The page with this price.",
     "rank": "1 if no competitor is cheaper, 2 if one is, and so on; null without an own price.",
@@ -303,7 +304,11 @@ def positions(rows: pl.DataFrame, own: pl.DataFrame) -> pl.DataFrame:
     is_matched = pl.col(PAGE_STATUS) == MATCHED
     # A page that the own table has twice is one competitor, whose price counts in one row.
     is_first = is_matched & pl.col(URL).is_first_distinct().over(of_sku)
-    chosen = pages_at(rows, own).with_columns(pl.when(is_first).then(price).alias(_MATCH))
+    unit = pl.when(is_matched).then(pl.col("competitor_currency").str.to_lowercase())
+    is_of_one = unit.drop_nulls().n_unique().over(of_sku) == 1
+    chosen = pages_at(rows, own).with_columns(
+        pl.when(is_first & is_of_one).then(price).alias(_MATCH)
+    )
     own_price, theirs, match = pl.col(OWN_PRICE), pl.when(is_matched).then(price), pl.col(_MATCH)
     competitors, median = match.count().over(of_sku), match.median().over(of_sku)
     by_price = pl.col("product_url").sort_by(_MATCH, nulls_last=True, maintain_order=True)

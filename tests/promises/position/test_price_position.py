@@ -188,6 +188,27 @@ def test_what_is_not_known_of_a_competitor_is_no_value(theirs: dict[str, Any], s
     assert found["competitor_in_stock"] is stock
 
 
+@pytest.mark.parametrize(
+    ("theirs", "ours", "competitors", "cheapest", "median"),
+    [
+        ("USD", None, 0, None, None),
+        ("eur", None, 2, 50.0, 65.0),
+        ("USD", "EUR", 1, 80.0, 80.0),
+    ],
+)
+def test_prices_in_several_currencies_are_never_compared(
+    theirs: str, ours: str | None, competitors: int, cheapest: float | None, median: float | None
+) -> None:
+    history = past(product("dress", 80.0), product("hat", 50.0, currency=theirs))
+    table = own(("a", DRESS, 70.0), ("a", f"{ACME}/hat", 70.0), currency=pl.lit(ours, pl.String))
+    found = price_position(history, table).row(0, named=True)
+    assert found["competitors"] == competitors
+    assert (found["cheapest_price"], found["median_price"]) == (cheapest, median)
+    assert (found["cheapest_url"] is None) == (cheapest is None)
+    assert found["status"] == ("matched" if ours else "no_own_price")
+    assert (found["rank"] is None) == (found["index"] is None) == (ours is None)
+
+
 @pytest.mark.parametrize("price", [None, 0.0, math.nan])
 def test_a_row_without_an_own_price_has_no_rank(price: Any) -> None:
     history = past(product("dress", 90.0), product("hat", 100.0))
