@@ -206,6 +206,8 @@ class AlertSettings(YamlModel):
 
     def rule(self) -> AlertRule:
         """Return the rule."""
+        from dataclasses import fields
+
         import polars as pl
 
         from octogen_dagster.alerts.rules import KINDS, OWN_KINDS
@@ -213,7 +215,7 @@ class AlertSettings(YamlModel):
         rule = {**KINDS, **OWN_KINDS}[self.kind]
         written = {**self.arguments(), "name": self.name}
         del written["kind"]
-        if unknown := sorted(written.keys() - rule.__dataclass_fields__):
+        if unknown := sorted(written.keys() - {each.name for each in fields(rule)}):
             raise ValueError(f"{self.kind} has no {unknown[0]}: it does not matter to it")
         if self.where is not None:
             try:
