@@ -31,8 +31,9 @@ ORDER = ["catalog_key", "uuid"]
 ASSET = "products_history"
 
 
-def resource(sandbox: Sandbox) -> OctogenResource:
-    return OctogenResource(api_key=sandbox.api_key, base_url=sandbox.base_url, attempts=2)
+def resource(sandbox: Sandbox, **settings: Any) -> OctogenResource:
+    given: dict[str, Any] = {"api_key": sandbox.api_key, "base_url": sandbox.base_url}
+    return OctogenResource(**given, attempts=2, **settings)
 
 
 class Pipeline(Project):

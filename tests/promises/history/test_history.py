@@ -22,6 +22,7 @@ from octogen_dagster import (
     OctogenResource,
     ParquetSnapshotIOManager,
     ProductSearch,
+    ShopCatalogs,
     build_product_history_asset,
     build_products_asset,
     catalog_days,
@@ -320,8 +321,9 @@ def test_the_histories_of_catalogs_are_read_together_or_some_of_them(
     keys = [catalog_partition_key(catalog) for catalog in sizes]
     instance.add_dynamic_partitions("octogen_catalogs", keys)
     with Sandbox(catalogs=sizes) as sandbox:
+        octogen = resource(sandbox, catalog_source=ShopCatalogs(hosts=sandbox.hosts))
         pipeline = Pipeline(
-            tmp_path, resource(sandbox), instance, search=None, partitions_def=catalog_partitions
+            tmp_path, octogen, instance, search=None, partitions_def=catalog_partitions
         )
         for key in keys:
             pipeline.store(key)
