@@ -21,28 +21,26 @@ def follow_upstream() -> Condition:
     requested is still not made. One whose run fails is not requested again before.
     """
     condition: Any = dg.AutomationCondition
-    handled = (condition.newly_requested() | condition.newly_updated()).with_label("handled")
-    # What a run was requested together with is read by that run when it is updated. What was
-    # requested alone, at a tick that handled the run before, is not.
-    alone = ~condition.executed_with_root_target()
+    requested, updated = condition.newly_requested(), condition.newly_updated()
     together = condition.will_be_requested()
+    alone = ~condition.executed_with_root_target()
     changed_alone = _any_deps_changed(alone)
-    is_not_made = condition.newly_requested().since(condition.newly_updated())
-    due = (
-        condition.newly_missing()
-        | changed_alone
-        | condition.any_deps_match(together)
-        | (is_not_made & condition.any_deps_match(condition.newly_updated()))
-    ).since(handled)
-    missed = condition.any_deps_match(condition.newly_requested()) & ~condition.newly_requested()
-    updated_alone = _any_deps_changed(alone & ~together.since(_after_update())) | (
-        changed_alone & missed.since(condition.newly_requested())
-    )
-    requested = condition.newly_requested() | condition.newly_requested().since(_after_update())
-    meanwhile = (updated_alone & requested).since(condition.newly_requested() & ~updated_alone)
+    is_not_made = requested.since(updated) & condition.any_deps_match(updated)
+    due = condition.newly_missing() | changed_alone | condition.any_deps_match(together)
+    # What is requested together is made by one run, upstream first. Dagster itself knows so only of
+    # the last partition of a run. What was requested alone, while this asset could not be, is not.
+    changed = _any_deps_changed(alone & ~_until_updated(together, together | requested))
+    missed = condition.any_deps_match(requested) & ~requested
+    changed_or_missed = changed | (changed_alone & missed.since(requested))
+    # A run reads what is upstream at some time between its request and its end.
+    meanwhile = changed_or_missed & _until_updated(requested, requested)
+    # Dagster keeps the state of a `since` by the names of its operands, so no two have the same.
     followed: Condition = (
         condition.in_latest_time_window()
-        & (due | meanwhile.with_label("updated_meanwhile"))
+        & (
+            (due | is_not_made).since((requested | updated).with_label("handled"))
+            | meanwhile.since(requested & ~changed).with_label("updated_meanwhile")
+        )
         & ~condition.any_deps_missing()
         & ~condition.any_deps_in_progress()
         & ~condition.in_progress()
@@ -56,14 +54,19 @@ def _any_deps_changed(where: Any) -> Any:
     The data version of a snapshot tells. Other assets may be reported without one.
     """
     condition: Any = dg.AutomationCondition
+    snapshots = dg.AssetSelection.tag(SNAPSHOT_TAG, "")
     changed = condition.any_deps_match(condition.data_version_changed() & where)
     updated = condition.any_deps_match(condition.newly_updated() & where)
-    return changed | updated.ignore(dg.AssetSelection.tag(SNAPSHOT_TAG, ""))
+    return changed.allow(snapshots) | updated.ignore(snapshots)
 
 
-def _after_update() -> Any:
-    """True at the tick after one that saw an update: `since` forgets what comes with its reset."""
-    return (~dg.AutomationCondition.newly_updated()).newly_true()
+def _until_updated(begins: Any, goes_on: Any) -> Any:
+    """True from a tick on, up to the one that sees an update, and longer while it goes on.
+
+    `since` forgets what comes at the tick of its reset, so the reset is at the tick after that.
+    """
+    after_update = (~dg.AutomationCondition.newly_updated()).newly_true()
+    return begins.since(after_update & ~goes_on)
 
 
 def wait_only_for_latest(condition: Condition) -> Condition:

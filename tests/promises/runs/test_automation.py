@@ -288,6 +288,67 @@ PAGE: Runs = [("page", None)]
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("partitions", [SHOPS, dg.DynamicPartitionsDefinition(name="shops")])
+@pytest.mark.parametrize("in_one_run", [True, False])
+def test_what_is_requested_together_at_the_first_tick_is_requested_once(
+    instance: dg.DagsterInstance,
+    partitions: dg.PartitionsDefinition[str],
+    *,
+    in_one_run: bool,
+) -> None:
+    if not isinstance(partitions, dg.StaticPartitionsDefinition):
+        instance.add_dynamic_partitions("shops", ["acme", "zen"])
+    several, follow = dg.BackfillPolicy.single_run(), follow_upstream()
+
+    @dg.asset(partitions_def=partitions, backfill_policy=several)
+    def products() -> None: ...
+
+    @dg.asset(
+        partitions_def=partitions,
+        backfill_policy=several,
+        deps=[products],
+        automation_condition=follow,
+    )
+    def history() -> None: ...
+
+    @dg.asset(
+        partitions_def=partitions,
+        backfill_policy=several,
+        deps=[history],
+        automation_condition=follow,
+    )
+    def alerts() -> None: ...
+
+    assets = [products, history, alerts]
+    automation = Automation(dg.Definitions(assets), instance)
+
+    def make(*names: str, first: str = "acme", last: str = "zen") -> None:
+        made = dg.materialize(
+            assets,
+            selection=names,
+            instance=instance,
+            run_config=QUIET,
+            tags={
+                "dagster/asset_partition_range_start": first,
+                "dagster/asset_partition_range_end": last,
+            },
+        )
+        assert made.success
+
+    shops: set[str | None] = {"acme", "zen"}
+    make("products")
+    for _ in range(2):
+        assert automation.tick() == {"history": shops, "alerts": shops}
+        if in_one_run:
+            make("history", "alerts")
+        else:
+            for shop in ("acme", "zen"):
+                make("history", "alerts", first=shop, last=shop)
+        assert [automation.tick() for _ in range(3)] == [{}] * 3
+        make("products")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("history_first", [True, False])
 def test_an_asset_over_all_catalogs_has_what_came_while_it_was_made(
     chain: Chain, *, history_first: bool
