@@ -156,7 +156,7 @@ class _Last:
         made = _read_at(instance, asset, self.stale) if upstream else {}
         for key in upstream:
             changed = _changed_at(instance, key, made)
-            made = {part: at for part, at in made.items() if changed.get(part, math.inf) <= at}
+            made = {part: at for part, at in made.items() if changed[part] <= at}
         self.unchanged = len(made)
         self.stale = {part: at for part, at in self.stale.items() if part not in made}
 
@@ -258,38 +258,44 @@ def _listed(
 def _read_at(
     instance: dg.DagsterInstance, asset: dg.AssetKey, parts: Collection[str | None]
 ) -> dict[str | None, float]:
-    """When the runs began that made parts last, without those that have none."""
+    """When the steps began that made parts last, without those that have none."""
     records: Mapping[Any, dg.EventLogRecord]
     if None in parts:
         records = dict(zip([None], read_last(instance, asset, None, 1), strict=False))
     else:
         records = last_records(instance, asset, list(map(str, parts)))
-    began = {
-        run_id: record.start_time
-        for run_id in {each.run_id for each in records.values()}
-        if (record := instance.get_run_record_by_id(run_id))
+    steps = {(each.run_id, each.event_log_entry.step_key) for each in records.values()}
+    began: dict[Any, float | None] = {
+        (run_id, step): stats.start_time
+        for run_id, step in steps
+        if run_id and step
+        for stats in instance.get_run_step_stats(run_id, [step])
     }
-    return {part: began.get(each.run_id) or each.timestamp for part, each in records.items()}
+    return {
+        part: began.get((each.run_id, each.event_log_entry.step_key)) or each.timestamp
+        for part, each in records.items()
+    }
 
 
 def _changed_at(
     instance: dg.DagsterInstance, asset: dg.AssetKey, parts: Collection[str | None]
 ) -> dict[str | None, float]:
-    """When what is upstream of parts changed last, as far as it says so."""
+    """When an upstream asset changed last, by part; long ago if it was never materialized."""
+    whole = [_time_of_change(record) for record in read_last(instance, asset, None, 1)]
     partitions = list(latest_ids(instance, asset)) if None in parts else list(map(str, parts))
     records = last_records(instance, asset, partitions)
     changed: dict[str | None, float] = {
         partition: _time_of_change(record) for partition, record in records.items()
     }
     if None in parts:
-        whole = [_time_of_change(record) for record in read_last(instance, asset, None, 1)]
-        return {None: max([*changed.values(), *whole], default=math.inf)}
-    return changed
+        return {None: max([*changed.values(), *whole], default=-math.inf)}
+    # A price list has no catalogs, and is upstream of each.
+    return dict.fromkeys(parts, max(whole, default=-math.inf)) | changed
 
 
 def _time_of_change(record: dg.EventLogRecord) -> float:
-    """When a snapshot got its rows; never, as it were, for what does not say so."""
-    return float(tags_of(record).get(CHANGED_TAG, math.inf))
+    """When a snapshot got its rows, or else when the asset was materialized."""
+    return float(tags_of(record).get(CHANGED_TAG, record.timestamp))
 
 
 def _longest_stale(

@@ -326,6 +326,27 @@ def test_what_read_the_state_before_a_change_is_not_fresh(instance: dg.DagsterIn
         assert clock.check().passed is not during
 
 
+def test_what_follows_an_asset_from_elsewhere_is_fresh_until_that_is_updated(
+    instance: dg.DagsterInstance,
+) -> None:
+    @dg.asset
+    def articles() -> None: ...
+
+    @dg.asset(deps=[articles])
+    def derived() -> None: ...
+
+    clock = Clock(instance)
+    clock.upstream, clock.asset = [articles], derived
+    dg.materialize([articles, derived], instance=instance)
+    clock.age()
+    found = clock.check()
+    assert found.passed
+    assert numbers(found)["unchanged"] == 1
+    dg.materialize([articles], instance=instance)
+    clock.age()
+    assert not clock.check().passed
+
+
 @pytest.mark.parametrize("partitions", [None, catalog_partitions, snapshot_days("2026-01-01")])
 def test_it_runs_every_hour_where_automation_is_on(
     instance: dg.DagsterInstance, partitions: dg.PartitionsDefinition[str] | None
