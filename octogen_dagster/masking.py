@@ -15,6 +15,10 @@ _URL_PASSWORD = re.compile(r"://[^/@\s]*:(?!\d+/)[^@\s]+@")
 _URL_OPTION = re.compile(
     r"[?&;][\w.-]*(?:sig|pass|passwd|password|token|secret|key)=", re.IGNORECASE
 )
+_FILE_NAMES = ("credentials", "jwt_private_key")
+"""Ends of names of settings whose value may be the path of a file."""
+_SECRET_BEGINNINGS = ("{", "MII")
+"""How a secret begins in place of such a path: as JSON, or a private key without its header."""
 _BETWEEN_WORDS = re.compile(r"[\s=:@/?&;,'\"]+")
 _MAX_SHORT = 5
 """The length of secrets that may also be a part of a word of an error by chance."""
@@ -31,7 +35,9 @@ def is_secret(name: str, value: Any) -> bool:
     return bool(
         words & _SECRET_WORDS
         and not words & {"kms", "file", "path", "uri", "type"}
-        and not (name.lower().endswith("credentials") and text.lstrip()[:1] != "{")
+        and not (
+            name.lower().endswith(_FILE_NAMES) and not text.lstrip().startswith(_SECRET_BEGINNINGS)
+        )
         and text.lower() not in {"", "true", "false"}
     )
 

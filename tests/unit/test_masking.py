@@ -116,3 +116,30 @@ def test_a_lake_of_no_store_is_refused(place: str) -> None:
     if place in {"s3://", "", " "}:
         with pytest.raises(ValueError, match="warehouse is empty"):
             IcebergTables(warehouse=place)
+
+
+SNOWFLAKE = {"account": "a", "user": "u", "database": "d"}
+CLIENT_OPTION = "adbc.snowflake.sql.client_option"
+
+
+@pytest.mark.parametrize("path", ["/run/secrets/key.p8", "key.pem", r"C:\keys\key.p8"])
+def test_a_driver_option_may_name_the_file_of_a_key(path: str) -> None:
+    options = {f"{CLIENT_OPTION}.jwt_private_key": path}
+    assert SnowflakeTables(**SNOWFLAKE, driver_options=options).driver_options == options
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        (f"{CLIENT_OPTION}.jwt_private_key", "-----BEGIN PRIVATE KEY-----\nwJalr"),
+        (f"{CLIENT_OPTION}.jwt_private_key", "MIIEvQIBADANBgkqwJalr"),
+        (f"{CLIENT_OPTION}.jwt_private_key_pkcs8_value", "wJalr"),
+        (f"{CLIENT_OPTION}.jwt_private_key_pkcs8_password", "wJalr"),
+        (f"{CLIENT_OPTION}.auth_token", "wJalr"),
+        ("password", "wJalr"),
+    ],
+)
+def test_a_secret_among_driver_options_is_refused(name: str, value: str) -> None:
+    with pytest.raises(ValueError, match="looks like a secret") as raised:
+        SnowflakeTables(**SNOWFLAKE, driver_options={name: value})
+    assert "wJalr" not in str(raised.value)
