@@ -15,6 +15,8 @@ _URL_PASSWORD = re.compile(r"://[^/@\s]*:(?!\d+/)[^@\s]+@")
 _URL_OPTION = re.compile(
     r"[?&;][\w.-]*(?:sig|pass|passwd|password|token|secret|key)=", re.IGNORECASE
 )
+_BUCKET_USER = re.compile(r"\b(?:s3[an]?|gcs|gs|oss)://[^/\s]*@", re.IGNORECASE)
+"""A user before a bucket; before a container of Azure it is one, and the account follows."""
 _FILE_NAMES = ("credentials", "jwt_private_key")
 """Ends of names of settings whose value may be the path of a file."""
 _SECRET_BEGINNINGS = ("{", "MII")
@@ -43,8 +45,8 @@ def is_secret(name: str, value: Any) -> bool:
 
 
 def has_url_secret(text: str) -> bool:
-    """True if a URL has a password or a signature."""
-    return bool(_URL_PASSWORD.search(text) or _URL_OPTION.search(text))
+    """True if a URL has a password, a signature or the id of a bucket's key."""
+    return any(part.search(text) for part in (_URL_PASSWORD, _URL_OPTION, _BUCKET_USER))
 
 
 def refuse_secrets(settings: Mapping[str, Any]) -> None:

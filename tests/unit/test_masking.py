@@ -79,6 +79,8 @@ def _with(destination: Any, secret: str) -> Any:
     [
         "s3://KEY:wJalr@bucket/lake",
         "s3://KEY:wJ/wJalr@bucket",
+        "s3://AKIAwJalr@bucket/lake",
+        "gs://AKIAwJalr@bucket",
         "gs://bucket/lake?token=wJalr",
         "https://account.blob.core.windows.net/lake?sv=1&sig=wJalr",
         "az://lake?sig=wJalr",
@@ -107,6 +109,7 @@ def test_a_url_with_a_secret_is_refused_and_not_repeated(
 )
 def test_a_url_of_a_container_and_its_account_is_accepted(url: str) -> None:
     assert DeltaTables(base_dir=url).base_dir == ParquetSnapshotIOManager(base_dir=url).base_dir
+    assert IcebergTables(warehouse=url).warehouse == url
 
 
 @pytest.mark.parametrize("place", ["ftp://lake", "s3://", "", " ", "s3:///lake"])
