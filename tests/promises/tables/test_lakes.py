@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, time, timezone
 from decimal import Decimal
 from pathlib import Path
@@ -19,6 +20,7 @@ from tests.promises.tables.table_runs import CATALOGS, Project, assert_same_rows
 from tests.proxy import Proxy
 from tests.results import failure, is_retried
 from tests.servers.buckets import ENVIRONMENT, S3Bucket
+from tests.servers.fixed import HTML, Answer, answering, json_answer
 from tests.warehouses import Iceberg, Lake
 
 DAY = datetime(2026, 11, 1, 6, tzinfo=timezone.utc)
@@ -171,6 +173,86 @@ def test_an_error_of_a_bucket_shows_no_secret(
     assert f"{destination.place} failed: " in text
     assert "refused" in text
     assert "wJalr" not in f"{text} {destination!r}"
+
+
+def delta_at(url: str, _folder: Path) -> TableDestination:
+    options = {
+        "aws_access_key_id": dg.EnvVar("STORE_KEY"),
+        "aws_secret_access_key": dg.EnvVar("STORE_SECRET"),
+        "aws_endpoint_url": url,
+        "aws_allow_http": True,
+        "aws_region": "us-east-1",
+    }
+    return DeltaTables(base_dir="s3://bucket/lake", storage_options=options)
+
+
+def iceberg_at(url: str, folder: Path) -> TableDestination:
+    properties = {
+        "uri": f"sqlite:///{folder}/catalog.sqlite",
+        "s3.endpoint": url,
+        "s3.region": "us-east-1",
+        "s3.access-key-id": dg.EnvVar("STORE_KEY"),
+        "s3.secret-access-key": dg.EnvVar("STORE_SECRET"),
+    }
+    return IcebergTables(warehouse="s3://bucket/lake", properties=properties)
+
+
+def rest_catalog_at(url: str, _folder: Path) -> TableDestination:
+    return IcebergTables(properties={"type": "rest", "uri": url})
+
+
+def rest_error(status: int, kind: str) -> Answer:
+    return json_answer(status, {"error": {"message": "no", "type": kind, "code": status}})
+
+
+TABLES = "POST /v1/namespaces/octogen/tables"
+EXISTS = {
+    "GET /v1/config": json_answer(200, {"defaults": {}, "overrides": {}}),
+    "POST /v1/namespaces": json_answer(200, {"namespace": ["octogen"], "properties": {}}),
+    TABLES: rest_error(409, "AlreadyExistsException"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("destination_at", "default", "answers", "request_of_an_attempt", "text"),
+    [
+        (delta_at, HTML, {}, "PUT /bucket/lake/octogen/products/_delta_log/", "ETag"),
+        pytest.param(
+            *(iceberg_at, HTML, {}, "HEAD /bucket/lake/octogen/products/metadata/", "exists"),
+            marks=needs_iceberg,
+        ),
+        pytest.param(
+            *(rest_catalog_at, HTML, {}, "GET /v1/config", "Invalid JSON"), marks=needs_iceberg
+        ),
+        pytest.param(
+            *(rest_catalog_at, rest_error(404, "NoSuchTableException"), EXISTS, TABLES),
+            "AlreadyExistsException",
+            marks=needs_iceberg,
+        ),
+    ],
+    ids=["delta-html", "iceberg-html", "catalog-html", "catalog-exists"],
+)
+def test_an_answer_that_no_further_attempt_changes_is_no_conflict(
+    destination_at: Callable[[str, Path], TableDestination],
+    default: Answer,
+    answers: dict[str, Answer],
+    request_of_an_attempt: str,
+    text: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    with answering(tmp_path / "requests", default, answers) as (url, requests):
+        destination = destination_at(url, tmp_path)
+        project = Project(tmp_path, destination)
+        project.store(prices(1.0))
+        told = failure(project.load(raise_on_error=False))
+        attempts = [each for each in requests() if each.startswith(request_of_an_attempt)]
+    assert f"{destination.place} failed: " in told
+    assert text in told
+    assert len(attempts) == 2  # of the run, and of its one retry
 
 
 @pytest.mark.parametrize("kind", [DeltaTables, IcebergTables])
