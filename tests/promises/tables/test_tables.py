@@ -315,6 +315,25 @@ def test_a_load_that_fails_leaves_no_new_column(warehouse: Warehouse, tmp_path: 
 
 
 @pytest.mark.slow
+def test_a_server_that_fails_while_rows_are_inserted_has_no_new_column(
+    postgres: Postgres, tmp_path: Path
+) -> None:
+    project = Project(tmp_path, postgres.destination)
+    project.store(pl.DataFrame({"uuid": ["a"]}))
+    project.load()
+    for statement in (
+        "CREATE FUNCTION octogen.fill() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN RAISE EXCEPTION 'no space left' USING ERRCODE = '53100'; END $$",
+        "CREATE TRIGGER fill BEFORE INSERT ON octogen.products "
+        "FOR EACH ROW EXECUTE FUNCTION octogen.fill()",
+    ):
+        postgres.execute(statement)
+    project.store(pl.DataFrame({"uuid": ["b"], "new": [1]}))
+    assert "Make space on the server's disk" in failure(project.load(raise_on_error=False))
+    assert postgres.rows("products") == [{"uuid": "a"}]
+
+
+@pytest.mark.slow
 def test_a_number_of_another_type_is_stored_without_loss_or_refused(
     warehouse: Warehouse, tmp_path: Path
 ) -> None:
