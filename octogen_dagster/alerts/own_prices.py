@@ -208,7 +208,7 @@ def own_figures(history: pl.LazyFrame, own: pl.DataFrame) -> dict[str, int]:
         )
         counts = dict(pages_at(rows, now_asked)[PAGE_STATUS].value_counts().iter_rows())
     return {
-        "current_products": len(now),
+        "current_rows": len(now),
         "no_own_price": len(now) - len(priced),
         **{name: counts.get(name, 0) for name in _UNKNOWN},
     }

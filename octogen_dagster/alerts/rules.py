@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal, get_args
 import polars as pl
 
 from octogen_dagster.frames.kinds import Check, Verdict
+from octogen_dagster.printable import count
 from octogen_dagster.validation import warn_of_share
 
 Against = Literal["before", "lowest", "median"]
@@ -19,7 +20,14 @@ _AGAINST = get_args(Against)
 _NAME = re.compile(r"[A-Za-z0-9_]+")
 CURRENCY_CHANGED = "currency_changed"
 """The name of the rule that each rule of prices brings with it."""
-_TAKEN = (CURRENCY_CHANGED, "current_products", "events_appeared", "events_vanished", "fresh")
+_TAKEN = (
+    CURRENCY_CHANGED,
+    "current_products",
+    "current_rows",
+    "events_appeared",
+    "events_vanished",
+    "fresh",
+)
 """The names that alerts have for a rule, a number or a check of their own."""
 
 
@@ -43,6 +51,10 @@ class AlertRule:
     kind: ClassVar[str]
     happened: ClassVar[str]
     of_prices: ClassVar[bool] = False
+    row: ClassVar[str] = "product"
+    """What the rule looks at."""
+    counted: ClassVar[str] = "current_products"
+    """The figure that has the number of them."""
 
     where: pl.Expr | None = None
     name: str = ""
@@ -186,6 +198,8 @@ class OwnPriceRule(AlertRule):
     """A rule of own prices: use one of its kinds, with `own` of `build_price_alerts_asset`."""
 
     by: ClassVar[str] = "any"
+    row = "price-list row"
+    counted = "current_rows"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -269,13 +283,13 @@ def check_of(rule: AlertRule) -> Check:
 
     def judge(_subject: str, entries: Mapping[str, Any]) -> Verdict:
         found = entries.get(f"octogen/{rule.name}", 0)
-        products = entries.get("octogen/current_products", 0)
+        rows = entries.get(f"octogen/{rule.counted}", 0)
         share = rule.max_percent
-        is_share = share is None or found > products * share / 100
-        text = f"{found:,} of {products:,} products met it in the last snapshot."
+        is_share = share is None or found > rows * share / 100
+        text = f"{found:,} of {count(rows, rule.row)} met it in the last snapshot."
         return Verdict(not (found > rule.max_products and is_share), text, {"events": found})
 
-    description = f"Few products met the rule {rule.name} in the last snapshot."
+    description = f"Few {rule.row}s met the rule {rule.name} in the last snapshot."
     return Check(description, judge=judge, warns=True)
 
 

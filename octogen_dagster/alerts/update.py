@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import polars as pl
 
@@ -22,7 +22,14 @@ from octogen_dagster.alerts.events import (
 from octogen_dagster.alerts.own_prices import own_events, own_figures, own_rows
 from octogen_dagster.alerts.rules import AlertRule, OwnPriceRule, with_currency_changes
 from octogen_dagster.errors import OctogenSnapshotError
-from octogen_dagster.frames.cells import Cells, Row, cells_table, price_text, product_link
+from octogen_dagster.frames.cells import (
+    Cells,
+    Row,
+    cells_table,
+    change_text,
+    price_text,
+    product_link,
+)
 from octogen_dagster.frames.columns import TIME
 from octogen_dagster.frames.kinds import Published, Shown, TableKind
 from octogen_dagster.frames.source import Metrics, Outcome, Reading, SnapshotTarget
@@ -69,8 +76,6 @@ class Update(abc.ABC):
     """A source: the alerts that are in a target, brought up to date with their histories."""
 
     spending = None
-    row: ClassVar[str]
-    """What the rules look at."""
 
     def __init__(
         self,
@@ -88,7 +93,11 @@ class Update(abc.ABC):
 
     @abc.abstractmethod
     def _figures(self) -> dict[str, int]:
-        """The figures of what the rules look at, such as the number of `current_products`."""
+        """The figures of what the rules look at, such as the number of them."""
+
+    def _is_new(self, _name: str, _last: datetime, _before: Mapping[str, str]) -> bool:
+        """True if the events of the last snapshot of a history count in this run."""
+        return True
 
     @contextlib.contextmanager
     def reading(self, target: SnapshotTarget, stop: threading.Event) -> Iterator[Reading]:
@@ -100,7 +109,12 @@ class Update(abc.ABC):
                 "so none can be added. Move it away to begin anew."
             )
         lasts = [max(each) for each in self._observed.values() if each]
-        is_last = pl.col("at").is_in(pl.Series(lasts, dtype=TIME).implode())
+        news = [
+            max(each)
+            for name, each in self._observed.items()
+            if each and self._is_new(name, max(each), before)
+        ]
+        is_last = pl.col("at").is_in(pl.Series(news, dtype=TIME).implode())
         applied, counts = self._applied(before, max(lasts, default=None)), _Counts()
         again = {
             each.rule: max(each.begins, each.again) for each in applied if each.again is not None
@@ -125,12 +139,12 @@ class Update(abc.ABC):
                 yield found
 
         def metrics() -> Metrics:
-            figures = self._figures()
+            figures, rule = self._figures(), self._rules[0]
             appeared, vanished = counts.added - counts.removed, counts.removed - counts.added
             of_last = {each.rule: counts.last[each.rule.name] for each in applied}
             happened = [f"{number:,} {rule.words}" for rule, number in of_last.items() if number]
             text = f"**{', '.join(happened) or 'no rule became true'}**; "
-            text += f"{count(figures['current_products'], self.row)}; "
+            text += f"{count(figures[rule.counted], rule.row)}; "
             text += count(len(appeared), "new event")
             return {
                 "summary": f"{text}, {len(vanished):,} vanished" if vanished else text,
@@ -182,8 +196,6 @@ def _observed_before(file_metadata: Mapping[str, str]) -> dict[str, dict[datetim
 
 class AlertsUpdate(Update):
     """The alerts of a history of products."""
-
-    row = "product"
 
     def __init__(
         self,
@@ -237,8 +249,6 @@ class AlertsUpdate(Update):
 class OwnAlertsUpdate(Update):
     """The alerts of own prices, of the histories of all catalogs and that of the own table."""
 
-    row = "own price"
-
     def __init__(
         self,
         rules: Sequence[OwnPriceRule],
@@ -249,6 +259,11 @@ class OwnAlertsUpdate(Update):
         super().__init__(rules, histories)
         self._history = history
         self._own = own_rows(own, rules)
+
+    def _is_new(self, name: str, last: datetime, before: Mapping[str, str]) -> bool:
+        # One side may not change for weeks while the other does, and would count again each day.
+        said = _observed_before(before).get(name, {})
+        return said.get(last) != self._observed[name][last]
 
     def _figures(self) -> dict[str, int]:
         return own_figures(self._history, self._own)
@@ -286,7 +301,7 @@ def alert_cells(row: Row) -> Cells:
         "sku": row["sku"] or "",
         "product": product_link(row, row["title"]),
         "price": " → ".join(prices) if prices[0] else price_text(after, row["currency"]),
-        "change": f"{change:+,.0f} %" if change else "",
+        "change": change_text(change) if change else "",
     }
 
 

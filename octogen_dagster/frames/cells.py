@@ -75,6 +75,11 @@ def price_text(amount: float | None, currency: str | None) -> str:
     return f"{amount:,.2f} {currency or ''}".rstrip()
 
 
+def change_text(percent: float) -> str:
+    """A change of a price in percent; a drop never rounds to all of it, since zero is no price."""
+    return f"{max(percent, -99.9):+.1f} %" if percent <= -99.5 else f"{percent:+,.0f} %"
+
+
 def stock_text(in_stock: bool | None) -> str:
     return {True: "in stock", False: "sold out", None: ""}[in_stock]
 

@@ -38,6 +38,7 @@ from octogen_dagster.frames.cells import (
     Figures,
     Row,
     cells_table,
+    change_text,
     currency_of,
     first_rows,
     median_text,
@@ -361,7 +362,7 @@ def _drop_cells(row: Row) -> Cells:
     return {
         "product": product_link(row, row["title"]),
         "price": f"{row['before']:,.2f} → {price_text(row['after'], row['currency'])}",
-        "change": f"{row['change_percent']:+,.0f} %",
+        "change": change_text(row["change_percent"]),
     }
 
 

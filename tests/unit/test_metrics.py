@@ -104,10 +104,20 @@ def test_changes_are_shown_with_the_values_before_and_after() -> None:
     ]
 
 
-def test_the_change_of_a_price_has_its_sign_and_its_thousands_apart() -> None:
-    event = {"rule": "price_rose", "before": 1.0, "after": 100.0, "change_percent": 9900.0}
-    shown = alerts_preview(pl.DataFrame([event], schema=ALERTS_SCHEMA))
-    assert shown["change"].to_list() == ["+9,900 %"]
+@pytest.mark.parametrize(
+    ("before", "after", "shown"),
+    [
+        (1.0, 100.0, "+9,900 %"),
+        (200.0, 180.0, "-10 %"),
+        (1000.0, 1.0, "-99.9 %"),
+        (1_000_000.0, 1.0, "-99.9 %"),
+        (200.0, 1.0, "-99.5 %"),
+    ],
+)
+def test_change_of_a_price_is_never_all_of_it(before: float, after: float, shown: str) -> None:
+    event = {"before": before, "after": after, "change_percent": 100 * after / before - 100}
+    preview = alerts_preview(pl.DataFrame([event], schema=ALERTS_SCHEMA))
+    assert preview["change"].to_list() == [shown]
 
 
 def test_a_column_that_has_nothing_to_show_is_left_out() -> None:
