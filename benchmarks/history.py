@@ -13,7 +13,7 @@ import shutil
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from pathlib import Path
@@ -151,14 +151,10 @@ def all_changed(_products: Path, folder: Path, days: int) -> dict[str, float]:
     return timed(lambda: put_in(folder / "begun", {days + 1: snapshot}))
 
 
-def tell(folder: Path, history: Path, snapshots: Sequence[Path]) -> None:
-    """Bring the alerts in a folder up to date with a history, as a run of their asset does.
-
-    The snapshots are the current one and the one before.
-    """
+def tell(folder: Path, history: Path, snapshot: Path) -> None:
+    """Bring the alerts in a folder up to date with a history, as a run of their asset does."""
     metadata = pl.read_parquet_metadata(history)
-    scans = [pl.scan_parquet(path) for path in snapshots]
-    update = AlertsUpdate(RULES, pl.scan_parquet(history), metadata, scans)
+    update = AlertsUpdate(RULES, pl.scan_parquet(history), metadata, pl.scan_parquet(snapshot))
     manager = ParquetSnapshotIOManager(base_dir=str(folder))
     manager.handle_output(dg.build_output_context(asset_key=ALERTS), update)
 
@@ -170,7 +166,7 @@ def alerts_before(products: Path, folder: Path, days: int) -> dict[str, float]:
     last = stored(products, folder, days - 1)
     shutil.copy(folder / f"{ASSET}.parquet", folder / "next")
     put_in(folder / "next", {days: pl.scan_parquet(folder / f"day-{days}.parquet")})
-    return timed(lambda: tell(folder / "alerts", folder / f"{ASSET}.parquet", [last]))
+    return timed(lambda: tell(folder / "alerts", folder / f"{ASSET}.parquet", last))
 
 
 def alerts(_products: Path, folder: Path, days: int) -> dict[str, float]:
@@ -178,10 +174,9 @@ def alerts(_products: Path, folder: Path, days: int) -> dict[str, float]:
     copy = folder / "alerts-copy"
     copy.mkdir(exist_ok=True)
     shutil.copy(folder / "alerts" / f"{ALERTS}.parquet", copy)
-    snapshots = [folder / f"day-{day}.parquet" for day in (days, days - 1)]
     dg.build_output_context(asset_key=ALERTS)  # warms up: Dagster's instance is imported with it
     history = folder / "next" / f"{ASSET}.parquet"
-    return timed(lambda: tell(copy, history, snapshots))
+    return timed(lambda: tell(copy, history, folder / f"day-{days}.parquet"))
 
 
 def _queries(folder: Path, days: int) -> dict[str, float]:

@@ -58,3 +58,11 @@ def make_history(
         for at, rows in days.items():
             shop.frame = given_frame(at, rows, catalog, schema)
             shop.update(partition_key=catalog)
+
+
+def without_brands(base_dir: Path) -> None:
+    """Store the history as it was before it had brands and categories."""
+    for file in [*base_dir.glob(f"{ASSET}.parquet"), *base_dir.glob(f"{ASSET}/*.parquet")]:
+        metadata = pl.read_parquet_metadata(file)
+        kept = {name: text for name, text in metadata.items() if name.startswith("octogen.")}
+        pl.read_parquet(file).drop("brand_name", "category").write_parquet(file, metadata=kept)

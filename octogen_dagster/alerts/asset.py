@@ -120,8 +120,8 @@ def build_price_alerts_asset(
         _run: SnapshotRun, partition: str | None, history: Snapshots, snapshots: Snapshots
     ) -> dg.MaterializeResult[AlertsUpdate]:
         file = history.file(partition)
-        opened = [each.open()[0] for each in snapshots.of_catalog(partition)[-1:]]
-        return dg.MaterializeResult(value=AlertsUpdate(rules, file.frame, file.metadata, opened))
+        products, _ = snapshots.of_catalog(partition)[-1].open()
+        return dg.MaterializeResult(value=AlertsUpdate(rules, file.frame, file.metadata, products))
 
     return alerts
 

@@ -26,7 +26,7 @@ from octogen_dagster.alerts.rules import (
     PriceRose,
 )
 from octogen_dagster.frames.columns import TIME
-from octogen_dagster.frames.stored import IN_STOCK, PRODUCT_KEY, brand_name, known_price
+from octogen_dagster.frames.stored import CATEGORY_SEPARATOR, IN_STOCK, PRODUCT_KEY, known_price
 from octogen_dagster.history.observed import Observed
 from octogen_dagster.history.tracking import PRODUCTS, UnfitSnapshotError
 
@@ -60,7 +60,7 @@ ALERTS_DESCRIPTIONS = {
     "uuid": "The product's identity in Octogen.",
     "product_url": "The product's page at the merchant.",
     "title": "The title at that time.",
-    "brand_name": "The brand's name in the current snapshot.",
+    "brand_name": "The brand's name in the last snapshot with the product.",
     "at": "The `fetched_at` of the snapshot in which the rule was true (UTC).",
     "since": "Since when it had been as `before`: the price, the stock, the place in the catalog "
     "or the own row (UTC); null for a product that is new.",
@@ -87,31 +87,21 @@ def events_of(
     products: pl.DataFrame,
     rules: Mapping[AlertRule, datetime],
     first_seen: pl.DataFrame,
-    told: pl.DataFrame,
 ) -> pl.DataFrame:
     """Return the events of rules, each from a time on, in the order of their rules.
 
-    What is not in the history, such as the brand, was known when `told` were found, so it is not
-    asked again.
+    `products` are the current snapshot, which has columns that the history does not have.
     """
     rows = rows.sort("uuid", "catalog_key", "valid_from")
     others = products.select(*PRODUCT_KEY, pl.exclude(rows.columns))
     known = rows.join(others, on=PRODUCT_KEY, how="left", nulls_equal=True, maintain_order="left")
-    brand = brand_name(known.schema).alias("brand_name")
-    compared = _with_before(known.select(*rows.columns, brand))
-    events = []
+    known = known.with_columns(_seen(known.schema))
+    compared, events = _with_before(rows), [pl.DataFrame(schema=ALERTS_SCHEMA)]
     for rule, since in rules.items():
-        is_meant = _is_meant(rule, known)
-        if rule.where is not None and {*rule.where.meta.root_names()} - {*rows.columns}:
-            is_meant |= _is_told(rule, rows, told)
-        is_meant = is_meant.alias("is_meant")
+        is_meant = _is_meant(rule, known).alias("is_meant")
         found = _FINDERS[type(rule)](compared.with_columns(is_meant), rule, since, first_seen)
         events.append(described(found, rule, ("catalog_key", "uuid", "at")))
-    if not events:
-        return pl.DataFrame(schema=ALERTS_SCHEMA)
-    earlier = told.select("alert_id", pl.col("brand_name").alias("earlier"))
-    found = pl.concat(events).join(earlier, on="alert_id", how="left", maintain_order="left")
-    return found.with_columns(pl.coalesce("brand_name", "earlier")).drop("earlier")
+    return pl.concat(events)
 
 
 def first_seen_of(observed: Observed, catalogs: Sequence[str | None]) -> pl.DataFrame:
@@ -122,6 +112,22 @@ def first_seen_of(observed: Observed, catalogs: Sequence[str | None]) -> pl.Data
     ]
     schema = {"catalog": pl.String(), "first_seen": TIME}
     return pl.DataFrame({"catalog": keys, "first_seen": times}, schema=schema)
+
+
+def _seen(columns: Mapping[str, pl.DataType]) -> list[pl.Expr]:
+    """The brand and the category of products that are gone, as their history has them."""
+    brand = pl.col("brand_name")
+    if isinstance(columns.get("brand"), pl.Struct):
+        brand = pl.struct(brand.alias("name"))
+    levels = pl.col("category").str.split(CATEGORY_SEPARATOR)
+    return [
+        pl.when(pl.col(name).is_null())
+        .then(seen.cast(columns[name], strict=False))
+        .otherwise(name)
+        .alias(name)
+        for name, seen in {"brand": brand, "category_path": levels}.items()
+        if name in columns
+    ]
 
 
 def _is_meant(rule: AlertRule, rows: pl.DataFrame) -> pl.Series:
@@ -137,16 +143,6 @@ def _is_meant(rule: AlertRule, rows: pl.DataFrame) -> pl.Series:
         ) from error
     # An expression without columns, such as a literal, has one row.
     return pl.repeat(found.item(), len(rows), eager=True) if len(found) == 1 < len(rows) else found
-
-
-def _is_told(rule: AlertRule, rows: pl.DataFrame, told: pl.DataFrame) -> pl.Series:
-    """The rows at which a rule became true before."""
-    time = "valid_to" if isinstance(rule, Disappeared) else "valid_from"
-    events = told.filter(pl.col("rule") == rule.name)
-    events = events.select(*PRODUCT_KEY, pl.col("at").alias(time), is_told=True)
-    keys = [*PRODUCT_KEY, time]
-    found = rows.join(events, on=keys, how="left", nulls_equal=True, maintain_order="left")
-    return found["is_told"].fill_null(value=False)
 
 
 def _with_before(rows: pl.DataFrame) -> pl.DataFrame:

@@ -38,8 +38,9 @@ class AlertRule:
     Attributes:
         where: The products that it is about, as an expression over the columns of the history and
             of the current snapshot, such as `pl.col("brand").struct.field("name") == "Acme"`; None
-            for all. A product that is gone is looked up in the snapshot before. Give `is_in` a
-            list: the order of a set differs in each process, and makes another rule of it.
+            for all. Of the columns that only a snapshot has, a product that is gone has the brand
+            and the category, which its history keeps. Give `is_in` a list: the order of a set
+            differs in each process, and makes another rule of it.
         name: What it is called in the table and in its check; by default its kind.
         days: How many days it looks back: for a reference to compare with, and, when it is new, for
             what has happened.

@@ -35,7 +35,8 @@ from octogen_dagster.frames.kinds import Published, Shown, TableKind
 from octogen_dagster.frames.source import Metrics, Outcome, Reading, SnapshotTarget
 from octogen_dagster.frames.stored import KEY, PRODUCT_KEY
 from octogen_dagster.history.observed import OBSERVED, Observation, read_observed
-from octogen_dagster.history.table import ROWS_AT_ONCE, key_ranges
+from octogen_dagster.history.table import HISTORY_SCHEMA, ROWS_AT_ONCE, key_ranges
+from octogen_dagster.history.tracking import fitted
 from octogen_dagster.io_source import Query, check, collect_batches, io_source
 from octogen_dagster.printable import count
 
@@ -54,7 +55,6 @@ class _Applied(NamedTuple):
     rule: AlertRule
     begins: datetime
     again: datetime | None
-    is_known: bool
 
     @property
     def keeps(self) -> pl.Expr:
@@ -88,8 +88,8 @@ class Update(abc.ABC):
         self._observed = {name: read_observed(each) for name, each in histories.items()}
 
     @abc.abstractmethod
-    def _found(self, rules: Mapping[Any, datetime], told: pl.DataFrame) -> Iterator[pl.DataFrame]:
-        """Yield the events of rules, each from a time on; those found before are `told`."""
+    def _found(self, rules: Mapping[Any, datetime]) -> Iterator[pl.DataFrame]:
+        """Yield the events of rules, each from a time on."""
 
     @abc.abstractmethod
     def _figures(self) -> dict[str, int]:
@@ -122,17 +122,13 @@ class Update(abc.ABC):
 
         def frames(_query: Query, stop: threading.Event) -> Iterator[pl.DataFrame]:
             is_kept = pl.any_horizontal(pl.lit(value=False), *(each.keeps for each in applied))
-            known = [each.rule.name for each in applied if each.is_known]
             stored = collect_batches(alerts, engine="streaming") if alerts is not None else ()
-            told = [pl.DataFrame(schema=ALERTS_SCHEMA)]
             for batch in stored:
                 check(stop)
-                removed = batch.filter(~is_kept)
-                counts.removed.update(removed["alert_id"])
-                told.append(removed.filter(pl.col("rule").is_in(known)))
+                counts.removed.update(batch.filter(~is_kept)["alert_id"])
                 counts.last.update(batch.filter(is_kept, is_last)["rule"])
                 yield batch.filter(is_kept)
-            for found in self._found(again, pl.concat(told)) if again else ():
+            for found in self._found(again) if again else ():
                 check(stop)
                 counts.added.update(found["alert_id"])
                 counts.last.update(found.filter(is_last)["rule"])
@@ -179,12 +175,11 @@ class Update(abc.ABC):
         for rule in self._rules:
             begins, again = last - timedelta(days=rule.days), differs
             known = rules.get(rule.name)
-            is_known = known is not None and rule.is_defined_by(known["is"])
-            if not is_known:
+            if known is None or not rule.is_defined_by(known["is"]):
                 again = min(begins, differs or begins)
             if known is not None:
                 begins = min(begins, datetime.fromisoformat(known["since"]))
-            applied.append(_Applied(rule, begins, again, is_known))
+            applied.append(_Applied(rule, begins, again))
         return applied
 
 
@@ -202,18 +197,18 @@ class AlertsUpdate(Update):
         rules: Sequence[AlertRule],
         history: pl.LazyFrame,
         history_metadata: Mapping[str, str],
-        products: Sequence[pl.LazyFrame],
+        products: pl.LazyFrame,
     ) -> None:
-        """`products` are the current snapshot, and the one before it for products that are gone."""
+        """`products` are the current snapshot, which has columns that the history does not have."""
         super().__init__(with_currency_changes(rules), {"": history_metadata})
-        self._history = history
+        self._history = fitted(history, HISTORY_SCHEMA)
         self._products = products
 
     def _figures(self) -> dict[str, int]:
         is_there = self._history.select(pl.col("is_current").sum())
         return {"current_products": int(is_there.collect(engine="streaming").item())}
 
-    def _found(self, rules: Mapping[Any, datetime], told: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    def _found(self, rules: Mapping[Any, datetime]) -> Iterator[pl.DataFrame]:
         since = min(rules.values())
         touched = self._history.filter(pl.any_horizontal(pl.col("valid_from", "valid_to") >= since))
         keys = touched.select(KEY.unique()).collect(engine="streaming").to_series()
@@ -225,25 +220,18 @@ class AlertsUpdate(Update):
         for is_within in key_ranges(rows):
             of_products = rows.filter(is_within).collect(engine="streaming")
             products = self._current(of_products, is_within)
-            yield events_of(of_products, products, rules, first_seen, told)
+            yield events_of(of_products, products, rules, first_seen)
 
     def _current(self, rows: pl.DataFrame, is_within: pl.Expr) -> pl.DataFrame:
-        """The current snapshot of products, or the one before for those that are not in it."""
-        keys = rows.select(KEY.unique()).to_series()
-        asked = {"brand"}.union(
+        """The columns of the current snapshot that the rules ask for, of the products in rows."""
+        asked = {*PRODUCT_KEY}.union(
             *(rule.where.meta.root_names() for rule in self._rules if rule.where is not None)
         )
-        found = []
-        for snapshot in self._products:
-            columns = [name for name in snapshot.collect_schema() if name in {*PRODUCT_KEY, *asked}]
-            is_wanted = is_within & KEY.is_in(keys.implode())
-            keyed = snapshot.select(columns).with_columns(pl.col(PRODUCT_KEY).cast(pl.String))
-            products = keyed.filter(is_wanted).collect(engine="streaming")
-            found.append(products.unique(PRODUCT_KEY))
-            keys = keys.filter(~keys.is_in(products.select(KEY).to_series().implode()))
-            if keys.is_empty():
-                break
-        return pl.concat(found, how="diagonal_relaxed")
+        columns = [name for name in self._products.collect_schema() if name in asked]
+        keys = rows.select(KEY.unique()).to_series()
+        keyed = self._products.select(columns).with_columns(pl.col(PRODUCT_KEY).cast(pl.String))
+        found = keyed.filter(is_within & KEY.is_in(keys.implode())).collect(engine="streaming")
+        return found.unique(PRODUCT_KEY)
 
 
 class OwnAlertsUpdate(Update):
@@ -268,7 +256,7 @@ class OwnAlertsUpdate(Update):
     def _figures(self) -> dict[str, int]:
         return own_figures(self._history, self._own)
 
-    def _found(self, rules: Mapping[Any, datetime], _told: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    def _found(self, rules: Mapping[Any, datetime]) -> Iterator[pl.DataFrame]:
         yield from own_events(self._history, self._own, rules)
 
 

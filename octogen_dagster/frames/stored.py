@@ -20,6 +20,8 @@ WATCHED = {
 """The kinds of change, each with the columns that are compared."""
 TRACKED = [column for columns in WATCHED.values() for column in columns]
 PRODUCT_KEY = ["catalog_key", "uuid"]
+CATEGORY_SEPARATOR = " \u203a "
+"""The text between the levels of a category, in a history and in the page of a report."""
 KEY = pl.struct(PRODUCT_KEY).hash()
 IN_STOCK = pl.col("in_stock") & pl.col("is_active").fill_null(value=True)
 """True if a product is in stock, null if that is not said; one that is not active is not."""
@@ -32,13 +34,11 @@ class StoredSnapshot(NamedTuple):
         open: Opens its file, and returns its rows and the metadata of the file.
         name: The key of its partition where a catalog has partitions of time; else empty.
         version: What tells it from another snapshot of that partition; else empty.
-        key: The key of its file in the store; empty for one that another has replaced.
     """
 
     open: Callable[[], tuple[pl.LazyFrame, Mapping[str, str]]]
     name: str = ""
     version: str = ""
-    key: str = ""
 
 
 def catalogs_without_products(file_metadata: Mapping[str, str]) -> frozenset[str] | None:
@@ -103,9 +103,20 @@ def known_price(price: pl.Expr) -> pl.Expr:
 
 
 def brand_name(columns: Mapping[str, pl.DataType]) -> pl.Expr:
-    """The name of a product's brand, which an asset of one's own may have as text, or not."""
+    """The name of a product's brand, which an asset of one's own may have as a text, or not."""
     brand = columns.get("brand")
     if isinstance(brand, pl.Struct) and "name" in brand.to_schema():
         return pl.col("brand").struct.field("name")
-    is_text = isinstance(brand, pl.String | pl.Categorical | pl.Enum)
-    return pl.col("brand").cast(pl.String) if is_text else pl.lit(None, pl.String)
+    name = "brand" if "brand" in columns else "brand_name"
+    is_text = isinstance(columns.get(name), pl.String | pl.Categorical | pl.Enum)
+    return pl.col(name).cast(pl.String) if is_text else pl.lit(None, pl.String)
+
+
+def category(columns: Mapping[str, pl.DataType]) -> pl.Expr:
+    """The category of a product, its levels as one text, which is null if there are none."""
+    levels = pl.lit(None, pl.String)
+    if columns.get("category_path") == pl.List(pl.String):
+        levels = pl.col("category_path").list.join(CATEGORY_SEPARATOR, ignore_nulls=True)
+    elif columns.get("category") == pl.String:
+        levels = pl.col("category")
+    return pl.when(levels != "").then(levels)

@@ -13,7 +13,7 @@ import polars as pl
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.history.observed import OBSERVED, Contents, digest_of, read_observed
 from octogen_dagster.history.table import take_out, valid_at
-from octogen_dagster.history.tracking import TRACKING, Tracking
+from octogen_dagster.history.tracking import TRACKING, Tracking, fitted
 from octogen_dagster.io_source import Query, io_source, until_stopped
 from octogen_dagster.printable import count
 from octogen_dagster.storage.store import Store, asset_path, write_parquet
@@ -72,12 +72,11 @@ def forget_snapshot(
 ) -> None:
     """Take a snapshot out of a history, so that the table is as if it had never been.
 
-    Only the spelling of a `product_url` stays the newest that was known. Use it for a snapshot that
-    was wrong, such as one with prices of another currency, or to no longer be told of one that was
-    left out. The
-    history does not take it in again, also if it is still the latest snapshot of its asset, until
-    it is stored with other products under the same `fetched_at`. A snapshot that was forgotten
-    before is left out as it is.
+    Only the spelling of a `product_url`, the brand and the category stay the newest ones that were
+    known. Use it for a snapshot that was wrong, such as one with prices of another currency, or to
+    no longer be told of one that was left out. The history does not take it in again, also if it is
+    still the latest snapshot of its asset, until it is stored with other products under the same
+    `fetched_at`. A snapshot that was forgotten before is left out as it is.
 
     Args:
         base_dir: The folder or bucket of `ParquetSnapshotIOManager`.
@@ -107,6 +106,7 @@ def _forget(store: Store, key: str, at: datetime) -> set[datetime]:
     version, metadata = store.version(key), store.metadata(key)
     history, contents = store.scan(key), Contents.read(metadata)
     tracking = Tracking.read(metadata, history)
+    history = fitted(history, tracking.schema)
     observed, left_out = {**contents.observed}, {each.fetched_at for each in contents.left_out}
     known = {*observed, *contents.forgotten, *filter(None, left_out)}
     if at not in observed and at not in left_out:

@@ -23,7 +23,6 @@ _FORMAT = "octogen.history_format"
 """The metadata of a history's file that says how the rest of it is to be read."""
 _LEFT_OUT = "octogen.left_out"
 _VERSIONS = "octogen.snapshots"
-_PRODUCTS = "octogen.products"
 _LACKING = "octogen.lacking"
 RUN_ID = "octogen.run_id"
 """The metadata of a file that says which run published it."""
@@ -95,7 +94,6 @@ class Contents:
         forgotten: Those that were taken out, by `fetched_at`, with a digest of their products.
         left_out: Those that it has no place for.
         versions: The versions that it has read of partitions.
-        products: The key of the file of the newest snapshot, in the store of the products.
         lacking: The columns that the newest snapshot does not have, of a linked view.
     """
 
@@ -103,7 +101,6 @@ class Contents:
     forgotten: dict[datetime, str]
     left_out: list[LeftOut]
     versions: dict[str, str]
-    products: str = ""
     lacking: Sequence[str] = ()
 
     @classmethod
@@ -117,7 +114,6 @@ class Contents:
                 for at, partition, reason in json.loads(metadata.get(_LEFT_OUT, "[]"))
             ],
             json.loads(metadata.get(_VERSIONS, "{}")),
-            metadata.get(_PRODUCTS, ""),
             json.loads(metadata.get(_LACKING, "[]")),
         )
 
@@ -147,8 +143,7 @@ class Contents:
             _FORMAT: _FORMAT_NUMBER,
             **({_LACKING: self.lacking} if self.lacking else {}),
         }
-        found = {name: json.dumps(value) for name, value in values.items()}
-        return {**found, _PRODUCTS: self.products}
+        return {name: json.dumps(value) for name, value in values.items()}
 
 
 def read_observed(metadata: Mapping[str, str]) -> dict[datetime, Observation]:

@@ -76,6 +76,8 @@ HISTORY_DESCRIPTIONS = {
     "catalog_key": "The catalog the product belongs to.",
     "uuid": "The product's identity in Octogen.",
     "product_url": "The product's page at the merchant at that time.",
+    "brand_name": "The brand's name in the last snapshot with the product.",
+    "category": "The levels of its category in the last snapshot with the product.",
     **{name: COLUMN_DESCRIPTIONS[name] for name in TRACKED},
 }
 
@@ -439,6 +441,7 @@ HISTORY_KIND = history_kind(
     schema=HISTORY_SCHEMA,
     made_from={
         **{name: [name] for name in ("uuid", "catalog_key", "product_url", *TRACKED)},
+        **{"brand_name": ["brand"], "category": ["category_path"]},
         **{name: ["fetched_at", *TRACKED] for name in ("valid_from", "valid_to", "is_current")},
         "change": [*PRODUCT_KEY, *TRACKED],
         "changed": TRACKED,

@@ -10,7 +10,7 @@ import polars as pl
 
 from octogen_dagster.errors import OctogenSnapshotError, Persistence
 from octogen_dagster.frames.columns import PRODUCT_SCHEMA, TIME
-from octogen_dagster.frames.stored import PRODUCT_KEY, TRACKED, WATCHED
+from octogen_dagster.frames.stored import PRODUCT_KEY, TRACKED, WATCHED, brand_name, category
 
 CHANGES = ["appeared", "reappeared", "changed"]
 SOURCE_TABLE = "octogen.source_table"
@@ -28,7 +28,8 @@ TRACKING = "octogen.tracking"
 """The metadata of a file that says what the history of a table of one's own keeps."""
 SEEN = "product_url"
 """The column of which another page begins a row. Another spelling does not, nor does a null."""
-
+_DERIVED = ("brand_name", "category")
+"""The columns of a history that its products have in another form."""
 
 _EXACT = {pl.Int8, pl.Int16, pl.Int32, pl.UInt8, pl.UInt16, pl.UInt32, pl.Float32, pl.Float64}
 """The types of numbers that Float64 has all of; integers of them are in Int64, too."""
@@ -156,6 +157,8 @@ class Tracking:
         """
         schema, types = snapshot.collect_schema(), {**self.types}
         for name in [*types, *({SEEN} & schema.keys() - types.keys())]:
+            if self.of_products and name in _DERIVED:
+                continue
             found, wanted = schema.get(name), types.get(name, pl.Null())
             if found is None and self._may_lack(name, file_metadata):
                 continue
@@ -180,11 +183,16 @@ class Tracking:
 
     def rows(self, snapshot: pl.LazyFrame) -> pl.LazyFrame:
         """The columns of a snapshot that a history keeps, in their types."""
+        if self.of_products:
+            columns = snapshot.collect_schema()
+            derived = brand_name(columns).alias("brand_name"), category(columns).alias("category")
+            snapshot = snapshot.with_columns(derived)
         return fitted(snapshot, self.types)
 
     def lacking(self, snapshot: pl.LazyFrame) -> list[str]:
         """The columns that a snapshot does not have."""
-        return [name for name in self.types if name not in snapshot.collect_schema()]
+        found = {*snapshot.collect_schema(), *(_DERIVED if self.of_products else ())}
+        return [name for name in self.types if name not in found]
 
     def _may_lack(self, name: str, file_metadata: Mapping[str, str]) -> bool:
         is_of_a_view = self.of_products and SOURCE_TABLE in file_metadata and name != "uuid"
@@ -237,7 +245,10 @@ def _loses_digits(frame: pl.LazyFrame, name: str, wanted: pl.DataType) -> bool:
 PRODUCTS = Tracking(
     tuple(PRODUCT_KEY),
     WATCHED,
-    {name: PRODUCT_SCHEMA[name] for name in (*PRODUCT_KEY, "product_url", *TRACKED)},
+    {
+        **{name: PRODUCT_SCHEMA[name] for name in (*PRODUCT_KEY, "product_url", *TRACKED)},
+        **dict.fromkeys(_DERIVED, pl.String()),
+    },
     of_products=True,
 )
 """What the history of products keeps."""

@@ -92,7 +92,6 @@ class HistoryUpdate:
 
         for snapshot in self._snapshots:
             check(stop)
-            contents.products = snapshot.key or contents.products
             if snapshot.name:
                 if contents.versions.get(snapshot.name) == snapshot.version:
                     continue

@@ -249,9 +249,8 @@ class Snapshots:
             catalog: The key of the catalog in the partitions; None without partitions of catalogs.
         """
         if self._layout.times is None:
-            key = self._existing_key(catalog)
-            opened = self._store.open(key)
-            return [StoredSnapshot(lambda: opened, key=key)]
+            opened = self._store.open(self._existing_key(catalog))
+            return [StoredSnapshot(lambda: opened)]
         partitions = {self._key(each): each for each in self._of_catalogs[catalog]}
         folders = sorted({key.rpartition("/")[0] for key in partitions})
         files = {each.key: each for folder in folders for each in self._store.files(folder)}
@@ -262,7 +261,6 @@ class Snapshots:
                 functools.partial(self._store.open, key),
                 str(partitions[key]),
                 files[key].modified.isoformat(),
-                key,
             )
             for key in in_time
             if key in files

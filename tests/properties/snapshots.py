@@ -23,7 +23,7 @@ from tests.positions import page
 Key = tuple[Any, ...]
 Observed = Mapping[datetime, Observation]
 FIRST = datetime(2026, 11, 1, 6, tzinfo=timezone.utc)
-MAY_BE_UNSENT = ("currency", "in_stock", "is_active")
+MAY_BE_UNSENT = ("currency", "in_stock", "is_active", "brand", "category_path")
 
 
 class Snapshot(NamedTuple):
@@ -46,7 +46,6 @@ class Snapshot(NamedTuple):
         ]
         if not self.tracking.of_products:
             return pl.DataFrame(rows, schema=None if rows else [*self.tracking.types]).lazy()
-        rows = [{"brand": {"name": f"Brand {row['uuid']}"}, **row} for row in rows]
         return pl.DataFrame(rows, schema=PRODUCT_SCHEMA).drop(self.lacks or ()).lazy()
 
     @property
@@ -76,7 +75,7 @@ def with_snapshot(
 ) -> tuple[pl.DataFrame, Observed]:
     observed = {**observed, at: observation_of(snapshot.frame, snapshot.file_metadata)}
     observed = Contents.read(Contents({**observed}, {}, [], {}).metadata()).observed
-    rows = put_in(history.lazy(), snapshot.frame, at, observed)
+    rows = put_in(history.lazy(), PRODUCTS.rows(snapshot.frame), at, observed)
     return pl.concat([history.clear(), *rows]), observed
 
 
@@ -158,6 +157,12 @@ def rows_of(snapshots: Snapshots, tracking: Tracking = PRODUCTS) -> Iterator[dic
         spelled = {
             page(of["product_url"]): of["product_url"] for of in there if of and "product_url" in of
         }
+        newest = [of for of in there if of][-1]
+        seen = dict(zip(tracking.key, key, strict=True))
+        if tracking.of_products:
+            levels = newest.get("category_path") or ()
+            seen["brand_name"] = (newest.get("brand") or {}).get("name")
+            seen["category"] = " \u203a ".join(levels) or None
         row: dict[str, Any] = {}
         values, change = None, "appeared"
         for at, of in zip(times, there, strict=True):
@@ -166,7 +171,7 @@ def rows_of(snapshots: Snapshots, tracking: Tracking = PRODUCTS) -> Iterator[dic
             if values:
                 yield {**row, "valid_to": at, "is_current": False}
             if now:
-                row = {**dict(zip(tracking.key, key, strict=True)), **now, "valid_from": at}
+                row = {**seen, **now, "valid_from": at}
                 row |= {"change": change, "changed": None}
                 if "product_url" in now:
                     row["product_url"] = spelled[now["product_url"]]
@@ -190,6 +195,8 @@ VALUES = st.fixed_dictionaries(
         "in_stock": st.sampled_from([None, True, False]),
         "is_active": st.sampled_from([None, True, False]),
         "product_url": URLS,
+        "brand": st.sampled_from([None, {"name": "Acme"}, {"name": "Zen"}]),
+        "category_path": st.sampled_from([None, [], ["Hats"], ["Shoes", "Boots"]]),
     }
 )
 

@@ -11,16 +11,16 @@ import polars as pl
 from octogen_dagster.alerts.events import ALERTS_SCHEMA, events_of, first_seen_of
 from octogen_dagster.alerts.rules import KINDS, with_currency_changes
 from octogen_dagster.errors import OctogenSnapshotError
-from octogen_dagster.frames.stored import IN_STOCK, KEY, PRODUCT_KEY, brand_name, known_price
+from octogen_dagster.frames.stored import IN_STOCK, KEY, PRODUCT_KEY, known_price
 from octogen_dagster.history.files import history_files
-from octogen_dagster.history.observed import Contents, Observed
+from octogen_dagster.history.observed import Observed, read_observed
+from octogen_dagster.history.table import HISTORY_SCHEMA
+from octogen_dagster.history.tracking import fitted
 from octogen_dagster.position.stored import stored_position
 from octogen_dagster.position.table import MATCHED
 from octogen_dagster.storage.store import Store, asset_path
 
 _MAX_TITLE_LENGTH = 160
-_SEPARATOR = " \u203a "
-"""The text between the levels of a category, here and in the page."""
 _MAX_BELOW = 5
 _REAPPEARED = "reappeared"
 _RULES = with_currency_changes([rule() for rule in KINDS.values()])
@@ -56,7 +56,7 @@ def report_data(
     """
     store = Store(base_dir, storage_options)
     files = list(history_files(store, asset, of_products=True).values())
-    times = [at for key in files for at in Contents.read(store.metadata(key)).observed]
+    times = [at for key in files for at in read_observed(store.metadata(key))]
     if not times:
         raise OctogenSnapshotError(
             f"The history {asset} has no rows yet, so there is nothing to report. Materialize it "
@@ -126,8 +126,8 @@ def _date(moment: datetime) -> datetime:
 
 
 def _part(store: Store, key: str, since: datetime) -> _Part:
-    history, metadata = store.open(key)
-    contents = Contents.read(metadata)
+    stored, metadata = store.open(key)
+    history, observed = fitted(stored, HISTORY_SCHEMA), read_observed(metadata)
     is_over = pl.col("valid_to") < since
     rows = (
         history.filter(~is_over.fill_null(value=False))
@@ -135,6 +135,8 @@ def _part(store: Store, key: str, since: datetime) -> _Part:
             *PRODUCT_KEY,
             "product_url",
             "title",
+            pl.col("brand_name").alias("brand"),
+            "category",
             "valid_from",
             "valid_to",
             known_price(pl.col("current_price")).alias("price"),
@@ -146,13 +148,9 @@ def _part(store: Store, key: str, since: datetime) -> _Part:
     )
     title = pl.col("title").drop_nulls().last().str.slice(0, _MAX_TITLE_LENGTH)
     products = rows.group_by(PRODUCT_KEY, maintain_order=True).agg(
-        title, pl.col("product_url").last(), pl.len().alias("rows")
+        title, pl.col("product_url", "brand", "category").last(), pl.len().alias("rows")
     )
-    described = _brands_and_categories(store, contents.products)
-    products = products.join(
-        described, on=PRODUCT_KEY, how="left", nulls_equal=True, maintain_order="left"
-    )
-    events, file = _events(history, contents.observed, since), pl.lit(key).alias("file")
+    events, file = _events(history, observed, since), pl.lit(key).alias("file")
     return _Part(rows, products.with_columns(file), events.with_columns(file))
 
 
@@ -163,8 +161,7 @@ def _events(history: pl.LazyFrame, observed: Observed, since: datetime) -> pl.Da
     rows = history.filter(KEY.is_in(touched)).collect(engine="streaming")
     first_seen = first_seen_of(observed, rows["catalog_key"].unique().to_list())
     nothing = pl.DataFrame(schema=dict.fromkeys(PRODUCT_KEY, pl.String))
-    told = pl.DataFrame(schema=ALERTS_SCHEMA)
-    events = events_of(rows, nothing, dict.fromkeys(_RULES, since), first_seen, told)
+    events = events_of(rows, nothing, dict.fromkeys(_RULES, since), first_seen)
     is_back = (pl.col("rule") == "appeared") & pl.col("since").is_not_null()
     kind = pl.col("rule").str.replace_all("_", " ")
     kind = pl.when(is_back).then(pl.lit(_REAPPEARED)).otherwise(kind)
@@ -241,18 +238,3 @@ def _places(*columns: pl.Series) -> tuple[list[Any], ...]:
     frames = (column.rename("value").to_frame() for column in columns)
     joined = (each.join(places, on="value", how="left", maintain_order="left") for each in frames)
     return values.to_list(), *(each["place"].fill_null(-1).to_list() for each in joined)
-
-
-def _brands_and_categories(store: Store, key: str) -> pl.DataFrame:
-    """The brand and the category of each product in a file of snapshots, if it is there."""
-    schema = pl.Schema(dict.fromkeys([*PRODUCT_KEY, "brand", "category"], pl.String))
-    if not key or not store.exists(key):
-        return pl.DataFrame(schema=schema)
-    snapshot = store.scan(key)
-    columns = snapshot.collect_schema()
-    category, path = pl.lit(None, pl.String), pl.col("category_path")
-    if columns.get("category_path") == pl.List(pl.String):
-        levels = path.list.join(_SEPARATOR, ignore_nulls=True)
-        category = pl.when(levels != "").then(levels)
-    found = snapshot.select(*PRODUCT_KEY, brand_name(columns).alias("brand"), category=category)
-    return found.cast(schema).collect(engine="streaming").unique(PRODUCT_KEY, maintain_order=True)

@@ -31,7 +31,7 @@ from octogen_dagster import (
 )
 from octogen_dagster.history.files import forget_snapshot
 from octogen_dagster.schemas import ALERTS_SCHEMA
-from tests.histories import ASSET, day, product
+from tests.histories import ASSET, day, product, without_brands
 from tests.projects import GivenProducts, given_frame
 from tests.results import metadata, stored
 
@@ -296,6 +296,18 @@ def test_an_event_of_a_brand_stays_when_an_earlier_day_is_forgotten_and_its_prod
 
 
 @pytest.mark.slow
+def test_brand_is_null_in_alerts_of_a_history_that_was_stored_without_brands(shop: Shop) -> None:
+    for number in (1, 2):
+        shop.store(day(number), product("dress", 100.0 / number, brand={"name": "Acme"}))
+    without_brands(shop.folder)
+    (shop.folder / f"{ALERTS}.parquet").unlink()
+    shop.shown(shop.alerts)
+    assert shop.read(ALERTS).select("at", "brand_name").rows() == [(day(2), None)]
+    shop.store(day(3), product("dress", 30.0, brand={"name": "Acme"}))
+    assert shop.read(ALERTS).select("at", "brand_name").rows()[1:] == [(day(3), "Acme")]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("version", "found"), [(pl.__version__, ["dress", "hat"]), ("9", ["dress"])]
 )
@@ -363,7 +375,7 @@ def test_a_rule_is_about_the_products_that_it_names(
     rules = [
         PriceDropped(name="shoes", where=is_shoe & (pl.col("current_price") > 50)),
         PriceDropped(name="zen", where=brand == "Zen"),
-        Disappeared(where=pl.col("title").str.contains("o")),
+        Disappeared(where=pl.col("title").str.contains("o") & is_shoe & (brand == "Acme")),
     ]
     shop = Shop(tmp_path, instance, rules)
     shoes = {"category_path": ["Women", "Shoes"], "brand": {"name": "Acme"}}
@@ -470,8 +482,10 @@ def test_alerts_have_the_partitions_of_their_history(
     assert alerts.partitions_def == shop.history.partitions_def == catalog_partitions
     table = shop.read(ALERTS, "acme")
     dropped = [("dress", 90.0), ("dress", 80.0)]
-    # The snapshot before, which has the brand of what is gone, is there where days are.
-    assert table.select("uuid", "after").rows() == dropped + [("hat", None)] * of_days
+    assert table.select("uuid", "after", "brand_name").rows() == [
+        *((*event, None) for event in dropped),
+        ("hat", None, "Acme"),
+    ]
 
 
 class Told:

@@ -38,7 +38,8 @@ from octogen_dagster.schemas import HISTORY_SCHEMA
 from octogen_dagster.snapshots.partitions import catalog_partition_key
 from octogen_dagster.storage.store import Store
 from tests.forked import processes
-from tests.histories import day, make_history, product
+from tests.histories import ASSET as OF_GIVEN
+from tests.histories import day, make_history, product, without_brands
 from tests.promises.history.history_runs import (
     ASSET,
     MOMENTS,
@@ -735,3 +736,19 @@ def test_the_history_of_many_catalogs_that_is_held_over_an_update_says_so(tmp_pa
     for frame in (history, now):
         with pytest.raises(OctogenSnapshotError, match="was replaced while it was read"):
             frame.collect()
+
+
+def test_history_that_was_stored_without_brands_goes_on(tmp_path: Path) -> None:
+    seen = {"brand": {"name": "Acme"}, "category_path": ["Shoes", "Boots"]}
+    boots, scarf = product("boots", 100.0, **seen), product("scarf", 20.0, **seen)
+    make_history(tmp_path, {day(1): [boots, scarf], day(2): [boots]})
+    make_history(tmp_path, {day(1): [product("hat", 9.0, **seen)]}, "zen")
+    without_brands(tmp_path)
+    forget_snapshot(str(tmp_path), day(2), asset=OF_GIVEN)
+    make_history(tmp_path, {day(3): [boots]})
+    found = scan_history(str(tmp_path), asset=OF_GIVEN).collect().sort("uuid")
+    assert found.select("uuid", "valid_to", "brand_name", "category").rows() == [
+        ("boots", None, "Acme", "Shoes \u203a Boots"),
+        ("hat", None, None, None),
+        ("scarf", day(3), None, None),
+    ]

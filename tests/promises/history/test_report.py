@@ -10,17 +10,15 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import dagster as dg
 import polars as pl
 import pytest
 from click.testing import CliRunner, Result
 
-from octogen_dagster import build_product_history_asset, catalog_days, scan_history
+from octogen_dagster import scan_history
 from octogen_dagster.cli.main import main
 from octogen_dagster.position.table import price_position
 from octogen_dagster.schemas import HISTORY_SCHEMA, PRODUCT_SCHEMA
 from tests.histories import ASSET, day, make_history, product
-from tests.projects import Project
 
 HOSTILE = '<img src=x onerror="alert(1)"></script><script>alert(2)</script>'
 
@@ -106,27 +104,43 @@ def test_only_the_last_days_are_in_the_page(snapshots: Path) -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    ("name", "brand", "dtype"),
+    ("names", "types"),
     [
-        (ASSET, {"name": "Acme"}, PRODUCT_SCHEMA["brand"]),
-        ("prices_of_all_days", {"name": "Acme"}, PRODUCT_SCHEMA["brand"]),
-        (ASSET, "Acme", pl.String()),
-        (ASSET, "Acme", pl.Categorical()),
+        (({"name": "Acme"}, {"name": "Zen"}), {}),
+        (("Acme", "Zen"), {"brand": pl.String()}),
+        (("Acme", "Zen"), {"brand": pl.Categorical()}),
+        (("Acme", "Zen"), {"brand_name": pl.String(), "category": pl.String()}),
     ],
-    ids=["usual", "a history of another name", "brands as texts", "brands as categories"],
+    ids=["usual", "brands as texts", "brands as categories", "columns of a table"],
 )
 def test_products_have_the_brand_and_the_category_of_their_last_snapshot(
-    tmp_path: Path, name: str, brand: Any, dtype: pl.DataType
+    tmp_path: Path, names: tuple[Any, Any], types: dict[str, pl.DataType]
 ) -> None:
-    values = {"brand": brand, "category_path": ["Shoes", "Boots"]}
-    products = [product("boots", 100.0, **values), product("scarf", 5.0, category_path=[])]
-    schema = pl.Schema({**PRODUCT_SCHEMA, "brand": dtype})
-    make_history(tmp_path, {day(1): products}, name=name, schema=schema)
-    result = report(tmp_path, "--asset", name)
-    assert result.exit_code == 0, result.output
+    acme, zen = names
+    schema, is_flat = pl.Schema(PRODUCT_SCHEMA | types), "category" in types
+    if is_flat:
+        del schema["brand"], schema["category_path"]
+
+    def given(*products: dict[str, Any]) -> pl.DataFrame:
+        frame, levels = pl.DataFrame(products), pl.col("category_path").list.join(" \u203a ")
+        flat = frame.select(pl.exclude("category_path"), levels.alias("category"))
+        return flat.rename({"brand": "brand_name"}) if is_flat else frame
+
+    boots = product("boots", 100.0, brand=acme, category_path=["Shoes", "Boots"])
+    gone = product("gone", 9.0, brand=zen, category_path=["Hats"])
+    moved = {**boots, "brand": zen, "category_path": ["Boots"]}
+    days = {
+        day(1): given(boots, gone, product("scarf", 5.0, category_path=[])),
+        day(2): given(moved, gone),
+        day(3): given({**moved, "brand": acme}),
+    }
+    make_history(tmp_path, days, schema=schema)
+    shutil.rmtree(tmp_path / "octogen_products")
+    assert report(tmp_path).exit_code == 0
     data = data_of((tmp_path / "page.html").read_text())
-    assert (data["brands"], data["categories"]) == (["Acme"], ["Shoes \u203a Boots"])
-    assert (data["products"]["brand"], data["products"]["category"]) == ([0, -1], [0, -1])
+    assert (data["brands"], data["categories"]) == (["Acme", "Zen"], ["Boots", "Hats"])
+    assert (data["products"]["brand"], data["products"]["category"]) == ([0, 1, -1], [0, 1, -1])
+    assert data["products"]["rows"] == [1, 1, 1]
 
 
 @pytest.mark.long
@@ -148,24 +162,6 @@ def test_a_product_that_is_in_two_partitions_has_the_events_of_each_once(snapsho
     report(snapshots)
     events = data_of((snapshots / "page.html").read_text())["events"]
     assert sorted(events["product"]) == [0, 0, 1, 1, 2, 2, 3, 3]
-
-
-@pytest.mark.long
-def test_of_the_days_of_a_catalog_the_last_one_has_the_brands(project: Project) -> None:
-    @dg.asset(partitions_def=catalog_days("2026-11-01"))
-    def octogen_products() -> pl.DataFrame:
-        number = int(dg.AssetExecutionContext.get().partition_key[-1])
-        rows = [product("boots", 9.0, brand={"name": f"Brand {number}"}, catalog_key="acme")]
-        return pl.DataFrame(rows, schema=PRODUCT_SCHEMA).with_columns(fetched_at=day(number))
-
-    history = build_product_history_asset(octogen_products)
-    project.instance.add_dynamic_partitions("octogen_catalogs", ["acme"])
-    for key in ("2026-11-02", "2026-11-01"):
-        partition = dg.MultiPartitionKey({"catalog": "acme", "day": key})
-        project.run([octogen_products], partition_key=str(partition))
-    project.run([octogen_products, history], selection=[history], partition_key="acme")
-    report(project.folder)
-    assert data_of((project.folder / "page.html").read_text())["brands"] == ["Brand 2"]
 
 
 @pytest.mark.slow
