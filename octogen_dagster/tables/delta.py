@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import dagster as dg
 from pydantic import Field, field_validator
 
-from octogen_dagster.storage.store import check_base_dir
 from octogen_dagster.tables.destination import (
     Load,
     Rows,
@@ -50,6 +49,8 @@ class DeltaTables(TableDestination):
     @field_validator("base_dir")
     @classmethod
     def _check_base_dir(cls, base_dir: str) -> str:
+        from octogen_dagster.storage.store import check_base_dir
+
         if not isinstance(base_dir, dg.EnvVar):
             check_base_dir(base_dir)
         return base_dir
@@ -65,6 +66,8 @@ class DeltaTables(TableDestination):
     @contextmanager
     def connect(self) -> Iterator[DeltaConnection]:
         """Open no table yet: each has a log of its own."""
+        from octogen_dagster.storage.store import check_base_dir
+
         check_base_dir(self.base_dir)
         yield DeltaConnection(self.place, self.base_dir, self.storage_options, self.secrets)
 

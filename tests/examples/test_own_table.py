@@ -18,11 +18,12 @@ from octogen_dagster.schemas import PRODUCT_SCHEMA
 from tests.docs.blocks import BLOCKS, ROOT, Block
 from tests.histories import QUIET, day
 from tests.promises.runs.range_runs import single_run
-from tests.promises.tables.table_runs import CATALOGS, Row, product, products_frame
+from tests.promises.tables.table_runs import Row, product, products_frame
 from tests.promises.yaml.yaml_projects import load, run
 from tests.results import failure, stored
 
 EXAMPLE = ROOT / "examples/own_table/discounts.py"
+CATALOGS = dg.StaticPartitionsDefinition(["acme", "lodge", "strada"])
 START, END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
 

@@ -206,7 +206,7 @@ def test_a_service_that_is_not_there_fails_the_third_tick_in_a_row(
 def test_a_key_that_is_refused_fails_the_tick(
     catalogs: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("OCTOGEN_PLATFORM_API_KEY", "another")
+    monkeypatch.setenv("STOREROUTER_API_KEY", "another")
     assert "The catalogs could not be listed. " in catalogs.failure()
 
 

@@ -160,7 +160,7 @@ def test_it_serves_in_the_foreground_until_a_signal(
 ) -> None:
     with subprocess.Popen([sys.executable, "-c", _SERVE], stdout=subprocess.PIPE, text=True) as run:
         assert run.stdout is not None
-        key, _, base_url, host = run.stdout.readline().split()
+        key, *_, base_url, host = run.stdout.readline().split()
         headers = {"Authorization": f"Bearer {key}"}
         transport = httpx.HTTPTransport(retries=10)
         with httpx.Client(headers=headers, transport=transport, timeout=30) as client:
@@ -324,7 +324,7 @@ def serving(*options: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, st
     ) as process:
         try:
             assert process.stdout
-            count = 4 if "--generation" in options else 5  # older ones have no list of shops
+            count = 5 if "--generation" in options else 6  # older ones have no list of shops
             lines = [process.stdout.readline() for _ in range(count)]
             exports = dict(
                 line.removeprefix("export ").strip().split("=", 1)
