@@ -180,7 +180,8 @@ def test_each_scalar_keeps_its_type(warehouse: Warehouse, tmp_path: Path) -> Non
 def test_a_value_that_a_column_cannot_hold_is_refused_by_name(
     values: list[Any], dtype: pl.DataType, shown: str, tmp_path: Path
 ) -> None:
-    path = {pl.List: "value[]", pl.Struct: "value.low[].in"}.get(dtype.base_type(), "value")
+    paths: dict[Any, str] = {pl.List: "value[]", pl.Struct: "value.low[].in"}
+    path = paths.get(dtype.base_type(), "value")
     warehouse = DuckDB(tmp_path)
     project = Project(tmp_path, warehouse.destination)
     series = pl.Series("value", values, dtype=None if dtype.is_temporal() else dtype, strict=False)
