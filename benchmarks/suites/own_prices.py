@@ -16,7 +16,7 @@ from benchmarks.source import Generation
 
 _EVENTS = "events of 100,000 own prices with three pages each, 1 % of them changed"
 _ROWS = {
-    "events": (f"{_EVENTS} ÷ the update of the history of these pages (CPU)", 1.1),
+    "events": (f"{_EVENTS} ÷ the update of the history of these pages (CPU)", 0.8),
     "linked": (
         "daily update of the history of a linked snapshot of 300,000 products ÷ of that of "
         "products of the same rows (CPU)",
