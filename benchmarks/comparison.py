@@ -12,7 +12,7 @@ import resource
 import sys
 import time
 from collections.abc import Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
@@ -20,7 +20,7 @@ import polars as pl
 from octogen_dagster.history.observed import Observation
 
 _LAPS = 10
-_OBSERVED = {datetime(2026, 11, day, tzinfo=timezone.utc): Observation(None) for day in (1, 2)}
+_OBSERVED = {datetime(2026, 11, day, tzinfo=UTC): Observation(None) for day in (1, 2)}
 
 
 def make(snapshot: Path, folder: Path) -> None:

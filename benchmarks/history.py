@@ -14,7 +14,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,7 @@ RULES = [
     Appeared(),
     Disappeared(),
 ]
-_FIRST = datetime(2026, 1, 1, 6, tzinfo=timezone.utc)
+_FIRST = datetime(2026, 1, 1, 6, tzinfo=UTC)
 FEW = 20_000
 _QUERIES = 5
 _MOVED = "moved.parquet"

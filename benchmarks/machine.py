@@ -3,7 +3,7 @@
 import importlib.metadata
 import os
 import platform
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 _PACKAGES = (
     "octogen-dagster",
@@ -27,7 +27,7 @@ def circumstances() -> list[str]:
     versions = [f"Python {platform.python_version()}"]
     versions += [f"{name} {installed[name]}" for name in _PACKAGES if name in installed]
     return [
-        f"* {datetime.now(timezone.utc):%Y-%m-%d}, {platform.system()} {platform.machine()}, "
+        f"* {datetime.now(UTC):%Y-%m-%d}, {platform.system()} {platform.machine()}, "
         f"{_cpu()}, {os.cpu_count()} cores, {memory:.0f} GiB",
         f"* {', '.join(versions)}",
     ]

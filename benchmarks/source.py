@@ -2,9 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
-
-from typing_extensions import Self
+from typing import Any, Literal, Self
 
 Generation = Literal["seed", "current"]
 

@@ -15,14 +15,14 @@ import tempfile
 import time
 import warnings
 from collections.abc import Generator
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 from benchmarks.materializations import materialize
 from benchmarks.source import API_KEY
 
 _TICKS = {"tick": 20, "days": 5, "due": 3}
 _CATALOGS_PER_RUN = 200
-_TODAY = datetime.now(timezone.utc).date().isoformat()
+_TODAY = datetime.now(UTC).date().isoformat()
 _PARTITIONS_AT_ONCE = 10_000
 """Keys added to the instance in one statement: SQLite limits their number."""
 

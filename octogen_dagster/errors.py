@@ -11,10 +11,8 @@ from __future__ import annotations
 import copy
 import enum
 import re
-from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, TypeVar
-
-from typing_extensions import Self
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 if TYPE_CHECKING:
     import httpx
@@ -139,7 +137,7 @@ class OctogenPastPartitionError(OctogenSnapshotError):
     def __init__(self, begin: datetime, end: datetime, now: datetime | None = None) -> None:
         self.begin, self.end = begin, end
         state, advice = "has not begun", "Materialize it when its time has come."
-        if end <= (now or datetime.now(timezone.utc)):
+        if end <= (now or datetime.now(UTC)):
             state = "is over"
             advice = (
                 "Materialize the partition of now. The past is in the Parquet file that was "

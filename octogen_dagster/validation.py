@@ -10,7 +10,7 @@ import importlib.metadata
 import re
 import warnings
 from collections.abc import Callable, Iterable
-from datetime import date, datetime, time, timezone
+from datetime import UTC, date, datetime, time
 from typing import TYPE_CHECKING, Any, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -146,9 +146,9 @@ def moment_of(of: datetime | date) -> datetime:
         )
     moment = of if isinstance(of, datetime) else datetime.combine(of, time())
     try:  # Polars compares times of its own zone only, which a named zone is not.
-        return moment.replace(tzinfo=moment.tzinfo or timezone.utc).astimezone(timezone.utc)
+        return moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
     except OverflowError:  # the ends of time
-        return moment.replace(tzinfo=timezone.utc)
+        return moment.replace(tzinfo=UTC)
 
 
 def require_percent(name: str, value: float, least: float = 1) -> None:

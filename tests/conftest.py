@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,13 +26,6 @@ from octogen_dagster.sandbox.server import Sandbox
 from tests.dg_project import build_wheel
 from tests.projects import Project
 from tests.storage_migrations import read_migrations_once
-
-if sys.version_info < (3, 11):
-    # octogen-ai-sdk needs Python 3.11.
-    collect_ignore_glob = ["**/test_published_*.py"]
-    # Google's libraries warn that they will not support this Python for long. Some tests compare
-    # what a command prints.
-    os.environ["PYTHONWARNINGS"] = "ignore::FutureWarning:google.api_core._python_version_support"
 
 # Google's library reads it once, when it is imported: without it, it asks another host.
 os.environ["NO_GCE_CHECK"] = "true"

@@ -54,6 +54,9 @@ class DgProject:
             folder,
             project._environment,
         )
+        # Its template still allows Python 3.10: step 1 of docs/tutorial.md.
+        pyproject = project.root / "pyproject.toml"
+        pyproject.write_text(pyproject.read_text().replace('">=3.10,', '">=3.11,'))
         return project
 
     def run(self, *command: str, succeeds: bool = True, **environment: str) -> str:

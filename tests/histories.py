@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ Product = dict[str, Any]
 
 def day(number: int, hour: int = 6) -> datetime:
     """The time of the snapshot of a day in November 2026."""
-    return datetime(2026, 11, number, hour, tzinfo=timezone.utc)
+    return datetime(2026, 11, number, hour, tzinfo=UTC)
 
 
 def product(uuid: str, price: float | None, **values: Any) -> Product:

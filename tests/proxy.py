@@ -6,8 +6,7 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable
-
-from typing_extensions import Self
+from typing import Self
 
 DENIED = b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 

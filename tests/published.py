@@ -10,7 +10,7 @@ import contextlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -193,7 +193,7 @@ def values(value: Any) -> Any:
 def utc(moment: datetime) -> datetime | None:
     """The same moment in UTC; None if Python cannot say it."""
     with contextlib.suppress(OverflowError):
-        return moment.astimezone(timezone.utc)
+        return moment.astimezone(UTC)
     return None
 
 

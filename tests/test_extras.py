@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+import tomllib
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -23,11 +24,6 @@ from tests.promises.tables.engines import needs_bigquery, needs_iceberg, needs_s
 from tests.servers.google import LISTING
 from tests.servers.octogen_mcp import CLIENT, PRINCIPAL, OctogenServer
 from tests.warehouses import BigQuery, Delta, DuckDB, Iceberg, Postgres, Snowflake, Warehouse
-
-if sys.version_info < (3, 11):
-    import tomli as tomllib
-else:
-    import tomllib
 
 __all__ = ["bigquery_server", "postgres_server", "snowflake_server"]
 

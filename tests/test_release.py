@@ -7,7 +7,7 @@ import json
 import os
 import re
 import subprocess
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from email import message_from_bytes
 from pathlib import Path
 from zipfile import ZipFile
@@ -67,7 +67,7 @@ def test_the_tools_of_the_build_are_those_of_the_constraints(tmp_path: Path) -> 
 
 def test_its_files_have_the_time_of_the_commit(first: Path) -> None:
     committed = subprocess.check_output(["git", "log", "-1", "--format=%ct"], cwd=first, text=True)
-    time = datetime.fromtimestamp(int(committed), timezone.utc)
+    time = datetime.fromtimestamp(int(committed), UTC)
     with ZipFile(next(first.glob("*.whl"))) as wheel:
         times = {each.date_time for each in wheel.infolist()}
     # A zip file counts in steps of two seconds.

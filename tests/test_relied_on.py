@@ -144,7 +144,7 @@ def test_a_query_of_python_ends_at_an_interrupt() -> None:
     ended = subprocess.run(
         [sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, check=False
     )
-    # Python ends so after a KeyboardInterrupt that nobody caught. 3.10 shows no traceback of it.
+    # Python ends so after a KeyboardInterrupt that nobody caught.
     assert (ended.stdout, ended.returncode) == ("", -signal.SIGINT)
 
 

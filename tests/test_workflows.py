@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
-import tomli
 import yaml
 
 ROOT = Path(__file__).parent.parent
@@ -43,7 +43,7 @@ def test_a_checkout_leaves_no_credentials_to_later_steps(workflow: str) -> None:
 
 
 def test_the_matrix_is_the_supported_pythons() -> None:
-    project = tomli.loads((ROOT / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     classified = re.findall(r"Python :: (3\.\d+)", "\n".join(project["classifiers"]))
     assert CI["jobs"]["tests"]["strategy"]["matrix"]["python"] == classified
 
@@ -64,7 +64,7 @@ def test_only_the_publishing_job_may_identify_itself_and_builds_nothing() -> Non
 
 def test_the_tools_of_a_release_are_in_the_constraints() -> None:
     constraints = (ROOT / "constraints.txt").read_text()
-    for tool in tomli.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]:
+    for tool in tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]:
         assert f"\n{tool.partition('>')[0]}==" in constraints
 
 

@@ -14,7 +14,7 @@ import time
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -433,7 +433,7 @@ def _value(value: Any) -> Any:
     if isinstance(value, memoryview):
         return bytes(value)
     if isinstance(value, datetime) and value.tzinfo:
-        return value.astimezone(timezone.utc)
+        return value.astimezone(UTC)
     if isinstance(value, str) and value[:1] in ("[", "{"):
         with contextlib.suppress(ValueError):
             return json.loads(value)

@@ -16,11 +16,10 @@ from email.utils import localtime
 from functools import partial
 from http.client import HTTPException
 from io import StringIO
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import dagster as dg
 from pydantic import Field, model_validator
-from typing_extensions import Self
 
 from octogen_dagster.assets.settings import Settings
 from octogen_dagster.errors import OctogenNotificationError

@@ -13,9 +13,9 @@ import urllib.request
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import wait
-from typing import TYPE_CHECKING, Concatenate
+from typing import TYPE_CHECKING, Concatenate, Self
 
-from typing_extensions import ParamSpec, Self, Unpack
+from typing_extensions import ParamSpec, Unpack
 
 from octogen_dagster.api import http
 from octogen_dagster.api.catalog_states import parsed_catalog_list

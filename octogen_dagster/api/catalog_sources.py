@@ -9,9 +9,8 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Self
 from urllib.parse import urlsplit
-
-from typing_extensions import Self
 
 from octogen_dagster.api.blocking import BlockingClient
 from octogen_dagster.api.catalog_states import CatalogList, CatalogState, catalogs_of_shop

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -54,7 +54,7 @@ class CatalogState(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     def version(self) -> str:
         """`indexed_at` as text in UTC, the data version of a snapshot; empty if none is known."""
         indexed_at = self.indexed_at
-        return indexed_at.astimezone(timezone.utc).isoformat() if indexed_at else ""
+        return indexed_at.astimezone(UTC).isoformat() if indexed_at else ""
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def parsed_catalog_list(response: Response, subject: str) -> CatalogList:
         pass  # The models accept more than the contract allows, or say what is wrong.
     else:
         times = [state.last_indexed_at for state in states]
-        if {time and time.tzinfo for time in times} <= {None, timezone.utc}:
+        if {time and time.tzinfo for time in times} <= {None, UTC}:
             return CatalogList(states)
     warnings: list[str] = []
     return CatalogList(
@@ -142,7 +142,7 @@ def _time(catalog: str, field: str, value: Any, warnings: list[str]) -> datetime
     try:
         time = _TIMES.validate_python(value)
         has_zone = time.tzinfo is not None
-        return time.astimezone(timezone.utc) if has_zone else time.replace(tzinfo=timezone.utc)
+        return time.astimezone(UTC) if has_zone else time.replace(tzinfo=UTC)
     except (ValidationError, OverflowError):
         warnings.append(
             f"Catalog {catalog!r}: its {field} {str(value)[:60]!r} is not a time that can be used. "

@@ -7,9 +7,9 @@ import contextlib
 import functools
 import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
-from typing_extensions import Self, Unpack
+from typing_extensions import Unpack
 
 from octogen_dagster.api import http
 from octogen_dagster.api.catalog_states import parsed_catalog_list
@@ -505,13 +505,9 @@ class OctogenClient:
 
     async def _send(self, step: Send) -> Response | TransportError:
         """Send a request; the answer has no API key in it."""
-        import anyio
-
         key, httpx = self._service.api_key, self._httpx
         try:
-            # anyio connects for httpx, and fails with a ValueError on Python 3.10 if asyncio's own
-            # cancellation ends an attempt.
-            with anyio.fail_after(step.seconds):
+            async with asyncio.timeout(step.seconds):
                 response = await self._exchange(step)
         except BodyTooLargeError as error:
             return BodyTooLargeError(key.redacted(error.response))

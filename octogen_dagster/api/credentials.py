@@ -8,9 +8,7 @@ import ipaddress
 import os
 import re
 import warnings
-from typing import TYPE_CHECKING
-
-from typing_extensions import Self
+from typing import TYPE_CHECKING, Self
 
 from octogen_dagster.errors import MissingAPIKeyError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
@@ -124,7 +124,7 @@ def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
     at = _parsed_date(value)
     if at is None:
         return None
-    now = _parsed_date(headers.get("date", "")) or datetime.now(timezone.utc)
+    now = _parsed_date(headers.get("date", "")) or datetime.now(UTC)
     return min(max(0.0, (at - now).total_seconds()), _MAX_RETRY_AFTER)
 
 
@@ -147,6 +147,6 @@ def _parsed_date(text: str) -> datetime | None:
     """Parse an HTTP date as UTC, which it is also without a zone."""
     try:
         date = parsedate_to_datetime(text)
-        return date.astimezone(timezone.utc) if date.tzinfo else date.replace(tzinfo=timezone.utc)
+        return date.astimezone(UTC) if date.tzinfo else date.replace(tzinfo=UTC)
     except (TypeError, ValueError, OverflowError, IndexError):
         return None

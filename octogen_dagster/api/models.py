@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import functools
 import logging
-from datetime import datetime, timezone
-from typing import Annotated, Any
+from datetime import UTC, datetime
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
-from typing_extensions import Self
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -32,9 +31,9 @@ class ResponseModel(BaseModel):
 
 def _as_utc(value: datetime) -> datetime | None:
     if value.tzinfo is None:
-        return value.replace(tzinfo=timezone.utc)
+        return value.replace(tzinfo=UTC)
     try:
-        return value.astimezone(timezone.utc)
+        return value.astimezone(UTC)
     except OverflowError:
         _warn_of("timestamp", value.isoformat(), "the years 1 to 9999 in UTC")
         return None

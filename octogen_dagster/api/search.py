@@ -10,15 +10,10 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
-import sys
 import warnings
-
-if sys.version_info >= (3, 11):
-    from enum import StrEnum
-else:
-    from backports.strenum import StrEnum
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Annotated, Any, TypedDict, TypeVar
+from enum import StrEnum
+from typing import Annotated, Any, Self, TypedDict, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -30,7 +25,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from typing_extensions import Self, Unpack
+from typing_extensions import Unpack
 
 from octogen_dagster.validation import refuse_unknown_settings
 

@@ -9,9 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
-
-from typing_extensions import Self
+from typing import Any, Literal, Self
 
 from octogen_dagster.api.credentials import ApiKey, checked_base_url, configured_base_url
 from octogen_dagster.api.pacing import RateLimiter

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import dagster as dg
 from pydantic import ConfigDict, model_validator
-from typing_extensions import Self
 
 from octogen_dagster.errors import OctogenError
 from octogen_dagster.validation import NamedSettings, refuse_unknown_settings

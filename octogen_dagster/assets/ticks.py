@@ -12,7 +12,7 @@ which Dagster knows them, which is the one in which they were added.
 import hashlib
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import dagster as dg
@@ -284,7 +284,7 @@ def request_runs(
         context.log.info(
             f"{left:,} more are due or wait for their next try; the next ticks request them."
         )
-    requested_at = datetime.fromtimestamp(now, timezone.utc).isoformat()
+    requested_at = datetime.fromtimestamp(now, UTC).isoformat()
 
     asset_name = asset.key.to_user_string()
     run_requests = [
@@ -328,7 +328,7 @@ def request_assets(
         return count_tries(some, runs, now)
 
     requests, _, _ = plan(wanted, done, read_tries, busy, now, known=assets)
-    requested_at = datetime.fromtimestamp(now, timezone.utc).isoformat()
+    requested_at = datetime.fromtimestamp(now, UTC).isoformat()
     return dg.SensorResult(
         run_requests=[
             dg.RunRequest(
@@ -404,7 +404,7 @@ def _read_requested(
     instance: dg.DagsterInstance, requests: Sequence[str], now: float
 ) -> list[dg.RunRecord]:
     """Read the runs that were requested lately by these requests; the newest one comes last."""
-    begin = datetime.fromtimestamp(now - MEMORY_SECONDS - _MOST_ZONES_SECONDS, timezone.utc)
+    begin = datetime.fromtimestamp(now - MEMORY_SECONDS - _MOST_ZONES_SECONDS, UTC)
     recent = dg.RunsFilter(created_after=begin)
     # To read a run costs some ten times what it does to look for one.
     if 10 * instance.get_runs_count(recent) < len(requests):

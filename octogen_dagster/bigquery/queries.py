@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast
 
 import dagster as dg
@@ -211,7 +211,7 @@ class _Query:
                     raise
         if job.error_result is not None or job.destination is None:
             return False
-        if datetime.now(timezone.utc) - job.ended > _MAX_REUSE_AGE:
+        if datetime.now(UTC) - job.ended > _MAX_REUSE_AGE:
             return False
         try:
             self.client.get_table(job.destination, timeout=REQUEST_TIMEOUT)

@@ -8,11 +8,10 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import dagster as dg
 from pydantic import ConfigDict, Field, field_validator, model_validator
-from typing_extensions import Self
 
 from octogen_dagster.api.credentials import checked_host, host_mcp_url, host_token_endpoint
 from octogen_dagster.control_plane.tokens import access_tokens

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -90,7 +90,7 @@ def check_results(
 
 
 def age_of(last_modified: datetime) -> timedelta:
-    return datetime.now(timezone.utc) - last_modified
+    return datetime.now(UTC) - last_modified
 
 
 def _freshness(

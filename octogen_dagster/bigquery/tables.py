@@ -8,10 +8,9 @@ import re
 import sys
 import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import dagster as dg
-from typing_extensions import Self
 
 from octogen_dagster.assets.definition import permanent_errors_fail
 from octogen_dagster.bigquery.resources import AnalyticsHubResource

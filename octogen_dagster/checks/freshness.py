@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol, runtime_checkable
 
 import dagster as dg
@@ -306,9 +306,7 @@ def _longest_stale(
     ids = [stale[part] for part in parts if stale[part]]
     wanted = dg.AssetRecordsFilter(asset, storage_ids=ids)
     records = instance.fetch_materializations(wanted, limit=_MAX_STALE_SHOWN).records if ids else []
-    times = {
-        each.storage_id: datetime.fromtimestamp(each.timestamp, timezone.utc) for each in records
-    }
+    times = {each.storage_id: datetime.fromtimestamp(each.timestamp, UTC) for each in records}
     rows = []
     for part in parts:
         time = times.get(stale[part])

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from types import NoneType
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Self, get_args
 
 import dagster as dg
 from pydantic import BaseModel, Field, create_model, field_validator, model_validator
-from typing_extensions import Self
 
 import octogen_dagster as od
 from octogen_dagster.api.catalog_sources import (

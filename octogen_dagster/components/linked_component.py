@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import dagster as dg
 from pydantic import AfterValidator, Field, field_validator, model_validator
-from typing_extensions import Self
 
 import octogen_dagster as od
 from octogen_dagster.bigquery.partitions import listing_name, listing_partition_key

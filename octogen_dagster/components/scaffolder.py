@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import click
 import dagster as dg
@@ -16,7 +16,6 @@ from dagster.components.component_scaffolding import scaffold_component
 from dagster.components.scaffold.scaffold import ScaffoldRequest
 from dotenv import dotenv_values, set_key
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
-from typing_extensions import Self
 
 from octogen_dagster.api.credentials import BASE_URL_VARIABLE, KEY_VARIABLE
 from octogen_dagster.sandbox import DEFAULT_API_KEY, DEFAULT_BASE_URL

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import dagster as dg
 from dagster.components import AssetAttributesModel
@@ -20,7 +20,6 @@ from pydantic import (
     create_model,
     model_validator,
 )
-from typing_extensions import Self
 
 import octogen_dagster as od
 from octogen_dagster.api.search import ProductSearch

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import field_validator, model_validator
-from typing_extensions import Self
 
 from octogen_dagster.components.yaml_model import (
     VARIABLE,

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import Field, field_validator, model_validator
-from typing_extensions import Self
 
 from octogen_dagster.components.settings import (
     AssetSettings,

@@ -10,7 +10,7 @@ import functools
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Self, get_args
 
 import dagster as dg
 from pydantic import (
@@ -23,7 +23,6 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import ErrorDetails
-from typing_extensions import Self
 
 from octogen_dagster.api.credentials import KEY_VARIABLE
 from octogen_dagster.components.templates import Mistake, Templates, Unrendered

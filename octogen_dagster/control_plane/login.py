@@ -9,11 +9,10 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future, InvalidStateError
 from http.server import BaseHTTPRequestHandler
 from socketserver import ThreadingTCPServer
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Self
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 from pydantic import SecretStr
-from typing_extensions import Self
 
 from octogen_dagster.api.credentials import checked_url, parsed_word
 from octogen_dagster.background import Deadline

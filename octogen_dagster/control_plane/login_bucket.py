@@ -12,7 +12,7 @@ import uuid
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -114,7 +114,7 @@ class SecretObject:
                     except ReplacedError:
                         refused = version
             if not within.left:
-                until = datetime.fromtimestamp(lease.until, timezone.utc)
+                until = datetime.fromtimestamp(lease.until, UTC)
                 raise OctogenTimeoutError(
                     f"The {self} was not free within {within.seconds:g} s: another process is "
                     f"replacing it, or died while it did, which counts until {until:%H:%M:%S} UTC. "

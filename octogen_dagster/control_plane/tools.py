@@ -5,13 +5,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import sys
 import threading
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import msgspec
-from typing_extensions import Self
 
 from octogen_dagster.api.credentials import checked_url, may_use_proxy
 from octogen_dagster.api.http import retry_after_seconds
@@ -26,9 +24,6 @@ from octogen_dagster.errors import (
     OctogenTimeoutError,
 )
 from octogen_dagster.validation import require_extras
-
-if sys.version_info < (3, 11):
-    from exceptiongroup import BaseExceptionGroup
 
 if TYPE_CHECKING:
     import httpx2

@@ -1,6 +1,6 @@
 """The builder of the asset of costs."""
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
@@ -49,7 +49,7 @@ def build_costs_asset(
         kind=COSTS_KIND,
     )
     def costs(run: SnapshotRun, _partition: str | None) -> pl.DataFrame:
-        since = datetime.now(timezone.utc) - timedelta(days=days - 1)
+        since = datetime.now(UTC) - timedelta(days=days - 1)
         return read_costs(run.context.instance, since)
 
     return costs

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
@@ -88,7 +88,7 @@ def _charge(record: dg.EventLogRecord) -> Charge | None:
     cost, possibly, billed = (values.get(f"octogen/{name}", 0) for name in names)
     if not (requests or cost or possibly or billed):
         return None
-    at = datetime.fromtimestamp(record.timestamp, timezone.utc)
+    at = datetime.fromtimestamp(record.timestamp, UTC)
     asset = event.asset_key.to_user_string()
     amounts = Spent(dollars(cost), dollars(possibly))
     return Charge(at, asset, _catalog(event.partition), requests, amounts, billed)
@@ -112,9 +112,7 @@ def _of_failures(
             if (lost := now - published.get((run.run_id, step), Spent())) != Spent()
         }
         if left:
-            at = datetime.fromtimestamp(
-                record.end_time or record.update_timestamp.timestamp(), timezone.utc
-            )
+            at = datetime.fromtimestamp(record.end_time or record.update_timestamp.timestamp(), UTC)
             planned = _planned(instance, run.run_id)
             for step, lost in left.items():
                 asset, partition = planned.get(step, (step, None))

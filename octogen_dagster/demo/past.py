@@ -7,7 +7,7 @@ to the instance that the UI shows. The own prices are those of the first day.
 
 import importlib
 from collections.abc import Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ def play_past(
 ) -> None:
     """Snapshot the catalogs on a number of days, the last of which was yesterday."""
     keys = {catalog_partition_key(catalog): catalog for catalog in catalogs}
-    fetched_at = datetime.now(timezone.utc) - timedelta(days=days)
+    fetched_at = datetime.now(UTC) - timedelta(days=days)
 
     @dg.asset(key="octogen_products", partitions_def=catalog_partitions)
     def products(context: dg.AssetExecutionContext) -> dict[str, pl.DataFrame]:

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import polars as pl
@@ -379,7 +379,7 @@ def _look_up(client: BlockingClient, product: _Row) -> _Result:
         **product,
         "status": status,
         "error": error,
-        "looked_up_at": datetime.now(timezone.utc),
+        "looked_up_at": datetime.now(UTC),
         "lookup": response and response.content,
     }
     return row, response.unknown if response else {}

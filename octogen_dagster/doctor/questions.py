@@ -10,7 +10,7 @@ from __future__ import annotations
 import secrets
 from collections import Counter
 from collections.abc import Callable, Mapping
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
 from octogen_dagster.api.catalog_sources import NamedCatalogs
@@ -99,7 +99,7 @@ def _indexed_at(service: Service) -> Seen:
     said = f"{len(moved)} of {len(before)} times moved between two requests."
     if path := shop_path(service.service.base_url):
         said += f" Shops are described at {path}."
-    present = datetime.now(timezone.utc)
+    present = datetime.now(UTC)
     if not moved and all((present - each).total_seconds() < _MIN_AGE_SECONDS for each in times):
         said = "every time is of this minute, as if it were the time of the request: ask again."
         return Seen(False, said)

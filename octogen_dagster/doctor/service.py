@@ -6,7 +6,7 @@ import contextlib
 import functools
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 from urllib.parse import urlsplit
 
@@ -269,7 +269,7 @@ class Service:
             return None
         rows = [item.model_dump_json() for item in self.pages[0].items]
         return {
-            "at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "at": datetime.now(UTC).isoformat(timespec="seconds"),
             "catalog": hashed(self.only_catalog or ""),
             "indexed_at": self.catalog.version if self.catalog else "",
             "products": [hashed(uuid) for uuid in self.pages[0].uuids],

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from functools import partial
 from types import UnionType
 from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
@@ -69,7 +69,7 @@ def _time(text: str) -> str:
     moment = msgspec.convert(text, datetime)  # refuses February 30 and second 60
     if moment.tzinfo is None:
         return f"{text}Z"
-    moment.astimezone(timezone.utc)  # an OverflowError for the model, which warns and reads null
+    moment.astimezone(UTC)  # an OverflowError for the model, which warns and reads null
     return text
 
 

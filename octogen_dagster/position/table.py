@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import polars as pl
@@ -64,7 +64,7 @@ _ROW, _GONE_AT, _MATCH = "octogen_row", "octogen_gone_at", "octogen_match"
 _IS_THERE, _CURRENCY, _NEXT = "octogen_is_there", "octogen_currency", "octogen_next"
 _POINT, _FIRST, _LAST = "octogen_point", "octogen_first", "octogen_last"
 _NEVER = pl.lit(2**62, pl.Int64).cast(TIME)  # after NOW, which is a moment like any other
-NOW = datetime.max.replace(tzinfo=timezone.utc)
+NOW = datetime.max.replace(tzinfo=UTC)
 """Stands for the last snapshots."""
 _ADDRESSES = ("product_url", "nearest")
 _MAX_ROWS = 5

@@ -4,7 +4,7 @@ import functools
 import logging
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Concatenate, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Self, TypeVar
 
 import dagster as dg
 from pydantic import (
@@ -15,7 +15,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from typing_extensions import ParamSpec, Self
+from typing_extensions import ParamSpec
 
 from octogen_dagster.api.blocking import BlockingClient
 from octogen_dagster.api.catalog_sources import (

@@ -18,11 +18,10 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from datetime import datetime, timedelta, timezone
-from typing import Any, NamedTuple
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple, Self
 
 import msgspec
-from typing_extensions import Self
 
 from octogen_dagster.background import Worker, wait_interruptibly
 from octogen_dagster.errors import OctogenSnapshotError
@@ -128,7 +127,7 @@ class PageStore:
         *,
         scope: str = "",
         resume_within: timedelta,
-        clock: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.now = clock
         self.scope = scope

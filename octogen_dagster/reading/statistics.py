@@ -7,7 +7,7 @@ import re
 import time
 from collections import Counter, deque
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -39,7 +39,7 @@ _CODE = re.compile("[a-z]{3}")
 class ReadStatistics:
     """The statistics of an execution of a frame. Requests are also those that plan and check."""
 
-    started_at: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
+    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     complete: bool = False  # True if the execution came to its end
     rows: int = 0  # before any filter of the query
     received_rows: int = 0  # of which the query may not have taken all

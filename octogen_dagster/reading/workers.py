@@ -6,9 +6,7 @@ import contextlib
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
-from typing import TYPE_CHECKING, Generic, TypeVar
-
-from typing_extensions import Self
+from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 from octogen_dagster.api.blocking import BlockingClient
 from octogen_dagster.api.flow import RequestStatistics

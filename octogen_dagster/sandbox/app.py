@@ -6,7 +6,7 @@ import hmac
 import uuid
 import zlib
 from collections.abc import Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response
@@ -122,7 +122,7 @@ def _current_router(state: State) -> APIRouter:
         """Describe the key, its organisation and its rate limit."""
         parts, limiter = state.api_key.split("_"), state.limiter
         key_id = parts[2] if len(parts) > 3 else str(uuid.uuid5(uuid.NAMESPACE_OID, state.api_key))
-        reset_at = datetime.now(timezone.utc) + timedelta(seconds=limiter.seconds_to_full)
+        reset_at = datetime.now(UTC) + timedelta(seconds=limiter.seconds_to_full)
         return {
             "principal": "api_key",
             "key": {"id": key_id, "prefix": f"octo_live_{key_id[:10]}"},

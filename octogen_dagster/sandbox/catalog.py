@@ -11,7 +11,7 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import TypeAlias, TypeVar
 
 from octogen_dagster.sandbox.words import (
@@ -32,7 +32,7 @@ from octogen_dagster.sandbox.words import (
 CatalogChoice: TypeAlias = int | Sequence[str] | Mapping[str, int]
 """A number of built-in catalogs, or catalog keys, or catalog key to number of products."""
 
-FIRST_INDEX_RUN = datetime(2026, 1, 15, 6, 0, tzinfo=timezone.utc)
+FIRST_INDEX_RUN = datetime(2026, 1, 15, 6, 0, tzinfo=UTC)
 _TIME_BETWEEN_INDEX_RUNS = timedelta(days=1)
 _PRODUCTS_FOR_A_NEW_ONE = 50
 _64_BITS = (1 << 64) - 1
@@ -172,7 +172,7 @@ class Catalogs:
         keys = builtin_catalog_keys(choice) if isinstance(choice, int) else choice
         counts = keys if isinstance(keys, Mapping) else dict.fromkeys(keys, products)
         self._by_key = {key: make_catalog(key, count, seed) for key, count in counts.items()}
-        self.day_began_at = datetime.now(timezone.utc)
+        self.day_began_at = datetime.now(UTC)
 
     def all(self) -> list[Catalog]:
         return list(self._by_key.values())
@@ -201,7 +201,7 @@ class Catalogs:
 
     def next_day(self) -> None:
         self._by_key = {key: catalog.next_day() for key, catalog in self._by_key.items()}
-        self.day_began_at = datetime.now(timezone.utc)
+        self.day_began_at = datetime.now(UTC)
 
     def set_price(self, url: str, price: float) -> None:
         product = self.find(url)

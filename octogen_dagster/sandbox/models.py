@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -12,7 +12,6 @@ from pydantic import (
     StringConstraints,
     model_validator,
 )
-from typing_extensions import Self
 
 from octogen_dagster.sandbox.facets import is_known_facet
 

@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 from octogen_dagster.sandbox.exports import Field, View
@@ -59,7 +59,7 @@ def select(sql: str, find_view: Callable[[str, str, str], View]) -> Result:
             # A column of a view has the type of the table's column that it is.
             database.set_authorizer(lambda *_: sqlite3.SQLITE_OK)
             database.execute(f"CREATE TEMP VIEW result AS {statement}")
-        except (sqlite3.Error, sqlite3.Warning) as error:  # a warning in Python 3.10
+        except sqlite3.Error as error:
             raise ValueError(f"the sandbox runs SELECTs that SQLite knows too: {error}") from None
         types = [each[2] for each in database.execute("PRAGMA table_info(result)")]
     values = list(zip(*found, strict=True)) or [()] * len(types)
@@ -97,7 +97,7 @@ def _inferred(column: Sequence[Any]) -> Field:
 def _stored(value: Any) -> Any:
     """Return a value as SQLite takes it."""
     if isinstance(value, datetime):
-        return value.astimezone(timezone.utc).isoformat(timespec="microseconds")
+        return value.astimezone(UTC).isoformat(timespec="microseconds")
     return json.dumps(value) if isinstance(value, list | dict) else value
 
 

@@ -10,9 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
 from threading import Thread
-from typing import TYPE_CHECKING, Any, get_args
-
-from typing_extensions import Self
+from typing import TYPE_CHECKING, Any, Self, get_args
 
 from octogen_dagster.sandbox import DEFAULT_API_KEY, DEFAULT_PORT, HOST
 from octogen_dagster.sandbox.catalog import CatalogChoice, Catalogs

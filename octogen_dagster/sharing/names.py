@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-
-from typing_extensions import Self
+from typing import Self
 
 from octogen_dagster.errors import OctogenBigQueryInputError
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from enum import StrEnum
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,11 +15,6 @@ from octogen_dagster.control_plane.tools import Cell, SharedListing
 from octogen_dagster.errors import OctogenBigQueryError, OctogenBigQueryInputError
 from octogen_dagster.sharing.hub import Listing, Listings, in_order
 from octogen_dagster.sharing.names import ListingKey, ListingName
-
-if sys.version_info >= (3, 11):
-    from enum import StrEnum
-else:
-    from backports.strenum import StrEnum
 
 if TYPE_CHECKING:
     from octogen_dagster.control_plane.tools import OctogenMCP, Subscriber

@@ -8,7 +8,7 @@ the same rows is observed, so that the sensor of catalogs knows that it was read
 
 import hashlib
 from collections.abc import Collection, Mapping
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import polars as pl
@@ -90,5 +90,5 @@ def snapshot_version(
     data_version = version or content
     if data_version == catalog_version(last):
         data_version = of_run(data_version, run_id)
-    changed_at = f"{datetime.now(timezone.utc).timestamp():.3f}"
+    changed_at = f"{datetime.now(UTC).timestamp():.3f}"
     return SnapshotVersion(data_version, {_CONTENT_TAG: content, CHANGED_TAG: changed_at})

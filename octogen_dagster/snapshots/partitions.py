@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
@@ -126,7 +126,7 @@ class PartitionLayout:
         if not self.times.get_prev_partition_window(window[0]):
             return None
         # In UTC, since local times repeat or are missing when clocks change.
-        just_before = window[0].astimezone(timezone.utc) - timedelta(seconds=1)
+        just_before = window[0].astimezone(UTC) - timedelta(seconds=1)
         return self.key(self.catalog_key(partition_key), just_before)
 
     def times_before(self, partition_key: str) -> Iterator[str]:

@@ -15,7 +15,7 @@ import functools
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -321,7 +321,7 @@ class Publication:
         return read_last(instance, keys.asset, keys.partition, _LAST_REPORTS)
 
     def _file_metadata(self) -> dict[str, str]:
-        now = datetime.now(timezone.utc).isoformat()
+        now = datetime.now(UTC).isoformat()
         file_metadata = {ASSET_KEY: self._keys.asset.to_user_string(), STORED_AT: now}
         if self._step.run_id is not None:
             file_metadata[_RUN_ID] = self._step.run_id

@@ -30,8 +30,7 @@ from octogen_dagster.snapshots.range_checks import RangeChecks
 
 if TYPE_CHECKING:
     import threading
-
-    from typing_extensions import Self
+    from typing import Self
 
     from octogen_dagster.frames.source import RunSpending
     from octogen_dagster.snapshots.publication import PublishedSnapshot, PublishingStep

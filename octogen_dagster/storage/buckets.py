@@ -11,7 +11,7 @@ import importlib.util
 import re
 import threading
 from collections.abc import Callable, Collection, Mapping
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -256,7 +256,7 @@ def _bearer(token: str) -> tuple[dict[str, str], None]:
 def _credential(provider: Provider) -> dict[str, Any]:
     """Return the credentials of a provider of Polars as obstore takes them."""
     found, until = provider()
-    expires_at = None if until is None else datetime.fromtimestamp(until, timezone.utc)
+    expires_at = None if until is None else datetime.fromtimestamp(until, UTC)
     if "bearer_token" in found:
         return {"token": found["bearer_token"], "expires_at": expires_at}
     return {

@@ -11,7 +11,7 @@ import shutil
 import stat
 import time
 from collections.abc import Collection
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -107,7 +107,7 @@ class Disk:
             for name in names:
                 with contextlib.suppress(FileNotFoundError):  # another run removed it meanwhile
                     file = os.path.join(path, name)
-                    modified = datetime.fromtimestamp(os.lstat(file).st_mtime, timezone.utc)
+                    modified = datetime.fromtimestamp(os.lstat(file).st_mtime, UTC)
                     found.append(ListedFile(file[len(root) :].replace(os.sep, "/"), modified))
         return found
 

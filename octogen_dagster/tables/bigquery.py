@@ -7,7 +7,7 @@ import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
@@ -222,7 +222,7 @@ class BigQueryConnection(SQLConnection):
                 for column in table.columns
             ]
             stage = bigquery.Table(self._reference(table.schema, name), schema=fields)
-            stage.expires = datetime.now(timezone.utc) + _STAGED_FOR
+            stage.expires = datetime.now(UTC) + _STAGED_FOR
             config = bigquery.LoadJobConfig(
                 source_format=bigquery.SourceFormat.PARQUET,
                 write_disposition=bigquery.WriteDisposition.WRITE_APPEND,

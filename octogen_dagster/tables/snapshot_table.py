@@ -1,7 +1,7 @@
 """The table that an asset's snapshots become: its columns, its keys, and the rows of a snapshot."""
 
 from collections.abc import Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import dagster as dg
@@ -17,7 +17,7 @@ from octogen_dagster.tables.destination import Column, ColumnType, Rows, Table
 
 _PARTITION = "The partition in Dagster that the row is of."
 _FETCHED_AT = "When what the row says was read (UTC)."
-_NEVER = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 """The time of changes that do not say it, since there are neither products nor changes."""
 
 

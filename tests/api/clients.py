@@ -90,7 +90,7 @@ async def open_client(
     retry: RetryPolicy = ONCE,
     rate_limiter: RateLimiter | None = None,
     spending: Spending | None = None,
-    timeout: float = DEFAULT_TIMEOUT,
+    timeout: float = DEFAULT_TIMEOUT,  # noqa: ASYNC109
 ) -> AsyncIterator[Any]:
     """Open a client of `server`. It does not retry unless `retry` says so."""
     settings: dict[str, Any] = {"base_url": server.base_url, "timeout": timeout, "retry": retry}

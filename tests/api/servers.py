@@ -8,10 +8,8 @@ import ssl
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Event, Semaphore, Thread
-from typing import Any
+from typing import Any, Self
 from urllib.parse import unquote
-
-from typing_extensions import Self
 
 KEY = "octo_live_0123456789abcdef0123456789abcdef_dGhpcy1pcy1hLXNlY3JldA"
 POLL_SECONDS = 300

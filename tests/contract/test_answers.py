@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -20,7 +20,7 @@ from octogen_dagster.api.models import (
 from tests.contract.asked import asked
 
 ITEM: dict[str, Any] = {"uuid": "u-1", "productUrl": "https://shop.example/1"}
-NOON = datetime(2026, 3, 4, 12, tzinfo=timezone.utc)
+NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
 SEVEN = {"catalog": "seven", "displayName": "Seven", "productCount": 1}
 NOON_TOO = {"catalog": "noon", "lastIndexedAt": "2026-03-04T12:00:00Z"}
 
@@ -71,7 +71,7 @@ def test_an_image_is_the_same_as_a_text_and_as_an_object(image: Any) -> None:
 def test_a_time_is_in_utc_and_one_without_a_zone_too(text: str, microsecond: int) -> None:
     moment = item(updatedAt=text).updated_at
     assert moment == NOON.replace(microsecond=microsecond)
-    assert moment.tzinfo is timezone.utc
+    assert moment.tzinfo is UTC
 
 
 def test_what_no_column_can_hold_is_null_with_one_warning(caplog: pytest.LogCaptureFixture) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import runpy
 import sqlite3
 from contextlib import closing
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,7 @@ def boot(uuid: str, price: float, size: str, **values: Any) -> dict[str, Any]:
 
 def make_tables(folder: Path, destination: TableDestination) -> None:
     """Make the tables of the page: a catalog as it is now, and its history since November 1."""
-    yesterday = datetime.now(timezone.utc) - timedelta(days=1)
+    yesterday = datetime.now(UTC) - timedelta(days=1)
     hat = boot("hat", 20.0, "40")
     days = {
         day(1): [boot("dress", 120.0, "38"), hat],

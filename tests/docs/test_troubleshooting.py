@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from collections.abc import Iterator
-
-import tomli
 
 from tests.docs.blocks import BLOCKS, ROOT
 
@@ -38,7 +37,7 @@ def test_a_quoted_message_is_in_the_package() -> None:
 
 
 def test_the_page_names_each_extra() -> None:
-    project = tomli.loads((ROOT / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     page = (ROOT / "docs/troubleshooting.md").read_text()
     *_, missing = page.partition("### A package is missing")
     assert [name for name in project["optional-dependencies"] if f"`{name}`" not in missing] == []

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +95,7 @@ def test_the_notebook_of_a_history_draws_a_folder_of_the_user(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Its picture goes to the folder that the environment variable OCTOGEN_SCREENSHOTS names."""
-    first, days = datetime(2026, 11, 1, 6, tzinfo=timezone.utc), {}
+    first, days = datetime(2026, 11, 1, 6, tzinfo=UTC), {}
     search = ProductSearch(catalogs=["northpeak"])
     with Sandbox(catalogs={"northpeak": 300}) as sandbox:
         for name, value in sandbox.environment.items():

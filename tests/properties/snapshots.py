@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 import polars as pl
@@ -22,7 +22,7 @@ from tests.positions import page
 
 Key = tuple[Any, ...]
 Observed = Mapping[datetime, Observation]
-FIRST = datetime(2026, 11, 1, 6, tzinfo=timezone.utc)
+FIRST = datetime(2026, 11, 1, 6, tzinfo=UTC)
 MAY_BE_UNSENT = ("currency", "in_stock", "is_active", "brand", "category_path")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 import polars as pl
@@ -17,7 +17,7 @@ from octogen_dagster.schemas import HISTORY_SCHEMA
 from tests.positions import position
 
 Row = dict[str, Any]
-BEGUN = datetime(2026, 11, 1, tzinfo=timezone.utc)
+BEGUN = datetime(2026, 11, 1, tzinfo=UTC)
 URLS = [
     *("https://www.acme.example/p?id=1", "http://ACME.example/p/?id=1&utm_source=x#top"),
     *("https://acme.example/p?id=2", "https://zen.example/q", "https://zen.example:443/q/"),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -31,7 +31,7 @@ from octogen_dagster.reading.decode import product_frame, read_lookup, read_page
 from tests.published import answers, bodies, ok, published, unknown_fields, values
 from tests.published_pages import pages, published_page, rows, seed_page
 
-BEGAN = datetime(2026, 11, 25, tzinfo=timezone.utc)
+BEGAN = datetime(2026, 11, 25, tzinfo=UTC)
 COLUMNS = [*PRODUCT_SCHEMA]
 
 

@@ -10,7 +10,7 @@ import json
 import random
 import tempfile
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from octogen_dagster.reading.walk import Walk, WalkRead
 from octogen_dagster.storage.store import Store
 
 PAGES = 60
-INDEXED_AT = datetime(2026, 11, 26, tzinfo=timezone.utc)
+INDEXED_AT = datetime(2026, 11, 26, tzinfo=UTC)
 
 
 class Shop:

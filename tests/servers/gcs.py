@@ -8,7 +8,7 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from email.utils import format_datetime
 from typing import NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -112,7 +112,7 @@ class GoogleStorage:
     def _put(
         self, objects: dict[str, Stored], name: str, content: bytes
     ) -> tuple[int, dict[str, str], bytes]:
-        put = objects[name] = Stored(content, next(self._generations), datetime.now(timezone.utc))
+        put = objects[name] = Stored(content, next(self._generations), datetime.now(UTC))
         headers = {"etag": put.etag, "x-goog-generation": str(put.generation)}
         return 200, headers, _xml("CompleteMultipartUploadResult", f"ETag>{put.etag}</ETag")
 

@@ -10,9 +10,7 @@ from collections.abc import Sequence
 from email.message import EmailMessage
 from email.policy import default
 from threading import Thread
-from typing import NamedTuple
-
-from typing_extensions import Self
+from typing import NamedTuple, Self
 
 
 class Mail(NamedTuple):

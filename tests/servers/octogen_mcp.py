@@ -10,10 +10,8 @@ import hashlib
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Self
 from urllib.parse import parse_qs, urlencode, urlsplit
-
-from typing_extensions import Self
 
 from tests.api.servers import RawServer, Received, http
 

@@ -6,11 +6,12 @@ that no name is missing.
 
 from __future__ import annotations
 
+from typing import assert_type
+
 import dagster as dg
 import httpx
 import httpx2
 import polars as pl
-from typing_extensions import assert_type
 
 from octogen_dagster import (
     Appeared,

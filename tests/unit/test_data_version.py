@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 import polars as pl
@@ -17,13 +17,13 @@ ROWS = pl.LazyFrame(
         "current_price": [1.0, None, None],
         "tags": [["x", None], [], None],
         "brand": [{"name": "Acme"}, None, None],
-        "fetched_at": datetime(2026, 11, 30, tzinfo=timezone.utc),
+        "fetched_at": datetime(2026, 11, 30, tzinfo=UTC),
     }
 )
 
 
 def test_rows_in_another_order_with_other_volatile_values_have_the_same_digest() -> None:
-    later = pl.lit(datetime(2026, 12, 1, tzinfo=timezone.utc)).alias("fetched_at")
+    later = pl.lit(datetime(2026, 12, 1, tzinfo=UTC)).alias("fetched_at")
     read_later = ROWS.reverse().with_columns(later)
     assert content_of(read_later, {}, ["fetched_at"]) == content_of(ROWS, {}, ["fetched_at"])
     assert content_of(read_later, {}) != content_of(ROWS, {})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 import polars as pl
@@ -31,7 +31,7 @@ def response(document: Any) -> Response:
 def values(name: str, *documents: Any) -> list[Any]:
     """The values of a column, of all pages."""
     pages = [read_page(response(document), "Page") for document in documents]
-    frame = product_frame(pages, [*PRODUCT_SCHEMA], "acme", datetime.now(timezone.utc))
+    frame = product_frame(pages, [*PRODUCT_SCHEMA], "acme", datetime.now(UTC))
     assert frame.schema == PRODUCT_SCHEMA
     return frame.get_column(name).to_list()
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import PurePosixPath
 
 import pytest
@@ -50,7 +50,7 @@ def test_a_key_that_cannot_name_a_file_is_an_error(key: str) -> None:
         path_component(key)
 
 
-NOON = datetime(2026, 3, 4, 12, tzinfo=timezone.utc)
+NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
 CATALOGS = PartitionLayout(catalog_partitions)
 DAYS = PartitionLayout(snapshot_days("2026-03-03"))
 CATALOG_DAYS = PartitionLayout(catalog_days("2026-03-03"))
@@ -58,7 +58,7 @@ CATALOG_DAYS = PartitionLayout(catalog_days("2026-03-03"))
 
 def test_the_days_include_today_in_the_given_time_zone() -> None:
     days = snapshot_days("2026-03-03", timezone="Asia/Tokyo")
-    late = datetime(2026, 3, 4, 20, tzinfo=timezone.utc)  # the 5th in Tokyo
+    late = datetime(2026, 3, 4, 20, tzinfo=UTC)  # the 5th in Tokyo
     assert days.get_partition_keys(late) == ["2026-03-03", "2026-03-04", "2026-03-05"]
 
 
@@ -83,7 +83,7 @@ def test_a_partition_is_split_into_its_catalog_and_its_time(
     partitions: PartitionLayout, key: str, catalog_key: str | None, has_window: bool
 ) -> None:
     assert partitions.catalog_key(key) == catalog_key
-    day = datetime(2026, 3, 4, tzinfo=timezone.utc)
+    day = datetime(2026, 3, 4, tzinfo=UTC)
     assert partitions.window(key) == ((day, day + timedelta(days=1)) if has_window else None)
 
 

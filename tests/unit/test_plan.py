@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -17,7 +17,7 @@ from octogen_dagster.reading.plan import SnapshotBrands, plan_walks, split_large
 from octogen_dagster.reading.pushdown import Pushdown
 from octogen_dagster.reading.walk import Walk
 
-STAMP = datetime(2026, 11, 25, tzinfo=timezone.utc)
+STAMP = datetime(2026, 11, 25, tzinfo=UTC)
 GRANTED = [
     CatalogState(key, product_count=10, last_indexed_at=STAMP if stamped else None)
     for key, stamped in [("acme", True), ("strada", False), ("zen", True)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from datetime import date, datetime, timezone
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -37,7 +37,7 @@ def test_csv_has_no_formula_of_a_shop(sign: str, before: str) -> None:
         (None, ""),
         (True, "true"),
         (date(2026, 11, 1), "2026-11-01"),
-        (datetime(2026, 11, 1, 6, tzinfo=timezone.utc), "2026-11-01T06:00:00+00:00"),
+        (datetime(2026, 11, 1, 6, tzinfo=UTC), "2026-11-01T06:00:00+00:00"),
         ([36, 38], "36 38"),
         ([{"label": "Öl", "since": date(2026, 11, 1)}], '{"label": "Öl", "since": "2026-11-01"}'),
         ('a, "b"\nc\x1b[2J', 'a, "b"\\nc\\x1b[2J'),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 import polars as pl
@@ -84,7 +84,7 @@ def report_data(
         "asset": asset,
         "since": since.timestamp(),
         "until": until.timestamp(),
-        "made_at": datetime.now(timezone.utc).timestamp(),
+        "made_at": datetime.now(UTC).timestamp(),
         "times": [each.timestamp() for each in times],
         "catalogs": catalogs,
         "brands": brands,
@@ -122,7 +122,7 @@ def report_data(
 
 def _date(moment: datetime) -> datetime:
     """The first moment of a time's date in UTC."""
-    return moment.astimezone(timezone.utc).replace(hour=0, minute=0, second=0, microsecond=0)
+    return moment.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 
 
 def _part(store: Store, key: str, since: datetime) -> _Part:

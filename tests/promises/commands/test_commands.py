@@ -8,11 +8,11 @@ import os
 import pickle
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import click
 import pytest
-import tomli
 from click.testing import CliRunner, Result
 
 from octogen_dagster import (
@@ -26,7 +26,7 @@ from octogen_dagster.cli.main import main
 from octogen_dagster.errors import MissingPackageError, OctogenError
 
 ROOT = Path(__file__).parents[3]
-PROJECT = tomli.loads((ROOT / "pyproject.toml").read_text())["project"]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LISTING = "projects/p/locations/us/dataExchanges/e/listings/l"
 
 

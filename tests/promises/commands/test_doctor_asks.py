@@ -11,7 +11,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -218,7 +218,7 @@ def computed(at: Callable[[Exchange], object]) -> Deviation:
 
 
 def this_minute(_: Exchange) -> str:
-    return datetime.now(timezone.utc).replace(second=0, microsecond=0).isoformat()
+    return datetime.now(UTC).replace(second=0, microsecond=0).isoformat()
 
 
 def has(field: str) -> Callable[[Exchange], bool]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -91,7 +91,7 @@ def test_own_prices_have_a_past_in_any_order_and_may_be_forgotten(articles: Arti
 
 @pytest.mark.slow
 def test_a_table_without_a_time_is_of_when_it_was_stored(articles: Articles) -> None:
-    began_at = datetime.now(timezone.utc)
+    began_at = datetime.now(UTC)
     articles.store(None, article("a", 10.0))
     articles.store(None, article("a", 11.0))
     articles.run([articles.articles, articles.history], selection=[articles.history])
@@ -103,7 +103,7 @@ def test_a_table_without_a_time_is_of_when_it_was_stored(articles: Articles) -> 
 @pytest.mark.slow
 def test_a_table_that_became_empty_ends_its_rows_when_it_was_stored(articles: Articles) -> None:
     articles.store(day(1), article("a", 10.0))
-    began_at = datetime.now(timezone.utc)
+    began_at = datetime.now(UTC)
     for _ in range(2):
         articles.store(day(2))
         rows = scan_history(str(articles.folder), asset=ASSET).collect()

@@ -8,7 +8,7 @@ import resource as limits
 import shutil
 import signal
 from collections.abc import Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -396,7 +396,7 @@ def test_a_history_reads_the_days_that_it_has_not_seen(
     by_catalog: bool,
 ) -> None:
     """Of a day that was read again, both snapshots are in it."""
-    now = datetime.now(timezone.utc)
+    now = datetime.now(UTC)
     days = [f"{now - timedelta(days=ago):%Y-%m-%d}" for ago in range(4)]
     instance.add_dynamic_partitions("octogen_catalogs", ["strada"])
     pipeline = Pipeline(
@@ -468,7 +468,7 @@ def test_another_file_at_the_place_of_a_history_is_left_as_it_is(pipeline: Pipel
 def test_a_history_of_days_follows_them_although_some_were_never_read(
     tmp_path: Path, octogen: OctogenResource, instance: dg.DagsterInstance, by_catalog: bool
 ) -> None:
-    now = datetime.now(timezone.utc)
+    now = datetime.now(UTC)
     today, first = (f"{now - timedelta(days=ago):%Y-%m-%d}" for ago in (0, 3))
     instance.add_dynamic_partitions("octogen_catalogs", ["strada"])
     pipeline = Pipeline(

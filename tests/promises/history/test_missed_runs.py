@@ -7,7 +7,7 @@ import shutil
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +148,7 @@ def shop(
         ]
 
         def set_price(price: float, number: int) -> None:
-            at = datetime(2026, 11, 1 + number, tzinfo=timezone.utc)
+            at = datetime(2026, 11, 1 + number, tzinfo=UTC)
             exported = str(int(at.timestamp() * 1e6))
             server.rows = [("u", "acme", "https://a.example/u", "EUR", str(price), exported)]
 

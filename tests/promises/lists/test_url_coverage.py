@@ -8,7 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ LISTING = f"{EXCHANGE}/listings/coverage_cul_01_v1"
 DATASET = "octogen_coverage_cul_01_v1"
 COVERAGE_VIEW = f"{PROJECT}.{DATASET}.url_coverage_v1"
 PRODUCTS_VIEW = f"{PROJECT}.{DATASET}.products_current_v1"
-EXPORTED_AT = datetime(2026, 11, 28, 6, 31, 12, tzinfo=timezone.utc)
+EXPORTED_AT = datetime(2026, 11, 28, 6, 31, 12, tzinfo=UTC)
 SAID_AT = "2026-11-28T06:40:00+00:00"
 AT_ONCE = dg.RetryPolicy(max_retries=1)
 OWN = own_table()
@@ -291,7 +291,7 @@ def test_the_time_of_the_export_is_utc_whatever_its_type(
     bigquery.results["url_coverage_v1"] = (fields, [[*row[:3], value] for row in EXPORTED])
     result = run()
     assert result.success, failure(result)
-    exported_at = datetime.fromisoformat(value).replace(tzinfo=timezone.utc)
+    exported_at = datetime.fromisoformat(value).replace(tzinfo=UTC)
     assert metadata(result, "q3_matches")["octogen/exported_at"] == exported_at.timestamp()
 
 

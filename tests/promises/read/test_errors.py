@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import pickle
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
@@ -36,7 +36,7 @@ from octogen_dagster.errors import (
 )
 
 PERMANENT, UNCLEAR, PASSING = Persistence.PERMANENT, Persistence.UNCLEAR, Persistence.PASSING
-NOON = datetime(2026, 3, 4, 12, tzinfo=timezone.utc)
+NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 TOP_UP = "https://octogen.example/top-up?org=7"
 OF_STATUS: dict[type[OctogenAPIError], tuple[int, Persistence]] = {

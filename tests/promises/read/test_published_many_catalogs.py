@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 import polars as pl
@@ -54,7 +54,7 @@ class Watched(CatalogSource):
     """A source of one's own, which says when each catalog was indexed."""
 
     async def fetch(self, client: OctogenClient) -> CatalogList:
-        at = datetime(2026, 11, 26, tzinfo=timezone.utc)
+        at = datetime(2026, 11, 26, tzinfo=UTC)
         return CatalogList([CatalogState(key, last_indexed_at=at) for key in KEYS])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from tests.results import metadata, octogen_at, stored
 RED = {"color_family": ["Red"]}
 RED_OR_PINK = {"color_family": ["Red", "Pink"], "occasion": ["party"]}
 SEARCH = ProductSearch(q="red dress", understand=True, catalogs=["acme", "zen"])
-MONDAY = datetime.now(timezone.utc) - timedelta(days=8)
+MONDAY = datetime.now(UTC) - timedelta(days=8)
 
 
 @pytest.fixture

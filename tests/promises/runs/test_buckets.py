@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
@@ -85,7 +85,7 @@ def test_a_read_that_fails_leaves_the_snapshot_byte_for_byte(
 def test_the_first_day_of_a_catalog_asks_little_of_the_store(
     bucket: S3Bucket, service: PagedService, instance: dg.DagsterInstance
 ) -> None:
-    now = datetime.now(timezone.utc)
+    now = datetime.now(UTC)
     days = catalog_days(f"{now - timedelta(days=60):%Y-%m-%d}")
     products = build_products_asset("products", partitions_def=days, retry_policy=None)
     instance.add_dynamic_partitions("octogen_catalogs", ["acme"])

@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import itertools
 import threading
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -45,7 +45,7 @@ from tests.api.servers import RawServer, dripping
 
 PRODUCTS = build_products_asset("products", partitions_def=catalog_partitions)
 DAYS = build_products_asset("products", partitions_def=catalog_days("2026-01-01"))
-NOON = datetime(2026, 11, 25, 12, tzinfo=timezone.utc)
+NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
 
 
 class Listed(CatalogSource):
@@ -159,7 +159,7 @@ def test_what_is_requested_is_what_has_another_version_than_its_last_snapshot(
 def test_a_run_that_is_not_finished_blocks_its_catalog_unless_it_cannot_be_at_work(
     instance: dg.DagsterInstance, status: str, hours: int, requested_hours: int, due: list[str]
 ) -> None:
-    now = datetime.now(timezone.utc) + timedelta(hours=hours)
+    now = datetime.now(UTC) + timedelta(hours=hours)
     source = Listed(CatalogState("acme", last_indexed_at=NOON))
     defs = dg.Definitions(
         assets=[PRODUCTS], resources={"octogen": OctogenResource(catalog_source=source)}

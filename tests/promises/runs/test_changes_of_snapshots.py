@@ -3,7 +3,7 @@
 import itertools
 import re
 from collections.abc import Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +124,7 @@ def test_a_withdrawn_catalog_is_named_and_shows_what_differs_when_it_returns(
 def test_a_day_is_compared_with_the_last_day_before_it(
     tmp_path: Path, instance: dg.DagsterInstance, by_catalog: bool
 ) -> None:
-    now = datetime.now(timezone.utc)
+    now = datetime.now(UTC)
     days = [f"{now - timedelta(days=ago):%Y-%m-%d}" for ago in (2, 1, 0)]
     instance.add_dynamic_partitions("octogen_catalogs", ["acme"])
     shop = Shop(tmp_path, instance, (catalog_days if by_catalog else snapshot_days)(days[0]))
@@ -155,7 +155,7 @@ def test_a_day_is_compared_with_the_last_day_before_it(
 def test_changes_of_a_day_wait_for_its_snapshot_and_follow_the_history(
     tmp_path: Path, instance: dg.DagsterInstance, by_catalog: bool, condition: Any
 ) -> None:
-    now = datetime.now(timezone.utc)
+    now = datetime.now(UTC)
     today, yesterday, start = (f"{now - timedelta(days=ago):%Y-%m-%d}" for ago in (0, 1, 3))
     instance.add_dynamic_partitions("octogen_catalogs", ["strada"])
     products = build_products_asset(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -330,7 +330,7 @@ def earlier(asset: CheckedAsset, rows: int, partition: str | None = None) -> lis
 
 
 def day(age: int) -> str:
-    return f"{datetime.now(timezone.utc) - timedelta(days=age):%Y-%m-%d}"
+    return f"{datetime.now(UTC) - timedelta(days=age):%Y-%m-%d}"
 
 
 @pytest.mark.slow

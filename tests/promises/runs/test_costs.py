@@ -5,7 +5,7 @@ import random
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator
-from datetime import date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from tests.results import metadata, octogen_at
 from tests.servers.bigquery import BigQueryServer, serving
 
 ROOT = Path(__file__).parents[3]
-TODAY = f"{datetime.now(timezone.utc):%Y-%m-%d}"
+TODAY = f"{datetime.now(UTC):%Y-%m-%d}"
 CATALOGS = [f"shop{number}" for number in range(4)]
 SEARCH = ProductSearch(page_size=50)
 
@@ -99,7 +99,7 @@ def settings(project: Project) -> dict[str, Any]:
 
 
 def days_ago(days: int) -> str:
-    return f"{datetime.now(timezone.utc) - timedelta(days=days):%Y-%m-%d}"
+    return f"{datetime.now(UTC) - timedelta(days=days):%Y-%m-%d}"
 
 
 @pytest.mark.slow
@@ -135,7 +135,7 @@ def test_bytes_are_those_that_google_bills_over_retries(project: Project, tmp_pa
 
 def test_a_run_that_began_before_counts_from_midnight(project: Project) -> None:
     """What it spent before, and what it has published since, is not what it failed with."""
-    now = datetime.now(timezone.utc)
+    now = datetime.now(UTC)
     before = now - timedelta(days=2)
     run = dg.DagsterRun(job_name="job", tags={"octogen/spent_usd.products": "1"})
     project.instance.add_run(run)

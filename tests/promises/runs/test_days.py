@@ -3,7 +3,7 @@
 import functools
 import os
 from collections.abc import Callable
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,11 @@ from tests.results import failure, is_retried
 
 metadata = functools.partial(results.metadata, node="products")
 
-START = f"{datetime.now(timezone.utc) - timedelta(days=3):%Y-%m-%d}"
+START = f"{datetime.now(UTC) - timedelta(days=3):%Y-%m-%d}"
 
 
 def day(offset: int = 0) -> str:
-    return f"{datetime.now(timezone.utc) + timedelta(days=offset):%Y-%m-%d}"
+    return f"{datetime.now(UTC) + timedelta(days=offset):%Y-%m-%d}"
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ class Clock:
     days = 0
 
     def __call__(self) -> datetime:
-        return datetime.now(timezone.utc) + timedelta(days=self.days)
+        return datetime.now(UTC) + timedelta(days=self.days)
 
 
 @pytest.fixture

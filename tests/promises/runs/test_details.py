@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +113,7 @@ def made_up(*urls: str | None) -> pl.DataFrame:
 
 class TestRows:
     def test_each_product_has_a_row_with_its_listing_and_its_view(self, shop: Shop) -> None:
-        before = datetime.now(timezone.utc)
+        before = datetime.now(UTC)
         result = shop.run(shop.products)
         assert result.frame is not None
         frame, products = result.frame.sort("uuid"), shop.products
@@ -126,7 +126,7 @@ class TestRows:
         assert set(frame["status"]) == {"found"}
         assert frame["error"].null_count() == 60
         assert frame["description"].count() > 50
-        assert frame["looked_up_at"].is_between(before, datetime.now(timezone.utc)).all()
+        assert frame["looked_up_at"].is_between(before, datetime.now(UTC)).all()
         assert sorted(result.asked) == sorted(products["product_url"])
         numbers = result.numbers
         assert numbers["found"] == numbers["looked_up"] == numbers["dagster/row_count"] == 60
@@ -245,7 +245,7 @@ CHANGES: dict[str, Any] = {
     "current_price": 1.25,
     "original_price": 9000.0,
     "is_active": False,
-    "updated_at": datetime(2026, 11, 25, tzinfo=timezone.utc),
+    "updated_at": datetime(2026, 11, 25, tzinfo=UTC),
     "product_url": "https://shop.example/moved",
     "catalog_key": "another",
 }
@@ -371,9 +371,7 @@ def shown(result: dg.ExecuteInProcessResult, node: str = "products_details") -> 
 def test_the_details_of_a_day_carry_rows_over_from_the_last_earlier_day(
     tmp_path: Path, resources: dict[str, Any], shops: Sandbox, instance: Any, damaged: bool
 ) -> None:
-    today, before = (
-        f"{datetime.now(timezone.utc) - timedelta(days=days):%Y-%m-%d}" for days in (0, 3)
-    )
+    today, before = (f"{datetime.now(UTC) - timedelta(days=days):%Y-%m-%d}" for days in (0, 3))
     products = build_products_asset(
         "products", ProductSearch(catalogs=["strada"]), partitions_def=snapshot_days(before)
     )

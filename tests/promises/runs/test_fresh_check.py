@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
@@ -39,7 +39,7 @@ class Clock:
         self.instance = instance
         self.asset = build_products_asset("products", partitions_def=partitions)
         self.upstream = list[dg.AssetsDefinition]()
-        self.now = datetime.now(timezone.utc)
+        self.now = datetime.now(UTC)
         self.severity = dg.AssetCheckSeverity.ERROR
         self.octogen: OctogenResource | None = None
 
@@ -51,7 +51,7 @@ class Clock:
 
     def age(self) -> None:
         """Let the time pass after which all that was reported so far is too old, and no more."""
-        self.now = datetime.now(timezone.utc) + MAX_AGE
+        self.now = datetime.now(UTC) + MAX_AGE
 
     def checks(self) -> list[dg.AssetChecksDefinition]:
         every = (
@@ -308,7 +308,7 @@ def test_what_read_the_state_before_a_change_is_not_fresh(instance: dg.DagsterIn
     clock.upstream = [clock.asset]
 
     def changed() -> dg.AssetMaterialization:
-        tags = {"octogen/changed_at": f"{datetime.now(timezone.utc).timestamp():.3f}"}
+        tags = {"octogen/changed_at": f"{datetime.now(UTC).timestamp():.3f}"}
         return dg.AssetMaterialization(KEY, tags=tags)
 
     @dg.asset(deps=[clock.asset])
@@ -364,8 +364,7 @@ def test_it_runs_every_hour_where_automation_is_on(
             defs,
             instance=instance,
             cursor=cursor,
-            evaluation_time=datetime(2026, 11, 26, 8, tzinfo=timezone.utc)
-            + timedelta(minutes=minute),
+            evaluation_time=datetime(2026, 11, 26, 8, tzinfo=UTC) + timedelta(minutes=minute),
         )
         cursor = tick.cursor
         requested.append(tick.total_requested)

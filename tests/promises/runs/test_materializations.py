@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Iterator
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -198,7 +198,7 @@ def test_times_are_shown_to_the_minute_and_what_does_not_fit_is_left_out(tmp_pat
     frame = pl.DataFrame(
         {
             "images": [[{"url": "https://a.example/1.png"}]],
-            "at": [datetime(2026, 11, 29, 11, 5, 36, 960_123, tzinfo=timezone.utc)],
+            "at": [datetime(2026, 11, 29, 11, 5, 36, 960_123, tzinfo=UTC)],
             "code": ["x" * 60],
             "a": [1],
             "b": [2],

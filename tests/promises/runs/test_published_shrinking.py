@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +143,7 @@ class DayOfSnapshots:
     def __init__(
         self, folder: Path, service: PublishedService, instance: dg.DagsterInstance
     ) -> None:
-        self.now = datetime.now(timezone.utc)
+        self.now = datetime.now(UTC)
         self.today, day_before = (f"{self.now - timedelta(days=ago):%Y-%m-%d}" for ago in (0, 1))
         search = ProductSearch(catalogs=["acme"])
         days = snapshot_days(day_before)

@@ -1,7 +1,7 @@
 """Schedules: what a tick requests, and what follows downstream."""
 
 from collections.abc import Iterator, Set
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -29,7 +29,7 @@ def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
         yield stored
 
 
-NOON = datetime(2026, 3, 4, 12, tzinfo=timezone.utc)
+NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
 
 
 def snapshot_schedule(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import pytest
@@ -53,7 +53,7 @@ def test_a_tick_with_every_catalog_due_compares_each_key_a_few_times(
     assert CountedKey.comparisons < 10 * CATALOGS
 
 
-NOON = datetime(2026, 11, 25, 12, tzinfo=timezone.utc)
+NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
 TODAY = "|2026-11-25"
 START, END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from datetime import date, datetime, time, timezone
+from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,7 @@ pytestmark = [
 NODE = "octogen_linked_snapshot"
 MILLION = 1_000_000
 TABLE = f"{PROJECT}.acme_products.products_current_v1"
-EXPORTED_AT = datetime.now(timezone.utc).replace(microsecond=0)
+EXPORTED_AT = datetime.now(UTC).replace(microsecond=0)
 PRODUCTS = f"""
     SELECT
         FORMAT('u%07d', i) AS uuid, 'acme' AS catalog_key, 'Boot | ' || i AS title,

@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -223,8 +223,8 @@ COLUMNS: list[tuple[str, Any, Any, pa.DataType, pl.DataType]] = [
     ("DATETIME", "2026-01-02T03:04:05", MOMENT, pa.timestamp("us"), pl.Datetime("us")),
     (
         "TIMESTAMP",
-        str(int(MOMENT.replace(tzinfo=timezone.utc).timestamp()) * 1_000_000),
-        MOMENT.replace(tzinfo=timezone.utc),
+        str(int(MOMENT.replace(tzinfo=UTC).timestamp()) * 1_000_000),
+        MOMENT.replace(tzinfo=UTC),
         pa.timestamp("us", "UTC"),
         pl.Datetime("us", "UTC"),
     ),
@@ -456,7 +456,7 @@ def test_the_last_product_of_a_shop_that_no_longer_matches_ends_in_the_history(
     stored = tmp_path / "stored"
     with serving(server, tmp_path):
         for day, shops in ((1, ("acme", "zen")), (2, ("acme",))):
-            at = str(int(datetime(2026, 11, day, tzinfo=timezone.utc).timestamp() * 1e6))
+            at = str(int(datetime(2026, 11, day, tzinfo=UTC).timestamp() * 1e6))
             server.rows = [(shop, shop, "https://x.example/1", "EUR", "80", at) for shop in shops]
             materialized([linked, snapshots, history], stored, resources=BIGQUERY)
     rows = scan_history(str(stored), asset=f"{NODE}_history").collect()
@@ -476,7 +476,7 @@ def test_a_linked_snapshot_has_a_past_of_its_exports_by_the_columns_that_its_vie
         {"name": "current_price", "type": "NUMERIC"},
         *({"name": "in_stock", "type": "BOOL"}, {"name": "exported_at", "type": time}),
     ]
-    days = [datetime(2026, 11, day, tzinfo=timezone.utc) for day in (1, 2)]
+    days = [datetime(2026, 11, day, tzinfo=UTC) for day in (1, 2)]
     with serving(server, tmp_path):
         for day, price in zip([*days, days[1]], ("100", "80", "80"), strict=True):
             exported = str(int(day.timestamp() * 1e6))
@@ -511,7 +511,7 @@ def test_a_view_that_loses_a_column_neither_doubles_nor_blanks_its_history(
     types["exported_at"] = "TIMESTAMP"
     with serving(server, tmp_path):
         for day in (1, 2):
-            at = datetime(2026, 11, day, tzinfo=timezone.utc)
+            at = datetime(2026, 11, day, tzinfo=UTC)
             row = values | {"current_price": "100", "exported_at": str(int(at.timestamp() * 1e6))}
             names = [name for name in types if day == 1 or name != lost]
             server.fields[:] = [{"name": name, "type": types[name]} for name in names]

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -103,7 +103,7 @@ def statuses(
 def test_a_column_of_the_user_s_choice_dates_a_snapshot(
     run: Run, server: BigQueryServer, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
-    newest = datetime.now(timezone.utc).replace(microsecond=0) - timedelta(hours=3)
+    newest = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=3)
     times = [newest - timedelta(days=9), newest, newest - timedelta(hours=1)]
     server.fields += [CHANGED_ON, {"name": "exported_at", "type": "TIMESTAMP"}]
     server.rows = [
@@ -168,7 +168,7 @@ def test_a_linked_table_is_described_where_it_is(
         {"name": "exported_at", "type": "TIMESTAMP"},
         {"name": "variants", "type": "RECORD", "mode": "REPEATED", "fields": [sku]},
     ]
-    newest = datetime.now(timezone.utc).replace(microsecond=0) - timedelta(hours=3)
+    newest = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=3)
     server.counted = ["25", str(int(newest.timestamp()) * MICROSECONDS)]
     result = run(build_linked_products_asset(linked, columns=["UUID", "variants"]))
     shown = metadata(result, PRODUCTS)
@@ -221,7 +221,7 @@ def test_a_table_that_is_empty_old_or_lacks_columns_fails_its_checks(
     run: Run, server: BigQueryServer
 ) -> None:
     server.fields.append(CHANGED_ON)
-    changed = datetime.now(timezone.utc) - timedelta(hours=3)
+    changed = datetime.now(UTC) - timedelta(hours=3)
     server.counted = ["0", str(int(changed.timestamp()) * MICROSECONDS)]
     asset = build_linked_products_asset(
         linked, columns=["uuid", "title"], modified_column="changed_on", max_age=timedelta(hours=2)

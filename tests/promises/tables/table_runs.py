@@ -3,7 +3,6 @@
 import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -260,18 +259,15 @@ class _Watched:
 
 
 def _kinds() -> Sequence[type]:
+    from pyiceberg.catalog.sql import SqlCatalog
+
     from octogen_dagster.tables import bigquery, delta, duckdb, iceberg, postgres, snowflake
 
-    kinds: list[type] = [
+    return [
         *(bigquery.BigQueryConnection, duckdb.DuckDBConnection, postgres.PostgresConnection),
         *(snowflake.SnowflakeConnection, adbc.ADBCConnection),
-        *(delta.DeltaConnection, iceberg.IcebergConnection, PreparedFrames),
+        *(delta.DeltaConnection, iceberg.IcebergConnection, PreparedFrames, SqlCatalog),
     ]
-    with suppress(ImportError):  # it needs Python 3.11
-        from pyiceberg.catalog.sql import SqlCatalog
-
-        kinds.append(SqlCatalog)
-    return kinds
 
 
 def partitions_of(rows: Sequence[Row]) -> Mapping[str, int]:

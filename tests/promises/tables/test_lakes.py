@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, time, timezone
+from datetime import UTC, datetime, time
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from tests.servers.buckets import ENVIRONMENT, S3Bucket
 from tests.servers.fixed import HTML, Answer, answering, json_answer
 from tests.warehouses import Iceberg, Lake
 
-DAY = datetime(2026, 11, 1, 6, tzinfo=timezone.utc)
+DAY = datetime(2026, 11, 1, 6, tzinfo=UTC)
 LAKES = [pytest.param("iceberg", marks=needs_iceberg), "delta"]
 
 

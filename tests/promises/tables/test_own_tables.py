@@ -4,7 +4,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
-from datetime import date, datetime, timezone
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -160,7 +160,7 @@ def shown_sizes(folder: Path, **kind: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("part", "shown"),
     [
-        (datetime(2026, 11, 25, 6, tzinfo=timezone.utc), 1_795_586_400.0),
+        (datetime(2026, 11, 25, 6, tzinfo=UTC), 1_795_586_400.0),
         (datetime(2026, 11, 25, 6), "2026-11-25 06:00:00"),
         (date(2026, 11, 25), "2026-11-25"),
         (Decimal("1.5"), 1.5),
@@ -195,7 +195,7 @@ def test_a_part_of_any_name_is_shown_beside_the_others(tmp_path: Path) -> None:
 def test_a_verdict_has_texts_and_times(tmp_path: Path) -> None:
     figures = {
         "text": Markdown("**b**"),
-        "at": datetime(2026, 11, 25, 6, tzinfo=timezone.utc),
+        "at": datetime(2026, 11, 25, 6, tzinfo=UTC),
         "table": pl.DataFrame({"a": [1]}),
     }
     check = Check("It is.", judge=lambda subject, _: Verdict(True, subject, figures))

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import closing
-from datetime import date, datetime, time, timedelta, timezone
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ from tests.warehouses import DuckDB, Lake, Postgres, Warehouse
 
 ROOT = Path(__file__).parents[3]
 _LOWS = pl.Struct({"low": pl.List(pl.Struct({"in": pl.Float64}))})
-DAY = datetime(2026, 11, 1, 6, tzinfo=timezone.utc)
+DAY = datetime(2026, 11, 1, 6, tzinfo=UTC)
 
 
 def boots(count: int, price: float = 10.0, day: int = 0, **columns: pl.Expr) -> pl.DataFrame:
@@ -109,7 +109,7 @@ def test_a_partition_replaces_its_own_rows_and_no_others(
 
 
 def test_each_scalar_keeps_its_type(warehouse: Warehouse, tmp_path: Path) -> None:
-    moment = datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=timezone.utc)
+    moment = datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC)
     frame = pl.DataFrame(
         {
             "text": ["a'b\\c\n“é”", None],

@@ -6,7 +6,7 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -27,7 +27,7 @@ from tests.warehouses import Row, Warehouse
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-DAY = datetime(2026, 11, 1, 6, tzinfo=timezone.utc)
+DAY = datetime(2026, 11, 1, 6, tzinfo=UTC)
 OLD, NEW = 30, 20
 _TIMEOUT = 300
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import signal
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from tests.warehouses import Row, Warehouse
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
-BEGIN = datetime(2026, 11, 1, 6, tzinfo=timezone.utc)
+BEGIN = datetime(2026, 11, 1, 6, tzinfo=UTC)
 DAYS = 30
 NEW_COLUMN_FROM, WITHDRAWN_FROM, EMPTY_ON = 15, 20, 18
 FORGOTTEN_ON, KILLED_ON = (10, 17), (7, 16, 24)

@@ -3,7 +3,7 @@
 import gc
 import threading
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ from tests.results import failure
 
 
 def now() -> datetime:
-    return datetime.now(timezone.utc)
+    return datetime.now(UTC)
 
 
 PARTITIONS: dict[str, Any] = {
@@ -82,7 +82,7 @@ def test_a_partition_that_did_not_change_keeps_its_data_version(project: Project
         return [(found[key].tags or {})["dagster/data_version"] for key in keys]
 
     first = versions()
-    later = datetime(2026, 11, 27, tzinfo=timezone.utc).isoformat()
+    later = datetime(2026, 11, 27, tzinfo=UTC).isoformat()
     service.indexed_at |= dict.fromkeys(keys, later)
 
     def change(key: str, _page: int, products: list[dict[str, Any]]) -> None:
