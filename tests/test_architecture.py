@@ -58,7 +58,7 @@ ARROWS: dict[str, set[str]] = {
     # Google
     "control_plane": GROUND | {"api"},
     "sharing": GROUND | {"control_plane"},
-    "bigquery": GROUND | {"api", "frames", "assets", "sharing", "control_plane"},
+    "bigquery": CORE | {"sharing", "control_plane"},
     "url_lists": CORE | {"products", "bigquery", "sharing"},
     # the doors
     "components": CORE

@@ -6,7 +6,7 @@ from typing import Any
 
 import dagster as dg
 
-from octogen_dagster.assets.definition import Metadata, hours
+from octogen_dagster.assets.definition import Metadata, hours, octogen_asset
 from octogen_dagster.bigquery.linked_tables import LinkedTables, OpenTable
 from octogen_dagster.bigquery.queries import MAX_BYTES_BILLED, REQUEST_TIMEOUT, query_metadata
 from octogen_dagster.bigquery.table_checks import PRODUCT_COLUMNS, age_of
@@ -69,13 +69,13 @@ def build_linked_products_asset(
         linked_datasets, columns, max_age, modified_column, max_bytes_billed, bigquery_resource_key
     )
 
-    @tables.asset(
-        "build_linked_products_asset",
-        name,
-        asset_arguments,
-        description="The number, the columns and the last change of the products in each linked "
-        "dataset. The products stay in BigQuery.",
+    own, given = tables.asset_arguments("build_linked_products_asset", name, asset_arguments)
+    own["description"] = (
+        "The number, the columns and the last change of the products in each linked dataset. The "
+        "products stay in BigQuery."
     )
+
+    @octogen_asset(own, given)
     def linked_products(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster takes it for one with no value
         with tables.opened(context) as table:
             rows, last_modified, metadata = _describe(context, tables, table)

@@ -1,20 +1,13 @@
 """The asset of linked snapshots: it brings each linked view into the store of the IO manager."""
 
 import re
-import threading
 from collections.abc import Iterator, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
 
-from octogen_dagster.assets.definition import (
-    ACCEPT_SHRINKING,
-    ACCEPT_SHRINKING_CONFIG,
-    keeps_snapshots,
-    kept_otherwise,
-    output_manager,
-)
+from octogen_dagster.assets.definition import ACCEPT_SHRINKING, ACCEPT_SHRINKING_CONFIG
 from octogen_dagster.bigquery.linked_tables import LinkedTables
 from octogen_dagster.bigquery.linked_view import LinkedScan, build_select, check_arguments
 from octogen_dagster.bigquery.queries import (
@@ -29,9 +22,11 @@ from octogen_dagster.bigquery.tables import (
     console_url,
     table_schema,
 )
-from octogen_dagster.frames.source import MIN_ROWS_PERCENT, collected
+from octogen_dagster.frames.kinds import TableKind
+from octogen_dagster.frames.source import MIN_ROWS_PERCENT
 from octogen_dagster.sharing.google_errors import BIGQUERY, translate_google_errors
 from octogen_dagster.sharing.names import TABLE
+from octogen_dagster.snapshots.asset_decorator import SnapshotRun, snapshot_asset
 from octogen_dagster.validation import require_percent
 
 
@@ -57,7 +52,8 @@ def build_linked_snapshot_asset(
     of its query and does not pay again.
 
     The columns are those of the view, with Polars' types; their types in BigQuery are in the
-    metadata. Each partition has checks of its own:
+    metadata. A snapshot that differs from the previous one only in the modified column keeps its
+    data version, so it triggers nothing downstream. Each partition has checks of its own:
 
     * `not_empty`: there are rows;
     * `expected_columns`: the columns are there, by default those that Octogen documents;
@@ -108,17 +104,19 @@ def build_linked_snapshot_asset(
         bigquery_resource_key,
         view,
     )
+    own, given = tables.asset_arguments("build_linked_snapshot_asset", name, asset_arguments)
+    own |= {
+        "config_schema": {ACCEPT_SHRINKING: ACCEPT_SHRINKING_CONFIG},
+        "kinds": {"octogen", "bigquery", "parquet"},
+        "description": f"The view {view or TABLE} of each linked dataset, as a snapshot.",
+        "retry_policy": dg.RetryPolicy(max_retries=2, delay=30, backoff=dg.Backoff.EXPONENTIAL),
+    }
+    # Each export has another time, also if nothing else changed.
+    kind = TableKind(volatile=(modified_column or EXPORTED_AT,))
 
-    @tables.asset(
-        "build_linked_snapshot_asset",
-        name,
-        asset_arguments,
-        config_schema={ACCEPT_SHRINKING: ACCEPT_SHRINKING_CONFIG},
-        kinds={"octogen", "bigquery", "parquet"},
-        description=f"The view {view or TABLE} of each linked dataset, as a snapshot.",
-        retry_policy=dg.RetryPolicy(max_retries=2, delay=30, backoff=dg.Backoff.EXPONENTIAL),
-    )
-    def linked_snapshot(context: dg.AssetExecutionContext) -> Iterator[Any]:
+    @snapshot_asset(own, given, kind=kind, takes_ranges=False)
+    def linked_snapshot(run: SnapshotRun, _partition: str | None) -> Iterator[Any]:
+        context = run.context
         accepts_any = where is not None or context.op_execution_context.op_config[ACCEPT_SHRINKING]
         with tables.opened(context, stores_rows=True) as table:
             dated_by = tables.dated_by(table, EXPORTED_AT)
@@ -126,39 +124,20 @@ def build_linked_snapshot_asset(
             job = tables.query(context, table, sql, f"The query of {table.name}")
             with translate_google_errors(BIGQUERY, f"The rows of {table.name}"):
                 rows = QueryRows(table.client, job)
-            context.add_asset_metadata(
-                {
-                    "octogen/source_table": str(table.name),
-                    CONSOLE: console_url(*table.name),
-                    "octogen/source_columns": table_schema(rows.schema),
-                    "octogen/sql": dg.MetadataValue.md(f"```sql\n{sql}\n```"),
-                    **query_metadata(job),
-                }
-            )
+            metadata = {
+                "octogen/source_table": str(table.name),
+                CONSOLE: console_url(*table.name),
+                "octogen/source_columns": table_schema(rows.schema),
+                "octogen/sql": dg.MetadataValue.md(f"```sql\n{sql}\n```"),
+                **query_metadata(job),
+            }
             limit = 0.0 if accepts_any else min_rows_percent
             # Only a URL list says when it was exported, and it has products of its addresses.
             selection = where or ("the addresses of a URL list" if table.exported_at else None)
             scan = LinkedScan(rows, table.name, limit, dated_by, selection)
-            # Dagster hands an output to the IO manager before it asks for what comes next.
-            yield dg.Output(_as_taken(context, scan, str(table.name)))
+            # The rows are read and published before the next line runs.
+            yield dg.MaterializeResult(value=scan, metadata=metadata)
         subject = f"The snapshot of {table.name}"
         yield from tables.results(subject, rows.total, rows.schema, scan.last_modified)
 
     return linked_snapshot
-
-
-def _as_taken(context: dg.AssetExecutionContext, scan: LinkedScan, table: str) -> Any:
-    """The snapshot as the asset's IO manager takes it: only ours takes a scan."""
-    _, manager = output_manager(context)
-    if keeps_snapshots(manager):
-        return scan
-    log = context.log
-    log.info(kept_otherwise(manager))
-    frame, outcome = collected(scan, table, log.info, log.warning, threading.Event())
-    rows = "partition_row_count" if context.has_partition_key else "row_count"
-    metadata: dict[str, Any] = {f"dagster/{rows}": len(frame)}
-    for name, value in outcome.metrics().items():
-        is_time = isinstance(value, datetime)
-        metadata[f"octogen/{name}"] = dg.MetadataValue.timestamp(value) if is_time else value
-    context.add_asset_metadata(metadata)
-    return frame

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -13,7 +13,6 @@ import dagster as dg
 from octogen_dagster.assets.definition import (
     asset_arguments_of,
     asset_key,
-    octogen_asset,
     permanent_errors_fail,
     require_asset,
     require_max_age,
@@ -54,17 +53,20 @@ class LinkedTables:
     bigquery_resource_key: str
     view: str | None = None
 
-    def asset(
-        self, builder: str, name: str | dg.AssetSpec, given: Mapping[str, Any], **own: Any
-    ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
-        """Return the decorator of an asset with a partition and checks for each table."""
+    def asset_arguments(
+        self, builder: str, name: str | dg.AssetSpec, given: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return a builder's arguments of an asset with a partition and checks for each table.
+
+        The second ones are those that its user gave.
+        """
         require_asset(self.linked_datasets, "linked_datasets")
         require_extras(builder, "bigquery")
         require_max_bytes_billed(self.max_bytes_billed)
         require_max_age(self.max_age)
         given = asset_arguments_of(name, given)
         partitions = given.pop("partitions_def", self.linked_datasets.partitions_def)
-        arguments = {
+        own = {
             "partitions_def": partitions,
             "deps": [self.linked_datasets],
             "check_specs": build_check_specs(asset_key(given), self.max_age, partitions),
@@ -72,7 +74,7 @@ class LinkedTables:
             "pool": None,
             "kinds": {"octogen", "bigquery"},
         }
-        return octogen_asset(arguments | own, given)
+        return own, given
 
     @contextmanager
     def opened(

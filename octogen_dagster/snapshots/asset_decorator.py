@@ -88,6 +88,7 @@ def snapshot_asset(
     resource_key: str | None = None,
     loads: Mapping[str, type] | None = None,
     needs_files: bool = False,
+    takes_ranges: bool = True,
 ) -> Callable[[MakeSnapshot], dg.AssetsDefinition]:
     """Return the decorator of an asset of snapshots, of which a run may have several partitions.
 
@@ -118,6 +119,7 @@ def snapshot_asset(
             are.
         loads: The types of inputs that are not `Snapshots`, by name.
         needs_files: True for a table that works with a `ParquetSnapshotIOManager` only.
+        takes_ranges: False to refuse a `backfill_policy`: each partition has a run of its own.
 
     Raises:
         TypeError: The function does not take the run, the partition and the inputs.
@@ -168,7 +170,9 @@ def snapshot_asset(
         # It is called above, around the function of the asset, and not around the publication.
         without = {name: each for name, each in given.items() if name != "execute"}
         return noted(
-            octogen_asset({**own, **options}, without, takes_ranges=True)(compute), kind, made_from
+            octogen_asset({**own, **options}, without, takes_ranges=takes_ranges)(compute),
+            kind,
+            made_from,
         )
 
     return decorate

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,20 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from octogen_dagster import OctogenResource, build_catalog_sensor, follow_upstream
+from octogen_dagster import (
+    OctogenResource,
+    build_catalog_sensor,
+    build_history_asset,
+    build_linked_snapshot_asset,
+    follow_upstream,
+)
 from octogen_dagster.assets.definition import asset_arguments_of
 from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, snapshot_asset
+from tests.promises.sharing.linked import BIGQUERY, linked
 from tests.promises.yaml.yaml_projects import load, run
 from tests.results import materialized
+from tests.servers.bigquery import BigQueryServer, serving
 
 FOLLOWERS = ("octogen_products_changes", "octogen_products_brands", "octogen_products_history")
 
@@ -201,6 +210,55 @@ def test_an_unchanged_snapshot_triggers_nothing_whatever_kinds_and_tags_it_has(
     assert read() == {}
     prices.append(2.0)
     assert read() == {"after": {None}}
+
+
+def test_an_unchanged_linked_snapshot_keeps_its_data_version_and_triggers_nothing(
+    instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    server = BigQueryServer()
+    server.fields[:] = [
+        {"name": "uuid", "type": "STRING"},
+        {"name": "current_price", "type": "NUMERIC"},
+        {"name": "exported_at", "type": "TIMESTAMP"},
+    ]
+    snapshots = build_linked_snapshot_asset(linked, max_age=None)
+    history = build_history_asset(
+        snapshots,
+        key=["uuid"],
+        tracked=["current_price"],
+        automation_condition=follow_upstream(),
+    )
+    assets = [linked, snapshots, history]
+    automation = Automation(dg.Definitions(assets, resources=BIGQUERY), instance)
+    automation.tick()
+
+    def export(day: int, price: str) -> tuple[str, set[str]]:
+        exported_at = datetime(2026, 11, day, tzinfo=UTC).timestamp()
+        server.rows = [("u", price, str(int(exported_at * 1e6)))]
+        materialized(
+            assets,
+            tmp_path / "stored",
+            selection=[linked, snapshots],
+            resources=BIGQUERY,
+            instance=instance,
+        )
+        return data_version(instance, snapshots.key), set(automation.tick())
+
+    with serving(server, tmp_path):
+        first, requested = export(1, "80")
+        assert requested == {history.key.to_user_string()}
+        materialized(
+            assets,
+            tmp_path / "stored",
+            selection=[history],
+            resources=BIGQUERY,
+            instance=instance,
+        )
+        automation.tick()
+        assert export(2, "80") == (first, set())
+        version, requested = export(3, "70")
+        assert version != first
+        assert requested == {history.key.to_user_string()}
 
 
 SHOPS = dg.StaticPartitionsDefinition(["acme", "zen"])
