@@ -76,7 +76,7 @@ class Dagster:
     def runs(self) -> Counter[tuple[str, str]]:
         """Count the runs of each catalog or listing with each status."""
         return Counter(
-            (run.tags["dagster/partition"].rpartition(":")[2], run.status.value)
+            (run.tags.get("dagster/partition", "").rpartition(":")[2], run.status.value)
             for run in self.instance.get_runs()
         )
 
