@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import runpy
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
@@ -130,7 +130,7 @@ def test_histories_that_missed_three_days_of_ten_are_those_of_twins_that_missed_
         url = None
         for number, price in enumerate(PRICES, 1):
             Path("price").write_text(str(price))
-            at = datetime(2026, 11, number, tzinfo=timezone.utc).timestamp()
+            at = datetime(2026, 11, number, tzinfo=UTC).timestamp()
             row = ("u", "acme", "https://a.example/u", "EUR", str(price), str(int(at * 1e6)))
             linked.rows = [row]
             if url:

@@ -56,6 +56,12 @@ class Shop:
     resources: dict[str, Any] = field(default_factory=dict)
     product: pl.Expr = field(default_factory=lambda: pl.lit(value=True))
     column: str = "current_price"
+    bucket: S3Bucket | None = None
+
+    def move_to(self, bucket: S3Bucket) -> None:
+        """Store what follows in a bucket."""
+        self.bucket = bucket
+        self.resources = {**self.resources, "io_manager": bucket.io_manager()}
 
     def run(self, asset: dg.AssetsDefinition) -> dg.ExecuteInProcessResult:
         return materialized(
@@ -76,17 +82,26 @@ class Shop:
 
     def prices(self, history: int = 0) -> list[float]:
         """The prices of the product in a history, the oldest first."""
-        rows = scan_history(str(self.folder), asset=self.histories[history].key.to_user_string())
+        asset = self.histories[history].key.to_user_string()
+        if self.bucket:
+            options = {
+                name: ENVIRONMENT[value.env_var_name] if isinstance(value, dg.EnvVar) else value
+                for name, value in self.bucket.options.items()
+            }
+            rows = scan_history(self.bucket.base_dir, asset=asset, storage_options=options)
+        else:
+            rows = scan_history(str(self.folder), asset=asset)
         found = rows.filter(self.product).sort("valid_from").collect()
         return [float(price) for price in found[self.column]]
 
     def waiting(self) -> list[str]:
         """The files that wait, without the markers of their readers."""
-        return [
-            str(path)
-            for path in self.folder.glob(".*.waiting/**/*")
-            if path.is_file() and path.name != "reader"
-        ]
+        if self.bucket:
+            names = [name for name in self.bucket.names() if ".waiting/" in name]
+        else:
+            waiting = self.folder.glob(".*.waiting/**/*")
+            names = [str(path) for path in waiting if path.is_file()]
+        return [name for name in names if not name.endswith("/reader")]
 
 
 def of_frames(folder: Path, instance: dg.DagsterInstance) -> Shop:
@@ -163,6 +178,7 @@ def test_a_history_makes_up_for_each_run_that_was_missed(shop: Shop) -> None:
         shop.publish(price, number)
         if number == 0:
             shop.put_in()
+    assert len(shop.waiting()) == len(PRICES) - 1
     shop.put_in()
     assert shop.prices() == PRICES
     assert shop.waiting() == []
@@ -171,6 +187,14 @@ def test_a_history_makes_up_for_each_run_that_was_missed(shop: Shop) -> None:
     shop.put_in()
     assert shop.prices() == PRICES
     assert shop.waiting() == []
+
+
+@pytest.mark.long
+def test_a_history_in_a_bucket_makes_up_for_each_run_that_was_missed(
+    shop: Shop, bucket: S3Bucket
+) -> None:
+    shop.move_to(bucket)
+    test_a_history_makes_up_for_each_run_that_was_missed(shop)
 
 
 def test_histories_of_one_table_take_no_snapshots_of_each_other(
@@ -250,28 +274,6 @@ def test_a_bad_snapshot_that_waited_is_named_and_removed(
     assert "of 2026-11-03 06:00:00 UTC" in str(event.metadata["octogen/left_out"].value)
     assert shop.prices() == [10.0, 5.0, 7.0]
     assert shop.waiting() == []
-
-
-@pytest.mark.long
-def test_snapshots_in_a_bucket_wait_for_their_history(
-    bucket: S3Bucket, tmp_path: Path, instance: dg.DagsterInstance
-) -> None:
-    shop = of_frames(tmp_path, instance)
-    shop.resources = {"io_manager": bucket.io_manager()}
-    for number, price in enumerate(PRICES):
-        shop.publish(price, number)
-        if number == 0:
-            shop.put_in()
-    folder = "snapshots/.frame.waiting/frame_history/"
-    assert sum(name.startswith(folder) for name in bucket.names()) == len(PRICES)
-    shop.put_in()
-    assert [name for name in bucket.names() if name.startswith(folder)] == [f"{folder}reader"]
-    options = {
-        name: ENVIRONMENT[value.env_var_name] if isinstance(value, dg.EnvVar) else value
-        for name, value in bucket.options.items()
-    }
-    history = scan_history(bucket.base_dir, asset="frame_history", storage_options=options)
-    assert history.sort("valid_from").collect()["current_price"].to_list() == PRICES
 
 
 MOMENTS: dict[str, tuple[str, Any, str]] = {
