@@ -9,8 +9,6 @@ from collections.abc import Collection, Mapping
 import dagster as dg
 
 DATA_VERSION_TAG = "dagster/data_version"
-CHANGED_TAG = "octogen/changed_at"
-"""The tag of a materialization that says since when its snapshot has these rows, in seconds."""
 READ_AGAIN = " read again in "
 """Stands between the version of a catalog and the run that found other rows in it."""
 _AGAIN = " (indexed again)"

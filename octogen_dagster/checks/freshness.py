@@ -1,24 +1,25 @@
-"""The check `fresh`: every catalog was materialized lately, or nothing changed since it was."""
+"""The check `fresh`: every catalog was materialized within a maximum age."""
 
-import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import dagster as dg
 import polars as pl
 
 from octogen_dagster.assets.definition import FRESH, Metadata, hours
-from octogen_dagster.assets.latest import CHANGED_TAG, latest_ids
+from octogen_dagster.assets.latest import latest_ids
 from octogen_dagster.errors import OctogenError
 from octogen_dagster.frames.markdown import markdown_table
 from octogen_dagster.snapshots.partitions import PartitionLayout, keys_by_catalog
-from octogen_dagster.snapshots.publication import last_records, read_last, tags_of
 from octogen_dagster.snapshots.range_checks import ASSET_CHECKS
 
 _ADVICE = "Look at the last runs, and at the sensor or schedule that requests them."
 _MAX_STALE_SHOWN = 20
 _EVERY_HOUR = "0 * * * *"
+
+Part: TypeAlias = str | None
+"""A catalog of an asset; None for an asset without catalogs."""
 
 
 @runtime_checkable
@@ -29,6 +30,14 @@ class ListsCatalogs(Protocol):
         """The products of each catalog that the source lists; None if the list is not whole."""
 
 
+def is_derived(asset: dg.AssetsDefinition) -> bool:
+    """True for an asset that is made from other assets only, without a service."""
+    if not asset.is_executable or not asset.asset_deps[asset.key] - {asset.key}:
+        return False
+    io_managers = {each.input_manager_key for each in asset.op.input_defs}
+    return not asset.op.required_resource_keys - io_managers
+
+
 def build_fresh_check(
     asset: dg.AssetsDefinition,
     max_age: timedelta,
@@ -37,8 +46,8 @@ def build_fresh_check(
 ) -> dg.AssetChecksDefinition:
     """Build the check `fresh`, which reads no snapshot and never blocks.
 
-    A `dagster.FreshnessPolicy` looks at the last materialization of an asset, whichever partition
-    that was, so one catalog that is alive keeps it satisfied.
+    A `dagster.FreshnessPolicy` looks only at the last materialization of an asset, so one live
+    catalog hides the stale ones.
     """
     key, partitions = asset.key, PartitionLayout(asset.partitions_def)
     every_hour: Any = dg.AutomationCondition.cron_tick_passed(_EVERY_HOUR)
@@ -47,27 +56,24 @@ def build_fresh_check(
     resources: set[str] = set()
     if partitions.catalogs and asset.is_executable:
         resources = set(asset.op.required_resource_keys)  # one of them may be Octogen's
-    # What is read from a service changes without anything upstream.
-    is_derived = asset.is_executable and not (
-        asset.op.required_resource_keys - {each.input_manager_key for each in asset.op.input_defs}
-    )
-    upstream = asset.asset_deps[key] - {key} if is_derived and not partitions.times else set()
 
     def result(
         context: dg.AssetCheckExecutionContext | dg.AssetExecutionContext,
     ) -> dg.AssetCheckResult:
         now = clock()
-        last = _Last(context.instance, key, partitions, now - max_age)
-        if last.stale:
-            last.compare(_listed(context, resources))
-            last.leave_out_unchanged(context.instance, key, upstream)
-        metadata = {**_figures(last), "octogen/max_age_hours": hours(max_age)}
-        if last.stale:
-            sample = _longest_stale(context.instance, key, last.stale, now)
+        newest, current, is_first = _newest(context.instance, key, partitions, now - max_age)
+        found = freshness(newest, current, is_first=is_first)
+        if found.stale:
+            listed = _listed(context, resources)
+            found = freshness(newest, current, listed, is_first=is_first)
+        metadata = {**_figures(found), "octogen/max_age_hours": hours(max_age)}
+        if found.stale:
+            sample = _longest_stale(context.instance, key, found.stale, now)
             metadata["octogen/sample"] = dg.MetadataValue.md(markdown_table(sample))
-        sentences = [_materialized(key.to_user_string(), last, lately), *_remarks(last)]
+        subject = key.to_user_string()
+        sentences = [_materialized(subject, found, len(newest), lately), *_remarks(found)]
         return dg.AssetCheckResult(
-            passed=not last.stale,
+            passed=not found.stale,
             severity=severity,
             description=" ".join(sentences),
             metadata=metadata,
@@ -89,139 +95,132 @@ def build_fresh_check(
     return fresh
 
 
-class _Last:
-    """The last materializations of an asset's parts: its catalogs, or the whole asset, as None.
+class Freshness(NamedTuple):
+    """The parts of an asset by what the check `fresh` says of them.
 
     Attributes:
-        parts: All parts.
-        fresh: The number of those that were materialized since a time.
-        awaited: The number of those without a snapshot while the asset's first one is not older:
-            a first backfill may last.
-        stale: The others, each with the storage id of its last materialization or 0.
-        withdrawn: Those of the others that the source no longer lists, and so are not stale.
-        unchanged: How many of them are made from what has not changed since, and so are not stale.
-        ignores_list: True if the source's list is taken for broken.
+        fresh: Materialized within the maximum age.
+        stale: Not materialized within it, each with the storage id of its last materialization,
+            or 0. Any of these fails the check.
+        awaited: Never materialized, while the asset's first materialization is within it.
+        withdrawn: Not materialized within it, and no longer listed by the source.
+        ignores_list: True if the source lists none of the parts, so its list is taken for broken.
     """
 
-    def __init__(
-        self,
-        instance: dg.DagsterInstance,
-        asset: dg.AssetKey,
-        partitions: PartitionLayout,
-        cutoff: datetime,
-    ) -> None:
-        before = dg.AssetRecordsFilter(asset, before_timestamp=cutoff.timestamp())
-        old = instance.fetch_materializations(before, limit=1).records
-        cutoff_id = old[0].storage_id if old else 0
-        newest: dict[str | None, int] = dict.fromkeys(_parts(instance, partitions), 0)
-        fresh = set()
-        for partition, storage_id in _last_ids(instance, asset, partitions).items():
-            part = None if partition is None else partitions.catalog_key(partition)
-            if part not in newest:  # the partition was deleted
-                continue
-            newest[part] = max(newest[part], storage_id)
-            window = None if partition is None else partitions.window(partition)
-            # A snapshot of a time that had ended says nothing about the present.
-            if storage_id > cutoff_id and (window is None or window[1] > cutoff):
-                fresh.add(part)
-        is_new = bool(fresh) and not cutoff_id
-        late = {part: at for part, at in newest.items() if part not in fresh}
-        self.parts, self.fresh = newest.keys(), len(fresh)
-        self.stale = {part: at for part, at in late.items() if at or not is_new}
-        self.awaited = len(late) - len(self.stale)
-        self.withdrawn = set[str | None]()
-        self.unchanged = 0
-        self.ignores_list = False
-
-    def compare(self, listed: Mapping[str | None, int | None] | None) -> None:
-        """Take from the stale parts those that are not listed, or for which nothing is published.
-
-        A list with none of the parts is ignored: all would count as withdrawn.
-        """
-        if listed is None:
-            return
-        self.ignores_list = listed.keys().isdisjoint(self.parts)
-        if not self.ignores_list:
-            self.withdrawn = self.stale.keys() - listed.keys()
-        self.stale = {
-            part: at
-            for part, at in self.stale.items()
-            if part not in self.withdrawn and (at or listed.get(part) != 0)
-        }
-
-    def leave_out_unchanged(
-        self, instance: dg.DagsterInstance, asset: dg.AssetKey, upstream: Collection[dg.AssetKey]
-    ) -> None:
-        """Take from the stale parts those that are made from what has not changed since."""
-        made = _read_at(instance, asset, self.stale) if upstream else {}
-        for key in upstream:
-            changed = _changed_at(instance, key, made)
-            made = {part: at for part, at in made.items() if changed[part] <= at}
-        self.unchanged = len(made)
-        self.stale = {part: at for part, at in self.stale.items() if part not in made}
-
-    @property
-    def never(self) -> int:
-        """The number of stale parts that were never materialized."""
-        return sum(not storage_id for storage_id in self.stale.values())
+    fresh: list[Part]
+    stale: dict[Part, int]
+    awaited: list[Part]
+    withdrawn: list[Part]
+    ignores_list: bool
 
 
-def _figures(last: _Last) -> Metadata:
+def freshness(
+    newest: Mapping[Part, int],
+    current: Collection[Part],
+    listed: Mapping[Part, int | None] | None = None,
+    *,
+    is_first: bool,
+) -> Freshness:
+    """Judge the parts of an asset.
+
+    Args:
+        newest: All parts, each with the storage id of its last materialization, or 0.
+        current: The parts that were materialized within the maximum age.
+        listed: The products of each part in the source's list; None if the list is not known.
+        is_first: True if the asset was materialized for the first time within the maximum age.
+    """
+    ignores_list = listed is not None and listed.keys().isdisjoint(newest)
+    found = Freshness([], {}, [], [], ignores_list)
+    for part, storage_id in newest.items():
+        if part in current:
+            found.fresh.append(part)
+        elif is_first and not storage_id:
+            found.awaited.append(part)
+        elif listed is None or ignores_list:
+            found.stale[part] = storage_id
+        elif part not in listed:
+            found.withdrawn.append(part)
+        elif storage_id or listed[part] != 0:  # an empty catalog has nothing to publish
+            found.stale[part] = storage_id
+    return found
+
+
+def _newest(
+    instance: dg.DagsterInstance,
+    asset: dg.AssetKey,
+    partitions: PartitionLayout,
+    cutoff: datetime,
+) -> tuple[dict[Part, int], set[Part], bool]:
+    """Read the first two arguments of `freshness`, and the last one."""
+    before = dg.AssetRecordsFilter(asset, before_timestamp=cutoff.timestamp())
+    old = instance.fetch_materializations(before, limit=1).records
+    cutoff_id = old[0].storage_id if old else 0
+    newest: dict[Part, int] = dict.fromkeys(_parts(instance, partitions), 0)
+    current = set[Part]()
+    for partition, storage_id in _last_ids(instance, asset, partitions).items():
+        part = None if partition is None else partitions.catalog_key(partition)
+        if part not in newest:  # the partition was deleted
+            continue
+        newest[part] = max(newest[part], storage_id)
+        window = None if partition is None else partitions.window(partition)
+        # A snapshot of a time that had ended says nothing about the present.
+        if storage_id > cutoff_id and (window is None or window[1] > cutoff):
+            current.add(part)
+    return newest, current, bool(current) and not cutoff_id
+
+
+def _figures(found: Freshness) -> Metadata:
     metadata: Metadata = {
-        "octogen/fresh": last.fresh,
-        "octogen/stale": len(last.stale),
-        "octogen/never_materialized": last.never,
-        "octogen/awaited": last.awaited,
-        "octogen/withdrawn": len(last.withdrawn),
+        "octogen/fresh": len(found.fresh),
+        "octogen/stale": len(found.stale),
+        "octogen/never_materialized": _never(found),
+        "octogen/awaited": len(found.awaited),
+        "octogen/withdrawn": len(found.withdrawn),
     }
-    if last.unchanged:
-        metadata["octogen/unchanged"] = last.unchanged
-    if last.withdrawn:
-        names = dg.MetadataValue.json(sorted(map(str, last.withdrawn))[:_MAX_STALE_SHOWN])
+    if found.withdrawn:
+        names = dg.MetadataValue.json(sorted(map(str, found.withdrawn))[:_MAX_STALE_SHOWN])
         metadata["octogen/withdrawn_catalogs"] = names
     return metadata
 
 
-def _materialized(subject: str, last: _Last, lately: str) -> str:
-    if None in last.stale:
+def _never(found: Freshness) -> int:
+    return list(found.stale.values()).count(0)
+
+
+def _materialized(subject: str, found: Freshness, parts: int, lately: str) -> str:
+    if None in found.stale:
         return f"{subject} was not materialized {lately}. {_ADVICE}"
-    if last.stale:
+    if found.stale:
         return (
-            f"{subject}: {len(last.stale):,} of {len(last.parts):,} catalogs were not "
-            f"materialized {lately}, {last.never:,} of them never. {_ADVICE}"
+            f"{subject}: {len(found.stale):,} of {parts:,} catalogs were not materialized "
+            f"{lately}, {_never(found):,} of them never. {_ADVICE}"
         )
-    if None in last.parts and last.unchanged:
-        return f"{subject} is made from what has not changed since."
-    if None in last.parts:
+    if None in found.fresh:
         return f"{subject} was materialized {lately}."
-    expected = last.fresh + last.unchanged
-    return (
-        f"{subject}: {last.fresh:,} of {expected:,} expected catalogs were materialized {lately}."
-    )
+    count = len(found.fresh)
+    return f"{subject}: {count:,} of {count:,} expected catalogs were materialized {lately}."
 
 
-def _remarks(last: _Last) -> Iterator[str]:
-    """The rest of the text, on a list that is ignored and on catalogs that fail nothing."""
-    if last.ignores_list:
+def _remarks(found: Freshness) -> Iterator[str]:
+    """Yield sentences on an ignored list, and on catalogs that do not fail the check."""
+    if found.ignores_list:
         yield (
-            "The source lists none of these catalogs, so its answer is ignored. If they have "
-            "all ended, delete their partitions; if not, look at the source."
+            "The source lists none of these catalogs, so its list is ignored. Check the source, or "
+            "delete the partitions if the catalogs have ended."
         )
-    if last.awaited:
+    if found.awaited:
         yield (
-            f"Catalogs without a snapshot so far: {last.awaited:,}. They fail this check once "
-            "the asset's oldest snapshot is older than that."
+            f"Catalogs without a snapshot: {len(found.awaited):,}. They fail this check once the "
+            "asset's oldest snapshot exceeds the maximum age."
         )
-    if last.unchanged and None not in last.parts:
-        yield f"Catalogs that are made from what has not changed since: {last.unchanged:,}."
-    if last.withdrawn:
+    if found.withdrawn:
         yield (
-            f"Catalogs that are no longer listed: {len(last.withdrawn):,}. Their snapshots are "
-            "kept, and they fail nothing."
+            f"Catalogs no longer listed: {len(found.withdrawn):,}. Their snapshots are kept and do "
+            "not fail this check."
         )
 
 
-def _parts(instance: dg.DagsterInstance, partitions: PartitionLayout) -> Iterable[str | None]:
+def _parts(instance: dg.DagsterInstance, partitions: PartitionLayout) -> Iterable[Part]:
     if partitions.catalogs is None:
         return [None]
     return partitions.catalogs.get_partition_keys(dynamic_partitions_store=instance)
@@ -229,7 +228,7 @@ def _parts(instance: dg.DagsterInstance, partitions: PartitionLayout) -> Iterabl
 
 def _last_ids(
     instance: dg.DagsterInstance, asset: dg.AssetKey, partitions: PartitionLayout
-) -> Mapping[str | None, int]:
+) -> Mapping[Part, int]:
     """The storage id of the last materialization of each partition, or of the asset as a whole."""
     if partitions.catalogs is None and partitions.times is None:
         records = instance.fetch_materializations(asset, limit=1).records
@@ -239,7 +238,7 @@ def _last_ids(
 
 def _listed(
     context: dg.AssetCheckExecutionContext | dg.AssetExecutionContext, resources: Iterable[str]
-) -> dict[str | None, int | None] | None:
+) -> dict[Part, int | None] | None:
     """The products of each partition key that the source lists; None if nobody knows the list."""
     for octogen in (getattr(context.resources, name) for name in resources):
         if not isinstance(octogen, ListsCatalogs):
@@ -255,51 +254,8 @@ def _listed(
     return None
 
 
-def _read_at(
-    instance: dg.DagsterInstance, asset: dg.AssetKey, parts: Collection[str | None]
-) -> dict[str | None, float]:
-    """When the steps began that made parts last, without those that have none."""
-    records: Mapping[Any, dg.EventLogRecord]
-    if None in parts:
-        records = dict(zip([None], read_last(instance, asset, None, 1), strict=False))
-    else:
-        records = last_records(instance, asset, list(map(str, parts)))
-    steps = {(each.run_id, each.event_log_entry.step_key) for each in records.values()}
-    began: dict[Any, float | None] = {
-        (run_id, step): stats.start_time
-        for run_id, step in steps
-        if run_id and step
-        for stats in instance.get_run_step_stats(run_id, [step])
-    }
-    return {
-        part: began.get((each.run_id, each.event_log_entry.step_key)) or each.timestamp
-        for part, each in records.items()
-    }
-
-
-def _changed_at(
-    instance: dg.DagsterInstance, asset: dg.AssetKey, parts: Collection[str | None]
-) -> dict[str | None, float]:
-    """When an upstream asset changed last, by part; long ago if it was never materialized."""
-    whole = [_time_of_change(record) for record in read_last(instance, asset, None, 1)]
-    partitions = list(latest_ids(instance, asset)) if None in parts else list(map(str, parts))
-    records = last_records(instance, asset, partitions)
-    changed: dict[str | None, float] = {
-        partition: _time_of_change(record) for partition, record in records.items()
-    }
-    if None in parts:
-        return {None: max([*changed.values(), *whole], default=-math.inf)}
-    # A price list has no catalogs, and is upstream of each.
-    return dict.fromkeys(parts, max(whole, default=-math.inf)) | changed
-
-
-def _time_of_change(record: dg.EventLogRecord) -> float:
-    """When a snapshot got its rows, or else when the asset was materialized."""
-    return float(tags_of(record).get(CHANGED_TAG, record.timestamp))
-
-
 def _longest_stale(
-    instance: dg.DagsterInstance, asset: dg.AssetKey, stale: Mapping[str | None, int], now: datetime
+    instance: dg.DagsterInstance, asset: dg.AssetKey, stale: Mapping[Part, int], now: datetime
 ) -> pl.DataFrame:
     """The parts that wait longest, those that were never materialized first."""
     parts = sorted(stale, key=lambda part: (stale[part], part or ""))[:_MAX_STALE_SHOWN]

@@ -16,7 +16,7 @@ from octogen_dagster.assets.definition import (
     takes_range,
 )
 from octogen_dagster.checks.checked_snapshot import CheckedSnapshot
-from octogen_dagster.checks.freshness import build_fresh_check
+from octogen_dagster.checks.freshness import build_fresh_check, is_derived
 from octogen_dagster.checks.product_checks import NULLS, PRODUCT_CHECKS, ProductLimits
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.frames.kinds import Check, TableKind, Verdict
@@ -29,6 +29,8 @@ from octogen_dagster.snapshots.partitions import PartitionLayout
 from octogen_dagster.snapshots.range_checks import PARTITION_CHECKS, partition_evaluations
 from octogen_dagster.validation import did_you_mean
 
+MAX_AGE = timedelta(days=2)
+"""The maximum age of what is read from outside by default."""
 MAX_NULL_PERCENT: Mapping[str, float] = {"product_url": 0, "title": 20, "current_price": 20}
 """The percent of nulls that are allowed by default."""
 
@@ -36,7 +38,7 @@ MAX_NULL_PERCENT: Mapping[str, float] = {"product_url": 0, "title": 20, "current
 def build_snapshot_checks(
     asset: dg.AssetsDefinition,
     *,
-    max_age: timedelta | None = timedelta(days=2),
+    max_age: timedelta | None = MAX_AGE,
     max_rows_change_percent: float | None = 30,
     max_null_percent: Mapping[str, float] | None = MAX_NULL_PERCENT,
     max_bad_price_percent: float | None = 0.1,
@@ -57,19 +59,20 @@ def build_snapshot_checks(
       values in most rows of the last snapshots;
     * `prices`: few prices are negative, zero, above the original price or far from the median of
       their currency. Products without a currency have no median;
-    * `fresh`: every catalog was materialized lately. It looks at all partitions, reads no snapshot
-      and never blocks. It also runs every hour where the automation condition sensor is on. A
-      catalog that the source no longer lists is named, and does not fail it; nor does one without a
-      snapshot until the asset's first one is older than `max_age`, so that a first backfill may
-      last.
+    * `fresh`: every catalog was materialized within `max_age`. It covers all partitions, reads no
+      snapshot and never blocks. It also runs every hour while the automation condition sensor is
+      on. A catalog that the source no longer lists is reported but does not fail it; nor does one
+      without a snapshot until the asset's first snapshot is older than `max_age`, so a first
+      backfill can take that long. A derived asset, such as a history, has it only if you pass
+      `max_age`.
 
     The last snapshots are those of the last of the 31 times before, or else those that were
     replaced; one of another search, as a run in the launchpad may have, does not count. Without one
     `rows_within_bounds` passes. A failed check has a sample of the rows and says what to do.
-    Changes and brands have `fresh` only. A history has `fresh`, and checks of its own of the rows
-    of each product: `one_current_row`, `no_overlap` and `no_gap`; `nothing_left_out` names the
-    snapshots that have no place in it. Alerts have `fresh`, and a check for each rule, which warns
-    if more products than its `max_products` and `max_percent` met it in the last snapshot. That a
+    Changes and brands have none of these. A history has checks of the rows of each product:
+    `one_current_row`, `no_overlap` and `no_gap`; `nothing_left_out` names the snapshots that have
+    no place in it. Alerts have a check for each rule, which warns if more products than its
+    `max_products` and `max_percent` met it in the last snapshot. That a
     snapshot is complete and has each product once needs no check: the read fails otherwise.
 
     Args:
@@ -78,6 +81,8 @@ def build_snapshot_checks(
             asset has those of products: all, or if its metadata has `dagster/column_schema`, those
             whose columns are there.
         max_age: The maximum age of each catalog's last materialization; None leaves `fresh` out.
+            The default, two days, applies only to an asset that is read from a service or from
+            outside of Dagster.
         max_rows_change_percent: By how many percent the number of rows may differ from that of the
             last snapshots, where it may always differ by ten; None leaves `rows_within_bounds` out.
         max_null_percent: The most percent of nulls of columns by name, 0 to 100; None leaves
@@ -127,6 +132,8 @@ def build_snapshot_checks(
         layout = PartitionLayout(asset.partitions_def)
         step = _Step(asset.key, layout, chosen, kind, limits, severity)
         checks.append(_checks_of_snapshots(asset, step, blocking=blocking))
+    if max_age is MAX_AGE and is_derived(asset):
+        max_age = None
     if max_age is not None and FRESH not in exclude:
         checks.append(build_fresh_check(asset, max_age, severity, _clock))
     return checks

@@ -423,7 +423,7 @@ def _checks(
     for kind in _CHECKED:
         if asset := assets.get(kind):
             limits = settings.arguments_of(asset)
-            if kind == "own_history":  # own prices come in a rhythm of their own
+            if kind != "products":  # downstream assets run only after a change
                 limits["max_age"] = None
             checks += od.build_snapshot_checks(asset, **limits)
     return checks

@@ -226,7 +226,7 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
                 past = self._spec("linked_history", self.history, name)
                 history = od.build_product_history_asset(snapshot, name=past, execute=self.execute)
                 assets.append(history)
-                checks += od.build_snapshot_checks(history, max_age=None)
+                checks += od.build_snapshot_checks(history)
             if self.tables is not None:
                 table = self._spec("table", AssetSettings(), f"{spec.key.path[-1]}_table")
                 destination = self.tables.destination.destination()

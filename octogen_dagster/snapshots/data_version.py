@@ -8,12 +8,11 @@ the same rows is observed, so that the sensor of catalogs knows that it was read
 
 import hashlib
 from collections.abc import Collection, Mapping
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import polars as pl
 
-from octogen_dagster.assets.latest import CHANGED_TAG, DATA_VERSION_TAG, READ_AGAIN, catalog_version
+from octogen_dagster.assets.latest import DATA_VERSION_TAG, READ_AGAIN, catalog_version
 from octogen_dagster.frames.source import CATALOGS, SELECTION
 
 _CONTENT_TAG = "octogen/content"
@@ -83,12 +82,11 @@ def snapshot_version(
     last one has it already. It may not stay if the file is not the one that was reported.
     """
     last = last_tags.get(DATA_VERSION_TAG, "")
+    tags = {_CONTENT_TAG: content}
     if may_stay and last_tags.get(_CONTENT_TAG) == content:
-        tags = {name: last_tags[name] for name in (_CONTENT_TAG, CHANGED_TAG)}
         is_later = version not in ("", catalog_version(last))
         return SnapshotVersion(last, tags, version if is_later else None)
     data_version = version or content
     if data_version == catalog_version(last):
         data_version = of_run(data_version, run_id)
-    changed_at = f"{datetime.now(UTC).timestamp():.3f}"
-    return SnapshotVersion(data_version, {_CONTENT_TAG: content, CHANGED_TAG: changed_at})
+    return SnapshotVersion(data_version, tags)

@@ -75,4 +75,4 @@ def test_the_checks_of_snapshots_are_not_those_of_a_history() -> None:
     history = build_product_history_asset(build_products_asset("products"))
     built = build_snapshot_checks(history, exclude=["no_gap"])
     names = {key.name for each in built for key in each.check_keys}
-    assert names == {"one_current_row", "no_overlap", "nothing_left_out", "fresh"}
+    assert names == {"one_current_row", "no_overlap", "nothing_left_out"}

@@ -102,9 +102,9 @@ def test_one_file_is_a_whole_deployment(tmp_path: Path) -> None:
     assert "fresh" in checks
     assert "nulls" not in checks
     checks = {key.name for key in keys if key.asset_key.path == ["octogen_products_history"]}
-    assert checks == {"one_current_row", "no_overlap", "nothing_left_out", "fresh"}
+    assert checks == {"one_current_row", "no_overlap", "nothing_left_out"}
     checks = {key.name for key in keys if key.asset_key.path == ["octogen_products_alerts"]}
-    assert checks == {"price_dropped", "acme_gone", "fresh"}
+    assert checks == {"price_dropped", "acme_gone"}
     assert specs["octogen_products_alerts"].automation_condition is not None
     assert sensors == {"octogen_products_catalog_sensor": "RUNNING"}
     assert [
