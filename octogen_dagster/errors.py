@@ -12,6 +12,7 @@ import copy
 import enum
 import re
 from datetime import UTC, datetime
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 if TYPE_CHECKING:
@@ -46,6 +47,35 @@ class OctogenError(Exception):
     def __reduce__(self) -> Any:
         # Not through `__init__`, which in some classes makes the message of other arguments.
         return _restored, (type(self), *self.args), self.__dict__
+
+
+class UnsupportedDagsterError(OctogenError):
+    """The installed Dagster lacks a private name that this package uses.
+
+    Args:
+        name: The name, such as `DagsterInstance.get_ticks`.
+    """
+
+    persistence = Persistence.PERMANENT
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"octogen-dagster {version('octogen-dagster')} does not support Dagster "
+            f"{version('dagster')}, which has no {name}. Install an earlier Dagster and report "
+            "this at https://github.com/octogen-ai/octogen-dagster/issues."
+        )
+
+
+def dagster_private(owner: object, name: str) -> Any:
+    """Return a private attribute of Dagster.
+
+    Raises:
+        UnsupportedDagsterError: The installed Dagster has no such attribute.
+    """
+    try:
+        return getattr(owner, name)
+    except AttributeError:
+        raise UnsupportedDagsterError(f"{type(owner).__name__}.{name}") from None
 
 
 def _restored(kind: type[_Error], *args: Any) -> _Error:

@@ -1,7 +1,7 @@
 """What this package relies on and no library promises: a test for each, by its name.
 
-A release that breaks one fails here, and not in a user's run. CONTRIBUTING.md has the list. Where a
-promised way exists, take it and delete the test.
+A release that breaks one fails here, and not in a user's run. Where a promised way
+exists, take it and delete the test.
 """
 
 import importlib.util
@@ -30,9 +30,9 @@ from octogen_dagster import OctogenResource
 from octogen_dagster.assets.latest import DATA_VERSION_TAG
 from octogen_dagster.bigquery.queries import _storage_client
 from octogen_dagster.demo.run import INSTANCE
-from octogen_dagster.io_source import errors_as_raised, io_source, python_source
+from octogen_dagster.errors import UnsupportedDagsterError, dagster_private
+from octogen_dagster.io_source import collect_batches, errors_as_raised, io_source, python_source
 from octogen_dagster.reading.pushdown import Pushdown
-from tests.taken_away import Journeys, opened, take_away
 
 
 class UnknownError(Exception):
@@ -302,63 +302,38 @@ def test_a_context_has_the_resource_that_makes_a_client_of_itself() -> None:
     assert dg.materialize([connected], resources={"bigquery": Connection()}).success
 
 
-@pytest.fixture(scope="module")
-def journeys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Journeys]:
-    with opened(tmp_path_factory.mktemp("journeys")) as running:
-        yield running
+def test_definitions_ask_an_op_for_its_resources() -> None:
+    """`require_catalog_source` adds a requirement of its own."""
+
+    @dg.op(required_resource_keys={"octogen"})
+    def read() -> None: ...
+
+    found: list[Any] = list(read.get_resource_requirements(None, None))
+    assert "octogen" in [each.key for each in found]
 
 
-@pytest.mark.long
-@pytest.mark.parametrize(
-    ("name", "journey", "says"),
-    [
-        ("get_latest_storage_id_by_partition", "a_run_of_several", "7 checks, 6 of a "),
-        ("get_latest_tags_by_partition", "a_tick", "0 requests"),
-        ("get_io_manager_key_for_asset_key", "a_run", "4 checks"),
-        ("get_resource_requirements", "no_catalog_source", "not refused"),
-        ("asset_layer", "a_run_of_several", "0 checks"),
-        ("step_context", "frames_of_ones_own", "2 materializations"),
-        ("add_asset_metadata", "frames_of_ones_own", "2 materializations, 0 with rows"),
-        ("resolved_run_config", "another_io_manager", "1 of what follows"),
-        ("original_resource_dict", "a_linked_view", "read by REST"),
-        ("all_instigator_state", "a_tick_without_an_answer", "SkipReason"),
-        ("get_ticks", "a_tick_without_an_answer", "SkipReason"),
-        ("collect_batches", "a_history_and_alerts", "4 rows"),
-        ("serialize", "a_filter", "not asked of the service"),
-    ],
-)
-def test_a_name_that_is_not_promised_may_go_away(
-    journeys: Journeys, monkeypatch: pytest.MonkeyPatch, name: str, journey: str, says: str
+def test_a_dagster_without_a_name_is_named_in_the_error(
+    instance: dg.DagsterInstance,
 ) -> None:
-    journeys.a_run()
-    take_away(monkeypatch, name)
-    assert getattr(journeys, journey)().startswith(says)
+    with pytest.raises(UnsupportedDagsterError) as caught:
+        dagster_private(instance, "get_latest_of_nothing")
+    for part in ("DagsterInstance.get_latest_of_nothing", dg.__version__, "octogen-dagster/issues"):
+        assert part in str(caught.value)
 
 
-WITHOUT = """
-import pytest
-from tests.taken_away import take_away
-with pytest.MonkeyPatch.context() as patch:
-    take_away(patch, "dagster_shared.libraries")
-    take_away(patch, "target_materialization_data")
-    import octogen_dagster.assets.definition, octogen_dagster.snapshots.range_checks
-"""
-
-
-@pytest.mark.long
-def test_what_an_import_reads_may_go_away() -> None:
-    read = subprocess.run(
-        [sys.executable, "-c", WITHOUT], capture_output=True, text=True, check=True
-    )
-    (warning,) = read.stderr.splitlines()
-    assert "checks of each partition in a run of several do not name its mat" in warning
+def test_batches_of_a_polars_without_collect_batches_are_of_the_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr(pl.LazyFrame, "collect_batches")
+    batches = collect_batches(pl.LazyFrame({"number": range(25)}), 10)
+    assert [len(batch) for batch in batches] == [10, 10, 5]
 
 
 def test_rows_come_by_rest_without_a_client_of_the_storage_read_api(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("BIGQUERY_EMULATOR_HOST", raising=False)
-    take_away(monkeypatch, "_ensure_bqstorage_client")
+    monkeypatch.delattr(bigquery.Client, "_ensure_bqstorage_client")
     client: Any = bigquery.Client("my-project", AnonymousCredentials())  # type: ignore[no-untyped-call]
     with closing(client), _storage_client(client) as storage:
         assert storage is None

@@ -10,12 +10,13 @@ import signal
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+from dagster_shared.libraries import DagsterLibraryRegistry
 
 from octogen_dagster import __version__
 from octogen_dagster.errors import (
@@ -23,13 +24,11 @@ from octogen_dagster.errors import (
     OctogenError,
     OctogenInsufficientCreditError,
     Persistence,
+    dagster_private,
 )
 from octogen_dagster.validation import checked_name
 
-with suppress(ImportError):  # Dagster does not promise it
-    from dagster_shared.libraries import DagsterLibraryRegistry
-
-    DagsterLibraryRegistry.register("octogen-dagster", __version__, is_dagster_package=False)
+DagsterLibraryRegistry.register("octogen-dagster", __version__, is_dagster_package=False)
 
 RESOURCE = "octogen"
 """The key of the `OctogenResource`."""
@@ -206,12 +205,8 @@ def asset_key(arguments: Mapping[str, Any]) -> dg.AssetKey:
 
 def io_manager_key(asset: dg.AssetsDefinition) -> str:
     """The key of an asset's IO manager."""
-    if hasattr(asset, "get_io_manager_key_for_asset_key"):  # Dagster does not promise it
-        return asset.get_io_manager_key_for_asset_key(asset.key)
-    given: str | None = asset.metadata_by_key[asset.key].get(_IO_MANAGER_KEY)
-    if given is None and asset.is_executable:
-        given = asset.op.output_defs[0].io_manager_key
-    return given or "io_manager"
+    key: str = dagster_private(asset, "get_io_manager_key_for_asset_key")(asset.key)
+    return key
 
 
 def output_manager(context: dg.AssetExecutionContext) -> tuple[str, Any]:

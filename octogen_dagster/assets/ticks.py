@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import dagster as dg
 
 from octogen_dagster.assets.definition import RANGE_END_TAG, RANGE_START_TAG
-from octogen_dagster.errors import OctogenError, Persistence
+from octogen_dagster.errors import OctogenError, Persistence, dagster_private
 
 MAX_RUNS = 50
 """Runs that a tick requests; the next ticks request the others."""
@@ -461,25 +461,19 @@ def skip_or_fail(
 
 
 def _had_no_answer_twice(context: dg.SensorEvaluationContext, sensor: str) -> bool:
-    """True if the last two ticks of a sensor failed, or were skipped since nobody answered.
-
-    False where Dagster does not show ticks: it does not promise to.
-    """
+    """True if the last two ticks of a sensor failed, or were skipped since nobody answered."""
     location = context.code_location_origin
     if context.repository_name is None or location is None:  # called directly, as tests do
         return False
     own = sensor, context.repository_name, location.location_name
-    instance: Any = context.instance
-    if not hasattr(instance, "all_instigator_state") or not hasattr(instance, "get_ticks"):
-        return False
-    for state in instance.all_instigator_state():
+    for state in dagster_private(context.instance, "all_instigator_state")():
         origin = state.origin.repository_origin
         place = origin.repository_name, origin.code_location_origin.location_name
         if (state.instigator_name, *place) != own:
             continue
-        latest = instance.get_ticks(  # with the present one, which has not ended
-            state.instigator_origin_id, state.selector_id, limit=3
-        )
+        get_ticks = dagster_private(context.instance, "get_ticks")
+        # With the present one, which has not ended.
+        latest = get_ticks(state.instigator_origin_id, state.selector_id, limit=3)
         ended = [tick for tick in latest if tick.is_completed][:2]
         return len(ended) == 2 and all(
             tick.is_failure or _MAY_FAIL in (tick.skip_reason or "") for tick in ended

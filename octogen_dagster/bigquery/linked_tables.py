@@ -25,6 +25,7 @@ from octogen_dagster.bigquery.tables import (
     open_client,
     read_reported_table,
 )
+from octogen_dagster.errors import dagster_private
 from octogen_dagster.sharing.google_errors import BIGQUERY, translate_google_errors
 from octogen_dagster.validation import require_extras
 
@@ -90,9 +91,8 @@ class LinkedTables:
         if stores_rows:
             _refuse_restricted(name, restrictions)
         # `context.resources` has what the resource makes of itself: a client nobody would close.
-        # Dagster does not promise the others; an AnalyticsHubResource makes nothing else of itself.
         key, resources = self.bigquery_resource_key, context.resources
-        originals = getattr(resources, "original_resource_dict", {})
+        originals = dagster_private(resources, "original_resource_dict")
         bigquery = originals.get(key) or getattr(resources, key)
         with permanent_errors_fail(), open_client(bigquery) as client:
             with translate_google_errors(BIGQUERY, f"Table {name}"):

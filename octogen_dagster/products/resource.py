@@ -42,6 +42,7 @@ from octogen_dagster.api.search import (
 )
 from octogen_dagster.api.service import DEFAULT_TIMEOUT
 from octogen_dagster.api.spending import LOOKUP_USD, SEARCH_PAGE_USD, Prices, Spending
+from octogen_dagster.errors import dagster_private
 from octogen_dagster.validation import NamedSettings, refuse_unknown_settings, require_percent
 
 if TYPE_CHECKING:
@@ -360,9 +361,7 @@ class _CatalogSourceRequirement:
 def require_catalog_source(asset: dg.AssetsDefinition, resource_key: str) -> None:
     """Let definitions fail to load if the resource of an asset does not say its catalogs."""
     op: Any = asset.node_def
-    requirements = getattr(op, "get_resource_requirements", None)  # Dagster does not promise it
-    if requirements is None:
-        return
+    requirements = dagster_private(op, "get_resource_requirements")
     own = _CatalogSourceRequirement(asset.key.to_user_string(), resource_key)
 
     def with_own(*args: Any, **kwargs: Any) -> Iterator[Any]:

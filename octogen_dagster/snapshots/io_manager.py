@@ -13,7 +13,7 @@ import dagster as dg
 from pydantic import ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 from octogen_dagster.assets.definition import canceling_ends, permanent_errors_fail
-from octogen_dagster.errors import OctogenSnapshotError
+from octogen_dagster.errors import OctogenSnapshotError, dagster_private
 from octogen_dagster.frames.kinds import PLAIN, TableKind
 from octogen_dagster.frames.source import RETURNED, SnapshotSource, source_of
 from octogen_dagster.masking import refuse_secrets
@@ -223,23 +223,14 @@ def _variable(value: Any) -> str | None:
 def _add_metadata(
     context: dg.OutputContext, metadata: Mapping[str, Any], partition: str | None = None
 ) -> None:
-    """Add metadata to a materialization, and not to the event of the handled output as well.
-
-    Dagster does not promise the way to do so. Without it, both events of one partition have the
-    metadata, and several partitions have none.
-    """
+    """Add metadata to a materialization, and not to the event of the handled output as well."""
     try:
-        add = getattr(getattr(context, "step_context", None), "add_asset_metadata", None)
+        step = dagster_private(context, "step_context")
     except dg.DagsterInvariantViolationError:  # a context made for a test
-        add = None
-    if add and context.has_asset_key:
-        add(metadata, context.asset_key, partition_key=partition)
-    elif partition is None:
         context.add_output_metadata(metadata)
     else:
-        context.log.warning(
-            f"Partition {partition!r} is stored. Dagster {dg.__version__} takes no metadata of it."
-        )
+        add = dagster_private(step, "add_asset_metadata")
+        add(metadata, context.asset_key, partition_key=partition)
 
 
 def _step_of(context: dg.OutputContext) -> PublishingStep:
@@ -247,8 +238,7 @@ def _step_of(context: dg.OutputContext) -> PublishingStep:
     with contextlib.suppress(dg.DagsterInvariantViolationError):  # a context made for a test
         run_id = context.run_id
         key = context.step_key
-        with contextlib.suppress(AttributeError):  # Dagster does not promise it
-            instance = context.step_context.instance
+        instance = dagster_private(context, "step_context").instance
     partitions_def = context.asset_partitions_def if context.has_asset_partitions else None
     return PublishingStep(context.asset_key, partitions_def, context.log, instance, run_id, key)
 

@@ -20,7 +20,12 @@ from octogen_dagster.assets.definition import (
     permanent_errors_fail,
     require_asset,
 )
-from octogen_dagster.errors import MissingPackageError, OctogenSnapshotError, Persistence
+from octogen_dagster.errors import (
+    MissingPackageError,
+    OctogenSnapshotError,
+    Persistence,
+    dagster_private,
+)
 from octogen_dagster.frames.stored import StoredSnapshot
 from octogen_dagster.io_source import collect_batches, errors_as_raised
 from octogen_dagster.snapshots.partitions import PartitionLayout, SnapshotKeys
@@ -139,12 +144,10 @@ class _AsFrame(dg.InputContext):
 
     @property
     def resource_config(self) -> Mapping[str, Any]:
-        """The configuration of the IO manager, and not of this input's own manager.
-
-        It is empty where Dagster does not tell it. A `ConfigurableIOManager` does not ask for it.
-        """
-        run_config = getattr(self.step_context, "resolved_run_config", None)
-        return run_config.resources[self._manager_key].config if run_config else {}
+        """The configuration of the IO manager, and not of this input's own manager."""
+        run_config = dagster_private(self.step_context, "resolved_run_config")
+        config: Mapping[str, Any] = run_config.resources[self._manager_key].config
+        return config
 
 
 class SnapshotFile(NamedTuple):

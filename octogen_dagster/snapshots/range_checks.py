@@ -4,7 +4,7 @@ Dagster skips the steps of checks in such a run, since the asset has no output t
 for, and knows no partition of a result in a range.
 """
 
-import logging
+import functools
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, NamedTuple, get_args, get_type_hints
 from weakref import WeakKeyDictionary
@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 import dagster as dg
 import polars as pl
 
+from octogen_dagster.errors import UnsupportedDagsterError, dagster_private
 from octogen_dagster.snapshots.publication import last_records
 
 PartitionResults = Callable[
@@ -21,17 +22,6 @@ PARTITION_CHECKS: WeakKeyDictionary[Any, PartitionResults] = WeakKeyDictionary()
 """The function that evaluates checks by their names for a partition, by the step of the checks."""
 ASSET_CHECKS: WeakKeyDictionary[Any, Callable[[Any], dg.AssetCheckResult]] = WeakKeyDictionary()
 """The function that evaluates a check of all partitions, by the step of the check."""
-_TARGET: Any = None
-"""The class that Dagster takes in its public one, and does not export; None if it is not there."""
-try:
-    _TARGET = get_args(get_type_hints(dg.AssetCheckEvaluation)["target_materialization_data"])[0]
-except (KeyError, IndexError, NameError):
-    logging.getLogger(__name__).warning(
-        "With Dagster %s, checks of each partition in a run of several do not name its "
-        "materialization, so automation that waits for blocking checks does not see them. Run one "
-        "partition at a time for it, and install a later octogen-dagster.",
-        dg.__version__,
-    )
 
 
 class RangeChecks(NamedTuple):
@@ -45,14 +35,7 @@ class RangeChecks(NamedTuple):
     @classmethod
     def of(cls, context: dg.AssetExecutionContext) -> "RangeChecks":
         checks = cls(context.asset_key, context.instance, [], [])
-        # Dagster does not promise it.
-        nodes = getattr(getattr(context.job_def, "asset_layer", None), "data", None)
-        if nodes is None:
-            context.log.warning(
-                f"The checks of each partition are left out: Dagster {dg.__version__} does not say "
-                "which ones the run has. Execute them alone, and install a later octogen-dagster."
-            )
-        for each in nodes or ():
+        for each in dagster_private(dagster_private(context.job_def, "asset_layer"), "data"):
             definition = each.assets_def
             names = [key.name for key in definition.check_keys if key.asset_key == checks.asset]
             if results := PARTITION_CHECKS.get(definition.node_def):
@@ -88,13 +71,20 @@ def partition_evaluations(
     results of the last one.
     """
     record = last_records(instance, asset, [partition]).get(partition)
-    target = (
-        _TARGET
-        and record
-        and _TARGET(storage_id=record.storage_id, run_id=record.run_id, timestamp=record.timestamp)
+    target = record and _target_class()(
+        storage_id=record.storage_id, run_id=record.run_id, timestamp=record.timestamp
     )
     for result in results:
         yield _evaluation(asset, str(result.check_name), result, partition, target)
+
+
+@functools.cache
+def _target_class() -> Any:
+    """The class of `target_materialization_data`, which Dagster does not export."""
+    try:
+        return get_args(get_type_hints(dg.AssetCheckEvaluation)["target_materialization_data"])[0]
+    except (KeyError, IndexError, NameError):
+        raise UnsupportedDagsterError("AssetCheckEvaluation.target_materialization_data") from None
 
 
 def _evaluation(
@@ -110,7 +100,7 @@ def _evaluation(
         name,
         passed=result.passed,
         metadata=result.metadata,
-        **({"target_materialization_data": target} if target else {}),
+        target_materialization_data=target,
         severity=result.severity,
         description=result.description,
         blocking=False,
