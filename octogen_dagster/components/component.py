@@ -270,7 +270,7 @@ class OctogenComponent(AssetsComponent):
     def _tables(
         self, tables: TableSettings, assets: Mapping[Kind, dg.AssetsDefinition]
     ) -> list[dg.AssetsDefinition]:
-        destination = tables.destination.destination()
+        destination = tables.destination
         loaded = []
         for kind, asset in assets.items():
             if tables.of is None or kind.removeprefix("own_") in tables.of:

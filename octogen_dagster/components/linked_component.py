@@ -229,9 +229,10 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
                 checks += od.build_snapshot_checks(history)
             if self.tables is not None:
                 table = self._spec("table", AssetSettings(), f"{spec.key.path[-1]}_table")
-                destination = self.tables.destination.destination()
                 assets.append(
-                    od.build_table_asset(snapshot, destination, name=table, execute=self.execute)
+                    od.build_table_asset(
+                        snapshot, self.tables.destination, name=table, execute=self.execute
+                    )
                 )
         sensors = []
         if self.sensor is not None:

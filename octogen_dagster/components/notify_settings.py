@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, Self
@@ -21,9 +20,9 @@ from octogen_dagster.components.yaml_model import (
     VARIABLE,
     YamlModel,
     check_not_written_out,
+    import_by_path,
     text_for,
 )
-from octogen_dagster.validation import did_you_mean
 
 
 class SlackNotifier(notifiers.SlackNotifier):  # named as errors name it
@@ -37,30 +36,11 @@ class EmailNotifier(notifiers.EmailNotifier):
 
 
 def _imported(path: Any, info: ValidationInfo) -> Callable[..., Any]:
-    """Return the function at a dotted path, which begins with a dot if it is beside the file."""
-    if callable(path):  # as a template variable of the project is
+    """The function at a dotted path, or the one that a template variable of the project is."""
+    if callable(path):
         return _checked(path, "the function")
-    folder = (info.context or {}).get("folder", "")
-    absolute = f"{folder}{path}" if str(path).startswith(".") else str(path)
-    name, _, function = absolute.rpartition(".")
-    if not all(part.isidentifier() for part in absolute.split(".")) or not name:
-        raise ValueError(
-            "is no dotted path of a function: write one such as my_shops.tell.by_hand, or "
-            ".tell.by_hand for the function by_hand of tell.py beside this file"
-        )
-    try:
-        module = importlib.import_module(name)
-    except Exception as error:
-        # A module that is there may import one that is not.
-        if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
-            raise ValueError(f"there is no module {error.name}") from None
-        raise ValueError(
-            f"the module {name} cannot be imported: {type(error).__name__}: {error}"
-        ) from None
-    if not hasattr(module, function):
-        meant = did_you_mean(function, vars(module))
-        raise ValueError(f"the module {name} has no {function}.{meant}")
-    return _checked(getattr(module, function), absolute)
+    example = "my_shops.tell.by_hand, or .tell.by_hand for a function beside this file"
+    return _checked(import_by_path(str(path), info, example), str(path))
 
 
 def _checked(function: Any, name: str) -> Callable[..., Any]:

@@ -2,88 +2,111 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import field_validator, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    PlainValidator,
+    TypeAdapter,
+    ValidationInfo,
+    create_model,
+    field_validator,
+    model_validator,
+)
 
+from octogen_dagster import tables
 from octogen_dagster.components.yaml_model import (
     VARIABLE,
     YamlModel,
     check_not_written_out,
+    import_by_path,
     text_for,
 )
 from octogen_dagster.errors import MissingPackageError
-from octogen_dagster.tables import postgres, snowflake
-from octogen_dagster.tables.bigquery import BigQueryTables
-from octogen_dagster.tables.delta import DeltaTables
-from octogen_dagster.tables.destination import TableDestination
-from octogen_dagster.tables.duckdb import DuckDBTables
-from octogen_dagster.tables.iceberg import IcebergTables
-from octogen_dagster.validation import require_extras
+from octogen_dagster.tables import TableDestination
+from octogen_dagster.validation import did_you_mean, require_extras
+
+_MAPPING = "must be a mapping: write {}duckdb: shop.duckdb{}, or another engine, below it"
 
 
-class PostgresTables(postgres.PostgresTables):  # named as errors name it
-    __doc__ = postgres.PostgresTables.__doc__
-    _check_uri = field_validator("uri", mode="before")(check_not_written_out)
-
-
-class SnowflakeTables(snowflake.SnowflakeTables):
-    __doc__ = snowflake.SnowflakeTables.__doc__
-    _check_secrets = field_validator("password", "private_key", mode="before")(
-        check_not_written_out
+def _in_yaml(destination: type[TableDestination]) -> Any:
+    """The type of a destination in YAML: its fields, or a text for the first of them."""
+    first, *others = fields = destination.model_fields
+    secrets = destination.environment_fields
+    given = create_model(
+        destination.__name__,
+        __base__=destination,
+        __doc__=destination.__doc__,
+        __validators__={"_check": field_validator(*secrets, mode="before")(check_not_written_out)}
+        if secrets
+        else {},
     )
+    if any(fields[name].is_required() for name in others):
+        return given
+    return Annotated[given, text_for(given, lambda text: {first: text})]
 
 
-class DestinationSettings(YamlModel):
-    """Where tables are: one engine, with the fields of its destination."""
+_NAMED = (getattr(tables, name) for name in tables.__all__)
+_BUILT_IN: dict[str, type[TableDestination]] = {
+    each.kind: each
+    for each in _NAMED
+    if isinstance(each, type) and issubclass(each, TableDestination) and hasattr(each, "kind")
+}
 
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_text(cls, value: object) -> object:
-        if isinstance(value, str):
-            raise ValueError(
-                "must be a mapping: write duckdb: shop.duckdb, or another engine, below it"
-            )
+
+def _destination(value: Any, info: ValidationInfo) -> TableDestination:
+    """The destination of a mapping from one engine, or the path of a class, to its fields."""
+    if isinstance(value, TableDestination):
         return value
+    if not isinstance(value, Mapping):
+        raise ValueError(_MAPPING.format("", ""))
+    if len(value) != 1:
+        raise ValueError(f"a destination is one of {', '.join(_BUILT_IN)}: write one")
+    (engine,) = value
+    found = _BUILT_IN.get(engine) or _own(str(engine), info)
+    kind: Any = dict[str, _in_yaml(found)]  # type: ignore[misc]  # of a model that is made here
+    given: dict[str, TableDestination] = TypeAdapter(kind).validate_python(
+        value, context=info.context
+    )
+    try:
+        require_extras("a table", found.kind)
+    except MissingPackageError as error:
+        raise ValueError(str(error)) from None
+    return given[engine]
 
-    duckdb: Annotated[
-        DuckDBTables | None, text_for(DuckDBTables, lambda text: {"database": text}), VARIABLE
-    ] = None
-    """The path of a DuckDB file, or `database`."""
-    postgres: Annotated[
-        PostgresTables | None, text_for(PostgresTables | None, lambda text: {"uri": text}), VARIABLE
-    ] = None
-    """The connection URI, or `uri`."""
-    snowflake: Annotated[SnowflakeTables | None, VARIABLE] = None
-    """`account`, `user`, `database`, and `password` or `private_key`."""
-    bigquery: Annotated[BigQueryTables | None, VARIABLE] = None
-    """`project` and `dataset`."""
-    iceberg: Annotated[
-        IcebergTables | None, text_for(IcebergTables, lambda text: {"warehouse": text}), VARIABLE
-    ] = None
-    """The folder of the warehouse, or `warehouse`, `catalog` and pyiceberg's `properties`."""
-    delta: Annotated[
-        DeltaTables | None, text_for(DeltaTables, lambda text: {"base_dir": text}), VARIABLE
-    ] = None
-    """The folder or bucket of the tables, or `base_dir` and `storage_options`."""
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if sum(each is not None for _, each in self) != 1:
-            raise ValueError(
-                "a destination is one of duckdb, postgres, snowflake, bigquery, iceberg and delta: "
-                "write one"
-            )
-        try:
-            require_extras("a table", self.destination().kind)
-        except MissingPackageError as error:
-            raise ValueError(str(error)) from None
-        return self
+def _own(path: str, info: ValidationInfo) -> type[TableDestination]:
+    if "." not in path:
+        known = ", ".join(_BUILT_IN)
+        raise ValueError(
+            f"{path} is not a destination.{did_you_mean(path, _BUILT_IN)} Write one of {known}, or "
+            "the dotted path of a class, such as my_shops.sqlite.SQLiteTables"
+        )
+    found = import_by_path(path, info, "my_shops.sqlite.SQLiteTables")
+    if not (isinstance(found, type) and issubclass(found, TableDestination)):
+        raise ValueError(f"{path} is not a subclass of octogen_dagster.tables.TableDestination")
+    return found
 
-    def destination(self) -> TableDestination:
-        """The destination that these settings have."""
-        (destination,) = (each for _, each in self if each is not None)
-        return destination  # type: ignore[no-any-return]
+
+def _schema() -> Any:
+    """The model of a destination, for the JSON schema."""
+    fields: dict[str, Any] = {
+        name: (
+            _in_yaml(each) | None,
+            Field(default=None, description=(each.__doc__ or "").partition("\n\n")[0]),
+        )
+        for name, each in _BUILT_IN.items()
+    }
+    custom: Any = {"patternProperties": {r"\.": {"type": ["object", "string"]}}}
+    config = ConfigDict(extra="forbid", json_schema_extra=custom)
+    return create_model("DestinationSettings", __config__=config, **fields)
+
+
+Destination = Annotated[  # Any, since mypy takes a field of a resource's type for a descriptor
+    Any, PlainValidator(_destination, json_schema_input_type=_schema()), VARIABLE
+]
 
 
 class LinkedTableSettings(YamlModel):
@@ -93,14 +116,12 @@ class LinkedTableSettings(YamlModel):
     @classmethod
     def _refuse_text(cls, value: object) -> object:
         if isinstance(value, str):
-            raise ValueError(
-                "must be a mapping: write destination: {duckdb: shop.duckdb}, or another engine, "
-                "below it"
-            )
+            raise ValueError(_MAPPING.format("destination: {", "}"))
         return value
 
-    destination: DestinationSettings
-    """`duckdb`, `postgres`, `snowflake`, `bigquery`, `iceberg` or `delta`, with its fields."""
+    destination: Destination
+    """An engine with its fields, or the dotted path of a custom `TableDestination` with its
+    fields."""
 
 
 class TableSettings(LinkedTableSettings):

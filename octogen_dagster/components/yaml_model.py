@@ -7,6 +7,7 @@ may be secrets, and all branches of a union.
 from __future__ import annotations
 
 import functools
+import importlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -66,6 +67,28 @@ def check_not_written_out(secret: object, info: ValidationInfo) -> object:
             f'variable and write {info.field_name}: "{{{{ env.{variable} }}}}".'
         )
     return secret
+
+
+def import_by_path(path: str, info: ValidationInfo, example: str) -> Any:
+    """Import the object at a dotted path; a leading dot stands for the folder of the YAML file."""
+    folder = (info.context or {}).get("folder", "")
+    absolute = f"{folder}{path}" if path.startswith(".") else path
+    name, _, attribute = absolute.rpartition(".")
+    if not all(part.isidentifier() for part in absolute.split(".")) or not name:
+        raise ValueError(f"is not a dotted path: write one such as {example}")
+    try:
+        module = importlib.import_module(name)
+    except Exception as error:
+        # A module that exists may import one that does not.
+        if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
+            raise ValueError(f"there is no module {error.name}") from None
+        raise ValueError(
+            f"the module {name} cannot be imported: {type(error).__name__}: {error}"
+        ) from None
+    if not hasattr(module, attribute):
+        meant = did_you_mean(attribute, vars(module))
+        raise ValueError(f"the module {name} has no {attribute}.{meant}")
+    return getattr(module, attribute)
 
 
 class YamlModel(dg.Model):
@@ -257,7 +280,9 @@ def _with_templates(part: Any) -> Any:
     if part.get("additionalProperties") is False:
         fields = new.get("properties", {})
         new["properties"] = {name: _or_template(each) for name, each in fields.items()}
-        new["propertyNames"] = {"enum": list(fields)}
+        names: dict[str, Any] = {"enum": list(fields)}
+        others = [{"pattern": pattern} for pattern in part.get("patternProperties", ())]
+        new["propertyNames"] = {"anyOf": [names, *others]} if others else names
     return new
 
 

@@ -151,13 +151,18 @@ class TableConflictError(OctogenTableError):
 class TableDestination(Settings, ABC):
     """A database or a warehouse that snapshots are put into as tables.
 
-    A new one is a subclass that says how to connect; `SQLConnection` has what SQL engines share.
+    A custom one is a subclass whose fields are its settings in Python and in YAML, where a text
+    stands for the first field if the others have defaults. `SQLConnection` has what SQL engines
+    share.
 
     Attributes:
-        kind: The kind of its assets in Dagster's UI, such as `postgres`.
+        kind: The name of the engine in YAML and in Dagster's UI, such as `postgres`. A built-in
+            destination has a module and an extra of this name.
+        environment_fields: The fields that YAML takes from environment variables only.
     """
 
     kind: ClassVar[str]
+    environment_fields: ClassVar[tuple[str, ...]] = ()
     error = OctogenTableError
 
     @property

@@ -74,6 +74,7 @@ class PostgresTables(TableDestination):
     """Tables in PostgreSQL, or in a database that speaks as it does."""
 
     kind: ClassVar[str] = "postgres"
+    environment_fields: ClassVar[tuple[str, ...]] = ("uri",)
 
     uri: str = Field(
         repr=False,

@@ -39,6 +39,7 @@ class SnowflakeTables(TableDestination):
     """
 
     kind: ClassVar[str] = "snowflake"
+    environment_fields: ClassVar[tuple[str, ...]] = ("password", "private_key")
 
     account: str = Field(description="The account's identifier, as organization-account.")
     user: str = Field(description="The user.")

@@ -111,7 +111,7 @@ def test_each_destination_is_written_in_yaml_as_in_python(engine: str) -> None:
     )
     (search,) = component.searches
     assert search.tables
-    assert dict(search.tables.destination.destination()) == dict(DESTINATIONS[engine])
+    assert dict(search.tables.destination) == dict(DESTINATIONS[engine])
 
 
 @pytest.mark.slow

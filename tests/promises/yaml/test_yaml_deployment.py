@@ -124,8 +124,8 @@ def test_a_text_stands_for_the_setting_that_is_meant(tmp_path: Path) -> None:
     assert component.storage.base_dir == str(tmp_path)
     assert boots.search == ProductSearch(q="winter boots")
     assert boots.tables
-    assert boots.tables.destination.postgres
-    assert boots.tables.destination.postgres.uri == dg.EnvVar("MY_URL")
+    assert boots.tables.destination
+    assert boots.tables.destination.uri == dg.EnvVar("MY_URL")
 
 
 BLOCKS = (Path(__file__).parents[3] / "docs" / "alerts.md").read_text().split("```")
