@@ -24,6 +24,7 @@ from octogen_dagster.io_source import errors_as_raised
 from octogen_dagster.sandbox.app import Generation
 from octogen_dagster.sandbox.server import Sandbox
 from tests.dg_project import build_wheel
+from tests.messages import IS_UPDATE, Golden, GoldenMessages, test_name
 from tests.projects import Project
 from tests.storage_migrations import read_migrations_once
 
@@ -37,7 +38,24 @@ settings.register_profile("random", settings.get_profile("fixed"), derandomize=F
 settings.load_profile("fixed")
 
 
+GOLDEN_MESSAGES = pytest.StashKey[GoldenMessages]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Read the golden messages, which only a single process may write."""
+    if IS_UPDATE and (config.getoption("numprocesses", 0) or "PYTEST_XDIST_WORKER" in os.environ):
+        raise pytest.UsageError("UPDATE_GOLDEN=1 needs a single process: add -n 0.")
+    config.stash[GOLDEN_MESSAGES] = GoldenMessages()
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Write golden messages if asked to, and check that nothing was skipped."""
+    if IS_UPDATE:
+        session.config.stash[GOLDEN_MESSAGES].write()
+    _fail_if_skipped(session)
+
+
+def _fail_if_skipped(session: pytest.Session) -> None:
     """Fail a session of `.ci/run` that skipped a test, since the gate installs what tests need."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if os.environ.get("OCTOGEN_CI") and reporter and reporter.stats.get("skipped"):
@@ -53,9 +71,19 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         item.add_marker("slow")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Begin with the slow tests that may take longest, so that none is alone at the end."""
+    config.stash[GOLDEN_MESSAGES].note_collected(items, config.args)
     items.sort(key=_max_seconds, reverse=True)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Fail a test that has golden messages which it did not compare."""
+    yield
+    unused = item.config.stash[GOLDEN_MESSAGES].finish(test_name(item))
+    assert IS_UPDATE or not unused
 
 
 def _max_seconds(item: pytest.Item) -> float:
@@ -72,6 +100,20 @@ def pytest_collection_finish() -> None:
     """Spare garbage collections the objects of imported modules, which stay anyway."""
     gc.freeze()
     gc.enable()
+
+
+@pytest.fixture(scope="session")
+def golden_messages(request: pytest.FixtureRequest) -> GoldenMessages:
+    """Return the golden messages of this session."""
+    return request.config.stash[GOLDEN_MESSAGES]
+
+
+@pytest.fixture
+def golden(
+    golden_messages: GoldenMessages, request: pytest.FixtureRequest, tmp_path: Path
+) -> Golden:
+    """Return what compares a test's messages with `tests/golden/messages/`."""
+    return Golden(golden_messages, test_name(request.node), tmp_path)
 
 
 @pytest.fixture(autouse=True, scope="session")
