@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 from octogen_dagster import OctogenControlPlaneResource
 from octogen_dagster.cli.main import main
 from tests.api.servers import http
+from tests.messages import Golden
 from tests.ports import free_port
 from tests.promises.control_plane import SECRET
 from tests.servers.octogen_mcp import PRINCIPAL, OctogenServer, parameters, refuse
@@ -52,12 +53,12 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 def test_after_a_login_nobody_is_needed(
-    server: OctogenServer, folder: Path, browser: list[str]
+    golden: Golden, server: OctogenServer, folder: Path, browser: list[str]
 ) -> None:
     done = log_in()
     assert (done.exit_code, done.stderr) == (0, "")
     page, *rest = done.stdout.splitlines()
-    assert page == f"Log in on this page: {browser[0]}"
+    golden("output", page, url=browser[0])
     assert rest == [LOGGED_IN]
     assert contents(folder)["refresh"] == server.refresh_token
     assert [grant["grant_type"] for grant in server.grants] == [
@@ -207,44 +208,45 @@ def test_a_server_that_repeats_the_token_shows_none(
 
 @pytest.mark.parametrize("name", ["authorization_endpoint", "token_endpoint"])
 def test_a_login_in_the_clear_on_another_machine_does_not_begin(
-    server: OctogenServer, folder: Path, browser: list[str], name: str
+    golden: Golden, server: OctogenServer, folder: Path, browser: list[str], name: str
 ) -> None:
     server.metadata = {name: "http://login.example/x"}
     done = log_in()
     assert done.exit_code == 1
-    assert "names a login that cannot be trusted" in done.stderr
-    assert "'http://login.example/x' would send a token over plain http" in done.stderr
+    golden("errors", done.stderr)
     assert browser == []
 
 
 def test_a_registration_that_is_refused_or_has_a_secret(
-    server: OctogenServer, folder: Path, browser: list[str]
+    golden: Golden, server: OctogenServer, folder: Path, browser: list[str]
 ) -> None:
     server.fail("register", http(503))
     assert "failed (Registration failed: 503)" in log_in().stderr
     server.registration = {"client_secret": "client-secret-9"}
     done = log_in()
-    assert "a client with a secret" in done.stderr
+    golden("errors", done.stderr)
     assert (done.exit_code, browser) == (1, [])
 
 
-def test_the_person_has_limited_time(server: OctogenServer, folder: Path) -> None:
+def test_the_person_has_limited_time(golden: Golden, server: OctogenServer, folder: Path) -> None:
     done = log_in("--no-open", "--timeout", "0.2")
     assert done.exit_code == 1
-    assert "Nobody logged in within 0.2 s: run `octogen-dagster login` again." in done.stderr
+    golden("errors", done.stderr)
 
 
-def test_a_server_that_is_not_octogen(folder: Path, server: OctogenServer) -> None:
+def test_a_server_that_is_not_octogen(golden: Golden, folder: Path, server: OctogenServer) -> None:
     done = log_in("--no-open", "--mcp-url", "http://127.0.0.1:1/mcp/")
     assert (done.exit_code, done.stdout) == (1, "")
-    assert "got no answer (ConnectError): check the address" in done.stderr
+    golden("errors", done.stderr)
 
 
-def test_a_port_that_is_taken_is_an_error(folder: Path, server: OctogenServer) -> None:
+def test_a_port_that_is_taken_is_an_error(
+    golden: Golden, folder: Path, server: OctogenServer
+) -> None:
     taken = httpx.URL(server.origin).port
     done = CliRunner().invoke(main, ["login", "--no-open", "--port", str(taken)])
     assert done.exit_code == 1
-    assert done.stderr.startswith(f"Error: cannot listen on port {taken}: ")
+    golden("errors", done.stderr, port=taken)
 
 
 def test_files_that_cannot_be_written_are_an_error_before_anybody_logs_in(

@@ -20,6 +20,7 @@ from octogen_dagster.errors import (
     OctogenTimeoutError,
 )
 from tests.api.servers import POLL_SECONDS, http
+from tests.messages import Golden
 from tests.promises.control_plane import assert_silent
 from tests.servers.octogen_mcp import (
     PRINCIPAL,
@@ -245,7 +246,7 @@ def test_a_session_works_again_after_a_call_that_failed(
 
 @pytest.mark.parametrize("name", ["initialize", LISTINGS])
 def test_no_server_holds_a_call(
-    server: OctogenServer, monkeypatch: pytest.MonkeyPatch, name: str
+    golden: Golden, server: OctogenServer, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     def hang(_: object) -> Iterator[bytes]:
         server.closing.wait(POLL_SECONDS)
@@ -256,7 +257,7 @@ def test_no_server_holds_a_call(
     resource = OctogenControlPlaneResource(principal=PRINCIPAL)
     with (
         resource.control_plane(0.3) as octogen,
-        pytest.raises(OctogenTimeoutError, match=r"did not answer within 0\.3 s"),
+        golden.raises(OctogenTimeoutError),
     ):
         octogen.listings()
 
@@ -279,7 +280,7 @@ def test_no_server_holds_the_end_of_a_session(
 
 
 def test_an_address_that_is_none(
-    server: OctogenServer, octogen: Any, monkeypatch: pytest.MonkeyPatch
+    golden: Golden, server: OctogenServer, octogen: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resource = OctogenControlPlaneResource(principal=PRINCIPAL, url="http://127.0.0.1:1/mcp/")
     with (
@@ -288,7 +289,7 @@ def test_an_address_that_is_none(
     ):
         elsewhere.listings()
     clear = OctogenControlPlaneResource(principal=PRINCIPAL, url="http://mcp.octogen.ai/mcp/")
-    with pytest.raises(ValueError, match="would send a token over plain http"):
+    with golden.raises(ValueError):
         clear.control_plane()
     for name in ("HTTP_PROXY", "ALL_PROXY"):  # this machine is reached without one
         monkeypatch.setenv(name, "http://127.0.0.1:1")
