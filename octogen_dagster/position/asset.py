@@ -18,7 +18,6 @@ from octogen_dagster.position.table import (
     UNDERCUT,
     UNMATCHED,
     checked_own,
-    nearest_pages,
     position_checks,
     position_figures,
     price_index,
@@ -52,11 +51,10 @@ def build_price_position_asset(
 
     The metadata have a sentence, the pairs in which we are dearest, the number of pairs by status,
     such as `octogen/matched` and `octogen/not_found`, the median index, tables by the columns
-    `brand` and `category` where the own table has them, a sample of what has no match, with the
-    nearest page of the same host for one that was not found, and pictures of the last thirty days:
-    the price index, and the shares of pairs in which we are cheaper and dearer.
-    `build_snapshot_checks` of this asset has the checks `undercut_percent` and `unmatched_percent`,
-    which warn; the figures have these names too.
+    `brand` and `category` where the own table has them, a sample of what has no match, and
+    pictures of the last thirty days: the price index, and the shares of pairs in which we are
+    cheaper and dearer. `build_snapshot_checks` of this asset has the checks `undercut_percent` and
+    `unmatched_percent`, which warn; the figures have these names too.
 
     Args:
         histories: One or several assets of `build_product_history_asset`, of which all catalogs are
@@ -155,16 +153,13 @@ def _metadata(
             for each in ("brand", "category")
             if each in own
         }
-        # Those that were not found come first: they can be mended, by the page that was meant.
+        # Those that were not found come first: they can be mended.
         without = (
             found.filter(pl.col("status") != MATCHED)
             .sort(pl.col("status") != "not_found", maintain_order=True)
             .head(_MAX_SHOWN)
             .with_columns(pl.col("product_url").cast(pl.String))
         )
-        near = nearest_pages(history, without.filter(status="not_found")["product_url"])
-        near = near.rename({"url": "product_url"})
-        without = without.join(near, on="product_url", how="left", maintain_order="left")
         return {
             f"octogen/{name}": dg.MetadataValue.md(inline_table(table))
             for name, table in (by | {"unmatched": unmatched_preview(without)}).items()

@@ -66,7 +66,6 @@ _POINT, _FIRST, _LAST = "octogen_point", "octogen_first", "octogen_last"
 _NEVER = pl.lit(2**62, pl.Int64).cast(TIME)  # after NOW, which is a moment like any other
 NOW = datetime.max.replace(tzinfo=UTC)
 """Stands for the last snapshots."""
-_ADDRESSES = ("product_url", "nearest")
 _MAX_ROWS = 5
 _PAGE = [*PRODUCT_KEY, URL]
 _TRACKED = ["title", "current_price", "currency", "in_stock", "is_active"]
@@ -239,32 +238,6 @@ def position_figures(position: pl.LazyFrame) -> dict[str, Any]:
     return {**found, **{name: round(each, 2) for name, each in percent.items()}}
 
 
-def nearest_pages(history: pl.LazyFrame, urls: pl.Series) -> pl.DataFrame:
-    """Return for each `url` the page of the same host in a history that has the most like words.
-
-    Few addresses are compared with all pages of their hosts. One that is like no page has no row.
-    """
-    address = pl.col("page").str.extract_groups("^https://(?<host>[^/?]+)(?<rest>.*)$").struct
-    words = address["rest"].str.to_lowercase().str.extract_all("[a-z0-9%]+").list.unique()
-    split = [address["host"], words.alias("words")]
-    asked = pl.LazyFrame({"url": urls.unique()}).with_columns(page=normalized_url(pl.col("url")))
-    known = history.select(nearest="product_url", page=normalized_url(pl.col("product_url")))
-    wanted = asked.select("url", *split).drop_nulls("host").collect()
-    near = known.unique("page").select("nearest", *split)
-    pages = near.filter(pl.col("host").is_in(wanted["host"].implode())).collect(engine="streaming")
-    nearest = []
-    # One address at a time, since a word such as `html` may be in all pages of a host.
-    for _, host, of_url in wanted.iter_rows():
-        both = pl.col("words").list.set_intersection(pl.lit(of_url, pl.List(pl.String)))
-        alike = pages.filter(host=host).with_columns(both.list.len().alias("shared"))
-        shared, of_both = pl.col("shared"), pl.col("words").list.len() + len(of_url)
-        best = alike.filter(shared > 0).top_k(
-            1, by=[shared / (of_both - shared), "nearest"], reverse=[False, True]
-        )
-        nearest.append(best["nearest"].first())
-    return wanted.select("url", pl.Series("nearest", nearest, pl.String)).drop_nulls()
-
-
 def _position(rows: pl.DataFrame, own: pl.DataFrame, at: datetime) -> pl.DataFrame:
     """The position at a time, of the rows of the products on the pages of an own table."""
     return positions(rows, own.with_columns(pl.lit(at, TIME).alias(AT))).drop(AT)
@@ -422,7 +395,7 @@ def shares_preview(summary: pl.DataFrame, by: str) -> pl.DataFrame:
 
 
 def unmatched_preview(position: pl.DataFrame) -> pl.DataFrame:
-    """Return rows of a position without a match, with the `nearest` pages, as cells."""
+    """Return rows of a position without a match as cells."""
     return cells_table(map(_unmatched_cells, position.to_dicts()))
 
 
@@ -455,13 +428,11 @@ def _share_cells(row: Row, by: str) -> Cells:
 
 def _unmatched_cells(row: Row) -> Cells:
     """An address by the end of it, which is what tells it from others of its host."""
-    ends = {name: (row[name] or "").rstrip("/").rpartition("/")[2] for name in _ADDRESSES}
-    links = {name: {"text": end, "url": row[name]} for name, end in ends.items() if end}
+    end = (row["product_url"] or "").rstrip("/").rpartition("/")[2]
     return {
         "sku": row["sku"],
-        "page": links.get("product_url"),
+        "page": {"text": end, "url": row["product_url"]} if end else None,
         "status": row["status"].replace("_", " "),
-        "nearest page": links.get("nearest"),
     }
 
 

@@ -34,7 +34,6 @@ from octogen_dagster.snapshots.metadata import COLUMN_SCHEMA, type_name
 from octogen_dagster.url_lists.sync import (
     DELETE_PENDING,
     PROVISIONING,
-    Difference,
     Rejection,
     UrlListSync,
     find_url_list,
@@ -58,7 +57,7 @@ ADDED_COLUMNS: Mapping[str, str] = {
 """The columns that the asset adds to the table, with their descriptions."""
 
 _NEEDED = ("url", "sku")
-_DRY_RUN, _MAX_REMOVED = "dry_run", "max_removed_percent"
+_MAX_REMOVED = "max_removed_percent"
 _OF_CHECK = (REJECTED, REJECTED_URLS)
 _MAX_SHOWN = 10
 _MAX_POLL_SECONDS = 10.0
@@ -95,9 +94,7 @@ def build_url_list_asset(
     waits for that at its end. If it lasts longer, the run succeeds all the same, with a warning:
     the list has its addresses, and is exported once it is active.
 
-    In the run configuration `max_removed_percent` can be changed for one run, and `dry_run: true`
-    makes it a dry run, which changes nothing. It reports an observation with what a run would do,
-    and no materialization: nothing is stored, and nothing downstream is requested.
+    In the run configuration `max_removed_percent` can be changed for one run.
 
     Args:
         name: The asset's name or `dagster.AssetSpec`.
@@ -135,7 +132,6 @@ def build_url_list_asset(
         {
             "ins": {"urls": dg.AssetIn(table_key)},
             "config_schema": _config_schema(max_removed_percent),
-            "output_required": False,  # a dry run has none
             "metadata": {URL_LIST: list_name},
             "description": (
                 f"The addresses of {table_key.to_user_string()} as Octogen's URL list "
@@ -157,8 +153,6 @@ def build_url_list_asset(
         table = _Table.of(urls, table_key)
         with BlockingClient(run.service, run.stop) as client:
             brought = _ListRun(run.context, client, list_name, table, config[_MAX_REMOVED])
-            if config[_DRY_RUN]:
-                return iter([brought.dry_run()])
             return brought.bring(provisioning_timeout)
 
     return url_list
@@ -226,12 +220,6 @@ def name_of_list(asset: dg.AssetsDefinition) -> str:
 
 def _config_schema(max_removed_percent: float) -> dict[str, Any]:
     return {
-        _DRY_RUN: dg.Field(
-            bool,
-            default_value=False,
-            is_required=False,
-            description="True to report what this run would do, and change nothing.",
-        ),
         _MAX_REMOVED: dg.Field(
             float,
             default_value=float(max_removed_percent),
@@ -335,7 +323,6 @@ class _ListRun:
         max_removed_percent: float,
     ) -> None:
         self._log = context.log
-        self._context = context
         self._client = client
         self._name = list_name
         self._table = table
@@ -358,56 +345,13 @@ class _ListRun:
         value = self._table.with_answers(sync)
         return dg.MaterializeResult(value=value, metadata=self._metadata(url_list, sync, value))
 
-    def dry_run(self) -> dg.AssetObservation:
-        """Say what a run would do, and do nothing."""
-        url_list = find_url_list(self._client, self._name)
-        if url_list is None:
-            difference = Difference(0, self._table.urls)
-            text = f"A run would make URL list {self._name!r} and add up to "
-            text += count(len(self._table.urls), "address", "addresses")
-            if len(self._table.urls) > MAX_LIST_URLS:
-                text += (
-                    f", and is refused if more than {MAX_LIST_URLS:,} of them differ for Octogen"
-                )
-        else:
-            sync = UrlListSync(self._client, url_list, self._table.urls)
-            with _refusals_fail(sync):
-                difference = sync.difference()
-            removed, of = len(difference.surplus), difference.url_count
-            text = (
-                f"A run would add up to {len(difference.missing):,} and remove {removed:,} of the "
-                f"{of:,} addresses of {_subject(url_list)}"
-            )
-            if removed > self._max_removed_percent * of / 100:
-                text += f", and is refused: {self._removal_text(removed, of)}"
-            if not self._table.urls:
-                self._warn_of_no_addresses(url_list)
-        self._log.info(f"{text}. This is a dry run: nothing was changed.")
-        metadata: Metadata = {
-            "octogen/summary": f"{text}.",
-            "octogen/dry_run": True,
-            LIST_NAME: self._name,
-            "octogen/added": len(difference.missing),
-            "octogen/removed": len(difference.surplus),
-            **_table_of("added_urls", {"url": difference.missing}),
-            **_table_of("removed_urls", {"normalized_url": difference.surplus}),
-        }
-        if url_list is not None:
-            metadata[LIST_ID] = url_list.url_list_id
-        return dg.AssetObservation(self._context.asset_key, metadata=metadata)
-
     def _check_removal(self, url_list: CoverageUrlList, removed: int, of: int) -> None:
         if removed > self._max_removed_percent * of / 100:
             raise _failure(
-                f"{_subject(url_list)} was not changed: {self._removal_text(removed, of)}. If the "
+                f"{_subject(url_list)} was not changed: {removed:,} of its {of:,} addresses are "
+                f"not in the table, and {_MAX_REMOVED} is {self._max_removed_percent:g}. If the "
                 f"table is right, accept it for a run with `{_MAX_REMOVED}: 100` in the launchpad."
             )
-
-    def _removal_text(self, removed: int, of: int) -> str:
-        return (
-            f"{removed:,} of its {of:,} addresses are not in the table, and "
-            f"{_MAX_REMOVED} is {self._max_removed_percent:g}"
-        )
 
     def _warn_of_no_addresses(self, url_list: CoverageUrlList) -> None:
         self._log.warning(

@@ -111,7 +111,7 @@ class UrlListSync:
         it is too large. It is called before anything is sent.
         """
         for _ in range(_MAX_TRIES):
-            difference = self.difference(check_removal)
+            difference = self._difference(check_removal)
             if not difference.missing and not difference.surplus:
                 return
             if self._send(difference) == len(self.wanted()):
@@ -120,9 +120,7 @@ class UrlListSync:
             self.url_list = self._client.get_coverage_url_list(self.url_list.url_list_id)
         raise self._changed()
 
-    def difference(
-        self, check_removal: Callable[[int, int], None] = lambda _removed, _of: None
-    ) -> Difference:
+    def _difference(self, check_removal: Callable[[int, int], None]) -> Difference:
         """Ask the service what separates the list from the table; nothing if that has no address.
 
         The count of the list is older than what it is compared with. If another run adds addresses

@@ -18,7 +18,7 @@ from octogen_dagster import OctogenResource, build_url_list_asset, build_url_lis
 from octogen_dagster.sandbox import url_lists
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
-from octogen_dagster.url_lists import list_asset, sync
+from octogen_dagster.url_lists import sync
 from tests.forked import processes
 from tests.promises.lists.url_list_runs import SHOP, articles_of, materialize_list, run_killed_at
 from tests.results import failure, is_retried, metadata, octogen_at, stored, warnings
@@ -147,9 +147,8 @@ def test_only_octogen_says_which_addresses_are_the_same(
 ) -> None:
     """60,000 pages that are written twice are not more than a list has."""
     written = [f"{each}{end}" for each in pages(*range(60_000)) for end in ("", "#top")]
-    result = run(written, octogen, tmp_path, config={"dry_run": True})
-    (event,) = result.asset_observations_for_node(NAME)
-    assert event.metadata["octogen/added"].value == 120_000
+    result = run(written, octogen, tmp_path)
+    assert counts(result)[0] == 60_000
 
 
 @pytest.mark.slow
@@ -157,17 +156,12 @@ def test_more_addresses_than_a_list_has_are_refused_before_anything_is_sent(
     octogen: OctogenResource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sync, "MAX_LIST_URLS", 4)
-    monkeypatch.setattr(list_asset, "MAX_LIST_URLS", 4)
     too_many = pages(2, 3, 4, 5, 6)
-    dry = run(too_many, octogen, tmp_path, config={"dry_run": True})
-    (event,) = dry.asset_observations_for_node(NAME)
-    assert "refused if more than 4 of them differ" in str(event.metadata["octogen/summary"].value)
     new = run(too_many, octogen, tmp_path, retry_policy=RETRIED)
     assert members(octogen) == set()
     run(pages(1, 2, 3), octogen, tmp_path)
     full = run(too_many, octogen, tmp_path, retry_policy=RETRIED, max_removed_percent=100)
-    dry = run(too_many, octogen, tmp_path, config={"dry_run": True})
-    for each in (new, full, dry):
+    for each in (new, full):
         assert "was not changed: its table has 5 different addresses" in failure(each)
         assert not is_retried(each)
     assert members(octogen) == {*pages(1, 2, 3)}
@@ -252,39 +246,6 @@ def test_a_table_without_an_address_removes_nothing_and_says_so(
     assert line.startswith("The table has no address, so nothing is removed from URL list 'competi")
     shown = metadata(result, NAME)["octogen/summary"]
     assert shown.startswith("**No address** in the table; 2 stay in competitors")
-
-
-@pytest.mark.slow
-def test_a_dry_run_says_what_a_run_would_do_and_changes_nothing(
-    sandbox: Sandbox, octogen: OctogenResource, tmp_path: Path, instance: dg.DagsterInstance
-) -> None:
-    def observe(addresses: Sequence[str], **options: Any) -> dict[str, Any]:
-        result = run(addresses, octogen, tmp_path, instance, **options)
-        assert result.success
-        assert not result.asset_materializations_for_node(NAME)
-        assert not result.get_asset_check_evaluations()
-        (event,) = result.asset_observations_for_node(NAME)
-        return {name: entry.value for name, entry in event.metadata.items()}
-
-    shown = observe(pages(1, 2), config={"dry_run": True})
-    assert shown["octogen/summary"] == (
-        "A run would make URL list 'competitors' and add up to 2 addresses."
-    )
-    assert octogen.list_coverage_url_lists().items == []
-    assert list(tmp_path.iterdir()) == []
-
-    run(pages(*range(10)), octogen, tmp_path)
-    before, sent = (tmp_path / f"{NAME}.parquet").read_bytes(), len(sandbox.requests)
-    shown = observe(pages(*range(9), 20, 21), config={"dry_run": True})
-    assert (shown["octogen/added"], shown["octogen/removed"]) == (2, 1)
-    assert shown["octogen/dry_run"] is True
-    assert pages(9)[0] in shown["octogen/removed_urls"]
-    assert pages(20)[0] in shown["octogen/added_urls"]
-    shown = observe(pages(1), config={"dry_run": True})
-    assert "and is refused: 9 of its 10 addresses are not in the table" in shown["octogen/summary"]
-    assert {*requests(sandbox)[sent:]} == {"GET url-lists", "POST contains", "GET urls"}
-    assert members(octogen) == {*pages(*range(10))}
-    assert (tmp_path / f"{NAME}.parquet").read_bytes() == before
 
 
 def test_a_list_whose_answer_was_lost_is_found_by_its_name(
