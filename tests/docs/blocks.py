@@ -19,6 +19,13 @@ ROOT = Path(__file__).parents[2]
 README = "README.md"
 IN_GATE = "docs/alerts.md"
 """The page whose blocks the gate runs: it has Python, YAML and commands."""
+GUIDES = [
+    *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("to-*.md"))),
+    "docs/notify-slack.md",
+    "docs/query-in-bigquery.md",
+]
+"""The pages that tests/docs/test_guides.py follows from their first block to their last."""
+FOLLOWED = ("sh", "yaml", "python")
 PAGES = [ROOT / README, *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = RawFencedCodeBlockLexer(
     re.compile(r'(?P<language>\w*)(?: title="(?P<title>[^"]+)")?(?P<rest>.*)\n')
@@ -75,12 +82,14 @@ BLOCKS = [block for page in PAGES for block in _read(page)]
 def each(language: str, having: str = "") -> pytest.MarkDecorator:
     """Parametrize a test by the blocks in a language that are run and have a text in them.
 
+    The commands and files of a guide belong together: a test of their own follows them.
     Those of `docs/` are slow, and the gate runs one page: a hundred processes run Dagster for them.
     """
     chosen = [
         block
         for block in BLOCKS
         if block.language == language and having in block.source and not block.not_run
+        if not (block.page in GUIDES and language in FOLLOWED)
     ]
     return pytest.mark.parametrize(
         "block", [pytest.param(block, id=block.name, marks=marks(block.page)) for block in chosen]

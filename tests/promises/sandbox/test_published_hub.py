@@ -121,8 +121,11 @@ def test_the_command_shares_its_catalogs_until_ctrl_c() -> None:
         text=True,
     ) as process:
         assert process.stdout
-        lines = [process.stdout.readline() for _ in range(8)]
-        exports = dict(re.findall(r"^export (\w+)=(.+)$", "".join(lines), re.MULTILINE))
+        exports = dict[str, str]()
+        while "ANALYTICS_HUB_EMULATOR_HOST" not in exports:
+            line = process.stdout.readline()
+            assert line, "the command ended"
+            exports |= dict(re.findall(r"^export (\w+)=(.+)$", line))
         token = exports["OCTOGEN_MCP_ACCESS_TOKEN"]
         question = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
         with httpx.Client(transport=httpx.HTTPTransport(retries=10), timeout=SECONDS) as http:
