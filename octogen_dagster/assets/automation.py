@@ -1,4 +1,4 @@
-"""Automation conditions of assets that follow others."""
+"""Automation conditions of downstream assets."""
 
 from typing import Any
 
@@ -7,38 +7,44 @@ import dagster as dg
 Condition = dg.AutomationCondition[dg.AssetKey]
 
 SNAPSHOT_TAG = "octogen/snapshot"
-"""The tag of an asset whose data version stays while its rows do, whatever kinds a user gives."""
+"""The tag of assets whose data version changes only with their rows.
+
+Kinds cannot mark them, because a user can replace those.
+"""
 
 
 def follow_upstream() -> Condition:
-    """The condition of an asset that follows what it is made from.
+    """Return the automation condition of a downstream asset.
 
-    It is `dagster.AutomationCondition.eager()`, and it also requests the partitions that were
-    missing when automation was switched on: `eager()` waits for the next update of those, so what
-    follows a backfill would never begin. A partition is requested once what is upstream of it is
-    there, and again when that is updated, also while a run that was requested is under way, which
-    `eager()` forgets. A snapshot with the same rows as before is no update, unless what was
-    requested is still not made. One whose run fails is not requested again before.
+    It extends `dagster.AutomationCondition.eager()` in three ways:
+
+    * It requests partitions that were missing when automation was switched on, for example after a
+      backfill. `eager()` waits for their next update.
+    * It notices upstream updates that happen while a requested run is in progress.
+    * A snapshot with the same rows as before does not count as an update, unless the previously
+      requested run did not succeed. A failed run is requested again at the next upstream update.
     """
     condition: Any = dg.AutomationCondition
     requested, updated = condition.newly_requested(), condition.newly_updated()
-    together = condition.will_be_requested()
-    alone = ~condition.executed_with_root_target()
-    changed_alone = _any_deps_changed(alone)
-    is_not_made = requested.since(updated) & condition.any_deps_match(updated)
-    due = condition.newly_missing() | changed_alone | condition.any_deps_match(together)
-    # What is requested together is made by one run, upstream first. Dagster itself knows so only of
-    # the last partition of a run. What was requested alone, while this asset could not be, is not.
-    changed = _any_deps_changed(alone & ~_until_updated(together, together | requested))
+    in_this_tick = condition.will_be_requested()
+    by_other_run = ~condition.executed_with_root_target()
+    changed_by_other_run = _any_deps_changed(by_other_run)
+    unfulfilled = requested.since(updated) & condition.any_deps_match(updated)
+    due = condition.newly_missing() | changed_by_other_run | condition.any_deps_match(in_this_tick)
+    # One run materializes all assets that a tick requests, upstream assets first. Dagster takes
+    # that into account only for the last partition of a run. An upstream asset that was requested
+    # while this asset could not be has a run without this asset.
+    without_this = by_other_run & ~_until_updated(in_this_tick, in_this_tick | requested)
+    changed = _any_deps_changed(without_this)
     missed = condition.any_deps_match(requested) & ~requested
-    changed_or_missed = changed | (changed_alone & missed.since(requested))
-    # A run reads what is upstream at some time between its request and its end.
+    changed_or_missed = changed | (changed_by_other_run & missed.since(requested))
+    # A run reads its upstream assets at some time between its request and its end.
     meanwhile = changed_or_missed & _until_updated(requested, requested)
-    # Dagster keeps the state of a `since` by the names of its operands, so no two have the same.
+    # Dagster stores the state of a `since` by the labels of its operands, so labels are unique.
     followed: Condition = (
         condition.in_latest_time_window()
         & (
-            (due | is_not_made).since((requested | updated).with_label("handled"))
+            (due | unfulfilled).since((requested | updated).with_label("handled"))
             | meanwhile.since(requested & ~changed).with_label("updated_meanwhile")
         )
         & ~condition.any_deps_missing()
@@ -49,9 +55,9 @@ def follow_upstream() -> Condition:
 
 
 def _any_deps_changed(where: Any) -> Any:
-    """True if something upstream was updated where a condition holds, and is not what it was.
+    """True if an upstream asset was updated with a new data version while a condition held.
 
-    The data version of a snapshot tells. Other assets may be reported without one.
+    Assets other than snapshots might have no data version, so any update counts.
     """
     condition: Any = dg.AutomationCondition
     snapshots = dg.AssetSelection.tag(SNAPSHOT_TAG, "")
@@ -61,16 +67,16 @@ def _any_deps_changed(where: Any) -> Any:
 
 
 def _until_updated(begins: Any, goes_on: Any) -> Any:
-    """True from a tick on, up to the one that sees an update, and longer while it goes on.
+    """True from the tick of `begins` to the tick that sees an update, or while `goes_on` holds.
 
-    `since` forgets what comes at the tick of its reset, so the reset is at the tick after that.
+    `since` ignores its trigger at the tick of its reset, so the reset comes one tick later.
     """
     after_update = (~dg.AutomationCondition.newly_updated()).newly_true()
     return begins.since(after_update & ~goes_on)
 
 
 def wait_only_for_latest(condition: Condition) -> Condition:
-    """Make a condition for the latest time wait for no snapshot of an earlier time."""
+    """Make a condition for the latest time window ignore missing earlier time windows."""
     latest = dg.AutomationCondition.in_latest_time_window()
     if latest not in condition.children:
         return condition
@@ -81,9 +87,9 @@ def wait_only_for_latest(condition: Condition) -> Condition:
 
 
 def wait_for_history(condition: Condition, products: dg.AssetKey) -> Condition:
-    """Make a condition follow a history of products once it has the products of a partition.
+    """Make a condition wait until the history has read the products of a partition.
 
-    The history of a catalog is one for all times, so it may be there before a partition is.
+    A catalog has one history for all times, so it can exist before a partition does.
     """
     of_products = dg.AssetSelection.assets(products)
     missing: Any = dg.AutomationCondition.any_deps_missing()

@@ -1,6 +1,6 @@
-"""The decorator of every asset of both wings, how its runs end and are retried, and its defaults.
+"""The decorator of every asset, with its defaults, retries and cancellation.
 
-Importing it also tells Dagster the version of this package, which Dagster reports with its own.
+Importing this module registers the package's version with Dagster.
 """
 
 import functools
@@ -70,11 +70,11 @@ _BUILDERS = {
     "linked_datasets": "build_linked_datasets_asset",
     "url_list": "build_url_list_asset",
 }
-"""The builder of the asset that an argument takes; any other argument takes products."""
+"""The builder whose assets an argument accepts; any other argument accepts products."""
 
 
 def require_asset(asset: object, argument: str) -> None:
-    """Refuse what is no asset, such as its name or its key, which does not say its partitions."""
+    """Reject anything but an asset definition. A name or a key does not tell the partitions."""
     if not isinstance(asset, dg.AssetsDefinition):
         builder = _BUILDERS.get(argument, "build_products_asset")
         text = f"pass what a builder such as {builder} returns"
@@ -87,9 +87,9 @@ def require_asset(asset: object, argument: str) -> None:
 
 
 def asset_arguments_of(name: str | dg.AssetSpec, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of `@dagster.asset` that a builder's user gave, as a name or a spec and others.
+    """Return the user's arguments of `@dagster.asset`, from a name or a spec and others.
 
-    What the spec leaves unset is left out, so that the builder's default holds.
+    Unset attributes of the spec are omitted, so the builder's defaults apply.
     """
     if isinstance(name, str):
         return {"name": checked_name(name, f"Asset {name!r}: "), **given}
@@ -124,7 +124,7 @@ def asset_arguments_of(name: str | dg.AssetSpec, given: Mapping[str, Any]) -> di
 def takes_range(
     backfill_policy: dg.BackfillPolicy | None, partitions_def: dg.PartitionsDefinition[Any] | None
 ) -> bool:
-    """True if a run of an asset may have a range of partitions."""
+    """True if a run of an asset can have a range of partitions."""
     return bool(backfill_policy and partitions_def)
 
 
@@ -133,11 +133,11 @@ def octogen_asset(
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
     """Return `@dagster.asset` with this project's defaults.
 
-    The asset's code reference is the line that calls the builder. `own` are the arguments of the
-    builder; `given` are those of `asset_arguments_of`, which override all others, except for those
-    that are added: metadata, dependencies, resources and checks. `execute` among them is called in
-    place of the asset's function, with the context and a function without arguments that calls the
-    asset's. A backfill policy is refused unless the asset `takes_ranges` of partitions.
+    The asset's code reference is the line that calls the builder. `own` are the builder's
+    arguments. `given` are the user's, from `asset_arguments_of`: metadata, dependencies, resources
+    and checks are added, any other argument overrides the builder's. `execute` is called in place
+    of the asset's function, with the context and a function that calls it. A backfill policy is
+    rejected unless the asset `takes_ranges` of partitions.
     """
     defaults = {"group_name": GROUP, "pool": POOL, "kinds": {"octogen", "polars", "parquet"}}
     arguments = {**defaults, **own, **given}
@@ -162,7 +162,7 @@ def octogen_asset(
 
 
 def _executed(asset: Callable[..., Any], execute: Callable[..., Any]) -> Callable[..., Any]:
-    """Return an asset's function, with the signature that Dagster reads, run by `execute`."""
+    """Wrap an asset's function in `execute`, with its signature for Dagster."""
 
     @functools.wraps(asset)
     def compute(*args: Any, **arguments: Any) -> Any:
@@ -181,7 +181,7 @@ def _executed(asset: Callable[..., Any], execute: Callable[..., Any]) -> Callabl
 
 
 def _code_reference() -> Metadata:
-    """Return the place in the user's code that calls this package; empty if there is none."""
+    """Return the line of the user's code that calls this package, if any, as metadata."""
     frame, own = inspect.currentframe(), __name__.partition(".")[0]
     while frame and (package := str(frame.f_globals.get("__name__")).partition(".")[0]) == own:
         frame = frame.f_back
@@ -198,69 +198,57 @@ def _code_reference() -> Metadata:
 
 
 def asset_key(arguments: Mapping[str, Any]) -> dg.AssetKey:
-    """The key of an asset that is made with these arguments."""
+    """Return the key of the asset that these arguments define."""
     prefix = arguments.get("key_prefix") or []
     return dg.AssetKey([*([prefix] if isinstance(prefix, str) else prefix), arguments["name"]])
 
 
 def io_manager_key(asset: dg.AssetsDefinition) -> str:
-    """The key of an asset's IO manager."""
+    """Return the key of an asset's IO manager."""
     key: str = dagster_private(asset, "get_io_manager_key_for_asset_key")(asset.key)
     return key
 
 
 def output_manager(context: dg.AssetExecutionContext) -> tuple[str, Any]:
-    """The key of the IO manager of an asset's output, and it itself."""
+    """Return the IO manager of an asset's output with its key."""
     key = io_manager_key(context.assets_def)
     return key, getattr(context.resources, key)
 
 
 def keeps_snapshots(manager: Any) -> bool:
-    """True for a `ParquetSnapshotIOManager`, which is not imported for this."""
+    """True for a `ParquetSnapshotIOManager`, without importing it."""
     return hasattr(manager, "publication")
 
 
-def kept_otherwise(manager: Any) -> str:
-    """The line of a run's log that says what another IO manager than ours does not keep."""
-    return (
-        f"The snapshot is handed to a {type(manager).__name__} as a whole frame. It is complete "
-        "and checked, and what else a ParquetSnapshotIOManager does is left to that IO manager: "
-        "pages are not saved for a retry, the snapshot before is neither replaced as a whole nor "
-        "kept, and a run has one partition. Changes, details and a history need a "
-        "ParquetSnapshotIOManager, with io_manager_key on them and on the products."
-    )
-
-
 class _RunEndedError(dg.DagsterError, dg.DagsterExecutionInterruptedError):
-    """An interrupt that ends the run: Dagster's retry policies let its own errors pass."""
+    """An interrupt that ends the run: Dagster does not retry its own errors."""
 
 
 @contextmanager
 def canceling_ends(instance: dg.DagsterInstance | None, run_id: str | None) -> Iterator[None]:
-    """End a run that is interrupted since somebody cancels it, or executes it by hand.
+    """End an interrupted run that was canceled or that is executed manually.
 
-    Dagster executes an interrupted step again by its retry policy, also in such a run if its steps
-    are executed in its process. An interrupt for another reason, such as a server that shuts down,
-    is left to the policy.
+    Dagster would retry its interrupted step by the retry policy if the step runs in the process of
+    the run. Other interrupts, such as a server shutdown, are left to the policy.
     """
     try:
-        with _ctrl_c_is_told():
+        with _sigint_raises():
             yield
     except (dg.DagsterExecutionInterruptedError, KeyboardInterrupt) as interrupt:
         run = instance.get_run_by_id(run_id) if instance and run_id else None
         if run and run.status is dg.DagsterRunStatus.CANCELING:
             raise _RunEndedError("The run was canceled.") from None
-        # Dagster notes where a run that it launches comes from.
+        # Dagster records the origin of a run that it launches.
         is_by_hand = isinstance(interrupt, KeyboardInterrupt) or not (run and run.remote_job_origin)
-        # A process of a step is interrupted by that of its run, which knows why.
+        # The process of a run interrupts the processes of its steps, and knows the reason.
         if is_by_hand and multiprocessing.parent_process() is None:
             raise _RunEndedError("The run was interrupted.") from None
         raise
 
 
 @contextmanager
-def _ctrl_c_is_told() -> Iterator[None]:
-    """Let SIGINT raise KeyboardInterrupt, of which Dagster makes what it makes of SIGTERM."""
+def _sigint_raises() -> Iterator[None]:
+    """Let SIGINT raise KeyboardInterrupt, which Dagster handles like SIGTERM."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -277,7 +265,7 @@ def _ctrl_c_is_told() -> Iterator[None]:
 
 @contextmanager
 def permanent_errors_fail() -> Iterator[None]:
-    """Turn an error that lasts until somebody acts into a failure that is not retried."""
+    """Convert permanent errors to failures that are not retried."""
     try:
         yield
     except OctogenError as error:
@@ -286,13 +274,13 @@ def permanent_errors_fail() -> Iterator[None]:
         metadata: Metadata = {}
         if isinstance(error, OctogenInsufficientCreditError) and error.top_up_url:
             metadata = {"octogen/top_up_url": dg.MetadataValue.url(error.top_up_url)}
-        # A key is missing where the run executes; how the code looked for it helps nobody.
+        # The traceback of a missing key does not help to set it.
         cause = None if isinstance(error, MissingAPIKeyError) else error
         raise dg.Failure(str(error), metadata=metadata, allow_retries=False) from cause
 
 
 def require_max_age(max_age: timedelta | None) -> None:
-    """Refuse a setting `max_age` that is no positive time."""
+    """Reject a `max_age` that is not a positive timedelta."""
     if max_age is not None and not isinstance(max_age, timedelta):
         raise TypeError(
             f"max_age must be a timedelta such as timedelta(hours=48), or None, not {max_age!r}."
@@ -302,5 +290,5 @@ def require_max_age(max_age: timedelta | None) -> None:
 
 
 def hours(time: timedelta) -> float:
-    """A time in hours, rounded to one decimal place."""
+    """Return a duration in hours, rounded to one decimal place."""
     return round(time / timedelta(hours=1), 1)

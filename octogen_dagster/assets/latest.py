@@ -8,7 +8,7 @@ from octogen_dagster.errors import dagster_private
 
 DATA_VERSION_TAG = "dagster/data_version"
 READ_AGAIN = " read again in "
-"""Stands between the version of a catalog and the run that found other rows in it."""
+"""Separates a catalog's version from the run that read different rows of the same version."""
 _AGAIN = " (indexed again)"
 _SAME_IN = " = "
 _MADE = dg.DagsterEventType.ASSET_MATERIALIZATION
@@ -18,7 +18,7 @@ _OBSERVED = dg.DagsterEventType.ASSET_OBSERVATION
 def latest_ids(
     instance: dg.DagsterInstance, asset: dg.AssetKey, partitions: Collection[str] | None = None
 ) -> Mapping[str, int]:
-    """The storage id of the last materialization of each partition, or of those that are named."""
+    """Return the storage id of the last materialization by partition."""
     read = dagster_private(instance, "get_latest_storage_id_by_partition")
     ids: Mapping[str, int] = read(asset, _MADE, None if partitions is None else set(partitions))
     return ids
@@ -27,9 +27,10 @@ def latest_ids(
 def indexed_again(
     asset: dg.AssetKey, partition: str, data_version: str, version: str
 ) -> dg.AssetObservation:
-    """The observation that a partition with a data version was read in another version, too.
+    """Observe that a partition was read in a later catalog version, with the same rows.
 
-    It is not of the partition itself, of which Dagster would take it for a change.
+    Dagster would take an observation of the partition itself for a change. A tag of the
+    materialization would be simpler, but Dagster can only query the data version by partition.
     """
     return dg.AssetObservation(
         asset,
@@ -40,14 +41,14 @@ def indexed_again(
 
 
 def catalog_version(data_version: str) -> str:
-    """The version of the catalog that a data version stands for."""
+    """Return the catalog's version that a data version contains."""
     return data_version.partition(READ_AGAIN)[0]
 
 
 def latest_versions(instance: dg.DagsterInstance, asset: dg.AssetKey) -> dict[str, str]:
-    """The version of the catalog in which each partition was read last.
+    """Return the catalog's version in which each partition was last read.
 
-    It is that of its last materialization, or a later one that had nothing new.
+    It is the version of the last materialization, or a later one with the same rows.
     """
     made = _versions(instance, asset, _MADE)
     versions = {partition: catalog_version(tag) for partition, tag in made.items()}

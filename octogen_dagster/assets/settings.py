@@ -1,4 +1,4 @@
-"""The base of what a definitions file sets up, whose secrets are environment variables."""
+"""The base class of resources, with secrets in environment variables."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from octogen_dagster.validation import NamedSettings, refuse_unknown_settings
 
 
 class Settings(NamedSettings, dg.ConfigurableResource[Any]):
-    """Settings of which each may be a `dagster.EnvVar`, which is read where they are used."""
+    """Settings that accept a `dagster.EnvVar` for each value and read it when they are used."""
 
     error: ClassVar[type[OctogenError]]
-    """What is raised for a variable that is not set."""
+    """The error for a variable that is not set."""
 
-    # pydantic's errors quote what is refused, which may be a password.
+    # pydantic's errors quote the rejected value, which might be a password.
     model_config = ConfigDict(hide_input_in_errors=True, extra="forbid")
 
     _refuse_unknown = model_validator(mode="wrap")(refuse_unknown_settings)
 
     def resolved(self) -> Self:
-        """Return the settings with the values of the environment variables that they name."""
+        """Return the settings with environment variables replaced by their values."""
         return self.model_copy(update={name: self._value(name, value) for name, value in self})
 
     def _value(self, field: str, given: Any) -> Any:

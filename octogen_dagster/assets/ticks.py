@@ -1,12 +1,14 @@
-"""The requests of a sensor. Dagster's own database is its memory.
+"""The run requests of sensors. Dagster's database is their only memory.
 
-The data version of the last materialization of a partition that exists says what is done. The tag
-`octogen/request` of the asset's runs says what was tried and when, and those that are not finished
-which partitions are being read. So a tick that was lost, a cursor that was reset and a daemon that
-died compute the same again.
+    wanted       the versions that the source has
+    done         the data version of each partition's last materialization
+    tried        runs with the tag `octogen/request`
+    in progress  unfinished runs of the asset
 
-A run of an asset with a backfill policy may have a range of partitions: neighbours in the order in
-which Dagster knows them, which is the one in which they were added.
+A lost tick, a reset cursor or a restarted daemon computes the same requests again.
+
+With a backfill policy, a run has a range of partitions: neighbors in Dagster's order, which is the
+order in which they were added.
 """
 
 import hashlib
@@ -21,31 +23,31 @@ from octogen_dagster.assets.definition import RANGE_END_TAG, RANGE_START_TAG
 from octogen_dagster.errors import OctogenError, Persistence, dagster_private
 
 MAX_RUNS = 50
-"""Runs that a tick requests; the next ticks request the others."""
+"""Run requests per tick; the next ticks request the rest."""
 MAX_NEW_PARTITIONS = 2_000
-"""Partitions that a tick adds. The daemon asks for each whether it exists, a millisecond each."""
+"""New partitions per tick. The daemon looks each of them up, in a millisecond."""
 REQUEST_TAG = "octogen/request"
-"""The tag of each run that a sensor requests: a digest of `<key>@<version>`, or of the asset of a
-range. The UI's list of runs has 38 characters for a tag, and cuts the others off.
+"""The tag of a requested run: a digest of `<key>@<version>`, or of the asset's key for a range.
+
+The UI truncates tags in the list of runs after 38 characters.
 """
 RUN_KEY_TAG = "dagster/run_key"
-"""The tag with the run key, which says what was requested, and the time of the tick, since what
-failed is tried again.
+"""The tag with the run key: the request, and the time of the tick, which differs for a retry.
 
-Dagster's own time of a run is in the time zone of the database. A tag of ours for the time would be
-one more line of each run in the UI.
+Dagster's time of a run is in the database's time zone, and a separate tag would be one more line in
+the UI for each run.
 """
 PARTITION_TAG = "dagster/partition"
 
 _FIRST_WAIT, _MAX_WAIT = 600.0, 6 * 3600.0
 MEMORY_SECONDS = 2 * 24 * 3600.0
-"""Older runs are not counted: one that always fails has 13 in this time, and waits the longest."""
+"""Older runs are ignored. A key that always fails has 13 runs in this time, at the longest wait."""
 _RESUMED_SECONDS = 24 * 3600.0
-"""The time for which Dagster launches the runs of a tick that was interrupted."""
+"""How long Dagster launches the runs of an interrupted tick."""
 _LONGEST_RUN_SECONDS = 7 * 24 * 3600.0
-"""A run that is older died with its machine, where no run monitoring noticed."""
+"""An older unfinished run died with its machine, without run monitoring."""
 _MOST_ZONES_SECONDS = 24 * 3600.0
-"""The most that a time of Dagster's is off: PostgreSQL writes it in its session's zone."""
+"""The largest error of Dagster's times: PostgreSQL writes them in its session's time zone."""
 _REQUESTS_IN_A_QUERY = 500
 
 _UNFINISHED = [
@@ -59,23 +61,23 @@ _BEFORE_START = {dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING}
 
 
 KeyRange = tuple[str, str]
-"""The first and the last key of a run, which are one for a run with a single partition."""
+"""The first and last key of a run; equal for a single partition."""
 
 
 def request_tag(name: str) -> str:
-    """Return the value of a tag for what is requested."""
+    """Return the tag value of a request."""
     return hashlib.sha256(name.encode()).hexdigest()[:12]
 
 
 class Wanted(NamedTuple):
-    """A wanted state: a version of a key. Without versions, any one is enough."""
+    """A wanted version of a key; without a version, any is sufficient."""
 
     key: str
     version: str = ""
     since: float = 0.0
-    """The time of the version in seconds since 1970; 0 if it has none."""
+    """The time of the version in seconds since 1970, or 0."""
     retried: bool = True
-    """False if a further run is of little use until the version changes: it waits two days."""
+    """False if a retry is of little use until the version changes: the next one waits two days."""
 
     @property
     def name(self) -> str:
@@ -90,26 +92,26 @@ class Wanted(NamedTuple):
 
 
 class Tries(NamedTuple):
-    """The number of runs requested for a version of a key, and the time of the last one."""
+    """The number of runs requested for a version of a key, and the last request's time."""
 
     runs: int
     last_at: float
 
     def are_recent(self, now: float) -> bool:
-        """True while the next try waits. A clock that jumped, in either direction, ends a wait."""
+        """True until the next retry. A clock jump, in either direction, ends the wait."""
         wait = min(_FIRST_WAIT * 2.0 ** min(self.runs - 1, 6), _MAX_WAIT)
         return abs(now - self.last_at) < wait
 
 
 class KeyOrder:
-    """The keys of dynamic partitions in Dagster's order: that in which they were added."""
+    """The keys of dynamic partitions in the order in which they were added."""
 
     def __init__(self, keys: Iterable[str]) -> None:
         self.keys = list(keys)
         self._position = {key: number for number, key in enumerate(self.keys)}
 
     def between(self, first: str, last: str) -> Sequence[str]:
-        """The keys of a range; only its ends if one of these was deleted."""
+        """Return the keys of a range; only its ends if one of them was deleted."""
         if first == last:
             return [first]
         if first in self._position and last in self._position:
@@ -118,17 +120,17 @@ class KeyOrder:
 
 
 class RequestedRun(NamedTuple):
-    """A run that a sensor requested: when, and for which keys, or for which version of one."""
+    """A requested run: its time, its keys and, for a single key, its request tag."""
 
     requested_at: float
     keys: Sequence[str]
     request: str = ""
 
     def was_for(self, each: Wanted, now: float) -> bool:
-        """True if the run was to bring this version, as far as can be known of a range.
+        """True if the run was requested for this version.
 
-        A run of a range does not say which versions it was requested for. It was not for one that
-        is newer than itself. If the clock of the service is ahead, every version seems newer.
+        A range has no tag for each version, so all versions older than the run count. If the
+        service's clock is ahead, every version seems newer.
         """
         if self.request:
             return self.request == each.request
@@ -136,10 +138,10 @@ class RequestedRun(NamedTuple):
 
 
 class TickPlan(NamedTuple):
-    """The runs of a tick, its new partitions, and all that is missing, also for a later tick."""
+    """The run requests and new partitions of a tick, and all missing keys."""
 
     requests: list[list[Wanted]]
-    """The states that each run is to bring, in the order of its range."""
+    """The wanted versions of each run, in the order of its range."""
     new_partitions: list[str]
     missing: list[Wanted]
 
@@ -154,18 +156,18 @@ def plan(
     known: Iterable[str],
     most: int = 1,
 ) -> TickPlan:
-    """Decide what a tick requests; equal arguments give equal results.
+    """Decide what a tick requests; a pure function of its arguments.
 
-    What was neither done nor tried comes first, then what waits longest since it appeared or was
-    tried, so that nothing starves. A key that is busy, which is one whose run is not finished, is
-    left out in any version. `tried` returns the tries of those that have any, by key. `known` are
-    the keys of the partitions that exist, in Dagster's order: others are added behind them, and a
-    run has up to `most` keys that are neighbours, so that its range has only what is due.
+    Keys that were neither done nor tried come first, then by the time of their version or last
+    try, the oldest first, so nothing starves. Keys of unfinished runs (`busy`) are skipped in any
+    version. `tried` returns the tries by key. `known` are the existing partitions in Dagster's
+    order; new ones are added behind them. A run has up to `most` neighboring keys, so its range
+    contains only keys that are due.
     """
     position = {key: number for number, key in enumerate(known)}
 
     def is_missing(each: Wanted) -> bool:
-        # A partition that was deleted is not done, although its last materialization is kept.
+        # A deleted partition is not done, although Dagster keeps its last materialization.
         is_done = each.key in position and each.is_done(done)
         return not is_done and each.key not in busy
 
@@ -182,14 +184,14 @@ def plan(
         return not is_new, before.last_at if before else each.since, each.key
 
     due = sorted(filter(is_due, missing), key=urgency)
-    # What waits for its next try is added as well, but for what was deleted: see below.
+    # Partitions that wait for a retry are added as well, except for deleted ones: see below.
     waiting = (each for each in missing if each.key not in done)
     absent = dict.fromkeys(each.key for each in (*due, *waiting) if each.key not in position)
     added = list(absent)[:MAX_NEW_PARTITIONS]
     position.update((key, number) for number, key in enumerate(added, len(position)))
     requests = _neighbours([each for each in due if each.key in position], position, most)
     requests = requests[:MAX_RUNS]
-    # A partition that was deleted counts as done again once it exists, so its run comes with it.
+    # A deleted partition counts as done again once it exists, so it is added with its run only.
     requested = {each.key for run in requests for each in run}
     new = [key for key in added if key in requested or key not in done]
     return TickPlan(requests, new, missing)
@@ -198,7 +200,7 @@ def plan(
 def _neighbours(
     due: Sequence[Wanted], position: Mapping[str, int], most: int
 ) -> list[list[Wanted]]:
-    """Cut what is due into runs of keys that follow each other; the order of `due` is kept."""
+    """Group due keys into runs of neighboring keys, in the order of `due`."""
     if most == 1:
         return [[each] for each in due]
     runs: list[list[int]] = []
@@ -215,7 +217,7 @@ def _neighbours(
 def count_tries(
     missing: Iterable[Wanted], runs: Iterable[RequestedRun], now: float
 ) -> dict[str, Tries]:
-    """Count the runs of two days for what is missing, by key; the newest of them comes last."""
+    """Count the runs of the last two days by missing key; `runs` come oldest first."""
     tries: dict[str, Tries] = {}
     by_key = {each.key: each for each in missing}
     for run in runs:
@@ -228,7 +230,7 @@ def count_tries(
 
 
 def most_in_a_run(asset: dg.AssetsDefinition) -> int:
-    """The most partitions that a run of an asset may have, by its backfill policy."""
+    """Return the maximum number of partitions in a run, by the asset's backfill policy."""
     policy = asset.backfill_policy
     return 1 if policy is None else policy.max_partitions_per_run or sys.maxsize
 
@@ -236,7 +238,7 @@ def most_in_a_run(asset: dg.AssetsDefinition) -> int:
 def run_request(
     first: str, last: str, *, tags: Mapping[str, str], **arguments: Any
 ) -> dg.RunRequest:
-    """Return the request of a run of one partition, or of all from one to another."""
+    """Return the request of a run of one partition or a range."""
     if first == last:
         return dg.RunRequest(partition_key=first, tags=tags, **arguments)
     of_range = {RANGE_START_TAG: str(first), RANGE_END_TAG: str(last)}
@@ -258,10 +260,10 @@ def request_runs(
     checks: Sequence[dg.AssetCheckKey] | None = None,
     cursor: str | None = None,
 ) -> dg.SensorResult:
-    """Plan a tick with what Dagster's database says, and return what it requests.
+    """Plan a tick from Dagster's database and return its requests.
 
-    `busy` must be read before what is wanted and `done` after it. Otherwise a run that ends
-    meanwhile, and has read a newer version, is taken for one that has not brought what is wanted.
+    Read `busy` before `wanted`, and `done` after it. Otherwise a run that ends in between with a
+    newer version would be requested again.
     """
     instance = context.instance
     order = KeyOrder(instance.get_dynamic_partitions(str(partitions.name)))
@@ -316,7 +318,7 @@ def request_assets(
     now: float,
     nothing_due: str,
 ) -> dg.SensorResult:
-    """Plan a tick for assets without partitions, each run with those of one key of `assets`."""
+    """Plan a tick for assets without partitions, with one run for each key of `assets`."""
 
     def read_tries(some: Sequence[Wanted]) -> Mapping[str, Tries]:
         keys = {each.request: each.key for each in some}
@@ -348,9 +350,9 @@ def read_busy(
     now: float,
     key_of: Callable[[str], str | None] = str,
 ) -> list[KeyRange]:
-    """Read the keys whose run is queued or running, whoever requested it.
+    """Read the keys whose run is queued or running, by a sensor or anyone else.
 
-    A run of a job without a selection of assets is not known to be one of the asset.
+    Runs without an asset selection are ignored.
     """
     return [
         keys
@@ -362,7 +364,7 @@ def read_busy(
 
 
 def _may_be_at_work(run: dg.RunRecord, now: float) -> bool:
-    """False if the launch of a run was cut off, when the daemon died, or the run never ended."""
+    """False for a run whose launch was interrupted with the daemon, or which never ended."""
     status = run.dagster_run.status
     if status in _BEFORE_START:
         return abs(now - _requested_at(run)) < _RESUMED_SECONDS
@@ -371,7 +373,7 @@ def _may_be_at_work(run: dg.RunRecord, now: float) -> bool:
 
 
 def _key_range(run: dg.RunRecord, key_of: Callable[[str], str | None]) -> KeyRange | None:
-    """The first and the last key of a run; None if it has none."""
+    """Return the first and last key of a run, if any."""
     tags = run.dagster_run.tags
     partition = tags.get(PARTITION_TAG, "")
     first = key_of(tags.get(RANGE_START_TAG, partition))
@@ -388,7 +390,7 @@ def _read_runs(
     order: KeyOrder,
     key_of: Callable[[str], str | None],
 ) -> Iterator[RequestedRun]:
-    """Read the runs that were requested lately for what is missing; the newest one comes last."""
+    """Read the recent runs requested for missing keys, the newest last."""
     of_range = request_tag(asset.to_user_string())
     requests = [of_range, *(each.request for each in missing)]
     for run in _read_requested(instance, requests, now):
@@ -403,10 +405,10 @@ def _read_runs(
 def _read_requested(
     instance: dg.DagsterInstance, requests: Sequence[str], now: float
 ) -> list[dg.RunRecord]:
-    """Read the runs that were requested lately by these requests; the newest one comes last."""
+    """Read the recent runs with these request tags, the newest last."""
     begin = datetime.fromtimestamp(now - MEMORY_SECONDS - _MOST_ZONES_SECONDS, UTC)
     recent = dg.RunsFilter(created_after=begin)
-    # To read a run costs some ten times what it does to look for one.
+    # Reading a run costs about ten times as much as querying one.
     if 10 * instance.get_runs_count(recent) < len(requests):
         wanted, records = set(requests), list(instance.get_run_records(recent))
         records = [run for run in records if run.dagster_run.tags.get(REQUEST_TAG) in wanted]
@@ -420,7 +422,7 @@ def _read_requested(
 
 
 def _requested_at(run: dg.RunRecord) -> float:
-    """The time of the tick that requested a run; of another run the one at which it was created."""
+    """Return the time of the tick that requested a run, or else the run's creation time."""
     tags, at = run.dagster_run.tags, run.create_timestamp
     if REQUEST_TAG in tags and RUN_KEY_TAG in tags:
         at = datetime.fromisoformat(tags[RUN_KEY_TAG].rpartition(" ")[2])
@@ -430,7 +432,7 @@ def _requested_at(run: dg.RunRecord) -> float:
 def named_partitions(
     asset: dg.AssetsDefinition, partitions_def: dg.PartitionsDefinition[Any] | None, what: str
 ) -> dg.DynamicPartitionsDefinition:
-    """Return the partitions of an asset to which a sensor adds keys, or raise a ValueError."""
+    """Return the dynamic partitions to which a sensor adds keys, or raise a ValueError."""
     if isinstance(partitions_def, dg.DynamicPartitionsDefinition) and partitions_def.name:
         return partitions_def
     raise ValueError(
@@ -445,10 +447,10 @@ _MAY_FAIL = ", and the third in a row without an answer fails"
 def skip_or_fail(
     context: dg.SensorEvaluationContext, sensor: str, problem: str, error: Exception
 ) -> dg.SkipReason:
-    """Return why a tick whose source failed is skipped, unless that makes the tick fail.
+    """Skip a tick whose source failed with a transient error; fail it for a permanent one.
 
-    An error that passes by itself never fails a tick; one that lasts does, as does one that is not
-    of this project, a setting that is invalid. If nobody can tell, the third tick in a row fails.
+    Dagster alerts on failed ticks only. An error that might be either fails the third tick in a
+    row. Errors of other libraries count as permanent: a setting is invalid.
     """
     persistence = error.persistence if isinstance(error, OctogenError) else Persistence.PERMANENT
     if persistence is Persistence.PERMANENT:

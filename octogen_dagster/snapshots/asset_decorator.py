@@ -1,8 +1,8 @@
-"""The decorator of every asset of snapshots: it makes them, publishes them and has them reported.
+"""The decorator of every snapshot asset: it runs the asset's function and publishes the result.
 
-    @snapshot_asset → the asset's own function → Publication.publish → Dagster's report
+    @snapshot_asset → the asset's function → Publication.publish → Dagster's report
 
-In a run of several partitions `range_run` does so for each of them.
+In a run of several partitions, `range_run` does this for each of them.
 """
 
 import inspect
@@ -22,7 +22,6 @@ from octogen_dagster.assets.definition import (
     RETRY_POLICY,
     Metadata,
     keeps_snapshots,
-    kept_otherwise,
     octogen_asset,
     output_manager,
     permanent_errors_fail,
@@ -44,7 +43,7 @@ from octogen_dagster.snapshots.metadata import (
     COLUMN_SCHEMA,
     column_lineage,
     column_schema,
-    noted,
+    register_kind,
     snapshot_metadata,
 )
 from octogen_dagster.snapshots.partitions import SnapshotKeys
@@ -58,14 +57,14 @@ _MANY = 1_000_000
 
 @dataclass(frozen=True)
 class SnapshotRun(Generic[_Service]):
-    """A run of an asset of snapshots: what its partitions share.
+    """A run of a snapshot asset, shared by its partitions.
 
     Attributes:
-        context: The context of the run in Dagster, with its log and its configuration.
+        context: Dagster's context of the run, with its log and configuration.
         service: The service of the asset's `OctogenResource`; None for an asset without one.
-        kind: What the table is.
-        lineage: The metadata that says what its columns are made from.
-        stop: Set when the run ends early, such as by an interrupt, so that what waits may end.
+        kind: The kind of the table.
+        lineage: The metadata with the column lineage.
+        stop: Set when the run ends early, such as by an interrupt, to end waiting threads.
     """
 
     context: dg.AssetExecutionContext
@@ -76,7 +75,7 @@ class SnapshotRun(Generic[_Service]):
 
 
 MakeSnapshot: TypeAlias = Callable[..., Any]
-"""The function of an asset, as `snapshot_asset` calls it."""
+"""The function of a snapshot asset."""
 
 
 def snapshot_asset(
@@ -90,36 +89,33 @@ def snapshot_asset(
     needs_files: bool = False,
     takes_ranges: bool = True,
 ) -> Callable[[MakeSnapshot], dg.AssetsDefinition]:
-    """Return the decorator of an asset of snapshots, of which a run may have several partitions.
+    """Return the decorator of a snapshot asset, whose runs can have several partitions.
 
-    The function that it decorates makes one snapshot. It takes the run (a `SnapshotRun`), the key
-    of the partition (None without partitions) and the inputs of the asset by their names (each
-    `Snapshots`). It returns a frame, or a `dagster.MaterializeResult` with a frame as its value,
-    whose metadata are shown beside those of the snapshot. The frame gets the columns of `kind` in
-    their types. Without partitions it may return an iterator of Dagster's events where there is
-    nothing to publish. The asset has the name of the function and its docstring as its description,
-    unless the arguments have others.
+    The decorated function makes one snapshot. It takes the run (a `SnapshotRun`), the partition key
+    (None without partitions) and the asset's inputs by name (each `Snapshots`). It returns a frame,
+    or a `dagster.MaterializeResult` with a frame as its value and metadata to add. The frame is
+    cast to the columns of `kind`. In a run of a single partition it can also return an iterator of
+    such results and other events, for example to keep a connection open while the rows are read.
+    The function's name and docstring are the defaults for the asset's name and description.
 
-    The snapshot is published before it is reported, as those of products are. In a run by a
-    `backfill_policy` each partition is: what fails is retried alone, and the checks are evaluated
-    for each partition.
+    The snapshot is published before it is reported. In a run with a `backfill_policy`, each
+    partition is published, reported and checked separately, and a retry reads only failed ones.
 
     Args:
-        own: Arguments of `@dagster.asset`, among them those of `snapshot_inputs`. An input that is
-            given as a `dagster.AssetIn` in `ins` is loaded as `Snapshots`, too.
-        given: Further arguments, such as the user of a builder gave. They count more, except for
-            metadata, dependencies, resources and checks, which are added.
-        kind: What the table is.
-        made_from: The asset that the table follows, such as its products. It is that of the columns
-            in `kind.made_from`. With the same `backfill_policy` as it has, Dagster would put both
-            assets into one run and skip this one, so the table gets runs of its own.
-        resource_key: The key of an `OctogenResource` whose service the run needs. As many
-            partitions are made at once as that reads at once, in threads. Without it they are made
-            one after the other, in no pool, and since that costs nothing it is retried as products
-            are.
-        loads: The types of inputs that are not `Snapshots`, by name.
-        needs_files: True for a table that works with a `ParquetSnapshotIOManager` only.
-        takes_ranges: False to refuse a `backfill_policy`: each partition has a run of its own.
+        own: The builder's arguments of `@dagster.asset`, including `snapshot_inputs`. An input
+            given as a `dagster.AssetIn` in `ins` is loaded as `Snapshots` as well.
+        given: The user's arguments. Metadata, dependencies, resources and checks are added; any
+            other argument overrides the builder's.
+        kind: The kind of the table.
+        made_from: The upstream asset of the columns in `kind.made_from`. If both have the same
+            `backfill_policy`, Dagster would put them into one run and skip this one, so it gets
+            separate runs.
+        resource_key: The key of an `OctogenResource`. Partitions are read in parallel, as many as
+            the resource allows. Without it they are made one after the other, in no pool, with the
+            retry policy of products, since a retry costs nothing.
+        loads: The types of inputs other than `Snapshots`, by name.
+        needs_files: True for a table that needs a `ParquetSnapshotIOManager`.
+        takes_ranges: False to reject a `backfill_policy`.
 
     Raises:
         TypeError: The function does not take the run, the partition and the inputs.
@@ -169,7 +165,7 @@ def snapshot_asset(
         options = {"output_required": False} if has_range else {}
         # It is called above, around the function of the asset, and not around the publication.
         without = {name: each for name, each in given.items() if name != "execute"}
-        return noted(
+        return register_kind(
             octogen_asset({**own, **options}, without, takes_ranges=takes_ranges)(compute),
             kind,
             made_from,
@@ -179,19 +175,19 @@ def snapshot_asset(
 
 
 def _check_parameters(make: MakeSnapshot, inputs: Sequence[str]) -> None:
-    """Refuse a function that cannot be called with a run, a partition and these inputs."""
+    """Reject a function that cannot be called with a run, a partition and these inputs."""
     try:
         inspect.signature(make).bind(None, None, **dict.fromkeys(inputs))
     except TypeError as error:
         raise TypeError(
-            f"The function {make.__name__} of an asset of snapshots must take the run, the "
-            f"partition and the inputs of the asset by name, and it does not: {error}. Write "
+            f"The function {make.__name__} of a snapshot asset must take the run, the partition "
+            f"and the asset's inputs by name: {error}. Write "
             f"def {make.__name__}({', '.join(('run', 'partition', *inputs))})."
         ) from None
 
 
 def _result(kind: TableKind, made: Any, subject: str) -> Any:
-    """What a function made, as a result whose frame has the columns of its kind."""
+    """Return what a function made as a result whose frame has the columns of its kind."""
     if isinstance(made, Iterator):
         return made
     result = made if isinstance(made, dg.MaterializeResult) else dg.MaterializeResult(value=made)
@@ -203,11 +199,11 @@ def _result(kind: TableKind, made: Any, subject: str) -> Any:
 def _fitted(
     schema: pl.Schema, frame: pl.DataFrame | pl.LazyFrame, subject: str
 ) -> pl.DataFrame | pl.LazyFrame:
-    """A frame with these columns in their types; a mistake in it is there at each retry, too."""
+    """Cast a frame to a schema, or raise a failure that is not retried."""
     columns = frame.collect_schema()
     if missing := [name for name in schema if name not in columns]:
         raise dg.Failure(
-            f"The frame of {subject} lacks the column {missing[0]!r} of its kind."
+            f"The frame of {subject} has no column {missing[0]!r}."
             f"{did_you_mean(missing[0], columns)} It has {', '.join(columns)}. Return a frame with "
             f"the columns {', '.join(schema)}.",
             allow_retries=False,
@@ -216,15 +212,15 @@ def _fitted(
         return frame.select(pl.col(name).cast(dtype) for name, dtype in schema.items())
     except pl.exceptions.InvalidOperationError as error:
         raise dg.Failure(
-            f"The frame of {subject} has values that do not fit the types of its kind: {error}",
+            f"The frame of {subject} has values of wrong types: {error}",
             allow_retries=False,
         ) from error
 
 
 def _set_parameters(compute: Callable[..., Any], inputs: Mapping[str, Any]) -> None:
-    """Let Dagster read a context and inputs of these types as the parameters of a function.
+    """Annotate a function with a context and inputs, from which Dagster derives their types.
 
-    A job may know only one Dagster type of a name, and Dagster keeps one for each annotation.
+    Dagster caches one type for each annotation, and a job cannot have two types of one name.
     """
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     names = ["context", *inputs]
@@ -239,9 +235,9 @@ def _service(context: dg.AssetExecutionContext, resource_key: str | None) -> Run
     own = ParquetSnapshotIOManager.handle_output
     if keeps_snapshots(manager) and type(manager).handle_output is not own:
         context.log.warning(
-            f"The resource {key!r} is a {type(manager).__name__} with a handle_output of its own, "
-            "which is not called: this asset publishes its snapshot itself, before it reports it. "
-            "Do what handle_output adds in an asset that follows this one."
+            f"The resource {key!r} is a {type(manager).__name__} that overrides handle_output, "
+            "which is not called: this asset publishes its snapshot before it is reported. Move "
+            "its code to a downstream asset."
         )
     if resource_key is None:
         return None
@@ -252,10 +248,10 @@ def _service(context: dg.AssetExecutionContext, resource_key: str | None) -> Run
 
 
 def _publish(run: SnapshotRun[Any], partition: str | None, result: Any) -> Iterator[Any]:
-    """Publish the only snapshot of a run, and yield what Dagster is to report.
+    """Publish the only snapshot of a run and yield its materialization.
 
-    It goes on once Dagster has reported it, and removes the saved pages: a run that dies before
-    that is retried from them. Another IO manager gets the whole frame.
+    Saved pages are removed once Dagster has reported it, so a run that dies earlier is retried from
+    them. Another IO manager gets the whole frame.
     """
     context, step = run.context, PublishingStep.of(run.context)
     _, manager = output_manager(context)
@@ -265,15 +261,19 @@ def _publish(run: SnapshotRun[Any], partition: str | None, result: Any) -> Itera
     source = source_of(result.value, f"Asset {step.asset.to_user_string()}")
     also = {**run.lineage, **(result.metadata or {})}
     if not keeps_snapshots(manager):
-        if not isinstance(result.value, pl.DataFrame):  # which any IO manager keeps as well
-            context.log.info(kept_otherwise(manager))
+        if not isinstance(result.value, pl.DataFrame):  # the asset itself made a whole frame
+            context.log.info(
+                f"The snapshot is handed to a {type(manager).__name__} as a whole frame. It is "
+                "complete and checked. Saved pages, atomic replacement, runs of several partitions "
+                "and histories need a ParquetSnapshotIOManager: set io_manager_key."
+            )
         with permanent_errors_fail(), shared_budget(step, source.spending):
             frame, metadata = _collected(run, source, also)
         context.add_asset_metadata(metadata, step.asset)
         yield dg.MaterializeResult(
             value=frame,
             check_results=result.check_results,
-            # What it had before is not known here, so each run is taken for a change.
+            # The previous rows are not known here, so each run counts as a change.
             data_version=dg.DataVersion(of_run(_catalog_version(result), step.run_id)),
             tags=result.tags,
         )
@@ -301,7 +301,7 @@ def _catalog_version(result: dg.MaterializeResult[Any]) -> str:
 def _collected(
     run: SnapshotRun[Any], source: SnapshotSource, also: Mapping[str, Any]
 ) -> tuple[pl.DataFrame, Metadata]:
-    """Read a snapshot for another IO manager, and return it with its metadata."""
+    """Read a snapshot for another IO manager and return it with its metadata."""
     context, log = run.context, run.context.log
     subject = context.asset_key.to_user_string()
     frame, outcome = collected(source, subject, log.info, log.warning, run.stop)
@@ -314,12 +314,12 @@ def _collected(
 def _publish_range(
     run: SnapshotRun[Any], snapshot: Callable[[str], dg.MaterializeResult[Any]]
 ) -> Iterator[Any]:
-    """Publish the partitions of a run, and yield what is to be reported of each."""
+    """Publish the partitions of a run and yield the events of each."""
     step = PublishingStep.of(run.context)
     manager: ParquetSnapshotIOManager
     _, manager = output_manager(run.context)
     manager.remove_abandoned(step.asset)
-    once = OnceLog(run.context.log.warning)  # many catalogs of a search share a warning
+    once = OnceLog(run.context.log.warning)  # catalogs of one search share warnings
 
     def publish(partition: str, note_read: Callable[[], None]) -> PublishedSnapshot:
         with permanent_errors_fail():
@@ -341,10 +341,10 @@ def _publish_range(
 def own_range(
     arguments: Mapping[str, Any], products: dg.AssetsDefinition
 ) -> dict[str, dg.BackfillPolicy]:
-    """The policy of an asset that follows the products, as the argument of their decorator.
+    """Return a downstream asset's backfill policy, as the argument of its decorator.
 
-    A backfill of two assets with equal policies puts both into one run, in which the one that
-    follows would be skipped. With different ones it gets runs of its own.
+    Dagster puts assets with equal policies into one run of a backfill, and would skip the
+    downstream one there. A different policy gives it separate runs.
     """
     policy = arguments.get("backfill_policy")
     if policy is None or policy != products.backfill_policy:

@@ -1,9 +1,10 @@
-"""The data version of a snapshot, which stays as long as its rows do: Dagster then wakes nobody.
+"""The data version of a snapshot, which changes only with its rows.
 
     content_of → a digest of the rows, a tag of the materialization → snapshot_version
 
-The version of a catalog is the one in which its present rows were first read. That a later one has
-the same rows is observed, so that the sensor of catalogs knows that it was read.
+A snapshot with unchanged rows triggers nothing downstream. Its data version is the catalog's
+version in which the rows were first read; an observation reports later versions with the same rows
+to the catalog sensor.
 """
 
 import hashlib
@@ -17,27 +18,27 @@ from octogen_dagster.frames.source import CATALOGS, SELECTION
 
 _CONTENT_TAG = "octogen/content"
 _SEARCHED = ("octogen.search", CATALOGS, SELECTION)
-"""The file metadata that says which rows there may be: a history ends those that are not."""
+"""The file metadata that defines which rows a snapshot covers. A history ends all other rows."""
 
 
 class SnapshotVersion(NamedTuple):
-    """The data version of a snapshot, and the tags of its materialization besides it.
+    """The data version of a snapshot and the other tags of its materialization.
 
-    `same_in` is a later version of the catalog with the same rows.
+    `unchanged_in` is a later version of the catalog with the same rows.
     """
 
     data_version: str
     tags: Mapping[str, str]
-    same_in: str | None = None
+    unchanged_in: str | None = None
 
 
 def content_of(
     rows: pl.LazyFrame, file_metadata: Mapping[str, str], volatile: Collection[str] = ()
 ) -> str:
-    """Return a digest of rows in any order, without the volatile columns of their kind."""
+    """Return a digest of rows in any order, without volatile columns."""
     schema = rows.collect_schema()
     columns = [_hashable(name, dtype) for name, dtype in schema.items() if name not in volatile]
-    # The hash of a struct that is nested takes twice as long as that of the hashes of its columns.
+    # Hashing a nested struct takes twice as long as hashing the hashes of its columns.
     row = pl.struct(pl.lit(0), *(column.hash() for column in columns)).hash()
     found = rows.select(pl.len(), row.sum().alias("sum")).collect(engine="streaming").row(0)
     searched = [file_metadata.get(name) for name in _SEARCHED]
@@ -45,13 +46,13 @@ def content_of(
 
 
 def _hashable(name: str, dtype: pl.DataType) -> pl.Expr:
-    """Return a column with its categories as text: Polars hashes nested ones by their codes."""
+    """Cast categories to text: Polars hashes nested categories by their codes."""
     as_text = _categories_as_text(dtype)
     return pl.col(name) if as_text == dtype else pl.col(name).cast(as_text)
 
 
 def _categories_as_text(dtype: Any) -> Any:
-    """Return a type with text in place of the categories at any depth."""
+    """Replace categorical types by text at any depth."""
     if isinstance(dtype, pl.Categorical):
         return pl.String()
     if isinstance(dtype, pl.List):
@@ -64,7 +65,7 @@ def _categories_as_text(dtype: Any) -> Any:
 
 
 def of_run(version: str, run_id: str | None) -> str:
-    """A data version of a catalog's version that no other run has."""
+    """Return a data version that is unique to a run."""
     return f"{version}{READ_AGAIN}{run_id}" if version else f"{run_id}"
 
 
@@ -73,17 +74,18 @@ def snapshot_version(
     version: str,
     last_tags: Mapping[str, str],
     *,
-    may_stay: bool,
+    is_stored: bool,
     run_id: str | None,
 ) -> SnapshotVersion:
-    """The version of rows with a digest: that of the last materialization, if it had them.
+    """Return the version of a snapshot.
 
-    Otherwise it is `version`, which is that of their catalog, or the digest; with the run where the
-    last one has it already. It may not stay if the file is not the one that was reported.
+    With the content of the last materialization, it keeps that data version, if `is_stored`: the
+    stored file is the one that was reported. Otherwise it is `version`, the catalog's, or the
+    digest, and includes the run if the last materialization has that version already.
     """
     last = last_tags.get(DATA_VERSION_TAG, "")
     tags = {_CONTENT_TAG: content}
-    if may_stay and last_tags.get(_CONTENT_TAG) == content:
+    if is_stored and last_tags.get(_CONTENT_TAG) == content:
         is_later = version not in ("", catalog_version(last))
         return SnapshotVersion(last, tags, version if is_later else None)
     data_version = version or content

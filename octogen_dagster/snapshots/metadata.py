@@ -28,10 +28,10 @@ _COLUMN_LINEAGE = "dagster/column_lineage"
 
 ROW_COUNTS = ("dagster/row_count", "dagster/partition_row_count")
 SEARCH = "octogen/search"
-"""The metadata of an asset of products, and of each of its snapshots, with the search."""
+"""The metadata with the search, of a products asset and of each of its snapshots."""
 _TEXTS = ("octogen/trend", "octogen/prices")
 _FIRST = ("octogen/cost_", "octogen/seconds", "octogen/fetched_at")
-"""The beginnings of the entries that come after the first ones of a kind."""
+"""The prefixes of the entries that follow the first ones of a kind."""
 _LAST = (
     SEARCH,
     "octogen/effective_query",
@@ -40,7 +40,7 @@ _LAST = (
     _COLUMN_LINEAGE,
     "octogen/metrics",
 )
-"""The entries that come last, in their order."""
+"""The last entries, in their order."""
 _IF_ANY = {
     "truncated",
     "empty",
@@ -51,7 +51,7 @@ _IF_ANY = {
     "rate_limit_wait_seconds",
     "effective_query",
 }
-"""The metrics that have an entry only if there is anything to say: a flat line says nothing."""
+"""The metrics that have an entry only if they are not zero, false or empty."""
 _COLLECTED = (
     "walks",
     "pages",
@@ -70,18 +70,18 @@ _COLLECTED = (
     "expected_rows",
     "request_ids",
 )
-"""The metrics that are one entry together. A line of it is not wrapped, so each is short."""
+"""The metrics that share one entry. The UI does not wrap its lines, so names are short."""
 
 _KINDS: WeakKeyDictionary[Any, TableKind] = WeakKeyDictionary()
-"""The kind of an asset's table, by its step: Dagster makes new definitions of one step."""
+"""The kind of an asset's table by its op, which Dagster keeps when it copies a definition."""
 _MADE_FROM: WeakKeyDictionary[Any, dg.AssetsDefinition] = WeakKeyDictionary()
-"""The asset that a table follows, by the step of the table."""
+"""The upstream asset of a table, by the table's op."""
 
 
-def noted(
+def register_kind(
     asset: dg.AssetsDefinition, kind: TableKind, made_from: dg.AssetsDefinition | None = None
 ) -> dg.AssetsDefinition:
-    """Return an asset after noting the kind of its table and what that is made from."""
+    """Register the kind of an asset's table and its upstream asset, and return the asset."""
     _KINDS[asset.node_def] = kind
     if made_from is not None:
         _MADE_FROM[asset.node_def] = made_from
@@ -89,19 +89,19 @@ def noted(
 
 
 def made_from_of(asset: dg.AssetsDefinition) -> dg.AssetsDefinition:
-    """The asset that an asset of this package follows."""
+    """Return the upstream asset that a table of this package is made from."""
     return _MADE_FROM[asset.node_def]
 
 
 def kind_of(asset: dg.AssetsDefinition) -> TableKind:
-    """The kind of an asset's table; `PLAIN` for an asset that is not of this package."""
+    """Return the kind of an asset's table; `PLAIN` for assets of other packages."""
     return _KINDS.get(asset.node_def, PLAIN) if asset.is_executable else PLAIN
 
 
 def column_schema(
     schema: Mapping[str, pl.DataType], descriptions: Mapping[str, str]
 ) -> dg.TableSchema:
-    """Return Dagster's table schema, with the descriptions of the columns."""
+    """Return Dagster's table schema with column descriptions."""
     return dg.TableSchema(
         [
             dg.TableColumn(name, type_name(dtype), description=descriptions.get(name))
@@ -213,8 +213,8 @@ def snapshot_metadata(
             }
         except (Exception, pl.exceptions.PanicException) as error:
             warn(
-                f"The {name} of the snapshot cannot be shown and are left out of its metadata: "
-                f"{error}. The snapshot is whole and is published."
+                f"The {name} could not be added to the metadata: {error}. The snapshot is complete "
+                "and is published."
             )
     return _in_reading_order(kind, {**metadata, **also})
 
@@ -223,7 +223,7 @@ def _in_reading_order(kind: TableKind, metadata: Metadata) -> Metadata:
     own = tuple(f"octogen/{name}" for name in kind.first)
 
     def position(name: str) -> tuple[int, int]:
-        """The group of an entry and its place there: what has none is before the last ones."""
+        """Return the group of an entry and its place there; other entries precede the last ones."""
         is_text = isinstance(metadata[name], dg.MarkdownMetadataValue)
         texts, figures = (own, ()) if is_text else ((), own)
         begin = (("octogen/summary",), texts, ("octogen/preview",), _TEXTS)
@@ -238,7 +238,7 @@ def _in_reading_order(kind: TableKind, metadata: Metadata) -> Metadata:
 
 
 def _is_shown(name: str, each: Any, kind: TableKind, metrics: Figures) -> bool:
-    """True for what has an entry of its own; some have one only if there is anything to say."""
+    """True if a figure has a separate entry; some have one only if they are not empty."""
     if isinstance(each, pl.DataFrame):
         return not each.is_empty()
     if name in (*_COLLECTED, *kind.collected, *_other_medians(metrics), "price_lines"):
@@ -247,7 +247,7 @@ def _is_shown(name: str, each: Any, kind: TableKind, metrics: Figures) -> bool:
 
 
 def _other_medians(metrics: Figures) -> list[str]:
-    """The median prices in all currencies but the one with the most products."""
+    """Return the median prices in all currencies except the one with the most products."""
     return [name for name in metrics if name.startswith(MEDIANS)][1:]
 
 
@@ -258,14 +258,14 @@ def _says_anything(figure: Any) -> bool:
 
 
 def _collected(metrics: Mapping[str, Any], kind: TableKind) -> Shown:
-    """One entry for the metrics that nobody plots."""
+    """Return one entry for the metrics that are not plotted."""
     names = (*_COLLECTED, *kind.collected, *_other_medians(metrics))
     collected = {name: metrics[name] for name in names if name in metrics}
     return {"metrics": collected} if collected else {}
 
 
 def _past(earlier: Callable[[], Sequence[Mapping[str, Any]]], now: Metadata) -> list[Metrics]:
-    """The metrics of the materializations before that are of the same search, the oldest first."""
+    """Return the metrics of earlier materializations of the same search, the oldest first."""
     own = search_key(_value(now.get(SEARCH)))
     return [
         {
@@ -283,7 +283,7 @@ def _value(entry: Any) -> Any:
 
 
 def entry_of(shown: Any, table: Callable[[pl.DataFrame], str] = inline_table) -> Any:
-    """Return the entry of what is shown; an error for what Dagster cannot show."""
+    """Convert a figure to a metadata entry, or raise an error if Dagster cannot show it."""
     if isinstance(shown, pl.DataFrame):
         return dg.MetadataValue.md(table(shown))
     if isinstance(shown, Markdown):
@@ -294,6 +294,6 @@ def entry_of(shown: Any, table: Callable[[pl.DataFrame], str] = inline_table) ->
         return dg.MetadataValue.text(str(shown))
     if isinstance(shown, Decimal):
         return dg.MetadataValue.float(float(shown))
-    # Dagster would else refuse it only when the run is reported.
+    # Otherwise Dagster would reject it only when the run is reported.
     dg.AssetObservation("shown", metadata={"shown": shown})
     return shown

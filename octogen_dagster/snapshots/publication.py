@@ -1,11 +1,11 @@
-"""The publication of a snapshot, of an asset or of one of its partitions, by the step of a run.
+"""The publication of one snapshot, of an asset or a partition.
 
-    Publication.publish → the source's reading → write_parquet, in whose thread Polars asks the
-    source for rows → what was written is checked → snapshot_metadata → Store.publish
+    Publication.publish → the source's reading → write_parquet, in whose thread Polars reads the
+    source → completeness checks → snapshot_metadata → Store.publish
 
-The file is written aside, its footer is read back, and only then does it replace the one before,
-which is kept for the histories that have not read it.
-What was published before is known from the materializations in Dagster's database.
+The file is written to a temporary name and its footer is read back before it replaces the previous
+one, which is kept for histories that have not read it. Earlier publications are known from the
+materializations in Dagster's database.
 """
 
 from __future__ import annotations
@@ -55,17 +55,17 @@ if TYPE_CHECKING:
 
 _RUN_ID = "octogen.run_id"
 REPORTED_BEFORE = "octogen/first_reported_at"
-"""The metadata of a materialization that was reported before, so that its costs count once."""
+"""The metadata of a repeated materialization, so that its costs count once."""
 _PARENT_TAG = "dagster/parent_run_id"
 _LAST_REPORTS = 25
-"""The last materializations that are shown as a line, and looked through for that of one run."""
+"""The number of materializations in the trend line."""
 _RECORDS_AT_ONCE = 500
-"""Records that are asked for at once: Dagster refuses more than 10,000."""
+"""Records per query; Dagster's maximum is 10,000."""
 
 
 @dataclass(frozen=True)
 class PublishingStep:
-    """The step of a run that publishes snapshots; no instance and no id in a test without a run."""
+    """A step that publishes snapshots; without instance and run id in a test without a run."""
 
     asset: dg.AssetKey
     partitions_def: dg.PartitionsDefinition[Any] | None
@@ -76,7 +76,7 @@ class PublishingStep:
 
     @classmethod
     def of(cls, context: dg.AssetExecutionContext) -> PublishingStep:
-        """Return the step that executes an asset."""
+        """Return the step of an asset's context."""
         return cls(
             context.asset_key,
             context.assets_def.partitions_def,
@@ -87,13 +87,13 @@ class PublishingStep:
         )
 
     def reported_before(self) -> dict[str, dg.EventLogRecord]:
-        """The records of the materializations that were reported before, by partition."""
+        """Return earlier materializations of this run and the runs it retries, by partition."""
         logged: dict[str, dg.EventLogEntry] = {}
         for entry in self.logged_before(dg.DagsterEventType.ASSET_MATERIALIZATION):
             event = entry.asset_materialization
             if event and event.asset_key == self.asset and event.partition is not None:
                 logged.setdefault(event.partition, entry)
-        # A process that is killed may have written the run's log, and not the asset's page.
+        # A killed process might have written the run's log, but not the asset's records.
         return {
             partition: record
             for partition, record in last_records(self.instance, self.asset, list(logged)).items()
@@ -101,7 +101,7 @@ class PublishingStep:
         }
 
     def evaluated_before(self) -> Mapping[str, Collection[str]]:
-        """The checks that were evaluated before, by partition."""
+        """Return the checks evaluated earlier in this run and the runs it retries, by partition."""
         found = defaultdict[str, set[str]](set)
         for entry in self.logged_before(dg.DagsterEventType.ASSET_CHECK_EVALUATION):
             evaluation = entry.asset_check_evaluation
@@ -114,7 +114,7 @@ class PublishingStep:
         return found
 
     def logged_before(self, kind: dg.DagsterEventType) -> Iterator[dg.EventLogEntry]:
-        """The events of a kind of the run and of those that it retries, the latest run first."""
+        """Yield events of this run and of the runs it retries, the latest run first."""
         if self.instance is not None:
             for run in retried_runs(self.instance, self.run_id):
                 yield from self.instance.all_logs(run.run_id, of_type=kind)
@@ -122,9 +122,9 @@ class PublishingStep:
     def materialization(
         self, partition: str, metadata: Mapping[str, Any], version: SnapshotVersion | None = None
     ) -> dg.AssetMaterialization:
-        """The materialization of one partition of a run that has several.
+        """Return the materialization of a partition in a run of several.
 
-        Without a version its data version is one that no other run has.
+        Without a version, the data version is unique to the run.
         """
         tags = {DATA_VERSION_TAG: self.run_id or ""}
         if version:
@@ -140,23 +140,23 @@ class PublishingStep:
     def observations(
         self, partition: str | None, version: SnapshotVersion | None
     ) -> Iterator[dg.AssetObservation]:
-        """Yield what is observed of a catalog in which nothing changed."""
-        if partition is not None and version and version.same_in:
-            yield indexed_again(self.asset, partition, version.data_version, version.same_in)
+        """Observe a catalog that was reindexed without changes."""
+        if partition is not None and version and version.unchanged_in:
+            yield indexed_again(self.asset, partition, version.data_version, version.unchanged_in)
 
 
 def reported_again(record: dg.EventLogRecord) -> dg.AssetMaterialization | None:
-    """The materialization of a record, which says that it was reported before."""
+    """Return a record's materialization, marked as reported before."""
     event = record.asset_materialization
     first = {REPORTED_BEFORE: dg.MetadataValue.timestamp(record.timestamp)}
     return event and event.with_metadata({**first, **event.metadata})
 
 
 class PublishedSnapshot(NamedTuple):
-    """The metadata and version of what was published, and what removes the pages it was read from.
+    """A published snapshot: its metadata, its version and what removes its saved pages.
 
-    A run that dies before it has reported the snapshot is retried from these pages. What Dagster
-    gives a version, as to an asset of one's own, and what a database loaded has none.
+    A run that dies before it reports the snapshot is retried from these pages. The version is None
+    if Dagster assigns one, and for a load into a database.
     """
 
     metadata: Metadata
@@ -165,7 +165,7 @@ class PublishedSnapshot(NamedTuple):
 
 
 class Publication:
-    """One snapshot, and the step that publishes it."""
+    """The publication of one snapshot by a step."""
 
     def __init__(
         self,
@@ -198,19 +198,19 @@ class Publication:
         also: Mapping[str, Any] = MappingProxyType({}),
         catalog_version: str | None = None,
     ) -> PublishedSnapshot:
-        """Read a source and publish its rows. `stop` ends the reading from another thread.
+        """Read a source and publish its rows. `stop` ends the read from another thread.
 
-        `catalog_version` is that of the rows, "" if they have none; with None Dagster makes one.
+        `catalog_version` is the rows' version, or "" without one; with None, Dagster assigns one.
         """
         with source.reading(self._target, stop) as reading:
             metadata, version = self._publish(reading, stop, note_read, also, catalog_version)
-        published = reading.published  # without the frame, which is done
+        published = reading.published  # releases the frame
 
         def remove_pages() -> None:
             try:
                 published()
-            except Exception as error:  # of any kind, as in an object store: the snapshot is whole
-                self.warn(f"Files that are no longer needed could not be removed. {error}")
+            except Exception as error:  # such as of an object store; the snapshot is complete
+                self.warn(f"Temporary files could not be removed: {error}")
 
         return PublishedSnapshot(metadata, remove_pages, version)
 
@@ -233,7 +233,7 @@ class Publication:
                 stop=stop,
                 row_group_size=limits.row_group_size,
             )
-            # The next partition may be read while this one is checked and published.
+            # The next partition can be read while this one is checked and published.
             note_read()
             outcome = reading.outcome()
             check_complete(outcome, rows, uri)
@@ -251,7 +251,7 @@ class Publication:
                 content = content_of(rows_written, outcome.file_metadata, kind.volatile)
                 version = self._version(content, catalog_version, existing)
             snapshot = pl.scan_parquet(unfinished, glob=False)
-            # The snapshot that it is compared with is read before it is replaced.
+            # The metadata compare it with the previous snapshot, which is replaced below.
             metadata = snapshot_metadata(
                 self._kind,
                 outcome,
@@ -277,9 +277,10 @@ class Publication:
     def _version(
         self, content: str, catalog_version: str, existing: Mapping[str, str]
     ) -> SnapshotVersion:
-        """The version of a snapshot with a digest, by that of the last materialization.
+        """Return the version of a snapshot from its content and the last materialization.
 
-        That of a time never stays: the sensor's cursor knows materializations alone.
+        With partitions of time it always changes, because the sensor's cursor tracks only
+        materializations.
         """
         keys, instance, records = self._keys, self._step.instance, self._records
         if instance and self._has_times:
@@ -290,12 +291,12 @@ class Publication:
             content,
             catalog_version,
             tags_of(last),
-            may_stay=is_there and not self._has_times,
+            is_stored=is_there and not self._has_times,
             run_id=self._step.run_id,
         )
 
     def _before(self, existing: Mapping[str, str]) -> tuple[pl.LazyFrame, dict[str, str]] | None:
-        """Open the snapshot that this one is compared with: an earlier one, or the replaced one."""
+        """Open the snapshot to compare with: the replaced one, or the previous time's."""
         keys = self._keys
         if not self._has_times:
             return self._store.open(keys.own) if existing else None
@@ -304,13 +305,13 @@ class Publication:
 
     @functools.cached_property
     def _has_times(self) -> bool:
-        with contextlib.suppress(ValueError):  # dimensions of one's own, of which none is a time
+        with contextlib.suppress(ValueError):  # the user's dimensions, none of which is a time
             return self._keys.has_times
         return False
 
     @functools.cached_property
     def _records(self) -> Sequence[dg.EventLogRecord]:
-        """The last materializations of the partition, or of the times before it, newest first."""
+        """Return the partition's last materializations, or the previous times', newest first."""
         instance, keys = self._step.instance, self._keys
         if instance is None:
             return []
@@ -328,12 +329,12 @@ class Publication:
         if self._keys.partition is not None:
             file_metadata[PARTITION_KEY] = self._keys.partition
         if self._kind.accumulates:
-            # A source that knows when its rows were true says so itself.
+            # A source that knows the time of its rows overrides it.
             file_metadata[FETCHED_AT] = now
         return file_metadata
 
     def _existing(self, key: str | None) -> dict[str, str]:
-        """The file metadata that this run replaces; empty without a usable one."""
+        """Return the metadata of the stored file; empty if it is missing or damaged."""
         try:
             return self._store.metadata(key) if key else {}
         except DamagedError as error:
@@ -345,21 +346,21 @@ def _row_count(store: Store, key: str | None, file_metadata: Mapping[str, str]) 
     """Return the number of rows of a snapshot; 0 without a usable one."""
     if key is None or not file_metadata:
         return 0
-    rows = file_metadata.get(ROWS)  # earlier versions do not write it
+    rows = file_metadata.get(ROWS)  # only some sources write it
     return store.count_rows(key) if rows is None else int(rows)
 
 
 def read_last(
     instance: dg.DagsterInstance, asset: dg.AssetKey, partition: str | None, limit: int
 ) -> list[dg.EventLogRecord]:
-    """The last materializations of a partition, or of an asset as a whole, the newest first."""
+    """Return the last materializations of a partition, or of an asset, the newest first."""
     only = None if partition is None else [partition]
     wanted = dg.AssetRecordsFilter(asset, asset_partitions=only)
     return list(instance.fetch_materializations(wanted, limit=limit).records)
 
 
 def tags_of(record: dg.EventLogRecord | None) -> Mapping[str, str]:
-    """The tags of a record's materialization."""
+    """Return the tags of a record's materialization."""
     event = record and record.asset_materialization
     return (event and event.tags) or {}
 
@@ -367,7 +368,7 @@ def tags_of(record: dg.EventLogRecord | None) -> Mapping[str, str]:
 def last_records(
     instance: dg.DagsterInstance | None, asset: dg.AssetKey, partitions: Sequence[str]
 ) -> dict[str, dg.EventLogRecord]:
-    """The records of the last materializations of partitions, without those that have none."""
+    """Return the last materialization of each partition that has one."""
     found = dict[str, dg.EventLogRecord]()
     for first in range(0, len(partitions), _RECORDS_AT_ONCE):
         assert instance is not None
@@ -382,9 +383,9 @@ def last_records(
 
 
 def retried_runs(instance: dg.DagsterInstance, run_id: str | None) -> Iterator[dg.DagsterRun]:
-    """Yield a run and those that it retries, the latest first.
+    """Yield a run and the runs it retries, the latest first.
 
-    A run that succeeded is not retried: whoever executes it again wants it all anew.
+    The re-execution of a successful run is a new run, not a retry.
     """
     while run_id:
         run = instance.get_run_by_id(run_id)
@@ -395,5 +396,5 @@ def retried_runs(instance: dg.DagsterInstance, run_id: str | None) -> Iterator[d
 
 
 def parent_of(run: dg.DagsterRun) -> str | None:
-    """The run that a run executes again."""
+    """Return the id of the run that a run re-executes."""
     return run.parent_run_id or run.tags.get(_PARENT_TAG)

@@ -54,20 +54,20 @@ def test_rows_of_another_search_have_another_digest_and_rows_without_a_column_ha
 
 
 def version(
-    content: str, catalog: str, last: SnapshotVersion | None = None, *, may_stay: bool = True
+    content: str, catalog: str, last: SnapshotVersion | None = None, *, is_stored: bool = True
 ) -> SnapshotVersion:
     """The version of rows after another one."""
     tags = {"dagster/data_version": last.data_version, **last.tags} if last else {}
-    return snapshot_version(content, catalog, tags, may_stay=may_stay, run_id="run")
+    return snapshot_version(content, catalog, tags, is_stored=is_stored, run_id="run")
 
 
 def test_a_snapshot_keeps_its_data_version_until_its_rows_change() -> None:
     first = version("a", "1")
-    assert (first.data_version, first.same_in) == ("1", None)
+    assert (first.data_version, first.unchanged_in) == ("1", None)
     assert version("a", "1", first) == first
-    assert version("a", "2", first) == first._replace(same_in="2")
+    assert version("a", "2", first) == first._replace(unchanged_in="2")
     changed = version("b", "3", first)
-    assert (changed.data_version, changed.same_in) == ("3", None)
+    assert (changed.data_version, changed.unchanged_in) == ("3", None)
     assert version("a", "").data_version == "a"
 
 
@@ -76,7 +76,7 @@ def test_other_rows_of_the_same_version_of_a_catalog_have_another_data_version()
     other = version("b", "1", first)
     assert (other.data_version, catalog_version(other.data_version)) == ("1 read again in run", "1")
     assert version("b", "1", other) == other
-    assert version("b", "2", other) == other._replace(same_in="2")
+    assert version("b", "2", other) == other._replace(unchanged_in="2")
 
 
 @pytest.mark.parametrize("catalog", ["", "1"])
@@ -84,4 +84,4 @@ def test_a_snapshot_in_place_of_one_that_was_not_reported_has_another_data_versi
     catalog: str,
 ) -> None:
     first = version("a", catalog)
-    assert version("a", catalog, first, may_stay=False).data_version != first.data_version
+    assert version("a", catalog, first, is_stored=False).data_version != first.data_version
