@@ -1,6 +1,6 @@
 """The sensor that tells somebody of new alerts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import dagster as dg
@@ -14,6 +14,10 @@ from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
 from octogen_dagster.snapshots.partitions import SnapshotKeys
 from octogen_dagster.storage.store import Store, beside
+
+MAX_VANISHED = 100_000
+"""The number of events whose ids are kept after they vanished from a file of alerts."""
+_TOLD = pl.Schema({"file": pl.String(), "alert_id": pl.String()})
 
 
 def build_alert_sensor(
@@ -32,7 +36,9 @@ def build_alert_sensor(
     Each event is told at least once: if `notify` raises, the tick fails and the next one calls it
     again. Once it has returned, the ids of what it told are stored beside the alerts, so that an
     event is not told again, also if Dagster's cursor is lost or the alerts are computed anew. A
-    process that is killed between the two, in the blink of an eye, tells them again.
+    process that is killed between the two, in the blink of an eye, tells them again. Ids are kept
+    as long as the events are in the table. Of events that vanish from a partition, the last 100,000
+    ids are kept.
 
     Args:
         alerts: An asset of `build_price_alerts_asset`, which `ParquetSnapshotIOManager` stores.
@@ -77,13 +83,14 @@ def build_alert_sensor(
         told = _told(store, told_key)
         files = [SnapshotKeys(store, key).of(partition) for partition in updated]
         there = {file: file for file in files if store.exists(file)}
-        new = store.scan_together(there) if there else pl.LazyFrame(schema=ALERTS_SCHEMA)
-        events = new.join(told.lazy(), on="alert_id", how="anti").sort("at", "rule").collect()
+        stored = store.scan_together(there, _with_file) if there else _NO_ALERTS
+        new = stored.join(told.lazy(), on="alert_id", how="anti").sort("at", "rule")
+        events, present = pl.collect_all([new, stored.select(_TOLD.names())])
         if not events.is_empty():
-            notify(events)
+            notify(events.drop("file"))
             # Only now: events that could not be told are told at the next tick.
             with store.unfinished(told_key) as unfinished:
-                pl.concat([told, events.select("alert_id")]).write_parquet(unfinished)
+                _kept(told, files, present).write_parquet(unfinished)
                 store.publish(unfinished, told_key)
         context.update_cursor(str(max(ids.values())))
         return dg.SkipReason(f"New events reported: {len(events):,}.")
@@ -110,7 +117,25 @@ def _last_materializations(
     return {None: records[0].storage_id} if records else {}
 
 
+def _with_file(file: str, alerts: pl.LazyFrame) -> pl.LazyFrame:
+    return alerts.with_columns(pl.lit(file).alias("file"))
+
+
+_NO_ALERTS = _with_file("", pl.LazyFrame(schema=ALERTS_SCHEMA))
+
+
 def _told(store: Store, key: str) -> pl.DataFrame:
-    if not store.exists(key):
-        return pl.DataFrame(schema={"alert_id": pl.String})
-    return store.scan(key).collect()
+    return store.scan(key).collect() if store.exists(key) else pl.DataFrame(schema=_TOLD)
+
+
+def _kept(told: pl.DataFrame, files: Sequence[str], present: pl.DataFrame) -> pl.DataFrame:
+    """The ids to keep: those in the files, and of each file the last ones that vanished from it.
+
+    Events that vanished stand before the others, in the order in which they did.
+    """
+    is_updated = pl.col("file").is_in(files)
+    vanished = told.filter(is_updated).join(
+        present, on="alert_id", how="anti", maintain_order="left"
+    )
+    last = vanished.group_by("file", maintain_order=True).tail(MAX_VANISHED)
+    return pl.concat([told.filter(~is_updated), last, present])

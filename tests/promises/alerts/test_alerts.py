@@ -25,6 +25,7 @@ from octogen_dagster import (
     build_alert_sensor,
     build_price_alerts_asset,
     build_product_history_asset,
+    build_products_asset,
     build_snapshot_checks,
     catalog_days,
     catalog_partitions,
@@ -564,6 +565,70 @@ def test_a_sensor_tells_of_more_catalogs_than_files_may_be_open(
         limits.setrlimit(limits.RLIMIT_NOFILE, (soft, hard))
     [events] = told
     assert sorted(events["catalog_key"]) == sorted(names)
+
+
+def test_a_sensor_keeps_ids_by_the_size_of_the_table(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    """The events of a day vanish when the next ones are found, again and again."""
+    alerts = build_price_alerts_asset(
+        build_product_history_asset(build_products_asset("products")), [PriceDropped()]
+    )
+    sizes, calls, size = list[int](), list[list[str]](), 60_000
+    sensor = build_alert_sensor(alerts, lambda events: calls.append(sorted(events["alert_id"])))
+
+    def tick(number: int) -> list[str]:
+        ids = pl.select(pl.format("{}-{}", number, pl.int_range(size))).to_series()
+        event = {"rule": "price_dropped", "at": day(number)}
+        table = pl.DataFrame({"alert_id": ids, **event}, schema_overrides=ALERTS_SCHEMA)
+        missing = [pl.lit(None, kind).alias(name) for name, kind in ALERTS_SCHEMA.items()]
+        full = table.with_columns(each for each in missing if each.meta.output_name() not in table)
+        full.select(ALERTS_SCHEMA.names()).write_parquet(tmp_path / "products_alerts.parquet")
+        instance.report_runless_asset_event(dg.AssetMaterialization(alerts.key))
+        with dg.build_sensor_context(instance, resources=stored(tmp_path)) as context:
+            sensor(context)
+        (kept,) = tmp_path.glob(".products_alerts*")
+        sizes.append(len(pl.read_parquet(kept)))
+        return sorted(ids)
+
+    told = [tick(number) for number in range(1, 6)]
+    assert calls == told
+    assert max(sizes) <= size + 100_000
+    assert sizes[-1] == sizes[-2]
+    tick(4)  # recomputed
+    assert calls == told
+
+
+def test_a_sensor_repeats_only_events_whose_ids_were_not_stored(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    """A tick ends after its events were sent, and before that is stored."""
+    alerts = build_price_alerts_asset(
+        build_product_history_asset(build_products_asset("products")), [PriceDropped()]
+    )
+    calls, dies = list[list[str]](), [False, True, False, False]
+
+    def notify(events: pl.DataFrame) -> None:
+        calls.append(events["alert_id"].to_list())
+        if dies.pop(0):
+            raise KeyboardInterrupt
+
+    sensor = build_alert_sensor(alerts, notify)
+
+    def tick(*ids: str) -> None:
+        events = [{"alert_id": each, "rule": "price_dropped", "at": day(1)} for each in ids]
+        table = pl.DataFrame(events, schema=ALERTS_SCHEMA)
+        table.write_parquet(tmp_path / "products_alerts.parquet")
+        instance.report_runless_asset_event(dg.AssetMaterialization(alerts.key))
+        with dg.build_sensor_context(instance, resources=stored(tmp_path)) as context:
+            sensor(context)
+
+    tick("a")
+    with pytest.raises(KeyboardInterrupt):
+        tick("a", "b")
+    tick("a", "b", "c")
+    tick("c")
+    assert calls == [["a"], ["b"], ["b", "c"]]
 
 
 @pytest.mark.parametrize(
