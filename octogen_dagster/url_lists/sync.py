@@ -152,7 +152,7 @@ class UrlListSync:
         A full list has room for new addresses only in this order.
         """
         client, list_id, count = self._client, self.url_list.url_list_id, difference.url_count
-        accepted = dict[str, str]()
+        accepted, rejected = dict[str, str](), list[tuple[str, Rejection]]()
         for some in _requests_of(difference.surplus):
             count = client.remove_coverage_url_list_urls(list_id, some).url_count
             self.removed.update(some)
@@ -161,19 +161,24 @@ class UrlListSync:
             count = answer.url_count
             accepted |= {each.url: each.normalized_url for each in answer.accepted}
             self.added |= {each.normalized_url for each in answer.accepted}
-            self.rejected |= {
-                each.url: Rejection(each.code, each.message) for each in answer.rejected
-            }
+            rejected += [(each.url, Rejection(each.code, each.message)) for each in answer.rejected]
         self.normalized |= accepted
+        missing = set(difference.missing)
+        self.rejected |= {url: reason for url, reason in rejected if url in missing}
         # Of two addresses that are the same, an answer may name only one.
         named = {*accepted, *self.rejected}
         unnamed = [url for url in difference.missing if url not in named]
         there = self._check(unnamed)
-        self.rejected |= {
-            url: _NO_ANSWER
+        absent = [
+            url
             for url in unnamed
             if url not in there and self.normalized.get(url) not in self.added
-        }
+        ]
+        # An answer may spell what it rejects otherwise than it was sent, and keeps the order.
+        reasons = [reason for url, reason in rejected if url not in missing]
+        if len(reasons) != len(absent):
+            reasons = [_NO_ANSWER] * len(absent)
+        self.rejected |= dict(zip(absent, reasons, strict=True))
         return count
 
     def _check(self, urls: Sequence[str]) -> set[str]:
