@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 import dagster as dg
@@ -10,6 +11,7 @@ import polars as pl
 from octogen_dagster.assets.definition import Metadata, asset_arguments_of, require_asset
 from octogen_dagster.frames.markdown import inline_table
 from octogen_dagster.frames.pictures import inline_svg, lines_svg, price_index_svg
+from octogen_dagster.history.observed import read_observed
 from octogen_dagster.history.table import HISTORY_KIND, HISTORY_SCHEMA
 from octogen_dagster.position.table import (
     MATCHED,
@@ -125,14 +127,28 @@ def build_price_position_asset(
         frames = [nothing, *(frame for each in shops for frame in each.frames())]
         history = pl.concat(frames, how="diagonal_relaxed")
         found = price_position(history, table)
-        metadata = _metadata(history, table, found, run.context.log.warning)
+        last_read = _last_read(shops)
+        metadata = _metadata(history, table, found, last_read, run.context.log.warning)
         return dg.MaterializeResult(value=found, metadata=metadata)
 
     return position
 
 
+def _last_read(shops: Sequence[Snapshots]) -> datetime | None:
+    """When the last snapshot in the histories was read; None if it is not known."""
+    try:
+        files = [metadata for each in shops for metadata in each.metadata().values()]
+    except dg.Failure:  # another IO manager loads rows without the metadata of a file
+        return None
+    return max((at for each in files for at in read_observed(each)), default=None)
+
+
 def _metadata(
-    history: pl.LazyFrame, own: pl.DataFrame, found: pl.DataFrame, warn: Callable[[str], None]
+    history: pl.LazyFrame,
+    own: pl.DataFrame,
+    found: pl.DataFrame,
+    last_read: datetime | None,
+    warn: Callable[[str], None],
 ) -> Metadata:
     """What is shown of a position. What fails is left out, with a warning."""
     metadata: Metadata = {}
@@ -167,7 +183,7 @@ def _metadata(
         }
 
     def pictures() -> Metadata:
-        index = price_index(history, own)
+        index = price_index(history, own, until=last_read)
         shares: Mapping[str, list[float | None]] = {
             "% cheaper than competitors": index["cheaper_percent"].to_list(),
             "% dearer": index["dearer_percent"].to_list(),

@@ -126,18 +126,25 @@ def price_summary(position: pl.DataFrame, by: str | Sequence[str]) -> pl.DataFra
 
 
 def price_index(
-    history: pl.LazyFrame, own: pl.DataFrame | pl.LazyFrame, *, days: int = 30
+    history: pl.LazyFrame,
+    own: pl.DataFrame | pl.LazyFrame,
+    *,
+    days: int = 30,
+    until: datetime | date | None = None,
 ) -> pl.DataFrame:
     """Return the price index over time: today's own prices against those of competitors then.
 
-    There is a row for each `day` from the first snapshot to the last change in the history. Its
-    columns are those of `price_summary` at the end of the day in UTC, without `skus` and `pairs`,
-    and `index`: the geometric mean of the indexes of the pairs that match.
+    There is a row for each `day` from the first snapshot to `until`; a day without a change repeats
+    the values of the day before. The columns are those of `price_summary` at the end of the day in
+    UTC, without `skus` and `pairs`, and `index`: the geometric mean of the indexes of the pairs
+    that match.
 
     Args:
         history: As in `price_position`.
         own: As in `price_position`.
         days: The number of the last days.
+        until: The time, or the date in UTC, at which the index ends, such as that of the last read;
+            None for the last change, which is all that the rows of a history know.
     """
     table = keyed(checked_own(own))
     rows = rows_on(history, table[URL])
@@ -145,9 +152,10 @@ def price_index(
         pl.col("valid_from").min().alias("first"),
         pl.max_horizontal(pl.col("valid_from", "valid_to").max()).alias("last"),
     ).collect(engine="streaming")
-    first, last = ends.row(0)
+    first, changed = ends.row(0)
+    last = changed if until is None else moment_of(until)
     found = []
-    for back in range(days if last is not None else 0):
+    for back in range(days if first is not None else 0):
         day = last.date() - timedelta(days=back)
         if day < first.date():
             break

@@ -287,6 +287,10 @@ def test_the_index_over_time_is_a_frame_and_a_picture(history: pl.LazyFrame) -> 
     assert index["index"].to_list() == pytest.approx(expected)
     assert index["dearer_percent"].to_list() == [50.0, 50.0, 0.0]
     assert price_index(history, table, days=1).equals(index.tail(1))
+    later = price_index(history, table, until=day(5))
+    assert later.head(3).equals(index)
+    assert later["day"].to_list()[3:] == [first + timedelta(3), first + timedelta(4)]
+    assert later["index"].to_list()[3:] == [index["index"][-1]] * 2
     picture = ElementTree.fromstring(price_index_svg(index))
     [line] = picture.iter("{http://www.w3.org/2000/svg}polyline")
     assert len(line.attrib["points"].split()) == 3
