@@ -31,6 +31,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.world, pytest.mark.timeout(300)]
 
 ROOT = Path(__file__).parent.parent
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+OF_ALL = EXTRAS.pop("all")
 NEEDED = {"bigquery": [needs_bigquery], "iceberg": [needs_iceberg], "snowflake": [needs_snowflake]}
 NONE = "no extra"
 COUNT = 40
@@ -218,6 +219,10 @@ USES: Mapping[str, Callable[[Environment, Any], None]] = {
         )
     },
 }
+
+
+def test_all_is_each_extra() -> None:
+    assert [f"octogen-dagster[{','.join(sorted(EXTRAS))}]"] == OF_ALL
 
 
 @pytest.mark.parametrize(
