@@ -13,7 +13,7 @@ from octogen_ai_sdk import normalize_host
 
 from octogen_dagster.frames.urls import normalized_url
 from octogen_dagster.sandbox.server import Sandbox
-from tests.positions import page
+from tests.prices_model import page
 from tests.promises.sandbox.sandbox_calls import connect
 
 addresses = st.builds(

@@ -1,4 +1,4 @@
-"""What a report must say of snapshots: a model in plain Python, which knows no history."""
+"""What a report must say of snapshots, in plain Python."""
 
 from __future__ import annotations
 
@@ -12,43 +12,51 @@ from datetime import datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any, NamedTuple
 
+from octogen_dagster import (
+    Appeared,
+    BackInStock,
+    BelowFloor,
+    Disappeared,
+    OutOfStock,
+    PriceDropped,
+    PriceRose,
+    Undercut,
+)
+from octogen_dagster.alerts.rules import AlertRule
 from tests.histories import Product, day, product
+from tests.prices_model import (
+    changes_of_currency,
+    known,
+    moments,
+    own_events,
+    remembered,
+    stock_of,
+    unit_of,
+)
+from tests.properties.snapshots import Snapshot, rows_of
 
 Snapshots = Mapping[datetime, list[Product]]
 DAY = timedelta(days=1)
 SEPARATOR = " \u203a "
 UNKNOWN = "\u2013"
 BINS = 24
-KINDS = (
-    "price dropped",
-    "price rose",
-    "back in stock",
-    "out of stock",
-    "appeared",
-    "disappeared",
-    "currency changed",
-    "reappeared",
-)
+RULES: dict[str, AlertRule] = {
+    "price dropped": PriceDropped(),
+    "price rose": PriceRose(),
+    "back in stock": BackInStock(),
+    "out of stock": OutOfStock(),
+    "appeared": Appeared(),
+    "disappeared": Disappeared(),
+}
+KINDS = (*RULES, "currency changed", "reappeared")
+OWN_RULES = (Undercut(), BelowFloor())
 OWN_KINDS = ("undercut", "below floor")
 OwnPrices = Mapping[datetime, tuple[float, float]]
 """The own price of an article and its floor, from times on. Its page is that of a product."""
 
 
-def price_of(product: Product) -> float | None:
-    price = product["current_price"]
-    return price if price is not None and math.isfinite(price) and price > 0 else None
-
-
-def currency_of(product: Product) -> str | None:
-    currency: str | None = product["currency"]
-    return currency and currency.upper()
-
-
-def stock_of(product: Product) -> bool | None:
-    if product["is_active"] is False:
-        return False
-    in_stock: bool | None = product["in_stock"]
-    return in_stock
+def priced(product: Product) -> float | None:
+    return known(product["current_price"])
 
 
 def brand_of(product: Product) -> str:
@@ -131,67 +139,29 @@ class Past:
         return found[-1] if found else None
 
     def prices(self, currency: str) -> list[float]:
-        states = [each for each in self.states.values() if each and currency_of(each) == currency]
-        return [price for each in states if (price := price_of(each))]
+        states = [each for each in self.states.values() if each and unit_of(each) == currency]
+        return [price for each in states if (price := priced(each))]
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows of its history; another product is there whenever it is not."""
+        key, ignored = (self.catalog, self.last["uuid"]), {"original_price": None, "brand": None}
+        snapshots = {
+            at: Snapshot({key if state else (key[0], ""): {**(state or self.last), **ignored}})
+            for at, state in self.states.items()
+        }
+        rows = [each for each in rows_of(snapshots) if each["uuid"] == key[1]]
+        return remembered(sorted(rows, key=lambda row: row["valid_from"]))
 
     def events(self) -> Iterator[Event]:
-        price: float | None = None
-        price_unit: str | None = None
-        unit: str | None = None
-        stock: bool | None = None
-        was, is_known = True, False
-        for at, state in self.states.items():
-            is_first, is_new = at == min(self.states), not is_known
-            if state is None:
-                if was and is_known:
-                    before = price if price_unit == unit else None
-                    yield Event(at, "disappeared", self.catalog, self.shown, before, None, unit)
-                was = False
-                continue
-            old_unit, unit = unit, currency_of(state) or unit
-            before, now = price if price_unit == unit else None, price_of(state)
-            kinds = []
-            if not is_first and (is_new or not was):
-                kinds.append("appeared" if is_new else "reappeared")
-            if not is_new:
-                if now and before and now != before:
-                    kinds.append("price dropped" if now < before else "price rose")
-                if None not in (unit, old_unit) and unit != old_unit:
-                    kinds.append("currency changed")
-                if None not in (stock, stock_of(state)) and stock != stock_of(state):
-                    kinds.append("back in stock" if stock_of(state) else "out of stock")
-            for kind in kinds:
-                told = None if kind == "currency changed" else before
-                yield Event(at, kind, self.catalog, self.shown, told, now, unit)
-            if now:
-                price, price_unit = now, unit
-            known = stock_of(state)
-            stock, was, is_known = stock if known is None else known, True, True
-
-    def own_events(self, own: OwnPrices) -> Iterator[Event]:
-        """When it went below the own price of its article, and below the floor; both in euros."""
-        was, rank = dict.fromkeys(OWN_KINDS, False), UNKNOWN
-        for at in sorted({*self.states, *own}):
-            state = self.before(at + timedelta(microseconds=1))
-            prices = [prices for begin, prices in own.items() if begin <= at]
-            price, currency = (price_of(state), currency_of(state)) if state else (None, None)
-            is_out = state is not None and stock_of(state) is False
-            is_comparable = price is None or currency == "EUR"
-            is_matched = bool(price) and is_comparable and not is_out
-            before, rank = rank, UNKNOWN
-            if not prices:
-                continue
-            if is_matched and price:
-                rank = "2" if price < prices[-1][0] else "1"
-            for kind, limit in zip(OWN_KINDS, prices[-1], strict=True):
-                is_below = is_matched and price is not None and price < limit
-                if state is not None and not is_matched and not (is_out and is_comparable):
-                    is_below = was[kind]
-                if is_below and not was[kind]:
-                    sku = self.last["uuid"]
-                    text = f": {sku} at {money(prices[-1][0], 'EUR')}, rank {before} \u2192 {rank}"
-                    yield Event(at, kind, self.catalog, self.shown, limit, price, currency, text)
-                was[kind] = is_below
+        rows = self.rows
+        units = {row["valid_to"]: row["unit"] for row in rows}
+        units |= {row["valid_from"]: row["unit"] for row in rows}
+        found = [(kind, moments(rows, rule, min(self.states))) for kind, rule in RULES.items()]
+        for kind, each in (*found, ("currency changed", changes_of_currency(rows))):
+            for at, since, before, after in each:
+                named = "reappeared" if kind == "appeared" and since else kind
+                yield Event(at, named, self.catalog, self.shown, before, after, units[at])
 
 
 @dataclass
@@ -222,7 +192,7 @@ class Model:
         return [first + number * DAY for number in range((last - first).days + 1)]
 
     def _priced(self, state: Product | None) -> float | None:
-        return price_of(state) if state and currency_of(state) == self.currency else None
+        return priced(state) if state and unit_of(state) == self.currency else None
 
     def shown(self) -> dict[str, Any]:
         """All that the page shows, each number as it is written there."""
@@ -243,8 +213,7 @@ class Model:
             stock.append(f"{named}in stock: {share([each for each in known if each is not None])}")
         events = [
             event
-            for past in self.pasts
-            for event in (*past.events(), *past.own_events(self.own.get(past.last["uuid"], {})))
+            for event in (*(each for past in self.pasts for each in past.events()), *self._own())
             if event.currency == self.currency or not (event.own or event.kind[:5] == "price")
         ]
         kinds = [*KINDS, *(OWN_KINDS if self.own else ())]
@@ -263,6 +232,29 @@ class Model:
             "products": Counter(map(self._cells, self.pasts)),
             "events": by_kind,
         }
+
+    def _own(self) -> Iterator[Event]:
+        """When products went below the own prices of their articles, and below the floors."""
+        pasts = {past.last["uuid"]: past for past in self.pasts}
+        own: list[dict[str, Any]] = [
+            {"sku": sku, "product_url": f"https://www.acme.example/{sku}", "currency": "EUR"}
+            | {"own_price": price, "map_price": floor, "valid_from": at, "valid_to": end}
+            for sku, prices in self.own.items()
+            for (at, (price, floor)), end in zip(
+                prices.items(), [*[*prices][1:], None], strict=True
+            )
+        ]
+        rows = [row for past in self.pasts for row in past.rows]
+        for rule, sku, at, _, after, price, *ranks in own_events(rows, own, OWN_RULES):
+            floor = next(
+                row["map_price"] for row in own if (row["sku"], row["own_price"]) == (sku, price)
+            )
+            before, rank = (UNKNOWN if each is None else each for each in ranks)
+            text = f": {sku} at {money(price, 'EUR')}, rank {before} \u2192 {rank}"
+            past, limit = pasts[sku], price if rule == "undercut" else floor
+            yield Event(
+                at, rule.replace("_", " "), past.catalog, past.shown, limit, after, "EUR", text
+            )
 
     def _brands(self) -> Counter[str]:
         stocks: dict[str, list[bool]] = {}
@@ -308,14 +300,14 @@ class Model:
         }
 
     def _cells(self, past: Past) -> tuple[str, ...]:
-        now, is_described = past.now, past.now is not None
+        now = past.now
         stock = {True: "in stock", False: "out of stock", None: ""}[stock_of(now) if now else None]
         return (
             past.shown["title"] or past.last["product_url"],
             past.catalog,
-            brand_of(past.last) if is_described else "",
-            category_of(past.last) if is_described else "",
-            money(price_of(now) if now else None, currency_of(now) if now else None),
+            brand_of(past.last),
+            category_of(past.last),
+            money(priced(now) if now else None, unit_of(now) if now else None),
             percent(self._change(past)),
             stock if now else "gone",
         )
@@ -387,7 +379,7 @@ def own_month() -> dict[str, OwnPrices]:
             first = next(
                 each for rows in snapshots.values() for each in rows if each["uuid"] == uuid
             )
-            price = price_of(first) or 100.0
+            price = priced(first) or 100.0
             prices = [round(price * drawn.uniform(0.8, 1.3), 2) for _ in range(2)]
             days = zip((day(1), day(3, 20)), prices, strict=True)
             found[uuid] = {at: (each, round(0.8 * each, 2)) for at, each in days}

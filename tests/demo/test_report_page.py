@@ -194,7 +194,7 @@ def test_each_number_on_the_page_is_that_of_a_model(month: Path) -> None:
     shoes = {SEPARATOR.join(["Shoe", "Boots", "Chelsea"][:depth]) for depth in (1, 2, 3)}
 
     def is_shoe(past: Past) -> bool:
-        return past.now is not None and category_of(past.now) in shoes
+        return category_of(past.last) in shoes
 
     def is_of(catalog: str) -> Callable[[Past], bool]:
         return lambda past: past.catalog == catalog

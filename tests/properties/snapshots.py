@@ -18,7 +18,7 @@ from octogen_dagster.history.observed import Contents, Observation, observation_
 from octogen_dagster.history.table import put_in
 from octogen_dagster.history.tracking import PRODUCTS, Tracking
 from octogen_dagster.history.update import HistoryUpdate
-from tests.positions import page
+from tests.prices_model import page
 
 Key = tuple[Any, ...]
 Observed = Mapping[datetime, Observation]

@@ -15,7 +15,7 @@ from octogen_dagster.history import table as module
 from octogen_dagster.history.observed import Contents
 from octogen_dagster.history.table import take_out, valid_at
 from octogen_dagster.history.tracking import PRODUCTS, Tracking
-from tests.positions import page
+from tests.prices_model import page
 from tests.properties.snapshots import (
     OWN,
     TABLES,

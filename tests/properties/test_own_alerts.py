@@ -1,4 +1,4 @@
-"""Alerts of own prices against a model that asks for the price position at each moment again."""
+"""Alerts of own prices against a model that works out the price position at each moment again."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ from octogen_dagster.alerts import own_prices
 from octogen_dagster.alerts.events import ALERTS_SCHEMA
 from octogen_dagster.alerts.rules import OwnPriceRule
 from octogen_dagster.alerts.update import OwnAlertsUpdate
-from octogen_dagster.history.table import valid_at
 from octogen_dagster.history.tracking import PRODUCTS, Tracking
 from octogen_dagster.position.table import price_position
-from tests.positions import known, page
+from tests.prices_model import own_events
 from tests.properties.snapshots import FIRST, Snapshot, Target, put_into
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -76,82 +75,6 @@ def shop(found: Mapping[str, dict[str, Any]]) -> Snapshot:
 
 def price_list(found: Mapping[Any, dict[str, Any]]) -> Snapshot:
     return Snapshot(dict(found), None, OWN)
-
-
-def states(
-    history: pl.DataFrame, own: pl.DataFrame, rule: OwnPriceRule, at: datetime
-) -> list[tuple[Any, bool | None, dict[str, Any]]]:
-    """Whether each own row has a page below it at a time; None if that is unknown."""
-    column = rule.column if isinstance(rule, BelowFloor) else "own_price"
-    table = own.filter(valid_at(at)).select(
-        "sku", "product_url", "currency", "own_price", "map_price"
-    )
-    ranks = price_position(history.lazy(), table, as_of=at)["rank"]
-    compared = table.with_columns(own_price=column)
-    found = []
-    rows = price_position(history.lazy(), compared, as_of=at).with_columns(ranks.alias("rank"))
-    for row, given_price in zip(rows.to_dicts(), table["own_price"], strict=True):
-        theirs, value, state = row["competitor_price"], row["own_price"], None
-        if row["status"] == "matched":
-            limit = value * (1 - (rule.percent if isinstance(rule, Undercut) else 0) / 100)
-            state = theirs < value and theirs <= limit
-        elif row["status"] not in {"no_own_price", "no_price", "no_currency", "other_currency"}:
-            state = False
-        elif row["status"] == "no_own_price":
-            # Whoever is not there is not below, whatever the own price.
-            as_if = table.with_columns(own_price=1.0).filter(
-                pl.col("sku") == row["sku"], pl.col("product_url") == row["product_url"]
-            )
-            (status,) = price_position(history.lazy(), as_if, as_of=at)["status"]
-            state = False if status in {"out_of_stock", "gone", "not_found"} else None
-        usable = known(given_price) if row["currency"] else None
-        found.append(((row["sku"], page(row["product_url"])), state, {**row, "own_price": usable}))
-    return found
-
-
-def expected(
-    history: pl.DataFrame, own: pl.DataFrame, times: list[datetime]
-) -> set[tuple[Any, ...]]:
-    events = set()
-    for rule in RULES:
-        before: dict[Any, bool] = {}
-        ranks: dict[Any, Any] = {}
-        for at in times:
-            now: dict[Any, bool] = {}
-            found = states(history, own, rule, at)
-            for key in {key for key, *_ in found}:
-                said = [state for other, state, _ in found if other == key]
-                unknown = before.get(key, False) if None in said else False
-                now[key] = any(said) or unknown
-            groups = {key if rule.by == "any" else key[:1] for key in now}
-            for group in groups:
-                was, is_so = (
-                    any(state for key, state in of.items() if key[: len(group)] == group)
-                    for of in (before, now)
-                )
-                if is_so and not was:
-                    below = [
-                        (row["competitor_price"], key[1] or "", row["competitor_uuid"], row)
-                        for key, state, row in found
-                        if state and key[: len(group)] == group
-                    ]
-                    price, _, uuid, row = min(below, key=lambda each: each[:3])
-                    rank = ranks.get((row["sku"], row["product_url"]))
-                    events.add(
-                        (
-                            rule.name,
-                            row["sku"],
-                            at,
-                            uuid,
-                            price,
-                            row["own_price"],
-                            rank,
-                            row["rank"],
-                        )
-                    )
-            before = now
-            ranks = {(row["sku"], row["product_url"]): row["rank"] for *_, row in found}
-    return events
 
 
 def events_in(target: Target) -> set[tuple[Any, ...]]:
@@ -212,12 +135,5 @@ def test_alerts_of_own_prices_are_those_of_a_model_whichever_side_came_late_or_w
             statuses = price_position(history.table.lazy(), priced)["status"].to_list()
             for name in ("no_own_price", "no_price", "no_currency", "other_currency"):
                 assert figures[name] == statuses.count(name)
-            times = sorted(
-                {
-                    *history.table["valid_from"],
-                    *own.table["valid_from"],
-                    *history.table["valid_to"].drop_nulls(),
-                    *own.table["valid_to"].drop_nulls(),
-                }
-            )
-            assert events_in(alerts) == expected(history.table, own.table, times)
+            of_products, of_own = history.table.to_dicts(), own.table.to_dicts()
+            assert events_in(alerts) == own_events(of_products, of_own, RULES)

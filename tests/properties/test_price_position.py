@@ -7,14 +7,14 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from octogen_dagster.frames.columns import TIME
 from octogen_dagster.position.table import AT, NOW, lasting_at, price_position
 from octogen_dagster.schemas import HISTORY_SCHEMA
-from tests.positions import position
+from tests.prices_model import position
 
 Row = dict[str, Any]
 BEGUN = datetime(2026, 11, 1, tzinfo=UTC)
@@ -23,7 +23,7 @@ URLS = [
     *("https://acme.example/p?id=2", "https://zen.example/q", "https://zen.example:443/q/"),
 ]
 PRICES = [None, 0.0, float("nan"), 80.0, 90.0, 90.0, 110.0]
-CURRENCIES = ["EUR", "eur", "EUR", "JPY", None]
+CURRENCIES = ["EUR", "EUR", "EUR", "EUR", "eur", "JPY", None]
 products = st.builds(
     lambda **values: values,
     uuid=st.sampled_from(["u0", "u1", "u2", "u3"]),
@@ -37,7 +37,7 @@ products = st.builds(
 )
 own_rows = st.builds(
     lambda **values: values,
-    sku=st.sampled_from(["a", "b"]),
+    sku=st.sampled_from(["a", "a", "a", "b"]),
     product_url=st.sampled_from([*URLS, "https://zen.example/none", "nothing", None]),
     own_price=st.sampled_from([*PRICES, 85.0, 100.0]),
     currency=st.sampled_from(CURRENCIES),
@@ -48,19 +48,35 @@ OWN_SCHEMA = {
 }
 
 
+THREE_PAGES = (URLS[0], URLS[2], URLS[3])
+THERE = {"lasted": (1, None), "title": None, "in_stock": True, "is_active": None}
+
+
 @pytest.mark.slow
-@settings(max_examples=80)
-@given(st.lists(products, max_size=5), st.lists(own_rows, min_size=1, max_size=6))
+@settings(max_examples=100)
+@example(
+    [
+        {**THERE, "uuid": url, "product_url": url, "current_price": price, "currency": "EUR"}
+        for url, price in zip(THREE_PAGES, (80.0, 90.0, 110.0), strict=True)
+    ],
+    [
+        {"sku": "a", "product_url": url, "own_price": 100.0, "currency": "EUR"}
+        for url in THREE_PAGES
+    ],
+)
+@given(st.lists(products, max_size=7), st.lists(own_rows, min_size=1, max_size=7))
 def test_a_position_is_what_a_person_works_out(found: list[Row], own: list[Row]) -> None:
     """Each product is a row of a history, and several histories may have the same one."""
     named = []
     for each in found:
-        begun, ended = (day and BEGUN.replace(day=day) for day in each.pop("lasted"))
-        named.append({**each, "catalog_key": "acme", "valid_from": begun, "valid_to": ended})
+        begun, ended = (day and BEGUN.replace(day=day) for day in each["lasted"])
+        row = {name: value for name, value in each.items() if name != "lasted"}
+        named.append({**row, "catalog_key": "acme", "valid_from": begun, "valid_to": ended})
     history = pl.DataFrame(named, schema={**HISTORY_SCHEMA})
     table = pl.DataFrame(own, schema=OWN_SCHEMA)
     result = price_position(history.lazy(), table)
     assert result.select(table.columns).equals(table)
+    assert result["cheapest_url"].is_null().equals(result["cheapest_price"].is_null())
     wanted = position(named, own)
     since = [each.pop("competitor_since") for each in wanted]
     assert result["competitor_since"].to_list() == since

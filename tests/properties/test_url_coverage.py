@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from octogen_dagster.frames.urls import normalized_url
 from octogen_dagster.url_lists.matching import EXPORTED, page_of, url_matches
-from tests.positions import page as form
+from tests.prices_model import page as form
 
 PATHS = ("/products/a", "/products/b", "/collections/x/products/a", "/p", "/p/", "/%70")
 urls = st.builds(

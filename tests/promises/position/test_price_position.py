@@ -27,7 +27,7 @@ from octogen_dagster.frames.pictures import price_index_svg
 from octogen_dagster.position.table import price_index, price_position, price_summary
 from octogen_dagster.schemas import HISTORY_SCHEMA
 from tests.histories import ASSET, day, make_history, product
-from tests.positions import OF_CHOICE, position
+from tests.prices_model import OF_CHOICE, position
 from tests.projects import GivenProducts, given_frame
 from tests.results import failure, is_retried, metadata
 
@@ -165,71 +165,6 @@ def test_a_time_that_is_a_text_is_refused_with_what_to_give(tmp_path: Path) -> N
         price_position(past(), own(("a", DRESS, 99.0)), as_of=text)
     with pytest.raises(TypeError, match=told):
         scan_history(str(tmp_path), asset=ASSET, as_of=text)
-
-
-@pytest.mark.parametrize(
-    ("theirs", "status"),
-    [
-        ({"current_price": 0.0}, "no_price"),
-        ({"current_price": None, "currency": None}, "no_price"),
-        ({"currency": None}, "no_currency"),
-        ({"currency": "eur"}, "matched"),
-        ({"currency": "USD"}, "other_currency"),
-        ({"in_stock": None}, "matched"),
-        ({"in_stock": None, "is_active": False}, "out_of_stock"),
-    ],
-)
-def test_what_is_not_known_of_a_competitor_is_no_value(theirs: dict[str, Any], status: str) -> None:
-    history = past(product("dress", 90.0) | theirs)
-    [found] = price_position(history, own(("a", DRESS, 99.0))).to_dicts()
-    assert found["status"] == status
-    assert (found["index"] is not None) == (found["rank"] == 2) == (status == "matched")
-    stock = False if theirs.get("is_active") is False else theirs.get("in_stock", True)
-    assert found["competitor_in_stock"] is stock
-
-
-@pytest.mark.parametrize(
-    ("theirs", "ours", "competitors", "cheapest", "median"),
-    [
-        ("USD", None, 0, None, None),
-        ("eur", None, 2, 50.0, 65.0),
-        ("USD", "EUR", 1, 80.0, 80.0),
-    ],
-)
-def test_prices_in_several_currencies_are_never_compared(
-    theirs: str, ours: str | None, competitors: int, cheapest: float | None, median: float | None
-) -> None:
-    history = past(product("dress", 80.0), product("hat", 50.0, currency=theirs))
-    table = own(("a", DRESS, 70.0), ("a", f"{ACME}/hat", 70.0), currency=pl.lit(ours, pl.String))
-    found = price_position(history, table).row(0, named=True)
-    assert found["competitors"] == competitors
-    assert (found["cheapest_price"], found["median_price"]) == (cheapest, median)
-    assert (found["cheapest_url"] is None) == (cheapest is None)
-    assert found["status"] == ("matched" if ours else "no_own_price")
-    assert (found["rank"] is None) == (found["index"] is None) == (ours is None)
-
-
-@pytest.mark.parametrize("price", [None, 0.0, math.nan])
-def test_a_row_without_an_own_price_has_no_rank(price: Any) -> None:
-    history = past(product("dress", 90.0), product("hat", 100.0))
-    table = own(("a", DRESS, price), ("a", f"{ACME}/hat", 95.0))
-    found = price_position(history, table)
-    assert found["status"].to_list() == ["no_own_price", "matched"]
-    assert found.select("rank", "index", "difference", "median_index").row(0) == (None,) * 4
-    assert found["rank"][1] == 2  # the page of a row without an own price has a competitor too
-    assert price_summary(found, "sku")["median_index"].to_list() == [0.95]
-
-
-def test_a_pair_that_is_twice_in_the_own_table_is_one_competitor() -> None:
-    history = past(product("dress", 90.0), product("hat", 130.0))
-    table = own(
-        *(("a", DRESS, 100.0), ("a", f"{DRESS}/?utm_source=x", 100.0)),
-        *(("a", f"{ACME}/hat", 100.0), ("a", DRESS, 80.0)),
-    ).with_columns(currency=pl.Series(["EUR", "eur", "EUR", "EUR"]))
-    found = price_position(history, table)
-    assert found["competitors"].to_list() == [2] * 4
-    assert found["median_price"].to_list() == [110.0] * 4
-    assert found["rank"].to_list() == [2, 2, 2, 1]  # each by its own price
 
 
 SPELLINGS = [
