@@ -20,10 +20,9 @@ import pytest
 from octogen_dagster.sandbox.server import Sandbox
 from tests.ports import free_port
 from tests.promises.conftest import bigquery_server, postgres_server, snowflake_server
-from tests.promises.tables.engines import needs_bigquery, needs_iceberg, needs_snowflake
 from tests.servers.google import LISTING
 from tests.servers.octogen_mcp import CLIENT, PRINCIPAL, OctogenServer
-from tests.warehouses import BigQuery, Delta, DuckDB, Iceberg, Postgres, Snowflake, Warehouse
+from tests.warehouses import ENGINES, Warehouse
 
 __all__ = ["bigquery_server", "postgres_server", "snowflake_server"]
 
@@ -32,7 +31,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.world, pytest.mark.timeout(300)]
 ROOT = Path(__file__).parent.parent
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 OF_ALL = EXTRAS.pop("all")
-NEEDED = {"bigquery": [needs_bigquery], "iceberg": [needs_iceberg], "snowflake": [needs_snowflake]}
+NEEDED = {name: engine.marks for name, engine in ENGINES.items()}
 NONE = "no extra"
 COUNT = 40
 DEFINITIONS = """
@@ -108,6 +107,7 @@ class Environment(NamedTuple):
         kind, settings, variables = warehouse.location
         there = self._replace(variables={**self.variables, **variables})
         table = f"""
+from octogen_dagster.tables import {kind.__name__}
 warehouse = {kind.__name__}(**{settings!r})
 assets.append(build_table_asset(products, warehouse, retry_policy=dg.RetryPolicy(max_retries=0)))
 """
@@ -174,14 +174,6 @@ with OctogenControlPlaneResource(principal={PRINCIPAL!r}).control_plane() as oct
     assert LISTING in printed
 
 
-def delta(environment: Environment, _request: Any) -> None:
-    environment.load_table(Delta(environment.folder))
-
-
-def iceberg(environment: Environment, _request: Any) -> None:
-    environment.load_table(Iceberg(environment.folder))
-
-
 def report(environment: Environment, _request: Any) -> None:
     environment.materialize()
     words = ("--base-dir", "snapshots", "--asset", "products_history", "--out", "report.html")
@@ -189,35 +181,19 @@ def report(environment: Environment, _request: Any) -> None:
     assert "vegaEmbed" in (environment.folder / "report.html").read_text()
 
 
-def duckdb(environment: Environment, _request: Any) -> None:
-    environment.load_table(DuckDB(environment.folder))
-
-
-def postgres(environment: Environment, request: pytest.FixtureRequest) -> None:
-    with closing(Postgres(request.getfixturevalue("postgres_server"))) as warehouse:
+def load_table(environment: Environment, request: pytest.FixtureRequest) -> None:
+    """Load a table into the engine of an extra."""
+    engine = ENGINES[request.node.callspec.params["extra"]]
+    in_folder = engine.server == "tmp_path"
+    server = environment.folder if in_folder else request.getfixturevalue(engine.server)
+    with closing(engine(server)) as warehouse:
         environment.load_table(warehouse)
-
-
-def snowflake(environment: Environment, request: pytest.FixtureRequest) -> None:
-    with closing(Snowflake(request.getfixturevalue("snowflake_server"))) as warehouse:
-        environment.load_table(warehouse)
-
-
-def bigquery(environment: Environment, request: pytest.FixtureRequest) -> None:
-    variables = request.getfixturevalue("bigquery_server")
-    request.getfixturevalue("monkeypatch").setattr(os, "environ", os.environ | variables)
-    environment.load_table(BigQuery(variables))
 
 
 USES: Mapping[str, Callable[[Environment, Any], None]] = {
     NONE: no_extra,
-    **{
-        use.__name__: use
-        for use in (
-            *(bigquery, delta, duckdb, iceberg, mcp),
-            *(postgres, report, sandbox, snowflake, ui),
-        )
-    },
+    **dict.fromkeys(ENGINES, load_table),
+    **{use.__name__: use for use in (mcp, report, sandbox, ui)},
 }
 
 

@@ -7,36 +7,45 @@ import json
 import os
 import re
 import shutil
-import signal
-import socket
-import subprocess
+import sqlite3
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, date, datetime
+from datetime import time as time_of_day
+from decimal import Decimal
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 from urllib.parse import quote
 
 import polars as pl
+import pytest
+from sqlite_tables import SQLiteTables
 
-from octogen_dagster import (
+from octogen_dagster.tables import (
     BigQueryTables,
     DeltaTables,
     DuckDBTables,
     IcebergTables,
     PostgresTables,
     SnowflakeTables,
+    TableDestination,
+    bigquery,
 )
-from octogen_dagster.tables import bigquery
-from octogen_dagster.tables.destination import TableDestination
-from tests.ports import free_port
 
 Row = dict[str, Any]
 FAKESNOW = os.environ.get("FAKESNOW")
 """The folder that `tests/servers/snowflake_emulator.sh` made."""
-_STOP_TIMEOUT = 20
+POLARS = tuple(map(int, pl.__version__.split(".")[:2]))
+needs_iceberg = pytest.mark.skipif(POLARS < (2, 1), reason="needs Polars 2.1")
+needs_bigquery = pytest.mark.skipif(
+    "LOCAL_BIGQUERY" not in os.environ,
+    reason="needs the BigQuery emulator: see tests/servers/bigquery_emulator.sh",
+)
+needs_snowflake = pytest.mark.skipif(
+    not FAKESNOW, reason="needs fakesnow: see tests/servers/snowflake_emulator.sh"
+)
 
 
 class Location(NamedTuple):
@@ -60,10 +69,19 @@ class Warehouse(ABC):
     Attributes:
         location: Where it is.
         schema: The name of the schema of its tables in a statement.
+        server: The fixture of the server or folder that it is in.
+        marks: The marks of its tests.
+        has_comments: True if tables have comments.
     """
 
     location: Location
     schema = "octogen"
+    server: ClassVar[str] = "tmp_path"
+    marks: ClassVar[Sequence[pytest.MarkDecorator]] = (pytest.mark.slow,)
+    has_comments: ClassVar[bool] = True
+
+    def __init__(self, server: Any) -> None:
+        raise NotImplementedError
 
     @property
     def destination(self) -> TableDestination:
@@ -101,8 +119,13 @@ class Warehouse(ABC):
     def comments(self, table: str) -> dict[str, str]:
         """The comments on a table, by "", and on its columns."""
 
+    def close(self) -> None:  # noqa: B027
+        """Close the reader."""
+
 
 class DuckDB(Warehouse):
+    marks = ()
+
     def __init__(self, folder: Path) -> None:
         self.path = folder / "octogen.duckdb"  # its schema has the same name
         self.schema = "octogen.octogen"
@@ -166,6 +189,8 @@ class Lake(Warehouse):
 
 
 class Iceberg(Lake):
+    marks = (pytest.mark.slow, needs_iceberg)
+
     def __init__(self, folder: Path) -> None:
         self._folder = folder / "lake"
         planner = {"POLARS_ICEBERG_PLANNER": "pyiceberg"}  # without a warning
@@ -256,6 +281,8 @@ def _unlocked(path: Path) -> Iterator[Any]:
 
 
 class Postgres(Warehouse):
+    server = "postgres_server"
+
     def __init__(self, server: Mapping[str, str]) -> None:
         self._server = server
         name = f"shop_{uuid.uuid4().hex}"
@@ -301,11 +328,15 @@ _LOGIN = ("USER", "PASSWORD")
 
 
 class BigQuery(Warehouse):
+    server = "bigquery_server"
+    marks = (pytest.mark.world, needs_bigquery)
+
     def __init__(self, variables: Mapping[str, str]) -> None:
         from google.cloud.bigquery import Client
 
         from tests.servers.bigquery import PROJECT
 
+        os.environ.update(variables)
         self.project = PROJECT
         self.schema = f"octogen_{uuid.uuid4().hex}"
         self.client = Client(project=PROJECT)
@@ -328,6 +359,9 @@ class BigQuery(Warehouse):
 
 
 class Snowflake(Warehouse):
+    server = "snowflake_server"
+    marks = (pytest.mark.world, needs_snowflake)
+
     def __init__(self, port: int) -> None:
         import adbc_driver_snowflake.dbapi as driver
 
@@ -389,44 +423,55 @@ class Snowflake(Warehouse):
         self._reader.close()
 
 
-@contextlib.contextmanager
-def running_bigquery(folder: Path) -> Iterator[dict[str, str]]:
-    """Run the emulator, and yield the variables that lead to it."""
-    from tests.servers.bigquery import answering, environment, running_emulator
+class SQLite(Warehouse):
+    """The destination of examples/own_destination."""
 
-    with running_emulator(folder) as address, answering(lambda *_: (404, {})) as token_server:
-        yield environment(address, token_server, folder)
+    schema = "main"
+    marks = ()
+    has_comments = False
+    _values: ClassVar[Mapping[str, Callable[[Any], Any]]] = {
+        "BOOLEAN": bool,
+        "DATE": date.fromisoformat,
+        "DATETIME": datetime.fromisoformat,
+        "DECIMAL TEXT": Decimal,
+        "TIME": time_of_day.fromisoformat,
+        "TIMESTAMP": datetime.fromisoformat,
+    }
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "octogen.sqlite"
+        self.location = Location(SQLiteTables, {"path": str(self.path)})
+
+    def query(self, sql: str) -> list[Row]:
+        with contextlib.closing(sqlite3.connect(self.path, timeout=60)) as connection, connection:
+            connection.row_factory = sqlite3.Row
+            return [dict(row) for row in connection.execute(sql)]
+
+    def rows(self, table: str) -> list[Row]:
+        values = {name: self._values.get(kind, _value) for name, kind in self.types(table).items()}
+        return [
+            {name: None if each is None else values[name](each) for name, each in row.items()}
+            for row in self.query(f"SELECT * FROM {table}")
+        ]
+
+    def types(self, table: str) -> dict[str, str]:
+        found = self.query(f"SELECT name, type FROM pragma_table_info('{table}')")
+        return {row["name"]: row["type"] for row in found}
+
+    def comments(self, table: str) -> dict[str, str]:
+        return {}
 
 
-@contextlib.contextmanager
-def running_snowflake(folder: Path) -> Iterator[int]:
-    """Run fakesnow, and yield its port."""
-    port = free_port()
-    program = Path(__file__).parent / "servers" / "fakesnow_server.py"
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(
-            [f"{FAKESNOW}/bin/python", str(program), str(port)], stdout=log, stderr=log
-        )
-    try:
-        _wait_for(port, server, folder / "log")
-        yield port
-    finally:
-        server.send_signal(signal.SIGTERM)
-        try:
-            server.wait(_STOP_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
-
-
-def _wait_for(port: int, server: subprocess.Popen[bytes], log: Path) -> None:
-    ends_at = time.monotonic() + 60
-    while True:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            return
-        if server.poll() is not None or time.monotonic() > ends_at:
-            raise RuntimeError(f"fakesnow did not start:\n{log.read_text()}")
-        time.sleep(0.1)
+ENGINES: Mapping[str, type[Warehouse]] = {
+    "duckdb": DuckDB,
+    "sqlite": SQLite,
+    "iceberg": Iceberg,
+    "delta": Delta,
+    "postgres": Postgres,
+    "bigquery": BigQuery,
+    "snowflake": Snowflake,
+}
+"""Each engine that the tests of tables run with; a new destination is registered here."""
 
 
 def _value(value: Any) -> Any:

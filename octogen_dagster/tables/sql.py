@@ -218,6 +218,10 @@ class SQLConnection(TableConnection):
             parts.append(f"PRIMARY KEY ({', '.join(map(self.quoted, table.key))})")
         return [f"CREATE TABLE IF NOT EXISTS {self.name(table)} ({', '.join(parts)})"]
 
+    def add_column(self, table: Table, column: Column) -> str:
+        """The statement that adds a column to a table."""
+        return f"ALTER TABLE {self.name(table)} ADD COLUMN IF NOT EXISTS {self.declaration(column)}"
+
     def has_key(self, table: Table) -> bool:
         """True if the table gets a primary key."""
         return bool(table.key) and not table.has_null_keys
@@ -308,8 +312,7 @@ class SQLConnection(TableConnection):
             self.create_schema(table.schema)
             statements = self.create_table(table)
         elif missing:
-            add = f"ALTER TABLE {self.name(table)} ADD COLUMN IF NOT EXISTS"
-            statements = [f"{add} {self.declaration(column)}" for column in missing]
+            statements = [self.add_column(table, column) for column in missing]
         if missing:
             statements += self.comments(table, missing)
         for statement in statements:

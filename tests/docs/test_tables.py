@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import runpy
-import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,7 +19,6 @@ from octogen_dagster import (
     DeltaTables,
     DuckDBTables,
     IcebergTables,
-    ParquetSnapshotIOManager,
     PostgresTables,
     SnowflakeTables,
     build_product_history_asset,
@@ -32,12 +30,10 @@ from octogen_dagster.tables.destination import TableDestination
 from tests.docs.blocks import BLOCKS, ROOT
 from tests.docs.dbt import make_project, run, upstream
 from tests.histories import QUIET, day, product
-from tests.promises.tables.engines import needs_iceberg
 from tests.promises.tables.table_runs import products_frame
 from tests.results import stored
-from tests.warehouses import BigQuery, DuckDB, Lake, Postgres, Snowflake, Warehouse
+from tests.warehouses import ENGINES, Lake, Postgres, Warehouse, needs_iceberg
 
-ENGINES = {DuckDB: "duckdb", Postgres: "postgres", Snowflake: "snowflake", BigQuery: "bigquery"}
 LISTS = "size"
 """The question that each engine has a query of its own for, and so has a lake."""
 
@@ -127,11 +123,17 @@ def test_the_rows_of_a_deleted_partition_are_deleted(postgres_server: Any, tmp_p
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "warehouse",
+    [pytest.param(name, marks=ENGINES[name].marks) for name in DESTINATIONS],
+    indirect=True,
+)
 def test_the_five_questions_are_answered(warehouse: Warehouse, tmp_path: Path) -> None:
     make_tables(tmp_path, warehouse.destination)
 
     def answer(question: str) -> list[dict[str, Any]]:
-        engine = "lake" if isinstance(warehouse, Lake) else ENGINES[type(warehouse)]
+        is_lake = isinstance(warehouse, Lake)
+        engine = "lake" if is_lake else warehouse.location.kind.kind
         title = f"{engine}: {question}" if question == LISTS else question
         sql = block("sql", title).strip().rstrip(";")
         rows = warehouse.query(sql.replace("octogen.octogen_", f"{warehouse.schema}.octogen_"))
@@ -179,25 +181,6 @@ def test_dbt_has_the_tables_as_sources_in_the_graph(
         rows = connection.sql("SELECT brand_name, lowest_price FROM brand_prices").fetchall()
     assert rows == [("Acme", 20.0)]
     assert upstream(dbt) == "octogen_products_table"
-
-
-def test_a_destination_of_ones_own_loads_a_table(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    names = runpy.run_path(str(ROOT / "examples/own_destination/sqlite_tables.py"))
-    for is_new in (True, False):
-        assets = [names["numbers"]] if is_new else []
-        result = dg.materialize(
-            [names["numbers"], names["table"]],
-            selection=[*assets, names["table"]],
-            resources={"io_manager": ParquetSnapshotIOManager(base_dir="snapshots")},
-        )
-        (event,) = result.asset_materializations_for_node("numbers_table")
-        assert event.metadata["octogen/loaded"].value is is_new
-    with closing(sqlite3.connect("numbers.sqlite")) as connection:
-        rows = connection.execute('SELECT * FROM "octogen.numbers" ORDER BY number').fetchall()
-    assert rows == [(1, "[1]"), (2, "[4]"), (3, "[9]")]
 
 
 @pytest.mark.long

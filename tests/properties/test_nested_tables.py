@@ -19,8 +19,7 @@ from octogen_dagster.errors import OctogenTableError
 from octogen_dagster.tables.columns import source_columns
 from octogen_dagster.tables.destination import Table, TableConnection
 from octogen_dagster.tables.load import StoredRows, load
-from tests.promises.tables.engines import FILES, needs_iceberg
-from tests.warehouses import Delta, Lake
+from tests.warehouses import ENGINES, Delta, Lake, needs_iceberg
 
 _NS = st.sampled_from([0, 1, 1_000, 10**18, -1])
 _FLOATS = st.sampled_from([0.0, 0.5, 1.5, 2.0**53, float("nan"), float("inf"), 1e300])
@@ -149,7 +148,8 @@ def read(warehouse: Lake, name: str) -> pl.Series:
 
 @pytest.fixture(scope="module", params=["delta", pytest.param("iceberg", marks=needs_iceberg)])
 def lake(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Lake:
-    made: Lake = FILES[request.param](tmp_path_factory.mktemp("tables"))
+    made = ENGINES[request.param](tmp_path_factory.mktemp("tables"))
+    assert isinstance(made, Lake)
     return made
 
 

@@ -2,38 +2,60 @@
 
 from __future__ import annotations
 
-import os
+import signal
+import socket
+import subprocess
+import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
-import polars as pl
 import pytest
 
-from tests.warehouses import (
-    FAKESNOW,
-    BigQuery,
-    Delta,
-    DuckDB,
-    Iceberg,
-    Postgres,
-    Snowflake,
-    Warehouse,
-    running_bigquery,
-    running_snowflake,
-)
+from tests.ports import free_port
+from tests.warehouses import ENGINES, FAKESNOW, Postgres, Warehouse
 
-FILES: dict[str, Any] = {"duckdb": DuckDB, "iceberg": Iceberg, "delta": Delta}
-POLARS = tuple(map(int, pl.__version__.split(".")[:2]))
-needs_iceberg = pytest.mark.skipif(POLARS < (2, 1), reason="needs Polars 2.1")
-needs_bigquery = pytest.mark.skipif(
-    "LOCAL_BIGQUERY" not in os.environ,
-    reason="needs the BigQuery emulator: see tests/servers/bigquery_emulator.sh",
-)
-needs_snowflake = pytest.mark.skipif(
-    not FAKESNOW, reason="needs fakesnow: see tests/servers/snowflake_emulator.sh"
-)
+_STOP_TIMEOUT = 20
+
+
+@contextmanager
+def running_bigquery(folder: Path) -> Iterator[dict[str, str]]:
+    """Run the emulator, and yield the variables that lead to it."""
+    from tests.servers.bigquery import answering, environment, running_emulator
+
+    with running_emulator(folder) as address, answering(lambda *_: (404, {})) as token_server:
+        yield environment(address, token_server, folder)
+
+
+@contextmanager
+def running_snowflake(folder: Path) -> Iterator[int]:
+    """Run fakesnow, and yield its port."""
+    port = free_port()
+    program = Path(__file__).parents[2] / "servers" / "fakesnow_server.py"
+    with (folder / "log").open("wb") as log:
+        server = subprocess.Popen(
+            [f"{FAKESNOW}/bin/python", str(program), str(port)], stdout=log, stderr=log
+        )
+    try:
+        _wait_for(port, server, folder / "log")
+        yield port
+    finally:
+        server.send_signal(signal.SIGTERM)
+        try:
+            server.wait(_STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+
+
+def _wait_for(port: int, server: subprocess.Popen[bytes], log: Path) -> None:
+    ends_at = time.monotonic() + 60
+    while True:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        if server.poll() is not None or time.monotonic() > ends_at:
+            raise RuntimeError(f"fakesnow did not start:\n{log.read_text()}")
+        time.sleep(0.1)
 
 
 @pytest.fixture(scope="session")
@@ -63,29 +85,9 @@ def snowflake_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         yield port
 
 
-@pytest.fixture(
-    params=[
-        "duckdb",
-        pytest.param("iceberg", marks=[pytest.mark.slow, needs_iceberg]),
-        pytest.param("delta", marks=pytest.mark.slow),
-        pytest.param("postgres", marks=pytest.mark.slow),
-        pytest.param("bigquery", marks=[pytest.mark.world, needs_bigquery]),
-        pytest.param("snowflake", marks=[pytest.mark.world, needs_snowflake]),
-    ]
-)
-def warehouse(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Warehouse]:
+@pytest.fixture(params=[pytest.param(name, marks=each.marks) for name, each in ENGINES.items()])
+def warehouse(request: pytest.FixtureRequest) -> Iterator[Warehouse]:
     """An empty database or warehouse of each engine."""
-    if own := FILES.get(request.param):
-        yield own(tmp_path)
-    elif request.param == "postgres":
-        yield request.getfixturevalue("postgres")
-    elif request.param == "bigquery":
-        variables = request.getfixturevalue("bigquery_server")
-        for name, value in variables.items():
-            monkeypatch.setenv(name, value)
-        yield BigQuery(variables)
-    else:
-        with closing(Snowflake(request.getfixturevalue("snowflake_server"))) as snowflake:
-            yield snowflake
+    engine = ENGINES[request.param]
+    with closing(engine(request.getfixturevalue(engine.server))) as warehouse:
+        yield warehouse

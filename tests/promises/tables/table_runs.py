@@ -18,9 +18,8 @@ from octogen_dagster import (
     build_table_asset,
 )
 from octogen_dagster.schemas import PRODUCT_SCHEMA
-from octogen_dagster.tables import adbc
+from octogen_dagster.tables import TableConnection, TableDestination
 from octogen_dagster.tables.columns import PreparedFrames
-from octogen_dagster.tables.destination import TableDestination
 from tests.warehouses import Location
 
 Row = dict[str, Any]
@@ -259,15 +258,13 @@ class _Watched:
 
 
 def _kinds() -> Sequence[type]:
+    """The connections of all engines, and what else a load has steps in."""
     from pyiceberg.catalog.sql import SqlCatalog
 
-    from octogen_dagster.tables import bigquery, delta, duckdb, iceberg, postgres, snowflake
-
-    return [
-        *(bigquery.BigQueryConnection, duckdb.DuckDBConnection, postgres.PostgresConnection),
-        *(snowflake.SnowflakeConnection, adbc.ADBCConnection),
-        *(delta.DeltaConnection, iceberg.IcebergConnection, PreparedFrames, SqlCatalog),
-    ]
+    kinds: list[type] = [TableConnection]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    return [*kinds, PreparedFrames, SqlCatalog]
 
 
 def partitions_of(rows: Sequence[Row]) -> Mapping[str, int]:

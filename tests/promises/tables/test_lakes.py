@@ -15,13 +15,12 @@ import pytest
 from octogen_dagster import DeltaTables, IcebergTables
 from octogen_dagster.errors import OctogenTableError
 from octogen_dagster.tables.destination import TableDestination
-from tests.promises.tables.engines import FILES, needs_iceberg
 from tests.promises.tables.table_runs import CATALOGS, Project, assert_same_rows
 from tests.proxy import Proxy
 from tests.results import failure, is_retried
 from tests.servers.buckets import ENVIRONMENT, S3Bucket
 from tests.servers.fixed import HTML, Answer, answering, json_answer
-from tests.warehouses import Iceberg, Lake
+from tests.warehouses import ENGINES, Iceberg, Lake, needs_iceberg
 
 DAY = datetime(2026, 11, 1, 6, tzinfo=UTC)
 LAKES = [pytest.param("iceberg", marks=needs_iceberg), "delta"]
@@ -61,7 +60,7 @@ def noted(lake: Lake) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", LAKES)
 def test_each_snapshot_that_was_loaded_can_be_read_again(kind: str, tmp_path: Path) -> None:
-    lake: Any = FILES[kind](tmp_path)
+    lake: Any = ENGINES[kind](tmp_path)
     project = Project(tmp_path, lake.destination)
     loaded = {}
     for frame in (prices(1.0, None), prices(2.0), prices()):
@@ -76,7 +75,7 @@ def test_each_snapshot_that_was_loaded_can_be_read_again(kind: str, tmp_path: Pa
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", LAKES)
 def test_a_table_that_somebody_brought_back_is_loaded_again(kind: str, tmp_path: Path) -> None:
-    lake: Any = FILES[kind](tmp_path)
+    lake: Any = ENGINES[kind](tmp_path)
     project = Project(tmp_path, lake.destination)
     for frame in (prices(1.0, None), prices(2.0)):
         project.store(frame)
@@ -286,7 +285,7 @@ def test_a_secret_that_is_written_out_is_refused(kind: type[Any]) -> None:
 def test_a_nested_value_that_a_lake_cannot_hold_is_refused_by_its_path(
     kind: str, first: Any, second: Any, parts: list[str], tmp_path: Path
 ) -> None:
-    lake: Any = FILES[kind](tmp_path)
+    lake: Any = ENGINES[kind](tmp_path)
     project = Project(tmp_path, lake.destination)
     if first is not None:
         project.store(pl.DataFrame({"value": [first]}))
@@ -303,7 +302,7 @@ def test_a_nested_value_that_a_lake_cannot_hold_is_refused_by_its_path(
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", LAKES)
 def test_a_nested_column_gets_the_fields_that_it_lacks(kind: str, tmp_path: Path) -> None:
-    lake: Any = FILES[kind](tmp_path)
+    lake: Any = ENGINES[kind](tmp_path)
     project = Project(tmp_path, lake.destination, CATALOGS)
     project.store(pl.DataFrame({"value": [[{"a": 1}]]}), "acme")
     project.store(pl.DataFrame({"value": [[{"b": [0.5], "a": 2.0}]]}), "strada")

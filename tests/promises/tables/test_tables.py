@@ -423,6 +423,8 @@ def test_tables_and_columns_are_described(warehouse: Warehouse, tmp_path: Path) 
     project = Project(tmp_path, warehouse.destination)
     project.store(boots(1))
     shown = project.load_metadata()
+    if not warehouse.has_comments:
+        return
     comments = warehouse.comments("products")
     assert comments.pop("") == "The snapshots of the asset products in Dagster."
     if not comments:  # fakesnow keeps none on columns
