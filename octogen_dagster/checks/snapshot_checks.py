@@ -22,7 +22,7 @@ from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.frames.kinds import Check, TableKind, Verdict
 from octogen_dagster.frames.markdown import markdown_table
 from octogen_dagster.frames.source import utc_now
-from octogen_dagster.snapshots.failures import named
+from octogen_dagster.snapshots.failures import first_lines
 from octogen_dagster.snapshots.loading import Snapshots, snapshot_inputs
 from octogen_dagster.snapshots.metadata import declared_columns, entry_of, kind_of
 from octogen_dagster.snapshots.partitions import PartitionLayout
@@ -194,7 +194,7 @@ def _checks_of_snapshots(
                         [
                             f"The checks of {len(missing):,} of {len(snapshot.partitions):,} "
                             f"partitions of {key.to_user_string()} could not be evaluated.",
-                            *named(missing),
+                            *first_lines(missing),
                         ]
                     )
                 )

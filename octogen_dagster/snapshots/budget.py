@@ -1,4 +1,4 @@
-"""The budget of a run, which its steps and attempts share by the run's tags."""
+"""The budget of a run, shared by its steps and attempts through the run's tags."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from octogen_dagster.frames.source import RunSpending
 from octogen_dagster.snapshots.publication import PublishingStep, parent_of, retried_runs
 
 _SPENT = "octogen/spent_usd."
-"""The tags of a run with the dollars that each of its steps has spent: this, and the step."""
+"""The prefix of the tags with the dollars that each step of a run has spent."""
 _POSSIBLY_CHARGED = "octogen/possibly_charged_usd."
-"""Likewise, with the dollars that might be charged besides."""
+"""The prefix of the tags with the dollars that might be charged in addition."""
 _AMOUNT = re.compile(r"\d{1,12}(\.\d{1,12})?")
 _MAX_REQUESTS_UNWRITTEN = 30
 _MAX_SECONDS_UNWRITTEN = 10.0
@@ -28,7 +28,7 @@ _LOOK_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class Spent:
-    """Dollars that were charged, and those that might be charged besides."""
+    """Charged dollars, and dollars that might be charged in addition."""
 
     usd: Decimal = Decimal(0)
     possibly_usd: Decimal = Decimal(0)
@@ -37,7 +37,7 @@ class Spent:
         return Spent(self.usd + other.usd, self.possibly_usd + other.possibly_usd)
 
     def __sub__(self, other: Spent) -> Spent:
-        """Return what is left, never below zero."""
+        """Return the difference, at least zero."""
         usd, possibly_usd = self.usd - other.usd, self.possibly_usd - other.possibly_usd
         return Spent(max(usd, Decimal(0)), max(possibly_usd, Decimal(0)))
 
@@ -47,15 +47,15 @@ _NOTHING = Spent()
 
 @contextlib.contextmanager
 def shared_budget(step: PublishingStep, spending: RunSpending | None) -> Iterator[None]:
-    """Count what other steps and attempts of a step's run have spent, and report the block's costs.
+    """Count the spending of a run's other steps and attempts, and record the block's costs.
 
-    They are reported without a budget, too, since a read that fails reports nothing else.
+    The costs are recorded without a budget as well, because a failed read reports nothing else.
 
-    The amounts are kept in tags of the run. A re-execution of the run inherits them, and counts
-    them unless the run succeeded. Each step has tags of its own, because two steps that end at the
-    same time would overwrite common ones. They are written every ten seconds, every thirty requests
-    and at the end of the block, so a process that is killed loses little. Steps that work at the
-    same time in other processes may each spend what was left when they began.
+    The amounts are stored in tags of the run. A re-execution inherits them, and counts them unless
+    the run succeeded. Each step has separate tags, because concurrent steps would overwrite shared
+    ones. They are written every ten seconds, every thirty requests and at the end of the block, so
+    little is lost when a process is killed. Concurrent steps in other processes can each spend the
+    amount that was left when they started.
     """
     instance, run_id = step.instance, step.run_id
     if spending is None or instance is None or run_id is None:
@@ -84,10 +84,10 @@ def shared_budget(step: PublishingStep, spending: RunSpending | None) -> Iterato
             is_due = time.monotonic() - at >= _MAX_SECONDS_UNWRITTEN
             if is_due or spending.requests - requests >= _MAX_REQUESTS_UNWRITTEN:
                 requests, at = spending.requests, time.monotonic()
-                with contextlib.suppress(Exception):  # the last write raises what goes on
+                with contextlib.suppress(Exception):  # the last write raises a lasting error
                     write()
 
-    # An instance in memory ends with the process, and does not bear two threads.
+    # An instance in memory is lost with the process anyway, and is not thread-safe.
     thread = None if instance.is_ephemeral else submit(write_now_and_then, "octogen-costs")
     try:
         yield
@@ -103,14 +103,14 @@ def _of(spending: RunSpending) -> Spent:
 
 
 def _inherited(instance: dg.DagsterInstance, run_id: str) -> dict[str, Spent]:
-    """The amounts in a run's tags that are of a run that succeeded before it was executed again."""
+    """Return the amounts that a run's tags inherited from a successful run."""
     parents = [parent_of(run) for run in retried_runs(instance, run_id)]
     succeeded = instance.get_run_by_id(parents[-1]) if parents and parents[-1] else None
     return spent(succeeded.tags) if succeeded else {}
 
 
 def spent(tags: Mapping[str, str]) -> dict[str, Spent]:
-    """The dollars that a run and those that it retries have spent, by step, by its tags."""
+    """Return the dollars spent by a run and the runs it retries, by step, from its tags."""
     steps = {
         tag.removeprefix(prefix): None
         for tag in tags
@@ -125,7 +125,7 @@ def spent(tags: Mapping[str, str]) -> dict[str, Spent]:
 
 
 def own_spent(run: dg.DagsterRun, parent: dg.DagsterRun | None) -> dict[str, Spent]:
-    """The dollars of a run alone, by step: it inherited those in the tags of the run before."""
+    """Return the dollars spent by a run without its parent's, by step."""
     before = spent(parent.tags) if parent else {}
     return {step: now - before.get(step, _NOTHING) for step, now in spent(run.tags).items()}
 

@@ -1,4 +1,4 @@
-"""The partitions of a run that failed, and the error that the run ends with."""
+"""The failed partitions of a run, and the error that ends it."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from octogen_dagster.snapshots.publication import PublishingStep
 
 _MAX_NAMED = 20
 _MAX_IN_A_ROW = 16
-"""Partitions that fail one after the other by errors that may pass, before the others wait."""
+"""Transient failures in a row after which the remaining partitions wait for a retry."""
 _FAILED, _MAY_PASS = "octogen/failed", "octogen/may_pass"
-"""The metadata of the observation of a partition that failed: the error, and if it may pass."""
+"""The metadata of a failed partition's observation: the error, and whether it is transient."""
 
 
 class Failures:
-    """The partitions of a run that failed. Of their errors it keeps no more than the texts.
+    """The failed partitions of a run, with the messages of their errors.
 
-    `end` says why those that wait are not to be tried: an error that concerns them all. What an
-    earlier attempt of the step found to fail for good is not tried again. `tried_before` failed in
-    an attempt before, or in a run that this one retries.
+    `end` is the reason not to try the remaining partitions, such as an error that concerns all of
+    them. A retry of the step skips permanent failures. `tried_before` are partitions that failed in
+    an earlier attempt, or in a run that this one retries.
     """
 
     def __init__(self, step: PublishingStep) -> None:
@@ -42,12 +42,12 @@ class Failures:
             if event is None or event.partition is None or text is None:
                 continue
             self.tried_before.add(event.partition)
-            # A re-execution tries these again: somebody may have mended what was wrong.
+            # A re-execution tries permanent failures again, because the cause might be fixed.
             if entry.run_id == step.run_id and not event.metadata[_MAY_PASS].value:
                 self._texts[event.partition] = str(text.value)
 
     def observations(self) -> Iterator[dg.AssetObservation]:
-        """Tell the next attempt of the step, and a run that retries this one, what failed."""
+        """Record the failures for the next attempt of the step or a retry of the run."""
         yield from self._observed
 
     def add(self, partition: str, error: Exception) -> None:
@@ -65,20 +65,20 @@ class Failures:
             if isinstance(error.__cause__, CONCERNS_ALL):
                 self._concerns_all = True
                 self._metadata = error.metadata
-                self.end = "they would fail by the same error"
+                self.end = "they would fail with the same error"
             return
         self._may_pass = True
         self._in_a_row += 1
         if self._in_a_row >= _MAX_IN_A_ROW and not self.end:
-            self.end = f"{self._in_a_row} in a row failed by errors that may pass"
+            self.end = f"{self._in_a_row} in a row failed with transient errors"
 
     def add_unchecked(self, partition: str, error: Exception) -> None:
-        """Add a partition that is published and reported, and whose checks raised an error."""
+        """Add a published and reported partition whose checks raised an error."""
         self._unchecked[partition] = self._logged(partition, error)
         self._may_pass = True
 
     def passed(self) -> None:
-        """Note that a partition was published."""
+        """Count a published partition: a row of transient failures ends."""
         self._in_a_row = 0
 
     def _logged(self, partition: str, error: Exception) -> str:
@@ -100,7 +100,7 @@ class Failures:
         return bool(self._texts or self._unchecked)
 
     def raise_any(self, partitions: int, untried: Sequence[str] = ()) -> None:
-        """Fail the run if partitions of it failed; it is retried if an error may pass."""
+        """Fail the run if any partition failed; it is retried if an error is transient."""
         if not self:
             return
         asset = self._asset.to_user_string()
@@ -109,27 +109,27 @@ class Failures:
             others = partitions - len(self._texts) - len(untried)
             lines = [
                 f"{len(self._texts):,} of {partitions:,} partitions of {asset} failed. "
-                f"{f'{len(untried):,} were not read, since {self.end}. ' if untried else ''}"
+                f"{f'{len(untried):,} were not read, because {self.end}. ' if untried else ''}"
                 f"{f'The other {others:,} are published and reported. ' if others else ''}"
-                "A retry or a re-execution of this run reads only those that failed"
-                f"{' or were not read' if untried else ''}.",
-                *named([f"{key!r}: {text}" for key, text in self._texts.items()]),
+                "A retry or re-execution of this run reads only the failed"
+                f"{' and unread' if untried else ''} partitions.",
+                *first_lines([f"{key!r}: {text}" for key, text in self._texts.items()]),
             ]
         if untried:
-            lines += ["Not read:", *named([repr(key) for key in untried])]
+            lines += ["Not read:", *first_lines([repr(key) for key in untried])]
         if self._unchecked:
             lines += [
                 f"The checks of {len(self._unchecked):,} of {partitions:,} partitions of {asset} "
-                "could not be evaluated. The snapshots are published and reported. A retry or a "
+                "could not be evaluated. The snapshots are published and reported. A retry or "
                 "re-execution of this run evaluates the checks.",
-                *named([f"{key!r}: {text}" for key, text in self._unchecked.items()]),
+                *first_lines([f"{key!r}: {text}" for key, text in self._unchecked.items()]),
             ]
         raise dg.Failure(
             "\n".join(lines), metadata=self._metadata, allow_retries=self._may_be_retried
         )
 
 
-def named(lines: Sequence[str]) -> list[str]:
-    """The first lines of many, and how many more there are."""
+def first_lines(lines: Sequence[str]) -> list[str]:
+    """Return the first lines and the number of omitted ones."""
     more = len(lines) - _MAX_NAMED
     return [*lines[:_MAX_NAMED], *([f"and {more:,} more."] if more > 0 else [])]

@@ -1,7 +1,7 @@
-"""Checks in a run of several partitions, which the step of the asset evaluates itself.
+"""The checks in a run of several partitions, evaluated by the asset's step.
 
-Dagster skips the steps of checks in such a run, since the asset has no output that they could wait
-for, and knows no partition of a result in a range.
+In such a run the asset has no output that the steps of checks could wait for, so Dagster skips
+them. It also cannot assign the result of a check to a partition of a range.
 """
 
 import functools
@@ -19,13 +19,13 @@ PartitionResults = Callable[
     [dg.DagsterInstance, pl.LazyFrame, str | None, Collection[str]], Iterator[dg.AssetCheckResult]
 ]
 PARTITION_CHECKS: WeakKeyDictionary[Any, PartitionResults] = WeakKeyDictionary()
-"""The function that evaluates checks by their names for a partition, by the step of the checks."""
+"""The function that evaluates checks of a partition, by the op of the checks."""
 ASSET_CHECKS: WeakKeyDictionary[Any, Callable[[Any], dg.AssetCheckResult]] = WeakKeyDictionary()
-"""The function that evaluates a check of all partitions, by the step of the check."""
+"""The function that evaluates a check of all partitions, by the op of the check."""
 
 
 class RangeChecks(NamedTuple):
-    """The checks of an asset that were requested with a run."""
+    """The checks of an asset that a run selected."""
 
     asset: dg.AssetKey
     instance: dg.DagsterInstance
@@ -47,14 +47,14 @@ class RangeChecks(NamedTuple):
     def evaluations(
         self, snapshot: Callable[[], pl.LazyFrame], partition: str, evaluated: Collection[str]
     ) -> Iterator[Any]:
-        """Evaluate those checks of a reported partition that are not evaluated."""
+        """Evaluate the remaining checks of a reported partition."""
         for results, names in self.of_partitions:
             if missing := [name for name in names if name not in evaluated]:
                 found = results(self.instance, snapshot(), partition, missing)
                 yield from partition_evaluations(self.instance, self.asset, partition, found)
 
     def last_evaluations(self, context: dg.AssetExecutionContext) -> Iterator[Any]:
-        """Evaluate the checks that look at all partitions."""
+        """Evaluate the checks that cover all partitions."""
         for result, name in self.of_asset:
             yield _evaluation(self.asset, name, result(context))
 

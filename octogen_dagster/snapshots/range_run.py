@@ -1,11 +1,11 @@
-"""The loop over the partitions of a run: each is published and reported by itself.
+"""A run of several partitions, each of which is published and reported separately.
 
     RangeRun.publish → each_at_once → in threads: the asset's function, Publication.publish
-    → in the step's own thread: report, remove the saved pages, evaluate the checks
+    → in the step's thread: report, remove the saved pages, evaluate the checks
 
-A run by a `dagster.BackfillPolicy` has a range of partitions. An `Output` would report all of them
-or none, so such a run yields a materialization for each that is done, and what fails is known by
-what was not reported: the UI shows exactly those partitions as failed, and a retry reads no others.
+With a `dagster.BackfillPolicy`, a run has a range of partitions. An `Output` would report all of
+them or none, so the run yields a materialization for each published partition. The UI shows the
+unreported ones as failed, and a retry reads only those.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ if TYPE_CHECKING:
 _Result = TypeVar("_Result")
 _POLL_SECONDS = 0.2
 _READ_AT_ONCE = 1.25
-"""Catalogs for each request in flight: while one decodes a page, the request of another goes."""
+"""Catalogs read in parallel per request in flight: one decodes while another one requests."""
 
 Publish: TypeAlias = Callable[[str, Callable[[], None]], _Result]
-"""Makes and publishes a partition. It calls what it is given once all rows are read."""
+"""Makes and publishes a partition. It calls its second argument once all rows are read."""
 
 ReportedEvent: TypeAlias = dg.AssetMaterialization | dg.AssetCheckEvaluation | dg.AssetObservation
 
 
 class RunService(Protocol):
-    """The service that the partitions of a run are read from, as far as the run needs it."""
+    """The service that a run reads its partitions from."""
 
     @property
     def concurrency(self) -> int: ...
@@ -56,13 +56,13 @@ class RunService(Protocol):
     def spending(self) -> RunSpending: ...
 
     def for_run(self, warn: Callable[[str], None], *, reads_several: bool) -> Self:
-        """Return the same service with the run's log, for a run that may read several at once."""
+        """Return the service with the run's log, for one partition or several."""
 
 
 class RangeRun:
-    """The partitions of a run: what was reported before, what is left, and what failed.
+    """The partitions of a run: reported earlier, remaining and failed.
 
-    Those that were not tried before come first, so that broken neighbours do not keep them unread.
+    Untried partitions come first, so failing ones cannot keep them from being read.
     """
 
     def __init__(self, step: PublishingStep, partitions: Sequence[str]) -> None:
@@ -71,14 +71,13 @@ class RangeRun:
         self.reported = step.reported_before()
         self.failures = Failures(step)
         left = (key for key in partitions if key not in self.reported and key not in self.failures)
-        # False is before True, and equal ones keep the order of the range.
+        # False sorts before True, and the sort is stable.
         self._left = deque(sorted(left, key=self.failures.tried_before.__contains__))
         self._untried: list[str] = []
         if self.reported:
             step.log.info(
                 f"{sum(key in self.reported for key in partitions):,} of {len(partitions):,} "
-                "partitions were reported by this run, or by the one that it retries, and are left "
-                "as they are."
+                "partitions are skipped: this run or the run it retries reported them."
             )
 
     def publish(
@@ -88,11 +87,10 @@ class RangeRun:
         at_once: int,
         stop: threading.Event,
     ) -> Iterator[tuple[str, _Result]]:
-        """Publish the partitions that are left, and yield each with what was published of it.
+        """Publish the remaining partitions and yield each with its result.
 
-        The caller reports it, and only then removes its saved pages: a run that dies in between,
-        or at any other time, is retried from the pages of what was not reported. `publish` is
-        called in threads.
+        The caller reports it and only then removes its saved pages, so a run that dies at any time
+        is retried from the pages of unreported partitions. `publish` is called in threads.
         """
         for partition, future in each_at_once(publish, self._left, at_once=at_once, stop=stop):
             error = future.exception()
@@ -106,10 +104,10 @@ class RangeRun:
             yield partition, future.result()
 
     def reported_by_others(self) -> Iterator[tuple[str, dg.AssetMaterialization]]:
-        """Yield what the runs that this one retries have reported, and it has not.
+        """Yield the partitions that only the retried runs reported.
 
-        Dagster plans all partitions for each run. It shows those that a run which fails did not
-        report as failed, although they are whole.
+        Dagster plans all partitions for each run. If the run fails, it shows unreported partitions
+        as failed, although these are complete.
         """
         for partition in self.partitions:
             record = self.reported.get(partition)
@@ -117,7 +115,7 @@ class RangeRun:
                 yield partition, event
 
     def end(self) -> Iterator[dg.AssetObservation]:
-        """Yield what the next attempt must know, and fail the run if partitions of it failed."""
+        """Record failures for the next attempt, and fail the run if any partition failed."""
         yield from self.failures.observations()
         self.failures.raise_any(len(self.partitions), self._untried)
 
@@ -131,11 +129,10 @@ def report_range(
     service: RunService | None,
     stop: threading.Event,
 ) -> Iterator[ReportedEvent]:
-    """Publish the partitions of a run's range that are left, and yield what is to be reported.
+    """Publish the remaining partitions of a run's range and yield the events to report.
 
-    `publish` makes and publishes one, and `stored` opens it for its checks. With a service several
-    are made at once, in threads, so that as many requests are in flight as may be; without, one
-    after the other.
+    `publish` makes and publishes a partition, and `stored` opens it for its checks. With a service,
+    partitions are read in parallel, in threads; otherwise one after the other.
     """
     declared = context.assets_def.metadata_by_key[step.asset].get(COLUMN_SCHEMA)
     run = RangeRun(step, _partitions(context))
@@ -161,7 +158,7 @@ def report_range(
             stop=stop,
         ):
             metadata = dict(published.metadata)
-            if metadata.get(COLUMN_SCHEMA) == declared:  # four kilobytes in each event
+            if metadata.get(COLUMN_SCHEMA) == declared:  # it would add 4 kB to each event
                 del metadata[COLUMN_SCHEMA]
             yield from step.observations(partition, published.version)
             yield step.materialization(partition, metadata, published.version)
@@ -174,21 +171,21 @@ def report_range(
             yield from evaluations(partition)
     if checks.of_partitions or checks.of_asset:
         step.log.info(
-            "The checks of each partition are above: this step evaluated them. Dagster now skips "
-            "their own steps, since a run of several partitions has no output for them to wait for."
+            "This step evaluated the checks of each partition. Dagster now skips the steps of the "
+            "checks, because a run of several partitions has no output for them to wait for."
         )
     yield from run.end()
 
 
 def _partitions(context: dg.AssetExecutionContext) -> Sequence[str]:
-    """The partitions of a run's range, whose ends may have been deleted while it was queued.
+    """Return the partitions of a run's range, or fail if one of its ends was deleted.
 
-    An end that was added again has become the last of all: a range that ends there is too long,
+    A deleted end that was added again is the last partition: a range that ends there is too long,
     and one that begins there is empty.
     """
     policy = context.assets_def.backfill_policy
     most = policy and policy.max_partitions_per_run
-    problem = "are no range: the first or the last one was deleted while this run was queued"
+    problem = "are not a range: the first or last one was deleted while this run was queued"
     try:
         partitions: Sequence[str] = context.partition_keys
     except dg.DagsterInvalidInvocationError:
@@ -197,17 +194,17 @@ def _partitions(context: dg.AssetExecutionContext) -> Sequence[str]:
         if partitions and len(partitions) <= (most or len(partitions)):
             return partitions
         problem = (
-            f"are {len(partitions):,}, and a run of this asset reads at most {most:,}: the last "
-            "one was deleted while this run was queued, and added again behind all others"
+            f"are {len(partitions):,}, but a run of this asset reads at most {most:,}: the last "
+            "one was deleted while this run was queued, and added again at the end"
             if partitions
-            else "are none: the first one was deleted while this run was queued, and added again "
-            "behind the last one"
+            else "are an empty range: the first one was deleted while this run was queued, and "
+            "added again at the end"
         )
     tags = context.run.tags
     raise dg.Failure(
         f"The partitions from {tags.get(RANGE_START_TAG)!r} to {tags.get(RANGE_END_TAG)!r} of "
         f"{context.asset_key.to_user_string()} {problem}. Nothing was read. Materialize the "
-        "others again.",
+        "remaining partitions again.",
         allow_retries=False,
     )
 
@@ -219,21 +216,21 @@ def each_at_once(
     at_once: int,
     stop: threading.Event,
 ) -> Iterator[tuple[str, Future[_Result]]]:
-    """Work on partitions in threads, and yield each with what came of it, as it is done.
+    """Work on partitions in threads and yield each with its future once that is done.
 
-    So many are read at once: the next one is begun when one is read, while that one is published
-    and the caller reports it. After an error the next one is begun when the caller is through with
-    it, who may clear those that wait: the others end. If the caller leaves, the work under way is
-    stopped.
+    At most `at_once` partitions are read in parallel. The next one starts when one has been read,
+    while that is published and reported. After an error, the next one starts when the caller has
+    handled it, and the caller can clear `waiting` to start no more. If the caller stops iterating,
+    the running work is stopped.
     """
     running = dict[Future[_Result], str]()
     reading = dict[str, Future[None]]()
     try:
         while waiting or running:
-            # It is chosen before the next one begins, and handed out after: a caller may be slow.
+            # Chosen before the next one starts but yielded after it, because callers can be slow.
             done = next((each for each in running if each.done()), None)
             reading = {key: read for key, read in reading.items() if not read.done()}
-            # What is read waits to be published and reported: without a bound it would pile up.
+            # Partitions that wait to be published and reported are bounded as well.
             while waiting and len(reading) < at_once and len(running) < 2 * at_once:
                 partition = waiting.popleft()
                 reading[partition] = read = Future[None]()
@@ -246,7 +243,7 @@ def each_at_once(
                 continue
             partition = running.pop(done)
             yield partition, done
-            # Only now: one that failed unread keeps its place until the caller is through.
+            # Only now: one that failed unread keeps its slot until the caller has handled it.
             reading.pop(partition, None)
     finally:
         stop.set()

@@ -1,12 +1,12 @@
-"""The snapshots that wait for a history: what was replaced since the history ran last.
+"""Replaced snapshots that wait for the next run of a history.
 
     products.parquet
-    .products.waiting/products_history/reader    a marker, which a run of the history leaves
-    .products.waiting/products_history/<id>      a snapshot that was replaced since
+    .products.waiting/products_history/reader    a marker, written by a run of the history
+    .products.waiting/products_history/<id>      a snapshot that was replaced since then
 
-A publication keeps the snapshot that it replaces once for each reader. The next run of the history
-puts in all that wait, and removes them when it is reported. A run that dies in between leaves some
-that the history has, which the next one knows by their run.
+A publication keeps the replaced snapshot once for each reader. The history's next run reads all
+waiting snapshots and removes them once it is reported. If it dies before that, the following run
+recognizes the snapshots that the history already has by their run.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
     from octogen_dagster.storage.store import Store
 
 MAX_WAITING = 31
-"""The most snapshots that wait for a history whose runs fail."""
+"""The maximum number of snapshots that wait for a history."""
 _MAX_USUAL = 7
-"""The most snapshots that wait for a history whose runs were missed now and then."""
+"""The number of waiting snapshots above which a history counts as neglected."""
 _FOLDER = ".waiting"
 _READER = "reader"
 
 
 class Reader(NamedTuple):
-    """A history that the snapshots of a file are kept for when they are replaced.
+    """A history that replaced snapshots of a file are kept for.
 
     Attributes:
         history: The path of its asset.
-        folder: The folder of the snapshots that wait for it.
-        waiting: The keys of these snapshots, the oldest first.
+        folder: The folder of the waiting snapshots.
+        waiting: The keys of the waiting snapshots, the oldest first.
     """
 
     history: str
@@ -45,7 +45,7 @@ class Reader(NamedTuple):
 
 
 def readers_of(files: Iterable[ListedFile]) -> list[Reader]:
-    """Return the histories for which there is a folder in a listing of files."""
+    """Return the histories with a folder in a listing of files."""
     readers, waiting = list[Reader](), defaultdict[str, list[str]](list)
     for file in sorted(files, key=lambda each: each.modified):
         folder, _, name = file.key.rpartition("/")
@@ -60,9 +60,9 @@ def readers_of(files: Iterable[ListedFile]) -> list[Reader]:
 
 
 def neglected(store: Store) -> dict[str, list[Reader]]:
-    """Return the readers for which snapshots wait that nobody reads, by the path of the history.
+    """Return readers that no longer read their waiting snapshots, by the path of the history.
 
-    The history has no file in the store, or a week of snapshots waits for it.
+    The history has no file in the store, or more than seven snapshots wait for it.
     """
     files = store.files("")
     kept = {file.key.removesuffix(".parquet") for file in files}
@@ -77,7 +77,7 @@ def neglected(store: Store) -> dict[str, list[Reader]]:
 def keep_for_readers(
     store: Store, key: str, metadata: Mapping[str, str], warn: Callable[[str], None]
 ) -> None:
-    """Keep a snapshot, with this metadata of its file, for each history that reads it."""
+    """Keep a snapshot, with the metadata of its file, for each of its readers."""
     name = metadata.get(SNAPSHOT_ID) or uuid.uuid4().hex
     for reader in readers_of(store.files(beside(key, _FOLDER))):
         kept = f"{reader.folder}/{name}"
@@ -93,13 +93,13 @@ def keep_for_readers(
 
 
 def wait_for(store: Store, key: str, history: str) -> Callable[[], list[str]]:
-    """Have snapshots kept for a history from now on; return what lists those that wait for it."""
+    """Keep replaced snapshots for a history; return a function that lists the waiting ones."""
     folder = f"{beside(key, _FOLDER)}/{asset_path(history)}"
     store.put(f"{folder}/{_READER}", b"")
 
     def waiting() -> list[str]:
         readers = readers_of(store.files(folder))
-        # The folder of a history `a/b` is in that of a history `a`.
+        # A history `a/b` has its folder in the folder of a history `a`.
         return next((each.waiting for each in readers if each.folder == folder), [])
 
     return waiting

@@ -288,8 +288,8 @@ def test_a_range_is_published_by_the_io_manager_of_the_asset(
 @pytest.mark.parametrize(
     ("added_again", "problem"),
     [
-        ("shop2", "are 6, and a run of this asset reads at most 3: the last one was deleted while"),
-        ("shop0", "are none: the first one was deleted while this run was queued, and added again"),
+        ("shop2", "are 6, but a run of this asset reads at most 3: the last one was deleted while"),
+        ("shop0", "are an empty range: the first one was deleted while this run was queued"),
     ],
 )
 def test_a_range_whose_end_was_added_again_reads_nothing(

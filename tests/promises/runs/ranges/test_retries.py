@@ -83,7 +83,7 @@ def test_an_error_of_the_key_or_its_credit_ends_the_run(
     refused = [each for each in sandbox.requests[before:] if each.status == status]
     assert 1 <= len(refused) <= 3
     text = failure(result)
-    assert "were not read, since they would fail by the same error" in text
+    assert "were not read, because they would fail with the same error" in text
     assert "Not read:\n" in text
     assert "'shop5'" in text
     (event,) = result.get_step_failure_events()
@@ -101,7 +101,7 @@ def test_a_service_that_is_down_is_not_asked_for_each_catalog(project: Project) 
     with Sandbox(catalogs=dict.fromkeys(keys, 10), generation="current") as sandbox:
         sandbox.inject(Fault("status", 503, path="/products/search"))
         text = failure(run(project, sandbox, [products], keys, concurrency=1))
-    assert "16 of 20 partitions of products failed. 4 were not read, since 16 in a row" in text
+    assert "16 of 20 partitions of products failed. 4 were not read, because 16 in a row" in text
     assert "Not read:\n'shop16'\n'shop17'\n'shop18'\n'shop19'" in text
 
 
