@@ -21,6 +21,7 @@ from dagster._core.storage.event_log.base import PoolLimit
 
 from octogen_dagster.assets.definition import POOL
 from octogen_dagster.sandbox.server import Sandbox
+from tests.needs import needs
 from tests.postgresql import running_postgresql, server_program
 from tests.processes import max_concurrent_runs, process_of
 
@@ -210,6 +211,7 @@ def test_the_helm_values_equal_the_instance_settings() -> None:
 
 
 @pytest.mark.slow
+@needs("dagster_k8s")
 def test_a_pod_has_each_field_of_the_helm_values() -> None:
     from dagster_k8s.job import UserDefinedDagsterK8sConfig
 

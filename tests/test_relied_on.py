@@ -33,6 +33,7 @@ from octogen_dagster.demo.run import INSTANCE
 from octogen_dagster.errors import UnsupportedDagsterError, dagster_private
 from octogen_dagster.io_source import collect_batches, errors_as_raised, io_source, python_source
 from octogen_dagster.reading.pushdown import Pushdown
+from tests.needs import needs
 
 
 class UnknownError(Exception):
@@ -272,11 +273,12 @@ def test_a_sensor_finds_its_last_ticks() -> None:
         assert list(instance.get_ticks("origin", "selector", limit=3)) == []
 
 
-@pytest.mark.parametrize("package", ["dagster._daemon", "dagster_webserver"])
+@pytest.mark.parametrize(
+    "package",
+    ["dagster._daemon", pytest.param("dagster_webserver", marks=needs("dagster_webserver"))],
+)
 def test_a_package_of_dagster_is_a_command(package: str) -> None:
     """The demo starts a daemon and the UI by it."""
-    if not importlib.util.find_spec(package):
-        pytest.skip("the UI is an extra, which pins Dagster")
     assert importlib.util.find_spec(f"{package}.__main__")
 
 

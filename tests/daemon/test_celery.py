@@ -20,10 +20,10 @@ import dagster as dg
 import polars as pl
 import pytest
 import yaml
-from celery_launcher import MAX_MISSES, MonitoredCeleryRunLauncher
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from octogen_dagster.bigquery.partitions import listing_partition_key
+from tests.needs import needs
 from tests.postgresql import running_postgresql, server_program
 from tests.processes import Processes, kill, max_concurrent_runs, process_of, processes
 from tests.promises.paged_service import PagedService, TokenBucket
@@ -31,6 +31,8 @@ from tests.redis import running_redis
 from tests.servers.buckets import ENVIRONMENT, S3Bucket, moto
 from tests.servers.google import LISTING
 from tests.servers.octogen_mcp import CLIENT, PRINCIPAL, PROJECT, OctogenServer
+
+pytestmark = needs("dagster_celery")
 
 SHIPPED = Path(__file__).parents[2] / "deploy/celery"
 LOCATION = """
@@ -205,6 +207,8 @@ def fleet(
 
 
 def test_the_instance_is_that_of_one_server_but_for_its_launcher_and_its_times() -> None:
+    from celery_launcher import MAX_MISSES, MonitoredCeleryRunLauncher
+
     instance = yaml.safe_load((SHIPPED / "dagster.yaml").read_text())
     of_one_server = yaml.safe_load((SHIPPED.parent / "dagster.yaml").read_text())
     launcher, monitoring = instance.pop("run_launcher"), instance.pop("run_monitoring")
@@ -282,6 +286,8 @@ class WaitingRun:
     """A run whose Celery task waits in a worker."""
 
     def __init__(self, folder: Path, started: Processes, redis: str) -> None:
+        from celery_launcher import MonitoredCeleryRunLauncher
+
         self._folder, self._started = folder, started
         self.launcher = MonitoredCeleryRunLauncher(
             "dagster", broker=redis, backend=redis, _stop_timeout=0.1
@@ -353,7 +359,7 @@ def test_a_run_is_lost_after_three_checks_in_which_no_worker_executes_it(
 
     # A broker that is down says nothing of a worker.
     broker.close()
-    for _ in range(MAX_MISSES):
+    for _ in range(3):
         with pytest.raises(RedisConnectionError):
             waiting.checks(1)
 

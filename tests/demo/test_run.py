@@ -11,7 +11,6 @@ import signal
 import socket
 from collections import Counter
 from datetime import timedelta
-from importlib.util import find_spec
 from pathlib import Path
 
 import dagster as dg
@@ -24,6 +23,7 @@ from octogen_dagster.demo.processes import runner, ui_port
 from octogen_dagster.demo.run import run_demo
 from octogen_dagster.history.report.data import report_data
 from tests.demo.command import ends_all, output_of, processes_of, run, running_ui
+from tests.needs import needs
 
 CATALOGS = ("harbor-and-pine", "northpeak")
 EMULATOR = "ANALYTICS_HUB_EMULATOR_HOST"
@@ -184,7 +184,7 @@ def test_a_command_begins_as_the_demo_itself_was_started(monkeypatch: pytest.Mon
     assert runner({}) == ""
 
 
-@pytest.mark.skipif(not find_spec("dagster_webserver"), reason="needs the UI")
+@needs("dagster_webserver")
 def test_the_ui_has_another_port_if_nobody_chose_the_one_that_is_taken() -> None:
     with socket.socket() as taken:
         with contextlib.suppress(OSError):  # another program has it

@@ -11,7 +11,6 @@ import duckdb
 import polars as pl
 import pytest
 from dagster_delta import DeltaLakePolarsIOManager, LocalConfig
-from dagster_duckdb_polars import DuckDBPolarsIOManager
 from dagster_polars import PolarsParquetIOManager
 
 from octogen_dagster import (
@@ -29,12 +28,18 @@ from octogen_dagster import (
 )
 from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.schemas import PRODUCT_SCHEMA
+from tests.needs import needs
 from tests.results import failure, is_retried, metadata, octogen_at
 
 HOSTILE = "a'; DROP TABLE public.octogen_catalogs; --\"/*"
 
 
+pytestmark = needs("dagster_duckdb_polars")
+
+
 def of_duckdb(folder: Path) -> Any:
+    from dagster_duckdb_polars import DuckDBPolarsIOManager
+
     return DuckDBPolarsIOManager(database=str(folder / "shop.duckdb"), schema="public")
 
 

@@ -15,7 +15,6 @@ import grpc
 import polars as pl
 import pytest
 from click.testing import CliRunner
-from dagster_gcp import BigQueryResource
 from google.cloud import bigquery
 from google.cloud.bigquery_storage_v1 import BigQueryReadClient
 from google.cloud.bigquery_storage_v1.services.big_query_read.transports import (
@@ -35,6 +34,7 @@ from octogen_dagster import (
 from octogen_dagster.bigquery.partitions import listing_partition_key
 from octogen_dagster.cli.main import main
 from octogen_dagster.sandbox.server import Sandbox
+from tests.needs import needs
 from tests.ports import free_port
 from tests.results import failure, is_retried, metadata, octogen_at
 from tests.servers.bigquery import (
@@ -48,6 +48,7 @@ from tests.servers.bigquery import (
 
 pytestmark = [
     pytest.mark.world,
+    needs("dagster_gcp"),
     pytest.mark.skipif(
         not ENVIRONMENT,
         reason="needs the BigQuery emulator: see tests/servers/bigquery_emulator.sh",
@@ -91,6 +92,12 @@ TYPED = {
 }
 
 
+def bigquery_resource() -> Any:
+    from dagster_gcp import BigQueryResource
+
+    return BigQueryResource(project=PROJECT)
+
+
 Open = Callable[[], BigQueryReadClient]
 """Opens a client of the Storage Read API, which each read closes."""
 
@@ -116,7 +123,7 @@ class Emulator:
         self, folder: Path, asset: dg.AssetsDefinition, api: str = "REST"
     ) -> dg.ExecuteInProcessResult:
         with pytest.MonkeyPatch.context() as patch:
-            resource: Any = BigQueryResource(project=PROJECT)
+            resource: Any = bigquery_resource()
             if api != "REST":
                 patch.delenv("BIGQUERY_EMULATOR_HOST")
                 resource = WithStorage(self._address, self._open_storage())
@@ -141,7 +148,7 @@ def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
     ):
         for name, value in environment(address, token_server, folder).items():
             patch.setenv(name, value)
-        with BigQueryResource(project=PROJECT).get_client() as client, closing(client):
+        with bigquery_resource().get_client() as client, closing(client):
             for dataset in ("theirs", "acme_products"):
                 client.create_dataset(dataset)
             options = [("grpc.max_receive_message_length", -1)]
@@ -222,7 +229,7 @@ def test_a_table_is_described_without_a_query(emulator: Emulator, tmp_path: Path
     before = [job.job_id for job in emulator.client.list_jobs()]
     result = dg.materialize(
         [their_table, build_linked_products_asset(their_table)],
-        resources={"bigquery": BigQueryResource(project=PROJECT)},
+        resources={"bigquery": bigquery_resource()},
     )
     shown = metadata(result, "octogen_linked_products")
     table = emulator.client.get_table(f"{PROJECT}.theirs.export")
@@ -244,7 +251,7 @@ def test_from_a_listing_to_its_products(
             [datasets, build_linked_products_asset(datasets)],
             partition_key=key,
             instance=instance,
-            resources={"analytics_hub": hub, "bigquery": BigQueryResource(project=PROJECT)},
+            resources={"analytics_hub": hub, "bigquery": bigquery_resource()},
         )
     shown = metadata(result, "octogen_linked_products")
     assert shown["dagster/partition_row_count"] == 25
@@ -288,7 +295,7 @@ def test_the_export_of_a_url_list_is_read_and_counted(
         resources: dict[str, Any] = {
             "octogen": octogen_at(octogen),
             "analytics_hub": AnalyticsHubResource(project=PROJECT, endpoint=octogen.hub.endpoint),
-            "bigquery": BigQueryResource(project=PROJECT),
+            "bigquery": bigquery_resource(),
             "io_manager": ParquetSnapshotIOManager(base_dir=str(tmp_path)),
         }
         assert dg.materialize([articles, q3], instance=instance, resources=resources).success
