@@ -146,17 +146,6 @@ def test_the_line_of_a_history_is_of_its_snapshots_and_not_of_its_runs(
 
 
 @pytest.mark.slow
-def test_a_run_that_was_missed_is_made_up_for(pipeline: Pipeline, shops: Sandbox) -> None:
-    pipeline.store()
-    pipeline.put_in()
-    for _ in range(2):
-        shops.next_day()
-        pipeline.store()
-    pipeline.put_in()
-    pipeline.check()
-
-
-@pytest.mark.slow
 def test_a_product_that_comes_back_has_reappeared(pipeline: Pipeline, shops: Sandbox) -> None:
     for products in (120, 119, 120):
         shops.grant("strada", products=products)

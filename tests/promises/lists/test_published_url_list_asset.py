@@ -239,17 +239,6 @@ def test_a_status_that_nobody_knows_is_reported_and_ends_the_wait(
     assert metadata(result, "competitors")["octogen/status"] == "resting"
 
 
-def test_what_is_refused_leaves_the_list_as_it_is(service: Service, tmp_path: Path) -> None:
-    urls = [f"https://shop.example/{number}" for number in range(10)]
-    run(service, tmp_path, urls)
-    before = dict(service.members)
-    del service.received[:]
-    result = run(service, tmp_path, urls[3:], retry_policy=None)
-    assert "3 of its 10 addresses are not in the table" in failure(result)
-    assert service.calls == ["GET", "POST urls/contains"]
-    assert service.members == before
-
-
 def test_a_rejected_address_that_no_answer_names_is_rejected(
     service: Service, tmp_path: Path
 ) -> None:

@@ -574,30 +574,6 @@ def environment(
 
 
 @pytest.mark.slow
-def test_a_run_that_ended_between_the_assets_pays_for_no_query_twice(
-    bigquery: BigQueryServer,
-    environment: dict[str, str],
-    instance: dg.DagsterInstance,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    products = [*PRODUCTS, product("u6", "/products/boot")]
-    bigquery.results["products_current_v1"] = (PRODUCT_FIELDS, products)
-    bigquery.page_rows, bigquery.page_failures = len(EXPORTED), 1
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    job = dg.reconstructable(make_job)
-    first = dg.execute_job(job, instance=instance)  # the products' second page does not come
-    assert not first.success
-    assert len(snapshot(tmp_path, "q3_coverage")) == 5
-    assert not (tmp_path / "stored" / "q3_offers.parquet").exists()
-    again = dg.ReexecutionOptions.from_failure(first.run_id, instance)
-    assert dg.execute_job(job, instance=instance, reexecution_options=again).success
-    assert len(snapshot(tmp_path, "q3_matches")) == 12
-    assert len(bigquery.inserted) == 2
-
-
-@pytest.mark.slow
 def test_a_run_that_is_executed_again_after_an_export_reads_it(
     bigquery: BigQueryServer,
     lists: Lists,

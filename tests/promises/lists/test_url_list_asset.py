@@ -20,7 +20,7 @@ from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.url_lists import sync
 from tests.forked import processes
-from tests.promises.lists.url_list_runs import SHOP, articles_of, materialize_list, run_killed_at
+from tests.promises.lists.url_list_runs import SHOP, articles_of, materialize_list, run_in_process
 from tests.results import failure, is_retried, metadata, octogen_at, stored, warnings
 
 NAME = "competitors"
@@ -345,34 +345,14 @@ def test_any_io_manager_keeps_it(octogen: OctogenResource) -> None:
     assert metadata(result, NAME)["octogen/summary"] == "**2 addresses** in competitors, 2 added"
 
 
-@pytest.mark.long
-def test_a_run_that_is_killed_after_any_request_is_mended_by_the_next(tmp_path: Path) -> None:
-    table, number = pages(*range(40)), 0
-    is_over = False
-    while not is_over:
-        number += 1
-        with Sandbox(catalogs={"northpeak": 5}, url_list_seconds=0) as sandbox:
-            octogen = octogen_at(sandbox)
-            run(pages(*range(30), *range(90, 95)), octogen, tmp_path)
-            arguments = (number, table, sandbox.base_url, sandbox.api_key, str(tmp_path))
-            process = processes.Process(target=run_killed_at, args=arguments)
-            process.start()
-            process.join(60)
-            is_over = process.exitcode == 0
-            assert is_over or process.exitcode == -signal.SIGKILL
-            assert run(table, octogen, tmp_path).success
-            assert members(octogen) == {*table}
-    assert number == 6  # list, contains, members, remove, add
-
-
 @pytest.mark.slow
 def test_two_runs_at_once_leave_the_table(sandbox: Sandbox, tmp_path: Path) -> None:
     octogen, table = octogen_at(sandbox), pages(*range(3_000))
     run(pages(*range(1_000), *range(9_000, 9_250)), octogen, tmp_path)
     together = [
         processes.Process(
-            target=run_killed_at,
-            args=(0, table, sandbox.base_url, sandbox.api_key, str(tmp_path / str(number))),
+            target=run_in_process,
+            args=(table, sandbox.base_url, sandbox.api_key, str(tmp_path / str(number))),
         )
         for number in range(2)
     ]
@@ -387,7 +367,7 @@ def test_two_runs_at_once_leave_the_table(sandbox: Sandbox, tmp_path: Path) -> N
 def test_ctrl_c_ends_the_wait_for_a_new_list(tmp_path: Path) -> None:
     with Sandbox(catalogs={"northpeak": 5}, url_list_seconds=math.inf) as slow:
         process = processes.Process(
-            target=run_killed_at, args=(0, pages(1), slow.base_url, slow.api_key, str(tmp_path))
+            target=run_in_process, args=(pages(1), slow.base_url, slow.api_key, str(tmp_path))
         )
         process.start()
         deadline = time.monotonic() + 300

@@ -1,15 +1,12 @@
-"""Runs of an asset of a URL list, also one that kills itself at a request."""
+"""Runs of an asset of a URL list, also in a process of their own."""
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 import polars as pl
-import pytest
 
 from octogen_dagster import (
     OctogenResource,
@@ -17,7 +14,6 @@ from octogen_dagster import (
     build_url_list_asset,
     build_url_list_checks,
 )
-from octogen_dagster.api.blocking import BlockingClient
 
 SHOP = "https://shop.example"
 
@@ -58,25 +54,11 @@ def materialize_list(
     )
 
 
-def run_killed_at(
-    number: int, table: Sequence[str], base_url: str, api_key: str, folder: str
-) -> None:
-    """Bring the list to a table, and die once a request of this number was answered; 0 is none."""
-    run, left = BlockingClient.run, [number]
-
-    def run_and_die(client: BlockingClient, flow: Any) -> Any:
-        answer = run(client, flow)
-        left[0] -= 1
-        if not left[0]:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return answer
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(BlockingClient, "run", run_and_die)
-        octogen = OctogenResource(api_key=api_key, base_url=base_url)
-        manager = ParquetSnapshotIOManager(base_dir=folder)
-        resources = {"octogen": octogen, "io_manager": manager}
-        assert materialize_list(table, resources, retry_policy=None).success
+def run_in_process(table: Sequence[str], base_url: str, api_key: str, folder: str) -> None:
+    """Bring the list to a table."""
+    octogen = OctogenResource(api_key=api_key, base_url=base_url)
+    resources = {"octogen": octogen, "io_manager": ParquetSnapshotIOManager(base_dir=folder)}
+    assert materialize_list(table, resources, retry_policy=None).success
 
 
 dg.DagsterInstance.ephemeral().dispose()
