@@ -29,6 +29,7 @@ _T = TypeVar("_T")
 
 ROOT = Path(__file__).parent.parent
 INSTANCE = yaml.safe_load((ROOT / "deploy/dagster.yaml").read_text())
+COMPOSE = yaml.safe_load((ROOT / "deploy/compose.yaml").read_text())
 VALUES = yaml.safe_load((ROOT / "deploy/values.yaml").read_text())
 LIMIT = 1  # of the pool: what it does is the same as with the limit that is shipped
 LOCATION = """
@@ -224,6 +225,20 @@ def test_a_pod_has_each_field_of_the_helm_values() -> None:
 def test_the_chart_version_is_the_pinned_dagster_version() -> None:
     (chart,) = re.findall(r"--version (\S+)", (ROOT / "docs/deploying.md").read_text())
     assert f"dagster=={chart}\n" in (ROOT / "constraints.txt").read_text()
+
+
+def test_each_compose_service_has_the_variables_of_the_instance() -> None:
+    database = INSTANCE["storage"]["postgres"]["postgres_db"]
+    needed = {value["env"] for name, value in database.items() if name != "scheme"}
+    for name in ("daemon", "webserver"):
+        service = COMPOSE["services"][name]
+        assert needed - {*service["environment"]} == {"DAGSTER_POSTGRES_PASSWORD"}  # in .env
+        assert Path(service["build"]["dockerfile"]) == Path("deploy/Dockerfile")
+        mounted = [volume.split(":") for volume in service["volumes"]]
+        assert all((ROOT / "deploy" / source).exists() for source, *_ in mounted if "/" in source)
+        assert {source for source, *_ in mounted if "/" not in source} <= {*COMPOSE["volumes"]}
+        program, *options = service["command"]
+        subprocess.run([Path(sys.executable).with_name(program), *options, "--help"], check=True)
 
 
 def test_no_password_or_key_is_in_the_files() -> None:
