@@ -41,11 +41,17 @@ def main(name: str, arguments: list[str]) -> None:
     if (name == "pip" and arguments[0] == "install") or (name == "uv" and arguments[0] == "add"):
         check_requirements(arguments[1:])
     elif name == "uv" and arguments[0] == "run":
+        if arguments[1] == "--env-file":
+            lines = Path(arguments[2]).read_text().splitlines()
+            os.environ.update(dict(line.split("=", 1) for line in lines))
+            arguments = arguments[2:]
         main(arguments[1], arguments[2:])
     else:
         program = shutil.which(name, path=str(Path(sys.executable).parent))
         assert program, f"The test knows no command {name}."
         stays = STAYING & {(name, ""), (name, arguments[0])}
+        if Path("snapshots").is_dir():  # a reader who follows a guide has some
+            stays -= {("octogen-dagster", "sql")}
         os.execv(program, [program, *arguments, *(["--help"] if stays else [])])
 
 

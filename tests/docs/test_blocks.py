@@ -26,7 +26,7 @@ def test_no_line_of_a_page_is_cut_off() -> None:
 
 @each("ini")
 def test_a_block_of_variables_has_a_value_in_each_line(block: Block) -> None:
-    assert all(re.fullmatch(r"[A-Z_]+=\S+", line) for line in block.source.splitlines())
+    assert all(re.fullmatch(r"[A-Za-z_]+=\S+", line) for line in block.source.splitlines())
 
 
 def test_a_block_that_points_to_a_sandbox_has_its_key() -> None:

@@ -12,7 +12,7 @@ from tests.docs.blocks import BLOCKS, ROOT, Block, each
 from tests.docs.commands import install_commands
 from tests.docs.places import Place
 
-TOOLS = {"create-dagster", "docker", "gcloud", "helm", "kubectl"}
+TOOLS = {"bq", "create-dagster", "docker", "gcloud", "helm", "kubectl"}
 """What a block may need that these tests do not have. tests/docs/test_tutorial.py has the first."""
 SKIPPED = [block for block in BLOCKS if block.not_run]
 

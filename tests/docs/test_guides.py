@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
+import dagster as dg
 import pytest
+from google.auth.credentials import AnonymousCredentials
+from google.cloud.bigquery import Client
 
+from octogen_dagster.bigquery.partitions import listing_partition_key
 from tests.docs.blocks import BLOCKS, Block
 from tests.docs.commands import install_commands
 from tests.docs.places import Place
 from tests.docs.test_tutorial import missing
-from tests.warehouses import Postgres
+from tests.warehouses import (
+    BigQuery,
+    Postgres,
+    Snowflake,
+    needs_bigquery,
+    needs_iceberg,
+    needs_snowflake,
+)
 
 PROJECT = {
     "pyproject.toml": """
@@ -40,6 +55,12 @@ from dagster import definitions, load_from_defs_folder
 def defs():
     return load_from_defs_folder(path_within_project=Path(__file__).parent)
 """,
+    # In one process: a run of a guide has ten steps, and a process each would import Dagster.
+    "src/my_shops/defs/executor.py": """
+import dagster as dg
+
+defs = dg.Definitions(executor=dg.in_process_executor)
+""",
     ".dagster_home/dagster.yaml": "telemetry: {enabled: false}\nnux: {enabled: false}\n",
 }
 """What `create-dagster project my_shops` writes, as far as a guide needs it."""
@@ -57,12 +78,12 @@ class Reader:
         commands = folder / "commands"
         commands.mkdir()
         install_commands(commands)
-        self._environment = {
+        self.environment = {
             **os.environ,
             "PATH": f"{commands}:{os.environ['PATH']}",
             "PYTHONPATH": str(folder / "src"),
             "DAGSTER_HOME": str(folder / ".dagster_home"),
-            "OCTOGEN_BASE_URL": place.sandbox.base_url,
+            **{name: each for name, each in place.environment.items() if "API_KEY" not in name},
             "COLUMNS": "200",
         }
 
@@ -70,9 +91,9 @@ class Reader:
         """Write each file and run each command; outputs must be what the page shows."""
         for block, after in pairwise([*self._blocks, None]):
             assert block
-            if block.title and block.language != "text":
+            if "." in block.title:
                 self._write(block.title, self.filled_in(block.source))
-            elif block.language == "sh":
+            elif block.language == "sh" and not block.not_run:
                 printed = self.run("bash", "-euc", self.filled_in(block.source))
                 if after and after.language == "text" and not after.title:
                     assert not missing(self.filled_in(after.source), printed), printed
@@ -82,7 +103,7 @@ class Reader:
         ran = subprocess.run(
             command,
             cwd=self.folder,
-            env=self._environment,
+            env=self.environment,
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -90,6 +111,10 @@ class Reader:
         )
         assert ran.returncode == 0, f"{' '.join(command)}:\n{ran.stdout}"
         return ran.stdout
+
+    def instance(self) -> dg.DagsterInstance:
+        """The Dagster instance of the project."""
+        return dg.DagsterInstance.from_config(self.environment["DAGSTER_HOME"])
 
     def _write(self, name: str, text: str) -> None:
         path = self.folder / name
@@ -107,6 +132,14 @@ def block(page: str, title: str) -> Block:
     return found
 
 
+def assert_shown(page: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Assert that the rows of a query are what the page shows of it."""
+    assert rows
+    for row in rows:
+        values = ".*".join(re.escape(str(value)) for value in row.values())
+        assert re.search(values, block(page, "output").source), row
+
+
 @pytest.mark.long
 def test_postgresql_has_the_tables_of_the_guide(
     tmp_path: Path, place: Place, postgres_server: dict[str, str], postgres: Postgres
@@ -120,3 +153,75 @@ def test_postgresql_has_the_tables_of_the_guide(
     rows = postgres.query(block(page, "prices.sql").source)
     assert list(rows[0]) == ["brand_name", "currency", "products", "lowest"]
     assert len(rows) == 3
+
+
+@pytest.mark.long
+def test_duckdb_has_the_tables_of_the_guide(tmp_path: Path, place: Place) -> None:
+    Reader(tmp_path, place, "docs/to-duckdb-or-motherduck.md", {}).follow()
+
+
+@pytest.mark.long
+def test_linked_products_are_queried_and_copied(tmp_path: Path, place: Place) -> None:
+    page = "docs/query-in-bigquery.md"
+    reader = Reader(tmp_path, place, page, {})
+    reader.follow()
+    client = Client(
+        project="my-project",
+        credentials=AnonymousCredentials(),  # type: ignore[no-untyped-call]
+        client_options={"api_endpoint": place.environment["BIGQUERY_EMULATOR_HOST"]},
+    )
+    rows = client.query(reader.filled_in(block(page, "brands.sql").source)).result()
+    assert_shown(page, [dict(row.items()) for row in rows])
+    assets = "octogen_linked_datasets,octogen_linked_products,octogen_linked_snapshot"
+    partition = listing_partition_key(place.listing)
+    with reader.instance() as instance:  # as the sensor does
+        instance.add_dynamic_partitions("octogen_listings", [partition])
+    reader.run("dg", "launch", "--assets", assets, "--partition", partition)
+
+
+@needs_iceberg
+@pytest.mark.long
+def test_a_lake_has_the_tables_of_the_guide(tmp_path: Path, place: Place) -> None:
+    page = "docs/to-iceberg-or-delta.md"
+    delta = 'products = pl.scan_delta("lake/octogen/octogen_products").collect()\n'
+    iceberg = {"{delta: lake}": "{iceberg: lake}", delta: block(page, "iceberg.py").source}
+    for folder, names in {"delta": {}, "iceberg": iceberg}.items():
+        reader = Reader(tmp_path / folder, place, page, names)
+        reader.follow()
+    reader.run("uv", "run", "python", "expire.py")
+
+
+@needs_bigquery
+@pytest.mark.world
+def test_bigquery_has_the_tables_of_the_guide(
+    tmp_path: Path, place: Place, bigquery_server: dict[str, str]
+) -> None:
+    page = "docs/to-bigquery.md"
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in bigquery_server.items():
+            patch.setenv(name, value)
+        warehouse = BigQuery(bigquery_server)
+        names = {"dataset: octogen": f"dataset: {warehouse.schema}", ", location: EU": ""}
+        names |= {"octogen.octogen_": f"{warehouse.schema}.octogen_"}
+        reader = Reader(tmp_path, place, page, names)
+        reader.environment |= bigquery_server
+        reader.follow()
+        assert_shown(page, warehouse.query(reader.filled_in(block(page, "prices.sql").source)))
+
+
+@needs_snowflake
+@pytest.mark.world
+def test_snowflake_has_the_tables_of_the_guide(
+    tmp_path: Path, place: Place, snowflake_server: int
+) -> None:
+    page = "docs/to-snowflake.md"
+    with closing(Snowflake(snowflake_server)) as warehouse:
+        settings = warehouse.location.settings
+        options = f"driver_options: {json.dumps(settings['driver_options'])}"
+        names = {
+            "account: my_organization-my_account": f"account: fakesnow\n            {options}",
+            "database: SHOP": f"database: {settings['database']}",
+        }
+        Reader(tmp_path, place, page, names).follow()
+        sql = block(page, "prices.sql").source.replace("shop.octogen", "octogen")
+        assert_shown(page, warehouse.query(sql))
