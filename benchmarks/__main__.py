@@ -1,4 +1,4 @@
-"""Run the benchmarks and print the table; a run of all benchmarks also writes it to README.md."""
+"""Run the benchmarks and print their figures; a run of all of them also writes README.md."""
 
 import argparse
 import importlib
@@ -56,11 +56,11 @@ def main() -> None:
         say(name)
         suite = importlib.import_module(f"benchmarks.suites.{name}")
         rows += suite.run(generations, options.rounds)
-    facts = [*circumstances(), f"* {options.rounds} rounds"]
-    results = "\n".join([*facts, "", report.tables(rows)])
-    print(results)
+    print("\n".join([*circumstances(), f"* {options.rounds} rounds"]))
+    for row in rows:
+        print(row)
     if not options.only and options.generation == "both":
-        report.write(results)
+        report.write(rows)
 
 
 def _positive(text: str) -> int:

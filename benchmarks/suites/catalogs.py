@@ -26,7 +26,7 @@ def run(generations: Sequence[Generation], rounds: int) -> Iterator[Row]:
         yield reads.compare(
             "catalogs",
             generation,
-            "8 catalogs of 25 pages at 40 ms a page, at once ÷ one after the other (wall)",
+            "time of 8 concurrent catalogs ÷ one after another",
             ("at once", "in turn"),
             "seconds",
             0.16,
@@ -41,12 +41,12 @@ def run(generations: Sequence[Generation], rounds: int) -> Iterator[Row]:
         yield reads.compare(
             "catalogs",
             generation,
-            "100 catalogs of 25 pages, peak memory of 100 at once ÷ of 8 at once",
+            "memory of 100 concurrent catalogs ÷ of 8",
             ("100", "8"),
             "peak_mb",
             1.3,
         )
-        what = "refused requests of 100 catalogs at once, worst round"
+        what = "rejected requests, 100 concurrent catalogs"
         yield Row("catalogs", generation, what, refused, max(refused), 1, unit=" requests")
 
 

@@ -24,13 +24,13 @@ def run(generations: Sequence[Generation], rounds: int) -> Iterator[Row]:
             say("  the snapshots")
             make_snapshots(generation, folder)
             results = run_rounds({"now": partial(_measure, folder)}, min(rounds, _MAX_ROUNDS))
-        what = "changes between two snapshots of 1,000,000 products"
+        what = "changes query"
         for figure, unit in (("seconds", " s"), ("cpu_seconds", " CPU s")):
             values = [each[figure] for each in results.by_contender["now"]]
             median = statistics.median(values)
             yield Row("changes", generation, what, values, median, unit=unit)
         peaks = [each["peak_mb"] for each in results.by_contender["now"]]
-        yield worst("changes", generation, f"{what}, peak memory, worst round", peaks, 450)
+        yield worst("changes", generation, f"{what}, memory", peaks, 450)
 
 
 def _measure(folder: Path) -> dict[str, float]:

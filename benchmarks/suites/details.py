@@ -25,7 +25,7 @@ def run(generations: Sequence[Generation], rounds: int) -> Iterator[Row]:
         yield Row(
             "details",
             generation,
-            "3,200 lookups at 20 ms, 32 at once ÷ ideal (wall)",
+            "3,200 lookups, 32 concurrent ÷ ideal",
             ratios,
             statistics.median(ratios),
             1.5,

@@ -19,7 +19,7 @@ _FILES = {_SMALL: "read/products.parquet", _LARGE: "previous.parquet"}
 _DAYS_BEFORE = 3
 _SIZES = {30: 0.6, 180: 1.1}
 """The largest size after days, as a share of the size of one snapshot."""
-_HEAVY = {"first": ("first day", 500), "all_changed": ("a day with a new price for each", 550)}
+_HEAVY = {"first": ("first day", 500), "all_changed": ("every price changed", 550)}
 """What is measured once, and its largest peak in MB."""
 _MAX_ROUNDS = 3
 _DLT = "benchmarks.scd2"
@@ -52,32 +52,32 @@ def run(generations: Sequence[Generation], rounds: int) -> Iterator[Row]:
         for products in _FILES:
             yield _cpu(generation, products, measured)
         updates = measured.by_contender[f"update {_LARGE}"]
-        what = "daily update of the history of 1,000,000 products"
+        what = "daily update, 1,000,000 products"
         peaks = [each["peak_mb"] for each in updates]
-        yield worst("history", generation, f"{what}, peak memory, worst round", peaks, 500)
+        yield worst("history", generation, f"{what}, memory", peaks, 500)
         yield measured.row(
             "history",
             generation,
-            "alerts of 1,000,000 products, 1 % of them changed ÷ the update of their history (CPU)",
+            "alerts, 1,000,000 products ÷ update of their history (CPU)",
             ("alerts", f"update {_LARGE}"),
             itemgetter("cpu_seconds"),
             "s",
             0.5,
         )
         peaks = [each["peak_mb"] for each in measured.by_contender["alerts"]]
-        what = "alerts of 1,000,000 products, peak memory, worst round"
+        what = "alerts, 1,000,000 products, memory"
         yield worst("history", generation, what, peaks, 500)
         for what, (label, most) in _HEAVY.items():
             peaks = [heavy[what]["peak_mb"]]
-            text = f"{label} of the history of 1,000,000 products, peak memory"
+            text = f"{label}, 1,000,000 products, memory"
             yield worst("history", generation, text, peaks, most)
         for days, target in _SIZES.items():
             size = sizes[days - 1]
-            what = f"the history after {days} days ÷ a snapshot (size)"
+            what = f"file after {days} days ÷ one snapshot (size)"
             yield Row("history", generation, what, [size], size, target)
         for query, what, target in (
-            ("as_of", "1,000,000 products as of a day", 0.2),
-            ("past", "the past of one of 1,000,000 products", 0.02),
+            ("as_of", "`as_of` query, 1,000,000 products", 0.2),
+            ("past", "history of one product of 1,000,000", 0.02),
         ):
             seconds = [each[query] for each in updates]
             median = statistics.median(seconds)
@@ -92,12 +92,12 @@ def _beside_dlt(
     of_dlt: dict[str, float],
 ) -> Iterator[Row]:
     pair = (f"update {_SMALL}", "update by dlt")
-    what = f"daily update of the history of {_SMALL:,} products ÷ dlt's `scd2` into DuckDB"
-    for figure, label in (("cpu_seconds", "CPU"), ("seconds", "wall")):
+    what = f"daily update, {_SMALL:,} products ÷ dlt's `scd2` into DuckDB"
+    for figure, label in (("cpu_seconds", "CPU"), ("seconds", "time")):
         value = itemgetter(figure)
         yield measured.row("history", generation, f"{what} ({label})", pair, value, "s")
-    for file, label in (("database", "the database"), ("copy", "a copy of it that is compact")):
-        what = f"the history after {min(_SIZES)} days ÷ dlt's `scd2` in DuckDB, {label} (size)"
+    for file, label in (("database", "as it is"), ("copy", "compacted")):
+        what = f"file after {min(_SIZES)} days ÷ dlt's DuckDB file, {label} (size)"
         ratio = size / of_dlt[file]
         medians = f"{size:.2f} ÷ {of_dlt[file]:.2f} snapshots"
         yield Row("history", generation, what, [ratio], ratio, medians=medians)
@@ -107,8 +107,7 @@ def _cpu(generation: Generation, products: int, measured: Rounds[dict[str, float
     return measured.row(
         "history",
         generation,
-        f"daily update of the history of {products:,} products, 1 % of them changed ÷ reading "
-        "them (CPU)",
+        f"daily update, {products:,} products ÷ reading them (CPU)",
         (f"update {products}", f"read {products}"),
         itemgetter("cpu_seconds"),
         "s",

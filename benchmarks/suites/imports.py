@@ -21,7 +21,7 @@ def run(_generations: Sequence[Generation], rounds: int) -> Iterator[Row]:
     yield run_rounds(contenders, max(rounds, 7)).row(
         "imports",
         "",
-        "`import octogen_dagster` and loading definitions.py ÷ `import dagster, polars`",
+        "package and definitions ÷ `import dagster, polars`",
         ("ours", "floor"),
         float,
         "s",

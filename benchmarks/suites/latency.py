@@ -20,8 +20,7 @@ def run(generations: Sequence[Generation], rounds: int) -> Iterator[Row]:
         yield reads.compare(
             "latency",
             generation,
-            "100,000 products to Parquet ÷ httpx.Client that throws the pages away, 5 ms a page "
-            "(wall)",
+            "snapshot ÷ an httpx client that discards pages, 5 ms a page",
             ("snapshot", "bare_httpx"),
             "seconds",
             1.25,

@@ -37,10 +37,10 @@ def run(generations: Sequence[Generation], rounds: int) -> Iterator[Row]:
             }
             _runs(local, Path(home))  # warms byte code, file cache and database
             results = run_rounds(contenders, min(rounds, _MAX_ROUNDS))
-        what = f"a run of {_CATALOGS} catalogs of {_PRODUCTS:,} products"
+        what = f"one run of {_CATALOGS} catalogs"
         for below, text, target in (
-            ("scans", "a `scan_products` of each in one process", 2.5),
-            ("runs", "a run of each", 0.06),
+            ("scans", "a `scan_products` for each", 2.5),
+            ("runs", "a run for each", 0.06),
         ):
             yield results.row(
                 "many", generation, f"{what} ÷ {text} (CPU)", ("run", below), _cpu, "s", target
@@ -49,7 +49,7 @@ def run(generations: Sequence[Generation], rounds: int) -> Iterator[Row]:
         yield Row(
             "many",
             generation,
-            "events of a catalog of such a run",
+            "event log for each catalog",
             sizes,
             max(sizes),
             _MAX_EVENT_BYTES / 1_000,
@@ -61,7 +61,7 @@ def run(generations: Sequence[Generation], rounds: int) -> Iterator[Row]:
         yield Row(
             "many",
             generation,
-            f"a run of {_SMALL:,} catalogs that replaces snapshots ÷ the run before it (CPU)",
+            f"second run of {_SMALL:,} catalogs ÷ first (CPU)",
             [again],
             again,
             None,
@@ -71,7 +71,7 @@ def run(generations: Sequence[Generation], rounds: int) -> Iterator[Row]:
         yield Row(
             "many",
             generation,
-            f"memory after {_SMALL:,} catalogs of a run ÷ after 50",
+            f"memory after {_SMALL:,} catalogs ÷ after 50",
             [ratio],
             ratio,
             1.2,
@@ -94,8 +94,7 @@ def _near_the_limit(
         yield Row(
             "many",
             generation,
-            f"a run of {len(catalogs)} catalogs at {_SECONDS_PER_PAGE * 1000:.0f} ms a page, "
-            f"{number} at once ÷ what its connections need for {pages:,} pages (wall)",
+            f"time of {len(catalogs)} catalogs, {number} concurrent ÷ ideal",
             [each / least for each in seconds],
             statistics.median(seconds) / least,
             target,

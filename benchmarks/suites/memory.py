@@ -24,15 +24,15 @@ def run(generations: Sequence[Generation], rounds: int) -> Iterator[Row]:
             reads = run_reads(contenders, min(rounds, _MAX_ROUNDS))
             say(f"  once: {_HUGE}")
             huge = local.measure("snapshot", [_HUGE])
-        subject = "peak memory at 1,000,000 products"
+        subject = "snapshot of 1,000,000 products"
         yield reads.compare(
-            "memory", generation, f"{subject} ÷ at 100,000", (_LARGE, _SMALL), "peak_mb", 1.25
+            "memory", generation, f"{subject} ÷ of 100,000", (_LARGE, _SMALL), "peak_mb", 1.25
         )
         for contender, what, target in (
             (_LARGE, subject, 350),
-            ("sink", f"{subject}, `scan_products(...).sink_parquet(...)`", 550),
+            ("sink", "`sink_parquet` of 1,000,000 products", 550),
         ):
             peaks = [one.peak_mb for one in reads.by_contender[contender]]
-            yield worst("memory", generation, f"{what}, worst round", peaks, target)
-        what = "peak memory at 5,000,000 products"
+            yield worst("memory", generation, what, peaks, target)
+        what = "snapshot of 5,000,000 products"
         yield worst("memory", generation, what, [huge.peak_mb], 550)

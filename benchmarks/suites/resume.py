@@ -42,8 +42,7 @@ def run(generations: Sequence[Generation], rounds: int) -> Iterator[Row]:
         yield Row(
             "resume",
             generation,
-            "killed at 90 % of 100,000 products: page requests of the retry ÷ of an undisturbed "
-            "read, worst round",
+            "page requests of the retry ÷ of an undisturbed read, killed at 90 %",
             shares,
             max(shares),
             0.15,
@@ -52,7 +51,7 @@ def run(generations: Sequence[Generation], rounds: int) -> Iterator[Row]:
         yield Row(
             "resume",
             generation,
-            f"page requests made twice, worst of those and of {_RANDOM_KILLS} kills anywhere",
+            f"page requests made twice, also in {_RANDOM_KILLS} random kills",
             repeated,
             max(repeated),
             _MAX_REPEATED_PAGES,
@@ -62,7 +61,7 @@ def run(generations: Sequence[Generation], rounds: int) -> Iterator[Row]:
         yield Row(
             "resume",
             generation,
-            "files of these retries that are not, row for row, that of an undisturbed read",
+            "files that differ from an undisturbed read",
             [float(differ)],
             differ,
             0,

@@ -30,20 +30,19 @@ def run(generations: Sequence[Generation], rounds: int) -> Iterator[Row]:
     for (catalogs, seconds), most in zip(
         results.by_contender.items(), (0.2, 0.2, 1.5), strict=True
     ):
-        what = f"sensor tick over {catalogs}, worst round"
+        what = f"catalog sensor, {catalogs}"
         yield Row("sensor", "seed", what, seconds, max(seconds), most, " s")
     conditions = {each: partial(_tick, each) for each in ("follow", "eager")}
     yield run_rounds(conditions, min(rounds, 3)).row(
         "sensor",
         "",
-        "automation tick over 10,000 unchanged catalogs of a history that follows by "
-        "`follow_upstream()` ÷ by Dagster's `eager()` (CPU)",
+        "automation tick, 10,000 unchanged catalogs, `follow_upstream()` ÷ `eager()`",
         ("follow", "eager"),
         float,
         "s",
     )
     for partitions, size in cursors.items():
-        what = f"cursor of the sensor with {partitions}"
+        what = f"sensor cursor, {partitions}"
         yield Row("sensor", "seed", what, [size / 1_000], size / 1_000, None, " kB")
 
 

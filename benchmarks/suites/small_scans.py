@@ -15,7 +15,7 @@ _MAX_MILLISECONDS = 30
 
 def run(generations: Sequence[Generation], rounds: int) -> Iterator[Row]:
     """Measure the scan, and compare it with the script."""
-    what = f"{_PRODUCTS:,} products through a scan"
+    what = f"scan of {_PRODUCTS:,} products"
     for generation in generations:
         with server(generation, {_CATALOG: _PRODUCTS}) as local:
             contenders = {name: partial(_milliseconds, name, local) for name in ("scan", "script")}
@@ -23,7 +23,7 @@ def run(generations: Sequence[Generation], rounds: int) -> Iterator[Row]:
         yield results.row(
             "small_scans",
             generation,
-            f"{what} ÷ a script of 20 lines",
+            f"{what} ÷ a 20-line script",
             ("scan", "script"),
             float,
             "ms",

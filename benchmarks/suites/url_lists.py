@@ -10,7 +10,7 @@ from benchmarks.processes import run_python, server
 from benchmarks.source import Generation
 
 _ADDRESSES = 100_000
-_FIGURES = {"seconds": ("wall", "s"), "cpu_seconds": ("CPU", "s"), "peak_mb": ("peak memory", "MB")}
+_FIGURES = {"seconds": ("time", "s"), "cpu_seconds": ("CPU", "s"), "peak_mb": ("memory", "MB")}
 
 
 def run(generations: Sequence[Generation], rounds: int) -> Iterator[Row]:
@@ -20,7 +20,7 @@ def run(generations: Sequence[Generation], rounds: int) -> Iterator[Row]:
     with server("current", {}) as local:
         contenders = {what: partial(_measure, what, local.base_url) for what in ("asset", "bare")}
         measured = run_rounds(contenders, rounds)
-    what = f"{_ADDRESSES:,} addresses into a URL list by an asset ÷ the 100 requests by httpx"
+    what = f"{_ADDRESSES:,} URLs by an asset ÷ the same 100 requests by httpx"
     for figure, (name, unit) in _FIGURES.items():
         yield measured.row(
             "url_lists",
