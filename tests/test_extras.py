@@ -122,8 +122,9 @@ assets.append(build_table_asset(products, warehouse, retry_policy=dg.RetryPolicy
 def no_extra(environment: Environment, _request: Any) -> None:
     environment.materialize()
     first = pl.read_parquet(environment.folder / "snapshots/products.parquet").row(0, named=True)
-    words = ("--base-dir", "snapshots", "--asset", "products_history", "--product", first["uuid"])
-    assert first["title"] in environment.run("octogen-dagster", "history", *words)
+    query = f"SELECT title FROM products_history WHERE uuid = '{first['uuid']}'"
+    printed = environment.run("octogen-dagster", "sql", query, "--base-dir", "snapshots", "--csv")
+    assert first["title"] in printed
 
 
 def sandbox(environment: Environment, _request: Any) -> None:

@@ -113,6 +113,7 @@ def test_the_notebook_of_a_history_draws_a_folder_of_the_user(
     assert "Prices of" in prices
     assert "Products in stock" in stock
     if screenshots := os.environ.get("OCTOGEN_SCREENSHOTS"):
+        Path(screenshots).mkdir(exist_ok=True)
         (Path(screenshots) / "history.png").write_bytes(svg_to_png(both, scale=1.25))
 
 
