@@ -22,15 +22,14 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from octogen_dagster import (
+from octogen_dagster import ParquetSnapshotIOManager, scan_history
+from octogen_dagster.alerts import (
     Appeared,
     BackInStock,
     Disappeared,
     OutOfStock,
-    ParquetSnapshotIOManager,
     PriceDropped,
     PriceRose,
-    scan_history,
 )
 from octogen_dagster.alerts.update import AlertsUpdate
 from octogen_dagster.frames.stored import StoredSnapshot

@@ -19,8 +19,9 @@ import dagster as dg
 import polars as pl
 
 from benchmarks.history import ASSET, at, timed
-from octogen_dagster import BelowFloor, ParquetSnapshotIOManager, Undercut
-from octogen_dagster.alerts.own_prices import own_events, own_rows
+from octogen_dagster import ParquetSnapshotIOManager
+from octogen_dagster.alerts import BelowFloor, Undercut
+from octogen_dagster.alerts.price_list import own_events, own_rows
 from octogen_dagster.alerts.update import OwnAlertsUpdate
 from octogen_dagster.frames.stored import StoredSnapshot
 from octogen_dagster.history.table import HISTORY_SCHEMA

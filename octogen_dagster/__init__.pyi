@@ -5,17 +5,6 @@ The imports are relative because `lazy_loader` reads no others.
 
 from . import errors
 from .alerts.asset import build_price_alerts_asset
-from .alerts.notifiers import EmailNotifier, SlackNotifier
-from .alerts.rules import (
-    Appeared,
-    BackInStock,
-    BelowFloor,
-    Disappeared,
-    OutOfStock,
-    PriceDropped,
-    PriceRose,
-    Undercut,
-)
 from .alerts.sensor import build_alert_sensor
 from .api.catalog_sources import CatalogSource, GrantedCatalogs, NamedCatalogs, ShopCatalogs
 from .api.client import OctogenClient
@@ -63,16 +52,11 @@ __version__: str
 
 __all__ = [
     "AnalyticsHubResource",
-    "Appeared",
-    "BackInStock",
-    "BelowFloor",
     "BigQuerySubscriptionResult",
     "BigQueryTables",
     "CatalogSource",
     "DeltaTables",
-    "Disappeared",
     "DuckDBTables",
-    "EmailNotifier",
     "ExchangeSource",
     "Facet",
     "GrantedCatalogs",
@@ -85,18 +69,13 @@ __all__ = [
     "OctogenError",
     "OctogenResource",
     "OctogenSource",
-    "OutOfStock",
     "ParquetSnapshotIOManager",
     "PostgresTables",
-    "PriceDropped",
-    "PriceRose",
     "ProductScan",
     "ProductSearch",
     "ShopCatalogs",
-    "SlackNotifier",
     "SnowflakeTables",
     "StaticSource",
-    "Undercut",
     "build_alert_sensor",
     "build_catalog_sensor",
     "build_catalogs_asset",

@@ -11,17 +11,18 @@ from statistics import median
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
-from octogen_dagster import (
+from octogen_dagster.alerts import (
+    AlertRule,
     Appeared,
     BackInStock,
     BelowFloor,
     Disappeared,
     OutOfStock,
     PriceDropped,
+    PriceListRule,
     PriceRose,
     Undercut,
 )
-from octogen_dagster.alerts.rules import AlertRule, OwnPriceRule
 
 Row = dict[str, Any]
 Moment = tuple[datetime, datetime | None, float | None, float | None]
@@ -286,7 +287,7 @@ def at(rows: Sequence[Row], moment: datetime) -> list[Row]:
 
 
 def _below(
-    products: Sequence[Row], own: Sequence[Row], rule: OwnPriceRule
+    products: Sequence[Row], own: Sequence[Row], rule: PriceListRule
 ) -> list[tuple[Any, bool | None, Row]]:
     """Whether each own row has a page below it; None if that is unknown."""
     column = rule.column if isinstance(rule, BelowFloor) else "own_price"
@@ -309,7 +310,7 @@ def _below(
 
 
 def own_events(
-    products: Sequence[Row], own: Sequence[Row], rules: Sequence[OwnPriceRule]
+    products: Sequence[Row], own: Sequence[Row], rules: Sequence[PriceListRule]
 ) -> set[tuple[Any, ...]]:
     """When pages went below own rows: rule, SKU, time, page's product and price, own price, ranks.
 

@@ -7,11 +7,13 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from octogen_dagster.alerts.rules import AlertRule, OwnPriceRule, check_names, check_of
+from octogen_dagster.alerts.rules import AlertRule, PriceListRule, check_rule_names
 from octogen_dagster.alerts.update import ALERTS_KIND, AlertsUpdate, OwnAlertsUpdate
 from octogen_dagster.assets.definition import asset_arguments_of, require_asset
+from octogen_dagster.frames.kinds import Check, Verdict
 from octogen_dagster.history.table import HISTORY_KIND, HISTORY_SCHEMA
 from octogen_dagster.history.tracking import COMPUTED
+from octogen_dagster.printable import count
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, snapshot_asset
 from octogen_dagster.snapshots.loading import Snapshots, all_partitions
 from octogen_dagster.snapshots.metadata import kind_of
@@ -73,14 +75,14 @@ def build_price_alerts_asset(
         )
     if not rules:
         raise ValueError("rules must have a rule at least, such as PriceDropped(percent=10).")
-    check_names(rules)
+    check_rule_names(rules)
     snapshots = history.keys_by_input_name.get("snapshots")
     if snapshots is None or kind_of(history) is not HISTORY_KIND:
         raise ValueError(
             f"{history.key.to_user_string()} is not an asset of build_product_history_asset. Give "
             "the history of the products."
         )
-    of_own = [rule for rule in rules if isinstance(rule, OwnPriceRule)]
+    of_own = [rule for rule in rules if isinstance(rule, PriceListRule)]
     if len(of_own) not in {0, len(rules)} or bool(of_own) != (own is not None):
         raise ValueError(
             "The rules Undercut and BelowFloor are of own prices: give them an asset of alerts of "
@@ -104,7 +106,7 @@ def build_price_alerts_asset(
         "given": given,
         "made_from": history,
         "needs_files": True,
-        "kind": replace(ALERTS_KIND, checks={rule.name: check_of(rule) for rule in rules}),
+        "kind": replace(ALERTS_KIND, checks={rule.name: _check_of(rule) for rule in rules}),
     }
     if own is not None:
         return _own_alerts(history, own, of_own, arguments, shared)
@@ -129,7 +131,7 @@ def build_price_alerts_asset(
 def _own_alerts(
     history: dg.AssetsDefinition,
     own: dg.AssetsDefinition,
-    rules: Sequence[OwnPriceRule],
+    rules: Sequence[PriceListRule],
     arguments: Mapping[str, Any],
     shared: Mapping[str, Any],
 ) -> dg.AssetsDefinition:
@@ -157,3 +159,18 @@ def _own_alerts(
         return dg.MaterializeResult(value=OwnAlertsUpdate(rules, products, prices, said))
 
     return own_alerts
+
+
+def _check_of(rule: AlertRule) -> Check:
+    """The check that warns if many products match a rule in the last snapshot."""
+
+    def judge(_subject: str, entries: Mapping[str, Any]) -> Verdict:
+        found = entries.get(f"octogen/{rule.name}", 0)
+        rows = entries.get(f"octogen/{rule.counted}", 0)
+        share = rule.max_percent
+        is_share = share is None or found > rows * share / 100
+        text = f"{found:,} of {count(rows, rule.row)} matched in the last snapshot."
+        return Verdict(not (found > rule.max_products and is_share), text, {"events": found})
+
+    description = f"Few {rule.row}s match the rule {rule.name} in the last snapshot."
+    return Check(description, judge=judge, warns=True)

@@ -9,22 +9,14 @@ currency or a stock that is unknown is no change.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import polars as pl
 
-from octogen_dagster.alerts.rules import (
-    AlertRule,
-    Appeared,
-    BackInStock,
-    CurrencyChanged,
-    Disappeared,
-    OutOfStock,
-    PriceDropped,
-    PriceRose,
-)
+from octogen_dagster.alerts.references import ROW
+from octogen_dagster.alerts.rules import AlertRule
 from octogen_dagster.frames.columns import TIME
 from octogen_dagster.frames.stored import CATEGORY_SEPARATOR, IN_STOCK, PRODUCT_KEY, known_price
 from octogen_dagster.history.observed import Observed
@@ -76,11 +68,6 @@ ALERTS_DESCRIPTIONS = {
     "rank": "The rank of the own price at that time: 1 if no competitor is cheaper.",
 }
 
-TOLERANCE = 1e-9
-"""The share by which a price may miss a threshold, since a price is no exact number."""
-_BEFORE = "octogen_before_"
-_ROW = "octogen_row"
-
 
 def events_of(
     rows: pl.DataFrame,
@@ -96,10 +83,11 @@ def events_of(
     others = products.select(*PRODUCT_KEY, pl.exclude(rows.columns))
     known = rows.join(others, on=PRODUCT_KEY, how="left", nulls_equal=True, maintain_order="left")
     known = known.with_columns(_seen(known.schema))
-    compared, events = _with_before(rows), [pl.DataFrame(schema=ALERTS_SCHEMA)]
+    compared, events = _with_previous(rows, first_seen), [pl.DataFrame(schema=ALERTS_SCHEMA)]
     for rule, since in rules.items():
-        is_meant = _is_meant(rule, known).alias("is_meant")
-        found = _FINDERS[type(rule)](compared.with_columns(is_meant), rule, since, first_seen)
+        is_wanted = _is_meant(rule, known) & (compared[rule.at] >= since)
+        found = compared.filter(rule.condition(compared), is_wanted)
+        found = rule.events(found.with_columns(at=rule.at), compared)
         events.append(described(found, rule, ("catalog_key", "uuid", "at")))
     return pl.concat(events)
 
@@ -131,23 +119,23 @@ def _seen(columns: Mapping[str, pl.DataType]) -> list[pl.Expr]:
 
 
 def _is_meant(rule: AlertRule, rows: pl.DataFrame) -> pl.Series:
-    """The rows of the products that a rule is about."""
+    """The rows of the products that a rule applies to."""
     if rule.where is None:
         return pl.repeat(value=True, n=len(rows), eager=True)
     try:
         found = rows.select(rule.where.alias("is_meant")).to_series()
     except pl.exceptions.ColumnNotFoundError as error:
         raise UnfitSnapshotError(
-            f"The rule {rule.name!r} asks for a column that is neither in the history nor in the "
-            f"current snapshot: {str(error).splitlines()[0]}. Correct its `where`."
+            f"Rule {rule.name!r} uses a column that is neither in the history nor in the current "
+            f"snapshot: {str(error).splitlines()[0]}. Correct its `where`."
         ) from error
     # An expression without columns, such as a literal, has one row.
     return pl.repeat(found.item(), len(rows), eager=True) if len(found) == 1 < len(rows) else found
 
 
-def _with_before(rows: pl.DataFrame) -> pl.DataFrame:
-    """Add to each row what is known of it, and the same of the product's row before."""
-    rows = rows.with_columns(is_same=PRODUCTS.is_same, goes_on=PRODUCTS.goes_on)
+def _with_previous(rows: pl.DataFrame, first_seen: pl.DataFrame) -> pl.DataFrame:
+    """Add the last known values to each row, and the same of the product's previous row."""
+    rows = rows.with_columns(is_same=PRODUCTS.is_same, is_new=~PRODUCTS.goes_on)
     rows = rows.with_columns(
         pl.col("valid_to").is_not_null().alias("is_last"),
         known_price(pl.col("current_price")).alias("after"),
@@ -156,25 +144,40 @@ def _with_before(rows: pl.DataFrame) -> pl.DataFrame:
     )
     rows = rows.with_columns(pl.col("currency").str.to_lowercase().alias("unit"))
     rows = rows.with_columns(
-        pl.col("is_last") & ~pl.col("goes_on").shift(-1).fill_null(value=False),
-        _last_known("after", "after").alias("price"),
-        _last_known("after", "unit").alias("price_unit"),
+        pl.col("is_last") & pl.col("is_new").shift(-1).fill_null(value=True),
+        _last_known("after", "after").alias("last_price"),
+        _last_known("after", "unit").alias("last_price_unit"),
         _last_known("in_stock", "in_stock").alias("stock"),
-        pl.col("valid_from").first().over((~pl.col("goes_on")).cum_sum()).alias("there_since"),
+        pl.col("valid_from").first().over(pl.col("is_new").cum_sum()).alias("there_since"),
     ).with_columns(
-        _since("price", "price_unit").alias("price_since"),
-        _since("unit").alias("unit_since"),
+        _in_unit(pl.col("last_price")).alias("price"),
+        _since("last_price", "last_price_unit").alias("price_since"),
+        _since("unit").alias("currency_since"),
         _since("stock").alias("stock_since"),
     )
-    values = ("price", "price_unit", "unit", "stock")
-    names = (*values, "price_since", "unit_since", "stock_since", "valid_to")
-    before = [pl.when("is_same").then(pl.col(name).shift()).alias(_BEFORE + name) for name in names]
-    return rows.with_columns(before).with_row_index(_ROW)
+    previous = {
+        **{f"{name}_before": name for name in ("last_price", "last_price_unit")},
+        **{f"{name}_before": name for name in ("currency", "stock")},
+        **{f"{name}_before_since": f"{name}_since" for name in ("price", "currency", "stock")},
+        "gone_since": "valid_to",
+    }
+    rows = rows.with_columns(
+        pl.when("is_same").then(pl.col(name).shift()).alias(new) for new, name in previous.items()
+    )
+    catalog = pl.col("catalog_key").fill_null("").str.to_lowercase()
+    return (
+        rows.with_columns(
+            _in_unit(pl.col("last_price_before"), "_before").alias("price_before"),
+            catalog.alias("catalog"),
+        )
+        .join(first_seen, on="catalog", how="left", maintain_order="left")
+        .with_row_index(ROW)
+    )
 
 
 def _last_known(known: str, name: str) -> pl.Expr:
     """The value of a column in the product's last row up to this one where another is known."""
-    # The first row of a product counts as known, or it would have the value of the one before.
+    # The first row of a product counts as known, or it would have the previous product's value.
     is_known = pl.col(known).is_not_null() | ~pl.col("is_same")
     return pl.col(name).gather(pl.when(is_known).then(pl.int_range(pl.len())).forward_fill())
 
@@ -185,138 +188,9 @@ def _since(*names: str) -> pl.Expr:
     return pl.col("valid_from").first().over((~pl.col("is_same") | differs).cum_sum())
 
 
-def _before(name: str) -> pl.Expr:
-    return pl.col(_BEFORE + name)
-
-
-def _begun(rows: pl.DataFrame, since: datetime) -> pl.DataFrame:
-    return rows.filter("is_meant", pl.col("valid_from") >= since).with_columns(at="valid_from")
-
-
-def _found(rows: pl.DataFrame, since: pl.Expr, before: pl.Expr) -> pl.DataFrame:
-    return rows.with_columns(since=since, before=before)
-
-
-def _in_unit(price: pl.Expr, unit: pl.Expr) -> pl.Expr:
-    """A price that is in the currency of the row."""
-    return pl.when(unit.eq_missing(pl.col("unit"))).then(price)
-
-
-def _prices(
-    rows: pl.DataFrame, rule: AlertRule, since: datetime, _first_seen: pl.DataFrame
-) -> pl.DataFrame:
-    assert isinstance(rule, PriceDropped | PriceRose)
-    sign = -1 if isinstance(rule, PriceDropped) else 1
-    before = _in_unit(_before("price"), _before("price_unit"))
-    moved = _begun(rows, since).filter(sign * pl.col("after") > sign * before)
-    moved = _with_reference(moved, rows, rule)
-    reference = pl.col("reference")
-
-    def is_true_of(price: pl.Expr) -> pl.Expr:
-        """True if a price is beyond the thresholds, seen from the reference."""
-        slack = reference.abs() * TOLERANCE
-        by = sign * (price - reference)
-        beyond = by > slack
-        if rule.percent is not None:
-            beyond &= by >= reference * rule.percent / 100 - slack
-        if rule.amount is not None:
-            beyond &= by >= rule.amount - slack
-        return beyond
-
-    # It became true: it was not true of the price before, seen from the same reference.
-    became = is_true_of(pl.col("after")) & ~is_true_of(_before("price"))
-    return _found(moved.filter(became), pl.col("reference_since"), reference)
-
-
-def _with_reference(
-    moved: pl.DataFrame, rows: pl.DataFrame, rule: PriceDropped | PriceRose
-) -> pl.DataFrame:
-    """Add the price that each is compared with, and since when that was the price."""
-    if rule.against == "before":
-        return moved.with_columns(
-            reference=_before("price"), reference_since=_before("price_since")
-        )
-    begin = pl.col("at") - timedelta(days=rule.days)
-    lasted = rows.select(
-        *PRODUCT_KEY,
-        pl.col("price").alias("reference"),
-        pl.col("price_unit").alias("then_unit"),
-        pl.col("price_since").alias("reference_since"),
-        "valid_from",
-        pl.col("valid_to").alias("until"),
-    )
-    window = (
-        moved.select(_ROW, *PRODUCT_KEY, "unit", "at")
-        .join(lasted, on=PRODUCT_KEY, nulls_equal=True)
-        .filter(
-            pl.col("valid_from") < pl.col("at"),
-            pl.col("until") > begin,
-            pl.col("then_unit").eq_missing(pl.col("unit")),
-            pl.col("reference").is_not_null(),
-        )
-    )
-    if rule.against == "lowest":
-        window = window.sort(
-            "reference", "reference_since", descending=[False, True], maintain_order=True
-        )
-    else:
-        spans = pl.min_horizontal("until", "at") - pl.max_horizontal("valid_from", begin)
-        window = (
-            window.with_columns(span=spans.dt.total_microseconds(), reference_since=begin)
-            .sort("reference", maintain_order=True)
-            # Each price counts for as long as it lasted: the median is the first one, from the
-            # lowest on, at which the sum reaches half of the time.
-            .filter(2 * pl.col("span").cum_sum().over(_ROW) >= pl.col("span").sum().over(_ROW))
-        )
-    references = window.unique(_ROW, keep="first", maintain_order=True)
-    return moved.join(references.select(_ROW, "reference", "reference_since"), on=_ROW)
-
-
-def _stock(
-    rows: pl.DataFrame, rule: AlertRule, since: datetime, _first_seen: pl.DataFrame
-) -> pl.DataFrame:
-    was, stock = _before("stock"), pl.col("stock")
-    became = stock & ~was if isinstance(rule, BackInStock) else ~stock & was
-    price = _in_unit(_before("price"), _before("price_unit"))
-    return _found(_begun(rows, since).filter(became), _before("stock_since"), price)
-
-
-def _appeared(
-    rows: pl.DataFrame, _rule: AlertRule, since: datetime, first_seen: pl.DataFrame
-) -> pl.DataFrame:
-    catalog = pl.col("catalog_key").fill_null("").str.to_lowercase()
-    begun = _begun(rows, since).filter(~pl.col("goes_on"))
-    begun = begun.with_columns(catalog.alias("catalog")).join(first_seen, on="catalog")
-    price = _in_unit(_before("price"), _before("price_unit"))
-    return _found(begun.filter(pl.col("at") > pl.col("first_seen")), _before("valid_to"), price)
-
-
-def _disappeared(
-    rows: pl.DataFrame, _rule: AlertRule, since: datetime, _first_seen: pl.DataFrame
-) -> pl.DataFrame:
-    ended = rows.filter("is_meant", "is_last", pl.col("valid_to") >= since)
-    price = _in_unit(pl.col("price"), pl.col("price_unit"))
-    found = _found(ended.with_columns(at="valid_to"), pl.col("there_since"), price)
-    return found.with_columns(after=pl.lit(None, pl.Float64), in_stock=pl.lit(None, pl.Boolean))
-
-
-def _currencies(
-    rows: pl.DataFrame, _rule: AlertRule, since: datetime, _first_seen: pl.DataFrame
-) -> pl.DataFrame:
-    changed = _begun(rows, since).filter(pl.col("unit") != _before("unit"))
-    return _found(changed, _before("unit_since"), pl.lit(None, pl.Float64))
-
-
-_Finder = Callable[[pl.DataFrame, AlertRule, datetime, pl.DataFrame], pl.DataFrame]
-_FINDERS: Mapping[type[AlertRule], _Finder] = {
-    PriceDropped: _prices,
-    PriceRose: _prices,
-    BackInStock: _stock,
-    OutOfStock: _stock,
-    Appeared: _appeared,
-    Disappeared: _disappeared,
-    CurrencyChanged: _currencies,
-}
+def _in_unit(price: pl.Expr, which: str = "") -> pl.Expr:
+    """A last known price, if it is in the currency of the row."""
+    return pl.when(pl.col(f"last_price_unit{which}").eq_missing(pl.col("unit"))).then(price)
 
 
 def described(found: pl.DataFrame, rule: AlertRule, identity: Sequence[str]) -> pl.DataFrame:
@@ -324,7 +198,7 @@ def described(found: pl.DataFrame, rule: AlertRule, identity: Sequence[str]) -> 
 
     The last column of it is the time.
     """
-    before, after = pl.col("before"), pl.col("after")
+    before, after = pl.col("before").cast(pl.Float64), pl.col("after").cast(pl.Float64)
     change = pl.when(before > 0).then(100 * after / before - 100).round(2)
     ids = [_alert_id(rule.name, *row) for row in found.select(identity).iter_rows()]
     others = [

@@ -1,4 +1,8 @@
-"""The rules of alerts: what must become true of a product's price, stock or place in a catalog."""
+"""Alert rules: each is one class with its arguments, its words and its condition.
+
+The class is the only declaration: `kind`, the YAML fields and their JSON schema are derived from
+it. Polars is imported where a rule uses it, since Dagster reads the schema to list components.
+"""
 
 from __future__ import annotations
 
@@ -7,55 +11,71 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
-import polars as pl
-
-from octogen_dagster.frames.kinds import Check, Verdict
-from octogen_dagster.printable import count
 from octogen_dagster.validation import warn_of_share
 
+if TYPE_CHECKING:
+    import polars as pl
+
+__all__ = [
+    "AlertRule",
+    "Appeared",
+    "BackInStock",
+    "BelowFloor",
+    "Disappeared",
+    "OutOfStock",
+    "PriceDropped",
+    "PriceListRule",
+    "PriceRose",
+    "Undercut",
+]
+
 Against = Literal["before", "lowest", "median"]
-_AGAINST = get_args(Against)
+TOLERANCE = 1e-9
+"""The share by which a price can miss a threshold, because floats are not exact."""
 _NAME = re.compile(r"[A-Za-z0-9_]+")
-CURRENCY_CHANGED = "currency_changed"
-"""The name of the rule that each rule of prices brings with it."""
-_TAKEN = (
-    CURRENCY_CHANGED,
+_RESERVED = (
+    "currency_changed",
     "current_products",
     "current_rows",
     "events_appeared",
     "events_vanished",
     "fresh",
 )
-"""The names that alerts have for a rule, a number or a check of their own."""
+"""Names that alerts use for a built-in rule, a figure or a check."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class AlertRule:
-    """A rule of `build_price_alerts_asset`; use one of its kinds.
+    """Base class of alert rules, also of your own.
+
+    A subclass is a frozen dataclass with the class attribute `happened` and the method `condition`.
+    Its fields are its arguments in Python and in YAML. Its `kind` is the class name in snake case.
 
     Attributes:
-        where: The products that it is about, as an expression over the columns of the history and
-            of the current snapshot, such as `pl.col("brand").struct.field("name") == "Acme"`; None
-            for all. Of the columns that only a snapshot has, a product that is gone has the brand
-            and the category, which its history keeps. Give `is_in` a list: the order of a set
-            differs in each process, and makes another rule of it.
-        name: What it is called in the table and in its check; by default its kind.
-        days: How many days it looks back: for a reference to compare with, and, when it is new, for
-            what has happened.
-        max_products: The number of products that it may find in a snapshot before its check warns.
-        max_percent: The same in percent of the products that are there; the check warns only above
-            both. None for no such limit.
+        where: The products the rule applies to, as an expression over the columns of the history
+            and of the current snapshot, such as `pl.col("brand").struct.field("name") == "Acme"`;
+            None for all. A product that disappeared keeps its brand and category, and is null in
+            the other columns that only a snapshot has. Pass a list to `is_in`: the order of a set
+            differs in each process, which would make it another rule.
+        name: The rule's name in the alerts table, and the name of its check; by default its kind.
+        days: Days that a new rule looks back, and that a price is compared over.
+        max_products: Products that can match in one snapshot before the rule's check warns.
+        max_percent: The same limit in percent of the current products. The check warns only above
+            both limits. None for no such limit.
     """
 
-    kind: ClassVar[str]
+    kind: ClassVar[str] = ""
+    """The rule's name in YAML, derived from the class name."""
     happened: ClassVar[str]
+    """What happened to a product, such as `sold out`, for the summary of a materialization."""
     of_prices: ClassVar[bool] = False
+    """True if the rule compares prices, so that a change of currency is reported as well."""
+    at: ClassVar[str] = "valid_from"
+    """The column with the time of an event."""
     row: ClassVar[str] = "product"
-    """What the rule looks at."""
     counted: ClassVar[str] = "current_products"
-    """The figure that has the number of them."""
 
     where: pl.Expr | None = None
     name: str = ""
@@ -63,58 +83,97 @@ class AlertRule:
     max_products: int = 0
     max_percent: float | None = None
 
+    def __init_subclass__(cls) -> None:
+        cls.kind = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", self.name or self.kind)
-        of = f"The rule {self.name!r}"
-        if not _NAME.fullmatch(self.name) or self.name in _TAKEN:
+        subject = f"Rule {self.name!r}"
+        if not _NAME.fullmatch(self.name) or self.name in _RESERVED:
             raise ValueError(
-                f"{of}: a name has letters, digits and underscores, and is none of "
-                f"{', '.join(_TAKEN)}, which alerts have already."
+                f"{subject}: a name has letters, digits and underscores. Reserved names are "
+                f"{', '.join(_RESERVED)}."
             )
-        if self.where is not None and not isinstance(self.where, pl.Expr):
-            raise TypeError(f"{of}: where is a polars expression, not {type(self.where).__name__}.")
+        if self.where is not None:
+            import polars as pl
+
+            if not isinstance(self.where, pl.Expr):
+                kind = type(self.where).__name__
+                raise TypeError(f"{subject}: where must be a polars expression, not {kind}.")
         for name in ("days", "max_products", "max_percent", "percent", "amount"):
             value = getattr(self, name, None)
             if isinstance(value, str):
-                raise TypeError(f"{of}: {name} must be a number, such as 10, not {value!r}.")
+                raise TypeError(f"{subject}: {name} must be a number, such as 10, not {value!r}.")
         if self.days < 1:
-            raise ValueError(f"{of}: days must be at least 1, not {self.days}.")
+            raise ValueError(f"{subject}: days must be at least 1, not {self.days}.")
         if self.max_products < 0 or (self.max_percent or 0) < 0:
-            raise ValueError(f"{of}: max_products and max_percent must not be negative.")
+            raise ValueError(f"{subject}: max_products and max_percent must not be negative.")
         for name in ("percent", "max_percent"):
             if 0 < (getattr(self, name, None) or 0) < 1:
-                warn_of_share(f"{of}: {name}", getattr(self, name))
+                warn_of_share(f"{subject}: {name}", getattr(self, name))
+
+    def condition(self, rows: pl.DataFrame) -> pl.Series | pl.Expr:
+        """Return where the rule became true, as a Boolean series or expression.
+
+        Args:
+            rows: The history of some products, with the columns of `HISTORY_SCHEMA`, sorted by
+                `uuid`, `catalog_key` and `valid_from`. `after` is the price in a row, `in_stock`
+                its stock, both null if unknown. Unknown values are carried forward in `price`,
+                `currency` and `stock`. `price_before`, `currency_before` and `stock_before` are the
+                values before the row, each with a `..._since`; `price_before` is null if it is in
+                another currency. `is_new` is true if the product was not in the snapshot before,
+                `is_last` if it is not in the snapshot after, `there_since` and `gone_since` are
+                when it was last added and removed, and `first_seen` is when its catalog was first
+                read.
+        """
+        raise NotImplementedError(f"{type(self).__name__} needs a condition.")
+
+    def events(self, found: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
+        """Return the events of the rows that met the condition.
+
+        An event has the columns `since` and `before`: the previous value and since when it held.
+        Override this to compare with something else, or to drop rows.
+
+        Args:
+            found: The rows that met the condition and are to be reported.
+            rows: All rows, as in `condition`.
+        """
+        return found.with_columns(since="price_before_since", before="price_before")
 
     @property
     def words(self) -> str:
-        """The event of a product that the rule found, such as `sold out`."""
+        """What happened to a product that the rule found, such as `sold out`."""
         return self.happened if self.name == self.kind else self.name.replace("_", " ")
 
     @property
     def definition(self) -> dict[str, Any]:
-        """The definition of the rule, which a table keeps with the events that it found.
+        """The definition of the rule, stored with the events it found.
 
-        Polars promises neither the text of an expression nor its bytes, so the digest of `where`
-        has the version of Polars that made it.
+        Polars guarantees neither the text of an expression nor its bytes, so the digest of `where`
+        is stored under the version of Polars that made it.
         """
-        said = {each.name: getattr(self, each.name) for each in fields(self)}
+        stored = {each.name: getattr(self, each.name) for each in fields(self)}
         for name in ("name", "max_products", "max_percent"):
-            del said[name]
+            del stored[name]
         if (where := self.where) is not None:
-            said["where"] = sorted({*where.meta.root_names()})
+            import polars as pl
+
+            stored["where"] = sorted({*where.meta.root_names()})
             digest = hashlib.blake2b(where.meta.serialize(), digest_size=16)
-            said[f"polars {pl.__version__}"] = digest.hexdigest()
-        return {"kind": self.kind, **said}
+            stored[f"polars {pl.__version__}"] = digest.hexdigest()
+        return {"kind": self.kind, **stored}
 
     def is_defined_by(self, definition: Mapping[str, Any]) -> bool:
-        """True unless the rule is known to differ from a definition."""
+        """True unless the rule is known to differ from a stored definition."""
         own = self.definition
         return all(own[name] == definition[name] for name in own.keys() & definition.keys())
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _PriceRule(AlertRule):
+class _PriceMove(AlertRule):
     of_prices = True
+    direction: ClassVar[int]
+    """-1 for a price that drops, 1 for one that rises."""
 
     percent: float | None = None
     amount: float | None = None
@@ -123,188 +182,238 @@ class _PriceRule(AlertRule):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("percent", "amount"):
-            value = getattr(self, name)
-            if value is not None and not (value > 0 and math.isfinite(value)):
-                raise ValueError(f"The rule {self.name!r}: {name} must be above 0, not {value}.")
-        if self.against not in _AGAINST:
-            raise ValueError(
-                f"The rule {self.name!r}: against must be one of {', '.join(_AGAINST)}, not "
-                f"{self.against!r}."
-            )
+            require_positive(self, name, getattr(self, name))
+        require_choice(self, "against", get_args(Against))
+
+    def condition(self, rows: pl.DataFrame) -> pl.Series | pl.Expr:
+        return self.direction * rows["after"] > self.direction * rows["price_before"]
+
+    def events(self, found: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
+        from octogen_dagster.alerts.references import with_references
+
+        moved = with_references(found, rows, self.against, self.days)
+        # It became true: it was not true of the price before, compared with the same reference.
+        became = self._is_beyond(moved, "after") & ~self._is_beyond(moved, "price_before")
+        return moved.filter(became)
+
+    def _is_beyond(self, moved: pl.DataFrame, price: str) -> pl.Series:
+        reference = moved["before"]
+        by, slack = self.direction * (moved[price] - reference), reference.abs() * TOLERANCE
+        beyond = by > slack
+        if self.percent is not None:
+            beyond &= by >= reference * self.percent / 100 - slack
+        if self.amount is not None:
+            beyond &= by >= self.amount - slack
+        return beyond
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class PriceDropped(_PriceRule):
-    """The price fell, by at least `percent` and at least `amount` where they are given.
+class PriceDropped(_PriceMove):
+    """The price dropped, by at least `percent` and at least `amount` if they are set.
 
-    A price is compared with one of the same currency only. A product whose currency changes is an
-    event `currency_changed`.
+    Only prices in one currency are compared. A product whose currency changes triggers a
+    `currency_changed` event.
 
     Attributes:
-        percent: How many percent of the price before.
-        amount: How much, in the currency of the price.
-        against: What it is compared with: the price just `before`, or the `lowest` or the `median`
-            price of the last `days`. The median counts a price for as long as it lasted.
+        percent: Smallest drop, in percent of the price it is compared with.
+        amount: Smallest drop, in the currency of the price.
+        against: The price to compare with: the price just `before`, or the `lowest` or the `median`
+            price of the last `days`. The median weights a price by how long it lasted.
     """
 
-    kind = "price_dropped"
     happened = "dropped"
+    direction = -1
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class PriceRose(_PriceRule):
-    """The price rose, by at least `percent` and at least `amount` where they are given.
+class PriceRose(_PriceMove):
+    """The price rose, by at least `percent` and at least `amount` if they are set.
 
-    The attributes are those of `PriceDropped`.
+    Attributes:
+        percent: Smallest rise, in percent of the price it is compared with.
+        amount: Smallest rise, in the currency of the price.
+        against: The price to compare with, as for `PriceDropped`.
     """
 
-    kind = "price_rose"
     happened = "rose"
+    direction = 1
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class BackInStock(AlertRule):
-    """The product was out of stock, and is in stock again."""
+class _StockChange(AlertRule):
+    def events(self, found: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
+        return found.with_columns(since="stock_before_since", before="price_before")
 
-    kind = "back_in_stock"
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BackInStock(_StockChange):
+    """The product was out of stock and is in stock again."""
+
     happened = "back in stock"
 
+    def condition(self, rows: pl.DataFrame) -> pl.Series | pl.Expr:
+        return rows["stock"] & ~rows["stock_before"]
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class OutOfStock(AlertRule):
-    """The product was in stock, and is not any more."""
+class OutOfStock(_StockChange):
+    """The product was in stock and is out of stock."""
 
-    kind = "out_of_stock"
     happened = "sold out"
+
+    def condition(self, rows: pl.DataFrame) -> pl.Series | pl.Expr:
+        return ~rows["stock"] & rows["stock_before"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Appeared(AlertRule):
-    """The product is new in its catalog, or back in it; not those of a catalog's first snapshot."""
+    """The product is new in its catalog or back in it, except in a catalog's first snapshot."""
 
-    kind = "appeared"
     happened = "new"
+
+    def condition(self, rows: pl.DataFrame) -> pl.Series | pl.Expr:
+        return rows["is_new"] & (rows["valid_from"] > rows["first_seen"])
+
+    def events(self, found: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
+        return found.with_columns(since="gone_since", before="price_before")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Disappeared(AlertRule):
     """The product is no longer in its catalog, or no longer matches the filters of the search."""
 
-    kind = "disappeared"
     happened = "gone"
+    at = "valid_to"
+
+    def condition(self, rows: pl.DataFrame) -> pl.Series | pl.Expr:
+        return rows["is_last"]
+
+    def events(self, found: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
+        found = found.with_columns(since="there_since", before="price")
+        return found.with_columns(after=None, in_stock=None)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class OwnPriceRule(AlertRule):
-    """A rule of own prices: use one of its kinds, with `own` of `build_price_alerts_asset`."""
+class CurrencyChanged(AlertRule):
+    """The currency of a product changed. Alerts add this rule to price rules."""
 
-    by: ClassVar[str] = "any"
+    happened = "in another currency"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", self.kind)
+
+    def condition(self, rows: pl.DataFrame) -> pl.Series | pl.Expr:
+        return rows["currency"].str.to_lowercase() != rows["currency_before"].str.to_lowercase()
+
+    def events(self, found: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
+        return found.with_columns(since="currency_before_since", before=None)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PriceListRule(AlertRule):
+    """Base class of price-list rules, which compare competitors with your price list.
+
+    Pass your price list to `build_price_alerts_asset` as `own`. The rule becomes true when a
+    competitor in stock is at least `percent` below the price in `column`. A subclass with another
+    condition overrides `condition`, whose rows have the columns of your price list, the
+    `competitor_...` columns of a price position and `compared_with`, the price in `column`.
+    """
+
     row = "price-list row"
     counted = "current_rows"
+    percent: ClassVar[float] = 0.0
+    by: ClassVar[str] = "any"
+    """`any` for an event for each competitor's page, `cheapest` for one for each SKU."""
+    column: ClassVar[str] = "own_price"
+    """The price-list column with the price to compare with."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.where is not None:
             raise ValueError(
-                f"The rule {self.name!r}: where is of products, and this rule is about each "
-                "article of the own table. Leave it out."
+                f"Rule {self.name!r}: where filters products and cannot be used with a price-list "
+                "rule. Remove it."
             )
+
+    def condition(self, rows: pl.DataFrame) -> pl.Series | pl.Expr:
+        price, limit = rows["competitor_price"], rows["compared_with"]
+        least = 1 - self.percent / 100 + TOLERANCE
+        return (price < limit * (1 - TOLERANCE)) & (price <= limit * least)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Undercut(OwnPriceRule):
-    """A competitor in stock costs less than the own price, by at least `percent` of it.
+class Undercut(PriceListRule):
+    """A competitor in stock is below your price, by at least `percent`.
 
-    It becomes true when the first competitor does, and can become true again once none does. The
-    pages are those of the own table, and what cannot be compared is not below: an own price that is
-    missing, a price that is none or one in another currency change nothing.
+    The rule resets when no competitor undercuts you. Missing prices and prices in another currency
+    neither trigger nor reset it.
 
     Attributes:
-        percent: How many percent below the own price; with 0 any amount.
-        by: `cheapest` for one event of an article, when it has a cheaper competitor; `any` for one
-            of each competitor's page.
+        percent: Smallest distance below your price, in percent of it; 0 for any.
+        by: `cheapest` for one event for each SKU, when its first competitor undercuts you; `any`
+            for one event for each competitor's page.
     """
 
-    kind = "undercut"
-    happened = "below the own price"
+    happened = "below your price"
 
-    percent: float = 0.0
+    percent: float = 0.0  # type: ignore[misc]
     by: Literal["cheapest", "any"] = "cheapest"  # type: ignore[misc]
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.percent < 100:
             raise ValueError(
-                f"The rule {self.name!r}: percent must be from 0 to below 100, not {self.percent}."
+                f"Rule {self.name!r}: percent must be from 0 to below 100, not {self.percent}."
             )
-        if self.by not in {"cheapest", "any"}:
-            raise ValueError(
-                f"The rule {self.name!r}: by must be cheapest or any, not {self.by!r}."
-            )
+        require_choice(self, "by", ("cheapest", "any"))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class BelowFloor(OwnPriceRule):
-    """A competitor in stock costs less than a floor, such as the minimum advertised price.
+class BelowFloor(PriceListRule):
+    """A competitor in stock is below a floor, such as the minimum advertised price.
 
-    It becomes true for each competitor's page, as `Undercut` does.
+    It triggers one event for each competitor's page, and resets as `Undercut` does.
 
     Attributes:
-        column: The column of the own table that has the floor, in the currency of the own price.
+        column: The price-list column with the floor, in the currency of your price.
     """
 
-    kind = "below_floor"
     happened = "below the floor"
 
-    column: str = "map_price"
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class CurrencyChanged(AlertRule):
-    """The currency of a product that a rule of prices is about became another one."""
-
-    kind = CURRENCY_CHANGED
-    happened = "in another currency"
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "name", self.kind)
+    column: str = "map_price"  # type: ignore[misc]
 
 
 KINDS: Mapping[str, type[AlertRule]] = {
-    rule.kind: rule
-    for rule in (PriceDropped, PriceRose, BackInStock, OutOfStock, Appeared, Disappeared)
+    rule.kind: rule for rule in map(globals().__getitem__, __all__) if "happened" in vars(rule)
 }
+"""The rules of this package by their kinds."""
 
 
-OWN_KINDS: Mapping[str, type[OwnPriceRule]] = {rule.kind: rule for rule in (Undercut, BelowFloor)}
+def require_positive(rule: AlertRule, name: str, value: float | None) -> None:
+    """Refuse an amount that is not above 0."""
+    if value is not None and not (value > 0 and math.isfinite(value)):
+        raise ValueError(f"Rule {rule.name!r}: {name} must be above 0, not {value}.")
 
 
-def check_of(rule: AlertRule) -> Check:
-    """The check that warns if many products met a rule in the last snapshot."""
-
-    def judge(_subject: str, entries: Mapping[str, Any]) -> Verdict:
-        found = entries.get(f"octogen/{rule.name}", 0)
-        rows = entries.get(f"octogen/{rule.counted}", 0)
-        share = rule.max_percent
-        is_share = share is None or found > rows * share / 100
-        text = f"{found:,} of {count(rows, rule.row)} met it in the last snapshot."
-        return Verdict(not (found > rule.max_products and is_share), text, {"events": found})
-
-    description = f"Few {rule.row}s met the rule {rule.name} in the last snapshot."
-    return Check(description, judge=judge, warns=True)
-
-
-def check_names(rules: Sequence[AlertRule]) -> None:
-    """Refuse two rules of one name."""
-    names = [rule.name for rule in rules]
-    if twice := [name for name in names if names.count(name) > 1]:
+def require_choice(rule: AlertRule, name: str, choices: Sequence[str]) -> None:
+    """Refuse an argument that is not one of some choices."""
+    if (value := getattr(rule, name)) not in choices:
         raise ValueError(
-            f"Two rules are called {twice[0]!r}. Give one of them a name of its own, as `name`."
+            f"Rule {rule.name!r}: {name} must be one of {', '.join(choices)}, not {value!r}."
         )
 
 
+def check_rule_names(rules: Sequence[AlertRule]) -> None:
+    """Refuse two rules with one name."""
+    names = [rule.name for rule in rules]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"Two rules are called {twice[0]!r}. Set a different `name` for one.")
+
+
 def with_currency_changes(rules: Sequence[AlertRule]) -> list[AlertRule]:
-    """Add the rule of currencies to those of prices, for the products that any of them is about."""
+    """Add the rule of currency changes for the products of the price rules."""
+    import polars as pl
+
     of_prices = [rule for rule in rules if rule.of_prices]
     if not of_prices:
         return list(rules)

@@ -19,8 +19,8 @@ from octogen_dagster.alerts.events import (
     events_of,
     first_seen_of,
 )
-from octogen_dagster.alerts.own_prices import own_events, own_figures, own_rows
-from octogen_dagster.alerts.rules import AlertRule, OwnPriceRule, with_currency_changes
+from octogen_dagster.alerts.price_list import own_events, own_figures, own_rows
+from octogen_dagster.alerts.rules import AlertRule, PriceListRule, with_currency_changes
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.frames.cells import (
     Cells,
@@ -239,7 +239,7 @@ class OwnAlertsUpdate(Update):
 
     def __init__(
         self,
-        rules: Sequence[OwnPriceRule],
+        rules: Sequence[PriceListRule],
         history: pl.LazyFrame,
         own: pl.LazyFrame,
         histories: Mapping[str, Mapping[str, str]],

@@ -239,7 +239,7 @@ class OctogenComponent(AssetsComponent):
             return self._spec(kind, settings, name, automation_condition=od.follow_upstream())
 
         found: dict[Kind, dg.AssetsDefinition] = {}
-        if rules := search.alert_rules(own=False):
+        if rules := search.product_rules:
             name = spec("alerts", AssetSettings())
             found["alerts"] = od.build_price_alerts_asset(history, rules, name=name, **runs)
         if (position := search.position) is None:
@@ -253,17 +253,17 @@ class OctogenComponent(AssetsComponent):
             **{name: each for name, each in position.arguments().items() if name != "own"},
             **execute,
         )
-        if rules := search.alert_rules(own=True):
-            floors = [rule.column for rule in rules if isinstance(rule, od.BelowFloor)]
+        if list_rules := search.price_list_rules:
+            columns = dict.fromkeys(["own_price", *(rule.column for rule in list_rules)])
             found["own_history"] = prices = od.build_history_asset(
                 own,
                 key=["sku", "product_url"],
-                tracked=["own_price", "currency", *dict.fromkeys(floors)],
+                tracked=[*columns, "currency"],
                 name=spec("own_history", AssetSettings()),
                 **execute,
             )
             found["own_alerts"] = od.build_price_alerts_asset(
-                history, rules, own=prices, name=spec("own_alerts", AssetSettings()), **execute
+                history, list_rules, own=prices, name=spec("own_alerts", AssetSettings()), **execute
             )
         return found
 

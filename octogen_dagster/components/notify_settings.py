@@ -45,7 +45,7 @@ def _imported(path: Any, info: ValidationInfo) -> Callable[..., Any]:
 
 def _checked(function: Any, name: str) -> Callable[..., Any]:
     if not callable(function):
-        raise ValueError(f"{name} is a {type(function).__name__} and no function")
+        raise ValueError(f"{name} is a {type(function).__name__}, not a function")
     try:
         inspect.signature(function).bind("events")
     except TypeError as error:

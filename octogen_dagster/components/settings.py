@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import dagster as dg
 from dagster.components import AssetAttributesModel
@@ -22,7 +22,9 @@ from pydantic import (
 )
 
 import octogen_dagster as od
+from octogen_dagster.alerts.rules import KINDS, AlertRule, PriceListRule, check_rule_names
 from octogen_dagster.api.search import ProductSearch
+from octogen_dagster.components.alert_settings import Rule
 from octogen_dagster.components.notify_settings import Notify
 from octogen_dagster.components.table_settings import TableSettings
 from octogen_dagster.components.templates import Unrendered
@@ -35,15 +37,9 @@ from octogen_dagster.components.yaml_model import (
 from octogen_dagster.validation import (
     checked_name,
     checked_timezone,
-    did_you_mean,
     refuse_unknown_settings,
     require_percent,
 )
-
-if TYPE_CHECKING:
-    import polars as pl
-
-    from octogen_dagster.alerts.rules import AlertRule
 
 Kind = Literal[
     "catalogs", "products", "changes", "details", "brands", "history", "alerts", "position",
@@ -166,86 +162,6 @@ class PositionSettings(AssetSettings):
     """Percent of the pairs that may have no match."""
 
 
-_OF_OWN_PRICES = ("undercut", "below_floor")
-
-
-class AlertSettings(YamlModel):
-    """A rule of the alerts."""
-
-    kind: Literal[
-        "price_dropped", "price_rose", "back_in_stock", "out_of_stock", "appeared", "disappeared",
-        "undercut", "below_floor",
-    ]  # fmt: skip
-    """What must become true of a product; the last two are of the own prices of `position`."""
-    name: str = ""
-    """What the rule is called in the table and in its check; by default its kind."""
-    where: str | None = None
-    """The products that it is about, as an SQL condition, such as brand.name = 'Acme'."""
-    percent: float | None = None
-    """How many percent a price must move, or be below the own one."""
-    amount: float | None = None
-    """How much a price must move, in its currency."""
-    against: Literal["before", "lowest", "median"] = "before"
-    """What a price is compared with: the one before, or the lowest or the median of the days."""
-    by: Literal["cheapest", "any"] = "cheapest"
-    """Of undercut: one event of an article, or one of each competitor's page."""
-    column: str = "map_price"
-    """Of below_floor: the column of the own table that has the floor."""
-    days: int = 30
-    """How many days the rule looks back."""
-    max_products: int = 0
-    """The number of products in a snapshot above which its check warns."""
-    max_percent: float | None = None
-    """The same in percent of the products; the check warns only above both."""
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        self.rule()  # has the ranges of the fields
-        return self
-
-    def rule(self) -> AlertRule:
-        """Return the rule."""
-        from dataclasses import fields
-
-        import polars as pl
-
-        from octogen_dagster.alerts.rules import KINDS, OWN_KINDS
-
-        rule = {**KINDS, **OWN_KINDS}[self.kind]
-        written = {**self.arguments(), "name": self.name}
-        del written["kind"]
-        if unknown := sorted(written.keys() - {each.name for each in fields(rule)}):
-            raise ValueError(f"{self.kind} has no {unknown[0]}: it does not matter to it")
-        if self.where is not None:
-            try:
-                written["where"] = pl.sql_expr(self.where)
-            except pl.exceptions.PolarsError as error:
-                raise ValueError(f"where is no SQL condition: {error}") from None
-            _check_where(written["where"])
-        return rule(**written)
-
-
-def _check_where(where: pl.Expr) -> None:
-    """Refuse a condition that the products of a search and their history cannot answer."""
-    import polars as pl
-
-    from octogen_dagster.schemas import HISTORY_SCHEMA, PRODUCT_SCHEMA
-
-    columns = {**PRODUCT_SCHEMA, **HISTORY_SCHEMA}
-    if unknown := sorted({*where.meta.root_names()} - {*columns}):
-        raise ValueError(
-            f"where asks for a column {unknown[0]}, which neither the history nor the products "
-            f"have.{did_you_mean(unknown[0], columns)}"
-        )
-    try:
-        (kind,) = pl.LazyFrame(schema=columns).select(where).collect_schema().dtypes()
-    except pl.exceptions.PolarsError as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"where does not fit the columns of the products: {reason}") from None
-    if kind != pl.Boolean:
-        raise ValueError(f"where is a {kind} and no condition. Compare it, such as with = or >")
-
-
 class CheckSettings(YamlModel):
     """The arguments of `build_snapshot_checks`, with its defaults; a null leaves a check out."""
 
@@ -270,7 +186,6 @@ class CheckSettings(YamlModel):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        from octogen_dagster.alerts.rules import KINDS, OWN_KINDS
         from octogen_dagster.checks.snapshot_checks import check_names, names_of_checks
         from octogen_dagster.position.table import UNDERCUT, UNMATCHED
 
@@ -278,8 +193,13 @@ class CheckSettings(YamlModel):
         # It has the ranges of the fields.
         od.build_snapshot_checks(products, **self.arguments_of(products))
         history = od.build_product_history_asset(products)
-        known = [*names_of_checks(products), *names_of_checks(history), UNDERCUT, UNMATCHED]
-        check_names(self.exclude, dict.fromkeys([*known, *KINDS, *OWN_KINDS]))
+        known = [
+            *names_of_checks(products),
+            *names_of_checks(history),
+            UNDERCUT,
+            UNMATCHED,
+        ]
+        check_names(self.exclude, dict.fromkeys([*known, *KINDS]))
         return self
 
     def arguments_of(self, asset: dg.AssetsDefinition) -> dict[str, Any]:
@@ -365,7 +285,7 @@ class SearchSettings(AssetSettings):
     """The brands of the products, with their numbers and prices."""
     history: Asset = None
     """Prices and availability of each product since the first snapshot."""
-    alerts: list[AlertSettings] = Field(default_factory=list)
+    alerts: list[Rule] = Field(default_factory=list)
     """Rules, whose events are found in the history."""
     notify: Notify = None
     """Who is told of the alerts: the dotted path of a function, or `function`, `slack`, `email` and
@@ -379,9 +299,15 @@ class SearchSettings(AssetSettings):
     )
     """Checks of each snapshot of the products, `true` by default."""
 
-    def alert_rules(self, *, own: bool) -> list[AlertRule]:
-        """Return the rules of the alerts: those of own prices, or the others."""
-        return [each.rule() for each in self.alerts if own == (each.kind in _OF_OWN_PRICES)]
+    @property
+    def price_list_rules(self) -> list[PriceListRule]:
+        """The rules that compare competitors with your price list."""
+        return [each for each in self.alerts if isinstance(each, PriceListRule)]
+
+    @property
+    def product_rules(self) -> list[AlertRule]:
+        """The other rules."""
+        return [each for each in self.alerts if not isinstance(each, PriceListRule)]
 
     @property
     def by_catalog(self) -> bool:
@@ -394,11 +320,8 @@ class SearchSettings(AssetSettings):
         if self.changes is not None and "history" not in written:
             self.history = AssetSettings()
         by_day = self.partitions in {"snapshot_days", "catalog_days"}
-        if self.alerts:
-            from octogen_dagster.alerts.rules import check_names
-
-            for own in (False, True):
-                check_names(self.alert_rules(own=own))
+        check_rule_names(self.product_rules)
+        check_rule_names(self.price_list_rules)
         of = self.tables.of or [] if self.tables else []
         missing = next((kind for kind in of if kind != "products" and not getattr(self, kind)), "")
         contradictions = {
@@ -419,9 +342,8 @@ class SearchSettings(AssetSettings):
             "alerts are found in the history. Write history: true beside them.": (
                 self.alerts and self.history is None
             ),
-            "undercut and below_floor are of own prices. Write position: {own: ...} beside them.": (
-                self.position is None and any(each.kind in _OF_OWN_PRICES for each in self.alerts)
-            ),
+            "price-list rules, such as undercut, need your price list. Write position: {own: ...} "
+            "beside them.": self.position is None and self.price_list_rules,
             "changes are read from the history. Remove history: false, or changes.": (
                 self.changes is not None and self.history is None
             ),

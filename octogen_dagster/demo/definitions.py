@@ -13,20 +13,13 @@ import polars as pl
 
 from octogen_dagster import (
     AnalyticsHubResource,
-    BackInStock,
-    BelowFloor,
-    Disappeared,
     DuckDBTables,
     OctogenControlPlaneResource,
     OctogenResource,
     OctogenSource,
-    OutOfStock,
     ParquetSnapshotIOManager,
-    PriceDropped,
-    PriceRose,
     ProductSearch,
     ShopCatalogs,
-    Undercut,
     build_alert_sensor,
     build_catalog_sensor,
     build_catalogs_asset,
@@ -51,6 +44,15 @@ from octogen_dagster import (
     build_url_matches_asset,
     catalog_partitions,
     follow_upstream,
+)
+from octogen_dagster.alerts import (
+    BackInStock,
+    BelowFloor,
+    Disappeared,
+    OutOfStock,
+    PriceDropped,
+    PriceRose,
+    Undercut,
 )
 from octogen_dagster.schemas import HISTORY_SCHEMA
 

@@ -56,6 +56,7 @@ defs = dg.Definitions(
 PRICES = """
 import dagster as dg
 import octogen_dagster as od
+from octogen_dagster.alerts import PriceDropped
 
 follow = {"automation_condition": od.follow_upstream()}
 products = od.build_products_asset("products", partitions_def=od.catalog_partitions)
@@ -67,7 +68,7 @@ defs = dg.Definitions(
         history,
         od.build_product_changes_asset(history, **follow),
         od.build_product_brands_asset(products, **follow),
-        od.build_price_alerts_asset(history, [od.PriceDropped(percent=5)], **follow),
+        od.build_price_alerts_asset(history, [PriceDropped(percent=5)], **follow),
     ],
     sensors=[
         od.build_catalog_sensor(products, **running),

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any, NamedTuple
 
-from octogen_dagster import (
+from octogen_dagster.alerts import (
     Appeared,
     BackInStock,
     BelowFloor,

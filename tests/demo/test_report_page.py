@@ -16,7 +16,8 @@ import polars as pl
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
-from octogen_dagster import BelowFloor, Undercut, scan_history
+from octogen_dagster import scan_history
+from octogen_dagster.alerts import BelowFloor, Undercut
 from octogen_dagster.alerts.update import OwnAlertsUpdate
 from octogen_dagster.history.report.data import report_data
 from octogen_dagster.history.report.page import report_page

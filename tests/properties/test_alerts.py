@@ -11,9 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from octogen_dagster.alerts import update as alerts_update
-from octogen_dagster.alerts.events import ALERTS_SCHEMA
-from octogen_dagster.alerts.rules import (
+from octogen_dagster.alerts import (
     AlertRule,
     Appeared,
     BackInStock,
@@ -22,6 +20,8 @@ from octogen_dagster.alerts.rules import (
     PriceDropped,
     PriceRose,
 )
+from octogen_dagster.alerts import update as alerts_update
+from octogen_dagster.alerts.events import ALERTS_SCHEMA
 from octogen_dagster.alerts.update import AlertsUpdate
 from octogen_dagster.history.observed import Contents
 from tests.prices_model import changes_of_currency, moments, remembered

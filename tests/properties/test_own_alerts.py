@@ -11,10 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from octogen_dagster import BelowFloor, Undercut
-from octogen_dagster.alerts import own_prices
+from octogen_dagster.alerts import BelowFloor, PriceListRule, Undercut
 from octogen_dagster.alerts.events import ALERTS_SCHEMA
-from octogen_dagster.alerts.rules import OwnPriceRule
 from octogen_dagster.alerts.update import OwnAlertsUpdate
 from octogen_dagster.history.tracking import PRODUCTS, Tracking
 from octogen_dagster.position.table import price_position
@@ -22,7 +20,7 @@ from tests.prices_model import own_events
 from tests.properties.snapshots import FIRST, Snapshot, Target, put_into
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-RULES: list[OwnPriceRule] = [
+RULES: list[PriceListRule] = [
     Undercut(),
     Undercut(name="each", percent=10, by="any"),
     BelowFloor(),
@@ -119,7 +117,7 @@ def test_alerts_of_own_prices_are_those_of_a_model_whichever_side_came_late_or_w
         )
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(own_prices, "ROWS_AT_ONCE", size)
+        patch.setattr("octogen_dagster.alerts.price_list.ROWS_AT_ONCE", size)
         for number, (target, tracking, (at, snapshot)) in enumerate(arriving, 1):
             put_into(target, {at: snapshot}, tracking)
             is_cut = number == len(arriving) or data.draw(st.booleans())

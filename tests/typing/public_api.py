@@ -14,13 +14,10 @@ import httpx2
 import polars as pl
 
 from octogen_dagster import (
-    Appeared,
-    BackInStock,
     BigQuerySubscriptionResult,
     BigQueryTables,
     CatalogSource,
     DeltaTables,
-    EmailNotifier,
     ExchangeSource,
     GrantedCatalogs,
     IcebergTables,
@@ -31,10 +28,8 @@ from octogen_dagster import (
     OctogenError,
     OctogenResource,
     PostgresTables,
-    PriceRose,
     ProductScan,
     ProductSearch,
-    SlackNotifier,
     SnowflakeTables,
     StaticSource,
     build_alert_sensor,
@@ -55,6 +50,7 @@ from octogen_dagster import (
     snapshot_days,
     subscribe_to_listing,
 )
+from octogen_dagster.alerts import Appeared, BackInStock, EmailNotifier, PriceRose, SlackNotifier
 from octogen_dagster.api.models import MerchantProductUrlLookupResponse, MerchantProductView
 from octogen_dagster.api.url_lists import CoverageRejectedUrl, CoverageUrlList
 from octogen_dagster.bigquery.partitions import listing_of, listing_partition_key

@@ -8,8 +8,16 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
+from octogen_dagster.alerts import (
+    Appeared,
+    BackInStock,
+    Disappeared,
+    OutOfStock,
+    PriceDropped,
+    PriceRose,
+)
 from octogen_dagster.alerts.events import ALERTS_SCHEMA, events_of, first_seen_of
-from octogen_dagster.alerts.rules import KINDS, with_currency_changes
+from octogen_dagster.alerts.rules import with_currency_changes
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.frames.stored import IN_STOCK, KEY, PRODUCT_KEY, known_price
 from octogen_dagster.history.files import history_files
@@ -23,7 +31,9 @@ from octogen_dagster.storage.store import Store, asset_path
 _MAX_TITLE_LENGTH = 160
 _MAX_BELOW = 5
 _REAPPEARED = "reappeared"
-_RULES = with_currency_changes([rule() for rule in KINDS.values()])
+_RULES = with_currency_changes(
+    [PriceDropped(), PriceRose(), BackInStock(), OutOfStock(), Appeared(), Disappeared()]
+)
 _KINDS = [*(rule.name.replace("_", " ") for rule in _RULES), _REAPPEARED]
 """The kinds of events. A product that appeared and was there before is `reappeared`."""
 

@@ -15,13 +15,6 @@ import polars as pl
 import pytest
 
 from octogen_dagster import (
-    Appeared,
-    BackInStock,
-    Disappeared,
-    OutOfStock,
-    PriceDropped,
-    PriceRose,
-    Undercut,
     build_alert_sensor,
     build_price_alerts_asset,
     build_product_history_asset,
@@ -29,6 +22,15 @@ from octogen_dagster import (
     build_snapshot_checks,
     catalog_days,
     catalog_partitions,
+)
+from octogen_dagster.alerts import (
+    Appeared,
+    BackInStock,
+    Disappeared,
+    OutOfStock,
+    PriceDropped,
+    PriceRose,
+    Undercut,
 )
 from octogen_dagster.history.files import forget_snapshot
 from octogen_dagster.schemas import ALERTS_SCHEMA
@@ -396,7 +398,7 @@ def test_a_rule_is_about_the_products_that_it_names(
         ("disappeared", "clog"),
     ]
     shop.follow([PriceDropped(where=pl.col("colour") == "red")])
-    with pytest.raises(dg.Failure, match="'price_dropped' asks for a column that is nei"):
+    with pytest.raises(dg.Failure, match=r"'price_dropped' .*colour"):
         shop.store(day(4), product("coat", 0.5))
 
 
@@ -636,7 +638,7 @@ def test_a_sensor_repeats_only_events_whose_ids_were_not_stored(
     [(PriceDropped, "percent"), (PriceDropped, "max_percent"), (Undercut, "percent")],
 )
 def test_a_percentage_that_looks_like_a_share_is_a_warning(rule: Any, setting: str) -> None:
-    text = rf"^The rule '\w+': {setting} is 0.1 %. If you mean 10 %, write 10\."
+    text = rf"'\w+': {setting} is 0\.1 %"
     with pytest.warns(UserWarning, match=text):
         rule(**{setting: 0.1})
 
@@ -648,9 +650,9 @@ def test_rules_that_say_nothing_or_twice_the_same_are_refused(shop: Shop) -> Non
         PriceDropped(against="highest")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="a name has letters, digits and underscores"):
         Appeared(name="new ones")
-    with pytest.raises(ValueError, match=r"is none of currency_changed, .*fresh"):
+    with pytest.raises(ValueError, match="'fresh': a name has"):
         Appeared(name="fresh")
-    with pytest.raises(TypeError, match="where is a polars expression, not str"):
+    with pytest.raises(TypeError, match=r"where must be .* not str"):
         Appeared(where="brand = 'Acme'")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="Two rules are called 'appeared'"):
         build_price_alerts_asset(shop.history, [Appeared(), Appeared(days=3)])

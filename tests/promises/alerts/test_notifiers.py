@@ -15,14 +15,12 @@ import polars as pl
 import pytest
 
 from octogen_dagster import (
-    EmailNotifier,
-    PriceDropped,
-    SlackNotifier,
     build_alert_sensor,
     build_price_alerts_asset,
     build_product_history_asset,
     build_products_asset,
 )
+from octogen_dagster.alerts import EmailNotifier, PriceDropped, SlackNotifier
 from octogen_dagster.errors import OctogenNotificationError
 from octogen_dagster.schemas import ALERTS_SCHEMA
 from tests.api.certificates import make_certificate

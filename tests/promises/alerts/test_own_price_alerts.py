@@ -11,9 +11,6 @@ import polars as pl
 import pytest
 
 from octogen_dagster import (
-    BelowFloor,
-    PriceDropped,
-    Undercut,
     build_alert_sensor,
     build_history_asset,
     build_price_alerts_asset,
@@ -21,6 +18,7 @@ from octogen_dagster import (
     catalog_partitions,
     scan_history,
 )
+from octogen_dagster.alerts import BelowFloor, PriceDropped, Undercut
 from octogen_dagster.position.table import price_position
 from tests.histories import ASSET, QUIET, day, product
 from tests.projects import GivenProducts, given_frame
@@ -101,7 +99,7 @@ def test_a_change_of_either_side_tells_who_is_below_once(shop: Shop) -> None:
     assert "octogen/events_appeared" not in shop.tell()
     shop.sell(day(2), "acme", 90.0)
     assert shop.tell()["octogen/summary"] == (
-        "**1 below the own price**; 2 price-list rows; 1 new event"
+        "**1 below your price**; 2 price-list rows; 1 new event"
     )
     undercut = ("undercut", day(2), "acme", 100.0, 90.0, 1, 2)
     assert shop.events() == [undercut]

@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 import octogen_dagster as o
+from octogen_dagster import alerts
 from octogen_dagster.bigquery.partitions import listing_of, listing_partition_key
 from octogen_dagster.cli.main import main
 from octogen_dagster.sandbox.faults import Fault
@@ -42,6 +43,7 @@ OWN = pl.DataFrame({"sku": "1", "product_url": "a", "own_price": 129.9, "currenc
 
 NAMES: dict[str, Any] = {
     **{name: getattr(o, name) for name in o.__all__},
+    **{name: getattr(alerts, name) for name in dir(alerts)},
     **{each.__name__: each for each in (catalog_partition_key, listing_of, listing_partition_key)},
     "dg": dg,
     "KEY": KEY,
@@ -57,7 +59,7 @@ NAMES: dict[str, Any] = {
     "PRODUCTS": PRODUCTS,
     "CATALOGS": o.build_catalogs_asset(),
     "HISTORY": HISTORY,
-    "ALERTS": o.build_price_alerts_asset(HISTORY, [o.PriceDropped()]),
+    "ALERTS": o.build_price_alerts_asset(HISTORY, [alerts.PriceDropped()]),
     "DATASETS": o.build_linked_datasets_asset(),
     "several": several,
     "mine": mine,

@@ -14,13 +14,13 @@ import pytest
 from click.testing import CliRunner, Result
 
 from octogen_dagster import (
-    PriceDropped,
     build_costs_asset,
     build_price_alerts_asset,
     build_price_position_asset,
     catalog_days,
     catalog_partitions,
 )
+from octogen_dagster.alerts import PriceDropped
 from octogen_dagster.cli.main import main
 from tests.histories import ASSET, day, make_history, product
 from tests.projects import QUIET, GivenProducts, given_frame

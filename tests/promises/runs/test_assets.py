@@ -18,7 +18,6 @@ import octogen_dagster as o
 from octogen_dagster import (
     GrantedCatalogs,
     OctogenResource,
-    PriceDropped,
     ProductSearch,
     build_catalogs_asset,
     build_linked_datasets_asset,
@@ -31,6 +30,7 @@ from octogen_dagster import (
     build_products_asset,
     catalog_partitions,
 )
+from octogen_dagster.alerts import PriceDropped
 from octogen_dagster.errors import MissingAPIKeyError
 from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.snapshots.partitions import catalog_partition_key

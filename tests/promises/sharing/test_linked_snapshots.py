@@ -16,12 +16,12 @@ import pyarrow as pa
 import pytest
 
 from octogen_dagster import (
-    PriceDropped,
     build_linked_snapshot_asset,
     build_price_alerts_asset,
     build_product_history_asset,
     scan_history,
 )
+from octogen_dagster.alerts import PriceDropped
 from octogen_dagster.schemas import HISTORY_SCHEMA
 from tests.promises.sharing.linked import BIGQUERY, linked
 from tests.results import failure, is_retried, materialized, metadata

@@ -94,7 +94,9 @@ def test_the_json_schemas_are_as_before() -> None:
         for name, part in sorted(parts.items()):
             if name.endswith(OWN):
                 lines += [f"{name}: required {part.get('required', [])}"]
-                lines += [f"  {field}: {rule(each)}" for field, each in part["properties"].items()]
+                fields = {**part["properties"]}
+                fields.pop("alerts", None)  # those of the classes of rules: test_alert_rules.py
+                lines += [f"  {field}: {rule(each)}" for field, each in fields.items()]
     text, path = "\n".join(lines) + "\n", GOLDEN / "yaml_schemas.txt"
     if os.environ.get("UPDATE_GOLDEN"):
         path.write_text(text)

@@ -13,8 +13,8 @@ from datetime import datetime, timedelta
 
 import polars as pl
 
-from octogen_dagster.alerts.events import ALERTS_SCHEMA, TOLERANCE, described
-from octogen_dagster.alerts.rules import BelowFloor, OwnPriceRule, Undercut
+from octogen_dagster.alerts.events import ALERTS_SCHEMA, described
+from octogen_dagster.alerts.rules import PriceListRule
 from octogen_dagster.frames.columns import TIME
 from octogen_dagster.frames.stored import known_price
 from octogen_dagster.frames.urls import normalized_url
@@ -37,15 +37,16 @@ from octogen_dagster.position.table import (
 
 _UNKNOWN = ("no_price", "no_currency", "other_currency")
 """The statuses of a page that say nothing of its price in the own currency."""
-_PAGE, _KEY, _IS_BELOW, _COMPARED = "octogen_page", "octogen_key", "octogen_below", "octogen_with"
+_PAGE, _KEY, _IS_BELOW = "octogen_page", "octogen_key", "octogen_below"
+COMPARED = "compared_with"
 _BEFORE, _RULE, _OF_PAGE = "octogen_before", "octogen_rule", ["sku", URL]
 _TIMES = pl.col("valid_from", "valid_to")
 _MICROSECOND = timedelta(microseconds=1)
 
 
-def own_rows(own: pl.LazyFrame, rules: Iterable[OwnPriceRule]) -> pl.DataFrame:
+def own_rows(own: pl.LazyFrame, rules: Iterable[PriceListRule]) -> pl.DataFrame:
     """The rows of a history of own prices that rules look at."""
-    columns = [*OWN_COLUMNS, *(rule.column for rule in rules if isinstance(rule, BelowFloor))]
+    columns = [*OWN_COLUMNS, *(rule.column for rule in rules)]
     found = own.collect_schema()
     if missing := [name for name in columns if name not in found]:
         raise UnfitSnapshotError(
@@ -58,7 +59,7 @@ def own_rows(own: pl.LazyFrame, rules: Iterable[OwnPriceRule]) -> pl.DataFrame:
 
 
 def own_events(
-    history: pl.LazyFrame, own: pl.DataFrame, rules: Mapping[OwnPriceRule, datetime]
+    history: pl.LazyFrame, own: pl.DataFrame, rules: Mapping[PriceListRule, datetime]
 ) -> Iterator[pl.DataFrame]:
     """Yield the events of rules, each from a time on, of the SKUs that changed since the first.
 
@@ -77,7 +78,7 @@ def own_events(
 
 
 def _events(
-    rows: pl.DataFrame, own: pl.DataFrame, rules: Mapping[OwnPriceRule, datetime]
+    rows: pl.DataFrame, own: pl.DataFrame, rules: Mapping[PriceListRule, datetime]
 ) -> pl.DataFrame:
     """The events of rules, of all rows of some SKUs and of the products on their pages."""
     moments, found = _moments(rows, own), []
@@ -96,7 +97,7 @@ def _events(
             pl.lit(None, pl.String).alias("brand_name"),
             pl.col(AT).alias("at"),
             pl.col("valid_from").alias("since"),
-            pl.col(_COMPARED).alias("before"),
+            pl.col(COMPARED).alias("before"),
             pl.col("competitor_price").alias("after"),
             "currency",
             pl.col("competitor_in_stock").alias("in_stock"),
@@ -111,7 +112,7 @@ def _events(
     return pl.concat(events)
 
 
-def _group(rule: OwnPriceRule) -> list[str]:
+def _group(rule: PriceListRule) -> list[str]:
     """The columns that tell those apart which have events of their own."""
     return _OF_PAGE if rule.by == "any" else ["sku"]
 
@@ -127,22 +128,17 @@ def _moments(rows: pl.DataFrame, own: pl.DataFrame) -> pl.DataFrame:
     return pl.concat(times).drop_nulls().unique()
 
 
-def _compared(there: pl.DataFrame, rule: OwnPriceRule) -> pl.DataFrame:
+def _compared(there: pl.DataFrame, rule: PriceListRule) -> pl.DataFrame:
     """Add what a rule compares with, and whether a page is below it; null if that is unknown."""
-    is_known = pl.col("currency").is_not_null()
-    given = pl.col(OWN_PRICE)
-    if isinstance(rule, BelowFloor):
-        given = pl.when(is_known).then(known_price(pl.col(rule.column)))
-    percent = rule.percent if isinstance(rule, Undercut) else 0.0
-    price, value = pl.col("competitor_price"), pl.col(_COMPARED)
-    below = (price < value * (1 - TOLERANCE)) & (price <= value * (1 - percent / 100 + TOLERANCE))
-    is_below = (
+    price = pl.when(pl.col("currency").is_not_null()).then(known_price(pl.col(rule.column)))
+    there = there.with_columns(price.alias(COMPARED))
+    return there.with_columns(rule.condition(there).alias(_IS_BELOW)).with_columns(
         pl.when(pl.col(PAGE_STATUS) == MATCHED)
-        .then(below)
+        .then(_IS_BELOW)
         .when(~pl.col(PAGE_STATUS).is_in(_UNKNOWN))
         .then(pl.lit(value=False))
+        .alias(_IS_BELOW)
     )
-    return there.with_columns(given.alias(_COMPARED)).with_columns(is_below.alias(_IS_BELOW))
 
 
 def _became(there: pl.DataFrame, moments: pl.DataFrame, group: Sequence[str]) -> pl.DataFrame:

@@ -1,0 +1,145 @@
+"""The YAML of alert rules, derived from their classes."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping
+from dataclasses import MISSING, fields
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import (
+    Field,
+    GetJsonSchemaHandler,
+    PlainValidator,
+    ValidationInfo,
+    create_model,
+)
+
+from octogen_dagster.alerts.rules import KINDS, AlertRule
+from octogen_dagster.components.yaml_model import YamlModel, import_by_path
+from octogen_dagster.validation import did_you_mean
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+def _class_of(kind: object, info: ValidationInfo) -> type[AlertRule]:
+    """Return the class of a kind, or of the dotted path of a rule in the project."""
+    if "." not in str(kind):
+        if str(kind) in KINDS:
+            return KINDS[str(kind)]
+        raise ValueError(
+            f"no such choice.{did_you_mean(str(kind), KINDS)} Choose {', '.join(KINDS)}, or the "
+            "dotted path of your own rule"
+        )
+    rule = import_by_path(str(kind), info, "my_shops.rules.EndsIn99")
+    if not (isinstance(rule, type) and issubclass(rule, AlertRule)):
+        raise ValueError(f"{kind} is not a subclass of octogen_dagster.alerts.AlertRule")
+    return rule
+
+
+class AlertSettings(YamlModel):
+    """The fields of every alert rule."""
+
+    kind: Annotated[type[AlertRule], PlainValidator(_class_of, json_schema_input_type=str)]
+    """What must happen to a product: a rule of this package, or the dotted path of your own."""
+    name: str = ""
+    """The rule's name in the alerts table, and the name of its check; by default its kind."""
+    where: str | None = None
+    """The products the rule applies to, as an SQL condition, such as brand.name = 'Acme'."""
+    days: int = 30
+    """Days that a new rule looks back, and that a price is compared over."""
+    max_products: int = 0
+    """Products that can match in one snapshot before the rule's check warns."""
+    max_percent: float | None = None
+    """The same limit in percent of the products; the check warns only above both limits."""
+
+    def rule(self) -> AlertRule:
+        """Return the rule with these fields."""
+        written = {name: getattr(self, name) for name in self.model_fields_set - {"kind"}}
+        if self.where is not None:
+            written["where"] = _condition(self.where)
+        return self.kind(**written)
+
+
+def _settings_of(rule: type[AlertRule]) -> type[AlertSettings]:
+    """Return the fields of a rule in YAML: those of every rule, and those that its class adds."""
+    types = {
+        name: annotation
+        for base in reversed(rule.__mro__[: rule.__mro__.index(AlertRule)])
+        for name, annotation in inspect.get_annotations(base, eval_str=True).items()
+    }
+    words = dict(re.findall(r"^ +(\w+): (.+(?:\n {5,}.+)*)", inspect.getdoc(rule) or "", re.M))
+    added: dict[str, Any] = {
+        each.name: (
+            types[each.name],
+            Field(
+                default=... if each.default is MISSING else each.default,
+                description=" ".join(words.get(each.name, "").split()) or None,
+            ),
+        )
+        for each in fields(rule)
+        if each.name not in AlertSettings.model_fields
+    }
+    return create_model(rule.__name__, __base__=AlertSettings, __doc__=rule.__doc__, **added)
+
+
+def _rule(value: Any, info: ValidationInfo) -> AlertRule:
+    """Return the rule of a mapping in YAML, or of a template variable of the project."""
+    if isinstance(value, AlertRule):
+        return value
+    kind = {"kind": value.get("kind")} if isinstance(value, Mapping) else value
+    rule = AlertSettings.model_validate(kind, context=info.context).kind
+    return _settings_of(rule).model_validate(value, context=info.context).rule()
+
+
+class _RuleSchema:
+    """The JSON schema of a rule: its kind selects the fields, which of your own rules are any."""
+
+    @staticmethod
+    def __get_pydantic_json_schema__(_: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        kind = {"type": "string", "description": AlertSettings.model_fields["kind"].description}
+        kinds = {"if": {"pattern": r"^[^.]*$"}, "then": {"enum": [*KINDS]}}
+        fields_of = [
+            {
+                "if": {"required": ["kind"], "properties": {"kind": {"const": each.kind}}},
+                "then": handler(_settings_of(each).__pydantic_core_schema__),
+            }
+            for each in KINDS.values()
+        ]
+        return {
+            "type": "object",
+            "required": ["kind"],
+            "properties": {"kind": kind},
+            "allOf": [{"properties": {"kind": kinds}}, *fields_of],
+        }
+
+
+Rule = Annotated[Any, PlainValidator(_rule), _RuleSchema]
+
+
+def _condition(where: str) -> pl.Expr:
+    """Return an SQL condition that a search's products and their history can answer."""
+    import polars as pl
+
+    from octogen_dagster.schemas import HISTORY_SCHEMA, PRODUCT_SCHEMA
+
+    try:
+        condition = pl.sql_expr(where)
+    except pl.exceptions.PolarsError as error:
+        raise ValueError(f"where is not an SQL condition: {error}") from None
+    columns = {**PRODUCT_SCHEMA, **HISTORY_SCHEMA}
+    if unknown := sorted({*condition.meta.root_names()} - {*columns}):
+        raise ValueError(
+            f"where uses a column {unknown[0]}, which neither the history nor the products have."
+            f"{did_you_mean(unknown[0], columns)}"
+        )
+    try:
+        (kind,) = pl.LazyFrame(schema=columns).select(condition).collect_schema().dtypes()
+    except pl.exceptions.PolarsError as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"where does not fit the columns of the products: {reason}") from None
+    if kind != pl.Boolean:
+        raise ValueError(f"where is a {kind}, not a condition. Compare it, such as with = or >")
+    return condition
