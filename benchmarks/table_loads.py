@@ -21,12 +21,8 @@ import dagster as dg
 import polars as pl
 
 from benchmarks.history import timed
-from octogen_dagster import (
-    DuckDBTables,
-    ParquetSnapshotIOManager,
-    PostgresTables,
-    build_table_asset,
-)
+from octogen_dagster import ParquetSnapshotIOManager, build_table_asset
+from octogen_dagster.tables import DuckDBTables, PostgresTables
 from octogen_dagster.tables.destination import TableDestination
 
 _FLATTENED = ("brand", "rating")

@@ -3,8 +3,9 @@
 `__init__.pyi` lists them. Each is imported when it is first used, so that a command starts without
 Dagster and Polars.
 
-Every error is in `octogen_dagster.errors`, the columns of frames are in `octogen_dagster.schemas`,
-and the models of Octogen's responses in `octogen_dagster.api.models`. docs/api/ has all modules.
+Destinations are in `octogen_dagster.tables`, errors in `octogen_dagster.errors`, the columns of
+frames in `octogen_dagster.schemas`, and the models of Octogen's responses in
+`octogen_dagster.api.models`. docs/api/ has all modules.
 """
 
 import importlib
@@ -15,7 +16,7 @@ import lazy_loader
 __version__ = importlib.metadata.version("octogen-dagster")
 
 _attribute, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
-_ROOMS = ("octogen_dagster.alerts",)
+_ROOMS = ("octogen_dagster.alerts", "octogen_dagster.tables")
 """Rooms with public names of their own."""
 
 

@@ -37,12 +37,6 @@ from .sharing.subscribe import BigQuerySubscriptionResult, subscribe_to_listing
 from .snapshots.io_manager import ParquetSnapshotIOManager
 from .snapshots.partitions import catalog_days, catalog_partitions, snapshot_days
 from .tables.asset import build_table_asset
-from .tables.bigquery import BigQueryTables
-from .tables.delta import DeltaTables
-from .tables.duckdb import DuckDBTables
-from .tables.iceberg import IcebergTables
-from .tables.postgres import PostgresTables
-from .tables.snowflake import SnowflakeTables
 from .url_lists.export import build_url_list_export_asset
 from .url_lists.export_sensor import build_url_list_sensor
 from .url_lists.list_asset import build_url_list_asset, build_url_list_checks
@@ -53,14 +47,10 @@ __version__: str
 __all__ = [
     "AnalyticsHubResource",
     "BigQuerySubscriptionResult",
-    "BigQueryTables",
     "CatalogSource",
-    "DeltaTables",
-    "DuckDBTables",
     "ExchangeSource",
     "Facet",
     "GrantedCatalogs",
-    "IcebergTables",
     "MissingAPIKeyError",
     "NamedCatalogs",
     "OctogenAPIError",
@@ -70,11 +60,9 @@ __all__ = [
     "OctogenResource",
     "OctogenSource",
     "ParquetSnapshotIOManager",
-    "PostgresTables",
     "ProductScan",
     "ProductSearch",
     "ShopCatalogs",
-    "SnowflakeTables",
     "StaticSource",
     "build_alert_sensor",
     "build_catalog_sensor",

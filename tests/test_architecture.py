@@ -67,7 +67,7 @@ ARROWS: dict[str, set[str]] = {
     "doctor": CORE | {"products", "tables", "bigquery", "sharing", "control_plane"},
     "cli": GROUND
     | {"api", "history.report", "control_plane", "sharing", "doctor", "demo", "sandbox"},
-    "demo": {"sandbox", "schemas", "snapshots", "alerts", "bigquery"},
+    "demo": {"sandbox", "schemas", "snapshots", "alerts", "bigquery", "tables"},
     "sandbox": set(),
 }
 """What each room may import of the package, besides itself; a room may stand in another one."""

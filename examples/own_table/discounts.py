@@ -6,7 +6,6 @@ import dagster as dg
 import polars as pl
 
 from octogen_dagster import (
-    DuckDBTables,
     OctogenResource,
     ParquetSnapshotIOManager,
     ShopCatalogs,
@@ -20,6 +19,7 @@ from octogen_dagster import (
 from octogen_dagster.frames.kinds import Check, Published, Rule, TableKind
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, snapshot_asset
 from octogen_dagster.snapshots.loading import Snapshots, snapshot_inputs
+from octogen_dagster.tables import DuckDBTables
 
 COLUMNS = {
     "brand": (pl.String(), "The brand as the merchant shows it; null for products without one."),

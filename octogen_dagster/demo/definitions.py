@@ -13,7 +13,6 @@ import polars as pl
 
 from octogen_dagster import (
     AnalyticsHubResource,
-    DuckDBTables,
     OctogenControlPlaneResource,
     OctogenResource,
     OctogenSource,
@@ -55,6 +54,7 @@ from octogen_dagster.alerts import (
     Undercut,
 )
 from octogen_dagster.schemas import HISTORY_SCHEMA
+from octogen_dagster.tables import DuckDBTables
 
 RUNNING = dg.DefaultSensorStatus.RUNNING
 FOLLOW = follow_upstream()

@@ -15,18 +15,17 @@ import polars as pl
 import pytest
 import yaml
 
-from octogen_dagster import (
+from octogen_dagster import build_product_history_asset, build_table_asset
+from octogen_dagster.components import OctogenComponent
+from octogen_dagster.sandbox.server import Sandbox
+from octogen_dagster.tables import (
     BigQueryTables,
     DeltaTables,
     DuckDBTables,
     IcebergTables,
     PostgresTables,
     SnowflakeTables,
-    build_product_history_asset,
-    build_table_asset,
 )
-from octogen_dagster.components import OctogenComponent
-from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.tables.destination import TableDestination
 from tests.docs.blocks import BLOCKS, ROOT
 from tests.docs.dbt import make_project, run, upstream

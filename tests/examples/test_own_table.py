@@ -12,9 +12,10 @@ import duckdb
 import polars as pl
 import pytest
 
-from octogen_dagster import DuckDBTables, build_snapshot_checks, build_table_asset
+from octogen_dagster import build_snapshot_checks, build_table_asset
 from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.schemas import PRODUCT_SCHEMA
+from octogen_dagster.tables import DuckDBTables
 from tests.docs.blocks import BLOCKS, ROOT, Block
 from tests.histories import QUIET, day
 from tests.promises.runs.range_runs import single_run

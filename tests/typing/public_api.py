@@ -15,22 +15,17 @@ import polars as pl
 
 from octogen_dagster import (
     BigQuerySubscriptionResult,
-    BigQueryTables,
     CatalogSource,
-    DeltaTables,
     ExchangeSource,
     GrantedCatalogs,
-    IcebergTables,
     MissingAPIKeyError,
     NamedCatalogs,
     OctogenAPIError,
     OctogenClient,
     OctogenError,
     OctogenResource,
-    PostgresTables,
     ProductScan,
     ProductSearch,
-    SnowflakeTables,
     StaticSource,
     build_alert_sensor,
     build_linked_datasets_asset,
@@ -58,6 +53,13 @@ from octogen_dagster.components import OctogenAssetData, OctogenLinkedDatasetsCo
 from octogen_dagster.doctor.checks import diagnose
 from octogen_dagster.doctor.findings import Diagnosis, Finding
 from octogen_dagster.snapshots.partitions import catalog_of, catalog_partition_key
+from octogen_dagster.tables import (
+    BigQueryTables,
+    DeltaTables,
+    IcebergTables,
+    PostgresTables,
+    SnowflakeTables,
+)
 from octogen_dagster.tables.destination import TableConnection, TableDestination
 
 EXCHANGE = "projects/octogen/locations/us/dataExchanges/catalogs"

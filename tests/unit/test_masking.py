@@ -13,15 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from octogen_dagster import (
-    DeltaTables,
-    IcebergTables,
-    ParquetSnapshotIOManager,
-    PostgresTables,
-    SnowflakeTables,
-)
+from octogen_dagster import ParquetSnapshotIOManager
 from octogen_dagster.control_plane.login_places import LoginPlaces
 from octogen_dagster.masking import masked
+from octogen_dagster.tables import DeltaTables, IcebergTables, PostgresTables, SnowflakeTables
 from octogen_dagster.tables.duckdb import DuckDBTables
 
 WORD = st.text(string.ascii_letters + string.digits, min_size=6, max_size=10)

@@ -22,18 +22,17 @@ from google.cloud import bigquery_analyticshub_v1 as ah
 
 from octogen_dagster import (
     AnalyticsHubResource,
-    DuckDBTables,
     GrantedCatalogs,
     NamedCatalogs,
     OctogenControlPlaneResource,
     OctogenResource,
     ParquetSnapshotIOManager,
-    PostgresTables,
     ShopCatalogs,
 )
 from octogen_dagster.cli.main import main
 from octogen_dagster.doctor.checks import diagnose
 from octogen_dagster.sandbox.server import Sandbox
+from octogen_dagster.tables import DuckDBTables, PostgresTables
 from tests.api.servers import (
     KEY,
     POLL_SECONDS,

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 import octogen_dagster as o
-from octogen_dagster import alerts
+from octogen_dagster import alerts, tables
 from octogen_dagster.bigquery.partitions import listing_of, listing_partition_key
 from octogen_dagster.cli.main import main
 from octogen_dagster.sandbox.faults import Fault
@@ -43,7 +43,7 @@ OWN = pl.DataFrame({"sku": "1", "product_url": "a", "own_price": 129.9, "currenc
 
 NAMES: dict[str, Any] = {
     **{name: getattr(o, name) for name in o.__all__},
-    **{name: getattr(alerts, name) for name in dir(alerts)},
+    **{name: getattr(room, name) for room in (alerts, tables) for name in dir(room)},
     **{each.__name__: each for each in (catalog_partition_key, listing_of, listing_partition_key)},
     "dg": dg,
     "KEY": KEY,
@@ -98,3 +98,9 @@ def test_a_name_that_there_is_not_is_told_with_the_one_that_is_meant(name: str, 
     with pytest.raises(AttributeError, match=f"has no name '{name}'. Did you mean '{meant}'"):
         getattr(o, name)
     assert not hasattr(o, "nothing_like_it")
+
+
+def test_a_destination_is_not_a_name_of_the_package_and_the_error_has_its_module() -> None:
+    with pytest.raises(AttributeError, match=r"octogen_dagster\.tables"):
+        o.DuckDBTables  # type: ignore[attr-defined]  # noqa: B018
+    assert not hasattr(o, "PostgresTables")

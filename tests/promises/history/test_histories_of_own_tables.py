@@ -14,7 +14,6 @@ import pytest
 from click.testing import CliRunner
 
 from octogen_dagster import (
-    DuckDBTables,
     build_history_asset,
     build_snapshot_checks,
     build_table_asset,
@@ -26,6 +25,7 @@ from octogen_dagster.frames.kinds import TableKind
 from octogen_dagster.history.files import forget_snapshot
 from octogen_dagster.history.tracking import COMPUTED
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, snapshot_asset
+from octogen_dagster.tables import DuckDBTables
 from tests.histories import QUIET, day
 from tests.projects import Project
 from tests.results import metadata

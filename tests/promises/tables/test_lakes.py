@@ -12,8 +12,8 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from octogen_dagster import DeltaTables, IcebergTables
 from octogen_dagster.errors import OctogenTableError
+from octogen_dagster.tables import DeltaTables, IcebergTables
 from octogen_dagster.tables.destination import TableDestination
 from tests.promises.tables.table_runs import CATALOGS, Project, assert_same_rows
 from tests.proxy import Proxy

@@ -14,10 +14,11 @@ import duckdb
 import polars as pl
 import pytest
 
-from octogen_dagster import DuckDBTables, build_snapshot_checks, build_table_asset
+from octogen_dagster import build_snapshot_checks, build_table_asset
 from octogen_dagster.frames.kinds import PLAIN, Check, Markdown, Rule, TableKind, Verdict
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, snapshot_asset
 from octogen_dagster.snapshots.loading import snapshot_inputs
+from octogen_dagster.tables import DuckDBTables
 from tests.histories import day, product
 from tests.projects import given_frame
 from tests.results import failure, is_retried, materialized, metadata

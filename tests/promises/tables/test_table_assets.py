@@ -16,12 +16,8 @@ import polars as pl
 import pytest
 
 from octogen_dagster import (
-    BigQueryTables,
-    DuckDBTables,
     ParquetSnapshotIOManager,
-    PostgresTables,
     ShopCatalogs,
-    SnowflakeTables,
     build_catalogs_asset,
     build_product_brands_asset,
     build_product_changes_asset,
@@ -33,6 +29,7 @@ from octogen_dagster import (
 )
 from octogen_dagster.errors import OctogenTableError
 from octogen_dagster.sandbox.server import Sandbox
+from octogen_dagster.tables import BigQueryTables, DuckDBTables, PostgresTables, SnowflakeTables
 from octogen_dagster.tables.duckdb import DuckDBConnection
 from tests.promises.tables.table_runs import CATALOGS, Project, assert_same_rows, expected_rows
 from tests.results import failure, is_retried, octogen_at, stored
@@ -435,7 +432,7 @@ loaded = [name for name in sys.modules if name.startswith("octogen_dagster.table
 drivers = {"duckdb", "adbc_driver_manager", "google.cloud.bigquery"} & set(sys.modules)
 assert not loaded and not drivers, (loaded, drivers)
 octogen_dagster.build_table_asset
-destination = octogen_dagster.PostgresTables(uri="postgresql://host/shop")
+destination = octogen_dagster.tables.PostgresTables(uri="postgresql://host/shop")
 drivers = {"duckdb", "adbc_driver_manager", "google.cloud.bigquery"} & set(sys.modules)
 assert not drivers, drivers
 """

@@ -15,10 +15,11 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from octogen_dagster import PostgresTables, build_table_asset, catalog_days, snapshot_days
+from octogen_dagster import build_table_asset, catalog_days, snapshot_days
 from octogen_dagster.errors import OctogenTableError, Persistence
 from octogen_dagster.frames.kinds import TableKind
 from octogen_dagster.snapshots.asset_decorator import snapshot_asset
+from octogen_dagster.tables import PostgresTables
 from octogen_dagster.tables.postgres import PostgresConnection
 from tests.pgbouncer import pgbouncer, running_pgbouncer
 from tests.promises.tables.table_runs import (
