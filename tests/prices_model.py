@@ -18,6 +18,7 @@ from octogen_dagster.alerts import (
     BelowFloor,
     Disappeared,
     OutOfStock,
+    PriceBelow,
     PriceDropped,
     PriceListRule,
     PriceRose,
@@ -252,6 +253,13 @@ def moments(rows: list[Row], rule: AlertRule, first: datetime) -> Iterator[Momen
                     and not is_beyond(rule, old, found[0])
                 ):
                     yield at, found[1], found[0], price
+            case PriceBelow() if price is not None and price <= rule.price:
+                is_unit = (rule.currency or row["unit"] or "").lower() == (
+                    row["unit"] or ""
+                ).lower()
+                if is_unit and not (old is not None and old <= rule.price):
+                    since = begun(rows, index - 1, "price", "price_unit") if before else None
+                    yield at, since, rule.price, price
             case BackInStock() | OutOfStock() if before:
                 stocks = (before["stock"], row["stock"])
                 if stocks == ((False, True) if isinstance(rule, BackInStock) else (True, False)):

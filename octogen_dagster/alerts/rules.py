@@ -25,6 +25,7 @@ __all__ = [
     "BelowFloor",
     "Disappeared",
     "OutOfStock",
+    "PriceBelow",
     "PriceDropped",
     "PriceListRule",
     "PriceRose",
@@ -100,7 +101,7 @@ class AlertRule:
             if not isinstance(self.where, pl.Expr):
                 kind = type(self.where).__name__
                 raise TypeError(f"{subject}: where must be a polars expression, not {kind}.")
-        for name in ("days", "max_products", "max_percent", "percent", "amount"):
+        for name in ("days", "max_products", "max_percent", "percent", "amount", "price"):
             value = getattr(self, name, None)
             if isinstance(value, str):
                 raise TypeError(f"{subject}: {name} must be a number, such as 10, not {value!r}.")
@@ -237,6 +238,38 @@ class PriceRose(_PriceMove):
 
     happened = "rose"
     direction = 1
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PriceBelow(AlertRule):
+    """The price is at or below `price`, also when the product is first seen.
+
+    The rule resets when the price is above it again. A price in another currency is not compared.
+
+    Attributes:
+        price: The threshold, which is the `before` of an event.
+        currency: ISO 4217 code of the threshold; by default the currency of each product.
+    """
+
+    happened = "below the price"
+    of_prices = True
+
+    price: float
+    currency: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive(self, "price", self.price)
+
+    def condition(self, rows: pl.DataFrame) -> pl.Series | pl.Expr:
+        was_below = (rows["price_before"] <= self.price).fill_null(value=False)
+        became = (rows["after"] <= self.price) & ~was_below
+        if self.currency is not None:
+            became &= rows["currency"].str.to_lowercase() == self.currency.lower()
+        return became
+
+    def events(self, found: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
+        return found.with_columns(since="price_before_since", before=self.price)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

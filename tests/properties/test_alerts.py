@@ -17,6 +17,7 @@ from octogen_dagster.alerts import (
     BackInStock,
     Disappeared,
     OutOfStock,
+    PriceBelow,
     PriceDropped,
     PriceRose,
 )
@@ -39,6 +40,8 @@ RULES: list[AlertRule] = [
     PriceDropped(name="below_median", percent=30, against="median", days=DAYS),
     PriceRose(amount=1.5, where=pl.col("title") == "A"),
     PriceRose(name="of_a_brand", where=pl.col("brand").struct.field("name") == "Acme"),
+    PriceBelow(price=1.0),
+    PriceBelow(name="below_in_eur", price=0.5, currency="EUR"),
     BackInStock(),
     OutOfStock(where=pl.col("catalog_key").is_not_null()),
     Appeared(),
