@@ -13,14 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import polars as pl
 import pytest
 from google.auth.credentials import AnonymousCredentials
 from google.cloud.bigquery import Client
 
+from octogen_dagster import ProductSearch, scan_products
 from octogen_dagster.bigquery.partitions import listing_partition_key
+from octogen_dagster.sandbox.server import Sandbox
+from tests.api.servers import RawServer, http
 from tests.docs.blocks import BLOCKS, Block
 from tests.docs.commands import install_commands
-from tests.docs.places import Place
+from tests.docs.places import CATALOG, Place
 from tests.docs.test_tutorial import missing
 from tests.warehouses import (
     BigQuery,
@@ -158,6 +162,31 @@ def test_postgresql_has_the_tables_of_the_guide(
 @pytest.mark.long
 def test_duckdb_has_the_tables_of_the_guide(tmp_path: Path, place: Place) -> None:
     Reader(tmp_path, place, "docs/to-duckdb-or-motherduck.md", {}).follow()
+
+
+@pytest.mark.long
+def test_slack_gets_a_test_message_and_the_first_alert(tmp_path: Path) -> None:
+    page = "docs/notify-slack.md"
+    with (
+        Sandbox(catalogs={CATALOG: 60}, hub=True) as sandbox,
+        RawServer(lambda _: http(body="ok")) as slack,
+    ):
+        sandbox.hub.share(CATALOG)
+        products = scan_products(
+            ProductSearch(catalogs=[CATALOG]), api_key=sandbox.api_key, base_url=sandbox.base_url
+        )
+        in_euro = products.filter(pl.col("in_stock"), pl.col("currency") == "EUR").collect()
+        url = in_euro["product_url"][0]
+        sandbox.set_price(url, 79.0)
+        names = {"https://www.acme.com/p/dress": url, "https://hooks.slack.com": slack.origin}
+        reader = Reader(tmp_path, Place(sandbox), page, names)
+        reader.follow()
+        sensor = "octogen_products_own_alerts_slack"
+        reader.run("dagster", "sensor", "preview", sensor, "-m", "my_shops.definitions")
+    test, alert = (posted.json["blocks"][0]["elements"][0]["elements"] for posted in slack.received)
+    assert test[1]["text"] == "Test message"
+    assert alert[1]["url"] == url
+    assert "99.00 → 79.00 EUR" in alert[2]["text"]
 
 
 @pytest.mark.long

@@ -128,11 +128,16 @@ def test_a_text_stands_for_the_setting_that_is_meant(tmp_path: Path) -> None:
     assert boots.tables.destination.uri == dg.EnvVar("MY_URL")
 
 
-BLOCKS = (Path(__file__).parents[3] / "docs" / "alerts.md").read_text().split("```")
+DOCS = Path(__file__).parents[3] / "docs"
+BLOCKS = [
+    each
+    for page in ("alerts.md", "notify-slack.md")
+    for each in (DOCS / page).read_text().split("```")
+]
 
 
 def block(title: str) -> str:
-    """The code of docs/alerts.md with a title."""
+    """The code of a page about alerts with a title."""
     (found,) = (each for each in BLOCKS if f'title="{title}"\n' in each)
     return found.partition("\n")[2]
 
