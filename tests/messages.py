@@ -23,6 +23,7 @@ IS_UPDATE = bool(os.environ.get("UPDATE_GOLDEN"))
 VARIABLE = [
     (re.compile(r"\b(127\.0\.0\.1|localhost):\d+"), r"\1:<port>"),
     (re.compile(r"\bcatalogs-[0-9a-f]{8}\b"), "<bucket>"),
+    (re.compile(r"\boctogen_dagster_[0-9a-f]{32}"), "<job>"),
     (re.compile(r"\b\d\d:\d\d:\d\d UTC"), "<time>"),
     (re.compile(r": [^:]*: Error performing .+?(?=\. Check )"), ": <error of the store>"),
     (re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b"), "<id>"),

@@ -29,6 +29,7 @@ from octogen_dagster import (
 )
 from tests.api.servers import RawServer, Received, http
 from tests.forked import processes
+from tests.messages import Golden
 from tests.promises.lists.url_coverage_runs import (
     LIST_ID,
     SHOP,
@@ -251,7 +252,9 @@ def failed(result: dg.ExecuteInProcessResult) -> list[str]:
 
 
 @pytest.mark.slow
-def test_each_row_of_the_own_table_has_the_status_of_its_address(run: Run, tmp_path: Path) -> None:
+def test_each_row_of_the_own_table_has_the_status_of_its_address(
+    golden: Golden, run: Run, tmp_path: Path
+) -> None:
     result = run()
     assert result.success, failure(result)
     assert statuses(tmp_path) == [
@@ -260,10 +263,7 @@ def test_each_row_of_the_own_table_has_the_status_of_its_address(run: Run, tmp_p
     ]
     shown = metadata(result, "q3_matches")
     assert next(iter(shown)) == "octogen/summary"  # the page begins with a sentence
-    assert shown["octogen/summary"] == (
-        "**3 of 6 addresses covered**, 1 not covered, 1 pending, 1 rejected; **5 products** of 3 "
-        "of 3 covered addresses, 1 in doubt, 1 of no address; exported 2026-11-28 06:31 UTC"
-    )
+    golden("metadata", shown["octogen/summary"])
     numbers = [
         shown[f"octogen/{each}"] for each in ("covered", "not_covered", "pending", "rejected")
     ]
@@ -442,7 +442,7 @@ def test_pages_that_their_query_tells_apart_have_their_own_products(
 @pytest.mark.slow
 @pytest.mark.parametrize("found", [8, 9])
 def test_most_of_the_covered_addresses_have_a_product(
-    run: Run, bigquery: BigQueryServer, found: int
+    golden: Golden, run: Run, bigquery: BigQueryServer, found: int
 ) -> None:
     paths = [f"/p{number}" for number in range(10)]
     exported = covered_rows(*((path, True) for path in paths), ("/none", False))
@@ -454,7 +454,7 @@ def test_most_of_the_covered_addresses_have_a_product(
         each for each in result.get_asset_check_evaluations() if each.check_name == "matched"
     ]
     assert (check.passed, check.severity) == (found == 9, dg.AssetCheckSeverity.WARN)
-    assert f"{found}0% of the covered addresses have a product; 90% are" in str(check.description)
+    golden("checks", check.description)
 
 
 @pytest.mark.slow
@@ -479,7 +479,9 @@ def test_a_list_that_was_not_exported_is_no_failure_and_replaces_nothing(
     assert {each.asset_key for each in result.get_asset_materialization_events()} == {q3.key}
 
 
-def test_an_own_column_that_is_there_already_is_told_apart(run: Run, tmp_path: Path) -> None:
+def test_an_own_column_that_is_there_already_is_told_apart(
+    golden: Golden, run: Run, tmp_path: Path
+) -> None:
     own = OWN.with_columns(matched_by=pl.lit("hand"), status=pl.lit("sold"))
     assert run(upstream=given(own)).success
     matches = snapshot(tmp_path, "q3_matches").filter(sku="A1", uuid="u1")
@@ -487,15 +489,13 @@ def test_an_own_column_that_is_there_already_is_told_apart(run: Run, tmp_path: P
     assert matches.select(names).row(0) == ("url", "hand", "covered", "sold")
     twice = OWN.with_columns(own_title=pl.lit("hand"))
     result = run(upstream=given(twice), retry_policy=AT_ONCE)
-    assert "The table of the list has a column 'own_title'" in failure(result)
+    golden("errors", failure(result))
     assert not is_retried(result)
 
 
-@pytest.mark.parametrize(
-    ("of", "column"), [("q3_coverage", "covered"), ("q3_offers", "product_url")]
-)
+@pytest.mark.parametrize("column", ["covered", "product_url"])
 def test_a_column_by_which_addresses_are_joined_is_missed_by_name(
-    run: Run, bigquery: BigQueryServer, of: str, column: str
+    golden: Golden, run: Run, bigquery: BigQueryServer, column: str
 ) -> None:
     for view, (fields, rows) in bigquery.results.items():
         kept = [place for place, each in enumerate(fields) if each["name"] != column]
@@ -504,19 +504,19 @@ def test_a_column_by_which_addresses_are_joined_is_missed_by_name(
             [[row[place] for place in kept] for row in rows],
         )
     result = run(retry_policy=AT_ONCE)
-    assert f"{of} has no column {column!r}" in failure(result)
+    golden("errors", failure(result))
     assert not is_retried(result)
 
 
 @pytest.mark.slow
 def test_covered_addresses_without_any_product_publish_nothing(
-    run: Run, bigquery: BigQueryServer, tmp_path: Path
+    golden: Golden, run: Run, bigquery: BigQueryServer, tmp_path: Path
 ) -> None:
     assert run().success
     bigquery.results["products_current_v1"] = (PRODUCT_FIELDS, [])
-    assert "no products, and the latest snapshot has 5" in failure(run())
+    golden("errors", failure(run()))
     message = failure(run(offers={"min_rows_percent": 0}))
-    assert "q3_coverage says that there are products of 3 addresses, and q3_offers has" in message
+    golden("errors", message)
     assert len(snapshot(tmp_path, "q3_matches")) == 10
     bigquery.results["url_coverage_v1"] = (
         COVERAGE_FIELDS,
@@ -543,14 +543,14 @@ def test_in_place_no_row_leaves_bigquery(
 
 @pytest.mark.slow
 def test_only_columns_that_are_named_are_read(
-    run: Run, bigquery: BigQueryServer, tmp_path: Path
+    golden: Golden, run: Run, bigquery: BigQueryServer, tmp_path: Path
 ) -> None:
     columns = PRODUCT_FIELDS[2:3] + PRODUCT_FIELDS[5:6]
     rows = [[row[2], row[5]] for row in PRODUCTS]
     bigquery.results["products_current_v1"] = (columns, rows)
     assert run(offers={"columns": ["PRODUCT_URL", "current_price"]}).success
     queries = [each["configuration"]["query"]["query"] for each in bigquery.inserted]
-    assert f"SELECT `product_url`, `current_price`\nFROM `{PRODUCTS_VIEW}`" in queries
+    golden("errors", queries)
     assert snapshot(tmp_path, "q3_matches").columns == [
         *("sku", "url", "status", "matched_by", "own_price", "title"),
         *("product_url", "current_price"),
@@ -653,37 +653,34 @@ def test_a_grant_that_has_not_arrived_is_waited_for(run: Run, google: Google) ->
 
 @pytest.mark.slow
 def test_a_revoked_subscription_that_holds_the_dataset_is_named_or_replaced(
-    run: Run, google: Google
+    golden: Golden, run: Run, google: Google
 ) -> None:
     google.add(LISTING, DATASET, REVOKED)
     result = run(retry_policy=AT_ONCE)
-    assert "which was revoked. Nothing was changed." in failure(result)
+    golden("errors", failure(result))
     assert not is_retried(result)
     result = run(export={"replace_revoked": True})
     assert result.success
     assert "octogen/replaced_subscription" in metadata(result, "q3_export")
 
 
-def test_a_list_that_is_gone_is_a_clear_failure(run: Run, lists: Lists) -> None:
+def test_a_list_that_is_gone_is_a_clear_failure(golden: Golden, run: Run, lists: Lists) -> None:
     lists.status = "delete_pending"
     result = run(retry_policy=AT_ONCE)
-    assert "URL list 'q3' (cul_01) is being deleted, with its data. Nothing was read." in (
-        failure(result)
-    )
+    golden("errors", failure(result))
     assert not is_retried(result)
     lists.refusal = (404, "url_list_not_found")
     result = run(retry_policy=AT_ONCE)
     assert "cul_01" in failure(result)
-    assert "Materialize q3, which makes the list anew" in failure(result)
     assert not is_retried(result)
 
 
-def test_a_list_that_was_not_made_yet_is_a_clear_failure(run: Run) -> None:
+def test_a_list_that_was_not_made_yet_is_a_clear_failure(golden: Golden, run: Run) -> None:
     @dg.asset(name="q3", metadata={"octogen/url_list": "q3"})
     def without_list() -> pl.DataFrame:
         return OWN
 
-    assert "q3: no URL list is known." in failure(run(upstream=without_list))
+    golden("errors", failure(run(upstream=without_list)))
 
 
 @pytest.mark.slow
@@ -727,42 +724,40 @@ def test_an_export_that_is_old_or_missing_is_a_warning(run: Run, lists: Lists) -
     checks = run(export={"max_age": timedelta(days=1)}).get_asset_check_evaluations()
     (fresh,) = [each for each in checks if each.asset_key.path == ["q3_export"]]
     assert not fresh.passed
-    assert "hours ago and is not exported yet; 24 are allowed." in str(fresh.description)
+    assert "not exported yet" in (fresh.description or "")
 
 
-def test_what_cannot_work_is_refused_when_definitions_load() -> None:
+def test_what_cannot_work_is_refused_when_definitions_load(golden: Golden) -> None:
     @dg.asset
     def other() -> None: ...
 
     export, coverage, offers, matched = chain()
-    with pytest.raises(ValueError, match="other is not an asset of build_url_list_asset"):
+    with golden.raises(ValueError):
         build_url_list_export_asset(other)
-    with pytest.raises(TypeError, match="url_list must be an asset, not str"):
+    with golden.raises(TypeError):
         build_url_list_export_asset("q3")  # type: ignore[arg-type]
     for each in (export, coverage, matched):
-        with pytest.raises(ValueError, match="is not an asset of build_url_list_asset"):
+        with golden.raises(ValueError):
             build_url_matches_asset(each, coverage, offers)
-    with pytest.raises(TypeError, match="offers must be an asset, not str"):
+    with golden.raises(TypeError):
         build_url_matches_asset(q3, coverage, "offers")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="min_covered_percent"):
         build_url_matches_asset(q3, coverage, offers, min_covered_percent=200)
     with pytest.raises(ValueError, match="the location"):
         build_url_list_export_asset(q3, listing_location="U S")
-    with pytest.raises(ValueError, match="view must be the name of a view"):
+    with golden.raises(ValueError):
         build_linked_snapshot_asset(export, view="a.b")
 
 
 def test_a_listing_that_forbids_exports_is_not_queried(
-    run: Run, google: Google, bigquery: BigQueryServer
+    golden: Golden, run: Run, google: Google, bigquery: BigQueryServer
 ) -> None:
     listing = ah.Listing(name=LISTING)
     listing.restricted_export_config = ah.Listing.RestrictedExportConfig(
         enabled=True, restrict_query_result=True
     )
     google.listings = [listing]
-    assert (
-        f"Table {COVERAGE_VIEW}: its listing's restricted_export_config has restrict_query_result"
-    ) in failures(run())[0]
+    golden("errors", failures(run())[0])
     assert bigquery.inserted == []
 
 
@@ -847,13 +842,13 @@ CHAIN = ["q3_export", "q3_coverage", "q3_offers", "q3_matches"]
 
 
 @pytest.mark.slow
-def test_a_list_is_read_once_for_each_export(ticks: Ticks, lists: Lists) -> None:
+def test_a_list_is_read_once_for_each_export(golden: Golden, ticks: Ticks, lists: Lists) -> None:
     assert ticks.requested() == [CHAIN]
     assert ticks.requested() == []
     lists.exported_at = "2026-11-29T06:40:00Z"
     assert ticks.requested() == [CHAIN]
     assert ticks.requested() == []
-    assert "No list was exported anew, of 2." in str(ticks.evaluate().skip_reason)  # type: ignore[union-attr]
+    golden("skips", ticks.evaluate().skip_reason)  # type: ignore[union-attr]
 
 
 def test_a_list_that_was_not_exported_is_left_out(ticks: Ticks, lists: Lists) -> None:
@@ -889,17 +884,17 @@ def test_a_list_that_is_being_read_is_not_requested(
     assert ticks.requested(executed=False) == [CHAIN]
 
 
-def test_a_tick_without_an_answer_says_why(ticks: Ticks, lists: Lists) -> None:
+def test_a_tick_without_an_answer_says_why(golden: Golden, ticks: Ticks, lists: Lists) -> None:
     lists.refusal = (401, "Invalid API key")
-    with pytest.raises(dg.Failure, match="The URL lists could not be listed"):
+    with golden.raises(dg.Failure):
         ticks.evaluate()
 
 
-def test_a_sensor_needs_an_export_before_what_follows_it() -> None:
-    with pytest.raises(ValueError, match="assets must have an asset of build_url_list_export_asse"):
+def test_a_sensor_needs_an_export_before_what_follows_it(golden: Golden) -> None:
+    with golden.raises(ValueError):
         build_url_list_sensor([])
     export, coverage, *_ = chain()
-    with pytest.raises(ValueError, match="q3_coverage is made from none of those before it"):
+    with golden.raises(ValueError):
         build_url_list_sensor([coverage, export])
-    with pytest.raises(TypeError, match="assets must be an asset, not AssetKey"):
+    with golden.raises(TypeError):
         build_url_list_sensor(export.key)  # type: ignore[arg-type]

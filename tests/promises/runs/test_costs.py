@@ -26,6 +26,7 @@ from octogen_dagster import (
 )
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
+from tests.messages import Golden
 from tests.postgresql import running_postgresql, server_program
 from tests.projects import QUIET, Project
 from tests.promises.runs.range_runs import END, START, single_run
@@ -243,7 +244,9 @@ def test_the_sum_is_what_the_service_charged_however_runs_ended(
 
 
 @pytest.mark.slow
-def test_the_asset_has_the_costs_of_each_catalog_and_its_own_are_none(project: Project) -> None:
+def test_the_asset_has_the_costs_of_each_catalog_and_its_own_are_none(
+    golden: Golden, project: Project
+) -> None:
     search = ProductSearch(catalogs=["strada"], page_size=60)
     products = build_products_asset("products", search)
     days = build_products_asset("days", SEARCH, catalog_days(days_ago(1)))
@@ -264,7 +267,7 @@ def test_the_asset_has_the_costs_of_each_catalog_and_its_own_are_none(project: P
     assert shown["octogen/total_usd"] == 0.31
     assert shown["octogen/summary"] == f"**$0.31** at Octogen since {today}"
     assert "| details | 120 | $0.24 |" in shown["octogen/preview"]
-    with pytest.raises(ValueError, match="days must be a positive whole number, not 0"):
+    with golden.raises(ValueError):
         build_costs_asset(days=0)
 
 

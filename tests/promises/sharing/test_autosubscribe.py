@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 
 from octogen_dagster.cli.main import main
 from octogen_dagster.sharing.hub import AnalyticsHub
+from tests.messages import Golden
 from tests.servers.google import BY_NUMBER, EXCHANGE, LISTING, PROJECT, Google
 from tests.servers.octogen import Octogen
 from tests.servers.octogen_mcp import CLIENT, PRINCIPAL
@@ -115,26 +116,28 @@ def test_octogen_is_asked_to_look_at_the_schema_of_the_cell() -> None:
     }
 
 
-def test_a_subscriber_that_octogen_does_not_serve_is_pending() -> None:
+def test_a_subscriber_that_octogen_does_not_serve_is_pending(golden: Golden) -> None:
     octogen = Octogen().register(desiredState="disabled")
     octogen.share("acme")
     (catalog,) = passed(octogen)["catalogs"]
     assert (catalog["action"], catalog["status"]) == ("pending", "disabled")
-    assert catalog["message"] == "The subscriber is disabled at Octogen: enable it there."
+    golden("logs", catalog["message"])
 
 
-def test_a_catalog_that_fails_does_not_stop_the_others() -> None:
+def test_a_catalog_that_fails_does_not_stop_the_others(golden: Golden) -> None:
     octogen, google = Octogen().register(), Google(datasets={"octogen_a"})
     for catalog in ("a", "b", "c"):
         octogen.share(catalog)
     google.add(f"{EXCHANGE}/listings/b", "linked_b")
     result = passed(octogen, google=google)
     assert actions(result) == {"a": "error", "b": "already_subscribed", "c": "subscribed"}
-    assert "already has a dataset octogen_a" in result["catalogs"][0]["message"]
+    golden("logs", result["catalogs"][0]["message"])
     assert result["catalogs"][1]["linked_dataset"] == "linked_b"
 
 
-def test_a_google_that_is_silent_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_google_that_is_silent_is_waited_for_once(
+    golden: Golden, monkeypatch: pytest.MonkeyPatch
+) -> None:
     defaults = AnalyticsHub.__init__.__kwdefaults__
     assert defaults
     monkeypatch.setitem(defaults, "deadline", 2.0)
@@ -145,7 +148,7 @@ def test_a_google_that_is_silent_is_waited_for_once(monkeypatch: pytest.MonkeyPa
     result = passed(octogen, google=google)
     assert {each["action"] for each in result["catalogs"]} == {"error"}
     assert len({each["message"] for each in result["catalogs"]}) == 1
-    assert "did not answer in time" in result["catalogs"][0]["message"]
+    golden("logs", result["catalogs"][0]["message"])
     assert google.calls.count("ListSubscriptions") <= 1  # none if connecting takes too long
 
 
@@ -168,7 +171,7 @@ def test_an_offer_that_cannot_work_is_an_error_in_a_dry_run_too(
     assert message in done.stdout
 
 
-def test_what_a_cell_leaves_out_is_taken_from_its_listing() -> None:
+def test_what_a_cell_leaves_out_is_taken_from_its_listing(golden: Golden) -> None:
     octogen = Octogen().register()
     octogen.share("acme", linkedDatasetSuggestion=None, location=None, listingResource=None)
     assert actions(passed(octogen)) == {"acme": "subscribed"}
@@ -176,7 +179,7 @@ def test_what_a_cell_leaves_out_is_taken_from_its_listing() -> None:
     octogen.share("acme", "awaiting_subscription", listingResource=None)
     octogen.listings.clear()
     (catalog,) = passed(octogen)["catalogs"]
-    assert "Octogen grants access and names no listing" in catalog["message"]
+    golden("logs", catalog["message"])
 
 
 @pytest.mark.parametrize(
@@ -217,12 +220,12 @@ def test_what_a_pass_cannot_do_is_an_error(
 
 
 def test_without_a_login_a_pass_says_how_to_log_in(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    golden: Golden, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     done = run(Octogen(), logged_in=False)
     assert done.exit_code == 1
-    assert "run `octogen-dagster login`; or set OCTOGEN_MCP_REFRESH_TOKEN_FILE" in done.stderr
+    golden("errors", done.stderr)
 
 
 def test_a_dry_run_needs_no_google_credentials(

@@ -12,6 +12,7 @@ import dagster as dg
 import pytest
 
 from octogen_dagster import build_linked_products_asset, build_linked_snapshot_asset
+from tests.messages import Golden
 from tests.promises.sharing.linked import BIGQUERY, linked
 from tests.results import failure, is_retried, materialized, metadata, stored
 from tests.servers.bigquery import BigQueryServer, serving
@@ -85,9 +86,9 @@ def test_a_query_that_reads_more_than_it_may_is_not_billed_and_not_retried(
 @pytest.mark.parametrize("build", [build_linked_snapshot_asset, build_linked_products_asset])
 @pytest.mark.parametrize("limit", [0, -1, 1e12, "100 GB"])
 def test_a_limit_is_a_positive_whole_number(
-    build: Callable[..., dg.AssetsDefinition], limit: Any
+    golden: Golden, build: Callable[..., dg.AssetsDefinition], limit: Any
 ) -> None:
-    with pytest.raises(ValueError, match=r"^max_bytes_billed must be a positive whole number "):
+    with golden.raises(ValueError):
         build(linked, max_bytes_billed=limit)
 
 
@@ -169,10 +170,10 @@ def test_a_job_that_is_found_and_fails_is_followed_by_another(
 
 
 def test_a_job_whose_result_is_refused_is_not_followed_by_another(
-    server: BigQueryServer, run: Run
+    golden: Golden, server: BigQueryServer, run: Run
 ) -> None:
     server.lost_answers, server.polls, server.refusals = 1, 1, 1
-    assert "refused (403 accessDenied: Not you). Let an administrator grant" in failure(run())
+    golden("errors", failure(run()))
     assert len(server.inserted) == 1
 
 

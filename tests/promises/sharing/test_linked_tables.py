@@ -15,6 +15,7 @@ from octogen_dagster import (
     listing_partitions,
 )
 from octogen_dagster.bigquery.partitions import listing_partition_key
+from tests.messages import Golden
 from tests.promises.sharing.linked import BIGQUERY
 from tests.results import failure, materialized, metadata
 from tests.servers.bigquery import PROJECT, BigQueryServer, serving
@@ -132,30 +133,24 @@ def test_the_export_time_dates_a_snapshot_by_default(run: Run, server: BigQueryS
 
 
 def test_a_view_that_no_column_dates_is_published_with_a_warning(
-    run: Run, server: BigQueryServer
+    golden: Golden, run: Run, server: BigQueryServer
 ) -> None:
     result = run(build_linked_snapshot_asset(linked))
     assert result.success
     assert "octogen/last_modified" not in metadata(result, "octogen_linked_snapshot")
     fresh = evaluation(result, "fresh")
     assert (fresh.passed, fresh.severity) == (False, dg.AssetCheckSeverity.WARN)
-    assert str(fresh.description).endswith(
-        "does not say when its rows changed. Name the column that does with modified_column, or "
-        "leave this check out with max_age=None."
-    )
+    golden("checks", fresh.description)
     assert evaluation(result, "not_empty").passed
 
 
 @pytest.mark.parametrize("name", ["uuid", "changed_at"], ids=["a text", "a misspelt name"])
 def test_a_column_that_has_no_dates_fails_before_a_query(
-    name: str, run: Run, server: BigQueryServer
+    golden: Golden, name: str, run: Run, server: BigQueryServer
 ) -> None:
     server.fields.append(CHANGED_ON)
     message = failure(run(build_linked_snapshot_asset(linked, modified_column=name)))
-    assert (
-        f"it has no column {name!r} with dates, to tell its last modification by. Those with "
-        "dates: Changed_On. Correct modified_column."
-    ) in message
+    golden("errors", message)
     assert server.inserted == []
 
 
@@ -247,19 +242,16 @@ def test_without_a_maximum_age_or_partitions_there_is_no_check_of_these() -> Non
     assert products.partitions_def is None
 
 
-def test_a_linked_dataset_that_is_gone_says_what_to_do(run: Run, server: BigQueryServer) -> None:
+def test_a_linked_dataset_that_is_gone_says_what_to_do(
+    golden: Golden, run: Run, server: BigQueryServer
+) -> None:
     server.tables.clear()
-    assert (
-        f"Table {TABLE}: BigQuery refused (404 notFound: Not found: Table {PROJECT}:octogen_good."
-        "products_current_v1). Check the name and the location: a query reaches the datasets of "
-        "one location only. A linked dataset is gone when its listing was withdrawn or its "
-        "subscription ended: then subscribe again."
-    ) in failure(run(build_linked_products_asset(linked)))
+    golden("errors", failure(run(build_linked_products_asset(linked))))
 
 
 @pytest.mark.slow
 def test_the_table_is_that_of_the_last_materialization_of_the_partition(
-    server: BigQueryServer, instance: dg.DagsterInstance, tmp_path: Path
+    golden: Golden, server: BigQueryServer, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
     instance.add_dynamic_partitions("octogen_listings", [GOOD, BAD])
 
@@ -289,26 +281,22 @@ def test_the_table_is_that_of_the_last_materialization_of_the_partition(
     assert unknown.format("none that does") in failure(read())
     for name in ("p.d.t`", "`p.d.t`", "p.d.t; DROP", "p.d-1.t", "d.t"):
         report(GOOD, table_name=name)
-        assert (
-            f"{name!r} is not the name of a table: it has the form <project>.<dataset>.<table>, "
-            "without backticks."
-        ) in failure(read())
+        golden("errors", failure(read()))
     report(GOOD, table_name=f"{PROJECT}.octogen_old.products_current_v1")
     report(GOOD, table_name=TABLE)
     assert metadata(read(), PRODUCTS)["dagster/table_name"] == TABLE
 
 
-def test_without_credentials_a_run_says_how_to_log_in(run: Run, tmp_path: Path) -> None:
+def test_without_credentials_a_run_says_how_to_log_in(
+    golden: Golden, run: Run, tmp_path: Path
+) -> None:
     with pytest.MonkeyPatch.context() as patch:  # it must end before that of the server does
         patch.delenv("GOOGLE_APPLICATION_CREDENTIALS")
         patch.delenv("BIGQUERY_EMULATOR_HOST")  # an emulator needs no login
         patch.setenv("NO_GCE_CHECK", "true")
         patch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
         message = failure(run(build_linked_products_asset(linked)))
-    assert "BigQuery: there are no Google credentials (Your default credentials were not" in message
-    assert (
-        "Run `gcloud auth application-default login`, or give credentials to the BigQuery resource."
-    ) in message
+    golden("errors", message)
 
 
 def evaluation(result: dg.ExecuteInProcessResult, check: str) -> dg.AssetCheckEvaluation:

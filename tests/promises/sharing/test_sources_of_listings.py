@@ -15,6 +15,7 @@ from octogen_dagster import (
     OctogenSource,
     StaticSource,
 )
+from tests.messages import Golden
 from tests.servers.google import BY_NUMBER, EXCHANGE, LISTING, PROJECT, Google
 from tests.servers.octogen import Octogen
 from tests.servers.octogen_mcp import PRINCIPAL
@@ -96,12 +97,14 @@ def test_what_cannot_become_a_linked_dataset_is_left_out(
     assert left.left_out[0].startswith(f"Listing {LISTING}: {reason}")
 
 
-def test_a_name_that_is_none_is_left_out_and_one_that_shows_who_queries_it_is_noted() -> None:
+def test_a_name_that_is_none_is_left_out_and_one_that_shows_who_queries_it_is_noted(
+    golden: Golden,
+) -> None:
     odd = ah.Listing(name=f"{EXCHANGE}/listings/bad id")
     google = Google([odd, ah.Listing(name=LISTING, log_linked_dataset_query_user_email=True)])
     listings = found(ExchangeSource(EXCHANGE), google)
     assert [str(each.name) for each in listings.listings] == [LISTING]
-    assert listings.left_out[0].startswith(f"A listing of exchange {EXCHANGE}: '{odd.name}' is not")
+    golden("errors", listings.left_out[0])
     assert listings.notes == [
         f"Listing {LISTING} shows its publisher the e-mail address of everyone who queries its "
         "linked dataset: tell them."
