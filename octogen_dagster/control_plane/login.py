@@ -1,4 +1,4 @@
-"""The login to Octogen's MCP in a browser, by the `mcp` package."""
+"""Browser login to Octogen's MCP, with the OAuth client in the `mcp` package."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _MAX_REASON_LENGTH = 300
 
 
 class Login(NamedTuple):
-    """A login that has succeeded, with the token endpoint that accepts its refresh token."""
+    """A successful login, with the token endpoint that accepts its refresh token."""
 
     client_id: str
     redirect_uri: str
@@ -60,19 +60,20 @@ def login(
     scope: str = DEFAULT_SCOPE,
     timeout: float = 300.0,
 ) -> Login:
-    """Let a person log in on the page that `show` is called with, and write the places.
+    """Pass the login page's URL to `show`, wait for the person, and store the login in `places`.
 
-    Without an OAuth client, that of the last login is used again if it was registered with the same
-    redirect URI (port 0 is a free one), or else a new public one is registered. The tokens are
-    asked for `resource`, unless the MCP server names its own, and an authorization server that is
-    given must be the one that the MCP server names. An `OSError` means that the port is taken.
+    Without a `client_id`, the client from the last login is reused if it has the same redirect
+    URI; otherwise a new public client is registered. Port 0 in `redirect_uri` picks a free port.
+    Tokens are requested for `resource` unless the MCP server names a resource itself.
+    `authorization_server`, if given, must match the server named by the MCP server. `timeout` is
+    in seconds. Raises `OSError` if the port is taken.
     """
     require_extras("The login to Octogen", "mcp")
     checked_url(mcp_url, "The MCP URL")
     if authorization_server:
         authorization_server = checked_url(authorization_server, "The authorization server")
     with places.refresh_token.locked(Deadline.after(timeout)):
-        pass  # a file that cannot be locked is an error before the person logs in
+        pass  # fail on a file that cannot be locked before the person logs in
     with _Callback(redirect_uri, timeout) as callback:
         storage = _Storage(places, callback.redirect_uri, client_id)
         logging_in = _login(
@@ -91,7 +92,7 @@ def login(
             failure = _login_error(mcp_url, storage, failures)
             if failure is None:
                 raise
-    # Raised out here, because the errors of the `mcp` package hold responses with tokens.
+    # Raised outside the handler: errors from the `mcp` package hold responses with tokens.
     raise failure
 
 
@@ -127,7 +128,7 @@ async def _login(
     metadata, client = provider.context.oauth_metadata, provider.context.client_info
     if not storage.is_written or metadata is None or client is None:
         raise OctogenMCPAuthenticationError(
-            f"Octogen's MCP at {mcp_url} asked for no login: check the address."
+            f"Octogen's MCP at {mcp_url} did not request a login. Check the URL."
         )
     return Login(str(client.client_id), callback.redirect_uri, str(metadata.token_endpoint))
 
@@ -139,8 +140,8 @@ def _public_client(redirect_uri: str, scope: str) -> OAuthClientMetadata:
     class PublicClient(OAuthClientMetadata):
         """A client that keeps its scopes.
 
-        The `mcp` package sets those that the server names, and none if it names none. A login
-        without `offline_access` lasts for minutes.
+        The `mcp` package replaces them with the server's scopes, even if the server names none. A
+        login without `offline_access` lasts only minutes.
         """
 
         def __setattr__(self, name: str, value: object) -> None:
@@ -154,9 +155,9 @@ def _public_client(redirect_uri: str, scope: str) -> OAuthClientMetadata:
 
 
 class _Storage:
-    """The storage that the `mcp` package asks for the client and gives the tokens to.
+    """Client and token storage for the `mcp` package.
 
-    The places belong together. They are written when the login has succeeded, not before.
+    The places belong together, so nothing is written before the login has succeeded.
     """
 
     def __init__(self, places: LoginPlaces, redirect_uri: str, client_id: str | None) -> None:
@@ -176,8 +177,8 @@ class _Storage:
             )
             way = "leave it out" if client_id else f"delete {places.client_id.place}"
             self.advice = (
-                f" If the login page does not know the client, {way}: the next login then "
-                "registers a new one."
+                f" If the login page does not know the client, {way}. The next login then "
+                "registers a new client."
             )
 
     def _saved_client_id(self) -> str | None:
@@ -193,7 +194,7 @@ class _Storage:
         return text
 
     async def get_tokens(self) -> OAuthToken | None:
-        return None  # so that the person logs in
+        return None  # makes the person log in
 
     async def get_client_info(self) -> OAuthClientInformationFull | None:
         return self._client
@@ -201,8 +202,8 @@ class _Storage:
     async def set_client_info(self, client_info: OAuthClientInformationFull) -> None:
         if client_info.client_secret:
             raise OctogenMCPAuthenticationError(
-                "The login registered a client with a secret, and a public one is needed: report "
-                "it to Octogen."
+                "The login registered a client with a secret, but a public client is required. "
+                "Report this to Octogen."
             )
         self._client, self.advice = client_info, ""
 
@@ -211,8 +212,8 @@ class _Storage:
         refresh_token = parsed_word(tokens.refresh_token)
         if refresh_token is None or self._client is None:
             raise OctogenMCPAuthenticationError(
-                "The login gave no refresh token, so it would last for minutes only: ask Octogen "
-                "for offline access."
+                "The login returned no refresh token, so it would expire within minutes. Ask "
+                "Octogen for offline access."
             )
         places = self._places
         with places.refresh_token.locked(Deadline.after(_LOCK_TIMEOUT)):
@@ -224,7 +225,7 @@ class _Storage:
 
 
 class _Callback(ThreadingTCPServer):
-    """The web server on this machine that the browser returns to, known by the login's `state`."""
+    """The local web server for the OAuth redirect, which must carry the login's `state`."""
 
     allow_reuse_address = True
     daemon_threads = True  # browsers open connections that they never use
@@ -246,7 +247,7 @@ class _Callback(ThreadingTCPServer):
         self.server_close()
 
     async def wait(self) -> AuthorizationCodeResult:
-        """Wait for the browser and return the authorization code that it brings."""
+        """Wait for the redirect and return its authorization code."""
         import anyio
         from mcp.shared.auth import AuthorizationCodeResult
 
@@ -255,20 +256,20 @@ class _Callback(ThreadingTCPServer):
                 parameters = await asyncio.wrap_future(self.parameters)
         except TimeoutError:
             raise OctogenMCPAuthenticationError(
-                f"Nobody logged in within {self._seconds:g} s: run `octogen-dagster login` again."
+                f"Nobody logged in within {self._seconds:g} s. Run `octogen-dagster login` again."
             ) from None
         if "code" not in parameters:
             reason = ": ".join(
                 parameters[name] for name in ("error", "error_description") if name in parameters
             )
             raise OctogenMCPAuthenticationError(
-                f"The login was refused ({reason[:_MAX_REASON_LENGTH] or 'no reason given'}): log "
-                "in again and agree, or ask Octogen for access."
+                f"The login was rejected ({reason[:_MAX_REASON_LENGTH] or 'no reason given'}). Log "
+                "in again and give your consent, or ask Octogen for access."
             )
         return AuthorizationCodeResult.model_validate(parameters)
 
     def handle_error(self, *_: object) -> None:
-        """Stay silent about browsers that close their connections."""
+        """Log nothing: browsers close connections early."""
 
 
 class _CallbackHandler(BaseHTTPRequestHandler):
@@ -279,7 +280,7 @@ class _CallbackHandler(BaseHTTPRequestHandler):
         sent, callback = _parameters(self.path), self.server
         is_expected = callback.state is not None and sent.get("state") == callback.state
         is_callback = is_expected and urlsplit(self.path).path == callback.path
-        answer = "Octogen has your answer: this window can be closed."
+        answer = "Octogen has received your answer. You can close this window."
         self.send_response(200 if is_callback else 404)
         self.send_header("Content-Type", "text/plain")
         self.end_headers()
@@ -289,7 +290,7 @@ class _CallbackHandler(BaseHTTPRequestHandler):
                 callback.parameters.set_result(sent)
 
     def log_message(self, *_: object) -> None:
-        """Stay silent: the URLs hold codes."""
+        """Log nothing: the URLs contain codes."""
 
 
 def _split_redirect_uri(redirect_uri: str) -> tuple[str, int, str]:
@@ -301,7 +302,7 @@ def _split_redirect_uri(redirect_uri: str) -> tuple[str, int, str]:
         if is_here and host and port is not None and parts.path and not parts.query:
             return host, port, parts.path
     raise ValueError(
-        f"The redirect URI {redirect_uri!r} does not lead to this machine: give "
+        f"The redirect URI {redirect_uri!r} does not point to this machine. Use "
         "http://127.0.0.1:PORT/PATH or http://localhost:PORT/PATH."
     )
 
@@ -309,27 +310,27 @@ def _split_redirect_uri(redirect_uri: str) -> tuple[str, int, str]:
 def _check_page(
     mcp_url: str, page: str, metadata: OAuthMetadata | None, authorization_server: str | None
 ) -> None:
-    """Refuse a login that would send a token in the clear, or at another authorization server."""
+    """Reject a login over plain HTTP or at an unexpected authorization server."""
     issuer = metadata and str(metadata.issuer)
     if authorization_server and issuer and issuer.rstrip("/") != authorization_server.rstrip("/"):
         raise OctogenMCPAuthenticationError(
-            f"Octogen's MCP at {mcp_url} logs in at {issuer}, and not at {authorization_server}: "
-            "correct --authkit-domain or leave it out, or name the MCP server that logs in there "
-            "by --resource."
+            f"Octogen's MCP at {mcp_url} uses the authorization server {issuer}, not "
+            f"{authorization_server}. Correct or omit --authkit-domain, or pass the matching MCP "
+            "server as --resource."
         )
     try:
         checked_url(page.partition("?")[0], "The login page")
         checked_url(str(metadata.token_endpoint) if metadata else "", "The token endpoint")
     except ValueError as error:
         raise OctogenMCPAuthenticationError(
-            f"Octogen's MCP at {mcp_url} names a login that cannot be trusted. {error}"
+            f"Octogen's MCP at {mcp_url} points to an untrusted login. {error}"
         ) from None
 
 
 def _login_error(
     mcp_url: str, storage: _Storage, failures: Iterable[BaseException]
 ) -> OctogenError | None:
-    """Return the error that the failures of a login stand for; None if they are a defect here."""
+    """Return the error for a failed login; None if the failure is a defect in this package."""
     import httpx2
     from mcp.client.auth import OAuthFlowError, OAuthRegistrationError, OAuthTokenError
     from mcp.shared.exceptions import MCPError
@@ -339,19 +340,19 @@ def _login_error(
             return type(failure)(f"{failure}{storage.advice}")  # a copy without the traceback
         if isinstance(failure, httpx2.HTTPError):
             return OctogenConnectionError(
-                f"The login to Octogen's MCP at {mcp_url} got no answer "
-                f"({type(failure).__name__}): check the address and the network."
+                f"The login to Octogen's MCP at {mcp_url} got no response "
+                f"({type(failure).__name__}). Check the URL and the network."
             )
         if isinstance(failure, OAuthFlowError | MCPError):
             reason = " ".join(storage.masked(str(failure)).split())
             if isinstance(failure, OAuthTokenError | OAuthRegistrationError):
-                # Their message goes on with the response, which may hold tokens.
+                # Their message ends with the response, which might contain tokens.
                 reason, _, response = reason.partition(": ")
                 reason += f": {response[:3]}" if response[:3].isdigit() else ""
             reason = reason[:_MAX_REASON_LENGTH].rstrip(".") or type(failure).__name__
             return OctogenMCPAuthenticationError(
-                f"The login to Octogen's MCP at {mcp_url} failed ({reason}): check the address, "
-                f"then try again.{storage.advice}"
+                f"The login to Octogen's MCP at {mcp_url} failed ({reason}). Check the URL, then "
+                f"try again.{storage.advice}"
             )
     return None
 

@@ -1,4 +1,4 @@
-"""A login in a bucket, for processes that share no disk: a word in an object, with a lease."""
+"""Login secrets in a bucket, each in an object with a lease, for processes without shared disk."""
 
 from __future__ import annotations
 
@@ -31,27 +31,27 @@ if TYPE_CHECKING:
     from octogen_dagster.storage.buckets import Bucket
 
 LEASE_SECONDS = 240.0
-"""The time for which a process keeps the others out. An exchange ends before it does."""
+"""How long a lease keeps other processes out. A token exchange ends before the lease does."""
 
 _FIRST_WAIT, _MAX_WAIT = 0.02, 1.0
 _MAX_REFUSALS = 5
-"""Writes in a row that are refused although nobody else wrote, as two that come at once may be."""
+"""Consecutive writes rejected without another writer. Concurrent writes can cause a few."""
 
 _PROCESS = uuid.uuid4().hex
 _guards: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
-"""The threads of a process have one lease of an object, and take turns in it."""
+"""A process holds one lease per object; its threads take turns."""
 
 
 class ReplacedSecretError(OctogenMCPAuthenticationError):
-    """Somebody else replaced a word since it was read."""
+    """The secret was replaced since it was read."""
 
 
 @dataclass(unsafe_hash=True)
 class SecretObject:
-    """One word in an object of a bucket, which is replaced under the version that was read.
+    """A one-word secret in a bucket object, replaced only if its version has not changed.
 
-    A writer holds a lease: an object beside it that is created only if there is none, or
-    replaced under its version if it has ended. `initial` is the word while there is none.
+    Writers hold a lease: a second object, which is created only if absent, or replaced under its
+    version once expired. `initial` is the secret while the object is missing.
     """
 
     uri: str
@@ -67,25 +67,25 @@ class SecretObject:
         return self.uri
 
     def require(self) -> None:
-        """Do nothing: a lease makes no folder."""
+        """Do nothing: a lease creates no folder."""
 
     @contextlib.contextmanager
     def locked(self, within: Deadline) -> Iterator[Deadline]:
-        """Keep out every other process that takes a lease of this object, until a deadline."""
+        """Hold this object's lease, waiting for other processes until a deadline."""
         guard = _guards[self.uri]
         if not guard.acquire(timeout=within.left):
             raise OctogenTimeoutError(
-                f"The {self} was not free within {within.seconds:g} s: another thread replaces "
-                "it, or waits for the store. Try again later."
+                f"The {self} was not free within {within.seconds:g} s. Another thread is "
+                "replacing it or waiting for the store. Try again later."
             )
         try:
-            # A process that was forked has the word of its parent, and not its lease.
+            # A forked process inherits its parent's secret, but not the lease.
             holder = f"{_PROCESS}-{os.getpid()}"
             version, ends = self._acquire(holder, within)
             try:
                 yield ends
             finally:
-                # One that has ended, or cannot be given back now, is taken over.
+                # A lease that expired or cannot be released now will be taken over.
                 with contextlib.suppress(Exception):
                     ended = msgspec.json.encode(_Lease(holder))
                     self._bucket.publish_if(version, ended, self._lease_key)
@@ -93,21 +93,21 @@ class SecretObject:
             guard.release()
 
     def _acquire(self, holder: str, within: Deadline) -> tuple[object, Deadline]:
-        """Wait for the lease and take it; return its version and its end."""
+        """Wait for the lease, take it, and return its version and expiry."""
         wait, refused, refusals = _FIRST_WAIT, object(), 0
         while True:
-            with self._explained("is locked by a lease that cannot be read or written"):
+            with self._explained("has a lease that cannot be read or written"):
                 version, content = self._read_lease()
                 lease, now = _parsed_lease(content), time.time()
-                # It is this process' own if the answer to the request that took it was lost. With
-                # clocks that agree, none ends later than one that begins now.
+                # The lease belongs to this process if the response to its request was lost. If
+                # clocks agree, no lease expires later than one that begins now.
                 if lease.holder == holder or not now < lease.until < now + 2 * LEASE_SECONDS:
                     refusals = refusals + 1 if version == refused else 0
                     if refusals == _MAX_REFUSALS:
-                        self._read(self._lease_key)  # or it is there and may not be read
+                        self._read(self._lease_key)  # or it exists but is not readable
                         raise self._no_conditions()
                     own = msgspec.json.encode(_Lease(holder, now + LEASE_SECONDS))
-                    # Counted from before the request: it ends no later here than for others.
+                    # Counted from before the request, so it never expires later for this process.
                     ends = Deadline.after(LEASE_SECONDS)
                     try:
                         return self._bucket.publish_if(version, own, self._lease_key), ends
@@ -116,9 +116,9 @@ class SecretObject:
             if not within.left:
                 until = datetime.fromtimestamp(lease.until, UTC)
                 raise OctogenTimeoutError(
-                    f"The {self} was not free within {within.seconds:g} s: another process is "
-                    f"replacing it, or died while it did, which counts until {until:%H:%M:%S} UTC. "
-                    "Try again later."
+                    f"The {self} was not free within {within.seconds:g} s. Another process is "
+                    f"replacing it, or died while doing so; its lease expires at "
+                    f"{until:%H:%M:%S} UTC. Try again later."
                 )
             time.sleep(min(within.left, random.uniform(wait / 2, wait)))  # noqa: S311
             wait = min(2 * wait, _MAX_WAIT)
@@ -127,23 +127,23 @@ class SecretObject:
         with self._explained("cannot be read"):
             self._version, content = self._read(self._key)
         word = parsed_word(content.decode("ascii", "replace")) if content.strip() else self.initial
-        del content  # no traceback that shows locals is to show it
+        del content  # keep it out of tracebacks that show locals
         if word:
             return word
-        problem = "does not hold one word" if self._version else "is not there"
+        problem = "does not contain exactly one word" if self._version else "does not exist"
         raise OctogenMCPAuthenticationError(
             f"The {self} {problem}. Run `octogen-dagster login --token-uri URI` to write it."
         )
 
     def write(self, secret: SecretStr) -> None:
-        """Replace the word, unless somebody else did since it was read."""
+        """Replace the secret, unless it was replaced since it was read."""
         with self._explained("cannot be replaced"):
             if self._version is None:
                 with _absent_if_denied():
                     self._version = self._bucket.version(self._key)
             refused = _condition(self._version)
             try:
-                # Not in a variable: no traceback that shows locals is to show it.
+                # Not in a variable: keep it out of tracebacks that show locals.
                 self._version = self._bucket.publish_if(
                     self._version,
                     f"{secret.get_secret_value()}\n".encode("ascii"),
@@ -152,33 +152,33 @@ class SecretObject:
                 return
             except ReplacedError:
                 pass
-        is_written = self.read() == secret  # the answer to the request that wrote it was lost
+        is_written = self.read() == secret  # the response to the successful write was lost
         if _condition(self._version) == refused:
             raise self._no_conditions()
         if not is_written:
             raise ReplacedSecretError(
-                f"The {self} was replaced meanwhile, by a login or by another program: the next "
-                "call begins with the new one.",
+                f"The {self} was replaced meanwhile by a login or another program. The next call "
+                "uses the new one.",
                 retry_after=0.0,
             )
 
     def _no_conditions(self) -> OctogenMCPAuthenticationError:
         return OctogenMCPAuthenticationError(
-            f"The {self} cannot be replaced: the store refuses each conditional write (If-Match, "
-            "If-None-Match), although nobody else wrote. Put the login into a store that has them."
+            f"The {self} cannot be replaced. The store rejects every conditional write (If-Match, "
+            "If-None-Match), although nobody else wrote. Use a store that supports them."
         )
 
     def _read_lease(self) -> tuple[object, bytes]:
-        """Read the lease; one that may not be read counts as absent, and is created if it is.
+        """Read the lease; an unreadable lease counts as absent.
 
-        S3 denies access to a missing object in a bucket that may not be listed.
+        Without permission to list the bucket, S3 denies access to missing objects.
         """
         with _absent_if_denied():
             return self._read(self._lease_key)
         return None, b""
 
     def _read(self, key: str) -> tuple[object, bytes]:
-        """Read an object with its version; None and nothing if it is not there."""
+        """Read an object and its version; None and an empty text if it does not exist."""
         try:
             return self._bucket.read(key)
         except FileNotFoundError:
@@ -198,7 +198,7 @@ class SecretObject:
 
     @contextlib.contextmanager
     def _explained(self, problem: str) -> Iterator[None]:
-        """Turn errors of the object store into those of a login."""
+        """Convert errors from the object store to login errors."""
         from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
 
         try:
@@ -214,15 +214,15 @@ class SecretObject:
         text = f"The {self} {problem}: {reason}."
         if lasts:
             raise OctogenMCPAuthenticationError(
-                f"{text} Check that the bucket is there, and that the credentials of this process "
-                "may read and write in it. Without the right to list it, S3 answers so for an "
-                "object that is not there, too."
+                f"{text} Check that the bucket exists and that this process can read and write "
+                "its objects. Without permission to list the bucket, S3 also reports this error "
+                "for missing objects."
             )
-        raise OctogenConnectionError(f"{text} Check that the store can be reached, and try again.")
+        raise OctogenConnectionError(f"{text} Check the connection to the store and try again.")
 
 
 def _condition(version: object) -> object:
-    """The part of a version that a conditional write names."""
+    """Return what a conditional write needs from a version."""
     return version[:2] if isinstance(version, tuple) else version
 
 
@@ -236,21 +236,21 @@ def _absent_if_denied() -> Iterator[None]:
 
 @functools.lru_cache(maxsize=4)
 def _opened(folder: str) -> Bucket:
-    """Open a bucket with the credentials of the environment."""
+    """Open a bucket with credentials from the environment."""
     from octogen_dagster.storage.buckets import Bucket
 
     return Bucket(folder, {})
 
 
 class _Lease(msgspec.Struct):
-    """The holder of a lease, and its end."""
+    """A lease: its holder and its expiry."""
 
     holder: str = ""
     until: float = 0.0
 
 
 def _parsed_lease(content: bytes) -> _Lease:
-    """Return a lease; what is none has ended."""
+    """Return a lease; malformed content counts as expired."""
     try:
         return msgspec.json.decode(content, type=_Lease)
     except (msgspec.DecodeError, UnicodeDecodeError):

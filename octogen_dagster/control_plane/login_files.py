@@ -1,4 +1,4 @@
-"""The files of a login, each with one secret word, which several processes read and replace."""
+"""Login files, each with a one-word secret that several processes read and replace."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _MAX_WRITE_SECONDS = 3600.0
 
 
 class SecretFile(NamedTuple):
-    """One word in a file that only its owner may read and that is replaced in one step.
+    """A one-word secret in a file that only its owner can read, replaced atomically.
 
-    A link is followed. `purpose` is what messages call it, `initial` the word while it is empty.
+    Links are followed. Messages call it `purpose`; `initial` is the secret while the file is empty.
     """
 
     name: str | os.PathLike[str]
@@ -33,48 +33,48 @@ class SecretFile(NamedTuple):
 
     @property
     def path(self) -> Path:
-        return Path(os.path.expanduser(self.name))  # unlike Path's, it needs no known home
+        return Path(os.path.expanduser(self.name))  # Path.expanduser fails for an unknown home
 
     @property
     def place(self) -> str:
         return str(self.path)
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError(f"The {self} is not pickled: its first word would be written in clear.")
+        raise TypeError(f"The {self} cannot be pickled: its secret would be written in plain text.")
 
     def __str__(self) -> str:
         return f"{self.purpose} file {self.path}"
 
     @contextlib.contextmanager
     def locked(self, within: Deadline) -> Iterator[Deadline]:
-        """Keep out every other thread and process that locks this file; make its folder."""
+        """Lock this file against other threads and processes, and create its folder."""
         import filelock
 
         if self.path.parts[0] == "~":
             raise OctogenMCPAuthenticationError(
-                f"The {self} has no folder, because the home folder of this user is unknown: set "
-                "HOME, or name the files of the login."
+                f"The {self} has no folder because this user's home folder is unknown. Set HOME, "
+                "or set the paths to the login files."
             )
         target = self.path.resolve()
         lock = filelock.FileLock(
             f"{target}.lock",
             timeout=within.left,
-            mode=0o666,  # it is empty, and root may have made it for the user of the file
+            mode=0o666,  # the lock file is empty, and root may have created it for another user
             thread_local=False,
             poll_interval=_LOCK_POLL_SECONDS,
         )
         try:
             os.makedirs(target.parent, mode=0o700, exist_ok=True)
             lock.acquire()
-        except filelock.Timeout:  # must come first: it is an OSError
+        except filelock.Timeout:  # first, because it is an OSError
             raise OctogenTimeoutError(
-                f"The {self} cannot be locked ({lock.lock_file}): another process has held it for "
-                f"{within.seconds:g} s; try again later."
+                f"The {self} cannot be locked ({lock.lock_file}). Another process has held the "
+                f"lock for {within.seconds:g} s. Try again later."
             ) from None
         except OSError as error:
             raise OctogenMCPAuthenticationError(
                 f"The {self} cannot be locked ({lock.lock_file}: {error.strerror}), so a new token "
-                "could be lost. Put it into a folder of its own that this user may write to."
+                "could be lost. Move it to a separate folder that this user can write to."
             ) from None
         try:
             yield Deadline.after(math.inf)
@@ -82,7 +82,7 @@ class SecretFile(NamedTuple):
             lock.release()
 
     def require(self) -> None:
-        """Raise if there is no file, or something that cannot be replaced and may hang."""
+        """Raise if the file is missing, or is a pipe or device that might hang."""
         try:
             is_file = stat.S_ISREG(self.path.stat().st_mode)
         except OSError as error:
@@ -105,21 +105,21 @@ class SecretFile(NamedTuple):
             problem = "is not text"
         else:
             word = parsed_word(text) if text else self.initial
-            problem = "does not hold one word" if text else "is empty"
-            del text  # no traceback that shows locals is to show it
+            problem = "does not contain exactly one word" if text else "is empty"
+            del text  # keep it out of tracebacks that show locals
             if word:
                 return word
-        # Raised out here, because a UnicodeDecodeError holds what the file holds.
+        # Raised outside the handler: a UnicodeDecodeError holds the file's content.
         raise OctogenMCPAuthenticationError(
             f"The {self} {problem}. Run `octogen-dagster login` to write it."
         )
 
     def write(self, secret: SecretStr) -> None:
-        """Replace the word so that it survives a power failure."""
+        """Replace the secret so that it survives a power failure."""
         target = self.path.resolve()
         try:
             remove_abandoned(target, _MAX_WRITE_SECONDS)
-            # Not in a variable: no traceback that shows locals is to show it.
+            # Not in a variable: keep it out of tracebacks that show locals.
             write_whole(
                 target,
                 f"{secret.get_secret_value()}\n".encode("ascii"),
@@ -128,7 +128,6 @@ class SecretFile(NamedTuple):
             )
         except OSError as error:
             raise OctogenMCPAuthenticationError(
-                f"The {self} cannot be replaced: {error.strerror}. Put it into a folder that this "
-                "user may write to; a file that is mounted by itself cannot be replaced, its "
-                "folder can."
+                f"The {self} cannot be replaced: {error.strerror}. Move it to a folder that this "
+                "user can write to. If it is mounted as a single file, mount its folder instead."
             ) from None

@@ -1,4 +1,4 @@
-"""Where a login is kept: in files, or in objects of a bucket where processes share no disk."""
+"""Where a login is stored: in files, or in a bucket if processes do not share a disk."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from octogen_dagster.control_plane.login_bucket import SecretObject
 from octogen_dagster.control_plane.login_files import SecretFile
 
-_FOLDER = "~/.config/octogen"  # as of Octogen's own commands, and so are the names in it
+_FOLDER = "~/.config/octogen"  # Octogen's commands use the same folder and file names
 REFRESH_TOKEN_FILE = f"{_FOLDER}/mcp.refresh"
 CLIENT_ID_FILE = f"{_FOLDER}/mcp.client-id"
 REDIRECT_URI_FILE = f"{_FOLDER}/mcp.redirect-uri"
@@ -19,9 +19,9 @@ SecretPlace: TypeAlias = SecretFile | SecretObject
 
 
 class LoginPlaces(NamedTuple):
-    """The places that a login writes to, and that later logins and refreshes read.
+    """Where a login is written, and where later logins and refreshes read it.
 
-    The redirect URI is the one that the client was registered with. Without its place, every login
+    The redirect URI is the one registered with the client. Without a place for it, every login
     registers a new client.
     """
 
@@ -38,7 +38,7 @@ class LoginPlaces(NamedTuple):
         *,
         token_uri: str | None = None,
     ) -> LoginPlaces:
-        """Return the files at these paths, and by default those of Octogen's own commands."""
+        """Return the files at these paths. They default to the files Octogen's commands use."""
         if token_uri:
             return cls(
                 secret_at(token_uri, "refresh token"),
@@ -55,14 +55,14 @@ class LoginPlaces(NamedTuple):
 
 
 def client_id_uri(token_uri: str) -> str:
-    """Return where the id of the OAuth client is that a refresh token belongs to."""
+    """Return the place for a refresh token's OAuth client id."""
     return f"{token_uri}.client-id"
 
 
 def secret_at(
     place: str | os.PathLike[str], purpose: str, initial: SecretStr | None = None
 ) -> SecretPlace:
-    """Return the word at a path or at the URL of an object; an empty one begins with `initial`."""
+    """Return the secret at a path or object URL; `initial` is used while it is empty."""
     scheme, is_url, path = str(place).partition("://")
     if not is_url or scheme == "file":
         return SecretFile(path if is_url else place, purpose, initial)
@@ -71,7 +71,7 @@ def secret_at(
     _, _, key = bucket_of(str(place), "token_uri", "a path")
     if not key:
         raise ValueError(
-            f"token_uri {str(place)!r} names no object: name one in the bucket, such as "
+            f"token_uri {str(place)!r} does not name an object. Name one in the bucket, such as "
             f"{str(place).rstrip('/')}/octogen/login."
         )
     return SecretObject(str(place), purpose, initial)

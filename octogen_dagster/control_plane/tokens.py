@@ -1,8 +1,8 @@
-"""Access tokens for Octogen's MCP: a given one, one that a command prints, or a refreshed one.
+"""Access tokens for Octogen's MCP, from a setting, a command, or a refresh token.
 
-Octogen replaces a refresh token with each use, and spends the old one before it answers. So
-processes that share a token take turns, an exchange has its own time, whoever waits for it, and a
-new token is stored before anything else is done with it.
+Octogen replaces a refresh token with each use and invalidates the old token before it responds.
+Processes that share a token therefore take turns, an exchange has its own timeout independent of
+its callers, and a new token is stored before anything else happens.
 """
 
 from __future__ import annotations
@@ -55,19 +55,19 @@ if TYPE_CHECKING:
     import httpx2
 
 DEFAULT_TIMEOUT = 30.0
-"""Seconds for a call of a tool, or for a token command."""
+"""Seconds allowed for a tool call or a token command."""
 
 DEFAULT_RETRY = RetryPolicy(attempts=5, deadline=120.0, max_delay=10.0)
 
 _EXCHANGE_TIMEOUT = 120.0
 _STORE_TIMEOUT = 30.0
-"""Seconds in which another attempt begins to store a token in a bucket that does not answer."""
+"""Seconds during which storing a token in an unresponsive bucket is retried."""
 
 _MAX_STORE_SECONDS = 120.0
-"""The time that is left of a lease for storing: the last of those attempts takes 90 seconds."""
+"""Lease time reserved for storing a token: the last retry takes up to 90 seconds."""
 
 _LOCK_GRACE_SECONDS = 0.2
-"""Seconds more than the lock has, so that its own error can say who holds it."""
+"""Seconds added to the lock's timeout, so that its error can name the holder."""
 
 _RENEWED_BEFORE_SECONDS = 30.0
 _MAX_LIFE_SECONDS = 1e9
@@ -77,17 +77,17 @@ _Value = TypeVar("_Value")
 
 
 class Issued(NamedTuple):
-    """An access token, and the time on the monotonic clock from which another one is used."""
+    """An access token, and the monotonic time at which it is replaced."""
 
     token: SecretStr
     renewed_at: float = math.inf
 
 
 class AccessToken:
-    """The access token that the sessions of a process share.
+    """The access token shared by a process's sessions.
 
-    `obtain` gets another one, within the time of its caller. `refused` is the error if it gets the
-    one that the service has just refused.
+    `obtain` gets a new token before the caller's deadline. `refused` is raised if it returns the
+    token that the service has just rejected.
     """
 
     def __init__(self, obtain: Callable[[Deadline], Issued], refused: str) -> None:
@@ -97,10 +97,10 @@ class AccessToken:
         self._issued: Issued | None = None
 
     def get(self, within: Deadline, refused: SecretStr | None = None) -> SecretStr:
-        """Return a token to use now, and not the one that the service has just refused."""
+        """Return a valid token, never the one that the service has just rejected."""
         if not self._guard.acquire(timeout=within.left):
             raise OctogenTimeoutError(
-                f"Another thread did not get an access token within {within.seconds:g} s: try "
+                f"Another thread did not get an access token within {within.seconds:g} s. Try "
                 "again later."
             )
         try:
@@ -115,24 +115,24 @@ class AccessToken:
 
 
 def given_token(access_token: SecretStr) -> AccessToken:
-    """Return the source of a single access token, which cannot be renewed."""
+    """Return the source for a fixed access token, which cannot be renewed."""
     token = parsed_word(access_token.get_secret_value())
     if token is None:
         raise OctogenMCPAuthenticationError(
-            "The access token that was given is not a token: a token is one word, without blanks."
+            "The access token is malformed. A token is a single word without whitespace."
         )
     return AccessToken(
         lambda _: Issued(token),
-        "The access token is refused; they live for some five minutes. Give a new one, or a "
-        "refresh token file, which lasts: `octogen-dagster login` writes it.",
+        "The access token was rejected. Access tokens expire after about five minutes. Set a new "
+        "one, or a refresh token file, which `octogen-dagster login` writes.",
     )
 
 
 class TokenCommand:
-    """Runs a command that prints a token, as its first line or as JSON with `access_token`.
+    """A command that prints a token, on its first line or as JSON with `access_token`.
 
-    The rest of its output may be a secret, and is never quoted. Its words may be one too: in an
-    object, no traceback that shows locals shows them.
+    Its output and arguments might be secret: output is never quoted, and the arguments are kept in
+    an object, out of tracebacks that show locals.
     """
 
     def __init__(self, command: str, timeout: float = DEFAULT_TIMEOUT) -> None:
@@ -140,7 +140,7 @@ class TokenCommand:
             self._words = shlex.split(command)
         except ValueError as error:
             raise ValueError(
-                f"The token command cannot be split into words: {error}. Correct its quotes."
+                f"The token command cannot be parsed: {error}. Correct its quotes."
             ) from None
         self._timeout = timeout
 
@@ -160,7 +160,7 @@ class TokenCommand:
             read = functools.partial(process.stdout.read, _MAX_PRINTED_BYTES)
             printed = submit(read, "octogen-command")
             try:
-                wait_interruptibly(printed, within.left)  # a child of it may keep the pipe open
+                wait_interruptibly(printed, within.left)  # a child process may keep the pipe open
                 is_long = printed.done() and len(printed.result()) == _MAX_PRINTED_BYTES
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(0 if is_long else within.left)
@@ -175,10 +175,10 @@ class TokenCommand:
             elif token := _printed_token(printed.result()):
                 return Issued(token)
             else:
-                problem = "printed no token, which is one word without blanks"
-            del process, printed  # no traceback that shows locals is to show what they hold
+                problem = "printed no token (a single word without whitespace)"
+            del process, printed  # keep their content out of tracebacks that show locals
         raise OctogenMCPAuthenticationError(
-            f"The token command {problem}: run it by hand, without a shell, to see why."
+            f"The token command {problem}. Run it by hand, without a shell, to see why."
         )
 
 
@@ -191,13 +191,13 @@ def _printed_token(output: bytes) -> SecretStr | None:
 
 @dataclass(unsafe_hash=True)
 class _SecretInMemory:
-    """One word without a file, whose replacement ends with the process."""
+    """A secret in memory; a replacement is lost when the process ends."""
 
     initial: SecretStr
     _replacement: SecretStr | None = field(default=None, compare=False)
 
     def require(self) -> None:
-        """There is one always."""
+        """Do nothing: the secret always exists."""
 
     def locked(self, _: Deadline) -> contextlib.AbstractContextManager[Deadline]:
         return contextlib.nullcontext(Deadline.after(math.inf))
@@ -206,12 +206,12 @@ class _SecretInMemory:
         return self._replacement or self.initial
 
     def write(self, token: SecretStr) -> None:
-        # An exchange first writes the old token back, to see that the place can be written to.
+        # An exchange first writes the old token back to check that writing works.
         if token != self.read():
             self._replacement = token
             _LOGGER.warning(
-                "Octogen replaced the refresh token, and the new one is lost when this process "
-                "ends: keep the refresh token in a file."
+                "Octogen replaced the refresh token. The new token is lost when this process ends. "
+                "Keep the refresh token in a file."
             )
 
 
@@ -219,11 +219,11 @@ _Secret: TypeAlias = SecretPlace | _SecretInMemory
 
 
 class Refresh:
-    """Exchanges a refresh token for an access token, and stores the one that replaces it.
+    """Exchanges a refresh token for an access token, and stores the new refresh token.
 
-    The exchange has two minutes, and one at least, in a thread that neither the deadline of a
-    caller nor an interrupt cuts off, and that a process waits for before it ends. The next caller
-    takes its result.
+    The exchange takes up to two minutes, at least one, in a thread that survives interrupts and
+    its callers' deadlines. The process waits for it before it exits; the next caller gets the
+    result.
     """
 
     def __init__(self, refresh_token: _Secret, client_id: _Secret, endpoint: str) -> None:
@@ -243,32 +243,32 @@ class Refresh:
                 self._begin(running, within)
             wait_interruptibly(running, within.left)
         except BaseException:
-            # An exchange that has not begun has spent no token, so there is nothing to wait for.
+            # An exchange that has not begun has not spent a token, so do not wait for it.
             if running.cancel():
                 raise
             try:
                 _LOGGER.warning(
-                    "Waiting for the token endpoint: it may be replacing the refresh token, and "
-                    "the new one would be lost. Interrupt again to leave at once."
+                    "Waiting for the token endpoint, which might be replacing the refresh token. "
+                    "Interrupt again to exit immediately and lose the new token."
                 )
                 wait_interruptibly(running)
             except BaseException:
-                with contextlib.suppress(RuntimeError):  # it has just ended
+                with contextlib.suppress(RuntimeError):  # it just ended
                     self._give_up()
                 raise
             raise
         if not running.done():
             raise OctogenTimeoutError(
-                f"{self._awaited} did not answer within {within.seconds:g} s: try again later. Its "
-                "answer is still waited for, or a new refresh token could be lost."
+                f"{self._awaited} did not respond within {within.seconds:g} s. Try again later. "
+                "The request continues in the background, so that no new refresh token is lost."
             )
         self._running = None
         return running.result()
 
     def _begin(self, exchange: Future[Issued], within: Deadline) -> None:
-        """Lock the refresh token and begin the exchange, which unlocks it in the end.
+        """Lock the refresh token and start the exchange, which unlocks it when done.
 
-        It is locked in a thread of its own, since a bucket may hang.
+        The token is locked in a separate thread, because a bucket might hang.
         """
         locking: Future[_Locked] = Future()
         try:
@@ -276,31 +276,31 @@ class Refresh:
             wait_interruptibly(locking, within.left + _LOCK_GRACE_SECONDS)
             if not locking.done():
                 raise OctogenTimeoutError(
-                    f"The {self._held} did not answer within {within.seconds:g} s: check that the "
-                    "store can be reached, and try again."
+                    f"The {self._held} did not respond within {within.seconds:g} s. Check the "
+                    "connection to the store and try again."
                 )
             self._awaited = f"The token endpoint {self._url}"
             work = functools.partial(self._exchange, *locking.result())
             self._running = exchange
             start(work, exchange, "octogen-token", daemon=False)
         except BaseException:
-            if exchange.cancel():  # or it has begun, although its start was interrupted
+            if exchange.cancel():  # False if it began although its start was interrupted
                 locking.add_done_callback(_unlock)
             raise
 
     def _lock(self, within: Deadline) -> _Locked:
         held = self._held
-        held.require()  # the lock would make the folder of a path that was mistyped
+        held.require()  # the lock would create the folder for a mistyped path
         with contextlib.ExitStack() as stack:
             lease = stack.enter_context(held.locked(within))
             old = held.read()
-            held.write(old)  # a place that cannot be written to must not cost the token in it
+            held.write(old)  # if it is not writable, fail before the token is spent
             client_id = self._client_id.read().get_secret_value()
             if lease.left < _MAX_STORE_SECONDS + _EXCHANGE_TIMEOUT / 2:
                 raise OctogenTimeoutError(
-                    f"The {held} answered so late that its lock could end before a new token is "
-                    "stored, so none was asked for: check that the store can be reached, and try "
-                    "again."
+                    f"The {held} responded so late that its lock might expire before a new token "
+                    "is stored, so no token was requested. Check the connection to the store and "
+                    "try again."
                 )
             return client_id, old, lease, stack.pop_all()
 
@@ -308,7 +308,7 @@ class Refresh:
         self, client_id: str, old: SecretStr, lease: Deadline, lock: contextlib.ExitStack
     ) -> Issued:
         with lock:
-            # It ends while the token is still locked, and can be replaced.
+            # The exchange must end while the token is still locked and can be replaced.
             within = lease.within(min(_EXCHANGE_TIMEOUT, lease.left - _MAX_STORE_SECONDS))
             try:
                 issued, replacement = self._post(client_id, old, within)
@@ -316,7 +316,7 @@ class Refresh:
                 current = self._held.read()
                 if current == old:
                     raise
-                # Another program replaced the token at the same moment without the lock.
+                # Another program replaced the token concurrently without the lock.
                 issued, replacement = self._post(client_id, current, within)
             if replacement:
                 self._awaited = f"The {self._held}"
@@ -325,20 +325,20 @@ class Refresh:
                     with_retries(store, Deadline.after(_STORE_TIMEOUT))
                 except (OctogenMCPAuthenticationError, OctogenConnectionError) as error:
                     raise OctogenMCPAuthenticationError(
-                        f"{error} The old token is spent now, and the new one is lost: then run "
+                        f"{error} The old token is spent and the new one is lost, so then run "
                         "`octogen-dagster login` again."
                     ) from None
         if issued is None:
             raise OctogenMCPAuthenticationError(
-                f"The token endpoint {self._url} gave no access token: check its address, or "
-                "report it to Octogen."
+                f"The token endpoint {self._url} returned no access token. Check the URL, or "
+                "report this to Octogen."
             )
         return issued
 
     def _store(self, replacement: SecretStr) -> None:
         try:
             self._held.write(replacement)
-        except ReplacedSecretError as error:  # the next exchange begins with that one
+        except ReplacedSecretError as error:  # the next exchange uses that token
             _LOGGER.warning("%s", error)
 
     def _post(self, client_id: str, refresh_token: SecretStr, within: Deadline) -> _Tokens:
@@ -357,8 +357,8 @@ class Refresh:
                 "refresh_token": refresh_token.get_secret_value(),
             }
             accept = {"Accept": "application/json"}
-            # All the time that is left: one that is given up may have spent the token. The client's
-            # own timeouts count for each part of a response, however small it is.
+            # Use all the time left: an abandoned request may have spent the token. The client's
+            # timeouts apply to each chunk of a response.
             with anyio.fail_after(within.left):
                 async with httpx2.AsyncClient(
                     timeout=None, trust_env=may_use_proxy(self._url)
@@ -375,7 +375,7 @@ class Refresh:
                 response = asyncio.run(post())
             except TimeoutError:
                 raise OctogenTimeoutError(
-                    f"{subject} did not answer within {within.seconds:g} s: try again later."
+                    f"{subject} did not respond within {within.seconds:g} s. Try again later."
                 ) from None
             except httpx2.HTTPError as error:
                 raise OctogenConnectionError(
@@ -388,17 +388,17 @@ class Refresh:
 
 
 _Locked: TypeAlias = tuple[str, SecretStr, Deadline, contextlib.ExitStack]
-"""The client id, the refresh token, and the lock of the token with its end."""
+"""The client id, the refresh token, and the token's lock with its expiry."""
 
 
 def _unlock(locking: Future[_Locked]) -> None:
-    """Unlock what nobody waits for any more."""
+    """Release a lock that no caller is waiting for."""
     if not locking.exception():
         locking.result()[-1].close()
 
 
 def _is_of_no_use(done: Future[Issued]) -> bool:
-    """True if an exchange that nobody waited for failed, never began, or was too long ago."""
+    """True if an abandoned exchange failed, never began, or ended too long ago."""
     if done.cancelled():
         return True
     return done.exception() is not None or done.result().renewed_at <= time.monotonic()
@@ -417,19 +417,19 @@ def access_tokens(
     access_token: str | None = None,
     timeout: float = DEFAULT_TIMEOUT,
 ) -> AccessToken:
-    """Return the source of access tokens for a configuration.
+    """Return the access token source for a configuration.
 
-    The token command counts first, then the token URI, the refresh token file, the refresh token,
-    the access token, and the files of the last login. An empty file, or an object of a bucket that
-    is not there, begins with the refresh token.
+    In order of precedence: token command, token URI, refresh token file, refresh token, access
+    token, and the files written by the last login. An empty file or a missing bucket object is
+    initialized with the refresh token.
     """
     refresh, access = SecretStr(refresh_token or ""), SecretStr(access_token or "")
-    del refresh_token, access_token  # no traceback that shows locals is to show them
+    del refresh_token, access_token  # keep them out of tracebacks that show locals
     if token_command and token_command.strip():
         return AccessToken(
             TokenCommand(token_command, timeout),
-            "The token command printed the access token that was just refused: it must print a "
-            "fresh one each time.",
+            "The token command printed the access token that was just rejected. It must print a "
+            "fresh token each time.",
         )
     if token_uri:
         refresh_token_file = token_uri
@@ -446,7 +446,7 @@ def access_tokens(
         held = _SecretInMemory(word)
     else:
         raise OctogenMCPAuthenticationError(
-            "The refresh token is not a token: a token is one word, without blanks."
+            "The refresh token is malformed. A token is a single word without whitespace."
         )
     if client_id:
         client: _Secret = _SecretInMemory(SecretStr(client_id))
@@ -454,29 +454,29 @@ def access_tokens(
         client = secret_at(client_id_file, "client id")
     else:
         raise OctogenMCPAuthenticationError(
-            "A refresh token belongs to an OAuth client, and its id is missing: set "
-            "OCTOGEN_MCP_CLIENT_ID_FILE or OCTOGEN_MCP_CLIENT_ID."
+            "The refresh token needs its OAuth client id. Set OCTOGEN_MCP_CLIENT_ID_FILE or "
+            "OCTOGEN_MCP_CLIENT_ID."
         )
     return _refreshed_token(held, client, token_endpoint or host_token_endpoint(host))
 
 
 @functools.lru_cache(maxsize=16)
 def _refreshed_token(held: _Secret, client_id: _Secret, endpoint: str) -> AccessToken:
-    """Return the access token of a login, which the sessions of the process share."""
+    """Return a login's access token, shared by the process's sessions."""
     return AccessToken(
         Refresh(held, client_id, endpoint),
-        f"The token endpoint {endpoint} gave the access token that Octogen's MCP has just refused "
-        "once more: check that both addresses are of one service, or report it to Octogen.",
+        f"The token endpoint {endpoint} returned the access token that Octogen's MCP has just "
+        "rejected. Check that both URLs belong to the same service, or report this to Octogen.",
     )
 
 
 def with_retries(
     call: Callable[[], _Value], within: Deadline, *, repeatable: bool = True
 ) -> _Value:
-    """Make a call, and again while it fails in a way that may pass and there is time.
+    """Make a call, and retry transient failures until the deadline.
 
-    A call that must not reach the service twice is repeated only if the service refused it for its
-    rate limit, because then it was not carried out.
+    A call that is not `repeatable` is retried only after a rate limit error, because then it was
+    not carried out.
     """
     policy, failures = DEFAULT_RETRY, 0
     while True:
@@ -498,50 +498,50 @@ def _last_login() -> str:
     path = os.path.expanduser(REFRESH_TOKEN_FILE)
     if not os.path.lexists(path):
         raise OctogenMCPAuthenticationError(
-            f"There is no login to Octogen's MCP in {REFRESH_TOKEN_FILE}: run `octogen-dagster "
-            "login`; or set OCTOGEN_MCP_REFRESH_TOKEN_FILE and OCTOGEN_MCP_CLIENT_ID_FILE to the "
-            "files of a login elsewhere, or OCTOGEN_MCP_TOKEN_URI, OCTOGEN_MCP_TOKEN_COMMAND or "
+            f"No login to Octogen's MCP found in {REFRESH_TOKEN_FILE}. Run `octogen-dagster "
+            "login`. To use a login stored elsewhere, set OCTOGEN_MCP_REFRESH_TOKEN_FILE and "
+            "OCTOGEN_MCP_CLIENT_ID_FILE, OCTOGEN_MCP_TOKEN_URI, OCTOGEN_MCP_TOKEN_COMMAND or "
             "OCTOGEN_MCP_ACCESS_TOKEN."
         )
     return path
 
 
 _Tokens = tuple[Issued | None, SecretStr | None]
-"""The tokens of a response; no refresh token if the old one stays valid."""
+"""A response's tokens; no refresh token if the old one stays valid."""
 
 
 def _parsed_tokens(subject: str, response: httpx2.Response) -> _Tokens:
-    """Return the tokens of a response, which is never quoted: what is no token may hold one."""
+    """Return a response's tokens. Never quote the response: any part might contain a token."""
     status, body = response.status_code, _parsed_object(response.content)
     if status == 200 and body:
         life = body.get("expires_in")
         if not isinstance(life, int | float) or not 0 <= life <= _MAX_LIFE_SECONDS:
-            # A token whose life is not known is used until it is refused.
+            # A token with an unknown lifetime is used until it is rejected.
             life = math.inf
-        # A token that lives for less than a minute is used for half of its life.
+        # A token with a lifetime below one minute is used for half its lifetime.
         renewed_at = time.monotonic() + max(life - _RENEWED_BEFORE_SECONDS, life / 2)
         token = parsed_word(body.get("access_token"))
         issued = Issued(token, renewed_at) if token else None
         return issued, parsed_word(body.get("refresh_token"))
     code = body.get("error")
-    del body  # no traceback that shows locals is to show a token in it
+    del body  # keep its tokens out of tracebacks that show locals
     if status == 429 or status >= 500:
         kind = OctogenMCPRateLimitError if status == 429 else OctogenMCPError
         wait = retry_after_seconds(response.headers)
-        raise kind(f"{subject} answered {status}: try again later.", retry_after=wait or 0.0)
+        raise kind(f"{subject} returned {status}. Try again later.", retry_after=wait or 0.0)
     if status in (400, 401, 403) and isinstance(code, str) and re.fullmatch("[a-z_]{1,40}", code):
         raise OctogenMCPAuthenticationError(
-            f"{subject} refused ({status} {code!r}): the refresh token or the client id is not "
-            "valid any more. The person who logged in has signed out, or a process died between "
-            "the use of the token and its replacement. Run `octogen-dagster login` to log in again."
+            f"{subject} rejected the refresh token or client id ({status} {code!r}). The person "
+            "who logged in has signed out, or a process died while replacing the token. Run "
+            "`octogen-dagster login` to log in again."
         )
     raise OctogenMCPError(
-        f"{subject} answered {status} and no tokens: check the address of the token endpoint."
+        f"{subject} returned {status} without tokens. Check the token endpoint URL."
     )
 
 
 def _parsed_object(content: str | bytes) -> dict[str, Any]:
-    """Return a JSON object; an empty one if the content is none."""
+    """Parse a JSON object; return an empty one for other content."""
     try:
         value = json.loads(content)
     except (ValueError, RecursionError):

@@ -42,7 +42,7 @@ _T = TypeVar("_T")
 
 
 class SharedListing(msgspec.Struct, rename="camel", frozen=True):
-    """A listing that Octogen shares. What Octogen did not send is None."""
+    """A listing that Octogen shares. Fields missing from the response are None."""
 
     catalog_key: str | None = None
     listing_resource: str | None = None
@@ -52,10 +52,10 @@ class SharedListing(msgspec.Struct, rename="camel", frozen=True):
 
 
 class Cell(SharedListing, rename="camel", frozen=True):
-    """The state of one catalog for one subscriber. It has no listing until there is one.
+    """A catalog's state for one subscriber. `listing` is None until Octogen has created it.
 
     `status` is `preparing`, `awaiting_subscription`, `active`, `source_stale`, `refresh_failed`,
-    `access_grant_failed`, `removing`, or a status that is newer than this package.
+    `access_grant_failed`, `removing`, or a status newer than this package.
     """
 
     subscriber_id: str | None = None
@@ -66,9 +66,9 @@ class Cell(SharedListing, rename="camel", frozen=True):
 
 
 class Subscriber(msgspec.Struct, rename="camel", frozen=True):
-    """A principal that reads shared catalogs from a project of its own.
+    """A principal that reads shared catalogs from its Google Cloud project.
 
-    `desired_state` is `enabled`, or another word if Octogen does not serve the subscriber.
+    `desired_state` is `enabled`, or another value if Octogen does not serve the subscriber.
     """
 
     subscriber_id: str | None = None
@@ -93,10 +93,10 @@ class _Registered(msgspec.Struct):
 
 
 class OctogenMCP:
-    """Octogen's control plane over MCP. Use it in a `with` statement.
+    """Client for Octogen's control plane over MCP. Use it in a `with` statement.
 
-    The first call opens a connection. A call that fails closes it; the next call opens a new one. A
-    token that is refused is replaced once in each call.
+    The first call opens a connection. A failed call closes it, and the next call opens a new one.
+    Each call replaces a rejected token once.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class OctogenMCP:
             self._resources.close()
 
     def listings(self, catalogs: Sequence[str] = ()) -> list[SharedListing]:
-        """Return the listings that are shared with the organisation, or those of some catalogs."""
+        """Return the listings shared with the organisation, optionally for some catalogs only."""
         tool = "list_bigquery_listing_resources"
         arguments = {"catalogs": list(catalogs)} if catalogs else {}
         try:
@@ -134,20 +134,20 @@ class OctogenMCP:
         except OctogenMCPError as error:
             if error.code != "catalog_not_granted":
                 raise
-            # One catalog that is not granted fails the call for all that are named.
+            # A single catalog without a grant fails the call for all catalogs.
             value = self._call(tool, {}) if len(catalogs) > 1 else []
         listings = [_entry(each, SharedListing) for each in _converted(tool, value, list[Any])]
         return [each for each in listings if not catalogs or each.catalog_key in catalogs]
 
     def subscribers(self) -> tuple[list[Subscriber], list[Cell]]:
-        """Return the subscribers of the organisation, and the cells of all of them."""
+        """Return the organisation's subscribers and all their cells."""
         tool = "list_bigquery_subscribers"
         found = _converted(tool, self._call(tool, {}), _Subscribers)
         subscribers = [_entry(each, Subscriber) for each in found.subscribers or ()]
         return subscribers, [_entry(each, Cell) for each in found.cells or ()]
 
     def register(self, project: str, principal: str) -> tuple[Subscriber, list[Cell]]:
-        """Register a principal that subscribes, and return the subscriber with its cells."""
+        """Register a principal as a subscriber, and return it with its cells."""
         tool = "register_bigquery_subscriber"
         request = {"subscriberProjectId": project, "subscriberPrincipal": principal}
         value = self._call(tool, {"request": request}, repeatable=False)
@@ -163,10 +163,10 @@ class OctogenMCP:
         share_schema: str | None = None,
         schema_version: str | None = None,
     ) -> Cell:
-        """Let Octogen look at a catalog's subscription again, and return its cell.
+        """Request a new check of a catalog's subscription, and return the updated cell.
 
-        Schema and version are those that the cell names. Octogen may send no more of the new cell
-        than the catalog and the status.
+        Pass the schema and version named by the cell. The updated cell might contain only the
+        catalog and the status.
         """
         tool = "refresh_bigquery_subscription_status"
         arguments = {
@@ -178,9 +178,9 @@ class OctogenMCP:
         return _entry(_converted(tool, self._call(tool, arguments), dict[str, Any]), Cell)
 
     def _call(self, tool: str, arguments: Mapping[str, Any], *, repeatable: bool = True) -> Any:
-        """Call a tool and return its value; `repeatable` if it may be asked twice."""
+        """Call a tool and return its value; `repeatable` means that repeating it is safe."""
         with self._guard:
-            # One call at a time: `_exchange` has the token and the status of one.
+            # One call at a time: `_exchange` holds a single token and status.
             within = Deadline.after(self._deadline)
             attempt = functools.partial(self._attempt, tool, arguments, within)
             return with_retries(attempt, within, repeatable=repeatable)
@@ -201,8 +201,8 @@ class OctogenMCP:
         failures: list[BaseException] = []
         try:
             portal, client = self._connection or self._connect()
-            # `Client.call_tool` requests the schema of the tool after the call. If that fails, it
-            # loses the result of a call that was carried out.
+            # `Client.call_tool` requests the tool's schema after the call. If that request fails,
+            # the result is lost although the call succeeded.
             send = client.session.send_request
             result = portal.call(send, CallToolRequest(params=params), CallToolResult)
         except Exception as error:
@@ -212,10 +212,10 @@ class OctogenMCP:
         self._connection = None
         try:
             self._resources.close()
-        except Exception as error:  # it tells why the connection was lost
+        except Exception as error:  # explains why the connection was lost
             failures += leaf_errors(error)
-        subject = f"Octogen's MCP at {self._url}, asked for {tool},"
-        # Raised out here, because the errors of the `mcp` package hold requests with the token.
+        subject = f"Octogen's MCP at {self._url}, called for {tool},"
+        # Raised outside the handler: errors from the `mcp` package hold requests with the token.
         raise _call_error(subject, failures, self._exchange, self._timeout)
 
     def _connect(self) -> tuple[BlockingPortal, Client]:
@@ -240,17 +240,17 @@ class OctogenMCP:
 def _converted(tool: str, value: Any, kind: type[_T]) -> _T:
     try:
         return msgspec.convert(value, kind)
-    except msgspec.ValidationError as error:  # it names types and places, no values
+    except msgspec.ValidationError as error:  # names types and places, never values
         raise OctogenMCPError(
-            f"Octogen's MCP tool {tool} answered with another type than it should ({error}): "
-            "report it to Octogen."
+            f"Octogen's MCP tool {tool} returned an unexpected type ({error}). Report this to "
+            "Octogen."
         ) from None
 
 
 def _entry(value: Any, kind: type[_T]) -> _T:
-    """Convert an object whose fields are texts; what is of another type counts as not sent.
+    """Convert an object with text fields; other types are ignored.
 
-    So one listing that is odd does not cost the others.
+    A malformed entry therefore does not fail the others.
     """
     fields = value if isinstance(value, dict) else {}
     texts = {name: text for name, text in fields.items() if isinstance(text, str)}
@@ -258,9 +258,9 @@ def _entry(value: Any, kind: type[_T]) -> _T:
 
 
 class _Exchange:
-    """The HTTP half of the current call: its token, and the status of the response to it.
+    """The current call's HTTP token and response status.
 
-    The `mcp` package hides the status of a request that was refused.
+    The `mcp` package hides the status of rejected requests.
     """
 
     token: SecretStr
@@ -272,11 +272,11 @@ class _Exchange:
         return request
 
     async def record(self, response: httpx2.Response) -> None:
-        if response.request.method == "POST":  # others are not part of a call
+        if response.request.method == "POST":  # other requests are not part of a call
             self.status, self.headers = response.status_code, response.headers
 
     def shown(self, text: str) -> str:
-        """Return a text of the server as one short line, without the token."""
+        """Return server text as one short line, with the token masked."""
         masked = text.replace(self.token.get_secret_value(), "[access token]")
         return " ".join(masked.split())[:_MAX_REASON_LENGTH].rstrip(".")
 
@@ -285,7 +285,7 @@ class _Exchange:
 async def open_client(
     url: str, seconds: float, *, read_timeout: float | None = None, **http_options: Any
 ) -> AsyncIterator[Client]:
-    """Open a session; the seconds are for a part of a request, the read timeout for an answer."""
+    """Open a session; `seconds` limits each network operation, `read_timeout` each response."""
     import httpx2
     from mcp import Client
     from mcp.client.streamable_http import streamable_http_client
@@ -293,9 +293,9 @@ async def open_client(
     async with (
         httpx2.AsyncClient(timeout=seconds, trust_env=may_use_proxy(url), **http_options) as http,
         Client(
-            # The end of a session is not told: the request for it may hang.
+            # Do not notify the server when a session ends: that request might hang.
             streamable_http_client(url, http_client=http, terminate_on_close=False),
-            # Octogen speaks 2025-06-18. Probing for a newer protocol would cost one request more.
+            # Octogen speaks 2025-06-18. Probing for a newer protocol would cost another request.
             mode="legacy",
             read_timeout_seconds=read_timeout,
             cache=None,
@@ -305,7 +305,7 @@ async def open_client(
 
 
 def _tool_value(tool: str, result: CallToolResult, exchange: _Exchange) -> Any:
-    """Return structured content, or else JSON text; raise the failure that the value tells of."""
+    """Return the structured content or parsed JSON text; raise if it describes a failure."""
     text = "\n".join(block.text for block in result.content if block.type == "text")
     value: Any = result.structured_content
     if isinstance(value, dict) and "result" in value:
@@ -323,8 +323,7 @@ def _tool_value(tool: str, result: CallToolResult, exchange: _Exchange) -> Any:
         raise _tool_failure(tool, None, exchange.shown(text))
     if not is_json:
         raise OctogenMCPError(
-            f"Octogen's MCP tool {tool} answered with something that is not JSON: report it to "
-            "Octogen."
+            f"Octogen's MCP tool {tool} did not return JSON. Report this to Octogen."
         )
     return value
 
@@ -332,14 +331,14 @@ def _tool_value(tool: str, result: CallToolResult, exchange: _Exchange) -> Any:
 def _tool_failure(tool: str, code: str | None, reason: str) -> OctogenMCPError:
     if code == "not_authorized":
         return OctogenMCPError(
-            f"Octogen's MCP tool {tool} refused the login ({reason}): it must be of an owner or "
-            "admin of the organisation. Let one of them run `octogen-dagster login`.",
+            f"Octogen's MCP tool {tool} rejected the login ({reason}). It must belong to an owner "
+            "or admin in the organisation. Let one of them run `octogen-dagster login`.",
             code=code,
         )
     if code == "request_failed":
         return OctogenMCPError(
-            f"Octogen's MCP tool {tool} failed on Google's side ({reason}), which may pass: try "
-            "again later, and ask Octogen if it does not pass.",
+            f"Octogen's MCP tool {tool} failed at Google ({reason}). Try again later. If the error "
+            "persists, ask Octogen.",
             retry_after=0.0,
             code=code,
         )
@@ -349,7 +348,7 @@ def _tool_failure(tool: str, code: str | None, reason: str) -> OctogenMCPError:
 
 
 def leaf_errors(error: BaseException) -> Iterator[BaseException]:
-    """Return the errors in a group of errors, at any depth, or the error itself."""
+    """Return the errors nested in an exception group at any depth, or the error itself."""
     if isinstance(error, BaseExceptionGroup):
         for part in error.exceptions:
             yield from leaf_errors(part)
@@ -360,7 +359,7 @@ def leaf_errors(error: BaseException) -> Iterator[BaseException]:
 def _call_error(
     subject: str, failures: Sequence[BaseException], exchange: _Exchange, timeout: float
 ) -> OctogenError:
-    """Return the error that failures of the `mcp` package stand for; raise what is a defect."""
+    """Return the error for failures in the `mcp` package; raise defects unchanged."""
     import httpx2
     from anyio import BrokenResourceError, ClosedResourceError
     from mcp.shared.exceptions import MCPError
@@ -372,53 +371,53 @@ def _call_error(
     is_timeout = any(error.code == REQUEST_TIMEOUT for error in refusals)
     if is_timeout or any(isinstance(error, httpx2.TimeoutException) for error in causes):
         return OctogenTimeoutError(
-            f"{subject} did not answer within {timeout:g} s: try again later."
+            f"{subject} did not respond within {timeout:g} s. Try again later."
         )
-    # A lost connection fails the call with this code, and its cause is among the other errors.
+    # A lost connection fails the call with this code; the other errors include the cause.
     if refusals and all(error.code != CONNECTION_CLOSED for error in refusals):
         return _refusal(subject, refusals[0], exchange)
     for error in causes:
         if isinstance(error, ValidationError):
             return OctogenMCPError(
-                f"{subject} gave a result that is none of MCP: report it to Octogen."
+                f"{subject} returned an invalid MCP result. Report this to Octogen."
             )
         if not isinstance(error, httpx2.HTTPError | BrokenResourceError | ClosedResourceError):
             raise error
     reason = type(causes[0]).__name__ if causes else "the connection was closed"
     return OctogenConnectionError(
-        f"{subject} did not answer ({reason}): check the address and the network."
+        f"{subject} did not respond ({reason}). Check the URL and the network."
     )
 
 
 def _refusal(subject: str, error: MCPError, exchange: _Exchange) -> OctogenError:
-    """Return the error that a JSON-RPC error or an HTTP status stands for."""
+    """Return the error for a JSON-RPC error or an HTTP status."""
     status, reason = exchange.status, exchange.shown(error.message)
     if error.code == _RATE_LIMITED:
         data = error.data if isinstance(error.data, dict) else {}
         asked = data.get("retry_after")
         seconds = asked if isinstance(asked, int | float) else _DEFAULT_RATE_LIMIT_SECONDS
         return OctogenMCPRateLimitError(
-            f"{subject} refused: the organisation's rate limit is used up ({reason}). Try "
+            f"{subject} reports that the organisation's rate limit is exhausted ({reason}). Try "
             f"again in {seconds:g} s.",
             retry_after=max(0.0, seconds),
         )
     if status == 401:
         return OctogenMCPAuthenticationError(
-            f"{subject} refused the access token (401): get a new one, or run "
+            f"{subject} rejected the access token (401). Set a new one, or run "
             "`octogen-dagster login` again."
         )
     if status == 429 or status >= 500:
         kind = OctogenMCPRateLimitError if status == 429 else OctogenMCPError
         return kind(
-            f"{subject} failed with {status}: try again later.",
+            f"{subject} failed with {status}. Try again later.",
             retry_after=retry_after_seconds(exchange.headers) or 0.0,
         )
     if status >= 400:
         return OctogenMCPError(
-            f"{subject} refused with {status} ({reason}): check the address of the MCP server, "
-            "and that the login may use it."
+            f"{subject} rejected the request with {status} ({reason}). Check the MCP server's URL "
+            "and that the login is allowed to use it."
         )
     return OctogenMCPError(
-        f"{subject} gave no result ({error.code}: {reason}): check the address of the MCP "
-        "server, or report it to Octogen."
+        f"{subject} returned no result ({error.code}: {reason}). Check the MCP server's URL, or "
+        "report this to Octogen."
     )

@@ -205,7 +205,7 @@ def test_a_cell_belongs_to_its_listing_however_it_names_it_or_to_that_of_its_cat
         (["--timeout", "-1"], 2, "Invalid value for '--timeout'"),
         (["--project", "a/b"], 2, "Error: Project 'a/b' is invalid"),
         (["--mcp-url", "ftp://x"], 2, "Error: The MCP URL 'ftp://x' needs a scheme and a host"),
-        (["--mcp-access-token", "expired"], 1, "is refused; they live for some five minutes"),
+        (["--mcp-access-token", "expired"], 1, "`octogen-dagster login`"),
         (["--mcp-refresh-token", "made-up"], 1, "invalid_grant"),
     ],
 )

@@ -151,25 +151,25 @@ def test_a_value_is_structured_or_json_text(
 
 
 @pytest.mark.parametrize(
-    ("result", "code", "message"),
+    ("result", "code"),
     [
-        (structured({"error": "x", "message": "y"}), "x", "failed: x: y."),
-        (text_result('{"error": "x"}', isError=True), "x", "failed: x."),
-        (text_result("no such\ntool", isError=True), None, "failed: no such tool."),
-        (text_result("sorry"), None, "answered with something that is not JSON"),
-        (structured({"error": "not_authorized"}), "not_authorized", "refused the login"),
-        (structured({"error": "request_failed"}), "request_failed", "failed on Google's side"),
-        (structured({"error": "access-secret-0"}), "[access token]", "failed: [access token]."),
-        (structured({"no": "list"}), None, "answered with"),
+        (structured({"error": "x", "message": "y"}), "x"),
+        (text_result('{"error": "x"}', isError=True), "x"),
+        (text_result("no such\ntool", isError=True), None),
+        (text_result("sorry"), None),
+        (structured({"error": "not_authorized"}), "not_authorized"),
+        (structured({"error": "request_failed"}), "request_failed"),
+        (structured({"error": "access-secret-0"}), "[access token]"),
+        (structured({"no": "list"}), None),
     ],
+    ids=["x and y", "x", "text", "no JSON", "role", "passes", "token", "no list"],
 )
 def test_a_tool_that_fails_says_so(
-    server: OctogenServer, octogen: Any, result: dict[str, Any], code: str | None, message: str
+    golden: Golden, server: OctogenServer, octogen: Any, result: dict[str, Any], code: str | None
 ) -> None:
     server.fail(LISTINGS, lambda request: reply(request, result), times=9)
-    with pytest.raises(OctogenMCPError, match="list_bigquery_listing_resources ") as caught:
+    with golden.raises(OctogenMCPError) as caught:
         octogen.listings()
-    assert message in str(caught.value)
     assert caught.value.code == code
     assert (caught.value.retry_after is not None) == (code == "request_failed")
     assert_silent(caught.value)
@@ -212,31 +212,27 @@ def test_a_registration_is_repeated_only_if_it_was_not_carried_out(
 
 
 @pytest.mark.parametrize(
-    ("answer", "kind", "message"),
+    ("answer", "kind"),
     [
-        (
-            rate_limited(900),
-            OctogenMCPRateLimitError,
-            "limit is used up (Slow down). Try again in 900",
-        ),
-        (http(503), OctogenMCPError, "failed with 503: try again later"),
-        (http(404), OctogenMCPError, "refused with 404"),
-        (http(403), OctogenMCPError, "refused with 403"),
-        (http(401), OctogenMCPAuthenticationError, "The access token is refused"),
-        (http(200, "<h1>Hello</h1>"), OctogenMCPError, "gave no result"),
-        (unknown, OctogenMCPError, "(-32601: no [access token])"),
-        (hang_up, OctogenConnectionError, "did not answer"),
+        (rate_limited(900), OctogenMCPRateLimitError),
+        (http(503), OctogenMCPError),
+        (http(404), OctogenMCPError),
+        (http(403), OctogenMCPError),
+        (http(401), OctogenMCPAuthenticationError),
+        (http(200, "<h1>Hello</h1>"), OctogenMCPError),
+        (unknown, OctogenMCPError),
+        (hang_up, OctogenConnectionError),
     ],
+    ids=["rate limit", "503", "404", "403", "401", "HTML", "unknown", "no response"],
 )
 def test_a_session_works_again_after_a_call_that_failed(
-    server: OctogenServer, octogen: Any, answer: Any, kind: type[OctogenError], message: str
+    golden: Golden, server: OctogenServer, octogen: Any, answer: Any, kind: type[OctogenError]
 ) -> None:
     assert octogen.listings() == []
     server.fail(LISTINGS, answer, times=3)
-    with pytest.raises(OctogenError) as caught:
+    with golden.raises(OctogenError) as caught:
         octogen.listings()
     assert type(caught.value) is kind
-    assert message in str(caught.value)
     assert_silent(caught.value)
     if isinstance(caught.value, OctogenMCPRateLimitError):
         assert caught.value.retry_after == 900
@@ -285,7 +281,7 @@ def test_an_address_that_is_none(
     resource = OctogenControlPlaneResource(principal=PRINCIPAL, url="http://127.0.0.1:1/mcp/")
     with (
         resource.control_plane() as elsewhere,
-        pytest.raises(OctogenConnectionError, match=r"did not answer \(ConnectError\)"),
+        pytest.raises(OctogenConnectionError, match=r"127\.0\.0\.1:1/mcp/.* \(ConnectError\)"),
     ):
         elsewhere.listings()
     clear = OctogenControlPlaneResource(principal=PRINCIPAL, url="http://mcp.octogen.ai/mcp/")
