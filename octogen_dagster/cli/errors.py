@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import logging
 import signal
 import sys
@@ -61,6 +62,16 @@ def fail(message: str, status: int, shown: BaseException | None = None) -> NoRet
     lines = traceback.format_exception(shown) if shown else []  # without the values of variables
     click.echo(printable_lines(key_mask(None)("".join([*lines, message]))), err=True)
     sys.exit(status)
+
+
+def import_from_sandbox_extra(module: str) -> Any:
+    """Import a module that needs the extra `sandbox`."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        if "octogen-dagster[sandbox]" in str(error):
+            raise click.ClickException(str(error)) from error
+        raise
 
 
 def _is_for_the_user(error: ValueError) -> bool:

@@ -20,7 +20,7 @@ from click.testing import CliRunner
 from google.cloud import bigquery_analyticshub_v1 as ah
 
 from octogen_dagster.api.retry import RetryPolicy
-from octogen_dagster.cli.bigquery import autosubscribe, subscribe
+from octogen_dagster.cli.commands.bq import autosubscribe, subscribe
 from tests.api.servers import http
 from tests.servers.google import DATASET, FIELDS, LISTING, STALE, Google
 from tests.servers.octogen import Octogen

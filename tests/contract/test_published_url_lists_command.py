@@ -21,7 +21,7 @@ from click.testing import CliRunner
 
 from octogen_dagster import OctogenResource
 from octogen_dagster.api.retry import RetryPolicy
-from octogen_dagster.cli.url_lists import url_lists
+from octogen_dagster.cli.commands.url_lists import url_lists
 from octogen_dagster.sandbox.server import Sandbox
 from tests.api.servers import KEY, RawServer, http, in_turn
 from tests.results import octogen_at

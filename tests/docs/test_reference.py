@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
 import octogen_dagster
-from octogen_dagster.cli.main import main
+from tests.commands import COMMANDS
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "reference.md").read_text()
@@ -30,15 +29,6 @@ WITHOUT_PREFIX = {
 OF_THE_DEMO = {"OCTOGEN_DEMO_SNAPSHOTS"}
 
 
-def commands(command: click.Command, *words: str) -> Iterator[tuple[str, click.Command]]:
-    """Yield each command with its words."""
-    if isinstance(command, click.Group):
-        for name, inner in command.commands.items():
-            yield from commands(inner, *words, name)
-    else:
-        yield " ".join(words), command
-
-
 def options(command: click.Command) -> list[click.Option]:
     return [each for each in command.params if isinstance(each, click.Option)]
 
@@ -47,7 +37,7 @@ def test_each_variable_of_the_package_is_there() -> None:
     names = set(re.findall(r"\bOCTO(?:GEN)?_[A-Z_]*[A-Z]\b", SOURCE)) - OF_THE_DEMO
     names |= {
         each.envvar
-        for _, command in commands(main)
+        for command in COMMANDS.values()
         for each in options(command)
         if isinstance(each.envvar, str)
     }
@@ -57,13 +47,13 @@ def test_each_variable_of_the_package_is_there() -> None:
 
 
 def test_each_command_has_a_line_and_a_help_for_each_option() -> None:
-    found = dict(commands(main))
+    found = {" ".join(words): command for words, command in COMMANDS.items()}
     assert sorted(re.findall(r"^\| `octogen-dagster (.+?)` \|", PAGE, re.M)) == sorted(found)
     assert [words for words, each in found.items() for one in options(each) if not one.help] == []
 
 
 def test_the_pages_say_what_the_doctor_spends_at_most() -> None:
-    (limit,) = [each.default for each in main.commands["doctor"].params if each.name == "max_usd"]
+    (limit,) = [each.default for each in COMMANDS["doctor",].params if each.name == "max_usd"]
     pages = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
     said = {
         page.name: amounts

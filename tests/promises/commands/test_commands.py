@@ -24,21 +24,11 @@ from octogen_dagster import (
 )
 from octogen_dagster.cli.main import main
 from octogen_dagster.errors import MissingPackageError, OctogenError
+from tests.commands import COMMANDS
 
 ROOT = Path(__file__).parents[3]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LISTING = "projects/p/locations/us/dataExchanges/e/listings/l"
-
-
-def subcommands(command: click.Command, *words: str) -> list[tuple[str, ...]]:
-    """The words of every subcommand, as ("bq", "subscribe")."""
-    if not isinstance(command, click.Group):
-        return [words]
-    return [
-        each
-        for name, inner in command.commands.items()
-        for each in subcommands(inner, *words, name)
-    ]
 
 
 def test_each_script_is_a_command_of_its_own_or_a_subcommand() -> None:
@@ -46,19 +36,17 @@ def test_each_script_is_a_command_of_its_own_or_a_subcommand() -> None:
     for name, target in PROJECT["scripts"].items():
         module, _, attribute = target.partition(":")
         found[name] = getattr(importlib.import_module(module), attribute)
-    bq = main.commands["bq"]
-    assert isinstance(bq, click.Group)
     assert found == {
         "octogen-dagster": main,
-        "octogen-bq-subscribe": bq.commands["subscribe"],
-        "octogen-bq-autosubscribe": bq.commands["autosubscribe"],
+        "octogen-bq-subscribe": COMMANDS["bq", "subscribe"],
+        "octogen-bq-autosubscribe": COMMANDS["bq", "autosubscribe"],
     }
 
 
 @pytest.mark.slow
 def test_a_command_starts_without_the_heavy_libraries() -> None:
     dry_run = ["bq", "subscribe", "--listing", LISTING, "--project", "my-project"]
-    calls = [["--help"], *([*words, "--help"] for words in subcommands(main)), dry_run]
+    calls = [["--help"], *([*words, "--help"] for words in COMMANDS), dry_run]
     program = f"""
 import sys
 from octogen_dagster.cli.main import main
@@ -77,14 +65,25 @@ assert not {{"dagster", "polars", "google.cloud"}} & set(sys.modules)
     subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.DEVNULL)
 
 
-@pytest.mark.parametrize("words", [(), ("bq",), *subcommands(main)], ids=" ".join)
+def test_the_help_of_a_command_imports_no_other_command() -> None:
+    program = """
+import sys
+from octogen_dagster.cli.main import main
+main(["report", "--help"], standalone_mode=False)
+folder = "octogen_dagster.cli.commands."
+print([name for name in sys.modules if name.startswith(folder)], file=sys.stderr)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    )
+    assert done.stderr == "['octogen_dagster.cli.commands.report']\n"
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_a_command_says_in_one_line_what_it_does(words: tuple[str, ...]) -> None:
-    command: click.Command = main
-    for word in words:
-        assert isinstance(command, click.Group)
-        command = command.commands[word]
-    assert command.get_short_help_str(limit=62).endswith(".")
-    assert not command.get_short_help_str(limit=62).endswith("...")
+    text = COMMANDS[words].get_short_help_str(limit=62)
+    assert text.endswith(".")
+    assert not text.endswith("...")
 
 
 # `--debug` shows where an error of a command comes from, and never the key.
@@ -148,7 +147,7 @@ def test_the_key_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
         assert KEY.rpartition("_")[2] not in shown.output
 
 
-@pytest.mark.parametrize("command", sorted(set(subcommands(main)) - {("demo",)}), ids=" ".join)
+@pytest.mark.parametrize("command", sorted({*COMMANDS} - {("demo",)}), ids=" ".join)
 def test_each_command_takes_it(command: tuple[str, ...]) -> None:
     assert "--debug" in run(*command, "--help").stdout
 
@@ -158,15 +157,11 @@ def test_each_command_takes_it(command: tuple[str, ...]) -> None:
 
 def valued_parameters(words: tuple[str, ...]) -> list[click.Parameter]:
     """The arguments of a command, and its options that take a value."""
-    command: click.Command = main
-    for word in words:
-        assert isinstance(command, click.Group)
-        command = command.commands[word]
-    return [each for each in command.params if not getattr(each, "is_flag", False)]
+    return [each for each in COMMANDS[words].params if not getattr(each, "is_flag", False)]
 
 
 @pytest.mark.parametrize(
-    "words", [words for words in subcommands(main) if valued_parameters(words)], ids=" ".join
+    "words", [words for words in COMMANDS if valued_parameters(words)], ids=" ".join
 )
 def test_each_command_refuses_an_empty_value(words: tuple[str, ...]) -> None:
     for parameter in valued_parameters(words):

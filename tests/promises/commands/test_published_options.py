@@ -16,25 +16,16 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from octogen_dagster.cli.main import main
 from tests.api.clients import QUICK
+from tests.commands import COMMANDS
 from tests.servers.octogen import Octogen
 from tests.servers.octogen_mcp import CLIENT, PRINCIPAL, PROJECT
 
-
-def subcommand(*words: str) -> click.Command:
-    command: click.Command = main
-    for word in words:
-        assert isinstance(command, click.Group)
-        command = command.commands[word]
-    return command
-
-
 PUBLISHED = importlib.metadata.distribution("octogen-ai-sdk").entry_points
 OURS = {
-    "octogen-bq-subscribe": subcommand("bq", "subscribe"),
-    "octogen-bq-autosubscribe": subcommand("bq", "autosubscribe"),
-    "octogen-mcp-login": subcommand("login"),
+    "octogen-bq-subscribe": COMMANDS["bq", "subscribe"],
+    "octogen-bq-autosubscribe": COMMANDS["bq", "autosubscribe"],
+    "octogen-mcp-login": COMMANDS["login",],
 }
 # Ours asks the MCP server for both unless they are given, and it must name the authorization server
 # that is given: an address that was typed wrong cannot receive a code or a token.
