@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from statistics import median
 from typing import Any
@@ -276,6 +276,21 @@ def moments(rows: list[Row], rule: AlertRule, first: datetime) -> Iterator[Momen
             yield row["valid_to"], rows[start]["valid_from"], last, None
 
 
+def unrepeated(found: Iterable[tuple[Any, ...]], rule: AlertRule) -> list[tuple[Any, ...]]:
+    """Events that begin with time, currency and price, without repetitions in the cool-down."""
+    kept: list[tuple[Any, ...]] = []
+    for event in sorted(found, key=lambda each: each[0]):
+        if kept and rule.again_after is not None and event[0] - kept[-1][0] < rule.again_after:
+            (_, unit, price, *_), (_, old_unit, old, *_) = event, kept[-1]
+            if None in (unit, price, old) or unit != old_unit:
+                continue
+            lower = isinstance(rule, PriceDropped | PriceBelow | PriceListRule) and price < old
+            if not lower and not (isinstance(rule, PriceRose) and price > old):
+                continue
+        kept.append(event)
+    return kept
+
+
 def changes_of_currency(rows: list[Row]) -> Iterator[Moment]:
     """When a product, whose rows are `remembered`, got another currency."""
     for index in range(1, len(rows)):
@@ -324,7 +339,7 @@ def own_events(
 
     Both are rows of histories.
     """
-    events = set()
+    found_events: dict[Any, list[tuple[Any, ...]]] = {}
     times = {row[name] for row in (*products, *own) for name in ("valid_from", "valid_to")} - {None}
     for rule in rules:
         before: dict[Any, bool] = {}
@@ -351,7 +366,12 @@ def own_events(
                     price, _, uuid, row = min(below, key=lambda each: each[:3])
                     rank = ranks.get((row["sku"], row["product_url"]))
                     values = (uuid, price, row["own_price"], rank, row["rank"])
-                    events.add((rule.name, row["sku"], time, *values))
+                    event = (time, unit_of(row), price, (rule.name, row["sku"], time, *values))
+                    found_events.setdefault((rule, *group), []).append(event)
             before = now
             ranks = {(row["sku"], row["product_url"]): row["rank"] for *_, row in found}
-    return events
+    return {
+        event
+        for (rule, *_), of_group in found_events.items()
+        for *_, event in unrepeated(of_group, rule)
+    }

@@ -85,11 +85,39 @@ def events_of(
     known = known.with_columns(_seen(known.schema))
     compared, events = _with_previous(rows, first_seen), [pl.DataFrame(schema=ALERTS_SCHEMA)]
     for rule, since in rules.items():
-        is_wanted = _is_meant(rule, known) & (compared[rule.at] >= since)
+        is_wanted, identity = _is_meant(rule, known), ("catalog_key", "uuid", "at")
+        if rule.again_after is None:  # with a cool-down, events depend on all earlier ones
+            is_wanted &= compared[rule.at] >= since
         found = compared.filter(rule.condition(compared), is_wanted)
         found = rule.events(found.with_columns(at=rule.at), compared)
-        events.append(described(found, rule, ("catalog_key", "uuid", "at")))
+        found = without_repeats(found, rule, identity, "after").filter(pl.col("at") >= since)
+        events.append(described(found, rule, identity))
     return pl.concat(events)
+
+
+def without_repeats(
+    events: pl.DataFrame, rule: AlertRule, identity: Sequence[str], price: str
+) -> pl.DataFrame:
+    """Drop events within the cool-down of a previous one, unless the price has moved further.
+
+    The last column of `identity` is the time.
+    """
+    if rule.again_after is None:
+        return events
+    events = events.sort(identity, maintain_order=True)
+    unit = pl.col("currency").cast(pl.String).str.to_lowercase()
+    is_kept, last = list[bool](), dict[tuple[Any, ...], tuple[Any, ...]]()
+    for *key, at, value, currency in events.select(*identity, price, unit).iter_rows():
+        then, before, before_currency = last.get((*key,), (None, None, None))
+        is_further = (
+            None not in (value, before, currency)
+            and currency == before_currency
+            and rule.direction * (value - before) > 0
+        )
+        is_kept.append(then is None or at - then >= rule.again_after or is_further)
+        if is_kept[-1]:
+            last[(*key,)] = (at, value, currency)
+    return events.filter(pl.Series(is_kept, dtype=pl.Boolean))
 
 
 def first_seen_of(observed: Observed, catalogs: Sequence[str | None]) -> pl.DataFrame:

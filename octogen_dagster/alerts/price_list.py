@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 
 import polars as pl
 
-from octogen_dagster.alerts.events import ALERTS_SCHEMA, described
+from octogen_dagster.alerts.events import ALERTS_SCHEMA, described, without_repeats
 from octogen_dagster.alerts.rules import PriceListRule
 from octogen_dagster.frames.columns import TIME
 from octogen_dagster.frames.stored import known_price
@@ -84,7 +84,9 @@ def _events(
     moments, found = _moments(rows, own), []
     there = pages_at(rows, lasting_at(own, moments, _OF_PAGE))
     for rule, since in rules.items():
-        became = _became(_compared(there, rule), moments, _group(rule)).filter(pl.col(AT) >= since)
+        became = _became(_compared(there, rule), moments, _group(rule))
+        became = without_repeats(became, rule, [*_group(rule), AT], "competitor_price")
+        became = became.filter(pl.col(AT) >= since)
         found.append(became.with_columns(pl.lit(rule.name).alias(_RULE)))
     ranked = _ranked(pl.concat(found), rows, own)
     events = [pl.DataFrame(schema=ALERTS_SCHEMA)]

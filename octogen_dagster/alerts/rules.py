@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 from octogen_dagster.validation import warn_of_share
@@ -62,6 +63,9 @@ class AlertRule:
             differs in each process, which would make it another rule.
         name: The rule's name in the alerts table, and the name of its check; by default its kind.
         days: Days that a new rule looks back, and that a price is compared over.
+        again_after: Cool-down: the time in which the rule reports a product only once, unless its
+            price has moved further in the same currency: lower, or higher for `PriceRose`. None
+            for no cool-down.
         max_products: Products that can match in one snapshot before the rule's check warns.
         max_percent: The same limit in percent of the current products. The check warns only above
             both limits. None for no such limit.
@@ -75,12 +79,15 @@ class AlertRule:
     """True if the rule compares prices, so that a change of currency is reported as well."""
     at: ClassVar[str] = "valid_from"
     """The column with the time of an event."""
+    direction: ClassVar[int] = 0
+    """-1 if a lower price is reported during the cool-down, 1 if a higher one is, 0 if neither."""
     row: ClassVar[str] = "product"
     counted: ClassVar[str] = "current_products"
 
     where: pl.Expr | None = None
     name: str = ""
     days: int = 30
+    again_after: timedelta | None = None
     max_products: int = 0
     max_percent: float | None = None
 
@@ -107,6 +114,14 @@ class AlertRule:
                 raise TypeError(f"{subject}: {name} must be a number, such as 10, not {value!r}.")
         if self.days < 1:
             raise ValueError(f"{subject}: days must be at least 1, not {self.days}.")
+        if self.again_after is not None:
+            if not isinstance(self.again_after, timedelta):
+                raise TypeError(
+                    f"{subject}: again_after must be a timedelta, such as timedelta(days=7), not "
+                    f"{self.again_after!r}."
+                )
+            if self.again_after <= timedelta(0):
+                raise ValueError(f"{subject}: again_after must be above 0, not {self.again_after}.")
         if self.max_products < 0 or (self.max_percent or 0) < 0:
             raise ValueError(f"{subject}: max_products and max_percent must not be negative.")
         for name in ("percent", "max_percent"):
@@ -156,6 +171,7 @@ class AlertRule:
         stored = {each.name: getattr(self, each.name) for each in fields(self)}
         for name in ("name", "max_products", "max_percent"):
             del stored[name]
+        stored["again_after"] = self.again_after and self.again_after.total_seconds()
         if (where := self.where) is not None:
             import polars as pl
 
@@ -173,8 +189,6 @@ class AlertRule:
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _PriceMove(AlertRule):
     of_prices = True
-    direction: ClassVar[int]
-    """-1 for a price that drops, 1 for one that rises."""
 
     percent: float | None = None
     amount: float | None = None
@@ -253,6 +267,7 @@ class PriceBelow(AlertRule):
 
     happened = "below the price"
     of_prices = True
+    direction = -1
 
     price: float
     currency: str | None = None
@@ -352,6 +367,7 @@ class PriceListRule(AlertRule):
     `competitor_...` columns of a price position and `compared_with`, the price in `column`.
     """
 
+    direction = -1
     row = "price-list row"
     counted = "current_rows"
     percent: ClassVar[float] = 0.0

@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from octogen_dagster.alerts.rules import KINDS, AlertRule
-from octogen_dagster.components.yaml_model import YamlModel, import_by_path
+from octogen_dagster.components.yaml_model import Duration, YamlModel, import_by_path
 from octogen_dagster.validation import did_you_mean
 
 if TYPE_CHECKING:
@@ -50,6 +50,8 @@ class AlertSettings(YamlModel):
     """The products the rule applies to, as an SQL condition, such as brand.name = 'Acme'."""
     days: int = 30
     """Days that a new rule looks back, and that a price is compared over."""
+    again_after: Duration | None = None
+    """The time in which a product is reported only once unless its price moves further: 7d."""
     max_products: int = 0
     """Products that can match in one snapshot before the rule's check warns."""
     max_percent: float | None = None

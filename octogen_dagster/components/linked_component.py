@@ -16,7 +16,6 @@ from octogen_dagster.components.settings import (
     AssetsComponent,
     AssetSettings,
     Kind,
-    MaxAge,
     Name,
     OctogenAssetData,
     Percent,
@@ -25,6 +24,7 @@ from octogen_dagster.components.settings import (
 )
 from octogen_dagster.components.table_settings import LinkedTableSettings
 from octogen_dagster.components.yaml_model import (
+    Duration,
     Text,
     YamlModel,
     check_not_written_out,
@@ -94,7 +94,7 @@ Source = Annotated[ListingSourceSettings, text_for(ListingSourceSettings, _octog
 class LinkedProductsSettings(AssetSettings):
     """The settings of the asset that describes and checks the linked tables."""
 
-    max_age: MaxAge | None = Field(default="2 days", validate_default=True)
+    max_age: Duration | None = Field(default="2 days", validate_default=True)
     """The oldest last modification that passes the check `fresh`; null leaves it out."""
     modified_column: str | None = None
     """The column whose newest value is the last modification."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from typing import Annotated, Any, Literal, Self
 
 import dagster as dg
@@ -13,7 +12,6 @@ from dagster.components import AssetAttributesModel
 from dagster.components.utils.translation import TranslationFn, TranslationFnResolver
 from pydantic import (
     AfterValidator,
-    BeforeValidator,
     Field,
     PlainValidator,
     ValidationInfo,
@@ -29,6 +27,7 @@ from octogen_dagster.components.notify_settings import Notify
 from octogen_dagster.components.table_settings import TableSettings
 from octogen_dagster.components.templates import Unrendered
 from octogen_dagster.components.yaml_model import (
+    Duration,
     YamlComponent,
     YamlModel,
     switch,
@@ -106,15 +105,6 @@ def _check_percent(percent: float, info: ValidationInfo) -> float:
     return percent
 
 
-def _age(age: object) -> timedelta:
-    if isinstance(age, timedelta):
-        return age
-    found = re.fullmatch(r"([1-9]\d*) (hour|day)s?", str(age))
-    if not found:
-        raise ValueError("must be a time with its unit, such as 2 days or 36 hours")
-    return timedelta(**{f"{found[2]}s": int(found[1])})
-
-
 def _severity(name: str) -> dg.AssetCheckSeverity:
     # From Python 3.13 on, pydantic does not take the class itself, whose signature is `*values`.
     return dg.AssetCheckSeverity(name)
@@ -124,7 +114,6 @@ Name = Annotated[str, AfterValidator(checked_name)]
 Cron = Annotated[str, AfterValidator(_check_cron)]
 Timezone = Annotated[str, AfterValidator(checked_timezone)]
 Percent = Annotated[float, AfterValidator(_check_percent)]
-MaxAge = Annotated[timedelta, BeforeValidator(_age, json_schema_input_type=str)]
 Severity = Annotated[Literal["ERROR", "WARN"], AfterValidator(_severity)]
 
 
@@ -165,7 +154,7 @@ class PositionSettings(AssetSettings):
 class CheckSettings(YamlModel):
     """The arguments of `build_snapshot_checks`, with its defaults; a null leaves a check out."""
 
-    max_age: MaxAge | None = Field(default="2 days", validate_default=True)
+    max_age: Duration | None = Field(default="2 days", validate_default=True)
     """The time, such as 36 hours, after which a catalog that was not materialized fails `fresh`."""
     max_rows_change_percent: float | None = 30
     """By how many percent the rows may differ from those of the last snapshots."""

@@ -8,12 +8,12 @@ from pydantic import Field, field_validator, model_validator
 
 from octogen_dagster.components.settings import (
     AssetSettings,
-    MaxAge,
     Name,
     Percent,
     Translation,
 )
 from octogen_dagster.components.yaml_model import (
+    Duration,
     Text,
     YamlModel,
     check_not_written_out,
@@ -40,7 +40,7 @@ class UrlCoverageSettings(YamlModel):
     """The smallest snapshot that replaces the last one, in percent of its rows."""
     min_covered_percent: Percent = 50
     """The least percent of the exported addresses that must be covered."""
-    max_age: MaxAge | None = Field(default="2 days", validate_default=True)
+    max_age: Duration | None = Field(default="2 days", validate_default=True)
     """The oldest export that passes the check `fresh`; null leaves it out."""
     listing_project: str = "octogen-catalog-exchange"
     """The project of the list's listing."""

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import functools
 import importlib
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Annotated, Any, Self, get_args
 
 import dagster as dg
@@ -56,6 +58,19 @@ Text = Annotated[
     VARIABLE,
 ]
 """A text, or the environment variable that has it."""
+
+
+def _duration(value: object) -> timedelta:
+    if isinstance(value, timedelta):
+        return value
+    found = re.fullmatch(r"([1-9]\d{0,5})(?:(d| days?)|h| hours?)", str(value))
+    if not found:
+        raise ValueError("must be a time with its unit, such as 2 days or 36 hours")
+    return timedelta(**{"days" if found[2] else "hours": int(found[1])})
+
+
+Duration = Annotated[timedelta, BeforeValidator(_duration, json_schema_input_type=str)]
+"""A time with its unit, such as `2 days`, `7d` or `36h`."""
 
 
 def check_not_written_out(secret: object, info: ValidationInfo) -> object:

@@ -25,7 +25,7 @@ from octogen_dagster.alerts import update as alerts_update
 from octogen_dagster.alerts.events import ALERTS_SCHEMA
 from octogen_dagster.alerts.update import AlertsUpdate
 from octogen_dagster.history.observed import Contents
-from tests.prices_model import changes_of_currency, moments, remembered
+from tests.prices_model import changes_of_currency, moments, remembered, unrepeated
 from tests.properties.snapshots import Snapshots, Target, histories, made_of, rows_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -40,9 +40,12 @@ RULES: list[AlertRule] = [
     PriceDropped(name="below_median", percent=30, against="median", days=DAYS),
     PriceRose(amount=1.5, where=pl.col("title") == "A"),
     PriceRose(name="of_a_brand", where=pl.col("brand").struct.field("name") == "Acme"),
+    PriceDropped(name="dropped_once", again_after=timedelta(days=2)),
+    PriceRose(name="rose_once", again_after=timedelta(days=2), where=pl.col("title") == "A"),
     PriceBelow(price=1.0),
     PriceBelow(name="below_in_eur", price=0.5, currency="EUR"),
     BackInStock(),
+    BackInStock(name="back_once", again_after=timedelta(days=3), days=1),
     OutOfStock(where=pl.col("catalog_key").is_not_null()),
     Appeared(),
     Disappeared(),
@@ -95,9 +98,14 @@ def expected(snapshots: Snapshots, rules: Mapping[AlertRule, datetime]) -> set[E
         ends = {row["valid_to"]: row for row in rows}
         begins = {row["valid_from"]: row for row in rows}
         for rule, since in rules.items():
-            for at, *values in moments(rows, rule, first):
-                row = ends[at] if isinstance(rule, Disappeared) else begins[at]
-                if at >= since and is_meant(rule, row):
+            of_time = ends if isinstance(rule, Disappeared) else begins
+            found = [
+                (at, of_time[at]["unit"], values[-1], values)
+                for at, *values in moments(rows, rule, first)
+                if is_meant(rule, of_time[at])
+            ]
+            for at, _, _, values in unrepeated(found, rule):
+                if at >= since:
                     events.add((rule.name, catalog, uuid, at, *values))
         of_prices = {rule: since for rule, since in rules.items() if rule.of_prices}
         for at, *values in changes_of_currency(rows):

@@ -24,6 +24,8 @@ RULES: list[PriceListRule] = [
     Undercut(),
     Undercut(name="each", percent=10, by="any"),
     BelowFloor(),
+    Undercut(name="once", again_after=timedelta(days=2)),
+    BelowFloor(name="floor_once", again_after=timedelta(days=2)),
 ]
 OWN = Tracking.of_table(
     ("sku", "product_url"),

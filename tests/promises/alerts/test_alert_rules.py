@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -78,3 +79,14 @@ def test_your_own_rule_is_named_by_its_dotted_path_in_yaml() -> None:
     rules[0]["percnt"] = 1
     with pytest.raises(OctogenComponentError, match=r"alerts\[0\]\.percnt: .*'percent'"):
         OctogenComponent.from_attributes_dict(attributes={"searches": searches})
+
+
+@pytest.mark.parametrize(
+    ("written", "hours"), [("7d", 168), ("7 days", 168), ("1 day", 24), ("36h", 36)]
+)
+def test_cool_down_in_yaml_is_a_time_with_its_unit(written: str, hours: int) -> None:
+    rules = [{"kind": "undercut", "again_after": written}]
+    search = {"name": "boots", "history": True, "position": {"own": "articles"}, "alerts": rules}
+    component = OctogenComponent.from_attributes_dict(attributes={"searches": [search]})
+    (rule,) = component.searches[0].alerts
+    assert rule.again_after == timedelta(hours=hours)

@@ -6,7 +6,7 @@ import random
 import re
 import resource as limits
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -425,6 +425,20 @@ def test_a_price_is_compared_with_the_lowest_or_the_median_of_days(
 
 @pytest.mark.long
 @pytest.mark.slow
+@pytest.mark.parametrize("is_each_day", [True, False], ids=["each day", "only the last"])
+def test_cool_down_reports_a_product_once_unless_its_price_is_lower(
+    shop: Shop, *, is_each_day: bool
+) -> None:
+    shop.follow([PriceDropped(again_after=timedelta(days=4))])
+    prices = [100.0, 80.0, 100.0, 90.0, 70.0, 100.0, 75.0, 100.0, 85.0]
+    for number, price in enumerate(prices, 1):
+        shop.store(day(number), product("dress", price), alerts=is_each_day)
+    shop.shown(shop.alerts)
+    found = [(at, after) for *_, at, _, after in shop.events()]
+    assert found == [(day(2), 80.0), (day(5), 70.0), (day(9), 85.0)]
+
+
+@pytest.mark.slow
 def test_a_rule_that_is_added_looks_back_over_its_days_only(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
@@ -654,6 +668,10 @@ def test_rules_that_say_nothing_or_twice_the_same_are_refused(shop: Shop) -> Non
         Appeared(name="fresh")
     with pytest.raises(TypeError, match=r"where must be .* not str"):
         Appeared(where="brand = 'Acme'")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"'appeared': again_after .* timedelta.* not 7"):
+        Appeared(again_after=7)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="again_after must be above 0, not 0:00:00"):
+        Appeared(again_after=timedelta(0))
     with pytest.raises(ValueError, match="Two rules are called 'appeared'"):
         build_price_alerts_asset(shop.history, [Appeared(), Appeared(days=3)])
     with pytest.raises(ValueError, match="rules must have a rule at least"):
