@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import pytest
 
 import octogen_dagster
 from octogen_dagster import alerts
 from octogen_dagster.alerts.rules import KINDS, AlertRule
 from octogen_dagster.components import OctogenComponent
-from octogen_dagster.errors import OctogenComponentError
 
 DOCS = Path(__file__).parents[3] / "docs"
 RULES = pytest.mark.parametrize("rule", KINDS.values(), ids=[*KINDS])
@@ -55,30 +53,6 @@ def test_rules_and_notifiers_are_imported_from_alerts(name: str) -> None:
 def test_a_name_that_no_room_has_is_refused() -> None:
     with pytest.raises(AttributeError, match="PriceDroped"):
         _ = alerts.PriceDroped  # type: ignore[attr-defined]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class FarBelowList(AlertRule):
-    """The price is far below the list price."""
-
-    happened = "far below"
-
-    percent: float = 50.0
-
-    def condition(self, rows: pl.DataFrame) -> pl.Expr:
-        return pl.col("after") < pl.col("original_price") * self.percent / 100
-
-
-def test_your_own_rule_is_named_by_its_dotted_path_in_yaml() -> None:
-    rules: list[dict[str, Any]] = [{"kind": f"{__name__}.FarBelowList", "percent": 40}]
-    searches = [{"name": "boots", "history": True, "alerts": rules}]
-    component = OctogenComponent.from_attributes_dict(attributes={"searches": searches})
-    (rule,) = component.searches[0].alerts
-    assert isinstance(rule, FarBelowList)
-    assert (rule.name, rule.percent) == ("far_below_list", 40)
-    rules[0]["percnt"] = 1
-    with pytest.raises(OctogenComponentError, match=r"alerts\[0\]\.percnt: .*'percent'"):
-        OctogenComponent.from_attributes_dict(attributes={"searches": searches})
 
 
 @pytest.mark.parametrize(
