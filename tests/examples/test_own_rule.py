@@ -10,6 +10,7 @@ import pytest
 
 from octogen_dagster.components import OctogenComponent
 from octogen_dagster.errors import OctogenComponentError
+from tests.docs.blocks import BLOCKS, ROOT
 from tests.histories import day, product
 from tests.promises.alerts.test_alerts import ALERTS, Shop
 
@@ -47,3 +48,9 @@ def test_yaml_names_the_rule_by_its_dotted_path() -> None:
 def test_a_mistake_in_its_fields_names_the_nearest_one() -> None:
     with pytest.raises(OctogenComponentError, match=r"alerts\[0\]\.percnt: .*'percent'"):
         component(percnt=40)
+
+
+def test_the_page_shows_the_rule() -> None:
+    (block,) = [each for each in BLOCKS if each.title == "on_sale.py"]
+    _, _, shown = block.source.partition("@dataclass")
+    assert shown in (ROOT / "examples/own_rule/on_sale.py").read_text()

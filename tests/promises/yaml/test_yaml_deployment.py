@@ -6,6 +6,7 @@ import importlib.metadata
 import inspect
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -129,17 +130,13 @@ def test_a_text_stands_for_the_setting_that_is_meant(tmp_path: Path) -> None:
 
 
 DOCS = Path(__file__).parents[3] / "docs"
-BLOCKS = [
-    each
-    for page in ("alerts.md", "notify-slack.md")
-    for each in (DOCS / page).read_text().split("```")
-]
+BLOCKS = (DOCS / "notify-slack.md").read_text().split("```")
 
 
 def block(title: str) -> str:
-    """The code of a page about alerts with a title."""
+    """The code with a title on the page about Slack notifications."""
     (found,) = (each for each in BLOCKS if f'title="{title}"\n' in each)
-    return found.partition("\n")[2]
+    return textwrap.dedent(found.partition("\n")[2])
 
 
 def test_each_who_is_told_of_alerts_has_a_sensor_of_its_own(
@@ -148,19 +145,19 @@ def test_each_who_is_told_of_alerts_has_a_sensor_of_its_own(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    notify = {"function": ".tell.by_hand", "slack": "{{ env.HOOK }}", "running": True}
+    notify = {"function": ".teams.post", "slack": "{{ env.HOOK }}", "running": True}
     notify |= yaml.safe_load(block("email"))["notify"]
     search = SEVEN_BOOTS | {"history": True, "alerts": [{"kind": "disappeared"}], "notify": notify}
     with create_defs_folder_sandbox() as project:
         contents = {"type": TYPE, "attributes": attributes(tmp_path, search)}
         path = project.scaffold_component(OctogenComponent, defs_yaml_contents=contents)
-        (path / "tell.py").write_text(block("tell.py"))
+        (path / "teams.py").write_text(block("teams.py"))
         with project.build_all_defs() as defs:  # without the variables, which a tick reads
             sensors = {each.name: each for each in defs.sensors or ()}
             assert {name: each.default_status.value for name, each in sensors.items()} == {
                 f"boots_alerts_{way}": "RUNNING" for way in ("sensor", "slack", "email")
             }
-            alert = {"alert_id": "1", "rule": "disappeared", "title": "Hat"}
+            alert = {"alert_id": "1", "rule": "disappeared", "product_url": "https://acme.com/hat"}
             alerts = pl.DataFrame([alert], schema=ALERTS_SCHEMA)
             alerts.write_parquet(tmp_path / "boots_alerts.parquet")
             instance.report_runless_asset_event(dg.AssetMaterialization("boots_alerts"))
@@ -177,7 +174,7 @@ def test_each_who_is_told_of_alerts_has_a_sensor_of_its_own(
                         sensors[name](context)
     (message,) = slack.received
     assert "disappeared: " in message.body.decode()
-    assert "disappeared" in capsys.readouterr().out
+    assert "https://acme.com/hat" in capsys.readouterr().out
 
 
 @pytest.mark.slow
