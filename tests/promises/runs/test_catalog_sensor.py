@@ -194,7 +194,8 @@ def test_a_run_of_a_backfill_or_a_person_blocks_the_catalog_of_its_asset(
         tags={"dagster/partition": partition, "dagster/backfill": "abc"},
         asset_selection=frozenset([dg.AssetKey(selected)]) if selected else None,
     )
-    assert bool(requested(instance, source, asset)) is (selected != "products")
+    asked = requested(instance, source, asset, now=datetime.now(UTC))
+    assert bool(asked) is (selected != "products")
 
 
 def test_days_are_read_from_a_cache_that_may_be_lost(instance: dg.DagsterInstance) -> None:
