@@ -21,8 +21,8 @@ import polars as pl
 from benchmarks.history import ASSET, at, timed
 from octogen_dagster import ParquetSnapshotIOManager
 from octogen_dagster.alerts import BelowFloor, Undercut
-from octogen_dagster.alerts.price_list import own_events, own_rows
-from octogen_dagster.alerts.update import OwnAlertsUpdate
+from octogen_dagster.alerts.price_list import price_list_events, price_list_rows
+from octogen_dagster.alerts.update import PriceListAlertsUpdate
 from octogen_dagster.frames.stored import StoredSnapshot
 from octogen_dagster.history.table import HISTORY_SCHEMA
 from octogen_dagster.history.tracking import PRODUCTS, Tracking
@@ -101,7 +101,7 @@ def _tell(folder: Path, history: Path, own: Path) -> None:
     said: Mapping[str, Mapping[str, str]] = {
         name: pl.read_parquet_metadata(file) for name, file in (("history", history), ("own", own))
     }
-    update = OwnAlertsUpdate(_RULES, pl.scan_parquet(history), pl.scan_parquet(own), said)
+    update = PriceListAlertsUpdate(_RULES, pl.scan_parquet(history), pl.scan_parquet(own), said)
     manager = ParquetSnapshotIOManager(base_dir=str(folder))
     manager.handle_output(dg.build_output_context(asset_key=_ALERTS), update)
 
@@ -154,7 +154,7 @@ def last_of(days: int) -> dict[str, float]:
     prices = _pages_of(days, 40, schema)
     own = prices.rename({"current_price": "own_price"}).with_columns(map_price=90.0)
     rules = dict.fromkeys(_RULES, at(days - 1))
-    return timed(lambda: list(own_events(history, own_rows(own, rules), rules)))
+    return timed(lambda: list(price_list_events(history, price_list_rows(own, rules), rules)))
 
 
 def _next_day(folder: Path) -> pl.LazyFrame:

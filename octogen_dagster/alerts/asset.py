@@ -1,4 +1,4 @@
-"""The builder of alerts: what became true of the products of a history."""
+"""The builder of alert assets."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -8,7 +8,7 @@ import dagster as dg
 import polars as pl
 
 from octogen_dagster.alerts.rules import AlertRule, PriceListRule, check_rule_names
-from octogen_dagster.alerts.update import ALERTS_KIND, AlertsUpdate, OwnAlertsUpdate
+from octogen_dagster.alerts.update import ALERTS_KIND, AlertsUpdate, PriceListAlertsUpdate
 from octogen_dagster.assets.definition import asset_arguments_of, require_asset
 from octogen_dagster.frames.kinds import Check, Verdict
 from octogen_dagster.history.table import HISTORY_KIND, HISTORY_SCHEMA
@@ -19,7 +19,7 @@ from octogen_dagster.snapshots.loading import Snapshots, all_partitions
 from octogen_dagster.snapshots.metadata import kind_of
 
 ALERT_RULES = "octogen/alert_rules"
-"""The metadata of an asset of alerts that has the limits of its rules' checks."""
+"""The metadata key with the limits for each rule's check."""
 
 
 def build_price_alerts_asset(
@@ -30,43 +30,43 @@ def build_price_alerts_asset(
     name: str | dg.AssetSpec | None = None,
     **asset_arguments: Any,
 ) -> dg.AssetsDefinition:
-    """Build an asset: what became true of a product's price, stock or place in a catalog, and when.
+    """Build an alerts asset from rules for prices, stock and assortment.
 
-    A row is an event: a rule, a product and a snapshot in which the rule became true. The columns
-    are those of `octogen_dagster.schemas.ALERTS_SCHEMA`. The events follow from the history alone:
-    a run that is repeated adds none, days that were missed are made up for, and a late snapshot or
-    `forget_snapshot` recomputes them from its time on; `octogen/events_appeared` and
-    `octogen/events_vanished` say how many. A product whose currency changes is an event
-    `currency_changed` if there is a rule of prices, and never a drop.
+    A row is an event: a rule, a product and the snapshot in which the rule triggered. The columns
+    are in `octogen_dagster.schemas.ALERTS_SCHEMA`. Events depend only on the history. A repeated
+    run adds none, and a run after missed days adds theirs. A late snapshot or `forget_snapshot`
+    recomputes events from its time on; `octogen/events_appeared` and `octogen/events_vanished`
+    count the differences. With a price rule, a changed currency is a `currency_changed` event,
+    never a price drop.
 
-    A rule that is new looks back over its `days`. One that is changed does so too, and keeps what
-    it found before; the events of one that is removed go with it. The numbers of the last snapshot
-    are in the metadata by the name of each rule, such as `octogen/price_dropped`, and
-    `octogen/largest_alerts` is a table of the largest with links. `build_snapshot_checks` of
-    this asset has a check for each rule.
+    A new or changed rule looks back over its `days`. Changing a rule keeps its earlier events,
+    removing it removes them. The metadata count each rule's events in the last snapshot, such as
+    `octogen/price_dropped`, and `octogen/largest_alerts` lists the largest changes with links.
+    `build_snapshot_checks` adds a check for each rule.
 
-    With `own` the rules are of own prices. An event is then dated by the change of either side that
-    made the rule true, and has `sku`, `own_price` and the `rank` of the own price. Pages are
-    matched as in a price position. What gives no event is counted: `octogen/no_own_price`,
-    `octogen/other_currency`, `octogen/no_currency` and `octogen/no_price`.
+    With `own`, the rules compare competitors with your price list. An event's time is when either
+    side changed, and it has `sku`, `own_price` and `rank`. URLs match as in a price position. Rows
+    that cannot be compared are counted as `octogen/no_own_price`, `octogen/other_currency`,
+    `octogen/no_currency` and `octogen/no_price`.
 
     Args:
-        history: An asset of `build_product_history_asset`. The alerts have the same partitions;
-            those of own prices have none, and are of all catalogs.
-        rules: Some of `PriceDropped`, `PriceRose`, `BackInStock`, `OutOfStock`, `Appeared` and
-            `Disappeared`; with `own` some of `Undercut` and `BelowFloor`. Each has a name of its
-            own.
-        own: An asset of `build_history_asset` that has `sku`, `product_url` (a competitor's page,
-            of which a SKU may have several), `own_price`, `currency` and the column of a floor.
-        name: The asset's name or `dagster.AssetSpec`; by default that of the history, with
-            `_alerts` in place of `_history`, or `_own_alerts`.
-        asset_arguments: Any other argument of `@dagster.asset`. With
-            `automation_condition=octogen_dagster.follow_upstream()` the alerts follow the history.
+        history: An asset built by `build_product_history_asset`. The alerts have the same
+            partitions; price-list alerts cover all catalogs and have none.
+        rules: Product rules such as `PriceDropped`, or with `own` price-list rules such as
+            `Undercut`. Names are unique.
+        own: Your price list's history, built by `build_history_asset`, with the columns `sku`,
+            `product_url` (a competitor's product page; a SKU can have several), `own_price`,
+            `currency` and any floor.
+        name: The asset's name or `dagster.AssetSpec`; by default the history's name with `_alerts`
+            or `_own_alerts` in place of `_history`.
+        asset_arguments: Other arguments for `@dagster.asset`. Pass
+            `automation_condition=octogen_dagster.follow_upstream()` to run after each history
+            update.
 
     Raises:
-        TypeError: A history is no asset, or `rules` is no list of rules.
-        ValueError: An asset is no history, there is no rule, two have the same name, or a rule is
-            of own prices and `own` is not given, or the reverse.
+        TypeError: `history` or `own` is not an asset, or `rules` is not a list of rules.
+        ValueError: An asset is not a history, `rules` is empty, two rules have the same name, or
+            price-list rules and `own` are not given together.
     """
     require_asset(history, "history")
     if not isinstance(rules, Sequence) or not all(isinstance(rule, AlertRule) for rule in rules):
@@ -74,19 +74,19 @@ def build_price_alerts_asset(
             f"rules must be a list of rules, such as [PriceDropped(percent=10)], not {rules!r}."
         )
     if not rules:
-        raise ValueError("rules must have a rule at least, such as PriceDropped(percent=10).")
+        raise ValueError("rules is empty. Pass a rule, such as PriceDropped(percent=10).")
     check_rule_names(rules)
     snapshots = history.keys_by_input_name.get("snapshots")
     if snapshots is None or kind_of(history) is not HISTORY_KIND:
         raise ValueError(
-            f"{history.key.to_user_string()} is not an asset of build_product_history_asset. Give "
-            "the history of the products."
+            f"{history.key.to_user_string()} is not a product history. Pass an asset built by "
+            "build_product_history_asset."
         )
     of_own = [rule for rule in rules if isinstance(rule, PriceListRule)]
     if len(of_own) not in {0, len(rules)} or bool(of_own) != (own is not None):
         raise ValueError(
-            "The rules Undercut and BelowFloor are of own prices: give them an asset of alerts of "
-            "their own, with own=build_history_asset(...). The other rules are of products alone."
+            "Price-list rules, such as Undercut and BelowFloor, need your price list's history as "
+            "`own`, and product rules cannot use it. Build one asset for each kind."
         )
     base = history.key.path[-1].removesuffix("_history")
     default = f"{base}_alerts" if own is None else f"{base}_own_alerts"
@@ -97,10 +97,10 @@ def build_price_alerts_asset(
     }
     subject = f"the products in {history.key.to_user_string()}"
     if own is not None:
-        subject = f"the own prices in {own.key.to_user_string()}, against {subject}"
+        subject = f"the price list in {own.key.to_user_string()}, compared with {subject}"
     arguments = {
         "metadata": {ALERT_RULES: limits},
-        "description": f"What became true of {subject}: {', '.join(limits)}. A row is an event.",
+        "description": f"Alerts for {subject}: {', '.join(limits)}. A row is an event.",
     }
     shared: dict[str, Any] = {
         "given": given,
@@ -109,7 +109,7 @@ def build_price_alerts_asset(
         "kind": replace(ALERTS_KIND, checks={rule.name: _check_of(rule) for rule in rules}),
     }
     if own is not None:
-        return _own_alerts(history, own, of_own, arguments, shared)
+        return _price_list_alerts(history, own, of_own, arguments, shared)
     mapping = history.get_partition_mapping(snapshots)
     ins = {
         "history": dg.AssetIn(history.key),
@@ -128,35 +128,35 @@ def build_price_alerts_asset(
     return alerts
 
 
-def _own_alerts(
+def _price_list_alerts(
     history: dg.AssetsDefinition,
     own: dg.AssetsDefinition,
     rules: Sequence[PriceListRule],
     arguments: Mapping[str, Any],
     shared: Mapping[str, Any],
 ) -> dg.AssetsDefinition:
-    """The asset of alerts of own prices."""
+    """Build the asset for price-list rules."""
     require_asset(own, "own")
     kind = kind_of(own)
     if kind is HISTORY_KIND or not COMPUTED.keys() <= kind.descriptions.keys():
         raise ValueError(
-            f"{own.key.to_user_string()} is not an asset of build_history_asset. Give the history "
-            'of your own prices, such as build_history_asset(articles, key=["sku", "product_url"], '
-            'tracked=["own_price", "currency"]).'
+            f"{own.key.to_user_string()} is not a price-list history. Pass an asset built by "
+            'build_history_asset(articles, key=["sku", "product_url"], tracked=["own_price", '
+            '"currency"]).'
         )
     ins = {"history": all_partitions(history), "own": all_partitions(own)}
 
     @snapshot_asset({"ins": ins, **arguments}, **shared)
     def own_alerts(
         _run: SnapshotRun, _partition: str | None, history: Snapshots, own: Snapshots
-    ) -> dg.MaterializeResult[OwnAlertsUpdate]:
+    ) -> dg.MaterializeResult[PriceListAlertsUpdate]:
         said = {f"history {name}": each for name, each in history.metadata().items()}
         said |= {f"own {name}": each for name, each in own.metadata().items()}
         nothing = pl.LazyFrame(schema=HISTORY_SCHEMA)
         products = pl.concat([nothing, *history.frames()], how="diagonal_relaxed")
-        # Without a snapshot `frame` raises the error that says so.
+        # Without a snapshot, `frame` raises the error for a missing one.
         prices = pl.concat(own.frames() or [own.frame(None)], how="diagonal_relaxed")
-        return dg.MaterializeResult(value=OwnAlertsUpdate(rules, products, prices, said))
+        return dg.MaterializeResult(value=PriceListAlertsUpdate(rules, products, prices, said))
 
     return own_alerts
 
@@ -172,5 +172,5 @@ def _check_of(rule: AlertRule) -> Check:
         text = f"{found:,} of {count(rows, rule.row)} matched in the last snapshot."
         return Verdict(not (found > rule.max_products and is_share), text, {"events": found})
 
-    description = f"Few {rule.row}s match the rule {rule.name} in the last snapshot."
+    description = f"Few {rule.row}s matched the rule {rule.name} in the last snapshot."
     return Check(description, judge=judge, warns=True)

@@ -1,9 +1,8 @@
-"""Alerts: the moments at which a rule became true of a product, as a pure function of its history.
+"""Events of alert rules, a pure function of each product's history.
 
-A rule is looked at where a product's row begins, and compared with the row before, or where its
-last row ends. So an event follows from the rows of one product alone, and recomputing gives it
-again, with the same `alert_id`. What a row does not say is as the row before has it: a price, a
-currency or a stock that is unknown is no change.
+A rule compares each row with the product's previous row, or looks at the end of its last row. An
+event depends on one product's rows only, so recomputing returns the same event with the same
+`alert_id`. An unknown price, currency or stock keeps its last known value and never triggers.
 """
 
 from __future__ import annotations
@@ -44,28 +43,28 @@ ALERTS_SCHEMA = pl.Schema(
         "rank": pl.Int64(),
     }
 )
-_OF_OWN_PRICES = ("sku", "own_price", "rank_before", "rank")
+_PRICE_LIST_COLUMNS = ("sku", "own_price", "rank_before", "rank")
 ALERTS_DESCRIPTIONS = {
-    "alert_id": "A digest of rule, product and time, which is the same in every recomputation.",
-    "rule": "The name of the rule that became true.",
+    "alert_id": "A digest of rule, product and time; stays the same when recomputed.",
+    "rule": "The rule's name.",
     "catalog_key": "The catalog the product belongs to.",
-    "uuid": "The product's identity in Octogen.",
-    "product_url": "The product's page at the merchant.",
+    "uuid": "The product's id in Octogen.",
+    "product_url": "The product's URL at the merchant.",
     "title": "The title at that time.",
-    "brand_name": "The brand's name in the last snapshot with the product.",
-    "at": "The `fetched_at` of the snapshot in which the rule was true (UTC).",
-    "since": "Since when it had been as `before`: the price, the stock, the place in the catalog "
-    "or the own row (UTC); null for a product that is new.",
-    "before": "The price that it is compared with, such as the last known one, the own one or the "
-    "floor; null if there is none in the same currency.",
-    "after": "The price at that time; null if it is unknown, or if the product is gone.",
-    "change_percent": "The change from `before` to `after` in percent; null without both.",
-    "currency": "ISO 4217 code of both prices: the last known one.",
-    "in_stock": "True if the product was in stock at that time; null if unknown, or if it is gone.",
-    "sku": "The own article; null for a rule that is not of own prices.",
-    "own_price": "Its own price at that time.",
-    "rank_before": "The rank of the own price at the last change before, as in a price position.",
-    "rank": "The rank of the own price at that time: 1 if no competitor is cheaper.",
+    "brand_name": "The brand's name in the last snapshot that contains the product.",
+    "at": "The `fetched_at` of the snapshot in which the rule triggered (UTC).",
+    "since": "When the previous price, stock, catalog membership or price-list row began (UTC); "
+    "null for a new product.",
+    "before": "The reference price, such as the last known price, your price or the floor; null "
+    "if unknown in this currency.",
+    "after": "The price at that time; null if unknown or the product is gone.",
+    "change_percent": "The change from `before` to `after` in percent; null if either is null.",
+    "currency": "ISO 4217 code for both prices; the last known one.",
+    "in_stock": "True if the product was in stock at that time; null if unknown or it is gone.",
+    "sku": "Your article; null for a product rule.",
+    "own_price": "Your price at that time.",
+    "rank_before": "Your price's rank just before, as in a price position.",
+    "rank": "Your price's rank at that time: 1 if no competitor is cheaper.",
 }
 
 
@@ -75,9 +74,9 @@ def events_of(
     rules: Mapping[AlertRule, datetime],
     first_seen: pl.DataFrame,
 ) -> pl.DataFrame:
-    """Return the events of rules, each from a time on, in the order of their rules.
+    """Return the events that each rule has found since its time, in rule order.
 
-    `products` are the current snapshot, which has columns that the history does not have.
+    `products` is the current snapshot, whose columns `where` can use beside the history's.
     """
     rows = rows.sort("uuid", "catalog_key", "valid_from")
     others = products.select(*PRODUCT_KEY, pl.exclude(rows.columns))
@@ -121,7 +120,7 @@ def without_repeats(
 
 
 def first_seen_of(observed: Observed, catalogs: Sequence[str | None]) -> pl.DataFrame:
-    """Return when each catalog was in a snapshot for the first time, by its key in lower case."""
+    """Return the time of each catalog's first snapshot, by its key in lower case."""
     keys = sorted({(catalog or "").lower() for catalog in catalogs})
     times = [
         min((at for at, each in observed.items() if each.covers(key)), default=None) for key in keys
@@ -131,7 +130,7 @@ def first_seen_of(observed: Observed, catalogs: Sequence[str | None]) -> pl.Data
 
 
 def _seen(columns: Mapping[str, pl.DataType]) -> list[pl.Expr]:
-    """The brand and the category of products that are gone, as their history has them."""
+    """Return brand and category, from the history if the product is gone."""
     brand = pl.col("brand_name")
     if isinstance(columns.get("brand"), pl.Struct):
         brand = pl.struct(brand.alias("name"))
@@ -147,22 +146,22 @@ def _seen(columns: Mapping[str, pl.DataType]) -> list[pl.Expr]:
 
 
 def _is_meant(rule: AlertRule, rows: pl.DataFrame) -> pl.Series:
-    """The rows of the products that a rule applies to."""
+    """Select the rows to which a rule applies."""
     if rule.where is None:
         return pl.repeat(value=True, n=len(rows), eager=True)
     try:
         found = rows.select(rule.where.alias("is_meant")).to_series()
     except pl.exceptions.ColumnNotFoundError as error:
         raise UnfitSnapshotError(
-            f"Rule {rule.name!r} uses a column that is neither in the history nor in the current "
-            f"snapshot: {str(error).splitlines()[0]}. Correct its `where`."
+            f"`where` in rule {rule.name!r} uses an unknown column: {str(error).splitlines()[0]}. "
+            "Use a column from the history or the current snapshot."
         ) from error
     # An expression without columns, such as a literal, has one row.
     return pl.repeat(found.item(), len(rows), eager=True) if len(found) == 1 < len(rows) else found
 
 
 def _with_previous(rows: pl.DataFrame, first_seen: pl.DataFrame) -> pl.DataFrame:
-    """Add the last known values to each row, and the same of the product's previous row."""
+    """Add the last known values to each row, and those in the product's previous row."""
     rows = rows.with_columns(is_same=PRODUCTS.is_same, is_new=~PRODUCTS.goes_on)
     rows = rows.with_columns(
         pl.col("valid_to").is_not_null().alias("is_last"),
@@ -204,34 +203,31 @@ def _with_previous(rows: pl.DataFrame, first_seen: pl.DataFrame) -> pl.DataFrame
 
 
 def _last_known(known: str, name: str) -> pl.Expr:
-    """The value of a column in the product's last row up to this one where another is known."""
+    """Return a column's value in the product's last row in which another column is known."""
     # The first row of a product counts as known, or it would have the previous product's value.
     is_known = pl.col(known).is_not_null() | ~pl.col("is_same")
     return pl.col(name).gather(pl.when(is_known).then(pl.int_range(pl.len())).forward_fill())
 
 
 def _since(*names: str) -> pl.Expr:
-    """Since when a product has had the same values."""
+    """Return since when the product has had the same values."""
     differs = pl.any_horizontal(pl.col(name).ne_missing(pl.col(name).shift()) for name in names)
     return pl.col("valid_from").first().over((~pl.col("is_same") | differs).cum_sum())
 
 
 def _in_unit(price: pl.Expr, which: str = "") -> pl.Expr:
-    """A last known price, if it is in the currency of the row."""
+    """Return a last known price if its currency matches the row's."""
     return pl.when(pl.col(f"last_price_unit{which}").eq_missing(pl.col("unit"))).then(price)
 
 
 def described(found: pl.DataFrame, rule: AlertRule, identity: Sequence[str]) -> pl.DataFrame:
-    """The columns of the table for events that were found; `identity` tells those of a rule apart.
-
-    The last column of it is the time.
-    """
+    """Return events with the table's columns; `identity` is unique within the rule."""
     before, after = pl.col("before").cast(pl.Float64), pl.col("after").cast(pl.Float64)
     change = pl.when(before > 0).then(100 * after / before - 100).round(2)
     ids = [_alert_id(rule.name, *row) for row in found.select(identity).iter_rows()]
     others = [
         (pl.col(name) if name in found.columns else pl.lit(None).alias(name))
-        for name in _OF_OWN_PRICES
+        for name in _PRICE_LIST_COLUMNS
     ]
     return found.select(
         pl.Series("alert_id", ids, pl.String),

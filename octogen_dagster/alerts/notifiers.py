@@ -1,4 +1,4 @@
-"""Who is told of alerts without code of one's own: a channel of Slack, and people by mail."""
+"""Notifications through Slack and email."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ if TYPE_CHECKING:
 _MAX_LINES = 20
 _MAX_TITLE_LENGTH = 150
 _MAX_ATTACHED = 10_000
-"""The most events in the file of a mail, some 2 MB: servers refuse large mails."""
+"""The maximum number of events in an attachment, about 2 MB: servers refuse large mails."""
 _MAX_ANSWER_BYTES, _MAX_REASON_LENGTH = 20_000, 200
 _TIMEOUT_SECONDS = 30.0
 _SMTPS_PORT = 465
-"""The port on which TLS begins with the connection; on others STARTTLS does it."""
+"""The port that uses TLS from the start; other ports use STARTTLS."""
 _URL = re.compile(r"https?://[!-~]{1,2000}")
 _WEBHOOK = re.compile(r"https?://[a-z0-9.-]+(:[0-9]+)?/[!-~]+", re.IGNORECASE)
-_AGAIN = "The sensor tries again with its next tick"
+_AGAIN = "The sensor retries at its next tick"
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """Makes an answer that redirects an error: what follows it sends no message."""
+    """Turn a redirect into an error: the request after it would carry no message."""
 
     def redirect_request(self, *_: object) -> None:
-        """Follow none."""
+        """Refuse the redirect."""
 
 
 _OPENER = urllib.request.build_opener(_NoRedirects)
@@ -57,100 +57,101 @@ class _Notifier(Settings, ABC):
 
     @abstractmethod
     def _send(self, events: pl.DataFrame) -> None:
-        """Send a message about events, with the values of environment variables."""
+        """Send a message, with environment variables resolved."""
 
     def __call__(self, events: pl.DataFrame) -> None:
         """Send a message about events.
 
         Args:
-            events: Rows with the columns of `octogen_dagster.schemas.ALERTS_SCHEMA`.
+            events: Rows with the columns in `octogen_dagster.schemas.ALERTS_SCHEMA`.
 
         Raises:
-            OctogenNotificationError: It could not be sent, or an environment variable is not set.
+            OctogenNotificationError: Sending failed, or an environment variable is not set.
         """
         self.resolved()._send(events)
 
 
 class SlackNotifier(_Notifier):
-    """The `notify` of `build_alert_sensor` that tells a channel of Slack of alerts.
+    """Posts alerts to a Slack channel. Pass it to `build_alert_sensor` as `notify`.
 
-    A message has a line for each of the first 20 events, with a link to the product, and says how
-    many more there are. No text of a shop is a link, a mention or a format: it is rich text, which
-    has no markup.
+    A message lists the first 20 events, each with a link to the product, and the number of further
+    events. It is rich text, so shop texts cannot add links, mentions or formatting.
     """
 
     webhook_url: str = Field(
         repr=False,
-        description="The URL of an incoming webhook of Slack, as a dagster.EnvVar, since whoever "
-        "has it can write to the channel.",
+        description="The Slack webhook's URL, as a dagster.EnvVar because it grants access to the "
+        "channel.",
     )
 
     def _send(self, events: pl.DataFrame) -> None:
         number = count(len(events), "alert")
-        subject = f"Slack got no message about {number}"
-        url = self.webhook_url.strip()  # a secret's file ends with a line break
-        if not _WEBHOOK.fullmatch(url):  # an error of the library would quote it
+        subject = f"{number} not sent to Slack"
+        url = self.webhook_url.strip()  # secret files end with a line break
+        if not _WEBHOOK.fullmatch(url):  # urllib's error would quote it
             raise OctogenNotificationError(
-                f"{subject}: webhook_url is no URL. Write the one that Slack shows of an incoming "
-                "webhook, which begins with https://hooks.slack.com/."
+                f"{subject}: webhook_url is not a URL. Set it to the incoming webhook's URL, which "
+                "begins with https://hooks.slack.com/."
             )
         lines = [[*line, _Part("\n")] for line in _lines(events)]
         section = {
             "type": "rich_text_section",
             "elements": [part.of_slack() for line in lines for part in line],
         }
-        # Slack shows the text where it shows no blocks, as in a notification.
+        # Slack shows `text` in notifications, which have no blocks.
         blocks = [{"type": "rich_text", "elements": [section]}]
         body = json.dumps({"text": number, "blocks": blocks}).encode()
         headers = {"Content-Type": "application/json"}
         request = urllib.request.Request(url, body, headers)  # noqa: S310  the URL is checked above
         if problem := _problem(request):
-            # Whoever answers may quote the path, so no error that has seen it is the cause.
-            told = printable(masked(problem, [request.selector])[:_MAX_REASON_LENGTH])
+            # The response can quote the secret path: mask it, and chain no error that saw it.
+            reason = printable(masked(problem, [request.selector])[:_MAX_REASON_LENGTH])
             raise OctogenNotificationError(
-                f"{subject} ({told}). {_AGAIN}; if the webhook or its channel is gone, give "
-                "webhook_url another one."
+                f"{subject}: {reason}. {_AGAIN}. If the webhook or its channel was deleted, set "
+                "webhook_url to a new one."
             )
 
 
 def _problem(request: urllib.request.Request) -> str:
-    """Send a message to Slack, and return why it was not taken; an empty text if it was."""
+    """Post a message to Slack and return the problem; empty if Slack accepted it."""
     try:
         with _OPENER.open(request, timeout=_TIMEOUT_SECONDS) as response:
             answer = response.read(_MAX_ANSWER_BYTES).decode(errors="replace").strip()
-            # A proxy or a page that wants a login answers with 200, too.
-            return "" if answer == "ok" else f"the answer is not Slack's ok: {answer}"
+            # Proxies and login pages also return 200.
+            return "" if answer == "ok" else f"the response is not Slack's ok: {answer}"
     except urllib.error.HTTPError as error:
         reason = error.reason
         with suppress(OSError, HTTPException):
             reason = error.read(_MAX_ANSWER_BYTES).decode(errors="replace")
-        return f"it refused it, {error.code} {reason}"
+        return f"HTTP {error.code} {reason}"
     except (OSError, HTTPException) as error:
-        return f"it was not reached, {error}"
+        return f"connection failed, {error}"
 
 
 class EmailNotifier(_Notifier):
-    """The `notify` of `build_alert_sensor` that tells people of alerts by mail.
+    """Emails alerts. Pass it to `build_alert_sensor` as `notify`.
 
-    A mail has a line for each of the first 20 events, and the first 10,000 as a CSV file, in which
-    no text of a shop is a formula. The connection is encrypted by STARTTLS, or by TLS at port 465;
-    only a server that offers neither and needs no login gets a mail without. The names of the
-    fields are those of `dagster.make_email_on_run_failure_sensor`.
+    An email lists the first 20 events and attaches the first 10,000 as a CSV file, with shop texts
+    escaped so that spreadsheets run no formulas. The connection uses STARTTLS, or TLS on port 465.
+    It is unencrypted only if the server offers neither and needs no login. Fields have the same
+    names as in `dagster.make_email_on_run_failure_sensor`.
     """
 
-    email_from: str = Field(description="The address of the sender.")
-    email_to: list[str] = Field(min_length=1, description="The addresses of the recipients.")
-    smtp_host: str = Field(description="The host of the mail server.")
-    smtp_port: int = Field(default=587, description="Its port; 465 for TLS from the beginning.")
-    smtp_user: str | None = Field(default=None, description="The user; None without a login.")
+    email_from: str = Field(description="The sender's email address.")
+    email_to: list[str] = Field(min_length=1, description="The recipients' email addresses.")
+    smtp_host: str = Field(description="The mail server's host.")
+    smtp_port: int = Field(
+        default=587, description="The server's port; 465 for TLS from the start."
+    )
+    smtp_user: str | None = Field(default=None, description="The user name; None for no login.")
     email_password: str | None = Field(
-        default=None, repr=False, description="The user's password, as a dagster.EnvVar."
+        default=None, repr=False, description="The password, as a dagster.EnvVar."
     )
 
     @model_validator(mode="after")
     def _check_login(self) -> Self:
         if (self.smtp_user is None) != (self.email_password is None):
-            raise ValueError("a login has smtp_user and email_password: write both or neither")
+            raise ValueError("a login needs smtp_user and email_password: set both or neither")
         return self
 
     def _send(self, events: pl.DataFrame) -> None:
@@ -159,9 +160,9 @@ class EmailNotifier(_Notifier):
             self._deliver(self._mail(events, number))
         except (OSError, ValueError) as error:  # ValueError: a line break or a letter beyond ASCII
             raise OctogenNotificationError(
-                f"The mail about {number} was not taken by {self.smtp_host}:{self.smtp_port} "
-                f"({printable(str(error))}). {_AGAIN}; if that fails too, correct the settings of "
-                "the mail server."
+                f"{number} not sent by {self.smtp_host}:{self.smtp_port}: "
+                f"{printable(str(error))}. {_AGAIN}. If it fails again, check smtp_host, "
+                "smtp_port, smtp_user and email_password."
             ) from error
 
     def _mail(self, events: pl.DataFrame, number: str) -> EmailMessage:
@@ -185,23 +186,23 @@ class EmailNotifier(_Notifier):
             if not is_smtps and (self.smtp_user or server.has_extn("starttls")):
                 server.starttls(context=tls)
             if self.smtp_user and self.email_password:
-                # A secret's file ends with a line break.
+                # Secret files end with a line break.
                 server.login(self.smtp_user.strip(), self.email_password.strip())
-            # From here on the mail is taken, so an error would send it once more.
+            # From here on the mail is sent, and an error would send it again.
             if refused := server.send_message(mail):
-                dg.get_dagster_logger().warning(f"The mail server refused recipients: {refused}.")
+                dg.get_dagster_logger().warning(f"The mail server rejected recipients: {refused}.")
             with suppress(OSError):
                 server.quit()
 
 
 class _Part(NamedTuple):
-    """A part of a line, which is a link if it has a URL."""
+    """A part of a line; a link if it has a URL."""
 
     text: str
     url: str = ""
 
     def of_slack(self) -> dict[str, str]:
-        """The part as an element of Slack's rich text."""
+        """Return the part as a Slack rich-text element."""
         kind = {"type": "link", "url": self.url} if self.url else {"type": "text"}
         return {**kind, "text": self.text}
 
@@ -210,7 +211,7 @@ class _Part(NamedTuple):
 
 
 def _lines(events: pl.DataFrame) -> list[list[_Part]]:
-    """A line for each of the first events."""
+    """Return a line for each of the first events."""
     from octogen_dagster.alerts.update import alert_cells
 
     lines = []
@@ -219,8 +220,8 @@ def _lines(events: pl.DataFrame) -> list[list[_Part]]:
         product, url = cells["product"]["text"] or event["uuid"] or "", event["product_url"] or ""
         product = _Part(_one_line(product), url if _URL.fullmatch(url) else "")
         others = [cells["sku"], event["catalog_key"] or "", cells["price"], cells["change"]]
-        told = [f", {_one_line(each)}" for each in others if each]
-        lines.append([_Part(f"{cells['alert']}: "), product, _Part("".join(told))])
+        details = [f", {_one_line(each)}" for each in others if each]
+        lines.append([_Part(f"{cells['alert']}: "), product, _Part("".join(details))])
     if len(events) > _MAX_LINES:
         lines.append([_Part(f"and {len(events) - _MAX_LINES:,} more")])
     return [[part for part in line if part.text] for line in lines]

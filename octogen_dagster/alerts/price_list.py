@@ -1,9 +1,9 @@
-"""Alerts of own prices: when a competitor went below one, as a pure function of two histories.
+"""Price-list events, a pure function of the product histories and the price list's.
 
-    own rows at each moment → position/pages_at → is a page below? → when it became so
+    price-list rows at each moment → position/pages_at → is a page below? → when it went below
 
-A moment is when a row of either history of a SKU begins or ends. What a page does not say at one,
-such as a price in the own currency, is as it was before.
+A moment is when a row in either history begins or ends. A page without a comparable price keeps its
+previous state.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from octogen_dagster.position.table import (
 )
 
 _UNKNOWN = ("no_price", "no_currency", "other_currency")
-"""The statuses of a page that say nothing of its price in the own currency."""
+"""The statuses in which a page's price cannot be compared."""
 _PAGE, _KEY, _IS_BELOW = "octogen_page", "octogen_key", "octogen_below"
 COMPARED = "compared_with"
 _BEFORE, _RULE, _OF_PAGE = "octogen_before", "octogen_rule", ["sku", URL]
@@ -44,26 +44,26 @@ _TIMES = pl.col("valid_from", "valid_to")
 _MICROSECOND = timedelta(microseconds=1)
 
 
-def own_rows(own: pl.LazyFrame, rules: Iterable[PriceListRule]) -> pl.DataFrame:
-    """The rows of a history of own prices that rules look at."""
+def price_list_rows(own: pl.LazyFrame, rules: Iterable[PriceListRule]) -> pl.DataFrame:
+    """Read a price list's history with the columns that the rules compare."""
     columns = [*OWN_COLUMNS, *(rule.column for rule in rules)]
     found = own.collect_schema()
     if missing := [name for name in columns if name not in found]:
         raise UnfitSnapshotError(
-            f"The history of own prices has no column {missing[0]!r}. Add it to `tracked` of "
-            "build_history_asset, or product_url to its `key`."
+            f"The price list's history has no column {missing[0]!r}. Pass it to "
+            "build_history_asset in `tracked`, or product_url in `key`."
         )
     rows = own.select(*dict.fromkeys(columns), _TIMES).collect(engine="streaming")
     prices = [name for name in columns if name not in ("sku", "product_url", "currency")]
     return keyed(rows.with_columns(pl.col(prices).cast(pl.Float64, strict=False)))
 
 
-def own_events(
+def price_list_events(
     history: pl.LazyFrame, own: pl.DataFrame, rules: Mapping[PriceListRule, datetime]
 ) -> Iterator[pl.DataFrame]:
-    """Yield the events of rules, each from a time on, of the SKUs that changed since the first.
+    """Yield the events that each rule has found since its time.
 
-    `own` are the rows of `own_rows`.
+    `own` is a frame from `price_list_rows`.
     """
     since = pl.lit(min(rules.values()), TIME)
     is_changed = pl.any_horizontal(since <= _TIMES).fill_null(value=False)
@@ -80,7 +80,7 @@ def own_events(
 def _events(
     rows: pl.DataFrame, own: pl.DataFrame, rules: Mapping[PriceListRule, datetime]
 ) -> pl.DataFrame:
-    """The events of rules, of all rows of some SKUs and of the products on their pages."""
+    """Return the events for some SKUs, from all their rows and the products on their pages."""
     moments, found = _moments(rows, own), []
     there = pages_at(rows, lasting_at(own, moments, _OF_PAGE))
     for rule, since in rules.items():
@@ -115,12 +115,12 @@ def _events(
 
 
 def _group(rule: PriceListRule) -> list[str]:
-    """The columns that tell those apart which have events of their own."""
+    """Return the columns that identify an event besides its time."""
     return _OF_PAGE if rule.by == "any" else ["sku"]
 
 
 def _moments(rows: pl.DataFrame, own: pl.DataFrame) -> pl.DataFrame:
-    """The moments of each SKU and page."""
+    """Return the moments for each SKU and page."""
     of_pages = own.select(_OF_PAGE).unique().join(rows.select(URL, _TIMES), on=URL)
     times = [
         each.select(*_OF_PAGE, pl.col(name).alias(AT))
@@ -131,7 +131,7 @@ def _moments(rows: pl.DataFrame, own: pl.DataFrame) -> pl.DataFrame:
 
 
 def _compared(there: pl.DataFrame, rule: PriceListRule) -> pl.DataFrame:
-    """Add what a rule compares with, and whether a page is below it; null if that is unknown."""
+    """Add the price to compare with, and whether a page is below it; null if unknown."""
     price = pl.when(pl.col("currency").is_not_null()).then(known_price(pl.col(rule.column)))
     there = there.with_columns(price.alias(COMPARED))
     return there.with_columns(rule.condition(there).alias(_IS_BELOW)).with_columns(
@@ -144,7 +144,7 @@ def _compared(there: pl.DataFrame, rule: PriceListRule) -> pl.DataFrame:
 
 
 def _became(there: pl.DataFrame, moments: pl.DataFrame, group: Sequence[str]) -> pl.DataFrame:
-    """The pages and moments at which a rule became true, of each group by the lowest page."""
+    """Return when each group went below, with its lowest page."""
     is_below = pl.col(_IS_BELOW)
     known = there.group_by(*_OF_PAGE, AT).agg(
         pl.when(is_below.any())
@@ -155,10 +155,10 @@ def _became(there: pl.DataFrame, moments: pl.DataFrame, group: Sequence[str]) ->
         pl.lit(value=True).alias("is_own"),
     )
     states = moments.join(known, on=[*_OF_PAGE, AT], how="left").sort(*_OF_PAGE, AT)
-    # A page that the own table does not have at a moment is not below it.
+    # A page that is not in the price list at a moment does not count as below.
     state = pl.when("is_own").then(is_below).otherwise(pl.lit(value=False)).forward_fill()
     states = states.with_columns(state.over(_OF_PAGE).fill_null(value=False).cast(pl.Int64))
-    # The number of pages that are below is the sum of what came and went until then.
+    # The number of pages below is the running sum of changes.
     step = is_below - is_below.shift(fill_value=0).over(_OF_PAGE)
     steps = states.with_columns(step).group_by(*group, AT).agg(is_below.sum()).sort(*group, AT)
     pages = is_below.cum_sum().over(group)
@@ -169,7 +169,7 @@ def _became(there: pl.DataFrame, moments: pl.DataFrame, group: Sequence[str]) ->
 
 
 def _ranked(became: pl.DataFrame, rows: pl.DataFrame, own: pl.DataFrame) -> pl.DataFrame:
-    """Add the rank of the own price at each event, and just before it."""
+    """Add your price's rank at each event and just before it."""
     on = ["sku", "product_url"]
     became = became.with_columns((pl.col(AT) - _MICROSECOND).alias(_BEFORE))
     asked = [became.select("sku", pl.col(at).alias(AT)) for at in (AT, _BEFORE)]
@@ -180,12 +180,12 @@ def _ranked(became: pl.DataFrame, rows: pl.DataFrame, own: pl.DataFrame) -> pl.D
 
 
 def _page() -> pl.Expr:
-    """A number for a page, which is the same within a process."""
+    """Return a number for a page, stable within a process."""
     return pl.when(pl.col(URL).is_not_null()).then(pl.col(URL).hash()).alias(_PAGE)
 
 
-def own_figures(history: pl.LazyFrame, own: pl.DataFrame) -> dict[str, int]:
-    """Count the current own prices, and those of which no event can be told and why."""
+def price_list_figures(history: pl.LazyFrame, own: pl.DataFrame) -> dict[str, int]:
+    """Count the current price-list rows, and by reason the ones not comparable."""
     now = own.filter(pl.col("valid_to").is_null())
     priced = now.filter(pl.col(OWN_PRICE).is_not_null()).drop("valid_from", "valid_to")
     current = history.filter("is_current")
@@ -193,7 +193,7 @@ def own_figures(history: pl.LazyFrame, own: pl.DataFrame) -> dict[str, int]:
     page = normalized_url(pl.col("product_url")).alias(URL)
     is_priced = known_price(pl.col("current_price")).is_not_null()
     theirs = current.select(page.hash().alias(_PAGE), pl.when(is_priced).then(unit).alias("theirs"))
-    # A page on which each price can be compared has none of these statuses, and most are so.
+    # Most pages have only comparable prices, so the others are found first.
     ours = priced.lazy().select(_page(), unit.alias("ours"))
     other = theirs.join(ours, on=_PAGE).filter(pl.col("theirs").ne_missing(pl.col("ours")))
     pages = other.select(pl.col(_PAGE).unique().implode()).collect(engine="streaming").to_series()

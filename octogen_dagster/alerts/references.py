@@ -1,4 +1,4 @@
-"""The price that a price rule compares with: the previous, the lowest or the median one."""
+"""Reference prices for price rules: the previous, lowest or median price."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import polars as pl
 from octogen_dagster.frames.stored import PRODUCT_KEY
 
 ROW = "octogen_row"
-"""The column that numbers the rows of a history."""
+"""The column with row numbers."""
 
 
 def with_references(
     moved: pl.DataFrame, rows: pl.DataFrame, against: str, days: int
 ) -> pl.DataFrame:
-    """Add to each row the price `before` to compare with, and `since` when that was the price."""
+    """Add each row's reference price as `before`, and since when it was the price."""
     if against == "before":
         return moved.with_columns(before="price_before", since="price_before_since")
     begin = pl.col("at") - timedelta(days=days)
@@ -44,8 +44,8 @@ def with_references(
         window = (
             window.with_columns(span=spans.dt.total_microseconds(), since=begin)
             .sort("before", maintain_order=True)
-            # Each price counts for as long as it lasted: the median is the first one, from the
-            # lowest on, at which the sum reaches half of the time.
+            # Prices are weighted by their duration: the median is the lowest price at which the
+            # cumulative duration reaches half the total.
             .filter(2 * pl.col("span").cum_sum().over(ROW) >= pl.col("span").sum().over(ROW))
         )
     references = window.unique(ROW, keep="first", maintain_order=True)

@@ -1,4 +1,4 @@
-"""The sensor that tells somebody of new alerts."""
+"""The sensor that reports new alerts."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,8 +16,8 @@ from octogen_dagster.snapshots.partitions import SnapshotKeys
 from octogen_dagster.storage.store import Store, beside
 
 MAX_VANISHED = 100_000
-"""The number of events whose ids are kept after they vanished from a file of alerts."""
-_TOLD = pl.Schema({"file": pl.String(), "alert_id": pl.String()})
+"""The number of removed events in each file whose ids are kept."""
+_REPORTED = pl.Schema({"file": pl.String(), "alert_id": pl.String()})
 
 
 def build_alert_sensor(
@@ -27,35 +27,34 @@ def build_alert_sensor(
     name: str | None = None,
     **sensor_arguments: Any,
 ) -> dg.SensorDefinition:
-    """Build a sensor that tells somebody of new alerts.
+    """Build a sensor that reports new alerts.
 
-    After a materialization of the alerts it calls `notify` with those that it has not yet told of,
-    in the order of time, as a frame with the columns of `octogen_dagster.schemas.ALERTS_SCHEMA`.
-    The first call has all that are in the table.
+    After each materialization, it calls `notify` with all events not reported yet, sorted by time,
+    as a frame with the columns in `octogen_dagster.schemas.ALERTS_SCHEMA`. The first call gets all
+    events in the table.
 
-    Each event is told at least once: if `notify` raises, the tick fails and the next one calls it
-    again. Once it has returned, the ids of what it told are stored beside the alerts, so that an
-    event is not told again, also if Dagster's cursor is lost or the alerts are computed anew. A
-    process that is killed between the two, in the blink of an eye, tells them again. Ids are kept
-    as long as the events are in the table. Of events that vanish from a partition, the last 100,000
-    ids are kept.
+    Each event is reported at least once. If `notify` raises an error, the tick fails and the next
+    one retries. After `notify` returns, the ids are stored beside the alerts, so no event is
+    repeated if the cursor is lost or the alerts are recomputed. A process killed in between reports
+    its events again. Ids are kept for all events in the table, and for the last 100,000 removed
+    events in each partition.
 
     Args:
-        alerts: An asset of `build_price_alerts_asset`, which `ParquetSnapshotIOManager` stores.
-        notify: A function that sends the events to where people are.
-        name: The sensor's name; by default `<alerts>_sensor`. What it has told is kept by this
-            name.
-        sensor_arguments: Any other argument of `@dagster.sensor`, such as `default_status`,
+        alerts: An asset built by `build_price_alerts_asset`, stored by `ParquetSnapshotIOManager`.
+        notify: A function that takes the events, such as a `SlackNotifier`.
+        name: The sensor's name; by default `<alerts>_sensor`. Reported ids are stored under it.
+        sensor_arguments: Other arguments for `@dagster.sensor`, such as `default_status` and
             `minimum_interval_seconds`.
 
     Raises:
-        TypeError: `alerts` is no asset, or `notify` no function.
-        ValueError: The asset is not of `build_price_alerts_asset`.
+        TypeError: `alerts` is not an asset, or `notify` is not callable.
+        ValueError: The asset was not built by `build_price_alerts_asset`.
     """
     require_asset(alerts, "alerts")
     if ALERT_RULES not in alerts.metadata_by_key.get(alerts.key, {}):
         raise ValueError(
-            f"{alerts.key.to_user_string()} is not an asset of build_price_alerts_asset."
+            f"{alerts.key.to_user_string()} is not an alerts asset. Pass an asset built by "
+            "build_price_alerts_asset."
         )
     if not callable(notify):
         raise TypeError(f"notify must be a function that takes a frame of events, not {notify!r}.")
@@ -74,24 +73,24 @@ def build_alert_sensor(
     def alert_sensor(context: dg.SensorEvaluationContext, **_: Any) -> dg.SkipReason:
         store = _store_of(getattr(context.resources, resource), key)
         seen = int(context.cursor or 0)
-        # Read before the files: a materialization meanwhile has a larger id, and is seen next time.
+        # Before the files: a materialization in between has a larger id, so the next tick sees it.
         ids = _last_materializations(context.instance, alerts)
         updated = [partition for partition, event in ids.items() if event > seen]
         if not updated:
-            return dg.SkipReason("The alerts were not materialized since the last tick.")
-        told_key = beside(SnapshotKeys(store, key).of(None), f".{name}.told")
-        told = _told(store, told_key)
+            return dg.SkipReason("The alerts have not been materialized since the last tick.")
+        reported_key = beside(SnapshotKeys(store, key).of(None), f".{name}.reported")
+        reported = _reported(store, reported_key)
         files = [SnapshotKeys(store, key).of(partition) for partition in updated]
         there = {file: file for file in files if store.exists(file)}
         stored = store.scan_together(there, _with_file) if there else _NO_ALERTS
-        new = stored.join(told.lazy(), on="alert_id", how="anti").sort("at", "rule")
-        events, present = pl.collect_all([new, stored.select(_TOLD.names())])
+        new = stored.join(reported.lazy(), on="alert_id", how="anti").sort("at", "rule")
+        events, present = pl.collect_all([new, stored.select(_REPORTED.names())])
         if not events.is_empty():
             notify(events.drop("file"))
-            # Only now: events that could not be told are told at the next tick.
-            with store.unfinished(told_key) as unfinished:
-                _kept(told, files, present).write_parquet(unfinished)
-                store.publish(unfinished, told_key)
+            # Only now, so the next tick reports events for which `notify` has failed.
+            with store.unfinished(reported_key) as unfinished:
+                _kept(reported, files, present).write_parquet(unfinished)
+                store.publish(unfinished, reported_key)
         context.update_cursor(str(max(ids.values())))
         return dg.SkipReason(f"New events reported: {len(events):,}.")
 
@@ -102,15 +101,15 @@ def _store_of(manager: Any, asset: dg.AssetKey) -> Store:
     if isinstance(manager, ParquetSnapshotIOManager):
         return manager.store
     raise OctogenSnapshotError(
-        f"The IO manager of {asset.to_user_string()} is a {type(manager).__name__}, and a sensor "
-        "of alerts reads what a ParquetSnapshotIOManager stores. Give the alerts one."
+        f"{asset.to_user_string()} uses the IO manager {type(manager).__name__}, but alert sensors "
+        "read Parquet snapshots. Store the alerts with a ParquetSnapshotIOManager."
     )
 
 
 def _last_materializations(
     instance: dg.DagsterInstance, alerts: dg.AssetsDefinition
 ) -> dict[str | None, int]:
-    """The event of the last materialization of each partition; None is one without partitions."""
+    """Return each partition's last materialization id; the key is None without partitions."""
     if alerts.partitions_def is not None:
         return dict[str | None, int](latest_ids(instance, alerts.key).items())
     records = instance.fetch_materializations(alerts.key, limit=1).records
@@ -124,18 +123,15 @@ def _with_file(file: str, alerts: pl.LazyFrame) -> pl.LazyFrame:
 _NO_ALERTS = _with_file("", pl.LazyFrame(schema=ALERTS_SCHEMA))
 
 
-def _told(store: Store, key: str) -> pl.DataFrame:
-    return store.scan(key).collect() if store.exists(key) else pl.DataFrame(schema=_TOLD)
+def _reported(store: Store, key: str) -> pl.DataFrame:
+    return store.scan(key).collect() if store.exists(key) else pl.DataFrame(schema=_REPORTED)
 
 
-def _kept(told: pl.DataFrame, files: Sequence[str], present: pl.DataFrame) -> pl.DataFrame:
-    """The ids to keep: those in the files, and of each file the last ones that vanished from it.
-
-    Events that vanished stand before the others, in the order in which they did.
-    """
+def _kept(reported: pl.DataFrame, files: Sequence[str], present: pl.DataFrame) -> pl.DataFrame:
+    """Return the ids in the files, preceded by the last ids removed from each file."""
     is_updated = pl.col("file").is_in(files)
-    vanished = told.filter(is_updated).join(
+    vanished = reported.filter(is_updated).join(
         present, on="alert_id", how="anti", maintain_order="left"
     )
     last = vanished.group_by("file", maintain_order=True).tail(MAX_VANISHED)
-    return pl.concat([told.filter(~is_updated), last, present])
+    return pl.concat([reported.filter(~is_updated), last, present])

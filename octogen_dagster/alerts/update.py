@@ -1,4 +1,4 @@
-"""The update of a table of alerts by what is new in the history that they are found in."""
+"""Incremental updates to an alerts table from its histories."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from octogen_dagster.alerts.events import (
     events_of,
     first_seen_of,
 )
-from octogen_dagster.alerts.price_list import own_events, own_figures, own_rows
+from octogen_dagster.alerts.price_list import price_list_events, price_list_figures, price_list_rows
 from octogen_dagster.alerts.rules import AlertRule, PriceListRule, with_currency_changes
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.frames.cells import (
@@ -44,13 +44,13 @@ if TYPE_CHECKING:
     import threading
 
 _RULES = "octogen.rules"
-"""The metadata of a file of alerts that says by which rules they were found, and since when."""
+"""The file metadata with the rules, and since when each applies."""
 _HISTORY = "octogen.history"
-"""The metadata of a file of alerts that says which snapshots their history was made of."""
+"""The file metadata with the snapshots in each history."""
 
 
 class _Applied(NamedTuple):
-    """A rule, since when its events are in the table, and since when they are looked for again."""
+    """A rule, the time of its first events, and the time from which to recompute them."""
 
     rule: AlertRule
     begins: datetime
@@ -58,14 +58,14 @@ class _Applied(NamedTuple):
 
     @property
     def keeps(self) -> pl.Expr:
-        """The events of the table that stay as they are."""
+        """The stored events to keep."""
         is_own = pl.col("rule") == self.rule.name
         return is_own if self.again is None else is_own & (pl.col("at") < self.again)
 
 
 @dataclass
 class _Counts:
-    """The events of an update by their ids, and those of the last snapshot by rule."""
+    """Removed and added event ids, and each rule's events in the last snapshot."""
 
     removed: set[str] = field(default_factory=set)
     added: set[str] = field(default_factory=set)
@@ -73,7 +73,7 @@ class _Counts:
 
 
 class Update(abc.ABC):
-    """A source: the alerts that are in a target, brought up to date with their histories."""
+    """A source that updates the alerts in a target to match their histories."""
 
     spending = None
 
@@ -82,31 +82,31 @@ class Update(abc.ABC):
         rules: Sequence[AlertRule],
         histories: Mapping[str, Mapping[str, str]],
     ) -> None:
-        """`histories` are the metadata of the files of the histories, each with a name."""
+        """`histories` has each history file's metadata by name."""
         self._rules = rules
         self._said = {name: each.get(OBSERVED, "[]") for name, each in histories.items()}
         self._observed = {name: read_observed(each) for name, each in histories.items()}
 
     @abc.abstractmethod
     def _found(self, rules: Mapping[Any, datetime]) -> Iterator[pl.DataFrame]:
-        """Yield the events of rules, each from a time on."""
+        """Yield the events that each rule has found since its time."""
 
     @abc.abstractmethod
     def _figures(self) -> dict[str, int]:
-        """The figures of what the rules look at, such as the number of them."""
+        """Count the rows that the rules compare."""
 
     def _is_new(self, _name: str, _last: datetime, _before: Mapping[str, str]) -> bool:
-        """True if the events of the last snapshot of a history count in this run."""
+        """Return whether this run counts the events in a history's last snapshot."""
         return True
 
     @contextlib.contextmanager
     def reading(self, target: SnapshotTarget, stop: threading.Event) -> Iterator[Reading]:
-        """Let the block store the alerts in their target."""
+        """Open the updated alerts for storing them in the target."""
         version, before, alerts = target.version(), target.latest_metadata(), target.latest()
         if alerts is not None and _RULES not in before:
             raise OctogenSnapshotError(
-                "The file at the place of the alerts does not say by which rules they were found, "
-                "so none can be added. Move it away to begin anew."
+                "The stored alerts cannot be updated: their file has no record of its rules. Move "
+                "the file away to rebuild the table."
             )
         lasts = [max(each) for each in self._observed.values() if each]
         news = [
@@ -139,7 +139,7 @@ class Update(abc.ABC):
             appeared, vanished = counts.added - counts.removed, counts.removed - counts.added
             of_last = {each.rule: counts.last[each.rule.name] for each in applied}
             happened = [f"{number:,} {rule.words}" for rule, number in of_last.items() if number]
-            text = f"**{', '.join(happened) or 'no rule became true'}**; "
+            text = f"**{', '.join(happened) or 'no rule triggered'}**; "
             text += f"{count(figures[rule.counted], rule.row)}; "
             text += count(len(appeared), "new event")
             return {
@@ -160,7 +160,7 @@ class Update(abc.ABC):
         yield Reading(frame, lambda: outcome, replaces=version)
 
     def _applied(self, before: Mapping[str, str], last: datetime | None) -> list[_Applied]:
-        """Compare the rules and the history with those that the table was made of."""
+        """Decide what to recompute, from the rules and snapshots used last time."""
         if last is None:
             return []
         said = _observed_before(before)
@@ -184,13 +184,13 @@ class Update(abc.ABC):
 
 
 def _observed_before(file_metadata: Mapping[str, str]) -> dict[str, dict[datetime, Observation]]:
-    """The snapshots of the histories that a file of alerts was made of."""
+    """Read the snapshots in each history from a file's metadata."""
     said = json.loads(file_metadata.get(_HISTORY, "{}"))
     return {name: read_observed({OBSERVED: each}) for name, each in said.items()}
 
 
 class AlertsUpdate(Update):
-    """The alerts of a history of products."""
+    """The update for product rules."""
 
     def __init__(
         self,
@@ -199,7 +199,7 @@ class AlertsUpdate(Update):
         history_metadata: Mapping[str, str],
         products: pl.LazyFrame,
     ) -> None:
-        """`products` are the current snapshot, which has columns that the history does not have."""
+        """`products` is the current snapshot, whose columns `where` can use."""
         super().__init__(with_currency_changes(rules), {"": history_metadata})
         self._history = fitted(history, HISTORY_SCHEMA)
         self._products = products
@@ -213,7 +213,7 @@ class AlertsUpdate(Update):
         touched = self._history.filter(pl.any_horizontal(pl.col("valid_from", "valid_to") >= since))
         keys = touched.select(KEY.unique()).collect(engine="streaming").to_series()
         rows = self._history
-        if len(keys) <= ROWS_AT_ONCE:  # then they are read once, and not for each range
+        if len(keys) <= ROWS_AT_ONCE:  # read them once instead of once for each range
             rows = rows.filter(KEY.is_in(keys.implode())).collect(engine="streaming").lazy()
         catalogs = rows.select(pl.col("catalog_key").unique()).collect(engine="streaming")
         first_seen = first_seen_of(self._observed[""], catalogs.to_series().to_list())
@@ -223,7 +223,7 @@ class AlertsUpdate(Update):
             yield events_of(of_products, products, rules, first_seen)
 
     def _current(self, rows: pl.DataFrame, is_within: pl.Expr) -> pl.DataFrame:
-        """The columns of the current snapshot that the rules ask for, of the products in rows."""
+        """Read the columns used in `where` from the current snapshot."""
         asked = {*PRODUCT_KEY}.union(
             *(rule.where.meta.root_names() for rule in self._rules if rule.where is not None)
         )
@@ -234,8 +234,8 @@ class AlertsUpdate(Update):
         return found.unique(PRODUCT_KEY)
 
 
-class OwnAlertsUpdate(Update):
-    """The alerts of own prices, of the histories of all catalogs and that of the own table."""
+class PriceListAlertsUpdate(Update):
+    """The update for price-list rules, from all catalogs' histories and the price list's."""
 
     def __init__(
         self,
@@ -246,24 +246,24 @@ class OwnAlertsUpdate(Update):
     ) -> None:
         super().__init__(rules, histories)
         self._history = history
-        self._own = own_rows(own, rules)
+        self._own = price_list_rows(own, rules)
 
     def _is_new(self, name: str, last: datetime, before: Mapping[str, str]) -> bool:
-        # One side may not change for weeks while the other does, and would count again each day.
+        # A side that is unchanged for weeks would otherwise be counted every day.
         said = _observed_before(before).get(name, {})
         return said.get(last) != self._observed[name][last]
 
     def _figures(self) -> dict[str, int]:
-        return own_figures(self._history, self._own)
+        return price_list_figures(self._history, self._own)
 
     def _found(self, rules: Mapping[Any, datetime]) -> Iterator[pl.DataFrame]:
-        yield from own_events(self._history, self._own, rules)
+        yield from price_list_events(self._history, self._own, rules)
 
 
 def largest_alerts(
     alerts: pl.LazyFrame, file_metadata: Mapping[str, str], number: int
 ) -> pl.DataFrame:
-    """Return the events of the last snapshot, those with the largest changes of a price first."""
+    """Return the events in the last snapshot, largest price changes first."""
     lasts = [max(each) for each in _observed_before(file_metadata).values() if each]
     of_last = alerts.filter(pl.col("at").is_in(pl.Series(lasts, dtype=TIME).implode()))
     size = pl.col("change_percent").abs().fill_null(0)
@@ -273,12 +273,12 @@ def largest_alerts(
 
 
 def alerts_preview(alerts: pl.DataFrame) -> pl.DataFrame:
-    """Return events of alerts as cells."""
+    """Return events as cells."""
     return cells_table(map(alert_cells, alerts.to_dicts()))
 
 
 def alert_cells(row: Row) -> Cells:
-    """Return the cells of an event."""
+    """Return an event's cells."""
     before, after = row["before"], row["after"]
     prices = [price_text(after if before == after else before, row["currency"])]
     if after is not None and before not in (None, after):
@@ -300,7 +300,7 @@ def _largest(of: Published) -> Shown:
 ALERTS_KIND = TableKind(
     ALERTS_SCHEMA,
     ALERTS_DESCRIPTIONS,
-    preview=lambda _: pl.DataFrame(),  # the largest are shown in its place
+    preview=lambda _: pl.DataFrame(),  # `largest_alerts` is shown instead
     parts={"largest alerts": _largest},
     first=("largest_alerts", "appeared", "disappeared"),
     line=None,

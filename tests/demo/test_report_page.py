@@ -18,7 +18,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 
 from octogen_dagster import scan_history
 from octogen_dagster.alerts import BelowFloor, Undercut
-from octogen_dagster.alerts.update import OwnAlertsUpdate
+from octogen_dagster.alerts.update import PriceListAlertsUpdate
 from octogen_dagster.history.report.data import report_data
 from octogen_dagster.history.report.page import report_page
 from octogen_dagster.history.tracking import Tracking
@@ -233,7 +233,9 @@ def test_events_of_own_prices_are_those_of_a_model(month: Path, tmp_path: Path, 
     assert prices.table is not None
     history = scan_history(str(folder), asset=ASSET)
     said = {"own": prices.metadata}
-    alerts.store(OwnAlertsUpdate([Undercut(), BelowFloor()], history, prices.table.lazy(), said))
+    alerts.store(
+        PriceListAlertsUpdate([Undercut(), BelowFloor()], history, prices.table.lazy(), said)
+    )
     assert alerts.table is not None
     alerts.table.write_parquet(folder / "octogen_products_own_alerts.parquet")
     with opened(written(folder), width) as page:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from octogen_dagster.alerts import BelowFloor, PriceListRule, Undercut
 from octogen_dagster.alerts.events import ALERTS_SCHEMA
-from octogen_dagster.alerts.update import OwnAlertsUpdate
+from octogen_dagster.alerts.update import PriceListAlertsUpdate
 from octogen_dagster.history.tracking import PRODUCTS, Tracking
 from octogen_dagster.position.table import price_position
 from tests.prices_model import own_events
@@ -127,7 +127,7 @@ def test_alerts_of_own_prices_are_those_of_a_model_whichever_side_came_late_or_w
                 continue
             for again in (False, True):
                 said = {"history": history.metadata, "own": own.metadata}
-                update = OwnAlertsUpdate(RULES, history.table.lazy(), own.table.lazy(), said)
+                update = PriceListAlertsUpdate(RULES, history.table.lazy(), own.table.lazy(), said)
                 figures = alerts.store(update).metrics()
                 assert not again or not {"events_appeared", "events_vanished"} & figures.keys()
             own_now = own.table.filter(pl.col("valid_to").is_null())

@@ -674,9 +674,9 @@ def test_rules_that_say_nothing_or_twice_the_same_are_refused(shop: Shop) -> Non
         Appeared(again_after=timedelta(0))
     with pytest.raises(ValueError, match="Two rules are called 'appeared'"):
         build_price_alerts_asset(shop.history, [Appeared(), Appeared(days=3)])
-    with pytest.raises(ValueError, match="rules must have a rule at least"):
+    with pytest.raises(ValueError, match=r"rules is empty.* PriceDropped\(percent=10\)"):
         build_price_alerts_asset(shop.history, [])
-    with pytest.raises(ValueError, match="octogen_products is not an asset of build_product_hist"):
+    with pytest.raises(ValueError, match=r"octogen_products .* build_product_history_asset"):
         build_price_alerts_asset(shop.products, [Appeared()])
-    with pytest.raises(ValueError, match="is not an asset of build_price_alerts_asset"):
+    with pytest.raises(ValueError, match=r"octogen_products_history .* build_price_alerts_asset"):
         build_alert_sensor(shop.history, print)

@@ -163,11 +163,11 @@ def test_a_value_that_is_null_is_left_out() -> None:
 @pytest.mark.parametrize(
     ("url", "told"),
     [
-        ("{origin}/services/T0/B0/secret", r"it refused it, 404 no_service"),
-        ("http://127.0.0.1:{closed}/services/T0/B0/secret", "it was not reached"),
-        ("hooks.slack.com/services/T0/B0/secret", "webhook_url is no URL"),
-        ("{origin}/services/T0/B0/sec ret", "webhook_url is no URL"),
-        ("https://user:/T0/@hooks.slack.com/", "webhook_url is no URL"),
+        ("{origin}/services/T0/B0/secret", "404 no_service"),
+        ("http://127.0.0.1:{closed}/services/T0/B0/secret", "Connection refused"),
+        ("hooks.slack.com/services/T0/B0/secret", "webhook_url"),
+        ("{origin}/services/T0/B0/sec ret", "webhook_url"),
+        ("https://user:/T0/@hooks.slack.com/", "webhook_url"),
     ],
 )
 def test_an_error_of_slack_says_what_happened_and_not_the_webhook(
@@ -187,7 +187,7 @@ def test_an_error_of_slack_says_what_happened_and_not_the_webhook(
 
 def test_an_answer_that_redirects_is_no_message_that_was_sent() -> None:
     with RawServer(in_turn(http(302, "moved", location="/login"), http(200, "ok"))) as server:
-        with pytest.raises(OctogenNotificationError, match=r"it refused it, 302 moved"):
+        with pytest.raises(OctogenNotificationError, match="302 moved"):
             slack(server)(HOSTILE)
         assert len(server.received) == 1
 
@@ -289,7 +289,7 @@ def test_a_recipient_that_is_refused_keeps_the_others_from_nothing(
     with MailServer(refused=["a@shop.example"]) as server:
         mailer(server, email_to=addresses)(HOSTILE)
     assert [mail.recipients for mail in server.mails] == [["b@shop.example"]]
-    assert "refused recipients: {'a@shop.example'" in caplog.text
+    assert "'a@shop.example'" in caplog.text
     with (
         MailServer(refused=addresses) as server,
         pytest.raises(OctogenNotificationError, match="no such user"),
@@ -298,7 +298,7 @@ def test_a_recipient_that_is_refused_keeps_the_others_from_nothing(
 
 
 def test_settings_that_contradict_each_other_are_refused_without_a_secret() -> None:
-    with pytest.raises(ValueError, match="write both or neither") as caught:
+    with pytest.raises(ValueError, match="smtp_user and email_password") as caught:
         EmailNotifier(smtp_host="mail", email_from="a@b", email_to=["c@d"], email_password=PASSWORD)
     assert PASSWORD not in str(caught.value)
     with pytest.raises(ValueError, match="at least 1 item"):
@@ -340,7 +340,7 @@ def test_a_tick_after_one_that_failed_tells_each_event_once(told: Callable[..., 
     with RawServer(respond) as server, MailServer(answers=["451 4.3.0 try later"]) as mails:
         ticks = [told("of_slack", slack(server)), told("of_mail", mailer(mails))]
         for _ in range(2):
-            with pytest.raises(OctogenNotificationError, match="Slack got no message"):
+            with pytest.raises(OctogenNotificationError, match=r"2 alerts .* Slack"):
                 ticks[0]()
         with pytest.raises(OctogenNotificationError, match="try later"):
             ticks[1]()

@@ -202,9 +202,9 @@ def test_rules_of_own_prices_and_of_products_are_told_apart(
     tmp_path: Path, instance: dg.DagsterInstance, rules: list[Any], *, has_own: bool
 ) -> None:
     shop = Shop(tmp_path, instance)
-    with pytest.raises(ValueError, match="Undercut and BelowFloor are of own prices: give them"):
+    with pytest.raises(ValueError, match=r"Undercut and BelowFloor.* `own`"):
         build_price_alerts_asset(shop.history, rules, own=shop.prices if has_own else None)
-    with pytest.raises(ValueError, match=r"is not an asset of build_history_asset\. Give"):
+    with pytest.raises(ValueError, match=r"_history .* build_history_asset"):
         build_price_alerts_asset(shop.history, RULES, own=shop.history)
 
 
@@ -213,7 +213,7 @@ def test_a_floor_that_is_not_tracked_is_named(shop: Shop) -> None:
         shop.history, [BelowFloor(column="floor")], own=shop.prices
     )
     shop.checks = []
-    with pytest.raises(dg.Failure, match=r"has no column 'floor'\. Add it to `tracked`"):
+    with pytest.raises(dg.Failure, match=r"'floor'.* `tracked`"):
         shop.tell()
 
 
