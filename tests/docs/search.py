@@ -16,7 +16,7 @@ from lunr import lunr
 EXPECTED = {
     "price drop": "alerts/",
     "what is octogen": "",
-    "competitor": "url-lists/",
+    "competitor": "notify-slack/",
     "which asset do I want": "which-asset/",
     "fivetran": "coming-from/",
 }
