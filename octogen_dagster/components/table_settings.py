@@ -48,7 +48,7 @@ def _in_yaml(destination: type[TableDestination]) -> Any:
     return Annotated[given, text_for(given, lambda text: {first: text})]
 
 
-_NAMED = (getattr(tables, name) for name in tables.__all__)
+_NAMED = (getattr(tables, name) for name in dir(tables))
 _BUILT_IN: dict[str, type[TableDestination]] = {
     each.kind: each
     for each in _NAMED

@@ -1,4 +1,4 @@
-"""Each destination, and what a custom one builds on; for type checkers and for `__init__.py`."""
+"""Public names of the package, for type checkers and `__init__.py`."""
 
 from .bigquery import BigQueryTables as BigQueryTables
 from .delta import DeltaTables as DeltaTables
@@ -17,5 +17,3 @@ from .iceberg import IcebergTables as IcebergTables
 from .postgres import PostgresTables as PostgresTables
 from .snowflake import SnowflakeTables as SnowflakeTables
 from .sql import SQLConnection as SQLConnection
-
-__all__: list[str]

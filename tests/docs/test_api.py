@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 
 import octogen_dagster
-from octogen_dagster import tables
 
 PAGES = sorted((Path(__file__).parents[2] / "docs/api").glob("*.md"))
 PAGE = "\n".join(page.read_text() for page in PAGES)
@@ -17,12 +16,11 @@ ERRORS = {"errors", "MissingAPIKeyError", "OctogenAPIError", "OctogenError"}
 
 def test_the_reference_has_each_public_name_once() -> None:
     names = re.findall(r"^::: octogen_dagster\.(\w+)$", PAGE, re.MULTILINE)
-    assert sorted(names) == sorted({*octogen_dagster.__all__} - ERRORS | {"errors"})
+    assert sorted(names) == sorted({*octogen_dagster.__all__} - ERRORS | {"errors", "tables"})
 
 
-def test_the_reference_has_each_destination_once() -> None:
-    names = re.findall(r"^::: octogen_dagster\.tables\.(\w+)$", PAGE, re.MULTILINE)
-    assert sorted(names) == sorted(name for name in tables.__all__ if name.endswith("Tables"))
+def test_the_reference_renders_the_package_of_destinations() -> None:
+    assert "\n::: octogen_dagster.tables\n" in PAGE
 
 
 def test_the_reference_has_the_sandbox_and_the_models_of_answers() -> None:
