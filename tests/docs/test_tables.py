@@ -32,14 +32,21 @@ from tests.docs.dbt import make_project, run, upstream
 from tests.histories import QUIET, day, product
 from tests.promises.tables.table_runs import products_frame
 from tests.results import stored
-from tests.warehouses import ENGINES, Lake, Postgres, Warehouse
+from tests.warehouses import ENGINES, Postgres, Warehouse
 
-LISTS = "size"
-"""The question that each engine has a query of its own for, and so has a lake."""
+GUIDES = {
+    "postgres": "postgres",
+    "snowflake": "snowflake",
+    "bigquery": "bigquery",
+    "duckdb": "duckdb-or-motherduck",
+    "delta": "iceberg-or-delta",
+    "iceberg": "iceberg-or-delta",
+}
+"""The guide of each engine."""
 
 
-def block(language: str, title: str) -> str:
-    wanted = ("docs/tables.md", language, title)
+def block(language: str, title: str, page: str = "docs/tables.md") -> str:
+    wanted = (page, language, title)
     [found] = [each.source for each in BLOCKS if (each.page, each.language, each.title) == wanted]
     return found
 
@@ -142,11 +149,8 @@ def test_the_rows_of_a_deleted_partition_are_deleted(postgres_server: Any, tmp_p
 def test_the_example_queries_are_answered(warehouse: Warehouse, tmp_path: Path) -> None:
     make_tables(tmp_path, warehouse.destination)
 
-    def answer(question: str) -> list[dict[str, Any]]:
-        is_lake = isinstance(warehouse, Lake)
-        engine = "lake" if is_lake else warehouse.location.kind.kind
-        title = f"{engine}: {question}" if question == LISTS else question
-        sql = block("sql", title).strip().rstrip(";")
+    def answer(question: str, page: str = "docs/tables.md") -> list[dict[str, Any]]:
+        sql = block("sql", question, page).strip().rstrip(";")
         rows = warehouse.query(sql.replace("octogen.octogen_", f"{warehouse.schema}.octogen_"))
         return [{name.lower(): value for name, value in row.items()} for row in rows]
 
@@ -156,7 +160,8 @@ def test_the_example_queries_are_answered(warehouse: Warehouse, tmp_path: Path) 
     assert (dress["title"], dress["old_price"], dress["price"]) == ("Dress", 120.0, 96.0)
     prices = {row["uuid"]: row["current_price"] for row in answer("day")}
     assert prices == {"dress": 120.0, "hat": 20.0}
-    [dress] = answer("size")
+    guide = GUIDES[warehouse.destination.kind]
+    [dress] = answer("size.sql", f"docs/to-{guide}.md")
     assert dress["image"] == "https://www.acme.example/dress.jpg"
 
 
