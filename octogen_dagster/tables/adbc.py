@@ -1,4 +1,4 @@
-"""ADBCConnection: a connection by a driver of Arrow's ADBC."""
+"""ADBCConnection: a connection through an Arrow ADBC driver."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class ADBCConnection(SQLConnection):
-    """A connection that commits each statement, unless it is in a transaction."""
+    """A connection that commits each statement outside a transaction."""
 
     statement_options: ClassVar[dict[str, str]] = {}
 
@@ -26,11 +26,11 @@ class ADBCConnection(SQLConnection):
 
     @abstractmethod
     def open(self) -> Any:
-        """Open the driver's connection."""
+        """Open the driver connection."""
 
     @abstractmethod
     def explained(self, error: Any) -> OctogenTableError:
-        """The error that says what an error of the driver means."""
+        """Return the table error for a driver error."""
 
     def close(self) -> None:
         self._cursor.close()
@@ -45,15 +45,15 @@ class ADBCConnection(SQLConnection):
 
         with self._explained():
             self._cursor.execute(sql)
-            return pl.DataFrame(self._cursor.fetch_arrow()).rows()  # fetchall() needs pyarrow
+            return pl.DataFrame(self._cursor.fetch_arrow()).rows()  # fetchall() requires pyarrow
 
     def ingest(self, table: str, rows: Any, **options: Any) -> None:
-        """Put rows into a table by the driver's bulk load."""
+        """Insert rows with the driver's bulk load."""
         with self._explained():
             self._cursor.adbc_ingest(table, rows, **options)
 
     def cancel(self) -> None:
-        with suppress(Exception):  # it has just ended
+        with suppress(Exception):  # it might have just finished
             self._cursor.adbc_cancel()
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""The builder of assets that put snapshots into a table."""
+"""build_table_asset: load snapshots into a database, warehouse or lake table."""
 
 import threading
 import time
@@ -46,7 +46,7 @@ from octogen_dagster.validation import did_you_mean, require_extras
 
 ROWS_CHECK = "table_rows"
 DESTINATIONS: WeakKeyDictionary[Any, TableDestination] = WeakKeyDictionary()
-"""The destination of a table, by the step of its asset."""
+"""The destination of each table asset, by its op definition."""
 
 
 def build_table_asset(
@@ -59,44 +59,44 @@ def build_table_asset(
     name: str | dg.AssetSpec | None = None,
     **asset_arguments: Any,
 ) -> dg.AssetsDefinition:
-    """Build an asset: the snapshots of another asset as a table of a database or a warehouse.
+    """Build an asset that loads another asset's snapshots into a table.
 
-    The table has what was published, exactly. A snapshot replaces the rows of its partition and no
-    others, in one transaction; without partitions it replaces them all. Changes stay: the rows of a
-    pair of snapshots are there once. A run with nothing new sends nothing.
+    Each snapshot replaces the rows of its partition in one transaction; without partitions it
+    replaces all rows. Change rows accumulate instead: each pair of snapshots is loaded once. If the
+    table already has the snapshot, no rows are sent.
 
-    The columns are those of the snapshots. A partition is in the column `partition`, and the time
-    of the changes in `fetched_at`. The fields of `brand` and `rating` are columns such as
-    `brand_name`; lists and other structs are JSON, except in Iceberg and Delta. NUL, which not
-    every engine can hold, is removed from texts. A column that a later snapshot adds is added, and
-    none is dropped.
+    Columns match the snapshots, with these additions and conversions. The column `partition` has
+    the Dagster partition, and a changes table gets `fetched_at`. Fields of `brand` and `rating`
+    become columns such as `brand_name`. Other structs and lists become JSON, except in Iceberg and
+    Delta. NUL characters are removed from text. Columns that appear in later snapshots are added to
+    the table, and columns are never dropped.
 
-    What was loaded is noted in the table `_octogen_loads` of the schema, in Iceberg and Delta in
-    the commit. The check `table_rows` counts the rows in the table.
+    Load records are kept in the schema's table `_octogen_loads`, or in the commits for Iceberg and
+    Delta. The check `table_rows` compares the row counts of table and snapshot.
 
     Args:
-        snapshots: An asset that `ParquetSnapshotIOManager` stores. The table has the same
+        snapshots: An asset stored by `ParquetSnapshotIOManager`. The table asset has the same
             partitions.
         destination: The database or warehouse, such as `DuckDBTables(database="shop.duckdb")`.
-        schema: The schema of the table, which is made if it is not there; by default the dataset of
-            `BigQueryTables`, and `octogen` elsewhere.
-        table: The name of the table; by default that of the asset of the snapshots.
-        columns: The names of the snapshots' columns to load; by default all.
-        name: The asset's name or `dagster.AssetSpec`; by default `<snapshots>_table`.
-        asset_arguments: Any other argument of `@dagster.asset`. The default `pool` is one for each
-            destination; limit it to 1 for a DuckDB file. With
-            `automation_condition=follow_upstream()` the table follows each new snapshot.
+        schema: The table's schema, created if it does not exist. Defaults to the dataset for
+            `BigQueryTables`, otherwise `octogen`.
+        table: The table's name. Defaults to the name of the `snapshots` asset.
+        columns: Names of the columns to load. Defaults to all columns.
+        name: The asset's name or `dagster.AssetSpec`. Defaults to `<snapshots>_table`.
+        asset_arguments: Any other argument for `@dagster.asset`. By default, all tables in a
+            destination share a `pool`; set its limit to 1 for a DuckDB file. Pass
+            `automation_condition=follow_upstream()` to load each new snapshot.
 
     Raises:
-        TypeError: `snapshots` is no asset, or `destination` no destination of tables.
-        ValueError: `columns` names a column that the snapshots do not declare, or is empty.
-        MissingPackageError: The driver of the destination is not installed.
+        TypeError: `snapshots` is not an asset, or `destination` is not a `TableDestination`.
+        ValueError: `columns` is empty, or names a column that the snapshots do not declare.
+        MissingPackageError: The destination's driver is not installed.
     """
     require_asset(snapshots, "snapshots")
     if not isinstance(destination, TableDestination):
         raise TypeError(
-            'destination must be such as DuckDBTables(database="shop.duckdb"), not a '
-            f"{type(destination).__name__}."
+            'destination must be a TableDestination, such as DuckDBTables(database="shop.duckdb"), '
+            f"not {type(destination).__name__}."
         )
     require_extras("build_table_asset", destination.kind)
     _check_columns(snapshots, columns)
@@ -117,7 +117,7 @@ def build_table_asset(
             "kinds": {"octogen", destination.kind},
             "check_specs": [_check_spec(asset_key(given), partitions_def)],
             "metadata": {"dagster/table_name": f"{known_schema}.{table}"} if is_known else {},
-            "description": f"The snapshots of {snapshots.key.to_user_string()} as a table.",
+            "description": f"Table with the {snapshots.key.to_user_string()} snapshots.",
             "retry_policy": RETRY_POLICY,
             **({"output_required": False} if has_range else {}),
         },
@@ -127,13 +127,13 @@ def build_table_asset(
     def loaded_table(context: dg.AssetExecutionContext, stored: Snapshots) -> Iterator[Any]:
         stop = threading.Event()
         with permanent_errors_fail():
-            there = destination.resolved()
-            within = schema or there.default_schema
+            resolved = destination.resolved()
+            target_schema = schema or resolved.default_schema
             target = SnapshotTable(
-                within, table, snapshots.key, columns, has_times, kind_of(snapshots)
+                target_schema, table, snapshots.key, columns, has_times, kind_of(snapshots)
             )
-        with permanent_errors_fail(), _connected(there, stop) as connection:
-            run = _TableRun(context, target, there.place, connection, stored, stop)
+        with permanent_errors_fail(), _connected(resolved, stop) as connection:
+            run = _TableRun(context, target, resolved.place, connection, stored, stop)
             if has_range and not context.has_partition_key:
                 yield from run.load_range()
             else:
@@ -145,7 +145,7 @@ def build_table_asset(
 
 @dataclass(frozen=True)
 class _TableRun:
-    """A run of the asset of a table."""
+    """One run of a table asset."""
 
     context: dg.AssetExecutionContext
     target: SnapshotTable
@@ -155,16 +155,16 @@ class _TableRun:
     stop: threading.Event
 
     def load_only(self, partition: str | None) -> dg.MaterializeResult[Any]:
-        """Load the only snapshot of a run."""
+        """Load the run's only snapshot."""
         metadata, check = run_in_thread(lambda: self._load(partition), "octogen-table", self.stop)
         return dg.MaterializeResult(metadata=metadata, check_results=[check])
 
     def load_range(self) -> Iterator[Any]:
-        """Load the snapshots of a run of several partitions, and yield what is reported of each."""
+        """Load the snapshots for a partition range and yield an event for each partition."""
         context, checks = self.context, dict[str, dg.AssetCheckResult]()
 
         def publish(partition: str, _note_read: Callable[[], None]) -> PublishedSnapshot:
-            # It notes nothing as read: one connection loads one partition after the other.
+            # `_note_read` is unused: one connection loads the partitions one after another.
             with permanent_errors_fail():
                 metadata, checks[partition] = self._load(partition)
             return PublishedSnapshot(metadata, lambda: None)
@@ -180,7 +180,7 @@ class _TableRun:
         ):
             yield event
             partition = event.partition if isinstance(event, dg.AssetMaterialization) else None
-            if partition in checks:  # and not reported by a run that this one retries
+            if partition in checks:  # not one reported by the run this one retries
                 yield from partition_evaluations(
                     context.instance, context.asset_key, partition, [checks[partition]]
                 )
@@ -213,11 +213,11 @@ class _TableRun:
             run_id=self.context.run.run_id,
             stop=self.stop,
         )
-        of = f" of {partition!r}" if partition is not None else ""
+        part = f" (partition {partition!r})" if partition is not None else ""
         self.context.log.info(
-            f"{loaded.row_count:,} rows{of} are loaded into {self.target.name}."
+            f"Loaded {loaded.row_count:,} rows into {self.target.name}{part}."
             if loaded.is_new
-            else f"{self.target.name} already has the snapshot{of}: nothing was sent."
+            else f"{self.target.name} already has this snapshot{part}. No rows were sent."
         )
         seconds = round(time.monotonic() - began, 3)
         return self._metadata(table, sources, loaded, partition, seconds), _check(loaded, stored)
@@ -253,7 +253,7 @@ class _TableRun:
 
 @contextmanager
 def _connected(destination: TableDestination, stop: threading.Event) -> Iterator[TableConnection]:
-    """Open a connection, whose work ends once the run is to stop."""
+    """Open a connection and cancel its work when the run is stopped."""
     with destination.connect() as connection:
 
         def cancel() -> None:
@@ -266,7 +266,7 @@ def _connected(destination: TableDestination, stop: threading.Event) -> Iterator
         try:
             yield connection
         finally:
-            # First this, or the thread would cancel a connection that is being closed.
+            # Set first, or the thread would cancel a connection that is being closed.
             is_over.set()
             stop.set()
 
@@ -275,7 +275,7 @@ def _check(loaded: Loaded, stored: StoredRows) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         passed=loaded.row_count == stored.row_count,
         check_name=ROWS_CHECK,
-        description=f"The table has {loaded.row_count:,} rows, and the snapshot "
+        description=f"The table has {loaded.row_count:,} rows. The snapshot has "
         f"{stored.row_count:,}.",
         metadata={
             "octogen/rows_in_table": loaded.row_count,
@@ -288,21 +288,21 @@ def _check_spec(
     asset: dg.AssetKey, partitions_def: dg.PartitionsDefinition[Any] | None
 ) -> dg.AssetCheckSpec:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", dg.PreviewWarning)  # of the partitions of a check
+        warnings.simplefilter("ignore", dg.PreviewWarning)  # partitioned checks are in preview
         return dg.AssetCheckSpec(
             ROWS_CHECK,
             asset=asset,
-            description="The table has as many rows as the snapshot.",
+            description="The table and the snapshot have the same number of rows.",
             partitions_def=partitions_def,
         )
 
 
 def _check_columns(snapshots: dg.AssetsDefinition, columns: Sequence[str] | None) -> None:
-    """Refuse columns that are not in the snapshots, as far as the asset declares them."""
+    """Reject columns missing from the asset's declared column schema."""
     if columns is None:
         return
     if isinstance(columns, str) or not columns:
-        raise ValueError(f"columns must be a list of names of columns, not {columns!r}.")
+        raise ValueError(f"columns must be a non-empty list of column names, not {columns!r}.")
     metadata: Mapping[str, Any] = snapshots.metadata_by_key.get(snapshots.key, {})
     declared = metadata.get(COLUMN_SCHEMA)
     schema = getattr(declared, "schema", declared)
@@ -310,6 +310,6 @@ def _check_columns(snapshots: dg.AssetsDefinition, columns: Sequence[str] | None
     for name in columns:
         if known is not None and name not in known:
             raise ValueError(
-                f"columns names {name!r}, which {snapshots.key.to_user_string()} does not have."
-                f"{did_you_mean(name, known)} It has {', '.join(known)}."
+                f"columns: {snapshots.key.to_user_string()} has no column {name!r}."
+                f"{did_you_mean(name, known)} Its columns are {', '.join(known)}."
             )

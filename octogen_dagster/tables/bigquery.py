@@ -1,4 +1,4 @@
-"""BigQueryTables: tables in a dataset of BigQuery."""
+"""BigQueryTables: tables in a BigQuery dataset."""
 
 from __future__ import annotations
 
@@ -29,32 +29,30 @@ if TYPE_CHECKING:
     from google.cloud.bigquery import QueryJob
 
 _STAGED_FOR = timedelta(days=1)
-"""The time for which the staged rows of a killed run stay."""
+"""How long a killed run's staging table remains."""
 _CONFLICT = re.compile(r"concurrent update|Could not serialize access")
 _LABELS = {"octogen": "tables"}
 
 
 class BigQueryTables(TableDestination):
-    """Tables in a dataset of BigQuery, by Application Default Credentials.
+    """Tables in a BigQuery dataset, using Application Default Credentials.
 
-    Rows are loaded by a load job, which costs nothing, and are then put into the table by a script
-    with a transaction, which is billed for the bytes that it reads. BigQuery refuses a script that
-    would be billed for more than `max_bytes_billed`, and bills nothing.
+    A free load job writes rows to a staging table. A script then moves them into the table in one
+    transaction and is billed for the bytes it reads. BigQuery rejects a script that would exceed
+    `max_bytes_billed`, without charging for it.
     """
 
     kind: ClassVar[str] = "bigquery"
 
-    project: str = Field(description="The project that the dataset is in and that pays.")
-    dataset: str = Field(
-        default="octogen", description="The dataset; it is made if it is not there."
-    )
+    project: str = Field(description="Project that contains the dataset and is billed.")
+    dataset: str = Field(default="octogen", description="Dataset, created if it does not exist.")
     location: str | None = Field(
-        default=None, description="The location of the dataset, such as EU; by default US."
+        default=None, description="Dataset location, such as EU. Defaults to US."
     )
     max_bytes_billed: int | None = Field(
         default=100_000_000_000,
         gt=0,
-        description="The bytes that a script or a query may be billed for; None sets no limit.",
+        description="Maximum bytes billed for a script or query; None for no limit.",
     )
 
     @property
@@ -71,7 +69,7 @@ class BigQueryTables(TableDestination):
 
     @contextmanager
     def connect(self) -> Iterator[BigQueryConnection]:
-        """Make a client, which is closed with the block."""
+        """Create a client and close it with the block."""
         limit = self.max_bytes_billed
         with closing(
             BigQueryConnection(self.place, self.project, self.location, limit)
@@ -80,7 +78,7 @@ class BigQueryTables(TableDestination):
 
 
 class BigQueryConnection(SQLConnection):
-    """A client of BigQuery, whose staged rows are in a table that expires."""
+    """A BigQuery client, which stages rows in a table with an expiration time."""
 
     types: ClassVar = {
         ColumnType.TEXT: "STRING",
@@ -120,9 +118,9 @@ class BigQueryConnection(SQLConnection):
             self._client = Client(project=project, location=location)
 
     def close(self) -> None:
-        with suppress(OctogenTableError):  # it expires
+        with suppress(OctogenTableError):  # the staging table expires anyway
             self._drop_stage()
-        self._client.close()  # type: ignore[no-untyped-call]  # it has no types
+        self._client.close()  # type: ignore[no-untyped-call]  # untyped in the library
 
     def execute(self, sql: str) -> None:
         if self._script is None:
@@ -142,7 +140,7 @@ class BigQueryConnection(SQLConnection):
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        # Without a session a transaction is within one job, so its statements are sent as a script.
+        # Without a session, a transaction cannot span jobs, so its statements form one script.
         self._script = []
         try:
             yield
@@ -158,7 +156,7 @@ class BigQueryConnection(SQLConnection):
         with self._explained(), suppress(NotFound):
             found = self._client.get_table(self._reference(table.schema, table.name))
             columns = {
-                # A number with a precision is rounded to its scale.
+                # A parameterized NUMERIC would round values to its scale.
                 field.name: self.reported.get(field.field_type.lower())
                 if field.precision is None
                 else None
@@ -196,7 +194,7 @@ class BigQueryConnection(SQLConnection):
         return f"{super().declaration(column)} OPTIONS (description = {description})"
 
     def comments(self, _table: Table, _columns: Sequence[Column]) -> list[str]:
-        return []  # they are a part of the definitions
+        return []  # included in the definitions
 
     def schema(self, name: str) -> str:
         return f"{self.quoted(self._project)}.{self.quoted(name)}"
@@ -237,7 +235,7 @@ class BigQueryConnection(SQLConnection):
 
     def cancel(self) -> None:
         if self._job is not None:
-            with suppress(Exception):  # it has just ended
+            with suppress(Exception):  # it might have just finished
                 self._job.cancel()
 
     def _drop_stage(self) -> None:
@@ -260,7 +258,7 @@ class BigQueryConnection(SQLConnection):
                 except GoogleAPICallError as error:
                     if _CONFLICT.search(str(error)):
                         raise TableConflictError(
-                            f"{self._place}: another run changed the same rows at the same time."
+                            f"{self._place}: another run changed the same rows concurrently."
                         ) from None
                     raise
         except OctogenBigQueryError as error:
@@ -268,7 +266,7 @@ class BigQueryConnection(SQLConnection):
 
 
 def _write(frames: Iterable[pl.DataFrame], file: Any) -> None:
-    """Write frames as one Parquet file."""
+    """Write frames to one Parquet file."""
     import polars as pl
     import pyarrow.parquet as pq
 

@@ -1,4 +1,4 @@
-"""The columns of a table that a snapshot becomes: their types, and the frames that are staged."""
+"""How a snapshot's columns become table columns: types, casts and checked frames."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
 _FLATTENED = ("brand", "rating")
-"""The structs whose fields become columns."""
+"""Structs whose fields become columns."""
 
 _STAGED: Mapping[ColumnType, pl.DataType] = {
     ColumnType.TEXT: pl.String(),
@@ -32,19 +32,19 @@ _STAGED: Mapping[ColumnType, pl.DataType] = {
 }
 _NUMBERS = {ColumnType.INTEGER, ColumnType.FLOAT, ColumnType.DECIMAL}
 _ENCODES_SLICES = tuple(map(int, pl.__version__.split(".")[:2])) >= (2, 1)
-"""False if Polars encodes wrong structs of a list that is a part of a longer column."""
+"""False if Polars encodes the wrong structs for a sliced column with lists."""
 _ESCAPED_NUL = r"\u0000"
 _NUL_IN_JSON = r"((?:^|[^\\])(?:\\\\)*)\\u0000"
-"""An escape of NUL, and not the end of an escaped backslash before `u0000`, with what is before."""
+"""An escaped NUL, but not an escaped backslash followed by `u0000`. Group 1 precedes it."""
 
 
 class SourceColumn(NamedTuple):
-    """A column of a table, and the expression that makes it from the snapshot.
+    """A table column and the expression that computes it from the snapshot.
 
     Attributes:
-        dtype: The type of the snapshot's column.
-        source: The snapshot's column; None for a constant.
-        target: The type of a nested column in the table; None if its values have none.
+        dtype: The type of the snapshot column.
+        source: The snapshot column; None for a constant.
+        target: The nested type in the table; None if all values are null or empty.
     """
 
     column: Column
@@ -55,7 +55,7 @@ class SourceColumn(NamedTuple):
 
     @property
     def is_stored(self) -> bool:
-        """False for lists and structs in which all is null or empty, so that they have no type."""
+        """False for lists and structs that are entirely null or empty and thus untyped."""
         return self.column.type is not ColumnType.NESTED or self.target is not None
 
 
@@ -66,16 +66,16 @@ def source_columns(
     *,
     has_nested: bool = False,
 ) -> list[SourceColumn]:
-    """The columns of the table of a snapshot with a schema, or of those of its columns in `only`.
+    """Return the table columns for a snapshot schema, limited to the columns in `only`.
 
-    A column without a type, in which all is null, is left out until it has one. Lists and structs
-    are JSON unless the table may have nested ones.
+    An all-null column without a type is skipped until it has a type. Lists and structs become JSON
+    unless `has_nested`.
     """
     for name in only or ():
         if name not in schema:
             raise OctogenTableError(
-                f"The snapshot has no column {name!r}, which `columns` names."
-                f"{did_you_mean(name, schema)} It has {', '.join(schema)}."
+                f"columns: the snapshot has no column {name!r}.{did_you_mean(name, schema)} Its "
+                f"columns are {', '.join(schema)}."
             )
     made: list[SourceColumn] = []
     for name, dtype in schema.items():
@@ -85,17 +85,19 @@ def source_columns(
         if name in _FLATTENED and isinstance(dtype, pl.Struct):
             for field in dtype.fields:
                 inner: pl.DataType = field.dtype  # type: ignore[assignment]  # an instance here
-                of = f"`{field.name}` of `{name}`: {description}" if description else ""
+                described = f"`{name}.{field.name}`: {description}" if description else ""
                 expression = pl.col(name).struct.field(field.name)
                 inner_name = f"{name}_{field.name}"
-                made.append(_made(inner_name, inner, of, expression, name, has_nested=has_nested))
+                made.append(
+                    _made(inner_name, inner, described, expression, name, has_nested=has_nested)
+                )
         else:
             made.append(_made(name, dtype, description, pl.col(name), name, has_nested=has_nested))
     names = [each.column.name for each in made]
     if repeated := {name for name in names if names.count(name) > 1}:
         raise OctogenTableError(
-            f"The snapshot has a column {min(repeated)!r}, and the field of a struct becomes a "
-            "column of the same name. Leave one of them out by `columns`."
+            f"Column {min(repeated)!r} has the same name as a flattened struct field. Exclude one "
+            "of them with `columns`."
         )
     return made
 
@@ -116,7 +118,7 @@ def _made(
 
 
 def _type_of(name: str, dtype: pl.DataType) -> ColumnType:
-    # JSON has no bytes.
+    # JSON cannot represent bytes.
     if dtype.is_nested() and not _has(dtype, lambda inner: inner == pl.Binary):
         return ColumnType.JSON
     if isinstance(dtype, pl.UInt64 | pl.Int128 | pl.UInt128 | pl.Decimal):
@@ -139,31 +141,28 @@ def _type_of(name: str, dtype: pl.DataType) -> ColumnType:
     found = simple.get(dtype.base_type())
     if found is None:
         raise OctogenTableError(
-            f"The column {name!r} of the snapshot is of the type {dtype}, which no table has. "
-            "Leave it out by `columns`, or store it as another type."
+            f"Snapshot column {name!r} has the type {dtype}, which tables do not support. Exclude "
+            "it with `columns`, or store it as another type."
         )
     return found
 
 
 def _has(dtype: Any, is_wanted: Callable[[pl.DataType], bool]) -> bool:
-    """True for a type, and for lists and structs of it."""
+    """Return True if a type, or a type nested inside it, is wanted."""
     if isinstance(dtype, pl.Struct):
         return any(_has(field.dtype, is_wanted) for field in dtype.fields)
     return _has(dtype.inner, is_wanted) if dtype.is_nested() else is_wanted(dtype)
 
 
 def reported_type(dtype: pl.DataType) -> ColumnType | pl.DataType | None:
-    """The type of a column whose values are of a type of Polars; None for another's."""
+    """Return the column type for a Polars type; None if tables never have it."""
     if dtype.is_nested():
         return dtype
     return next((kind for kind, staged in _STAGED.items() if staged == dtype), None)
 
 
 def _nested_type(path: str, source: Any, there: Any, table: str) -> Any:
-    """The type in which a table stores nested values; None if they have none.
-
-    It is the type that the table has, with the fields that it lacks.
-    """
+    """Return the table's nested type, extended by new fields; None if all values are empty."""
     if source == pl.Null:
         return there
     if there is not None and (isinstance(source, pl.Struct), source.is_nested()) != (
@@ -184,8 +183,8 @@ def _nested_type(path: str, source: Any, there: Any, table: str) -> Any:
     kind = _type_of(path, source)
     if kind is ColumnType.TIME:
         raise OctogenTableError(
-            f"The column {path!r} is a time of day, which the table {table} cannot have. Leave it "
-            "out by `columns`."
+            f"Column {path!r} is a time of day, a type table {table} does not support. Exclude it "
+            "with `columns`."
         )
     if there is None or there == _STAGED[kind] or (there.is_numeric() and kind in _NUMBERS):
         return there or _STAGED[kind]
@@ -193,10 +192,10 @@ def _nested_type(path: str, source: Any, there: Any, table: str) -> Any:
 
 
 def _as_json(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
-    """A list or struct as JSON."""
+    """Encode a list or struct as JSON."""
     if isinstance(dtype, pl.Struct):
         encoded = _encoded(value)
-    else:  # Polars encodes structs alone
+    else:  # Polars only encodes structs
         wrapped = _encoded(pl.struct(value.alias("")))
         encoded = wrapped.str.strip_prefix('{"":').str.strip_suffix("}")
     return pl.when(value.is_not_null()).then(encoded)
@@ -218,7 +217,7 @@ def cast_columns(
     there: Mapping[str, ColumnType | pl.DataType | None],
     table: str,
 ) -> list[SourceColumn]:
-    """The columns in the types that the table already has."""
+    """Return the columns with the types the table already has."""
     cast = []
     for each in sources:
         column, found = each.column, there.get(each.column.name, each.column.type)
@@ -232,21 +231,20 @@ def cast_columns(
             cast.append(each._replace(column=column._replace(type=found)))
         else:
             kind = found.value if isinstance(found, ColumnType) else nested
-            kind = kind or "type that this package does not make"
+            kind = kind or "unsupported type"
             raise _mismatch(column.name, kind, column.type.value, table)
     return cast
 
 
 def _mismatch(column: str, there: object, source: object, table: str) -> OctogenTableError:
     return OctogenTableError(
-        f"The column {column!r} of the table {table} is a {there}, and that of the snapshot a "
-        f"{source}. Nothing was changed. Rename or drop the table's column, or load into another "
-        "table."
+        f"Column {column!r} has the type {there} in table {table}, but {source} in the snapshot. "
+        "Nothing was changed. Drop the table's column, or set another `table`."
     )
 
 
 class PreparedFrames:
-    """The frames that are staged: in the types of the table, and without NUL."""
+    """Frames for the staging table: cast to the table's types, without NUL characters."""
 
     def __init__(self, sources: Sequence[SourceColumn], table: str) -> None:
         self.rows = self.texts_with_nul = 0
@@ -261,22 +259,22 @@ class PreparedFrames:
         return tuple(each.column for each in self._stored)
 
     def select(self, snapshot: pl.LazyFrame) -> pl.LazyFrame:
-        """The rows of a snapshot with the columns of the table, not yet checked."""
+        """Select the table's columns from a snapshot, unchecked."""
         return snapshot.select(
-            # Not strict: what cannot be cast becomes null, and `of` says which value it was.
+            # Not strict: a failed cast becomes null, and `of` reports the value.
             *(_cast(each) for each in self._stored),
             *(_compared(each).alias(_uncast(each)) for each in self._checked),
         )
 
     def of(self, selected: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
-        """Yield the frames that are staged, which is one without rows if there are none."""
+        """Yield the frames to stage; a single empty frame if there are none."""
         self.rows = self.texts_with_nul = 0
         for frame in selected:
             for each in self._checked:
                 self._require_equal(frame, each)
             self.rows += frame.height
             yield self._without_nul(frame.drop(map(_uncast, self._checked)))
-        if not self.rows:  # an object without rows has no batch
+        if not self.rows:  # an empty snapshot has no batches
             yield pl.DataFrame(schema={each.column.name: _target(each) for each in self._stored})
 
     def _require_equal(self, frame: pl.DataFrame, each: SourceColumn) -> None:
@@ -291,13 +289,13 @@ class PreparedFrames:
             shown = str(found.to_list()[0])
         else:
             shown = found.to_frame().write_csv(include_header=False).strip()  # with nanoseconds
-        advice = "Change the type of the table's column, or load into another table."
+        advice = "Change the column's type in the table, or set another `table`."
         if kind is None or each.column.type is ColumnType.JSON:
-            kind = kind or "list or struct without a type"
-            advice = "Store it as another type in the snapshot, or leave it out by `columns`."
+            kind = kind or "untyped list or struct"
+            advice = "Exclude it with `columns`, or store it as another type."
         raise OctogenTableError(
-            f"The column {path!r} of the table {self._table} is a {kind}, and cannot hold {shown} "
-            f"of the snapshot. Nothing was changed. {advice}"
+            f"Column {path!r} in table {self._table} cannot hold {shown}, because its type is "
+            f"{kind}. Nothing was changed. {advice}"
         )
 
     def _without_nul(self, frame: pl.DataFrame) -> pl.DataFrame:
@@ -315,10 +313,10 @@ class PreparedFrames:
 
 
 def _mended(texts: pl.Series, *, is_json: bool) -> pl.Series:
-    """Texts without NUL."""
+    """Remove NUL characters."""
     if not is_json:
         return texts.str.replace_all("\0", "", literal=True)
-    while True:  # of two in a row, one is found at a time
+    while True:  # finds one of two adjacent escapes
         mended = texts.str.replace_all(_NUL_IN_JSON, "${1}")
         if mended.equals(texts):
             return mended
@@ -326,9 +324,9 @@ def _mended(texts: pl.Series, *, is_json: bool) -> pl.Series:
 
 
 def _cast(each: SourceColumn) -> pl.Expr:
-    """A column in the type of the table."""
+    """Cast a column to the table's type."""
     value, kind = each.expression, each.column.type
-    if kind is ColumnType.TIME:  # of microseconds, which Polars has no type for
+    if kind is ColumnType.TIME:  # truncate to microseconds; Polars has no such type
         value = value.cast(pl.Int64) // 1000 * 1000
     if kind is ColumnType.JSON:
         value = _as_json(value, each.dtype)
@@ -340,14 +338,14 @@ def _cast(each: SourceColumn) -> pl.Expr:
 
 
 def _compared(each: SourceColumn) -> pl.Expr:
-    """A column of the snapshot in the form in which it is compared."""
+    """Return the snapshot column in the form used to compare values."""
     if each.dtype.is_nested():
         return _shaped(each.expression, each.dtype, _form(each.dtype, each.target))
     return each.expression
 
 
 def _back(each: SourceColumn) -> pl.Expr:
-    """The values that a table gives back, in the form in which they are compared."""
+    """Return the values as read back from the table, in the form used to compare them."""
     if not each.dtype.is_nested():
         return pl.col(each.column.name).cast(each.dtype, strict=False)
     form = _form(each.dtype, each.target)
@@ -359,7 +357,7 @@ def _back(each: SourceColumn) -> pl.Expr:
 
 
 def _form(source: Any, target: Any) -> Any:
-    """A type of the snapshot with lists for arrays, and the table's type where it has none."""
+    """Return the snapshot type with arrays as lists and nulls as the table's type."""
     if isinstance(source, pl.Struct):
         types = {field.name: field.dtype for field in target.fields} if target else {}
         return pl.Struct({f.name: _form(f.dtype, types.get(f.name)) for f in source.fields})
@@ -373,7 +371,7 @@ def _cast_leaf(value: pl.Expr, target: pl.DataType) -> pl.Expr:
 
 
 def _in_json(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
-    """The value that a reader of JSON gets, which has no infinite numbers and no NaN."""
+    """Return the value after a JSON round trip, where NaN and infinity become null."""
     return pl.when(value.is_finite()).then(value) if dtype.is_float() else value
 
 
@@ -383,7 +381,7 @@ def _shaped(
     target: Any,
     leaf: Callable[[pl.Expr, pl.DataType], pl.Expr] = _cast_leaf,
 ) -> pl.Expr:
-    """A nested value in another type, with fields by name: Polars casts them by position."""
+    """Cast a nested value with fields matched by name; Polars matches them by position."""
     if isinstance(source, pl.Struct):
         types = {field.name: field.dtype for field in source.fields}
         fields = [
@@ -404,7 +402,7 @@ def _shaped(
 def _difference(
     path: str, target: Any, value: pl.Series, back: pl.Series
 ) -> tuple[str, Any, pl.Series]:
-    """The path, the type in the table and the value of the first nested value that differs."""
+    """Return the path, table type and value for the first nested value that differs."""
     differs = value.ne_missing(back)
     value, back = value.filter(differs).head(1), back.filter(differs).head(1)
     if value.has_nulls() or back.has_nulls():
@@ -429,7 +427,7 @@ def _uncast(each: SourceColumn) -> str:
 
 
 def _is_exact(each: SourceColumn) -> bool:
-    """True if a cast to the type of the table changes no value of the type, whatever it is."""
+    """Return True if casting to the table's type is always lossless."""
     if each.column.type is ColumnType.NESTED:
         return _is_exact_nested(each.dtype, each.target)
     if each.column.type is ColumnType.JSON:
@@ -463,7 +461,7 @@ def _is_exact_as(source: pl.DataType, target: ColumnType) -> bool:
     if isinstance(source, pl.Datetime):
         return source.time_unit != "ns"
     if isinstance(source, pl.Time):
-        return False  # it has nanoseconds
+        return False  # has nanoseconds
     if source.is_integer():
         is_small = source not in (pl.UInt64, pl.Int128, pl.UInt128)
         return target in (ColumnType.INTEGER, ColumnType.DECIMAL) and is_small

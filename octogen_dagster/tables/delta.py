@@ -1,4 +1,4 @@
-"""DeltaTables: Delta tables in a folder or a bucket."""
+"""DeltaTables: Delta tables in a folder or bucket."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ _CONFLICTS = ("Failed to commit transaction: ", "Tried committing existing table
 
 
 class DeltaTables(TableDestination):
-    """Delta tables in a folder or a bucket: each is the folder of its schema and its name."""
+    """Delta tables in a folder or bucket, at `<base_dir>/<schema>/<table>`."""
 
     kind: ClassVar[str] = "delta"
 
     base_dir: str = Field(
-        description="A folder, s3://bucket/prefix, gs://bucket/prefix or az://container/prefix."
+        description="Folder, s3://bucket/prefix, gs://bucket/prefix or az://container/prefix."
     )
     storage_options: dict[str, Any] = Field(
         default_factory=dict,
         repr=False,
-        description="Options of the object store, as of ParquetSnapshotIOManager; a secret among "
-        "them is a dagster.EnvVar.",
+        description="Object store options, as for ParquetSnapshotIOManager. Pass secrets as "
+        "dagster.EnvVar.",
     )
 
     _refuse_secrets = field_validator("storage_options")(refuse_written_secrets)
@@ -65,7 +65,7 @@ class DeltaTables(TableDestination):
 
     @contextmanager
     def connect(self) -> Iterator[DeltaConnection]:
-        """Open no table yet: each has a log of its own."""
+        """Return a connection, which opens each table when it is used."""
         from octogen_dagster.storage.store import check_base_dir
 
         check_base_dir(self.base_dir)
@@ -73,7 +73,7 @@ class DeltaTables(TableDestination):
 
 
 class DeltaConnection(LakeConnection):
-    """A folder of tables, which note loads as the versions of transactions."""
+    """A folder of Delta tables, with load records in transaction versions."""
 
     def __init__(
         self, place: str, base_dir: str, options: dict[str, Any], secrets: Sequence[str]
@@ -94,7 +94,7 @@ class DeltaConnection(LakeConnection):
 
         return pl.Schema(opened.schema())
 
-    def notes(self, opened: Any, part: str, load: Load) -> bool:
+    def has_record(self, opened: Any, part: str, load: Load) -> bool:
         return bool(opened.transaction_version(_transaction(part)) == _version(load))
 
     def count_rows(self, opened: Any, rows: Rows) -> int:
@@ -137,7 +137,7 @@ class DeltaConnection(LakeConnection):
     def is_conflict(self, error: Exception) -> bool:
         from deltalake.exceptions import CommitFailedError
 
-        # A store that fails and a table that takes no deletes are of the same class.
+        # Store failures and append-only tables raise the same class.
         return isinstance(error, CommitFailedError) and str(error).startswith(_CONFLICTS)
 
     def try_out(self, schema: str) -> None:
@@ -172,7 +172,7 @@ class DeltaConnection(LakeConnection):
         except DeltaError:
             if self.open(table) is None:
                 raise
-            raise self.conflict() from None  # another run has just made it
+            raise self.conflict() from None  # another run has just created it
 
     def _uri(self, table: Table) -> str:
         return f"{self._base_dir}/{table.schema}/{table.name}"
@@ -183,7 +183,7 @@ def _transaction(part: str) -> str:
 
 
 def _version(load: Load) -> int:
-    """A load as the version of a transaction, which is a number."""
+    """Return a load as a transaction version, which must be an integer."""
     digest = hashlib.blake2b(load.snapshot_id.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 

@@ -1,4 +1,4 @@
-"""Destinations of tables: the protocol of an engine, and what it is told of a table."""
+"""TableDestination and TableConnection: the protocol that each engine implements."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ _Option = TypeVar("_Option")
 
 
 class ColumnType(enum.Enum):
-    """The type of a column. Each engine has its own name for it."""
+    """A column's type. Each engine maps it to its own type name."""
 
     TEXT = "text"
-    INTEGER = "whole number of 64 bits"
+    INTEGER = "64-bit integer"
     FLOAT = "double"
-    DECIMAL = "decimal number with 9 places"
+    DECIMAL = "decimal with 9 places"
     BOOLEAN = "boolean"
     DATE = "date"
     TIME = "time of day"
-    TIMESTAMP = "time in UTC"
-    LOCAL_TIMESTAMP = "time without a time zone"
+    TIMESTAMP = "timestamp in UTC"
+    LOCAL_TIMESTAMP = "timestamp without time zone"
     BINARY = "bytes"
     JSON = "JSON"
     NESTED = "list or struct"
@@ -45,9 +45,9 @@ class Column(NamedTuple):
     """A column of a table.
 
     Attributes:
-        name: Its name, which is that of the snapshot's column or is made from it.
-        type: Its type. Frames have JSON as text.
-        description: The comment on it; empty for none.
+        name: The snapshot column's name, or a name derived from it.
+        type: The type. In frames, JSON is text.
+        description: The column comment; empty for no comment.
     """
 
     name: str
@@ -56,16 +56,16 @@ class Column(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A table that rows are put into.
+    """A table to load rows into.
 
     Attributes:
-        schema: The schema that it is in; in BigQuery the dataset.
-        name: Its name.
-        columns: The columns of the rows. The table may have others, which become null.
-        key: The columns that tell its rows apart, for its primary key; empty if none do.
-        has_null_keys: True if a column of the key may be null, so that it is no primary key.
-        parts: The columns that tell which snapshot a row is of, for an index.
-        description: The comment on it; empty for none.
+        schema: The table's schema; in BigQuery its dataset.
+        name: The table's name.
+        columns: The columns to load. Other columns in the table become null.
+        key: The columns that identify a row, for the primary key; empty without a key.
+        has_null_keys: True if a key column can be null, which rules out a primary key.
+        parts: The columns that identify a row's snapshot, for an index.
+        description: The table comment; empty for no comment.
     """
 
     schema: str
@@ -78,16 +78,16 @@ class Table(NamedTuple):
 
 
 Rows: TypeAlias = "Mapping[str, str | int | datetime]"
-"""The rows of a table that have these values; all of them if it is empty."""
+"""Selects the rows with these column values; all rows if empty."""
 
 
 class Load(NamedTuple):
-    """What is noted of rows of a snapshot that were put into a table.
+    """A load record: which snapshot was loaded, and by which run.
 
     Attributes:
-        snapshot_id: The id of the snapshot that the rows are of.
-        row_count: The number of rows.
-        run_id: The id of the run of Dagster.
+        snapshot_id: The snapshot's id.
+        row_count: The number of rows loaded.
+        run_id: The Dagster run's id.
     """
 
     snapshot_id: str
@@ -98,67 +98,67 @@ class Load(NamedTuple):
 class TableConnection(ABC):
     """An open connection to a destination.
 
-    Errors are of the type `OctogenTableError`.
+    Its methods raise `OctogenTableError`.
 
     Attributes:
-        has_nested: True if a column may be a list or a struct, which is JSON elsewhere.
+        has_nested: True if columns can be lists and structs. Otherwise these become JSON.
     """
 
     has_nested: ClassVar[bool] = False
 
     @abstractmethod
     def columns(self, table: Table) -> Mapping[str, ColumnType | pl.DataType | None]:
-        """Return the columns that a table has, by name; none if there is no table.
+        """Return a table's columns by name; empty if the table does not exist.
 
-        The type is None if it is none that this package makes. A list or struct has that of Polars.
+        Lists and structs are returned as Polars types. None stands for an unsupported type.
         """
 
     @abstractmethod
     def holds(self, table: Table, rows: Rows, load: Load) -> bool:
-        """Return True if this load was the last one of these rows that was noted."""
+        """Return True if the latest load record for these rows is this load."""
 
     @abstractmethod
     def replace(self, table: Table, rows: Rows, frames: Iterable[pl.DataFrame], load: Load) -> None:
-        """Put frames into the table in place of these rows, and note the load.
+        """Replace these rows with the frames and write the load record.
 
-        The frames have exactly the columns of the table, which is made if it is not there, and gets
-        the columns that it lacks. Deleting the rows, adding those of the frames and noting the load
-        is one transaction, and two of them on the same rows come one after the other, or one fails
-        with a `TableConflictError`. Before it, no reader of the table sees anything of the frames.
+        The frames have exactly the columns in `table`. The table and missing columns are created
+        first. Deleting the rows, inserting the frames and writing the load record is one
+        transaction. Concurrent transactions on the same rows run one after another, or one raises
+        `TableConflictError`. Readers see no new rows before the commit.
         """
 
     @abstractmethod
     def count(self, table: Table, rows: Rows) -> int:
-        """Return how many of these rows a table has; 0 if there is no table."""
+        """Return the number of these rows in a table; 0 if the table does not exist."""
 
     @abstractmethod
     def try_out(self, schema: str) -> None:
-        """Make a table in a schema and drop it, with the schema if it was not there."""
+        """Create and drop a table in a schema. Drop the schema too if it did not exist."""
 
     def cancel(self) -> None:  # noqa: B027
-        """End what another thread does with the connection, which fails there.
+        """Cancel the operation that another thread is running; it raises an error there.
 
-        By default it ends with the next frame.
+        By default, the operation stops at the next frame.
         """
 
 
 class TableConflictError(OctogenTableError):
-    """Another run changed the same rows at the same time. Nothing was changed; try again."""
+    """Another run changed the same rows concurrently. Nothing was changed; retry."""
 
     persistence = Persistence.PASSING
 
 
 class TableDestination(Settings, ABC):
-    """A database or a warehouse that snapshots are put into as tables.
+    """A database, warehouse or lake that snapshots are loaded into.
 
-    A custom one is a subclass whose fields are its settings in Python and in YAML, where a text
-    stands for the first field if the others have defaults. `SQLConnection` has what SQL engines
-    share.
+    Subclass it for a custom destination. Its fields are the settings in Python and YAML. In YAML, a
+    plain string sets the first field if the other fields have defaults. SQL engines can build on
+    `SQLConnection`.
 
     Attributes:
-        kind: The name of the engine in YAML and in Dagster's UI, such as `postgres`. A built-in
-            destination has a module and an extra of this name.
-        environment_fields: The fields that YAML takes from environment variables only.
+        kind: The engine's name in YAML and in the Dagster UI, such as `postgres`. For a built-in
+            destination, its module and extra have the same name.
+        environment_fields: Fields that YAML only accepts from environment variables.
     """
 
     kind: ClassVar[str]
@@ -167,22 +167,22 @@ class TableDestination(Settings, ABC):
 
     @property
     def default_schema(self) -> str:
-        """The schema of its tables by default."""
+        """The default schema for tables."""
         return "octogen"
 
     @property
     @abstractmethod
     def place(self) -> str:
-        """What it is and where, without a secret, such as `PostgreSQL (shop at db.example)`."""
+        """The engine and its location without secrets: `PostgreSQL (shop at db.example)`."""
 
     @property
     @abstractmethod
     def pool(self) -> str:
-        """The pool of Dagster that its assets share."""
+        """The Dagster pool that its table assets share."""
 
     @property
     def secrets(self) -> Sequence[str]:
-        """The values that no error may show: those of fields without `repr`, and their options."""
+        """Values to mask in errors: fields with `repr=False`, and secret options in them."""
         found = []
         for name, field in type(self).model_fields.items():
             value = getattr(self, name)
@@ -194,30 +194,30 @@ class TableDestination(Settings, ABC):
 
     @abstractmethod
     def connect(self) -> AbstractContextManager[TableConnection]:
-        """Open a connection for the time of a block.
+        """Return a context manager that opens a connection.
 
         Raises:
-            OctogenTableError: It cannot be reached or refuses the credentials.
+            OctogenTableError: The destination is unreachable or rejects the credentials.
         """
 
     def try_out(self) -> None:
-        """Connect, make a table and drop it.
+        """Connect, then create and drop a table.
 
         Raises:
-            OctogenTableError: One of them fails.
+            OctogenTableError: One of these steps failed.
         """
         with self.connect() as connection:
             connection.try_out(self.default_schema)
 
 
 def refuse_written_secrets(options: dict[str, _Option]) -> dict[str, _Option]:
-    """Refuse a secret among options that is not an environment variable's."""
+    """Reject a literal secret; secrets must be a `dagster.EnvVar`."""
     refuse_secrets({n: value for n, value in options.items() if not isinstance(value, dg.EnvVar)})
     return options
 
 
 def pool_of(kind: str, name: str) -> str:
-    """The pool of a destination by its name, or by that of the variable that has it."""
+    """Return a destination's pool, named by its name or its environment variable."""
     text = name.env_var_name if isinstance(name, dg.EnvVar) else name
     words = re.findall(r"[A-Za-z0-9]+", text)
     return "_".join(["octogen", kind, *words])

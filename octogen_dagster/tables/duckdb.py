@@ -1,4 +1,4 @@
-"""DuckDBTables: tables in a DuckDB file or in a DuckLake."""
+"""DuckDBTables: tables in a DuckDB file or a DuckLake."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _LOCK_POLL_SECONDS = 0.2
 _IS_LOCKED = "Could not set lock on file"
 _MEMORY = "64MB"
 _SETTINGS = (
-    # Rows are inserted from one stream, so that more threads need memory and save no time.
+    # Rows come from one stream, so more threads only cost memory.
     "SET threads = 1",
     f"SET memory_limit = '{_MEMORY}'",
     "SET preserve_insertion_order = false",
@@ -42,46 +42,43 @@ _SETTINGS = (
 
 _CONFLICT = re.compile("Conflict on|[Tt]ransaction conflict|write-write conflict")
 _TOO_LARGE = (
-    f"A load lets DuckDB have {_MEMORY}, whatever the run has, and the values of 10,000 rows take "
-    "more. Leave out the columns with the largest ones by `columns`."
+    f"A load limits DuckDB to {_MEMORY}, which 10,000 rows of this table exceed. Exclude columns "
+    "with large values with `columns`."
 )
 _ADVICE = {
-    "failed to offload data block": "Make space on its disk.",
+    "failed to offload data block": "Free disk space.",
     "OutOfMemoryException": _TOO_LARGE,
     "failed to pin block": _TOO_LARGE,
-    "Could not write file": "Make space on its disk.",
-    "IOException": "Look at its path, its folder's rights and the space on its disk.",
+    "Could not write file": "Free disk space.",
+    "IOException": "Check the path, the folder's permissions and the disk space.",
 }
-"""The advice by a part of an error: in a commit any error is a TransactionException."""
+"""Advice by error text: during a commit, every error is a TransactionException."""
 _CATALOG = re.compile(r"((?:ducklake:)?(?:\w{2,}:)?)([^?]*)(.*)", re.DOTALL | re.IGNORECASE)
-"""The parts of a text that names a database: its kind, itself, and perhaps a token."""
+"""A database string: its kind, the database and an optional token."""
 _PATH = re.compile(r"[^=@]*([/\\]|$)")
-"""The beginning of a path, which unlike a connection string has no = or @ before a slash."""
+"""A path prefix. A connection string has = or @ before its first slash."""
 
 
 class DuckDBTables(TableDestination):
-    """Tables in a DuckDB file or in a DuckLake.
+    """Tables in a DuckDB file or a DuckLake.
 
-    One process at a time can write to a DuckDB file, and no other can read it meanwhile. A run
-    waits a minute for it. Set the limit of the pool to 1, and runs wait for each other as long as
-    it takes.
+    While one process writes to a DuckDB file, no other process can open it. A run waits up to 60
+    seconds for the file. Set the pool limit to 1 so that Dagster queues concurrent runs.
     """
 
     kind: ClassVar[str] = "duckdb"
 
     database: str = Field(
         repr=False,
-        description="The path of a file, or ducklake:<path of the catalog> for a DuckLake.",
+        description="Path to a DuckDB file, or `ducklake:<catalog path>` for a DuckLake.",
     )
 
     @field_validator("database")
     @classmethod
     def _check_database(cls, database: str) -> str:
-        """Refuse what DuckDB takes for a database in memory."""
+        """Reject names that DuckDB opens as an in-memory database."""
         if database in {"", ":memory:"}:
-            raise ValueError(
-                "a database in memory is lost when the run ends: write the path of a file"
-            )
+            raise ValueError("an in-memory database is lost when the run ends: set a file path")
         return database
 
     @property
@@ -98,7 +95,7 @@ class DuckDBTables(TableDestination):
 
     @property
     def secrets(self) -> list[str]:
-        """All of a connection string, since any word may be a part of a password."""
+        """The entire connection string, because any part of it can be the password."""
         kind, name, token = _parts(self.database)
         is_hidden = _shown(self.database) != kind + name
         return [f"{name}{token}" if is_hidden else token]
@@ -112,13 +109,13 @@ class DuckDBTables(TableDestination):
 
     @contextmanager
     def connect(self) -> Iterator[DuckDBConnection]:
-        """Open the database; a file that another process has open is waited for."""
+        """Open the database, waiting up to 60 seconds for another process to close the file."""
         with closing(DuckDBConnection(self.place, self.database, self.secrets)) as connection:
             yield connection
 
 
 class DuckDBConnection(SQLConnection):
-    """A connection to a DuckDB database, whose transaction reads the staged rows itself."""
+    """A DuckDB connection, which inserts frames without a staging table."""
 
     types: ClassVar = {
         ColumnType.TEXT: "VARCHAR",
@@ -146,7 +143,7 @@ class DuckDBConnection(SQLConnection):
         self._connection = self._open(database)
         for setting in _SETTINGS:
             self.execute(setting)
-        if _parts(database)[0]:  # no file, beside which DuckDB would make a folder
+        if _parts(database)[0]:  # not a file, next to which DuckDB would create its temp folder
             folder = Path(tempfile.gettempdir(), f"octogen-{uuid.uuid4().hex}")
             self.execute(f"SET temp_directory = {self.literal(str(folder))}")
         ((self._catalog,),) = self.query("SELECT current_database()")
@@ -183,7 +180,7 @@ class DuckDBConnection(SQLConnection):
         return bool(self.query(f"{sql} = {name} AND catalog_name = {catalog}"))
 
     def schema(self, name: str) -> str:
-        # With the catalog: a schema with the name of the file is ambiguous without.
+        # Include the catalog: a schema named like the file is ambiguous without it.
         return f"{self.quoted(self._catalog)}.{self.quoted(name)}"
 
     def stage(self, _table: Table, frames: Iterable[pl.DataFrame]) -> None:
@@ -192,13 +189,13 @@ class DuckDBConnection(SQLConnection):
     def insert(self, table: Table, condition: str) -> None:
         into = f"INSERT INTO {self.name(table)} ({self.names(table.columns)})"
         for frame in self._frames:
-            batch = frame.__arrow_c_stream__()  # DuckDB finds it by the name of the variable
+            batch = frame.__arrow_c_stream__()  # DuckDB finds it by variable name
             with self._explained():
                 self._connection.execute(f"{into} SELECT * FROM batch WHERE {condition}")
             del batch
 
     def has_key(self, _table: Table) -> bool:
-        return False  # with its index, a second load of 100,000 rows takes 0.5 to 3.4 s, not 0.04
+        return False  # its index slows a reload of 100,000 rows from 0.04 s to 0.5-3.4 s
 
     def cancel(self) -> None:
         self._connection.interrupt()
@@ -215,7 +212,7 @@ class DuckDBConnection(SQLConnection):
 
 
 def _shown(database: str) -> str:
-    """A database without what may have a password, and without the token that may follow it."""
+    """Return the database string without connection strings and tokens."""
     kind, name, _ = _parts(database)
     is_hidden = {"=", "@"} & set(name) if kind else not _PATH.match(name)
     return f"{kind}…" if is_hidden else kind + name
@@ -229,13 +226,13 @@ def _parts(database: str) -> tuple[str, str, str]:
 
 def _error(place: str, kind: str, reason: str) -> OctogenTableError:
     if kind == "TransactionException" and _CONFLICT.search(reason):
-        return TableConflictError(f"{place} had a conflict with another run: {reason}")
+        return TableConflictError(f"{place}: conflict with another run: {reason}")
     if _IS_LOCKED in reason:
         return OctogenTableError(
-            f"{place} is open in another process: {reason} Close it there, and set the limit of "
-            "its pool to 1, so that runs wait for each other.",
+            f"{place} is open in another process: {reason} Close it there. If that process is a "
+            "run, set the pool limit to 1.",
             Persistence.PASSING,
         )
     known = (text for part, text in _ADVICE.items() if part in f"{kind}: {reason}")
-    advice = next(known, "Look at what the table or its schema is, and at the rights of the run.")
+    advice = next(known, "Check the table, its schema and the run's permissions.")
     return OctogenTableError(f"{place} failed: {reason} {advice}", Persistence.UNCLEAR)

@@ -30,25 +30,25 @@ if TYPE_CHECKING:
 
 
 class IcebergTables(TableDestination):
-    """Apache Iceberg tables, in a folder or in a catalog that pyiceberg knows.
+    """Apache Iceberg tables in a folder or in any catalog that pyiceberg supports.
 
-    A warehouse that is a folder has its catalog in it, in SQLite. Any other catalog is named by
-    pyiceberg's own properties, here or in its file and its environment variables.
+    A folder warehouse gets a SQLite catalog inside it. Configure any other catalog with pyiceberg
+    properties: here, in `.pyiceberg.yaml` or in environment variables.
     """
 
     kind: ClassVar[str] = "iceberg"
 
     warehouse: str | None = Field(
-        default=None, description="The folder, the bucket or the name of the warehouse."
+        default=None, description="Folder, bucket or name of the warehouse."
     )
     catalog: str = Field(
-        default="octogen", description="The catalog's name, as in pyiceberg's own settings."
+        default="octogen", description="Catalog name, as in the pyiceberg configuration."
     )
     properties: dict[str, Any] = Field(
         default_factory=dict,
         repr=False,
-        description="Properties of the catalog and of its files, as of pyiceberg, such as uri; a "
-        "secret among them is a dagster.EnvVar.",
+        description="pyiceberg properties for the catalog and its files, such as uri. Pass secrets "
+        "as dagster.EnvVar.",
     )
 
     _refuse_secrets = field_validator("properties")(refuse_written_secrets)
@@ -56,15 +56,15 @@ class IcebergTables(TableDestination):
     @field_validator("warehouse")
     @classmethod
     def _check_warehouse(cls, warehouse: str | None) -> str | None:
-        """Refuse an empty variable, which would be the warehouse of pyiceberg's own settings."""
+        """Reject an empty string, for which pyiceberg would use its configured warehouse."""
         if warehouse is None or isinstance(warehouse, dg.EnvVar):
             return warehouse
         if not warehouse.strip() or warehouse.endswith("://"):
-            raise ValueError("warehouse is empty: name a folder, s3://bucket/... or leave it out")
+            raise ValueError("warehouse is empty: set a folder or s3://bucket/..., or omit it")
         if has_url_secret(warehouse):
             raise ValueError(
-                "warehouse has a secret in its URL, which Dagster would show: write it without, "
-                "and the secret among the properties as a dagster.EnvVar"
+                "warehouse has a secret in its URL, which Dagster would show: move the secret to "
+                "`properties` as a dagster.EnvVar"
             )
         return warehouse
 
@@ -90,7 +90,7 @@ class IcebergTables(TableDestination):
 
 
 class IcebergConnection(LakeConnection):
-    """A catalog, whose tables note loads in the summaries of their snapshots."""
+    """An Iceberg catalog, with load records in snapshot summaries."""
 
     def __init__(
         self, place: str, catalog: str, settings: dict[str, Any], secrets: Sequence[str]
@@ -102,7 +102,7 @@ class IcebergConnection(LakeConnection):
 
             try:
                 self._catalog = load_catalog(catalog, **self.settings)
-            except DBAPIError:  # another run has just made the tables of the catalog
+            except DBAPIError:  # another run has just created the catalog's tables
                 self._catalog = load_catalog(catalog, **self.settings)
 
     def open(self, table: Table) -> Any:
@@ -117,7 +117,7 @@ class IcebergConnection(LakeConnection):
 
         return pl.DataFrame(opened.schema().as_arrow().empty_table()).schema
 
-    def notes(self, opened: Any, part: str, load: Load) -> bool:
+    def has_record(self, opened: Any, part: str, load: Load) -> bool:
         from pyiceberg.table.snapshots import ancestors_of
 
         for snapshot in ancestors_of(opened.current_snapshot(), opened.metadata):
@@ -136,16 +136,16 @@ class IcebergConnection(LakeConnection):
         first = next(frames)
         opened = self._completed(table, rows, first)
         source = register_io_source(lambda *_: chain([first], frames), schema=first.schema)
-        noted = {f"octogen.{name}": str(value) for name, value in load._asdict().items()}
+        record = {f"octogen.{name}": str(value) for name, value in load._asdict().items()}
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of rows to replace that are not there
+            warnings.simplefilter("ignore")  # about an overwrite filter without matches
             source.sink_iceberg(
                 opened,
                 mode="overwrite",
                 schema_mode="merge",
                 overwrite_filter=_filter(rows),
-                snapshot_properties={"octogen.part": part, **noted},
-                # Those of the files, also what a catalog vends, have a dot.
+                snapshot_properties={"octogen.part": part, **record},
+                # FileIO properties, including vended credentials, contain a dot.
                 storage_options={n: v for n, v in opened.io.properties.items() if "." in n},
             )
 
@@ -155,7 +155,7 @@ class IcebergConnection(LakeConnection):
 
         if isinstance(error, OperationalError):
             return getattr(error.orig, "sqlite_errorname", "").startswith("SQLITE_BUSY")
-        # The catalog in a database refuses a namespace that another run has just made.
+        # A database catalog rejects a namespace that another run has just created.
         return isinstance(error, (CommitFailedException, ValidationException, IntegrityError))
 
     def try_out(self, schema: str) -> None:
@@ -171,7 +171,7 @@ class IcebergConnection(LakeConnection):
                 self._catalog.drop_namespace(schema)
 
     def _completed(self, table: Table, rows: Rows, frame: pl.DataFrame) -> Any:
-        """The table with each column of a frame, which is made if it is not there."""
+        """Return the table with all columns in the frame, created if it does not exist."""
         import polars as pl
         import pyarrow as pa
 
@@ -207,7 +207,7 @@ class IcebergConnection(LakeConnection):
         except TableAlreadyExistsError:
             if self.open(table) is None:
                 raise
-            raise self.conflict() from None  # another run has just made it
+            raise self.conflict() from None  # another run has just created it
         return self._catalog.load_table(name)
 
 

@@ -1,4 +1,4 @@
-"""LakeConnection: what tables of open formats, which are files in a folder or a bucket, share."""
+"""LakeConnection: shared code for open table formats in a folder or bucket."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _MAX_REASON = 500
 
 
 class LakeConnection(TableConnection):
-    """A connection to tables whose commits note what was loaded.
+    """A connection to tables whose commits carry the load record.
 
-    Rows are written into files, and a commit puts them into the table as it was when it was opened.
-    The library refuses the commit if another one changed the same rows since then.
+    Rows are written to files first, then committed to the table version that was opened. The
+    library rejects the commit if another one has changed the same rows since.
     """
 
     has_nested: ClassVar[bool] = True
@@ -42,32 +42,32 @@ class LakeConnection(TableConnection):
 
     @abstractmethod
     def open(self, table: Table) -> Any:
-        """Open a table as it is now; None if it is not there."""
+        """Open the latest version of a table; None if the table does not exist."""
 
     @abstractmethod
     def schema(self, opened: Any) -> pl.Schema:
-        """The columns of an open table."""
+        """Return an open table's columns."""
 
     @abstractmethod
-    def notes(self, opened: Any, part: str, load: Load) -> bool:
-        """True if the last commit of a part was this load."""
+    def has_record(self, opened: Any, part: str, load: Load) -> bool:
+        """Return True if the last commit for a partition was this load."""
 
     @abstractmethod
     def count_rows(self, opened: Any, rows: Rows) -> int:
-        """The number of these rows in an open table."""
+        """Count these rows in an open table."""
 
     @abstractmethod
     def write(
         self, table: Table, rows: Rows, frames: Iterator[pl.DataFrame], part: str, load: Load
     ) -> None:
-        """Replace rows, with the text that stands for them in a note."""
+        """Replace rows. `part` identifies them in the load record."""
 
     @abstractmethod
     def is_conflict(self, error: Exception) -> bool:
-        """True for an error after which the same load may succeed at once."""
+        """Return True if the load can succeed when retried immediately."""
 
     def columns(self, table: Table) -> Mapping[str, ColumnType | pl.DataType | None]:
-        from octogen_dagster.tables.columns import reported_type  # it imports Polars
+        from octogen_dagster.tables.columns import reported_type  # imports Polars
 
         self._opened.pop((table.schema, table.name), None)
         with self.explained():
@@ -76,7 +76,8 @@ class LakeConnection(TableConnection):
     def holds(self, table: Table, rows: Rows, load: Load) -> bool:
         with self.explained():
             opened = self.opened(table)
-            return opened is not None and self.notes(opened, part_of(table, rows)["part"], load)
+            part = part_of(table, rows)["part"]
+            return opened is not None and self.has_record(opened, part, load)
 
     def count(self, table: Table, rows: Rows) -> int:
         with self.explained():
@@ -89,15 +90,15 @@ class LakeConnection(TableConnection):
         def watched() -> Iterator[pl.DataFrame]:
             try:
                 yield from frames
-            except OctogenTableError as error:  # which the library makes one of its own
+            except OctogenTableError as error:  # the library wraps it
                 failed.append(error)
                 raise
 
         for column in table.columns:
             if column.type is ColumnType.TIME:
                 raise OctogenTableError(
-                    f"The column {column.name!r} is a time of day, which {self.place} does not "
-                    "have. Leave it out by `columns`."
+                    f"Column {column.name!r} is a time of day, a type {self.place} does not "
+                    "support. Exclude it with `columns`."
                 )
         try:
             with self.explained():
@@ -108,25 +109,23 @@ class LakeConnection(TableConnection):
             self._opened.pop((table.schema, table.name), None)
 
     def opened(self, table: Table) -> Any:
-        """A table as it was opened first since its columns were looked at, or since a load."""
+        """Return the table version opened by the first call since `columns` or a load."""
         key = table.schema, table.name
         if key not in self._opened:
             self._opened[key] = self.open(table)
         return self._opened[key]
 
     def known(self, table: Table) -> Mapping[str, pl.DataType]:
-        """The columns that a table has; none if it is not there."""
+        """Return a table's columns; empty if the table does not exist."""
         opened = self.opened(table)
         return {} if opened is None else self.schema(opened)
 
     def conflict(self) -> TableConflictError:
-        return TableConflictError(
-            f"{self.place}: another run changed the same rows at the same time."
-        )
+        return TableConflictError(f"{self.place}: another run changed the same rows concurrently.")
 
     @contextmanager
     def explained(self) -> Iterator[None]:
-        """Say what an error of the library means."""
+        """Convert library errors to table errors."""
         try:
             yield
         except OctogenTableError:
@@ -134,22 +133,22 @@ class LakeConnection(TableConnection):
         except Exception as error:
             if self.is_conflict(error):
                 raise self.conflict() from None
-            # Without the tree that it is drawn as, the plan and the signature of a URL.
+            # Drop tree drawing, query plan and URL signatures.
             text = re.sub(r"\x1b\[\d+m|↳|\?\S*", "", str(error).partition("\n\n")[0])
             reason = ": ".join(line.strip() for line in text.strip().splitlines())
             reason = masked(reason, self._secrets)
             raise OctogenTableError(
-                f"{self.place} failed: {reason[:_MAX_REASON].rstrip('.')}. Look at its settings, "
-                "at what the table is, and at the rights of the run.",
+                f"{self.place} failed: {reason[:_MAX_REASON].rstrip('.')}. Check its settings, the "
+                "table and the run's permissions.",
                 Persistence.UNCLEAR,
             ) from None
 
 
 def partition_columns(rows: Rows) -> list[str]:
-    """The columns by which a table is divided into files: those of Dagster's partitions."""
+    """Return the columns to partition files by: Dagster's partition columns."""
     return [name for name, value in rows.items() if isinstance(value, str)]
 
 
 def _text(value: Any) -> str:
-    """A setting as a library takes it."""
+    """Return a setting as the library expects it."""
     return str(value).lower() if isinstance(value, bool) else str(value)

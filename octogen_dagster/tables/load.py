@@ -1,4 +1,4 @@
-"""The load of a snapshot into a table: once, whole or not at all."""
+"""Loading a snapshot into a table: exactly once, completely or not at all."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _MAX_WAIT_SECONDS = 2.0
 
 
 class StoredRows(NamedTuple):
-    """The rows of a snapshot that is stored."""
+    """The rows of a stored snapshot."""
 
     snapshot_id: str
     row_count: int
@@ -38,9 +38,9 @@ class Loaded(NamedTuple):
     """The result of a load.
 
     Attributes:
-        row_count: The rows of the part that the table has now.
-        is_new: False if the table had them before, and nothing was sent.
-        texts_with_nul: The number of texts that NUL was removed from.
+        row_count: Number of rows the table now has for the partition.
+        is_new: False if the table already had them and no rows were sent.
+        texts_with_nul: Number of text values from which NUL was removed.
     """
 
     row_count: int
@@ -58,10 +58,10 @@ def load(
     run_id: str,
     stop: threading.Event,
 ) -> Loaded:
-    """Put the rows of a snapshot into a table, in place of those of the same part.
+    """Replace a partition's rows in a table with a snapshot.
 
-    Two loads of a part at the same time come one after the other. Nothing is sent if the last load
-    of the part was of this snapshot and the table still has as many rows.
+    Concurrent loads into the same partition run one after another. No rows are sent if the last
+    load record matches the snapshot and the row count still agrees.
     """
     for attempt in range(1, _ATTEMPTS + 1):
         try:
@@ -87,36 +87,36 @@ def _load(
     there = connection.columns(table)
     if there and (missing := rows.keys() - there.keys()):
         raise OctogenTableError(
-            f"The table {name} has no column {min(missing)!r}: it was made for an asset without "
-            "such partitions. Nothing was changed. Rename or drop the table, or load into another."
+            f"Table {name} has no column {min(missing)!r}, because it was created for an asset "
+            "with other partitions. Nothing was changed. Drop the table, or set another `table`."
         )
     prepared = PreparedFrames(cast_columns(sources, there, name), name)
     table = table._replace(columns=prepared.columns)
-    note = Load(_load_of(stored.snapshot_id, table), stored.row_count, run_id)
+    record = Load(_load_of(stored.snapshot_id, table), stored.row_count, run_id)
 
     def frames() -> Iterator[pl.DataFrame]:
         for frame in prepared.of(stored.batches(prepared.select)):
             if stop.is_set():
-                raise OctogenTableError("The run is stopped.")
+                raise OctogenTableError("The run was stopped.")
             yield frame
         if prepared.rows != stored.row_count:
             raise OctogenTableError(
-                f"{prepared.rows:,} of {stored.row_count:,} rows of the snapshot were read for the "
-                f"table {name}. Nothing was changed; run it again."
+                f"Only {prepared.rows:,} of the snapshot's {stored.row_count:,} rows could be read "
+                f"for table {name}. Nothing was changed. Rerun the asset."
             )
 
-    # The note alone says little: somebody may have changed the table by hand.
-    if connection.holds(table, rows, note):
+    # The record is not enough: the table might have been edited by hand since.
+    if connection.holds(table, rows, record):
         counted = connection.count(table, rows)
         if counted == stored.row_count:
             return Loaded(counted, is_new=False)
-    connection.replace(table, rows, frames(), note)
+    connection.replace(table, rows, frames(), record)
     return Loaded(connection.count(table, rows), True, prepared.texts_with_nul)
 
 
 def _load_of(snapshot_id: str, table: Table) -> str:
-    """The id of a snapshot with these of its columns."""
-    # A table that is to have further columns gets the same snapshot again.
+    """Return the snapshot id with a digest of the loaded columns."""
+    # The same snapshot is loaded again if `columns` selects other columns.
     columns = [f"{column.name} {column.type.name}" for column in table.columns]
     digest = hashlib.blake2b("\n".join(columns).encode(), digest_size=4).hexdigest()
     return f"{snapshot_id}-{digest}"

@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     import polars as pl
 
 _STAGE = "_octogen_stage"
-_LOCK = "octogen-dagster makes tables"
+_LOCK = "octogen-dagster DDL"
 _CONFLICTS = ("40001", "40P01")
-"""SQLSTATE of a serialization failure and of a deadlock."""
+"""SQLSTATEs for a serialization failure and a deadlock."""
 _PASSING = ("25P03", "53", "55P03", "57014", "57P03")
-"""Beginnings of SQLSTATE: no resources, a lock of another, a timeout, a server that starts."""
+"""SQLSTATE prefixes: out of resources, locked, timed out, server starting."""
 _UNREACHABLE = ("08", "57P")
-"""Beginnings of SQLSTATE: no connection, a server that stops."""
+"""SQLSTATE prefixes: no connection, server shutting down."""
 _WITHOUT_STATE = {
     "Failed to connect.*(authentication failed|no password|pg_hba|role .* not exist)": "28",
     "Failed to connect.*database .* does not exist": "3D",
@@ -40,24 +40,22 @@ _WITHOUT_STATE = {
     "starting up|shutting down|recovery mode": "57P03",
     "idle-in-transaction timeout": "25P03",
 }
-"""Beginnings of SQLSTATE by the text of an error for which the driver has none."""
+"""SQLSTATE prefixes by error text, for errors the driver reports without one."""
 _ADVICE = {
-    "25P03": "If reading the snapshot took too long, raise the user's "
-    "idle_in_transaction_session_timeout.",
-    "53100": "Make space on the server's disk.",
-    "53": "Run fewer loads at once, by the limit of the pool, or give the server more.",
+    "25P03": "Raise the user's idle_in_transaction_session_timeout.",
+    "53100": "Free disk space on the server.",
+    "53": "Lower the pool limit to run fewer loads, or give the server more resources.",
     "55P03": "Another session has locked the table. Let it end, or raise the user's lock_timeout.",
-    "57014": "If it took too long, raise the user's statement_timeout: ALTER ROLE … SET "
-    "statement_timeout = '10min'.",
-    "22": "Look at the value in the snapshot, and at the type of the table's column.",
-    "23": "Look at the constraints of the table, which the rows of the snapshot do not meet.",
-    "28": "Look at the user and the password in its uri.",
-    "3D": "Make the database, or name another one in its uri.",
-    "42501": "Grant the user TEMPORARY and CREATE on the database, or make the schema and grant "
-    "USAGE and CREATE on it; a table that another user owns needs that user.",
-    "42": "Look at what the table or its schema is; rename or drop what is not this asset's.",
+    "57014": "Raise the user's statement_timeout: ALTER ROLE … SET statement_timeout = '10min'.",
+    "22": "Compare the snapshot's values with the column type in the table.",
+    "23": "The snapshot's rows violate a constraint on the table. Drop the constraint.",
+    "28": "Check the user and password in uri.",
+    "3D": "Create the database, or correct its name in uri.",
+    "42501": "Grant the user TEMPORARY and CREATE on the database, or create the schema and grant "
+    "USAGE and CREATE on it. An existing table must belong to the user.",
+    "42": "Check the table and its schema. Rename or drop what belongs to another application.",
 }
-"""The advice by the beginning of SQLSTATE, the longest first."""
+"""Advice by SQLSTATE prefix, the longest prefix first."""
 _TEXT = r"(?:[^\s@/?#%]|%(?!00)[0-9A-Fa-f]{2})*"
 _HOST = r"(?:[\w.%-]*|\[[\w.:%]+\])(?::\d{1,5})?"
 _OPTION = r"\w+=(?:[^\s@#%&=]|%(?!00)[0-9A-Fa-f]{2})*"
@@ -66,20 +64,20 @@ _URI = re.compile(
     rf"(?P<host>{_HOST}(?:,{_HOST})*)(?:/(?P<database>{_TEXT}))?"
     rf"(?:\?(?P<options>(?:{_OPTION}(?:&{_OPTION})*)?))?"
 )
-"""An address in which libpq finds the password where this pattern does."""
+"""A URI for which libpq and this pattern agree on where the password is."""
 _NAME = re.compile(r"[\w.-]+")
 
 
 class PostgresTables(TableDestination):
-    """Tables in PostgreSQL, or in a database that speaks as it does."""
+    """Tables in PostgreSQL, or in a database with the same wire protocol."""
 
     kind: ClassVar[str] = "postgres"
     environment_fields: ClassVar[tuple[str, ...]] = ("uri",)
 
     uri: str = Field(
         repr=False,
-        description="postgresql://user:password@host:5432/database, as a dagster.EnvVar, since it "
-        "has a password.",
+        description="postgresql://user:password@host:5432/database, as a dagster.EnvVar because "
+        "it contains a password.",
     )
 
     @property
@@ -99,20 +97,20 @@ class PostgresTables(TableDestination):
 
     @contextmanager
     def connect(self) -> Iterator[PostgresConnection]:
-        """Open a connection, which ends with the block."""
-        uri = self.uri.rstrip()  # a secret's file ends with a line break
-        if not _URI.fullmatch(uri):  # libpq's error would quote a part of the password
+        """Open a connection and close it with the block."""
+        uri = self.uri.rstrip()  # secret files end with a line break
+        if not _URI.fullmatch(uri):  # libpq's error would quote part of the password
             raise OctogenTableError(
-                f"{self.place} cannot be reached: its uri is malformed. Write it as "
-                "postgresql://user:password@host:5432/database, with %40 for an @ in the password, "
-                "%25 for a %, and so on."
+                f"{self.place}: uri is malformed. Use "
+                "postgresql://user:password@host:5432/database, and percent-encode special "
+                "characters in the password, such as %40 for @."
             )
         with closing(PostgresConnection(self.place, uri, self.secrets)) as connection:
             yield connection
 
 
 class PostgresConnection(ADBCConnection):
-    """A connection to PostgreSQL, whose staged rows are in a temporary table."""
+    """A PostgreSQL connection, which stages rows in a temporary table."""
 
     types: ClassVar = {
         ColumnType.TEXT: "text",
@@ -131,7 +129,7 @@ class PostgresConnection(ADBCConnection):
         **{name: kind for kind, name in types.items()},
         "character varying": ColumnType.TEXT,
     }
-    listing = (  # with precisions and lengths, to which values are rounded or cut
+    listing = (  # with precision and length, because values are rounded or truncated to them
         "SELECT attname::text, format_type(atttypid, atttypmod) FROM pg_attribute "
         "JOIN pg_class ON pg_class.oid = attrelid "
         "JOIN pg_namespace ON pg_namespace.oid = relnamespace "
@@ -140,7 +138,7 @@ class PostgresConnection(ADBCConnection):
     staged = f"pg_temp.{_STAGE}"
     json = "{}::jsonb"
     has_definitions_in_transactions = True
-    # Else rows are copied while they are read, and an error there comes without its SQLSTATE.
+    # With COPY, an error while rows are read would have no SQLSTATE.
     statement_options: ClassVar = {"adbc.postgresql.use_copy": "false"}
 
     def __init__(self, place: str, uri: str, secrets: Sequence[str]) -> None:
@@ -157,7 +155,7 @@ class PostgresConnection(ADBCConnection):
         return _error(self._place, error, self._secrets)
 
     def has_schema(self, schema: str) -> bool:
-        # The standard's view has the schemas alone that the user owns.
+        # information_schema only lists schemas the user owns.
         return bool(
             self.query(f"SELECT 1 FROM pg_namespace WHERE nspname = {self.literal(schema)}")
         )
@@ -165,7 +163,7 @@ class PostgresConnection(ADBCConnection):
     @contextmanager
     def definition(self) -> Iterator[None]:
         with self.transaction():
-            # IF NOT EXISTS fails in PostgreSQL if two sessions make the same thing at once.
+            # IF NOT EXISTS fails if two sessions create the same object concurrently.
             self.query(f"SELECT pg_advisory_xact_lock(hashtext({self.literal(_LOCK)}))")
             yield
 
@@ -183,7 +181,7 @@ class PostgresConnection(ADBCConnection):
         self._frames = frames
 
     def upload(self, table: Table) -> None:
-        # Within the transaction, since between two of them a pooler may change the session.
+        # Inside the transaction, because a pooler can switch sessions between transactions.
         self._create_stage(table.columns)
         for frame in self._frames:
             self.ingest(_STAGE, frame, mode="append", temporary=True)
@@ -200,20 +198,20 @@ class PostgresConnection(ADBCConnection):
 
 
 def _error(place: str, error: Any, secrets: Sequence[str]) -> OctogenTableError:
-    is_told = bool(error.sqlstate)
+    has_state = bool(error.sqlstate)
     known = (state for part, state in _WITHOUT_STATE.items() if re.search(part, str(error)))
     state = error.sqlstate or next(known, "")
     *_, reason = re.split(r"(?:ERROR|FATAL): +|Failed to connect: ", str(error))
     reason = masked(reason.strip().partition("\n")[0].rstrip(". "), secrets)
     if state in _CONFLICTS:
-        return TableConflictError(f"{place} had a conflict with another run: {reason}.")
+        return TableConflictError(f"{place}: conflict with another run: {reason}.")
     advice = next((text for start, text in _ADVICE.items() if state.startswith(start)), "")
     persistence = Persistence.PASSING if state.startswith(_PASSING) else Persistence.PERMANENT
     if state.startswith(_UNREACHABLE) or not state:
-        advice = "Look at whether the server runs, and at the host and the port in its uri."
+        advice = "Check that the server is running, and the host and port in uri."
         if persistence is not Persistence.PASSING:
             persistence = Persistence.UNCLEAR
-    text = f"refused a statement: {reason} ({state})" if is_told else f"cannot be used: {reason}"
+    text = f"rejected a statement: {reason} ({state})" if has_state else f"failed: {reason}"
     return OctogenTableError(f"{place} {text}. {advice}".strip(), persistence)
 
 
@@ -228,6 +226,6 @@ def _database(uri: str) -> str:
 
 
 def _part(uri: str, name: str) -> str:
-    """A part of an address; empty if it is malformed, and the part could be one of a password."""
+    """Return part of a URI; empty if malformed, because the part could contain the password."""
     found = _URI.fullmatch(uri.rstrip())
     return (found and found[name]) or ""

@@ -1,4 +1,4 @@
-"""The table that an asset's snapshots become: its columns, its keys, and the rows of a snapshot."""
+"""SnapshotTable: the columns and keys of an asset's table, and the rows a snapshot replaces."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -15,14 +15,14 @@ from octogen_dagster.snapshots.loading import SnapshotFile
 from octogen_dagster.tables.columns import SourceColumn, source_columns
 from octogen_dagster.tables.destination import Column, ColumnType, Rows, Table
 
-_PARTITION = "The partition in Dagster that the row is of."
-_FETCHED_AT = "When what the row says was read (UTC)."
+_PARTITION = "The row's Dagster partition."
+_FETCHED_AT = "When the row was read (UTC)."
 _NEVER = datetime(1970, 1, 1, tzinfo=UTC)
-"""The time of changes that do not say it, since there are neither products nor changes."""
+"""The time of a changes snapshot without rows and without `fetched_at`."""
 
 
 class SnapshotTable(NamedTuple):
-    """The table of an asset's snapshots."""
+    """The table an asset's snapshots are loaded into."""
 
     schema: str
     table: str
@@ -43,7 +43,7 @@ class SnapshotTable(NamedTuple):
         *,
         has_nested: bool,
     ) -> tuple[Table, list[SourceColumn], Rows]:
-        """The table for a snapshot, how its columns are made, and the rows that it replaces."""
+        """Return the table for a snapshot, its column expressions and the rows to replace."""
         schema = file.frame.collect_schema()
         kind = kind_of_rows(self.kind, schema)
         sources = source_columns(schema, kind.descriptions, self.columns, has_nested=has_nested)
@@ -58,11 +58,11 @@ class SnapshotTable(NamedTuple):
         names = [each.column.name for each in sources]
         if repeated := {name for name in names if names.count(name) > 1}:
             raise OctogenTableError(
-                f"The snapshots of {self.snapshots.to_user_string()} have a column "
-                f"{min(repeated)!r} of their own, and the table has one that tells partitions "
-                "apart. Give the IO manager another partition_column, or leave it out by `columns`."
+                f"{self.snapshots.to_user_string()} already has a column {min(repeated)!r}, which "
+                "the table needs to tell partitions apart. Exclude it with `columns`, or change "
+                "`partition_column` of the IO manager."
             )
-        # Products with columns of one's own may be there several times, such as joined with others.
+        # With custom columns, a product can appear more than once, for example after a join.
         key = kind.key if schema == kind.schema else ()
         if key and partition is not None:
             key = (*key, partition_column)
@@ -72,7 +72,7 @@ class SnapshotTable(NamedTuple):
             tuple(each.column for each in sources),
             key if set(key) <= set(names) else (),
             tuple(rows),
-            f"The snapshots of the asset {self.snapshots.to_user_string()} in Dagster.",
+            f"Snapshots from the Dagster asset {self.snapshots.to_user_string()}.",
             kind.key_has_nulls,
         )
         return table, sources, rows
@@ -82,14 +82,14 @@ class SnapshotTable(NamedTuple):
             return datetime.fromisoformat(at)
         if file.row_count:
             raise OctogenTableError(
-                f"The snapshot of {self.snapshots.to_user_string()} does not say when it was read. "
-                "Nothing was changed. Materialize it again."
+                f"The {self.snapshots.to_user_string()} snapshot has no read time. Nothing was "
+                "changed. Rematerialize the asset."
             )
         return _NEVER
 
 
 def _constant(name: str, value: str | datetime, description: str) -> SourceColumn:
-    """A column that has the same value in all rows."""
+    """Return a column with one value in every row."""
     dtype: pl.DataType = pl.String() if isinstance(value, str) else pl.Datetime("us", "UTC")
     kind = ColumnType.TEXT if isinstance(value, str) else ColumnType.TIMESTAMP
     repeated: Any = pl.repeat(value, pl.len(), dtype=dtype)

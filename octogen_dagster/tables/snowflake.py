@@ -28,39 +28,40 @@ if TYPE_CHECKING:
 
 _STAGE = "_octogen_stage"
 _PLAIN = re.compile(r"[a-z_][a-z0-9_$]*")
-"""A name that needs no quotes; Snowflake writes it in capitals."""
+"""A name that needs no quotes, which Snowflake stores in upper case."""
 _CONFLICTS = ("Statement aborted because", "had another transaction", "deadlock")
 
 
 class SnowflakeTables(TableDestination):
-    """Tables in Snowflake, with a password or a key pair.
+    """Tables in Snowflake, with password or key-pair authentication.
 
-    Names of plain lower case are those that need no quotes in Snowflake.
+    Lower-case names are stored in upper case, so queries can use them without quotes.
     """
 
     kind: ClassVar[str] = "snowflake"
     environment_fields: ClassVar[tuple[str, ...]] = ("password", "private_key")
 
-    account: str = Field(description="The account's identifier, as organization-account.")
-    user: str = Field(description="The user.")
-    database: str = Field(description="The database, which exists.")
-    warehouse: str | None = Field(default=None, description="The warehouse that works and is paid.")
-    role: str | None = Field(default=None, description="The role; by default the user's own.")
+    account: str = Field(description="Account identifier: organization-account.")
+    user: str = Field(description="User name.")
+    database: str = Field(description="Name of an existing database.")
+    warehouse: str | None = Field(
+        default=None, description="Virtual warehouse that runs the statements."
+    )
+    role: str | None = Field(default=None, description="Role. Defaults to the user's default role.")
     password: str | None = Field(
         default=None,
         repr=False,
-        description="The password or a programmatic access token, as a dagster.EnvVar.",
+        description="Password or programmatic access token, as a dagster.EnvVar.",
     )
     private_key: str | None = Field(
         default=None,
         repr=False,
-        description="The private key of a key pair in PKCS#8 and PEM, as a dagster.EnvVar.",
+        description="Private key in PKCS#8 PEM format, as a dagster.EnvVar.",
     )
     driver_options: dict[str, str] = Field(
         default_factory=dict,
         repr=False,
-        description="Further options of the ADBC driver, by their names; a secret among them is a "
-        "dagster.EnvVar.",
+        description="Additional ADBC driver options by name. Pass secrets as dagster.EnvVar.",
     )
 
     _refuse_secrets = field_validator("driver_options")(refuse_written_secrets)
@@ -75,7 +76,7 @@ class SnowflakeTables(TableDestination):
 
     @contextmanager
     def connect(self) -> Iterator[SnowflakeConnection]:
-        """Open a session, which ends with the block."""
+        """Open a session and close it with the block."""
         options = {
             "username": self.user,
             "adbc.snowflake.sql.account": self.account,
@@ -97,7 +98,7 @@ _KEY_OPTION = "adbc.snowflake.sql.client_option.jwt_private_key_pkcs8_value"
 
 
 class SnowflakeConnection(ADBCConnection):
-    """A session of Snowflake, whose staged rows are in a temporary table."""
+    """A Snowflake session, which stages rows in a temporary table."""
 
     types: ClassVar = {
         ColumnType.TEXT: "VARCHAR",
@@ -166,14 +167,15 @@ class SnowflakeConnection(ADBCConnection):
         return f"{super().declaration(column)} COMMENT {self.literal(column.description)}"
 
     def comments(self, _table: Table, _columns: Sequence[Column]) -> list[str]:
-        return []  # they are a part of the definitions
+        return []  # included in the definitions
 
     def quoted(self, name: str) -> str:
         return super().quoted(_folded(name))
 
     def stage(self, table: Table, frames: Iterable[pl.DataFrame]) -> None:
         self.create_schema(table.schema)
-        self.execute(f"USE SCHEMA {self.schema(table.schema)}")  # the driver's own stage is there
+        # The driver creates its stage in the current schema.
+        self.execute(f"USE SCHEMA {self.schema(table.schema)}")
         self.staged = self.quoted(_STAGE)
         columns = ", ".join(self.declaration(_staged(column)) for column in table.columns)
         self.execute(f"CREATE OR REPLACE TEMPORARY TABLE {self.staged} ({columns})")
@@ -181,7 +183,7 @@ class SnowflakeConnection(ADBCConnection):
 
 
 def _folded(name: str) -> str:
-    """A name as Snowflake stores it."""
+    """Return a name as Snowflake stores it."""
     return name.upper() if _PLAIN.fullmatch(name) else name
 
 
@@ -194,7 +196,7 @@ def _staged(column: Column) -> Column:
 
 
 def _reader(frames: Iterable[pl.DataFrame]) -> Any:
-    """Frames as one stream of Arrow, which the driver cuts into files."""
+    """Return frames as one Arrow stream, which the driver splits into files."""
     import polars as pl
     import pyarrow as pa
 
@@ -208,9 +210,9 @@ def _reader(frames: Iterable[pl.DataFrame]) -> Any:
 def _error(place: str, error: Any, secrets: Sequence[str]) -> OctogenTableError:
     reason = masked(str(error).strip().partition("\n")[0], secrets)
     if any(word in reason for word in _CONFLICTS):
-        return TableConflictError(f"{place} had a conflict with another run: {reason}")
+        return TableConflictError(f"{place}: conflict with another run: {reason}")
     return OctogenTableError(
-        f"{place} refused: {reason}. Look at the rights of the role on the warehouse, the database "
-        "and the schema, and at what the table is.",
+        f"{place} failed: {reason}. Check the role's privileges on the warehouse, database and "
+        "schema, and the table.",
         Persistence.UNCLEAR,
     )

@@ -1,4 +1,4 @@
-"""SQLConnection: the statements that put rows into a table, which SQL engines share."""
+"""SQLConnection: the SQL statements of a load, shared by all SQL engines."""
 
 from __future__ import annotations
 
@@ -25,46 +25,45 @@ if TYPE_CHECKING:
     import polars as pl
 
 _LOADS = (
-    Column("table_name", ColumnType.TEXT, "The table that was loaded."),
-    Column("part", ColumnType.TEXT, "The rows that were replaced, by values of columns, as JSON."),
-    Column("load_id", ColumnType.TEXT, "The id of the load; empty until the first one ended."),
-    Column("snapshot_id", ColumnType.TEXT, "The id of the snapshot that the rows are of."),
-    Column("row_count", ColumnType.INTEGER, "The number of rows."),
-    Column("run_id", ColumnType.TEXT, "The id of the run of Dagster."),
-    Column("loaded_at", ColumnType.TIMESTAMP, "When the load ended."),
+    Column("table_name", ColumnType.TEXT, "Name of the loaded table."),
+    Column("part", ColumnType.TEXT, "Column values that select the replaced rows, as JSON."),
+    Column("load_id", ColumnType.TEXT, "Id of the load; empty before the first commit."),
+    Column("snapshot_id", ColumnType.TEXT, "Id of the loaded snapshot."),
+    Column("row_count", ColumnType.INTEGER, "Number of rows."),
+    Column("run_id", ColumnType.TEXT, "Id of the Dagster run."),
+    Column("loaded_at", ColumnType.TIMESTAMP, "When the load was committed."),
 )
 
 _PROBE = Column("probe", ColumnType.INTEGER)
 
 
 def loads_table(schema: str) -> Table:
-    """The table that notes the last load of each part of each table of a schema."""
-    description = "The last load of each part of a table. octogen-dagster reads and writes it."
+    """Return a schema's table with the latest load record for each table and partition."""
+    description = "Load records, one for each table and partition. Maintained by octogen-dagster."
     return Table(schema, "_octogen_loads", _LOADS, description=description)
 
 
 def part_of(table: Table, rows: Rows) -> dict[str, str]:
-    """The values by which `loads_table` notes the load of rows."""
+    """Return the key of these rows' load record."""
     values = {name: value if isinstance(value, int) else str(value) for name, value in rows.items()}
     return {"table_name": table.name, "part": json.dumps(values)}
 
 
 class SQLConnection(TableConnection):
-    """A connection to an engine that speaks SQL.
+    """A connection to a SQL engine.
 
-    An engine says how statements are sent, how rows are staged and how types are named. Its
-    transaction begins with an UPDATE of the row that notes the load, which makes two loads of the
-    same rows wait for each other, or one of them fail.
+    A subclass sends statements, stages rows and names the types. Each transaction begins with an
+    UPDATE to the load record. This serializes concurrent loads of the same rows, or makes one fail.
 
     Attributes:
-        types: The names of types in statements.
-        reported: The names, in lower case, by which the engine reports types of columns.
-        escapes: The escapes in a literal besides that of a quote.
-        listing: The query of a table's columns with their types, with {} for schema and table.
-        in_catalog: The condition on one of several catalogs in the engine's list of columns.
-        staged: The table, as in a statement, where rows are aside.
-        json: A staged JSON text as a value of the engine, with {} for the text.
-        has_definitions_in_transactions: True if a transaction takes back tables and columns too.
+        types: Type names used in statements.
+        reported: Column types by the lower-case name that the engine reports.
+        escapes: Escapes in string literals, in addition to the doubled quote.
+        listing: Query for a table's column names and types; {} stands for schema and table.
+        in_catalog: Condition that limits `listing` to one catalog.
+        staged: The staging table's name in a statement.
+        json: Expression that parses staged JSON text; {} stands for the text.
+        has_definitions_in_transactions: True if DDL is transactional.
     """
 
     types: ClassVar[Mapping[ColumnType, str]]
@@ -93,16 +92,16 @@ class SQLConnection(TableConnection):
 
     @abstractmethod
     def stage(self, table: Table, frames: Iterable[pl.DataFrame]) -> None:
-        """Put rows aside, where no reader of the table sees them.
+        """Write rows to the staging table, where readers do not see them.
 
-        An engine whose own transaction holds uncommitted rows may leave them until then.
+        An engine can also wait until `upload` or `insert`, inside the transaction.
         """
 
     def upload(self, table: Table) -> None:
-        """Put the rows that were left until the transaction aside, before its first lock."""
+        """Stage rows inside the transaction, before it takes its first lock."""
 
     def insert(self, table: Table, condition: str) -> None:
-        """Insert the staged rows into the table if a condition holds."""
+        """Insert the staged rows if the condition is true."""
         values = [
             self.json.format(self.quoted(column.name))
             if column.type is ColumnType.JSON
@@ -128,21 +127,21 @@ class SQLConnection(TableConnection):
         return int(number)
 
     def holds(self, table: Table, rows: Rows, load: Load) -> bool:
-        noted: Rows = {
+        record: Rows = {
             **part_of(table, rows),
             "snapshot_id": load.snapshot_id,
             "row_count": load.row_count,
         }
-        return self.count(loads_table(table.schema), noted) > 0
+        return self.count(loads_table(table.schema), record) > 0
 
     def replace(self, table: Table, rows: Rows, frames: Iterable[pl.DataFrame], load: Load) -> None:
         load_id, part = uuid.uuid4().hex, part_of(table, rows)
         loads = loads_table(table.schema)
-        # Where there is nothing to delete, nothing of the table is read.
+        # On a first load there are no rows to delete, so the table is not read.
         is_first = not self.count(loads, part) and not self.count(table, rows)
         self.stage(table, frames)
-        noted = {**part, "load_id": load_id}
-        # A load that defines nothing takes the lock of definitions for a moment alone.
+        record = {**part, "load_id": load_id}
+        # A load without DDL holds the definition lock only briefly.
         defines_later = self.has_definitions_in_transactions and not self._is_complete(table)
         if not defines_later:
             self._prepare(table, rows)
@@ -151,23 +150,23 @@ class SQLConnection(TableConnection):
             if defines_later:
                 self._prepare(table, rows)
             if is_first:
-                # Only the first note of a part finds the empty id. If another load was noted
-                # meanwhile, this changes no row, and the condition of the INSERT is false.
-                self.note(table, {**part, "load_id": ""}, load, load_id)
-                there = f"SELECT 1 FROM {self.name(loads)}{self._where(noted)}"
-                self.insert(table, f"EXISTS ({there})")
+                # Only the first load finds the empty load id. If another run was faster, this
+                # updates no record, and the INSERT's condition is false.
+                self.write_record(table, {**part, "load_id": ""}, load, load_id)
+                own_record = f"SELECT 1 FROM {self.name(loads)}{self._where(record)}"
+                self.insert(table, f"EXISTS ({own_record})")
             else:
-                self.note(table, part, load, load_id)
+                self.write_record(table, part, load, load_id)
                 self.execute(f"DELETE FROM {self.name(table)}{self._where(rows, always=True)}")
                 self.insert(table, "TRUE")
-        if is_first and not self.count(loads, noted):
+        if is_first and not self.count(loads, record):
             raise TableConflictError(
-                f"Another run put rows into {table.schema}.{table.name} at the same time."
+                f"Another run loaded rows into {table.schema}.{table.name} concurrently."
             )
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Make what the block executes one transaction, or a part of the one around it."""
+        """Run the block in a transaction, or join the enclosing one."""
         if self._is_in_transaction:
             yield
             return
@@ -186,52 +185,52 @@ class SQLConnection(TableConnection):
 
     @contextmanager
     def definition(self) -> Iterator[None]:
-        """Let the block make schemas and tables, where another run may make the same ones."""
+        """Run DDL in the block safely while other runs might create the same objects."""
         yield
 
     def try_out(self, schema: str) -> None:
-        was_there = self.has_schema(schema)
+        had_schema = self.has_schema(schema)
         probe = Table(schema, f"_octogen_probe_{uuid.uuid4().hex}", (_PROBE,))
         self.create_schema(schema)
         for statement in self.create_table(probe):
             self.execute(statement)
         self.execute(f"DROP TABLE {self.name(probe)}")
-        if not was_there:
+        if not had_schema:
             self.execute(f"DROP SCHEMA {self.schema(schema)}")
 
     def has_schema(self, schema: str) -> bool:
-        """True if a schema exists."""
+        """Return True if a schema exists."""
         name = self.literal(schema)
         sql = f"SELECT 1 FROM information_schema.schemata WHERE schema_name = {name}"
         return bool(self.query(sql))
 
     def create_schema(self, schema: str) -> None:
-        """Make a schema where it is not there."""
-        # Where it is there, the right to make one may be missing, which is no error then.
+        """Create a schema if it does not exist."""
+        # Check first: a user without the CREATE privilege can still use an existing schema.
         if not self.has_schema(schema):
             self.execute(f"CREATE SCHEMA IF NOT EXISTS {self.schema(schema)}")
 
     def create_table(self, table: Table) -> list[str]:
-        """The statements that make a table and its index."""
+        """Return the statements that create a table and its indexes."""
         parts = [self.declaration(column) for column in table.columns]
         if self.has_key(table):
             parts.append(f"PRIMARY KEY ({', '.join(map(self.quoted, table.key))})")
         return [f"CREATE TABLE IF NOT EXISTS {self.name(table)} ({', '.join(parts)})"]
 
     def add_column(self, table: Table, column: Column) -> str:
-        """The statement that adds a column to a table."""
+        """Return the statement that adds a column to a table."""
         return f"ALTER TABLE {self.name(table)} ADD COLUMN IF NOT EXISTS {self.declaration(column)}"
 
     def has_key(self, table: Table) -> bool:
-        """True if the table gets a primary key."""
+        """Return True if the table gets a primary key."""
         return bool(table.key) and not table.has_null_keys
 
     def declaration(self, column: Column) -> str:
-        """A column in the definition of a table."""
+        """Return a column definition."""
         return f"{self.quoted(column.name)} {self.types[column.type]}"
 
     def comments(self, table: Table, columns: Sequence[Column]) -> list[str]:
-        """The statements that comment on some columns of a table, and on a table that is new."""
+        """Return the statements that comment on new columns, and on a new table."""
         name = self.name(table)
         statements = [
             f"COMMENT ON COLUMN {name}.{self.quoted(column.name)} IS "
@@ -244,23 +243,23 @@ class SQLConnection(TableConnection):
         return statements
 
     def name(self, table: Table) -> str:
-        """The name of a table in a statement."""
+        """Return a qualified table name."""
         return f"{self.schema(table.schema)}.{self.quoted(table.name)}"
 
     def schema(self, name: str) -> str:
-        """The name of a schema in a statement."""
+        """Return a qualified schema name."""
         return self.quoted(name)
 
     def quoted(self, name: str) -> str:
-        """A name in a statement."""
+        """Return a quoted name."""
         return '"' + name.replace('"', '""') + '"'
 
     def names(self, columns: Iterable[Column]) -> str:
-        """The names of columns in a statement."""
+        """Return the quoted column names."""
         return ", ".join(self.quoted(column.name) for column in columns)
 
     def literal(self, value: str | int | datetime) -> str:
-        """A value in a statement."""
+        """Return a SQL literal."""
         if isinstance(value, int):
             return str(value)
         if isinstance(value, datetime):
@@ -269,7 +268,7 @@ class SQLConnection(TableConnection):
         return f"'{value.translate(escapes)}'"
 
     def _where(self, rows: Rows, *, always: bool = False) -> str:
-        """The clause that selects rows; `always` there, since BigQuery deletes nothing without."""
+        """Return the WHERE clause for rows; `always`, because BigQuery requires it in DELETE."""
         conditions = [
             f"{self.quoted(name)} = {self.literal(value)}" for name, value in rows.items()
         ]
@@ -281,12 +280,12 @@ class SQLConnection(TableConnection):
         return self._known.get((table.schema, table.name)) or self.columns(table)
 
     def _is_complete(self, table: Table) -> bool:
-        """True if the table has each column, and the one that notes loads is there."""
+        """Return True if all columns and the load records table exist."""
         is_complete = self._columns(table).keys() >= {column.name for column in table.columns}
         return is_complete and bool(self._columns(loads_table(table.schema)))
 
     def _prepare(self, table: Table, rows: Rows) -> None:
-        """Make the table, its columns and the row that notes the load, where they are not there."""
+        """Create the table, its columns and its load record if they do not exist."""
         loads, part = loads_table(table.schema), part_of(table, rows)
         is_complete = self._is_complete(table)
         if is_complete and self.count(loads, part):
@@ -295,11 +294,11 @@ class SQLConnection(TableConnection):
             if not is_complete:
                 self._complete(loads)
                 self._complete(table)
-            # An UPDATE locks a row only if it is there, so it is made before.
+            # An UPDATE only locks existing rows, so the record is inserted first.
             values = {**part, "load_id": "", "snapshot_id": "", "run_id": ""}
             self.execute(
                 f"INSERT INTO {self.name(loads)} ({', '.join(map(self.quoted, values))}) "
-                # BigQuery takes no WHERE without a FROM.
+                # BigQuery requires FROM with WHERE.
                 f"SELECT {', '.join(map(self.literal, values.values()))} FROM (SELECT 1 AS one) "
                 f"AS one WHERE NOT EXISTS (SELECT 1 FROM {self.name(loads)}{self._where(part)})"
             )
@@ -320,8 +319,8 @@ class SQLConnection(TableConnection):
         if missing:
             self.columns(table)
 
-    def note(self, table: Table, part: Rows, load: Load, load_id: str) -> None:
-        """Note a load, which waits for another one of the same part or fails."""
+    def write_record(self, table: Table, part: Rows, load: Load, load_id: str) -> None:
+        """Update the load record. Waits for a concurrent load of the same rows, or fails."""
         values: Rows = {"load_id": load_id, **load._asdict()}
         changes = [f"{self.quoted(name)} = {self.literal(value)}" for name, value in values.items()]
         changes.append(f"{self.quoted('loaded_at')} = CURRENT_TIMESTAMP")

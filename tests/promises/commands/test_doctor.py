@@ -290,7 +290,7 @@ class TestTables:
         unset = PostgresTables(uri=dg.EnvVar("NO_SUCH_WAREHOUSE"))
         found = lines(tables=[nowhere, unset])
         assert found["Tables (octogen_postgres_shop)"][0].startswith(
-            "failed: PostgreSQL (shop at 127.0.0.1) cannot be used: "
+            "failed: PostgreSQL (shop at 127.0.0.1) "
         )
         assert (
             "NO_SUCH_WAREHOUSE, which is not set"

@@ -267,14 +267,14 @@ def test_a_secret_that_is_written_out_is_refused(kind: type[Any]) -> None:
 @pytest.mark.parametrize(
     ("first", "second", "parts"),
     [
-        ([1], [1.5], ["'value[]'", "Int64", "cannot hold 1.5"]),
-        ([1.0], [2**53 + 1], ["'value[]'", "Float64", "cannot hold 9007199254740993"]),
+        ([1], [1.5], ["'value[]'", "Int64", "1.5"]),
+        ([1.0], [2**53 + 1], ["'value[]'", "Float64", "9007199254740993"]),
         (["a"], [["a"]], ["'value[]'", "String", "List(String)"]),
         (["a"], [DAY], ["'value[]'", "String", "Datetime"]),
         ([{"a": [1]}], [{"a": ["b"]}], ["'value[].a[]'", "Int64", "String"]),
         ([Decimal("0.1")], [Decimal("1E-12")], ["'value[]'", "Decimal", "0.000000000001"]),
-        (None, [None], ["'value'", "without a type", "cannot hold [None]"]),
-        (None, {"a": []}, ["'value'", "without a type", "cannot hold {'a': []}"]),
+        (None, [None], ["'value'", "untyped", "[None]"]),
+        (None, {"a": []}, ["'value'", "untyped", "{'a': []}"]),
         (None, [time(1)], ["'value[]'", "time of day"]),
         (None, time(1), ["'value'", "time of day"]),
     ],

@@ -21,6 +21,7 @@ from octogen_dagster.frames.kinds import TableKind
 from octogen_dagster.snapshots.asset_decorator import snapshot_asset
 from octogen_dagster.tables import PostgresTables
 from octogen_dagster.tables.postgres import PostgresConnection
+from tests.messages import Golden
 from tests.pgbouncer import pgbouncer, running_pgbouncer
 from tests.promises.tables.table_runs import (
     CATALOGS,
@@ -179,7 +180,7 @@ def test_each_scalar_keeps_its_type(warehouse: Warehouse, tmp_path: Path) -> Non
     ],
 )
 def test_a_value_that_a_column_cannot_hold_is_refused_by_name(
-    values: list[Any], dtype: pl.DataType, shown: str, tmp_path: Path
+    values: list[Any], dtype: pl.DataType, shown: str, tmp_path: Path, golden: Golden
 ) -> None:
     paths: dict[Any, str] = {pl.List: "value[]", pl.Struct: "value.low[].in"}
     path = paths.get(dtype.base_type(), "value")
@@ -188,9 +189,8 @@ def test_a_value_that_a_column_cannot_hold_is_refused_by_name(
     series = pl.Series("value", values, dtype=None if dtype.is_temporal() else dtype, strict=False)
     project.store(pl.DataFrame([series.cast(dtype)]))
     text = failure(project.load(raise_on_error=False))
-    assert f"The column {path!r} of the table octogen.products" in text
-    assert f"cannot hold {shown} of" in text
-    assert "Nothing was changed" in text
+    golden("errors", text.partition("\n")[0])
+    assert all(part in text for part in (repr(path), "octogen.products", shown))
 
 
 @pytest.mark.parametrize("value", [[b"x"], {"inner": [[b"x"]]}])
@@ -198,8 +198,8 @@ def test_bytes_in_a_list_are_refused_by_name(value: Any, tmp_path: Path) -> None
     project = Project(tmp_path, DuckDB(tmp_path).destination)
     project.store(pl.DataFrame([{"digests": value}]))
     result = project.load(raise_on_error=False)
-    assert "The column 'digests' of the snapshot" in failure(result)
-    assert "Leave it out by `columns`" in failure(result)
+    assert "'digests'" in failure(result)
+    assert "`columns`" in failure(result)
     assert not is_retried(result)
 
 
@@ -224,8 +224,8 @@ def test_a_column_that_changes_values_is_refused_by_name(
     rounded = postgres.rows("products")
     project.publish()
     text = failure(project.load(raise_on_error=False))
-    assert "The column 'value' of the table octogen.products" in text
-    assert "Nothing was changed" in text
+    assert "'value'" in text
+    assert "octogen.products" in text
     assert postgres.rows("products") == rounded != project.frames[None].to_dicts()
 
 
@@ -312,7 +312,7 @@ def test_a_load_that_fails_leaves_no_new_column(warehouse: Warehouse, tmp_path: 
     project.load()
     small = pl.Series([Decimal("0.1234567891")], dtype=pl.Decimal(38, 10))
     project.store(pl.DataFrame({"uuid": ["b"], "small": small}))
-    assert "cannot hold 0.1234567891" in failure(project.load(raise_on_error=False))
+    assert "0.1234567891" in failure(project.load(raise_on_error=False))
     assert warehouse.rows("products") == [{"uuid": "a"}]
 
 
@@ -331,7 +331,7 @@ def test_a_server_that_fails_while_rows_are_inserted_has_no_new_column(
     ):
         postgres.execute(statement)
     project.store(pl.DataFrame({"uuid": ["b"], "new": [1]}))
-    assert "Make space on the server's disk" in failure(project.load(raise_on_error=False))
+    assert "disk space" in failure(project.load(raise_on_error=False))
     assert postgres.rows("products") == [{"uuid": "a"}]
 
 
@@ -346,8 +346,8 @@ def test_a_number_of_another_type_is_stored_without_loss_or_refused(
         assert_same_rows(warehouse.rows("products"), expected_rows(project.frames[None]))
     project.store(pl.DataFrame({"stock": [1.5]}))
     result = project.load(raise_on_error=False)
-    assert "'stock' of the table" in failure(result)
-    assert "cannot hold 1.5" in failure(result)
+    assert "'stock'" in failure(result)
+    assert "1.5" in failure(result)
     assert not is_retried(result)
     assert_same_rows(warehouse.rows("products"), [{"stock": 3}, {"stock": None}])
 
@@ -358,8 +358,8 @@ def test_a_column_of_another_type_is_refused(warehouse: Warehouse, tmp_path: Pat
     project.load()
     project.store(pl.DataFrame({"stock": ["many"]}))
     text = failure(project.load(raise_on_error=False))
-    assert "The column 'stock' of the table" in text
-    assert "Nothing was changed" in text
+    assert "'stock'" in text
+    assert ".products" in text
     assert_same_rows(warehouse.rows("products"), [{"stock": 1}])
 
 
@@ -427,7 +427,7 @@ def test_tables_and_columns_are_described(warehouse: Warehouse, tmp_path: Path) 
     if not warehouse.has_comments:
         return
     comments = warehouse.comments("products")
-    assert comments.pop("") == "The snapshots of the asset products in Dagster."
+    assert "asset products" in comments.pop("")
     if not comments:  # fakesnow keeps none on columns
         return
     assert comments["current_price"] == "Price now, in `currency`."
@@ -514,7 +514,8 @@ def test_a_trigger_that_drops_rows_fails_the_check_of_the_rows(
     (check,) = project.load().get_asset_check_evaluations()
     assert not check.passed
     assert check.check_name == "table_rows"
-    assert check.description == "The table has 4 rows, and the snapshot 5."
+    counts = {"octogen/rows_in_table": 4, "octogen/rows_in_snapshot": 5}
+    assert {name: check.metadata[name].value for name in counts} == counts
 
 
 @pytest.mark.long
@@ -555,7 +556,7 @@ def test_a_statement_that_took_too_long_passes_and_says_which_setting(
     project.publish()
     result = project.load(raise_on_error=False)
     assert "canceling statement due to statement timeout (57014)" in failure(result)
-    assert "raise the user's statement_timeout" in failure(result)
+    assert "statement_timeout" in failure(result)
     assert is_retried(result)
 
 
@@ -574,12 +575,12 @@ def loader_of(postgres: Postgres, statement: str) -> PostgresTables:
 def test_a_user_without_temporary_is_told_so(postgres: Postgres, tmp_path: Path) -> None:
     revoke = "REVOKE TEMPORARY ON DATABASE {database} FROM PUBLIC"
     destination = loader_of(postgres, revoke)
-    with pytest.raises(OctogenTableError, match="Grant the user TEMPORARY"):
+    with pytest.raises(OctogenTableError, match="TEMPORARY"):
         destination.try_out()
     project = Project(tmp_path, destination)
     project.store(boots(3))
     result = project.load(raise_on_error=False)
-    assert "Grant the user TEMPORARY" in failure(result)
+    assert "TEMPORARY" in failure(result)
     assert not is_retried(result)
 
 
@@ -587,9 +588,9 @@ def test_a_user_without_temporary_is_told_so(postgres: Postgres, tmp_path: Path)
 @pytest.mark.parametrize(
     ("statement", "text", "persistence"),
     [
-        ("ALTER ROLE {loader} PASSWORD 'other'", "Look at the user", Persistence.PERMANENT),
-        ("DROP OWNED BY {loader}; DROP ROLE {loader}", "Look at the user", Persistence.PERMANENT),
-        ("ALTER ROLE {loader} CONNECTION LIMIT 0", "Run fewer loads", Persistence.PASSING),
+        ("ALTER ROLE {loader} PASSWORD 'other'", "user and password", Persistence.PERMANENT),
+        ("DROP OWNED BY {loader}; DROP ROLE {loader}", "user and password", Persistence.PERMANENT),
+        ("ALTER ROLE {loader} CONNECTION LIMIT 0", "pool limit", Persistence.PASSING),
     ],
 )
 def test_a_login_that_is_refused_is_told_by_its_reason(
@@ -603,7 +604,7 @@ def test_a_login_that_is_refused_is_told_by_its_reason(
 
 def test_a_database_that_is_not_there_is_told(postgres: Postgres) -> None:
     destination = PostgresTables(uri=f"{postgres.uri}_2")
-    with pytest.raises(OctogenTableError, match="Make the database") as raised:
+    with pytest.raises(OctogenTableError, match="Create the database") as raised:
         destination.try_out()
     assert raised.value.persistence is Persistence.PERMANENT
 
@@ -663,7 +664,7 @@ def test_a_transaction_that_was_idle_for_too_long_is_told(postgres: Postgres) ->
             pass
         with pytest.raises(OctogenTableError) as raised:
             connection.execute("SELECT 1")
-    assert "raise the user's idle_in_transaction_session_timeout" in str(raised.value)
+    assert "idle_in_transaction_session_timeout" in str(raised.value)
     assert "password" not in str(raised.value)
     assert raised.value.persistence is Persistence.PASSING
 
@@ -676,6 +677,7 @@ import resource
 from pathlib import Path
 from tests.promises.tables.table_runs import Project
 from tests.promises.tables.test_tables import boots
+from tests.messages import Golden
 from tests.results import failure
 from tests.warehouses import DuckDB
 
@@ -689,7 +691,7 @@ print(failure(project.load(raise_on_error=False)))
 """
     printed = subprocess.check_output([sys.executable, "-c", program], text=True, cwd=ROOT)
     assert "Could not write file" in printed
-    assert "Make space on its disk" in printed
+    assert "disk space" in printed
     assert "conflict" not in printed
     assert len(DuckDB(tmp_path).rows("products")) == 3
 
@@ -700,8 +702,8 @@ def test_values_that_are_too_large_for_duckdbs_memory_are_told_with_the_limit(
     project = Project(tmp_path, DuckDB(tmp_path).destination)
     project.store(pl.DataFrame({"text": ["x" * 40_000_000] * 3}))
     text = failure(project.load(raise_on_error=False))
-    assert "A load lets DuckDB have 64MB" in text
-    assert "by `columns`" in text
+    assert "64MB" in text
+    assert "`columns`" in text
     assert "conflict" not in text
 
 
