@@ -24,9 +24,9 @@ from octogen_dagster.position.table import (
     AT,
     MATCHED,
     NOW,
-    OWN_COLUMNS,
     OWN_PRICE,
     PAGE_STATUS,
+    PRICE_LIST_COLUMNS,
     URL,
     keyed,
     lasting_at,
@@ -46,7 +46,7 @@ _MICROSECOND = timedelta(microseconds=1)
 
 def price_list_rows(own: pl.LazyFrame, rules: Iterable[PriceListRule]) -> pl.DataFrame:
     """Read a price list's history with the columns that the rules compare."""
-    columns = [*OWN_COLUMNS, *(rule.column for rule in rules)]
+    columns = [*PRICE_LIST_COLUMNS, *(rule.column for rule in rules)]
     found = own.collect_schema()
     if missing := [name for name in columns if name not in found]:
         raise UnfitSnapshotError(

@@ -1,1 +1,1 @@
-"""Own prices beside those of competitors' pages, from their histories."""
+"""Price positions: your prices compared with competitors' prices, from their history."""

@@ -1,4 +1,4 @@
-"""The builder of the price position: own prices beside those of competitors."""
+"""The builder of price position assets."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -19,7 +19,7 @@ from octogen_dagster.position.table import (
     STATUSES,
     UNDERCUT,
     UNMATCHED,
-    checked_own,
+    checked_price_list,
     position_checks,
     position_figures,
     price_index,
@@ -45,38 +45,38 @@ def build_price_position_asset(
     unmatched_percent: float = 20,
     **asset_arguments: Any,
 ) -> dg.AssetsDefinition:
-    """Build an asset: own prices beside those of competitors, as of the last snapshots.
+    """Build an asset that compares your prices with competitors' prices in the last snapshots.
 
-    A row is a row of the own table, with what `octogen_dagster.position.table.price_position` finds
-    of its page, which also gives the position on any earlier day. What cannot be matched has a row
-    too, and `status` says why.
+    A row is a price-list row with the competitor product that
+    `octogen_dagster.position.table.price_position` finds at its URL. Unmatched rows are included,
+    with the reason in `status`. Call `price_position` for the position on an earlier day.
 
-    The metadata have a sentence, the pairs in which we are dearest, the number of pairs by status,
-    such as `octogen/matched` and `octogen/not_found`, the median index, tables by the columns
-    `brand` and `category` where the own table has them, a sample of what has no match, and
-    pictures of the last thirty days: the price index, and the shares of pairs in which we are
-    cheaper and dearer. `build_snapshot_checks` of this asset has the checks `undercut_percent` and
-    `unmatched_percent`, which warn; the figures have these names too.
+    The metadata show a summary, the pairs with your most expensive prices, the pairs by status,
+    such as `octogen/matched` and `octogen/not_found`, the median index, unmatched samples and, if
+    your price list has them, tables by `brand` and `category`. Two charts cover the last thirty
+    days: the price index, and how often you are cheaper or more expensive. `build_snapshot_checks`
+    adds the checks `undercut_percent` and `unmatched_percent`, which warn. The metadata have both
+    figures.
 
     Args:
-        histories: One or several assets of `build_product_history_asset`, of which all catalogs are
-            read.
-        own: A frame, or an asset (or its key) that is loaded as one, with the columns `sku`,
-            `product_url` (a competitor's page, of which a SKU may have several), `own_price`,
-            `currency`, and any others, which are kept.
-        name: The asset's name or `dagster.AssetSpec`; by default that of the first history, with
+        histories: Assets built by `build_product_history_asset`, one or several, with all their
+            catalogs.
+        own: Your price list: a frame, an asset or its key, with the columns `sku`, `product_url` (a
+            competitor's product page; a SKU can have several), `own_price` and `currency`. Other
+            columns are kept.
+        name: The asset's name or `dagster.AssetSpec`; by default the first history's name with
             `_position` in place of `_history`.
-        undercut_percent: The share of the pairs that match, in percent, in which a competitor may
-            be below the own price before the check of this name warns.
-        unmatched_percent: The share of the pairs, in percent, that may have no match.
-        asset_arguments: Any other argument of `@dagster.asset`. With
-            `automation_condition=octogen_dagster.follow_upstream()` the position follows each
-            update of a history.
+        undercut_percent: Percentage of matched pairs in which a competitor can undercut you before
+            the check warns.
+        unmatched_percent: Percentage of pairs that can be unmatched before the check warns.
+        asset_arguments: Other arguments for `@dagster.asset`. Pass
+            `automation_condition=octogen_dagster.follow_upstream()` to run after each history
+            update.
 
     Raises:
-        ValueError: An asset is no history, or there is none; a percentage is not from 0 to 100; or
-            a frame lacks a column, or has prices that are no numbers.
-        TypeError: What is given is not an asset or a frame.
+        ValueError: An asset is not a history, `histories` is empty, a percentage is not between 0
+            and 100, or the price list lacks a column or has prices that are not numbers.
+        TypeError: `histories` or `own` has the wrong type.
     """
     given: Any = histories
     is_one = isinstance(given, dg.AssetsDefinition | dg.AssetKey | None)
@@ -85,13 +85,13 @@ def build_price_position_asset(
         require_asset(each, "histories")
         if kind_of(each) is not HISTORY_KIND:
             raise ValueError(
-                f"{each.key.to_user_string()} is not an asset of build_product_history_asset. Give "
-                "the histories of products."
+                f"{each.key.to_user_string()} is not a product history. Pass an asset built by "
+                "build_product_history_asset."
             )
     if not of_shops:
-        raise ValueError("histories must have a history at least.")
+        raise ValueError("histories is empty. Pass at least one product history.")
     if isinstance(own, pl.DataFrame):
-        checked_own(own)
+        checked_price_list(own)
     elif not isinstance(own, dg.AssetsDefinition | dg.AssetKey):
         raise TypeError(
             "own must be a polars.DataFrame, or an asset or its dagster.AssetKey, not a "
@@ -109,9 +109,9 @@ def build_price_position_asset(
         {
             "ins": ins,
             "description": (
-                "Own prices beside those of competitors in "
+                "Your prices compared with competitors' prices in "
                 f"{', '.join(each.key.to_user_string() for each in of_shops)}. A row is a SKU and "
-                "a page of a competitor."
+                "a competitor's product page."
             ),
         },
         asset_arguments_of(name or default, asset_arguments),
@@ -123,7 +123,7 @@ def build_price_position_asset(
     ) -> dg.MaterializeResult[pl.DataFrame]:
         table = inputs.pop("own", own)
         shops: list[Snapshots] = list(inputs.values())
-        nothing = pl.LazyFrame(schema=HISTORY_SCHEMA)  # as before the first snapshot
+        nothing = pl.LazyFrame(schema=HISTORY_SCHEMA)  # before the first snapshot
         frames = [nothing, *(frame for each in shops for frame in each.frames())]
         history = pl.concat(frames, how="diagonal_relaxed")
         found = price_position(history, table)
@@ -135,10 +135,10 @@ def build_price_position_asset(
 
 
 def _last_read(shops: Sequence[Snapshots]) -> datetime | None:
-    """When the last snapshot in the histories was read; None if it is not known."""
+    """Return the last snapshot's time in any history, or None if unknown."""
     try:
         files = [metadata for each in shops for metadata in each.metadata().values()]
-    except dg.Failure:  # another IO manager loads rows without the metadata of a file
+    except dg.Failure:  # other IO managers load rows without file metadata
         return None
     return max((at for each in files for at in read_observed(each)), default=None)
 
@@ -150,7 +150,7 @@ def _metadata(
     last_read: datetime | None,
     warn: Callable[[str], None],
 ) -> Metadata:
-    """What is shown of a position. What fails is left out, with a warning."""
+    """Return a position's metadata. A part that fails is left out with a warning."""
     metadata: Metadata = {}
 
     def numbers() -> Metadata:
@@ -169,7 +169,7 @@ def _metadata(
             for each in ("brand", "category")
             if each in own
         }
-        # Those that were not found come first: they can be mended.
+        # Pages not found come first, since a corrected URL fixes them.
         without = (
             found.filter(pl.col("status") != MATCHED)
             .sort(pl.col("status") != "not_found", maintain_order=True)
@@ -186,7 +186,7 @@ def _metadata(
         index = price_index(history, own, until=last_read)
         shares: Mapping[str, list[float | None]] = {
             "% cheaper than competitors": index["cheaper_percent"].to_list(),
-            "% dearer": index["dearer_percent"].to_list(),
+            "% more expensive": index["dearer_percent"].to_list(),
         }
         drawn = {
             "price_index": ("The price index", price_index_svg(index)),
@@ -201,5 +201,5 @@ def _metadata(
         try:
             metadata |= part()
         except (Exception, pl.exceptions.PanicException) as error:
-            warn(f"The {part.__name__} of the position cannot be shown: {error}.")
+            warn(f"The position's {part.__name__} cannot be shown: {error}.")
     return metadata

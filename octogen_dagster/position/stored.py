@@ -1,4 +1,4 @@
-"""A position that is stored, as the report reads it."""
+"""Stored price positions, as the report reads them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from octogen_dagster.storage.store import Store, asset_path
 
 
 def stored_position(store: Store, asset: str) -> pl.DataFrame | None:
-    """Return the rows of a position, without numbers that are none; None if it is not there."""
+    """Return a stored position with NaN and infinity as null, or None if it does not exist."""
     key = f"{asset_path(asset)}.parquet"
     if not store.exists(key):
         return None
     rows = store.scan(key)
     if not POSITION_SCHEMA.keys() <= rows.collect_schema().keys():
         raise OctogenSnapshotError(
-            f"The asset {asset} is no price position. Name one of build_price_position_asset."
+            f"Asset {asset} is not a price position. Pass an asset built by "
+            "build_price_position_asset."
         )
     floats = pl.col(pl.Float64, pl.Float32)
     return rows.with_columns(pl.when(floats.is_finite()).then(floats)).collect()

@@ -1,4 +1,4 @@
-"""The price position: own prices beside those of competitors' pages, on any day of a history."""
+"""Price positions: your prices compared with competitors' prices, on any day in the history."""
 
 from __future__ import annotations
 
@@ -17,36 +17,36 @@ from octogen_dagster.frames.urls import normalized_url
 from octogen_dagster.printable import count
 from octogen_dagster.validation import moment_of
 
-OWN_COLUMNS = ("sku", "product_url", "own_price", "currency")
-"""The columns that a table of own prices must have."""
+PRICE_LIST_COLUMNS = ("sku", "product_url", "own_price", "currency")
+"""The required columns in a price list."""
 MATCHED = "matched"
 UNDERCUT, UNMATCHED = "undercut_percent", "unmatched_percent"
-"""The names of checks, and of the figures that they judge."""
+"""The names of the checks and the figures they judge."""
 _NO_OWN_PRICE = "no_own_price"
 STATUSES = (
     *(MATCHED, "no_price", "out_of_stock", "other_currency", "no_currency", "gone"),
     *("not_found", _NO_OWN_PRICE),
 )
-"""The statuses of a pair. Of several products on a page, that whose status is first here counts."""
+"""The statuses of a pair. With several products on a page, the first status here wins."""
 POSITION_DESCRIPTIONS = {
-    "status": "`matched`, or why there is no match: `no_own_price`, `not_found`, `gone`, "
+    "status": "`matched`, or the reason for no match: `no_own_price`, `not_found`, `gone`, "
     "`no_currency`, `other_currency`, `out_of_stock` or `no_price`.",
-    "competitor_catalog_key": "The catalog that the competitor's product belongs to.",
-    "competitor_uuid": "The identity of the competitor's product in Octogen.",
-    "competitor_title": "Its title at that time.",
-    "competitor_price": "Its price at that time, in `competitor_currency`.",
-    "competitor_currency": "ISO 4217 code of its price.",
-    "competitor_in_stock": "True if it was in stock; null if its page does not say.",
-    "competitor_since": "Since when it has had this price and this stock (UTC).",
-    "difference": "The own price minus the competitor's; null without a match.",
-    "index": "The own price divided by the competitor's; above 1 we are dearer.",
-    "competitors": "The number of the SKU's competitors: different pages that match. None count if "
-    "the own currency is unknown and they are in several.",
-    "cheapest_price": "The lowest price of the SKU's competitors.",
-    "cheapest_url": "The page with this price.",
-    "rank": "1 if no competitor is cheaper, 2 if one is, and so on; null without an own price.",
-    "median_price": "The median price of the SKU's competitors.",
-    "median_index": "The own price divided by this median.",
+    "competitor_catalog_key": "The catalog with the competitor's product.",
+    "competitor_uuid": "The competitor product's id in Octogen.",
+    "competitor_title": "The competitor product's title at that time.",
+    "competitor_price": "The competitor's price at that time, in `competitor_currency`.",
+    "competitor_currency": "ISO 4217 code for `competitor_price`.",
+    "competitor_in_stock": "True if the competitor had stock; null if unknown.",
+    "competitor_since": "When this competitor price and stock began (UTC).",
+    "difference": "Your price minus the competitor's; null without a match.",
+    "index": "Your price divided by the competitor's; above 1 you are more expensive.",
+    "competitors": "The number of matched competitor pages for the SKU; 0 if your currency is "
+    "unknown and theirs differ.",
+    "cheapest_price": "The lowest competitor price for the SKU.",
+    "cheapest_url": "The product page with the lowest price.",
+    "rank": "1 if no competitor is cheaper, 2 if one is, and so on; null without your price.",
+    "median_price": "The median competitor price for the SKU.",
+    "median_index": "Your price divided by the median competitor price.",
 }
 
 _TYPES = {
@@ -57,15 +57,15 @@ _TYPES = {
     "competitor_since": TIME,
 }
 POSITION_SCHEMA = pl.Schema({name: _TYPES.get(name, pl.String()) for name in POSITION_DESCRIPTIONS})
-"""The columns that a position adds to the own table."""
+"""The columns that a position adds to a price list."""
 
 URL, AT, OWN_PRICE, PAGE_STATUS = "octogen_url", "octogen_at", "octogen_own", "octogen_status"
 _ROW, _GONE_AT, _MATCH = "octogen_row", "octogen_gone_at", "octogen_match"
 _IS_THERE, _CURRENCY, _NEXT = "octogen_is_there", "octogen_currency", "octogen_next"
 _POINT, _FIRST, _LAST = "octogen_point", "octogen_first", "octogen_last"
-_NEVER = pl.lit(2**62, pl.Int64).cast(TIME)  # after NOW, which is a moment like any other
+_NEVER = pl.lit(2**62, pl.Int64).cast(TIME)  # later than NOW
 NOW = datetime.max.replace(tzinfo=UTC)
-"""Stands for the last snapshots."""
+"""Stands for the time of the last snapshots."""
 _MAX_ROWS = 5
 _PAGE = [*PRODUCT_KEY, URL]
 _TRACKED = ["title", "current_price", "currency", "in_stock", "is_active"]
@@ -79,46 +79,43 @@ def price_position(
     *,
     as_of: datetime | date | None = None,
 ) -> pl.DataFrame:
-    """Return own prices beside those of competitors, a row for each row of the own table.
+    """Compare your prices with competitors' prices, one row for each price-list row.
 
-    The rows have the columns of the own table and, of the competitor's product, its price, its
-    stock and since when it has had both, with `difference` and `index` (own ÷ competitor). `status`
-    is `matched`, or says why there is no match: there is `no_own_price` or no currency of it, the
-    page is `not_found` in the history, the product is `gone`, its price has `no_currency` or is in
-    an `other_currency`, it is `out_of_stock`, or it has `no_price`. Each row also says of its SKU
-    who is the cheapest competitor, the rank of its own price among them, and its index against
-    their median. A price of zero is no price.
+    A row has the price list's columns, the competitor's price and stock and since when they
+    apply, `difference` and `index` (your price ÷ the competitor's). `status` is `matched` or the
+    reason for no match: `no_own_price` (your price or its currency is missing), `not_found` (no
+    product in the history has this URL), `gone` (the product left its catalog), `no_currency` or
+    `other_currency` (prices cannot be compared), `out_of_stock` or `no_price`. Each row also has
+    the SKU's cheapest competitor, your price's rank, and its index against the competitors'
+    median. Zero counts as a missing price.
 
-    Addresses are compared here, since Octogen does not say which of its products one is of: without
-    scheme, leading `www.`, default port, trailing slash, fragment and parameters of campaigns, with
-    the host in lower case, the other parameters sorted and one percent code for each character.
-    Prices are compared in one currency only.
+    Products are matched by normalized URL: without scheme, leading `www.`, default port, trailing
+    slash, fragment and campaign parameters, with the host in lower case, sorted parameters and one
+    percent-encoding for each character. Only prices in the same currency are compared.
 
     Args:
-        history: The whole history, as of `scan_history` without a time, or several of them
-            concatenated. A product is there if one of them has it.
-        own: A table with the columns `sku`, `product_url` (a competitor's page, of which a SKU may
-            have several), `own_price`, `currency`, and any others, which are kept.
-        as_of: The time of the position, or a date, which is its first moment in UTC; None for the
-            last snapshots.
+        history: A complete history from `scan_history` without a time, or several concatenated.
+        own: Your price list, with the columns `sku`, `product_url` (a competitor's product page; a
+            SKU can have several), `own_price` and `currency`. Other columns are kept.
+        as_of: The position's time, or a date for its start in UTC; None for the last snapshots.
 
     Raises:
-        ValueError: The own table lacks a column, or has one that the position adds, or a price that
-            is no number.
+        ValueError: The price list lacks a column, has one that the position adds, or has a price
+            that is not a number.
     """
-    table = keyed(checked_own(own))
+    table = keyed(checked_price_list(own))
     at = NOW if as_of is None else moment_of(as_of)
     return _position(rows_on(history, table[URL]), table, at)
 
 
 def price_summary(position: pl.DataFrame, by: str | Sequence[str]) -> pl.DataFrame:
-    """Return how the pairs of a price position stand, by some of its columns.
+    """Summarize a price position by some of its columns.
 
-    The rows have the columns of `by`, `skus`, `pairs`, those that are `matched`, the shares of them
-    in which the own price is `cheaper_percent` and `dearer_percent`, and their `median_index`.
+    The rows have the columns in `by`, `skus`, `pairs`, `matched` pairs, the percentages in which
+    your price is lower (`cheaper_percent`) and higher (`dearer_percent`), and `median_index`.
 
     Args:
-        position: A frame of `price_position`.
+        position: A frame from `price_position`.
         by: Columns such as `brand`, `category` or `sku`.
     """
     columns = [by] if isinstance(by, str) else list(by)
@@ -132,21 +129,20 @@ def price_index(
     days: int = 30,
     until: datetime | date | None = None,
 ) -> pl.DataFrame:
-    """Return the price index over time: today's own prices against those of competitors then.
+    """Return the price index over time: today's price list against competitors' past prices.
 
-    There is a row for each `day` from the first snapshot to `until`; a day without a change repeats
-    the values of the day before. The columns are those of `price_summary` at the end of the day in
-    UTC, without `skus` and `pairs`, and `index`: the geometric mean of the indexes of the pairs
-    that match.
+    There is a row for each `day` from the first snapshot to `until`. A day without changes repeats
+    the previous values. The columns are the ones in `price_summary` at the end of the day in UTC,
+    without `skus` and `pairs`, and `index`, the geometric mean over matched pairs.
 
     Args:
         history: As in `price_position`.
         own: As in `price_position`.
-        days: The number of the last days.
-        until: The time, or the date in UTC, at which the index ends, such as that of the last read;
-            None for the last change, which is all that the rows of a history know.
+        days: The number of days before `until`.
+        until: The time, or the date in UTC, at which the index ends, such as the last snapshot's;
+            None for the last change in the history.
     """
-    table = keyed(checked_own(own))
+    table = keyed(checked_price_list(own))
     rows = rows_on(history, table[URL])
     ends = history.select(
         pl.col("valid_from").min().alias("first"),
@@ -166,6 +162,7 @@ def price_index(
     return pl.concat(reversed(found)) if found else pl.DataFrame(schema=schema)
 
 
+_WORDS = {"cheaper": "cheaper", "dearer": "more expensive"}
 _IS_MATCHED = pl.col("status") == MATCHED
 _OF_INDEX = pl.col("index").drop_nulls()
 _SUMMARY = [
@@ -185,36 +182,35 @@ _SUMMARY_TYPES = {
 
 
 class UnfitTableError(OctogenError, ValueError):
-    """The table of own prices does not fit, and will not by itself."""
+    """A price list with missing columns or wrong values."""
 
     persistence = Persistence.PERMANENT
 
 
-def checked_own(own: pl.DataFrame | pl.LazyFrame) -> pl.DataFrame:
-    """Return a table of own prices with its prices as numbers; refuse one that is none."""
+def checked_price_list(own: pl.DataFrame | pl.LazyFrame) -> pl.DataFrame:
+    """Return a price list with its prices as numbers, or raise an error."""
     table = own.lazy().collect()
-    if missing := [name for name in OWN_COLUMNS if name not in table.columns]:
+    if missing := [name for name in PRICE_LIST_COLUMNS if name not in table.columns]:
         raise UnfitTableError(
-            f"The table of own prices has no column {missing[0]!r}. Give it the columns "
-            f"{', '.join(OWN_COLUMNS)}; others are kept."
+            f"Your price list has no column {missing[0]!r}. It needs "
+            f"{', '.join(PRICE_LIST_COLUMNS)}."
         )
     if taken := [name for name in table.columns if name in POSITION_DESCRIPTIONS]:
         raise UnfitTableError(
-            f"The table of own prices has a column {taken[0]!r}, which the price position adds. "
-            "Rename it."
+            f"Your price list has a column {taken[0]!r}, which the price position adds. Rename it."
         )
     prices = table["own_price"].cast(pl.Float64, strict=False)
     wrong = table["own_price"].filter(prices.is_null() & table["own_price"].is_not_null())
     if not wrong.is_empty():
         raise UnfitTableError(
-            f"The column own_price of the own prices has {wrong[0]!r}, which is no number. Give it "
-            "numbers, such as 129.90."
+            f"Your price list has {wrong[0]!r} in own_price, which is not a number. Use numbers, "
+            "such as 129.90."
         )
     return table.with_columns(prices)
 
 
 def keyed(own: pl.DataFrame) -> pl.DataFrame:
-    """An own table with what its rows are compared by: its pages, and its prices if known."""
+    """Add normalized URLs, currencies and known prices to a price list."""
     currency = pl.col("currency").cast(pl.String).str.to_lowercase()
     return own.with_columns(
         normalized_url(pl.col("product_url")).alias(URL),
@@ -224,7 +220,7 @@ def keyed(own: pl.DataFrame) -> pl.DataFrame:
 
 
 def rows_on(history: pl.LazyFrame, pages: pl.Series) -> pl.DataFrame:
-    """The rows of the products on pages."""
+    """Read the history rows for products at some URLs."""
     wanted = pl.LazyFrame({URL: pages}).drop_nulls().unique()
     rows = history.select(*PRODUCT_KEY, "valid_from", "valid_to", *_TRACKED, "product_url")
     return (
@@ -237,7 +233,7 @@ def rows_on(history: pl.LazyFrame, pages: pl.Series) -> pl.DataFrame:
 
 
 def position_figures(position: pl.LazyFrame) -> dict[str, Any]:
-    """What is told of a position: its pairs, by status, with shares and the median index."""
+    """Count a position's pairs by status, with shares and the median index."""
     by_status = [(pl.col("status") == each).sum().cast(pl.Int64).alias(each) for each in STATUSES]
     of_pairs = [each for each in _SUMMARY[1:] if each.meta.output_name() != MATCHED]
     found = position.select(*by_status, *of_pairs).collect(engine="streaming").row(0, named=True)
@@ -247,12 +243,12 @@ def position_figures(position: pl.LazyFrame) -> dict[str, Any]:
 
 
 def _position(rows: pl.DataFrame, own: pl.DataFrame, at: datetime) -> pl.DataFrame:
-    """The position at a time, of the rows of the products on the pages of an own table."""
+    """Return the position at a time, from the history rows at the price list's URLs."""
     return positions(rows, own.with_columns(pl.lit(at, TIME).alias(AT))).drop(AT)
 
 
 def pages_at(rows: pl.DataFrame, own: pl.DataFrame) -> pl.DataFrame:
-    """The rows of a keyed own table, each with the product on its page at its moment `AT`."""
+    """Add to each row in a keyed price list the product at its URL at its moment `AT`."""
     there = _products(rows, own.select(URL, AT).unique())
     pairs = own.with_row_index(_ROW).join(there, on=[URL, AT], how="left")
     price, unit = pl.col("competitor_price"), pl.col("competitor_currency").str.to_lowercase()
@@ -280,10 +276,10 @@ def pages_at(rows: pl.DataFrame, own: pl.DataFrame) -> pl.DataFrame:
 
 
 def positions(rows: pl.DataFrame, own: pl.DataFrame) -> pl.DataFrame:
-    """The position of each row of a keyed own table at its moment `AT`."""
+    """Return the position for each row in a keyed price list at its moment `AT`."""
     of_sku, price = ["sku", _CURRENCY, AT], pl.col("competitor_price")
     is_matched = pl.col(PAGE_STATUS) == MATCHED
-    # A page that the own table has twice is one competitor, whose price counts in one row.
+    # A URL listed twice is one competitor, counted in its first row.
     is_first = is_matched & pl.col(URL).is_first_distinct().over(of_sku)
     unit = pl.when(is_matched).then(pl.col("competitor_currency").str.to_lowercase())
     is_of_one = unit.drop_nulls().n_unique().over(of_sku) == 1
@@ -293,7 +289,7 @@ def positions(rows: pl.DataFrame, own: pl.DataFrame) -> pl.DataFrame:
     own_price, theirs, match = pl.col(OWN_PRICE), pl.when(is_matched).then(price), pl.col(_MATCH)
     competitors, median = match.count().over(of_sku), match.median().over(of_sku)
     by_price = pl.col("product_url").sort_by(_MATCH, nulls_last=True, maintain_order=True)
-    # Where the own price would stand among the sorted ones is the number of cheaper ones.
+    # Your price's place among the sorted prices is the number of cheaper competitors.
     cheaper = match.drop_nulls().sort().search_sorted(own_price, side="left").over(of_sku)
     found = chosen.select(
         *(name for name in own.columns if name not in (URL, _CURRENCY, OWN_PRICE)),
@@ -315,10 +311,10 @@ def positions(rows: pl.DataFrame, own: pl.DataFrame) -> pl.DataFrame:
 
 
 def lasting_at(rows: pl.DataFrame, moments: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
-    """Return rows at the moments `AT` of the same `by` at which they last, once for each.
+    """Return each row once for each moment `AT` with the same `by` at which it is valid.
 
-    Moments that are sorted are numbered, so those of a row are a range of numbers, and no other
-    pair of row and moment is ever made. A null in `by` is equal to nothing.
+    Sorted moments are numbered, so a row's moments are a range of numbers and only valid pairs are
+    built. A null in `by` equals nothing.
     """
     points = moments.select(*by, AT).unique().sort(*by, AT).with_row_index(_POINT)
     at = points[AT]
@@ -348,9 +344,9 @@ def lasting_at(rows: pl.DataFrame, moments: pl.DataFrame, by: Sequence[str]) -> 
 
 
 def _products(rows: pl.DataFrame, moments: pl.DataFrame) -> pl.DataFrame:
-    """The products on pages at moments, as they were then or when they were seen last."""
-    told = ["competitor_price", "competitor_currency", "competitor_in_stock"]
-    # The rows of several histories overlap: a price lasts as long as any of them says it.
+    """Return the products at URLs and moments, as they were then or last seen."""
+    values = ["competitor_price", "competitor_currency", "competitor_in_stock"]
+    # Rows from several histories overlap: a price lasts as long as any of them has it.
     until = pl.col("valid_to").fill_null(pl.col("valid_from").max()).cum_max().shift()
     begun = pl.when(pl.col("valid_from") <= until).then(None).otherwise("valid_from")
     rows = rows.with_columns(
@@ -358,15 +354,15 @@ def _products(rows: pl.DataFrame, moments: pl.DataFrame) -> pl.DataFrame:
         pl.col("currency").alias("competitor_currency"),
         IN_STOCK.alias("competitor_in_stock"),
         pl.col("title").alias("competitor_title"),
-    ).with_columns(begun.forward_fill().over(*_PAGE, *told).alias("competitor_since"))
-    # Of what several histories say of a product, that counts which is there, or was there last.
-    newest_last = [_GONE_AT, "valid_from", *told]
+    ).with_columns(begun.forward_fill().over(*_PAGE, *values).alias("competitor_since"))
+    # With several histories, the row that is current, or ended last, wins.
+    newest_last = [_GONE_AT, "valid_from", *values]
     return (
         lasting_at(_until_the_next(rows), moments, [URL])
         .with_columns(pl.when(pl.col(_GONE_AT) <= pl.col(AT)).then(_GONE_AT))
         .sort(
             newest_last,
-            # Descending, since the last row is kept: of equal ones that with the lowest price.
+            # The last row is kept, so descending prices prefer the lowest.
             descending=[each == "competitor_price" for each in newest_last],
             nulls_last=[each == _GONE_AT for each in newest_last],
         )
@@ -383,7 +379,7 @@ def _products(rows: pl.DataFrame, moments: pl.DataFrame) -> pl.DataFrame:
 
 
 def _until_the_next(rows: pl.DataFrame) -> pl.DataFrame:
-    """Rows that last until the next one of their product and page, and when they ended."""
+    """Extend rows to the next one for their product and URL, and keep when they ended."""
     begins = rows.select(*_PAGE, pl.col("valid_from").alias(_NEXT)).sort(_NEXT)
     ends = rows.rename({"valid_to": _GONE_AT}).sort(_GONE_AT)
     joined = ends.join_asof(
@@ -398,17 +394,17 @@ def _until_the_next(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def shares_preview(summary: pl.DataFrame, by: str) -> pl.DataFrame:
-    """Return a summary of a position by a column as cells."""
+    """Return a summary by a column as cells."""
     return cells_table(_share_cells(row, by) for row in summary.to_dicts())
 
 
 def unmatched_preview(position: pl.DataFrame) -> pl.DataFrame:
-    """Return rows of a position without a match as cells."""
+    """Return unmatched rows as cells."""
     return cells_table(map(_unmatched_cells, position.to_dicts()))
 
 
 def _preview(position: pl.LazyFrame) -> pl.DataFrame:
-    """The pairs in which we are dearest."""
+    """Return the pairs with your most expensive prices."""
     dearest = position.sort("index", descending=True, nulls_last=True).head(_MAX_ROWS)
     return cells_table(map(_cells, dearest.collect().to_dicts()))
 
@@ -424,7 +420,7 @@ def _cells(row: Row) -> Cells:
 
 
 def _share_cells(row: Row, by: str) -> Cells:
-    shares = {name: row[f"{name}_percent"] for name in ("cheaper", "dearer")}
+    shares = {word: row[f"{name}_percent"] for name, word in _WORDS.items()}
     index = row["median_index"]
     return {
         by: row[by],
@@ -435,7 +431,7 @@ def _share_cells(row: Row, by: str) -> Cells:
 
 
 def _unmatched_cells(row: Row) -> Cells:
-    """An address by the end of it, which is what tells it from others of its host."""
+    """Return an unmatched row, with the last URL segment as its page."""
     end = (row["product_url"] or "").rstrip("/").rpartition("/")[2]
     return {
         "sku": row["sku"],
@@ -445,11 +441,11 @@ def _unmatched_cells(row: Row) -> Cells:
 
 
 def position_sentence(position: pl.LazyFrame) -> str:
-    """Say how many pairs of a position match and how they stand, in Markdown."""
+    """Return a Markdown sentence about matched pairs and how they compare."""
     of = position_figures(position)
     text = f"**{of['matched']:,} of {count(of['pairs'], 'pair')} matched**"
     if of["median_index"]:
-        shares = [f"{name} in {of[f'{name}_percent']:.0f} %" for name in ("cheaper", "dearer")]
+        shares = [f"{word} in {of[f'{name}_percent']:.0f} %" for name, word in _WORDS.items()]
         text += f": {', '.join(shares)}; median index {of['median_index']:.2f}"
     missing = [
         f"{of[status]:,} {status.replace('_', ' ')}"
@@ -464,25 +460,26 @@ def _sentence(_: Figures, position: pl.LazyFrame) -> str:
 
 
 def position_checks(limits: Mapping[str, float]) -> dict[str, Check]:
-    """The checks of a position that warn above these percentages, by their names."""
+    """Return the checks by name; each warns above its percentage."""
 
     def judge(name: str, limit: float) -> Callable[[str, Mapping[str, Any]], Verdict]:
         def verdict(_subject: str, entries: Mapping[str, Any]) -> Verdict:
             percent = entries.get(f"octogen/{name}", 0.0)
-            text = f"{percent:g} % of the pairs are so; {limit:g} % are allowed."
+            text = f"{percent:g} % of {pairs_of[name]}; the limit is {limit:g} %."
             return Verdict(percent <= limit, text, {name: percent})
 
         return verdict
 
-    said = {
-        UNDERCUT: "Few pairs have a competitor below the own price, of those that match.",
-        UNMATCHED: "Few pairs have no match.",
+    pairs_of = {UNDERCUT: "matched pairs undercut you", UNMATCHED: "pairs are unmatched"}
+    descriptions = {
+        UNDERCUT: "Few matched pairs have a competitor below your price.",
+        UNMATCHED: "Few pairs are unmatched.",
     }
     return {
-        name: Check(said[name], judge=judge(name, limit), warns=True)
+        name: Check(descriptions[name], judge=judge(name, limit), warns=True)
         for name, limit in limits.items()
     }
 
 
 POSITION_KIND = TableKind(descriptions=POSITION_DESCRIPTIONS, sentence=_sentence, preview=_preview)
-"""Its columns are not known beforehand: it has those of the own table, too."""
+"""Without a schema, since a position also has the price list's columns."""

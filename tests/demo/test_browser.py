@@ -80,7 +80,7 @@ def test_a_person_sees_the_product_in_the_demo(tmp_path: Path) -> None:
             sees(page, "octogen/largest_alerts", "octogen/events_", re.compile("[0-9] new event"))
             page.screenshot(path=screenshots / "alerts.png")
             page.goto(own_alerts)
-            sees(page, re.compile("[0-9] own prices?"))
+            sees(page, re.compile("[0-9] price-list rows?"))
             page.goto(position)
             sees(page, "octogen/matched", "octogen/by_category")
             expect(page.get_by_alt_text("The price index")).to_be_visible()
