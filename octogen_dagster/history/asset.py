@@ -18,7 +18,7 @@ from octogen_dagster.history.table import HISTORY_KIND, history_kind
 from octogen_dagster.history.tracking import COMPUTED, PRODUCTS, Tracking
 from octogen_dagster.history.update import HistoryUpdate
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, snapshot_asset
-from octogen_dagster.snapshots.loading import Snapshots, snapshot_inputs
+from octogen_dagster.snapshots.loading import Snapshots, snapshot_inputs, table_by_key
 from octogen_dagster.snapshots.metadata import SEARCH, declared_columns, kind_of, require_products
 from octogen_dagster.snapshots.partitions import PartitionLayout
 from octogen_dagster.validation import did_you_mean
@@ -95,8 +95,9 @@ def build_history_asset(
 
     Args:
         table: An asset that returns a frame, which `ParquetSnapshotIOManager` stores; or the key of
-            one without partitions, which any IO manager loads as a `polars.DataFrame`. The time of
-            that one is when it was loaded, unless its rows have a `fetched_at`.
+            one without partitions. Another IO manager than `ParquetSnapshotIOManager` loads the
+            latter as a `polars.DataFrame`: its time is then when it was loaded, unless its rows
+            have a `fetched_at`, and no snapshot waits for a missed run.
         key: The columns that tell its rows apart, none of which may be null; by default the key of
             its `TableKind`. A run reads the history in ranges of the last of them, so name the one
             with the most values last.
@@ -183,7 +184,7 @@ def _build(
 ) -> dg.AssetsDefinition:
     own: dict[str, Any] = {"description": description}
     if isinstance(table, dg.AssetKey):
-        own |= {"ins": {"snapshots": dg.AssetIn(table)}}
+        own |= {"ins": {"snapshots": table_by_key(table)}}
     else:
         partitions = PartitionLayout(table.partitions_def)
         condition = given.get("automation_condition")

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 BATCH_ROWS = 10_000
 """Rows of a file that are in memory at the same time where it is read in batches."""
 ALLOW_MISSING = "allow_missing_partitions"
+_AS_SNAPSHOTS = "as_snapshots"
 _LOADED = (
     "pl.LazyFrame, pl.DataFrame, pd.DataFrame, pyarrow.Table, pathlib.Path, dict[str, ...] of one "
     "of these for several partitions"
@@ -102,6 +103,14 @@ def all_partitions(asset: dg.AssetsDefinition) -> dg.AssetIn:
     """The input of an asset that has the snapshots of all partitions that there are."""
     mapping = dg.AllPartitionMapping() if asset.partitions_def else None
     return dg.AssetIn(asset.key, partition_mapping=mapping, metadata={ALLOW_MISSING: True})
+
+
+def table_by_key(key: dg.AssetKey) -> dg.AssetIn:
+    """The input of an asset without partitions that any IO manager may store.
+
+    A `ParquetSnapshotIOManager` loads it as `Snapshots`, any other as a `polars.DataFrame`.
+    """
+    return dg.AssetIn(key, metadata={_AS_SNAPSHOTS: True}, dagster_type=_TABLE)
 
 
 @functools.cache
@@ -349,6 +358,13 @@ class Snapshots:
         return key
 
 
+_TABLE = dg.DagsterType(
+    lambda _context, value: isinstance(value, Snapshots | pl.DataFrame),
+    name="SnapshotsOrDataFrame",
+    typing_type=pl.DataFrame,
+)
+
+
 class _OtherSnapshots(Snapshots):
     """The snapshots that another IO manager loads, all of an input's partitions as one frame."""
 
@@ -398,6 +414,8 @@ def load_snapshots(context: dg.InputContext, store: Store, partition_column: str
         return snapshots
     if not partitioned:
         _check_without_partitions(context)
+    if (context.definition_metadata or {}).get(_AS_SNAPSHOTS):
+        return snapshots
     asset = context.asset_key.to_user_string()
     wanted = _InputType(asset, annotation, partitioned=partitioned)
     files = snapshots._files()

@@ -39,7 +39,7 @@ from tests.results import materialized, stored
 from tests.servers.bigquery import BigQueryServer, serving
 from tests.servers.buckets import ENVIRONMENT, S3Bucket
 
-KINDS = ("products", "linked", "table", "frames")
+KINDS = ("products", "linked", "table", "table by its key", "frames")
 PRICES = [10.0, 5.0, 10.0, 7.0, 12.0]
 PROCESS_SECONDS = 120.0
 
@@ -117,7 +117,7 @@ def of_frames(folder: Path, instance: dg.DagsterInstance) -> Shop:
     return Shop(folder, instance, set_price, frame, [build_product_history_asset(frame)])
 
 
-def of_table(folder: Path, instance: dg.DagsterInstance) -> Shop:
+def of_table(folder: Path, instance: dg.DagsterInstance, *, by_key: bool = False) -> Shop:
     tables: list[pl.DataFrame] = []
 
     @dg.asset
@@ -127,7 +127,8 @@ def of_table(folder: Path, instance: dg.DagsterInstance) -> Shop:
     def set_price(price: float, _number: int) -> None:  # its time is when it is stored
         tables.append(pl.DataFrame({"sku": ["4711"], "own_price": [price]}))
 
-    history = build_history_asset(articles, key=["sku"], tracked=["own_price"])
+    table = articles.key if by_key else articles
+    history = build_history_asset(table, key=["sku"], tracked=["own_price"])
     return Shop(folder, instance, set_price, articles, [history], column="own_price")
 
 
@@ -138,8 +139,8 @@ def shop(
     folder = tmp_path / "stored"
     if request.param == "frames":
         yield of_frames(folder, instance)
-    elif request.param == "table":
-        yield of_table(folder, instance)
+    elif request.param.startswith("table"):
+        yield of_table(folder, instance, by_key=request.param != "table")
     elif request.param == "products":
         with Sandbox(catalogs={"strada": 3}) as sandbox:
             octogen = OctogenResource(api_key=sandbox.api_key, base_url=sandbox.base_url)
