@@ -1,4 +1,4 @@
-"""Catalogs that Octogen shares over BigQuery Analytics Hub: their listings and subscriptions.
+"""Listings and subscriptions for catalogs shared over BigQuery Analytics Hub.
 
-Knows no Dagster and no Polars; google is imported where it is used.
+This package imports neither Dagster nor Polars, and google only where it is used.
 """

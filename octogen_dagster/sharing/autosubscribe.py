@@ -1,4 +1,4 @@
-"""autosubscribe: one idempotent pass that subscribes a project to what Octogen shares with it."""
+"""autosubscribe: an idempotent pass that subscribes a project to all shared listings."""
 
 from __future__ import annotations
 
@@ -41,22 +41,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class CatalogOutcome:
-    """The outcome of a pass for one catalog; the command prints it as JSON."""
+    """A pass's outcome for one catalog, printed as JSON by the command."""
 
     catalog_key: str | None
     action: Action
     status: str | None = None
     reason_code: str | None = None
     listing_resource: str | None = None
-    linked_dataset: str | None = None  # the one it has, or would get
+    linked_dataset: str | None = None  # existing or planned
     sample_query: str | None = None
-    refresh_status: str | None = None  # what Octogen sent when it was told to look again
+    refresh_status: str | None = None  # Octogen's status after the refresh
     message: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class AutosubscribeResult:
-    """The result of a pass, with the outcomes ordered by catalog key."""
+    """A pass's result, with outcomes sorted by catalog key."""
 
     applied: bool
     subscriber_project_id: str
@@ -68,27 +68,27 @@ class AutosubscribeResult:
 
     @property
     def summary(self) -> dict[str, int]:
-        """The number of catalogs for each action."""
+        """Return the number of catalogs for each action."""
         return dict(Counter(str(catalog.action) for catalog in self.catalogs))
 
     def as_dict(self) -> dict[str, Any]:
-        """The result as JSON values."""
+        """Return the result as JSON values."""
         return asdict(self) | {"summary": self.summary}
 
 
 class _Attempt(NamedTuple):
-    """The decision about an offer, and what became of it."""
+    """The decision about an offer, and its result."""
 
     action: Action
     message: str | None = None
     result: BigQuerySubscriptionResult | None = None
-    cell: Cell | None = None  # what Octogen sent when it was told to look again
+    cell: Cell | None = None  # the cell that Octogen returned after the refresh
     error: OctogenError | None = None
 
 
 @dataclass(frozen=True)
 class SubscriptionPass:
-    """A pass for one subscriber; `options` are those of `subscribe`."""
+    """A pass for one subscriber; `options` are passed to `subscribe`."""
 
     octogen: OctogenMCP
     hub: AnalyticsHub
@@ -107,7 +107,7 @@ class SubscriptionPass:
     def attempt(
         self, offer: Cell, subscriber: Subscriber | None, *, apply: bool = True
     ) -> _Attempt:
-        """Subscribe to an offer if it waits for that, and tell Octogen to look."""
+        """Subscribe to an offer if it awaits a subscription, then refresh Octogen's status."""
         action, message = decide(offer, subscriber)
         if action is not Action.WOULD_SUBSCRIBE:
             return _Attempt(action, message)
@@ -128,7 +128,7 @@ class SubscriptionPass:
                 schema_version=offer.schema_version,
             )
         except OctogenError as error:
-            problem = f"It is subscribed, but Octogen did not look again: {error}"
+            problem = f"The subscription exists, but Octogen's status was not refreshed: {error}"
             return _Attempt(Action.ERROR, problem, result)
         done = Action.ALREADY_SUBSCRIBED if result.already_subscribed else Action.SUBSCRIBED
         return _Attempt(done, None, result, cell)
@@ -145,10 +145,10 @@ def autosubscribe(
     apply: bool = False,
     report: Callable[[CatalogOutcome], None] = lambda _: None,
 ) -> AutosubscribeResult:
-    """Register the subscriber if needed, subscribe to what waits for it, tell Octogen to look.
+    """Register the subscriber if needed, subscribe to pending offers, and refresh their status.
 
-    A catalog that fails does not stop the others. A second pass changes nothing more. Without
-    `apply` it only says what it would do. `report` is called after each catalog.
+    A failed catalog does not stop the others, and a second pass changes nothing. Without `apply`,
+    only the planned actions are returned. `report` is called after each catalog.
     """
     checked_project(project)
     shared = octogen.listings(catalogs)
@@ -168,7 +168,7 @@ def autosubscribe(
         if isinstance(attempt.error, OctogenBigQueryUnreachableError):
             silent = attempt
         if silent and attempt.action is Action.WOULD_SUBSCRIBE:
-            attempt = silent  # each further call would wait as long
+            attempt = silent  # every further call would time out as well
         outcome = _outcome(offer, found.subscriber, attempt)
         result.catalogs.append(outcome)
         report(outcome)
@@ -201,7 +201,7 @@ def _outcome(offer: Cell, subscriber: Subscriber | None, attempt: _Attempt) -> C
 def subscribe_with_octogen(
     this: SubscriptionPass, listing: ListingName, dataset_id: str | None
 ) -> tuple[SubscriptionPlan, BigQuerySubscriptionResult]:
-    """Make the pass for one listing; an error if there is no subscription in the end."""
+    """Run the pass for one listing; raise if it ends without a subscription."""
     shared = read_catalog_of(this.octogen, listing)
     found = read_offers(this.octogen, shared, this.project, this.principal, register=True)
     offer = found.of(listing, dataset_id)
@@ -217,7 +217,7 @@ def subscribe_with_octogen(
         result = find_subscription(this.hub, plan, this.options["datasets"])
         if result is None:
             raise OctogenBigQueryAccessPendingError(subject)
-        this.log(f"{subject} The project is subscribed nevertheless.")
+        this.log(f"{subject} The project is already subscribed.")
     elif result is None:
         raise OctogenBigQueryError(subject)
     elif message:
@@ -228,16 +228,17 @@ def subscribe_with_octogen(
 def register_and_subscribe(
     this: SubscriptionPass, listing: ListingName, dataset_id: str | None
 ) -> tuple[SubscriptionPlan, BigQuerySubscriptionResult]:
-    """Register the subscriber if needed, and subscribe to a listing that is no catalog's.
+    """Register the subscriber if needed, and subscribe to a listing that is not a catalog.
 
-    Octogen grants it to registered subscribers. Its tools may not know it, so they are not asked.
+    Octogen grants access to registered subscribers. Its MCP tools might not list such a listing,
+    so they are not called.
     """
     found = read_offers(this.octogen, [], this.project, this.principal, register=True)
     subscriber = found.subscriber
     if subscriber is not None and not subscriber.is_enabled:
         this.log(
-            f"The subscriber {this.principal} is {subscriber.desired_state} at Octogen: if the "
-            "grant does not arrive, enable it there."
+            f"The subscriber {this.principal} is {subscriber.desired_state} at Octogen. If the "
+            "grant does not arrive, enable the subscriber there."
         )
     plan = plan_subscription(str(listing), this.project, dataset_id)
     return plan, subscribe(this.hub, plan, **this.options)

@@ -1,4 +1,4 @@
-"""Analytics Hub: its listings and subscriptions, by calls that are bounded in time and retried."""
+"""Analytics Hub client for listings and subscriptions, with retries and timeouts."""
 
 from __future__ import annotations
 
@@ -45,49 +45,49 @@ The client connects to it without TLS and without credentials.
 
 ACTIVE, STALE, REVOKED = "STATE_ACTIVE", "STATE_STALE", "STATE_INACTIVE"
 FIRST_WAIT = 0.5
-"""The longest wait before the second attempt of a call, in seconds; it doubles with each."""
+"""Longest wait before a call's second attempt, in seconds; it doubles with each attempt."""
 
 _SUBSCRIBE = "analyticshub.listings.subscribe"
 _SUBSCRIPTION_OWNER = "roles/analyticshub.subscriptionOwner"
 _PAGE_SIZE = 1000
 _OPTIONAL_DEADLINE = 10.0
-"""Seconds for what nothing depends on."""
+"""Seconds allowed for optional calls."""
 
-_PUBSUB_TOPIC = 2  # of ah.SharedResourceType
+_PUBSUB_TOPIC = 2  # ah.SharedResourceType
 _COVERAGE_PREFIX = "coverage_"
 _TAKE_ALL = "To subscribe to such listings too, set only_catalogs=False."
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """A listing as a source knows it."""
+    """A listing, as reported by a source."""
 
     name: ListingName
     status: str | None = None
-    """Octogen's status of it for one subscriber, or its reason code if that decides.
+    """Octogen's status for one subscriber, or the reason code if that is decisive.
 
-    It is empty if Octogen has none for this listing, and None if the source has none or the
+    Empty if Octogen reports no status for this listing; None if the source has no statuses or the
     subscriber is not registered.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class Listings:
-    """The listings of a source, each once and ordered by name."""
+    """A source's distinct listings, sorted by name."""
 
     listings: list[Listing]
-    left_out: list[str] = field(default_factory=list)  # messages, with the reason
-    notes: list[str] = field(default_factory=list)  # messages about listings that are taken
+    left_out: list[str] = field(default_factory=list)  # messages about excluded listings
+    notes: list[str] = field(default_factory=list)  # messages about included listings
 
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """A subscription to a listing, with its linked dataset as far as Google names it."""
+    """A subscription to a listing, with its linked dataset if Google names it."""
 
     name: str
     listing: ListingName
-    state: str  # an open word: this version may not know it
-    project: str | None  # its id; None if only its number is known
+    state: str  # might be a value this version does not know
+    project: str | None  # the project id; None if only the number is known
     dataset_id: str | None
 
     @property
@@ -97,10 +97,10 @@ class Subscription:
 
 
 class AnalyticsHub:
-    """A client of Analytics Hub that connects at the first call. Use it in a `with` statement.
+    """Analytics Hub client that connects on the first call. Use it in a `with` statement.
 
-    `timeout` is the time for one attempt of a call, `deadline` that for all its attempts and for a
-    list with all its pages, both in seconds. `within` bounds all calls together.
+    `timeout` limits one attempt, and `deadline` a call with all its attempts or a list with all
+    its pages, both in seconds. `within` limits all calls together.
     """
 
     def __init__(
@@ -128,10 +128,10 @@ class AnalyticsHub:
             client.transport.close()
 
     def list_listings(self, exchange: str, *, only_catalogs: bool = True) -> Listings:
-        """Read the listings of an exchange that can become linked datasets.
+        """Read an exchange's listings, excluding those without a linked dataset.
 
-        It needs viewer rights on the exchange. `only_catalogs` leaves out commercial listings and
-        those of coverage lists too.
+        Requires viewer rights on the exchange. `only_catalogs` also excludes commercial listings
+        and coverage lists.
         """
         exchange = checked_exchange(exchange)
         subject = f"Exchange {exchange}"
@@ -140,7 +140,7 @@ class AnalyticsHub:
         )
         with translate_google_errors(ANALYTICS_HUB, subject, if_denied=advice):
             pages = self._pages(self._client.list_listings, exchange, subject)
-            # A field of a protobuf message is 20 times as fast to read as one of its wrapper.
+            # Reading a protobuf message's field is 20 times faster than through its wrapper.
             messages = [message for page in pages for message in type(page).pb(page).listings]
         return _sorted_out(messages, exchange, only_catalogs=only_catalogs)
 
@@ -154,12 +154,12 @@ class AnalyticsHub:
             messages = [message for page in pages for message in type(page).pb(page).subscriptions]
         found = []
         for message in messages:
-            with contextlib.suppress(OctogenBigQueryInputError):  # one to a whole exchange
+            with contextlib.suppress(OctogenBigQueryInputError):  # subscribed to a whole exchange
                 found.append(_subscription(message, ListingName.parse(message.listing)))
         return found
 
     def may_subscribe(self, listing: ListingName) -> bool:
-        """Ask Analytics Hub if these credentials have the right to subscribe to a listing."""
+        """Check with Analytics Hub whether these credentials can subscribe to a listing."""
         from google.iam.v1 import iam_policy_pb2  # type: ignore[import-untyped]
 
         request = iam_policy_pb2.TestIamPermissionsRequest(
@@ -170,7 +170,7 @@ class AnalyticsHub:
         return _SUBSCRIBE in response.permissions
 
     def export_restrictions(self, listing: ListingName) -> dict[str, bool]:
-        """Read what a listing's `restricted_export_config` forbids; empty if it forbids nothing."""
+        """Read the restrictions in a listing's `restricted_export_config`; empty without any."""
         from google.cloud import bigquery_analyticshub_v1 as ah
 
         with translate_google_errors(ANALYTICS_HUB, f"Listing {listing}"):
@@ -179,10 +179,10 @@ class AnalyticsHub:
         return _export_restrictions(ah.Listing.pb(found))
 
     def subscribe(self, plan: SubscriptionPlan) -> Subscription | None:
-        """Subscribe to a listing, which creates its linked dataset; None if there is one already.
+        """Subscribe to a listing and create its linked dataset; None if the dataset exists.
 
-        The request may be sent more than once. If the answer to the first attempt is lost, the next
-        one finds the dataset that the first created.
+        The request might be sent more than once. If the first response is lost, the retry finds the
+        dataset that the first attempt created.
         """
         from google.api_core import exceptions
         from google.cloud import bigquery_analyticshub_v1 as ah
@@ -215,7 +215,7 @@ class AnalyticsHub:
     def _denied(
         self, subject: str, plan: SubscriptionPlan, denial: PermissionDenied
     ) -> OctogenBigQueryError:
-        """Tell a grant that has not arrived from a fault of the destination."""
+        """Distinguish a grant that has not arrived from a problem with the destination."""
         code = with_reason("PERMISSION_DENIED", denial)
         reason = f"{code}: {shortened(denial.message)}"
         cause = named_cause(denial)
@@ -223,23 +223,23 @@ class AnalyticsHub:
             granted = self.may_subscribe(plan.listing)
         except OctogenBigQueryError as unknown:
             return type(unknown)(
-                f"{subject}: Analytics Hub refused ({reason}), and whether Octogen's grant has "
-                f"arrived is not known. {unknown}{f' {cause}' if cause else ''}"
+                f"{subject}: Analytics Hub rejected the subscription ({reason}). It is unknown "
+                f"whether Octogen's grant has arrived. {unknown}{f' {cause}' if cause else ''}"
             )
         if granted:
             return OctogenBigQueryError(
-                f"{subject}: Analytics Hub refused ({reason}), although these Google "
-                "credentials have the right to subscribe to the listing. "
+                f"{subject}: Analytics Hub rejected the subscription ({reason}), although these "
+                "Google credentials are allowed to subscribe to the listing. "
                 f"{cause or _fault_of_destination(plan.project)}"
             )
         return OctogenBigQueryAccessPendingError(
-            f"{subject}: Octogen's grant has not arrived yet ({reason}). It is asynchronous: "
-            "try again in a few minutes. If it stays so, check that these Google credentials "
-            f"are those of the registered principal.{f' {cause}' if cause else ''}"
+            f"{subject}: Octogen's grant has not arrived yet ({reason}). Grants are asynchronous, "
+            "so try again in a few minutes. If the error persists, check that these Google "
+            f"credentials belong to the registered principal.{f' {cause}' if cause else ''}"
         )
 
     def delete(self, subscription: str) -> None:
-        """Delete a subscription with its linked dataset. A missing subscription is no error."""
+        """Delete a subscription and its linked dataset; do nothing if it does not exist."""
         from google.api_core import exceptions
         from google.cloud import bigquery_analyticshub_v1 as ah
 
@@ -256,19 +256,19 @@ class AnalyticsHub:
                 pass
             except concurrent.futures.TimeoutError:
                 raise OctogenBigQueryUnavailableError(
-                    f"{subject}: its deletion did not end within {self._deadline:g} s. Try again "
+                    f"{subject}: deletion did not finish within {self._deadline:g} s. Try again "
                     "later."
                 ) from None
 
     def _bounds(self, deadline: float | None = None) -> dict[str, Any]:
-        """The arguments that bound one call: its attempts, and all of them together."""
+        """Return the retry and timeout arguments for one call."""
         from google.api_core import exceptions, retry
 
         seconds = self._within.within(min(self._deadline, deadline or self._deadline)).left
         if not seconds:
             late = exceptions.DeadlineExceeded("no time was left to send it")  # type: ignore[no-untyped-call]
             raise exceptions.RetryError("Too late.", late)  # type: ignore[no-untyped-call]
-        # Not Google's `if_transient_error`: for that one answer that does not come is the last.
+        # Not Google's `if_transient_error`, which gives up on the first timeout.
         transient = retry.if_exception_type(
             exceptions.Aborted,
             exceptions.GatewayTimeout,
@@ -276,14 +276,14 @@ class AnalyticsHub:
             exceptions.ServiceUnavailable,
             exceptions.TooManyRequests,
         )
-        # Half of the time at most, so that there is some for a second attempt.
+        # At most half the time, which leaves some for a second attempt.
         attempt = min(self._timeout, seconds / 2)
-        # The last attempt begins so early that it ends in time.
+        # The last attempt begins early enough to end in time.
         policy = retry.Retry(transient, initial=FIRST_WAIT, maximum=10.0, timeout=seconds - attempt)
         return {"retry": policy, "timeout": attempt}
 
     def _pages(self, method: Any, parent: str, subject: str) -> Iterator[Any]:
-        """Yield the pages of a list; Google's pager bounds each page, and not their number."""
+        """Yield a list's pages; Google's pager limits each page, but not their number."""
         request = {"parent": parent, "page_size": _PAGE_SIZE}
         within = self._within.within(self._deadline)
         seconds, tokens = within.left, set()
@@ -292,13 +292,13 @@ class AnalyticsHub:
             token: str = page.next_page_token
             if token in tokens:
                 raise OctogenBigQueryError(
-                    f"{subject}: the pages repeat in a circle, so they cannot be read completely. "
+                    f"{subject}: the pages repeat, so they cannot be read completely. "
                     "Try again later."
                 )
             if token and not within.left:
                 raise OctogenBigQueryUnreachableError(
-                    f"{subject}: {number} pages were read within {seconds:.3g} s, and there are "
-                    "more. Try again later."
+                    f"{subject}: {number} pages were read within {seconds:.3g} s, but more remain. "
+                    "Try again later."
                 )
             tokens.add(token)
 
@@ -320,24 +320,24 @@ class AnalyticsHub:
 
 
 def named_listings(resources: Iterable[str]) -> Listings:
-    """The listings of these resource names."""
+    """Return listings for these resource names."""
     return Listings(in_order(Listing(ListingName.parse(resource)) for resource in resources))
 
 
 def in_order(listings: Iterable[Listing]) -> list[Listing]:
-    """Each listing once, ordered by name."""
+    """Return the distinct listings, sorted by name."""
     each_once = {each.name.key: each for each in listings}
     return sorted(each_once.values(), key=lambda each: str(each.name))
 
 
 def _sorted_out(messages: Iterable[Any], exchange: str, *, only_catalogs: bool) -> Listings:
-    """The listings of an exchange that can become linked datasets."""
+    """Return an exchange's listings, excluding those without a linked dataset."""
     found = Listings([])
     for message in messages:
         try:
             name = ListingName.parse(message.name)
         except OctogenBigQueryInputError as error:
-            found.left_out.append(f"A listing of exchange {exchange}: {error}")
+            found.left_out.append(f"A listing in exchange {exchange}: {error}")
             continue
         problem = _problem(message, only_catalogs=only_catalogs)
         if problem:
@@ -346,38 +346,38 @@ def _sorted_out(messages: Iterable[Any], exchange: str, *, only_catalogs: bool) 
         found.listings.append(Listing(name))
         if message.log_linked_dataset_query_user_email:
             found.notes.append(
-                f"Listing {name} shows its publisher the e-mail address of everyone who queries "
-                "its linked dataset: tell them."
+                f"Listing {name} reveals to its publisher the e-mail address of everyone who "
+                "queries its linked dataset. Inform your users."
             )
         if restrictions := _export_restrictions(message):
             found.notes.append(
                 f"Listing {name} restricts exports of its linked dataset (restricted_export_config:"
-                f" {', '.join(restrictions)}): Google refuses copies and exports."
+                f" {', '.join(restrictions)}). Google rejects copies and exports."
             )
     return replace(found, listings=in_order(found.listings))
 
 
 def _problem(message: Any, *, only_catalogs: bool) -> str | None:
-    """Why a listing of an exchange is left out; None if it is taken.
+    """Return why an exchange's listing is excluded; None if it is included.
 
-    Only kinds that are known to be no catalogs are left out: Octogen may name the listings of
-    catalogs in another way than today.
+    Only kinds known not to be catalogs are excluded, because Octogen might change the naming of
+    catalog listings.
     """
     if message.resource_type == _PUBSUB_TOPIC or message.HasField("pubsub_topic"):
-        return "it shares a Pub/Sub topic, which cannot become a linked dataset."
+        return "it shares a Pub/Sub topic, not a dataset."
     if message.allow_only_metadata_sharing:
-        return "it shares its metadata only, and cannot be subscribed to."
+        return "it shares metadata only, so subscribing to it is impossible."
     if not only_catalogs:
         return None
     if message.HasField("commercial_info"):
         return f"it is sold on Google Cloud Marketplace. {_TAKE_ALL}"
     if message.name.rpartition("/")[2].startswith(_COVERAGE_PREFIX):
-        return f"it is a coverage list, and no catalog. {_TAKE_ALL}"
+        return f"it is a coverage list, not a catalog. {_TAKE_ALL}"
     return None
 
 
 def _export_restrictions(message: Any) -> dict[str, bool]:
-    """The fields of a listing's `restricted_export_config` that are true, if it is enabled."""
+    """Return the true fields in a listing's `restricted_export_config`, if it is enabled."""
     config = message.restricted_export_config
     names = "enabled", "restrict_direct_table_access", "restrict_query_result"
     return {name: True for name in names if getattr(config, name)} if config.enabled else {}
@@ -391,7 +391,7 @@ def _subscription(message: Any, listing: ListingName) -> Subscription:
         _, project, _, dataset_id = [*resource.linked_dataset.split("/"), *[""] * 4][:4]
         places.append((project, dataset_id))
     named = [place for place in places if place[1]]
-    # A query needs the project's id; it does not accept its number.
+    # A query needs the project id; it does not accept the number.
     ids = [project for project, _ in named if project and not project.isdecimal()]
     return Subscription(
         name=message.name,
@@ -404,7 +404,7 @@ def _subscription(message: Any, listing: ListingName) -> Subscription:
 
 @functools.cache
 def _state_name(state: int) -> str:
-    """The name of a subscription's state, or its number if Google's client knows no name."""
+    """Return a subscription state's name, or its number if Google's client has no name for it."""
     from google.cloud import bigquery_analyticshub_v1 as ah
 
     try:
@@ -414,9 +414,9 @@ def _state_name(state: int) -> str:
 
 
 def _fault_of_destination(project: str) -> str:
-    """Advice about a refusal that is not due to the listing and names no cause."""
+    """Return advice for a rejection that the listing did not cause and that names no cause."""
     advice = missing_in_project("bigquery.datasets.create", "roles/bigquery.user", project)
     return (
-        f"{advice} A perimeter of VPC Service Controls may also forbid it. If Octogen's grant "
+        f"{advice} A VPC Service Controls perimeter might also block it. If Octogen's grant "
         "arrived only minutes ago, try again later."
     )

@@ -1,4 +1,4 @@
-"""Names of listings, exchanges, projects and datasets, and the plan of a subscription. No I/O."""
+"""Listing, exchange, project and dataset names, and subscription plans. No I/O."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ _PARTS = {
     "dataExchanges": ("exchange", _ID),
     "listings": ("listing", _ID),
 }
-"""The words of a listing's name, each with what follows it."""
+"""The keywords in a listing's name, each with the part after it."""
 
 
 ListingKey = tuple[str, str, str]
-"""The identity of a listing: `ListingName.key`."""
+"""A listing's identity: `ListingName.key`."""
 
 
 @dataclass(frozen=True, slots=True)
 class ListingName:
-    """The parsed resource name of a listing."""
+    """A listing's parsed resource name."""
 
-    project: str  # by id or by number
+    project: str  # id or number
     location: str
     exchange: str
     listing: str
 
     @classmethod
     def parse(cls, resource: str) -> Self:
-        """Parse `projects/…/locations/…/dataExchanges/…/listings/…`; blanks around are ignored."""
+        """Parse `projects/…/locations/…/dataExchanges/…/listings/…`, ignoring outer whitespace."""
         return cls(*_parse(resource, "listing"))
 
     def __str__(self) -> str:
@@ -53,10 +53,10 @@ class ListingName:
 
     @property
     def key(self) -> ListingKey:
-        """The identity of a listing: its name without the project.
+        """The listing's identity: its name without the project.
 
-        Google names the publisher's project by id in one place and by number in another. Two
-        publishers with an exchange and a listing of the same ids are not told apart.
+        Google names the publisher's project by id in some places and by number in others. Listings
+        from two publishers with equal exchange and listing ids therefore have the same key.
         """
         return self.location.lower(), self.exchange, self.listing
 
@@ -68,7 +68,7 @@ class ListingName:
 
 @dataclass(frozen=True, slots=True)
 class SubscriptionPlan:
-    """The dataset that is to be linked to a listing; `plan_subscription` makes a plan."""
+    """The dataset to link to a listing, built by `plan_subscription`."""
 
     listing: ListingName
     project: str
@@ -84,7 +84,7 @@ def plan_subscription(
     location: str | None = None,
     friendly_name: str | None = None,
 ) -> SubscriptionPlan:
-    """Make the plan for a listing. What is left out is derived from the listing's name."""
+    """Plan a listing's subscription; omitted arguments are derived from the listing's name."""
     listing = ListingName.parse(listing_resource)
     dataset_id = checked_dataset_id(dataset_id or listing.default_dataset_id)
     return SubscriptionPlan(
@@ -97,38 +97,38 @@ def plan_subscription(
 
 
 def checked_exchange(resource: str) -> str:
-    """Check the resource name of an exchange, and remove blanks around it."""
+    """Check an exchange's resource name, and strip whitespace around it."""
     _parse(resource, "exchange")
     return resource.strip()
 
 
 def checked_dataset_id(dataset_id: str) -> str:
-    """Check the id of a dataset."""
+    """Check a dataset id."""
     if not _DATASET_ID.fullmatch(dataset_id):
         raise OctogenBigQueryInputError(
-            f"Dataset id {dataset_id[:100]!r} is invalid: give 1 to 1,024 letters, digits and "
-            "underscores, without a project in front."
+            f"Dataset id {dataset_id[:100]!r} is invalid. Use 1 to 1,024 letters, digits and "
+            "underscores, without a project prefix."
         )
     return dataset_id
 
 
 def checked_project(project: str) -> str:
-    """Check the id or number of a Google Cloud project."""
+    """Check a Google Cloud project id or number."""
     if not _PROJECT.fullmatch(project):
         raise OctogenBigQueryInputError(
-            f"Project {project[:100]!r} is invalid: give the id of your own Google Cloud project, "
-            "such as my-project-123."
+            f"Project {project[:100]!r} is invalid. Use your Google Cloud project id, such as "
+            "my-project-123."
         )
     return project
 
 
 def sample_query(project: str, dataset_id: str) -> str:
-    """A first query to a linked dataset."""
+    """Return a sample query for a linked dataset."""
     return f"SELECT * FROM `{project}.{dataset_id}.{TABLE}` LIMIT 10;"  # noqa: S608
 
 
 def _parse(resource: str, kind: str) -> list[str]:
-    """The values between the fixed words of the name of a listing or an exchange."""
+    """Return the values between the keywords in a listing or exchange name."""
     words = resource.strip().split("/")
     expected = [each for each in _PARTS.items() if kind == "listing" or each[0] != "listings"]
     problem = f"it continues after the {kind}" if len(words) > 2 * len(expected) else None

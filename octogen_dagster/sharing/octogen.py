@@ -1,4 +1,4 @@
-"""The offers of Octogen to a subscriber, and the action that Octogen's word for each asks for."""
+"""Octogen's offers to a subscriber, and the action required by each offer's status."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from octogen_dagster.control_plane.tools import OctogenMCP, Subscriber
 
 NOT_GRANTED = (
-    "Octogen has not granted a catalog of this key to your organisation: check the key, or ask "
-    "Octogen for it."
+    "Octogen has not granted a catalog with this key to your organisation. Check the key, or ask "
+    "Octogen for access."
 )
 _CATALOG_OF_LISTING = re.compile(r"catalog_(.+)_exported_product_view_v\d+")
 
 
 class Action(StrEnum):
-    """An action that an offer asks for, or that a pass took about it."""
+    """An action that an offer requires, or that a pass took."""
 
     ALREADY_ACTIVE = "already_active"
     ALREADY_SUBSCRIBED = "already_subscribed"
@@ -51,19 +51,19 @@ _ACTIONS = {
     "preparing": Action.PENDING,
     "pending": Action.PENDING,
 }
-"""The action by Octogen's word, a status or a reason code; of two, that which is first decides."""
+"""The action for each status or reason code; if an offer has two, the first in this order wins."""
 
 LAPSED = _ACTIONS.keys() - {"awaiting_subscription", "active"}
-"""Words for a subscription that is not in order."""
+"""Statuses and reason codes for a broken subscription."""
 
 
 def action_of(word: str | None) -> Action:
-    """The action by Octogen's word. One that is missing or not known means not yet."""
+    """Return the action for a status. A missing or unknown status means pending."""
     return _ACTIONS.get(word or "", Action.PENDING)
 
 
 def deciding_word(offer: Cell) -> str | None:
-    """Octogen's status of an offer, or the reason code if only that says more than "not yet"."""
+    """Return an offer's status, or its reason code if only that is more specific than pending."""
     status, reason = offer.status, offer.reason_code
     if action_of(status) in (Action.WOULD_SUBSCRIBE, Action.ALREADY_ACTIVE):
         return status
@@ -73,9 +73,9 @@ def deciding_word(offer: Cell) -> str | None:
 
 
 class Offers(NamedTuple):
-    """The offers of Octogen to one subscriber, ordered by catalog key and resource name.
+    """Octogen's offers to one subscriber, sorted by catalog key and resource name.
 
-    An offer is the subscriber's cell, filled up from the listing; without a cell it has no
+    An offer is the subscriber's cell, completed from the listing. Without a cell it has no
     subscriber.
     """
 
@@ -84,7 +84,7 @@ class Offers(NamedTuple):
     offers: list[Cell]
 
     def of(self, listing: ListingName, dataset_id: str | None = None) -> Cell:
-        """The offer of a listing that Octogen shares, under this name and with this dataset id."""
+        """Return a shared listing's offer, with this name and dataset id."""
         offer = next(each for each in self.offers if _key(each.listing_resource) == listing.key)
         dataset_id = dataset_id or offer.linked_dataset
         return msgspec.structs.replace(
@@ -93,8 +93,8 @@ class Offers(NamedTuple):
 
 
 def read_catalog_of(octogen: OctogenMCP, listing: ListingName) -> list[SharedListing]:
-    """Read the listings of a listing's catalog; an error if Octogen does not share it."""
-    # Today the id has the catalog's key. Where it has not, all are read.
+    """Read the listings for a listing's catalog; raise if Octogen does not share it."""
+    # Today the id contains the catalog key. Otherwise, read all listings.
     named = _CATALOG_OF_LISTING.fullmatch(listing.listing)
     for catalogs in ([named[1]], []) if named else ([],):
         shared = octogen.listings(catalogs)
@@ -102,8 +102,8 @@ def read_catalog_of(octogen: OctogenMCP, listing: ListingName) -> list[SharedLis
             if _key(each.listing_resource) == listing.key:
                 return [other for other in shared if other.catalog_key == each.catalog_key]
     raise OctogenBigQueryError(
-        f"Listing {listing}: Octogen does not share it with your organisation now. Its dataset, if "
-        "there is one, is untouched; ask Octogen, or delete the partition."
+        f"Listing {listing}: Octogen no longer shares it with your organisation. An existing "
+        "dataset was not changed. Ask Octogen for access, or delete the partition."
     )
 
 
@@ -116,9 +116,9 @@ def read_offers(
     *,
     register: bool = False,
 ) -> Offers:
-    """Read the status of shared listings for one subscriber, who may be registered for that.
+    """Read the status of shared listings for one subscriber, registering it if requested.
 
-    Without `catalogs` they are those of all. A key that Octogen does not share is included without
+    Without `catalogs`, all listings are read. Keys that Octogen does not share are included without
     a listing.
     """
     subscribers, cells = octogen.subscribers()
@@ -138,10 +138,10 @@ def read_offers(
 
 
 def _merged(shared: Sequence[SharedListing], cells: Iterable[Cell]) -> list[Cell]:
-    """Each listing with its cell, and each cell without a listing: none is left out.
+    """Pair all listings with their cells, keeping listings and cells without a match.
 
-    A cell belongs to the listing that it names. One that names none of these belongs to a listing
-    of its catalog that has no other cell.
+    A cell belongs to the listing it names. A cell that names no known listing is matched to a
+    listing for its catalog without another cell.
     """
     names = {_key(each.listing_resource) for each in shared if each.listing_resource}
     by_name: defaultdict[ListingKey | str, list[Cell]] = defaultdict(list)
@@ -168,7 +168,7 @@ def _merged(shared: Sequence[SharedListing], cells: Iterable[Cell]) -> list[Cell
 
 
 def _key(resource: str | None) -> ListingKey | str:
-    """The key of a listing, or the text if it is not a listing's name."""
+    """Return a listing's key, or the text itself if it is not a listing name."""
     try:
         return ListingName.parse(resource or "").key
     except OctogenBigQueryInputError:
@@ -178,7 +178,7 @@ def _key(resource: str | None) -> ListingKey | str:
 def octogen_listings(
     octogen: OctogenMCP, *, project: str, principal: str, catalogs: Sequence[str] = ()
 ) -> Listings:
-    """The listings that Octogen shares, with Octogen's word for one subscriber."""
+    """Return the listings that Octogen shares, with their status for one subscriber."""
     shared = octogen.listings(catalogs)
     found = read_offers(octogen, shared, project, principal)
     resources = {each.listing_resource for each in shared}
@@ -200,21 +200,21 @@ def octogen_listings(
 
 
 def decide(offer: Cell, subscriber: Subscriber | None) -> tuple[Action, str | None]:
-    """Decide about an offer, and say why: `WOULD_SUBSCRIBE` if it waits for a subscription."""
+    """Return an offer's action and the reason; `WOULD_SUBSCRIBE` if it awaits a subscription."""
     if offer.catalog_key is None:
-        return Action.SKIPPED, "Octogen sent it without a catalog key: report it to Octogen."
+        return Action.SKIPPED, "Octogen sent no catalog key. Report this to Octogen."
     if offer.subscriber_id is None and offer.listing_resource is None:
         return Action.ERROR, NOT_GRANTED
     if subscriber is None:
         return Action.PENDING, (
-            "The subscriber is not registered: a pass with --apply registers it, and a later one "
-            "subscribes, once Octogen has granted access."
+            "The subscriber is not registered. A pass with --apply registers it, and a later pass "
+            "subscribes once Octogen has granted access."
         )
     if not subscriber.is_enabled:
         state = subscriber.desired_state
-        return Action.PENDING, f"The subscriber is {state} at Octogen: enable it there."
+        return Action.PENDING, f"The subscriber is {state} at Octogen. Enable it there."
     if offer.subscriber_id is None:
-        return Action.PENDING, "Octogen has no status for this subscriber yet."
+        return Action.PENDING, "Octogen reports no status for this subscriber yet."
     return _decide_by_word(offer)
 
 
@@ -222,11 +222,11 @@ def _decide_by_word(offer: Cell) -> tuple[Action, str | None]:
     word = deciding_word(offer)
     action = action_of(word)
     if action is Action.WOULD_SUBSCRIBE and offer.listing_resource is None:
-        return Action.ERROR, "Octogen grants access and names no listing: report it to Octogen."
+        return Action.ERROR, "Octogen grants access but names no listing. Report this to Octogen."
     detail = "" if word is None or word in _ACTIONS else f": its status is {word!r}"
     return action, {
         Action.WOULD_SUBSCRIBE: "A pass with --apply creates the linked dataset.",
         Action.PENDING: f"Octogen has not granted access yet{detail}.",
-        Action.ERROR: f"Octogen reports {word}: ask Octogen.",
+        Action.ERROR: f"Octogen reports {word}. Ask Octogen for help.",
         Action.SKIPPED: f"Octogen does not share it ({word}).",
     }.get(action)

@@ -1,4 +1,4 @@
-"""Subscribes a project to a listing, which creates its linked dataset."""
+"""Subscribe a project to a listing, which creates a linked dataset."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from google.auth.credentials import Credentials
 
 WAITS = (0.5, 1, 2, 4, 8)
-"""Seconds before each further look at a dataset id that is taken: lists lag behind."""
+"""Seconds to wait before checking a taken dataset id again, because lists lag behind."""
 _AGAIN = (
     "materialize this partition (or repeat the command): the listing sensor does not request a "
     "subscription that was deleted."
@@ -33,13 +33,13 @@ class BigQuerySubscriptionResult:
     """A subscription to a listing, with its linked dataset.
 
     Attributes:
-        listing_resource: The listing that was requested.
-        linked_project: The project of the linked dataset.
-        linked_dataset: The id of the linked dataset.
-        state: The state of the subscription: `STATE_ACTIVE` or `STATE_STALE`.
+        listing_resource: The requested listing's resource name.
+        linked_project: The linked dataset's project id.
+        linked_dataset: The linked dataset's id.
+        state: The subscription state: `STATE_ACTIVE` or `STATE_STALE`.
         already_subscribed: True if the subscription existed before.
-        subscription_name: The resource name of the subscription.
-        sample_query: A first query to the linked dataset.
+        subscription_name: The subscription's resource name.
+        sample_query: A sample query for the linked dataset.
     """
 
     listing_resource: str
@@ -60,25 +60,25 @@ def subscribe_to_listing(
     friendly_name: str | None = None,
     credentials: Credentials | None = None,
 ) -> BigQuerySubscriptionResult:
-    """Subscribe a project to a listing, which creates a linked dataset in it.
+    """Subscribe a project to a listing, which creates a linked dataset in the project.
 
-    If the project is subscribed to the listing already, that subscription is returned, whatever
-    its dataset is called.
+    If the project is already subscribed to the listing, the existing subscription is returned,
+    regardless of its dataset id.
 
     Args:
         listing_resource: The listing, as
             `projects/<p>/locations/<loc>/dataExchanges/<ex>/listings/<id>`.
-        destination_project: Your Google Cloud project, which the linked dataset is created in.
-        destination_dataset_id: The id of the linked dataset; by default `octogen_<listing id>`.
-        location: The BigQuery location of the linked dataset; by default the listing's.
-        friendly_name: The display name of the linked dataset; by default `Octogen <dataset id>`.
-        credentials: Google credentials; by default Application Default Credentials.
+        destination_project: Your Google Cloud project, where the linked dataset is created.
+        destination_dataset_id: The linked dataset's id; defaults to `octogen_<listing id>`.
+        location: The linked dataset's BigQuery location; defaults to the listing's location.
+        friendly_name: The linked dataset's display name; defaults to `Octogen <dataset id>`.
+        credentials: Google credentials; defaults to Application Default Credentials.
 
     Raises:
-        OctogenBigQueryAccessPendingError: Octogen's grant on the listing has not arrived yet; try
+        OctogenBigQueryAccessPendingError: Octogen's grant on the listing has not arrived yet. Try
             again in a few minutes.
-        OctogenBigQueryInputError: A name is invalid; nothing was sent.
-        OctogenBigQueryError: The dataset id is taken, or the call failed for any other reason.
+        OctogenBigQueryInputError: A name is invalid. No request was sent.
+        OctogenBigQueryError: The dataset id is taken, or the call failed for another reason.
     """
     plan = plan_subscription(
         listing_resource, destination_project, destination_dataset_id, location, friendly_name
@@ -94,15 +94,16 @@ def subscribe(
     replacing: Callable[[str, str], None] | None = None,
     datasets: Mapping[str, str] = MappingProxyType({}),
 ) -> BigQuerySubscriptionResult:
-    """Subscribe, unless the project is subscribed to the listing already.
+    """Subscribe, unless the project is already subscribed to the listing.
 
-    A dataset id that is taken is taken by a faster process, by an attempt whose answer was lost, by
-    what a revoked subscription left behind, or by others. Time and the list alone tell these apart.
+    A taken dataset id might belong to a concurrent process, an attempt whose response was lost, a
+    revoked subscription's leftover dataset, or something unrelated. Only the subscription list,
+    read again after a wait, can distinguish these cases.
 
-    `replacing` allows to delete revoked subscriptions to the same listing that hold the dataset id,
-    each with its linked dataset and the access rights set on it; it is called before each deletion
-    with the names of the subscription and the dataset. `datasets` are ids of linked datasets by
-    subscription name: Analytics Hub may name a dataset only while its subscription is active.
+    `replacing` permits deleting revoked subscriptions to the same listing that hold the dataset id,
+    each with its linked dataset and the access rights set on it. It is called before each deletion
+    with the subscription name and the dataset. `datasets` maps subscription names to linked dataset
+    ids, because Analytics Hub might name a dataset only while its subscription is active.
     """
     own: list[Subscription] = []
     deleted: set[str] = set()
@@ -116,7 +117,7 @@ def subscribe(
             holders = [each for each in own if each.dataset_id == plan.dataset_id]
             leftovers = [each for each in holders if each.name not in deleted]
             _delete(hub, plan, leftovers, replacing)
-            # Lists lag behind, so one that was deleted may be listed once more.
+            # Lists lag behind, so a deleted subscription might still be listed.
             deleted.update(each.name for each in leftovers)
         created = hub.subscribe(plan)
         if created is not None:
@@ -128,22 +129,22 @@ def subscribe(
 def find_subscription(
     hub: AnalyticsHub, plan: SubscriptionPlan, datasets: Mapping[str, str] = MappingProxyType({})
 ) -> BigQuerySubscriptionResult | None:
-    """The subscription to the plan's listing that gives access to data; None if there is none."""
+    """Return the usable subscription to the plan's listing; None without one."""
     found = in_force(_subscriptions_to(hub, plan, datasets), plan)
     return None if found is None else _result(found, plan, already_subscribed=True)
 
 
 def in_force(subscriptions: Iterable[Subscription], plan: SubscriptionPlan) -> Subscription | None:
-    """The best of the subscriptions to the plan's listing that give access to data.
+    """Return the best usable subscription to the plan's listing.
 
-    More than one is rare: it prefers the planned dataset, then a known one, then current data.
+    Several are rare. The planned dataset is preferred, then a known dataset, then current data.
     """
     return min(
         (each for each in subscriptions if each.in_force and each.listing.key == plan.listing.key),
         key=lambda each: (
             each.dataset_id != plan.dataset_id,
             each.dataset_id is None,
-            # `STATE_ACTIVE` is before `STATE_STALE` in the alphabet.
+            # `STATE_ACTIVE` sorts before `STATE_STALE`.
             each.state,
         ),
         default=None,
@@ -166,26 +167,25 @@ def _delete(
     leftovers: Sequence[Subscription],
     replacing: Callable[[str, str], None] | None,
 ) -> None:
-    """Delete revoked subscriptions that hold the dataset id: all of them, or none."""
+    """Delete all revoked subscriptions that hold the dataset id, or none."""
     if not leftovers:
         return
     for each in leftovers:
         if each.state != REVOKED:
             raise OctogenBigQueryError(f"{_taken(plan)}, and {_unknown_state(each)}")
-    # Asked before anything is deleted: without the grant no dataset would take the place.
+    # Check before deleting anything: without the grant, the dataset could not be replaced.
     if not hub.may_subscribe(plan.listing):
         raise OctogenBigQueryAccessPendingError(
             f"Listing {plan.listing} as dataset {plan.project}.{plan.dataset_id}: Octogen's grant "
-            "has not arrived yet, and nothing was changed. It is asynchronous: try again in a few "
-            "minutes."
+            "has not arrived yet. Nothing was changed. Grants are asynchronous, so try again in a "
+            "few minutes."
         )
     if replacing is None:
         raise OctogenBigQueryError(
-            f"{_taken(plan)}, and it is left over from subscription {leftovers[0].name} to this "
-            "listing, which was revoked. Nothing was changed. With replace_revoked=True of "
-            "build_linked_datasets_asset or build_url_list_export_asset (replace_revoked: true in "
-            "YAML), a run deletes that subscription with the dataset and the access rights set on "
-            "it, and subscribes again. "
+            f"{_taken(plan)}, left over from the revoked subscription {leftovers[0].name} to this "
+            "listing. Nothing was changed. Set replace_revoked=True in build_linked_datasets_asset "
+            "or build_url_list_export_asset (replace_revoked: true in YAML) to let a run delete "
+            "that subscription, the dataset and the access rights set on it, and subscribe again. "
             f"Or delete it yourself, then {_AGAIN}"
         )
     for each in leftovers:
@@ -196,23 +196,23 @@ def _delete(
 def _still_taken(
     plan: SubscriptionPlan, own: Sequence[Subscription], deleted: Iterable[str]
 ) -> OctogenBigQueryError:
-    """The error of a plan whose dataset id stays taken, by no subscription that names it."""
+    """Return the error for a dataset id that stays taken by something other than a subscription."""
     if deleted:
         return OctogenBigQueryUnavailableError(
-            f"Listing {plan.listing}: dataset {plan.project}.{plan.dataset_id} is still there, "
-            "although the revoked subscription that it belonged to was deleted. Try again later."
+            f"Listing {plan.listing}: dataset {plan.project}.{plan.dataset_id} still exists, "
+            "although its revoked subscription was deleted. Try again later."
         )
     problem = (
-        "no subscription to this listing has it: choose another dataset id with dataset_id= "
-        "(--dataset on a command line), or delete the dataset if nobody needs it. If a "
-        "subscription to this listing was just made or deleted, try again in a few minutes."
+        "no subscription to this listing uses it. Choose another dataset id with dataset_id= "
+        "(--dataset on the command line), or delete the dataset if nobody needs it. If a "
+        "subscription to this listing was just created or deleted, try again in a few minutes."
     )
     for each in own:
         if each.dataset_id is None:
             problem = (
-                f"a revoked subscription {each.name} to this listing is there, which does not say "
-                "its dataset: if it is this one, delete that subscription, then "
-                f"{_AGAIN} If not, choose another dataset id with dataset_id= (--dataset on a "
+                f"the revoked subscription {each.name} to this listing does not name its dataset. "
+                "If it is this dataset, delete that subscription, then "
+                f"{_AGAIN} If not, choose another dataset id with dataset_id= (--dataset on the "
                 "command line)."
             )
             if each.state != REVOKED:
@@ -226,8 +226,8 @@ def _taken(plan: SubscriptionPlan) -> str:
 
 def _unknown_state(subscription: Subscription) -> str:
     return (
-        f"subscription {subscription.name} to this listing is in state {subscription.state}, which "
-        "this version does not know: look at it in the Google console; nothing was changed."
+        f"subscription {subscription.name} to this listing has the unknown state "
+        f"{subscription.state}. Check it in the Google console. Nothing was changed."
     )
 
 
@@ -237,7 +237,7 @@ def _result(
     if subscription.dataset_id is None:
         raise OctogenBigQueryError(
             f"Listing {plan.listing}: project {plan.project} is subscribed ({subscription.name}, "
-            f"{subscription.state}), and Analytics Hub does not say which dataset is linked to it. "
+            f"{subscription.state}), but Analytics Hub does not name its linked dataset. "
             "Look for it in BigQuery, under the project's datasets."
         )
     project = subscription.project or plan.project

@@ -68,8 +68,8 @@ def test_a_token_endpoint_that_does_not_answer_is_unavailable(
     [
         (exceptions.Unknown("Odd."), Persistence.PASSING, "failed (UNKNOWN"),
         (exceptions.ResourceExhausted("Odd."), Persistence.PASSING, "failed (RESOURCE_EXHAUSTED"),
-        (exceptions.MethodNotImplemented("Odd."), Persistence.PERMANENT, "refused (UNIMPLEMENTED"),
-        (exceptions.InvalidArgument("Odd."), Persistence.PERMANENT, "refused (INVALID_ARGUMENT"),
+        (exceptions.MethodNotImplemented("Odd."), Persistence.PERMANENT, "request (UNIMPLEMENTED"),
+        (exceptions.InvalidArgument("Odd."), Persistence.PERMANENT, "request (INVALID_ARGUMENT"),
         (auth.RefreshError("Odd.", retryable=True), Persistence.PASSING, "token endpoint failed"),
     ],
 )

@@ -75,7 +75,7 @@ def test_one_answer_that_does_not_come_is_not_the_last() -> None:
 
 
 def test_a_server_that_is_never_there_is_an_error(fails: Fails) -> None:
-    message = r"did not answer in time \(UNAVAILABLE"
+    message = r"did not respond in time \(UNAVAILABLE"
     fails(message, AnalyticsHub(endpoint="127.0.0.1:1", deadline=0.5))
     google = Google()
     google.refuse("ListListings", "UNAVAILABLE", 10_000)
@@ -89,10 +89,10 @@ def test_pages_without_an_end_are_an_error(fails: Fails) -> None:
     numbers = (str(number) for number in itertools.count())
     with answering(ListListings=pages(numbers)) as endpoint:
         opened = AnalyticsHub(endpoint=endpoint, deadline=0.5)
-        fails(r"pages were read within 0\.\d+ s, and there are more", opened)
+        fails(r"pages were read within 0\.\d+ s", opened)
     circle = itertools.cycle("ab")
     with answering(ListListings=pages(circle)) as endpoint:
-        fails("the pages repeat in a circle", AnalyticsHub(endpoint=endpoint))
+        fails("the pages repeat", AnalyticsHub(endpoint=endpoint))
 
 
 def test_a_deletion_that_does_not_end_is_an_error(golden: Golden) -> None:
@@ -137,12 +137,12 @@ def test_credentials_that_are_missing_refused_or_unreachable_are_errors(
     monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
     monkeypatch.setenv("NO_GCE_CHECK", "true")
     monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
-    fails(r"no Google credentials \(.*`gcloud auth application-default login`", AnalyticsHub())
+    fails(r"no Google credentials .*`gcloud auth application-default login`", AnalyticsHub())
     refusal = {"error": "invalid_grant", "error_description": "Token has been revoked."}
     with RawServer(lambda _: http(400, refusal)) as server:
         message = "the Google credentials cannot be used .*Token has been revoked"
         fails(message, AnalyticsHub(credentials(server.origin)))
-    unreachable = "Google's token endpoint did not answer"
+    unreachable = "Google's token endpoint did not respond"
     fails(unreachable, AnalyticsHub(credentials("http://127.0.0.1:1")))
     monkeypatch.setattr(google_errors, "TOKEN_TIMEOUT", 0.1)
     with RawServer(lambda _: hanging(lambda: server)) as server:

@@ -586,7 +586,7 @@ class TestGoogle:
                 PERMISSIONS[4:],
                 [
                     f"ok: {PROJECT} grants {', '.join(PERMISSIONS[:4])}.",
-                    "failed: The permission bigquery.jobs.create is missing: let",
+                    "failed: The permission bigquery.jobs.create is missing.",
                 ],
             ),
             (
@@ -645,7 +645,7 @@ class TestGoogle:
 
     def test_credentials_that_are_missing(self, tmp_path: Path) -> None:
         (found,) = lines(analytics_hub=AnalyticsHubResource(project=PROJECT))["Google credentials"]
-        assert found.startswith(f"failed: Project {PROJECT}: there are no Google credentials")
+        assert found.startswith(f"failed: Project {PROJECT}: no Google credentials")
 
     def test_a_query_is_only_tried(self, tmp_path: Path) -> None:
         asked: list[dict[str, Any]] = []
@@ -674,7 +674,7 @@ class TestGoogle:
         refusal = rest_api.refused(403, "accessDenied", "User has no bigquery.jobs.create.")
         with rest_api.serving(lambda *_: refusal, tmp_path):
             (found,) = lines(bigquery=AnalyticsHubResource(project=PROJECT))["Queries"]
-        assert found.startswith(f"failed: A query in project {PROJECT}: BigQuery refused")
+        assert found.startswith(f"failed: A query in project {PROJECT}: BigQuery rejected")
         assert "roles/bigquery.jobUser" in found
 
 

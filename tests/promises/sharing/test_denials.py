@@ -29,37 +29,13 @@ from tests.messages import Golden
 from tests.projects import Project
 from tests.results import failure, is_retried
 from tests.servers.analytics_hub import error_info
-from tests.servers.google import DATASET, EXCHANGE, LISTING, PROJECT, REVOKED, Google
+from tests.servers.google import EXCHANGE, LISTING, PROJECT, REVOKED, Google
 
-SUBJECT = f"Listing {LISTING} as dataset {PROJECT}.{DATASET} in location us"
-REFUSED = "Analytics Hub refused (PERMISSION_DENIED: {} on request)"
 DISABLED = error_info(
     "SERVICE_DISABLED", service="analyticshub.googleapis.com", consumer="projects/7"
 )
-ENABLE = (
-    "API analyticshub.googleapis.com is not enabled in project 7: let an administrator run "
-    "`gcloud services enable analyticshub.googleapis.com --project 7`, and try again a few "
-    "minutes later."
-)
 PERIMETER = error_info("SECURITY_POLICY_VIOLATED", uid="x-1_y")
-CROSS = (
-    "A perimeter of VPC Service Controls forbids it (unique identifier x-1_y): let an "
-    "administrator of the organization look it up in the VPC Service Controls troubleshooter, and "
-    "allow these Google credentials to reach Analytics Hub and BigQuery across the perimeter."
-)
-ROLE = (
-    "The permission {permission} is missing: let an administrator of project reader-project grant "
-    "these Google credentials {role}, with `gcloud projects add-iam-policy-binding reader-project "
-    "--member=PRINCIPAL --role={role}`, where PRINCIPAL is their serviceAccount:… or user:…."
-)
-USER = ROLE.format(permission="bigquery.datasets.create", role="roles/bigquery.user")
 OWNER = "roles/analyticshub.subscriptionOwner"
-VIEWER = (
-    "The permission analyticshub.listings.list is missing: let the publisher of exchange "
-    f"{EXCHANGE} grant these Google credentials roles/analyticshub.viewer on it, in the Google "
-    "console under BigQuery, Sharing; gcloud cannot. For Octogen's exchange ask Octogen, or list "
-    "its listings with OctogenSource, which needs no role on the exchange."
-)
 
 Call = Callable[[str], object]
 
@@ -111,61 +87,46 @@ def test_a_denial_in_spite_of_the_right_names_the_cause(golden: Golden, details:
     assert google.calls.count("SubscribeListing") == 1
 
 
-def test_a_disabled_api_is_never_a_grant_on_its_way() -> None:
+def test_a_disabled_api_is_never_a_grant_on_its_way(golden: Golden) -> None:
     google = Google(granted=False)
     google.refuse("SubscribeListing", "PERMISSION_DENIED", 1, DISABLED)
     error = denied(google)
     assert type(error) is OctogenBigQueryError
-    assert str(error) == f"{SUBJECT}: {REFUSED.format('SubscribeListing')}. {ENABLE}"
+    golden("errors", error)
 
 
 @pytest.mark.parametrize(
-    ("code", "details", "kind", "reason"),
+    ("code", "details", "kind"),
     [
-        ("PERMISSION_DENIED", [DISABLED], OctogenBigQueryError, ENABLE),
-        ("PERMISSION_DENIED", [PERIMETER], OctogenBigQueryError, CROSS),
-        (
-            "UNKNOWN",
-            [],
-            OctogenBigQueryUnavailableError,
-            "Analytics Hub failed (UNKNOWN: TestIamPermissions on request). Try again later, or "
-            "report it to Octogen.",
-        ),
+        ("PERMISSION_DENIED", [DISABLED], OctogenBigQueryError),
+        ("PERMISSION_DENIED", [PERIMETER], OctogenBigQueryError),
+        ("UNKNOWN", [], OctogenBigQueryUnavailableError),
     ],
+    ids=["disabled", "perimeter", "unknown"],
 )
 def test_a_denial_of_which_the_permissions_cannot_be_read_says_both(
-    golden: Golden, code: str, details: list[Any], kind: type[OctogenBigQueryError], reason: str
+    golden: Golden, code: str, details: list[Any], kind: type[OctogenBigQueryError]
 ) -> None:
     google = Google(granted=False)
     google.refuse("TestIamPermissions", code, 1, *details)
     error = denied(google)
     assert type(error) is kind
     golden("errors", error)
-    assert str(error).endswith(reason)
 
 
 @pytest.mark.parametrize(
-    ("method", "call", "subject", "advice"),
-    [
-        ("ListListings", list_exchange, f"Exchange {EXCHANGE}", VIEWER),
-        (
-            "ListSubscriptions",
-            subscribe,
-            f"The subscriptions of projects/{PROJECT}/locations/us",
-            ROLE.format(permission="analyticshub.subscriptions.list", role=OWNER),
-        ),
-    ],
+    ("method", "call"), [("ListListings", list_exchange), ("ListSubscriptions", subscribe)]
 )
 @pytest.mark.parametrize(
-    ("details", "cause"), [([], None), ([DISABLED], ENABLE), ([PERIMETER], CROSS)]
+    "details", [[], [DISABLED], [PERIMETER]], ids=["nothing named", "disabled", "perimeter"]
 )
 def test_a_denial_names_the_permission_the_role_and_where_to_grant_it(
-    method: str, call: Call, subject: str, advice: str, details: list[Any], cause: str | None
+    golden: Golden, method: str, call: Call, details: list[Any]
 ) -> None:
     google = Google()
     google.refuse(method, "PERMISSION_DENIED", 1, *details)
     error = denied(google, call)
-    assert str(error) == f"{subject}: {REFUSED.format(method)}. {cause or advice}"
+    golden("errors", error)
     assert type(error) is OctogenBigQueryError
 
 
@@ -179,7 +140,9 @@ def test_the_perimeter_is_found_in_the_text_as_well() -> None:
         error_details_pb2.PreconditionFailure(violations=[perimeter]),
         text="Prohibited by organization's policy. vpcServiceControlsUniqueIdentifier: x-1_y",
     )
-    assert str(denied(google, list_exchange)).endswith(CROSS)
+    error = str(denied(google, list_exchange))
+    assert "VPC Service Controls perimeter" in error
+    assert "(unique identifier x-1_y)" in error
 
 
 @pytest.mark.parametrize(
@@ -198,7 +161,7 @@ CASES = [
     ([], False, 3, "Not yet: ", "Octogen's grant has not arrived yet"),
     ([], True, 1, "roles/bigquery.user", "The permission bigquery.datasets.create is missing"),
     ([DISABLED], False, 1, "`gcloud services enable analyticshub", "API analyticshub"),
-    ([PERIMETER], True, 1, "VPC Service Controls", "VPC Service Controls forbids it"),
+    ([PERIMETER], True, 1, "VPC Service Controls", "VPC Service Controls perimeter"),
 ]
 """Details of a denial, if the listing is granted, and what the command and a run say."""
 
@@ -245,6 +208,6 @@ def test_a_deletion_that_is_denied_names_the_role(project: Project) -> None:
     name = google.add(state=REVOKED)
     google.refuse("DeleteSubscription", "PERMISSION_DENIED")
     result = linking(google, project, build_linked_datasets_asset(replace_revoked=True))
-    advice = ROLE.format(permission="analyticshub.subscriptions.delete", role=OWNER)
-    refusal = REFUSED.format("DeleteSubscription")
-    assert f"Subscription {name}: {refusal}. {advice}" in failure(result)
+    assert f"Subscription {name}: " in failure(result)
+    assert "The permission analyticshub.subscriptions.delete is missing" in failure(result)
+    assert f"{OWNER}, with `gcloud projects add-iam-policy-binding {PROJECT}" in failure(result)

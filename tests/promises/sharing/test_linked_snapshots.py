@@ -316,8 +316,7 @@ def test_each_stream_of_the_storage_read_api_is_read(
                     consumer=f"projects/{PROJECT}",
                 ),
             ),
-            "API bigquerystorage.googleapis.com is not enabled in project my-project: let an "
-            "administrator run `gcloud services enable bigquerystorage.googleapis.com ",
+            "`gcloud services enable bigquerystorage.googleapis.com --project my-project`",
         ),
         (Refusal("UNIMPLEMENTED", "What?"), "(UNIMPLEMENTED: 501 What?)."),
     ],

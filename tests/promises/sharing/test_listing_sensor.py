@@ -266,8 +266,8 @@ def test_a_refusal_fails_the_tick(ticks: Ticks) -> None:
     for code in ("PERMISSION_DENIED", "NOT_FOUND", "INVALID_ARGUMENT", "UNAUTHENTICATED"):
         ticks.google.refuse("ListListings", code, text="Refused")
         assert ticks.failed().startswith(
-            f"The listings could not be read. Exchange {EXCHANGE}: Analytics Hub refused "
-            f"({code}: Refused)."
+            f"The listings could not be read. Exchange {EXCHANGE}: Analytics Hub rejected "
+            f"the request ({code}: Refused)."
         )
 
 

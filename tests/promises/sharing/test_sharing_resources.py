@@ -168,7 +168,7 @@ def test_analytics_hub_s_reason_is_shown_beside_the_status(
         with pytest.raises(OctogenBigQueryError) as caught:
             subscribe_to_listing(listing_resource=LISTING, destination_project=PROJECT)
     shown = f"({code} ACCESS_TOKEN_SCOPE_INSUFFICIENT: Request had insufficient scopes)"
-    assert f"Analytics Hub refused {shown}" in str(caught.value)
+    assert shown in str(caught.value)
 
 
 def test_a_refusal_of_bigquery_without_a_list_of_errors_shows_the_reason_in_its_details(
