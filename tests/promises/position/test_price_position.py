@@ -467,6 +467,9 @@ def test_each_number_of_its_page_is_that_of_a_model(
         f"{max(percents):.0f}",
         f"{min(percents):.0f}",
     ]
+    make_history(tmp_path, {day(5): days[day(3)]})  # read again, unchanged
+    shown = metadata(shop.update(asset), "octogen_products_position")
+    assert labels(shown["octogen/price_index"])[-1] == "2026-11-05"
 
 
 @pytest.mark.slow
