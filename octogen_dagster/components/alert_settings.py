@@ -1,4 +1,4 @@
-"""The YAML of alert rules, derived from their classes."""
+"""Alert rules in YAML, derived from the rule classes."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 
 def _class_of(kind: object, info: ValidationInfo) -> type[AlertRule]:
-    """Return the class of a kind, or of the dotted path of a rule in the project."""
+    """Return the rule class for a kind or for a dotted path in the project."""
     if "." not in str(kind):
         if str(kind) in KINDS:
             return KINDS[str(kind)]
         raise ValueError(
-            f"no such choice.{did_you_mean(str(kind), KINDS)} Choose {', '.join(KINDS)}, or the "
+            f"is not a kind.{did_you_mean(str(kind), KINDS)} Choose {', '.join(KINDS)}, or the "
             "dotted path of your own rule"
         )
     rule = import_by_path(str(kind), info, "my_shops.rules.EndsIn99")
@@ -40,22 +40,22 @@ def _class_of(kind: object, info: ValidationInfo) -> type[AlertRule]:
 
 
 class AlertSettings(YamlModel):
-    """The fields of every alert rule."""
+    """Fields shared by all alert rules."""
 
     kind: Annotated[type[AlertRule], PlainValidator(_class_of, json_schema_input_type=str)]
-    """What must happen to a product: a rule of this package, or the dotted path of your own."""
+    """The event: a built-in rule, or the dotted path of your own."""
     name: str = ""
-    """The rule's name in the alerts table, and the name of its check; by default its kind."""
+    """Name of the rule in the alerts table and of its check; by default its kind."""
     where: str | None = None
-    """The products the rule applies to, as an SQL condition, such as brand.name = 'Acme'."""
+    """Products the rule applies to, as an SQL condition such as `brand.name = 'Acme'`."""
     days: int = 30
-    """Days that a new rule looks back, and that a price is compared over."""
+    """Days that a new rule looks back, and over which prices are compared."""
     again_after: Duration | None = None
-    """The time in which a product is reported only once unless its price moves further: 7d."""
+    """Time, such as `7d`, in which a product is reported again only if its price moves further."""
     max_products: int = 0
-    """Products that can match in one snapshot before the rule's check warns."""
+    """Number of matching products in a snapshot above which the rule's check warns."""
     max_percent: float | None = None
-    """The same limit in percent of the products; the check warns only above both limits."""
+    """The same limit in percent of all products; the check warns only above both limits."""
 
     def rule(self) -> AlertRule:
         """Return the rule with these fields."""
@@ -66,7 +66,7 @@ class AlertSettings(YamlModel):
 
 
 def _settings_of(rule: type[AlertRule]) -> type[AlertSettings]:
-    """Return the fields of a rule in YAML: those of every rule, and those that its class adds."""
+    """Return a rule's fields in YAML: the shared ones and the ones its class adds."""
     types = {
         name: annotation
         for base in reversed(rule.__mro__[: rule.__mro__.index(AlertRule)])
@@ -88,7 +88,7 @@ def _settings_of(rule: type[AlertRule]) -> type[AlertSettings]:
 
 
 def _rule(value: Any, info: ValidationInfo) -> AlertRule:
-    """Return the rule of a mapping in YAML, or of a template variable of the project."""
+    """Return the rule for a mapping in YAML, or from a template variable."""
     if isinstance(value, AlertRule):
         return value
     kind = {"kind": value.get("kind")} if isinstance(value, Mapping) else value
@@ -97,7 +97,7 @@ def _rule(value: Any, info: ValidationInfo) -> AlertRule:
 
 
 class _RuleSchema:
-    """The JSON schema of a rule: its kind selects the fields, which of your own rules are any."""
+    """The JSON schema of a rule: its kind selects the fields; your own rules accept any."""
 
     @staticmethod
     def __get_pydantic_json_schema__(_: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
@@ -122,7 +122,7 @@ Rule = Annotated[Any, PlainValidator(_rule), _RuleSchema]
 
 
 def _condition(where: str) -> pl.Expr:
-    """Return an SQL condition that a search's products and their history can answer."""
+    """Return an SQL condition, checked against the columns of products and history."""
     import polars as pl
 
     from octogen_dagster.schemas import HISTORY_SCHEMA, PRODUCT_SCHEMA
@@ -134,7 +134,7 @@ def _condition(where: str) -> pl.Expr:
     columns = {**PRODUCT_SCHEMA, **HISTORY_SCHEMA}
     if unknown := sorted({*condition.meta.root_names()} - {*columns}):
         raise ValueError(
-            f"where uses a column {unknown[0]}, which neither the history nor the products have."
+            f"where uses an unknown column {unknown[0]}. Use one from the products or the history."
             f"{did_you_mean(unknown[0], columns)}"
         )
     try:

@@ -1,4 +1,4 @@
-"""OctogenComponent: a deployment of Octogen's catalogs, written in YAML."""
+"""OctogenComponent: a deployment of Octogen catalogs in YAML."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ _CHECKED: tuple[Kind, ...] = (
 
 @dg.scaffold_with(OctogenScaffolder)
 class OctogenComponent(AssetsComponent):
-    """Octogen's product catalogs as assets: snapshots of searches and whole catalogs, their changes
-    and details, checks, sensors and schedules, and own tables of addresses as URL lists.
+    """Octogen's product catalogs as assets: snapshots of searches and whole catalogs with their
+    downstream assets, checks, sensors and schedules, and URL lists.
 
-    It brings the resources that they need. Two components of one project need two names. Listings
-    that Octogen shares over BigQuery are another component, `OctogenLinkedDatasetsComponent`.
-    Mistakes in the YAML are an `OctogenComponentError`, whose message has a line for each.
+    The component includes its resources. Each component in a project needs its own name. BigQuery
+    listings have their own component, `OctogenLinkedDatasetsComponent`. Mistakes in the YAML raise
+    an `OctogenComponentError` with one line for each mistake.
 
     Example:
 
@@ -72,42 +72,41 @@ class OctogenComponent(AssetsComponent):
     """
 
     name: Name = "octogen"
-    """The resources are <name> and <name>_io_manager; the table of the catalogs and their
-    partitions are <name>_catalogs. Two components need two names."""
+    """Prefix: the resources are `<name>` and `<name>_io_manager`, the catalogs table and its
+    partitions `<name>_catalogs`. Must be unique in the project."""
     connection: ConnectionSettings = Field(default_factory=ConnectionSettings)
-    """Octogen's REST API: the fields of OctogenResource."""
+    """Connection to Octogen's REST API."""
     catalog_source: Source = Field(default_factory=CatalogSourceSettings)
-    """`hosts` of shops, `keys` of catalogs, or `granted` by a service of the older contract. Needed
-    where catalogs are partitions."""
+    """Catalogs to read: `hosts` or `keys`, or `granted` for the list from an older service.
+    Required for catalog partitions."""
     storage: Storage = Field(default_factory=StorageSettings)
-    """The store of the snapshots, or its `base_dir` alone; null for the project's own
-    `io_manager`."""
+    """Storage for snapshots, or just its `base_dir`; `null` uses the project's `io_manager`."""
     catalogs: Asset = None
-    """Their table; by default there if catalogs are partitions."""
+    """The catalogs table; by default added for searches with catalog partitions."""
     searches: list[SearchSettings] = Field(default_factory=list)
-    """Searches and whole catalogs."""
+    """Searches and whole catalogs to read."""
     url_lists: list[UrlListSettings] = Field(default_factory=list)
-    """Own tables of competitors' addresses, as URL lists at Octogen."""
+    """URL lists at Octogen, synchronized with tables in your project."""
     url_list_sensor: Sensor = Field(default_factory=SensorSettings)
-    """The sensor of lists that were exported anew, where a list has `coverage`: `true` has it,
-    stopped; `running` starts it; `false` has none; or its settings."""
+    """Sensor for new exports of lists with `coverage`. `true`, the default, adds it stopped;
+    `running` starts it with the first deployment; `false` omits it."""
     automation: Literal["running"] | None = None
-    """`running` starts what follows the searches with the first deployment."""
+    """`running` adds a sensor for downstream assets and starts it with the first deployment."""
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:
         names = [search.name for search in self.searches]
         for position, name in enumerate(names):
             if (first := names.index(name)) < position:
-                text = f"{name!r} is also the name of searches[{first}]: give each its own name."
+                text = f"{name!r} is also the name of searches[{first}]. Rename one of them."
                 kind = PydanticCustomError("twice", "{text}", {"text": text})
                 place = InitErrorDetails(type=kind, loc=("searches", position, "name"), input=name)
                 raise ValidationError.from_exception_data("searches", [place])
         lists = [each.of_octogen for each in self.url_lists]
         if twice := next((name for name in lists if lists.count(name) > 1), None):
             raise ValueError(
-                f"two url_lists are the list {twice!r}, and each run would undo the other's: give "
-                "each a list_name of its own"
+                f"two url_lists are the list {twice!r}, and each would overwrite the other. Give "
+                "each its own list_name"
             )
         return self
 
@@ -115,7 +114,7 @@ class OctogenComponent(AssetsComponent):
         """Build the assets, checks, sensors, schedules and resources.
 
         Args:
-            context: The place of the component in the project.
+            context: Dagster's context for loading the component.
 
         Raises:
             OctogenComponentError: Another component of the project has the same name.
@@ -123,9 +122,9 @@ class OctogenComponent(AssetsComponent):
         others = context.component_tree.get_all_components(OctogenComponent)
         if sum(each.name == self.name for each in others) > 1:
             raise OctogenComponentError(
-                f"Two OctogenComponents of this project have the name {self.name!r}, so their "
-                "resources and catalogs would be mixed. Write attributes.name in the YAML of one "
-                "of them, such as name: other_shops."
+                f"Two OctogenComponents in this project have the name {self.name!r}, so they would "
+                "share resources and catalogs. Set attributes.name in one of the YAML files, such "
+                "as name: other_shops."
             )
         connection = self.connection.arguments()
         if "catalog_source" in self.model_fields_set:
@@ -153,8 +152,8 @@ class OctogenComponent(AssetsComponent):
             self._url_lists(),
         )
         if self.automation is None:
-            return defs  # Dagster's own sensor of automation conditions is there, and stopped
-        # Without resolving them: an own table that they follow is elsewhere in the project.
+            return defs  # Dagster adds its own sensor for automation conditions, stopped
+        # Not resolved, because upstream tables are defined elsewhere in the project.
         assets = [each for each in defs.assets or () if isinstance(each, dg.AssetsDefinition)]
         sensor = dg.AutomationConditionSensorDefinition(
             f"{self.name}_automation",
@@ -202,7 +201,7 @@ class OctogenComponent(AssetsComponent):
         }
         for kind, build in followers.items():
             if (settings := getattr(search, kind)) is not None:
-                # Lookups are charged: details are made when somebody asks for them.
+                # Lookups are charged, so details run only on request.
                 is_charged = kind == "details"
                 condition = None if is_charged else od.follow_upstream()
                 name = f"{products.key.path[-1]}_{kind}"
@@ -231,7 +230,7 @@ class OctogenComponent(AssetsComponent):
         assets: Mapping[Kind, dg.AssetsDefinition],
         runs: Mapping[str, Any],
     ) -> dict[Kind, dg.AssetsDefinition]:
-        """Return the alerts and the position of a search, which its history is asked for."""
+        """Return the alerts and the price position of a search."""
         history = assets["history"]
 
         def spec(kind: Kind, settings: AssetSettings) -> dg.AssetSpec:
@@ -288,7 +287,7 @@ class OctogenComponent(AssetsComponent):
         return loaded
 
     def _url_lists(self) -> dg.Definitions:
-        """Return the URL lists, with what is read of their exports."""
+        """Return the URL lists and the assets of their exports."""
         assets, checks, exports, resources = [], [], [], dict[str, Any]()
         for settings in self.url_lists:
             arguments = settings.arguments() | {
@@ -324,7 +323,7 @@ class OctogenComponent(AssetsComponent):
     def _of_export(
         self, name: str, coverage: UrlCoverageSettings, url_list: dg.AssetsDefinition
     ) -> list[dg.AssetsDefinition]:
-        """Return the assets of a list's export; the sensor requests them together."""
+        """Return the assets of a list's export; the sensor requests all of them in one run."""
         written = coverage.arguments()
         asset = AssetSettings(translation=coverage.translation)
 
@@ -349,7 +348,7 @@ class OctogenComponent(AssetsComponent):
         reads: dict[str, Any] = {
             "bigquery_resource_key": f"{name}_google",
             "execute": self.execute,
-            "max_age": None,  # the export is as old
+            "max_age": None,  # checked on the export
             **arguments("min_rows_percent", "max_bytes_billed"),
         }
         of_coverage = od.build_linked_snapshot_asset(
@@ -358,7 +357,7 @@ class OctogenComponent(AssetsComponent):
         offers = od.build_linked_snapshot_asset(
             export, name=spec("url_offers"), **reads, **arguments("columns", "where")
         )
-        # A list that has changed has other matches before its next export.
+        # A change to the list changes its matches before the next export.
         follow = od.follow_upstream()
         matches = od.build_url_matches_asset(
             url_list,
@@ -371,7 +370,7 @@ class OctogenComponent(AssetsComponent):
         return [export, of_coverage, offers, matches]
 
     def _google(self, name: str, coverage: UrlCoverageSettings) -> dict[str, Any]:
-        """Return the resources of a list's export."""
+        """Return the resources for a list's export."""
         google: dict[str, Any] = {
             "project": coverage.project,
             "gcp_credentials": coverage.gcp_credentials,
@@ -391,7 +390,7 @@ class OctogenComponent(AssetsComponent):
         search: ProductSearch | None = None,
         **attributes: Any,
     ) -> dg.AssetSpec:
-        """Return the spec of an asset as the component and both translations change it."""
+        """Return an asset's spec after all translations."""
         spec = dg.AssetSpec(asset.name or name, **attributes)
         if self.storage is not None:
             spec = spec.with_io_manager_key(f"{self.name}_io_manager")
@@ -399,9 +398,9 @@ class OctogenComponent(AssetsComponent):
         return self.translated(data, asset)
 
     def _policy(self, search: SearchSettings) -> dg.BackfillPolicy | None:
-        """Return how many catalogs a run of a search's assets has; None for one."""
+        """Return the backfill policy for a search's assets; None for one catalog in a run."""
         is_said = "catalogs_per_run" in search.model_fields_set
-        # An IO manager of the project may know of one partition only.
+        # The project's IO manager might support only one partition.
         is_one = search.catalogs_per_run == 1 or (self.storage is None and not is_said)
         if is_one or not search.by_catalog:
             return None

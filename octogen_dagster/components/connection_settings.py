@@ -1,4 +1,4 @@
-"""What the YAML of the components says of Octogen, its catalogs and where snapshots are kept."""
+"""Connection, catalog source and storage settings in YAML."""
 
 from __future__ import annotations
 
@@ -27,33 +27,35 @@ from octogen_dagster.products.resource import OctogenResource
 
 
 def check_host(host: Text | None) -> Text | None:
-    """Refuse what is no host name, without showing it: a variable may have a key by mistake."""
+    """Reject an invalid host name without showing it, since it might be a key by mistake."""
     if host is not None and not isinstance(host, dg.EnvVar):
         try:
             checked_host(host, "host")
         except ValueError:
             raise ValueError(
-                "is not a host name: write the name alone, such as octogen.ai, without https://, "
-                "api., mcp. or auth. before it and without a port or path"
+                "is not a host name. Write only the name, such as octogen.ai, without https://, a "
+                "port, a path, or api., mcp. or auth. in front"
             ) from None
     return host
 
 
 def _granted(text: str) -> dict[str, Any]:
     if text != "granted":
-        raise ValueError("write granted, or hosts: [...] or keys: [...] below it")
+        raise ValueError(
+            "is not a catalog source. Write hosts: [...] or keys: [...] below it, or granted"
+        )
     return {}
 
 
 class CatalogSourceSettings(YamlModel):
-    """Where catalogs come from: the hosts of shops or the keys of catalogs."""
+    """The catalog source: shop hosts or catalog keys. Write one of them."""
 
     hosts: list[str] | None = None
-    """Hosts of shops, such as acme.com: the catalogs that serve them."""
+    """Shop hosts, such as `acme.com`; reads all catalogs for these shops."""
     keys: list[str] | None = None
-    """Keys of catalogs."""
+    """Catalog keys."""
     catalogs: list[str] | None = None
-    """Keys of those catalogs of the hosts that are read; all by default."""
+    """With `hosts`: the keys of the catalogs to read; all by default."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -61,18 +63,18 @@ class CatalogSourceSettings(YamlModel):
         return self
 
     def source(self) -> CatalogSource:
-        """The source that these settings describe."""
+        """Return the catalog source."""
         if self.hosts is not None and self.keys is not None:
             raise ValueError(
-                "catalog_source has both hosts and keys: write one of them. Hosts are of shops, "
-                "and keys are of catalogs."
+                "catalog_source has both hosts and keys: write one of them. Shops have hosts; "
+                "catalogs have keys."
             )
         if self.hosts is not None:
             return ShopCatalogs(hosts=self.hosts, catalogs=self.catalogs)
         if self.catalogs is not None:
             raise ValueError(
-                "catalog_source has catalogs without hosts, among whose catalogs they choose: "
-                "write hosts, or write keys instead of catalogs."
+                "catalog_source has catalogs without hosts. Write hosts beside it, or write keys "
+                "instead of catalogs."
             )
         return GrantedCatalogs() if self.keys is None else NamedCatalogs(keys=self.keys)
 
@@ -81,28 +83,27 @@ Source = Annotated[CatalogSourceSettings, text_for(CatalogSourceSettings, _grant
 
 
 class StorageSettings(YamlModel):
-    """The fields of `ParquetSnapshotIOManager`; those that are left out have its defaults.
+    """Fields of `ParquetSnapshotIOManager`, with the same defaults."""
 
-    They are written out here, since the module of the IO manager imports Polars, which no command
-    of `dg` needs to read a YAML file.
-    """
+    # Listed here because the IO manager's module imports Polars, which `dg` commands that only
+    # read YAML do not need.
 
     base_dir: Text = "snapshots"
-    """A folder, s3://bucket/..., gs://... or az://...; by default `snapshots`."""
+    """A folder, or a URI such as `s3://bucket/shops`, `gs://…` or `az://…`."""
     storage_options: Annotated[dict[str, Any], VARIABLE] = Field(default_factory=dict)
-    """Options of the store; a secret among them is "{{ env.NAME }}"."""
+    """Options for the object store. Write secrets as `"{{ env.NAME }}"`."""
     partition_column: str = "partition"
-    """The column that tells partitions in one frame apart."""
+    """Column with the partition, for frames with several partitions."""
     resume_within_hours: float = 6.0
-    """Hours for which a read that died is continued; with 0 no pages are saved."""
+    """Hours in which an interrupted read can be resumed; `0` saves no pages."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        self.io_manager()  # has the ranges of the fields
+        self.io_manager()  # checks the values
         return self
 
     def io_manager(self) -> od.ParquetSnapshotIOManager:
-        """The IO manager that these settings describe."""
+        """Return the IO manager."""
         return od.ParquetSnapshotIOManager(**{"base_dir": self.base_dir, **self.arguments()})
 
 
@@ -112,7 +113,7 @@ Storage = Annotated[
 
 
 def _fields_of(resource: type[BaseModel], *, without: str) -> dict[str, Any]:
-    """Return the fields of a resource, for a model of YAML. A null is refused: it is no budget."""
+    """Return a resource's fields for YAML. `null` is rejected: it would remove a budget."""
     fields = {}
     for name, field in resource.model_fields.items():
         (kind,) = {*(get_args(field.annotation) or [field.annotation])} - {NoneType}
@@ -128,12 +129,12 @@ _CONNECTION = create_model(
 
 
 class ConnectionSettings(_CONNECTION):
-    """The fields of `OctogenResource`; those that are left out have its defaults."""
+    """Fields of `OctogenResource`, with the same defaults."""
 
     _check_key = field_validator("api_key")(check_not_written_out)
     _check_host = field_validator("host")(check_host)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        OctogenResource(**self.arguments())  # has the ranges of the fields
+        OctogenResource(**self.arguments())  # checks the values
         return self

@@ -1,4 +1,4 @@
-"""OctogenLinkedDatasetsComponent: listings that Octogen shares over BigQuery, written in YAML."""
+"""OctogenLinkedDatasetsComponent: BigQuery listings from Octogen, in YAML."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ if TYPE_CHECKING:
 
 def _octogen_source(text: str) -> dict[str, Any]:
     if text != "octogen":
-        raise ValueError("write octogen, or exchange: ... or listings: [...] below it")
+        raise ValueError(
+            "is not a source. Write octogen, or exchange: ... or listings: [...] below it"
+        )
     return {}
 
 
@@ -58,17 +60,17 @@ Listing = Annotated[str, AfterValidator(_check_listing)]
 
 
 def _listing_key(listing: str) -> object:
-    """Return what identifies a listing, whose project has an id and a number."""
+    """Return a listing's key; its name can have the project's id or number."""
     return listing_name(listing_partition_key(listing)).key
 
 
 class ListingSourceSettings(YamlModel):
-    """Where listings come from: an exchange, or a list; by default Octogen."""
+    """The listing source: an exchange or a list; by default Octogen."""
 
     exchange: Annotated[str, AfterValidator(_check_exchange)] | None = None
-    """projects/<project>/locations/<location>/dataExchanges/<exchange>"""
+    """Resource name, `projects/<project>/locations/<location>/dataExchanges/<exchange>`."""
     listings: list[Listing] | None = None
-    """Resource names of listings."""
+    """Resource names of the listings."""
 
     @property
     def is_octogen(self) -> bool:
@@ -82,7 +84,7 @@ class ListingSourceSettings(YamlModel):
         return self
 
     def source(self) -> ListingSource:
-        """The source that these settings describe."""
+        """Return the listing source."""
         if self.exchange is not None:
             return od.ExchangeSource(self.exchange)
         return od.OctogenSource() if self.listings is None else od.StaticSource(self.listings)
@@ -92,37 +94,37 @@ Source = Annotated[ListingSourceSettings, text_for(ListingSourceSettings, _octog
 
 
 class LinkedProductsSettings(AssetSettings):
-    """The settings of the asset that describes and checks the linked tables."""
+    """Settings for the asset that describes and checks linked tables."""
 
     max_age: Duration | None = Field(default="2 days", validate_default=True)
-    """The oldest last modification that passes the check `fresh`; null leaves it out."""
+    """Maximum age of the last modification for the check `fresh`; `null` omits the check."""
     modified_column: str | None = None
-    """The column whose newest value is the last modification."""
+    """Column whose maximum is the last modification; by default the table's own."""
     columns: list[str] = Field(default=[*PRODUCT_COLUMNS])
-    """The columns to expect."""
+    """Expected columns."""
     max_bytes_billed: int | None = Field(default=100_000_000_000, gt=0)
-    """The most bytes that a query may be billed for; null for no limit."""
+    """Maximum bytes billed for a query; `null` removes the limit."""
 
 
 class LinkedSnapshotSettings(LinkedProductsSettings):
-    """The settings of the snapshots of linked views."""
+    """Settings for snapshots of linked views."""
 
     columns: list[str] = Field(default_factory=list)
-    """The columns to read; all by default. BigQuery bills for them."""
+    """Columns to read; all by default. BigQuery bills by column."""
     where: str | None = None
-    """One expression in BigQuery's SQL."""
+    """Rows to read, as an SQL expression for BigQuery."""
     min_rows_percent: Percent = 50
-    """The smallest snapshot that replaces the last one, in percent of its rows."""
+    """Smallest snapshot that replaces the previous one, in percent of its rows."""
 
 
 @dg.scaffold_with(OctogenLinkedDatasetsScaffolder)
 class OctogenLinkedDatasetsComponent(AssetsComponent):
-    """Listings that Octogen shares over BigQuery: a sensor that subscribes to them, their linked
-    datasets, and if you want checks of the tables and snapshots of the views.
+    """BigQuery listings from Octogen: a sensor that subscribes to them, their linked datasets and,
+    optionally, table checks and snapshots.
 
-    It brings the resources that they need, and needs the extra `bigquery`, with Octogen as the
-    source `mcp` too. A project has one of it. Mistakes in the YAML are an `OctogenComponentError`,
-    whose message has a line for each.
+    The component includes its resources. It needs the extra `bigquery`, and also `mcp` if Octogen
+    is the source. A project can have one. Mistakes in the YAML raise an `OctogenComponentError`
+    with one line for each mistake.
 
     Example:
 
@@ -134,40 +136,42 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
     """
 
     name: Name = "octogen"
-    """The prefix of the assets, <name>_linked_datasets, <name>_linked_products and
-    <name>_linked_snapshot, and of <name>_listing_sensor."""
+    """Prefix for the assets `<name>_linked_datasets`, `<name>_linked_products` and
+    `<name>_linked_snapshot`, and for `<name>_listing_sensor`."""
     project: Text
-    """Your Google Cloud project; it pays for queries."""
+    """Your Google Cloud project, which is billed for queries."""
     gcp_credentials: Text | None = None
-    """A key file in base64, as "{{ env.NAME }}"; Application Default Credentials else."""
+    """Service account key in base64, as `"{{ env.NAME }}"`; by default Application Default
+    Credentials."""
     source: Source = Field(default_factory=ListingSourceSettings)
-    """octogen (the default), or `exchange`, or `listings`."""
+    """`octogen` (the default), or `exchange` or `listings` below it."""
     principal: Text | None = None
-    """With source: octogen, the IAM principal that subscribes, as serviceAccount:<email>."""
+    """IAM principal to subscribe, as `serviceAccount:<email>`. Required with `source: octogen`."""
     host: Text | None = None
-    """Octogen is at mcp.<host> and auth.<host>; OCTOGEN_HOST, then octogen.ai by default."""
+    """Host of the MCP server and the login, as `mcp.<host>` and `auth.<host>`; by default
+    `OCTOGEN_HOST`, then `octogen.ai`."""
     token_uri: Text | None = None
-    """Where `octogen-dagster login --token-uri` has put the login, for processes that share no
-    disk: s3://..., gs://..., az://... or a path. By default OCTOGEN_MCP_TOKEN_URI."""
+    """URI of the login stored by `octogen-dagster login --token-uri`, for processes without a
+    shared disk: `s3://…`, `gs://…`, `az://…` or a path. By default `OCTOGEN_MCP_TOKEN_URI`."""
     dataset_id: dict[Listing, str] = Field(default_factory=dict)
-    """Ids of linked datasets by the resource names of their listings. The others have the id that
-    Octogen suggests, or octogen_<listing id>."""
+    """Linked dataset ids, by listing resource name. By default, the id suggested by Octogen, or
+    `octogen_<listing id>`."""
     replace_revoked: bool = False
-    """Delete a revoked subscription that holds the dataset id, with its dataset and the access
-    rights set on it. By default such a run fails."""
+    """Delete a revoked subscription that holds the dataset id, with its dataset and access rights.
+    By default, the run fails."""
     sensor: Sensor = Field(default_factory=SensorSettings)
-    """The sensor of new listings: `true` has it, stopped; `running` starts it; `false` has none; or
-    its settings."""
+    """Sensor for new listings. `true`, the default, adds it stopped; `running` starts it with the
+    first deployment; `false` omits it."""
     products: Annotated[LinkedProductsSettings | None, switch(LinkedProductsSettings)] = None
-    """Describes and checks each linked table."""
+    """Describe and check each linked table."""
     snapshot: Annotated[LinkedSnapshotSettings | None, switch(LinkedSnapshotSettings)] = None
-    """Each linked view as a Parquet snapshot."""
+    """Store each linked view as a Parquet snapshot."""
     history: Annotated[AssetSettings | None, switch(AssetSettings)] = None
-    """Prices and availability of each product since the first snapshot."""
+    """Prices and availability of each product since its first snapshot; needs `snapshot`."""
     tables: LinkedTableSettings | None = None
-    """A table of the snapshots in a database or a warehouse: its `destination`."""
+    """A table with the snapshots in a database, a warehouse or a lake; needs `snapshot`."""
     storage: Storage = Field(default_factory=StorageSettings)
-    """The store of the snapshots; null for the project's own `io_manager`."""
+    """Storage for snapshots, or just its `base_dir`; `null` uses the project's `io_manager`."""
 
     _check_host = field_validator("host")(check_host)
     _check_credentials = field_validator("gcp_credentials")(check_not_written_out)
@@ -177,13 +181,13 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
         extras = ["bigquery", *(["mcp"] if self.source.is_octogen else [])]
         require_extras("OctogenLinkedDatasetsComponent", *extras)
         if self.tables and not self.snapshot:
-            raise ValueError("tables are of the snapshots: write snapshot: true, or remove tables")
+            raise ValueError("tables needs snapshots. Write snapshot: true beside it")
         if self.history and not self.snapshot:
-            raise ValueError("history is of the snapshots: write snapshot: true beside it")
+            raise ValueError("history needs snapshots. Write snapshot: true beside it")
         if self.source.is_octogen and self.principal is None:
             raise ValueError(
-                "source: octogen needs principal, the IAM principal that Octogen shares with, such "
-                "as serviceAccount:reader@my-project.iam.gserviceaccount.com"
+                "source: octogen needs principal, the IAM principal to subscribe, such as "
+                "serviceAccount:reader@my-project.iam.gserviceaccount.com"
             )
         return self
 
@@ -191,15 +195,15 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
         """Build the assets, their checks, the sensor and the resources.
 
         Args:
-            context: The place of the component in the project.
+            context: Dagster's context for loading the component.
 
         Raises:
-            OctogenComponentError: The project has another one of this component.
+            OctogenComponentError: The project has a second component of this type.
         """
         if len(context.component_tree.get_all_components(OctogenLinkedDatasetsComponent)) > 1:
             raise OctogenComponentError(
-                "This project has two OctogenLinkedDatasetsComponents, and both bring the resource "
-                "analytics_hub. Write all listings in one, or put them into two projects."
+                "This project has two OctogenLinkedDatasetsComponents, and both define "
+                "analytics_hub. Move all listings to one of them, or use two projects."
             )
         ids = {_listing_key(listing): written for listing, written in self.dataset_id.items()}
         datasets = od.build_linked_datasets_asset(
@@ -252,7 +256,7 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
 
     @property
     def _bigquery(self) -> str:
-        """The key of the resource for queries, beside a `bigquery` that the project may have."""
+        """The resource key for queries; the project might have its own `bigquery`."""
         return f"{self.name}_bigquery"
 
     def _spec(self, kind: Kind, settings: AssetSettings, name: str = "") -> dg.AssetSpec:

@@ -1,4 +1,4 @@
-"""The YAML of who is told of alerts: a function of the project, Slack or people by mail."""
+"""Alert recipients in YAML: Slack, email or a function in the project."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from octogen_dagster.components.yaml_model import (
 )
 
 
-class SlackNotifier(notifiers.SlackNotifier):  # named as errors name it
+class SlackNotifier(notifiers.SlackNotifier):  # error messages show this class name
     __doc__ = notifiers.SlackNotifier.__doc__
     _check_url = field_validator("webhook_url", mode="before")(check_not_written_out)
 
@@ -36,7 +36,7 @@ class EmailNotifier(notifiers.EmailNotifier):
 
 
 def _imported(path: Any, info: ValidationInfo) -> Callable[..., Any]:
-    """The function at a dotted path, or the one that a template variable of the project is."""
+    """Return the function at a dotted path or from a template variable."""
     if callable(path):
         return _checked(path, "the function")
     example = "my_shops.tell.by_hand, or .tell.by_hand for a function beside this file"
@@ -49,37 +49,37 @@ def _checked(function: Any, name: str) -> Callable[..., Any]:
     try:
         inspect.signature(function).bind("events")
     except TypeError as error:
-        raise ValueError(f"{name} cannot be called with a frame of events alone: {error}") from None
+        raise ValueError(f"{name} cannot be called with just a frame of events: {error}") from None
     return function  # type: ignore[no-any-return]
 
 
 class NotifySettings(YamlModel):
-    """Who is told of new alerts. Each of them has a sensor."""
+    """Recipients of new alerts. Each has a sensor."""
 
     function: Annotated[
         Callable[..., Any] | None, PlainValidator(_imported, json_schema_input_type=str)
     ] = None
-    """The dotted path of a function that takes a frame of events; with a dot before it, it is
-    beside this file."""
+    """Dotted path of a function that takes a frame of events; a leading dot stands for this
+    file's folder."""
     slack: Annotated[
         SlackNotifier | None,
         text_for(SlackNotifier | None, lambda text: {"webhook_url": text}),
         VARIABLE,
     ] = None
-    """The URL of an incoming webhook of Slack, or `webhook_url`."""
+    """URL of a Slack incoming webhook."""
     email: Annotated[EmailNotifier | None, VARIABLE] = None
-    """`email_from`, `email_to`, `smtp_host`, and `smtp_user` with `email_password`."""
+    """Email sender, recipients and server."""
     running: bool = False
-    """True starts the sensors with their first deployment."""
+    """Start the sensors with their first deployment."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if not (self.function or self.slack or self.email):
-            raise ValueError("nobody is told: write function, slack or email")
+            raise ValueError("has no recipient: write function, slack or email")
         return self
 
     def sensors(self, alerts: str) -> Iterator[tuple[Callable[..., Any], dict[str, Any]]]:
-        """Yield each `notify` with the arguments of its sensor, by the name of the alerts."""
+        """Yield each recipient with the arguments for its sensor."""
         status = dg.DefaultSensorStatus("RUNNING" if self.running else "STOPPED")
         ways = {"sensor": self.function, "slack": self.slack, "email": self.email}
         for way, notify in ways.items():

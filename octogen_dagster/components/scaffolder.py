@@ -1,4 +1,4 @@
-"""`dg scaffold defs`: a first YAML file of a component, and the environment that it needs."""
+"""`dg scaffold defs`: a first YAML file for a component, and its variables in `.env`."""
 
 from __future__ import annotations
 
@@ -30,28 +30,26 @@ _SANDBOX_QUERY = "boots"
 def _check_text(value: list[str] | str | None) -> list[str] | str | None:
     for text in [value] if isinstance(value, str) else value or ():
         if not text.strip():
-            raise ValueError("a value is empty: leave the option out or give it a value")
+            raise ValueError("a value is empty: write a value, or omit the option")
         if not text.isprintable():
-            raise ValueError(f"{text!r} has characters that cannot be printed: remove them")
+            raise ValueError(f"{text!r} has unprintable characters: remove them")
     return value
 
 
 class ScaffoldParams(BaseModel):
-    """The parameters of a first YAML file."""
+    """Parameters for a first YAML file."""
 
     model_config = ConfigDict(extra="forbid")
 
     sandbox: bool = Field(
-        default=False, description="Read the catalogs of a local sandbox, which needs no key."
+        default=False, description="Read from a local sandbox, without an API key."
     )
-    hosts: list[str] = Field(default=[], description="Hosts of shops, such as acme.com.")
+    hosts: list[str] = Field(default=[], description="Shop hosts, such as acme.com.")
     keys: list[str] = Field(default=[], description="Catalog keys.")
-    granted: bool = Field(
-        default=False, description="Read every catalog that is granted to the key."
-    )
-    query: str | None = Field(default=None, description="Keywords of a first search.")
+    granted: bool = Field(default=False, description="Read all catalogs granted to the API key.")
+    query: str | None = Field(default=None, description="Keywords for a first search.")
     base_dir: str = Field(
-        default="snapshots", min_length=1, description="Where snapshots are stored."
+        default="snapshots", min_length=1, description="Folder or bucket for snapshots."
     )
 
     _check_text = field_validator("hosts", "keys", "query", "base_dir")(_check_text)
@@ -60,17 +58,17 @@ class ScaffoldParams(BaseModel):
     def _check(self) -> Self:
         if len(chosen := [name for name in _SOURCES if getattr(self, name)]) > 1:
             options = " and ".join(f"--{name}" for name in chosen)
-            raise ValueError(f"{options} exclude each other: choose one source of catalogs")
+            raise ValueError(f"{options} exclude each other: choose one catalog source")
         return self
 
     @property
     def has_source(self) -> bool:
-        """True if the source of catalogs was chosen."""
+        """True if a catalog source was chosen."""
         return any(getattr(self, name) for name in _SOURCES)
 
 
 class OctogenScaffolder(dg.Scaffolder[ScaffoldParams]):
-    """Write the YAML of a component, and the variables that it needs to the project's `.env`."""
+    """Write a component's YAML, and its variables to the project's `.env`."""
 
     @classmethod
     def get_scaffold_params(cls) -> type[ScaffoldParams]:
@@ -78,13 +76,13 @@ class OctogenScaffolder(dg.Scaffolder[ScaffoldParams]):
         return ScaffoldParams
 
     def scaffold(self, request: ScaffoldRequest[ScaffoldParams]) -> None:
-        """Write `defs.yaml`, and the variables that `.env` lacks."""
+        """Write `defs.yaml`, and the variables missing from `.env`."""
         params = request.params
         if not params.has_source and _is_typed():
             try:
                 params = _ask(params)
             except click.Abort:
-                with contextlib.suppress(OSError):  # the folder has files of the user
+                with contextlib.suppress(OSError):  # the folder has user files
                     request.target_path.rmdir()  # dg refuses a folder that exists
                 raise
         variables = _SANDBOX if params.sandbox else {}
@@ -104,18 +102,20 @@ class OctogenScaffolder(dg.Scaffolder[ScaffoldParams]):
 
 
 class LinkedScaffoldParams(BaseModel):
-    """The parameters of a first YAML file of linked datasets."""
+    """Parameters for a first YAML file for linked datasets."""
 
     model_config = ConfigDict(extra="forbid")
 
     project: str = Field(description="Your Google Cloud project.")
-    principal: str = Field(description="Who is subscribed, such as serviceAccount:me@my-project.…")
+    principal: str = Field(
+        description="Principal to subscribe, such as serviceAccount:me@my-project.…"
+    )
 
     _check_text = field_validator("project", "principal")(_check_text)
 
 
 class OctogenLinkedDatasetsScaffolder(dg.Scaffolder[LinkedScaffoldParams]):
-    """Write the YAML of linked datasets."""
+    """Write a linked-datasets component's YAML."""
 
     @classmethod
     def get_scaffold_params(cls) -> type[LinkedScaffoldParams]:
@@ -129,7 +129,7 @@ class OctogenLinkedDatasetsScaffolder(dg.Scaffolder[LinkedScaffoldParams]):
 
 
 def _is_typed() -> bool:
-    """True if a person has typed the command, and not a test or a script."""
+    """True if a person typed the command in a terminal."""
     return click.get_current_context(silent=True) is not None and sys.stdin.isatty()
 
 
@@ -139,7 +139,7 @@ def _ask(params: ScaffoldParams) -> ScaffoldParams:
     )
     chosen: Any = True
     if source in ("hosts", "keys"):
-        text = click.prompt(f"Their {source}, separated by commas")
+        text = click.prompt(f"Write the {source}, separated by commas")
         chosen = [part.strip() for part in text.split(",") if part.strip()]
     return ScaffoldParams.model_validate({**params.model_dump(), source: chosen})
 
@@ -151,7 +151,7 @@ def _attributes(params: ScaffoldParams) -> dict[str, Any]:
     searches: list[dict[str, Any]] = [{"name": "octogen_products", "partitions": "catalog"}]
     if query := params.query or (_SANDBOX_QUERY if params.sandbox else None):
         searches.append({"name": _asset_name(query), "search": {"q": query}})
-    # The base URL is that of .env, without which Octogen's own is read.
+    # The base URL comes from .env, or is Octogen's own.
     attributes: dict[str, Any] = {"connection": {"api_key": f"{{{{ env.{KEY_VARIABLE} }}}}"}}
     if source:
         attributes["catalog_source"] = source
@@ -171,9 +171,9 @@ def _say_what_is_next(*commands: str) -> None:
 
 
 def _write_environment(path: Path, variables: Mapping[str, str]) -> None:
-    """Append the variables that a `.env` lacks, and tell of those that it has with another value.
+    """Append missing variables to `.env`, and report the ones that have another value.
 
-    A new file can be read by its owner only, since such a file has secrets.
+    A new file is readable only by its owner, because it will hold secrets.
     """
     present = dotenv_values(path, interpolate=False)
     if variables:
@@ -192,18 +192,18 @@ def _write_environment(path: Path, variables: Mapping[str, str]) -> None:
         return
     if present.items() & _SANDBOX.items():
         click.echo(
-            f"{path} still names the sandbox, so nothing is read from Octogen. Remove the line of "
-            f"{BASE_URL_VARIABLE}, and write your key after {KEY_VARIABLE}=."
+            f"{path} still points to the sandbox. To read from Octogen, remove the line with "
+            f"{BASE_URL_VARIABLE}, and write your API key after {KEY_VARIABLE}=."
         )
     elif not (os.environ.get(KEY_VARIABLE) or present.get(KEY_VARIABLE)):
         click.echo(f"Set {KEY_VARIABLE} in the environment or in {path}.")
 
 
 def _keep_runs(project: Path) -> None:
-    """Name a folder as DAGSTER_HOME in `.env`, unless one is named.
+    """Set DAGSTER_HOME in `.env`, unless it is set.
 
-    Without it the run of `dg launch` is forgotten when the command ends, and `dg dev` starts its
-    sensors without a memory, so that they read, and pay for, each catalog again.
+    Without it, Dagster forgets the run when `dg launch` ends, and the sensors of each `dg dev`
+    start without cursors, so every catalog is read and charged again.
     """
     file, home = project / ".env", project / ".dagster_home"
     if "DAGSTER_HOME" in {**os.environ, **dotenv_values(file, interpolate=False)}:

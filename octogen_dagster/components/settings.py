@@ -1,4 +1,4 @@
-"""What the YAML of the components says of assets, with its contradictions refused."""
+"""Asset settings in YAML, with checks for contradictory fields."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ Kind = Literal[
 
 @dataclass(frozen=True)
 class OctogenAssetData:
-    """An asset of a component, as `get_asset_spec` and `translation` see it.
+    """An asset built by a component, as passed to `get_asset_spec` and `translation`.
 
     Attributes:
-        kind: What the asset is.
-        spec: Its key, partitions, automation condition and IO manager. What it leaves unset, such
-            as the description, is that of the builder.
-        search: The search of a products asset.
+        kind: The asset's kind.
+        spec: Its key, partitions, automation condition and IO manager. The asset's builder sets
+            all other fields, such as the description.
+        search: The search of a products asset; otherwise None.
     """
 
     kind: Kind
@@ -74,11 +74,11 @@ _TRANSLATIONS = TranslationFnResolver[OctogenAssetData](lambda data: {"data": da
 
 
 def _translation(value: Any) -> Any:
-    """Return the function of a translation that YAML has."""
+    """Return the translation function for a `translation` in YAML."""
     if not isinstance(value, Unrendered) or value.attributes is None:
         return None if isinstance(value, Unrendered) else value
     attributes = value.attributes
-    if not isinstance(attributes, str):  # as a function of the project's template variables is
+    if not isinstance(attributes, str):  # a template variable of the project can be a function
         attributes = _ASSET_ATTRIBUTES.model_validate(attributes)
     return _TRANSLATIONS.fn.callable(value.context, attributes)
 
@@ -94,8 +94,8 @@ def _check_cron(cron: str) -> str:
         dg.ScheduleDefinition(job_name="job", cron_schedule=cron)
     except dg.DagsterInvalidDefinitionError:
         raise ValueError(
-            f"{cron!r} is not a cron schedule: write five fields, such as 0 6 * * *, or a name, "
-            "such as @daily"
+            f"{cron!r} is not a cron schedule. Write five fields, such as 0 6 * * *, or a name, "
+            "such as @daily."
         ) from None
     return cron
 
@@ -118,60 +118,60 @@ Severity = Annotated[Literal["ERROR", "WARN"], AfterValidator(_severity)]
 
 
 class AssetSettings(YamlModel):
-    """The settings of an asset that has no others."""
+    """Settings for any asset."""
 
     name: Name | None = None
     """The asset's name."""
     translation: Translation = None
-    """Changes of the asset: owners, tags, kinds, group_name, key, key_prefix, description,
-    metadata, automation_condition, freshness_policy, deps, code_version. Its templates know `spec`
-    and `data`."""
+    """Changes to the asset spec: `owners`, `tags`, `kinds`, `group_name`, `key`, `key_prefix`,
+    `description`, `metadata`, `automation_condition`, `freshness_policy`, `deps`, `code_version`.
+    Templates can use `spec` and `data`."""
 
 
 class DetailsSettings(AssetSettings):
-    """The settings of the details of products.
+    """Settings for product details.
 
-    Each lookup is charged, so they follow the products only with an automation condition.
+    Each lookup is charged, so details run automatically only with an automation condition.
     """
 
     only_changed: bool = False
-    """Look up only products that are new or listed differently than before."""
+    """Look up only products that are new or whose listing changed."""
     max_failed_percent: Percent = 5
-    """Percent of the lookups that may fail."""
+    """Maximum percentage of failed lookups."""
 
 
 class PositionSettings(AssetSettings):
-    """The settings of own prices beside those of competitors."""
+    """Settings for the price position."""
 
     own: str
-    """The key of the asset that has them: sku, product_url, own_price, currency."""
+    """The asset key of your price list: `sku`, `product_url`, `own_price`, `currency`."""
     undercut_percent: Percent = 50
-    """Percent of the pairs that match in which a competitor may be below the own price."""
+    """Maximum percentage of matched pairs in which a competitor is below your price."""
     unmatched_percent: Percent = 20
-    """Percent of the pairs that may have no match."""
+    """Maximum percentage of unmatched pairs."""
 
 
 class CheckSettings(YamlModel):
-    """The arguments of `build_snapshot_checks`, with its defaults; a null leaves a check out."""
+    """Arguments for `build_snapshot_checks`, with its defaults; `null` omits a check."""
 
     max_age: Duration | None = Field(default="2 days", validate_default=True)
-    """The time, such as 36 hours, after which a catalog that was not materialized fails `fresh`."""
+    """Age, such as `36 hours`, after which a catalog fails the check `fresh`."""
     max_rows_change_percent: float | None = 30
-    """By how many percent the rows may differ from those of the last snapshots."""
+    """Maximum change in the row count from the last snapshots, in percent."""
     max_null_percent: dict[str, float] | None = Field(
         default={"product_url": 0.0, "title": 20.0, "current_price": 20.0}
     )
-    """The most percent of nulls of columns by name."""
+    """Maximum percentage of nulls, by column."""
     max_bad_price_percent: float | None = 0.1
-    """Percent of the products whose price may be bad."""
+    """Maximum percentage of products with a bad price."""
     price_outlier_ratio: float = 100.0
-    """How many times a price may be above or below the median."""
+    """Factor above or below the median from which a price counts as bad."""
     exclude: list[str] = Field(default_factory=list)
-    """Names of checks to leave out."""
+    """Names of checks to omit."""
     blocking: bool = False
-    """Keep what is downstream from running after a failed check."""
+    """A failed check stops downstream assets in the same run."""
     severity: Severity = "ERROR"
-    """The severity of a failed check."""
+    """Severity of a failed check."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -179,7 +179,7 @@ class CheckSettings(YamlModel):
         from octogen_dagster.position.table import UNDERCUT, UNMATCHED
 
         products = od.build_products_asset("products")
-        # It has the ranges of the fields.
+        # The builder checks the values.
         od.build_snapshot_checks(products, **self.arguments_of(products))
         history = od.build_product_history_asset(products)
         known = [
@@ -192,7 +192,7 @@ class CheckSettings(YamlModel):
         return self
 
     def arguments_of(self, asset: dg.AssetsDefinition) -> dict[str, Any]:
-        """The arguments for the checks of an asset: the names are those of the checks of all."""
+        """Return the arguments for an asset's checks; `exclude` keeps only the names it has."""
         from octogen_dagster.checks.snapshot_checks import names_of_checks
 
         arguments, known = self.arguments(), names_of_checks(asset)
@@ -200,32 +200,32 @@ class CheckSettings(YamlModel):
 
 
 class ScheduleSettings(YamlModel):
-    """When a search is materialized."""
+    """Settings for a schedule."""
 
     cron_schedule: Cron
-    """Five cron fields, or a name such as @daily."""
+    """Five cron fields, or a name such as `@daily`."""
     execution_timezone: Timezone = "UTC"
-    """The IANA time zone of the schedule."""
+    """IANA time zone of the schedule."""
     running: bool = False
-    """True starts the schedule with its first deployment."""
+    """Start the schedule with its first deployment."""
 
     def arguments(self) -> dict[str, Any]:
-        """The arguments of a schedule's builder."""
+        """Return the arguments for a schedule builder."""
         status = dg.DefaultScheduleStatus("RUNNING" if self.running else "STOPPED")
         when = {name: getattr(self, name) for name in ("cron_schedule", "execution_timezone")}
         return when | {"default_status": status}
 
 
 class SensorSettings(YamlModel):
-    """How a sensor runs."""
+    """Settings for a sensor."""
 
     running: bool = False
-    """True starts the sensor with its first deployment."""
+    """Start the sensor with its first deployment."""
     minimum_interval_seconds: int = Field(default=300, gt=0)
-    """Seconds from one tick to the next, at least."""
+    """Minimum time between two ticks, in seconds."""
 
     def arguments(self) -> dict[str, Any]:
-        """The arguments of a sensor's builder."""
+        """Return the arguments for a sensor builder."""
         status = dg.DefaultSensorStatus("RUNNING" if self.running else "STOPPED")
         seconds = self.minimum_interval_seconds
         return {"minimum_interval_seconds": seconds, "default_status": status}
@@ -241,66 +241,65 @@ Asset = Annotated[AssetSettings | None, switch(AssetSettings)]
 
 
 class SearchSettings(AssetSettings):
-    """A search, or whole catalogs, as an asset with those that follow it."""
+    """Settings for a search, or whole catalogs, with its downstream assets."""
 
     name: Name
-    """The name of the products asset."""
+    """Name of the products asset."""
     search: Annotated[ProductSearch, text_for(ProductSearch, lambda text: {"q": text})] = Field(
         default_factory=ProductSearch
     )
-    """What to read, or its `q` alone; without it all products of all catalogs."""
+    """The search, or just its `q`. Without it, whole catalogs are read."""
     partitions: Literal["none", "catalog", "snapshot_days", "catalog_days"] = "none"
-    """What a partition is: a catalog of the source, the day of the read, or both."""
+    """Partition by catalog, by the day of the read, or by both."""
     start_date: date | None = None
-    """The first day of day partitions, as 2026-11-25."""
+    """First day of daily partitions, such as `2026-11-25`."""
     timezone: Timezone = "UTC"
-    """The IANA time zone in which days begin."""
+    """IANA time zone in which days begin."""
     catalogs_per_run: int = Field(default=25, ge=1)
-    """The most catalogs that a run reads, where partitions are of catalogs. Dagster gives a run
-    neighbours in the order in which the partitions were added."""
+    """Maximum number of catalogs in a run with catalog partitions. Dagster groups partitions
+    that were added one after another."""
     min_rows_percent: Percent = 50
-    """The smallest snapshot that replaces the last one, in percent of its rows."""
+    """Smallest snapshot that replaces the previous one, in percent of its rows."""
     sensor: Sensor = None
-    """The sensor of catalogs that are new or indexed again: `true` (the default with partitions of
-    catalogs) has it, stopped; `running` starts it; `false` has none; or its settings."""
+    """Sensor for new and re-indexed catalogs. `true`, the default with catalog partitions, adds it
+    stopped; `running` starts it with the first deployment; `false` omits it."""
     schedule: Schedule = None
-    """Cron text, or `cron_schedule`, `execution_timezone` and `running`."""
+    """A cron schedule, or a mapping."""
     changes: Asset = None
-    """What appeared, disappeared or changed in the last snapshot that differs from the previous
-    one. It is read from the history, which `changes` brings with it."""
+    """Products that appeared, disappeared or changed in the latest snapshot with changes. Adds a
+    `history`."""
     details: Annotated[DetailsSettings | None, switch(DetailsSettings)] = None
-    """The full view of each product; each lookup is charged."""
+    """Full details of each product; each lookup is charged."""
     brands: Asset = None
-    """The brands of the products, with their numbers and prices."""
+    """Product counts and prices by brand."""
     history: Asset = None
-    """Prices and availability of each product since the first snapshot."""
+    """Prices and availability of each product since its first snapshot."""
     alerts: list[Rule] = Field(default_factory=list)
-    """Rules, whose events are found in the history."""
+    """Alert rules; they need `history`."""
     notify: Notify = None
-    """Who is told of the alerts: the dotted path of a function, or `function`, `slack`, `email` and
-    `running`."""
+    """Recipients of alerts, or just the dotted path of a function."""
     position: PositionSettings | None = None
-    """Own prices beside those in the history: the key of the asset that has them, as `own`."""
+    """Your price list compared with competitors; needs `history`."""
     tables: TableSettings | None = None
-    """Tables of the snapshots in a database or a warehouse: `destination` and `of`."""
+    """Tables in a database, a warehouse or a lake."""
     checks: Annotated[CheckSettings | None, switch(CheckSettings)] = Field(
         default_factory=CheckSettings
     )
-    """Checks of each snapshot of the products, `true` by default."""
+    """Check settings, or `false`; `true` by default."""
 
     @property
     def price_list_rules(self) -> list[PriceListRule]:
-        """The rules that compare competitors with your price list."""
+        """Return the rules that compare competitors with your price list."""
         return [each for each in self.alerts if isinstance(each, PriceListRule)]
 
     @property
     def product_rules(self) -> list[AlertRule]:
-        """The other rules."""
+        """Return the rules without a price list."""
         return [each for each in self.alerts if not isinstance(each, PriceListRule)]
 
     @property
     def by_catalog(self) -> bool:
-        """True if the partitions are of catalogs, or of catalogs and days."""
+        """True if each catalog is a partition, or each catalog and day."""
         return self.partitions in {"catalog", "catalog_days"}
 
     @model_validator(mode="after")
@@ -314,7 +313,7 @@ class SearchSettings(AssetSettings):
         of = self.tables.of or [] if self.tables else []
         missing = next((kind for kind in of if kind != "products" and not getattr(self, kind)), "")
         contradictions = {
-            f"{partitions} needs start_date, the first day, as 2026-11-25.": (
+            f"{partitions} needs start_date, the first day, such as 2026-11-25.": (
                 by_day and self.start_date is None
             ),
             "start_date needs partitions: snapshot_days or catalog_days. Change one of them.": (
@@ -324,25 +323,24 @@ class SearchSettings(AssetSettings):
             "Remove `catalogs`, or name them in catalog_source: keys.": (
                 self.by_catalog and self.search.catalogs
             ),
-            f"{partitions} with max_products would store a part of the products as a whole "
-            "partition. Remove max_products or the partitions.": (
+            f"{partitions} with max_products would store partial catalogs. Remove one of them.": (
                 self.partitions != "none" and self.search.max_products is not None
             ),
-            "alerts are found in the history. Write history: true beside them.": (
+            "alerts needs a history. Write history: true beside it.": (
                 self.alerts and self.history is None
             ),
             "price-list rules, such as undercut, need your price list. Write position: {own: ...} "
-            "beside them.": self.position is None and self.price_list_rules,
-            "changes are read from the history. Remove history: false, or changes.": (
+            "beside alerts.": self.position is None and self.price_list_rules,
+            "changes needs a history. Remove history: false or changes.": (
                 self.changes is not None and self.history is None
             ),
-            "position compares with the history. Write history: true beside it.": (
+            "position needs a history. Write history: true beside it.": (
                 self.position is not None and self.history is None
             ),
-            "notify tells of alerts. Write alerts beside it.": (
+            "notify needs alerts. Write alerts beside it.": (
                 self.notify is not None and not self.alerts
             ),
-            f"tables: of names {missing}, which the search does not have. Add {missing} to the "
+            f"tables: of has {missing}, an asset the search does not build. Add {missing} to the "
             "search, or remove it from of.": missing,
             "sensor needs partitions: catalog or catalog_days. Use a schedule instead.": (
                 self.sensor and not self.by_catalog
@@ -358,15 +356,15 @@ class SearchSettings(AssetSettings):
 
 
 class AssetsComponent(YamlComponent):
-    """A component whose assets a subclass and YAML may change."""
+    """A component whose assets can be changed in YAML or in a subclass."""
 
     translation: Translation = None
-    """Changes of all assets; those of a single asset are in its own translation."""
+    """Changes to all assets. An asset's own translation is applied after it."""
 
     def get_asset_spec(self, data: OctogenAssetData) -> dg.AssetSpec:
-        """Return the spec of an asset, before `translation` changes it.
+        """Return an asset's spec, before `translation` is applied.
 
-        Override it in a subclass to change keys, tags or metadata by what the asset is.
+        Override it in a subclass to change keys, tags or metadata depending on the asset's kind.
 
         Args:
             data: The asset.
@@ -378,12 +376,12 @@ class AssetsComponent(YamlComponent):
     ) -> Iterator[Any]:
         """Run an asset and yield its result.
 
-        Override it in a subclass to log, check or change what an asset returns.
+        Override it in a subclass to log, check or change the result.
 
         Args:
-            context: The context of the run.
-            compute: Runs the asset and returns what it returns: a scan, a frame, a
-                `dagster.MaterializeResult`, or an iterator of events.
+            context: Dagster's context for the run.
+            compute: Runs the asset. Returns a scan, a frame, a `dagster.MaterializeResult`, or an
+                iterator of events.
         """
         result = compute()
         if isinstance(result, Iterator):
@@ -394,7 +392,7 @@ class AssetsComponent(YamlComponent):
             yield dg.MaterializeResult(value=result)
 
     def translated(self, data: OctogenAssetData, asset: AssetSettings) -> dg.AssetSpec:
-        """Return the spec of an asset as the component and both translations change it."""
+        """Return an asset's spec after `get_asset_spec` and both translations."""
         spec = self.get_asset_spec(data)
         for translate in (self.translation, asset.translation):
             spec = spec if translate is None else translate(spec, data)

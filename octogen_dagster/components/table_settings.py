@@ -1,4 +1,4 @@
-"""The YAML of tables: the destination, and which assets have one."""
+"""Table settings in YAML: the destination and the assets to load."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _MAPPING = "must be a mapping: write {}duckdb: shop.duckdb{}, or another engine,
 
 
 def _in_yaml(destination: type[TableDestination]) -> Any:
-    """The type of a destination in YAML: its fields, or a text for the first of them."""
+    """Return a destination's type in YAML: its fields, or a string for the first one."""
     first, *others = fields = destination.model_fields
     secrets = destination.environment_fields
     given = create_model(
@@ -57,16 +57,16 @@ _BUILT_IN: dict[str, type[TableDestination]] = {
 
 
 def _destination(value: Any, info: ValidationInfo) -> TableDestination:
-    """The destination of a mapping from one engine, or the path of a class, to its fields."""
+    """Return the destination for a mapping from an engine or a class path to its fields."""
     if isinstance(value, TableDestination):
         return value
     if not isinstance(value, Mapping):
         raise ValueError(_MAPPING.format("", ""))
     if len(value) != 1:
-        raise ValueError(f"a destination is one of {', '.join(_BUILT_IN)}: write one")
+        raise ValueError(f"needs exactly one engine: write one of {', '.join(_BUILT_IN)}")
     (engine,) = value
     found = _BUILT_IN.get(engine) or _own(str(engine), info)
-    kind: Any = dict[str, _in_yaml(found)]  # type: ignore[misc]  # of a model that is made here
+    kind: Any = dict[str, _in_yaml(found)]  # type: ignore[misc]  # a model created at runtime
     given: dict[str, TableDestination] = TypeAdapter(kind).validate_python(
         value, context=info.context
     )
@@ -91,7 +91,7 @@ def _own(path: str, info: ValidationInfo) -> type[TableDestination]:
 
 
 def _schema() -> Any:
-    """The model of a destination, for the JSON schema."""
+    """Return the model of a destination for the JSON schema."""
     fields: dict[str, Any] = {
         name: (
             _in_yaml(each) | None,
@@ -104,13 +104,13 @@ def _schema() -> Any:
     return create_model("DestinationSettings", __config__=config, **fields)
 
 
-Destination = Annotated[  # Any, since mypy takes a field of a resource's type for a descriptor
+Destination = Annotated[  # Any, because mypy takes a field with a resource as type for a descriptor
     Any, PlainValidator(_destination, json_schema_input_type=_schema()), VARIABLE
 ]
 
 
 class LinkedTableSettings(YamlModel):
-    """The table of the snapshots of linked views."""
+    """Settings for the table with the linked snapshots."""
 
     @model_validator(mode="before")
     @classmethod
@@ -120,15 +120,14 @@ class LinkedTableSettings(YamlModel):
         return value
 
     destination: Destination
-    """An engine with its fields, or the dotted path of a custom `TableDestination` with its
-    fields."""
+    """One engine, or the dotted path of your own `TableDestination`, with its fields."""
 
 
 class TableSettings(LinkedTableSettings):
-    """The tables of a search's assets. Each is named as its asset."""
+    """Settings for tables. Each has the name of its asset."""
 
     of: (
         list[Literal["products", "changes", "details", "brands", "history", "alerts", "position"]]
         | None
     ) = None
-    """The assets that have a table; by default all that the search has."""
+    """Assets to load; by default all assets of the search."""

@@ -1,4 +1,4 @@
-"""The templates of a YAML file: rendered once, with the variables that are not set refused."""
+"""Templates in a YAML file: rendered once; unset variables are rejected."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ONLY_A_VARIABLE = re.compile(r"\{\{\s*env\.(\w+)\s*\}\}")
 
 
 class Mistake(ResolutionException):
-    """A mistake in YAML, with its place. Dagster lets its own exceptions pass through templates."""
+    """A mistake in YAML, with its position. Templates let only Dagster's exceptions through."""
 
     def __init__(self, context: dg.ResolutionContext, path: Iterable[str | int], text: str) -> None:
         parts = [*context.path, *path]
@@ -28,17 +28,17 @@ class Mistake(ResolutionException):
 
 
 class Unrendered(NamedTuple):
-    """A `translation`, whose templates are rendered for each asset in this context."""
+    """A `translation` whose templates are rendered for each asset in this context."""
 
     context: dg.ResolutionContext
     attributes: Any
 
 
 class Templates(dg.ResolutionContext):
-    """A context in which a text that is no template stays as it is, and a variable has a value.
+    """A context that leaves strings without templates unchanged and rejects unset variables.
 
-    Dagster renders every text, and reads what comes out as Python: "501" becomes a number. There a
-    variable that is not set is None, which is no limit for a budget and a shop `none.com`.
+    Dagster renders every string and parses the result as Python, so "501" becomes a number. An
+    unset variable becomes None, which means an unlimited budget or a shop `none.com`.
     """
 
     def resolve_value(self, val: Any, as_type: type | None = None) -> Any:
@@ -48,10 +48,10 @@ class Templates(dg.ResolutionContext):
             return val
         env = _Environment(self)
         try:
-            # By the class, since the new scope is a `Templates` as well and would call this again.
+            # On the base class, because the new scope is also a `Templates` and would recurse.
             value = dg.ResolutionContext.resolve_value(self.with_scope(env=env), val)
         except Exception as error:
-            if env.not_set and not isinstance(error, Mistake):  # it was given a value that is none
+            if env.not_set and not isinstance(error, Mistake):  # caused by the unset variable
                 raise env.not_set[0] from None
             raise
         if isinstance(value, _NotSet):
@@ -61,7 +61,7 @@ class Templates(dg.ResolutionContext):
     def rendered(
         self, value: Any, variables: set[str], mistakes: list[Mistake], field: str = ""
     ) -> Any:
-        """Render all templates of a value, and note mistakes in them and empty texts."""
+        """Render all templates in a value; collect mistakes and empty strings."""
         if isinstance(value, list):
             places = [self.at_path(position) for position in range(len(value))]
             return [
@@ -86,7 +86,7 @@ class Templates(dg.ResolutionContext):
                 return dg.EnvVar(found[1])
             rendered = self.resolve_value(value)
             if isinstance(rendered, str) and not rendered.strip():
-                raise Mistake(self, (), "is empty: write a value, or remove it")
+                raise Mistake(self, (), "is empty: write a value, or remove the field")
             return rendered
         except Mistake as mistake:
             mistakes.append(mistake)
@@ -94,14 +94,14 @@ class Templates(dg.ResolutionContext):
 
 
 class _Environment:
-    """`env` in a template, which notes the variables that are not set."""
+    """`env` in a template; records unset variables."""
 
     def __init__(self, context: dg.ResolutionContext) -> None:
         self._context = context
         self.not_set: list[Mistake] = []
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith(("jinja", "__")):  # jinja2 asks every object for these
+        if name.startswith(("jinja", "__")):  # jinja2 looks these up on every object
             raise AttributeError(name)
         return self(name)
 
@@ -115,7 +115,7 @@ class _Environment:
 
 
 class _NotSet:
-    """A variable that is not set: it is false, so that `or` and `if` work, and has no value."""
+    """An unset variable: false, so that `or` and `if` work; any other use fails."""
 
     def __init__(self, mistake: Mistake) -> None:
         self.mistake = mistake

@@ -1,4 +1,4 @@
-"""The YAML of URL lists: the table of each, and what is read of its export."""
+"""URL-list settings in YAML: the synchronized table and the export to read."""
 
 from __future__ import annotations
 
@@ -23,38 +23,39 @@ from octogen_dagster.validation import require_extras
 
 
 class UrlCoverageSettings(YamlModel):
-    """The settings of what is read of the export of a URL list."""
+    """Settings for a URL list's export."""
 
     project: Text
-    """Your Google Cloud project; it pays for queries."""
+    """Your Google Cloud project, which is billed for queries."""
     gcp_credentials: Text | None = None
-    """A key file in base64, as "{{ env.NAME }}"; Application Default Credentials else."""
+    """Service account key in base64, as `"{{ env.NAME }}"`; by default Application Default
+    Credentials."""
     principal: Text | None = None
-    """The IAM principal that subscribes, as serviceAccount:<email>: a run registers it with
-    Octogen, which needs a login."""
+    """IAM principal to subscribe, as `serviceAccount:<email>`. A run registers it with Octogen,
+    which needs a login."""
     columns: list[str] | None = None
-    """The columns of products to read; all by default. BigQuery bills for them."""
+    """Product columns to read; all by default. BigQuery bills by column."""
     where: str | None = None
-    """The products to read: one expression in BigQuery's SQL."""
+    """Products to read, as an SQL expression for BigQuery."""
     min_rows_percent: Percent = 50
-    """The smallest snapshot that replaces the last one, in percent of its rows."""
+    """Smallest snapshot that replaces the previous one, in percent of its rows."""
     min_covered_percent: Percent = 50
-    """The least percent of the exported addresses that must be covered."""
+    """Minimum percentage of covered URLs in the export."""
     max_age: Duration | None = Field(default="2 days", validate_default=True)
-    """The oldest export that passes the check `fresh`; null leaves it out."""
+    """Maximum age of the export for the check `fresh`; `null` omits the check."""
     listing_project: str = "octogen-catalog-exchange"
-    """The project of the list's listing."""
+    """Google Cloud project of the listing."""
     listing_location: str = "US"
-    """The location of the list's listing."""
+    """Location of the listing."""
     dataset_id: str | None = None
-    """The id of the linked dataset; by default octogen_<listing id>."""
+    """Id of the linked dataset; by default `octogen_<listing id>`."""
     replace_revoked: bool = False
-    """Delete a revoked subscription that holds the dataset id, with its dataset and the access
-    rights set on it. By default such a run fails."""
+    """Delete a revoked subscription that holds the dataset id, with its dataset and access rights.
+    By default, the run fails."""
     max_bytes_billed: int | None = Field(default=100_000_000_000, gt=0)
-    """The most bytes that a query may be billed for; null for no limit."""
+    """Maximum bytes billed for a query; `null` removes the limit."""
     translation: Translation = None
-    """Changes of its assets, as in `translation` of an asset."""
+    """Changes to the export's assets, as in an asset's `translation`."""
 
     _check_credentials = field_validator("gcp_credentials")(check_not_written_out)
 
@@ -66,24 +67,24 @@ class UrlCoverageSettings(YamlModel):
 
 
 class UrlListSettings(AssetSettings):
-    """The settings of a URL list that is kept equal to an asset of the project."""
+    """Settings for a URL list that is synchronized with an asset in the project."""
 
     name: Name
-    """The asset's name."""
+    """Name of the asset."""
     urls: str
-    """The key of the asset that has the addresses, with the columns url and sku."""
+    """Key of the asset with the URLs, in the columns `url` and `sku`."""
     list_name: str | None = Field(default=None, min_length=1, max_length=80)
-    """The list's name at Octogen; by default the asset's."""
+    """Name of the list at Octogen; by default the asset's name."""
     max_removed_percent: Percent = 20
-    """The most percent of the list that a run may remove."""
+    """Maximum percentage of the list that a run can remove."""
     coverage: Annotated[
         UrlCoverageSettings | None,
         text_for(UrlCoverageSettings | None, lambda text: {"project": text}),
     ] = None
-    """What Octogen exports of the list, or the `project` alone: assets <name>_export,
-    <name>_coverage, <name>_offers and <name>_matches."""
+    """Octogen's export of the list, or just your `project`. Adds the assets `<name>_export`,
+    `<name>_coverage`, `<name>_offers` and `<name>_matches`."""
 
     @property
     def of_octogen(self) -> str:
-        """The list's name at Octogen."""
+        """Return the list's name at Octogen."""
         return self.name if self.list_name is None else self.list_name.strip()

@@ -1,7 +1,7 @@
-"""Base classes of what YAML says: its templates are rendered, then pydantic checks all of it.
+"""Base classes for YAML: templates are rendered, then pydantic validates everything.
 
-A mistake is told with file, line, field and near miss. Dagster's own messages show values, which
-may be secrets, and all branches of a union.
+Each mistake is reported with file, line, field and the closest valid name. Dagster's own messages
+show values, which might be secrets, and all branches of a union.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from octogen_dagster.validation import did_you_mean, refuse_unknown_settings
 
 _TYPES = {
     "bool": "true or false",
-    "date": "a date, as 2026-11-25",
+    "date": "a date, such as 2026-11-25",
     "dict": "a mapping",
     "float": "a number",
     "int": "a whole number",
@@ -43,21 +43,21 @@ _TYPES = {
     "string": "text",
     "tuple": "a list",
 }
-"""The kind of value that a field takes, by the first word of pydantic's names for errors."""
+"""The expected value, by the first word of pydantic's error type."""
 
 _SAID = ("title", "description", "default")
 _TEMPLATE = r"\{\{|\{%"
 VARIABLE = "variable"
-"""Marks a field in which `{{ env.NAME }}` becomes a `dagster.EnvVar`, also below it.
+"""Marks a field, with all fields below it, in which `{{ env.NAME }}` becomes a `dagster.EnvVar`.
 
-So Dagster shows the name of the variable, and a code location loads without its value.
+Dagster then shows the variable's name, and the code location loads without its value.
 """
 Text = Annotated[
     str,
     WrapValidator(lambda text, read: text if isinstance(text, dg.EnvVar) else read(text)),
     VARIABLE,
 ]
-"""A text, or the environment variable that has it."""
+"""A string, or the environment variable that holds it."""
 
 
 def _duration(value: object) -> timedelta:
@@ -74,29 +74,29 @@ Duration = Annotated[timedelta, BeforeValidator(_duration, json_schema_input_typ
 
 
 def check_not_written_out(secret: object, info: ValidationInfo) -> object:
-    """Refuse a secret that is not an environment variable's."""
+    """Reject a secret that is not an environment variable."""
     if isinstance(secret, str) and not isinstance(secret, dg.EnvVar):
         variable = KEY_VARIABLE if info.field_name == "api_key" else "NAME"
         raise ValueError(
-            "is written out, and Dagster would show it in its UI: put it into an environment "
+            "is a literal secret, which Dagster would show in its UI. Put it into an environment "
             f'variable and write {info.field_name}: "{{{{ env.{variable} }}}}".'
         )
     return secret
 
 
 def import_by_path(path: str, info: ValidationInfo, example: str) -> Any:
-    """Import the object at a dotted path; a leading dot stands for the folder of the YAML file."""
+    """Import the object at a dotted path; a leading dot stands for the YAML file's folder."""
     folder = (info.context or {}).get("folder", "")
     absolute = f"{folder}{path}" if path.startswith(".") else path
     name, _, attribute = absolute.rpartition(".")
     if not all(part.isidentifier() for part in absolute.split(".")) or not name:
-        raise ValueError(f"is not a dotted path: write one such as {example}")
+        raise ValueError(f"is not a dotted path. Write one, such as {example}")
     try:
         module = importlib.import_module(name)
     except Exception as error:
-        # A module that exists may import one that does not.
+        # A module that exists might import a missing one.
         if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
-            raise ValueError(f"there is no module {error.name}") from None
+            raise ValueError(f"module {error.name} does not exist") from None
         raise ValueError(
             f"the module {name} cannot be imported: {type(error).__name__}: {error}"
         ) from None
@@ -107,7 +107,7 @@ def import_by_path(path: str, info: ValidationInfo, example: str) -> Any:
 
 
 class YamlModel(dg.Model):
-    """A mapping in the YAML of a component."""
+    """A mapping in a component's YAML."""
 
     model_config = ConfigDict(hide_input_in_errors=True, use_attribute_docstrings=True)
     _refuse_unknown = model_validator(mode="wrap")(refuse_unknown_settings)
@@ -115,22 +115,22 @@ class YamlModel(dg.Model):
     @model_validator(mode="before")
     @classmethod
     def _refuse_text(cls, value: object) -> object:
-        """Name the setting to write in place of a text, if exactly one is required."""
+        """Reject a string if exactly one field is required, and name the field."""
         required = [name for name, field in cls.model_fields.items() if field.is_required()]
         if isinstance(value, str) and len(required) == 1:
             raise ValueError(f"must be a mapping: write {required[0]}: ... below it")
         return value
 
     def arguments(self) -> dict[str, Any]:
-        """Return what is written, as arguments of a builder, which has defaults for the rest."""
+        """Return the fields set in YAML, as arguments for a builder with its own defaults."""
         names = self.model_fields_set - {"name", "translation"}
         return {name: getattr(self, name) for name in names}
 
 
 def switch(settings: type[YamlModel], **words: YamlModel) -> BeforeValidator:
-    """The validator of a field that is `true` (the default settings), `false` (None) or settings.
+    """Return a validator for a field: `true` (default settings), `false` (None) or settings.
 
-    `words` are other texts, with the settings that they stand for.
+    `words` maps other strings to settings.
     """
 
     def read(value: Any) -> Any:
@@ -146,7 +146,7 @@ def switch(settings: type[YamlModel], **words: YamlModel) -> BeforeValidator:
 
 
 def text_for(settings: Any, read: Callable[[str], Any]) -> BeforeValidator:
-    """The validator of a field in which a text stands for the settings that `read` returns."""
+    """Return a validator for a field that accepts a string, which `read` turns into settings."""
     return BeforeValidator(
         lambda value: read(value) if isinstance(value, str) else value,
         json_schema_input_type=settings | str,
@@ -154,14 +154,14 @@ def text_for(settings: Any, read: Callable[[str], Any]) -> BeforeValidator:
 
 
 class YamlComponent(YamlModel, dg.Component, dg.Resolvable):
-    """A component whose mistakes in YAML are told with file, line, field and near miss."""
+    """A component that reports mistakes in its YAML with file, line and field."""
 
     @classmethod
     @functools.cache
     def model(cls) -> type[BaseModel]:
-        """Return a model of any mapping, which has the JSON schema of the attributes.
+        """Return a model that accepts any mapping and has the JSON schema of the attributes.
 
-        `resolve_from_model` checks the attributes, since Dagster's own message shows values.
+        `resolve_from_model` checks the attributes, because Dagster's own message shows values.
         """
         component = cls
 
@@ -176,7 +176,7 @@ class YamlComponent(YamlModel, dg.Component, dg.Resolvable):
 
     @classmethod
     def resolve_from_model(cls, context: dg.ResolutionContext, model: BaseModel) -> Self:
-        """Return the component of the attributes of a YAML file."""
+        """Return the component for the attributes in a YAML file."""
         templates = Templates(
             scope=context.scope,
             path=context.path,
@@ -198,7 +198,7 @@ class YamlComponent(YamlModel, dg.Component, dg.Resolvable):
 
 
 def _folder(context: dg.ResolutionContext) -> str:
-    """Return the folder of the YAML file as a module; empty without a file."""
+    """Return the YAML file's folder as a module name; empty without a file."""
     if not context.stash:
         return ""
     load = dg.ComponentLoadContext.from_resolution_context(context)
@@ -207,20 +207,20 @@ def _folder(context: dg.ResolutionContext) -> str:
 
 @contextmanager
 def _warnings_logged(component: str) -> Iterator[None]:
-    """Log warnings about what YAML says, since `dg check defs` shows the log and no warnings."""
-    with warnings.catch_warnings(record=True) as told:
+    """Log warnings about the YAML, because `dg check defs` shows only the log."""
+    with warnings.catch_warnings(record=True) as caught:
         yield
     for message in dict.fromkeys(
-        str(each.message) for each in told if each.category is UserWarning
+        str(each.message) for each in caught if each.category is UserWarning
     ):
         dg.get_dagster_logger().warning(f"{component}: {message}")
-    for each in told:
+    for each in caught:
         if each.category is not UserWarning:
             warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
 
 
 def _variables(model: type[BaseModel]) -> Iterator[str]:
-    """Yield the fields that are marked as `VARIABLE`, by their names with dots."""
+    """Yield the dotted names of the fields marked as `VARIABLE`."""
     for name, field in model.model_fields.items():
         kinds = (field.annotation, *get_args(field.annotation))
         inner = [mark for each in kinds for mark in getattr(each, "__metadata__", ())]
@@ -232,10 +232,10 @@ def _variables(model: type[BaseModel]) -> Iterator[str]:
 
 
 def _mistakes(error: ValidationError, data: object) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    """Yield the field and the text of each mistake that a validation of `data` found.
+    """Yield the field and message of each mistake.
 
-    pydantic tells of every branch of a union, as many of Dagster's fields are, since a template
-    may stand for a value. Of these the deepest one is told, or else the first.
+    pydantic reports every branch of a union. Many of Dagster's fields are unions, because they
+    accept a template. Only the deepest mistake is reported, or else the first.
     """
     found: dict[tuple[str | int, ...], ErrorDetails] = {}
     for each in error.errors(include_url=False):
@@ -246,7 +246,7 @@ def _mistakes(error: ValidationError, data: object) -> Iterator[tuple[tuple[str 
 
 
 def _path_in(data: Any, error: ErrorDetails) -> tuple[str | int, ...]:
-    """Return the location of an error without the names of branches of unions, which it has."""
+    """Return the location of an error, without the names of union branches."""
     path: list[str | int] = []
     for part in error["loc"]:
         data = data.attributes if isinstance(data, Unrendered) else data
@@ -254,13 +254,13 @@ def _path_in(data: Any, error: ErrorDetails) -> tuple[str | int, ...]:
         if isinstance(within, Mapping) and part in within:
             data = within[part]
             path.append(part)
-    if error["type"] == "missing" and error["loc"][-1] not in path[-1:]:  # it may also be null
+    if error["type"] == "missing" and error["loc"][-1] not in path[-1:]:  # null counts as missing
         path.append(error["loc"][-1])
     return tuple(path)
 
 
 def _describe(error: ErrorDetails) -> str:
-    """Say what is wrong, without the value."""
+    """Describe a mistake without showing the value."""
     kind, context = error["type"], error.get("ctx", {})
     if kind == "extra_forbidden":
         return str(context["text"])
@@ -269,7 +269,7 @@ def _describe(error: ErrorDetails) -> str:
     if kind == "literal_error":
         choices = context["expected"]
         known = choices.replace("'", "").replace(" or ", ", ").split(", ")
-        return f"no such choice.{did_you_mean(str(error['input']), known)} Choose {choices}"
+        return f"is not a valid choice.{did_you_mean(str(error['input']), known)} Choose {choices}"
     if kind == "value_error":
         return str(context["error"])
     if kind.endswith(("_type", "_parsing")) and (takes := _TYPES.get(kind.split("_")[0])):
@@ -279,15 +279,15 @@ def _describe(error: ErrorDetails) -> str:
 
 
 def _with_templates(part: Any) -> Any:
-    """Rewrite a JSON schema so that a template may stand for each value.
+    """Rewrite a JSON schema so that each value can be a template.
 
-    A validator says of an `anyOf` only that no branch is valid. Here the type of the value selects
-    the branch, so that a mistake is told of the field where it is. Each mapping also lists its
-    fields, which are the choices for a misspelled one.
+    For `anyOf`, a validator reports only that no branch is valid. Here the value's type selects
+    the branch, so the mistake is reported for its field. Each mapping also lists its fields, the
+    choices for a misspelled one.
     """
     if isinstance(part, list):
         return [_with_templates(each) for each in part]
-    if isinstance(part, str):  # the fields of resources say how Python names a variable
+    if isinstance(part, str):  # resources describe variables in Python terms
         return part.replace("a dagster.EnvVar", '"{{ env.NAME }}"')
     if not isinstance(part, Mapping):
         return part
@@ -305,7 +305,9 @@ def _without_union(field: dict[str, Any]) -> dict[str, Any]:
     branches = field.pop("anyOf", None)
     if branches is None:
         return field
-    types = [branch.get("type", "object") for branch in branches]  # each reference is to a mapping
+    types = [
+        branch.get("type", "object") for branch in branches
+    ]  # references always point to mappings
     rules = [
         {"if": {"type": type_}, "then": branch}
         for type_, branch in zip(types, branches, strict=True)

@@ -407,7 +407,7 @@ def test_two_components_read_with_two_keys(tmp_path: Path, instance: dg.DagsterI
 def test_two_components_need_two_names() -> None:
     with pytest.raises(Exception, match="Error while") as caught, load_all({}, {"catalogs": True}):
         pass
-    assert "Two OctogenComponents of this project have the name 'octogen'" in texts(caught.value)
+    assert "Two OctogenComponents in this project have the name 'octogen'" in texts(caught.value)
 
 
 def texts(error: BaseException | None) -> str:

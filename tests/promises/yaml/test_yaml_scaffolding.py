@@ -166,10 +166,10 @@ def test_a_search_is_not_named_like_the_whole_catalogs(scaffold: Scaffold) -> No
     [
         (
             {"sandbox": True, "hosts": ["acme.com"]},
-            "--sandbox and --hosts exclude each other: choose one source of catalogs",
+            "--sandbox and --hosts exclude each other: choose one catalog source",
         ),
-        ({"hosts": [" "]}, "a value is empty: leave the option out or give it a value"),
-        ({"granted": True, "query": "a\nb"}, "characters that cannot be printed: remove them"),
+        ({"hosts": [" "]}, "a value is empty"),
+        ({"granted": True, "query": "a\nb"}, "unprintable characters"),
         ({"shops": ["acme.com"]}, "Extra inputs are not permitted"),
     ],
 )
@@ -260,13 +260,13 @@ def test_catalogs_of_octogen_beside_variables_of_the_sandbox_are_warned_of(
     scaffold(hosts=["acme.com"])
     printed = " ".join(capsys.readouterr().out.split())
     assert (
-        f"{variables} still names the sandbox, so nothing is read from Octogen. Remove the line of "
-        "OCTOGEN_BASE_URL, and write your key after OCTOGEN_PLATFORM_API_KEY=." in printed
+        f"{variables} still points to the sandbox. To read from Octogen, remove the line with "
+        "OCTOGEN_BASE_URL, and write your API key after OCTOGEN_PLATFORM_API_KEY=." in printed
     )
     variables.write_text("OCTOGEN_PLATFORM_API_KEY=octo_live_mine\n")
     scaffold(hosts=["acme.com"])
     printed = capsys.readouterr().out
-    assert "names the sandbox" not in printed
+    assert "points to the sandbox" not in printed
     assert "Set OCTOGEN_PLATFORM_API_KEY" not in printed  # it is set there
 
 
