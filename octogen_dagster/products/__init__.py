@@ -1,1 +1,1 @@
-"""The asset of products, its resource, its catalogs, and what requests it."""
+"""Products assets, the Octogen resource, the catalogs asset, the sensor and the schedule."""

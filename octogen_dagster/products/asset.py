@@ -1,4 +1,4 @@
-"""The factory of products assets."""
+"""build_products_asset: snapshot products over the REST API."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -47,47 +47,47 @@ def build_products_asset(
     _clock: Callable[[], datetime] = utc_now,
     **asset_arguments: Any,
 ) -> dg.AssetsDefinition:
-    """Build an asset: the products of a search, or of a whole catalog in each partition.
+    """Build an asset that snapshots a search, or one whole catalog per partition.
 
-    The search is the default of the run configuration, so it can be changed in the launchpad for
-    one run. The columns are those of `octogen_dagster.schemas.PRODUCT_SCHEMA`.
+    The search becomes the default run configuration, so you can change it in the launchpad for a
+    single run. For the columns, see `octogen_dagster.schemas.PRODUCT_SCHEMA`.
 
-    Each page of a hundred products is charged: $0.014, so $140 for a catalog of a million. A
-    catalog that Octogen shares over BigQuery is read there at no charge by Octogen: see
+    Octogen charges $0.014 for each page of 100 products, or $140 for a catalog with a million
+    products. Reading a catalog that Octogen shares in BigQuery costs nothing at Octogen: see
     `build_linked_products_asset`.
 
     Args:
-        name: The asset's name or `dagster.AssetSpec`. What a spec leaves unset is the builder's
-            own; pass a list of catalogs as `deps`, which knows more of it than a spec does.
-        search: What to read, or a mapping of the search's fields; by default all catalogs of the
-            resource's source.
+        name: The asset's name or `dagster.AssetSpec`. The builder supplies whatever a spec leaves
+            unset. To put a catalogs asset upstream, pass it as `deps` here, not in the spec.
+        search: The search, or a mapping with its fields. Defaults to all catalogs in the
+            resource's `catalog_source`.
         partitions_def: Partitions by catalog (`catalog_partitions`), by time (`snapshot_days`) or
-            by both (`catalog_days`). In a partition of a catalog the search reads only that
-            catalog. A past time is refused, because the service knows only the present.
-        min_rows_percent: The smallest snapshot of whole catalogs that is published, in percent of
-            the rows of the one that it replaces. With fewer rows, or none, the run fails and the
-            snapshot there stays; `accept_shrinking: true` in the run configuration accepts it for
-            one run. 0 publishes any snapshot. A search with filters or `max_products` may find any
-            number of products.
-        resource_key: The key of the `OctogenResource`; give another one to read with two of them.
-        asset_arguments: Any other argument of `@dagster.asset`, such as `pool`, `kinds`,
-            `group_name`, `owners`, `tags`, `description`. `deps=[catalogs]` shows an asset of
-            `build_catalogs_asset` upstream; no automation condition requests a run because of it,
-            except of partitions that are new. The default `retry_policy` retries a
-            failed run three times, after 10, 30 and 70 seconds. An error that a retry cannot fix
-            (status 401, 402, 403, 404 or 422, or a budget that is spent) is never retried. With a
-            `backfill_policy` a run reads several partitions: each is published, checked, reported
-            and retried by itself, and nothing that follows is made in the same run.
+            by both (`catalog_days`). A catalog's partition reads only that catalog. Past times are
+            rejected, because the service has current data only.
+        min_rows_percent: The minimum size for a snapshot of whole catalogs, in percent of the
+            previous snapshot's rows. A run that reads fewer rows, or none, fails and keeps the
+            previous snapshot; `accept_shrinking: true` in the run configuration accepts it for one
+            run. 0 disables the limit. It does not apply to searches with filters or
+            `max_products`.
+        resource_key: The `OctogenResource`'s key. Change it to use more than one resource.
+        asset_arguments: Any other argument for `@dagster.asset`, such as `pool`, `kinds`,
+            `group_name`, `owners`, `tags`, `description`. `deps=[catalogs]` shows a
+            `build_catalogs_asset` asset upstream; it triggers automation conditions for new
+            partitions only. The default `retry_policy` retries a failed run three times, after 10,
+            30 and 70 seconds. Errors that a retry cannot fix (status 401, 402, 403, 404 or 422, or
+            a spent budget) are never retried. With a `backfill_policy`, a run reads several
+            partitions and publishes, checks, reports and retries each one separately; downstream
+            assets are not built in the same run.
 
     Raises:
-        ValueError: The search names catalogs although each partition is a catalog; the partitions
-            are of times that do not include the present, or of two dimensions other than a catalog
-            and a time; or `min_rows_percent` is not from 0 to 100. A
-            mapping that is no search is a pydantic.ValidationError, which names the field.
+        ValueError: The search names catalogs although each partition is a catalog; the time
+            partitions do not include the present; the two dimensions are not a catalog and a time;
+            or `min_rows_percent` is not between 0 and 100.
+        pydantic.ValidationError: The mapping is not a valid search.
     """
     given = asset_arguments_of(name, asset_arguments)
-    of_spec = given.pop("partitions_def", None)
-    partitions_def = of_spec if partitions_def is None else partitions_def
+    spec_partitions = given.pop("partitions_def", None)
+    partitions_def = spec_partitions if partitions_def is None else partitions_def
     default = checked_search(search)
     partitions = PartitionLayout(partitions_def)
     require_percent("min_rows_percent", min_rows_percent)
@@ -105,7 +105,7 @@ def build_products_asset(
             "retry_policy": RETRY_POLICY,
             "required_resource_keys": {resource_key},
         },
-        _unmoved_by_catalogs(given),
+        _ignore_catalogs_assets(given),
         resource_key=resource_key,
         kind=PRODUCTS_KIND,
     )
@@ -119,7 +119,7 @@ def build_products_asset(
         except ValidationError as error:
             raise dg.Failure(
                 f"The search in the run configuration is invalid: {error}\nCorrect the run "
-                "configuration and start the run again.",
+                "configuration and rerun.",
                 allow_retries=False,
             ) from None
         is_default = search.model_copy(update={"page_size": default.page_size}) == default
@@ -137,8 +137,8 @@ def build_products_asset(
             explain=read.explain,
             clock=_clock,
         )
-        # The sensor wants a catalog as the asset's own search reads it. If it is indexed again
-        # during the run, the list of the sensor has a newer version than this one.
+        # Only the asset's default search counts as a snapshot for the sensor. The version was
+        # listed before the read, so the sensor notices a catalog re-indexed during the run.
         versions = {state.catalog: state.version for state in catalogs or () if is_default}
         version = versions.get(read.catalog or "")
         return dg.MaterializeResult(
@@ -153,36 +153,33 @@ def build_products_asset(
 def _check_partitions(name: str, partitions: PartitionLayout, search: ProductSearch) -> None:
     if partitions.catalogs is not None and search.catalogs:
         raise ValueError(
-            f"Asset {name!r}: each partition is a catalog, so the search must not name "
-            "catalogs. Remove `catalogs` from the search."
+            f"Asset {name!r}: each partition is a catalog, so the search cannot name catalogs. "
+            "Remove `catalogs` from the search."
         )
     if partitions.times is not None and partitions.times.end_offset < 1:
         raise ValueError(
-            f"Asset {name!r}: its time partitions do not include the present, and the service "
-            "knows only the present. Set end_offset=1, or use octogen_dagster.snapshot_days "
-            "or catalog_days."
+            f"Asset {name!r}: the time partitions do not include the present, but the service has "
+            "current data only. Set end_offset=1, or use octogen_dagster.snapshot_days or "
+            "catalog_days."
         )
 
 
 def _description(search: ProductSearch, partitions: PartitionLayout) -> str:
     found = describe_search(search, of=None if partitions.catalogs is None else "each catalog")
     if partitions.times is not None:
-        found += ", as they were at each time"
+        found += ", with a snapshot for each time"
     return (
-        f"{found[0].upper()}{found[1:]}. A row is a product, with its title, brand, prices, "
-        "stock, categories and images. A run reads them all and replaces the snapshot as a "
-        "whole."
+        f"{found[0].upper()}{found[1:]}. Each row is a product with its title, brand, prices, "
+        "stock, categories and images. Each run reads all products and replaces the entire "
+        "snapshot."
     )
 
 
 class _PartitionRead:
-    """The read of a partition, or of an asset without any.
-
-    Catalogs are granted as far as is known, and the partitions of a run share a list of them.
-    `requests` are those that this one has sent for it.
-    """
+    """One partition's read, or the whole read if the asset is unpartitioned."""
 
     requests = 0
+    """Requests sent to list the catalogs; the run's partitions share that list."""
 
     def __init__(
         self,
@@ -205,7 +202,7 @@ class _PartitionRead:
 
     @property
     def catalog(self) -> str | None:
-        """The only catalog of the search; None if there are several, or all are read."""
+        """The search's only catalog; None if it reads several or all."""
         return self.search.catalogs[0] if len(self.search.catalogs) == 1 else None
 
     def list_catalogs(self) -> Sequence[CatalogState] | None:
@@ -214,7 +211,7 @@ class _PartitionRead:
         def warn(line: str) -> None:  # once in a run
             log.say(line, line)
 
-        # A part counts the requests of this list alone.
+        # Count this listing's requests separately.
         service = replace(self.service, spending=self.service.spending.part())
         try:
             with BlockingClient(service, self._run.stop) as client:
@@ -223,9 +220,9 @@ class _PartitionRead:
             self.requests += service.spending.requests
 
     def require_catalogs(self) -> Sequence[CatalogState] | None:
-        """Fail before the read if a catalog of the search is not granted to the key.
+        """Fail before the read if the API key has no access to a catalog in the search.
 
-        Other sources than the list of the granted catalogs do not say what the key may read.
+        Only `GrantedCatalogs` knows what the key can access; other sources log the missing catalog.
         """
         catalogs, source = self.list_catalogs(), self.service.catalog_source
         keys = {state.catalog for state in catalogs or ()}
@@ -242,13 +239,13 @@ class _PartitionRead:
                 "Ask Octogen for access or correct the partition key or the search.",
             )
         self._run.context.log.info(
-            f"Catalog {missing[0]!r} is not among those of {source!r}. The service is asked for it "
-            f"all the same.{did_you_mean(missing[0], keys)}"
+            f"{source!r} does not list catalog {missing[0]!r}. Requesting it anyway."
+            f"{did_you_mean(missing[0], keys)}"
         )
         return catalogs
 
     def explain(self, error: OctogenError) -> Exception | None:
-        """Return the error to raise in place of one that may say that the catalog is withdrawn."""
+        """Return the error to raise if the catalog might have been withdrawn."""
         is_withdrawn = getattr(error, "detail", CATALOG_NOT_FOUND) == CATALOG_NOT_FOUND
         return self._withdrawn(self.catalog, str(error)) if is_withdrawn and self.catalog else None
 
@@ -261,21 +258,18 @@ class _PartitionRead:
 
     def report(self, statistics: ScanStatistics) -> None:
         context = self._run.context
-        # A materialization has the metrics, and a line for each of many catalogs costs CPU.
+        # Materializations have the metrics, and one log line per catalog would cost CPU.
         if not (statistics.complete and context.has_partition_key_range):
             context.log.info(statistics.progress())
         if statistics.complete and not statistics.rows:
             subject = f"Catalog {self.catalog!r}" if self.catalog else "The search"
             context.log.warning(
-                f"{subject} found no products. Check its filters, or the API key's access."
+                f"{subject} returned no products. Check its filters and the API key's access."
             )
 
 
-def _unmoved_by_catalogs(asset_arguments: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Keep an automation condition from requesting each catalog after each list of catalogs.
-
-    The list is upstream for its partitions alone: it says nothing about the products.
-    """
+def _ignore_catalogs_assets(asset_arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Make the automation condition ignore catalogs assets, which only add partitions."""
     lists = [
         key
         for dep in asset_arguments.get("deps") or ()
@@ -292,17 +286,17 @@ def _unmoved_by_catalogs(asset_arguments: Mapping[str, Any]) -> Mapping[str, Any
 def _require_partition(
     context: dg.AssetExecutionContext, catalogs: dg.PartitionsDefinition[Any] | None, key: str
 ) -> None:
-    """Fail the run before it reads if its partition was deleted while it was queued."""
+    """Fail before the read if the partition was deleted while the run was queued."""
     if (
         isinstance(catalogs, dg.DynamicPartitionsDefinition)
         and catalogs.name
         and not context.instance.has_dynamic_partition(catalogs.name, key)
     ):
         raise dg.Failure(
-            f"Partition {key!r} of {context.asset_key.to_user_string()} no longer exists: it was "
-            "deleted while this run was queued. Nothing was read, and its snapshot, if there is "
-            "one, is kept. Add the partition again and materialize it; the catalog sensor adds it "
-            "when the catalog is next indexed.",
+            f"Partition {key!r} of {context.asset_key.to_user_string()} was deleted while this run "
+            "was queued. Nothing was read, and an existing snapshot is kept. Add the partition "
+            "again and materialize it, or wait until the catalog sensor adds it when Octogen next "
+            "indexes the catalog.",
             allow_retries=False,
         )
 
@@ -311,15 +305,15 @@ def _advice_on_partition(catalogs: dg.PartitionsDefinition[Any] | None, key: str
     if not isinstance(catalogs, dg.DynamicPartitionsDefinition):
         return ""
     return (
-        " A partition that is mistyped may stay: a schedule requests it, and a sensor does not. "
-        "Dagster fails to show the Automation tab of an asset behind it once you delete it, until "
-        'you add its key again: use "Delete partitions" on the page of the asset, or '
-        f"DagsterInstance.get().delete_dynamic_partition({catalogs.name!r}, {key!r})."
+        " You can keep a mistyped partition: sensors never request it, but schedules do. To delete "
+        'it, use "Delete partitions" on the asset\'s page, or '
+        f"DagsterInstance.get().delete_dynamic_partition({catalogs.name!r}, {key!r}). Dagster then "
+        "cannot show the Automation tab for downstream assets until you add the key again."
     )
 
 
 def search_config(search: ProductSearch, *, catalogs: bool = True) -> dict[str, dg.Field]:
-    """Build the run configuration of a search, with its values as defaults."""
+    """Build a search's run configuration, with its values as defaults."""
     values = search.model_dump(mode="json")
     return {
         name: dg.Field(
@@ -334,8 +328,8 @@ def search_config(search: ProductSearch, *, catalogs: bool = True) -> dict[str, 
 
 
 def _config_type(annotation: Any) -> Any:
-    """Return the type of Dagster's configuration for the type of a field."""
-    if get_origin(annotation) is Annotated:  # limits, which the model checks
+    """Return Dagster's configuration type for a field's type."""
+    if get_origin(annotation) is Annotated:  # the model checks the limits
         annotation = get_args(annotation)[0]
     inner = [each for each in get_args(annotation) if each is not NoneType]
     if get_origin(annotation) is list:

@@ -1,4 +1,4 @@
-"""The sensor that requests snapshots of new and re-indexed catalogs."""
+"""build_catalog_sensor: request snapshots for new and re-indexed catalogs."""
 
 import base64
 import contextlib
@@ -33,10 +33,10 @@ from octogen_dagster.products.resource import OctogenResource
 from octogen_dagster.snapshots.metadata import SEARCH
 from octogen_dagster.snapshots.partitions import PartitionLayout, keys_by_catalog
 
-# Dagster ends a tick after 60 s; the sensor needs the rest to store its result.
+# Dagster ends ticks after 60 s, and the sensor needs time to store its result.
 LISTING_TIMEOUT = 30.0
 _MAX_LISTING_SECONDS = 35.0
-"""The time for the requests of a tick with all waits, also of a source that takes longer."""
+"""Limit for a tick's requests and waits, including slower catalog sources."""
 
 
 def build_catalog_sensor(
@@ -48,35 +48,40 @@ def build_catalog_sensor(
     _clock: Callable[[], datetime] = utc_now,
     **sensor_arguments: Any,
 ) -> dg.SensorDefinition:
-    """A sensor that snapshots each catalog when it appears and whenever it was indexed again.
+    """Build a sensor that snapshots each catalog when it appears and when Octogen re-indexes it.
 
-    Each tick lists the catalogs of the resource's source, adds a partition for each new one, and
-    requests a run for each whose time is not that of its last snapshot, at most 50 runs; the rest
-    follow on the next ticks, those without a snapshot first. If the asset has a `backfill_policy`,
-    a run has several catalogs that are due and follow each other in Dagster's order of the
-    partitions, and no other ones between them. The time is `lastIndexedAt`, or `computedAt` with
-    `ShopCatalogs`. `NamedCatalogs` have none and are requested until there is a snapshot: use a
-    schedule for them. A time that becomes unknown requests nothing, and a new catalog waits until
-    it has products. A catalog whose run brought no snapshot, because it failed, is requested again
-    after 10 minutes, then 20, up to 6 hours. One that is no longer listed is not requested; the
-    check `fresh` names it, and its data stays. A listing that fails in a way that passes skips the
-    tick with the reason. The tick fails if the key is missing or refused, credit is spent or a
-    setting is invalid, and if the service does not answer for the third tick in a row. If only some
-    shops fail, the others are watched.
+    Each tick lists the catalogs in the resource's `catalog_source`, adds a partition for each new
+    one, and requests a run for each catalog whose index time differs from its last snapshot. A tick
+    requests at most 50 runs; the rest follow on later ticks, new catalogs first. If the asset has a
+    `backfill_policy`, a run can cover several due catalogs that are adjacent in Dagster's partition
+    order.
 
-    The sensor has no memory of its own. The time of a snapshot is the data version of its
-    materialization, and what was requested are the runs with the tag `octogen/request`.
+    The index time is `lastIndexedAt`, or `computedAt` with `ShopCatalogs`. `NamedCatalogs` have no
+    index time: each catalog is requested until it has a snapshot, so use a schedule instead. A
+    catalog whose index time becomes unknown is not requested, and a new catalog waits until it has
+    products. If a run fails to publish a snapshot, the catalog is requested again after 10 minutes,
+    then 20, up to 6 hours. Catalogs that are no longer listed are not requested; the check `fresh`
+    names them, and their data is kept.
+
+    If a listing fails temporarily, the tick is skipped with the reason. The tick fails if the API
+    key is missing or rejected, the account is out of credit, a setting is invalid, or the service
+    is unavailable for the third tick in a row. If some shops fail, the sensor continues with the
+    others.
+
+    The sensor stores no state: it compares index times with the data versions of materializations,
+    and finds its earlier requests by the run tag `octogen/request`.
 
     Args:
-        products: An asset of `build_products_asset`. Its partitions are dynamic ones of catalogs,
-            or those and times; a run is requested for the present time.
-        name: The sensor's name; by default `<products>_catalog_sensor`.
-        minimum_interval_seconds: Seconds between two ticks.
-        resource_key: The key of the `OctogenResource`; give another one to read with two of them.
-        sensor_arguments: Any other argument of `@dagster.sensor`.
+        products: An asset built by `build_products_asset`, with dynamic catalog partitions or with
+            catalog and time partitions. Runs are requested for the present time.
+        name: The sensor's name. Defaults to `<products>_catalog_sensor`.
+        minimum_interval_seconds: Minimum seconds between two ticks.
+        resource_key: The `OctogenResource`'s key. Change it to use more than one resource.
+        sensor_arguments: Any other argument for `@dagster.sensor`.
 
     Raises:
-        ValueError: The asset has no named dynamic partitions.
+        ValueError: The asset has no named dynamic partitions, or was not built by
+            `build_products_asset`.
     """
     require_asset(products, "products")
     name = name or f"{products.key.to_python_identifier()}_catalog_sensor"
@@ -85,12 +90,12 @@ def build_catalog_sensor(
     if SEARCH not in products.metadata_by_key[products.key]:
         raise ValueError(
             f"Asset {products.key.to_user_string()!r} was not built by build_products_asset. "
-            "The sensor would request it again and again, because its snapshots do not have the "
-            "version of the catalog as their data version. Use a schedule for it."
+            "Its snapshots do not use the catalog's index time as their data version, so the "
+            "sensor would request it repeatedly. Use a schedule instead."
         )
     arguments = {
-        "description": f"Requests {products.key.to_user_string()} for each catalog that is new or "
-        "was indexed again, at most 50 runs in a tick.",
+        "description": f"Requests {products.key.to_user_string()} for each new or re-indexed "
+        "catalog, at most 50 runs per tick.",
         **sensor_arguments,
     }
 
@@ -103,14 +108,14 @@ def build_catalog_sensor(
     )
     def catalog_sensor(
         context: dg.SensorEvaluationContext,
-        **_: Any,  # the resources, if the sensor is called directly, as tests do
+        **_: Any,  # resources, if called directly as in tests
     ) -> dg.SensorResult | dg.SkipReason:
         now = _clock()
         busy = read_busy(context.instance, products.key, now.timestamp(), partitions.catalog_key)
         try:
             listed = _list_catalogs(getattr(context.resources, resource_key))
         except (OctogenError, ValueError) as error:
-            return skip_or_fail(context, name, "The catalogs could not be listed", error)
+            return skip_or_fail(context, name, "Could not list catalogs", error)
         cursor = None
         if partitions.times is None:
             done = latest_versions(context.instance, products.key)
@@ -125,7 +130,7 @@ def build_catalog_sensor(
             Wanted(key, state.version, state.indexed_at.timestamp() if state.indexed_at else 0.0)
             for state in listed.catalogs
             if (key := keys.get(state.catalog)) is not None
-            # Of a new catalog without products nothing could be published.
+            # A new catalog without products has nothing to publish.
             and (state.product_count != 0 or key in done)
         ]
         return request_runs(
@@ -136,7 +141,7 @@ def build_catalog_sensor(
             done=done,
             busy=busy,
             now=now.timestamp(),
-            nothing_due=f"No catalog was re-indexed, of {len(listed.catalogs):,}.",
+            nothing_due=f"No catalog was re-indexed ({len(listed.catalogs):,} listed).",
             partition_of=lambda key: partitions.key(key, now),
             key_of=partitions.catalog_key,
             cursor=cursor,
@@ -146,7 +151,7 @@ def build_catalog_sensor(
 
 
 def service_of_a_tick(octogen: OctogenResource) -> CatalogService:
-    """Return the service of a resource, whose requests end before the tick has to."""
+    """Return the resource's service with deadlines that end before the tick times out."""
     service = octogen.service()
     deadline = min(service.retry.deadline, LISTING_TIMEOUT)
     retry = dataclasses.replace(service.retry, deadline=deadline)
@@ -158,16 +163,16 @@ def _list_catalogs(octogen: OctogenResource) -> CatalogList:
 
 
 class _CachedVersions(msgspec.Struct):
-    """The version of the last snapshot of each catalog, of whichever day: the sensor's cursor.
+    """Each catalog's latest snapshot version on any day, cached in the sensor's cursor.
 
-    An asset of catalogs and days has a partition for each pair, so reading the last snapshots of a
-    year takes seconds. It is a cache: without it, or if it cannot be read, all are read.
+    With catalog and day partitions, reading a year's materializations takes seconds. If the cursor
+    is missing or unreadable, all materializations are read again.
     """
 
     versions: dict[str, str] = msgspec.field(default_factory=dict)
     last_event: int = 0
     wiped_at: float = 0.0
-    """The time at which the asset was last wiped."""
+    """When the asset was last wiped."""
 
     @classmethod
     def load(cls, cursor: str | None) -> "_CachedVersions":
@@ -176,7 +181,7 @@ class _CachedVersions(msgspec.Struct):
         return cls()
 
     def dump(self) -> str:
-        # Dagster keeps the cursor with each tick, and thousands of catalogs are 450 kB.
+        # Dagster stores the cursor with every tick; thousands of catalogs would take 450 kB.
         return base64.b64encode(zlib.compress(msgspec.json.encode(self, order="sorted"))).decode()
 
     def update(
@@ -186,7 +191,7 @@ class _CachedVersions(msgspec.Struct):
         wiped_at = _wiped_at(instance, asset)
         events = self._events(instance, asset)
         if wiped_at != self.wiped_at or max(events, default=0) < self.last_event:
-            # It was wiped, or its runs were deleted: SQLite gives the ids of deleted events again.
+            # The asset was wiped or its runs deleted: SQLite reuses the ids of deleted events.
             self.versions, self.last_event, self.wiped_at = {}, 0, wiped_at
             events = self._events(instance, asset)
         for event, (partition, version) in sorted(events.items()):
@@ -198,7 +203,7 @@ class _CachedVersions(msgspec.Struct):
     def _events(
         self, instance: dg.DagsterInstance, asset: dg.AssetKey
     ) -> dict[int, tuple[str, str]]:
-        """The partition and the version of materializations since the last tick, by their ids."""
+        """Return each new materialization's partition and version, by event id."""
         if not self.last_event:
             ids = latest_ids(instance, asset)
             versions = latest_versions(instance, asset)
@@ -225,7 +230,7 @@ class _CachedVersions(msgspec.Struct):
 
 
 def _wiped_at(instance: dg.DagsterInstance, asset: dg.AssetKey) -> float:
-    """The time at which an asset was last wiped; 0 if it never was."""
+    """Return when an asset was last wiped, or 0."""
     for record in instance.get_asset_records([asset]):
         details = record.asset_entry.asset_details
         return (details and details.last_wipe_timestamp) or 0.0
@@ -234,4 +239,4 @@ def _wiped_at(instance: dg.DagsterInstance, asset: dg.AssetKey) -> float:
 
 _RECORDS_AT_ONCE = 1_000
 _EVENTS_READ_AGAIN = 1_000
-"""Events of other transactions may become visible after those with a larger id."""
+"""Events from concurrent transactions can become visible after events with a larger id."""

@@ -1,4 +1,4 @@
-"""The factory of the catalogs asset."""
+"""build_catalogs_asset: snapshot the list of catalogs."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -31,37 +31,38 @@ def build_catalogs_asset(
     resource_key: str = RESOURCE,
     **asset_arguments: Any,
 ) -> dg.AssetsDefinition:
-    """Build an asset: the table of the catalogs of the resource's source.
+    """Build an asset that lists the catalogs in the resource's `catalog_source`.
 
     The columns are catalog, display_name, host, source_base_url, product_count, last_indexed_at and
-    computed_at (both UTC). What the source does not tell is null. To show the asset upstream of
-    what it adds partitions to, pass it to `build_products_asset` as `deps=[catalogs]`.
+    computed_at (both UTC). Values that the source does not provide are null. To show the asset
+    upstream of a products asset, pass `deps=[catalogs]` to `build_products_asset`.
 
-    The asset has the check `all_shops_listed`, which fails if a shop of `ShopCatalogs` has no
-    catalogs in the table, since Octogen does not cover it or since it could not be asked.
-    `octogen/shops_left_out` in the metadata names these shops, each with the reason.
+    The check `all_shops_listed` fails if a shop in `ShopCatalogs` has no catalogs in the table,
+    because Octogen does not cover the shop or the request failed. The metadata entry
+    `octogen/shops_left_out` names these shops with the reasons.
 
     Args:
         name: The asset's name or `dagster.AssetSpec`.
-        partitions_def: Dynamic partitions, to which a run adds each new catalog. Pass those of
-            the products asset. A catalog whose key cannot be a partition is only in the table.
-        resource_key: The key of the `OctogenResource`; give another one to read with two of them.
-        asset_arguments: Any other argument of `@dagster.asset`.
+        partitions_def: Dynamic partitions to which each run adds new catalogs. Pass the products
+            asset's partitions. Catalogs whose key is not a valid partition key appear in the table
+            only.
+        resource_key: The `OctogenResource`'s key. Change it to use more than one resource.
+        asset_arguments: Any other argument for `@dagster.asset`.
     """
     adds_to = {ADDS_PARTITIONS: str(partitions_def.name)} if partitions_def else {}
     given = asset_arguments_of(name, asset_arguments)
     check = dg.AssetCheckSpec(
         _ALL_SHOPS_LISTED,
         asset=asset_key(given),
-        description="Every shop of the source has its catalogs in the table.",
+        description="Every shop in the catalog source has catalogs in the table.",
     )
 
     @snapshot_asset(
         {
             "description": (
-                "The catalogs of the Octogen resource's source: key, name, shop, number of "
-                "products and when it was last indexed. A row is a catalog."
-                + (" A run adds a partition for each new one." if adds_to else "")
+                "Catalogs in the Octogen resource's catalog source. Each row is a catalog with its "
+                "key, name, shop, product count and last index time."
+                + (" Each run adds partitions for new catalogs." if adds_to else "")
             ),
             "metadata": adds_to,
             "required_resource_keys": {resource_key},
@@ -94,23 +95,22 @@ def build_catalogs_asset(
 
 
 def _all_shops_listed(left_out: Mapping[str, str]) -> dg.AssetCheckResult:
-    """The result of the check that no shop is left out, with the reason for each."""
-    shops = f"{len(left_out)} shops are" if len(left_out) > 1 else "1 shop is"
-    their = "their" if len(left_out) > 1 else "its"
+    """Return the check result, with the reason for each missing shop."""
+    shops = "1 shop has" if len(left_out) == 1 else f"{len(left_out)} shops have"
     reasons = [*left_out.values()][:_MAX_NAMED_SHOPS]
     if more := len(left_out) - len(reasons):
         reasons.append(f"And {more} more.")
     return dg.AssetCheckResult(
         check_name=_ALL_SHOPS_LISTED,
         passed=not left_out,
-        description=f"{shops} left out, with {their} catalogs. {' '.join(reasons)}"
+        description=f"{shops} no catalogs in the table. {' '.join(reasons)}"
         if left_out
-        else "Every shop of the source has its catalogs in the table.",
+        else "Every shop in the catalog source has catalogs in the table.",
     )
 
 
 def _metrics(frame: pl.DataFrame) -> Metadata:
-    """Return the number of catalogs and, where all counts are known, of their products."""
+    """Return the number of catalogs and, if all product counts are known, of products."""
     metrics: Metadata = {"octogen/catalogs": len(frame)}
     if not frame["product_count"].has_nulls():
         metrics["octogen/products"] = int(frame["product_count"].sum())
@@ -124,8 +124,8 @@ def _add_partitions(
 ) -> None:
     if partitions_def.name is None:
         raise ValueError(
-            "The partitions_def of the catalogs asset has no name, so catalogs cannot be added to "
-            "it. Give the DynamicPartitionsDefinition a name."
+            "The catalogs asset's partitions_def has no name, so catalogs cannot be added to it. "
+            "Give the DynamicPartitionsDefinition a name."
         )
     keys, skipped = keys_by_catalog(state.catalog for state in catalogs)
     for line in skipped:

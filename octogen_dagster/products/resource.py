@@ -1,4 +1,4 @@
-"""OctogenResource: Octogen's REST API for assets and ops, with blocking methods."""
+"""OctogenResource: Octogen's REST API with blocking methods, for assets and ops."""
 
 import functools
 import logging
@@ -58,7 +58,7 @@ T = TypeVar("T")
 def _blocking(
     operation: Callable[Concatenate[OctogenClient, P], Coroutine[Any, Any, T]],
 ) -> Callable[Concatenate["_Operations", P], T]:
-    """Return the method that calls the same operation of a `BlockingClient`."""
+    """Wrap a client operation in a method that calls it through a `BlockingClient`."""
 
     @functools.wraps(operation)
     def call(self: "_Operations", /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -70,7 +70,7 @@ def _blocking(
 
 
 class _Operations:
-    """Operations of `OctogenClient` that block, each on a client of its own."""
+    """Blocking `OctogenClient` operations, each with its own client."""
 
     def service(self) -> CatalogService:
         raise NotImplementedError
@@ -90,88 +90,91 @@ class _Operations:
 class OctogenResource(NamedSettings, dg.ConfigurableResource[Any], _Operations):
     """Octogen's REST API as a Dagster resource.
 
-    Definitions load without a key; a run that needs one raises MissingAPIKeyError.
+    Definitions load without an API key; runs that need one raise MissingAPIKeyError.
 
-    `catalog_source` has the catalogs that the table of catalogs lists, the catalog sensor watches
-    and a search without `catalogs` reads: `ShopCatalogs(hosts=[...])`, `NamedCatalogs(keys=[...])`,
-    `GrantedCatalogs()` or a `CatalogSource` of your own. It is set in code and is no part of the
-    run configuration. Without it, definitions with partitions of catalogs do not load.
+    `catalog_source` defines which catalogs the catalogs asset lists, the catalog sensor watches and
+    a search without `catalogs` reads: `ShopCatalogs(hosts=[...])`, `NamedCatalogs(keys=[...])`,
+    `GrantedCatalogs()` or your own `CatalogSource`. Set it in code; it is not part of the run
+    configuration. Definitions with catalog partitions do not load without it.
     """
 
-    # pydantic's errors quote what is refused, which may be the key in a wrong place.
+    # pydantic quotes rejected input, which might be a key in the wrong field.
     model_config = ConfigDict(hide_input_in_errors=True)
 
     api_key: str | None = Field(
         default=None,
         repr=False,
-        description="The API key, as a dagster.EnvVar: Dagster shows a literal one in its UI. By "
-        "default STOREROUTER_API_KEY, then OCTOGEN_PLATFORM_API_KEY, then OCTO_API_KEY, of the "
-        "process that runs the step.",
+        description="API key as a dagster.EnvVar; Dagster shows a literal key in its UI. Defaults "
+        "to STOREROUTER_API_KEY, then OCTOGEN_PLATFORM_API_KEY, then OCTO_API_KEY, in the process "
+        "that runs the step.",
     )
     host: str | None = Field(
         default=None,
-        description="The host that the API is at, as api.<host>, such as storerouter.ai. By "
-        "default OCTOGEN_HOST of the process that runs the step, then octogen.ai.",
+        description="API host, used as api.<host>, such as storerouter.ai. Defaults to "
+        "OCTOGEN_HOST in the process that runs the step, then octogen.ai.",
     )
     base_url: str | None = Field(
         default=None,
-        description="The base URL of the API; https, or http on this machine. By default "
-        "OCTOGEN_BASE_URL of the process that runs the step, then that of the host.",
+        description="API base URL: https, or http for this machine. Defaults to OCTOGEN_BASE_URL "
+        "in the process that runs the step, then the host's URL.",
     )
     timeout: float = Field(
         default=DEFAULT_TIMEOUT,
         gt=0,
-        description="Seconds that one attempt of a request may take.",
+        description="Timeout for one request attempt, in seconds.",
     )
     concurrency: int = Field(
         default=8,
         ge=1,
-        description="Catalogs, or parts of a large one, to read at the same time; products to look "
-        "up at the same time.",
+        description="Catalogs, or parts of a large catalog, to read concurrently; products to look "
+        "up concurrently.",
     )
-    attempts: int = Field(default=6, ge=1, description="Attempts of one request in all.")
+    attempts: int = Field(
+        default=6, ge=1, description="Maximum attempts per request, including the first."
+    )
     deadline: float = Field(
-        default=300.0, gt=0, description="Seconds that a request may take with all its retries."
+        default=300.0, gt=0, description="Time limit for a request with all retries, in seconds."
     )
     reserved_percent: float = Field(
         default=20,
         ge=0,
         lt=100,
-        description="Percent of the organisation's rate limit that bulk reads leave to others.",
+        description="Percentage of the organisation's rate limit that bulk reads leave for other "
+        "clients.",
     )
     search_page_usd: float = Field(
         default=SEARCH_PAGE_USD,
         ge=0,
         allow_inf_nan=False,
-        description="Dollars that Octogen charges for a page of a search; 0 shows no costs.",
+        description="Price per search page in US dollars; 0 hides costs.",
     )
     lookup_usd: float = Field(
         default=LOOKUP_USD,
         ge=0,
         allow_inf_nan=False,
-        description="Dollars that Octogen charges for a lookup; 0 shows no costs.",
+        description="Price per lookup in US dollars; 0 hides costs.",
     )
     budget_usd: float | None = Field(
         default=None,
         gt=0,
         allow_inf_nan=False,
-        description="Dollars that a run may spend; none for no limit. The run fails before the "
-        "request that would exceed it, and a run with a larger budget goes on from its pages. "
-        "A request whose answer is lost counts, because it might be charged. Snapshots in "
-        "processes of their own share it by the run's tags octogen/spent_usd.<step> and "
-        "octogen/possibly_charged_usd.<step>, which re-executions inherit; other requests count "
-        "in their own process only.",
+        description="Spending limit for a run in US dollars; unlimited by default. A run fails "
+        "before the request that would exceed it, and a run with a larger budget resumes from the "
+        "saved pages. Requests whose response is lost count, because they might be charged. "
+        "Snapshots in separate processes share the budget through the run tags "
+        "octogen/spent_usd.<step> and octogen/possibly_charged_usd.<step>, which re-executions "
+        "inherit; other requests count only in their own process.",
     )
     max_extra_pages_percent: float = Field(
         default=MAX_EXTRA_PAGES_PERCENT,
         ge=0,
         le=100,
-        description="The most pages that reading a large catalog in several walks at once may add, "
-        "in percent of its pages; 0 reads each catalog in one walk.",
+        description="Maximum additional pages for reading a large catalog in parallel parts, as a "
+        "percentage of its pages; 0 reads each catalog sequentially.",
     )
     _spending: Spending = PrivateAttr()
 
-    # Dagster takes a value that is no configuration as a dependency.
+    # Dagster treats a value that is not configuration as a resource dependency.
     catalog_source: dg.ResourceDependency[CatalogSource] = GrantedCatalogs()  # type: ignore[assignment]
 
     _refuse_unknown = model_validator(mode="wrap")(refuse_unknown_settings)
@@ -189,13 +192,13 @@ class OctogenResource(NamedSettings, dg.ConfigurableResource[Any], _Operations):
         if not isinstance(source, CatalogSource):
             raise ValueError(
                 "catalog_source must be a CatalogSource, such as "
-                f"ShopCatalogs(hosts=['shop.example']), not a {type(source).__name__}"
+                f"ShopCatalogs(hosts=['shop.example']), not {type(source).__name__}"
             )
         return source
 
     @classmethod
     def _is_cm_resource_cls(cls) -> bool:
-        """False: a source needs no setup, so sensors and assets can be called without `with`."""
+        """Return False: sources need no setup, so direct calls work without `with`."""
         return False
 
     @field_validator("reserved_percent", "max_extra_pages_percent")
@@ -227,16 +230,16 @@ class OctogenResource(NamedSettings, dg.ConfigurableResource[Any], _Operations):
         return self
 
     def __reduce__(self) -> Any:
-        """Pickle without the key; the unpickled resource reads it from the environment."""
+        """Pickle without the API key; the unpickled resource reads it from the environment."""
         settings = self.model_dump(exclude={"api_key", "catalog_source"})
         return functools.partial(type(self), **settings, catalog_source=self.catalog_source), ()
 
     def service(self) -> CatalogService:
-        """Return the service that these settings describe.
+        """Return the service for these settings.
 
         Raises:
-            MissingAPIKeyError: There is no key.
-            ValueError: A setting is out of its range.
+            MissingAPIKeyError: No API key is set.
+            ValueError: A setting is out of range.
         """
         return CatalogService(
             api_key=ApiKey(self.api_key),
@@ -252,26 +255,26 @@ class OctogenResource(NamedSettings, dg.ConfigurableResource[Any], _Operations):
 
     @property
     def spending(self) -> Spending:
-        """The costs of all requests of this resource in this process, with its budget."""
+        """The budget and this resource's request costs in this process."""
         return self._spending
 
     def client(self) -> OctogenClient:
-        """Return an asynchronous client; use it as `async with octogen.client() as client`.
+        """Return an asynchronous client for use with `async with octogen.client() as client`.
 
         Raises:
-            MissingAPIKeyError: There is no key.
+            MissingAPIKeyError: No API key is set.
         """
         return OctogenClient(_service=self.service())
 
     def list_catalogs(self) -> list[MerchantCatalogSummary]:
-        """List the catalogs of the source and block until all are listed.
+        """List the catalogs in `catalog_source`.
 
-        What the source does not tell of a catalog is None. A part of the source that cannot be
-        read, such as one of several shops, is a warning in the log of this module.
+        Fields that the source does not provide are None. If a part of the source cannot be read,
+        such as one of several shops, this module's logger emits a warning.
 
         Raises:
-            MissingAPIKeyError: There is no key.
-            OctogenError: No catalog can be listed.
+            MissingAPIKeyError: No API key is set.
+            OctogenError: No catalog could be listed.
         """
         listed = self.service().fetch_catalogs()
         for line in listed.warnings:
@@ -283,11 +286,11 @@ class OctogenResource(NamedSettings, dg.ConfigurableResource[Any], _Operations):
         ]
 
     def listed_product_counts(self) -> dict[str, int | None] | None:
-        """Return the product counts of the catalogs of the source; None if a part is missing.
+        """Return product counts by catalog, or None if a part of the source cannot be read.
 
         Raises:
-            MissingAPIKeyError: There is no key.
-            OctogenError: No catalog can be listed.
+            MissingAPIKeyError: No API key is set.
+            OctogenError: No catalog could be listed.
         """
         listed = self.service().fetch_catalogs()
         if listed.failure is not None:
@@ -302,24 +305,24 @@ class OctogenResource(NamedSettings, dg.ConfigurableResource[Any], _Operations):
         window: "TimeWindow | None" = None,
         min_rows_percent: float = 50,
     ) -> "ProductScan":
-        """Return a scan, which reads all pages of a search when its frame is executed.
+        """Return a scan that reads all pages of a search when its frame is executed.
 
-        Return the scan from an asset whose IO manager is `ParquetSnapshotIOManager`. For another IO
-        manager, and for queries of your own, use its `frame`, a LazyFrame.
+        Return the scan from an asset whose IO manager is `ParquetSnapshotIOManager`. For other IO
+        managers and your own queries, use its `frame`, a LazyFrame.
 
         Args:
-            search: What to read.
-            report: Called with the statistics about every ten seconds during the read, and at its
-                end.
-            window: The start and the end of the time that the snapshot is of, as an asset's
-                `context.partition_time_window`. If it does not include the present, the read is
-                refused.
-            min_rows_percent: The smallest snapshot of whole catalogs that
-                `ParquetSnapshotIOManager` publishes, in percent of the rows of the one that it
-                replaces; 0 publishes any, also an empty one.
+            search: The search to read.
+            report: Called with the statistics about every ten seconds during the read, and once
+                at its end.
+            window: Start and end of the snapshot's time partition, such as
+                `context.partition_time_window`. The read is rejected if the window does not
+                include the present.
+            min_rows_percent: The minimum size for a snapshot of whole catalogs that
+                `ParquetSnapshotIOManager` publishes, in percent of the previous snapshot's rows. 0
+                disables the limit and also publishes empty snapshots.
 
         Raises:
-            MissingAPIKeyError: There is no key. It is raised before the frame is executed.
+            MissingAPIKeyError: No API key is set. Raised before the frame is executed.
         """
         from octogen_dagster.reading.scan import ProductScan  # imports Polars
 
@@ -334,7 +337,7 @@ class OctogenResource(NamedSettings, dg.ConfigurableResource[Any], _Operations):
 
 @dataclass(frozen=True)
 class _CatalogSourceRequirement:
-    """What Dagster requires of resources when definitions load: catalogs come from somewhere."""
+    """A Dagster resource requirement: the Octogen resource has a catalog source."""
 
     asset: str
     resource_key: str
@@ -350,22 +353,22 @@ class _CatalogSourceRequirement:
     def ensure_satisfied(self, resource_defs: Mapping[str, Any]) -> None:
         if not self.is_satisfied(resource_defs):
             raise dg.DagsterInvalidDefinitionError(
-                f"Asset {self.asset!r} needs a list of catalogs, and the resource "
-                f"{self.resource_key!r} has no catalog source. Write "
-                "OctogenResource(catalog_source=ShopCatalogs(hosts=[...])), in YAML "
-                "`catalog_source: {hosts: [...]}`. GrantedCatalogs() lists those of a service of "
-                "the older contract only."
+                f"Asset {self.asset!r} needs a list of catalogs, but the resource "
+                f"{self.resource_key!r} has no catalog source. Pass "
+                "OctogenResource(catalog_source=ShopCatalogs(hosts=[...])), or in YAML "
+                "`catalog_source: {hosts: [...]}`. GrantedCatalogs() works only with services that "
+                "implement the older contract."
             )
 
 
 def require_catalog_source(asset: dg.AssetsDefinition, resource_key: str) -> None:
-    """Let definitions fail to load if the resource of an asset does not say its catalogs."""
+    """Make definitions fail to load if the asset's resource has no catalog source."""
     op: Any = asset.node_def
     requirements = dagster_private(op, "get_resource_requirements")
-    own = _CatalogSourceRequirement(asset.key.to_user_string(), resource_key)
+    catalog_source = _CatalogSourceRequirement(asset.key.to_user_string(), resource_key)
 
-    def with_own(*args: Any, **kwargs: Any) -> Iterator[Any]:
+    def with_catalog_source(*args: Any, **kwargs: Any) -> Iterator[Any]:
         yield from requirements(*args, **kwargs)
-        yield own
+        yield catalog_source
 
-    op.get_resource_requirements = with_own
+    op.get_resource_requirements = with_catalog_source

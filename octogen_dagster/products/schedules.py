@@ -1,4 +1,4 @@
-"""The schedule that snapshots a search or every catalog at fixed times."""
+"""build_snapshot_schedule: snapshot a search or every catalog at fixed times."""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -21,24 +21,24 @@ def build_snapshot_schedule(
     _clock: Callable[[], datetime] = utc_now,
     **schedule_arguments: Any,
 ) -> dg.ScheduleDefinition:
-    """A schedule that snapshots a search, or each catalog that has a partition.
+    """Build a schedule that snapshots a search, or every catalog that has a partition.
 
-    If the asset has partitions of time, each tick requests those of the present: the service
-    knows nothing else. If the asset has a `backfill_policy`, a run has as many catalogs as it
-    allows, in Dagster's order of the partitions. The run of a catalog that is mistyped, or that the
-    service withholds, fails and says so, until its partition is deleted.
+    If the asset has time partitions, each tick requests the present ones, because the service has
+    current data only. If the asset has a `backfill_policy`, a run covers as many catalogs as the
+    policy allows, in Dagster's partition order. Runs for a mistyped or withdrawn catalog fail with
+    an explanation until you delete its partition.
 
     Args:
-        products: An asset of `build_products_asset`.
+        products: An asset built by `build_products_asset`.
         cron_schedule: Five cron fields, or a name such as `@daily`.
-        execution_timezone: The IANA time zone of the cron schedule.
-        name: The schedule's name; by default `<asset>_schedule`.
-        schedule_arguments: Any other argument of `dagster.ScheduleDefinition`.
+        execution_timezone: The cron schedule's IANA time zone.
+        name: The schedule's name. Defaults to `<asset>_schedule`.
+        schedule_arguments: Any other argument for `dagster.ScheduleDefinition`.
     """
     require_asset(products, "products")
     partitions = PartitionLayout(products.partitions_def)
     which = "" if partitions.catalogs is None else " for each catalog that has a partition"
-    when = "" if partitions.times is None else ", in the partition of the present time"
+    when = "" if partitions.times is None else ", in the present time partition"
     arguments: dict[str, Any] = {
         "name": name or f"{products.key.to_python_identifier()}_schedule",
         "cron_schedule": cron_schedule,
@@ -61,14 +61,15 @@ def build_snapshot_schedule(
             )
         if not catalogs:
             return dg.SkipReason(
-                "No catalog is known yet: turn the catalog sensor on, or materialize the catalogs."
+                "No catalog has a partition yet. Turn on the catalog sensor, or materialize the "
+                "catalogs asset."
             )
         tick = context.scheduled_execution_time
         keys = [partitions.key(catalog, tick) for catalog in catalogs]
         if not partitions.is_present(keys[0], _clock()):
             return dg.SkipReason(
-                f"The tick of {tick:%Y-%m-%d %H:%M %Z} is late: the time of its partitions is "
-                "over, and the service knows only the present. The next tick requests more."
+                f"The {tick:%Y-%m-%d %H:%M %Z} tick ran too late: its time partition has ended, "
+                "and the service has current data only. The next tick requests new snapshots."
             )
         most = most_in_a_run(products)
         return [
@@ -77,7 +78,7 @@ def build_snapshot_schedule(
                 keys[min(first + most, len(keys)) - 1],
                 tags={},
                 run_key=f"{tick.isoformat()} {keys[first]}",
-                asset_selection=[products.key],  # or the sensor does not see what is being read
+                asset_selection=[products.key],  # lets the sensor see which catalogs are being read
             )
             for first in range(0, len(keys), most)
         ]

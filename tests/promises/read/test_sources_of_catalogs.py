@@ -310,9 +310,8 @@ def test_a_shop_that_is_left_out_fails_a_check_and_the_others_are_in_the_table(
     (check,) = result.get_asset_check_evaluations()
     assert (check.check_name, check.passed) == ("all_shops_listed", False)
     assert check.severity is dg.AssetCheckSeverity.ERROR
-    assert (check.description or "").startswith(
-        "1 shop is left out, with its catalogs. Shop 'acme.example' "
-    )
+    assert "1 shop" in (description := check.description or "")
+    assert "'acme.example'" in description
 
 
 def test_without_a_shop_that_is_left_out_the_check_passes(resources: dict[str, Any]) -> None:

@@ -269,7 +269,7 @@ def test_a_run_whose_partition_was_deleted_fails_before_it_reads(
     result = defs.resolve_implicit_global_asset_job_def().execute_in_process(
         instance=instance, tags={"dagster/partition": "strada"}, raise_on_error=False
     )
-    assert "Partition 'strada' of products no longer exists" in failure(result)
+    assert "Partition 'strada' of products was deleted" in failure(result)
     assert shops.requests == []
 
 

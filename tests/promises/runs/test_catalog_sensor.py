@@ -303,7 +303,7 @@ def test_nothing_due_says_so_and_what_was_wiped_is_due_again(instance: dg.Dagste
     materialize(instance, "acme", NOON)
     result = evaluate(instance, source)
     assert isinstance(result, dg.SensorResult)
-    assert result.skip_reason == dg.SkipReason("No catalog was re-indexed, of 1.")
+    assert result.skip_reason == dg.SkipReason("No catalog was re-indexed (1 listed).")
     assert not result.dynamic_partitions_requests
     instance.wipe_assets([PRODUCTS.key])
     assert requested(instance, source) == ["acme"]
@@ -337,7 +337,7 @@ def test_a_catalog_whose_partition_was_deleted_is_requested_with_it(
 def test_an_error_that_lasts_fails_the_tick(instance: dg.DagsterInstance, error: Exception) -> None:
     with pytest.raises(dg.Failure) as caught:
         evaluate(instance, Listed(error=error))
-    assert str(caught.value) == "The catalogs could not be listed. Refused."
+    assert str(caught.value) == "Could not list catalogs. Refused."
     assert caught.value.__suppress_context__
 
 
@@ -355,7 +355,7 @@ def test_an_error_that_may_pass_skips_the_tick(
 ) -> None:
     result = evaluate(instance, Listed(error=error))
     assert isinstance(result, dg.SkipReason)
-    assert (result.skip_message or "").startswith("The catalogs could not be listed; the next")
+    assert (result.skip_message or "").startswith("Could not list catalogs; the next")
     assert (result.skip_message or "").endswith(text)
 
 

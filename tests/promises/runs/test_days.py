@@ -111,9 +111,7 @@ def test_a_catalog_and_a_day(
     assert not run(products, f"northpeak|{day(-1)}").success
 
     clock.days = 1
-    assert "is over, and the service knows only the present" in failure(
-        run(products, f"strada|{key}")
-    )
+    assert "the service knows only the present" in failure(run(products, f"strada|{key}"))
     assert pl.read_parquet(tmp_path / f"products/strada/{key}.parquet").height == 120
 
 
@@ -144,7 +142,7 @@ def test_a_run_removes_what_killed_runs_of_other_days_and_catalogs_left(
 
 
 def test_partitions_without_the_present_are_refused_at_once() -> None:
-    with pytest.raises(ValueError, match=r"'products': its time partitions .* Set end_offset=1"):
+    with pytest.raises(ValueError, match=r"'products': .* Set end_offset=1"):
         build_products_asset("products", partitions_def=dg.DailyPartitionsDefinition(START))
 
 

@@ -53,7 +53,7 @@ def test_an_asset_is_described_before_it_is_materialized(asset: dg.AssetsDefinit
     assert isinstance(schema, dg.TableSchema)
     assert all(column.description for column in schema.columns)
     assert not [column.type for column in schema.columns if len(column.type) > len("list<struct>")]
-    assert "A row is a" in (spec.description or "")
+    assert " row is a " in (spec.description or "")
 
 
 @pytest.mark.slow
@@ -101,8 +101,7 @@ def test_sensors_and_schedules_say_what_they_request() -> None:
     assert descriptions == [
         "Requests boots.",
         "Requests catalogs for each catalog that has a partition.",
-        "Requests history for each catalog that has a partition, in the partition of the present "
-        "time.",
+        "Requests history for each catalog that has a partition, in the present time partition.",
     ]
     assert (build_catalog_sensor(catalogs).description or "").startswith("Requests catalogs for")
     assert build_catalog_sensor(catalogs, description="Mine.").description == "Mine."
