@@ -1,4 +1,4 @@
-"""The page of variables, commands and metadata has all of them, and no others."""
+"""The reference pages list all variables, commands, fields and metadata keys, and no others."""
 
 from __future__ import annotations
 
@@ -7,14 +7,18 @@ import re
 from pathlib import Path
 
 import click
+import pytest
 
 import octogen_dagster
 from tests.commands import COMMANDS
+from tests.docs.generate import FOLDER, pages
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "reference.md").read_text()
+VARIABLES = (ROOT / "docs" / "reference.md").read_text()
+METADATA = (ROOT / "docs" / "reference" / "metadata.md").read_text()
 PACKAGE = Path(octogen_dagster.__file__).parent
 SOURCE = "\n".join(path.read_text() for path in [*PACKAGE.rglob("*.py"), ROOT / "definitions.py"])
+PAGES = pages()
 WITHOUT_PREFIX = {
     "reading/statistics.py": "cost_saved_usd rate_limit_wait_seconds repeats_removed "
     "unknown_fields truncated empty",
@@ -41,15 +45,20 @@ def test_each_variable_of_the_package_is_there() -> None:
         for each in options(command)
         if isinstance(each.envvar, str)
     }
-    told = set(re.findall(r"`([A-Z][A-Z_]+)`", PAGE))
+    told = set(re.findall(r"`([A-Z][A-Z_]+)`", VARIABLES))
     assert names <= told
     assert {name for name in told if name.startswith("OCTO")} <= names
 
 
-def test_each_command_has_a_line_and_a_help_for_each_option() -> None:
+def test_each_option_of_a_command_has_a_help() -> None:
     found = {" ".join(words): command for words, command in COMMANDS.items()}
-    assert sorted(re.findall(r"^\| `octogen-dagster (.+?)` \|", PAGE, re.M)) == sorted(found)
     assert [words for words, each in found.items() for one in options(each) if not one.help] == []
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_generated_page_is_up_to_date(name: str) -> None:
+    """If it is not, run `python -m tests.docs.generate`."""
+    assert (FOLDER / name).read_text() == PAGES[name]
 
 
 def test_the_pages_say_what_the_doctor_spends_at_most() -> None:
@@ -73,5 +82,5 @@ def test_metadata_that_is_named_is_there() -> None:
     for module, names in WITHOUT_PREFIX.items():
         source = (PACKAGE / module).read_text()
         made |= {f"octogen/{each}" for each in names.split() if re.search(rf"\b{each}\b", source)}
-    named = set(re.findall(r"`(octogen/[a-z_0-9]+)", PAGE))
+    named = set(re.findall(r"`(octogen/[a-z_0-9]+)", METADATA))
     assert {name for name in named if not name.startswith("octogen/price_p50_")} <= made
