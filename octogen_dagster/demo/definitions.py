@@ -1,7 +1,8 @@
-"""The code location of the demo. The command sets the environment variables that it reads.
+"""The demo's code location, written like your own would be.
 
-The sensors request a run for each new or re-indexed catalog, each listing and each export of the
-URL list, and an asset with an automation condition follows. A pipeline of yours looks the same.
+Sensors request a run for each new or reindexed catalog, each listing and each URL-list export.
+Downstream assets run by their automation condition. `octogen-dagster demo` sets the environment
+variables.
 """
 
 import importlib.util
@@ -58,30 +59,30 @@ from octogen_dagster.tables import DuckDBTables
 
 RUNNING = dg.DefaultSensorStatus.RUNNING
 FOLLOW = follow_upstream()
-SECONDS_BETWEEN_TICKS = 5  # a day of the demo is short: five minutes are the default
-HAS_HUB = "ANALYTICS_HUB_EMULATOR_HOST" in os.environ  # else the client would call Google
+SECONDS_BETWEEN_TICKS = 5  # a demo day is short; the default is five minutes
+HAS_HUB = "ANALYTICS_HUB_EMULATOR_HOST" in os.environ  # otherwise the client would call Google
 HAS_DUCKDB = importlib.util.find_spec("duckdb") is not None
 PROJECT = "my-project"
 SNAPSHOTS = os.environ.get("OCTOGEN_DEMO_SNAPSHOTS", "snapshots")
-MESSAGES = Path(SNAPSHOTS).with_name("told.txt")
+MESSAGES = Path(SNAPSHOTS).with_name("notifications.txt")
 
 
 def spec(name: str, group: str, description: str | None = None) -> dg.AssetSpec:
-    """Return the spec of an asset, which the UI shows."""
+    """Return an asset spec with group, owner and description for the UI."""
     return dg.AssetSpec(name, group_name=group, owners=["team:pricing"], description=description)
 
 
-LISTED = "The catalogs of the local Octogen. Each is a partition of the products."
-READ = "The products of each catalog. One price is wrong on the last day: see its checks."
-CHANGED = "What appeared, disappeared and changed since the day before. Follows by itself."
-KEPT = "What each product cost, and whether it was in stock, since the first day."
-TOLD = "What got cheaper, dearer, sold out or available, each event once."
-OWNED = "Own articles, with pages on which competitors sell them. Their prices are invented."
-BELOW = "Which competitor went below an own price on day 3, and below its floor on day 5."
-LOADED = "The same rows as a table, for SQL. Each run replaces those of its catalog."
-FOUND = "A search with a schedule. Change it for one run in the launchpad."
-MATCHED = "Competitors' pages that are matched with own articles, written as somebody copied them."
-COMPARED = "Own prices beside those that Octogen exported of the matched pages, without a lookup."
+LISTED = "The local Octogen's catalogs, each a partition of the products."
+READ = "Each catalog's products. On the last day one price is wrong and fails its check."
+CHANGED = "Products that appeared, disappeared or changed since the previous day."
+KEPT = "Every product's price and stock since the first day."
+TOLD = "Price drops and rises, and stock changes; each event once."
+OWNED = "Your price list: articles and the competitor pages that sell them. Prices are invented."
+BELOW = "Competitors below your price (day 3) and below your floor (day 5)."
+LOADED = "The same rows as a SQL table. Each run replaces its catalog's rows."
+FOUND = "A scheduled search. Change it for a single run in the launchpad."
+MATCHED = "Competitor URLs matched with your articles, spelled as people copy them."
+COMPARED = "Your prices beside the exported competitor prices, without a lookup."
 
 catalogs = build_catalogs_asset(
     spec("octogen_catalogs", "catalogs", LISTED),
@@ -104,7 +105,7 @@ alerts = build_price_alerts_asset(
     history,
     [
         PriceDropped(percent=10, max_percent=5),
-        PriceRose(percent=50, max_percent=5),  # such as the price that is wrong on the last day
+        PriceRose(percent=50, max_percent=5),  # such as the wrong price on the last day
         OutOfStock(max_percent=5),
         BackInStock(max_percent=5),
         Disappeared(max_percent=5),
@@ -122,8 +123,8 @@ alerts = build_price_alerts_asset(
     automation_condition=FOLLOW,
 )
 def articles(past: dict[str, pl.LazyFrame]) -> pl.DataFrame:
-    """The first prices of competitors, moved a little, stand for the table of a shop."""
-    # A frame alone could not be loaded before the first history is there.
+    """Invent a price list by moving competitors' first prices a little."""
+    # As a dict the input loads even before the first history exists.
     rows = pl.concat([pl.LazyFrame(schema=HISTORY_SCHEMA), *past.values()])
     known = rows.drop_nulls(["current_price", "currency"]).sort("uuid", "valid_from")
     first = known.unique("uuid", keep="first", maintain_order=True)
@@ -157,7 +158,7 @@ own_alerts = build_price_alerts_asset(
 
 
 def tell(events: pl.DataFrame) -> None:
-    """Write to a file who is below, where a pipeline of yours tells people."""
+    """Write undercut alerts to a file, where your pipeline would notify people."""
     line = "{at:%Y-%m-%d} {rule}: {catalog_key} sells {sku} at {after} {currency}, not {before}\n"
     with MESSAGES.open("a") as file:
         file.writelines(line.format(**event) for event in events.iter_rows(named=True))
@@ -244,7 +245,7 @@ if HAS_HUB:
         automation_condition=FOLLOW,
     )
     def matches(articles: pl.DataFrame) -> pl.DataFrame:
-        """Of ten pages, one is of a shop without a catalog; others are written in three ways."""
+        """One page in ten has no catalog; the others are spelled in three ways."""
         url = pl.col("product_url")
         number = url.str.extract(r"(\d+)$").cast(pl.Int64)
         elsewhere = pl.format("https://www.elsewhere.example/products/{}-{}", "category", number)
@@ -283,7 +284,7 @@ if HAS_HUB:
         automation_condition=FOLLOW,
     )
     def price_comparison(theirs: pl.DataFrame) -> pl.DataFrame:
-        """Compare prices of the same currency; `difference` is the own price minus theirs."""
+        """Compare prices in the same currency; `difference` is your price minus theirs."""
         difference = pl.col("own_price") - pl.col("current_price")
         return theirs.filter(pl.col("currency") == pl.col("own_currency")).select(
             *("sku", "url", "title", "currency", "own_price", "current_price"),

@@ -1,8 +1,8 @@
-"""Days before those that the daemon plays: read at once, and dated back.
+"""The backdated days before the daemon starts.
 
-Octogen knows only the present, so a history begins with its first snapshot. The demo has no month
-to wait: it gives the products of each day the `fetched_at` of a day ago, and reports what it made
-to the instance that the UI shows. The own prices are those of the first day.
+Octogen serves current data only, so a history begins with its first snapshot. To show a month
+without waiting for one, the demo backdates each day's `fetched_at` and reports materializations to
+the instance behind the UI. The price list has the first day's prices.
 """
 
 import importlib
@@ -28,17 +28,17 @@ from octogen_dagster.snapshots.partitions import catalog_partition_key
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 _LOWERED = {3: ("own_price", 0.55), 5: ("map_price", 0.95)}
-"""The days on which a competitor goes below a price of an own article, and to what part of it."""
+"""By day, the price-list column that a competitor undercuts, and the factor."""
 
 
 def begin_day(sandbox: Sandbox, snapshots: Path, day: int) -> None:
-    """Let a day pass. Of competitors, the one who is the furthest below an own price goes lower."""
+    """Begin a day. On some, the competitor furthest below the price list lowers its price."""
     if day in _LOWERED:
         column, part = _LOWERED[day]
-        there = pl.scan_parquet(snapshots / "octogen_products/*.parquet").filter("in_stock")
+        offers = pl.scan_parquet(snapshots / "octogen_products/*.parquet").filter("in_stock")
         articles = pl.scan_parquet(snapshots / "articles.parquet")
         index = pl.col("current_price") / pl.col("own_price")
-        lowest = articles.join(there, on="product_url").bottom_k(1, by=index)
+        lowest = articles.join(offers, on="product_url").bottom_k(1, by=index)
         for url, price in lowest.select("product_url", column).collect().rows():
             sandbox.set_price(url, round(price * part, 2))
     sandbox.next_day()
@@ -53,7 +53,7 @@ def play_past(
     catalogs: Sequence[str],
     days: int,
 ) -> None:
-    """Snapshot the catalogs on a number of days, the last of which was yesterday."""
+    """Snapshot the catalogs for some days up to yesterday."""
     keys = {catalog_partition_key(catalog): catalog for catalog in catalogs}
     fetched_at = datetime.now(UTC) - timedelta(days=days)
 

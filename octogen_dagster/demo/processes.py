@@ -21,20 +21,20 @@ if TYPE_CHECKING:
 DEFINITIONS = "octogen_dagster.demo.definitions"
 _START_TIMEOUT = 300
 _END_THE_GROUP = 'cat; kill -s TERM -- "-$0"; sleep 2; kill -s KILL -- "-$0"'
-"""A shell that ends a group of processes when its own standard input ends."""
+"""A shell that ends a process group when its standard input closes."""
 
 
 class DagsterProcess:
-    """A process of Dagster, and the file of its log."""
+    """A Dagster process and its log file."""
 
     def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
         self.log = log
         self._process = process
 
     def check(self) -> None:
-        """Exit if it has ended."""
+        """Exit if the process has ended."""
         if self._process.poll() is not None:
-            raise SystemExit(f"Dagster ended by itself. Its log is {self.log}.")
+            raise SystemExit(f"Dagster exited unexpectedly. See {self.log}.")
 
     def wait_for_ui(self, url: str) -> None:
         deadline = time.monotonic() + _START_TIMEOUT
@@ -44,12 +44,12 @@ class DagsterProcess:
                 urllib.request.urlopen(f"{url}/server_info", timeout=5).close()  # noqa: S310
                 return
             time.sleep(0.2)
-        raise SystemExit(f"The Dagster UI did not start. The reason may be in {self.log}.")
+        raise SystemExit(f"The Dagster UI did not start. See {self.log}.")
 
     def wait(self) -> NoReturn:
-        """Wait until it ends by itself.
+        """Wait until the process exits.
 
-        After a query of Polars, a signal no longer interrupts the waiting for a process.
+        It polls, because after a Polars query signals no longer interrupt a wait.
         """
         while True:
             self.check()
@@ -58,7 +58,7 @@ class DagsterProcess:
 
 @contextlib.contextmanager
 def dagster_process(log: Path, *command: str) -> Iterator[DagsterProcess]:
-    """Run a module of Dagster until the block ends, or until this process does, however it ends."""
+    """Run a Dagster module until the block or this process ends, even by a kill."""
     with log.open("ab") as output:
         process = subprocess.Popen(  # noqa: S603 - our own command
             [sys.executable, "-m", *command, "-m", DEFINITIONS, "--log-level", "warning"],
@@ -68,7 +68,7 @@ def dagster_process(log: Path, *command: str) -> Iterator[DagsterProcess]:
             stderr=output,
             start_new_session=True,
         )
-    # In a session of its own: a Ctrl-C in the terminal must not end it before Dagster.
+    # In its own session, so that Ctrl-C in the terminal does not end it before Dagster.
     watcher = subprocess.Popen(  # noqa: S603 - its pipe ends with this process
         ["/bin/sh", "-c", _END_THE_GROUP, str(process.pid)],
         stdin=subprocess.PIPE,
@@ -82,9 +82,9 @@ def dagster_process(log: Path, *command: str) -> Iterator[DagsterProcess]:
 
 
 def ui_port(port: int | None) -> int:
-    """A port for the UI: the one that is asked for, or 3000, or a free one if that is taken.
+    """Return the requested port, or 3000, or a free one if 3000 is taken.
 
-    It is refused before anything is written.
+    Exits before anything is written if the requested port cannot be used.
     """
     if not importlib.util.find_spec("dagster_webserver"):
         raise SystemExit(
@@ -98,13 +98,12 @@ def ui_port(port: int | None) -> int:
         except OSError as error:
             reason = error.strerror
     raise SystemExit(
-        f"Port {port} cannot be used for the Dagster UI ({reason}). Choose another one, or leave "
-        "the option --port out."
+        f"The Dagster UI cannot use port {port} ({reason}). Choose another one, or omit --port."
     )
 
 
 def runner(environment: Mapping[str, str]) -> str:
-    """What comes before a command where this one was started: that of uv, or nothing."""
+    """Return the prefix for commands to copy: `uv run` if uv started this one."""
     uv = environment.get("UV")  # set by `uv run`
     if not uv:
         return ""

@@ -1,4 +1,4 @@
-"""The demo: a local Octogen, whose days the sensors and the automation of a daemon play."""
+"""The demo: thirty days of a local Octogen, read by a Dagster daemon."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ _SIZES = {
     "kumo": 0.6,
     "grand-arcade": 1.3,
 }
-"""The catalogs, and their products as a part of the number that was asked for."""
+"""The catalogs, each with its share of the requested number of products."""
 _LIVE_DAYS = 2
 _DAY_TIMEOUT = 1800  # a day takes half a minute on two idle cores
-_WRONG_PRICE_FACTOR = 100  # as if the decimal point was lost
+_WRONG_PRICE_FACTOR = 100  # like a lost decimal point
 _COUNTS = ("appeared", "disappeared", "changed")
 _PRODUCTS, _LINKED = "octogen_products", "octogen_linked_datasets"
 _CHANGES, _HISTORY, _ALERTS = f"{_PRODUCTS}_changes", f"{_PRODUCTS}_history", f"{_PRODUCTS}_alerts"
@@ -51,7 +51,7 @@ _FOLLOWED = {
     _HISTORY: _PRODUCTS,
     _ALERTS: _HISTORY,
 }
-"""What each follower is made from."""
+"""Downstream assets, each with its upstream asset."""
 _HISTORY_TABLE = f"{_HISTORY}_table"
 _TABLES = {f"{_PRODUCTS}_table": _PRODUCTS, _HISTORY_TABLE: _HISTORY}
 _OWN_ALERTS = f"{_PRODUCTS}_own_alerts"
@@ -63,17 +63,17 @@ _QUERIES = {
     "Competitors below your prices": "at, rule, sku, before, after "
     "FROM octogen_products_own_alerts ORDER BY at",
 }
-"""Queries of the snapshots to try, by their subject."""
+"""SQL queries to try, by subject."""
 _URL_LIST, _COMPARISON = "competitor_urls", "price_comparison"
 _MATCHES = "competitor_matches"
 _WINDOWS = {"DISPLAY", "WAYLAND_DISPLAY", "BROWSER"}
-"""Variables of which one is set where a browser has a window, or where the user names one."""
-_TOLD = "told.txt"
-_WRITTEN = ("snapshots", "shop.duckdb", "dagster.log", "dagster_home", _TOLD)
+"""Variables that tell of a graphical browser, or name one."""
+_MESSAGES = "notifications.txt"
+_WRITTEN = ("snapshots", "shop.duckdb", "dagster.log", "dagster_home", _MESSAGES)
 INSTANCE = """
 telemetry: {enabled: false}
 nux: {enabled: false}
-# The daemon executes the runs itself. A process for each would take five seconds of CPU time.
+# The daemon executes runs in its own process: a process for each would take five CPU seconds.
 run_launcher:
   module: dagster._core.launcher.sync_in_memory_run_launcher
   class: SyncInMemoryRunLauncher
@@ -81,11 +81,11 @@ run_launcher:
 
 
 def run_demo(folder: Path, *, catalogs: int, products: int, days: int, port: int | None) -> None:
-    """Play days, and show them in the UI if there is a port.
+    """Play some days and, given a port, show them in the UI until Ctrl-C.
 
-    On each day prices move, products come and go, and on the last one a price is wrong. On day 3 a
-    competitor goes below an own price, and on day 5 below a floor. All days but the last two are
-    dated back. The UI runs until Ctrl-C.
+    Each day prices move and products come and go. A competitor undercuts the price list on day 3
+    and its floor on day 5, and the last day has a wrong price. All but the last two days are
+    backdated.
     """
     console = Console(highlight=False)
     home, snapshots = folder.absolute() / "dagster_home", folder.absolute() / "snapshots"
@@ -93,7 +93,7 @@ def run_demo(folder: Path, *, catalogs: int, products: int, days: int, port: int
     sizes = {key: max(1, int(products * size)) for key, size in list(_SIZES.items())[:catalogs]}
     with (
         contextlib.suppress(KeyboardInterrupt),
-        _begun_anew(folder),
+        _fresh_folder(folder),
         _make_sandbox(console, sizes) as sandbox,
         dg.DagsterInstance.from_config(str(home)) as instance,
         contextlib.ExitStack() as processes,
@@ -109,8 +109,8 @@ def run_demo(folder: Path, *, catalogs: int, products: int, days: int, port: int
             ui = processes.enter_context(dagster_process(log, *command))
             with console.status("The Dagster UI starts"):
                 ui.wait_for_ui(url)
-            console.print(f"The Dagster UI runs at {url} and shows the days while they are played.")
-            # Without a window, what opens is a text browser, which takes the terminal.
+            console.print(f"The Dagster UI runs at {url}. Watch the days there as they are played.")
+            # Elsewhere a text browser would open and take over the terminal.
             if sys.platform == "darwin" or os.environ.keys() & _WINDOWS:
                 webbrowser.open(f"{url}/assets/{_PRODUCTS}?view=partitions")
         past = days - _LIVE_DAYS
@@ -130,8 +130,8 @@ def run_demo(folder: Path, *, catalogs: int, products: int, days: int, port: int
 
 
 @contextlib.contextmanager
-def _begun_anew(folder: Path) -> Iterator[None]:
-    """Hold a folder, without what an earlier demo wrote; refuse one of a running or no demo."""
+def _fresh_folder(folder: Path) -> Iterator[None]:
+    """Lock the folder and delete an earlier demo's files; refuse any other folder."""
     folder.mkdir(parents=True, exist_ok=True)
     home, held = folder / "dagster_home", os.open(folder, os.O_RDONLY)
     try:
@@ -139,16 +139,15 @@ def _begun_anew(folder: Path) -> Iterator[None]:
     except OSError:
         os.close(held)
         raise SystemExit(
-            f"A demo is running in {folder}. End it, or choose another folder: octogen-dagster "
-            "demo --dir"
+            f"Another demo is running in {folder}. Stop it, or choose another folder with --dir."
         ) from None
     try:
         written = [folder / name for name in _WRITTEN if (folder / name).exists()]
         instance = home / "dagster.yaml"
         if written and not (instance.exists() and instance.read_text() == INSTANCE):
             raise SystemExit(
-                f"{written[0]} is there, and is not of a demo, which would replace it. Choose "
-                "another folder: octogen-dagster demo --dir"
+                f"{written[0]} exists and was not written by a demo. Choose "
+                "another folder with --dir."
             )
         for each in written:
             shutil.rmtree(each) if each.is_dir() else each.unlink()
@@ -160,16 +159,16 @@ def _begun_anew(folder: Path) -> Iterator[None]:
 
 
 def _make_sandbox(console: Console, sizes: dict[str, int]) -> Sandbox:
-    """Make a sandbox, with a hub if the packages for it are installed."""
+    """Start a sandbox, with an Analytics Hub if its packages are installed."""
     try:
         return Sandbox(catalogs=sizes, hub=True)
     except ImportError:
-        console.print("No linked BigQuery datasets: they need the extras bigquery and mcp.")
+        console.print("Skipping linked BigQuery datasets: they need the extras bigquery and mcp.")
         return Sandbox(catalogs=sizes)
 
 
 class Demo:
-    """The days of a sandbox, and what Dagster has made of them."""
+    """A sandbox's days and their materializations in Dagster."""
 
     def __init__(
         self,
@@ -183,40 +182,42 @@ class Demo:
         self._snapshots, self._catalogs = snapshots, catalogs
         self._runner = runner(os.environ)
         self._partitions = [catalog_partition_key(catalog) for catalog in catalogs]
-        definitions: Any = importlib.import_module(DEFINITIONS)  # they read the environment
+        definitions: Any = importlib.import_module(DEFINITIONS)  # reads the environment
         self._followed = _FOLLOWED | (_TABLES if definitions.HAS_DUCKDB else {})
         shared = [sandbox.hub.share(each) for each in catalogs if definitions.HAS_HUB]
         self._listings = {listing_partition_key(name): name for name in shared}
 
     def play(self, day: int, daemon: DagsterProcess) -> None:
-        """Wait until the daemon has read a day that has begun, and made what follows."""
+        """Wait until the daemon has materialized the products and all downstream assets."""
         began, earlier = time.time(), {run.run_id for run in self._instance.get_runs()}
         with self._console.status(f"Day {day}: the sensors request runs"):
             while True:
                 runs = self._instance.get_runs()
-                is_made = all(self._made_since(began)) and all(run.is_finished for run in runs)
-                if is_made:
+                is_done = all(self._done_since(began)) and all(run.is_finished for run in runs)
+                if is_done:
                     break
                 failed = any(run.is_failure and run.run_id not in earlier for run in runs)
                 if failed or time.time() > began + _DAY_TIMEOUT:
-                    raise SystemExit(f"Day {day} is not complete: see {daemon.log} for the reason.")
+                    raise SystemExit(
+                        f"Day {day} did not complete. See {daemon.log} for the reason."
+                    )
                 daemon.check()
                 time.sleep(0.5)
-        self._say(f"Day {day}: {len(self._catalogs)} catalogs were indexed, and read.")
+        self._say(f"Day {day}: {len(self._catalogs)} catalogs reindexed and read.")
 
     def report(self, day: int) -> None:
-        """Print what is there on a day, and where to look for more."""
+        """Print the day's results and where to look for more."""
         if self._listings and (count := len(self._sandbox.hub.datasets(_PROJECT))):
-            self._say(f"{count} listings of Analytics Hub are linked datasets.")
+            self._say(f"{count} Analytics Hub listings are linked datasets.")
             self._print_url_list()
         self._console.print(self._table(day))
         self._print_checks()
-        for line in self._told():
-            self._say(f"Told by the sensor: {line}")
+        for line in self._notifications():
+            self._say(f"Alert sensor: {line}")
         folder = os.path.relpath(self._snapshots)
         command = f"{self._runner}octogen-dagster"
         query = f"{command} sql --base-dir {folder}"
-        self._say(f"What is stored: {query}")
+        self._say(f"Stored tables: {query}")
         for what, select in _QUERIES.items():
             self._say(f'{what}: {query} "SELECT {select}"')
         if _HISTORY_TABLE in self._followed:
@@ -224,34 +225,37 @@ class Demo:
             rows = f"{shop}.sql('FROM octogen.{_HISTORY} WHERE NOT is_current')"
             self._say(f'In SQL: {self._runner}python -c "import duckdb; print({rows})"')
         else:
-            self._say("No tables in a DuckDB file: they need the extra duckdb.")
+            self._say("Skipping DuckDB tables: they need the extra duckdb.")
         rows = f"polars.read_parquet('{folder}/{_PRODUCTS}/*.parquet')"
         self._say(f'In Python: {self._runner}python -c "import polars; print({rows})"')
 
     def print_pages(self, url: str) -> None:
-        """Print the pages of the UI to look at."""
+        """Print UI pages worth a look."""
         catalog = f"partition={catalog_partition_key(max(self._catalogs))}"
         assets = f"{url}/assets/{_PRODUCTS}"
-        compared = (f"{url}/assets/{_COMPARISON}", "own prices beside those of a URL list")
-        self._say("Where to look:")
+        compared = (f"{url}/assets/{_COMPARISON}", "your prices beside those from a URL list")
+        self._say("Pages to visit:")
         for page, what in (
-            (url, "the runs, by the sensor that requested them"),
-            (f"{url}/asset-groups", "the assets, and which follow which"),
-            (f"{assets}?view=partitions&{catalog}", "a catalog: its file and its products"),
-            (f"{assets}?view=checks&checkDetail=prices", "the price that is wrong on purpose"),
-            (f"{assets}_changes?view=partitions&{catalog}", "what came, went and moved"),
-            (f"{assets}_history?view=partitions&{catalog}", "what each product cost since day 1"),
-            (f"{assets}_alerts?view=partitions&{catalog}", "what got cheaper, or sold out"),
-            (f"{assets}_own_alerts?view=events", "who went below an own price, or a floor"),
-            (f"{assets}_position", "where own prices stand against these"),
+            (url, "the runs and the sensors that requested them"),
+            (f"{url}/asset-groups", "the asset graph"),
+            (f"{assets}?view=partitions&{catalog}", "one catalog: its file and products"),
+            (f"{assets}?view=checks&checkDetail=prices", "the deliberately wrong price"),
+            (
+                f"{assets}_changes?view=partitions&{catalog}",
+                "products that appeared, disappeared or changed",
+            ),
+            (f"{assets}_history?view=partitions&{catalog}", "every product's price since day 1"),
+            (f"{assets}_alerts?view=partitions&{catalog}", "price and stock alerts"),
+            (f"{assets}_own_alerts?view=events", "competitors below your price or floor"),
+            (f"{assets}_position", "your price position"),
             *([compared] if self._listings else []),
-            (f"{url}/automation", "the sensors that start it all"),
+            (f"{url}/automation", "the sensors behind it all"),
         ):
             self._say(f"  {page}  {what}")
         self._say("The demo runs until Ctrl-C ends it.")
 
-    def _made_since(self, began: float) -> Iterator[bool]:
-        """Yield for each catalog and what follows it if it was made since a day began."""
+    def _done_since(self, began: float) -> Iterator[bool]:
+        """Yield for each asset whether it was materialized since the day began."""
         for partition in self._partitions:
             yield self._made_at(_PRODUCTS, partition) > began
             for name, followed in self._followed.items():
@@ -259,7 +263,9 @@ class Demo:
         yield bool(self._records("sweaters_details", None))
         yield self._is_followed_by(f"{_PRODUCTS}_position")
         yield self._is_followed_by("articles", "articles_history", _OWN_ALERTS)
-        yield len(self._told()) >= len(pl.read_parquet(self._snapshots / f"{_OWN_ALERTS}.parquet"))
+        yield len(self._notifications()) >= len(
+            pl.read_parquet(self._snapshots / f"{_OWN_ALERTS}.parquet")
+        )
         yield from (bool(self._records(_LINKED, key)) for key in self._listings)
         if self._listings:
             yield self._is_followed_by("articles", "matches", _URL_LIST)
@@ -267,34 +273,34 @@ class Demo:
             for name in (_MATCHES, _COMPARISON):
                 yield self._made_at(name, None) > began
 
-    def _told(self) -> list[str]:
-        """The lines that the sensor of own prices has written."""
-        told = self._snapshots.with_name(_TOLD)
-        return told.read_text().splitlines() if told.exists() else []
+    def _notifications(self) -> list[str]:
+        """Return the lines written by the price-list alert sensor."""
+        file = self._snapshots.with_name(_MESSAGES)
+        return file.read_text().splitlines() if file.exists() else []
 
     def _is_followed_by(self, *names: str) -> bool:
-        """Whether these assets were made after the last history, and each after the one before."""
+        """True if these assets were materialized in this order, after the latest history."""
         last = max(self._made_at(_HISTORY, partition) for partition in self._partitions)
         times = [last, *(self._made_at(name, None) for name in names)]
         return times == sorted(times)
 
     def _url_lists(self) -> list[Listing]:
-        """The listings of URL lists."""
+        """Return the listings with URL lists."""
         listings = self._sandbox.hub.listings if self._listings else ()
         return [listing for listing in listings if listing.is_url_list]
 
     def _made_at(self, asset: str, partition: str | None) -> float:
-        """When the last materialization of an asset or its partition was; 0 if there is none."""
+        """Return the time of the latest materialization; 0 without one."""
         return next((each.timestamp for each in self._records(asset, partition)), 0.0)
 
     def _records(self, asset: str, partition: str | None, limit: int = 1) -> Sequence[Any]:
-        """The materializations of an asset or its partition, the latest first."""
+        """Return the latest materializations, newest first."""
         partitions = [partition] if partition else None
         wanted = dg.AssetRecordsFilter(dg.AssetKey(asset), asset_partitions=partitions)
         return self._instance.fetch_materializations(wanted, limit=limit).records
 
     def lose_decimal_point(self) -> None:
-        """Multiply the highest price of the last catalog by a hundred, for the check of prices."""
+        """Multiply the last catalog's highest price by a hundred, to fail its price check."""
         partition = catalog_partition_key(max(self._catalogs))
         prices = (
             pl.read_parquet(self._snapshots / f"{_PRODUCTS}/{partition}.parquet")
@@ -306,7 +312,7 @@ class Demo:
             self._sandbox.set_price(url, price * _WRONG_PRICE_FACTOR)
 
     def _table(self, day: int) -> Table:
-        table = Table("rows of", f"day {day - 1}", f"day {day}", *_COUNTS)
+        table = Table("catalog", f"day {day - 1}", f"day {day}", *_COUNTS)
         for column in table.columns[1:]:
             column.justify = "right"
         for catalog, partition in zip(self._catalogs, self._partitions, strict=True):
@@ -324,7 +330,7 @@ class Demo:
         return table
 
     def _print_checks(self) -> None:
-        """Print the results of the checks in the latest runs of the catalogs."""
+        """Print check results from each catalog's latest run."""
         names = (_PRODUCTS, *self._followed)
         latest = (self._records(name, key)[0] for name in names for key in self._partitions)
         passed = 0
@@ -341,7 +347,7 @@ class Demo:
         self._say(f"{passed} checks passed.")
 
     def _print_url_list(self) -> None:
-        """Print what the last export has of the addresses in the URL list."""
+        """Print how the latest export covers the URL list."""
         if self._records(_COMPARISON, None):
             matches = pl.read_parquet(self._snapshots / f"{_MATCHES}.parquet")
             pages = matches.drop_nulls("sku").unique(["sku", "url"])
@@ -349,8 +355,8 @@ class Demo:
             prices = pl.read_parquet(self._snapshots / f"{_COMPARISON}.parquet")
             lower = prices.filter(pl.col("difference") > 0).height
             self._say(
-                f"Of {len(pages):,} competitors' pages in a URL list, {covered:,} are covered. "
-                f"Of {len(prices):,} prices there, {lower:,} are below the own ones."
+                f"Octogen covers {covered:,} of {len(pages):,} competitor URLs in a URL list. "
+                f"{lower:,} of {len(prices):,} prices there are below yours."
             )
 
     def _say(self, text: str) -> None:
