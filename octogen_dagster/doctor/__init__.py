@@ -1,1 +1,1 @@
-"""Says what works, what does not and what to do."""
+"""Checks the setup and suggests fixes."""

@@ -1,4 +1,4 @@
-"""Question: what is asked of the service, what it may cost, and the finding that its answer is."""
+"""Questions to the service: an assumption, its maximum cost and the resulting finding."""
 
 from __future__ import annotations
 
@@ -23,82 +23,78 @@ from octogen_dagster.errors import (
 from octogen_dagster.printable import usd
 
 _BLOCKING = (OctogenAuthenticationError, OctogenInsufficientCreditError, OctogenForbiddenError)
-"""Refusals that say nothing about the service: the user pays, or corrects the key."""
+"""Errors caused by the account rather than the service: out of credit, or a rejected key."""
 
 
 class Seen(NamedTuple):
-    """An observation: text for anybody, and details that name catalogs and products.
-
-    `holds` is None if the belief may be wrong, and nothing shows it for certain.
-    """
+    """An observation. Only `details` name catalogs and products."""
 
     holds: bool | None
+    """None if the assumption might be wrong but nothing proves it."""
     text: str
     details: str = ""
 
 
 class Charged(NamedTuple):
-    """The most charged answers of a question.
-
-    The pages of the catalog up to page `walk` are read once for all questions; `pages` are others.
-    """
+    """The maximum number of charged responses for a question."""
 
     walk: int = 0
+    """The catalog's first pages, read once for all questions."""
     pages: int = 0
+    """Additional pages."""
     lookups: int = 0
 
 
 class Question(NamedTuple):
-    """A belief about the service, and how it is asked.
-
-    `charged` raises `NotAskedError` if the question will be left out. `concerns` says which setting
-    or page of the documentation an answer that differs concerns.
-    """
+    """An assumption about the service and the requests that test it."""
 
     subject: str
     belief: str
     concerns: str
+    """The setting or documentation page affected if the assumption is wrong."""
     ask: Callable[[Service], Seen]
     charged: Callable[[Service], Charged]
+    """Raises `NotAskedError` if the question will be skipped."""
 
     def check(self, service: Service) -> Check:
-        """Ask it. What names catalogs or products is in the details of the finding alone."""
+        """Ask the question. Only the finding's details name catalogs and products."""
         service.mistyped.clear()
         try:
             with service.connected():
-                holds, said, details = self.ask(service)
+                holds, seen, details = self.ask(service)
         except NotAskedError as error:
             yield Finding(self.subject, "skipped", str(error))
         except OctogenBudgetError:
             lost = service.service.spending.possibly_charged_usd
-            why = f", since {usd(lost)} might be charged for lost answers" if lost else ""
-            yield Finding(self.subject, "skipped", f"--max-usd does not allow it{why}: raise it.")
+            why = f" ({usd(lost)} might be charged for lost responses)" if lost else ""
+            yield Finding(self.subject, "skipped", f"exceeds --max-usd{why}. Raise the limit.")
         except (*_BLOCKING, OctogenConnectionError) as error:
             code = getattr(error, "status_code", None)
-            said = f"an answer of {code}" if code else f"no answer from {service.service.base_url}"
+            said = f"status {code}" if code else f"no response from {service.service.base_url}"
             advice = advice_of(code) if code else "Check the host and the network."
             yield Finding(self.subject, "blocked", f"{said}.", advice, details=str(error))
         except OctogenError as error:
-            said = f"an answer of {getattr(error, 'status_code', 200)}"
+            said = f"status {getattr(error, 'status_code', 200)}"
             if isinstance(error, OctogenResponseError):
-                said += " that the documented models refuse"
-            said += ": --details says more."
+                said += " with a response that does not match the documented models"
+            said += ". For more, add --details."
             yield Finding(self.subject, "failed", said, self._advice, details=str(error))
         else:
             if service.mistyped:
                 holds = False
-                said = f"not as documented: {', '.join(sorted(service.mistyped))}; {said}"
+                fields = ", ".join(sorted(service.mistyped))
+                seen = f"differs from the documentation: {fields}; {seen}"
             status: Status = "ok" if holds else "warning" if holds is None else "failed"
             advice = "" if holds else self._advice
-            yield Finding(self.subject, status, said, advice, details=details)
+            yield Finding(self.subject, status, seen, advice, details=details)
 
     @property
     def _advice(self) -> str:
-        return f"Believed: {self.belief} Concerns: {self.concerns}."
+        return f"Expected: {self.belief} Affects: {self.concerns}."
 
 
 class Planned(NamedTuple):
-    """A question that will be asked, and the most that it adds to the cost of those before it."""
+    """A planned question and its maximum additional cost."""
 
     question: Question
     cost_usd: Decimal
@@ -106,14 +102,14 @@ class Planned(NamedTuple):
 
 
 def planned(questions: Sequence[Question], service: Service, prices: Prices) -> Iterator[Planned]:
-    """Yield what each question will cost."""
+    """Yield the questions with their maximum costs."""
     walked = 0
     for question in questions:
         try:
             walk, pages, lookups = question.charged(service)
         except Exception as error:
             is_known = isinstance(error, NotAskedError)
-            reason = str(error) if is_known else "it needs an answer that did not come."
+            reason = str(error) if is_known else "a response it needs did not arrive."
             yield Planned(question, Decimal(0), reason)
             continue
         pages += max(0, walk - walked)
@@ -123,8 +119,8 @@ def planned(questions: Sequence[Question], service: Service, prices: Prices) -> 
 
 
 def ask(questions: Sequence[Question], service: Service) -> Iterator[Finding]:
-    """Ask one question after the other, each for its time at most."""
-    service.told.clear()  # the plan told nobody
+    """Ask the questions in turn, each within its time limit."""
+    service.reported.clear()  # the plan reported no failures
     for question in questions:
         check = {question.subject: partial(question.check, service)}
         for _, finding in run_checks(check, QUESTION_TIMEOUT):

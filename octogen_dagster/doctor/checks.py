@@ -1,4 +1,4 @@
-"""diagnose: checks the resources that a user has, a generator of findings for each subject."""
+"""diagnose: check the given resources, with one generator of findings per subject."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from octogen_dagster.tables.destination import TableDestination
 
 DEFAULT_TIMEOUT = 45.0
-"""Seconds for all checks, so that a sensor, which has 60, can wait for them."""
+"""Seconds for all checks; a sensor tick times out after 60."""
 
 _PARTNER = "catalog_partner"
 _PACKAGES = ("octogen-dagster", "dagster", "polars", "pyarrow", "pycurl")
@@ -77,22 +77,22 @@ def diagnose(
     tables: Sequence[TableDestination] = (),
     timeout: float = DEFAULT_TIMEOUT,
 ) -> Diagnosis:
-    """Check what works, what does not and what to do, without a search or lookup.
+    """Check the setup and suggest fixes, without searches or lookups.
 
-    Nothing is changed, except for one small file that is written where snapshots are stored and
-    deleted again, an empty table that is made and dropped in each destination of tables, and a
-    refresh token that Octogen replaces, as with every login. A resource that
-    is left out is not checked. The checks run at the same time, and one that fails or hangs does
-    not stop the others. It can be called in a sensor or an asset check.
+    The checks write and delete one small file in the snapshot store, create and drop an empty table
+    in each table destination, and use a refresh token, which Octogen replaces as with every login.
+    They change nothing else. Only the given resources are checked. Checks run concurrently, and one
+    that fails or hangs does not stop the others. You can call this function in a sensor or an asset
+    check.
 
     Args:
         octogen: Octogen's REST API.
-        io_manager: The place of the snapshots.
-        analytics_hub: Analytics Hub, with the project of the linked datasets.
+        io_manager: The snapshot IO manager.
+        analytics_hub: Analytics Hub, with the project for linked datasets.
         control_plane: Octogen's MCP.
         bigquery: A `dagster_gcp.BigQueryResource` or an `AnalyticsHubResource`, for queries over
             linked datasets.
-        tables: Destinations of tables.
+        tables: Table destinations.
         timeout: Seconds for all checks.
     """
     given = {
@@ -112,14 +112,14 @@ def diagnose(
 
 
 def setup_checks(resources: Resources, timeout: float) -> dict[str, Callable[[], Check]]:
-    """The checks of all REST APIs and IO managers, and of the first resource of each other kind."""
-    seconds = timeout / 3  # Octogen's MCP, Analytics Hub and queries are checked in turn
+    """Return checks for all REST APIs and IO managers, and the first resource of other kinds."""
+    seconds = timeout / 3  # Octogen's MCP, Analytics Hub and queries are checked in sequence
     within = Deadline.after(timeout)
     first = {kind: next(iter(named.values())) for kind, named in resources.items() if named}
     control_plane, hub = first.get("control_plane"), first.get("analytics_hub")
 
     def sharing() -> Check:
-        """Check what builds on one another: each one uses what the one before found."""
+        """Check MCP, Analytics Hub and queries in sequence, each with the previous results."""
         project = resolved(hub).project if hub else None
         shared = yield from guarded(
             "MCP login", control_plane_findings(control_plane, project, seconds)
@@ -157,12 +157,12 @@ def _version_findings() -> Check:
     for package in _PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions.append(f"{package} {importlib.metadata.version(package)}")
-    versions.append(f"libcurl {pycurl.version_info()[1]}")  # pycurl's wheel brings it
+    versions.append(f"libcurl {pycurl.version_info()[1]}")  # bundled with pycurl
     yield Finding("Versions", "ok", f"{', '.join(versions)}.")
 
 
 def _octogen_findings(octogen: OctogenResource | None, seconds: float) -> Check:
-    """Check the key, the catalogs and the limits, without a search or lookup."""
+    """Check the API key, catalogs and limits, without searches or lookups."""
     if octogen is None:
         yield not_given("Octogen", "octogen")
         return
@@ -174,43 +174,43 @@ def _octogen_findings(octogen: OctogenResource | None, seconds: float) -> Check:
         me: MeResponse | None = None
         try:
             me = client.get_me()
-        except OctogenNotFoundError:  # a service of the older contract, which this asks for the key
+        except OctogenNotFoundError:  # the older contract, where listing catalogs checks the key
             client.list_catalog_states()
     yield _key_finding(octogen, service, me)
     yield _catalogs_finding(service)
     named = me.rate_limit.limit if me and me.rate_limit else None
     limit = named or service.spending.requests_per_minute
-    rate = f"{limit:,.0f} requests a minute." if limit else "the service names none."
+    rate = f"{limit:,.0f} requests per minute." if limit else "not reported by the service."
     yield Finding("Octogen rate limit", "ok", rate)
     yield _spending_finding(service.spending)
     yield Finding(
         "Octogen balance",
         "skipped",
-        "Octogen's API does not report it: a search or lookup without credit is refused (402).",
+        "Octogen's API does not report it; without credit, searches and lookups return 402.",
     )
 
 
 def _key_finding(
     octogen: OctogenResource, service: CatalogService, me: MeResponse | None
 ) -> Finding:
-    origin = "api_key of the resource"
+    origin = "the resource's api_key"
     if not octogen.api_key:
         origin = next(name for name in API_KEY_VARIABLES if os.environ.get(name, "").strip())
     names: tuple[str, ...] = ()
     said = f"{service.base_url} accepts the key ({origin})"
     if me is None:
-        said += " and speaks the older contract (seed)."
+        said += " and implements the older contract (seed)."
     else:
         name, kind = (me.organization.name, me.organization.type) if me.organization else ("", "")
         if name:
-            said, names = f"{said} of the organisation {name!r}", (name,)
-        if kind not in ("", _PARTNER):  # the service may have new types, and refuses wrong ones
-            said += f", whose type is {kind!r}."
-            advice = f"Organisations of type {_PARTNER} may use the API: ask Octogen if reads fail."
+            said, names = f"{said} for the organisation {name!r}", (name,)
+        if kind not in ("", _PARTNER):  # new types can appear, and the service rejects wrong ones
+            said += f", which has the type {kind!r}."
+            advice = f"The API is for {_PARTNER} organisations. If reads fail, ask Octogen."
             return Finding("Octogen key", "warning", said, advice, names=names)
-        said += " and speaks the current contract."
+        said += " and implements the current contract."
     if origin == DEPRECATED_KEY_VARIABLE:
-        advice = f"Octogen has deprecated {origin}: set {KEY_VARIABLE} instead."
+        advice = f"Octogen has deprecated {origin}. Set {KEY_VARIABLE} instead."
         return Finding("Octogen key", "warning", said, advice, names=names)
     return Finding("Octogen key", "ok", said, names=names)
 
@@ -219,20 +219,20 @@ def _catalogs_finding(service: CatalogService) -> Finding:
     subject, source = "Octogen catalogs", service.catalog_source
     kind = type(source).__name__
     if isinstance(source, NamedCatalogs):
-        said = f"NamedCatalogs names {len(source.keys)}; whether they exist is not checked."
+        said = f"{count(len(source.keys), 'catalog')} from NamedCatalogs, not checked."
         return Finding(subject, "ok", said)
     names = tuple(source.hosts) if isinstance(source, ShopCatalogs) else ()
     try:
         listed = service.fetch_catalogs()
     except OctogenNotFoundError as error:
-        # Only what lists catalogs fails without a source; a search that names its catalogs works.
+        # Searches that name their catalogs work without a catalog source.
         is_default = isinstance(source, GrantedCatalogs)
         return Finding(subject, "warning" if is_default else "failed", str(error), names=names)
     except OctogenError as error:
         return Finding(subject, "failed", str(error), names=names)
     names += tuple(state.catalog for state in listed.catalogs)
     products = sum(state.product_count or 0 for state in listed.catalogs)
-    said = f"{kind} finds {len(listed.catalogs):,}, with {products:,} products in all."
+    said = f"{kind} lists {count(len(listed.catalogs), 'catalog')} with {products:,} products."
     if listed.warnings:
         return Finding(subject, "warning", said, " ".join(listed.warnings), names=names)
     if not listed.catalogs:
@@ -243,19 +243,18 @@ def _catalogs_finding(service: CatalogService) -> Finding:
 def _spending_finding(spending: Spending) -> Finding:
     subject, page = "Octogen spending", spending.prices.search_page_usd
     prices = (
-        f"the configured prices are {usd(page)} for a page of a search and "
-        f"{usd(spending.prices.lookup_usd)} for a lookup"
+        f"configured prices: {usd(page)} per search page, {usd(spending.prices.lookup_usd)} per "
+        "lookup"
     )
     if spending.budget_usd is None:
-        advice = "budget_usd limits what a run spends."
-        return Finding(subject, "ok", f"{prices}; a run has no budget.", advice)
-    budget = f"the budget of a run is {usd(spending.budget_usd)}"
-    pages = f", which is {int(spending.budget_usd / page):,} pages" if page else ""
-    return Finding(subject, "ok", f"{prices}; {budget}{pages}.")
+        advice = "To limit what a run can spend, set budget_usd."
+        return Finding(subject, "ok", f"{prices}; no budget.", advice)
+    pages = f" ({int(spending.budget_usd / page):,} pages)" if page else ""
+    return Finding(subject, "ok", f"{prices}; budget per run: {usd(spending.budget_usd)}{pages}.")
 
 
 def _snapshot_findings(io_manager: ParquetSnapshotIOManager | None) -> Check:
-    """Write, publish, read back and delete a file as a snapshot is, and remove what it needed."""
+    """Write, publish, read back and delete a file like a snapshot, then remove new folders."""
     if io_manager is None:
         yield not_given("Snapshots", "io_manager")
         return
@@ -270,46 +269,45 @@ def _snapshot_findings(io_manager: ParquetSnapshotIOManager | None) -> Check:
             is_read = store.count_rows(key) == rows
         finally:
             store.delete([key])
-    step = "renamed" if store.is_local else "put"
-    said = f"a file was written, {step}, read back and deleted at {store.base_dir}."
+    said = f"wrote, published, read back and deleted a file in {store.base_dir}."
     if is_read:
         yield Finding("Snapshots", "ok", said)
         yield from _waiting_findings(store)
         return
-    said = f"a file that was written to {store.base_dir} was read back with other rows."
-    yield Finding("Snapshots", "failed", said, "Report it with the kind of the object store.")
+    said = f"a file written to {store.base_dir} was read back with different rows."
+    yield Finding("Snapshots", "failed", said, "Report this with the object store's type.")
 
 
 def _waiting_findings(store: Store) -> Check:
-    """Name the histories that snapshots wait for in vain, which fills the store."""
+    """Warn about histories that stopped reading, because the store keeps their snapshots."""
     for history, readers in sorted(neglected(store).items()):
         number = count(sum(len(each.waiting) for each in readers), "snapshot")
         yield Finding(
             "Snapshots",
             "warning",
-            f"the history {history} has not read {number} in {store.base_dir}.",
+            f"the history {history} has {number} left to read in {store.base_dir}.",
             "Materialize the history. If it no longer exists, delete "
             f"{store.uri(readers[0].folder)}"
-            f"{f' and {len(readers) - 1:,} others of that name' if len(readers) > 1 else ''}.",
+            f"{f' and {len(readers) - 1:,} others with that name' if len(readers) > 1 else ''}.",
         )
 
 
 def _table_findings(destination: TableDestination) -> Check:
-    """Connect, make a table and drop it."""
-    there = destination.resolved()
-    there.try_out()
-    said = f"{there.place}: a table was made and dropped in the schema {there.default_schema}."
+    """Connect, create a table and drop it."""
+    target = destination.resolved()
+    target.try_out()
+    said = f"{target.place}: created and dropped a table in the schema {target.default_schema}."
     yield Finding(f"Tables ({destination.pool})", "ok", said)
 
 
 @contextlib.contextmanager
 def _without_new_folders(store: Store, key: str) -> Iterator[None]:
-    """Remove the folders of a local file that do not exist yet, if they are empty in the end."""
+    """Remove folders created for a local file, if they are empty afterwards."""
     parents = Path(store.uri(key)).parents if store.is_local else ()
     new = [folder for folder in parents if not folder.exists()]
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):  # another process uses the folder by now
+        with contextlib.suppress(OSError):  # another process might use the folder already
             for folder in new:
                 folder.rmdir()

@@ -1,4 +1,4 @@
-"""Finding and Diagnosis: what is found, and the runner that yields each finding as it comes."""
+"""Finding and Diagnosis, and the runner that yields findings as they arrive."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from octogen_dagster.errors import OctogenError
 
 Status = Literal["ok", "warning", "failed", "blocked", "skipped"]
 _SIGNAL_POLL_SECONDS = 0.2
-_OF_SERVICE = ("Versions", "Octogen", "Questions")  # the checks
+_SERVICE_CHECKS = ("Versions", "Octogen", "Questions")
 _LOGGER = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
 _Resource = TypeVar("_Resource", bound=BaseModel)
@@ -29,19 +29,18 @@ _Resource = TypeVar("_Resource", bound=BaseModel)
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The result of a check about one subject.
+    """A check result for one subject.
 
     Attributes:
         subject: The subject, such as "Octogen key".
-        status: "ok"; "warning" for what works now and may be wrong; "failed" for what does not
-            work; "blocked" for what the service does not answer until its user pays, or corrects
-            the API key or the host; "skipped" for what was not checked.
-        message: What was found; what to do, if an error says so itself.
-        advice: What to do; empty if there is nothing to do or the message says it.
-        missing: The argument of `diagnose` without which the subject was not checked; empty if it
-            was.
-        details: Names of catalogs and products that the message leaves out; mostly empty.
-        names: Names in the message that identify the user: of the organisation, shops or catalogs.
+        status: "ok"; "warning" if it works but might be wrong; "failed" if it does not work;
+            "blocked" if the service rejects requests until you add credit or correct the API key
+            or the host; "skipped" if it was not checked.
+        message: The result, including the remedy if an error message has one.
+        advice: The remedy; empty if none is needed or the message has it.
+        missing: The `diagnose` argument required to check the subject; empty if it was checked.
+        details: Catalog and product names omitted from the message; mostly empty.
+        names: Organisation, shop and catalog names in the message, which identify the user.
     """
 
     subject: str
@@ -53,7 +52,7 @@ class Finding:
     names: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the finding as values of JSON."""
+        """Return the finding as JSON values."""
         values = dataclasses.asdict(self)
         del values["names"]
         return values
@@ -65,26 +64,26 @@ class Finding:
 
 
 Check: TypeAlias = Generator[Finding, None, None]
-"""A check under way, which yields what it finds."""
+"""A running check, which yields findings."""
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """The findings of all checks. As text it has a line for each of them.
+    """The findings from all checks; `str()` prints one line each.
 
     Attributes:
-        findings: The findings, in the order of the subjects.
+        findings: The findings, ordered by subject.
     """
 
     findings: tuple[Finding, ...]
 
     @property
     def ok(self) -> bool:
-        """True if nothing failed or is blocked; warnings are allowed."""
+        """True if no check failed or is blocked; warnings are allowed."""
         return all(finding.status not in ("failed", "blocked") for finding in self.findings)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the diagnosis as values of JSON."""
+        """Return the diagnosis as JSON values."""
         return {"ok": self.ok, "findings": [each.as_dict() for each in self.findings]}
 
     def __str__(self) -> str:
@@ -92,20 +91,20 @@ class Diagnosis:
 
 
 def not_given(subject: str, resource: str) -> Finding:
-    said = f"there is no resource `{resource}` to check."
+    said = f"no resource `{resource}` to check."
     return Finding(subject, "skipped", said, missing=resource)
 
 
 def anonymous(check: str, finding: Finding) -> Finding:
-    """Return a finding that can be shown to strangers; `check` is the key of its check.
+    """Return a finding that is safe to share; `check` is its check's key.
 
-    What the service answers is shown without the finding's names. All other checks are about
-    folders, projects, principals and tables, so that of them only the result is shown.
+    Service checks keep their message without the finding's names. All other checks keep only their
+    status, because they mention folders, projects, principals and tables.
     """
     names, finding = finding.names, replace(finding, details="", names=())
-    if not check.startswith(_OF_SERVICE) and not finding.missing:
-        subject = finding.subject.partition(" (")[0]  # the name of a resource or a pool
-        return replace(finding, subject=subject, message="--details says more.", advice="")
+    if not check.startswith(_SERVICE_CHECKS) and not finding.missing:
+        subject = finding.subject.partition(" (")[0]  # drops the resource or pool name
+        return replace(finding, subject=subject, message="for more, add --details.", advice="")
     for name in sorted(names, key=len, reverse=True):
         finding = replace(
             finding,
@@ -116,15 +115,15 @@ def anonymous(check: str, finding: Finding) -> Finding:
 
 
 def resolved(resource: _Resource) -> _Resource:
-    """Return a resource with the values of the environment variables that it names."""
+    """Return a resource with its environment variables replaced by their values."""
     values: dict[str, str] = {}
     for field, value in resource:
         if isinstance(value, dg.EnvVar):
             variable = value.env_var_name
             if variable not in os.environ:
                 raise ValueError(
-                    f"{type(resource).__name__} takes {field} from the environment variable "
-                    f"{variable}, which is not set: set it where the code runs."
+                    f"{type(resource).__name__} reads {field} from the environment variable "
+                    f"{variable}, which is not set. Set it where the code runs."
                 )
             values[field] = os.environ[variable]
     return resource.model_copy(update=values) if values else resource
@@ -133,10 +132,10 @@ def resolved(resource: _Resource) -> _Resource:
 def run_checks(
     checks: Mapping[str, Callable[[], Check]], timeout: float
 ) -> Iterator[tuple[str, Finding]]:
-    """Run checks at the same time; yield each finding as it comes, with the key of its check.
+    """Run checks concurrently and yield each finding with its check's key as it arrives.
 
-    What a check has found before it fails or its time is over is kept. A check whose time is over
-    ends with the step that it is at. The keys are the subjects that failures are reported for.
+    Findings from before a failure or timeout are kept. After a timeout, a check ends with its
+    current step. The keys are used as subjects for failures.
     """
     ends_at = time.monotonic() + timeout
     found: SimpleQueue[tuple[str, Finding | None]] = SimpleQueue()
@@ -145,7 +144,7 @@ def run_checks(
     running = dict.fromkeys(checks)
     while running:
         left = ends_at - time.monotonic()
-        try:  # in steps, since a thread that waits notices no signal
+        try:  # in steps, because a waiting thread does not handle signals
             subject, finding = found.get(timeout=max(0.0, min(left, _SIGNAL_POLL_SECONDS)))
         except Empty:
             if left <= 0:
@@ -155,27 +154,27 @@ def run_checks(
                 yield subject, finding
             else:
                 del running[subject]
-    said = f"the check did not end within {timeout:g} s."
+    said = f"the check timed out after {timeout:g} s."
     for subject in running:
-        yield subject, Finding(subject, "failed", said, "Check the network and the addresses.")
+        yield subject, Finding(subject, "failed", said, "Check the network and the URLs.")
 
 
 def guarded(
     subject: str, check: Generator[Finding, None, _Result]
 ) -> Generator[Finding, None, _Result | None]:
-    """Run a check whose failure is a finding; return what it returns, and None if it fails."""
+    """Run a check and turn its failure into a finding; return its result, or None on failure."""
     try:
         return (yield from check)
     except (OctogenError, ValueError) as error:
         yield Finding(subject, "failed", str(error))
     except Exception as error:
-        # The text of an unexpected error may quote a secret.
-        _LOGGER.debug("The check of %s failed.", subject, exc_info=True)
+        # The text of an unexpected error might contain a secret.
+        _LOGGER.debug("The check %s failed.", subject, exc_info=True)
         yield Finding(
             subject,
             "failed",
-            f"the check itself failed with a {type(error).__name__}.",
-            f"Report it with the traceback, which the logger {__name__} has at level DEBUG.",
+            f"the check itself failed with {type(error).__name__}.",
+            f"Report this with the traceback, which the logger {__name__} emits at level DEBUG.",
         )
     return None
 

@@ -1,4 +1,4 @@
-"""The resources that the doctor checks: of a project's definitions, of options, of variables."""
+"""The resources to check, from a project's definitions, command options and the environment."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from octogen_dagster.sharing.names import checked_project
 from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
 
 Resources = dict[str, dict[str, Any]]
-"""Resources by the argument of `diagnose` that each is for, and by their names."""
+"""Resources by `diagnose` argument and name."""
 
 
 @dg.definitions
 def _lazy() -> dg.Definitions:
-    """An example of what `@dagster.definitions` makes of a function; Dagster hides its class."""
+    """An example with the class that `@dagster.definitions` returns, which Dagster hides."""
     return dg.Definitions()
 
 
 def project_resources(folder: Path, module: str) -> tuple[Resources, Finding]:
-    """Load the definitions of a project; return their resources, and what was found."""
+    """Load a project's definitions and return their resources with a finding."""
     sys.path[:0] = [str(folder), str(folder / "src")]
     try:
         loaded = vars(importlib.import_module(module)).values()
@@ -40,9 +40,9 @@ def project_resources(folder: Path, module: str) -> tuple[Resources, Finding]:
             name: each for defs in definitions for name, each in (defs.resources or {}).items()
         }
         destinations = _destinations(definitions)
-    except Exception as error:  # of the project's code, whose text may have a secret
+    except Exception as error:  # raised by the project's code, so its text can contain a secret
         kind = type(error).__name__
-        said = f"{module} cannot be loaded ({kind}). `dg check defs` says why."
+        said = f"{module} cannot be loaded ({kind}). For the reason, run `dg check defs`."
         return {}, Finding("Project", "failed", said)
     found: Resources = {}
     for name, resource in named.items():
@@ -51,7 +51,7 @@ def project_resources(folder: Path, module: str) -> tuple[Resources, Finding]:
     names = [name for resources in found.values() for name in resources]
     found |= {"tables": destinations} if destinations else {}
     if not names:
-        said = f"{module} has no resource of octogen-dagster, so the environment is checked."
+        said = f"{module} has no octogen-dagster resources, so the environment is checked."
         return {}, Finding("Project", "skipped", said)
     *most, last = names
     said = f"{module} has {', '.join(most)}{' and ' if most else ''}{last}."
@@ -59,7 +59,7 @@ def project_resources(folder: Path, module: str) -> tuple[Resources, Finding]:
 
 
 def _destinations(definitions: Sequence[dg.Definitions]) -> dict[str, Any]:
-    """The destinations of the tables in definitions, by the pools of their assets."""
+    """Return the table destinations in the definitions by pool."""
     if "octogen_dagster.tables.asset" not in sys.modules:
         return {}
     from octogen_dagster.tables.asset import DESTINATIONS
@@ -75,11 +75,11 @@ def _destinations(definitions: Sequence[dg.Definitions]) -> dict[str, Any]:
 
 
 def _argument(name: str, resource: object) -> str | None:
-    """Return the argument of `diagnose` that a resource is for."""
+    """Return the `diagnose` argument for a resource."""
     kinds: dict[type, str] = {
         OctogenResource: "octogen",
         ParquetSnapshotIOManager: "io_manager",
-        # Under another key it is for queries.
+        # Under any other key, the resource is used for queries.
         AnalyticsHubResource: "analytics_hub" if name == "analytics_hub" else "bigquery",
         OctogenControlPlaneResource: "control_plane",
     }
@@ -95,14 +95,14 @@ def environment_resources(
     project: str | None = None,
     principal: str | None = None,
 ) -> Resources:
-    """Return the resources that settings and the environment describe."""
+    """Return the resources from settings and the environment."""
     source = ShopCatalogs(hosts) if hosts else GrantedCatalogs()
     resources: dict[str, Any] = {"octogen": OctogenResource(catalog_source=source)}
     if base_dir:
         resources["io_manager"] = ParquetSnapshotIOManager(base_dir=base_dir)
     if project:
         resources["analytics_hub"] = AnalyticsHubResource(project=checked_project(project))
-        # If Analytics Hub is a local server, Google is not asked about queries either.
+        # If Analytics Hub is a local server, do not check queries with Google either.
         if "BIGQUERY_EMULATOR_HOST" in os.environ or EMULATOR_VARIABLE not in os.environ:
             resources["bigquery"] = resources["analytics_hub"]
     if principal:

@@ -1,4 +1,4 @@
-"""Service: the service that is asked, and what was read of it for more than one question."""
+"""Service: the service under test, with responses shared between questions."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
 PAGE_SIZE = 100
 QUESTION_TIMEOUT = 30.0
-"""Seconds for a question. Its requests end before, so that they say what went wrong."""
-_NO_SHOP = "it needs a shop: give --host."
+"""Seconds for a question. Its requests time out earlier, so that their errors are reported."""
+_NO_SHOP = "it needs a shop. Pass --host."
 _Value = TypeVar("_Value")
 _MODELS: dict[str, Any] = {
     "/me": MeResponse,
@@ -51,15 +51,15 @@ _MODELS: dict[str, Any] = {
     "/products/lookup": MerchantProductUrlLookupResponse,
     "/coverage/url-lists": CoverageUrlListPage,
 }
-"""What answers to each operation are documented as."""
+"""The documented response model for each path."""
 
 
 class NotAskedError(Exception):
-    """The question cannot be asked; the message says why, and what would let it be asked."""
+    """The question cannot be asked; the message has the reason and the remedy."""
 
 
 class Evidence(TypedDict):
-    """What a later run compares with; it names no catalog and no product."""
+    """Data for comparison by a later run, with hashes instead of catalog and product names."""
 
     at: str
     catalog: str
@@ -69,9 +69,9 @@ class Evidence(TypedDict):
 
 
 class _WatchedClient(BlockingClient):
-    """A client that notes which fields of answers have another type than the documented one.
+    """A client that records response fields whose type differs from the documentation.
 
-    Reads accept a number where a text is documented. A question must not.
+    Reads accept a number for a documented string, but questions must report it.
     """
 
     def __init__(self, service: CatalogService, mistyped: set[str]) -> None:
@@ -99,10 +99,10 @@ class _WatchedClient(BlockingClient):
 
 
 class Service:
-    """The service that is asked, and what was read of it for more than one question.
+    """The service under test, with responses shared between questions.
 
-    `before` is what `evidence` was in an earlier run. The questions are about one catalog: that of
-    the earlier run, or else the smallest that has products.
+    All questions use one catalog: the catalog from the earlier run whose evidence is in `before`,
+    or the smallest catalog that has products.
     """
 
     client: BlockingClient
@@ -115,25 +115,22 @@ class Service:
         self.service = service.keeping_connections()
         self._found: dict[str, Any] = {}
         self._failures: dict[str, Exception] = {}
-        self.told: set[Exception] = set()
+        self.reported: set[Exception] = set()
 
     def look(self) -> None:
-        """Read what the plan needs, which is free; a failure is left to the questions."""
+        """List the catalogs for the plan, which is free; failures surface in the questions."""
         with contextlib.suppress(Exception), self.connected():
             self.catalogs()
 
     @contextlib.contextmanager
     def connected(self) -> Iterator[None]:
-        """Connect for a question. One that outlives its time is in the way of no other."""
+        """Connect for one question, so that an overdue question does not block the next."""
         within = self.service.within(0.9 * QUESTION_TIMEOUT)
         with _WatchedClient(within, self.mistyped) as self.client:
             yield
 
     def _once(self, name: str, read: Callable[[], _Value]) -> _Value:
-        """Return what was read once. A failure is the answer to the question that meets it first.
-
-        The others that need it are not asked.
-        """
+        """Read a value once. Only the first question reports a failure; later ones are skipped."""
         if name not in self._found and name not in self._failures:
             try:
                 self._found[name] = read()
@@ -142,30 +139,30 @@ class Service:
             except Exception as error:
                 self._failures[name] = error
         if failure := self._failures.get(name):
-            if failure in self.told:
-                raise NotAskedError(f"it needs {name}, which had no usable answer.")
-            self.told.add(failure)
+            if failure in self.reported:
+                raise NotAskedError(f"it needs {name}, but that request failed.")
+            self.reported.add(failure)
             raise failure
         found: _Value = self._found[name]
         return found
 
     def require_money(self, pages: int) -> None:
-        """Raise `NotAskedError` if so many pages cost more than is left."""
+        """Raise `NotAskedError` if this many pages would exceed the remaining budget."""
         spending = self.service.spending
         cost, left = pages * dollars(spending.prices.search_page_usd), spending.left_usd
         if left is not None and cost > left:
             raise NotAskedError(
-                f"it may cost {usd(cost)}, and {usd(left)} of --max-usd are left: raise it."
+                f"it can cost {usd(cost)}, but --max-usd leaves {usd(left)}. Raise the limit."
             )
 
     def search(self, **arguments: Any) -> MerchantProductListPage:
-        """Request a page of a search, of the catalog that is asked about unless one is named."""
+        """Request a search page, by default for the catalog under test."""
         body = SearchRequest.of(**{"catalog": self.only_catalog, **arguments}).body()
         response = self.client.run(search_flow(self.client.service, body, "The search"))
         return parsed_page(response, "The search")
 
     def search_all(self, most: int, **arguments: Any) -> tuple[set[str], int, bool]:
-        """Search as many pages as there are, `most` at most, and as the money allows."""
+        """Read all search pages, up to `most` and within the budget."""
         uuids: set[str] = set()
         cursor = None
         for number in range(1, most + 1):
@@ -183,15 +180,15 @@ class Service:
 
     @property
     def me(self) -> MeResponse | None:
-        """The owner of the key; None from a service of the older contract."""
-        return self._once("the account of the key", self._read_me)
+        """The API key's owner; None if the service implements the older contract."""
+        return self._once("the key's account", self._read_me)
 
     def _read_me(self) -> MeResponse | None:
         try:
             me = self.client.get_me()
         except OctogenNotFoundError:
             return None
-        # No search needs to be refused to learn which generation this is.
+        # Tells the search which contract this is, without a rejected request first.
         self.service.refused.setdefault("search", frozenset({"catalog"}))
         return me
 
@@ -201,33 +198,33 @@ class Service:
 
     def require_current(self) -> None:
         if self.generation == "seed":
-            raise NotAskedError("the older contract has no such thing.")
+            raise NotAskedError("the older contract does not support it.")
 
     def catalogs(self) -> Sequence[CatalogState]:
-        """The catalogs as they were listed first."""
+        """Return the catalogs from the first listing."""
         return self._once("the list of catalogs", self.read_catalogs)
 
     def read_catalogs(self) -> Sequence[CatalogState]:
-        """The catalogs as the service says it now."""
+        """List the catalogs now."""
         if self.has_no_list:
             raise NotAskedError(_NO_SHOP)
         return fetch_catalogs(self.client, self.service.catalog_source).catalogs
 
     @property
     def has_no_list(self) -> bool:
-        """True if nobody names catalogs: today's service lists none of those that are granted."""
+        """True if no catalogs are named and the service cannot list the granted ones."""
         return self.generation == "current" and isinstance(
             self.service.catalog_source, GrantedCatalogs
         )
 
     @property
     def catalog(self) -> CatalogState | None:
-        """The catalog that is asked about; None for all that the key may search."""
+        """The catalog under test; None for all catalogs that the key can search."""
         if self.has_no_list:
             return None
         listed = [each for each in self.catalogs() if each.product_count != 0]
         if not listed:
-            raise NotAskedError("there is no catalog with products.")
+            raise NotAskedError("no catalog has products.")
         key = self.before and self.before["catalog"]
         before = [each for each in listed if hashed(each.catalog) == key]
         return min(before or listed, key=lambda each: each.product_count or 0)
@@ -242,29 +239,29 @@ class Service:
         return self.catalog
 
     def count(self) -> int:
-        """The number of products that the service counts in the catalog."""
+        """Return the service's product count for the catalog."""
         catalog = self.require_catalog()
         if catalog.product_count is None:
-            raise NotAskedError("the service does not count the catalog.")
+            raise NotAskedError("the service reports no product count for the catalog.")
         return catalog.product_count
 
     def walk(self, pages: int) -> Sequence[MerchantProductListPage]:
-        """Return the first pages of the catalog: as many if there are, more if more were read."""
+        """Return at least the catalog's first `pages` pages, if it has as many."""
         while len(self.pages) < pages and (not self.pages or self.pages[-1].next_cursor):
             cursor = self.pages[-1].next_cursor if self.pages else None
             number = len(self.pages) + 1
             read = functools.partial(self.search, limit=PAGE_SIZE, cursor=cursor)
-            self.pages.append(self._once(f"page {number} of the search", read))
+            self.pages.append(self._once(f"search page {number}", read))
         if not self.pages[0].items:
-            raise NotAskedError("the search finds no products.")
+            raise NotAskedError("the search returned no products.")
         return self.pages
 
     def items(self) -> Sequence[MerchantProductListItem]:
-        """The products of the pages that were read, and of the first one."""
+        """Return the products on all pages read so far, at least the first."""
         return [item for page in self.walk(1) for item in page.items]
 
     def evidence(self) -> Evidence | None:
-        """What a later run compares with; None if no page was read."""
+        """Return the data for a later comparison; None if no page was read."""
         if not self.pages:
             return None
         rows = [item.model_dump_json() for item in self.pages[0].items]
@@ -278,7 +275,7 @@ class Service:
 
 
 def _mistyped_fields(answer: Response) -> Iterator[str]:
-    """Yield each field of an answer that a read converts to its documented type, and its own."""
+    """Yield the response fields that had to be converted to the documented type."""
     assert answer.request
     path = urlsplit(answer.request.url).path
     model = next(model for part, model in _MODELS.items() if part in path)
@@ -299,13 +296,13 @@ def _converted(sent: Any, read: Any, path: str) -> Iterator[str]:
         for value, read_value in zip(sent, read, strict=True):
             yield from _converted(value, read_value, path)
     elif isinstance(sent, str) and isinstance(read, dict):
-        return  # an image of the older contract is a text
+        return  # the older contract sends images as strings
     elif _json_type(sent) != _json_type(read) and sent is not None:
         yield f"{path} is {_json_type(sent)}"
 
 
 def _json_type(value: object) -> str:
-    kinds = {bool: "a boolean", int: "a number", float: "a number", str: "a text", list: "a list"}
+    kinds = {bool: "a boolean", int: "a number", float: "a number", str: "a string", list: "a list"}
     return kinds.get(type(value), "an object")
 
 

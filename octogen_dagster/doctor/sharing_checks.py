@@ -1,4 +1,4 @@
-"""The checks of what is shared: Octogen's MCP, Analytics Hub and BigQuery."""
+"""Checks for data sharing: Octogen's MCP, Analytics Hub and BigQuery."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from octogen_dagster.control_plane.login_places import LoginPlaces
 from octogen_dagster.control_plane.tools import OctogenMCP
 from octogen_dagster.doctor.findings import Check, Finding, not_given, resolved
 from octogen_dagster.errors import OctogenBigQueryError, OctogenBigQueryInputError, OctogenMCPError
+from octogen_dagster.printable import count
 from octogen_dagster.sharing.google_errors import (
     ANALYTICS_HUB,
     BIGQUERY,
@@ -40,19 +41,18 @@ if TYPE_CHECKING:
 _DEFAULT_LOCATION = "US"
 _MAX_LISTINGS = 100
 _MAX_NAMES = 3
-_MAX_FAILURES = 3  # listings that cannot be looked at mostly have one cause
+_MAX_FAILURES = 3  # unreadable listings mostly share one cause
 _GRANT = (
-    "Octogen grants roles/analyticshub.subscriber on a listing to the registered principal, within "
-    "minutes. If it does not, check that these Google credentials are that principal's."
+    "Octogen grants roles/analyticshub.subscriber on the listing to the registered principal "
+    "within minutes. If the grant does not arrive, check that these Google credentials belong to "
+    "that principal."
 )
-_ELSEWHERE = "Linked datasets and queries may be tried in the wrong one: please report it."
+_ELSEWHERE = "Linked datasets and queries might use the wrong location. Please report this."
 _RESTRICTED = (
-    "Google refuses copies and exports of the linked dataset. With restrict_query_result a linked "
-    "snapshot is not possible: query the dataset in BigQuery."
+    "Google rejects copies and exports from the linked dataset. With restrict_query_result, linked "
+    "snapshots are not possible; query the dataset in BigQuery."
 )
-_SESSION = (
-    "It belongs to the session of the person who logged in: signing out of the platform ends it."
-)
+_SESSION = "The login is tied to the user's session and ends when they sign out of the platform."
 _PROJECT_PERMISSIONS = {
     "bigquery.datasets.create": "roles/bigquery.user",
     "bigquery.datasets.get": "roles/bigquery.user",
@@ -60,11 +60,11 @@ _PROJECT_PERMISSIONS = {
     "analyticshub.subscriptions.delete": "roles/analyticshub.subscriptionOwner",
     "bigquery.jobs.create": "roles/bigquery.jobUser",
 }
-"""The permissions that subscriptions and queries need on the project, each with a role of it."""
+"""Project permissions required for subscriptions and queries, each with a role that grants it."""
 _KINDS = {
-    "google.oauth2.service_account": "the key file of a service account",
-    "google.oauth2.credentials": "the login of a person",
-    "google.auth.compute_engine": "the service account of this machine",
+    "google.oauth2.service_account": "a service account key file",
+    "google.oauth2.credentials": "a user login",
+    "google.auth.compute_engine": "this machine's service account",
     "google.auth.impersonated_credentials": "an impersonated service account",
     "google.auth.identity_pool": "workload identity federation",
 }
@@ -75,12 +75,12 @@ def credentials_findings(
     control_plane: OctogenControlPlaneResource | None,
     seconds: float,
 ) -> Check:
-    """Say whose Google credentials there are, if Octogen shares with them, and what they may do."""
+    """Report the Google credentials, whether Octogen shares with them, and their permissions."""
     if analytics_hub is None:
         return
     subject, hub = "Google credentials", resolved(analytics_hub)
     if hub.endpoint or os.environ.get(EMULATOR_VARIABLE):
-        yield Finding(subject, "skipped", "Analytics Hub is a local server, which takes none.")
+        yield Finding(subject, "skipped", "Analytics Hub is a local server without credentials.")
         return
     with translate_google_errors(ANALYTICS_HUB, f"Project {hub.project}"):
         credentials = load_credentials(hub.credentials())
@@ -89,13 +89,13 @@ def credentials_findings(
     account = getattr(credentials, "service_account_email", None) or getattr(
         credentials, "account", None
     )
-    said = f"{kind}, {account or 'whose account they do not name'}."
+    said = f"{kind}, {account or 'account unknown'}."
     principal = resolved(control_plane).principal if control_plane else ""
     registered = principal.partition(":")[2]
     if account and registered and account != registered:
         advice = (
-            f"Octogen shares with {principal}: let these credentials be that principal's, or "
-            "register theirs."
+            f"Octogen shares with {principal}. Use that principal's credentials, or register this "
+            "account."
         )
         yield Finding(subject, "warning", said, advice)
     else:
@@ -104,7 +104,7 @@ def credentials_findings(
 
 
 def _permission_findings(credentials: Credentials, project: str, seconds: float) -> Check:
-    """Ask for permissions on the project; Cloud Resource Manager need not be enabled."""
+    """Test permissions on the project; skipped if Cloud Resource Manager is not enabled."""
     import requests
     from google.auth.exceptions import GoogleAuthError
     from google.auth.transport.requests import AuthorizedSession
@@ -121,7 +121,7 @@ def _permission_findings(credentials: Credentials, project: str, seconds: float)
         answer = getattr(error, "response", None)
         cause = type(error).__name__ if answer is None else f"HTTP {answer.status_code}"
         said = f"Cloud Resource Manager does not report the permissions on {project} ({cause})."
-        advice = "Enable cloudresourcemanager.googleapis.com, or look at the roles in the console."
+        advice = "Enable cloudresourcemanager.googleapis.com, or check the roles in the console."
         yield Finding(subject, "skipped", said, advice)
         return
     if present := [name for name in _PROJECT_PERMISSIONS if name in granted]:
@@ -134,15 +134,15 @@ def _permission_findings(credentials: Credentials, project: str, seconds: float)
 def control_plane_findings(
     resource: OctogenControlPlaneResource | None, project: str | None, seconds: float
 ) -> Generator[Finding, None, dict[str, str | None]]:
-    """Check the login, its role and the subscriber; return the location of each shared listing."""
+    """Check the login, its role and the subscriber; return each shared listing's location."""
     if resource is None:
         yield not_given("MCP login", "control_plane")
         return {}
     resource = resolved(resource)
     url, endpoint = resource.mcp_url, resource.token_endpoint
-    of_url = address_origin(resource.url, "url", MCP_URL_VARIABLE, resource.host)
-    of_endpoint = address_origin(None, "", TOKEN_ENDPOINT_VARIABLE, resource.host)
-    said = f"{url} ({of_url}); refresh tokens go to {endpoint} ({of_endpoint})."
+    url_origin = address_origin(resource.url, "url", MCP_URL_VARIABLE, resource.host)
+    endpoint_origin = address_origin(None, "", TOKEN_ENDPOINT_VARIABLE, resource.host)
+    said = f"{url} ({url_origin}); token endpoint: {endpoint} ({endpoint_origin})."
     yield Finding("MCP host", "ok", said)
     login = resource.login
     kept = login.get("token_uri") or login.get("refresh_token_file") or login.get("refresh_token")
@@ -157,7 +157,7 @@ def control_plane_findings(
         yield Finding(
             "MCP login",
             "ok",
-            f"{url} accepts the login; listings shared with the organisation: {len(listings):,}.",
+            f"{url} accepts the login; shared listings: {len(listings):,}.",
             _SESSION if is_refreshed else "",
         )
         try:
@@ -168,36 +168,36 @@ def control_plane_findings(
 
 
 def _refresh_token_findings(login: dict[str, Any]) -> Check:
-    """Warn of a refresh token that is lost or that others can read or replace."""
+    """Warn if the refresh token is not stored, or others can read or replace it."""
     place = login.get("token_uri") or login.get("refresh_token_file")
     if not place and login.get("refresh_token"):
         yield Finding(
             "MCP login",
             "warning",
-            "OCTOGEN_MCP_REFRESH_TOKEN holds the refresh token, and a new one that replaces it is "
-            "lost with the process.",
-            "Keep it in a file: `octogen-dagster login` writes it.",
+            "the refresh token is in OCTOGEN_MCP_REFRESH_TOKEN, so its replacement is lost when "
+            "the process ends.",
+            "Store it in a file with `octogen-dagster login`.",
         )
         return
     token = LoginPlaces.at(place).refresh_token
     if not isinstance(token, SecretFile):
         return
-    with contextlib.suppress(OSError):  # the login tells more
+    with contextlib.suppress(OSError):  # the login check reports more
         mode = stat.S_IMODE(token.path.stat().st_mode)
         if mode & 0o066:
             may = "read" if mode & 0o044 else "replace"
             yield Finding(
                 "MCP login",
                 "warning",
-                f"others can {may} the {token} (mode {mode:04o}).",
-                "A login that works leaves it to its owner alone; if others may have read it, run "
-                "`octogen-dagster login` again.",
+                f"other users can {may} the {token} (mode {mode:04o}).",
+                "The next successful login restricts it to its owner. If others might have read "
+                "it, run `octogen-dagster login` again.",
             )
 
 
 def _subscriber_findings(octogen: OctogenMCP, project: str | None, principal: str) -> Check:
     subscribers, _ = octogen.subscribers()
-    yield Finding("MCP role", "ok", "the login may manage subscribers.")
+    yield Finding("MCP role", "ok", "the login can manage subscribers.")
     mine = [
         each
         for each in subscribers
@@ -207,12 +207,12 @@ def _subscriber_findings(octogen: OctogenMCP, project: str | None, principal: st
     name = f"{principal} in project {project}" if project else principal
     if not mine:
         advice = (
-            "A linked dataset with control_plane=True registers it, and so does "
-            "`octogen-dagster bq autosubscribe --apply`."
+            "Run `octogen-dagster bq autosubscribe --apply`, or materialize a linked dataset with "
+            "control_plane=True."
         )
         yield Finding(subject, "warning", f"{name} is not registered.", advice)
     elif not any(each.is_enabled for each in mine):
-        said = f"{name} is registered and {mine[0].desired_state}."
+        said = f"{name} is registered, but {mine[0].desired_state}."
         yield Finding(subject, "failed", said, "Ask Octogen to enable it.")
     else:
         yield Finding(subject, "ok", f"{name} is registered.")
@@ -224,7 +224,7 @@ def analytics_hub_findings(
     seconds: float,
     within: Deadline,
 ) -> Generator[Finding, None, Sequence[str]]:
-    """Check subscriptions and the listings that Octogen shares; return the linked tables."""
+    """Check subscriptions and shared listings; return the linked tables."""
     if resource is None:
         yield not_given("Analytics Hub", "analytics_hub")
         return ()
@@ -241,7 +241,7 @@ def analytics_hub_findings(
             if location and location.casefold() != listing.location.casefold():
                 elsewhere.append(f"{name} ({location})")
     if elsewhere:
-        said = f"Octogen says another location than the name of {_names(elsewhere)}"
+        said = f"Octogen reports a different location than the listing name for {_names(elsewhere)}"
         yield Finding("Listings", "failed", said, _ELSEWHERE)
     with resource.hub(seconds, within=within) as hub:
         subscriptions: list[Subscription] = []
@@ -252,7 +252,8 @@ def analytics_hub_findings(
                 yield Finding("Subscriptions", "failed", str(error))
             else:
                 subscriptions += found
-                said = f"project {resource.project} has {len(found):,} in location {location}."
+                number = count(len(found), "subscription")
+                said = f"project {resource.project} has {number} in location {location}."
                 yield Finding("Subscriptions", "ok", said)
         return (yield from _listing_findings(hub, resource.project, listings, subscriptions))
 
@@ -263,15 +264,15 @@ def _listing_findings(
     listings: Sequence[ListingName],
     subscriptions: Sequence[Subscription],
 ) -> Generator[Finding, None, Sequence[str]]:
-    """Say of each listing if it is subscribed to or may be; a grant may still be on the way."""
+    """Report which listings are subscribed, available or not granted yet."""
     tables: list[str] = []
-    free: list[str] = []
-    refused: list[str] = []
-    failures = looked_at = 0
+    available: list[str] = []
+    not_granted: list[str] = []
+    failures = checked = 0
     for listing in listings[:_MAX_LISTINGS]:
         if failures == _MAX_FAILURES:
             break
-        looked_at += 1
+        checked += 1
         plan = plan_subscription(str(listing), project)
         if existing := in_force(subscriptions, plan):
             dataset = f"{existing.project or project}.{existing.dataset_id or plan.dataset_id}"
@@ -283,30 +284,32 @@ def _listing_findings(
             failures += 1
             yield Finding("Listings", "failed", str(error))
         else:
-            (free if may_subscribe else refused).append(str(listing))
+            (available if may_subscribe else not_granted).append(str(listing))
     if tables:
         yield Finding("Listings", "ok", f"subscribed to {_names(tables)}")
-    if free:
-        yield Finding("Listings", "ok", f"free to subscribe to {_names(free)}")
-    if refused:
-        said = f"not granted (analyticshub.listings.subscribe) are {_names(refused)}"
+    if available:
+        yield Finding("Listings", "ok", f"ready to subscribe to {_names(available)}")
+    if not_granted:
+        said = (
+            f"the permission analyticshub.listings.subscribe is missing for {_names(not_granted)}"
+        )
         yield Finding("Listings", "warning", said, _GRANT)
-    yield from _restriction_findings(hub, listings[:looked_at])
+    yield from _restriction_findings(hub, listings[:checked])
     if not listings:
-        yield Finding("Listings", "skipped", "none is known; Octogen's MCP would name them.")
-    if left := len(listings) - looked_at:
-        yield Finding("Listings", "skipped", f"not looked at: {left:,} more.")
+        yield Finding("Listings", "skipped", "no listings to check; Octogen's MCP lists them.")
+    if left := len(listings) - checked:
+        yield Finding("Listings", "skipped", f"not checked: {left:,} more.")
     return tables
 
 
 def _restriction_findings(hub: AnalyticsHub, listings: Sequence[ListingName]) -> Check:
-    """Warn of listings whose linked datasets must not be exported."""
+    """Warn about listings whose linked datasets cannot be exported."""
     restricted = []
     failures = 0
     for listing in listings:
         try:
             restrictions = hub.export_restrictions(listing)
-        except OctogenBigQueryError:  # it may not be read
+        except OctogenBigQueryError:  # not readable
             failures += 1
             if failures == _MAX_FAILURES:
                 break
@@ -314,7 +317,7 @@ def _restriction_findings(hub: AnalyticsHub, listings: Sequence[ListingName]) ->
             if restrictions:
                 restricted.append(f"{listing} ({', '.join(restrictions)})")
     if restricted:
-        said = f"exports are restricted (restricted_export_config) of {_names(restricted)}"
+        said = f"exports are restricted (restricted_export_config) for {_names(restricted)}"
         yield Finding("Listings", "warning", said, _RESTRICTED)
 
 
@@ -324,11 +327,11 @@ def _names(names: Sequence[str]) -> str:
 
 
 def query_findings(bigquery: Any, tables: Sequence[str], seconds: float) -> Check:
-    """Check by a dry run, which costs nothing, that a query may be run."""
+    """Check with a free dry run that queries can be run."""
     if bigquery is None:
         yield not_given("Queries", "bigquery")
         return
-    # The names come from Analytics Hub and are checked.
+    # The names come from Analytics Hub and are validated.
     sql = f"SELECT COUNT(*) FROM `{tables[0]}`" if tables else "SELECT 1"  # noqa: S608
     with open_client(resolved(bigquery)) as client:
         with translate_google_errors(BIGQUERY, f"A query in project {client.project}"):
@@ -336,5 +339,5 @@ def query_findings(bigquery: Any, tables: Sequence[str], seconds: float) -> Chec
         yield Finding(
             "Queries",
             "ok",
-            f"`{sql}` may be run in project {client.project}; it would read {size:,} bytes.",
+            f"`{sql}` can run in project {client.project} and would read {size:,} bytes.",
         )

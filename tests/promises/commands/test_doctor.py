@@ -1,4 +1,4 @@
-"""The doctor says what works and what to do about the rest. It does not hang or change a thing."""
+"""The doctor checks the setup, suggests fixes, does not hang and changes nothing."""
 
 from __future__ import annotations
 
@@ -98,23 +98,27 @@ class TestOctogen:
                 )
             )
         assert f"polars {pl.__version__}" in found.pop("Versions")[0]
-        skipped = {subject for subject, (line, *_) in found.items() if "there is no reso" in line}
+        skipped = {
+            subject
+            for subject, (line, *_) in found.items()
+            if line.startswith("skipped: no resource")
+        }
         assert skipped == {"Snapshots", "MCP login", "Analytics Hub", "Queries"}
         assert {subject: found[subject] for subject in found.keys() - skipped} == {
             "Octogen host": [f"ok: {server.base_url} (base_url of the resource)."],
             "Octogen key": [
-                f"ok: {server.base_url} accepts the key (OCTOGEN_PLATFORM_API_KEY) of the "
-                "organisation 'Acme' and speaks the current contract."
+                f"ok: {server.base_url} accepts the key (OCTOGEN_PLATFORM_API_KEY) for the "
+                "organisation 'Acme' and implements the current contract."
             ],
-            "Octogen catalogs": ["ok: ShopCatalogs finds 1, with 250 products in all."],
-            "Octogen rate limit": ["ok: 600 requests a minute."],
+            "Octogen catalogs": ["ok: ShopCatalogs lists 1 catalog with 250 products."],
+            "Octogen rate limit": ["ok: 600 requests per minute."],
             "Octogen spending": [
-                "ok: the configured prices are $0.014 for a page of a search and $0.002 for a "
-                "lookup; the budget of a run is $50.00, which is 3,571 pages."
+                "ok: configured prices: $0.014 per search page, $0.002 per lookup; budget per run: "
+                "$50.00 (3,571 pages)."
             ],
             "Octogen balance": [
-                "skipped: Octogen's API does not report it: a search or lookup without credit is "
-                "refused (402)."
+                "skipped: Octogen's API does not report it; without credit, searches and lookups "
+                "return 402."
             ],
         }
 
@@ -128,17 +132,19 @@ class TestOctogen:
         with RawServer(older) as server:
             found = lines(octogen=octogen_at(server))
         (key,) = found["Octogen key"]
-        assert "accepts the key (api_key of the resource)" in key
-        assert key.endswith("speaks the older contract (seed).")
-        assert found["Octogen catalogs"][0].startswith("ok: GrantedCatalogs finds 2, with 1,000")
-        assert found["Octogen rate limit"] == ["ok: 300 requests a minute."]
-        assert found["Octogen spending"][0].endswith("budget_usd limits what a run spends.")
+        assert "api_key" in key
+        assert "(seed)" in key
+        assert found["Octogen catalogs"][0] == (
+            "ok: GrantedCatalogs lists 2 catalogs with 1,000 products."
+        )
+        assert found["Octogen rate limit"] == ["ok: 300 requests per minute."]
+        assert found["Octogen spending"][0].endswith("set budget_usd.")
 
     @pytest.mark.parametrize(
         ("organization", "said"),
         [
             (None, "ok: "),
-            ({"id": "1", "name": "Acme", "slug": "acme", "type": "new"}, "whose type is 'new'"),
+            ({"id": "1", "name": "Acme", "slug": "acme", "type": "new"}, "'new'"),
         ],
     )
     def test_an_organisation_that_is_unknown_or_new_is_no_failure(
@@ -154,11 +160,11 @@ class TestOctogen:
         [
             (
                 ShopCatalogs(["acme.example", "gone.example"]),
-                "warning: ShopCatalogs finds 1, with 250 products in all. Shop 'gone.example'",
+                "warning: ShopCatalogs lists 1 catalog with 250 products. Shop 'gone.example'",
             ),
             (ShopCatalogs(["gone.example"]), "failed: Shop 'gone.example'"),
             (GrantedCatalogs(), "warning: The list of catalogs does not exist at"),
-            (NamedCatalogs(["acme"]), "ok: NamedCatalogs names 1; whether they exist is not"),
+            (NamedCatalogs(["acme"]), "ok: 1 catalog from NamedCatalogs"),
         ],
         ids=str,
     )
@@ -192,16 +198,15 @@ class TestOctogen:
             monkeypatch.setenv("OCTO_API_KEY", KEY)
             (found,) = lines(octogen=octogen)["Octogen key"]
         assert found.startswith("warning:")
-        assert found.endswith("OCTO_API_KEY: set OCTOGEN_PLATFORM_API_KEY instead.")
+        assert found.endswith("OCTO_API_KEY. Set OCTOGEN_PLATFORM_API_KEY instead.")
 
     def test_a_variable_of_a_resource_that_is_not_set(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         octogen = OctogenResource(api_key=dg.EnvVar("MY_KEY"))
-        assert lines(octogen=octogen)["Octogen"] == [
-            "failed: OctogenResource takes api_key from the environment variable MY_KEY, which is "
-            "not set: set it where the code runs."
-        ]
+        (found,) = lines(octogen=octogen)["Octogen"]
+        assert found.startswith("failed: OctogenResource reads api_key from")
+        assert "MY_KEY" in found
 
     def test_an_asset_check_may_call_it(self) -> None:
         @dg.asset
@@ -244,9 +249,9 @@ class TestSnapshots:
         (tmp_path / "there").mkdir()
         for folder in (tmp_path / "there", tmp_path / "new" / "deep"):
             io_manager = ParquetSnapshotIOManager(base_dir=str(folder))
-            assert lines(io_manager=io_manager)["Snapshots"] == [
-                f"ok: a file was written, renamed, read back and deleted at {folder}."
-            ]
+            (found,) = lines(io_manager=io_manager)["Snapshots"]
+            assert found.startswith("ok: ")
+            assert str(folder) in found
         assert list(tmp_path.rglob("*")) == [tmp_path / "there"]
 
     def test_a_place_that_cannot_be_written_to(
@@ -275,9 +280,9 @@ class TestTables:
         tables = [DuckDBTables(database=str(each)) for each in (there, new)]
         found = lines(tables=tables)
         for path in (there, new):
-            assert found[f"Tables (octogen_duckdb_{path.stem})"] == [
-                f"ok: DuckDB ({path}): a table was made and dropped in the schema octogen."
-            ]
+            (line,) = found[f"Tables (octogen_duckdb_{path.stem})"]
+            assert line.startswith(f"ok: DuckDB ({path}): ")
+            assert line.endswith("schema octogen.")
         assert [path.name for path in tmp_path.iterdir()] == ["there.duckdb"]
         with duckdb.connect(str(there)) as reader:
             schemas = reader.execute(
@@ -329,21 +334,21 @@ class TestControlPlane:
 
     def test_a_login_that_works(self, login: OctogenServer) -> None:
         assert self.mcp_lines() == [
-            f"ok: {login.mcp_url} (OCTOGEN_MCP_URL); refresh tokens go to {login.token_endpoint} "
+            f"ok: {login.mcp_url} (OCTOGEN_MCP_URL); token endpoint: {login.token_endpoint} "
             "(OCTOGEN_MCP_TOKEN_ENDPOINT).",
-            f"ok: {login.mcp_url} accepts the login; listings shared with the organisation: 1.",
-            "ok: the login may manage subscribers.",
+            f"ok: {login.mcp_url} accepts the login; shared listings: 1.",
+            "ok: the login can manage subscribers.",
             f"ok: {PRINCIPAL} is registered.",
         ]
         assert "register_bigquery_subscriber" not in login.calls
 
     def test_subscribers(self, login: OctogenServer) -> None:
         login.tools[SUBSCRIBERS] = {"subscribers": [self.subscriber(desiredState="disabled")]}
-        assert self.mcp_lines()[-1] == (
-            f"failed: {PRINCIPAL} is registered and disabled. Ask Octogen to enable it."
-        )
+        assert self.mcp_lines()[-1].startswith(f"failed: {PRINCIPAL} is registered, but disabled.")
         login.tools[SUBSCRIBERS] = {"subscribers": []}
-        assert self.mcp_lines()[-1].startswith(f"warning: {PRINCIPAL} is not registered. A linked")
+        found = self.mcp_lines()[-1]
+        assert found.startswith(f"warning: {PRINCIPAL} is not registered.")
+        assert "bq autosubscribe --apply" in found
 
     def test_a_login_without_the_role(self, login: OctogenServer) -> None:
         denied = structured({"error": "not_authorized"})
@@ -372,20 +377,19 @@ class TestControlPlane:
         monkeypatch.setenv("OCTOGEN_MCP_CLIENT_ID", CLIENT)
         found = self.mcp_lines(refresh_token_file=str(file))
         assert found[1].startswith(
-            f"warning: others can read the refresh token file {file} (mode 0640). A login"
+            f"warning: other users can read the refresh token file {file} (mode 0640)."
         )
         assert [line.partition(":")[0] for line in found[2:]] == ["ok"] * 3
-        assert found[2].endswith(
-            "It belongs to the session of the person who logged in: signing out of the platform "
-            "ends it."
-        )
+        assert "session" in found[2]
         file.chmod(0o620)
         found = self.mcp_lines(refresh_token_file=str(file))
         assert found[1].startswith(
-            f"warning: others can replace the refresh token file {file} (mode 0620)."
+            f"warning: other users can replace the refresh token file {file} (mode 0620)."
         )
         monkeypatch.setenv("OCTOGEN_MCP_REFRESH_TOKEN", login.refresh_token)
-        assert self.mcp_lines()[1].startswith("warning: OCTOGEN_MCP_REFRESH_TOKEN holds the")
+        lost = self.mcp_lines()[1]
+        assert lost.startswith("warning: ")
+        assert "OCTOGEN_MCP_REFRESH_TOKEN" in lost
 
 
 def listing(name: str) -> str:
@@ -459,19 +463,18 @@ class TestAnalyticsHub:
         )
         assert found.pop(0).startswith("failed   Listings: 'projects/a' is not the name of a")
         assert [line.partition(" Octogen grants")[0] for line in found] == [
-            f"ok       Subscriptions: project {PROJECT} has 1 in location US.",
+            f"ok       Subscriptions: project {PROJECT} has 1 subscription in location US.",
             f"ok       Listings: subscribed to 1: {PROJECT}.octogen_linked.products_current_v1.",
-            f"ok       Listings: free to subscribe to 1: {names[1]}.",
-            f"warning  Listings: not granted (analyticshub.listings.subscribe) are 1: {names[2]}.",
+            f"ok       Listings: ready to subscribe to 1: {names[1]}.",
+            "warning  Listings: the permission analyticshub.listings.subscribe is missing for 1: "
+            f"{names[2]}.",
         ]
         assert "roles/analyticshub.subscriber" in found[-1]
 
     def test_a_location_that_is_said_otherwise(self, octogen: OctogenServer) -> None:
         found = self.hub_lines(octogen, listing("linked"), location="EU")
-        assert found[0].startswith(
-            "failed   Listings: Octogen says another location than the name of 1: "
-            f"{listing('linked')} (EU). Linked datasets"
-        )
+        assert found[0].startswith("failed   Listings: ")
+        assert f" 1: {listing('linked')} (EU). " in found[0]
 
     def test_a_listing_whose_linked_dataset_must_not_be_exported(
         self, octogen: OctogenServer
@@ -489,11 +492,9 @@ class TestAnalyticsHub:
             ListSubscriptions=subscribed("linked", "hidden"),
             GetListing=get,
         )
-        assert found[-1] == (
-            "warning  Listings: exports are restricted (restricted_export_config) of 1: "
-            f"{listing('linked')} (enabled, restrict_query_result). Google refuses copies and "
-            "exports of the linked dataset. With restrict_query_result a linked snapshot is not "
-            "possible: query the dataset in BigQuery."
+        assert found[-1].startswith(
+            "warning  Listings: exports are restricted (restricted_export_config) for 1: "
+            f"{listing('linked')} (enabled, restrict_query_result). "
         )
 
     def test_what_cannot_be_read_hides_nothing_else(self, octogen: OctogenServer) -> None:
@@ -512,13 +513,14 @@ class TestAnalyticsHub:
             f"failed   Subscriptions: The subscriptions of projects/{PROJECT}"
         )
         assert "NOT_FOUND: No such listing" in found[1]
-        assert found[2].startswith("ok       Listings: free to subscribe to 1")
+        assert found[2].startswith("ok       Listings: ready to subscribe to 1")
 
     def test_without_listings_the_rest_is_read_all_the_same(self, octogen: OctogenServer) -> None:
-        assert self.hub_lines(octogen) == [
-            f"ok       Subscriptions: project {PROJECT} has 0 in location US.",
-            "skipped  Listings: none is known; Octogen's MCP would name them.",
-        ]
+        subscriptions, listings = self.hub_lines(octogen)
+        assert subscriptions == (
+            f"ok       Subscriptions: project {PROJECT} has 0 subscriptions in location US."
+        )
+        assert listings.startswith("skipped  Listings: no listings")
 
     def test_many_listings_are_named_shortly_and_not_all_looked_at(
         self, octogen: OctogenServer
@@ -526,11 +528,11 @@ class TestAnalyticsHub:
         names = [listing(f"shop_{number:03}") for number in range(103)]
         found = self.hub_lines(octogen, *names, TestIamPermissions=granted_for(*names))
         assert found[1].endswith(f"to 100: {', '.join(names[:3])} and 97 more.")
-        assert found[2] == "skipped  Listings: not looked at: 3 more."
+        assert found[2] == "skipped  Listings: not checked: 3 more."
         refused = refusing("PERMISSION_DENIED")
         found = self.hub_lines(octogen, *names[:8], TestIamPermissions=refused)
         assert [line[:8] for line in found[1:]] == ["failed  "] * 3 + ["skipped "]
-        assert found[-1] == "skipped  Listings: not looked at: 5 more."
+        assert found[-1] == "skipped  Listings: not checked: 5 more."
 
 
 PERMISSIONS = [
@@ -627,10 +629,10 @@ class TestGoogle:
                 for control_plane in (None, other)
             )
         (kind,) = first["Google credentials"]
-        assert kind.startswith("ok: the key file of a service account, ")
+        assert kind.startswith("ok: a service account key file, ")
         (warned,) = second["Google credentials"]
-        assert warned.startswith("warning: the key file of a service account, ")
-        assert f"Octogen shares with {PRINCIPAL}: let these credentials be" in warned
+        assert warned.startswith("warning: a service account key file, ")
+        assert f"Octogen shares with {PRINCIPAL}. " in warned
 
     def test_credentials_that_are_refused(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -666,7 +668,7 @@ class TestGoogle:
         with rest_api.serving(answer, tmp_path):
             found = lines(bigquery=AnalyticsHubResource(project=PROJECT))
         assert found["Queries"] == [
-            f"ok: `SELECT 1` may be run in project {PROJECT}; it would read 2,048 bytes."
+            f"ok: `SELECT 1` can run in project {PROJECT} and would read 2,048 bytes."
         ]
         assert asked[0]["dryRun"] is True
 
@@ -698,7 +700,7 @@ class TestCommand:
             monkeypatch.setenv("OCTOGEN_BASE_URL", server.base_url)
             fine = self.run("--host", "acme.example", "--base-dir", str(tmp_path))
         assert fine.exit_code == 0
-        assert "ok       Octogen catalogs: ShopCatalogs finds 1, with 250 products in all." in (
+        assert "ok       Octogen catalogs: ShopCatalogs lists 1 catalog with 250 products." in (
             fine.stdout.splitlines()
         )
         assert [line for line in fine.stdout.splitlines() if "not checked:" in line] == [
@@ -750,9 +752,9 @@ class TestCommand:
             token = sandbox.environment["OCTOGEN_MCP_ACCESS_TOKEN"]
         assert result.exit_code == 0
         for line in (
-            "ok       MCP role: the login may manage subscribers.",
-            f"ok       Listings: free to subscribe to 1: {resource}.",
-            "ok       Queries: `SELECT 1` may be run in project my-project; it would read 0 bytes.",
+            "ok       MCP role: the login can manage subscribers.",
+            f"ok       Listings: ready to subscribe to 1: {resource}.",
+            "ok       Queries: `SELECT 1` can run in project my-project and would read 0 bytes.",
         ):
             assert line in result.stdout.splitlines()
         assert token not in result.output

@@ -306,24 +306,24 @@ SPLIT = "facet and its exclusion"
 DEVIATIONS: list[tuple[str, str, Deviation]] = [
     ("Octogen", "404", on("/me", answer(404, {"detail": "odd"}))),
     ("rate limit", "x-ratelimit-limit", lambda seen: seen._replace(headers={})),
-    ("time of indexing", "1 of 1 times moved", computed(lambda seen: f"{TIME}:{seen.number:02}Z")),
-    ("time of indexing", "of this minute", computed(this_minute)),
-    ("time of indexing", "no list of catalogs", on("/domains", body(lambda _: {"host": HOST}))),
+    ("time of indexing", "1 of 1 index times", computed(lambda seen: f"{TIME}:{seen.number:02}Z")),
+    ("time of indexing", "less than a minute", computed(this_minute)),
+    ("time of indexing", "lists no catalogs", on("/domains", body(lambda _: {"host": HOST}))),
     ("counts by category", "231", on("/products/facet-counts", body(one_more_counted))),
     ("Octogen", "no principal", on("/me", body(lambda _: {}))),
     ("rate limit", "principal is a number", on("/me", body(lambda me: {**me, "principal": 7}))),
     ("time of indexing", "catalogs.computedAt is a number", computed(lambda _: 7)),
-    ("fields of a page", "models refuse", each_item(currentPrice="cheap")),
+    ("fields of a page", "does not match the documented models", each_item(currentPrice="cheap")),
     *(
         ("fields of a page", f"items.{name} is a number", each_item(**{name: 7}))
         for name in ("uuid", "title", "gender", "catalogKey", "updatedAt")
     ),
     ("fields of a page", "items.brand.url is a number", each_item(brand={"name": "A", "url": 7})),
-    ("unit of the count", "fewer than", page(is_whole, items=lambda seen: seen.body["items"][:40])),
+    ("unit of the count", "230", page(is_whole, items=lambda seen: seen.body["items"][:40])),
     ("next page", "100 of its 100", page(has("cursor"), items=first_items)),
     ("next page", "loop", page(nextCursor="again")),
-    ("next page", "page 3 is that", page(is_last, nextCursor=lambda seen: seen.sent["cursor"])),
-    ("size of a page", "99 came", page(is_full, items=lambda seen: seen.body["items"][:99])),
+    ("next page", "page 3", page(is_last, nextCursor=lambda seen: seen.sent["cursor"])),
+    ("size of a page", "99 returned", page(is_full, items=lambda seen: seen.body["items"][:99])),
     ("catalog of products", "1 of 230", page(is_first, items=one_of_elsewhere)),
     (
         "repeated first page",
@@ -331,7 +331,7 @@ DEVIATIONS: list[tuple[str, str, Deviation]] = [
         page(is_made_up, items=backwards),
     ),
     ("repeated first page", "of 100 products", refused_cursor_and_another_order),
-    ("made-up cursor", "a 400", on("/products/search", refused_cursor)),
+    ("made-up cursor", "400", on("/products/search", refused_cursor)),
     ("made-up cursor", "0 of its 0", page(is_made_up, **NO_ITEMS)),
     (
         "unknown catalog",
@@ -340,25 +340,33 @@ DEVIATIONS: list[tuple[str, str, Deviation]] = [
     ),
     ("known product", "404", on("/products/lookup", answer(404, {"detail": "product_not_found"}))),
     ("known product", "another product", on("/products/lookup", another_product)),
-    ("known product", "not the index", on("/products/lookup", ON_DEMAND)),
+    ("known product", "'on_demand'", on("/products/lookup", ON_DEMAND)),
     ("unknown product", "on_demand", on("/products/lookup", ON_DEMAND)),
     ("keywords as written", "gender", query(understood=True, facets=DERIVED)),
     ("keywords as written", "'gown' was matched", query(text="gown")),
     (SPLIT, "are in both parts", page(has("exclude_facets"), items=first_items)),
-    (SPLIT, "listed are in neither", page(has("exclude_facets"), **NO_ITEMS)),
+    (SPLIT, "listed products are in neither", page(has("exclude_facets"), **NO_ITEMS)),
     (
         SPLIT,  # a database that compares nulls leaves out products without a brand too
-        "6 that are listed are in neither",
+        "6 listed products are in neither",
         page(
             has("exclude_facets"),
             items=lambda seen: [each for each in seen.body["items"] if each.get("brand")],
         ),
     ),
-    (SPLIT, "find nothing as a facet", page(has("facets"), **NO_ITEMS)),
-    ("without a key", "a 500", without_key(answer(500, {"detail": "odd"}))),
-    ("without a key", "no page of a search", without_key(answer(200, "<html>Welcome</html>"))),
-    ("URL lists", "models refuse", on("/coverage", answer(200, {"lists": []}))),
-    ("URL lists", "models refuse", on("/coverage", answer(200, {"items": [1, 2]}))),
+    (SPLIT, "match no products", page(has("facets"), **NO_ITEMS)),
+    ("without a key", "status 500", without_key(answer(500, {"detail": "odd"}))),
+    ("without a key", "without a search page", without_key(answer(200, "<html>Welcome</html>"))),
+    (
+        "URL lists",
+        "does not match the documented models",
+        on("/coverage", answer(200, {"lists": []})),
+    ),
+    (
+        "URL lists",
+        "does not match the documented models",
+        on("/coverage", answer(200, {"items": [1, 2]})),
+    ),
 ]
 
 
@@ -396,33 +404,33 @@ def test_a_service_that_breaks_a_belief_turns_its_answer(
     answer = findings_of(result)[question]
     assert (answer["status"], result.exit_code) == ("failed", 1), answer
     assert seen in answer["message"]
-    assert question not in QUESTIONS or "Concerns:" in answer["advice"]
+    assert question not in QUESTIONS or "Affects:" in answer["advice"]
 
 
 @pytest.mark.parametrize(
     ("question", "verdict", "seen", "deviate"),
     [
-        ("URL lists", "skipped", "not open", on("/coverage", answer(404, {"detail": "Not Found"}))),
+        ("URL lists", "skipped", "404", on("/coverage", answer(404, {"detail": "Not Found"}))),
         (
             "unknown product",
             "ok",
-            "a 404",
+            "404",
             on("/products/lookup", answer(404, {"detail": "no such"})),
         ),
-        ("without a key", "ok", "the trial answers", without_key(answer(200, {"items": []}))),
+        ("without a key", "ok", "the trial is available", without_key(answer(200, {"items": []}))),
         ("Octogen key", "warning", "'merchant'", KEY_OF_MERCHANT),
         # What is documented as nullable may be null of all products.
         ("fields of a page", "warning", "has currentPrice", each_item(currentPrice=None)),
         (
             "fields of a page",
             "warning",
-            "images; fields that are new: pictures",
+            "images; new fields: pictures",
             page(items=renamed),
         ),
         ("catalog of products", "warning", "no product names", each_item(catalogKey=None)),
-        ("brands and prices", "warning", "have no brand", each_item(10, brand=None)),
-        ("brands and prices", "warning", "no price", each_item(10, currentPrice=None)),
-        ("brands and prices", "warning", "no currency", each_item(10, currency=None)),
+        ("brands and prices", "warning", "without brand", each_item(10, brand=None)),
+        ("brands and prices", "warning", "without price", each_item(10, currentPrice=None)),
+        ("brands and prices", "warning", "without currency", each_item(10, currency=None)),
     ],
 )
 def test_what_is_documented_or_may_pass_is_no_failure(
@@ -563,7 +571,7 @@ def test_an_operation_that_hangs_is_left(
         result = run(server, "--host", HOST, "--max-usd", "1", "--timeout", "3", "--json")
     answers = answers_of(result)
     first = next(name for name in QUESTIONS if name in TOLD_BY[target])
-    assert answers[first]["message"].startswith("no answer")
+    assert answers[first]["message"].startswith("no response from http://")
     holding = {name for name, each in answers.items() if each["status"] == "ok"}
     assert result.exit_code == 1
     if target == "/me":
@@ -625,7 +633,7 @@ def test_no_more_is_spent_than_allowed(current: Sandbox, run: Callable[..., Resu
     answers = answers_of(result)
     for question in ("unit of the count", "repeated first page", "facet and its exclusion"):
         assert answers[question]["status"] == "skipped"
-        assert "raise it" in answers[question]["message"]
+        assert "--max-usd" in answers[question]["message"]
     assert result.exit_code == 0
 
 
@@ -633,15 +641,15 @@ def test_the_count_is_asked_before_what_else_is_charged(run: Callable[..., Resul
     with Sandbox(catalogs={"kumo": 430}) as larger:
         result = run(larger, "--host", HOST, "--max-usd", "0.07", "--json")
     answers = answers_of(result)
-    assert answers["unit of the count"]["message"].startswith("430 rows where 430 are counted")
+    assert answers["unit of the count"]["message"].startswith("430 rows")
     assert answers["unknown catalog"]["status"] == "skipped"
 
 
 @pytest.mark.parametrize(
     ("products", "max_usd", "reason"),
     [
-        (501, "1", "has 501 products, and at most 500 are counted: name a smaller shop"),
-        (430, "0.06", "it may cost $0.07, and $0.06 of --max-usd are left: raise it"),
+        (501, "1", "501 products"),
+        (430, "0.06", "--max-usd leaves $0.06"),
     ],
 )
 def test_the_plan_says_that_the_count_is_left_out(
@@ -705,7 +713,7 @@ def test_doctor_ask_says_which_operation_describes_shops(
 ) -> None:
     with Sandbox(catalogs={"kumo": 230}, shop_routes=[route]) as sandbox:
         answers = answers_of(run(sandbox, "--host", HOST, "--json"))
-    assert f"at /{route}." in answers["time of indexing"]["message"]
+    assert answers["time of indexing"]["message"].endswith(f" /{route}.")
 
 
 def test_doctor_ask_is_blocked_by_a_host_that_does_not_exist(run: Callable[..., Result]) -> None:
@@ -771,7 +779,7 @@ def test_without_a_shop_what_needs_one_is_not_asked(
     answers = answers_of(run(current, "--max-usd", "1", "--json"))
     for question in ("unit of the count", "time of indexing"):
         assert answers[question]["status"] == "skipped"
-        assert "give --host" in answers[question]["message"]
+        assert "--host" in answers[question]["message"]
 
 
 def test_a_refused_key_is_told_and_nothing_else(
@@ -835,7 +843,7 @@ def test_a_connection_that_breaks_leaves_the_answers_before_it(
         answers, report = answers_of(result), json.loads(result.stdout)
         assert (report["ok"], report["spent_usd"]) == (False, 0.07)
         assert {answers[name]["status"] for name in before} == {"ok"}
-        assert answers["known product"]["message"].startswith("no answer")
+        assert answers["known product"]["message"].startswith("no response from http://")
     else:
         assert all(f"\nok       {name}: " in result.output for name in before)
 
@@ -859,11 +867,11 @@ BACKWARDS, CHEAPER = page(items=backwards), each_item(currentPrice=1.0)
 @pytest.mark.parametrize(
     ("deviations", "time", "order"),
     [
-        ([BEFORE], ("ok", "it is the time of"), ("ok", "100 of 100 products")),
-        ([LATER_ON], ("warning", "the same in every field"), ("ok", "100 of 100 products")),
-        ([LATER_ON, CHEAPER], ("ok", "the first page changed"), ("ok", "100 of 100 products")),
-        ([BEFORE, BACKWARDS], ("ok", "it is the time of"), ("failed", "not indexed since")),
-        ([LATER_ON, BACKWARDS], ("warning", "the same in"), ("ok", "was indexed since")),
+        ([BEFORE], ("ok", "unchanged since"), ("ok", "100 of 100 products")),
+        ([LATER_ON], ("warning", "every field"), ("ok", "100 of 100 products")),
+        ([LATER_ON, CHEAPER], ("ok", "so did the first page"), ("ok", "100 of 100 products")),
+        ([BEFORE, BACKWARDS], ("ok", "unchanged since"), ("failed", "not indexed since")),
+        ([LATER_ON, BACKWARDS], ("warning", "every field"), ("ok", "was indexed since")),
     ],
 )
 def test_a_later_run_compares_the_time_of_indexing_and_the_first_page(
