@@ -1,4 +1,4 @@
-"""CatalogSource: where the catalogs come from that are listed, watched and read as a whole."""
+"""Catalog sources: which catalogs are listed, watched by the sensor and read in full."""
 
 from __future__ import annotations
 
@@ -31,42 +31,42 @@ from octogen_dagster.printable import printable
 from octogen_dagster.validation import require_percent
 
 MAX_EXTRA_PAGES_PERCENT = 5.0
-"""The share of pages that reading a catalog in several walks may add by default."""
+"""Default limit for the extra pages that reading a catalog in several walks can cost."""
 
 _POLL_SECONDS = 0.2
-_MAX_AGE_OF_LIST = 10.0
-_ENDING_SECONDS = 1.5
-"""The seconds that a source that is to end is waited for."""
+_MAX_LISTING_AGE = 10.0
+_CANCELLATION_SECONDS = 1.5
+"""How long to wait for a source that was cancelled."""
 _MAX_ERRORS_IN_MESSAGE = 5
 _MAX_CATALOGS_IN_MESSAGE = 20
-_told: set[tuple[CatalogSource, str, tuple[str, ...]]] = set()
-"""The warnings of this process: a source, a host, and the several catalogs that serve it."""
+_warned: set[tuple[CatalogSource, str, tuple[str, ...]]] = set()
+"""Warnings that this process has logged: the source, the host and its catalogs."""
 
 
 class CatalogSource(ABC):
-    """A source of catalogs. Derive from it to write one of your own."""
+    """A source of catalogs. Subclass it to list catalogs from elsewhere."""
 
     @abstractmethod
     async def fetch(self, client: OctogenClient) -> CatalogList:
-        """List the catalogs that there are now.
+        """List the current catalogs.
 
         Args:
-            client: Sends the requests. The list must not take longer than its `deadline`.
+            client: The client to send requests with. Return within its `deadline`.
 
         Raises:
-            OctogenError: No catalog can be listed.
+            OctogenError: The catalogs cannot be listed.
         """
 
     def _fetch_blocking(self, client: BlockingClient) -> CatalogList:
-        """List the catalogs for a caller that blocks; a user's own source has only `fetch`."""
+        """List the catalogs synchronously; custom sources implement only `fetch`."""
         return _run_on_event_loop(self, client)
 
 
 @dataclass(frozen=True)
 class GrantedCatalogs(CatalogSource):
-    """The catalogs that are granted to the API key.
+    """All catalogs that the API key has access to, with the time each was last indexed.
 
-    The service tells when each was last indexed. Today's service has no such list and answers 404.
+    Octogen's current service does not offer this list and responds with 404.
     """
 
     async def fetch(self, client: OctogenClient) -> CatalogList:
@@ -79,23 +79,23 @@ class GrantedCatalogs(CatalogSource):
 
 @dataclass(frozen=True)
 class ShopCatalogs(CatalogSource):
-    """The catalogs that serve the hosts of shops.
+    """The catalogs for shops' hosts.
 
-    The hosts are requested at the same time, and all together may take as long as one request. A
-    host that fails is a warning, unless all fail. Only a search that reads the catalogs of all
-    hosts fails with it, unless Octogen does not cover the shop. The service tells when it computed
-    the number of products, but not when a catalog was indexed.
+    All hosts are requested concurrently and share one request's deadline. A host that fails is
+    logged as a warning; the listing fails only if every host does. A search that reads all hosts'
+    catalogs also fails with the host, unless Octogen does not cover the shop. The service reports
+    when it computed the product count, but not when it indexed the catalog.
 
-    Several catalogs may serve one host. One of them may be an aggregate of many shops, and the
-    same product is in two of them under two uuids. All are read; a warning names them, with their
-    products and what a read of each costs, until `catalogs` chooses.
+    A host can have several catalogs. One of them might aggregate many shops, so the same product
+    appears in two catalogs under different uuids. By default all are read. A warning lists them
+    with their product counts and read costs until you choose some with `catalogs`.
 
     Args:
-        hosts: Hosts or URLs of shops, such as `shop.example`.
-        catalogs: Keys of those catalogs of the hosts that are read; by default all.
+        hosts: The shops' hosts or URLs, such as `shop.example`.
+        catalogs: Keys of the hosts' catalogs to read. Defaults to all.
 
     Raises:
-        ValueError: There is no host, one is malformed, or a key is empty.
+        ValueError: `hosts` is empty, a host is malformed, or a catalog key is empty.
     """
 
     hosts: Sequence[str]
@@ -122,17 +122,17 @@ class ShopCatalogs(CatalogSource):
         by_host = dict(zip(self.hosts, found, strict=True))
         errors = {host: each for host, each in by_host.items() if isinstance(each, OctogenError)}
         if not lists:
-            raise _error_of_all([*errors.values()])
-        failure = _passing(errors.values())
+            raise _combined_error([*errors.values()])
+        failure = _temporary_error(errors.values())
         states = [state for each in lists for state in each.catalogs]
         if self.catalogs is not None:
-            if not failure:  # or the missing ones may be of a shop that failed
+            if not failure:  # otherwise, a missing catalog might belong to the shop that failed
                 self._require_chosen(states, [*errors.values()])
             states = [state for state in states if state.catalog in self.catalogs]
         return CatalogList(
             states,
             [line for each in lists for line in each.warnings]
-            + [f"{error} The catalogs of this shop are left out." for error in errors.values()],
+            + [f"{error} This shop's catalogs are left out." for error in errors.values()],
             failure,
             {host: str(error) for host, error in errors.items()},
         )
@@ -140,31 +140,31 @@ class ShopCatalogs(CatalogSource):
     def _require_chosen(
         self, states: Sequence[CatalogState], errors: Sequence[OctogenError]
     ) -> None:
-        """Check that every chosen catalog serves a host."""
-        there = {state.catalog: state.host for state in states}
-        missing = [key for key in self.catalogs or () if key not in there]
+        """Raise unless every chosen catalog belongs to a host."""
+        hosts = {state.catalog: state.host for state in states}
+        missing = [key for key in self.catalogs or () if key not in hosts]
         if not missing:
             return
-        named = [f"{key!r} ({printable(host or '')})" for key, host in there.items()]
+        named = [f"{key!r} ({printable(host or '')})" for key, host in hosts.items()]
         text = ", ".join(named[:_MAX_CATALOGS_IN_MESSAGE]) or "none"
         if len(named) > _MAX_CATALOGS_IN_MESSAGE:
             text += f" and {len(named) - _MAX_CATALOGS_IN_MESSAGE:,} more"
         failed = "".join(f" {error}" for error in errors[:_MAX_ERRORS_IN_MESSAGE])
         raise OctogenEmptyCatalogError(
-            f"Catalog {missing[0]!r} was chosen and serves none of the hosts. Those that do are: "
-            f"{text}. Correct `catalogs` of ShopCatalogs, or add the host of the shop.{failed}"
+            f"Catalog {missing[0]!r} does not belong to any of the hosts. Their catalogs: {text}. "
+            f"Correct `catalogs` in ShopCatalogs, or add the shop's host.{failed}"
         )
 
 
 @dataclass(frozen=True)
 class NamedCatalogs(CatalogSource):
-    """Catalogs with given keys. Nothing is requested, so nothing else is known of them.
+    """Catalogs given by key. They are not looked up, so their index times are unknown.
 
     Args:
         keys: Catalog keys.
 
     Raises:
-        ValueError: There is no key, or one is empty.
+        ValueError: `keys` is empty or contains an empty key.
     """
 
     keys: Sequence[str]
@@ -184,7 +184,7 @@ class NamedCatalogs(CatalogSource):
 
 
 class Listing:
-    """The latest list of a service's catalogs, which its reads share. A copy or pickle has none."""
+    """The service's latest catalog list, shared by its reads. Copies and pickles start empty."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -194,10 +194,9 @@ class Listing:
         return type(self), ()
 
     def fetched_since(self, moment: float, client: BlockingClient) -> CatalogList:
-        """Return the list if it was requested at a time of the service's clock or later.
+        """Return a list that was requested at `moment` on the service's clock, or later.
 
-        Else it is requested by one thread at a time, and those that wait share it. An error is
-        remembered too.
+        One thread requests it while the others wait for the result. Errors are shared too.
         """
         service = client.service
         assert isinstance(service, CatalogService)
@@ -209,36 +208,36 @@ class Listing:
                 try:
                     self._latest = requested_at, fetch_catalogs(client, service.catalog_source)
                 except OctogenError as error:
-                    self._latest = service.clock(), error  # it may have taken long
+                    self._latest = service.clock(), error  # retries might have taken long
             listed = self._latest[1]
         finally:
             self._lock.release()
         if isinstance(listed, OctogenError):
-            raise copy.copy(listed)  # each of its readers has a traceback of its own
+            raise copy.copy(listed)  # every reader needs its own traceback
         return listed
 
     def of_run(self, client: BlockingClient) -> CatalogList:
-        """Return the list for one of many reads that begins.
+        """Return the list for one of a run's reads.
 
-        A list that says when catalogs were indexed must not be older than ten seconds: a catalog
-        that is indexed again before its read ends is read in vain. Nor must an error be older,
-        unless it says that there is no list. Any other list will do.
+        A list with index times must be at most ten seconds old, because a read is wasted if the
+        catalog was re-indexed in the meantime. The same limit applies to errors, except a missing
+        list. Any other list is reused.
         """
         latest = self._latest[1] if self._latest else None
         if isinstance(latest, CatalogList):
             changes = any(state.last_indexed_at for state in latest.catalogs)
         else:
             changes = not isinstance(latest, OctogenNotFoundError)
-        age = _MAX_AGE_OF_LIST if changes else math.inf
+        age = _MAX_LISTING_AGE if changes else math.inf
         return self.fetched_since(client.service.clock() - age, client)
 
 
 @dataclass(frozen=True)
 class CatalogService(Service):
-    """A service, and how whole catalogs are read from it.
+    """A service and its settings for reading whole catalogs.
 
-    `concurrency` catalogs are read, or products are looked up, at once. Reading a catalog in
-    several walks may add `max_extra_pages_percent` to its pages; with 0 each is read in one walk.
+    Up to `concurrency` catalogs or product lookups run in parallel. Reading a catalog in several
+    walks can cost up to `max_extra_pages_percent` more pages; 0 reads each catalog in one walk.
     """
 
     catalog_source: CatalogSource = field(default_factory=GrantedCatalogs)
@@ -249,14 +248,13 @@ class CatalogService(Service):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.concurrency < 1:
-            raise ValueError(f"concurrency must be at least 1, not {self.concurrency}")
+            raise ValueError(f"concurrency must be at least 1, not {self.concurrency}.")
         require_percent("max_extra_pages_percent", self.max_extra_pages_percent)
 
     def for_run(self, warn: Callable[[str], None], *, reads_several: bool) -> Self:
-        """Return the same service for a run, which may read several partitions at once.
+        """Return the service for a run, which can read several partitions in parallel.
 
-        Together they have no more requests in flight than one alone would have, whose catalog may
-        be read in several walks.
+        `concurrency` then limits the requests in flight for all partitions together.
         """
         service = self.with_log(warn)
         if not reads_several:
@@ -265,7 +263,7 @@ class CatalogService(Service):
         return service.keeping_connections()
 
     def fetch_catalogs(self) -> CatalogList:
-        """List the catalogs of the source, each once, over a connection of its own."""
+        """List the source's catalogs without duplicates, over a separate connection."""
         with BlockingClient(self) as client:
             listed = fetch_catalogs(client, self.catalog_source)
         warnings = [*listed.warnings, *several_of_a_host(self, listed.catalogs)]
@@ -273,7 +271,7 @@ class CatalogService(Service):
 
 
 def fetch_catalogs(client: BlockingClient, source: CatalogSource) -> CatalogList:
-    """List the catalogs of a source, each once."""
+    """List the source's catalogs without duplicates."""
     listed = source._fetch_blocking(client)
     states, repeated = listed.catalogs, dict[str, None]()
     if len({state.catalog for state in states}) < len(states):
@@ -287,7 +285,7 @@ def fetch_catalogs(client: BlockingClient, source: CatalogSource) -> CatalogList
         states,
         [
             *listed.warnings,
-            *(f"Catalog {key!r} is listed more than once. It is read once." for key in repeated),
+            *(f"Catalog {key!r} is listed more than once but read once." for key in repeated),
         ],
         listed.failure,
         listed.shops_left_out,
@@ -295,7 +293,7 @@ def fetch_catalogs(client: BlockingClient, source: CatalogSource) -> CatalogList
 
 
 def _shop_flow(service: Service, host: str) -> Flow[CatalogList | OctogenError]:
-    """List the catalogs of a shop's host; an error is returned, so that the others go on."""
+    """List the catalogs for a shop's host; return errors, so that the other hosts continue."""
     try:
         return catalogs_of_shop((yield from domain_flow(service, host, paced=True)), host)
     except OctogenError as error:
@@ -303,10 +301,9 @@ def _shop_flow(service: Service, host: str) -> Flow[CatalogList | OctogenError]:
 
 
 def _run_on_event_loop(source: CatalogSource, client: BlockingClient) -> CatalogList:
-    """Run a source of a user's own, whose `fetch` is a coroutine, in a thread of its own.
+    """Run a custom source's `fetch` in a new thread, within one request's deadline.
 
-    The calling thread may have an event loop that runs already. All requests of the source
-    together may take as long as one.
+    The calling thread might already run an event loop.
     """
     service = client.service.within(client.service.retry.deadline)
     ends_at = service.ends_at
@@ -322,7 +319,7 @@ def _run_on_event_loop(source: CatalogSource, client: BlockingClient) -> Catalog
             return task.result()
 
     thread = submit(lambda: asyncio.run(fetch()), "octogen-source")
-    wait_interruptibly(thread, ends_at - service.clock() + _ENDING_SECONDS, client.check)
+    wait_interruptibly(thread, ends_at - service.clock() + _CANCELLATION_SECONDS, client.check)
     if thread.done() and not isinstance(thread.exception(), StoppedError):
         return thread.result()
     client.check()
@@ -332,7 +329,7 @@ def _run_on_event_loop(source: CatalogSource, client: BlockingClient) -> Catalog
 
 
 def several_by_host(states: Iterable[CatalogState]) -> dict[str, list[CatalogState]]:
-    """Return the catalogs of each host that more than one serves, the smallest first."""
+    """Return the catalogs for each host that has more than one, smallest first."""
     by_host: dict[str, list[CatalogState]] = {}
     for state in sorted(states, key=lambda state: state.product_count or math.inf):
         by_host.setdefault(state.host or "", []).append(state)
@@ -340,20 +337,20 @@ def several_by_host(states: Iterable[CatalogState]) -> dict[str, list[CatalogSta
 
 
 def several_of_a_host(service: CatalogService, states: Iterable[CatalogState]) -> Iterator[str]:
-    """Warn of each host with several catalogs among which nobody chose, once in this process."""
+    """Warn, once per process, about hosts with several catalogs unless `catalogs` chooses."""
     source = service.catalog_source
     if not isinstance(source, ShopCatalogs) or source.catalogs is not None:
         return
     for host, several in several_by_host(states).items():
         known = (source, host, tuple(sorted(state.catalog for state in several)))
-        if known in _told:
+        if known in _warned:
             continue
-        _told.add(known)
+        _warned.add(known)
         named = "; ".join(_size(state, service) for state in several)
         yield (
-            f"Shop {host!r} is served by {len(several)} catalogs, and each is read: {named}. One "
-            "may be an aggregate of many shops, with the same products under other uuids. Name "
-            "all that are to be read, such as "
+            f"Shop {host!r} has {len(several)} catalogs, and all of them are read: {named}. One "
+            "might aggregate many shops, with the same products under different uuids. Name the "
+            "catalogs to read, such as "
             f"ShopCatalogs(hosts=[...], catalogs=[{several[0].catalog!r}])."
         )
 
@@ -368,20 +365,20 @@ def _size(state: CatalogState, service: Service) -> str:
 
 def _texts(name: str, values: Iterable[str]) -> list[str]:
     if isinstance(values, str):
-        raise ValueError(f"{name} must be a list, not the text {values!r}: write [{values!r}]")
+        raise ValueError(f"{name} must be a list, not the string {values!r}. Pass [{values!r}].")
     texts = list(values or ())
     if not texts:
-        raise ValueError(f"{name} is empty: name at least one")
+        raise ValueError(f"{name} is empty. Pass at least one.")
     for text in texts:
         if not isinstance(text, str):
-            raise ValueError(f"{name} has {text!r}, which is not text: write it in quotes")
+            raise ValueError(f"{name} contains {text!r}, which is not a string. Put it in quotes.")
     return texts
 
 
 def _keys(source: CatalogSource, name: str, values: Iterable[str]) -> tuple[str, ...]:
     keys = [key.strip() for key in _texts(name, values)]
     if not all(keys):
-        raise ValueError(f"{type(source).__name__} has an empty key: remove it")
+        raise ValueError(f"{type(source).__name__} contains an empty key. Remove it.")
     return _unique(keys)
 
 
@@ -390,7 +387,7 @@ def _unique(values: Iterable[str]) -> tuple[str, ...]:
 
 
 def _checked_host(text: str) -> str:
-    """The host of a shop's URL, or a host itself, in lower case and without `www.`."""
+    """Return the host from a shop's URL or host name, in lower case and without `www.`."""
     text = text.strip()
     try:
         host = urlsplit(text if "://" in text else f"//{text}").hostname
@@ -399,26 +396,26 @@ def _checked_host(text: str) -> str:
     host = (host or "").rstrip(".").removeprefix("www.")
     if not host or any(character.isspace() or character == "%" for character in host):
         raise ValueError(
-            f"hosts has {text!r}, which is not a host: write one such as 'shop.example'"
+            f"hosts contains {text!r}, which is not a host. Pass one such as 'shop.example'."
         )
     return host
 
 
-def _passing(errors: Iterable[OctogenError]) -> OctogenError | None:
-    """The first error that says nothing about whether Octogen covers the shop."""
+def _temporary_error(errors: Iterable[OctogenError]) -> OctogenError | None:
+    """Return the first error other than a shop that Octogen does not cover."""
     for error in errors:
         if not (isinstance(error, OctogenNotFoundError) and error.detail == "domain_not_covered"):
             return error
     return None
 
 
-def _error_of_all(errors: Sequence[OctogenError]) -> OctogenError:
-    """The error to raise if every host failed: a passing one if there is one."""
-    first = _passing(errors) or errors[0]
+def _combined_error(errors: Sequence[OctogenError]) -> OctogenError:
+    """Return the error to raise if every host failed, preferably a temporary one."""
+    first = _temporary_error(errors) or errors[0]
     if len(errors) == 1:
         return first
-    of_each_type = list({type(each): each for each in reversed(errors)}.values())
-    shown = sorted(errors, key=lambda each: each not in of_each_type)
+    one_per_type = list({type(each): each for each in reversed(errors)}.values())
+    shown = sorted(errors, key=lambda each: each not in one_per_type)
     texts = " ".join(str(each) for each in shown[:_MAX_ERRORS_IN_MESSAGE])
-    text = f"None of {len(errors)} shops could be read. {texts}"
+    text = f"None of the {len(errors)} shops could be read. {texts}"
     return first.with_message(text) if isinstance(first, OctogenAPIError) else type(first)(text)

@@ -1,4 +1,4 @@
-"""The number of products of a read, counted before it and without a charged search."""
+"""Count a read's products before it begins, without a charged search."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from octogen_dagster.errors import OctogenNotFoundError
 
 
 class Count(NamedTuple):
-    """The number of products of a catalog or a search; None if it is not known."""
+    """The number of products in a catalog or search; None if unknown."""
 
     subject: str
     products: int | None
@@ -21,7 +21,7 @@ class Count(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """The counts of a read, warnings, and the catalogs of each host that more than one serves."""
+    """A read's counts and warnings, and the catalogs of each host that has more than one."""
 
     counts: Sequence[Count]
     warnings: Sequence[str]
@@ -31,10 +31,10 @@ class Counts(NamedTuple):
 def count_read(
     client: BlockingClient, search: SearchFilters, catalogs: Sequence[str], hosts: Sequence[str]
 ) -> Counts:
-    """Count the products of a search, or of whole catalogs: named ones and those of shops.
+    """Count the products in a search, or in whole catalogs given by key or by shop host.
 
-    A search is counted as one, unless several catalogs serve a host. Without catalogs and hosts it
-    is a read of everything; with shops that have no catalog there are no counts.
+    A search gets one count, or one count per catalog if a host has several. Without catalogs and
+    hosts, everything is counted. If none of the hosts has a catalog, there are no counts.
     """
     states: list[CatalogState] = []
     warnings: list[str] = []
@@ -47,29 +47,29 @@ def count_read(
         return Counts([], warnings, several)
     if not search.has_filters:
         return Counts(_whole_catalogs(client, catalogs, states), warnings, several)
-    apart = [(key, [key]) for key in keys] if several else [("the search", keys)]
-    counts = [_counted(client, subject, search, each) for subject, each in apart]
+    subjects = [(key, [key]) for key in keys] if several else [("the search", keys)]
+    counts = [_count_search(client, subject, search, each) for subject, each in subjects]
     return Counts(counts, warnings, several)
 
 
 def _whole_catalogs(
-    client: BlockingClient, keys: Sequence[str], of_shops: Sequence[CatalogState]
+    client: BlockingClient, keys: Sequence[str], shop_states: Sequence[CatalogState]
 ) -> list[Count]:
-    """Count the products of named catalogs and those of shops; of all catalogs if there are none.
+    """Count the products in named catalogs and in shops' catalogs, or in all catalogs.
 
-    What a shop says of a catalog is more than a count, and takes no further request.
+    The shops' states already include product counts, so only the rest needs a request.
     """
-    counts = {state.catalog: Count(state.catalog, state.product_count) for state in of_shops}
+    counts = {state.catalog: Count(state.catalog, state.product_count) for state in shop_states}
     left = [key for key in keys if key not in counts or counts[key].products is None]
     if counts and not left:
         return [*counts.values()]
     try:
         listed = client.list_catalog_states().catalogs
-    except OctogenNotFoundError:  # a service of the current contract, which lists no catalogs
+    except OctogenNotFoundError:  # the current contract has no list of catalogs
         everything = SearchFilters()
         if not left:
-            return [_counted(client, "all of Octogen", everything, [])]
-        counts |= {key: _counted(client, key, everything, [key]) for key in left}
+            return [_count_search(client, "all of Octogen", everything, [])]
+        counts |= {key: _count_search(client, key, everything, [key]) for key in left}
         return [*counts.values()]
     granted = {state.catalog: state.product_count for state in listed}
     if missing := [key for key in left if key not in granted]:
@@ -81,7 +81,7 @@ def _whole_catalogs(
     return [*counts.values()]
 
 
-def _counted(
+def _count_search(
     client: BlockingClient, subject: str, search: SearchFilters, keys: Sequence[str]
 ) -> Count:
     return Count(subject, client.count_products(search, keys), is_lower_bound=True)

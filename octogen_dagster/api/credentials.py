@@ -1,4 +1,4 @@
-"""The API key, kept out of texts, pickles and responses, and the URLs that may receive it."""
+"""The API key, which stays out of messages, pickles and responses, and the URLs it is sent to."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 KEY_VARIABLE = "OCTOGEN_PLATFORM_API_KEY"
 DEPRECATED_KEY_VARIABLE = "OCTO_API_KEY"
 API_KEY_VARIABLES = ("STOREROUTER_API_KEY", KEY_VARIABLE, DEPRECATED_KEY_VARIABLE)
-"""The environment variables of the key; the first one that is set counts."""
+"""The API key's environment variables, in order of precedence."""
 
 _MASK = "[api key]"
 _ANY_KEY = re.compile(r"octo_[a-z]+_[0-9a-f]{16,}_[A-Za-z0-9_-]{8,}")
-# A shorter key is a placeholder that may be part of an ordinary word in a response.
+# A shorter key is a placeholder, and masking it could mangle ordinary words in a response.
 _MIN_KEY_LENGTH = 8
 _SANDBOX_KEYS = f"octo_live_{'0' * 32}_"
 
@@ -42,24 +42,24 @@ _MAX_URL_IN_MESSAGE = 200
 
 
 class ApiKey:
-    """The API key, which adds itself to requests and appears nowhere else.
+    """The API key. It authenticates requests and is never shown, logged or pickled.
 
-    By default it is `STOREROUTER_API_KEY` of the environment, then `OCTOGEN_PLATFORM_API_KEY`, then
-    `OCTO_API_KEY`, which Octogen has deprecated. Pickling drops the key; unpickling looks it up in
-    the environment.
+    Without an argument, the key is read from the environment: `STOREROUTER_API_KEY`,
+    `OCTOGEN_PLATFORM_API_KEY`, then `OCTO_API_KEY`, which Octogen has deprecated. A pickle does not
+    contain the key; unpickling reads it from the environment.
     """
 
     def __init__(self, api_key: str | None = None) -> None:
         self._key = (api_key or "").strip() or _key_from_environment()
-        del api_key  # no traceback that shows locals is to show it
+        del api_key  # keep it out of tracebacks that show locals
         if parsed_word(self._key) is None:
             raise ValueError(
-                "The Octogen API key holds blanks or characters that no key has: copy it again."
+                "The Octogen API key contains spaces or invalid characters. Copy it again."
             )
 
     @property
     def authorization(self) -> str:
-        """The value of the header `Authorization`."""
+        """The value of the `Authorization` header."""
         return f"Bearer {self._key}"
 
     def __call__(self, request: httpx.Request) -> httpx.Request:
@@ -68,14 +68,14 @@ class ApiKey:
         return request
 
     def masked(self, text: str) -> str:
-        """Return a text without the key, and without any other text of the form of one."""
+        """Return the text with this key and anything else that looks like an API key masked."""
         if len(self._key) >= _MIN_KEY_LENGTH:
             text = text.replace(self._key, _MASK)
         return masked_keys(text)
 
     def redacted(self, response: Response) -> Response:
-        """Return the response without the key, where the service repeats it as it was sent."""
-        # No local has the key, which a traceback might show.
+        """Return the response with the key masked, in case the service echoes it."""
+        # Keep the key out of locals, because tracebacks might show them.
         is_repeated = len(self._key) >= _MIN_KEY_LENGTH and (
             self._key.encode() in response.content
             or any(self._key in value for value in response.headers.values())
@@ -102,7 +102,7 @@ class ApiKey:
 
 
 def parsed_word(value: object) -> SecretStr | None:
-    """Return a word of printable ASCII without the blanks around it; None if it is none."""
+    """Return the text without surrounding spaces; None unless it is one printable ASCII word."""
     from pydantic import SecretStr
 
     text = value.strip() if isinstance(value, str) else ""
@@ -111,12 +111,12 @@ def parsed_word(value: object) -> SecretStr | None:
 
 
 def masked_keys(text: str) -> str:
-    """Return a text without whatever has the form of an Octogen API key."""
+    """Return the text with anything that looks like an Octogen API key masked."""
     return _ANY_KEY.sub(_MASK, text)
 
 
 def key_mask(api_key: str | None) -> Callable[[str], str]:
-    """Return a function that removes the API key, if there is one, and similar texts."""
+    """Return a function that masks the API key, if any, and anything that looks like one."""
     try:
         return ApiKey(api_key).masked
     except (MissingAPIKeyError, ValueError):
@@ -124,10 +124,10 @@ def key_mask(api_key: str | None) -> Callable[[str], str]:
 
 
 def warn_of_written_key(api_key: str) -> None:
-    """Warn once of a key that is written out in code.
+    """Warn once if an API key is hard-coded.
 
-    A key that is in the environment too came from there: Dagster makes its resources anew in a
-    run, with the values of their variables. A sandbox's own key is no secret.
+    A key that is also in the environment came from there, because Dagster resolves `EnvVar` when it
+    creates resources in a run. Sandbox keys are not secret.
     """
     is_key = masked_keys(api_key) != api_key and not api_key.startswith(_SANDBOX_KEYS)
     if is_key and api_key not in os.environ.values():
@@ -137,9 +137,9 @@ def warn_of_written_key(api_key: str) -> None:
 @functools.cache  # once in a process
 def _warn_of_written_key() -> None:
     warnings.warn(
-        "An Octogen API key is written out in code, and Dagster shows it in its UI: put it into "
-        f'an environment variable, and write api_key=dg.EnvVar("{KEY_VARIABLE}"). Ask '
-        "Octogen for a new key if others may have read it.",
+        "An Octogen API key is hard-coded, and Dagster shows it in its UI. Put it into an "
+        f'environment variable and pass api_key=dg.EnvVar("{KEY_VARIABLE}"). If others might have '
+        "seen the key, ask Octogen for a new one.",
         stacklevel=2,
     )
 
@@ -158,21 +158,21 @@ def _key_from_environment() -> str:
 @functools.cache  # once in a process
 def _warn_of_two_keys(used: str, ignored: str) -> None:
     warnings.warn(
-        f"{used} and {ignored} hold different Octogen API keys, and {used} is used: unset one of "
-        "them.",
+        f"{used} and {ignored} contain different Octogen API keys. {used} takes precedence. Unset "
+        "one of them.",
         stacklevel=2,
     )
 
 
 def configured_host(host: str | None = None) -> str:
-    """Return the host that Octogen's addresses are below: a given one, or `OCTOGEN_HOST`'s."""
+    """Return the parent host for Octogen's services: the argument, or `OCTOGEN_HOST`."""
     if host:
         return checked_host(host, "host")
     return checked_host(os.environ.get(HOST_VARIABLE) or DEFAULT_HOST, HOST_VARIABLE)
 
 
 def configured_base_url(host: str | None = None) -> str:
-    """Return the API's base URL: that of `OCTOGEN_BASE_URL`, or else the host's."""
+    """Return the API's base URL: `OCTOGEN_BASE_URL`, or the default for the host."""
     return os.environ.get(BASE_URL_VARIABLE) or host_base_url(host)
 
 
@@ -192,23 +192,23 @@ def host_token_endpoint(host: str | None = None) -> str:
 
 
 def checked_host(host: str, setting: str) -> str:
-    """Return a host name without the blanks around it."""
+    """Return a valid host name without surrounding spaces, or raise ValueError."""
     host = host.strip()
     if not _HOST.fullmatch(host):
         raise ValueError(
-            f"{setting} {_shown(host)} is not a host name: write the name alone, such as "
-            f"{DEFAULT_HOST}, without https:// and without a port or path."
+            f"{setting} {_shown(host)} is not a host name. Pass only the name, such as "
+            f"{DEFAULT_HOST}, without https://, port or path."
         )
     if host.lower().startswith(_SERVICES):
         raise ValueError(
-            f"{setting} {_shown(host)} is the host of one service: leave out the beginning "
-            f"{host.partition('.')[0]}., since api., mcp. and auth. are put before it."
+            f"{setting} {_shown(host)} is a single service's host. Remove the prefix "
+            f"{host.partition('.')[0]}.; the prefixes api., mcp. and auth. are added automatically."
         )
     return host
 
 
 def address_origin(url: str | None, field: str, variable: str, host: str | None) -> str:
-    """Return which setting an address comes from, for a person: the resource's, or a variable."""
+    """Name the setting that a URL comes from, for messages."""
     if url:
         return f"{field} of the resource"
     if os.environ.get(variable):
@@ -221,38 +221,38 @@ def address_origin(url: str | None, field: str, variable: str, host: str | None)
 def checked_base_url(base_url: str, masked: Callable[[str], str] = masked_keys) -> str:
     """Check the API's base URL and remove its trailing slash.
 
-    It must have a scheme and a host, no credentials and no query, and must not send the key over
-    plain HTTP to another machine. `masked` removes keys from a text; no message shows one.
+    The URL needs a scheme and a host, must not contain credentials or a query, and must not send
+    the key over plain HTTP to another machine. `masked` hides keys in texts; messages show none.
     """
     if masked(base_url) != base_url:
-        raise ValueError("base_url holds an API key: correct it, and pass the key as api_key")
+        raise ValueError("base_url contains an API key. Remove it, and pass the key as api_key.")
     url = _checked(
         base_url,
         "base_url",
         protects="the API key",
         example=DEFAULT_BASE_URL,
-        hint="; pass the key as api_key",
+        hint=" Pass the key as api_key.",
     )
     if url.port is not None and url.port > 65535:
-        raise ValueError(f"base_url {_shown(base_url)} has a port above 65535: correct it")
+        raise ValueError(f"base_url {_shown(base_url)} has a port above 65535. Correct the port.")
     if "?" in base_url or "#" in base_url:
         raise ValueError(
-            f"base_url {_shown(base_url)} must end with its path, without ? or #: remove them"
+            f"base_url {_shown(base_url)} must end with its path. Remove everything from ? or # on."
         )
     return str(url).rstrip("/")
 
 
 def checked_url(url: str, setting: str) -> str:
-    """Check a URL that a token is sent to; the name of its setting begins the error message."""
+    """Check a URL that receives a token; error messages begin with the setting's name."""
     url = url.strip()
-    _checked(url, setting, protects="a token", example="https://…")
+    _checked(url, setting, protects="a token", example="https://example.com")
     return url
 
 
 def may_use_proxy(url: str) -> bool:
-    """True if requests to the URL may use a proxy of the environment.
+    """True if requests to the URL can use a proxy from the environment.
 
-    Plain HTTP stays on this machine, so that no proxy sees the key.
+    Plain HTTP never leaves this machine, and a proxy would see the key.
     """
     return url.lower().startswith("https:")
 
@@ -263,23 +263,23 @@ def _checked(url: str, setting: str, *, protects: str, example: str, hint: str =
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as error:
-        # What httpx takes for the port may be part of a password.
+        # httpx might quote part of a password as the port.
         reason = "" if "@" in url else f": {masked_keys(str(error))[:_MAX_URL_IN_MESSAGE]}"
-        raise ValueError(f"{setting} {_shown(url)} is not a URL{reason}") from None
+        raise ValueError(f"{setting} {_shown(url)} is not a valid URL{reason}") from None
     if parsed.userinfo:
-        raise ValueError(f"{setting} must not carry a user or password{hint}.")
+        raise ValueError(f"{setting} must not contain a user name or password.{hint}")
     if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise ValueError(f"{setting} {_shown(url)} needs a scheme and a host, such as {example}")
+        raise ValueError(f"{setting} {_shown(url)} needs a scheme and a host, such as {example}.")
     if parsed.scheme == "http" and not _is_loopback(parsed.host):
         raise ValueError(
-            f"{setting} {_shown(url)} would send {protects} over plain http: use https. Plain http "
-            "is accepted for this machine only (127.0.0.1, localhost)."
+            f"{setting} {_shown(url)} would send {protects} over plain HTTP. Use https; plain http "
+            "is allowed only for this machine (127.0.0.1, localhost)."
         )
     return parsed
 
 
 def _shown(url: str) -> str:
-    """Quote a URL for an error message, without what may be a password or a token."""
+    """Quote a URL for an error message, without passwords and tokens."""
     without_user = re.sub(r"^(\w+://)?.*@", r"\1…@", url, count=1, flags=re.DOTALL)
     without_query = re.sub(r"([?#]).+", r"\1…", without_user, flags=re.DOTALL)
     return repr(masked_keys(without_query)[:_MAX_URL_IN_MESSAGE])

@@ -142,7 +142,7 @@ def count_request(filters: SearchFilters, catalogs: Sequence[str] = ()) -> dict[
     """
     if isinstance(catalogs, str):
         raise ValueError(
-            f"catalogs must be a list, not the text {catalogs!r}: write [{catalogs!r}]"
+            f"catalogs must be a list, not the string {catalogs!r}. Pass [{catalogs!r}]."
         )
     body = {name: value for name, value in filters.as_json().items() if name in _FIELDS}
     if not filters.understand:

@@ -1,7 +1,7 @@
-"""The service's responses as pydantic models: products, catalogs, shops, the account of a key.
+"""Pydantic models for the service's responses: products, catalogs, shops, accounts.
 
-Both generations of the contract have the same models: an image that arrives as a string or as an
-object becomes a `ProductImage`. Fields that the service adds later are kept in `model_extra`.
+Both contract generations share these models: an image becomes a `ProductImage` whether it arrives
+as a string or as an object. Unknown fields are kept in `model_extra`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _LOGGER = logging.getLogger(__name__)
 
 
 class ResponseModel(BaseModel):
-    """A JSON object of a response, in camelCase. Fields that it does not know are kept."""
+    """A JSON object in a response, in camelCase. Unknown fields are kept."""
 
     model_config = ConfigDict(
         alias_generator=to_camel,
@@ -35,34 +35,34 @@ def _as_utc(value: datetime) -> datetime | None:
     try:
         return value.astimezone(UTC)
     except OverflowError:
-        _warn_of("timestamp", value.isoformat(), "the years 1 to 9999 in UTC")
+        _warn_out_of_range("timestamp", value.isoformat(), "the years 1 to 9999 in UTC")
         return None
 
 
 def _as_int64(value: int) -> int | None:
     if -(2**63) <= value < 2**63:
         return value
-    _warn_of("number", str(value)[:80], "64 bits")
+    _warn_out_of_range("number", str(value)[:80], "the 64-bit range")
     return None
 
 
-@functools.lru_cache(maxsize=100)  # a placeholder such as year 1 may stand in every product
-def _warn_of(kind: str, value: str, limit: str) -> None:
+@functools.lru_cache(maxsize=100)  # a placeholder such as year 1 might occur in every product
+def _warn_out_of_range(kind: str, value: str, limit: str) -> None:
     _LOGGER.warning(
-        f"The service sent the {kind} {value}, which is outside of {limit}. It is read as null: "
-        "report it to Octogen."
+        f"The service sent the {kind} {value}, which is outside {limit}. It is read as null. "
+        "Report it to Octogen."
     )
 
 
 UtcDatetime = Annotated[datetime, AfterValidator(_as_utc)]
-"""A time in UTC; None, with a warning in the log, if Python cannot represent it in UTC."""
+"""A UTC time. A time that Python cannot represent in UTC becomes None and logs a warning."""
 
 Int64 = Annotated[int, AfterValidator(_as_int64)]
-"""An integer of a column; None, with a warning in the log, if it does not fit into 64 bits."""
+"""A 64-bit integer. A larger number becomes None and logs a warning."""
 
 
 class MerchantCatalogSummary(ResponseModel):
-    """A catalog that the API key may read. All but its key may be unknown."""
+    """A catalog that the API key can read. Every field except `catalog` can be None."""
 
     catalog: str = Field(min_length=1)
     display_name: str | None = None
@@ -81,14 +81,14 @@ class ProductBrand(ResponseModel):
 
 
 class ProductRating(ResponseModel):
-    """The average and the number of the merchant's ratings."""
+    """The average rating at the merchant and the number of ratings."""
 
     average: float | None = None
     count: Int64 | None = None
 
 
 class ProductImage(ResponseModel):
-    """An image. An older service sends only its URL."""
+    """An image. Older services send only `url`."""
 
     url: str
     cdn_url: str | None = None
@@ -106,9 +106,10 @@ Image = Annotated[ProductImage, BeforeValidator(_as_image)]
 
 
 class MerchantProductListItem(ResponseModel):
-    """A product of a search page. Only the current generation has the fields after `is_active`.
+    """A product on a search page. Only the current generation has the fields after `is_active`.
 
-    `is_active` is true if the service does not send it, and None if it sends null: unknown.
+    `is_active` defaults to true if the service omits it. If the service sends null, it is None:
+    unknown.
     """
 
     uuid: str = Field(min_length=1)
@@ -136,7 +137,7 @@ class MerchantProductListItem(ResponseModel):
 
 
 class MerchantProductListPage(ResponseModel):
-    """One page of a search. The current generation may leave out `items` or send null."""
+    """One search page. The current generation can omit `items` or send null."""
 
     items: list[MerchantProductListItem]
     next_cursor: str | None = None
@@ -146,7 +147,7 @@ class MerchantProductListPage(ResponseModel):
     @model_validator(mode="before")
     @classmethod
     def _without_items(cls, page: Any) -> Any:
-        # An object with neither is no page. It must not be read as an empty catalog.
+        # An object with neither field is not a page and must not pass for an empty catalog.
         is_page = isinstance(page, dict) and ("items" in page or "effectiveQuery" in page)
         if is_page and page.get("items") is None:
             return {**page, "items": []}
@@ -158,14 +159,14 @@ class MerchantProductListPage(ResponseModel):
 
 
 class ProductCategory(ResponseModel):
-    """A category or breadcrumb of the merchant's site."""
+    """A category or breadcrumb on the merchant's site."""
 
     name: str | None = None
     url: str | None = None
 
 
 class ProductColor(ResponseModel):
-    """A colour on offer."""
+    """An available colour."""
 
     label: str | None = None
     swatch_url: str | None = None
@@ -177,7 +178,7 @@ def _as_color(value: Any) -> Any:
 
 
 class ProductVariant(ResponseModel):
-    """A variant that can be bought."""
+    """A purchasable variant."""
 
     sku: str | None = None
     product_url: str | None = None
@@ -197,14 +198,14 @@ class ProductDetails(ResponseModel):
 
 
 class ProductAudience(ResponseModel):
-    """The genders and age groups that the product is for."""
+    """The genders and age groups the product is made for."""
 
     genders: list[str] | None = None
     age_groups: list[str] | None = None
 
 
 class ProductIdentifiers(ResponseModel):
-    """Identifiers of the merchant and of the trade."""
+    """The merchant's own identifiers and standard ones such as the GTIN."""
 
     product_id: str | None = None
     gtin: str | None = None
@@ -212,7 +213,7 @@ class ProductIdentifiers(ResponseModel):
 
 
 class ProductPromotion(ResponseModel):
-    """A promotion of the product."""
+    """A promotion for the product."""
 
     description: str | None = None
     code: str | None = None
@@ -220,7 +221,7 @@ class ProductPromotion(ResponseModel):
 
 
 class ProductReview(ResponseModel):
-    """A customer's review of the product."""
+    """A customer review."""
 
     author: str | None = None
     rating: float | None = None
@@ -229,7 +230,7 @@ class ProductReview(ResponseModel):
 
 
 class ProductVideo(ResponseModel):
-    """A video of the product."""
+    """A product video."""
 
     url: str | None = None
     thumbnail_url: str | None = None
@@ -241,7 +242,7 @@ class _EnrichmentModel(ResponseModel):
 
 
 class CanonicalBrandEnrichment(_EnrichmentModel):
-    """Octogen's knowledge of a brand: its profile, and the values of its facets."""
+    """Octogen's profile for a brand, with facet values."""
 
     brand_accessibility_index: str | None = None
     brand_community_perception: str | None = None
@@ -270,7 +271,7 @@ class CanonicalBrandEnrichment(_EnrichmentModel):
 
 
 class CanonicalBrand(_EnrichmentModel):
-    """The brand as Octogen knows it; `brand_name` facets filter by it."""
+    """The brand in Octogen's directory; `brand_name` facets filter by it."""
 
     brand_uuid: str | None = None
     brand_name: str | None = None
@@ -280,14 +281,14 @@ class CanonicalBrand(_EnrichmentModel):
 
 
 class AttributeValue(_EnrichmentModel):
-    """A value of an attribute: its handle for filters, and its name for people."""
+    """An attribute value: the handle to filter by and the display name."""
 
     handle: str | None = None
     name: str | None = None
 
 
 class ProductAttribute(_EnrichmentModel):
-    """An attribute of the product with its values."""
+    """A product attribute and its values."""
 
     handle: str | None = None
     name: str | None = None
@@ -295,7 +296,7 @@ class ProductAttribute(_EnrichmentModel):
 
 
 class ProductEnrichment(_EnrichmentModel):
-    """The data that Octogen derives for a product."""
+    """Data that Octogen derives for a product."""
 
     type: str | None = None
     type_synonyms: list[str] | None = None
@@ -321,10 +322,10 @@ class ProductEnrichment(_EnrichmentModel):
 
 
 class MerchantProductView(MerchantProductListItem):
-    """The full view of a product. A product that is not in the index has no uuid."""
+    """The full view of a product. `uuid` is None for a product outside the index."""
 
     uuid: str | None = None  # type: ignore[assignment]
-    # A product that is not in the index is neither active nor inactive in it.
+    # A product outside the index is neither active nor inactive.
     is_active: bool | None = Field(
         default_factory=lambda fields: True if fields.get("uuid") else None
     )
@@ -344,7 +345,7 @@ class MerchantProductView(MerchantProductListItem):
 
 
 class ProductResolution(ResponseModel):
-    """The reading of a product that is not in the index from its page."""
+    """How the service read a product outside the index from its page."""
 
     method: str | None = None
     completeness: str | None = None
@@ -355,8 +356,8 @@ class ProductResolution(ResponseModel):
 class MerchantProductUrlLookupResponse(ResponseModel):
     """The response to a lookup by product URL.
 
-    Only the current generation has the fields after `product`. A `source` other than `indexed`
-    means that no catalog has the product and that its data comes from its page.
+    Only the current generation has the fields after `product`. If `source` is not `indexed`, no
+    catalog has the product and the data comes from its page.
     """
 
     catalog_key: str | None = None
@@ -376,7 +377,7 @@ class MerchantProductUrlLookupResponse(ResponseModel):
 
 
 class DomainFieldValue(ResponseModel):
-    """A common value of a facet, and the approximate number of products with it."""
+    """A common facet value and the approximate number of products with it."""
 
     value: str | None = None
     label: str | None = None
@@ -384,7 +385,7 @@ class DomainFieldValue(ResponseModel):
 
 
 class DomainField(ResponseModel):
-    """A facet of a catalog's products. `coverage` is the share of products that have it."""
+    """A facet in a catalog. `coverage` is the share of products that have it."""
 
     name: str | None = None
     display_name: str | None = None
@@ -405,7 +406,7 @@ class PriceBucket(ResponseModel):
 
 
 class PriceDistribution(ResponseModel):
-    """The distribution of the current prices of a catalog's products."""
+    """The distribution of current prices in a catalog."""
 
     populated: int | None = None
     median: float | None = None
@@ -415,7 +416,7 @@ class PriceDistribution(ResponseModel):
 
 
 class DomainCatalogCoverage(ResponseModel):
-    """A catalog that serves a shop's host. `computed_at` is the text that the service sent."""
+    """A catalog for a shop's host. `computed_at` is kept as the service sent it."""
 
     catalog: str = Field(min_length=1)
     catalog_display_name: str | None = None
@@ -426,14 +427,14 @@ class DomainCatalogCoverage(ResponseModel):
 
 
 class DomainCoverageResponse(ResponseModel):
-    """The catalogs that serve a shop's host."""
+    """The catalogs for a shop's host."""
 
     host: str | None = None
     catalogs: list[DomainCatalogCoverage] = Field(default_factory=list)
 
 
 class MeKey(ResponseModel):
-    """The API key without its secret. `prefix` may be shown."""
+    """The API key without its secret. `prefix` is safe to show."""
 
     id: str | None = None
     prefix: str | None = None
@@ -441,7 +442,7 @@ class MeKey(ResponseModel):
 
 
 class MeOrganization(ResponseModel):
-    """The organisation of the key. Only one of type `catalog_partner` may use the API."""
+    """The API key's organisation. Only the type `catalog_partner` can use the API."""
 
     id: str | None = None
     name: str | None = None
@@ -450,11 +451,11 @@ class MeOrganization(ResponseModel):
 
 
 class MeQuotas(ResponseModel):
-    """The quotas of the organisation; none is documented."""
+    """The organisation's quotas, which Octogen does not document."""
 
 
 class MeRateLimit(ResponseModel):
-    """The organisation's rate limit: requests a minute, those left, and when it is full again."""
+    """The organisation's rate limit: requests per minute, remaining requests and reset time."""
 
     limit: Int64 | None = None
     remaining: Int64 | None = None
@@ -462,7 +463,7 @@ class MeRateLimit(ResponseModel):
 
 
 class MeResponse(ResponseModel):
-    """Whose key it is, and what it may do. `rate_limit` is None if the limiter is off."""
+    """The API key's account and limits. `rate_limit` is None if rate limiting is off."""
 
     principal: str | None = None
     key: MeKey | None = None
@@ -472,7 +473,7 @@ class MeResponse(ResponseModel):
 
     @model_validator(mode="after")
     def _is_account(self) -> Self:
-        # Any proxy may answer {}. It must not be read as an accepted key.
+        # A proxy might answer {}, which must not pass for an accepted key.
         if self.principal is None and self.key is None and self.organization is None:
-            raise ValueError("it names no principal, key or organization")
+            raise ValueError("it must name a principal, key or organization")
         return self

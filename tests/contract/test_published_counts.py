@@ -98,7 +98,7 @@ async def test_keywords_are_sent_only_to_be_understood() -> None:
         ([f"shop {number}" for number in range(501)], "catalogs has 501 keys"),
         (["acme", " "], "catalogs has an empty key"),
         (["\ud800"], "half of a surrogate pair"),
-        ("acme", r"catalogs must be a list, not the text 'acme': write \['acme'\]"),
+        ("acme", r"catalogs must be a list, not the string 'acme'\. Pass \['acme'\]"),
     ],
 )
 async def test_catalogs_that_no_request_can_name_are_refused_before_it(

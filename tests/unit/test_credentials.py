@@ -65,7 +65,7 @@ class TestSources:
             assert [bearer(ApiKey()) for _ in range(2)] == [f"Bearer {KEY}-new"] * 2
         (warning,) = caught
         text = str(warning.message)
-        assert f"and {API_KEY_VARIABLES[used]} is used" in text
+        assert f"{API_KEY_VARIABLES[used]} takes precedence" in text
         assert API_KEY_VARIABLES[ignored] in text
         assert KEY not in text
 

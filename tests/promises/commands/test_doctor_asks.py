@@ -310,7 +310,7 @@ DEVIATIONS: list[tuple[str, str, Deviation]] = [
     ("time of indexing", "less than a minute", computed(this_minute)),
     ("time of indexing", "lists no catalogs", on("/domains", body(lambda _: {"host": HOST}))),
     ("counts by category", "231", on("/products/facet-counts", body(one_more_counted))),
-    ("Octogen", "no principal", on("/me", body(lambda _: {}))),
+    ("Octogen", "must name a principal", on("/me", body(lambda _: {}))),
     ("rate limit", "principal is a number", on("/me", body(lambda me: {**me, "principal": 7}))),
     ("time of indexing", "catalogs.computedAt is a number", computed(lambda _: 7)),
     ("fields of a page", "does not match the documented models", each_item(currentPrice="cheap")),
@@ -743,7 +743,7 @@ DAMAGED = {
         (["--max-usd", "0"], "--max-usd must be above 0 dollars, not 0.0"),
         (["--max-usd", "inf"], "--max-usd must be above 0 dollars, not inf"),
         (["--max-usd", "nan"], "--max-usd must be above 0 dollars, not nan"),
-        (["--host", " / "], "hosts has '/', which is not a host"),
+        (["--host", " / "], "hosts contains '/', which is not a host"),
         (["--compare", "nowhere.json"], "nowhere.json has no first page of an earlier run (File"),
         *(
             (["--compare", f"{name}.json"], "has no first page of an earlier run")

@@ -155,7 +155,7 @@ def test_what_is_no_host_is_refused_with_the_way_to_write_it(
     proxy: Proxy, monkeypatch: pytest.MonkeyPatch, host: str
 ) -> None:
     monkeypatch.setenv("OCTOGEN_HOST", host)
-    with pytest.raises(ValueError, match=r"^OCTOGEN_HOST '.*(write the name alone|leave out)"):
+    with pytest.raises(ValueError, match=r"^OCTOGEN_HOST '.*(Pass only|Remove the prefix)"):
         OctogenClient()
     told = command("estimate", "--catalog", "acme")
     assert told.exit_code == 2

@@ -72,12 +72,10 @@ def test_the_first_read_warns_with_names_counts_and_dollars(
     source = ShopCatalogs(hosts=HOSTS)
     first, second = read(source), read(source)
     assert catalogs(tmp_path) == {"lagence", "myshopify", "plain"}
-    assert warnings(instance, first) == [
-        "Shop 'lagence.example' is served by 2 catalogs, and each is read: 'lagence' with 150 "
-        "products, $0.03; 'myshopify' with 1,234 products, $0.18. One may be an aggregate of many "
-        "shops, with the same products under other uuids. Name all that are to be read, such as "
-        "ShopCatalogs(hosts=[...], catalogs=['lagence'])."
-    ]
+    (warning,) = warnings(instance, first)
+    assert warning.startswith("Shop 'lagence.example' has 2 catalogs")
+    assert "'lagence' with 150 products, $0.03; 'myshopify' with 1,234 products, $0.18." in warning
+    assert warning.endswith("ShopCatalogs(hosts=[...], catalogs=['lagence']).")
     assert warnings(instance, second) == []
 
 
@@ -98,11 +96,11 @@ def test_one_that_no_host_has_fails_and_lists_what_there_is(
     read: Callable[..., dg.ExecuteInProcessResult], service: PublishedService
 ) -> None:
     text = failure(read(ShopCatalogs(hosts=HOSTS, catalogs=["lagence", "lagense"])))
+    assert "Catalog 'lagense' does not belong to any of the hosts" in text
     assert (
-        "Catalog 'lagense' was chosen and serves none of the hosts. Those that do are: 'lagence' "
-        "(lagence.example), 'myshopify' (lagence.example), 'plain' (plain.example). Correct "
-        "`catalogs` of ShopCatalogs, or add the host of the shop."
+        "'lagence' (lagence.example), 'myshopify' (lagence.example), 'plain' (plain.example)."
     ) in text
+    assert "Correct `catalogs` in ShopCatalogs" in text
     assert service.searches == []
 
 

@@ -227,7 +227,7 @@ class TestShopCatalogs:
             unlisted(shops={"acme.example": not_covered(), "zen.example": http(500)}) as server,
             pytest.raises(
                 OctogenServerError,
-                match=r"^None of 2 shops could be read\. Shop 'acme\.example' .* Shop 'zen\.ex",
+                match=r"^None of the 2 shops could be read\. Shop 'acme\.example' .* Shop 'zen\.ex",
             ) as caught,
         ):
             fetched(server, BOTH)
@@ -303,7 +303,7 @@ def test_a_shop_that_is_left_out_fails_a_check_and_the_others_are_in_the_table(
     assert pl.read_parquet(table)["catalog"].to_list() == ["zen"]
     (warning,) = warnings(instance, result)
     assert warning.startswith("Shop 'acme.example' ")
-    assert warning.endswith("The catalogs of this shop are left out.")
+    assert warning.endswith(" left out.")
     left_out = metadata(result, "octogen_catalogs")["octogen/shops_left_out"]
     assert [*left_out] == ["acme.example"]
     assert warning.startswith(left_out["acme.example"])
@@ -347,5 +347,5 @@ def test_a_catalog_that_is_listed_twice_and_a_time_that_cannot_be_are_warnings(
         result = dg.materialize([build_catalogs_asset()], resources=resources, instance=instance)
     assert pl.read_parquet(table)["catalog"].to_list() == ["acme", "never"]
     first, second = warnings(instance, result)
-    assert first.startswith("Catalog 'never': its lastIndexedAt '0001-01-01T00:00:00+05:00' is not")
-    assert second == "Catalog 'acme' is listed more than once. It is read once."
+    assert first.startswith("Catalog 'never': lastIndexedAt '0001-01-01T00:00:00+05:00' is not")
+    assert second.startswith("Catalog 'acme' is listed more than once")
