@@ -1,1 +1,1 @@
-"""Dagster, second wing: shared listings in BigQuery. Does not import `snapshots`."""
+"""Dagster assets, checks, resources and a sensor for listings shared in BigQuery."""

@@ -1,4 +1,4 @@
-"""The asset of linked datasets, whose materializations subscribe to listings."""
+"""build_linked_datasets_asset: subscribe to listings and report their linked datasets."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -36,7 +36,7 @@ from octogen_dagster.validation import require_extras
 SubscribeWithOctogen = Callable[
     [SubscriptionPass, ListingName, str | None], tuple[SubscriptionPlan, BigQuerySubscriptionResult]
 ]
-"""Subscribes to one listing with a dataset id, and tells Octogen what it needs to know."""
+"""Subscribes to one listing with a dataset id and updates Octogen's status."""
 
 GRANT_WAIT_SECONDS: Sequence[float] = (30.0, 60.0, 120.0)
 
@@ -51,33 +51,34 @@ def build_linked_datasets_asset(
     grant_waits: Sequence[float] = GRANT_WAIT_SECONDS,
     **asset_arguments: Any,
 ) -> dg.AssetsDefinition:
-    """Build an asset of linked BigQuery datasets, with one partition for each listing.
+    """Build an asset for linked BigQuery datasets, with one partition per listing.
 
-    A materialization subscribes the project of the resource `analytics_hub` to the listing. If the
-    project is subscribed already, it only reports the subscription. If Octogen's grant has not
-    arrived, the run waits and tries again, and then fails; `build_listing_sensor` requests it again
-    later. The asset needs `AnalyticsHubResource` as `analytics_hub`.
+    A materialization subscribes the `analytics_hub` resource's project to the listing. If the
+    project is already subscribed, the existing subscription is reported. If Octogen's grant has not
+    arrived, the run waits and retries, then fails; `build_listing_sensor` requests it again later.
+    The asset requires an `AnalyticsHubResource` with the resource key `analytics_hub`.
 
     Args:
         name: The asset's name or `dagster.AssetSpec`.
         partitions_def: Partitions whose keys are listings (`listing_partition_key`).
-        control_plane: Register the subscriber with Octogen, and tell Octogen about the
-            subscription; needs `OctogenControlPlaneResource` as `octogen_control_plane`.
-        dataset_id: A function from a listing's resource name to the id of its linked dataset; by
-            default, and where it returns None, `octogen_<listing id>`, and with `control_plane` the
-            id that Octogen suggests.
-            An id that is taken is an error: two listings with one id need it.
-        replace_revoked: Delete a revoked subscription to the same listing that holds the dataset
-            id, with its linked dataset and the access rights set on it. By default nothing is
-            deleted, and the run fails with an error that names the subscription. Listings of two
-            publishers with the same location, exchange id and listing id are taken for the same
-            one: Google names their projects now by id, now by number.
-        grant_waits: Seconds to wait for a grant before each further attempt of the same run.
-        asset_arguments: Any other argument of `@dagster.asset`.
+        control_plane: Register the subscriber with Octogen, and refresh Octogen's status after
+            subscribing. Requires an `OctogenControlPlaneResource` with the resource key
+            `octogen_control_plane`.
+        dataset_id: A function that maps a listing's resource name to its linked dataset's id.
+            Without it, or if it returns None, the id is `octogen_<listing id>`, or Octogen's
+            suggestion with `control_plane`. A taken id is an error, so listings with equal ids need
+            this function.
+        replace_revoked: Delete a revoked subscription to the same listing if it holds the dataset
+            id, together with its linked dataset and the access rights set on it. By default nothing
+            is deleted, and the run fails with an error that names the subscription. Listings from
+            two publishers with equal location, exchange id and listing id count as the same
+            listing, because Google names projects by id in some places and by number in others.
+        grant_waits: Seconds to wait for a grant before each further attempt in the same run.
+        asset_arguments: Any other argument for `@dagster.asset`.
 
     Raises:
-        MissingPackageError: The packages of the extra `bigquery`, or with `control_plane` those of
-            `mcp`, are not installed.
+        MissingPackageError: The extra `bigquery` is not installed, or with `control_plane` the
+            extra `mcp`.
     """
     extras = ("bigquery", "mcp") if control_plane else ("bigquery",)
     require_extras("build_linked_datasets_asset", *extras)
@@ -87,7 +88,7 @@ def build_linked_datasets_asset(
             "partitions_def": partitions_def,
             "pool": None,
             "kinds": {"octogen", "bigquery"},
-            "description": "Linked BigQuery datasets of the catalogs that Octogen shares.",
+            "description": "Linked BigQuery datasets for the catalogs that Octogen shares.",
             "retry_policy": dg.RetryPolicy(max_retries=2, delay=30, backoff=dg.Backoff.EXPONENTIAL),
             "required_resource_keys": {"analytics_hub"}
             | ({"octogen_control_plane"} if control_plane else set()),
@@ -115,9 +116,9 @@ def build_linked_datasets_asset(
 def waiting_for_grant(
     context: dg.AssetExecutionContext, grant_waits: Sequence[float]
 ) -> Iterator[None]:
-    """Let a run whose grant has not arrived try again, once after each of these seconds.
+    """Retry the run after each of these waits while the grant has not arrived.
 
-    In the block, errors that last until somebody acts are failures that are not retried.
+    Permanent errors in the block become failures without retries.
     """
     try:
         yield
@@ -125,7 +126,7 @@ def waiting_for_grant(
         if context.retry_number >= len(grant_waits):
             raise dg.Failure(str(error), allow_retries=False) from error
         wait = grant_waits[context.retry_number]
-        context.log.info(f"{error} The next attempt is in {wait:g} s.")
+        context.log.info(f"{error} Retrying in {wait:g} s.")
         raise dg.RetryRequested(max_retries=len(grant_waits), seconds_to_wait=wait) from error
     except (OctogenError, ValueError) as error:
         if isinstance(error, OctogenError) and error.persistence is not Persistence.PERMANENT:
@@ -143,13 +144,13 @@ def link_dataset(
     with_octogen: SubscribeWithOctogen,
     replace_revoked: bool,
 ) -> Metadata:
-    """Subscribe to a listing, by Octogen's control plane if there is one."""
+    """Subscribe to a listing, through Octogen's control plane if one is given."""
     replaced: list[str] = []
 
     def replacing(subscription: str, dataset: str) -> None:
         context.log.info(
-            f"Subscription {subscription} was revoked and holds the dataset id: it is deleted "
-            f"now, and its linked dataset {dataset} with the access rights set on it."
+            f"Deleting the revoked subscription {subscription}, which holds the dataset id, with "
+            f"its linked dataset {dataset} and the access rights set on it."
         )
         replaced.append(subscription)
 
@@ -173,7 +174,7 @@ def link_dataset(
                 )
                 plan, result = with_octogen(this, listing, dataset_id)
         restrictions: dict[str, bool] = {}
-        with contextlib.suppress(OctogenBigQueryError):  # a listing that may not be read
+        with contextlib.suppress(OctogenBigQueryError):  # no permission to read the listing
             restrictions = hub.export_restrictions(listing)
     metadata = _metadata(plan, result)
     if restrictions:
@@ -184,7 +185,7 @@ def link_dataset(
 
 
 def _read_reported_dataset(context: dg.AssetExecutionContext) -> dict[str, str]:
-    """Read the id of the linked dataset that the partition last reported, by subscription name."""
+    """Return the partition's last reported dataset id, keyed by subscription name."""
     record = last_materialization(context, context.asset_key)
     subscription = reported_value(record, "octogen/subscription")
     dataset = reported_value(record, "octogen/linked_dataset")

@@ -1,4 +1,4 @@
-"""The asset of linked products: it describes and checks each linked table where it is."""
+"""build_linked_products_asset: describe and check linked tables without copying rows."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -32,38 +32,37 @@ def build_linked_products_asset(
     bigquery_resource_key: str = "bigquery",
     **asset_arguments: Any,
 ) -> dg.AssetsDefinition:
-    """Build an asset of the products of each linked dataset. No product leaves BigQuery.
+    """Build an asset that describes the products in each linked dataset.
 
-    It reports the number of rows, the columns and the last modification of the linked table, and
-    reads nothing else. Each partition has checks of its own:
+    Products stay in BigQuery. The asset reports the linked table's row count, columns and last
+    modification. Each partition has its own check results:
 
-    * `not_empty`: there are products;
-    * `expected_columns`: the columns are there;
-    * `fresh`: the last modification is not older than max_age (a warning).
+    * `not_empty`: the table has rows;
+    * `expected_columns`: the table has the expected columns;
+    * `fresh`: the last modification is at most `max_age` old (a warning).
 
-    If Octogen shares a view, BigQuery does not know when its rows changed. Then the newest value of
-    a column is taken for the last modification, and the query of that column counts the rows. The
-    same is done for a table whose number of rows BigQuery does not say. The metadata has the cost
-    of the query.
+    For a view, BigQuery does not report when rows changed. A query then counts the rows and takes a
+    column's newest value as the last modification. The same query runs for a table without a
+    reported row count. Its cost is reported in the metadata.
 
     Args:
-        linked_datasets: An asset of `build_linked_datasets_asset`, or another one that reports
-            `dagster/table_name`. The new asset has the same partitions.
+        linked_datasets: An asset built by `build_linked_datasets_asset`, or another asset that
+            reports `dagster/table_name`. The new asset has the same partitions.
         name: The asset's name or `dagster.AssetSpec`.
-        max_age: The maximum age of the last modification; None leaves the check out.
-        modified_column: The column whose newest value is the last modification; by default
-            BigQuery's own for a table, and `exported_at` for a view that has it.
-        columns: The columns to expect.
-        max_bytes_billed: The bytes that the query may be billed for; None sets no limit. BigQuery
-            does not run a query that would be billed for more.
-        bigquery_resource_key: The key of a `dagster_gcp.BigQueryResource`, or of an
+        max_age: Maximum age of the last modification; None omits the check.
+        modified_column: The column whose newest value is the last modification. Defaults to
+            BigQuery's modification time for a table, and to `exported_at` for a view that has it.
+        columns: Names of the expected columns.
+        max_bytes_billed: Maximum bytes billed for the query; None means no limit. BigQuery does not
+            run a query that would exceed it.
+        bigquery_resource_key: The resource key of a `dagster_gcp.BigQueryResource` or an
             `AnalyticsHubResource`.
-        asset_arguments: Any other argument of `@dagster.asset`, such as `group_name`,
-            `automation_condition`, `retry_policy`.
+        asset_arguments: Any other argument for `@dagster.asset`, such as `group_name`,
+            `automation_condition` or `retry_policy`.
 
     Raises:
-        ValueError: max_age or max_bytes_billed is not positive.
-        MissingPackageError: The packages of the extra `bigquery` are not installed.
+        ValueError: `max_age` or `max_bytes_billed` is not positive.
+        MissingPackageError: The extra `bigquery` is not installed.
     """
     tables = LinkedTables(
         linked_datasets, columns, max_age, modified_column, max_bytes_billed, bigquery_resource_key
@@ -71,16 +70,16 @@ def build_linked_products_asset(
 
     own, given = tables.asset_arguments("build_linked_products_asset", name, asset_arguments)
     own["description"] = (
-        "The number, the columns and the last change of the products in each linked dataset. The "
-        "products stay in BigQuery."
+        "Row count, columns and last modification for each linked dataset. The products stay in "
+        "BigQuery."
     )
 
     @octogen_asset(own, given)
-    def linked_products(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster takes it for one with no value
+    def linked_products(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster reads it as having no value
         with tables.opened(context) as table:
             rows, last_modified, metadata = _describe(context, tables, table)
         context.add_asset_metadata(metadata)
-        schema = table.there.schema
+        schema = table.info.schema
         return dg.MaterializeResult(
             check_results=tables.results(table.name, rows, schema, last_modified)
         )
@@ -91,16 +90,16 @@ def build_linked_products_asset(
 def _describe(
     context: dg.AssetExecutionContext, tables: LinkedTables, table: OpenTable
 ) -> tuple[int, datetime | None, Metadata]:
-    """Return the number of rows of a table, its last modification, and what is shown of it."""
-    name, there = table.name, table.there
-    is_table = there.table_type == "TABLE"
-    is_counted = is_table and there.num_rows is not None
-    column = tables.dated_by(table, None if is_counted else EXPORTED_AT)
-    rows = there.num_rows
-    last_modified = there.modified if is_table else None
+    """Return a table's row count, last modification and metadata."""
+    name, info = table.name, table.info
+    is_table = info.table_type == "TABLE"
+    is_counted = is_table and info.num_rows is not None
+    column = tables.find_modified_column(table, None if is_counted else EXPORTED_AT)
+    rows = info.num_rows
+    last_modified = info.modified if is_table else None
     cost: Metadata = {}
     if column or not is_counted:
-        subject = f"Table {name}, whose rows are counted"
+        subject = f"The row count query of table {name}"
         job = tables.query(context, table, build_count(name, column), subject)
         with translate_google_errors(BIGQUERY, f"Table {name}"):
             ((rows, newest),) = job.result(timeout=REQUEST_TIMEOUT)
@@ -110,9 +109,9 @@ def _describe(
     metadata: Metadata = {
         TABLE_NAME: str(name),
         f"dagster/{row_count}": rows,
-        "dagster/column_schema": table_schema(there.schema),
-        "octogen/table_type": there.table_type,
-        "octogen/location": there.location,
+        "dagster/column_schema": table_schema(info.schema),
+        "octogen/table_type": info.table_type,
+        "octogen/location": info.location,
         CONSOLE: console_url(*name),
         **_modification(last_modified),
         **cost,
@@ -121,7 +120,7 @@ def _describe(
 
 
 def build_count(table: TableName, modified_column: str | None) -> str:
-    """The SELECT of the number of rows, and of the newest value of a column."""
+    """Return the SELECT for the row count and a column's newest value."""
     newest = f"MAX(`{modified_column}`)" if modified_column else "NULL"
     # The table's name is checked, and the column's name comes from BigQuery.
     return (

@@ -1,4 +1,4 @@
-"""The asset of linked snapshots: it brings each linked view into the store of the IO manager."""
+"""build_linked_snapshot_asset: read linked views into Parquet snapshots."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -44,56 +44,57 @@ def build_linked_snapshot_asset(
     bigquery_resource_key: str = "bigquery",
     **asset_arguments: Any,
 ) -> dg.AssetsDefinition:
-    """Build an asset of snapshots of a view of each linked dataset, by default the products.
+    """Build an asset with a snapshot of a view from each linked dataset, by default the products.
 
-    Octogen charges nothing for the rows. A query in BigQuery selects them, and they stream in
-    batches of Arrow into the asset's IO manager, `ParquetSnapshotIOManager`. They are read by the
-    Storage Read API, or by REST, which is slower, if that refuses. A retried run takes the result
-    of its query and does not pay again.
+    A BigQuery query selects the rows, and they stream as Arrow batches into the asset's IO manager,
+    `ParquetSnapshotIOManager`. Octogen does not charge for them. Rows are read with the Storage
+    Read API, or over REST, which is slower, if that API rejects the request. A retried run reuses
+    the query's result and does not pay again.
 
-    The columns are those of the view, with Polars' types; their types in BigQuery are in the
-    metadata. A snapshot that differs from the previous one only in the modified column keeps its
-    data version, so it triggers nothing downstream. Each partition has checks of its own:
+    The columns are the view's columns with Polars types; the metadata lists their BigQuery types. A
+    snapshot that differs from the previous one only in the modified column keeps its data version,
+    so it triggers no downstream assets. Each partition has its own check results:
 
-    * `not_empty`: there are rows;
-    * `expected_columns`: the columns are there, by default those that Octogen documents;
-    * `fresh`: the newest value of the modified column is not older than max_age (a warning).
+    * `not_empty`: the result has rows;
+    * `expected_columns`: the result has the expected columns, by default the documented ones;
+    * `fresh`: the modified column's newest value is at most `max_age` old (a warning).
 
     Args:
-        linked_datasets: An asset of `build_linked_datasets_asset` or `build_url_list_export_asset`,
-            or another one that reports `dagster/table_name`. The new asset has the same partitions.
-        name: The asset's name or `dagster.AssetSpec`; by default `octogen_linked_snapshot`, and of
-            another view `octogen_<view>`.
-        view: The view of the linked dataset, such as `url_coverage_v1`; by default the one that is
-            reported, `products_current_v1`.
-        columns: The names of the columns to read; by default all. BigQuery bills for those that are
-            read.
-        where: An expression in BigQuery's SQL that selects the rows, such as `current_price > 10`;
-            by default all.
-        max_age: The maximum age of the last modification; None leaves the check out.
-        modified_column: The column whose newest value is the last modification; by default
-            `exported_at`, if it is read. It must be a TIMESTAMP, DATETIME or DATE.
-        min_rows_percent: The smallest snapshot of all rows that is published, in percent of
-            the rows of the one that it replaces. With fewer rows, or none, the run fails and the
-            snapshot there stays; `accept_shrinking: true` in the run configuration accepts it for
-            one run. 0 publishes any snapshot. With `where` there may be any number of rows.
-        max_bytes_billed: The bytes that the query may be billed for; None sets no limit. BigQuery
-            does not run a query that would be billed for more.
-        bigquery_resource_key: The key of a `dagster_gcp.BigQueryResource`, or of an
+        linked_datasets: An asset built by `build_linked_datasets_asset` or
+            `build_url_list_export_asset`, or another asset that reports `dagster/table_name`. The
+            new asset has the same partitions.
+        name: The asset's name or `dagster.AssetSpec`. Defaults to `octogen_linked_snapshot`, or to
+            `octogen_<view>` if you set `view`.
+        view: The linked dataset's view, such as `url_coverage_v1`. Defaults to the reported view,
+            `products_current_v1`.
+        columns: Names of the columns to read. Defaults to all columns. BigQuery bills only for the
+            columns that are read.
+        where: A BigQuery SQL expression that filters the rows, such as `current_price > 10`.
+            Defaults to all rows.
+        max_age: Maximum age of the last modification; None omits the check.
+        modified_column: The TIMESTAMP, DATETIME or DATE column whose newest value is the last
+            modification. Defaults to `exported_at`, if it is read.
+        min_rows_percent: Minimum size of a full snapshot, in percent of the previous snapshot's
+            rows. With fewer rows, or none, the run fails and the previous snapshot is kept;
+            `accept_shrinking: true` in the run configuration accepts the new one for one run. 0
+            accepts any size. With `where`, any number of rows is accepted.
+        max_bytes_billed: Maximum bytes billed for the query; None means no limit. BigQuery does not
+            run a query that would exceed it.
+        bigquery_resource_key: The resource key of a `dagster_gcp.BigQueryResource` or an
             `AnalyticsHubResource`.
-        asset_arguments: Any other argument of `@dagster.asset`, such as `group_name`,
-            `automation_condition`, `retry_policy`.
+        asset_arguments: Any other argument for `@dagster.asset`, such as `group_name`,
+            `automation_condition` or `retry_policy`.
 
     Raises:
-        ValueError: view is not a name, columns or where are empty, a column is named twice,
-            modified_column is not among the columns, max_age or max_bytes_billed is not positive,
-            or min_rows_percent is not from 0 to 100.
-        MissingPackageError: The packages of the extra `bigquery` are not installed.
+        ValueError: `view` is not a name, `columns` or `where` is empty, a column is named twice,
+            `modified_column` is not among the columns, `max_age` or `max_bytes_billed` is not
+            positive, or `min_rows_percent` is not from 0 to 100.
+        MissingPackageError: The extra `bigquery` is not installed.
     """
     check_arguments(columns, where, modified_column)
     require_percent("min_rows_percent", min_rows_percent)
     if view is not None and not re.fullmatch(r"\w{1,1024}", view):
-        raise ValueError(f"view must be the name of a view, such as url_coverage_v1, not {view!r}.")
+        raise ValueError(f"view must be a view name, such as url_coverage_v1, not {view!r}.")
     name = name or ("octogen_linked_snapshot" if view is None else f"octogen_{view}")
     tables = LinkedTables(
         linked_datasets,
@@ -108,10 +109,10 @@ def build_linked_snapshot_asset(
     own |= {
         "config_schema": {ACCEPT_SHRINKING: ACCEPT_SHRINKING_CONFIG},
         "kinds": {"octogen", "bigquery", "parquet"},
-        "description": f"The view {view or TABLE} of each linked dataset, as a snapshot.",
+        "description": f"Snapshots of the view {view or TABLE} in each linked dataset.",
         "retry_policy": dg.RetryPolicy(max_retries=2, delay=30, backoff=dg.Backoff.EXPONENTIAL),
     }
-    # Each export has another time, also if nothing else changed.
+    # Each export has a new time, even if nothing else changed.
     kind = TableKind(volatile=(modified_column or EXPORTED_AT,))
 
     @snapshot_asset(own, given, kind=kind, takes_ranges=False)
@@ -119,8 +120,8 @@ def build_linked_snapshot_asset(
         context = run.context
         accepts_any = where is not None or context.op_execution_context.op_config[ACCEPT_SHRINKING]
         with tables.opened(context, stores_rows=True) as table:
-            dated_by = tables.dated_by(table, EXPORTED_AT)
-            sql = build_select(table.name, table.there.schema, columns, where)
+            modified = tables.find_modified_column(table, EXPORTED_AT)
+            sql = build_select(table.name, table.info.schema, columns, where)
             job = tables.query(context, table, sql, f"The query of {table.name}")
             with translate_google_errors(BIGQUERY, f"The rows of {table.name}"):
                 rows = QueryRows(table.client, job)
@@ -132,9 +133,9 @@ def build_linked_snapshot_asset(
                 **query_metadata(job),
             }
             limit = 0.0 if accepts_any else min_rows_percent
-            # Only a URL list says when it was exported, and it has products of its addresses.
-            selection = where or ("the addresses of a URL list" if table.exported_at else None)
-            scan = LinkedScan(rows, table.name, limit, dated_by, selection)
+            # Only a URL list reports its export time. It has products for its URLs only.
+            selection = where or ("the URLs in a URL list" if table.exported_at else None)
+            scan = LinkedScan(rows, table.name, limit, modified, selection)
             # The rows are read and published before the next line runs.
             yield dg.MaterializeResult(value=scan, metadata=metadata)
         subject = f"The snapshot of {table.name}"

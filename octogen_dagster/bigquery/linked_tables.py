@@ -1,4 +1,4 @@
-"""Assets over the tables of linked datasets: how they are built, and how they open a table."""
+"""Linked tables, shared by the assets that describe and read them."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ if TYPE_CHECKING:
 
 
 class OpenTable(NamedTuple):
-    """A table of a linked dataset, with what BigQuery and the linked dataset's asset say of it."""
+    """An open client with a linked dataset's table and its reported export time."""
 
     client: Client
     name: TableName
-    there: Table
+    info: Table
     exported_at: float | None
 
 
 @dataclass(frozen=True)
 class LinkedTables:
-    """A view of each linked dataset: how it is opened, queried and checked."""
+    """Settings to open, query and check one view in each linked dataset."""
 
     linked_datasets: dg.AssetsDefinition
     columns: Sequence[str]
@@ -57,10 +57,7 @@ class LinkedTables:
     def asset_arguments(
         self, builder: str, name: str | dg.AssetSpec, given: Mapping[str, Any]
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return a builder's arguments of an asset with a partition and checks for each table.
-
-        The second ones are those that its user gave.
-        """
+        """Return the builder's asset arguments, then the user's."""
         require_asset(self.linked_datasets, "linked_datasets")
         require_extras(builder, "bigquery")
         require_max_bytes_billed(self.max_bytes_billed)
@@ -81,38 +78,38 @@ class LinkedTables:
     def opened(
         self, context: dg.AssetExecutionContext, *, stores_rows: bool = False
     ) -> Iterator[OpenTable]:
-        """Open a client for the table of a partition, and read what BigQuery says of it.
+        """Open a client for the partition's table and fetch the table's description.
 
-        A table whose rows may not be stored is refused if they are to be. In the block, errors that
-        last until somebody acts are failures that are not retried.
+        With `stores_rows`, a table whose rows must not be stored is rejected. Permanent errors in
+        the block become failures without retries.
         """
         name, restrictions, exported_at = read_reported_table(context, self.linked_datasets.key)
         name = name._replace(table_id=self.view or name.table_id)
         if stores_rows:
-            _refuse_restricted(name, restrictions)
-        # `context.resources` has what the resource makes of itself: a client nobody would close.
+            _reject_restricted(name, restrictions)
+        # `context.resources` has the client that the resource creates, which nobody would close.
         key, resources = self.bigquery_resource_key, context.resources
         originals = dagster_private(resources, "original_resource_dict")
         bigquery = originals.get(key) or getattr(resources, key)
         with permanent_errors_fail(), open_client(bigquery) as client:
             with translate_google_errors(BIGQUERY, f"Table {name}"):
-                there = client.get_table(str(name), timeout=REQUEST_TIMEOUT)
-            yield OpenTable(client, name, there, exported_at)
+                info = client.get_table(str(name), timeout=REQUEST_TIMEOUT)
+            yield OpenTable(client, name, info, exported_at)
 
-    def dated_by(self, table: OpenTable, default: str | None) -> str | None:
-        """The column that dates the rows of a table."""
-        return find_modified_column(table.there.schema, table.name, self.modified_column, default)
+    def find_modified_column(self, table: OpenTable, default: str | None) -> str | None:
+        """Return the column whose newest value is the table's last modification."""
+        return find_modified_column(table.info.schema, table.name, self.modified_column, default)
 
     def query(
         self, context: dg.AssetExecutionContext, table: OpenTable, sql: str, subject: str
     ) -> QueryJob:
-        """Run a query of a table and return its job."""
+        """Query a table and return the job."""
         return run_query(
             context,
             table.client,
             sql,
             subject=subject,
-            location=table.there.location,
+            location=table.info.location,
             exported_at=table.exported_at,
             max_bytes_billed=self.max_bytes_billed,
         )
@@ -124,7 +121,7 @@ class LinkedTables:
         schema: Sequence[SchemaField],
         last_modified: datetime | None,
     ) -> list[dg.AssetCheckResult]:
-        """The results of the checks of the asset."""
+        """Return the asset's check results."""
         return check_results(
             subject,
             rows,
@@ -135,13 +132,13 @@ class LinkedTables:
         )
 
 
-def _refuse_restricted(table: TableName, restrictions: Mapping[str, bool]) -> None:
-    """Refuse to query a table whose listing forbids to store the result."""
+def _reject_restricted(table: TableName, restrictions: Mapping[str, bool]) -> None:
+    """Raise if the table's listing forbids storing query results."""
     if restrictions.get("restrict_query_result"):
         raise dg.Failure(
-            f"Table {table}: its listing's restricted_export_config has restrict_query_result, so "
-            "Google refuses to store the result of a query elsewhere. Nothing was queried. Query "
-            "the linked dataset in BigQuery, or ask its publisher to allow exports, and "
-            "materialize the linked dataset again.",
+            f"Table {table}: its listing sets restrict_query_result in restricted_export_config, "
+            "so query results cannot be stored elsewhere. No query was run. Query the linked "
+            "dataset in BigQuery, or ask its publisher to allow exports and materialize the linked "
+            "dataset again.",
             allow_retries=False,
         )

@@ -1,4 +1,4 @@
-"""A linked view as a source of snapshots: its SELECT, and the rows of the result as a frame."""
+"""A linked view as a snapshot source: its SELECT statement and the result rows."""
 
 from __future__ import annotations
 
@@ -26,31 +26,29 @@ if TYPE_CHECKING:
     from octogen_dagster.frames.source import Metrics, SnapshotTarget
 
 _SHRINKING_CAUSES = (
-    "Octogen exported the catalog only in part or under another name, a URL list lost addresses, "
-    "the linked dataset was replaced, or its rows are filtered for these credentials"
+    "Octogen exported only part of the catalog or renamed it, a URL list lost URLs, the linked "
+    "dataset was replaced, or row-level access policies filter rows for these credentials"
 )
 
 
 def check_arguments(
     columns: Sequence[str] | None, where: str | None, modified_column: str | None
 ) -> None:
-    """Check what can be checked without the view."""
+    """Check the arguments, as far as possible without the view."""
     if columns is not None:
         names = [] if isinstance(columns, str) else [name.casefold() for name in columns]
         if not names or len(set(names)) < len(names):
             raise ValueError(
-                "columns must be a list of one or more different names of columns, or None for "
-                f"all, not {columns!r}."
+                "columns must be a list of one or more distinct column names, or None for all "
+                f"columns, not {columns!r}."
             )
         if modified_column is not None and modified_column.casefold() not in names:
             raise ValueError(
-                f"modified_column {modified_column!r} is not among columns, so it would not be "
-                "read: add it to them."
+                f"modified_column {modified_column!r} is not in columns, so it would not be read. "
+                "Add it to columns."
             )
     if where is not None and not where.strip():
-        raise ValueError(
-            f"where must be an expression in SQL, or None for all rows, not {where!r}."
-        )
+        raise ValueError(f"where must be a SQL expression, or None for all rows, not {where!r}.")
 
 
 def build_select(
@@ -59,33 +57,33 @@ def build_select(
     columns: Sequence[str] | None,
     where: str | None,
 ) -> str:
-    """The SELECT of columns, which may be named in any case, and rows of a view."""
+    """Return a view's SELECT statement; column names are case-insensitive."""
     fields = {field.name.casefold(): field for field in schema}
     if missing := [name for name in columns or () if name.casefold() not in fields]:
         raise OctogenBigQueryInputError(
-            f"Table {table}: it has no column {missing[0]!r}. Its columns: "
-            f"{', '.join(field.name for field in schema)}. Correct columns."
+            f"Table {table} does not have the column {missing[0]!r}. Its columns: "
+            f"{', '.join(field.name for field in schema)}. Correct `columns`."
         )
     chosen = schema if columns is None else [fields[name.casefold()] for name in columns]
     if unsupported := [found for field in chosen for found in _unsupported(field)]:
         path, kind = unsupported[0]
-        held = [field.name for field in chosen if not _unsupported(field)]
+        supported = [field.name for field in chosen if not _unsupported(field)]
         raise OctogenBigQueryInputError(
-            f"Table {table}: column {path!r} is {kind}, which Polars cannot hold. Nothing was "
-            f"read. Name the columns without it: columns={held}."
+            f"Table {table}: column {path!r} has the type {kind}, which Polars does not support. "
+            f"Nothing was read. Select the other columns: columns={supported}."
         )
     names = "*" if columns is None else ", ".join(f"`{field.name}`" for field in chosen)
     sql = f"SELECT {names}\nFROM `{table}`"
     if where is not None:
-        sql += f"\nWHERE (\n{where}\n)"  # a comment at its end does not reach the parenthesis
+        sql += f"\nWHERE (\n{where}\n)"  # a trailing comment must not hide the parenthesis
     return sql
 
 
 class LinkedScan:
-    """The rows of a query's result as a source of a snapshot, read when its frame is executed.
+    """A query's result rows as a snapshot source, read when the frame is executed.
 
-    `last_modified` is the newest value of the column `dated_by` that the last execution read.
-    `selection` says which rows of catalogs the result has; None if it has all.
+    `last_modified` is the newest value in `modified_column` during the last execution. `selection`
+    describes which catalog rows the result contains; None means all.
     """
 
     spending = None
@@ -95,21 +93,21 @@ class LinkedScan:
         rows: QueryRows,
         table: TableName,
         min_rows_percent: float,
-        dated_by: str | None,
+        modified_column: str | None,
         selection: str | None = None,
     ) -> None:
         self.last_modified: datetime | None = None
         self._limits = Limits(min_rows_percent=min_rows_percent, shrinking_causes=_SHRINKING_CAUSES)
         self._rows = rows
         self._table = table
-        self._dated_by = dated_by
+        self._modified_column = modified_column
         self._selection = selection
         self._read = 0
         self._schema = _arrow_schema(rows.schema)
 
     @contextmanager
     def reading(self, target: SnapshotTarget, stop: threading.Event) -> Iterator[Reading]:
-        """Let the block store the rows of the result."""
+        """Provide the result rows while the block stores them."""
         schema = _to_polars(self._schema.empty_table()).schema
         frame = io_source(schema, functools.partial(self._frames, target), stop)
         yield Reading(frame, self._outcome, self._limits)
@@ -144,19 +142,19 @@ class LinkedScan:
                     if query.n_rows is not None:
                         frame = frame.head(query.n_rows - self._read)
                     self._read += len(frame)
-                    self._note_modification(frame)
+                    self._update_last_modified(frame)
                     yield frame
                     if self._read == query.n_rows or self._read > self._rows.total:
-                        return  # more rows than there are may have no end
+                        return  # more rows than BigQuery counted might never end
         except OctogenBigQueryError as error:
-            error.persistence = Persistence.UNCLEAR  # a retried run has its query run again
+            error.persistence = Persistence.UNCLEAR  # a retried run queries again
             raise
 
-    def _note_modification(self, frame: pl.DataFrame) -> None:
-        if self._dated_by not in frame.columns:
+    def _update_last_modified(self, frame: pl.DataFrame) -> None:
+        if self._modified_column not in frame.columns:
             return
-        column = frame[self._dated_by]
-        if column.dtype.is_temporal():  # the view may have changed since its columns were read
+        column = frame[self._modified_column]
+        if column.dtype.is_temporal():  # the view might have changed since its schema was read
             newest = cast("datetime | None", column.cast(pl.Datetime("us", "UTC")).max())
             known = [time for time in (newest, self.last_modified) if time is not None]
             self.last_modified = max(known, default=None)
@@ -180,14 +178,14 @@ _ARROW_TYPES = {
     "TIME": "time64[us]",
     "TIMESTAMP": "timestamp[us, UTC]",
 }
-"""The types that Polars can hold.
+"""The types that Polars supports.
 
-BIGNUMERIC has more digits, INTERVAL has no type there, and RANGE comes in two forms.
+BIGNUMERIC has more digits, INTERVAL has no Polars type, and RANGE comes in two forms.
 """
 
 
 def _unsupported(field: SchemaField, parent: str = "") -> list[tuple[str, str]]:
-    """The paths, as `size.weight`, and types of what Polars cannot hold of a column."""
+    """Return paths, such as `size.weight`, and types that Polars does not support."""
     path = f"{parent}{field.name}"
     if field.field_type in _STRUCT:
         return [found for each in field.fields for found in _unsupported(each, f"{path}.")]
@@ -218,7 +216,7 @@ def _arrow_type(field: SchemaField) -> pa.DataType:
 def _cast(batch: pa.RecordBatch, schema: pa.Schema) -> pa.Table:
     import pyarrow as pa
 
-    # The field metadata of Google would become types of their own in Polars.
+    # Polars would turn Google's field metadata into extension types.
     return pa.Table.from_batches([batch]).cast(schema)
 
 

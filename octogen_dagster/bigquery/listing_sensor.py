@@ -1,4 +1,4 @@
-"""The sensor that requests linked datasets for new, newly granted and revoked listings."""
+"""build_listing_sensor: request linked datasets for new, newly granted and revoked listings."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -28,7 +28,7 @@ from octogen_dagster.sharing.names import ListingKey
 from octogen_dagster.sharing.octogen import Action, action_of
 
 _GRACE_SECONDS = 1.0
-"""The time in which work that a tick gave up ends by itself and says why."""
+"""Extra time for a timed-out read to end with its own error."""
 _MAX_LINES = 10
 
 _Result = TypeVar("_Result")
@@ -44,36 +44,40 @@ def build_listing_sensor(
     _tick_timeout: float = TICK_TIMEOUT,
     **sensor_arguments: Any,
 ) -> dg.SensorDefinition:
-    """A sensor that subscribes to each listing when it appears, and again when it was revoked.
+    """Build a sensor that subscribes to listings when they appear or their subscription is revoked.
 
-    Each tick lists the listings, adds a partition for each new one and requests its run, at most
-    50; the rest follow on the next ticks. A listing whose run failed, for example because the grant
-    has not arrived, is requested again after 10 minutes, then 20, up to 6 hours; one that Octogen
-    reports as not granted yet, every two days and at once when it reports the grant. A subscription
-    that Analytics Hub shows as revoked is requested again in the same way. A missing one is not:
-    you may have deleted it on purpose. `build_linked_datasets_checks` names both. Listings that are
-    left out are in the log of the tick. A source that fails in a way that passes skips the tick
-    with the reason. The tick fails if the source lacks rights, credentials or a valid setting, and
-    if it does not answer for the third tick in a row. The same holds for the list of subscriptions.
+    Each tick reads the listings, adds a partition for each new one and requests its run. At most 50
+    runs are requested per tick. If a run fails, for example because the grant has not arrived, the
+    listing is requested again after 10 minutes, then 20, up to 6 hours. If Octogen reports a
+    listing as not granted yet, it is requested every two days, and immediately once Octogen reports
+    the grant.
 
-    The sensor has no memory of its own. What is subscribed to are the materialized partitions, and
-    what was requested are the runs with the tag `octogen/request`.
+    Subscriptions that Analytics Hub reports as revoked are requested again in the same way. Missing
+    subscriptions are not, because you might have deleted them on purpose.
+    `build_linked_datasets_checks` reports both. Excluded listings are logged.
+
+    The tick is skipped if the source or the list of subscriptions fails temporarily. It fails if
+    rights, credentials or a valid setting are missing, and on the third tick in a row without a
+    response.
+
+    The sensor keeps no cursor. It reads the materialized partitions and the runs with the tag
+    `octogen/request`.
 
     Args:
-        linked_datasets: An asset of `build_linked_datasets_asset`.
-        source: The source of listings: `ExchangeSource`, `OctogenSource` or `StaticSource`.
+        linked_datasets: An asset built by `build_linked_datasets_asset`.
+        source: The listing source: `ExchangeSource`, `OctogenSource` or `StaticSource`.
         name: The sensor's name.
-        minimum_interval_seconds: Seconds between two ticks.
-        sensor_arguments: Any other argument of `@dagster.sensor`.
+        minimum_interval_seconds: Minimum seconds between ticks.
+        sensor_arguments: Any other argument for `@dagster.sensor`.
 
     Raises:
-        ValueError: The asset has no named dynamic partitions.
+        ValueError: The asset has no dynamic partitions with a name.
     """
     require_asset(linked_datasets, "linked_datasets")
     partitions = named_partitions(linked_datasets, linked_datasets.partitions_def, "listings")
     arguments = {
-        "description": f"Requests {linked_datasets.key.to_user_string()} for each listing that is "
-        "new, newly granted or revoked, at most 50 in a tick.",
+        "description": f"Requests {linked_datasets.key.to_user_string()} for new, newly granted "
+        "and revoked listings, at most 50 per tick.",
         **sensor_arguments,
     }
 
@@ -86,7 +90,7 @@ def build_listing_sensor(
     )
     def listing_sensor(
         context: dg.SensorEvaluationContext,
-        **_: Any,  # the resources, if the sensor is called directly, as tests do
+        **_: Any,  # resources, if a test calls the sensor directly
     ) -> dg.SensorResult | dg.SkipReason:
         now = _clock()
         busy = read_busy(context.instance, linked_datasets.key, now)
@@ -101,8 +105,8 @@ def build_listing_sensor(
         by_key, invalid = by_partition_key(found.listings, known)
         if invalid:
             found.left_out.append(
-                f"{len(invalid)} partitions of {partitions.name!r} are no listings, for example "
-                f"{invalid[0]!r}: delete them."
+                f"{len(invalid)} partitions in {partitions.name!r} are not listings, for example "
+                f"{invalid[0]!r}. Delete them."
             )
         _log(context, found)
         wanted = [
@@ -123,14 +127,14 @@ def build_listing_sensor(
             busy=busy,
             now=now,
             nothing_due=f"None of {len(by_key)} listings is due.",
-            checks=[],  # it looks at all subscriptions, and runs each hour
+            checks=[],  # the check covers all subscriptions and runs hourly
         )
 
     return listing_sensor
 
 
 def _wanted(key: str, listing: Listing) -> Wanted:
-    # No version: one word for "not yet" follows another when a run registers the subscriber.
+    # No version: the pending status changes when a run registers the subscriber.
     if listing.status and action_of(listing.status) is Action.PENDING:
         return Wanted(key, retried=False)
     return Wanted(key, listing.status or "")
@@ -139,7 +143,7 @@ def _wanted(key: str, listing: Listing) -> Wanted:
 def _read(
     source: Source, resources: Any, subscribed: Iterable[str], within: Deadline
 ) -> tuple[Listings, Mapping[ListingKey, set[str]]]:
-    """Read the listings, and the states of the subscriptions of those that are subscribed to."""
+    """Read the listings, and the subscription states for the materialized partitions."""
     found = source.listings(resources, within)
     names = [name for key in subscribed if (name := known_name(key)) is not None]
     return found, read_states(resources.analytics_hub, names, within) if names else {}
@@ -150,11 +154,11 @@ def _log(context: dg.SensorEvaluationContext, found: Listings) -> None:
     for line in lines[:_MAX_LINES]:
         context.log.info(line)
     if len(lines) > _MAX_LINES:
-        context.log.info(f"{len(lines) - _MAX_LINES:,} more listings are as the last ones.")
+        context.log.info(f"{len(lines) - _MAX_LINES:,} more messages about listings were omitted.")
 
 
 def _within(seconds: float, work: Callable[[Deadline], _Result]) -> _Result:
-    """Return the result of work in a thread, which ends with the tick: Google's calls may hang."""
+    """Run work in a thread that ends with the tick, because Google's calls can hang."""
     within = Deadline.after(seconds)
     outcome = submit(lambda: work(within), "octogen-listings")
     try:
@@ -163,7 +167,7 @@ def _within(seconds: float, work: Callable[[Deadline], _Result]) -> _Result:
         within.stop.set()
     if not outcome.done():
         raise OctogenTimeoutError(
-            f"The listings were not read within the {seconds:g} s that a tick has: Google or "
-            "Octogen is slow. If it stays so, name fewer listings or catalogs in the source."
+            f"The listings were not read within the tick's {seconds:g} s, because Google or "
+            "Octogen is slow. If this persists, name fewer listings or catalogs in the source."
         )
     return outcome.result()

@@ -1,4 +1,4 @@
-"""Sources of the listing sensor, as a user writes them in a definitions file."""
+"""Listing sources for the listing sensor."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -15,30 +15,29 @@ TICK_TIMEOUT = 35.0
 
 
 class Source(Protocol):
-    """A source of listings for the sensor."""
+    """A listing source for the sensor."""
 
     @property
     def resource_keys(self) -> Collection[str]:
-        """The keys of the resources that it needs."""
+        """Keys of the required resources."""
 
     def listings(self, resources: Any, within: Deadline | None = None) -> Listings:
-        """Read the listings that are there now, with the resources of the sensor's context."""
+        """Read the current listings with the sensor context's resources."""
 
 
 @dataclass(frozen=True)
 class ExchangeSource:
-    """The listings of a data exchange.
+    """The listings in a data exchange.
 
-    Reading them needs viewer rights on the exchange, which subscribers often lack. Listings of
-    Pub/Sub topics and those that share their metadata only are left out: they cannot become linked
-    datasets.
+    Requires viewer rights on the exchange, which subscribers often do not have. Listings that share
+    a Pub/Sub topic or only metadata are excluded, because they have no linked dataset.
 
     Args:
         exchange: `projects/<project>/locations/<location>/dataExchanges/<exchange>`.
-        only_catalogs: Leave out commercial listings and those of coverage lists too.
+        only_catalogs: Exclude commercial listings and coverage lists as well.
 
     Raises:
-        OctogenBigQueryInputError: `exchange` is not the name of an exchange.
+        OctogenBigQueryInputError: `exchange` is not an exchange name.
     """
 
     exchange: str
@@ -50,7 +49,7 @@ class ExchangeSource:
         checked_exchange(self.exchange)
 
     def listings(self, resources: Any, within: Deadline | None = None) -> Listings:
-        """`Source.listings`."""
+        """See `Source.listings`."""
         with resources.analytics_hub.hub(within=within or Deadline.after(TICK_TIMEOUT)) as hub:
             found: Listings = hub.list_listings(self.exchange, only_catalogs=self.only_catalogs)
         return found
@@ -58,10 +57,10 @@ class ExchangeSource:
 
 @dataclass(frozen=True)
 class OctogenSource:
-    """The listings that Octogen shares with your organisation, with Octogen's status of each.
+    """The listings that Octogen shares with your organisation, with their status.
 
     Args:
-        catalogs: Keys of the catalogs to read; empty for all.
+        catalogs: Catalog keys to read; empty means all.
     """
 
     catalogs: Sequence[str] = ()
@@ -71,7 +70,7 @@ class OctogenSource:
         require_extras("OctogenSource", "bigquery", "mcp")
 
     def listings(self, resources: Any, within: Deadline | None = None) -> Listings:
-        """`Source.listings`."""
+        """See `Source.listings`."""
         octogen = resources.octogen_control_plane
         seconds = within.left if within else TICK_TIMEOUT
         with octogen.control_plane(max(seconds, 0.1)) as control_plane:
@@ -88,10 +87,10 @@ class StaticSource:
     """A fixed list of listings.
 
     Args:
-        resources: Resource names of the listings.
+        resources: The listings' resource names.
 
     Raises:
-        OctogenBigQueryInputError: One of them is not the name of a listing.
+        OctogenBigQueryInputError: A name is not a listing name.
     """
 
     resources: Sequence[str]
@@ -101,5 +100,5 @@ class StaticSource:
         named_listings(self.resources)
 
     def listings(self, resources: Any, within: Deadline | None = None) -> Listings:
-        """`Source.listings`."""
+        """See `Source.listings`."""
         return named_listings(self.resources)

@@ -1,7 +1,6 @@
-"""Partitions of Analytics Hub listings, and the states of the subscriptions to them.
+"""Partition keys for Analytics Hub listings, and their subscription states.
 
-A listing's partition key is `<project>:<location>:<exchange>:<listing>`. It is parsed from the
-right, without network or state.
+A listing's partition key is `<project>:<location>:<exchange>:<listing>`, parsed from the right.
 """
 
 from __future__ import annotations
@@ -19,50 +18,50 @@ if TYPE_CHECKING:
     from octogen_dagster.background import Deadline
 
 listing_partitions = dg.DynamicPartitionsDefinition(name="octogen_listings")
-"""The Analytics Hub listings to subscribe to, one partition for each."""
+"""Analytics Hub listings to subscribe to, one partition per listing."""
 
 
 def listing_partition_key(resource: str) -> str:
-    """The partition key of a listing.
+    """Return a listing's partition key.
 
     Args:
         resource: `projects/<project>/locations/<location>/dataExchanges/<exchange>/listings/<id>`.
 
     Raises:
-        OctogenBigQueryInputError: `resource` is not the name of a listing.
+        OctogenBigQueryInputError: `resource` is not a listing name.
     """
     name = ListingName.parse(resource)
     return f"{name.project}:{name.location}:{name.exchange}:{name.listing}"
 
 
 def listing_of(partition_key: str) -> str:
-    """The resource name of the listing of a partition key.
+    """Return the listing's resource name for a partition key.
 
     Args:
-        partition_key: A key of `listing_partition_key`. The project's id may contain a colon.
+        partition_key: A key from `listing_partition_key`. Its project id can contain a colon.
 
     Raises:
-        OctogenBigQueryInputError: The key is not that of a listing.
+        OctogenBigQueryInputError: The key does not name a listing.
     """
     return str(listing_name(partition_key))
 
 
 def listing_name(partition_key: str) -> ListingName:
-    """The name of the listing of a partition key, as `listing_of`."""
+    """Return the parsed listing name for a partition key."""
     parts = partition_key.rsplit(":", 3)
     try:
         return ListingName.parse(str(ListingName(*parts)))
     except (TypeError, OctogenBigQueryInputError):
         raise OctogenBigQueryInputError(
-            f"Partition {partition_key!r} is not a listing: it has the form "
-            "<project>:<location>:<exchange>:<listing>. Delete the partition, and add it again."
+            f"Partition {partition_key!r} is not a listing. Delete the partition, and add it again "
+            "in the form <project>:<location>:<exchange>:<listing>."
         ) from None
 
 
 def by_partition_key(
     listings: Iterable[Listing], known: Collection[str]
 ) -> tuple[dict[str, Listing], list[str]]:
-    """Give each listing its partition key, which it keeps when its project is named another way."""
+    """Map partition keys to listings; a known key is kept if only its project's form differs."""
     partitions: dict[ListingKey, str] = {}
     invalid = []
     for key in sorted(known):
@@ -79,7 +78,7 @@ def by_partition_key(
 
 
 def known_name(key: str) -> ListingName | None:
-    """`listing_name`; None if the key is not that of a listing."""
+    """Return the parsed listing name; None if the key does not name a listing."""
     try:
         return listing_name(key)
     except OctogenBigQueryInputError:
@@ -89,7 +88,7 @@ def known_name(key: str) -> ListingName | None:
 def read_states(
     analytics_hub: Any, names: Iterable[ListingName], within: Deadline
 ) -> dict[ListingKey, set[str]]:
-    """Read the states of a project's subscriptions in the locations of these listings."""
+    """Read the project's subscription states in these listings' locations."""
     found: list[Subscription] = []
     with analytics_hub.hub(within=within) as hub:
         for location in sorted({name.location.lower() for name in names}):
@@ -101,5 +100,5 @@ def read_states(
 
 
 def is_revoked(states: Mapping[ListingKey, Collection[str]], listing: ListingName) -> bool:
-    """True if all subscriptions to a listing are revoked, and there is one."""
+    """True if the listing has subscriptions and all are revoked."""
     return set(states.get(listing.key, ())) == {REVOKED}

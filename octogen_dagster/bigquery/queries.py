@@ -1,4 +1,4 @@
-"""Queries in BigQuery: bounded, labelled with their run, and paid for once; and their rows."""
+"""BigQuery queries with a billing limit and run labels, paid for once, and their rows."""
 
 from __future__ import annotations
 
@@ -33,30 +33,29 @@ if TYPE_CHECKING:
     from google.cloud.bigquery import Client, QueryJob, QueryJobConfig
 
 MAX_BYTES_BILLED = 100 * 10**9
-"""The bytes that one query may be billed for, unless the user sets another limit."""
+"""Default limit for bytes billed per query."""
 
 DOLLARS_PER_TIB = 6.25
-"""Google's list price of on-demand queries in the US, since July 2023."""
+"""Google's on-demand list price in the US, since July 2023."""
 
 REQUEST_TIMEOUT = 60.0
-"""Seconds for one attempt of a request."""
+"""Seconds for one request attempt."""
 
 _JOB_TIMEOUT = 6 * 3600.0
-_MAX_ATTEMPTS = 20  # jobs of one query that may fail, in a run and those that retry it
+_MAX_ATTEMPTS = 20  # failed jobs per query, in a run and its retries
 _CANCEL_TIMEOUT = 10.0
 _LOOKUP_TIMEOUT = 60.0
-_MAX_REUSE_AGE = timedelta(hours=24)  # BigQuery keeps the result of a query for this long
+_MAX_REUSE_AGE = timedelta(hours=24)  # BigQuery keeps query results for this long
 
 _PAGE_ROWS = 20_000
 _SILENCE_TIMEOUT = 600.0
 
 
 def require_max_bytes_billed(limit: object) -> None:
-    """Refuse a setting `max_bytes_billed` that is neither None nor a positive whole number."""
+    """Raise if `max_bytes_billed` is neither None nor a positive integer."""
     if limit is not None and (not isinstance(limit, int) or limit <= 0):
         raise ValueError(
-            "max_bytes_billed must be a positive whole number of bytes, or None for no limit, not "
-            f"{limit!r}."
+            f"max_bytes_billed must be a positive integer, or None for no limit, not {limit!r}."
         )
 
 
@@ -70,13 +69,12 @@ def run_query(
     exported_at: float | None,
     max_bytes_billed: int | None,
 ) -> QueryJob:
-    """Run a query and return its job, or the job of a run that this one retries.
+    """Run a query and return its job, or reuse the job from a run that this one retries.
 
-    BigQuery refuses a query that would be billed for more bytes than allowed, and bills nothing.
-    The id of the job follows from the run, the query and the export that it reads. So a run that
-    lost an answer, was killed or is retried finds its job, and does not pay again. A job that
-    failed, is older than 24 hours or has lost its result is followed by another. If the run is
-    stopped, its job is cancelled.
+    BigQuery rejects a query that would exceed the billing limit, and bills nothing. The job id is
+    derived from the run, the query and the export, so a retried run, or a run whose response was
+    lost, finds its job and does not pay again. A new job is started if the job failed, is older
+    than 24 hours or has lost its result. Stopping the run cancels the job.
     """
     from google.cloud.bigquery import QueryJobConfig
     from google.cloud.bigquery.retry import DEFAULT_JOB_RETRY
@@ -88,13 +86,13 @@ def run_query(
     job_id = _job_id(context, sql, location, exported_at)
     query = _Query(client, sql, subject, location, config, job_id)
     with translate_google_errors(BIGQUERY, subject):
-        # Google's client repeats failures of BigQuery itself only for jobs with random ids.
+        # Google's client retries BigQuery's own failures only for jobs with random ids.
         job: QueryJob = DEFAULT_JOB_RETRY(query.run)()
     return job
 
 
 def dry_run(client: Client, sql: str, seconds: float) -> int:
-    """Let BigQuery check a query, which costs nothing; return the bytes that it would read."""
+    """Validate a query with a free dry run; return the bytes it would read."""
     from google.cloud.bigquery import QueryJobConfig
 
     job = client.query(
@@ -108,7 +106,7 @@ def dry_run(client: Client, sql: str, seconds: float) -> int:
 
 
 def query_metadata(job: QueryJob) -> Metadata:
-    """The job of a query, its bytes, its time and its price as metadata."""
+    """Return metadata with a query's job id, billed bytes, price and duration."""
     billed_bytes = job.total_bytes_billed or 0
     return {
         "octogen/job_id": str(job.job_id),
@@ -119,7 +117,7 @@ def query_metadata(job: QueryJob) -> Metadata:
 
 
 def _labels(context: dg.AssetExecutionContext) -> dict[str, str]:
-    """Labels that lead back to the run, in the characters that BigQuery allows."""
+    """Return labels that identify the run, in characters that BigQuery allows."""
     labels = {
         "dagster_asset": context.asset_key.to_user_string(),
         "dagster_run": context.run.run_id,
@@ -131,10 +129,9 @@ def _labels(context: dg.AssetExecutionContext) -> dict[str, str]:
 def _job_id(
     context: dg.AssetExecutionContext, sql: str, location: str, exported_at: float | None
 ) -> str:
-    """The id of a query's jobs, which the runs that retry each other share until one succeeds.
+    """Return the job id prefix that a run and its retries share until one succeeds.
 
-    A run that repeats one that succeeded sees another last materialization, and so pays for rows of
-    its own.
+    A rerun of a successful run sees a new last materialization, so it queries and pays again.
     """
     last = last_materialization(context, context.asset_key)
     parts = [
@@ -157,7 +154,7 @@ class _Query:
     job_id: str
 
     def run(self) -> QueryJob:
-        """The first job that succeeds or that has succeeded."""
+        """Return the first job that succeeds or has succeeded."""
         from google.api_core.exceptions import Conflict
 
         for attempt in range(_MAX_ATTEMPTS):
@@ -165,7 +162,7 @@ class _Query:
             with self._cancelled_if_stopped(job_id):
                 try:
                     job = self._insert(job_id)
-                except Conflict:  # an answer was lost, or this run retries another
+                except Conflict:  # a response was lost, or this run retries another
                     job = self._find(job_id)
                     if self._has_result(job):
                         return job
@@ -174,9 +171,9 @@ class _Query:
                     return job
         failure = job.error_result or {"reason": "gone", "message": "its result is gone"}
         raise OctogenBigQueryError(
-            f"{self.subject}: {_MAX_ATTEMPTS} jobs of this run and its retries failed, the last "
-            f"one ({failure.get('reason')}: {shortened(failure.get('message'))}). Look up job "
-            f"{job_id} in BigQuery, and start a new run."
+            f"{self.subject}: {_MAX_ATTEMPTS} jobs failed in this run and its retries, most "
+            f"recently with {failure.get('reason')}: {shortened(failure.get('message'))}. Look up "
+            f"job {job_id} in BigQuery, then start a new run."
         )
 
     def _insert(self, job_id: str) -> QueryJob:
@@ -193,13 +190,13 @@ class _Query:
         from google.api_core.exceptions import NotFound
         from google.api_core.retry import Retry, if_exception_type
 
-        # BigQuery may not find at once a job whose id is taken.
+        # BigQuery might not find a job immediately, although its id is taken.
         lookup = Retry(if_exception_type(NotFound), initial=0.1, timeout=_LOOKUP_TIMEOUT)
         found = lookup(self.client.get_job)(job_id, location=self.location, timeout=REQUEST_TIMEOUT)
         return cast("QueryJob", found)
 
     def _has_result(self, job: QueryJob) -> bool:
-        """True if a job that was found has a result to use, when it has ended."""
+        """Wait for an existing job; True if it has a usable result."""
         from google.api_core.exceptions import GoogleAPICallError, NotFound
 
         if not job.done(reload=False):
@@ -207,7 +204,7 @@ class _Query:
                 self._wait(job)
             except GoogleAPICallError:
                 job.reload(timeout=REQUEST_TIMEOUT)
-                if job.error_result is None:  # the request failed, and not the job
+                if job.error_result is None:  # the request failed, not the job
                     raise
         if job.error_result is not None or job.destination is None:
             return False
@@ -222,7 +219,7 @@ class _Query:
     def _wait(self, job: QueryJob) -> None:
         from google.api_core.retry import Retry, if_exception_type
 
-        # The timeout of `result` is also that of each of its requests, so it must not be hours.
+        # The timeout for `result` also applies to each request, so it must not be hours.
         waiting = if_exception_type(concurrent.futures.TimeoutError)
         Retry(waiting, initial=0.1, maximum=1, timeout=_JOB_TIMEOUT)(job.result)(
             timeout=REQUEST_TIMEOUT
@@ -235,7 +232,7 @@ class _Query:
         try:
             yield
         except BaseException as stopped:
-            # An interrupt cancels the job. After an error it goes on, and a retry finds its result.
+            # An interrupt cancels the job. After an error it continues for a retry to find.
             if not isinstance(stopped, Exception):
                 with contextlib.suppress(Exception):
                     self.client.cancel_job(
@@ -248,34 +245,34 @@ class _Query:
 
 
 class QueryRows:
-    """The rows of a query that has succeeded, of which a few batches are in memory."""
+    """A successful query's rows, read in batches."""
 
     def __init__(self, client: Client, job: QueryJob) -> None:
         result = job.result(timeout=REQUEST_TIMEOUT)
         self.job_id: str = job.job_id
-        self.total: int = result.total_rows  # by BigQuery's own count
+        self.total: int = result.total_rows  # as counted by BigQuery
         self.schema = tuple(result.schema)
-        self.read_by = ""  # "REST" or "Storage Read API", once rows were read
+        self.read_by = ""  # "REST" or "Storage Read API" once rows have been read
         self._client = client
         self._job = job
 
     def batches(
         self, check: Callable[[], object], warn: Callable[[str], None]
     ) -> Iterator[pa.RecordBatch]:
-        """Yield the rows in batches, the next of which is read meanwhile."""
+        """Yield the rows in batches, reading the next one in the background."""
         with _storage_client(self._client) as storage:
             batches = self._read(storage, warn)
 
             def read_next() -> concurrent.futures.Future[pa.RecordBatch | None]:
                 return submit(lambda: next(batches, None), "octogen-bigquery")
 
-            # A thread waits for the server, so that the read can be told to stop meanwhile.
+            # A thread waits for the server, so that the read can be stopped meanwhile.
             following = read_next()
             while True:
                 wait_interruptibly(following, _SILENCE_TIMEOUT, check)
                 if not following.done():
                     raise OctogenBigQueryUnreachableError(
-                        f"The rows of job {self.job_id}: BigQuery sent none for "
+                        f"BigQuery sent no rows for job {self.job_id} for "
                         f"{_SILENCE_TIMEOUT:.0f} seconds. Try again later."
                     )
                 if (batch := following.result()) is None:
@@ -287,13 +284,13 @@ class QueryRows:
         from google.api_core.exceptions import GoogleAPICallError
 
         if storage is not None:
-            # Without limits Google's client holds two batches for each stream, and has 200 streams.
+            # Without limits, Google's client buffers two batches for each of 200 streams.
             batches = self._pages().to_arrow_iterable(storage, max_stream_count=4, max_queue_size=2)
             try:
-                # A refusal comes with the first batch. Later, REST would send rows again.
+                # A rejection arrives with the first batch. Later, REST would repeat rows.
                 first = next(batches, None)
             except GoogleAPICallError as error:
-                warn(self._refusal(error))
+                warn(self._rejection(error))
             else:
                 self.read_by = "Storage Read API"
                 if first is not None:
@@ -306,7 +303,7 @@ class QueryRows:
     def _pages(self) -> Any:
         return self._job.result(page_size=_PAGE_ROWS, timeout=REQUEST_TIMEOUT)
 
-    def _refusal(self, error: Any) -> str:
+    def _rejection(self, error: Any) -> str:
         from google.api_core.exceptions import Forbidden
 
         advice = ""
@@ -317,21 +314,21 @@ class QueryRows:
             )
         code = with_reason(status_code(error), error)
         return (
-            "The rows are read by REST, which is slower: the Storage Read API refused "
-            f"({code}: {shortened(error)}). {advice}"
+            "Reading rows over REST, which is slower, because the Storage Read API rejected the "
+            f"request ({code}: {shortened(error)}). {advice}"
         ).rstrip()
 
 
 @contextlib.contextmanager
 def _storage_client(client: Client) -> Iterator[Any]:
-    """Open a client of the Storage Read API with the credentials of a client of BigQuery."""
+    """Open a Storage Read API client with the BigQuery client's credentials."""
     if os.environ.get("BIGQUERY_EMULATOR_HOST"):
-        yield None  # it would ask Google
+        yield None  # the client would connect to Google
         return
-    ensure = getattr(client, "_ensure_bqstorage_client", lambda: None)  # Google does not promise it
+    ensure = getattr(client, "_ensure_bqstorage_client", lambda: None)  # not a documented method
     storage: Any = ensure()
     try:
         yield storage
     finally:
         if storage is not None:
-            storage.transport.close()  # also ends the threads that wait for a silent stream
+            storage.transport.close()  # also ends threads that wait for a silent stream

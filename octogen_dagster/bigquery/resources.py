@@ -1,4 +1,4 @@
-"""The Dagster resources that subscriptions to listings need."""
+"""Dagster resources for Analytics Hub and Octogen's control plane."""
 
 from __future__ import annotations
 
@@ -35,23 +35,23 @@ if TYPE_CHECKING:
 
 
 class AnalyticsHubResource(NamedSettings, dg.ConfigurableResource[Any]):
-    """BigQuery Analytics Hub, and the project that linked datasets are created in.
+    """BigQuery Analytics Hub, and the project where linked datasets are created.
 
-    It can also stand for a `dagster_gcp.BigQueryResource`, for queries of this package.
+    This package's queries also accept it in place of a `dagster_gcp.BigQueryResource`.
     """
 
     model_config = ConfigDict(hide_input_in_errors=True)
-    project: str = Field(description="Your Google Cloud project; it pays for queries.")
+    project: str = Field(description="Your Google Cloud project, which is billed for queries.")
     gcp_credentials: str | None = Field(
         default=None,
         repr=False,
-        description="A service account's key file in base64, as dagster_gcp takes it, from a "
-        "dagster.EnvVar. By default Application Default Credentials.",
+        description="A service account key file in base64, as for dagster_gcp; pass a "
+        "dagster.EnvVar. Defaults to Application Default Credentials.",
     )
     endpoint: str | None = Field(
         default=None,
-        description="host:port of a local server, for tests. By default "
-        "ANALYTICS_HUB_EMULATOR_HOST, and without it Google.",
+        description="A local server's host:port, for tests. Defaults to "
+        "ANALYTICS_HUB_EMULATOR_HOST, then Google.",
     )
 
     _refuse_unknown = model_validator(mode="wrap")(refuse_unknown_settings)
@@ -62,14 +62,14 @@ class AnalyticsHubResource(NamedSettings, dg.ConfigurableResource[Any]):
         return self
 
     def hub(self, deadline: float = 120.0, *, within: Deadline | None = None) -> AnalyticsHub:
-        """Open a client of Analytics Hub; use it in a `with` statement.
+        """Open an Analytics Hub client; use it in a `with` statement.
 
         Args:
-            deadline: Seconds for a call with all its attempts, and for a list with all its pages.
-            within: The time for all calls.
+            deadline: Seconds for a call with all its attempts, or a list with all its pages.
+            within: Deadline for all calls together.
 
         Raises:
-            OctogenBigQueryInputError: gcp_credentials are not a key file in base64.
+            OctogenBigQueryInputError: `gcp_credentials` is not a key file in base64.
         """
         return AnalyticsHub(
             self.credentials(), endpoint=self.endpoint, deadline=deadline, within=within
@@ -77,10 +77,10 @@ class AnalyticsHubResource(NamedSettings, dg.ConfigurableResource[Any]):
 
     @contextlib.contextmanager
     def get_client(self) -> Iterator[Client]:
-        """Open a client of BigQuery; use it in a `with` statement.
+        """Open a BigQuery client; use it in a `with` statement.
 
         Raises:
-            OctogenBigQueryInputError: gcp_credentials are not a key file in base64.
+            OctogenBigQueryInputError: `gcp_credentials` is not a key file in base64.
         """
         from google.cloud.bigquery import Client
 
@@ -88,22 +88,22 @@ class AnalyticsHubResource(NamedSettings, dg.ConfigurableResource[Any]):
             yield client
 
     def credentials(self) -> Credentials | None:
-        """Return the credentials of `gcp_credentials`; None for Application Default Credentials.
+        """Return the `gcp_credentials`; None means Application Default Credentials.
 
         Raises:
-            OctogenBigQueryInputError: gcp_credentials are not a key file in base64.
+            OctogenBigQueryInputError: `gcp_credentials` is not a key file in base64.
         """
         if self.gcp_credentials is None:
             return None
         import google.auth
 
         try:
-            unwrapped = "".join(self.gcp_credentials.split())  # `base64` breaks its lines
+            unwrapped = "".join(self.gcp_credentials.split())  # `base64` wraps lines
             info = json.loads(base64.b64decode(unwrapped, validate=True))
             credentials, _ = google.auth.load_credentials_from_dict(info)  # type: ignore[no-untyped-call]
         except (binascii.Error, ValueError, AttributeError, google.auth.exceptions.GoogleAuthError):
             raise OctogenBigQueryInputError(
-                "gcp_credentials are not a Google key file in base64: set them to the output of "
+                "gcp_credentials is not a Google key file in base64. Set it to the output of "
                 "`base64 -w0 key.json`."
             ) from None
         return credentials  # type: ignore[no-any-return]
@@ -112,11 +112,11 @@ class AnalyticsHubResource(NamedSettings, dg.ConfigurableResource[Any]):
 class OctogenControlPlaneResource(NamedSettings, dg.ConfigurableResource[Any]):
     """Octogen's control plane, and the principal that catalogs are shared with.
 
-    Log in once with `octogen-dagster login`. Settings that are left out are read from the
-    environment of the process that runs the step: `OCTOGEN_HOST`, `OCTOGEN_MCP_URL`,
-    `OCTOGEN_MCP_TOKEN_URI`, `OCTOGEN_MCP_CLIENT_ID`(`_FILE`), `OCTOGEN_MCP_REFRESH_TOKEN`(`_FILE`),
-    `OCTOGEN_MCP_TOKEN_ENDPOINT`, `OCTOGEN_MCP_TOKEN_COMMAND`, `OCTOGEN_MCP_ACCESS_TOKEN`. Without a
-    login in any of these, the files of the last login in `~/.config/octogen` are used.
+    Log in once with `octogen-dagster login`. Omitted settings are read from the step process's
+    environment: `OCTOGEN_HOST`, `OCTOGEN_MCP_URL`, `OCTOGEN_MCP_TOKEN_URI`,
+    `OCTOGEN_MCP_CLIENT_ID`(`_FILE`), `OCTOGEN_MCP_REFRESH_TOKEN`(`_FILE`),
+    `OCTOGEN_MCP_TOKEN_ENDPOINT`, `OCTOGEN_MCP_TOKEN_COMMAND`, `OCTOGEN_MCP_ACCESS_TOKEN`. If none
+    of them provides a login, the last login in `~/.config/octogen` is used.
     """
 
     model_config = ConfigDict(hide_input_in_errors=True)
@@ -127,23 +127,21 @@ class OctogenControlPlaneResource(NamedSettings, dg.ConfigurableResource[Any]):
     )
     host: str | None = Field(
         default=None,
-        description="The host that the MCP server and the login are at, as mcp.<host> and "
-        "auth.<host>, such as storerouter.ai. By default OCTOGEN_HOST, then octogen.ai.",
+        description="Base host, such as storerouter.ai; the MCP server is mcp.<host> and the login "
+        "is auth.<host>. Defaults to OCTOGEN_HOST, then octogen.ai.",
     )
     url: str | None = Field(
         default=None,
-        description="Octogen's MCP server. By default OCTOGEN_MCP_URL, then that of the host.",
+        description="URL for Octogen's MCP server. Defaults to OCTOGEN_MCP_URL, then mcp.<host>.",
     )
-    client_id_file: str | None = Field(
-        default=None, description="The file with the OAuth client's id."
-    )
+    client_id_file: str | None = Field(default=None, description="File with the OAuth client id.")
     refresh_token_file: str | None = Field(
-        default=None, description="The file with the refresh token; new tokens are stored there."
+        default=None, description="File with the refresh token; new tokens are stored there."
     )
     token_uri: str | None = Field(
         default=None,
-        description="Where `octogen-dagster login --token-uri` has put the login, for processes "
-        "that share no disk: s3://..., gs://..., az://... or a path. By default "
+        description="Location written by `octogen-dagster login --token-uri`, for processes that "
+        "share no disk: s3://..., gs://..., az://... or a path. Defaults to "
         "OCTOGEN_MCP_TOKEN_URI.",
     )
 
@@ -168,36 +166,36 @@ class OctogenControlPlaneResource(NamedSettings, dg.ConfigurableResource[Any]):
             deadline: Seconds for a call with all its attempts.
 
         Raises:
-            OctogenMCPAuthenticationError: No token and no way to get one is set.
-            ValueError: An address or a command is invalid.
+            OctogenMCPAuthenticationError: No login is configured.
+            ValueError: A URL or command is invalid.
         """
         return OctogenMCP(access_tokens(**self.login), self.mcp_url, deadline=deadline)
 
     @property
     def login(self) -> dict[str, Any]:
-        """The arguments of `access_tokens`, from the fields or the environment."""
+        """Arguments for `access_tokens`, from the fields or the environment."""
         kinds = "token_command", "token_uri", "refresh_token_file", "access_token"
         login = _environment(*kinds, "refresh_token", "token_endpoint")
         if self.token_uri or self.refresh_token_file:
-            # A login that the fields name is not mixed with one of the environment.
+            # A login from the fields is not mixed with one from the environment.
             login |= dict.fromkeys(kinds)
             login["token_uri"], login["refresh_token_file"] = (
                 self.token_uri,
                 self.refresh_token_file,
             )
         client = _environment("client_id", "client_id_file")
-        if self.client_id_file or self.token_uri:  # which has the id of its client beside it
+        if self.client_id_file or self.token_uri:  # a token URI also stores the client id
             client = {"client_id_file": self.client_id_file}
         return {**login, **client, "host": self.host}
 
     @property
     def token_endpoint(self) -> str:
-        """The URL that refresh tokens are sent to."""
+        """URL that refresh tokens are sent to."""
         return os.environ.get(TOKEN_ENDPOINT_VARIABLE) or host_token_endpoint(self.host)
 
     @property
     def mcp_url(self) -> str:
-        """The URL of the MCP server, from the field or the environment."""
+        """The MCP server's URL, from the field or the environment."""
         return self.url or os.environ.get(MCP_URL_VARIABLE) or host_mcp_url(self.host)
 
 

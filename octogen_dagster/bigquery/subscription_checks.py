@@ -1,4 +1,4 @@
-"""The check `subscribed`: the subscription of each linked dataset is in order."""
+"""build_linked_datasets_checks: check that each linked dataset's subscription works."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -26,21 +26,20 @@ _MAX_SHOWN = 20
 def build_linked_datasets_checks(
     linked_datasets: dg.AssetsDefinition, source: Source | None = None
 ) -> Sequence[dg.AssetChecksDefinition]:
-    """Build the check `subscribed` of linked datasets, which runs each hour.
+    """Build the check `subscribed` for linked datasets, which runs hourly.
 
-    It warns of each dataset whose subscription Analytics Hub shows as revoked, as stale (the
-    publisher's data can no longer be queried through it) or not at all, and names them with the
-    reason. With the source of the listings it also warns of datasets whose listing is no longer
-    there, and of those that Octogen reports as failed, stale or no longer granted. It costs
-    nothing, and changes nothing: the listing sensor requests what was revoked.
+    It warns about datasets whose subscription is revoked, stale (the publisher's data can no longer
+    be queried through it) or missing in Analytics Hub, with the reason for each. With a listing
+    source it also warns about datasets that are no longer listed, or that Octogen reports as
+    failed, stale or no longer granted. The check is free and changes nothing; the listing sensor
+    requests revoked subscriptions again.
 
-    It runs where Dagster's automation condition sensor is on, and after a materialization that you
-    start; the sensor's runs leave it out.
+    It runs while Dagster's automation condition sensor is on, and after materializations that you
+    start. Runs requested by the listing sensor omit it.
 
     Args:
-        linked_datasets: An asset of `build_linked_datasets_asset`.
-        source: The source of the listings, as for `build_listing_sensor`; None to ask Analytics Hub
-            alone.
+        linked_datasets: An asset built by `build_linked_datasets_asset`.
+        source: The listing source, as for `build_listing_sensor`; None to query only Analytics Hub.
     """
     require_asset(linked_datasets, "linked_datasets")
     every_hour: Any = dg.AutomationCondition.cron_tick_passed(_EVERY_HOUR)
@@ -48,7 +47,7 @@ def build_linked_datasets_checks(
     @dg.asset_check(
         asset=linked_datasets.key,
         name=SUBSCRIBED,
-        description="The subscription of each linked dataset is in order.",
+        description="Each linked dataset has a working subscription.",
         automation_condition=every_hour & ~dg.AutomationCondition.in_progress(),
         required_resource_keys={"analytics_hub", *(source.resource_keys if source else ())},
     )
@@ -74,9 +73,9 @@ def build_linked_datasets_checks(
         return dg.AssetCheckResult(
             passed=not lapses,
             severity=dg.AssetCheckSeverity.WARN,
-            description=f"{len(lapses):,} of {len(names):,} subscriptions are not in order."
+            description=f"{len(lapses):,} of {len(names):,} subscriptions do not work."
             if lapses
-            else f"All {len(names):,} subscriptions are in order.",
+            else f"All {len(names):,} subscriptions work.",
             metadata={
                 "octogen/subscriptions": len(names),
                 "octogen/lapsed": len(lapses),
@@ -93,10 +92,7 @@ def _lapse(
     states: Mapping[ListingKey, set[str]],
     listed: Mapping[str, Listing] | None,
 ) -> str | None:
-    """Why a subscription is not in order; None if it is.
-
-    A state that is newer than this package counts as in order.
-    """
+    """Return why a subscription does not work; None if it works or its state is unknown."""
     if not states.get(name.key):
         return "missing"
     if is_revoked(states, name):

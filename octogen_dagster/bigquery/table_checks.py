@@ -1,4 +1,4 @@
-"""Checks of a table or a snapshot of it: it has rows, it has its columns, it is fresh."""
+"""Checks for a linked table or its snapshot: row count, columns and freshness."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -25,12 +25,12 @@ PRODUCT_COLUMNS: tuple[str, ...] = (
     "current_price",
     "in_stock",
 )
-"""The columns that Octogen documents of `products_current_v1`; it has more."""
+"""The documented columns in `products_current_v1`, which has more."""
 DOCUMENTED: Mapping[str | None, Sequence[str]] = {
     TABLE: PRODUCT_COLUMNS,
     "url_coverage_v1": ("url", "normalized_url", "covered", "exported_at"),
 }
-"""The columns that Octogen documents of its views."""
+"""The documented columns, by view."""
 
 
 def build_check_specs(
@@ -38,15 +38,15 @@ def build_check_specs(
     max_age: timedelta | None,
     partitions_def: dg.PartitionsDefinition[Any] | None,
 ) -> list[dg.AssetCheckSpec]:
-    """The checks `not_empty`, `expected_columns` and, with a maximum age, `fresh`."""
+    """Return specs for `not_empty`, `expected_columns` and, with `max_age`, `fresh`."""
     descriptions = {
-        NOT_EMPTY: "There are rows.",
-        EXPECTED_COLUMNS: "The expected columns are there.",
+        NOT_EMPTY: "The table has rows.",
+        EXPECTED_COLUMNS: "The table has the expected columns.",
     }
     if max_age is not None:
         descriptions[FRESH] = f"The rows changed in the last {hours(max_age):g} hours."
     with warnings.catch_warnings():
-        # Without the partitions, the result of one listing would replace that of another.
+        # Without partitions, one listing's result would replace another's.
         warnings.simplefilter("ignore", dg.PreviewWarning)
         return [
             dg.AssetCheckSpec(
@@ -65,7 +65,7 @@ def check_results(
     last_modified: datetime | None,
     max_age: timedelta | None,
 ) -> list[dg.AssetCheckResult]:
-    """The results of the checks of `build_check_specs`; the messages begin with the subject."""
+    """Return results for `build_check_specs`; messages begin with the subject."""
     existing = {field.name.casefold() for field in schema}
     missing = [column for column in columns if column.casefold() not in existing]
     results = [
@@ -78,7 +78,7 @@ def check_results(
         dg.AssetCheckResult(
             passed=not missing,
             check_name=EXPECTED_COLUMNS,
-            description=f"{subject} lacks {', '.join(missing)}."
+            description=f"{subject} is missing columns: {', '.join(missing)}."
             if missing
             else f"{subject} has all {len(columns)} expected columns.",
             metadata={"octogen/missing_columns": len(missing)},
@@ -99,11 +99,13 @@ def _freshness(
     age = None if last_modified is None else age_of(last_modified)
     if age is None:
         description = (
-            f"{subject} does not say when its rows changed. Name the column that does with "
-            "modified_column, or leave this check out with max_age=None."
+            f"{subject}: the last modification is unknown. Name its column with modified_column, "
+            "or omit this check with max_age=None."
         )
     else:
-        description = f"{subject} changed {hours(age):g} hours ago; {hours(max_age):g} are allowed."
+        description = (
+            f"{subject} was modified {hours(age):g} hours ago; {hours(max_age):g} are allowed."
+        )
     return dg.AssetCheckResult(
         passed=age is not None and age <= max_age,
         check_name=FRESH,

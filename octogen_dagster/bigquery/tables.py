@@ -1,4 +1,4 @@
-"""Tables of BigQuery: their names, which one is a listing's, and what metadata shows of them."""
+"""BigQuery tables: names, clients, metadata and the table reported by a linked dataset."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 TABLE_NAME = "dagster/table_name"
 CONSOLE = "octogen/console"
 EXPORT_RESTRICTIONS = "octogen/restricted_export_config"
-"""The restrictions of a linked dataset's listing, as Google names them; absent if it has none."""
+"""The listing's export restrictions, with Google's names; absent without any."""
 
 EXPORT_TIME = "octogen/exported_at"
-"""The time of the export that a linked dataset had; absent if Octogen did not say it."""
+"""The linked dataset's export time; absent if Octogen did not report one."""
 
 EXPORTED_AT = "exported_at"
-"""The column of a view whose newest value is the last modification, if the view has it."""
+"""The view column whose newest value is the last modification."""
 
 _NAME = re.compile(
     r"(?P<project>[A-Za-z0-9.:-]+)\.(?P<dataset_id>[A-Za-z0-9_]{1,1024})\."
@@ -40,7 +40,7 @@ _DATED = {"TIMESTAMP", "DATETIME", "DATE"}
 
 
 class TableName(NamedTuple):
-    """The parsed name of a table or view."""
+    """A parsed table or view name."""
 
     project: str
     dataset_id: str
@@ -51,8 +51,8 @@ class TableName(NamedTuple):
         found = _NAME.fullmatch(name.strip())
         if found is None:
             raise OctogenBigQueryInputError(
-                f"{name[:300]!r} is not the name of a table: it has the form "
-                "<project>.<dataset>.<table>, without backticks."
+                f"{name[:300]!r} is not a table name. Use the form <project>.<dataset>.<table>, "
+                "without backticks."
             )
         return cls(**found.groupdict())
 
@@ -62,9 +62,9 @@ class TableName(NamedTuple):
 
 @contextlib.contextmanager
 def open_client(bigquery: Any) -> Iterator[Client]:
-    """Open the client of a resource for queries, and close it in the end.
+    """Open a resource's BigQuery client and close it afterwards.
 
-    The type of `dagster_gcp` is not imported: that takes seconds, and it may not be installed. An
+    `dagster_gcp` is not imported, because that takes seconds and it might not be installed. An
     emulator needs no login.
     """
     from google.auth.exceptions import GoogleAuthError
@@ -74,16 +74,16 @@ def open_client(bigquery: Any) -> Iterator[Client]:
             client = stack.enter_context(_emulated(bigquery) or bigquery.get_client())
         except GoogleAuthError:
             raise
-        except ValueError:  # of base64 or JSON, and its text does not say so
+        except ValueError:  # from base64 or JSON, with an unhelpful text
             raise OctogenBigQueryInputError(
-                "gcp_credentials of the BigQuery resource are not a Google key file in base64: set "
-                "them to the output of `base64 -w0 key.json`."
+                "The BigQuery resource's gcp_credentials is not a Google key file in base64. Set "
+                "it to the output of `base64 -w0 key.json`."
             ) from None
         yield stack.enter_context(contextlib.closing(client))
 
 
 def _emulated(bigquery: Any) -> Client | None:
-    """A client for a local BigQuery, which asks for no credentials, unless there are some."""
+    """Return a client for a BigQuery emulator, unless credentials are configured."""
     if "BIGQUERY_EMULATOR_HOST" not in os.environ or "GOOGLE_APPLICATION_CREDENTIALS" in os.environ:
         return None
     from google.auth.credentials import AnonymousCredentials
@@ -101,7 +101,7 @@ def _emulated(bigquery: Any) -> Client | None:
 def last_materialization(
     context: dg.AssetExecutionContext, asset: dg.AssetKey, partition: str | None = None
 ) -> dg.EventLogRecord | None:
-    """The last materialization of an asset, of a partition or that of the run, if it has one."""
+    """Return an asset's last materialization for a partition, by default the run's."""
     if partition is None and context.has_partition_key:
         partition = context.partition_key
     found = context.instance.fetch_materializations(
@@ -112,7 +112,7 @@ def last_materialization(
 
 
 class ReportedTable(NamedTuple):
-    """A table as the asset of its linked dataset reported it."""
+    """A table as reported by its linked dataset's asset."""
 
     name: TableName
     export_restrictions: Mapping[str, bool]
@@ -120,16 +120,18 @@ class ReportedTable(NamedTuple):
 
 
 def read_reported_table(context: dg.AssetExecutionContext, upstream: dg.AssetKey) -> ReportedTable:
-    """The table that an asset's last materialization of the same partition reported."""
+    """Return the table reported by the last upstream materialization for the same partition."""
     record = last_materialization(context, upstream)
     reported = reported_value(record, TABLE_NAME)
     if reported is None:
         asset = upstream.to_user_string()
-        of = f", partition {context.partition_key!r}" if context.has_partition_key else ""
+        part = f", partition {context.partition_key!r}" if context.has_partition_key else ""
+        problem = "not materialized yet"
+        if record is not None:
+            problem = f"its last materialization has no {TABLE_NAME}"
         raise dg.Failure(
-            f"{asset}{of}: no linked dataset is known. Its last materialization says which one it "
-            f"is, as {TABLE_NAME}, and there is {'none that does' if record else 'none'}. "
-            f"{_same_listing(context, upstream) or f'Materialize {asset}{of} first.'}",
+            f"{asset}{part}: {problem}, so its linked dataset is unknown. "
+            f"{_same_listing(context, upstream) or f'Materialize {asset}{part} first.'}",
             allow_retries=False,
         )
     restrictions = reported_value(record, EXPORT_RESTRICTIONS) or {}
@@ -139,7 +141,7 @@ def read_reported_table(context: dg.AssetExecutionContext, upstream: dg.AssetKey
 
 
 def reported_value(record: dg.EventLogRecord | None, name: str) -> Any:
-    """A value of the metadata of a materialization; None if there is none."""
+    """Return a materialization's metadata value; None if it is missing."""
     if record is None or record.asset_materialization is None:
         return None
     entry = record.asset_materialization.metadata.get(name)
@@ -147,7 +149,7 @@ def reported_value(record: dg.EventLogRecord | None, name: str) -> Any:
 
 
 def _same_listing(context: dg.AssetExecutionContext, upstream: dg.AssetKey) -> str | None:
-    """Name the partition with a table whose listing differs in the project's id or number only."""
+    """Suggest the partition for the same listing with its project named by id or number."""
     if not context.has_partition_key:
         return None
     listing = context.partition_key.rsplit(":", 3)[1:]
@@ -156,8 +158,8 @@ def _same_listing(context: dg.AssetExecutionContext, upstream: dg.AssetKey) -> s
             last_materialization(context, upstream, key), TABLE_NAME
         ):
             return (
-                f"Partition {key!r} has one, and its name differs only in the project's id or "
-                "number: if it is the same listing, use that partition and delete this one."
+                f"Partition {key!r} has one and differs only in the project's id or number. If "
+                "both are the same listing, use that partition and delete this one."
             )
     return None
 
@@ -165,7 +167,7 @@ def _same_listing(context: dg.AssetExecutionContext, upstream: dg.AssetKey) -> s
 def find_modified_column(
     schema: Sequence[SchemaField], table: TableName, wanted: str | None, default: str | None
 ) -> str | None:
-    """The name of the column that dates the rows, as BigQuery spells it; None if there is none."""
+    """Return the last-modification column, as spelled in BigQuery; None without one."""
     dated: dict[str, str] = {
         field.name.casefold(): field.name
         for field in schema
@@ -175,15 +177,14 @@ def find_modified_column(
         return dated.get(default) if default else None
     if wanted.casefold() not in dated:
         raise OctogenBigQueryInputError(
-            f"Table {table}: it has no column {wanted!r} with dates, to tell its last modification "
-            f"by. Those with dates: {', '.join(dated.values()) or 'none'}. Correct "
-            "modified_column."
+            f"Table {table} does not have a date or time column {wanted!r}. Set modified_column to "
+            f"one of these: {', '.join(dated.values()) or 'none'}."
         )
     return dated[wanted.casefold()]
 
 
 def console_url(project: str, dataset: str, table: str | None = None) -> dg.UrlMetadataValue:
-    """The page of a dataset or a table in Google's console."""
+    """Return the Google console URL for a dataset or table."""
     place = {"project": project, "p": project, "d": dataset}
     page = {"page": "dataset"} if table is None else {"t": table, "page": "table"}
     query = urllib.parse.urlencode(place | page)
@@ -191,7 +192,7 @@ def console_url(project: str, dataset: str, table: str | None = None) -> dg.UrlM
 
 
 def table_schema(fields: Sequence[SchemaField]) -> dg.TableSchema:
-    """The columns of a table as metadata, with their types in BigQuery's SQL."""
+    """Return table columns as metadata, with BigQuery SQL types."""
     return dg.TableSchema(
         [
             dg.TableColumn(field.name, _sql_type(field), description=field.description)
@@ -201,7 +202,7 @@ def table_schema(fields: Sequence[SchemaField]) -> dg.TableSchema:
 
 
 def _sql_type(field: SchemaField) -> str:
-    """The type of a column, as `ARRAY<STRUCT<sku STRING>>`."""
+    """Return a column's SQL type, such as `ARRAY<STRUCT<sku STRING>>`."""
     kind = _STANDARD.get(field.field_type, field.field_type)
     if field.fields:
         kind += f"<{', '.join(f'{each.name} {_sql_type(each)}' for each in field.fields)}>"

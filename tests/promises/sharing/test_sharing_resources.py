@@ -189,4 +189,4 @@ def test_the_last_of_many_failed_jobs_says_why(
     snapshot = build_linked_snapshot_asset(linked, where="x")
     message = project.failure([linked, snapshot], resources=BIGQUERY)
     golden("errors", message)
-    assert "Unrecognized name: x)" in message
+    assert "invalidQuery: Unrecognized name: x" in message
