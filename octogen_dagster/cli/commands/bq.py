@@ -44,7 +44,6 @@ def bq() -> None:
 )
 @click.option("--apply", is_flag=True, help="Subscribe. Without it, only print the plan.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.version_option(package_name="octogen-dagster")
 @reporting_errors
 def subscribe(
     *,
@@ -162,7 +161,6 @@ def _catalog_keys(
     help="Register and subscribe. Without it, only print what would be done.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.version_option(package_name="octogen-dagster")
 @reporting_errors
 def autosubscribe(
     *,

@@ -96,7 +96,6 @@ _OTHER_LOGINS = (
 @click.option("--verify/--no-verify", default=True, help="Try the new refresh token once.")
 @click.option("--timeout", type=SECONDS, default=300.0, help="Seconds that you have to log in.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.version_option(package_name="octogen-dagster")
 @reporting_errors
 def login(
     *,
