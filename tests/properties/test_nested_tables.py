@@ -132,7 +132,7 @@ def is_stored(series: pl.Series, name: str, connection: TableConnection) -> bool
     try:
         load(connection, Table("octogen", name, ()), {}, rows, **arguments)
     except OctogenTableError as error:
-        assert re.search("column 'value[^ ]*' ", str(error)), error  # noqa: PT017
+        assert re.search("Column 'value[^ ]*' ", str(error)), error  # noqa: PT017
         return False
     return True
 

@@ -343,10 +343,10 @@ def test_a_snapshot_that_is_being_forgotten_stays(tmp_path: Path, number: signal
             assert process.stdout
             assert process.stdout.readline() == "begun\n"
             process.send_signal(number)
-            process.communicate(timeout=ENDING_SECONDS)
+            _, errors = process.communicate(timeout=ENDING_SECONDS)
         finally:
             process.kill()
-    assert process.returncode in (-signal.SIGINT, 1)
+    assert process.returncode in (-signal.SIGINT, 1), errors
     assert [file.read_bytes()] == [before]
     assert set(file.parent.iterdir()) == there
 
