@@ -13,7 +13,7 @@ from octogen_dagster import CatalogSource, OctogenResource, ProductSearch, ShopC
 from octogen_dagster.errors import MissingAPIKeyError, OctogenBudgetError
 from octogen_dagster.sandbox.server import Sandbox
 from tests.api.leaks import chain
-from tests.api.servers import KEY
+from tests.api.servers import KEY, RawServer, http, page
 from tests.results import octogen_at
 
 
@@ -26,6 +26,16 @@ def test_the_key_comes_from_the_environment_when_the_step_runs(
         octogen.list_catalogs()
     monkeypatch.setenv("OCTO_API_KEY", shops.api_key)
     assert len(octogen.list_catalogs()) == 2
+
+
+def test_the_first_key_variable_that_is_set_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["OCTO_API_KEY", "OCTOGEN_PLATFORM_API_KEY", "STOREROUTER_API_KEY"]
+    with RawServer(lambda _: http(200, page(["a"]))) as server:
+        for name in names:
+            monkeypatch.setenv(name, f"octo_live_{name}")
+            OctogenResource(base_url=server.base_url).search_products(q="dress")
+    sent = [request.headers["authorization"] for request in server.received]
+    assert sent == [f"Bearer octo_live_{name}" for name in names]
 
 
 def test_the_settings_may_be_dagster_environment_variables(
