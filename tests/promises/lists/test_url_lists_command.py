@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -36,6 +37,7 @@ A_LIST = {
     "bigQuery": SHARED,
     "createdAt": "2026-08-05T20:14:03Z",
     "updatedAt": "2026-08-05T20:14:03Z",
+    "newField": [1],
 }
 Run = Callable[..., Result]
 
@@ -69,6 +71,8 @@ def test_a_list_until_its_deletion(
 ) -> None:
     assert run(sandbox, "list").output == "No URL lists.\n"
     list_id = octogen.create_coverage_url_list("q3").url_list_id
+    as_json = json.loads(run(sandbox, "delete", list_id, "--json").output)
+    assert (as_json["applied"], as_json["action"], as_json["name"]) == (False, "delete", "q3")
     planned = run(sandbox, "delete", list_id).output
     assert planned.splitlines() == [
         "Dry run: nothing is changed. Add --apply to make the changes.",
@@ -92,6 +96,8 @@ def test_lists_are_described_in_lines(run: Run) -> None:
         r"cul_1  active  5,445                           q3 \x1b[31m",
     ]
     assert r"q3 \u001b[31m" in with_json
+    in_utc = SHARED | {"lastExportedAt": "2026-08-06T04:31:12.500000Z"}
+    assert json.loads(with_json)["items"][0] == A_LIST | {"bigQuery": in_utc}
 
 
 def test_an_error_is_one_that_a_person_can_act_on(
@@ -102,6 +108,20 @@ def test_an_error_is_one_that_a_person_can_act_on(
     golden("errors", refused.stderr)
     assert "Traceback" not in refused.stderr
     assert "Traceback" in run(sandbox, "delete", "cul_none", "--debug").stderr
+
+
+def test_a_loop_of_pages_ends(run: Run) -> None:
+    page = {"items": [A_LIST], "nextCursor": "again"}
+    with RawServer(lambda _: http(200, page)) as server:
+        listed = run(server, "list")
+    assert (listed.exit_code, listed.stdout) == (1, "")
+    assert len(server.received) == 2
+
+
+def test_a_missing_key_is_bad_input() -> None:
+    listed = CliRunner().invoke(main, ["url-lists", "list", "--json"])
+    assert (listed.exit_code, listed.stdout) == (2, "")
+    assert "OCTOGEN_PLATFORM_API_KEY" in listed.stderr
 
 
 def test_the_key_is_in_no_error(run: Run) -> None:

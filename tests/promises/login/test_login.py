@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from octogen_dagster import OctogenControlPlaneResource
 from octogen_dagster.cli.main import main
-from tests.api.servers import http
+from tests.api.servers import RawServer, http
 from tests.messages import Golden
 from tests.ports import free_port
 from tests.promises.control_plane import SECRET
@@ -256,3 +256,52 @@ def test_files_that_cannot_be_written_are_an_error_before_anybody_logs_in(
     done = log_in()
     assert (done.exit_code, browser) == (1, [])
     assert "mcp.refresh" in done.stderr or ".config/octogen" in done.stderr
+
+
+@pytest.fixture
+def origin(server: OctogenServer, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of Octogen's MCP server, which no variable names."""
+    for name in server.environment:
+        monkeypatch.delenv(name)
+    return server.origin
+
+
+def test_what_is_different_is_told(golden: Golden, origin: str, browser: list[str]) -> None:
+    where = ["--resource", origin, "--authkit-domain", "https://auth.octogen.ai", "--port", "0"]
+    told = CliRunner().invoke(main, ["login", *where])
+    assert told.exit_code == 1
+    golden("errors", told.stderr)
+    assert not browser
+    where = ["--resource", origin, "--mcp-url", "https://mcp.octogen.ai/mcp/"]
+    told = CliRunner().invoke(main, ["login", *where])
+    assert told.exit_code == 2
+    told = CliRunner().invoke(main, ["login", "--authkit-domain", "auth.octogen.ai"])
+    assert told.exit_code == 2
+
+
+def test_a_server_that_names_no_login_is_not_told_as_another_login(
+    golden: Golden, origin: str, browser: list[str]
+) -> None:
+    def respond(request: Any) -> list[bytes]:
+        if request.target == "/register":
+            return http(201, {"client_id": "x", "redirect_uris": request.json["redirect_uris"]})
+        return http(401 if request.method == "POST" else 404)
+
+    with RawServer(respond) as server:
+        where = ["--mcp-url", f"{server.origin}/mcp/", "--authkit-domain", server.origin]
+        told = CliRunner().invoke(main, ["login", *where, "--port", "0"])
+    assert told.exit_code == 1
+    golden("errors", told.stderr)
+    assert "--authkit-domain" not in told.stderr
+    assert not browser
+
+
+def test_a_resource_that_is_typed_wins_over_the_environment(
+    origin: str, browser: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OCTOGEN_MCP_URL", "https://mcp.octogen.example/mcp/")
+    told = CliRunner().invoke(main, ["login", "--resource", origin, "--port", "0"])
+    assert told.exit_code == 0
+    assert f"export OCTOGEN_MCP_URL={origin}/mcp/" in told.stdout.splitlines()
+    assert f"export OCTOGEN_MCP_TOKEN_ENDPOINT={origin}/token" in told.stdout.splitlines()
+    assert len(browser) == 1

@@ -123,6 +123,55 @@ def test_a_google_that_is_silent_is_waited_for_once(
     assert google.calls.count("ListSubscriptions") <= 1  # none if connecting takes too long
 
 
+@pytest.mark.parametrize(
+    ("status", "reason", "action"),
+    [
+        ("awaiting_subscription", "known before", "would_subscribe"),
+        ("active", "removing", "already_active"),
+        ("source_stale", None, "already_active"),
+        ("refresh_failed", None, "error"),
+        ("access_grant_failed", "needs_attention", "error"),
+        ("pending", "needs_attention", "error"),
+        ("pending", "catalog_not_enabled", "skipped"),
+        ("pending", "scope_revoked", "skipped"),
+        ("pending", "removing", "skipped"),
+        ("removing", "removing", "skipped"),
+        ("preparing", "preparing", "pending"),
+        ("pending", None, "pending"),
+        ("melted", None, "pending"),
+        (None, None, "pending"),
+    ],
+)
+def test_the_status_and_its_reason_decide_what_is_done(
+    status: str | None, reason: str | None, action: str
+) -> None:
+    octogen = Octogen().register()
+    octogen.share("acme", status, reasonCode=reason)
+    done = run(octogen, "--json")
+    assert actions(json.loads(done.stdout)) == {"acme": action}
+    assert done.exit_code == (action == "error")
+
+
+@pytest.mark.parametrize("answer", [{"error": "boom"}, {"catalogKey": "acme", "status": "pending"}])
+def test_the_pass_reports_what_octogen_says_after_the_subscription(answer: dict[str, str]) -> None:
+    octogen = Octogen().register()
+    octogen.share("acme")
+    octogen.tools[REFRESH] = answer
+    (catalog,) = passed(octogen)["catalogs"]
+    failed = "error" in answer
+    assert catalog["action"] == ("error" if failed else "subscribed")
+    assert catalog["refresh_status"] == answer.get("status")
+    assert catalog["status"] == ("awaiting_subscription" if failed else "pending")
+
+
+def test_a_denial_in_spite_of_the_grant_is_an_error_and_not_pending() -> None:
+    """A scheduled command that ends well would hide a project without the right."""
+    octogen, google = Octogen().register(), Google()
+    octogen.share("acme")
+    google.refuse("SubscribeListing", "PERMISSION_DENIED", 1)
+    assert passed(octogen, google=google)["summary"] == {"error": 1}
+
+
 @pytest.mark.parametrize("flags", [["--apply"], []])
 @pytest.mark.parametrize(
     ("cell", "message"),
@@ -174,6 +223,8 @@ def test_a_cell_belongs_to_its_listing_however_it_names_it_or_to_that_of_its_cat
     ("arguments", "status", "complaint"),
     [
         (["--timeout", "-1"], 2, "Invalid value for '--timeout'"),
+        (["--princ", PRINCIPAL], 2, "No such option"),
+        (["--mcp-token-command", "'"], 2, "Error: "),
         (["--project", "a/b"], 2, "Error: Project 'a/b' is invalid"),
         (["--mcp-url", "ftp://x"], 2, "Error: The MCP URL 'ftp://x' needs a scheme and a host"),
         (["--mcp-access-token", "expired"], 1, "`octogen-dagster login`"),
@@ -188,6 +239,13 @@ def test_what_a_pass_cannot_do_is_an_error(
     assert (done.exit_code, done.stdout) == (status, "")
     assert complaint in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_login_on_the_command_line_wins_over_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OCTOGEN_MCP_TOKEN_COMMAND", "echo access-secret-of-nobody")
+    assert run(Octogen()).exit_code == 0
 
 
 def test_without_a_login_a_pass_says_how_to_log_in(
