@@ -49,11 +49,13 @@ def output_of(command: str, folder: Path) -> str:
 
 
 @contextmanager
-def running_ui(folder: Path) -> Iterator[tuple[subprocess.Popen[str], str, list[str], str]]:
+def running_ui(
+    folder: Path, *options: str
+) -> Iterator[tuple[subprocess.Popen[str], str, list[str], str]]:
     """Run the command with a UI: its process, the UI's address, the pages it names, all it says."""
     port = str(free_port())
     with subprocess.Popen(
-        command("--ui", "--port", port),
+        command("--ui", "--port", port, *options),
         cwd=folder,
         env=environment(),
         stdout=subprocess.PIPE,
