@@ -71,7 +71,7 @@ def test_the_tables_are_those_that_the_page_shows(
     ):
         run_blocks(block("python", "print("))
     printed = capsys.readouterr().out.replace(sandbox.hosts[0], "acme.com")
-    assert words(printed) == words(block("text", "own_price ┆"))
+    assert words(printed) == words(block("text", "not_covered"))
 
 
 @pytest.mark.long

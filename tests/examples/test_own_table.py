@@ -16,7 +16,7 @@ from octogen_dagster import build_snapshot_checks, build_table_asset
 from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.schemas import PRODUCT_SCHEMA
 from octogen_dagster.tables import DuckDBTables
-from tests.docs.blocks import BLOCKS, ROOT, Block
+from tests.docs.blocks import BLOCKS, ROOT
 from tests.histories import QUIET, day
 from tests.promises.runs.range_runs import single_run
 from tests.promises.tables.table_runs import Row, product, products_frame
@@ -25,6 +25,10 @@ from tests.results import failure, stored
 
 EXAMPLE = ROOT / "examples/own_table/discounts.py"
 CATALOGS = dg.StaticPartitionsDefinition(["acme", "lodge", "strada"])
+PAGE = "docs/own-tables.md"
+QUERY = (
+    "SELECT brand, products, reduced, discount, partition FROM octogen.discounts ORDER BY discount"
+)
 START, END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
 
@@ -32,16 +36,6 @@ START, END = "dagster/asset_partition_range_start", "dagster/asset_partition_ran
 def example() -> dict[str, Any]:
     """The names of the example."""
     return runpy.run_path(str(EXAMPLE))
-
-
-def block(language: str, having: str = "") -> Block:
-    """A block of the page that shows the example."""
-    (found,) = [
-        each
-        for each in BLOCKS
-        if (each.page, each.language) == ("docs/own-tables.md", language) and having in each.source
-    ]
-    return found
 
 
 def reduced(number: int, price: float | None, **values: Any) -> Row:
@@ -164,16 +158,15 @@ def test_its_table_in_duckdb_has_comments_on_its_columns(
         assert result.success
         events = result.asset_materializations_for_node("discounts_table")
         assert {each.metadata["octogen/loaded"].value for each in events} == {is_loaded}
-    rows = project.query(block("sql").source)
+    rows = project.query(QUERY)
     assert rows == [
         ("Acme", 2, 1, 50.0, "acme"),
         ("Acme", 1, 1, 99.0, "strada"),
         ("Zen", 1, 0, None, "strada"),
     ]
-    shown = [line.split() for line in block("text", having="partition\n").source.splitlines()[1:]]
-    assert shown == [[str(each) for each in row if each is not None] for row in rows]
     (failed,) = [each for each in checked.get_asset_check_evaluations() if not each.passed]
-    assert block("text", having="bad rows").source.split() == (failed.description or "").split()
+    (shown,) = [each for each in BLOCKS if each.page == PAGE and each.language == "text"]
+    assert shown.source.split() == (failed.description or "").split()
     comments = project.query(
         "SELECT column_name, comment FROM duckdb_columns() WHERE table_name = 'discounts'"
     )
@@ -264,10 +257,6 @@ def test_it_is_of_products_of_a_yaml_file_too(
         result = run(merged, instance, "discounts", partition="acme")
     assert result.success
     assert len(result.asset_materializations_for_node("discounts")) == 1
-
-
-def test_the_page_shows_the_example() -> None:
-    assert block("python").source == EXAMPLE.read_text()
 
 
 def test_the_reference_has_what_the_example_imports(example: dict[str, Any]) -> None:
