@@ -14,7 +14,7 @@ from tests.commands import COMMANDS
 from tests.docs.generate import FOLDER, pages
 
 ROOT = Path(__file__).parents[2]
-VARIABLES = (ROOT / "docs" / "reference.md").read_text()
+VARIABLES = (ROOT / "docs" / "reference" / "index.md").read_text()
 METADATA = (ROOT / "docs" / "reference" / "metadata.md").read_text()
 PACKAGE = Path(octogen_dagster.__file__).parent
 SOURCE = "\n".join(path.read_text() for path in [*PACKAGE.rglob("*.py"), ROOT / "definitions.py"])
