@@ -1,4 +1,4 @@
-"""Errors of a command: one line on stderr and an exit status, and a traceback with `--debug`."""
+"""Command errors: one line on stderr and an exit status; `--debug` adds the traceback."""
 
 from __future__ import annotations
 
@@ -23,22 +23,21 @@ if TYPE_CHECKING:
 FAILED, BAD_INPUT, ACCESS_PENDING = 1, 2, 3
 _PACKAGE = Path(__file__).parents[1]
 
-_MAY_BE_A_DEFECT = "If your input is right, this is a defect: add --debug to see its traceback."
+_MAY_BE_A_DEFECT = "If your input is correct, this is a bug. To see the traceback, add --debug."
 
-debug_option = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-"""The option of a command that ends with `fail`."""
+debug_option = click.option("--debug", is_flag=True, help="Show tracebacks of errors.")
+"""The `--debug` option, for commands that call `fail`."""
 
 
 def reporting_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """Decorate the function of a command so that an expected error ends it without a traceback.
+    """Decorate a command to report expected errors without a traceback, and add `--debug`.
 
-    Exit statuses: 1 failed, 2 bad input, 3 access to the listing is still pending. The command gets
-    the option `--debug`.
+    Exit statuses: 1 failed, 2 bad input, 3 access to the listing is pending.
     """
 
     @functools.wraps(command)
     def run(*, debug: bool, **options: Any) -> None:
-        # The `mcp` package logs its failures. The error that follows says the same.
+        # The `mcp` package logs failures that are also raised as errors.
         logging.getLogger("mcp").setLevel(logging.CRITICAL)
         try:
             with _exiting_on_sigterm():
@@ -56,16 +55,16 @@ def reporting_errors(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def fail(message: str, status: int, shown: BaseException | None = None) -> NoReturn:
-    """Print the traceback of an error that is shown and a message on stderr; end the process."""
+    """Print a message on stderr, after the traceback of `shown` if given, and exit."""
     from octogen_dagster.api.credentials import key_mask
 
-    lines = traceback.format_exception(shown) if shown else []  # without the values of variables
+    lines = traceback.format_exception(shown) if shown else []  # without variable values
     click.echo(printable_lines(key_mask(None)("".join([*lines, message]))), err=True)
     sys.exit(status)
 
 
 def import_from_sandbox_extra(module: str) -> Any:
-    """Import a module that needs the extra `sandbox`."""
+    """Import a module that requires the extra `sandbox`."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -75,7 +74,7 @@ def import_from_sandbox_extra(module: str) -> Any:
 
 
 def _is_for_the_user(error: ValueError) -> bool:
-    """True if a `raise` statement of this package made the error, and not a call that failed."""
+    """True if this package raised the error itself, rather than a library it calls."""
     if isinstance(error, OctogenError):
         return True
     *_, last = traceback.extract_tb(error.__traceback__)
@@ -84,7 +83,7 @@ def _is_for_the_user(error: ValueError) -> bool:
 
 @contextlib.contextmanager
 def _exiting_on_sigterm() -> Iterator[None]:
-    """Make SIGTERM end the process like Ctrl-C, so that a new refresh token is stored first."""
+    """Exit on SIGTERM as on Ctrl-C, after a new refresh token is stored."""
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         yield

@@ -1,4 +1,4 @@
-"""The command `octogen-dagster`, whose subcommands are the modules of `cli/commands/`."""
+"""The command `octogen-dagster`. Each module in `cli/commands/` is a subcommand."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from octogen_dagster.cli.project import find_project, project_environment
 
 
 class _CommandFolder(Group):
-    """A group that imports a command's module only when the command is used."""
+    """A group that imports a command's module on first use."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(
@@ -36,7 +36,7 @@ class _CommandFolder(Group):
 def main(context: click.Context) -> None:
     """Octogen product catalogs as Dagster assets.
 
-    In a project of `dg`, the variables of its `.env` are those of each command.
+    In a dg project, commands load the project's `.env` file.
     """
     context.obj = find_project()
     context.with_resource(project_environment(context.obj))

@@ -1,4 +1,4 @@
-"""Options that several commands have."""
+"""Options shared by several commands."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LOGINS = {
     "mcp_access_token",
 }
 _REPLACED_BY = {name: _LOGINS - {name} for name in _LOGINS} | {
-    # The refresh token is what an empty place begins with.
+    # An empty file starts with the refresh token.
     "mcp_refresh_token_file": _LOGINS - {"mcp_refresh_token_file", "mcp_refresh_token"},
     "mcp_token_uri": {*_LOGINS, "mcp_client_id", "mcp_client_id_file"}
     - {"mcp_token_uri", "mcp_refresh_token"},
@@ -32,22 +32,22 @@ _REPLACED_BY = {name: _LOGINS - {name} for name in _LOGINS} | {
 
 
 class Command(click.Command):
-    """A command that refuses empty values, such as that of a variable that is not set."""
+    """A command that rejects empty values, for example from an unset shell variable."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse the arguments of the command line."""
+        """Parse the command-line arguments."""
         values, _, _ = self.make_parser(ctx).parse_args(args=list(args))
         for parameter in self.get_params(ctx):
             given = values.get(parameter.name or "")
             texts = given if isinstance(given, list | tuple) else [given]
             if any(isinstance(text, str) and not text.strip(", ") for text in texts):
-                message = "it is empty. Give it a value, or leave it out."
+                message = "the value is empty. Pass a value, or leave it out."
                 raise click.BadParameter(message, ctx, parameter)
         return super().parse_args(ctx, args)
 
 
 class Group(click.Group):
-    """A group of such commands."""
+    """A group whose commands reject empty values."""
 
     command_class = Command
 
@@ -55,7 +55,7 @@ class Group(click.Group):
 def mcp_option(
     name: str, help_text: str, *, synonym: str | None = None, **settings: Any
 ) -> Callable[..., Any]:
-    """Return an option that is also read from the environment, `--mcp-url` from OCTOGEN_MCP_URL."""
+    """Return an option with an environment variable: OCTOGEN_MCP_URL for `--mcp-url`."""
     variable = "OCTOGEN_" + name.removeprefix("--").replace("-", "_").upper()
     names = [name, synonym] if synonym else [name]
     return click.option(*names, envvar=variable, show_envvar=True, help=help_text, **settings)
@@ -67,21 +67,21 @@ def base_dir_option() -> Callable[..., Any]:
         required=True,
         envvar="OCTOGEN_SNAPSHOTS",
         show_envvar=True,
-        help="Folder or bucket of the snapshots.",
+        help="Snapshot folder or bucket.",
     )
 
 
 def mcp_url_option() -> Callable[..., Any]:
     return mcp_option(
         "--mcp-url",
-        "URL of Octogen's MCP server.  [default: https://mcp.octogen.ai/mcp/, or at OCTOGEN_HOST]",
+        "URL of Octogen's MCP server.  [default: https://mcp.octogen.ai/mcp/, or on OCTOGEN_HOST]",
     )
 
 
 def access_token_settings(options: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments of `access_tokens` for the options of the current command.
+    """Return the `access_tokens` arguments for the current command's options.
 
-    What is given on the command line replaces its alternatives of the environment.
+    An option on the command line replaces its alternatives from the environment.
     """
     context = click.get_current_context()
     given = {

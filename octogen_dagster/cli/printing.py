@@ -1,11 +1,11 @@
-"""Texts that several commands print."""
+"""Text shared by several commands."""
 
 from __future__ import annotations
 
 from datetime import datetime
 
-DRY_RUN = "Dry run: nothing is changed. Add --apply to make the changes."
-"""The first line of a command that only says what it would do."""
+DRY_RUN = "Dry run: no changes are made. To apply them, add --apply."
+"""The first line of a dry run's output."""
 
 
 def time_text(time: datetime) -> str:

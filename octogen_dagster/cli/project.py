@@ -1,4 +1,4 @@
-"""The project of `dg` that the working directory is in, and its `.env`."""
+"""The dg project around the working directory, and its `.env` file."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ import click
 
 
 class Project(NamedTuple):
-    """A project of `dg`: its folder and the module that has its definitions."""
+    """A dg project: its folder and its definitions module."""
 
     folder: Path
     module: str
 
 
 def find_project() -> Project | None:
-    """Return the nearest project, in the working directory or above it, as `dg` finds it.
+    """Return the nearest project in the working directory or its parents, as dg does.
 
-    A file that cannot be read is told and passed over: it may be of any folder above.
+    Unreadable files are reported and skipped, because any parent folder can contain one.
     """
     here = Path.cwd()
     for folder in (here, *here.parents):
         path = next(filter(os.path.isfile, (folder / "dg.toml", folder / "pyproject.toml")), None)
         if path is None:
             continue
-        with _told(path, "The project that it describes is not used"):
+        with _reported(path, "The project is ignored"):
             settings = tomllib.loads(path.read_text("utf-8"))
             if path.name == "pyproject.toml":
                 settings = settings.get("tool", {}).get("dg", {})
@@ -41,29 +41,29 @@ def find_project() -> Project | None:
 
 
 @contextmanager
-def _told(path: Path, consequence: str) -> Iterator[None]:
-    """Turn what is wrong with a file into a line on stderr."""
+def _reported(path: Path, consequence: str) -> Iterator[None]:
+    """Print a warning on stderr if the file is invalid."""
     try:
         yield
         return
     except OSError as error:
         problem = f"cannot be read: {error.strerror}"
     except UnicodeDecodeError:
-        problem = "is not UTF-8"
+        problem = "is not valid UTF-8"
     except tomllib.TOMLDecodeError as error:
-        problem = f"is not TOML: {error}"
+        problem = f"is not valid TOML: {error}"
     except (ValueError, RecursionError) as error:
         problem = f"cannot be read: {error}"
     except (KeyError, TypeError, AttributeError):
-        problem = "names no project.root_module in the settings of dg"
-    click.echo(f"Warning: {path} {problem}. {consequence}: correct the file.", err=True)
+        problem = "does not set project.root_module for dg"
+    click.echo(f"Warning: {path} {problem}. {consequence}. Correct the file.", err=True)
 
 
 @contextmanager
 def project_environment(project: Project | None) -> Iterator[None]:
-    """Add the variables of the project's `.env` to the environment, over those that are there.
+    """Load the project's `.env` file, or outside a project the working directory's.
 
-    Outside of a project it is the `.env` of the working directory.
+    Its values override existing environment variables, as in Dagster.
     """
     path = (project.folder if project else Path.cwd()) / ".env"
     if not path.is_file():
@@ -71,13 +71,12 @@ def project_environment(project: Project | None) -> Iterator[None]:
         return
     from dotenv import dotenv_values
 
-    # As in Dagster, what the file says wins over what was exported.
     values: dict[str, str] = {}
-    with _told(path, "Its variables are not set"):
+    with _reported(path, "Its variables are not set"):
         read = {name: text for name, text in dotenv_values(path).items() if text is not None}
         for name, value in read.items():
             if "=" in name or "\0" in name + value:
-                raise ValueError(f"no environment can have its variable {name!r}")
+                raise ValueError(f"the variable {name!r} is not valid in an environment")
         values = read
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)

@@ -1,1 +1,1 @@
-"""The commands of `octogen-dagster`: a module holds the command of its name."""
+"""The `octogen-dagster` subcommands, each in the module with its name."""

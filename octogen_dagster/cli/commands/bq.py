@@ -29,20 +29,18 @@ if TYPE_CHECKING:
 
 @click.group(cls=Group, context_settings=CONTEXT_SETTINGS)
 def bq() -> None:
-    """Subscribe to catalogs that Octogen shares over BigQuery."""
+    """Subscribe to catalogs that Octogen shares in BigQuery."""
 
 
 @bq.command(context_settings=CONTEXT_SETTINGS)
-@click.option("--listing", required=True, help="Resource name of the listing.")
+@click.option("--listing", required=True, help="Listing resource name.")
+@click.option("--project", required=True, help="Google Cloud project for the linked dataset.")
+@click.option("--dataset", help="Linked dataset id.  [default: octogen_<listing id>]")
+@click.option("--location", help="Linked dataset location.  [default: the listing's location]")
 @click.option(
-    "--project", required=True, help="Google Cloud project to create the linked dataset in."
+    "--friendly-name", help="Linked dataset display name.  [default: Octogen <dataset id>]"
 )
-@click.option("--dataset", help="Id of the linked dataset.  [default: octogen_<listing id>]")
-@click.option("--location", help="Location of the linked dataset.  [default: that of the listing]")
-@click.option(
-    "--friendly-name", help="Display name of the linked dataset.  [default: Octogen <dataset id>]"
-)
-@click.option("--apply", is_flag=True, help="Subscribe. Without it, only print the plan.")
+@click.option("--apply", is_flag=True, help="Subscribe. Without this flag, only print the plan.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @reporting_errors
 def subscribe(
@@ -55,10 +53,10 @@ def subscribe(
     apply: bool,
     as_json: bool,
 ) -> None:
-    """Subscribe to one listing of Octogen.
+    """Subscribe to one Octogen listing.
 
-    It creates a linked BigQuery dataset. Uses Google Application Default Credentials. Exit status:
-    0 done or dry run, 1 failed, 2 bad input, 3 Octogen's grant has not arrived yet.
+    Create a linked BigQuery dataset with Google Application Default Credentials. Exit status: 0
+    done or dry run, 1 failed, 2 bad input, 3 access not granted yet.
     """
     from octogen_dagster.sharing.hub import AnalyticsHub
     from octogen_dagster.sharing.names import plan_subscription
@@ -111,54 +109,54 @@ def _catalog_keys(
     "--project",
     "--subscriber-project-id",
     required=True,
-    help="Google Cloud project to create the linked datasets in.",
+    help="Google Cloud project for the linked datasets.",
 )
 @click.option(
     "--principal",
     "--subscriber-principal",
     required=True,
-    help="IAM principal that subscribes, as serviceAccount:reader@….iam.gserviceaccount.com.",
+    help="IAM principal to subscribe as, such as serviceAccount:reader@….iam.gserviceaccount.com.",
 )
 @click.option(
     "--catalog",
     "catalogs",
     multiple=True,
     callback=_catalog_keys,
-    help="Key of a catalog to subscribe to. Repeat the option or use commas for several.  "
+    help="Catalog key to subscribe to. Repeat the option or separate keys with commas.  "
     "[default: all]",
 )
 @click.option("--friendly-name", help="Display name of new linked datasets.")
 @mcp_url_option()
-@mcp_option("--mcp-token-command", "Command that prints an access token; runs without a shell.")
-@mcp_option("--mcp-client-id", "Id of the OAuth client that the refresh token belongs to.")
-@mcp_option("--mcp-client-id-file", "File that holds the id of the OAuth client.", type=FILE)
-@mcp_option("--mcp-refresh-token", "Refresh token. Prefer a file, which also keeps replacements.")
+@mcp_option("--mcp-token-command", "Command that prints an access token. Runs without a shell.")
+@mcp_option("--mcp-client-id", "OAuth client id for the refresh token.")
+@mcp_option("--mcp-client-id-file", "File with the OAuth client id.", type=FILE)
+@mcp_option(
+    "--mcp-refresh-token", "Refresh token. Prefer a file, which also stores replacement tokens."
+)
 @mcp_option(
     "--mcp-refresh-token-file",
-    "File that holds the refresh token. Replacements are written to it.",
+    "File with the refresh token. Replacement tokens are written to it.",
     type=FILE,
 )
 @mcp_option(
     "--mcp-token-uri",
-    "Where `octogen-dagster login --token-uri` has put the login: s3://..., gs://..., az://... or "
-    "a path.",
+    "Login stored by `octogen-dagster login --token-uri`: s3://..., gs://..., az://... or a path.",
 )
 @mcp_option(
     "--mcp-token-endpoint",
-    "URL to refresh tokens at.  [default: https://auth.octogen.ai/oauth2/token, or at "
-    "OCTOGEN_HOST]",
+    "Token endpoint URL.  [default: https://auth.octogen.ai/oauth2/token, or on OCTOGEN_HOST]",
 )
-@mcp_option("--mcp-access-token", "Access token, which is valid for minutes only.")
+@mcp_option("--mcp-access-token", "Access token, valid for a few minutes.")
 @click.option(
     "--timeout",
     type=SECONDS,
     default=30.0,
-    help="Seconds for each request to Octogen; a refresh of the login may take 120.",
+    help="Seconds per request to Octogen. Refreshing the login can take 120.",
 )
 @click.option(
     "--apply",
     is_flag=True,
-    help="Register and subscribe. Without it, only print what would be done.",
+    help="Register and subscribe. Without this flag, only print the plan.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @reporting_errors
@@ -176,14 +174,14 @@ def autosubscribe(
 ) -> None:
     """Subscribe to all listings that Octogen shares with you.
 
-    Can be repeated safely, as from cron. It registers the subscriber if needed, subscribes to the
-    listings that await a subscription, and makes Octogen check the subscriptions.
+    Register the subscriber if necessary, subscribe to pending listings and ask Octogen to check
+    the subscriptions. The command is safe to repeat, for example from cron.
 
-    Uses Google Application Default Credentials to subscribe. For Octogen it uses the token
-    command if there is one, or else the token URI, the refresh token or the access token, or else
-    the login of `octogen-dagster login`.
+    Google requests use Application Default Credentials. Octogen requests use the first login
+    that is set: the token command, the token URI, the refresh token, the access token, or the files
+    from `octogen-dagster login`.
 
-    Exit status: 0 done or dry run, 1 failed or a catalog ended in an error, 2 bad input.
+    Exit status: 0 done or dry run, 1 failed or a catalog has an error, 2 bad input.
     """
     from octogen_dagster.api.credentials import host_mcp_url
     from octogen_dagster.control_plane.tokens import DEFAULT_RETRY, access_tokens
@@ -233,7 +231,7 @@ def _print_summary(result: AutosubscribeResult) -> None:
     if result.would_register_subscriber:
         click.echo("The subscriber would be registered.")
     else:
-        state = "has been registered" if result.registered_subscriber else "is registered"
+        state = "was registered" if result.registered_subscriber else "is registered"
         click.echo(f"The subscriber {state} as {printable(str(result.subscriber_id))}.")
 
 

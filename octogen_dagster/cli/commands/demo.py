@@ -1,4 +1,4 @@
-"""The command `octogen-dagster demo`: a pipeline against a local sandbox."""
+"""The command `octogen-dagster demo`: a pipeline that reads a local sandbox."""
 
 from __future__ import annotations
 
@@ -16,35 +16,38 @@ from octogen_dagster.cli.options import CONTEXT_SETTINGS, Command
     "folder",
     type=click.Path(path_type=Path),
     default=Path("octogen-demo"),
-    help="Folder to write to.",
+    help="Output folder.",
 )
 @click.option("--catalogs", type=click.IntRange(1, 5), default=4, help="Number of catalogs.")
 @click.option(
-    "--products", type=click.IntRange(1), default=500, help="Products of the first catalog."
+    "--products",
+    type=click.IntRange(1),
+    default=500,
+    help="Number of products in the first catalog.",
 )
 @click.option(
     "--days",
     type=click.IntRange(2),
     default=30,
-    help="Days of the pipeline; all but the last two are dated back.",
+    help="Days to simulate. All but the last two are backdated.",
 )
 @click.option(
-    "--ui", is_flag=True, help="Open the Dagster UI, and keep everything running until Ctrl-C."
+    "--ui", is_flag=True, help="Open the Dagster UI and keep everything running until Ctrl-C."
 )
 @click.option(
     "--port",
     type=click.IntRange(1, 65535),
     default=None,
-    help="Port of the UI.  [default: 3000, or a free one if that is taken]",
+    help="UI port.  [default: 3000, or a free port if 3000 is in use]",
 )
 def demo(folder: Path, ui: bool, port: int | None, **settings: int) -> None:
-    """Run a pipeline against a local sandbox for thirty days.
+    """Simulate thirty days of a pipeline with a local sandbox.
 
-    It needs no key and no network. The sensors of a Dagster daemon read the catalogs of the sandbox
-    into Parquet files and link its listings; changes, brands, details, a history and alerts follow.
-    On each day products come and go, on day 3 a competitor goes below an own price and on day 5
-    below a floor, and on the last one a check fails on purpose. What an earlier demo left in the
-    folder is replaced.
+    The demo needs no API key and no network. Sensors in a Dagster daemon read the sandbox's
+    catalogs into Parquet files and link its listings. Downstream assets add changes, brands,
+    details, a history and alerts. Products appear and disappear every day. On day 3 a competitor
+    undercuts a price from the price list, on day 5 the floor price, and on the last day a check
+    fails on purpose. The output replaces an earlier demo in the folder.
     """
     run_demo = import_from_sandbox_extra("octogen_dagster.demo.run").run_demo
     choose_port = import_from_sandbox_extra("octogen_dagster.demo.processes").ui_port

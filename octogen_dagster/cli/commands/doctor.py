@@ -1,4 +1,4 @@
-"""The command `octogen-dagster doctor`: what works, what does not and what to do."""
+"""The command `octogen-dagster doctor`: setup checks and suggested fixes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _OPTIONS = {
     "analytics_hub": "project",
     "bigquery": "project",
 }
-"""The option that each resource is made of, by the argument of `diagnose`."""
+"""The option that configures each resource, by `diagnose` argument."""
 
 
 @click.command(cls=Command, context_settings=CONTEXT_SETTINGS)
@@ -42,35 +42,35 @@ _OPTIONS = {
     multiple=True,
     envvar="OCTOGEN_SHOP_HOSTS",
     show_envvar=True,
-    help="Host of a shop whose catalogs are read. Repeat the option or use commas for several.",
+    help="Shop whose catalogs to check. Repeat the option or separate hosts with commas.",
 )
 @click.option(
     "--base-dir",
     envvar="OCTOGEN_SNAPSHOTS",
     show_envvar=True,
-    help="Folder or bucket of the snapshots.",
+    help="Snapshot folder or bucket.",
 )
 @click.option(
     "--project",
     envvar="GOOGLE_CLOUD_PROJECT",
     show_envvar=True,
-    help="Google Cloud project of linked datasets and queries.",
+    help="Google Cloud project for linked datasets and queries.",
 )
 @click.option(
     "--principal",
     envvar="OCTOGEN_SUBSCRIBER",
     show_envvar=True,
-    help="IAM principal that subscribes, as serviceAccount:reader@….iam.gserviceaccount.com.",
+    help="IAM principal to subscribe as, such as serviceAccount:reader@….iam.gserviceaccount.com.",
 )
-@click.option("--timeout", type=SECONDS, default=45.0, help="Seconds for the checks that are free.")
-@click.option("--ask", "asks", is_flag=True, help="Also ask Octogen's service, which costs.")
-@click.option("--max-usd", default=0.15, help="Dollars that the answers may cost together.")
-@click.option("--yes", is_flag=True, help="Consent to the costs. Needed without a terminal.")
-@click.option("--compare", type=FILE, help="JSON of an earlier --ask, to ask what changed since.")
+@click.option("--timeout", type=SECONDS, default=45.0, help="Seconds for the free checks.")
+@click.option("--ask", "asks", is_flag=True, help="Also query Octogen's service (charged).")
+@click.option("--max-usd", default=0.15, help="Spending limit in US dollars.")
+@click.option("--yes", is_flag=True, help="Skip the confirmation. Required without a terminal.")
+@click.option("--compare", type=FILE, help="JSON report from an earlier --ask to compare with.")
 @click.option(
     "--details",
     is_flag=True,
-    help="Also show names in answers to --ask: of organization, folders, projects and products.",
+    help="With --ask, also show the names of organizations, folders, projects and products.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @reporting_errors
@@ -86,21 +86,21 @@ def doctor(
     as_json: bool,
     **settings: str | None,
 ) -> None:
-    """Say what works, what does not and what to do.
+    """Check the setup and suggest fixes.
 
-    In a project of `dg`, it checks the resources of the definitions. An option is checked in place
-    of what they have. Elsewhere, and for what they lack, the environment says what to check. The
-    API key and the login to Octogen's MCP are those of the environment.
+    In a dg project, the resources in the definitions are checked. Options replace their values.
+    Without a project, and for missing resources, the environment is used. The API key and the login
+    to Octogen's MCP are read from the environment.
 
-    It searches and looks up no product, and changes nothing but a small file beside the snapshots
-    and an empty table in each destination, which it removes again, and a refresh token, which
-    Octogen replaces with each use.
+    The doctor runs no search and no lookup. It writes a small file beside the snapshots and an
+    empty table to each destination, and removes both. It also uses the refresh token, which Octogen
+    replaces with each use. Nothing else changes.
 
-    --ask and --compare also ask Octogen whether what this package believes of its service is true.
-    They first say what they ask and what that costs, and want your consent.
+    --ask and --compare also test this package's assumptions about Octogen's service. They show the
+    requests and their cost first, and ask for confirmation.
 
-    Exit status: 0 all works, perhaps with warnings; 1 something does not work, differs, is blocked,
-    or there was no consent; 2 bad input.
+    Exit status: 0 everything works, possibly with warnings; 1 a check failed, is blocked, or was
+    not confirmed; 2 bad input.
     """
     from octogen_dagster.doctor.checks import setup_checks
     from octogen_dagster.doctor.findings import Diagnosis, anonymous, resolved, run_checks
@@ -121,9 +121,9 @@ def doctor(
     def show(key: str, finding: Finding) -> None:
         option = _OPTIONS.get(finding.missing)
         if option and not settings.get(option):
-            hint = f"not checked: give --{option.replace('_', '-')}."
+            hint = f"not checked. Pass --{option.replace('_', '-')}."
             finding = replace(finding, message=hint)
-        if not details:  # what is asked of the service is meant for a report
+        if not details:  # users share the service report
             finding = anonymous(key, finding) if asks else replace(finding, details="")
         shown[key].append(finding)
         click.echo(printable_lines(str(shown[key][-1])), err=as_json)
@@ -138,15 +138,15 @@ def doctor(
             for finding in _answers(asked, spending, yes=yes, as_json=as_json):
                 show("Questions", finding)
         is_complete = True
-    finally:  # also if the rest is interrupted
+    finally:  # also report if interrupted
         diagnosis = Diagnosis(tuple(chain.from_iterable(shown.values())))
         report = diagnosis.as_dict() | {"ok": diagnosis.ok and is_complete}
         if asked:
             spent, possibly = spending.spent_usd, spending.possibly_charged_usd
-            possibly += spending.under_way_usd  # of questions that outlived their time
+            possibly += spending.under_way_usd  # for questions that timed out
             report |= {"spent_usd": float(spent), "possibly_charged_usd": float(possibly)}
             report["evidence"] = asked.evidence()
-            text = f"{spent_text(spent, possibly)} of {usd(max_usd)} were spent."
+            text = f"Spent {spent_text(spent, possibly)} of {usd(max_usd)}."
             click.echo(f"\n{text}", err=as_json)
         if as_json:
             click.echo(json.dumps(report, indent=2))
@@ -157,7 +157,7 @@ def doctor(
 def _resources(
     hosts: Sequence[str], settings: dict[str, str | None]
 ) -> tuple[Resources, Finding | None]:
-    """The resources of the project, the options and the environment, and what the project has."""
+    """Return the resources from the project, options and environment, and the project's finding."""
     from octogen_dagster.doctor.resources import environment_resources, project_resources
 
     context = click.get_current_context()
@@ -173,9 +173,9 @@ def _resources(
     project = context.find_object(Project)
     if not project:
         return resources, None
-    os.chdir(project.folder)  # as `dg` does, since folders of definitions may be relative
+    os.chdir(project.folder)  # as dg does, because folders in definitions can be relative
     found, finding = project_resources(*project)
-    if "octogen" in typed:  # the hosts are others, and the service is that of the project
+    if "octogen" in typed:  # other hosts, with the project's service
         named = {"catalog_source": resources["octogen"]["octogen"].catalog_source}
         for name, octogen in found.get("octogen", {}).items():
             found["octogen"][name] = octogen.model_copy(update=named)
@@ -187,7 +187,7 @@ def _resources(
 def _answers(
     service: Service, spending: Spending, *, yes: bool, as_json: bool
 ) -> Iterator[Finding]:
-    """Say what will be asked and what it may cost; ask it, if there is consent."""
+    """Print the questions and their maximum cost, and ask them once confirmed."""
     from octogen_dagster.doctor.asking import ask, planned
     from octogen_dagster.doctor.findings import Finding
     from octogen_dagster.doctor.questions import QUESTIONS
@@ -196,22 +196,20 @@ def _answers(
     plan = [*planned(QUESTIONS, service, spending.prices)]
     width = max(len(each.subject) for each in QUESTIONS)
     click.echo(f"\n{len(plan)} questions to {service.service.base_url}:\n", err=as_json)
-    for question, cost, left_out in plan:
-        price = "left out" if left_out else f"up to {usd(cost)}" if cost else "free"
-        line = f"  {question.subject:<{width}}  {price:<12}  {left_out or question.belief}"
+    for question, cost, skipped in plan:
+        price = "skipped" if skipped else f"up to {usd(cost)}" if cost else "free"
+        line = f"  {question.subject:<{width}}  {price:<12}  {skipped or question.belief}"
         click.echo(printable_lines(line), err=as_json)
-    together = usd(sum(each.cost_usd for each in plan))
-    limit = f"no more than {usd(spending.budget_usd or 0)} is spent, whatever is asked"
-    click.echo(f"\nAll of them cost at most {together}; {limit}.\n", err=as_json)
-    if yes or (sys.stdin.isatty() and click.confirm("Ask?", err=as_json)):
+    total, limit = usd(sum(each.cost_usd for each in plan)), usd(spending.budget_usd or 0)
+    click.echo(f"\nMaximum cost: {total} (spending limit: {limit}).\n", err=as_json)
+    if yes or (sys.stdin.isatty() and click.confirm("Continue?", err=as_json)):
         yield from ask(QUESTIONS, service)
     else:
-        said = "nothing was asked, since there is no consent."
-        yield Finding("Questions", "failed", said, "Where there is no terminal, --yes gives it.")
+        yield Finding("Questions", "failed", "not confirmed.", "Without a terminal, pass --yes.")
 
 
 def _evidence_of(report: Path) -> Evidence:
-    """Read what an earlier run recorded for this one."""
+    """Return the evidence in an earlier run's report."""
     import msgspec
 
     from octogen_dagster.doctor.service import Evidence
@@ -221,6 +219,6 @@ def _evidence_of(report: Path) -> Evidence:
         return msgspec.convert(evidence, Evidence)
     except (OSError, ValueError, KeyError, TypeError, msgspec.ValidationError) as error:
         raise ValueError(
-            f"--compare: {report} has no first page of an earlier run ({type(error).__name__}): "
-            "make it by `octogen-dagster doctor --ask --json`"
+            f"--compare: {report} is not a report with a first page ({type(error).__name__}). To "
+            "write one, run `octogen-dagster doctor --ask --json`."
         ) from None

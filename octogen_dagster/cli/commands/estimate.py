@@ -1,4 +1,4 @@
-"""The command `octogen-dagster estimate`: what a read costs, told without a charged search."""
+"""The command `octogen-dagster estimate`: a read's cost, estimated free of charge."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
     from octogen_dagster.api.search import SearchFilters
 
 _IS_LOWER_BOUND = (
-    "Products without a category are not counted, so this is a lower bound. For a whole catalog "
-    "`--host` of its shop says more."
+    "Products without a category are not counted, so this is a lower bound. For a shop's full "
+    "count, pass --host."
 )
 _IS_NO_BOUND = (
-    "Keywords do not narrow the count, and products without a category are not counted: it may be "
-    "less or more."
+    "Keywords do not narrow the count, and products without a category are not counted, so the "
+    "read can cost more or less."
 )
 
 
 @click.command(cls=Command, context_settings=CONTEXT_SETTINGS)
 @click.option("--catalog", "catalogs", multiple=True, help="Catalog key. Can be repeated.")
-@click.option("--host", "hosts", multiple=True, help="Host of a shop. Can be repeated.")
-@click.option("--q", default=None, help="Keywords of a search.")
+@click.option("--host", "hosts", multiple=True, help="Shop host. Can be repeated.")
+@click.option("--q", default=None, help="Search keywords.")
 @click.option(
     "--facet", "facets", multiple=True, metavar="NAME=VALUE", help="Filter. Can be repeated."
 )
@@ -46,12 +46,12 @@ def estimate(
     facets: Sequence[str],
     **filters: Any,
 ) -> None:
-    """Say what a read costs: products, pages, dollars and time.
+    """Estimate the products, pages, cost and time for a read.
 
-    Without options it is a read of all of Octogen. The estimate is free: nothing is searched or
-    looked up. The API key and OCTOGEN_BASE_URL are read from the environment. Octogen says how many
-    products a shop's catalogs have. Of searches and named catalogs it counts only the products that
-    have a category, which is a lower bound. Exit status: 0 estimated, 1 failed, 2 bad input.
+    Without options, the estimate covers all catalogs. It is free: it runs no search and no lookup.
+    The API key and OCTOGEN_BASE_URL are read from the environment. Octogen reports the number of
+    products for a shop. For searches and named catalogs it counts only products with a category,
+    which gives a lower bound. Exit status: 0 estimated, 1 failed, 2 bad input.
     """
     from octogen_dagster.api.blocking import BlockingClient
     from octogen_dagster.api.catalog_sources import CatalogService
@@ -73,14 +73,14 @@ def estimate(
         click.echo(_IS_NO_BOUND if search.has_keywords else _IS_LOWER_BOUND)
     for host, of_host in counted.several.items():
         click.echo(
-            f"{printable(host)} is served by {len(of_host)} catalogs, one of which may be an "
-            "aggregate of many shops. To read only some, name them: "
+            f"{printable(host)} has {len(of_host)} catalogs, one of which might combine many "
+            "shops. To read only some of them, pass their keys: "
             f"ShopCatalogs(hosts=[{host!r}], catalogs=[{of_host[0].catalog!r}])."
         )
 
 
 def _table(service: CatalogService, counts: Sequence[Count]) -> list[str]:
-    """Return the lines of a table of the counts and their sum, and what is to be known of it."""
+    """Return a table with the counts and their sum as lines, followed by notes."""
     from octogen_dagster.api.estimate import estimate_lookups, estimate_pages
     from octogen_dagster.api.search import MAX_PAGE_SIZE
 
@@ -106,14 +106,14 @@ def _table(service: CatalogService, counts: Sequence[Count]) -> list[str]:
         lines.append(f"Pages: {time}.")
     for count in counts:
         if count.products is None:
-            lines.append(f"{count.subject}: the number of its products is not known.")
+            lines.append(f"{count.subject}: the number of products is unknown.")
         elif not count.products:
-            lines.append(f"{count.subject}: no products. Check its spelling and its filters.")
+            lines.append(f"{count.subject}: no products. Check the spelling and the filters.")
     return lines
 
 
 def _search(**filters: Any) -> SearchFilters:
-    """Return the filters of a search; say by the names of options what is wrong with them."""
+    """Return the search filters, or raise an error that names the options."""
     from pydantic import ValidationError
 
     from octogen_dagster.api.search import SearchFilters
@@ -122,13 +122,13 @@ def _search(**filters: Any) -> SearchFilters:
         with warnings.catch_warnings(record=True) as caught:
             search = SearchFilters(**filters)
     except ValidationError as error:
-        raise ValueError("\n".join(map(_of_option, error.errors()))) from None
+        raise ValueError("\n".join(map(_option_error, error.errors()))) from None
     for warning in caught:
         click.echo(warning.message, err=True)
     return search
 
 
-def _of_option(mistake: ErrorDetails) -> str:
+def _option_error(mistake: ErrorDetails) -> str:
     text = str(mistake.get("ctx", {}).get("error", mistake["msg"]))
     if not mistake["loc"]:
         return text
@@ -137,11 +137,11 @@ def _of_option(mistake: ErrorDetails) -> str:
 
 
 def _facets(texts: Iterable[str]) -> list[dict[str, Any]]:
-    """Parse NAME=VALUE options; the values of one name are alternatives."""
+    """Parse NAME=VALUE options. Values with the same name are alternatives."""
     values: dict[str, list[str]] = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not (name and equals and value):
-            raise ValueError(f"--facet {text!r} has no name and value: write it as gender=female")
+            raise ValueError(f"--facet {text!r} is not NAME=VALUE. Write it like gender=female.")
         values.setdefault(name, []).append(value)
     return [{"name": name, "values": each} for name, each in values.items()]

@@ -31,24 +31,24 @@ _OTHER_LOGINS = (
     "OCTOGEN_MCP_REFRESH_TOKEN",
     "OCTOGEN_MCP_ACCESS_TOKEN",
 )
-"""Variables that would be used instead of the files of the login."""
+"""Variables that take precedence over the login files."""
 
 
 @click.command(cls=Command, context_settings=CONTEXT_SETTINGS)
 @mcp_url_option()
 @click.option(
     "--resource",
-    help="The MCP server as OAuth names it, such as https://mcp.octogen.ai; its URL is then "
-    "https://mcp.octogen.ai/mcp/.  [default: that of --mcp-url]",
+    help="OAuth resource for the MCP server, such as https://mcp.octogen.ai, which implies the "
+    "MCP URL https://mcp.octogen.ai/mcp/.  [default: from --mcp-url]",
 )
 @click.option(
     "--authkit-domain",
-    help="URL of the authorization server to log in at, such as https://auth.octogen.ai. It is an "
-    "error if the MCP server names another one.  [default: the one that it names]",
+    help="Authorization server URL, such as https://auth.octogen.ai. It must match the one "
+    "reported by the MCP server.  [default: from the MCP server]",
 )
 @mcp_option(
     "--mcp-client-id-file",
-    "File for the id of the OAuth client.  [default: ~/.config/octogen/mcp.client-id]",
+    "File for the OAuth client id.  [default: ~/.config/octogen/mcp.client-id]",
     synonym="--client-id-file",
     type=FILE,
 )
@@ -60,41 +60,43 @@ _OTHER_LOGINS = (
 )
 @mcp_option(
     "--mcp-token-uri",
-    "Where the login is kept in place of files, for processes that share no disk: s3://..., "
-    "gs://... or az://... of an object for the refresh token, or a path. The client id and the "
-    "redirect URI are put beside it.",
+    "Location for the login instead of files, for processes without a shared disk: the refresh "
+    "token's URL (s3://..., gs://... or az://...) or path. The client id and redirect URI are "
+    "stored beside it.",
     synonym="--token-uri",
 )
 @mcp_option(
     "--mcp-redirect-uri-file",
-    "File for the URL that the client is registered with.  "
+    "File for the client's registered redirect URI.  "
     "[default: ~/.config/octogen/mcp.redirect-uri, or none with a client id file]",
     synonym="--redirect-uri-file",
     type=FILE,
 )
 @mcp_option(
     "--mcp-client-id",
-    "Id of a registered OAuth client; needs --redirect-uri.  "
-    "[default: that of the last login, or a new one]",
+    "Registered OAuth client id. Requires --redirect-uri.  "
+    "[default: the last login's client, or a new one]",
     synonym="--client-id",
 )
 @mcp_option(
     "--mcp-redirect-uri",
-    "URL on this machine that the browser returns to.  [default: http://127.0.0.1:PORT/callback]",
+    "Redirect URI on this machine.  [default: http://127.0.0.1:PORT/callback]",
     synonym="--redirect-uri",
 )
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
     default=8765,
-    help="Port on 127.0.0.1 that the browser returns to; 0 for a free one.",
+    help="Port on 127.0.0.1 for the redirect; 0 for a free port.",
 )
 @click.option(
-    "--scope", default="openid profile email offline_access", help="OAuth scopes to ask for."
+    "--scope", default="openid profile email offline_access", help="OAuth scopes to request."
 )
-@click.option("--open/--no-open", "open_browser", default=True, help="Open the browser.")
-@click.option("--verify/--no-verify", default=True, help="Try the new refresh token once.")
-@click.option("--timeout", type=SECONDS, default=300.0, help="Seconds that you have to log in.")
+@click.option(
+    "--open/--no-open", "open_browser", default=True, help="Open the login page in a browser."
+)
+@click.option("--verify/--no-verify", default=True, help="Exchange the new refresh token once.")
+@click.option("--timeout", type=SECONDS, default=300.0, help="Seconds to wait for the login.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @reporting_errors
 def login(
@@ -113,9 +115,9 @@ def login(
 ) -> None:
     """Log in to Octogen's MCP in a browser.
 
-    One login is enough: `octogen-dagster bq autosubscribe` and Dagster go on from it. It registers
-    a public OAuth client, and writes its id and a refresh token to files that only you can read.
-    Exit status: 0 logged in, 1 failed, 2 bad input.
+    You log in once; `octogen-dagster bq autosubscribe` and Dagster reuse the login. The command
+    registers a public OAuth client and writes its id and a refresh token to files that only you can
+    read. Exit status: 0 logged in, 1 failed, 2 bad input.
     """
     import webbrowser
 
@@ -125,7 +127,7 @@ def login(
     from octogen_dagster.control_plane.tokens import DEFAULT_RETRY, Refresh
 
     def show(url: str) -> None:
-        click.echo(f"Log in on this page: {url}", err=as_json)
+        click.echo(f"Open this page to log in: {url}", err=as_json)
         if open_browser:
             webbrowser.open(url)
 
@@ -153,11 +155,11 @@ def login(
     except OSError as error:
         fail(
             f"Error: cannot listen on port {urlsplit(redirect_uri).port}: {error.strerror}. "
-            "Choose another one with --port.",
+            "Choose another port with --port.",
             FAILED,
         )
     if verify:
-        # The new refresh token is exchanged: the files and the token endpoint work.
+        # Exchange the new refresh token, which tests the files and the token endpoint.
         exchange = Refresh(places.refresh_token, places.client_id, done.token_endpoint)
         exchange(Deadline.after(DEFAULT_RETRY.deadline))
     if as_json:
@@ -167,7 +169,7 @@ def login(
 
 
 def _mcp_url(mcp_url: str | None, resource: str | None) -> str:
-    """Return the URL of the MCP server; the resource counts more than a URL of the environment."""
+    """Return the MCP URL. The resource takes precedence over a URL from the environment."""
     from octogen_dagster.api.credentials import host_mcp_url
 
     if not resource:
@@ -176,8 +178,7 @@ def _mcp_url(mcp_url: str | None, resource: str | None) -> str:
     if mcp_url and source is ParameterSource.COMMANDLINE:
         if not f"{mcp_url}/".startswith(f"{resource.rstrip('/')}/"):
             raise ValueError(
-                f"--mcp-url {mcp_url} is not a server of --resource {resource}: leave out one of "
-                "them."
+                f"--mcp-url {mcp_url} does not belong to --resource {resource}. Remove one of them."
             )
         return mcp_url
     has_path = urlsplit(resource).path.strip("/")
@@ -185,23 +186,22 @@ def _mcp_url(mcp_url: str | None, resource: str | None) -> str:
 
 
 def _client_id(client_id: str | None, redirect_uri: str | None) -> str | None:
-    """Return the OAuth client to use again, or None.
+    """Return the OAuth client to reuse, or None.
 
-    One of the environment without a redirect URI is that of another login, and is not used.
+    A client from the environment without a redirect URI belongs to another login and is ignored.
     """
     if redirect_uri or not client_id:
         return client_id
     source = click.get_current_context().get_parameter_source("mcp_client_id")
     if source is ParameterSource.COMMANDLINE:
         raise ValueError(
-            "--client-id names a client that is registered, and the browser can only return to the "
-            "URL that it is registered with: give that as --redirect-uri."
+            "--client-id requires the client's registered redirect URI. Pass it as --redirect-uri."
         )
     return None
 
 
 def _print_settings(places: LoginPlaces, token_uri: str | None, done: Login, mcp_url: str) -> None:
-    """Print what the shell must set and unset so that other commands find the login."""
+    """Print the shell commands that let other commands find the login."""
     from octogen_dagster.api.credentials import host_mcp_url, host_token_endpoint
     from octogen_dagster.control_plane.login_places import LoginPlaces
 
@@ -230,9 +230,9 @@ def _print_settings(places: LoginPlaces, token_uri: str | None, done: Login, mcp
     lines += [f"unset {name}" for name in _OTHER_LOGINS if os.environ.get(name)]
     readers = "`octogen-dagster bq autosubscribe` and Dagster"
     if lines:
-        click.echo("\n".join([f"Logged in. Set this for {readers}:", *lines]))
+        click.echo("\n".join([f"Logged in. For {readers}, run:", *lines]))
     else:
-        click.echo(f"Logged in. {readers} find the login by themselves.")
+        click.echo(f"Logged in. {readers} use this login automatically.")
 
 
 def _print_json(

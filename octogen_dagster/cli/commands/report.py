@@ -1,4 +1,4 @@
-"""The command `octogen-dagster report`: the history of prices as a page that anybody opens."""
+"""The command `octogen-dagster report`: the price history as an HTML page."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from octogen_dagster.cli.options import CONTEXT_SETTINGS, FILE, Command, base_di
 
 @click.command(cls=Command, context_settings=CONTEXT_SETTINGS)
 @base_dir_option()
-@click.option("--asset", default="octogen_products_history", help="Name of the history's asset.")
-@click.option("--days", type=click.IntRange(1), default=30, help="The last dates to show.")
-@click.option("--out", type=FILE, default=Path("report.html"), help="The file to write.")
+@click.option("--asset", default="octogen_products_history", help="History asset name.")
+@click.option("--days", type=click.IntRange(1), default=30, help="Number of days to show.")
+@click.option("--out", type=FILE, default=Path("report.html"), help="Output file.")
 @reporting_errors
 def report(*, base_dir: str, asset: str, days: int, out: Path) -> None:
-    """Write the history of prices as a page that a browser opens.
+    """Write the price history as an HTML page.
 
-    The page has filters by catalog, brand and category, the events of the last days, and the prices
-    of a product when it is clicked. It is one file with all of its data: it loads nothing and sends
-    nothing. Exit status: 0 written, 1 failed, 2 bad input.
+    The page shows recent events, with filters for catalog, brand and category. Click a product to
+    see its prices. The file contains all of its data and makes no network requests. Exit status: 0
+    written, 1 failed, 2 bad input.
     """
     from octogen_dagster.history.report.data import report_data
     from octogen_dagster.history.report.page import report_page
@@ -31,4 +31,4 @@ def report(*, base_dir: str, asset: str, days: int, out: Path) -> None:
         out.write_text(page, encoding="utf-8")
     except OSError as error:
         raise ValueError(f"--out {out} cannot be written: {error.strerror}") from error
-    click.echo(f"{out} ({len(page.encode()) / 1e6:.1f} MB): open it in a browser.")
+    click.echo(f"Wrote {out} ({len(page.encode()) / 1e6:.1f} MB). Open it in a browser.")

@@ -1,4 +1,4 @@
-"""The command `octogen-dagster sandbox`: a local Octogen."""
+"""The command `octogen-dagster sandbox`: a local Octogen service."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ def _faults(_context: click.Context, _parameter: click.Parameter, texts: tuple[s
 
 
 @click.command(cls=Command, context_settings=CONTEXT_SETTINGS)
-@click.option("--port", type=click.IntRange(0, 65535), default=8787, help="Port; 0 for a free one.")
 @click.option(
-    "--generation", type=_GENERATIONS, default="current", help="Generation of the API contract."
+    "--port", type=click.IntRange(0, 65535), default=8787, help="Port; 0 for a free port."
 )
+@click.option("--generation", type=_GENERATIONS, default="current", help="API contract version.")
 @click.option(
-    "--catalogs", callback=_catalogs, default="5", help="Number of catalogs, or their keys: a,b,c."
+    "--catalogs", callback=_catalogs, default="5", help="Number of catalogs, or their keys (a,b,c)."
 )
 @click.option(
     "--products", type=click.IntRange(0), default=250, help="Number of products per catalog."
 )
-@click.option("--seed", type=int, default=1, help="Seed of the generated products.")
+@click.option("--seed", type=int, default=1, help="Seed for the generated products.")
 @click.option(
-    "--day", type=click.IntRange(1), default=1, help="Day to serve: prices move with each."
+    "--day", type=click.IntRange(1), default=1, help="Simulated day. Prices change every day."
 )
-@click.option("--api-key", default=None, help="API key to accept.  [default: a made-up one]")
+@click.option("--api-key", default=None, help="API key to accept.  [default: a generated key]")
 @click.option("--requests-per-minute", type=click.IntRange(1), default=600_000, help="Rate limit.")
 @click.option(
     "--fault",
@@ -57,12 +57,12 @@ def _faults(_context: click.Context, _parameter: click.Parameter, texts: tuple[s
     "credit_usd",
     type=click.FloatRange(0),
     default=None,
-    help="Credit in US dollars, after which answers are a 402.  [default: endless]",
+    help="Prepaid credit in US dollars. Once spent, requests return 402.  [default: unlimited]",
 )
-@click.option("--hub", is_flag=True, help="Also share the catalogs over Analytics Hub and MCP.")
+@click.option("--hub", is_flag=True, help="Also share the catalogs through Analytics Hub and MCP.")
 @debug_option
 def sandbox(api_key: str | None, debug: bool, **settings: Any) -> None:
-    """Serve a local Octogen on 127.0.0.1 until you press Ctrl-C."""
+    """Run a local Octogen service on 127.0.0.1 until Ctrl-C."""
     server = import_from_sandbox_extra("octogen_dagster.sandbox.server")
     try:
         server.serve(
@@ -74,6 +74,6 @@ def sandbox(api_key: str | None, debug: bool, **settings: Any) -> None:
 
 
 def _print_environment(sandbox: Sandbox) -> None:
-    click.echo(f"# The sandbox listens at {sandbox.base_url}; Ctrl-C stops it. In another shell:")
+    click.echo(f"# Listening on {sandbox.base_url}. Press Ctrl-C to stop. In another shell, run:")
     for name, value in sandbox.environment.items():
         click.echo(f"export {name}={value}")

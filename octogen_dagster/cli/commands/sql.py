@@ -1,4 +1,4 @@
-"""The command `octogen-dagster sql`: queries of the stored snapshots."""
+"""The command `octogen-dagster sql`: SQL queries over stored snapshots."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _MAX_ROWS = 100
 _MAX_WIDTH = 24
-"""The width from which the cells of a column may become several lines."""
+"""The width above which cells wrap."""
 _C1 = re.compile("[\x7f-\x9f]")
 
 
@@ -32,20 +32,20 @@ _C1 = re.compile("[\x7f-\x9f]")
     "--base-dir",
     envvar="OCTOGEN_SNAPSHOTS",
     show_envvar=True,
-    help="Folder or bucket of the snapshots.  [default: the one in the project's definitions]",
+    help="Snapshot folder or bucket.  [default: from the project's definitions]",
 )
 @click.option("--csv", "form", flag_value="csv", help="Print all rows as CSV.")
 @click.option("--json", "form", flag_value="json", help="Print all rows as JSON.")
 @reporting_errors
 def sql(*, query: str | None, base_dir: str | None, form: str | None) -> None:
-    """Query the stored snapshots with SQL, or list their tables.
+    """Query stored snapshots with SQL, or list their tables.
 
-    QUERY is a SELECT statement in the dialect of Polars. Each asset is a table with the asset's
-    name. The table of an asset with partitions has their keys in the column `partition`. Put a
-    name with a prefix in double quotes, such as "shops/octogen_products". Times are in UTC.
+    QUERY is a SELECT statement in the Polars dialect. Each asset is a table with the asset's name.
+    Tables for partitioned assets have the partition keys in the column `partition`. Put names with
+    a prefix in double quotes, such as "shops/octogen_products". Times are in UTC.
 
-    A bucket that is named by --base-dir is read with the credentials of the machine. Exit status: 0
-    read, 1 failed, 2 bad input.
+    For a bucket in --base-dir, the machine's credentials are used. Exit status: 0 read, 1 failed, 2
+    bad input.
     """
     from octogen_dagster.storage.sql import list_tables, query_tables
 
@@ -63,7 +63,7 @@ def sql(*, query: str | None, base_dir: str | None, form: str | None) -> None:
 
 
 def _store(base_dir: str | None) -> Store:
-    """The folder or bucket of the option, or else of the project's IO manager."""
+    """Return the store from the option, or from the project's IO manager."""
     from octogen_dagster.storage.store import Store
 
     if base_dir is not None:
@@ -71,18 +71,18 @@ def _store(base_dir: str | None) -> Store:
     project = click.get_current_context().find_object(Project)
     if project is None:
         raise ValueError(
-            "Nothing says where the snapshots are. Pass --base-dir, set OCTOGEN_SNAPSHOTS, or run "
-            "the command in a project of dg."
+            "The snapshot folder is unknown. Pass --base-dir, set OCTOGEN_SNAPSHOTS, or run the "
+            "command in a dg project."
         )
     from octogen_dagster.doctor.resources import project_resources
 
-    os.chdir(project.folder)  # as `dg` does, since folders of definitions may be relative
+    os.chdir(project.folder)  # as dg does, because folders in definitions can be relative
     found, finding = project_resources(*project)
     managers = found.get("io_manager", {})
     if len(managers) != 1:
         raise ValueError(
-            f"The project has {len(managers)} resources that store snapshots ({finding.message}) "
-            "Pass the folder or bucket as --base-dir, or set OCTOGEN_SNAPSHOTS."
+            f"The project has {len(managers)} snapshot IO managers ({finding.message}) Pass the "
+            "folder or bucket as --base-dir, or set OCTOGEN_SNAPSHOTS."
         )
     (manager,) = managers.values()
     store: Store = manager.process_config_and_initialize().store
@@ -90,7 +90,7 @@ def _store(base_dir: str | None) -> Store:
 
 
 def _print_table(rows: Any) -> None:
-    """Print the first rows of a frame, and of its columns those that fit."""
+    """Print a frame's first rows and the columns that fit."""
     from rich.console import Console
     from rich.table import Table
 
@@ -110,9 +110,9 @@ def _print_table(rows: Any) -> None:
     if not len(rows):
         click.echo("No rows.")
     if len(rows) > _MAX_ROWS:
-        click.echo(f"\nOnly the first {_MAX_ROWS} rows are shown: --csv prints all.")
+        click.echo(f"\nShowing the first {_MAX_ROWS} rows. For all rows, add --csv.")
     if left := rows.width - len(columns):
-        click.echo(f"\n{left} more columns do not fit: select fewer, or print all with --csv.")
+        click.echo(f"\n{left} more columns do not fit. Select fewer columns, or add --csv.")
 
 
 def _text(value: Any) -> str:
@@ -120,7 +120,7 @@ def _text(value: Any) -> str:
         return time_text(value)
     if isinstance(value, int | float) and not isinstance(value, bool):
         return f"{round(value, 4):,}"
-    if hasattr(value, "to_list"):  # a list is a series of Polars
+    if hasattr(value, "to_list"):  # a Polars series
         return ", ".join(map(_text, value))
     if isinstance(value, bool | dict):
         return json.dumps(value, ensure_ascii=False, default=str)

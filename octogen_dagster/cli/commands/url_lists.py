@@ -1,4 +1,4 @@
-"""The commands `octogen-dagster url-lists`: sets of product addresses that are kept at Octogen."""
+"""The commands `octogen-dagster url-lists`: sets of product URLs stored by Octogen."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 @click.group("url-lists", cls=Group, context_settings=CONTEXT_SETTINGS)
 def url_lists() -> None:
-    """List and delete the URL lists that Octogen keeps.
+    """List and delete URL lists stored by Octogen.
 
-    The API key and OCTOGEN_BASE_URL are read from the environment.
-    Octogen's own `octogen-url-lists`, of the package octogen-ai-sdk, has the other operations.
+    The API key and OCTOGEN_BASE_URL are read from the environment. For other operations, use
+    `octogen-url-lists` from the package octogen-ai-sdk.
     """
 
 
@@ -61,15 +61,15 @@ def list_command(*, as_json: bool) -> None:
 @url_lists.command("delete", context_settings=CONTEXT_SETTINGS)
 @click.argument("url_list_id")
 @click.option(
-    "--apply", is_flag=True, help="Make the change. Without it, only print what would be done."
+    "--apply", is_flag=True, help="Delete the list. Without this flag, only print the plan."
 )
-@click.option("--yes", is_flag=True, help="Do not ask. Needed where nobody can answer.")
+@click.option("--yes", is_flag=True, help="Skip the confirmation. Required without a terminal.")
 @_JSON
 @reporting_errors
 def delete(*, url_list_id: str, apply: bool, yes: bool, as_json: bool) -> None:
     """Delete a URL list and its tables in BigQuery.
 
-    It cannot be undone. In a terminal you are asked for the name of the list.
+    This cannot be undone. In a terminal, the command asks for the list's name as confirmation.
     """
     with _client() as client:
         found = client.get_coverage_url_list(url_list_id)
@@ -77,27 +77,30 @@ def delete(*, url_list_id: str, apply: bool, yes: bool, as_json: bool) -> None:
         what = f"URL list {name} with {count(found.url_count, 'URL')} and its tables in BigQuery"
         if not apply:
             payload = {"applied": False, "action": "delete"} | _payload(found)
-            _print(payload, [DRY_RUN, f"{what} would be deleted, which cannot be undone."], as_json)
+            _print(payload, [DRY_RUN, f"{what} would be deleted. This cannot be undone."], as_json)
             return
         if not yes:
-            _ask(f"{what} will be deleted, which cannot be undone.", found.name)
+            _confirm(f"{what} will be deleted. This cannot be undone.", found.name)
         deleted = client.delete_coverage_url_list(url_list_id)
     lines = [f"URL list {name} is being deleted: {printable(deleted.status)}."]
     _print({"applied": True} | _payload(deleted), lines, as_json)
 
 
-def _ask(what: str, name: str) -> None:
-    """Have the name of a list typed, or raise."""
+def _confirm(what: str, name: str) -> None:
+    """Ask the user to type the list's name, or raise."""
     if not sys.stdin.isatty():
-        raise ValueError(f"{what} Nobody can be asked here: add --yes if that is meant.")
+        raise ValueError(f"{what} Without a terminal, confirm with --yes.")
     click.echo(what, err=True)
-    if click.prompt("Type its name to go on", default="", show_default=False, err=True) != name:
-        raise ValueError("The name is another one: nothing was deleted.")
+    if (
+        click.prompt("Type the list's name to confirm", default="", show_default=False, err=True)
+        != name
+    ):
+        raise ValueError("The name does not match. Nothing was deleted.")
 
 
 @contextlib.contextmanager
 def _client() -> Iterator[BlockingClient]:
-    """A client of the service that the environment names, with its key."""
+    """Return a client configured from the environment."""
     from octogen_dagster.api.blocking import BlockingClient
     from octogen_dagster.api.credentials import ApiKey, configured_base_url
     from octogen_dagster.api.service import Service

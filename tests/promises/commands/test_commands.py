@@ -105,8 +105,10 @@ def test_the_traceback_of_what_may_be_a_defect_is_one_option_away(
     monkeypatch.setattr("json.dumps", lambda *_, **__: int("ten"))
     told = run(*DRY_RUN)
     said = "Error: invalid literal for int() with base 10: 'ten'"
-    hint = "If your input is right, this is a defect: add --debug to see its traceback."
-    assert (told.exit_code, told.stderr.splitlines()) == (2, [said, hint])
+    assert told.exit_code == 2
+    line, hint = told.stderr.splitlines()
+    assert line == said
+    assert "--debug" in hint
     shown = run(*DRY_RUN, "--debug")
     assert shown.exit_code == 2
     assert "Traceback (most recent call last):" in shown.stderr
@@ -116,8 +118,10 @@ def test_the_traceback_of_what_may_be_a_defect_is_one_option_away(
 
 def test_bad_input_is_one_line_without_a_hint() -> None:
     told = run("estimate", "--catalog", "acme", "--facet", "gender")
-    said = "Error: --facet 'gender' has no name and value: write it as gender=female"
-    assert (told.exit_code, told.stderr.splitlines()) == (2, [said])
+    assert told.exit_code == 2
+    (said,) = told.stderr.splitlines()
+    assert said.startswith("Error: --facet 'gender' ")
+    assert "--debug" not in said
 
 
 def test_an_error_of_the_package_has_a_traceback_too() -> None:
@@ -171,7 +175,7 @@ def test_each_command_refuses_an_empty_value(words: tuple[str, ...]) -> None:
         for arguments in ways:
             done = run(*words, *arguments)
             assert (done.exit_code, done.stdout) == (2, ""), arguments
-            assert "it is empty" in done.stderr
+            assert "is empty" in done.stderr
             told = done.stderr.replace(name.upper(), name)
             assert f"{name}'" in told or f"[{name}]'" in told
 

@@ -703,10 +703,10 @@ class TestCommand:
         assert "ok       Octogen catalogs: ShopCatalogs lists 1 catalog with 250 products." in (
             fine.stdout.splitlines()
         )
-        assert [line for line in fine.stdout.splitlines() if "not checked:" in line] == [
-            "skipped  MCP login: not checked: give --principal.",
-            "skipped  Analytics Hub: not checked: give --project.",
-            "skipped  Queries: not checked: give --project.",
+        assert [line for line in fine.stdout.splitlines() if "not checked. Pass" in line] == [
+            "skipped  MCP login: not checked. Pass --principal.",
+            "skipped  Analytics Hub: not checked. Pass --project.",
+            "skipped  Queries: not checked. Pass --project.",
         ]
         with TestOctogen.current({"detail": "Invalid API key"}, 401) as server:
             monkeypatch.setenv("OCTOGEN_BASE_URL", server.base_url)

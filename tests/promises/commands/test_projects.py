@@ -86,15 +86,15 @@ class TestEnvironment:
     @pytest.mark.parametrize(
         ("name", "content", "said"),
         [
-            ("pyproject.toml", b"[tool.dg\n", "is not TOML: "),
-            ("pyproject.toml", b"# caf\xe9\n", "is not UTF-8."),
-            ("pyproject.toml", b"tool = 3\n", "names no project.root_module"),
+            ("pyproject.toml", b"[tool.dg\n", "is not valid TOML: "),
+            ("pyproject.toml", b"# caf\xe9\n", "is not valid UTF-8."),
+            ("pyproject.toml", b"tool = 3\n", "does not set project.root_module"),
             ("pyproject.toml", b"a = " + b"[" * 100_000, "cannot be read: "),
-            ("dg.toml", b'directory_type = "project"\n', "names no project.root_module"),
+            ("dg.toml", b'directory_type = "project"\n', "does not set project.root_module"),
             ("dg.toml", None, "cannot be read: Input/output error."),
-            (".env", b"NAME=caf\xe9\n", "is not UTF-8. Its variables are not set"),
-            (".env", b"A=b\nB=b\0c\n", "cannot be read: no environment can have its variable 'B'."),
-            (".env", b"'A=B'=c\n", "cannot be read: no environment can have its variable 'A=B'."),
+            (".env", b"NAME=caf\xe9\n", "is not valid UTF-8. Its variables are not set"),
+            (".env", b"A=b\nB=b\0c\n", "cannot be read: the variable 'B'"),
+            (".env", b"'A=B'=c\n", "cannot be read: the variable 'A=B'"),
             (".env", None, "cannot be read: Input/output error."),
         ],
     )

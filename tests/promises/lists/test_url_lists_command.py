@@ -75,9 +75,9 @@ def test_a_list_until_its_deletion(
     assert (as_json["applied"], as_json["action"], as_json["name"]) == (False, "delete", "q3")
     planned = run(sandbox, "delete", list_id).output
     assert planned.splitlines() == [
-        "Dry run: nothing is changed. Add --apply to make the changes.",
-        f"URL list q3 ({list_id}) with 0 URLs and its tables in BigQuery would be deleted, "
-        "which cannot be undone.",
+        "Dry run: no changes are made. To apply them, add --apply.",
+        f"URL list q3 ({list_id}) with 0 URLs and its tables in BigQuery would be deleted. "
+        "This cannot be undone.",
     ]
     unasked = run(sandbox, "delete", list_id, "--apply")
     assert (unasked.exit_code, unasked.stdout) == (2, "")
@@ -164,5 +164,5 @@ def test_a_deletion_is_asked_for_by_the_name(
     assert process.returncode == status, complaints
     golden("errors", complaints)
     assert bool(output) == (not status)
-    assert ("nothing was deleted" in complaints) == bool(status)
+    assert ("Nothing was deleted" in complaints) == bool(status)
     assert bool(octogen.list_coverage_url_lists().items) == bool(status)

@@ -20,7 +20,7 @@ from tests.promises.control_plane import SECRET
 from tests.servers.octogen_mcp import PRINCIPAL, OctogenServer, parameters, refuse
 
 LOGGED_IN = (
-    "Logged in. `octogen-dagster bq autosubscribe` and Dagster find the login by themselves."
+    "Logged in. `octogen-dagster bq autosubscribe` and Dagster use this login automatically."
 )
 
 
@@ -123,7 +123,7 @@ def test_what_the_shell_must_set_and_unset_is_printed(
     done = log_in("--mcp-url", server.mcp_url, *files)
     assert done.exit_code == 0
     assert done.stdout.splitlines()[1:] == [
-        "Logged in. Set this for `octogen-dagster bq autosubscribe` and Dagster:",
+        "Logged in. For `octogen-dagster bq autosubscribe` and Dagster, run:",
         f"export OCTOGEN_MCP_CLIENT_ID_FILE={tmp_path}/client",
         f"export OCTOGEN_MCP_REFRESH_TOKEN_FILE='{tmp_path}/refresh token'",
         f"export OCTOGEN_MCP_URL={server.mcp_url}",
