@@ -359,38 +359,6 @@ def test_products_are_joined_back_to_each_sku(run: Run, tmp_path: Path) -> None:
     assert dearer["sku"].to_list() == ["C"]
 
 
-@pytest.mark.slow
-def test_a_covered_address_without_a_product_gets_those_of_its_page(
-    run: Run, bigquery: BigQueryServer, tmp_path: Path
-) -> None:
-    cap = "/products/cap?color=red"
-    bigquery.results["url_coverage_v1"] = (
-        COVERAGE_FIELDS,
-        covered_rows((cap, True), ("/products/pen", True)),
-    )
-    products = [product(f"u{number}", f"/products/cap?color={number}") for number in range(5)]
-    products[3] = product("u3", "/products/pen")  # the export has two pages of rows
-    bigquery.results["products_current_v1"] = (PRODUCT_FIELDS, [*products, product("u5", cap)])
-    result = run()
-    rows = snapshot(tmp_path, "q3_matches").drop_nulls(["sku", "uuid"])
-    rows = rows.select("sku", "uuid", "matched_by")
-    found = [(f"u{number}", "page") for number in (0, 1, 2, 4)]
-    assert rows.rows() == [
-        *(("C", *each) for each in found[:3]),
-        ("D", "u3", "url"),
-        ("C", *found[3]),
-        ("C", "u5", "url"),
-    ]
-    assert metadata(result, "q3_matches")["octogen/addresses_without_products"] == 0
-    is_pen = pl.when(pl.col("sku") == "E").then(pl.lit(f"{SHOP}/products/pen?ink=blue"))
-    own = OWN.with_columns(is_pen.otherwise(name).alias(name) for name in ("url", "normalized_url"))
-    exported = covered_rows((cap, True), ("/products/pen", True), ("/products/pen?ink=blue", True))
-    bigquery.results["url_coverage_v1"] = (COVERAGE_FIELDS, exported)
-    assert run(upstream=given(own)).success
-    pens = snapshot(tmp_path, "q3_matches").filter(uuid="u3")
-    assert pens.select("sku", "matched_by").rows() == [("D", "url"), ("E", "page")]
-
-
 def list_of(*urls: str) -> dg.AssetsDefinition:
     """A list of addresses, which Octogen writes as they are sent but for a leading `www.`."""
     own = pl.DataFrame({"sku": [f"S{number}" for number in range(len(urls))], "url": urls})
@@ -400,43 +368,6 @@ def list_of(*urls: str) -> dg.AssetsDefinition:
         rejected_message=pl.lit(None, pl.String),
     )
     return given(own)
-
-
-@pytest.mark.slow
-def test_pages_that_their_query_tells_apart_have_their_own_products(
-    run: Run, bigquery: BigQueryServer, tmp_path: Path
-) -> None:
-    paths = [f"/item.php?id={number}&ref=mail" for number in (1, 2, 3)]
-    paths += ["/sch%c3%b6n", "/cap?color=red", "/cap?color=blue"]
-    urls = [f"https://www.shop.example{path}" for path in paths]
-    bigquery.results["url_coverage_v1"] = (
-        COVERAGE_FIELDS,
-        [
-            [url, f"{SHOP}{path}", *row[2:]]
-            for url, path, row in zip(
-                urls, paths, covered_rows(*((path, True) for path in paths)), strict=True
-            )
-        ],
-    )
-    bigquery.results["products_current_v1"] = (
-        PRODUCT_FIELDS,
-        [
-            *(
-                product(f"u{number}", f"http://www.shop.example/item.php?id={number}")
-                for number in (1, 2)
-            ),
-            *(product("u4", "https://www.shop.example/schön"), product("u5", "/cap?color=green")),
-        ],
-    )
-    result = run(upstream=list_of(*urls))
-    assert result.success, failure(result)
-    rows = snapshot(tmp_path, "q3_matches").select("sku", "uuid", "matched_by").rows()
-    assert rows == [
-        *(("S0", "u1", "page"), ("S2", "u1", "page")),  # nobody knows one of S2
-        *(("S1", "u2", "page"), ("S2", "u2", "page"), ("S3", "u4", "url")),
-        *(("S4", "u5", "page"), ("S5", "u5", "page")),  # a tie is a tie
-    ]
-    assert metadata(result, "q3_matches")["octogen/ties"] == 2
 
 
 @pytest.mark.slow
@@ -642,26 +573,31 @@ def test_a_run_that_was_killed_at_any_request_is_mended_by_its_retry(
 
 
 @pytest.mark.slow
-def test_a_grant_that_has_not_arrived_is_waited_for(run: Run, google: Google) -> None:
+def test_the_dataset_is_linked_as_by_linked_datasets(
+    run: Run, google: Google, bigquery: BigQueryServer
+) -> None:
+    """With a place, waits for the grant, a control plane and a revoked subscription replaced."""
+    for view, fields in (
+        ("url_coverage_v1", COVERAGE_FIELDS),
+        ("products_current_v1", PRODUCT_FIELDS),
+    ):
+        bigquery.share(f"{PROJECT}.q3.{view}", schema={"fields": fields})
+
     def arrives(method: str) -> None:
         google.granted = google.granted or method == "TestIamPermissions"
 
     google.granted, google.on_answer = False, arrives
-    assert run(export={"grant_waits": (0.01,)}).success
-    assert google.calls.count("SubscribeListing") == 2
-
-
-@pytest.mark.slow
-def test_a_revoked_subscription_that_holds_the_dataset_is_named_or_replaced(
-    golden: Golden, run: Run, google: Google
-) -> None:
-    google.add(LISTING, DATASET, REVOKED)
-    result = run(retry_policy=AT_ONCE)
-    golden("errors", failure(result))
-    assert not is_retried(result)
-    result = run(export={"replace_revoked": True})
-    assert result.success
+    listing = LISTING.replace("octogen-catalog-exchange/locations/US", "elsewhere/locations/EU")
+    google.add(listing, "q3", REVOKED)
+    place = {"listing_project": "elsewhere", "listing_location": "EU", "dataset_id": "q3"}
+    octogen = Octogen()
+    result = run(octogen, export={"grant_waits": (0.01,), "replace_revoked": True, **place})
+    assert result.success, failure(result)
     assert "octogen/replaced_subscription" in metadata(result, "q3_export")
+    assert octogen.asked.count("register_bigquery_subscriber") == 1
+    assert google.calls.count("SubscribeListing") == 3  # denied, taken, done
+    assert {each.name for each in google.requests} == {listing}
+    assert google.requests[-1].destination_dataset.dataset_reference.dataset_id == "q3"
 
 
 def test_a_list_that_is_gone_is_a_clear_failure(golden: Golden, run: Run, lists: Lists) -> None:
@@ -681,30 +617,6 @@ def test_a_list_that_was_not_made_yet_is_a_clear_failure(golden: Golden, run: Ru
         return OWN
 
     golden("errors", failure(run(upstream=without_list)))
-
-
-@pytest.mark.slow
-def test_the_reader_is_registered_with_a_control_plane(run: Run, google: Google) -> None:
-    octogen = Octogen()
-    assert run(octogen).success
-    assert octogen.asked == ["list_bigquery_subscribers", "register_bigquery_subscriber"]
-    assert run(octogen).success
-    assert octogen.asked[2:] == ["list_bigquery_subscribers"]
-    assert len(google.subscriptions) == 1
-
-
-@pytest.mark.slow
-def test_the_listing_may_be_elsewhere(run: Run, google: Google, bigquery: BigQueryServer) -> None:
-    for view, fields in (
-        ("url_coverage_v1", COVERAGE_FIELDS),
-        ("products_current_v1", PRODUCT_FIELDS),
-    ):
-        bigquery.share(f"{PROJECT}.q3.{view}", schema={"fields": fields})
-    place = {"listing_project": "elsewhere", "listing_location": "EU", "dataset_id": "q3"}
-    assert run(export=place).success
-    (request,) = google.requests
-    assert request.name.startswith("projects/elsewhere/locations/EU/dataExchanges/catalogs_prod/")
-    assert request.destination_dataset.dataset_reference.dataset_id == "q3"
 
 
 @pytest.mark.slow

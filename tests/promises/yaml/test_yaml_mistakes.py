@@ -1,14 +1,11 @@
 """A mistake in YAML names file, line, field and the near miss, and shows no key.
 
-`tests/golden/mistakes.yaml` has files and what is told of their lines, and `yaml_schemas.txt` the
-JSON schemas of both components, which `UPDATE_GOLDEN=1` writes anew.
+`tests/golden/mistakes.yaml` has files and what is told of their lines.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
-import json
-import os
 import re
 import subprocess
 import sys
@@ -19,14 +16,12 @@ from typing import Any
 import pytest
 from dagster.components.testing import DefsFolderSandbox, create_defs_folder_sandbox
 
-from octogen_dagster.components import OctogenComponent, OctogenLinkedDatasetsComponent
+from octogen_dagster.components import OctogenComponent
 from octogen_dagster.errors import OctogenComponentError
 from tests.promises.yaml.yaml_projects import LINKED, TYPE
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 SECRET = "octo_live_00000000000000000000000000000000_secret"
-OWN = ("Settings", "Tables", "Notifier", "Search", "Facet", "Component")
-"""The ends of the names of schemas that are not Dagster's."""
 OTHER_SECRET = "a-token-of-another-service"
 
 
@@ -84,30 +79,6 @@ def test_each_kind_of_mistake_is_told_by_its_line_and_field(
     for (place, words), line in zip(expected, mistakes(text), strict=True):
         assert line.startswith(place)
         assert words in line
-
-
-def test_the_json_schemas_are_as_before() -> None:
-    lines = []
-    for component in (OctogenComponent, OctogenLinkedDatasetsComponent):
-        schema = component.model().model_json_schema()
-        parts = {component.__name__: schema, **schema["$defs"]}
-        for name, part in sorted(parts.items()):
-            if name.endswith(OWN):
-                lines += [f"{name}: required {part.get('required', [])}"]
-                fields = {**part["properties"]}
-                fields.pop("alerts", None)  # those of the classes of rules: test_alert_rules.py
-                lines += [f"  {field}: {rule(each)}" for field, each in fields.items()]
-    text, path = "\n".join(lines) + "\n", GOLDEN / "yaml_schemas.txt"
-    if os.environ.get("UPDATE_GOLDEN"):
-        path.write_text(text)
-    assert text == path.read_text()
-
-
-def rule(field: dict[str, Any]) -> str:
-    """What a field takes, without the words for people."""
-    return json.dumps(
-        {key: each for key, each in field.items() if key not in ("title", "description")}
-    )
 
 
 def test_without_a_file_a_mistake_is_told_with_its_field() -> None:
