@@ -1,1 +1,1 @@
-"""Coverage URL lists as assets: own tables of addresses, and which of them Octogen covers."""
+"""Dagster assets for coverage URL lists: synchronize a list and match its daily export."""

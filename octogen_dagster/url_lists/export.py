@@ -1,7 +1,8 @@
-"""The builder of the export of a URL list: a linked dataset, as that of a catalog is."""
+"""build_url_list_export_asset: subscribe to a URL list's daily export in BigQuery."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -60,60 +61,54 @@ def build_url_list_export_asset(
     control_plane_resource_key: str = "octogen_control_plane",
     **asset_arguments: Any,
 ) -> dg.AssetsDefinition:
-    """Build an asset: the linked dataset of what Octogen exports of a URL list.
+    """Build an asset for a URL list's export, a linked BigQuery dataset.
 
-    Octogen joins a list with all of its catalogs once a day, and shares the result over BigQuery
-    Analytics Hub, for nothing. A materialization subscribes the project of the resource
-    `analytics_hub` to the list's listing, or finds that it is subscribed, as that of
-    `build_linked_datasets_asset` does. Its data version is the time of the last export, which is
-    also in the metadata, as `octogen/exported_at`.
+    Octogen matches a list with all its catalogs once a day and shares the result through BigQuery
+    Analytics Hub for free. A materialization subscribes the `analytics_hub` resource's project to
+    the list's listing, or reports an existing subscription, as in `build_linked_datasets_asset`.
+    The data version is the last export time, also reported as `octogen/exported_at`.
 
-    The dataset has two views, of which `build_linked_snapshot_asset` makes snapshots:
-    `products_current_v1` and `url_coverage_v1`. `build_linked_products_asset` describes the
-    products where they are. A list that was not exported yet is no failure: the run reports an
-    observation and no materialization, and what is downstream in it is not executed.
+    The dataset has two views, `products_current_v1` and `url_coverage_v1`. Read them with
+    `build_linked_snapshot_asset`, or describe the products without copying them with
+    `build_linked_products_asset`. If a list has not been exported yet, the run succeeds: it reports
+    an observation without a materialization, and skips downstream assets.
 
-    The check `fresh` warns if the list was not exported lately. The asset needs `OctogenResource`
-    as `octogen` and `AnalyticsHubResource` as `analytics_hub`.
+    The check `fresh` warns if the last export is too old. The asset requires an `OctogenResource`
+    and an `AnalyticsHubResource` with the resource keys `octogen` and `analytics_hub`.
 
     Args:
-        url_list: An asset of `build_url_list_asset`.
-        name: The asset's name or `dagster.AssetSpec`; by default `<url_list>_export`.
-        listing_project: The project of the list's listing.
-        listing_location: The location of the list's listing.
-        dataset_id: The id of the linked dataset; by default `octogen_<listing id>`.
+        url_list: An asset built by `build_url_list_asset`.
+        name: The asset's name or `dagster.AssetSpec`. Defaults to `<url_list>_export`.
+        listing_project: The listing's project.
+        listing_location: The listing's location.
+        dataset_id: The linked dataset's id. Defaults to `octogen_<listing id>`.
         control_plane: Register the subscriber with Octogen, which grants listings to registered
-            subscribers; needs `OctogenControlPlaneResource` as `octogen_control_plane`.
+            subscribers. Requires an `OctogenControlPlaneResource` with the resource key
+            `octogen_control_plane`.
         replace_revoked: As in `build_linked_datasets_asset`.
-        grant_waits: Seconds to wait for a grant before each further attempt of the same run.
-        max_age: The maximum age of the export; None leaves the check `fresh` out.
-        resource_key: The key of the `OctogenResource`.
-        hub_resource_key: The key of the `AnalyticsHubResource`.
-        control_plane_resource_key: The key of the `OctogenControlPlaneResource`.
-        asset_arguments: Any other argument of `@dagster.asset`.
+        grant_waits: Seconds to wait for a grant before each further attempt in the same run.
+        max_age: Maximum age of the export; None omits the check `fresh`.
+        resource_key: The resource key of the `OctogenResource`.
+        hub_resource_key: The resource key of the `AnalyticsHubResource`.
+        control_plane_resource_key: The resource key of the `OctogenControlPlaneResource`.
+        asset_arguments: Any other argument for `@dagster.asset`.
 
     Raises:
-        TypeError: url_list is not an asset.
-        ValueError: url_list is not an asset of `build_url_list_asset`, the age is out of range, or
-            the listing's project or location is malformed.
-        MissingPackageError: The packages of the extra `bigquery`, or with `control_plane` those of
-            `mcp`, are not installed.
+        TypeError: `url_list` is not an asset.
+        ValueError: `url_list` was not built by `build_url_list_asset`, `max_age` is not positive,
+            or the listing's project or location is malformed.
+        MissingPackageError: The extra `bigquery` is not installed, or with `control_plane` the
+            extra `mcp`.
     """
     require_url_list(url_list)
-    extras = ("bigquery", "mcp") if control_plane else ("bigquery",)
+    extras, resource_keys = ["bigquery"], {resource_key, hub_resource_key}
+    if control_plane:
+        extras.append("mcp")
+        resource_keys.add(control_plane_resource_key)
     require_extras("build_url_list_export_asset", *extras)
     require_max_age(max_age)
-
-    def listing(exchange: str, listing: str) -> ListingName:
-        name = ListingName(listing_project, listing_location, exchange, listing)
-        return ListingName.parse(str(name))
-
-    listing("exchange", "listing")  # refuses a project or location that is malformed
+    listing = _listings_in(listing_project, listing_location)
     given = asset_arguments_of(name or f"{url_list.key.path[-1]}_export", asset_arguments)
-    checks = []
-    if max_age is not None:
-        description = f"The list was exported in the last {hours(max_age):g} hours."
-        checks.append(dg.AssetCheckSpec(FRESH, asset=asset_key(given), description=description))
     list_name = name_of_list(url_list)
 
     @octogen_asset(
@@ -122,71 +117,74 @@ def build_url_list_export_asset(
             "pool": None,
             "kinds": {"octogen", "bigquery"},
             "metadata": {LIST_NAME: list_name},
-            "check_specs": checks,
-            "output_required": False,  # a list that was not exported has none
-            "description": f"The linked dataset of Octogen's daily export of the URL list "
-            f"{list_name!r}.",
+            "check_specs": _check_specs(asset_key(given), max_age),
+            "output_required": False,  # without an export there is no materialization
+            "description": f"The linked dataset with the daily export of URL list {list_name!r}.",
             "retry_policy": dg.RetryPolicy(max_retries=2, delay=30, backoff=dg.Backoff.EXPONENTIAL),
-            "required_resource_keys": {resource_key, hub_resource_key}
-            | ({control_plane_resource_key} if control_plane else set()),
+            "required_resource_keys": resource_keys,
         },
         given,
     )
     def export(context: dg.AssetExecutionContext) -> Iterator[Any]:
-        state = _read_list(context, url_list.key, getattr(context.resources, resource_key))
+        resource = partial(getattr, context.resources)
+        state = _read_list(context, url_list.key, resource(resource_key))
         exported_at, place = last_exported_at(state), state.big_query
-        metadata: Metadata = {
-            LIST_ID: state.url_list_id,
-            LIST_NAME: state.name,
-            "octogen/status": state.status,
-        }
         if exported_at is None or place is None:
-            context.log.info(f"{_NOT_EXPORTED}. What is there of an earlier list stays as it is.")
-            yield dg.AssetObservation(
-                context.asset_key, description=f"{_NOT_EXPORTED}.", metadata=metadata
-            )
+            yield _not_exported(context, state)
         else:
             with waiting_for_grant(context, grant_waits):
-                metadata |= link_dataset(
+                linked = link_dataset(
                     context,
                     listing(place.exchange_id, place.listing_id),
                     dataset_id,
-                    getattr(context.resources, hub_resource_key),
-                    getattr(context.resources, control_plane_resource_key)
-                    if control_plane
-                    else None,
+                    resource(hub_resource_key),
+                    resource(control_plane_resource_key) if control_plane else None,
                     with_octogen=register_and_subscribe,
                     replace_revoked=replace_revoked,
                 )
-            metadata[EXPORT_TIME] = dg.MetadataValue.timestamp(exported_at)
-            version = dg.DataVersion(version_of(exported_at))
-            yield dg.MaterializeResult(metadata=metadata, data_version=version)
-        if max_age is not None:
-            yield _freshness(exported_at, state.created_at, max_age)
+            yield _exported(state, exported_at, linked)
+        yield from _check_freshness(exported_at, state.created_at, max_age)
 
     return export
 
 
 def last_exported_at(state: "CoverageUrlList") -> datetime | None:
-    """When the service says that a list was exported; None if it has not been."""
+    """Return a list's last export time; None before the first export."""
     return None if state.big_query is None else state.big_query.last_exported_at
 
 
 def version_of(exported_at: datetime) -> str:
-    """The data version of an export."""
+    """Return an export's data version."""
     return exported_at.isoformat()
+
+
+def _listings_in(project: str, location: str) -> Callable[[str, str], ListingName]:
+    """Return a function from exchange and listing ids to a listing name."""
+
+    def listing(exchange_id: str, listing_id: str) -> ListingName:
+        return ListingName.parse(str(ListingName(project, location, exchange_id, listing_id)))
+
+    listing("exchange", "listing")  # rejects a malformed project or location
+    return listing
+
+
+def _check_specs(key: dg.AssetKey, max_age: timedelta | None) -> list[dg.AssetCheckSpec]:
+    if max_age is None:
+        return []
+    description = f"The list was exported within the last {hours(max_age):g} hours."
+    return [dg.AssetCheckSpec(FRESH, asset=key, description=description)]
 
 
 def _read_list(
     context: dg.AssetExecutionContext, url_list: dg.AssetKey, octogen: Any
 ) -> "CoverageUrlList":
-    """Ask the service for the list that the asset of the list made or found."""
+    """Read the list that the upstream asset reported."""
     asset = url_list.to_user_string()
     list_id = reported_value(last_materialization(context, url_list), LIST_ID)
     if list_id is None:
         raise dg.Failure(
-            f"{asset}: no URL list is known. Its last materialization says which one it is, as "
-            f"{LIST_ID}, and there is none. Materialize {asset} first.",
+            f"{asset}: its URL list is unknown, because no materialization reported {LIST_ID}. "
+            f"Materialize {asset} first.",
             allow_retries=False,
         )
     with permanent_errors_fail():
@@ -194,32 +192,57 @@ def _read_list(
             state: CoverageUrlList = octogen.get_coverage_url_list(str(list_id))
         except OctogenUrlListNotFoundError as error:
             raise error.with_message(
-                f"{asset}: URL list {list_id!r} is gone, or is not of the organisation of this "
-                f"key. Materialize {asset}, which makes the list anew if it is not there."
+                f"{asset}: URL list {list_id!r} was deleted, or belongs to another organization "
+                f"than the API key. Materialize {asset}, which creates a missing list."
             ) from error
     if state.status == DELETE_PENDING:
         raise dg.Failure(
-            f"URL list {state.name!r} ({state.url_list_id}) is being deleted, with its data. "
-            f"Nothing was read. Materialize {asset}, which makes another list.",
+            f"URL list {state.name!r} ({state.url_list_id}) and its data are being deleted. "
+            f"Nothing was read. Materialize {asset}, which creates another list.",
             allow_retries=False,
         )
     return state
 
 
-def _freshness(
-    exported_at: datetime | None, created_at: datetime | None, max_age: timedelta
-) -> dg.AssetCheckResult:
-    """The result of the check `fresh`: a list that is never exported is not fresh either."""
+def _metadata(state: "CoverageUrlList") -> Metadata:
+    return {LIST_ID: state.url_list_id, LIST_NAME: state.name, "octogen/status": state.status}
+
+
+def _not_exported(
+    context: dg.AssetExecutionContext, state: "CoverageUrlList"
+) -> dg.AssetObservation:
+    context.log.info(f"{_NOT_EXPORTED}. Data from an earlier list is kept.")
+    return dg.AssetObservation(
+        context.asset_key, description=f"{_NOT_EXPORTED}.", metadata=_metadata(state)
+    )
+
+
+def _exported(
+    state: "CoverageUrlList", exported_at: datetime, linked: Metadata
+) -> dg.MaterializeResult[Any]:
+    metadata = _metadata(state) | linked
+    metadata[EXPORT_TIME] = dg.MetadataValue.timestamp(exported_at)
+    return dg.MaterializeResult(
+        metadata=metadata, data_version=dg.DataVersion(version_of(exported_at))
+    )
+
+
+def _check_freshness(
+    exported_at: datetime | None, created_at: datetime | None, max_age: timedelta | None
+) -> Iterator[dg.AssetCheckResult]:
+    """Yield the result for the check `fresh`; before the first export, creation counts."""
+    if max_age is None:
+        return
     since = exported_at or created_at
     age = None if since is None else age_of(since)
     description = f"{_NOT_EXPORTED}."
     if age is not None:
-        event = "exported" if exported_at else "made"
+        event = "exported" if exported_at else "created"
         description = (
             f"The list was {event} {hours(age):g} hours ago"
-            f"{'' if exported_at else ' and is not exported yet'}; {hours(max_age):g} are allowed."
+            f"{'' if exported_at else ' and not exported yet'}; {hours(max_age):g} are allowed."
         )
-    return dg.AssetCheckResult(
+    yield dg.AssetCheckResult(
         passed=age is None or age <= max_age,
         check_name=FRESH,
         severity=dg.AssetCheckSeverity.WARN,

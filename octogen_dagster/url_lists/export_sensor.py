@@ -1,4 +1,4 @@
-"""The sensor that requests the export of each URL list that was exported anew, and what follows."""
+"""build_url_list_sensor: request new URL list exports and their downstream assets."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -16,6 +16,7 @@ from octogen_dagster.assets.ticks import (
     skip_or_fail,
 )
 from octogen_dagster.errors import OctogenError
+from octogen_dagster.printable import count
 from octogen_dagster.products.catalog_sensor import service_of_a_tick
 from octogen_dagster.url_lists.export import last_exported_at, version_of
 from octogen_dagster.url_lists.list_asset import LIST_NAME, name_of_list
@@ -35,36 +36,36 @@ def build_url_list_sensor(
     _clock: Callable[[], float] = time.time,
     **sensor_arguments: Any,
 ) -> dg.SensorDefinition:
-    """A sensor that requests the export of each URL list when there is one, and what follows it.
+    """Build a sensor that requests URL list exports and their downstream assets.
 
-    Octogen exports lists once a day. A tick lists them, in one request that is not charged, and
-    requests a run for each whose `lastExportedAt` is not that of the last materialization of its
-    export, or whose export an asset that follows it has not followed. A run that failed is
-    requested again after 10 minutes, then 20, up to 6 hours. A list that is not there, or was not
-    exported yet, is left out. If the service does not answer, the tick is skipped or fails as in
+    Octogen exports lists once a day. A tick reads all lists in one free request and requests a run
+    for each list whose `lastExportedAt` differs from the export asset's last materialization, or
+    whose downstream assets are older than that materialization. Failed runs are requested again
+    after 10 minutes, then 20, up to 6 hours. Lists that do not exist or have not been exported yet
+    are excluded. If the service does not respond, the tick is skipped or fails as in
     `build_catalog_sensor`.
 
-    The sensor has no memory of its own. The time of the export is the data version of a
-    materialization, and what was requested are the runs with the tag `octogen/request`.
+    The sensor has no cursor: it compares export times with the materializations' data versions, and
+    finds its previous requests by the run tag `octogen/request`.
 
     Args:
-        assets: One or several assets of `build_url_list_export_asset`, each followed by the assets
-            that are made from it and belong into its run, such as those of
-            `build_linked_snapshot_asset` and `build_url_matches_asset`.
+        assets: One or more assets built by `build_url_list_export_asset`, each followed by the
+            downstream assets for the same run, such as those built by `build_linked_snapshot_asset`
+            and `build_url_matches_asset`.
         name: The sensor's name.
-        minimum_interval_seconds: Seconds between two ticks.
-        resource_key: The key of the `OctogenResource`.
-        sensor_arguments: Any other argument of `@dagster.sensor`.
+        minimum_interval_seconds: Minimum seconds between ticks.
+        resource_key: The resource key of the `OctogenResource`.
+        sensor_arguments: Any other argument for `@dagster.sensor`.
 
     Raises:
-        TypeError: Something else than an asset is given.
-        ValueError: There is no export, or an asset is made from none that is before it.
+        TypeError: `assets` contains something other than an asset.
+        ValueError: `assets` has no export, or an asset that is not downstream of an earlier one.
     """
     given = [assets] if isinstance(assets, dg.AssetsDefinition | dg.AssetKey) else list(assets)
     names, runs = _by_export(given)
     arguments = {
-        "description": "Requests the export of each URL list, and what follows it, that Octogen "
-        "has exported since it was read.",
+        "description": "Requests URL list exports and their downstream assets after each new "
+        "export.",
         **sensor_arguments,
     }
 
@@ -77,7 +78,7 @@ def build_url_list_sensor(
     )
     def url_list_sensor(
         context: dg.SensorEvaluationContext,
-        **_: Any,  # the resources, if the sensor is called directly, as tests do
+        **_: Any,  # resources, if a test calls the sensor directly
     ) -> dg.SensorResult | dg.SkipReason:
         now, instance = _clock(), context.instance
         busy = {
@@ -91,9 +92,9 @@ def build_url_list_sensor(
             return skip_or_fail(context, name, "The URL lists could not be listed", error)
         wanted = [
             Wanted(key, version_of(exported_at), exported_at.timestamp())
-            for key, list_of in names.items()
-            if list_of in lists
-            if (exported_at := last_exported_at(lists[list_of])) is not None
+            for key, list_name in names.items()
+            if list_name in lists
+            if (exported_at := last_exported_at(lists[list_name])) is not None
         ]
         done = {key: read for key, keys in runs.items() if (read := _read(instance, keys))}
         return request_assets(
@@ -103,7 +104,7 @@ def build_url_list_sensor(
             done=done,
             busy=busy,
             now=now,
-            nothing_due=f"No list was exported anew, of {len(names):,}.",
+            nothing_due=f"No new export for {count(len(names), 'URL list')}.",
         )
 
     return url_list_sensor
@@ -112,7 +113,7 @@ def build_url_list_sensor(
 def _by_export(
     assets: Sequence[dg.AssetsDefinition],
 ) -> tuple[dict[str, str], dict[str, list[dg.AssetKey]]]:
-    """The names of lists, and the assets of a run with the export first, by the export's key."""
+    """Map export keys to list names, and to the keys in a run with the export first."""
     names, runs = dict[str, str](), dict[str, list[dg.AssetKey]]()
     for each in assets:
         require_asset(each, "assets")
@@ -120,27 +121,27 @@ def _by_export(
         if LIST_NAME in each.metadata_by_key.get(each.key, {}):
             names[key], runs[key] = name_of_list(each), [each.key]
             continue
-        followed = [run for run in runs.values() if not {*each.dependency_keys}.isdisjoint(run)]
-        if not followed:
+        upstream = [run for run in runs.values() if not {*each.dependency_keys}.isdisjoint(run)]
+        if not upstream:
             raise ValueError(
-                f"assets: {key} is made from none of those before it. Give an asset of "
-                "build_url_list_export_asset first, and then what follows it."
+                f"assets: {key} is not downstream of an earlier asset. Pass each asset built by "
+                "build_url_list_export_asset before its downstream assets."
             )
-        for run in followed:
+        for run in upstream:
             run.append(each.key)
     if not names:
-        raise ValueError("assets must have an asset of build_url_list_export_asset at least.")
+        raise ValueError("assets must include an asset built by build_url_list_export_asset.")
     return names, runs
 
 
 def _read_lists(octogen: "OctogenResource") -> "dict[str, CoverageUrlList]":
-    """Read the live lists, by name."""
+    """Read the live lists, keyed by name."""
     with BlockingClient(service_of_a_tick(octogen)) as client:
         return {each.name: each for each in live_url_lists(client)}
 
 
 def _read(instance: dg.DagsterInstance, assets: Sequence[dg.AssetKey]) -> str | None:
-    """The data version of an export that all of the assets behind it have followed; None else."""
+    """Return the export's data version if all later assets are up to date, else None."""
     records: list[dg.EventLogRecord] = []
     for asset in assets:
         found = instance.fetch_materializations(asset, limit=1).records

@@ -1,10 +1,11 @@
-"""The builder of the matches of a URL list: own addresses beside the products of its export."""
+"""build_url_matches_asset: match a URL list's table with the products in its export."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, cast
 
 import dagster as dg
+import polars as pl
 
 from octogen_dagster.assets.definition import asset_arguments_of, asset_key
 from octogen_dagster.frames.source import FrameSource, Metrics
@@ -18,6 +19,7 @@ from octogen_dagster.url_lists.matching import (
     EXPORTED,
     MATCHES_KIND,
     NOT_COVERED,
+    Matches,
     url_matches,
 )
 from octogen_dagster.validation import require_percent
@@ -36,48 +38,48 @@ def build_url_matches_asset(
     min_covered_percent: float = MIN_COVERED_PERCENT,
     **asset_arguments: Any,
 ) -> dg.AssetsDefinition:
-    """Build an asset: the addresses of a URL list beside the products that Octogen has of them.
+    """Build an asset that matches a URL list's table with the exported products.
 
-    It joins three tables that are stored, and asks nobody. There is a row for each pair of a row of
-    the list's table and a product whose address it has, for each row that has no product, and for
-    each product of no address, with a `sku` of null. The columns are `sku`, `url`, `status`,
-    `matched_by` and the others of the list's table, then those of the offers. A column of the table
-    that is there already is named `own_<name>`.
+    It joins three stored tables and sends no requests. The result has one row for each pair of a
+    table row and a matching product, one for each row without a product, and one for each product
+    without a URL, whose `sku` is null. The columns are `sku`, `url`, `status`, `matched_by` and the
+    table's other columns, then the offers' columns. A table column that clashes with these is
+    renamed `own_<name>`.
 
-    `status` is `covered`, `not_covered`, `pending` (added since the export) or `rejected`. A
-    product belongs to the addresses that are its `product_url`, as they were sent or as Octogen
-    echoed them, or that only their spelling tells apart (`matched_by` is `url`), and without any to
-    those of its page (`page`) that share most parameters with it: the page is the host and the
-    path, where `/collections/<x>/products/<y>` is `/products/<y>`. A covered address without any
-    product gets those of its page as well.
+    `status` is `covered`, `not_covered`, `pending` (added after the last export) or `rejected`. A
+    product matches the URLs that equal its `product_url`, as sent or as normalized by Octogen, or
+    that differ only in spelling (`matched_by` is `url`). Otherwise it matches the URLs for its page
+    that share the most parameters (`page`): the page is host and path, where
+    `/collections/<x>/products/<y>` counts as `/products/<y>`. A covered URL without a product gets
+    the products on its page as well.
 
-    The checks are `covered` (the share of exported addresses that are covered) and `matched` (the
-    share of covered addresses that have a product without doubt, at least 90 %), both warnings.
+    The checks `covered` (share of exported URLs that are covered) and `matched` (share of covered
+    URLs with a certain match, at least 90 %) are warnings.
 
     Args:
-        url_list: An asset of `build_url_list_asset`.
-        coverage: The snapshot of the view `url_coverage_v1` of its export, as of
+        url_list: An asset built by `build_url_list_asset`.
+        coverage: The snapshot of its export's view `url_coverage_v1`, such as an asset built by
             `build_linked_snapshot_asset`.
-        offers: The snapshot of the view `products_current_v1`, with the column `product_url`.
-        name: The asset's name or `dagster.AssetSpec`; by default `<url_list>_matches`.
-        min_covered_percent: The least percent of the exported addresses that must be covered for
-            the check `covered` to pass, from 0 to 100.
-        asset_arguments: Any other argument of `@dagster.asset`. With
-            `automation_condition=octogen_dagster.follow_upstream()` the matches follow the list and
-            its export.
+        offers: The snapshot of its view `products_current_v1`, with the column `product_url`.
+        name: The asset's name or `dagster.AssetSpec`. Defaults to `<url_list>_matches`.
+        min_covered_percent: Minimum percentage of covered URLs among the exported ones, for the
+            check `covered`, from 0 to 100.
+        asset_arguments: Any other argument for `@dagster.asset`. With
+            `automation_condition=octogen_dagster.follow_upstream()`, the matches are updated after
+            the list and its export.
 
     Raises:
         TypeError: An argument is not an asset.
-        ValueError: url_list is not an asset of `build_url_list_asset`, or the percent is out of
-            range.
+        ValueError: `url_list` was not built by `build_url_list_asset`, or `min_covered_percent` is
+            out of range.
     """
     require_url_list(url_list)
     require_percent("min_covered_percent", min_covered_percent)
     given = asset_arguments_of(name or f"{url_list.key.path[-1]}_matches", asset_arguments)
     key = asset_key(given)
     checks = {
-        COVERED: f"At least {min_covered_percent:g}% of the exported addresses are covered.",
-        _MATCHED: f"At least {_MIN_MATCHED_PERCENT:g}% of the covered addresses have products.",
+        COVERED: f"At least {min_covered_percent:g}% of the exported URLs are covered.",
+        _MATCHED: f"At least {_MIN_MATCHED_PERCENT:g}% of the covered URLs have products.",
     }
 
     @snapshot_asset(
@@ -88,9 +90,8 @@ def build_url_matches_asset(
                 for name, description in checks.items()
             ],
             "description": (
-                f"The addresses of {url_list.key.to_user_string()} beside the products that "
-                "Octogen has of them, by its last export. A row is an address of an article and a "
-                "product."
+                f"The URLs in {url_list.key.to_user_string()}, matched with the products in "
+                "Octogen's last export. Each row is an article's URL with a matching product."
             ),
         },
         given,
@@ -102,39 +103,18 @@ def build_url_matches_asset(
         own, exported, products = (
             tables[name].frame(None) for name in ("urls", "coverage", "offers")
         )
-        for frame, asset, needed in (
-            (exported, coverage, EXPORTED),
-            (products, offers, ("product_url",)),
-        ):
-            names = frame.collect_schema().names()
-            if missing := [name for name in needed if name not in names]:
-                raise dg.Failure(
-                    f"{asset.key.to_user_string()} has no column {missing[0]!r}, by which own "
-                    "addresses are joined. Add it to the columns that are read.",
-                    allow_retries=False,
-                )
+        _require_columns(exported, coverage, EXPORTED)
+        _require_columns(products, offers, ["product_url"])
         with errors_as_raised():
-            of_export = exported.select(EXPORTED.names()).cast(EXPORTED).collect()
-            found = url_matches(own.collect(), of_export, products)
-        addresses, figures = found.addresses, found.figures
-        if addresses[COVERED] and not figures["products"]:
-            raise dg.Failure(
-                f"{coverage.key.to_user_string()} says that there are products of "
-                f"{count(addresses[COVERED], 'address', 'addresses')}, and "
-                f"{offers.key.to_user_string()} has none. Nothing was published. Materialize both "
-                "again.",
-                allow_retries=False,
-            )
-        summary, metrics = found.summary, Metrics({**addresses, **figures})
-        newest = cast("datetime | None", of_export["exported_at"].max())
-        if newest is not None:
-            summary += f"; exported {newest:%Y-%m-%d %H:%M} UTC"
-            metrics["exported_at"] = newest
-        source = FrameSource(found.rows, metrics={"summary": summary, **metrics})
+            covered_urls = exported.select(EXPORTED.names()).cast(EXPORTED).collect()
+            found = url_matches(own.collect(), covered_urls, products)
+        if found.url_counts[COVERED] and not found.figures["products"]:
+            raise _no_products(found.url_counts[COVERED], coverage, offers)
+        newest = cast("datetime | None", covered_urls["exported_at"].max())
         return dg.MaterializeResult(
-            value=source,
+            value=_source(found, newest),
             check_results=[
-                _covered(addresses, min_covered_percent),
+                _covered(found.url_counts, min_covered_percent),
                 _matched(found.matched_fraction),
             ],
         )
@@ -142,29 +122,59 @@ def build_url_matches_asset(
     return matches
 
 
-def _covered(addresses: Mapping[str, int], min_percent: float) -> dg.AssetCheckResult:
-    """The result of the check `covered`, of the number of addresses by status."""
-    covered = addresses[COVERED]
-    exported = covered + addresses[NOT_COVERED]
+def _require_columns(frame: pl.LazyFrame, asset: dg.AssetsDefinition, names: Iterable[str]) -> None:
+    """Fail if an upstream snapshot was read without columns that the join needs."""
+    columns = frame.collect_schema().names()
+    if missing := [name for name in names if name not in columns]:
+        raise dg.Failure(
+            f"{asset.key.to_user_string()} does not have the column {missing[0]!r}, which is "
+            "needed to match URLs. Add it to the columns to read.",
+            allow_retries=False,
+        )
+
+
+def _no_products(
+    covered: int, coverage: dg.AssetsDefinition, offers: dg.AssetsDefinition
+) -> dg.Failure:
+    return dg.Failure(
+        f"{coverage.key.to_user_string()} reports products for {count(covered, 'URL')}, but "
+        f"{offers.key.to_user_string()} has no products. Nothing was published. Materialize both "
+        "again.",
+        allow_retries=False,
+    )
+
+
+def _source(found: Matches, exported_at: datetime | None) -> FrameSource:
+    """Return the rows with their metadata."""
+    metrics = Metrics({"summary": found.summary, **found.url_counts, **found.figures})
+    if exported_at is not None:
+        metrics["summary"] = f"{found.summary}; exported {exported_at:%Y-%m-%d %H:%M} UTC"
+        metrics["exported_at"] = exported_at
+    return FrameSource(found.rows, metrics=metrics)
+
+
+def _covered(url_counts: Mapping[str, int], min_percent: float) -> dg.AssetCheckResult:
+    """Return the result for the check `covered`."""
+    covered = url_counts[COVERED]
+    exported = covered + url_counts[NOT_COVERED]
     fraction = covered / exported if exported else None
-    description = "No address was exported yet."
+    description = "No URL has been exported yet."
     if fraction is not None:
         description = (
-            f"Octogen covers {covered:,} of "
-            f"{count(exported, 'exported address', 'exported addresses')}; {min_percent:g}% are "
-            "expected."
+            f"Octogen covers {covered:,} of {count(exported, 'exported URL')}; "
+            f"{min_percent:g}% are expected."
         )
     shown = {} if fraction is None else {"octogen/covered_fraction": fraction}
     return _warning(COVERED, fraction, min_percent, description, shown)
 
 
 def _matched(fraction: float | None) -> dg.AssetCheckResult:
-    """The result of the check `matched`, of the share of covered addresses with a product."""
-    description = "No address is covered."
+    """Return the result for the check `matched`."""
+    description = "No URL is covered."
     if fraction is not None:
         description = (
-            f"{fraction:.0%} of the covered addresses have a product; {_MIN_MATCHED_PERCENT:g}% "
-            "are expected. Which product is of which address is found by their pages."
+            f"{fraction:.0%} of the covered URLs have a product; {_MIN_MATCHED_PERCENT:g}% are "
+            "expected. Products are matched with URLs by page."
         )
     shown = {} if fraction is None else {"octogen/matched_fraction": fraction}
     return _warning(_MATCHED, fraction, _MIN_MATCHED_PERCENT, description, shown)

@@ -1,11 +1,10 @@
-"""A URL list is brought to a table: the difference is asked for, then sent.
+"""Synchronize a URL list with a table: request the difference, then send it.
 
-    UrlListSync.bring → difference: `contains`, and the members only if there are too many
-                      → what is surplus is removed, then what is missing is added
+    UrlListSync.synchronize → difference: `contains`, plus the members if there are too many
+                            → remove surplus URLs, then add missing ones
 
-Nothing is kept between runs: what the list has, and which addresses are the same, is what the
-service says now. Adding and removing are idempotent, so a run that was killed anywhere is mended by
-the next one.
+No state is kept between runs: Octogen decides what is in the list and which URLs are equal. Adding
+and removing are idempotent, so the next run completes the work of a killed one.
 """
 
 from __future__ import annotations
@@ -32,22 +31,22 @@ if TYPE_CHECKING:
 
 PROVISIONING = "provisioning"
 DELETE_PENDING = "delete_pending"
-_MAX_TRIES = 3
-"""The times that a run compares the list with its table while others change the list."""
+_MAX_ATTEMPTS = 3
+"""Maximum comparisons in a run while others change the list."""
 
 
 class Rejection(NamedTuple):
-    """The reason for which an address is not in the list."""
+    """The reason why a URL is not in the list."""
 
     code: str
     message: str
 
 
-_NO_ANSWER = Rejection("no_answer", "Octogen did not say what became of it.")
+_NO_ANSWER = Rejection("no_answer", "Octogen's response did not mention the URL.")
 
 
 class Difference(NamedTuple):
-    """The difference of a list and a table: addresses to add, and normalized ones to remove."""
+    """The list's size, the table's missing URLs and the list's surplus normalized URLs."""
 
     url_count: int
     missing: Sequence[str] = ()
@@ -64,12 +63,12 @@ def live_url_lists(client: BlockingClient) -> Iterator[CoverageUrlList]:
 
 
 def find_url_list(client: BlockingClient, name: str) -> CoverageUrlList | None:
-    """Find the live list of a name."""
+    """Return the live list with a name; None if it does not exist."""
     return next((each for each in live_url_lists(client) if each.name == name), None)
 
 
-def make_url_list(client: BlockingClient, name: str) -> CoverageUrlList:
-    """Make a list, or find the one that an attempt without an answer or another run has made."""
+def create_url_list(client: BlockingClient, name: str) -> CoverageUrlList:
+    """Create a list, or return one created by a lost request or a concurrent run."""
     try:
         return client.create_coverage_url_list(name)
     except OctogenUrlListNameConflictError:
@@ -79,10 +78,10 @@ def make_url_list(client: BlockingClient, name: str) -> CoverageUrlList:
 
 
 class UrlListSync:
-    """A list that is brought to the addresses of a table.
+    """One run's synchronization of a list with a table's URLs.
 
-    `normalized` has the form in which the service keeps an address, and `rejected` why it does not.
-    `added` and `removed` are the normalized addresses that were sent.
+    `normalized` and `rejected` map the table's URLs to Octogen's form and to rejections. `added`
+    and `removed` contain the normalized URLs sent.
     """
 
     def __init__(
@@ -97,67 +96,67 @@ class UrlListSync:
         self._urls = urls
 
     def wanted(self) -> set[str]:
-        """The normalized addresses that the list is to have, as far as the service told them."""
+        """Return the table's accepted URLs in Octogen's form, as far as it is known."""
         return {
             self.normalized[url]
             for url in self._urls
             if url in self.normalized and url not in self.rejected
         }
 
-    def bring(self, check_removal: Callable[[int, int], None]) -> None:
-        """Bring the list to the table.
+    def synchronize(self, check_removal: Callable[[int, int], None]) -> None:
+        """Make the list equal to the table.
 
-        `check_removal` takes a number of addresses to remove and the number of all, and raises if
-        it is too large. It is called before anything is sent.
+        Before anything is sent, `check_removal` is called with the number of URLs to remove and the
+        list's size, and raises to prevent it.
         """
-        for _ in range(_MAX_TRIES):
+        for _ in range(_MAX_ATTEMPTS):
             difference = self._difference(check_removal)
             if not difference.missing and not difference.surplus:
                 return
             if self._send(difference) == len(self.wanted()):
                 return
-            # Its count says that another run changed it meanwhile.
+            # The count shows that another run changed the list in the meantime.
             self.url_list = self._client.get_coverage_url_list(self.url_list.url_list_id)
-        raise self._changed()
+        raise self._changed_by_others()
 
     def _difference(self, check_removal: Callable[[int, int], None]) -> Difference:
-        """Ask the service what separates the list from the table; nothing if that has no address.
+        """Request the difference between list and table; empty if the table has no URLs.
 
-        The count of the list is older than what it is compared with. If another run adds addresses
-        of the table meanwhile, fewer seem to be surplus, and never more.
+        The list's count is older than the comparison. If another run adds the table's URLs in the
+        meantime, the surplus seems smaller, but never larger.
         """
         count = self.url_list.url_count
         urls = [url for url in self._urls if url not in self.rejected]
         if not urls:
             return Difference(count)
-        # An empty list has none of them, and only the service knows how many of them differ.
-        there = self._check(urls) if count or len(urls) > MAX_LIST_URLS else set()
-        # An answer may name what is no address too, as it was sent.
-        different = sum(each.startswith("http") for each in self.wanted())
-        if different > MAX_LIST_URLS:
-            raise self._too_many(different)
-        missing = [url for url in urls if url not in there]
-        surplus = count - len({self.normalized[url] for url in there})
+        # An empty list contains none, but only Octogen can count how many URLs are distinct.
+        present = self._check(urls) if count or len(urls) > MAX_LIST_URLS else set()
+        # A response can also echo invalid URLs unchanged.
+        distinct = sum(each.startswith("http") for each in self.wanted())
+        if distinct > MAX_LIST_URLS:
+            raise self._too_many(distinct)
+        missing = [url for url in urls if url not in present]
+        surplus = count - len({self.normalized[url] for url in present})
         if surplus <= 0:
             return Difference(count, missing)
         check_removal(surplus, count)
         wanted = self.wanted()
         others = [each for each in dict.fromkeys(self._members()) if each not in wanted]
-        check_removal(len(others), count)  # others may have been added since
+        check_removal(len(others), count)  # more might have been added since
         return Difference(count, missing, others)
 
     def _send(self, difference: Difference) -> int:
-        """Remove, then add, and return the number of addresses that the list has then.
+        """Remove, then add, and return the list's new size.
 
-        A full list has room for new addresses only in this order.
+        In this order, a full list has room for new URLs.
         """
         client, list_id, count = self._client, self.url_list.url_list_id, difference.url_count
         accepted, rejected = dict[str, str](), list[tuple[str, Rejection]]()
-        for some in _requests_of(difference.surplus):
-            count = client.remove_coverage_url_list_urls(list_id, some).url_count
-            self.removed.update(some)
-        for some in _requests_of(difference.missing):
-            answer = client.add_coverage_url_list_urls(list_id, some)
+        for batch in _batches(difference.surplus):
+            count = client.remove_coverage_url_list_urls(list_id, batch).url_count
+            self.removed.update(batch)
+        for batch in _batches(difference.missing):
+            answer = client.add_coverage_url_list_urls(list_id, batch)
             count = answer.url_count
             accepted |= {each.url: each.normalized_url for each in answer.accepted}
             self.added |= {each.normalized_url for each in answer.accepted}
@@ -165,16 +164,16 @@ class UrlListSync:
         self.normalized |= accepted
         missing = set(difference.missing)
         self.rejected |= {url: reason for url, reason in rejected if url in missing}
-        # Of two addresses that are the same, an answer may name only one.
-        named = {*accepted, *self.rejected}
-        unnamed = [url for url in difference.missing if url not in named]
-        there = self._check(unnamed)
+        # A response might mention only one URL among equal ones.
+        mentioned = {*accepted, *self.rejected}
+        unmentioned = [url for url in difference.missing if url not in mentioned]
+        present = self._check(unmentioned)
         absent = [
             url
-            for url in unnamed
-            if url not in there and self.normalized.get(url) not in self.added
+            for url in unmentioned
+            if url not in present and self.normalized.get(url) not in self.added
         ]
-        # An answer may spell what it rejects otherwise than it was sent, and keeps the order.
+        # A response might spell rejected URLs differently, but keeps their order.
         reasons = [reason for url, reason in rejected if url not in missing]
         if len(reasons) != len(absent):
             reasons = [_NO_ANSWER] * len(absent)
@@ -182,22 +181,22 @@ class UrlListSync:
         return count
 
     def _check(self, urls: Sequence[str]) -> set[str]:
-        """Ask for the normalized forms of addresses, and return those that are in the list."""
-        there = set()
-        for some in _requests_of(urls):
-            answer = self._client.check_coverage_url_list_urls(self.url_list.url_list_id, some)
-            results = self._results_by_sent(some, answer.results)
+        """Request the URLs' normalized forms and return the URLs that are in the list."""
+        present = set()
+        for batch in _batches(urls):
+            answer = self._client.check_coverage_url_list_urls(self.url_list.url_list_id, batch)
+            results = self._results_by_url(batch, answer.results)
             self.normalized |= {url: each.normalized_url for url, each in results.items()}
-            there |= {url for url, each in results.items() if each.present}
-        return there
+            present |= {url for url, each in results.items() if each.present}
+        return present
 
-    def _results_by_sent(
+    def _results_by_url(
         self, sent: Sequence[str], results: Sequence[CoverageContainsResult]
     ) -> Mapping[str, CoverageContainsResult]:
-        """The results by the addresses as they were sent, which an answer may spell otherwise.
+        """Map the URLs as sent to their results.
 
-        An answer has a result for each address, in their order. One that has fewer, or another
-        order, has to spell the addresses as they were sent.
+        A response with one result per URL in the same order can spell URLs differently; any other
+        response must spell them as sent.
         """
         places = {url: place for place, url in enumerate(sent)}
         in_order = len(results) == len(sent) and all(
@@ -205,14 +204,14 @@ class UrlListSync:
         )
         if in_order:
             return dict(zip(sent, results, strict=True))
-        if strange := sum(each.url not in places for each in results):
-            raise self._strange(strange, len(results))
+        if unknown := sum(each.url not in places for each in results):
+            raise self._unknown_urls(unknown, len(results))
         return {each.url: each for each in results}
 
     def _members(self) -> list[str]:
-        """All normalized addresses of the list."""
+        """Return all normalized URLs in the list."""
         list_id = self.url_list.url_list_id
-        for _ in range(_MAX_TRIES):
+        for _ in range(_MAX_ATTEMPTS):
             pages = read_pages(
                 lambda cursor: self._client.list_coverage_url_list_urls(
                     list_id, cursor=cursor, limit=MAX_PAGE_SIZE
@@ -222,37 +221,37 @@ class UrlListSync:
             try:
                 return [each.normalized_url for page in pages for each in page.items]
             except OctogenUrlListError as error:
-                if error.code != "invalid_cursor":  # a cursor is stale once the list was changed
+                if error.code != "invalid_cursor":  # changing the list invalidates cursors
                     raise
-        raise self._changed()
+        raise self._changed_by_others()
 
-    def _too_many(self, different: int) -> OctogenError:
+    def _too_many(self, distinct: int) -> OctogenError:
         error = OctogenError(
             f"URL list {self.url_list.name!r} ({self.url_list.url_list_id}) was not changed: its "
-            f"table has {different:,} different addresses, and a list has at most "
+            f"table has {distinct:,} distinct URLs, but a list can have at most "
             f"{MAX_LIST_URLS:,}. Split the table into several lists."
         )
         error.persistence = Persistence.PERMANENT
         return error
 
-    def _strange(self, strange: int, of: int) -> OctogenError:
+    def _unknown_urls(self, unknown: int, total: int) -> OctogenError:
         error = OctogenError(
             f"URL list {self.url_list.name!r} ({self.url_list.url_list_id}) was not compared with "
-            f"its table: {strange:,} of the {of:,} URLs in Octogen's answer were not sent. Report "
-            "it to Octogen."
+            f"its table: {unknown:,} of the {total:,} URLs in Octogen's response were not in the "
+            "request. Report this to Octogen."
         )
         error.persistence = Persistence.PERMANENT
         return error
 
-    def _changed(self) -> OctogenError:
+    def _changed_by_others(self) -> OctogenError:
         return OctogenError(
-            f"URL list {self.url_list.name!r} ({self.url_list.url_list_id}) was changed by others "
-            f"each of the {_MAX_TRIES} times that this run compared it with its table. Look for "
-            "another run or program that writes to the list, then run this one again."
+            f"URL list {self.url_list.name!r} ({self.url_list.url_list_id}) was changed during all "
+            f"{_MAX_ATTEMPTS} comparisons with its table. Stop other runs or programs that write "
+            "to the list, then run this one again."
         )
 
 
-def _requests_of(urls: Sequence[str]) -> Iterator[Sequence[str]]:
-    """The addresses of each request."""
+def _batches(urls: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Yield the URLs for each request."""
     for first in range(0, len(urls), MAX_URLS_PER_REQUEST):
         yield urls[first : first + MAX_URLS_PER_REQUEST]

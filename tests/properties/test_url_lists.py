@@ -43,7 +43,7 @@ from octogen_dagster.errors import (
     OctogenUrlListNotFoundError,
 )
 from octogen_dagster.url_lists import sync
-from octogen_dagster.url_lists.sync import UrlListSync, find_url_list, make_url_list
+from octogen_dagster.url_lists.sync import UrlListSync, create_url_list, find_url_list
 
 NAME, PAGE = "q3", 2
 Action = Literal["answer", "lose", "repeat", "kill before", "kill after"]
@@ -227,9 +227,9 @@ class Client(BlockingClient):
 
 
 def bring(client: BlockingClient, table: Sequence[str]) -> UrlListSync:
-    found = find_url_list(client, NAME) or make_url_list(client, NAME)
+    found = find_url_list(client, NAME) or create_url_list(client, NAME)
     brought = UrlListSync(client, found, table)
-    brought.bring(lambda _removed, _of: None)
+    brought.synchronize(lambda _removed, _of: None)
     return brought
 
 
@@ -400,7 +400,7 @@ def test_a_list_that_others_change_meanwhile_is_compared_again() -> None:
         return act
 
     limit = 100
-    with pytest.raises(OctogenError, match=r"'q3' \(cul_0\) was changed by others each of the 3"):
+    with pytest.raises(OctogenError, match=r"'q3' \(cul_0\) was changed during all 3 comparisons"):
         bring(Client(lists, change_at(3)), table)
     limit = changes + 1
     brought = bring(Client(lists, change_at(5)), table)
@@ -421,8 +421,8 @@ def test_what_would_remove_too_much_is_refused_before_anything_is_sent() -> None
 
     brought = UrlListSync(client, url_list, ["https://shop.example/p1", "https://shop.example/new"])
     with pytest.raises(dg.Failure):
-        brought.bring(refuse)
+        brought.synchronize(refuse)
     assert asked == [(9, 10)]
     assert lists.wanted == before
-    UrlListSync(client, url_list, []).bring(refuse)
+    UrlListSync(client, url_list, []).synchronize(refuse)
     assert lists.wanted == before

@@ -335,4 +335,4 @@ def test_a_list_that_is_deleted_while_it_is_provisioned_is_an_error(
 ) -> None:
     service.statuses = ["provisioning", "delete_pending"]
     result = run(service, tmp_path, ["https://shop.example/1"], retry_policy=None)
-    assert f"({ID}) was deleted while this run brought it" in failure(result)
+    assert f"({ID}) was deleted during this run" in failure(result)

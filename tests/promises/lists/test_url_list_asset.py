@@ -105,7 +105,7 @@ def test_a_run_makes_the_list_and_the_next_ones_send_what_differs(
         "status": "active",
     }
     assert shown["octogen/url_list_name"] == NAME
-    assert shown["octogen/summary"] == "**2 addresses** in competitors, 2 added, 3 rejected"
+    assert shown["octogen/summary"] == "**2 URLs** in competitors, 2 added, 3 rejected"
     assert "nothing" in shown["octogen/rejected_urls"]
     columns = {each.name: each.description for each in shown["dagster/column_schema"].columns}
     assert columns["own_price"] is None
@@ -162,7 +162,7 @@ def test_more_addresses_than_a_list_has_are_refused_before_anything_is_sent(
     run(pages(1, 2, 3), octogen, tmp_path)
     full = run(too_many, octogen, tmp_path, retry_policy=RETRIED, max_removed_percent=100)
     for each in (new, full):
-        assert "was not changed: its table has 5 different addresses" in failure(each)
+        assert "was not changed: its table has 5 distinct URLs" in failure(each)
         assert not is_retried(each)
     assert members(octogen) == {*pages(1, 2, 3)}
     # Octogen says what is the same, and names what is no address too.
@@ -178,7 +178,7 @@ def test_a_list_that_is_full_all_the_same_says_what_was_changed(
     monkeypatch.setattr(sync, "MAX_URLS_PER_REQUEST", 2)
     table = pages(1, 3, 4, 5, 6)
     result = run(table, octogen, tmp_path, retry_policy=RETRIED, max_removed_percent=100)
-    assert "was brought to a part of its table: 1 removed, 2 added" in failure(result)
+    assert "only partly synchronized: 1 removed, 2 added" in failure(result)
     assert not is_retried(result)
     assert members(octogen) == {*pages(1, 3, 4)}
 
@@ -186,12 +186,12 @@ def test_a_list_that_is_full_all_the_same_says_what_was_changed(
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        (pl.DataFrame({"sku": ["a"]}), "no column 'url'"),
-        (pl.DataFrame({"url": ["a"]}), "no column 'sku'"),
-        (pl.DataFrame({"url": [1], "sku": ["a"]}), "urls of the type int64"),
+        (pl.DataFrame({"sku": ["a"]}), "does not have the column 'url'"),
+        (pl.DataFrame({"url": ["a"]}), "does not have the column 'sku'"),
+        (pl.DataFrame({"url": [1], "sku": ["a"]}), "column 'url' has the type int64"),
         (
             pl.DataFrame({"url": ["a"], "sku": ["a"], "rejected_code": ["x"]}),
-            "a column 'rejected_code', which the URL list adds",
+            "has a column 'rejected_code'",
         ),
     ],
 )
@@ -199,7 +199,8 @@ def test_a_table_that_is_none_is_refused_before_a_request_and_not_retried(
     sandbox: Sandbox, octogen: OctogenResource, tmp_path: Path, table: pl.DataFrame, message: str
 ) -> None:
     result = run(table, octogen, tmp_path, retry_policy=RETRIED)
-    assert f"The table articles has {message}" in failure(result)
+    assert "The table articles" in failure(result)
+    assert message in failure(result)
     assert not is_retried(result)
     assert sandbox.requests == []
 
@@ -211,7 +212,7 @@ def test_a_run_that_would_remove_more_than_a_fifth_is_refused_and_changes_nothin
     run(pages(*range(10)), octogen, tmp_path)
     before = (tmp_path / f"{NAME}.parquet").read_bytes()
     result = run(pages(*range(7), 20, 21, 22), octogen, tmp_path, retry_policy=RETRIED)
-    assert "3 of its 10 addresses are not in the table" in failure(result)
+    assert "3 of its 10 URLs are not in the table" in failure(result)
     assert "`max_removed_percent: 100` in the launchpad" in failure(result)
     assert not is_retried(result)
     assert members(octogen) == {*pages(*range(10))}
@@ -243,9 +244,9 @@ def test_a_table_without_an_address_removes_nothing_and_says_so(
     assert counts(result) == (0, 0, 0, len(addresses))
     assert members(octogen) == {*pages(1, 2)}
     (line, *_) = warnings(instance, result)
-    assert line.startswith("The table has no address, so nothing is removed from URL list 'competi")
+    assert line.startswith("The table has no URLs, so nothing is removed from URL list 'competit")
     shown = metadata(result, NAME)["octogen/summary"]
-    assert shown.startswith("**No address** in the table; 2 stay in competitors")
+    assert shown.startswith("**No URLs** in the table; 2 kept in competitors")
 
 
 def test_a_list_whose_answer_was_lost_is_found_by_its_name(
@@ -301,7 +302,7 @@ def test_a_list_that_is_deleted_meanwhile_is_an_error_and_no_retry(
     path = f"/coverage/url-lists/{made.url_list_id}/urls"
     sandbox.inject(Fault("status", status, path=path, detail=code))
     result = run(pages(1, 2), octogen, tmp_path, retry_policy=RETRIED)
-    assert f"({made.url_list_id}) was deleted while this run brought it" in failure(result)
+    assert f"({made.url_list_id}) was deleted during this run" in failure(result)
     assert not is_retried(result)
 
 
@@ -312,7 +313,7 @@ def test_rejected_addresses_are_a_check(
     result = run([*pages(1), "nothing"], octogen, tmp_path, instance, severity=severity)
     (check,) = result.get_asset_check_evaluations()
     assert (check.check_name, check.passed, check.severity) == ("accepted", False, severity)
-    assert "1 row of the table was rejected" in str(check.description)
+    assert "1 row in the table was rejected" in str(check.description)
     assert "nothing" in str(check.metadata["octogen/rejected_urls"].value)
     (line,) = warnings(instance, result)
     assert line.endswith(": invalid_url 1.")
@@ -333,7 +334,7 @@ def test_a_materialization_that_a_person_reports_says_nothing_of_rejected_rows(
     result = defs.resolve_job_def("check").execute_in_process(instance=instance)
     (check,) = result.get_asset_check_evaluations()
     assert not check.passed
-    assert check.description == "No run has brought the list to its table yet."
+    assert check.description == "No run has synchronized the list yet."
 
 
 def test_any_io_manager_keeps_it(octogen: OctogenResource) -> None:
@@ -342,7 +343,7 @@ def test_any_io_manager_keeps_it(octogen: OctogenResource) -> None:
     kept = result.output_for_node(NAME)
     assert kept["normalized_url"].to_list() == pages(1, 2)
     assert counts(result) == (2, 2, 0, 0)
-    assert metadata(result, NAME)["octogen/summary"] == "**2 addresses** in competitors, 2 added"
+    assert metadata(result, NAME)["octogen/summary"] == "**2 URLs** in competitors, 2 added"
 
 
 @pytest.mark.slow
@@ -393,11 +394,11 @@ def test_what_is_no_list_is_refused_when_definitions_load() -> None:
         build_url_list_asset("a", articles, list_name=" ")
     with pytest.raises(ValueError, match="max_removed_percent must be percent from 0 to 100"):
         build_url_list_asset("a", articles, max_removed_percent=101)
-    with pytest.raises(ValueError, match="Asset 'a' has no partitions"):
+    with pytest.raises(ValueError, match="'a' cannot have partitions"):
         build_url_list_asset("a", articles, partitions_def=dg.StaticPartitionsDefinition(["x"]))
     with pytest.raises(TypeError, match="urls must be an asset or its"):
         build_url_list_asset("a", "articles")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="articles is not an asset of build_url_list_asset"):
+    with pytest.raises(ValueError, match="Asset articles is not a URL list"):
         build_url_list_checks(articles)
     url_list = build_url_list_asset("a", articles, list_name=" q3 ")
     assert url_list.metadata_by_key[url_list.key]["octogen/url_list"] == "q3"
