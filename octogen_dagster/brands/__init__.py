@@ -1,1 +1,1 @@
-"""The brands of a snapshot of products, with their prices."""
+"""Brands in a products snapshot, with product counts and prices."""

@@ -1,4 +1,4 @@
-"""The builder of the brands of products."""
+"""build_product_brands_asset: count products and compare prices by brand."""
 
 from typing import Any
 
@@ -18,21 +18,21 @@ def build_product_brands_asset(
     name: str | dg.AssetSpec | None = None,
     **asset_arguments: Any,
 ) -> dg.AssetsDefinition:
-    """Build an asset: the brands of another asset's products, with their numbers and prices.
+    """Build an asset with product counts, stock and prices by brand.
 
-    There is a row for each brand and currency, since prices of two currencies do not compare. The
-    columns are those of `octogen_dagster.schemas.BRANDS_SCHEMA`. No request is sent.
+    Each brand has one row per currency, because prices in different currencies cannot be compared.
+    For the columns, see `octogen_dagster.schemas.BRANDS_SCHEMA`. The asset sends no requests.
 
     Args:
-        products: An asset with the columns of `octogen_dagster.schemas.PRODUCT_SCHEMA`. The brands
-            asset has the same partitions.
-        name: The asset's name or `dagster.AssetSpec`; by default `<products>_brands`.
-        asset_arguments: Any other argument of `@dagster.asset`. With
-            `automation_condition=octogen_dagster.follow_upstream()` the brands follow each new
+        products: An asset with the columns in `octogen_dagster.schemas.PRODUCT_SCHEMA`. The brands
+            asset gets the same partitions.
+        name: The asset's name or `dagster.AssetSpec`. Defaults to `<products>_brands`.
+        asset_arguments: Any other argument for `@dagster.asset`. With
+            `automation_condition=octogen_dagster.follow_upstream()` the asset runs after each new
             snapshot.
 
     Raises:
-        ValueError: The asset declares other columns, as the table of the catalogs does.
+        ValueError: The asset has different columns, like a catalogs asset.
     """
     require_products(products, "brand")
     given = asset_arguments_of(name or f"{products.key.path[-1]}_brands", asset_arguments)
@@ -42,8 +42,8 @@ def build_product_brands_asset(
             "partitions_def": products.partitions_def,
             **snapshot_inputs(products=products),
             "description": (
-                f"The brands in {products.key.to_user_string()}: how many products each has, how "
-                "many of them are in stock, and what they cost. A row is a brand in a currency."
+                f"The brands in {products.key.to_user_string()}, with product counts, in-stock "
+                "shares and price quartiles. Each row is a brand in one currency."
             ),
         },
         given,

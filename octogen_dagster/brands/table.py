@@ -1,4 +1,4 @@
-"""The brands of a product snapshot, with their numbers of products and prices."""
+"""The brands table: product counts, in-stock shares and price quartiles by brand."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ BRANDS_SCHEMA = pl.Schema(
     }
 )
 BRANDS_DESCRIPTIONS = {
-    "brand": "The brand's name as the merchant shows it; null for products without a brand.",
-    "currency": "ISO 4217 code of the prices; null for products without a currency.",
-    "products": "The number of products of the brand with this currency.",
-    "in_stock_share": "Share of the products that are in stock, 0 to 1; null if unknown for all.",
-    "price_p25": "A quarter of the products cost less, in `currency`.",
-    "price_p50": "The median price, in `currency`.",
-    "price_p75": "A quarter of the products cost more, in `currency`.",
+    "brand": "Brand name as the merchant shows it; null for products without a brand.",
+    "currency": "ISO 4217 currency code; null for products without a currency.",
+    "products": "Number of products with this brand and currency.",
+    "in_stock_share": "In-stock share, 0 to 1; null if stock is unknown for every product.",
+    "price_p25": "25th price percentile, in `currency`.",
+    "price_p50": "Median price, in `currency`.",
+    "price_p75": "75th price percentile, in `currency`.",
 }
 
 
 def product_brands(products: pl.LazyFrame) -> pl.LazyFrame:
-    """Count the products of each brand, and compute quantiles of their prices in each currency."""
+    """Count products and compute price quartiles for each brand and currency."""
     price = known_price(pl.col("current_price").cast(pl.Float64))
     brand = brand_name(products.collect_schema())
     return (
@@ -72,7 +72,7 @@ def _sentence(_: Figures, snapshot: pl.LazyFrame) -> str:
 
 
 def _stock_picture(of: Published) -> Shown:
-    """The share of the products in stock of the brands that have most, which come first."""
+    """Draw the in-stock shares for the brands with the most products."""
     known = of.rows.drop_nulls(["brand", "in_stock_share"]).head(_MAX_BRANDS).collect()
     shares = dict(known.unique("brand", maintain_order=True)["brand", "in_stock_share"].rows())
     picture = inline_svg("Stock by brand", shares_svg(shares)) if shares else ""
@@ -91,6 +91,6 @@ BRANDS_KIND = TableKind(
     },
     sentence=_sentence,
     preview=first_rows(_cells, BRANDS_SCHEMA.names(), _MAX_BRANDS),
-    parts={"picture of the stock": _stock_picture},
+    parts={"stock by brand": _stock_picture},
     line=None,
 )

@@ -1,1 +1,1 @@
-"""What changed between two snapshots of products."""
+"""Product changes between two snapshots."""

@@ -1,4 +1,4 @@
-"""The builder of the changes between two snapshots in a history of products."""
+"""build_product_changes_asset: compare two snapshots in a product history."""
 
 from datetime import datetime
 from typing import Any
@@ -35,28 +35,30 @@ def build_product_changes_asset(
     name: str | dg.AssetSpec | None = None,
     **asset_arguments: Any,
 ) -> dg.AssetsDefinition:
-    """Build an asset: products that appeared, disappeared or changed between two snapshots.
+    """Build an asset with the products that appeared, disappeared or changed between two snapshots.
 
-    The title, the price and the availability are compared, as the history has them. The rows are
-    the changes of the last snapshot that differs from the previous one, so reading the same
-    products again does not hide them. If the products have time partitions, so do the changes: the
-    last snapshot of a partition is compared with the last one before that partition, which
-    `octogen/previous_partition` in the metadata names. In the first snapshot every product
-    appeared, and the metadata has `octogen/first_snapshot`. A catalog of the previous snapshot that
-    is not in the current one was withdrawn or renamed: its products are not reported, and
-    `octogen/vanished_catalogs` names it. When it returns, only what differs is reported. The
-    columns are those of `octogen_dagster.schemas.CHANGES_SCHEMA`.
+    The asset compares titles, prices and availability as recorded in the history. Its rows come
+    from the last snapshot that differs from the previous one, so a read without changes does not
+    clear them. If the products asset has time partitions, the changes asset has the same ones: it
+    compares a partition's last snapshot with the last snapshot before that partition, and the
+    metadata `octogen/previous_partition` names the earlier partition. In the first snapshot, every
+    product has appeared, and `octogen/first_snapshot` is true.
+
+    If an entire catalog is missing from the current snapshot, it was withdrawn or renamed. Its
+    products are not reported as disappeared; `octogen/vanished_catalogs` lists the catalog instead.
+    When the catalog returns, only real differences are reported. For the columns, see
+    `octogen_dagster.schemas.CHANGES_SCHEMA`.
 
     Args:
-        history: An asset of `build_product_history_asset`. The changes have the partitions of its
-            products.
-        name: The asset's name or `dagster.AssetSpec`; by default that of the history, with
+        history: An asset built by `build_product_history_asset`. The changes asset gets the same
+            partitions as the history's products.
+        name: The asset's name or `dagster.AssetSpec`. Defaults to the history's name with
             `_changes` in place of `_history`.
-        asset_arguments: Any other argument of `@dagster.asset`.
+        asset_arguments: Any other argument for `@dagster.asset`.
 
     Raises:
         TypeError: The history is not an asset.
-        ValueError: The asset is not a history of products.
+        ValueError: The asset is not a product history.
     """
     require_product_history(history)
     products = made_from_of(history)
@@ -67,9 +69,9 @@ def build_product_changes_asset(
         "partitions_def": products.partitions_def,
         **snapshot_inputs(history=history, partition_mapping=catalog_mapping(products)),
         "description": (
-            f"The products of {products.key.to_user_string()} that appeared, disappeared or "
-            "changed their title, price or availability in the last snapshot that changed any. A "
-            "row is a product, with its old and new values."
+            f"Products in {products.key.to_user_string()} that appeared, disappeared or changed "
+            "their title, price or availability in the last snapshot with changes. Each row is a "
+            "product with its old and new values."
         ),
     }
     if layout.times:
@@ -85,8 +87,8 @@ def build_product_changes_asset(
         observed = read_observed(file.metadata)
         if not observed:
             raise UnfitSnapshotError(
-                "The history has no snapshot: all of them were forgotten. Materialize the products "
-                "and then their history."
+                "The history has no snapshots left: all were forgotten. Materialize the products "
+                "and then the history."
             )
         if layout.times:
             at, since = _times_of(str(partition), observed)
@@ -99,9 +101,10 @@ def build_product_changes_asset(
             metadata["octogen/previous_partition"] = before
         if vanished := vanished_catalogs(observed, at, since):
             run.context.log.warning(
-                f"This snapshot lacks {count(len(vanished), 'catalog')} of the previous one: "
+                f"{count(len(vanished), 'catalog')} from the previous snapshot "
+                f"{'is' if len(vanished) == 1 else 'are'} missing: "
                 f"{', '.join(vanished[:_MAX_CATALOGS_IN_LOG])}. Their products are not reported as "
-                "disappeared. Ask Octogen whether the API key may still read them, or whether they "
+                "disappeared. Ask Octogen whether the API key still has access, or whether they "
                 "were renamed."
             )
             metadata["octogen/vanished_catalogs"] = dg.MetadataValue.json(vanished)
@@ -112,12 +115,12 @@ def build_product_changes_asset(
 
 
 def _times_of(partition: str, observed: Observed) -> tuple[datetime, datetime | None]:
-    """The time of a partition's last snapshot, and of the last one before the partition."""
+    """Return the times of the last snapshot in the partition and the last one before it."""
     times = [at for at, each in observed.items() if each.partition == partition]
     if not times:
         raise UnfitSnapshotError(
-            f"The history has no snapshot of the partition {partition}. Materialize the products "
-            "of that partition and then their history."
+            f"The history has no snapshot for partition {partition}. Materialize the products for "
+            "that partition and then the history."
         )
     return max(times), snapshot_before(observed, min(times))
 

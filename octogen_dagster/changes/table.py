@@ -1,4 +1,4 @@
-"""The changes between two snapshots in a history of products, as a pure function of the history."""
+"""The changes table: compare two snapshots in a product history."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from octogen_dagster.history.table import valid_at
 
 _MAX_CHANGES = {"changed": 5, "appeared": 2, "disappeared": 2}
 _CURRENT_COLUMNS = ["currency", "in_stock"]
-"""Columns that only one generation of the service sends; from the other they are all null."""
+"""Columns that are null unless the service's current generation sent them."""
 
 _COLUMNS = [
     *PRODUCT_KEY,
     "product_url",
     *(column for column in TRACKED if column != "is_active"),
-    # Snapshots of earlier versions have null where the service did not send it, which means true.
+    # Snapshots from earlier versions have null if the service did not send it; null means true.
     pl.col("is_active").fill_null(value=True),
 ]
 
@@ -49,11 +49,11 @@ CHANGES_SCHEMA = pl.Schema(
     }
 )
 CHANGES_DESCRIPTIONS = {
-    "catalog_key": "The catalog the product belongs to.",
-    "uuid": "The product's identity in Octogen.",
-    "product_url": "The product's page at the merchant.",
+    "catalog_key": "The product's catalog.",
+    "uuid": "The product's Octogen ID.",
+    "product_url": "Product page URL at the merchant.",
     "change": "appeared, disappeared or changed.",
-    "changed": f"The kinds of change of a changed product: {', '.join(WATCHED)}.",
+    "changed": f"What changed about the product: {', '.join(WATCHED)}.",
     **{
         f"{when}_{column}": f"`{column}` in the {which} snapshot."
         for column in TRACKED
@@ -63,14 +63,14 @@ CHANGES_DESCRIPTIONS = {
 
 
 def snapshot_before(observed: Observed, at: datetime) -> datetime | None:
-    """Return the time of the last snapshot before a time; None if there is none."""
+    """Return the time of the last snapshot before `at`, or None."""
     return max((time for time in observed if time < at), default=None)
 
 
 def vanished_catalogs(observed: Observed, at: datetime, since: datetime | None) -> list[str]:
-    """Return the catalogs of one snapshot that a later one does not cover, in lower case.
+    """Return catalogs that the earlier snapshot covers and the later one does not, in lower case.
 
-    Such a catalog was withdrawn or renamed, which says nothing about its products.
+    The catalog was withdrawn or renamed, so its products have not disappeared.
     """
     before, now = (observed[since].catalogs if since else None), observed[at].catalogs
     return [] if before is None or now is None else sorted(filter(None, before - now))
@@ -79,18 +79,17 @@ def vanished_catalogs(observed: Observed, at: datetime, since: datetime | None) 
 def last_change(history: pl.LazyFrame, observed: Observed) -> datetime:
     """Return the time of the last snapshot that differs from the previous one.
 
-    Later snapshots with the same products do not hide what it changed. It is the time of the first
-    snapshot if nothing changed since.
+    If nothing has changed since the first snapshot, return the first snapshot's time.
     """
     moments = pl.concat(
         history.select(pl.col(name).alias("at")) for name in ("valid_from", "valid_to")
     )
-    moved = {*moments.unique().collect(engine="streaming").to_series()}
+    changed = {*moments.unique().collect(engine="streaming").to_series()}
     first, *later = sorted(observed)
     for since, at in reversed([*pairwise([first, *later])]):
         if vanished_catalogs(observed, at, since):
             return at
-        if at in moved and len(product_changes(history, at, observed)):
+        if at in changed and len(product_changes(history, at, observed)):
             return at
     return first
 
@@ -98,17 +97,16 @@ def last_change(history: pl.LazyFrame, observed: Observed) -> datetime:
 def product_changes(
     history: pl.LazyFrame, at: datetime, observed: Observed, since: datetime | None = None
 ) -> pl.DataFrame:
-    """Return the products of a history that appeared, disappeared or changed in a snapshot.
+    """Return the products that appeared, disappeared or changed in a snapshot.
 
-    A product that is active and one whose `is_active` is null are the same. The rows are sorted by
-    catalog and uuid.
+    A null `is_active` counts as true. The rows are sorted by catalog and uuid.
 
     Args:
-        history: The history.
-        at: The time of the snapshot.
+        history: The product history.
+        at: The snapshot's time.
         observed: The snapshots in the history.
-        since: The time of the snapshot that it is compared with; by default the previous one. If
-            there is none, every product appeared.
+        since: The time of the snapshot to compare with. Defaults to the previous snapshot; without
+            one, every product has appeared.
     """
     since = since or snapshot_before(observed, at)
     began, ended, columns = history.filter(valid_at(at)), history.clear(), TRACKED
@@ -122,10 +120,10 @@ def product_changes(
 def _comparable_columns(
     history: pl.LazyFrame, at: datetime, observed: Observed, since: datetime
 ) -> list[str]:
-    """The watched columns without those that only one of two snapshots fills.
+    """Return the tracked columns, except columns that are filled in only one of the snapshots.
 
-    A service that begins or stops to send a column changes no product. Only the catalogs that both
-    snapshots cover count: the rows of a withdrawn one stay as they were.
+    A product has not changed because the service started or stopped sending a column. Only catalogs
+    that both snapshots cover are checked: a withdrawn catalog's rows keep their old values.
     """
     is_covered = observed[at].is_covered & observed[since].is_covered
     filled = history.filter(is_covered).select(
@@ -141,7 +139,7 @@ def _comparable_columns(
 
 
 def _compared(current: pl.LazyFrame, previous: pl.LazyFrame, columns: list[str]) -> pl.DataFrame:
-    """Compare all products of two frames by their columns."""
+    """Compare two frames product by product."""
     both = current.with_columns(pl.lit(True).alias("is_new")).join(
         previous.with_columns(pl.lit(True).alias("is_old")),
         on=PRODUCT_KEY,
@@ -186,7 +184,7 @@ def _differs(column: str) -> pl.Expr:
 
 
 def _preview(changes: pl.LazyFrame) -> pl.DataFrame:
-    """Some changes of each kind."""
+    """Return a few changes of each kind."""
     kinds = [
         changes.filter(pl.col("change") == kind).head(rows) for kind, rows in _MAX_CHANGES.items()
     ]
@@ -194,7 +192,7 @@ def _preview(changes: pl.LazyFrame) -> pl.DataFrame:
 
 
 def _cells(row: Row) -> Cells:
-    """A change, with what changed as "old → new"."""
+    """Return a change's cells, with changed values as "old → new"."""
     prices = [
         price_text(row[f"{when}_current_price"], row[f"{when}_currency"]) for when in ("old", "new")
     ]

@@ -1,1 +1,1 @@
-"""What catalogs cost at Octogen and Google, as the runs of Dagster reported it."""
+"""Costs at Octogen and Google, as reported by Dagster runs."""

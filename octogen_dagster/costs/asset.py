@@ -1,4 +1,4 @@
-"""The builder of the asset of costs."""
+"""build_costs_asset: sum up costs by day, asset and catalog."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,22 +15,21 @@ from octogen_dagster.snapshots.asset_decorator import SnapshotRun, snapshot_asse
 def build_costs_asset(
     name: str | dg.AssetSpec = "octogen_costs", *, days: int = 30, **asset_arguments: Any
 ) -> dg.AssetsDefinition:
-    """Build an asset: what the runs of this Dagster instance cost, by day, asset and catalog.
+    """Build an asset that sums up this Dagster instance's costs by day, asset and catalog.
 
-    A row is an asset and a catalog on a day (UTC), with the charged `requests` and the dollars
-    (`cost_usd`) at Octogen, and the bytes that Google bills (`billed_bytes`). They are summed up
-    from what runs reported. What a read cost that failed is in it, without its requests; of a run
-    of several partitions it has no catalog. No request is sent.
+    Each row is an asset and a catalog on one day (UTC), with the charged `requests` and dollars
+    (`cost_usd`) at Octogen and the bytes billed by Google (`billed_bytes`). The costs come from run
+    metadata and tags; the asset sends no requests. Failed reads are included in dollars, without
+    their requests. If the failed run had several partitions, the row has no catalog.
 
-    `octogen/total_usd`, `octogen/total_possibly_charged_usd` and `octogen/total_billed_bytes` in
-    the metadata are the sums.
+    The metadata has the totals: `octogen/total_usd`, `octogen/total_possibly_charged_usd` and
+    `octogen/total_billed_bytes`.
 
     Args:
         name: The asset's name or `dagster.AssetSpec`.
-        days: The last days in the table, today included.
-        asset_arguments: Any other argument of `@dagster.asset`. With
-            `automation_condition=dagster.AutomationCondition.on_cron("0 6 * * *")` it is made each
-            day.
+        days: Number of days in the table, including today.
+        asset_arguments: Any other argument for `@dagster.asset`. To materialize it daily, pass
+            `automation_condition=dagster.AutomationCondition.on_cron("0 6 * * *")`.
 
     Raises:
         ValueError: days is not a positive whole number.
@@ -41,8 +40,8 @@ def build_costs_asset(
     @snapshot_asset(
         {
             "description": (
-                f"What the runs of the last {days} days cost at Octogen and at Google. A row is "
-                "an asset and a catalog on a day."
+                f"Costs at Octogen and Google in the last {days} days. Each row is an asset and a "
+                "catalog on one day."
             )
         },
         asset_arguments_of(name, asset_arguments),

@@ -1,7 +1,7 @@
-"""What the runs of a Dagster instance reported of their costs.
+"""read_costs: collect the costs that a Dagster instance's runs reported.
 
-A materialization says what its own read cost. The tag of a run says what all attempts of a step
-have spent, also those that published nothing; a retry inherits the tag of the run before.
+A materialization reports its read's cost. A run's tag reports the spending by step, including
+attempts that published nothing. Retries inherit the tag from the previous run.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from octogen_dagster.snapshots.publication import REPORTED_BEFORE, parent_of
 _RECORDS_AT_ONCE = 1000
 _TIME = re.compile(r"\d{4}-\d\d-\d\d")
 _Published = Mapping[tuple[str, str | None], Spent]
-"""The dollars of materializations, by run and step."""
+"""Dollars that materializations reported, by run and step."""
 
 
 def read_costs(instance: dg.DagsterInstance, since: datetime) -> pl.DataFrame:
-    """Return the costs since the beginning of a day in UTC."""
+    """Return the costs since the start of the given day (UTC)."""
     since = since.replace(hour=0, minute=0, second=0, microsecond=0)
     runs = [each for each in _updated_runs(instance, since) if spent(each.dagster_run.tags)]
-    # A run that began earlier may have reported a part of its costs before.
+    # A run that began before `since` might have reported some of its costs by then.
     begin = min([since, *(each.create_timestamp for each in runs)])
     charges, published = list[Charge](), defaultdict[tuple[str, str | None], Spent](Spent)
-    for asset in _own_assets(instance, begin):
+    for asset in _reporting_assets(instance, begin):
         for record in _materializations(instance, asset, begin):
             if charge := _charge(record):
                 charges.append(charge)
                 published[record.run_id, record.event_log_entry.step_key] += charge.spent
-    charges += _of_failures(instance, runs, published)
+    charges += _unpublished_charges(instance, runs, published)
     return costs_table(each for each in charges if each.at >= since)
 
 
@@ -50,18 +50,18 @@ def _updated_runs(instance: dg.DagsterInstance, since: datetime) -> Iterator[dg.
         cursor = found[-1].dagster_run.run_id
 
 
-def _own_assets(instance: dg.DagsterInstance, since: datetime) -> Iterator[dg.AssetKey]:
-    """The assets that may have reported costs, as their last materializations tell.
+def _reporting_assets(instance: dg.DagsterInstance, since: datetime) -> Iterator[dg.AssetKey]:
+    """Yield the assets that might have reported costs, judged by their last materialization.
 
-    One that was reported by hand tells nothing. What the runs of other assets have spent by their
-    tags is counted as what failed.
+    A manually reported materialization (without a run) hides whether earlier ones had costs. Other
+    assets' spending is still counted from the run tags.
     """
     for record in instance.get_asset_records():
         last = record.asset_entry.last_materialization
         event = last.asset_materialization if last else None
         if last and event and last.timestamp >= since.timestamp():
-            is_own = any(name.startswith("octogen/") for name in event.metadata)
-            if is_own or not last.run_id:
+            has_metadata = any(name.startswith("octogen/") for name in event.metadata)
+            if has_metadata or not last.run_id:
                 yield event.asset_key
 
 
@@ -78,7 +78,7 @@ def _materializations(
 
 
 def _charge(record: dg.EventLogRecord) -> Charge | None:
-    """The costs of a materialization; None if it says none, or was reported before."""
+    """Return a materialization's costs; None if it has none or they were reported before."""
     event = record.asset_materialization
     if event is None or REPORTED_BEFORE in event.metadata:
         return None
@@ -94,10 +94,10 @@ def _charge(record: dg.EventLogRecord) -> Charge | None:
     return Charge(at, asset, _catalog(event.partition), requests, amounts, billed)
 
 
-def _of_failures(
+def _unpublished_charges(
     instance: dg.DagsterInstance, runs: Sequence[dg.RunRecord], published: _Published
 ) -> Iterator[Charge]:
-    """What the runs have spent beyond what their materializations cost."""
+    """Yield what the runs spent in excess of the costs their materializations reported."""
     known = {each.dagster_run.run_id: each.dagster_run for each in runs}
     others = {parent for run in known.values() if (parent := parent_of(run))} - known.keys()
     for first in range(0, len(others), _RECORDS_AT_ONCE):
@@ -106,21 +106,21 @@ def _of_failures(
     for record in runs:
         run = record.dagster_run
         own = own_spent(run, known.get(parent_of(run) or ""))
-        left = {
-            step: lost
-            for step, now in own.items()
-            if (lost := now - published.get((run.run_id, step), Spent())) != Spent()
+        unpublished = {
+            step: rest
+            for step, total in own.items()
+            if (rest := total - published.get((run.run_id, step), Spent())) != Spent()
         }
-        if left:
+        if unpublished:
             at = datetime.fromtimestamp(record.end_time or record.update_timestamp.timestamp(), UTC)
             planned = _planned(instance, run.run_id)
-            for step, lost in left.items():
+            for step, rest in unpublished.items():
                 asset, partition = planned.get(step, (step, None))
-                yield Charge(at, asset, _catalog(partition), 0, lost, 0)
+                yield Charge(at, asset, _catalog(partition), 0, rest, 0)
 
 
 def _planned(instance: dg.DagsterInstance, run_id: str) -> Mapping[str, tuple[str, str | None]]:
-    """The asset of each step of a run, and its partition if it is one."""
+    """Return the asset each step materializes, and the partition if the step has only one."""
     kind = dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED
     planned: dict[str, tuple[str, str | None]] = {}
     for entry in instance.all_logs(run_id, of_type=kind):
@@ -133,6 +133,6 @@ def _planned(instance: dg.DagsterInstance, run_id: str) -> Mapping[str, tuple[st
 
 
 def _catalog(partition: str | None) -> str | None:
-    """The catalog of a partition's key, or what else in it is no time."""
+    """Return the partition key without its time: usually the catalog."""
     parts = [part for part in (partition or "").split("|") if not _TIME.match(part)]
     return catalog_of("|".join(parts)) if any(parts) else None

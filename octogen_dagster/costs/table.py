@@ -1,4 +1,4 @@
-"""The table of costs: requests, dollars at Octogen and bytes billed at Google."""
+"""The costs table: requests and dollars at Octogen, bytes billed by Google."""
 
 from __future__ import annotations
 
@@ -27,26 +27,25 @@ COSTS_SCHEMA = pl.Schema(
         "billed_bytes": pl.Int64(),
     }
 )
-"""The columns of the costs."""
 
 _DESCRIPTIONS = {
-    "day": "The day on which it was reported (UTC).",
-    "asset": "The key of the asset.",
-    "catalog": "The catalog, or what else a partition is of; null without partitions, and for what "
-    "a run of several partitions paid for those that failed.",
-    "requests": "The charged requests of materializations; those of reads that failed are unknown.",
-    "cost_usd": "Dollars at Octogen.",
-    "possibly_charged_usd": "Dollars that Octogen might charge besides, for lost answers.",
-    "billed_bytes": "Bytes that Google bills for queries.",
+    "day": "Day on which the cost was reported (UTC).",
+    "asset": "Asset key.",
+    "catalog": "Catalog, or the partition key without its time; null without partitions, and for "
+    "failed partitions in runs with several partitions.",
+    "requests": "Requests charged by Octogen; excludes failed reads, whose requests are unknown.",
+    "cost_usd": "US dollars charged by Octogen.",
+    "possibly_charged_usd": "US dollars that Octogen might also charge, for lost responses.",
+    "billed_bytes": "Bytes billed by Google for queries.",
 }
 _DOLLARS = ("cost_usd", "possibly_charged_usd")
 _SUMS = ("requests", *_DOLLARS, "billed_bytes")
-_DECIMALS = 9  # a float that was added up has noise behind them
+_DECIMALS = 9  # sums of floats have noise beyond these
 _MAX_SHOWN = 5
 
 
 class Charge(NamedTuple):
-    """What a run reported at a time that an asset cost."""
+    """An asset's cost, as a run reported it."""
 
     at: datetime
     asset: str
@@ -57,7 +56,7 @@ class Charge(NamedTuple):
 
 
 def costs_table(charges: Iterable[Charge]) -> pl.DataFrame:
-    """Return the sums of charges by day, the last one first, asset and catalog."""
+    """Sum up charges by day (latest first), asset and catalog."""
     rows = [
         (
             *(each.at.date(), each.asset, each.catalog, each.requests),
@@ -65,17 +64,17 @@ def costs_table(charges: Iterable[Charge]) -> pl.DataFrame:
         )
         for each in charges
     ]
-    added_up = _added_up(pl.DataFrame(rows, COSTS_SCHEMA, orient="row"), "day", "asset", "catalog")
-    return added_up.sort("day", "asset", "catalog", descending=[True, False, False])
+    sums = _sum_by(pl.DataFrame(rows, COSTS_SCHEMA, orient="row"), "day", "asset", "catalog")
+    return sums.sort("day", "asset", "catalog", descending=[True, False, False])
 
 
-def _added_up(costs: pl.DataFrame, *by: str) -> pl.DataFrame:
+def _sum_by(costs: pl.DataFrame, *by: str) -> pl.DataFrame:
     sums = costs.group_by(by).agg(pl.col(_SUMS).sum())
     return sums.with_columns(pl.col(_DOLLARS).round(_DECIMALS))
 
 
 def _bytes_text(number: int) -> str:
-    """Format bytes, such as `52.0 GB`; nothing for 0."""
+    """Format bytes like `52.0 GB`; an empty string for 0."""
     size = number / 1e6
     for unit in ("MB", "GB"):
         if size < 1000:
@@ -112,7 +111,7 @@ def _cells(row: Row) -> Cells:
 
 
 def _preview(costs: pl.LazyFrame) -> pl.DataFrame:
-    sums = _added_up(costs.collect(), "asset")
+    sums = _sum_by(costs.collect(), "asset")
     largest = sums.sort("cost_usd", "billed_bytes", "asset", descending=[True, True, False])
     return cells_table(map(_cells, largest.head(_MAX_SHOWN).to_dicts()))
 
