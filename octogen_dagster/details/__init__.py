@@ -1,1 +1,1 @@
-"""The lookup of each product of a snapshot."""
+"""Product details: look up the full view of each product in a snapshot."""

@@ -1,4 +1,4 @@
-"""The builder of the details of products: the full view of each, looked up."""
+"""build_product_details_asset: look up the full view of each product in a snapshot."""
 
 from typing import Any
 
@@ -6,7 +6,8 @@ import dagster as dg
 
 from octogen_dagster.api.catalog_sources import CatalogService
 from octogen_dagster.assets.definition import RESOURCE, asset_arguments_of
-from octogen_dagster.details.scan import DETAILS_KIND, DetailScan, DetailStatistics
+from octogen_dagster.details.scan import DetailScan, DetailStatistics
+from octogen_dagster.details.table import DETAILS_KIND
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, snapshot_asset
 from octogen_dagster.snapshots.loading import Snapshots, snapshot_inputs
 from octogen_dagster.snapshots.metadata import require_products
@@ -22,43 +23,42 @@ def build_product_details_asset(
     resource_key: str = RESOURCE,
     **asset_arguments: Any,
 ) -> dg.AssetsDefinition:
-    """Build an asset: the full view of each product in another asset's snapshot.
+    """Build an asset that looks up the full view of each product in another asset's snapshot.
 
-    Products are looked up several at a time within the organisation's rate limit. The result is a
-    complete snapshot with one row for each product, in any order. The columns are those of
-    `octogen_dagster.schemas.DETAIL_SCHEMA`. `status` is the result of the lookup:
+    Lookups run concurrently within the organisation's rate limit. The result is a complete snapshot
+    with one row per product, in no particular order. For the columns, see
+    `octogen_dagster.schemas.DETAIL_SCHEMA`. `status` is the lookup's result:
 
     * found: the row has the full view.
-    * gone: no catalog has the product any more, even if the merchant still does.
+    * gone: the product is no longer in any catalog, even if the merchant still sells it.
     * mismatch: the URL leads to another product, whose view is not stored.
-    * failed: the lookup failed in spite of its retries; `error` says why. If the shop failed, it
-      is retried once.
+    * failed: the lookup failed after its retries; `error` has the reason. If the shop failed, the
+      lookup is retried once.
 
-    The service knows only the present, so the view is that of `looked_up_at`, also in a partition
-    of a past time.
+    The service has current data only. A row describes the product at `looked_up_at`, even in a
+    partition for a past time.
 
-    Each lookup is charged: $0.002, so $2 for a thousand products, where a page of a hundred
-    products costs $0.014. `only_changed` looks up less. A run that fails, for example because its
-    budget is spent, keeps none of its lookups.
+    Octogen charges $0.002 per lookup, or $2 for 1,000 products; listing the same 1,000 products
+    costs $0.14. `only_changed` reduces the number of lookups. A run that fails, for example because
+    its budget is spent, keeps none of its lookups.
 
     Args:
-        products: An asset with the columns of `octogen_dagster.schemas.PRODUCT_SCHEMA`. The details
-            asset has the same partitions.
-        name: The asset's name or `dagster.AssetSpec`; by default `<products>_details`.
-        only_changed: Look up only products that are new, are listed differently than in the
-            previous details snapshot, or were not found for it; carry the other rows over. What
-            the listing does not show (a description, a review) is then as old as `looked_up_at`
-            says.
-        max_failed_percent: Percent of the lookups that may fail. If more fail, nothing is
-            published. A product that is gone is not a failure, and a row that is carried over
-            counts as a lookup that did not fail. 50 failures in a row end the run in any case.
-        resource_key: The key of the `OctogenResource`; give another one to read with two of them.
-        asset_arguments: Any other argument of `@dagster.asset`, such as `pool`, `group_name`,
+        products: An asset with the columns in `octogen_dagster.schemas.PRODUCT_SCHEMA`. The details
+            asset gets the same partitions.
+        name: The asset's name or `dagster.AssetSpec`. Defaults to `<products>_details`.
+        only_changed: Look up only products that are new, whose listing differs from the previous
+            details snapshot, or that were not found in it. Other rows are carried over, so fields
+            outside the listing, like the description and reviews, date from `looked_up_at`.
+        max_failed_percent: Maximum percentage of lookups that can fail. If more fail, nothing is
+            published. Gone products do not count as failures, and rows that are carried over count
+            as successful lookups. 50 failures in a row always end the run.
+        resource_key: The `OctogenResource`'s key. Change it to use more than one resource.
+        asset_arguments: Any other argument for `@dagster.asset`, such as `pool`, `group_name`,
             `automation_condition`, `retry_policy`.
 
     Raises:
-        ValueError: max_failed_percent is not from 0 to 100, or the asset declares other columns,
-            as the table of the catalogs does.
+        ValueError: `max_failed_percent` is not between 0 and 100, or the asset has different
+            columns, like a catalogs asset.
     """
     require_products(products, "catalog_key", "uuid", "product_url")
     require_percent("max_failed_percent", max_failed_percent)
@@ -70,8 +70,8 @@ def build_product_details_asset(
             **snapshot_inputs(products=products),
             "description": (
                 f"The full view of each product in {products.key.to_user_string()}: description, "
-                "categories, variants, identifiers, reviews, images and what Octogen adds. A row "
-                "is a product, with the status of its lookup."
+                "categories, variants, identifiers, reviews, images and Octogen's additions. Each "
+                "row is a product with its lookup status."
             ),
             "required_resource_keys": {resource_key},
         },

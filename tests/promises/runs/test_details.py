@@ -173,10 +173,9 @@ class TestFailures:
         assert result.run.success is not is_too_many
         if is_too_many:
             error = results.failure(result.run)
-            assert (
-                "More than 5 % of the lookups failed: 4 of 60; the first: The product at" in error
+            assert all(
+                part in error for part in ("5 %", "4 of 60", "The product at", "max_failed_percent")
             )
-            assert "or raise max_failed_percent." in error
             assert before is not None
             assert result.frame is not None
             assert result.frame.equals(before)
@@ -199,7 +198,7 @@ class TestFailures:
             listed, name="details", max_failed_percent=100, retry_policy=None
         )
         result = materialized([listed, details], shop.folder, octogen, raise_on_error=False)
-        assert "run again when the service is back" in results.failure(result)
+        assert "50 lookups in a row" in results.failure(result)
         assert not shop.path.exists()
 
     def test_a_service_that_is_silent_is_not_asked_much_more_than_fifty_times(
@@ -228,7 +227,7 @@ class TestFailures:
 
     def test_a_budget_is_kept_and_what_it_leaves_is_said_before(self, shop: Shop) -> None:
         result = shop.run(shop.products, settings={"budget_usd": 0.05})
-        assert "The budget leaves $0.05 for these lookups." in result.log
+        assert "$0.05 of the budget" in result.log
         assert "budget" in results.failure(result.run)
         assert len(result.asked) == 25
         assert result.frame is None
@@ -313,7 +312,6 @@ class TestOnlyChanged:
         result = shop.run(products, only_changed=True)
         assert len(result.asked) == 60
         assert "its column images is String, and List(" in result.log
-        assert "Every product is looked up" in result.log
 
     @staticmethod
     def rewrite(shop: Shop, **columns: pl.Expr | None) -> None:
