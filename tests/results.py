@@ -10,13 +10,7 @@ from typing import Any, Protocol
 import dagster as dg
 import polars as pl
 
-from octogen_dagster import (
-    GrantedCatalogs,
-    OctogenResource,
-    ParquetSnapshotIOManager,
-    ProductSearch,
-    scan_products,
-)
+import octogen_dagster as od
 
 
 class Server(Protocol):
@@ -29,29 +23,29 @@ class Server(Protocol):
     def api_key(self) -> str: ...
 
 
-def octogen_at(server: Server, **settings: Any) -> OctogenResource:
+def octogen_at(server: Server, **settings: Any) -> od.OctogenResource:
     """Return the resource of a server."""
-    settings = {"catalog_source": GrantedCatalogs(), **settings}
-    return OctogenResource(api_key=server.api_key, base_url=server.base_url, **settings)
+    settings = {"catalog_source": od.GrantedCatalogs(), **settings}
+    return od.OctogenResource(api_key=server.api_key, base_url=server.base_url, **settings)
 
 
-def scan(server: Server, search: ProductSearch | None = None, **settings: Any) -> pl.LazyFrame:
+def scan(server: Server, search: od.ProductSearch | None = None, **settings: Any) -> pl.LazyFrame:
     """Return the products of a search, of all products by default; it is not read yet."""
-    return scan_products(
-        search or ProductSearch(), api_key=server.api_key, base_url=server.base_url, **settings
+    return od.scan_products(
+        search or od.ProductSearch(), api_key=server.api_key, base_url=server.base_url, **settings
     )
 
 
-def stored(folder: Path, octogen: OctogenResource | None = None) -> dict[str, Any]:
+def stored(folder: Path, octogen: od.OctogenResource | None = None) -> dict[str, Any]:
     """Return the resources of runs whose snapshots are in a folder."""
-    io_manager = ParquetSnapshotIOManager(base_dir=str(folder))
+    io_manager = od.ParquetSnapshotIOManager(base_dir=str(folder))
     return {"io_manager": io_manager} | ({"octogen": octogen} if octogen else {})
 
 
 def materialized(
     assets: Sequence[Any],
     folder: Path,
-    octogen: OctogenResource | None = None,
+    octogen: od.OctogenResource | None = None,
     resources: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> dg.ExecuteInProcessResult:

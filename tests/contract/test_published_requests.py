@@ -24,13 +24,7 @@ from hypothesis import strategies as st
 from octogen_ai_sdk import models
 from octogen_ai_sdk.operations import OPERATIONS
 
-from octogen_dagster import (
-    OctogenClient,
-    OctogenError,
-    ProductSearch,
-    ShopCatalogs,
-    build_product_details_asset,
-)
+import octogen_dagster as od
 from octogen_dagster.api.search import FacetName
 from octogen_dagster.errors import OctogenNotFoundError
 from octogen_dagster.schemas import PRODUCT_SCHEMA
@@ -175,7 +169,7 @@ def attempt(received: list[Received], call: Callable[[], object]) -> list[Receiv
     return received[begin:]
 
 
-def run(received: list[Received], call: Callable[[OctogenClient], Awaitable[object]]) -> None:
+def run(received: list[Received], call: Callable[[od.OctogenClient], Awaitable[object]]) -> None:
     """Run a call of the client, and add what it sends."""
 
     def respond(request: httpx.Request) -> httpx.Response:
@@ -186,12 +180,12 @@ def run(received: list[Received], call: Callable[[OctogenClient], Awaitable[obje
 
     async def called() -> None:
         async with httpx.AsyncClient(transport=httpx.MockTransport(respond)) as sender:
-            await call(OctogenClient(api_key=KEY, http_client=sender))
+            await call(od.OctogenClient(api_key=KEY, http_client=sender))
 
     asyncio.run(called())
 
 
-def of_client(call: Callable[[OctogenClient], Awaitable[object]]) -> list[Received]:
+def of_client(call: Callable[[od.OctogenClient], Awaitable[object]]) -> list[Received]:
     """`attempt` for a call of the client."""
     received: list[Received] = []
     return attempt(received, lambda: run(received, call))
@@ -215,7 +209,7 @@ seldom = settings(published, max_examples=20)
 def test_all_arguments_of_a_search_are_here() -> None:
     names = SEARCH_ARGUMENTS.keys()
     assert names == EVERY_FIELD.keys()
-    assert ProductSearch.model_fields.keys() - {"catalogs", "page_size", "max_products"} == names
+    assert od.ProductSearch.model_fields.keys() - {"catalogs", "page_size", "max_products"} == names
     published_names = models.ProgrammaticProductSearchRequest.model_fields.keys()
     assert names | {"catalogs", "cursor", "limit"} == published_names - NOT_OFFERED
 
@@ -229,7 +223,7 @@ def test_a_search_of_the_client(chosen: dict[str, Any]) -> None:
 @published
 @given(arguments(catalog=(some, some | odd), limit=(st.integers(1, 100), st.integers(-1, 102))))
 def test_all_pages_of_a_search(chosen: dict[str, Any]) -> None:
-    async def read(client: OctogenClient) -> None:
+    async def read(client: od.OctogenClient) -> None:
         assert len([product async for product in client.iter_products(**chosen)]) == 2
 
     if sent := of_client(read):
@@ -249,11 +243,11 @@ def test_a_lookup(url: str) -> None:
 @given(any_search, up_to(500))
 @example({"catalogs": ["\x1facme "]}, [])
 def test_a_count_of_products(chosen: dict[str, Any], catalogs: list[str]) -> None:
-    async def count(client: OctogenClient) -> None:
-        await client.count_products(ProductSearch(**chosen), catalogs)
+    async def count(client: od.OctogenClient) -> None:
+        await client.count_products(od.ProductSearch(**chosen), catalogs)
 
     for request in of_client(count):
-        named = ProductSearch(**chosen).catalogs
+        named = od.ProductSearch(**chosen).catalogs
         assert request.json.get("catalogs", []) == (catalogs or named)
 
 
@@ -281,10 +275,10 @@ def test_a_scan(
     server: RawServer, chosen: dict[str, Any], predicate: pl.Expr | None, rows: int | None
 ) -> None:
     def read() -> None:
-        frame = scan(server, ProductSearch(**chosen))
+        frame = scan(server, od.ProductSearch(**chosen))
         frame = frame if predicate is None else frame.filter(predicate)
         frame = frame if rows is None else frame.head(rows)
-        with contextlib.suppress(OctogenError):
+        with contextlib.suppress(od.OctogenError):
             frame.collect()
 
     attempt(server.received, read)
@@ -300,12 +294,12 @@ def test_the_parts_of_a_catalog(brands: list[str]) -> None:
     service = PublishedService(
         {"acme": products}, brands=brand_of, hosts={"acme.example": ["acme"]}
     )
-    search = ProductSearch(catalogs=["acme"], page_size=1)
+    search = od.ProductSearch(catalogs=["acme"], page_size=1)
     with service.running():
         frame = scan(
             service,
             search,
-            catalog_source=ShopCatalogs(hosts=["acme.example"]),
+            catalog_source=od.ShopCatalogs(hosts=["acme.example"]),
             max_extra_pages_percent=50,
         )
         assert sorted(frame.collect()["uuid"]) == products
@@ -322,7 +316,7 @@ def test_the_lookups_of_details(tmp_path: Path) -> None:
 
     with RawServer(lambda request: http(*answer(request.target, request.body))) as server:
         resources = stored(tmp_path, octogen_at(server))
-        details = build_product_details_asset(products, max_failed_percent=100)
+        details = od.build_product_details_asset(products, max_failed_percent=100)
         assert dg.materialize([products, details], resources=resources).success
         judge(server.received)
     sent = {each.json["url"] for each in server.received}
@@ -363,7 +357,7 @@ async def test_each_operation_of_the_client_is_a_published_one_or_the_seed_s() -
                 "list_catalogs": client.list_catalogs(),
                 "list_catalog_states": client.list_catalog_states(),
                 "get_me": client.get_me(),
-                "count_products": client.count_products(ProductSearch()),
+                "count_products": client.count_products(od.ProductSearch()),
                 "get_domain": client.get_domain("{host}"),
                 "search_products": client.search_products(),
                 "lookup_product": client.lookup_product("https://shop.example/1"),

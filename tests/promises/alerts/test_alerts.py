@@ -14,15 +14,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from octogen_dagster import (
-    build_alert_sensor,
-    build_price_alerts_asset,
-    build_product_history_asset,
-    build_products_asset,
-    build_snapshot_checks,
-    catalog_days,
-    catalog_partitions,
-)
+import octogen_dagster as od
 from octogen_dagster.alerts import (
     Appeared,
     BackInStock,
@@ -59,8 +51,8 @@ class Shop(GivenProducts):
         self.follow(rules)
 
     def follow(self, rules: Sequence[Any]) -> None:
-        self.alerts = build_price_alerts_asset(self.history, rules)
-        self.following = [self.alerts, *build_snapshot_checks(self.alerts, max_age=None)]
+        self.alerts = od.build_price_alerts_asset(self.history, rules)
+        self.following = [self.alerts, *od.build_snapshot_checks(self.alerts, max_age=None)]
 
     def store(self, at: datetime, *products: Row, alerts: bool = True) -> dict[str, Any]:
         """Store the products as of a time, with their history and, if asked, their alerts."""
@@ -482,10 +474,10 @@ def test_a_check_for_each_rule_warns_of_the_last_snapshot(
 def test_alerts_have_the_partitions_of_their_history(
     tmp_path: Path, instance: dg.DagsterInstance, of_days: bool
 ) -> None:
-    partitions = catalog_days("2026-11-01") if of_days else catalog_partitions
+    partitions = od.catalog_days("2026-11-01") if of_days else od.catalog_partitions
     shop = GivenProducts(tmp_path, instance, partitions)
     rules = [PriceDropped(where=pl.col("gender") == "women"), Disappeared(where=IS_ACME)]
-    alerts = build_price_alerts_asset(shop.history, rules)
+    alerts = od.build_price_alerts_asset(shop.history, rules)
     shop.following = [alerts]
     instance.add_dynamic_partitions("octogen_catalogs", ["acme"])
     for number, price in enumerate((100.0, 90.0, 80.0), start=1):
@@ -496,7 +488,7 @@ def test_alerts_have_the_partitions_of_their_history(
         shop.update(shop.products, partition_key=f"acme|2026-11-0{number}" if of_days else "acme")
         for asset in (shop.history, alerts):
             shop.update(asset, partition_key="acme")
-    assert alerts.partitions_def == shop.history.partitions_def == catalog_partitions
+    assert alerts.partitions_def == shop.history.partitions_def == od.catalog_partitions
     table = shop.read(ALERTS, "acme")
     dropped = [("dress", 90.0), ("dress", 80.0)]
     assert table.select("uuid", "after", "brand_name").rows() == [
@@ -523,7 +515,7 @@ class Told:
 @pytest.mark.slow
 def test_a_sensor_tells_of_each_event_once(shop: Shop) -> None:
     told = Told()
-    sensor = build_alert_sensor(shop.alerts, told.notify)
+    sensor = od.build_alert_sensor(shop.alerts, told.notify)
     resources = stored(shop.folder)
 
     def tick(cursor: str | None = None) -> str | None:
@@ -563,7 +555,7 @@ def test_a_sensor_tells_of_more_catalogs_than_files_may_be_open(
     @dg.asset(partitions_def=dg.StaticPartitionsDefinition(names))
     def products() -> None: ...
 
-    alerts = build_price_alerts_asset(build_product_history_asset(products), [PriceDropped()])
+    alerts = od.build_price_alerts_asset(od.build_product_history_asset(products), [PriceDropped()])
     folder = tmp_path / "products_alerts"
     folder.mkdir()
     for name in names:
@@ -576,7 +568,7 @@ def test_a_sensor_tells_of_more_catalogs_than_files_may_be_open(
     limits.setrlimit(limits.RLIMIT_NOFILE, (256, hard))
     try:
         with dg.build_sensor_context(instance, resources=resources) as context:
-            build_alert_sensor(alerts, told.append)(context)
+            od.build_alert_sensor(alerts, told.append)(context)
     finally:
         limits.setrlimit(limits.RLIMIT_NOFILE, (soft, hard))
     [events] = told
@@ -587,11 +579,11 @@ def test_a_sensor_keeps_ids_by_the_size_of_the_table(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
     """The events of a day vanish when the next ones are found, again and again."""
-    alerts = build_price_alerts_asset(
-        build_product_history_asset(build_products_asset("products")), [PriceDropped()]
+    alerts = od.build_price_alerts_asset(
+        od.build_product_history_asset(od.build_products_asset("products")), [PriceDropped()]
     )
     sizes, calls, size = list[int](), list[list[str]](), 60_000
-    sensor = build_alert_sensor(alerts, lambda events: calls.append(sorted(events["alert_id"])))
+    sensor = od.build_alert_sensor(alerts, lambda events: calls.append(sorted(events["alert_id"])))
 
     def tick(number: int) -> list[str]:
         ids = pl.select(pl.format("{}-{}", number, pl.int_range(size))).to_series()
@@ -619,8 +611,8 @@ def test_a_sensor_repeats_only_events_whose_ids_were_not_stored(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
     """A tick ends after its events were sent, and before that is stored."""
-    alerts = build_price_alerts_asset(
-        build_product_history_asset(build_products_asset("products")), [PriceDropped()]
+    alerts = od.build_price_alerts_asset(
+        od.build_product_history_asset(od.build_products_asset("products")), [PriceDropped()]
     )
     calls, dies = list[list[str]](), [False, True, False, False]
 
@@ -629,7 +621,7 @@ def test_a_sensor_repeats_only_events_whose_ids_were_not_stored(
         if dies.pop(0):
             raise KeyboardInterrupt
 
-    sensor = build_alert_sensor(alerts, notify)
+    sensor = od.build_alert_sensor(alerts, notify)
 
     def tick(*ids: str) -> None:
         events = [{"alert_id": each, "rule": "price_dropped", "at": day(1)} for each in ids]
@@ -673,10 +665,10 @@ def test_rules_that_say_nothing_or_twice_the_same_are_refused(shop: Shop) -> Non
     with pytest.raises(ValueError, match="again_after must be above 0, not 0:00:00"):
         Appeared(again_after=timedelta(0))
     with pytest.raises(ValueError, match="Two rules are called 'appeared'"):
-        build_price_alerts_asset(shop.history, [Appeared(), Appeared(days=3)])
+        od.build_price_alerts_asset(shop.history, [Appeared(), Appeared(days=3)])
     with pytest.raises(ValueError, match=r"rules is empty.* PriceDropped\(percent=10\)"):
-        build_price_alerts_asset(shop.history, [])
+        od.build_price_alerts_asset(shop.history, [])
     with pytest.raises(ValueError, match=r"octogen_products .* build_product_history_asset"):
-        build_price_alerts_asset(shop.products, [Appeared()])
+        od.build_price_alerts_asset(shop.products, [Appeared()])
     with pytest.raises(ValueError, match=r"octogen_products_history .* build_price_alerts_asset"):
-        build_alert_sensor(shop.history, print)
+        od.build_alert_sensor(shop.history, print)

@@ -10,14 +10,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from octogen_dagster import (
-    build_alert_sensor,
-    build_history_asset,
-    build_price_alerts_asset,
-    build_snapshot_checks,
-    catalog_partitions,
-    scan_history,
-)
+import octogen_dagster as od
 from octogen_dagster.alerts import BelowFloor, PriceDropped, Undercut
 from octogen_dagster.position.table import price_position
 from tests.histories import ASSET, QUIET, day, product
@@ -33,7 +26,7 @@ class Shop(GivenProducts):
     """Two competitors, own prices and the alerts of these."""
 
     def __init__(self, folder: Path, instance: dg.DagsterInstance) -> None:
-        super().__init__(folder, instance, catalog_partitions)
+        super().__init__(folder, instance, od.catalog_partitions)
         instance.add_dynamic_partitions("octogen_catalogs", ["acme", "zen", "never"])
 
         @dg.asset
@@ -42,13 +35,13 @@ class Shop(GivenProducts):
 
         self.own = pl.DataFrame()
         self.articles = articles
-        self.prices = build_history_asset(
+        self.prices = od.build_history_asset(
             articles,
             key=["sku", "product_url"],
             tracked=["own_price", "map_price", "currency"],
         )
-        self.alerts = build_price_alerts_asset(self.history, RULES, own=self.prices)
-        self.checks = build_snapshot_checks(self.alerts, max_age=None)
+        self.alerts = od.build_price_alerts_asset(self.history, RULES, own=self.prices)
+        self.checks = od.build_snapshot_checks(self.alerts, max_age=None)
         self.told: list[tuple[Any, ...]] = []
 
     def sell(self, at: datetime, catalog: str, price: float | None, **values: Any) -> None:
@@ -127,7 +120,7 @@ def test_a_change_of_either_side_tells_who_is_below_once(shop: Shop) -> None:
     (shop.folder / f"{ALERTS}.parquet").unlink()
     shop.tell()
     assert shop.read(ALERTS)["alert_id"].sort().equals(ids)
-    position = price_position(scan_history(str(shop.folder), asset=ASSET), shop.own)
+    position = price_position(od.scan_history(str(shop.folder), asset=ASSET), shop.own)
     assert position["rank"].to_list() == [3, 3]
     assert position["cheapest_price"].to_list() == [65.0, 65.0]
 
@@ -145,7 +138,7 @@ def test_a_product_that_moves_to_a_url_of_the_price_list_counts_from_then_on(sho
     (shop.folder / f"{ALERTS}.parquet").unlink()
     shop.tell()
     assert shop.read(ALERTS).equals(told)
-    history = scan_history(str(shop.folder), asset=ASSET)
+    history = od.scan_history(str(shop.folder), asset=ASSET)
     found = [price_position(history, shop.own, as_of=day(at))["status"][0] for at in range(1, 9)]
     assert found == ["matched", "gone", *4 * ["matched"], "gone", "gone"]
 
@@ -186,7 +179,7 @@ def test_the_sensor_tells_them(shop: Shop) -> None:
     shop.sell(day(2), "acme", 90.0)
     shop.tell()
     told: list[dict[str, Any]] = []
-    sensor = build_alert_sensor(shop.alerts, lambda events: told.extend(events.to_dicts()))
+    sensor = od.build_alert_sensor(shop.alerts, lambda events: told.extend(events.to_dicts()))
     with dg.build_sensor_context(shop.instance, resources=stored(shop.folder)) as context:
         sensor(context)
     (event,) = told
@@ -203,13 +196,13 @@ def test_rules_of_own_prices_and_of_products_are_told_apart(
 ) -> None:
     shop = Shop(tmp_path, instance)
     with pytest.raises(ValueError, match=r"Undercut and BelowFloor.* `own`"):
-        build_price_alerts_asset(shop.history, rules, own=shop.prices if has_own else None)
+        od.build_price_alerts_asset(shop.history, rules, own=shop.prices if has_own else None)
     with pytest.raises(ValueError, match=r"_history .* build_history_asset"):
-        build_price_alerts_asset(shop.history, RULES, own=shop.history)
+        od.build_price_alerts_asset(shop.history, RULES, own=shop.history)
 
 
 def test_a_floor_that_is_not_tracked_is_named(shop: Shop) -> None:
-    shop.alerts = build_price_alerts_asset(
+    shop.alerts = od.build_price_alerts_asset(
         shop.history, [BelowFloor(column="floor")], own=shop.prices
     )
     shop.checks = []
@@ -220,12 +213,12 @@ def test_a_floor_that_is_not_tracked_is_named(shop: Shop) -> None:
 def test_own_prices_of_which_no_partition_is_there_yet_are_named(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    @dg.asset(partitions_def=catalog_partitions)
+    @dg.asset(partitions_def=od.catalog_partitions)
     def priced() -> None: ...
 
     shop = Shop(tmp_path, instance)
     shop.articles, shop.checks = priced, []
-    shop.prices = build_history_asset(priced, key=["sku"], tracked=["own_price"])
-    shop.alerts = build_price_alerts_asset(shop.history, RULES, own=shop.prices)
+    shop.prices = od.build_history_asset(priced, key=["sku"], tracked=["own_price"])
+    shop.alerts = od.build_price_alerts_asset(shop.history, RULES, own=shop.prices)
     with pytest.raises(dg.Failure, match=r"priced_history .* Materialize one first"):
         shop.tell()

@@ -15,13 +15,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from octogen_dagster import (
-    AnalyticsHubResource,
-    ExchangeSource,
-    OctogenControlPlaneResource,
-    OctogenSource,
-    build_linked_datasets_asset,
-)
+import octogen_dagster as od
 from octogen_dagster.cli.main import main
 from octogen_dagster.errors import MissingPackageError, OctogenError
 from tests.commands import COMMANDS
@@ -205,7 +199,7 @@ def test_each_package_of_an_extra_is_named_with_the_command_that_installs_it(
     packages = [line.partition(">=")[0] for line in (*extras["bigquery"], *extras["mcp"])]
     missing.update(packages)
     with pytest.raises(ImportError) as caught:
-        build_linked_datasets_asset(control_plane=True)
+        od.build_linked_datasets_asset(control_plane=True)
     assert str(caught.value) == (
         f"build_linked_datasets_asset needs {', '.join(packages)}: "
         'pip install "octogen-dagster[bigquery,mcp]"'
@@ -217,19 +211,19 @@ def test_each_package_of_an_extra_is_named_with_the_command_that_installs_it(
 
 def test_features_of_bigquery_and_mcp_say_so_when_definitions_are_made(missing: set[str]) -> None:
     missing.add("mcp")
-    build_linked_datasets_asset()
-    ExchangeSource("projects/p/locations/us/dataExchanges/x")
-    AnalyticsHubResource(project="my-project")
+    od.build_linked_datasets_asset()
+    od.ExchangeSource("projects/p/locations/us/dataExchanges/x")
+    od.AnalyticsHubResource(project="my-project")
     hint = r'needs mcp: pip install "octogen-dagster\[mcp\]"$'
     with pytest.raises(MissingPackageError, match=hint):
-        build_linked_datasets_asset(control_plane=True)
+        od.build_linked_datasets_asset(control_plane=True)
     with pytest.raises(MissingPackageError, match=hint):
-        OctogenSource()
+        od.OctogenSource()
     with pytest.raises(MissingPackageError, match=hint):
-        OctogenControlPlaneResource(principal="user:me@my.org")
+        od.OctogenControlPlaneResource(principal="user:me@my.org")
     missing.add("pyarrow")
     hint = r'needs pyarrow: pip install "octogen-dagster\[bigquery\]"$'
     with pytest.raises(MissingPackageError, match=hint):
-        build_linked_datasets_asset()
+        od.build_linked_datasets_asset()
     with pytest.raises(MissingPackageError, match=hint):
-        AnalyticsHubResource(project="my-project")
+        od.AnalyticsHubResource(project="my-project")

@@ -13,13 +13,7 @@ import polars as pl
 import pytest
 from click.testing import CliRunner, Result
 
-from octogen_dagster import (
-    build_costs_asset,
-    build_price_alerts_asset,
-    build_price_position_asset,
-    catalog_days,
-    catalog_partitions,
-)
+import octogen_dagster as od
 from octogen_dagster.alerts import PriceDropped
 from octogen_dagster.cli.main import main
 from tests.histories import ASSET, day, make_history, product
@@ -43,15 +37,15 @@ def snapshots(tmp_path_factory: pytest.TempPathFactory) -> Path:
     articles = {"sku": ["4711"], "product_url": [DRESS], "own_price": [99.0], "currency": ["EUR"]}
     with dg.DagsterInstance.ephemeral() as instance:
         instance.add_dynamic_partitions("octogen_catalogs", ["acme", "zen"])
-        shop = GivenProducts(folder, instance, catalog_partitions)
-        shop.following = [build_price_alerts_asset(shop.history, [PriceDropped()])]
+        shop = GivenProducts(folder, instance, od.catalog_partitions)
+        shop.following = [od.build_price_alerts_asset(shop.history, [PriceDropped()])]
         for catalog, prices in {"acme": (120.0, 96.0, 108.0), "zen": (90.0,)}.items():
             for number, price in enumerate(prices, 1):
                 shop.frame = given_frame(day(number), [product("dress", price)], catalog)
                 shop.update(partition_key=catalog)
         shop.following = [
-            build_price_position_asset(shop.history, pl.DataFrame(articles)),
-            build_costs_asset(key_prefix="money"),
+            od.build_price_position_asset(shop.history, pl.DataFrame(articles)),
+            od.build_costs_asset(key_prefix="money"),
         ]
         shop.update(*shop.following)
     pl.DataFrame({"a": [1]}).write_parquet(folder / "of_another_program.parquet")
@@ -129,7 +123,7 @@ def test_each_kind_of_table_can_be_queried(run: Run, query: str, last: str) -> N
 
 
 def test_a_table_has_all_partitions_of_catalogs_and_days(run: Run, tmp_path: Path) -> None:
-    partitions = catalog_days("2026-11-01")
+    partitions = od.catalog_days("2026-11-01")
 
     @dg.asset(key_prefix="shops", partitions_def=partitions)
     def offers(context: dg.AssetExecutionContext) -> pl.DataFrame:

@@ -18,18 +18,7 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal, assert_series_equal
 
-from octogen_dagster import (
-    OctogenResource,
-    ParquetSnapshotIOManager,
-    ProductSearch,
-    ShopCatalogs,
-    build_product_history_asset,
-    build_products_asset,
-    catalog_days,
-    catalog_partitions,
-    scan_history,
-    snapshot_days,
-)
+import octogen_dagster as od
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.history.files import forget_snapshot
 from octogen_dagster.sandbox.app import Generation
@@ -63,7 +52,7 @@ def shops() -> Iterator[Sandbox]:
 
 
 @pytest.fixture
-def pipeline(tmp_path: Path, octogen: OctogenResource, instance: dg.DagsterInstance) -> Pipeline:
+def pipeline(tmp_path: Path, octogen: od.OctogenResource, instance: dg.DagsterInstance) -> Pipeline:
     return Pipeline(tmp_path, octogen, instance)
 
 
@@ -188,7 +177,7 @@ def test_a_catalog_that_is_withheld_retires_nothing(
 ) -> None:
     catalogs = {"northpeak": 23, "strada": 12}
     with Sandbox(catalogs=catalogs, generation="seed") as sandbox:
-        pipeline = Pipeline(tmp_path, resource(sandbox), instance, search=ProductSearch())
+        pipeline = Pipeline(tmp_path, resource(sandbox), instance, search=od.ProductSearch())
         pipeline.store()
         pipeline.put_in()
         sandbox.revoke("strada")
@@ -244,17 +233,17 @@ def test_a_snapshot_of_another_asset_is_slotted_in_where_it_belongs(
     def backup() -> pl.DataFrame:
         return [*pipeline.snapshots.values()][next(order)]
 
-    history = build_product_history_asset(backup, name="restored")
+    history = od.build_product_history_asset(backup, name="restored")
     for _ in range(4):
         assert dg.materialize([backup, history], resources=pipeline.resources).success
-    restored = scan_history(str(pipeline.folder), asset="restored").collect()
+    restored = od.scan_history(str(pipeline.folder), asset="restored").collect()
     assert_frame_equal(restored.sort(*ORDER, "valid_from"), expected.sort(*ORDER, "valid_from"))
 
 
 def test_of_a_search_with_filters_a_product_that_is_gone_no_longer_matches(
-    tmp_path: Path, octogen: OctogenResource, instance: dg.DagsterInstance, shops: Sandbox
+    tmp_path: Path, octogen: od.OctogenResource, instance: dg.DagsterInstance, shops: Sandbox
 ) -> None:
-    search = ProductSearch(catalogs=["strada"], price_max=200)
+    search = od.ProductSearch(catalogs=["strada"], price_max=200)
     pipeline = Pipeline(tmp_path, octogen, instance, search=search)
     (description,) = pipeline.history.descriptions_by_key.values()
     assert description.endswith(
@@ -311,15 +300,15 @@ def test_the_histories_of_catalogs_are_read_together_or_some_of_them(
     keys = [catalog_partition_key(catalog) for catalog in sizes]
     instance.add_dynamic_partitions("octogen_catalogs", keys)
     with Sandbox(catalogs=sizes) as sandbox:
-        octogen = resource(sandbox, catalog_source=ShopCatalogs(hosts=sandbox.hosts))
+        octogen = resource(sandbox, catalog_source=od.ShopCatalogs(hosts=sandbox.hosts))
         pipeline = Pipeline(
-            tmp_path, octogen, instance, search=None, partitions_def=catalog_partitions
+            tmp_path, octogen, instance, search=None, partitions_def=od.catalog_partitions
         )
         for key in keys:
             pipeline.store(key)
             pipeline.put_in(key)
     for catalogs in (None, ["strada"], ["a.b/c"]):
-        frame = scan_history(str(tmp_path), asset=ASSET, catalogs=catalogs).collect()
+        frame = od.scan_history(str(tmp_path), asset=ASSET, catalogs=catalogs).collect()
         found = dict(frame["catalog_key"].value_counts().rows())
         assert found == {key: sizes[key] for key in catalogs or sizes}
 
@@ -359,7 +348,7 @@ def test_a_history_in_a_bucket_is_read_and_a_snapshot_forgotten_there(
     def products() -> pl.DataFrame:
         return next(snapshots)
 
-    assets = [products, build_product_history_asset(products)]
+    assets = [products, od.build_product_history_asset(products)]
     for _ in range(2):
         assert dg.materialize(assets, resources={"io_manager": bucket.io_manager()}).success
     options = {
@@ -367,10 +356,10 @@ def test_a_history_in_a_bucket_is_read_and_a_snapshot_forgotten_there(
         for name, value in bucket.options.items()
     }
     there: dict[str, Any] = {"asset": ASSET, "storage_options": options}
-    history = scan_history(bucket.base_dir, **there).collect()
+    history = od.scan_history(bucket.base_dir, **there).collect()
     assert_frame_equal(history.sort(*ORDER, "valid_from"), expected.sort(*ORDER, "valid_from"))
     forget_snapshot(bucket.base_dir, last, **there)
-    remaining = scan_history(bucket.base_dir, as_of=last, **there).collect()
+    remaining = od.scan_history(bucket.base_dir, as_of=last, **there).collect()
     assert remaining.height == len(pipeline.snapshots[min(pipeline.snapshots)])
     assert remaining["is_current"].all()
 
@@ -379,7 +368,7 @@ def test_a_history_in_a_bucket_is_read_and_a_snapshot_forgotten_there(
 @pytest.mark.parametrize("by_catalog", [False, True])
 def test_a_history_reads_the_days_that_it_has_not_seen(
     tmp_path: Path,
-    octogen: OctogenResource,
+    octogen: od.OctogenResource,
     instance: dg.DagsterInstance,
     shops: Sandbox,
     by_catalog: bool,
@@ -392,10 +381,10 @@ def test_a_history_reads_the_days_that_it_has_not_seen(
         tmp_path,
         octogen,
         instance,
-        search=ProductSearch() if by_catalog else ProductSearch(catalogs=["strada"]),
-        partitions_def=catalog_days(days[-1]) if by_catalog else snapshot_days(days[-1]),
+        search=od.ProductSearch() if by_catalog else od.ProductSearch(catalogs=["strada"]),
+        partitions_def=od.catalog_days(days[-1]) if by_catalog else od.snapshot_days(days[-1]),
     )
-    assert pipeline.history.partitions_def == (catalog_partitions if by_catalog else None)
+    assert pipeline.history.partitions_def == (od.catalog_partitions if by_catalog else None)
     key = "strada" if by_catalog else None
     folder = tmp_path / "products" / ("strada" if by_catalog else "")
 
@@ -416,15 +405,18 @@ def test_a_history_reads_the_days_that_it_has_not_seen(
 
 
 def test_the_histories_of_many_catalogs_are_made_in_one_run(
-    tmp_path: Path, octogen: OctogenResource, instance: dg.DagsterInstance, shops: Sandbox
+    tmp_path: Path, octogen: od.OctogenResource, instance: dg.DagsterInstance, shops: Sandbox
 ) -> None:
     policy = dg.BackfillPolicy.single_run()
-    products = build_products_asset(
-        "products", partitions_def=catalog_partitions, backfill_policy=policy, retry_policy=None
+    products = od.build_products_asset(
+        "products", partitions_def=od.catalog_partitions, backfill_policy=policy, retry_policy=None
     )
-    history = build_product_history_asset(products, backfill_policy=policy)
+    history = od.build_product_history_asset(products, backfill_policy=policy)
     instance.add_dynamic_partitions("octogen_catalogs", ["northpeak", "strada"])
-    resources = {"octogen": octogen, "io_manager": ParquetSnapshotIOManager(base_dir=str(tmp_path))}
+    resources = {
+        "octogen": octogen,
+        "io_manager": od.ParquetSnapshotIOManager(base_dir=str(tmp_path)),
+    }
     ends = {
         "dagster/asset_partition_range_start": "northpeak",
         "dagster/asset_partition_range_end": "strada",
@@ -438,7 +430,7 @@ def test_the_histories_of_many_catalogs_are_made_in_one_run(
             tags=ends,
         )
         assert result.success
-    found = scan_history(str(tmp_path), asset=ASSET).collect()["catalog_key"].value_counts()
+    found = od.scan_history(str(tmp_path), asset=ASSET).collect()["catalog_key"].value_counts()
     assert dict(found.rows()) == {"northpeak": 230, "strada": 120}
     assert instance.get_materialized_partitions(history.key) == {"northpeak", "strada"}
 
@@ -455,7 +447,7 @@ def test_another_file_at_the_place_of_a_history_is_left_as_it_is(pipeline: Pipel
 
 @pytest.mark.parametrize("by_catalog", [False, True])
 def test_a_history_of_days_follows_them_although_some_were_never_read(
-    tmp_path: Path, octogen: OctogenResource, instance: dg.DagsterInstance, by_catalog: bool
+    tmp_path: Path, octogen: od.OctogenResource, instance: dg.DagsterInstance, by_catalog: bool
 ) -> None:
     now = datetime.now(UTC)
     today, first = (f"{now - timedelta(days=ago):%Y-%m-%d}" for ago in (0, 3))
@@ -464,11 +456,11 @@ def test_a_history_of_days_follows_them_although_some_were_never_read(
         tmp_path,
         octogen,
         instance,
-        search=ProductSearch() if by_catalog else ProductSearch(catalogs=["strada"]),
-        partitions_def=catalog_days(first) if by_catalog else snapshot_days(first),
+        search=od.ProductSearch() if by_catalog else od.ProductSearch(catalogs=["strada"]),
+        partitions_def=od.catalog_days(first) if by_catalog else od.snapshot_days(first),
     )
     eager = dg.AutomationCondition.eager()
-    history = build_product_history_asset(pipeline.products, automation_condition=eager)
+    history = od.build_product_history_asset(pipeline.products, automation_condition=eager)
     defs = dg.Definitions(assets=[pipeline.products, history], resources=pipeline.resources)
     before = dg.evaluate_automation_conditions(defs, instance)
     assert before.total_requested == 0
@@ -533,7 +525,7 @@ def test_a_history_of_more_days_than_files_may_be_open_begins(
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(temporary))
-    history = build_product_history_asset(daily)
+    history = od.build_product_history_asset(daily)
     soft, hard = limits.getrlimit(limits.RLIMIT_NOFILE)
     limits.setrlimit(limits.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 100, hard))
     try:
@@ -553,7 +545,7 @@ def own_asset(pipeline: Pipeline, *frames: pl.DataFrame) -> dict[str, Any]:
     def own() -> pl.DataFrame:
         return next(given)
 
-    history = build_product_history_asset(own)
+    history = od.build_product_history_asset(own)
     for _ in frames:
         result = pipeline.run([own, history])
     return metadata(result, "own_history")
@@ -570,7 +562,7 @@ def test_rows_of_other_types_without_loss_are_those_of_the_schema(pipeline: Pipe
         rows.cast({"current_price": pl.Float32}).with_columns(in_berlin),
         rows.cast({"current_price": pl.Decimal(9, 2)}).with_columns(naive + timedelta(days=1)),
     )
-    history = scan_history(str(pipeline.folder), asset="own_history").collect()
+    history = od.scan_history(str(pipeline.folder), asset="own_history").collect()
     assert history.schema == HISTORY_SCHEMA
     assert history["current_price"].to_list() == [0.5] * 3
     assert history["valid_from"].unique().to_list() == [rows["fetched_at"].max()]
@@ -623,7 +615,7 @@ def test_a_file_that_is_no_history_or_there_twice_is_an_error(pipeline: Pipeline
     at, base = pipeline.store(), str(pipeline.folder)
     pipeline.put_in()
     for use in (
-        lambda: scan_history(base, asset="products"),
+        lambda: od.scan_history(base, asset="products"),
         lambda: forget_snapshot(base, at, asset="products"),
     ):
         with pytest.raises(OctogenSnapshotError, match="The asset products is not a history"):
@@ -640,7 +632,7 @@ def test_the_catalogs_of_a_history_in_one_file_are_known_in_any_case(pipeline: P
     pipeline.put_in()
 
     def height(catalogs: Any) -> int:
-        found = scan_history(str(pipeline.folder), asset=ASSET, catalogs=catalogs)
+        found = od.scan_history(str(pipeline.folder), asset=ASSET, catalogs=catalogs)
         return found.collect().height
 
     assert height(["strada"]) == height(["Strada"]) == 120
@@ -676,7 +668,7 @@ def test_a_history_of_hundreds_of_shops_does_not_grow_by_their_names_each_day(
     assert size(11) - size(1) < 10 * 200
     # What each of them covered is known all the same: a shop without products was withdrawn.
     own_asset(pipeline, *(of_day(number, names[: 400 - number % 2]) for number in range(3)))
-    history = scan_history(str(pipeline.folder), asset="own_history")
+    history = od.scan_history(str(pipeline.folder), asset="own_history")
     assert history.select("is_current", "valid_to").unique().collect().rows() == [(True, None)]
 
 
@@ -704,7 +696,7 @@ def test_the_files_of_many_catalogs_are_read_within_the_limit_of_a_shell_on_maco
     soft, hard = limits.getrlimit(limits.RLIMIT_NOFILE)
     limits.setrlimit(limits.RLIMIT_NOFILE, (256, hard))
     try:
-        assert scan_history(str(tmp_path), asset="own_history").collect().height == 250
+        assert od.scan_history(str(tmp_path), asset="own_history").collect().height == 250
         result = pipeline.run([products_of_shops, together], selection=[together])
     finally:
         limits.setrlimit(limits.RLIMIT_NOFILE, (soft, hard))
@@ -718,7 +710,7 @@ def test_the_history_of_many_catalogs_that_is_held_over_an_update_says_so(tmp_pa
     folder = tmp_path / asset
     for number in range(101):
         shutil.copy(folder / "acme.parquet", folder / f"shop-{number}.parquet")
-    history = scan_history(str(tmp_path), asset=asset)
+    history = od.scan_history(str(tmp_path), asset=asset)
     now = history.filter("is_current")
     assert now.collect()["current_price"].unique().to_list() == [90.0]
     forget_snapshot(str(tmp_path), day(2), asset=asset)
@@ -735,7 +727,7 @@ def test_history_that_was_stored_without_brands_goes_on(tmp_path: Path) -> None:
     without_brands(tmp_path)
     forget_snapshot(str(tmp_path), day(2), asset=OF_GIVEN)
     make_history(tmp_path, {day(3): [boots]})
-    found = scan_history(str(tmp_path), asset=OF_GIVEN).collect().sort("uuid")
+    found = od.scan_history(str(tmp_path), asset=OF_GIVEN).collect().sort("uuid")
     assert found.select("uuid", "valid_to", "brand_name", "category").rows() == [
         ("boots", None, "Acme", "Shoes \u203a Boots"),
         ("hat", None, None, None),

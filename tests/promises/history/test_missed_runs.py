@@ -15,15 +15,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from octogen_dagster import (
-    OctogenResource,
-    ProductSearch,
-    build_history_asset,
-    build_linked_snapshot_asset,
-    build_product_history_asset,
-    build_products_asset,
-    scan_history,
-)
+import octogen_dagster as od
 from octogen_dagster.doctor.checks import diagnose
 from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.snapshots import publication
@@ -88,9 +80,9 @@ class Shop:
                 name: ENVIRONMENT[value.env_var_name] if isinstance(value, dg.EnvVar) else value
                 for name, value in self.bucket.options.items()
             }
-            rows = scan_history(self.bucket.base_dir, asset=asset, storage_options=options)
+            rows = od.scan_history(self.bucket.base_dir, asset=asset, storage_options=options)
         else:
-            rows = scan_history(str(self.folder), asset=asset)
+            rows = od.scan_history(str(self.folder), asset=asset)
         found = rows.filter(self.product).sort("valid_from").collect()
         return [float(price) for price in found[self.column]]
 
@@ -114,7 +106,7 @@ def of_frames(folder: Path, instance: dg.DagsterInstance) -> Shop:
     def set_price(price: float, number: int) -> None:
         frames.append(given_frame(day(1) + timedelta(days=number), [product("boot", price)]))
 
-    return Shop(folder, instance, set_price, frame, [build_product_history_asset(frame)])
+    return Shop(folder, instance, set_price, frame, [od.build_product_history_asset(frame)])
 
 
 def of_table(folder: Path, instance: dg.DagsterInstance, *, by_key: bool = False) -> Shop:
@@ -128,7 +120,7 @@ def of_table(folder: Path, instance: dg.DagsterInstance, *, by_key: bool = False
         tables.append(pl.DataFrame({"sku": ["4711"], "own_price": [price]}))
 
     table = articles.key if by_key else articles
-    history = build_history_asset(table, key=["sku"], tracked=["own_price"])
+    history = od.build_history_asset(table, key=["sku"], tracked=["own_price"])
     return Shop(folder, instance, set_price, articles, [history], column="own_price")
 
 
@@ -143,9 +135,9 @@ def shop(
         yield of_table(folder, instance, by_key=request.param != "table")
     elif request.param == "products":
         with Sandbox(catalogs={"strada": 3}) as sandbox:
-            octogen = OctogenResource(api_key=sandbox.api_key, base_url=sandbox.base_url)
-            products = build_products_asset("products", ProductSearch(catalogs=["strada"]))
-            history = build_product_history_asset(products)
+            octogen = od.OctogenResource(api_key=sandbox.api_key, base_url=sandbox.base_url)
+            products = od.build_products_asset("products", od.ProductSearch(catalogs=["strada"]))
+            history = od.build_product_history_asset(products)
             url = "https://www.strada.example/products/dress-1"
             made = Shop(folder, instance, lambda *_: None, products, [history])
             made.resources = {"octogen": octogen}
@@ -168,8 +160,8 @@ def shop(
             exported = str(int(at.timestamp() * 1e6))
             server.rows = [("u", "acme", "https://a.example/u", "EUR", str(price), exported)]
 
-        snapshots = build_linked_snapshot_asset(linked, max_age=None)
-        history = build_product_history_asset(snapshots)
+        snapshots = od.build_linked_snapshot_asset(linked, max_age=None)
+        history = od.build_product_history_asset(snapshots)
         with serving(server, tmp_path):
             yield Shop(folder, instance, set_price, snapshots, [history], {**BIGQUERY})
 
@@ -202,7 +194,7 @@ def test_histories_of_one_table_take_no_snapshots_of_each_other(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
     shop = of_frames(tmp_path, instance)
-    within = build_product_history_asset(
+    within = od.build_product_history_asset(
         shop.asset, name="own", key_prefix=["frame_history", "deep"]
     )
     shop.histories.append(within)
@@ -301,7 +293,7 @@ def die_at(folder: str, moment: str) -> None:
     def frame() -> pl.DataFrame:
         return given_frame(day(4), [product("boot", 7.0)])
 
-    assets = [frame, build_product_history_asset(frame)]
+    assets = [frame, od.build_product_history_asset(frame)]
     dg.materialize(assets, selection=[asset], resources=stored(Path(folder)))
 
 

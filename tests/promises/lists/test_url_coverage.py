@@ -17,16 +17,7 @@ import polars as pl
 import pytest
 from google.cloud import bigquery_analyticshub_v1 as ah
 
-from octogen_dagster import (
-    AnalyticsHubResource,
-    OctogenControlPlaneResource,
-    ParquetSnapshotIOManager,
-    build_linked_products_asset,
-    build_linked_snapshot_asset,
-    build_url_list_export_asset,
-    build_url_list_sensor,
-    build_url_matches_asset,
-)
+import octogen_dagster as od
 from tests.api.servers import RawServer, Received, http
 from tests.forked import processes
 from tests.messages import Golden
@@ -178,9 +169,9 @@ def resources(
     ):
         yield {
             "octogen": octogen_at(service),
-            "analytics_hub": AnalyticsHubResource(project=PROJECT, endpoint=endpoint),
-            "bigquery": AnalyticsHubResource(project=PROJECT),
-            "io_manager": ParquetSnapshotIOManager(base_dir=str(tmp_path / "stored")),
+            "analytics_hub": od.AnalyticsHubResource(project=PROJECT, endpoint=endpoint),
+            "bigquery": od.AnalyticsHubResource(project=PROJECT),
+            "io_manager": od.ParquetSnapshotIOManager(base_dir=str(tmp_path / "stored")),
         }
 
 
@@ -212,7 +203,7 @@ def run(
             **{"retry_policy": None} | arguments,
         )
         with (octogen or Octogen()).running() as url:
-            control_plane = OctogenControlPlaneResource(principal=PRINCIPAL, url=url)
+            control_plane = od.OctogenControlPlaneResource(principal=PRINCIPAL, url=url)
             return dg.materialize(
                 [upstream, *built],
                 instance=instance,
@@ -464,8 +455,8 @@ def test_in_place_no_row_leaves_bigquery(
     resources: dict[str, Any], bigquery: BigQueryServer, instance: dg.DagsterInstance
 ) -> None:
     bigquery.results, bigquery.counted = {}, ["5", None]
-    export = build_url_list_export_asset(q3)
-    products = build_linked_products_asset(export)
+    export = od.build_url_list_export_asset(q3)
+    products = od.build_linked_products_asset(export)
     result = dg.materialize([q3, export, products], resources=resources, instance=instance)
     shown = metadata(result, "octogen_linked_products")
     assert (shown["dagster/table_name"], shown["dagster/row_count"]) == (PRODUCTS_VIEW, 5)
@@ -645,20 +636,20 @@ def test_what_cannot_work_is_refused_when_definitions_load(golden: Golden) -> No
 
     export, coverage, offers, matched = chain()
     with golden.raises(ValueError):
-        build_url_list_export_asset(other)
+        od.build_url_list_export_asset(other)
     with golden.raises(TypeError):
-        build_url_list_export_asset("q3")  # type: ignore[arg-type]
+        od.build_url_list_export_asset("q3")  # type: ignore[arg-type]
     for each in (export, coverage, matched):
         with golden.raises(ValueError):
-            build_url_matches_asset(each, coverage, offers)
+            od.build_url_matches_asset(each, coverage, offers)
     with golden.raises(TypeError):
-        build_url_matches_asset(q3, coverage, "offers")  # type: ignore[arg-type]
+        od.build_url_matches_asset(q3, coverage, "offers")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="min_covered_percent"):
-        build_url_matches_asset(q3, coverage, offers, min_covered_percent=200)
+        od.build_url_matches_asset(q3, coverage, offers, min_covered_percent=200)
     with pytest.raises(ValueError, match="the location"):
-        build_url_list_export_asset(q3, listing_location="U S")
+        od.build_url_list_export_asset(q3, listing_location="U S")
     with golden.raises(ValueError):
-        build_linked_snapshot_asset(export, view="a.b")
+        od.build_linked_snapshot_asset(export, view="a.b")
 
 
 def test_a_listing_that_forbids_exports_is_not_queried(
@@ -689,7 +680,9 @@ def test_names_and_arguments_are_those_of_other_assets() -> None:
         spec = each.get_asset_spec()
         assert (each.op.pool, spec.group_name, spec.owners) == (None, "octogen", ["team:data"])
     export = built[0]
-    default = [build_linked_snapshot_asset(export, view=each) for each in (None, "url_coverage_v1")]
+    default = [
+        od.build_linked_snapshot_asset(export, view=each) for each in (None, "url_coverage_v1")
+    ]
     assert [each.key.path[-1] for each in default] == [
         "octogen_linked_snapshot",
         "octogen_url_coverage_v1",
@@ -717,7 +710,7 @@ class Ticks:
         )
 
     def evaluate(self) -> dg.SensorResult | dg.SkipReason:
-        sensor = build_url_list_sensor(
+        sensor = od.build_url_list_sensor(
             [*self.built, *self.other],
             _clock=lambda: time.time() + self.minutes_later * 60,
         )
@@ -804,9 +797,9 @@ def test_a_tick_without_an_answer_says_why(golden: Golden, ticks: Ticks, lists: 
 
 def test_a_sensor_needs_an_export_before_what_follows_it(golden: Golden) -> None:
     with golden.raises(ValueError):
-        build_url_list_sensor([])
+        od.build_url_list_sensor([])
     export, coverage, *_ = chain()
     with golden.raises(ValueError):
-        build_url_list_sensor([coverage, export])
+        od.build_url_list_sensor([coverage, export])
     with golden.raises(TypeError):
-        build_url_list_sensor(export.key)  # type: ignore[arg-type]
+        od.build_url_list_sensor(export.key)  # type: ignore[arg-type]

@@ -11,14 +11,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from octogen_dagster import (
-    AnalyticsHubResource,
-    OctogenResource,
-    ParquetSnapshotIOManager,
-    build_linked_snapshot_asset,
-    build_url_list_export_asset,
-    build_url_matches_asset,
-)
+import octogen_dagster as od
 from octogen_dagster.api import blocking  # noqa: F401
 
 PROJECT = "reader-project"
@@ -68,15 +61,17 @@ def chain(
 ) -> list[dg.AssetsDefinition]:
     """The export of a list, the snapshots of its views and the matches, with these arguments."""
     name = url_list.key.path[-1]
-    exported = build_url_list_export_asset(url_list, **arguments | (export or {}))
+    exported = od.build_url_list_export_asset(url_list, **arguments | (export or {}))
     snapshots = arguments | (snapshots or {})
-    coverage = build_linked_snapshot_asset(
+    coverage = od.build_linked_snapshot_asset(
         exported, name=f"{name}_coverage", view="url_coverage_v1", **snapshots
     )
-    products = build_linked_snapshot_asset(
+    products = od.build_linked_snapshot_asset(
         exported, name=f"{name}_offers", **snapshots | (offers or {})
     )
-    matched = build_url_matches_asset(url_list, coverage, products, **arguments | (matches or {}))
+    matched = od.build_url_matches_asset(
+        url_list, coverage, products, **arguments | (matches or {})
+    )
     return [exported, coverage, products, matched]
 
 
@@ -85,10 +80,10 @@ def make_job() -> dg.JobDefinition:
         [q3, *chain(retry_policy=None)],
         jobs=[dg.define_asset_job("list_job", executor_def=dg.in_process_executor)],
         resources={
-            "octogen": OctogenResource(),
-            "analytics_hub": AnalyticsHubResource(project=PROJECT),
-            "bigquery": AnalyticsHubResource(project=PROJECT),
-            "io_manager": ParquetSnapshotIOManager(base_dir=dg.EnvVar("STORED")),
+            "octogen": od.OctogenResource(),
+            "analytics_hub": od.AnalyticsHubResource(project=PROJECT),
+            "bigquery": od.AnalyticsHubResource(project=PROJECT),
+            "io_manager": od.ParquetSnapshotIOManager(base_dir=dg.EnvVar("STORED")),
         },
     )
     return defs.resolve_job_def("list_job")

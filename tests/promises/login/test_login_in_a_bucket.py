@@ -18,13 +18,7 @@ import dagster as dg
 import pytest
 from click.testing import CliRunner
 
-from octogen_dagster import (
-    AnalyticsHubResource,
-    OctogenControlPlaneResource,
-    OctogenSource,
-    build_linked_datasets_asset,
-    build_listing_sensor,
-)
+import octogen_dagster as od
 from octogen_dagster.bigquery.partitions import listing_partition_key
 from octogen_dagster.cli.main import main
 from octogen_dagster.control_plane import login_bucket, tokens
@@ -75,7 +69,7 @@ def uri(server: OctogenServer, bucket: S3Bucket) -> str:
 
 
 def call(uri: str, deadline: float = 60.0) -> None:
-    resource = OctogenControlPlaneResource(principal=PRINCIPAL, token_uri=uri)
+    resource = od.OctogenControlPlaneResource(principal=PRINCIPAL, token_uri=uri)
     with resource.control_plane(deadline) as octogen:
         octogen.listings()
 
@@ -114,7 +108,7 @@ def test_after_a_login_nobody_is_needed(
     server.tools["list_bigquery_subscribers"] = {}
     done = CliRunner().invoke(main, command)
     assert (done.exit_code, done.stderr) == (0, "")
-    lines = str(diagnose(control_plane=OctogenControlPlaneResource(principal=PRINCIPAL)))
+    lines = str(diagnose(control_plane=od.OctogenControlPlaneResource(principal=PRINCIPAL)))
     assert any(line.startswith("ok       MCP login: ") for line in lines.splitlines())
     assert server.refusals == 0
 
@@ -231,11 +225,11 @@ def test_a_bucket_that_hangs_is_named(
     server: OctogenServer, uri: str, hanging: None, instance: dg.DagsterInstance
 ) -> None:
     said = f"The refresh token {uri} did not respond within "
-    resource: Any = OctogenControlPlaneResource(principal=PRINCIPAL, token_uri=uri)
-    datasets = build_linked_datasets_asset(control_plane=True)
-    sensor = build_listing_sensor(datasets, OctogenSource(), _tick_timeout=0.2)
+    resource: Any = od.OctogenControlPlaneResource(principal=PRINCIPAL, token_uri=uri)
+    datasets = od.build_linked_datasets_asset(control_plane=True)
+    sensor = od.build_listing_sensor(datasets, od.OctogenSource(), _tick_timeout=0.2)
     resources = {
-        "analytics_hub": AnalyticsHubResource(project=PROJECT),
+        "analytics_hub": od.AnalyticsHubResource(project=PROJECT),
         "octogen_control_plane": resource,
     }
     tick = sensor(dg.build_sensor_context(instance=instance, resources=resources))
@@ -272,7 +266,7 @@ def test_an_object_that_is_not_there_begins_with_the_given_token(
     monkeypatch.setenv("OCTOGEN_MCP_TOKEN_URI", f"s3://{bucket.name}/{TOKEN}")
     monkeypatch.setenv("OCTOGEN_MCP_CLIENT_ID", CLIENT)
     monkeypatch.setenv("OCTOGEN_MCP_REFRESH_TOKEN", server.refresh_token)
-    with OctogenControlPlaneResource(principal=PRINCIPAL).control_plane() as octogen:
+    with od.OctogenControlPlaneResource(principal=PRINCIPAL).control_plane() as octogen:
         octogen.listings()
         server.expire()
         octogen.listings()
@@ -483,16 +477,16 @@ def test_no_token_is_in_the_events_of_a_run_or_in_a_pickle(
 ) -> None:
     key = listing_partition_key(LISTING)
     instance.add_dynamic_partitions("octogen_listings", [key])
-    resource: Any = OctogenControlPlaneResource(principal=PRINCIPAL, token_uri=uri)
+    resource: Any = od.OctogenControlPlaneResource(principal=PRINCIPAL, token_uri=uri)
 
     def events() -> str:
         result = dg.materialize(
-            [build_linked_datasets_asset(control_plane=True, retry_policy=None)],
+            [od.build_linked_datasets_asset(control_plane=True, retry_policy=None)],
             partition_key=key,
             instance=instance,
             raise_on_error=False,
             resources={
-                "analytics_hub": AnalyticsHubResource(project=PROJECT),
+                "analytics_hub": od.AnalyticsHubResource(project=PROJECT),
                 "octogen_control_plane": resource,
             },
         )

@@ -19,13 +19,7 @@ import dagster as dg
 import pytest
 from click.testing import CliRunner
 
-from octogen_dagster import (
-    AnalyticsHubResource,
-    OctogenControlPlaneResource,
-    OctogenSource,
-    build_linked_datasets_asset,
-    build_listing_sensor,
-)
+import octogen_dagster as od
 from octogen_dagster.cli.main import main
 from octogen_dagster.control_plane import tokens
 from octogen_dagster.errors import (
@@ -57,7 +51,7 @@ def file(server: OctogenServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def call(deadline: float = 60.0) -> None:
-    with OctogenControlPlaneResource(principal=PRINCIPAL).control_plane(deadline) as octogen:
+    with od.OctogenControlPlaneResource(principal=PRINCIPAL).control_plane(deadline) as octogen:
         octogen.listings()
 
 
@@ -101,7 +95,7 @@ def test_sessions_share_an_access_token_while_it_lives(
     server: OctogenServer, file: Path, life: Any, is_kept: bool
 ) -> None:
     server.expires_in = life
-    resource = OctogenControlPlaneResource(principal=PRINCIPAL)
+    resource = od.OctogenControlPlaneResource(principal=PRINCIPAL)
     for _ in range(2):
         with resource.control_plane() as octogen:
             assert [octogen.listings() for _ in range(2)] == [[], []]
@@ -272,7 +266,7 @@ def test_a_new_token_that_cannot_be_stored_is_an_error_that_says_to_log_in(
 def test_a_refused_access_token_is_replaced_once(
     golden: Golden, server: OctogenServer, file: Path
 ) -> None:
-    with OctogenControlPlaneResource(principal=PRINCIPAL).control_plane() as octogen:
+    with od.OctogenControlPlaneResource(principal=PRINCIPAL).control_plane() as octogen:
         octogen.listings()
         server.expire()
         octogen.listings()
@@ -365,17 +359,17 @@ def test_a_tick_that_ends_leaves_the_refresh_to_itself(
     server: OctogenServer, file: Path, instance: dg.DagsterInstance
 ) -> None:
     endpoint = SlowEndpoint(server)
-    datasets = build_linked_datasets_asset(control_plane=True)
+    datasets = od.build_linked_datasets_asset(control_plane=True)
     resources = {
-        "analytics_hub": AnalyticsHubResource(project=PROJECT),
-        "octogen_control_plane": OctogenControlPlaneResource(principal=PRINCIPAL),
+        "analytics_hub": od.AnalyticsHubResource(project=PROJECT),
+        "octogen_control_plane": od.OctogenControlPlaneResource(principal=PRINCIPAL),
     }
-    sensor = build_listing_sensor(datasets, OctogenSource(), _tick_timeout=0.2)
+    sensor = od.build_listing_sensor(datasets, od.OctogenSource(), _tick_timeout=0.2)
     context = dg.build_sensor_context(instance=instance, resources=resources)
     assert isinstance(sensor(context), dg.SkipReason)
     endpoint.release(file.read_text)
     server.tools["list_bigquery_subscribers"] = {}
-    sensor = build_listing_sensor(datasets, OctogenSource())
+    sensor = od.build_listing_sensor(datasets, od.OctogenSource())
     for _ in range(4):
         assert isinstance(sensor(context), dg.SensorResult)
     assert (server.count("token"), server.refusals) == (1, 0)
@@ -536,7 +530,7 @@ class TestSources:
         set(REFRESH_TOKEN=server.refresh_token)
         assert "OCTOGEN_MCP_CLIENT_ID_FILE" in failure(OctogenMCPAuthenticationError)
         set(CLIENT_ID=CLIENT)
-        with OctogenControlPlaneResource(principal=PRINCIPAL).control_plane() as octogen:
+        with od.OctogenControlPlaneResource(principal=PRINCIPAL).control_plane() as octogen:
             octogen.listings()
             server.expire()
             octogen.listings()

@@ -16,13 +16,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from octogen_dagster import (
-    build_price_position_asset,
-    build_product_brands_asset,
-    build_snapshot_checks,
-    catalog_partitions,
-    scan_history,
-)
+import octogen_dagster as od
 from octogen_dagster.frames.pictures import price_index_svg
 from octogen_dagster.position.table import price_index, price_position, price_summary
 from octogen_dagster.schemas import HISTORY_SCHEMA
@@ -52,7 +46,7 @@ def history(tmp_path: Path) -> pl.LazyFrame:
     make_history(tmp_path, acme)
     zen = product("zen", 80.0, product_url="https://zen.example/Dress?id=1")
     make_history(tmp_path, {day(1): [zen], day(3): [{**zen, "current_price": 120.0}]}, "zen")
-    return scan_history(str(tmp_path), asset=ASSET)
+    return od.scan_history(str(tmp_path), asset=ASSET)
 
 
 def own(*rows: tuple[str, str | None, float | None], **columns: Any) -> pl.DataFrame:
@@ -164,7 +158,7 @@ def test_a_time_that_is_a_text_is_refused_with_what_to_give(tmp_path: Path) -> N
     with pytest.raises(TypeError, match=told):
         price_position(past(), own(("a", DRESS, 99.0)), as_of=text)
     with pytest.raises(TypeError, match=told):
-        scan_history(str(tmp_path), asset=ASSET, as_of=text)
+        od.scan_history(str(tmp_path), asset=ASSET, as_of=text)
 
 
 SPELLINGS = [
@@ -260,7 +254,7 @@ def test_an_own_table_that_does_not_fit_fails_the_run_without_a_retry(
         return table if value is None else table.with_columns(pl.lit(value).alias(column))
 
     shop = GivenProducts(tmp_path, instance)
-    position = build_price_position_asset(shop.history, articles)
+    position = od.build_price_position_asset(shop.history, articles)
     shop.following = [articles, position]
     shop.frame = given_frame(day(1), [product("dress", 90.0)])
     given = [shop.products, shop.history, *shop.following]
@@ -284,9 +278,9 @@ def test_an_asset_has_the_position_and_shows_it(
         ("c", f"{ACME}/nothing", 1.0),
         brand=pl.Series(["<b>Linen</b>", "Hats", None]),
     )
-    shop = GivenProducts(tmp_path, instance, catalog_partitions)
-    brands = build_product_brands_asset(shop.products)
-    position = build_price_position_asset([shop.history], articles.key if of_asset else table)
+    shop = GivenProducts(tmp_path, instance, od.catalog_partitions)
+    brands = od.build_product_brands_asset(shop.products)
+    position = od.build_price_position_asset([shop.history], articles.key if of_asset else table)
     shop.following = [brands, articles, position]
     # A catalog without a snapshot yet keeps the others from nothing.
     instance.add_dynamic_partitions("octogen_catalogs", ["acme", "zen"])
@@ -378,7 +372,7 @@ def test_each_number_of_its_page_is_that_of_a_model(
     days[day(3)][0] |= {"currency": None}
     days[day(3)][1] |= {"current_price": 0.0}
     make_history(tmp_path, days)
-    history = scan_history(str(tmp_path), asset=ASSET)
+    history = od.scan_history(str(tmp_path), asset=ASSET)
     table = own(
         ("near", f"{ACME}/en/boots-7-chelsea", 50.0),
         *(
@@ -391,8 +385,8 @@ def test_each_number_of_its_page_is_that_of_a_model(
         category=pl.Series([f"c{(at + 1) // 2}" for at in range(23)]),
     )
 
-    shop = GivenProducts(tmp_path, instance, catalog_partitions)
-    asset = build_price_position_asset(shop.history, table)
+    shop = GivenProducts(tmp_path, instance, od.catalog_partitions)
+    asset = od.build_price_position_asset(shop.history, table)
     shop.following = [asset]
     instance.add_dynamic_partitions("octogen_catalogs", ["acme"])
     shown = metadata(shop.update(asset), "octogen_products_position")
@@ -485,7 +479,7 @@ def test_the_histories_of_three_hundred_catalogs_have_a_position(
         dress = product("dress", 90.0, product_url=f"https://{name}.example/dress")
         past({**dress, "catalog_key": name}).collect().write_parquet(folder / f"{name}.parquet")
     table = own(*((name, f"https://{name}.example/dress", 99.0) for name in names))
-    shop.following = [build_price_position_asset(shop.history, table)]
+    shop.following = [od.build_price_position_asset(shop.history, table)]
     shop.update(*shop.following)
     assert shop.read("octogen_products_position")["status"].to_list() == ["matched"] * 300
 
@@ -494,9 +488,9 @@ def test_before_the_first_snapshot_no_page_is_found(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
     """A catalog becomes a partition when a sensor finds it, and automation may be earlier."""
-    shop = GivenProducts(tmp_path, instance, catalog_partitions)
+    shop = GivenProducts(tmp_path, instance, od.catalog_partitions)
     table = own(("a", f"{ACME}/dress", 99.0))
-    shop.following = [build_price_position_asset(shop.history, table)]
+    shop.following = [od.build_price_position_asset(shop.history, table)]
     shop.update(*shop.following)
     assert shop.read("octogen_products_position")["status"].to_list() == ["not_found"]
 
@@ -511,8 +505,8 @@ def test_checks_warn_if_many_pairs_are_undercut_or_have_no_match(
     pages = [("a", "dress", 99.0), ("b", "hat", 80.0), ("c", "none", 9.0), ("d", "no", 9.0)]
     table = own(*((sku, f"{ACME}/{page}", price) for sku, page, price in pages))
     limits: dict[str, Any] = dict.fromkeys(("undercut_percent", "unmatched_percent"), limit)
-    asset = build_price_position_asset(shop.history, table, **limits)
-    shop.following = [asset, *build_snapshot_checks(asset, max_age=None)]
+    asset = od.build_price_position_asset(shop.history, table, **limits)
+    shop.following = [asset, *od.build_snapshot_checks(asset, max_age=None)]
     checks = {each.check_name: each for each in shop.update().get_asset_check_evaluations()}
     assert {name: checks[name].passed for name in limits} == dict.fromkeys(limits, limit == 50)
     assert {checks[name].severity for name in limits} == {dg.AssetCheckSeverity.WARN}

@@ -7,14 +7,7 @@ from typing import Any
 
 import dagster as dg
 
-from octogen_dagster import (
-    GrantedCatalogs,
-    OctogenResource,
-    ParquetSnapshotIOManager,
-    ProductSearch,
-    build_products_asset,
-    catalog_partitions,
-)
+import octogen_dagster as od
 
 PAGE_SIZE = 10
 
@@ -25,14 +18,14 @@ def by_dagster(
     """Run Dagster: send "ready", wait for a message before the read, and send what was read."""
     os.environ.update(environment)
 
-    class IOManagerAtTheSignal(ParquetSnapshotIOManager):
+    class IOManagerAtTheSignal(od.ParquetSnapshotIOManager):
         def publication(self, *arguments: Any) -> Any:
             signals.send("ready")
             signals.recv()
             return super().publication(*arguments)
 
-    products = build_products_asset(
-        "products", ProductSearch(page_size=PAGE_SIZE), partitions_def=catalog_partitions
+    products = od.build_products_asset(
+        "products", od.ProductSearch(page_size=PAGE_SIZE), partitions_def=od.catalog_partitions
     )
     with dg.DagsterInstance.ephemeral() as instance:
         instance.add_dynamic_partitions("octogen_catalogs", [catalog])
@@ -41,7 +34,7 @@ def by_dagster(
             partition_key=catalog,
             instance=instance,
             resources={
-                "octogen": OctogenResource(catalog_source=GrantedCatalogs()),
+                "octogen": od.OctogenResource(catalog_source=od.GrantedCatalogs()),
                 "io_manager": IOManagerAtTheSignal(base_dir=snapshots),
             },
         )

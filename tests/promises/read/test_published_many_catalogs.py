@@ -9,14 +9,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from octogen_dagster import (
-    CatalogSource,
-    NamedCatalogs,
-    OctogenClient,
-    ProductSearch,
-    ShopCatalogs,
-    scan_products,
-)
+import octogen_dagster as od
 from octogen_dagster.api.catalog_states import CatalogList, CatalogState
 from octogen_dagster.sandbox.server import Sandbox
 from tests.published_service import PublishedService
@@ -40,20 +33,20 @@ def service() -> Iterator[PublishedService]:
 
 
 def scan(
-    service: PublishedService, source: CatalogSource | None = None, **search: Any
+    service: PublishedService, source: od.CatalogSource | None = None, **search: Any
 ) -> pl.LazyFrame:
-    return scan_products(
-        ProductSearch.model_validate(search),
+    return od.scan_products(
+        od.ProductSearch.model_validate(search),
         api_key="octo_live_test",
         base_url=service.base_url,
         catalog_source=source,
     )
 
 
-class Watched(CatalogSource):
+class Watched(od.CatalogSource):
     """A source of one's own, which says when each catalog was indexed."""
 
-    async def fetch(self, client: OctogenClient) -> CatalogList:
+    async def fetch(self, client: od.OctogenClient) -> CatalogList:
         at = datetime(2026, 11, 26, tzinfo=UTC)
         return CatalogList([CatalogState(key, last_indexed_at=at) for key in KEYS])
 
@@ -62,14 +55,14 @@ class Watched(CatalogSource):
     ("source", "catalogs"),
     [
         (None, KEYS),
-        (NamedCatalogs(keys=KEYS), []),
-        (ShopCatalogs(hosts=["shops.example"]), []),
+        (od.NamedCatalogs(keys=KEYS), []),
+        (od.ShopCatalogs(hosts=["shops.example"]), []),
         (Watched(), []),
     ],
     ids=["of the search", "named", "shops", "watched"],
 )
 def test_ten_hits_in_200_catalogs_cost_a_page(
-    service: PublishedService, source: CatalogSource | None, catalogs: list[str]
+    service: PublishedService, source: od.CatalogSource | None, catalogs: list[str]
 ) -> None:
     frame = scan(service, source, catalogs=catalogs, facets=RED).collect()
     assert sorted(frame["catalog_key"]) == sorted(KEYS[::20])
@@ -101,13 +94,15 @@ def test_a_service_that_cannot_count_is_read_catalog_by_catalog(service: Publish
 def test_both_generations_find_the_same(generation: Any) -> None:
     shops = {"northpeak": 60, "strada": 40, "voltaic": 7}
     with Sandbox(catalogs=shops, generation=generation) as sandbox:
-        frame = scan_products(
-            ProductSearch(catalogs=list(shops), price_min=20),
+        frame = od.scan_products(
+            od.ProductSearch(catalogs=list(shops), price_min=20),
             api_key=sandbox.api_key,
             base_url=sandbox.base_url,
         ).collect()
-        every = scan_products(
-            ProductSearch(catalogs=list(shops)), api_key=sandbox.api_key, base_url=sandbox.base_url
+        every = od.scan_products(
+            od.ProductSearch(catalogs=list(shops)),
+            api_key=sandbox.api_key,
+            base_url=sandbox.base_url,
         ).collect()
     dear = every.filter(pl.col("current_price") >= 20)
     assert sorted(frame["uuid"]) == sorted(dear["uuid"])

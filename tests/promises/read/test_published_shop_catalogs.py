@@ -12,15 +12,7 @@ import polars as pl
 import pytest
 from click.testing import CliRunner, Result
 
-from octogen_dagster import (
-    CatalogSource,
-    ProductSearch,
-    ShopCatalogs,
-    build_catalog_sensor,
-    build_products_asset,
-    catalog_partitions,
-    scan_products,
-)
+import octogen_dagster as od
 from octogen_dagster.errors import OctogenForbiddenError
 from tests.api.servers import catalog_of_shop, http, shop, unlisted
 from tests.published_service import PublishedService
@@ -48,10 +40,10 @@ def read(
 ) -> Callable[..., dg.ExecuteInProcessResult]:
     """A function that reads all products of a source into a snapshot."""
 
-    def materialize(source: CatalogSource, **settings: Any) -> dg.ExecuteInProcessResult:
+    def materialize(source: od.CatalogSource, **settings: Any) -> dg.ExecuteInProcessResult:
         octogen = octogen_at(service, catalog_source=source, **settings)
         return materialized(
-            [build_products_asset("products", retry_policy=None)],
+            [od.build_products_asset("products", retry_policy=None)],
             tmp_path,
             octogen,
             instance=instance,
@@ -69,7 +61,7 @@ def catalogs(folder: Path) -> set[str]:
 def test_the_first_read_warns_with_names_counts_and_dollars(
     read: Callable[..., dg.ExecuteInProcessResult], instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
-    source = ShopCatalogs(hosts=HOSTS)
+    source = od.ShopCatalogs(hosts=HOSTS)
     first, second = read(source), read(source)
     assert catalogs(tmp_path) == {"lagence", "myshopify", "plain"}
     (warning,) = warnings(instance, first)
@@ -85,7 +77,7 @@ def test_those_that_are_chosen_are_read_without_a_warning(
     service: PublishedService,
     tmp_path: Path,
 ) -> None:
-    result = read(ShopCatalogs(hosts=HOSTS, catalogs=["lagence", " plain "]))
+    result = read(od.ShopCatalogs(hosts=HOSTS, catalogs=["lagence", " plain "]))
     assert result.success
     assert catalogs(tmp_path) == {"lagence", "plain"}
     assert warnings(instance, result) == []
@@ -95,7 +87,7 @@ def test_those_that_are_chosen_are_read_without_a_warning(
 def test_one_that_no_host_has_fails_and_lists_what_there_is(
     read: Callable[..., dg.ExecuteInProcessResult], service: PublishedService
 ) -> None:
-    text = failure(read(ShopCatalogs(hosts=HOSTS, catalogs=["lagence", "lagense"])))
+    text = failure(read(od.ShopCatalogs(hosts=HOSTS, catalogs=["lagence", "lagense"])))
     assert "Catalog 'lagense' does not belong to any of the hosts" in text
     assert (
         "'lagence' (lagence.example), 'myshopify' (lagence.example), 'plain' (plain.example)."
@@ -110,9 +102,9 @@ def test_one_whose_shop_cannot_be_read_now_fails_with_that() -> None:
         "plain.example": http(403, {"detail": "api_key_forbidden"}),
     }
     with unlisted(shops=answers) as server:
-        source = ShopCatalogs(hosts=HOSTS, catalogs=["lagence", "plain"])
-        frame = scan_products(
-            ProductSearch(), api_key=KEY, base_url=server.base_url, catalog_source=source
+        source = od.ShopCatalogs(hosts=HOSTS, catalogs=["lagence", "plain"])
+        frame = od.scan_products(
+            od.ProductSearch(), api_key=KEY, base_url=server.base_url, catalog_source=source
         )
         with pytest.raises(OctogenForbiddenError, match=r"^Shop 'plain\.example'"):
             frame.collect()
@@ -121,10 +113,10 @@ def test_one_whose_shop_cannot_be_read_now_fails_with_that() -> None:
 def test_the_sensor_requests_those_that_are_chosen(
     service: PublishedService, instance: dg.DagsterInstance
 ) -> None:
-    source = ShopCatalogs(hosts=HOSTS, catalogs=["lagence"])
+    source = od.ShopCatalogs(hosts=HOSTS, catalogs=["lagence"])
     octogen = octogen_at(service, catalog_source=source)
-    sensor = build_catalog_sensor(
-        build_products_asset("products", partitions_def=catalog_partitions)
+    sensor = od.build_catalog_sensor(
+        od.build_products_asset("products", partitions_def=od.catalog_partitions)
     )
     context = dg.build_sensor_context(instance=instance, resources={"octogen": octogen})
     result = sensor(context)

@@ -18,14 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from octogen_dagster import (
-    CatalogSource,
-    NamedCatalogs,
-    ProductSearch,
-    ShopCatalogs,
-    build_products_asset,
-    scan_products,
-)
+import octogen_dagster as od
 from octogen_dagster.errors import OctogenBudgetError, OctogenSplitCatalogError
 from tests.projects import Project
 from tests.published import published
@@ -33,7 +26,7 @@ from tests.published_service import PublishedService
 from tests.results import failure, materialized, octogen_at
 
 HOST = "shop.example"
-SEARCH = ProductSearch(catalogs=["acme"], page_size=5)
+SEARCH = od.ProductSearch(catalogs=["acme"], page_size=5)
 BRANDS = [*(f"Brand {number}" for number in range(12)), None]
 
 
@@ -54,13 +47,13 @@ def service() -> Iterator[PublishedService]:
 
 
 def scan(
-    service: PublishedService, search: ProductSearch = SEARCH, **settings: Any
+    service: PublishedService, search: od.ProductSearch = SEARCH, **settings: Any
 ) -> pl.LazyFrame:
-    return scan_products(
+    return od.scan_products(
         search,
         api_key=service.api_key,
         base_url=service.base_url,
-        catalog_source=ShopCatalogs(hosts=[HOST]),
+        catalog_source=od.ShopCatalogs(hosts=[HOST]),
         **settings,
     )
 
@@ -103,7 +96,7 @@ def test_walks_are_read_at_the_same_time(service: PublishedService) -> None:
     ids=["turned off", "one at a time", "below 50 pages", "capped", "keywords"],
 )
 def test_what_is_no_large_whole_catalog_is_read_in_one(
-    service: PublishedService, search: ProductSearch, settings: dict[str, Any]
+    service: PublishedService, search: od.ProductSearch, settings: dict[str, Any]
 ) -> None:
     scan(service, search, **settings).collect()
     assert set(walks_of(service)) == {"whole"}
@@ -142,9 +135,9 @@ Read = Callable[..., dg.ExecuteInProcessResult]
 def read(service: PublishedService, tmp_path: Path) -> Read:
     """Reads the catalog into a snapshot, in several walks or not."""
 
-    def read(source: CatalogSource, *, walks: bool = True) -> dg.ExecuteInProcessResult:
+    def read(source: od.CatalogSource, *, walks: bool = True) -> dg.ExecuteInProcessResult:
         service.searches.clear()
-        asset = build_products_asset("products", SEARCH)
+        asset = od.build_products_asset("products", SEARCH)
         octogen = octogen_at(service, catalog_source=source)
         result = materialized([asset], tmp_path, octogen, raise_on_error=False)
         assert ("remainder" in walks_of(service)) == walks
@@ -157,7 +150,7 @@ def read(service: PublishedService, tmp_path: Path) -> Read:
 def test_walks_that_leave_out_products_that_are_counted_end_the_read(
     read: Read, service: PublishedService, tmp_path: Path
 ) -> None:
-    source = ShopCatalogs(hosts=[HOST])
+    source = od.ShopCatalogs(hosts=[HOST])
     assert read(source).success
     service.faults.add("excluded")
     assert "only 462 of the at least 490 products that the service counts came in any" in failure(
@@ -172,9 +165,9 @@ def test_a_read_that_fails_at_90_percent_costs_its_retry_a_page_more_for_each_wa
 ) -> None:
     def read() -> int:
         service.searches.clear()
-        source = ShopCatalogs(hosts=[HOST])
+        source = od.ShopCatalogs(hosts=[HOST])
         octogen = octogen_at(service, catalog_source=source, attempts=1)
-        asset = build_products_asset("products", SEARCH, retry_policy=None)
+        asset = od.build_products_asset("products", SEARCH, retry_policy=None)
         project.run([asset], octogen, raise_on_error=False)
         return len(service.searches)
 
@@ -191,7 +184,7 @@ def test_a_read_that_fails_at_90_percent_costs_its_retry_a_page_more_for_each_wa
 def test_without_a_count_of_the_source_the_latest_snapshot_says_how_many_there_are(
     read: Read, service: PublishedService, tmp_path: Path
 ) -> None:
-    source = NamedCatalogs(keys=["acme"])
+    source = od.NamedCatalogs(keys=["acme"])
     service.counts["acme"] = 500
     assert read(source, walks=False).success  # no brands are known
     assert read(source).success
@@ -218,7 +211,7 @@ def test_any_catalog_comes_as_in_one_walk(data: st.DataObject) -> None:
     ratio = data.draw(st.sampled_from([0.05, 0.2, 1.0]))
     synonyms = {"ss": "ß", "acme": data.draw(st.sampled_from(["acme", "a, b"]))}
     pairs = zip(products, itertools.cycle(brands), strict=False)
-    search = ProductSearch(catalogs=["acme"], page_size=2)
+    search = od.ProductSearch(catalogs=["acme"], page_size=2)
     with PublishedService(
         {"acme": products},
         brands={product: brand for product, brand in pairs if brand is not None},

@@ -13,19 +13,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from octogen_dagster import (
-    CatalogSource,
-    GrantedCatalogs,
-    NamedCatalogs,
-    OctogenClient,
-    OctogenResource,
-    ParquetSnapshotIOManager,
-    ShopCatalogs,
-    build_catalogs_asset,
-    build_products_asset,
-    catalog_days,
-    catalog_partitions,
-)
+import octogen_dagster as od
 from octogen_dagster.api.catalog_states import CatalogList, CatalogState
 from octogen_dagster.errors import OctogenNotFoundError, OctogenServerError
 from octogen_dagster.sandbox.server import Sandbox
@@ -42,22 +30,22 @@ from tests.api.servers import (
 )
 from tests.results import metadata, octogen_at, warnings
 
-BOTH = ShopCatalogs(hosts=["acme.example", "zen.example"])
+BOTH = od.ShopCatalogs(hosts=["acme.example", "zen.example"])
 ACME = shop("acme.example", catalog_of_shop("acme"))
 ZEN = shop("zen.example", catalog_of_shop("zen"))
 
 
-class OfBoth(CatalogSource):
+class OfBoth(od.CatalogSource):
     """A source of one's own, which asks the service."""
 
-    async def fetch(self, client: OctogenClient) -> CatalogList:
+    async def fetch(self, client: od.OctogenClient) -> CatalogList:
         coverages = [await client.get_domain(host) for host in BOTH.hosts]
         return CatalogList(
             [CatalogState(each.catalog) for shop in coverages for each in shop.catalogs]
         )
 
 
-def fetched(server: RawServer, source: CatalogSource, deadline: float = 300) -> CatalogList:
+def fetched(server: RawServer, source: od.CatalogSource, deadline: float = 300) -> CatalogList:
     """The catalogs that a source lists, with one attempt for each request."""
     octogen = octogen_at(server, attempts=1, deadline=deadline)
 
@@ -77,11 +65,15 @@ def hang(server: Callable[[], RawServer]) -> Callable[[Received], Iterable[bytes
     return lambda _: hanging(server)
 
 
-SOURCES = {"a list": GrantedCatalogs(), "shops": BOTH, "keys": NamedCatalogs(keys=["acme", "zen"])}
+SOURCES = {
+    "a list": od.GrantedCatalogs(),
+    "shops": BOTH,
+    "keys": od.NamedCatalogs(keys=["acme", "zen"]),
+}
 
 
 @pytest.mark.parametrize("source", [*SOURCES.values(), OfBoth()], ids=[*SOURCES, "an own one"])
-def test_a_resource_lists_the_catalogs_of_its_source(source: CatalogSource) -> None:
+def test_a_resource_lists_the_catalogs_of_its_source(source: od.CatalogSource) -> None:
     def respond(request: Received) -> list[bytes]:
         match request.target.removeprefix("/v1"):
             case "/catalogs":
@@ -105,14 +97,14 @@ def test_a_resource_lists_the_catalogs_of_its_source(source: CatalogSource) -> N
 def test_shops_are_read_at_the_operation_that_the_service_has(route: str, sent: list[str]) -> None:
     with Sandbox(catalogs={"northpeak": 5}, shop_routes=[route]) as sandbox:
         host, other = *sandbox.hosts, "elsewhere.example"
-        octogen = OctogenResource(
+        octogen = od.OctogenResource(
             api_key=sandbox.api_key,
             base_url=sandbox.base_url,
-            catalog_source=ShopCatalogs(hosts=[host]),
+            catalog_source=od.ShopCatalogs(hosts=[host]),
         )
         assert [each.catalog for each in octogen.list_catalogs()] == ["northpeak"]
         assert [each.catalog for each in octogen.list_catalogs()] == ["northpeak"]
-        asked = octogen.model_copy(update={"catalog_source": ShopCatalogs(hosts=[other])})
+        asked = octogen.model_copy(update={"catalog_source": od.ShopCatalogs(hosts=[other])})
         with pytest.raises(OctogenNotFoundError, match="domain_not_covered"):
             asked.list_catalogs()
         paths = [request.path for request in sandbox.requests]
@@ -121,25 +113,27 @@ def test_shops_are_read_at_the_operation_that_the_service_has(route: str, sent: 
 
 
 LISTED: dict[str, Callable[[], dg.AssetsDefinition]] = {
-    "a table of catalogs": build_catalogs_asset,
-    "catalogs": lambda: build_products_asset("products", partitions_def=catalog_partitions),
-    "days": lambda: build_products_asset("products", partitions_def=catalog_days("2026-11-01")),
+    "a table of catalogs": od.build_catalogs_asset,
+    "catalogs": lambda: od.build_products_asset("products", partitions_def=od.catalog_partitions),
+    "days": lambda: od.build_products_asset(
+        "products", partitions_def=od.catalog_days("2026-11-01")
+    ),
 }
 UNLISTED: dict[str, Callable[[], dg.AssetsDefinition]] = {
-    "no partitions": lambda: build_products_asset("products"),
-    "static ones": lambda: build_products_asset(
+    "no partitions": lambda: od.build_products_asset("products"),
+    "static ones": lambda: od.build_products_asset(
         "products", partitions_def=dg.StaticPartitionsDefinition(["acme"])
     ),
 }
 
 
-def load(asset: dg.AssetsDefinition, octogen: OctogenResource) -> None:
+def load(asset: dg.AssetsDefinition, octogen: od.OctogenResource) -> None:
     dg.Definitions.validate_loadable(
         dg.Definitions(
             [asset],
             resources={
                 "octogen": octogen,
-                "io_manager": ParquetSnapshotIOManager(base_dir="snapshots"),
+                "io_manager": od.ParquetSnapshotIOManager(base_dir="snapshots"),
             },
         )
     )
@@ -152,16 +146,16 @@ def test_catalog_partitions_do_not_load_without_a_catalog_source(
 ) -> None:
     asset = build().with_attributes(group_names_by_key={}) if changed else build()
     with pytest.raises(dg.DagsterInvalidDefinitionError, match=r"ShopCatalogs\(hosts=\[\.\.\.\]"):
-        load(asset, OctogenResource())
+        load(asset, od.OctogenResource())
     for source in SOURCES.values():
-        load(asset, OctogenResource(catalog_source=source))
+        load(asset, od.OctogenResource(catalog_source=source))
 
 
 @pytest.mark.parametrize("build", UNLISTED.values(), ids=UNLISTED)
 def test_a_resource_without_a_catalog_source_loads_with_no_list_of_catalogs(
     build: Callable[[], dg.AssetsDefinition],
 ) -> None:
-    load(build(), OctogenResource())
+    load(build(), od.OctogenResource())
 
 
 class TestGrantedCatalogs:
@@ -177,7 +171,7 @@ class TestGrantedCatalogs:
                 r"name those",
             ),
         ):
-            fetched(server, GrantedCatalogs())
+            fetched(server, od.GrantedCatalogs())
 
 
 class TestShopCatalogs:
@@ -248,7 +242,7 @@ def test_the_granted_catalogs_are_a_table_and_become_partitions(
     table: Path, resources: dict[str, Any], shops: Sandbox, instance: dg.DagsterInstance
 ) -> None:
     shops.grant("a/b, c", products=3)
-    catalogs = build_catalogs_asset(partitions_def=catalog_partitions)
+    catalogs = od.build_catalogs_asset(partitions_def=od.catalog_partitions)
     for _ in range(2):
         result = dg.materialize([catalogs], resources=resources, instance=instance)
         assert result.success
@@ -277,9 +271,9 @@ def test_the_catalogs_of_shops_have_a_host_a_count_and_its_time(
     }
     with unlisted(shops=answers) as server:
         resources["octogen"] = octogen_at(
-            server, catalog_source=ShopCatalogs(hosts=sorted(answers))
+            server, catalog_source=od.ShopCatalogs(hosts=sorted(answers))
         )
-        result = dg.materialize([build_catalogs_asset()], resources=resources)
+        result = dg.materialize([od.build_catalogs_asset()], resources=resources)
     frame = pl.read_parquet(table)
     assert frame["catalog"].to_list() == ["acme", "outlet", "zen"]
     assert frame["display_name"].to_list() == ["Acme", "Outlet", "Zen"]
@@ -296,9 +290,9 @@ def test_a_shop_that_is_left_out_fails_a_check_and_the_others_are_in_the_table(
 ) -> None:
     good = shop("zen.example", catalog_of_shop("zen"))
     with unlisted(shops={"acme.example": bad, "zen.example": good}) as server:
-        source = ShopCatalogs(hosts=["acme.example", "zen.example"])
+        source = od.ShopCatalogs(hosts=["acme.example", "zen.example"])
         resources["octogen"] = octogen_at(server, attempts=1, catalog_source=source)
-        result = dg.materialize([build_catalogs_asset()], resources=resources, instance=instance)
+        result = dg.materialize([od.build_catalogs_asset()], resources=resources, instance=instance)
     assert result.success
     assert pl.read_parquet(table)["catalog"].to_list() == ["zen"]
     (warning,) = warnings(instance, result)
@@ -316,19 +310,19 @@ def test_a_shop_that_is_left_out_fails_a_check_and_the_others_are_in_the_table(
 
 def test_without_a_shop_that_is_left_out_the_check_passes(resources: dict[str, Any]) -> None:
     with unlisted(shops={"zen.example": shop("zen.example", catalog_of_shop("zen"))}) as server:
-        source = ShopCatalogs(hosts=["zen.example"])
+        source = od.ShopCatalogs(hosts=["zen.example"])
         resources["octogen"] = octogen_at(server, attempts=1, catalog_source=source)
-        result = dg.materialize([build_catalogs_asset()], resources=resources)
+        result = dg.materialize([od.build_catalogs_asset()], resources=resources)
     assert "octogen/shops_left_out" not in metadata(result, "octogen_catalogs")
     (check,) = result.get_asset_check_evaluations()
     assert (check.check_name, check.passed) == ("all_shops_listed", True)
 
 
 def test_of_named_catalogs_only_the_key_is_known(table: Path, resources: dict[str, Any]) -> None:
-    resources["octogen"] = OctogenResource(
-        api_key=KEY, catalog_source=NamedCatalogs(keys=["b", "a"])
+    resources["octogen"] = od.OctogenResource(
+        api_key=KEY, catalog_source=od.NamedCatalogs(keys=["b", "a"])
     )
-    result = dg.materialize([build_catalogs_asset()], resources=resources)
+    result = dg.materialize([od.build_catalogs_asset()], resources=resources)
     frame = pl.read_parquet(table)
     assert frame["catalog"].to_list() == ["a", "b"]
     assert frame.drop("catalog").select(pl.all().is_null().all()).row(0) == (True,) * 6
@@ -344,7 +338,7 @@ def test_a_catalog_that_is_listed_twice_and_a_time_that_cannot_be_are_warnings(
     never = {**acme, "catalog": "never", "lastIndexedAt": "0001-01-01T00:00:00+05:00"}
     with RawServer(lambda _: http(body=[acme, never, acme])) as server:
         resources["octogen"] = octogen_at(server, attempts=1)
-        result = dg.materialize([build_catalogs_asset()], resources=resources, instance=instance)
+        result = dg.materialize([od.build_catalogs_asset()], resources=resources, instance=instance)
     assert pl.read_parquet(table)["catalog"].to_list() == ["acme", "never"]
     first, second = warnings(instance, result)
     assert first.startswith("Catalog 'never': lastIndexedAt '0001-01-01T00:00:00+05:00' is not")

@@ -11,40 +11,29 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from octogen_dagster import (
-    CatalogSource,
-    GrantedCatalogs,
-    OctogenClient,
-    OctogenResource,
-    ProductScan,
-    ProductSearch,
-    ShopCatalogs,
-    build_catalogs_asset,
-    build_product_details_asset,
-    build_products_asset,
-)
+import octogen_dagster as od
 from octogen_dagster.api.catalog_states import CatalogList
 from octogen_dagster.errors import OctogenBudgetError, OctogenServerError, OctogenTimeoutError
 from octogen_dagster.schemas import PRODUCT_SCHEMA
 from tests.api.servers import RawServer, Received, http, page, unlisted
 from tests.results import octogen_at, scan, stored, warnings
 
-ACME = ProductSearch(catalogs=["acme"])
+ACME = od.ProductSearch(catalogs=["acme"])
 
 
 @pytest.fixture
-def octogen() -> OctogenResource:
+def octogen() -> od.OctogenResource:
     """A resource whose address is wrong: nothing listens at the port."""
-    return OctogenResource(
+    return od.OctogenResource(
         api_key="octo_x",
         base_url="http://127.0.0.1:1/v1",
         attempts=2,
-        catalog_source=GrantedCatalogs(),
+        catalog_source=od.GrantedCatalogs(),
     )
 
 
 @dg.asset
-def search(octogen: OctogenResource) -> ProductScan:
+def search(octogen: od.OctogenResource) -> od.ProductScan:
     return octogen.scan(ACME)
 
 
@@ -57,16 +46,16 @@ def listed() -> pl.DataFrame:
 @pytest.mark.parametrize(
     "asset",
     [
-        build_catalogs_asset(),
-        build_products_asset("products", retry_policy=dg.RetryPolicy(max_retries=0)),
+        od.build_catalogs_asset(),
+        od.build_products_asset("products", retry_policy=dg.RetryPolicy(max_retries=0)),
         search,
-        build_product_details_asset(listed),
+        od.build_product_details_asset(listed),
     ],
     ids=lambda asset: asset.key.to_user_string(),
 )
 def test_a_wrong_address_is_told_once_before_the_run_fails(
     asset: dg.AssetsDefinition,
-    octogen: OctogenResource,
+    octogen: od.OctogenResource,
     instance: dg.DagsterInstance,
     tmp_path: Path,
 ) -> None:
@@ -115,22 +104,22 @@ def test_a_spent_budget_is_told_although_another_catalog_waits_for_the_service()
         return http(200, page([f"{catalog}-{number}"], f"{number + 1}"))
 
     with unlisted(respond) as server:
-        search = ProductSearch(catalogs=["acme", "busy"])
+        search = od.ProductSearch(catalogs=["acme", "busy"])
         frame = scan(server, search, concurrency=2, budget_usd=0.06)
         error = error_of(frame.collect)
     assert isinstance(error, OctogenBudgetError)
 
 
-class Endless(CatalogSource):
+class Endless(od.CatalogSource):
     """A source of one's own that never lists anything."""
 
-    async def fetch(self, client: OctogenClient) -> CatalogList:
+    async def fetch(self, client: od.OctogenClient) -> CatalogList:
         await asyncio.Event().wait()
         raise AssertionError
 
 
 def test_a_source_of_ones_own_has_the_time_of_one_request() -> None:
-    octogen = OctogenResource(api_key="octo_x", deadline=1.0, catalog_source=Endless())
+    octogen = od.OctogenResource(api_key="octo_x", deadline=1.0, catalog_source=Endless())
     error = error_of(octogen.list_catalogs)
     assert isinstance(error, OctogenTimeoutError)
     assert "Endless did not list the catalogs in time" in str(error)
@@ -143,7 +132,7 @@ def test_a_wait_for_the_rate_limit_that_is_longer_than_the_deadline_is_not_begun
     hosts = [f"shop{number}.example" for number in range(100)]
     with RawServer(respond) as server:
         octogen = octogen_at(
-            server, attempts=1, deadline=10.0, catalog_source=ShopCatalogs(hosts=hosts)
+            server, attempts=1, deadline=10.0, catalog_source=od.ShopCatalogs(hosts=hosts)
         )
         error = error_of(octogen.list_catalogs)
     assert isinstance(error, OctogenServerError)  # the first of their errors

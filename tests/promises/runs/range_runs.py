@@ -6,13 +6,7 @@ from collections.abc import Mapping
 
 import dagster as dg
 
-from octogen_dagster import (
-    OctogenResource,
-    ParquetSnapshotIOManager,
-    ProductScan,
-    ProductSearch,
-    build_products_asset,
-)
+import octogen_dagster as od
 
 CATALOGS = [f"shop{number}" for number in range(8)]
 PAGE_SIZE = 5
@@ -29,9 +23,9 @@ def single_run() -> dg.BackfillPolicy:
 
 def make_job(budget_usd: float) -> dg.JobDefinition:
     """Make the job; the settings come from the environment."""
-    products = build_products_asset(
+    products = od.build_products_asset(
         "products",
-        ProductSearch(page_size=PAGE_SIZE),
+        od.ProductSearch(page_size=PAGE_SIZE),
         dg.StaticPartitionsDefinition(CATALOGS),
         backfill_policy=single_run(),
     )
@@ -43,10 +37,10 @@ def make_own_job(budget_usd: float) -> dg.JobDefinition:
 
     @dg.asset(partitions_def=dg.StaticPartitionsDefinition(CATALOGS), backfill_policy=single_run())
     def products(
-        context: dg.AssetExecutionContext, octogen: OctogenResource
-    ) -> dict[str, ProductScan]:
+        context: dg.AssetExecutionContext, octogen: od.OctogenResource
+    ) -> dict[str, od.ProductScan]:
         return {
-            key: octogen.scan(ProductSearch(catalogs=[key], page_size=PAGE_SIZE))
+            key: octogen.scan(od.ProductSearch(catalogs=[key], page_size=PAGE_SIZE))
             for key in context.partition_keys
         }
 
@@ -54,7 +48,7 @@ def make_own_job(budget_usd: float) -> dg.JobDefinition:
 
 
 def _job(products: dg.AssetsDefinition, budget_usd: float) -> dg.JobDefinition:
-    octogen = OctogenResource(
+    octogen = od.OctogenResource(
         api_key=os.environ[API_KEY],
         base_url=os.environ[BASE_URL],
         concurrency=3,
@@ -63,7 +57,7 @@ def _job(products: dg.AssetsDefinition, budget_usd: float) -> dg.JobDefinition:
     )
     resources = {
         "octogen": octogen,
-        "io_manager": ParquetSnapshotIOManager(base_dir=os.environ[BASE_DIR]),
+        "io_manager": od.ParquetSnapshotIOManager(base_dir=os.environ[BASE_DIR]),
     }
     return dg.Definitions(
         assets=[products],

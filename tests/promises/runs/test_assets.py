@@ -15,21 +15,7 @@ from dagster_shared.libraries import DagsterLibraryRegistry
 
 import octogen_dagster
 import octogen_dagster as o
-from octogen_dagster import (
-    GrantedCatalogs,
-    OctogenResource,
-    ProductSearch,
-    build_catalogs_asset,
-    build_linked_datasets_asset,
-    build_price_alerts_asset,
-    build_price_position_asset,
-    build_product_brands_asset,
-    build_product_changes_asset,
-    build_product_details_asset,
-    build_product_history_asset,
-    build_products_asset,
-    catalog_partitions,
-)
+import octogen_dagster as od
 from octogen_dagster.alerts import PriceDropped
 from octogen_dagster.errors import MissingAPIKeyError
 from octogen_dagster.sandbox.server import Sandbox
@@ -47,13 +33,13 @@ def listed() -> pl.DataFrame:
 
 
 BUILDERS: dict[str, Callable[..., dg.AssetsDefinition]] = {
-    "catalogs": build_catalogs_asset,
-    "products": lambda **options: build_products_asset("products", **options),
-    "details": lambda **options: build_product_details_asset(listed, **options),
-    "changes": lambda **options: build_product_changes_asset(
-        build_product_history_asset(listed), **options
+    "catalogs": od.build_catalogs_asset,
+    "products": lambda **options: od.build_products_asset("products", **options),
+    "details": lambda **options: od.build_product_details_asset(listed, **options),
+    "changes": lambda **options: od.build_product_changes_asset(
+        od.build_product_history_asset(listed), **options
     ),
-    "linked": build_linked_datasets_asset,
+    "linked": od.build_linked_datasets_asset,
 }
 
 
@@ -80,9 +66,9 @@ def test_the_options_of_any_asset_override_those_of_octogen(build: Any) -> None:
 
 
 def test_reads_are_in_a_pool_and_are_retried_after_10_then_30_then_70_seconds() -> None:
-    products = build_products_asset("products")
+    products = od.build_products_asset("products")
     assert products.get_asset_spec().kinds == {"octogen", "polars", "parquet"}
-    assert products.op.pool == build_catalogs_asset().op.pool == "octogen"
+    assert products.op.pool == od.build_catalogs_asset().op.pool == "octogen"
     policy = products.op.retry_policy
     assert policy
     assert [policy.calculate_delay(attempt) for attempt in (1, 2, 3)] == [10, 30, 70]
@@ -90,22 +76,22 @@ def test_reads_are_in_a_pool_and_are_retried_after_10_then_30_then_70_seconds() 
 
 
 def test_what_costs_nothing_is_retried_as_the_products_are() -> None:
-    products = build_products_asset("products", ProductSearch(catalogs=["acme"]))
-    history = build_product_history_asset(products)
+    products = od.build_products_asset("products", od.ProductSearch(catalogs=["acme"]))
+    history = od.build_product_history_asset(products)
     own = dg.AssetSpec("own_prices")
     for follower in (
         history,
-        build_product_changes_asset(history),
-        build_product_brands_asset(products),
-        build_price_alerts_asset(history, rules=[PriceDropped(percent=10)]),
-        build_price_position_asset(history, own.key),
+        od.build_product_changes_asset(history),
+        od.build_product_brands_asset(products),
+        od.build_price_alerts_asset(history, rules=[PriceDropped(percent=10)]),
+        od.build_price_position_asset(history, own.key),
     ):
         assert follower.op.retry_policy == products.op.retry_policy, follower.key
 
 
 def test_a_snapshot_that_is_not_there_is_not_waited_for(tmp_path: Path) -> None:
-    products = build_products_asset("products", ProductSearch(catalogs=["acme"]))
-    history = build_product_history_asset(products)
+    products = od.build_products_asset("products", od.ProductSearch(catalogs=["acme"]))
+    history = od.build_product_history_asset(products)
     resources = {"io_manager": o.ParquetSnapshotIOManager(base_dir=str(tmp_path))}
     with dg.DagsterInstance.ephemeral() as instance:
         result = dg.materialize(
@@ -134,7 +120,7 @@ def test_resources_and_checks_are_added_to_those_of_octogen(build: Any) -> None:
 
 
 def test_dagster_is_told_the_version_of_this_package() -> None:
-    build_products_asset("products")
+    od.build_products_asset("products")
     assert DagsterLibraryRegistry.get()["octogen-dagster"] == octogen_dagster.__version__
 
 
@@ -149,9 +135,9 @@ def references(made: dg.AssetsDefinition) -> list[tuple[str, int | None]]:
 def test_the_code_of_an_asset_is_the_line_that_builds_it() -> None:
     frame = inspect.currentframe()
     assert frame
-    products = build_products_asset("products")
+    products = od.build_products_asset("products")
     line = frame.f_lineno
-    brands = build_product_brands_asset(products)
+    brands = od.build_product_brands_asset(products)
     assert references(products) == [(__file__, line - 1)]
     assert references(brands) == [(__file__, line + 1)]
 
@@ -161,7 +147,7 @@ def test_a_run_without_a_key_says_which_variables_to_set_and_nothing_of_the_code
     name: str, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
     asset = BUILDERS[name]()
-    resources = stored(tmp_path, OctogenResource(catalog_source=GrantedCatalogs()))
+    resources = stored(tmp_path, od.OctogenResource(catalog_source=od.GrantedCatalogs()))
     dg.materialize([listed], instance=instance, resources=resources)
     result = dg.materialize(
         [asset, listed],
@@ -192,11 +178,11 @@ def test_an_error_is_retried_unless_a_retry_cannot_fix_it(
     monkeypatch.setenv("THE_KEY", KEY)
     credit = {"code": "insufficient_credit", "top_up_url": TOP_UP}
     with RawServer(lambda _: http(status, {"detail": credit if status == 402 else "x"})) as server:
-        octogen = OctogenResource(
+        octogen = od.OctogenResource(
             api_key=dg.EnvVar("THE_KEY"), base_url=server.base_url, attempts=1
         )
-        asset = build_products_asset(
-            "products", ProductSearch(q="x"), retry_policy=dg.RetryPolicy(max_retries=1)
+        asset = od.build_products_asset(
+            "products", od.ProductSearch(q="x"), retry_policy=dg.RetryPolicy(max_retries=1)
         )
         result = project.run([asset], octogen, raise_on_error=False)
     assert str(status) in failure(result)
@@ -219,7 +205,7 @@ def test_a_partition_is_a_whole_catalog(project: Project, shops: Sandbox, catalo
     shops.grant(catalog, products=130)
     key = catalog_partition_key(catalog)
     project.instance.add_dynamic_partitions("octogen_catalogs", [key])
-    products = build_products_asset("products", partitions_def=catalog_partitions)
+    products = od.build_products_asset("products", partitions_def=od.catalog_partitions)
 
     result = project.run([products], partition_key=key)
 
@@ -233,9 +219,9 @@ def test_a_partition_is_a_whole_catalog(project: Project, shops: Sandbox, catalo
 def test_an_unknown_catalog_fails_with_the_granted_ones_and_is_not_retried(
     project: Project, shops: Sandbox
 ) -> None:
-    products = build_products_asset(
+    products = od.build_products_asset(
         "products",
-        ProductSearch(catalogs=["northpeak", "farfetch"]),
+        od.ProductSearch(catalogs=["northpeak", "farfetch"]),
         retry_policy=dg.RetryPolicy(max_retries=3),
     )
     result = project.run([products], raise_on_error=False)
@@ -253,7 +239,7 @@ def test_an_unknown_catalog_fails_with_the_granted_ones_and_is_not_retried(
 def test_the_catalogs_are_listed_before_a_read_and_after_it_at_most(
     project: Project, shops: Sandbox
 ) -> None:
-    products = build_products_asset("products")
+    products = od.build_products_asset("products")
     assert project.run([products]).success
     paths = [request.path for request in shops.requests]
     listed = {f"/domains/{host}" for host in shops.hosts}
@@ -264,7 +250,7 @@ def test_the_catalogs_are_listed_before_a_read_and_after_it_at_most(
 def test_a_run_whose_partition_was_deleted_fails_before_it_reads(
     resources: dict[str, Any], shops: Sandbox, instance: dg.DagsterInstance
 ) -> None:
-    products = build_products_asset("products", partitions_def=catalog_partitions)
+    products = od.build_products_asset("products", partitions_def=od.catalog_partitions)
     defs = dg.Definitions(assets=[products], resources=resources)
     result = defs.resolve_implicit_global_asset_job_def().execute_in_process(
         instance=instance, tags={"dagster/partition": "strada"}, raise_on_error=False

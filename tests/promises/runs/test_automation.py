@@ -11,13 +11,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from octogen_dagster import (
-    OctogenResource,
-    build_catalog_sensor,
-    build_history_asset,
-    build_linked_snapshot_asset,
-    follow_upstream,
-)
+import octogen_dagster as od
 from octogen_dagster.assets.definition import asset_arguments_of
 from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, snapshot_asset
@@ -108,12 +102,12 @@ def test_a_missing_partition_is_requested_once_and_only_after_the_products_of_it
 
 
 def wanted(
-    defs: dg.Definitions, instance: dg.DagsterInstance, octogen: OctogenResource
+    defs: dg.Definitions, instance: dg.DagsterInstance, octogen: od.OctogenResource
 ) -> list[str | None]:
     """The partitions that the sensor of catalogs requests."""
     products = defs.get_assets_def("octogen_products")
     context = dg.build_sensor_context(instance=instance, resources={"octogen": octogen})
-    result = build_catalog_sensor(products)(context)
+    result = od.build_catalog_sensor(products)(context)
     assert isinstance(result, dg.SensorResult)
     return [request.partition_key for request in result.run_requests or ()]
 
@@ -131,7 +125,7 @@ def test_a_catalog_that_was_indexed_again_without_a_change_is_read_once_and_wake
     deployment: dg.Definitions,
     instance: dg.DagsterInstance,
     shops: Sandbox,
-    octogen: OctogenResource,
+    octogen: od.OctogenResource,
     tmp_path: Path,
 ) -> None:
     key = dg.AssetKey("octogen_products")
@@ -193,7 +187,7 @@ def test_an_unchanged_snapshot_triggers_nothing_whatever_kinds_and_tags_it_has(
     def shop(run: SnapshotRun, partition: None) -> pl.DataFrame:
         return pl.DataFrame({"price": prices})
 
-    @dg.asset(deps=["shop"], automation_condition=follow_upstream())
+    @dg.asset(deps=["shop"], automation_condition=od.follow_upstream())
     def after() -> None: ...
 
     asset = snapshot_asset({}, asset_arguments_of(dg.AssetSpec("shop", **given), {}))(shop)
@@ -221,12 +215,12 @@ def test_an_unchanged_linked_snapshot_keeps_its_data_version_and_triggers_nothin
         {"name": "current_price", "type": "NUMERIC"},
         {"name": "exported_at", "type": "TIMESTAMP"},
     ]
-    snapshots = build_linked_snapshot_asset(linked, max_age=None)
-    history = build_history_asset(
+    snapshots = od.build_linked_snapshot_asset(linked, max_age=None)
+    history = od.build_history_asset(
         snapshots,
         key=["uuid"],
         tracked=["current_price"],
-        automation_condition=follow_upstream(),
+        automation_condition=od.follow_upstream(),
     )
     assets = [linked, snapshots, history]
     automation = Automation(dg.Definitions(assets, resources=BIGQUERY), instance)
@@ -270,7 +264,7 @@ class Chain(Automation):
     """Products of shops with their history and alerts, and a page over all of both."""
 
     def __init__(self, instance: dg.DagsterInstance) -> None:
-        follow = follow_upstream()
+        follow = od.follow_upstream()
         self.meanwhile: Callable[[], object] | None = None
 
         @dg.asset(partitions_def=SHOPS)
@@ -356,7 +350,7 @@ def test_what_is_requested_together_at_the_first_tick_is_requested_once(
 ) -> None:
     if not isinstance(partitions, dg.StaticPartitionsDefinition):
         instance.add_dynamic_partitions("shops", ["acme", "zen"])
-    several, follow = dg.BackfillPolicy.single_run(), follow_upstream()
+    several, follow = dg.BackfillPolicy.single_run(), od.follow_upstream()
 
     @dg.asset(partitions_def=partitions, backfill_policy=several)
     def products() -> None: ...

@@ -8,17 +8,7 @@ from collections.abc import Callable
 import dagster as dg
 import pytest
 
-from octogen_dagster import (
-    build_linked_datasets_asset,
-    build_linked_products_asset,
-    build_linked_snapshot_asset,
-    build_product_brands_asset,
-    build_product_details_asset,
-    build_product_history_asset,
-    build_products_asset,
-    catalog_partitions,
-    listing_partitions,
-)
+import octogen_dagster as od
 
 Builder = Callable[..., dg.AssetsDefinition]
 
@@ -33,15 +23,15 @@ with warnings.catch_warnings():
 
 def builders() -> dict[str, Builder]:
     """Every builder of an asset with partitions of listings, by the name of its asset."""
-    linked = build_linked_datasets_asset(partitions_def=listing_partitions)
+    linked = od.build_linked_datasets_asset(partitions_def=od.listing_partitions)
 
     def following(build: Callable[..., dg.AssetsDefinition]) -> Builder:
         return lambda **arguments: build(linked, **arguments)
 
     return {
-        "octogen_linked_datasets": build_linked_datasets_asset,
-        "octogen_linked_products": following(build_linked_products_asset),
-        "octogen_linked_snapshot": following(build_linked_snapshot_asset),
+        "octogen_linked_datasets": od.build_linked_datasets_asset,
+        "octogen_linked_products": following(od.build_linked_products_asset),
+        "octogen_linked_snapshot": following(od.build_linked_snapshot_asset),
     }
 
 
@@ -56,19 +46,20 @@ def test_a_listing_is_a_run_of_its_own(
 
 
 def test_a_policy_without_partitions_says_nothing_and_is_accepted() -> None:
-    products = build_products_asset("products", backfill_policy=POLICIES[0])
+    products = od.build_products_asset("products", backfill_policy=POLICIES[0])
     assert products.partitions_def is None
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=["single run", "ten in a run", "one in a run"])
 @pytest.mark.parametrize(
-    "build", [build_product_history_asset, build_product_details_asset, build_product_brands_asset]
+    "build",
+    [od.build_product_history_asset, od.build_product_details_asset, od.build_product_brands_asset],
 )
 def test_what_follows_the_products_has_another_policy_and_so_runs_of_its_own(
     build: Callable[..., dg.AssetsDefinition], policy: dg.BackfillPolicy
 ) -> None:
-    products = build_products_asset(
-        "products", partitions_def=catalog_partitions, backfill_policy=policy
+    products = od.build_products_asset(
+        "products", partitions_def=od.catalog_partitions, backfill_policy=policy
     )
     own = build(products, backfill_policy=policy).backfill_policy
     assert own

@@ -17,19 +17,7 @@ import dagster as dg
 import httpx
 import pytest
 
-from octogen_dagster import (
-    CatalogSource,
-    GrantedCatalogs,
-    OctogenClient,
-    OctogenError,
-    OctogenResource,
-    ParquetSnapshotIOManager,
-    ShopCatalogs,
-    build_catalog_sensor,
-    build_products_asset,
-    catalog_days,
-    catalog_partitions,
-)
+import octogen_dagster as od
 from octogen_dagster.api.catalog_states import CatalogList, CatalogState
 from octogen_dagster.errors import (
     OctogenAuthenticationError,
@@ -43,19 +31,19 @@ from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.snapshots.partitions import catalog_partition_key
 from tests.api.servers import RawServer, dripping
 
-PRODUCTS = build_products_asset("products", partitions_def=catalog_partitions)
-DAYS = build_products_asset("products", partitions_def=catalog_days("2026-01-01"))
+PRODUCTS = od.build_products_asset("products", partitions_def=od.catalog_partitions)
+DAYS = od.build_products_asset("products", partitions_def=od.catalog_days("2026-01-01"))
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
 
 
-class Listed(CatalogSource):
+class Listed(od.CatalogSource):
     """Catalogs as a test says, or an error."""
 
     def __init__(self, *states: CatalogState, error: Exception | None = None) -> None:
         self._states = states
         self._error = error
 
-    async def fetch(self, client: OctogenClient) -> CatalogList:
+    async def fetch(self, client: od.OctogenClient) -> CatalogList:
         if self._error:
             raise self._error
         return CatalogList(list(self._states))
@@ -63,14 +51,14 @@ class Listed(CatalogSource):
 
 def evaluate(
     instance: dg.DagsterInstance,
-    octogen: OctogenResource | CatalogSource,
+    octogen: od.OctogenResource | od.CatalogSource,
     asset: dg.AssetsDefinition = PRODUCTS,
     cursor: str | None = None,
     now: datetime = NOON,
 ) -> dg.SensorResult | dg.SkipReason:
-    if isinstance(octogen, CatalogSource):
-        octogen = OctogenResource(api_key="key", catalog_source=octogen)
-    result = build_catalog_sensor(asset, _clock=lambda: now)(
+    if isinstance(octogen, od.CatalogSource):
+        octogen = od.OctogenResource(api_key="key", catalog_source=octogen)
+    result = od.build_catalog_sensor(asset, _clock=lambda: now)(
         dg.build_sensor_context(instance=instance, cursor=cursor, resources={"octogen": octogen})
     )
     assert isinstance(result, dg.SensorResult | dg.SkipReason)
@@ -162,7 +150,7 @@ def test_a_run_that_is_not_finished_blocks_its_catalog_unless_it_cannot_be_at_wo
     now = datetime.now(UTC) + timedelta(hours=hours)
     source = Listed(CatalogState("acme", last_indexed_at=NOON))
     defs = dg.Definitions(
-        assets=[PRODUCTS], resources={"octogen": OctogenResource(catalog_source=source)}
+        assets=[PRODUCTS], resources={"octogen": od.OctogenResource(catalog_source=source)}
     )
     instance.create_run_for_job(
         defs.resolve_implicit_global_asset_job_def(),
@@ -186,7 +174,7 @@ def test_a_run_of_a_backfill_or_a_person_blocks_the_catalog_of_its_asset(
 ) -> None:
     source = Listed(CatalogState("acme", last_indexed_at=NOON))
     defs = dg.Definitions(
-        assets=[asset], resources={"octogen": OctogenResource(catalog_source=source)}
+        assets=[asset], resources={"octogen": od.OctogenResource(catalog_source=source)}
     )
     instance.create_run_for_job(
         defs.resolve_implicit_global_asset_job_def(),
@@ -229,13 +217,13 @@ def test_a_catalog_read_with_another_search_in_the_launchpad_is_still_due(
     config: dict[str, Any],
     due: list[str],
 ) -> None:
-    octogen = OctogenResource(
+    octogen = od.OctogenResource(
         api_key=shops.api_key,
         base_url=shops.base_url,
         catalog_source=Listed(CatalogState("strada", last_indexed_at=NOON)),
     )
-    instance.add_dynamic_partitions(str(catalog_partitions.name), ["strada"])
-    snapshots = ParquetSnapshotIOManager(base_dir=str(tmp_path))
+    instance.add_dynamic_partitions(str(od.catalog_partitions.name), ["strada"])
+    snapshots = od.ParquetSnapshotIOManager(base_dir=str(tmp_path))
     for options in ({}, config):  # the first run reads the asset's own search
         assert dg.materialize(
             [PRODUCTS],
@@ -346,7 +334,7 @@ def test_an_error_that_lasts_fails_the_tick(instance: dg.DagsterInstance, error:
     [
         (OctogenRateLimitError("Busy.", httpx.Response(429)), "; the next tick tries again. Busy."),
         (OctogenServerError("Busy.", httpx.Response(503)), "; the next tick tries again. Busy."),
-        (OctogenError("Silent."), ", and the third in a row without an answer fails. Silent."),
+        (od.OctogenError("Silent."), ", and the third in a row without an answer fails. Silent."),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -363,24 +351,24 @@ def test_without_a_key_the_tick_fails_and_says_what_to_do(
     shops: Sandbox, instance: dg.DagsterInstance
 ) -> None:
     with pytest.raises(dg.Failure, match="set OCTOGEN_PLATFORM_API_KEY"):
-        evaluate(instance, OctogenResource(base_url=shops.base_url))
+        evaluate(instance, od.OctogenResource(base_url=shops.base_url))
 
 
 def test_the_asset_must_have_dynamic_partitions() -> None:
     with pytest.raises(ValueError, match="Asset 'plain' must have a DynamicPartitionsDefinition"):
-        build_catalog_sensor(build_products_asset("plain"))
+        od.build_catalog_sensor(od.build_products_asset("plain"))
 
 
 def test_an_asset_whose_snapshots_have_no_version_is_refused() -> None:
-    @dg.asset(partitions_def=catalog_partitions)
+    @dg.asset(partitions_def=od.catalog_partitions)
     def mine() -> None: ...
 
     with pytest.raises(ValueError, match=r"Asset 'mine' was not built by build_products_asset\."):
-        build_catalog_sensor(mine)
+        od.build_catalog_sensor(mine)
 
 
 def test_the_sensor_has_the_name_the_interval_and_the_other_arguments_it_is_given() -> None:
-    sensor = build_catalog_sensor(
+    sensor = od.build_catalog_sensor(
         PRODUCTS, name="shops", minimum_interval_seconds=60, tags={"team": "data"}
     )
     assert (sensor.name, sensor.minimum_interval_seconds) == ("shops", 60)
@@ -392,21 +380,21 @@ def test_the_sensor_has_the_name_the_interval_and_the_other_arguments_it_is_give
 def test_the_list_has_half_of_a_ticks_time(
     instance: dg.DagsterInstance, arguments: dict[str, Any], deadline: float
 ) -> None:
-    class Deadlines(CatalogSource):
+    class Deadlines(od.CatalogSource):
         seen: ClassVar[list[float]] = []
 
-        async def fetch(self, client: OctogenClient) -> CatalogList:
+        async def fetch(self, client: od.OctogenClient) -> CatalogList:
             self.seen.append(client.deadline)
             return CatalogList([])
 
-    evaluate(instance, OctogenResource(api_key="key", catalog_source=Deadlines(), **arguments))
+    evaluate(instance, od.OctogenResource(api_key="key", catalog_source=Deadlines(), **arguments))
     assert Deadlines.seen == [deadline]
 
 
-class Endless(CatalogSource):
+class Endless(od.CatalogSource):
     """A source whose requests never end."""
 
-    async def fetch(self, client: OctogenClient) -> CatalogList:
+    async def fetch(self, client: od.OctogenClient) -> CatalogList:
         await asyncio.Event().wait()
         raise AssertionError
 
@@ -414,14 +402,14 @@ class Endless(CatalogSource):
 @pytest.mark.parametrize(
     "source",
     [
-        GrantedCatalogs(),
-        ShopCatalogs([f"shop-{number}.example" for number in range(40)]),
+        od.GrantedCatalogs(),
+        od.ShopCatalogs([f"shop-{number}.example" for number in range(40)]),
         Endless(),
     ],
     ids=lambda source: type(source).__name__,
 )
 def test_a_tick_ends_in_time_with_any_server_and_so_do_its_threads(
-    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, source: CatalogSource
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, source: od.CatalogSource
 ) -> None:
     module = "octogen_dagster.products.catalog_sensor"
     monkeypatch.setattr(f"{module}.LISTING_TIMEOUT", 0.5)
@@ -429,7 +417,7 @@ def test_a_tick_ends_in_time_with_any_server_and_so_do_its_threads(
     before = set(threading.enumerate())
     slow = b"HTTP/1.1 200 OK\r\nx-slow: "
     with RawServer(lambda _: itertools.chain([slow], dripping(lambda: server))) as server:
-        octogen = OctogenResource(api_key="key", base_url=server.base_url, catalog_source=source)
+        octogen = od.OctogenResource(api_key="key", base_url=server.base_url, catalog_source=source)
         skipped = evaluate(instance, octogen)
         assert not server.closing.is_set()
     assert isinstance(skipped, dg.SkipReason)

@@ -10,15 +10,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from octogen_dagster import (
-    ParquetSnapshotIOManager,
-    build_product_changes_asset,
-    build_product_history_asset,
-    build_products_asset,
-    catalog_days,
-    follow_upstream,
-    snapshot_days,
-)
+import octogen_dagster as od
 from octogen_dagster.history.files import forget_snapshot
 from tests.histories import Product, day, product
 from tests.projects import GivenProducts, given_frame
@@ -33,7 +25,7 @@ class Shop(GivenProducts):
 
     def __init__(self, folder: Path, instance: dg.DagsterInstance, *partitions: Any) -> None:
         super().__init__(folder, instance, *partitions)
-        self.changes = build_product_changes_asset(self.history)
+        self.changes = od.build_product_changes_asset(self.history)
         self.following = [self.changes]
 
     def read_products(
@@ -127,7 +119,7 @@ def test_a_day_is_compared_with_the_last_day_before_it(
     now = datetime.now(UTC)
     days = [f"{now - timedelta(days=ago):%Y-%m-%d}" for ago in (2, 1, 0)]
     instance.add_dynamic_partitions("octogen_catalogs", ["acme"])
-    shop = Shop(tmp_path, instance, (catalog_days if by_catalog else snapshot_days)(days[0]))
+    shop = Shop(tmp_path, instance, (od.catalog_days if by_catalog else od.snapshot_days)(days[0]))
     catalog = "acme" if by_catalog else None
     # The second day has no snapshot.
     before, missing, today = (f"acme|{each}" if by_catalog else each for each in days)
@@ -151,19 +143,19 @@ def test_a_day_is_compared_with_the_last_day_before_it(
 
 
 @pytest.mark.parametrize("by_catalog", [False, True])
-@pytest.mark.parametrize("condition", [dg.AutomationCondition.eager(), follow_upstream()])
+@pytest.mark.parametrize("condition", [dg.AutomationCondition.eager(), od.follow_upstream()])
 def test_changes_of_a_day_wait_for_its_snapshot_and_follow_the_history(
     tmp_path: Path, instance: dg.DagsterInstance, by_catalog: bool, condition: Any
 ) -> None:
     now = datetime.now(UTC)
     today, yesterday, start = (f"{now - timedelta(days=ago):%Y-%m-%d}" for ago in (0, 1, 3))
     instance.add_dynamic_partitions("octogen_catalogs", ["strada"])
-    products = build_products_asset(
-        "products", partitions_def=(catalog_days if by_catalog else snapshot_days)(start)
+    products = od.build_products_asset(
+        "products", partitions_def=(od.catalog_days if by_catalog else od.snapshot_days)(start)
     )
-    history = build_product_history_asset(products)
-    changes = build_product_changes_asset(history, automation_condition=condition)
-    io_manager = ParquetSnapshotIOManager(base_dir=str(tmp_path))
+    history = od.build_product_history_asset(products)
+    changes = od.build_product_changes_asset(history, automation_condition=condition)
+    io_manager = od.ParquetSnapshotIOManager(base_dir=str(tmp_path))
     resources = {"octogen": dg.ResourceDefinition.none_resource(), "io_manager": io_manager}
     defs = dg.Definitions(assets=[products, history, changes], resources=resources)
     cursor, versions = None, itertools.count()

@@ -11,23 +11,11 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from octogen_dagster import (
-    ProductSearch,
-    build_catalogs_asset,
-    build_product_brands_asset,
-    build_product_changes_asset,
-    build_product_details_asset,
-    build_product_history_asset,
-    build_products_asset,
-    build_snapshot_checks,
-    catalog_days,
-    catalog_partitions,
-    snapshot_days,
-)
+import octogen_dagster as od
 from tests.projects import Project
 from tests.promises.runs.checked import ALL, CheckedAsset, evaluations, failed, numbers, products
 
-PRODUCTS = build_products_asset("products")
+PRODUCTS = od.build_products_asset("products")
 CHECKS = dg.AssetSelection.all_asset_checks()
 
 
@@ -41,22 +29,25 @@ def asset(tmp_path: Path, instance: dg.DagsterInstance) -> CheckedAsset:
 def names(asset: dg.AssetsDefinition, **settings: Any) -> set[str]:
     """The names of an asset's checks."""
     return {
-        key.name for each in build_snapshot_checks(asset, **settings) for key in each.check_keys
+        key.name for each in od.build_snapshot_checks(asset, **settings) for key in each.check_keys
     }
 
 
 @pytest.mark.slow
 def test_products_details_and_changes_have_the_checks_that_make_sense(project: Project) -> None:
-    history, details = build_product_history_asset(PRODUCTS), build_product_details_asset(PRODUCTS)
-    changes = build_product_changes_asset(history)
+    history, details = (
+        od.build_product_history_asset(PRODUCTS),
+        od.build_product_details_asset(PRODUCTS),
+    )
+    changes = od.build_product_changes_asset(history)
     assert names(PRODUCTS) == names(details) == ALL
-    assert names(build_catalogs_asset()) == {"fresh"}
-    for derived in (changes, build_product_brands_asset(PRODUCTS)):
+    assert names(od.build_catalogs_asset()) == {"fresh"}
+    for derived in (changes, od.build_product_brands_asset(PRODUCTS)):
         assert names(derived) == set()
         assert names(derived, max_age=timedelta(days=2)) == {"fresh"}
 
     checks = [
-        each for asset in (PRODUCTS, changes, details) for each in build_snapshot_checks(asset)
+        each for asset in (PRODUCTS, changes, details) for each in od.build_snapshot_checks(asset)
     ]
     result = project.run([PRODUCTS, history, changes, details, *checks])
     found = result.get_asset_check_evaluations()
@@ -67,8 +58,8 @@ def test_products_details_and_changes_have_the_checks_that_make_sense(project: P
 
 def test_a_partition_of_a_catalog_has_results_of_its_own(project: Project) -> None:
     project.instance.add_dynamic_partitions("octogen_catalogs", ["strada", "northpeak"])
-    asset = build_products_asset("products", ProductSearch(q="boots"), catalog_partitions)
-    assets = [asset, *build_snapshot_checks(asset)]
+    asset = od.build_products_asset("products", od.ProductSearch(q="boots"), od.catalog_partitions)
+    assets = [asset, *od.build_snapshot_checks(asset)]
     for catalog, awaited in (("strada", 1), ("northpeak", 0)):
         result = project.run(assets, partition_key=catalog)
         found = evaluations(result)
@@ -91,7 +82,7 @@ def test_an_asset_of_ones_own_has_the_checks_of_the_columns_that_it_declares(
 
     assert names(own) == {"rows_within_bounds", "nulls", "fresh"}
     for limits, wrong in (({"title": 0.0}, set()), ({"price": 0.0}, {"nulls"})):
-        assets = [own, *build_snapshot_checks(own, max_null_percent=limits)]
+        assets = [own, *od.build_snapshot_checks(own, max_null_percent=limits)]
         result = project.run(assets)
         assert failed(result) == wrong
     assert evaluations(result)["nulls"].description == (
@@ -129,7 +120,7 @@ def test_a_limit_that_may_be_meant_as_a_share_is_warned_of(
     setting: str, share: Any, percent: str
 ) -> None:
     with pytest.warns(UserWarning, match=f"^{setting}.*If you mean {percent} %, write {percent}."):
-        build_snapshot_checks(PRODUCTS, **{setting: share})
+        od.build_snapshot_checks(PRODUCTS, **{setting: share})
 
 
 @pytest.mark.slow
@@ -137,7 +128,7 @@ def test_a_limit_that_may_be_meant_as_a_share_is_warned_of(
 def test_a_failed_check_that_blocks_keeps_what_is_downstream_from_running(
     asset: CheckedAsset, partition: str | None
 ) -> None:
-    asset.partitions_def = catalog_partitions if partition else None
+    asset.partitions_def = od.catalog_partitions if partition else None
     asset.frame = products(title=[None] * 20)
 
     def materialized() -> set[str]:
@@ -160,7 +151,7 @@ def test_the_severity_is_that_of_all_checks(asset: CheckedAsset) -> None:
 
 
 def test_a_check_runs_on_its_own(asset: CheckedAsset) -> None:
-    asset.partitions_def = catalog_partitions
+    asset.partitions_def = od.catalog_partitions
     asset.run("acme")
     prices = dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey("products"), "prices"))
     result = asset.run(selection=prices, tags={"dagster/partition": "acme"})
@@ -185,7 +176,7 @@ def test_a_prefix_and_another_io_manager(instance: dg.DagsterInstance) -> None:
     def own() -> pl.DataFrame:
         return products(3, current_price=[-1.0, 2.0, 3.0]).drop("original_price")
 
-    assets, resources = [own, *build_snapshot_checks(own)], {"memory": Memory()}
+    assets, resources = [own, *od.build_snapshot_checks(own)], {"memory": Memory()}
     result = dg.materialize(assets, resources=resources, instance=instance)
     assert failed(result) == {"prices"}
     again = dg.materialize(assets, resources=resources, instance=instance, selection=CHECKS)
@@ -355,7 +346,7 @@ def test_rows_are_compared_with_those_of_the_same_search(asset: CheckedAsset) ->
 
 
 def test_rows_are_compared_with_those_of_the_same_catalog(asset: CheckedAsset) -> None:
-    asset.partitions_def = catalog_partitions
+    asset.partitions_def = od.catalog_partitions
     assert earlier(asset, 10, "acme") == []
     assert earlier(asset, 20, "zen") == []
     assert earlier(asset, 11, "acme") == [10]
@@ -363,7 +354,7 @@ def test_rows_are_compared_with_those_of_the_same_catalog(asset: CheckedAsset) -
 
 @pytest.mark.slow
 def test_rows_are_compared_with_the_last_of_each_of_the_days_before(asset: CheckedAsset) -> None:
-    asset.partitions_def = catalog_days("2026-01-01")
+    asset.partitions_def = od.catalog_days("2026-01-01")
     assert earlier(asset, 10, f"acme|{day(41)}") == []
     assert earlier(asset, 10, f"acme|{day(9)}") == []
     assert earlier(asset, 11, f"acme|{day(9)}") == []
@@ -376,7 +367,7 @@ def test_rows_are_compared_with_the_last_of_each_of_the_days_before(asset: Check
 def test_rows_of_a_snapshot_whose_materialization_is_gone_are_compared_with_none(
     asset: CheckedAsset,
 ) -> None:
-    asset.partitions_def = snapshot_days("2026-01-01")
+    asset.partitions_def = od.snapshot_days("2026-01-01")
     asset.run(day(0))
     with dg.DagsterInstance.ephemeral() as wiped:
         asset = dataclasses.replace(asset, instance=wiped)
@@ -393,7 +384,7 @@ def test_rows_of_a_snapshot_whose_materialization_is_gone_are_compared_with_none
 def test_a_run_of_several_partitions_checks_the_rows_of_all_and_compares_them_with_none(
     asset: CheckedAsset,
 ) -> None:
-    asset.partitions_def = snapshot_days("2026-11-01")
+    asset.partitions_def = od.snapshot_days("2026-11-01")
     asset.frame = products(100)
     asset.run("2026-11-01")
     asset.run("2026-11-02")

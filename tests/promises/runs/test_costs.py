@@ -14,16 +14,7 @@ import polars as pl
 import pytest
 from dagster._core.events import DagsterEvent, StepMaterializationData
 
-from octogen_dagster import (
-    OctogenResource,
-    ProductSearch,
-    build_costs_asset,
-    build_linked_snapshot_asset,
-    build_product_details_asset,
-    build_products_asset,
-    catalog_days,
-    catalog_partitions,
-)
+import octogen_dagster as od
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 from tests.messages import Golden
@@ -37,7 +28,7 @@ from tests.servers.bigquery import BigQueryServer, serving
 ROOT = Path(__file__).parents[3]
 TODAY = f"{datetime.now(UTC):%Y-%m-%d}"
 CATALOGS = [f"shop{number}" for number in range(4)]
-SEARCH = ProductSearch(page_size=50)
+SEARCH = od.ProductSearch(page_size=50)
 
 
 @pytest.fixture
@@ -53,7 +44,7 @@ def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.Dag
 
 def costs_of(project: Project, days: int = 30) -> pl.DataFrame:
     """The rows that the asset of costs makes of the instance."""
-    project.run([build_costs_asset(days=days)], run_config=QUIET)
+    project.run([od.build_costs_asset(days=days)], run_config=QUIET)
     return project.read("octogen_costs")
 
 
@@ -74,12 +65,12 @@ def rerun_tags(instance: dg.DagsterInstance, run_id: str) -> dict[str, str]:
 @pytest.mark.slow
 @pytest.mark.seed
 def test_a_read_that_failed_and_its_retry_are_counted_once(project: Project) -> None:
-    products = build_products_asset("octogen_products", SEARCH, catalog_partitions)
+    products = od.build_products_asset("octogen_products", SEARCH, od.catalog_partitions)
     project.instance.add_dynamic_partitions("octogen_catalogs", ["strada", "northpeak"])
     options: dict[str, Any] = {"partition_key": "northpeak", "raise_on_error": False}
     assert costs_of(project).is_empty()
 
-    spent = OctogenResource(**settings(project), budget_usd=0.03)
+    spent = od.OctogenResource(**settings(project), budget_usd=0.03)
     failed = project.run([products], spent, **options)
     today = date.fromisoformat(TODAY)
     assert costs_of(project).rows() == [(today, "octogen_products", "northpeak", 0, 0.028, 0, 0)]
@@ -105,8 +96,8 @@ def days_ago(days: int) -> str:
 
 @pytest.mark.slow
 def test_a_snapshot_that_a_retry_reports_again_is_counted_once(project: Project) -> None:
-    products = build_products_asset(
-        "products", SEARCH, catalog_partitions, backfill_policy=single_run(), retry_policy=None
+    products = od.build_products_asset(
+        "products", SEARCH, od.catalog_partitions, backfill_policy=single_run(), retry_policy=None
     )
     project.instance.add_dynamic_partitions("octogen_catalogs", ["a", "b"])
     with Sandbox(catalogs={"a": 60, "b": 60}, generation="current") as sandbox:
@@ -123,7 +114,7 @@ def test_a_snapshot_that_a_retry_reports_again_is_counted_once(project: Project)
 
 @pytest.mark.slow
 def test_bytes_are_those_that_google_bills_over_retries(project: Project, tmp_path: Path) -> None:
-    snapshot = build_linked_snapshot_asset(linked, retry_policy=dg.RetryPolicy(max_retries=1))
+    snapshot = od.build_linked_snapshot_asset(linked, retry_policy=dg.RetryPolicy(max_retries=1))
     server = BigQueryServer()
     with serving(server, tmp_path):
         for server.page_failures in (0, 1):
@@ -193,12 +184,12 @@ def test_the_sum_is_what_the_service_charged_however_runs_ended(
     """Runs of one catalog and of several, which fail, are tried again and executed again."""
     monkeypatch.setattr("octogen_dagster.costs.runs._RECORDS_AT_ONCE", 3)
     policy, retried = single_run(), dg.RetryPolicy(max_retries=1, delay=0)
-    products = build_products_asset(
-        "products", SEARCH, catalog_partitions, backfill_policy=policy, retry_policy=retried
+    products = od.build_products_asset(
+        "products", SEARCH, od.catalog_partitions, backfill_policy=policy, retry_policy=retried
     )
 
-    @dg.asset(partitions_def=catalog_partitions, backfill_policy=policy, retry_policy=retried)
-    def mine(context: dg.AssetExecutionContext, octogen: OctogenResource) -> Any:
+    @dg.asset(partitions_def=od.catalog_partitions, backfill_policy=policy, retry_policy=retried)
+    def mine(context: dg.AssetExecutionContext, octogen: od.OctogenResource) -> Any:
         found = {
             key: octogen.scan(SEARCH.model_copy(update={"catalogs": [key]}))
             for key in context.partition_keys
@@ -247,11 +238,11 @@ def test_the_sum_is_what_the_service_charged_however_runs_ended(
 def test_the_asset_has_the_costs_of_each_catalog_and_its_own_are_none(
     golden: Golden, project: Project
 ) -> None:
-    search = ProductSearch(catalogs=["strada"], page_size=60)
-    products = build_products_asset("products", search)
-    days = build_products_asset("days", SEARCH, catalog_days(days_ago(1)))
-    details = build_product_details_asset(products, name="details")
-    costs = build_costs_asset(key_prefix="money")
+    search = od.ProductSearch(catalogs=["strada"], page_size=60)
+    products = od.build_products_asset("products", search)
+    days = od.build_products_asset("days", SEARCH, od.catalog_days(days_ago(1)))
+    details = od.build_product_details_asset(products, name="details")
+    costs = od.build_costs_asset(key_prefix="money")
     project.instance.add_dynamic_partitions("octogen_catalogs", ["strada"])
     project.run([products, details])
     project.run([days], partition_key=dg.MultiPartitionKey({"catalog": "strada", "day": TODAY}))
@@ -268,7 +259,7 @@ def test_the_asset_has_the_costs_of_each_catalog_and_its_own_are_none(
     assert shown["octogen/summary"] == f"**$0.31** at Octogen since {today}"
     assert "| details | 120 | $0.24 |" in shown["octogen/preview"]
     with golden.raises(ValueError):
-        build_costs_asset(days=0)
+        od.build_costs_asset(days=0)
 
 
 def test_the_events_of_other_assets_are_not_read(
@@ -278,7 +269,7 @@ def test_the_events_of_other_assets_are_not_read(
     def foreign() -> dg.MaterializeResult[None]:
         return dg.MaterializeResult(metadata={"rows": 1})
 
-    products = build_products_asset("products", ProductSearch(catalogs=["strada"]))
+    products = od.build_products_asset("products", od.ProductSearch(catalogs=["strada"]))
     project.run([products, foreign])
     # What is reported by hand hides whose the asset is.
     reported = dg.AssetMaterialization("products", metadata={"by": "hand"})
@@ -290,6 +281,6 @@ def test_the_events_of_other_assets_are_not_read(
         return fetch(wanted, *arguments, **options)
 
     monkeypatch.setattr(project.instance, "fetch_materializations", fetched)
-    costs = project.run([build_costs_asset()])
+    costs = project.run([od.build_costs_asset()])
     assert (products.key in read, foreign.key in read) == (True, False)
     assert metadata(costs, "octogen_costs")["octogen/total_usd"] == 0.028

@@ -17,15 +17,7 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from octogen_dagster import (
-    OctogenResource,
-    ProductSearch,
-    build_product_details_asset,
-    build_products_asset,
-    catalog_partitions,
-    scan_products,
-    snapshot_days,
-)
+import octogen_dagster as od
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.schemas import DETAIL_SCHEMA, PRODUCT_SCHEMA
@@ -67,9 +59,9 @@ class Shop:
 
     @property
     def products(self) -> pl.DataFrame:
-        search = ProductSearch(catalogs=["strada"])
+        search = od.ProductSearch(catalogs=["strada"])
         key, base_url = self.sandbox.api_key, self.sandbox.base_url
-        return scan_products(search, api_key=key, base_url=base_url).collect().sort("uuid")
+        return od.scan_products(search, api_key=key, base_url=base_url).collect().sort("uuid")
 
     @property
     def path(self) -> Path:
@@ -84,7 +76,7 @@ class Shop:
         def products() -> Any:
             return snapshot.lazy()
 
-        details = build_product_details_asset(
+        details = od.build_product_details_asset(
             products, name="details", retry_policy=None, **options
         )
         octogen = octogen_at(self.sandbox, **settings or {})
@@ -185,7 +177,7 @@ class TestFailures:
     @pytest.mark.slow
     def test_a_service_that_is_gone_ends_it_whatever_may_fail(self, shop: Shop) -> None:
         urls = [f"https://shop.example/{number}" for number in range(5_000)]
-        octogen = OctogenResource(
+        octogen = od.OctogenResource(
             api_key=shop.sandbox.api_key, base_url="http://127.0.0.1:1/v1", attempts=1, deadline=1.0
         )
         products = made_up(*urls).lazy()
@@ -194,7 +186,7 @@ class TestFailures:
         def listed() -> Any:
             return products
 
-        details = build_product_details_asset(
+        details = od.build_product_details_asset(
             listed, name="details", max_failed_percent=100, retry_policy=None
         )
         result = materialized([listed, details], shop.folder, octogen, raise_on_error=False)
@@ -217,7 +209,7 @@ class TestFailures:
             def listed() -> Any:
                 return made_up(*urls).lazy()
 
-            details = build_product_details_asset(
+            details = od.build_product_details_asset(
                 listed, name="details", max_failed_percent=100, retry_policy=None
             )
             octogen = octogen_at(server, attempts=1, concurrency=4)
@@ -356,7 +348,7 @@ def shops() -> Iterator[Sandbox]:
 
 
 @pytest.fixture
-def resources(tmp_path: Path, octogen: OctogenResource) -> dict[str, Any]:
+def resources(tmp_path: Path, octogen: od.OctogenResource) -> dict[str, Any]:
     return stored(tmp_path, octogen)
 
 
@@ -370,10 +362,10 @@ def test_the_details_of_a_day_carry_rows_over_from_the_last_earlier_day(
     tmp_path: Path, resources: dict[str, Any], shops: Sandbox, instance: Any, damaged: bool
 ) -> None:
     today, before = (f"{datetime.now(UTC) - timedelta(days=days):%Y-%m-%d}" for days in (0, 3))
-    products = build_products_asset(
-        "products", ProductSearch(catalogs=["strada"]), partitions_def=snapshot_days(before)
+    products = od.build_products_asset(
+        "products", od.ProductSearch(catalogs=["strada"]), partitions_def=od.snapshot_days(before)
     )
-    details = build_product_details_asset(products, only_changed=True)
+    details = od.build_product_details_asset(products, only_changed=True)
 
     def run() -> dict[str, Any]:
         return shown(
@@ -396,8 +388,8 @@ def test_each_partition_has_its_own_details(
 ) -> None:
     shops.grant("a/b", products=7)
     instance.add_dynamic_partitions("octogen_catalogs", ["strada", "a%2Fb"])
-    products = build_products_asset("products", partitions_def=catalog_partitions)
-    details = build_product_details_asset(products, only_changed=True)
+    products = od.build_products_asset("products", partitions_def=od.catalog_partitions)
+    details = od.build_product_details_asset(products, only_changed=True)
     for key, count in (("strada", 120), ("a%2Fb", 7), ("a%2Fb", 7)):
         result = dg.materialize(
             [products, details], resources=resources, instance=instance, partition_key=key

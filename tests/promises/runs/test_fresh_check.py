@@ -9,17 +9,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from octogen_dagster import (
-    GrantedCatalogs,
-    OctogenResource,
-    ShopCatalogs,
-    build_product_history_asset,
-    build_products_asset,
-    build_snapshot_checks,
-    catalog_days,
-    catalog_partitions,
-    snapshot_days,
-)
+import octogen_dagster as od
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 from tests.api.servers import RawServer, http
@@ -37,11 +27,11 @@ class Clock:
         self, instance: dg.DagsterInstance, partitions: dg.PartitionsDefinition[str] | None = None
     ) -> None:
         self.instance = instance
-        self.asset = build_products_asset("products", partitions_def=partitions)
+        self.asset = od.build_products_asset("products", partitions_def=partitions)
         self.upstream = list[dg.AssetsDefinition]()
         self.now = datetime.now(UTC)
         self.severity = dg.AssetCheckSeverity.ERROR
-        self.octogen: OctogenResource | None = None
+        self.octogen: od.OctogenResource | None = None
 
     def report(self, *partitions: str | None) -> None:
         for partition in partitions:
@@ -55,8 +45,8 @@ class Clock:
 
     def checks(self) -> list[dg.AssetChecksDefinition]:
         """The check alone; a maximum age is given, so a derived asset has it as well."""
-        others = build_snapshot_checks(self.asset, max_age=None)
-        return build_snapshot_checks(
+        others = od.build_snapshot_checks(self.asset, max_age=None)
+        return od.build_snapshot_checks(
             self.asset,
             max_age=MAX_AGE,
             severity=self.severity,
@@ -84,7 +74,7 @@ def catalogs(instance: dg.DagsterInstance, keys: Sequence[str]) -> None:
 def test_one_live_catalog_does_not_keep_the_dead_ones_green(instance: dg.DagsterInstance) -> None:
     keys = [f"c{number:03}" for number in range(300)]
     catalogs(instance, keys)
-    clock = Clock(instance, catalog_partitions)
+    clock = Clock(instance, od.catalog_partitions)
     clock.report(*keys[:290])
     clock.age()
     clock.report(keys[7])
@@ -110,7 +100,7 @@ def test_one_live_catalog_does_not_keep_the_dead_ones_green(instance: dg.Dagster
 
 def test_a_first_backfill_may_last(instance: dg.DagsterInstance) -> None:
     catalogs(instance, ["acme", "last", "zen"])
-    clock = Clock(instance, catalog_partitions)
+    clock = Clock(instance, od.catalog_partitions)
     assert not clock.check().passed  # nothing has begun
     clock.report("acme")
     found = clock.check()
@@ -125,7 +115,7 @@ def test_a_first_backfill_may_last(instance: dg.DagsterInstance) -> None:
 
 def test_a_deleted_partition_is_not_expected(instance: dg.DagsterInstance) -> None:
     catalogs(instance, ["acme", "zen"])
-    clock = Clock(instance, catalog_partitions)
+    clock = Clock(instance, od.catalog_partitions)
     clock.report("acme", "zen")
     clock.age()
     clock.report("acme")
@@ -134,23 +124,23 @@ def test_a_deleted_partition_is_not_expected(instance: dg.DagsterInstance) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("partitions", [catalog_partitions, catalog_days("2026-01-01")])
+@pytest.mark.parametrize("partitions", [od.catalog_partitions, od.catalog_days("2026-01-01")])
 def test_a_catalog_that_is_no_longer_listed_is_named_and_fails_nothing(
     instance: dg.DagsterInstance,
     shops: Sandbox,
-    octogen: OctogenResource,
+    octogen: od.OctogenResource,
     partitions: dg.PartitionsDefinition[str],
 ) -> None:
     catalogs(instance, ["strada", "northpeak", "gone"])
     clock = Clock(instance, partitions)
     clock.octogen = octogen
-    of_day = "" if partitions is catalog_partitions else f"|{clock.now:%Y-%m-%d}"
+    of_day = "" if partitions is od.catalog_partitions else f"|{clock.now:%Y-%m-%d}"
     clock.report(*(f"{key}{of_day}" for key in ("strada", "northpeak", "gone")))
     assert clock.check().passed
     requests = shops.requests
     assert not requests  # as long as all are fresh, nothing is asked
     clock.age()
-    of_day = "" if partitions is catalog_partitions else f"|{clock.now:%Y-%m-%d}"
+    of_day = "" if partitions is od.catalog_partitions else f"|{clock.now:%Y-%m-%d}"
 
     clock.report(f"strada{of_day}")
     found = clock.check()
@@ -169,8 +159,8 @@ def test_a_list_that_cannot_be_read_withdraws_nothing(
     instance: dg.DagsterInstance, shops: Sandbox
 ) -> None:
     catalogs(instance, ["gone"])
-    clock = Clock(instance, catalog_partitions)
-    for source in (None, ShopCatalogs(hosts=["strada.example", "gone.example"])):
+    clock = Clock(instance, od.catalog_partitions)
+    for source in (None, od.ShopCatalogs(hosts=["strada.example", "gone.example"])):
         settings: dict[str, Any] = {} if source is None else {"catalog_source": source}
         clock.octogen = octogen_at(shops, attempts=1, **settings)
         shops.inject(Fault("status", 500))
@@ -183,12 +173,12 @@ def test_a_source_that_lists_none_of_the_catalogs_turns_nothing_green(
     instance: dg.DagsterInstance, listed: list[dict[str, str]]
 ) -> None:
     catalogs(instance, ["acme", "zen"])
-    clock = Clock(instance, catalog_partitions)
+    clock = Clock(instance, od.catalog_partitions)
     clock.report("acme", "zen")
     clock.age()
     with RawServer(lambda _: http(body=listed)) as server:
-        clock.octogen = OctogenResource(
-            api_key="key", base_url=server.origin, catalog_source=GrantedCatalogs()
+        clock.octogen = od.OctogenResource(
+            api_key="key", base_url=server.origin, catalog_source=od.GrantedCatalogs()
         )
         found = clock.check()
     assert not found.passed
@@ -197,12 +187,12 @@ def test_a_source_that_lists_none_of_the_catalogs_turns_nothing_green(
 
 
 def test_a_catalog_without_products_is_not_late(
-    instance: dg.DagsterInstance, shops: Sandbox, octogen: OctogenResource
+    instance: dg.DagsterInstance, shops: Sandbox, octogen: od.OctogenResource
 ) -> None:
     """The sensor waits until there is something to publish."""
     shops.grant("voltaic", products=0)
     catalogs(instance, ["strada", "voltaic"])
-    clock = Clock(instance, catalog_partitions)
+    clock = Clock(instance, od.catalog_partitions)
     clock.octogen = octogen
     clock.report("strada")
     clock.age()
@@ -217,7 +207,7 @@ def days(clock: Clock, *ages: int) -> list[str]:
 
 
 def test_an_asset_of_days_is_fresh_if_a_late_day_is(instance: dg.DagsterInstance) -> None:
-    clock = Clock(instance, snapshot_days("2026-01-01"))
+    clock = Clock(instance, od.snapshot_days("2026-01-01"))
     old, late = days(clock, 9, 0)
     assert not clock.check().passed
     clock.report(late)
@@ -231,7 +221,7 @@ def test_an_asset_of_days_is_fresh_if_a_late_day_is(instance: dg.DagsterInstance
 
 def test_each_catalog_needs_a_late_day(instance: dg.DagsterInstance) -> None:
     catalogs(instance, ["acme", "zen"])
-    clock = Clock(instance, catalog_days("2026-01-01"))
+    clock = Clock(instance, od.catalog_days("2026-01-01"))
     old, late = days(clock, 9, 1)
     clock.report(f"acme|{late}", f"acme|{old}", f"zen|{old}")
     shown = numbers(clock.check())
@@ -259,21 +249,23 @@ def test_a_derived_asset_is_checked_only_with_a_maximum_age(
 ) -> None:
     clock = Clock(instance)
     clock.upstream = [clock.asset]
-    clock.asset = history = build_product_history_asset(clock.asset)
-    names = {key.name for each in build_snapshot_checks(history) for key in each.check_keys}
+    clock.asset = history = od.build_product_history_asset(clock.asset)
+    names = {key.name for each in od.build_snapshot_checks(history) for key in each.check_keys}
     assert "fresh" not in names
     assert not clock.check().passed
     instance.report_runless_asset_event(dg.AssetMaterialization(history.key))
     assert clock.check().passed
 
 
-@pytest.mark.parametrize("partitions", [None, catalog_partitions, snapshot_days("2026-01-01")])
+@pytest.mark.parametrize(
+    "partitions", [None, od.catalog_partitions, od.snapshot_days("2026-01-01")]
+)
 def test_it_runs_every_hour_where_automation_is_on(
     instance: dg.DagsterInstance, partitions: dg.PartitionsDefinition[str] | None
 ) -> None:
     catalogs(instance, ["acme"])
     clock = Clock(instance, partitions)
-    octogen = OctogenResource(catalog_source=GrantedCatalogs())
+    octogen = od.OctogenResource(catalog_source=od.GrantedCatalogs())
     defs = dg.Definitions(
         [clock.asset], asset_checks=clock.checks(), resources={"octogen": octogen}
     )

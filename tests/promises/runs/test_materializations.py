@@ -14,25 +14,14 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from octogen_dagster import (
-    ProductSearch,
-    ShopCatalogs,
-    build_catalogs_asset,
-    build_product_brands_asset,
-    build_product_changes_asset,
-    build_product_details_asset,
-    build_product_history_asset,
-    build_products_asset,
-    catalog_partitions,
-    snapshot_days,
-)
+import octogen_dagster as od
 from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.schemas import PRODUCT_SCHEMA
 from tests.histories import product
 from tests.projects import Project
 from tests.results import cells, materialized, metadata, octogen_at
 
-NORTHPEAK = ProductSearch(catalogs=["northpeak"])
+NORTHPEAK = od.ProductSearch(catalogs=["northpeak"])
 URL = "https://acme.example/boots/1"
 
 
@@ -40,18 +29,18 @@ class Pipeline:
     """The products of a catalog and what is made from them, materialized day after day."""
 
     def __init__(self, folder: Path, instance: dg.DagsterInstance, shops: Sandbox) -> None:
-        products = build_products_asset("products", NORTHPEAK)
-        history = build_product_history_asset(products, name="history")
+        products = od.build_products_asset("products", NORTHPEAK)
+        history = od.build_product_history_asset(products, name="history")
         self.assets = [
-            build_catalogs_asset("catalogs"),
+            od.build_catalogs_asset("catalogs"),
             products,
             history,
-            build_product_changes_asset(history, name="changes"),
-            build_product_brands_asset(products, name="brands"),
-            build_product_details_asset(products, name="details"),
+            od.build_product_changes_asset(history, name="changes"),
+            od.build_product_brands_asset(products, name="brands"),
+            od.build_product_details_asset(products, name="details"),
         ]
         self.folder, self.instance, self._shops = folder, instance, shops
-        source = ShopCatalogs(hosts=["northpeak.example"])
+        source = od.ShopCatalogs(hosts=["northpeak.example"])
         self.octogen = octogen_at(shops, attempts=2, catalog_source=source)
 
     def day(self) -> dict[str, dict[str, Any]]:
@@ -158,7 +147,7 @@ def test_a_table_of_ones_own_is_counted(tmp_path: Path) -> None:
 
 
 def test_a_read_that_was_cut_off_says_so(project: Project, shops: Sandbox) -> None:
-    asset = build_products_asset("products", ProductSearch(max_products=7))
+    asset = od.build_products_asset("products", od.ProductSearch(max_products=7))
     shown = metadata(project.run([asset], octogen_at(shops)), "products")
     assert shown["octogen/truncated"] is True
     assert shown["octogen/summary"].startswith("**7 products**, cut off at max_products, ")
@@ -282,7 +271,7 @@ def test_the_median_of_the_currency_of_most_products_is_plotted(project: Project
     """The quantiles of others are there all the same."""
     with Sandbox(catalogs={"strada": 400}) as shops:
         octogen = octogen_at(shops, attempts=1)
-        asset = build_products_asset("products", ProductSearch(catalogs=["strada"]))
+        asset = od.build_products_asset("products", od.ProductSearch(catalogs=["strada"]))
         read = metadata(project.run([asset], octogen), "products")
     plotted = {name for name in read if name.startswith("octogen/price_p50_")}
     most = project.read("products")["currency"].value_counts(sort=True)["currency"][0]
@@ -322,7 +311,7 @@ def test_entries_come_in_the_order_in_which_a_person_reads_them(pipeline: Pipeli
 @pytest.mark.slow
 @pytest.mark.seed
 def test_each_partition_has_a_line_of_its_snapshots(project: Project, shops: Sandbox) -> None:
-    asset = build_products_asset("products", partitions_def=catalog_partitions)
+    asset = od.build_products_asset("products", partitions_def=od.catalog_partitions)
     project.instance.add_dynamic_partitions("octogen_catalogs", ["northpeak", "strada"])
     rows: dict[str, list[int]] = {"northpeak": [], "strada": []}
     for _ in range(3):
@@ -343,7 +332,7 @@ def test_each_partition_has_a_line_of_its_snapshots(project: Project, shops: San
 def test_days_have_a_line_over_the_days_before(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    days = snapshot_days("2026-11-01")
+    days = od.snapshot_days("2026-11-01")
     for day, rows in (("2026-11-02", 1), ("2026-11-03", 2), ("2026-11-04", 4)):
         read = shown(
             pl.DataFrame({"n": range(rows)}),
@@ -418,6 +407,6 @@ def test_what_a_brand_has_in_stock_is_active_and_what_costs_nothing_has_no_price
         rows[0]["is_active"], rows[1]["is_active"] = False, None
         return pl.DataFrame(rows).with_columns(brand=pl.lit("Acme"))
 
-    project.run([products, build_product_brands_asset(products, name="brands")])
+    project.run([products, od.build_product_brands_asset(products, name="brands")])
     [brand] = project.read("brands").rows()
     assert brand == ("Acme", "EUR", 4, 0.75, 20.0, 20.0, 20.0)

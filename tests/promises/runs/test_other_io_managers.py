@@ -13,19 +13,7 @@ import pytest
 from dagster_delta import DeltaLakePolarsIOManager, LocalConfig
 from dagster_polars import PolarsParquetIOManager
 
-from octogen_dagster import (
-    OctogenResource,
-    ParquetSnapshotIOManager,
-    ProductSearch,
-    build_catalogs_asset,
-    build_product_brands_asset,
-    build_product_changes_asset,
-    build_product_details_asset,
-    build_product_history_asset,
-    build_products_asset,
-    build_snapshot_checks,
-    catalog_partitions,
-)
+import octogen_dagster as od
 from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.schemas import PRODUCT_SCHEMA
 from tests.needs import needs
@@ -100,11 +88,11 @@ def counted(boots: pl.DataFrame) -> pl.DataFrame:
 def test_a_search_and_what_follows_it(
     name: str, service: Sandbox, tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    boots = build_products_asset("boots", ProductSearch(catalogs=["northpeak"]))
-    assets = [boots, counted, build_product_brands_asset(boots), build_catalogs_asset()]
+    boots = od.build_products_asset("boots", od.ProductSearch(catalogs=["northpeak"]))
+    assets = [boots, counted, od.build_product_brands_asset(boots), od.build_catalogs_asset()]
     definitions = dg.Definitions(
         assets=assets,
-        asset_checks=build_snapshot_checks(boots),
+        asset_checks=od.build_snapshot_checks(boots),
         resources=resources(service, MANAGERS[name](tmp_path)),
     )
     result = definitions.get_implicit_global_asset_job_def().execute_in_process(instance=instance)
@@ -133,11 +121,11 @@ def test_catalogs_by_partition_and_what_follows_them(
     polars = tuple(map(int, pl.__version__.split(".")[:2]))
     if name == "delta" and polars < (1, 44):
         pytest.skip("deltalake aborts the process with these frames of an earlier Polars")
-    partitions = catalog_partitions
-    shops = build_products_asset(
+    partitions = od.catalog_partitions
+    shops = od.build_products_asset(
         "shops", partitions_def=partitions, metadata={"partition_expr": "catalog_key"}
     )
-    brands = build_product_brands_asset(shops, metadata={"partition_expr": "currency"})
+    brands = od.build_product_brands_asset(shops, metadata={"partition_expr": "currency"})
 
     @dg.asset(partitions_def=partitions, metadata={"partition_expr": "catalog_key"})
     def cheapest(shops: pl.DataFrame) -> pl.DataFrame:
@@ -176,11 +164,11 @@ def test_catalogs_by_partition_and_what_follows_them(
 def test_what_needs_the_snapshot_before_ends_before_it_is_paid(
     name: str, service: Sandbox, tmp_path: Path
 ) -> None:
-    boots = build_products_asset("boots", ProductSearch(catalogs=["northpeak"]))
+    boots = od.build_products_asset("boots", od.ProductSearch(catalogs=["northpeak"]))
     given = resources(service, MANAGERS[name](tmp_path))
     assert dg.materialize([boots], resources=given).success
     before = len(service.requests)
-    for follows in (build_product_history_asset(boots), build_product_details_asset(boots)):
+    for follows in (od.build_product_history_asset(boots), od.build_product_details_asset(boots)):
         result = dg.materialize(
             [boots, follows], selection=[follows], resources=given, raise_on_error=False
         )
@@ -195,16 +183,16 @@ def test_what_needs_the_snapshot_before_ends_before_it_is_paid(
 def test_what_needs_the_snapshot_before_works_beside_another_io_manager(
     service: Sandbox, tmp_path: Path
 ) -> None:
-    boots = build_products_asset(
-        "boots", ProductSearch(catalogs=["northpeak"]), io_manager_key="snapshots"
+    boots = od.build_products_asset(
+        "boots", od.ProductSearch(catalogs=["northpeak"]), io_manager_key="snapshots"
     )
-    history = build_product_history_asset(boots, io_manager_key="snapshots")
-    changes = build_product_changes_asset(history, io_manager_key="snapshots")
+    history = od.build_product_history_asset(boots, io_manager_key="snapshots")
+    changes = od.build_product_changes_asset(history, io_manager_key="snapshots")
     result = dg.materialize(
         [boots, history, changes, counted],
         resources={
             **resources(service, of_duckdb(tmp_path)),
-            "snapshots": ParquetSnapshotIOManager(base_dir=str(tmp_path / "snapshots")),
+            "snapshots": od.ParquetSnapshotIOManager(base_dir=str(tmp_path / "snapshots")),
         },
     )
     assert result.success
@@ -214,13 +202,13 @@ def test_what_needs_the_snapshot_before_works_beside_another_io_manager(
 def test_an_overridden_handle_output_is_told_that_builders_do_not_call_it(
     service: Sandbox, tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    class Own(ParquetSnapshotIOManager):
+    class Own(od.ParquetSnapshotIOManager):
         def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
             raise AssertionError("not reached")
 
-    class Named(ParquetSnapshotIOManager): ...
+    class Named(od.ParquetSnapshotIOManager): ...
 
-    boots = build_products_asset("boots", ProductSearch(catalogs=["strada"]))
+    boots = od.build_products_asset("boots", od.ProductSearch(catalogs=["strada"]))
     for kind in (Own, Named):
         given = resources(service, kind(base_dir=str(tmp_path)))
         result = dg.materialize([boots], resources=given, instance=instance)
@@ -230,11 +218,11 @@ def test_an_overridden_handle_output_is_told_that_builders_do_not_call_it(
 
 @pytest.mark.parametrize("given", [{"io_manager": dg.FilesystemIOManager()}, {}], ids=["fs", "no"])
 def test_a_scan_that_nobody_reads_says_what_it_needs(
-    given: dict[str, Any], octogen: OctogenResource
+    given: dict[str, Any], octogen: od.OctogenResource
 ) -> None:
     @dg.asset
-    def own(octogen: OctogenResource) -> Any:
-        return octogen.scan(ProductSearch(catalogs=["northpeak"]))
+    def own(octogen: od.OctogenResource) -> Any:
+        return octogen.scan(od.ProductSearch(catalogs=["northpeak"]))
 
     with pytest.raises(TypeError, match=r"only a ParquetSnapshotIOManager reads .*io_manager_key"):
         dg.materialize([own], resources={"octogen": octogen, **given})
@@ -243,8 +231,8 @@ def test_a_scan_that_nobody_reads_says_what_it_needs(
 def test_a_run_of_several_partitions_ends_before_it_is_paid(
     service: Sandbox, tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    partitions = catalog_partitions
-    shops = build_products_asset(
+    partitions = od.catalog_partitions
+    shops = od.build_products_asset(
         "shops",
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
@@ -280,10 +268,10 @@ def test_the_snapshots_of_a_range_are_not_taken_for_those_of_each_partition(
         row = {"catalog_key": key, "brand": {"name": "Acme"}, "currency": "EUR"}
         return pl.DataFrame([{**row, "in_stock": True, "is_active": True, "current_price": 1.0}])
 
-    brands = build_product_brands_asset(
+    brands = od.build_product_brands_asset(
         products, io_manager_key="snapshots", backfill_policy=policy
     )
-    snapshots = ParquetSnapshotIOManager(base_dir=str(tmp_path / "snapshots"))
+    snapshots = od.ParquetSnapshotIOManager(base_dir=str(tmp_path / "snapshots"))
     given = {"io_manager": of_duckdb(tmp_path), "snapshots": snapshots}
     for key in shops.get_partition_keys():
         dg.materialize([products], partition_key=key, resources=given, instance=instance)
@@ -322,7 +310,7 @@ def test_the_rows_of_a_range_are_checked_together(instance: dg.DagsterInstance) 
     def own() -> pl.DataFrame:
         return pl.DataFrame({"product_url": ["https://acme.example/1", None]})
 
-    checks = build_snapshot_checks(
+    checks = od.build_snapshot_checks(
         own, max_age=None, max_null_percent={"product_url": 0}, max_bad_price_percent=None
     )
     result = dg.materialize(
@@ -343,7 +331,7 @@ def test_what_an_io_manager_says_of_an_input_is_reported(instance: dg.DagsterIns
     def own() -> pl.DataFrame:
         return pl.DataFrame({"product_url": ["https://acme.example/1"]})
 
-    checks = build_snapshot_checks(
+    checks = od.build_snapshot_checks(
         own, max_age=None, max_null_percent=None, max_bad_price_percent=None
     )
     result = dg.materialize([own, *checks], resources={"io_manager": InMemory()}, instance=instance)
@@ -357,13 +345,13 @@ def test_sql_in_a_partition_key_is_not_executed(
     service: Sandbox, tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
     """CVE-2026-41490: dagster-duckdb once put such keys into its SQL as they are."""
-    partitions = catalog_partitions
-    shops = build_products_asset(
+    partitions = od.catalog_partitions
+    shops = od.build_products_asset(
         "shops", partitions_def=partitions, metadata={"partition_expr": "catalog_key"}
     )
     given = resources(service, of_duckdb(tmp_path))
     instance.add_dynamic_partitions(partitions.name or "", [HOSTILE, "strada"])
-    assert dg.materialize([build_catalogs_asset()], resources=given, instance=instance).success
+    assert dg.materialize([od.build_catalogs_asset()], resources=given, instance=instance).success
     for key in ("strada", HOSTILE):
         dg.materialize(
             [shops], partition_key=key, resources=given, instance=instance, raise_on_error=False

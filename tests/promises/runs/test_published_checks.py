@@ -11,21 +11,12 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from octogen_dagster import (
-    ProductSearch,
-    ShopCatalogs,
-    build_catalog_sensor,
-    build_product_details_asset,
-    build_products_asset,
-    build_snapshot_checks,
-    build_snapshot_schedule,
-    catalog_partitions,
-)
+import octogen_dagster as od
 from tests.promises.runs.checked import ALL, evaluations, failed
 from tests.published_service import PublishedService, url_of
 from tests.results import metadata, octogen_at, stored
 
-PRODUCTS = build_products_asset("products", partitions_def=catalog_partitions)
+PRODUCTS = od.build_products_asset("products", partitions_def=od.catalog_partitions)
 
 
 class PricedService(PublishedService):
@@ -42,12 +33,12 @@ class PricedService(PublishedService):
 
 def definitions(folder: Path, service: PublishedService, **settings: Any) -> dg.Definitions:
     """A catalog with its checks, its sensor and its schedule."""
-    octogen = octogen_at(service, catalog_source=ShopCatalogs(hosts=["acme.com"]))
+    octogen = octogen_at(service, catalog_source=od.ShopCatalogs(hosts=["acme.com"]))
     return dg.Definitions(
         [PRODUCTS],
-        schedules=[build_snapshot_schedule(PRODUCTS, "0 6 * * *")],
-        sensors=[build_catalog_sensor(PRODUCTS)],
-        asset_checks=build_snapshot_checks(PRODUCTS, **settings),
+        schedules=[od.build_snapshot_schedule(PRODUCTS, "0 6 * * *")],
+        sensors=[od.build_catalog_sensor(PRODUCTS)],
+        asset_checks=od.build_snapshot_checks(PRODUCTS, **settings),
         resources=stored(folder, octogen),
     )
 
@@ -154,8 +145,8 @@ def service(request: pytest.FixtureRequest) -> Iterator[PublishedService]:
 
 @pytest.mark.slow
 def test_a_third_of_the_products_was_removed(tmp_path: Path, service: PublishedService) -> None:
-    products = build_products_asset("products", ProductSearch(catalogs=["acme"]))
-    details = build_product_details_asset(products, max_failed_percent=0)
+    products = od.build_products_asset("products", od.ProductSearch(catalogs=["acme"]))
+    details = od.build_product_details_asset(products, max_failed_percent=0)
     resources: dict[str, Any] = stored(tmp_path, octogen_at(service))
     assert dg.materialize([products], resources=resources).success
     service.catalogs["acme"] = [uuid for uuid in UUIDS if uuid not in REMOVED]

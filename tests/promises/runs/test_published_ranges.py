@@ -11,13 +11,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from octogen_dagster import (
-    NamedCatalogs,
-    build_product_history_asset,
-    build_products_asset,
-    catalog_partitions,
-    scan_history,
-)
+import octogen_dagster as od
 from tests.projects import Project
 from tests.published_service import PublishedService
 from tests.results import octogen_at
@@ -34,14 +28,14 @@ def test_a_run_of_many_catalogs_costs_their_pages_and_their_histories_cost_nothi
     project: Project,
 ) -> None:
     policy = dg.BackfillPolicy.single_run()
-    products = build_products_asset(
-        "products", partitions_def=catalog_partitions, backfill_policy=policy
+    products = od.build_products_asset(
+        "products", partitions_def=od.catalog_partitions, backfill_policy=policy
     )
-    history = build_product_history_asset(products, backfill_policy=policy)
+    history = od.build_product_history_asset(products, backfill_policy=policy)
     sold = {key: [f"{key}-{number}" for number in range(size)] for key, size in CATALOGS.items()}
     with PublishedService(sold).running() as service:
         project.instance.add_dynamic_partitions("octogen_catalogs", list(CATALOGS))
-        octogen = octogen_at(service, catalog_source=NamedCatalogs(list(CATALOGS)))
+        octogen = octogen_at(service, catalog_source=od.NamedCatalogs(list(CATALOGS)))
 
         def materialize() -> None:
             for asset in (products, history):
@@ -67,7 +61,7 @@ def test_a_run_of_many_catalogs_costs_their_pages_and_their_histories_cost_nothi
         tags = record.asset_materialization.tags or {}
         versions[record.partition_key].add(tags["dagster/data_version"])
     assert {key: len(each) for key, each in versions.items()} == {"acme": 2, "odd": 1, "zen": 1}
-    rows = scan_history(str(project.folder), asset="products_history")
+    rows = od.scan_history(str(project.folder), asset="products_history")
     current = rows.filter("is_current").select("catalog_key", "uuid").collect()
     assert sorted(current.rows()) == sorted((key, each) for key in sold for each in sold[key])
     (gone,) = rows.filter(pl.col("valid_to").is_not_null()).select("uuid").collect()["uuid"]

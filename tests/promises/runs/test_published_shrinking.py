@@ -12,18 +12,7 @@ import polars as pl
 import pytest
 from octogen_ai_sdk.generated.models import MerchantProductListItem
 
-from octogen_dagster import (
-    NamedCatalogs,
-    OctogenResource,
-    ProductSearch,
-    ShopCatalogs,
-    build_product_changes_asset,
-    build_product_details_asset,
-    build_product_history_asset,
-    build_products_asset,
-    catalog_partitions,
-    snapshot_days,
-)
+import octogen_dagster as od
 from tests.projects import Project
 from tests.published_service import PublishedService
 from tests.results import failure, figures, is_retried, metadata, octogen_at, stored
@@ -45,9 +34,11 @@ class Days:
 
     def __init__(self, folder: Path, service: PublishedService, **arguments: Any) -> None:
         self.folder = folder
-        products = build_products_asset("products", partitions_def=catalog_partitions, **arguments)
-        history = build_product_history_asset(products)
-        self.assets = [products, history, build_product_changes_asset(history)]
+        products = od.build_products_asset(
+            "products", partitions_def=od.catalog_partitions, **arguments
+        )
+        history = od.build_product_history_asset(products)
+        self.assets = [products, history, od.build_product_changes_asset(history)]
         self.resources: dict[str, Any] = stored(folder, octogen_at(service))
 
     def materialize(self, instance: dg.DagsterInstance, **config: Any) -> dg.ExecuteInProcessResult:
@@ -101,7 +92,7 @@ def test_a_catalog_that_matches_nothing_on_the_second_day_keeps_its_snapshot(
 def test_a_whole_catalog_in_another_order_is_protected_like_any_other(
     tmp_path: Path, service: PublishedService, instance: dg.DagsterInstance, search: dict[str, Any]
 ) -> None:
-    days = Days(tmp_path, service, search=ProductSearch.model_validate(search))
+    days = Days(tmp_path, service, search=od.ProductSearch.model_validate(search))
     assert days.materialize(instance).success
 
     service.catalogs["acme"] = uuids(249)
@@ -145,9 +136,9 @@ class DayOfSnapshots:
     ) -> None:
         self.now = datetime.now(UTC)
         self.today, day_before = (f"{self.now - timedelta(days=ago):%Y-%m-%d}" for ago in (0, 1))
-        search = ProductSearch(catalogs=["acme"])
-        days = snapshot_days(day_before)
-        self.products = build_products_asset("products", search, days, _clock=lambda: self.now)
+        search = od.ProductSearch(catalogs=["acme"])
+        days = od.snapshot_days(day_before)
+        self.products = od.build_products_asset("products", search, days, _clock=lambda: self.now)
         self.resources = Days(folder, service).resources
         self.instance = instance
         self.snapshot = folder / "products" / f"{self.today}.parquet"
@@ -181,7 +172,7 @@ def test_a_search_that_finds_nothing_is_published_and_said(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     service.catalogs["acme"] = []
-    products = build_products_asset("boots", ProductSearch(q="boots", catalogs=["acme"]))
+    products = od.build_products_asset("boots", od.ProductSearch(q="boots", catalogs=["acme"]))
     result = dg.materialize(
         [products], resources=Days(tmp_path, service).resources, instance=instance
     )
@@ -197,7 +188,7 @@ def test_a_mistyped_partition_fails_with_the_catalog_of_the_shop_that_is_meant(
     service.hosts["shop.example"] = ["acme"]
     days = Days(tmp_path, service, retry_policy=None)
     days.resources["octogen"] = octogen_at(
-        service, catalog_source=ShopCatalogs(hosts=["shop.example"])
+        service, catalog_source=od.ShopCatalogs(hosts=["shop.example"])
     )
     instance.add_dynamic_partitions("octogen_catalogs", ["acmee"])
     result = dg.materialize(
@@ -229,12 +220,12 @@ def test_pages_requests_and_charges_of_a_read_are_those_of_the_service(
     )
 
     @dg.asset
-    def products(octogen: OctogenResource) -> Any:
-        return octogen.scan(ProductSearch(page_size=5))
+    def products(octogen: od.OctogenResource) -> Any:
+        return octogen.scan(od.ProductSearch(page_size=5))
 
     with service.running():
         octogen = octogen_at(
-            service, concurrency=concurrency, catalog_source=ShopCatalogs(hosts=["acme.example"])
+            service, concurrency=concurrency, catalog_source=od.ShopCatalogs(hosts=["acme.example"])
         )
         result = project.run([products], octogen)
     numbers = figures(result, "products")
@@ -249,10 +240,10 @@ def test_pages_requests_and_charges_of_a_read_are_those_of_the_service(
 
 def test_lookups_are_charged_and_counted(project: Project) -> None:
     service = PublishedService({"acme": ["1", "2", "3"]})
-    products = build_products_asset("products")
-    details = build_product_details_asset(products, name="details")
+    products = od.build_products_asset("products")
+    details = od.build_product_details_asset(products, name="details")
     with service.running():
-        octogen = octogen_at(service, catalog_source=NamedCatalogs(["acme"]))
+        octogen = octogen_at(service, catalog_source=od.NamedCatalogs(["acme"]))
         result = project.run([products, details], octogen)
         numbers = figures(result, "details")
         assert numbers["requests"] == numbers["charged_requests"] == len(service.lookups) == 3
@@ -278,8 +269,8 @@ class PricedService(PublishedService):
 def test_a_price_is_plotted_once_for_each_currency(project: Project) -> None:
     service = PricedService({"acme": [str(number) for number in range(len(PRICES))]})
     with service.running():
-        octogen = octogen_at(service, catalog_source=NamedCatalogs(["acme"]))
-        result = project.run([build_products_asset("products")], octogen)
+        octogen = octogen_at(service, catalog_source=od.NamedCatalogs(["acme"]))
+        result = project.run([od.build_products_asset("products")], octogen)
     numbers = figures(result, "products")
     plotted = {
         name: value

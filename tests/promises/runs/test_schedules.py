@@ -9,17 +9,7 @@ import polars as pl
 import pytest
 from dagster._core.definitions.schedule_definition import ScheduleExecutionData
 
-from octogen_dagster import (
-    GrantedCatalogs,
-    OctogenResource,
-    ParquetSnapshotIOManager,
-    ProductSearch,
-    build_products_asset,
-    build_snapshot_schedule,
-    catalog_days,
-    catalog_partitions,
-    snapshot_days,
-)
+import octogen_dagster as od
 from tests.messages import Golden
 
 
@@ -37,10 +27,12 @@ def snapshot_schedule(
     products: dg.AssetsDefinition, cron_schedule: str = "@daily"
 ) -> dg.ScheduleDefinition:
     """A schedule whose clock stands at noon."""
-    return build_snapshot_schedule(products, cron_schedule, name="snapshots", _clock=lambda: NOON)
+    return od.build_snapshot_schedule(
+        products, cron_schedule, name="snapshots", _clock=lambda: NOON
+    )
 
 
-OCTOGEN = OctogenResource(catalog_source=GrantedCatalogs())
+OCTOGEN = od.OctogenResource(catalog_source=od.GrantedCatalogs())
 
 
 def tick(
@@ -60,8 +52,8 @@ def tick(
 
 
 def test_a_search_is_requested_once_a_tick(instance: dg.DagsterInstance) -> None:
-    boots = build_products_asset("boots", ProductSearch(q="boots"))
-    schedule = build_snapshot_schedule(boots, "0 6 * * *", execution_timezone="Europe/Berlin")
+    boots = od.build_products_asset("boots", od.ProductSearch(q="boots"))
+    schedule = od.build_snapshot_schedule(boots, "0 6 * * *", execution_timezone="Europe/Berlin")
 
     assert schedule.name == "boots_schedule"
     assert (schedule.cron_schedule, schedule.execution_timezone) == ("0 6 * * *", "Europe/Berlin")
@@ -71,8 +63,8 @@ def test_a_search_is_requested_once_a_tick(instance: dg.DagsterInstance) -> None
 
 def test_every_catalog_is_requested_with_a_key_of_its_own(instance: dg.DagsterInstance) -> None:
     instance.add_dynamic_partitions("octogen_catalogs", ["northpeak", "strada"])
-    products = build_products_asset("products", partitions_def=catalog_partitions)
-    schedule = build_snapshot_schedule(products, "@daily", execution_timezone="Europe/Berlin")
+    products = od.build_products_asset("products", partitions_def=od.catalog_partitions)
+    schedule = od.build_snapshot_schedule(products, "@daily", execution_timezone="Europe/Berlin")
     assert schedule.name == "products_schedule"
     assert (schedule.cron_schedule, schedule.execution_timezone) == ("@daily", "Europe/Berlin")
     requests = [
@@ -92,7 +84,7 @@ def test_a_tick_that_is_late_for_its_day_requests_no_run_that_would_be_refused(
     golden: Golden,
     instance: dg.DagsterInstance,
 ) -> None:
-    products = build_products_asset("daily", partitions_def=snapshot_days("2026-01-01"))
+    products = od.build_products_asset("daily", partitions_def=od.snapshot_days("2026-01-01"))
     schedule = snapshot_schedule(products, "0 23 * * *")
     result = tick(schedule, instance, products, at=NOON - timedelta(hours=13))
     golden("skips", result.skip_message)
@@ -101,20 +93,20 @@ def test_a_tick_that_is_late_for_its_day_requests_no_run_that_would_be_refused(
 def test_without_catalogs_the_tick_says_what_to_do(
     golden: Golden, instance: dg.DagsterInstance
 ) -> None:
-    products = build_products_asset("products", partitions_def=catalog_partitions)
+    products = od.build_products_asset("products", partitions_def=od.catalog_partitions)
     result = tick(snapshot_schedule(products), instance, products)
     golden("skips", result.skip_message or "")
 
 
 def test_days_are_scheduled_for_the_day_of_the_tick(instance: dg.DagsterInstance) -> None:
-    products = build_products_asset("daily", partitions_def=snapshot_days("2026-01-01"))
+    products = od.build_products_asset("daily", partitions_def=od.snapshot_days("2026-01-01"))
     requests = tick(snapshot_schedule(products), instance, products).run_requests
     assert [request.partition_key for request in requests or ()] == ["2026-03-04"]
 
 
 def test_each_catalog_is_scheduled_for_the_day_of_the_tick(instance: dg.DagsterInstance) -> None:
     instance.add_dynamic_partitions("octogen_catalogs", ["northpeak", "strada"])
-    products = build_products_asset("daily", partitions_def=catalog_days("2026-01-01"))
+    products = od.build_products_asset("daily", partitions_def=od.catalog_days("2026-01-01"))
     requests = tick(snapshot_schedule(products), instance, products).run_requests
     keys = [request.partition_key for request in requests or ()]
     assert keys == ["northpeak|2026-03-04", "strada|2026-03-04"]
@@ -131,7 +123,7 @@ def test_catalogs_are_scheduled_together_where_the_policy_of_the_asset_allows_it
     policy = dg.BackfillPolicy.multi_run(most) if most else dg.BackfillPolicy.single_run()
 
     @dg.asset(
-        partitions_def=catalog_days("2026-01-01") if day else catalog_partitions,
+        partitions_def=od.catalog_days("2026-01-01") if day else od.catalog_partitions,
         backfill_policy=policy,
     )
     def products() -> None: ...
@@ -154,18 +146,18 @@ def partitions_of(request: dg.RunRequest) -> tuple[str | None, str | None]:
 
 @pytest.mark.long
 def test_a_downstream_asset_follows_its_catalog_partition(
-    instance: dg.DagsterInstance, octogen: OctogenResource, tmp_path: Path
+    instance: dg.DagsterInstance, octogen: od.OctogenResource, tmp_path: Path
 ) -> None:
     instance.add_dynamic_partitions("octogen_catalogs", ["northpeak", "strada"])
-    products = build_products_asset("products", partitions_def=catalog_partitions)
+    products = od.build_products_asset("products", partitions_def=od.catalog_partitions)
 
     @dg.asset(
-        partitions_def=catalog_partitions, automation_condition=dg.AutomationCondition.eager()
+        partitions_def=od.catalog_partitions, automation_condition=dg.AutomationCondition.eager()
     )
     def prices(products: pl.LazyFrame) -> pl.LazyFrame:
         return products.select("current_price")
 
-    io_manager = ParquetSnapshotIOManager(base_dir=str(tmp_path / "snapshots"))
+    io_manager = od.ParquetSnapshotIOManager(base_dir=str(tmp_path / "snapshots"))
     resources = {"octogen": octogen, "io_manager": io_manager}
     defs = dg.Definitions(assets=[products, prices], resources=resources)
     cursor = None

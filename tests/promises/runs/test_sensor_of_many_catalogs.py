@@ -7,16 +7,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 import pytest
 
-from octogen_dagster import (
-    CatalogSource,
-    NamedCatalogs,
-    OctogenClient,
-    OctogenResource,
-    build_catalog_sensor,
-    build_products_asset,
-    catalog_days,
-    catalog_partitions,
-)
+import octogen_dagster as od
 from octogen_dagster.api.catalog_states import CatalogList, CatalogState
 
 CATALOGS = 2_000
@@ -41,10 +32,10 @@ def test_a_tick_with_every_catalog_due_compares_each_key_a_few_times(
     stored = [CountedKey(key) for key in keys]
     monkeypatch.setattr(instance, "get_dynamic_partitions", lambda _name: stored)
     monkeypatch.setattr(CountedKey, "comparisons", 0)
-    sensor = build_catalog_sensor(
-        build_products_asset("products", partitions_def=catalog_partitions)
+    sensor = od.build_catalog_sensor(
+        od.build_products_asset("products", partitions_def=od.catalog_partitions)
     )
-    octogen = OctogenResource(api_key="unused", catalog_source=NamedCatalogs(keys))
+    octogen = od.OctogenResource(api_key="unused", catalog_source=od.NamedCatalogs(keys))
     context = dg.build_sensor_context(instance=instance, resources={"octogen": octogen})
     result = sensor(context)
     assert isinstance(result, dg.SensorResult)
@@ -58,13 +49,13 @@ TODAY = "|2026-11-25"
 START, END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
 
-class Shops(CatalogSource):
+class Shops(od.CatalogSource):
     """Catalogs and the times at which they were indexed."""
 
     def __init__(self, *keys: str) -> None:
         self.indexed = dict.fromkeys(keys, NOON - timedelta(hours=1))
 
-    async def fetch(self, client: OctogenClient) -> CatalogList:
+    async def fetch(self, client: od.OctogenClient) -> CatalogList:
         return CatalogList(
             [CatalogState(key, last_indexed_at=at) for key, at in self.indexed.items()]
         )
@@ -79,17 +70,17 @@ class Fleet:
         policy = dg.BackfillPolicy.multi_run(most) if most else dg.BackfillPolicy.single_run()
         self.instance, self.shops = instance, shops
         self.suffix = TODAY if days else ""
-        self.products = build_products_asset(
+        self.products = od.build_products_asset(
             "products",
-            partitions_def=catalog_days("2026-11-01") if days else catalog_partitions,
+            partitions_def=od.catalog_days("2026-11-01") if days else od.catalog_partitions,
             backfill_policy=policy,
         )
-        octogen = OctogenResource(api_key="unused", catalog_source=shops)
+        octogen = od.OctogenResource(api_key="unused", catalog_source=shops)
         defs = dg.Definitions(assets=[self.products], resources={"octogen": octogen})
         self._job = defs.resolve_implicit_global_asset_job_def()
         self._resources = {"octogen": octogen}
         self.now = NOON
-        self._sensor = build_catalog_sensor(self.products, _clock=lambda: self.now)
+        self._sensor = od.build_catalog_sensor(self.products, _clock=lambda: self.now)
 
     def add(self, *keys: str) -> None:
         self.instance.add_dynamic_partitions("octogen_catalogs", list(keys))

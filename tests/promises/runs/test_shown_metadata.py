@@ -11,20 +11,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from octogen_dagster import (
-    Facet,
-    ProductSearch,
-    build_catalog_sensor,
-    build_catalogs_asset,
-    build_product_brands_asset,
-    build_product_changes_asset,
-    build_product_details_asset,
-    build_product_history_asset,
-    build_products_asset,
-    build_snapshot_schedule,
-    catalog_days,
-    catalog_partitions,
-)
+import octogen_dagster as od
 from octogen_dagster.api.search import FacetName
 from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.schemas import BRANDS_SCHEMA, CHANGES_SCHEMA, DETAIL_SCHEMA, PRODUCT_SCHEMA
@@ -34,15 +21,15 @@ from tests.results import metadata
 
 def all_assets() -> list[dg.AssetsDefinition]:
     """An asset of each kind, none of them with partitions."""
-    products = build_products_asset("products", ProductSearch(max_products=30))
-    history = build_product_history_asset(products, name="history")
+    products = od.build_products_asset("products", od.ProductSearch(max_products=30))
+    history = od.build_product_history_asset(products, name="history")
     return [
-        build_catalogs_asset("catalogs"),
+        od.build_catalogs_asset("catalogs"),
         products,
         history,
-        build_product_changes_asset(history, name="changes"),
-        build_product_details_asset(products, name="details"),
-        build_product_brands_asset(products, name="brands"),
+        od.build_product_changes_asset(history, name="changes"),
+        od.build_product_details_asset(products, name="details"),
+        od.build_product_brands_asset(products, name="brands"),
     ]
 
 
@@ -92,20 +79,21 @@ def test_the_tables_made_from_products_say_from_which_columns(project: Project) 
 
 
 def test_sensors_and_schedules_say_what_they_request() -> None:
-    boots = build_products_asset("boots")
-    catalogs = build_products_asset("catalogs", partitions_def=catalog_partitions)
-    history = build_products_asset("history", partitions_def=catalog_days("2026-11-01"))
+    boots = od.build_products_asset("boots")
+    catalogs = od.build_products_asset("catalogs", partitions_def=od.catalog_partitions)
+    history = od.build_products_asset("history", partitions_def=od.catalog_days("2026-11-01"))
     descriptions = [
-        build_snapshot_schedule(asset, "@daily").description for asset in (boots, catalogs, history)
+        od.build_snapshot_schedule(asset, "@daily").description
+        for asset in (boots, catalogs, history)
     ]
     assert descriptions == [
         "Requests boots.",
         "Requests catalogs for each catalog that has a partition.",
         "Requests history for each catalog that has a partition, in the present time partition.",
     ]
-    assert (build_catalog_sensor(catalogs).description or "").startswith("Requests catalogs for")
-    assert build_catalog_sensor(catalogs, description="Mine.").description == "Mine."
-    assert build_snapshot_schedule(boots, "@daily", description="Mine.").description == "Mine."
+    assert (od.build_catalog_sensor(catalogs).description or "").startswith("Requests catalogs for")
+    assert od.build_catalog_sensor(catalogs, description="Mine.").description == "Mine."
+    assert od.build_snapshot_schedule(boots, "@daily", description="Mine.").description == "Mine."
 
 
 def test_columns_of_ones_own_are_described_only_in_a_table_of_products(project: Project) -> None:
@@ -161,9 +149,9 @@ READING_ORDER = {
 
 @pytest.mark.seed
 def test_the_entries_have_the_order_in_which_a_person_reads_them(project: Project) -> None:
-    products = build_products_asset("products", ProductSearch(max_products=30))
-    history = build_product_history_asset(products, name="history")
-    changes = build_product_changes_asset(history, name="changes")
+    products = od.build_products_asset("products", od.ProductSearch(max_products=30))
+    history = od.build_product_history_asset(products, name="history")
+    changes = od.build_product_changes_asset(history, name="changes")
     first, second = (project.run([products, changes, history]) for _ in range(2))
     # Nothing changes between the two, and a line over snapshots needs two.
     for name, result in {"products": second, "changes": first, "history": second}.items():
@@ -177,18 +165,18 @@ GOLDEN_METADATA: dict[str, Any] = json.loads(
     (Path(__file__).parents[2] / "golden" / "snapshot_metadata.json").read_text()
 )
 FETCHED_AT = datetime.fromisoformat(GOLDEN_METADATA["file"]["octogen.fetched_at"])
-SEARCH = ProductSearch(
-    facets=[Facet(name=FacetName.GENDER, values=["male"])], price_max=900, page_size=50
+SEARCH = od.ProductSearch(
+    facets=[od.Facet(name=FacetName.GENDER, values=["male"])], price_max=900, page_size=50
 )
 
 
 @pytest.mark.seed
 def test_a_snapshot_is_published_with_the_golden_metadata(project: Project, shops: Sandbox) -> None:
     project.instance.add_dynamic_partitions("octogen_catalogs", ["strada"])
-    products = build_products_asset(
+    products = od.build_products_asset(
         "products",
         SEARCH,
-        catalog_partitions,
+        od.catalog_partitions,
         key_prefix="shop",
         retry_policy=None,
         _clock=lambda: FETCHED_AT,
@@ -212,12 +200,15 @@ def test_a_snapshot_is_published_with_the_golden_metadata(project: Project, shop
 
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "schemas.json").read_text())
-PRODUCTS = build_products_asset("products")
+PRODUCTS = od.build_products_asset("products")
 SNAPSHOTS: dict[str, tuple[pl.Schema, Any]] = {
     "products": (PRODUCT_SCHEMA, PRODUCTS),
-    "details": (DETAIL_SCHEMA, build_product_details_asset(PRODUCTS)),
-    "changes": (CHANGES_SCHEMA, build_product_changes_asset(build_product_history_asset(PRODUCTS))),
-    "brands": (BRANDS_SCHEMA, build_product_brands_asset(PRODUCTS)),
+    "details": (DETAIL_SCHEMA, od.build_product_details_asset(PRODUCTS)),
+    "changes": (
+        CHANGES_SCHEMA,
+        od.build_product_changes_asset(od.build_product_history_asset(PRODUCTS)),
+    ),
+    "brands": (BRANDS_SCHEMA, od.build_product_brands_asset(PRODUCTS)),
 }
 
 

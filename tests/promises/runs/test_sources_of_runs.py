@@ -10,18 +10,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from octogen_dagster import (
-    CatalogSource,
-    Facet,
-    GrantedCatalogs,
-    NamedCatalogs,
-    OctogenResource,
-    ProductSearch,
-    ShopCatalogs,
-    build_catalog_sensor,
-    build_products_asset,
-    catalog_partitions,
-)
+import octogen_dagster as od
 from tests.api.servers import (
     KEY,
     RawServer,
@@ -35,8 +24,8 @@ from tests.api.servers import (
 from tests.results import failure, materialized, metadata
 
 PRODUCTS = {"acme": 3, "outlet": 2, "zen": 1, "elsewhere": 4}
-SHOPS = ShopCatalogs(hosts=["acme.example", "zen.example"])
-NAMED = NamedCatalogs(keys=["zen", "acme"])
+SHOPS = od.ShopCatalogs(hosts=["acme.example", "zen.example"])
+NAMED = od.NamedCatalogs(keys=["zen", "acme"])
 
 
 class Service:
@@ -74,12 +63,14 @@ class Service:
         uuids = [f"{key}-{number}" for key in keys for number in range(PRODUCTS.get(key, 0))]
         return http(body=page_of(uuids, body | {"limit": 1}))
 
-    def octogen(self, catalogs: CatalogSource | None = None, **settings: Any) -> OctogenResource:
-        return OctogenResource(
+    def octogen(
+        self, catalogs: od.CatalogSource | None = None, **settings: Any
+    ) -> od.OctogenResource:
+        return od.OctogenResource(
             api_key=KEY,
             base_url=self.server.base_url,
             attempts=1,
-            catalog_source=catalogs or GrantedCatalogs(),
+            catalog_source=catalogs or od.GrantedCatalogs(),
             **settings,
         )
 
@@ -96,16 +87,16 @@ def service() -> Iterator[Service]:
 
 def read_products(
     folder: Path,
-    octogen: OctogenResource,
+    octogen: od.OctogenResource,
     instance: dg.DagsterInstance,
-    search: ProductSearch | None = None,
+    search: od.ProductSearch | None = None,
     partition: str | None = None,
     **options: Any,
 ) -> dg.ExecuteInProcessResult:
     if partition:
         instance.add_dynamic_partitions("octogen_catalogs", [partition])
-    products = build_products_asset(
-        "products", search, catalog_partitions if partition else None, retry_policy=None
+    products = od.build_products_asset(
+        "products", search, od.catalog_partitions if partition else None, retry_policy=None
     )
     return materialized(
         [products], folder, octogen, instance=instance, partition_key=partition, **options
@@ -153,17 +144,17 @@ def test_a_whole_search_without_a_source_is_refused_before_it_costs_anything(
 @pytest.mark.parametrize(
     ("search", "settings"),
     [
-        (ProductSearch(q="boots"), {}),
-        (ProductSearch(facets=[Facet(name="gender", values=["male"])]), {}),
-        (ProductSearch(max_products=100), {}),
-        (ProductSearch(), {"budget_usd": 1}),
+        (od.ProductSearch(q="boots"), {}),
+        (od.ProductSearch(facets=[od.Facet(name="gender", values=["male"])]), {}),
+        (od.ProductSearch(max_products=100), {}),
+        (od.ProductSearch(), {"budget_usd": 1}),
     ],
 )
 def test_a_search_that_is_narrow_or_has_a_budget_needs_no_source(
     tmp_path: Path,
     service: Service,
     instance: dg.DagsterInstance,
-    search: ProductSearch,
+    search: od.ProductSearch,
     settings: dict[str, Any],
 ) -> None:
     read_products(tmp_path, service.octogen(**settings), instance, search)
@@ -172,7 +163,7 @@ def test_a_search_that_is_narrow_or_has_a_budget_needs_no_source(
 
 @pytest.mark.parametrize("source", [None, SHOPS, NAMED])
 def test_a_partition_is_read_with_any_source(
-    tmp_path: Path, service: Service, instance: dg.DagsterInstance, source: CatalogSource | None
+    tmp_path: Path, service: Service, instance: dg.DagsterInstance, source: od.CatalogSource | None
 ) -> None:
     read_products(tmp_path, service.octogen(source), instance, partition="acme")
     assert rows(tmp_path) == {"acme": 3}
@@ -180,7 +171,7 @@ def test_a_partition_is_read_with_any_source(
 
 @pytest.mark.parametrize("source", [SHOPS, NAMED])
 def test_a_partition_that_the_source_does_not_list_is_read_all_the_same(
-    tmp_path: Path, service: Service, instance: dg.DagsterInstance, source: CatalogSource
+    tmp_path: Path, service: Service, instance: dg.DagsterInstance, source: od.CatalogSource
 ) -> None:
     result = read_products(tmp_path, service.octogen(source), instance, partition="elsewhere")
     assert rows(tmp_path) == {"elsewhere": 4}
@@ -193,7 +184,11 @@ def test_a_keyword_search_stays_within_the_source_even_if_it_fails(
 ) -> None:
     service.shops.clear()
     result = read_products(
-        tmp_path, service.octogen(SHOPS), instance, ProductSearch(q="boots"), raise_on_error=False
+        tmp_path,
+        service.octogen(SHOPS),
+        instance,
+        od.ProductSearch(q="boots"),
+        raise_on_error=False,
     )
     assert "None of the 2 shops could be read" in failure(result)
     assert "/products/search" not in service.paths()
@@ -222,8 +217,8 @@ def test_a_shop_that_is_not_covered_is_a_warning_and_the_others_are_read(
 
 def requested(service: Service, instance: dg.DagsterInstance) -> list[str]:
     """The partitions that a tick of the sensor requests."""
-    sensor = build_catalog_sensor(
-        build_products_asset("products", partitions_def=catalog_partitions)
+    sensor = od.build_catalog_sensor(
+        od.build_products_asset("products", partitions_def=od.catalog_partitions)
     )
     resources = {"octogen": service.octogen(SHOPS)}
     result = sensor(dg.build_sensor_context(instance=instance, resources=resources))

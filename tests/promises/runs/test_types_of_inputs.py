@@ -11,18 +11,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from octogen_dagster import (
-    GrantedCatalogs,
-    OctogenResource,
-    ParquetSnapshotIOManager,
-    build_product_brands_asset,
-    build_product_changes_asset,
-    build_product_details_asset,
-    build_product_history_asset,
-    build_products_asset,
-    catalog_partitions,
-    errors,
-)
+import octogen_dagster as od
 from octogen_dagster.snapshots.loading import Snapshots
 from tests.projects import Project
 from tests.results import materialized, stored
@@ -143,7 +132,7 @@ def test_an_asset_is_loaded_outside_of_a_run_as_the_type_that_is_asked_for(
         assert rows(loaded) == [{"shop": "acme"}]
     for unnamed in (None, pd.DataFrame, dict[str, pd.DataFrame]):
         with pytest.raises(
-            errors.OctogenSnapshotError, match=r"^by_shop has partitions, and none is named: "
+            od.errors.OctogenSnapshotError, match=r"^by_shop has partitions, and none is named: "
         ):
             defs.load_asset_value("by_shop", python_type=unnamed, instance=instance)
 
@@ -175,17 +164,17 @@ def test_a_snapshot_in_a_bucket_has_no_path(instance: dg.DagsterInstance, bucket
     dg.materialize([boots], resources=resources, instance=instance)
     assert len(load(boots, pd.DataFrame, resources, instance)) == 2
     with pytest.raises(
-        errors.OctogenSnapshotError, match=r"(s3|gs)://.*is not on a disk"
+        od.errors.OctogenSnapshotError, match=r"(s3|gs)://.*is not on a disk"
     ) as raised:
         load(boots, Path, resources, instance)
-    assert raised.value.persistence is errors.Persistence.PERMANENT
+    assert raised.value.persistence is od.errors.Persistence.PERMANENT
 
 
 def test_pandas_without_pyarrow_is_an_error_that_says_what_to_install(
     resources: dict[str, Any], instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(errors.MissingPackageError, match="pip install pyarrow"):
+    with pytest.raises(od.errors.MissingPackageError, match="pip install pyarrow"):
         load(boots, pd.DataFrame, resources, instance)
 
 
@@ -195,18 +184,20 @@ def test_all_assets_of_some_products_go_into_one_job_with_those_of_ones_own(
 ) -> None:
     """Dagster refuses a job in which two of its types have one name."""
     arguments: dict[str, Any] = {"backfill_policy": policy}
-    products = build_products_asset("products", partitions_def=catalog_partitions, **arguments)
-    history = build_product_history_asset(products, **arguments)
-    builders = (build_product_details_asset, build_product_brands_asset)
+    products = od.build_products_asset(
+        "products", partitions_def=od.catalog_partitions, **arguments
+    )
+    history = od.build_product_history_asset(products, **arguments)
+    builders = (od.build_product_details_asset, od.build_product_brands_asset)
 
-    @dg.asset(partitions_def=catalog_partitions, ins={"frame": dg.AssetIn("products")})
+    @dg.asset(partitions_def=od.catalog_partitions, ins={"frame": dg.AssetIn("products")})
     def cheap(frame: pl.LazyFrame) -> pl.LazyFrame:
         return frame
 
     assets = [products, history, cheap, *(build(products, **arguments) for build in builders)]
-    assets.append(build_product_changes_asset(history, **arguments))
-    octogen = OctogenResource(catalog_source=GrantedCatalogs())
-    resources = {"octogen": octogen, "io_manager": ParquetSnapshotIOManager(base_dir="s")}
+    assets.append(od.build_product_changes_asset(history, **arguments))
+    octogen = od.OctogenResource(catalog_source=od.GrantedCatalogs())
+    resources = {"octogen": octogen, "io_manager": od.ParquetSnapshotIOManager(base_dir="s")}
     defs = dg.Definitions(assets=assets, resources=resources)
     assert len(defs.resolve_implicit_global_asset_job_def().graph.node_defs) == len(assets)
 
@@ -266,7 +257,7 @@ def test_the_snapshots_of_times_are_opened_by_partition_and_by_catalog(
     assert rows(found.frame(None)) == [{"at": key, "partition": key} for key in together["at"]]
     missing = dg.MultiPartitionKey({"shop": "zen", "day": "2026-11-03"})
     for open_one in (found.frame, found.file):
-        with pytest.raises(errors.OctogenSnapshotError, match="does not exist"):
+        with pytest.raises(od.errors.OctogenSnapshotError, match="does not exist"):
             open_one(missing)
 
 
@@ -362,7 +353,7 @@ def test_pandas_without_pyarrow_is_not_stored_and_the_error_says_what_to_install
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     own = returning(RETURNED[pd.DataFrame], pd.DataFrame)
-    with pytest.raises(errors.MissingPackageError, match="pip install pyarrow"):
+    with pytest.raises(od.errors.MissingPackageError, match="pip install pyarrow"):
         project.run([own])
 
 

@@ -20,13 +20,7 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 
-from octogen_dagster import (
-    AnalyticsHubResource,
-    OctogenControlPlaneResource,
-    OctogenSource,
-    build_linked_datasets_asset,
-    build_linked_datasets_checks,
-)
+import octogen_dagster as od
 from octogen_dagster.api.credentials import API_KEY_VARIABLES
 from octogen_dagster.bigquery.partitions import listing_partition_key
 from octogen_dagster.cli.main import main
@@ -209,8 +203,8 @@ def test_the_fixture_serves_and_cleans_up(
 def test_a_grant_is_revoked_and_given_again(
     instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    datasets = build_linked_datasets_asset(replace_revoked=True)
-    (checks,) = build_linked_datasets_checks(datasets, OctogenSource())
+    datasets = od.build_linked_datasets_asset(replace_revoked=True)
+    (checks,) = od.build_linked_datasets_checks(datasets, od.OctogenSource())
     with Sandbox(catalogs=0, hub=True) as sandbox:
         for name, value in sandbox.environment.items():
             monkeypatch.setenv(name, value)
@@ -218,8 +212,8 @@ def test_a_grant_is_revoked_and_given_again(
         key = listing_partition_key(hub.share("northpeak"))
         instance.add_dynamic_partitions("octogen_listings", [key])
         resources = {
-            "analytics_hub": AnalyticsHubResource(project="my-project"),
-            "octogen_control_plane": OctogenControlPlaneResource(principal="user:me@my.org"),
+            "analytics_hub": od.AnalyticsHubResource(project="my-project"),
+            "octogen_control_plane": od.OctogenControlPlaneResource(principal="user:me@my.org"),
         }
 
         def link() -> dict[str, str]:

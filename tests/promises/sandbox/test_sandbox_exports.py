@@ -14,14 +14,7 @@ from google.api_core.exceptions import GoogleAPICallError
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import bigquery
 
-from octogen_dagster import (
-    AnalyticsHubResource,
-    OctogenControlPlaneResource,
-    ParquetSnapshotIOManager,
-    build_linked_datasets_asset,
-    build_linked_products_asset,
-    build_linked_snapshot_asset,
-)
+import octogen_dagster as od
 from octogen_dagster.bigquery.partitions import listing_partition_key
 from octogen_dagster.sandbox.server import Sandbox
 from tests.promises.sandbox.sandbox_calls import all_items, connect, search
@@ -146,18 +139,18 @@ def test_products_of_a_view_are_those_of_a_search(
 def test_the_assets_read_the_views_without_google(
     sandbox: Sandbox, client: httpx.Client, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
-    linked = build_linked_datasets_asset()
-    snapshot = build_linked_snapshot_asset(linked)
+    linked = od.build_linked_datasets_asset()
+    snapshot = od.build_linked_snapshot_asset(linked)
     key = listing_partition_key(sandbox.hub.share("northpeak"))
     instance.add_dynamic_partitions("octogen_listings", [key])
     result = dg.materialize(
-        [linked, snapshot, build_linked_products_asset(linked)],
+        [linked, snapshot, od.build_linked_products_asset(linked)],
         instance=instance,
         partition_key=key,
         resources={
-            "analytics_hub": AnalyticsHubResource(project=PROJECT),
-            "bigquery": AnalyticsHubResource(project=PROJECT),
-            "io_manager": ParquetSnapshotIOManager(base_dir=str(tmp_path)),
+            "analytics_hub": od.AnalyticsHubResource(project=PROJECT),
+            "bigquery": od.AnalyticsHubResource(project=PROJECT),
+            "io_manager": od.ParquetSnapshotIOManager(base_dir=str(tmp_path)),
         },
     )
     assert {check.passed for check in result.get_asset_check_evaluations()} == {True}
@@ -211,7 +204,7 @@ def test_a_list_is_a_listing_and_no_catalog(sandbox: Sandbox, url_list: UrlList)
     catalog = sandbox.hub.share("northpeak")
     names = [listing.name for listing in sandbox.hub.listings]
     assert len(names) == 2
-    with OctogenControlPlaneResource(principal="user:me@my.org").control_plane() as octogen:
+    with od.OctogenControlPlaneResource(principal="user:me@my.org").control_plane() as octogen:
         assert [each.listing_resource for each in octogen.listings()] == [catalog]
         assert url_list.resource["bigQuery"]["readerCount"] == 0
         _, cells = octogen.register(PROJECT, "user:me@my.org")

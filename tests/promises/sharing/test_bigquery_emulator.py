@@ -21,16 +21,7 @@ from google.cloud.bigquery_storage_v1.services.big_query_read.transports import 
     BigQueryReadGrpcTransport,
 )
 
-from octogen_dagster import (
-    AnalyticsHubResource,
-    ParquetSnapshotIOManager,
-    build_linked_datasets_asset,
-    build_linked_products_asset,
-    build_linked_snapshot_asset,
-    build_url_list_asset,
-    build_url_list_export_asset,
-    build_url_matches_asset,
-)
+import octogen_dagster as od
 from octogen_dagster.bigquery.partitions import listing_partition_key
 from octogen_dagster.cli.main import main
 from octogen_dagster.sandbox.server import Sandbox
@@ -131,7 +122,7 @@ class Emulator:
                 [linked, asset],
                 resources={
                     "bigquery": resource,
-                    "io_manager": ParquetSnapshotIOManager(base_dir=str(folder)),
+                    "io_manager": od.ParquetSnapshotIOManager(base_dir=str(folder)),
                 },
                 raise_on_error=False,
             )
@@ -172,7 +163,7 @@ def snapshot(folder: Path) -> pl.DataFrame:
 def test_a_million_rows_become_a_snapshot(emulator: Emulator, tmp_path: Path) -> None:
     emulator.share(PRODUCTS.format(rows=MILLION))
     columns = ["uuid", "current_price", "exported_at"]
-    asset = build_linked_snapshot_asset(linked, columns=columns)
+    asset = od.build_linked_snapshot_asset(linked, columns=columns)
     result = emulator.run(tmp_path, asset, "Storage Read API")
     shown = metadata(result, NODE)
     assert shown["dagster/row_count"] == MILLION
@@ -193,7 +184,7 @@ def test_both_apis_bring_each_type_in_the_same_form(
     api: str, emulator: Emulator, tmp_path: Path
 ) -> None:
     emulator.share(TYPES)
-    result = emulator.run(tmp_path, build_linked_snapshot_asset(linked), api)
+    result = emulator.run(tmp_path, od.build_linked_snapshot_asset(linked), api)
     assert metadata(result, NODE)["octogen/read_by"] == api
     assert snapshot(tmp_path).sort("whole").rows(named=True) == [
         {**TYPED, "whole": 1, "text": None},
@@ -204,7 +195,7 @@ def test_both_apis_bring_each_type_in_the_same_form(
 @pytest.mark.parametrize("api", ["REST", "Storage Read API"])
 def test_a_condition_may_select_no_rows(api: str, emulator: Emulator, tmp_path: Path) -> None:
     emulator.share(PRODUCTS.format(rows=3))
-    asset = build_linked_snapshot_asset(
+    asset = od.build_linked_snapshot_asset(
         linked, where="current_price > 3 OR FALSE -- none", columns=["UUID"]
     )
     result = emulator.run(tmp_path, asset, api)
@@ -214,7 +205,7 @@ def test_a_condition_may_select_no_rows(api: str, emulator: Emulator, tmp_path: 
 
 def test_a_wrong_query_fails_without_retries(emulator: Emulator, tmp_path: Path) -> None:
     emulator.share(PRODUCTS.format(rows=3))
-    result = emulator.run(tmp_path, build_linked_snapshot_asset(linked, where="price > 1"))
+    result = emulator.run(tmp_path, od.build_linked_snapshot_asset(linked, where="price > 1"))
     assert "400 invalidQuery: Unrecognized name: price" in failure(result)
     assert not is_retried(result)
 
@@ -228,7 +219,7 @@ def test_a_table_is_described_without_a_query(emulator: Emulator, tmp_path: Path
 
     before = [job.job_id for job in emulator.client.list_jobs()]
     result = dg.materialize(
-        [their_table, build_linked_products_asset(their_table)],
+        [their_table, od.build_linked_products_asset(their_table)],
         resources={"bigquery": bigquery_resource()},
     )
     shown = metadata(result, "octogen_linked_products")
@@ -242,13 +233,13 @@ def test_from_a_listing_to_its_products(
     emulator: Emulator, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
     emulator.share(PRODUCTS.format(rows=25))
-    datasets = build_linked_datasets_asset(dataset_id=lambda _: "acme_products")
+    datasets = od.build_linked_datasets_asset(dataset_id=lambda _: "acme_products")
     with Sandbox(catalogs=0, hub=True) as octogen:
         key = listing_partition_key(octogen.hub.share("acme"))
         instance.add_dynamic_partitions("octogen_listings", [key])
-        hub = AnalyticsHubResource(project=PROJECT, endpoint=octogen.hub.endpoint)
+        hub = od.AnalyticsHubResource(project=PROJECT, endpoint=octogen.hub.endpoint)
         result = dg.materialize(
-            [datasets, build_linked_products_asset(datasets)],
+            [datasets, od.build_linked_products_asset(datasets)],
             partition_key=key,
             instance=instance,
             resources={"analytics_hub": hub, "bigquery": bigquery_resource()},
@@ -276,12 +267,12 @@ def test_the_export_of_a_url_list_is_read_and_counted(
         urls = [f"https://acme.example/{page}" for page in ("1", "2?utm_source=mail", "none")]
         return pl.DataFrame({"sku": ["A", "B", "C"], "url": urls, "title": ["a", "b", "c"]})
 
-    q3 = build_url_list_asset("q3", articles)
-    export = build_url_list_export_asset(q3, dataset_id="q3")
-    coverage = build_linked_snapshot_asset(export, view="url_coverage_v1")
-    offers = build_linked_snapshot_asset(export)
-    matched = build_url_matches_asset(q3, coverage, offers)
-    in_place = build_linked_products_asset(export)
+    q3 = od.build_url_list_asset("q3", articles)
+    export = od.build_url_list_export_asset(q3, dataset_id="q3")
+    coverage = od.build_linked_snapshot_asset(export, view="url_coverage_v1")
+    offers = od.build_linked_snapshot_asset(export)
+    matched = od.build_url_matches_asset(q3, coverage, offers)
+    in_place = od.build_linked_products_asset(export)
     emulator.client.create_dataset("q3")
     for view, rows in (
         ("url_coverage_v1", ADDRESSES),
@@ -294,9 +285,11 @@ def test_the_export_of_a_url_list_is_read_and_counted(
     with Sandbox(catalogs={"acme": 1}, hub=True, url_list_seconds=0) as octogen:
         resources: dict[str, Any] = {
             "octogen": octogen_at(octogen),
-            "analytics_hub": AnalyticsHubResource(project=PROJECT, endpoint=octogen.hub.endpoint),
+            "analytics_hub": od.AnalyticsHubResource(
+                project=PROJECT, endpoint=octogen.hub.endpoint
+            ),
             "bigquery": bigquery_resource(),
-            "io_manager": ParquetSnapshotIOManager(base_dir=str(tmp_path)),
+            "io_manager": od.ParquetSnapshotIOManager(base_dir=str(tmp_path)),
         }
         assert dg.materialize([articles, q3], instance=instance, resources=resources).success
         octogen.next_day()

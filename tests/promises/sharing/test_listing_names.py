@@ -10,14 +10,7 @@ from google.cloud import bigquery_analyticshub_v1 as ah
 from hypothesis import given
 from hypothesis import strategies as st
 
-from octogen_dagster import (
-    AnalyticsHubResource,
-    StaticSource,
-    build_linked_datasets_asset,
-    build_linked_products_asset,
-    build_linked_snapshot_asset,
-    build_listing_sensor,
-)
+import octogen_dagster as od
 from octogen_dagster.bigquery.partitions import listing_of, listing_partition_key
 from tests.messages import Golden
 from tests.results import failure, is_retried
@@ -66,9 +59,9 @@ def requested(
     instance: dg.DagsterInstance, endpoint: str, *listings: str
 ) -> tuple[list[str | None], list[Any]]:
     """The partitions that a tick requests runs for, and those that it adds."""
-    resources = {"analytics_hub": AnalyticsHubResource(project=PROJECT, endpoint=endpoint)}
-    asset = build_linked_datasets_asset()
-    sensor = build_listing_sensor(asset, StaticSource(listings))
+    resources = {"analytics_hub": od.AnalyticsHubResource(project=PROJECT, endpoint=endpoint)}
+    asset = od.build_linked_datasets_asset()
+    sensor = od.build_listing_sensor(asset, od.StaticSource(listings))
     defs = dg.Definitions(assets=[asset], sensors=[sensor], resources=resources)
     context = dg.build_sensor_context(
         instance=instance, repository_def=defs.get_repository_def(), resources=resources
@@ -100,7 +93,7 @@ def test_the_partition_that_is_there_is_requested(
         assert requested(instance, endpoint, *listed) == ([listing_partition_key(known)], [])
 
 
-@pytest.mark.parametrize("build", [build_linked_products_asset, build_linked_snapshot_asset])
+@pytest.mark.parametrize("build", [od.build_linked_products_asset, od.build_linked_snapshot_asset])
 @pytest.mark.parametrize(("known", "wanted"), [(BY_ID, BY_NUMBER), (BY_NUMBER, BY_ID)])
 def test_a_linked_table_of_the_other_name_is_an_error_that_names_the_partition(
     golden: Golden,
@@ -109,7 +102,7 @@ def test_a_linked_table_of_the_other_name_is_an_error_that_names_the_partition(
     wanted: str,
     instance: dg.DagsterInstance,
 ) -> None:
-    datasets = build_linked_datasets_asset()
+    datasets = od.build_linked_datasets_asset()
     keys = [listing_partition_key(each) for each in (known, wanted)]
     instance.add_dynamic_partitions("octogen_listings", keys)
     table = {"dagster/table_name": f"{PROJECT}.octogen_acme.products_current_v1"}
@@ -123,7 +116,7 @@ def test_a_linked_table_of_the_other_name_is_an_error_that_names_the_partition(
 def test_a_table_name_that_is_none_is_not_retried(
     golden: Golden, instance: dg.DagsterInstance
 ) -> None:
-    datasets = build_linked_datasets_asset()
+    datasets = od.build_linked_datasets_asset()
     key = listing_partition_key(BY_ID)
     instance.add_dynamic_partitions("octogen_listings", [key])
     instance.report_runless_asset_event(
@@ -131,7 +124,7 @@ def test_a_table_name_that_is_none_is_not_retried(
             datasets.key, partition=key, metadata={"dagster/table_name": "projects/x"}
         )
     )
-    result = materialized(datasets, build_linked_snapshot_asset(datasets), key, instance)
+    result = materialized(datasets, od.build_linked_snapshot_asset(datasets), key, instance)
     golden("errors", failure(result))
     assert not is_retried(result)
 
@@ -149,8 +142,8 @@ def materialized(
         partition_key=key,
         instance=instance,
         resources={
-            "analytics_hub": AnalyticsHubResource(project=PROJECT),
-            "bigquery": AnalyticsHubResource(project=PROJECT),
+            "analytics_hub": od.AnalyticsHubResource(project=PROJECT),
+            "bigquery": od.AnalyticsHubResource(project=PROJECT),
         },
         raise_on_error=False,
     )

@@ -14,16 +14,7 @@ import dagster as dg
 import pytest
 from google.cloud import bigquery_analyticshub_v1 as ah
 
-from octogen_dagster import (
-    AnalyticsHubResource,
-    ExchangeSource,
-    OctogenControlPlaneResource,
-    OctogenSource,
-    StaticSource,
-    build_linked_datasets_asset,
-    build_linked_datasets_checks,
-    build_listing_sensor,
-)
+import octogen_dagster as od
 from octogen_dagster.bigquery.partitions import listing_partition_key
 from tests.servers.google import ACTIVE, EXCHANGE, LISTING, PROJECT, REVOKED, STALE, Google
 from tests.servers.octogen import Octogen
@@ -32,7 +23,7 @@ from tests.servers.octogen_mcp import PRINCIPAL
 ACME, ZEN = LISTING, f"{EXCHANGE}/listings/zen"
 NOWHERE = "127.0.0.1:1"
 MINUTE = 60.0
-Source = ExchangeSource | OctogenSource | StaticSource
+Source = od.ExchangeSource | od.OctogenSource | od.StaticSource
 
 
 @pytest.fixture(autouse=True)
@@ -45,15 +36,15 @@ class Ticks:
     """Ticks of a sensor, whose runs are executed at once."""
 
     instance: dg.DagsterInstance
-    source: Source = field(default_factory=lambda: ExchangeSource(EXCHANGE))
+    source: Source = field(default_factory=lambda: od.ExchangeSource(EXCHANGE))
     google: Google = field(default_factory=Google)
     octogen: Octogen = field(default_factory=lambda: Octogen().register())
     minutes_later: float = 0.0
     timeout: float = 300.0
 
     def __post_init__(self) -> None:
-        with_octogen = isinstance(self.source, OctogenSource)
-        self.asset = build_linked_datasets_asset(
+        with_octogen = isinstance(self.source, od.OctogenSource)
+        self.asset = od.build_linked_datasets_asset(
             control_plane=with_octogen, grant_waits=(), replace_revoked=True, retry_policy=None
         )
 
@@ -61,14 +52,14 @@ class Ticks:
     def resources(self, endpoint: str = "", url: str = "") -> Iterator[dict[str, Any]]:
         with self.google.running() as hub, self.octogen.running() as mcp:
             yield {
-                "analytics_hub": AnalyticsHubResource(project=PROJECT, endpoint=endpoint or hub),
-                "octogen_control_plane": OctogenControlPlaneResource(
+                "analytics_hub": od.AnalyticsHubResource(project=PROJECT, endpoint=endpoint or hub),
+                "octogen_control_plane": od.OctogenControlPlaneResource(
                     principal=PRINCIPAL, url=url or mcp
                 ),
             }
 
     def evaluate(self, resources: dict[str, Any]) -> dg.SensorResult | dg.SkipReason:
-        sensor = build_listing_sensor(
+        sensor = od.build_listing_sensor(
             self.asset,
             self.source,
             _clock=lambda: time.time() + self.minutes_later * MINUTE,
@@ -116,7 +107,7 @@ class Ticks:
         return str(caught.value)
 
     def check(self, source: Source | None = None) -> tuple[bool, dict[str, Any]]:
-        (checks,) = build_linked_datasets_checks(self.asset, source)
+        (checks,) = od.build_linked_datasets_checks(self.asset, source)
         with self.resources() as resources:
             result = dg.materialize(
                 [checks],
@@ -162,7 +153,9 @@ def test_a_grant_that_is_late_is_requested_again_with_growing_waits(ticks: Ticks
 def test_a_listing_that_is_not_granted_yet_is_requested_once_and_at_once_when_it_is(
     instance: dg.DagsterInstance, status: str
 ) -> None:
-    ticks = Ticks(instance, OctogenSource(), octogen=Octogen())  # the run registers the subscriber
+    ticks = Ticks(
+        instance, od.OctogenSource(), octogen=Octogen()
+    )  # the run registers the subscriber
     ticks.octogen.share("acme", status)
     assert ticks.requested() == ["acme"]
     ticks.minutes_later = 20 * 60
@@ -188,7 +181,7 @@ def test_a_listing_whose_partition_was_deleted_is_subscribed_to_again(ticks: Tic
 def test_what_octogen_withdrew_is_not_requested(
     instance: dg.DagsterInstance, status: str, due: bool
 ) -> None:
-    ticks = Ticks(instance, OctogenSource())
+    ticks = Ticks(instance, od.OctogenSource())
     ticks.octogen.share("acme", status)
     assert ticks.requested() == (["acme"] if due else [])
 
@@ -214,7 +207,7 @@ def test_a_listing_whose_run_is_not_finished_is_not_requested_again(
     key = listing_partition_key(ACME)
     job = dg.Definitions(
         assets=[ticks.asset],
-        resources={"analytics_hub": AnalyticsHubResource(project=PROJECT, endpoint=NOWHERE)},
+        resources={"analytics_hub": od.AnalyticsHubResource(project=PROJECT, endpoint=NOWHERE)},
     ).resolve_implicit_global_asset_job_def()
     run = instance.create_run_for_job(
         job,
@@ -233,7 +226,7 @@ def test_a_sensor_of_the_same_name_and_another_asset_changes_nothing(
     ticks.google.granted = False
     assert ticks.requested() == ["acme"]
     other = Ticks(instance)
-    other.asset = build_linked_datasets_asset("others")
+    other.asset = od.build_linked_datasets_asset("others")
     assert other.requested() == ["acme"]
     assert other.requested() == []
 
@@ -286,7 +279,7 @@ def test_an_overload_skips_the_tick(ticks: Ticks) -> None:
     assert reason.startswith("The listings could not be read; the next tick tries again. ")
 
 
-@pytest.mark.parametrize("source", [ExchangeSource(EXCHANGE), OctogenSource()])
+@pytest.mark.parametrize("source", [od.ExchangeSource(EXCHANGE), od.OctogenSource()])
 def test_an_address_that_does_not_answer_may_fail_the_third_tick_in_a_row(
     instance: dg.DagsterInstance, source: Source
 ) -> None:
@@ -304,9 +297,9 @@ def test_an_address_that_does_not_answer_may_fail_the_third_tick_in_a_row(
 
 
 def test_the_sensor_has_the_name_the_interval_and_the_other_arguments_it_is_given() -> None:
-    sensor = build_listing_sensor(
-        build_linked_datasets_asset(),
-        OctogenSource(),
+    sensor = od.build_listing_sensor(
+        od.build_linked_datasets_asset(),
+        od.OctogenSource(),
         name="shops",
         minimum_interval_seconds=60,
         tags={"team": "data"},
@@ -321,7 +314,7 @@ def test_the_sensor_has_the_name_the_interval_and_the_other_arguments_it_is_give
 def test_a_revoked_subscription_that_you_delete_is_back_when_its_partition_is_materialized(
     ticks: Ticks,
 ) -> None:
-    ticks.asset = build_linked_datasets_asset(grant_waits=(), retry_policy=None)
+    ticks.asset = od.build_linked_datasets_asset(grant_waits=(), retry_policy=None)
     assert ticks.requested() == ["acme"]
     ticks.google.subscriptions[0].state = REVOKED
     ticks.minutes_later = 20
@@ -367,7 +360,7 @@ def test_a_partition_that_is_no_listing_fails_the_check_once(ticks: Ticks) -> No
 def test_with_the_source_the_check_knows_what_is_no_longer_listed_or_granted(
     instance: dg.DagsterInstance,
 ) -> None:
-    ticks = Ticks(instance, OctogenSource())
+    ticks = Ticks(instance, od.OctogenSource())
     for catalog in ("acme", "zen"):
         ticks.octogen.share(catalog)
     ticks.tick()

@@ -10,13 +10,7 @@ from typing import Any
 import pytest
 from google.auth.exceptions import RefreshError
 
-from octogen_dagster import (
-    AnalyticsHubResource,
-    OctogenControlPlaneResource,
-    build_linked_products_asset,
-    build_linked_snapshot_asset,
-    subscribe_to_listing,
-)
+import octogen_dagster as od
 from octogen_dagster.errors import (
     OctogenBigQueryError,
     OctogenBigQueryInputError,
@@ -40,7 +34,7 @@ def test_the_endpoint_of_the_resource_overrides_the_environment(
     monkeypatch.setenv("ANALYTICS_HUB_EMULATOR_HOST", "127.0.0.1:1")
     with (
         Google().running() as endpoint,
-        AnalyticsHubResource(project=PROJECT, endpoint=endpoint).hub() as hub,
+        od.AnalyticsHubResource(project=PROJECT, endpoint=endpoint).hub() as hub,
     ):
         assert len(hub.list_listings(EXCHANGE).listings) == 1
 
@@ -56,7 +50,7 @@ def test_the_credentials_are_those_of_the_key_file(
     with RawServer(lambda _: http(400, {"error": "invalid_grant"})) as server:
         environment("", server.origin, tmp_path)
         key = encode((tmp_path / "key.json").read_bytes()).decode()
-        resource = AnalyticsHubResource(project=PROJECT, gcp_credentials=key)
+        resource = od.AnalyticsHubResource(project=PROJECT, gcp_credentials=key)
         with (
             resource.hub() as hub,
             golden.raises(OctogenBigQueryError),
@@ -69,7 +63,7 @@ def test_the_credentials_are_those_of_the_key_file(
 
 def test_credentials_that_are_invalid_are_refused_and_none_are_shown(golden: Golden) -> None:
     for text in ("secret?", base64.b64encode(b"[]").decode(), base64.b64encode(b"{}").decode()):
-        resource = AnalyticsHubResource(project=PROJECT, gcp_credentials=text)
+        resource = od.AnalyticsHubResource(project=PROJECT, gcp_credentials=text)
         assert text not in repr(resource)
         with golden.raises(OctogenBigQueryInputError) as caught:
             resource.hub()
@@ -98,7 +92,7 @@ def test_the_login_of_the_resource_overrides_the_environment_which_has_what_it_l
         refresh_token, client_id = tmp_path / "refresh", tmp_path / "client"
         refresh_token.write_text(octogen.refresh_token)
         client_id.write_text(CLIENT)
-        settled = OctogenControlPlaneResource(
+        settled = od.OctogenControlPlaneResource(
             principal=PRINCIPAL,
             url=url,
             refresh_token_file=str(refresh_token),
@@ -106,7 +100,7 @@ def test_the_login_of_the_resource_overrides_the_environment_which_has_what_it_l
         )
         with settled.control_plane() as opened:
             assert [each.catalog_key for each in opened.listings()] == ["acme"]
-        bare = OctogenControlPlaneResource(principal=PRINCIPAL)
+        bare = od.OctogenControlPlaneResource(principal=PRINCIPAL)
         with (
             bare.control_plane() as opened,
             pytest.raises(OctogenMCPAuthenticationError, match="token command failed"),
@@ -166,7 +160,7 @@ def test_analytics_hub_s_reason_is_shown_beside_the_status(
     with hubs.answering(**methods) as endpoint:
         monkeypatch.setenv("ANALYTICS_HUB_EMULATOR_HOST", endpoint)
         with pytest.raises(OctogenBigQueryError) as caught:
-            subscribe_to_listing(listing_resource=LISTING, destination_project=PROJECT)
+            od.subscribe_to_listing(listing_resource=LISTING, destination_project=PROJECT)
     shown = f"({code} ACCESS_TOKEN_SCOPE_INSUFFICIENT: Request had insufficient scopes)"
     assert shown in str(caught.value)
 
@@ -175,7 +169,7 @@ def test_a_refusal_of_bigquery_without_a_list_of_errors_shows_the_reason_in_its_
     golden: Golden, server: dict[str, Any], project: Project
 ) -> None:
     server["answer"] = lambda *_: (403, {"error": LACKING})
-    message = project.failure([linked, build_linked_products_asset(linked)], resources=BIGQUERY)
+    message = project.failure([linked, od.build_linked_products_asset(linked)], resources=BIGQUERY)
     golden("errors", message)
 
 
@@ -186,7 +180,7 @@ def test_the_last_of_many_failed_jobs_says_why(
     bigquery: BigQueryServer = server["answer"]
     wrong = {"reason": "invalidQuery", "message": "Unrecognized name: x", "location": "query"}
     bigquery.failures, bigquery.lost_answers = [wrong] * 20, 20
-    snapshot = build_linked_snapshot_asset(linked, where="x")
+    snapshot = od.build_linked_snapshot_asset(linked, where="x")
     message = project.failure([linked, snapshot], resources=BIGQUERY)
     golden("errors", message)
     assert "invalidQuery: Unrecognized name: x" in message

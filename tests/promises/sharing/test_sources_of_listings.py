@@ -8,19 +8,13 @@ from typing import Any
 import pytest
 from google.cloud import bigquery_analyticshub_v1 as ah
 
-from octogen_dagster import (
-    AnalyticsHubResource,
-    ExchangeSource,
-    OctogenControlPlaneResource,
-    OctogenSource,
-    StaticSource,
-)
+import octogen_dagster as od
 from tests.messages import Golden
 from tests.servers.google import BY_NUMBER, EXCHANGE, LISTING, PROJECT, Google
 from tests.servers.octogen import Octogen
 from tests.servers.octogen_mcp import PRINCIPAL
 
-Source = ExchangeSource | OctogenSource | StaticSource
+Source = od.ExchangeSource | od.OctogenSource | od.StaticSource
 
 IN_EU = LISTING.replace("/us/", "/eu/")
 ASK = "To subscribe to such listings too, set only_catalogs=False."
@@ -34,8 +28,8 @@ def _token(monkeypatch: pytest.MonkeyPatch) -> None:
 def found(source: Source, google: Google | None = None, octogen: Octogen | None = None) -> Any:
     with (google or Google()).running() as endpoint, (octogen or Octogen()).running() as url:
         resources = {
-            "analytics_hub": AnalyticsHubResource(project=PROJECT, endpoint=endpoint),
-            "octogen_control_plane": OctogenControlPlaneResource(principal=PRINCIPAL, url=url),
+            "analytics_hub": od.AnalyticsHubResource(project=PROJECT, endpoint=endpoint),
+            "octogen_control_plane": od.OctogenControlPlaneResource(principal=PRINCIPAL, url=url),
         }
         named = {key: resources[key] for key in source.resource_keys}
         return source.listings(SimpleNamespace(**named))
@@ -46,7 +40,7 @@ def statuses(source: Source, **servers: Any) -> dict[str, str | None]:
 
 
 def of_exchange(listing: ah.Listing, *, only_catalogs: bool = True) -> Any:
-    return found(ExchangeSource(EXCHANGE, only_catalogs), Google([listing]))
+    return found(od.ExchangeSource(EXCHANGE, only_catalogs), Google([listing]))
 
 
 def test_an_exchange_knows_its_listings_and_no_status() -> None:
@@ -54,7 +48,7 @@ def test_an_exchange_knows_its_listings_and_no_status() -> None:
     dataset = ah.Listing.BigQueryDatasetSource(dataset="projects/p/datasets/d")
     google = Google([ah.Listing(name=name, bigquery_dataset=dataset) for name in names])
     google.listings.append(ah.Listing(name=IN_EU))
-    assert statuses(ExchangeSource(EXCHANGE), google=google) == dict.fromkeys(sorted(names))
+    assert statuses(od.ExchangeSource(EXCHANGE), google=google) == dict.fromkeys(sorted(names))
 
 
 @pytest.mark.parametrize(
@@ -102,7 +96,7 @@ def test_a_name_that_is_none_is_left_out_and_one_that_shows_who_queries_it_is_no
 ) -> None:
     odd = ah.Listing(name=f"{EXCHANGE}/listings/bad id")
     google = Google([odd, ah.Listing(name=LISTING, log_linked_dataset_query_user_email=True)])
-    listings = found(ExchangeSource(EXCHANGE), google)
+    listings = found(od.ExchangeSource(EXCHANGE), google)
     assert [str(each.name) for each in listings.listings] == [LISTING]
     golden("errors", listings.left_out[0])
     (note,) = listings.notes
@@ -125,13 +119,13 @@ def test_octogen_knows_the_status_for_its_registered_subscriber(golden: Golden) 
     octogen.share("acme")
     octogen.share("zen", "preparing")
     zen = f"{EXCHANGE}/listings/zen"
-    assert statuses(OctogenSource(), octogen=octogen) == {LISTING: None, zen: None}
+    assert statuses(od.OctogenSource(), octogen=octogen) == {LISTING: None, zen: None}
     octogen.register(subscriberProjectId="theirs", subscriberId="theirs")
-    assert statuses(OctogenSource(), octogen=octogen) == {LISTING: None, zen: None}
+    assert statuses(od.OctogenSource(), octogen=octogen) == {LISTING: None, zen: None}
     octogen.register()
     known = {LISTING: "awaiting_subscription", zen: "preparing"}
-    assert statuses(OctogenSource(), octogen=octogen) == known
-    some = found(OctogenSource(["zen", "typo"]), octogen=octogen)
+    assert statuses(od.OctogenSource(), octogen=octogen) == known
+    some = found(od.OctogenSource(["zen", "typo"]), octogen=octogen)
     assert [str(each.name) for each in some.listings] == [zen]
     (left_out,) = some.left_out
     golden("logs", left_out)
@@ -155,16 +149,16 @@ def test_a_reason_that_decides_is_the_status(
 ) -> None:
     octogen = Octogen().register()
     octogen.share("acme", status, reasonCode=reason)
-    assert statuses(OctogenSource(), octogen=octogen) == {LISTING: known}
+    assert statuses(od.OctogenSource(), octogen=octogen) == {LISTING: known}
 
 
 def test_a_catalog_in_two_regions_has_a_status_for_each() -> None:
     octogen = Octogen().register()
     octogen.share("acme", "active")
     octogen.listings.append(octogen.listings[0] | {"listingResource": IN_EU})
-    assert statuses(OctogenSource(), octogen=octogen) == {LISTING: "active", IN_EU: ""}
+    assert statuses(od.OctogenSource(), octogen=octogen) == {LISTING: "active", IN_EU: ""}
     octogen.cells.insert(0, {"catalogKey": "acme", "status": "pending"})  # it names no listing
-    assert statuses(OctogenSource(), octogen=octogen) == {LISTING: "active", IN_EU: "pending"}
+    assert statuses(od.OctogenSource(), octogen=octogen) == {LISTING: "active", IN_EU: "pending"}
 
 
 def test_a_catalog_whose_listing_has_no_name_is_left_out() -> None:
@@ -173,7 +167,7 @@ def test_a_catalog_whose_listing_has_no_name_is_left_out() -> None:
     for catalog, resource in (("none", None), ("number", 7), ("odd", "acme")):
         octogen.share(catalog)["listingResource"] = resource
     octogen.cells.clear()
-    listings = found(OctogenSource(), octogen=octogen)
+    listings = found(od.OctogenSource(), octogen=octogen)
     assert [str(each.name) for each in listings.listings] == [LISTING]
     assert [reason[:43] for reason in listings.left_out] == [
         "Catalog none: '' is not the name of a listi",
@@ -183,5 +177,5 @@ def test_a_catalog_whose_listing_has_no_name_is_left_out() -> None:
 
 
 def test_what_is_written_down_is_taken_once_however_its_project_is_named() -> None:
-    (listing,) = found(StaticSource([LISTING, BY_NUMBER, LISTING])).listings
+    (listing,) = found(od.StaticSource([LISTING, BY_NUMBER, LISTING])).listings
     assert (str(listing.name), listing.status) == (LISTING, None)

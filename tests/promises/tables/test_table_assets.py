@@ -15,18 +15,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from octogen_dagster import (
-    ParquetSnapshotIOManager,
-    ShopCatalogs,
-    build_catalogs_asset,
-    build_product_brands_asset,
-    build_product_changes_asset,
-    build_product_details_asset,
-    build_product_history_asset,
-    build_products_asset,
-    build_table_asset,
-    catalog_partitions,
-)
+import octogen_dagster as od
 from octogen_dagster.errors import OctogenTableError
 from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.tables import BigQueryTables, DuckDBTables, PostgresTables, SnowflakeTables
@@ -89,7 +78,7 @@ def make_job() -> dg.JobDefinition:
     base = Path(os.environ["TABLES"])
     project = Project(base, DuckDB(base).destination, CATALOGS, backfill_policy=policy())
     job = dg.define_asset_job("tables", project.tables, executor_def=dg.in_process_executor)
-    resources = {"io_manager": ParquetSnapshotIOManager(base_dir=str(base))}
+    resources = {"io_manager": od.ParquetSnapshotIOManager(base_dir=str(base))}
     definitions = dg.Definitions(
         [*project.assets, *project.tables], jobs=[job], resources=resources
     )
@@ -125,20 +114,20 @@ def test_a_run_that_is_executed_again_and_fails_again_says_which_partition_faile
 @pytest.mark.slow
 def test_products_and_what_is_made_from_them_become_tables(tmp_path: Path) -> None:
     warehouse = DuckDB(tmp_path)
-    catalogs = build_catalogs_asset("catalogs")
-    products = build_products_asset("products", partitions_def=catalog_partitions)
-    history = build_product_history_asset(products)
+    catalogs = od.build_catalogs_asset("catalogs")
+    products = od.build_products_asset("products", partitions_def=od.catalog_partitions)
+    history = od.build_product_history_asset(products)
     assets = [
         products,
         history,
-        build_product_changes_asset(history),
-        build_product_brands_asset(products),
-        build_product_details_asset(products),
+        od.build_product_changes_asset(history),
+        od.build_product_brands_asset(products),
+        od.build_product_details_asset(products),
     ]
-    tables = [build_table_asset(each, warehouse.destination) for each in [catalogs, *assets]]
+    tables = [od.build_table_asset(each, warehouse.destination) for each in [catalogs, *assets]]
     with Sandbox(catalogs=2, products=30) as octogen, dg.DagsterInstance.ephemeral() as instance:
         resources = stored(
-            tmp_path, octogen_at(octogen, catalog_source=ShopCatalogs(octogen.hosts))
+            tmp_path, octogen_at(octogen, catalog_source=od.ShopCatalogs(octogen.hosts))
         )
         listed = dg.materialize([catalogs, tables[0]], resources=resources, instance=instance)
         assert listed.success
@@ -171,7 +160,7 @@ def test_the_asset_shows_its_destination_kind_and_pool(tmp_path: Path) -> None:
     @dg.asset
     def products() -> None: ...
 
-    table = build_table_asset(products, DuckDBTables(database="data/shop.duckdb"), table="boots")
+    table = od.build_table_asset(products, DuckDBTables(database="data/shop.duckdb"), table="boots")
     (spec,) = table.specs
     assert spec.key.to_user_string() == "products_table"
     assert spec.kinds == {"octogen", "duckdb"}
@@ -196,14 +185,14 @@ def test_the_asset_shows_its_destination_kind_and_pool(tmp_path: Path) -> None:
 
 
 def test_columns_that_the_snapshots_lack_are_refused_when_definitions_load() -> None:
-    products = build_products_asset("products")
+    products = od.build_products_asset("products")
     destination = DuckDBTables(database="shop.duckdb")
     with pytest.raises(ValueError, match=r"products .* 'titel'\. Did you mean 'title'\?"):
-        build_table_asset(products, destination, columns=["uuid", "titel"])
+        od.build_table_asset(products, destination, columns=["uuid", "titel"])
     refused: list[Any] = [[], "uuid"]
     for columns in refused:
         with pytest.raises(ValueError, match=r"columns must be .* not"):
-            build_table_asset(products, destination, columns=columns)
+            od.build_table_asset(products, destination, columns=columns)
 
 
 def test_a_setting_that_is_mistyped_is_refused() -> None:
@@ -327,10 +316,10 @@ def test_a_duckdb_shows_no_part_of_a_password(
 
 
 def test_a_destination_in_the_place_of_the_snapshots_is_not_shown() -> None:
-    products = build_products_asset("products")
+    products = od.build_products_asset("products")
     destination = DuckDBTables(database="postgres:dbname=lake password=pa55w0rd")
     with pytest.raises(TypeError, match="must be an asset, not DuckDBTables: pass") as raised:
-        build_table_asset(destination, products)  # type: ignore[arg-type]
+        od.build_table_asset(destination, products)  # type: ignore[arg-type]
     assert "pa55" not in str(raised.value)
 
 
@@ -402,7 +391,7 @@ def test_snapshots_of_another_io_manager_are_refused(tmp_path: Path) -> None:
     def products() -> int:
         return 1
 
-    table = build_table_asset(products, DuckDBTables(database=str(tmp_path / "shop.duckdb")))
+    table = od.build_table_asset(products, DuckDBTables(database=str(tmp_path / "shop.duckdb")))
     result = dg.materialize(
         [products, table],
         resources={"io_manager": dg.FilesystemIOManager(base_dir=str(tmp_path))},

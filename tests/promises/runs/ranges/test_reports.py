@@ -11,15 +11,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from octogen_dagster import (
-    ParquetSnapshotIOManager,
-    ProductSearch,
-    build_product_brands_asset,
-    build_product_details_asset,
-    build_product_history_asset,
-    catalog_days,
-    catalog_partitions,
-)
+import octogen_dagster as od
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 from tests.api.servers import Received, http, page, unlisted
@@ -43,7 +35,7 @@ def now() -> datetime:
 
 
 PARTITIONS: dict[str, Any] = {
-    "catalogs": (catalog_partitions, CATALOGS),
+    "catalogs": (od.catalog_partitions, CATALOGS),
     "named": (dg.StaticPartitionsDefinition(CATALOGS), CATALOGS),
 }
 
@@ -98,7 +90,7 @@ def test_a_partition_that_did_not_change_keeps_its_data_version(project: Project
 def test_a_range_of_catalogs_and_days_is_of_the_present_day(
     project: Project, sandbox: Sandbox
 ) -> None:
-    days = catalog_days((now() - timedelta(days=2)).date().isoformat())
+    days = od.catalog_days((now() - timedelta(days=2)).date().isoformat())
     products = products_of_a_range(partitions_def=days)
     today, yesterday = (f"{now() - timedelta(days=ago):%Y-%m-%d}" for ago in (0, 1))
     result = run(project, sandbox, [products], [f"shop0|{yesterday}", f"shop2|{today}"])
@@ -142,7 +134,7 @@ def test_a_catalog_that_is_indexed_before_its_own_read_is_read_once(project: Pro
             service.indexed_at[CATALOGS[1]] = "2026-11-26T05:00:00Z"
 
     service.change = index_again
-    products = products_of_a_range(search=ProductSearch(page_size=5))
+    products = products_of_a_range(search=od.ProductSearch(page_size=5))
     with service.running() as server:
         assert run(project, server, [products], CATALOGS[:2], concurrency=1).success
     assert sorted(service.searches) == [(key, page) for key in CATALOGS[:2] for page in range(1, 6)]
@@ -176,7 +168,7 @@ def test_a_catalog_that_fails_spoils_no_other(project: Project, sandbox: Sandbox
     assert not result.success
     assert sorted(reported(project.instance), key=str) == CATALOGS
     assert "2 of 8 partitions of products failed. The other 6 are published" in failure(result)
-    status = project.instance.get_status_by_partition(KEY, keys, catalog_partitions)
+    status = project.instance.get_status_by_partition(KEY, keys, od.catalog_partitions)
     assert status
     assert [key for key in keys if status[key] == dg.AssetPartitionStatus.FAILED] == keys[6:]
     (event,) = result.get_step_failure_events()
@@ -277,7 +269,7 @@ def test_a_range_is_published_by_the_io_manager_of_the_asset(
     project: Project, tmp_path: Path, sandbox: Sandbox
 ) -> None:
     products = products_of_a_range(
-        io_manager_def=ParquetSnapshotIOManager(base_dir=str(tmp_path / "own"))
+        io_manager_def=od.ParquetSnapshotIOManager(base_dir=str(tmp_path / "own"))
     )
     project.folder = tmp_path / "common"
     assert run(project, sandbox, [products], CATALOGS[:2]).success
@@ -307,7 +299,7 @@ def test_a_range_whose_end_was_added_again_reads_nothing(
 def test_a_warning_of_the_search_is_logged_once_for_all_catalogs(
     project: Project, sandbox: Sandbox
 ) -> None:
-    products = products_of_a_range(search=ProductSearch(page_size=90))
+    products = products_of_a_range(search=od.ProductSearch(page_size=90))
     result = run(project, sandbox, [products], CATALOGS)
     assert result.success
     lines = lines_of(project.instance, result.run_id)
@@ -315,7 +307,11 @@ def test_a_warning_of_the_search_is_logged_once_for_all_catalogs(
     assert len(lines) < len(CATALOGS)
 
 
-FOLLOWING = (build_product_history_asset, build_product_details_asset, build_product_brands_asset)
+FOLLOWING = (
+    od.build_product_history_asset,
+    od.build_product_details_asset,
+    od.build_product_brands_asset,
+)
 
 
 @pytest.mark.long
@@ -347,7 +343,7 @@ def test_an_asset_of_ones_own_returns_a_frame_for_each_partition(
     def explode(title: str) -> str:
         raise ZeroDivisionError(title)
 
-    @dg.asset(partitions_def=catalog_partitions, backfill_policy=SINGLE)
+    @dg.asset(partitions_def=od.catalog_partitions, backfill_policy=SINGLE)
     def titles(context: dg.AssetExecutionContext) -> dict[str, pl.LazyFrame]:
         def frame(key: str) -> pl.LazyFrame:
             made = pl.LazyFrame({"title": [key]})
@@ -387,7 +383,7 @@ def test_an_asset_of_ones_own_returns_a_frame_for_each_partition(
 def test_an_asset_of_ones_own_that_returns_others_is_told_what_to_return(
     project: Project, sandbox: Sandbox, made: Any, problem: str
 ) -> None:
-    @dg.asset(partitions_def=catalog_partitions, backfill_policy=SINGLE)
+    @dg.asset(partitions_def=od.catalog_partitions, backfill_policy=SINGLE)
     def titles() -> Any:
         return made
 
