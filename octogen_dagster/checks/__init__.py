@@ -1,1 +1,1 @@
-"""The checks of stored tables: of columns of products, and those that a kind brings."""
+"""Checks for stored tables: product columns, and the checks for each table kind."""

@@ -1,4 +1,4 @@
-"""A snapshot as its checks see it: its bad rows, its materialization and those before."""
+"""CheckedSnapshot: a snapshot's bad rows and its current and earlier materializations."""
 
 import functools
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,19 +10,20 @@ import polars as pl
 
 from octogen_dagster.frames.kinds import Rule, Verdict
 from octogen_dagster.frames.products import search_key
+from octogen_dagster.printable import count
 from octogen_dagster.snapshots.metadata import SEARCH
 from octogen_dagster.snapshots.partitions import PartitionLayout
 from octogen_dagster.snapshots.publication import last_records, read_last
 
 _SHOWN = ("catalog_key", "uuid", "product_url", "title")
 _MAX_SAMPLE = 5
-_ROW = "octogen/row"  # the name of no column, of an asset of one's own either
+_ROW = "octogen/row"  # unlike any column name, even in user-defined assets
 _MAX_RECORDS = 100
 
 
 @dataclass(frozen=True)
 class CheckedSnapshot:
-    """A snapshot, the rules that its rows are to follow, and the asset that it is of."""
+    """A snapshot with its asset and the rules for its rows."""
 
     instance: dg.DagsterInstance
     asset: dg.AssetKey
@@ -33,26 +34,26 @@ class CheckedSnapshot:
 
     @property
     def subject(self) -> str:
-        """The name of the snapshot, as texts begin with it."""
-        of = f", partition {self.partition!r}" if self.partition else ""
-        return f"{self.asset.to_user_string()}{of}"
+        """The snapshot's name in messages."""
+        suffix = f", partition {self.partition!r}" if self.partition else ""
+        return f"{self.asset.to_user_string()}{suffix}"
 
     @functools.cached_property
     def entries(self) -> Mapping[str, Any]:
-        """The entries of the last materialization."""
+        """The last materialization's metadata values."""
         return _entries(self._last[0]) if self._last else {}
 
     @functools.cached_property
     def earlier(self) -> list[Mapping[str, Any]]:
-        """The entries of the snapshots before that are of the same search, the newest first.
+        """The metadata values of earlier snapshots from the same search, newest first.
 
-        A snapshot with a time comes after those of earlier times, another one after those it
-        replaced. A run of several partitions is compared with nothing.
+        For a time partition these are the earlier times, otherwise the replaced snapshots. A run
+        over several partitions has none.
         """
         partitions = self.partitions
         if self.partition is None and (partitions.catalogs or partitions.times):
             return []
-        if not self._last:  # its materialization was wiped: its search is not known
+        if not self._last:  # the materialization was wiped, so the search is unknown
             return []
         if self.partition and partitions.times:
             times = [str(key) for key in partitions.times_before(self.partition)]
@@ -61,32 +62,31 @@ class CheckedSnapshot:
         else:
             records = read_last(self.instance, self.asset, self.partition, _MAX_RECORDS)[1:]
         earlier = map(_entries, records)
-        own = search_key(self.entries.get(SEARCH))
-        return [each for each in earlier if search_key(each.get(SEARCH)) == own]
+        search = search_key(self.entries.get(SEARCH))
+        return [each for each in earlier if search_key(each.get(SEARCH)) == search]
 
     @property
     def rows(self) -> int:
-        """The number of rows."""
+        """The row count."""
         return int(self._found.item(0, "rows"))
 
     def by_rules(self, check: str) -> Verdict:
-        """Judge the rows by the rules of a check."""
+        """Evaluate a check's rules on the rows."""
         rules = [rule for rule in self.rules if rule.check == check]
         needed = dict.fromkeys(name for rule in rules for name in rule.columns)
         if missing := [name for name in needed if name not in self._columns]:
             named = ", ".join(missing)
-            text = f"has no column {named}. Store it, or exclude the check {check!r}."
+            text = f"has no column {named}. Store the column, or exclude the check {check!r}."
             return Verdict(False, f"{self.subject} {text}")
         bad = {rule.name: len(self._bad(rule)) for rule in rules}
         broken = [rule for rule in rules if bad[rule.name] > rule.limit * self.rows / 100]
         figures = {"bad_rows": sum(bad.values()), "bad_rows_by_rule": bad}
         if not broken:
-            text = f"{self.subject} has {self.rows:,} rows, and few or none are bad."
+            text = f"{self.subject} has {count(self.rows, 'row')}. Bad rows are within the limits."
             return Verdict(True, text, figures)
         found = "; ".join(
-            f"{rule.name} in {bad[rule.name]:,} of {self.rows:,} rows "
-            f"({100 * bad[rule.name] / self.rows:.3g} %), "
-            + (f"{rule.limit:.3g} % are allowed" if rule.limit else "and none is allowed")
+            f"{rule.name} in {bad[rule.name]:,} of {count(self.rows, 'row')} "
+            f"({100 * bad[rule.name] / self.rows:.3g} %, limit {rule.limit:.3g} %)"
             for rule in broken
         )
         figures["sample"] = self._sample(broken)
@@ -105,17 +105,17 @@ class CheckedSnapshot:
         usable = [rule for rule in self.rules if set(rule.columns).issubset(self._columns)]
         return self.frame.select(
             pl.len().alias("rows"),
-            # Their places, and not their number alone: the sample takes its rows by them.
+            # Row numbers instead of counts, because the sample selects rows by number.
             *(rule.bad.arg_true().implode().alias(f"bad {rule.name}") for rule in usable),
         ).collect(engine="streaming")
 
     def _bad(self, rule: Rule) -> pl.Series:
-        """The numbers of the rows that a rule calls bad."""
+        """Return the row numbers that break a rule."""
         rows: pl.Series = self._found.item(0, f"bad {rule.name}")
         return rows
 
     def _sample(self, rules: Iterable[Rule]) -> pl.DataFrame:
-        """The first bad rows of each rule."""
+        """Return the first bad rows for each rule."""
         needed = [name for rule in rules for name in rule.columns]
         shown = dict.fromkeys([*(name for name in _SHOWN if name in self._columns), *needed])
         first = [

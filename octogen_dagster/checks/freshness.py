@@ -1,4 +1,4 @@
-"""The check `fresh`: every catalog was materialized within a maximum age."""
+"""The check `fresh`: every catalog was materialized within the maximum age."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
@@ -14,24 +14,24 @@ from octogen_dagster.frames.markdown import markdown_table
 from octogen_dagster.snapshots.partitions import PartitionLayout, keys_by_catalog
 from octogen_dagster.snapshots.range_checks import ASSET_CHECKS
 
-_ADVICE = "Look at the last runs, and at the sensor or schedule that requests them."
+_ADVICE = "Check the last runs, and the sensor or schedule that requests them."
 _MAX_STALE_SHOWN = 20
 _EVERY_HOUR = "0 * * * *"
 
 Part: TypeAlias = str | None
-"""A catalog of an asset; None for an asset without catalogs."""
+"""An asset's catalog; None for an asset without catalogs."""
 
 
 @runtime_checkable
 class ListsCatalogs(Protocol):
-    """An `OctogenResource`, which is not imported for this."""
+    """The `OctogenResource` interface, to avoid the import."""
 
     def listed_product_counts(self) -> Mapping[str, int | None] | None:
-        """The products of each catalog that the source lists; None if the list is not whole."""
+        """Return product counts by catalog in the source; None if the list is incomplete."""
 
 
 def is_derived(asset: dg.AssetsDefinition) -> bool:
-    """True for an asset that is made from other assets only, without a service."""
+    """True if an asset is computed only from other assets, without a service."""
     if not asset.is_executable or not asset.asset_deps[asset.key] - {asset.key}:
         return False
     io_managers = {each.input_manager_key for each in asset.op.input_defs}
@@ -46,8 +46,8 @@ def build_fresh_check(
 ) -> dg.AssetChecksDefinition:
     """Build the check `fresh`, which reads no snapshot and never blocks.
 
-    A `dagster.FreshnessPolicy` looks only at the last materialization of an asset, so one live
-    catalog hides the stale ones.
+    A `dagster.FreshnessPolicy` considers only the asset's last materialization, so one fresh
+    catalog hides stale ones.
     """
     key, partitions = asset.key, PartitionLayout(asset.partitions_def)
     every_hour: Any = dg.AutomationCondition.cron_tick_passed(_EVERY_HOUR)
@@ -55,7 +55,7 @@ def build_fresh_check(
     lately = f"in the last {hours(max_age):g} hours"
     resources: set[str] = set()
     if partitions.catalogs and asset.is_executable:
-        resources = set(asset.op.required_resource_keys)  # one of them may be Octogen's
+        resources = set(asset.op.required_resource_keys)  # might include an OctogenResource
 
     def result(
         context: dg.AssetCheckExecutionContext | dg.AssetExecutionContext,
@@ -84,7 +84,7 @@ def build_fresh_check(
         name=FRESH,
         description=f"{every} was materialized {lately}.",
         automation_condition=every_hour & ~dg.AutomationCondition.in_progress(),
-        # Definitions do not have the resources that the asset brings itself.
+        # Definitions need not provide the resources bound to the asset.
         required_resource_keys=resources - set(asset.resource_defs),
         resource_defs=dict(asset.resource_defs) if resources else {},
     )
@@ -96,15 +96,15 @@ def build_fresh_check(
 
 
 class Freshness(NamedTuple):
-    """The parts of an asset by what the check `fresh` says of them.
+    """An asset's parts, grouped by the result of the check `fresh`.
 
     Attributes:
-        fresh: Materialized within the maximum age.
-        stale: Not materialized within it, each with the storage id of its last materialization,
-            or 0. Any of these fails the check.
-        awaited: Never materialized, while the asset's first materialization is within it.
-        withdrawn: Not materialized within it, and no longer listed by the source.
-        ignores_list: True if the source lists none of the parts, so its list is taken for broken.
+        fresh: Parts materialized within the maximum age.
+        stale: Other parts, each with its last materialization's storage id, or 0. Any stale part
+            fails the check.
+        awaited: Parts without a materialization, while the asset's first one is within the age.
+        withdrawn: Parts that are not fresh and no longer listed by the source.
+        ignores_list: True if the source lists none of the parts, which indicates a broken list.
     """
 
     fresh: list[Part]
@@ -121,13 +121,13 @@ def freshness(
     *,
     is_first: bool,
 ) -> Freshness:
-    """Judge the parts of an asset.
+    """Return an asset's parts by freshness.
 
     Args:
-        newest: All parts, each with the storage id of its last materialization, or 0.
-        current: The parts that were materialized within the maximum age.
-        listed: The products of each part in the source's list; None if the list is not known.
-        is_first: True if the asset was materialized for the first time within the maximum age.
+        newest: All parts, each with its last materialization's storage id, or 0.
+        current: The parts materialized within the maximum age.
+        listed: Product counts by part in the source's list; None if the list is unknown.
+        is_first: True if the asset's first materialization is within the maximum age.
     """
     ignores_list = listed is not None and listed.keys().isdisjoint(newest)
     found = Freshness([], {}, [], [], ignores_list)
@@ -151,7 +151,7 @@ def _newest(
     partitions: PartitionLayout,
     cutoff: datetime,
 ) -> tuple[dict[Part, int], set[Part], bool]:
-    """Read the first two arguments of `freshness`, and the last one."""
+    """Return the `freshness` arguments `newest`, `current` and `is_first`."""
     before = dg.AssetRecordsFilter(asset, before_timestamp=cutoff.timestamp())
     old = instance.fetch_materializations(before, limit=1).records
     cutoff_id = old[0].storage_id if old else 0
@@ -163,7 +163,7 @@ def _newest(
             continue
         newest[part] = max(newest[part], storage_id)
         window = None if partition is None else partitions.window(partition)
-        # A snapshot of a time that had ended says nothing about the present.
+        # Snapshots of past times say nothing about the present.
         if storage_id > cutoff_id and (window is None or window[1] > cutoff):
             current.add(part)
     return newest, current, bool(current) and not cutoff_id
@@ -193,7 +193,7 @@ def _materialized(subject: str, found: Freshness, parts: int, lately: str) -> st
     if found.stale:
         return (
             f"{subject}: {len(found.stale):,} of {parts:,} catalogs were not materialized "
-            f"{lately}, {_never(found):,} of them never. {_ADVICE}"
+            f"{lately}, including {_never(found):,} never materialized. {_ADVICE}"
         )
     if None in found.fresh:
         return f"{subject} was materialized {lately}."
@@ -202,7 +202,7 @@ def _materialized(subject: str, found: Freshness, parts: int, lately: str) -> st
 
 
 def _remarks(found: Freshness) -> Iterator[str]:
-    """Yield sentences on an ignored list, and on catalogs that do not fail the check."""
+    """Yield sentences about an ignored list and catalogs that do not fail the check."""
     if found.ignores_list:
         yield (
             "The source lists none of these catalogs, so its list is ignored. Check the source, or "
@@ -229,7 +229,7 @@ def _parts(instance: dg.DagsterInstance, partitions: PartitionLayout) -> Iterabl
 def _last_ids(
     instance: dg.DagsterInstance, asset: dg.AssetKey, partitions: PartitionLayout
 ) -> Mapping[Part, int]:
-    """The storage id of the last materialization of each partition, or of the asset as a whole."""
+    """Return last materialization storage ids by partition; by None without partitions."""
     if partitions.catalogs is None and partitions.times is None:
         records = instance.fetch_materializations(asset, limit=1).records
         return dict.fromkeys([None], records[0].storage_id) if records else {}
@@ -239,14 +239,14 @@ def _last_ids(
 def _listed(
     context: dg.AssetCheckExecutionContext | dg.AssetExecutionContext, resources: Iterable[str]
 ) -> dict[Part, int | None] | None:
-    """The products of each partition key that the source lists; None if nobody knows the list."""
+    """Return product counts by partition key in the source; None if the list is unknown."""
     for octogen in (getattr(context.resources, name) for name in resources):
         if not isinstance(octogen, ListsCatalogs):
             continue
         try:
             listed = octogen.listed_product_counts()
         except OctogenError as error:
-            context.log.warning(f"Whether stale catalogs are still listed is not known. {error}")
+            context.log.warning(f"It is unknown whether stale catalogs are still listed. {error}")
             return None
         if listed is not None:
             keys, _ = keys_by_catalog(listed)
@@ -257,7 +257,7 @@ def _listed(
 def _longest_stale(
     instance: dg.DagsterInstance, asset: dg.AssetKey, stale: Mapping[Part, int], now: datetime
 ) -> pl.DataFrame:
-    """The parts that wait longest, those that were never materialized first."""
+    """Return the stalest parts, starting with parts that were never materialized."""
     parts = sorted(stale, key=lambda part: (stale[part], part or ""))[:_MAX_STALE_SHOWN]
     ids = [stale[part] for part in parts if stale[part]]
     wanted = dg.AssetRecordsFilter(asset, storage_ids=ids)

@@ -1,4 +1,4 @@
-"""The checks of a table that has the columns of products: its number of rows, nulls and prices."""
+"""Checks for tables with product columns: row count, nulls and prices."""
 
 import statistics
 from collections.abc import Collection, Iterator, Mapping
@@ -8,41 +8,42 @@ import polars as pl
 
 from octogen_dagster.checks.checked_snapshot import CheckedSnapshot
 from octogen_dagster.frames.kinds import Check, Rule, Verdict
+from octogen_dagster.printable import count
 from octogen_dagster.validation import require_percent, warn_of_share
 
 MIN_PRICES = 10
-"""The smallest number of prices whose median says what an outlier is."""
+"""Minimum number of prices for outlier detection."""
 MIN_ROWS_CHANGE = 10
-"""A smaller change of the number of rows is none, so that a search may find a few more or less."""
+"""Row count changes up to this number pass, because searches vary slightly."""
 SNAPSHOTS_BACK = 5
-"""The number of earlier snapshots that one is compared with."""
+"""Number of earlier snapshots to compare with."""
 _MOSTLY_NULL = 0.5
-"""A column with more nulls in most of the earlier snapshots may lose the other values."""
+"""A column with more nulls in most earlier snapshots is not checked for lost values."""
 
 ROWS, NULLS, PRICES = "rows_within_bounds", "nulls", "prices"
 PRODUCT_CHECKS: Mapping[str, Check] = {
     ROWS: Check(
-        "The number of rows is near that of the last snapshots.",
-        "Look at the changes of the products. If the number is right, the next snapshots are "
-        "compared with it; max_rows_change_percent sets the limit.",
+        "The row count is close to the last snapshots.",
+        "Check the product changes. If the count is correct, later snapshots are compared with it. "
+        "max_rows_change_percent sets the limit.",
     ),
     NULLS: Check(
-        "No column has many nulls, and none has lost all of its values.",
-        "Ask Octogen whether it still has these values; max_null_percent sets the limits.",
+        "No column has too many nulls or has lost all its values.",
+        "Ask Octogen whether it still has these values. max_null_percent sets the limits.",
     ),
     PRICES: Check(
-        "Few prices are negative, zero, above the original one or far from the median.",
-        "Compare the sample with the shop, and tell Octogen if it is right there. "
+        "Few prices are negative, zero, above the original price or far from the median.",
+        "Compare the sample with the shop. If the shop's prices are correct, tell Octogen. "
         "max_bad_price_percent and price_outlier_ratio set the limits.",
     ),
 }
 _NEEDED = {ROWS: {"title"}, NULLS: {"title"}, PRICES: {"current_price", "currency"}}
-"""The columns that an asset has for which a check makes sense; changes may be few or none."""
+"""Columns that an asset must declare for a check to apply; excludes changes, for example."""
 
 
 @dataclass(frozen=True)
 class ProductLimits:
-    """The limits of these checks; `build_snapshot_checks` says what each is."""
+    """Limits for the product checks, as documented in `build_snapshot_checks`."""
 
     max_rows_change_percent: float | None
     max_null_percent: Mapping[str, float] | None
@@ -53,7 +54,7 @@ class ProductLimits:
         limits, max_rows_change_percent = self.max_null_percent, self.max_rows_change_percent
         if not isinstance(limits, Mapping | None):
             raise TypeError(
-                "max_null_percent must be a mapping of names of columns, such as "
+                "max_null_percent must map column names to percentages, such as "
                 f'{{"title": 20}}, not {limits!r}.'
             )
         percents = {f"max_null_percent[{name!r}]": at for name, at in (limits or {}).items()}
@@ -62,15 +63,17 @@ class ProductLimits:
             require_percent(name, percent, 0.1 if name.startswith("max_bad") else 1)
         if max_rows_change_percent is not None and max_rows_change_percent < 0:
             raise ValueError(
-                f"max_rows_change_percent must be at least 0, not {max_rows_change_percent:g}"
+                f"max_rows_change_percent must be at least 0, not {max_rows_change_percent:g}."
             )
         if 0 < (max_rows_change_percent or 0) < 1:
             warn_of_share("max_rows_change_percent", max_rows_change_percent or 0)
         if self.price_outlier_ratio <= 1:
-            raise ValueError(f"price_outlier_ratio must be above 1, not {self.price_outlier_ratio}")
+            raise ValueError(
+                f"price_outlier_ratio must be above 1, not {self.price_outlier_ratio}."
+            )
 
     def checks(self, columns: Collection[str] | None) -> dict[str, Check]:
-        """The checks that are not left out, and make sense for a table with some columns."""
+        """Return the enabled checks that apply to a table with these columns."""
         limits = {
             ROWS: self.max_rows_change_percent,
             NULLS: self.max_null_percent,
@@ -122,7 +125,7 @@ def _price_rules(schema: pl.Schema, limit: float, ratio: float) -> Iterator[Rule
         original = pl.lit(None, pl.Float64)
     currency = pl.col("currency")
     median, prices = price.median().over(currency), price.count().over(currency)
-    # Products without a currency may be priced in several, so their median says nothing.
+    # Products without a currency can have prices in several, so they have no meaningful median.
     has_median = currency.is_not_null() & (prices >= MIN_PRICES)
     is_far = (price > median * ratio) | ((price > 0) & (price < median / ratio))
     problems = {
@@ -140,50 +143,52 @@ def _without_nan(value: pl.Expr, dtype: pl.DataType | None) -> pl.Expr:
 
 
 def _judge_rows(snapshot: CheckedSnapshot, max_percent: float) -> Verdict:
-    """Judge whether a number of rows is near those of the last snapshots."""
+    """Compare the row count with earlier snapshots."""
     rows = snapshot.rows
     counts = [
         entries.get("dagster/partition_row_count") or entries.get("dagster/row_count")
         for entries in snapshot.earlier
     ]
-    earlier = [count for count in counts if count is not None][:SNAPSHOTS_BACK]
+    earlier = [each for each in counts if each is not None][:SNAPSHOTS_BACK]
     if not earlier:
-        text = f"{snapshot.subject} has {rows:,} rows; those of an earlier snapshot are not known."
+        text = (
+            f"{snapshot.subject} has {count(rows, 'row')} and no earlier snapshot to compare with."
+        )
         return Verdict(True, text)
     typical = statistics.median(earlier)
     change = max(max_percent * typical / 100, MIN_ROWS_CHANGE)
     low, high = max(0, typical - change), typical + change
     text = (
-        f"{snapshot.subject} has {rows:,} rows; {low:,.0f} to {high:,.0f} are expected after the "
-        f"last {len(earlier)} snapshots."
+        f"{snapshot.subject} has {count(rows, 'row')}; expected {low:,.0f} to {high:,.0f}, based "
+        f"on {count(len(earlier), 'earlier snapshot')}."
     )
     figures = {"rows_low": round(low), "rows_high": round(high), "earlier_rows": earlier}
     return Verdict(low <= rows <= high, text, figures)
 
 
 def _judge_nulls(snapshot: CheckedSnapshot, limited: Collection[str]) -> Verdict:
-    """Judge whether few values are null, and whether a column without a limit has lost all."""
+    """Check null limits, and columns without a limit for lost values."""
     verdict = snapshot.by_rules(NULLS)
     if snapshot.rows < MIN_ROWS_CHANGE or not (lost := _lost_columns(snapshot) - set(limited)):
         return verdict
     names = ", ".join(sorted(lost))
     text = (
-        f"{verdict.text} All rows are null in {names}, where most of the last snapshots had values "
-        "in at least half of their rows."
+        f"{verdict.text} {names}: all rows are null, but most earlier snapshots had values in at "
+        "least half the rows."
     )
     return Verdict(False, text, {**verdict.figures, "lost_columns": names})
 
 
 def _lost_columns(snapshot: CheckedSnapshot) -> set[str]:
-    """The columns that are all null in a snapshot, and mostly were not in the last five."""
-    own, *earlier = (
+    """Return columns that are now entirely null and mostly had values in the last snapshots."""
+    current, *earlier = (
         (entries.get("octogen/metrics") or {}).get("null_fractions")
         for entries in (snapshot.entries, *snapshot.earlier)
     )
     known = [each for each in earlier if each is not None][:SNAPSHOTS_BACK]
     return {
         name
-        for name, fraction in (own or {}).items()
+        for name, fraction in (current or {}).items()
         if fraction == 1 and known
         if statistics.median(each.get(name, 0.0) for each in known) <= _MOSTLY_NULL
     }

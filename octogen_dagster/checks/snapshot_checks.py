@@ -1,4 +1,4 @@
-"""The builder of the checks of snapshots, and the step that evaluates them."""
+"""build_snapshot_checks, and the step that evaluates the checks."""
 
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -30,9 +30,9 @@ from octogen_dagster.snapshots.range_checks import PARTITION_CHECKS, partition_e
 from octogen_dagster.validation import did_you_mean
 
 MAX_AGE = timedelta(days=2)
-"""The maximum age of what is read from outside by default."""
+"""Default maximum age for assets read from outside Dagster."""
 MAX_NULL_PERCENT: Mapping[str, float] = {"product_url": 0, "title": 20, "current_price": 20}
-"""The percent of nulls that are allowed by default."""
+"""Default maximum null percentages."""
 
 
 def build_snapshot_checks(
@@ -48,61 +48,62 @@ def build_snapshot_checks(
     severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR,
     _clock: Callable[[], datetime] = utc_now,
 ) -> list[dg.AssetChecksDefinition]:
-    """Build the checks of the snapshots of an asset.
+    """Build snapshot checks for an asset.
 
-    They run with each materialization, on its partition, also in a run of several. The snapshot
-    comes from the asset's IO manager as a `polars.LazyFrame`, and one pass over the columns that
-    they need answers them all:
+    The checks run with each materialization on its partition, including in multi-partition runs.
+    The asset's IO manager loads the snapshot as a `polars.LazyFrame`, and one pass over the
+    required columns evaluates all checks:
 
-    * `rows_within_bounds`: the number of rows is near the median of the last five snapshots;
-    * `nulls`: no column has many nulls, and none that `OctogenResource` read is all null that had
-      values in most rows of the last snapshots;
-    * `prices`: few prices are negative, zero, above the original price or far from the median of
-      their currency. Products without a currency have no median;
-    * `fresh`: every catalog was materialized within `max_age`. It covers all partitions, reads no
-      snapshot and never blocks. It also runs every hour while the automation condition sensor is
-      on. A catalog that the source no longer lists is reported but does not fail it; nor does one
-      without a snapshot until the asset's first snapshot is older than `max_age`, so a first
-      backfill can take that long. A derived asset, such as a history, has it only if you pass
-      `max_age`.
+    * `rows_within_bounds`: the row count is close to the median of the last five snapshots.
+    * `nulls`: no column has too many nulls. For columns that `OctogenResource` read, the check also
+      fails if all values are null, but most rows in earlier snapshots had values.
+    * `prices`: few prices are negative, zero, above the original price or far from their currency's
+      median. Products without a currency are not compared with a median.
+    * `fresh`: every catalog was materialized within `max_age`. The check covers all partitions,
+      reads no snapshot and never blocks. It also runs every hour while the automation condition
+      sensor is on. A catalog that the source no longer lists is reported, but does not fail the
+      check. Neither does a catalog without a snapshot until the asset's first snapshot is older
+      than `max_age`, so a first backfill can take that long. A derived asset, such as a history,
+      has this check only if you pass `max_age`.
 
-    The last snapshots are those of the last of the 31 times before, or else those that were
-    replaced; one of another search, as a run in the launchpad may have, does not count. Without one
-    `rows_within_bounds` passes. A failed check has a sample of the rows and says what to do.
-    Changes and brands have none of these. A history has checks of the rows of each product:
-    `one_current_row`, `no_overlap` and `no_gap`; `nothing_left_out` names the snapshots that have
-    no place in it. Alerts have a check for each rule, which warns if more products than its
-    `max_products` and `max_percent` met it in the last snapshot. That a
-    snapshot is complete and has each product once needs no check: the read fails otherwise.
+    Earlier snapshots are the last of the preceding 31 times, or without time partitions the
+    replaced snapshots. Snapshots from a different search, for example one edited in the launchpad,
+    do not count. Without an earlier snapshot, `rows_within_bounds` passes. A failed check has
+    sample rows and suggests a remedy.
+
+    Changes and brands have none of the first three checks. A history has checks on each product's
+    rows: `one_current_row`, `no_overlap` and `no_gap`; `nothing_left_out` lists snapshots that
+    could not be added. Alerts have a check for each rule, which warns if more products than
+    `max_products` and `max_percent` matched the rule in the last snapshot. No check is necessary
+    for complete snapshots and unique products, because the read fails otherwise.
 
     Args:
-        asset: An asset of products, of what follows them, or one of your own. If
-            its kind has checks, as that of `build_product_history_asset`, it has these. Any other
-            asset has those of products: all, or if its metadata has `dagster/column_schema`, those
-            whose columns are there.
-        max_age: The maximum age of each catalog's last materialization; None leaves `fresh` out.
-            The default, two days, applies only to an asset that is read from a service or from
-            outside of Dagster.
-        max_rows_change_percent: By how many percent the number of rows may differ from that of the
-            last snapshots, where it may always differ by ten; None leaves `rows_within_bounds` out.
-        max_null_percent: The most percent of nulls of columns by name, 0 to 100; None leaves
-            `nulls` out. The default leaves out columns that the asset does not declare. One that is
-            named here is not compared with the last snapshots: with 100 it may lose all values.
-        max_bad_price_percent: Percent of the products whose price may be bad in one of these
-            ways, 0 to 100; None leaves `prices` out.
-        price_outlier_ratio: How many times a price may be above or below the median.
-        exclude: Names of checks to leave out, of those that such an asset may have.
-        blocking: True to keep what is downstream in the same run from running after a failed check.
+        asset: A products asset, a derived asset or your own asset. If its table kind has checks,
+            such as for `build_product_history_asset`, it gets those checks. Any other asset gets
+            the product checks: all of them, or if its metadata has `dagster/column_schema`, the
+            checks whose columns are declared.
+        max_age: Maximum age of each catalog's last materialization; None disables `fresh`. The
+            default, two days, applies only to assets read from a service or from outside Dagster.
+        max_rows_change_percent: Maximum row count difference from earlier snapshots, in percent;
+            None disables `rows_within_bounds`. A difference of ten rows always passes.
+        max_null_percent: Maximum percentage of nulls by column, 0 to 100; None disables `nulls`.
+            The default skips columns that the asset does not declare. Columns listed here are not
+            compared with earlier snapshots, so with 100 a column can lose all values.
+        max_bad_price_percent: Maximum percentage of products with each kind of bad price, 0 to 100;
+            None disables `prices`.
+        price_outlier_ratio: Maximum factor by which a price can be above or below the median.
+        exclude: Names of checks to skip.
+        blocking: True to stop downstream assets in the same run after a failed check.
         severity: The severity of a failed check.
 
     Returns:
         Checks for `dagster.Definitions(asset_checks=...)`.
 
     Raises:
-        ValueError: The asset is several assets, or its partitions are of two dimensions that are
-            not a catalog and a time; a limit is out of its range; `max_null_percent` names a
-            column that the asset does not declare; `exclude` names no check of such an asset; or
-            checks are to block that only warn.
+        ValueError: `asset` defines several assets, or has two partition dimensions other than a
+            catalog and a time; a limit is out of range; `max_null_percent` has a column that the
+            asset does not declare; `exclude` has an unknown name; or `blocking` is True with the
+            severity WARN.
     """
     require_asset(asset, "asset")
     require_max_age(max_age)
@@ -116,16 +117,17 @@ def build_snapshot_checks(
     check_names(exclude, names_of_checks(asset))
     if blocking and severity is dg.AssetCheckSeverity.WARN:
         raise ValueError(
-            "blocking=True needs severity=dg.AssetCheckSeverity.ERROR: Dagster lets what is "
-            "downstream run after a warning."
+            "blocking=True requires severity=dg.AssetCheckSeverity.ERROR, because Dagster runs "
+            "downstream assets after a warning."
         )
     found = kind.checks or limits.checks(columns)
     chosen = {name: check for name, check in found.items() if name not in exclude}
     if NULLS in chosen and not kind.checks and columns is not None:
         for name in {*(max_null_percent or ())} - columns:
             raise ValueError(
-                f"max_null_percent names {name!r}, which {asset.key.to_user_string()} does not "
-                f"have.{did_you_mean(name, columns)} It has {', '.join(sorted(columns))}."
+                f"max_null_percent has the column {name!r}, which {asset.key.to_user_string()} "
+                f"does not declare.{did_you_mean(name, columns)} Its columns are "
+                f"{', '.join(sorted(columns))}."
             )
     checks = []
     if chosen:
@@ -140,16 +142,16 @@ def build_snapshot_checks(
 
 
 def names_of_checks(asset: dg.AssetsDefinition) -> list[str]:
-    """The names of all checks that an asset may have."""
+    """Return the names of all checks that an asset can have."""
     return [*PRODUCT_CHECKS, *kind_of(asset).checks, FRESH]
 
 
 def check_names(exclude: Collection[str], known: Collection[str]) -> None:
-    """Refuse names of checks that are not known."""
+    """Raise for unknown check names."""
     for name in [exclude] if isinstance(exclude, str) else exclude:
         if name not in known:
             raise ValueError(
-                f"exclude names {name!r}, and there is no such check.{did_you_mean(name, known)} "
+                f"exclude has the unknown check {name!r}.{did_you_mean(name, known)} "
                 f"The checks are {', '.join(known)}."
             )
 
@@ -157,10 +159,10 @@ def check_names(exclude: Collection[str], known: Collection[str]) -> None:
 def _checks_of_snapshots(
     asset: dg.AssetsDefinition, step: "_Step", *, blocking: bool
 ) -> dg.AssetChecksDefinition:
-    """Build one step that opens the snapshot and answers all checks."""
+    """Build one step that loads the snapshot and evaluates all checks."""
     key, has_range = asset.key, takes_range(asset.backfill_policy, asset.partitions_def)
     with warnings.catch_warnings():
-        # Without the partitions Dagster loads those of all runs, not that of the run.
+        # Without partitions_def, Dagster loads all partitions instead of the run's.
         warnings.simplefilter("ignore", dg.PreviewWarning)
         specs = [
             dg.AssetCheckSpec(
@@ -192,17 +194,17 @@ def _checks_of_snapshots(
                 raise dg.Failure(
                     "\n".join(
                         [
-                            f"The checks of {len(missing):,} of {len(snapshot.partitions):,} "
-                            f"partitions of {key.to_user_string()} could not be evaluated.",
+                            f"{key.to_user_string()}: the checks could not be evaluated for "
+                            f"{len(missing):,} of {len(snapshot.partitions):,} partitions.",
                             *first_lines(missing),
                         ]
                     )
                 )
             return
-        own = op.partition_key if op.has_partition_key else None
+        partition_key = op.partition_key if op.has_partition_key else None
         with permanent_errors_fail():
-            frame = step.opened(snapshot, own)
-        yield from step.results(context.instance, frame, own, selected)
+            frame = step.opened(snapshot, partition_key)
+        yield from step.results(context.instance, frame, partition_key, selected)
 
     checks = dg.multi_asset_check(
         name=f"{key.to_python_identifier()}_checks",
@@ -216,7 +218,7 @@ def _checks_of_snapshots(
 
 @dataclass(frozen=True)
 class _Step:
-    """The step of an asset's checks: those of its kind, or else those that fit its columns."""
+    """Evaluates an asset's checks: its table kind's, or the product checks for its columns."""
 
     asset: dg.AssetKey
     partitions: PartitionLayout
@@ -227,11 +229,11 @@ class _Step:
 
     @property
     def reads_rows(self) -> bool:
-        """False if what the materialization says is all that is judged."""
+        """False if the checks need only the materialization's metadata."""
         return bool(self.kind.rules) or not self.kind.checks
 
     def opened(self, snapshots: Snapshots, partition: str | None) -> pl.LazyFrame:
-        """The rows of a snapshot; none if none are read."""
+        """Return the snapshot's rows; an empty frame if the checks read none."""
         return snapshots.frame(partition) if self.reads_rows else pl.LazyFrame()
 
     def results(
@@ -241,7 +243,7 @@ class _Step:
         partition: str | None,
         selected: Collection[str],
     ) -> Iterator[dg.AssetCheckResult]:
-        """The results of the selected checks of a snapshot."""
+        """Yield the selected checks' results for a snapshot."""
         rules = self.kind.rules if self.kind.checks else self.limits.rules(frame.collect_schema())
         snapshot = CheckedSnapshot(
             instance,

@@ -85,10 +85,9 @@ def test_an_asset_of_ones_own_has_the_checks_of_the_columns_that_it_declares(
         assets = [own, *od.build_snapshot_checks(own, max_null_percent=limits)]
         result = project.run(assets)
         assert failed(result) == wrong
-    assert evaluations(result)["nulls"].description == (
-        "own has no column price. Store it, or exclude the check 'nulls'. Ask Octogen whether it "
-        "still has these values; max_null_percent sets the limits."
-    )
+    description = str(evaluations(result)["nulls"].description)
+    assert description.startswith("own has no column price. ")
+    assert "exclude the check 'nulls'" in description
 
 
 @pytest.mark.parametrize(
@@ -188,7 +187,7 @@ def test_a_limit_of_zero_allows_none(asset: CheckedAsset) -> None:
     asset.settings = {"max_null_percent": {"title": 0}}
     asset.frame = products(10, title=[None] + ["Shoe"] * 9)
     found = evaluations(asset.run())["nulls"]
-    assert " title is null in 1 of 10 rows (10 %), and none is allowed. " in str(found.description)
+    assert " title is null in 1 of 10 rows (10 %, limit 0 %). " in str(found.description)
 
 
 def test_a_column_with_too_many_nulls(asset: CheckedAsset) -> None:
@@ -196,10 +195,9 @@ def test_a_column_with_too_many_nulls(asset: CheckedAsset) -> None:
     result = asset.run()
     assert failed(result) == {"nulls"}
     found = evaluations(result)["nulls"]
-    assert found.description == (
-        "products has bad rows: title is null in 3 of 10 rows (30 %), 20 % are allowed. Ask "
-        "Octogen whether it still has these values; max_null_percent sets the limits."
-    )
+    text = "products has bad rows: title is null in 3 of 10 rows (30 %, limit 20 %). "
+    assert str(found.description).startswith(text)
+    assert "max_null_percent" in str(found.description)
     shown = numbers(found)
     assert (shown["rows"], shown["bad_rows"]) == (10, 3)
     assert shown["bad_rows_by_rule"]["title is null"] == 3
@@ -227,13 +225,13 @@ def test_prices_that_are_wrong(asset: CheckedAsset) -> None:
     result = asset.run()
     assert failed(result) == {"prices"}
     found = evaluations(result)["prices"]
-    each = "in 1 of 14 rows (7.14 %), 0.1 % are allowed"
-    assert found.description == (
+    each = "in 1 of 14 rows (7.14 %, limit 0.1 %)"
+    assert str(found.description).startswith(
         f"products has bad rows: a price is negative {each}; current_price is zero {each}; "
         f"original_price is below current_price {each}; current_price is far from the median of "
-        f"its currency {each}. Compare the sample with the shop, and tell Octogen if it is right "
-        "there. max_bad_price_percent and price_outlier_ratio set the limits."
+        f"its currency {each}. "
     )
+    assert "max_bad_price_percent and price_outlier_ratio" in str(found.description)
     shown = numbers(found)
     assert shown["bad_rows"] == 4
     assert [line.split(" | ")[2] for line in shown["sample"].splitlines()[2:]] == [
@@ -294,11 +292,8 @@ def test_more_or_fewer_rows_than_the_last_snapshots(asset: CheckedAsset) -> None
     asset.frame = products(69)
     found = asset.check("rows_within_bounds")
     assert not found.passed
-    assert found.description == (
-        "products has 69 rows; 70 to 130 are expected after the last 3 snapshots. Look at the "
-        "changes of the products. If the number is right, the next snapshots are compared with "
-        "it; max_rows_change_percent sets the limit."
-    )
+    assert str(found.description).startswith("products has 69 rows; expected 70 to 130, ")
+    assert "max_rows_change_percent" in str(found.description)
     assert numbers(found) == {
         "rows": 69,
         "rows_low": 70,
@@ -378,7 +373,7 @@ def test_rows_of_a_snapshot_whose_materialization_is_gone_are_compared_with_none
         result = asset.run(selection=rows, tags={"dagster/partition": day(0)})
     found = evaluations(result)["rows_within_bounds"]
     assert found.passed
-    assert "those of an earlier snapshot are not known" in str(found.description)
+    assert "no earlier snapshot" in str(found.description)
 
 
 def test_a_run_of_several_partitions_checks_the_rows_of_all_and_compares_them_with_none(
@@ -394,6 +389,5 @@ def test_a_run_of_several_partitions_checks_the_rows_of_all_and_compares_them_wi
     }
     found = evaluations(asset.run(selection=CHECKS, tags=tags))
     assert numbers(found["nulls"])["rows"] == 200
-    assert found["rows_within_bounds"].description == (
-        "products has 200 rows; those of an earlier snapshot are not known."
-    )
+    description = str(found["rows_within_bounds"].description)
+    assert description.startswith("products has 200 rows and no earlier snapshot")
