@@ -147,7 +147,7 @@ class BlockingClient:
                 except StopIteration as end:
                     value: T = end.value
                     return value
-                self.statistics.note(step)
+                self.statistics.record(step)
                 answer = None
                 if isinstance(step, Send):
                     answer = self._send(step)

@@ -203,7 +203,7 @@ class OctogenClient:
         return parsed_catalog_list(await self._run(catalogs_flow(self._service)), CATALOGS)
 
     async def get_me(self) -> MeResponse:
-        """Get the organisation of the API key and its rate limit.
+        """Get the organization of the API key and its rate limit.
 
         Raises:
             OctogenError: The request failed; an older service answers 404.
@@ -323,7 +323,7 @@ class OctogenClient:
     async def create_coverage_url_list(self, name: str) -> CoverageUrlList:
         """Create a coverage URL list: a set of product addresses that Octogen looks for each day.
 
-        It is `provisioning` for about a minute, and URLs can be added meanwhile. An organisation
+        It is `provisioning` for about a minute, and URLs can be added meanwhile. An organization
         may have five lists that are not deleted.
 
         Args:
@@ -333,7 +333,7 @@ class OctogenClient:
             ValueError: The name is empty or too long.
             OctogenUrlListNameConflictError: A live list has the name. If the answer to the first
                 attempt of the request was lost, it may be the one that this attempt made.
-            OctogenUrlListError: The organisation has as many lists as it may have.
+            OctogenUrlListError: The organization has as many lists as it may have.
             OctogenError: The request failed otherwise.
         """
         return await self._run(create_url_list_flow(self._service, name))
@@ -341,7 +341,7 @@ class OctogenClient:
     async def list_coverage_url_lists(
         self, *, cursor: str | None = None, limit: int | None = None
     ) -> CoverageUrlListPage:
-        """Read one page of the organisation's coverage URL lists, newest first.
+        """Read one page of the organization's coverage URL lists, newest first.
 
         Args:
             cursor: `next_cursor` of the page before; none for the first page.
@@ -359,7 +359,7 @@ class OctogenClient:
 
         Raises:
             ValueError: The id is empty.
-            OctogenUrlListNotFoundError: The organisation has no such list.
+            OctogenUrlListNotFoundError: The organization has no such list.
             OctogenError: The request failed otherwise.
         """
         return await self._run(url_list_flow(self._service, url_list_id))
@@ -371,7 +371,7 @@ class OctogenClient:
 
         Raises:
             ValueError: The id is empty.
-            OctogenUrlListNotFoundError: The organisation has no such list.
+            OctogenUrlListNotFoundError: The organization has no such list.
             OctogenError: The request failed otherwise.
         """
         return await self._run(delete_url_list_flow(self._service, url_list_id))
@@ -391,7 +391,7 @@ class OctogenClient:
         Raises:
             ValueError: The id is empty, or the URLs are too many or too long.
             OctogenUrlListCapacityError: The list would get more than 100,000 URLs. None was added.
-            OctogenUrlListNotFoundError: The organisation has no such list.
+            OctogenUrlListNotFoundError: The organization has no such list.
             OctogenUrlListError: The list is being deleted.
             OctogenError: The request failed otherwise.
         """
@@ -408,7 +408,7 @@ class OctogenClient:
 
         Raises:
             ValueError: The id is empty, or the URLs are too many or too long.
-            OctogenUrlListNotFoundError: The organisation has no such list.
+            OctogenUrlListNotFoundError: The organization has no such list.
             OctogenUrlListError: The list is being deleted.
             OctogenError: The request failed otherwise.
         """
@@ -425,7 +425,7 @@ class OctogenClient:
 
         Raises:
             ValueError: The id is empty, or the URLs are too many or too long.
-            OctogenUrlListNotFoundError: The organisation has no such list.
+            OctogenUrlListNotFoundError: The organization has no such list.
             OctogenError: The request failed otherwise.
         """
         return await self._run(check_urls_flow(self._service, url_list_id, urls))
@@ -442,7 +442,7 @@ class OctogenClient:
 
         Raises:
             ValueError: The id is empty, or the limit is out of its range.
-            OctogenUrlListNotFoundError: The organisation has no such list.
+            OctogenUrlListNotFoundError: The organization has no such list.
             OctogenUrlListError: The cursor is malformed or stale: begin again without one.
             OctogenError: The request failed otherwise.
         """
@@ -493,7 +493,7 @@ class OctogenClient:
                 except StopIteration as end:
                     value: T = end.value
                     return value
-                self._statistics.note(step)
+                self._statistics.record(step)
                 answer = None
                 if isinstance(step, Send):
                     answer = await self._send(step)

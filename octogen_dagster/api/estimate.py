@@ -1,7 +1,7 @@
-"""Estimate: what a read takes in requests, dollars and time, before it begins. No I/O.
+"""Estimate a read's requests, cost and time before it begins. No I/O.
 
-Whole catalogs are counted by their source. The products of a search are counted by the service, by
-top-level category, since it has no other count; a sum of these misses products without a category.
+For whole catalogs, product counts come from the catalog source. For a search, the service counts
+products by top-level category only, so the total misses products without a category.
 """
 
 from __future__ import annotations
@@ -30,42 +30,42 @@ _FIELDS = {*SearchFilters.model_fields, "catalogs"} - _NOT_COUNTED
 
 @dataclass(frozen=True)
 class Estimate:
-    """The requests, dollars and time of a read."""
+    """A read's charged requests, cost and time."""
 
     products: int
-    requests: int  # that are charged
-    kind: str  # of these requests, as a singular noun
-    price_usd: float  # of each; 0 if costs are not shown
-    requests_per_minute: float | None  # the rate limit, if it is known
-    reserved_percent: float  # of its bucket, which are left to other users
+    requests: int  # charged ones only
+    kind: str  # "page" or "lookup"
+    price_usd: float  # per request; 0 if costs are not shown
+    requests_per_minute: float | None  # the rate limit; None if unknown
+    reserved_percent: float  # the share of the rate limit left for others
 
     @property
     def cost_usd(self) -> Decimal:
-        """Dollars for all requests."""
+        """The total cost in dollars."""
         return dollars(self.price_usd) * self.requests
 
     @property
     def limit_seconds(self) -> float | None:
-        """The shortest time that the rate limit allows; None if the limit is not known.
+        """The shortest time in seconds that the rate limit allows; None if the limit is unknown.
 
-        The bucket holds the requests of a minute. It is taken as full when the read begins.
+        The token bucket holds one minute's requests and is assumed to be full when the read begins.
         """
         if self.requests_per_minute is None:
             return None
-        at_once = (1 - self.reserved_percent / 100) * self.requests_per_minute
-        return max(0.0, self.requests - at_once) / self.requests_per_minute * 60
+        burst = (1 - self.reserved_percent / 100) * self.requests_per_minute
+        return max(0.0, self.requests - burst) / self.requests_per_minute * 60
 
     @property
     def time(self) -> str | None:
-        """The shortest time, such as "at least 3 min at …"; None if the limit is not known."""
+        """The shortest time, such as "at least 3 min at …"; None if the limit is unknown."""
         if self.limit_seconds is None:
             return None
-        limit = f"the rate limit of {self.requests_per_minute:,.0f} requests a minute"
+        limit = f"the rate limit of {self.requests_per_minute:,.0f} requests per minute"
         wait = self.limit_seconds
         return f"at least {_duration(wait)} at {limit}" if wait else f"all within {limit}"
 
     def __str__(self) -> str:
-        """Return all that is known, such as "250 products in 3 pages, $0.04"."""
+        """Return a summary such as "250 products in 3 pages, $0.04"."""
         text = f"{count(self.products, 'product')} in {count(self.requests, self.kind)}"
         if self.price_usd:
             text += f", ${self.cost_usd:,.2f}"
@@ -75,7 +75,7 @@ class Estimate:
 def estimate_pages(
     product_counts: Iterable[int], page_size: int, service: Service, *, saved_pages: int = 0
 ) -> Estimate:
-    """Estimate a read of whole catalogs, whose saved pages need not be requested."""
+    """Estimate a read of whole catalogs, less the pages already saved."""
     counts = list(product_counts)
     pages = sum(max(1, -(-products // page_size)) for products in counts)
     price = service.spending.prices.search_page_usd
@@ -83,7 +83,7 @@ def estimate_pages(
 
 
 def estimate_lookups(products: int, service: Service) -> Estimate:
-    """Estimate a read of the details of products."""
+    """Estimate looking up product details."""
     price = service.spending.prices.lookup_usd
     return _estimate(products, products, "lookup", price, service)
 
@@ -103,27 +103,27 @@ def _duration(seconds: float) -> str:
 
 
 class ValueCount(ResponseModel):
-    """The number of products that have a value of a facet."""
+    """The number of products with a facet value."""
 
     value: str
     count: int = Field(ge=0)
 
 
 class FacetCount(ResponseModel):
-    """The numbers of products by the values of a facet."""
+    """Product counts by facet value."""
 
     values: list[ValueCount]
 
 
 class FacetCounts(ResponseModel):
-    """The answer to `count_request`, which has one facet."""
+    """The response to `count_request`, with its single facet."""
 
     facets: list[FacetCount] = Field(min_length=1, max_length=1)
 
     def products(self, filters: SearchFilters) -> int:
-        """Add up the products of all categories that the search does not leave out.
+        """Add up the products in all categories that the search includes.
 
-        The service counts without the caller's own filter by the facet that it counts.
+        The service ignores the search's filters on the facet it counts.
         """
         wanted, unwanted = _categories(filters.facets), _categories(filters.exclude_facets)
         return sum(
@@ -135,10 +135,10 @@ class FacetCounts(ResponseModel):
 
 
 def count_request(filters: SearchFilters, catalogs: Sequence[str] = ()) -> dict[str, Any]:
-    """Return the body of `POST /products/facet-counts` that counts the top-level categories.
+    """Return the body for `POST /products/facet-counts` that counts by top-level category.
 
-    Filters are derived from the keywords of such a request, so it has them only if the search
-    derives them too. The text itself narrows no count.
+    The service derives filters from the request's keywords, so they are included only if the search
+    derives filters too. The keywords themselves do not filter the counts.
     """
     if isinstance(catalogs, str):
         raise ValueError(
@@ -152,11 +152,11 @@ def count_request(filters: SearchFilters, catalogs: Sequence[str] = ()) -> dict[
     keys = body.get("catalogs", [])
     if len(keys) > MAX_CATALOGS:
         raise ValueError(
-            f"catalogs has {len(keys):,} keys, and one request counts the products of at most "
-            f"{MAX_CATALOGS}: count them in parts"
+            f"catalogs has {len(keys):,} keys, but one request can count at most {MAX_CATALOGS} "
+            "catalogs. Split them into several requests."
         )
     if not all(key.strip() for key in keys):
-        raise ValueError("catalogs has an empty key: remove it")
+        raise ValueError("catalogs contains an empty key. Remove it.")
     return body | {"facet_names": [_CATEGORY], "value_limit": _MAX_CATEGORIES}
 
 

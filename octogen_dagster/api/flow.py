@@ -1,9 +1,9 @@
-"""Flows: what to send, when to wait, and what to make of the answers. No I/O.
+"""Flows: the client's logic without I/O, driven by `BlockingClient` and `OctogenClient`.
 
-A flow is a generator. It yields `Send` and gets a `Response` or a `TransportError` for it, or it
-yields `Wait`; it returns a value or raises an `OctogenError`. `BlockingClient` and `OctogenClient`
-drive flows. A driver must close a flow that it leaves, or what it reserved of the budget and of the
-rate limit stays reserved. The answers that it gives have no API key in them.
+A flow is a generator. It yields `Send` and receives a `Response` or a `TransportError`, or it
+yields `Wait`. It returns a value or raises an `OctogenError`. A driver must close a flow that it
+abandons, otherwise the flow's share of the budget and the rate limit stays reserved. Drivers mask
+the API key in responses.
 """
 
 from __future__ import annotations
@@ -64,9 +64,9 @@ T = TypeVar("T")
 
 
 class Send(NamedTuple):
-    """A request to send, and the seconds for it, to the last byte of its response.
+    """A request to send, with a time limit in seconds up to the last byte of the response.
 
-    The driver tells the charge that the request is sent, and then that its response has begun.
+    The driver updates `charge` when the request is sent and when its response begins.
     """
 
     request: Request
@@ -75,7 +75,7 @@ class Send(NamedTuple):
 
 
 class Wait(NamedTuple):
-    """Seconds to wait, and why: for the `rate limit`, before a `retry`, or for a `turn`."""
+    """Seconds to wait, and the reason: `rate limit`, `retry` or `turn`."""
 
     seconds: float
     why: str
@@ -85,14 +85,14 @@ class Wait(NamedTuple):
 
 @dataclass(slots=True)
 class RequestStatistics:
-    """The work of a driver so far: requests with retries, retries, seconds of the rate limit."""
+    """A client's statistics: requests including retries, retries, and waits for the rate limit."""
 
     requests: int = 0
     retries: int = 0
     rate_limit_wait_seconds: float = 0.0
 
-    def note(self, step: Send | Wait) -> None:
-        """Count a step of a flow."""
+    def record(self, step: Send | Wait) -> None:
+        """Count a flow's step."""
         if isinstance(step, Send):
             self.requests += 1
             return
@@ -104,16 +104,16 @@ class RequestStatistics:
 Flow: TypeAlias = Generator[Send | Wait, Response | TransportError | None, T]
 
 LONG_WAIT = 5.0
-"""Seconds that a read waits in all for the rate limit, or once after an error, without a word."""
+"""Seconds that a read waits before it logs: in total for the rate limit, or for one retry."""
 _RETRIED = (OctogenConnectionError, OctogenRateLimitError, OctogenServerError)
 
 CATALOGS = "The list of catalogs"
 _RESPELLED = frozenset({"catalog", "understand"})
 _UNKNOWN = "extra_forbidden"
-"""The type of the refusal of a field that the service does not know."""
+"""The 422 error type for unknown fields."""
 _SHOP_PATHS = ("/domains", "/stores")
 _shop_path_of: dict[str, str] = {}
-"""The path at which each service of this process describes a shop, by base URL."""
+"""The shop path of each service, by base URL; learned from responses in this process."""
 _LOOKUP_OPTIONS = {"resolutionMode": "index_only", "matchMode": "strict"}
 
 
@@ -126,7 +126,7 @@ def request_flow(
     *,
     paced: bool = False,
 ) -> Flow[Response]:
-    """Send a request, again as far as the policy allows, and return the successful response."""
+    """Send a request with retries and return the successful response."""
     request = Request(method, f"{service.base_url}{path}", _content(body))
     if not paced:
         return (yield from _attempts(service, request, path, subject))
@@ -134,13 +134,13 @@ def request_flow(
     seconds = service.limiter.take_turn(service.ends_at - service.clock())
     if seconds is None:
         raise OctogenTimeoutError(
-            f"{subject}: no request can be sent in the time that is left: the "
-            f"organisation's rate limit of {service.limiter.requests_per_minute:g} a minute is "
-            "used up. Try again later, or ask Octogen for a higher limit."
+            f"{subject}: the organization's rate limit of "
+            f"{service.limiter.requests_per_minute:g} requests per minute allows no request in the "
+            "remaining time. Try again later, or ask Octogen for a higher limit."
         )
     try:
         if seconds:
-            _say_pacing(service, seconds)
+            _log_pacing(service, seconds)
             yield Wait(seconds, "rate limit", is_rate_limited=True)
         response = yield from _attempts(service, request, path, subject)
         headers = response.headers
@@ -155,13 +155,13 @@ def request_flow(
 def search_flow(
     service: Service, body: Mapping[str, Any], subject: str, *, paced: bool = False
 ) -> Flow[Response]:
-    """Request one page of a search in the generation that the service speaks.
+    """Request one search page in the contract generation of the service.
 
-    The seed generation takes one catalog as `catalog`, the current one takes a list as `catalogs`.
-    The seed generation does not know `understand` and never understands keywords; the current one
-    understands them unless `understand` is false. So a search is first sent with `catalog` and
-    `understand`. After a 422 that names `catalog` it is sent again with `catalogs`, and after one
-    that names an `understand` of false, without it; all later ones are too. A 422 is not charged.
+    The seed generation takes one key as `catalog`, the current one a list as `catalogs`. The seed
+    generation rejects `understand` and never interprets keywords; the current one interprets them
+    unless `understand` is false. A search is first sent with `catalog` and `understand`. If a 422
+    rejects `catalog`, this and later requests use `catalogs`; if it rejects `understand=False`,
+    they omit it. A 422 is not charged.
     """
     flow = _search(service, body, subject, paced=paced)
     return (yield from _once_learned(service, "search", flow) if paced else flow)
@@ -181,11 +181,11 @@ def _search(
             )
         except OctogenValidationError as error:
             named = refused_fields(error.detail)
-            # A service that refuses `catalog` is of the current generation. If it was of the
-            # seed's before, what that one refused counts no more.
+            # A service that rejects `catalog` is of the current generation. If it was upgraded
+            # from the seed generation, earlier rejections no longer apply.
             refused = frozenset({"catalog"}) if "catalog" in named else refused | named
             spelled = _spelled(body, refused)
-            # Two refusals that undo each other would otherwise go on for ever.
+            # Two rejections that undo each other would otherwise loop forever.
             if spelled in tried:
                 raise _explained(error, subject) from None
         else:
@@ -200,17 +200,17 @@ def page_flow(service: Service, request: SearchRequest) -> Flow[MerchantProductL
 
 
 def search_subject(request: SearchRequest) -> str:
-    """Return what begins messages about a search."""
+    """Return the subject for messages about a search."""
     return f"Catalog {request.catalog!r}" if request.catalog else "The search of all catalogs"
 
 
 def parsed_page(response: Response, subject: str) -> MerchantProductListPage:
-    """Parse a page of a search."""
+    """Parse a search page."""
     return parsed(MerchantProductListPage, response, subject)
 
 
 def parsed_lookup(response: Response, subject: str) -> MerchantProductUrlLookupResponse:
-    """Parse the response to a lookup."""
+    """Parse a lookup response."""
     return parsed(MerchantProductUrlLookupResponse, response, subject)
 
 
@@ -222,15 +222,15 @@ def product_flow(service: Service, url: str) -> Flow[MerchantProductUrlLookupRes
 def lookup_flow(
     service: Service, url: str, read: Callable[[Response, str], T], *, paced: bool = False
 ) -> Flow[T]:
-    """Look up the product at a merchant's URL in the index only, and read the response.
+    """Look up a product URL in the index only and parse the response with `read`.
 
-    By default the current generation reads a product that is not in the index from its page, and
-    matches an address loosely, so that a removed variant resolves to another one. A lookup asks for
-    neither. The seed generation does neither, and may refuse the two fields with a 422 that names
-    them: the lookup is sent again without them, and so are all later ones. A 422 is not charged.
+    By default, the current generation scrapes products outside the index and matches URLs loosely,
+    so a removed variant resolves to another one. A lookup turns both off with two fields. The seed
+    generation does neither, but might reject the fields with a 422; this and later lookups then
+    omit them. A 422 is not charged.
     """
     if not url.strip():
-        raise ValueError("url must not be empty")
+        raise ValueError("url must not be empty.")
     subject = f"The product at {printable(url)}"
     flow = _lookup(service, url, subject, paced=paced)
     response = yield from _once_learned(service, "lookup", flow) if paced else flow
@@ -256,9 +256,9 @@ def _lookup(service: Service, url: str, subject: str, *, paced: bool) -> Flow[Re
 
 
 def _once_learned(service: Service, operation: str, flow: Flow[T]) -> Flow[T]:
-    """Hold a request until the first one has learned what the service refuses.
+    """Hold requests until the first one has shown which fields the service rejects.
 
-    Otherwise requests that begin at the same time are all refused for the same field.
+    Otherwise concurrent requests would all be rejected for the same field.
     """
     if operation in service.refused:
         return (yield from flow)
@@ -271,34 +271,33 @@ def _once_learned(service: Service, operation: str, flow: Flow[T]) -> Flow[T]:
     try:
         return (yield from flow)
     finally:
-        # Whatever the first one got, the others are not to go one by one.
+        # Release the others even if the first request failed.
         service.refused.setdefault(operation, frozenset())
         own.set_result(None)
 
 
 def list_catalogs_flow(service: Service) -> Flow[list[MerchantCatalogSummary]]:
-    """List the catalogs that are granted to the key."""
+    """List the catalogs granted to the API key."""
     return parsed(list[MerchantCatalogSummary], (yield from catalogs_flow(service)), CATALOGS)
 
 
 def catalogs_flow(service: Service) -> Flow[Response]:
-    """Request the list of the catalogs that are granted to the key."""
+    """Request the catalogs granted to the API key."""
     try:
         return (yield from request_flow(service, "GET", "/catalogs", CATALOGS))
     except OctogenNotFoundError as error:
         if lacks_version(service.base_url):
             raise
         raise error.with_message(
-            f"{CATALOGS} does not exist at {service.base_url} (404): the service has no list any "
-            "more. Say where catalogs come from, with "
-            "OctogenResource(catalog_source=ShopCatalogs(hosts=[...])) or "
-            "OctogenResource(catalog_source=NamedCatalogs(keys=[...])), or name those to read in "
+            f"{CATALOGS} does not exist at {service.base_url} (404), because the service no longer "
+            "lists catalogs. Set OctogenResource(catalog_source=ShopCatalogs(hosts=[...])) or "
+            "OctogenResource(catalog_source=NamedCatalogs(keys=[...])), or name the catalogs in "
             "ProductSearch(catalogs=[...])."
         ) from None
 
 
 def me_flow(service: Service) -> Flow[MeResponse]:
-    """Get the organisation of the key and its rate limit."""
+    """Get the API key's organization and rate limit."""
     subject = "The account of the API key"
     return parsed(MeResponse, (yield from request_flow(service, "GET", "/me", subject)), subject)
 
@@ -306,13 +305,13 @@ def me_flow(service: Service) -> Flow[MeResponse]:
 def domain_flow(
     service: Service, host: str, *, paced: bool = False
 ) -> Flow[DomainCoverageResponse]:
-    """Get the catalogs that serve a shop's host.
+    """Get the catalogs for a shop's host.
 
-    The operation is `/domains/{host}`, and in newer services `/stores/{domain}`. The one that a
-    service has is remembered for this process.
+    The path is `/domains/{host}`, or `/stores/{domain}` in newer services. The path that worked is
+    remembered for this process.
     """
     if not host.strip():
-        raise ValueError("host must not be empty")
+        raise ValueError("host must not be empty.")
     subject = f"Shop {host!r}"
     known = shop_path(service.base_url)
     for path in sorted(_SHOP_PATHS, key=lambda path: path != known):
@@ -331,19 +330,18 @@ def domain_flow(
             _shop_path_of[service.base_url] = path
             return shop
     raise missing.with_message(
-        f"{subject} cannot be read: {service.base_url} has no such operation (404). If the "
-        "service has a list of catalogs, use GrantedCatalogs(); else "
-        "NamedCatalogs(keys=[...])."
+        f"{subject} cannot be looked up, because {service.base_url} does not support shops (404). "
+        "Use GrantedCatalogs() if the service lists catalogs, or else NamedCatalogs(keys=[...])."
     ) from None
 
 
 def shop_path(base_url: str) -> str | None:
-    """Return the path of a service's operation on shops; None before it has answered."""
+    """Return the service's shop path; None before its first response."""
     return _shop_path_of.get(base_url)
 
 
 def count_flow(service: Service, filters: SearchFilters, catalogs: Sequence[str] = ()) -> Flow[int]:
-    """Count the products that the filters of a search leave: a lower bound, which is free."""
+    """Count the products that match a search's filters: a lower bound, free of charge."""
     subject, path = "The count of products", "/products/facet-counts"
     body = count_request(filters, catalogs)
     try:
@@ -352,8 +350,9 @@ def count_flow(service: Service, filters: SearchFilters, catalogs: Sequence[str]
         if lacks_version(service.base_url):
             raise
         raise error.with_message(
-            f"{subject} is not available: {service.base_url} has no such operation (404). A "
-            "service of the older contract counts whole catalogs only: leave out the filters."
+            f"{subject} is not available, because {service.base_url} does not support counting "
+            "searches (404). A service with the older contract counts whole catalogs only. Remove "
+            "the filters."
         ) from None
     return parsed(FacetCounts, response, subject).products(filters)
 
@@ -364,26 +363,26 @@ def _attempts(service: Service, request: Request, path: str, subject: str) -> Fl
     while True:
         queued_at = service.clock()
         turn = yield from _turn(service, subject)
-        deadline += service.clock() - queued_at  # others held it back, and not the service
+        deadline += service.clock() - queued_at  # time in the queue does not count
         ends_at = min(deadline, service.ends_at)
         try:
             return (
                 yield from _attempt(service, request, path, subject, ends_at=ends_at, turn=turn)
             )
         except OctogenBudgetError as error:
-            raise error from failure  # an answer that was lost may have spent it
+            raise error from failure  # a lost response might have used up the budget
         except OctogenError as error:
             seconds = retries.wait_after(error)
             if seconds is None or service.clock() + seconds > ends_at:
                 raise
             failure = error
-            _say_retry(service, error, seconds)
+            _log_retry(service, error, seconds)
             is_rate_limited = isinstance(error, OctogenRateLimitError)
         yield Wait(seconds, "retry", is_rate_limited)
 
 
 def _turn(service: Service, subject: str) -> Flow[Turn]:
-    """Wait until few enough requests are in flight."""
+    """Wait until the concurrency limit admits the request."""
     turn = service.limiter.in_flight.enter()
     try:
         while not turn.done():
@@ -400,7 +399,7 @@ def _turn(service: Service, subject: str) -> Flow[Turn]:
 def _attempt(
     service: Service, request: Request, path: str, subject: str, *, ends_at: float, turn: Turn
 ) -> Flow[Response]:
-    """Send a request once, and count what it costs."""
+    """Send a request once and record its cost."""
     in_flight = service.limiter.in_flight
     failure: OctogenError | None = None
     succeeded = False
@@ -424,7 +423,7 @@ def _attempt(
 def _failure(
     service: Service, answer: Response | TransportError | None, subject: str
 ) -> OctogenError | None:
-    """Return the error that an answer means; None if it is a success."""
+    """Return the error for an answer; None if it is a success."""
     if isinstance(answer, Response):
         return None if answer.is_success else error_from_response(answer, subject)
     if isinstance(answer, BodyTooLargeError):
@@ -432,7 +431,7 @@ def _failure(
     if isinstance(answer, TransportTimeoutError):
         return _timeout(service, subject)
     return OctogenConnectionError(
-        f"{subject}: no complete response from {service.base_url} ({answer}). Check base_url and "
+        f"{subject}: {service.base_url} sent no complete response ({answer}). Check base_url and "
         "the network, then try again."
     )
 
@@ -441,40 +440,40 @@ def _timeout(service: Service, subject: str) -> OctogenTimeoutError:
     seconds = min(service.timeout, service.phase_timeout)
     timeout = "none" if seconds == float("inf") else f"{seconds:g} s"
     return OctogenTimeoutError(
-        f"{subject}: {service.base_url} did not answer in time (timeout {timeout}, "
+        f"{subject}: {service.base_url} did not respond in time (timeout {timeout}, "
         f"{service.retry.deadline:g} s with all retries). Try again, or raise the timeout."
     )
 
 
-def _say_pacing(service: Service, seconds: float) -> None:
+def _log_pacing(service: Service, seconds: float) -> None:
     service.log.rate_limit_wait += seconds
     if service.log.rate_limit_wait >= LONG_WAIT:
         service.log.say(
             "pacing",
-            "Requests wait for the organisation's rate limit of "
-            f"{service.limiter.requests_per_minute:g} a minute, of which "
-            f"{service.limiter.reserved_percent:g} % are left to others: the next one is sent in "
-            f"{seconds:.1f} s. Further waits are not logged. Ask Octogen for a higher limit if "
-            "this takes too long.",
+            "Waiting for the organization's rate limit of "
+            f"{service.limiter.requests_per_minute:g} requests per minute "
+            f"({service.limiter.reserved_percent:g}% reserved for others). The next request is "
+            f"sent in {seconds:.1f} s; further waits are not logged. If reads take too long, ask "
+            "Octogen for a higher limit.",
         )
 
 
-def _say_retry(service: Service, error: OctogenError, seconds: float) -> None:
+def _log_retry(service: Service, error: OctogenError, seconds: float) -> None:
     kind = next(kind for kind in _RETRIED if isinstance(error, kind))
-    # A request without a complete response is told at once: its address may be wrong.
+    # Log connection errors even before a short wait, because the URL might be wrong.
     if kind is OctogenConnectionError or seconds >= LONG_WAIT:
         service.log.say(
             kind,
-            f"{error} The request is repeated in {seconds:.1f} s, and given up after "
-            f"{service.retry.deadline:g} s at the latest. Further repetitions are not logged.",
+            f"{error} Retrying in {seconds:.1f} s, for up to {service.retry.deadline:g} s in "
+            "total. Further retries are not logged.",
         )
     if is_concurrency_refusal(error):
         service.log.say(
             "in flight",
-            "The service refuses so many requests at once (429 concurrency_limit_exceeded): at "
-            f"most {service.limiter.in_flight.limit:g} are in flight from now on, and slowly more. "
-            "Further refusals are not logged. Lower `concurrency`, or run fewer reads at once, to "
-            "avoid them.",
+            "The service rejected concurrent requests (429 concurrency_limit_exceeded). Limiting "
+            f"them to {service.limiter.in_flight.limit:g} and slowly raising the limit. Further "
+            "rejections are not logged. To avoid them, lower `concurrency` or run fewer reads in "
+            "parallel.",
         )
 
 
@@ -483,12 +482,12 @@ def _content(body: Mapping[str, Any] | None) -> bytes | None:
         return None if body is None else msgspec.json.encode(body)
     except UnicodeEncodeError:
         raise ValueError(
-            "A text of the request has half of a surrogate pair, which JSON cannot say: correct it"
+            "The request contains an unpaired surrogate, which JSON cannot encode. Remove it."
         ) from None
 
 
 def _spelled(body: Mapping[str, Any], refused: frozenset[str]) -> dict[str, Any]:
-    """Return a body without those refused fields that can be said otherwise."""
+    """Return the body with rejected fields replaced or left out where that is equivalent."""
     spelled = dict(body)
     if "catalog" in refused and "catalog" in spelled:
         spelled["catalogs"] = [spelled.pop("catalog")]
@@ -498,7 +497,7 @@ def _spelled(body: Mapping[str, Any], refused: frozenset[str]) -> dict[str, Any]
 
 
 def _explained(error: OctogenValidationError, subject: str) -> OctogenValidationError:
-    """Say of fields that only the current generation has that the service does not know them."""
+    """Explain a 422 about fields that only the current generation has."""
     entries = error.detail if isinstance(error.detail, list) else ()
     unknown = refused_fields(
         [each for each in entries if isinstance(each, dict) and each.get("type") == _UNKNOWN]
@@ -507,6 +506,6 @@ def _explained(error: OctogenValidationError, subject: str) -> OctogenValidation
     if not names:
         return error
     return error.with_message(
-        f"{subject}: the service speaks the older contract, which has no {names} (422). Search "
-        "without, or read a service of the current contract."
+        f"{subject} failed: the service has the older contract, which does not support {names} "
+        "(422). Remove these fields, or use a service with the current contract."
     )

@@ -1,4 +1,4 @@
-"""Requests and responses as flows and clients exchange them, and what headers say. No I/O."""
+"""Requests and responses exchanged between flows and clients, and header parsing. No I/O."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
     import httpx
 
 MAX_BODY_BYTES = 256 << 20
-"""The largest body of a response, after decompression."""
+"""The maximum size of a response body, after decompression."""
 
-_ENCODING_OF_HEADERS = "latin-1"
+_HEADER_ENCODING = "latin-1"
 _FRAMING_HEADERS = frozenset({"content-encoding", "content-length", "transfer-encoding"})
 _NUMBER = re.compile(r"-?[0-9]{1,15}(\.[0-9]+)?")
-_MAX_RETRY_AFTER = 366 * 24 * 3600.0  # more means the same, and need not fit anywhere
+_MAX_RETRY_AFTER = 366 * 24 * 3600.0  # bounds arbitrarily large numbers
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request without the API key and without the headers that all requests have."""
+    """A request without the API key and common headers."""
 
     method: str
     url: str
@@ -50,12 +50,12 @@ class Response:
         return 200 <= self.status_code < 300
 
     def as_httpx(self) -> httpx.Response:
-        """Convert the response to that of its library, for errors that users see."""
+        """Convert the response to its HTTP library's `Response`, for public errors."""
         library: Any = importlib.import_module(self.library)
         response: httpx.Response = library.Response(
             self.status_code,
             headers=[
-                (name.encode(_ENCODING_OF_HEADERS), value.encode(_ENCODING_OF_HEADERS))
+                (name.encode(_HEADER_ENCODING), value.encode(_HEADER_ENCODING))
                 for name, value in self.headers.items()
                 if name not in _FRAMING_HEADERS
             ],
@@ -66,36 +66,36 @@ class Response:
 
 
 class TransportError(Exception):
-    """There was no complete response."""
+    """The response was missing or incomplete."""
 
 
 class TransportTimeoutError(TransportError):
-    """The response was not complete in time."""
+    """The response did not complete in time."""
 
 
 class BodyTooLargeError(TransportError):
-    """The body of a response is larger than `MAX_BODY_BYTES`; `response` has none."""
+    """The body exceeds `MAX_BODY_BYTES`; `response` has no body."""
 
     def __init__(self, response: Response) -> None:
-        super().__init__(f"a body of more than {MAX_BODY_BYTES >> 20} MB")
+        super().__init__(f"a body larger than {MAX_BODY_BYTES >> 20} MB")
         self.response = response
 
 
 def parsed_headers(lines: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    """Return headers by their names in lower case; any byte of a value is read as Latin-1."""
+    """Return headers by lower-case name; values are decoded as Latin-1."""
     headers: dict[str, str] = {}
     for raw_name, raw_value in lines:
-        name = raw_name.decode(_ENCODING_OF_HEADERS).lower()
-        value = raw_value.decode(_ENCODING_OF_HEADERS)
+        name = raw_name.decode(_HEADER_ENCODING).lower()
+        value = raw_value.decode(_HEADER_ENCODING)
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
     return headers
 
 
 def is_cut_off(headers: Mapping[str, str], body: bytes) -> bool:
-    """True if a body stops in the middle of its JSON and no header says how long it is.
+    """True if a JSON body is truncated and the client could not detect it from the length.
 
-    A body without a length ends with its connection, and so does a compressed one whose end a
-    client does not check.
+    Without a length, a closed connection ends the body. The same is true of compressed bodies,
+    because clients do not check for the end of the compressed stream.
     """
     has_length = "content-length" in headers or "transfer-encoding" in headers
     if not body or (has_length and "content-encoding" not in headers):
@@ -105,7 +105,7 @@ def is_cut_off(headers: Mapping[str, str], body: bytes) -> bool:
     try:
         msgspec.json.decode(body, type=msgspec.Raw)
     except msgspec.DecodeError as error:
-        # msgspec has one class of errors for all of JSON; only its text says that a body stopped.
+        # msgspec reports truncation only in the message.
         return "truncated" in str(error)
     except (UnicodeDecodeError, RecursionError):
         pass
@@ -113,10 +113,10 @@ def is_cut_off(headers: Mapping[str, str], body: bytes) -> bool:
 
 
 def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait according to `Retry-After`, at most a year; None without one.
+    """Return the seconds to wait according to `Retry-After`, at most a year; None without one.
 
-    The header holds whole seconds or an HTTP date. A date is compared with the response's own
-    `Date`, so the clock of this machine does not matter where the server sends its own.
+    The header contains whole seconds or an HTTP date. A date is relative to the response's `Date`
+    header if it has one, so this machine's clock does not matter.
     """
     value = headers.get("retry-after", "").strip()
     if value.isascii() and value.isdigit():
@@ -129,13 +129,13 @@ def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
 
 
 def rate_limit(headers: Mapping[str, str]) -> float | None:
-    """Requests a minute that the organisation may send; None if the service does not say."""
+    """Return the organization's rate limit in requests per minute; None if not in the headers."""
     limit = _parsed_number(headers.get("x-ratelimit-limit", ""))
     return limit if limit is not None and limit >= 1 else None
 
 
 def rate_limit_remaining(headers: Mapping[str, str]) -> float | None:
-    """Requests that may be sent at once; None if the service does not say."""
+    """Return the requests left in the rate limit; None if not in the headers."""
     return _parsed_number(headers.get("x-ratelimit-remaining", ""))
 
 
@@ -144,7 +144,7 @@ def _parsed_number(text: str) -> float | None:
 
 
 def _parsed_date(text: str) -> datetime | None:
-    """Parse an HTTP date as UTC, which it is also without a zone."""
+    """Parse an HTTP date; a date without a zone is in UTC."""
     try:
         date = parsedate_to_datetime(text)
         return date.astimezone(UTC) if date.tzinfo else date.replace(tzinfo=UTC)

@@ -166,7 +166,7 @@ class ProductCategory(ResponseModel):
 
 
 class ProductColor(ResponseModel):
-    """An available colour."""
+    """An available color."""
 
     label: str | None = None
     swatch_url: str | None = None
@@ -442,7 +442,7 @@ class MeKey(ResponseModel):
 
 
 class MeOrganization(ResponseModel):
-    """The API key's organisation. Only the type `catalog_partner` can use the API."""
+    """The API key's organization. Only the type `catalog_partner` can use the API."""
 
     id: str | None = None
     name: str | None = None
@@ -451,11 +451,11 @@ class MeOrganization(ResponseModel):
 
 
 class MeQuotas(ResponseModel):
-    """The organisation's quotas, which Octogen does not document."""
+    """The organization's quotas, which Octogen does not document."""
 
 
 class MeRateLimit(ResponseModel):
-    """The organisation's rate limit: requests per minute, remaining requests and reset time."""
+    """The organization's rate limit: requests per minute, remaining requests and reset time."""
 
     limit: Int64 | None = None
     remaining: Int64 | None = None

@@ -1,8 +1,8 @@
-"""The rate of requests, and the number of them at once. No I/O.
+"""Limits for the request rate and for concurrent requests. No I/O.
 
-`RateLimiter` follows the `X-RateLimit-*` headers: the service's limiter is a token bucket that
-holds one minute of requests and is shared by the whole organisation. `InFlight` follows the
-service's refusals of too many requests at once.
+`RateLimiter` follows the `X-RateLimit-*` headers. The service uses one token bucket for the whole
+organization, which holds one minute's requests. `InFlight` reduces concurrency when the service
+rejects concurrent requests.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 
 class Turn(NamedTuple):
-    """The halvings of the limit and the requests in flight when a request was sent.
+    """The state of the concurrency limit when a request was sent.
 
-    `is_late` if some of these were sent before the last halving.
+    `is_late` is true if requests from before the last halving were still in flight.
     """
 
     halvings: int
@@ -32,11 +32,11 @@ class Turn(NamedTuple):
 
 
 class InFlight:
-    """Limits how many requests are in flight, once the service has refused so many at once.
+    """Limits concurrent requests after the service has rejected some.
 
-    A refusal halves the limit, and each hundred successful responses raise it by one, up to what
-    `cap` has set. `limit` is infinite as long as no request was refused and nothing was set.
-    Threads share an instance.
+    A rejection halves the limit. Every 100 successful responses raise it by one, up to the value
+    set with `cap`. `limit` is infinite until a request is rejected or `cap` is called. Instances
+    are thread-safe.
     """
 
     SUCCESSES_PER_STEP = 100
@@ -47,19 +47,19 @@ class InFlight:
         self._line: deque[Future[Turn]] = deque()
         self._in_flight = 0
         self._halvings = 0
-        self._before_halving = 0  # in flight, and sent before the last halving
+        self._before_halving = 0  # requests in flight that were sent before the last halving
         self._successes = 0
 
     def cap(self, most: int) -> None:
-        """Let no more requests be in flight than these."""
+        """Set the maximum number of concurrent requests."""
         with self._lock:
             self._most = most
             self.limit = min(self.limit, most)
 
     def enter(self) -> Future[Turn]:
-        """Return the turn of a request, which is done at once unless too many are in flight.
+        """Return a future that resolves as soon as the request can be sent.
 
-        Requests that wait are sent in their order. Each turn ends with `leave` or `give_up`.
+        Waiting requests are sent in order. End every turn with `leave` or `give_up`.
         """
         turn: Future[Turn] = Future()
         with self._lock:
@@ -68,12 +68,12 @@ class InFlight:
         return turn
 
     def give_up(self, turn: Future[Turn]) -> None:
-        """Leave the line, or end a turn in which no request was sent."""
+        """Stop waiting, or end a turn without having sent a request."""
         if not turn.cancel():
             self.leave(turn.result(), refused=False, succeeded=False)
 
     def leave(self, turn: Turn, *, refused: bool, succeeded: bool) -> None:
-        """Note that a request is over; it is `refused` if the service refuses so many at once."""
+        """End a turn; `refused` means that the service rejected concurrent requests."""
         with self._lock:
             at_once = max(turn.in_flight, self._in_flight)
             self._in_flight -= 1
@@ -84,10 +84,10 @@ class InFlight:
                 if self._successes >= self.SUCCESSES_PER_STEP:
                     self._successes = 0
                     self.limit = min(self.limit + 1, self._most)
-            # Requests that are in flight together are refused together, which counts once. So does
-            # one that was sent while others from before the halving were still in flight.
+            # Requests in flight together are rejected together, which counts once. The same goes
+            # for a request sent while others from before the halving were still in flight.
             elif refused and not (is_before_halving or turn.is_late):
-                # A limit far above what was in flight would hold nothing back if it were halved.
+                # Halving a limit far above the requests in flight would have no effect.
                 self.limit = max(1, min(self.limit, at_once) // 2)
                 self._halvings += 1
                 self._before_halving = self._in_flight
@@ -97,17 +97,19 @@ class InFlight:
     def _let_in(self) -> None:
         while self._line and self._in_flight < self.limit:
             turn = self._line.popleft()
-            if turn.set_running_or_notify_cancel():  # it did not give up
+            if turn.set_running_or_notify_cancel():  # False if it gave up
                 self._in_flight += 1
                 turn.set_result(Turn(self._halvings, self._in_flight, self._before_halving > 0))
 
 
 class RateLimiter:
-    """Limits bulk reads so that they never spend the organisation's bucket below a reserve.
+    """Paces bulk reads so that they leave a reserve in the organization's rate limit.
 
-    Requests go at once while the bucket is above the reserve, a share from 0 to below 1, then at
-    the rate at which it refills. Clients and threads may share one limiter: each request takes a
-    turn of its own.
+    Requests are sent immediately while the token bucket is above the reserve, and then at the rate
+    at which the bucket refills. Clients and threads can share a limiter.
+
+    Args:
+        reserved_percent: The share of the rate limit to leave for others, from 0 to below 100.
     """
 
     def __init__(
@@ -115,7 +117,7 @@ class RateLimiter:
     ) -> None:
         require_percent("reserved_percent", reserved_percent)
         if reserved_percent == 100:
-            raise ValueError("reserved_percent must be below 100, or no request is sent")
+            raise ValueError("reserved_percent must be below 100, or no request could be sent.")
         self.reserved_percent = reserved_percent
         self._clock = clock
         self._lock = threading.Lock()
@@ -130,13 +132,13 @@ class RateLimiter:
 
     @property
     def requests_per_minute(self) -> float:
-        """The organisation's rate limit; 0 as long as no response has told it."""
+        """The organization's rate limit; 0 until a response reports it."""
         return self._tokens_per_second * 60
 
     def take_turn(self, within: float = float("inf")) -> float | None:
-        """Take the next turn and return the seconds to wait for it; None if these are too many.
+        """Take the next turn and return the seconds to wait; None if that is more than `within`.
 
-        Each turn that was taken must be followed by one call of `update`.
+        Call `update` once after each turn.
         """
         with self._lock:
             now = self._clock()
@@ -148,12 +150,12 @@ class RateLimiter:
             if seconds > within:
                 return None
             self._pending += 1
-            # It may go below zero: each turn then waits for those that were taken before it.
+            # A negative balance makes each turn wait for the turns before it.
             self._tokens -= 1
             return seconds
 
     def update(self, headers: Mapping[str, str] | None) -> None:
-        """End a turn, and learn the level of the bucket unless there was no response."""
+        """End a turn and read the bucket's level from the response's headers, if any."""
         with self._lock:
             self._pending -= 1
             if headers is None:
@@ -163,6 +165,6 @@ class RateLimiter:
                 return
             remaining = min(max(remaining, 0.0), limit)
             self._tokens_per_second = limit / 60
-            # Requests under way may reach the service after it answered: their tokens are gone.
+            # Pending requests might not be counted in `remaining` yet.
             self._tokens = remaining - self.reserved_percent / 100 * limit - self._pending
             self._refilled_at = self._clock()

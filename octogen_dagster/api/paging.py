@@ -1,7 +1,7 @@
-"""The pages of one search: loops, restarts, repeated products. No I/O.
+"""Check a search's pages for loops, restarts and repeated products. No I/O.
 
-The service answers page 1 for a cursor that it does not know, can send a product on two pages, and
-never says how many pages there are.
+The service returns page 1 for an unknown cursor, can send a product on two pages, and does not
+report the number of pages.
 """
 
 from __future__ import annotations
@@ -15,26 +15,25 @@ if TYPE_CHECKING:
 
 MAX_PAGES_WITHOUT_NEW = 10
 MAX_PRODUCTS = 10_000_000
-"""The most products of a search of which nobody says how many it has."""
+"""Limit for the products in a search of unknown size."""
 MAX_COUNT_RATIO = 3
-"""The most products of a catalog, as a multiple of those to expect."""
+"""Limit for the products in a catalog, as a multiple of the expected number."""
 MAX_ROWS_PER_PRODUCT = 100
-"""The most products for each that the source counts, as long as no whole read says how many.
+"""Limit for the rows per counted product until a complete read has shown the ratio.
 
-The source may count groups, and a search may list the variants in them.
+The source might count product groups while a search lists their variants.
 """
 MIN_LIMIT = 10_000
-"""A catalog may grow from a few products to that many before its source says so."""
-_MIN_SECOND_PAGE = 10  # fewer products may follow page 1 again by chance
+"""Products that a small catalog can grow to before its source updates the count."""
+_MIN_SECOND_PAGE = 10  # a shorter page 2 might repeat by chance
 
 INDEXED_AGAIN = (
-    "so its pages may be of two states, which must not be mixed. Nothing was published; run it "
-    "again."
+    "so its pages might mix two states of the catalog. Nothing was published. Run it again."
 )
 
 
 class Page(Protocol):
-    """A page as a `PageTracker` needs it: its products in order, and the cursor after it."""
+    """A page for `PageTracker`: its products in order and the next cursor."""
 
     @property
     def uuids(self) -> Sequence[str]: ...
@@ -52,30 +51,30 @@ class _FirstPage(NamedTuple):
 
 
 def is_first_page_again(first: Page, page: Page) -> bool:
-    """True if a page that was requested with a cursor has page 1's next cursor and products."""
+    """True if a later page has page 1's next cursor and any of its products."""
     is_same_cursor = bool(page.next_cursor) and page.next_cursor == first.next_cursor
     return is_same_cursor and not set(first.uuids).isdisjoint(page.uuids)
 
 
 def may_be_first_page(first: Page, page: Page) -> bool:
-    """True if a later page is page 1 again, or has exactly its products.
+    """True if a later page is page 1 again or has exactly its products.
 
-    Page 1 is ranked by relevance and the later pages by quality. Where both orders are the same,
-    page 2 has page 1's products with good reason.
+    Page 1 is ranked by relevance and later pages by quality. If both orders agree, page 2
+    legitimately repeats page 1's products.
     """
     return is_first_page_again(first, page) or (bool(first.uuids) and page.uuids == first.uuids)
 
 
 class PageTracker:
-    """Checks the pages of one search as they come.
+    """Checks one search's pages as they arrive.
 
-    `subject` is what is read, which error messages begin with: "Catalog 'acme'". `product_count` is
-    the number of products of the catalog that is read, or of which a part is; `rows_per_product`
-    how many came for each of these in an earlier read. Either may be unknown.
+    Error messages begin with `subject`, such as "Catalog 'acme'". `product_count` is the catalog's
+    number of products, and `rows_per_product` the rows per product in an earlier read; both are
+    optional.
 
-    `may_have_restarted` becomes true if a later page brought most of page 1, or if more products
-    came again than page 1 has: the pages began again after a change, or the products of page 1 rank
-    high in both of the service's orders. `check_first_page` tells which at the end.
+    `may_have_restarted` becomes true if a later page repeats most of page 1, or if more products
+    repeat than page 1 has. Either the service restarted the search, or page 1's products rank high
+    in both orders. After the last page, `check_first_page` decides which.
     """
 
     def __init__(
@@ -97,9 +96,9 @@ class PageTracker:
         self._first: _FirstPage | None = None
         self._first_uuids: frozenset[str] = frozenset()
         self._second_uuids: frozenset[str] = frozenset()
-        self._repeats_first = 0  # the last page that had exactly page 1's products
+        self._repeats_first = 0  # the last page with exactly page 1's products
         self._cursors_after_first: set[str | None] = set()
-        self._fresh_cursor: str | None = None  # of page 1 after the last page
+        self._fresh_cursor: str | None = None  # page 1's cursor after the last page
         self._has_last_page = False
         self._deduplicated = 0
         self._pages_with_new = 0
@@ -108,13 +107,14 @@ class PageTracker:
     def page_received(self, page: Page) -> None:
         """Check the next page.
 
-        It is an error if the pages began again at page 1, if its cursor was used before, or if more
-        pages follow after far too many products.
+        Raises:
+            OctogenPagingError: The pages restarted at page 1, a cursor repeats, or far more
+                products arrive than expected.
         """
         self.pages += 1
         self._products += len(page.uuids)
         if self._first is None:
-            self._first = _FirstPage(list(page.uuids), page.next_cursor)  # and not its content
+            self._first = _FirstPage(list(page.uuids), page.next_cursor)  # without the content
             self._first_uuids = frozenset(page.uuids)
         else:
             self._compare_with_first_pages(self._first, page)
@@ -123,23 +123,24 @@ class PageTracker:
             return
         if page.next_cursor in self._page_of_cursor:
             raise OctogenPagingError(
-                f"{self.subject}: page {self.pages} has the next cursor that page "
-                f"{self._page_of_cursor[page.next_cursor]} had, so the pages loop. Nothing was "
-                "published; run it again, and report it to Octogen if it stays."
+                f"{self.subject}: page {self.pages} has the same next cursor as page "
+                f"{self._page_of_cursor[page.next_cursor]}, so the pages loop. Nothing was "
+                "published. Run it again, and report it to Octogen if it persists."
             )
         self._page_of_cursor[page.next_cursor] = self.pages
         self.check_number_of_products()
 
     def deduplicated(self, new: int, repeats: int) -> None:
-        """Note how many products of the next page were new, in the order of the pages.
+        """Count the new and repeated products on the next page, in page order.
 
-        Pages may be received ahead of it. Too many in a row without a new one are an error.
+        Pages can be received ahead of this. Too many pages in a row without a new product are an
+        error.
         """
         self.repeats += repeats
         self._pages_with_new += bool(new)
         self._pages_without_new = 0 if new else self._pages_without_new + 1
         self._deduplicated += 1
-        # The later pages are in one order, in which only products of page 1 come a second time.
+        # The later pages share one order, so only page 1's products can repeat.
         if self._first and self.repeats > len(self._first.uuids):
             self.may_have_restarted = True
         if self._has_last_page and self._deduplicated == self.pages:
@@ -147,42 +148,42 @@ class PageTracker:
         if self._pages_without_new > self._pages_with_new + MAX_PAGES_WITHOUT_NEW:
             raise OctogenPagingError(
                 f"{self.subject}: {self._pages_without_new} pages in a row, up to page "
-                f"{self._deduplicated}, brought no new product: the pages do not come to an end. "
-                "Nothing was published; run it again, and report it to Octogen if it stays."
+                f"{self._deduplicated}, had no new products, so the pages do not end. Nothing was "
+                "published. Run it again, and report it to Octogen if it persists."
             )
 
     def check_number_of_products(self, in_all_walks: int = 0) -> None:
-        """Refuse far more products than there can be."""
+        """Raise if there are far more products than expected."""
         count = self._product_count
         limit = MAX_PRODUCTS if count is None else max(self._max_ratio * count, MIN_LIMIT)
         if max(self._products, in_all_walks) <= limit:
             return
-        came = f"{self._products:,} products came up to page {self.pages:,}"
+        received = f"{self._products:,} products by page {self.pages:,}"
         if in_all_walks:
-            came = f"{in_all_walks:,} products came in all walks"
+            received = f"{in_all_walks:,} products in all walks"
         if count is None:
-            known, advice = (
-                "nothing says how many there are",
-                "narrow the search, or read the catalogs of a source that counts their products, "
-                "such as ShopCatalogs",
+            expected, advice = (
+                "their number is unknown",
+                "Narrow the search, or use a catalog source with product counts, such as "
+                "ShopCatalogs",
             )
         else:
-            known, advice = (
-                f"the source of catalogs says {count:,.0f}",
-                "if the catalog has grown, run it again once its source says so, or name it in "
-                "NamedCatalogs",
+            expected, advice = (
+                f"the catalog source reports {count:,.0f}",
+                "If the catalog has grown, run it again once the source's count is up to date, or "
+                "use NamedCatalogs",
             )
         raise OctogenPagingError(
-            f"{self.subject}: {came}, and more would follow, although {known}: the pages do not "
-            f"come to an end. Nothing was published. Report it to Octogen; {advice}."
+            f"{self.subject} returned {received} and has more pages, but {expected}. Nothing was "
+            f"published. {advice}. If it persists, report it to Octogen."
         )
 
     def check_first_page(self, fresh: Page) -> None:
-        """Check after the last page that page 1 is what it was, and that no later page was page 1.
+        """Check, after the last page, that page 1 is unchanged and no later page was page 1.
 
-        `fresh` is page 1 as the service sends it now. Call it as long as `may_have_restarted` is
-        true, at most twice. If page 1 has another cursor than it had, the second call tells whether
-        each response has one of its own, or each state of the catalog.
+        `fresh` is page 1 requested again. Call this while `may_have_restarted` is true, at most
+        twice. If page 1's cursor differs, the second call shows whether cursors change with every
+        response or with the catalog's state.
         """
         assert self._first
         if fresh.next_cursor and fresh.next_cursor in self._cursors_after_first:
@@ -191,11 +192,11 @@ class PageTracker:
         if (
             list(fresh.uuids) != list(self._first.uuids)
             or bool(fresh.next_cursor) != bool(self._first.next_cursor)
-            # A new cursor that comes twice is of a new state; otherwise each response has its own.
+            # A new cursor that repeats belongs to a new state; otherwise each response has its own.
             or (not is_same_cursor and fresh.next_cursor == self._fresh_cursor)
         ):
             raise OctogenPagingError(
-                f"{self.subject} has another page 1 than when the read began, {INDEXED_AGAIN}"
+                f"{self.subject}: page 1 changed during the read, {INDEXED_AGAIN}"
             )
         self.may_have_restarted = not is_same_cursor and self._fresh_cursor is None
         self._fresh_cursor = fresh.next_cursor
@@ -205,7 +206,7 @@ class PageTracker:
             raise self._restarted(f"page {self.pages}")
         if self.pages == 2:
             self._second_uuids = frozenset(page.uuids)
-        # An honest repetition of page 1 is one page; after a restart page 2 comes as well.
+        # A legitimate repeat of page 1 is a single page; after a restart, page 2 repeats too.
         elif (
             self._repeats_first == self.pages - 1
             and len(self._second_uuids) >= _MIN_SECOND_PAGE
@@ -219,7 +220,7 @@ class PageTracker:
                 self._repeats_first = self.pages
 
     def _forget(self) -> None:
-        """After the last page, keep only what the comparison with a fresh page 1 needs."""
+        """After the last page, keep only what `check_first_page` needs."""
         self._page_of_cursor.clear()
         self._second_uuids = self._first_uuids = frozenset()
         if not self.may_have_restarted:
@@ -227,12 +228,12 @@ class PageTracker:
 
     def _restarted(self, which: str) -> OctogenPagingError:
         return OctogenPagingError(
-            f"{self.subject}: the service answered {which} with page 1 again. It no longer knows "
-            "its cursor, as after an index run, and pages of two states must not be mixed. Nothing "
-            "was published; run it again."
+            f"{self.subject}: the service returned page 1 again instead of {which}. It no longer "
+            "knows the cursor, probably because the catalog was re-indexed. Nothing was published. "
+            "Run it again."
         )
 
 
 def _is_mostly(uuids: frozenset[str], page: Page) -> bool:
-    """True if a page has most products of an earlier page."""
+    """True if a page has most of an earlier page's products."""
     return 2 * len(uuids.intersection(page.uuids)) > len(uuids)

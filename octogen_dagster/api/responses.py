@@ -1,4 +1,4 @@
-"""Turns an HTTP response into a value or an error. No I/O: the response has been read."""
+"""Parse HTTP responses into models or errors. No I/O: the response has already been read."""
 
 from __future__ import annotations
 
@@ -43,88 +43,87 @@ if TYPE_CHECKING:
 _Value = TypeVar("_Value")
 
 CATALOG_NOT_FOUND = "catalog_not_found"
-"""The detail of a 404 about a catalog that is not granted."""
+"""The 404 detail for a catalog that is not granted to the API key."""
 
 URL_LISTS = "/coverage/url-lists"
-"""The path of the operations on coverage URL lists."""
+"""The path for coverage URL lists."""
 
 _CONCURRENCY_EXCEEDED = "concurrency_limit_exceeded"
 _VERSION = re.compile(r"/v\d+(/|$)")
 _MAX_TEXT, _MAX_FIELDS, _MAX_PATH = 200, 5, 10  # in a message
 
 _ADVICE: Mapping[str, str] = {
-    "product_not_found": "No catalog has a product at this address: check it, or treat the product "
-    "as removed.",
-    "invalid_product_url": "It is not the address of a product's page: pass the whole address, "
-    "with https://.",
-    "unsafe_url": "The service looks up only public addresses: pass that of the merchant's page.",
-    "product_lookup_rate_limited": "The rate limit of lookups is used up: run fewer at once or try "
-    "later.",
-    _CONCURRENCY_EXCEEDED: "Too many requests were in flight: lower `concurrency`, or run fewer "
-    "reads at once.",
+    "product_not_found": "No catalog has a product at this URL. Check the URL, or treat the "
+    "product as removed.",
+    "invalid_product_url": "This is not a product URL. Pass the full URL, including https://.",
+    "unsafe_url": "The service looks up public URLs only. Pass the product page's public URL.",
+    "product_lookup_rate_limited": "The lookup rate limit is used up. Run fewer lookups in "
+    "parallel or try again later.",
+    _CONCURRENCY_EXCEEDED: "Too many requests were in flight. Lower `concurrency`, or run fewer "
+    "reads in parallel.",
 }
-_OF_URL_LISTS: Mapping[str, tuple[type[OctogenUrlListError], str]] = {
+_URL_LIST_ERRORS: Mapping[str, tuple[type[OctogenUrlListError], str]] = {
     "url_list_not_found": (
         OctogenUrlListNotFoundError,
-        "The organisation of this key has no such list: take the id from the list of its lists.",
+        "This key's organization has no such list. Get the id by listing the URL lists.",
     ),
     "url_list_deleting": (
         OctogenUrlListError,
-        "The list is being deleted, which cannot be undone: create a new one.",
+        "The list is being deleted, which cannot be undone. Create a new one.",
     ),
     "url_list_migrating": (
         OctogenUrlListUnavailableError,
-        "The service is normalizing the list's URLs anew: try again in a few minutes.",
+        "The service is re-normalizing the list's URLs. Try again in a few minutes.",
     ),
     "url_list_name_conflict": (
         OctogenUrlListNameConflictError,
-        "A live list has this name: use that one, or choose another name.",
+        "An active list already has this name. Use that list, or choose another name.",
     ),
     "url_list_limit_exceeded": (
         OctogenUrlListError,
-        "The organisation has as many live lists as it may have: use one of them, or delete one.",
+        "The organization has reached its limit of URL lists. Use an existing list, or delete one.",
     ),
     "list_url_capacity_exceeded": (
         OctogenUrlListCapacityError,
-        "The list would get more than 100,000 URLs, and none of the request was added: add fewer, "
-        "remove some before, or put them into another list.",
+        "The list would exceed 100,000 URLs, so no URL was added. Add fewer, remove some first, or "
+        "use another list.",
     ),
     "invalid_cursor": (
         OctogenUrlListError,
-        "The cursor is malformed or stale: begin again without one.",
+        "The cursor is malformed or expired. Start again without a cursor.",
     ),
     "url_lists_unavailable": (
         OctogenUrlListUnavailableError,
-        "The service cannot read or change URL lists for now: try again later.",
+        "URL lists are temporarily unavailable. Try again later.",
     ),
 }
 _BY_STATUS: Mapping[int, tuple[type[OctogenAPIError], str]] = {
     401: (
         OctogenAuthenticationError,
-        "Check that STOREROUTER_API_KEY, OCTOGEN_PLATFORM_API_KEY or OCTO_API_KEY holds a current "
-        "key; replace a revoked one at platform.octogen.ai.",
+        "Check that STOREROUTER_API_KEY, OCTOGEN_PLATFORM_API_KEY or OCTO_API_KEY contains a valid "
+        "key. Replace a revoked key at platform.octogen.ai.",
     ),
-    402: (OctogenInsufficientCreditError, "The prepaid credit is spent: top it up and run again."),
+    402: (OctogenInsufficientCreditError, "The account is out of credit. Top it up and rerun."),
     403: (
         OctogenForbiddenError,
-        "The key is valid but not allowed to do this: ask Octogen for the permission.",
+        "The key is valid but lacks permission. Ask Octogen for access.",
     ),
     404: (OctogenNotFoundError, "Check the name, or ask Octogen for access."),
     422: (OctogenValidationError, "Correct the field named above."),
     429: (
         OctogenRateLimitError,
-        "The organisation's rate limit is used up: run fewer reads at once or try later.",
+        "The organization's rate limit is used up. Run fewer reads in parallel or try again later.",
     ),
 }
 
 
 def advice_of(status: int) -> str:
-    """Return what to do about a refusal with a status."""
+    """Return the remedy for an error status."""
     return _BY_STATUS[status][1]
 
 
 def parsed(model: type[_Value], response: Response, subject: str) -> _Value:
-    """Parse the body of a response as a pydantic model, or as a list of one."""
+    """Parse a response body as a pydantic model or a list of models."""
     try:
         value: _Value = _adapter(cast("Hashable", model)).validate_json(response.content)
         return value
@@ -138,11 +137,11 @@ def _adapter(model: Any) -> TypeAdapter[Any]:
 
 
 def error_from_response(response: Response, subject: str) -> OctogenAPIError:
-    """Make the error for a response whose status is not 2xx; the subject begins its message."""
+    """Create the error for a response without a 2xx status; its message begins with `subject`."""
     detail = _detail(response)
-    of_lists = response.request is not None and URL_LISTS in response.request.url
-    own = _OF_URL_LISTS.get(error_code(detail)) if of_lists else None
-    kind, advice = own or _kind_and_advice(response, detail)
+    is_url_list = response.request is not None and URL_LISTS in response.request.url
+    url_list_error = _URL_LIST_ERRORS.get(error_code(detail)) if is_url_list else None
+    kind, advice = url_list_error or _kind_and_advice(response, detail)
     request_id = _request_id(response)
     if response.status_code == 404 and detail == CATALOG_NOT_FOUND:
         text = (
@@ -162,10 +161,10 @@ def error_from_response(response: Response, subject: str) -> OctogenAPIError:
 
 
 def invalid_body(response: Response, subject: str, problem: str) -> OctogenResponseError:
-    """Make the error for a success status whose body has a problem, which is a noun phrase."""
+    """Create the error for a 2xx response with an unusable body; `problem` is a noun phrase."""
     content_type = _shown(response.headers.get("content-type") or "no content type")
     return OctogenResponseError(
-        f"{subject} was answered with {response.status_code} and {problem} "
+        f"{subject} failed: the service responded with {response.status_code} and {problem} "
         f"({content_type}{_request_id(response)}). Check base_url, or report it to Octogen.",
         response.as_httpx(),
         _detail(response),
@@ -174,12 +173,12 @@ def invalid_body(response: Response, subject: str, problem: str) -> OctogenRespo
 
 
 def lacks_version(url: str) -> bool:
-    """True if an address of the service does not have the version of the API, as `/v1`."""
+    """True if a URL has no API version such as `/v1`."""
     return not _VERSION.search(urlsplit(url).path)
 
 
 def is_concurrency_refusal(error: OctogenError) -> bool:
-    """True if a request was refused because too many were in flight."""
+    """True if the service rejected a request because too many were in flight."""
     return (
         isinstance(error, OctogenRateLimitError)
         and error_code(error.detail) == _CONCURRENCY_EXCEEDED
@@ -187,7 +186,7 @@ def is_concurrency_refusal(error: OctogenError) -> bool:
 
 
 def refused_fields(detail: Any) -> set[str]:
-    """The names of the request fields that the `detail` of a 422 refuses."""
+    """Return the names of the request fields that a 422's `detail` rejects."""
     entries = detail if isinstance(detail, list) else []
     paths = [_field_path(entry) for entry in entries if isinstance(entry, dict)]
     return {path[-1] for path in paths if path and isinstance(path[-1], str)}
@@ -199,20 +198,20 @@ def _field_path(entry: Mapping[str, Any]) -> list[Any]:
 
 
 def _first_problem(content: bytes, error: ValidationError) -> str:
-    """Describe the first problem of a body; name an entry by its uuid, and the field."""
+    """Describe a body's first problem with the product's uuid and the field."""
     first = error.errors(include_url=False)[0]
     message, loc = first["msg"], first["loc"]
     if first["type"] == "json_invalid":
-        return f"a body that is not JSON, {message.removeprefix('Invalid JSON: ')}"
+        return f"a body that is not valid JSON, {message.removeprefix('Invalid JSON: ')}"
     reason = f"{message[0].lower()}{message[1:]}, not {reprlib.repr(first['input'])}"
     if len(loc) < 2 or loc[0] != "items":
-        return f"a wrong {_dotted(loc) or 'document'}: {reason}"
+        return f"an invalid {f'field {_dotted(loc)}' if loc else 'document'}: {reason}"
     item = from_json(content)["items"][loc[1]]
     uuid = item.get("uuid") if isinstance(item, dict) else None
     place = f"item {loc[1]}"
-    name = f"a product {repr(uuid)[:_MAX_TEXT]} ({place})" if uuid else f"an entry at {place}"
+    name = f"product {repr(uuid)[:_MAX_TEXT]} ({place})" if uuid else place
     field = _dotted(loc[2:])
-    return f"{name} {f'whose {field} is wrong' if field else 'that is wrong'}: {reason}"
+    return f"an invalid {f'field {field} in ' if field else ''}{name}: {reason}"
 
 
 def _kind_and_advice(response: Response, detail: Any) -> tuple[type[OctogenAPIError], str]:
@@ -220,33 +219,33 @@ def _kind_and_advice(response: Response, detail: Any) -> tuple[type[OctogenAPIEr
     if 300 <= status < 400:
         return OctogenAPIError, _redirect_advice(response)
     if status in {502, 503, 504} and code.startswith("product_lookup_"):
-        return OctogenShopError, "The product's shop failed, not the service: try again later."
+        return OctogenShopError, "The product's shop failed, not the service. Try again later."
     if status >= 500:
-        return OctogenServerError, "The service failed: try again later."
+        return OctogenServerError, "The service failed. Try again later."
     kind, advice = _BY_STATUS.get(status, (OctogenAPIError, "See the detail above."))
     if status == 404 and response.request and lacks_version(response.request.url):
-        return kind, f"Check base_url: it ends with /v1, such as {DEFAULT_BASE_URL}."
+        return kind, f"Check that base_url ends with /v1, such as {DEFAULT_BASE_URL}."
     if kind is OctogenInsufficientCreditError and (url := top_up_url(detail)):
-        return kind, f"The prepaid credit is spent: top it up at {url} and run again."
+        return kind, f"The account is out of credit. Top it up at {url} and rerun."
     return kind, _ADVICE.get(code, advice)
 
 
 def _redirect_advice(response: Response) -> str:
     if response.status_code == 304:
         return (
-            "It says that nothing has changed, which was not asked: check the proxy or cache "
-            "between this machine and base_url."
+            "The request was not conditional, so a cache sent this response. Check the proxy or "
+            "cache between this machine and base_url."
         )
     location = response.headers.get("location")
     if not location:
-        return "It names no other address: check base_url."
+        return "The redirect has no target. Check base_url."
     try:
         host = urlsplit(location).hostname
     except ValueError:
         host = None
     return (
-        f"It redirects to {_shown(host or 'another address')}, and redirects are not followed so "
-        "that the key stays with the configured host: correct base_url."
+        f"The service redirects to {_shown(host or 'another URL')}. Redirects are not followed, "
+        "because they could send the API key to another host. Correct base_url."
     )
 
 
@@ -264,7 +263,7 @@ def _request_id(response: Response) -> str:
 
 
 def _reason(detail: Any, response: Response) -> str:
-    """Describe why the service refused, from the detail or else from the body as text."""
+    """Describe why the service rejected the request, from the detail or the body as text."""
     if isinstance(detail, list) and detail:
         return "; ".join(_field_error(entry) for entry in detail[:_MAX_FIELDS])
     if isinstance(detail, dict):
@@ -287,7 +286,7 @@ def _dotted(path: Sequence[Any]) -> str:
 
 
 def _shown(value: Any) -> str:
-    """Show what the service chose: short, on one line, without control characters."""
+    """Shorten text from the service to one line without control characters."""
     text = value if isinstance(value, str) else reprlib.repr(value)
     line = " ".join(text[:_MAX_TEXT].split())
     return line if line.isprintable() else repr(line)

@@ -1,4 +1,4 @@
-"""Service: the settings and the state that all requests with one key to one address share."""
+"""Service: settings and state shared by all requests with one API key to one base URL."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ HEADERS = {
     "Accept": "application/json",
     "Content-Type": "application/json",
     "User-Agent": f"octogen-dagster/{importlib.metadata.version('octogen-dagster')}",
-    # Tells Octogen batch reads from shoppers. ASCII JSON of at most 4,096 bytes.
+    # Lets Octogen distinguish batch reads from shoppers. ASCII JSON, at most 4,096 bytes.
     "X-Octogen-Request-Context": '{"trigger":"background","application":"octogen-dagster"}',
 }
-"""The headers of every request, besides the API key and what is accepted compressed."""
+"""Headers for every request, besides `Authorization` and `Accept-Encoding`."""
 Generation = Literal["seed", "current"]
 _LOGGER = logging.getLogger(__name__)
 
 
 class ServiceLog(OnceLog):
-    """Says why requests wait. A copy or pickle begins anew, in the log of this module."""
+    """Logs why requests wait. Copies and pickles start fresh, with this module's logger."""
 
-    rate_limit_wait = 0.0  # the seconds of all requests so far
+    rate_limit_wait = 0.0  # total seconds for all requests
 
     def __reduce__(self) -> Any:
         return type(self), (_LOGGER.warning,)
 
 
 class Refused(dict[str, frozenset[str]]):
-    """The fields that the service refuses, by operation, once an answer showed which.
+    """By operation, the fields that the service rejects, as learned from its responses.
 
-    `learning` has the future of the first request of each that is to show it. A copy or pickle
-    begins anew.
+    `learning` maps each operation to a future that its first request resolves. Copies and pickles
+    start empty.
     """
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ class Refused(dict[str, frozenset[str]]):
 
 
 class IdleConnections(deque[Any]):
-    """Connections that the next requests go over. A copy or pickle has none."""
+    """Open connections for the next requests. Copies and pickles start empty."""
 
     def __reduce__(self) -> Any:
         return type(self), ()
@@ -63,12 +63,12 @@ class IdleConnections(deque[Any]):
 
 @dataclass(frozen=True)
 class Service:
-    """One service, as it is reached with one key.
+    """A service accessed with one API key.
 
-    `timeout` are seconds for one attempt, from connecting to the last byte of the response, and
-    `phase_timeout` for each phase of it. No request outlives `ends_at`, a time of `clock`.
-    Threads share an instance; a pickle has no key, which is looked up in the environment when it is
-    read.
+    `timeout` is in seconds and limits one attempt, from connecting to the last byte of the
+    response; `phase_timeout` limits each phase of it. Requests end by `ends_at`, a time on `clock`.
+    Instances are thread-safe. A pickle does not contain the key; unpickling reads it from the
+    environment.
     """
 
     api_key: ApiKey = field(default_factory=ApiKey)
@@ -88,28 +88,28 @@ class Service:
 
     def __post_init__(self) -> None:
         if not isinstance(self.api_key, ApiKey):
-            raise TypeError("api_key must be an ApiKey, which keeps the key out of sight")
+            raise TypeError("api_key must be an ApiKey, which keeps the key out of messages.")
         object.__setattr__(self, "base_url", checked_base_url(self.base_url, self.api_key.masked))
         if not self.timeout > 0:
-            raise ValueError(f"timeout must be above 0 seconds, not {self.timeout}")
+            raise ValueError(f"timeout must be above 0 seconds, not {self.timeout}.")
 
     @property
     def generation(self) -> Generation:
-        """The contract's generation that the service speaks, "seed" until it shows otherwise."""
+        """The service's contract generation: "seed" until a response shows "current"."""
         return "current" if "catalog" in self.refused.get("search", ()) else "seed"
 
     def within(self, seconds: float) -> Self:
-        """Return the same service, all of whose requests must end within some seconds."""
+        """Return the service with a time limit in seconds for all its requests."""
         return replace(self, ends_at=min(self.ends_at, self.clock() + seconds))
 
     def with_log(self, warn: Callable[[str], None]) -> Self:
-        """Return the same service, which says anew why requests wait."""
+        """Return the service with a fresh log for waits."""
         return replace(self, log=ServiceLog(warn))
 
     def keeping_connections(self) -> Self:
-        """Return the same service, whose connections stay open from one read to the next."""
+        """Return the service, keeping connections open between reads."""
         return replace(self, idle=IdleConnections())
 
     def for_execution(self, warn: Callable[[str], None]) -> Self:
-        """Return the same service with a log and a count of costs of its own."""
+        """Return the service with a separate log and cost count."""
         return replace(self.with_log(warn), spending=self.spending.part())

@@ -1,4 +1,4 @@
-"""Spending: what the requests of a connection cost, and the budget that ends them. No I/O."""
+"""Spending: request costs and the budget that limits them. No I/O."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ if TYPE_CHECKING:
 
 SEARCH_PAGE_USD = 0.014
 LOOKUP_USD = 0.002
-"""The published prices, in dollars."""
+"""Octogen's published prices, in US dollars."""
 
 _SEARCH, _LOOKUP = "/products/search", "/products/lookup"
 _PAGES_KEPT = (
-    "Run it again with a larger budget_usd: a snapshot goes on from its saved pages, any other "
-    "read begins anew."
+    "Rerun with a larger budget_usd. Snapshots resume from their saved pages; any other read "
+    "starts over."
 )
-_ANSWERS_LOST = (
-    "Octogen might charge a request whose answer came too late or not at all: raise the timeout, "
-    "or check the network."
+_LOST_RESPONSES = (
+    "Octogen might charge requests whose response was late or lost. Raise the timeout or check the "
+    "network."
 )
-_NOT_KEPT = "Lookups are not kept: run it again with a larger budget_usd."
+_NOT_KEPT = "Rerun with a larger budget_usd. Lookups are not saved."
 
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """The prices that Octogen charges for a response with a 2xx status.
+    """Octogen's prices for responses with a 2xx status, in US dollars.
 
-    A page of a search costs the same whatever its size. The prices of other operations are not
-    published, so they count as free.
+    A search page has the same price at any size. Prices for other operations are not published, so
+    they count as free.
     """
 
     search_page_usd: float = SEARCH_PAGE_USD
@@ -47,29 +47,28 @@ class Prices:
     def __post_init__(self) -> None:
         for name in ("search_page_usd", "lookup_usd"):
             if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} must be at least 0 dollars, not {getattr(self, name)}")
+                raise ValueError(f"{name} must be at least 0 dollars, not {getattr(self, name)}.")
 
     def of(self, path: str) -> Decimal:
-        """The price of a request, by its path."""
+        """Return the price for a request path."""
         if path == _SEARCH:
             return dollars(self.search_page_usd)
         return dollars(self.lookup_usd if path == _LOOKUP else 0)
 
 
 class Spending:
-    """Counts what is charged, and refuses the request that would exceed the budget.
+    """Counts charges and rejects any request that would exceed the budget.
 
-    All threads that use a service share one; it may be a part of another one, its parent. A request
-    reserves its price before it is sent, so requests that are sent at the same time cannot exceed
-    the budget together. A response with a 2xx status is charged, even if its body is cut off; any
-    other status is free. A request that was sent and got no response keeps its reservation, because
-    the service might have charged it.
+    All threads that use a service share one instance, which can be part of a parent. A request
+    reserves its price before it is sent, so concurrent requests cannot exceed the budget together.
+    Responses with a 2xx status are charged, even if the body is truncated; other statuses are free.
+    A request without a response keeps its reservation, because the service might have charged it.
 
     Attributes:
-        requests: The number of requests that were sent, retries included.
-        charged_requests: The number of searches and lookups that were answered with a 2xx status.
+        requests: Requests sent, including retries.
+        charged_requests: Searches and lookups with a 2xx response.
         spent_usd: Dollars charged so far.
-        possibly_charged_usd: Dollars that might be charged besides, for requests without a
+        possibly_charged_usd: Additional dollars that might be charged for requests without a
             response.
     """
 
@@ -84,11 +83,11 @@ class Spending:
         self.budget_usd = budget_usd
         if budget_usd is not None:
             if not 0 < budget_usd < float("inf"):
-                raise ValueError(f"budget_usd must be above 0 dollars, not {budget_usd}")
+                raise ValueError(f"budget_usd must be above 0 dollars, not {budget_usd}.")
             if not (self.prices.search_page_usd or self.prices.lookup_usd):
                 raise ValueError(
-                    "budget_usd limits nothing while search_page_usd and lookup_usd are 0: set the "
-                    "prices that Octogen charges."
+                    "budget_usd has no effect while search_page_usd and lookup_usd are 0. Set them "
+                    "to Octogen's prices."
                 )
         self._parent = parent
         self._lock = threading.Lock()
@@ -107,7 +106,7 @@ class Spending:
 
     @property
     def left_usd(self) -> Decimal | None:
-        """Dollars that may still be spent; None without a budget."""
+        """Dollars left in the budget; None without a budget."""
         if self._parent:
             return self._parent.left_usd
         if self.budget_usd is None:
@@ -116,27 +115,27 @@ class Spending:
 
     @property
     def under_way_usd(self) -> Decimal:
-        """Dollars of the requests that are sent and not answered yet."""
+        """Dollars reserved for requests in flight."""
         return self._reserved
 
     @property
     def requests_per_minute(self) -> float | None:
-        """The rate limit that the latest response named; None if none did."""
+        """The rate limit in the latest response that reported one; None if none did."""
         return self._parent.requests_per_minute if self._parent else self._requests_per_minute
 
     def part(self) -> Spending:
-        """Return a spending that counts a part of this one, under the same budget."""
+        """Return a `Spending` that counts separately within this budget."""
         return Spending(self.prices, self.budget_usd, parent=self)
 
     def raise_to(self, spent_usd: Decimal, possibly_charged_usd: Decimal) -> None:
-        """Count what other processes spent of the same budget, besides this one."""
+        """Raise the totals to those of all processes that share the budget."""
         with self._lock:
             self.spent_usd = max(self.spent_usd, spent_usd)
             self.possibly_charged_usd = max(self.possibly_charged_usd, possibly_charged_usd)
 
     @contextmanager
     def request(self, path: str, subject: str) -> Iterator[Charge]:
-        """Reserve the price of a request while the block sends it, and count what it costs."""
+        """Reserve a request's price while the block sends it, then record its cost."""
         price = self.prices.of(path)
         self._reserve(price, path, subject)
         charge = Charge()
@@ -147,7 +146,7 @@ class Spending:
 
     def _reserve(self, price: Decimal, path: str, subject: str) -> None:
         if self._parent:
-            # The parent first: if it refuses, nothing stays reserved here.
+            # The parent first: if it raises, nothing stays reserved here.
             self._parent._reserve(price, path, subject)
         with self._lock:
             if price and not self._parent:
@@ -157,15 +156,15 @@ class Spending:
             self._reserved += price
 
     def _over(self, price: Decimal, path: str, subject: str) -> str:
-        under_way = f" and {usd(self._reserved)} are under way" if self._reserved else ""
+        in_flight = f", {usd(self._reserved)} in flight" if self._reserved else ""
         lost, advice = "", _NOT_KEPT if path == _LOOKUP else _PAGES_KEPT
         if self.possibly_charged_usd:
-            lost = f", {usd(self.possibly_charged_usd)} might be charged for lost answers"
-            advice = f"{_ANSWERS_LOST} {advice}"
+            lost = f", {usd(self.possibly_charged_usd)} possibly charged for lost responses"
+            advice = f"{_LOST_RESPONSES} {advice}"
         return (
-            f"{subject}: the next request costs {usd(price)}, which the budget of "
-            f"{usd(self.budget_usd or 0)} does not allow: {usd(self.spent_usd)} are spent{lost}"
-            f"{under_way}. It was not sent. {advice}"
+            f"{subject}: the next request costs {usd(price)}, which would exceed the budget of "
+            f"{usd(self.budget_usd or 0)} ({usd(self.spent_usd)} spent{lost}{in_flight}). It was "
+            f"not sent. {advice}"
         )
 
     def _settle(self, price: Decimal, path: str, charge: Charge) -> None:
@@ -184,11 +183,11 @@ class Spending:
 
 @dataclass(slots=True)
 class Charge:
-    """The charge of a request, and the rate limit that its response named.
+    """A request's charge and the rate limit in its response.
 
     Attributes:
-        is_sent: True unless the request certainly never reached the service.
-        is_charged: True if the service charges it; None as long as there is no response.
+        is_sent: False only if the request certainly never reached the service.
+        is_charged: Whether the service charges the request; None until there is a response.
     """
 
     is_sent: bool = False
@@ -197,17 +196,17 @@ class Charge:
 
     @property
     def is_lost(self) -> bool:
-        """True if nobody knows whether the service charges the request."""
+        """True if the service might have charged the request."""
         return self.is_sent and self.is_charged is None
 
     def response_begun(self, response: Response) -> None:
-        """Note the status and the headers of the response."""
+        """Record the response's status and rate limit."""
         self.is_charged = response.is_success
         self.requests_per_minute = rate_limit(response.headers)
 
 
 def dollars(amount: float) -> Decimal:
-    """Return an exact number of dollars: 0.014 is a binary fraction as a float."""
+    """Convert dollars to an exact decimal, because a float such as 0.014 is not exact."""
     return Decimal(str(amount))
 
 

@@ -1,6 +1,6 @@
 """Coverage URL lists: their models, limits and operations. No I/O.
 
-An organisation keeps named sets of product addresses at Octogen. Once a day Octogen joins each with
+An organization keeps named sets of product addresses at Octogen. Once a day Octogen joins each with
 its catalogs and shares the result over BigQuery. The service normalizes the addresses, and only its
 normalized form says if two are the same. None of the operations is charged.
 """
@@ -79,7 +79,7 @@ class CoverageUrlList(ResponseModel):
 
 
 class CoverageUrlListPage(ResponseModel):
-    """A page of the organisation's lists, newest first."""
+    """A page of the organization's lists, newest first."""
 
     items: list[CoverageUrlList]
     next_cursor: str | None = None
@@ -282,7 +282,7 @@ def _request(
         raise error.with_message(
             f"{subject} failed: {service.base_url} has no coverage URL lists, or none for this key "
             "(404). Only a service of the current contract has them; ask Octogen to open them to "
-            "your organisation."
+            "your organization."
         ) from None
     return parsed(model, response, subject)
 

@@ -96,8 +96,8 @@ async def test_keywords_are_sent_only_to_be_understood() -> None:
     ("catalogs", "message"),
     [
         ([f"shop {number}" for number in range(501)], "catalogs has 501 keys"),
-        (["acme", " "], "catalogs has an empty key"),
-        (["\ud800"], "half of a surrogate pair"),
+        (["acme", " "], "catalogs contains an empty key"),
+        (["\ud800"], "unpaired surrogate"),
         ("acme", r"catalogs must be a list, not the string 'acme'\. Pass \['acme'\]"),
     ],
 )

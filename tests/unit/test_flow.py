@@ -180,7 +180,7 @@ def test_a_refusal_of_so_many_at_once_lowers_what_is_in_flight() -> None:
     assert isinstance(flow.send(None), Send)
     flow.close()
     assert len(script.lines) == 1
-    assert "at most 2 are in flight from now on" in script.lines[0]
+    assert "Limiting them to 2" in script.lines[0]
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3])

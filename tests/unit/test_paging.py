@@ -92,9 +92,9 @@ def walks(draw: st.DrawFn) -> list[PageContent]:
 
 def restarted(number: int) -> str:
     return (
-        f"Catalog 'acme': the service answered page {number} with page 1 again. It no longer knows "
-        "its cursor, as after an index run, and pages of two states must not be mixed. Nothing was "
-        "published; run it again."
+        f"Catalog 'acme': the service returned page 1 again instead of page {number}. It no longer "
+        "knows the cursor, probably because the catalog was re-indexed. Nothing was published. Run "
+        "it again."
     )
 
 

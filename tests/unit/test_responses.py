@@ -52,7 +52,7 @@ def refused(model: Any, body: Any) -> str:
     assert caught.value.request_id == "r-5"
     assert caught.value.status_code == 200
     text = str(caught.value)
-    assert text.startswith("The response was answered with 200 and ")
+    assert text.startswith("The response failed: the service responded with 200 and ")
     assert text.endswith(
         "(application/json, request r-5). Check base_url, or report it to Octogen."
     )
@@ -73,15 +73,15 @@ class TestParsed:
         ],
     )
     def test_a_body_that_is_not_json_is_reported_as_such(self, content: bytes) -> None:
-        assert "a body that is not JSON" in refused(MerchantProductListPage, content)
+        assert "a body that is not valid JSON" in refused(MerchantProductListPage, content)
 
     def test_a_field_outside_of_a_product_is_named_by_its_path(self) -> None:
         body = {"catalogKey": "a", "catalogDisplayName": "A", "product": GOOD | {"tags": "new"}}
         text = refused(MerchantProductUrlLookupResponse, body)
-        assert "a wrong product.tags: input should be a valid array, not 'new'" in text
+        assert "an invalid field product.tags: input should be a valid array, not 'new'" in text
         body_of_catalogs = [{"catalog": "a", "displayName": "A", "productCount": "lots"}]
         text = refused(list[MerchantCatalogSummary], body_of_catalogs)
-        assert "a wrong 0.productCount: " in text
+        assert "an invalid field 0.productCount: " in text
 
 
 class TestErrorOfAStatus:
@@ -89,9 +89,9 @@ class TestErrorOfAStatus:
         ("status", "code", "kind", "advice"),
         [
             (404, "product_not_found", OctogenNotFoundError, "No catalog has a product at this"),
-            (422, "invalid_product_url", OctogenValidationError, "pass the whole address"),
-            (422, "unsafe_url", OctogenValidationError, "looks up only public addresses"),
-            (429, "product_lookup_rate_limited", OctogenRateLimitError, "rate limit of lookups"),
+            (422, "invalid_product_url", OctogenValidationError, "Pass the full URL"),
+            (422, "unsafe_url", OctogenValidationError, "looks up public URLs only"),
+            (429, "product_lookup_rate_limited", OctogenRateLimitError, "lookup rate limit"),
             (502, "product_lookup_upstream_failed", OctogenShopError, "shop failed, not the"),
             (503, "product_lookup_fallback_unavailable", OctogenShopError, "shop failed, not the"),
             (504, "product_lookup_timed_out", OctogenShopError, "shop failed, not the"),

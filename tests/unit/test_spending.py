@@ -67,16 +67,16 @@ class TestBudget:
                 with pytest.raises(OctogenBudgetError) as no_lookup:
                     await client.lookup_product(URL)
                 await client.list_catalog_states()
-        assert str(caught.value) == (
-            "Catalog 'acme': the next request costs $0.014, which the budget of $0.03 does not "
-            "allow: $0.028 are spent. It was not sent. Run it again with a larger budget_usd: a "
-            "snapshot goes on from its saved pages, any other read begins anew."
+        assert str(caught.value).startswith(
+            "Catalog 'acme': the next request costs $0.014, which would exceed the budget of $0.03 "
+            "($0.028 spent)."
         )
-        assert str(no_lookup.value) == (
-            f"The product at {URL}: the next request costs $0.002, which the budget of $0.03 does "
-            "not allow: $0.03 are spent. It was not sent. Lookups are not kept: run it again with "
-            "a larger budget_usd."
+        assert "saved pages" in str(caught.value)
+        assert str(no_lookup.value).startswith(
+            f"The product at {URL}: the next request costs $0.002, which would exceed the budget "
+            "of $0.03 ($0.03 spent)."
         )
+        assert "Lookups are not saved" in str(no_lookup.value)
 
     async def test_it_may_be_spent_to_the_last_cent(self) -> None:
         spending = Spending(Prices(search_page_usd=0.1), budget_usd=0.3)
@@ -100,7 +100,7 @@ class TestBudget:
         assert spending.spent_usd == 10
 
     def test_a_budget_needs_a_price(self) -> None:
-        with pytest.raises(ValueError, match=r"^budget_usd limits nothing while"):
+        with pytest.raises(ValueError, match=r"^budget_usd has no effect while"):
             Spending(Prices(0, 0), budget_usd=1)
 
     def test_a_pickle_and_a_part_have_what_is_left_of_it(self) -> None:

@@ -519,9 +519,9 @@ def test_an_answer_that_is_none_differs_and_leaves_the_other_questions(
 
 
 BLOCKED: dict[str, tuple[Any, str]] = {
-    "revoked": (http(401, {"detail": "API key revoked"}), "holds a current key"),
-    "no credit": (http(402, {"detail": {"code": "insufficient_credit"}}), "top it up"),
-    "forbidden": (http(403, {"detail": "api_key_forbidden"}), "ask Octogen for the permission"),
+    "revoked": (http(401, {"detail": "API key revoked"}), "contains a valid key"),
+    "no credit": (http(402, {"detail": {"code": "insufficient_credit"}}), "Top it up"),
+    "forbidden": (http(403, {"detail": "api_key_forbidden"}), "Ask Octogen for access"),
     "closed": ([b""], "Check the host"),
 }
 """Answers that say nothing about the service, and what the user is told to do."""

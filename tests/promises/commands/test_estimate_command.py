@@ -171,7 +171,7 @@ def test_an_older_service_lists_its_catalogs(run: Callable[..., Result]) -> None
         "acme       250      3  $0.04         $0.54",
         "zen         30      1  $0.01         $0.07",
         "all        280      4  $0.06         $0.62",
-        "Pages: all within the rate limit of 600,000 requests a minute.",
+        "Pages: all within the rate limit of 600,000 requests per minute.",
     ]
     assert one.stdout.splitlines()[1:-1] == ["acme       250      3  $0.04         $0.54"]
 
@@ -180,9 +180,9 @@ def test_an_older_service_lists_its_catalogs(run: Callable[..., Result]) -> None
     ("arguments", "status", "text"),
     [
         (["--catalog", "nosuch"], 2, "'nosuch' is not granted to this key. Granted: acme, zen."),
-        (["--facet", "gender=male"], 1, "counts whole catalogs only: leave out the filters."),
+        (["--facet", "gender=male"], 1, "counts whole catalogs only. Remove the filters."),
         (["--price-min", "-1"], 2, "--price-min"),
-        (["--host", "acme.example"], 1, "has no such operation (404)"),
+        (["--host", "acme.example"], 1, "does not support shops (404)"),
     ],
 )
 def test_what_cannot_be_estimated_says_why(

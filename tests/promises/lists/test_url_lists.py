@@ -168,13 +168,13 @@ async def test_a_status_that_nobody_knows_is_told_as_it_is() -> None:
 PERMANENT, PASSING = Persistence.PERMANENT, Persistence.PASSING
 CODES: list[tuple[int, str, type[OctogenUrlListError], Persistence, str]] = [
     (404, "url_list_not_found", OctogenUrlListNotFoundError, PERMANENT, "no such list"),
-    (409, "url_list_deleting", OctogenUrlListError, PERMANENT, "create a new one"),
+    (409, "url_list_deleting", OctogenUrlListError, PERMANENT, "Create a new one"),
     (409, "url_list_migrating", OctogenUrlListUnavailableError, PASSING, "in a few minutes"),
     (409, "url_list_name_conflict", OctogenUrlListNameConflictError, PERMANENT, "another name"),
     (409, "url_list_limit_exceeded", OctogenUrlListError, PERMANENT, "delete one"),
-    (409, "list_url_capacity_exceeded", OctogenUrlListCapacityError, PERMANENT, "add fewer"),
-    (400, "invalid_cursor", OctogenUrlListError, PERMANENT, "without one"),
-    (503, "url_lists_unavailable", OctogenUrlListUnavailableError, PASSING, "try again later"),
+    (409, "list_url_capacity_exceeded", OctogenUrlListCapacityError, PERMANENT, "Add fewer"),
+    (400, "invalid_cursor", OctogenUrlListError, PERMANENT, "without a cursor"),
+    (503, "url_lists_unavailable", OctogenUrlListUnavailableError, PASSING, "Try again later"),
 ]
 
 

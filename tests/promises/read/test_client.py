@@ -99,7 +99,7 @@ class TestConstruction:
                 "count": lambda: client.count_products(ProductSearch()),
             }
             with pytest.raises(
-                OctogenNotFoundError, match=r"it ends with /v1, such as https://api"
+                OctogenNotFoundError, match=r"base_url ends with /v1, such as https://api"
             ):
                 await calls[call]()
 
@@ -200,12 +200,12 @@ class TestStatus:
             (400, OctogenAPIError, "Bad Request", "400 Bad Request", "See the detail"),
             (401, OctogenAuthenticationError, "Invalid API key", "401 Invalid", "OCTO_API_KEY"),
             (402, OctogenInsufficientCreditError, CREDIT, "402 insufficient", CREDIT["top_up_url"]),
-            (403, OctogenForbiddenError, "api_key_forbidden", "403 api_key", "ask Octogen"),
+            (403, OctogenForbiddenError, "api_key_forbidden", "403 api_key", "Ask Octogen"),
             (404, OctogenNotFoundError, "product_not_found", "404 product", "No catalog has"),
             (422, OctogenValidationError, REFUSAL, "422 request: Input", "Correct the field"),
-            (429, OctogenRateLimitError, "rate_limit_exceeded", "429 rate_", "run fewer reads"),
-            (500, OctogenServerError, "Internal Server Error", "500 Internal", "try again later"),
-            (503, OctogenServerError, "Service Unavailable", "503 Service", "try again later"),
+            (429, OctogenRateLimitError, "rate_limit_exceeded", "429 rate_", "Run fewer reads"),
+            (500, OctogenServerError, "Internal Server Error", "500 Internal", "Try again later"),
+            (503, OctogenServerError, "Service Unavailable", "503 Service", "Try again later"),
         ],
     )
     async def test_the_error_has_the_reason_the_advice_and_the_headers(
@@ -249,7 +249,7 @@ class TestUnusableBody:
             await client.lookup_product(product.product_url)  # it learns the generation
             sandbox.inject(Fault(fault))
             requests = len(sandbox.requests)
-            with pytest.raises(OctogenResponseError, match="a body that is not JSON") as caught:
+            with pytest.raises(OctogenResponseError, match="not valid JSON") as caught:
                 await operation(client, product.product_url)
         assert caught.value.status_code == 200
         assert caught.value.request_id == sandbox.requests[-1].request_id
@@ -260,7 +260,8 @@ class TestUnusableBody:
         sandbox.inject(Fault("wrong_type", page=3))
         async with open_client(sandbox) as client:
             with pytest.raises(
-                OctogenResponseError, match=r"^Catalog 'strada', page 3, was answered"
+                OctogenResponseError,
+                match=r"^Catalog 'strada', page 3, failed: the service",
             ):
                 _ = [item async for item in client.iter_products(catalog="strada", limit=10)]
 
@@ -382,8 +383,8 @@ class TestFieldsOfTheCurrentGeneration:
         self, transport: Transport, known: set[str], search: dict[str, Any], named: str
     ) -> None:
         message = (
-            f"Catalog 'acme': the service speaks the older contract, which has no {named} (422). "
-            "Search without, or read a service of the current contract."
+            "Catalog 'acme' failed: the service has the older contract, which does not support "
+            f"{named} (422). Remove these fields, or use a service with the current contract."
         )
         with service(known) as server:
             async with open_client(server, transport, retry=QUICK) as client:

@@ -74,16 +74,16 @@ def test_values_of_another_type_are_converted(service: Service, content: bytes) 
 @pytest.mark.parametrize(
     ("fields", "named"),
     [
-        ({"uuid": ""}, "an entry at item 1 whose uuid"),
-        ({"productUrl": None}, r"a product 'bad' \(item 1\) whose productUrl"),
-        ({"title": True}, r"a product 'bad' \(item 1\) whose title"),
-        ({"colors": "blue"}, r"a product 'bad' \(item 1\) whose colors"),
-        ({"colors": [None]}, r"a product 'bad' \(item 1\) whose colors.0"),
-        ({"rating": {"count": 2.5}}, r"a product 'bad' \(item 1\) whose rating.count"),
-        ({"currentPrice": "cheap"}, r"a product 'bad' \(item 1\) whose currentPrice"),
-        ({"images": [{"cdnUrl": "x"}]}, r"a product 'bad' \(item 1\) whose images.0.url"),
-        ({"updatedAt": "2026-02-30T03:00:00Z"}, r"a product 'bad' \(item 1\) whose updatedAt"),
-        ({"updatedAt": "2026-06-30T23:59:60Z"}, r"a product 'bad' \(item 1\) whose updatedAt"),
+        ({"uuid": ""}, "uuid in item 1"),
+        ({"productUrl": None}, r"productUrl in product 'bad' \(item 1\)"),
+        ({"title": True}, r"title in product 'bad' \(item 1\)"),
+        ({"colors": "blue"}, r"colors in product 'bad' \(item 1\)"),
+        ({"colors": [None]}, r"colors.0 in product 'bad' \(item 1\)"),
+        ({"rating": {"count": 2.5}}, r"rating.count in product 'bad' \(item 1\)"),
+        ({"currentPrice": "cheap"}, r"currentPrice in product 'bad' \(item 1\)"),
+        ({"images": [{"cdnUrl": "x"}]}, r"images.0.url in product 'bad' \(item 1\)"),
+        ({"updatedAt": "2026-02-30T03:00:00Z"}, r"updatedAt in product 'bad' \(item 1\)"),
+        ({"updatedAt": "2026-06-30T23:59:60Z"}, r"updatedAt in product 'bad' \(item 1\)"),
     ],
 )
 def test_a_bad_product_is_named_with_its_field(
@@ -98,7 +98,7 @@ def test_a_bad_product_is_named_with_its_field(
     "content", [b"<html>", b"", b'{"items": [', b"[]", b"null", b'{"items": {}}', b"{}"]
 )
 def test_what_is_no_page_is_never_an_empty_catalog(service: Service, content: bytes) -> None:
-    with pytest.raises(OctogenResponseError, match=r"was answered with 200 and "):
+    with pytest.raises(OctogenResponseError, match=r"the service responded with 200 and "):
         service.read(content)
 
 

@@ -131,7 +131,7 @@ async def test_a_given_client_that_follows_redirects_does_not_follow_this_one(li
                 client = OctogenClient(
                     api_key=KEY, base_url=server.base_url, http_client=http_client
                 )
-                with pytest.raises(OctogenAPIError, match="redirects are not followed"):
+                with pytest.raises(OctogenAPIError, match="Redirects are not followed"):
                     await client.search_products()
         assert elsewhere.received == []
 
@@ -215,7 +215,7 @@ class TestTooLarge:
 
         with RawServer(respond) as server:
             async with open_client(server, transport) as client:
-                with pytest.raises(OctogenResponseError, match="a body of more than"):
+                with pytest.raises(OctogenResponseError, match="a body larger than"):
                     await client.search_products()
 
 

@@ -61,7 +61,7 @@ def test_everything_that_a_resource_requests_has_one_budget(shops: Sandbox) -> N
     url = octogen.search_products(catalog="strada").items[0].product_url
     octogen.lookup_product(url)
     octogen.scan(ProductSearch(catalogs=["strada"], max_products=1)).frame.collect()
-    with pytest.raises(OctogenBudgetError, match=r"budget of \$2\.50 .*: \$2\.50 are spent\. It"):
+    with pytest.raises(OctogenBudgetError, match=r"budget of \$2\.50 \(\$2\.50 spent\)\. It"):
         octogen.lookup_product(url)
     assert octogen.spending.spent_usd == Decimal("2.5")
 

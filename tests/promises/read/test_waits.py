@@ -70,8 +70,8 @@ def test_a_wrong_address_is_told_once_before_the_run_fails(
     )
     assert not run.success
     lines = warnings(instance, run)
-    [line] = [line for line in lines if "The request is repeated in" in line]
-    assert f"no complete response from {octogen.base_url} (" in line
+    [line] = [line for line in lines if "Retrying in" in line]
+    assert f"{octogen.base_url} sent no complete response (" in line
 
 
 def error_of(work: Callable[[], object]) -> BaseException | None:
@@ -136,5 +136,5 @@ def test_a_wait_for_the_rate_limit_that_is_longer_than_the_deadline_is_not_begun
         )
         error = error_of(octogen.list_catalogs)
     assert isinstance(error, OctogenServerError)  # the first of their errors
-    assert "rate limit of 60 a minute is used up" in str(error)
+    assert "rate limit of 60 requests per minute" in str(error)
     assert len(server.received) < len(hosts)

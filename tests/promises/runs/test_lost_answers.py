@@ -108,8 +108,8 @@ async def test_a_budget_stops_on_what_is_charged_and_what_might_be(
     assert spending.spent_usd == charged * Decimal("0.014")
     assert spending.possibly_charged_usd == (3 - charged) * Decimal("0.014")
     assert isinstance(caught.value.__cause__, OctogenConnectionError)
-    lost = "might be charged for lost answers"
-    assert (lost in str(caught.value), "raise the timeout" in str(caught.value)) == (
+    lost = "possibly charged for lost responses"
+    assert (lost in str(caught.value), "Raise the timeout" in str(caught.value)) == (
         (False, False) if charged == 3 else (True, True)
     )
 

@@ -51,8 +51,8 @@ def test_a_run_with_a_larger_budget_goes_on_from_the_pages_of_one_that_was_spent
     products = build_products_asset("products", SEARCH)
     with Sandbox(catalogs=catalogs, products=PAGES * 3 // catalogs, generation="seed") as sandbox:
         stopped = run(sandbox, tmp_path, [products], budget_usd=25.5 * PAGE_USD)
-        assert "which the budget of $0.357 does not allow: $0.3" in failure(stopped)
-        assert "a snapshot goes on from its saved pages" in failure(stopped)
+        assert "would exceed the budget of $0.357 ($0.3" in failure(stopped)
+        assert "Snapshots resume from their saved pages" in failure(stopped)
         assert charged(sandbox) == 25
         assert not (tmp_path / "products.parquet").exists()
 
@@ -77,7 +77,7 @@ def test_products_and_details_of_one_run_share_a_budget(shops: Sandbox, tmp_path
         )
         logged = warnings(instance, result)
 
-    assert "costs $0.002, which the budget of $0.128 does not allow: $0.1" in failure(result)
+    assert "costs $0.002, which would exceed the budget of $0.128 ($0.1" in failure(result)
     assert charged(shops) == 2
     assert charged(shops, "/products/lookup") == 50
     assert not (tmp_path / "details.parquet").exists()
@@ -99,7 +99,7 @@ def test_steps_that_are_processes_of_their_own_share_a_budget(
         run = instance.get_run_by_id(result.run_id)
 
     failed = [event for event in result.all_events if event.is_failure]
-    assert "does not allow" in "".join(str(event.event_specific_data) for event in failed)
+    assert "would exceed the budget" in "".join(str(event.event_specific_data) for event in failed)
     pages, lookups = charged(shops), charged(shops, "/products/lookup")
     assert Decimal("0.014") * pages + Decimal("0.002") * lookups == Decimal("0.228")
     assert run
@@ -111,7 +111,7 @@ def test_an_attempt_counts_what_the_ones_before_it_spent(shops: Sandbox, tmp_pat
     products = build_products_asset("products", ProductSearch(catalogs=["northpeak"]))
     tags = {f"{SPENT_TAG}.products": "1", f"{SPENT_TAG}.details": "0.006"}
     result = run(shops, tmp_path, [products], budget_usd=1.02, tags=tags)
-    assert "the budget of $1.02 does not allow: $1.02 are spent" in failure(result)
+    assert "the budget of $1.02 ($1.02 spent)" in failure(result)
     assert charged(shops) == 1
 
 
@@ -210,7 +210,7 @@ def test_spent_credit_fails_without_retries_and_a_topped_up_run_goes_on(tmp_path
         found = event.step_failure_data.user_failure_data
         assert found
         assert found.metadata == {"octogen/top_up_url": dg.MetadataValue.url(top_up)}
-        assert f"top it up at {top_up} and run again." in failure(stopped)
+        assert f"Top it up at {top_up} and rerun." in failure(stopped)
         assert not is_retried(stopped)
 
         credit = 5

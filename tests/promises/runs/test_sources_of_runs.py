@@ -133,7 +133,7 @@ def test_a_whole_search_without_a_source_is_refused_before_it_costs_anything(
 ) -> None:
     result = read_products(tmp_path, service.octogen(), instance, raise_on_error=False)
     text = failure(result)
-    assert "the service has no list any more" in text
+    assert "the service no longer lists catalogs" in text
     assert "OctogenResource(catalog_source=ShopCatalogs(hosts=[...]))" in text
     assert "OctogenResource(catalog_source=NamedCatalogs(keys=[...]))" in text
     assert "the search would read all of Octogen" in text

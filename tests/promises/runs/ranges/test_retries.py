@@ -336,7 +336,7 @@ def test_the_budget_holds_over_the_run_and_its_retries(
         failed, untried = (int(each) for each in numbers.groups())
         assert failed <= 3, "those that were under way"
         assert failed + untried == 8 - len(done)
-        assert "the budget of $2.10 does not allow" in text
+        assert "the budget of $2.10 (" in text
 
         again = range_runs.run(instance, stopped.run_id, budget_usd=float(200 * page_usd))
         assert not again.success
