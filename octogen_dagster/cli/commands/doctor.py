@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from octogen_dagster.api.spending import Spending
+from octogen_dagster.api.spending import Prices, Spending
 from octogen_dagster.cli.errors import FAILED, reporting_errors
 from octogen_dagster.cli.options import CONTEXT_SETTINGS, FILE, SECONDS, Command
 from octogen_dagster.cli.project import Project
@@ -110,10 +110,7 @@ def doctor(
     resources, of_project = _resources(hosts, settings)
     octogen = next(iter(resources["octogen"].values()))
     asks = asks or compare is not None
-    try:
-        spending = Spending(octogen.spending.prices, max_usd if asks else None)
-    except ValueError as error:
-        raise ValueError(str(error).replace("budget_usd", "--max-usd")) from None
+    spending = _spending(octogen.spending.prices, max_usd if asks else None)
     checks = setup_checks(resources, timeout)
     shown: dict[str, list[Finding]] = {key: [] for key in ("Project", *checks, "Questions")}
     asked, is_complete = None, False
@@ -146,12 +143,18 @@ def doctor(
             possibly += spending.under_way_usd  # for questions that timed out
             report |= {"spent_usd": float(spent), "possibly_charged_usd": float(possibly)}
             report["evidence"] = asked.evidence()
-            text = f"Spent {spent_text(spent, possibly)} of {usd(max_usd)}."
-            click.echo(f"\n{text}", err=as_json)
+            click.echo(f"\nSpent {spent_text(spent, possibly)} of {usd(max_usd)}.", err=as_json)
         if as_json:
             click.echo(json.dumps(report, indent=2))
     if not diagnosis.ok:
         sys.exit(FAILED)
+
+
+def _spending(prices: Prices, max_usd: float | None) -> Spending:
+    try:
+        return Spending(prices, max_usd)
+    except ValueError as error:
+        raise ValueError(str(error).replace("budget_usd", "--max-usd")) from None
 
 
 def _resources(

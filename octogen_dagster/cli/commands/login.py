@@ -121,10 +121,8 @@ def login(
     """
     import webbrowser
 
-    from octogen_dagster.background import Deadline
     from octogen_dagster.control_plane.login import login as log_in
     from octogen_dagster.control_plane.login_places import LoginPlaces
-    from octogen_dagster.control_plane.tokens import DEFAULT_RETRY, Refresh
 
     def show(url: str) -> None:
         click.echo(f"Open this page to log in: {url}", err=as_json)
@@ -159,9 +157,7 @@ def login(
             FAILED,
         )
     if verify:
-        # Exchange the new refresh token, which tests the files and the token endpoint.
-        exchange = Refresh(places.refresh_token, places.client_id, done.token_endpoint)
-        exchange(Deadline.after(DEFAULT_RETRY.deadline))
+        _exchange(places, done.token_endpoint)
     if as_json:
         _print_json(places, token_uri, done, resource or server, verify)
     else:
@@ -198,6 +194,15 @@ def _client_id(client_id: str | None, redirect_uri: str | None) -> str | None:
             "--client-id requires the client's registered redirect URI. Pass it as --redirect-uri."
         )
     return None
+
+
+def _exchange(places: LoginPlaces, token_endpoint: str) -> None:
+    """Exchange the new refresh token, which tests the files and the token endpoint."""
+    from octogen_dagster.background import Deadline
+    from octogen_dagster.control_plane.tokens import DEFAULT_RETRY, Refresh
+
+    exchange = Refresh(places.refresh_token, places.client_id, token_endpoint)
+    exchange(Deadline.after(DEFAULT_RETRY.deadline))
 
 
 def _print_settings(places: LoginPlaces, token_uri: str | None, done: Login, mcp_url: str) -> None:
