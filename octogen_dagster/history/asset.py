@@ -1,4 +1,4 @@
-"""The builders of histories, of products and of any table, and what puts snapshots into them."""
+"""build_product_history_asset and build_history_asset: keep every change between snapshots."""
 
 import warnings
 from collections.abc import Sequence
@@ -30,40 +30,41 @@ def build_product_history_asset(
     name: str | dg.AssetSpec | None = None,
     **asset_arguments: Any,
 ) -> dg.AssetsDefinition:
-    """Build an asset: what each product cost and whether it was in stock, on any day.
+    """Build an asset that records each product's price and stock changes over time.
 
-    A row is a product with the values (page, title, prices, currency, `in_stock`, `is_active`) that
-    it had from `valid_from` until before `valid_to`; both are the `fetched_at` of snapshots. The
-    columns are those of `octogen_dagster.schemas.HISTORY_SCHEMA`, and `scan_history` reads them.
+    A row holds a product's URL, title, prices, currency, `in_stock` and `is_active` from
+    `valid_from` until just before `valid_to`. Both are the `fetched_at` of snapshots.
+    `octogen_dagster.schemas.HISTORY_SCHEMA` lists the columns, and `scan_history` reads them.
 
-    A run puts in the snapshot of the products and all that it replaced since the last run of the
-    history, up to 31, so missed runs are made up for. A snapshot that is there already
-    changes nothing, and one that is older than others is slotted in: the table depends only on
-    which snapshots are in it. A product that comes back has `reappeared`. A catalog that a snapshot
-    has no products of was withdrawn and ends no rows, unless the search has filters: then a product
-    that is gone no longer matches. A value that is null, such as one that the service does not
-    send, is a value of its own.
+    Each run adds the current snapshot and up to 31 snapshots replaced since the last history run,
+    so the history catches up after missed runs. Adding a snapshot twice changes nothing. Snapshots
+    can be added in any order: the rows depend only on which snapshots the history contains.
 
-    The numbers in the metadata are of the last snapshot in the table: `octogen/changed`,
-    `octogen/appeared`, `octogen/disappeared`, `octogen/reappeared`, `octogen/current_products` and
-    `octogen/median_price_usd`, in the currency of most products; those of others are in
-    `octogen/metrics`. `octogen/largest_price_drops` is a table.
+    A product that returns has `change` set to `reappeared`. If a snapshot covers a catalog but has
+    no products from it, the catalog counts as withdrawn and its rows stay current. If the search
+    has filters, those products no longer match and their rows end. Null counts as a value,
+    including fields that the service does not send.
+
+    Metadata describes the last snapshot in the history: `octogen/changed`, `octogen/appeared`,
+    `octogen/disappeared`, `octogen/reappeared`, `octogen/current_products`,
+    `octogen/median_price_usd` (in the most common currency; `octogen/metrics` has the others) and
+    the table `octogen/largest_price_drops`.
 
     Args:
-        products: An asset of `build_products_asset`, of `build_linked_snapshot_asset`, or one of
-            your own with the columns `catalog_key`, `uuid`, `product_url`, `fetched_at` and the
-            values, which `ParquetSnapshotIOManager` stores. The history has the same catalogs as
-            partitions, and no times: it reads the snapshot of each time that it has not seen. The
-            time of a linked snapshot is its newest `exported_at`. What its view does not have is
-            null, and `octogen/lacking` names it. A snapshot whose view lost `catalog_key`,
+        products: An asset built by `build_products_asset` or `build_linked_snapshot_asset`, or your
+            asset stored by `ParquetSnapshotIOManager` with the columns `catalog_key`, `uuid`,
+            `product_url`, `fetched_at` and the tracked values. The history is partitioned by
+            catalog like `products`, but not by time: it reads every time partition that it has not
+            read yet. A linked snapshot's time is its newest `exported_at`. Columns missing from its
+            view are null and listed in `octogen/lacking`. A snapshot whose view lost `catalog_key`,
             `product_url` or `current_price` is left out.
-        name: The asset's name or `dagster.AssetSpec`; by default `<products>_history`.
-        asset_arguments: Any other argument of `@dagster.asset`. With
-            `automation_condition=octogen_dagster.follow_upstream()` the history follows each new
-            snapshot.
+        name: The asset's name or `dagster.AssetSpec`. Defaults to `<products>_history`.
+        asset_arguments: Any other argument for `@dagster.asset`. Pass
+            `automation_condition=octogen_dagster.follow_upstream()` to add each new snapshot
+            automatically.
 
     Raises:
-        ValueError: The asset declares other columns, as the table of the catalogs does.
+        ValueError: `products` declares different columns, like the catalogs table.
     """
     require_products(products, "catalog_key", "uuid", "fetched_at")
     given = asset_arguments_of(name or f"{products.key.path[-1]}_history", asset_arguments)
@@ -78,37 +79,37 @@ def build_history_asset(
     name: str | dg.AssetSpec | None = None,
     **asset_arguments: Any,
 ) -> dg.AssetsDefinition:
-    """Build an asset: what the rows of a table of your own said, on any day.
+    """Build an asset that records how the rows in your table change over time.
 
-    It is as the history of products is: a row has the values that one of the table had from
-    `valid_from` until before `valid_to`, with `is_current`, `change` and `changed`, the names of
-    the tracked columns that changed. A row that is gone has ended. `scan_history` reads it, and
-    `forget_snapshot` takes a snapshot out.
+    Like a product history, a row holds a table row's values from `valid_from` until just before
+    `valid_to`, with `is_current`, `change` and `changed`, which names the tracked columns that
+    changed. When a row leaves the table, its history row ends. `scan_history` reads the history,
+    and `forget_snapshot` removes a snapshot from it.
 
-    The time of a snapshot is the newest `fetched_at` in its rows, or where they have none when it
-    was stored. A `product_url` that is neither in the key nor tracked is kept too: another page
-    begins a row, and another spelling of the same page does not. A row without one keeps the last
-    known page. A column that is tracked later is null before.
+    A snapshot's time is the newest `fetched_at` in its rows; without one, the time it was stored. A
+    `product_url` outside `key` and `tracked` is kept too: a different page starts a new row, a
+    different spelling of the same URL does not, and a missing URL keeps the last known one. If you
+    start tracking a column later, it is null in earlier rows.
 
-    The numbers of the last snapshot are in the metadata, as `octogen/current_rows` and
-    `octogen/changed`.
+    Metadata such as `octogen/current_rows` and `octogen/changed` describes the last snapshot.
 
     Args:
-        table: An asset that returns a frame, which `ParquetSnapshotIOManager` stores; or the key of
-            one without partitions. Another IO manager than `ParquetSnapshotIOManager` loads the
-            latter as a `polars.DataFrame`: its time is then when it was loaded, unless its rows
-            have a `fetched_at`, and no snapshot waits for a missed run.
-        key: The columns that tell its rows apart, none of which may be null; by default the key of
-            its `TableKind`. A run reads the history in ranges of the last of them, so name the one
-            with the most values last.
-        tracked: The columns whose values are kept; by default those that its `TableKind` watches.
-        name: The asset's name or `dagster.AssetSpec`; by default `<table>_history`.
-        asset_arguments: Any other argument of `@dagster.asset`.
+        table: An asset that returns a frame stored by `ParquetSnapshotIOManager`, or the key of an
+            unpartitioned asset. With another IO manager, an asset given by key is loaded as a
+            `polars.DataFrame`. Its time is then the loading time unless the rows have a
+            `fetched_at`, and replaced snapshots are not kept for missed runs.
+        key: The columns that identify a row; they must not be null. Defaults to the key in the
+            asset's `TableKind`. Put the column with the most values last: a run reads the history
+            in ranges by the last column.
+        tracked: The columns whose values are recorded. Defaults to the columns watched by the
+            asset's `TableKind`.
+        name: The asset's name or `dagster.AssetSpec`. Defaults to `<table>_history`.
+        asset_arguments: Any other argument for `@dagster.asset`.
 
     Raises:
-        TypeError: The table is no asset, or a list of columns is a text.
-        ValueError: There is no key or no tracked column, one is named twice, one has the name of a
-            column that each history has, such as `changed`, or the table declares other columns.
+        TypeError: `table` is not an asset, or `key` or `tracked` is a string.
+        ValueError: `key` or `tracked` is empty, names a column twice or that the table does not
+            declare, or uses a name reserved for histories, such as `changed`.
     """
     if not isinstance(table, dg.AssetKey):
         require_asset(table, "table")
@@ -119,48 +120,51 @@ def build_history_asset(
     asset = _key_of(table).to_user_string()
     for argument, listed in (("key", key), ("tracked", tracked)):
         if isinstance(listed, str):
-            raise TypeError(f"{argument} must be a list of columns, such as [{listed!r}].")
+            raise TypeError(f"{argument} must be a list of column names, such as [{listed!r}].")
     if not tracking.key or not tracking.tracked:
         raise ValueError(
-            f"The kind of {asset} does not say its key and what is watched. Give both, such as "
+            f"The table kind of {asset} defines no key or no watched columns. Pass both, such as "
             'key=["sku"], tracked=["price"].'
         )
     if twice := [each for each in names if names.count(each) > 1]:
         raise ValueError(
-            f"The column {twice[0]!r} is named twice. Name each column once, in key or in tracked."
+            f"The column {twice[0]!r} is listed twice. List each column once, in key or tracked."
         )
     if computed := [each for each in names if each in COMPUTED]:
         raise ValueError(
-            f"The column {computed[0]!r} of {asset} has the name of one that each history has. "
-            "Rename it in the table."
+            f"{asset} has a column {computed[0]!r}, a name reserved for histories. Rename the "
+            "column in the table."
         )
     columns = None if isinstance(table, dg.AssetKey) else declared_columns(table)
     if columns is not None and (unknown := [each for each in names if each not in columns]):
         raise ValueError(
-            f"{asset} has no column {unknown[0]!r}.{did_you_mean(unknown[0], columns)} Correct it."
+            f"{asset} has no column {unknown[0]!r}.{did_you_mean(unknown[0], columns)} Fix the "
+            "name in key or tracked."
         )
-    said = (
-        f"The rows of {asset} since its first snapshot, by {', '.join(tracking.key)}. A row has "
-        "the values that it had from valid_from until before valid_to."
+    description = (
+        f"Row changes in {asset} since its first snapshot, by {', '.join(tracking.key)}. Each row "
+        "holds the values from valid_from until just before valid_to."
     )
-    of_table = {each: text for each, text in kind.descriptions.items() if each in tracking.types}
-    own = history_kind(tracking, of_table)
+    columns_of_table = {
+        each: text for each, text in kind.descriptions.items() if each in tracking.types
+    }
+    table_history = history_kind(tracking, columns_of_table)
     given = asset_arguments_of(name or f"{_key_of(table).path[-1]}_history", asset_arguments)
-    return _build(table, tracking, own, said, given)
+    return _build(table, tracking, table_history, description, given)
 
 
 def require_product_history(asset: dg.AssetsDefinition, argument: str = "history") -> None:
-    """Refuse what is not an asset of `build_product_history_asset`."""
+    """Reject anything but an asset built by `build_product_history_asset`."""
     require_asset(asset, argument)
     if kind_of(asset) is not HISTORY_KIND:
         raise ValueError(
-            f"{asset.key.to_user_string()} is not an asset of build_product_history_asset. Pass "
-            "the history of the products."
+            f"{asset.key.to_user_string()} is not a product history. Pass an asset built by "
+            "build_product_history_asset."
         )
 
 
 def catalog_mapping(products: dg.AssetsDefinition) -> dg.PartitionMapping | None:
-    """Map a catalog to its partitions of all times, or a partition to its catalog."""
+    """Map a catalog to all its time partitions, or a partition to its catalog."""
     partitions_def = products.partitions_def
     if not isinstance(partitions_def, dg.MultiPartitionsDefinition):
         return None
@@ -208,8 +212,8 @@ def _build(
     ) -> dg.MaterializeResult[HistoryUpdate]:
         if isinstance(snapshots, pl.DataFrame):
             loaded = snapshots.lazy()
-            said = {STORED_AT: utc_now().isoformat(), RUN_ID: run.context.run.run_id}
-            update = HistoryUpdate([StoredSnapshot(lambda: (loaded, said))], tracking)
+            file_metadata = {STORED_AT: utc_now().isoformat(), RUN_ID: run.context.run.run_id}
+            update = HistoryUpdate([StoredSnapshot(lambda: (loaded, file_metadata))], tracking)
         else:
             stored, remove_waiting = snapshots.unread(partition, run.context.asset_key)
             update = HistoryUpdate(stored, tracking, remove_waiting)
@@ -220,12 +224,12 @@ def _build(
 
 def _description(products: dg.AssetsDefinition) -> str:
     text = (
-        f"The title, the price and the availability of each product in "
-        f"{products.key.to_user_string()} since its first snapshot. A row is a product with the "
-        "values that it had from valid_from until before valid_to."
+        "Price, title and availability changes for each product in "
+        f"{products.key.to_user_string()} since its first snapshot. Each row holds a product's "
+        "values from valid_from until just before valid_to."
     )
     found = products.metadata_by_key.get(products.key, {}).get(SEARCH)
     search = ProductSearch.model_validate(getattr(found, "value", None) or {})
     if not search.reads_whole_catalogs:
-        text += " The search has filters, so a product that is gone no longer matches them."
+        text += " The search has filters: a product that disappears no longer matches them."
     return text

@@ -1,4 +1,4 @@
-"""The files of a history: reading them, and taking a bad snapshot out of them again."""
+"""scan_history and forget_snapshot: read stored histories, and remove bad snapshots from them."""
 
 from __future__ import annotations
 
@@ -30,27 +30,25 @@ def scan_history(
     as_of: datetime | date | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> pl.LazyFrame:
-    """Return the history of an asset's products as a LazyFrame.
+    """Read a stored history as a LazyFrame.
 
-    A row is a product with values that lasted from `valid_from` until before `valid_to`. The
-    columns are those of `octogen_dagster.schemas.HISTORY_SCHEMA`. As of the time of a snapshot, the
-    tracked columns (title, prices, currency, `in_stock`, `is_active`) are exactly those of the
-    snapshot. As of a time between two snapshots they are those of the earlier one. Before the first
-    snapshot nothing is known.
+    A row holds a product's values from `valid_from` until just before `valid_to`.
+    `octogen_dagster.schemas.HISTORY_SCHEMA` lists the columns. As of a snapshot's time, the tracked
+    columns (title, prices, currency, `in_stock`, `is_active`) equal that snapshot exactly. Between
+    two snapshots, they equal the earlier one. Before the first snapshot there are no rows.
 
     Args:
-        base_dir: The folder or bucket of `ParquetSnapshotIOManager`.
-        asset: The key of an asset of `build_product_history_asset`, such as
-            `octogen_products_history` or `prefix/octogen_products_history`.
-        catalogs: The keys of the catalogs to read; None for all.
-        as_of: Return the rows that were valid at this time only. A time without a time zone is of
-            UTC, and a date is its first moment.
-        storage_options: The storage options of `ParquetSnapshotIOManager`.
+        base_dir: The `base_dir` of the `ParquetSnapshotIOManager`.
+        asset: The history's asset key, such as `octogen_products_history` or
+            `prefix/octogen_products_history`.
+        catalogs: The catalog keys to read. Defaults to all.
+        as_of: Return only the rows valid at this time. Times without a time zone are UTC, and a
+            date means its first moment.
+        storage_options: The `storage_options` of the `ParquetSnapshotIOManager`.
 
     Raises:
-        OctogenSnapshotError: There is no such history, it has no such catalog, or its files cannot
-            be read.
-        ValueError: base_dir is empty or of an unknown kind, or an option is not known.
+        OctogenSnapshotError: The history or the catalog does not exist, or a file cannot be read.
+        ValueError: `base_dir` is empty or not supported, or a storage option is unknown.
     """
     store = Store(base_dir, storage_options)
     files = history_files(store, asset, catalogs)
@@ -70,25 +68,24 @@ def forget_snapshot(
     asset: str,
     storage_options: Mapping[str, Any] | None = None,
 ) -> None:
-    """Take a snapshot out of a history, so that the table is as if it had never been.
+    """Remove a snapshot from a history, as if it had never been added.
 
-    Only the spelling of a `product_url`, the brand and the category stay the newest ones that were
-    known. Use it for a snapshot that was wrong, such as one with prices of another currency, or to
-    no longer be told of one that was left out. The history does not take it in again, also if it is
-    still the latest snapshot of its asset, until it is stored with other products under the same
-    `fetched_at`. A snapshot that was forgotten before is left out as it is.
+    Only the URL's spelling, the brand and the category keep their latest known values. Use it to
+    remove a bad snapshot, for example one with prices in the wrong currency, or to clear a warning
+    about a snapshot that was left out. The history does not add the snapshot again, even if it is
+    still the asset's latest, until different products are stored under the same `fetched_at`.
 
     Args:
-        base_dir: The folder or bucket of `ParquetSnapshotIOManager`.
-        fetched_at: The `fetched_at` of the snapshot, as in `valid_from` and `valid_to`. A time
-            without a time zone is of UTC.
-        asset: The key of an asset of `build_product_history_asset`.
-        storage_options: The storage options of `ParquetSnapshotIOManager`.
+        base_dir: The `base_dir` of the `ParquetSnapshotIOManager`.
+        fetched_at: The snapshot's `fetched_at`, as in `valid_from` and `valid_to`. Times without a
+            time zone are UTC.
+        asset: The history's asset key.
+        storage_options: The `storage_options` of the `ParquetSnapshotIOManager`.
 
     Raises:
-        OctogenSnapshotError: The history has no such snapshot, a run replaced its file meanwhile,
-            or its files cannot be read or written.
-        ValueError: base_dir is empty or of an unknown kind, or an option is not known.
+        OctogenSnapshotError: The history has no such snapshot, a run replaced the file at the same
+            time, or a file cannot be read or written.
+        ValueError: `base_dir` is empty or not supported, or a storage option is unknown.
     """
     store = Store(base_dir, storage_options)
     at, files = moment_of(fetched_at), history_files(store, asset)
@@ -96,13 +93,13 @@ def forget_snapshot(
     if at not in known:
         newest = ", ".join(f"{each.isoformat()}" for each in sorted(known)[-_MAX_NAMED:])
         raise OctogenSnapshotError(
-            f"No snapshot of {at.isoformat()} is in the history {asset}, so nothing was changed. "
-            f"The last ones in it are of {newest or 'no time'}."
+            f"The history {asset} has no snapshot from {at.isoformat()}, so nothing was changed. "
+            + (f"Its latest snapshots: {newest}." if newest else "It has no snapshots.")
         )
 
 
 def _forget(store: Store, key: str, at: datetime) -> set[datetime]:
-    """Take a snapshot out of a file, and return the times of all that the file knows."""
+    """Remove a snapshot from a file, and return the times of all snapshots recorded there."""
     version, metadata = store.version(key), store.metadata(key)
     history, contents = store.scan(key), Contents.read(metadata)
     tracking = Tracking.read(metadata, history)
@@ -136,22 +133,21 @@ def history_files(
     *,
     of_products: bool = False,
 ) -> dict[str, str]:
-    """Return the keys of a history's files in a store by the catalogs that they are of.
+    """Return the storage keys of a history's files by catalog, "" for an unpartitioned history.
 
-    A history that is not partitioned is one file, whose catalog is "". With `of_products` one of
-    another table is refused.
+    With `of_products`, reject the history of any other table.
     """
     folder = asset_path(asset)
     whole, found = f"{folder}.parquet", _catalog_files(store, folder)
     if isinstance(catalogs, str):
-        raise TypeError(f"catalogs is a list of keys, not a text: give [{catalogs!r}].")
+        raise TypeError(f"catalogs must be a list of catalog keys, such as [{catalogs!r}].")
     if store.exists(whole):
-        # Files of other assets may be in the folder: those with its name as their prefix.
+        # The folder can also hold assets whose key prefix is the history's name.
         if any(OBSERVED in store.metadata(key) for key in found.values()):
             raise OctogenSnapshotError(
-                f"The history {asset} is there twice: as the file {store.uri(whole)}, from before "
-                f"or after it had partitions, and as the files in {store.uri(folder)}. Move away "
-                "the one that its runs do not write any more."
+                f"The history {asset} exists both as one file, {store.uri(whole)}, and as "
+                f"partitions in {store.uri(folder)}. Its partitioning was changed. Move the copy "
+                "that runs no longer write."
             )
         _require_history(store, asset, whole, of_products=of_products)
         if catalogs is not None:
@@ -159,10 +155,10 @@ def history_files(
         return {"": whole}
     if not found:
         raise OctogenSnapshotError(
-            f"There is no history {asset} ({store.uri(folder)}). Materialize it first, or name "
-            "the asset of build_product_history_asset with its prefix, as prefix/name."
+            f"The history {asset} does not exist at {store.uri(folder)}. Materialize it first, or "
+            "pass the full asset key, such as prefix/octogen_products_history."
         )
-    first = next(iter(found.values()))  # all are of one kind
+    first = next(iter(found.values()))
     _require_history(store, asset, first, of_products=of_products)
     if catalogs is None:
         return dict(sorted(found.items()))
@@ -171,12 +167,12 @@ def history_files(
 
 
 def _catalog_files(store: Store, folder: str) -> dict[str, str]:
-    """Return the keys of the files in the folder of an asset by the catalogs that they are of."""
+    """Return the storage keys of the files in an asset's folder, by catalog."""
     found = {}
     for stored in store.files(folder):
         name = stored.key.removeprefix(f"{folder}/")
         if name.endswith(".parquet") and not name.startswith(".") and "/" not in name:
-            # The name encodes the partition key, which encodes the catalog's key.
+            # The file name encodes the partition key, which encodes the catalog key.
             found[unquote(unquote(name.removesuffix(".parquet")))] = stored.key
     return found
 
@@ -185,19 +181,19 @@ def _require_history(store: Store, asset: str, key: str, *, of_products: bool) -
     metadata = store.metadata(key)
     if OBSERVED not in metadata:
         raise OctogenSnapshotError(
-            f"The asset {asset} is not a history: {store.uri(key)} does not say which snapshots "
-            f"are in it. Name the asset of build_product_history_asset, such as {asset}_history."
+            f"The asset {asset} is not a history: {store.uri(key)} does not record its snapshots. "
+            f"Pass a history's asset key, such as {asset}_history."
         )
     read_observed(metadata)
     if of_products and TRACKING in metadata:
         raise OctogenSnapshotError(
-            f"The history {asset} is of a table of your own, and not of products. Read it by "
-            "scan_history, or name the asset of build_product_history_asset."
+            f"{asset} is not a product history. Read it with scan_history, or pass an asset built "
+            "by build_product_history_asset."
         )
 
 
 def _catalogs_in(store: Store, key: str) -> set[str]:
-    """The catalogs in a history of many, in lower case."""
+    """Return the lowercase keys of the catalogs in an unpartitioned history."""
     frame, metadata = store.open(key)
     if "catalog_key" not in frame.collect_schema():
         return set()
@@ -207,7 +203,7 @@ def _catalogs_in(store: Store, key: str) -> set[str]:
 
 
 def _require_catalogs(asset: str, catalogs: Collection[str], known: Collection[str]) -> None:
-    """Require catalogs among those of a history; those of a history of many are in lower case."""
+    """Raise an error unless a history has the catalogs."""
     for catalog in catalogs:
         if catalog not in known and catalog.lower() not in known:
             named = ", ".join(sorted(filter(None, known))[:_MAX_NAMED])

@@ -1,4 +1,4 @@
-"""The snapshots that are in a history: what each says, and how the history's file keeps it."""
+"""The snapshots that a history contains, as recorded in its file metadata."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from octogen_dagster.history.tracking import PRODUCTS, Tracking, UnfitSnapshotEr
 from octogen_dagster.io_source import collect_batches
 
 OBSERVED = "octogen.observed"
-"""The metadata of a history's file that says which snapshots are in it."""
+"""File metadata key: the snapshots that a history contains."""
 FORGOTTEN = "octogen.forgotten"
-"""The metadata of a history's file that says which snapshots were taken out of it."""
+"""File metadata key: the snapshots removed from a history."""
 _FORMAT = "octogen.history_format"
-"""The metadata of a history's file that says how the rest of it is to be read."""
+"""File metadata key: the format version."""
 _LEFT_OUT = "octogen.left_out"
 _VERSIONS = "octogen.snapshots"
 _LACKING = "octogen.lacking"
 RUN_ID = "octogen.run_id"
-"""The metadata of a file that says which run published it."""
+"""File metadata key: the run that published the file."""
 
 _FORMAT_NUMBER = 1
 
@@ -34,10 +34,10 @@ class Observation(NamedTuple):
     """A snapshot in a history.
 
     Attributes:
-        catalogs: The catalogs of which it has all products, in lower case, and "" for products
-            without one; None for all catalogs.
-        run_id: The run that published it; empty if its file does not say so.
-        partition: The partition of a time that it is of; empty without partitions of time.
+        catalogs: The lowercase keys of the catalogs it covers, "" for products without a catalog;
+            None for all catalogs.
+        run_id: The run that published it; empty if unknown.
+        partition: Its time partition; empty without time partitions.
     """
 
     catalogs: frozenset[str] | None
@@ -49,7 +49,7 @@ class Observation(NamedTuple):
 
     @property
     def is_covered(self) -> pl.Expr:
-        """The rows of its catalogs."""
+        """True for rows in a catalog that the snapshot covers."""
         if self.catalogs is None:
             return pl.lit(True)
         catalog = pl.col("catalog_key").fill_null("").str.to_lowercase()
@@ -57,15 +57,15 @@ class Observation(NamedTuple):
 
 
 Observed = Mapping[datetime, Observation]
-"""The snapshots in a history by their `fetched_at`."""
+"""The snapshots in a history, by `fetched_at`."""
 
 
 class LeftOut(NamedTuple):
-    """A snapshot that a history has no place for.
+    """A snapshot that could not be added to a history.
 
     Attributes:
-        fetched_at: When it was read; None if it does not say so.
-        partition: The partition that it is of, if the history reads several.
+        fetched_at: When it was read; None if unknown.
+        partition: Its partition, if the history reads several.
         reason: What is wrong with it, and what to do.
     """
 
@@ -75,11 +75,11 @@ class LeftOut(NamedTuple):
 
     @property
     def name(self) -> str:
-        of_time = f" of {self.fetched_at:%Y-%m-%d %H:%M:%S} UTC" if self.fetched_at else ""
-        return f"The snapshot{of_time}{f', partition {self.partition}' if self.partition else ''}"
+        time = f" from {self.fetched_at:%Y-%m-%d %H:%M:%S} UTC" if self.fetched_at else ""
+        return f"The snapshot{time}{f' (partition {self.partition})' if self.partition else ''}"
 
     def is_of(self, times: Collection[datetime], partitions: Collection[str]) -> bool:
-        """True if it is a snapshot of these partitions, or without one of these times."""
+        """True if its partition, or without partitions its time, is listed."""
         if self.partition:
             return self.partition in partitions
         return self.fetched_at is None or self.fetched_at in times
@@ -87,14 +87,14 @@ class LeftOut(NamedTuple):
 
 @dataclass
 class Contents:
-    """The snapshots that a history's file is made of, as its metadata says them.
+    """The snapshots recorded in a history's file metadata.
 
     Attributes:
-        observed: Those that are in it.
-        forgotten: Those that were taken out, by `fetched_at`, with a digest of their products.
-        left_out: Those that it has no place for.
-        versions: The versions that it has read of partitions.
-        lacking: The columns that the newest snapshot does not have, of a linked view.
+        observed: The snapshots in the history.
+        forgotten: Digests of removed snapshots' products, by `fetched_at`.
+        left_out: The snapshots that could not be added.
+        versions: The version last read from each partition.
+        lacking: Columns missing from the newest snapshot's linked view.
     """
 
     observed: dict[datetime, Observation]
@@ -118,10 +118,10 @@ class Contents:
         )
 
     def metadata(self) -> dict[str, str]:
-        """Return the metadata of a history's file.
+        """Return the file metadata.
 
-        Of the catalogs of a snapshot it has those that the one before does not cover, and the
-        reverse: a search over hundreds of shops covers the same ones each day.
+        It stores only how each snapshot's catalogs differ from the previous snapshot's: a search
+        over hundreds of shops covers the same catalogs every day.
         """
         entries, before = [], frozenset[str]()
         for at, (catalogs, run_id, partition) in sorted(self.observed.items()):
@@ -147,12 +147,12 @@ class Contents:
 
 
 def read_observed(metadata: Mapping[str, str]) -> dict[datetime, Observation]:
-    """Read which snapshots are in a history from the metadata of its file, the oldest first."""
+    """Read a history's snapshots from its file metadata, the oldest first."""
     if (number := json.loads(metadata.get(_FORMAT, "1"))) != _FORMAT_NUMBER:
         raise UnfitSnapshotError(
-            f"The history's file has the format {number}, and this version of octogen-dagster "
-            f"reads the format {_FORMAT_NUMBER}. Install the version that wrote it or a later one, "
-            "or restore the file from a backup."
+            f"The history's file has format {number}, but this version of octogen-dagster reads "
+            f"format {_FORMAT_NUMBER}. Install the version that wrote the file or a later one, or "
+            "restore the file from a backup."
         )
     observed, catalogs = dict[datetime, Observation](), frozenset[str]()
     for entry in json.loads(metadata.get(OBSERVED, "[]")):
@@ -166,9 +166,9 @@ def read_observed(metadata: Mapping[str, str]) -> dict[datetime, Observation]:
 def observation_of(
     snapshot: pl.LazyFrame, file_metadata: Mapping[str, str], tracking: Tracking = PRODUCTS
 ) -> Observation:
-    """Look at which catalogs a snapshot has all products of.
+    """Check a snapshot's keys, and return the catalogs it covers.
 
-    A whole catalog without products was withdrawn, which says nothing about its products.
+    A catalog without products was withdrawn: its products have not disappeared.
     """
     needed = tracking.key[1:] if tracking.of_products else tracking.key
     found = snapshot.select(
@@ -178,24 +178,24 @@ def observation_of(
     row = tracking.row
     if lacking := [name for name in needed if found.item(0, name)]:
         raise UnfitSnapshotError(
-            f"The snapshot has a {row} without a {lacking[0]}, so it has no place in a history. "
-            f"Give each {row} a {lacking[0]}, or leave it out, before you store it."
+            f"The snapshot has a {row} whose {lacking[0]} is null, but every {row} in a history "
+            f"needs one. Fill in {lacking[0]} or remove the {row} before you store the snapshot."
         )
     keys = snapshot.select(tracking.hashed).collect(engine="streaming")
     if keys.to_series().n_unique() < len(keys):
         raise UnfitSnapshotError(
-            f"The snapshot has a {row} more than once, so it has no place in a history. Remove "
-            f"repeats by {' and '.join(tracking.key)} before you store it."
+            f"The snapshot has duplicate {row}s, which a history cannot track. Remove duplicates "
+            f"by {' and '.join(tracking.key)} before you store the snapshot."
         )
-    others = catalogs_without_products(file_metadata) if tracking.of_products else None
-    catalogs = None if others is None else others.union(found.item(0, "catalogs"))
+    empty = catalogs_without_products(file_metadata) if tracking.of_products else None
+    catalogs = None if empty is None else empty.union(found.item(0, "catalogs"))
     return Observation(catalogs, file_metadata.get(RUN_ID, ""))
 
 
 def digest_of(rows: pl.LazyFrame, tracking: Tracking = PRODUCTS) -> str:
-    """Return a digest of the keys and tracked columns of rows in any order.
+    """Return a digest of keys and tracked columns that ignores row order.
 
-    Unlike a hash of Polars it is the same in all versions.
+    Unlike a Polars hash, it is the same in every version.
     """
     total, row = 0, pl.struct(*tracking.key, *tracking.tracked)
     for batch in collect_batches(rows.select(row.struct.json_encode()), engine="streaming"):

@@ -1,4 +1,4 @@
-"""The rules of a history: for the rows of each product beside each other, and what is left out."""
+"""A history's checks: consistent rows for each product, and no snapshots left out."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from octogen_dagster.frames.kinds import Check, Rule, Verdict
 from octogen_dagster.history.tracking import Tracking
 
 _ADVICE = (
-    "Something other than its asset changed the file. Restore it from a backup, or move it away: "
-    "the next run begins a new history."
+    "The file was modified outside its asset. Restore it from a backup, or move it away: the next "
+    "run then starts a new history."
 )
 
 
 def _left_out(subject: str, entries: Mapping[str, Any]) -> Verdict:
-    """Judge whether the last run put all snapshots in; name those it did not."""
+    """Check whether the last run added all snapshots."""
     left_out = entries.get("octogen/left_out")
     if left_out is None:
-        return Verdict(True, f"{subject} has each snapshot that was read.")
-    return Verdict(False, f"{subject} lacks snapshots.\n\n{left_out}\n\n")
+        return Verdict(True, f"{subject} contains every snapshot the last run read.")
+    return Verdict(False, f"{subject} is missing snapshots.\n\n{left_out}\n\n")
 
 
 def history_checks(tracking: Tracking) -> dict[str, Any]:
-    """The checks of a history, their rules and the order in which these compare rows."""
+    """Return a history's checks, their rules and the row order that the rules need."""
     key, row = tracking.hashed, tracking.row
     checks = {
-        "one_current_row": f"Each {row} has one current row at most, the one without an end.",
-        "no_overlap": f"No two rows of a {row} are valid at the same time.",
-        "no_gap": f"A {row} that changed was there before, and one that reappeared was not.",
+        "one_current_row": f"Each {row} has at most one current row, the one with a null valid_to.",
+        "no_overlap": f"A {row}'s rows never overlap in time.",
+        "no_gap": f"A changed {row} follows on from its previous row; a reappeared one does not.",
     }
     start, end, change = pl.col("valid_from"), pl.col("valid_to"), pl.col("change")
     overlaps = tracking.is_same & (start < end.shift()).fill_null(value=True)
@@ -39,21 +39,21 @@ def history_checks(tracking: Tracking) -> dict[str, Any]:
         ("one_current_row", f"a {row} has a second current row", is_second),
         (
             "one_current_row",
-            "is_current does not fit valid_to",
+            "is_current does not match valid_to",
             pl.col("is_current") != end.is_null(),
         ),
-        ("no_overlap", "a row begins before the one before it ends", overlaps),
+        ("no_overlap", "a row starts before the previous row ends", overlaps),
         ("no_overlap", "valid_to is not after valid_from", end <= start),
-        ("no_gap", "change does not fit the row before", change != tracking.change),
+        ("no_gap", "change does not match the previous row", change != tracking.change),
     )
     columns = (*tracking.key, "valid_from", "valid_to", "is_current", "change")
     return {
         "checks": {
             **{name: Check(text, _ADVICE) for name, text in checks.items()},
             "nothing_left_out": Check(
-                "Each snapshot that the last run read is in the history.",
-                "Store the snapshot again without the mistake, with the same fetched_at: the next "
-                "run puts it in. forget_snapshot takes it off this list.",
+                "The history contains every snapshot the last run read.",
+                "Fix the snapshot and store it again with the same fetched_at: the next run adds "
+                "it. To clear it from this list instead, call forget_snapshot.",
                 _left_out,
             ),
         },

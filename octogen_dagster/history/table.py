@@ -1,23 +1,22 @@
-"""The history of a table: a row for each time that a row's values lasted, as pure functions.
+"""A history's rows: one for each period in which a row's values stayed the same; pure functions.
 
-The rows of a key, such as that of a product, are times without overlap, each from `valid_from`
-until before `valid_to`. A snapshot says what holds from its time `at` until the next snapshot of
-its catalog. Putting it in replaces what the rows say of that time:
+Rows with the same key, such as a product's, do not overlap; each lasts from `valid_from` until just
+before `valid_to`. A snapshot is valid from its time `at` until its catalog's next snapshot. Adding
+it replaces the rows in that period:
 
                at            until
     rows        |              |
       ────A─────┼────)[────B───┼─────)[────C────
     before      |              |
-      ────A─────)              |                    the rows that began earlier end at `at`
-    then        |              |
+      ────A─────)              |                    earlier rows are cut at `at`
+    during      |              |
                 [──────S───────)                    the snapshot's row, if it has the product
     after       |              |
-                |              [──B──)[────C────    the rows that end later begin at `until`
+                |              [──B──)[────C────    later rows start at `until`
 
-Neighbours with equal values become one row. Taking a snapshot out is the same with other rows for
-`then`: what held just before `at` goes on. So the rows and `Observed`, which says what snapshots
-there were, are together as much as the tracked columns of all of them, and the result depends only
-on which snapshots are in it.
+Adjacent rows with equal values are merged. Removing a snapshot works the same way, except that
+during the period the row just before `at` continues. Together, the rows and `Observed` preserve
+every snapshot's tracked columns, and the result does not depend on the order of additions.
 """
 
 from __future__ import annotations
@@ -62,36 +61,36 @@ HISTORY_SCHEMA = PRODUCTS.schema
 def _time_descriptions(tracking: Tracking) -> dict[str, str]:
     row = tracking.row
     return {
-        "valid_from": "The time of the first snapshot with these values (UTC).",
-        "valid_to": "The time of the first later snapshot without them (UTC); null if the last "
+        "valid_from": "Time of the first snapshot with these values, in UTC.",
+        "valid_to": "Time of the next snapshot without these values, in UTC; null if the last "
         "snapshot has them.",
-        "is_current": f"True if the last snapshot has the {row} with these values.",
+        "is_current": f"True if the {row} has these values in the last snapshot.",
         "change": "What happened at `valid_from`: appeared, reappeared or changed.",
-        "changed": f"What changed of a changed {row}: {', '.join(tracking.watched)}, or "
-        f"{SEEN} if it moved to another page.",
+        "changed": f"What changed in a changed {row}: {', '.join(tracking.watched)}, or "
+        f"{SEEN} if its URL changed.",
     }
 
 
 HISTORY_DESCRIPTIONS = {
     "catalog_key": "The catalog the product belongs to.",
-    "uuid": "The product's identity in Octogen.",
-    "product_url": "The product's page at the merchant at that time.",
-    "brand_name": "The brand's name in the last snapshot with the product.",
-    "category": "The levels of its category in the last snapshot with the product.",
+    "uuid": "The product's ID in Octogen.",
+    "product_url": "The product's URL in this period.",
+    "brand_name": "The product's latest brand.",
+    "category": "The product's latest category path.",
     **{name: COLUMN_DESCRIPTIONS[name] for name in TRACKED},
 }
 
 _MAX_DROPS = 10
 ROWS_AT_ONCE = 50_000
-"""The rows of a history and of a snapshot that are in memory at the same time."""
+"""The number of history and snapshot rows held in memory together."""
 _SAMPLED = 64
-"""One in so many rows says where to divide them."""
+"""One in this many rows is sampled to choose key ranges."""
 _CATALOG, _UNTIL = "octogen_catalog", "octogen_until"
 _IS_COVERED, _BEGINS, _PAGE = "octogen_is_covered", "octogen_begins", "octogen_page"
 
 
 def valid_at(moment: datetime) -> pl.Expr:
-    """The rows whose values lasted at a moment."""
+    """True for rows valid at a moment."""
     is_over = pl.col("valid_to") <= moment
     return (pl.col("valid_from") <= moment) & ~is_over.fill_null(value=False)
 
@@ -103,10 +102,10 @@ def put_in(
     observed: Observed,
     tracking: Tracking = PRODUCTS,
 ) -> Iterator[pl.DataFrame]:
-    """Yield the rows of a history with a snapshot put in, in their order.
+    """Yield a history's sorted rows after adding a snapshot.
 
-    `observed` has what is in the history, and the snapshot at `at`. The values of each key are
-    compared by a hash first; only the rows of those that differ are computed anew.
+    `observed` already includes the snapshot. Values are compared by hash first, and only keys that
+    differ are recomputed.
     """
     covered = history.filter(valid_at(at), observed[at].is_covered)
     differing = _differing(covered, snapshot, tracking)
@@ -117,17 +116,17 @@ def put_in(
 def take_out(
     history: pl.LazyFrame, at: datetime, observed: Observed, tracking: Tracking = PRODUCTS
 ) -> Iterator[pl.DataFrame]:
-    """Yield the rows of a history with the snapshot at `at` taken out, in their order."""
+    """Yield a history's sorted rows after removing the snapshot at `at`."""
     is_touched = pl.any_horizontal(pl.col("valid_from", "valid_to") == at)
     touched = history.filter(is_touched, observed[at].is_covered)
     differing = touched.select(tracking.hashed.unique()).collect(engine="streaming").to_series()
     remaining = {time: each for time, each in observed.items() if time != at}
-    nothing = pl.LazyFrame(schema=tracking.types)
-    yield from _replaced(history, nothing, differing, at, remaining, tracking=tracking)
+    empty = pl.LazyFrame(schema=tracking.types)
+    yield from _replaced(history, empty, differing, at, remaining, tracking=tracking)
 
 
 def _differing(rows: pl.LazyFrame, snapshot: pl.LazyFrame, tracking: Tracking) -> pl.Series:
-    """The keys that differ between rows and a snapshot, or are in one only."""
+    """Return the keys whose values differ, or that only one side has."""
     values = [name for name in tracking.types if name not in tracking.key]
     hashed = [tracking.hashed.alias("key"), pl.struct(*values).hash().alias("values")]
     old, new = (each.select(hashed).collect(engine="streaming") for each in (rows, snapshot))
@@ -145,13 +144,12 @@ def _replaced(
     *,
     tracking: Tracking,
 ) -> Iterator[pl.DataFrame]:
-    """Yield a history in which the differing keys have other values at a time.
+    """Yield a history in which the differing keys take their values at `at` from a snapshot.
 
-    In the catalogs that the snapshot of that time covers, these are the values in `snapshot`; in
-    others what held before goes on.
+    In catalogs that the snapshot does not cover, the previous values continue.
     """
     is_differing = tracking.hashed.is_in(differing.implode())
-    if len(differing) <= ROWS_AT_ONCE:  # then they are read once, and not for each range
+    if len(differing) <= ROWS_AT_ONCE:  # read once instead of for each range
         snapshot = snapshot.filter(is_differing).collect(engine="streaming").lazy()
     first = tracking.order[0]
     for is_within in key_ranges(history, snapshot, column=first):
@@ -165,7 +163,7 @@ def _replaced(
 
 
 def key_ranges(*frames: pl.LazyFrame, column: str = "uuid") -> Iterator[pl.Expr]:
-    """Ranges of a column, one after the other, in each of which frames have some 50,000 rows."""
+    """Yield consecutive ranges of a column, each with about 50,000 rows in all frames."""
     value = pl.col(column)
     sampled = pl.concat([frame.select(value.gather_every(_SAMPLED)) for frame in frames])
     values = sampled.collect(engine="streaming").to_series().sort()
@@ -179,7 +177,7 @@ def key_ranges(*frames: pl.LazyFrame, column: str = "uuid") -> Iterator[pl.Expr]
 def _computed(
     old: pl.DataFrame, new: pl.DataFrame, at: datetime, observed: Observed, tracking: Tracking
 ) -> pl.DataFrame:
-    """Compute the rows of some keys from all their rows and from their values at a time."""
+    """Recompute history rows from their old rows and their values at a time."""
     if old.is_empty() and new.is_empty():
         return old
     old, new = (each.with_columns(tracking.catalog.alias(_CATALOG)) for each in (old, new))
@@ -200,19 +198,19 @@ def _computed(
     start, end, until = map(pl.col, ("valid_from", "valid_to", _UNTIL))
     moment = pl.lit(at, TIME)
     before = old.filter(start < moment).with_columns(valid_to=pl.min_horizontal(end, moment))
-    gone_on = before.filter(end == moment, ~pl.col(_IS_COVERED))
+    continued = before.filter(end == moment, ~pl.col(_IS_COVERED))
     after = old.filter(until.is_not_null(), (end > until).fill_null(value=True))
     after = after.with_columns(valid_from=pl.max_horizontal(start, until))
-    then = pl.concat([new, gone_on.select(new.columns)])
-    then = then.with_columns(valid_from=moment, valid_to=until)
+    during = pl.concat([new, continued.select(new.columns)])
+    during = during.with_columns(valid_from=moment, valid_to=until)
     rows = [
-        each.select(*tracking.types, "valid_from", "valid_to") for each in (before, then, after)
+        each.select(*tracking.types, "valid_from", "valid_to") for each in (before, during, after)
     ]
-    return _described(pl.concat(rows).sort(*tracking.order, "valid_from"), tracking)
+    return _merged(pl.concat(rows).sort(*tracking.order, "valid_from"), tracking)
 
 
-def _described(rows: pl.DataFrame, tracking: Tracking) -> pl.DataFrame:
-    """Merge equal rows that go on, and say what happened at the beginning of each."""
+def _merged(rows: pl.DataFrame, tracking: Tracking) -> pl.DataFrame:
+    """Merge adjacent equal rows, and fill the columns computed from their neighbors."""
     key = list(tracking.key)
     differs = {
         kind: pl.any_horizontal(pl.col(names).ne_missing(pl.col(names).shift()))
@@ -237,8 +235,8 @@ def _described(rows: pl.DataFrame, tracking: Tracking) -> pl.DataFrame:
             pl.when(goes_on).then(changed).alias("changed"),
             begins.alias(_BEGINS),
         )
-        # Each row that begins opens a group. The rows after it in the group say the same, so it
-        # lasts until the last of them ends.
+        # A row that differs from the previous one opens a group. The group's other rows have equal
+        # values, so the merged row ends when the last of them ends.
         .with_columns(pl.col("valid_to").last().over(pl.col(_BEGINS).cum_sum()))
         .filter(_BEGINS)
         .with_columns(pl.col("valid_to").is_null().alias("is_current"))
@@ -249,14 +247,14 @@ def _described(rows: pl.DataFrame, tracking: Tracking) -> pl.DataFrame:
 def history_metrics(
     history: pl.LazyFrame, at: datetime | None, tracking: Tracking = PRODUCTS
 ) -> Metrics:
-    """Return what happened in the last snapshot of a history, at a time, and its median prices."""
-    last = pl.lit(at, TIME)  # null if there is none
+    """Return change counts and median prices for a history's last snapshot, at a time."""
+    last = pl.lit(at, TIME)  # null without snapshots
     begins = pl.col("valid_from") == last
-    happened = {name: (begins & (pl.col("change") == name)).sum() for name in CHANGES}
-    # A change ends one row and begins another, so its product has not disappeared.
-    gone = (pl.col("valid_to") == last).sum() - happened["changed"]
+    changes = {name: (begins & (pl.col("change") == name)).sum() for name in CHANGES}
+    # A change ends one row and starts another, so the product has not disappeared.
+    gone = (pl.col("valid_to") == last).sum() - changes["changed"]
     current = pl.col("is_current").sum()
-    counted = history.select(**happened, disappeared=gone, **{_current(tracking): current})
+    counted = history.select(**changes, disappeared=gone, **{_current(tracking): current})
     counts = counted.collect(engine="streaming").row(0, named=True)
     return {
         **{name: int(number) for name, number in counts.items()},
@@ -267,10 +265,9 @@ def history_metrics(
 def figures_at(
     history: pl.LazyFrame, times: Sequence[datetime], tracking: Tracking = PRODUCTS
 ) -> list[Metrics]:
-    """Return the number of rows that held at each time, and their median price.
+    """Return the number of valid rows and their median price at each time.
 
-    The price is in the currency with the most products at the last time. However many times there
-    are, the history is read twice.
+    The price is in the most common currency at the last time. The history is read twice in total.
     """
     last = history.filter(valid_at(times[-1]))
     name = next(iter(_median_prices(last)), "") if tracking.of_products else ""
@@ -294,20 +291,20 @@ def figures_at(
 
 
 def _current(tracking: Tracking) -> str:
-    """The name of the number of rows that hold in the last snapshot."""
+    """Return the metric name for the number of current rows."""
     return f"current_{tracking.row}s"
 
 
 def _median_prices(products: pl.LazyFrame) -> Metrics:
-    """The median prices in the five currencies with the most products.
+    """Return the median prices in the five most common currencies.
 
-    What is no code of a currency would be any text in the name of a figure, and is left out.
+    Values that are not currency codes are ignored, because they would become metric names.
     """
     price = known_price(pl.col("current_price"))
     priced = (
         products.filter(price.is_not_null())
         .group_by(pl.col("currency").str.to_lowercase())
-        .agg(price.quantile(0.5).alias("median"), pl.len())  # as of products and brands
+        .agg(price.quantile(0.5).alias("median"), pl.len())  # like the other median metrics
         .filter(pl.col("currency").str.contains("^[a-z]{3}$").fill_null(value=True))
     )
     largest = priced.sort("len", "currency", descending=[True, False]).head(MAX_CURRENCIES)
@@ -318,7 +315,7 @@ def _median_prices(products: pl.LazyFrame) -> Metrics:
 
 
 def price_drops(history: pl.LazyFrame, at: datetime | None, number: int) -> pl.DataFrame:
-    """Return the products whose price fell by the largest share in the snapshot at a time."""
+    """Return the products with the largest price drops in percent in the snapshot at a time."""
     moment = pl.lit(at, TIME)
     price, unit = known_price(pl.col("current_price")), pl.col("currency").str.to_lowercase()
     columns = [KEY.alias("key"), unit, price]
@@ -326,7 +323,7 @@ def price_drops(history: pl.LazyFrame, at: datetime | None, number: int) -> pl.D
     old = history.filter(pl.col("valid_to") == moment).select(columns)
     both = fell.select(columns).join(old, on=["key", "currency"], suffix="_old", nulls_equal=True)
     change = (100 * price / pl.col("current_price_old") - 100).round(1).alias("change_percent")
-    # All products may have changed: first these columns, then the texts of the largest drops.
+    # Every product might have changed, so texts are read only for the largest drops.
     dropped = both.filter(price < pl.col("current_price_old")).select(
         "key", pl.col("current_price_old").alias("before"), change
     )
@@ -369,13 +366,13 @@ def _drop_cells(row: Row) -> Cells:
 
 
 def _left_out(of: Published) -> Shown:
-    """The snapshots without a place. A check judges by them, so no figure that fails hides them."""
+    """Return the snapshots left out, as a separate part: a check needs it if others fail."""
     left_out = Contents.read(of.file_metadata).left_out
     return {"left_out": Markdown("\n".join(f"* {each.name}: {each.reason}" for each in left_out))}
 
 
 def _lacking(of: Published) -> Shown:
-    """The columns that the last snapshot of a linked view does not have."""
+    """Return the columns missing from the last snapshot's linked view."""
     return {"lacking": Markdown(", ".join(Contents.read(of.file_metadata).lacking))}
 
 
@@ -386,7 +383,7 @@ def _price_drops(of: Published) -> Shown:
 
 
 def history_kind(tracking: Tracking, descriptions: Mapping[str, str], **others: Any) -> TableKind:
-    """The kind of the history of a table whose columns have these descriptions."""
+    """Return the table kind for a history with these column descriptions."""
     current = _current(tracking)
 
     def sentence(metrics: Figures, _: pl.LazyFrame) -> str:
@@ -403,13 +400,13 @@ def history_kind(tracking: Tracking, descriptions: Mapping[str, str], **others: 
         return "; ".join([text, *median_text(metrics), *lacking])
 
     def figures(of: Published) -> Shown:
-        """What happened in the last snapshot."""
+        """Return metrics for the last snapshot."""
         times = read_observed(of.file_metadata)
         last = max(times, default=None)
         return {"snapshots": len(times), **history_metrics(of.rows, last, tracking)}
 
     def line(of: Published) -> Shown:
-        """Lines over the last snapshot and those before it, which the rows say, too."""
+        """Return trend lines over the last snapshots, computed from the rows."""
         times = sorted(read_observed(of.file_metadata))
         shown = times[-MAX_EARLIER - 1 :]
         *earlier, last = figures_at(of.rows, shown, tracking) if shown else [{}]
@@ -418,9 +415,9 @@ def history_kind(tracking: Tracking, descriptions: Mapping[str, str], **others: 
 
     parts = {
         "snapshots left out": _left_out,
-        "columns that the view lacks": _lacking,
-        "figures of the history": figures,
-        "line of the history": line,
+        "columns missing from the view": _lacking,
+        "history figures": figures,
+        "history trend": line,
         **others.pop("parts", {}),
     }
     kind = TableKind(

@@ -1,4 +1,4 @@
-"""What a history keeps of the snapshots of a table: which columns, and what tells rows apart."""
+"""Which columns a history tracks, and which key identifies its rows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from octogen_dagster.frames.stored import PRODUCT_KEY, TRACKED, WATCHED, brand_n
 
 CHANGES = ["appeared", "reappeared", "changed"]
 SOURCE_TABLE = "octogen.source_table"
-"""The metadata of a file that has the rows of a linked view, whose columns are not ours."""
+"""File metadata key: the linked view that a snapshot was read from."""
 
 COMPUTED: dict[str, pl.DataType] = {
     "valid_from": TIME,
@@ -23,35 +23,35 @@ COMPUTED: dict[str, pl.DataType] = {
     "change": pl.Enum(CHANGES),
     "changed": pl.List(pl.String()),
 }
-"""The columns of a history that its table does not have."""
+"""The columns that a history adds."""
 TRACKING = "octogen.tracking"
-"""The metadata of a file that says what the history of a table of one's own keeps."""
+"""File metadata key: the key and tracked columns, in a history of your table."""
 SEEN = "product_url"
-"""The column of which another page begins a row. Another spelling does not, nor does a null."""
+"""A different URL starts a new row; a different spelling or a null does not."""
 _DERIVED = ("brand_name", "category")
-"""The columns of a history that its products have in another form."""
+"""History columns derived from other columns in the snapshot."""
 
 _EXACT = {pl.Int8, pl.Int16, pl.Int32, pl.UInt8, pl.UInt16, pl.UInt32, pl.Float32, pl.Float64}
-"""The types of numbers that Float64 has all of; integers of them are in Int64, too."""
+"""Number types that Float64 represents exactly; Int64 does so for the integers among them."""
 _FLOAT_DIGITS = 15
-"""The decimal digits of which Float64 has every number."""
+"""Float64 represents every number with this many decimal digits."""
 
 
 class UnfitSnapshotError(OctogenSnapshotError):
-    """What is in a file, or is asked of it, does not fit, and will not by itself."""
+    """A snapshot or file that a history cannot use until somebody fixes it."""
 
     persistence = Persistence.PERMANENT
 
 
 @dataclass(frozen=True)
 class Tracking:
-    """What a history keeps of the snapshots of a table.
+    """The columns a history keeps from its snapshots.
 
     Attributes:
-        key: The columns that tell rows apart. The rows of a history are sorted by the last of them.
-        watched: The kinds of change, each with the columns that are compared.
-        types: The types of all columns that it keeps; Null for one that is not known yet.
-        of_products: True if a snapshot is of some catalogs, and says nothing of the others.
+        key: The columns that identify a row. History rows are sorted by the last one.
+        watched: The kinds of change, each with the columns it compares.
+        types: The types of all kept columns; Null if not known yet.
+        of_products: True if a snapshot covers only some catalogs and leaves the others unchanged.
     """
 
     key: tuple[str, ...]
@@ -61,25 +61,25 @@ class Tracking:
 
     @classmethod
     def of_table(cls, key: tuple[str, ...], watched: Mapping[str, tuple[str, ...]]) -> Tracking:
-        """What the history of a table keeps whose types only its snapshots say."""
+        """Return the tracking for your table, whose types come from its snapshots."""
         names = dict.fromkeys([*key, *(name for names in watched.values() for name in names)])
         return cls(key, watched, dict.fromkeys(names, pl.Null()))
 
     @classmethod
     def read(cls, file_metadata: Mapping[str, str], history: pl.LazyFrame) -> Tracking:
-        """What a stored history keeps, as the metadata of its file and its columns say."""
-        if (said := json.loads(file_metadata.get(TRACKING, "null"))) is None:
+        """Return a stored history's tracking, from its file metadata and columns."""
+        if (stored := json.loads(file_metadata.get(TRACKING, "null"))) is None:
             return PRODUCTS
-        watched = {kind: tuple(names) for kind, names in said["watched"].items()}
-        tracking = cls.of_table(tuple(said["key"]), watched)
+        watched = {kind: tuple(names) for kind, names in stored["watched"].items()}
+        tracking = cls.of_table(tuple(stored["key"]), watched)
         schema = history.collect_schema()
         kept = [*tracking.types, *({SEEN} & schema.keys())]
         return replace(tracking, types={name: schema[name] for name in dict.fromkeys(kept)})
 
     def metadata(self) -> dict[str, str]:
-        """The metadata of a history's file that `read` takes."""
-        said = {"key": self.key, "watched": self.watched}
-        return {} if self.of_products else {TRACKING: json.dumps(said)}
+        """Return the file metadata that `read` parses."""
+        columns = {"key": self.key, "watched": self.watched}
+        return {} if self.of_products else {TRACKING: json.dumps(columns)}
 
     @property
     def tracked(self) -> list[str]:
@@ -87,33 +87,33 @@ class Tracking:
 
     @property
     def only_seen(self) -> list[str]:
-        """The columns that are neither in the key nor tracked."""
+        """The kept columns outside the key and the tracked columns."""
         return [name for name in self.types if name not in (*self.key, *self.tracked)]
 
     @property
     def order(self) -> list[str]:
-        """The columns by which the rows of a history are sorted, before `valid_from`."""
+        """The sort columns of a history, before `valid_from`."""
         return list(self.key[::-1])
 
     @property
     def hashed(self) -> pl.Expr:
-        """A number for a row's key, which is the same within a process."""
+        """A hash of the row's key, stable within a process."""
         return pl.struct(*self.key).hash()
 
     @property
     def is_same(self) -> pl.Expr:
-        """True if a row has the key of the one before it."""
+        """True if a row has the same key as the previous row."""
         key = pl.col(list(self.key))
         return pl.all_horizontal(key.eq_missing(key.shift()))
 
     @property
     def goes_on(self) -> pl.Expr:
-        """True if a row begins when the one before it ends, of the same key."""
+        """True if a row starts when the previous row with its key ends."""
         return self.is_same & pl.col("valid_from").eq_missing(pl.col("valid_to").shift())
 
     @property
     def change(self) -> pl.Expr:
-        """What happened at the beginning of a row, by the one before it."""
+        """The value for the `change` column, given the previous row."""
         earlier = pl.when(self.is_same).then(pl.lit("reappeared")).otherwise(pl.lit("appeared"))
         change = pl.when(self.goes_on).then(pl.lit("changed")).otherwise(earlier)
         return change.cast(pl.Enum(CHANGES))
@@ -124,24 +124,24 @@ class Tracking:
 
     @property
     def row(self) -> str:
-        """What a row of a snapshot is."""
+        """The noun for a row in texts."""
         return "product" if self.of_products else "row"
 
     @property
     def schema(self) -> pl.Schema:
-        """The columns of the history."""
+        """The history's columns."""
         tracked = self.tracked
         known = {name: dtype for name, dtype in self.types.items() if name not in tracked}
         return pl.Schema({**known, **COMPUTED, **{name: self.types[name] for name in tracked}})
 
     def going_on(self, history: Tracking) -> Tracking:
-        """The same in the types of a history that goes on; a column may be new to it."""
+        """Return this tracking with an existing history's types; it can track new columns."""
         if self.key != history.key or {*history.tracked} - {*self.tracked}:
-            said = ", ".join(history.tracked)
             raise UnfitSnapshotError(
-                f"The history has the key {', '.join(history.key)} and tracks {said}, and its "
-                "asset has another key or lacks one of these columns. Correct the asset, or move "
-                "the file of the history away to begin anew."
+                f"The stored history has the key {', '.join(history.key)} and tracks "
+                f"{', '.join(history.tracked)}. The asset has a different key or no longer tracks "
+                "one of these columns. Restore its key and tracked arguments, or move the history "
+                "file away to start over."
             )
         return replace(self, types={**self.types, **history.types})
 
@@ -151,9 +151,9 @@ class Tracking:
         file_metadata: Mapping[str, str],
         kept: Callable[[], Iterable[pl.LazyFrame]] = tuple,
     ) -> Tracking:
-        """The same in types that the values of a snapshot have, too; an error if there are none.
+        """Return this tracking with types that also fit a snapshot, or raise an error.
 
-        `kept` returns the rows that are in the history, whose values stay what they are.
+        `kept` returns the rows to keep, whose values must survive the conversion.
         """
         schema, types = snapshot.collect_schema(), {**self.types}
         for name in [*types, *({SEEN} & schema.keys() - types.keys())]:
@@ -164,25 +164,26 @@ class Tracking:
                 continue
             fitting = None if found is None else _fitting(found, wanted)
             if fitting is None:
-                advice = f"Store it as {wanted}, as octogen_dagster.schemas.PRODUCT_SCHEMA has it."
-                if not self.of_products:
-                    advice = "Store it with it." if found is None else f"Store it as {wanted}."
+                advice = f"Store {name} as {wanted}, its type in octogen_dagster.schemas.PRODUCT_SCHEMA."
+                if self.of_products:
+                    advice += "PRODUCT_SCHEMA."
+                else:
+                    advice = f"Store {name}{'' if found is None else f' as {wanted}'}."
+                problem = "no column" if found is None else f"the type {found} in column"
                 raise UnfitSnapshotError(
-                    f"The snapshot has {'no column' if found is None else 'a column'} "
-                    f"{name}{'' if found is None else f' of the type {found}'}, so it has no place "
-                    f"in a history. {advice}"
+                    f"The snapshot has {problem} {name}, which the history cannot use. {advice}"
                 )
             changed = [snapshot, *(kept() if fitting != wanted != pl.Null else ())]
             if any(_loses_digits(frame, name, fitting) for frame in changed):
                 raise UnfitSnapshotError(
-                    f"The snapshot has a column {name} of the type {found}, and the history has it "
-                    f"as {wanted}: numbers would lose digits. Store it as {wanted}."
+                    f"The snapshot has the type {found} in column {name}, but the history has "
+                    f"{wanted}, so numbers would lose digits. Store {name} as {wanted}."
                 )
             types[name] = fitting
         return replace(self, types=types)
 
     def rows(self, snapshot: pl.LazyFrame) -> pl.LazyFrame:
-        """The columns of a snapshot that a history keeps, in their types."""
+        """Return the snapshot columns that a history keeps, in the history's types."""
         if self.of_products:
             columns = snapshot.collect_schema()
             derived = brand_name(columns).alias("brand_name"), category(columns).alias("category")
@@ -190,18 +191,18 @@ class Tracking:
         return fitted(snapshot, self.types)
 
     def lacking(self, snapshot: pl.LazyFrame) -> list[str]:
-        """The columns that a snapshot does not have."""
+        """Return the kept columns missing from a snapshot."""
         found = {*snapshot.collect_schema(), *(_DERIVED if self.of_products else ())}
         return [name for name in self.types if name not in found]
 
     def _may_lack(self, name: str, file_metadata: Mapping[str, str]) -> bool:
-        is_of_a_view = self.of_products and SOURCE_TABLE in file_metadata and name != "uuid"
+        is_from_view = self.of_products and SOURCE_TABLE in file_metadata and name != "uuid"
         is_only_seen = name == SEEN and name in self.only_seen
-        return is_of_a_view or (is_only_seen and not self.of_products)
+        return is_from_view or (is_only_seen and not self.of_products)
 
 
 def fitted(frame: pl.LazyFrame, types: Mapping[str, pl.DataType]) -> pl.LazyFrame:
-    """A frame in columns of types that its values fit; one that it does not have is null."""
+    """Cast a frame to these columns and types; missing columns become null."""
     found, columns = frame.collect_schema(), []
     for name, dtype in types.items():
         column = pl.col(name) if name in found else pl.lit(None).alias(name)
@@ -213,7 +214,7 @@ def fitted(frame: pl.LazyFrame, types: Mapping[str, pl.DataType]) -> pl.LazyFram
 
 
 def _fitting(found: pl.DataType, wanted: pl.DataType) -> pl.DataType | None:
-    """The type that has the values of two types; None if there is none."""
+    """Return a type for the values of both types, or None."""
     if isinstance(found, pl.Categorical | pl.Enum):
         found = pl.String()
     if isinstance(found, pl.Datetime):
@@ -228,7 +229,7 @@ def _fitting(found: pl.DataType, wanted: pl.DataType) -> pl.DataType | None:
 
 
 def _loses_digits(frame: pl.LazyFrame, name: str, wanted: pl.DataType) -> bool:
-    """True if a column has numbers that are others in a type of numbers."""
+    """True if a column has numbers that change when cast to a type."""
     found = frame.collect_schema().get(name)
     if found is None or found == wanted or found in _EXACT or not found.is_numeric():
         return False
@@ -251,4 +252,4 @@ PRODUCTS = Tracking(
     },
     of_products=True,
 )
-"""What the history of products keeps."""
+"""The tracking of product histories."""

@@ -1,4 +1,4 @@
-"""The update of a history by the snapshots that are not in it."""
+"""HistoryUpdate: add the snapshots that a history does not contain yet."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ from octogen_dagster.storage.store import ROW_GROUP_SIZE, DamagedError
 _NEEDED = ("catalog_key", "product_url", "current_price")
 _TIMES = Tracking((), {}, {"fetched_at": TIME}, of_products=True)
 _Step = Callable[[pl.LazyFrame], Iterator[pl.DataFrame]]
-"""Yields the rows of a history with a snapshot put in or taken out."""
+"""Yields a history's rows after adding or removing one snapshot."""
 
 
 class HistoryUpdate:
-    """A source: the history that is in a target, with the snapshots put in that are not in it."""
+    """A snapshot source: the target's stored history plus the snapshots it does not contain."""
 
     spending = None
 
@@ -47,22 +47,22 @@ class HistoryUpdate:
         tracking: Tracking = PRODUCTS,
         remove_waiting: Callable[[], None] = lambda: None,
     ) -> None:
-        """`remove_waiting` removes snapshots that the history has once it is reported."""
+        """`remove_waiting` deletes waiting snapshots once the history is published."""
         self._snapshots = snapshots
         self._tracking = tracking
         self._remove_waiting = remove_waiting
 
     @contextlib.contextmanager
     def reading(self, target: SnapshotTarget, stop: threading.Event) -> Iterator[Reading]:
-        """Let the block store the history in its target."""
+        """Provide the updated history as a reading for the target."""
         version, before = target.version(), target.latest_metadata()
         stored, contents = _existing(target, before), Contents.read(before)
         tracking = self._tracking
         if stored is not None:
             tracking = tracking.going_on(Tracking.read(before, stored))
         steps, tracking = self._steps(contents, tracking, stored, target, stop)
-        nothing = pl.LazyFrame(schema=tracking.schema)
-        history = nothing if stored is None else fitted(stored, tracking.schema)
+        empty = pl.LazyFrame(schema=tracking.schema)
+        history = empty if stored is None else fitted(stored, tracking.schema)
 
         def frames(_query: Query, stop: threading.Event) -> Iterator[pl.DataFrame]:
             return until_stopped(_after(history, steps, tracking, stop), stop)
@@ -79,7 +79,7 @@ class HistoryUpdate:
         target: SnapshotTarget,
         stop: threading.Event,
     ) -> tuple[list[_Step], Tracking]:
-        """Return what is to be done with a history, and the types of its columns then."""
+        """Return the steps that update a history, and its resulting tracking."""
         unseen: dict[datetime, tuple[StoredSnapshot, Observation]] = {}
         seen, partitions, left_out = set[datetime](), set[str](), list[LeftOut]()
         lacking = dict.fromkeys(contents.observed, contents.lacking)
@@ -95,7 +95,7 @@ class HistoryUpdate:
             if snapshot.name:
                 if contents.versions.get(snapshot.name) == snapshot.version:
                     continue
-                # It is from before the file is opened: one that replaces it then is read next time.
+                # Taken before the file is opened: a later replacement is read by the next run.
                 contents.versions[snapshot.name] = snapshot.version
                 partitions.add(snapshot.name)
             at = None
@@ -110,17 +110,17 @@ class HistoryUpdate:
                 lacks = fitting.lacking(stored)
                 if tracking.of_products:
                     _refuse_lost(lacks, lacking.values())
-                # Not its frame: a frame keeps its file open, and there may be thousands.
+                # Keep no frame here: each holds an open file, and there can be thousands.
                 observation = observation_of(rows, file_metadata, fitting)
                 unseen[at] = snapshot, observation._replace(partition=snapshot.name)
                 tracking, lacking[at] = fitting, lacks
             except (UnfitSnapshotError, DamagedError) as error:
-                # Somebody had it forgotten, so it is not told again.
+                # A snapshot removed with forget_snapshot is not reported again.
                 if at not in contents.forgotten:
                     left_out.append(LeftOut(at, snapshot.name, str(error)))
                     target.warn(f"{left_out[-1].name} is left out of the history. {error}")
             else:
-                target.log(f"The snapshot of {at:%Y-%m-%d %H:%M:%S} UTC is put into the history.")
+                target.log(f"Adding the snapshot from {at:%Y-%m-%d %H:%M:%S} UTC to the history.")
             finally:
                 seen |= {at} if at else set()
         contents.left_out = [
@@ -128,9 +128,9 @@ class HistoryUpdate:
             *left_out,
         ]
         contents.lacking = lacking[max(lacking)] if lacking else ()
-        # Each step gets a copy of what is in the history then: it is executed when all are known.
+        # Steps run later, so each gets a copy of the snapshots that are in the history before it.
         steps, observed = list[_Step](), contents.observed
-        for at in sorted(unseen.keys() & observed.keys()):  # of which it has another version
+        for at in sorted(unseen.keys() & observed.keys()):  # replaced by a new version
             before = {**observed}
             steps.append(functools.partial(take_out, at=at, observed=before, tracking=tracking))
             del observed[at]
@@ -138,22 +138,22 @@ class HistoryUpdate:
             observed[at] = observation
             steps.append(functools.partial(_put_in, snapshot, at, {**observed}, tracking))
             contents.forgotten.pop(at, None)
-        if left_out and not observed:  # no history begins with what cannot be in one
+        if left_out and not observed:  # never start a history without snapshots
             raise UnfitSnapshotError(left_out[0].reason)
         return steps, tracking
 
 
 def _refuse_lost(lacks: Collection[str], before: Iterable[Collection[str]]) -> None:
-    """Refuse a snapshot of a linked view that lost a column without which a history says nothing.
+    """Reject a linked view's snapshot that lost a required column.
 
-    Each product would be another one without its catalog, and a price that is not shown is no null.
+    Without its catalog a product would get a new key, and a hidden price would look like a null.
     """
     for name in _NEEDED:
         if name in lacks and any(name not in each for each in before):
             raise UnfitSnapshotError(
-                f"The view has no column {name} any more, so the snapshot has no place in a "
-                "history that has it. Read the column again, or if Octogen no longer shares it, "
-                "move the file of the history away to begin one without it."
+                f"The linked view no longer has the column {name}, which the history requires. "
+                "Read the column again. If Octogen no longer shares it, move the history file away "
+                "to start a history without it."
             )
 
 
@@ -162,14 +162,14 @@ def _existing(target: SnapshotTarget, file_metadata: Mapping[str, str]) -> pl.La
         history = target.latest()
     except DamagedError as error:
         raise UnfitSnapshotError(
-            f"The history {error.uri} is damaged ({error.cause}), and a new one would lack the "
-            "past. Restore the file from a backup, or move it away to begin anew."
+            f"The history {error.uri} is damaged ({error.cause}). Restore the file from a backup, "
+            "or move it away to start over without past changes."
         ) from error
     if history is not None and OBSERVED not in file_metadata:
         raise OctogenSnapshotError(
-            "The file at the place of the history does not say which snapshots are in it, so none "
-            "can be put in. Run it again if the store was not in reach. If the file is not a "
-            "history, move it away to begin one."
+            "The file stored for this history does not record its snapshots, so none can be added. "
+            "If the storage was unreachable, run the asset again. If the file is not a history, "
+            "move it away to start one."
         )
     return history
 
@@ -177,10 +177,7 @@ def _existing(target: SnapshotTarget, file_metadata: Mapping[str, str]) -> pl.La
 def _time_of(
     stored: pl.LazyFrame, file_metadata: Mapping[str, str], tracking: Tracking
 ) -> datetime | None:
-    """Return when a snapshot was read, or when it was stored if it says no other time.
-
-    Without rows, one of products may not say when.
-    """
+    """Return when a snapshot was read, or else stored; None for product snapshots without rows."""
     at = file_metadata.get(FETCHED_AT)
     if "fetched_at" not in stored.collect_schema():
         at = at or file_metadata.get(STORED_AT)
@@ -193,8 +190,8 @@ def _time_of(
         return datetime.fromisoformat(file_metadata[STORED_AT])
     if height and found is None:
         raise UnfitSnapshotError(
-            "A snapshot of products does not say when it was read: fetched_at is null in all "
-            f"{height:,} rows. Give fetched_at the time of the snapshot before you store it."
+            f"fetched_at is null in all {height:,} rows, so the time of the snapshot is unknown. "
+            "Set fetched_at before you store the snapshot."
         )
     return found  # type: ignore[no-any-return]
 
@@ -206,7 +203,7 @@ def _is_known(
     contents: Contents,
     tracking: Tracking,
 ) -> bool:
-    """True if a history has a snapshot as it was published, or has forgotten what is in it."""
+    """True if a history has this version of a snapshot, or forgot the same products."""
     if at in contents.observed:
         run_id = contents.observed[at].run_id
         return run_id != "" and run_id == file_metadata.get(RUN_ID)
@@ -223,8 +220,8 @@ def _put_in(
     stored, file_metadata = snapshot.open()
     if _time_of(stored, file_metadata, tracking) != at:
         raise OctogenSnapshotError(
-            f"The snapshot of {at:%Y-%m-%d %H:%M:%S} UTC was replaced while it was put into the "
-            "history. Nothing was changed; run it again."
+            f"The snapshot from {at:%Y-%m-%d %H:%M:%S} UTC was replaced while the run added it. "
+            "The history is unchanged. Run the asset again."
         )
     return put_in(history, tracking.rows(stored), at, observed, tracking)
 
@@ -232,21 +229,21 @@ def _put_in(
 def _after(
     history: pl.LazyFrame, steps: Sequence[_Step], tracking: Tracking, stop: threading.Event
 ) -> Iterator[pl.DataFrame]:
-    """Yield the rows of a history after steps, of which each reads what the one before wrote."""
+    """Yield a history's rows after all steps; each step reads the previous step's output."""
     if not steps:
         yield from collect_batches(history, engine="streaming")
         return
     *earlier, last = steps
     for step in earlier:
         check(stop)
-        # It is executed before the loop goes on, so it sees this step and this history.
+        # The frame is executed before the next iteration rebinds `step` and `history`.
         rows = io_source(tracking.schema, lambda *_: until_stopped(step(history), stop))  # noqa: B023
-        # It has no name that a killed run could leave, and ends with the frame that reads it.
+        # An unnamed file leaves nothing behind if the run is killed; it closes with its frame.
         file = tempfile.TemporaryFile()  # noqa: SIM115
         rows.sink_parquet(
             file, compression="zstd", compression_level=1, row_group_size=ROW_GROUP_SIZE
         )
-        file.seek(0)  # Polars reads from where the file is
+        file.seek(0)  # Polars reads from the current position
         history = pl.scan_parquet(file, glob=False)
     check(stop)
     yield from last(history)
