@@ -164,23 +164,25 @@ class Tracking:
                 continue
             fitting = None if found is None else _fitting(found, wanted)
             if fitting is None:
-                advice = f"Store {name} as {wanted}, its type in octogen_dagster.schemas.PRODUCT_SCHEMA."
-                if self.of_products:
-                    advice += "PRODUCT_SCHEMA."
-                else:
-                    advice = f"Store {name}{'' if found is None else f' as {wanted}'}."
-                problem = "no column" if found is None else f"the type {found} in column"
-                raise UnfitSnapshotError(
-                    f"The snapshot has {problem} {name}, which the history cannot use. {advice}"
-                )
+                raise UnfitSnapshotError(self._misfit(name, found, wanted))
             changed = [snapshot, *(kept() if fitting != wanted != pl.Null else ())]
             if any(_loses_digits(frame, name, fitting) for frame in changed):
                 raise UnfitSnapshotError(
-                    f"The snapshot has the type {found} in column {name}, but the history has "
+                    f"The snapshot's column {name} has the type {found}, but the history has "
                     f"{wanted}, so numbers would lose digits. Store {name} as {wanted}."
                 )
             types[name] = fitting
         return replace(self, types=types)
+
+    def _misfit(self, name: str, found: pl.DataType | None, wanted: pl.DataType) -> str:
+        advice = f"Store it as {wanted}."
+        if self.of_products:
+            advice = f"Store it as {wanted}, its type in octogen_dagster.schemas.PRODUCT_SCHEMA."
+        if found is not None:
+            return f"The snapshot's column {name} has the type {found}, not {wanted}. {advice}"
+        if not self.of_products:
+            advice = "Store the snapshot with it."
+        return f"The snapshot has no column {name}, which the history needs. {advice}"
 
     def rows(self, snapshot: pl.LazyFrame) -> pl.LazyFrame:
         """Return the snapshot columns that a history keeps, in the history's types."""

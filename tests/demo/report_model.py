@@ -208,7 +208,7 @@ class Model:
             named = f"day: {date:%Y-%m-%d}; "
             index.append(f"{named}price index: {UNKNOWN if mean is None else fixed(mean, 1)}")
             cheaper, dearer = ([sign * each > sign for each in ratios] for sign in (-1, 1))
-            than.append(f"{named}cheaper: {share(cheaper)}; dearer: {share(dearer)}")
+            than.append(f"{named}cheaper: {share(cheaper)}; more expensive: {share(dearer)}")
             known = [stock_of(state) for _, state in states if state]
             stock.append(f"{named}in stock: {share([each for each in known if each is not None])}")
         events = [
@@ -222,7 +222,7 @@ class Model:
         }
         counts = [f"{found.total()} {kind}" for kind, found in by_kind.items() if found]
         return {
-            "title": f"Events of the last {len(self.dates)} days: {', '.join(counts) or 'none'}",
+            "title": f"Events in the last {len(self.dates)} days: {', '.join(counts) or 'none'}",
             "index": index,
             "share": than,
             "stock": stock,
@@ -294,8 +294,8 @@ class Model:
         return {
             "products": str(len(there)),
             "median price": median,
-            "cheaper than at first": str(sum(change < 0 for change in changes)),
-            "dearer than at first": str(sum(change > 0 for change in changes)),
+            "below first price": str(sum(change < 0 for change in changes)),
+            "above first price": str(sum(change > 0 for change in changes)),
             "in stock": share([each for each in known if each is not None], digits=0),
         }
 

@@ -282,7 +282,7 @@ def test_own_prices_show_who_is_below_and_follow_the_filters(tmp_path: Path) -> 
     for width in (1500, 390):
         with opened(written(tmp_path), width) as page:
             expect(page.locator("#own-title")).to_have_text(
-                "Own prices: the lowest for 1 of 2 SKUs", timeout=TIMEOUT
+                "Price position: lowest price for 1 of 2 SKUs", timeout=TIMEOUT
             )
             assert rows(page, "own") == Counter(
                 [

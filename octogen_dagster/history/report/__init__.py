@@ -1,1 +1,1 @@
-"""Report: the history of prices as a page that anybody opens, without Dagster and a network."""
+"""Report: price history as a page that opens in any browser, without Dagster or a network."""

@@ -1,8 +1,8 @@
-"""The data of a report: the last dates of a history, with brands, categories and events."""
+"""report_data: the last days of a history with brands, categories and events, as JSON."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -35,11 +35,11 @@ _RULES = with_currency_changes(
     [PriceDropped(), PriceRose(), BackInStock(), OutOfStock(), Appeared(), Disappeared()]
 )
 _KINDS = [*(rule.name.replace("_", " ") for rule in _RULES), _REAPPEARED]
-"""The kinds of events. A product that appeared and was there before is `reappeared`."""
+"""The event kinds. An `appeared` event of a product seen before becomes `reappeared`."""
 
 
-class _Part(NamedTuple):
-    """The rows, products and events of the last dates in a file of a history."""
+class _FileData(NamedTuple):
+    """Rows, products and events from the last days in one history file."""
 
     rows: pl.DataFrame
     products: pl.DataFrame
@@ -53,48 +53,59 @@ def report_data(
     days: int,
     storage_options: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return the rows of a history that held on its last dates in UTC, as columns of JSON.
+    """Return the rows valid in a history's last days (UTC) as column-oriented JSON.
 
-    Texts that repeat are lists, and columns hold their places in them; -1 stands for none. The rows
-    of a product follow each other, and `rows` of the products says how many they are. `events` are
-    those that rules of alerts without a threshold find, and those of the alerts of own prices
-    `<products>_own_alerts`, if there are any, which have a `sku`. `own` has the SKUs of the price
-    position `<products>_position`, if there is one, each with the cheapest competitors below it.
+    Repeated strings are stored once in a list, and columns hold indexes into it; -1 means null. A
+    product's rows are consecutive, and the products' `rows` is their number. `events` come from the
+    alert rules without a threshold and, if it exists, from the asset `<products>_own_alerts`, whose
+    events have a `sku`. `own` lists the SKUs in the price position `<products>_position`, if it
+    exists, each with its cheapest competitors below your price.
 
     Raises:
-        OctogenSnapshotError: There is no such history, it is empty, or it cannot be read.
+        OctogenSnapshotError: The history does not exist, is empty or cannot be read.
     """
     store = Store(base_dir, storage_options)
     files = list(history_files(store, asset, of_products=True).values())
-    times = [at for key in files for at in read_observed(store.metadata(key))]
-    if not times:
-        raise OctogenSnapshotError(
-            f"The history {asset} has no rows yet, so there is nothing to report. Materialize it "
-            "after its products."
-        )
-    until = max(times)
-    before = (_date(until) - _date(min(times))).days
-    since = _date(until) - timedelta(days=min(days - 1, before))
-    parts = [_part(store, key, since) for key in files]
+    since, until = _period(store, files, asset, days)
+    parts = [_file_data(store, key, since) for key in files]
     rows, products, events = (pl.concat(each) for each in zip(*parts, strict=True))
     numbered = products.select("file", *PRODUCT_KEY).with_row_index("product")
     events = events.join(numbered, on=["file", *PRODUCT_KEY], nulls_equal=True)
-    known = numbered.unique(PRODUCT_KEY, maintain_order=True).select("product", *PRODUCT_KEY)
-    own = _own_prices(store, asset, known)
-    events = pl.concat([events, _own_events(store, asset, since, known)], how="diagonal")
-    kinds = [*dict.fromkeys([*_KINDS, *events["kind"]])]
-    times, begin, end, at = _places(rows["valid_from"], rows["valid_to"], events["at"])
-    catalogs, catalog = _places(products["catalog_key"])
-    brands, brand = _places(products["brand"])
-    categories, category = _places(products["category"])
-    currencies, currency, event_currency, own_currency = _places(
-        rows["currency"], events["currency"], own["currency"]
-    )
+    unique = numbered.unique(PRODUCT_KEY, maintain_order=True).select("product", *PRODUCT_KEY)
+    events = pl.concat([events, _price_list_events(store, asset, since, unique)], how="diagonal")
     return {
         "asset": asset,
         "since": since.timestamp(),
         "until": until.timestamp(),
         "made_at": datetime.now(UTC).timestamp(),
+        **_columns(rows, products, events, _price_list(store, asset, unique)),
+    }
+
+
+def _period(store: Store, files: Sequence[str], asset: str, days: int) -> tuple[datetime, datetime]:
+    """Return the start of the report's first day, and the time of the last snapshot."""
+    times = [at for key in files for at in read_observed(store.metadata(key))]
+    if not times:
+        raise OctogenSnapshotError(
+            f"The history {asset} has no rows yet, so there is nothing to report. Materialize its "
+            "products asset, then the history."
+        )
+    first, last = _start_of_day(min(times)), _start_of_day(max(times))
+    return last - timedelta(days=min(days - 1, (last - first).days)), max(times)
+
+
+def _columns(
+    rows: pl.DataFrame, products: pl.DataFrame, events: pl.DataFrame, own: pl.DataFrame
+) -> dict[str, Any]:
+    kinds = [*dict.fromkeys([*_KINDS, *events["kind"]])]
+    times, begin, end, at = _encoded(rows["valid_from"], rows["valid_to"], events["at"])
+    catalogs, catalog = _encoded(products["catalog_key"])
+    brands, brand = _encoded(products["brand"])
+    categories, category = _encoded(products["category"])
+    currencies, currency, event_currency, own_currency = _encoded(
+        rows["currency"], events["currency"], own["currency"]
+    )
+    return {
         "times": [each.timestamp() for each in times],
         "catalogs": catalogs,
         "brands": brands,
@@ -121,21 +132,20 @@ def report_data(
             "at": at,
             "kind": events["kind"].cast(pl.Enum(kinds)).to_physical().to_list(),
             "currency": event_currency,
-            **{name: events[name].to_list() for name in _OF_EVENT},
+            **{name: events[name].to_list() for name in _EVENT_COLUMNS},
         },
         "own": {
-            **{name: own[name].to_list() for name in _OF_SKU},
+            **{name: own[name].to_list() for name in _SKU_COLUMNS},
             "currency": own_currency,
         },
     }
 
 
-def _date(moment: datetime) -> datetime:
-    """The first moment of a time's date in UTC."""
+def _start_of_day(moment: datetime) -> datetime:
     return moment.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 
 
-def _part(store: Store, key: str, since: datetime) -> _Part:
+def _file_data(store: Store, key: str, since: datetime) -> _FileData:
     stored, metadata = store.open(key)
     history, observed = fitted(stored, HISTORY_SCHEMA), read_observed(metadata)
     is_over = pl.col("valid_to") < since
@@ -161,20 +171,20 @@ def _part(store: Store, key: str, since: datetime) -> _Part:
         title, pl.col("product_url", "brand", "category").last(), pl.len().alias("rows")
     )
     events, file = _events(history, observed, since), pl.lit(key).alias("file")
-    return _Part(rows, products.with_columns(file), events.with_columns(file))
+    return _FileData(rows, products.with_columns(file), events.with_columns(file))
 
 
 def _events(history: pl.LazyFrame, observed: Observed, since: datetime) -> pl.DataFrame:
-    """The events that the rules of alerts find from a time on."""
-    begun = history.filter(pl.any_horizontal(pl.col("valid_from", "valid_to") >= since))
-    touched = begun.select(KEY.unique().implode()).collect(engine="streaming").to_series()
+    """Return the events that the alert rules find since a time."""
+    changed = history.filter(pl.any_horizontal(pl.col("valid_from", "valid_to") >= since))
+    touched = changed.select(KEY.unique().implode()).collect(engine="streaming").to_series()
     rows = history.filter(KEY.is_in(touched)).collect(engine="streaming")
     first_seen = first_seen_of(observed, rows["catalog_key"].unique().to_list())
-    nothing = pl.DataFrame(schema=dict.fromkeys(PRODUCT_KEY, pl.String))
-    events = events_of(rows, nothing, dict.fromkeys(_RULES, since), first_seen)
-    is_back = (pl.col("rule") == "appeared") & pl.col("since").is_not_null()
+    delivered = pl.DataFrame(schema=dict.fromkeys(PRODUCT_KEY, pl.String))
+    events = events_of(rows, delivered, dict.fromkeys(_RULES, since), first_seen)
+    reappeared = (pl.col("rule") == "appeared") & pl.col("since").is_not_null()
     kind = pl.col("rule").str.replace_all("_", " ")
-    kind = pl.when(is_back).then(pl.lit(_REAPPEARED)).otherwise(kind)
+    kind = pl.when(reappeared).then(pl.lit(_REAPPEARED)).otherwise(kind)
     return events.select(
         *PRODUCT_KEY,
         "at",
@@ -185,34 +195,36 @@ def _events(history: pl.LazyFrame, observed: Observed, since: datetime) -> pl.Da
     )
 
 
-_OF_EVENT = ("before", "after", "sku", "own_price", "rank_before", "rank")
+_EVENT_COLUMNS = ("before", "after", "sku", "own_price", "rank_before", "rank")
 
 
-def _own_events(store: Store, asset: str, since: datetime, products: pl.DataFrame) -> pl.DataFrame:
-    """The events from a time on of the alerts of own prices that are named after a history."""
+def _price_list_events(
+    store: Store, asset: str, since: datetime, products: pl.DataFrame
+) -> pl.DataFrame:
+    """Return the events since a time from the price-list alerts named after a history."""
     key = f"{asset_path(asset).removesuffix('_history')}_own_alerts.parquet"
-    told = pl.LazyFrame(schema=ALERTS_SCHEMA)
+    alerts = pl.LazyFrame(schema=ALERTS_SCHEMA)
     if store.exists(key):
-        told = store.scan(key).filter(pl.col("at") >= since)
-    events = told.select(
+        alerts = store.scan(key).filter(pl.col("at") >= since)
+    events = alerts.select(
         *PRODUCT_KEY,
         "at",
         pl.col("rule").str.replace_all("_", " ").alias("kind"),
         pl.col("currency").str.to_uppercase(),
-        *_OF_EVENT,
+        *_EVENT_COLUMNS,
     )
     found = events.collect(engine="streaming")
     return found.join(products, on=PRODUCT_KEY, nulls_equal=True, maintain_order="left")
 
 
-_OF_SKU = ("sku", "price", "rank", "competitors", "index", "products", "below")
+_SKU_COLUMNS = ("sku", "price", "rank", "competitors", "index", "products", "below")
 
 
-def _own_prices(store: Store, asset: str, products: pl.DataFrame) -> pl.DataFrame:
-    """The SKUs of a history's position by their own prices, the dearest ones first."""
+def _price_list(store: Store, asset: str, products: pl.DataFrame) -> pl.DataFrame:
+    """Return the SKUs in the history's price position, the highest price index first."""
     position = stored_position(store, f"{asset.removesuffix('_history')}_position")
     if position is None:
-        return pl.DataFrame(schema={"currency": pl.String, **dict.fromkeys(_OF_SKU, pl.Null)})
+        return pl.DataFrame(schema={"currency": pl.String, **dict.fromkeys(_SKU_COLUMNS, pl.Null)})
     matched = position.filter(pl.col("status") == MATCHED).select(
         *(pl.col("sku").cast(pl.String), pl.col("own_price").alias("price")),
         pl.col("currency").cast(pl.String).str.to_uppercase(),
@@ -220,19 +232,19 @@ def _own_prices(store: Store, asset: str, products: pl.DataFrame) -> pl.DataFram
         *(pl.col(f"competitor_{name}").alias(name) for name in PRODUCT_KEY),
         pl.col("product_url").cast(pl.String).alias("url"),
         pl.col("competitor_title").str.slice(0, _MAX_TITLE_LENGTH).alias("title"),
-        pl.col("competitor_price").alias("theirs"),
+        "competitor_price",
     )
     placed = matched.join(products, on=PRODUCT_KEY, how="left", nulls_equal=True)
-    of_sku = ["sku", "currency", "price"]
-    is_below = pl.col("theirs") < pl.col("price")
+    sku_columns = ["sku", "currency", "price"]
+    is_below = pl.col("competitor_price") < pl.col("price")
     return (
-        placed.sort("theirs", "url")
-        .unique([*of_sku, *PRODUCT_KEY], keep="first", maintain_order=True)
-        .group_by(of_sku, maintain_order=True)
+        placed.sort("competitor_price", "url")
+        .unique([*sku_columns, *PRODUCT_KEY], keep="first", maintain_order=True)
+        .group_by(sku_columns, maintain_order=True)
         .agg(
             pl.col("rank", "competitors", "index").first(),
             pl.col("product").drop_nulls().alias("products"),
-            pl.struct("title", "url", pl.col("theirs").alias("price"))
+            pl.struct("title", "url", pl.col("competitor_price").alias("price"))
             .filter(is_below)
             .head(_MAX_BELOW)
             .alias("below"),
@@ -241,10 +253,10 @@ def _own_prices(store: Store, asset: str, products: pl.DataFrame) -> pl.DataFram
     )
 
 
-def _places(*columns: pl.Series) -> tuple[list[Any], ...]:
-    """The distinct values of columns in their order, and of each column the places in them."""
+def _encoded(*columns: pl.Series) -> tuple[list[Any], ...]:
+    """Return the columns' sorted distinct values, and each column as indexes into them."""
     values = pl.concat(columns).drop_nulls().unique().sort().rename("value")
-    places = values.to_frame().with_row_index("place").cast({"place": pl.Int64})
+    indexes = values.to_frame().with_row_index("index").cast({"index": pl.Int64})
     frames = (column.rename("value").to_frame() for column in columns)
-    joined = (each.join(places, on="value", how="left", maintain_order="left") for each in frames)
-    return values.to_list(), *(each["place"].fill_null(-1).to_list() for each in joined)
+    joined = (each.join(indexes, on="value", how="left", maintain_order="left") for each in frames)
+    return values.to_list(), *(each["index"].fill_null(-1).to_list() for each in joined)

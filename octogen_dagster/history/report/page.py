@@ -1,4 +1,4 @@
-"""The page of a report: one HTML file with its data, its charts' library and no network."""
+"""report_page: one HTML file with its data and chart library, which needs no network."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ _TEMPLATE = Path(__file__).with_name("page.html")
 
 
 def report_page(data: Mapping[str, Any]) -> str:
-    """Return a page that shows the data of `report_data`.
+    """Return an HTML page that shows the data from `report_data`.
 
-    The data is compressed and encoded, so that no text of a shop is markup. The policy of the page
-    forbids it to load or to send anything.
+    The data is compressed and base64-encoded, so shop texts cannot become markup. The page's
+    Content-Security-Policy blocks all requests.
 
     Raises:
-        MissingPackageError: The package of the extra `report` is not installed.
+        MissingPackageError: The `report` extra is not installed.
     """
     try:
         import vl_convert
     except ImportError:
         raise MissingPackageError(
-            'A report needs vl-convert-python: pip install "octogen-dagster[report]"'
+            'The report needs vl-convert-python: pip install "octogen-dagster[report]"'
         ) from None
     compressed = gzip.compress(json.dumps(data, separators=(",", ":")).encode(), mtime=0)
     library = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import resource as limits
 import shutil
 import signal
@@ -246,9 +247,7 @@ def test_of_a_search_with_filters_a_product_that_is_gone_no_longer_matches(
     search = od.ProductSearch(catalogs=["strada"], price_max=200)
     pipeline = Pipeline(tmp_path, octogen, instance, search=search)
     (description,) = pipeline.history.descriptions_by_key.values()
-    assert description.endswith(
-        "The search has filters, so a product that is gone no longer matches them."
-    )
+    assert "filters" in description
     first = pipeline.store()
     pipeline.put_in()
     for url in pipeline.snapshots[first]["product_url"]:
@@ -284,12 +283,11 @@ def test_a_forgotten_snapshot_might_never_have_been_and_does_not_come_back(
 def test_a_time_without_a_snapshot_cannot_be_forgotten(pipeline: Pipeline) -> None:
     at = pipeline.store()
     pipeline.put_in()
+    unknown = at - timedelta(seconds=1)
     with pytest.raises(OctogenSnapshotError) as caught:
-        forget_snapshot(str(pipeline.folder), at - timedelta(seconds=1), asset=ASSET)
-    assert str(caught.value) == (
-        f"No snapshot of {(at - timedelta(seconds=1)).isoformat()} is in the history {ASSET}, so "
-        f"nothing was changed. The last ones in it are of {at.isoformat()}."
-    )
+        forget_snapshot(str(pipeline.folder), unknown, asset=ASSET)
+    for named in (ASSET, unknown.isoformat(), at.isoformat()):
+        assert named in str(caught.value)
 
 
 @pytest.mark.slow
@@ -316,10 +314,8 @@ def test_the_histories_of_catalogs_are_read_together_or_some_of_them(
 def test_a_history_that_is_not_there_is_an_error(pipeline: Pipeline) -> None:
     with pytest.raises(OctogenSnapshotError) as caught:
         pipeline.scan()
-    assert str(caught.value) == (
-        f"There is no history {ASSET} ({pipeline.folder / ASSET}). Materialize it first, or name "
-        "the asset of build_product_history_asset with its prefix, as prefix/name."
-    )
+    for named in (f"history {ASSET}", str(pipeline.folder / ASSET), "Materialize it"):
+        assert named in str(caught.value)
 
 
 def test_a_damaged_history_is_not_replaced_by_one_without_the_past(pipeline: Pipeline) -> None:
@@ -440,7 +436,7 @@ def test_another_file_at_the_place_of_a_history_is_left_as_it_is(pipeline: Pipel
     file = pipeline.folder / f"{ASSET}.parquet"
     pl.DataFrame({"not": ["a history"]}).write_parquet(file)
     content = file.read_bytes()
-    with pytest.raises(OctogenSnapshotError, match="does not say which snapshots are in it"):
+    with pytest.raises(OctogenSnapshotError, match="not a history, move it away"):
         pipeline.put_in()
     assert file.read_bytes() == content
 
@@ -573,9 +569,9 @@ def test_a_history_does_not_begin_with_rows_that_cannot_be_in_it(pipeline: Pipel
     rows = pipeline.snapshots[pipeline.store()].head(3)
     no_time = pl.lit(None).cast(pl.Datetime("us", "UTC"))
     for column, says in (
-        (pl.lit("cheap").alias("current_price"), "a column current_price of the type String"),
-        (pl.lit(None, pl.String).alias("uuid"), "has a product without a uuid"),
-        (pl.col("uuid").first(), "has a product more than once"),
+        (pl.lit("cheap").alias("current_price"), "column current_price has the type String"),
+        (pl.lit(None, pl.String).alias("uuid"), "product whose uuid is null"),
+        (pl.col("uuid").first(), "has duplicate products"),
         (no_time.alias("fetched_at"), "null in all 3 rows"),
     ):
         with pytest.raises(dg.Failure, match=says):
@@ -623,7 +619,7 @@ def test_a_file_that_is_no_history_or_there_twice_is_an_error(pipeline: Pipeline
     file = pipeline.folder / f"{ASSET}.parquet"
     (pipeline.folder / ASSET).mkdir()
     shutil.copy(file, pipeline.folder / ASSET / "strada.parquet")
-    with pytest.raises(OctogenSnapshotError, match="is there twice: as the file"):
+    with pytest.raises(OctogenSnapshotError, match=re.escape(str(file))):
         pipeline.scan()
 
 

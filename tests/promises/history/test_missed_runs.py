@@ -264,7 +264,7 @@ def test_a_bad_snapshot_that_waited_is_named_and_removed(
     shop.publish(7.0, 3)
     result = shop.run(shop.histories[0])
     (event,) = result.asset_materializations_for_node("frame_history")
-    assert "of 2026-11-03 06:00:00 UTC" in str(event.metadata["octogen/left_out"].value)
+    assert "2026-11-03 06:00:00 UTC" in str(event.metadata["octogen/left_out"].value)
     assert shop.prices() == [10.0, 5.0, 7.0]
     assert shop.waiting() == []
 

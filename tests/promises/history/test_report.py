@@ -212,7 +212,7 @@ def test_own_prices_have_rank_index_and_who_is_below(snapshots: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (["--asset", "boots_history"], 1, "There is no history boots_history"),
+        (["--asset", "boots_history"], 1, "The history boots_history does not exist"),
         (["--days", "0"], 2, "--days"),
         (["--out", "no/such/folder.html"], 2, "cannot be written: No such file or directory"),
     ],
