@@ -255,11 +255,11 @@ def test_a_list_of_events_that_is_cut_says_so_and_hides_no_kind(month: Path) -> 
         assert kinds == {kind: min(6, found.total()) for kind, found in counts.items()}
         total = sum(found.total() for found in counts.values())
         expect(page.locator("#events-cut")).to_contain_text(
-            f"{kinds.total()} of {total} events are shown, at most 6 of each kind"
+            f"{kinds.total()} of {total} events, at most 6 per"
         )
         page.select_option("#kind", "price dropped")
         dropped = counts["price dropped"].total()
-        expect(page.locator("#events-cut")).to_have_text(f"50 of {dropped} events are shown.")
+        expect(page.locator("#events-cut")).to_have_text(f"Showing 50 of {dropped} events.")
         page.select_option("#kind", "appeared")
         expect(page.locator("#events-cut")).to_be_empty()
 

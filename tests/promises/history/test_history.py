@@ -636,7 +636,7 @@ def test_the_catalogs_of_a_history_in_one_file_are_known_in_any_case(pipeline: P
         OctogenSnapshotError, match=r"no catalog 'nope'\. It has 1 catalog: strada\."
     ):
         height(["nope"])
-    with pytest.raises(TypeError, match="give \\['strada'\\]"):
+    with pytest.raises(TypeError, match=r"\['strada'\]"):
         height("strada")
 
 

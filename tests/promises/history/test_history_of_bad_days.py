@@ -118,9 +118,8 @@ def test_a_day_without_a_column_is_named_by_its_time(shop: Shop) -> None:
     shop.store(day(1), DRESS)
     shop.frame = given_frame(day(2), [DRESS]).drop("in_stock")
     complaint = shop.put_in().complaint or ""
-    assert "* The snapshot of 2026-11-02 06:00:00 UTC: The snapshot has no column in_stock" in (
-        complaint
-    )
+    assert "2026-11-02 06:00:00 UTC: " in complaint
+    assert "no column in_stock" in complaint
     assert shop.store(day(3), DEARER).complaint == complaint
     assert shop.store(day(2), HAT) == (3, None)
 
