@@ -13,12 +13,7 @@ import polars as pl
 import pytest
 from hypothesis import settings
 
-from octogen_dagster import (
-    GrantedCatalogs,
-    OctogenResource,
-    ParquetSnapshotIOManager,
-    ShopCatalogs,
-)
+import octogen_dagster as od
 from octogen_dagster.api.credentials import API_KEY_VARIABLES
 from octogen_dagster.io_source import errors_as_raised
 from octogen_dagster.sandbox.app import Generation
@@ -161,21 +156,21 @@ def shops(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
 
 
 @pytest.fixture
-def octogen(shops: Sandbox, request: pytest.FixtureRequest) -> OctogenResource:
+def octogen(shops: Sandbox, request: pytest.FixtureRequest) -> od.OctogenResource:
     """Return the resource that reads `shops`."""
     is_seed = _plays_the_seed(request)
-    return OctogenResource(
+    return od.OctogenResource(
         api_key=shops.api_key,
         base_url=shops.base_url,
         attempts=2,
-        catalog_source=GrantedCatalogs() if is_seed else ShopCatalogs(hosts=shops.hosts),
+        catalog_source=od.GrantedCatalogs() if is_seed else od.ShopCatalogs(hosts=shops.hosts),
     )
 
 
 @pytest.fixture
-def resources(tmp_path: Path, octogen: OctogenResource) -> dict[str, Any]:
+def resources(tmp_path: Path, octogen: od.OctogenResource) -> dict[str, Any]:
     """Return resources that read `shops` and store snapshots below `tmp_path`."""
-    return {"octogen": octogen, "io_manager": ParquetSnapshotIOManager(base_dir=str(tmp_path))}
+    return {"octogen": octogen, "io_manager": od.ParquetSnapshotIOManager(base_dir=str(tmp_path))}
 
 
 @pytest.fixture
@@ -186,7 +181,7 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 
 @pytest.fixture
-def project(tmp_path: Path, instance: dg.DagsterInstance, octogen: OctogenResource) -> Project:
+def project(tmp_path: Path, instance: dg.DagsterInstance, octogen: od.OctogenResource) -> Project:
     """Return a project that reads `shops`, with its snapshots below `tmp_path`."""
     return Project(tmp_path, instance, octogen)
 

@@ -20,6 +20,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from octogen_dagster import errors
 from octogen_dagster.api.blocking import BlockingClient
 from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.api.service import Service
@@ -33,14 +34,6 @@ from octogen_dagster.api.url_lists import (
     CoverageUrlListUrl,
     CoverageUrlListUrlsPage,
     CoverageUrlMutationResponse,
-)
-from octogen_dagster.errors import (
-    OctogenConnectionError,
-    OctogenError,
-    OctogenUrlListCapacityError,
-    OctogenUrlListError,
-    OctogenUrlListNameConflictError,
-    OctogenUrlListNotFoundError,
 )
 from octogen_dagster.url_lists import sync
 from octogen_dagster.url_lists.sync import UrlListSync, create_url_list, find_url_list
@@ -66,7 +59,9 @@ def normalized(url: str) -> str | None:
     return f"{parts.hostname.removeprefix('www.')}{parts.path.rstrip('/')}".upper()
 
 
-def error(kind: type[OctogenUrlListError], status: int, code: str) -> OctogenUrlListError:
+def error(
+    kind: type[errors.OctogenUrlListError], status: int, code: str
+) -> errors.OctogenUrlListError:
     return kind(code, httpx.Response(status), code)
 
 
@@ -94,7 +89,7 @@ class Lists:
 
     def create(self, name: str) -> CoverageUrlList:
         if name in self.names.values():
-            raise error(OctogenUrlListNameConflictError, 409, "url_list_name_conflict")
+            raise error(errors.OctogenUrlListNameConflictError, 409, "url_list_name_conflict")
         list_id = f"cul_{len(self.names)}"
         self.names[list_id], self.members[list_id] = name, {}
         return self.as_list(list_id)
@@ -104,14 +99,14 @@ class Lists:
 
     def get(self, list_id: str) -> CoverageUrlList:
         if list_id not in self.members:
-            raise error(OctogenUrlListNotFoundError, 404, "url_list_not_found")
+            raise error(errors.OctogenUrlListNotFoundError, 404, "url_list_not_found")
         return self.as_list(list_id)
 
     def add(self, list_id: str, urls: Sequence[str]) -> CoverageUrlMutationResponse:
         members = self.members[list_id]
         new = {key for url in urls if (key := normalized(url))} - members.keys()
         if len(members) + len(new) > self._capacity:
-            raise error(OctogenUrlListCapacityError, 409, "list_url_capacity_exceeded")
+            raise error(errors.OctogenUrlListCapacityError, 409, "list_url_capacity_exceeded")
         for url in urls:
             if (key := normalized(url)) in new:
                 self.changes += 1
@@ -160,7 +155,7 @@ class Lists:
                 "serial": int(last) not in members.values(),
             }
             if stale[self._cursors]:
-                raise error(OctogenUrlListError, 400, "invalid_cursor")
+                raise error(errors.OctogenUrlListError, 400, "invalid_cursor")
             places = list(members.values())
             first = int(last) if self._cursors == "offset" else 1 + places.index(int(last))
         shown = keys[first : first + PAGE]
@@ -195,7 +190,7 @@ class Client(BlockingClient):
                 if action == "kill after":
                     raise Killed
                 if action == "lose":
-                    raise OctogenConnectionError("There was no answer.")
+                    raise errors.OctogenConnectionError("There was no answer.")
             if action == "answer":
                 return answered
 
@@ -244,7 +239,7 @@ class Run:
         def work() -> None:
             try:
                 self.brought = bring(Client(lists, act), table)
-            except (OctogenError, Killed):
+            except (errors.OctogenError, Killed):
                 pass
             finally:
                 self._at_request.put(False)
@@ -400,7 +395,9 @@ def test_a_list_that_others_change_meanwhile_is_compared_again() -> None:
         return act
 
     limit = 100
-    with pytest.raises(OctogenError, match=r"'q3' \(cul_0\) was changed during all 3 comparisons"):
+    with pytest.raises(
+        errors.OctogenError, match=r"'q3' \(cul_0\) was changed during all 3 comparisons"
+    ):
         bring(Client(lists, change_at(3)), table)
     limit = changes + 1
     brought = bring(Client(lists, change_at(5)), table)

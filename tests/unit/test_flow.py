@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from octogen_dagster import errors
 from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.api.flow import Flow, Send, Wait, request_flow, search_flow
 from octogen_dagster.api.http import (
@@ -21,16 +22,6 @@ from octogen_dagster.api.pacing import RateLimiter
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.api.service import Service, ServiceLog
 from octogen_dagster.api.spending import Spending
-from octogen_dagster.errors import (
-    OctogenAuthenticationError,
-    OctogenBudgetError,
-    OctogenConnectionError,
-    OctogenError,
-    OctogenRateLimitError,
-    OctogenResponseError,
-    OctogenServerError,
-    OctogenShopError,
-)
 from tests.api.servers import KEY, page
 
 BODY = {"q": "dress"}
@@ -93,23 +84,29 @@ CUT = TransportError("cut off")
 HUNG = TransportTimeoutError("hung")
 NO_CONNECTION = TransportError("refused")
 SHOP = answer(502, {"detail": "product_lookup_failed"})
-CASES: dict[str, tuple[list[Any], dict[str, Any], type[OctogenError] | None, int, int]] = {
+CASES: dict[str, tuple[list[Any], dict[str, Any], type[errors.OctogenError] | None, int, int]] = {
     # the answers, the settings, the error, the requests sent, those charged
     "a page": ([answer()], {}, None, 1, 1),
     "503 twice": ([BUSY, BUSY, answer()], {}, None, 3, 1),
-    "503 for ever": ([BUSY], {}, OctogenServerError, 3, 0),
+    "503 for ever": ([BUSY], {}, errors.OctogenServerError, 3, 0),
     "429 costs no attempt": ([LIMITED] * 5 + [answer()], {}, None, 6, 1),
-    "429 until the deadline": ([LIMITED], {"deadline": 30}, OctogenRateLimitError, 4, 0),
-    "retry-after too long": ([answer(503, {}, retry_after="121")], {}, OctogenServerError, 1, 0),
-    "401": ([answer(401, {"detail": "x"})], {}, OctogenAuthenticationError, 1, 0),
-    "a shop fails": ([SHOP], {}, OctogenShopError, 2, 0),
+    "429 until the deadline": ([LIMITED], {"deadline": 30}, errors.OctogenRateLimitError, 4, 0),
+    "retry-after too long": (
+        [answer(503, {}, retry_after="121")],
+        {},
+        errors.OctogenServerError,
+        1,
+        0,
+    ),
+    "401": ([answer(401, {"detail": "x"})], {}, errors.OctogenAuthenticationError, 1, 0),
+    "a shop fails": ([SHOP], {}, errors.OctogenShopError, 2, 0),
     "a cut body is charged": ([CUT, answer()], {}, None, 2, 2),
-    "no connection": ([NO_CONNECTION], {}, OctogenConnectionError, 3, 0),
+    "no connection": ([NO_CONNECTION], {}, errors.OctogenConnectionError, 3, 0),
     "hung": ([HUNG, answer()], {}, None, 2, 1),
-    "hung until the budget": ([HUNG], {"budget_usd": 0.03}, OctogenBudgetError, 2, 0),
-    "too large": ([BodyTooLargeError(answer())], {}, OctogenResponseError, 1, 1),
-    "no budget": ([CUT], {"budget_usd": 0.03}, OctogenBudgetError, 2, 2),
-    "no retries": ([BUSY], {"attempts": 1}, OctogenServerError, 1, 0),
+    "hung until the budget": ([HUNG], {"budget_usd": 0.03}, errors.OctogenBudgetError, 2, 0),
+    "too large": ([BodyTooLargeError(answer())], {}, errors.OctogenResponseError, 1, 1),
+    "no budget": ([CUT], {"budget_usd": 0.03}, errors.OctogenBudgetError, 2, 2),
+    "no retries": ([BUSY], {"attempts": 1}, errors.OctogenServerError, 1, 0),
 }
 
 
@@ -152,10 +149,10 @@ def test_a_paced_request_waits_for_the_bucket_and_learns_from_every_answer() -> 
     script = Script([Response(404, CURRENT_LIMIT, b"{}")])
     service = script.service()
     for _ in range(2):
-        with pytest.raises(OctogenError):
+        with pytest.raises(errors.OctogenError):
             script.drive(request_flow(service, "GET", "/x", "It", paced=True))
     assert [(wait.why, wait.seconds) for wait in script.waits] == [("rate limit", 1.0)]
-    with pytest.raises(OctogenError):
+    with pytest.raises(errors.OctogenError):
         script.drive(request_flow(service, "GET", "/x", "It"))
     assert len(script.waits) == 1, "a single request does not wait"
 

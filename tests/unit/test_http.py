@@ -7,16 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from octogen_dagster import errors
 from octogen_dagster.api.http import Response, rate_limit, rate_limit_remaining, retry_after_seconds
 from octogen_dagster.api.responses import error_from_response
 from octogen_dagster.api.retry import Retries, RetryPolicy
-from octogen_dagster.errors import (
-    OctogenConnectionError,
-    OctogenError,
-    OctogenPagingError,
-    OctogenResponseError,
-    OctogenTimeoutError,
-)
 
 DATE = "Wed, 21 Oct 2026 07:28:00 GMT"
 YEAR = 366 * 24 * 3600.0
@@ -105,7 +99,7 @@ class TestRateLimit:
 
 def failed_with(
     status: int, retry_after: str | None = None, detail: str | None = None
-) -> OctogenError:
+) -> errors.OctogenError:
     headers = {} if retry_after is None else {"retry-after": retry_after}
     return error_from_response(
         Response(status, headers, json.dumps({"detail": detail}).encode()), "It"
@@ -113,19 +107,22 @@ def failed_with(
 
 
 PASSING = [failed_with(429), failed_with(500), failed_with(503, "120"), failed_with(599)]
-PASSING += [OctogenConnectionError("cut"), OctogenTimeoutError("late")]
+PASSING += [errors.OctogenConnectionError("cut"), errors.OctogenTimeoutError("late")]
 LASTING = [failed_with(status, "1") for status in (307, 400, 401, 402, 403, 404, 409, 422)]
-LASTING += [OctogenResponseError("a web page", httpx.Response(200)), OctogenPagingError("loop")]
+LASTING += [
+    errors.OctogenResponseError("a web page", httpx.Response(200)),
+    errors.OctogenPagingError("loop"),
+]
 
 
 @pytest.mark.parametrize("error", PASSING, ids=repr)
-def test_a_missing_response_429_and_5xx_are_retried(error: OctogenError) -> None:
+def test_a_missing_response_429_and_5xx_are_retried(error: errors.OctogenError) -> None:
     assert Retries(RetryPolicy()).wait_after(error) is not None
     assert Retries(RetryPolicy(attempts=1)).wait_after(error) is None
 
 
 @pytest.mark.parametrize("error", LASTING, ids=repr)
-def test_nothing_else_is_retried(error: OctogenError) -> None:
+def test_nothing_else_is_retried(error: errors.OctogenError) -> None:
     assert Retries(RetryPolicy()).wait_after(error) is None
 
 

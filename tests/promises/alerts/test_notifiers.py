@@ -14,12 +14,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from octogen_dagster import (
-    build_alert_sensor,
-    build_price_alerts_asset,
-    build_product_history_asset,
-    build_products_asset,
-)
+import octogen_dagster as od
 from octogen_dagster.alerts import EmailNotifier, PriceDropped, SlackNotifier
 from octogen_dagster.errors import OctogenNotificationError
 from octogen_dagster.schemas import ALERTS_SCHEMA
@@ -314,13 +309,13 @@ Tick = Callable[[], None]
 @pytest.fixture
 def told(tmp_path: Path, instance: dg.DagsterInstance) -> Callable[..., Tick]:
     """Make the tick of a sensor that tells of stored alerts, which were materialized once."""
-    history = build_product_history_asset(build_products_asset("products"))
-    alerts = build_price_alerts_asset(history, [PriceDropped()])
+    history = od.build_product_history_asset(od.build_products_asset("products"))
+    alerts = od.build_price_alerts_asset(history, [PriceDropped()])
     events(event(1), event(2)).write_parquet(tmp_path / "products_alerts.parquet")
     instance.report_runless_asset_event(dg.AssetMaterialization(alerts.key))
 
     def told(name: str, notify: Any) -> Tick:
-        sensor = build_alert_sensor(alerts, notify, name=name)
+        sensor = od.build_alert_sensor(alerts, notify, name=name)
 
         def tick() -> None:
             with dg.build_sensor_context(instance, resources=stored(tmp_path)) as context:

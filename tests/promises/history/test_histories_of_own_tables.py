@@ -13,12 +13,7 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 
-from octogen_dagster import (
-    build_history_asset,
-    build_snapshot_checks,
-    build_table_asset,
-    scan_history,
-)
+import octogen_dagster as od
 from octogen_dagster.cli.main import main
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.frames.kinds import TableKind
@@ -51,10 +46,10 @@ class Articles(Project):
 
         self.frame = pl.DataFrame()
         self.articles = articles
-        self.history = build_history_asset(
+        self.history = od.build_history_asset(
             articles, **{"key": ["sku"], "tracked": TRACKED, **history}
         )
-        self.checks = build_snapshot_checks(self.history, max_age=None)
+        self.checks = od.build_snapshot_checks(self.history, max_age=None)
 
     def store(self, at: datetime | None, *rows: Row) -> dg.ExecuteInProcessResult:
         """Store the articles as of a time, and put them into the history."""
@@ -64,7 +59,7 @@ class Articles(Project):
         return self.run([self.articles, self.history, *self.checks], run_config=QUIET)
 
     def prices(self, at: datetime | None = None) -> dict[str, Any]:
-        rows = scan_history(str(self.folder), asset=ASSET, as_of=at).collect()
+        rows = od.scan_history(str(self.folder), asset=ASSET, as_of=at).collect()
         return dict(rows.select("sku", "own_price").rows())
 
 
@@ -85,7 +80,7 @@ def test_own_prices_have_a_past_in_any_order_and_may_be_forgotten(articles: Arti
     assert all(each.passed for each in again.get_asset_check_evaluations())
     forget_snapshot(str(articles.folder), day(3), asset=ASSET)
     assert articles.prices(day(4)) == {"a": 11, "b": 5}
-    rows = scan_history(str(articles.folder), asset=ASSET).collect()
+    rows = od.scan_history(str(articles.folder), asset=ASSET).collect()
     assert rows.filter("is_current")["changed"].to_list() == [["own_price"], None]
 
 
@@ -95,7 +90,7 @@ def test_a_table_without_a_time_is_of_when_it_was_stored(articles: Articles) -> 
     articles.store(None, article("a", 10.0))
     articles.store(None, article("a", 11.0))
     articles.run([articles.articles, articles.history], selection=[articles.history])
-    rows = scan_history(str(articles.folder), asset=ASSET).collect()
+    rows = od.scan_history(str(articles.folder), asset=ASSET).collect()
     assert rows["own_price"].to_list() == [10.0, 11.0]
     assert rows["valid_from"].is_between(began_at, began_at + timedelta(hours=1)).all()
 
@@ -106,7 +101,7 @@ def test_a_table_that_became_empty_ends_its_rows_when_it_was_stored(articles: Ar
     began_at = datetime.now(UTC)
     for _ in range(2):
         articles.store(day(2))
-        rows = scan_history(str(articles.folder), asset=ASSET).collect()
+        rows = od.scan_history(str(articles.folder), asset=ASSET).collect()
         assert rows["is_current"].to_list() == [False]
         assert rows["valid_to"].is_between(began_at, began_at + timedelta(hours=1)).all()
 
@@ -137,7 +132,7 @@ def test_a_column_has_the_name_that_it_has(
     assert all(each.passed for each in result.get_asset_check_evaluations())
     for at, price in ((1, 10.0), (2, 11.0), (3, 10.0)):
         assert articles.prices(day(at)) == {"a": price, "b": 5.0}
-    history = scan_history(str(articles.folder), asset=ASSET).collect()
+    history = od.scan_history(str(articles.folder), asset=ASSET).collect()
     assert history.sort("sku", "valid_from").select(names).rows() == [*[("x",) * 3] * 3, ("y",) * 3]
 
 
@@ -166,7 +161,7 @@ def test_a_column_may_be_tracked_later_and_another_key_is_refused(
     articles.store(day(1), article("a", 10.0, map_price=8.0))
     later = Articles(articles.folder, instance, tracked=[*TRACKED, "map_price"])
     later.store(day(2), article("a", 10.0, map_price=8.0))
-    rows = scan_history(str(articles.folder), asset=ASSET).collect()
+    rows = od.scan_history(str(articles.folder), asset=ASSET).collect()
     assert rows["map_price"].to_list() == [None, 8.0]
     assert rows["changed"].to_list() == [None, ["map_price"]]
     for other in ({"key": ["currency"], "tracked": ["own_price", "map_price"]}, {}):
@@ -190,8 +185,8 @@ def test_its_kind_says_the_key_and_what_is_watched_and_it_becomes_a_table(
     def discounts(_run: SnapshotRun, _partition: str | None) -> pl.DataFrame:
         return pl.DataFrame([{"brand": "Acme", "reduced": 3, "note": "x"}], schema=schema)
 
-    history = build_history_asset(discounts)
-    table = build_table_asset(history, DuckDBTables(database=str(tmp_path / "shop.duckdb")))
+    history = od.build_history_asset(discounts)
+    table = od.build_table_asset(history, DuckDBTables(database=str(tmp_path / "shop.duckdb")))
     project = Project(tmp_path, instance)
     for _ in range(2):
         project.run([discounts, history, table], run_config=QUIET)
@@ -208,7 +203,7 @@ def test_the_report_says_that_it_is_no_history_of_products(articles: Articles) -
     assert ASSET in done.stderr
     assert "scan_history" in done.stderr
     with pytest.raises(OctogenSnapshotError, match="has no catalog 'acme'"):
-        scan_history(str(articles.folder), asset=ASSET, catalogs=["acme"])
+        od.scan_history(str(articles.folder), asset=ASSET, catalogs=["acme"])
 
 
 BIG, UNSIGNED = 2**53 + 1, 2**64 - 1
@@ -243,7 +238,7 @@ def test_a_snapshot_whose_numbers_would_lose_digits_is_left_out_and_named(
         if number == 1 and at_once:  # the next run puts in both
             (articles.folder / f"{ASSET}.parquet").unlink()
     shown = metadata(result, ASSET)
-    rows = scan_history(str(articles.folder), asset=ASSET).sort("valid_from").collect()
+    rows = od.scan_history(str(articles.folder), asset=ASSET).sort("valid_from").collect()
     if left_out is None:
         assert "octogen/left_out" not in shown
         assert rows[column].to_list() == [float(first[0]), float(second[0])]

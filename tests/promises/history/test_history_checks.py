@@ -10,12 +10,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from octogen_dagster import (
-    OctogenResource,
-    build_product_history_asset,
-    build_products_asset,
-    build_snapshot_checks,
-)
+import octogen_dagster as od
 from octogen_dagster.sandbox.server import Sandbox
 from tests.promises.history.history_runs import ASSET, Pipeline
 
@@ -44,7 +39,7 @@ FAULTS: dict[str, tuple[Spoil, set[str]]] = {
 
 @pytest.mark.slow
 def test_a_history_passes_its_checks_and_one_that_something_else_changed_fails(
-    tmp_path: Path, octogen: OctogenResource, instance: dg.DagsterInstance, shops: Sandbox
+    tmp_path: Path, octogen: od.OctogenResource, instance: dg.DagsterInstance, shops: Sandbox
 ) -> None:
     pipeline = Pipeline(tmp_path, octogen, instance)
     for _ in range(3):
@@ -52,7 +47,7 @@ def test_a_history_passes_its_checks_and_one_that_something_else_changed_fails(
         pipeline.put_in()
         shops.next_day()
     assert pipeline.scan()["change"].n_unique() > 1
-    checks = build_snapshot_checks(pipeline.history, max_age=None)
+    checks = od.build_snapshot_checks(pipeline.history, max_age=None)
 
     def failed() -> set[str]:
         result = pipeline.run(
@@ -72,7 +67,7 @@ def test_a_history_passes_its_checks_and_one_that_something_else_changed_fails(
 
 
 def test_the_checks_of_snapshots_are_not_those_of_a_history() -> None:
-    history = build_product_history_asset(build_products_asset("products"))
-    built = build_snapshot_checks(history, exclude=["no_gap"])
+    history = od.build_product_history_asset(od.build_products_asset("products"))
+    built = od.build_snapshot_checks(history, exclude=["no_gap"])
     names = {key.name for each in built for key in each.check_keys}
     assert names == {"one_current_row", "no_overlap", "nothing_left_out"}

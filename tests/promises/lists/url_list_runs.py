@@ -8,12 +8,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from octogen_dagster import (
-    OctogenResource,
-    ParquetSnapshotIOManager,
-    build_url_list_asset,
-    build_url_list_checks,
-)
+import octogen_dagster as od
 
 SHOP = "https://shop.example"
 
@@ -43,8 +38,8 @@ def materialize_list(
 ) -> dg.ExecuteInProcessResult:
     """Materialize a table and the list of its addresses, with its check."""
     articles = articles_of(table)
-    url_list = build_url_list_asset("competitors", articles, **arguments)
-    checks = build_url_list_checks(url_list, severity=severity)
+    url_list = od.build_url_list_asset("competitors", articles, **arguments)
+    checks = od.build_url_list_checks(url_list, severity=severity)
     return dg.materialize(
         [articles, url_list, *checks],
         resources={"own_io_manager": dg.mem_io_manager, **resources},
@@ -56,8 +51,8 @@ def materialize_list(
 
 def run_in_process(table: Sequence[str], base_url: str, api_key: str, folder: str) -> None:
     """Bring the list to a table."""
-    octogen = OctogenResource(api_key=api_key, base_url=base_url)
-    resources = {"octogen": octogen, "io_manager": ParquetSnapshotIOManager(base_dir=folder)}
+    octogen = od.OctogenResource(api_key=api_key, base_url=base_url)
+    resources = {"octogen": octogen, "io_manager": od.ParquetSnapshotIOManager(base_dir=folder)}
     assert materialize_list(table, resources, retry_policy=None).success
 
 

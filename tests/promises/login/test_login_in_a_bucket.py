@@ -19,16 +19,11 @@ import pytest
 from click.testing import CliRunner
 
 import octogen_dagster as od
+from octogen_dagster import errors
 from octogen_dagster.bigquery.partitions import listing_partition_key
 from octogen_dagster.cli.main import main
 from octogen_dagster.control_plane import login_bucket, tokens
 from octogen_dagster.doctor.checks import diagnose
-from octogen_dagster.errors import (
-    OctogenConnectionError,
-    OctogenError,
-    OctogenMCPAuthenticationError,
-    OctogenTimeoutError,
-)
 from tests.api.servers import Received, http
 from tests.messages import Golden
 from tests.promises.control_plane import SECRET, SlowEndpoint, failure_of
@@ -74,7 +69,7 @@ def call(uri: str, deadline: float = 60.0) -> None:
         octogen.listings()
 
 
-def failure(kind: type[OctogenError], uri: str, deadline: float = 60.0) -> str:
+def failure(kind: type[errors.OctogenError], uri: str, deadline: float = 60.0) -> str:
     return failure_of(kind, lambda: call(uri, deadline))
 
 
@@ -138,7 +133,7 @@ def test_a_lease_is_waited_for_and_taken_over_when_it_has_ended(
 ) -> None:
     lease(bucket, time.time() + 100)
     for deadline in (0.3, 3, 30):  # a busy machine takes long to reach the bucket
-        said = failure(OctogenTimeoutError, uri, deadline=deadline)
+        said = failure(errors.OctogenTimeoutError, uri, deadline=deadline)
         if "Another process is replacing it" in said:
             break
     golden("errors", said, deadline=f"{deadline:g} s")
@@ -158,11 +153,11 @@ def test_a_bucket_that_cannot_be_written_to_costs_no_token(
     golden: Golden, server: OctogenServer, bucket: S3Bucket, uri: str
 ) -> None:
     bucket.proxy.is_denied = True
-    said = failure(OctogenMCPAuthenticationError, uri)
+    said = failure(errors.OctogenMCPAuthenticationError, uri)
     golden("errors", said)
     bucket.proxy.is_denied = False
     missing = f"{uri}-of-nobody"
-    golden("errors", failure(OctogenMCPAuthenticationError, missing))
+    golden("errors", failure(errors.OctogenMCPAuthenticationError, missing))
     assert server.calls == []
 
 
@@ -192,7 +187,7 @@ def test_reading_and_writing_are_all_the_rights_that_a_login_needs(
     assert (done.exit_code, done.stderr) == (0, "")
     assert bucket.get(f"{TOKEN}-of-a-login").decode().strip() == server.refresh_token
     monkeypatch.setenv("OCTOGEN_MCP_REFRESH_TOKEN", server.refresh_token)
-    golden("errors", failure(OctogenMCPAuthenticationError, f"{uri}-of-nobody"))
+    golden("errors", failure(errors.OctogenMCPAuthenticationError, f"{uri}-of-nobody"))
     assert server.refusals == 0
 
 
@@ -202,7 +197,7 @@ def test_a_store_without_conditional_writes_costs_no_token(
 ) -> None:
     refused = b"HTTP/1.1 412 Precondition Failed\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
     bucket.proxy.answer = lambda head: refused if f"{condition}: ".encode() in head else None
-    said = failure(OctogenMCPAuthenticationError, uri)
+    said = failure(errors.OctogenMCPAuthenticationError, uri)
     golden("errors", said)
     assert server.calls == []
 
@@ -287,7 +282,7 @@ def test_a_lease_outlives_the_exchange_that_it_protects(
         return []
 
     server.fail("token", hang, times=9)
-    assert "token endpoint" in failure(OctogenTimeoutError, uri)
+    assert "token endpoint" in failure(errors.OctogenTimeoutError, uri)
     assert seen[0] > storing
     assert json.loads(bucket.get(LEASE))["until"] == 0
 
@@ -296,7 +291,7 @@ def test_a_bucket_that_answers_too_late_for_an_exchange_costs_no_token(
     golden: Golden, server: OctogenServer, uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(login_bucket, "LEASE_SECONDS", tokens._MAX_STORE_SECONDS)
-    golden("errors", failure(OctogenTimeoutError, uri))
+    golden("errors", failure(errors.OctogenTimeoutError, uri))
     assert server.calls == []
 
 
@@ -321,7 +316,7 @@ def test_a_new_token_that_cannot_be_stored_is_an_error_that_says_to_log_in(
         return server._token(request)
 
     server.fail("token", deny)
-    golden("errors", failure(OctogenMCPAuthenticationError, uri))
+    golden("errors", failure(errors.OctogenMCPAuthenticationError, uri))
 
 
 @pytest.mark.parametrize("place", [TOKEN, LEASE])
@@ -357,7 +352,7 @@ def test_a_process_whose_lease_was_taken_without_an_answer_has_it(
         bucket.proxy.cuts_next = head.startswith(f"PUT /{bucket.name}/{LEASE} ".encode())
 
     bucket.proxy.answer = cut
-    golden("errors", failure(OctogenConnectionError, uri))
+    golden("errors", failure(errors.OctogenConnectionError, uri))
     bucket.proxy.reset()
     call(uri, deadline=5)
     assert stored(bucket) == server.refresh_token
@@ -384,7 +379,7 @@ def test_a_refresh_goes_on_when_the_time_of_its_caller_is_over(
     server.expires_in = 300
     endpoint = SlowEndpoint(server)
     for _ in range(2):  # the second one waits for the same answer
-        golden("errors", failure(OctogenTimeoutError, uri, deadline=1))
+        golden("errors", failure(errors.OctogenTimeoutError, uri, deadline=1))
     endpoint.release(lambda: stored(bucket))
     call(uri)
     assert (server.count("token"), server.refusals) == (1, 0)
@@ -445,7 +440,7 @@ def test_a_process_that_is_killed_costs_a_login_at_worst(
     if LEASE in bucket.names():
         lease(bucket, time.time() - 1)  # some minutes later
     if (step, moment) == (3, "before"):  # Octogen has spent the old token
-        said = failure(OctogenMCPAuthenticationError, uri)
+        said = failure(errors.OctogenMCPAuthenticationError, uri)
         golden("errors", said)
         assert "Run `octogen-dagster login`" in said
     else:
@@ -458,7 +453,7 @@ def test_a_store_that_does_not_answer_is_an_error_that_passes(
     golden: Golden, server: OctogenServer, bucket: S3Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
-    said = failure(OctogenConnectionError, f"s3://{bucket.name}-elsewhere/refresh")
+    said = failure(errors.OctogenConnectionError, f"s3://{bucket.name}-elsewhere/refresh")
     golden("errors", said)
     assert server.calls == []
 

@@ -10,12 +10,7 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 
-from octogen_dagster import (
-    ProductSearch,
-    ShopCatalogs,
-    build_product_details_asset,
-    build_products_asset,
-)
+import octogen_dagster as od
 from octogen_dagster.cli.main import main
 from octogen_dagster.schemas import PRODUCT_SCHEMA
 from tests.api.servers import RawServer, catalog_of_shop, http, page, shop, unlisted
@@ -42,7 +37,7 @@ def test_the_key_of_a_catalog(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_keys_that_are_granted(project: Project) -> None:
     with RawServer(lambda _: http(200, [{"catalog": HOSTILE, "productCount": 1}])) as server:
-        asset = build_products_asset("products", ProductSearch(catalogs=["acme"]))
+        asset = od.build_products_asset("products", od.ProductSearch(catalogs=["acme"]))
         result = project.run([asset], octogen_at(server), raise_on_error=False)
         assert_escaped(failure(result))
 
@@ -50,9 +45,9 @@ def test_the_keys_that_are_granted(project: Project) -> None:
 def test_the_host_of_a_shop(project: Project) -> None:
     covered = shop(HOSTILE, catalog_of_shop("acme"))
     with unlisted(shops={"acme.example": covered}) as server:
-        source = ShopCatalogs(hosts=["acme.example"], catalogs=["zen"])
+        source = od.ShopCatalogs(hosts=["acme.example"], catalogs=["zen"])
         octogen = octogen_at(server, catalog_source=source)
-        asset = build_products_asset("products", retry_policy=None)
+        asset = od.build_products_asset("products", retry_policy=None)
         assert_escaped(project.failure([asset], octogen))
 
 
@@ -60,8 +55,8 @@ def test_how_a_search_is_understood(project: Project, capfd: pytest.CaptureFixtu
     facets = [{"name": "color", "values": [HOSTILE], "source": "generated"}]
     content = page(["a"]) | {"effectiveQuery": {"text": "red", "facets": facets}}
     with unlisted(lambda _: http(200, content)) as server:
-        search = ProductSearch(catalogs=["acme"], q="red", understand=True)
-        asset = build_products_asset("products", search)
+        search = od.ProductSearch(catalogs=["acme"], q="red", understand=True)
+        asset = od.build_products_asset("products", search)
         assert project.run([asset], octogen_at(server)).success
     assert_escaped(capfd.readouterr().err)
 
@@ -74,7 +69,7 @@ def test_the_address_of_a_product(tmp_path: Path, capfd: pytest.CaptureFixture[s
         return pl.DataFrame(rows, schema=PRODUCT_SCHEMA)
 
     with RawServer(lambda _: http(500)) as server:
-        details = build_product_details_asset(products, name="details", retry_policy=None)
+        details = od.build_product_details_asset(products, name="details", retry_policy=None)
         resources = stored(tmp_path, octogen_at(server, attempts=1))
         result = dg.materialize([products, details], resources=resources, raise_on_error=False)
     assert_escaped(failure(result))

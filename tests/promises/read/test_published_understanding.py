@@ -12,17 +12,13 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from octogen_dagster import (
-    ProductSearch,
-    build_products_asset,
-    snapshot_days,
-)
+import octogen_dagster as od
 from tests.published_service import PublishedService
 from tests.results import metadata, octogen_at, stored
 
 RED = {"color_family": ["Red"]}
 RED_OR_PINK = {"color_family": ["Red", "Pink"], "occasion": ["party"]}
-SEARCH = ProductSearch(q="red dress", understand=True, catalogs=["acme", "zen"])
+SEARCH = od.ProductSearch(q="red dress", understand=True, catalogs=["acme", "zen"])
 MONDAY = datetime.now(UTC) - timedelta(days=8)
 
 
@@ -37,11 +33,11 @@ def service() -> Iterator[PublishedService]:
 class Week:
     """Materializations of the snapshots of one day after another, with their changes."""
 
-    def __init__(self, folder: Path, service: PublishedService, search: ProductSearch) -> None:
+    def __init__(self, folder: Path, service: PublishedService, search: od.ProductSearch) -> None:
         self.folder = folder
         self.now = MONDAY - timedelta(days=1)
-        products = build_products_asset(
-            "products", search, snapshot_days(f"{MONDAY:%Y-%m-%d}"), _clock=lambda: self.now
+        products = od.build_products_asset(
+            "products", search, od.snapshot_days(f"{MONDAY:%Y-%m-%d}"), _clock=lambda: self.now
         )
         self.assets = [products]
         self.resources: dict[str, Any] = stored(folder, octogen_at(service))

@@ -16,11 +16,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from octogen_dagster import (
-    ParquetSnapshotIOManager,
-    ProductSearch,
-    build_products_asset,
-)
+import octogen_dagster as od
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.sandbox.server import Sandbox
 from tests.projects import Project
@@ -51,13 +47,13 @@ manager.handle_output(dg.build_output_context(asset_key="made"), frame)
 
 def publish(folder: Path, frame: pl.DataFrame | pl.LazyFrame) -> None:
     context = dg.build_output_context(asset_key="made")
-    ParquetSnapshotIOManager(base_dir=str(folder)).handle_output(context, frame)
+    od.ParquetSnapshotIOManager(base_dir=str(folder)).handle_output(context, frame)
 
 
 def load(folder: Path) -> pl.LazyFrame:
     kind = dg.PythonObjectDagsterType(pl.LazyFrame)
     context = dg.build_input_context(asset_key="made", dagster_type=kind)
-    frame: pl.LazyFrame = ParquetSnapshotIOManager(base_dir=str(folder)).load_input(context)
+    frame: pl.LazyFrame = od.ParquetSnapshotIOManager(base_dir=str(folder)).load_input(context)
     return frame
 
 
@@ -71,8 +67,8 @@ def service() -> Iterator[PagedService]:
         yield service
 
 
-PRODUCTS = build_products_asset(
-    "products", ProductSearch(catalogs=["acme"], page_size=5), retry_policy=None
+PRODUCTS = od.build_products_asset(
+    "products", od.ProductSearch(catalogs=["acme"], page_size=5), retry_policy=None
 )
 
 
@@ -190,7 +186,7 @@ def test_the_keys_of_partitions_are_taken_literally(tmp_path: Path, key: str) ->
         asset_key="made", partition_key=key, asset_partitions_def=partitions
     )
     folder = tmp_path / "base"
-    manager = ParquetSnapshotIOManager(base_dir=str(folder))
+    manager = od.ParquetSnapshotIOManager(base_dir=str(folder))
     manager.handle_output(context, pl.DataFrame({"n": [1]}))
     assert names(tmp_path) == {"base"}
     (file,) = [path for path in folder.rglob("*") if path.is_file()]
@@ -244,7 +240,7 @@ def test_a_paid_snapshot_is_published_although_it_cannot_be_decorated(
     def fail(*_: object, **__: object) -> None:
         raise pl.exceptions.PanicException("it broke") if broken[1] == "head" else OSError("no")
 
-    products = build_products_asset("products", ProductSearch(catalogs=["acme"]))
+    products = od.build_products_asset("products", od.ProductSearch(catalogs=["acme"]))
     with Sandbox(catalogs={"acme": 120}, generation="current") as shops:
         octogen = octogen_at(shops)
         monkeypatch.setattr(*broken, fail)

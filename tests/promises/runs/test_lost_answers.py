@@ -12,12 +12,7 @@ import httpx
 import pytest
 from click.testing import CliRunner
 
-from octogen_dagster import (
-    ProductSearch,
-    build_costs_asset,
-    build_product_details_asset,
-    build_products_asset,
-)
+import octogen_dagster as od
 from octogen_dagster.api.spending import Spending
 from octogen_dagster.cli.main import main
 from octogen_dagster.errors import OctogenBudgetError, OctogenConnectionError
@@ -167,9 +162,9 @@ def test_a_run_counts_each_charged_page_and_lookup_and_exceeds_no_budget(
     def way(_: int) -> str | None:
         return chance.choice(WAYS[1:]) if chance.random() < share else None
 
-    search = ProductSearch(catalogs=["kumo"], page_size=20)
-    products = build_products_asset("products", search, retry_policy=None)
-    details = build_product_details_asset(products, name="details", retry_policy=None)
+    search = od.ProductSearch(catalogs=["kumo"], page_size=20)
+    products = od.build_products_asset("products", search, retry_policy=None)
+    details = od.build_product_details_asset(products, name="details", retry_policy=None)
     with LosingServer(sandbox, way) as server:
         tags: dict[str, str] = {}
         for _ in range(3):  # a run and its retries
@@ -190,14 +185,14 @@ def test_a_run_counts_each_charged_page_and_lookup_and_exceeds_no_budget(
                 break
             tags = {**run.tags, "dagster/parent_run_id": run.run_id}
     assert server.lost
-    costs = materialized([build_costs_asset()], tmp_path, instance=instance)
+    costs = materialized([od.build_costs_asset()], tmp_path, instance=instance)
     shown = metadata(costs, "octogen_costs")
     assert shown["octogen/total_usd"] == float(counted["spent_usd"])
     assert shown["octogen/total_possibly_charged_usd"] == float(counted["possibly_charged_usd"])
 
 
 def test_a_snapshot_says_what_might_be_charged_besides(sandbox: Sandbox, tmp_path: Path) -> None:
-    products = build_products_asset("products", ProductSearch(catalogs=["kumo"]))
+    products = od.build_products_asset("products", od.ProductSearch(catalogs=["kumo"]))
     ways = {1: "closed", 2: "silent"}
     with LosingServer(sandbox, ways.get) as server:
         octogen = octogen_at(server, timeout=2.0, concurrency=1)

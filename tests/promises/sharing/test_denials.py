@@ -11,20 +11,10 @@ import pytest
 from click.testing import CliRunner
 from google.rpc import error_details_pb2  # type: ignore[import-untyped]
 
-from octogen_dagster import (
-    AnalyticsHubResource,
-    ExchangeSource,
-    build_linked_datasets_asset,
-    subscribe_to_listing,
-)
+import octogen_dagster as od
+from octogen_dagster import errors
 from octogen_dagster.bigquery.partitions import listing_partition_key
 from octogen_dagster.cli.main import main
-from octogen_dagster.errors import (
-    OctogenBigQueryAccessPendingError,
-    OctogenBigQueryError,
-    OctogenBigQueryUnavailableError,
-    Persistence,
-)
 from tests.messages import Golden
 from tests.projects import Project
 from tests.results import failure, is_retried
@@ -43,16 +33,16 @@ Call = Callable[[str], object]
 def subscribe(endpoint: str) -> object:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ANALYTICS_HUB_EMULATOR_HOST", endpoint)
-        return subscribe_to_listing(listing_resource=LISTING, destination_project=PROJECT)
+        return od.subscribe_to_listing(listing_resource=LISTING, destination_project=PROJECT)
 
 
 def list_exchange(endpoint: str) -> object:
-    hub = AnalyticsHubResource(project=PROJECT, endpoint=endpoint)
-    return ExchangeSource(EXCHANGE).listings(SimpleNamespace(analytics_hub=hub))
+    hub = od.AnalyticsHubResource(project=PROJECT, endpoint=endpoint)
+    return od.ExchangeSource(EXCHANGE).listings(SimpleNamespace(analytics_hub=hub))
 
 
-def denied(google: Google, call: Call = subscribe) -> OctogenBigQueryError:
-    with google.running() as endpoint, pytest.raises(OctogenBigQueryError) as caught:
+def denied(google: Google, call: Call = subscribe) -> errors.OctogenBigQueryError:
+    with google.running() as endpoint, pytest.raises(errors.OctogenBigQueryError) as caught:
         call(endpoint)
     return caught.value
 
@@ -60,8 +50,8 @@ def denied(google: Google, call: Call = subscribe) -> OctogenBigQueryError:
 def test_a_denial_without_the_right_to_subscribe_is_a_grant_on_its_way(golden: Golden) -> None:
     google = Google(granted=False)
     error = denied(google)
-    assert type(error) is OctogenBigQueryAccessPendingError
-    assert error.persistence is Persistence.PASSING
+    assert type(error) is errors.OctogenBigQueryAccessPendingError
+    assert error.persistence is errors.Persistence.PASSING
     golden("errors", error)
     google.granted = True
     with google.running() as endpoint:
@@ -81,8 +71,8 @@ def test_a_denial_in_spite_of_the_right_names_the_cause(golden: Golden, details:
     google = Google()
     google.refuse("SubscribeListing", "PERMISSION_DENIED", 1, *details)
     error = denied(google)
-    assert type(error) is OctogenBigQueryError
-    assert error.persistence is Persistence.PERMANENT
+    assert type(error) is errors.OctogenBigQueryError
+    assert error.persistence is errors.Persistence.PERMANENT
     golden("errors", error)
     assert google.calls.count("SubscribeListing") == 1
 
@@ -91,21 +81,21 @@ def test_a_disabled_api_is_never_a_grant_on_its_way(golden: Golden) -> None:
     google = Google(granted=False)
     google.refuse("SubscribeListing", "PERMISSION_DENIED", 1, DISABLED)
     error = denied(google)
-    assert type(error) is OctogenBigQueryError
+    assert type(error) is errors.OctogenBigQueryError
     golden("errors", error)
 
 
 @pytest.mark.parametrize(
     ("code", "details", "kind"),
     [
-        ("PERMISSION_DENIED", [DISABLED], OctogenBigQueryError),
-        ("PERMISSION_DENIED", [PERIMETER], OctogenBigQueryError),
-        ("UNKNOWN", [], OctogenBigQueryUnavailableError),
+        ("PERMISSION_DENIED", [DISABLED], errors.OctogenBigQueryError),
+        ("PERMISSION_DENIED", [PERIMETER], errors.OctogenBigQueryError),
+        ("UNKNOWN", [], errors.OctogenBigQueryUnavailableError),
     ],
     ids=["disabled", "perimeter", "unknown"],
 )
 def test_a_denial_of_which_the_permissions_cannot_be_read_says_both(
-    golden: Golden, code: str, details: list[Any], kind: type[OctogenBigQueryError]
+    golden: Golden, code: str, details: list[Any], kind: type[errors.OctogenBigQueryError]
 ) -> None:
     google = Google(granted=False)
     google.refuse("TestIamPermissions", code, 1, *details)
@@ -127,7 +117,7 @@ def test_a_denial_names_the_permission_the_role_and_where_to_grant_it(
     google.refuse(method, "PERMISSION_DENIED", 1, *details)
     error = denied(google, call)
     golden("errors", error)
-    assert type(error) is OctogenBigQueryError
+    assert type(error) is errors.OctogenBigQueryError
 
 
 def test_the_perimeter_is_found_in_the_text_as_well() -> None:
@@ -187,7 +177,7 @@ def linking(
     key = listing_partition_key(LISTING)
     project.instance.add_dynamic_partitions("octogen_listings", [key])
     with google.running() as endpoint:
-        hub = {"analytics_hub": AnalyticsHubResource(project=PROJECT, endpoint=endpoint)}
+        hub = {"analytics_hub": od.AnalyticsHubResource(project=PROJECT, endpoint=endpoint)}
         return project.run([datasets], resources=hub, partition_key=key, raise_on_error=False)
 
 
@@ -197,7 +187,7 @@ def test_a_run_neither_waits_nor_retries_if_no_grant_would_help(
 ) -> None:
     google = Google(granted=granted)
     google.refuse("SubscribeListing", "PERMISSION_DENIED", 1, *details)
-    result = linking(google, project, build_linked_datasets_asset())
+    result = linking(google, project, od.build_linked_datasets_asset())
     assert said in failure(result)
     assert google.calls.count("SubscribeListing") == 1
     assert not is_retried(result)
@@ -207,7 +197,7 @@ def test_a_deletion_that_is_denied_names_the_role(project: Project) -> None:
     google = Google()
     name = google.add(state=REVOKED)
     google.refuse("DeleteSubscription", "PERMISSION_DENIED")
-    result = linking(google, project, build_linked_datasets_asset(replace_revoked=True))
+    result = linking(google, project, od.build_linked_datasets_asset(replace_revoked=True))
     assert f"Subscription {name}: " in failure(result)
     assert "The permission analyticshub.subscriptions.delete is missing" in failure(result)
     assert f"{OWNER}, with `gcloud projects add-iam-policy-binding {PROJECT}" in failure(result)

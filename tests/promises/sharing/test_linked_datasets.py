@@ -9,11 +9,7 @@ import dagster as dg
 import pytest
 from google.cloud import bigquery_analyticshub_v1 as ah
 
-from octogen_dagster import (
-    AnalyticsHubResource,
-    OctogenControlPlaneResource,
-    build_linked_datasets_asset,
-)
+import octogen_dagster as od
 from octogen_dagster.bigquery.partitions import listing_partition_key
 from tests.messages import Golden
 from tests.promises.yaml.yaml_projects import LINKED, load
@@ -43,7 +39,7 @@ def run(instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> Run:
         key = listing_partition_key(listing)
         instance.add_dynamic_partitions("octogen_listings", [key])
         settings: dict[str, Any] = {"grant_waits": (), "control_plane": octogen is not None}
-        asset = build_linked_datasets_asset(**settings | arguments)
+        asset = od.build_linked_datasets_asset(**settings | arguments)
         with google.running() as endpoint, (octogen or Octogen()).running() as url:
             monkeypatch.setenv("OCTOGEN_MCP_ACCESS_TOKEN", "access-secret-0")
             return dg.materialize(
@@ -52,8 +48,8 @@ def run(instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> Run:
                 instance=instance,
                 raise_on_error=False,
                 resources={
-                    "analytics_hub": AnalyticsHubResource(project=PROJECT, endpoint=endpoint),
-                    "octogen_control_plane": OctogenControlPlaneResource(
+                    "analytics_hub": od.AnalyticsHubResource(project=PROJECT, endpoint=endpoint),
+                    "octogen_control_plane": od.OctogenControlPlaneResource(
                         principal=PRINCIPAL, url=url
                     ),
                 },

@@ -15,12 +15,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from octogen_dagster import (
-    build_linked_snapshot_asset,
-    build_price_alerts_asset,
-    build_product_history_asset,
-    scan_history,
-)
+import octogen_dagster as od
 from octogen_dagster.alerts import PriceDropped
 from octogen_dagster.schemas import HISTORY_SCHEMA
 from tests.promises.sharing.linked import BIGQUERY, linked
@@ -76,7 +71,7 @@ def run(server: BigQueryServer, tmp_path: Path) -> Iterator[Run]:
                 if storage is not None:
                     patch.delenv("BIGQUERY_EMULATOR_HOST")
                 return materialized(
-                    [*upstream, build_linked_snapshot_asset(linked, **arguments)],
+                    [*upstream, od.build_linked_snapshot_asset(linked, **arguments)],
                     tmp_path / "stored",
                     resources=resources,
                     instance=instance,
@@ -145,7 +140,7 @@ def test_a_whole_frame_for_another_io_manager_has_all_rows(
 
 
 def test_names_pool_group_and_checks_are_those_of_the_other_assets() -> None:
-    asset = build_linked_snapshot_asset(
+    asset = od.build_linked_snapshot_asset(
         linked_datasets, key_prefix="shop", owners=["team:data"], max_age=None
     )
     spec = asset.get_asset_spec()
@@ -440,8 +435,8 @@ def test_the_last_modification_is_the_newest_export(
 def test_the_last_product_of_a_shop_that_no_longer_matches_ends_in_the_history(
     server: BigQueryServer, tmp_path: Path
 ) -> None:
-    snapshots = build_linked_snapshot_asset(linked, where="current_price > 50", max_age=None)
-    history = build_product_history_asset(snapshots)
+    snapshots = od.build_linked_snapshot_asset(linked, where="current_price > 50", max_age=None)
+    history = od.build_product_history_asset(snapshots)
     names = ("uuid", "catalog_key", "product_url", "currency")
     server.fields[:] = [
         *({"name": name, "type": "STRING"} for name in names),
@@ -454,7 +449,7 @@ def test_the_last_product_of_a_shop_that_no_longer_matches_ends_in_the_history(
             at = str(int(datetime(2026, 11, day, tzinfo=UTC).timestamp() * 1e6))
             server.rows = [(shop, shop, "https://x.example/1", "EUR", "80", at) for shop in shops]
             materialized([linked, snapshots, history], stored, resources=BIGQUERY)
-    rows = scan_history(str(stored), asset=f"{NODE}_history").collect()
+    rows = od.scan_history(str(stored), asset=f"{NODE}_history").collect()
     assert dict(rows.select("catalog_key", "is_current").rows()) == {"acme": True, "zen": False}
 
 
@@ -462,9 +457,9 @@ def test_the_last_product_of_a_shop_that_no_longer_matches_ends_in_the_history(
 def test_a_linked_snapshot_has_a_past_of_its_exports_by_the_columns_that_its_view_has(
     server: BigQueryServer, tmp_path: Path
 ) -> None:
-    snapshots = build_linked_snapshot_asset(linked, max_age=None)
-    history = build_product_history_asset(snapshots)
-    alerts = build_price_alerts_asset(history, [PriceDropped(percent=10)])
+    snapshots = od.build_linked_snapshot_asset(linked, max_age=None)
+    history = od.build_product_history_asset(snapshots)
+    alerts = od.build_price_alerts_asset(history, [PriceDropped(percent=10)])
     text, time = {"type": "STRING"}, "TIMESTAMP"
     server.fields[:] = [
         *({"name": name, **text} for name in ("uuid", "catalog_key", "product_url", "currency")),
@@ -484,7 +479,7 @@ def test_a_linked_snapshot_has_a_past_of_its_exports_by_the_columns_that_its_vie
     assert shown["octogen/summary"].endswith("without title, original_price, is_active")
     assert (shown["octogen/snapshots"], shown["octogen/median_price_eur"]) == (2, 80.0)
     asset = f"{NODE}_history"
-    rows = scan_history(str(tmp_path / "stored"), asset=asset).collect()
+    rows = od.scan_history(str(tmp_path / "stored"), asset=asset).collect()
     assert rows.schema == HISTORY_SCHEMA
     assert rows.select("valid_from", "current_price", "title").rows() == [
         (days[0], 100.0, None),
@@ -499,8 +494,8 @@ def test_a_linked_snapshot_has_a_past_of_its_exports_by_the_columns_that_its_vie
 def test_a_view_that_loses_a_column_neither_doubles_nor_blanks_its_history(
     server: BigQueryServer, tmp_path: Path, lost: str
 ) -> None:
-    snapshots = build_linked_snapshot_asset(linked, max_age=None)
-    history = build_product_history_asset(snapshots)
+    snapshots = od.build_linked_snapshot_asset(linked, max_age=None)
+    history = od.build_product_history_asset(snapshots)
     values = {"uuid": "u", "catalog_key": "acme", "product_url": "https://acme.example/u"}
     types = dict.fromkeys(values, "STRING") | {"current_price": "NUMERIC"}
     types["exported_at"] = "TIMESTAMP"
@@ -515,7 +510,7 @@ def test_a_view_that_loses_a_column_neither_doubles_nor_blanks_its_history(
                 [linked, snapshots, history], tmp_path / "stored", resources=BIGQUERY
             )
     assert f"no column {lost} any more" in metadata(result, f"{NODE}_history")["octogen/left_out"]
-    rows = scan_history(str(tmp_path / "stored"), asset=f"{NODE}_history").collect()
+    rows = od.scan_history(str(tmp_path / "stored"), asset=f"{NODE}_history").collect()
     assert rows.select("catalog_key", "product_url", "current_price").rows() == [
         ("acme", "https://acme.example/u", 100.0)
     ]

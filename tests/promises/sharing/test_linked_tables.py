@@ -9,11 +9,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from octogen_dagster import (
-    build_linked_products_asset,
-    build_linked_snapshot_asset,
-    listing_partitions,
-)
+import octogen_dagster as od
 from octogen_dagster.bigquery.partitions import listing_partition_key
 from tests.messages import Golden
 from tests.promises.sharing.linked import BIGQUERY
@@ -32,7 +28,7 @@ PRODUCTS = "octogen_linked_products"
 Run = Callable[..., dg.ExecuteInProcessResult]
 
 
-@dg.asset(partitions_def=listing_partitions)
+@dg.asset(partitions_def=od.listing_partitions)
 def linked(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster takes it for one with no value
     dataset = f"octogen_{context.partition_key.rpartition(':')[2]}"
     return dg.MaterializeResult(
@@ -71,7 +67,7 @@ def run(server: BigQueryServer, instance: dg.DagsterInstance, tmp_path: Path) ->
 def test_one_listing_s_green_does_not_hide_another_s_red(
     run: Run, instance: dg.DagsterInstance
 ) -> None:
-    snapshot = build_linked_snapshot_asset(linked, min_rows_percent=0, max_age=None)
+    snapshot = od.build_linked_snapshot_asset(linked, min_rows_percent=0, max_age=None)
     for key in (GOOD, BAD):
         assert run(snapshot, key).success
     assert statuses(instance, snapshot, "not_empty") == {GOOD: "SUCCEEDED", BAD: "FAILED"}
@@ -84,7 +80,7 @@ def test_a_table_that_is_described_where_it_is_has_its_own_verdict_too(
     for name, rows, changed in (("good", "25", now), ("bad", "0", "1000")):
         facts = {"numRows": rows, "lastModifiedTime": changed}
         server.share(f"{PROJECT}.octogen_{name}.products_current_v1", "TABLE", **facts)
-    products = build_linked_products_asset(linked)
+    products = od.build_linked_products_asset(linked)
     for key in (BAD, GOOD):
         assert run(products, key).success
     assert statuses(instance, products, "not_empty") == {GOOD: "SUCCEEDED", BAD: "FAILED"}
@@ -111,7 +107,7 @@ def test_a_column_of_the_user_s_choice_dates_a_snapshot(
         (f"u{number}", str(int(time.timestamp()) * MICROSECONDS), "0")
         for number, time in enumerate(times)
     ]
-    snapshot = build_linked_snapshot_asset(linked, modified_column="changed_on")
+    snapshot = od.build_linked_snapshot_asset(linked, modified_column="changed_on")
     result = run(snapshot)
     assert result.success
     shown = metadata(result, "octogen_linked_snapshot")
@@ -126,7 +122,7 @@ def test_a_column_of_the_user_s_choice_dates_a_snapshot(
 def test_the_export_time_dates_a_snapshot_by_default(run: Run, server: BigQueryServer) -> None:
     server.fields.append({"name": "exported_at", "type": "TIMESTAMP"})
     server.rows = [("u1", "0")]
-    result = run(build_linked_snapshot_asset(linked))
+    result = run(od.build_linked_snapshot_asset(linked))
     assert result.success
     assert metadata(result, "octogen_linked_snapshot")["octogen/last_modified"] == 0
     assert not evaluation(result, "fresh").passed
@@ -135,7 +131,7 @@ def test_the_export_time_dates_a_snapshot_by_default(run: Run, server: BigQueryS
 def test_a_view_that_no_column_dates_is_published_with_a_warning(
     golden: Golden, run: Run, server: BigQueryServer
 ) -> None:
-    result = run(build_linked_snapshot_asset(linked))
+    result = run(od.build_linked_snapshot_asset(linked))
     assert result.success
     assert "octogen/last_modified" not in metadata(result, "octogen_linked_snapshot")
     fresh = evaluation(result, "fresh")
@@ -149,7 +145,7 @@ def test_a_column_that_has_no_dates_fails_before_a_query(
     golden: Golden, name: str, run: Run, server: BigQueryServer
 ) -> None:
     server.fields.append(CHANGED_ON)
-    message = failure(run(build_linked_snapshot_asset(linked, modified_column=name)))
+    message = failure(run(od.build_linked_snapshot_asset(linked, modified_column=name)))
     golden("errors", message)
     assert server.inserted == []
 
@@ -165,7 +161,7 @@ def test_a_linked_table_is_described_where_it_is(
     ]
     newest = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=3)
     server.counted = ["25", str(int(newest.timestamp()) * MICROSECONDS)]
-    result = run(build_linked_products_asset(linked, columns=["UUID", "variants"]))
+    result = run(od.build_linked_products_asset(linked, columns=["UUID", "variants"]))
     shown = metadata(result, PRODUCTS)
     assert shown["dagster/table_name"] == TABLE
     assert shown["dagster/partition_row_count"] == 25
@@ -204,7 +200,7 @@ def test_rows_are_counted_by_a_query_where_the_metadata_has_no_number(
     if kind == "TABLE":
         facts = {**facts, "lastModifiedTime": "1000"}
     server.share(TABLE, kind, **facts)
-    shown = metadata(run(build_linked_products_asset(linked)), PRODUCTS)
+    shown = metadata(run(od.build_linked_products_asset(linked)), PRODUCTS)
     assert shown["dagster/partition_row_count"] == 25
     assert ("octogen/last_modified" in shown) == (kind == "TABLE" and not (dated and queried))
     sent = [body["configuration"]["query"]["query"] for body in server.inserted]
@@ -218,7 +214,7 @@ def test_a_table_that_is_empty_old_or_lacks_columns_fails_its_checks(
     server.fields.append(CHANGED_ON)
     changed = datetime.now(UTC) - timedelta(hours=3)
     server.counted = ["0", str(int(changed.timestamp()) * MICROSECONDS)]
-    asset = build_linked_products_asset(
+    asset = od.build_linked_products_asset(
         linked, columns=["uuid", "title"], modified_column="changed_on", max_age=timedelta(hours=2)
     )
     result = run(asset)
@@ -237,7 +233,7 @@ def test_without_a_maximum_age_or_partitions_there_is_no_check_of_these() -> Non
     @dg.asset
     def one() -> None: ...
 
-    products = build_linked_products_asset(one, max_age=None)
+    products = od.build_linked_products_asset(one, max_age=None)
     assert {key.name for key in products.check_keys} == {"not_empty", "expected_columns"}
     assert products.partitions_def is None
 
@@ -246,7 +242,7 @@ def test_a_linked_dataset_that_is_gone_says_what_to_do(
     golden: Golden, run: Run, server: BigQueryServer
 ) -> None:
     server.tables.clear()
-    golden("errors", failure(run(build_linked_products_asset(linked))))
+    golden("errors", failure(run(od.build_linked_products_asset(linked))))
 
 
 @pytest.mark.slow
@@ -262,7 +258,7 @@ def test_the_table_is_that_of_the_last_materialization_of_the_partition(
 
     def read() -> dg.ExecuteInProcessResult:
         return dg.materialize(
-            [linked, build_linked_products_asset(linked)],
+            [linked, od.build_linked_products_asset(linked)],
             selection=[PRODUCTS],
             partition_key=GOOD,
             instance=instance,
@@ -290,7 +286,7 @@ def test_without_credentials_a_run_says_how_to_log_in(
         patch.delenv("BIGQUERY_EMULATOR_HOST")  # an emulator needs no login
         patch.setenv("NO_GCE_CHECK", "true")
         patch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
-        message = failure(run(build_linked_products_asset(linked)))
+        message = failure(run(od.build_linked_products_asset(linked)))
     golden("errors", message)
 
 

@@ -11,12 +11,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from octogen_dagster import (
-    ParquetSnapshotIOManager,
-    build_product_changes_asset,
-    build_product_history_asset,
-    build_table_asset,
-)
+import octogen_dagster as od
 from octogen_dagster.schemas import PRODUCT_SCHEMA
 from octogen_dagster.tables import TableConnection, TableDestination
 from octogen_dagster.tables.columns import PreparedFrames
@@ -79,7 +74,7 @@ class Project:
     ) -> None:
         self.frames: dict[str | None, pl.DataFrame] = {}
         self.base = base
-        self.io_manager = ParquetSnapshotIOManager(base_dir=str(base))
+        self.io_manager = od.ParquetSnapshotIOManager(base_dir=str(base))
         self.instance = dg.DagsterInstance.ephemeral()
 
         @dg.asset(partitions_def=partitions_def, backfill_policy=backfill_policy)
@@ -92,10 +87,10 @@ class Project:
 
         self.assets: list[dg.AssetsDefinition] = [products]
         if related:
-            history = build_product_history_asset(products)
-            self.assets += [build_product_changes_asset(history), history]
+            history = od.build_product_history_asset(products)
+            self.assets += [od.build_product_changes_asset(history), history]
         self.tables = [
-            build_table_asset(
+            od.build_table_asset(
                 each,
                 destination,
                 backfill_policy=backfill_policy,

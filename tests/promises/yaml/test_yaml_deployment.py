@@ -19,12 +19,7 @@ import yaml
 from dagster.components.testing import create_defs_folder_sandbox
 from dagster.components.testing.utils import component_defs
 
-from octogen_dagster import (
-    OctogenResource,
-    ParquetSnapshotIOManager,
-    ProductSearch,
-    build_snapshot_checks,
-)
+import octogen_dagster as od
 from octogen_dagster.components import OctogenComponent, OctogenLinkedDatasetsComponent
 from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.schemas import ALERTS_SCHEMA
@@ -123,7 +118,7 @@ def test_a_text_stands_for_the_setting_that_is_meant(tmp_path: Path) -> None:
     (boots,) = component.searches
     assert component.storage
     assert component.storage.base_dir == str(tmp_path)
-    assert boots.search == ProductSearch(q="winter boots")
+    assert boots.search == od.ProductSearch(q="winter boots")
     assert boots.tables
     assert boots.tables.destination
     assert boots.tables.destination.uri == dg.EnvVar("MY_URL")
@@ -164,7 +159,7 @@ def test_each_who_is_told_of_alerts_has_a_sensor_of_its_own(
             given: dict[str, Any] = {
                 "repository_def": defs.get_repository_def(),
                 "resources": {
-                    "octogen_io_manager": ParquetSnapshotIOManager(base_dir=str(tmp_path))
+                    "octogen_io_manager": od.ParquetSnapshotIOManager(base_dir=str(tmp_path))
                 },
             }
             with RawServer(in_turn(http(body="ok"))) as slack:
@@ -429,7 +424,7 @@ def test_a_project_keeps_an_io_manager_and_assets_of_its_own(
     assert result.output_for_node("titles") == 7
     (tmp_path / "boots.parquet").unlink()
     with load(attributes(tmp_path, SEVEN_BOOTS, storage=None)) as (_, ours):
-        store = ParquetSnapshotIOManager(base_dir=str(tmp_path / "own"))
+        store = od.ParquetSnapshotIOManager(base_dir=str(tmp_path / "own"))
         own = dg.Definitions(resources={"io_manager": store})
         run(dg.Definitions.merge(ours, own), instance, "boots")
     assert files(tmp_path) == {"own/boots.parquet"}
@@ -463,10 +458,10 @@ def test_secrets_stay_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_yaml_has_every_field_of_the_resources_and_every_limit_of_the_checks() -> None:
     schema = OctogenComponent.model().model_json_schema()
     fields = {name: set(part.get("properties", ())) for name, part in schema["$defs"].items()}
-    checks = set(inspect.signature(build_snapshot_checks).parameters) - {"asset"}
-    assert fields["ConnectionSettings"] == set(OctogenResource.model_fields) - {"catalog_source"}
-    assert fields["StorageSettings"] == set(ParquetSnapshotIOManager.model_fields)
-    assert fields["ProductSearch"] == set(ProductSearch.model_fields)
+    checks = set(inspect.signature(od.build_snapshot_checks).parameters) - {"asset"}
+    assert fields["ConnectionSettings"] == set(od.OctogenResource.model_fields) - {"catalog_source"}
+    assert fields["StorageSettings"] == set(od.ParquetSnapshotIOManager.model_fields)
+    assert fields["ProductSearch"] == set(od.ProductSearch.model_fields)
     assert fields["CheckSettings"] == {n for n in checks if n[0] != "_"}
 
 
