@@ -193,67 +193,6 @@ def test_each_number_on_the_page_is_that_of_a_model(shop: Shop) -> None:
 
 
 @pytest.mark.slow
-def test_what_is_unknown_on_a_day_is_no_change_and_hides_none(shop: Shop) -> None:
-    off, unknown = {"in_stock": False}, {"in_stock": None}
-    days = [
-        {
-            "priceless": product("priceless", 100.0, **off),
-            "free": product("free", 100.0),
-            "abroad": product("abroad", 100.0),
-            "moved": product("moved", 100.0),
-            "gone": product("gone", 100.0),
-            "lost": product("lost", 100.0),
-            "stock": product("stock", 100.0, **off),
-            "active": product("active", 100.0, **unknown),
-            "retired": product("retired", None),
-        },
-        {
-            "priceless": product("priceless", None, **unknown),
-            "free": product("free", 0.0),
-            "abroad": product("abroad", 100.0, currency=None),
-            "moved": product("moved", None, currency="USD"),
-            "gone": product("gone", None),
-            "lost": product("lost", None),
-            "stock": product("stock", 100.0, **unknown),
-            "active": product("active", 100.0, **unknown, is_active=False),
-            "retired": product("retired", None, is_active=False),
-        },
-    ]
-    days.append({**days[1]})
-    del days[2]["gone"], days[2]["lost"]
-    dollars = {"currency": "USD"}
-    days.append(
-        {
-            "priceless": product("priceless", 70.0, title="Back"),
-            "free": product("free", 70.0),
-            "abroad": product("abroad", 70.0, currency=None),
-            "moved": product("moved", 70.0, **dollars),
-            "gone": product("gone", 70.0),
-            "stock": product("stock", 100.0, **unknown, title="Same"),
-            "active": product("active", 100.0, **unknown),
-            "retired": product("retired", None, is_active=False),
-        }
-    )
-    for number, products in enumerate(days, start=1):
-        shop.store(day(number), *products.values())
-    assert shop.events() == [
-        ("currency_changed", "moved", day(2), None, None),
-        ("out_of_stock", "retired", day(2), None, None),
-        ("disappeared", "gone", day(3), 100.0, None),
-        ("disappeared", "lost", day(3), 100.0, None),
-        ("appeared", "gone", day(4), 100.0, 70.0),
-        ("back_in_stock", "priceless", day(4), 100.0, 70.0),
-        *[
-            ("price_dropped", uuid, day(4), 100.0, 70.0)
-            for uuid in ("abroad", "free", "gone", "priceless")
-        ],
-    ]
-    told = shop.read(ALERTS).filter(pl.col("rule") == "price_dropped")
-    assert set(told.select("since", "currency").rows()) == {(day(1), "EUR")}
-    assert shop.read(ALERTS).filter(pl.col("uuid") == "retired")["in_stock"].to_list() == [False]
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "text", [None, pl.Categorical(), pl.Enum(["Acme", "acme", "dress", "hat"])]
 )
@@ -392,60 +331,6 @@ def test_a_rule_is_about_the_products_that_it_names(
     shop.follow([PriceDropped(where=pl.col("colour") == "red")])
     with pytest.raises(dg.Failure, match=r"'price_dropped' .*colour"):
         shop.store(day(4), product("coat", 0.5))
-
-
-@pytest.mark.long
-@pytest.mark.slow
-def test_a_price_is_compared_with_the_lowest_or_the_median_of_days(
-    tmp_path: Path, instance: dg.DagsterInstance
-) -> None:
-    rules = [
-        PriceDropped(name="below_lowest", against="lowest", days=4),
-        PriceDropped(name="below_median", against="median", percent=20, days=4),
-    ]
-    shop = Shop(tmp_path, instance, rules)
-    prices = [100, 100, 100, 79, 90, 78, 100, 100, 100, 79]
-    for number, price in enumerate(prices, start=1):
-        shop.store(day(number), product("dress", float(price)))
-    assert shop.events() == [
-        ("below_lowest", "dress", day(4), 100.0, 79.0),
-        ("below_median", "dress", day(4), 100.0, 79.0),
-        ("below_lowest", "dress", day(6), 79.0, 78.0),
-        ("below_median", "dress", day(10), 100.0, 79.0),
-    ]
-
-
-@pytest.mark.long
-@pytest.mark.slow
-@pytest.mark.parametrize("is_each_day", [True, False], ids=["each day", "only the last"])
-def test_cool_down_reports_a_product_once_unless_its_price_is_lower(
-    shop: Shop, *, is_each_day: bool
-) -> None:
-    shop.follow([PriceDropped(again_after=timedelta(days=4))])
-    prices = [100.0, 80.0, 100.0, 90.0, 70.0, 100.0, 75.0, 100.0, 85.0]
-    for number, price in enumerate(prices, 1):
-        shop.store(day(number), product("dress", price), alerts=is_each_day)
-    shop.shown(shop.alerts)
-    found = [(at, after) for *_, at, _, after in shop.events()]
-    assert found == [(day(2), 80.0), (day(5), 70.0), (day(9), 85.0)]
-
-
-@pytest.mark.slow
-def test_a_rule_that_is_added_looks_back_over_its_days_only(
-    tmp_path: Path, instance: dg.DagsterInstance
-) -> None:
-    shop = Shop(tmp_path, instance, [OutOfStock()])
-    for number in range(1, 9):
-        shop.store(day(number), product("dress", 100.0 / number))
-    shop.follow([OutOfStock(), PriceDropped(days=3)])
-    assert shop.shown(shop.alerts)["octogen/events_appeared"] == 4
-    assert [event[2] for event in shop.events()] == [day(number) for number in (5, 6, 7, 8)]
-    shop.follow([OutOfStock(), PriceDropped(days=3, percent=30)])
-    shop.store(day(9), product("dress", 100.0 / 9))
-    assert [event[2] for event in shop.events()] == [day(5)]  # found before the rule was changed
-    shop.follow([OutOfStock()])
-    assert shop.shown(shop.alerts)["octogen/events_vanished"] > 0
-    assert shop.events() == []
 
 
 @pytest.mark.long

@@ -18,8 +18,6 @@ from tests.promises.read.killed import PAGE_SIZE, read
 from tests.results import octogen_at, stored
 
 PAGES = 400
-MAX_AGAIN = 26
-"""Two segments of twelve pages, and two pages that are compared."""
 POLL_SECONDS = 300.0
 
 
@@ -65,30 +63,6 @@ def test_a_read_that_is_killed_at_90_percent_costs_its_retry_15_percent(
     assert len(service.searches) <= 0.15 * PAGES + 2
     assert left(tmp_path) == ["products.parquet"]
     assert snapshot(tmp_path)["uuid"].n_unique() == PAGES * PAGE_SIZE
-
-
-def test_a_read_that_is_killed_again_and_again_ends(service: PagedService, tmp_path: Path) -> None:
-    for page in (100, 200, 300):
-        kill_at(page, service, tmp_path)
-        assert not (tmp_path / "products.parquet").exists()
-    read(service.base_url, service.api_key, str(tmp_path))
-    assert len(service.searches) <= 101 + MAX_AGAIN
-    assert snapshot(tmp_path)["uuid"].n_unique() == PAGES * PAGE_SIZE
-
-
-def test_two_runs_at_once_that_continue_one_read_publish_one_whole_snapshot(
-    service: PagedService, tmp_path: Path
-) -> None:
-    kill_at(100, service, tmp_path)
-    arguments = (service.base_url, service.api_key, str(tmp_path))
-    together = [processes.Process(target=read, args=arguments) for _ in range(2)]
-    for process in together:
-        process.start()
-    for process in together:
-        process.join(POLL_SECONDS)
-    assert {process.exitcode for process in together} == {0}
-    assert snapshot(tmp_path)["uuid"].n_unique() == PAGES * PAGE_SIZE
-    assert set(left(tmp_path)) <= {"products.parquet"}
 
 
 @pytest.mark.parametrize("partitions", [None, dg.StaticPartitionsDefinition(["first", "second"])])

@@ -19,7 +19,7 @@ from octogen_dagster import NamedCatalogs, ProductSearch, build_products_asset
 from octogen_dagster.errors import OctogenResponseError
 from tests.api.servers import RawServer, Received, http
 from tests.published import bodies, published, unknown_fields
-from tests.published_pages import pages, rows, seed_page
+from tests.published_pages import pages, rows
 from tests.results import materialized, metadata, octogen_at, scan
 
 some_pages = settings(published, max_examples=25)
@@ -49,19 +49,6 @@ def service() -> Iterator[Service]:
     service = Service()
     with RawServer(service.answer) as service.server:
         yield service
-
-
-@pytest.mark.slow
-@some_pages
-@given(content=bodies(pages(lax=False)))
-def test_a_page_of_the_current_generation(service: Service, content: bytes) -> None:
-    assert service.read(content).to_dicts() == rows(content)
-
-
-@some_pages
-@given(content=bodies(pages(lax=False).map(seed_page)))
-def test_a_page_of_the_seed_generation(service: Service, content: bytes) -> None:
-    assert service.read(content).to_dicts() == rows(content)
 
 
 @pytest.mark.slow

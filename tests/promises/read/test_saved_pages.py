@@ -13,19 +13,14 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from octogen_dagster import (
-    OctogenResource,
-    ParquetSnapshotIOManager,
-    ProductSearch,
-    build_products_asset,
-)
+import octogen_dagster as od
 from tests.api.servers import http
 from tests.promises.paged_service import PagedService
 from tests.results import octogen_at, stored
 
 PAGES = 60
 DIES_AT = 56
-SEARCH = ProductSearch(catalogs=["acme"], page_size=5)
+SEARCH = od.ProductSearch(catalogs=["acme"], page_size=5)
 WHOLE = [*range(1, PAGES + 1)]
 
 
@@ -67,14 +62,14 @@ def shop() -> Iterator[Shop]:
 
 
 def run(
-    shop: Shop, folder: Path, search: ProductSearch = SEARCH, **settings: Any
+    shop: Shop, folder: Path, search: od.ProductSearch = SEARCH, **settings: Any
 ) -> dg.ExecuteInProcessResult:
     shop.searches.clear()
     return dg.materialize(
-        [build_products_asset("products", search, retry_policy=None)],
+        [od.build_products_asset("products", search, retry_policy=None)],
         resources={
             "octogen": octogen_at(shop, attempts=1),
-            "io_manager": ParquetSnapshotIOManager(base_dir=str(folder), **settings),
+            "io_manager": od.ParquetSnapshotIOManager(base_dir=str(folder), **settings),
         },
         raise_on_error=False,
     )
@@ -120,26 +115,6 @@ def test_without_a_stamp_two_pages_are_compared(shop: Shop, tmp_path: Path) -> N
     assert run(shop, tmp_path).success
     assert sorted(shop.pages_of("acme")) == [1, DIES_AT - 1, *range(DIES_AT, PAGES + 1)]
     check(shop, tmp_path)
-
-
-@pytest.mark.slow
-def test_without_a_stamp_a_page_that_changed_costs_all(shop: Shop, tmp_path: Path) -> None:
-    shop.indexed_at["acme"] = None
-    die(shop, tmp_path)
-    shop.state = 2
-    assert run(shop, tmp_path).success
-    assert shop.pages_of("acme")[-PAGES:] == WHOLE
-    check(shop, tmp_path, price=2.0)
-
-
-@pytest.mark.slow
-def test_a_catalog_that_was_indexed_again_is_read_anew(shop: Shop, tmp_path: Path) -> None:
-    die(shop, tmp_path)
-    shop.state, shop.indexed_at["acme"] = 2, "2026-11-26T05:00:00Z"
-    die(shop, tmp_path)
-    assert run(shop, tmp_path).success
-    assert shop.pages_of("acme") == [*range(DIES_AT, PAGES + 1)]
-    check(shop, tmp_path, price=2.0)
 
 
 @pytest.mark.slow
@@ -214,7 +189,7 @@ def test_pages_of_another_partition_are_not_continued(shop: Shop, tmp_path: Path
     """Those of yesterday would be stored in the snapshot of today."""
 
     @dg.asset(partitions_def=dg.StaticPartitionsDefinition(["monday", "tuesday"]))
-    def products(octogen: OctogenResource) -> Any:
+    def products(octogen: od.OctogenResource) -> Any:
         return octogen.scan(SEARCH)
 
     def pages(day: str) -> list[int]:
