@@ -47,7 +47,6 @@ def build_linked_datasets_asset(
     partitions_def: dg.DynamicPartitionsDefinition = listing_partitions,
     control_plane: bool = False,
     dataset_id: Callable[[str], str | None] | None = None,
-    replace_revoked: bool = False,
     grant_waits: Sequence[float] = GRANT_WAIT_SECONDS,
     **asset_arguments: Any,
 ) -> dg.AssetsDefinition:
@@ -56,6 +55,8 @@ def build_linked_datasets_asset(
     A materialization subscribes the `analytics_hub` resource's project to the listing. If the
     project is already subscribed, the existing subscription is reported. If Octogen's grant has not
     arrived, the run waits and retries, then fails; `build_listing_sensor` requests it again later.
+    If a revoked subscription to the listing holds the dataset id, the run fails and names the
+    subscription to delete.
     The asset requires an `AnalyticsHubResource` with the resource key `analytics_hub`.
 
     Args:
@@ -68,11 +69,6 @@ def build_linked_datasets_asset(
             Without it, or if it returns None, the id is `octogen_<listing id>`, or Octogen's
             suggestion with `control_plane`. A taken id is an error, so listings with equal ids need
             this function.
-        replace_revoked: Delete a revoked subscription to the same listing if it holds the dataset
-            id, together with its linked dataset and the access rights set on it. By default nothing
-            is deleted, and the run fails with an error that names the subscription. Listings from
-            two publishers with equal location, exchange id and listing id count as the same
-            listing, because Google names projects by id in some places and by number in others.
         grant_waits: Seconds to wait for a grant before each further attempt in the same run.
         asset_arguments: Any other argument for `@dagster.asset`.
 
@@ -105,7 +101,6 @@ def build_linked_datasets_asset(
                 context.resources.analytics_hub,
                 context.resources.octogen_control_plane if control_plane else None,
                 with_octogen=subscribe_with_octogen,
-                replace_revoked=replace_revoked,
             )
         context.add_asset_metadata(metadata)
 
@@ -142,26 +137,13 @@ def link_dataset(
     control_plane: OctogenControlPlaneResource | None,
     *,
     with_octogen: SubscribeWithOctogen,
-    replace_revoked: bool,
 ) -> Metadata:
     """Subscribe to a listing, through Octogen's control plane if one is given."""
-    replaced: list[str] = []
-
-    def replacing(subscription: str, dataset: str) -> None:
-        context.log.info(
-            f"Deleting the revoked subscription {subscription}, which holds the dataset id, with "
-            f"its linked dataset {dataset} and the access rights set on it."
-        )
-        replaced.append(subscription)
-
-    options: dict[str, Any] = {
-        "replacing": replacing if replace_revoked else None,
-        "datasets": _read_reported_dataset(context),
-    }
+    datasets = _read_reported_dataset(context)
     with resource.hub() as hub:
         if control_plane is None:
             plan = plan_subscription(str(listing), resource.project, dataset_id)
-            result = subscribe(hub, plan, **options)
+            result = subscribe(hub, plan, datasets=datasets)
         else:
             with control_plane.control_plane() as octogen:
                 this = SubscriptionPass(
@@ -169,7 +151,7 @@ def link_dataset(
                     hub,
                     resource.project,
                     control_plane.principal,
-                    options=options,
+                    datasets=datasets,
                     log=context.log.info,
                 )
                 plan, result = with_octogen(this, listing, dataset_id)
@@ -179,8 +161,6 @@ def link_dataset(
     metadata = _metadata(plan, result)
     if restrictions:
         metadata[EXPORT_RESTRICTIONS] = dg.MetadataValue.json(restrictions)
-    if replaced:
-        metadata["octogen/replaced_subscription"] = ", ".join(replaced)
     return metadata
 
 

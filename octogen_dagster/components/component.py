@@ -341,9 +341,7 @@ class OctogenComponent(AssetsComponent):
             hub_resource_key=f"{name}_google",
             control_plane_resource_key=f"{name}_control_plane",
             execute=self.execute,
-            **arguments(
-                *("listing_project", "listing_location", "dataset_id", "replace_revoked"), "max_age"
-            ),
+            **arguments("listing_project", "listing_location", "dataset_id", "max_age"),
         )
         reads: dict[str, Any] = {
             "bigquery_resource_key": f"{name}_google",

@@ -156,9 +156,6 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
     dataset_id: dict[Listing, str] = Field(default_factory=dict)
     """Linked dataset ids, by listing resource name. By default, the id suggested by Octogen, or
     `octogen_<listing id>`."""
-    replace_revoked: bool = False
-    """Delete a revoked subscription that holds the dataset id, with its dataset and access rights.
-    By default, the run fails."""
     sensor: Sensor = Field(default_factory=SensorSettings)
     """Sensor for new listings. `true`, the default, adds it stopped; `running` starts it with the
     first deployment; `false` omits it."""
@@ -210,7 +207,6 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
             self._spec("linked_datasets", AssetSettings()),
             control_plane=self.source.is_octogen,
             dataset_id=lambda listing: ids.get(_listing_key(listing)),
-            replace_revoked=self.replace_revoked,
             execute=self.execute,
         )
         assets = [datasets]

@@ -49,9 +49,6 @@ class UrlCoverageSettings(YamlModel):
     """Location of the listing."""
     dataset_id: str | None = None
     """Id of the linked dataset; by default `octogen_<listing id>`."""
-    replace_revoked: bool = False
-    """Delete a revoked subscription that holds the dataset id, with its dataset and access rights.
-    By default, the run fails."""
     max_bytes_billed: int | None = Field(default=100_000_000_000, gt=0)
     """Maximum bytes billed for a query; `null` removes the limit."""
     translation: Translation = None

@@ -57,7 +57,6 @@ _PROJECT_PERMISSIONS = {
     "bigquery.datasets.create": "roles/bigquery.user",
     "bigquery.datasets.get": "roles/bigquery.user",
     "analyticshub.subscriptions.list": "roles/analyticshub.subscriptionOwner",
-    "analyticshub.subscriptions.delete": "roles/analyticshub.subscriptionOwner",
     "bigquery.jobs.create": "roles/bigquery.jobUser",
 }
 """Project permissions required for subscriptions and queries, each with a role that grants it."""

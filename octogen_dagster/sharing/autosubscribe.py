@@ -88,14 +88,14 @@ class _Attempt(NamedTuple):
 
 @dataclass(frozen=True)
 class SubscriptionPass:
-    """A pass for one subscriber; `options` are passed to `subscribe`."""
+    """A pass for one subscriber; `datasets` as for `subscribe`."""
 
     octogen: OctogenMCP
     hub: AnalyticsHub
     project: str
     principal: str
     friendly_name: str | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
+    datasets: Mapping[str, str] = field(default_factory=dict)
     log: Callable[[str], object] = lambda _: None
 
     def plan(self, offer: Cell) -> SubscriptionPlan:
@@ -115,7 +115,7 @@ class SubscriptionPass:
             plan = self.plan(offer)
             if not apply:
                 return _Attempt(action, message)
-            result = subscribe(self.hub, plan, **self.options)
+            result = subscribe(self.hub, plan, datasets=self.datasets)
         except OctogenBigQueryAccessPendingError as error:
             return _Attempt(Action.PENDING, str(error), error=error)
         except OctogenError as error:
@@ -212,9 +212,9 @@ def subscribe_with_octogen(
     subject = f"Listing {listing}: {message}"
     is_enabled = found.subscriber is not None and found.subscriber.is_enabled
     if action is Action.ALREADY_ACTIVE:
-        return plan, subscribe(this.hub, plan, **this.options)
+        return plan, subscribe(this.hub, plan, datasets=this.datasets)
     if action is Action.PENDING and is_enabled:
-        result = find_subscription(this.hub, plan, this.options["datasets"])
+        result = find_subscription(this.hub, plan, this.datasets)
         if result is None:
             raise OctogenBigQueryAccessPendingError(subject)
         this.log(f"{subject} The project is already subscribed.")
@@ -241,4 +241,4 @@ def register_and_subscribe(
             "grant does not arrive, enable the subscriber there."
         )
     plan = plan_subscription(str(listing), this.project, dataset_id)
-    return plan, subscribe(this.hub, plan, **this.options)
+    return plan, subscribe(this.hub, plan, datasets=this.datasets)

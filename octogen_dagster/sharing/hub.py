@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import functools
 import os
@@ -15,7 +14,6 @@ from octogen_dagster.errors import (
     OctogenBigQueryAccessPendingError,
     OctogenBigQueryError,
     OctogenBigQueryInputError,
-    OctogenBigQueryUnavailableError,
     OctogenBigQueryUnreachableError,
 )
 from octogen_dagster.sharing.google_errors import (
@@ -237,28 +235,6 @@ class AnalyticsHub:
             "so try again in a few minutes. If the error persists, check that these Google "
             f"credentials belong to the registered principal.{f' {cause}' if cause else ''}"
         )
-
-    def delete(self, subscription: str) -> None:
-        """Delete a subscription and its linked dataset; do nothing if it does not exist."""
-        from google.api_core import exceptions
-        from google.cloud import bigquery_analyticshub_v1 as ah
-
-        subject = f"Subscription {subscription}"
-        advice = missing_in_project(
-            "analyticshub.subscriptions.delete", _SUBSCRIPTION_OWNER, subscription.split("/")[1]
-        )
-        with translate_google_errors(ANALYTICS_HUB, subject, if_denied=advice):
-            try:
-                request = ah.DeleteSubscriptionRequest(name=subscription)
-                deletion = self._client.delete_subscription(request, **self._bounds())
-                deletion.result(timeout=self._deadline)  # type: ignore[no-untyped-call]
-            except exceptions.NotFound:
-                pass
-            except concurrent.futures.TimeoutError:
-                raise OctogenBigQueryUnavailableError(
-                    f"{subject}: deletion did not finish within {self._deadline:g} s. Try again "
-                    "later."
-                ) from None
 
     def _bounds(self, deadline: float | None = None) -> dict[str, Any]:
         """Return the retry and timeout arguments for one call."""

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING
 from octogen_dagster.errors import (
     OctogenBigQueryAccessPendingError,
     OctogenBigQueryError,
-    OctogenBigQueryUnavailableError,
 )
 from octogen_dagster.sharing.hub import REVOKED, AnalyticsHub, Subscription
 from octogen_dagster.sharing.names import SubscriptionPlan, plan_subscription, sample_query
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from google.auth.credentials import Credentials
 
@@ -91,7 +90,6 @@ def subscribe(
     hub: AnalyticsHub,
     plan: SubscriptionPlan,
     *,
-    replacing: Callable[[str, str], None] | None = None,
     datasets: Mapping[str, str] = MappingProxyType({}),
 ) -> BigQuerySubscriptionResult:
     """Subscribe, unless the project is already subscribed to the listing.
@@ -100,13 +98,10 @@ def subscribe(
     revoked subscription's leftover dataset, or something unrelated. Only the subscription list,
     read again after a wait, can distinguish these cases.
 
-    `replacing` permits deleting revoked subscriptions to the same listing that hold the dataset id,
-    each with its linked dataset and the access rights set on it. It is called before each deletion
-    with the subscription name and the dataset. `datasets` maps subscription names to linked dataset
-    ids, because Analytics Hub might name a dataset only while its subscription is active.
+    `datasets` maps subscription names to linked dataset ids, because Analytics Hub might name a
+    dataset only while its subscription is active. Nothing is deleted.
     """
     own: list[Subscription] = []
-    deleted: set[str] = set()
     for attempt, wait in enumerate((0, *WAITS)):
         time.sleep(wait)
         own = _subscriptions_to(hub, plan, datasets)
@@ -114,16 +109,12 @@ def subscribe(
         if existing is not None:
             return _result(existing, plan, already_subscribed=True)
         if attempt:  # the dataset id is taken
-            holders = [each for each in own if each.dataset_id == plan.dataset_id]
-            leftovers = [each for each in holders if each.name not in deleted]
-            _delete(hub, plan, leftovers, replacing)
-            # Lists lag behind, so a deleted subscription might still be listed.
-            deleted.update(each.name for each in leftovers)
+            _reject_leftovers(hub, plan, own)
         created = hub.subscribe(plan)
         if created is not None:
             named = replace(created, dataset_id=created.dataset_id or plan.dataset_id)
             return _result(named, plan, already_subscribed=False)
-    raise _still_taken(plan, own, deleted)
+    raise _still_taken(plan, own)
 
 
 def find_subscription(
@@ -161,47 +152,32 @@ def _subscriptions_to(
     ]
 
 
-def _delete(
-    hub: AnalyticsHub,
-    plan: SubscriptionPlan,
-    leftovers: Sequence[Subscription],
-    replacing: Callable[[str, str], None] | None,
+def _reject_leftovers(
+    hub: AnalyticsHub, plan: SubscriptionPlan, own: Sequence[Subscription]
 ) -> None:
-    """Delete all revoked subscriptions that hold the dataset id, or none."""
+    """Raise if subscriptions to this listing that are not usable hold the dataset id."""
+    leftovers = [each for each in own if each.dataset_id == plan.dataset_id]
     if not leftovers:
         return
     for each in leftovers:
         if each.state != REVOKED:
             raise OctogenBigQueryError(f"{_taken(plan)}, and {_unknown_state(each)}")
-    # Check before deleting anything: without the grant, the dataset could not be replaced.
+    # Without the grant, deleting the leftover would lose the dataset and gain nothing yet.
     if not hub.may_subscribe(plan.listing):
         raise OctogenBigQueryAccessPendingError(
             f"Listing {plan.listing} as dataset {plan.project}.{plan.dataset_id}: Octogen's grant "
             "has not arrived yet. Nothing was changed. Grants are asynchronous, so try again in a "
             "few minutes."
         )
-    if replacing is None:
-        raise OctogenBigQueryError(
-            f"{_taken(plan)}, left over from the revoked subscription {leftovers[0].name} to this "
-            "listing. Nothing was changed. Set replace_revoked=True in build_linked_datasets_asset "
-            "or build_url_list_export_asset (replace_revoked: true in YAML) to let a run delete "
-            "that subscription, the dataset and the access rights set on it, and subscribe again. "
-            f"Or delete it yourself, then {_AGAIN}"
-        )
-    for each in leftovers:
-        replacing(each.name, f"{plan.project}.{plan.dataset_id}")
-        hub.delete(each.name)
+    raise OctogenBigQueryError(
+        f"{_taken(plan)}, left over from the revoked subscription {leftovers[0].name} to this "
+        "listing. Nothing was changed. Delete that subscription on BigQuery's Sharing page, which "
+        f"also deletes the dataset and the access rights set on it, then {_AGAIN}"
+    )
 
 
-def _still_taken(
-    plan: SubscriptionPlan, own: Sequence[Subscription], deleted: Iterable[str]
-) -> OctogenBigQueryError:
+def _still_taken(plan: SubscriptionPlan, own: Sequence[Subscription]) -> OctogenBigQueryError:
     """Return the error for a dataset id that stays taken by something other than a subscription."""
-    if deleted:
-        return OctogenBigQueryUnavailableError(
-            f"Listing {plan.listing}: dataset {plan.project}.{plan.dataset_id} still exists, "
-            "although its revoked subscription was deleted. Try again later."
-        )
     problem = (
         "no subscription to this listing uses it. Choose another dataset id with dataset_id= "
         "(--dataset on the command line), or delete the dataset if nobody needs it. If a "

@@ -53,7 +53,6 @@ def build_url_list_export_asset(
     listing_location: str = LOCATION,
     dataset_id: str | None = None,
     control_plane: bool = False,
-    replace_revoked: bool = False,
     grant_waits: Sequence[float] = GRANT_WAIT_SECONDS,
     max_age: timedelta | None = timedelta(days=2),
     resource_key: str = RESOURCE,
@@ -85,7 +84,6 @@ def build_url_list_export_asset(
         control_plane: Register the subscriber with Octogen, which grants listings to registered
             subscribers. Requires an `OctogenControlPlaneResource` with the resource key
             `octogen_control_plane`.
-        replace_revoked: As in `build_linked_datasets_asset`.
         grant_waits: Seconds to wait for a grant before each further attempt in the same run.
         max_age: Maximum age of the export; None omits the check `fresh`.
         resource_key: The resource key of the `OctogenResource`.
@@ -140,7 +138,6 @@ def build_url_list_export_asset(
                     resource(hub_resource_key),
                     resource(control_plane_resource_key) if control_plane else None,
                     with_octogen=register_and_subscribe,
-                    replace_revoked=replace_revoked,
                 )
             yield _exported(state, exported_at, linked)
         yield from _check_freshness(exported_at, state.created_at, max_age)

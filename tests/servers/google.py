@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from google.cloud import bigquery_analyticshub_v1 as ah
-from google.longrunning import operations_pb2  # type: ignore[import-untyped]
-from google.protobuf import any_pb2, empty_pb2  # type: ignore[import-untyped]
 
 from tests.servers.analytics_hub import Refusal, answering, granting
 
@@ -44,7 +42,6 @@ class Google:
         by_number: True if a subscription names its listing's project by number.
         lost: How many answers of `SubscribeListing` are lost; what they say was done.
         lag: How many lists do not have the subscriptions that are newer than the first list.
-        lingering: How many subscriptions find a dataset that was deleted.
         calls: The methods that were called.
         requests: The requests of `SubscribeListing`.
         on_answer: Called with the name of a method before its answer is sent.
@@ -58,11 +55,9 @@ class Google:
     by_number: bool = False
     lost: int = 0
     lag: int = 0
-    lingering: int = 0
     calls: list[str] = field(default_factory=list)
     requests: list[ah.SubscribeListingRequest] = field(default_factory=list)
     on_answer: Callable[[str], None] = lambda _: None
-    _dataset_of: dict[str, str] = field(default_factory=dict)
     _refusals: dict[str, list[Refusal]] = field(default_factory=dict)
     _lock: Any = field(default_factory=threading.Lock)
 
@@ -90,7 +85,6 @@ class Google:
                 listing: ah.Subscription.LinkedResource(linked_dataset=linked)
             }
         self.subscriptions.append(added)
-        self._dataset_of[added.name] = dataset
         return added.name
 
     def refuse(self, method: str, code: str, times: int = 1, *details: Any, text: str = "") -> None:
@@ -106,7 +100,6 @@ class Google:
             "GetListing": self._get_listing,
             "ListSubscriptions": self._list_subscriptions,
             "SubscribeListing": self._subscribe,
-            "DeleteSubscription": self._delete,
             "TestIamPermissions": self._test_permissions,
         }
         with answering(
@@ -150,9 +143,7 @@ class Google:
         if wanted.location.lower() != request.name.split("/")[3].lower():
             raise Refusal("INVALID_ARGUMENT", "The destination is not where the listing is.")
         dataset = wanted.dataset_reference.dataset_id
-        lingers = self.lingering and "DeleteSubscription" in self.calls
-        self.lingering -= bool(lingers)
-        if dataset in self.datasets or lingers:
+        if dataset in self.datasets:
             raise Refusal("ALREADY_EXISTS", "Already Exists: Dataset.")
         self.requests.append(request)
         self.add(request.name, dataset, name=f"new-{len(self.requests)}")
@@ -163,11 +154,3 @@ class Google:
 
     def _test_permissions(self, request: Any) -> Any:
         return granting(*[SUBSCRIBE] * self.granted)(request)
-
-    def _delete(self, request: ah.DeleteSubscriptionRequest) -> Any:
-        (deleted,) = [each for each in self.subscriptions if each.name == request.name]
-        self.subscriptions.remove(deleted)
-        self.datasets.discard(self._dataset_of[deleted.name])
-        done = any_pb2.Any()
-        done.Pack(empty_pb2.Empty())
-        return operations_pb2.Operation(name="operations/1", done=True, response=done)

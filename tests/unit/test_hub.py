@@ -10,14 +10,12 @@ from typing import Any
 
 import pytest
 from google.cloud import bigquery_analyticshub_v1 as ah
-from google.longrunning import operations_pb2  # type: ignore[import-untyped]
 from google.oauth2.credentials import Credentials
 
-from octogen_dagster.errors import OctogenBigQueryError, OctogenBigQueryUnavailableError
+from octogen_dagster.errors import OctogenBigQueryError
 from octogen_dagster.sharing import google_errors, hub
 from octogen_dagster.sharing.hub import AnalyticsHub
 from tests.api.servers import RawServer, hanging, http
-from tests.messages import Golden
 from tests.servers.analytics_hub import answering
 from tests.servers.google import EXCHANGE, LISTING, Google
 
@@ -93,18 +91,6 @@ def test_pages_without_an_end_are_an_error(fails: Fails) -> None:
     circle = itertools.cycle("ab")
     with answering(ListListings=pages(circle)) as endpoint:
         fails("the pages repeat", AnalyticsHub(endpoint=endpoint))
-
-
-def test_a_deletion_that_does_not_end_is_an_error(golden: Golden) -> None:
-    unfinished = operations_pb2.Operation(name="operations/1")
-    with (
-        answering(
-            DeleteSubscription=lambda _: unfinished, GetOperation=lambda _: unfinished
-        ) as endpoint,
-        AnalyticsHub(endpoint=endpoint, deadline=0.5) as opened,
-        golden.raises(OctogenBigQueryUnavailableError),
-    ):
-        opened.delete("projects/p/locations/us/subscriptions/s")
 
 
 def test_a_local_server_is_reached_without_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:

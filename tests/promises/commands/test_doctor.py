@@ -539,7 +539,6 @@ PERMISSIONS = [
     "bigquery.datasets.create",
     "bigquery.datasets.get",
     "analyticshub.subscriptions.list",
-    "analyticshub.subscriptions.delete",
     "bigquery.jobs.create",
 ]
 
@@ -585,9 +584,9 @@ class TestGoogle:
             (200, [], [f"ok: {PROJECT} grants {', '.join(PERMISSIONS)}."]),
             (
                 200,
-                PERMISSIONS[4:],
+                PERMISSIONS[3:],
                 [
-                    f"ok: {PROJECT} grants {', '.join(PERMISSIONS[:4])}.",
+                    f"ok: {PROJECT} grants {', '.join(PERMISSIONS[:3])}.",
                     "failed: The permission bigquery.jobs.create is missing.",
                 ],
             ),

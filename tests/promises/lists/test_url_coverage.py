@@ -32,7 +32,7 @@ from tests.promises.lists.url_coverage_runs import (
 )
 from tests.results import failure, failures, is_retried, metadata, octogen_at
 from tests.servers.bigquery import BigQueryServer, serving
-from tests.servers.google import PROJECT, REVOKED, Google
+from tests.servers.google import PROJECT, Google
 from tests.servers.octogen import Octogen
 from tests.servers.octogen_mcp import PRINCIPAL
 
@@ -567,7 +567,7 @@ def test_a_run_that_was_killed_at_any_request_is_mended_by_its_retry(
 def test_the_dataset_is_linked_as_by_linked_datasets(
     run: Run, google: Google, bigquery: BigQueryServer
 ) -> None:
-    """With a place, waits for the grant, a control plane and a revoked subscription replaced."""
+    """With a place, waits for the grant and a control plane."""
     for view, fields in (
         ("url_coverage_v1", COVERAGE_FIELDS),
         ("products_current_v1", PRODUCT_FIELDS),
@@ -579,14 +579,12 @@ def test_the_dataset_is_linked_as_by_linked_datasets(
 
     google.granted, google.on_answer = False, arrives
     listing = LISTING.replace("octogen-catalog-exchange/locations/US", "elsewhere/locations/EU")
-    google.add(listing, "q3", REVOKED)
     place = {"listing_project": "elsewhere", "listing_location": "EU", "dataset_id": "q3"}
     octogen = Octogen()
-    result = run(octogen, export={"grant_waits": (0.01,), "replace_revoked": True, **place})
+    result = run(octogen, export={"grant_waits": (0.01,), **place})
     assert result.success, failure(result)
-    assert "octogen/replaced_subscription" in metadata(result, "q3_export")
     assert octogen.asked.count("register_bigquery_subscriber") == 1
-    assert google.calls.count("SubscribeListing") == 3  # denied, taken, done
+    assert google.calls.count("SubscribeListing") == 2  # denied, done
     assert {each.name for each in google.requests} == {listing}
     assert google.requests[-1].destination_dataset.dataset_reference.dataset_id == "q3"
 

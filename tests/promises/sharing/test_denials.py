@@ -19,7 +19,7 @@ from tests.messages import Golden
 from tests.projects import Project
 from tests.results import failure, is_retried
 from tests.servers.analytics_hub import error_info
-from tests.servers.google import EXCHANGE, LISTING, PROJECT, REVOKED, Google
+from tests.servers.google import EXCHANGE, LISTING, PROJECT, Google
 
 DISABLED = error_info(
     "SERVICE_DISABLED", service="analyticshub.googleapis.com", consumer="projects/7"
@@ -191,13 +191,3 @@ def test_a_run_neither_waits_nor_retries_if_no_grant_would_help(
     assert said in failure(result)
     assert google.calls.count("SubscribeListing") == 1
     assert not is_retried(result)
-
-
-def test_a_deletion_that_is_denied_names_the_role(project: Project) -> None:
-    google = Google()
-    name = google.add(state=REVOKED)
-    google.refuse("DeleteSubscription", "PERMISSION_DENIED")
-    result = linking(google, project, od.build_linked_datasets_asset(replace_revoked=True))
-    assert f"Subscription {name}: " in failure(result)
-    assert "The permission analyticshub.subscriptions.delete is missing" in failure(result)
-    assert f"{OWNER}, with `gcloud projects add-iam-policy-binding {PROJECT}" in failure(result)

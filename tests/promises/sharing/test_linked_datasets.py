@@ -12,7 +12,6 @@ from google.cloud import bigquery_analyticshub_v1 as ah
 import octogen_dagster as od
 from octogen_dagster.bigquery.partitions import listing_partition_key
 from tests.messages import Golden
-from tests.promises.yaml.yaml_projects import LINKED, load
 from tests.results import failure
 from tests.results import metadata as metadata_of
 from tests.servers.google import DATASET, EXCHANGE, FIELDS, LISTING, PROJECT, REVOKED, STALE, Google
@@ -157,7 +156,7 @@ def test_what_passes_is_retried_and_what_lasts_is_not(run: Run) -> None:
 # Subscriptions that are not in force.
 
 
-def test_by_default_nothing_is_deleted_and_the_error_names_the_argument(
+def test_a_revoked_subscription_that_holds_the_dataset_id_is_kept_and_named(
     golden: Golden, run: Run
 ) -> None:
     google = Google()
@@ -166,40 +165,20 @@ def test_by_default_nothing_is_deleted_and_the_error_names_the_argument(
     assert name in failure(result)
     golden("errors", failure(result))
     assert retries(result) == []
-    assert "DeleteSubscription" not in google.calls
+    assert [each.name for each in google.subscriptions] == [name]
 
 
-@pytest.mark.parametrize(("with_octogen", "lingering"), [(False, 2), (True, 0)])
-def test_a_revoked_subscription_is_replaced_if_that_was_asked_for(
-    with_octogen: bool, lingering: int, run: Run, capfd: pytest.CaptureFixture[str]
-) -> None:
-    google = Google(lingering=lingering)
-    name = google.add(state=REVOKED)
-    octogen = Octogen().register()
-    octogen.share("acme")
-    result = run(google, octogen if with_octogen else None, replace_revoked=True)
-    found = metadata(result)
-    assert found["octogen/replaced_subscription"] == name
-    assert found["octogen/already_subscribed"] is False
-    assert [each.name for each in google.subscriptions] == [found["octogen/subscription"]]
-    (line,) = [each for each in capfd.readouterr().err.splitlines() if "Deleting" in each]
-    assert f"revoked subscription {name}" in line
-    assert f"linked dataset {PROJECT}.{DATASET} " in line
-    assert "octogen/replaced_subscription" not in metadata(run(google, replace_revoked=True))
-
-
-@pytest.mark.parametrize(("replace", "taken_first"), [(False, True), (True, False)])
-def test_a_revoked_subscription_stays_until_it_is_granted_again(
-    replace: bool, taken_first: bool, run: Run
+@pytest.mark.parametrize("taken_first", [False, True])
+def test_a_revoked_subscription_is_not_reported_before_the_grant_arrives(
+    taken_first: bool, run: Run
 ) -> None:
     google = Google(granted=False)
     google.add(state=REVOKED)
     if taken_first:  # Google may look at the destination before it looks at the grant
         google.refuse("SubscribeListing", "ALREADY_EXISTS")
-    result = run(google, replace_revoked=replace)
+    result = run(google)
     assert "Octogen's grant has not arrived yet" in failure(result)
     assert ("Nothing was changed" in failure(result)) == taken_first
-    assert "DeleteSubscription" not in google.calls
 
 
 @pytest.mark.slow
@@ -220,7 +199,7 @@ def test_what_is_not_known_to_be_this_listing_s_leftover_is_kept(run: Run) -> No
         (silent, "does not name its dataset"),
     ]:
         before = list(google.subscriptions)
-        result = run(google, replace_revoked=True)
+        result = run(google)
         assert said in failure(result)
         assert (google.subscriptions, retries(result)) == (before, [])
 
@@ -238,41 +217,7 @@ def test_the_dataset_that_was_reported_is_remembered_where_google_stops_naming_i
         f"{PROJECT}.mine",
     )
     linked.state = REVOKED
-    found = metadata(run(google, replace_revoked=True, **mine))
-    assert found["octogen/replaced_subscription"].endswith("/new-1")
-
-
-@pytest.mark.slow
-def test_a_dataset_that_stays_after_its_subscription_is_waited_for_by_the_next_attempt(
-    run: Run,
-) -> None:
-    google = Google(lingering=8)
-    google.add(state=REVOKED)
-    result = run(google, replace_revoked=True, retry_policy=AT_ONCE)
-    assert metadata(result)["octogen/already_subscribed"] is False
-    assert len(retries(result)) == 1
-    assert google.calls.count("DeleteSubscription") == 1
-
-
-@pytest.mark.parametrize(("setting", "deletes"), [({}, False), ({"replace_revoked": True}, True)])
-def test_in_yaml_a_deletion_must_be_asked_for_too(
-    setting: dict[str, bool],
-    deletes: bool,
-    instance: dg.DagsterInstance,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    attributes = {"project": PROJECT, "source": {"listings": [LISTING]}, **setting}
-    google = Google()
-    google.add(state=REVOKED)
-    key = listing_partition_key(LISTING)
-    instance.add_dynamic_partitions("octogen_listings", [key])
-    with google.running() as endpoint, load(attributes, LINKED) as (_, defs):
-        monkeypatch.setenv("ANALYTICS_HUB_EMULATOR_HOST", endpoint)
-        result = defs.resolve_implicit_global_asset_job_def().execute_in_process(
-            partition_key=key, instance=instance, raise_on_error=False
-        )
-    assert result.success == deletes
-    assert ("DeleteSubscription" in google.calls) == deletes
+    assert f"revoked subscription {linked.name} to this listing" in failure(run(google, **mine))
 
 
 # With Octogen's control plane.

@@ -206,7 +206,7 @@ def test_a_subscription_that_is_not_in_force_is_not_deleted(
     assert name in str(caught.value)
     if state != REVOKED:
         golden("errors", caught.value)
-    assert "DeleteSubscription" not in google.calls
+    assert [each.name for each in google.subscriptions] == [name]
 
 
 @pytest.mark.parametrize(
