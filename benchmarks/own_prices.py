@@ -30,7 +30,7 @@ from octogen_dagster.history.update import HistoryUpdate
 
 _PAGES = 3
 _DAYS_BEFORE = 3
-_LINKED, _OWN, _ALERTS = "linked_history", "articles_history", "own_alerts"
+_LINKED, _OWN, _ALERTS = "linked_history", "articles_history", "price_list_alerts"
 _LACKED = ("original_price", "is_active")
 """The columns that the view does not have."""
 _FEW, _MANY_PAGES = 500, 5
@@ -38,7 +38,7 @@ _OF_OWN = ("product_url", "current_price", "currency", "valid_from", "valid_to")
 _RULES = [Undercut(percent=5), BelowFloor()]
 _ARTICLES = Tracking.of_table(
     ("sku", "product_url"),
-    {name: (name,) for name in ("own_price", "map_price", "currency")},
+    {name: (name,) for name in ("price", "map_price", "currency")},
 )
 
 
@@ -90,7 +90,7 @@ def _articles(products: Path) -> pl.LazyFrame:
     return pl.scan_parquet(products).select(
         number.alias("sku"),
         "product_url",
-        near.round(2).alias("own_price"),
+        near.round(2).alias("price"),
         (price * 0.7).round(2).alias("map_price"),
         "currency",
     )
@@ -152,7 +152,7 @@ def last_of(days: int) -> dict[str, float]:
     history = _pages_of(days, 10, HISTORY_SCHEMA)
     schema = {name: HISTORY_SCHEMA.get(name, pl.String) for name in ("sku", *_OF_OWN)}
     prices = _pages_of(days, 40, schema)
-    own = prices.rename({"current_price": "own_price"}).with_columns(map_price=90.0)
+    own = prices.rename({"current_price": "price"}).with_columns(map_price=90.0)
     rules = dict.fromkeys(_RULES, at(days - 1))
     return timed(lambda: list(price_list_events(history, price_list_rows(own, rules), rules)))
 

@@ -145,7 +145,7 @@ def position(products: Sequence[Row], own: Sequence[Row]) -> list[Row]:
     chosen = [competitor(row) for row in own]
     table = []
     for row, (said, theirs) in zip(own, chosen, strict=True):
-        price = known(row["own_price"]) if row["currency"] else None
+        price = known(row["price"]) if row["currency"] else None
         of_sku = {
             page(other["product_url"]): (float(each["current_price"]), unit_of(each))
             for other, (say, each) in zip(own, chosen, strict=True)
@@ -160,7 +160,7 @@ def position(products: Sequence[Row], own: Sequence[Row]) -> list[Row]:
         middle = median(prices) if prices else None
         table.append(
             {
-                "status": said if price else "no_own_price",
+                "status": said if price else "unpriced",
                 "competitor_uuid": theirs and theirs["uuid"],
                 "competitor_price": theirs and known(theirs["current_price"]),
                 "competitor_in_stock": theirs and stock_of(theirs),
@@ -313,11 +313,11 @@ def _below(
     products: Sequence[Row], own: Sequence[Row], rule: PriceListRule
 ) -> list[tuple[Any, bool | None, Row]]:
     """Whether each own row has a page below it; None if that is unknown."""
-    column = rule.column if isinstance(rule, BelowFloor) else "own_price"
+    column = rule.column if isinstance(rule, BelowFloor) else "price"
     percent = rule.percent if isinstance(rule, Undercut) else 0
-    compared = position(products, [{**row, "own_price": row[column]} for row in own])
+    compared = position(products, [{**row, "price": row[column]} for row in own])
     # Whoever is not there is not below, whatever the own price.
-    as_if = [position(products, [{**row, "own_price": 1.0}])[0]["status"] for row in own]
+    as_if = [position(products, [{**row, "price": 1.0}])[0]["status"] for row in own]
     found = []
     for row, real, of_limit, there in zip(
         own, position(products, own), compared, as_if, strict=True
@@ -326,8 +326,8 @@ def _below(
         if of_limit["status"] == "matched":
             theirs, limit = of_limit["competitor_price"], row[column]
             state = theirs < limit and theirs <= limit * (1 - percent / 100)
-        usable = known(row["own_price"]) if row["currency"] else None
-        shown = {**row, **of_limit, "own_price": usable, "rank": real["rank"]}
+        usable = known(row["price"]) if row["currency"] else None
+        shown = {**row, **of_limit, "price": usable, "rank": real["rank"]}
         found.append(((row["sku"], page(row["product_url"])), state, shown))
     return found
 
@@ -365,7 +365,7 @@ def own_events(
                     ]
                     price, _, uuid, row = min(below, key=lambda each: each[:3])
                     rank = ranks.get((row["sku"], row["product_url"]))
-                    values = (uuid, price, row["own_price"], rank, row["rank"])
+                    values = (uuid, price, row["price"], rank, row["rank"])
                     event = (time, unit_of(row), price, (rule.name, row["sku"], time, *values))
                     found_events.setdefault((rule, *group), []).append(event)
             before = now

@@ -26,7 +26,7 @@ def build_price_alerts_asset(
     history: dg.AssetsDefinition,
     rules: Sequence[AlertRule],
     *,
-    own: dg.AssetsDefinition | None = None,
+    price_list: dg.AssetsDefinition | None = None,
     name: str | dg.AssetSpec | None = None,
     **asset_arguments: Any,
 ) -> dg.AssetsDefinition:
@@ -44,29 +44,29 @@ def build_price_alerts_asset(
     `octogen/price_dropped`, and `octogen/largest_alerts` lists the largest changes with links.
     `build_snapshot_checks` adds a check for each rule.
 
-    With `own`, the rules compare competitors with your price list. An event's time is when either
-    side changed, and it has `sku`, `own_price` and `rank`. URLs match as in a price position. Rows
-    that cannot be compared are counted as `octogen/no_own_price`, `octogen/other_currency`,
+    With `price_list`, the rules compare competitors with your prices. An event's time is when one
+    side changed, and it has `sku`, `price` and `rank`. URLs match as in a price position. Rows
+    that cannot be compared are counted as `octogen/unpriced`, `octogen/other_currency`,
     `octogen/no_currency` and `octogen/no_price`.
 
     Args:
         history: An asset built by `build_product_history_asset`. The alerts have the same
             partitions; price-list alerts cover all catalogs and have none.
-        rules: Product rules such as `PriceDropped`, or with `own` price-list rules such as
+        rules: Product rules such as `PriceDropped`, or with `price_list` price-list rules such as
             `Undercut`. Names are unique.
-        own: Your price list's history, built by `build_history_asset`, with the columns `sku`,
-            `product_url` (a competitor's product page; a SKU can have several), `own_price`,
+        price_list: Its history, built by `build_history_asset`, with the columns `sku`,
+            `product_url` (a competitor's product page; a SKU can have several), `price`,
             `currency` and any floor.
         name: The asset's name or `dagster.AssetSpec`; by default the history's name with `_alerts`
-            or `_own_alerts` in place of `_history`.
+            or `_price_list_alerts` in place of `_history`.
         asset_arguments: Other arguments for `@dagster.asset`. Pass
             `automation_condition=octogen_dagster.follow_upstream()` to run after each history
             update.
 
     Raises:
-        TypeError: `history` or `own` is not an asset, or `rules` is not a list of rules.
+        TypeError: `history` or `price_list` is not an asset, or `rules` is not a list of rules.
         ValueError: An asset is not a history, `rules` is empty, two rules have the same name, or
-            price-list rules and `own` are not given together.
+            price-list rules and `price_list` are not given together.
     """
     require_asset(history, "history")
     if not isinstance(rules, Sequence) or not all(isinstance(rule, AlertRule) for rule in rules):
@@ -82,22 +82,22 @@ def build_price_alerts_asset(
             f"{history.key.to_user_string()} is not a product history. Pass an asset built by "
             "build_product_history_asset."
         )
-    of_own = [rule for rule in rules if isinstance(rule, PriceListRule)]
-    if len(of_own) not in {0, len(rules)} or bool(of_own) != (own is not None):
+    list_rules = [rule for rule in rules if isinstance(rule, PriceListRule)]
+    if len(list_rules) not in {0, len(rules)} or bool(list_rules) != (price_list is not None):
         raise ValueError(
             "Price-list rules, such as Undercut and BelowFloor, need your price list's history as "
-            "`own`, and product rules cannot use it. Build one asset for each kind."
+            "`price_list`, and product rules cannot use it. Build one asset for each kind."
         )
     base = history.key.path[-1].removesuffix("_history")
-    default = f"{base}_alerts" if own is None else f"{base}_own_alerts"
+    default = f"{base}_alerts" if price_list is None else f"{base}_price_list_alerts"
     given = asset_arguments_of(name or default, asset_arguments)
     limits = {
         rule.name: {"max_products": rule.max_products, "max_percent": rule.max_percent}
         for rule in rules
     }
     subject = f"the products in {history.key.to_user_string()}"
-    if own is not None:
-        subject = f"the price list in {own.key.to_user_string()}, compared with {subject}"
+    if price_list is not None:
+        subject = f"the price list in {price_list.key.to_user_string()}, compared with {subject}"
     arguments = {
         "metadata": {ALERT_RULES: limits},
         "description": f"Alerts for {subject}: {', '.join(limits)}. A row is an event.",
@@ -108,8 +108,8 @@ def build_price_alerts_asset(
         "needs_files": True,
         "kind": replace(ALERTS_KIND, checks={rule.name: _check_of(rule) for rule in rules}),
     }
-    if own is not None:
-        return _price_list_alerts(history, own, of_own, arguments, shared)
+    if price_list is not None:
+        return _price_list_alerts(history, price_list, list_rules, arguments, shared)
     mapping = history.get_partition_mapping(snapshots)
     ins = {
         "history": dg.AssetIn(history.key),
@@ -130,35 +130,35 @@ def build_price_alerts_asset(
 
 def _price_list_alerts(
     history: dg.AssetsDefinition,
-    own: dg.AssetsDefinition,
+    price_list: dg.AssetsDefinition,
     rules: Sequence[PriceListRule],
     arguments: Mapping[str, Any],
     shared: Mapping[str, Any],
 ) -> dg.AssetsDefinition:
     """Build the asset for price-list rules."""
-    require_asset(own, "own")
-    kind = kind_of(own)
+    require_asset(price_list, "price_list")
+    kind = kind_of(price_list)
     if kind is HISTORY_KIND or not COMPUTED.keys() <= kind.descriptions.keys():
         raise ValueError(
-            f"{own.key.to_user_string()} is not a price-list history. Pass an asset built by "
-            'build_history_asset(articles, key=["sku", "product_url"], tracked=["own_price", '
+            f"{price_list.key.to_user_string()} is not a price-list history. Pass one built by "
+            'build_history_asset(articles, key=["sku", "product_url"], tracked=["price", '
             '"currency"]).'
         )
-    ins = {"history": all_partitions(history), "own": all_partitions(own)}
+    ins = {"history": all_partitions(history), "price_list": all_partitions(price_list)}
 
     @snapshot_asset({"ins": ins, **arguments}, **shared)
-    def own_alerts(
-        _run: SnapshotRun, _partition: str | None, history: Snapshots, own: Snapshots
+    def price_list_alerts(
+        _run: SnapshotRun, _partition: str | None, history: Snapshots, price_list: Snapshots
     ) -> dg.MaterializeResult[PriceListAlertsUpdate]:
         said = {f"history {name}": each for name, each in history.metadata().items()}
-        said |= {f"own {name}": each for name, each in own.metadata().items()}
+        said |= {f"price_list {name}": each for name, each in price_list.metadata().items()}
         nothing = pl.LazyFrame(schema=HISTORY_SCHEMA)
         products = pl.concat([nothing, *history.frames()], how="diagonal_relaxed")
         # Without a snapshot, `frame` raises the error for a missing one.
-        prices = pl.concat(own.frames() or [own.frame(None)], how="diagonal_relaxed")
+        prices = pl.concat(price_list.frames() or [price_list.frame(None)], how="diagonal_relaxed")
         return dg.MaterializeResult(value=PriceListAlertsUpdate(rules, products, prices, said))
 
-    return own_alerts
+    return price_list_alerts
 
 
 def _check_of(rule: AlertRule) -> Check:

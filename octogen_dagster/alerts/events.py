@@ -38,12 +38,12 @@ ALERTS_SCHEMA = pl.Schema(
         "currency": pl.String(),
         "in_stock": pl.Boolean(),
         "sku": pl.String(),
-        "own_price": pl.Float64(),
+        "price": pl.Float64(),
         "rank_before": pl.Int64(),
         "rank": pl.Int64(),
     }
 )
-_PRICE_LIST_COLUMNS = ("sku", "own_price", "rank_before", "rank")
+_PRICE_LIST_COLUMNS = ("sku", "price", "rank_before", "rank")
 ALERTS_DESCRIPTIONS = {
     "alert_id": "A digest of rule, product and time; stays the same when recomputed.",
     "rule": "The rule's name.",
@@ -62,7 +62,7 @@ ALERTS_DESCRIPTIONS = {
     "currency": "ISO 4217 code for both prices; the last known one.",
     "in_stock": "True if the product was in stock at that time; null if unknown or it is gone.",
     "sku": "Your article; null for a product rule.",
-    "own_price": "Your price at that time.",
+    "price": "Your price at that time.",
     "rank_before": "Your price's rank just before, as in a price position.",
     "rank": "Your price's rank at that time: 1 if no competitor is cheaper.",
 }

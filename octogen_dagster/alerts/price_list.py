@@ -22,9 +22,9 @@ from octogen_dagster.history.table import ROWS_AT_ONCE
 from octogen_dagster.history.tracking import UnfitSnapshotError
 from octogen_dagster.position.table import (
     AT,
+    LIST_PRICE,
     MATCHED,
     NOW,
-    OWN_PRICE,
     PAGE_STATUS,
     PRICE_LIST_COLUMNS,
     URL,
@@ -44,51 +44,53 @@ _TIMES = pl.col("valid_from", "valid_to")
 _MICROSECOND = timedelta(microseconds=1)
 
 
-def price_list_rows(own: pl.LazyFrame, rules: Iterable[PriceListRule]) -> pl.DataFrame:
+def price_list_rows(price_list: pl.LazyFrame, rules: Iterable[PriceListRule]) -> pl.DataFrame:
     """Read a price list's history with the columns that the rules compare."""
     columns = [*PRICE_LIST_COLUMNS, *(rule.column for rule in rules)]
-    found = own.collect_schema()
+    found = price_list.collect_schema()
     if missing := [name for name in columns if name not in found]:
         raise UnfitSnapshotError(
             f"The price list's history has no column {missing[0]!r}. Pass it to "
             "build_history_asset in `tracked`, or product_url in `key`."
         )
-    rows = own.select(*dict.fromkeys(columns), _TIMES).collect(engine="streaming")
+    rows = price_list.select(*dict.fromkeys(columns), _TIMES).collect(engine="streaming")
     prices = [name for name in columns if name not in ("sku", "product_url", "currency")]
     return keyed(rows.with_columns(pl.col(prices).cast(pl.Float64, strict=False)))
 
 
 def price_list_events(
-    history: pl.LazyFrame, own: pl.DataFrame, rules: Mapping[PriceListRule, datetime]
+    history: pl.LazyFrame, price_list: pl.DataFrame, rules: Mapping[PriceListRule, datetime]
 ) -> Iterator[pl.DataFrame]:
     """Yield the events that each rule has found since its time.
 
-    `own` is a frame from `price_list_rows`.
+    `price_list` is a frame from `price_list_rows`.
     """
     since = pl.lit(min(rules.values()), TIME)
     is_changed = pl.any_horizontal(since <= _TIMES).fill_null(value=False)
     changed = history.filter(is_changed).select(normalized_url(pl.col("product_url")).unique())
     touched = changed.collect(engine="streaming").to_series()
-    own = own.drop_nulls(_OF_PAGE)
-    skus = own.filter(is_changed | pl.col(URL).is_in(touched.implode()))["sku"].unique().sort()
+    price_list = price_list.drop_nulls(_OF_PAGE)
+    skus = (
+        price_list.filter(is_changed | pl.col(URL).is_in(touched.implode()))["sku"].unique().sort()
+    )
     size = max(1, ROWS_AT_ONCE // 4)
     for begin in range(0, len(skus), size):
-        of_skus = own.filter(pl.col("sku").is_in(skus.slice(begin, size).implode()))
+        of_skus = price_list.filter(pl.col("sku").is_in(skus.slice(begin, size).implode()))
         yield _events(rows_on(history, of_skus[URL]), of_skus, rules)
 
 
 def _events(
-    rows: pl.DataFrame, own: pl.DataFrame, rules: Mapping[PriceListRule, datetime]
+    rows: pl.DataFrame, price_list: pl.DataFrame, rules: Mapping[PriceListRule, datetime]
 ) -> pl.DataFrame:
     """Return the events for some SKUs, from all their rows and the products on their pages."""
-    moments, found = _moments(rows, own), []
-    there = pages_at(rows, lasting_at(own, moments, _OF_PAGE))
+    moments, found = _moments(rows, price_list), []
+    there = pages_at(rows, lasting_at(price_list, moments, _OF_PAGE))
     for rule, since in rules.items():
         became = _became(_compared(there, rule), moments, _group(rule))
         became = without_repeats(became, rule, [*_group(rule), AT], "competitor_price")
         became = became.filter(pl.col(AT) >= since)
         found.append(became.with_columns(pl.lit(rule.name).alias(_RULE)))
-    ranked = _ranked(pl.concat(found), rows, own)
+    ranked = _ranked(pl.concat(found), rows, price_list)
     events = [pl.DataFrame(schema=ALERTS_SCHEMA)]
     for rule in rules:
         of_rule = ranked.filter(pl.col(_RULE) == rule.name).select(
@@ -104,7 +106,7 @@ def _events(
             "currency",
             pl.col("competitor_in_stock").alias("in_stock"),
             pl.col("sku").cast(pl.String),
-            pl.col(OWN_PRICE).alias("own_price"),
+            pl.col(LIST_PRICE).alias("price"),
             "rank_before",
             "rank",
             *(pl.col(name).cast(pl.String).alias(f"id_{name}") for name in _group(rule)),
@@ -119,12 +121,12 @@ def _group(rule: PriceListRule) -> list[str]:
     return _OF_PAGE if rule.by == "any" else ["sku"]
 
 
-def _moments(rows: pl.DataFrame, own: pl.DataFrame) -> pl.DataFrame:
+def _moments(rows: pl.DataFrame, price_list: pl.DataFrame) -> pl.DataFrame:
     """Return the moments for each SKU and page."""
-    of_pages = own.select(_OF_PAGE).unique().join(rows.select(URL, _TIMES), on=URL)
+    of_pages = price_list.select(_OF_PAGE).unique().join(rows.select(URL, _TIMES), on=URL)
     times = [
         each.select(*_OF_PAGE, pl.col(name).alias(AT))
-        for each in (own, of_pages)
+        for each in (price_list, of_pages)
         for name in ("valid_from", "valid_to")
     ]
     return pl.concat(times).drop_nulls().unique()
@@ -168,12 +170,12 @@ def _became(there: pl.DataFrame, moments: pl.DataFrame, group: Sequence[str]) ->
     return below.unique([*group, AT], keep="first", maintain_order=True)
 
 
-def _ranked(became: pl.DataFrame, rows: pl.DataFrame, own: pl.DataFrame) -> pl.DataFrame:
+def _ranked(became: pl.DataFrame, rows: pl.DataFrame, price_list: pl.DataFrame) -> pl.DataFrame:
     """Add your price's rank at each event and just before it."""
     on = ["sku", "product_url"]
     became = became.with_columns((pl.col(AT) - _MICROSECOND).alias(_BEFORE))
     asked = [became.select("sku", pl.col(at).alias(AT)) for at in (AT, _BEFORE)]
-    of_skus = positions(rows, lasting_at(own, pl.concat(asked), ["sku"]))
+    of_skus = positions(rows, lasting_at(price_list, pl.concat(asked), ["sku"]))
     ranks = of_skus.select(*on, AT, "rank").unique([*on, AT])
     before = ranks.rename({AT: _BEFORE, "rank": "rank_before"})
     return became.join(ranks, on=[*on, AT], how="left").join(before, on=[*on, _BEFORE], how="left")
@@ -184,10 +186,10 @@ def _page() -> pl.Expr:
     return pl.when(pl.col(URL).is_not_null()).then(pl.col(URL).hash()).alias(_PAGE)
 
 
-def price_list_figures(history: pl.LazyFrame, own: pl.DataFrame) -> dict[str, int]:
+def price_list_figures(history: pl.LazyFrame, price_list: pl.DataFrame) -> dict[str, int]:
     """Count the current price-list rows, and by reason the ones not comparable."""
-    now = own.filter(pl.col("valid_to").is_null())
-    priced = now.filter(pl.col(OWN_PRICE).is_not_null()).drop("valid_from", "valid_to")
+    now = price_list.filter(pl.col("valid_to").is_null())
+    priced = now.filter(pl.col(LIST_PRICE).is_not_null()).drop("valid_from", "valid_to")
     current = history.filter("is_current")
     unit = pl.col("currency").cast(pl.String).str.to_lowercase()
     page = normalized_url(pl.col("product_url")).alias(URL)
@@ -207,6 +209,6 @@ def price_list_figures(history: pl.LazyFrame, own: pl.DataFrame) -> dict[str, in
         counts = dict(pages_at(rows, now_asked)[PAGE_STATUS].value_counts().iter_rows())
     return {
         "current_rows": len(now),
-        "no_own_price": len(now) - len(priced),
+        "unpriced": len(now) - len(priced),
         **{name: counts.get(name, 0) for name in _UNKNOWN},
     }

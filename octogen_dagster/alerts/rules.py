@@ -361,7 +361,7 @@ class CurrencyChanged(AlertRule):
 class PriceListRule(AlertRule):
     """Base class of price-list rules, which compare competitors with your price list.
 
-    Pass your price list to `build_price_alerts_asset` as `own`. The rule becomes true when a
+    Pass your price list to `build_price_alerts_asset` as `price_list`. The rule becomes true when a
     competitor in stock is at least `percent` below the price in `column`. A subclass with another
     condition overrides `condition`, whose rows have the columns of your price list, the
     `competitor_...` columns of a price position and `compared_with`, the price in `column`.
@@ -373,7 +373,7 @@ class PriceListRule(AlertRule):
     percent: ClassVar[float] = 0.0
     by: ClassVar[str] = "any"
     """`any` for an event for each competitor's page, `cheapest` for one for each SKU."""
-    column: ClassVar[str] = "own_price"
+    column: ClassVar[str] = "price"
     """The price-list column with the price to compare with."""
 
     def __post_init__(self) -> None:

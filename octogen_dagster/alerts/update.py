@@ -241,12 +241,12 @@ class PriceListAlertsUpdate(Update):
         self,
         rules: Sequence[PriceListRule],
         history: pl.LazyFrame,
-        own: pl.LazyFrame,
+        price_list: pl.LazyFrame,
         histories: Mapping[str, Mapping[str, str]],
     ) -> None:
         super().__init__(rules, histories)
         self._history = history
-        self._own = price_list_rows(own, rules)
+        self._price_list = price_list_rows(price_list, rules)
 
     def _is_new(self, name: str, last: datetime, before: Mapping[str, str]) -> bool:
         # A side that is unchanged for weeks would otherwise be counted every day.
@@ -254,10 +254,10 @@ class PriceListAlertsUpdate(Update):
         return said.get(last) != self._observed[name][last]
 
     def _figures(self) -> dict[str, int]:
-        return price_list_figures(self._history, self._own)
+        return price_list_figures(self._history, self._price_list)
 
     def _found(self, rules: Mapping[Any, datetime]) -> Iterator[pl.DataFrame]:
-        yield from price_list_events(self._history, self._own, rules)
+        yield from price_list_events(self._history, self._price_list, rules)
 
 
 def largest_alerts(

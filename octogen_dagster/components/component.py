@@ -36,7 +36,7 @@ from octogen_dagster.components.url_list_settings import UrlCoverageSettings, Ur
 from octogen_dagster.errors import OctogenComponentError
 
 _CHECKED: tuple[Kind, ...] = (
-    "products", "history", "alerts", "position", "own_history", "own_alerts",
+    "products", "history", "alerts", "position", "price_list_history", "price_list_alerts",
 )  # fmt: skip
 
 
@@ -213,7 +213,9 @@ class OctogenComponent(AssetsComponent):
         if search.alerts or search.position:
             assets |= self._of_history(search, assets, runs)
         if search.notify is not None:
-            for alerts in (assets[kind] for kind in ("alerts", "own_alerts") if kind in assets):
+            for alerts in (
+                assets[kind] for kind in ("alerts", "price_list_alerts") if kind in assets
+            ):
                 for notify, arguments in search.notify.sensors(alerts.key.to_python_identifier()):
                     sensors.append(od.build_alert_sensor(alerts, notify, **arguments))
         loaded = [] if search.tables is None else self._tables(search.tables, assets)
@@ -243,26 +245,30 @@ class OctogenComponent(AssetsComponent):
             found["alerts"] = od.build_price_alerts_asset(history, rules, name=name, **runs)
         if (position := search.position) is None:
             return found
-        own = dg.AssetKey.from_user_string(position.own)
+        price_list = dg.AssetKey.from_user_string(position.price_list)
         execute: dict[str, Any] = {"execute": self.execute}
         found["position"] = od.build_price_position_asset(
             history,
-            own,
+            price_list,
             name=spec("position", position),
-            **{name: each for name, each in position.arguments().items() if name != "own"},
+            **{name: each for name, each in position.arguments().items() if name != "price_list"},
             **execute,
         )
         if list_rules := search.price_list_rules:
-            columns = dict.fromkeys(["own_price", *(rule.column for rule in list_rules)])
-            found["own_history"] = prices = od.build_history_asset(
-                own,
+            columns = dict.fromkeys(["price", *(rule.column for rule in list_rules)])
+            found["price_list_history"] = prices = od.build_history_asset(
+                price_list,
                 key=["sku", "product_url"],
                 tracked=[*columns, "currency"],
-                name=spec("own_history", AssetSettings()),
+                name=spec("price_list_history", AssetSettings()),
                 **execute,
             )
-            found["own_alerts"] = od.build_price_alerts_asset(
-                history, list_rules, own=prices, name=spec("own_alerts", AssetSettings()), **execute
+            found["price_list_alerts"] = od.build_price_alerts_asset(
+                history,
+                list_rules,
+                price_list=prices,
+                name=spec("price_list_alerts", AssetSettings()),
+                **execute,
             )
         return found
 
@@ -272,7 +278,7 @@ class OctogenComponent(AssetsComponent):
         destination = tables.destination
         loaded = []
         for kind, asset in assets.items():
-            if tables.of is None or kind.removeprefix("own_") in tables.of:
+            if tables.of is None or kind.removeprefix("price_list_") in tables.of:
                 name = f"{asset.key.path[-1]}_table"
                 follow = od.follow_upstream()
                 spec = self._spec("table", AssetSettings(), name, automation_condition=follow)

@@ -42,7 +42,8 @@ from octogen_dagster.validation import (
 
 Kind = Literal[
     "catalogs", "products", "changes", "details", "brands", "history", "alerts", "position",
-    "own_history", "own_alerts", "linked_datasets", "linked_products", "linked_snapshot",
+    "price_list_history", "price_list_alerts", "linked_datasets", "linked_products",
+    "linked_snapshot",
     "linked_history", "url_list", "url_export", "url_coverage", "url_offers", "url_matches",
     "table",
 ]  # fmt: skip
@@ -143,8 +144,8 @@ class DetailsSettings(AssetSettings):
 class PositionSettings(AssetSettings):
     """Settings for the price position."""
 
-    own: str
-    """The asset key of your price list: `sku`, `product_url`, `own_price`, `currency`."""
+    price_list: str
+    """The asset key of your price list: `sku`, `product_url`, `price`, `currency`."""
     undercut_percent: Percent = 50
     """Maximum percentage of matched pairs in which a competitor is below your price."""
     unmatched_percent: Percent = 20
@@ -329,8 +330,8 @@ class SearchSettings(AssetSettings):
             "alerts needs a history. Write history: true beside it.": (
                 self.alerts and self.history is None
             ),
-            "price-list rules, such as undercut, need your price list. Write position: {own: ...} "
-            "beside alerts.": self.position is None and self.price_list_rules,
+            "price-list rules, such as undercut, need your price list. Write position: "
+            "{price_list: ...} beside alerts.": self.position is None and self.price_list_rules,
             "changes needs a history. Remove history: false or changes.": (
                 self.changes is not None and self.history is None
             ),

@@ -133,7 +133,7 @@ def articles(past: dict[str, pl.LazyFrame]) -> pl.DataFrame:
     return first.select(
         pl.format("{}-{}", letter.str.to_uppercase(), number // 2).alias("sku"),  # two pages each
         "product_url",
-        (price * (0.92 + number % 17 / 100)).round(2).alias("own_price"),
+        (price * (0.92 + number % 17 / 100)).round(2).alias("price"),
         (price / 2).round(2).alias("map_price"),
         "currency",
         pl.col("catalog_key").alias("category"),
@@ -141,18 +141,18 @@ def articles(past: dict[str, pl.LazyFrame]) -> pl.DataFrame:
     ).collect()
 
 
-own_prices = build_history_asset(
+price_list = build_history_asset(
     articles,
     key=["sku", "product_url"],
-    tracked=["own_price", "map_price", "currency"],
+    tracked=["price", "map_price", "currency"],
     name=spec("articles_history", "history"),
     automation_condition=FOLLOW,
 )
-own_alerts = build_price_alerts_asset(
+price_list_alerts = build_price_alerts_asset(
     history,
     [Undercut(percent=40), BelowFloor()],  # prices of the sandbox fall by less, most of the time
-    own=own_prices,
-    name=spec("octogen_products_own_alerts", "history", BELOW),
+    price_list=price_list,
+    name=spec("octogen_products_price_list_alerts", "history", BELOW),
     automation_condition=FOLLOW,
 )
 
@@ -183,7 +183,7 @@ sweater_details = build_product_details_asset(
 defs = dg.Definitions(
     assets=[
         *(catalogs, products, changes, brands, history, alerts),
-        *(articles, own_prices, own_alerts, position, sweaters, sweater_details),
+        *(articles, price_list, price_list_alerts, position, sweaters, sweater_details),
     ],
     asset_checks=[
         # One wrong price is enough. By default one in a thousand may be wrong.
@@ -199,7 +199,7 @@ defs = dg.Definitions(
             default_status=RUNNING,
         ),
         build_alert_sensor(
-            own_alerts,
+            price_list_alerts,
             tell,
             minimum_interval_seconds=SECONDS_BETWEEN_TICKS,
             default_status=RUNNING,
@@ -259,7 +259,7 @@ if HAS_HUB:
             .then(url.str.replace("/products/", "/collections/all/products/", literal=True))
             .otherwise(url)
             .alias("url"),
-            "own_price",
+            "price",
             "currency",
         )
 
@@ -285,9 +285,9 @@ if HAS_HUB:
     )
     def price_comparison(theirs: pl.DataFrame) -> pl.DataFrame:
         """Compare prices in the same currency; `difference` is your price minus theirs."""
-        difference = pl.col("own_price") - pl.col("current_price")
+        difference = pl.col("price") - pl.col("current_price")
         return theirs.filter(pl.col("currency") == pl.col("own_currency")).select(
-            *("sku", "url", "title", "currency", "own_price", "current_price"),
+            *("sku", "url", "title", "currency", "price", "current_price"),
             difference.round(2).alias("difference"),
         )
 

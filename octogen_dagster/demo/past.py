@@ -27,7 +27,7 @@ from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.snapshots.partitions import catalog_partition_key
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-_LOWERED = {3: ("own_price", 0.55), 5: ("map_price", 0.95)}
+_LOWERED = {3: ("price", 0.55), 5: ("map_price", 0.95)}
 """By day, the price-list column that a competitor undercuts, and the factor."""
 
 
@@ -37,7 +37,7 @@ def begin_day(sandbox: Sandbox, snapshots: Path, day: int) -> None:
         column, part = _LOWERED[day]
         offers = pl.scan_parquet(snapshots / "octogen_products/*.parquet").filter("in_stock")
         articles = pl.scan_parquet(snapshots / "articles.parquet")
-        index = pl.col("current_price") / pl.col("own_price")
+        index = pl.col("current_price") / pl.col("price")
         lowest = articles.join(offers, on="product_url").bottom_k(1, by=index)
         for url, price in lowest.select("product_url", column).collect().rows():
             sandbox.set_price(url, round(price * part, 2))
@@ -90,7 +90,7 @@ def play_past(
             status.update(f"Day {day}, as if it was {fetched_at:%Y-%m-%d}")
             report(job.execute_in_process(instance=elsewhere, tags=of_all, run_config=QUIET))
             definitions: Any = importlib.import_module(DEFINITIONS)  # they read the environment
-            own = [definitions.articles, definitions.own_prices, definitions.own_alerts]
+            own = [definitions.articles, definitions.price_list, definitions.price_list_alerts]
             made = {1: own[:2], **dict.fromkeys(_LOWERED, own[2:])}
             if day in made:
                 report(

@@ -54,14 +54,14 @@ _FOLLOWED = {
 """Downstream assets, each with its upstream asset."""
 _HISTORY_TABLE = f"{_HISTORY}_table"
 _TABLES = {f"{_PRODUCTS}_table": _PRODUCTS, _HISTORY_TABLE: _HISTORY}
-_OWN_ALERTS = f"{_PRODUCTS}_own_alerts"
+_OWN_ALERTS = f"{_PRODUCTS}_price_list_alerts"
 _QUERIES = {
     "Latest changes": "valid_from, change, current_price, title FROM octogen_products_history "
     "ORDER BY valid_from DESC",
     "Price and stock alerts": "at, rule, before, after, title FROM octogen_products_alerts "
     "ORDER BY at DESC",
     "Competitors below your prices": "at, rule, sku, before, after "
-    "FROM octogen_products_own_alerts ORDER BY at",
+    "FROM octogen_products_price_list_alerts ORDER BY at",
 }
 """SQL queries to try, by subject."""
 _URL_LIST, _COMPARISON = "competitor_urls", "price_comparison"
@@ -246,7 +246,7 @@ class Demo:
             ),
             (f"{assets}_history?view=partitions&{catalog}", "every product's price since day 1"),
             (f"{assets}_alerts?view=partitions&{catalog}", "price and stock alerts"),
-            (f"{assets}_own_alerts?view=events", "competitors below your price or floor"),
+            (f"{assets}_price_list_alerts?view=events", "competitors below your price or floor"),
             (f"{assets}_position", "your price position"),
             *([compared] if self._listings else []),
             (f"{url}/automation", "the sensors behind it all"),

@@ -38,7 +38,7 @@ _MAX_SHOWN = 10
 
 def build_price_position_asset(
     histories: dg.AssetsDefinition | Sequence[dg.AssetsDefinition],
-    own: pl.DataFrame | dg.AssetsDefinition | dg.AssetKey,
+    price_list: pl.DataFrame | dg.AssetsDefinition | dg.AssetKey,
     *,
     name: str | dg.AssetSpec | None = None,
     undercut_percent: float = 50,
@@ -61,9 +61,9 @@ def build_price_position_asset(
     Args:
         histories: Assets built by `build_product_history_asset`, one or several, with all their
             catalogs.
-        own: Your price list: a frame, an asset or its key, with the columns `sku`, `product_url` (a
-            competitor's product page; a SKU can have several), `own_price` and `currency`. Other
-            columns are kept.
+        price_list: Your price list: a frame, an asset or its key, with the columns `sku`,
+            `product_url` (a competitor's product page; a SKU can have several), `price` and
+            `currency`. Other columns are kept.
         name: The asset's name or `dagster.AssetSpec`; by default the first history's name with
             `_position` in place of `_history`.
         undercut_percent: Percentage of matched pairs in which a competitor can undercut you before
@@ -76,7 +76,7 @@ def build_price_position_asset(
     Raises:
         ValueError: An asset is not a history, `histories` is empty, a percentage is not between 0
             and 100, or the price list lacks a column or has prices that are not numbers.
-        TypeError: `histories` or `own` has the wrong type.
+        TypeError: `histories` or `price_list` has the wrong type.
     """
     given: Any = histories
     is_one = isinstance(given, dg.AssetsDefinition | dg.AssetKey | None)
@@ -90,20 +90,22 @@ def build_price_position_asset(
             )
     if not of_shops:
         raise ValueError("histories is empty. Pass at least one product history.")
-    if isinstance(own, pl.DataFrame):
-        checked_price_list(own)
-    elif not isinstance(own, dg.AssetsDefinition | dg.AssetKey):
+    if isinstance(price_list, pl.DataFrame):
+        checked_price_list(price_list)
+    elif not isinstance(price_list, dg.AssetsDefinition | dg.AssetKey):
         raise TypeError(
-            "own must be a polars.DataFrame, or an asset or its dagster.AssetKey, not a "
-            f"{type(own).__name__}."
+            "price_list must be a polars.DataFrame, or an asset or its dagster.AssetKey, not a "
+            f"{type(price_list).__name__}."
         )
     limits = {UNDERCUT: undercut_percent, UNMATCHED: unmatched_percent}
     for check, percent in limits.items():
         require_percent(check, percent)
     default = f"{of_shops[0].key.path[-1].removesuffix('_history')}_position"
     ins = {f"history_{place}": all_partitions(each) for place, each in enumerate(of_shops, 1)}
-    if not isinstance(own, pl.DataFrame):
-        ins["own"] = dg.AssetIn(own if isinstance(own, dg.AssetKey) else own.key)
+    if not isinstance(price_list, pl.DataFrame):
+        ins["price_list"] = dg.AssetIn(
+            price_list if isinstance(price_list, dg.AssetKey) else price_list.key
+        )
 
     @snapshot_asset(
         {
@@ -115,13 +117,13 @@ def build_price_position_asset(
             ),
         },
         asset_arguments_of(name or default, asset_arguments),
-        loads={"own": pl.DataFrame},
+        loads={"price_list": pl.DataFrame},
         kind=replace(POSITION_KIND, checks=position_checks(limits)),
     )
     def position(
         run: SnapshotRun, _partition: str | None, **inputs: Any
     ) -> dg.MaterializeResult[pl.DataFrame]:
-        table = inputs.pop("own", own)
+        table = inputs.pop("price_list", price_list)
         shops: list[Snapshots] = list(inputs.values())
         nothing = pl.LazyFrame(schema=HISTORY_SCHEMA)  # before the first snapshot
         frames = [nothing, *(frame for each in shops for frame in each.frames())]
@@ -145,7 +147,7 @@ def _last_read(shops: Sequence[Snapshots]) -> datetime | None:
 
 def _metadata(
     history: pl.LazyFrame,
-    own: pl.DataFrame,
+    price_list: pl.DataFrame,
     found: pl.DataFrame,
     last_read: datetime | None,
     warn: Callable[[str], None],
@@ -167,7 +169,7 @@ def _metadata(
                 each,
             )
             for each in ("brand", "category")
-            if each in own
+            if each in price_list
         }
         # Pages not found come first, since a corrected URL fixes them.
         without = (
@@ -183,14 +185,14 @@ def _metadata(
         }
 
     def pictures() -> Metadata:
-        index = price_index(history, own, until=last_read)
+        index = price_index(history, price_list, until=last_read)
         shares: Mapping[str, list[float | None]] = {
             "% cheaper than competitors": index["cheaper_percent"].to_list(),
-            "% more expensive": index["dearer_percent"].to_list(),
+            "% more expensive": index["more_expensive_percent"].to_list(),
         }
         drawn = {
             "price_index": ("The price index", price_index_svg(index)),
-            "cheaper_and_dearer": ("Shares", lines_svg(index["day"].to_list(), shares)),
+            "cheaper_and_more_expensive": ("Shares", lines_svg(index["day"].to_list(), shares)),
         }
         return {
             f"octogen/{name}": dg.MetadataValue.md(inline_svg(*each))

@@ -17,19 +17,19 @@ from octogen_dagster.frames.urls import normalized_url
 from octogen_dagster.printable import count
 from octogen_dagster.validation import moment_of
 
-PRICE_LIST_COLUMNS = ("sku", "product_url", "own_price", "currency")
+PRICE_LIST_COLUMNS = ("sku", "product_url", "price", "currency")
 """The required columns in a price list."""
 MATCHED = "matched"
 UNDERCUT, UNMATCHED = "undercut_percent", "unmatched_percent"
 """The names of the checks and the figures they judge."""
-_NO_OWN_PRICE = "no_own_price"
+_UNPRICED = "unpriced"
 STATUSES = (
     *(MATCHED, "no_price", "out_of_stock", "other_currency", "no_currency", "gone"),
-    *("not_found", _NO_OWN_PRICE),
+    *("not_found", _UNPRICED),
 )
 """The statuses of a pair. With several products on a page, the first status here wins."""
 POSITION_DESCRIPTIONS = {
-    "status": "`matched`, or the reason for no match: `no_own_price`, `not_found`, `gone`, "
+    "status": "`matched`, or the reason for no match: `unpriced`, `not_found`, `gone`, "
     "`no_currency`, `other_currency`, `out_of_stock` or `no_price`.",
     "competitor_catalog_key": "The catalog with the competitor's product.",
     "competitor_uuid": "The competitor product's id in Octogen.",
@@ -59,7 +59,7 @@ _TYPES = {
 POSITION_SCHEMA = pl.Schema({name: _TYPES.get(name, pl.String()) for name in POSITION_DESCRIPTIONS})
 """The columns that a position adds to a price list."""
 
-URL, AT, OWN_PRICE, PAGE_STATUS = "octogen_url", "octogen_at", "octogen_own", "octogen_status"
+URL, AT, LIST_PRICE, PAGE_STATUS = "octogen_url", "octogen_at", "octogen_own", "octogen_status"
 _ROW, _GONE_AT, _MATCH = "octogen_row", "octogen_gone_at", "octogen_match"
 _IS_THERE, _CURRENCY, _NEXT = "octogen_is_there", "octogen_currency", "octogen_next"
 _POINT, _FIRST, _LAST = "octogen_point", "octogen_first", "octogen_last"
@@ -75,7 +75,7 @@ _MICROSECOND = timedelta(microseconds=1)
 
 def price_position(
     history: pl.LazyFrame,
-    own: pl.DataFrame | pl.LazyFrame,
+    price_list: pl.DataFrame | pl.LazyFrame,
     *,
     as_of: datetime | date | None = None,
 ) -> pl.DataFrame:
@@ -83,7 +83,7 @@ def price_position(
 
     A row has the price list's columns, the competitor's price and stock and since when they
     apply, `difference` and `index` (your price ÷ the competitor's). `status` is `matched` or the
-    reason for no match: `no_own_price` (your price or its currency is missing), `not_found` (no
+    reason for no match: `unpriced` (your price or its currency is missing), `not_found` (no
     product in the history has this URL), `gone` (the product left its catalog), `no_currency` or
     `other_currency` (prices cannot be compared), `out_of_stock` or `no_price`. Each row also has
     the SKU's cheapest competitor, your price's rank, and its index against the competitors'
@@ -95,15 +95,15 @@ def price_position(
 
     Args:
         history: A complete history from `scan_history` without a time, or several concatenated.
-        own: Your price list, with the columns `sku`, `product_url` (a competitor's product page; a
-            SKU can have several), `own_price` and `currency`. Other columns are kept.
+        price_list: Your price list, with the columns `sku`, `product_url` (a competitor's product
+            page; a SKU can have several), `price` and `currency`. Other columns are kept.
         as_of: The position's time, or a date for its start in UTC; None for the last snapshots.
 
     Raises:
         ValueError: The price list lacks a column, has one that the position adds, or has a price
             that is not a number.
     """
-    table = keyed(checked_price_list(own))
+    table = keyed(checked_price_list(price_list))
     at = NOW if as_of is None else moment_of(as_of)
     return _position(rows_on(history, table[URL]), table, at)
 
@@ -112,7 +112,8 @@ def price_summary(position: pl.DataFrame, by: str | Sequence[str]) -> pl.DataFra
     """Summarize a price position by some of its columns.
 
     The rows have the columns in `by`, `skus`, `pairs`, `matched` pairs, the percentages in which
-    your price is lower (`cheaper_percent`) and higher (`dearer_percent`), and `median_index`.
+    your price is lower (`cheaper_percent`) and higher (`more_expensive_percent`), and
+    `median_index`.
 
     Args:
         position: A frame from `price_position`.
@@ -124,7 +125,7 @@ def price_summary(position: pl.DataFrame, by: str | Sequence[str]) -> pl.DataFra
 
 def price_index(
     history: pl.LazyFrame,
-    own: pl.DataFrame | pl.LazyFrame,
+    price_list: pl.DataFrame | pl.LazyFrame,
     *,
     days: int = 30,
     until: datetime | date | None = None,
@@ -137,12 +138,12 @@ def price_index(
 
     Args:
         history: As in `price_position`.
-        own: As in `price_position`.
+        price_list: As in `price_position`.
         days: The number of days before `until`.
         until: The time, or the date in UTC, at which the index ends, such as the last snapshot's;
             None for the last change in the history.
     """
-    table = keyed(checked_price_list(own))
+    table = keyed(checked_price_list(price_list))
     rows = rows_on(history, table[URL])
     ends = history.select(
         pl.col("valid_from").min().alias("first"),
@@ -162,7 +163,7 @@ def price_index(
     return pl.concat(reversed(found)) if found else pl.DataFrame(schema=schema)
 
 
-_WORDS = {"cheaper": "cheaper", "dearer": "more expensive"}
+_WORDS = {"cheaper": "cheaper", "more_expensive": "more expensive"}
 _IS_MATCHED = pl.col("status") == MATCHED
 _OF_INDEX = pl.col("index").drop_nulls()
 _SUMMARY = [
@@ -170,13 +171,13 @@ _SUMMARY = [
     pl.len().cast(pl.Int64).alias("pairs"),
     _IS_MATCHED.sum().cast(pl.Int64).alias("matched"),
     ((_OF_INDEX < 1).mean() * 100).alias("cheaper_percent"),
-    ((_OF_INDEX > 1).mean() * 100).alias("dearer_percent"),
+    ((_OF_INDEX > 1).mean() * 100).alias("more_expensive_percent"),
     pl.col("index").median().alias("median_index"),
 ]
 _SUMMARY_TYPES = {
     "matched": pl.Int64,
     "cheaper_percent": pl.Float64,
-    "dearer_percent": pl.Float64,
+    "more_expensive_percent": pl.Float64,
     "median_index": pl.Float64,
 }
 
@@ -187,9 +188,9 @@ class UnfitTableError(OctogenError, ValueError):
     persistence = Persistence.PERMANENT
 
 
-def checked_price_list(own: pl.DataFrame | pl.LazyFrame) -> pl.DataFrame:
+def checked_price_list(price_list: pl.DataFrame | pl.LazyFrame) -> pl.DataFrame:
     """Return a price list with its prices as numbers, or raise an error."""
-    table = own.lazy().collect()
+    table = price_list.lazy().collect()
     if missing := [name for name in PRICE_LIST_COLUMNS if name not in table.columns]:
         raise UnfitTableError(
             f"Your price list has no column {missing[0]!r}. It needs "
@@ -199,23 +200,23 @@ def checked_price_list(own: pl.DataFrame | pl.LazyFrame) -> pl.DataFrame:
         raise UnfitTableError(
             f"Your price list has a column {taken[0]!r}, which the price position adds. Rename it."
         )
-    prices = table["own_price"].cast(pl.Float64, strict=False)
-    wrong = table["own_price"].filter(prices.is_null() & table["own_price"].is_not_null())
+    prices = table["price"].cast(pl.Float64, strict=False)
+    wrong = table["price"].filter(prices.is_null() & table["price"].is_not_null())
     if not wrong.is_empty():
         raise UnfitTableError(
-            f"Your price list has {wrong[0]!r} in own_price, which is not a number. Use numbers, "
+            f"Your price list has {wrong[0]!r} in price, which is not a number. Use numbers, "
             "such as 129.90."
         )
     return table.with_columns(prices)
 
 
-def keyed(own: pl.DataFrame) -> pl.DataFrame:
+def keyed(price_list: pl.DataFrame) -> pl.DataFrame:
     """Add normalized URLs, currencies and known prices to a price list."""
     currency = pl.col("currency").cast(pl.String).str.to_lowercase()
-    return own.with_columns(
+    return price_list.with_columns(
         normalized_url(pl.col("product_url")).alias(URL),
         currency.alias(_CURRENCY),
-        pl.when(currency.is_not_null()).then(known_price(pl.col("own_price"))).alias(OWN_PRICE),
+        pl.when(currency.is_not_null()).then(known_price(pl.col("price"))).alias(LIST_PRICE),
     )
 
 
@@ -238,19 +239,19 @@ def position_figures(position: pl.LazyFrame) -> dict[str, Any]:
     of_pairs = [each for each in _SUMMARY[1:] if each.meta.output_name() != MATCHED]
     found = position.select(*by_status, *of_pairs).collect(engine="streaming").row(0, named=True)
     matched = found[MATCHED] / found["pairs"] if found["pairs"] else 1.0
-    percent = {UNDERCUT: found["dearer_percent"] or 0.0, UNMATCHED: 100 * (1 - matched)}
+    percent = {UNDERCUT: found["more_expensive_percent"] or 0.0, UNMATCHED: 100 * (1 - matched)}
     return {**found, **{name: round(each, 2) for name, each in percent.items()}}
 
 
-def _position(rows: pl.DataFrame, own: pl.DataFrame, at: datetime) -> pl.DataFrame:
+def _position(rows: pl.DataFrame, price_list: pl.DataFrame, at: datetime) -> pl.DataFrame:
     """Return the position at a time, from the history rows at the price list's URLs."""
-    return positions(rows, own.with_columns(pl.lit(at, TIME).alias(AT))).drop(AT)
+    return positions(rows, price_list.with_columns(pl.lit(at, TIME).alias(AT))).drop(AT)
 
 
-def pages_at(rows: pl.DataFrame, own: pl.DataFrame) -> pl.DataFrame:
+def pages_at(rows: pl.DataFrame, price_list: pl.DataFrame) -> pl.DataFrame:
     """Add to each row in a keyed price list the product at its URL at its moment `AT`."""
-    there = _products(rows, own.select(URL, AT).unique())
-    pairs = own.with_row_index(_ROW).join(there, on=[URL, AT], how="left")
+    there = _products(rows, price_list.select(URL, AT).unique())
+    pairs = price_list.with_row_index(_ROW).join(there, on=[URL, AT], how="left")
     price, unit = pl.col("competitor_price"), pl.col("competitor_currency").str.to_lowercase()
     status = (
         pl.when(pl.col(_IS_THERE).is_null())
@@ -275,7 +276,7 @@ def pages_at(rows: pl.DataFrame, own: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def positions(rows: pl.DataFrame, own: pl.DataFrame) -> pl.DataFrame:
+def positions(rows: pl.DataFrame, price_list: pl.DataFrame) -> pl.DataFrame:
     """Return the position for each row in a keyed price list at its moment `AT`."""
     of_sku, price = ["sku", _CURRENCY, AT], pl.col("competitor_price")
     is_matched = pl.col(PAGE_STATUS) == MATCHED
@@ -283,29 +284,26 @@ def positions(rows: pl.DataFrame, own: pl.DataFrame) -> pl.DataFrame:
     is_first = is_matched & pl.col(URL).is_first_distinct().over(of_sku)
     unit = pl.when(is_matched).then(pl.col("competitor_currency").str.to_lowercase())
     is_of_one = unit.drop_nulls().n_unique().over(of_sku) == 1
-    chosen = pages_at(rows, own).with_columns(
+    chosen = pages_at(rows, price_list).with_columns(
         pl.when(is_first & is_of_one).then(price).alias(_MATCH)
     )
-    own_price, theirs, match = pl.col(OWN_PRICE), pl.when(is_matched).then(price), pl.col(_MATCH)
+    yours, theirs, match = pl.col(LIST_PRICE), pl.when(is_matched).then(price), pl.col(_MATCH)
     competitors, median = match.count().over(of_sku), match.median().over(of_sku)
     by_price = pl.col("product_url").sort_by(_MATCH, nulls_last=True, maintain_order=True)
     # Your price's place among the sorted prices is the number of cheaper competitors.
-    cheaper = match.drop_nulls().sort().search_sorted(own_price, side="left").over(of_sku)
+    cheaper = match.drop_nulls().sort().search_sorted(yours, side="left").over(of_sku)
     found = chosen.select(
-        *(name for name in own.columns if name not in (URL, _CURRENCY, OWN_PRICE)),
-        pl.when(own_price.is_null())
-        .then(pl.lit(_NO_OWN_PRICE))
-        .otherwise(PAGE_STATUS)
-        .alias("status"),
+        *(name for name in price_list.columns if name not in (URL, _CURRENCY, LIST_PRICE)),
+        pl.when(yours.is_null()).then(pl.lit(_UNPRICED)).otherwise(PAGE_STATUS).alias("status"),
         *_COMPETITOR,
-        (own_price - theirs).alias("difference"),
-        (own_price / theirs).alias("index"),
+        (yours - theirs).alias("difference"),
+        (yours / theirs).alias("index"),
         competitors.alias("competitors"),
         match.min().over(of_sku).alias("cheapest_price"),
         pl.when(competitors > 0).then(by_price.first().over(of_sku)).alias("cheapest_url"),
-        pl.when(competitors > 0, own_price.is_not_null()).then(1 + cheaper).alias("rank"),
+        pl.when(competitors > 0, yours.is_not_null()).then(1 + cheaper).alias("rank"),
         median.alias("median_price"),
-        (own_price / median).alias("median_index"),
+        (yours / median).alias("median_index"),
     )
     return found.cast(POSITION_SCHEMA)
 
@@ -413,7 +411,7 @@ def _cells(row: Row) -> Cells:
     return {
         "sku": row["sku"],
         "product": product_link(row, row["competitor_title"]),
-        "own": price_text(row["own_price"], None if row["index"] else row["currency"]),
+        "yours": price_text(row["price"], None if row["index"] else row["currency"]),
         "theirs": price_text(row["competitor_price"], row["competitor_currency"]),
         "index": f"{row['index']:.2f}" if row["index"] else "",
     }

@@ -32,7 +32,7 @@ def price():
 
 @dg.asset
 def table() -> pl.DataFrame:
-    return pl.DataFrame({"sku": ["4711"], "own_price": [price()]})
+    return pl.DataFrame({"sku": ["4711"], "price": [price()]})
 
 @dg.asset
 def frames() -> pl.DataFrame:
@@ -43,7 +43,7 @@ snapshots = od.build_linked_snapshot_asset(linked, name="snapshots", max_age=Non
 
 def histories(suffix, **options):
     of_table = od.build_history_asset(
-        table, key=["sku"], tracked=["own_price"], name=f"table_{suffix}", **options
+        table, key=["sku"], tracked=["price"], name=f"table_{suffix}", **options
     )
     of_products = (products, snapshots, frames)
     return [of_table] + [
@@ -148,7 +148,7 @@ def test_histories_that_missed_three_days_of_ten_are_those_of_twins_that_missed_
                 kill(daemon)
     for each in KINDS:
         found = history(f"{each}_history")
-        column = "own_price" if each == "table" else "current_price"
+        column = "price" if each == "table" else "current_price"
         prices = [float(price) for price in found[column]]
         assert prices[1:] == [*PRICES[1:5], *PRICES[6:]], each
     waiting = [path for path in Path("stored").glob(".*.waiting/**/*") if path.is_file()]

@@ -238,7 +238,7 @@ class Model:
         pasts = {past.last["uuid"]: past for past in self.pasts}
         own: list[dict[str, Any]] = [
             {"sku": sku, "product_url": f"https://www.acme.example/{sku}", "currency": "EUR"}
-            | {"own_price": price, "map_price": floor, "valid_from": at, "valid_to": end}
+            | {"price": price, "map_price": floor, "valid_from": at, "valid_to": end}
             for sku, prices in self.own.items()
             for (at, (price, floor)), end in zip(
                 prices.items(), [*[*prices][1:], None], strict=True
@@ -247,7 +247,7 @@ class Model:
         rows = [row for past in self.pasts for row in past.rows]
         for rule, sku, at, _, after, price, *ranks in own_events(rows, own, OWN_RULES):
             floor = next(
-                row["map_price"] for row in own if (row["sku"], row["own_price"]) == (sku, price)
+                row["map_price"] for row in own if (row["sku"], row["price"]) == (sku, price)
             )
             before, rank = (UNKNOWN if each is None else each for each in ranks)
             text = f": {sku} at {money(price, 'EUR')}, rank {before} \u2192 {rank}"

@@ -53,7 +53,7 @@ def test_a_person_sees_the_product_in_the_demo(tmp_path: Path) -> None:
         expect.set_options(MAX_WAIT)
         try:
             home, graph, partitions, checks, changes, history = pages[:6]
-            alerts, own_alerts, position, comparison, automation = pages[6:]
+            alerts, price_list_alerts, position, comparison, automation = pages[6:]
             page.goto(home)
             sees(page, LOCATION, *SENSORS)
             page.screenshot(path=screenshots / "home.png")
@@ -79,7 +79,7 @@ def test_a_person_sees_the_product_in_the_demo(tmp_path: Path) -> None:
             page.goto(alerts)
             sees(page, "octogen/largest_alerts", "octogen/events_", re.compile("[0-9] new event"))
             page.screenshot(path=screenshots / "alerts.png")
-            page.goto(own_alerts)
+            page.goto(price_list_alerts)
             sees(page, re.compile("[0-9] price-list rows?"))
             page.goto(position)
             sees(page, "octogen/matched", "octogen/by_category")

@@ -218,12 +218,12 @@ def test_events_of_own_prices_are_those_of_a_model(month: Path, tmp_path: Path, 
     folder = shutil.copytree(month.parent, tmp_path / "month")
     prices, alerts = Target(), Target()
     tracking = Tracking.of_table(
-        ("sku", "product_url"), {name: (name,) for name in ("own_price", "map_price", "currency")}
+        ("sku", "product_url"), {name: (name,) for name in ("price", "map_price", "currency")}
     )
     for at in (day(1), day(3, 20)):
         rows = {
             (uuid, f"https://www.acme.example/{uuid}"): {
-                "own_price": of[at][0],
+                "price": of[at][0],
                 "map_price": of[at][1],
                 "currency": "EUR",
             }
@@ -237,7 +237,7 @@ def test_events_of_own_prices_are_those_of_a_model(month: Path, tmp_path: Path, 
         PriceListAlertsUpdate([Undercut(), BelowFloor()], history, prices.table.lazy(), said)
     )
     assert alerts.table is not None
-    alerts.table.write_parquet(folder / "octogen_products_own_alerts.parquet")
+    alerts.table.write_parquet(folder / "octogen_products_price_list_alerts.parquet")
     with opened(written(folder), width) as page:
         check(page, Model(first_month(), own=own))
         page.select_option("#kind", "undercut")
@@ -273,7 +273,7 @@ def test_own_prices_show_who_is_below_and_follow_the_filters(tmp_path: Path) -> 
         {
             "sku": ["<b>4711</b>", "<b>4711</b>", "12"],
             "product_url": [*urls, urls[1]],
-            "own_price": [100.0, 100.0, 45.0],
+            "price": [100.0, 100.0, 45.0],
             "currency": "EUR",
         }
     )

@@ -29,8 +29,8 @@ import polars as pl
 
 @dg.asset
 def articles() -> pl.DataFrame:
-    row = {"sku": "1", "url": "https://acme.com/1", "own_price": 1.0, "currency": "EUR"}
-    return pl.DataFrame([row]).with_columns(product_url="url", map_price="own_price")
+    row = {"sku": "1", "url": "https://acme.com/1", "price": 1.0, "currency": "EUR"}
+    return pl.DataFrame([row]).with_columns(product_url="url", map_price="price")
 """
 """The table that a project has and pages name."""
 PROJECT = {

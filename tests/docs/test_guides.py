@@ -181,7 +181,7 @@ def test_slack_gets_a_test_message_and_the_first_alert(tmp_path: Path) -> None:
         names = {"https://www.acme.com/p/dress": url, "https://hooks.slack.com": slack.origin}
         reader = Reader(tmp_path, Place(sandbox), page, names)
         reader.follow()
-        sensor = "octogen_products_own_alerts_slack"
+        sensor = "octogen_products_price_list_alerts_slack"
         reader.run("dagster", "sensor", "preview", sensor, "-m", "my_shops.definitions")
     test, alert = (posted.json["blocks"][0]["elements"][0]["elements"] for posted in slack.received)
     assert test[1]["text"] == "Test message"

@@ -27,7 +27,7 @@ WITHOUT_PREFIX = {
     "brands/table.py": "stock_by_brand",
     "history/tracking.py": "snapshots",
     "position/table.py": "median_index not_found undercut_percent unmatched_percent",
-    "position/asset.py": "unmatched price_index cheaper_and_dearer",
+    "position/asset.py": "unmatched price_index cheaper_and_more_expensive",
     "checks/checked_snapshot.py": "bad_rows bad_rows_by_rule",
     "checks/product_checks.py": "rows_low rows_high earlier_rows",
     "bigquery/linked_view.py": "read_by",

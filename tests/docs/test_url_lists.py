@@ -46,7 +46,7 @@ def sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         place = Place(sandbox)
         for name, value in place.environment.items():
             monkeypatch.setenv(name, value)
-        Path("articles.csv").write_text(place.fill_in(block("text", "own_price,url")))
+        Path("articles.csv").write_text(place.fill_in(block("text", "price,url")))
         yield sandbox
 
 
@@ -80,7 +80,7 @@ def test_products_of_a_list_have_a_history_and_a_position(
 ) -> None:
     added = block("python", "build_price_position_asset")
     names = run_blocks(block("python", "def prices("), added)
-    chain = ("articles", "q3", "export", "offers", "own_prices", "history", "position")
+    chain = ("articles", "q3", "export", "offers", "price_list", "history", "position")
     defs = dg.Definitions([names[name] for name in chain], resources=names["defs"].resources)
     [url] = pl.read_csv("articles.csv").filter(sku=4711)["url"].to_list()[:1]
     materialize(defs, instance)

@@ -206,13 +206,13 @@ KEYS: dict[str, st.SearchStrategy[Key]] = {
     "sku and page": st.tuples(st.sampled_from(["a", "b"]), st.sampled_from([1, 2])),
 }
 OWN = {
-    "sku": Tracking.of_table(("sku",), {"price": ("own_price",), "floor": ("map_price",)}),
+    "sku": Tracking.of_table(("sku",), {"price": ("price",), "floor": ("map_price",)}),
     "sku and page": Tracking.of_table(
-        ("sku", "page"), {"own_price": ("own_price",), "map_price": ("map_price",)}
+        ("sku", "page"), {"price": ("price",), "map_price": ("map_price",)}
     ),
 }
 OWN_VALUES = {
-    "own_price": st.sampled_from([None, 1, 2, 2.5]),
+    "price": st.sampled_from([None, 1, 2, 2.5]),
     "map_price": st.sampled_from([None, "low", "high"]),
 }
 TABLES = ["products", "linked", *OWN]

@@ -39,12 +39,12 @@ own_rows = st.builds(
     lambda **values: values,
     sku=st.sampled_from(["a", "a", "a", "b"]),
     product_url=st.sampled_from([*URLS, "https://zen.example/none", "nothing", None]),
-    own_price=st.sampled_from([*PRICES, 85.0, 100.0]),
+    price=st.sampled_from([*PRICES, 85.0, 100.0]),
     currency=st.sampled_from(CURRENCIES),
 )
 OWN_SCHEMA = {
     **{"sku": pl.String, "product_url": pl.String},
-    **{"own_price": pl.Float64, "currency": pl.String},
+    **{"price": pl.Float64, "currency": pl.String},
 }
 
 
@@ -59,10 +59,7 @@ THERE = {"lasted": (1, None), "title": None, "in_stock": True, "is_active": None
         {**THERE, "uuid": url, "product_url": url, "current_price": price, "currency": "EUR"}
         for url, price in zip(THREE_PAGES, (80.0, 90.0, 110.0), strict=True)
     ],
-    [
-        {"sku": "a", "product_url": url, "own_price": 100.0, "currency": "EUR"}
-        for url in THREE_PAGES
-    ],
+    [{"sku": "a", "product_url": url, "price": 100.0, "currency": "EUR"} for url in THREE_PAGES],
 )
 @given(st.lists(products, max_size=7), st.lists(own_rows, min_size=1, max_size=7))
 def test_a_position_is_what_a_person_works_out(found: list[Row], own: list[Row]) -> None:

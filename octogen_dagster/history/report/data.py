@@ -57,9 +57,10 @@ def report_data(
 
     Repeated strings are stored once in a list, and columns hold indexes into it; -1 means null. A
     product's rows are consecutive, and the products' `rows` is their number. `events` come from the
-    alert rules without a threshold and, if it exists, from the asset `<products>_own_alerts`, whose
-    events have a `sku`. `own` lists the SKUs in the price position `<products>_position`, if it
-    exists, each with its cheapest competitors below your price.
+    alert rules without a threshold and, if it exists, from the asset
+    `<products>_price_list_alerts`, whose events have a `sku`. `own` lists the SKUs in the price
+    position `<products>_position`, if it exists, each with its cheapest competitors below your
+    price.
 
     Raises:
         OctogenSnapshotError: The history does not exist, is empty or cannot be read.
@@ -195,14 +196,14 @@ def _events(history: pl.LazyFrame, observed: Observed, since: datetime) -> pl.Da
     )
 
 
-_EVENT_COLUMNS = ("before", "after", "sku", "own_price", "rank_before", "rank")
+_EVENT_COLUMNS = ("before", "after", "sku", "price", "rank_before", "rank")
 
 
 def _price_list_events(
     store: Store, asset: str, since: datetime, products: pl.DataFrame
 ) -> pl.DataFrame:
     """Return the events since a time from the price-list alerts named after a history."""
-    key = f"{asset_path(asset).removesuffix('_history')}_own_alerts.parquet"
+    key = f"{asset_path(asset).removesuffix('_history')}_price_list_alerts.parquet"
     alerts = pl.LazyFrame(schema=ALERTS_SCHEMA)
     if store.exists(key):
         alerts = store.scan(key).filter(pl.col("at") >= since)
@@ -226,7 +227,7 @@ def _price_list(store: Store, asset: str, products: pl.DataFrame) -> pl.DataFram
     if position is None:
         return pl.DataFrame(schema={"currency": pl.String, **dict.fromkeys(_SKU_COLUMNS, pl.Null)})
     matched = position.filter(pl.col("status") == MATCHED).select(
-        *(pl.col("sku").cast(pl.String), pl.col("own_price").alias("price")),
+        *(pl.col("sku").cast(pl.String), pl.col("price").alias("price")),
         pl.col("currency").cast(pl.String).str.to_uppercase(),
         *("rank", "competitors", pl.col("median_index").alias("index")),
         *(pl.col(f"competitor_{name}").alias(name) for name in PRODUCT_KEY),

@@ -60,7 +60,12 @@ def test_a_name_that_no_room_has_is_refused() -> None:
 )
 def test_cool_down_in_yaml_is_a_time_with_its_unit(written: str, hours: int) -> None:
     rules = [{"kind": "undercut", "again_after": written}]
-    search = {"name": "boots", "history": True, "position": {"own": "articles"}, "alerts": rules}
+    search = {
+        "name": "boots",
+        "history": True,
+        "position": {"price_list": "articles"},
+        "alerts": rules,
+    }
     component = OctogenComponent.from_attributes_dict(attributes={"searches": [search]})
     (rule,) = component.searches[0].alerts
     assert rule.again_after == timedelta(hours=hours)

@@ -105,7 +105,7 @@ def test_an_event_says_what_was_before_and_since_when(shop: Shop) -> None:
         "change_percent": -20.0,
         "currency": "EUR",
         "in_stock": True,
-        **dict.fromkeys(("sku", "own_price", "rank_before", "rank")),
+        **dict.fromkeys(("sku", "price", "rank_before", "rank")),
     }
     assert (shown["octogen/price_dropped"], shown["octogen/events_appeared"]) == (1, 1)
     link = "[Dress](https://www.acme.example/dress)"

@@ -39,7 +39,7 @@ def mine() -> None: ...
 
 PRODUCTS = o.build_products_asset("products")
 HISTORY = o.build_product_history_asset(PRODUCTS)
-OWN = pl.DataFrame({"sku": "1", "product_url": "a", "own_price": 129.9, "currency": "EUR"})
+OWN = pl.DataFrame({"sku": "1", "product_url": "a", "price": 129.9, "currency": "EUR"})
 
 NAMES: dict[str, Any] = {
     **{name: getattr(o, name) for name in o.__all__},

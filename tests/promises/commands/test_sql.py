@@ -34,7 +34,7 @@ WHERE product_url = '{DRESS}' AND catalog_key = 'acme' ORDER BY since
 def snapshots(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the history, alerts, price position and costs of two catalogs' products."""
     folder = tmp_path_factory.mktemp("snapshots")
-    articles = {"sku": ["4711"], "product_url": [DRESS], "own_price": [99.0], "currency": ["EUR"]}
+    articles = {"sku": ["4711"], "product_url": [DRESS], "price": [99.0], "currency": ["EUR"]}
     with dg.DagsterInstance.ephemeral() as instance:
         instance.add_dynamic_partitions("octogen_catalogs", ["acme", "zen"])
         shop = GivenProducts(folder, instance, od.catalog_partitions)
@@ -107,7 +107,7 @@ def test_a_query_of_a_history_prints_the_prices_of_a_product(run: Run) -> None:
     [
         (f"SELECT partition, count(*) AS n FROM {ASSET} GROUP BY partition ORDER BY n", "acme 3"),
         ("SELECT rule, before, after FROM octogen_products_alerts", "price_dropped 120.0 96.0"),
-        ("SELECT sku, own_price, status FROM octogen_products_position", "4711 99.0 matched"),
+        ("SELECT sku, price, status FROM octogen_products_position", "4711 99.0 matched"),
         ('SELECT count(*) AS n FROM "money/octogen_costs"', "0"),
         ("/* of all */ -- shops\n(SELECT title FROM octogen_products LIMIT 1)", "Dress"),
         (

@@ -26,12 +26,12 @@ from tests.projects import Project
 from tests.results import metadata
 
 ASSET = "articles_history"
-TRACKED = ["own_price", "currency"]
+TRACKED = ["price", "currency"]
 Row = dict[str, Any]
 
 
 def article(sku: str | None, price: Any, **values: Any) -> Row:
-    return {"sku": sku, "own_price": price, "currency": "EUR", **values}
+    return {"sku": sku, "price": price, "currency": "EUR", **values}
 
 
 class Articles(Project):
@@ -60,7 +60,7 @@ class Articles(Project):
 
     def prices(self, at: datetime | None = None) -> dict[str, Any]:
         rows = od.scan_history(str(self.folder), asset=ASSET, as_of=at).collect()
-        return dict(rows.select("sku", "own_price").rows())
+        return dict(rows.select("sku", "price").rows())
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def articles(tmp_path: Path, instance: dg.DagsterInstance) -> Articles:
 
 
 @pytest.mark.slow
-def test_own_prices_have_a_past_in_any_order_and_may_be_forgotten(articles: Articles) -> None:
+def test_prices_have_a_past_in_any_order_and_may_be_forgotten(articles: Articles) -> None:
     articles.store(day(1), article("a", 10), article("b", 5))
     articles.store(day(3), article("a", 12.5))
     shown = metadata(articles.store(day(2), article("a", 11), article("b", 5)), ASSET)
@@ -81,7 +81,7 @@ def test_own_prices_have_a_past_in_any_order_and_may_be_forgotten(articles: Arti
     forget_snapshot(str(articles.folder), day(3), asset=ASSET)
     assert articles.prices(day(4)) == {"a": 11, "b": 5}
     rows = od.scan_history(str(articles.folder), asset=ASSET).collect()
-    assert rows.filter("is_current")["changed"].to_list() == [["own_price"], None]
+    assert rows.filter("is_current")["changed"].to_list() == [["price"], None]
 
 
 @pytest.mark.slow
@@ -91,7 +91,7 @@ def test_a_table_without_a_time_is_of_when_it_was_stored(articles: Articles) -> 
     articles.store(None, article("a", 11.0))
     articles.run([articles.articles, articles.history], selection=[articles.history])
     rows = od.scan_history(str(articles.folder), asset=ASSET).collect()
-    assert rows["own_price"].to_list() == [10.0, 11.0]
+    assert rows["price"].to_list() == [10.0, 11.0]
     assert rows["valid_from"].is_between(began_at, began_at + timedelta(hours=1)).all()
 
 
@@ -140,9 +140,9 @@ def test_a_column_has_the_name_that_it_has(
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        (article("a", "ten"), "column own_price has the type String"),
+        (article("a", "ten"), "column price has the type String"),
         (article(None, 12.0), "row whose sku is null"),
-        ({"sku": "a", "own_price": 12.0}, "no column currency"),
+        ({"sku": "a", "price": 12.0}, "no column currency"),
     ],
 )
 def test_a_day_that_does_not_fit_is_left_out_and_named(
@@ -164,9 +164,9 @@ def test_a_column_may_be_tracked_later_and_another_key_is_refused(
     rows = od.scan_history(str(articles.folder), asset=ASSET).collect()
     assert rows["map_price"].to_list() == [None, 8.0]
     assert rows["changed"].to_list() == [None, ["map_price"]]
-    for other in ({"key": ["currency"], "tracked": ["own_price", "map_price"]}, {}):
+    for other in ({"key": ["currency"], "tracked": ["price", "map_price"]}, {}):
         asset = Articles(articles.folder, instance, **other)
-        with pytest.raises(dg.Failure, match=r"has the key sku and tracks own_price, .* move"):
+        with pytest.raises(dg.Failure, match=r"has the key sku and tracks price, .* move"):
             asset.store(day(3), article("a", 10.0))
 
 
@@ -210,16 +210,16 @@ BIG, UNSIGNED = 2**53 + 1, 2**64 - 1
 FLOAT, UINT = pl.Float64(), pl.UInt64()
 PRECISE = Decimal("12345678901234567.89")
 KEPT = [
-    ("own_price", [5, 2.5], None),
-    ("own_price", [2.5, 5], None),
-    ("own_price", [pl.Series([7], dtype=UINT), 5], None),
-    ("own_price", [Decimal("1.15"), 2.5], None),
-    ("own_price", [BIG, 2.5], FLOAT),
-    ("own_price", [2.5, BIG], pl.Int64()),
-    ("own_price", [BIG, pl.Series([UNSIGNED], dtype=UINT)], UINT),
-    ("own_price", [pl.Series([UNSIGNED], dtype=UINT), 5], pl.Int64()),
-    ("own_price", [PRECISE, 2.5], FLOAT),
-    ("own_price", [2.5, PRECISE], pl.Decimal(38, 2)),
+    ("price", [5, 2.5], None),
+    ("price", [2.5, 5], None),
+    ("price", [pl.Series([7], dtype=UINT), 5], None),
+    ("price", [Decimal("1.15"), 2.5], None),
+    ("price", [BIG, 2.5], FLOAT),
+    ("price", [2.5, BIG], pl.Int64()),
+    ("price", [BIG, pl.Series([UNSIGNED], dtype=UINT)], UINT),
+    ("price", [pl.Series([UNSIGNED], dtype=UINT), 5], pl.Int64()),
+    ("price", [PRECISE, 2.5], FLOAT),
+    ("price", [2.5, PRECISE], pl.Decimal(38, 2)),
     ("sku", [BIG, 2.5], FLOAT),
     ("sku", [2.5, BIG], pl.Int64()),
 ]
@@ -232,7 +232,7 @@ def test_a_snapshot_whose_numbers_would_lose_digits_is_left_out_and_named(
 ) -> None:
     first, second = (each if isinstance(each, pl.Series) else pl.Series([each]) for each in values)
     for number, given in enumerate((first, second), 1):
-        frame = pl.DataFrame({"sku": [1], "own_price": [1], "currency": ["EUR"]})
+        frame = pl.DataFrame({"sku": [1], "price": [1], "currency": ["EUR"]})
         articles.frame = frame.with_columns(given.alias(column), fetched_at=pl.lit(day(number)))
         result = articles.run([articles.articles, articles.history], run_config=QUIET)
         if number == 1 and at_once:  # the next run puts in both

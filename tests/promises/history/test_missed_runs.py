@@ -117,11 +117,11 @@ def of_table(folder: Path, instance: dg.DagsterInstance, *, by_key: bool = False
         return tables[-1]
 
     def set_price(price: float, _number: int) -> None:  # its time is when it is stored
-        tables.append(pl.DataFrame({"sku": ["4711"], "own_price": [price]}))
+        tables.append(pl.DataFrame({"sku": ["4711"], "price": [price]}))
 
     table = articles.key if by_key else articles
-    history = od.build_history_asset(table, key=["sku"], tracked=["own_price"])
-    return Shop(folder, instance, set_price, articles, [history], column="own_price")
+    history = od.build_history_asset(table, key=["sku"], tracked=["price"])
+    return Shop(folder, instance, set_price, articles, [history], column="price")
 
 
 @pytest.fixture(params=KINDS)

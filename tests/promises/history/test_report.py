@@ -181,7 +181,7 @@ def test_own_prices_have_rank_index_and_who_is_below(snapshots: Path) -> None:
         {
             "sku": [*[4711] * 4, 12, 13],
             "product_url": [*urls, urls[0], "https://www.acme.example/scarf"],
-            "own_price": [*[85.0] * 4, 80.0, 80.0],
+            "price": [*[85.0] * 4, 80.0, 80.0],
             "currency": "eur",
         }
     )

@@ -323,7 +323,7 @@ def test_an_address_of_which_the_export_does_not_say_whether_it_is_covered_is_no
 def test_products_are_joined_back_to_each_sku(run: Run, tmp_path: Path) -> None:
     result = run()
     matches = snapshot(tmp_path, "q3_matches")
-    assert matches.select("uuid", "sku", "matched_by", "own_price", "current_price").rows() == [
+    assert matches.select("uuid", "sku", "matched_by", "price", "current_price").rows() == [
         ("u1", "A1", "url", 90.0, 100.0),
         ("u1", "A2", "url", 45.0, 100.0),
         ("u2", "A1", "url", 90.0, 110.0),
@@ -334,7 +334,7 @@ def test_products_are_joined_back_to_each_sku(run: Run, tmp_path: Path) -> None:
         *((None, sku, None, price, None) for sku, price in (("D", 5.0), ("E", 1.0), ("F", 1.0))),
     ]
     assert matches.columns == [
-        *("sku", "url", "status", "matched_by", "own_price", "own_title"),
+        *("sku", "url", "status", "matched_by", "price", "own_title"),
         *(str(each["name"]) for each in PRODUCT_FIELDS),
     ]
     assert matches.filter(sku="B").select("title", "own_title", "url").row(0) == (
@@ -346,7 +346,7 @@ def test_products_are_joined_back_to_each_sku(run: Run, tmp_path: Path) -> None:
     evaluated = {each.check_name for each in result.get_asset_check_evaluations()}
     assert evaluated == {"covered", "fresh", "not_empty", "expected_columns", "matched"}
     assert failed(result) == ["matched"]  # the cap of another color is in doubt
-    dearer = matches.filter(pl.col("own_price") > pl.col("current_price"))
+    dearer = matches.filter(pl.col("price") > pl.col("current_price"))
     assert dearer["sku"].to_list() == ["C"]
 
 
@@ -474,7 +474,7 @@ def test_only_columns_that_are_named_are_read(
     queries = [each["configuration"]["query"]["query"] for each in bigquery.inserted]
     golden("errors", queries)
     assert snapshot(tmp_path, "q3_matches").columns == [
-        *("sku", "url", "status", "matched_by", "own_price", "title"),
+        *("sku", "url", "status", "matched_by", "price", "title"),
         *("product_url", "current_price"),
     ]
 

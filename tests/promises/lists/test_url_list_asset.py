@@ -84,7 +84,7 @@ def test_a_run_makes_the_list_and_the_next_ones_send_what_differs(
                 *("HTTP://Shop.Example/p1/?utm_source=mail", f"{SHOP}/p1", f"{SHOP}/p2"),
                 *("nothing", None, f"{SHOP}/{'x' * 2048}"),
             ],
-            "own_price": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0],
+            "price": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0],
         }
     )
     first = run(table, octogen, tmp_path)
@@ -108,7 +108,7 @@ def test_a_run_makes_the_list_and_the_next_ones_send_what_differs(
     assert shown["octogen/summary"] == "**2 URLs** in competitors, 2 added, 3 rejected"
     assert "nothing" in shown["octogen/rejected_urls"]
     columns = {each.name: each.description for each in shown["dagster/column_schema"].columns}
-    assert columns["own_price"] is None
+    assert columns["price"] is None
     assert "normalizes" in str(columns["normalized_url"])
     assert members(octogen) == {*pages(1, 2)}
 

@@ -37,7 +37,7 @@ def own_table() -> pl.DataFrame:
             ),
             ("F", 1.0, "Own fig", "nonsense", None),
         ],
-        schema=["sku", "own_price", "title", "url", "normalized_url"],
+        schema=["sku", "price", "title", "url", "normalized_url"],
         orient="row",
     ).with_columns(
         rejected_code=pl.when(pl.col("normalized_url").is_null()).then(pl.lit("invalid_url")),

@@ -26,7 +26,7 @@ from tests.projects import GivenProducts, given_frame
 from tests.results import failure, is_retried, metadata
 
 ACME = "https://www.acme.example"
-ALL_STATUSES = (*OF_CHOICE, "not_found", "no_own_price")
+ALL_STATUSES = (*OF_CHOICE, "not_found", "unpriced")
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def history(tmp_path: Path) -> pl.LazyFrame:
 
 
 def own(*rows: tuple[str, str | None, float | None], **columns: Any) -> pl.DataFrame:
-    names = ["sku", "product_url", "own_price"]
+    names = ["sku", "product_url", "price"]
     frame = pl.DataFrame(rows, schema=names, orient="row").with_columns(currency=pl.lit("EUR"))
     return frame.with_columns(**columns)
 
@@ -200,9 +200,13 @@ def test_pairs_are_summed_up_by_columns_of_the_own_table(history: pl.LazyFrame) 
     summed = price_summary(price_position(history, table), "brand")
     assert summed.rows(named=True) == [
         {"brand": "Hats", "skus": 1, "pairs": 1, "matched": 0}
-        | dict.fromkeys(("cheaper_percent", "dearer_percent", "median_index")),
+        | dict.fromkeys(("cheaper_percent", "more_expensive_percent", "median_index")),
         {"brand": "Linen", "skus": 1, "pairs": 2, "matched": 2}
-        | {"cheaper_percent": 50.0, "dearer_percent": 50.0, "median_index": (1.1 + 99 / 120) / 2},
+        | {
+            "cheaper_percent": 50.0,
+            "more_expensive_percent": 50.0,
+            "median_index": (1.1 + 99 / 120) / 2,
+        },
     ]
 
 
@@ -214,7 +218,7 @@ def test_the_index_over_time_is_a_frame_and_a_picture(history: pl.LazyFrame) -> 
     assert index["day"].to_list() == [first, first + timedelta(1), first + timedelta(2)]
     expected = [math.sqrt(0.9 * 1.125), math.sqrt(1 * 1.125), math.sqrt(1 * 0.75)]
     assert index["index"].to_list() == pytest.approx(expected)
-    assert index["dearer_percent"].to_list() == [50.0, 50.0, 0.0]
+    assert index["more_expensive_percent"].to_list() == [50.0, 50.0, 0.0]
     assert price_index(history, table, days=1).equals(index.tail(1))
     later = price_index(history, table, until=day(5))
     assert later.head(3).equals(index)
@@ -231,8 +235,8 @@ def test_the_index_over_time_is_a_frame_and_a_picture(history: pl.LazyFrame) -> 
 @pytest.mark.slow
 def test_a_table_that_lacks_or_takes_a_column_is_refused(history: pl.LazyFrame) -> None:
     table = own(("a", f"{ACME}/dress", 90.0))
-    with pytest.raises(ValueError, match="has no column 'own_price'"):
-        price_position(history, table.drop("own_price"))
+    with pytest.raises(ValueError, match="has no column 'price'"):
+        price_position(history, table.drop("price"))
     with pytest.raises(ValueError, match="has a column 'rank', which the price position adds"):
         price_position(history, table.with_columns(rank=1))
 
@@ -241,7 +245,7 @@ def test_a_table_that_lacks_or_takes_a_column_is_refused(history: pl.LazyFrame) 
     ("column", "value", "text"),
     [
         ("product_url", None, "has no column 'product_url'"),
-        ("own_price", "9,90", "'9,90'"),
+        ("price", "9,90", "'9,90'"),
         ("rank", 1, "has a column 'rank'"),
     ],
 )
@@ -301,7 +305,7 @@ def test_an_asset_has_the_position_and_shows_it(
     assert "\\<b>Linen" in str(shown["octogen/by_brand"])
     assert f"{ACME}/hat" in str(shown["octogen/unmatched"])
     shown |= metadata(made, "octogen_products_brands")
-    for name in ("price_index", "cheaper_and_dearer", "stock_by_brand"):
+    for name in ("price_index", "cheaper_and_more_expensive", "stock_by_brand"):
         picture = str(shown[f"octogen/{name}"])
         ElementTree.fromstring(base64.b64decode(picture.rpartition(",")[2].rstrip(")")))
     assert len(str(shown["octogen/price_index"])) < 1000  # a longer one is behind a link
@@ -412,8 +416,8 @@ def test_each_number_of_its_page_is_that_of_a_model(
         [
             each["sku"],
             f"[Boots \\{{BAR}} {number}]({each['product_url']})",
-            f"{each['own_price']:.2f}",
-            f"{each['own_price'] - each['difference']:.2f} EUR",
+            f"{each['price']:.2f}",
+            f"{each['price'] - each['difference']:.2f} EUR",
             f"{each['index']:.2f}",
         ]
         for each in dearest
@@ -457,7 +461,7 @@ def test_each_number_of_its_page_is_that_of_a_model(
         *("price index", f"{max(index):.3f}", f"{min(index):.3f}", "2026-11-01", "2026-11-03")
     ]
     percents = [each for rows in by_day for each in shares(rows)[1:3] if each is not None]
-    assert labels(shown["octogen/cheaper_and_dearer"])[2:4] == [
+    assert labels(shown["octogen/cheaper_and_more_expensive"])[2:4] == [
         f"{max(percents):.0f}",
         f"{min(percents):.0f}",
     ]

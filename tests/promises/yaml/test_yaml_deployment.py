@@ -227,10 +227,10 @@ def test_own_prices_stand_beside_the_history_also_in_a_table_and_who_is_below_th
     def articles() -> pl.DataFrame:
         boots = pl.read_parquet(tmp_path / "boots.parquet").filter("in_stock")
         priced = boots.drop_nulls(["current_price", "currency"]).head(1)
-        own = {"sku": pl.lit("4711"), "own_price": pl.lit(1e9), "floor": pl.lit(1e8)}
+        own = {"sku": pl.lit("4711"), "price": pl.lit(1e9), "floor": pl.lit(1e8)}
         return priced.select("product_url", "currency", **own)
 
-    position = {"own": "shop/articles", "translation": {"group_name": "prices"}}
+    position = {"price_list": "shop/articles", "translation": {"group_name": "prices"}}
     tables = {
         "destination": {"duckdb": str(tmp_path / "shop.duckdb")},
         "of": ["position", "alerts"],
@@ -240,7 +240,8 @@ def test_own_prices_stand_beside_the_history_also_in_a_table_and_who_is_below_th
     settings["checks"] = {"exclude": ["undercut_percent", "undercut"]}
     search = SEVEN_BOOTS | {"history": True, "position": position, **settings}
     names = ["boots", "boots_history", "boots_position", "boots_position_table"]
-    names += ["boots_own_history", "boots_own_alerts", "boots_own_alerts_table"]
+    of_list = "boots_price_list"
+    names += [f"{of_list}_history", f"{of_list}_alerts", f"{of_list}_alerts_table"]
     with (
         Sandbox(catalogs={"strada": 20}) as priced,  # of the generation that has currencies
         load(attributes(tmp_path, search, automation="running")) as (_, loaded),
@@ -252,13 +253,15 @@ def test_own_prices_stand_beside_the_history_also_in_a_table_and_who_is_below_th
         assert specs["boots_position"].group_name == "prices"
         assert specs["boots_position"].automation_condition is not None
         checked = {key.to_user_string() for key in defs.resolve_asset_graph().asset_check_keys}
-        assert {f"boots_own_history:{name}" for name in ("no_gap", "nothing_left_out")} < checked
-        assert "boots_own_history:fresh" not in checked
+        assert {
+            f"boots_price_list_history:{name}" for name in ("no_gap", "nothing_left_out")
+        } < checked
+        assert "boots_price_list_history:fresh" not in checked
         assert run(defs, instance, "shop/articles", *names).success
         sensors = {each.name for each in defs.sensors or ()}
-        assert sensors == {"boots_own_alerts_sensor", "octogen_automation"}
-    events = pl.read_parquet(tmp_path / "boots_own_alerts.parquet")
-    assert events.sort("rule").select("rule", "sku", "own_price").rows() == [
+        assert sensors == {"boots_price_list_alerts_sensor", "octogen_automation"}
+    events = pl.read_parquet(tmp_path / "boots_price_list_alerts.parquet")
+    assert events.sort("rule").select("rule", "sku", "price").rows() == [
         ("below_floor", "4711", 1e9),
         ("undercut", "4711", 1e9),
     ]

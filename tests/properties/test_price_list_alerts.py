@@ -29,7 +29,7 @@ RULES: list[PriceListRule] = [
 ]
 OWN = Tracking.of_table(
     ("sku", "product_url"),
-    {name: (name,) for name in ("own_price", "currency", "map_price")},
+    {name: (name,) for name in ("price", "currency", "map_price")},
 )
 PAGES = {
     "u0": "https://acme.example/p?id=1",
@@ -48,7 +48,7 @@ products = st.fixed_dictionaries(
 )
 own_rows = st.fixed_dictionaries(
     {
-        "own_price": st.sampled_from([85.0, 100.0, 100.0, 0.0, None, float("nan")]),
+        "price": st.sampled_from([85.0, 100.0, 100.0, 0.0, None, float("nan")]),
         "currency": CURRENCIES,
         "map_price": st.sampled_from([95.0, 85.0, None]),
     }
@@ -81,7 +81,7 @@ def events_in(target: Target) -> set[tuple[Any, ...]]:
     assert target.table is not None
     assert target.table.schema == ALERTS_SCHEMA
     assert target.table["alert_id"].is_unique().all()
-    columns = ("rule", "sku", "at", "uuid", "after", "own_price", "rank_before", "rank")
+    columns = ("rule", "sku", "at", "uuid", "after", "price", "rank_before", "rank")
     return set(target.table.select(columns).iter_rows())
 
 
@@ -131,9 +131,9 @@ def test_alerts_of_own_prices_are_those_of_a_model_whichever_side_came_late_or_w
                 figures = alerts.store(update).metrics()
                 assert not again or not {"events_appeared", "events_vanished"} & figures.keys()
             own_now = own.table.filter(pl.col("valid_to").is_null())
-            priced = own_now.select("sku", "product_url", "own_price", "currency")
+            priced = own_now.select("sku", "product_url", "price", "currency")
             statuses = price_position(history.table.lazy(), priced)["status"].to_list()
-            for name in ("no_own_price", "no_price", "no_currency", "other_currency"):
+            for name in ("unpriced", "no_price", "no_currency", "other_currency"):
                 assert figures[name] == statuses.count(name)
             of_products, of_own = history.table.to_dicts(), own.table.to_dicts()
             assert events_in(alerts) == own_events(of_products, of_own, RULES)

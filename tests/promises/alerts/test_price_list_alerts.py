@@ -17,7 +17,7 @@ from tests.histories import ASSET, QUIET, day, product
 from tests.projects import GivenProducts, given_frame
 from tests.results import metadata, stored
 
-ALERTS = "octogen_products_own_alerts"
+ALERTS = "octogen_products_price_list_alerts"
 RULES = [Undercut(), Undercut(name="far_below", percent=20, by="any"), BelowFloor()]
 PAGES = {"acme": "http://acme.example/dress/", "zen": "https://www.zen.example/dress?utm_source=x"}
 
@@ -38,9 +38,9 @@ class Shop(GivenProducts):
         self.prices = od.build_history_asset(
             articles,
             key=["sku", "product_url"],
-            tracked=["own_price", "map_price", "currency"],
+            tracked=["price", "map_price", "currency"],
         )
-        self.alerts = od.build_price_alerts_asset(self.history, RULES, own=self.prices)
+        self.alerts = od.build_price_alerts_asset(self.history, RULES, price_list=self.prices)
         self.checks = od.build_snapshot_checks(self.alerts, max_age=None)
         self.told: list[tuple[Any, ...]] = []
 
@@ -60,7 +60,7 @@ class Shop(GivenProducts):
 
     def price(self, at: datetime, *rows: tuple[str, str, float | None, str | None]) -> None:
         """Store own prices as of a time: SKU, address, price and currency of each."""
-        columns = ["sku", "product_url", "own_price", "currency"]
+        columns = ["sku", "product_url", "price", "currency"]
         own = pl.DataFrame(rows, schema=columns, orient="row", infer_schema_length=None)
         self.own = own.with_columns(map_price=70.0, fetched_at=at)
         self.run([self.articles, self.prices], run_config=QUIET)
@@ -170,7 +170,7 @@ def test_what_cannot_be_compared_is_no_event_and_is_counted(
     shop.offer(day(3), "acme", *below)
     shown = shop.tell()
     assert shop.events() == []
-    counted = {"no_own_price": 3, "other_currency": 1, "no_currency": 1, "no_price": 1}
+    counted = {"unpriced": 3, "other_currency": 1, "no_currency": 1, "no_price": 1}
     assert {name: shown[f"octogen/{name}"] for name in counted} == counted
 
 
@@ -183,7 +183,7 @@ def test_the_sensor_tells_them(shop: Shop) -> None:
     with dg.build_sensor_context(shop.instance, resources=stored(shop.folder)) as context:
         sensor(context)
     (event,) = told
-    assert (event["sku"], event["own_price"]) == ("A-1", 100.0)
+    assert (event["sku"], event["price"]) == ("A-1", 100.0)
     assert (event["rank_before"], event["rank"]) == (1, 2)
 
 
@@ -195,15 +195,16 @@ def test_rules_of_own_prices_and_of_products_are_told_apart(
     tmp_path: Path, instance: dg.DagsterInstance, rules: list[Any], *, has_own: bool
 ) -> None:
     shop = Shop(tmp_path, instance)
-    with pytest.raises(ValueError, match=r"Undercut and BelowFloor.* `own`"):
-        od.build_price_alerts_asset(shop.history, rules, own=shop.prices if has_own else None)
+    prices = shop.prices if has_own else None
+    with pytest.raises(ValueError, match=r"Undercut and BelowFloor.* `price_list`"):
+        od.build_price_alerts_asset(shop.history, rules, price_list=prices)
     with pytest.raises(ValueError, match=r"_history .* build_history_asset"):
-        od.build_price_alerts_asset(shop.history, RULES, own=shop.history)
+        od.build_price_alerts_asset(shop.history, RULES, price_list=shop.history)
 
 
 def test_a_floor_that_is_not_tracked_is_named(shop: Shop) -> None:
     shop.alerts = od.build_price_alerts_asset(
-        shop.history, [BelowFloor(column="floor")], own=shop.prices
+        shop.history, [BelowFloor(column="floor")], price_list=shop.prices
     )
     shop.checks = []
     with pytest.raises(dg.Failure, match=r"'floor'.* `tracked`"):
@@ -218,7 +219,7 @@ def test_own_prices_of_which_no_partition_is_there_yet_are_named(
 
     shop = Shop(tmp_path, instance)
     shop.articles, shop.checks = priced, []
-    shop.prices = od.build_history_asset(priced, key=["sku"], tracked=["own_price"])
-    shop.alerts = od.build_price_alerts_asset(shop.history, RULES, own=shop.prices)
+    shop.prices = od.build_history_asset(priced, key=["sku"], tracked=["price"])
+    shop.alerts = od.build_price_alerts_asset(shop.history, RULES, price_list=shop.prices)
     with pytest.raises(dg.Failure, match=r"priced_history .* Materialize one first"):
         shop.tell()
