@@ -1,4 +1,4 @@
-"""BlockingClient: drives flows in the calling thread, on libcurl."""
+"""BlockingClient: the synchronous client, on libcurl."""
 
 from __future__ import annotations
 
@@ -72,13 +72,13 @@ _POLL_SECONDS = 0.2
 _PAUSE_SECONDS = 0.01
 _MAX_SECONDS = 1e6
 _MAX_AT_ONCE = 16
-_BUFFER_BYTES = 512 << 10  # what libcurl reads at once: fewer callbacks for each page
+_BUFFER_BYTES = 512 << 10  # large reads need fewer callbacks per page
 
 
 def _driven(
     flow: Callable[Concatenate[Service, P], Flow[T]],
 ) -> Callable[Concatenate[BlockingClient, P], T]:
-    """Return the method that drives a flow of the client's service."""
+    """Return a method that runs the flow with the client's service."""
 
     @functools.wraps(flow)
     def drive(self: BlockingClient, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -88,18 +88,18 @@ def _driven(
 
 
 class BlockingClient:
-    """Sends the requests of one thread over one connection, which stays open.
+    """Sends one thread's requests over one persistent connection.
 
-    A request costs a twentieth of the CPU time that it takes on httpx (measured). Once `stop` is
-    set, requests and waits end within a second with a `StoppedError`; in the main thread an
-    interrupt ends them at once. Once `ends` is set, waits do, and requests under way do not. `poll`
-    is called while the client waits, and what it raises ends the wait too.
+    A request takes a twentieth of the CPU time that httpx needs (measured). After `stop` is set,
+    requests and waits end within a second with a `StoppedError`; an interrupt in the main thread
+    ends them immediately. After `ends` is set, waits end, but requests in flight complete. `poll`
+    is called during waits, and its exceptions end the wait as well.
 
-    Proxies and certificates come from the environment, as with httpx: from `HTTPS_PROXY`,
-    `ALL_PROXY` and `NO_PROXY`, and from `SSL_CERT_FILE`, `SSL_CERT_DIR` or else certifi. Plain
-    http, which stays on this machine, uses no proxy.
+    Proxies and certificates come from the environment, as with httpx: `HTTPS_PROXY`, `ALL_PROXY`,
+    `NO_PROXY`, `SSL_CERT_FILE` and `SSL_CERT_DIR`, or else certifi. Plain HTTP stays on this
+    machine and uses no proxy.
 
-    Its operations have the names and the arguments of those of `OctogenClient`.
+    Methods have the same names and arguments as in `OctogenClient`.
     """
 
     def __init__(
@@ -124,21 +124,21 @@ class BlockingClient:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close the connection, or leave it to the next client of the service if that keeps it."""
+        """Close the connection, or return it to the service's idle connections."""
         if self._curl is not None and self._multi is not None:
             if self.service.idle is not None and not self._may_hang:
                 self.service.idle.append((self._curl, self._multi))
                 self._curl = self._multi = None
                 return
             self._curl.close()
-            if self._may_hang:  # libcurl waits for a name server, for as long as that takes
+            if self._may_hang:  # libcurl might wait for a name server indefinitely
                 submit(self._multi.close, "octogen-close")
             else:
                 self._multi.close()
             self._curl = self._multi = None
 
     def run(self, flow: Flow[T]) -> T:
-        """Drive a flow to its end and return its value."""
+        """Run a flow and return its value."""
         answer: Response | TransportError | None = None
         with contextlib.closing(flow):
             while True:
@@ -155,7 +155,7 @@ class BlockingClient:
                     self._wait(step)
 
     def run_all(self, flows: Sequence[Flow[T]]) -> list[T]:
-        """Drive several flows at once, in threads with a connection each; a single one here."""
+        """Run flows concurrently, each thread with its own connection; run a single one here."""
         if len(flows) <= 1:
             return [self.run(flow) for flow in flows]
         waiting = deque(enumerate(flows))
@@ -183,7 +183,7 @@ class BlockingClient:
         return [values[place] for place in range(len(flows))]
 
     def check(self) -> None:
-        """Return if the work may go on; else raise `StoppedError`, or what `poll` raises."""
+        """Raise `StoppedError` if `stop` is set, or whatever `poll` raises."""
         if self.stop.is_set():
             raise StoppedError
         if (now := time.monotonic()) - self._polled_at >= _POLL_SECONDS:
@@ -197,7 +197,7 @@ class BlockingClient:
         number: int,
         read_page: Callable[[Response, str], PageT],
     ) -> PageT:
-        """Read one page of a bulk read, which obeys the rate limiter."""
+        """Read one page within the rate limit."""
         flow = search_flow(self.service, request.body(), subject, paced=True)
         return read_page(self.run(flow), f"{subject}, page {number},")
 
@@ -207,9 +207,10 @@ class BlockingClient:
         tracker: PageTracker,
         read_page: Callable[[Response, str], PageT],
     ) -> Iterator[PageT]:
-        """Read all pages of a search, in the order that the tracker checks.
+        """Read all pages of a search within the rate limit, checked by the tracker.
 
-        The caller must tell the tracker's `deduplicated` how many products of a page were new.
+        For each page, the caller must pass the numbers of new and repeated products to
+        `tracker.deduplicated`.
         """
         body = request.body()
         while True:
@@ -223,15 +224,15 @@ class BlockingClient:
             body["cursor"] = page.next_cursor
 
     def lookup(self, url: str, read_lookup: Callable[[Response, str], T]) -> T:
-        """Look up a product as one of many, which obey the rate limiter."""
+        """Look up a product within the rate limit."""
         return self.run(lookup_flow(self.service, url, read_lookup, paced=True))
 
     def search_products(self, **arguments: Unpack[SearchArguments]) -> MerchantProductListPage:
-        """Read one page of a search."""
+        """Read one search page."""
         return self.run(page_flow(self.service, SearchRequest.of(**arguments)))
 
     def list_catalog_states(self) -> CatalogList:
-        """List what is known of the catalogs that are granted to the key."""
+        """List the catalogs granted to the API key."""
         return parsed_catalog_list(self.run(catalogs_flow(self.service)), CATALOGS)
 
     lookup_product = _driven(product_flow)
@@ -261,7 +262,7 @@ class BlockingClient:
                 self.stop.wait(min(left, _POLL_SECONDS))
 
     def _send(self, step: Send) -> Response | TransportError:
-        """Send a request; the answer has no API key in it."""
+        """Send a request and mask the API key in the response or error."""
         import pycurl
 
         self.check()
@@ -281,10 +282,10 @@ class BlockingClient:
             curl.setopt(pycurl.POST, 1)
             curl.setopt(pycurl.POSTFIELDSIZE, len(step.request.content))
             curl.setopt(pycurl.READFUNCTION, content.read)
-        curl.setopt(pycurl.CUSTOMREQUEST, step.request.method)  # the handle keeps it
+        curl.setopt(pycurl.CUSTOMREQUEST, step.request.method)  # always, because handles are reused
         curl.setopt(pycurl.WRITEFUNCTION, body.write)
         curl.setopt(pycurl.HEADERFUNCTION, lines.append)
-        # After half a head libcurl keeps the connection, although it is closed.
+        # libcurl keeps a connection that was closed in the middle of the headers.
         curl.setopt(pycurl.FRESH_CONNECT, self._may_hang)
         self._may_hang = True
         try:
@@ -296,7 +297,7 @@ class BlockingClient:
         if not failure and head is not None:
             self._may_hang = False
             received = body.getvalue()
-            body.close()  # the handle keeps it until the next request
+            body.close()  # the handle references it until the next request
             if not is_cut_off(head.headers, received):
                 response = Response(head.status_code, head.headers, received, step.request)
                 return self.service.api_key.redacted(response)
@@ -312,13 +313,13 @@ class BlockingClient:
         return TransportError(self.service.api_key.masked(reason))
 
     def _perform(self, curl: pycurl.Curl) -> tuple[int, str]:
-        """Transfer a request and its response, and look at the stop meanwhile."""
+        """Transfer a request and its response, and check for a stop meanwhile."""
         multi = self._multi
         assert multi is not None
         multi.add_handle(curl)
         try:
             while multi.perform()[1]:
-                if multi.select(_POLL_SECONDS) < 0:  # there is nothing to wait for yet
+                if multi.select(_POLL_SECONDS) < 0:  # no socket to wait for yet
                     self.stop.wait(_PAUSE_SECONDS)
                 self.check()
             failed = multi.info_read()[2]
@@ -327,25 +328,26 @@ class BlockingClient:
         return (failed[0][1], failed[0][2]) if failed else (0, "")
 
     def _handle(self) -> pycurl.Curl:
-        """Make a handle that keeps one connection open. The key is in no other object."""
+        """Create a handle with one persistent connection. No other object holds the key."""
         import certifi
         import pycurl
 
         curl = pycurl.Curl()
         lines = [f"{name}: {value}" for name, value in HEADERS.items()]
         key = self.service.api_key
-        # No local has the key, which a traceback might show. `Expect` would cost a round trip.
+        # Keep the key out of locals, because tracebacks might show them. `Expect` would cost a
+        # round trip.
         curl.setopt(pycurl.HTTPHEADER, [*lines, "Expect:", f"Authorization: {key.authorization}"])
-        curl.setopt(pycurl.ACCEPT_ENCODING, "")  # all that libcurl can decompress
+        curl.setopt(pycurl.ACCEPT_ENCODING, "")  # every encoding that libcurl supports
         curl.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
         curl.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1)
         curl.setopt(pycurl.PATH_AS_IS, 1)
         curl.setopt(pycurl.FOLLOWLOCATION, 0)
-        # Otherwise libcurl may end the search for a host by a signal to the whole process.
+        # Otherwise libcurl might use a process-wide signal to time out name resolution.
         curl.setopt(pycurl.NOSIGNAL, 1)
         curl.setopt(pycurl.BUFFERSIZE, _BUFFER_BYTES)
         curl.setopt(pycurl.MAXFILESIZE_LARGE, http.MAX_BODY_BYTES)
-        # Unset, libcurl would look for both in the environment, by other rules than httpx.
+        # If unset, libcurl reads both from the environment, with different rules than httpx.
         curl.setopt(pycurl.PROXY, _proxy(self.service.base_url))
         curl.setopt(pycurl.NOPROXY, "")
         file, folder = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
@@ -357,10 +359,10 @@ class BlockingClient:
 
 
 class _Content(io.BytesIO):
-    """The content of a request, which libcurl can read once.
+    """Request content that libcurl can read only once.
 
-    Otherwise, when a connection that was kept open ends before a response, libcurl sends the
-    request again over a new one, and the service may charge both.
+    If a reused connection closes before a response, libcurl would otherwise resend the request over
+    a new one, and the service might charge both.
     """
 
     def __init__(self, content: bytes, charge: Charge) -> None:
@@ -368,18 +370,18 @@ class _Content(io.BytesIO):
         self._charge = charge
 
     def read(self, size: int | None = -1) -> bytes:
-        """Return the next bytes, which libcurl wants when it is connected."""
+        """Return the next bytes; libcurl calls this after connecting."""
         self._charge.is_sent = True
         return super().read(size)
 
 
 class _Body(io.BytesIO):
-    """A body as it comes, decompressed, up to the largest size."""
+    """A decompressed response body with a size limit."""
 
     is_too_large = False
 
     def write(self, data: bytes) -> int:  # type: ignore[override]
-        """Take some bytes; a return of fewer than there were ends the request."""
+        """Append bytes; returning fewer than received makes libcurl abort the request."""
         if self.tell() + len(data) > http.MAX_BODY_BYTES:
             self.is_too_large = True
             return 0
@@ -387,7 +389,7 @@ class _Body(io.BytesIO):
 
 
 def _proxy(url: str) -> str:
-    """Return the address of the environment's proxy for a URL; empty if there is none."""
+    """Return the URL of the environment's proxy for a URL, or an empty string."""
     host = urllib.parse.urlsplit(url).hostname or ""
     if not may_use_proxy(url) or urllib.request.proxy_bypass(host):
         return ""
@@ -396,10 +398,10 @@ def _proxy(url: str) -> str:
 
 
 def _head(status: int, lines: Sequence[bytes], request: Request) -> Response | None:
-    """Return the response without its body; None if its headers are not complete.
+    """Return the response without its body; None if its headers are incomplete.
 
-    The lines of a proxy's tunnel and of interim responses come before those of the response, and
-    its trailers after them.
+    Header lines of a proxy tunnel and interim responses precede the response's headers; trailers
+    follow them.
     """
     if status < 200:
         return None

@@ -1,4 +1,4 @@
-"""OctogenClient: the operations of the service, asynchronous, on httpx or httpx2."""
+"""OctogenClient: the asynchronous client, on httpx or httpx2."""
 
 from __future__ import annotations
 
@@ -96,27 +96,27 @@ _PHASES = ("connect", "read", "write", "pool")
 
 
 class OctogenClient:
-    """Octogen's REST API, asynchronous.
+    """An asynchronous client for Octogen's REST API.
 
-    Use it as `async with OctogenClient() as client`, or call `aclose()`.
+    Use it as `async with OctogenClient() as client`, or call `aclose()` when done.
 
     Args:
-        api_key: The API key; by default `STOREROUTER_API_KEY`, then
-            `OCTOGEN_PLATFORM_API_KEY`, then `OCTO_API_KEY`.
-        base_url: The base URL of the API: https, or http on this machine. By default
-            `OCTOGEN_BASE_URL`, then that at `OCTOGEN_HOST`, or else Octogen's own.
-        timeout: Seconds for one attempt of a request, to the last byte of the response; a `Timeout`
-            of httpx or httpx2, as that of `http_client`, limits each phase of it instead.
-        http_client: A client of httpx or httpx2 to send requests with, by default one of httpx. It
-            stays open when this one is closed, and `response` of an error is of its library.
-        retry: How requests are retried; its deadline holds for all attempts together.
-        rate_limiter: Limits how fast pages are read; clients that run at once may share one.
-        spending: Counts and limits what the requests cost; clients may share one.
-        _service: The service with all its settings, in place of the others.
+        api_key: The API key. Defaults to the environment variable `STOREROUTER_API_KEY`,
+            `OCTOGEN_PLATFORM_API_KEY` or `OCTO_API_KEY`, in this order.
+        base_url: The API's base URL: https, or http on this machine. Defaults to
+            `OCTOGEN_BASE_URL`, then the API at `OCTOGEN_HOST`, then Octogen's API.
+        timeout: Seconds for one attempt, up to the response's last byte. A `Timeout` from httpx or
+            httpx2, including `http_client`'s, limits each phase instead.
+        http_client: An httpx or httpx2 client to send requests with. Defaults to a new httpx
+            client. A client that you pass stays open, and errors contain its library's `response`.
+        retry: The retry settings; `deadline` limits all attempts together.
+        rate_limiter: Paces reads of many pages. Concurrent clients can share one.
+        spending: Counts and limits costs. Clients can share one.
+        _service: A service with all settings, instead of the other arguments.
 
     Raises:
-        MissingAPIKeyError: There is no API key.
-        ValueError: base_url, the host or the API key is malformed.
+        MissingAPIKeyError: There is no API key in the argument or the environment.
+        ValueError: `base_url`, `OCTOGEN_HOST` or the API key is malformed.
     """
 
     def __init__(
@@ -142,10 +142,10 @@ class OctogenClient:
             try:
                 key = api_key if isinstance(api_key, ApiKey) else ApiKey(api_key)
             finally:
-                del api_key  # no traceback that shows locals is to show it
+                del api_key  # keep it out of tracebacks that show locals
             _service = Service(
                 api_key=key,
-                # An equal text that was passed is another object.
+                # Compared by identity, because users can pass an equal string.
                 base_url=configured_base_url() if base_url is DEFAULT_BASE_URL else base_url,
                 timeout=timeout if isinstance(timeout, int | float) else float("inf"),
                 phase_timeout=self._phases["read"] or float("inf"),
@@ -158,18 +158,18 @@ class OctogenClient:
         self._http: Any = http_client or httpx.AsyncClient(
             trust_env=may_use_proxy(_service.base_url)
         )
-        httpx2 = sys.modules.get("httpx2")  # whoever has a client of it has imported it
+        httpx2 = sys.modules.get("httpx2")  # imported by whoever created such a client
         self._httpx: Any = (
             httpx2 if httpx2 and isinstance(self._http, httpx2.AsyncClient) else httpx
         )
         self._statistics = RequestStatistics()
 
     def __repr__(self) -> str:
-        service = getattr(self, "_service", None)  # a traceback shows one that was refused
+        service = getattr(self, "_service", None)  # missing if __init__ raised
         return f"OctogenClient(base_url={service and service.base_url!r})"
 
     def __reduce__(self) -> str:
-        raise TypeError("An OctogenClient holds connections and cannot be pickled.")
+        raise TypeError("An OctogenClient has open connections and cannot be pickled.")
 
     async def __aenter__(self) -> Self:
         return self
@@ -178,126 +178,127 @@ class OctogenClient:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the connections, unless they belong to a client that was passed in."""
+        """Close the connections, except those of a client passed as `http_client`."""
         if self._owns_client:
             await self._http.aclose()
 
     async def list_catalogs(self) -> list[MerchantCatalogSummary]:
-        """List the catalogs that are granted to the API key; the list may be empty.
+        """List the catalogs granted to the API key; the list can be empty.
 
         Raises:
-            OctogenNotFoundError: The service has no list of catalogs, as today's.
-            OctogenError: The request failed otherwise.
+            OctogenNotFoundError: The service does not list catalogs, like Octogen's current one.
+            OctogenError: The request failed for another reason.
         """
         return await self._run(list_catalogs_flow(self._service))
 
     async def list_catalog_states(self) -> CatalogList:
-        """List the catalogs that are granted to the API key, as `GrantedCatalogs` does.
+        """List the catalogs granted to the API key, as `GrantedCatalogs` does.
 
-        It is the same request as `list_catalogs`, decoded faster.
+        This sends the same request as `list_catalogs` but decodes the response faster.
 
         Raises:
-            OctogenNotFoundError: The service has no list of catalogs, as today's.
-            OctogenError: The request failed otherwise.
+            OctogenNotFoundError: The service does not list catalogs, like Octogen's current one.
+            OctogenError: The request failed for another reason.
         """
         return parsed_catalog_list(await self._run(catalogs_flow(self._service)), CATALOGS)
 
     async def get_me(self) -> MeResponse:
-        """Get the organization of the API key and its rate limit.
+        """Get the API key's organization and rate limit.
 
         Raises:
-            OctogenError: The request failed; an older service answers 404.
+            OctogenError: The request failed; older services respond with 404.
         """
         return await self._run(me_flow(self._service))
 
     async def get_domain(self, host: str, *, paced: bool = False) -> DomainCoverageResponse:
-        """Get the catalogs that serve a shop's host, with counts, facets and prices.
+        """Get the catalogs for a shop's host, with counts, facets and prices.
 
         Args:
             host: The host, such as "shop.example".
-            paced: True for one of many hosts, which obey the rate limiter.
+            paced: Whether the request waits for the rate limiter. Use it for many hosts.
 
         Raises:
             ValueError: The host is empty.
-            OctogenNotFoundError: No catalog serves the host, or an older service has no such
-                operation.
-            OctogenError: The request failed otherwise.
+            OctogenNotFoundError: No catalog covers the host, or the service is too old to look up
+                hosts.
+            OctogenError: The request failed for another reason.
         """
         return await self._run(domain_flow(self._service, host, paced=paced))
 
     async def count_products(self, filters: SearchFilters, catalogs: Sequence[str] = ()) -> int:
-        """Count the products that the filters of a search leave: a lower bound, which is free.
+        """Count the products that match a search's filters, free of charge.
 
-        The service counts products by top-level category. Products without a category are not
-        counted, nor are those beyond its 1,000 largest categories. Keywords narrow no count, only
-        the filters that an understood `q` is turned into.
+        The result is a lower bound. The service counts products by top-level category, so it misses
+        products without a category and those outside its 1,000 largest categories. Keywords do not
+        filter the count, but the filters that Octogen derives from `q` do if `understand` is true.
 
         Args:
             filters: The search, such as a `ProductSearch`.
-            catalogs: The keys of its catalogs, at most 500; by default those that a `ProductSearch`
-                names itself, and without any all catalogs.
+            catalogs: Up to 500 catalog keys. Defaults to the `ProductSearch`'s catalogs, or else
+                all catalogs.
 
         Raises:
-            ValueError: There are too many catalogs, one has an empty key, or they are one text.
-            OctogenNotFoundError: An older service has no such operation.
-            OctogenError: The request failed otherwise.
+            ValueError: `catalogs` is a string, has too many keys or contains an empty key.
+            OctogenNotFoundError: The service is too old to count products.
+            OctogenError: The request failed for another reason.
         """
         return await self._run(count_flow(self._service, filters, catalogs))
 
     async def lookup_product(self, url: str) -> MerchantProductUrlLookupResponse:
-        """Look up the full view of the product at a merchant's URL in Octogen's index.
+        """Look up a product's full view in Octogen's index by its URL.
 
-        A product that no catalog has is not found, even if the merchant's page still shows it.
+        A product that no catalog contains is not found, even if the merchant still offers it.
 
         Args:
-            url: The product's page at the merchant.
+            url: The product's URL at the merchant.
 
         Raises:
             ValueError: The URL is empty.
-            OctogenNotFoundError: No catalog has the product.
-            OctogenError: The request failed.
+            OctogenNotFoundError: No catalog contains the product.
+            OctogenError: The request failed for another reason.
         """
         return await self._run(product_flow(self._service, url))
 
     @shows_arguments
     async def search_products(self, **page: Unpack[SearchArguments]) -> MerchantProductListPage:
-        """Read one page of a search.
+        """Read one search page.
 
         Args:
-            **page: The filters of a `ProductSearch`; `catalog`, a key, or `catalogs`, up to 500 of
-                them, by default all that the key may search; `cursor`, which is `next_cursor` of
-                the page before, with all else unchanged; `limit`, 1 to 100 products, by default 50.
+            **page: The filters of a `ProductSearch`, and:
+                `catalog` or `catalogs`: One key or up to 500; defaults to all catalogs that the API
+                key can search.
+                `cursor`: The previous page's `next_cursor`; leave all other arguments unchanged.
+                `limit`: Products per page, from 1 to 100; defaults to 50.
 
         Raises:
-            pydantic.ValidationError: An argument is out of its range; a ValueError.
-            OctogenNotFoundError: The catalog is not granted.
-            OctogenValidationError: The service speaks the older contract, which does not have one
+            pydantic.ValidationError: An argument is out of range. This is also a ValueError.
+            OctogenNotFoundError: The catalog is not granted to the API key.
+            OctogenValidationError: The service has the older contract, which does not support one
                 of the arguments.
-            OctogenError: The request failed otherwise.
+            OctogenError: The request failed for another reason.
         """
         return await self._run(page_flow(self._service, SearchRequest.of(**page)))
 
     async def iter_pages(
         self, **search: Unpack[SearchArguments]
     ) -> AsyncIterator[MerchantProductListPage]:
-        """Read all pages of a search, without the products that an earlier page had.
+        """Read all pages of a search, skipping products from earlier pages.
 
-        If a later page has the products of page 1, page 1 is read again at the end and compared.
+        If a later page repeats page 1's products, page 1 is requested again at the end to compare.
 
         Args:
-            **search: The arguments of `search_products`, without `cursor`; `limit` is 100 by
-                default.
+            **search: The arguments of `search_products`, except `cursor`. `limit` defaults to 100.
 
         Raises:
-            pydantic.ValidationError: An argument is out of its range; a ValueError.
-            ValueError: A cursor was passed; all pages are read, from the first one on.
-            OctogenPagingError: The pages do not come to an end, or are of two states.
+            pydantic.ValidationError: An argument is out of range. This is also a ValueError.
+            ValueError: A cursor was passed, but reading starts at page 1.
+            OctogenPagingError: The pages do not end, or the catalog changed during the read.
             OctogenError: A request failed.
         """
         arguments: SearchArguments = {"limit": MAX_PAGE_SIZE, **search}
         request = SearchRequest.of(**arguments)
         if request.cursor is not None:
-            raise ValueError("cursor was passed, but all pages are read: leave it out")
+            raise ValueError("cursor cannot be used, because all pages are read. Remove it.")
         tracker = PageTracker(search_subject(request))
         seen: set[str] = set()
         following: str | None = None
@@ -315,26 +316,26 @@ class OctogenClient:
     async def iter_products(
         self, **search: Unpack[SearchArguments]
     ) -> AsyncIterator[MerchantProductListItem]:
-        """Read all products of a search, each once, with the arguments of `iter_pages`."""
+        """Read all products in a search without duplicates. Arguments are as in `iter_pages`."""
         async for page in self.iter_pages(**search):
             for item in page.items:
                 yield item
 
     async def create_coverage_url_list(self, name: str) -> CoverageUrlList:
-        """Create a coverage URL list: a set of product addresses that Octogen looks for each day.
+        """Create a coverage URL list: product URLs that Octogen looks for every day.
 
-        It is `provisioning` for about a minute, and URLs can be added meanwhile. An organization
-        may have five lists that are not deleted.
+        The list is `provisioning` for about a minute; you can already add URLs. An organization can
+        have five lists.
 
         Args:
-            name: Its name, which no other live list has: 1 to 80 characters.
+            name: The list's name, unique among the organization's lists: 1 to 80 characters.
 
         Raises:
             ValueError: The name is empty or too long.
-            OctogenUrlListNameConflictError: A live list has the name. If the answer to the first
-                attempt of the request was lost, it may be the one that this attempt made.
-            OctogenUrlListError: The organization has as many lists as it may have.
-            OctogenError: The request failed otherwise.
+            OctogenUrlListNameConflictError: A list already has this name. If the first attempt's
+                response was lost, that attempt might have created it.
+            OctogenUrlListError: The organization has reached its limit of lists.
+            OctogenError: The request failed for another reason.
         """
         return await self._run(create_url_list_flow(self._service, name))
 
@@ -344,107 +345,107 @@ class OctogenClient:
         """Read one page of the organization's coverage URL lists, newest first.
 
         Args:
-            cursor: `next_cursor` of the page before; none for the first page.
-            limit: Lists on a page, 1 to 100; by default the service's 50.
+            cursor: The previous page's `next_cursor`; None for the first page.
+            limit: Lists per page, from 1 to 100. The service's default is 50.
 
         Raises:
-            ValueError: The limit is out of its range.
-            OctogenUrlListError: The cursor is malformed or stale.
-            OctogenError: The request failed otherwise.
+            ValueError: The limit is out of range.
+            OctogenUrlListError: The cursor is malformed or expired.
+            OctogenError: The request failed for another reason.
         """
         return await self._run(url_lists_flow(self._service, cursor=cursor, limit=limit))
 
     async def get_coverage_url_list(self, url_list_id: str) -> CoverageUrlList:
-        """Get a coverage URL list: its status, its size and where BigQuery has its results.
+        """Get a coverage URL list's status, size and BigQuery listing.
 
         Raises:
             ValueError: The id is empty.
             OctogenUrlListNotFoundError: The organization has no such list.
-            OctogenError: The request failed otherwise.
+            OctogenError: The request failed for another reason.
         """
         return await self._run(url_list_flow(self._service, url_list_id))
 
     async def delete_coverage_url_list(self, url_list_id: str) -> CoverageUrlList:
-        """Delete a coverage URL list and its results in BigQuery, which cannot be undone.
+        """Delete a coverage URL list and its BigQuery results. This cannot be undone.
 
-        The list is `delete_pending` until it is gone, and its name is free at once.
+        The list is `delete_pending` until it is gone. You can reuse its name immediately.
 
         Raises:
             ValueError: The id is empty.
             OctogenUrlListNotFoundError: The organization has no such list.
-            OctogenError: The request failed otherwise.
+            OctogenError: The request failed for another reason.
         """
         return await self._run(delete_url_list_flow(self._service, url_list_id))
 
     async def add_coverage_url_list_urls(
         self, url_list_id: str, urls: Sequence[str]
     ) -> CoverageUrlMutationResponse:
-        """Add URLs to a coverage URL list. One that it has already is accepted and changes nothing.
+        """Add URLs to a coverage URL list. URLs already in the list are accepted.
 
-        The request obeys the rate limiter, as one of many, and so do the other three about URLs.
+        This and the other three methods for a list's URLs wait for the rate limiter.
 
         Args:
-            url_list_id: The id of the list.
-            urls: 1 to 1,000 URLs of products, each of at most 2,048 characters. The service rejects
-                those that are none one by one.
+            url_list_id: The list's id.
+            urls: 1 to 1,000 product URLs with at most 2,048 characters each. The service rejects
+                invalid URLs individually.
 
         Raises:
-            ValueError: The id is empty, or the URLs are too many or too long.
-            OctogenUrlListCapacityError: The list would get more than 100,000 URLs. None was added.
+            ValueError: The id is empty, or there are too many URLs or one is too long.
+            OctogenUrlListCapacityError: The list would exceed 100,000 URLs. No URL was added.
             OctogenUrlListNotFoundError: The organization has no such list.
             OctogenUrlListError: The list is being deleted.
-            OctogenError: The request failed otherwise.
+            OctogenError: The request failed for another reason.
         """
         return await self._run(add_urls_flow(self._service, url_list_id, urls))
 
     async def remove_coverage_url_list_urls(
         self, url_list_id: str, urls: Sequence[str]
     ) -> CoverageUrlMutationResponse:
-        """Remove URLs from a coverage URL list. One that it does not have is accepted.
+        """Remove URLs from a coverage URL list. URLs that are not in the list are accepted.
 
         Args:
-            url_list_id: The id of the list.
-            urls: 1 to 1,000 URLs, in any form that the service normalizes to that of the list.
+            url_list_id: The list's id.
+            urls: 1 to 1,000 URLs. The service compares normalized URLs.
 
         Raises:
-            ValueError: The id is empty, or the URLs are too many or too long.
+            ValueError: The id is empty, or there are too many URLs or one is too long.
             OctogenUrlListNotFoundError: The organization has no such list.
             OctogenUrlListError: The list is being deleted.
-            OctogenError: The request failed otherwise.
+            OctogenError: The request failed for another reason.
         """
         return await self._run(remove_urls_flow(self._service, url_list_id, urls))
 
     async def check_coverage_url_list_urls(
         self, url_list_id: str, urls: Sequence[str]
     ) -> CoverageContainsResponse:
-        """Check which URLs a coverage URL list has, and not which of them Octogen covers.
+        """Check which URLs are in a coverage URL list. This does not check Octogen's coverage.
 
         Args:
-            url_list_id: The id of the list.
-            urls: 1 to 1,000 URLs, in any form that the service normalizes to that of the list.
+            url_list_id: The list's id.
+            urls: 1 to 1,000 URLs. The service compares normalized URLs.
 
         Raises:
-            ValueError: The id is empty, or the URLs are too many or too long.
+            ValueError: The id is empty, or there are too many URLs or one is too long.
             OctogenUrlListNotFoundError: The organization has no such list.
-            OctogenError: The request failed otherwise.
+            OctogenError: The request failed for another reason.
         """
         return await self._run(check_urls_flow(self._service, url_list_id, urls))
 
     async def list_coverage_url_list_urls(
         self, url_list_id: str, *, cursor: str | None = None, limit: int | None = None
     ) -> CoverageUrlListUrlsPage:
-        """Read one page of the URLs of a coverage URL list, in the order of their insertion.
+        """Read one page of a coverage URL list's URLs, in insertion order.
 
         Args:
-            url_list_id: The id of the list.
-            cursor: `next_cursor` of the page before; none for the first page.
-            limit: URLs on a page, 1 to 100; by default the service's 50.
+            url_list_id: The list's id.
+            cursor: The previous page's `next_cursor`; None for the first page.
+            limit: URLs per page, from 1 to 100. The service's default is 50.
 
         Raises:
-            ValueError: The id is empty, or the limit is out of its range.
+            ValueError: The id is empty, or the limit is out of range.
             OctogenUrlListNotFoundError: The organization has no such list.
-            OctogenUrlListError: The cursor is malformed or stale: begin again without one.
-            OctogenError: The request failed otherwise.
+            OctogenUrlListError: The cursor is malformed or expired. Start again without a cursor.
+            OctogenError: The request failed for another reason.
         """
         return await self._run(
             list_urls_flow(self._service, url_list_id, cursor=cursor, limit=limit)
@@ -452,29 +453,29 @@ class OctogenClient:
 
     @property
     def deadline(self) -> float:
-        """Seconds that a request may take with all its retries."""
+        """Maximum seconds for a request, including all retries."""
         return self._service.retry.deadline
 
     @property
     def statistics(self) -> RequestStatistics:
-        """The requests that this client has sent so far."""
+        """Statistics for the requests sent so far."""
         return self._statistics
 
     @property
     def generation(self) -> Generation:
-        """The contract's generation that the service speaks, "seed" until it shows otherwise."""
+        """The service's contract generation: "seed" until a response shows "current"."""
         return self._service.generation
 
     async def _page(
         self, request: SearchRequest, cursor: str | None, tracker: PageTracker
     ) -> MerchantProductListPage:
-        """Read one of many pages, which obey the rate limiter."""
+        """Read one page within the rate limit."""
         body = request.body() | ({"cursor": cursor} if cursor else {})
         flow = search_flow(self._service, body, tracker.subject, paced=True)
         return parsed_page(await self._run(flow), f"{tracker.subject}, page {tracker.pages + 1},")
 
     async def _run_all(self, flows: Sequence[Flow[T]]) -> list[T]:
-        """Drive several flows at once."""
+        """Run flows concurrently."""
         slots = asyncio.Semaphore(_MAX_AT_ONCE)
 
         async def run(flow: Flow[T]) -> T:
@@ -484,7 +485,7 @@ class OctogenClient:
         return await asyncio.gather(*map(run, flows))
 
     async def _run(self, flow: Flow[T]) -> T:
-        """Drive a flow to its end and return its value."""
+        """Run a flow and return its value."""
         answer: Response | TransportError | None = None
         with contextlib.closing(flow):
             while True:
@@ -504,7 +505,7 @@ class OctogenClient:
                     await asyncio.sleep(step.seconds)
 
     async def _send(self, step: Send) -> Response | TransportError:
-        """Send a request; the answer has no API key in it."""
+        """Send a request and mask the API key in the response or error."""
         key, httpx = self._service.api_key, self._httpx
         try:
             async with asyncio.timeout(step.seconds):
@@ -513,7 +514,7 @@ class OctogenClient:
             return BodyTooLargeError(key.redacted(error.response))
         except (httpx.TimeoutException, TimeoutError) as error:
             return TransportTimeoutError(type(error).__name__)
-        # httpx parses the header `Location` even if it does not follow it.
+        # httpx parses the `Location` header even if it does not follow redirects.
         except (httpx.RequestError, httpx.InvalidURL, UnicodeError) as error:
             return TransportError(key.masked(f"{type(error).__name__}: {error}"))
         if is_cut_off(response.headers, response.content):
@@ -533,7 +534,7 @@ class OctogenClient:
             content=request.content,
             extensions={"timeout": phases, "trace": functools.partial(_trace, charge)},
         )
-        charge.is_sent = True  # some transports do not say what they do
+        charge.is_sent = True  # some transports do not emit trace events
         response = await self._http.send(
             sent, auth=self._service.api_key, follow_redirects=False, stream=True
         )
@@ -554,7 +555,7 @@ class OctogenClient:
 
 
 async def _trace(charge: Charge, event: str, info: dict[str, Any]) -> None:
-    """Note how far a transport is: while it connects, it has not sent the request."""
+    """Record whether the transport has sent the request; while connecting, it has not."""
     if event.startswith("connection."):
         charge.is_sent = False
     elif event.endswith("send_request_headers.started"):

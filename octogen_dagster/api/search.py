@@ -1,8 +1,8 @@
-"""The search: its fields with their descriptions and limits, spelled once.
+"""Search models with the descriptions and limits of all fields.
 
-`ProductSearch` is a search whose whole result is read, `SearchRequest` the body of one page. The
-run configuration of an asset, the YAML of a component, the arguments of the client, the search in
-words and the comparison of effective queries are made from their fields.
+`ProductSearch` reads a search's full result; `SearchRequest` is the request body for one page. Run
+configuration, component YAML, client arguments, search summaries and the comparison of effective
+queries are all derived from these fields.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 MAX_PAGE_SIZE = 100
 MAX_CATALOGS = 500
-"""The most catalogs of one request."""
+"""Maximum number of catalogs in a request."""
 
 
 class FacetName(StrEnum):
-    """Facets that every catalog has. Any product attribute, such as `fit`, is a facet name too."""
+    """Facets available in every catalog. Product attributes such as `fit` are facet names too."""
 
     BRAND_NAME = "brand_name"
     BRAND_SLUG = "brand_slug"
@@ -58,7 +58,7 @@ class FacetName(StrEnum):
 
 
 class Gender(StrEnum):
-    """Values of the facet `gender`."""
+    """Values for the facet `gender`."""
 
     MALE = "male"
     FEMALE = "female"
@@ -66,7 +66,7 @@ class Gender(StrEnum):
 
 
 class AgeGroup(StrEnum):
-    """Values of the facet `age_groups`."""
+    """Values for the facet `age_groups`."""
 
     INFANT = "infant"
     TODDLER = "toddler"
@@ -75,7 +75,7 @@ class AgeGroup(StrEnum):
 
 
 class ColorFamily(StrEnum):
-    """Values of the facet `color_family`."""
+    """Values for the facet `color_family`."""
 
     PINK = "Pink"
     RED = "Red"
@@ -93,25 +93,25 @@ class ColorFamily(StrEnum):
 _CLOSED: Mapping[str, tuple[str, ...]] = {
     FacetName.GENDER: tuple(Gender),
     FacetName.AGE_GROUPS: tuple(AgeGroup),
-    FacetName.COLOR_FAMILY: (*ColorFamily, "Multicolor"),  # the last one only some products have
+    FacetName.COLOR_FAMILY: (*ColorFamily, "Multicolor"),  # rare, so not part of the enum
 }
-"""The facets whose values are all known."""
+"""Facets with a fixed set of values."""
 
-_OTHER_WORDS: Mapping[str, str] = {
+_SYNONYMS: Mapping[str, str] = {
     "age": FacetName.AGE_GROUPS,
     "brand": FacetName.BRAND_NAME,
     "category": FacetName.CATEGORY_PATH_DEPTH_0,
     "category_path": FacetName.CATEGORY_PATH_DEPTH_0,
     "sex": FacetName.GENDER,
 }
-_MIN_SIMILARITY_OF_NAMES = 0.8  # product_line is an attribute, and not meant to be product_type
+_MIN_NAME_SIMILARITY = 0.8  # must not match an attribute such as product_line to product_type
 
 CHECKED: Mapping[str, bool] = {"octogen_dagster.checked": True}
-"""The validation context of facets that were checked before, perhaps by an older version."""
+"""Validation context for facets that were already checked, possibly by an older version."""
 
 
 def _not_blank(text: str) -> str:
-    # Python takes more characters for blank than pydantic strips.
+    # Python's strip() removes more whitespace characters than pydantic's.
     if not text.strip():
         raise ValueError("must not be blank")
     return text
@@ -123,20 +123,22 @@ Text = Annotated[
 
 
 class Facet(BaseModel):
-    """A filter by products whose facet `name` has any of `values`, ignoring case.
+    """A filter for products whose facet `name` has any of `values`, ignoring case.
 
-    A name that resembles one of `FacetName` is a warning, because any attribute is a name.
+    `name` can be any product attribute, so a name that resembles a `FacetName` only warns.
 
     Raises:
-        pydantic.ValidationError: The name is empty, there are no values, or `gender`,
-            `age_groups` or `color_family` has no such value.
+        pydantic.ValidationError: The name or the list of values is empty, or a value is invalid for
+            `gender`, `age_groups` or `color_family`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     _refuse_unknown = model_validator(mode="wrap")(refuse_unknown_settings)
 
     name: Text = Field(description="A FacetName, or a product attribute such as fit.")
-    values: list[Text] = Field(min_length=1, description="A product needs one of these.")
+    values: list[Text] = Field(
+        min_length=1, description="Values. A product must have at least one of them."
+    )
 
     @model_validator(mode="after")
     def _check(self, info: ValidationInfo) -> Self:
@@ -145,18 +147,18 @@ class Facet(BaseModel):
         name = self.name.lower()
         _check_values(name, self.values)
         if self.name not in set(FacetName):
-            close = difflib.get_close_matches(name, list(FacetName), 1, _MIN_SIMILARITY_OF_NAMES)
-            if meant := _OTHER_WORDS.get(name) or next(iter(close), None):
+            close = difflib.get_close_matches(name, list(FacetName), 1, _MIN_NAME_SIMILARITY)
+            if meant := _SYNONYMS.get(name) or next(iter(close), None):
                 warnings.warn(
-                    f"The facet {self.name!r} is read as a product attribute. If you mean "
-                    f"'{meant}', use that name.",
+                    f"Facet {self.name!r} filters by a product attribute of this name. Did you "
+                    f"mean '{meant}'?",
                     stacklevel=3,
                 )
         return self
 
 
 def _check_values(name: str, values: Iterable[str]) -> None:
-    """Refuse a value that a closed facet does not have, and name the closest ones."""
+    """Raise if a facet with fixed values lacks a value, and suggest similar ones."""
     if name not in _CLOSED:
         return
     by_lower = {value.lower(): value for value in _CLOSED[name]}
@@ -166,24 +168,25 @@ def _check_values(name: str, values: Iterable[str]) -> None:
         close = difflib.get_close_matches(value.lower(), by_lower, n=2, cutoff=0.5)
         meant = f" (did you mean {' or '.join(by_lower[each] for each in close)}?)" if close else ""
         *others, last = _CLOSED[name]
-        raise ValueError(f"{name} has no value {value!r}{meant}: use {', '.join(others)} or {last}")
+        allowed = f"{', '.join(others)} or {last}"
+        raise ValueError(f"{name} has no value {value!r}{meant}. Use {allowed}.")
 
 
 _Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 _BrandQuality = Annotated[float, Field(ge=1, le=6)]
 _NEED_UNDERSTANDING = ("omit_generated_facets", "fallback_category", "relax")
 _NO_FILTERS = {"q", "understand", "similar_to_brands"}
-"""Fields that leave out no products; the keywords do unless they are blank."""
+"""Fields that do not filter products; keywords do unless they are blank."""
 
 
 class SearchFilters(BaseModel):
-    """The filters of a search, without the catalog and the page.
+    """A search's filters, without catalogs and paging.
 
-    Only a service of the current contract takes `understand=True` and the fields after it. One of
-    the older contract never understands keywords, and refuses the other fields with an error.
+    `understand=True` and the fields after it require a service with the current contract. A service
+    with the older contract rejects them with an error.
 
     Raises:
-        pydantic.ValidationError: A field is out of its range; the message names the field.
+        pydantic.ValidationError: A field is out of range; the message names the field.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -192,50 +195,51 @@ class SearchFilters(BaseModel):
     q: str | None = Field(
         default=None,
         min_length=1,
-        description="Keywords; None keeps all products that match the filters.",
+        description="Keywords. Defaults to all products that match the filters.",
     )
     facets: list[Facet] = Field(
         default_factory=list,
         max_length=50,
-        description="Filters; a product must match all of them.",
+        description="Filters. A product must match all of them.",
     )
     price_min: _Price | None = Field(default=None, description="Lowest current price, inclusive.")
     price_max: _Price | None = Field(default=None, description="Highest current price, inclusive.")
     understand: bool = Field(
         default=False,
-        description="True lets Octogen rewrite q and derive filters from it, which may differ from "
-        "day to day. False matches q as written.",
+        description="If true, Octogen rewrites `q` and derives filters from it, with results that "
+        "can vary from day to day. If false, `q` is matched as written.",
     )
     exclude_facets: list[Facet] = Field(
         default_factory=list,
         max_length=50,
-        description="Filters; a product must match none of them.",
+        description="Filters. A product that matches any of them is excluded.",
     )
     omit_generated_facets: list[Text] = Field(
         default_factory=list,
         max_length=50,
-        description="Names of filters that are not to be derived from an understood q.",
+        description="Filters that Octogen must not derive from `q`. Requires `understand`.",
     )
     fallback_category: list[Text] = Field(
         default_factory=list,
         max_length=4,
-        description="The category to search if none is derived from an understood q: up to 4 "
-        "levels, root first.",
+        description="Category to search if Octogen derives none from `q`: up to 4 levels, root "
+        "first. Requires `understand`.",
     )
     brand_quality_min: _BrandQuality | None = Field(
-        default=None, description="Lowest quality of the brand, 1 to 6, inclusive."
+        default=None, description="Lowest brand quality, from 1 to 6, inclusive."
     )
     brand_quality_max: _BrandQuality | None = Field(
-        default=None, description="Highest quality of the brand, 1 to 6, inclusive."
+        default=None, description="Highest brand quality, from 1 to 6, inclusive."
     )
     similar_to_brands: list[Text] = Field(
         default_factory=list,
         max_length=10,
-        description="Up to 10 brands; products in their style come first.",
+        description="Up to 10 brands; products in a similar style rank first.",
     )
     relax: bool = Field(
         default=False,
-        description="True searches with fewer derived filters if an understood q finds nothing.",
+        description="If true, Octogen drops some derived filters if `q` finds nothing. Requires "
+        "`understand`.",
     )
 
     @field_validator("facets", "exclude_facets", mode="before")
@@ -246,17 +250,17 @@ class SearchFilters(BaseModel):
                 {"name": name, "values": [values] if isinstance(values, str) else values}
                 for name, values in facets.items()
             ]
-            raise ValueError(f"must be a list: write {meant}")
+            raise ValueError(f"must be a list. Use {meant}")
         return facets
 
     @property
     def has_keywords(self) -> bool:
-        """True if `q` is not blank; the service browses without it."""
+        """True if `q` is not blank; otherwise the service browses."""
         return bool(self.q and self.q.strip())
 
     @property
     def has_filters(self) -> bool:
-        """True if the search leaves out products of the catalogs that it reads."""
+        """True if the search might exclude products from its catalogs."""
         return self.has_keywords or any(
             getattr(self, name) != default
             for name, default in _defaults().items()
@@ -264,11 +268,11 @@ class SearchFilters(BaseModel):
         )
 
     def as_json(self) -> dict[str, Any]:
-        """The fields that are set, as JSON."""
+        """Return the fields that are set, as JSON."""
         return {
             name: value
             for name, value in self.model_dump(mode="json").items()
-            # Compared by identity, since a bound of 0 is equal to False.
+            # Compared by identity, because a bound of 0 equals False.
             if value is not None and value is not False and value != []
         }
 
@@ -277,50 +281,52 @@ class SearchFilters(BaseModel):
         for name in ("price", "brand_quality"):
             low, high = getattr(self, f"{name}_min"), getattr(self, f"{name}_max")
             if low is not None and high is not None and low > high:
-                raise ValueError(f"{name}_min {low} is above {name}_max {high}: swap them")
+                raise ValueError(f"{name}_min {low} is above {name}_max {high}. Swap them.")
         names = [facet.name for facet in self.facets]
         excluded = [facet.name for facet in self.exclude_facets]
-        _check_unique("facets", names, "put all values in one facet")
-        _check_unique("exclude_facets", excluded, "put all values in one facet")
-        _check_unique("omit_generated_facets", self.omit_generated_facets, "name each once")
+        _check_unique("facets", names, "Put all values in one facet.")
+        _check_unique("exclude_facets", excluded, "Put all values in one facet.")
+        _check_unique("omit_generated_facets", self.omit_generated_facets, "Remove duplicates.")
         own = {name.lower() for name in names}
         if both := [name for name in self.omit_generated_facets if name.lower() in own]:
             raise ValueError(
-                f"omit_generated_facets names {', '.join(both)}, and facets does too: a facet of "
-                "the search replaces the generated one, so name it in facets only"
+                f"{', '.join(both)} cannot be in both facets and omit_generated_facets. Use only "
+                "facets, which already replaces the derived filter."
             )
         if not (self.understand and self.has_keywords):
             for name in _NEED_UNDERSTANDING:
                 if getattr(self, name):
-                    raise ValueError(f"{name} needs q and understand=True: set both or leave it")
+                    raise ValueError(
+                        f"{name} requires q and understand=True. Set both or remove it."
+                    )
         return self
 
 
 def _check_unique(field: str, names: Iterable[str], advice: str) -> None:
     lower = [name.lower() for name in names]
     if repeated := sorted({name for name in lower if lower.count(name) > 1}):
-        raise ValueError(f"{field} name {', '.join(repeated)} more than once: {advice}")
+        raise ValueError(f"{field} contains {', '.join(repeated)} more than once. {advice}")
 
 
 class SearchRequest(SearchFilters):
-    """The body of a `POST /products/search`: a search and one of its pages."""
+    """The request body of `POST /products/search` for one page."""
 
     catalog: Annotated[str, AfterValidator(_not_blank)] | None = Field(
-        default=None, description="A catalog key; None searches all that the key may search."
+        default=None, description="Catalog key. Defaults to every catalog the API key can search."
     )
     catalogs: list[Text] = Field(
         default_factory=list,
         max_length=MAX_CATALOGS,
-        description="Keys of several catalogs, which only the current contract knows.",
+        description="Several catalog keys. Requires the current contract.",
     )
     cursor: str | None = Field(
-        default=None, min_length=1, description="The next_cursor of the page before."
+        default=None, min_length=1, description="`next_cursor` from the previous page."
     )
-    limit: int = Field(default=50, ge=1, le=MAX_PAGE_SIZE, description="Products on a page.")
+    limit: int = Field(default=50, ge=1, le=MAX_PAGE_SIZE, description="Products per page.")
 
     @classmethod
     def of(cls, **arguments: Unpack[SearchArguments]) -> Self:
-        """Return the request of keyword arguments, of which None is as good as none."""
+        """Create a request from keyword arguments; None counts as not set."""
         given = {
             name: value
             for name, value in arguments.items()
@@ -331,13 +337,13 @@ class SearchRequest(SearchFilters):
     @model_validator(mode="after")
     def _check_catalogs(self) -> Self:
         if self.catalog is not None and self.catalogs:
-            raise ValueError("catalog and catalogs are both given: name all in catalogs")
+            raise ValueError("catalog and catalogs cannot both be set. Use only catalogs.")
         return self
 
     def body(self) -> dict[str, Any]:
-        """The JSON object to send, without the fields that are not set.
+        """Return the JSON object to send, without unset fields.
 
-        Keywords are understood by default, so `understand` goes with them also if it is false.
+        The service interprets keywords by default, so `understand` is sent with them even if false.
         """
         body = self.as_json()
         if self.has_keywords:
@@ -346,17 +352,17 @@ class SearchRequest(SearchFilters):
         return body
 
     def following(self, cursor: str) -> Self:
-        """The request of the page that a cursor leads to."""
+        """Return the request for the page at a cursor."""
         return self.model_copy(update={"cursor": cursor})
 
 
 _FIELDS = list(SearchFilters.model_fields)
 CURRENT_FIELDS = (*_FIELDS[_FIELDS.index("understand") :], "catalogs")
-"""The fields of a request that only the current contract has."""
+"""Request fields that require the current contract."""
 
 
 class SearchArguments(TypedDict, total=False):
-    """The fields of `SearchRequest` once more, for type checkers and editors; a test compares."""
+    """The fields of `SearchRequest`, repeated for type checkers and editors."""
 
     catalog: str | None
     catalogs: Sequence[str]
@@ -377,7 +383,7 @@ class SearchArguments(TypedDict, total=False):
 
 
 def shows_arguments(function: _Function) -> _Function:
-    """Show the fields of a request as keyword arguments to `help`, `inspect` and notebooks."""
+    """Show the request's fields as keyword arguments in `help`, `inspect` and notebooks."""
     signature = inspect.signature(function)
     own = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
     fields = [
@@ -386,7 +392,7 @@ def shows_arguments(function: _Function) -> _Function:
             inspect.Parameter.KEYWORD_ONLY,
             default=None
             if field.default_factory
-            else field.default,  # None is as good as an empty list
+            else field.default,  # None stands for an empty list
         )
         for name, field in SearchRequest.model_fields.items()
     ]
@@ -395,43 +401,47 @@ def shows_arguments(function: _Function) -> _Function:
 
 
 class ProductSearch(SearchFilters):
-    """A search whose whole result is read.
+    """A search that reads its full result.
 
-    Without `catalogs` every catalog of the source is read (`OctogenResource(catalog_source=...)`),
-    by default every one that is granted to the API key. `max_products` caps the result. Catalogs
-    that are named, in the search or by the source, are read in their order until there are enough
-    products. Of the granted catalogs, and with filters of up to 500 that are named in one request,
-    it takes the products that the service ranks highest.
+    Without `catalogs`, the search reads every catalog in `OctogenResource(catalog_source=...)`,
+    which defaults to the catalogs granted to the API key.
+
+    `max_products` caps the result. If the search or the source names catalogs, they are read in
+    order until there are enough products. For granted catalogs, and for filters on up to 500 named
+    catalogs, the result contains the products that the service ranks highest.
 
     Raises:
-        pydantic.ValidationError: A field is out of its range; the message names it.
+        pydantic.ValidationError: A field is out of range; the message names the field.
     """
 
     catalogs: list[Text] = Field(
         default_factory=list,
-        description="Catalog keys to read; none reads all of the resource's source.",
+        description="Catalog keys to read. Defaults to all catalogs in the resource's "
+        "`catalog_source`.",
     )
     page_size: int = Field(
-        default=MAX_PAGE_SIZE, ge=1, le=MAX_PAGE_SIZE, description="Products in one request."
+        default=MAX_PAGE_SIZE, ge=1, le=MAX_PAGE_SIZE, description="Products per request."
     )
     max_products: int | None = Field(
-        default=None, ge=1, description="Products to read at most; none reads all."
+        default=None, ge=1, description="Maximum number of products to read. Defaults to all."
     )
 
     @field_validator("catalogs")
     @classmethod
     def _unique(cls, catalogs: list[str]) -> list[str]:
         if repeated := sorted({key for key in catalogs if catalogs.count(key) > 1}):
-            raise ValueError(f"catalogs name {', '.join(repeated)} more than once: name each once")
+            raise ValueError(
+                f"catalogs contains {', '.join(repeated)} more than once. Remove duplicates."
+            )
         return catalogs
 
     @property
     def reads_whole_catalogs(self) -> bool:
-        """True if every product of the catalogs is read."""
+        """True if the search reads every product in its catalogs."""
         return self.max_products is None and not self.has_filters
 
     def request(self, catalog: str | None = None, catalogs: Sequence[str] = ()) -> SearchRequest:
-        """Return the request for page 1 of one catalog, of several, or of all if none is named."""
+        """Return the request for page 1 of one catalog, several, or all if none is given."""
         fields: dict[str, Any] = {name: getattr(self, name) for name in SearchFilters.model_fields}
         fields |= {"catalog": catalog, "catalogs": list(catalogs)}
         fields["limit"] = min(self.page_size, self.max_products or self.page_size)
@@ -440,7 +450,7 @@ class ProductSearch(SearchFilters):
 
 @functools.cache
 def _defaults() -> Mapping[str, Any]:
-    """The values of a search without filters: pydantic takes a millisecond to find them."""
+    """Return the default field values, cached because pydantic takes a millisecond."""
     return {
         name: field.get_default(call_default_factory=True)
         for name, field in SearchFilters.model_fields.items()
@@ -448,17 +458,17 @@ def _defaults() -> Mapping[str, Any]:
 
 
 def checked_search(search: object) -> ProductSearch:
-    """Return a search that is given as such, as a mapping of its fields, or as None for all."""
+    """Return a `ProductSearch` from a search, a mapping with its fields, or None for everything."""
     if isinstance(search, str):
         raise TypeError(
-            f"search must be a ProductSearch, not the text {search!r}: write "
-            f"ProductSearch(q={search!r})"
+            f"search must be a ProductSearch, not the string {search!r}. Pass "
+            f"ProductSearch(q={search!r})."
         )
     return ProductSearch.model_validate({} if search is None else search)
 
 
 def describe_search(search: ProductSearch, of: str | None = None) -> str:
-    """Say which products a search reads, such as "all products of northpeak"."""
+    """Describe a search's result, such as "all products of northpeak"."""
     found = "products" if search.has_filters else "all products"
     if search.max_products is not None:
         found = f"the first {search.max_products:,} products"
@@ -473,7 +483,7 @@ def _filters_in_words(search: SearchFilters) -> Iterator[str]:
         if name in {"understand", *_NEED_UNDERSTANDING} or value is None or value == []:
             continue
         if name == "q":
-            yield f"“{value}”{', as Octogen understands it' if search.understand else ''}"
+            yield f"“{value}”{' (interpreted by Octogen)' if search.understand else ''}"
         elif words.endswith((" min", " max")):
             yield f"{words[:-4]} {'from' if words.endswith('min') else 'up to'} {value:g}"
         elif isinstance(value[0], Facet):

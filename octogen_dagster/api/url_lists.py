@@ -1,8 +1,8 @@
-"""Coverage URL lists: their models, limits and operations. No I/O.
+"""Coverage URL lists: models, limits and requests. No I/O.
 
-An organization keeps named sets of product addresses at Octogen. Once a day Octogen joins each with
-its catalogs and shares the result over BigQuery. The service normalizes the addresses, and only its
-normalized form says if two are the same. None of the operations is charged.
+An organization uploads named lists of product URLs. Once a day, Octogen joins each list with its
+catalogs and shares the result in BigQuery. The service normalizes URLs; compare normalized URLs to
+find out whether two are the same. All requests are free.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ if TYPE_CHECKING:
     from octogen_dagster.api.service import Service
 
 MAX_URLS_PER_REQUEST = 1_000
-"""The most URLs of a request that adds, removes or checks them."""
+"""Maximum number of URLs in a request that adds, removes or checks URLs."""
 
 MAX_LIST_URLS = 100_000
-"""The most URLs of a list."""
+"""Maximum number of URLs in a list."""
 
 MAX_URL_CHARACTERS = 2_048
-"""The most characters of a URL. One that is longer makes the service refuse a whole request."""
+"""Maximum length of a URL. The service rejects a whole request if one URL is longer."""
 
 MAX_NAME_CHARACTERS = 80
-"""The most characters of a list's name."""
+"""Maximum length of a list's name."""
 
 MAX_PAGE_SIZE = 100
-"""The most lists or URLs of a page."""
+"""Maximum number of lists or URLs on a page."""
 
 _Answer = TypeVar("_Answer", bound=ResponseModel)
 _Page = TypeVar("_Page", "CoverageUrlListPage", "CoverageUrlListUrlsPage")
 
 
 class CoverageUrlListBigQuery(ResponseModel):
-    """The listing and the dataset that share a list. It names no project and no location.
+    """The BigQuery listing and dataset for a list, without project and location.
 
     `last_exported_at` and `last_row_count` are None until the first daily export.
     """
@@ -65,8 +65,8 @@ class CoverageUrlListBigQuery(ResponseModel):
 class CoverageUrlList(ResponseModel):
     """A coverage URL list.
 
-    `status` is `provisioning` for about a minute, with a `big_query` of None, then `active`. It is
-    `delete_pending` from the deletion until the list is gone. The service may add others.
+    `status` is `provisioning` for about a minute, while `big_query` is None, and then `active`.
+    After a deletion it is `delete_pending` until the list is gone. The service might add others.
     """
 
     url_list_id: str = Field(min_length=1)
@@ -79,21 +79,21 @@ class CoverageUrlList(ResponseModel):
 
 
 class CoverageUrlListPage(ResponseModel):
-    """A page of the organization's lists, newest first."""
+    """One page of the organization's lists, newest first."""
 
     items: list[CoverageUrlList]
     next_cursor: str | None = None
 
 
 class CoverageAcceptedUrl(ResponseModel):
-    """A URL as it was sent, and as the service normalizes it."""
+    """A URL as sent and as normalized by the service."""
 
     url: str
     normalized_url: str
 
 
 class CoverageRejectedUrl(ResponseModel):
-    """A URL that the service rejected, with a code such as `invalid_url`."""
+    """A rejected URL with a code such as `invalid_url`."""
 
     url: str
     code: str
@@ -101,7 +101,7 @@ class CoverageRejectedUrl(ResponseModel):
 
 
 class CoverageUrlMutationResponse(ResponseModel):
-    """The outcome of each URL that was to be added or removed."""
+    """The result for each URL to add or remove."""
 
     accepted: list[CoverageAcceptedUrl]
     rejected: list[CoverageRejectedUrl]
@@ -110,7 +110,7 @@ class CoverageUrlMutationResponse(ResponseModel):
 
 
 class CoverageContainsResult(ResponseModel):
-    """A URL that is in the list or is not; `added_at` is None if it is not."""
+    """Whether a URL is in the list; `added_at` is None if it is not."""
 
     url: str
     normalized_url: str
@@ -119,13 +119,13 @@ class CoverageContainsResult(ResponseModel):
 
 
 class CoverageContainsResponse(ResponseModel):
-    """Which URLs are in the list, in the order of the request."""
+    """Whether each URL is in the list, in request order."""
 
     results: list[CoverageContainsResult]
 
 
 class CoverageUrlListUrl(ResponseModel):
-    """A URL of a list, as it was sent when it was added, and normalized."""
+    """A URL in a list, as added and as normalized by the service."""
 
     url: str
     normalized_url: str
@@ -133,25 +133,25 @@ class CoverageUrlListUrl(ResponseModel):
 
 
 class CoverageUrlListUrlsPage(ResponseModel):
-    """A page of the URLs of a list, in the order in which they were added."""
+    """One page of a list's URLs, in the order they were added."""
 
     items: list[CoverageUrlListUrl]
     next_cursor: str | None = None
 
 
 def checked_name(name: str, argument: str = "name") -> str:
-    """Return the name of a list without blanks around it, or raise ValueError."""
+    """Return a valid list name without surrounding whitespace, or raise ValueError."""
     name = name.strip()
     if not 1 <= len(name) <= MAX_NAME_CHARACTERS:
         raise ValueError(
-            f"{argument} must have 1 to {MAX_NAME_CHARACTERS} characters without blanks around it, "
-            f"not {len(name)}"
+            f"{argument} must have 1 to {MAX_NAME_CHARACTERS} characters, not counting surrounding "
+            f"whitespace, but has {len(name)}."
         )
     return name
 
 
 def read_pages(read: Callable[[str | None], _Page], subject: str) -> Iterator[_Page]:
-    """Read all pages of a subject, each by the cursor of the page before; the first has none."""
+    """Read all pages by cursor; the first page has none."""
     cursors: set[str | None] = {None}
     cursor: str | None = None
     while True:
@@ -162,8 +162,8 @@ def read_pages(read: Callable[[str | None], _Page], subject: str) -> Iterator[_P
             return
         if cursor in cursors:
             raise OctogenPagingError(
-                f"{subject}: page {len(cursors)} has the next cursor of an earlier page, so the "
-                "pages loop. Run it again, and report it to Octogen if it stays."
+                f"{subject}: page {len(cursors)} has the same next cursor as an earlier page, so "
+                "the pages loop. Run it again, and report it to Octogen if it persists."
             )
         cursors.add(cursor)
 
@@ -171,14 +171,14 @@ def read_pages(read: Callable[[str | None], _Page], subject: str) -> Iterator[_P
 def create_url_list_flow(service: Service, name: str) -> Flow[CoverageUrlList]:
     """Create a list."""
     name = checked_name(name)
-    subject = f"The creation of URL list {name!r}"
+    subject = f"Creating URL list {name!r}"
     return (yield from _request(service, CoverageUrlList, "POST", "", subject, body={"name": name}))
 
 
 def url_lists_flow(
     service: Service, *, cursor: str | None = None, limit: int | None = None
 ) -> Flow[CoverageUrlListPage]:
-    """Read one page of the lists."""
+    """Read one page of URL lists."""
     query = _page_query(cursor, limit)
     subject = "The list of URL lists"
     return (yield from _request(service, CoverageUrlListPage, "GET", query, subject))
@@ -192,14 +192,14 @@ def url_list_flow(service: Service, url_list_id: str) -> Flow[CoverageUrlList]:
 
 def delete_url_list_flow(service: Service, url_list_id: str) -> Flow[CoverageUrlList]:
     """Delete a list."""
-    path, subject = _path(url_list_id), f"The deletion of URL list {url_list_id!r}"
+    path, subject = _path(url_list_id), f"Deleting URL list {url_list_id!r}"
     return (yield from _request(service, CoverageUrlList, "DELETE", path, subject))
 
 
 def add_urls_flow(
     service: Service, url_list_id: str, urls: Sequence[str]
 ) -> Flow[CoverageUrlMutationResponse]:
-    """Add URLs to a list; if they do not fit, get the list to say how many do."""
+    """Add URLs to a list; if they do not fit, request the list to report how many would."""
     path, body = f"{_path(url_list_id)}/urls", _urls_body(urls)
     subject = f"Adding to URL list {url_list_id!r}"
     try:
@@ -217,9 +217,9 @@ def add_urls_flow(
     left = max(0, MAX_LIST_URLS - url_list.url_count)
     message = (
         f"URL list {url_list.name!r} ({url_list.url_list_id}) has "
-        f"{count(url_list.url_count, 'URL')}, which leaves room for {left:,}: none of the "
-        f"request's {len(urls):,} was added (409 {refused.code}). Add fewer, remove some before, "
-        "or put them into another list."
+        f"{count(url_list.url_count, 'URL')} and room for {left:,} more. None of the request's "
+        f"{len(urls):,} URLs was added (409 {refused.code}). Add fewer, remove some first, or use "
+        "another list."
     )
     raise OctogenUrlListCapacityError(
         message, refused.response, refused.detail, refused.retry_after, left
@@ -255,7 +255,7 @@ def check_urls_flow(
 def list_urls_flow(
     service: Service, url_list_id: str, *, cursor: str | None = None, limit: int | None = None
 ) -> Flow[CoverageUrlListUrlsPage]:
-    """Read one page of the URLs of a list."""
+    """Read one page of a list's URLs."""
     path = f"{_path(url_list_id)}/urls{_page_query(cursor, limit)}"
     subject = f"The URLs of URL list {url_list_id!r}"
     return (yield from _request(service, CoverageUrlListUrlsPage, "GET", path, subject, paced=True))
@@ -271,7 +271,7 @@ def _request(
     body: Mapping[str, Any] | None = None,
     paced: bool = False,
 ) -> Flow[_Answer]:
-    """Send a request, and parse its answer."""
+    """Send a request and parse its response."""
     try:
         response = yield from request_flow(
             service, method, f"{URL_LISTS}{path}", subject, body, paced=paced
@@ -280,8 +280,8 @@ def _request(
         if isinstance(error, OctogenUrlListError) or lacks_version(service.base_url):
             raise
         raise error.with_message(
-            f"{subject} failed: {service.base_url} has no coverage URL lists, or none for this key "
-            "(404). Only a service of the current contract has them; ask Octogen to open them to "
+            f"{subject} failed: coverage URL lists are not available at {service.base_url} or for "
+            "this API key (404). They require the current contract. Ask Octogen to enable them for "
             "your organization."
         ) from None
     return parsed(model, response, subject)
@@ -289,32 +289,32 @@ def _request(
 
 def _path(url_list_id: str) -> str:
     list_id = url_list_id.strip()
-    if list_id in {"", ".", ".."}:  # a client would drop these from the path
-        raise ValueError(f"url_list_id must be the id of a list, such as cul_…, not {list_id!r}")
+    if list_id in {"", ".", ".."}:  # HTTP clients drop these from the path
+        raise ValueError(f"url_list_id must be a list's id, such as cul_…, not {list_id!r}.")
     return f"/{quote(list_id, safe='')}"
 
 
 def _page_query(cursor: str | None, limit: int | None) -> str:
     if limit is not None and not 1 <= limit <= MAX_PAGE_SIZE:
-        raise ValueError(f"limit must be from 1 to {MAX_PAGE_SIZE}, not {limit}")
+        raise ValueError(f"limit must be from 1 to {MAX_PAGE_SIZE}, not {limit}.")
     query = {"cursor": cursor, "limit": limit}
     given = {name: value for name, value in query.items() if value is not None}
     return f"?{urlencode(given)}" if given else ""
 
 
 def _urls_body(urls: Sequence[str]) -> dict[str, Any]:
-    """Return the body of a request about URLs. If one is none, the service says so."""
+    """Return a request body with URLs. The service validates the URLs themselves."""
     if isinstance(urls, str):
-        raise ValueError("urls must be a list of URLs, not one text")
+        raise ValueError("urls must be a list, not a string. Put the URL in a list.")
     if not 1 <= len(urls) <= MAX_URLS_PER_REQUEST:
         raise ValueError(
-            f"urls must be 1 to {MAX_URLS_PER_REQUEST:,} URLs, not {len(urls):,}: send more in "
-            "several requests"
+            f"urls must contain 1 to {MAX_URLS_PER_REQUEST:,} URLs, not {len(urls):,}. Split more "
+            "into several requests."
         )
     for place, url in enumerate(urls):
         if len(url) > MAX_URL_CHARACTERS:
             raise ValueError(
-                f"urls[{place}] has {len(url):,} characters, and the service takes at most "
-                f"{MAX_URL_CHARACTERS:,}: leave it out. It begins with {url[:80]!r}"
+                f"urls[{place}] has {len(url):,} characters, but the service allows at most "
+                f"{MAX_URL_CHARACTERS:,}. Remove it. It begins with {url[:80]!r}."
             )
     return {"urls": list(urls)}

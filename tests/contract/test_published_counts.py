@@ -122,5 +122,5 @@ async def test_catalogs_that_no_request_can_name_are_refused_before_it(
 )
 async def test_an_answer_without_the_counts_is_an_error(facets: Any) -> None:
     async with Service(counted(1) | {"facets": facets}).client() as client:
-        with pytest.raises(OctogenResponseError, match="The count of products was answered"):
+        with pytest.raises(OctogenResponseError, match="The count of products failed"):
             await client.count_products(ProductSearch())

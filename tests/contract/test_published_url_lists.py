@@ -208,14 +208,14 @@ def test_what_no_model_accepts_is_an_error_and_not_an_empty_answer(operation: Op
         del answer[field]
         with pytest.raises(ValidationError):
             operation.generated.model_validate(answer)
-        with pytest.raises(OctogenResponseError, match=f"a wrong {field}: field required"):
+        with pytest.raises(OctogenResponseError, match=f"an invalid field {field}: field required"):
             asyncio.run(asked(answer, operation.call))
 
 
 def test_a_wrong_entry_of_a_page_is_named() -> None:
     page = made(generated.CoverageUrlListListResponse)
     del page["items"][0]["urlCount"]
-    with pytest.raises(OctogenResponseError, match="an entry at item 0 whose urlCount is wrong"):
+    with pytest.raises(OctogenResponseError, match="an invalid field urlCount in item 0"):
         asyncio.run(asked(page, lambda client: client.list_coverage_url_lists()))
 
 

@@ -214,5 +214,5 @@ def test_a_facet_name_close_to_a_known_one_is_a_warning(run: Callable[..., Resul
         result = run(server, "--facet", "sex=female")
     assert result.exit_code == 0
     assert result.stderr.splitlines() == [
-        "The facet 'sex' is read as a product attribute. If you mean 'gender', use that name."
+        "Facet 'sex' filters by a product attribute of this name. Did you mean 'gender'?"
     ]

@@ -384,13 +384,9 @@ def test_ctrl_c_ends_the_wait_for_a_new_list(tmp_path: Path) -> None:
 
 def test_what_is_no_list_is_refused_when_definitions_load() -> None:
     articles = articles_of([])
-    with pytest.raises(
-        ValueError, match="list_name must have 1 to 80 characters without blanks around it, not 81"
-    ):
+    with pytest.raises(ValueError, match=r"list_name must have 1 to 80 characters.* has 81"):
         build_url_list_asset("a", articles, list_name="x" * 81)
-    with pytest.raises(
-        ValueError, match="list_name must have 1 to 80 characters without blanks around it, not 0"
-    ):
+    with pytest.raises(ValueError, match=r"list_name must have 1 to 80 characters.* has 0"):
         build_url_list_asset("a", articles, list_name=" ")
     with pytest.raises(ValueError, match="max_removed_percent must be percent from 0 to 100"):
         build_url_list_asset("a", articles, max_removed_percent=101)

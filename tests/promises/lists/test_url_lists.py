@@ -92,8 +92,11 @@ async def error_of(
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda client: client.create_coverage_url_list(" \n"), "name must have 1 to 80 char.*0"),
-        (lambda client: client.create_coverage_url_list("x" * 81), "name must have .*, not 81"),
+        (
+            lambda client: client.create_coverage_url_list(" \n"),
+            "name must have 1 to 80.* has 0",
+        ),
+        (lambda client: client.create_coverage_url_list("x" * 81), "name must have .* has 81"),
         (lambda client: client.list_coverage_url_lists(limit=0), "limit must be from 1 to 100"),
         (lambda client: client.list_coverage_url_list_urls(ID, limit=101), "100, not 101"),
         *(
@@ -104,13 +107,13 @@ async def error_of(
         (lambda client: client.add_coverage_url_list_urls(ID, []), "1 to 1,000 URLs, not 0"),
         (
             lambda client: client.remove_coverage_url_list_urls(ID, [URL] * 1001),
-            "not 1,001: send more in several requests",
+            r"not 1,001\. Split more into several requests",
         ),
         (
             lambda client: client.check_coverage_url_list_urls(ID, [URL, "é" * 2049]),
-            r"urls\[1\] has 2,049 characters, .* at most 2,048: leave it out\. It begins with 'é",
+            r"urls\[1\] has 2,049 characters, .* at most 2,048\. Remove it\. It begins with 'é",
         ),
-        (lambda client: client.add_coverage_url_list_urls(ID, URL), "a list of URLs, not one text"),
+        (lambda client: client.add_coverage_url_list_urls(ID, URL), "must be a list, not a string"),
         (lambda client: client.add_coverage_url_list_urls(ID, ["\ud800"]), "surrogate"),
     ],
 )
@@ -212,10 +215,10 @@ def test_the_errors_are_what_callers_already_handle() -> None:
 
 
 SUBJECTS = {
-    "create": "The creation of URL list 'q3' failed: ",
+    "create": "Creating URL list 'q3' failed: ",
     "lists": "The list of URL lists failed: ",
     "get": "URL list 'cul_1' failed: ",
-    "delete": "The deletion of URL list 'cul_1' failed: ",
+    "delete": "Deleting URL list 'cul_1' failed: ",
     "add": "Adding to URL list 'cul_1' failed: ",
     "remove": "Removing from URL list 'cul_1' failed: ",
     "check": "Checking URL list 'cul_1' failed: ",
@@ -231,7 +234,7 @@ SUBJECTS = {
         (
             refused(404, "Not Found"),
             OctogenNotFoundError,
-            "has no coverage URL lists, or none for this key (404). Only a service of the current",
+            "or for this API key (404). They require the current contract. Ask Octogen to enable",
         ),
         (refused(404, "url_list_not_found"), OctogenUrlListNotFoundError, "404 url_list_not_found"),
     ],
@@ -266,9 +269,9 @@ class TestCapacity:
         assert [each.method for each in server.received] == ["POST", "GET"]
         assert isinstance(error, OctogenUrlListCapacityError)
         assert str(error) == (
-            "URL list 'q3' (cul_1) has 99,500 URLs, which leaves room for 500: none of the "
-            "request's 700 was added (409 list_url_capacity_exceeded). Add fewer, remove some "
-            "before, or put them into another list."
+            "URL list 'q3' (cul_1) has 99,500 URLs and room for 500 more. None of the request's "
+            "700 URLs was added (409 list_url_capacity_exceeded). Add fewer, remove some first, or "
+            "use another list."
         )
         copy = pickle.loads(pickle.dumps(error))
         assert (copy.urls_left, str(copy), copy.code) == (500, str(error), error.code)

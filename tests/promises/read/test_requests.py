@@ -117,7 +117,7 @@ async def test_another_server_receives_nothing(transport: Transport, status: int
                     await client.search_products(catalog="strada")
         assert elsewhere.received == []
     assert (type(caught.value), caught.value.status_code) == (OctogenAPIError, status)
-    assert "It redirects to 127.0.0.1, and redirects are not followed" in str(caught.value)
+    assert "redirects to 127.0.0.1. Redirects are not followed" in str(caught.value)
     assert len(server.received) == 1
     assert_silent(caught.value)
 
@@ -195,7 +195,7 @@ class TestTooLarge:
                     await client.search_products(catalog="acme")
         assert len(server.received) == 1
         assert str(caught.value) == (
-            "Catalog 'acme' was answered with 200 and a body of more than 256 MB "
+            "Catalog 'acme' failed: the service responded with 200 and a body larger than 256 MB "
             "(application/json). Check base_url, or report it to Octogen."
         )
 

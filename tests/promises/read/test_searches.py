@@ -141,7 +141,7 @@ def test_what_is_not_set_is_not_sent_and_zero_is(
         ({"price_min": 2, "price_max": 1}, "price_min 2.0 is above price_max 1.0"),
         ({"facets": [{"name": "fit", "values": ["slim", " "]}]}, "facets.0.values.1"),
         ({"facets": [{"name": "gender", "values": ["mens"]}]}, "gender has no value 'mens'"),
-        ({"catalogs": ["b", "a", "b", "a", "c"]}, "catalogs name a, b more than once"),
+        ({"catalogs": ["b", "a", "b", "a", "c"]}, "catalogs contains a, b more than once"),
         ({"page_size": 101}, "page_size"),
     ],
     ids=str,
@@ -185,7 +185,7 @@ def test_the_launchpad_shows_each_field_with_its_description_and_default() -> No
         ({"catalogs": ["acme", "zen"]}, "All products of acme, zen. "),
         ({"max_products": 1000}, "The first 1,000 products. "),
         ({"q": "boots"}, "Products that match “boots”. "),
-        (UNDERSTOOD, "Products that match “dress”, as Octogen understands it. "),
+        (UNDERSTOOD, "Products that match “dress” (interpreted by Octogen). "),
         (
             {"price_min": 5, "price_max": 9.5, "catalogs": ["acme"]},
             "Products of acme that match price from 5; price up to 9.5. ",

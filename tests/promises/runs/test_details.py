@@ -148,7 +148,7 @@ class TestRows:
         )
         assert len(errors) == result.numbers["failed"] == 3
         assert errors[0].startswith("failed: 500 Internal Server Error")
-        assert "a wrong product.currentPrice" in errors[2]
+        assert "an invalid field product.currentPrice" in errors[2]
         assert result.numbers["first_error"] in {row["error"] for row in failed}
         assert {row["title"] for row in failed} == {None}
 

@@ -97,11 +97,11 @@ def boots(**search: Any) -> dict[str, Any]:
     [
         (
             boots(search={"facets": [{"name": "colour", "values": ["x"]}]}),
-            "If you mean 'color'",
+            "Did you mean 'color'",
         ),
         (
             boots(search={"facets": [{"name": "sex", "values": ["x"]}]}),
-            "If you mean 'gender'",
+            "Did you mean 'gender'",
         ),
         (
             boots() | {"connection": {"reserved_percent": 0.2}},
