@@ -99,7 +99,7 @@ def _describe(
     last_modified = info.modified if is_table else None
     cost: Metadata = {}
     if column or not is_counted:
-        subject = f"The row count query of table {name}"
+        subject = f"Row count query on table {name}"
         job = tables.query(context, table, build_count(name, column), subject)
         with translate_google_errors(BIGQUERY, f"Table {name}"):
             ((rows, newest),) = job.result(timeout=REQUEST_TIMEOUT)

@@ -7,8 +7,8 @@ from typing import Any
 
 import dagster as dg
 
-from octogen_dagster.assets.definition import ACCEPT_SHRINKING, ACCEPT_SHRINKING_CONFIG
-from octogen_dagster.bigquery.linked_tables import LinkedTables
+from octogen_dagster.assets.definition import ACCEPT_SHRINKING, ACCEPT_SHRINKING_CONFIG, Metadata
+from octogen_dagster.bigquery.linked_tables import LinkedTables, OpenTable
 from octogen_dagster.bigquery.linked_view import LinkedScan, build_select, check_arguments
 from octogen_dagster.bigquery.queries import (
     MAX_BYTES_BILLED,
@@ -122,16 +122,7 @@ def build_linked_snapshot_asset(
         with tables.opened(context, stores_rows=True) as table:
             modified = tables.find_modified_column(table, EXPORTED_AT)
             sql = build_select(table.name, table.info.schema, columns, where)
-            job = tables.query(context, table, sql, f"The query of {table.name}")
-            with translate_google_errors(BIGQUERY, f"The rows of {table.name}"):
-                rows = QueryRows(table.client, job)
-            metadata = {
-                "octogen/source_table": str(table.name),
-                CONSOLE: console_url(*table.name),
-                "octogen/source_columns": table_schema(rows.schema),
-                "octogen/sql": dg.MetadataValue.md(f"```sql\n{sql}\n```"),
-                **query_metadata(job),
-            }
+            rows, metadata = _query(context, tables, table, sql)
             limit = 0.0 if accepts_any else min_rows_percent
             # Only a URL list reports its export time. It has products for its URLs only.
             selection = where or ("the URLs in a URL list" if table.exported_at else None)
@@ -142,3 +133,19 @@ def build_linked_snapshot_asset(
         yield from tables.results(subject, rows.total, rows.schema, scan.last_modified)
 
     return linked_snapshot
+
+
+def _query(
+    context: dg.AssetExecutionContext, tables: LinkedTables, table: OpenTable, sql: str
+) -> tuple[QueryRows, Metadata]:
+    """Query a table and return its rows and metadata."""
+    job = tables.query(context, table, sql, f"Query on table {table.name}")
+    with translate_google_errors(BIGQUERY, f"The rows of {table.name}"):
+        rows = QueryRows(table.client, job)
+    return rows, {
+        "octogen/source_table": str(table.name),
+        CONSOLE: console_url(*table.name),
+        "octogen/source_columns": table_schema(rows.schema),
+        "octogen/sql": dg.MetadataValue.md(f"```sql\n{sql}\n```"),
+        **query_metadata(job),
+    }

@@ -101,19 +101,9 @@ def build_listing_sensor(
             )
         except (OctogenError, ValueError) as error:
             return skip_or_fail(context, name, "The listings could not be read", error)
-        known = context.instance.get_dynamic_partitions(str(partitions.name))
-        by_key, invalid = by_partition_key(found.listings, known)
-        if invalid:
-            found.left_out.append(
-                f"{len(invalid)} partitions in {partitions.name!r} are not listings, for example "
-                f"{invalid[0]!r}. Delete them."
-            )
+        by_key = _match_partitions(context.instance, str(partitions.name), found)
         _log(context, found)
-        wanted = [
-            _wanted(key, listing)
-            for key, listing in by_key.items()
-            if action_of(listing.status) is not Action.SKIPPED
-        ]
+        wanted = _wanted(by_key)
         return request_runs(
             context,
             linked_datasets,
@@ -133,11 +123,30 @@ def build_listing_sensor(
     return listing_sensor
 
 
-def _wanted(key: str, listing: Listing) -> Wanted:
-    # No version: the pending status changes when a run registers the subscriber.
-    if listing.status and action_of(listing.status) is Action.PENDING:
-        return Wanted(key, retried=False)
-    return Wanted(key, listing.status or "")
+def _match_partitions(
+    instance: dg.DagsterInstance, partitions: str, found: Listings
+) -> Mapping[str, Listing]:
+    """Map partition keys to listings; invalid partitions are added to the excluded listings."""
+    known = instance.get_dynamic_partitions(partitions)
+    by_key, invalid = by_partition_key(found.listings, known)
+    if invalid:
+        found.left_out.append(
+            f"{len(invalid)} partitions in {partitions!r} are not listings, for example "
+            f"{invalid[0]!r}. Delete them."
+        )
+    return by_key
+
+
+def _wanted(by_key: Mapping[str, Listing]) -> list[Wanted]:
+    wanted = []
+    for key, listing in by_key.items():
+        action = action_of(listing.status)
+        if listing.status and action is Action.PENDING:
+            # No version: the pending status changes when a run registers the subscriber.
+            wanted.append(Wanted(key, retried=False))
+        elif action is not Action.SKIPPED:
+            wanted.append(Wanted(key, listing.status or ""))
+    return wanted
 
 
 def _read(
