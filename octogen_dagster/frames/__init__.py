@@ -1,1 +1,1 @@
-"""What a table is, as a frame of Polars. Knows neither how it is read nor Dagster."""
+"""Tables as Polars frames: columns, kinds and previews. Independent of reading and Dagster."""

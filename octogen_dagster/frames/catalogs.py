@@ -1,4 +1,4 @@
-"""The table of the catalogs of a source."""
+"""The catalogs table: its columns and kind."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ CATALOGS_SCHEMA = pl.Schema(
 )
 
 CATALOGS_DESCRIPTIONS = {
-    "catalog": "The catalog's key, as searches and partitions take it.",
-    "display_name": "The catalog's name for people.",
-    "host": "The host of the shop that the catalog serves; null if the source names none.",
+    "catalog": "Catalog key, for searches and partitions.",
+    "display_name": "Display name.",
+    "host": "Host of the catalog's shop; null if unknown.",
     "source_base_url": DETAIL_DESCRIPTIONS["source_base_url"],
-    "product_count": "The number of products; null if the source does not count them.",
-    "last_indexed_at": "When the catalog was last indexed (UTC); null if never or unknown.",
-    "computed_at": "When the service computed product_count (UTC); null if unknown.",
+    "product_count": "Number of products; null if the source does not count them.",
+    "last_indexed_at": "When the catalog was last indexed, in UTC; null if never or unknown.",
+    "computed_at": "When the service computed product_count, in UTC; null if unknown.",
 }
 
 
 def catalogs_frame(catalogs: Iterable[CatalogState]) -> pl.DataFrame:
-    """Return catalogs as a frame with the schema `CATALOGS_SCHEMA`, sorted by key."""
+    """Return catalogs as a frame with `CATALOGS_SCHEMA`, sorted by key."""
     rows = [tuple(getattr(state, name) for name in CATALOGS_SCHEMA) for state in catalogs]
     return pl.DataFrame(rows, schema=CATALOGS_SCHEMA, orient="row").sort("catalog")
 

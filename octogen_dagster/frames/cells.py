@@ -1,4 +1,4 @@
-"""The cells of rows that are shown of a table, and what its sentence says of any products."""
+"""Cells for a table's preview rows, and the texts its summary sentence shares."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ _LONG_WORD = re.compile(rf"\S{{{_MAX_WORD + 1},}}")
 _NESTED = (pl.List, pl.Array, pl.Object, pl.Binary)
 MEDIAN = "median_price_"
 MEDIANS = ("price_p50_", MEDIAN)
-"""The beginnings of the names of median prices, of a snapshot and of a history."""
+"""Metric name prefixes for median prices, in snapshots and histories."""
 NO_CURRENCY = "no_currency"
 MAX_CURRENCIES = 5
-"""The currencies of a table whose prices are told: those with the most products."""
+"""Prices are shown for this many of a table's most common currencies."""
 
 Figures = Mapping[str, Any]
-"""The figures of a table by name, its number of `rows` among them."""
+"""A table's metrics by name, including `rows`."""
 Row = Mapping[str, Any]
 Cells = dict[str, Any]
-"""The cells of a row by their header: texts, numbers and times, and links of a text and a URL."""
+"""A row's cells by header: strings, numbers, times, and links with `text` and `url`."""
 
 
 def first_rows(
     cells: Callable[[Row], Cells], columns: Sequence[str], rows: int = _MAX_ROWS
 ) -> Callable[[pl.LazyFrame], pl.DataFrame]:
-    """Return what shows the first rows of a table, as cells that are made of these columns."""
+    """Return a function that shows a table's first rows as cells made from these columns."""
     return lambda table: cells_table(
         map(cells, table.head(rows).select(columns).collect().to_dicts())
     )
 
 
 def first_columns(table: pl.LazyFrame) -> pl.DataFrame:
-    """The first rows of any table, with its first columns that fit."""
+    """Return the first rows of any table, with the first columns that fit."""
     fitting = [name for name, dtype in table.collect_schema().items() if _fits(dtype)]
     rows = table.select(fitting).head(_MAX_ROWS).collect()
     filled = [column.name for column in rows if column.null_count() < len(rows)]
@@ -50,33 +50,33 @@ def first_columns(table: pl.LazyFrame) -> pl.DataFrame:
 
 
 def _fits(dtype: pl.DataType) -> bool:
-    """True unless a value of the type is a table of its own."""
+    """True unless values of this type are nested."""
     if isinstance(dtype, pl.Struct):
         return "name" in dtype.to_schema()
     return not isinstance(dtype, _NESTED)
 
 
 def cells_table(rows: Iterable[Cells]) -> pl.DataFrame:
-    """Rows as a frame, without the columns that have nothing to show."""
+    """Return rows as a frame without empty columns."""
     table = list(rows)
     shown = [header for header in (table or [{}])[0] if any(row[header] for row in table)]
     return pl.DataFrame([{header: row[header] for header in shown} for row in table])
 
 
 def short_text(text: str) -> str:
-    """A text whose words are short enough for a narrow column."""
+    """Shorten long words to fit a narrow column."""
     return _LONG_WORD.sub(lambda word: f"{word[0][: _MAX_WORD - 1]}…", text)
 
 
 def price_text(amount: float | None, currency: str | None) -> str:
-    """A price as a person writes it, such as `40,550.00 EUR`; empty if it is not known."""
+    """Format a price, such as `40,550.00 EUR`; empty if unknown."""
     if amount is None or not math.isfinite(amount):
         return ""
     return f"{amount:,.2f} {currency or ''}".rstrip()
 
 
 def change_text(percent: float) -> str:
-    """A change of a price in percent; a drop never rounds to all of it, since zero is no price."""
+    """Format a price change in percent; a drop never rounds to -100 %, which would mean free."""
     return f"{max(percent, -99.9):+.1f} %" if percent <= -99.5 else f"{percent:+,.0f} %"
 
 
@@ -93,7 +93,7 @@ def product_link(row: Row, title: str | None) -> dict[str, str | None]:
 
 
 def median_text(metrics: Figures) -> list[str]:
-    """The median price of the currency with the most products."""
+    """Return the median price in the most common currency."""
     for name, amount in metrics.items():
         for prefix in MEDIANS:
             if name.startswith(prefix):
@@ -102,7 +102,7 @@ def median_text(metrics: Figures) -> list[str]:
 
 
 def currency_of(name: str, prefix: str) -> str:
-    """The currency in the name of a metric; empty for products without one."""
+    """Return the currency in a metric's name; empty for products without one."""
     code = name.removeprefix(prefix)
     return "" if code == NO_CURRENCY else code.upper()
 

@@ -1,8 +1,8 @@
-"""The columns of snapshots and the types of their JSON, derived from the models of the responses.
+"""Snapshot columns and their JSON types, derived from the response models.
 
-A model says once which fields a response has. From it follow the Polars schema, the type that
-Polars decodes JSON to, and a strict type of msgspec, which takes exactly the values that a column
-holds without loss. The decoding is in `decode`.
+A model defines a response's fields once. This module derives the Polars schema, the type to which
+Polars decodes JSON, and a strict msgspec type that accepts exactly the values a column can hold
+without loss. `decode` does the decoding.
 """
 
 from __future__ import annotations
@@ -27,34 +27,33 @@ DETAIL_SCHEMA_VERSION = 3
 IDENTITY = ("uuid", "catalog_key", "product_url")
 LISTED = ("title", "current_price", "original_price", "in_stock", "is_active", "updated_at")
 DIGEST = "digest"
-"""The field of the column `listed` that stands for what else is listed."""
+"""The field in the `listed` column that is a digest of the other listed values."""
 DIGESTED = ("brand", "category_path", "colors", "sizes", "currency", "images")
 FOUND, GONE, MISMATCH, FAILED = "found", "gone", "mismatch", "failed"
-"""The values of the column `status` of details."""
+"""The `status` values in product details."""
 VIEW = "product"
-"""The field of a lookup that has the full view."""
+"""The lookup field with the full product."""
 
 Convert = Callable[[list[Any]], list[Any]]
-"""Returns values of a field, of which some are None, in the form that Polars decodes."""
+"""Converts a field's values, including None, to the form that Polars decodes."""
 
 TIME = pl.Datetime("us", "UTC")
-"""The type of all times."""
+"""The type for all times."""
 _AwareTime = Annotated[datetime, msgspec.Meta(tz=True)]
-_LIMITS = {1, 9999}  # years of which Python cannot represent each time in UTC
+_LIMITS = {1, 9999}  # Python cannot represent every time in these years in UTC
 
 
 class JsonType(NamedTuple):
-    """A type of JSON as each library knows it.
+    """A JSON type as each library represents it.
 
-    Polars decodes JSON to `wire`, which is `dtype` with the names that fields have in JSON, and
-    with texts for times.
+    Polars decodes JSON to `wire`: `dtype` with the JSON field names, and strings for times.
     """
 
-    dtype: pl.DataType  # of the column
+    dtype: pl.DataType  # the column's type
     wire: pl.DataType
-    kind: Any  # what msgspec decodes JSON to
-    convert: Convert | None = None  # from what msgspec decoded to `wire`; None if it is that
-    fields: Mapping[str, JsonType] = {}  # of the object, or of those in the list, by names in JSON
+    kind: Any  # the type to which msgspec decodes JSON
+    convert: Convert | None = None  # from msgspec's values to `wire`; None if they match
+    fields: Mapping[str, JsonType] = {}  # an object's or list's fields, by JSON name
 
 
 def _times(texts: list[str | None]) -> list[str | None]:
@@ -66,16 +65,16 @@ def _times(texts: list[str | None]) -> list[str | None]:
 
 
 def _time(text: str) -> str:
-    moment = msgspec.convert(text, datetime)  # refuses February 30 and second 60
+    moment = msgspec.convert(text, datetime)  # rejects February 30 and second 60
     if moment.tzinfo is None:
         return f"{text}Z"
-    moment.astimezone(UTC)  # an OverflowError for the model, which warns and reads null
+    moment.astimezone(UTC)  # the model catches OverflowError, warns and reads null
     return text
 
 
 _INTEGER = (
     Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
-    # 12.0 is an integer in JSON, and Polars decodes it as one.
+    # JSON treats 12.0 as an integer, and Polars decodes it as one.
     | Annotated[float, msgspec.Meta(ge=-(2.0**63), lt=2.0**63, multiple_of=1)]
 )
 _SCALARS: Mapping[Any, JsonType] = {
@@ -89,12 +88,12 @@ _SCALARS: Mapping[Any, JsonType] = {
 
 
 def _json_type(annotation: Any) -> JsonType:
-    """Return the type for the annotation of a model's field."""
+    """Return the type for a model field's annotation."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         inner = _json_type(arguments[0])
         for validator in arguments[1:]:
-            if isinstance(validator, BeforeValidator):  # an object that may come as a text
+            if isinstance(validator, BeforeValidator):  # an object that can arrive as a string
                 convert = partial(_objects_of_texts, validator.func)
                 return inner._replace(kind=inner.kind | str, convert=convert)
         return inner
@@ -128,8 +127,8 @@ def _object(model: type[BaseModel]) -> JsonType:
         elif described.default is None:
             members.append((in_json, kind, None))
         else:
-            # Only an absent `isActive` means something: true. It is made by a function because
-            # msgspec does not write a value that equals a default.
+            # Only a missing `isActive` has a meaning: true. The default is a factory because
+            # msgspec does not write values that equal a default.
             members.append((in_json, kind, msgspec.field(default_factory=lambda: True)))
     names = zip(model.model_fields, fields.values(), strict=True)
     return JsonType(
@@ -163,14 +162,14 @@ def _names_and_values(objects: list[Mapping[str, Any] | None]) -> list[Any]:
 
 
 class Conversion(NamedTuple):
-    """The conversion of a field into one form: the path of its objects, its name and a function."""
+    """Converts one field: the path to its objects, its name and a function."""
 
     path: tuple[str, ...]
     field: str
     convert: Convert
 
     def apply(self, response: Any) -> None:
-        """Convert the field in each object of a response."""
+        """Convert the field in each object in a response."""
         objects = [response]
         for name in self.path:
             values = [getattr(each, name) for each in objects]
@@ -198,19 +197,19 @@ def _conversions(
 
 
 class Table(NamedTuple):
-    """The columns of a snapshot, and how they come from a response."""
+    """A snapshot's columns, and how a response fills them."""
 
-    model: type[BaseModel]  # of the response
+    model: type[BaseModel]  # the response
     schema: pl.Schema
     response: JsonType
-    rows: JsonType  # the part of the response whose fields are columns
-    own: Collection[str]  # the columns that do not come from the response
-    decoder: msgspec.json.Decoder[Any]  # strict; what it returns is not yet in one form
-    conversions: Sequence[Conversion]  # bring it into one form
+    rows: JsonType  # the response part whose fields become columns
+    own: Collection[str]  # columns that do not come from the response
+    decoder: msgspec.json.Decoder[Any]  # strict; `conversions` then unify its values
+    conversions: Sequence[Conversion]  # applied to what the decoder returns
 
 
 def unknown_fields(value: Any, fields: Mapping[str, JsonType], path: str = "") -> Iterator[str]:
-    """Yield the path of each field that is none of these: "items.brand.founder"."""
+    """Yield the path to each field not in `fields`, such as "items.brand.founder"."""
     if isinstance(value, list):
         for entry in value:
             yield from unknown_fields(entry, fields, path)
@@ -229,10 +228,9 @@ def table_of(
     columns: Mapping[str, str],
     own: Mapping[str, pl.DataType],
 ) -> Table:
-    """Derive the table whose columns are these, by their descriptions.
+    """Derive a table from its column descriptions.
 
-    A column is one of `own`, a field of the response, or a field of the product (or of each
-    product) in its field `rows`.
+    Each column is in `own`, or is a field in the response or in the products in its `rows` field.
     """
     response = _object(model)
     types: dict[str, pl.DataType] = {}
@@ -247,34 +245,34 @@ def table_of(
 
 
 COLUMN_DESCRIPTIONS: Mapping[str, str] = {
-    "uuid": "The product's identity in Octogen.",
+    "uuid": "The product's ID in Octogen.",
     "catalog_key": "The catalog the product belongs to; null if an older service was "
-    "searched without naming a catalog.",
-    "catalog_display_name": "The catalog's name, for people.",
-    "product_url": "The product's page at the merchant.",
+    "searched without a catalog.",
+    "catalog_display_name": "The catalog's display name.",
+    "product_url": "The product's URL at the merchant.",
     "title": "Title as the merchant shows it.",
-    "brand": "Brand as the merchant shows it; facets filter by a canonical one.",
-    "current_price": "Price now, in `currency`.",
-    "original_price": "Price before a reduction, in `currency`.",
-    "currency": "ISO 4217 code of both prices.",
+    "brand": "Brand as the merchant shows it; facets filter by the canonical brand.",
+    "current_price": "Current price, in `currency`.",
+    "original_price": "Price before a discount, in `currency`.",
+    "currency": "ISO 4217 code for both prices.",
     "in_stock": "True if the merchant has it in stock.",
-    "is_active": "True if the product is active in the index, which it is where the service does "
-    "not say it; null if the service says that it does not know.",
+    "is_active": "True if the product is active in the index, the default if the service sends no "
+    "value; null if the service reports it as unknown.",
     "gender": "male, female or unisex.",
-    "category_path": "Categories from the widest to the narrowest. It begins with the root, such "
-    "as Apparel & Accessories, which the `category_path` of the enrichment leaves out.",
-    "colors": "Colours on offer.",
-    "sizes": "Sizes on offer.",
-    "image_url": "The main image's address.",
+    "category_path": "Categories from broadest to narrowest, starting with the root, such as "
+    "Apparel & Accessories. The `category_path` in the enrichment omits the root.",
+    "colors": "Available colors.",
+    "sizes": "Available sizes.",
+    "image_url": "URL of the main image.",
     "primary_image": "The main image with its dimensions.",
-    "images": "All images; only `url` is certain.",
-    "rating": "Average and number of ratings at the merchant.",
-    "updated_at": "When the product changed last (UTC).",
-    "display_match_score": "How well it matches the search, for display.",
-    "raw_score": "The score it was ranked by.",
-    "fetched_at": "When the read that this row is from began (UTC).",
+    "images": "All images; only `url` is always set.",
+    "rating": "Average rating and number of ratings at the merchant.",
+    "updated_at": "When the product last changed, in UTC.",
+    "display_match_score": "Search match score for display.",
+    "raw_score": "Score used for ranking.",
+    "fetched_at": "When the read that returned this row started, in UTC.",
 }
-"""The description of each column of `PRODUCT_SCHEMA`, in their order."""
+"""Column descriptions for `PRODUCT_SCHEMA`, in order."""
 
 PRODUCTS = table_of(MerchantProductListPage, "items", COLUMN_DESCRIPTIONS, {"fetched_at": TIME})
 PRODUCT_SCHEMA = PRODUCTS.schema
@@ -287,45 +285,45 @@ def _of_products(*names: str) -> dict[str, str]:
 DETAIL_DESCRIPTIONS: Mapping[str, str] = {
     **_of_products("uuid"),
     "catalog_key": "The catalog the product belongs to, as in the product snapshot.",
-    "product_url": "The product's page at the merchant, which was looked up.",
-    "status": "found; gone: no catalog has the product any more; mismatch: its address leads to "
-    "another product; failed: the lookup failed.",
-    "error": "The reason for the status mismatch or failed.",
-    "looked_up_at": "When the product was looked up (UTC).",
-    "listed": "Values of the product snapshot, by which later changes of the product are noticed. "
-    "`digest` stands for brand, categories, colours, sizes, currency and images.",
+    "product_url": "The URL that was looked up.",
+    "status": "found; gone: no catalog has the product anymore; mismatch: its URL leads to a "
+    "different product; failed: the lookup failed.",
+    "error": "Why the status is mismatch or failed.",
+    "looked_up_at": "When the product was looked up, in UTC.",
+    "listed": "Values from the product snapshot, used to detect later changes. `digest` covers "
+    "brand, categories, colors, sizes, currency and images.",
     **_of_products("catalog_display_name"),
-    "source_base_url": "The address of the merchant's site.",
-    "source": "indexed, or where else the response of a product that is gone comes from; null in "
-    "answers of an older service.",
-    "requested_url": "The address that was looked up, as the service read it.",
-    "normalized_url": "The stable address of the product, to look it up again and to join by.",
-    "resolved_url": "The address that the requested one leads to.",
-    "canonical_url": "The address that the product's page names as its own; null for products of "
-    "the index since August 2026, so join by `normalized_url`.",
-    "matched_via": "How the address was matched to the product.",
-    "cache_status": "hit, miss or refresh, for a response from the merchant's page.",
-    "resolution": "How the product was read, for a response from the merchant's page.",
-    "warnings": "What the service warns of in its response.",
+    "source_base_url": "URL of the merchant's site.",
+    "source": "indexed, or another source if the product is gone; null in responses from an older "
+    "service.",
+    "requested_url": "The URL that was looked up, as the service read it.",
+    "normalized_url": "Stable product URL for lookups and joins.",
+    "resolved_url": "The URL that the requested URL leads to.",
+    "canonical_url": "The canonical URL on the product's page; null for indexed products since "
+    "August 2026, so join by `normalized_url`.",
+    "matched_via": "How the URL was matched to the product.",
+    "cache_status": "hit, miss or refresh, if the response comes from the merchant's page.",
+    "resolution": "How the product was read, if the response comes from the merchant's page.",
+    "warnings": "Warnings in the service's response.",
     **_of_products("title", "brand", "current_price", "original_price", "image_url", "images"),
     **_of_products("rating", "updated_at", "is_active", "category_path"),
-    "colors": "Colours on offer, with swatches.",
+    "colors": "Available colors, with swatches.",
     **_of_products("sizes", "currency", "gender", "in_stock", "primary_image"),
     "description": "Description as the merchant shows it.",
     "categories": "Categories at the merchant.",
     "tags": "Tags at the merchant.",
-    "variants": "Variants on offer: colour, size, stock.",
+    "variants": "Available variants: color, size, stock.",
     "details": "Materials, fit, dimensions and patterns.",
-    "audience": "Genders and age groups it is made for.",
-    "identifiers": "Identifiers of the merchant and of the trade.",
-    "breadcrumbs": "The path to the product on the merchant's site, from the widest category.",
+    "audience": "Target genders and age groups.",
+    "identifiers": "Merchant and industry identifiers.",
+    "breadcrumbs": "Path to the product on the merchant's site, from the broadest category.",
     "promotions": "Promotions that apply.",
     "reviews": "Reviews at the merchant.",
-    "videos": "Videos of the product.",
+    "videos": "Product videos.",
     "enrichment": "Data that Octogen adds: canonical brand, facets, attributes, summary. Its "
-    "`category_path` leaves out the root, with which the column `category_path` begins.",
+    "`category_path` omits the root.",
 }
-"""The description of each column of `DETAIL_SCHEMA`, in their order."""
+"""Column descriptions for `DETAIL_SCHEMA`, in order."""
 
 LOOKUPS = table_of(
     MerchantProductUrlLookupResponse,
@@ -342,14 +340,16 @@ LOOKUPS = table_of(
     },
 )
 DETAIL_SCHEMA = LOOKUPS.schema
-"""One row for each product of a product snapshot. Only `uuid` and `status` are never null."""
+"""One row for each product in a product snapshot. Only `uuid` and `status` are never null."""
 
 
 def evolved(frame: pl.LazyFrame, schema: pl.Schema) -> tuple[pl.LazyFrame, list[str]]:
-    """Return the rows of another version's frame in a schema, and the paths of what it lacks.
+    """Convert a frame from another version to a schema, and return the paths it is missing.
 
-    What it lacks is null. Rows with a value that does not cast are left out, and a column of
-    another type that has fields is a ValueError.
+    Missing columns and fields become null. Rows with a value that cannot be cast are dropped.
+
+    Raises:
+        ValueError: A nested column has a different type.
     """
     before, lacking = frame.collect_schema(), list[str]()
     columns, casts = list[pl.Expr](), list[pl.Expr]()
@@ -375,7 +375,9 @@ def _evolved(value: pl.Expr, before: Any, dtype: Any, path: str, lacking: list[s
         inner = _evolved(pl.element(), before.inner, dtype.inner, path, lacking)
         return value.list.eval(inner)
     if not (isinstance(before, pl.Struct) and isinstance(dtype, pl.Struct)):
-        raise ValueError(f"its column {path} is {before}, and {dtype} in this version.")
+        raise ValueError(
+            f"its column {path} has the type {before}, but this version needs {dtype}."
+        )
     known = before.to_schema()
     fields = []
     for name, field in dtype.to_schema().items():

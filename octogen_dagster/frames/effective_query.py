@@ -1,7 +1,7 @@
-"""The effective query: the text, filters and bounds that the service says it ran.
+"""The effective query: the text, filters and bounds that the service reports it ran.
 
-Where keywords are understood, it has filters that nobody wrote, and the same search may have others
-on another day. It is JSON of the service, so nothing is expected of its shape.
+If the service understands keywords, it adds filters that nobody wrote, and they can differ from day
+to day. The query is JSON from the service, so the code assumes nothing about its shape.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from octogen_dagster.printable import printable
 EffectiveQuery = dict[str, Any]
 
 EFFECTIVE_QUERY = "octogen.effective_query"
-"""The file metadata with the combined effective query of a snapshot, as JSON."""
+"""File metadata key: the snapshot's combined effective query, as JSON."""
 _NAMES = {"q": "text", "understand": "understood"}
 _COMPARED = tuple(_NAMES.get(name, to_camel(name)) for name in SearchFilters.model_fields)
-"""The service's names for the fields of a search."""
+"""The service's names for the search fields."""
 _BY_CATALOG = "by_catalog"
 _LEFT_OUT = {"catalogs", _BY_CATALOG}
 
 
 def combine(queries: Mapping[str, EffectiveQuery]) -> EffectiveQuery | None:
-    """Combine the effective queries of one read, by catalog; None without any."""
+    """Combine one read's effective queries, by catalog; None if there are no queries."""
     plain = {
         catalog: {name: value for name, value in query.items() if name not in _LEFT_OUT}
         for catalog, query in queries.items()
@@ -44,7 +44,7 @@ def is_same(one: EffectiveQuery | None, other: EffectiveQuery | None) -> bool:
 
 
 def differences(before: EffectiveQuery, after: EffectiveQuery) -> list[str]:
-    """Describe how two combined effective queries differ, in a line for each field."""
+    """Describe how two combined effective queries differ, one line per field."""
     lines = []
     for catalog in sorted({*before.get(_BY_CATALOG, ()), *after.get(_BY_CATALOG, ())}) or [""]:
         old, new = _of_catalog(before, catalog), _of_catalog(after, catalog)
@@ -63,7 +63,7 @@ def differences(before: EffectiveQuery, after: EffectiveQuery) -> list[str]:
 
 
 def generated_facets(query: EffectiveQuery) -> list[str]:
-    """Return the facets that the service derived from the keywords, such as "color: red, wine"."""
+    """Return the facets the service derived from keywords, such as "color: red, wine"."""
     facets = query.get("facets")
     return [
         _facet(each)
@@ -78,12 +78,12 @@ def _of_catalog(combined: EffectiveQuery, catalog: str) -> EffectiveQuery | None
 
 
 def _compared(query: EffectiveQuery) -> dict[str, str]:
-    """Return the fields of an effective query that are compared, as texts in a fixed order."""
+    """Return an effective query's compared fields, as strings in a fixed order."""
     values = {name: query.get(name) for name in _COMPARED}
     return {
         name: "; ".join(sorted(map(_facet, value))) if isinstance(value, list) else _text(value)
         for name, value in values.items()
-        # `False` is not in the tuple because `in` would take a bound of 0 for it.
+        # `False` is compared by identity because `in` would also match a bound of 0.
         if value not in (None, "", []) and value is not False
     }
 

@@ -1,4 +1,4 @@
-"""The kind of a table: a value beside its schema, from which everything else knows what it is."""
+"""TableKind: a table's schema, key, checks and previews, defined in one place."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from octogen_dagster.validation import did_you_mean
 
 
 class Verdict(NamedTuple):
-    """The finding of a check.
+    """A check's result.
 
     Attributes:
-        passed: True if the table is as it should be.
-        text: A sentence or two, which begin with the table's name.
-        figures: Numbers, texts and tables that are shown with it, by name.
+        passed: True if the table passes the check.
+        text: One or two sentences that start with the table's name.
+        figures: Numbers, texts and tables shown with the result, by name.
     """
 
     passed: bool
@@ -29,14 +29,14 @@ class Verdict(NamedTuple):
 
 
 class Check(NamedTuple):
-    """A check of the tables of a kind: by rules for its rows, or by what was said of it last.
+    """An asset check for every table of a kind, based on row rules or materialization metadata.
 
     Attributes:
-        description: What holds if it passes.
-        advice: What to do if it fails.
-        judge: For a check without rules: takes the table's name and the entries of its last
-            materialization, such as `octogen/products`, by name.
-        warns: True for a check that only warns, and so never blocks.
+        description: What is true if the check passes.
+        advice: What to do if the check fails.
+        judge: The function for a check without rules. It takes the table's name and its last
+            materialization's metadata, such as `octogen/products`, by name.
+        warns: True for a check that only warns and never blocks.
     """
 
     description: str
@@ -46,14 +46,14 @@ class Check(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """A condition that only the bad rows of a table meet.
+    """A condition that is true for a table's bad rows.
 
     Attributes:
         check: The name of the check that fails.
-        name: What is wrong with such a row.
-        bad: True for a row that is bad.
-        limit: How many percent of the rows may be bad.
-        columns: The columns that the rule needs, which the check shows.
+        name: What is wrong with a bad row.
+        bad: True for bad rows.
+        limit: The allowed share of bad rows, in percent.
+        columns: The columns that the rule needs and the check shows.
     """
 
     check: str
@@ -64,17 +64,17 @@ class Rule(NamedTuple):
 
 
 class Markdown(str):
-    """A text in Markdown that is shown of a table."""
+    """Markdown text in a table's metadata."""
 
 
 class Published(NamedTuple):
-    """A snapshot that was published, as its kind may look at it to show more of it.
+    """A published snapshot, from which a table kind computes more metadata.
 
     Attributes:
-        rows: Its rows.
-        file_metadata: The metadata of its file.
-        before: Opens the previous snapshot, with the metadata of its file; it returns None if there
-            is none. None itself where another IO manager keeps them.
+        rows: The snapshot's rows.
+        file_metadata: The file metadata.
+        before: Opens the previous snapshot and its file metadata, or returns None for the first
+            snapshot. None if another IO manager stores the snapshots.
     """
 
     rows: pl.LazyFrame
@@ -83,7 +83,7 @@ class Published(NamedTuple):
 
 
 Shown = Mapping[str, Any]
-"""Figures, frames that are shown as tables, and texts in `Markdown`, by the names of entries."""
+"""Metadata by name: numbers, frames shown as tables, and `Markdown` texts."""
 
 
 def _rows_sentence(figures: Figures, _: pl.LazyFrame) -> str:
@@ -96,34 +96,32 @@ def _unchanged(rows: pl.LazyFrame) -> pl.LazyFrame:
 
 @dataclass(frozen=True, eq=False)
 class TableKind:
-    """The kind of a stored table. Two kinds are the same only if they are one object.
+    """What a stored table contains, and how to check and show it. Kinds compare by identity.
 
     Attributes:
-        schema: Its columns; empty if they are not known beforehand.
-        descriptions: The descriptions of columns by name, which a database has as comments.
-        key: The columns that tell its rows apart; none if that is not known.
-        key_has_nulls: False if none of these is ever null, so that they are a primary key.
-        volatile: The columns that do not count as a change, such as the time of a read. A snapshot
-            that differs in nothing else keeps its data version, so it triggers nothing downstream.
-        watched: The kinds of change that a history of it tells, each with the columns that are
-            compared.
-        made_from: The columns of the asset it is made from, by the column that they go into.
-        accumulates: True if a database keeps the rows of each snapshot, with the time at which it
-            was read.
-        sentence: Says what is in it, in Markdown: takes its figures, such as `rows`, and its rows.
-        preview: Takes its rows, and returns the first ones as a frame of cells.
-        parts: What else is shown of a snapshot, by what a warning calls it if it fails.
-        first: The names, or their beginnings, of entries that come first, in their order: texts
-            before the preview, and figures after the number of rows.
-        collected: The figures that nobody plots, which are one entry together with others.
-        line: What its rows are in the line over snapshots; None if their number says little.
-        checks: Its checks by name; without any it has those that fit its columns.
-        rules: The bad rows of these checks.
-        in_order: Puts the rows into the order in which the rules compare neighbours.
+        schema: The columns; empty if not known in advance.
+        descriptions: Column descriptions by name, stored as comments in databases.
+        key: The columns that identify a row; empty if unknown.
+        key_has_nulls: False if key columns are never null, so that they can be a primary key.
+        volatile: The columns that do not count as a change, such as the read time. A snapshot that
+            differs only in these keeps its data version, so it triggers nothing downstream.
+        watched: The kinds of change that a history records, each with the columns it compares.
+        made_from: For each column, the upstream columns it is computed from (column lineage).
+        accumulates: True if a database keeps every snapshot's rows, with the time they were read.
+        sentence: Returns a Markdown summary, given the metrics, such as `rows`, and the rows.
+        preview: Returns the first rows as a frame of cells, given the rows.
+        parts: Functions that compute more metadata, by the name that a warning uses if one fails.
+        first: Names or prefixes of metadata shown first, in order: texts before the preview, and
+            numbers after the row count.
+        collected: Metrics that nobody plots, grouped in one metadata entry.
+        line: The row noun in the trend over snapshots; None to leave out the row count.
+        checks: Checks by name. Defaults to the checks that fit the columns.
+        rules: The rules for these checks.
+        in_order: Sorts the rows for rules that compare adjacent rows.
 
     Raises:
-        ValueError: A column is named that the schema does not have, or a check that is not there;
-            or a check has neither a rule nor a function.
+        ValueError: An argument names a column that the schema does not have, a rule names an
+            unknown check, or a check has neither a rule nor a function.
     """
 
     schema: pl.Schema = field(default_factory=pl.Schema)
@@ -157,23 +155,23 @@ class TableKind:
         for argument, names in named.items():
             if unknown := [name for name in names if self.schema and name not in columns]:
                 raise ValueError(
-                    f"{argument} of a TableKind names the column {unknown[0]!r}, which its schema "
-                    f"does not have.{did_you_mean(unknown[0], columns)} Name one of the schema, or "
-                    "add it there."
+                    f"{argument} in a TableKind names the column {unknown[0]!r}, which the schema "
+                    f"does not have.{did_you_mean(unknown[0], columns)} Fix the name, or add the "
+                    "column to the schema."
                 )
         ruled = {rule.check for rule in self.rules}
         for name in sorted(ruled - self.checks.keys()):
             raise ValueError(
-                f"A rule of a TableKind names the check {name!r}, which is not in its checks."
-                f"{did_you_mean(name, self.checks)} Add it there."
+                f"A rule in a TableKind names the check {name!r}, which is not in checks."
+                f"{did_you_mean(name, self.checks)} Fix the name, or add the check."
             )
         for name, check in self.checks.items():
             if name not in ruled and check.judge is None:
                 raise ValueError(
-                    f"The check {name!r} of a TableKind has neither a rule nor a function, so it "
-                    "would always pass. Add a Rule of it, or give the Check its `judge`."
+                    f"The check {name!r} in a TableKind has neither a rule nor a function, so it "
+                    "would always pass. Add a Rule for it, or pass `judge` to the Check."
                 )
 
 
 PLAIN = TableKind()
-"""Any other table."""
+"""The kind for any other table."""

@@ -1,6 +1,6 @@
-"""Tables of Markdown: of the rows of a frame, and of figures as lines over snapshots.
+"""Markdown tables: a frame's rows, and metrics as trends over snapshots.
 
-The page of an asset has 375 pixels for one: four narrow columns.
+An asset's page shows a table 375 pixels wide: four narrow columns.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from octogen_dagster.printable import count, sparkline
 _MAX_CELL_LENGTH = 80
 _MAX_LINK_LENGTH = 300
 _MAX_INLINE_LENGTH = 999
-"""The most UTF-16 characters of Markdown that the UI shows in place, and not behind a link."""
+"""The most UTF-16 code units of Markdown that the UI shows inline instead of behind a link."""
 _LINK = re.compile(r"https?://[^\s<`\[\]]+")
 _BREAKS_A_ROW = re.compile(r"[\\|]")
 _MARKUP = re.compile(r"[\\|<*`~]|(?<=])\(")
-"""Markup of Markdown: a shop's titles must not become images, links or formats."""
+"""Markdown markup: shop titles must not become images, links or formatting."""
 _LINK_MARKUP = re.compile(r"[\\|<*`~\[\]]")
-"""Markup in the text of a link."""
+"""Markup in link text."""
 _ESCAPED = r"\\\g<0>"
 _SAFE_IN_URL = ":/?#@!$&',;=+%-._~"
-"""Characters that stay in a URL as they are; a bracket would end the link."""
+"""Characters kept unescaped in a URL; a bracket would end the link."""
 
 MAX_EARLIER = 11
-"""The snapshots before that a line shows: a longer one would not fit beside its numbers."""
+"""The number of earlier snapshots in a trend: a longer line would not fit beside its numbers."""
 
 
 def inline_table(frame: pl.DataFrame) -> str:
-    """Format the first rows of a frame, at least one, as a table that the UI shows in place."""
+    """Format a frame's first rows, at least one, as a table that the UI shows inline."""
     for rows in range(len(frame), 1, -1):
         table = markdown_table(frame.head(rows))
         if len(table.encode("utf-16-le")) / 2 <= _MAX_INLINE_LENGTH:
@@ -43,7 +43,7 @@ def inline_table(frame: pl.DataFrame) -> str:
 
 
 def markdown_table(frame: pl.DataFrame) -> str:
-    """Format a frame as a Markdown table, in which markup is shown as text."""
+    """Format a frame as a Markdown table with markup escaped."""
     header, *rows = [[_cell_text(value) for value in row] for row in (frame.columns, *frame.rows())]
     lines = [header, ["---"] * frame.width, *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -65,7 +65,7 @@ def _cell_text(value: object) -> str:
 
 
 def _markdown_link(text: str, url: str | None) -> str:
-    """A link; only its text if the URL leads to no page, or is too long to be cut."""
+    """Format a link; only its text if the URL is not http(s) or is too long."""
     target = quote(url or "", safe=_SAFE_IN_URL)
     if not _LINK.fullmatch(target) or len(target) > _MAX_LINK_LENGTH:
         return _cell_text(text)
@@ -78,7 +78,7 @@ def _shortened(text: str, limit: int = _MAX_CELL_LENGTH) -> str:
 
 
 def trend(lines: Mapping[str, str], metrics: Figures, earlier: Sequence[Figures]) -> str:
-    """Lines of figures, with these titles, and of the median price, as a Markdown table."""
+    """Format trends of metrics, by title, and of the median price as a Markdown table."""
     shown, lines = earlier[-MAX_EARLIER:], dict(lines)
     medians = (name for name in metrics if name.startswith(MEDIANS))
     for name in list(medians)[:1]:
@@ -99,12 +99,12 @@ def trend(lines: Mapping[str, str], metrics: Figures, earlier: Sequence[Figures]
 
 
 def _short_number(number: float) -> str:
-    """A number of few characters, such as `40.99` and `1,354`."""
+    """Format a number briefly, such as `40.99` or `1,354`."""
     return f"{number:,}" if isinstance(number, int) else f"{number:,.{0 if number >= 100 else 2}f}"
 
 
 def prices(metrics: Figures) -> str:
-    """Lines of the distribution of prices in each currency, as a Markdown table."""
+    """Format each currency's price distribution as a Markdown table."""
     rows = []
     for name, line in (metrics.get("price_lines") or {}).items():
         of = metrics["price_quantiles"][name]
@@ -113,5 +113,5 @@ def prices(metrics: Figures) -> str:
         rows.append((currency, quantiles[0], line, *quantiles[1:]))
     if not rows:
         return ""
-    header = [" ", "5 %", "  ", "median", "95 %"]  # blank ones, which differ in their names
+    header = [" ", "5 %", "  ", "median", "95 %"]  # blank headers must be distinct
     return markdown_table(pl.DataFrame(rows, schema=header, orient="row"))

@@ -1,4 +1,4 @@
-"""Pictures in SVG: lines over days, and bars of shares."""
+"""SVG charts: lines over days, and bars for shares."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _TEXT = 'font-family="sans-serif" font-size="11" fill="#777"'
 
 
 def price_index_svg(index: pl.DataFrame) -> str:
-    """Draw the price index over time, a frame of `price_index`, as a picture in SVG.
+    """Draw the price index over time, from a `price_index` frame, as an SVG image.
 
-    Above 1 the own prices are higher than those of competitors.
+    Above 1, your prices are higher than your competitors' prices.
     """
     return lines_svg(index["day"].to_list(), {"price index": index["index"].to_list()}, "{:.3f}")
 
@@ -25,7 +25,7 @@ def price_index_svg(index: pl.DataFrame) -> str:
 def lines_svg(
     days: Sequence[date], lines: Mapping[str, Sequence[float | None]], form: str = "{:.0f}"
 ) -> str:
-    """Draw a line for each name over days; a None is a gap. `form` writes a number."""
+    """Draw one line per name over days, with gaps for None. `form` formats the numbers."""
     known = [each for line in lines.values() for each in line if each is not None]
     low, high = (min(known), max(known)) if known else (0.0, 0.0)
     height = high - low or 1.0
@@ -42,7 +42,7 @@ def lines_svg(
         for place, value in enumerate([*line, None]):
             if value is not None:
                 run.append(point(place, value))
-            elif run:  # a single point is a line to itself, whose ends are round
+            elif run:  # a single point becomes a dot: a line to itself with round ends
                 parts.append(
                     f'<polyline points="{" ".join(run if len(run) > 1 else run * 2)}" fill="none" '
                     f'stroke="{color}" stroke-width="2" stroke-linecap="round"/>'
@@ -61,7 +61,7 @@ def lines_svg(
 
 
 def shares_svg(shares: Mapping[str, float]) -> str:
-    """Draw a bar for each name, whose length is its share, 0 to 1."""
+    """Draw one bar per name, as long as its share, from 0 to 1."""
     parts = []
     for place, (name, share) in enumerate(shares.items()):
         y = place * _BAR
@@ -86,5 +86,5 @@ def _svg(height: int, parts: Sequence[str]) -> str:
 
 
 def inline_svg(text: str, svg: str) -> str:
-    """A picture, which the UI shows without a request; `text` stands for it elsewhere."""
+    """Return a Markdown image that the UI shows without a request, with `text` as alt text."""
     return f"![{text}](data:image/svg+xml;base64,{b64encode(svg.encode()).decode()})"

@@ -1,4 +1,4 @@
-"""The kind of a table of products."""
+"""The kind of product tables."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _sentence(metrics: Figures, _: pl.LazyFrame) -> str:
 
 
 def _changes(of: Published) -> Shown:
-    """Count the products that are new, gone or have another price; nothing after another search."""
+    """Count new, gone and repriced products, unless the search has changed."""
     if _SEARCH not in of.file_metadata or of.before is None:
         return {}
     before = of.before()
@@ -70,7 +70,7 @@ def _changes(of: Published) -> Shown:
 
 
 def _effective_query(now: Mapping[str, str], before: Mapping[str, str]) -> Shown:
-    """Say whether the service searched as it did before, if both effective queries are known."""
+    """Compare the effective queries of two snapshots, if both are known."""
     if EFFECTIVE_QUERY not in now or EFFECTIVE_QUERY not in before:
         return {}
     differs = differences(json.loads(before[EFFECTIVE_QUERY]), json.loads(now[EFFECTIVE_QUERY]))
@@ -82,7 +82,7 @@ def _effective_query(now: Mapping[str, str], before: Mapping[str, str]) -> Shown
 
 
 def search_key(search: Any) -> Any:
-    """A search without the size of its pages, which changes nothing that it finds."""
+    """Return a search without its page size, which does not affect the results."""
     return {**search, "page_size": None} if isinstance(search, Mapping) else None
 
 
@@ -90,19 +90,19 @@ PRODUCTS_KIND = TableKind(
     PRODUCT_SCHEMA,
     COLUMN_DESCRIPTIONS,
     key=tuple(PRODUCT_KEY),
-    # Images would double the time of a digest, and `image_url` has the first of them.
+    # Images would double the digest's time, and `image_url` has the first image.
     volatile=("fetched_at", "display_match_score", "raw_score", "images"),
     sentence=_sentence,
     preview=first_rows(
         _cells, ["title", "product_url", "brand", "current_price", "currency", "in_stock"]
     ),
-    parts={"figures of the changes": _changes},
+    parts={"change counts": _changes},
     first=("appeared", "disappeared", "price_changed", "price_p50_"),
     line="products",
 )
 
 
 def kind_of_rows(kind: TableKind, schema: pl.Schema) -> TableKind:
-    """The kind of rows: those of an asset of one's own may be products, which only they say."""
+    """Return the kind of these rows: rows in your assets can be products, judged by the schema."""
     are_products = kind is PLAIN and PRODUCT_SCHEMA.items() <= schema.items()
     return PRODUCTS_KIND if are_products else kind

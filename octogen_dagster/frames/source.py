@@ -1,4 +1,4 @@
-"""The source of a snapshot: it knows where its rows go, and says how they are to be stored."""
+"""SnapshotSource: what an asset returns, with how to read, check and store it."""
 
 from __future__ import annotations
 
@@ -29,35 +29,35 @@ if TYPE_CHECKING:
     from octogen_dagster.storage.store import Store
 
 MIN_ROWS_PERCENT = 50.0
-"""The smallest snapshot of whole catalogs that is published by default."""
+"""By default, a smaller snapshot of whole catalogs is not published."""
 CATALOGS = "octogen.catalogs"
-"""The file metadata that says which catalogs were read, if that is known."""
+"""File metadata key: the catalogs that were read, if known."""
 SELECTION = "octogen.selection"
-"""The file metadata that says which rows of a linked view were read, if not all of its catalogs."""
+"""File metadata key: the rows read from a linked view, unless it was read whole."""
 FETCHED_AT = "octogen.fetched_at"
-"""The file metadata that says when the snapshot was read, or the one whose changes it has."""
+"""File metadata key: when the snapshot, or for changes the snapshot compared, was read."""
 STORED_AT = "octogen.stored_at"
-"""The file metadata that says when the file was made."""
+"""File metadata key: when the file was written."""
 ROWS = "octogen.rows"
-"""The file metadata that says how many rows it has."""
+"""File metadata key: the number of rows."""
 ROWS_PER_PRODUCT = "octogen.rows_per_product"
-"""The file metadata of whole catalogs that says how many rows came for a product of the source."""
+"""File metadata key for whole catalogs: rows returned per product in the source."""
 
 ANY = object()
-"""Stands for any version of a file."""
+"""Matches any file version."""
 RETURNED = (
     "a polars LazyFrame or DataFrame, a pandas DataFrame, a pyarrow Table, or "
     "OctogenResource.scan(...)"
 )
-"""The values that an asset may return."""
+"""The values that an asset can return."""
 
 Metric = str | int | float | bool | datetime | list[str] | dict[str, object]
 Metrics = dict[str, Metric]
-"""Figures of a read by name, as plain values."""
+"""A read's metrics by name, as plain values."""
 
 
 TimeWindow = tuple[datetime, datetime]
-"""The time that a snapshot is of: its beginning, inclusive, and its end, exclusive."""
+"""A snapshot's time window: its start (inclusive) and end (exclusive)."""
 
 
 def utc_now() -> datetime:
@@ -70,7 +70,7 @@ def is_within(window: TimeWindow, moment: datetime) -> bool:
 
 @dataclass(frozen=True)
 class SnapshotTarget:
-    """The place of a snapshot, with the one that is there. Without a store it is nowhere."""
+    """Where a snapshot is stored, with the latest one there; without a store, nowhere."""
 
     log: Callable[[str], None]
     warn: Callable[[str], None]
@@ -81,60 +81,60 @@ class SnapshotTarget:
     resume_within: timedelta = timedelta()
 
     def latest(self) -> pl.LazyFrame | None:
-        """Return the present snapshot, else the latest of an earlier time; None without any."""
+        """Return the current snapshot, else the latest earlier one, or None."""
         key = self.latest_key()
         return self.store.scan(key) if self.store and key else None
 
     def latest_metadata(self) -> Mapping[str, str]:
-        """Return the file metadata of what `latest` returns; empty without a usable one."""
+        """Return the file metadata for `latest`; empty if no snapshot is usable."""
         try:
             key = self.latest_key()
             return self.store.metadata(key) if self.store and key else {}
-        except OctogenSnapshotError:  # the publication warns of it
+        except OctogenSnapshotError:  # publishing warns about it
             return {}
 
     def version(self) -> object:
-        """Return a value that no other file at the place has; None without a file."""
+        """Return a value that changes with the file; None if the file does not exist."""
         return self.store.version(self.key) if self.store else None
 
 
 @dataclass(frozen=True)
 class Limits:
-    """The size of row groups, and the conditions for replacing the snapshot before.
+    """The row group size, and the conditions for replacing the previous snapshot.
 
-    `min_rows_percent` is the smallest number of rows to publish, in percent of the rows of the
-    snapshot that is replaced; with 0 any number is published, and otherwise at least one.
+    `min_rows_percent` is the smallest row count to publish, in percent of the previous snapshot's
+    rows. With 0, any number is published; otherwise, at least one row is needed.
     """
 
-    row_group_size: int = ROW_GROUP_SIZE  # so many rows are held in memory
+    row_group_size: int = ROW_GROUP_SIZE  # rows held in memory
     min_rows_percent: float = 0
-    shrinking_causes: str = ""  # of a snapshot that is smaller, for the error message
+    shrinking_causes: str = ""  # of a smaller snapshot, for the error message
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The report of an execution that has ended."""
+    """The result of a finished read."""
 
-    rows: int | None = None  # that were read, if it is known
-    problem: str | None = None  # why they are not all that there are; None if nobody knows one
-    file_metadata: Mapping[str, str] = field(default_factory=dict)  # for the metadata of the file
-    metrics: Callable[[], Metrics] = dict  # of the execution
+    rows: int | None = None  # rows read, if known
+    problem: str | None = None  # why rows are missing, if known
+    file_metadata: Mapping[str, str] = field(default_factory=dict)  # extra file metadata
+    metrics: Callable[[], Metrics] = dict  # metrics about the read
     row_metrics: Callable[[], Metrics] = dict
 
 
 @dataclass(frozen=True)
 class Reading:
-    """A frame that is executed once and stored."""
+    """A frame to execute once and store."""
 
     frame: pl.LazyFrame
-    outcome: Callable[[], Outcome] = Outcome  # called when the rows are there
+    outcome: Callable[[], Outcome] = Outcome  # called after the rows are read
     limits: Limits = Limits()
-    published: Callable[[], None] = lambda: None  # removes what was kept in case it is not
-    replaces: object = ANY  # the version of the only file that it may replace
+    published: Callable[[], None] = lambda: None  # cleans up data kept for a retry
+    replaces: object = ANY  # publish only if the file still has this version
 
 
 class RunSpending(Protocol):
-    """The costs of what a run reads, and the budget that ends it."""
+    """A run's reading costs, and the budget that stops it."""
 
     budget_usd: float | None
     requests: int
@@ -142,20 +142,20 @@ class RunSpending(Protocol):
     possibly_charged_usd: Decimal
 
     def raise_to(self, spent_usd: Decimal, possibly_charged_usd: Decimal) -> None:
-        """Count what other steps and attempts of the run spent, besides this one."""
+        """Add what the run's other steps and attempts have spent."""
 
 
 class SnapshotSource(Protocol):
-    """A value that can be stored as a snapshot, besides a plain frame."""
+    """A value other than a plain frame that can be stored as a snapshot."""
 
     @property
     def spending(self) -> RunSpending | None:
-        """The costs and budget of the reading; None if it costs nothing."""
+        """The costs and budget for reading; None if it is free."""
 
     def reading(
         self, target: SnapshotTarget, stop: threading.Event
     ) -> AbstractContextManager[Reading]:
-        """Let the block execute and store a frame for a target."""
+        """Provide a reading for the block to execute and store."""
 
 
 class FrameSource:
@@ -178,12 +178,12 @@ class FrameSource:
 
 
 def source_of(returned: Any, subject: str) -> SnapshotSource:
-    """Return what an asset returned as the source of a snapshot."""
+    """Return a snapshot source for an asset's return value."""
     if isinstance(returned, pl.DataFrame | pl.LazyFrame):
         frame = returned.lazy()
         for name, dtype in frame.collect_schema().items():
             if dtype == pl.Object:
-                raise _of_several_types(subject, name, "Polars keeps them as Python objects")
+                raise _mixed_types(subject, name, "Polars keeps them as Python objects")
         return FrameSource(frame)
     if _is_frame(returned, "pandas", "DataFrame"):
         return FrameSource(_from_pandas(returned, subject).lazy())
@@ -194,8 +194,8 @@ def source_of(returned: Any, subject: str) -> SnapshotSource:
         return source
     if returned is None:
         raise TypeError(
-            f"{subject} returned nothing, so there is nothing to store. If it stores its result "
-            "itself, annotate it `-> None`: Dagster then calls no IO manager. If not, return "
+            f"{subject} returned None, so there is nothing to store. If it stores its result "
+            "itself, annotate it `-> None`: Dagster then skips the IO manager. Otherwise, return "
             f"{RETURNED}."
         )
     raise TypeError(
@@ -205,18 +205,18 @@ def source_of(returned: Any, subject: str) -> SnapshotSource:
 
 
 def _is_frame(value: Any, module: str, name: str) -> bool:
-    """True for an instance of a class of a package that need not be installed."""
+    """True for an instance of a class in an optional package."""
     return module in sys.modules and isinstance(value, getattr(sys.modules[module], name))
 
 
 def _from_pandas(frame: Any, subject: str) -> pl.DataFrame:
-    """Convert a frame of pandas, with its index if that has a name, as after `groupby`."""
+    """Convert a pandas DataFrame, with its index if named, such as after `groupby`."""
     try:
         arrow = importlib.import_module("pyarrow")
     except ImportError as error:
         raise MissingPackageError(
-            f"{subject} returned a pandas.DataFrame, which cannot be stored without pyarrow: pip "
-            "install pyarrow"
+            f"{subject} returned a pandas.DataFrame, which needs pyarrow to be stored: pip install "
+            "pyarrow"
         ) from error
     has_names = any(name is not None for name in frame.index.names)
     try:
@@ -226,15 +226,15 @@ def _from_pandas(frame: Any, subject: str) -> pl.DataFrame:
             try:
                 pl.from_pandas(column)
             except arrow.ArrowException as error:
-                raise _of_several_types(subject, name, str(error)) from error
+                raise _mixed_types(subject, name, str(error)) from error
         raise
 
 
-def _of_several_types(subject: str, column: str, reason: str) -> TypeError:
+def _mixed_types(subject: str, column: str, reason: str) -> TypeError:
     return TypeError(
-        f"{subject}: the values of the column {column!r} are of several types ({reason}), and a "
-        "column of a snapshot has one. Convert them first, such as to text: in pandas by "
-        "astype(str)."
+        f"{subject}: the column {column!r} has values of several types ({reason}), but a snapshot "
+        "column must have one type. Convert the values first, for example with astype(str) in "
+        "pandas."
     )
 
 
@@ -245,7 +245,7 @@ def collected(
     warn: Callable[[str], None],
     stop: threading.Event,
 ) -> tuple[pl.DataFrame, Outcome]:
-    """Read a source into memory, and check it as far as that needs no snapshot before."""
+    """Read a source into memory, with the checks that need no previous snapshot."""
     with source.reading(SnapshotTarget(log, warn), stop) as reading:
 
         def collect() -> pl.DataFrame:
@@ -260,18 +260,18 @@ def collected(
 
 
 def check_complete(outcome: Outcome, rows: int, uri: str) -> None:
-    """Check that a written file holds all rows of its source."""
+    """Check that a written file has all rows from its source."""
     if outcome.rows in (rows, None) and not outcome.problem:
         return
     problem = f"; {outcome.problem}" if outcome.problem else ""
     raise OctogenSnapshotError(
-        f"The snapshot {uri} is not complete: {rows:,} rows were written of {outcome.rows or 0:,} "
-        f"read{problem}. Nothing was published; run it again."
+        f"The snapshot {uri} is incomplete: {rows:,} of {outcome.rows or 0:,} rows read were "
+        f"written{problem}. Nothing was published. Run the asset again."
     )
 
 
 def check_not_shrunken(limits: Limits, rows: int, replaced: int, uri: str) -> None:
-    """Check that a snapshot did not lose most of the rows of the one that it replaces."""
+    """Check that a snapshot did not lose most of the rows it replaces."""
     percent = limits.min_rows_percent
     if not percent or rows >= max(1, percent * replaced / 100):
         return
@@ -279,7 +279,6 @@ def check_not_shrunken(limits: Limits, rows: int, replaced: int, uri: str) -> No
     raise OctogenShrunkenSnapshotError(
         f"The snapshot {uri} was not published: the service sent {rows or 'no'} products{there} "
         f"(min_rows_percent is {percent:g}). Nothing was changed. Likely causes: "
-        f"{limits.shrinking_causes}. If the number is right, accept it for one run with "
-        "`accept_shrinking: true` in the launchpad; min_rows_percent of the asset or of the scan "
-        "sets the limit for all runs."
+        f"{limits.shrinking_causes}. If the number is right, set `accept_shrinking: true` in the "
+        "launchpad for one run, or change min_rows_percent on the asset or the scan for all runs."
     )

@@ -1,4 +1,4 @@
-"""Stored snapshots of products: what tells products apart, what is compared, what changed."""
+"""Stored product snapshots: the product key, the tracked columns, and changes."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ WATCHED = {
     "price": ("current_price", "original_price", "currency"),
     "availability": ("in_stock", "is_active"),
 }
-"""The kinds of change, each with the columns that are compared."""
+"""The kinds of change, each with the columns it compares."""
 TRACKED = [column for columns in WATCHED.values() for column in columns]
 PRODUCT_KEY = ["catalog_key", "uuid"]
 CATEGORY_SEPARATOR = " \u203a "
-"""The text between the levels of a category, in a history and in the page of a report."""
+"""Separates category levels, in histories and the price report."""
 KEY = pl.struct(PRODUCT_KEY).hash()
 IN_STOCK = pl.col("in_stock") & pl.col("is_active").fill_null(value=True)
-"""True if a product is in stock, null if that is not said; one that is not active is not."""
+"""True if a product is in stock, False if it is inactive, null if unknown."""
 
 
 class StoredSnapshot(NamedTuple):
-    """A stored snapshot, which is opened when it is asked for.
+    """A stored snapshot that is opened on demand.
 
     Attributes:
-        open: Opens its file, and returns its rows and the metadata of the file.
-        name: The key of its partition where a catalog has partitions of time; else empty.
-        version: What tells it from another snapshot of that partition; else empty.
+        open: Opens the file, and returns its rows and file metadata.
+        name: The partition key if catalogs have time partitions; otherwise empty.
+        version: Identifies the snapshot within its partition; otherwise empty.
     """
 
     open: Callable[[], tuple[pl.LazyFrame, Mapping[str, str]]]
@@ -42,18 +42,18 @@ class StoredSnapshot(NamedTuple):
 
 
 def catalogs_without_products(file_metadata: Mapping[str, str]) -> frozenset[str] | None:
-    """The catalogs that a snapshot speaks of although it may have no product of them; None for all.
+    """Return the catalogs a snapshot covers even if they have no products; None for all.
 
-    Of a search with filters a catalog may have no products that match. A whole catalog without
-    products was withdrawn or renamed. The keys are in lower case, since the service and the search
-    may write them differently; "" stands for products without a catalog.
+    In a filtered search, a catalog can have no matching products. A whole catalog without products
+    was withdrawn or renamed. Keys are lowercase because the service and the search can differ in
+    case; "" means products without a catalog.
     """
     if SELECTION in file_metadata:
         return None
     search_json = file_metadata.get("octogen.search", "{}")
     try:
         search = ProductSearch.model_validate_json(search_json, context=CHECKED)
-    except ValidationError:  # of another version
+    except ValidationError:  # written by another version
         return frozenset()
     if search.reads_whole_catalogs:
         return frozenset()
@@ -64,10 +64,10 @@ def catalogs_without_products(file_metadata: Mapping[str, str]) -> frozenset[str
 def count_changes(
     current: pl.LazyFrame, previous: pl.LazyFrame, file_metadata: Mapping[str, str]
 ) -> dict[str, int]:
-    """Count the products that appeared, disappeared or changed their price between two snapshots.
+    """Count products that appeared, disappeared or changed price between two snapshots.
 
-    Only hashes are compared. A catalog that the current snapshot lacks was withdrawn, and its
-    products are not counted. `file_metadata` is that of the current snapshot.
+    Only hashes are compared. A catalog missing from the current snapshot was withdrawn, and its
+    products do not count as disappeared. `file_metadata` belongs to the current snapshot.
     """
     currency = pl.col("currency")
     hashed = (
@@ -89,7 +89,7 @@ def count_changes(
         moved |= pl.col("currency").ne(pl.col("currency_old"))
     both = new.lazy().join(old.lazy(), on="key", how="full", coalesce=True, suffix="_old")
     counts = both.select(
-        # A hash is never null, also not of a null: this is a product of one snapshot only.
+        # Even a null has a hash, so a null hash means that only one snapshot has the product.
         appeared=pl.col("price_old").is_null().sum(),
         disappeared=pl.col("price").is_null().sum(),
         price_changed=moved.sum(),
@@ -98,12 +98,12 @@ def count_changes(
 
 
 def known_price(price: pl.Expr) -> pl.Expr:
-    """A price that can be compared; null for zero, which nothing costs."""
+    """A comparable price; null if zero or not finite."""
     return pl.when(price.is_finite() & (price > 0)).then(price)
 
 
 def brand_name(columns: Mapping[str, pl.DataType]) -> pl.Expr:
-    """The name of a product's brand, which an asset of one's own may have as a text, or not."""
+    """The brand name, from a struct or string column, or null without either."""
     brand = columns.get("brand")
     if isinstance(brand, pl.Struct) and "name" in brand.to_schema():
         return pl.col("brand").struct.field("name")
@@ -113,7 +113,7 @@ def brand_name(columns: Mapping[str, pl.DataType]) -> pl.Expr:
 
 
 def category(columns: Mapping[str, pl.DataType]) -> pl.Expr:
-    """The category of a product, its levels as one text, which is null if there are none."""
+    """The category levels joined into one string; null without levels."""
     levels = pl.lit(None, pl.String)
     if columns.get("category_path") == pl.List(pl.String):
         levels = pl.col("category_path").list.join(CATEGORY_SEPARATOR, ignore_nulls=True)

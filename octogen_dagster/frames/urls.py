@@ -1,7 +1,7 @@
-"""Decides which addresses are the same page where no answer of the service says it.
+"""normalized_url: decide whether two URLs are the same page without asking the service.
 
-Octogen's published client says that a lookup forces https, strips a leading `www.`, fragments and
-known tracking parameters, and sorts the other parameters. The rest is ours.
+According to Octogen's published client, a lookup forces https, strips a leading `www.`, fragments
+and known tracking parameters, and sorts the other parameters. The other rules are our own.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _TRACKING = (
     r"(?i)^(?:utm_[^=]*|[a-z]*clid|msclkid|gclsrc|[gw]braid|mc_[ce]id|igshid|srsltid)(?:=|$)"
 )
 _NORMAL = r"^https://[a-z0-9.-]*[a-z0-9-](?:/[!-\"$&->@-~]*[!-\"$&-.0->@-~])?$"
-"""An address in this form already, without parameters; of `www.` it says nothing."""
+"""Matches a normalized URL without parameters, but does not exclude `www.`."""
 _UNRESERVED = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
 _CODES = [f"%{byte:02X}" for byte in range(256)]
 _DECODED = [chr(n) if chr(n) in _UNRESERVED else code for n, code in enumerate(_CODES)]
@@ -23,17 +23,17 @@ _ASCII = "".join(map(chr, range(ord("!"), ord("~") + 1)))
 
 
 def normalized_url(url: pl.Expr) -> pl.Expr:
-    """The form of an address that is the same for all spellings of its page; null if it is none.
+    """Return a URL in the same form for all spellings of its page; null for anything else.
 
-    The scheme is https, the host is in lower case and has no leading `www.` and no default port.
-    There is no fragment, no trailing slash and no parameter of a campaign; the others are sorted.
-    Each character has one percent code, or none.
+    The scheme becomes https, and the host becomes lowercase without a leading `www.` or default
+    port. Fragments, trailing slashes and tracking parameters are removed, and the other parameters
+    are sorted. Percent-encoding is unified.
     """
     return url.cast(pl.String).map_batches(_normalized, return_dtype=pl.String, is_elementwise=True)
 
 
 def _normalized(urls: pl.Series) -> pl.Series:
-    # Most addresses have this form already, and to find that out takes a tenth of the time.
+    # Most URLs are normalized already, and checking takes a tenth of the time.
     is_other = ~urls.str.contains(_NORMAL) | urls.str.starts_with("https://www.")
     places = is_other.arg_true()
     return urls.clone().scatter(places, _in_form(urls.gather(places))) if len(places) else urls
@@ -52,7 +52,7 @@ def _in_form(urls: pl.Series) -> pl.Series:
         + host.str.to_lowercase().str.strip_chars_end(".")
         + port.replace([":80", ":443"], "").fill_null("")
         + path.str.strip_chars_end("/")
-        # `replace` is of whole values: a `?` alone goes, and one before parameters stays.
+        # `replace` matches whole values, so only a `?` without parameters is removed.
         + ("?" + parameters).replace("?", "")
     )
     return urls.str.extract_groups(_PARTS).struct.unnest().select(form).to_series()

@@ -111,14 +111,9 @@ def test_a_catalog_that_lost_more_than_half_keeps_its_snapshot_until_that_is_acc
 
     result = days.materialize(instance)
     assert not result.success
-    assert (
-        "was not published: the service sent 249 products, and the latest snapshot has 500 "
-        "(min_rows_percent is 50). Nothing was changed. Likely causes: the API key may no longer "
-        "read a catalog, its key was renamed or mistyped, fewer catalogs are read, or the search "
-        "was understood differently than before. If the number is right, accept it for one run "
-        "with `accept_shrinking: true` in the launchpad; min_rows_percent of the asset or of the "
-        "scan sets the limit for all runs."
-    ) in failure(result)
+    message = failure(result)
+    for named in ("249", "500", "min_rows_percent is 50", "API key", "`accept_shrinking: true`"):
+        assert named in message
     assert not is_retried(result)
     assert days.rows == 500
 

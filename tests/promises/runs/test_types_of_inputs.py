@@ -344,7 +344,7 @@ def test_the_named_index_of_pandas_is_stored_as_columns(project: Project) -> Non
     ids=["pandas", "nested", "index", "polars", "lazy"],
 )
 def test_a_column_of_mixed_values_is_named_with_its_asset(project: Project, frame: Any) -> None:
-    with pytest.raises(TypeError, match=r"^Asset own: the values of the column 'size' are of"):
+    with pytest.raises(TypeError, match=r"^Asset own: the column 'size' has values"):
         project.run([returning(frame, type(frame))])
 
 
@@ -362,5 +362,5 @@ def test_an_asset_that_returns_nothing_is_told_of_the_annotation(project: Projec
     def own():  # type: ignore[no-untyped-def]
         pass
 
-    with pytest.raises(TypeError, match=r"^Asset own returned nothing.* annotate it `-> None`"):
+    with pytest.raises(TypeError, match=r"^Asset own returned None.* annotate it `-> None`"):
         project.run([own])

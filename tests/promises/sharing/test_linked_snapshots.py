@@ -353,7 +353,7 @@ def test_a_result_with_fewer_rows_than_it_claims_is_not_published(
     assert run().success
     server.total_rows, server.rows = 5, [("v1",), ("v2",)]
     message = failure(run(retry_policy=None))
-    assert "is not complete: 2 rows were written of 2 read; the result of BigQuery's job" in message
+    assert "is incomplete: 2 of 2 rows read were written; the result of BigQuery's job" in message
     assert message.rstrip().endswith("has 5. Nothing was published; run it again.")
     assert uuids(tmp_path) == ["u1", "u2", "u3"]
     assert stored(tmp_path) == [f"{NODE}.parquet"]

@@ -36,9 +36,9 @@ def shop() -> pl.DataFrame:
     ("arguments", "text"),
     [
         ({"descriptions": {"product": ""}}, "'product', .* Did you mean 'products'"),
-        ({"volatile": ("at",)}, "^volatile of a TableKind names the column 'at'"),
-        ({"key": ("brands",)}, "^key of a TableKind names the column 'brands'"),
-        ({"made_from": {"name": ["brand"]}}, "^made_from of a TableKind names the column 'name'"),
+        ({"volatile": ("at",)}, "^volatile in a TableKind names the column 'at'"),
+        ({"key": ("brands",)}, "^key in a TableKind names the column 'brands'"),
+        ({"made_from": {"name": ["brand"]}}, "^made_from in a TableKind names the column 'name'"),
         ({"rules": [Rule("few", "bad", pl.lit(True), 0.0, ("price",))]}, "^rules .* 'price'"),
         ({"rules": [Rule("few", "bad", pl.lit(True), 0.0, ())]}, "A rule .* the check 'few'"),
         ({"checks": {"few": Check("Few are bad.")}}, "The check 'few' .* would always pass"),
@@ -94,7 +94,7 @@ def test_a_frame_gets_the_columns_of_its_kind_in_their_types(
 @pytest.mark.parametrize(
     ("returned", "text"),
     [
-        (None, "returned nothing"),
+        (None, "returned None"),
         (dg.MaterializeResult(), "cannot be stored as a snapshot"),
         (pl.DataFrame({"brand": ["Acme"]}), "products"),
     ],

@@ -17,6 +17,7 @@ import pytest
 
 from octogen_dagster import build_table_asset, catalog_days, snapshot_days
 from octogen_dagster.errors import OctogenTableError, Persistence
+from octogen_dagster.frames.columns import COLUMN_DESCRIPTIONS
 from octogen_dagster.frames.kinds import TableKind
 from octogen_dagster.snapshots.asset_decorator import snapshot_asset
 from octogen_dagster.tables import PostgresTables
@@ -430,7 +431,7 @@ def test_tables_and_columns_are_described(warehouse: Warehouse, tmp_path: Path) 
     assert "asset products" in comments.pop("")
     if not comments:  # fakesnow keeps none on columns
         return
-    assert comments["current_price"] == "Price now, in `currency`."
+    assert comments["current_price"] == COLUMN_DESCRIPTIONS["current_price"]
     assert "Brand as the merchant shows it" in comments["brand_name"]
     lineage = shown["dagster/column_lineage"].deps_by_column
     assert lineage["brand_name"][0].column_name == "brand"
