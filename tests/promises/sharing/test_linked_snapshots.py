@@ -354,7 +354,7 @@ def test_a_result_with_fewer_rows_than_it_claims_is_not_published(
     server.total_rows, server.rows = 5, [("v1",), ("v2",)]
     message = failure(run(retry_policy=None))
     assert "is incomplete: 2 of 2 rows read were written; the result of BigQuery's job" in message
-    assert message.rstrip().endswith("has 5. Nothing was published; run it again.")
+    assert "has 5. Nothing was published." in message
     assert uuids(tmp_path) == ["u1", "u2", "u3"]
     assert stored(tmp_path) == [f"{NODE}.parquet"]
 
