@@ -333,6 +333,17 @@ def test_a_rule_is_about_the_products_that_it_names(
         shop.store(day(4), product("coat", 0.5))
 
 
+@pytest.mark.slow
+def test_the_lowest_price_dates_from_the_last_time_it_was_asked(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    shop = Shop(tmp_path, instance, [PriceDropped(against="lowest", days=10)])
+    for number, price in enumerate([100.0, 80.0, 100.0, 80.0, 100.0, 70.0], start=1):
+        shop.store(day(number), product("dress", price))
+    told = shop.read(ALERTS).sort("at").select("at", "since", "before", "after")
+    assert told.rows() == [(day(2), day(1), 100.0, 80.0), (day(6), day(4), 80.0, 70.0)]
+
+
 @pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize(
