@@ -1,8 +1,8 @@
-"""Decodes search pages and lookups: checked by msgspec, written again in one form, read by Polars.
+"""Decodes search pages and lookups: msgspec validates and normalizes them, Polars reads the result.
 
-Polars decodes JSON without an error where it loses data: 5 as text, 2.5 as an integer, a single
-value as a list, the first of two fields of one name. So msgspec decodes each response strictly, and
-Polars decodes what msgspec writes of it: known fields only, each in one form.
+Polars silently accepts JSON that loses data: 5 as a string, 2.5 as an integer, a scalar as a list,
+a duplicate field. Therefore msgspec decodes each response strictly and re-encodes only the known
+fields, each in one form, for Polars.
 """
 
 from __future__ import annotations
@@ -38,29 +38,29 @@ if TYPE_CHECKING:
 
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OverflowError)
 _IMAGES = "images"
-_MAX_UNKNOWN = 100  # names of fields: a key that is a value would make one for each product
+_MAX_UNKNOWN = 100  # field names; an object keyed by IDs would add one for each product
 _encoder = msgspec.json.Encoder()
 _T = TypeVar("_T")
 
 
-# A page that was saved by a version with other fields is none of this one.
+# Pages saved by a version with other fields have another format and are not decoded.
 _FORMAT = zlib.crc32(repr(PRODUCTS.rows.wire).encode())
 
 
 class ProductPage(msgspec.Struct, array_like=True, tag=_FORMAT, gc=False):
-    """A search page that was checked, without the response that it came in."""
+    """A validated search page, detached from its response."""
 
-    uuids: list[str]  # of its products, in order
+    uuids: list[str]  # the products, in order
     next_cursor: str | None  # None on the last page
     request_id: str | None
-    items: bytes  # the JSON of its products, which Polars decodes
-    unknown: dict[str, int]  # fields that no model knows, by path; counted on a walk's first page
-    query: bytes | None  # the JSON of the effective query; None from an older service
+    items: bytes  # the products as JSON, which Polars decodes
+    unknown: dict[str, int]  # unknown fields by path; counted only on a walk's first page
+    query: bytes | None  # the effective query as JSON; None if the service is older
     images_are_text: bool  # True if all images are URLs, as in the seed generation
 
     @property
     def effective_query(self) -> EffectiveQuery | None:
-        """The search as the service understood it; decoded anew in each call."""
+        """The search as interpreted by the service; decoded on each access."""
         try:
             query = msgspec.json.decode(self.query or b"null")
         except _UNREADABLE:
@@ -69,7 +69,7 @@ class ProductPage(msgspec.Struct, array_like=True, tag=_FORMAT, gc=False):
 
 
 def read_page(response: Response, subject: str, *, is_first: bool = False) -> ProductPage:
-    """Check the response to a search; an error names the product and the field."""
+    """Validate a search response; errors name the product and the field."""
     page, images_are_text = _checked(PRODUCTS, _parsed_page, response, subject)
     return ProductPage(
         uuids=[item.uuid for item in page.items],
@@ -83,7 +83,7 @@ def read_page(response: Response, subject: str, *, is_first: bool = False) -> Pr
 
 
 def _parsed_page(content: bytes) -> tuple[Any, bool]:
-    """Return a page in one form, and True if its images are texts, which cost half of objects."""
+    """Return a normalized page, and True if its images are strings (half the cost of objects)."""
     page = PRODUCTS.decoder.decode(content)
     are_text = all(type(image) is str for item in page.items for image in item.images or ())
     for conversion in PRODUCTS.conversions:
@@ -93,16 +93,16 @@ def _parsed_page(content: bytes) -> tuple[Any, bool]:
 
 
 class CheckedLookup(msgspec.Struct, frozen=True, gc=False):
-    """A response to a lookup that was checked."""
+    """A validated lookup response."""
 
     uuid: str | None
     source: str | None  # where the product comes from
-    content: bytes  # the JSON of the response, which Polars decodes
-    unknown: Mapping[str, int]  # fields that the models do not know, by path
+    content: bytes  # the response as JSON, which Polars decodes
+    unknown: Mapping[str, int]  # unknown fields by path
 
 
 def read_lookup(response: Response, subject: str) -> CheckedLookup:
-    """Check the response to a lookup; an error names the field."""
+    """Validate a lookup response; errors name the field."""
     lookup = _checked(LOOKUPS, _parsed_lookup, response, subject)
     unknown = _unknown_fields(LOOKUPS, response.content)
     return CheckedLookup(lookup.product.uuid, lookup.source, _encoder.encode(lookup), unknown)
@@ -116,11 +116,11 @@ def _parsed_lookup(content: bytes) -> Any:
 
 
 def _checked(table: Table, parse: Callable[[bytes], _T], response: Response, subject: str) -> _T:
-    """Parse a response strictly, or else by its model, which converts "12.5" to a price."""
+    """Parse a response strictly; on failure use its model, which converts "12.5" to a price."""
     try:
         return parse(response.content)
     except _UNREADABLE:
-        model = parsed(table.model, response, subject)  # its error names the product and the field
+        model = parsed(table.model, response, subject)  # errors name the product and the field
     try:
         return parse(model.model_dump_json(by_alias=True).encode())
     except _UNREADABLE as error:
@@ -132,7 +132,7 @@ def _unknown_fields(table: Table, content: bytes) -> dict[str, int]:
     try:
         unknown = unknown_fields(from_json(content), table.response.fields)
         return dict(Counter(unknown).most_common(_MAX_UNKNOWN))
-    except ValueError:  # a field that nobody reads is not UTF-8
+    except ValueError:  # an unread field is not UTF-8
         return {}
 
 
@@ -142,14 +142,14 @@ def product_frame(
     catalog: str | None,
     fetched_at: datetime,
 ) -> pl.DataFrame:
-    """Decode the products of pages of one catalog, in order, with repeated products."""
+    """Decode one catalog's pages into products, in order and with duplicates."""
     names = tuple(name for name in PRODUCT_SCHEMA if name in {"uuid", *columns})
     frames: list[pl.DataFrame] = []
     for images_are_text, run in itertools.groupby(pages, lambda page: page.images_are_text):
         items, values = _products(names, catalog, fetched_at, images_are_text)
         frame = pl.LazyFrame({"items": [page.items for page in run]}, schema={"items": pl.Binary})
         query = frame.select(items).unnest("items").select(values)
-        frames.append(query.collect(engine="in-memory"))  # less CPU for so few rows
+        frames.append(query.collect(engine="in-memory"))  # uses less CPU for so few rows
     if not frames:
         return pl.DataFrame(schema={name: PRODUCT_SCHEMA[name] for name in names})
     return pl.concat(frames)
@@ -159,7 +159,7 @@ def product_frame(
 def _products(
     names: tuple[str, ...], catalog: str | None, fetched_at: datetime, images_are_text: bool
 ) -> tuple[pl.Expr, list[pl.Expr]]:
-    """Return the expressions from pages to products, and from the fields of products to columns."""
+    """Return the expressions that turn pages into products and product fields into columns."""
     fields = _fields(PRODUCTS.rows, names)
     if images_are_text:
         text = pl.Field(_IMAGES, pl.List(pl.String))
@@ -178,7 +178,7 @@ def _products(
 
 
 def with_details(rows: pl.DataFrame) -> pl.DataFrame:
-    """Replace the column `lookup`, the JSON of responses, by the columns that come from them."""
+    """Replace the column `lookup` (responses as JSON) by the columns decoded from it."""
     lookup = pl.col("lookup")
     wire, columns, view_columns = _lookups()
     view_of_found = pl.when(pl.col("status") == FOUND).then(lookup.struct.field(VIEW))
@@ -192,7 +192,7 @@ def with_details(rows: pl.DataFrame) -> pl.DataFrame:
 
 @functools.cache
 def _lookups() -> tuple[pl.Struct, list[pl.Expr], list[pl.Expr]]:
-    """Return the type of the JSON of lookups, and the columns of a lookup and of its full view."""
+    """Return the lookup JSON's type, and the columns for the lookup and for its full view."""
     names = LOOKUPS.schema.keys() - LOOKUPS.own
     envelope = _fields(LOOKUPS.response, names)
     view = _fields(LOOKUPS.rows, names - {column.name for _, column in envelope})
@@ -212,7 +212,7 @@ _Fields = list[tuple[pl.Field, pl.Field]]
 
 
 def _fields(of: JsonType, names: Collection[str]) -> _Fields:
-    """Return fields of an object, or of those in a list, as they are in JSON and as columns."""
+    """Return the fields of an object, or of a list's objects, as in JSON and as columns."""
     wire: Any
     dtype: Any
     wire, dtype = (getattr(each, "inner", each) for each in (of.wire, of.dtype))
@@ -221,12 +221,12 @@ def _fields(of: JsonType, names: Collection[str]) -> _Fields:
 
 
 def _column(value: pl.Expr, wire: Any, dtype: Any) -> pl.Expr:
-    """Return a column of what Polars decoded: renamed at any depth, texts as times or objects."""
+    """Convert a decoded value: rename nested fields, parse strings as times or objects."""
     if wire == dtype:
         return value
     if isinstance(dtype, pl.Datetime):
         return value.str.to_datetime("%+", time_unit="us", time_zone="UTC")
-    if wire == pl.String:  # of an object that came as a text
+    if wire == pl.String:  # a string in place of an object
         first, *others = dtype.fields
         nulls = (pl.lit(None, dtype=each.dtype).alias(each.name) for each in others)
         return pl.struct(value.alias(first.name), *nulls)

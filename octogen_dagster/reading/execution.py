@@ -1,7 +1,8 @@
-"""Reads the walks of a plan: pages become frames in which each product is once.
+"""Executes a read plan: walks become frames without duplicate products.
 
-A read is complete or it fails. The order of the pages is checked as they come (`api.paging`); that
-all are of one state of each catalog, and that several walks of one have all of it, at its end.
+A read is complete or it fails. Page order is checked while pages arrive (`api.paging`). The final
+checks are that no catalog was indexed during the read, and that the walks of a split catalog
+returned all its products.
 """
 
 from __future__ import annotations
@@ -30,24 +31,24 @@ if TYPE_CHECKING:
     from octogen_dagster.reading.plan import ReadPlan
 
 _MAX_BATCHES_AHEAD = 1
-"""The batches that wait, besides one of each thread: a query that ends early has paid for them."""
+"""Queued batches, besides one per thread; a query that ends early has paid for them."""
 _FEW = 10
-"""A product that gets another brand during the read may come in two walks, or in none."""
+"""Tolerated duplicates: a product whose brand changes during the read can be in two walks."""
 _MAX_SHARE_TWICE = 0.01
 _MIN_SHARE_OF_COUNT = 0.98
 _MAX_RECENT = 1 << 17
-"""Looking up a set is ten times as fast, and takes some 70 bytes a product."""
+"""A set lookup is ten times faster, but takes about 70 bytes per product."""
 
 
 class IndexedAgainError(OctogenPagingError):
-    """A catalog was indexed again while it was read. The pages of all others are still good."""
+    """A catalog was indexed again while it was read. Other catalogs' pages are still valid."""
 
 
 class SeenProducts:
-    """The products seen so far, by hashes of 64 bits: some 10 bytes a product when they are many.
+    """The products seen so far, as 64-bit hashes: about 10 bytes per product in large catalogs.
 
-    Recent hashes are a set, the others a sorted array that the set is merged into when it has grown
-    to `max_recent` and by an eighth. Two of a million products share a hash with a probability of
+    Recent hashes are kept in a set. When the set exceeds `max_recent` and an eighth of the sorted
+    array, it is merged into that array. Among a million products, the probability of a collision is
     3e-8.
     """
 
@@ -57,10 +58,10 @@ class SeenProducts:
         self._sorted = pl.Series(dtype=pl.Int64)
 
     def add(self, uuids: Sequence[str]) -> pl.Series:
-        """Add products, and return a Boolean mask of those that were not seen before."""
+        """Add products, and return a Boolean mask with True for new ones."""
         hashes = [*map(hash, uuids)]
         distinct = set(hashes)
-        # Most pages have only new products, and two operations on sets cost less than a loop.
+        # Most pages have only new products, and two set operations are faster than a loop.
         if len(distinct) == len(hashes) and self._recent.isdisjoint(distinct):
             self._recent |= distinct
             new = pl.repeat(value=True, n=len(hashes), dtype=pl.Boolean, eager=True)
@@ -82,53 +83,52 @@ class SeenProducts:
 
 
 class CatalogProducts:
-    """The products of one catalog, or of several in one walk, over all walks, each once.
+    """Deduplicates products across a catalog's walks, or in a walk of several catalogs.
 
-    A service that keeps the logic of facets sends each product in exactly one of the walks of a
-    catalog. One that ignores a facet sends products again, and one that leaves products out sends
-    fewer than it counts.
+    If the service applies facets correctly, each product is in exactly one walk. If it ignores a
+    facet, products repeat; if it omits products, fewer arrive than it counts.
     """
 
     def __init__(self, reads: Sequence[WalkRead], log: Callable[[str], None]) -> None:
         self.reads = reads
-        self.twice = 0  # products that came in another walk before
-        self.is_doubtful = False  # products may be missing, and no earlier read says how many
+        self.twice = 0  # products that were already in another walk
+        self.is_doubtful = False  # products might be missing, and no earlier read tells how many
         self._walk = reads[0].walk
         self._log = log
-        self.unfinished = len(reads)  # walks whose last page is still to come
+        self.unfinished = len(reads)  # walks whose last page has not arrived
         self._all = SeenProducts()
         recent = _MAX_RECENT // len(reads)
-        self._own = {read: SeenProducts(recent) for read in reads} if self._walk.part else {}
+        self._by_walk = {read: SeenProducts(recent) for read in reads} if self._walk.part else {}
         self._count = 0
 
     def add(self, read: WalkRead, uuids: Sequence[str]) -> tuple[pl.Series, pl.Series]:
-        """Add products, and return Boolean masks of those new to the catalog and to the walk."""
+        """Add products, and return Boolean masks: new to the catalog, and new to the walk."""
         new = self._all.add(uuids)
         if not self._walk.part:
             return new, new
-        new_to_walk = self._own[read].add(uuids)
+        new_to_walk = self._by_walk[read].add(uuids)
         self._count += int(new.sum())
         self.twice += int((new_to_walk & ~new).sum())
         if self.twice > max(_FEW, _MAX_SHARE_TWICE * self._count):
-            self._refuse(f"{self.twice:,} of {self._count:,} products came in more than one")
+            self._fail(f"{self.twice:,} of {self._count:,} products were in more than one walk.")
         read.tracker.check_number_of_products(self._count)
         return new, new_to_walk
 
     def finish(self, read: WalkRead, client: BlockingClient) -> None:
-        """Note that a walk has ended. After the last one, check that products are not left out."""
-        self._own.pop(read, None)
+        """Mark a walk as finished. After the last one, check that no products are missing."""
+        self._by_walk.pop(read, None)
         self.unfinished -= 1
         if not self.unfinished:
-            self._all = SeenProducts()  # the old one is large
+            self._all = SeenProducts()  # frees memory
             if self._walk.part:
                 self._check_count(client)
 
     def _check_count(self, client: BlockingClient) -> None:
-        """Check that not many products are missing.
+        """Check that at most a few products are missing.
 
-        The count of the source may be of another day, and in another unit if no read says how many
-        rows come for it. Without one, the latest snapshot says how many there were, and whether the
-        service counts in its unit.
+        The source's count can be days old, and until a first read it is unknown how many rows each
+        counted product has. If the source has no count, the latest snapshot gives the expected
+        rows and shows whether the service counts rows.
         """
         by_source = self._walk.expected_rows
         in_snapshot = sum(read.walk.part.products for read in self.reads if read.walk.part)
@@ -143,36 +143,36 @@ class CatalogProducts:
             if not is_in_rows:
                 self.is_doubtful = True
                 self._log(
-                    f"Catalog {self._walk.catalog!r}: only {self._count:,} products came in all "
-                    f"walks, and there should be {expected:,}. The counts may mean something "
-                    "else than what a search lists. To be sure, read it once with "
-                    "max_extra_pages_percent=0, in one walk: later reads are compared with that."
+                    f"Catalog {self._walk.catalog!r}: all walks together returned only "
+                    f"{self._count:,} products, but {expected:,} were expected. The counts might "
+                    "not measure what a search lists. To make sure, read the catalog once with "
+                    "max_extra_pages_percent=0: later reads are compared with that single walk."
                 )
                 return
-            self._refuse(
-                f"only {self._count:,} of the at least {counted:,} products that the service "
-                "counts came in any"
+            self._fail(
+                f"the walks returned only {self._count:,} products, but the service counts at "
+                f"least {counted:,}."
             )
-        own = "cannot be had" if counted is None else f"is at least {counted:,}"
+        live = "is unavailable" if counted is None else f"is at least {counted:,}"
         self._log(
-            f"Catalog {self._walk.catalog!r}: {self._count:,} products came in all walks, and "
-            f"there should be {expected:,}, perhaps those of another day. The service's own "
-            f"count {own}."
+            f"Catalog {self._walk.catalog!r}: the walks returned {self._count:,} products, but "
+            f"{expected:,} were expected. That count might be outdated. The service's current "
+            f"count {live}."
         )
 
-    def _refuse(self, problem: str) -> NoReturn:
+    def _fail(self, problem: str) -> NoReturn:
         assert self._walk.part
         raise OctogenSplitCatalogError(
-            f"Catalog {self._walk.catalog!r}: {problem} of the {self._walk.part.parts} walks that "
-            "read it at once. Walks are disjoint and whole only if the service keeps the logic of "
-            "the facet brand_name and of its exclusion. Nothing was published. Run it again; if it "
-            "stays, set max_extra_pages_percent=0 (of OctogenResource or scan_products), which "
-            "reads each catalog in one walk, and report it to Octogen."
+            f"Catalog {self._walk.catalog!r}, read in {self._walk.part.parts} walks by brand: "
+            f"{problem} The service did not apply the brand_name facet and its exclusion exactly. "
+            "Nothing was published. Run it again. If the error persists, set "
+            "max_extra_pages_percent=0 in OctogenResource or scan_products to read each catalog in "
+            "one walk, and report it to Octogen."
         )
 
 
 class PlanRead:
-    """The reading of a plan, up to a cap on the rows; None for all."""
+    """Executes a plan, up to a row cap; None reads all rows."""
 
     def __init__(
         self,
@@ -208,7 +208,7 @@ class PlanRead:
         )
 
     def frames(self, report: Callable[[], None]) -> Iterator[pl.DataFrame]:
-        """Yield the rows, in the order in which their pages come."""
+        """Yield the rows in the order their pages arrive."""
         try:
             yield from self._capped(report) if self._cap is not None else self._all(report)
         finally:
@@ -217,7 +217,7 @@ class PlanRead:
         yield product_frame([], self._columns, None, self._plan.started_at)
 
     def _capped(self, report: Callable[[], None]) -> Iterator[pl.DataFrame]:
-        """Read page by page in this thread, so that no page is requested that is not needed."""
+        """Read page by page in this thread, so that no unneeded page is requested."""
         for read in self._reads:
             with read.walk.saved or contextlib.nullcontext():
                 for page in read.pages(self._client):
@@ -249,12 +249,12 @@ class PlanRead:
     def _check_unchanged(self, reads: Sequence[WalkRead]) -> None:
         """Check that no catalog was indexed again while it was read.
 
-        The time at which the service last indexed each catalog is compared with that from before
-        the read. If the service does not say it, page 1 is requested again, but only if a later
-        page resembled it.
+        Each catalog's last index time is compared with its value from before the read. If the
+        service does not report index times, page 1 is requested again, but only if a later page
+        resembled it.
         """
         service, client = self._service, self._client
-        # A page alone is of one state.
+        # A single page cannot mix two states.
         live = [
             read
             for read in reads
@@ -263,7 +263,7 @@ class PlanRead:
         ]
         states = [each for read in live for each in read.walk.catalogs if each.last_indexed_at]
         if states:
-            # A list from before the last page would not show an index run that came in between.
+            # A list fetched before the last page could miss an index run.
             listed = service.listing.fetched_since(service.clock(), client).catalogs
             indexed_times = {state.catalog: state.last_indexed_at for state in listed}
             for state in states:
@@ -271,11 +271,11 @@ class PlanRead:
                 if state.last_indexed_at != now:
                     raise IndexedAgainError(
                         f"Catalog {state.catalog!r} was indexed again while it was read "
-                        f"(lastIndexedAt was {_text(state.last_indexed_at)} and is {_text(now)}), "
+                        f"(lastIndexedAt: {_text(state.last_indexed_at)}, now {_text(now)}), "
                         f"{INDEXED_AGAIN}"
                     )
         for read in reads:
-            # Saved pages of a walk whose catalog has no time may be of two states as well.
+            # Without an index time, saved pages can be of two states as well.
             while read.walk.last_indexed_at is None and read.tracker.may_have_restarted:
                 page = client.page(read.walk.request, read.walk.subject, 1, read_page)
                 self.statistics.first_pages += 1
@@ -286,7 +286,7 @@ class PlanRead:
                     raise
 
     def _checked_frame(self, read: WalkRead, pages: Sequence[ProductPage]) -> pl.DataFrame:
-        self._note_effective_query(read)
+        self._record_effective_query(read)
         frame = product_frame(pages, self._columns, read.walk.catalog, self._plan.started_at)
         try:
             frame = self._without_repeats(read, frame, pages)
@@ -311,10 +311,10 @@ class PlanRead:
             new, new_to_walk = products.add(read, [uuid for page in pages for uuid in page.uuids])
             if not pages[-1].next_cursor:
                 products.finish(read, self._client)
-                if products.is_doubtful:  # later reads must not expect as few
+                if products.is_doubtful:  # or later reads would expect this low number
                     self.statistics.product_counts.pop(read.walk.catalog or "", None)
         except OctogenSplitCatalogError:
-            # If the catalog was indexed again meanwhile, the service is not to blame.
+            # If the catalog was indexed again meanwhile, raise that error instead.
             self._check_unchanged(products.reads)
             raise
         begin = 0
@@ -324,24 +324,24 @@ class PlanRead:
             begin += len(page.uuids)
         return frame if new.all() else frame.filter(new)
 
-    def _note_effective_query(self, read: WalkRead) -> None:
+    def _record_effective_query(self, read: WalkRead) -> None:
         catalog, query = read.walk.catalog or "", read.effective_query
         if query is None or catalog in self.statistics.effective_queries:
             return
         self.statistics.effective_queries[catalog] = query
         for facet in generated_facets(query):
-            line = f"{self._plan.search.q!r} is understood as {printable(facet)}."
-            if line not in self._logged:  # once, although most catalogs say the same
+            line = f"The service interprets {self._plan.search.q!r} as {printable(facet)}."
+            if line not in self._logged:  # the same for most catalogs
                 self._logged.add(line)
                 self._log(line)
 
     @property
     def failed(self) -> list[WalkRead]:
-        """The walks whose pages cannot be read or joined."""
+        """The walks whose pages are unreadable or inconsistent."""
         return [read for read in self._reads if read.failed]
 
     def add_up(self) -> None:
-        """Bring the statistics up to date."""
+        """Update the statistics."""
         statistics, reads = self.statistics, self._reads
         statistics.repeats = sum(read.tracker.repeats for read in reads)
         statistics.repeats += sum(products.twice for products in self._products.values())
@@ -356,7 +356,7 @@ class PlanRead:
         statistics.update(sent, self._service.spending)
 
     def _left(self) -> tuple[int, int]:
-        """The rows and pages that are likely still to be received, saved pages left out."""
+        """Estimate the rows left, and the pages left without saved ones."""
         rows = pages = 0
         for products in self._products.values():
             reads = products.reads
@@ -373,7 +373,7 @@ class PlanRead:
 def count_products(
     client: BlockingClient, filters: SearchFilters, catalog: str | None
 ) -> int | None:
-    """Ask for the service's own count of a catalog, a lower bound; None if it has none."""
+    """Return a lower bound for a catalog's products as counted by the service; None if unknown."""
     try:
         return client.count_products(filters, [catalog] if catalog else []) or None
     except OctogenError:

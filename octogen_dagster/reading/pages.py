@@ -1,10 +1,10 @@
-"""PageStore: the pages of a read, saved so that the next run can continue it after a crash.
+"""PageStore: saves the pages of a read, so that the next run can resume after a crash.
 
-A walk is found by what it is. The folder of its pages is `{search}{part}/{indexed_at}`, so pages of
-another search, service or state of the catalog are simply not found. A segment of consecutive pages
-is `{page}-{before}-{own}`: the number of pages before it, the digest of the segment before it, and
-its own, which covers both. So the chains are known from a listing, runs side by side write chains
-that cannot mix, and damage ends a chain where it is met. There are no locks and no other records.
+Saved pages are addressed by content. A walk's folder is `{search}{part}/{indexed_at}`, so pages for
+another search, service or catalog state are never found. A segment of consecutive pages is named
+`{page}-{before}-{own}`: the number of pages before it, the previous segment's digest, and its own
+digest, which covers both. A listing is enough to reconstruct the chains, concurrent runs write
+chains that cannot mix, and a damaged segment only ends its chain. No locks or other records exist.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ PAGES_PER_SEGMENT = 12
 _FORMAT = f"2 {ProductPage.__struct_config__.tag}"
 _MAX_SEGMENT_BYTES = 4 << 20
 _MAX_SHARE_LOST = 0.05
-"""A segment has this share of the pages of its walk so far, or one page, or 12."""
+"""The minimum segment size, as a share of the walk's pages so far; always 1 to 12 pages."""
 _MAX_AGE = timedelta(days=1)
-"""The age from which pages are of no read under way; their folder is removed."""
+"""Older pages cannot belong to a running read; their folder is removed."""
 _ZSTD_LEVEL = 1
 _HALF = 16
 _ROOT = "0" * 32
-"""The digest in place of that of a segment before the first one."""
+"""The first segment has no previous one; this digest stands in for it."""
 _FOLDER = re.compile(
     rf"(?P<search>[0-9a-f]{{{_HALF}}})(?P<part>[0-9a-f]{{{_HALF}}})/(?P<indexed_at>[^/]+)/[^/]+"
 )
@@ -52,7 +52,7 @@ _NAME = re.compile(r"(?P<page>\d{6,})-(?P<before>[0-9a-f]{32})-(?P<own>[0-9a-f]{
 
 
 class WalkKey(NamedTuple):
-    """The identity of a walk: digests of its service and search and of its part, and the state."""
+    """A walk's identity: digests for service and search and for the part, and the index time."""
 
     search: str
     part: str  # which differs between runs
@@ -66,11 +66,11 @@ def walk_key(
     part: object = None,
     scope: str = "",
 ) -> WalkKey:
-    """The key of a walk.
+    """Return a walk's key.
 
-    `body` is the request for page 1 of whole catalogs, `indexed_times` are the times at which they
-    were indexed, and `part` tells a part of a catalog from the others. `scope` tells snapshots of
-    one asset apart: a partition of a day is not continued from the pages of the day before.
+    `body` requests page 1 of the whole catalogs, `indexed_times` are their index times, and `part`
+    identifies a part of a split catalog. `scope` separates an asset's snapshots: a daily partition
+    never resumes from the previous day's pages.
     """
     of_body, of_part = (_digest(msgspec.json.encode(each, order="sorted")) for each in (body, part))
     search = _digest(f"{_FORMAT} {scope} {base_url} {of_body}".encode())
@@ -82,9 +82,9 @@ def walk_key(
 
 
 class _Segment(msgspec.Struct, array_like=True):
-    """The content of a file. Each page is compressed by itself, so one is in memory at a time.
+    """A file's content. Pages are compressed separately, so only one is in memory at a time.
 
-    `started_at` is when the read began that saved it, and `after` the cursor of its first page.
+    `started_at` is when the read that saved it began; `after` is its first page's cursor.
     """
 
     generation: str
@@ -97,7 +97,7 @@ class _Segment(msgspec.Struct, array_like=True):
 
 
 class _Name(NamedTuple):
-    """The name of a segment: the pages before it, the digest of the segment before, and its own."""
+    """A segment's name: the pages before it, the previous segment's digest, and its own."""
 
     page: int
     before: str
@@ -112,10 +112,10 @@ class _Name(NamedTuple):
 
 
 class PageStore:
-    """The saved pages of one asset, for one read, in a folder that the first segment makes.
+    """One asset's saved pages during one read, in a folder created with the first segment.
 
-    `scope` is the snapshot that is read, such as the partition. Pages are continued up to the age
-    `resume_within`; with 0 none are saved. `warn` is called with a line if they cannot be, once.
+    `scope` identifies the snapshot, such as its partition. Pages older than `resume_within` are not
+    resumed; with 0, no pages are saved. If pages cannot be saved, `warn` is called once.
     """
 
     def __init__(
@@ -144,7 +144,7 @@ class PageStore:
         self.failure: OctogenSnapshotError | None = None
 
     def begin(self) -> None:
-        """Look for saved pages, and remove those that are too old for any read."""
+        """List the saved pages, and remove the ones too old for any read."""
         found: defaultdict[WalkKey, list[ListedFile]] = defaultdict(list)
         try:
             for file in self._store.files(self._folder):
@@ -159,12 +159,12 @@ class PageStore:
                 self._store.delete(old, folder=self._folder)
 
     def walk(self, key: WalkKey) -> SavedWalk:
-        """The walk with a key, with the saved pages that can be continued."""
+        """Return a key's walk with the saved pages it can resume from."""
         if key not in self._walks:
             files = self._listed.get(key, [])
             young = [file for file in files if self._is_young(file)]
             if len(young) < len(files):
-                self._log(f"Saved pages in {self._path(key)} are too old, and are not used.")
+                self._log(f"Ignoring saved pages in {self._path(key)}: they are too old.")
             found = (_NAME.fullmatch(file.key.rpartition("/")[2]) for file in young)
             names = [
                 _Name(int(each["page"]), each["before"], each["own"]) for each in found if each
@@ -173,13 +173,13 @@ class PageStore:
         return self._walks[key]
 
     def has_other_times(self, key: WalkKey) -> bool:
-        """True if there are pages of the walk in another state of the catalog."""
+        """True if the walk has saved pages from another index time."""
         return any(
             each.search == key.search and each.indexed_at != key.indexed_at for each in self._listed
         )
 
     def discard(self, keys: Collection[WalkKey]) -> None:
-        """Remove the pages of walks that must not be continued, and save no more of them."""
+        """Remove the pages of walks that must not be resumed, and stop saving them."""
         for key in keys:
             self.walk(key).close()
             self._walks[key] = SavedWalk(self, key, [], self.now())
@@ -188,9 +188,9 @@ class PageStore:
             self._store.delete(files, folder=self._folder)
 
     def clear(self) -> None:
-        """Save no more, and remove this read's pages, and those that it found of its catalogs.
+        """Stop saving, and remove the pages this read wrote or found for its catalogs.
 
-        Pages of another run that reads them at the same time are its own to remove.
+        Pages that a concurrent run wrote since are left for that run to remove.
         """
         if not self._walks:
             return
@@ -208,14 +208,14 @@ class PageStore:
         return age > max(_MAX_AGE, self._resume_within)
 
     def _is_young(self, file: ListedFile) -> bool:
-        """True if a segment may be continued. The clocks of store and machine may differ."""
+        """True if a segment can be resumed. Allows for clock skew between store and machine."""
         return abs(self.now() - file.modified) <= self._resume_within
 
     def _path(self, key: WalkKey, name: _Name | str = "") -> str:
         return f"{self._folder}/{key.search}{key.part}/{key.indexed_at}/{name}".rstrip("/")
 
     def read(self, key: WalkKey, name: _Name) -> _Segment | None:
-        """Read a segment; None if it is gone or is not what was written."""
+        """Read a segment; None if it is missing or damaged."""
         path = self._path(key, name)
         try:
             content = self._store.get(path)
@@ -224,14 +224,14 @@ class PageStore:
         if _Name.of(name.page, name.before, content) == name:
             with contextlib.suppress(msgspec.MsgspecError):
                 return msgspec.msgpack.decode(content, type=_Segment)
-        self._log(f"The saved pages {path} are gone or damaged. Those before them are used.")
+        self._log(f"The saved pages {path} are missing or damaged. Only earlier ones are used.")
         return None
 
     def write(self, key: WalkKey, page: int, before: str, segment: _Segment) -> _Name:
-        """Write a segment, and return its name."""
+        """Write a segment and return its name."""
         content = msgspec.msgpack.encode(segment)
         name = _Name.of(page, before, content)
-        # Noted before it is written, since a request that fails may have written it.
+        # Recorded before the write, since a failed request might have written the file.
         self._written.append(path := self._path(key, name))
         try:
             self._store.put(path, content)
@@ -243,27 +243,27 @@ class PageStore:
         return name
 
     def give_up(self, error: OctogenSnapshotError) -> None:
-        """Save nothing more, and say so once: the read itself needs no saved pages."""
+        """Stop saving and warn once; the read does not depend on saved pages."""
         with self._lock:
             is_first, self.is_ended = not self.is_ended, True
         if is_first:
             self._warn(
-                f"{error} The read goes on and saves no more pages: if it fails, those that are "
-                "not saved are requested, and paid for, again."
+                f"{error} The read continues without saving more pages. If it fails, the unsaved "
+                "pages are requested and charged again."
             )
 
 
 class SavedWalk:
-    """The saved pages of one walk: those of earlier runs, then those that this read appends.
+    """One walk's saved pages: first from earlier runs, then the ones this read appends.
 
-    As a context manager it saves all pages of a walk that ends or fails. `pages` is the number of
-    those of earlier runs, and `resumed` how many of them came so far. `started_at` is when the read
-    began that saved the first one, or this read.
+    As a context manager it saves the remaining pages when the walk ends or fails. `pages` counts
+    the pages from earlier runs; `resumed` counts how many have been yielded. `started_at` is when
+    the read that saved the first page began, or else this read.
     """
 
-    first: ProductPage | None = None  # of earlier runs
+    first: ProductPage | None = None  # from earlier runs
     last: ProductPage | None = None
-    last_cursor: str | None = None  # by which the last one was requested
+    last_cursor: str | None = None  # the cursor that requested the last page
 
     def __init__(
         self, store: PageStore, key: WalkKey, names: list[_Name], started_at: datetime
@@ -285,7 +285,7 @@ class SavedWalk:
             if head and tail:
                 self._continue(chain, head, tail)
                 return
-            # Without the damaged segment another chain may be the longest.
+            # Without the damaged segment, another chain might be the longest.
             names.remove(chain[-1] if head else chain[0])
 
     def _continue(self, chain: list[_Name], head: _Segment, tail: _Segment) -> None:
@@ -296,7 +296,7 @@ class SavedWalk:
         self.generation, self.started_at = tail.generation, head.started_at
 
     def close(self) -> None:
-        """Save no more, and wait until nothing is being written."""
+        """Stop saving, and wait for pending writes."""
         with self._lock:
             self._closed = True
             self._unsaved.clear()
@@ -304,7 +304,7 @@ class SavedWalk:
             self._wait()
 
     def __iter__(self) -> Iterator[ProductPage]:
-        """Yield the pages of earlier runs; `resumed` is less than `pages` if some are damaged."""
+        """Yield the pages from earlier runs; `resumed` is below `pages` if some are damaged."""
         for name in self._chain:
             segment = self._store.read(self.key, name)
             if segment is None:
@@ -322,13 +322,13 @@ class SavedWalk:
         with self._lock:
             self._begin_segment()
             self._saver.end()
-            # The pages of a read that failed are paid for; those of one that succeeded are removed.
+            # A failed read has paid for its pages; a successful one removes them anyway.
             if error is not None:
                 self._wait()
 
     def append(self, page: ProductPage, generation: str) -> None:
-        """Save the next page in the background; wait only if two segments are on their way."""
-        if self._store.failure:  # nothing can be written there, so the snapshot could not either
+        """Save the next page in the background; block only while two segments are pending."""
+        if self._store.failure:  # the store is not writable, so the snapshot would fail too
             raise self._store.failure
         if self._closed or self._store.is_ended:
             return
@@ -362,7 +362,7 @@ class SavedWalk:
             self._tail = self._store.write(self.key, self._saved, self._tail, segment).own
         except OctogenSnapshotError as error:
             if not self._store.failure:
-                self._store.give_up(error)  # pages after a gap are not saved
+                self._store.give_up(error)  # pages after a gap could not be resumed
             return
         self._saved += len(pages)
         self._after = pages[-1].next_cursor
@@ -375,7 +375,7 @@ class SavedWalk:
 
 
 def _longest_chain(names: Collection[_Name]) -> list[_Name]:
-    """The segments from page 1 on that lead to the last page; none without a first segment."""
+    """Return the segments from page 1 to the last page; empty if the first segment is missing."""
     by_digest = {name.own: name for name in names}
     for last in sorted(names, reverse=True):
         chain = [last]

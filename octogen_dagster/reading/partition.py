@@ -1,9 +1,8 @@
-"""Splits a catalog into parts by the brands of its products. No I/O.
+"""Splits a catalog into parts by brand. No I/O.
 
-A part is the products of some brands, less those of the parts before it; the remainder is the
-products of none of these brands, with those that have no brand. So each product is in exactly one
-part by logic alone. Neither the names of brands nor their sizes need be right: wrong ones only make
-parts of unequal size.
+Each part includes some brands and excludes the brands in earlier parts. The remainder excludes all
+named brands and includes products without a brand. So each product is in exactly one part, by logic
+alone: wrong brand names or sizes only make the parts uneven.
 """
 
 from __future__ import annotations
@@ -22,31 +21,31 @@ if TYPE_CHECKING:
     from octogen_dagster.api.search import SearchRequest
 
 MAX_BRANDS = 500
-"""The most brands in a request, which is also the most keys that `catalogs` may have.
+"""Maximum brands per request, the same as the limit for keys in `catalogs`.
 
-The service publishes no limit for the values of a facet. It may refuse so many, before anything is
-read of the parts.
+The service documents no limit for facet values. If it rejects this many, it does so before any part
+is read.
 """
 
 REFUSED_STATUSES = {400, 413, 422}
-"""The statuses by which a service may refuse so many brands."""
+"""Statuses with which the service can reject this many brands."""
 
 MAX_SHARE = 0.75
-"""The largest share of its time that a read may take after a split, or the split does not pay."""
+"""A split must cut the read time to at most this share to be worthwhile."""
 
 
 @dataclass(frozen=True)
 class CatalogPart:
-    """The part of a catalog that one of several walks reads."""
+    """The part of a catalog that one walk reads."""
 
     number: int  # from 1
-    parts: int  # of the catalog
-    brands: Sequence[str]  # none for the remainder, which has the products without a brand too
-    excluded: Sequence[str]  # brands of other parts, whose products do not belong to this one
-    products: int = field(default=0, compare=False)  # to expect; 0 if it is not known
+    parts: int  # total number of parts
+    brands: Sequence[str]  # empty for the remainder
+    excluded: Sequence[str]  # brands in other parts
+    products: int = field(default=0, compare=False)  # expected number; 0 if unknown
 
     def narrowed(self, request: SearchRequest) -> SearchRequest:
-        """Return a request for a whole catalog as one for this part."""
+        """Narrow a request for the whole catalog to this part."""
         return request.model_copy(
             update={"facets": _facets(self.brands), "exclude_facets": _facets(self.excluded)}
         )
@@ -55,17 +54,17 @@ class CatalogPart:
 def partition(
     brands: Mapping[str, int], products: int, walks: int, threads: int
 ) -> list[CatalogPart]:
-    """Split a catalog into at most so many parts of about equal size, the largest one first.
+    """Split a catalog into at most `walks` parts of similar size, the largest first.
 
-    `brands` are numbers of products. There are no parts if one would have most of the catalog. The
-    threads that read them at once have as many each, if there are enough: or all would wait for
-    those that have one more.
+    `brands` maps brands to product numbers. The result is empty if one part would have most of the
+    catalog. With more parts than `threads`, their number is a multiple of `threads`, so that no
+    thread has one part more than the others.
     """
     named = Counter(_by_spelling(brands)).most_common(MAX_BRANDS)
     unnamed = max(0, products - sum(size for _, size in named))
     total = unnamed + sum(size for _, size in named)
     longest = max([unnamed, *(size for _, size in named[:1])])
-    # Parts below half of the longest one would cost pages and save no time.
+    # Parts smaller than half the largest one would cost pages without saving time.
     count = min(walks, len(named) + 1, math.ceil(2 * total / longest)) if longest else 0
     if count > threads:
         count -= count % threads
@@ -92,7 +91,7 @@ def partition(
 
 
 def parts_of(sets: Sequence[Sequence[str]]) -> list[CatalogPart]:
-    """Return the parts that belong to sets of brands, the remainder last."""
+    """Return one part for each set of brands, and the remainder last."""
     count = len(sets) + 1
     parts = []
     before: list[str] = []
@@ -107,7 +106,7 @@ def _facets(brands: Sequence[str]) -> list[Facet]:
 
 
 def _by_spelling(brands: Mapping[str, int]) -> dict[str, int]:
-    """Add up the sizes of brands that differ in case only, under the most frequent spelling."""
+    """Merge brands that differ only in case, under the most frequent spelling."""
     spellings: defaultdict[str, list[tuple[int, str]]] = defaultdict(list)
     for name, size in brands.items():
         if size > 0 and (brand := name.strip()):

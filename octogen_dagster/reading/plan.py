@@ -1,9 +1,10 @@
-"""Plans a read: the catalogs of a search, and the walks through their pages.
+"""Plans a read: selects the catalogs and the walks through their pages.
 
-A filtered search of the current generation names up to 500 catalogs in one request, so ten hits in
-200 shops cost a page and not 200. Whole catalogs are a walk each. A large one is split by the
-brands of its last snapshot (`partition`) if the service counts its products: the count shows at the
-end whether some are missing. No clock takes part, so that a retry finds the saved pages of a walk.
+In the current API generation, a filtered search can name up to 500 catalogs in one request, so ten
+hits in 200 shops cost one page instead of 200. Whole catalogs are read in one walk each. A large
+catalog is split by the brands in its latest snapshot (`partition`) if the service can count its
+products, which shows at the end whether any are missing. Plans do not depend on the clock, so that
+a retry finds each walk's saved pages.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from octogen_dagster.errors import (
     Persistence,
 )
 from octogen_dagster.reading.partition import MAX_SHARE, partition
-from octogen_dagster.reading.walk import Walk, continued
+from octogen_dagster.reading.walk import Walk, resumed
 
 if TYPE_CHECKING:
     from octogen_dagster.api.blocking import BlockingClient
@@ -44,13 +45,13 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger(__name__)
 _BRAND = pl.col("brand").struct.field("name")
 MIN_PAGES = 50
-"""The smallest catalog that is split, in pages; a smaller one saves too little time."""
-_PARTS_PER_THREAD = 4  # so that all threads end at about the same time
+"""The minimum pages for a split; smaller catalogs would save too little time."""
+_PARTS_PER_THREAD = 4  # so that all threads finish at about the same time
 
 
 @dataclass(frozen=True)
 class ReadPlan:
-    """The walks of a read, in the order in which they are begun."""
+    """A read's walks, in the order they are started."""
 
     search: ProductSearch
     walks: list[Walk]
@@ -58,12 +59,12 @@ class ReadPlan:
 
     @property
     def states(self) -> dict[str, CatalogState]:
-        """The catalogs by their keys, where they are known."""
+        """The known catalogs by key."""
         return {state.catalog: state for walk in self.walks for state in walk.catalogs}
 
     @property
     def expected_rows(self) -> int | None:
-        """The number of rows of all catalogs; None if it is not known or not all are read."""
+        """The expected rows; None if unknown or if the search has filters."""
         rows = [walk.expected_rows for walk in self.whole_catalogs]
         known = [each for each in rows if each is not None]
         is_known = self.search.reads_whole_catalogs and len(known) == len(rows)
@@ -71,19 +72,19 @@ class ReadPlan:
 
     @property
     def rows_per_product(self) -> float | None:
-        """`expected_rows` for each product of the sources; None if a catalog was never read."""
+        """Expected rows per product counted by the sources; None if a catalog was never read."""
         expected, products = self.expected_rows, sum(self.product_counts.values())
         known = [walk.rows_per_product is not None for walk in self.whole_catalogs]
         return expected / products if expected and products and all(known) else None
 
     @property
     def product_counts(self) -> dict[str, int]:
-        """The number of products of each catalog by its source, where it is known."""
+        """The known product counts from the source, by catalog."""
         counts = {key: state.product_count for key, state in self.states.items()}
         return {key: count for key, count in counts.items() if count is not None}
 
     def estimate(self, service: CatalogService) -> str | None:
-        """Say what the requests of the read take; None if its size is not known."""
+        """Describe the read's requests, cost and time; None if its size is unknown."""
         if not self.walks or self.expected_rows is None:
             return None
         counts = [walk.expected_rows or 0 for walk in self.whole_catalogs]
@@ -92,23 +93,22 @@ class ReadPlan:
             subject = f"{len(counts):,} catalogs"
         saved = sum(walk.saved.pages for walk in self.walks if walk.saved)
         estimate = estimate_pages(counts, self.search.page_size, service, saved_pages=saved)
-        more = f"; {saved:,} more pages are saved" if saved else ""
+        more = f"; {saved:,} more pages are already saved" if saved else ""
         return f"{subject}: {estimate}{more}."
 
     def small_page_warning(self, service: CatalogService) -> str | None:
-        """Say that smaller pages cost more; None if they do not."""
+        """Warn that smaller pages cost more; None if they do not."""
         page_size = self.search.page_size
         if page_size >= MAX_PAGE_SIZE or not service.spending.prices.search_page_usd:
             return None
         return (
-            f"page_size is {page_size}: a page costs the same whatever its size, so this read "
-            f"costs {MAX_PAGE_SIZE / page_size:.3g} times as much as with page_size "
-            f"{MAX_PAGE_SIZE}."
+            f"page_size is {page_size}. Pages of any size cost the same, so this read costs "
+            f"{MAX_PAGE_SIZE / page_size:.3g} times as much as with page_size {MAX_PAGE_SIZE}."
         )
 
     @property
     def whole_catalogs(self) -> list[Walk]:
-        """One walk of each catalog, which may be read in several."""
+        """One walk for each catalog, even if it is split."""
         return list({walk.catalog: walk for walk in self.walks}.values())
 
 
@@ -121,11 +121,11 @@ def plan_walks(
     source_is_granted: bool,
     merges: bool = True,
 ) -> list[Walk]:
-    """Plan a walk of each catalog of a search, or one for many, in order.
+    """Plan one walk for each catalog, or one walk for many, in order.
 
-    `listed` are the catalogs of the source, if there is a list and it is needed. Without `merges`
-    catalogs come one after another although the search has filters: a query that filters them must
-    not find them in another order.
+    `listed` are the source's catalogs, if a list exists and is needed. Without `merges`, catalogs
+    are read one after another even if the search has filters: a query's filter must not change the
+    order.
     """
     named = {*search.catalogs}
     known = {state.catalog: state for state in listed or () if state.catalog in named}
@@ -135,7 +135,7 @@ def plan_walks(
     elif not search.catalogs:
         return [Walk(search.request(None))]
     if pushdown.catalogs is not None:
-        # The service and the search may write a key in different case.
+        # The service and the search can spell a key in different case.
         wanted = {key.casefold() for key in pushdown.catalogs}
         states = [state for state in states if state.catalog.casefold() in wanted]
     if (
@@ -146,16 +146,16 @@ def plan_walks(
     ):
         batches = (states[at : at + MAX_CATALOGS] for at in range(0, len(states), MAX_CATALOGS))
         return [
-            Walk(search.request(catalogs=[state.catalog for state in some]), tuple(some))
-            for some in batches
+            Walk(search.request(catalogs=[state.catalog for state in batch]), tuple(batch))
+            for batch in batches
         ]
     return [Walk(search.request(state.catalog), (state,)) for state in states]
 
 
 def reads_list(search: ProductSearch, *, source_is_granted: bool) -> bool:
-    """True if the catalogs of the source are read.
+    """True if the source's catalogs are read.
 
-    A capped search of all granted catalogs is one request, so that the best products come first.
+    A capped search over all granted catalogs is one request, so that the best products come first.
     """
     is_capped = search.max_products is not None
     return not search.catalogs and not (is_capped and source_is_granted)
@@ -168,10 +168,10 @@ def _takes_many(
     *,
     source_is_granted: bool,
 ) -> bool:
-    """True if the service takes several catalogs in one request, as the current generation does.
+    """True if the service accepts several catalogs in one request, as the current generation does.
 
-    Only the seed's generation lists when its catalogs were indexed. Where nothing is known, the
-    products are counted, which is free: the seed's generation cannot.
+    Only the seed generation lists index times. If the generation is unknown, a free count request
+    finds out: the seed generation cannot count.
     """
     if _is_current(client):
         return True
@@ -181,7 +181,7 @@ def _takes_many(
         client.count_products(search, [state.catalog for state in states[:MAX_CATALOGS]])
     except OctogenError as error:
         if error.persistence is not Persistence.PERMANENT:
-            raise  # or hundreds of requests would be paid for in place of one
+            raise  # otherwise one walk per catalog could cost hundreds of requests
         return _is_current(client)
     return True
 
@@ -199,10 +199,10 @@ def list_for(
     capped: bool = False,
     is_of_run: bool = False,
 ) -> Sequence[CatalogState] | None:
-    """List the catalogs of the service's source; None if it has no list and none is needed.
+    """List the source's catalogs; None if it has no list and none is needed.
 
-    It is `capped` if the query needs only some rows, and `is_of_run` if the read is one of many
-    that share a list.
+    `capped` means that the query needs only some rows; `is_of_run` shares one list across a run's
+    reads.
     """
     listing = service.listing
     try:
@@ -217,7 +217,7 @@ def list_for(
         if not capped:
             _refuse_all_of_octogen(search, service, error)
         return None
-    if listed.failure and not search.catalogs:  # or the products of its catalogs would be missing
+    if listed.failure and not search.catalogs:  # or some catalogs' products would be missing
         raise listed.failure
     shared = () if search.catalogs else several_of_a_host(service, listed.catalogs)
     for line in (*listed.warnings, *shared):
@@ -228,21 +228,21 @@ def list_for(
 def _refuse_all_of_octogen(
     search: ProductSearch, service: CatalogService, error: OctogenNotFoundError
 ) -> None:
-    """Refuse a search that would read all of Octogen, unless a budget limits it."""
+    """Reject a search that would read all of Octogen, unless a budget limits it."""
     is_narrow = bool(search.has_keywords or search.facets or search.max_products)
     if is_narrow or service.spending.left_usd is not None:
         return
     raise error.with_message(
-        f"{error} Without any of these the search would read all of Octogen, and each page of it "
-        "is charged: narrow it with q, facets or max_products, or set "
-        "OctogenResource(budget_usd=...). `octogen-dagster estimate` says what a read costs."
+        f"{error} Without catalogs, the search would read all of Octogen, and each page is "
+        "charged. Narrow it with q, facets or max_products, or set "
+        "OctogenResource(budget_usd=...). `octogen-dagster estimate` shows what a read costs."
     ) from None
 
 
 class SnapshotBrands:
-    """The numbers of rows by catalog and brand in the snapshot that a read replaces.
+    """Row counts by catalog and brand in the snapshot that a read replaces.
 
-    They are counted once they are needed. A snapshot that cannot be read is as good as none.
+    They are computed on first use. An unreadable snapshot counts as missing.
     """
 
     def __init__(self, latest: Callable[[], pl.LazyFrame | None], warn: Log) -> None:
@@ -250,7 +250,7 @@ class SnapshotBrands:
         self._warn = warn
 
     def of(self, catalog: str | None) -> Mapping[str | None, int]:
-        """Return the numbers of rows of a catalog by the name of their brand."""
+        """Return a catalog's row counts by brand name."""
         return self._counts.get((catalog or "").casefold(), {})
 
     @functools.cached_property
@@ -260,13 +260,11 @@ class SnapshotBrands:
             frame = self._latest()
             if frame is not None:
                 rows = frame.group_by("catalog_key", _BRAND).len().collect(engine="streaming")
-                for catalog, brand, number in rows.rows():  # the case of a key may vary
+                for catalog, brand, number in rows.rows():  # the key's case can vary
                     of_catalog = counts[(catalog or "").casefold()]
                     of_catalog[brand] = of_catalog.get(brand, 0) + number
         except (OctogenSnapshotError, pl.exceptions.PolarsError, OSError) as error:
-            self._warn(
-                f"The brands of the latest snapshot are not known, since it cannot be read: {error}"
-            )
+            self._warn(f"Cannot use the latest snapshot's brands to split catalogs: {error}")
         return counts
 
 
@@ -279,9 +277,9 @@ def split_large(
     brands: SnapshotBrands,
     log: Log,
 ) -> list[list[Walk]]:
-    """Return the walks of each catalog: its own, or several if it is large.
+    """Return each catalog's walks: one, or several if it is large.
 
-    A catalog is split if one thread would read its pages when the others have long ended.
+    A catalog is split if one thread would still read it long after the others have finished.
     """
     threads = service.concurrency
     if threads < 2 or not (search.reads_whole_catalogs and service.max_extra_pages_percent):
@@ -289,18 +287,19 @@ def split_large(
     products = [_products(walk, search, brands) for walk in walks]
     pages = [math.ceil(count / search.page_size) for count in products]
     split = []
-    for walk, count, own in zip(walks, products, pages, strict=True):
+    total = sum(pages)
+    for walk, count, size in zip(walks, products, pages, strict=True):
         parts: list[Walk] = []
-        if own >= MIN_PAGES and MAX_SHARE * threads * own >= sum(pages):
-            limit = math.floor(service.max_extra_pages_percent * own / 100)
-            useful = math.ceil(_PARTS_PER_THREAD * threads * own / sum(pages))
-            # A power of two, so that a retry makes the same parts if other catalogs have changed.
+        if size >= MIN_PAGES and MAX_SHARE * threads * size >= total:
+            limit = math.floor(service.max_extra_pages_percent * size / 100)
+            useful = math.ceil(_PARTS_PER_THREAD * threads * size / total)
+            # A power of two, so that a retry makes the same parts even if other catalogs changed.
             useful = 1 << (useful.bit_length() - 1)
             parts = _parts(walk, count, min(limit, useful), threads, brands)
         if parts and _is_counted(parts, client, log):
             log(
-                f"Catalog {walk.catalog!r} is read in {len(parts)} walks by brand, up to {threads} "
-                f"at a time, with at most {len(parts)} more pages."
+                f"Catalog {walk.catalog!r}: reading it in {len(parts)} walks by brand, up to "
+                f"{threads} at a time, with at most {len(parts)} extra pages."
             )
             split.append(parts)
         else:
@@ -309,7 +308,7 @@ def split_large(
 
 
 def in_reading_order(catalogs: Iterable[Sequence[Walk]]) -> list[Walk]:
-    """Return the walks of all catalogs, with the longest ones first if a catalog is split."""
+    """Return all walks, the longest first if a catalog is split."""
     walks = [walk for each in catalogs for walk in each]
     if any(walk.part for walk in walks):
         walks.sort(
@@ -326,15 +325,15 @@ def plan_with_store(
     client: BlockingClient,
     log: Log,
 ) -> ReadPlan:
-    """Plan a read whose pages are saved, from the walks of each catalog."""
+    """Plan a read that saves its pages, from each catalog's walks."""
     store.begin()
-    walks = in_reading_order([continued(walks, store, client, log) for walks in catalogs])
+    walks = in_reading_order([resumed(walks, store, client, log) for walks in catalogs])
     began = [walk.saved.started_at for walk in walks if walk.saved and walk.saved.pages]
     return ReadPlan(search, walks, min([store.now(), *began]))
 
 
 def _products(walk: Walk, search: ProductSearch, brands: SnapshotBrands) -> int:
-    """Return the number of products to expect: that of the latest snapshot, which a retry finds."""
+    """Return the expected products, from the latest snapshot because a retry finds it too."""
     expected = walk.expected_rows
     if expected is not None and 2 * expected < MIN_PAGES * search.page_size:
         return expected
@@ -346,7 +345,7 @@ def _parts(
 ) -> list[Walk]:
     known = {brand: rows for brand, rows in brands.of(walk.catalog).items() if brand is not None}
     if not known:
-        # The source counts its brands as it counts its products.
+        # The source counts brands and products in the same unit.
         known, products = dict(walk.catalogs[0].brands), walk.product_count or 0
     return [
         replace(walk, request=part.narrowed(walk.request), part=part)
@@ -355,16 +354,16 @@ def _parts(
 
 
 def _is_counted(parts: Sequence[Walk], client: BlockingClient, log: Log) -> bool:
-    """True if the service counts the products of the part that names most brands.
+    """True if the service can count the part that names the most brands.
 
-    The count is free. One that it refuses would be refused in a search, and without any it could
-    not be checked at the end that no products are missing.
+    The count is free. If it is rejected, the search would be rejected too. Without a count, missing
+    products could not be detected at the end.
     """
     largest = max(parts, key=_brands_named)
     try:
         client.count_products(largest.request, [largest.catalog or ""])
     except OctogenError as error:
-        log(f"{error} The catalog is read in one walk.")
+        log(f"{error} Reading the catalog in one walk instead.")
         return False
     return True
 

@@ -1,4 +1,4 @@
-"""The progress of a read, shown now and then, in a terminal or in a notebook."""
+"""A progress bar for reads, in a terminal or a notebook."""
 
 import contextlib
 import sys
@@ -9,11 +9,11 @@ from octogen_dagster.reading.statistics import ScanStatistics
 
 @contextlib.contextmanager
 def progress_bar() -> Iterator[Callable[[ScanStatistics], None]]:
-    """Show statistics on stderr if that is a terminal or the cell of a notebook; nowhere else."""
+    """Show a progress bar on stderr if it is a terminal, or in a notebook cell."""
     from tqdm import tqdm
 
     ipython = sys.modules.get("IPython")
-    is_notebook = hasattr(ipython and ipython.get_ipython(), "kernel")  # a terminal's has none
+    is_notebook = hasattr(ipython and ipython.get_ipython(), "kernel")  # missing in a terminal
     with tqdm(bar_format="{bar:20} {desc}", disable=False if is_notebook else None) as bar:
 
         def show(statistics: ScanStatistics) -> None:

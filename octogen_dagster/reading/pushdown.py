@@ -1,8 +1,8 @@
-"""Pushdown: the part of a Polars predicate that the service can answer exactly.
+"""Pushdown: the part of a Polars predicate that the service can apply exactly.
 
-Bounds on `current_price` and equality or membership of `catalog_key` are pushed down, alone or
-joined by "and". Everything else is left to Polars, which applies the whole predicate again anyway.
-Facets are never derived: the service filters by canonical values that an item may not show.
+Bounds on `current_price` and equality or `is_in` on `catalog_key` are pushed down, alone or joined
+with "and". Polars applies the rest, and the pushed-down part again. Facets are never derived from a
+predicate, because the service filters by canonical values that an item might not show.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ _FLIPPED = {"Gt": "Lt", "GtEq": "LtEq", "Lt": "Gt", "LtEq": "GtEq", "Eq": "Eq"}
 
 @dataclass(slots=True)
 class Pushdown:
-    """The part of a predicate that becomes request parameters; both prices are inclusive."""
+    """Request parameters derived from a predicate; both prices are inclusive."""
 
     price_min: float = -math.inf
     price_max: float = math.inf
-    catalogs: frozenset[str] | None = None  # their keys; None for any
+    catalogs: frozenset[str] | None = None  # catalog keys; None for any
 
     @classmethod
     def of(cls, predicate: pl.Expr) -> Pushdown:
-        """Return the part of a predicate that can be pushed down; it may be empty."""
+        """Return the part of a predicate that can be pushed down; it can be empty."""
         pushdown = cls()
         try:
             tree = json.loads(predicate.meta.serialize(format="json"))
-        # Polars promises neither the method nor its form.
+        # Polars guarantees neither the method nor its output format.
         except (pl.exceptions.PolarsError, ValueError, AttributeError, TypeError):
             return pushdown
         pushdown._take(tree)
@@ -68,7 +68,7 @@ class Pushdown:
             self._restrict([value])
         if column != "current_price" or not isinstance(value, int | float):
             return
-        # The service refuses such bounds; Polars applies them anyway.
+        # The service rejects such bounds; Polars applies them anyway.
         if not math.isfinite(value) or value < 0:
             return
         if op in ("Gt", "GtEq", "Eq"):
@@ -82,7 +82,7 @@ class Pushdown:
 
 
 def _literal(node: Any) -> Any:
-    """Return the value of a node; None if it is not a literal."""
+    """Return a literal node's value; None for other nodes."""
     if not isinstance(node, dict) or node.keys() - {"Literal", "Cast"}:
         return None
     try:

@@ -1,9 +1,9 @@
-"""ProductScan: a search that is read when its LazyFrame is executed.
+"""ProductScan: a search as a LazyFrame, read when the frame is executed.
 
     ProductScan.reading → Polars executes the frame → _frames → _plan (pushdown, plan)
     → PlanRead.frames, whose workers read the walks → frames for Polars
 
-Without a target, as by `scan_products`, the frame is executed by whoever collects it.
+Without a target, as in `scan_products`, the caller's `collect` executes the frame.
 """
 
 from __future__ import annotations
@@ -84,12 +84,12 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger(__name__)
 _NOWHERE = SnapshotTarget(_LOGGER.info, _LOGGER.warning)
 _MANY_MORE = 1.5
-"""The rows for each counted product that no growth of a catalog meanwhile explains."""
+"""More rows per counted product than catalog growth can explain."""
 _BAR_SECONDS = 0.5
 """The time between two updates of the progress bar."""
 _SHRINKING_CAUSES = (
-    "the API key may no longer read a catalog, its key was renamed or mistyped, fewer catalogs are "
-    "read, or the search was understood differently than before"
+    "the API key might no longer have access to a catalog, a catalog key was renamed or mistyped, "
+    "fewer catalogs are read, or the service interprets the search differently"
 )
 
 
@@ -99,28 +99,28 @@ class _LastExecution:
 
 
 class ProductScan:
-    """A search as a lazy frame, with the statistics of its execution.
+    """A search as a lazy frame, with execution statistics.
 
     Args:
         search: The search.
-        service: The settings of the service.
+        service: The service settings.
         report: Called with the statistics about every ten seconds, and at the end.
-        list_catalogs: Lists the catalogs of the source, or returns None for a service that has no
-            list. By default the source is asked, if its list is needed.
-        requests_before: The requests that were sent for it before, which its statistics count.
-        window: The time window of the snapshot. The service knows only the present, so a past
-            or future window is refused.
-        min_rows_percent: The smallest snapshot of whole catalogs to publish, in percent of the
-            rows of the one that it replaces; 0 publishes any, also an empty one. Other searches may
-            find as few products as they do.
-        progress: True if a bar is shown in a terminal or a notebook while the frame is executed.
-        explain: Returns the error to raise, when a snapshot is stored, in place of one that says
-            that a catalog is empty or not there; None lets that one pass.
-        clock: Returns the present time, in UTC.
+        list_catalogs: Returns the source's catalogs, or None if the service has no list. By
+            default, the source is queried if its list is needed.
+        requests_before: Requests already sent for this read, included in the statistics.
+        window: The snapshot's time window. The service returns only current data, so past and
+            future windows are rejected.
+        min_rows_percent: The minimum size of a whole-catalog snapshot, in percent of the previous
+            snapshot's rows. Smaller ones are not published; 0 publishes any, even an empty one.
+            Searches with filters have no minimum.
+        progress: True to show a progress bar in a terminal or a notebook during execution.
+        explain: When storing a snapshot, maps an error about an empty or missing catalog to the
+            error to raise instead; None keeps the original.
+        clock: Returns the current time, in UTC.
 
     Attributes:
         search: The search.
-        report_interval_seconds: The time between two reports.
+        report_interval_seconds: Seconds between reports.
     """
 
     report_interval_seconds = 10.0
@@ -154,33 +154,33 @@ class ProductScan:
 
     def __reduce__(self) -> Any:
         raise TypeError(
-            "A ProductScan was pickled, so it would not be read: only a ParquetSnapshotIOManager "
-            "reads what OctogenResource.scan(...) returns. Give the asset one, such as by "
+            "A ProductScan cannot be pickled. Only ParquetSnapshotIOManager stores the result of "
+            "OctogenResource.scan(...). Set it as the asset's IO manager, for example with "
             "io_manager_key, or return octogen.scan(...).frame.collect()."
         )
 
     @functools.cached_property
     def frame(self) -> pl.LazyFrame:
         """The products, as a lazy frame with the schema `PRODUCT_SCHEMA`."""
-        # Polars holds what a frame calls where Python's collector does not see it: a scan that its
-        # own frame calls would never be freed, nor its connections.
+        # Polars keeps a frame's callback where Python's garbage collector cannot see it. A frame
+        # that calls its own scan would never be freed, nor would its connections.
         reader = object.__new__(_FrameReader)
         vars(reader).update(vars(self))
         return io_source(PRODUCT_SCHEMA, reader._frames)
 
     @property
     def statistics(self) -> ScanStatistics:
-        """The statistics of the last execution of the frame."""
+        """Statistics for the frame's last execution."""
         return self._last.statistics
 
     @property
     def spending(self) -> Spending:
-        """The costs and budget of all executions."""
+        """Cost and budget across all executions."""
         return self.service.spending
 
     @contextlib.contextmanager
     def reading(self, target: SnapshotTarget, stop: threading.Event) -> Iterator[Reading]:
-        """Let the block store the products in a target, with saved pages beside it."""
+        """Open a reading to be stored in a target, with saved pages beside it."""
         metrics = ProductMetrics()
         pages = None
         if target.store:
@@ -221,7 +221,7 @@ class ProductScan:
         search, query = statistics.search.as_json(), statistics.effective_query
         understood = {EFFECTIVE_QUERY: json.dumps(query, sort_keys=True)} if query else {}
         catalogs = sorted(statistics.catalogs)
-        # A search without catalogs of its own or of a source is read as one.
+        # A search that names no catalogs and has no source list is a single walk.
         known = {CATALOGS: json.dumps(catalogs)} if catalogs or not statistics.pages else {}
         learned = dict[str, str]()
         if statistics.search.reads_whole_catalogs and not statistics.truncated:
@@ -239,7 +239,7 @@ class ProductScan:
             "octogen.search": json.dumps(search, sort_keys=True),
             **understood,
         }
-        problem = None if statistics.complete else "it did not come to its end"
+        problem = None if statistics.complete else "the read did not finish"
         return Outcome(statistics.rows, problem, file_metadata, statistics.metrics, metrics.metrics)
 
     def _frames(
@@ -264,42 +264,42 @@ class ProductScan:
             cap = min(caps, default=None)
             read = PlanRead(plan, service, client, columns=query.columns, cap=cap, log=target.log)
             try:
-                yield from self._told(read)
+                yield from self._reported(read)
             except (OctogenPagingError, OctogenResponseError) as error:
                 if pages:
                     _discard_bad(pages, plan, read.failed, error)
                 raise
         self._warn_of_more_rows(plan, target.warn)
 
-    def _told(self, read: PlanRead) -> Iterator[pl.DataFrame]:
-        """Yield the rows of a read, and tell how far it is."""
+    def _reported(self, read: PlanRead) -> Iterator[pl.DataFrame]:
+        """Yield a read's rows and report its progress."""
         statistics = self._last.statistics = read.statistics
         statistics.requests_before = self._requests_before
         with progress_bar() if self._progress else contextlib.nullcontext() as bar:
-            tell = bar or self._report or (lambda _: None)
+            show = bar or self._report or (lambda _: None)
 
             def report() -> None:
                 read.add_up()
-                tell(statistics)
+                show(statistics)
 
             seconds = _BAR_SECONDS if bar else self.report_interval_seconds
             try:
                 yield from read.frames(throttled(report, seconds))
             finally:
                 if bar or statistics.complete:
-                    tell(statistics)
+                    show(statistics)
 
     def _warn_of_more_rows(self, plan: ReadPlan, warn: Callable[[str], None]) -> None:
-        """Warn of each catalog that cost far more than its source's count let expect."""
+        """Warn about catalogs that cost far more than their source's count suggested."""
         for walk in plan.whole_catalogs:
-            if walk.catalog is None:  # the sources count its catalogs without its filters
+            if walk.catalog is None:  # the sources count without the search's filters
                 continue
             rows, count = self.statistics.rows_by_catalog[walk.catalog], walk.product_count
             if walk.rows_per_product is None and count and rows > _MANY_MORE * count:
                 warn(
-                    f"Catalog {walk.catalog!r}: {rows:,} products came, and its source counts "
-                    f"{count:,}. It may count groups of what a search lists, so a read costs more "
-                    "than its count lets expect. The next read of a snapshot expects as many."
+                    f"Catalog {walk.catalog!r}: received {rows:,} products, but its source counts "
+                    f"{count:,}. The source might count product groups, so the read cost more than "
+                    "estimated. Later snapshot reads use the received number."
                 )
 
     def _plan(
@@ -334,7 +334,7 @@ class ProductScan:
             listed,
             pushdown,
             source_is_granted=is_granted,
-            # Not those of the narrowed search: what a query filters must not change the order.
+            # Not the narrowed search's filters: a query's filter must not change the order.
             merges=self.search.has_filters,
         )
         if not is_whole:
@@ -349,7 +349,7 @@ class ProductScan:
 
 
 class _FrameReader(ProductScan):
-    """The scan that a frame calls. A pickle of the frame has the search and the service."""
+    """The frame's callback; its pickle holds only the search and the service."""
 
     def __reduce__(self) -> Any:
         return _FrameReader, (self.search, self.service)
@@ -358,11 +358,10 @@ class _FrameReader(ProductScan):
 def _discard_bad(
     pages: PageStore, plan: ReadPlan, failed: Sequence[WalkRead], error: Exception
 ) -> None:
-    """Remove the saved pages of the catalogs that failed, so that the next read begins them anew.
+    """Remove the failed catalogs' saved pages, so that the next read starts them from page 1.
 
-    A response that cannot be read says nothing about the pages before it, but a saved page that
-    cannot be read would end each later read. Pages from before a catalog was indexed again are not
-    found by the next read.
+    An unreadable response does not invalidate the pages before it. An unreadable saved page would
+    fail every later read. After an index run, the next read does not find the old pages anyway.
     """
     if isinstance(error, OctogenPagingError):
         is_bad = not isinstance(error, IndexedAgainError)
@@ -388,52 +387,49 @@ def scan_products(
     max_extra_pages_percent: float = MAX_EXTRA_PAGES_PERCENT,
     progress: bool = False,
 ) -> pl.LazyFrame:
-    """Return a search as a LazyFrame; it is read when the frame is executed.
+    """Return a search as a LazyFrame, read when the frame is executed.
 
-    Pages stream through the query, so `sink_parquet` needs little memory whatever the size. It
-    keeps a row group at a time: `row_group_size=20_000`, as in a snapshot, needs least. Column
-    projection, `head`, bounds on `current_price` and equality or `is_in` of `catalog_key` are
-    pushed down to the service, which does not change the result.
+    Pages stream through the query, so `sink_parquet` needs little memory for any size. It buffers
+    one row group at a time; `row_group_size=20_000`, as in snapshots, needs the least. Column
+    projection, `head`, bounds on `current_price` and equality or `is_in` on `catalog_key` are
+    pushed down to the service. The result stays the same.
 
-    Each `collect` reads the search anew and is charged anew. A frame that occurs more than once in
-    a query, such as one that is joined with its own aggregate, is read once, but all of it if the
-    occurrences need different parts.
+    Each `collect` reads and is charged again. A frame that occurs several times in a query, such as
+    one joined with its own aggregate, is read once. If the occurrences need different parts, it is
+    read in full.
 
     Args:
         search: The search.
-        api_key: The API key; by default `STOREROUTER_API_KEY`, then
+        api_key: The API key. Defaults to the environment variable `STOREROUTER_API_KEY`, then
             `OCTOGEN_PLATFORM_API_KEY`, then `OCTO_API_KEY`.
-        base_url: The base URL of the API: https, or http on this machine. By default the
-            environment variable `OCTOGEN_BASE_URL`, then that at `OCTOGEN_HOST`, then Octogen's
-            own.
-        timeout: Seconds for one attempt of a request, from connecting to the last byte of the
-            response.
-        concurrency: The number of catalogs, or of parts of a large one, that are read at the same
-            time.
-        retry: How requests are retried.
-        reserved_percent: Percent of the organisation's rate limit that are left to other users.
-        catalog_source: Where the catalogs come from that a search without `catalogs` reads; by
-            default `GrantedCatalogs`.
-        budget_usd: Dollars that all executions of the frame may spend; None for no limit.
-        max_extra_pages_percent: The most pages that reading a catalog in several walks may add, in
+        base_url: The API's base URL: https, or http on this machine. Defaults to the environment
+            variable `OCTOGEN_BASE_URL`, then the URL at `OCTOGEN_HOST`, then Octogen's API.
+        timeout: Seconds for one request attempt, from connecting to the response's last byte.
+        concurrency: The number of catalogs, or parts of a large catalog, read at the same time.
+        retry: The retry policy for requests.
+        reserved_percent: Percent of the organisation's rate limit to leave for other users.
+        catalog_source: Provides the catalogs for a search without `catalogs`. Defaults to
+            `GrantedCatalogs`.
+        budget_usd: The budget for all executions of the frame, in US dollars; None for no limit.
+        max_extra_pages_percent: The maximum extra pages for reading a catalog in several walks, in
             percent of its pages; 0 reads each catalog in one walk.
-        progress: True to show a bar with the products, the cost and the time left while the frame
-            is executed: on stderr if that is a terminal, or in the cell of a notebook.
+        progress: True to show a progress bar with products, cost and time left during execution:
+            on stderr if it is a terminal, or in a notebook cell.
 
     Returns:
-        Columns as in `PRODUCT_SCHEMA`; each product once. The order is the service's within
-        a catalog that is read in one walk, and any in one that is read in several.
+        Columns as in `PRODUCT_SCHEMA`, without duplicate products. A catalog read in one walk keeps
+        the service's order; one read in several walks has no defined order.
 
     Raises:
-        MissingAPIKeyError: There is no API key. Raised at once.
-        ValueError: A setting is out of its range. Raised at once.
+        MissingAPIKeyError: No API key was found. Raised immediately.
+        ValueError: A setting is out of range. Raised immediately.
         OctogenError: The read failed. Raised when the frame is executed.
     """
     search = checked_search(search)
     try:
         key = ApiKey(api_key)
     finally:
-        del api_key  # no traceback that shows locals is to show it
+        del api_key  # keep it out of tracebacks that show locals
     service = CatalogService(
         api_key=key,
         base_url=base_url or configured_base_url(),
@@ -449,7 +445,7 @@ def scan_products(
 
 
 def _narrowed(search: ProductSearch, pushdown: Pushdown) -> ProductSearch | None:
-    """Apply the price bounds of a pushdown to a search; None if no price is within them."""
+    """Apply a pushdown's price bounds to a search; None if no price can match."""
     low = max(pushdown.price_min, search.price_min or 0.0)
     high = min(pushdown.price_max, float("inf") if search.price_max is None else search.price_max)
     if low > high:

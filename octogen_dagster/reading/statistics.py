@@ -1,4 +1,4 @@
-"""The statistics of reads of the service, and metrics of the products that they bring."""
+"""Statistics about reads, and metrics for the products they return."""
 
 from __future__ import annotations
 
@@ -27,33 +27,33 @@ if TYPE_CHECKING:
     from octogen_dagster.reading.decode import ProductPage
 
 _SPEED_SECONDS = 60.0
-"""The speed of a read under way is that of the last minute: its first pages may come at once."""
+"""Speed is measured over the last minute: saved pages can make the start look fast."""
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _MIN_PLOTTED_FRACTION = 0.05
-"""The share of the products in a currency whose median price is plotted."""
+"""The minimum share of products in a currency for plotting its median price."""
 _BARS = 8
 _CODE = re.compile("[a-z]{3}")
 
 
 @dataclass
 class ReadStatistics:
-    """The statistics of an execution of a frame. Requests are also those that plan and check."""
+    """Statistics for one execution of a frame, including planning and checking requests."""
 
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
-    complete: bool = False  # True if the execution came to its end
-    rows: int = 0  # before any filter of the query
-    received_rows: int = 0  # of which the query may not have taken all
-    requests_left: int | None = None  # charged ones that are still to come, if that is known
+    complete: bool = False  # True if the execution finished
+    rows: int = 0  # before the query's filters
+    received_rows: int = 0  # the query might not have consumed all of them
+    requests_left: int | None = None  # expected charged requests; None if unknown
     requests: int = 0  # with retries
-    requests_before: int = 0  # that were sent for it before it began
+    requests_before: int = 0  # sent for this read before the execution began
     retries: int = 0
     rate_limit_wait_seconds: float = 0.0  # over all threads
     unknown_fields: Counter[str] = field(default_factory=Counter)  # not in the schema, by path
     charged_requests: int = 0
     cost_usd: float = 0.0
-    possibly_charged_usd: float = 0.0  # besides, for requests without a response
+    possibly_charged_usd: float = 0.0  # in addition, for requests without a response
     prices: Prices = field(default_factory=Prices)
-    seconds: float = 0.0  # of wall time
+    seconds: float = 0.0  # wall time
     _began: float = field(default_factory=time.monotonic, repr=False, compare=False)
     _recent: deque[tuple[float, int]] = field(
         default_factory=lambda: deque([(0.0, 0)]), repr=False, compare=False
@@ -65,7 +65,7 @@ class ReadStatistics:
         return self.rows / self.seconds if self.seconds else 0.0
 
     def update(self, sent: RequestStatistics, spending: Spending) -> None:
-        """Update the wall time, the numbers of requests and what they cost."""
+        """Update wall time, request numbers and cost."""
         self.seconds = time.monotonic() - self._began
         self._recent.append((self.seconds, self.received_rows))
         while self._recent[1][0] < self.seconds - _SPEED_SECONDS:
@@ -94,9 +94,9 @@ class ReadStatistics:
         return metrics
 
     def cost_metrics(self, price_usd: float, saved_requests: int) -> Metrics:
-        """Return the costs by name, by the price of the requests that read rows; none if it is 0.
+        """Return the cost metrics by name; empty if `price_usd` per request is 0.
 
-        `saved_requests` were spared this run, since earlier ones have paid for them.
+        `saved_requests` were paid for by earlier runs.
         """
         if not price_usd:
             return {}
@@ -110,7 +110,7 @@ class ReadStatistics:
         return metrics
 
     def cost(self, price_usd: float) -> str:
-        """Return the cost so far and what it will likely be, such as "$0.28 of about $0.42"."""
+        """Return the cost so far and its likely total, such as "$0.28 of about $0.42"."""
         if not price_usd:
             return ""
         text = spent_text(self.cost_usd, self.possibly_charged_usd)
@@ -120,7 +120,7 @@ class ReadStatistics:
         return f"{text}, "
 
     def speed(self, expected: int | None) -> str:
-        """Return the speed and the time left, such as "950 a second, about 3 s left"."""
+        """Return speed and time left, such as "950 a second, about 3 s left"."""
         if self.complete:
             return f"{self.rows_per_second:,.0f} a second"
         began, rows = self._recent[0]
@@ -135,39 +135,38 @@ class ReadStatistics:
 
 @dataclass
 class ScanStatistics(ReadStatistics):
-    """The statistics of an execution of a `ProductScan`.
+    """Statistics for one execution of a `ProductScan`.
 
-    `started_at` is the `fetched_at` of the rows. `rows_per_product` is `expected_rows` divided by
-    the products that the sources count; None unless the latest snapshot says how many rows there
-    are for each. `likely_rows` are the rows of the catalogs that have ended, and those that are
-    expected of the others.
+    `started_at` is the rows' `fetched_at`. `rows_per_product` is `expected_rows` divided by the
+    sources' product counts; None unless the latest snapshot has the ratio for every catalog.
+    `likely_rows` adds the rows of finished catalogs and the rows expected from the others.
     """
 
     search: ProductSearch = field(default_factory=ProductSearch)
-    expected_rows: int | None = None  # of the catalogs, if it is known
+    expected_rows: int | None = None  # None if unknown
     rows_per_product: float | None = None
-    product_counts: dict[str, int] = field(default_factory=dict)  # of each catalog by its source
+    product_counts: dict[str, int] = field(default_factory=dict)  # the source's, by catalog
     rows_by_catalog: Counter[str | None] = field(default_factory=Counter)
     truncated: bool = False  # True if the cap left products unread
-    catalogs: list[str] = field(default_factory=list)  # that were read, where they are known
+    catalogs: list[str] = field(default_factory=list)  # read ones, if known
     walks: int = 0
     likely_rows: int | None = None
     pages: int = 0  # decoded, with saved ones
-    received_pages: int = 0  # of which the query may not have taken all
-    first_pages: int = 0  # that were requested again at the end, and compared
-    repeats: int = 0  # products that came again and were removed
-    resumed_pages: int = 0  # saved ones, which were not requested
+    received_pages: int = 0  # the query might not have consumed all of them
+    first_pages: int = 0  # requested again at the end for comparison
+    repeats: int = 0  # duplicate products, removed
+    resumed_pages: int = 0  # saved pages that were not requested again
     first_request_id: str | None = None
     last_request_id: str | None = None
     effective_queries: dict[str, EffectiveQuery] = field(default_factory=dict)  # by catalog
 
     @property
     def effective_query(self) -> EffectiveQuery | None:
-        """The effective query, or those of the catalogs if they differ; None if unknown."""
+        """The effective query, by catalog if they differ; None if unknown."""
         return combine(self.effective_queries)
 
     def add(self, frame: pl.DataFrame, pages: Sequence[ProductPage]) -> None:
-        """Count the rows and pages of a frame."""
+        """Count a frame's rows and pages."""
         self.rows += len(frame)
         self.pages += len(pages)
         for page in pages:
@@ -179,7 +178,7 @@ class ScanStatistics(ReadStatistics):
         """Return the metrics by name."""
         price = self.prices.search_page_usd
         paid = round(self.cost_usd / price) if price else 0
-        # Less the requests that compared saved pages.
+        # Without the requests that compared saved pages.
         spared = max(0, min(self.resumed_pages, self.pages - paid))
         metrics: Metrics = {
             "search": self.search.as_json(),
@@ -204,7 +203,7 @@ class ScanStatistics(ReadStatistics):
         return metrics
 
     def progress(self) -> str:
-        """Return a line about the progress of the read."""
+        """Return a progress line."""
         catalogs = self.search.catalogs
         subject = f"Catalog {catalogs[0]!r}" if len(catalogs) == 1 else "The search"
         of = f" of {self.likely_rows:,}" if self.likely_rows else ""
@@ -219,14 +218,14 @@ class ScanStatistics(ReadStatistics):
 
 
 class ProductMetrics:
-    """Shares of null and quantiles of the price of products, added up as their frames pass.
+    """Null fractions and price quantiles, accumulated frame by frame.
 
-    `null_fractions` are those of all columns that have a null. Prices of two currencies do not
-    compare, so the quantiles are of each of the five currencies with the most products:
-    `price_quantiles`. A currency that at least one product in twenty has is also in `price_lines`,
-    which draw how many products have each price between the first and the last quantile. Its median
-    is a number of its own: `price_p50_eur`, and `price_p50_no_currency` for products without one.
-    Dagster plots that of the currency with the most products, which comes first.
+    `null_fractions` has every column with nulls. `price_quantiles` has the five currencies with the
+    most products, because prices in different currencies cannot be compared. A currency with at
+    least 5 % of the products also gets a sparkline in `price_lines`, which shows the distribution
+    between the first and the last quantile, and its median as a separate number: `price_p50_eur`,
+    or `price_p50_no_currency` for products without a currency. The most frequent currency comes
+    first, and Dagster plots it.
     """
 
     def __init__(self) -> None:
@@ -243,11 +242,11 @@ class ProductMetrics:
         currency, prices = products["currency"].str.to_lowercase(), products["current_price"]
         codes = currency.unique().to_list()
         for code in codes:
-            own = prices.filter(currency.eq_missing(code)) if len(codes) > 1 else prices
-            self._prices.setdefault(code, []).append(own)
+            selected = prices.filter(currency.eq_missing(code)) if len(codes) > 1 else prices
+            self._prices.setdefault(code, []).append(selected)
 
     def metrics(self) -> Metrics:
-        """Return the metrics by name; none without rows."""
+        """Return the metrics by name; empty without rows."""
         if not self._rows:
             return {}
         shares = {name: round(nulls / self._rows, 4) for name, nulls in self._nulls.items()}
@@ -281,7 +280,7 @@ class ProductMetrics:
 
 
 def _line(prices: pl.Series, low: float, high: float) -> str:
-    """Draw how many prices are in each part of a range; nothing if it has no length."""
+    """Draw the price distribution within a range; empty if the range is."""
     if low >= high:
         return ""
     within = prices.filter(prices.is_between(low, high))

@@ -1,4 +1,4 @@
-"""Workers: threads that send requests for one consumer, each over a connection of its own."""
+"""Workers: threads that send requests for one consumer, each over a separate connection."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _ENDED = object()
 
 
 class Workers(Generic[_Job, _Result]):
-    """Runs `work(client, job)` for each job in some threads, while the context is open.
+    """Runs `work(client, job)` for each job in threads, while the context is open.
 
-    Iteration yields the results in the order in which they are made, and None about every second
-    while there is none. At most `ahead` results wait for the consumer, which bounds the memory. The
-    first error of any thread ends all of them, and is raised by the iteration, and so is what
-    `check` raises, which is called about every second. The jobs are begun in their order.
+    Jobs are started in order. Iteration yields results as they are produced, and None about every
+    second while it waits. At most `ahead` results are queued, which bounds memory. The first error
+    in any thread stops all of them and is raised by the iteration. `check` is called about every
+    second, and its errors are raised too.
     """
 
     def __init__(
@@ -49,8 +49,8 @@ class Workers(Generic[_Job, _Result]):
         self._work = work
         self._check = check
         self._lock = threading.Lock()
-        self._ends = threading.Event()  # each thread ends after its result, and waits for nothing
-        self._over = threading.Event()  # requests end too
+        self._ends = threading.Event()  # threads end after their current result
+        self._over = threading.Event()  # requests are cancelled too
         self._error: BaseException | None = None
         self._results: queue.Queue[object] = queue.Queue(ahead)
         self._clients: list[BlockingClient] = []
@@ -65,7 +65,7 @@ class Workers(Generic[_Job, _Result]):
         return self
 
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
-        # When the money is spent, requests under way are paid too: what they bring is kept.
+        # When the budget is exhausted, pending requests are charged too: keep their results.
         try:
             if isinstance(error, OctogenBudgetError | OctogenInsufficientCreditError):
                 self.join()
@@ -90,7 +90,7 @@ class Workers(Generic[_Job, _Result]):
 
     @property
     def sent(self) -> RequestStatistics:
-        """The requests that all threads together have sent so far."""
+        """The requests sent by all threads so far."""
         sent = [client.statistics for client in self._clients]
         return RequestStatistics(
             sum(each.requests for each in sent),
@@ -99,12 +99,12 @@ class Workers(Generic[_Job, _Result]):
         )
 
     def join(self) -> None:
-        """Ask for no further result, and block until the threads have ended."""
+        """Start no more work, and block until the threads have ended."""
         self._ends.set()
         while any(thread.is_alive() for thread in self._threads):
             self._check()
             with contextlib.suppress(queue.Empty):
-                self._results.get(timeout=_PUT_SECONDS)  # nobody consumes them any more
+                self._results.get(timeout=_PUT_SECONDS)  # discarded
 
     def _run(self) -> None:
         try:
@@ -120,7 +120,7 @@ class Workers(Generic[_Job, _Result]):
                             self._put(result)
                             if self._ends.is_set():
                                 break
-        # Nobody counts the end of this thread: the consumer is gone, or raises another one's error.
+        # The consumer has left, or raises another thread's error.
         except StoppedError:
             return
         except BaseException as error:

@@ -1,4 +1,4 @@
-"""The IO manager that stores each asset or partition as one complete Parquet file."""
+"""ParquetSnapshotIOManager: stores each asset or partition as one complete Parquet file."""
 
 from __future__ import annotations
 
@@ -37,23 +37,23 @@ if TYPE_CHECKING:
 class ParquetSnapshotIOManager(NamedSettings, dg.ConfigurableIOManager):
     """Stores frames as Parquet snapshots and loads them.
 
-    An asset may return a `polars.LazyFrame` (streamed), a `polars.DataFrame`, a `pandas.DataFrame`
-    (with its index, if that has a name), a `pyarrow.Table`, or the result of
-    `OctogenResource.scan`; in a run of several partitions, a dict of these by partition key. The
-    file is written to a temporary name, its footer is read back, and only then does it replace the
-    previous snapshot. An asset `a/b` is stored as `<base_dir>/a/b.parquet` and its partition `k` as
-    `<base_dir>/a/b/k.parquet`. Characters that are not safe in a path are percent-encoded.
+    An asset can return a `polars.LazyFrame` (streamed), a `polars.DataFrame`, a `pandas.DataFrame`
+    (with its index if the index has a name), a `pyarrow.Table` or the result of
+    `OctogenResource.scan`. A run of several partitions returns a dict of these by partition key.
+    The file is written under a temporary name and replaces the previous snapshot only after its
+    footer has been read back. The asset `a/b` is stored as `<base_dir>/a/b.parquet` and its
+    partition `k` as `<base_dir>/a/b/k.parquet`. Unsafe path characters are percent-encoded.
 
-    The pages of a search are saved beside the snapshot while they are read, so the next run of the
-    same partition continues a run that died. They are removed when the snapshot is published. A
-    snapshot that is replaced before its history has read it is kept for the history.
+    During a read, search pages are saved beside the snapshot, so that the next run of the same
+    partition resumes after a crash. They are removed once the snapshot is published. A snapshot
+    replaced before its history has read it is kept for the history.
 
-    An input may be annotated `pl.DataFrame` (as one without annotation is loaded), `pl.LazyFrame`,
-    `pd.DataFrame`, `pyarrow.Table`, `pathlib.Path` (of the file on a disk), or `dict[str, ...]` of
-    one of these, which has an entry for each partition key. The partition with the run's own key is
-    loaded as it was stored. Any other partitions, even a single one, become one frame with the key
-    in the column `partition_column`. A partition without a snapshot is an error, unless the input's
-    metadata sets `allow_missing_partitions`.
+    An input can be annotated with `pl.DataFrame` (the default), `pl.LazyFrame`, `pd.DataFrame`,
+    `pyarrow.Table` or `pathlib.Path` (only for files on disk), or with a `dict[str, ...]` that has
+    one of these for each partition key. A partition with the run's partition key is loaded as
+    stored. Any other partitions, even a single one, become one frame with the key in the column
+    `partition_column`. A missing snapshot is an error, unless the input's metadata sets
+    `allow_missing_partitions`.
     """
 
     base_dir: str = Field(
@@ -61,16 +61,17 @@ class ParquetSnapshotIOManager(NamedSettings, dg.ConfigurableIOManager):
     )
     storage_options: dict[str, Any] = Field(
         default_factory=dict,
-        description="Options of the object store, as of obstore and Polars, such as aws_region; a "
-        "secret among them is a dg.EnvVar.",
+        description="Object store options for obstore and Polars, such as aws_region. Pass secrets "
+        "as dg.EnvVar.",
     )
     partition_column: str = Field(
-        default="partition", description="The column that tells partitions in one frame apart."
+        default="partition",
+        description="The column with the partition key in a frame of several partitions.",
     )
     resume_within_hours: float = Field(
         default=6.0,
         ge=0,
-        description="Hours for which a read that died is continued; with 0 no pages are saved.",
+        description="Hours during which an interrupted read can be resumed; 0 saves no pages.",
     )
     _store: Store | None = PrivateAttr(default=None)
     model_config = ConfigDict(hide_input_in_errors=True)
@@ -92,11 +93,11 @@ class ParquetSnapshotIOManager(NamedSettings, dg.ConfigurableIOManager):
 
     @property
     def store(self) -> Store:
-        """The folder or bucket that all snapshots are stored in.
+        """The folder or bucket for all snapshots.
 
         Raises:
-            OctogenSnapshotError: An environment variable of the options is not set.
-            ValueError: base_dir is empty or of an unknown kind, or an option is not known.
+            OctogenSnapshotError: An environment variable in the options is not set.
+            ValueError: `base_dir` is empty or has an unknown scheme, or an option is unknown.
         """
         if self._store is None:
             options = {name: _resolved(value) for name, value in self.storage_options.items()}
@@ -104,19 +105,18 @@ class ParquetSnapshotIOManager(NamedSettings, dg.ConfigurableIOManager):
         return self._store
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
-        """Publish a snapshot, or one for each partition, and add its metadata to what is reported.
+        """Publish a snapshot, or one for each partition, and add its metadata to the event.
 
         Args:
-            context: The context of the asset's output.
-            obj: A frame or a scan; of a run of several partitions, a dict of them by partition key.
+            context: The asset's output context.
+            obj: A frame or a scan; for several partitions, a dict of them by partition key.
 
         Raises:
-            OctogenError: The read fails.
-            OctogenSnapshotError: The place cannot be written to, or the read was not complete.
-            dagster.Failure: The read failed and a retry cannot help, or some partitions failed.
-            TypeError: The asset returned neither a frame nor a scan, or no dict for several
-                partitions.
-            MissingPackageError: It returned a `pandas.DataFrame`, and pyarrow is not installed.
+            OctogenError: The read failed.
+            OctogenSnapshotError: The store is not writable, or the read was incomplete.
+            dagster.Failure: The read failed permanently, or some partitions failed.
+            TypeError: The asset did not return a frame or a scan, or a dict for several partitions.
+            MissingPackageError: The asset returned a `pandas.DataFrame` without pyarrow installed.
         """
         step = _step_of(context)
         partitions = _partitions(context)
@@ -135,11 +135,10 @@ class ParquetSnapshotIOManager(NamedSettings, dg.ConfigurableIOManager):
     def _publish_each(
         self, context: dg.OutputContext, step: PublishingStep, sources: Mapping[str, SnapshotSource]
     ) -> None:
-        """Publish the partitions of a run, each from its source.
+        """Publish a run's partitions, each from its source.
 
-        Dagster reports all of them at the end if the step succeeds, so their saved pages stay until
-        then. If one fails, those that are published are reported here, and a retry leaves them as
-        they are.
+        Dagster reports all of them when the step succeeds, so their saved pages are kept until
+        then. If any fails, the published ones are reported here, and a retry skips them.
         """
         run, stop = RangeRun(step, list(sources)), threading.Event()
 
@@ -174,26 +173,26 @@ class ParquetSnapshotIOManager(NamedSettings, dg.ConfigurableIOManager):
         kind: TableKind = PLAIN,
         warn: Callable[[str], None] | None = None,
     ) -> Publication:
-        """Return what publishes the snapshot of an asset, or of one of its partitions."""
+        """Return the publication for an asset's snapshot, or for one partition."""
         keys = SnapshotKeys(self.store, step.asset, step.partitions_def, partition)
         resume_within = timedelta(hours=self.resume_within_hours)
         return Publication(step, keys, kind, resume_within, warn)
 
     def remove_abandoned(self, asset: dg.AssetKey) -> None:
-        """Remove what killed runs left half-written of an asset, of whichever partition."""
+        """Remove partial files that killed runs left behind, for all the asset's partitions."""
         self.store.remove_abandoned(SnapshotKeys(self.store, asset).own)
 
     def load_input(self, context: dg.InputContext) -> Any:
-        """Load the snapshots of an input as the type that it is annotated with.
+        """Load an input's snapshots as its annotated type.
 
         Args:
-            context: The context of the input.
+            context: The input context.
 
         Raises:
-            OctogenSnapshotError: A snapshot does not exist, is damaged, or is in a bucket where the
-                annotation is a path; or no partition is named, outside of a run.
-            TypeError: Snapshots are not loaded as the type, or not those of this asset.
-            MissingPackageError: The annotation is `pd.DataFrame`, and pyarrow is not installed.
+            OctogenSnapshotError: A snapshot does not exist, is damaged, or is in a bucket although
+                the annotation is a path; or outside a run, the partition key is missing.
+            TypeError: The annotation is not supported, at all or for this asset's partitions.
+            MissingPackageError: The annotation is `pd.DataFrame`, but pyarrow is not installed.
         """
         return load_snapshots(context, self.store, self.partition_column)
 
@@ -205,14 +204,14 @@ def _resolved(value: Any) -> Any:
     found = os.environ.get(variable)
     if found is None:
         raise OctogenSnapshotError(
-            f"The storage options name the environment variable {variable}, which is not set. "
-            "Set it where the run executes."
+            f"The environment variable {variable} in the storage options is not set. Set it where "
+            "the run executes."
         )
     return found
 
 
 def _variable(value: Any) -> str | None:
-    """The variable that a value stands for: Dagster hands `dg.EnvVar("X")` on as `{"env": "X"}`."""
+    """Return a value's environment variable; Dagster passes `dg.EnvVar("X")` as `{"env": "X"}`."""
     if isinstance(value, dg.EnvVar):
         return value.env_var_name
     if isinstance(value, dict) and set(value) == {"env"} and isinstance(value["env"], str):
@@ -223,7 +222,7 @@ def _variable(value: Any) -> str | None:
 def _add_metadata(
     context: dg.OutputContext, metadata: Mapping[str, Any], partition: str | None = None
 ) -> None:
-    """Add metadata to a materialization, and not to the event of the handled output as well."""
+    """Add metadata to the materialization, but not to the handled-output event."""
     try:
         step = dagster_private(context, "step_context")
     except dg.DagsterInvariantViolationError:  # a context made for a test
@@ -244,7 +243,7 @@ def _step_of(context: dg.OutputContext) -> PublishingStep:
 
 
 def _partitions(context: dg.OutputContext) -> Sequence[str | None]:
-    """The partitions that a run publishes; None for an asset without partitions."""
+    """Return the run's partitions; `[None]` for an asset without partitions."""
     if context.has_asset_partitions and not context.has_partition_key:
         return context.asset_partition_keys
     return [context.partition_key if context.has_asset_partitions else None]
@@ -253,24 +252,24 @@ def _partitions(context: dg.OutputContext) -> Sequence[str | None]:
 def _by_partition(
     context: dg.OutputContext, partitions: Sequence[str | None], made: Any
 ) -> dict[str, SnapshotSource]:
-    """The source of each partition of a run."""
+    """Return a run's sources by partition."""
     subject = f"Asset {context.asset_key.to_user_string()}"
     if not isinstance(made, Mapping):
         raise TypeError(
             f"{subject} returned {type(made).__name__} in a run of "
-            f"{len(partitions):,} partitions. Return a dict with {RETURNED}, for each of "
-            "context.partition_keys."
+            f"{len(partitions):,} partitions. Return a dict that maps each of "
+            f"context.partition_keys to {RETURNED}."
         )
     if missing := [key for key in partitions if key not in made]:
         raise TypeError(
-            f"{subject} returned nothing for {len(missing):,} of its run's "
+            f"{subject} returned nothing for {len(missing):,} of the run's "
             f"{len(partitions):,} partitions, such as {missing[0]!r}. Return a dict with a frame "
             "for each of context.partition_keys."
         )
     if others := [key for key in made if key not in partitions]:
         raise TypeError(
-            f"{subject} returned a frame for {others[0]!r}, which is none of its run's "
-            f"{len(partitions):,} partitions. Return a dict with a frame for each of "
-            "context.partition_keys, and for nothing else."
+            f"{subject} returned a frame for {others[0]!r}, which is not one of the run's "
+            f"{len(partitions):,} partitions. Return a dict with exactly the keys "
+            "context.partition_keys."
         )
     return {key: source_of(made[key], subject) for key in partitions if key is not None}

@@ -1,4 +1,4 @@
-"""The loading of snapshots as the inputs of assets."""
+"""Loads snapshots as asset inputs."""
 
 from __future__ import annotations
 
@@ -36,32 +36,32 @@ if TYPE_CHECKING:
     from octogen_dagster.storage.store import Store
 
 BATCH_ROWS = 10_000
-"""Rows of a file that are in memory at the same time where it is read in batches."""
+"""Rows in memory at a time when a file is read in batches."""
 ALLOW_MISSING = "allow_missing_partitions"
 _AS_SNAPSHOTS = "as_snapshots"
 _LOADED = (
-    "pl.LazyFrame, pl.DataFrame, pd.DataFrame, pyarrow.Table, pathlib.Path, dict[str, ...] of one "
-    "of these for several partitions"
+    "pl.LazyFrame, pl.DataFrame, pd.DataFrame, pyarrow.Table or pathlib.Path; for several "
+    "partitions, with a dict[str, ...] with one of these as value type"
 )
-NEEDS_FILES = "it is made from files and their metadata, which no other IO manager keeps"
+NEEDS_FILES = "it reads snapshot files and their metadata, which no other IO manager keeps"
 NEEDS_RANGE = (
-    "a run of several partitions takes each by itself (without a backfill_policy each has a run of "
-    "its own)"
+    "a run of several partitions handles each one separately (without a backfill_policy, each "
+    "partition gets its own run)"
 )
 
 
 def require_own(key: str, manager: Any, asset: str, why: str) -> None:
-    """Fail the run, without a retry, if an IO manager is none that keeps snapshots."""
+    """Fail the run without a retry if an IO manager does not keep snapshots."""
     if not keeps_snapshots(manager):
         raise _needs_own(key, manager, asset, why)
 
 
 def _needs_own(key: str, manager: Any, asset: str, why: str) -> dg.Failure:
     return dg.Failure(
-        f"{asset} needs a ParquetSnapshotIOManager, and the resource {key!r} is a "
+        f"{asset} needs a ParquetSnapshotIOManager, but the resource {key!r} is a "
         f"{type(manager).__name__}: {why}. Add a resource such as "
-        'snapshots=ParquetSnapshotIOManager(base_dir="snapshots"), and give '
-        'io_manager_key="snapshots" to this asset and to the products that it is made from.',
+        'snapshots=ParquetSnapshotIOManager(base_dir="snapshots"), and set '
+        'io_manager_key="snapshots" on this asset and on its upstream products asset.',
         allow_retries=False,
     )
 
@@ -69,26 +69,25 @@ def _needs_own(key: str, manager: Any, asset: str, why: str) -> dg.Failure:
 def snapshot_inputs(
     *, partition_mapping: dg.PartitionMapping | None = None, **assets: dg.AssetsDefinition
 ) -> dict[str, Any]:
-    """The arguments of an asset, or of checks, that has the snapshots of assets as its inputs.
+    """Return decorator arguments for an asset or checks with snapshots as inputs.
 
-    Other IO managers than `ParquetSnapshotIOManager` load them, too: `Snapshots` says how far.
+    Other IO managers work with the limits described for `Snapshots`.
 
     Args:
-        partition_mapping: The partitions of the inputs for each partition; by default the same.
-        assets: The assets of the snapshots, by the names of the inputs.
+        partition_mapping: Maps a partition to its input partitions. Defaults to the same partition.
+        assets: The snapshot assets, by input name.
 
     Returns:
         The arguments `ins` and `resource_defs`.
 
     Raises:
-        TypeError: What is given is no asset.
+        TypeError: An argument is not an asset.
     """
     ins, resources = dict[str, dg.AssetIn](), dict[str, dg.ResourceDefinition]()
     for name, asset in assets.items():
         require_asset(asset, name)
         key = io_manager_key(asset)
-        # The input has a manager of its own, since Dagster lets no other IO manager than ours load
-        # `Snapshots`.
+        # A separate input manager, because only our IO manager can load `Snapshots`.
         manager_key = f"octogen_{key}"
         ins[name] = dg.AssetIn(
             asset.key, partition_mapping=partition_mapping, input_manager_key=manager_key
@@ -100,13 +99,13 @@ def snapshot_inputs(
 
 
 def all_partitions(asset: dg.AssetsDefinition) -> dg.AssetIn:
-    """The input of an asset that has the snapshots of all partitions that there are."""
+    """Return an input with the snapshots of all existing partitions."""
     mapping = dg.AllPartitionMapping() if asset.partitions_def else None
     return dg.AssetIn(asset.key, partition_mapping=mapping, metadata={ALLOW_MISSING: True})
 
 
 def table_by_key(key: dg.AssetKey) -> dg.AssetIn:
-    """The input of an asset without partitions that any IO manager may store.
+    """Return an input for an asset without partitions, stored by any IO manager.
 
     A `ParquetSnapshotIOManager` loads it as `Snapshots`, any other as a `polars.DataFrame`.
     """
@@ -115,7 +114,7 @@ def table_by_key(key: dg.AssetKey) -> dg.AssetIn:
 
 @functools.cache
 def _input_manager(key: str) -> dg.ResourceDefinition:
-    """Load inputs by the IO manager of a key; it is cached, since Dagster compares resources."""
+    """Return the input manager for an IO manager; cached, because Dagster compares resources."""
 
     @dg.input_manager(required_resource_keys={key})
     def load(context: dg.InputContext) -> Any:
@@ -129,19 +128,19 @@ def _input_manager(key: str) -> dg.ResourceDefinition:
 
 
 class _CannotLoadError(OctogenSnapshotError):
-    """Snapshots cannot be loaded as they are asked for."""
+    """Snapshots cannot be loaded as the requested type."""
 
     persistence = Persistence.PERMANENT
 
 
-class _NotThereError(OctogenSnapshotError):
-    """There is no snapshot yet."""
+class _MissingSnapshotError(OctogenSnapshotError):
+    """The snapshot does not exist yet."""
 
     persistence = Persistence.PERMANENT
 
 
 class _AsFrame(dg.InputContext):
-    """An input that any IO manager loads as a frame of Polars."""
+    """An input that any IO manager loads as a Polars DataFrame."""
 
     def __init__(self, context: dg.InputContext, manager_key: str) -> None:
         vars(self).update(vars(context))
@@ -153,19 +152,19 @@ class _AsFrame(dg.InputContext):
 
     @property
     def resource_config(self) -> Mapping[str, Any]:
-        """The configuration of the IO manager, and not of this input's own manager."""
+        """The IO manager's configuration instead of the input manager's."""
         run_config = dagster_private(self.step_context, "resolved_run_config")
         config: Mapping[str, Any] = run_config.resources[self._manager_key].config
         return config
 
 
 class SnapshotFile(NamedTuple):
-    """A snapshot as it is stored.
+    """A stored snapshot.
 
     Attributes:
-        frame: Its rows.
-        metadata: The metadata of its file, such as `octogen.search`.
-        is_local: True for a file on a disk, False for one in a bucket.
+        frame: The rows.
+        metadata: The file's metadata, such as `octogen.search`.
+        is_local: True for a file on disk, False for an object in a bucket.
     """
 
     frame: pl.LazyFrame
@@ -174,41 +173,41 @@ class SnapshotFile(NamedTuple):
 
     @property
     def row_count(self) -> int:
-        """The number of its rows, which the end of the file says."""
+        """The number of rows, from the file's footer."""
         return int(self.frame.select(pl.len()).collect().item())
 
     def batches(self, query: Callable[[pl.LazyFrame], pl.LazyFrame]) -> Iterator[pl.DataFrame]:
-        """Execute a query of the rows on one batch of them after the other, to save memory.
+        """Execute a row-wise query in batches, to save memory.
 
         Args:
-            query: Takes the rows of a batch, of which there are up to 10,000, and returns what is
-                wanted of them.
+            query: Takes a frame and returns it with the wanted rows and columns. It is applied to
+                batches of up to 10,000 rows.
         """
         frame, rows = query(self.frame), self.row_count
-        if not self.is_local:  # an object is read from its beginning for each slice
+        if not self.is_local:  # a slice of an object is read from the object's beginning
             yield from collect_batches(frame, BATCH_ROWS, engine="streaming", lazy=True)
             return
-        # Less memory than Polars' own batches: half of it for a million products.
+        # Takes half the memory of Polars' own batches for a million products.
         for first in range(0, max(rows, 1), BATCH_ROWS):
             yield frame.slice(first, BATCH_ROWS).collect()
 
 
 class Snapshots:
-    """The snapshots of an input, each of which is opened when it is asked for.
+    """An input's snapshots, opened on demand.
 
-    An input that is annotated with this class is loaded as it by a `ParquetSnapshotIOManager`. It
-    has the snapshots of the partitions that are mapped to those of the run. A frame keeps its file
-    open, so a run of many partitions holds one after the other.
+    Annotate an input with this class to load it this way with a `ParquetSnapshotIOManager`. It
+    provides the partitions mapped to the run's partitions. A frame keeps its file open, so open
+    many partitions one after another.
 
-    A method takes the key of a partition, or None for an asset without partitions. It raises an
-    `OctogenSnapshotError` if there is no snapshot, or if its file is damaged or out of reach.
+    Methods take a partition key, or None for an asset without partitions. They raise
+    `OctogenSnapshotError` if a snapshot does not exist, is damaged or cannot be reached.
 
-    Another IO manager than `ParquetSnapshotIOManager` loads whole frames: with an input of
-    `snapshot_inputs` it has `frame` and `frames`, and the other methods fail the run.
+    Other IO managers load whole frames. With an input from `snapshot_inputs`, `frame` and `frames`
+    work with them, and the other methods fail the run.
 
     Attributes:
-        has_each: False if an IO manager gives the rows of several partitions only together.
-        partition_column: The column that tells partitions apart where they are together.
+        has_each: False if the IO manager returns several partitions only as one frame.
+        partition_column: The column with the partition key in a frame of several partitions.
     """
 
     has_each = True
@@ -220,45 +219,43 @@ class Snapshots:
 
     @functools.cached_property
     def partitions(self) -> Sequence[str]:
-        """The keys of the input's partitions; none for an asset without partitions."""
+        """The input's partition keys; empty for an asset without partitions."""
         return self._context.asset_partition_keys if self._context.has_asset_partitions else ()
 
     def frame(self, partition: str | None) -> pl.LazyFrame:
-        """Open the snapshot of a partition as a lazy frame, which is of one state of the file.
+        """Open a partition's snapshot as a lazy frame, pinned to the file's current version.
 
-        With None it has the rows of all of the input's partitions, with the key of each in the
+        With None, the frame has the rows of all the input's partitions, with their keys in the
         column `partition_column`.
         """
         if partition is None and self._context.has_asset_partitions:
-            return self._together(self._files())
+            return self._combined(self._files())
         return self._store.scan(self._existing_key(partition))
 
     def frames(self) -> list[pl.LazyFrame]:
-        """Open the snapshots of all of the input's partitions, as few lazy frames to concatenate.
+        """Open all the input's partitions as a few lazy frames to concatenate.
 
-        Files are put together, so that a query of hundreds of them neither waits for ever nor keeps
-        all of them open. A partition without a snapshot is an error, unless the input's metadata
-        sets `allow_missing_partitions`: then it is left out, and the list may be empty.
+        Files are combined, so that a query over hundreds of them neither hangs nor keeps all of
+        them open. A missing snapshot is an error, unless the input's metadata sets
+        `allow_missing_partitions`. In that case it is skipped, and the list can be empty.
         """
         files = self._files()
         return [self._store.scan_together(files)] if files else []
 
     def metadata(self) -> dict[str, Mapping[str, str]]:
-        """The metadata of the file of each partition that `frames` opens."""
+        """Return the file metadata by partition, for the partitions in `frames`."""
         return {name: self._store.metadata(key) for name, key in self._files().items()}
 
     def file(self, partition: str | None) -> SnapshotFile:
-        """Open the snapshot of a partition with the metadata of its file."""
+        """Open a partition's snapshot with its file metadata."""
         frame, metadata = self._store.open(self._existing_key(partition))
         return SnapshotFile(frame, metadata, self._store.is_local)
 
     def of_catalog(self, catalog: str | None) -> list[StoredSnapshot]:
-        """List the snapshots of a catalog that exist, the oldest time first.
-
-        Without partitions of time there is one.
+        """List a catalog's existing snapshots, the oldest first; one without time partitions.
 
         Args:
-            catalog: The key of the catalog in the partitions; None without partitions of catalogs.
+            catalog: The catalog's key in the partitions; None without catalog partitions.
         """
         if self._layout.times is None:
             opened = self._store.open(self._existing_key(catalog))
@@ -266,7 +263,7 @@ class Snapshots:
         partitions = {self._key(each): each for each in self._of_catalogs[catalog]}
         folders = sorted({key.rpartition("/")[0] for key in partitions})
         files = {each.key: each for folder in folders for each in self._store.files(folder)}
-        # The keys of a catalog's times come in any order.
+        # A catalog's partitions are in no particular order.
         in_time = sorted(partitions, key=lambda key: self._layout.window(partitions[key]) or ())
         return [
             StoredSnapshot(
@@ -281,19 +278,20 @@ class Snapshots:
     def unread(
         self, catalog: str | None, history: dg.AssetKey
     ) -> tuple[list[StoredSnapshot], Callable[[], None]]:
-        """List the snapshots of a catalog for a history, and return what removes the waiting ones.
+        """List a catalog's snapshots for a history, with a function that removes waiting ones.
 
-        Without partitions of time they are the present one, and then those that were replaced since
-        the history ran last, the newest first. From now on they are kept for its next run.
+        Without time partitions, these are the current snapshot and then the snapshots replaced
+        since the history's last run, the newest first. From now on, replaced snapshots are kept for
+        its next run.
 
         Args:
-            catalog: The key of the catalog in the partitions; None without partitions of catalogs.
-            history: The key of the history's asset.
+            catalog: The catalog's key in the partitions; None without catalog partitions.
+            history: The history's asset key.
         """
         if self._layout.times is not None:
             return self.of_catalog(catalog), lambda: None
         list_waiting = wait_for(self._store, self._existing_key(catalog), history.to_user_string())
-        # In this order no snapshot is missed: the present one waits from when it is replaced.
+        # This order misses no snapshot: the current one waits once it is replaced.
         present, waiting = self.of_catalog(catalog), list_waiting()
         opened = (functools.partial(self._store.open, key) for key in reversed(waiting))
         remove = functools.partial(self._store.delete, waiting)
@@ -310,33 +308,33 @@ class Snapshots:
 
     @functools.cached_property
     def _of_catalogs(self) -> Mapping[str | None, Sequence[str]]:
-        """The partitions of each catalog."""
+        """The partitions by catalog."""
         found: defaultdict[str | None, list[str]] = defaultdict(list)
         for partition in self.partitions:
             found[self._layout.catalog_key(partition)].append(partition)
         return found
 
-    def _together(self, files: Mapping[str, str]) -> pl.LazyFrame:
+    def _combined(self, files: Mapping[str, str]) -> pl.LazyFrame:
         asset, column = self._context.asset_key.to_user_string(), self.partition_column
         if not files:
-            raise _NotThereError(
-                f"{asset} cannot be loaded: none of its partitions has a snapshot yet. Materialize "
-                "one first."
+            raise _MissingSnapshotError(
+                f"{asset} cannot be loaded, because none of its partitions has a snapshot yet. "
+                "Materialize one first."
             )
 
         def labelled(partition: str, frame: pl.LazyFrame) -> pl.LazyFrame:
             if column in frame.collect_schema():
                 raise _CannotLoadError(
-                    f"The partitions of {asset} cannot become one frame: they have a column "
-                    f"{column!r} of their own. Give the IO manager another partition_column, or "
-                    "load the partitions as a dict."
+                    f"The partitions of {asset} cannot be combined into one frame, because they "
+                    f"already have a column {column!r}. Set another partition_column on the IO "
+                    "manager, or load the partitions as a dict."
                 )
             return frame.with_columns(pl.lit(partition).alias(column))
 
         return self._store.scan_together(files, labelled)
 
     def _files(self) -> dict[str, str]:
-        """The keys of the snapshots' files by partition; without partitions of the only one."""
+        """Return store keys by partition; without partitions, the only one under ""."""
         context, partitions = self._context, self.partitions
         if not context.has_asset_partitions:
             return {"": self._existing_key(None)}
@@ -350,9 +348,9 @@ class Snapshots:
     def _existing_key(self, partition: str | None) -> str:
         key = self._key(partition)
         if not self._store.exists(key):
-            of = f", partition {partition!r}" if partition is not None else ""
-            raise _NotThereError(
-                f"The snapshot of {self._context.asset_key.to_user_string()}{of} does not exist "
+            part = f", partition {partition!r}" if partition is not None else ""
+            raise _MissingSnapshotError(
+                f"The snapshot of {self._context.asset_key.to_user_string()}{part} does not exist "
                 f"({self._store.uri(key)}). Materialize it first."
             )
         return key
@@ -366,19 +364,19 @@ _TABLE = dg.DagsterType(
 
 
 class _OtherSnapshots(Snapshots):
-    """The snapshots that another IO manager loads, all of an input's partitions as one frame."""
+    """Snapshots loaded by another IO manager, with all partitions in one frame."""
 
     has_each = False
 
     def __init__(self, context: dg.InputContext, key: str, manager: Any) -> None:
         self._context, self._manager_key, self._manager = context, key, manager
-        # Dagster reports what an IO manager says of an input only while the input is loaded.
-        # What cannot work with any other IO manager says so whatever this one gives.
-        self._given: Any = manager.load_input(_AsFrame(context, key))
+        # Loaded eagerly, because Dagster reports an IO manager's input metadata only now. Its type
+        # is not checked yet: unsupported methods raise their own errors.
+        self._result: Any = manager.load_input(_AsFrame(context, key))
 
     @property
     def _loaded(self) -> pl.LazyFrame:
-        frame: pl.DataFrame = self._given
+        frame: pl.DataFrame = self._result
         return frame.lazy()
 
     def frame(self, partition: str | None) -> pl.LazyFrame:
@@ -393,7 +391,7 @@ class _OtherSnapshots(Snapshots):
         raise self._needs_own(NEEDS_FILES)
 
     def file(self, partition: str | None) -> SnapshotFile:
-        raise self._needs_own("its rows are read in batches, with the id of their snapshot")
+        raise self._needs_own("it reads the rows in batches, with the snapshot's ID")
 
     def of_catalog(self, catalog: str | None) -> list[StoredSnapshot]:
         raise self._needs_own(NEEDS_FILES)
@@ -406,7 +404,7 @@ class _OtherSnapshots(Snapshots):
 
 
 def load_snapshots(context: dg.InputContext, store: Store, partition_column: str) -> Any:
-    """Load the snapshots of an input as what it is annotated with."""
+    """Load an input's snapshots as its annotated type."""
     snapshots = Snapshots(context, store, partition_column)
     annotation = context.dagster_type.typing_type
     partitioned = context.has_asset_partitions
@@ -424,11 +422,11 @@ def load_snapshots(context: dg.InputContext, store: Store, partition_column: str
         return {name: wanted.load(store, key, pinned=pinned) for name, key in files.items()}
     if not partitioned or (context.has_partition_key and list(files) == [context.partition_key]):
         return wanted.load(store, next(iter(files.values())))
-    return wanted.convert(snapshots._together(files))
+    return wanted.convert(snapshots._combined(files))
 
 
 class _InputType:
-    """The type as which an input is loaded; its annotation is `typing.Any` without one."""
+    """The type to load an input as; `typing.Any` for an input without an annotation."""
 
     def __init__(self, asset: str, annotation: Any, *, partitioned: bool) -> None:
         self._asset = asset
@@ -445,35 +443,34 @@ class _InputType:
             )
         if self.is_dict and not partitioned:
             raise TypeError(
-                f"{asset} has no partitions, so it cannot be loaded as a dict of them. Annotate "
-                "the input with the type of the dict's values."
+                f"{asset} has no partitions, so it cannot be loaded as a dict. Annotate the input "
+                "with the dict's value type."
             )
         if self._is_pandas:
             try:
                 importlib.import_module("pyarrow")
             except ImportError as error:
                 raise MissingPackageError(
-                    f"{asset} cannot be loaded as a pandas.DataFrame without pyarrow: pip install "
-                    "pyarrow"
+                    f"Loading {asset} as a pandas.DataFrame requires pyarrow: pip install pyarrow"
                 ) from error
 
     def load(self, store: Store, key: str, *, pinned: bool = True) -> Any:
-        """Return a snapshot that exists as the type, or as the type of each entry of the dict."""
+        """Load an existing snapshot as the type, or as the dict's value type."""
         if self._type is not Path:
             return self.convert(store.scan(key, pinned=pinned))
         if not store.is_local:
             raise _CannotLoadError(
-                f"{self._asset} cannot be loaded as a pathlib.Path: {store.uri(key)} is not on a "
-                "disk. Annotate the input with a frame, such as pl.LazyFrame."
+                f"{self._asset} cannot be loaded as a pathlib.Path, because {store.uri(key)} is "
+                "not a local file. Annotate the input with a frame type, such as pl.LazyFrame."
             )
         return Path(store.uri(key))
 
     def convert(self, frame: pl.LazyFrame) -> Any:
-        """Return a frame of several partitions as the type."""
+        """Convert a frame to the type."""
         if self._type is Path:
             raise TypeError(
-                f"{self._asset} has several partitions, which are not one file. Annotate the input "
-                "with dict[str, pathlib.Path]."
+                f"{self._asset} has several partitions, each in a separate file. Annotate the "
+                "input with dict[str, pathlib.Path]."
             )
         if self._type is pl.LazyFrame:
             return frame
@@ -485,15 +482,15 @@ class _InputType:
 
 
 def _is(wanted: Any, module: str, name: str) -> bool:
-    """True for a type of a package that need not be installed."""
+    """Check for a type from an optional package without importing it."""
     return module in sys.modules and wanted is getattr(sys.modules[module], name, None)
 
 
 def _check_without_partitions(context: dg.InputContext) -> None:
-    """Check that an asset of which no partition is named has none."""
-    with contextlib.suppress(dg.DagsterInvariantViolationError):  # it has none
+    """Check that an input without a partition key has no partitions."""
+    with contextlib.suppress(dg.DagsterInvariantViolationError):  # it has no partitions
         if context.asset_partitions_def:
             raise _CannotLoadError(
-                f"{context.asset_key.to_user_string()} has partitions, and none is named: "
-                "load_asset_value(..., partition_key=...) loads one."
+                f"{context.asset_key.to_user_string()} has partitions, so it needs a partition "
+                "key: load_asset_value(..., partition_key=...)."
             )

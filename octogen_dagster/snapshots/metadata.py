@@ -111,11 +111,11 @@ def column_schema(
 
 
 def declared_columns(asset: dg.AssetsDefinition) -> set[str] | None:
-    """The names of the columns that the one asset of a definition declares; None without any."""
+    """Return the columns declared by a definition's only asset; None if it declares none."""
     if len(asset.keys) != 1:
         raise ValueError(
-            f"The definition has {len(asset.keys)} assets, and checks belong to one. Build them "
-            "for each asset separately."
+            f"The definition has {len(asset.keys)} assets, but checks belong to one asset. Build "
+            "the checks for each asset separately."
         )
     schema = asset.metadata_by_key.get(asset.key, {}).get(COLUMN_SCHEMA)
     if isinstance(schema, dg.TableSchemaMetadataValue):
@@ -124,13 +124,13 @@ def declared_columns(asset: dg.AssetsDefinition) -> set[str] | None:
 
 
 def require_products(asset: dg.AssetsDefinition, *columns: str) -> None:
-    """Refuse what is no asset, or one that declares other columns than these of its products."""
+    """Reject a non-asset, or an asset whose declared columns lack one of `columns`."""
     require_asset(asset, "products")
     declared = declared_columns(asset)
     if missing := [name for name in columns if declared is not None and name not in declared]:
         raise ValueError(
-            f"{asset.key.to_user_string()} has no column {missing[0]}. Give the asset of the "
-            "products, such as build_products_asset returns."
+            f"{asset.key.to_user_string()} has no column {missing[0]!r}. Pass a products asset, "
+            "such as one built by build_products_asset."
         )
 
 
@@ -143,10 +143,10 @@ def type_name(dtype: pl.DataType) -> str:
 
 
 def column_lineage(products: dg.AssetKey, sources: Mapping[str, Sequence[str]]) -> Metadata:
-    """Return the metadata that says which columns of the products each column comes from."""
+    """Return lineage metadata that maps each column to its source columns in the products."""
     lineage = {
-        column: [dg.TableColumnDep(products, source) for source in of]
-        for column, of in sources.items()
+        column: [dg.TableColumnDep(products, source) for source in columns]
+        for column, columns in sources.items()
     }
     return {_COLUMN_LINEAGE: dg.MetadataValue.column_lineage(dg.TableColumnLineage(lineage))}
 
@@ -162,11 +162,11 @@ def snapshot_metadata(
     size: int | None = None,
     earlier: Callable[[], Sequence[Mapping[str, Any]]] = list,
 ) -> Metadata:
-    """Return what is shown of a published snapshot, in the order in which a person reads it.
+    """Return a published snapshot's metadata in reading order.
 
-    `stored` are its number of rows and where it is, and `size` is that of its file in bytes, if
-    it has one. `earlier` are the metadata of materializations before, the newest first. What fails
-    is left out, with a warning. What is in `also` counts more.
+    `stored` has the row count and the location, and `size` is the file's size in bytes. `earlier`
+    returns the metadata of earlier materializations, the newest first. Entries that fail are
+    skipped with a warning. Entries in `also` override others.
     """
     snapshot = published.rows
     schema = snapshot.collect_schema()
@@ -176,7 +176,7 @@ def snapshot_metadata(
         metrics["file_size_bytes"] = size
     metadata = dict(stored)
 
-    # Pairs: a part of the kind may have the name of one of these.
+    # Pairs, because a part of the kind can have the same name as one of these.
     parts: list[tuple[str, Callable[[], Shown]]] = [
         ("columns", lambda: {COLUMN_SCHEMA: column_schema(schema, kind.descriptions)}),
         ("preview", lambda: {"preview": kind.preview(snapshot)}),
@@ -184,7 +184,7 @@ def snapshot_metadata(
         ("figures of the rows", outcome.row_metrics),
         *((name, functools.partial(part, published)) for name, part in kind.parts.items()),
         ("prices", lambda: {"prices": Markdown(prices(metrics))}),
-        # A source may say what it read, as a history of what it was made of.
+        # A source can provide its own summary, as a history does.
         (
             "summary",
             lambda: {
@@ -213,19 +213,19 @@ def snapshot_metadata(
             }
         except (Exception, pl.exceptions.PanicException) as error:
             warn(
-                f"The {name} could not be added to the metadata: {error}. The snapshot is complete "
-                "and is published."
+                f"Could not add the {name} to the metadata: {error}. The snapshot is complete and "
+                "will be published."
             )
     return _in_reading_order(kind, {**metadata, **also})
 
 
 def _in_reading_order(kind: TableKind, metadata: Metadata) -> Metadata:
-    own = tuple(f"octogen/{name}" for name in kind.first)
+    firsts = tuple(f"octogen/{name}" for name in kind.first)
 
     def position(name: str) -> tuple[int, int]:
         """Return the group of an entry and its place there; other entries precede the last ones."""
         is_text = isinstance(metadata[name], dg.MarkdownMetadataValue)
-        texts, figures = (own, ()) if is_text else ((), own)
+        texts, figures = (firsts, ()) if is_text else ((), firsts)
         begin = (("octogen/summary",), texts, ("octogen/preview",), _TEXTS)
         groups = (*begin, ROW_COUNTS, figures, _FIRST)
         for group, beginnings in enumerate(groups):
@@ -243,7 +243,7 @@ def _is_shown(name: str, each: Any, kind: TableKind, metrics: Figures) -> bool:
         return not each.is_empty()
     if name in (*_COLLECTED, *kind.collected, *_other_medians(metrics), "price_lines"):
         return False
-    return _says_anything(each) if isinstance(each, Markdown) or name in _IF_ANY else True
+    return _has_value(each) if isinstance(each, Markdown) or name in _IF_ANY else True
 
 
 def _other_medians(metrics: Figures) -> list[str]:
@@ -251,9 +251,9 @@ def _other_medians(metrics: Figures) -> list[str]:
     return [name for name in metrics if name.startswith(MEDIANS)][1:]
 
 
-def _says_anything(figure: Any) -> bool:
+def _has_value(figure: Any) -> bool:
     if isinstance(figure, dict):
-        return any(map(_says_anything, figure.values()))
+        return any(map(_has_value, figure.values()))
     return bool(figure)
 
 
@@ -266,7 +266,7 @@ def _collected(metrics: Mapping[str, Any], kind: TableKind) -> Shown:
 
 def _past(earlier: Callable[[], Sequence[Mapping[str, Any]]], now: Metadata) -> list[Metrics]:
     """Return the metrics of earlier materializations of the same search, the oldest first."""
-    own = search_key(_value(now.get(SEARCH)))
+    current = search_key(_value(now.get(SEARCH)))
     return [
         {
             "rows" if name in ROW_COUNTS else name.removeprefix("octogen/"): _value(entry)
@@ -274,7 +274,7 @@ def _past(earlier: Callable[[], Sequence[Mapping[str, Any]]], now: Metadata) -> 
             if isinstance(_value(entry), int | float)
         }
         for metadata in reversed(earlier())
-        if search_key(_value(metadata.get(SEARCH))) == own
+        if search_key(_value(metadata.get(SEARCH))) == current
     ]
 
 
@@ -290,7 +290,7 @@ def entry_of(shown: Any, table: Callable[[pl.DataFrame], str] = inline_table) ->
         return dg.MetadataValue.md(shown)
     if isinstance(shown, datetime) and shown.tzinfo:
         return dg.MetadataValue.timestamp(shown)
-    if isinstance(shown, date):  # a time without a zone is one, too
+    if isinstance(shown, date):  # includes times without a zone
         return dg.MetadataValue.text(str(shown))
     if isinstance(shown, Decimal):
         return dg.MetadataValue.float(float(shown))

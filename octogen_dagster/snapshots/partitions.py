@@ -1,7 +1,7 @@
-"""Partitions of catalogs and times, and the places of their snapshots.
+"""Catalog and time partitions, and where their snapshots are stored.
 
-A catalog's partition key is its Octogen key, percent-encoded where Dagster or a path would choke.
-It can be turned back without network or state.
+A catalog's partition key is its Octogen key, percent-encoded where Dagster or a path requires it.
+Decoding it needs no network or state.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ if TYPE_CHECKING:
     from octogen_dagster.storage.store import Store
 
 catalog_partitions = dg.DynamicPartitionsDefinition(name="octogen_catalogs")
-"""The catalogs to snapshot, one partition for each."""
+"""The catalogs to snapshot, one partition per catalog."""
 
 ADDS_PARTITIONS = "octogen/adds_partitions_to"
-"""The metadata of an asset of catalogs that names the partitions that it adds to."""
+"""Metadata of a catalogs asset that names the partitions it adds keys to."""
 MAX_TIMES_BACK = 31
-"""The number of times back that the previous snapshot is searched for.
+"""How many times back to look for the previous snapshot.
 
-A time without a snapshot, such as a day on which a catalog was not indexed, is skipped.
+Times without a snapshot, such as a day on which a catalog was not indexed, are skipped.
 """
 
 _NEEDS_NO_QUOTES = re.compile(r"[A-Za-z0-9_~:@+=-]+")
 
 
 def snapshot_days(start_date: str, timezone: str = "UTC") -> dg.DailyPartitionsDefinition:
-    """One partition for each day, including today: the service knows only the present.
+    """Return daily partitions that include today, because the service has only current data.
 
     Args:
-        start_date: The first day, as 2026-11-25.
-        timezone: The IANA time zone in which days begin.
+        start_date: The first day, such as 2026-11-25.
+        timezone: The days' IANA time zone.
     """
     zone = checked_timezone(timezone)
     return dg.DailyPartitionsDefinition(checked_day(start_date), timezone=zone, end_offset=1)
@@ -52,12 +52,12 @@ def catalog_days(
     *,
     catalogs: dg.DynamicPartitionsDefinition = catalog_partitions,
 ) -> dg.MultiPartitionsDefinition:
-    """One partition for each catalog and day; dimensions `catalog` and `day`.
+    """Return one partition per catalog and day, with the dimensions `catalog` and `day`.
 
     Args:
-        start_date: The first day, as 2026-11-25.
-        timezone: The IANA time zone in which days begin.
-        catalogs: The partitions of the catalogs.
+        start_date: The first day, such as 2026-11-25.
+        timezone: The days' IANA time zone.
+        catalogs: The catalog partitions.
     """
     return dg.MultiPartitionsDefinition(
         {"catalog": catalogs, "day": snapshot_days(start_date, timezone)}
@@ -65,7 +65,7 @@ def catalog_days(
 
 
 class PartitionLayout:
-    """The partitions of an asset, read as `catalogs`, `times`, both or neither."""
+    """An asset's partitions, split into `catalogs` and `times`; either can be None."""
 
     def __init__(self, partitions_def: dg.PartitionsDefinition[Any] | None) -> None:
         self.catalogs: dg.PartitionsDefinition[Any] | None = None
@@ -84,7 +84,7 @@ class PartitionLayout:
             return
         if self.catalogs is None or self.times is None:
             raise ValueError(
-                "Partitions of two dimensions must be a catalog and a time: see "
+                "Two-dimensional partitions must have a catalog and a time dimension. Use "
                 "octogen_dagster.catalog_days."
             )
         time_name = partitions_def.time_window_dimension.name
@@ -92,11 +92,11 @@ class PartitionLayout:
         self._names = catalog_name, time_name
 
     def catalog_key(self, partition_key: str) -> str | None:
-        """The catalog's part of a partition key, still encoded."""
+        """Return the encoded catalog key in a partition key; None without catalogs."""
         return self._split(partition_key)[0]
 
     def window(self, partition_key: str) -> tuple[datetime, datetime] | None:
-        """The start and the end of a partition's time; None without times."""
+        """Return the start and end of a partition's time; None without times."""
         _, time_key = self._split(partition_key)
         if self.times is None or time_key is None:
             return None
@@ -104,12 +104,12 @@ class PartitionLayout:
         return window.start, window.end
 
     def is_present(self, partition_key: str, now: datetime) -> bool:
-        """True if a partition's time includes now, or if it has no time."""
+        """True if a partition's time includes `now`, or if it has no time."""
         window = self.window(partition_key)
         return window is None or is_within(window, now)
 
     def key(self, catalog_key: str | None, moment: datetime) -> str:
-        """The partition of a catalog, without catalogs None, at a moment."""
+        """Return a catalog's partition at a moment; `catalog_key` is None without catalogs."""
         if self.times is None:
             assert catalog_key is not None
             return catalog_key
@@ -119,18 +119,18 @@ class PartitionLayout:
         return dg.MultiPartitionKey(dict(zip(self._names, (catalog_key, time_key), strict=True)))
 
     def before(self, partition_key: str) -> str | None:
-        """The partition of the same catalog one time earlier; None for the first time."""
+        """Return the same catalog's partition one time earlier; None for the first time."""
         window = self.window(partition_key)
         if self.times is None or window is None:
             return None
         if not self.times.get_prev_partition_window(window[0]):
             return None
-        # In UTC, since local times repeat or are missing when clocks change.
+        # In UTC, because local times repeat or are missing when clocks change.
         just_before = window[0].astimezone(UTC) - timedelta(seconds=1)
         return self.key(self.catalog_key(partition_key), just_before)
 
     def times_before(self, partition_key: str) -> Iterator[str]:
-        """The 31 partitions of the same catalog before one, the last one first."""
+        """Yield the same catalog's 31 previous partitions, the latest first."""
         before = self.before(partition_key)
         for _ in range(MAX_TIMES_BACK):
             if before is None:
@@ -139,7 +139,7 @@ class PartitionLayout:
             before = self.before(before)
 
     def _split(self, partition_key: str) -> tuple[str | None, str | None]:
-        """The keys of a partition's catalog and of its time."""
+        """Return a partition's catalog key and time key."""
         if self._names is None:
             return (partition_key, None) if self.times is None else (None, partition_key)
         assert isinstance(self._definition, dg.MultiPartitionsDefinition)
@@ -150,10 +150,10 @@ class PartitionLayout:
 
 
 def catalog_partition_key(catalog: str) -> str:
-    """The partition key of a catalog.
+    """Return a catalog's partition key.
 
     Args:
-        catalog: The catalog's key at Octogen.
+        catalog: The catalog's Octogen key.
 
     Raises:
         ValueError: The catalog key is empty, or too long to name a file.
@@ -163,13 +163,13 @@ def catalog_partition_key(catalog: str) -> str:
     key = catalog
     if not _NEEDS_NO_QUOTES.fullmatch(catalog):
         key = quote(catalog, safe="-_.~:@+=").replace("..", "%2E%2E")
-    if len(key) > MAX_COMPONENT_LENGTH / 3:  # a path encodes a character as three
+    if len(key) > MAX_COMPONENT_LENGTH / 3:  # percent-encoding triples a character
         path_component(key)
     return key
 
 
 def keys_by_catalog(catalogs: Iterable[str]) -> tuple[dict[str, str], list[str]]:
-    """The partition keys of catalogs, and a line for the log about each that cannot have one."""
+    """Return partition keys by catalog, and a log line for each catalog that cannot have one."""
     keys: dict[str, str] = {}
     skipped = []
     for catalog in catalogs:
@@ -181,15 +181,15 @@ def keys_by_catalog(catalogs: Iterable[str]) -> tuple[dict[str, str], list[str]]
 
 
 def catalog_of(partition_key: str) -> str:
-    """The catalog key of a partition key."""
+    """Decode a partition key to the catalog key."""
     return unquote(partition_key)
 
 
 class SnapshotKeys:
-    """The keys of an asset's snapshots in a store, and those of one of its partitions.
+    """Store keys for an asset's snapshots, and for one selected partition.
 
-    An asset `a/b` is `a/b.parquet`, its partition `k` is `a/b/k.parquet`. `partition` is None for
-    an asset without partitions, and where only those of the asset are asked for.
+    The asset `a/b` is stored as `a/b.parquet`, its partition `k` as `a/b/k.parquet`. `partition` is
+    None for an asset without partitions, or if no partition is selected.
     """
 
     def __init__(
@@ -206,16 +206,16 @@ class SnapshotKeys:
 
     @property
     def has_times(self) -> bool:
-        """True if the asset has partitions of time."""
+        """True if the asset has time partitions."""
         return self._partitions.times is not None
 
     @property
     def own(self) -> str:
-        """The key of the partition, or of an asset without partitions."""
+        """The selected partition's store key, or the asset's without partitions."""
         return self.of(self.partition)
 
     def of(self, partition: str | None) -> str:
-        """The key of a partition; None for an asset without partitions."""
+        """Return a partition's store key; pass None for an asset without partitions."""
         parts = list(self.asset.path)
         if isinstance(partition, dg.MultiPartitionKey):
             parts += [key for _, key in sorted(partition.keys_by_dimension.items())]
@@ -225,25 +225,25 @@ class SnapshotKeys:
 
     @property
     def saved_pages(self) -> str:
-        """The folder of the saved pages of all partitions, so that each run removes old ones."""
+        """The saved-pages folder, shared by all partitions so that each run removes old pages."""
         *folders, name = (path_component(part) for part in self.asset.path)
         return "/".join([*folders, f".{name}.pages"])
 
     def partition_before(self) -> str | None:
-        """The last of the 31 partitions before the own one that has a snapshot, or None."""
+        """Return the latest of the 31 previous partitions that has a snapshot, or None."""
         times = {self.of(key): key for key in self.times_before()}
-        # The listing of a folder costs no more than to ask for one of its files.
+        # Listing a folder costs no more than a lookup of one of its files.
         folders = dict.fromkeys(key.rpartition("/")[0] for key in times)
-        there = {file.key for folder in folders for file in self.store.files(folder)}
-        return next((times[key] for key in times if key in there), None)
+        existing = {file.key for folder in folders for file in self.store.files(folder)}
+        return next((times[key] for key in times if key in existing), None)
 
     def times_before(self) -> Iterator[str]:
-        """The 31 partitions before the own one, the last one first."""
+        """Yield the 31 previous partitions, the latest first."""
         assert self.partition is not None
         return self._partitions.times_before(self.partition)
 
     def latest(self) -> str | None:
-        """The key of the own snapshot if it exists, or else that of `partition_before`."""
+        """Return the selected partition's store key if it exists, else the previous snapshot's."""
         if self.store.exists(self.own):
             return self.own
         before = self.partition_before() if self.has_times else None

@@ -6,6 +6,7 @@ variants in them is not documented.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -61,8 +62,8 @@ def counts(result: dg.ExecuteInProcessResult) -> tuple[int, int, float | None]:
 
 
 def of_counts(lines: list[str]) -> list[str]:
-    """Those lines that say that more products came than were counted."""
-    return [line for line in lines if "products came" in line]
+    """The warnings that more products were received than counted."""
+    return [line for line in lines if "but its source counts" in line]
 
 
 @pytest.mark.slow
@@ -92,9 +93,8 @@ def test_many_variants_of_each_product_do_not_end_a_read(
     first = read()
     assert first.success
     assert pl.read_parquet(tmp_path / "products.parquet").height == 11_060
-    assert [line.partition(". It may")[0] for line in of_counts(warnings(instance, first))] == [
-        "Catalog 'acme': 11,000 products came, and its source counts 2,200"
-    ]
+    (warning,) = of_counts(warnings(instance, first))
+    assert re.findall(r"'acme'|[\d,]*\d", warning) == ["'acme'", "11,000", "2,200"]
     second = read()
     assert metadata(second, "products")["octogen/metrics"]["expected_rows"] == 11_060
     assert of_counts(warnings(instance, second)) == []

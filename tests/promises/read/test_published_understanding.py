@@ -81,11 +81,11 @@ def test_a_week_in_which_the_understanding_changes_once(
         assert snapshot["octogen/effective_query"] == query
         assert json.loads(week.file_metadata()["octogen.effective_query"]) == query
         lines = [
-            f"'red dress' is understood as {facet['name']}: {', '.join(sorted(facet['values']))}."
+            f"'red dress' as {facet['name']}: {', '.join(sorted(facet['values']))}."
             for facet in facets
         ]
         assert [log.count(line) for line in lines] == [1] * len(lines)
-        assert log.count("is understood as") == len(lines)
+        assert log.count("'red dress' as ") == len(lines)
 
         changed = snapshot.get("octogen/effective_query_changed")
         assert changed == (None if day == 0 else day == 3)

@@ -120,8 +120,7 @@ def test_walks_that_overlap_end_the_read(service: PublishedService, fault: str) 
     service.faults.add(fault)
     with pytest.raises(
         OctogenSplitCatalogError,
-        match=r"^Catalog 'acme': \d+ of \d+ products came in more than one of the \d walks that "
-        r"read it at once\. .* set max_extra_pages_percent=0 \(of OctogenResource or",
+        match=r"^Catalog 'acme', read in \d walks .* \d+ of \d+ .* max_extra_pages_percent=0",
     ):
         scan(service).collect()
     service.searches.clear()
@@ -153,9 +152,9 @@ def test_walks_that_leave_out_products_that_are_counted_end_the_read(
     source = od.ShopCatalogs(hosts=[HOST])
     assert read(source).success
     service.faults.add("excluded")
-    assert "only 462 of the at least 490 products that the service counts came in any" in failure(
-        read(source)
-    )
+    message = failure(read(source))
+    assert "only 462 products" in message
+    assert "at least 490" in message
     assert len(pl.read_parquet(tmp_path / "products.parquet")) == 500
 
 

@@ -250,5 +250,5 @@ def test_a_paid_snapshot_is_published_although_it_cannot_be_decorated(
     shown = metadata(result, "products")
     assert shown["dagster/row_count"] == 120
     assert not lost & shown.keys()
-    assert [line for line in warnings(project.instance, result) if "could not be added" in line]
+    assert [line for line in warnings(project.instance, result) if "Could not add the " in line]
     assert not [path for path in project.folder.iterdir() if path != snapshot]

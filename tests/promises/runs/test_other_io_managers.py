@@ -224,7 +224,7 @@ def test_a_scan_that_nobody_reads_says_what_it_needs(
     def own(octogen: od.OctogenResource) -> Any:
         return octogen.scan(od.ProductSearch(catalogs=["northpeak"]))
 
-    with pytest.raises(TypeError, match=r"only a ParquetSnapshotIOManager reads .*io_manager_key"):
+    with pytest.raises(TypeError, match=r"ParquetSnapshotIOManager .*io_manager_key"):
         dg.materialize([own], resources={"octogen": octogen, **given})
 
 
@@ -253,7 +253,7 @@ def test_a_run_of_several_partitions_ends_before_it_is_paid(
     assert not result.success
     assert len(service.requests) == before
     (failure,) = [event for event in result.all_events if event.is_step_failure]
-    assert "without a backfill_policy each has a run of its own" in str(failure.event_specific_data)
+    assert "without a backfill_policy" in str(failure.event_specific_data)
 
 
 def test_the_snapshots_of_a_range_are_not_taken_for_those_of_each_partition(
@@ -288,7 +288,7 @@ def test_the_snapshots_of_a_range_are_not_taken_for_those_of_each_partition(
     )
     assert not result.success
     (failure,) = [event for event in result.all_events if event.is_step_failure]
-    assert "without a backfill_policy each has a run of its own" in str(failure.event_specific_data)
+    assert "without a backfill_policy" in str(failure.event_specific_data)
 
 
 class InMemory(dg.IOManager):

@@ -75,9 +75,9 @@ def test_a_catalog_that_matches_nothing_on_the_second_day_keeps_its_snapshot(
     assert not result.success
     message = failure(result).rstrip()
     assert message.endswith(
-        "Catalog 'acme' has no products. The service answers the same for a catalog key that is "
-        "mistyped, was renamed, or may no longer be read. Nothing was published. Correct the key, "
-        "or ask Octogen about the catalog; remove it from what you read if it has ended."
+        "Catalog 'acme' has no products. The service returns the same response for a key that is "
+        "mistyped, renamed or no longer granted. Nothing was published. Correct the key, ask "
+        "Octogen about the catalog, or stop reading it."
     )
     assert len(service.searches) == searches + 1  # nothing is retried
     assert not is_retried(result)

@@ -137,7 +137,7 @@ def test_a_whole_search_without_a_source_is_refused_before_it_costs_anything(
     assert "OctogenResource(catalog_source=ShopCatalogs(hosts=[...]))" in text
     assert "OctogenResource(catalog_source=NamedCatalogs(keys=[...]))" in text
     assert "the search would read all of Octogen" in text
-    assert "`octogen-dagster estimate` says what a read costs" in text
+    assert "`octogen-dagster estimate`" in text
     assert service.paths() == ["/catalogs"]
 
 

@@ -63,9 +63,7 @@ def test_a_variable_that_is_not_set_is_an_error_that_names_it(
 ) -> None:
     monkeypatch.delenv("STORE_KEY", raising=False)
     manager = ParquetSnapshotIOManager(base_dir="s3://bucket", storage_options=FROM_ENVIRONMENT)
-    with pytest.raises(
-        OctogenSnapshotError, match=r"variable STORE_KEY, which is not set\. Set it where the run"
-    ):
+    with pytest.raises(OctogenSnapshotError, match=r"variable STORE_KEY in .* is not set"):
         publish(manager)
 
 

@@ -132,7 +132,7 @@ def test_an_asset_is_loaded_outside_of_a_run_as_the_type_that_is_asked_for(
         assert rows(loaded) == [{"shop": "acme"}]
     for unnamed in (None, pd.DataFrame, dict[str, pd.DataFrame]):
         with pytest.raises(
-            od.errors.OctogenSnapshotError, match=r"^by_shop has partitions, and none is named: "
+            od.errors.OctogenSnapshotError, match=r"^by_shop .* partition key: load_asset_value"
         ):
             defs.load_asset_value("by_shop", python_type=unnamed, instance=instance)
 
@@ -153,10 +153,10 @@ def test_any_other_type_is_an_error_that_lists_those_that_are_loaded(
             load(source, annotation, resources, instance)
         message = str(caught.value)
         assert message.startswith(f"{source.key.to_user_string()} cannot be loaded as {shown}")
-        assert (
-            "pl.LazyFrame, pl.DataFrame, pd.DataFrame, pyarrow.Table, pathlib.Path, dict[str, ...] "
-            "of one of these for several partitions." in message
-        )
+        for supported in ("pl.LazyFrame", "pl.DataFrame", "pd.DataFrame", "pyarrow.Table"):
+            assert supported in message
+        assert "pathlib.Path" in message
+        assert "dict[str, ...]" in message
 
 
 def test_a_snapshot_in_a_bucket_has_no_path(instance: dg.DagsterInstance, bucket: S3Bucket) -> None:
@@ -164,7 +164,7 @@ def test_a_snapshot_in_a_bucket_has_no_path(instance: dg.DagsterInstance, bucket
     dg.materialize([boots], resources=resources, instance=instance)
     assert len(load(boots, pd.DataFrame, resources, instance)) == 2
     with pytest.raises(
-        od.errors.OctogenSnapshotError, match=r"(s3|gs)://.*is not on a disk"
+        od.errors.OctogenSnapshotError, match=r"pathlib\.Path, because (s3|gs)://.*pl\.LazyFrame"
     ) as raised:
         load(boots, Path, resources, instance)
     assert raised.value.persistence is od.errors.Persistence.PERMANENT

@@ -372,10 +372,13 @@ def test_an_asset_of_ones_own_returns_a_frame_for_each_partition(
     ("made", "problem"),
     [
         (pl.LazyFrame({"a": [1]}), "returned LazyFrame in a run of 2 partitions. Return a dict"),
-        ({"shop0": pl.LazyFrame({"a": [1]})}, "nothing for 1 of its run's 2 partitions, such as"),
+        (
+            {"shop0": pl.LazyFrame({"a": [1]})},
+            "nothing for 1 of the run's 2 partitions, such as 'shop1'",
+        ),
         (
             dict.fromkeys([*CATALOGS[:2], "shop5"], pl.LazyFrame({"a": [1]})),
-            "a frame for 'shop5', which is none of its run's 2 partitions",
+            "a frame for 'shop5', which is not one of the run's 2 partitions",
         ),
     ],
     ids=["one frame", "too few", "too many"],
