@@ -14,7 +14,7 @@ import dagster as dg
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from octogen_dagster.api.credentials import checked_host, host_mcp_url, host_token_endpoint
-from octogen_dagster.control_plane.tokens import access_tokens
+from octogen_dagster.control_plane.token_settings import access_tokens
 from octogen_dagster.control_plane.tools import OctogenMCP
 from octogen_dagster.errors import OctogenBigQueryInputError
 from octogen_dagster.sharing.hub import AnalyticsHub

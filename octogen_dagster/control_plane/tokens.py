@@ -1,48 +1,23 @@
-"""Access tokens for Octogen's MCP, from a setting, a command, or a refresh token.
-
-Octogen replaces a refresh token with each use and invalidates the old token before it responds.
-Processes that share a token therefore take turns, an exchange has its own timeout independent of
-its callers, and a new token is stored before anything else happens.
-"""
+"""Access tokens for Octogen's MCP, given or printed by a command, and retries of its calls."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import functools
 import json
-import logging
 import math
-import os
-import re
 import shlex
 import subprocess
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import SecretStr
 
-from octogen_dagster.api.credentials import (
-    checked_url,
-    host_token_endpoint,
-    may_use_proxy,
-    parsed_word,
-)
-from octogen_dagster.api.http import retry_after_seconds
+from octogen_dagster.api.credentials import parsed_word
 from octogen_dagster.api.retry import RetryPolicy
-from octogen_dagster.background import Deadline, start, submit, wait_interruptibly
-from octogen_dagster.control_plane.login_bucket import ReplacedSecretError
-from octogen_dagster.control_plane.login_places import (
-    CLIENT_ID_FILE,
-    REFRESH_TOKEN_FILE,
-    SecretPlace,
-    client_id_uri,
-    secret_at,
-)
+from octogen_dagster.background import Deadline, submit, wait_interruptibly
 from octogen_dagster.errors import (
     OctogenConnectionError,
     OctogenMCPAuthenticationError,
@@ -51,28 +26,12 @@ from octogen_dagster.errors import (
     OctogenTimeoutError,
 )
 
-if TYPE_CHECKING:
-    import httpx2
-
 DEFAULT_TIMEOUT = 30.0
 """Seconds allowed for a tool call or a token command."""
 
 DEFAULT_RETRY = RetryPolicy(attempts=5, deadline=120.0, max_delay=10.0)
 
-_EXCHANGE_TIMEOUT = 120.0
-_STORE_TIMEOUT = 30.0
-"""Seconds during which storing a token in an unresponsive bucket is retried."""
-
-_MAX_STORE_SECONDS = 120.0
-"""Lease time reserved for storing a token: the last retry takes up to 90 seconds."""
-
-_LOCK_GRACE_SECONDS = 0.2
-"""Seconds added to the lock's timeout, so that its error can name the holder."""
-
-_RENEWED_BEFORE_SECONDS = 30.0
-_MAX_LIFE_SECONDS = 1e9
 _MAX_PRINTED_BYTES = 1 << 20
-_LOGGER = logging.getLogger(__name__)
 _Value = TypeVar("_Value")
 
 
@@ -185,289 +144,8 @@ class TokenCommand:
 def _printed_token(output: bytes) -> SecretStr | None:
     text = output.decode("utf-8", "replace").strip()
     if text.startswith("{"):
-        return parsed_word(_parsed_object(text).get("access_token"))
+        return parsed_word(parsed_object(text).get("access_token"))
     return parsed_word(text.partition("\n")[0])
-
-
-@dataclass(unsafe_hash=True)
-class _SecretInMemory:
-    """A secret in memory; a replacement is lost when the process ends."""
-
-    initial: SecretStr
-    _replacement: SecretStr | None = field(default=None, compare=False)
-
-    def require(self) -> None:
-        """Do nothing: the secret always exists."""
-
-    def locked(self, _: Deadline) -> contextlib.AbstractContextManager[Deadline]:
-        return contextlib.nullcontext(Deadline.after(math.inf))
-
-    def read(self) -> SecretStr:
-        return self._replacement or self.initial
-
-    def write(self, token: SecretStr) -> None:
-        # An exchange first writes the old token back to check that writing works.
-        if token != self.read():
-            self._replacement = token
-            _LOGGER.warning(
-                "Octogen replaced the refresh token. The new token is lost when this process ends. "
-                "Keep the refresh token in a file."
-            )
-
-
-_Secret: TypeAlias = SecretPlace | _SecretInMemory
-
-
-class Refresh:
-    """Exchanges a refresh token for an access token, and stores the new refresh token.
-
-    The exchange takes up to two minutes, at least one, in a thread that survives interrupts and
-    its callers' deadlines. The process waits for it before it exits; the next caller gets the
-    result.
-    """
-
-    def __init__(self, refresh_token: _Secret, client_id: _Secret, endpoint: str) -> None:
-        self._held = refresh_token
-        self._client_id = client_id
-        self._url = checked_url(endpoint, "The token endpoint")
-        self._running: Future[Issued] | None = None
-        self._awaited = ""
-        self._give_up: Callable[[], object] = lambda: None
-
-    def __call__(self, within: Deadline) -> Issued:
-        running = self._running or Future()
-        if running.done() and _is_of_no_use(running):
-            running = Future()
-        try:
-            if running is not self._running:
-                self._begin(running, within)
-            wait_interruptibly(running, within.left)
-        except BaseException:
-            # An exchange that has not begun has not spent a token, so do not wait for it.
-            if running.cancel():
-                raise
-            try:
-                _LOGGER.warning(
-                    "Waiting for the token endpoint, which might be replacing the refresh token. "
-                    "Interrupt again to exit immediately and lose the new token."
-                )
-                wait_interruptibly(running)
-            except BaseException:
-                with contextlib.suppress(RuntimeError):  # it just ended
-                    self._give_up()
-                raise
-            raise
-        if not running.done():
-            raise OctogenTimeoutError(
-                f"{self._awaited} did not respond within {within.seconds:g} s. Try again later. "
-                "The request continues in the background, so that no new refresh token is lost."
-            )
-        self._running = None
-        return running.result()
-
-    def _begin(self, exchange: Future[Issued], within: Deadline) -> None:
-        """Lock the refresh token and start the exchange, which unlocks it when done.
-
-        The token is locked in a separate thread, because a bucket might hang.
-        """
-        locking: Future[_Locked] = Future()
-        try:
-            start(functools.partial(self._lock, within), locking, "octogen-login")
-            wait_interruptibly(locking, within.left + _LOCK_GRACE_SECONDS)
-            if not locking.done():
-                raise OctogenTimeoutError(
-                    f"The {self._held} did not respond within {within.seconds:g} s. Check the "
-                    "connection to the store and try again."
-                )
-            self._awaited = f"The token endpoint {self._url}"
-            work = functools.partial(self._exchange, *locking.result())
-            self._running = exchange
-            start(work, exchange, "octogen-token", daemon=False)
-        except BaseException:
-            if exchange.cancel():  # False if it began although its start was interrupted
-                locking.add_done_callback(_unlock)
-            raise
-
-    def _lock(self, within: Deadline) -> _Locked:
-        held = self._held
-        held.require()  # the lock would create the folder for a mistyped path
-        with contextlib.ExitStack() as stack:
-            lease = stack.enter_context(held.locked(within))
-            old = held.read()
-            held.write(old)  # if it is not writable, fail before the token is spent
-            client_id = self._client_id.read().get_secret_value()
-            if lease.left < _MAX_STORE_SECONDS + _EXCHANGE_TIMEOUT / 2:
-                raise OctogenTimeoutError(
-                    f"The {held} responded so late that its lock might expire before a new token "
-                    "is stored, so no token was requested. Check the connection to the store and "
-                    "try again."
-                )
-            return client_id, old, lease, stack.pop_all()
-
-    def _exchange(
-        self, client_id: str, old: SecretStr, lease: Deadline, lock: contextlib.ExitStack
-    ) -> Issued:
-        with lock:
-            # The exchange must end while the token is still locked and can be replaced.
-            within = lease.within(min(_EXCHANGE_TIMEOUT, lease.left - _MAX_STORE_SECONDS))
-            try:
-                issued, replacement = self._post(client_id, old, within)
-            except OctogenMCPAuthenticationError:
-                current = self._held.read()
-                if current == old:
-                    raise
-                # Another program replaced the token concurrently without the lock.
-                issued, replacement = self._post(client_id, current, within)
-            if replacement:
-                self._awaited = f"The {self._held}"
-                try:
-                    store = functools.partial(self._store, replacement)
-                    with_retries(store, Deadline.after(_STORE_TIMEOUT))
-                except (OctogenMCPAuthenticationError, OctogenConnectionError) as error:
-                    raise OctogenMCPAuthenticationError(
-                        f"{error} The old token is spent and the new one is lost, so then run "
-                        "`octogen-dagster login` again."
-                    ) from None
-        if issued is None:
-            raise OctogenMCPAuthenticationError(
-                f"The token endpoint {self._url} returned no access token. Check the URL, or "
-                "report this to Octogen."
-            )
-        return issued
-
-    def _store(self, replacement: SecretStr) -> None:
-        try:
-            self._held.write(replacement)
-        except ReplacedSecretError as error:  # the next exchange uses that token
-            _LOGGER.warning("%s", error)
-
-    def _post(self, client_id: str, refresh_token: SecretStr, within: Deadline) -> _Tokens:
-        subject = f"The token endpoint {self._url}"
-
-        async def post() -> httpx2.Response:
-            import anyio
-            import httpx2
-
-            loop, task = asyncio.get_running_loop(), asyncio.current_task()
-            assert task is not None
-            self._give_up = lambda: loop.call_soon_threadsafe(task.cancel)
-            form = {
-                "grant_type": "refresh_token",
-                "client_id": client_id,
-                "refresh_token": refresh_token.get_secret_value(),
-            }
-            accept = {"Accept": "application/json"}
-            # Use all the time left: an abandoned request may have spent the token. The client's
-            # timeouts apply to each chunk of a response.
-            with anyio.fail_after(within.left):
-                async with httpx2.AsyncClient(
-                    timeout=None, trust_env=may_use_proxy(self._url)
-                ) as http:
-                    response: httpx2.Response = await http.post(
-                        self._url, data=form, headers=accept
-                    )
-            return response
-
-        def attempt() -> _Tokens:
-            import httpx2
-
-            try:
-                response = asyncio.run(post())
-            except TimeoutError:
-                raise OctogenTimeoutError(
-                    f"{subject} did not respond within {within.seconds:g} s. Try again later."
-                ) from None
-            except httpx2.HTTPError as error:
-                raise OctogenConnectionError(
-                    f"{subject} did not answer ({type(error).__name__}): check the address and the "
-                    "network."
-                ) from None
-            return _parsed_tokens(subject, response)
-
-        return with_retries(attempt, within)
-
-
-_Locked: TypeAlias = tuple[str, SecretStr, Deadline, contextlib.ExitStack]
-"""The client id, the refresh token, and the token's lock with its expiry."""
-
-
-def _unlock(locking: Future[_Locked]) -> None:
-    """Release a lock that no caller is waiting for."""
-    if not locking.exception():
-        locking.result()[-1].close()
-
-
-def _is_of_no_use(done: Future[Issued]) -> bool:
-    """True if an abandoned exchange failed, never began, or ended too long ago."""
-    if done.cancelled():
-        return True
-    return done.exception() is not None or done.result().renewed_at <= time.monotonic()
-
-
-def access_tokens(
-    *,
-    token_command: str | None = None,
-    client_id: str | None = None,
-    client_id_file: str | os.PathLike[str] | None = None,
-    refresh_token: str | None = None,
-    refresh_token_file: str | os.PathLike[str] | None = None,
-    token_uri: str | None = None,
-    token_endpoint: str | None = None,
-    host: str | None = None,
-    access_token: str | None = None,
-    timeout: float = DEFAULT_TIMEOUT,
-) -> AccessToken:
-    """Return the access token source for a configuration.
-
-    In order of precedence: token command, token URI, refresh token file, refresh token, access
-    token, and the files written by the last login. An empty file or a missing bucket object is
-    initialized with the refresh token.
-    """
-    refresh, access = SecretStr(refresh_token or ""), SecretStr(access_token or "")
-    del refresh_token, access_token  # keep them out of tracebacks that show locals
-    if token_command and token_command.strip():
-        return AccessToken(
-            TokenCommand(token_command, timeout),
-            "The token command printed the access token that was just rejected. It must print a "
-            "fresh token each time.",
-        )
-    if token_uri:
-        refresh_token_file = token_uri
-        client_id_file = client_id_file or client_id_uri(token_uri)
-    if not (refresh or refresh_token_file):
-        if access:
-            return given_token(access)
-        refresh_token_file = _last_login()
-        client_id_file = client_id_file or CLIENT_ID_FILE
-    word = parsed_word(refresh.get_secret_value())
-    if refresh_token_file:
-        held: _Secret = secret_at(refresh_token_file, "refresh token", word)
-    elif word:
-        held = _SecretInMemory(word)
-    else:
-        raise OctogenMCPAuthenticationError(
-            "The refresh token is malformed. A token is a single word without whitespace."
-        )
-    if client_id:
-        client: _Secret = _SecretInMemory(SecretStr(client_id))
-    elif client_id_file:
-        client = secret_at(client_id_file, "client id")
-    else:
-        raise OctogenMCPAuthenticationError(
-            "The refresh token needs its OAuth client id. Set OCTOGEN_MCP_CLIENT_ID_FILE or "
-            "OCTOGEN_MCP_CLIENT_ID."
-        )
-    return _refreshed_token(held, client, token_endpoint or host_token_endpoint(host))
-
-
-@functools.lru_cache(maxsize=16)
-def _refreshed_token(held: _Secret, client_id: _Secret, endpoint: str) -> AccessToken:
-    """Return a login's access token, shared by the process's sessions."""
-    return AccessToken(
-        Refresh(held, client_id, endpoint),
-        f"The token endpoint {endpoint} returned the access token that Octogen's MCP has just "
-        "rejected. Check that both URLs belong to the same service, or report this to Octogen.",
-    )
 
 
 def with_retries(
@@ -494,53 +172,7 @@ def with_retries(
         time.sleep(seconds)
 
 
-def _last_login() -> str:
-    path = os.path.expanduser(REFRESH_TOKEN_FILE)
-    if not os.path.lexists(path):
-        raise OctogenMCPAuthenticationError(
-            f"No login to Octogen's MCP found in {REFRESH_TOKEN_FILE}. Run `octogen-dagster "
-            "login`. To use a login stored elsewhere, set OCTOGEN_MCP_REFRESH_TOKEN_FILE and "
-            "OCTOGEN_MCP_CLIENT_ID_FILE, OCTOGEN_MCP_TOKEN_URI, OCTOGEN_MCP_TOKEN_COMMAND or "
-            "OCTOGEN_MCP_ACCESS_TOKEN."
-        )
-    return path
-
-
-_Tokens = tuple[Issued | None, SecretStr | None]
-"""A response's tokens; no refresh token if the old one stays valid."""
-
-
-def _parsed_tokens(subject: str, response: httpx2.Response) -> _Tokens:
-    """Return a response's tokens. Never quote the response: any part might contain a token."""
-    status, body = response.status_code, _parsed_object(response.content)
-    if status == 200 and body:
-        life = body.get("expires_in")
-        if not isinstance(life, int | float) or not 0 <= life <= _MAX_LIFE_SECONDS:
-            # A token with an unknown lifetime is used until it is rejected.
-            life = math.inf
-        # A token with a lifetime below one minute is used for half its lifetime.
-        renewed_at = time.monotonic() + max(life - _RENEWED_BEFORE_SECONDS, life / 2)
-        token = parsed_word(body.get("access_token"))
-        issued = Issued(token, renewed_at) if token else None
-        return issued, parsed_word(body.get("refresh_token"))
-    code = body.get("error")
-    del body  # keep its tokens out of tracebacks that show locals
-    if status == 429 or status >= 500:
-        kind = OctogenMCPRateLimitError if status == 429 else OctogenMCPError
-        wait = retry_after_seconds(response.headers)
-        raise kind(f"{subject} returned {status}. Try again later.", retry_after=wait or 0.0)
-    if status in (400, 401, 403) and isinstance(code, str) and re.fullmatch("[a-z_]{1,40}", code):
-        raise OctogenMCPAuthenticationError(
-            f"{subject} rejected the refresh token or client id ({status} {code!r}). The person "
-            "who logged in has signed out, or a process died while replacing the token. Run "
-            "`octogen-dagster login` to log in again."
-        )
-    raise OctogenMCPError(
-        f"{subject} returned {status} without tokens. Check the token endpoint URL."
-    )
-
-
-def _parsed_object(content: str | bytes) -> dict[str, Any]:
+def parsed_object(content: str | bytes) -> dict[str, Any]:
     """Parse a JSON object; return an empty one for other content."""
     try:
         value = json.loads(content)

@@ -184,7 +184,8 @@ def autosubscribe(
     Exit status: 0 done or dry run, 1 failed or a catalog has an error, 2 bad input.
     """
     from octogen_dagster.api.credentials import host_mcp_url
-    from octogen_dagster.control_plane.tokens import DEFAULT_RETRY, access_tokens
+    from octogen_dagster.control_plane.token_settings import access_tokens
+    from octogen_dagster.control_plane.tokens import DEFAULT_RETRY
     from octogen_dagster.control_plane.tools import OctogenMCP
     from octogen_dagster.sharing.autosubscribe import autosubscribe as run_pass
     from octogen_dagster.sharing.hub import AnalyticsHub

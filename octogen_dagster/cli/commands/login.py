@@ -199,7 +199,8 @@ def _client_id(client_id: str | None, redirect_uri: str | None) -> str | None:
 def _exchange(places: LoginPlaces, token_endpoint: str) -> None:
     """Exchange the new refresh token, which tests the files and the token endpoint."""
     from octogen_dagster.background import Deadline
-    from octogen_dagster.control_plane.tokens import DEFAULT_RETRY, Refresh
+    from octogen_dagster.control_plane.refresh import Refresh
+    from octogen_dagster.control_plane.tokens import DEFAULT_RETRY
 
     exchange = Refresh(places.refresh_token, places.client_id, token_endpoint)
     exchange(Deadline.after(DEFAULT_RETRY.deadline))

@@ -22,7 +22,7 @@ import octogen_dagster as od
 from octogen_dagster import errors
 from octogen_dagster.bigquery.partitions import listing_partition_key
 from octogen_dagster.cli.main import main
-from octogen_dagster.control_plane import login_bucket, tokens
+from octogen_dagster.control_plane import login_bucket, refresh
 from octogen_dagster.doctor.checks import diagnose
 from tests.api.servers import Received, http
 from tests.messages import Golden
@@ -271,8 +271,8 @@ def test_an_object_that_is_not_there_begins_with_the_given_token(
 def test_a_lease_outlives_the_exchange_that_it_protects(
     server: OctogenServer, bucket: S3Bucket, uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    storing = tokens._MAX_STORE_SECONDS
-    monkeypatch.setattr(tokens, "_EXCHANGE_TIMEOUT", 4)
+    storing = refresh._MAX_STORE_SECONDS
+    monkeypatch.setattr(refresh, "_EXCHANGE_TIMEOUT", 4)
     monkeypatch.setattr(login_bucket, "LEASE_SECONDS", storing + 4)
     seen: list[float] = []
 
@@ -290,7 +290,7 @@ def test_a_lease_outlives_the_exchange_that_it_protects(
 def test_a_bucket_that_answers_too_late_for_an_exchange_costs_no_token(
     golden: Golden, server: OctogenServer, uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(login_bucket, "LEASE_SECONDS", tokens._MAX_STORE_SECONDS)
+    monkeypatch.setattr(login_bucket, "LEASE_SECONDS", refresh._MAX_STORE_SECONDS)
     golden("errors", failure(errors.OctogenTimeoutError, uri))
     assert server.calls == []
 

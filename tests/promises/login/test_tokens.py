@@ -21,7 +21,7 @@ from click.testing import CliRunner
 
 import octogen_dagster as od
 from octogen_dagster.cli.main import main
-from octogen_dagster.control_plane import tokens
+from octogen_dagster.control_plane import refresh, tokens
 from octogen_dagster.errors import (
     OctogenConnectionError,
     OctogenError,
@@ -117,7 +117,8 @@ def test_an_access_token_is_renewed_before_its_end(
     is_renewed: bool,
 ) -> None:
     now = 1_000.0
-    monkeypatch.setattr(tokens, "time", SimpleNamespace(monotonic=lambda: now))
+    for module in (refresh, tokens):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now))
     server.expires_in = life
     call()
     now += age
