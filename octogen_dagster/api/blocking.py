@@ -21,19 +21,11 @@ from octogen_dagster.api import http
 from octogen_dagster.api.catalog_states import parsed_catalog_list
 from octogen_dagster.api.credentials import may_use_proxy
 from octogen_dagster.api.flow import (
-    CATALOGS,
     Flow,
     RequestStatistics,
     Send,
     T,
     Wait,
-    catalogs_flow,
-    count_flow,
-    lookup_flow,
-    me_flow,
-    page_flow,
-    product_flow,
-    search_flow,
 )
 from octogen_dagster.api.http import (
     BodyTooLargeError,
@@ -43,6 +35,16 @@ from octogen_dagster.api.http import (
     TransportTimeoutError,
     is_cut_off,
     parsed_headers,
+)
+from octogen_dagster.api.operations import (
+    CATALOGS,
+    catalogs_flow,
+    count_flow,
+    lookup_flow,
+    me_flow,
+    page_flow,
+    product_flow,
+    search_flow,
 )
 from octogen_dagster.api.search import SearchArguments, SearchRequest
 from octogen_dagster.api.service import HEADERS, Service

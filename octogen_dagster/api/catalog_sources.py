@@ -16,7 +16,8 @@ from octogen_dagster.api.blocking import BlockingClient
 from octogen_dagster.api.catalog_states import CatalogList, CatalogState, catalogs_of_shop
 from octogen_dagster.api.client import OctogenClient
 from octogen_dagster.api.estimate import estimate_pages
-from octogen_dagster.api.flow import Flow, domain_flow
+from octogen_dagster.api.flow import Flow
+from octogen_dagster.api.operations import domain_flow
 from octogen_dagster.api.search import MAX_PAGE_SIZE
 from octogen_dagster.api.service import Service
 from octogen_dagster.background import StoppedError, submit, wait_interruptibly
@@ -108,7 +109,7 @@ class ShopCatalogs(CatalogSource):
 
     async def fetch(self, client: OctogenClient) -> CatalogList:
         """`CatalogSource.fetch`."""
-        return self._joined(await client._run_all(self._flows(client._service)))
+        return self._joined(await client._driver.run_all(self._flows(client._service)))
 
     def _fetch_blocking(self, client: BlockingClient) -> CatalogList:
         return self._joined(client.run_all(self._flows(client.service)))

@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import functools
-import sys
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from typing_extensions import Unpack
 
-from octogen_dagster.api import http
 from octogen_dagster.api.catalog_states import parsed_catalog_list
 from octogen_dagster.api.credentials import (
     DEFAULT_BASE_URL,
     ApiKey,
     configured_base_url,
-    may_use_proxy,
 )
-from octogen_dagster.api.flow import (
+from octogen_dagster.api.driver import AsyncDriver, phases_of
+from octogen_dagster.api.flow import RequestStatistics
+from octogen_dagster.api.operations import (
     CATALOGS,
-    Flow,
-    RequestStatistics,
-    Send,
-    T,
     catalogs_flow,
     count_flow,
     domain_flow,
@@ -36,14 +27,6 @@ from octogen_dagster.api.flow import (
     search_flow,
     search_subject,
 )
-from octogen_dagster.api.http import (
-    BodyTooLargeError,
-    Response,
-    TransportError,
-    TransportTimeoutError,
-    is_cut_off,
-    parsed_headers,
-)
 from octogen_dagster.api.pacing import RateLimiter
 from octogen_dagster.api.paging import PageTracker
 from octogen_dagster.api.retry import RetryPolicy
@@ -53,7 +36,7 @@ from octogen_dagster.api.search import (
     SearchRequest,
     shows_arguments,
 )
-from octogen_dagster.api.service import DEFAULT_TIMEOUT, HEADERS, Generation, Service
+from octogen_dagster.api.service import DEFAULT_TIMEOUT, Generation, Service
 from octogen_dagster.api.spending import Spending
 from octogen_dagster.api.url_lists import (
     add_urls_flow,
@@ -82,7 +65,6 @@ if TYPE_CHECKING:
         MeResponse,
     )
     from octogen_dagster.api.search import SearchFilters
-    from octogen_dagster.api.spending import Charge
     from octogen_dagster.api.url_lists import (
         CoverageContainsResponse,
         CoverageUrlList,
@@ -90,9 +72,6 @@ if TYPE_CHECKING:
         CoverageUrlListUrlsPage,
         CoverageUrlMutationResponse,
     )
-
-_MAX_AT_ONCE = 16
-_PHASES = ("connect", "read", "write", "pool")
 
 
 class OctogenClient:
@@ -131,13 +110,9 @@ class OctogenClient:
         spending: Spending | None = None,
         _service: Service | None = None,
     ) -> None:
-        import httpx
-
         if http_client is not None and timeout == DEFAULT_TIMEOUT:
             timeout = http_client.timeout
-        self._phases: dict[str, Any] = {
-            phase: getattr(timeout, phase, timeout) for phase in _PHASES
-        }
+        phases = phases_of(timeout)
         if _service is None:
             try:
                 key = api_key if isinstance(api_key, ApiKey) else ApiKey(api_key)
@@ -148,21 +123,13 @@ class OctogenClient:
                 # Compared by identity, because users can pass an equal string.
                 base_url=configured_base_url() if base_url is DEFAULT_BASE_URL else base_url,
                 timeout=timeout if isinstance(timeout, int | float) else float("inf"),
-                phase_timeout=self._phases["read"] or float("inf"),
+                phase_timeout=phases["read"] or float("inf"),
                 retry=retry or RetryPolicy(),
                 limiter=rate_limiter or RateLimiter(),
                 spending=spending or Spending(),
             )
         self._service = _service
-        self._owns_client = http_client is None
-        self._http: Any = http_client or httpx.AsyncClient(
-            trust_env=may_use_proxy(_service.base_url)
-        )
-        httpx2 = sys.modules.get("httpx2")  # imported by whoever created such a client
-        self._httpx: Any = (
-            httpx2 if httpx2 and isinstance(self._http, httpx2.AsyncClient) else httpx
-        )
-        self._statistics = RequestStatistics()
+        self._driver = AsyncDriver(_service, phases, http_client)
 
     def __repr__(self) -> str:
         service = getattr(self, "_service", None)  # missing if __init__ raised
@@ -179,8 +146,7 @@ class OctogenClient:
 
     async def aclose(self) -> None:
         """Close the connections, except those of a client passed as `http_client`."""
-        if self._owns_client:
-            await self._http.aclose()
+        await self._driver.aclose()
 
     async def list_catalogs(self) -> list[MerchantCatalogSummary]:
         """List the catalogs granted to the API key; the list can be empty.
@@ -189,7 +155,7 @@ class OctogenClient:
             OctogenNotFoundError: The service does not list catalogs, like Octogen's current one.
             OctogenError: The request failed for another reason.
         """
-        return await self._run(list_catalogs_flow(self._service))
+        return await self._driver.run(list_catalogs_flow(self._service))
 
     async def list_catalog_states(self) -> CatalogList:
         """List the catalogs granted to the API key, as `GrantedCatalogs` does.
@@ -200,7 +166,7 @@ class OctogenClient:
             OctogenNotFoundError: The service does not list catalogs, like Octogen's current one.
             OctogenError: The request failed for another reason.
         """
-        return parsed_catalog_list(await self._run(catalogs_flow(self._service)), CATALOGS)
+        return parsed_catalog_list(await self._driver.run(catalogs_flow(self._service)), CATALOGS)
 
     async def get_me(self) -> MeResponse:
         """Get the API key's organization and rate limit.
@@ -208,7 +174,7 @@ class OctogenClient:
         Raises:
             OctogenError: The request failed; older services respond with 404.
         """
-        return await self._run(me_flow(self._service))
+        return await self._driver.run(me_flow(self._service))
 
     async def get_domain(self, host: str, *, paced: bool = False) -> DomainCoverageResponse:
         """Get the catalogs for a shop's host, with counts, facets and prices.
@@ -223,7 +189,7 @@ class OctogenClient:
                 hosts.
             OctogenError: The request failed for another reason.
         """
-        return await self._run(domain_flow(self._service, host, paced=paced))
+        return await self._driver.run(domain_flow(self._service, host, paced=paced))
 
     async def count_products(self, filters: SearchFilters, catalogs: Sequence[str] = ()) -> int:
         """Count the products that match a search's filters, free of charge.
@@ -242,7 +208,7 @@ class OctogenClient:
             OctogenNotFoundError: The service is too old to count products.
             OctogenError: The request failed for another reason.
         """
-        return await self._run(count_flow(self._service, filters, catalogs))
+        return await self._driver.run(count_flow(self._service, filters, catalogs))
 
     async def lookup_product(self, url: str) -> MerchantProductUrlLookupResponse:
         """Look up a product's full view in Octogen's index by its URL.
@@ -257,7 +223,7 @@ class OctogenClient:
             OctogenNotFoundError: No catalog contains the product.
             OctogenError: The request failed for another reason.
         """
-        return await self._run(product_flow(self._service, url))
+        return await self._driver.run(product_flow(self._service, url))
 
     @shows_arguments
     async def search_products(self, **page: Unpack[SearchArguments]) -> MerchantProductListPage:
@@ -277,7 +243,7 @@ class OctogenClient:
                 of the arguments.
             OctogenError: The request failed for another reason.
         """
-        return await self._run(page_flow(self._service, SearchRequest.of(**page)))
+        return await self._driver.run(page_flow(self._service, SearchRequest.of(**page)))
 
     async def iter_pages(
         self, **search: Unpack[SearchArguments]
@@ -337,7 +303,7 @@ class OctogenClient:
             OctogenUrlListError: The organization has reached its limit of lists.
             OctogenError: The request failed for another reason.
         """
-        return await self._run(create_url_list_flow(self._service, name))
+        return await self._driver.run(create_url_list_flow(self._service, name))
 
     async def list_coverage_url_lists(
         self, *, cursor: str | None = None, limit: int | None = None
@@ -353,7 +319,7 @@ class OctogenClient:
             OctogenUrlListError: The cursor is malformed or expired.
             OctogenError: The request failed for another reason.
         """
-        return await self._run(url_lists_flow(self._service, cursor=cursor, limit=limit))
+        return await self._driver.run(url_lists_flow(self._service, cursor=cursor, limit=limit))
 
     async def get_coverage_url_list(self, url_list_id: str) -> CoverageUrlList:
         """Get a coverage URL list's status, size and BigQuery listing.
@@ -363,7 +329,7 @@ class OctogenClient:
             OctogenUrlListNotFoundError: The organization has no such list.
             OctogenError: The request failed for another reason.
         """
-        return await self._run(url_list_flow(self._service, url_list_id))
+        return await self._driver.run(url_list_flow(self._service, url_list_id))
 
     async def delete_coverage_url_list(self, url_list_id: str) -> CoverageUrlList:
         """Delete a coverage URL list and its BigQuery results. This cannot be undone.
@@ -375,7 +341,7 @@ class OctogenClient:
             OctogenUrlListNotFoundError: The organization has no such list.
             OctogenError: The request failed for another reason.
         """
-        return await self._run(delete_url_list_flow(self._service, url_list_id))
+        return await self._driver.run(delete_url_list_flow(self._service, url_list_id))
 
     async def add_coverage_url_list_urls(
         self, url_list_id: str, urls: Sequence[str]
@@ -396,7 +362,7 @@ class OctogenClient:
             OctogenUrlListError: The list is being deleted.
             OctogenError: The request failed for another reason.
         """
-        return await self._run(add_urls_flow(self._service, url_list_id, urls))
+        return await self._driver.run(add_urls_flow(self._service, url_list_id, urls))
 
     async def remove_coverage_url_list_urls(
         self, url_list_id: str, urls: Sequence[str]
@@ -413,7 +379,7 @@ class OctogenClient:
             OctogenUrlListError: The list is being deleted.
             OctogenError: The request failed for another reason.
         """
-        return await self._run(remove_urls_flow(self._service, url_list_id, urls))
+        return await self._driver.run(remove_urls_flow(self._service, url_list_id, urls))
 
     async def check_coverage_url_list_urls(
         self, url_list_id: str, urls: Sequence[str]
@@ -429,7 +395,7 @@ class OctogenClient:
             OctogenUrlListNotFoundError: The organization has no such list.
             OctogenError: The request failed for another reason.
         """
-        return await self._run(check_urls_flow(self._service, url_list_id, urls))
+        return await self._driver.run(check_urls_flow(self._service, url_list_id, urls))
 
     async def list_coverage_url_list_urls(
         self, url_list_id: str, *, cursor: str | None = None, limit: int | None = None
@@ -447,7 +413,7 @@ class OctogenClient:
             OctogenUrlListError: The cursor is malformed or expired. Start again without a cursor.
             OctogenError: The request failed for another reason.
         """
-        return await self._run(
+        return await self._driver.run(
             list_urls_flow(self._service, url_list_id, cursor=cursor, limit=limit)
         )
 
@@ -459,7 +425,7 @@ class OctogenClient:
     @property
     def statistics(self) -> RequestStatistics:
         """Statistics for the requests sent so far."""
-        return self._statistics
+        return self._driver.statistics
 
     @property
     def generation(self) -> Generation:
@@ -472,91 +438,6 @@ class OctogenClient:
         """Read one page within the rate limit."""
         body = request.body() | ({"cursor": cursor} if cursor else {})
         flow = search_flow(self._service, body, tracker.subject, paced=True)
-        return parsed_page(await self._run(flow), f"{tracker.subject}, page {tracker.pages + 1},")
-
-    async def _run_all(self, flows: Sequence[Flow[T]]) -> list[T]:
-        """Run flows concurrently."""
-        slots = asyncio.Semaphore(_MAX_AT_ONCE)
-
-        async def run(flow: Flow[T]) -> T:
-            async with slots:
-                return await self._run(flow)
-
-        return await asyncio.gather(*map(run, flows))
-
-    async def _run(self, flow: Flow[T]) -> T:
-        """Run a flow and return its value."""
-        answer: Response | TransportError | None = None
-        with contextlib.closing(flow):
-            while True:
-                try:
-                    step = flow.send(answer)
-                except StopIteration as end:
-                    value: T = end.value
-                    return value
-                self._statistics.record(step)
-                answer = None
-                if isinstance(step, Send):
-                    answer = await self._send(step)
-                elif step.until:
-                    seconds = None if step.seconds == float("inf") else step.seconds
-                    await asyncio.wait({asyncio.wrap_future(step.until)}, timeout=seconds)
-                else:
-                    await asyncio.sleep(step.seconds)
-
-    async def _send(self, step: Send) -> Response | TransportError:
-        """Send a request and mask the API key in the response or error."""
-        key, httpx = self._service.api_key, self._httpx
-        try:
-            async with asyncio.timeout(step.seconds):
-                response = await self._exchange(step)
-        except BodyTooLargeError as error:
-            return BodyTooLargeError(key.redacted(error.response))
-        except (httpx.TimeoutException, TimeoutError) as error:
-            return TransportTimeoutError(type(error).__name__)
-        # httpx parses the `Location` header even if it does not follow redirects.
-        except (httpx.RequestError, httpx.InvalidURL, UnicodeError) as error:
-            return TransportError(key.masked(f"{type(error).__name__}: {error}"))
-        if is_cut_off(response.headers, response.content):
-            return TransportError("the connection was closed in the middle of the body")
-        return key.redacted(response)
-
-    async def _exchange(self, step: Send) -> Response:
-        request, seconds, charge = step
-        phases = {
-            phase: seconds if value is None else min(value, seconds)
-            for phase, value in self._phases.items()
-        }
-        sent = self._http.build_request(
-            request.method,
-            request.url,
-            headers={**HEADERS, "Accept-Encoding": "gzip"},
-            content=request.content,
-            extensions={"timeout": phases, "trace": functools.partial(_trace, charge)},
+        return parsed_page(
+            await self._driver.run(flow), f"{tracker.subject}, page {tracker.pages + 1},"
         )
-        charge.is_sent = True  # some transports do not emit trace events
-        response = await self._http.send(
-            sent, auth=self._service.api_key, follow_redirects=False, stream=True
-        )
-        try:
-            headers = parsed_headers(response.headers.raw)
-            head = Response(
-                response.status_code, headers, request=request, library=self._httpx.__name__
-            )
-            charge.response_begun(head)
-            body = bytearray()
-            async for chunk in response.aiter_bytes():
-                body += chunk
-                if len(body) > http.MAX_BODY_BYTES:
-                    raise BodyTooLargeError(head)
-        finally:
-            await response.aclose()
-        return replace(head, content=bytes(body))
-
-
-async def _trace(charge: Charge, event: str, info: dict[str, Any]) -> None:
-    """Record whether the transport has sent the request; while connecting, it has not."""
-    if event.startswith("connection."):
-        charge.is_sent = False
-    elif event.endswith("send_request_headers.started"):
-        charge.is_sent = info["request"].method != b"CONNECT"

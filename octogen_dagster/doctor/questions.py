@@ -13,9 +13,10 @@ from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
 from octogen_dagster.api.catalog_sources import NamedCatalogs
-from octogen_dagster.api.flow import parsed_page, request_flow, shop_path
+from octogen_dagster.api.flow import request_flow
 from octogen_dagster.api.http import Response
 from octogen_dagster.api.models import MerchantProductListItem
+from octogen_dagster.api.operations import parsed_page, shop_path
 from octogen_dagster.api.search import SearchFilters
 from octogen_dagster.doctor.asking import Charged, Question, Seen
 from octogen_dagster.doctor.service import (

@@ -17,7 +17,7 @@ from octogen_dagster.api.blocking import BlockingClient
 from octogen_dagster.api.catalog_sources import CatalogService, GrantedCatalogs, fetch_catalogs
 from octogen_dagster.api.catalog_states import CatalogState
 from octogen_dagster.api.estimate import FacetCounts
-from octogen_dagster.api.flow import Flow, parsed_page, search_flow
+from octogen_dagster.api.flow import Flow
 from octogen_dagster.api.http import Response
 from octogen_dagster.api.models import (
     DomainCoverageResponse,
@@ -26,6 +26,7 @@ from octogen_dagster.api.models import (
     MerchantProductUrlLookupResponse,
     MeResponse,
 )
+from octogen_dagster.api.operations import parsed_page, search_flow
 from octogen_dagster.api.search import SearchRequest
 from octogen_dagster.api.spending import dollars
 from octogen_dagster.api.url_lists import CoverageUrlListPage

@@ -11,7 +11,8 @@ import httpx2
 from octogen_dagster import OctogenClient
 from octogen_dagster.api.blocking import BlockingClient
 from octogen_dagster.api.credentials import ApiKey, may_use_proxy
-from octogen_dagster.api.flow import Flow, domain_flow, list_catalogs_flow
+from octogen_dagster.api.flow import Flow
+from octogen_dagster.api.operations import domain_flow, list_catalogs_flow
 from octogen_dagster.api.pacing import RateLimiter
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.api.service import DEFAULT_TIMEOUT, Generation, Service

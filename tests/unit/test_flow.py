@@ -11,13 +11,19 @@ import pytest
 
 from octogen_dagster import errors
 from octogen_dagster.api.credentials import ApiKey
-from octogen_dagster.api.flow import Flow, Send, Wait, request_flow, search_flow
+from octogen_dagster.api.flow import (
+    Flow,
+    Send,
+    Wait,
+    request_flow,
+)
 from octogen_dagster.api.http import (
     BodyTooLargeError,
     Response,
     TransportError,
     TransportTimeoutError,
 )
+from octogen_dagster.api.operations import search_flow
 from octogen_dagster.api.pacing import RateLimiter
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.api.service import Service, ServiceLog

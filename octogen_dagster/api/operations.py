@@ -1,0 +1,266 @@
+"""The service's operations as flows: search, lookup, catalogs, shops, counts. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from octogen_dagster.api.estimate import FacetCounts, count_request
+from octogen_dagster.api.flow import Flow, T, Wait, request_flow
+from octogen_dagster.api.http import Response
+from octogen_dagster.api.models import (
+    DomainCoverageResponse,
+    MerchantCatalogSummary,
+    MerchantProductListPage,
+    MerchantProductUrlLookupResponse,
+    MeResponse,
+)
+from octogen_dagster.api.responses import lacks_version, parsed, refused_fields
+from octogen_dagster.api.search import CURRENT_FIELDS
+from octogen_dagster.errors import OctogenNotFoundError, OctogenValidationError
+from octogen_dagster.printable import printable
+
+if TYPE_CHECKING:
+    from octogen_dagster.api.search import SearchFilters, SearchRequest
+    from octogen_dagster.api.service import Service
+
+CATALOGS = "The list of catalogs"
+_RESPELLED = frozenset({"catalog", "understand"})
+_UNKNOWN = "extra_forbidden"
+"""The 422 error type for unknown fields."""
+_SHOP_PATHS = ("/domains", "/stores")
+_shop_path_of: dict[str, str] = {}
+"""The shop path of each service, by base URL; learned from responses in this process."""
+_LOOKUP_OPTIONS = {"resolutionMode": "index_only", "matchMode": "strict"}
+
+
+def search_flow(
+    service: Service, body: Mapping[str, Any], subject: str, *, paced: bool = False
+) -> Flow[Response]:
+    """Request one search page in the contract generation of the service.
+
+    The seed generation takes one key as `catalog`, the current one a list as `catalogs`. The seed
+    generation rejects `understand` and never interprets keywords; the current one interprets them
+    unless `understand` is false. A search is first sent with `catalog` and `understand`. If a 422
+    rejects `catalog`, this and later requests use `catalogs`; if it rejects `understand=False`,
+    they omit it. A 422 is not charged.
+    """
+    flow = _search(service, body, subject, paced=paced)
+    return (yield from _once_learned(service, "search", flow) if paced else flow)
+
+
+def _search(
+    service: Service, body: Mapping[str, Any], subject: str, *, paced: bool
+) -> Flow[Response]:
+    refused = service.refused.get("search", frozenset())
+    spelled = _spelled(body, refused)
+    tried: list[dict[str, Any]] = []
+    while True:
+        tried.append(spelled)
+        try:
+            response = yield from request_flow(
+                service, "POST", "/products/search", subject, spelled, paced=paced
+            )
+        except OctogenValidationError as error:
+            named = refused_fields(error.detail)
+            # A service that rejects `catalog` is of the current generation. If it was upgraded
+            # from the seed generation, earlier rejections no longer apply.
+            refused = frozenset({"catalog"}) if "catalog" in named else refused | named
+            spelled = _spelled(body, refused)
+            # Two rejections that undo each other would otherwise loop forever.
+            if spelled in tried:
+                raise _explained(error, subject) from None
+        else:
+            service.refused["search"] = refused & _RESPELLED
+            return response
+
+
+def page_flow(service: Service, request: SearchRequest) -> Flow[MerchantProductListPage]:
+    """Read one page of a search."""
+    subject = search_subject(request)
+    return parsed_page((yield from search_flow(service, request.body(), subject)), subject)
+
+
+def search_subject(request: SearchRequest) -> str:
+    """Return the subject for messages about a search."""
+    return f"Catalog {request.catalog!r}" if request.catalog else "The search of all catalogs"
+
+
+def parsed_page(response: Response, subject: str) -> MerchantProductListPage:
+    """Parse a search page."""
+    return parsed(MerchantProductListPage, response, subject)
+
+
+def parsed_lookup(response: Response, subject: str) -> MerchantProductUrlLookupResponse:
+    """Parse a lookup response."""
+    return parsed(MerchantProductUrlLookupResponse, response, subject)
+
+
+def product_flow(service: Service, url: str) -> Flow[MerchantProductUrlLookupResponse]:
+    """Look up the product at a merchant's URL."""
+    return (yield from lookup_flow(service, url, parsed_lookup))
+
+
+def lookup_flow(
+    service: Service, url: str, read: Callable[[Response, str], T], *, paced: bool = False
+) -> Flow[T]:
+    """Look up a product URL in the index only and parse the response with `read`.
+
+    By default, the current generation scrapes products outside the index and matches URLs loosely,
+    so a removed variant resolves to another one. A lookup turns both off with two fields. The seed
+    generation does neither, but might reject the fields with a 422; this and later lookups then
+    omit them. A 422 is not charged.
+    """
+    if not url.strip():
+        raise ValueError("url must not be empty.")
+    subject = f"The product at {printable(url)}"
+    flow = _lookup(service, url, subject, paced=paced)
+    response = yield from _once_learned(service, "lookup", flow) if paced else flow
+    return read(response, subject)
+
+
+def _lookup(service: Service, url: str, subject: str, *, paced: bool) -> Flow[Response]:
+    while True:
+        refused = service.refused.get("lookup", frozenset())
+        options = {name: value for name, value in _LOOKUP_OPTIONS.items() if name not in refused}
+        try:
+            response = yield from request_flow(
+                service, "POST", "/products/lookup", subject, {"url": url, **options}, paced=paced
+            )
+        except OctogenValidationError as error:
+            named = refused_fields(error.detail) & options.keys()
+            if not named:
+                raise
+            service.refused["lookup"] = refused | named
+        else:
+            service.refused["lookup"] = refused
+            return response
+
+
+def _once_learned(service: Service, operation: str, flow: Flow[T]) -> Flow[T]:
+    """Hold requests until the first one has shown which fields the service rejects.
+
+    Otherwise concurrent requests would all be rejected for the same field.
+    """
+    if operation in service.refused:
+        return (yield from flow)
+    own: Future[None] = Future()
+    first = service.refused.learning.setdefault(operation, own)
+    if first is not own:
+        while not first.done():
+            yield Wait(float("inf"), "turn", until=first)
+        return (yield from flow)
+    try:
+        return (yield from flow)
+    finally:
+        # Release the others even if the first request failed.
+        service.refused.setdefault(operation, frozenset())
+        own.set_result(None)
+
+
+def list_catalogs_flow(service: Service) -> Flow[list[MerchantCatalogSummary]]:
+    """List the catalogs granted to the API key."""
+    return parsed(list[MerchantCatalogSummary], (yield from catalogs_flow(service)), CATALOGS)
+
+
+def catalogs_flow(service: Service) -> Flow[Response]:
+    """Request the catalogs granted to the API key."""
+    try:
+        return (yield from request_flow(service, "GET", "/catalogs", CATALOGS))
+    except OctogenNotFoundError as error:
+        if lacks_version(service.base_url):
+            raise
+        raise error.with_message(
+            f"{CATALOGS} does not exist at {service.base_url} (404), because the service no longer "
+            "lists catalogs. Set OctogenResource(catalog_source=ShopCatalogs(hosts=[...])) or "
+            "OctogenResource(catalog_source=NamedCatalogs(keys=[...])), or name the catalogs in "
+            "ProductSearch(catalogs=[...])."
+        ) from None
+
+
+def me_flow(service: Service) -> Flow[MeResponse]:
+    """Get the API key's organization and rate limit."""
+    subject = "The account of the API key"
+    return parsed(MeResponse, (yield from request_flow(service, "GET", "/me", subject)), subject)
+
+
+def domain_flow(
+    service: Service, host: str, *, paced: bool = False
+) -> Flow[DomainCoverageResponse]:
+    """Get the catalogs for a shop's host.
+
+    The path is `/domains/{host}`, or `/stores/{domain}` in newer services. The path that worked is
+    remembered for this process.
+    """
+    if not host.strip():
+        raise ValueError("host must not be empty.")
+    subject = f"Shop {host!r}"
+    known = shop_path(service.base_url)
+    for path in sorted(_SHOP_PATHS, key=lambda path: path != known):
+        url = f"{path}/{quote(host.strip(), safe='')}"
+        try:
+            response = yield from request_flow(service, "GET", url, subject, paced=paced)
+        except OctogenNotFoundError as error:
+            if lacks_version(service.base_url):
+                raise
+            if error.detail == "domain_not_covered":
+                _shop_path_of[service.base_url] = path
+                raise
+            missing = error
+        else:
+            shop = parsed(DomainCoverageResponse, response, subject)
+            _shop_path_of[service.base_url] = path
+            return shop
+    raise missing.with_message(
+        f"{subject} cannot be looked up, because {service.base_url} does not support shops (404). "
+        "Use GrantedCatalogs() if the service lists catalogs, or else NamedCatalogs(keys=[...])."
+    ) from None
+
+
+def shop_path(base_url: str) -> str | None:
+    """Return the service's shop path; None before its first response."""
+    return _shop_path_of.get(base_url)
+
+
+def count_flow(service: Service, filters: SearchFilters, catalogs: Sequence[str] = ()) -> Flow[int]:
+    """Count the products that match a search's filters: a lower bound, free of charge."""
+    subject, path = "The count of products", "/products/facet-counts"
+    body = count_request(filters, catalogs)
+    try:
+        response = yield from request_flow(service, "POST", path, subject, body)
+    except OctogenNotFoundError as error:
+        if lacks_version(service.base_url):
+            raise
+        raise error.with_message(
+            f"{subject} is not available, because {service.base_url} does not support counting "
+            "searches (404). A service with the older contract counts whole catalogs only. Remove "
+            "the filters."
+        ) from None
+    return parsed(FacetCounts, response, subject).products(filters)
+
+
+def _spelled(body: Mapping[str, Any], refused: frozenset[str]) -> dict[str, Any]:
+    """Return the body with rejected fields replaced or left out where that is equivalent."""
+    spelled = dict(body)
+    if "catalog" in refused and "catalog" in spelled:
+        spelled["catalogs"] = [spelled.pop("catalog")]
+    if "understand" in refused and spelled.get("understand") is False:
+        del spelled["understand"]
+    return spelled
+
+
+def _explained(error: OctogenValidationError, subject: str) -> OctogenValidationError:
+    """Explain a 422 about fields that only the current generation has."""
+    entries = error.detail if isinstance(error.detail, list) else ()
+    unknown = refused_fields(
+        [each for each in entries if isinstance(each, dict) and each.get("type") == _UNKNOWN]
+    )
+    names = ", ".join(name for name in CURRENT_FIELDS if name in unknown)
+    if not names:
+        return error
+    return error.with_message(
+        f"{subject} failed: the service has the older contract, which does not support {names} "
+        "(422). Remove these fields, or use a service with the current contract."
+    )
