@@ -1,1 +1,1 @@
-"""Files that are published whole or not at all, on a disk or in a bucket. Knows no Dagster."""
+"""Atomic file publishing on a disk or in a bucket. Independent of Dagster."""

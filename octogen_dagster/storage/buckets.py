@@ -1,6 +1,6 @@
-"""Bucket: the files of a store in S3, Google Cloud Storage or Azure, by obstore.
+"""Bucket: a store's files in S3, Google Cloud Storage or Azure, through obstore.
 
-Polars reads with the same options and credentials: both libraries are Rust's `object_store`.
+Polars reads with the same options and credentials: both build on the Rust crate `object_store`.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from octogen_dagster.masking import has_url_secret, is_secret, masked
 from octogen_dagster.storage.files import ListedFile, ReplacedError
 
 Provider = Callable[[], tuple[dict[str, str], "int | None"]]
-"""Returns credentials under Polars' names, and until when they are valid, in seconds since 1970."""
+"""Returns credentials with Polars' names, and their expiry as a Unix timestamp."""
 
 _SCHEMES = {"s3": "aws_", "s3a": "aws_", "gs": "google_", "gcs": "google_"}
 _SCHEMES |= dict.fromkeys(("az", "azure", "abfs", "abfss"), "azure_")
-"""The prefix of the names of a store's options, which may be left out, by the scheme of URLs."""
+"""The optional prefix for storage option names, by URL scheme."""
 _CLIENT_OPTIONS = {
     *("allow_http", "allow_invalid_certificates", "connect_timeout", "proxy_ca_certificate"),
     *("proxy_excludes", "proxy_url", "read_timeout", "root_certificate", "timeout", "user_agent"),
@@ -43,12 +43,12 @@ _CLIENT_OPTIONS = {
     *("http2_keep_alive_timeout", "http2_keep_alive_while_idle", "http2_max_frame_size"),
     *("pool_idle_timeout", "pool_max_idle_per_host", "randomize_addresses"),
 }
-"""Options of the HTTP client. Polars takes them among the others; obstore panics on them there."""
+"""HTTP client options. Polars accepts them with the others; obstore panics on them there."""
 _OWN_CREDENTIALS = {
     *("access_key_id", "skip_signature", "web_identity_token_file", "bearer_token"),
     *("service_account", "service_account_path", "service_account_key", "application_credentials"),
 }
-"""Options that name the credentials, so that no library looks for them on the machine."""
+"""Options that set the credentials, so that no library searches the machine for them."""
 _RETRIES: Any = {
     "max_retries": 3,
     "retry_timeout": timedelta(seconds=60),
@@ -57,31 +57,32 @@ _RETRIES: Any = {
 
 
 def bucket_of(url: str, setting: str = "base_dir", other: str = "a folder") -> tuple[str, str, str]:
-    """Return the scheme, the bucket and the prefix of a setting's URL; refuse one of no store."""
+    """Return the scheme, bucket and prefix in a setting's URL, or raise ValueError."""
     scheme, _, rest = url.partition("://")
     bucket, _, prefix = rest.rstrip("/").partition("/")
-    # A container of Azure may be followed by @ and the account.
+    # In Azure URLs, @ and the account can follow the container.
     has_user = "@" in bucket and _SCHEMES.get(scheme) != "azure_"
     if "?" in rest or has_user or (scheme in _SCHEMES and ":" in bucket) or has_url_secret(url):
         raise ValueError(
-            f"{setting} has more than a bucket and a prefix in its URL. Dagster would show it, and "
-            "credentials there are not used: write s3://bucket/..., gs://bucket/... or "
-            "az://container/..., and set the credentials where the store's library looks for them."
+            f"The URL in {setting} must have only a bucket and a prefix: Dagster would show "
+            "anything else, and credentials there are ignored. Use s3://bucket/..., "
+            "gs://bucket/... or az://container/..., and configure the credentials as for the "
+            "cloud provider's SDK."
         )
     if scheme not in _SCHEMES or not bucket:
         raise ValueError(
-            f"{setting} {url!r} is not in a known store. Name {other}, s3://bucket/..., "
+            f"{setting} {url!r} is not a supported location. Use {other}, s3://bucket/..., "
             "gs://bucket/... or az://container/..."
         )
     return scheme, bucket, prefix
 
 
 class Bucket:
-    """The files of a store below a prefix in a bucket; a missing bucket is a FileNotFoundError."""
+    """A store's files under a bucket prefix. A missing bucket raises FileNotFoundError."""
 
     advice = (
-        "Check that the bucket is there, that the credentials may use it and that the store can be "
-        "reached, and run it again."
+        "Check that the bucket exists and is reachable and that the credentials have access, then "
+        "run it again."
     )
 
     def __init__(self, base_dir: str, options: Mapping[str, Any]) -> None:
@@ -105,45 +106,45 @@ class Bucket:
             return from_url(
                 self._url,
                 config=config,
-                client_options=client or None,  # or those of the environment would not count
+                client_options=client or None,  # an empty dict would ignore the environment
                 retry_config=_RETRIES,
                 credential_provider=provider,
             )
         except UnknownConfigurationKeyError as error:
             unknown = next((name for name in config if f"'{name.lower()}'" in str(error)), "")
             raise ValueError(
-                f"The storage option {unknown!r} is not known for {self._url}. Correct its "
-                "name: options are those of obstore and of Polars."
+                f"The storage option {unknown!r} is unknown for {self._url}. Use the option names "
+                "that obstore and Polars accept."
             ) from None
         except (BaseError, ValueError) as error:
             raise ValueError(
-                f"The storage options cannot be used for {self._url}: {self.reason(error)}. "
-                "Correct them."
+                f"The storage options are invalid for {self._url}: {self.reason(error)}. Fix the "
+                "options."
             ) from None
 
     def uri(self, key: str) -> str:
         return f"{self._url}/{self._prefix}{key}"
 
     def reason(self, error: Exception) -> str:
-        """The first line of an error, without what may be secret: obstore adds a page to it."""
+        """Return an error's first line with secrets masked; obstore adds a page of details."""
         text = str(error).partition("\n")[0] or type(error).__name__
         text = re.sub(r"\?[^\s)]*", "", text)  # the query of a signed URL
         return masked(text, self._secrets).rstrip(".")
 
     def _call(self, work: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        """Call obstore, in a thread if this is the main one: it holds signals back."""
+        """Call obstore, outside the main thread because it blocks signals."""
         call = functools.partial(work, self._store, *arguments, **options)
         if threading.current_thread() is not threading.main_thread():
             return call()
         return run_in_thread(call, "octogen-store")
 
     def require(self) -> None:
-        """Raise FileNotFoundError if there is no bucket."""
-        with contextlib.suppress(PermissionDeniedError):  # nothing needs to be listed
+        """Raise FileNotFoundError if the bucket does not exist."""
+        with contextlib.suppress(PermissionDeniedError):  # writing does not need permission to list
             self._call(_listed, f"{self._prefix}.octogen-no-such-folder")
 
     def version(self, key: str) -> object:
-        """The version that tells an object from others at this key; None if there is none."""
+        """Return a value that identifies the object at a key; None if it does not exist."""
         try:
             found = self._call(obstore.head, self._prefix + key)
         except FileNotFoundError:
@@ -161,10 +162,9 @@ class Bucket:
         self._call(obstore.put, self._prefix + key, written)
 
     def publish_if(self, version: object, written: Path | bytes, key: str) -> object:
-        """Publish an object unless another one than that of the version is at its key.
+        """Publish an object if its key still has the given version, and return the new version.
 
-        Returns its version. S3 and Azure compare the ETag, Google the generation. It is not
-        uploaded in parts.
+        S3 and Azure compare the ETag, Google the generation. The upload has a single part.
         """
         mode: Any = "create"
         if isinstance(version, tuple):
@@ -210,7 +210,7 @@ class Bucket:
             return
         try:
             self._call(obstore.delete, paths)
-        except FileNotFoundError:  # one of them is gone already
+        except FileNotFoundError:  # one is already deleted
             for path in paths:
                 with contextlib.suppress(FileNotFoundError):
                     self._call(obstore.delete, path)
@@ -221,10 +221,10 @@ def _listed(store: Any, prefix: str) -> Any:
 
 
 def _credential_provider(prefix: str, options: dict[str, str]) -> Provider | None:
-    """Let boto3 or google-auth find the credentials of the machine, if they are installed.
+    """Let boto3 or google-auth find the machine's credentials, if installed.
 
-    They know profiles and federated identities, which obstore does not. An `aws_profile` is taken
-    out of the options, and so is a bearer token, which Polars knows as an option from 1.44 on.
+    They support profiles and federated identities, which obstore does not. Removes `aws_profile`
+    and the bearer token from the options; Polars accepts the token as an option only since 1.44.
     """
     import polars as pl
 
@@ -249,12 +249,12 @@ def _credential_provider(prefix: str, options: dict[str, str]) -> Provider | Non
 
 
 def _bearer(token: str) -> tuple[dict[str, str], None]:
-    """Return a token as a provider of Polars does; nobody knows when it expires."""
+    """Return a token like a Polars credential provider, without an expiry."""
     return {"bearer_token": token}, None
 
 
 def _credential(provider: Provider) -> dict[str, Any]:
-    """Return the credentials of a provider of Polars as obstore takes them."""
+    """Convert credentials from a Polars credential provider for obstore."""
     found, until = provider()
     expires_at = None if until is None else datetime.fromtimestamp(until, UTC)
     if "bearer_token" in found:

@@ -1,4 +1,4 @@
-"""Files on a disk, written whole or not at all by a rename: those of a store, and secret ones."""
+"""Atomic writes to files on a disk, by renaming: store files and files with secrets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, NamedTuple
 from octogen_dagster.errors import OctogenSnapshotError
 
 _UNFINISHED = ".unfinished"
-"""The end of the name of a file that is still being written; such a name begins with a dot."""
+"""The suffix for files still being written; their names start with a dot."""
 _MAX_PUT_ATTEMPTS = 20
 _LOCK_TIMEOUT = 60.0
 _KINDS = {stat.S_IFDIR: "folder", stat.S_IFIFO: "FIFO", stat.S_IFSOCK: "socket"}
@@ -32,13 +32,13 @@ class ListedFile(NamedTuple):
 
 
 class ReplacedError(Exception):
-    """Another writer replaced the file that a new one was made from."""
+    """Another writer replaced the file that the new one is based on."""
 
 
 class Disk:
-    """The files of a store below a folder."""
+    """A store's files in a folder."""
 
-    advice = "Let this user read and write there, or set base_dir to another folder."
+    advice = "Give this user read and write access, or set base_dir to another folder."
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -50,7 +50,7 @@ class Disk:
         return getattr(error, "strerror", None) or str(error)
 
     def version(self, key: str) -> object:
-        """The version that tells a file from others at this key; None if there is none."""
+        """Return a value that identifies the file at a key; None if it does not exist."""
         try:
             found = os.stat(self._folder / key)
         except (FileNotFoundError, NotADirectoryError):
@@ -58,10 +58,10 @@ class Disk:
         if not stat.S_ISREG(found.st_mode):
             kind = _KINDS.get(stat.S_IFMT(found.st_mode), "device")
             raise OctogenSnapshotError(
-                f"The snapshot {self.uri(key)} cannot be read or written: a {kind} is at its "
-                "place. Move it away, or set base_dir to another folder."
+                f"The snapshot {self.uri(key)} cannot be read or written: the path is a {kind}. "
+                "Move it away, or set base_dir to another folder."
             )
-        # A rename brings another inode, even if the clock of the disk has not moved on.
+        # A rename changes the inode, even if the disk's clock has not advanced.
         return found.st_ino, found.st_mtime_ns
 
     def polars_arguments(self, key: str) -> dict[str, Any]:
@@ -71,7 +71,7 @@ class Disk:
         _replace_durably(written, self._folder / key)
 
     def publish_if(self, version: object, written: Path, key: str) -> None:
-        """Publish a file unless another one than that of the version is at its key."""
+        """Publish a file if its key still has the given version."""
         import filelock
 
         lock = (self._folder / key).with_name(".lock")
@@ -81,14 +81,14 @@ class Disk:
             self.publish(written, key)
 
     def copy(self, key: str, target: str) -> None:
-        """Copy a file to a place at which no other file ever is; it survives a power failure."""
+        """Copy a file durably to a key that is never used for another file."""
         source, path = self._folder / key, self._folder / target
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             os.link(source, path)
         except FileExistsError:
             return
-        except OSError:  # a file system without hard links
+        except OSError:  # the file system has no hard links
             with create_unfinished(source, 0o666) as file:
                 shutil.copyfile(source, file.name)
             _replace_durably(file.name, path)
@@ -102,10 +102,10 @@ class Disk:
             if not isinstance(error, FileNotFoundError | NotADirectoryError):
                 raise error
 
-        root = os.path.join(self._folder, "")  # a Path of each file would take most of the time
+        root = os.path.join(self._folder, "")  # creating a Path per file would dominate the time
         for path, _, names in os.walk(os.path.join(root, folder), onerror=refused):
             for name in names:
-                with contextlib.suppress(FileNotFoundError):  # another run removed it meanwhile
+                with contextlib.suppress(FileNotFoundError):  # another run has removed it
                     file = os.path.join(path, name)
                     modified = datetime.fromtimestamp(os.lstat(file).st_mtime, UTC)
                     found.append(ListedFile(file[len(root) :].replace(os.sep, "/"), modified))
@@ -119,19 +119,19 @@ class Disk:
 
     def put(self, key: str, content: bytes) -> None:
         path = self._folder / key
-        for _ in range(_MAX_PUT_ATTEMPTS):  # another run may remove the folder meanwhile
+        for _ in range(_MAX_PUT_ATTEMPTS):  # another run might remove the folder
             path.parent.mkdir(parents=True, exist_ok=True)
             with contextlib.suppress(FileNotFoundError):
                 return write_whole(path, content, durable=False)
         return write_whole(path, content, durable=False)
 
     def delete(self, keys: Collection[str], within: str | None = None) -> None:
-        """Delete files, and another folder's empty ones, also of a killed run, and that one."""
+        """Delete files, then empty folders in `within`, including ones left by killed runs."""
         for key in keys:
             (self._folder / key).unlink(missing_ok=True)
         if within is not None:
             for folder, _, _ in os.walk(self._folder / within, topdown=False):
-                with contextlib.suppress(OSError):  # it is not empty
+                with contextlib.suppress(OSError):  # not empty
                     os.rmdir(folder)
 
 
@@ -143,11 +143,11 @@ def write_whole(
     durable: bool = True,
     keep_owner: bool = False,
 ) -> None:
-    """Create a file or replace its content in one step: a reader sees the old or the new content.
+    """Create or replace a file atomically: a reader sees either the old or the new content.
 
-    A durable one survives a power failure. The mode is reduced by the umask; 0o600 is for secrets.
-    `keep_owner` gives the file the owner and group of the one that it replaces, if this user may. A
-    link is replaced, not followed. What a killed writer leaves is for `remove_abandoned`.
+    With `durable`, the file survives a power failure. The umask applies to `mode`; use 0o600 for
+    secrets. `keep_owner` keeps the replaced file's owner and group if permitted. A symbolic link is
+    replaced, not followed. `remove_abandoned` deletes files left by killed writers.
     """
     file = create_unfinished(target, mode)
     try:
@@ -166,29 +166,29 @@ def write_whole(
 
 
 def give_owner(handle: int, like: str | os.PathLike[str]) -> None:
-    """Give an open file the owner and group of another one, if it exists and this user may."""
+    """Give an open file another file's owner and group, if it exists and this is permitted."""
     with contextlib.suppress(FileNotFoundError, PermissionError):
         wanted = os.stat(like)
         os.fchown(handle, wanted.st_uid, wanted.st_gid)
 
 
 def create_unfinished(target: Path, mode: int) -> BinaryIO:
-    """Create a file beside another one, which will be renamed to it."""
+    """Create a temporary file beside `target`, to be renamed to it."""
     while True:
         unfinished = target.with_name(f".{target.name}.{secrets.token_hex(6)}{_UNFINISHED}")
-        # Mode "x" neither follows a link nor opens a file that somebody else has put there.
+        # Mode "x" neither follows a link nor opens a file that somebody else created.
         with contextlib.suppress(FileExistsError):
             return open(unfinished, "xb", opener=functools.partial(os.open, mode=mode))
 
 
 def remove_abandoned(target: Path, older_than_seconds: float) -> None:
-    """Remove the unfinished files that killed writers of a file left, by their age."""
+    """Remove old unfinished files that killed writers left for a target."""
     for unfinished in target.parent.glob(f".{glob.escape(target.name)}.*{_UNFINISHED}"):
         _remove_older(unfinished, older_than_seconds)
 
 
 def remove_abandoned_below(folder: Path, older_than_seconds: float) -> None:
-    """Remove the unfinished files that killed writers left in a folder and in those in it."""
+    """Remove old unfinished files that killed writers left in a folder and its subfolders."""
     for path, _, names in os.walk(folder):
         for name in names:
             if name.startswith(".") and name.endswith(_UNFINISHED):
@@ -196,16 +196,16 @@ def remove_abandoned_below(folder: Path, older_than_seconds: float) -> None:
 
 
 def _remove_older(unfinished: Path, seconds: float) -> None:
-    with contextlib.suppress(FileNotFoundError, PermissionError):  # one of another user
+    with contextlib.suppress(FileNotFoundError, PermissionError):  # or it belongs to another user
         if unfinished.lstat().st_mtime < time.time() - seconds:
             unfinished.unlink()
 
 
 def _replace_durably(unfinished: str | Path, target: Path) -> None:
-    """Rename a written file so that it survives a power failure under its new name."""
+    """Rename a written file durably."""
     _sync(unfinished)
     os.replace(unfinished, target)
-    # The name is in the folder, which has to reach the disk as well.
+    # The folder contains the name and must reach the disk, too.
     _sync(target.parent)
 
 

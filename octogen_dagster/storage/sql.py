@@ -1,4 +1,4 @@
-"""SQL over the snapshots of a store: each asset is a table."""
+"""SQL queries over a store's snapshots, with one table per asset."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _FIRST_WORD = re.compile(r"(?:\s|\(|--[^\n]*|/\*.*?\*/)*(\w*)", re.DOTALL)
 _READS = {"select", "with", "from", "values", "explain"}
 _NO_TABLE = re.compile(r"relation '(.*)' was not found")
 _DETAILS = re.compile(r"\n\n(?:Resolved plan|This error occurred)")
-"""The beginning of what Polars adds to an error about its plan of the query."""
+"""Where Polars' details about the query plan begin in an error."""
 
 
 def list_tables(store: Store) -> pl.DataFrame:
-    """Return the name, the number of rows and the columns of each table."""
+    """Return each table's name, row count and columns."""
     frames = _frames(store)
     if not frames:
         raise _nothing_stored(store)
@@ -40,12 +40,12 @@ def list_tables(store: Store) -> pl.DataFrame:
 
 
 def query_tables(store: Store, query: str, limit: int | None = None) -> pl.DataFrame:
-    """Return the rows of a query, or the first of them."""
+    """Return a query's rows, or the first `limit` rows."""
     word = (_FIRST_WORD.match(query) or [""] * 2)[1]
     if word.lower() not in _READS:
         raise ValueError(
-            f"{word or 'The query'} is not a SELECT. Only reading is supported: begin the query "
-            "with SELECT, WITH or FROM."
+            f"{word or 'The query'} is not a SELECT. Queries are read-only: start with SELECT, "
+            "WITH or FROM."
         )
     frames = _frames(store, query)
     try:
@@ -66,20 +66,20 @@ def _no_table(store: Store, name: str) -> Exception:
         return _nothing_stored(store)
     some = ", ".join(names[:_MAX_NAMED]) + (", …" if len(names) > _MAX_NAMED else "")
     return ValueError(
-        f"There is no table {name!r} in {store.base_dir}.{did_you_mean(name, names)} The tables "
-        f"are {some}."
+        f"{store.base_dir} has no table {name!r}.{did_you_mean(name, names)} Available tables: "
+        f"{some}."
     )
 
 
 def _nothing_stored(store: Store) -> OctogenSnapshotError:
     return OctogenSnapshotError(
-        f"No snapshot is stored in {store.base_dir}. Materialize an asset first, or name another "
-        "folder or bucket."
+        f"{store.base_dir} has no snapshots. Materialize an asset first, or pass another folder or "
+        "bucket."
     )
 
 
 def _frames(store: Store, query: str | None = None) -> dict[str, pl.LazyFrame]:
-    """The rows of each asset; with partitions the key of each is in a column."""
+    """Return each asset's rows, with a `partition` column for partitioned assets."""
     frames = {}
     for asset, files in _files(store, query).items():
         if "" not in files:
@@ -88,8 +88,8 @@ def _frames(store: Store, query: str | None = None) -> dict[str, pl.LazyFrame]:
             frames[asset] = store.scan(files[""])
         else:
             raise OctogenSnapshotError(
-                f"The asset {asset} is stored twice: as the file {store.uri(files[''])} and in "
-                "partitions. Move away the files that its runs no longer write."
+                f"The asset {asset} is stored both as {store.uri(files[''])} and in partitions. "
+                "Move the files that runs no longer write."
             )
     return frames
 
@@ -101,7 +101,7 @@ def _with_partition(partition: str, frame: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def _files(store: Store, query: str | None = None) -> dict[str, Mapping[str, str]]:
-    """The files of each asset by partition, "" without one; only of those that a query names."""
+    """Return the files of the assets that a query names, by partition ("" without one)."""
     keys = [
         each.key
         for each in store.files("")
@@ -111,18 +111,18 @@ def _files(store: Store, query: str | None = None) -> dict[str, Mapping[str, str
     found = defaultdict[str, dict[str, str]](dict)
     with ThreadPoolExecutor(MAX_REQUESTS, "octogen-sql") as pool:
         for key, metadata in zip(keys, pool.map(store.metadata, keys), strict=True):
-            asset = metadata.get(ASSET_KEY)  # other files are not of an asset
+            asset = metadata.get(ASSET_KEY)  # other files do not belong to an asset
             if asset and (query is None or _is_named(asset, query)):
                 found[asset][metadata.get(PARTITION_KEY, "")] = key
     return {asset: dict(sorted(files.items())) for asset, files in sorted(found.items())}
 
 
 def _possible_names(key: str) -> list[str]:
-    """The assets that a file may be of: its path tells no prefix from a partition."""
+    """Return the possible asset keys for a file: a path segment can be a prefix or partition."""
     parts = [unquote(part) for part in key.removesuffix(".parquet").split("/")]
     return ["/".join(parts[:length]) for length in range(1, len(parts) + 1)]
 
 
 def _is_named(asset: str, query: str) -> bool:
-    """True if a query has the name, and not only as a part of another one."""
+    """True if a query contains the name as a whole word."""
     return asset in query and bool(re.search(rf"(?<![\w/]){re.escape(asset)}(?![\w/])", query))

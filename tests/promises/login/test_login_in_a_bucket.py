@@ -238,7 +238,7 @@ def test_a_bucket_that_hangs_is_named(
 @pytest.mark.parametrize(
     ("uri", "said"),
     [
-        ("s4://bucket/login", "token_uri 's4://bucket/login' is not in a known store"),
+        ("s4://bucket/login", "token_uri 's4://bucket/login' is not a supported location"),
         ("s3://bucket", "token_uri 's3://bucket' "),
     ],
 )

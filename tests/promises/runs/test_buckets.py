@@ -106,7 +106,7 @@ def test_a_store_that_denies_access_is_an_error_before_anything_is_read(
     bucket.proxy.is_denied = True
     failed = failure(run(bucket, service))
     assert f"The snapshot {bucket.base_dir}/products.parquet cannot be read" in failed
-    assert "that the credentials may use it" in failed
+    assert "credentials have access" in failed
     assert "Debug source" not in failed
     assert service.searches == []
 
@@ -115,7 +115,7 @@ def test_a_store_that_is_down_is_an_error(bucket: S3Bucket) -> None:
     options = {
         name: NOWHERE if name.endswith("_url") else value for name, value in bucket.options.items()
     }
-    with pytest.raises(OctogenSnapshotError, match=r"cannot be read: .*store can be reached"):
+    with pytest.raises(OctogenSnapshotError, match=r"cannot be read: .*is reachable"):
         publish(bucket, pl.DataFrame({"n": [1]}), storage_options=options)
 
 
@@ -125,8 +125,7 @@ def test_a_broken_upload_leaves_the_snapshot_as_it_was(bucket: S3Bucket) -> None
     bucket.proxy.max_sent = 100_000
     with pytest.raises(
         OctogenSnapshotError,
-        match=rf"^The snapshot {bucket.base_dir}/made\.parquet could not be published\. Readers "
-        r"see the old or the new one, whole: .+ Check that the bucket is there",
+        match=rf"^The snapshot {bucket.base_dir}/made\.parquet could not be published\. .+ bucket",
     ):
         publish(bucket, incompressible(50_000, seed=2))
     bucket.proxy.reset()
