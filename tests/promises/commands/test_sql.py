@@ -182,7 +182,7 @@ def test_a_statement_that_writes_is_refused(run: Run, snapshots: Path, statement
     ("query", "said"),
     [
         ("SELECT * FROM octogen_product_history", f"Did you mean {ASSET!r}?"),
-        ("SELECT * FROM other", "The tables are money/octogen_costs, octogen_products, "),
+        ("SELECT * FROM other", "tables: money/octogen_costs, octogen_products, "),
         (f"SELECT prize FROM {ASSET}", 'unable to find column "prize"'),
         (f"SELECT * FROM {ASSET} WHERE", "sql parser error: Expected: an expression"),
         (f"SELECT * FROM {ASSET} WHERE uuid > 1 + 'x'", "Polars cannot run the query: "),

@@ -282,7 +282,7 @@ class TestOnlyChanged:
 
         after = result.rows
         assert result.asked == [after.pop(one)["product_url"]]
-        assert "has no details.dimensions, details.patterns, videos, which" in result.log
+        assert "has no details.dimensions, details.patterns, videos" in result.log
         del before[one]
         for uuid, row in before.items():
             row["videos"] = row["details"] = None
