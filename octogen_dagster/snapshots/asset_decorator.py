@@ -1,8 +1,8 @@
-"""The decorator of every snapshot asset: it runs the asset's function and publishes the result.
+"""The decorator behind every snapshot asset: runs the asset's function and publishes the result.
 
     @snapshot_asset → the asset's function → Publication.publish → Dagster's report
 
-In a run of several partitions, `range_run` does this for each of them.
+In a run of several partitions, `range_run` does this for each one.
 """
 
 import inspect
@@ -60,10 +60,10 @@ class SnapshotRun(Generic[_Service]):
     """A run of a snapshot asset, shared by its partitions.
 
     Attributes:
-        context: Dagster's context of the run, with its log and configuration.
-        service: The service of the asset's `OctogenResource`; None for an asset without one.
-        kind: The kind of the table.
-        lineage: The metadata with the column lineage.
+        context: The run's Dagster context, with its log and configuration.
+        service: The service behind the asset's `OctogenResource`; None for an asset without one.
+        kind: The table kind.
+        lineage: The column-lineage metadata.
         stop: Set when the run ends early, such as by an interrupt, to end waiting threads.
     """
 
@@ -75,7 +75,7 @@ class SnapshotRun(Generic[_Service]):
 
 
 MakeSnapshot: TypeAlias = Callable[..., Any]
-"""The function of a snapshot asset."""
+"""A snapshot asset's function."""
 
 
 def snapshot_asset(
@@ -89,7 +89,7 @@ def snapshot_asset(
     needs_files: bool = False,
     takes_ranges: bool = True,
 ) -> Callable[[MakeSnapshot], dg.AssetsDefinition]:
-    """Return the decorator of a snapshot asset, whose runs can have several partitions.
+    """Return the decorator for a snapshot asset, whose runs can have several partitions.
 
     The decorated function makes one snapshot. It takes the run (a `SnapshotRun`), the partition key
     (None without partitions) and the asset's inputs by name (each `Snapshots`). It returns a frame,
@@ -102,18 +102,18 @@ def snapshot_asset(
     partition is published, reported and checked separately, and a retry reads only failed ones.
 
     Args:
-        own: The builder's arguments of `@dagster.asset`, including `snapshot_inputs`. An input
+        own: The builder's `@dagster.asset` arguments, including `snapshot_inputs`. An input
             given as a `dagster.AssetIn` in `ins` is loaded as `Snapshots` as well.
         given: The user's arguments. Metadata, dependencies, resources and checks are added; any
             other argument overrides the builder's.
-        kind: The kind of the table.
-        made_from: The upstream asset of the columns in `kind.made_from`. If both have the same
+        kind: The table kind.
+        made_from: The upstream asset for the columns in `kind.made_from`. If both have the same
             `backfill_policy`, Dagster would put them into one run and skip this one, so it gets
             separate runs.
         resource_key: The key of an `OctogenResource`. Partitions are read in parallel, as many as
-            the resource allows. Without it they are made one after the other, in no pool, with the
-            retry policy of products, since a retry costs nothing.
-        loads: The types of inputs other than `Snapshots`, by name.
+            the resource allows. Without it, they are made one after another, in no pool, with the
+            products' retry policy, because a retry costs nothing.
+        loads: Input types other than `Snapshots`, by name.
         needs_files: True for a table that needs a `ParquetSnapshotIOManager`.
         takes_ranges: False to reject a `backfill_policy`.
 
@@ -124,11 +124,7 @@ def snapshot_asset(
         given = {**given, **own_range({**own, **given}, made_from)}
     arguments = {**own, **given}
     execute = arguments.pop("execute", None) or (lambda _context, compute: compute())
-    if resource_key is None:
-        own = {"retry_policy": RETRY_POLICY, "pool": None, **own}
-    if kind.schema:
-        columns = {COLUMN_SCHEMA: column_schema(kind.schema, kind.descriptions)}
-        own = {**own, "metadata": {**columns, **own.get("metadata", {})}}
+    own = _with_defaults(own, kind, is_free=resource_key is None)
     tags = {**(own.get("tags") or {}), **(given.get("tags") or {}), SNAPSHOT_TAG: ""}
     given = {**given, "tags": tags}
     lineage = column_lineage(made_from.key, kind.made_from) if made_from and kind.made_from else {}
@@ -163,7 +159,7 @@ def snapshot_asset(
         compute.__name__, compute.__doc__ = make.__name__, make.__doc__
         _set_parameters(compute, {each: others.get(each, Snapshots) for each in names})
         options = {"output_required": False} if has_range else {}
-        # It is called above, around the function of the asset, and not around the publication.
+        # `execute` wraps only the asset's function, not the publication.
         without = {name: each for name, each in given.items() if name != "execute"}
         return register_kind(
             octogen_asset({**own, **options}, without, takes_ranges=takes_ranges)(compute),
@@ -174,20 +170,30 @@ def snapshot_asset(
     return decorate
 
 
+def _with_defaults(own: Mapping[str, Any], kind: TableKind, *, is_free: bool) -> Mapping[str, Any]:
+    """Add the kind's column schema, and the retry policy for assets that call no paid service."""
+    if is_free:
+        own = {"retry_policy": RETRY_POLICY, "pool": None, **own}
+    if kind.schema:
+        columns = {COLUMN_SCHEMA: column_schema(kind.schema, kind.descriptions)}
+        own = {**own, "metadata": {**columns, **own.get("metadata", {})}}
+    return own
+
+
 def _check_parameters(make: MakeSnapshot, inputs: Sequence[str]) -> None:
     """Reject a function that cannot be called with a run, a partition and these inputs."""
     try:
         inspect.signature(make).bind(None, None, **dict.fromkeys(inputs))
     except TypeError as error:
         raise TypeError(
-            f"The function {make.__name__} of a snapshot asset must take the run, the partition "
+            f"The snapshot asset's function {make.__name__} must take the run, the partition "
             f"and the asset's inputs by name: {error}. Write "
             f"def {make.__name__}({', '.join(('run', 'partition', *inputs))})."
         ) from None
 
 
 def _result(kind: TableKind, made: Any, subject: str) -> Any:
-    """Return what a function made as a result whose frame has the columns of its kind."""
+    """Wrap a function's return value in a result, with the frame cast to the kind's columns."""
     if isinstance(made, Iterator):
         return made
     result = made if isinstance(made, dg.MaterializeResult) else dg.MaterializeResult(value=made)
@@ -199,11 +205,11 @@ def _result(kind: TableKind, made: Any, subject: str) -> Any:
 def _fitted(
     schema: pl.Schema, frame: pl.DataFrame | pl.LazyFrame, subject: str
 ) -> pl.DataFrame | pl.LazyFrame:
-    """Cast a frame to a schema, or raise a failure that is not retried."""
+    """Cast a frame to a schema; a mismatch fails the run without a retry."""
     columns = frame.collect_schema()
     if missing := [name for name in schema if name not in columns]:
         raise dg.Failure(
-            f"The frame of {subject} has no column {missing[0]!r}."
+            f"The frame for {subject} has no column {missing[0]!r}."
             f"{did_you_mean(missing[0], columns)} It has {', '.join(columns)}. Return a frame with "
             f"the columns {', '.join(schema)}.",
             allow_retries=False,
@@ -212,15 +218,15 @@ def _fitted(
         return frame.select(pl.col(name).cast(dtype) for name, dtype in schema.items())
     except pl.exceptions.InvalidOperationError as error:
         raise dg.Failure(
-            f"The frame of {subject} has values of wrong types: {error}",
+            f"The frame for {subject} has values with wrong types: {error}",
             allow_retries=False,
         ) from error
 
 
 def _set_parameters(compute: Callable[..., Any], inputs: Mapping[str, Any]) -> None:
-    """Annotate a function with a context and inputs, from which Dagster derives their types.
+    """Annotate a function's context and inputs, from which Dagster derives their types.
 
-    Dagster caches one type for each annotation, and a job cannot have two types of one name.
+    Dagster caches one type per annotation, and a job cannot have two types with the same name.
     """
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     names = ["context", *inputs]
@@ -248,10 +254,10 @@ def _service(context: dg.AssetExecutionContext, resource_key: str | None) -> Run
 
 
 def _publish(run: SnapshotRun[Any], partition: str | None, result: Any) -> Iterator[Any]:
-    """Publish the only snapshot of a run and yield its materialization.
+    """Publish a run's only snapshot and yield its materialization.
 
-    Saved pages are removed once Dagster has reported it, so a run that dies earlier is retried from
-    them. Another IO manager gets the whole frame.
+    Saved pages are removed after Dagster has reported it, so that a retry can resume from them if
+    the run dies earlier. Another IO manager receives the whole frame.
     """
     context, step = run.context, PublishingStep.of(run.context)
     _, manager = output_manager(context)
@@ -261,11 +267,11 @@ def _publish(run: SnapshotRun[Any], partition: str | None, result: Any) -> Itera
     source = source_of(result.value, f"Asset {step.asset.to_user_string()}")
     also = {**run.lineage, **(result.metadata or {})}
     if not keeps_snapshots(manager):
-        if not isinstance(result.value, pl.DataFrame):  # the asset itself made a whole frame
+        if not isinstance(result.value, pl.DataFrame):  # the asset returned a whole frame
             context.log.info(
                 f"The snapshot is handed to a {type(manager).__name__} as a whole frame. It is "
-                "complete and checked. Saved pages, atomic replacement, runs of several partitions "
-                "and histories need a ParquetSnapshotIOManager: set io_manager_key."
+                "complete and checked. Saved pages, atomic replacement, multi-partition runs and "
+                "histories need a ParquetSnapshotIOManager: set io_manager_key."
             )
         with permanent_errors_fail(), shared_budget(step, source.spending):
             frame, metadata = _collected(run, source, also)
@@ -273,7 +279,7 @@ def _publish(run: SnapshotRun[Any], partition: str | None, result: Any) -> Itera
         yield dg.MaterializeResult(
             value=frame,
             check_results=result.check_results,
-            # The previous rows are not known here, so each run counts as a change.
+            # The previous rows are unknown here, so each run counts as a change.
             data_version=dg.DataVersion(of_run(_catalog_version(result), step.run_id)),
             tags=result.tags,
         )
@@ -314,12 +320,12 @@ def _collected(
 def _publish_range(
     run: SnapshotRun[Any], snapshot: Callable[[str], dg.MaterializeResult[Any]]
 ) -> Iterator[Any]:
-    """Publish the partitions of a run and yield the events of each."""
+    """Publish a run's partitions and yield their events."""
     step = PublishingStep.of(run.context)
     manager: ParquetSnapshotIOManager
     _, manager = output_manager(run.context)
     manager.remove_abandoned(step.asset)
-    once = OnceLog(run.context.log.warning)  # catalogs of one search share warnings
+    once = OnceLog(run.context.log.warning)  # a search's catalogs share warnings
 
     def publish(partition: str, note_read: Callable[[], None]) -> PublishedSnapshot:
         with permanent_errors_fail():
@@ -341,9 +347,9 @@ def _publish_range(
 def own_range(
     arguments: Mapping[str, Any], products: dg.AssetsDefinition
 ) -> dict[str, dg.BackfillPolicy]:
-    """Return a downstream asset's backfill policy, as the argument of its decorator.
+    """Return a downstream asset's backfill policy as a decorator argument.
 
-    Dagster puts assets with equal policies into one run of a backfill, and would skip the
+    Dagster puts assets with equal policies into the same backfill run, and would skip the
     downstream one there. A different policy gives it separate runs.
     """
     policy = arguments.get("backfill_policy")

@@ -1,4 +1,4 @@
-"""The budget of a run, shared by its steps and attempts through the run's tags."""
+"""A run's budget, shared by its steps and attempts through the run's tags."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from octogen_dagster.frames.source import RunSpending
 from octogen_dagster.snapshots.publication import PublishingStep, parent_of, retried_runs
 
 _SPENT = "octogen/spent_usd."
-"""The prefix of the tags with the dollars that each step of a run has spent."""
+"""Tag prefix for the dollars spent by each step in a run."""
 _POSSIBLY_CHARGED = "octogen/possibly_charged_usd."
-"""The prefix of the tags with the dollars that might be charged in addition."""
+"""Tag prefix for the dollars that might be charged in addition."""
 _AMOUNT = re.compile(r"\d{1,12}(\.\d{1,12})?")
 _MAX_REQUESTS_UNWRITTEN = 30
 _MAX_SECONDS_UNWRITTEN = 10.0
@@ -51,7 +51,7 @@ def shared_budget(step: PublishingStep, spending: RunSpending | None) -> Iterato
 
     The costs are recorded without a budget as well, because a failed read reports nothing else.
 
-    The amounts are stored in tags of the run. A re-execution inherits them, and counts them unless
+    The amounts are stored in the run's tags. A re-execution inherits them, and counts them unless
     the run succeeded. Each step has separate tags, because concurrent steps would overwrite shared
     ones. They are written every ten seconds, every thirty requests and at the end of the block, so
     little is lost when a process is killed. Concurrent steps in other processes can each spend the

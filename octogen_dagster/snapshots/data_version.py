@@ -1,8 +1,8 @@
-"""The data version of a snapshot, which changes only with its rows.
+"""A snapshot's data version, which changes only with its rows.
 
-    content_of → a digest of the rows, a tag of the materialization → snapshot_version
+    content_of → the rows' digest, stored as a materialization tag → snapshot_version
 
-A snapshot with unchanged rows triggers nothing downstream. Its data version is the catalog's
+A snapshot with unchanged rows triggers nothing downstream. Its data version is the catalog
 version in which the rows were first read; an observation reports later versions with the same rows
 to the catalog sensor.
 """
@@ -22,9 +22,9 @@ _SEARCHED = ("octogen.search", CATALOGS, SELECTION)
 
 
 class SnapshotVersion(NamedTuple):
-    """The data version of a snapshot and the other tags of its materialization.
+    """A snapshot's data version and its other materialization tags.
 
-    `unchanged_in` is a later version of the catalog with the same rows.
+    `unchanged_in` is a later catalog version with the same rows.
     """
 
     data_version: str
@@ -35,7 +35,7 @@ class SnapshotVersion(NamedTuple):
 def content_of(
     rows: pl.LazyFrame, file_metadata: Mapping[str, str], volatile: Collection[str] = ()
 ) -> str:
-    """Return a digest of rows in any order, without volatile columns."""
+    """Return an order-independent digest of the rows, without volatile columns."""
     schema = rows.collect_schema()
     columns = [_hashable(name, dtype) for name, dtype in schema.items() if name not in volatile]
     # Hashing a nested struct takes twice as long as hashing the hashes of its columns.
@@ -52,7 +52,7 @@ def _hashable(name: str, dtype: pl.DataType) -> pl.Expr:
 
 
 def _categories_as_text(dtype: Any) -> Any:
-    """Replace categorical types by text at any depth."""
+    """Replace categorical types with strings at any depth."""
     if isinstance(dtype, pl.Categorical):
         return pl.String()
     if isinstance(dtype, pl.List):
@@ -77,11 +77,11 @@ def snapshot_version(
     is_stored: bool,
     run_id: str | None,
 ) -> SnapshotVersion:
-    """Return the version of a snapshot.
+    """Return a snapshot's version.
 
-    With the content of the last materialization, it keeps that data version, if `is_stored`: the
-    stored file is the one that was reported. Otherwise it is `version`, the catalog's, or the
-    digest, and includes the run if the last materialization has that version already.
+    If the content has not changed since the last materialization and `is_stored` (the stored file
+    is the reported one), the data version is kept. Otherwise it is the catalog's `version`, or the
+    digest, followed by the run ID if the last materialization already has that version.
     """
     last = last_tags.get(DATA_VERSION_TAG, "")
     tags = {_CONTENT_TAG: content}

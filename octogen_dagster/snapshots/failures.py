@@ -1,4 +1,4 @@
-"""The failed partitions of a run, and the error that ends it."""
+"""A run's failed partitions, and the error that ends the run."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _MAX_NAMED = 20
 _MAX_IN_A_ROW = 16
 """Transient failures in a row after which the remaining partitions wait for a retry."""
 _FAILED, _MAY_PASS = "octogen/failed", "octogen/may_pass"
-"""The metadata of a failed partition's observation: the error, and whether it is transient."""
+"""Observation metadata for a failed partition: the error, and whether it is transient."""
 
 
 class Failures:
-    """The failed partitions of a run, with the messages of their errors.
+    """A run's failed partitions and their error messages.
 
-    `end` is the reason not to try the remaining partitions, such as an error that concerns all of
-    them. A retry of the step skips permanent failures. `tried_before` are partitions that failed in
+    `end` is the reason not to try the remaining partitions, such as an error that affects them all.
+    A step retry skips permanent failures. `tried_before` are partitions that failed in
     an earlier attempt, or in a run that this one retries.
     """
 
@@ -47,7 +47,7 @@ class Failures:
                 self._texts[event.partition] = str(text.value)
 
     def observations(self) -> Iterator[dg.AssetObservation]:
-        """Record the failures for the next attempt of the step or a retry of the run."""
+        """Record the failures for the step's next attempt or the run's retry."""
         yield from self._observed
 
     def add(self, partition: str, error: Exception) -> None:
@@ -78,7 +78,7 @@ class Failures:
         self._may_pass = True
 
     def passed(self) -> None:
-        """Count a published partition: a row of transient failures ends."""
+        """Reset the count of consecutive transient failures after a published partition."""
         self._in_a_row = 0
 
     def _logged(self, partition: str, error: Exception) -> str:

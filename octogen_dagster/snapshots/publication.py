@@ -1,11 +1,11 @@
-"""The publication of one snapshot, of an asset or a partition.
+"""Publishes one snapshot, for an asset or a partition.
 
-    Publication.publish → the source's reading → write_parquet, in whose thread Polars reads the
-    source → completeness checks → snapshot_metadata → Store.publish
+    Publication.publish → the source's reading → write_parquet, whose thread reads the source →
+    completeness checks → snapshot_metadata → Store.publish
 
 The file is written to a temporary name and its footer is read back before it replaces the previous
-one, which is kept for histories that have not read it. Earlier publications are known from the
-materializations in Dagster's database.
+one, which is kept for histories that have not read it. Earlier publications are looked up in
+Dagster's materializations.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 
 _RUN_ID = "octogen.run_id"
 REPORTED_BEFORE = "octogen/first_reported_at"
-"""The metadata of a repeated materialization, so that its costs count once."""
+"""Metadata that marks a repeated materialization, so that its costs count once."""
 _PARENT_TAG = "dagster/parent_run_id"
 _LAST_REPORTS = 25
 """The number of materializations in the trend line."""
@@ -76,7 +76,7 @@ class PublishingStep:
 
     @classmethod
     def of(cls, context: dg.AssetExecutionContext) -> PublishingStep:
-        """Return the step of an asset's context."""
+        """Return the step for an asset's context."""
         return cls(
             context.asset_key,
             context.assets_def.partitions_def,
@@ -87,13 +87,13 @@ class PublishingStep:
         )
 
     def reported_before(self) -> dict[str, dg.EventLogRecord]:
-        """Return earlier materializations of this run and the runs it retries, by partition."""
+        """Return earlier materializations by this run and the runs it retries, by partition."""
         logged: dict[str, dg.EventLogEntry] = {}
         for entry in self.logged_before(dg.DagsterEventType.ASSET_MATERIALIZATION):
             event = entry.asset_materialization
             if event and event.asset_key == self.asset and event.partition is not None:
                 logged.setdefault(event.partition, entry)
-        # A killed process might have written the run's log, but not the asset's records.
+        # A killed process might have written the run's log but not the asset's records.
         return {
             partition: record
             for partition, record in last_records(self.instance, self.asset, list(logged)).items()
@@ -114,7 +114,7 @@ class PublishingStep:
         return found
 
     def logged_before(self, kind: dg.DagsterEventType) -> Iterator[dg.EventLogEntry]:
-        """Yield events of this run and of the runs it retries, the latest run first."""
+        """Yield events from this run and the runs it retries, the latest run first."""
         if self.instance is not None:
             for run in retried_runs(self.instance, self.run_id):
                 yield from self.instance.all_logs(run.run_id, of_type=kind)
@@ -122,7 +122,7 @@ class PublishingStep:
     def materialization(
         self, partition: str, metadata: Mapping[str, Any], version: SnapshotVersion | None = None
     ) -> dg.AssetMaterialization:
-        """Return the materialization of a partition in a run of several.
+        """Return a partition's materialization in a run of several partitions.
 
         Without a version, the data version is unique to the run.
         """
@@ -153,10 +153,10 @@ def reported_again(record: dg.EventLogRecord) -> dg.AssetMaterialization | None:
 
 
 class PublishedSnapshot(NamedTuple):
-    """A published snapshot: its metadata, its version and what removes its saved pages.
+    """A published snapshot: its metadata, its version and a function to remove its saved pages.
 
-    A run that dies before it reports the snapshot is retried from these pages. The version is None
-    if Dagster assigns one, and for a load into a database.
+    If the run dies before it reports the snapshot, a retry resumes from these pages. The version is
+    None if Dagster assigns one, and for a load into a database.
     """
 
     metadata: Metadata
@@ -165,7 +165,7 @@ class PublishedSnapshot(NamedTuple):
 
 
 class Publication:
-    """The publication of one snapshot by a step."""
+    """Publishes one snapshot in a step."""
 
     def __init__(
         self,
@@ -209,8 +209,10 @@ class Publication:
         def remove_pages() -> None:
             try:
                 published()
-            except Exception as error:  # such as of an object store; the snapshot is complete
-                self.warn(f"Temporary files could not be removed: {error}")
+            except (
+                Exception
+            ) as error:  # from an object store, for example; the snapshot is complete
+                self.warn(f"Could not remove temporary files: {error}")
 
         return PublishedSnapshot(metadata, remove_pages, version)
 
@@ -251,7 +253,7 @@ class Publication:
                 content = content_of(rows_written, outcome.file_metadata, kind.volatile)
                 version = self._version(content, catalog_version, existing)
             snapshot = pl.scan_parquet(unfinished, glob=False)
-            # The metadata compare it with the previous snapshot, which is replaced below.
+            # Compared with the previous snapshot before that is replaced below.
             metadata = snapshot_metadata(
                 self._kind,
                 outcome,
@@ -277,9 +279,9 @@ class Publication:
     def _version(
         self, content: str, catalog_version: str, existing: Mapping[str, str]
     ) -> SnapshotVersion:
-        """Return the version of a snapshot from its content and the last materialization.
+        """Return a snapshot's version from its content and the last materialization.
 
-        With partitions of time it always changes, because the sensor's cursor tracks only
+        With time partitions it always changes, because the sensor's cursor tracks only
         materializations.
         """
         keys, instance, records = self._keys, self._step.instance, self._records
@@ -305,7 +307,7 @@ class Publication:
 
     @functools.cached_property
     def _has_times(self) -> bool:
-        with contextlib.suppress(ValueError):  # the user's dimensions, none of which is a time
+        with contextlib.suppress(ValueError):  # user-defined dimensions without a time
             return self._keys.has_times
         return False
 
@@ -334,7 +336,7 @@ class Publication:
         return file_metadata
 
     def _existing(self, key: str | None) -> dict[str, str]:
-        """Return the metadata of the stored file; empty if it is missing or damaged."""
+        """Return the stored file's metadata; empty if the file is missing or damaged."""
         try:
             return self._store.metadata(key) if key else {}
         except DamagedError as error:
@@ -343,7 +345,7 @@ class Publication:
 
 
 def _row_count(store: Store, key: str | None, file_metadata: Mapping[str, str]) -> int:
-    """Return the number of rows of a snapshot; 0 without a usable one."""
+    """Return a snapshot's number of rows; 0 without a usable snapshot."""
     if key is None or not file_metadata:
         return 0
     rows = file_metadata.get(ROWS)  # only some sources write it
@@ -353,14 +355,14 @@ def _row_count(store: Store, key: str | None, file_metadata: Mapping[str, str]) 
 def read_last(
     instance: dg.DagsterInstance, asset: dg.AssetKey, partition: str | None, limit: int
 ) -> list[dg.EventLogRecord]:
-    """Return the last materializations of a partition, or of an asset, the newest first."""
+    """Return a partition's or an asset's last materializations, the newest first."""
     only = None if partition is None else [partition]
     wanted = dg.AssetRecordsFilter(asset, asset_partitions=only)
     return list(instance.fetch_materializations(wanted, limit=limit).records)
 
 
 def tags_of(record: dg.EventLogRecord | None) -> Mapping[str, str]:
-    """Return the tags of a record's materialization."""
+    """Return the materialization tags in a record."""
     event = record and record.asset_materialization
     return (event and event.tags) or {}
 
@@ -368,7 +370,7 @@ def tags_of(record: dg.EventLogRecord | None) -> Mapping[str, str]:
 def last_records(
     instance: dg.DagsterInstance | None, asset: dg.AssetKey, partitions: Sequence[str]
 ) -> dict[str, dg.EventLogRecord]:
-    """Return the last materialization of each partition that has one."""
+    """Return each partition's last materialization, if it has one."""
     found = dict[str, dg.EventLogRecord]()
     for first in range(0, len(partitions), _RECORDS_AT_ONCE):
         assert instance is not None
@@ -385,7 +387,7 @@ def last_records(
 def retried_runs(instance: dg.DagsterInstance, run_id: str | None) -> Iterator[dg.DagsterRun]:
     """Yield a run and the runs it retries, the latest first.
 
-    The re-execution of a successful run is a new run, not a retry.
+    Re-executing a successful run starts a new run, not a retry.
     """
     while run_id:
         run = instance.get_run_by_id(run_id)
@@ -396,5 +398,5 @@ def retried_runs(instance: dg.DagsterInstance, run_id: str | None) -> Iterator[d
 
 
 def parent_of(run: dg.DagsterRun) -> str | None:
-    """Return the id of the run that a run re-executes."""
+    """Return the ID of the run that `run` re-executes."""
     return run.parent_run_id or run.tags.get(_PARENT_TAG)

@@ -1,7 +1,7 @@
-"""The checks in a run of several partitions, evaluated by the asset's step.
+"""Checks in a run of several partitions, evaluated by the asset's step.
 
-In such a run the asset has no output that the steps of checks could wait for, so Dagster skips
-them. It also cannot assign the result of a check to a partition of a range.
+In such a run the asset has no output for check steps to wait for, so Dagster skips them. Dagster
+also cannot assign a check result to one partition in a range.
 """
 
 import functools
@@ -19,13 +19,13 @@ PartitionResults = Callable[
     [dg.DagsterInstance, pl.LazyFrame, str | None, Collection[str]], Iterator[dg.AssetCheckResult]
 ]
 PARTITION_CHECKS: WeakKeyDictionary[Any, PartitionResults] = WeakKeyDictionary()
-"""The function that evaluates checks of a partition, by the op of the checks."""
+"""The functions that evaluate a partition's checks, by the checks' op."""
 ASSET_CHECKS: WeakKeyDictionary[Any, Callable[[Any], dg.AssetCheckResult]] = WeakKeyDictionary()
-"""The function that evaluates a check of all partitions, by the op of the check."""
+"""The functions that evaluate a check over all partitions, by the check's op."""
 
 
 class RangeChecks(NamedTuple):
-    """The checks of an asset that a run selected."""
+    """An asset's checks selected by a run."""
 
     asset: dg.AssetKey
     instance: dg.DagsterInstance
@@ -47,7 +47,7 @@ class RangeChecks(NamedTuple):
     def evaluations(
         self, snapshot: Callable[[], pl.LazyFrame], partition: str, evaluated: Collection[str]
     ) -> Iterator[Any]:
-        """Evaluate the remaining checks of a reported partition."""
+        """Evaluate a reported partition's remaining checks."""
         for results, names in self.of_partitions:
             if missing := [name for name in names if name not in evaluated]:
                 found = results(self.instance, snapshot(), partition, missing)
@@ -65,10 +65,10 @@ def partition_evaluations(
     partition: str,
     results: Iterable[dg.AssetCheckResult],
 ) -> Iterator[dg.AssetCheckEvaluation]:
-    """The evaluations to report for the results of a partition's checks.
+    """Yield the evaluations to report for a partition's check results.
 
-    It names the materialization: `AutomationCondition.all_deps_blocking_checks_passed` waits for
-    results of the last one.
+    Each names its materialization, because `AutomationCondition.all_deps_blocking_checks_passed`
+    waits for the last materialization's results.
     """
     record = last_records(instance, asset, [partition]).get(partition)
     target = record and _target_class()(
@@ -80,7 +80,7 @@ def partition_evaluations(
 
 @functools.cache
 def _target_class() -> Any:
-    """The class of `target_materialization_data`, which Dagster does not export."""
+    """Return the class used by `target_materialization_data`, which Dagster does not export."""
     try:
         return get_args(get_type_hints(dg.AssetCheckEvaluation)["target_materialization_data"])[0]
     except (KeyError, IndexError, NameError):
@@ -94,7 +94,7 @@ def _evaluation(
     partition: str | None = None,
     target: Any = None,
 ) -> dg.AssetCheckEvaluation:
-    """The evaluation to report for a result. It blocks nothing: nothing follows in the same run."""
+    """Return the evaluation for a result; not blocking, because the run has no later steps."""
     return dg.AssetCheckEvaluation(
         asset,
         name,

@@ -1,10 +1,10 @@
-"""A run of several partitions, each of which is published and reported separately.
+"""Runs several partitions, and publishes and reports each one separately.
 
     RangeRun.publish → each_at_once → in threads: the asset's function, Publication.publish
     → in the step's thread: report, remove the saved pages, evaluate the checks
 
-With a `dagster.BackfillPolicy`, a run has a range of partitions. An `Output` would report all of
-them or none, so the run yields a materialization for each published partition. The UI shows the
+With a `dagster.BackfillPolicy`, a run has a range of partitions. An `Output` would report all or
+none, so the run yields a materialization for each published partition. The UI shows the
 unreported ones as failed, and a retry reads only those.
 """
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 _Result = TypeVar("_Result")
 _POLL_SECONDS = 0.2
 _READ_AT_ONCE = 1.25
-"""Catalogs read in parallel per request in flight: one decodes while another one requests."""
+"""Catalogs read in parallel per concurrent request: one decodes while another one requests."""
 
 Publish: TypeAlias = Callable[[str, Callable[[], None]], _Result]
 """Makes and publishes a partition. It calls its second argument once all rows are read."""
@@ -60,7 +60,7 @@ class RunService(Protocol):
 
 
 class RangeRun:
-    """The partitions of a run: reported earlier, remaining and failed.
+    """A run's partitions: reported earlier, remaining and failed.
 
     Untried partitions come first, so failing ones cannot keep them from being read.
     """
@@ -89,8 +89,8 @@ class RangeRun:
     ) -> Iterator[tuple[str, _Result]]:
         """Publish the remaining partitions and yield each with its result.
 
-        The caller reports it and only then removes its saved pages, so a run that dies at any time
-        is retried from the pages of unreported partitions. `publish` is called in threads.
+        The caller reports it before removing its saved pages, so that a retry can resume unreported
+        partitions from their pages. `publish` is called in threads.
         """
         for partition, future in each_at_once(publish, self._left, at_once=at_once, stop=stop):
             error = future.exception()
@@ -107,7 +107,7 @@ class RangeRun:
         """Yield the partitions that only the retried runs reported.
 
         Dagster plans all partitions for each run. If the run fails, it shows unreported partitions
-        as failed, although these are complete.
+        as failed, although these partitions are complete.
         """
         for partition in self.partitions:
             record = self.reported.get(partition)
@@ -129,10 +129,10 @@ def report_range(
     service: RunService | None,
     stop: threading.Event,
 ) -> Iterator[ReportedEvent]:
-    """Publish the remaining partitions of a run's range and yield the events to report.
+    """Publish a run's remaining partitions and yield the events to report.
 
     `publish` makes and publishes a partition, and `stored` opens it for its checks. With a service,
-    partitions are read in parallel, in threads; otherwise one after the other.
+    partitions are read in parallel, in threads; otherwise one after another.
     """
     declared = context.assets_def.metadata_by_key[step.asset].get(COLUMN_SCHEMA)
     run = RangeRun(step, _partitions(context))
@@ -171,14 +171,14 @@ def report_range(
             yield from evaluations(partition)
     if checks.of_partitions or checks.of_asset:
         step.log.info(
-            "This step evaluated the checks of each partition. Dagster now skips the steps of the "
-            "checks, because a run of several partitions has no output for them to wait for."
+            "This step evaluated each partition's checks. Dagster now skips the check steps: a "
+            "run of several partitions has no output for them to wait for."
         )
     yield from run.end()
 
 
 def _partitions(context: dg.AssetExecutionContext) -> Sequence[str]:
-    """Return the partitions of a run's range, or fail if one of its ends was deleted.
+    """Return the partitions in a run's range; fail if its first or last one was deleted.
 
     A deleted end that was added again is the last partition: a range that ends there is too long,
     and one that begins there is empty.

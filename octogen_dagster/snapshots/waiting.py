@@ -1,7 +1,7 @@
-"""Replaced snapshots that wait for the next run of a history.
+"""Replaced snapshots that wait for a history's next run.
 
     products.parquet
-    .products.waiting/products_history/reader    a marker, written by a run of the history
+    .products.waiting/products_history/reader    a marker, written by the history's run
     .products.waiting/products_history/<id>      a snapshot that was replaced since then
 
 A publication keeps the replaced snapshot once for each reader. The history's next run reads all
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from octogen_dagster.storage.store import Store
 
 MAX_WAITING = 31
-"""The maximum number of snapshots that wait for a history."""
+"""The maximum number of waiting snapshots per history."""
 _MAX_USUAL = 7
 """The number of waiting snapshots above which a history counts as neglected."""
 _FOLDER = ".waiting"
@@ -31,12 +31,12 @@ _READER = "reader"
 
 
 class Reader(NamedTuple):
-    """A history that replaced snapshots of a file are kept for.
+    """A history for which a file's replaced snapshots are kept.
 
     Attributes:
-        history: The path of its asset.
-        folder: The folder of the waiting snapshots.
-        waiting: The keys of the waiting snapshots, the oldest first.
+        history: The history's asset path.
+        folder: The folder with the waiting snapshots.
+        waiting: The waiting snapshots' keys, the oldest first.
     """
 
     history: str
@@ -60,7 +60,7 @@ def readers_of(files: Iterable[ListedFile]) -> list[Reader]:
 
 
 def neglected(store: Store) -> dict[str, list[Reader]]:
-    """Return readers that no longer read their waiting snapshots, by the path of the history.
+    """Return readers that no longer read their waiting snapshots, by the history's path.
 
     The history has no file in the store, or more than seven snapshots wait for it.
     """
@@ -77,7 +77,7 @@ def neglected(store: Store) -> dict[str, list[Reader]]:
 def keep_for_readers(
     store: Store, key: str, metadata: Mapping[str, str], warn: Callable[[str], None]
 ) -> None:
-    """Keep a snapshot, with the metadata of its file, for each of its readers."""
+    """Keep a snapshot, with its file metadata, for each of its readers."""
     name = metadata.get(SNAPSHOT_ID) or uuid.uuid4().hex
     for reader in readers_of(store.files(beside(key, _FOLDER))):
         kept = f"{reader.folder}/{name}"
@@ -99,7 +99,7 @@ def wait_for(store: Store, key: str, history: str) -> Callable[[], list[str]]:
 
     def waiting() -> list[str]:
         readers = readers_of(store.files(folder))
-        # A history `a/b` has its folder in the folder of a history `a`.
+        # The folder for a history `a/b` is inside the folder for a history `a`.
         return next((each.waiting for each in readers if each.folder == folder), [])
 
     return waiting

@@ -134,7 +134,9 @@ def test_a_run_says_where_its_checks_are_before_dagster_skips_their_step(
     checks = build_snapshot_checks(products, max_age=None)
     result = run(project, sandbox, [products, *checks], CATALOGS[:2])
     lines = [each.user_message for each in project.instance.all_logs(result.run_id)]
-    (said,) = [line for line in lines if line.startswith("This step evaluated the checks")]
+    (said,) = [
+        line for line in lines if line.startswith("This step evaluated each partition's checks")
+    ]
     (skipped,) = [line for line in lines if line.startswith("Skipping step products_checks")]
     assert lines.index(said) < lines.index(skipped)
 
