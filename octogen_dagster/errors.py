@@ -253,7 +253,7 @@ class OctogenMCPAuthenticationError(OctogenMCPError):
 
 
 class OctogenMCPRateLimitError(OctogenMCPError):
-    """The organisation's rate limit is used up for now; the call was not carried out."""
+    """The organization's rate limit is used up for now; the call was not carried out."""
 
 
 class OctogenAPIError(OctogenError):
@@ -337,7 +337,7 @@ class OctogenValidationError(OctogenAPIError):
 
 
 class OctogenRateLimitError(OctogenAPIError):
-    """429: the organisation's rate limit is used up for now; retry later."""
+    """429: the organization's rate limit is used up for now; retry later."""
 
     persistence = Persistence.PASSING
 
@@ -368,7 +368,7 @@ class OctogenUrlListError(OctogenAPIError):
 
 
 class OctogenUrlListNotFoundError(OctogenUrlListError, OctogenNotFoundError):
-    """404 `url_list_not_found`: the organisation of the API key has no list with this id."""
+    """404 `url_list_not_found`: the organization of the API key has no list with this id."""
 
 
 class OctogenUrlListNameConflictError(OctogenUrlListError):

@@ -57,7 +57,7 @@ class ExchangeSource:
 
 @dataclass(frozen=True)
 class OctogenSource:
-    """The listings that Octogen shares with your organisation, with their status.
+    """The listings that Octogen shares with your organization, with their status.
 
     Args:
         catalogs: Catalog keys to read; empty means all.

@@ -126,7 +126,7 @@ class OctogenMCP:
             self._resources.close()
 
     def listings(self, catalogs: Sequence[str] = ()) -> list[SharedListing]:
-        """Return the listings shared with the organisation, optionally for some catalogs only."""
+        """Return the listings shared with the organization, optionally for some catalogs only."""
         tool = "list_bigquery_listing_resources"
         arguments = {"catalogs": list(catalogs)} if catalogs else {}
         try:
@@ -140,7 +140,7 @@ class OctogenMCP:
         return [each for each in listings if not catalogs or each.catalog_key in catalogs]
 
     def subscribers(self) -> tuple[list[Subscriber], list[Cell]]:
-        """Return the organisation's subscribers and all their cells."""
+        """Return the organization's subscribers and all their cells."""
         tool = "list_bigquery_subscribers"
         found = _converted(tool, self._call(tool, {}), _Subscribers)
         subscribers = [_entry(each, Subscriber) for each in found.subscribers or ()]
@@ -332,7 +332,7 @@ def _tool_failure(tool: str, code: str | None, reason: str) -> OctogenMCPError:
     if code == "not_authorized":
         return OctogenMCPError(
             f"Octogen's MCP tool {tool} rejected the login ({reason}). It must belong to an owner "
-            "or admin in the organisation. Let one of them run `octogen-dagster login`.",
+            "or admin in the organization. Let one of them run `octogen-dagster login`.",
             code=code,
         )
     if code == "request_failed":
@@ -397,7 +397,7 @@ def _refusal(subject: str, error: MCPError, exchange: _Exchange) -> OctogenError
         asked = data.get("retry_after")
         seconds = asked if isinstance(asked, int | float) else _DEFAULT_RATE_LIMIT_SECONDS
         return OctogenMCPRateLimitError(
-            f"{subject} reports that the organisation's rate limit is exhausted ({reason}). Try "
+            f"{subject} reports that the organization's rate limit is exhausted ({reason}). Try "
             f"again in {seconds:g} s.",
             retry_after=max(0.0, seconds),
         )

@@ -25,7 +25,7 @@ def build_product_details_asset(
 ) -> dg.AssetsDefinition:
     """Build an asset that looks up the full view of each product in another asset's snapshot.
 
-    Lookups run concurrently within the organisation's rate limit. The result is a complete snapshot
+    Lookups run concurrently within the organization's rate limit. The result is a complete snapshot
     with one row per product, in no particular order. For the columns, see
     `octogen_dagster.schemas.DETAIL_SCHEMA`. `status` is the lookup's result:
 

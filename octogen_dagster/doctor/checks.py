@@ -203,10 +203,10 @@ def _key_finding(
     else:
         name, kind = (me.organization.name, me.organization.type) if me.organization else ("", "")
         if name:
-            said, names = f"{said} for the organisation {name!r}", (name,)
+            said, names = f"{said} for the organization {name!r}", (name,)
         if kind not in ("", _PARTNER):  # new types can appear, and the service rejects wrong ones
             said += f", which has the type {kind!r}."
-            advice = f"The API is for {_PARTNER} organisations. If reads fail, ask Octogen."
+            advice = f"The API is for {_PARTNER} organizations. If reads fail, ask Octogen."
             return Finding("Octogen key", "warning", said, advice, names=names)
         said += " and implements the current contract."
     if origin == DEPRECATED_KEY_VARIABLE:

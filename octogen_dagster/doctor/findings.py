@@ -40,7 +40,7 @@ class Finding:
         advice: The remedy; empty if none is needed or the message has it.
         missing: The `diagnose` argument required to check the subject; empty if it was checked.
         details: Catalog and product names omitted from the message; mostly empty.
-        names: Organisation, shop and catalog names in the message, which identify the user.
+        names: Organization, shop and catalog names in the message, which identify the user.
     """
 
     subject: str

@@ -401,13 +401,13 @@ def _without_a_key(service: Service) -> Seen:
 
 @_question("URL lists", "URL lists, docs/url-lists.md")
 def _url_lists(service: Service) -> Seen:
-    """Organisations can upload URL lists."""
+    """Organizations can upload URL lists."""
     service.require_current()
     try:
         service.client.list_coverage_url_lists(limit=1)
     except OctogenNotFoundError:
-        raise NotAskedError("not available to this organisation (404).") from None
-    return Seen(True, "available to this organisation.")
+        raise NotAskedError("not available to this organization (404).") from None
+    return Seen(True, "available to this organization.")
 
 
 def _charged_later(service: Service) -> Charged:

@@ -139,7 +139,7 @@ class OctogenResource(NamedSettings, dg.ConfigurableResource[Any], _Operations):
         default=20,
         ge=0,
         lt=100,
-        description="Percentage of the organisation's rate limit that bulk reads leave for other "
+        description="Percentage of the organization's rate limit that bulk reads leave for other "
         "clients.",
     )
     search_page_usd: float = Field(

@@ -407,7 +407,7 @@ def scan_products(
         timeout: Seconds for one request attempt, from connecting to the response's last byte.
         concurrency: The number of catalogs, or parts of a large catalog, read at the same time.
         retry: The retry policy for requests.
-        reserved_percent: Percent of the organisation's rate limit to leave for other users.
+        reserved_percent: Percent of the organization's rate limit to leave for other users.
         catalog_source: Provides the catalogs for a search without `catalogs`. Defaults to
             `GrantedCatalogs`.
         budget_usd: The budget for all executions of the frame, in US dollars; None for no limit.

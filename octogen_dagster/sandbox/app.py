@@ -119,7 +119,7 @@ def _current_router(state: State) -> APIRouter:
 
     @router.get("/me")
     def me() -> Json:
-        """Describe the key, its organisation and its rate limit."""
+        """Describe the key, its organization and its rate limit."""
         parts, limiter = state.api_key.split("_"), state.limiter
         key_id = parts[2] if len(parts) > 3 else str(uuid.uuid5(uuid.NAMESPACE_OID, state.api_key))
         reset_at = datetime.now(UTC) + timedelta(seconds=limiter.seconds_to_full)

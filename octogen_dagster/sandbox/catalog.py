@@ -160,7 +160,7 @@ def builtin_catalog_keys(count: int) -> list[str]:
 
 
 class Catalogs:
-    """The catalogs that the organisation may search.
+    """The catalogs that the organization may search.
 
     The server reads while another thread makes changes. Therefore a change replaces the whole
     mapping in one assignment.

@@ -75,7 +75,7 @@ class Sandbox:
         port: The port on 127.0.0.1; 0 for a free one.
         requests_per_minute: The number of requests that the rate limiter holds. It starts full.
         faults: The faults in force from the start.
-        credit_usd: The credit of the organisation, in US dollars; None for one that never ends.
+        credit_usd: The credit of the organization, in US dollars; None for one that never ends.
             Without credit, searches and lookups are a 402.
         hub: True to serve Analytics Hub, MCP and the views of linked datasets as well; see the
             property `hub`.

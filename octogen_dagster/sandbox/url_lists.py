@@ -1,4 +1,4 @@
-"""The coverage URL lists of the organisation: what is in them, and in which state they are."""
+"""The coverage URL lists of the organization: what is in them, and in which state they are."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from octogen_dagster.control_plane.tools import OctogenMCP, Subscriber
 
 NOT_GRANTED = (
-    "Octogen has not granted a catalog with this key to your organisation. Check the key, or ask "
+    "Octogen has not granted a catalog with this key to your organization. Check the key, or ask "
     "Octogen for access."
 )
 _CATALOG_OF_LISTING = re.compile(r"catalog_(.+)_exported_product_view_v\d+")
@@ -102,7 +102,7 @@ def read_catalog_of(octogen: OctogenMCP, listing: ListingName) -> list[SharedLis
             if _key(each.listing_resource) == listing.key:
                 return [other for other in shared if other.catalog_key == each.catalog_key]
     raise OctogenBigQueryError(
-        f"Listing {listing}: Octogen no longer shares it with your organisation. An existing "
+        f"Listing {listing}: Octogen no longer shares it with your organization. An existing "
         "dataset was not changed. Ask Octogen for access, or delete the partition."
     )
 

@@ -17,7 +17,7 @@ class TokenBucket:
     """A rate limit: it holds the requests of a minute, and refills steadily.
 
     Attributes:
-        is_crowded: True while others of the organisation leave only a fifth of what it holds.
+        is_crowded: True while others of the organization leave only a fifth of what it holds.
         asked: The number of requests.
         refused: How many of them came while it was empty.
     """

@@ -108,7 +108,7 @@ class TestOctogen:
             "Octogen host": [f"ok: {server.base_url} (base_url of the resource)."],
             "Octogen key": [
                 f"ok: {server.base_url} accepts the key (OCTOGEN_PLATFORM_API_KEY) for the "
-                "organisation 'Acme' and implements the current contract."
+                "organization 'Acme' and implements the current contract."
             ],
             "Octogen catalogs": ["ok: ShopCatalogs lists 1 catalog with 250 products."],
             "Octogen rate limit": ["ok: 600 requests per minute."],
@@ -147,7 +147,7 @@ class TestOctogen:
             ({"id": "1", "name": "Acme", "slug": "acme", "type": "new"}, "'new'"),
         ],
     )
-    def test_an_organisation_that_is_unknown_or_new_is_no_failure(
+    def test_an_organization_that_is_unknown_or_new_is_no_failure(
         self, organization: Any, said: str
     ) -> None:
         with self.current(ME | {"organization": organization}) as server:

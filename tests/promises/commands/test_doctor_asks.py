@@ -549,7 +549,7 @@ def test_doctor_ask_says_what_blocks_a_question_and_asks_the_others(
     assert "report it" not in str([answers[name] for name in told_by])
 
 
-def test_a_key_of_another_kind_of_organisation_fails(
+def test_a_key_of_another_kind_of_organization_fails(
     current: Sandbox, run: Callable[..., Result]
 ) -> None:
     refused = http(403, {"detail": "api_key_org_type_forbidden"})

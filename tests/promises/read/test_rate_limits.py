@@ -268,7 +268,7 @@ def _receive(run: RunPipe) -> Any:
 
 
 def _spend_all_but_the_reserve(shops: Sandbox, other: httpx.Client) -> None:
-    """Let another client of the organisation spend what the runs could spend at once."""
+    """Let another client of the organization spend what the runs could spend at once."""
     shops.set_rate_limit(REQUESTS_A_MINUTE)
     remaining = REQUESTS_A_MINUTE
     while remaining > RESERVE:

@@ -316,7 +316,7 @@ def test_a_listing_that_is_not_shared_registers_nobody(run: Run) -> None:
     octogen = Octogen()
     octogen.share("zen")
     result = run(Google(), octogen)
-    assert "Octogen no longer shares it with your organisation" in failure(result)
+    assert "Octogen no longer shares it with your organization" in failure(result)
     assert octogen.asked == [LISTINGS_TOOL]
 
 
