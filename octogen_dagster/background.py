@@ -1,4 +1,4 @@
-"""Work in a background thread while the calling thread stays open to signals."""
+"""Run work in background threads while the calling thread stays responsive to signals."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def submit(work: Callable[[], _Result], thread_name: str) -> Future[_Result]:
 
 
 class Worker:
-    """A daemon thread that does work in its order, from the first that it gets until `end`.
+    """A daemon thread that runs work in order; starts with the first `submit`.
 
-    A thread for each piece of work would hold its caller back until Python has started it.
+    Starting one thread per piece of work would block the caller each time.
     """
 
     def __init__(self, thread_name: str) -> None:
@@ -46,7 +46,7 @@ class Worker:
         return future
 
     def end(self) -> None:
-        """End the thread once the work that it got is done."""
+        """End the thread when its submitted work is done."""
         if self._is_running:
             self._is_running = False
             self._waiting.put(None)
@@ -57,12 +57,12 @@ class Worker:
 
 
 class StoppedError(Exception):
-    """The work was told to stop."""
+    """The work was asked to stop."""
 
 
 @dataclass(frozen=True)
 class Deadline:
-    """The end of the time for some work, and whether the work was told to stop before it."""
+    """A time limit for work, with an event that stops the work earlier."""
 
     seconds: float
     ends_at: float
@@ -75,11 +75,11 @@ class Deadline:
 
     @property
     def left(self) -> float:
-        """Seconds that are left; 0 if the work was told to stop."""
+        """Seconds left; 0 if `stop` is set."""
         return 0.0 if self.stop.is_set() else max(0.0, self.ends_at - time.monotonic())
 
     def within(self, seconds: float) -> Deadline:
-        """Return the deadline of a part of the work, which is never later than this one."""
+        """Return a deadline for part of the work, never later than this one."""
         ends_at = time.monotonic() + seconds
         return Deadline(seconds, ends_at, self.stop) if ends_at < self.ends_at else self
 
@@ -91,10 +91,10 @@ def start(
     *,
     daemon: bool = True,
 ) -> None:
-    """Start work in a thread, unless the future is cancelled before it begins.
+    """Start work in a thread, unless the future is cancelled first.
 
-    The thread keeps the process from ending if it is no daemon. An interrupt may be raised after
-    it has started: then `future.cancel()` tells whether the work has begun.
+    A non-daemon thread keeps the process alive. If an interrupt is raised after the thread has
+    started, `future.cancel()` returns True if the work has not begun.
     """
     run = functools.partial(_do, work, future)
     threading.Thread(target=run, name=thread_name, daemon=daemon).start()
@@ -106,7 +106,7 @@ def _do(work: Callable[[], _Result], future: Future[_Result]) -> None:
     try:
         future.set_result(work())
     except BaseException as error:
-        # Whatever ended the work: who waits for the future would otherwise never know.
+        # Pass on BaseExceptions too; otherwise a waiting caller would wait forever.
         future.set_exception(error)
 
 
@@ -115,12 +115,12 @@ def wait_interruptibly(
     seconds: float = float("inf"),
     poll: Callable[[], object] = lambda: None,
 ) -> None:
-    """Wait until a future is done, without raising what it raised.
+    """Wait up to `seconds` for a future, without raising its exception.
 
     Python runs signal handlers in the main thread only. If the operating system delivers a signal
-    to another thread, a main thread that waits for a lock does not notice. This function wakes up
-    five times a second, so that the handler runs, and then calls `poll`, which ends the wait with
-    what it raises. The future may not be done after `seconds`.
+    to another thread while the main thread waits for a lock, the handler does not run. This
+    function wakes up five times a second so that it does, and then calls `poll`, which can raise an
+    exception to end the wait.
     """
     ends_at = time.monotonic() + seconds
     while not future.done() and (left := ends_at - time.monotonic()) > 0:
@@ -134,11 +134,10 @@ def run_in_thread(
     stop: threading.Event | None = None,
     poll: Callable[[], object] = lambda: None,
 ) -> _Result:
-    """Run work in a daemon thread and return what it returns, waiting with `wait_interruptibly`.
+    """Run work in a daemon thread, wait for it with `wait_interruptibly`, and return its result.
 
-    An interrupt of the calling thread is raised at once, without `stop`. Otherwise `stop` is set,
-    and if the work has begun, it is waited for. That also holds for one that comes while the thread
-    is started.
+    If the calling thread is interrupted, even while the thread starts, and `stop` is given, `stop`
+    is set and started work is waited for. Without `stop`, the interrupt is raised immediately.
     """
     future: Future[_Result] = Future()
     try:
@@ -155,9 +154,9 @@ def run_in_thread(
 def throttled(
     function: Callable[[], None], seconds: float, clock: Callable[[], float] = time.monotonic
 ) -> Callable[[], None]:
-    """Return what calls a function whenever it is called itself, but once in some seconds at most.
+    """Return a wrapper that calls the function at most once every `seconds`.
 
-    The first time is some seconds after now.
+    The first call happens `seconds` from now at the earliest.
     """
     called_at = clock()
 

@@ -1,9 +1,7 @@
-"""The errors of the whole project: one hierarchy below `OctogenError`.
+"""The exception hierarchy, with `OctogenError` as its base.
 
-Arguments that are refused before anything is sent raise ValueError; pydantic's
-ValidationError is a ValueError.
-
-How an HTTP response becomes an error is in `octogen_dagster.api.responses`.
+Invalid arguments raise ValueError before anything is sent; pydantic's ValidationError is a
+ValueError. `octogen_dagster.api.responses` converts HTTP responses to errors.
 """
 
 from __future__ import annotations
@@ -23,20 +21,20 @@ _HTTPS_URL = re.compile(r"https://[!-.0-~][!-~]{0,500}")
 
 
 class Persistence(enum.Enum):
-    """The persistence of an error, if the same call is repeated unchanged."""
+    """How long an error lasts if the same call is repeated unchanged."""
 
-    PASSING = "passes by itself"
-    """An overload, a rate limit, a grant that has not arrived."""
+    PASSING = "temporary"
+    """Overload, a rate limit, or a grant that has not arrived yet."""
 
-    UNCLEAR = "may pass"
-    """No complete response in time, or one that makes no sense: a failure, or a wrong address."""
+    UNCLEAR = "possibly temporary"
+    """No complete response in time, or an unexpected one: an outage, or a wrong base URL."""
 
-    PERMANENT = "lasts until somebody acts"
-    """Missing rights, refused credentials, invalid names, spent credit."""
+    PERMANENT = "permanent"
+    """Missing permissions, rejected credentials, invalid names, or no credit left."""
 
 
 class OctogenError(Exception):
-    """Base of all errors that this project raises on purpose.
+    """Base class for all errors in this package.
 
     Attributes:
         persistence: How long the error lasts.
@@ -45,15 +43,15 @@ class OctogenError(Exception):
     persistence = Persistence.UNCLEAR
 
     def __reduce__(self) -> Any:
-        # Not through `__init__`, which in some classes makes the message of other arguments.
+        # Bypasses `__init__`, because some subclasses build the message from other arguments.
         return _restored, (type(self), *self.args), self.__dict__
 
 
 class UnsupportedDagsterError(OctogenError):
-    """The installed Dagster lacks a private name that this package uses.
+    """The installed Dagster version lacks a private attribute that this package uses.
 
     Args:
-        name: The name, such as `DagsterInstance.get_ticks`.
+        name: The attribute, such as `DagsterInstance.get_ticks`.
     """
 
     persistence = Persistence.PERMANENT
@@ -67,10 +65,10 @@ class UnsupportedDagsterError(OctogenError):
 
 
 def dagster_private(owner: object, name: str) -> Any:
-    """Return a private attribute of Dagster.
+    """Return a private attribute from a Dagster object.
 
     Raises:
-        UnsupportedDagsterError: The installed Dagster has no such attribute.
+        UnsupportedDagsterError: The installed Dagster version has no such attribute.
     """
     try:
         return getattr(owner, name)
@@ -83,22 +81,22 @@ def _restored(kind: type[_Error], *args: Any) -> _Error:
 
 
 class MissingAPIKeyError(OctogenError):
-    """No API key was given and none is in the environment. Raised before any request."""
+    """No API key was passed or found in the environment. Raised before any request."""
 
     persistence = Persistence.PERMANENT
 
     def __init__(self) -> None:
         super().__init__(
             "No Octogen API key: set OCTOGEN_PLATFORM_API_KEY (STOREROUTER_API_KEY and the older "
-            "OCTO_API_KEY are read too), or api_key in code. To work without a key, run "
-            "`octogen-dagster sandbox` and export what it prints."
+            "OCTO_API_KEY also work), or pass api_key in code. To work without a key, run "
+            "`octogen-dagster sandbox` and export the variables it prints."
         )
 
 
 class OctogenComponentError(OctogenError):
-    """The YAML of a component is not valid: the message has file, line and field of each mistake.
+    """A component's YAML is invalid. The message lists each mistake with its file, line and field.
 
-    Raised when the definitions load.
+    Raised when definitions load.
     """
 
     persistence = Persistence.PERMANENT
@@ -115,7 +113,7 @@ class OctogenConnectionError(OctogenError):
 
 
 class OctogenTimeoutError(OctogenConnectionError):
-    """The service did not send its whole response in time."""
+    """The service did not send its complete response in time."""
 
 
 class OctogenBudgetError(OctogenError):
@@ -125,19 +123,19 @@ class OctogenBudgetError(OctogenError):
 
 
 class OctogenPagingError(OctogenError):
-    """The pages of a search loop, restart or never end, so it cannot be read completely."""
+    """A search's pages repeat, restart or never end, so it cannot be read completely."""
 
 
 class OctogenSplitCatalogError(OctogenPagingError):
-    """A catalog was read in several walks that are not disjoint or left out products."""
+    """A catalog was read in several walks that overlapped or missed products."""
 
     persistence = Persistence.PERMANENT
 
 
 class OctogenEmptyCatalogError(OctogenError):
-    """A catalog that is named has no products, or serves none of the hosts that are named.
+    """A requested catalog has no products or does not cover any requested host.
 
-    It is as if its key did not exist.
+    The service answers the same way if the catalog key does not exist.
     """
 
     persistence = Persistence.PERMANENT
@@ -148,49 +146,48 @@ class OctogenSnapshotError(OctogenError):
 
 
 class OctogenShrunkenSnapshotError(OctogenSnapshotError):
-    """A whole catalog has no rows, or far fewer than the snapshot that it would replace."""
+    """A whole-catalog read has no rows, or far fewer than the snapshot it would replace."""
 
     persistence = Persistence.PERMANENT
 
 
 class OctogenPastPartitionError(OctogenSnapshotError):
-    """A partition of a past or future time was requested, but the service knows only the present.
+    """A past or future partition was requested, but the service has current data only.
 
     Args:
         begin: Start of the partition's time window.
         end: End of the partition's time window, exclusive.
-        now: The time to compare the window with; the present by default.
+        now: Time to compare the window with. Defaults to the current time.
     """
 
     persistence = Persistence.PERMANENT
 
     def __init__(self, begin: datetime, end: datetime, now: datetime | None = None) -> None:
         self.begin, self.end = begin, end
-        state, advice = "has not begun", "Materialize it when its time has come."
+        state, advice = "has not started yet", "Materialize it once it has started."
         if end <= (now or datetime.now(UTC)):
             state = "is over"
             advice = (
-                "Materialize the partition of now. The past is in the Parquet file that was "
-                "written then: if it was lost, restore it from a backup, such as the object "
-                "versions of its bucket."
+                "Materialize the current partition instead. If the Parquet file for the past "
+                "partition was lost, restore it from a backup, such as the bucket's object "
+                "versions."
             )
         super().__init__(
             f"The partition from {begin:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M %Z} {state}, and "
-            "the service knows only the present: what it says now must not be stored under another "
-            f"time. {advice}"
+            f"the service has current data only. {advice}"
         )
 
 
 class OctogenNotificationError(OctogenError):
-    """A message about alerts could not be sent. The sensor sends it again with its next tick."""
+    """An alert notification could not be sent. The sensor sends it again on its next tick."""
 
 
 class OctogenTableError(OctogenError):
-    """A destination of tables refused something, or it cannot hold what a snapshot has.
+    """A table destination rejected an operation, or cannot store a snapshot's values.
 
     Args:
-        message: Which destination, what failed, why, and what to do next.
-        persistence: How long it lasts; by default as the class says.
+        message: The destination, what failed, why, and what to do next.
+        persistence: How long the error lasts. Defaults to the class attribute.
     """
 
     persistence = Persistence.PERMANENT
@@ -202,13 +199,13 @@ class OctogenTableError(OctogenError):
 
 
 class OctogenBigQueryError(OctogenError):
-    """A listing in Analytics Hub could not be found, subscribed to or read."""
+    """An Analytics Hub listing could not be found, subscribed to or read."""
 
     persistence = Persistence.PERMANENT
 
 
 class OctogenBigQueryInputError(OctogenBigQueryError, ValueError):
-    """The name of a listing, dataset or project is malformed. Raised before any request."""
+    """A listing, dataset or project name is malformed. Raised before any request."""
 
 
 class OctogenBigQueryAccessPendingError(OctogenBigQueryError):
@@ -230,12 +227,11 @@ class OctogenBigQueryUnreachableError(OctogenBigQueryUnavailableError):
 
 
 class OctogenMCPError(OctogenError):
-    """Octogen's MCP server refused or failed a call.
+    """Octogen's MCP server rejected a call, or the call failed.
 
     Attributes:
-        retry_after: Seconds to wait before the same call is repeated; None if repeating it
-            unchanged cannot help.
-        code: The code of a tool that failed, such as `catalog_not_granted`; None if it gave none.
+        retry_after: Seconds to wait before repeating the call; None if a retry cannot help.
+        code: The failed tool's error code, such as `catalog_not_granted`, or None.
     """
 
     def __init__(
@@ -249,22 +245,22 @@ class OctogenMCPError(OctogenError):
 
 
 class OctogenMCPAuthenticationError(OctogenMCPError):
-    """The access token for Octogen's MCP server is missing or refused."""
+    """The access token for Octogen's MCP server is missing or was rejected."""
 
 
 class OctogenMCPRateLimitError(OctogenMCPError):
-    """The organization's rate limit is used up for now; the call was not carried out."""
+    """The organization's rate limit is currently exhausted; the call was not carried out."""
 
 
 class OctogenAPIError(OctogenError):
-    """The service sent a response that is not a result.
+    """The service returned an error response.
 
     Args:
         message: What failed, why, and what to do next.
-        response: The response, with no API key left in it or in its request; one of httpx2 if such
-            a client was passed to `OctogenClient`.
-        detail: The `detail` of the body: text, a list of field errors, an object or None.
-        retry_after: Seconds that the service asks to wait, if it does.
+        response: The response; the API key is removed from it and its request. It is an httpx2
+            response if an httpx2 client was passed to `OctogenClient`.
+        detail: The body's `detail`: text, a list of field errors, an object or None.
+        retry_after: Seconds to wait, if the service sent them.
 
     Attributes:
         status_code: The HTTP status.
@@ -299,18 +295,18 @@ class OctogenAuthenticationError(OctogenAPIError):
 
 
 class OctogenInsufficientCreditError(OctogenAPIError):
-    """402: prepaid credit is spent. The request was not charged."""
+    """402: the account is out of prepaid credit. The request was not charged."""
 
     persistence = Persistence.PERMANENT
 
     @property
     def top_up_url(self) -> str | None:
-        """The https address where credit is bought; None if the service names none."""
+        """The https URL to buy credit at, or None if the service did not send one."""
         return top_up_url(self.detail)
 
 
 class OctogenForbiddenError(OctogenAPIError):
-    """403: the API key is valid but lacks the permission."""
+    """403: the API key is valid but lacks the required permission."""
 
     persistence = Persistence.PERMANENT
 
@@ -321,7 +317,7 @@ CONCERNS_ALL = (
     OctogenForbiddenError,
     OctogenInsufficientCreditError,
 )
-"""Errors of the key or its budget, which every other request would meet as well."""
+"""Errors about the API key or its budget, which would fail every other request too."""
 
 
 class OctogenNotFoundError(OctogenAPIError):
@@ -331,13 +327,13 @@ class OctogenNotFoundError(OctogenAPIError):
 
 
 class OctogenValidationError(OctogenAPIError):
-    """422: the service refused a parameter; `detail` lists the fields."""
+    """422: the service rejected a parameter; `detail` lists the fields."""
 
     persistence = Persistence.PERMANENT
 
 
 class OctogenRateLimitError(OctogenAPIError):
-    """429: the organization's rate limit is used up for now; retry later."""
+    """429: the organization's rate limit is currently exhausted; retry later."""
 
     persistence = Persistence.PASSING
 
@@ -349,40 +345,40 @@ class OctogenServerError(OctogenAPIError):
 
 
 class OctogenShopError(OctogenServerError):
-    """502 to 504 of a lookup: the product's shop failed, and other lookups may well succeed."""
+    """502 to 504 from a lookup: the product's shop failed; other lookups might succeed."""
 
 
 class OctogenUrlListError(OctogenAPIError):
-    """The service refused an operation on coverage URL lists; `code` says why.
+    """The service rejected an operation on a coverage URL list; `code` has the reason.
 
-    Codes without a class of their own are `url_list_deleting`, `url_list_limit_exceeded` and
-    `invalid_cursor`.
+    The codes `url_list_deleting`, `url_list_limit_exceeded` and `invalid_cursor` have no separate
+    class.
     """
 
     persistence = Persistence.PERMANENT
 
     @property
     def code(self) -> str:
-        """The service's reason, such as `url_list_deleting`."""
+        """The service's error code, such as `url_list_deleting`."""
         return error_code(self.detail)
 
 
 class OctogenUrlListNotFoundError(OctogenUrlListError, OctogenNotFoundError):
-    """404 `url_list_not_found`: the organization of the API key has no list with this id."""
+    """404 `url_list_not_found`: the API key's organization has no list with this ID."""
 
 
 class OctogenUrlListNameConflictError(OctogenUrlListError):
-    """409 `url_list_name_conflict`: a live list has this name.
+    """409 `url_list_name_conflict`: another active list has this name.
 
-    It may be the very one that the request made, if the answer to its first attempt was lost.
+    If the response to a first attempt was lost, the list might be the one that attempt created.
     """
 
 
 class OctogenUrlListCapacityError(OctogenUrlListError):
-    """409 `list_url_capacity_exceeded`: the URLs do not fit, and none of the request was added.
+    """409 `list_url_capacity_exceeded`: the URLs do not fit into the list; none were added.
 
     Attributes:
-        urls_left: The number of URLs that still fit into the list; None if it is not known.
+        urls_left: Number of URLs that still fit into the list; None if unknown.
     """
 
     def __init__(
@@ -398,7 +394,7 @@ class OctogenUrlListCapacityError(OctogenUrlListError):
 
 
 class OctogenUrlListUnavailableError(OctogenUrlListError, OctogenServerError):
-    """503 `url_lists_unavailable` or 409 `url_list_migrating`: retry later, which is harmless."""
+    """503 `url_lists_unavailable` or 409 `url_list_migrating`: it is safe to retry later."""
 
     persistence = Persistence.PASSING
 
@@ -408,12 +404,12 @@ class OctogenResponseError(OctogenAPIError):
 
 
 def error_code(detail: Any) -> str:
-    """The machine-readable reason in the `detail` of an error: the text, or an object's `code`."""
+    """Return the error code in `detail`: the text itself, or an object's `code`."""
     code = detail.get("code") if isinstance(detail, dict) else detail
     return code if isinstance(code, str) else ""
 
 
 def top_up_url(detail: Any) -> str | None:
-    """The https address in the `detail` of a 402 where credit is bought; None if there is none."""
+    """Return the https URL to buy credit at from a 402's `detail`, or None."""
     url = detail.get("top_up_url") if isinstance(detail, dict) else None
     return url if isinstance(url, str) and _HTTPS_URL.fullmatch(url) else None

@@ -1,4 +1,4 @@
-"""A LazyFrame whose rows Python makes when it is executed, and its errors as they were raised."""
+"""Build LazyFrames from Python generators, and re-raise their errors unchanged."""
 
 from __future__ import annotations
 
@@ -21,57 +21,58 @@ _RETURN_TIMEOUT = 0.1
 Read: TypeAlias = (
     "Callable[[list[str] | None, pl.Expr | None, int | None, int | None], Iterator[pl.DataFrame]]"
 )
-"""Yields the rows of a query: its columns, predicate, number of rows and size of a batch."""
+"""Yields a query's rows, given its columns, predicate, row limit and batch size."""
 
 
 class Query(NamedTuple):
-    """The columns, rows and filter that a query needs of a source."""
+    """The columns, filter and row limit that a query pushes down to a source."""
 
-    columns: set[str]  # the frames may have more
-    predicate: pl.Expr | None  # it is applied to the frames afterwards
-    n_rows: int | None  # the most rows, before the predicate; None for all
+    columns: set[str]  # frames can have more
+    predicate: pl.Expr | None  # applied to the frames afterwards
+    n_rows: int | None  # maximum rows before the predicate; None for all
 
 
 Frames = Callable[[Query, threading.Event], Iterator[pl.DataFrame]]
-"""Yields the rows of a query. The event ends what it waits for."""
+"""Yields a query's rows. Setting the event ends its waits."""
 
 _raised: deque[Exception] = deque(maxlen=16)
-"""The last errors of sources, which Polars 1 turns into a `ComputeError` with their text."""
+"""Recent errors from sources, which Polars 1 converts to a `ComputeError` with their text."""
 
 _unfinished: dict[threading.Lock, threading.Event] = {}
-"""The event that ends each unfinished execution, by a lock that is held while Python code runs.
+"""Stop events for unfinished executions, by the lock that is held while Python code runs.
 
-Polars runs a source's generator in a thread of its own, and a query that has enough rows (a
-filtered `head`) leaves it running or suspended. A thread of Rust that calls back into Python while
-the interpreter finalizes aborts the process ("exception not rethrown", Python 3.11 to 3.13).
+Polars runs a source's generator in a separate thread. A query that has enough rows (a filtered
+`head`) leaves the generator running or suspended. A Rust thread that calls into Python while the
+interpreter finalizes aborts the process ("exception not rethrown", Python 3.11 to 3.13).
 """
 
 
 def io_source(
     schema: pl.Schema, frames: Frames, stop: threading.Event | None = None
 ) -> pl.LazyFrame:
-    """Return a lazy frame whose rows `frames` yields."""
+    """Return a lazy frame that reads its rows from `frames`."""
     read = functools.partial(_read, schema, frames, stop)
     frame = python_source(read, schema, validate=True)
-    # Polars reads a pure source once that occurs twice in a query, but its streaming engine does so
-    # only with an operation on top of the source.
+    # Polars reads a pure source only once if a query uses it twice. The streaming engine does so
+    # only if there is an operation on top of the source.
     return frame.select(pl.all())
 
 
 def _read(
     schema: pl.Schema, frames: Frames, stop: threading.Event | None, *query: Any
 ) -> Iterator[pl.DataFrame]:
-    """Yield the rows of a query.
+    """Yield a query's rows.
 
-    A pickle names this function. One that is nested would be pickled with a copy of `_unfinished`.
+    Module-level so that pickles refer to it by name; a nested function would be pickled together
+    with a copy of `_unfinished`.
     """
     with_columns, predicate, n_rows, _ = query
     columns = with_columns if with_columns is not None else list(schema)
     needed = {*columns, *(predicate.meta.root_names() if predicate is not None else ())}
-    ends = stop or threading.Event()
+    stop = stop or threading.Event()
     lock = threading.Lock()
-    _unfinished[lock] = ends
-    rows = frames(Query(needed, predicate, n_rows), ends)
+    _unfinished[lock] = stop
+    rows = frames(Query(needed, predicate, n_rows), stop)
     try:
         while True:
             with lock:
@@ -87,13 +88,13 @@ def _read(
 
 
 def python_source(read: Read, schema: pl.Schema, *, validate: bool = False) -> pl.LazyFrame:
-    """Return a lazy frame whose rows `read` yields, once for each execution."""
+    """Return a lazy frame that calls `read` for its rows on each execution."""
     is_polars_1 = pl.__version__.startswith("1.")
-    source = functools.partial(_remembering, read) if is_polars_1 else read
+    source = functools.partial(_record_errors, read) if is_polars_1 else read
     return register_io_source(source, schema=schema, validate_schema=validate, is_pure=True)
 
 
-def _remembering(read: Read, *query: Any) -> Iterator[pl.DataFrame]:
+def _record_errors(read: Read, *query: Any) -> Iterator[pl.DataFrame]:
     try:
         yield from read(*query)
     except Exception as error:
@@ -104,7 +105,7 @@ def _remembering(read: Read, *query: Any) -> Iterator[pl.DataFrame]:
 
 @contextlib.contextmanager
 def errors_as_raised() -> Iterator[None]:
-    """Raise the error of a source that the block executes, and not what Polars 1 makes of it."""
+    """Raise a source's original error instead of Polars 1's `ComputeError`."""
     try:
         yield
     except pl.exceptions.ComputeError as error:
@@ -119,30 +120,38 @@ def errors_as_raised() -> Iterator[None]:
 def collect_batches(
     frame: pl.LazyFrame, chunk_size: int | None = None, **options: Any
 ) -> Iterator[pl.DataFrame]:
-    """Execute a frame and yield batches of it; as a whole, where Polars cannot do so any more."""
+    """Execute a frame and yield it in batches.
+
+    If the Polars version has no `collect_batches`, the whole result is held in memory.
+    """
     if hasattr(frame, "collect_batches"):
         return iter(frame.collect_batches(chunk_size=chunk_size, **options))
     return frame.collect(engine="streaming").iter_slices(chunk_size or 10_000)
 
 
 def raise_interrupt() -> None:
-    """Raise KeyboardInterrupt after Ctrl-C.
+    """Raise KeyboardInterrupt if Ctrl-C was pressed.
 
-    While Polars runs a query, Python's own handler of signals has to wait for its end. Any
-    operation of Polars raises the interrupt, in whichever thread.
+    While Polars runs a query, Python's signal handler must wait for the query to end. Any Polars
+    operation raises the interrupt earlier, in any thread.
     """
     pl.Series([0]).sort()
 
 
 def check(stop: threading.Event) -> None:
-    """Return if an execution may go on, in the thread in which Polars runs it."""
+    """Raise an error if the execution was interrupted or stopped; call it in Polars' thread.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C was pressed.
+        StoppedError: `stop` is set.
+    """
     raise_interrupt()
     if stop.is_set():
         raise StoppedError
 
 
 def until_stopped(frames: Iterable[pl.DataFrame], stop: threading.Event) -> Iterator[pl.DataFrame]:
-    """Yield frames as long as an execution may go on."""
+    """Yield frames until the execution is interrupted or stopped."""
     for frame in frames:
         check(stop)
         yield frame
@@ -153,7 +162,7 @@ def _stop_all() -> None:
     for _, stop in unfinished:
         stop.set()
     for lock, _ in unfinished:
-        # It is never released: a generator that is called again waits until the process ends.
+        # Never released, so that a generator called again waits until the process ends.
         lock.acquire(timeout=_STEP_TIMEOUT)
     if unfinished:
         threading.Event().wait(_RETURN_TIMEOUT)

@@ -1,4 +1,4 @@
-"""Secrets in settings: how they are recognized, refused where they are written out, and masked."""
+"""Detect, reject and mask secrets in settings."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ _URL_OPTION = re.compile(
     r"[?&;][\w.-]*(?:sig|pass|passwd|password|token|secret|key)=", re.IGNORECASE
 )
 _BUCKET_USER = re.compile(r"\b(?:s3[an]?|gcs|gs|oss)://[^/\s]*@", re.IGNORECASE)
-"""A user before a bucket; before a container of Azure it is one, and the account follows."""
+"""A user before a bucket name. In Azure URLs, the part before `@` is the container instead."""
 _FILE_NAMES = ("credentials", "jwt_private_key")
-"""Ends of names of settings whose value may be the path of a file."""
+"""Suffixes of setting names whose value can be a file path."""
 _SECRET_BEGINNINGS = ("{", "MII")
-"""How a secret begins in place of such a path: as JSON, or a private key without its header."""
+"""Prefixes that mark a secret instead of a file path: JSON, or a private key without header."""
 _BETWEEN_WORDS = re.compile(r"[\s=:@/?&;,'\"]+")
 _MAX_SHORT = 5
-"""The length of secrets that may also be a part of a word of an error by chance."""
+"""Secrets up to this length are masked only as whole words, as they can occur in other words."""
 _NAMES = {"dbname", "host", "hostaddr", "motherduck_token", "password", "port", "user"}
-"""The words of a connection string that say what the next one is."""
+"""Keywords in connection strings, which are not secret themselves."""
 
 
 def is_secret(name: str, value: Any) -> bool:
-    """True if a setting has a secret written out, by its name; a path of a file is none."""
+    """Return whether a setting looks like a plain-text secret; a file path does not."""
     text = str(value)
     if "-----BEGIN" in text or has_url_secret(text):
         return True
@@ -45,27 +45,27 @@ def is_secret(name: str, value: Any) -> bool:
 
 
 def has_url_secret(text: str) -> bool:
-    """True if a URL has a password, a signature or the id of a bucket's key."""
+    """Return whether a URL has a password, a signature or a bucket access key ID."""
     return any(part.search(text) for part in (_URL_PASSWORD, _URL_OPTION, _BUCKET_USER))
 
 
 def refuse_secrets(settings: Mapping[str, Any]) -> None:
-    """Refuse a secret that is written out, which Dagster would show in the UI."""
+    """Reject plain-text secrets, which Dagster would show in the UI."""
     for name, value in settings.items():
         if is_secret(name, value):
             raise ValueError(
-                f"{name} looks like a secret, and Dagster would show it in the UI. Set an "
-                f'environment variable and write "{name}": dg.EnvVar("NAME_OF_THE_VARIABLE"), in '
-                'YAML "{{ env.NAME_OF_THE_VARIABLE }}", instead of its value, or leave it out and '
-                "let the library find its credentials."
+                f"{name} looks like a secret, which Dagster would show in the UI. Set an "
+                f'environment variable and write "{name}": dg.EnvVar("NAME_OF_THE_VARIABLE"), or '
+                '"{{ env.NAME_OF_THE_VARIABLE }}" in YAML. Alternatively, omit the setting and let '
+                "the library find its credentials."
             )
 
 
 def masked(text: str, secrets: Iterable[str]) -> str:
-    """Return a text with `***` for secrets, in any spelling that an error may quote.
+    """Replace secrets in text by `***`, in every form an error might quote.
 
-    These are the secret itself, percent-encoded, decoded or with escapes, and its words: some
-    libraries quote what they take for a host or a database, which is a part of a password.
+    The forms are the secret itself, percent-encoded, decoded or escaped, and its individual words:
+    a library that misparses a password can quote part of it as a host or database.
     """
     plain = {text for secret in secrets for text in (secret, unquote(secret))}
     plain |= {word for each in plain for word in _BETWEEN_WORDS.split(each)}

@@ -1,4 +1,4 @@
-"""The columns of the frames, as Polars schemas."""
+"""Polars schemas for the snapshot tables."""
 
 from octogen_dagster.alerts.events import ALERTS_SCHEMA
 from octogen_dagster.brands.table import BRANDS_SCHEMA

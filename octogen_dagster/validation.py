@@ -1,6 +1,6 @@
-"""The checks of what a user sets: mistyped names, fractions, features whose packages are missing.
+"""Validation for settings, names, percentages and optional packages.
 
-They are made when definitions load, so that no run fails later.
+Settings are checked when definitions load, so that runs do not fail later.
 """
 
 from __future__ import annotations
@@ -25,38 +25,38 @@ _REQUIREMENT = re.compile(r"(?P<name>[\w.-]+).*;.*\bextra == ['\"](?P<extra>\w+)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return a sentence, after a space, that says which name is meant; empty if none is similar."""
+    """Return ` Did you mean 'x'?` for the most similar known name, or an empty string."""
     similar = difflib.get_close_matches(name, set(known) - {name}, n=1)
     return f" Did you mean {similar[0]!r}?" if similar else ""
 
 
 class NamedSettings:
-    """The base of resources: it refuses settings without names, of which Dagster's error is raw."""
+    """Base class for resources: reject positional arguments with a readable error."""
 
-    if not TYPE_CHECKING:  # pydantic's plugin of mypy knows the names and types of settings
+    if not TYPE_CHECKING:  # pydantic's mypy plugin knows the settings' names and types
 
-        def __init__(self, *unnamed: object, **settings: object) -> None:
-            if unnamed:  # they are not shown, since one may be a key
+        def __init__(self, *positional: object, **settings: object) -> None:
+            if positional:  # not shown, because one might be an API key
                 name, setting = type(self).__name__, next(iter(type(self).model_fields))
-                raise TypeError(f"{name} takes its settings by name: write {name}({setting}=...)")
+                raise TypeError(f"{name} takes keyword arguments only: write {name}({setting}=...)")
             super().__init__(**settings)
 
 
 def refuse_unknown_settings(
     cls: type[BaseModel], settings: Any, handler: Callable[[Any], _Model]
 ) -> _Model:
-    """Refuse settings that a model does not have, and tell of what is wrong with the others too.
+    """Reject unknown settings, and report mistakes in the known ones in the same error.
 
-    It is a model's validator of the mode `wrap`. pydantic makes a class method of it, because its
-    first argument is named cls.
+    This is a model validator with mode `wrap`. pydantic turns it into a class method because its
+    first argument is named `cls`.
     """
-    from pydantic import ValidationError  # a command that checks no settings starts without it
+    from pydantic import ValidationError  # slow to import; some commands check no settings
     from pydantic_core import InitErrorDetails
 
     known = cls.model_fields
     given = settings if isinstance(settings, dict) else {}
     unknown = [name for name in given if name not in known]
-    # Dagster gives a resource None for what is left out, and pydantic would say that it is no text.
+    # Dagster passes None for omitted settings, which pydantic would report as an invalid string.
     missing = [name for name, field in known.items() if field.is_required() and name in given]
     missing = [name for name in missing if given[name] is None]
     if not unknown and not missing:
@@ -76,16 +76,16 @@ def refuse_unknown_settings(
         handler({name: value for name, value in settings.items() if name in known})
     except ValidationError as error:
         for each in error.errors():
-            # A setting that is missing may be the one that was mistyped.
+            # The missing setting might be the mistyped one.
             is_missing = len(each["loc"]) == 1 and settings.get(each["loc"][0]) is None
             if not is_missing:
-                mistakes.append(_again(each))
+                mistakes.append(_init_details(each))
     hide_input = bool(cls.model_config.get("hide_input_in_errors"))
     raise ValidationError.from_exception_data(cls.__name__, mistakes, hide_input=hide_input)
 
 
-def _again(error: ErrorDetails) -> InitErrorDetails:
-    """Return an error that was found, to be raised with others."""
+def _init_details(error: ErrorDetails) -> InitErrorDetails:
+    """Convert a caught error so that it can be raised together with others."""
     from pydantic_core import InitErrorDetails, PydanticCustomError
 
     context = {**error.get("ctx", {}), "message": error["msg"]}
@@ -104,31 +104,31 @@ def _unknown(model: str, name: str, known: Iterable[str]) -> PydanticCustomError
 def _missing(model: str, name: str, description: str | None) -> PydanticCustomError:
     from pydantic_core import PydanticCustomError
 
-    context = {"model": model, "name": name, "said": f" {description}" if description else ""}
-    return PydanticCustomError("missing", "{model} needs {name}.{said}", context)
+    context = {"model": model, "name": name, "help": f" {description}" if description else ""}
+    return PydanticCustomError("missing", "{model} needs {name}.{help}", context)
 
 
 def checked_timezone(name: str) -> str:
-    """Refuse a time zone that there is not."""
+    """Reject an unknown time zone."""
     try:
         ZoneInfo(name)
     except (ValueError, OSError, ZoneInfoNotFoundError):
         raise ValueError(
-            f"there is no time zone {name!r}: write a name such as Europe/Berlin"
+            f"unknown time zone {name!r}: use an IANA name such as Europe/Berlin"
         ) from None
     return name
 
 
 def checked_name(name: str, subject: str = "") -> str:
-    """Refuse a name that Dagster refuses, and say one that it takes."""
+    """Reject a name that Dagster would reject, and suggest a valid one."""
     if not re.fullmatch(r"[A-Za-z0-9_]+", name):
         meant = re.sub(r"[^A-Za-z0-9_]", "_", name) or "boots"
-        raise ValueError(f"{subject}a name has letters, digits and _ only: write {meant}")
+        raise ValueError(f"{subject}use only letters, digits and _ in a name, such as {meant}")
     return name
 
 
 def checked_day(day: str) -> str:
-    """Refuse what Dagster does not read as a day."""
+    """Reject a date that Dagster cannot parse."""
     try:
         datetime.strptime(day, "%Y-%m-%d")
     except (TypeError, ValueError):
@@ -137,36 +137,36 @@ def checked_day(day: str) -> str:
 
 
 def moment_of(of: datetime | date) -> datetime:
-    """Return a time in UTC, of which a date is the first moment and one without a zone is."""
+    """Return a time in UTC; dates count as midnight UTC and naive times as UTC."""
     given: object = of
     if not isinstance(given, date):
         raise TypeError(
-            f"{given!r} is not a time. Give a datetime.datetime or a datetime.date, such as "
+            f"{given!r} is not a time. Pass a datetime.datetime or a datetime.date, such as "
             "datetime.date(2026, 11, 1)."
         )
     moment = of if isinstance(of, datetime) else datetime.combine(of, time())
-    try:  # Polars compares times of its own zone only, which a named zone is not.
+    try:  # Polars cannot compare columns in UTC with times in other zones.
         return moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
-    except OverflowError:  # the ends of time
+    except OverflowError:  # datetime.min or datetime.max
         return moment.replace(tzinfo=UTC)
 
 
 def require_percent(name: str, value: float, least: float = 1) -> None:
-    """Refuse a setting that is not from 0 to 100, and warn of a share that is meant as percent."""
+    """Reject a percentage outside 0 to 100, and warn if it looks like a fraction."""
     if not 0 <= value <= 100:
-        raise ValueError(f"{name} must be percent from 0 to 100, not {value:g}")
+        raise ValueError(f"{name} must be a percentage between 0 and 100, not {value:g}")
     if 0 < value < least:
         warn_of_share(name, value)
 
 
 def warn_of_share(name: str, value: float) -> None:
-    """Warn of a number of percent that may be meant as a share, such as 0.1 for 10 %."""
+    """Warn that a percentage looks like a fraction, such as 0.1 for 10 %."""
     text = f"{name} is {value:g} %. If you mean {100 * value:g} %, write {100 * value:g}."
     warnings.warn(text, stacklevel=3)
 
 
 def require_extras(subject: str, *extras: str) -> None:
-    """Refuse a feature, the subject of the message, that needs extras which are not installed."""
+    """Raise an error about `subject` if extras it needs are not installed."""
     missing = {extra: _missing_packages(extra) for extra in extras}
     if names := [name for packages in missing.values() for name in packages]:
         wanted = ",".join(extra for extra, packages in missing.items() if packages)

@@ -217,7 +217,7 @@ def _timeout(service: Service, subject: str) -> OctogenTimeoutError:
 def _log_pacing(service: Service, seconds: float) -> None:
     service.log.rate_limit_wait += seconds
     if service.log.rate_limit_wait >= LONG_WAIT:
-        service.log.say(
+        service.log.log(
             "pacing",
             "Waiting for the organization's rate limit of "
             f"{service.limiter.requests_per_minute:g} requests per minute "
@@ -231,13 +231,13 @@ def _log_retry(service: Service, error: OctogenError, seconds: float) -> None:
     kind = next(kind for kind in _RETRIED if isinstance(error, kind))
     # Log connection errors even before a short wait, because the URL might be wrong.
     if kind is OctogenConnectionError or seconds >= LONG_WAIT:
-        service.log.say(
+        service.log.log(
             kind,
             f"{error} Retrying in {seconds:.1f} s, for up to {service.retry.deadline:g} s in "
             "total. Further retries are not logged.",
         )
     if is_concurrency_refusal(error):
-        service.log.say(
+        service.log.log(
             "in flight",
             "The service rejected concurrent requests (429 concurrency_limit_exceeded). Limiting "
             f"them to {service.limiter.in_flight.limit:g} and slowly raising the limit. Further "

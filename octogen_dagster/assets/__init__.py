@@ -1,1 +1,1 @@
-"""What every asset of Dagster here has: its definition, what requests it, and ticks of sensors."""
+"""Shared by all assets: the asset decorator, automation conditions and sensor ticks."""

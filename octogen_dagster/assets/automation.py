@@ -1,4 +1,4 @@
-"""Automation conditions of downstream assets."""
+"""Automation conditions for downstream assets."""
 
 from typing import Any
 
@@ -7,14 +7,14 @@ import dagster as dg
 Condition = dg.AutomationCondition[dg.AssetKey]
 
 SNAPSHOT_TAG = "octogen/snapshot"
-"""The tag of assets whose data version changes only with their rows.
+"""The tag on assets whose data version changes only with their rows.
 
 Kinds cannot mark them, because a user can replace those.
 """
 
 
 def follow_upstream() -> Condition:
-    """Return the automation condition of a downstream asset.
+    """Return the automation condition for a downstream asset.
 
     It extends `dagster.AutomationCondition.eager()` in three ways:
 
@@ -32,15 +32,15 @@ def follow_upstream() -> Condition:
     unfulfilled = requested.since(updated) & condition.any_deps_match(updated)
     due = condition.newly_missing() | changed_by_other_run | condition.any_deps_match(in_this_tick)
     # One run materializes all assets that a tick requests, upstream assets first. Dagster takes
-    # that into account only for the last partition of a run. An upstream asset that was requested
-    # while this asset could not be has a run without this asset.
+    # that into account only for the run's last partition. An upstream asset that was requested
+    # while this asset could not be requested has a run without this asset.
     without_this = by_other_run & ~_until_updated(in_this_tick, in_this_tick | requested)
     changed = _any_deps_changed(without_this)
     missed = condition.any_deps_match(requested) & ~requested
     changed_or_missed = changed | (changed_by_other_run & missed.since(requested))
     # A run reads its upstream assets at some time between its request and its end.
     meanwhile = changed_or_missed & _until_updated(requested, requested)
-    # Dagster stores the state of a `since` by the labels of its operands, so labels are unique.
+    # Dagster stores a `since` condition's state by its operands' labels, so labels are unique.
     followed: Condition = (
         condition.in_latest_time_window()
         & (
@@ -67,9 +67,9 @@ def _any_deps_changed(where: Any) -> Any:
 
 
 def _until_updated(begins: Any, goes_on: Any) -> Any:
-    """True from the tick of `begins` to the tick that sees an update, or while `goes_on` holds.
+    """True from the tick when `begins` holds until an update is seen, or while `goes_on` holds.
 
-    `since` ignores its trigger at the tick of its reset, so the reset comes one tick later.
+    `since` ignores its trigger in the tick that resets it, so the reset comes one tick later.
     """
     after_update = (~dg.AutomationCondition.newly_updated()).newly_true()
     return begins.since(after_update & ~goes_on)
@@ -87,7 +87,7 @@ def wait_only_for_latest(condition: Condition) -> Condition:
 
 
 def wait_for_history(condition: Condition, products: dg.AssetKey) -> Condition:
-    """Make a condition wait until the history has read the products of a partition.
+    """Make a condition wait until the history has read a partition's products.
 
     A catalog has one history for all times, so it can exist before a partition does.
     """
@@ -95,7 +95,7 @@ def wait_for_history(condition: Condition, products: dg.AssetKey) -> Condition:
     missing: Any = dg.AutomationCondition.any_deps_missing()
     updated: Any = dg.AutomationCondition.any_deps_match(dg.AutomationCondition.newly_updated())
     followed: Any = condition
-    if hasattr(condition, "ignore"):  # a condition without upstream assets has none
+    if hasattr(condition, "ignore"):  # conditions without upstream assets have no `ignore`
         followed = followed.ignore(of_products)
     is_unread = updated.allow(of_products).since(updated.ignore(of_products))
     waiting: Condition = followed & ~missing.allow(of_products) & ~is_unread

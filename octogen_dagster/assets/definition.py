@@ -1,4 +1,4 @@
-"""The decorator of every asset, with its defaults, retries and cancellation.
+"""The asset decorator, with its defaults, retries and cancellation.
 
 Importing this module registers the package's version with Dagster.
 """
@@ -31,11 +31,11 @@ from octogen_dagster.validation import checked_name
 DagsterLibraryRegistry.register("octogen-dagster", __version__, is_dagster_package=False)
 
 RESOURCE = "octogen"
-"""The key of the `OctogenResource`."""
+"""The `OctogenResource`'s key."""
 
 RANGE_START_TAG = "dagster/asset_partition_range_start"
 RANGE_END_TAG = "dagster/asset_partition_range_end"
-"""The tags of a run of several partitions."""
+"""Run tags with the range of partitions."""
 
 POOL = "octogen"
 GROUP = "octogen"
@@ -54,9 +54,9 @@ ACCEPT_SHRINKING_CONFIG = dg.Field(
 FRESH = "fresh"
 
 _KIND = "dagster/kind/"
-"""The beginning of the tag of a kind."""
+"""Prefix for kind tags."""
 _IO_MANAGER_KEY = "dagster/io_manager_key"
-"""The metadata of a spec that `AssetSpec.with_io_manager_key` made."""
+"""The metadata key that `AssetSpec.with_io_manager_key` sets."""
 
 Metadata = dict[str, dg.MetadataValue[Any] | dg.TableSchema | str | int | float]
 
@@ -87,7 +87,7 @@ def require_asset(asset: object, argument: str) -> None:
 
 
 def asset_arguments_of(name: str | dg.AssetSpec, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the user's arguments of `@dagster.asset`, from a name or a spec and others.
+    """Merge a name or spec with the user's other arguments for `@dagster.asset`.
 
     Unset attributes of the spec are omitted, so the builder's defaults apply.
     """
@@ -95,7 +95,7 @@ def asset_arguments_of(name: str | dg.AssetSpec, given: Mapping[str, Any]) -> di
         return {"name": checked_name(name, f"Asset {name!r}: "), **given}
     if not isinstance(name, dg.AssetSpec):
         raise TypeError(
-            "name must be the asset's name or a dagster.AssetSpec, and is of the type "
+            "name must be the asset's name or a dagster.AssetSpec, but its type is "
             f"{type(name).__name__}: pass a name, such as 'boots', as the first argument"
         )
     of_spec = {
@@ -124,7 +124,7 @@ def asset_arguments_of(name: str | dg.AssetSpec, given: Mapping[str, Any]) -> di
 def takes_range(
     backfill_policy: dg.BackfillPolicy | None, partitions_def: dg.PartitionsDefinition[Any] | None
 ) -> bool:
-    """True if a run of an asset can have a range of partitions."""
+    """Return whether a run can have a range of partitions."""
     return bool(backfill_policy and partitions_def)
 
 
@@ -150,13 +150,13 @@ def octogen_asset(
     has_range = takes_range(arguments.get("backfill_policy"), arguments.get("partitions_def"))
     if has_range and not takes_ranges:
         raise ValueError(  # also for multi_run(1): Dagster gives such a run a range of one
-            f"Asset {arguments['name']!r} takes one partition in each run, and a run by a "
-            "backfill_policy has a range of them. Leave backfill_policy out: a backfill then "
-            "requests a run for each partition."
+            f"Asset {arguments['name']!r} supports one partition per run and cannot have a "
+            "backfill_policy. Remove backfill_policy; a backfill then requests one run per "
+            "partition."
         )
     execute = arguments.pop("execute", None) or (lambda _context, compute: compute())
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", dg.BetaWarning)  # of the policy, as when it was made
+        warnings.simplefilter("ignore", dg.BetaWarning)  # the policy already warned
         decorator: Callable[[Callable[..., Any]], dg.AssetsDefinition] = dg.asset(**arguments)
     return lambda asset: decorator(_executed(asset, execute))
 
@@ -176,12 +176,12 @@ def _executed(asset: Callable[..., Any], execute: Callable[..., Any]) -> Callabl
         with canceling_ends(context.instance, context.run.run_id):
             yield from execute(context, lambda: asset(*args, **arguments))
 
-    # Dagster reads the outputs of a generator otherwise than those of a function.
+    # Dagster handles outputs from generators differently.
     return generate if inspect.isgeneratorfunction(asset) else compute
 
 
 def _code_reference() -> Metadata:
-    """Return the line of the user's code that calls this package, if any, as metadata."""
+    """Return metadata with the line in the user's code that calls this package, if any."""
     frame, own = inspect.currentframe(), __name__.partition(".")[0]
     while frame and (package := str(frame.f_globals.get("__name__")).partition(".")[0]) == own:
         frame = frame.f_back
@@ -198,19 +198,19 @@ def _code_reference() -> Metadata:
 
 
 def asset_key(arguments: Mapping[str, Any]) -> dg.AssetKey:
-    """Return the key of the asset that these arguments define."""
+    """Return the asset key that these arguments define."""
     prefix = arguments.get("key_prefix") or []
     return dg.AssetKey([*([prefix] if isinstance(prefix, str) else prefix), arguments["name"]])
 
 
 def io_manager_key(asset: dg.AssetsDefinition) -> str:
-    """Return the key of an asset's IO manager."""
+    """Return the asset's IO manager key."""
     key: str = dagster_private(asset, "get_io_manager_key_for_asset_key")(asset.key)
     return key
 
 
 def output_manager(context: dg.AssetExecutionContext) -> tuple[str, Any]:
-    """Return the IO manager of an asset's output with its key."""
+    """Return the IO manager for an asset's output, with its key."""
     key = io_manager_key(context.assets_def)
     return key, getattr(context.resources, key)
 
@@ -228,8 +228,8 @@ class _RunEndedError(dg.DagsterError, dg.DagsterExecutionInterruptedError):
 def canceling_ends(instance: dg.DagsterInstance | None, run_id: str | None) -> Iterator[None]:
     """End an interrupted run that was canceled or that is executed manually.
 
-    Dagster would retry its interrupted step by the retry policy if the step runs in the process of
-    the run. Other interrupts, such as a server shutdown, are left to the policy.
+    If the step executes in the run's process, Dagster would otherwise retry it by the retry policy.
+    Other interrupts, such as a server shutdown, are left to the policy.
     """
     try:
         with _sigint_raises():
@@ -238,9 +238,9 @@ def canceling_ends(instance: dg.DagsterInstance | None, run_id: str | None) -> I
         run = instance.get_run_by_id(run_id) if instance and run_id else None
         if run and run.status is dg.DagsterRunStatus.CANCELING:
             raise _RunEndedError("The run was canceled.") from None
-        # Dagster records the origin of a run that it launches.
+        # Dagster records the origin of runs that it launches.
         is_by_hand = isinstance(interrupt, KeyboardInterrupt) or not (run and run.remote_job_origin)
-        # The process of a run interrupts the processes of its steps, and knows the reason.
+        # The run's process interrupts its step processes and knows the reason.
         if is_by_hand and multiprocessing.parent_process() is None:
             raise _RunEndedError("The run was interrupted.") from None
         raise
@@ -274,7 +274,7 @@ def permanent_errors_fail() -> Iterator[None]:
         metadata: Metadata = {}
         if isinstance(error, OctogenInsufficientCreditError) and error.top_up_url:
             metadata = {"octogen/top_up_url": dg.MetadataValue.url(error.top_up_url)}
-        # The traceback of a missing key does not help to set it.
+        # A traceback does not help to set a missing API key.
         cause = None if isinstance(error, MissingAPIKeyError) else error
         raise dg.Failure(str(error), metadata=metadata, allow_retries=False) from cause
 

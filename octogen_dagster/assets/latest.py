@@ -1,4 +1,4 @@
-"""The last materialization of each partition."""
+"""Read the last materialization by partition."""
 
 from collections.abc import Collection, Mapping
 
@@ -8,7 +8,7 @@ from octogen_dagster.errors import dagster_private
 
 DATA_VERSION_TAG = "dagster/data_version"
 READ_AGAIN = " read again in "
-"""Separates a catalog's version from the run that read different rows of the same version."""
+"""Separates a catalog's version from the run that read other rows in the same version."""
 _AGAIN = " (indexed again)"
 _SAME_IN = " = "
 _MADE = dg.DagsterEventType.ASSET_MATERIALIZATION
@@ -18,7 +18,7 @@ _OBSERVED = dg.DagsterEventType.ASSET_OBSERVATION
 def latest_ids(
     instance: dg.DagsterInstance, asset: dg.AssetKey, partitions: Collection[str] | None = None
 ) -> Mapping[str, int]:
-    """Return the storage id of the last materialization by partition."""
+    """Return the last materialization's storage ID by partition."""
     read = dagster_private(instance, "get_latest_storage_id_by_partition")
     ids: Mapping[str, int] = read(asset, _MADE, None if partitions is None else set(partitions))
     return ids
@@ -48,7 +48,7 @@ def catalog_version(data_version: str) -> str:
 def latest_versions(instance: dg.DagsterInstance, asset: dg.AssetKey) -> dict[str, str]:
     """Return the catalog's version in which each partition was last read.
 
-    It is the version of the last materialization, or a later one with the same rows.
+    It is the last materialization's version, or a later version with the same rows.
     """
     made = _versions(instance, asset, _MADE)
     versions = {partition: catalog_version(tag) for partition, tag in made.items()}
@@ -63,7 +63,7 @@ def latest_versions(instance: dg.DagsterInstance, asset: dg.AssetKey) -> dict[st
 def _versions(
     instance: dg.DagsterInstance, asset: dg.AssetKey, kind: dg.DagsterEventType
 ) -> dict[str, str]:
-    """The data version of the last event of a kind of each partition."""
+    """Return the last event's data version by partition."""
     read = dagster_private(instance.event_log_storage, "get_latest_tags_by_partition")
     return {
         partition: found[DATA_VERSION_TAG]

@@ -1,4 +1,4 @@
-"""The base class of resources, with secrets in environment variables."""
+"""Base class for resources, with secrets in environment variables."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""The run requests of sensors. Dagster's database is their only memory.
+"""Run requests from sensors, which store no state outside Dagster's database.
 
     wanted       the versions that the source has
-    done         the data version of each partition's last materialization
+    done         the data version in each partition's last materialization
     tried        runs with the tag `octogen/request`
-    in progress  unfinished runs of the asset
+    in progress  the asset's unfinished runs
 
 A lost tick, a reset cursor or a restarted daemon computes the same requests again.
 
@@ -25,17 +25,17 @@ from octogen_dagster.errors import OctogenError, Persistence, dagster_private
 MAX_RUNS = 50
 """Run requests per tick; the next ticks request the rest."""
 MAX_NEW_PARTITIONS = 2_000
-"""New partitions per tick. The daemon looks each of them up, in a millisecond."""
+"""New partitions per tick. The daemon needs a millisecond to look up each one."""
 REQUEST_TAG = "octogen/request"
-"""The tag of a requested run: a digest of `<key>@<version>`, or of the asset's key for a range.
+"""The tag on requested runs: a digest over `<key>@<version>`, or over the asset key for a range.
 
 The UI truncates tags in the list of runs after 38 characters.
 """
 RUN_KEY_TAG = "dagster/run_key"
 """The tag with the run key: the request, and the time of the tick, which differs for a retry.
 
-Dagster's time of a run is in the database's time zone, and a separate tag would be one more line in
-the UI for each run.
+Dagster stores run times in the database's time zone, and a separate tag would add a line to each
+run in the UI.
 """
 PARTITION_TAG = "dagster/partition"
 
@@ -43,11 +43,11 @@ _FIRST_WAIT, _MAX_WAIT = 600.0, 6 * 3600.0
 MEMORY_SECONDS = 2 * 24 * 3600.0
 """Older runs are ignored. A key that always fails has 13 runs in this time, at the longest wait."""
 _RESUMED_SECONDS = 24 * 3600.0
-"""How long Dagster launches the runs of an interrupted tick."""
+"""How long Dagster keeps launching runs after a tick is interrupted."""
 _LONGEST_RUN_SECONDS = 7 * 24 * 3600.0
 """An older unfinished run died with its machine, without run monitoring."""
 _MOST_ZONES_SECONDS = 24 * 3600.0
-"""The largest error of Dagster's times: PostgreSQL writes them in its session's time zone."""
+"""The largest error in Dagster's times: PostgreSQL writes them in its session's time zone."""
 _REQUESTS_IN_A_QUERY = 500
 
 _UNFINISHED = [
@@ -61,23 +61,23 @@ _BEFORE_START = {dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING}
 
 
 KeyRange = tuple[str, str]
-"""The first and last key of a run; equal for a single partition."""
+"""A run's first and last key; equal for a single partition."""
 
 
 def request_tag(name: str) -> str:
-    """Return the tag value of a request."""
+    """Return a request's tag value."""
     return hashlib.sha256(name.encode()).hexdigest()[:12]
 
 
 class Wanted(NamedTuple):
-    """A wanted version of a key; without a version, any is sufficient."""
+    """A key and its wanted version; without a version, any will do."""
 
     key: str
     version: str = ""
     since: float = 0.0
-    """The time of the version in seconds since 1970, or 0."""
+    """The version's time in seconds since 1970, or 0."""
     retried: bool = True
-    """False if a retry is of little use until the version changes: the next one waits two days."""
+    """False if a retry is unlikely to help until the version changes; it then waits two days."""
 
     @property
     def name(self) -> str:
@@ -92,7 +92,7 @@ class Wanted(NamedTuple):
 
 
 class Tries(NamedTuple):
-    """The number of runs requested for a version of a key, and the last request's time."""
+    """How many runs were requested for a key's version, and when the last one was."""
 
     runs: int
     last_at: float
@@ -104,14 +104,14 @@ class Tries(NamedTuple):
 
 
 class KeyOrder:
-    """The keys of dynamic partitions in the order in which they were added."""
+    """Dynamic partition keys in the order in which they were added."""
 
     def __init__(self, keys: Iterable[str]) -> None:
         self.keys = list(keys)
         self._position = {key: number for number, key in enumerate(self.keys)}
 
     def between(self, first: str, last: str) -> Sequence[str]:
-        """Return the keys of a range; only its ends if one of them was deleted."""
+        """Return the keys in a range; only its ends if one of them was deleted."""
         if first == last:
             return [first]
         if first in self._position and last in self._position:
@@ -138,10 +138,10 @@ class RequestedRun(NamedTuple):
 
 
 class TickPlan(NamedTuple):
-    """The run requests and new partitions of a tick, and all missing keys."""
+    """A tick's run requests and new partitions, and all missing keys."""
 
     requests: list[list[Wanted]]
-    """The wanted versions of each run, in the order of its range."""
+    """The wanted versions by run, in range order."""
     new_partitions: list[str]
     missing: list[Wanted]
 
@@ -158,11 +158,11 @@ def plan(
 ) -> TickPlan:
     """Decide what a tick requests; a pure function of its arguments.
 
-    Keys that were neither done nor tried come first, then by the time of their version or last
-    try, the oldest first, so nothing starves. Keys of unfinished runs (`busy`) are skipped in any
-    version. `tried` returns the tries by key. `known` are the existing partitions in Dagster's
-    order; new ones are added behind them. A run has up to `most` neighboring keys, so its range
-    contains only keys that are due.
+    Keys that were neither done nor tried come first. The rest are sorted by the time of their
+    version or last try, oldest first, so nothing starves. Keys in unfinished runs (`busy`) are
+    skipped, whatever their version. `tried` returns the tries by key. `known` are the existing
+    partitions in Dagster's order; new ones are added behind them. A run has up to `most`
+    neighboring keys, so its range contains only due keys.
     """
     position = {key: number for number, key in enumerate(known)}
 
@@ -200,7 +200,7 @@ def plan(
 def _neighbours(
     due: Sequence[Wanted], position: Mapping[str, int], most: int
 ) -> list[list[Wanted]]:
-    """Group due keys into runs of neighboring keys, in the order of `due`."""
+    """Group due keys into runs with neighboring keys, in the order of `due`."""
     if most == 1:
         return [[each] for each in due]
     runs: list[list[int]] = []
@@ -217,7 +217,7 @@ def _neighbours(
 def count_tries(
     missing: Iterable[Wanted], runs: Iterable[RequestedRun], now: float
 ) -> dict[str, Tries]:
-    """Count the runs of the last two days by missing key; `runs` come oldest first."""
+    """Count the runs in the last two days by missing key; `runs` come oldest first."""
     tries: dict[str, Tries] = {}
     by_key = {each.key: each for each in missing}
     for run in runs:
@@ -230,7 +230,7 @@ def count_tries(
 
 
 def most_in_a_run(asset: dg.AssetsDefinition) -> int:
-    """Return the maximum number of partitions in a run, by the asset's backfill policy."""
+    """Return how many partitions a run can have under the asset's backfill policy."""
     policy = asset.backfill_policy
     return 1 if policy is None else policy.max_partitions_per_run or sys.maxsize
 
@@ -238,7 +238,7 @@ def most_in_a_run(asset: dg.AssetsDefinition) -> int:
 def run_request(
     first: str, last: str, *, tags: Mapping[str, str], **arguments: Any
 ) -> dg.RunRequest:
-    """Return the request of a run of one partition or a range."""
+    """Return the run request for one partition or a range."""
     if first == last:
         return dg.RunRequest(partition_key=first, tags=tags, **arguments)
     of_range = {RANGE_START_TAG: str(first), RANGE_END_TAG: str(last)}
@@ -373,7 +373,7 @@ def _may_be_at_work(run: dg.RunRecord, now: float) -> bool:
 
 
 def _key_range(run: dg.RunRecord, key_of: Callable[[str], str | None]) -> KeyRange | None:
-    """Return the first and last key of a run, if any."""
+    """Return a run's first and last key, if any."""
     tags = run.dagster_run.tags
     partition = tags.get(PARTITION_TAG, "")
     first = key_of(tags.get(RANGE_START_TAG, partition))
@@ -422,7 +422,7 @@ def _read_requested(
 
 
 def _requested_at(run: dg.RunRecord) -> float:
-    """Return the time of the tick that requested a run, or else the run's creation time."""
+    """Return when a tick requested the run, or else the run's creation time."""
     tags, at = run.dagster_run.tags, run.create_timestamp
     if REQUEST_TAG in tags and RUN_KEY_TAG in tags:
         at = datetime.fromisoformat(tags[RUN_KEY_TAG].rpartition(" ")[2])
@@ -437,11 +437,11 @@ def named_partitions(
         return partitions_def
     raise ValueError(
         f"Asset {asset.key.to_user_string()!r} must have a DynamicPartitionsDefinition with a "
-        f"name: {what} are added to it."
+        f"name, so that {what} can be added to it."
     )
 
 
-_MAY_FAIL = ", and the third in a row without an answer fails"
+_MAY_FAIL = ", and the third in a row without a response fails"
 
 
 def skip_or_fail(
@@ -450,7 +450,7 @@ def skip_or_fail(
     """Skip a tick whose source failed with a transient error; fail it for a permanent one.
 
     Dagster alerts on failed ticks only. An error that might be either fails the third tick in a
-    row. Errors of other libraries count as permanent: a setting is invalid.
+    row. Errors from other libraries count as permanent, because a setting is invalid.
     """
     persistence = error.persistence if isinstance(error, OctogenError) else Persistence.PERMANENT
     if persistence is Persistence.PERMANENT:
@@ -463,7 +463,7 @@ def skip_or_fail(
 
 
 def _had_no_answer_twice(context: dg.SensorEvaluationContext, sensor: str) -> bool:
-    """True if the last two ticks of a sensor failed, or were skipped since nobody answered."""
+    """Return whether the sensor's last two ticks failed, or were skipped without a response."""
     location = context.code_location_origin
     if context.repository_name is None or location is None:  # called directly, as tests do
         return False
@@ -474,7 +474,7 @@ def _had_no_answer_twice(context: dg.SensorEvaluationContext, sensor: str) -> bo
         if (state.instigator_name, *place) != own:
             continue
         get_ticks = dagster_private(context.instance, "get_ticks")
-        # With the present one, which has not ended.
+        # Includes the current tick, which has not ended.
         latest = get_ticks(state.instigator_origin_id, state.selector_id, limit=3)
         ended = [tick for tick in latest if tick.is_completed][:2]
         return len(ended) == 2 and all(

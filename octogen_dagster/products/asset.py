@@ -209,7 +209,7 @@ class _PartitionRead:
         log = self.service.log
 
         def warn(line: str) -> None:  # once in a run
-            log.say(line, line)
+            log.log(line, line)
 
         # Count this listing's requests separately.
         service = replace(self.service, spending=self.service.spending.part())

@@ -332,7 +332,7 @@ def _publish_range(
             result = snapshot(partition)
             source = source_of(result.value, f"Asset {step.asset.to_user_string()}")
             publication = manager.publication(
-                step, partition, run.kind, lambda line: once.say(line, line)
+                step, partition, run.kind, lambda line: once.log(line, line)
             )
             also = {**run.lineage, **(result.metadata or {})}
             catalog_version = _catalog_version(result)

@@ -228,7 +228,7 @@ def test_no_more_than_all_is_removed_in_the_launchpad(
     sandbox: Sandbox, octogen: OctogenResource, tmp_path: Path
 ) -> None:
     result = run(pages(1), octogen, tmp_path, config={"max_removed_percent": 101})
-    assert "max_removed_percent must be percent from 0 to 100" in failure(result)
+    assert "max_removed_percent must be a percentage between 0 and 100" in failure(result)
     assert sandbox.requests == []
 
 
@@ -388,7 +388,9 @@ def test_what_is_no_list_is_refused_when_definitions_load() -> None:
         build_url_list_asset("a", articles, list_name="x" * 81)
     with pytest.raises(ValueError, match=r"list_name must have 1 to 80 characters.* has 0"):
         build_url_list_asset("a", articles, list_name=" ")
-    with pytest.raises(ValueError, match="max_removed_percent must be percent from 0 to 100"):
+    with pytest.raises(
+        ValueError, match="max_removed_percent must be a percentage between 0 and 100"
+    ):
         build_url_list_asset("a", articles, max_removed_percent=101)
     with pytest.raises(ValueError, match="'a' cannot have partitions"):
         build_url_list_asset("a", articles, partitions_def=dg.StaticPartitionsDefinition(["x"]))

@@ -154,7 +154,7 @@ def test_the_position_at_the_end_of_time_is_the_last_one() -> None:
 def test_a_time_that_is_a_text_is_refused_with_what_to_give(tmp_path: Path) -> None:
     make_history(tmp_path, {day(1): [product("dress", 90.0)]})
     text: Any = "2026-11-01"
-    told = r"'2026-11-01' is not a time.* Give a datetime.datetime or a datetime.date"
+    told = r"'2026-11-01' is not a time.* datetime.datetime or a datetime.date"
     with pytest.raises(TypeError, match=told):
         price_position(past(), own(("a", DRESS, 99.0)), as_of=text)
     with pytest.raises(TypeError, match=told):

@@ -126,9 +126,9 @@ def test_credit_is_bought_at_an_https_address_or_none_is_named(
     ("begin", "end", "text"),
     [
         (NOON - HOUR, NOON, "The partition from 2026-03-04 11:00 to 2026-03-04 12:00 UTC is over"),
-        (NOON - HOUR, NOON, "Materialize the partition of now"),
-        (NOON + HOUR, NOON + 2 * HOUR, "13:00 to 2026-03-04 14:00 UTC has not begun, "),
-        (NOON + HOUR, NOON + 2 * HOUR, "Materialize it when its time has come."),
+        (NOON - HOUR, NOON, "Materialize the current partition"),
+        (NOON + HOUR, NOON + 2 * HOUR, "13:00 to 2026-03-04 14:00 UTC has not started yet, "),
+        (NOON + HOUR, NOON + 2 * HOUR, "Materialize it once it has started."),
     ],
 )
 def test_a_past_partition_is_told_from_a_future_one(

@@ -40,7 +40,7 @@ def builders() -> dict[str, Builder]:
 def test_a_listing_is_a_run_of_its_own(
     name: str, build: Builder, policy: dg.BackfillPolicy
 ) -> None:
-    with pytest.raises(ValueError, match=f"Asset '{name}' takes one partition in each run"):
+    with pytest.raises(ValueError, match=f"Asset '{name}' supports one partition per run"):
         build(backfill_policy=policy)
     assert build(backfill_policy=None).key.path == [name]
 

@@ -111,7 +111,7 @@ def test_a_catalog_and_a_day(
     assert not run(products, f"northpeak|{day(-1)}").success
 
     clock.days = 1
-    assert "the service knows only the present" in failure(run(products, f"strada|{key}"))
+    assert "is over" in failure(run(products, f"strada|{key}"))
     assert pl.read_parquet(tmp_path / f"products/strada/{key}.parquet").height == 120
 
 
