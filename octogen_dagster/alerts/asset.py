@@ -68,26 +68,7 @@ def build_price_alerts_asset(
         ValueError: An asset is not a history, `rules` is empty, two rules have the same name, or
             price-list rules and `price_list` are not given together.
     """
-    require_asset(history, "history")
-    if not isinstance(rules, Sequence) or not all(isinstance(rule, AlertRule) for rule in rules):
-        raise TypeError(
-            f"rules must be a list of rules, such as [PriceDropped(percent=10)], not {rules!r}."
-        )
-    if not rules:
-        raise ValueError("rules is empty. Pass a rule, such as PriceDropped(percent=10).")
-    check_rule_names(rules)
-    snapshots = history.keys_by_input_name.get("snapshots")
-    if snapshots is None or kind_of(history) is not HISTORY_KIND:
-        raise ValueError(
-            f"{history.key.to_user_string()} is not a product history. Pass an asset built by "
-            "build_product_history_asset."
-        )
-    list_rules = [rule for rule in rules if isinstance(rule, PriceListRule)]
-    if len(list_rules) not in {0, len(rules)} or bool(list_rules) != (price_list is not None):
-        raise ValueError(
-            "Price-list rules, such as Undercut and BelowFloor, need your price list's history as "
-            "`price_list`, and product rules cannot use it. Build one asset for each kind."
-        )
+    _check_arguments(history, rules, price_list)
     base = history.key.path[-1].removesuffix("_history")
     default = f"{base}_alerts" if price_list is None else f"{base}_price_list_alerts"
     given = asset_arguments_of(name or default, asset_arguments)
@@ -109,7 +90,9 @@ def build_price_alerts_asset(
         "kind": replace(ALERTS_KIND, checks={rule.name: _check_of(rule) for rule in rules}),
     }
     if price_list is not None:
+        list_rules = [rule for rule in rules if isinstance(rule, PriceListRule)]
         return _price_list_alerts(history, price_list, list_rules, arguments, shared)
+    snapshots = history.keys_by_input_name["snapshots"]
     mapping = history.get_partition_mapping(snapshots)
     ins = {
         "history": dg.AssetIn(history.key),
@@ -126,6 +109,32 @@ def build_price_alerts_asset(
         return dg.MaterializeResult(value=AlertsUpdate(rules, file.frame, file.metadata, products))
 
     return alerts
+
+
+def _check_arguments(
+    history: dg.AssetsDefinition,
+    rules: Sequence[AlertRule],
+    price_list: dg.AssetsDefinition | None,
+) -> None:
+    require_asset(history, "history")
+    if not isinstance(rules, Sequence) or not all(isinstance(rule, AlertRule) for rule in rules):
+        raise TypeError(
+            f"rules must be a list of rules, such as [PriceDropped(percent=10)], not {rules!r}."
+        )
+    if not rules:
+        raise ValueError("rules is empty. Pass a rule, such as PriceDropped(percent=10).")
+    check_rule_names(rules)
+    if "snapshots" not in history.keys_by_input_name or kind_of(history) is not HISTORY_KIND:
+        raise ValueError(
+            f"{history.key.to_user_string()} is not a product history. Pass an asset built by "
+            "build_product_history_asset."
+        )
+    are_for_price_list = {isinstance(rule, PriceListRule) for rule in rules}
+    if are_for_price_list != {price_list is not None}:
+        raise ValueError(
+            "Price-list rules, such as Undercut and BelowFloor, need your price list's history as "
+            "`price_list`, and product rules cannot use it. Build one asset for each kind."
+        )
 
 
 def _price_list_alerts(

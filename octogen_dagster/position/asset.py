@@ -78,18 +78,7 @@ def build_price_position_asset(
             and 100, or the price list lacks a column or has prices that are not numbers.
         TypeError: `histories` or `price_list` has the wrong type.
     """
-    given: Any = histories
-    is_one = isinstance(given, dg.AssetsDefinition | dg.AssetKey | None)
-    of_shops: list[dg.AssetsDefinition] = [given] if is_one else list(given)
-    for each in of_shops:
-        require_asset(each, "histories")
-        if kind_of(each) is not HISTORY_KIND:
-            raise ValueError(
-                f"{each.key.to_user_string()} is not a product history. Pass an asset built by "
-                "build_product_history_asset."
-            )
-    if not of_shops:
-        raise ValueError("histories is empty. Pass at least one product history.")
+    assets = _product_histories(histories)
     if isinstance(price_list, pl.DataFrame):
         checked_price_list(price_list)
     elif not isinstance(price_list, dg.AssetsDefinition | dg.AssetKey):
@@ -100,8 +89,8 @@ def build_price_position_asset(
     limits = {UNDERCUT: undercut_percent, UNMATCHED: unmatched_percent}
     for check, percent in limits.items():
         require_percent(check, percent)
-    default = f"{of_shops[0].key.path[-1].removesuffix('_history')}_position"
-    ins = {f"history_{place}": all_partitions(each) for place, each in enumerate(of_shops, 1)}
+    default = f"{assets[0].key.path[-1].removesuffix('_history')}_position"
+    ins = {f"history_{place}": all_partitions(each) for place, each in enumerate(assets, 1)}
     if not isinstance(price_list, pl.DataFrame):
         ins["price_list"] = dg.AssetIn(
             price_list if isinstance(price_list, dg.AssetKey) else price_list.key
@@ -112,7 +101,7 @@ def build_price_position_asset(
             "ins": ins,
             "description": (
                 "Your prices compared with competitors' prices in "
-                f"{', '.join(each.key.to_user_string() for each in of_shops)}. A row is a SKU and "
+                f"{', '.join(each.key.to_user_string() for each in assets)}. A row is a SKU and "
                 "a competitor's product page."
             ),
         },
@@ -134,6 +123,21 @@ def build_price_position_asset(
         return dg.MaterializeResult(value=found, metadata=metadata)
 
     return position
+
+
+def _product_histories(histories: Any) -> list[dg.AssetsDefinition]:
+    is_one = isinstance(histories, dg.AssetsDefinition | dg.AssetKey | None)
+    assets: list[dg.AssetsDefinition] = [histories] if is_one else list(histories)
+    for each in assets:
+        require_asset(each, "histories")
+        if kind_of(each) is not HISTORY_KIND:
+            raise ValueError(
+                f"{each.key.to_user_string()} is not a product history. Pass an asset built by "
+                "build_product_history_asset."
+            )
+    if not assets:
+        raise ValueError("histories is empty. Pass at least one product history.")
+    return assets
 
 
 def _last_read(shops: Sequence[Snapshots]) -> datetime | None:
