@@ -1,7 +1,7 @@
 """A local Octogen for tests and first steps: a real HTTP server on loopback.
 
-It follows Octogen's public contract and does not use the client in this package, so that a mistake
-in one of them is not repeated in the other.
+It follows Octogen's public contract and shares no code with this package's client, so that a bug in
+one is not repeated in the other.
 """
 
 HOST = "127.0.0.1"

@@ -1,4 +1,4 @@
-"""The routes of the REST API, a router for each generation of the contract."""
+"""REST API routes, with one router per contract generation."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ LOOKUP_USD = 0.002
 
 
 def create_app(state: State, generation: Generation) -> FastAPI:
-    """Create the application of a generation, behind the gateway."""
+    """Create the ASGI app for a contract generation, behind the gateway."""
 
     async def admit(request: Request) -> None:
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
@@ -64,18 +64,18 @@ def create_app(state: State, generation: Generation) -> FastAPI:
     app = FastAPI(openapi_url=None)
     router = _seed_router(state) if generation == "seed" else _current_router(state)
     app.include_router(router, prefix=BASE_PATH, dependencies=[Depends(admit)])
-    app.add_exception_handler(RequestValidationError, _refusal)
+    app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_middleware(Gateway, state=state)
     return app
 
 
-def _refusal(request: Request, error: Exception) -> Response:
-    """Return FastAPI's own 422, also for an input that JSON does not have."""
+def _validation_error(request: Request, error: Exception) -> Response:
+    """Return FastAPI's 422, even if the input cannot be encoded as JSON."""
     assert isinstance(error, RequestValidationError)
     detail = jsonable_encoder(error.errors())
     try:
         return JSONResponse({"detail": detail}, 422)
-    except ValueError:  # not a number, or half of a surrogate pair, which JSON cannot say
+    except ValueError:  # NaN, or an unpaired surrogate, which JSON cannot encode
         return JSONResponse({"detail": [each | {"input": None} for each in detail]}, 422)
 
 
@@ -119,26 +119,7 @@ def _current_router(state: State) -> APIRouter:
 
     @router.get("/me")
     def me() -> Json:
-        """Describe the key, its organization and its rate limit."""
-        parts, limiter = state.api_key.split("_"), state.limiter
-        key_id = parts[2] if len(parts) > 3 else str(uuid.uuid5(uuid.NAMESPACE_OID, state.api_key))
-        reset_at = datetime.now(UTC) + timedelta(seconds=limiter.seconds_to_full)
-        return {
-            "principal": "api_key",
-            "key": {"id": key_id, "prefix": f"octo_live_{key_id[:10]}"},
-            "organization": {
-                "id": str(uuid.uuid5(uuid.NAMESPACE_OID, "sandbox")),
-                "name": "Sandbox",
-                "slug": "sandbox",
-                "type": "catalog_partner",
-            },
-            "quotas": {},
-            "rateLimit": {
-                "limit": limiter.size,
-                "remaining": limiter.remaining,
-                "resetAt": reset_at.isoformat(),
-            },
-        }
+        return _principal(state)
 
     def shop(host: str) -> Json:
         name = host.strip().lower().partition(":")[0].rstrip(".").removeprefix("www.")
@@ -171,11 +152,11 @@ def _current_router(state: State) -> APIRouter:
 
     @router.post("/products/lookup")
     def lookup(body: CurrentLookupRequest, request: Request) -> Json:
-        """Find a product in the index. The sandbox fetches none from a shop."""
+        """Find a product in the index; the sandbox never fetches products from shops."""
         product, matched_via = state.catalogs.find(body.url), "exact"
         if product is None and body.matchMode != "strict":
-            address = body.url.partition("?")[0].lower()
-            product, matched_via = state.catalogs.find(address), "loose"
+            url = body.url.partition("?")[0].lower()
+            product, matched_via = state.catalogs.find(url), "loose"
         if product is None or body.resolutionMode == "on_demand_only":
             raise HTTPException(404, "product_not_found")
         _charge(state, LOOKUP_USD)
@@ -195,8 +176,31 @@ def _current_router(state: State) -> APIRouter:
     return router
 
 
+def _principal(state: State) -> Json:
+    """Describe the API key, its organization and its rate limit."""
+    parts, limiter = state.api_key.split("_"), state.limiter
+    key_id = parts[2] if len(parts) > 3 else str(uuid.uuid5(uuid.NAMESPACE_OID, state.api_key))
+    reset_at = datetime.now(UTC) + timedelta(seconds=limiter.seconds_to_full)
+    return {
+        "principal": "api_key",
+        "key": {"id": key_id, "prefix": f"octo_live_{key_id[:10]}"},
+        "organization": {
+            "id": str(uuid.uuid5(uuid.NAMESPACE_OID, "sandbox")),
+            "name": "Sandbox",
+            "slug": "sandbox",
+            "type": "catalog_partner",
+        },
+        "quotas": {},
+        "rateLimit": {
+            "limit": limiter.size,
+            "remaining": limiter.remaining,
+            "resetAt": reset_at.isoformat(),
+        },
+    }
+
+
 def _url_list_router(lists: UrlLists) -> APIRouter:
-    """Return the operations on URL lists, each of which is a method that FastAPI calls."""
+    """Return the URL-list routes; FastAPI calls the methods of `lists`."""
     router = APIRouter()
     router.post("", status_code=201)(lists.create)
     router.get("")(lists.page)
@@ -215,7 +219,7 @@ def _page(
     keys: Sequence[str] | None,
     received: ReceivedRequest,
 ) -> tuple[list[Hit], str | None]:
-    """Return the hits of a page, charged, and the cursor of the next one."""
+    """Charge a page and return its hits and the next page's cursor."""
     sent = received.body or {}
     start = decode_cursor(body.cursor, sent)
     hits, following = find_page(body, state.catalogs.known(keys), start, body.limit)
@@ -229,7 +233,7 @@ def _charge(state: State, usd: float) -> None:
 
 
 def _has_null_cursor(received: ReceivedRequest) -> bool:
-    """Return True for every other search: its last page has a cursor that is null, not absent."""
+    """Return True for every other search: a null cursor on its last page instead of none."""
     return zlib.crc32(repr(received.body).encode()) % 2 == 0
 
 

@@ -1,4 +1,4 @@
-"""BigQuery's REST API for the views of linked datasets. A job has ended when it is inserted."""
+"""BigQuery's REST API for views in linked datasets. Jobs finish as soon as they are inserted."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Json = dict[str, Any]
 
 
 class _Refused(Exception):
-    """A request is refused; its arguments are BigQuery's reason and a text."""
+    """A rejected request; the arguments are BigQuery's reason and a message."""
 
 
 @dataclass(frozen=True)
@@ -35,37 +35,34 @@ class _Job:
 
 
 def create_bigquery_app(store: Listings) -> FastAPI:
-    """Return the application that serves the linked datasets of all projects."""
-    app, router = FastAPI(openapi_url=None), APIRouter()
-    jobs: dict[str, _Job] = {}
+    """Return the ASGI app that serves the linked datasets in all projects."""
+    app, router, bigquery = FastAPI(openapi_url=None), APIRouter(), _BigQuery(store)
+    app.add_exception_handler(_Refused, _error)
+    router.get("/datasets/{dataset}/tables/{table}")(bigquery.get_table)
+    router.post("/jobs")(bigquery.insert_job)
+    router.get("/jobs/{job_id}")(bigquery.get_job)
+    router.get("/queries/{job_id}")(bigquery.get_results)
+    app.include_router(router, prefix=f"{BIGQUERY_PATH}projects/{{project}}")
+    return app
 
-    @app.exception_handler(_Refused)
-    def refuse(_: Request, refused: _Refused) -> Response:
-        reason, message = refused.args
-        status = _STATUS.get(reason, 400)
-        errors = [{"reason": reason, "message": message, "domain": "global"}]
-        error = {"code": status, "message": message, "errors": errors}
-        return JSONResponse({"error": error}, status)
 
-    def find_view(project: str, dataset: str, table: str) -> View:
-        try:
-            views = store.views(project, dataset)
-        except Refusal as refusal:
-            reason = "notFound" if refusal.args[0] == "NOT_FOUND" else "accessDenied"
-            raise _Refused(reason, refusal.args[1]) from None
-        if table not in views:
-            raise _Refused("notFound", f"Not found: Table {project}:{dataset}.{table}")
-        return views[table]
+def _error(request: Request, refused: Exception) -> Response:
+    reason, message = refused.args
+    status = _STATUS.get(reason, 400)
+    errors = [{"reason": reason, "message": message, "domain": "global"}]
+    return JSONResponse({"error": {"code": status, "message": message, "errors": errors}}, status)
 
-    def find_job(job_id: str) -> _Job:
-        if job := jobs.get(job_id):
-            return job
-        raise _Refused("notFound", f"Not found: Job {job_id}")
 
-    @router.get("/datasets/{dataset}/tables/{table}")
-    def get_table(project: str, dataset: str, table: str) -> Json:
+class _BigQuery:
+    """The routes, with the jobs inserted so far."""
+
+    def __init__(self, store: Listings) -> None:
+        self._store = store
+        self._jobs: dict[str, _Job] = {}
+
+    def get_table(self, project: str, dataset: str, table: str) -> Json:
         is_result = dataset == _RESULTS
-        found = find_job(table).result if is_result else find_view(project, dataset, table)
+        found = self._job(table).result if is_result else self._view(project, dataset, table)
         return {
             "tableReference": _table(project, dataset, table),
             "type": "TABLE" if is_result else "VIEW",
@@ -73,31 +70,28 @@ def create_bigquery_app(store: Listings) -> FastAPI:
             "schema": {"fields": found.fields},
         }
 
-    @router.post("/jobs")
-    def insert_job(project: str, body: Json) -> Json:
+    def insert_job(self, project: str, body: Json) -> Json:
         configuration = body["configuration"]
         if "query" not in configuration:
             raise _Refused("invalid", "The sandbox runs queries only.")
         query, job_id = configuration["query"], body["jobReference"]["jobId"]
-        if job_id in jobs:
+        if job_id in self._jobs:
             raise _Refused("duplicate", f"Already Exists: Job {project}:{_LOCATION}.{job_id}")
         try:
-            result = select(query["query"], find_view)
+            result = select(query["query"], self._view)
         except ValueError as error:
             raise _Refused("invalidQuery", str(error)) from None
         query.setdefault("destinationTable", _table(project, _RESULTS, job_id))
         resource = body | _outcome(result.rows_read, query.get("maximumBytesBilled"))
         if not configuration.get("dryRun"):
-            jobs[job_id] = _Job(resource, result)
+            self._jobs[job_id] = _Job(resource, result)
         return resource
 
-    @router.get("/jobs/{job_id}")
-    def get_job(job_id: str) -> Json:
-        return find_job(job_id).resource
+    def get_job(self, job_id: str) -> Json:
+        return self._job(job_id).resource
 
-    @router.get("/queries/{job_id}")
-    def get_results(job_id: str, maxResults: int = _PAGE_ROWS, pageToken: int = 0) -> Json:
-        job = find_job(job_id)
+    def get_results(self, job_id: str, maxResults: int = _PAGE_ROWS, pageToken: int = 0) -> Json:
+        job = self._job(job_id)
         if failure := job.resource["status"].get("errorResult"):
             raise _Refused(failure["reason"], failure["message"])
         rows, end = job.result.rows, pageToken + min(maxResults, _PAGE_ROWS)
@@ -107,14 +101,26 @@ def create_bigquery_app(store: Listings) -> FastAPI:
             "schema": {"fields": job.result.fields},
             "totalRows": str(len(rows)),
         }
-        if maxResults:  # without rows, the client asks for them
+        if maxResults:  # without `rows`, the client fetches them later
             page["rows"] = rows[pageToken:end]
             if end < len(rows):
                 page["pageToken"] = str(end)
         return page
 
-    app.include_router(router, prefix=f"{BIGQUERY_PATH}projects/{{project}}")
-    return app
+    def _view(self, project: str, dataset: str, table: str) -> View:
+        try:
+            views = self._store.views(project, dataset)
+        except Refusal as refusal:
+            reason = "notFound" if refusal.args[0] == "NOT_FOUND" else "accessDenied"
+            raise _Refused(reason, refusal.args[1]) from None
+        if table not in views:
+            raise _Refused("notFound", f"Not found: Table {project}:{dataset}.{table}")
+        return views[table]
+
+    def _job(self, job_id: str) -> _Job:
+        if job := self._jobs.get(job_id):
+            return job
+        raise _Refused("notFound", f"Not found: Job {job_id}")
 
 
 def _table(project: str, dataset: str, table: str) -> Json:
@@ -122,7 +128,7 @@ def _table(project: str, dataset: str, table: str) -> Json:
 
 
 def _outcome(rows_read: int, max_bytes_billed: str | None) -> Json:
-    """Return the status and the statistics of a query that read a number of rows."""
+    """Return the status and statistics for a query that read `rows_read` rows."""
     size = rows_read * _BYTES_OF_A_ROW
     billed = max(size, _MIN_BYTES_BILLED)
     status: Json = {"state": "DONE"}

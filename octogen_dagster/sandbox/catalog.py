@@ -1,8 +1,8 @@
-"""Products and catalogs that are computed on demand.
+"""Products and catalogs, computed on demand.
 
-A product is a pure function of (seed, catalog key, index, day). Nothing is stored, so a catalog of
-a million products takes no more memory than a catalog of ten. The index is also the position of
-the product in the quality order of its catalog.
+A product is a pure function of (seed, catalog key, index, day). Nothing is stored, so a catalog
+with a million products takes no more memory than a catalog with ten. The index is also the
+product's position in its catalog's quality order.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from octogen_dagster.sandbox.words import (
 )
 
 CatalogChoice: TypeAlias = int | Sequence[str] | Mapping[str, int]
-"""A number of built-in catalogs, or catalog keys, or catalog key to number of products."""
+"""How many built-in catalogs to use, or catalog keys, or a mapping from key to product count."""
 
 FIRST_INDEX_RUN = datetime(2026, 1, 15, 6, 0, tzinfo=UTC)
 _TIME_BETWEEN_INDEX_RUNS = timedelta(days=1)
@@ -40,8 +40,8 @@ _GENDERS = ("female", "male", "unisex")
 _AGES = ("adult", "adult", "adult", "kids")
 _PRICE_MOVES = (0.7, 0.8, 0.9, 0.95, 1.05, 1.1, 1.25)
 
-# One number for each trait, so that each is drawn independently of the others. The attributes of a
-# kind take the numbers from `_ATTRIBUTES` on.
+# Each trait has a number, so that traits are drawn independently. A kind's attributes take the
+# numbers from `_ATTRIBUTES` on.
 _KIND, _BRAND, _OTHER_SPELLING, _SPELLING, _LINE, _ADJECTIVE, _COLOR, _SECOND_COLOR = range(8)
 _GENDER, _AGE, _PRICE, _CENTS, _REDUCED, _DISCOUNT, _RATING, _REVIEWS, _UPDATED = range(8, 17)
 _STOCK, _IMAGES, _STYLE, _NO_TITLE, _NO_BRAND, _NO_PRICE, _NO_RATING, _NO_UPDATE = range(17, 25)
@@ -53,7 +53,7 @@ _T = TypeVar("_T")
 
 
 def mix(value: int) -> int:
-    """Scramble 64 bits by splitmix64, a bijection that is the same in every process."""
+    """Scramble 64 bits with splitmix64, a bijection with the same result in every process."""
     value = (value + 0x9E3779B97F4A7C15) & _64_BITS
     value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _64_BITS
     value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _64_BITS
@@ -62,10 +62,10 @@ def mix(value: int) -> int:
 
 @dataclass(frozen=True)
 class Catalog:
-    """The products of a merchant.
+    """A merchant's products.
 
-    `removed` has the indexes of products that are gone, `prices` the prices that were set by index,
-    and `day` is the number of days that passed since the products were made.
+    `removed` has the indexes of removed products, `prices` the prices set with `set_price` by
+    index, and `day` the number of days since the products were created.
     """
 
     shop: Shop
@@ -93,7 +93,7 @@ class Catalog:
         return index < self.size and index not in self.removed
 
     def find(self, url: str) -> Product | None:
-        """Return the product of the catalog with exactly this URL; None if there is none."""
+        """Return the product with exactly this URL, or None."""
         match = re.search(r"-(0|[1-9]\d{0,17})$", url)
         if match is None or not self.contains(int(match[1])):
             return None
@@ -101,7 +101,7 @@ class Catalog:
         return product if product.url == url else None
 
     def next_day(self) -> Catalog:
-        """Return the catalog a day later; a product whose price was set stays as it is."""
+        """Return the catalog one day later; products with a set price are never removed."""
         day = self.day + 1
         turnover = -(-self.size // _PRODUCTS_FOR_A_NEW_ONE)
         gone = {mix(self.salt ^ (day << 32) + number) % self.size for number in range(turnover)}
@@ -119,9 +119,9 @@ class Catalog:
 
 
 def make_catalog(key: str, product_count: int, seed: int) -> Catalog:
-    """Make a catalog: that of a built-in shop, or of an invented one for any other key.
+    """Create the catalog of a built-in shop, or of an invented shop for any other key.
 
-    A key such as `northpeak.outlet` is a second catalog on the site of a built-in shop.
+    A key like `northpeak.outlet` is a second catalog on a built-in shop's site.
     """
     if not key:
         raise ValueError("a catalog key needs at least one character")
@@ -160,10 +160,10 @@ def builtin_catalog_keys(count: int) -> list[str]:
 
 
 class Catalogs:
-    """The catalogs that the organization may search.
+    """The catalogs the organization can search.
 
-    The server reads while another thread makes changes. Therefore a change replaces the whole
-    mapping in one assignment.
+    The server reads while other threads make changes, so a change replaces the entire mapping in
+    one assignment.
     """
 
     def __init__(self, choice: CatalogChoice, products: int, seed: int) -> None:
@@ -178,13 +178,13 @@ class Catalogs:
         return list(self._by_key.values())
 
     def known(self, keys: Sequence[str] | None) -> list[Catalog]:
-        """Return those of the catalogs with these keys that exist, each once; all for None."""
+        """Return the existing catalogs with these keys, without duplicates; None means all."""
         by_key = self._by_key
         wanted = by_key if keys is None else dict.fromkeys(keys)
         return [by_key[key] for key in wanted if key in by_key]
 
     def find(self, url: str) -> Product | None:
-        """Return the product with exactly this URL; None if no catalog has it."""
+        """Return the product with exactly this URL in any catalog, or None."""
         found = (catalog.find(url) for catalog in self.all())
         return next((product for product in found if product is not None), None)
 
@@ -206,7 +206,7 @@ class Catalogs:
     def set_price(self, url: str, price: float) -> None:
         product = self.find(url)
         if product is None:
-            raise LookupError(f"no catalog has a product {url!r}: take the URL from a search")
+            raise LookupError(f"no catalog has a product {url!r}: use a URL from a search")
         catalog = product.catalog
         self._replace(replace(catalog, prices={**catalog.prices, product.index: price}))
 
@@ -216,12 +216,12 @@ class Catalogs:
     def _get(self, key: str) -> Catalog:
         if key not in self._by_key:
             granted = ", ".join(self._by_key) or "none"
-            raise LookupError(f"catalog {key!r} is not granted; granted: {granted}: grant it first")
+            raise LookupError(f"catalog {key!r} is not granted: grant it first. Granted: {granted}")
         return self._by_key[key]
 
 
 class Product:
-    """A product of a catalog. Each trait is computed when it is read."""
+    """A product. Each trait is computed when it is read."""
 
     __slots__ = ("bits", "catalog", "index", "kind", "vertical")
 
@@ -236,21 +236,24 @@ class Product:
         return mix(self.bits ^ trait) * options >> 64
 
     def one_in(self, trait: int, odds: int) -> bool:
-        """Return True for one product in `odds`."""
+        """Return True for one in `odds` products."""
         return self.draw(trait, odds) == 0
 
     def pick(self, trait: int, options: Sequence[_T]) -> _T:
-        """Return one of `options`, which depends only on this product and `trait`."""
+        """Choose one of `options`, depending only on this product and `trait`."""
         return options[self.draw(trait, len(options))]
 
     def days_of_change(self, trait: int, odds: int) -> list[int]:
-        """Return the days, from 1, on which a trait changes that one product in `odds` changes."""
+        """Return the days, from 1, on which a trait changes.
+
+        Each day, it changes for one in `odds` products.
+        """
         days = range(1, self.catalog.day + 1)
         return [day for day in days if self.one_in(day << _BITS_OF_A_TRAIT | trait, odds)]
 
     @property
     def uuid(self) -> str:
-        """The id, which is unique across all catalogs."""
+        """The ID, unique across all catalogs."""
         low = mix(self.bits ^ _UUID) ^ self.catalog.salt
         high = f"{self.bits:016x}"
         return (
@@ -260,12 +263,12 @@ class Product:
 
     @property
     def brand(self) -> Brand | None:
-        """The canonical brand; None for one product in sixty."""
+        """The canonical brand; None for one in sixty products."""
         return None if self.one_in(_NO_BRAND, 60) else self.pick(_BRAND, self.vertical.brands)
 
     @property
     def raw_brand_name(self) -> str | None:
-        """The brand as the merchant spells it, which a list item shows."""
+        """The brand in the merchant's spelling, as shown in search results."""
         brand = self.brand
         if brand is None:
             return None
@@ -275,12 +278,12 @@ class Product:
 
     @property
     def color(self) -> Color | None:
-        """The main color; None for a kind without colors."""
+        """The main color; None if the kind has no colors."""
         return self.pick(_COLOR, COLORS) if self.kind.colored else None
 
     @property
     def colors(self) -> tuple[Color, ...]:
-        """All colors that it is sold in, the main color first."""
+        """All available colors, the main color first."""
         first = self.color
         if first is None:
             return ()
@@ -289,7 +292,7 @@ class Product:
 
     @property
     def line(self) -> str:
-        """The product line, with which the title begins."""
+        """The product line, the start of the title."""
         return self.pick(_LINE, PRODUCT_LINES)
 
     @property
@@ -298,21 +301,21 @@ class Product:
 
     @property
     def title(self) -> str | None:
-        """The title; None for one product in 250."""
+        """The title; None for one in 250 products."""
         if self.one_in(_NO_TITLE, 250):
             return None
         return f"{self.line} {self.adjective} {self.kind.noun}"
 
     @property
     def url(self) -> str:
-        """The URL at the merchant, by which a lookup finds the product."""
+        """The product page URL, which lookups use."""
         handle = slug_of(f"{self.line} {self.kind.noun}")
         shop = self.catalog.shop
         return f"https://www.{shop.domain}{shop.path}/products/{handle}-{self.index}"
 
     @property
     def attributes(self) -> dict[str, str]:
-        """The attributes of its kind: name to value."""
+        """The kind's attributes: name to value."""
         return {
             name: self.pick(_ATTRIBUTES + number, values)
             for number, (name, values) in enumerate(self.kind.attributes.items())
@@ -320,19 +323,19 @@ class Product:
 
     @property
     def gender(self) -> str | None:
-        """The gender it is made for; None if it is made for none or the gender is unknown."""
+        """The target gender; None if unknown or if the kind has none."""
         if not self.kind.gendered or self.one_in(_NO_GENDER, 12):
             return None
         return self.pick(_GENDER, _GENDERS)
 
     @property
     def age_groups(self) -> tuple[str, ...]:
-        """The age group it is made for; empty for a kind that is made for everybody."""
+        """The target age group; empty if the kind is for everybody."""
         return (self.pick(_AGE, _AGES),) if self.kind.gendered else ()
 
     @property
     def currency(self) -> str | None:
-        """The currency of its prices; None if it is unknown, as for one product in thirty."""
+        """The price currency; None (unknown) for one in thirty products."""
         return None if self.one_in(_NO_CURRENCY, 30) else self._price_currency
 
     @property
@@ -343,7 +346,7 @@ class Product:
 
     @property
     def current_price(self) -> float | None:
-        """The price in its currency; None for one product in forty."""
+        """The price in `currency`; None for one in forty products."""
         if self.index in self.catalog.prices:
             return self.catalog.prices[self.index]
         if self.one_in(_NO_PRICE, 40):
@@ -359,7 +362,7 @@ class Product:
 
     @property
     def original_price(self) -> float | None:
-        """The price before the discount; None if there is no discount."""
+        """The price before the discount; None without a discount."""
         price = self.current_price
         if price is None or not self.one_in(_REDUCED, 3):
             return None
@@ -368,7 +371,7 @@ class Product:
 
     @property
     def rating(self) -> tuple[float | None, int] | None:
-        """The average of 1 to 5 stars, which is None without votes, and the number of votes."""
+        """The average rating from 1 to 5 (None without votes) and the number of votes."""
         if self.one_in(_NO_RATING, 5):
             return None
         votes = self.draw(_REVIEWS, 400)
@@ -376,14 +379,14 @@ class Product:
 
     @property
     def updated_at(self) -> datetime | None:
-        """The time of the last change, in UTC; None for one product in a hundred."""
+        """When the product last changed (UTC); None for one in 100 products."""
         if self.one_in(_NO_UPDATE, 100):
             return None
         return FIRST_INDEX_RUN - timedelta(seconds=self.draw(_UPDATED, 90 * 24 * 3600))
 
     @property
     def in_stock(self) -> bool | None:
-        """True if it is in stock; None for one product in thirty."""
+        """Whether the product is in stock; None for one in thirty products."""
         if self.one_in(_NO_STOCK, 30):
             return None
         changes = len(self.days_of_change(_STOCK, 40))
@@ -391,7 +394,7 @@ class Product:
 
     @property
     def image_count(self) -> int:
-        """The number of images, 0 to 4."""
+        """Number of images, 0 to 4."""
         return 0 if self.one_in(_NO_IMAGES, 50) else 1 + self.draw(_IMAGES, 4)
 
     @property

@@ -1,4 +1,4 @@
-"""What Octogen shares over BigQuery: the products of a catalog or a URL list, as rows of views."""
+"""Products that Octogen shares over BigQuery, as rows in views for a catalog or a URL list."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from octogen_dagster.sandbox.catalog import Catalogs, Product
 
 Field: TypeAlias = dict[str, Any]
-"""A column in the form of BigQuery's REST API."""
+"""A column in BigQuery's REST format."""
 
 Row: TypeAlias = dict[str, Any]
 
@@ -45,7 +45,7 @@ _COVERAGE_FIELDS = (
 
 @dataclass(frozen=True)
 class View:
-    """The columns and rows of a view. The rows may be read once."""
+    """A view's columns and rows. The rows can be read only once."""
 
     fields: Sequence[Field]
     rows: Iterable[Row]
@@ -53,7 +53,7 @@ class View:
 
 @dataclass(frozen=True)
 class Export:
-    """The products and the coverage of a URL list in the catalogs, at one moment."""
+    """A URL list's products and coverage at one time."""
 
     exported_at: datetime
     products: Sequence[Row]
@@ -68,7 +68,7 @@ class Export:
 
 
 def export(urls: Iterable[tuple[str, str]], catalogs: Catalogs) -> Export:
-    """Match URLs, each as it was submitted and normalized, with the products of all catalogs."""
+    """Match (submitted, normalized) URLs with the products in all catalogs."""
     exported_at = catalogs.day_began_at
     products: dict[str, Row] = {}
     coverage = []
@@ -82,7 +82,7 @@ def export(urls: Iterable[tuple[str, str]], catalogs: Catalogs) -> Export:
 
 
 def views_of_catalog(key: str, catalogs: Catalogs) -> dict[str, View]:
-    """Return the view of a catalog's products, which was exported when the day began."""
+    """Return the view with a catalog's products, exported at the start of the day."""
     rows = (
         _product_row(Product(catalog, index), catalogs.day_began_at)
         for catalog in catalogs.known([key])
@@ -93,7 +93,7 @@ def views_of_catalog(key: str, catalogs: Catalogs) -> dict[str, View]:
 
 
 def _find_page(url: str, catalogs: Catalogs) -> Product | None:
-    """Return the product with a URL, or else that of the same page."""
+    """Return the product with this URL, or else the product on the same page."""
     page = url.partition("?")[0]
     candidates = dict.fromkeys((url, page, _OF_A_COLLECTION.sub("", page)))
     found = (catalogs.find(each) for each in candidates)

@@ -1,4 +1,4 @@
-"""The facets by which a search filters, and the values that a product has for each."""
+"""Facets for search filters, and each product's values for them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _COUNTRIES = ("Italy", "France", "Japan", "Sweden", "United States", "Portugal")
 
 
 def origin_country(brand: Brand) -> str:
-    # Not `hash`, which differs in each process.
+    # Not `hash`, which differs between processes.
     return _COUNTRIES[zlib.crc32(brand.name.encode()) % len(_COUNTRIES)]
 
 
@@ -34,19 +34,19 @@ def is_known_facet(name: str) -> bool:
 
 
 def facet_of_attribute(attribute: str) -> str:
-    """Return the facet of an attribute: its own name, unless that is another facet."""
+    """Return the facet for an attribute: its name, with a prefix if another facet has the name."""
     return f"{_ATTRIBUTE_PREFIX}{attribute}" if attribute in _FACETS else attribute
 
 
 def bare_name(name: str) -> str:
-    """Return one name for all spellings of a facet: `fit` for `attribute_facets.fit`."""
+    """Return a facet's name without prefix: `fit` for `attribute_facets.fit`."""
     attribute = name.removeprefix(_ATTRIBUTE_PREFIX)
     return name if attribute in _FACETS else attribute
 
 
 @cache
 def facet_values(name: str) -> FacetValues:
-    """Return a function that returns the canonical values of a product for a facet."""
+    """Return a function that returns a product's canonical values for a facet."""
     if name in _FACETS:
         return _FACETS[name]
     if depth := _CATEGORY.fullmatch(name):
@@ -74,4 +74,4 @@ _FACETS: dict[str, FacetValues] = {
     "color_family": lambda product: _known(color.family if (color := product.color) else None),
     "is_activewear": lambda product: ("true" if product.kind.is_activewear else "false",),
 }
-"""The facets that are no category and no attribute."""
+"""Facets other than categories and attributes."""

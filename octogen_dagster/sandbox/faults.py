@@ -1,7 +1,4 @@
-"""The faults of the sandbox: their kinds and text form, and which requests they hit.
-
-The effects are in `gateway`.
-"""
+"""Sandbox faults: kinds, text format and request selection. `gateway` applies them."""
 
 from __future__ import annotations
 
@@ -41,12 +38,12 @@ _VALUES: Mapping[FaultKind, tuple[str, Callable[[Any], bool]]] = {
         lambda value: isinstance(value, int) and 400 <= value <= 599,
     ),
 }
-"""The values that a kind takes. Other kinds take none."""
+"""Valid values by kind. Other kinds take no value."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """Something that goes wrong with the requests it selects.
+    """A failure injected into matching requests.
 
     ```
     Fault("status", 503, times=3, retry_after=1)
@@ -58,32 +55,31 @@ class Fault:
 
     | kind | value | what the client sees |
     | --- | --- | --- |
-    | `latency` | seconds | the response comes that much later |
+    | `latency` | seconds | a delayed response |
     | `status` | 400 to 599 | an error with the contract's body |
     | `html` | | a 200 with a web page |
-    | `cut` | | the connection closes in the middle of the body |
+    | `cut` | | a connection that closes in the middle of the body |
     | `truncate` | | a complete response whose body is half a JSON document |
-    | `loop_cursor` | | `nextCursor` is the cursor that was sent |
+    | `loop_cursor` | | a `nextCursor` equal to the cursor that was sent |
     | `restart_cursor` | | page 1, although a cursor was sent |
-    | `unknown_fields` | | fields no contract knows, on the page, its items and their brands |
+    | `unknown_fields` | | unknown fields on the page, its items and their brands |
     | `wrong_type` | | one product whose `currentPrice` is not a number |
     | `price` | 0 or more | one product with that `currentPrice` |
 
-    The cursor faults hit only searches that carry a cursor. Latency is added to other faults. Of
-    those, the first one that selects a request hits it, so faults with `times` that are listed
-    one after the other take effect one after the other.
+    The cursor faults hit only searches that send a cursor. Latency is added to any other fault.
+    Otherwise the first matching fault applies, so several faults with `times` take effect in order.
 
     Attributes:
         kind: The kind of fault.
         value: The value, as in the table.
-        times: The number of requests it hits; None for all.
+        times: Number of requests to hit; None means all.
         path: Hit only requests with this path, such as `/products/search`.
-        page: Hit only searches, and of each only this page, counted from 1.
-        catalog: Hit only searches that name this catalog, and lookups of its products.
-        retry_after: The `Retry-After` header of a `status`: whole seconds or an HTTP date. A 429
-            always has one; its default is 1.
-        detail: The `detail` of a `status`, such as `product_lookup_timed_out`; by default that of
-            the contract.
+        page: Hit only this page of searches, counted from 1.
+        catalog: Hit only searches that name this catalog, and lookups for its products.
+        retry_after: The `Retry-After` header for `status`, in whole seconds or as an HTTP date. A
+            429 always has one; the default is 1.
+        detail: The `detail` for `status`, such as `product_lookup_timed_out`. Defaults to the
+            contract's.
 
     Raises:
         ValueError: The kind is unknown, or an argument does not fit the kind.
@@ -103,26 +99,26 @@ class Fault:
             raise ValueError(f"unknown fault {self.kind!r}: use one of {', '.join(_KINDS)}")
         description, accepts = _VALUES.get(self.kind, ("", None))
         if accepts is None and self.value is not None:
-            raise ValueError(f"{self.kind} takes no value: leave out {self.value!r}")
+            raise ValueError(f"{self.kind} takes no value: remove {self.value!r}")
         if accepts is not None and not accepts(self.value):
             raise ValueError(f"{self.kind} needs {description}, not {self.value!r}")
         for name, number in (("times", self.times), ("page", self.page)):
             if number is not None and not (isinstance(number, int) and number >= 1):
                 raise ValueError(f"{name} must be a whole number, 1 or more, not {number!r}")
         if self.path is not None and not self.path.startswith("/"):
-            raise ValueError(f"path must begin with /, such as {_SEARCH}, not {self.path!r}")
+            raise ValueError(f"path must start with /, such as {_SEARCH}, not {self.path!r}")
         if self.page is not None and self.path not in (None, _SEARCH):
-            raise ValueError(f"page selects searches: leave out the path {self.path!r}")
+            raise ValueError(f"page applies to searches only: remove the path {self.path!r}")
         for name in ("retry_after", "detail"):
             if getattr(self, name) is not None and self.kind != "status":
-                raise ValueError(f"{name} goes with status, not with {self.kind}")
+                raise ValueError(f"{name} applies to status only, not to {self.kind}")
 
     @classmethod
     def parse(cls, text: str) -> Fault:
         """Parse a fault such as `status=503,times=3,path=/products/search`.
 
         Raises:
-            ValueError: The text is not a fault. The message says what is wrong.
+            ValueError: The text is not a valid fault.
         """
         parts: dict[str, Any] = {}
         for part in re.split(r",(?=[a-z_]+(?:[=,]|$))", text):
@@ -134,8 +130,8 @@ class Fault:
         try:
             if unknown:
                 raise ValueError(
-                    f"unknown word {unknown[0]!r}: use one of the faults {', '.join(_KINDS)} "
-                    f"and any of the selectors {', '.join(_SELECTORS)}"
+                    f"unknown word {unknown[0]!r}: use a fault ({', '.join(_KINDS)}) "
+                    f"and optional selectors ({', '.join(_SELECTORS)})"
                 )
             if len(kinds) != 1:
                 raise ValueError(f"name exactly one of {', '.join(_KINDS)}")
@@ -144,7 +140,7 @@ class Fault:
             raise ValueError(f"fault {text!r}: {problem}") from None
 
     def selects(self, path: str, page: int, has_cursor: bool, catalogs: Iterable[str]) -> bool:
-        """Return True if the selectors and the kind of this fault fit a request."""
+        """Return whether a request matches this fault's selectors and kind."""
         return (
             (self.path is None or self.path == path)
             and (self.page is None or (path == _SEARCH and self.page == page))
@@ -163,7 +159,7 @@ def _number_or_text(text: str) -> float | str:
 
 
 class ActiveFaults:
-    """The faults in force, each with the number of requests that it has hit."""
+    """The active faults, with the number of requests each has hit."""
 
     def __init__(self, faults: Iterable[Fault] = ()) -> None:
         self._lock = Lock()
@@ -178,7 +174,7 @@ class ActiveFaults:
             self._hits.clear()
 
     def hit(self, path: str, page: int, has_cursor: bool, catalogs: Iterable[str]) -> list[Fault]:
-        """Return the faults that hit a request, latency and one other, and count each hit."""
+        """Return the faults that hit a request (latency and one other), and count the hits."""
         hits: list[Fault] = []
         with self._lock:
             for place, (fault, times) in enumerate(self._hits):

@@ -1,4 +1,4 @@
-"""The middleware around the routes: it logs each request, lets faults hit it, and adds headers."""
+"""Middleware around the routes: log requests, apply faults and add headers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _DETAILS: dict[int, Any] = {
 
 
 class Gateway:
-    """Passes requests below the base path to an application, if no fault comes before."""
+    """Pass requests below the base path to an app, unless a fault replaces the response."""
 
     def __init__(self, app: ASGIApp, state: State) -> None:
         self._app = app
@@ -73,7 +73,7 @@ class Gateway:
             await response(scope, receive, send)
 
     def _received(self, scope: Scope, content: bytes) -> tuple[ReceivedRequest, list[Fault]]:
-        """Return a request, and the faults that hit it."""
+        """Return the request as logged, and the faults that hit it."""
         path, body = scope["path"].removeprefix(BASE_PATH), _json_object(content)
         start = None
         if path == _SEARCH and body is not None:
@@ -84,7 +84,7 @@ class Gateway:
         return ReceivedRequest(scope["method"], path, body, str(uuid.uuid4()), page, kinds), hits
 
     def _named(self, body: dict[str, Any]) -> list[str]:
-        """Return the keys of the catalogs that a search names or to which a lookup leads."""
+        """Return the catalog keys that a search names or whose product a lookup finds."""
         if product := self._state.catalogs.find(str(body.get("url"))):
             return [product.catalog.key]
         names = body.get("catalogs", [body.get("catalog")])
@@ -100,7 +100,7 @@ class Gateway:
 
 
 def _altered(response: Response, fault: Fault, received: ReceivedRequest) -> Response:
-    """Return a good response as a fault changes it."""
+    """Apply a fault to a successful response."""
     content = json.loads(bytes(response.body))
     products = _products(content)
     match fault.kind:
@@ -128,7 +128,7 @@ def _json_object(content: bytes) -> dict[str, Any] | None:
 
 
 async def _response_of(app: ASGIApp, scope: Scope, content: bytes) -> Response:
-    """Return what an application responds to a request with this body."""
+    """Return an app's response to a request with this body."""
     messages: list[Message] = []
 
     async def receive() -> Message:
@@ -145,7 +145,7 @@ async def _response_of(app: ASGIApp, scope: Scope, content: bytes) -> Response:
 
 
 async def _send_half(response: Response, send: Send) -> None:
-    """Announce the whole body but send half of it; the server then closes the connection."""
+    """Announce the full body but send half of it; the server then closes the connection."""
     status, headers = response.status_code, response.raw_headers
     half = response.body[: len(response.body) // 2]
     await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -153,7 +153,7 @@ async def _send_half(response: Response, send: Send) -> None:
 
 
 def _products(content: Any) -> list[dict[str, Any]]:
-    """Return the products in the response to a search or a lookup."""
+    """Return the products in a search or lookup response."""
     if not isinstance(content, dict):
         return []
     products: list[dict[str, Any]] = content.get("items", [])
@@ -168,7 +168,7 @@ def _add_unknown_fields(content: Any, products: list[dict[str, Any]]) -> None:
 
 
 def _replacement(fault: Fault) -> Response | None:
-    """Return the response that a fault sends in place of the real one; None if it sends none."""
+    """Return the response that a fault sends instead of the real one, or None."""
     if fault.kind == "html":
         return Response(_WEB_PAGE, media_type="text/html")
     return _error(fault) if fault.kind == "status" else None

@@ -1,4 +1,4 @@
-"""The hub of a sandbox: Analytics Hub by gRPC, Octogen's MCP server and BigQuery by HTTP."""
+"""The sandbox's hub: Analytics Hub over gRPC, Octogen's MCP server and BigQuery over HTTP."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +26,7 @@ from octogen_dagster.sandbox.listings import (
 from octogen_dagster.sandbox.mcp import MCP_PATH, create_app
 
 _HOST = "127.0.0.1"
-_ACCESS_TOKEN = "sandbox-access-token"  # noqa: S105 - it is no secret
+_ACCESS_TOKEN = "sandbox-access-token"  # noqa: S105 - not a secret
 _SERVICE = "google.cloud.bigquery.analyticshub.v1.AnalyticsHubService"
 _Answer = Callable[[Listings, Any], Any]
 
@@ -43,11 +43,13 @@ class Hub(Listings):
         assert len(sandbox.hub.datasets("my-project")) == 1
     ```
 
-    Three services share one store: the gRPC service of Analytics Hub, where listings are subscribed
-    to, Octogen's MCP server, which says what is shared with whom, and a BigQuery that answers
-    simple SELECTs of the views in linked datasets. Nothing is shared at first.
-    Everything can be read and changed from any thread while the sandbox runs. An address is a
-    RuntimeError until it runs. The access token of MCP is in the environment, so nobody logs in.
+    Three services share one store: Analytics Hub's gRPC service for subscribing to listings,
+    Octogen's MCP server for listings and subscribers, and a BigQuery that runs simple SELECTs on
+    views in linked datasets. Nothing is shared initially.
+
+    All attributes can be read and changed from any thread while the sandbox runs. Reading a URL
+    raises RuntimeError until it runs. `environment` has the MCP access token, so no login is
+    needed.
     """
 
     def __init__(self, catalogs: Catalogs) -> None:
@@ -57,17 +59,17 @@ class Hub(Listings):
 
     @property
     def endpoint(self) -> str:
-        """The host and port of Analytics Hub, which speaks gRPC without TLS."""
+        """Analytics Hub's host and port, for gRPC without TLS."""
         return f"{_HOST}:{_started(self._port)}"
 
     @property
     def mcp_url(self) -> str:
-        """The URL of Octogen's MCP server."""
+        """The MCP server's URL."""
         return f"{self._http_address}{MCP_PATH}"
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment variables that point clients to the hub."""
+        """Environment variables that point clients to the hub."""
         return {
             "OCTOGEN_MCP_URL": self.mcp_url,
             "OCTOGEN_MCP_ACCESS_TOKEN": _ACCESS_TOKEN,
@@ -80,7 +82,7 @@ class Hub(Listings):
         return f"http://{_HOST}:{_started(self._http_port)}"
 
     def http_app(self, rest: ASGIApp) -> ASGIApp:
-        """Return the application that serves MCP, BigQuery and REST; it needs its lifespan."""
+        """Return the ASGI app for MCP, BigQuery and REST; run it with its lifespan."""
         others: dict[str, ASGIApp] = {
             f"{BASE_PATH}/": rest,
             BIGQUERY_PATH: create_bigquery_app(self),
@@ -89,10 +91,10 @@ class Hub(Listings):
 
     @contextmanager
     def serving(self, http_port: int, port: int) -> Iterator[None]:
-        """Serve Analytics Hub at a port, or a free one for 0; OSError if it is taken."""
+        """Serve Analytics Hub on a port (0: a free one); raise OSError if it is taken."""
         self._http_port = http_port
         pool = ThreadPoolExecutor(32, thread_name_prefix="octogen-sandbox-hub")
-        # Otherwise two servers share a port that is taken, and each gets some of the calls.
+        # Otherwise two servers could share a port, and each would receive some of the calls.
         server = grpc.server(pool, options=[("grpc.so_reuseport", 0)])
         server.add_generic_rpc_handlers([_handler(self)])
         try:
@@ -108,12 +110,12 @@ class Hub(Listings):
 
 def _started(port: int | None) -> int:
     if port is None:
-        raise RuntimeError("the hub has no address before the sandbox runs: use it in a `with`")
+        raise RuntimeError("the hub has no URL until the sandbox runs: use it in a `with` block")
     return port
 
 
 def _handler(store: Listings) -> grpc.GenericRpcHandler:
-    """Return the methods of Analytics Hub that a subscriber uses; any other is UNIMPLEMENTED."""
+    """Return the Analytics Hub methods for subscribers; all others are UNIMPLEMENTED."""
 
     def handle(name: str, deserialize: Any, answer: _Answer) -> grpc.RpcMethodHandler:
         def respond(request: Any, context: grpc.ServicerContext) -> Any:
@@ -194,7 +196,7 @@ def _list_subscriptions(
 
 
 def _delete(store: Listings, request: ah.DeleteSubscriptionRequest) -> Any:
-    """Answer a long-running operation that is done."""
+    """Return a long-running operation that is already done."""
     store.delete_subscription(request.name)
     operation = operations_pb2.Operation(name=f"{request.name}/operations/delete", done=True)
     operation.response.Pack(empty_pb2.Empty())
@@ -202,7 +204,7 @@ def _delete(store: Listings, request: ah.DeleteSubscriptionRequest) -> Any:
 
 
 def _page(items: Sequence[Any], request: Any) -> tuple[Sequence[Any], str]:
-    """Return the page that a request asks for, and the token of the next one or an empty text."""
+    """Return the requested page, and the next page's token or an empty string."""
     start = int(request.page_token or 0)
     end = start + min(request.page_size or 100, 1000)
     return items[start:end], str(end) if end < len(items) else ""
@@ -221,7 +223,7 @@ def _listing_message(listing: Listing) -> ah.Listing:
 
 
 def _subscription_message(subscription: Subscription) -> ah.Subscription:
-    """Return a subscription as a message, with its linked resources only while it is active."""
+    """Return the subscription message; only active ones have linked resources."""
     states = ah.Subscription.State
     message = ah.Subscription(
         name=subscription.name,
@@ -246,5 +248,5 @@ def _subscription_message(subscription: Subscription) -> ah.Subscription:
 
 
 def _protobuf(message: Any) -> Any:
-    """Return the message of the protobuf runtime that a proto-plus message wraps, or `message`."""
+    """Unwrap a proto-plus message; return other messages unchanged."""
     return type(message).pb(message) if hasattr(type(message), "pb") else message

@@ -1,7 +1,7 @@
-"""The catalogs and URL lists that the sandbox shares over Analytics Hub, and who is subscribed.
+"""Catalogs and URL lists shared over Analytics Hub, and their subscriptions.
 
-`hub` serves them to Google's client, `mcp` to MCP clients and `bigquery` their views. This file
-knows no wire format.
+`hub` serves them to Google's client, `mcp` to MCP clients, and `bigquery` serves their views. This
+module has no wire formats.
 """
 
 import re
@@ -24,14 +24,14 @@ Access = Literal["preparing", "granted", "revoked"]
 
 
 class Refusal(Exception):
-    """A call of Analytics Hub is refused; its arguments are the name of a gRPC code and a text."""
+    """A rejected Analytics Hub call; the arguments are a gRPC code name and a message."""
 
 
 @dataclass(frozen=True)
 class Listing:
-    """A catalog or URL list that was shared, and whether it may be subscribed to."""
+    """A shared catalog or URL list, and whether subscribing is allowed."""
 
-    catalog: str  # the key, or the listing's id for a URL list
+    catalog: str  # the key, or the listing ID for a URL list
     name: str
     access: Access
     views: Callable[[], Mapping[str, View]]  # by name; none before a URL list's first export
@@ -40,7 +40,7 @@ class Listing:
 
 @dataclass(frozen=True)
 class Subscription:
-    """A subscription at one moment, and its linked dataset."""
+    """A subscription at one time, and its linked dataset."""
 
     name: str
     catalog: str
@@ -52,21 +52,21 @@ class Subscription:
 
 @dataclass
 class HubCall:
-    """A call of a method of Analytics Hub, or of a tool."""
+    """A call to an Analytics Hub method or an MCP tool."""
 
-    method: str  # the gRPC method or the tool
+    method: str
     outcome: str | None = None
 
 
 class Listings:
-    """Listings and subscriptions behind one lock, with the methods by which a test changes them.
+    """Listings and subscriptions behind one lock, with methods to change them in tests.
 
-    A method that takes the key of a catalog takes the listing's id of a URL list as well, and
-    raises LookupError if it was never shared. The methods for a subscriber raise Refusal.
+    Methods that take a catalog key also accept a URL list's listing ID, and raise LookupError if it
+    was never shared. Methods for subscribers raise Refusal.
     """
 
     exchange = _EXCHANGE
-    """The resource name of the data exchange in which catalogs and URL lists are shared."""
+    """Resource name of the data exchange with all listings."""
 
     def __init__(self, catalogs: Catalogs) -> None:
         self.readers: dict[tuple[str, str], dict[str, Any]] = {}  # by project and principal
@@ -84,29 +84,32 @@ class Listings:
 
     @property
     def listings(self) -> list[Listing]:
-        """The listings of all catalogs and URL lists, in order of creation."""
+        """All listings, in order of creation."""
         return list(self._listings.values())
 
     @property
     def subscriptions(self) -> list[Subscription]:
-        """All subscriptions of all projects, in order of creation."""
+        """All subscriptions in all projects, in order of creation."""
         return list(self._subscriptions.values())
 
     def datasets(self, project: str) -> dict[str, str]:
-        """Return the name of the subscription of each linked dataset of a project, by its id."""
+        """Return a project's linked datasets: dataset ID to subscription name."""
         return {each.dataset: each.name for each in self.subscriptions if each.project == project}
 
     def share(self, catalog: str, *, granted: bool = True) -> str:
-        """Share a catalog: create its listing, and return the listing's resource name.
+        """Share a catalog: create its listing and return the listing's resource name.
 
-        The sandbox need not serve the catalog over REST. Without `granted` the right to subscribe
-        arrives later, by `grant_access`. The listing's id is the key, with `_` for all but letters,
-        digits, `_` and `-`. A catalog that is shared already is a ValueError.
+        The sandbox does not need to serve the catalog over REST. With `granted=False`, subscribing
+        is not allowed until `grant_access`. The listing ID is the key with `_` in place of any
+        character except letters, digits, `_` and `-`.
+
+        Raises:
+            ValueError: The catalog is already shared.
         """
         name = _listing_name(catalog)
         with self._lock:
-            if there := self._listings.get(name):
-                raise ValueError(f"catalog {there.catalog!r} is shared as {name} already")
+            if existing := self._listings.get(name):
+                raise ValueError(f"catalog {existing.catalog!r} is already shared as {name}")
             access: Access = "granted" if granted else "preparing"
             views = partial(views_of_catalog, catalog, self._catalogs)
             self._listings[name] = Listing(catalog, name, access, views)
@@ -119,13 +122,13 @@ class Listings:
             self._listings[name] = Listing(listing_id, name, "granted", views, is_url_list=True)
 
     def remove_url_list(self, listing_id: str) -> None:
-        """Take a URL list away from its readers, and remove its listing."""
+        """Revoke access to a URL list and remove its listing."""
         self.revoke_access(listing_id)
         with self._lock:
             del self._listings[_listing_name(listing_id)]
 
     def views(self, project: str, dataset: str) -> Mapping[str, View]:
-        """Return the views in a linked dataset by name."""
+        """Return a linked dataset's views by name."""
         subscription = self._subscriptions.get((project, dataset))
         if subscription is None:
             raise Refusal("NOT_FOUND", f"Not found: Dataset {project}:{dataset}")
@@ -135,17 +138,17 @@ class Listings:
         return self.find(subscription.listing).views()
 
     def listing_resource(self, catalog: str) -> str:
-        """Return the resource name of a catalog's listing."""
+        """Return a catalog's listing resource name."""
         return self._listing_of(catalog).name
 
     def grant_access(self, catalog: str) -> None:
-        """Give the right to subscribe now."""
+        """Allow subscribing to a catalog."""
         self._set_access(catalog, "granted")
 
     def revoke_access(self, catalog: str) -> None:
-        """Take the right to subscribe away, and make the catalog's subscriptions inactive.
+        """Disallow subscribing, and deactivate the catalog's subscriptions.
 
-        The ids of the linked datasets stay taken.
+        The linked dataset IDs stay taken.
         """
         self._set_access(catalog, "revoked")
         with self._lock:
@@ -154,15 +157,15 @@ class Listings:
                     self._subscriptions[place] = replace(subscription, is_active=False)
 
     def log(self, call: HubCall) -> HubCall:
-        """Append a call to `calls` and return it, so that its outcome can be set."""
+        """Append a call to `calls` and return it, so that the caller can set its outcome."""
         self._calls.append(call)
         return call
 
     def find(self, name: str) -> Listing:
-        """Return the listing of a resource name.
+        """Return the listing with a resource name.
 
-        Its project may be named as Octogen's own, and its location may be in capitals: a URL list
-        names neither.
+        Octogen's production project and an uppercase location also match, because URL lists name
+        neither.
         """
         own = name.replace("/octogen-catalog-exchange/", "/octogen-sandbox/")
         if listing := self._listings.get(own.replace("/locations/US/", f"/locations/{LOCATION}/")):
@@ -205,7 +208,7 @@ class Listings:
         if listing is None or listing.catalog != catalog:
             shared = ", ".join(each.catalog for each in self.listings[:10]) or "none"
             raise LookupError(
-                f"catalog {catalog!r} is not shared; shared: {shared}: share it first"
+                f"catalog {catalog!r} is not shared: share it first. Shared: {shared}"
             )
         return listing
 

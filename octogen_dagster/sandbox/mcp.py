@@ -1,4 +1,4 @@
-"""Octogen's MCP server with the four tools for BigQuery. It takes one access token."""
+"""Octogen's MCP server with its four BigQuery tools. It accepts one access token."""
 
 import json
 import re
@@ -22,17 +22,16 @@ Json = dict[str, Any]
 
 
 class SubscriberRequest(TypedDict):
-    """The arguments of `register_bigquery_subscriber`."""
+    """Arguments for `register_bigquery_subscriber`."""
 
     subscriberProjectId: str
     subscriberPrincipal: str
 
 
 class Tools:
-    """The tools, and what Octogen knows of each subscriber and each shared catalog.
+    """The tools, with Octogen's record of each subscriber and shared catalog.
 
-    A catalog may be subscribed to as soon as the store says so, but Octogen learns of a
-    subscription only when it is told to refresh the cell.
+    Octogen learns about a subscription only when its cell is refreshed.
     """
 
     def __init__(self, store: Listings) -> None:
@@ -42,7 +41,7 @@ class Tools:
     def list_bigquery_listing_resources(
         self, catalogs: list[str] | None = None
     ) -> list[Json] | Json:
-        """List the listings of the shared catalogs."""
+        """List the listings for shared catalogs."""
         shared = {each.catalog: each for each in self._catalogs()}
         wanted = list(shared) if catalogs is None else catalogs
         if missing := [key for key in wanted if key not in shared]:
@@ -69,7 +68,7 @@ class Tools:
         share_schema: str = "exported_product_view",
         schema_version: str = "v1",
     ) -> Json:
-        """Look up whether a subscriber has subscribed to a catalog."""
+        """Check whether a subscriber has subscribed to a catalog."""
         subscribers = [
             subscriber
             for (_, principal), subscriber in self._store.readers.items()
@@ -115,7 +114,7 @@ def _failure(error: str, message: str) -> Json:
 
 
 def _place(listing: Listing, project: str) -> Json:
-    """Return the fields that say where a catalog is and how to read it from `project`."""
+    """Return a catalog's location and how to read it from `project`."""
     dataset = "octogen_" + re.sub(r"[^A-Za-z0-9_]", "_", listing.name.rpartition("/")[2])
     view = f"{project}.{dataset}.products_current_v1"
     return {
@@ -127,7 +126,7 @@ def _place(listing: Listing, project: str) -> Json:
 
 
 def create_app(store: Listings, token: str, others: Mapping[str, ASGIApp]) -> ASGIApp:
-    """Return the application that serves the tools to who has the token, and others by path."""
+    """Return the ASGI app that serves the tools to clients with the token, and others by path."""
     own = Tools(store)
     tools: dict[str, Callable[..., Any]] = {
         tool.__name__: tool

@@ -1,4 +1,4 @@
-"""The requests of both generations with their limits. FastAPI writes a 422 from them."""
+"""Request models with their limits, for both generations. FastAPI derives the 422s from them."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class _Body(BaseModel):
 
 
 class Facet(_Body):
-    """A filter: products must have one of `values`, compared without case."""
+    """A filter: products must have one of `values`, ignoring case."""
 
     name: Annotated[str, Field(min_length=1)]
     values: list[str] = Field(min_length=1)
@@ -67,7 +67,7 @@ _Names = Annotated[list[str], Field(max_length=50), AfterValidator(_each_once)]
 
 
 class Filters(_Body):
-    """The filters that all requests share."""
+    """Filters in all requests."""
 
     q: str | None = None
     price_min: _Price | None = None
@@ -84,7 +84,7 @@ class Filters(_Body):
 
 
 class SeedSearchRequest(Filters):
-    """A search of the seed generation: one catalog or all."""
+    """A search in the seed generation: one catalog or all."""
 
     facets: Annotated[list[Facet], Field(max_length=50), AfterValidator(_each_name_once)] | None = (
         None
@@ -95,7 +95,7 @@ class SeedSearchRequest(Filters):
 
 
 class CurrentFilters(Filters):
-    """The filters of the current generation."""
+    """Filters in the current generation."""
 
     catalogs: Annotated[list[_Text], Field(min_length=1, max_length=500)] | None = None
     facets: _Facets | None = None
@@ -121,7 +121,7 @@ class CurrentFilters(Filters):
 
 
 class CurrentSearchRequest(CurrentFilters):
-    """A search of the current generation."""
+    """A search in the current generation."""
 
     understand: bool | None = True
     relax: bool | None = False
@@ -147,7 +147,7 @@ class CategoryToCount(_Body):
 
 
 class FacetCountsRequest(CurrentFilters):
-    """Filters, and what to count among the products that match them: colors by default."""
+    """Filters, and what to count in the matching products: colors by default."""
 
     attributes: _Names | None = None
     categories: list[CategoryToCount] | None = Field(default=None, max_length=100)
@@ -174,13 +174,13 @@ class FacetCountsRequest(CurrentFilters):
 
 
 class SeedLookupRequest(_Body):
-    """A lookup of the seed generation."""
+    """A lookup in the seed generation."""
 
     url: str = Field(min_length=1)
 
 
 class CurrentLookupRequest(SeedLookupRequest):
-    """A lookup of the current generation, which never leaves the index here."""
+    """A lookup in the current generation; the sandbox only searches its index."""
 
     matchMode: Literal["strict", "loose"] | None = "loose"
     resolutionMode: Literal["auto", "index_only", "on_demand_only"] | None = "auto"
@@ -201,6 +201,6 @@ class UrlListRequest(_Body):
 
 
 class UrlsRequest(_Body):
-    """URLs to add to a list, to remove from it or to check; what is no URL is no error here."""
+    """URLs to add to a list, remove or check. Invalid URLs pass this validation."""
 
     urls: list[Annotated[str, Field(max_length=2048)]] = Field(min_length=1, max_length=1000)

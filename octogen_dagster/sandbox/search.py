@@ -1,10 +1,10 @@
-"""The products of each page of a search, in order, and how many products match.
+"""Search pages, facet counts and coverage.
 
-The quality order of several catalogs is the first product of each, then the second of each, and
-so on. A search without keywords shows each product once, in that order. With keywords, page 1 is
-ranked by relevance and the later pages show all matches in quality order, so the products of page
-1 appear twice, as in the real service. If all matches are equally relevant, page 2 shows exactly
-what page 1 did.
+The quality order across catalogs is each catalog's first product, then each catalog's second
+product, and so on. A search without keywords shows each product once, in that order. With keywords,
+page 1 is ranked by relevance and later pages show all matches in quality order, so page 1's
+products appear twice, as in the real service. If all matches are equally relevant, page 2 equals
+page 1.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from octogen_dagster.sandbox.models import (
 from octogen_dagster.sandbox.words import words_of
 
 _MAX_RANKED_MATCHES = 1000
-"""The number of matches, in quality order, from which the most relevant ones are chosen."""
+"""How many matches, in quality order, are ranked by relevance."""
 
 _MAX_SAMPLED_PRODUCTS = 1000
 _MAX_TOP_VALUES = 10
@@ -40,7 +40,7 @@ _COVERED_FIELDS = {
     "category_path.depth_0": ("Category", "enrichment"),
     "brand_name": ("Brand", "brands"),
 }
-"""Facet to its display name and source, in the order of a shop's coverage."""
+"""Facet to display name and source, in the order used for a shop's coverage."""
 
 _cached_words = cache(words_of)
 
@@ -48,7 +48,7 @@ Query: TypeAlias = SeedSearchRequest | CurrentFilters
 
 
 class Position(NamedTuple):
-    """The start of a page: its number, and the place of its first product in the quality order."""
+    """The start of a page: its number and its first product's place in the quality order."""
 
     page: int
     place: int
@@ -59,20 +59,20 @@ _START = Position(page=1, place=0, catalog="")
 
 
 class Hit(NamedTuple):
-    """A product that a search found. Its relevance is 0 if there were no keywords."""
+    """A product found by a search. The relevance is 0 without keywords."""
 
     product: Product
     relevance: int
 
 
 def encode_cursor(position: Position, body: Mapping[str, Any]) -> str:
-    """Return the cursor of a position, which is valid only for the search of this body."""
+    """Return a position's cursor, which is valid only for a search with this body."""
     content = json.dumps([_digest(body), *position]).encode()
     return base64.urlsafe_b64encode(content).decode()
 
 
 def decode_cursor(cursor: object, body: Mapping[str, Any]) -> Position | None:
-    """Return the position; None if the cursor is not valid for the search of this body."""
+    """Return the position, or None if the cursor is not valid for a search with this body."""
     try:
         digest, *position = json.loads(base64.urlsafe_b64decode(str(cursor)))
     except (ValueError, TypeError):
@@ -88,7 +88,10 @@ def _digest(body: Mapping[str, Any]) -> str:
 def find_page(
     query: Query, catalogs: Sequence[Catalog], start: Position | None, limit: int
 ) -> tuple[list[Hit], Position | None]:
-    """Return the hits of a page, and the start of the next; None for page 1, and on the last."""
+    """Return a page's hits and the next page's start.
+
+    A `start` of None means page 1; a returned None means there are no more pages.
+    """
     matches = iter_matches(query, catalogs, start or _START)
     if start is None and query.keywords:
         candidates = list(islice(matches, _MAX_RANKED_MATCHES))
@@ -105,7 +108,7 @@ def find_page(
 def iter_matches(
     query: Query, catalogs: Sequence[Catalog], start: Position = _START
 ) -> Iterator[Hit]:
-    """Yield all products that match, in quality order from `start` on."""
+    """Yield all matching products in quality order, from `start` on."""
     terms = sorted(words_of(query.keywords))
     excluded = query.exclude_facets if isinstance(query, CurrentFilters) else None
     filters = [(True, *_prepared(each)) for each in query.facets or ()]
@@ -146,7 +149,7 @@ def _is_within(product: Product, low: float | None, high: float | None) -> bool:
 
 
 def _relevance(product: Product, terms: Sequence[str]) -> int | None:
-    """Return the sum of the weights of the fields that have a term; None if a term is nowhere."""
+    """Sum the weights of the fields that contain the terms; None if a term is not found."""
     fields = _searched_fields(product)
     total = 0
     for term in terms:
@@ -158,7 +161,7 @@ def _relevance(product: Product, terms: Sequence[str]) -> int | None:
 
 
 def _searched_fields(product: Product) -> list[tuple[int, frozenset[str]]]:
-    """Return sets of words of a product with their weights, the highest weight first."""
+    """Return a product's weighted word sets, highest weight first."""
     kind, brand, color = product.kind, product.brand, product.color
     fields = []
     if product.title is not None:
@@ -172,7 +175,7 @@ def _searched_fields(product: Product) -> list[tuple[int, frozenset[str]]]:
 
 
 def count_facets(request: FacetCountsRequest, catalogs: Sequence[Catalog]) -> dict[str, Any]:
-    """Return the counts that a request asks for; its keywords do not narrow them."""
+    """Return the requested counts; keywords do not narrow them."""
     query, own = request.model_copy(update={"q": None}), request.facets or []
 
     def values(facet: str) -> list[dict[str, Any]]:
@@ -205,7 +208,7 @@ def count_facets(request: FacetCountsRequest, catalogs: Sequence[Catalog]) -> di
 
 
 def coverage(catalog: Catalog) -> dict[str, Any]:
-    """Return what is known of the products of a catalog, estimated from the first of them."""
+    """Return a catalog's coverage by field, estimated from its first products."""
     indexes = (index for index in range(catalog.size) if catalog.contains(index))
     sample = [Product(catalog, index) for index in islice(indexes, _MAX_SAMPLED_PRODUCTS)]
     scale = catalog.product_count / len(sample) if sample else 0.0

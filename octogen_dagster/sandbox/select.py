@@ -1,7 +1,6 @@
-"""SELECTs of views, in the dialect of BigQuery as far as SQLite has it too.
+"""SELECT queries on views, for the part of BigQuery's dialect that SQLite shares.
 
-`COUNTIF` and `CAST(... AS TIMESTAMP)` are known as well. A nested or repeated column can be
-selected, and nothing else be done with it.
+`COUNTIF` and `CAST(... AS TIMESTAMP)` also work. Nested and repeated columns can only be selected.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _READING = (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION)
 
 @dataclass(frozen=True)
 class Result:
-    """The columns of a result, its rows in the form of BigQuery's REST API, and the rows read."""
+    """A result's columns, its rows in BigQuery's REST format, and the number of rows read."""
 
     fields: Sequence[Field]
     rows: Sequence[dict[str, Any]]
@@ -32,14 +31,14 @@ class Result:
 
 
 def select(sql: str, find_view: Callable[[str, str, str], View]) -> Result:
-    """Execute a SELECT of views, which are found by project, dataset and name."""
+    """Execute a SELECT on views; `find_view` gets their project, dataset and name."""
     known: dict[str, Field] = {}
     rows_read = 0
     with closing(sqlite3.connect(":memory:")) as database:
         for name in dict.fromkeys(_VIEW.findall(sql)):
             view = find_view(*name.rsplit(".", 2))
             names = [each["name"] for each in view.fields]
-            # Of a type with BLOB in its name, values are kept as they are.
+            # SQLite stores values unchanged if the type's name contains BLOB.
             known |= {f"BLOB {each['name']}": each for each in view.fields}
             rows = [[_stored(row[name]) for name in names] for row in view.rows]
             columns = ", ".join(f'{each} "BLOB {each}"' for each in names)
@@ -49,18 +48,18 @@ def select(sql: str, find_view: Callable[[str, str, str], View]) -> Result:
             rows_read += len(rows)
         database.create_aggregate("COUNTIF", 1, _CountIf)
         database.set_authorizer(
-            # Else a statement could change the tables, or attach a file of this machine.
+            # Otherwise a statement could change the tables or attach a local file.
             lambda action, *_: sqlite3.SQLITE_OK if action in _READING else sqlite3.SQLITE_DENY
         )
         statement = re.sub(r"(?i)\bAS TIMESTAMP\)", "AS TEXT)", sql)
         try:
             cursor = database.execute(statement)
             found = cursor.fetchall()
-            # A column of a view has the type of the table's column that it is.
+            # A view's column has the type of the underlying table column.
             database.set_authorizer(lambda *_: sqlite3.SQLITE_OK)
             database.execute(f"CREATE TEMP VIEW result AS {statement}")
         except sqlite3.Error as error:
-            raise ValueError(f"the sandbox runs SELECTs that SQLite knows too: {error}") from None
+            raise ValueError(f"the sandbox runs only SELECTs SQLite supports: {error}") from None
         types = [each[2] for each in database.execute("PRAGMA table_info(result)")]
     values = list(zip(*found, strict=True)) or [()] * len(types)
     fields = [
@@ -95,14 +94,14 @@ def _inferred(column: Sequence[Any]) -> Field:
 
 
 def _stored(value: Any) -> Any:
-    """Return a value as SQLite takes it."""
+    """Convert a value to SQLite."""
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat(timespec="microseconds")
     return json.dumps(value) if isinstance(value, list | dict) else value
 
 
 def _sent(value: Any, field: Field) -> Any:
-    """Return a value of SQLite as BigQuery sends it."""
+    """Convert a value from SQLite to BigQuery's REST format."""
     if value is None:
         return None
     is_repeated, kind = field["mode"] == "REPEATED", field["type"]

@@ -1,4 +1,4 @@
-"""The sandbox as a server, in the background of a program or in the foreground."""
+"""Run the sandbox as a server, in the background or foreground."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ _KEY_VARIABLES = ("STOREROUTER_API_KEY", "OCTOGEN_PLATFORM_API_KEY", "OCTO_API_K
 
 
 class Sandbox:
-    """A local Octogen: the REST API on a port of this machine, with invented products.
+    """A local Octogen: the REST API on a local port, with generated products.
 
-    Use it to try or test a pipeline without a key and without a network:
+    Use it to try out or test a pipeline without an API key or network access:
 
     ```
     with Sandbox(catalogs={"northpeak": 250}, faults=[Fault("status", 503, times=2)]) as sandbox:
@@ -49,43 +49,43 @@ class Sandbox:
         assert [request.status for request in sandbox.requests] == [503, 503, 200]
     ```
 
-    The products depend only on `seed` and on the days that passed (`next_day`), take no memory
-    however many there are, and look like real ones: some have no price, rating, brand or picture,
-    some brands are spelled differently from their canonical name, and some titles contain quotes
-    and letters outside ASCII. What is unknown is null or absent, in every place where the contract
-    allows it.
-    Keywords, facets, price bounds, paging, rate limit and errors follow Octogen's contract. In
-    particular, a search with keywords shows the products of its first page again on later pages,
-    and a cursor that is not valid starts again at page 1. Keywords are matched as they are written,
-    and a lookup finds only products of the catalogs. `faults`, and `inject` while it runs, make
-    requests go wrong. Everything can be read and changed from any thread while it runs; a catalog
-    or product that is not there is a LookupError.
+    Products depend only on `seed` and the number of days that passed (`next_day`), and take no
+    memory. They look like real ones: some have no price, rating, brand or image, some brands are
+    spelled differently from their canonical name, and some titles contain quotes and non-ASCII
+    letters. Unknown values are null or absent wherever the contract allows it.
+
+    Keywords, facets, price bounds, paging, the rate limit and errors follow Octogen's contract. For
+    example, a search with keywords repeats its first page's products on later pages, and an invalid
+    cursor restarts at page 1. Keywords are matched literally, and lookups find only products in the
+    catalogs. Make requests fail with `faults`, or with `inject` while the sandbox runs. All
+    attributes can be read and changed from any thread while it runs. An unknown catalog or product
+    raises LookupError.
 
     Args:
-        catalogs: The number of built-in catalogs to use, or the catalog keys, or a mapping of
-            catalog key to number of products. A key that is not built in gets an invented shop,
-            and `northpeak.outlet` is a second catalog on the site of `northpeak`.
-        products: The number of products of each catalog for which `catalogs` gives none.
-        generation: The contract to follow. "current" is that of the service of today: it has no
-            list of catalogs, but `GET /domains/{host}` and `GET /stores/{domain}`. The older "seed"
-            has `GET /catalogs` and the field `catalog`.
-        seed: The seed of the products. Another seed gives other products.
-        day: The day that it is, from 1: that many days less one have passed, as by `next_day`.
-        api_key: The only key that is accepted.
-        port: The port on 127.0.0.1; 0 for a free one.
-        requests_per_minute: The number of requests that the rate limiter holds. It starts full.
-        faults: The faults in force from the start.
-        credit_usd: The credit of the organization, in US dollars; None for one that never ends.
-            Without credit, searches and lookups are a 402.
-        hub: True to serve Analytics Hub, MCP and the views of linked datasets as well; see the
-            property `hub`.
-        shop_routes: The operations on shops that the current generation has: "domains", "stores".
-        url_list_seconds: The seconds until a new URL list is active, and until a deleted one has
-            disappeared. With `math.inf` both wait for `next_day`.
+        catalogs: How many built-in catalogs to use, or catalog keys, or a mapping from catalog key
+            to number of products. A key that is not built in gets an invented shop, and
+            `northpeak.outlet` is a second catalog on the `northpeak` site.
+        products: Number of products in each catalog for which `catalogs` sets none.
+        generation: The contract to follow. "current" is today's service, which has no list of
+            catalogs but has `GET /domains/{host}` and `GET /stores/{domain}`. The older "seed" has
+            `GET /catalogs` and the field `catalog`.
+        seed: Another seed produces other products.
+        day: The current day, from 1; `day - 1` days have passed, as with `next_day`.
+        api_key: The only API key that is accepted.
+        port: The port on 127.0.0.1; 0 selects a free one.
+        requests_per_minute: The rate limiter's size. It starts full.
+        faults: The initial faults.
+        credit_usd: The organization's credit in US dollars; None means unlimited. Once spent,
+            searches and lookups return 402.
+        hub: Also serve Analytics Hub, MCP and the views in linked datasets; see the property
+            `hub`.
+        shop_routes: Shop routes in the current generation: "domains", "stores".
+        url_list_seconds: Seconds until a new URL list becomes active, and until a deleted one
+            disappears. With `math.inf`, both wait for `next_day`.
 
     Raises:
-        ValueError: A number is out of its range, or a catalog key is empty.
-        ImportError: A package for the hub is not installed.
+        ValueError: A number is out of range, or a catalog key is empty.
+        ImportError: A package that the hub needs is not installed.
         OSError: On entering, if `port` cannot be used.
     """
 
@@ -137,19 +137,19 @@ class Sandbox:
     def base_url(self) -> str:
         """The base URL of the REST API: `http://127.0.0.1:<port>/v1`."""
         if self._port is None:
-            raise RuntimeError("the sandbox has no address before it runs: use it in a `with`")
+            raise RuntimeError("the sandbox has no URL until it runs: use it in a `with` block")
         return f"http://{HOST}:{self._port}/v1"
 
     @property
     def api_key(self) -> str:
-        """The key that is accepted."""
+        """The accepted API key."""
         return self._state.api_key
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment variables that point resources and scans to the sandbox.
+        """Environment variables that point resources and scans to the sandbox.
 
-        In the current generation `OCTOGEN_SHOP_HOSTS` has those of its shops, for `ShopCatalogs`.
+        In the current generation, `OCTOGEN_SHOP_HOSTS` has its shops' hosts, for `ShopCatalogs`.
         """
         keys = dict.fromkeys(_KEY_VARIABLES, self.api_key)
         rest = keys | {"OCTOGEN_BASE_URL": self.base_url}
@@ -159,17 +159,17 @@ class Sandbox:
 
     @property
     def hosts(self) -> list[str]:
-        """The hosts of the shops of its catalogs, as `GET /domains/{host}` takes them."""
+        """Its catalogs' shop hosts, for `GET /domains/{host}`."""
         return list(dict.fromkeys(catalog.shop.domain for catalog in self._state.catalogs.all()))
 
     @property
     def hub(self) -> Hub:
         """Catalogs and URL lists shared over BigQuery Analytics Hub, and their views.
 
-        If a `port` other than 0 was chosen, Analytics Hub is on the next port.
+        If `port` is not 0, Analytics Hub listens on the next port.
         """
         if self._hub is None:
-            raise RuntimeError("this sandbox has no hub: make it with Sandbox(hub=True)")
+            raise RuntimeError("this sandbox has no hub: create it with Sandbox(hub=True)")
         return self._hub
 
     @property
@@ -179,11 +179,11 @@ class Sandbox:
 
     @property
     def charged_usd(self) -> float:
-        """What all searches and lookups have cost, in US dollars."""
+        """Total cost of searches and lookups, in US dollars."""
         return self._state.account.charged_usd
 
     def inject(self, fault: Fault) -> None:
-        """Add a fault, after those in force."""
+        """Add a fault after the active ones."""
         self._state.faults.inject(fault)
 
     def clear_faults(self) -> None:
@@ -191,36 +191,36 @@ class Sandbox:
         self._state.faults.clear()
 
     def touch(self, catalog: str) -> None:
-        """Move the `lastIndexedAt` of a catalog forward by a day, as an index run does."""
+        """Advance a catalog's `lastIndexedAt` by one day, as if it had been re-indexed."""
         self._state.catalogs.touch(catalog)
 
     def next_day(self) -> None:
-        """Move on by a day: every catalog is indexed again, and its products are other ones.
+        """Advance by one day: re-index every catalog, with changed products.
 
-        One product in fifty is new and about as many are gone. The price of one in twenty moves,
-        and one in forty sells out or comes back. Then the URL lists are exported: new ones become
-        active before, and deleted ones disappear.
+        One in fifty products is new, and about as many disappear. One in twenty prices changes, and
+        one in forty products sells out or comes back. URL lists are exported, after new lists
+        become active and deleted ones disappear.
         """
         self._state.catalogs.next_day()
         self._state.url_lists.next_day()
 
     def set_price(self, url: str, price: float) -> None:
-        """Set the price of the product with a `productUrl`, for example to a wrong one."""
+        """Set a product's price by its `productUrl`, for example to a wrong price."""
         self._state.catalogs.set_price(url, price)
 
     def grant(self, catalog: str, *, products: int | None = None) -> None:
-        """Add a catalog, or replace one, for example to change its number of products."""
+        """Add or replace a catalog, for example to change its number of products."""
         self._state.catalogs.grant(catalog, products)
 
     def revoke(self, catalog: str) -> None:
-        """Remove a catalog: it is no longer listed.
+        """Remove a catalog.
 
-        A search in it is a 404 by the field `catalog`, and finds nothing by `catalogs`.
+        A search that names it in `catalog` returns 404; a search in `catalogs` finds nothing.
         """
         self._state.catalogs.revoke(catalog)
 
     def set_rate_limit(self, requests_per_minute: int) -> None:
-        """Replace the rate limiter by a full one of this size."""
+        """Replace the rate limiter with a full one."""
         self._state.limiter = TokenBucket(requests_per_minute)
 
     def __enter__(self) -> Self:
@@ -231,7 +231,7 @@ class Sandbox:
                 target=server.run, args=([listener],), name="octogen-sandbox", daemon=True
             )
             thread.start()
-            # In reverse at the end: the server is told to stop, and then waited for.
+            # Called in reverse order: stop the server, then wait for it.
             stack.callback(thread.join)
             stack.callback(self._state.closing.set_result, None)
             self._running = stack.pop_all()
@@ -242,7 +242,7 @@ class Sandbox:
 
     @contextmanager
     def _bound(self) -> Iterator[tuple[_Server, socket.socket]]:
-        """Yield a server and the socket that it is to listen at, beside Analytics Hub."""
+        """Yield a server and its listening socket, while Analytics Hub is served."""
         self._state.closing = Future()
         with _listen(self._wanted_port) as listener, ExitStack() as stack:
             self._port = listener.getsockname()[1]
@@ -255,7 +255,7 @@ class Sandbox:
 
 
 def serve(*, announce: Callable[[Sandbox], None] | None = None, **settings: Any) -> None:
-    """Run a sandbox in the foreground until SIGINT or SIGTERM, by default at port 8787."""
+    """Run a sandbox in the foreground until SIGINT or SIGTERM, by default on port 8787."""
     sandbox = Sandbox(**{"port": DEFAULT_PORT, **settings})
     with sandbox._bound() as (server, listener), suppress(KeyboardInterrupt):
         for catalog in sandbox._state.catalogs.all() if sandbox._hub else ():
@@ -266,10 +266,10 @@ def serve(*, announce: Callable[[Sandbox], None] | None = None, **settings: Any)
 
 
 class _Server(uvicorn.Server):
-    """A uvicorn server that stops as soon as it is told to, without its usual pauses."""
+    """A uvicorn server that stops immediately, without uvicorn's usual pauses."""
 
     def __init__(self, app: ASGIApp, closing: Future[None]) -> None:
-        logging.getLogger("uvicorn.error").addFilter(_is_no_cut_body)
+        logging.getLogger("uvicorn.error").addFilter(_hide_cut_bodies)
         config = uvicorn.Config(
             app,
             log_config=None,
@@ -300,8 +300,8 @@ class _Server(uvicorn.Server):
         await self.lifespan.shutdown()
 
 
-def _is_no_cut_body(record: logging.LogRecord) -> bool:
-    """Return False for uvicorn's message about a body that a `cut` fault left incomplete."""
+def _hide_cut_bodies(record: logging.LogRecord) -> bool:
+    """Filter out uvicorn's message about a body that a `cut` fault left incomplete."""
     return record.msg != "ASGI callable returned without completing response."
 
 
@@ -322,7 +322,7 @@ def _make_hub(catalogs: Catalogs) -> Hub:
     except ModuleNotFoundError as error:
         missing = (error.name or "a package").split(".")[0]
         raise ImportError(
-            f"the hub of the sandbox needs {missing}: "
+            f"the sandbox's hub needs {missing}: "
             'pip install "octogen-dagster[sandbox,bigquery,mcp]"'
         ) from error
     return Hub(catalogs)

@@ -1,4 +1,4 @@
-"""What a sandbox keeps between requests: catalogs, URL lists, limits, faults and the log."""
+"""Sandbox state between requests: catalogs, URL lists, limits, faults and the request log."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MAX_LOGGED_REQUESTS = 20_000
 
 
 class TokenBucket:
-    """The rate limit: a bucket with tokens for one minute, which starts full."""
+    """The rate limit: a token bucket for one minute, initially full."""
 
     def __init__(self, requests_per_minute: int) -> None:
         if requests_per_minute < 1:
@@ -31,7 +31,7 @@ class TokenBucket:
         self._lock = Lock()
 
     def take(self) -> bool:
-        """Take a token; return False if there is none."""
+        """Take a token; return False if the bucket is empty."""
         with self._lock:
             tokens = self._available()
             if tokens >= 1:
@@ -40,7 +40,7 @@ class TokenBucket:
 
     @property
     def remaining(self) -> int:
-        """The number of whole tokens."""
+        """Number of whole tokens."""
         return int(self._available())
 
     @property
@@ -49,7 +49,7 @@ class TokenBucket:
 
     @property
     def retry_after(self) -> int:
-        """The time until there is a token, in whole seconds, at least 1."""
+        """Whole seconds until the next token, at least 1."""
         return max(1, math.ceil((1 - self._available()) / self._per_second))
 
     def _available(self) -> float:
@@ -58,7 +58,7 @@ class TokenBucket:
 
 
 class Account:
-    """The costs of requests, and the credit that pays them; None for an endless one."""
+    """The charged costs and prepaid credit; None means unlimited credit."""
 
     def __init__(self, credit_usd: float | None) -> None:
         if credit_usd is not None and not credit_usd >= 0:
@@ -76,7 +76,7 @@ class Account:
         return round(self._credit_usd - self._charged_usd, 6)
 
     def charge(self, usd: float) -> bool:
-        """Charge a request; return False, without a charge, if there is not enough credit."""
+        """Charge a request; return False without charging if the credit is insufficient."""
         with self._lock:
             is_covered = self.balance_usd >= usd
             self._charged_usd += usd if is_covered else 0
@@ -89,16 +89,16 @@ class ReceivedRequest:
 
     method: str  # in capitals
     path: str  # below the base URL, such as `/products/search`
-    body: dict[str, Any] | None  # the JSON object; None if there was none
-    request_id: str  # the `x-request-id` of the response
-    page: int  # of a search, counted from 1; 1 for any other request
-    faults: tuple[FaultKind, ...]  # that hit it, by their kinds
-    status: int | None = None  # of the response; None until there is one
+    body: dict[str, Any] | None  # the JSON object, if any
+    request_id: str  # the response's `x-request-id`
+    page: int  # the search page, counted from 1; 1 for other requests
+    faults: tuple[FaultKind, ...]  # the kinds of faults that hit it
+    status: int | None = None  # the response status; None until it is sent
 
 
 @dataclass
 class State:
-    """The state of a sandbox. It may be changed from any thread."""
+    """A sandbox's state. Any thread can change it."""
 
     api_key: str
     catalogs: Catalogs
@@ -109,4 +109,4 @@ class State:
     shop_routes: Sequence[str] = ()
     log: deque[ReceivedRequest] = field(default_factory=lambda: deque(maxlen=_MAX_LOGGED_REQUESTS))
     closing: Future[None] = field(default_factory=Future)
-    """Done when the server stops, so that latency ends at once."""
+    """Done when the server stops, which ends latency immediately."""

@@ -1,6 +1,6 @@
 """A pytest fixture for pipelines that read Octogen.
 
-Load it in `conftest.py` and use it by name:
+Load it in `conftest.py`, then request it by name:
 
 ```
 pytest_plugins = ["octogen_dagster.sandbox.testing"]
@@ -8,11 +8,11 @@ pytest_plugins = ["octogen_dagster.sandbox.testing"]
 
 def test_my_pipeline(octogen_sandbox):
     octogen_sandbox.inject(Fault("status", 503, times=2))
-    my_pipeline()  # finds the key, the base URL and the hosts in the environment
+    my_pipeline()  # reads the API key, base URL and hosts from the environment
     assert len(octogen_sandbox.requests) > 2
 ```
 
-For another size or generation, make an `octogen_dagster.sandbox.server.Sandbox` yourself.
+For another size or generation, create an `octogen_dagster.sandbox.server.Sandbox` yourself.
 """
 
 from collections.abc import Iterator
@@ -24,11 +24,10 @@ from octogen_dagster.sandbox.server import Sandbox
 
 @pytest.fixture
 def octogen_sandbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
-    """A running sandbox of three catalogs with 40 products each: fashion, outdoor and shoes.
+    """A running sandbox with three catalogs (fashion, outdoor, shoes) of 40 products each.
 
-    `STOREROUTER_API_KEY`, `OCTOGEN_PLATFORM_API_KEY`, `OCTO_API_KEY` and `OCTOGEN_BASE_URL` point
-    to it during the test.
-    `OCTOGEN_SHOP_HOSTS` has the hosts of its shops.
+    During the test, `STOREROUTER_API_KEY`, `OCTOGEN_PLATFORM_API_KEY`, `OCTO_API_KEY` and
+    `OCTOGEN_BASE_URL` point to it, and `OCTOGEN_SHOP_HOSTS` has its shops' hosts.
     """
     with Sandbox(catalogs=["harbor-and-pine", "northpeak", "strada"], products=40) as sandbox:
         for name, value in sandbox.environment.items():

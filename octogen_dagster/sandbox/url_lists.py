@@ -1,4 +1,4 @@
-"""The coverage URL lists of the organization: what is in them, and in which state they are."""
+"""The organization's coverage URL lists, with their URLs and status."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _PageSize = Annotated[int, Field(ge=1, le=100)]
 
 
 def normalize(url: str) -> str | None:
-    """Return a URL in the form by which it is a member of a list; None if it is no product URL."""
+    """Return the normalized URL that identifies a list member, or None for an invalid URL."""
     found = _URL.fullmatch(url)
     if found is None:
         return None
@@ -56,12 +56,12 @@ def normalize(url: str) -> str | None:
 
 @dataclass(frozen=True)
 class Member:
-    """A URL of a list, as it was submitted first."""
+    """A URL in a list, as first submitted."""
 
     url: str
     normalized: str
     added_at: datetime
-    serial: int  # higher for one that was added later
+    serial: int  # increases with each added URL
 
     def as_json(self) -> Json:
         return {"url": self.url, "normalizedUrl": self.normalized, "addedAt": self.added_at}
@@ -69,7 +69,7 @@ class Member:
 
 @dataclass
 class UrlList:
-    """A list. At `due_at` a new one becomes active, and a deleted one disappears."""
+    """A list. At `due_at`, a new list becomes active and a deleted list disappears."""
 
     id: str
     serial: int
@@ -113,10 +113,10 @@ class UrlList:
 
 
 class UrlLists:
-    """All lists behind one lock. To refuse a request, a method raises the error for it.
+    """All lists behind one lock. Methods raise an HTTPException to reject a request.
 
-    `seconds` pass until a new list is active, and until a deleted one has disappeared. Active ones
-    are shared over the hub, if there is one.
+    A new list becomes active, and a deleted one disappears, after `seconds`. Active lists are
+    shared over the hub, if any.
     """
 
     def __init__(self, catalogs: Catalogs, hub: Listings | None, seconds: float) -> None:
@@ -144,7 +144,7 @@ class UrlLists:
             return self._as_json(new)
 
     def page(self, cursor: str | None = None, limit: _PageSize = 50) -> Json:
-        """Return a page of the lists, the newest first."""
+        """Return a page of lists, newest first."""
         with self._settled():
             newest_first = list(reversed(self._lists.values()))
             shown, following = _page("", newest_first, lambda each: -each.serial, cursor, limit)
@@ -190,7 +190,7 @@ class UrlLists:
             return _outcome(found, body.urls, request)
 
     def contains(self, list_id: str, body: UrlsRequest) -> Json:
-        """Say of each URL whether it is in the list, also of one that could not be."""
+        """Return for each URL, even an invalid one, whether it is in the list."""
         with self._settled():
             members, results = self._find(list_id).members, []
             for url in body.urls:
@@ -201,14 +201,14 @@ class UrlLists:
             return {"results": results}
 
     def members(self, list_id: str, cursor: str | None = None, limit: _PageSize = 50) -> Json:
-        """Return a page of the URLs of a list, in the order in which they were added."""
+        """Return a page of a list's URLs, in the order in which they were added."""
         with self._settled():
             members = list(self._find(list_id).members.values())
             shown, following = _page(list_id, members, lambda each: each.serial, cursor, limit)
             return {"items": [each.as_json() for each in shown], "nextCursor": following}
 
     def next_day(self) -> None:
-        """Export each list, after what was due at any time has happened."""
+        """Complete all pending status changes, then export each list."""
         with self._settled(math.inf):
             for each in self._lists.values():
                 urls = [(member.url, member.normalized) for member in each.members.values()]
@@ -216,7 +216,7 @@ class UrlLists:
 
     @contextmanager
     def _settled(self, moment: float | None = None) -> Iterator[None]:
-        """Hold the lock, after what is due now, or at another moment, was done."""
+        """Hold the lock after completing the status changes due at `moment`, by default now."""
         with self._lock:
             moment = time.monotonic() if moment is None else moment
             due = [each for each in self._lists.values() if each.due_at <= moment]
@@ -247,7 +247,7 @@ class UrlLists:
 
 
 def _outcome(changed: UrlList, urls: Sequence[str], request: Request) -> Json:
-    """Return what became of each URL of a request that changed a list."""
+    """Return the result for each URL in a request that changed a list."""
     accepted, rejected = [], []
     for url in urls:
         key = normalize(url)
@@ -271,7 +271,7 @@ def _page(
     cursor: str | None,
     limit: int,
 ) -> tuple[Sequence[_Item], str | None]:
-    """Return the items of a page, and the cursor of the next one; None on the last."""
+    """Return a page's items, and the next page's cursor or None."""
     start = 0
     if cursor is not None:
         last = _decode_cursor(cursor, scope)
@@ -287,16 +287,16 @@ def _page(
 
 def _decode_cursor(cursor: str, scope: str) -> int:
     try:
-        of, last = json.loads(base64.urlsafe_b64decode(cursor))
+        found, last = json.loads(base64.urlsafe_b64decode(cursor))
     except (ValueError, TypeError):
-        of, last = None, None
-    if of != scope or not isinstance(last, int):
+        found, last = None, None
+    if found != scope or not isinstance(last, int):
         raise HTTPException(400, "invalid_cursor")
     return last
 
 
 def _list_id(serial: int, name: str) -> str:
-    """Return an id in the form of the service's, the same for the same names in the same order."""
+    """Return an ID in the service's format, which depends only on the serial and name."""
     number = int.from_bytes(hashlib.sha256(f"{serial}\0{name}".encode()).digest()[:16], "big")
     return "cul_" + "".join(_ID_LETTERS[number >> shift & 31] for shift in range(125, -1, -5))
 

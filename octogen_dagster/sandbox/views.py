@@ -1,7 +1,6 @@
-"""A product as pages and lookups show it, with gaps: what is unknown is null or absent.
+"""Products as shown by search pages and lookups, with gaps: unknown values are null or absent.
 
-Which fields are unknown depends only on the product and the names of the fields, so that every view
-of a product has the same gaps.
+Gaps depend only on the product and the field names, so all views of a product have the same gaps.
 """
 
 from __future__ import annotations
@@ -20,10 +19,10 @@ from octogen_dagster.sandbox.words import COLORS, Brand, Color, slug_of
 Json = dict[str, Any]
 
 _GAP_ODDS = 40
-"""One object in so many lacks a certain field that it may lack."""
+"""One in this many objects lacks a given optional field."""
 
 _IMAGE_COPY, _WHOLE_PRICE, _BRAND_URL, _VIDEO, _PROMOTION, _REVIEW_COUNT, _GTIN = range(100, 107)
-"""Numbers of traits, beyond those in `catalog`."""
+"""Trait numbers, in addition to the ones in `catalog`."""
 
 # fmt: off
 _BRAND_TEXTS = (
@@ -54,20 +53,20 @@ def _names(text: str) -> frozenset[str]:
 _ALWAYS = _names(
     "uuid productUrl catalogKey catalogDisplayName name url label handle brand_uuid brand_name"
 )
-"""The fields that are there whenever they are known, and never null."""
+"""Fields that are always present if known, and never null."""
 _TRAITS = _names(
     "title currentPrice originalPrice updatedAt currency inStock brand rating average count"
 )
-"""Searches filter by these, so they are unknown only where the product says so."""
+"""Searches filter by these fields, so they have no gaps beyond the product's."""
 _NEVER_ABSENT = _names("gender age_groups")
 _NEVER_NULL = _ALWAYS | _names(
     "isActive images sizes tags categories breadcrumbs colors variants details materials fit"
     " patterns genders ageGroups identifiers promotions reviews videos values"
 )
-"""The published client refuses a null in their place."""
+"""The published client rejects null in these fields."""
 _NEVER_LOST = _ALWAYS | _TRAITS | _NEVER_ABSENT
 _MAPPINGS = _names("attributes attribute_handles classification")
-"""Objects whose names are no fields, and have no gaps."""
+"""Objects whose keys are not fields; they have no gaps."""
 
 
 def seed_item(product: Product) -> Json:
@@ -75,7 +74,7 @@ def seed_item(product: Product) -> Json:
 
 
 def current_item(product: Product, relevance: int) -> Json:
-    """Return an item of a page; its relevance is 0 if there were no keywords."""
+    """Return a search result item; the relevance is 0 without keywords."""
     complete = _listed(product) | _images(product)
     complete["catalogKey"] = product.catalog.key
     complete["catalogDisplayName"] = product.catalog.shop.display_name
@@ -119,7 +118,7 @@ def _listed(product: Product) -> Json:
 
 
 def _amount(product: Product, price: float | None) -> float | None:
-    """Return a price; half of the whole ones without decimals, as the service sends some."""
+    """Return a price; half of the whole numbers have no decimals, as in the service."""
     if price is not None and price.is_integer() and product.one_in(_WHOLE_PRICE, 2):
         return int(price)
     return price
@@ -139,13 +138,13 @@ def _brand(product: Product) -> Json | None:
 
 
 def _image_urls(product: Product) -> list[str]:
-    """Return the addresses of the images at the shop."""
+    """Return the image URLs at the shop."""
     folder = f"https://cdn.{product.catalog.shop.domain}/{product.index}"
     return [f"{folder}/{number}.jpg" for number in range(1, product.image_count + 1)]
 
 
 def _hosted_copy(product: Product, number: int) -> str:
-    """Return the address of an image's copy on Octogen's CDN."""
+    """Return the URL of an image's copy on Octogen's CDN."""
     return f"https://cdn.octogen.example/{product.uuid}/{number}.webp"
 
 
@@ -165,7 +164,7 @@ def _images(product: Product) -> Json:
 
 
 def _full(product: Product) -> Json:
-    """Return what a lookup adds to an item of a page."""
+    """Return the fields that a lookup adds to a search result item."""
     catalog, kind, attributes = product.catalog, product.kind, product.attributes
     site = f"https://www.{catalog.shop.domain}"
     links = [{"name": name, "url": f"{site}/c/{slug_of(name)}"} for name in kind.category_path]
@@ -222,7 +221,7 @@ def _color(product: Product, color: Color) -> Json:
 
 
 def _variants(product: Product) -> Iterator[Json]:
-    """Yield a variant for each color and size, or a single one."""
+    """Yield a variant for each color and size, or one variant."""
     for color in product.colors or (None,):
         for size in product.kind.sizes or (None,):
             sku = f"{product.index}-{color.name if color else 'one'}-{slug_of(size or 'one')}"
@@ -248,7 +247,7 @@ def _reviews(product: Product) -> Iterator[Json]:
 
 
 def _enrichment(product: Product) -> Json:
-    """Return what Octogen adds to a merchant's data."""
+    """Return Octogen's additions to the merchant's data."""
     kind, color, brand = product.kind, product.color, product.brand
     handles = {
         name: {"handle": f"{name}__{slug_of(value)}", "name": value}
@@ -305,7 +304,7 @@ def _canonical_brand(brand: Brand) -> Json:
 
 
 def _with_gaps(complete: Json, bits: int) -> Json:
-    """Return a complete object as it is sent, with the gaps that its 64 random bits choose."""
+    """Return an object with the gaps chosen by its 64 random bits."""
     sent: Json = {}
     lost = bits % _GAP_ODDS
     for name, value in complete.items():
@@ -324,7 +323,7 @@ def _number(name: str) -> int:
 
 
 def _part(value: Any, bits: int) -> Any:
-    """Return an object or a list of objects with gaps; other lists as they are."""
+    """Return an object or a list of objects with gaps; other lists unchanged."""
     if isinstance(value, dict):
         return _with_gaps(value, mix(bits))
     return [

@@ -1,4 +1,4 @@
-"""The words of the sandbox: its shops, what they sell, by which brands, and in which colors."""
+"""The sandbox's vocabulary: shops, product kinds, brands and colors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from functools import cache
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of product, such as a running shoe; the price is a typical one in US dollars."""
+    """A product kind, such as a running shoe, with a typical price in US dollars."""
 
     noun: str
     category_path: tuple[str, ...]
@@ -25,7 +25,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Brand:
-    """A canonical brand, and the other spellings that merchants use for it."""
+    """A canonical brand, and other spellings used by merchants."""
 
     name: str
     spellings: tuple[str, ...] = ()
@@ -33,7 +33,7 @@ class Brand:
 
 @dataclass(frozen=True)
 class Vertical:
-    """A line of business: its kinds of product, its brands and the adjectives of its titles."""
+    """A line of business, with its product kinds, brands and title adjectives."""
 
     kinds: tuple[Kind, ...]
     brands: tuple[Brand, ...]
@@ -42,7 +42,7 @@ class Vertical:
 
 @dataclass(frozen=True)
 class Color:
-    """A color: its label at the merchant, its CSS name, its family and its hex code."""
+    """A color, with its merchant label, CSS name, family and hex code."""
 
     label: str
     name: str
@@ -54,8 +54,7 @@ class Color:
 class Shop:
     """A merchant with a catalog: its site without `www`, and its lines of business.
 
-    The products of the catalog are below `path`. A shop without `has_source_url` does not tell the
-    address of its site.
+    Product URLs start with `path`. Without `has_source_url`, the catalog has no site URL.
     """
 
     key: str
@@ -200,13 +199,13 @@ SHOPS = (
 
 
 def words_of(text: str) -> frozenset[str]:
-    """Return the words of `text` without case and accents, as keywords are compared."""
+    """Return the words in `text` without case and accents, for keyword matching."""
     plain = unicodedata.normalize("NFKD", text.casefold())
     return frozenset(re.findall(r"\w+", "".join(c for c in plain if not unicodedata.combining(c))))
 
 
 @cache
 def slug_of(text: str) -> str:
-    """Return `text` as a part of a URL, in ASCII."""
+    """Return `text` as an ASCII URL segment."""
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
     return re.sub(r"[^a-z0-9]+", "-", plain).strip("-") or "item"

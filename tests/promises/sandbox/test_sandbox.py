@@ -251,7 +251,7 @@ def test_a_grant_is_revoked_and_given_again(
         assert second.keys() == first.keys()
         assert second != first
         assert lapsed() is None
-        with pytest.raises(LookupError, match=r"'kumo' is not shared; shared: northpeak"):
+        with pytest.raises(LookupError, match=r"'kumo' is not shared.*northpeak"):
             hub.grant_access("kumo")
 
 
