@@ -45,7 +45,7 @@ class AlertSettings(YamlModel):
     kind: Annotated[type[AlertRule], PlainValidator(_class_of, json_schema_input_type=str)]
     """The event: a built-in rule, or the dotted path of your own."""
     name: str = ""
-    """Name of the rule in the alerts table and of its check; by default its kind."""
+    """Name in the alerts table and for the rule's check; by default its kind."""
     where: str | None = None
     """Products the rule applies to, as an SQL condition such as `brand.name = 'Acme'`."""
     days: int = 30
@@ -53,9 +53,9 @@ class AlertSettings(YamlModel):
     again_after: Duration | None = None
     """Time, such as `7d`, in which a product is reported again only if its price moves further."""
     max_products: int = 0
-    """Number of matching products in a snapshot above which the rule's check warns."""
+    """The rule's check warns if more products match in a snapshot."""
     max_percent: float | None = None
-    """The same limit in percent of all products; the check warns only above both limits."""
+    """The same limit as a percentage of all products; the check warns only above both limits."""
 
     def rule(self) -> AlertRule:
         """Return the rule with these fields."""

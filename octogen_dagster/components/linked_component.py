@@ -70,7 +70,7 @@ class ListingSourceSettings(YamlModel):
     exchange: Annotated[str, AfterValidator(_check_exchange)] | None = None
     """Resource name, `projects/<project>/locations/<location>/dataExchanges/<exchange>`."""
     listings: list[Listing] | None = None
-    """Resource names of the listings."""
+    """Listing resource names."""
 
     @property
     def is_octogen(self) -> bool:
@@ -97,7 +97,7 @@ class LinkedProductsSettings(AssetSettings):
     """Settings for the asset that describes and checks linked tables."""
 
     max_age: Duration | None = Field(default="2 days", validate_default=True)
-    """Maximum age of the last modification for the check `fresh`; `null` omits the check."""
+    """Maximum time since the last modification, for the check `fresh`; `null` omits the check."""
     modified_column: str | None = None
     """Column whose maximum is the last modification; by default the table's own."""
     columns: list[str] = Field(default=[*PRODUCT_COLUMNS])
@@ -114,7 +114,7 @@ class LinkedSnapshotSettings(LinkedProductsSettings):
     where: str | None = None
     """Rows to read, as an SQL expression for BigQuery."""
     min_rows_percent: Percent = 50
-    """Smallest snapshot that replaces the previous one, in percent of its rows."""
+    """Minimum snapshot size, in percent of the previous snapshot's rows."""
 
 
 @dg.scaffold_with(OctogenLinkedDatasetsScaffolder)
@@ -164,7 +164,7 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
     snapshot: Annotated[LinkedSnapshotSettings | None, switch(LinkedSnapshotSettings)] = None
     """Store each linked view as a Parquet snapshot."""
     history: Annotated[AssetSettings | None, switch(AssetSettings)] = None
-    """Prices and availability of each product since its first snapshot; needs `snapshot`."""
+    """Each product's prices and availability since its first snapshot; needs `snapshot`."""
     tables: LinkedTableSettings | None = None
     """A table with the snapshots in a database, a warehouse or a lake; needs `snapshot`."""
     storage: Storage = Field(default_factory=StorageSettings)

@@ -72,18 +72,18 @@ class OctogenScaffolder(dg.Scaffolder[ScaffoldParams]):
 
     @classmethod
     def get_scaffold_params(cls) -> type[ScaffoldParams]:
-        """Return the model of the options."""
+        """Return the options model."""
         return ScaffoldParams
 
     def scaffold(self, request: ScaffoldRequest[ScaffoldParams]) -> None:
         """Write `defs.yaml`, and the variables missing from `.env`."""
         params = request.params
-        if not params.has_source and _is_typed():
+        if not params.has_source and _is_interactive():
             try:
                 params = _ask(params)
             except click.Abort:
                 with contextlib.suppress(OSError):  # the folder has user files
-                    request.target_path.rmdir()  # dg refuses a folder that exists
+                    request.target_path.rmdir()  # dg rejects an existing folder
                 raise
         variables = _SANDBOX if params.sandbox else {}
         attributes = _attributes(params)
@@ -93,12 +93,12 @@ class OctogenScaffolder(dg.Scaffolder[ScaffoldParams]):
             _write_environment(request.project_root / ".env", variables)
         if params.sandbox:
             search = attributes["searches"][-1]["name"]
-            _say_what_is_next("octogen-dagster sandbox &", f"dg launch --assets {search}")
+            _print_next_commands("octogen-dagster sandbox &", f"dg launch --assets {search}")
         else:
             chosen = [f"--host {host}" for host in params.hosts]
             chosen += [f"--catalog {key}" for key in params.keys]
             estimate = " ".join(["octogen-dagster estimate", *chosen])
-            _say_what_is_next("octogen-dagster doctor", estimate, "dg dev")
+            _print_next_commands("octogen-dagster doctor", estimate, "dg dev")
 
 
 class LinkedScaffoldParams(BaseModel):
@@ -119,17 +119,17 @@ class OctogenLinkedDatasetsScaffolder(dg.Scaffolder[LinkedScaffoldParams]):
 
     @classmethod
     def get_scaffold_params(cls) -> type[LinkedScaffoldParams]:
-        """Return the model of the options."""
+        """Return the options model."""
         return LinkedScaffoldParams
 
     def scaffold(self, request: ScaffoldRequest[LinkedScaffoldParams]) -> None:
         """Write `defs.yaml`."""
         scaffold_component(request, request.params.model_dump())
-        _say_what_is_next("octogen-dagster login", "octogen-dagster doctor", "dg dev")
+        _print_next_commands("octogen-dagster login", "octogen-dagster doctor", "dg dev")
 
 
-def _is_typed() -> bool:
-    """True if a person typed the command in a terminal."""
+def _is_interactive() -> bool:
+    """Return whether the command runs in a terminal."""
     return click.get_current_context(silent=True) is not None and sys.stdin.isatty()
 
 
@@ -151,7 +151,7 @@ def _attributes(params: ScaffoldParams) -> dict[str, Any]:
     searches: list[dict[str, Any]] = [{"name": "octogen_products", "partitions": "catalog"}]
     if query := params.query or (_SANDBOX_QUERY if params.sandbox else None):
         searches.append({"name": _asset_name(query), "search": {"q": query}})
-    # The base URL comes from .env, or is Octogen's own.
+    # The base URL comes from .env; the default is Octogen's.
     attributes: dict[str, Any] = {"connection": {"api_key": f"{{{{ env.{KEY_VARIABLE} }}}}"}}
     if source:
         attributes["catalog_source"] = source
@@ -165,7 +165,7 @@ def _asset_name(query: str) -> str:
     return f"{name}_search" if name == "octogen_products" else name
 
 
-def _say_what_is_next(*commands: str) -> None:
+def _print_next_commands(*commands: str) -> None:
     run = "uv run " if "UV" in os.environ else ""  # `uv run` sets it
     click.echo("\n    ".join(["Next:", *(f"{run}{command}" for command in commands)]))
 

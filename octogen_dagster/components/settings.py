@@ -168,11 +168,11 @@ class CheckSettings(YamlModel):
     price_outlier_ratio: float = 100.0
     """Factor above or below the median from which a price counts as bad."""
     exclude: list[str] = Field(default_factory=list)
-    """Names of checks to omit."""
+    """Checks to omit."""
     blocking: bool = False
     """A failed check stops downstream assets in the same run."""
     severity: Severity = "ERROR"
-    """Severity of a failed check."""
+    """Severity if a check fails."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -206,7 +206,7 @@ class ScheduleSettings(YamlModel):
     cron_schedule: Cron
     """Five cron fields, or a name such as `@daily`."""
     execution_timezone: Timezone = "UTC"
-    """IANA time zone of the schedule."""
+    """The schedule's IANA time zone."""
     running: bool = False
     """Start the schedule with its first deployment."""
 
@@ -245,22 +245,22 @@ class SearchSettings(AssetSettings):
     """Settings for a search, or whole catalogs, with its downstream assets."""
 
     name: Name
-    """Name of the products asset."""
+    """The products asset's name."""
     search: Annotated[ProductSearch, text_for(ProductSearch, lambda text: {"q": text})] = Field(
         default_factory=ProductSearch
     )
     """The search, or just its `q`. Without it, whole catalogs are read."""
     partitions: Literal["none", "catalog", "snapshot_days", "catalog_days"] = "none"
-    """Partition by catalog, by the day of the read, or by both."""
+    """Partition by catalog, by day, or by both."""
     start_date: date | None = None
     """First day of daily partitions, such as `2026-11-25`."""
     timezone: Timezone = "UTC"
     """IANA time zone in which days begin."""
     catalogs_per_run: int = Field(default=25, ge=1)
-    """Maximum number of catalogs in a run with catalog partitions. Dagster groups partitions
-    that were added one after another."""
+    """Maximum catalogs per run, with catalog partitions. Dagster groups partitions that were
+    added one after another."""
     min_rows_percent: Percent = 50
-    """Smallest snapshot that replaces the previous one, in percent of its rows."""
+    """Minimum snapshot size, in percent of the previous snapshot's rows."""
     sensor: Sensor = None
     """Sensor for new and re-indexed catalogs. `true`, the default with catalog partitions, adds it
     stopped; `running` starts it with the first deployment; `false` omits it."""
@@ -274,7 +274,7 @@ class SearchSettings(AssetSettings):
     brands: Asset = None
     """Product counts and prices by brand."""
     history: Asset = None
-    """Prices and availability of each product since its first snapshot."""
+    """Each product's prices and availability since its first snapshot."""
     alerts: list[Rule] = Field(default_factory=list)
     """Alert rules; they need `history`."""
     notify: Notify = None

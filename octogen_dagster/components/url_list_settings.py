@@ -38,17 +38,17 @@ class UrlCoverageSettings(YamlModel):
     where: str | None = None
     """Products to read, as an SQL expression for BigQuery."""
     min_rows_percent: Percent = 50
-    """Smallest snapshot that replaces the previous one, in percent of its rows."""
+    """Minimum snapshot size, in percent of the previous snapshot's rows."""
     min_covered_percent: Percent = 50
     """Minimum percentage of covered URLs in the export."""
     max_age: Duration | None = Field(default="2 days", validate_default=True)
-    """Maximum age of the export for the check `fresh`; `null` omits the check."""
+    """Maximum export age for the check `fresh`; `null` omits the check."""
     listing_project: str = "octogen-catalog-exchange"
-    """Google Cloud project of the listing."""
+    """The listing's Google Cloud project."""
     listing_location: str = "US"
-    """Location of the listing."""
+    """The listing's location."""
     dataset_id: str | None = None
-    """Id of the linked dataset; by default `octogen_<listing id>`."""
+    """The linked dataset's ID; by default `octogen_<listing id>`."""
     max_bytes_billed: int | None = Field(default=100_000_000_000, gt=0)
     """Maximum bytes billed for a query; `null` removes the limit."""
     translation: Translation = None
@@ -67,13 +67,13 @@ class UrlListSettings(AssetSettings):
     """Settings for a URL list that is synchronized with an asset in the project."""
 
     name: Name
-    """Name of the asset."""
+    """The asset's name."""
     urls: str
     """Key of the asset with the URLs, in the columns `url` and `sku`."""
     list_name: str | None = Field(default=None, min_length=1, max_length=80)
-    """Name of the list at Octogen; by default the asset's name."""
+    """The list's name at Octogen; by default the asset's name."""
     max_removed_percent: Percent = 20
-    """Maximum percentage of the list that a run can remove."""
+    """Maximum share of the list that a run can remove, in percent."""
     coverage: Annotated[
         UrlCoverageSettings | None,
         text_for(UrlCoverageSettings | None, lambda text: {"project": text}),
