@@ -128,19 +128,29 @@ class HistoryUpdate:
             *left_out,
         ]
         contents.lacking = lacking[max(lacking)] if lacking else ()
-        # Steps run later, so each gets a copy of the snapshots that are in the history before it.
-        steps, observed = list[_Step](), contents.observed
-        for at in sorted(unseen.keys() & observed.keys()):  # replaced by a new version
-            before = {**observed}
-            steps.append(functools.partial(take_out, at=at, observed=before, tracking=tracking))
-            del observed[at]
-        for at, (snapshot, observation) in sorted(unseen.items()):
-            observed[at] = observation
-            steps.append(functools.partial(_put_in, snapshot, at, {**observed}, tracking))
-            contents.forgotten.pop(at, None)
-        if left_out and not observed:  # never start a history without snapshots
+        steps = _planned(unseen, contents, tracking)
+        if left_out and not contents.observed:  # never start a history without snapshots
             raise UnfitSnapshotError(left_out[0].reason)
         return steps, tracking
+
+
+def _planned(
+    unseen: Mapping[datetime, tuple[StoredSnapshot, Observation]],
+    contents: Contents,
+    tracking: Tracking,
+) -> list[_Step]:
+    """Return the steps that add snapshots, and update the history's contents."""
+    # Steps run later, so each gets a copy of the snapshots that are in the history before it.
+    steps, observed = list[_Step](), contents.observed
+    for at in sorted(unseen.keys() & observed.keys()):  # replaced by a new version
+        before = {**observed}
+        steps.append(functools.partial(take_out, at=at, observed=before, tracking=tracking))
+        del observed[at]
+    for at, (snapshot, observation) in sorted(unseen.items()):
+        observed[at] = observation
+        steps.append(functools.partial(_put_in, snapshot, at, {**observed}, tracking))
+        contents.forgotten.pop(at, None)
+    return steps
 
 
 def _refuse_lost(lacks: Collection[str], before: Iterable[Collection[str]]) -> None:
