@@ -94,7 +94,7 @@ def _with(destination: Any, secret: str) -> Any:
 def test_a_url_with_a_secret_is_refused_and_not_repeated(
     place: Callable[[str], object], url: str
 ) -> None:
-    with pytest.raises(ValueError, match="The URL in ") as raised:
+    with pytest.raises(ValueError, match=r"The URL in|in its URL") as raised:
         place(url)
     assert "wJalr" not in str(raised.value)
 
