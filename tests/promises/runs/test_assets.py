@@ -344,5 +344,5 @@ def test_a_search_is_a_mapping_of_its_fields() -> None:
 
 
 def test_a_name_that_dagster_refuses_is_told_with_one_that_it_takes() -> None:
-    with pytest.raises(ValueError, match=r"Asset 'boots-2': .* write boots_2$"):
+    with pytest.raises(ValueError, match=r"Asset 'boots-2': .* boots_2$"):
         o.build_products_asset("boots-2", {"q": "boots"})

@@ -182,7 +182,7 @@ def test_a_part_that_dagster_cannot_show_is_left_out(
     found = shown_sizes(tmp_path, parts={"newest": lambda _: {"newest": part}})
     assert "octogen/newest" not in found
     assert found["octogen/summary"] == "**1 row**"
-    assert "The newest could not be added to the metadata" in capfd.readouterr().err
+    assert "Could not add the newest to the metadata" in capfd.readouterr().err
 
 
 def test_a_part_of_any_name_is_shown_beside_the_others(tmp_path: Path) -> None:
