@@ -225,8 +225,10 @@ def described(found: pl.DataFrame, rule: AlertRule, identity: Sequence[str]) -> 
     before, after = pl.col("before").cast(pl.Float64), pl.col("after").cast(pl.Float64)
     change = pl.when(before > 0).then(100 * after / before - 100).round(2)
     ids = [_alert_id(rule.name, *row) for row in found.select(identity).iter_rows()]
+    # Rows for product rules have a `price` too: the product's.
+    is_of_price_list = "sku" in found.columns
     others = [
-        (pl.col(name) if name in found.columns else pl.lit(None).alias(name))
+        pl.col(name) if is_of_price_list else pl.lit(None).alias(name)
         for name in _PRICE_LIST_COLUMNS
     ]
     return found.select(

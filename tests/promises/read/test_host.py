@@ -179,18 +179,18 @@ def test_the_doctor_says_which_host_is_used_and_where_it_comes_from(
 
     assert told() == [
         "https://api.octogen.ai/v1 (the default).",
-        "https://mcp.octogen.ai/mcp/ (the default); refresh tokens go to "
+        "https://mcp.octogen.ai/mcp/ (the default); token endpoint: "
         "https://auth.octogen.ai/oauth2/token (the default).",
     ]
     monkeypatch.setenv("OCTOGEN_HOST", HOST)
     assert told() == [
         "https://api.storerouter.ai/v1 (OCTOGEN_HOST).",
-        "https://mcp.storerouter.ai/mcp/ (OCTOGEN_HOST); refresh tokens go to "
+        "https://mcp.storerouter.ai/mcp/ (OCTOGEN_HOST); token endpoint: "
         "https://auth.storerouter.ai/oauth2/token (OCTOGEN_HOST).",
     ]
     assert told("other.example") == [
         "https://api.other.example/v1 (host of the resource).",
-        "https://mcp.other.example/mcp/ (host of the resource); refresh tokens go to "
+        "https://mcp.other.example/mcp/ (host of the resource); token endpoint: "
         "https://auth.other.example/oauth2/token (host of the resource).",
     ]
     monkeypatch.setenv("OCTOGEN_BASE_URL", "https://proxy.example/v1")

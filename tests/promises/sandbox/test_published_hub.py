@@ -106,7 +106,7 @@ main(["sandbox", "--hub"])
     run = subprocess.run([*_PYTHON, program], capture_output=True, text=True, check=False)
     assert run.returncode == 1
     assert run.stderr == (
-        "Error: The sandbox cannot start: the hub of the sandbox needs mcp: "
+        "Error: The sandbox cannot start: the sandbox's hub needs mcp: "
         'pip install "octogen-dagster[sandbox,bigquery,mcp]"\n'
     )
 
