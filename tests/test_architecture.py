@@ -340,3 +340,21 @@ assert not heavy & set(sys.modules), heavy & set(sys.modules)
 assert "dagster" in sys.modules
 """
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_functions_and_files_are_short() -> None:
+    """A function has at most 60 lines without its docstring, a file at most 500."""
+    long = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        text = path.read_text()
+        if text.count("\n") > 500:
+            long.append(str(path))
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                docstring = node.body[0] if ast.get_docstring(node, clean=False) else None
+                lines = {*range(node.lineno, (node.end_lineno or 0) + 1)}
+                if docstring:
+                    lines -= {*range(docstring.lineno, (docstring.end_lineno or 0) + 1)}
+                if len(lines) > 60:
+                    long.append(f"{path}:{node.lineno} {node.name}")
+    assert long == []

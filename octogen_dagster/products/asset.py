@@ -1,6 +1,6 @@
 """build_products_asset: snapshot products over the REST API."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from types import NoneType
@@ -112,16 +112,7 @@ def build_products_asset(
     def products(
         run: SnapshotRun[CatalogService], partition: str | None
     ) -> dg.MaterializeResult[Any]:
-        config = dict(run.context.op_execution_context.op_config)
-        percent = 0.0 if config.pop(ACCEPT_SHRINKING) else min_rows_percent
-        try:
-            search = ProductSearch.model_validate(config)
-        except ValidationError as error:
-            raise dg.Failure(
-                f"The search in the run configuration is invalid: {error}\nCorrect the run "
-                "configuration and rerun.",
-                allow_retries=False,
-            ) from None
+        search, accepts_shrinking = _configured_search(run)
         is_default = search.model_copy(update={"page_size": default.page_size}) == default
         read = _PartitionRead(run, search, partitions, partition)
         is_present = read.window is None or is_within(read.window, _clock())
@@ -133,17 +124,13 @@ def build_products_asset(
             list_catalogs=lambda: catalogs,
             requests_before=read.requests,
             window=read.window,
-            min_rows_percent=percent,
+            min_rows_percent=0.0 if accepts_shrinking else min_rows_percent,
             explain=read.explain,
             clock=_clock,
         )
-        # Only the asset's default search counts as a snapshot for the sensor. The version was
-        # listed before the read, so the sensor notices a catalog re-indexed during the run.
-        versions = {state.catalog: state.version for state in catalogs or () if is_default}
-        version = versions.get(read.catalog or "")
-        return dg.MaterializeResult(
-            value=scan, data_version=dg.DataVersion(version) if version else None
-        )
+        # Only the asset's default search counts as a snapshot for the sensor.
+        version = read.data_version(catalogs or ()) if is_default else None
+        return dg.MaterializeResult(value=scan, data_version=version)
 
     if isinstance(partitions.catalogs, dg.DynamicPartitionsDefinition):
         require_catalog_source(products, resource_key)
@@ -162,6 +149,20 @@ def _check_partitions(name: str, partitions: PartitionLayout, search: ProductSea
             "current data only. Set end_offset=1, or use octogen_dagster.snapshot_days or "
             "catalog_days."
         )
+
+
+def _configured_search(run: SnapshotRun[CatalogService]) -> tuple[ProductSearch, bool]:
+    """Return the search in the run configuration, and whether it accepts a smaller snapshot."""
+    config = dict(run.context.op_execution_context.op_config)
+    accepts_shrinking = config.pop(ACCEPT_SHRINKING)
+    try:
+        return ProductSearch.model_validate(config), accepts_shrinking
+    except ValidationError as error:
+        raise dg.Failure(
+            f"The search in the run configuration is invalid: {error}\nCorrect the run "
+            "configuration and rerun.",
+            allow_retries=False,
+        ) from None
 
 
 def _description(search: ProductSearch, partitions: PartitionLayout) -> str:
@@ -204,6 +205,15 @@ class _PartitionRead:
     def catalog(self) -> str | None:
         """The search's only catalog; None if it reads several or all."""
         return self.search.catalogs[0] if len(self.search.catalogs) == 1 else None
+
+    def data_version(self, catalogs: Iterable[CatalogState]) -> dg.DataVersion | None:
+        """Return the version of the search's only catalog in a list of catalogs.
+
+        It was listed before the read, so the sensor notices a catalog re-indexed during the run.
+        """
+        versions = {state.catalog: state.version for state in catalogs}
+        version = versions.get(self.catalog or "")
+        return dg.DataVersion(version) if version else None
 
     def list_catalogs(self) -> Sequence[CatalogState] | None:
         log = self.service.log

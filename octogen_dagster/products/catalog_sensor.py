@@ -4,7 +4,7 @@ import base64
 import contextlib
 import dataclasses
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -12,7 +12,7 @@ import dagster as dg
 import msgspec
 
 from octogen_dagster.api.catalog_sources import CatalogService
-from octogen_dagster.api.catalog_states import CatalogList
+from octogen_dagster.api.catalog_states import CatalogList, CatalogState
 from octogen_dagster.assets.definition import RESOURCE, require_asset
 from octogen_dagster.assets.latest import (
     DATA_VERSION_TAG,
@@ -87,24 +87,19 @@ def build_catalog_sensor(
     name = name or f"{products.key.to_python_identifier()}_catalog_sensor"
     partitions = PartitionLayout(products.partitions_def)
     catalogs = named_partitions(products, partitions.catalogs, "catalogs")
-    if SEARCH not in products.metadata_by_key[products.key]:
-        raise ValueError(
-            f"Asset {products.key.to_user_string()!r} was not built by build_products_asset. "
-            "Its snapshots do not use the catalog's index time as their data version, so the "
-            "sensor would request it repeatedly. Use a schedule instead."
-        )
-    arguments = {
-        "description": f"Requests {products.key.to_user_string()} for each new or re-indexed "
-        "catalog, at most 50 runs per tick.",
-        **sensor_arguments,
-    }
+    _require_products(products)
+    sensor_arguments.setdefault(
+        "description",
+        f"Requests {products.key.to_user_string()} for each new or re-indexed catalog, at most 50 "
+        "runs per tick.",
+    )
 
     @dg.sensor(
         name=name,
         target=products,
         minimum_interval_seconds=minimum_interval_seconds,
         required_resource_keys={resource_key},
-        **arguments,
+        **sensor_arguments,
     )
     def catalog_sensor(
         context: dg.SensorEvaluationContext,
@@ -116,28 +111,15 @@ def build_catalog_sensor(
             listed = _list_catalogs(getattr(context.resources, resource_key))
         except (OctogenError, ValueError) as error:
             return skip_or_fail(context, name, "Could not list catalogs", error)
-        cursor = None
-        if partitions.times is None:
-            done = latest_versions(context.instance, products.key)
-        else:
-            cached = _CachedVersions.load(context.cursor)
-            cached.update(context.instance, products.key, partitions)
-            done, cursor = cached.versions, cached.dump()
+        done, cursor = _latest_versions(context, products.key, partitions)
         keys, skipped = keys_by_catalog(state.catalog for state in listed.catalogs)
         for line in [*listed.warnings, *skipped]:
             context.log.warning(line)
-        wanted = [
-            Wanted(key, state.version, state.indexed_at.timestamp() if state.indexed_at else 0.0)
-            for state in listed.catalogs
-            if (key := keys.get(state.catalog)) is not None
-            # A new catalog without products has nothing to publish.
-            and (state.product_count != 0 or key in done)
-        ]
         return request_runs(
             context,
             products,
             catalogs,
-            wanted=wanted,
+            wanted=_wanted(listed.catalogs, keys, done),
             done=done,
             busy=busy,
             now=now.timestamp(),
@@ -148,6 +130,38 @@ def build_catalog_sensor(
         )
 
     return catalog_sensor
+
+
+def _require_products(asset: dg.AssetsDefinition) -> None:
+    if SEARCH not in asset.metadata_by_key[asset.key]:
+        raise ValueError(
+            f"Asset {asset.key.to_user_string()!r} was not built by build_products_asset. "
+            "Its snapshots do not use the catalog's index time as their data version, so the "
+            "sensor would request it repeatedly. Use a schedule instead."
+        )
+
+
+def _wanted(
+    catalogs: Iterable[CatalogState], keys: Mapping[str, str], done: Mapping[str, str]
+) -> list[Wanted]:
+    return [
+        Wanted(key, state.version, state.indexed_at.timestamp() if state.indexed_at else 0.0)
+        for state in catalogs
+        if (key := keys.get(state.catalog)) is not None
+        # A new catalog without products has nothing to publish.
+        and (state.product_count != 0 or key in done)
+    ]
+
+
+def _latest_versions(
+    context: dg.SensorEvaluationContext, asset: dg.AssetKey, partitions: PartitionLayout
+) -> tuple[Mapping[str, str], str | None]:
+    """Return each catalog's latest snapshot version, and the sensor's next cursor."""
+    if partitions.times is None:
+        return latest_versions(context.instance, asset), None
+    cached = _CachedVersions.load(context.cursor)
+    cached.update(context.instance, asset, partitions)
+    return cached.versions, cached.dump()
 
 
 def service_of_a_tick(octogen: OctogenResource) -> CatalogService:
