@@ -221,7 +221,7 @@ class OctogenBigQueryUnavailableError(OctogenBigQueryError):
 
 
 class OctogenBigQueryUnreachableError(OctogenBigQueryUnavailableError):
-    """Analytics Hub, BigQuery or Google's token endpoint sent no complete response."""
+    """Analytics Hub, BigQuery or Google's token endpoint did not return a complete response."""
 
     persistence = Persistence.UNCLEAR
 

@@ -318,7 +318,7 @@ def request_assets(
     now: float,
     nothing_due: str,
 ) -> dg.SensorResult:
-    """Plan a tick for assets without partitions, with one run for each key of `assets`."""
+    """Plan a tick for assets without partitions, requesting one run for each key of `assets`."""
 
     def read_tries(some: Sequence[Wanted]) -> Mapping[str, Tries]:
         keys = {each.request: each.key for each in some}
@@ -364,7 +364,7 @@ def read_busy(
 
 
 def _may_be_at_work(run: dg.RunRecord, now: float) -> bool:
-    """False for a run whose launch was interrupted with the daemon, or which never ended."""
+    """False for a run that never ended, or whose launch was cut off when the daemon stopped."""
     status = run.dagster_run.status
     if status in _BEFORE_START:
         return abs(now - _requested_at(run)) < _RESUMED_SECONDS
@@ -390,7 +390,7 @@ def _read_runs(
     order: KeyOrder,
     key_of: Callable[[str], str | None],
 ) -> Iterator[RequestedRun]:
-    """Read the recent runs requested for missing keys, the newest last."""
+    """Read the recent runs requested for missing keys, newest last."""
     of_range = request_tag(asset.to_user_string())
     requests = [of_range, *(each.request for each in missing)]
     for run in _read_requested(instance, requests, now):
@@ -405,7 +405,7 @@ def _read_runs(
 def _read_requested(
     instance: dg.DagsterInstance, requests: Sequence[str], now: float
 ) -> list[dg.RunRecord]:
-    """Read the recent runs with these request tags, the newest last."""
+    """Read the recent runs with these request tags, newest last."""
     begin = datetime.fromtimestamp(now - MEMORY_SECONDS - _MOST_ZONES_SECONDS, UTC)
     recent = dg.RunsFilter(created_after=begin)
     # Reading a run costs about ten times as much as querying one.

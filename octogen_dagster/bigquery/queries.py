@@ -309,7 +309,7 @@ class QueryRows:
         advice = ""
         if isinstance(error, Forbidden):
             advice = named_cause(error) or (
-                "Let an administrator grant roles/bigquery.readSessionUser on project "
+                "Ask an administrator to grant roles/bigquery.readSessionUser on project "
                 f"{self._job.project}."
             )
         code = with_reason(status_code(error), error)

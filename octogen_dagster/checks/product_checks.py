@@ -23,7 +23,7 @@ _MOSTLY_NULL = 0.5
 ROWS, NULLS, PRICES = "rows_within_bounds", "nulls", "prices"
 PRODUCT_CHECKS: Mapping[str, Check] = {
     ROWS: Check(
-        "The row count is close to the last snapshots.",
+        "The row count is close to that of the last few snapshots.",
         "Check the product changes. If the count is correct, later snapshots are compared with it. "
         "max_rows_change_percent sets the limit.",
     ),

@@ -61,7 +61,7 @@ def _reported(path: Path, consequence: str) -> Iterator[None]:
 
 @contextmanager
 def project_environment(project: Project | None) -> Iterator[None]:
-    """Load the project's `.env` file, or outside a project the working directory's.
+    """Load the project's `.env` file or, outside a project, the one in the working directory.
 
     Its values override existing environment variables, as in Dagster.
     """

@@ -43,15 +43,18 @@ class AlertSettings(YamlModel):
     """Fields shared by all alert rules."""
 
     kind: Annotated[type[AlertRule], PlainValidator(_class_of, json_schema_input_type=str)]
-    """The event: a built-in rule, or the dotted path of your own."""
+    """The event to report: a built-in rule, or the dotted path of your own rule."""
     name: str = ""
-    """Name in the alerts table and for the rule's check; by default its kind."""
+    """The rule's name in the alerts table and in the name of its check; by default the rule's kind.
+    """
     where: str | None = None
     """Products the rule applies to, as an SQL condition such as `brand.name = 'Acme'`."""
     days: int = 30
-    """Days that a new rule looks back, and over which prices are compared."""
+    """Number of days that a new rule looks back, and number of days over which it compares prices.
+    """
     again_after: Duration | None = None
-    """Time, such as `7d`, in which a product is reported again only if its price moves further."""
+    """Time after an event, such as `7d`, during which the product is reported again only if its
+    price moves further."""
     max_products: int = 0
     """The rule's check warns if more products match in a snapshot."""
     max_percent: float | None = None
@@ -66,7 +69,7 @@ class AlertSettings(YamlModel):
 
 
 def _settings_of(rule: type[AlertRule]) -> type[AlertSettings]:
-    """Return a rule's fields in YAML: the shared ones and the ones its class adds."""
+    """Return a rule's fields in YAML: the shared fields and the fields that its class adds."""
     types = {
         name: annotation
         for base in reversed(rule.__mro__[: rule.__mro__.index(AlertRule)])
@@ -88,7 +91,7 @@ def _settings_of(rule: type[AlertRule]) -> type[AlertSettings]:
 
 
 def _rule(value: Any, info: ValidationInfo) -> AlertRule:
-    """Return the rule for a mapping in YAML, or from a template variable."""
+    """Return the rule defined by a YAML mapping or a template variable."""
     if isinstance(value, AlertRule):
         return value
     kind = {"kind": value.get("kind")} if isinstance(value, Mapping) else value
@@ -97,7 +100,7 @@ def _rule(value: Any, info: ValidationInfo) -> AlertRule:
 
 
 class _RuleSchema:
-    """The JSON schema of a rule: its kind selects the fields; your own rules accept any."""
+    """The JSON schema of a rule: its kind selects the fields; your own rules accept any fields."""
 
     @staticmethod
     def __get_pydantic_json_schema__(_: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
@@ -122,7 +125,7 @@ Rule = Annotated[Any, PlainValidator(_rule), _RuleSchema]
 
 
 def _condition(where: str) -> pl.Expr:
-    """Return an SQL condition, checked against the columns of products and history."""
+    """Return an SQL condition, after checking it against the columns of products and history."""
     import polars as pl
 
     from octogen_dagster.schemas import HISTORY_SCHEMA, PRODUCT_SCHEMA

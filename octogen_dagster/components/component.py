@@ -82,14 +82,14 @@ class OctogenComponent(AssetsComponent):
     storage: Storage = Field(default_factory=StorageSettings)
     """Storage for snapshots, or just its `base_dir`; `null` uses the project's `io_manager`."""
     catalogs: Asset = None
-    """The catalogs table; by default added for searches with catalog partitions."""
+    """The catalogs table; by default it is added if a search has catalog partitions."""
     searches: list[SearchSettings] = Field(default_factory=list)
     """Searches and whole catalogs to read."""
     url_lists: list[UrlListSettings] = Field(default_factory=list)
-    """URL lists at Octogen, synchronized with tables in your project."""
+    """URL lists stored by Octogen and synchronized with tables in your project."""
     url_list_sensor: Sensor = Field(default_factory=SensorSettings)
-    """Sensor for new exports of lists with `coverage`. `true`, the default, adds it stopped;
-    `running` starts it with the first deployment; `false` omits it."""
+    """Sensor for new exports of lists with `coverage`. `true` (the default) adds the sensor in a
+    stopped state; `running` starts it with the first deployment; `false` omits it."""
     automation: Literal["running"] | None = None
     """`running` adds a sensor for downstream assets and starts it with the first deployment."""
 
@@ -402,7 +402,7 @@ class OctogenComponent(AssetsComponent):
         return self.translated(data, asset)
 
     def _policy(self, search: SearchSettings) -> dg.BackfillPolicy | None:
-        """Return the backfill policy for a search's assets; None for one catalog in a run."""
+        """Return the backfill policy for a search's assets, or None if each run has one catalog."""
         is_said = "catalogs_per_run" in search.model_fields_set
         # The project's IO manager might support only one partition.
         is_one = search.catalogs_per_run == 1 or (self.storage is None and not is_said)

@@ -27,7 +27,7 @@ from octogen_dagster.products.resource import OctogenResource
 
 
 def check_host(host: Text | None) -> Text | None:
-    """Reject an invalid host name without showing it, since it might be a key by mistake."""
+    """Reject an invalid host name without showing it, since it might be an API key."""
     if host is not None and not isinstance(host, dg.EnvVar):
         try:
             checked_host(host, "host")
@@ -48,14 +48,14 @@ def _granted(text: str) -> dict[str, Any]:
 
 
 class CatalogSourceSettings(YamlModel):
-    """The catalog source: shop hosts or catalog keys. Write one of them."""
+    """The catalog source: either shop hosts or catalog keys."""
 
     hosts: list[str] | None = None
     """Shop hosts, such as `acme.com`; reads all catalogs for these shops."""
     keys: list[str] | None = None
     """Catalog keys."""
     catalogs: list[str] | None = None
-    """With `hosts`: the keys of the catalogs to read; all by default."""
+    """With `hosts`: the keys of the catalogs to read; by default all of the shops' catalogs."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -93,9 +93,10 @@ class StorageSettings(YamlModel):
     storage_options: Annotated[dict[str, Any], VARIABLE] = Field(default_factory=dict)
     """Options for the object store. Write secrets as `"{{ env.NAME }}"`."""
     partition_column: str = "partition"
-    """Column with the partition, for frames with several partitions."""
+    """Column that contains the partition key, for frames with several partitions."""
     resume_within_hours: float = 6.0
-    """Hours in which an interrupted read can be resumed; `0` saves no pages."""
+    """Number of hours within which an interrupted read can be resumed; with `0`, pages are not
+    saved."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

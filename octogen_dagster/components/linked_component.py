@@ -60,12 +60,12 @@ Listing = Annotated[str, AfterValidator(_check_listing)]
 
 
 def _listing_key(listing: str) -> object:
-    """Return a listing's key; its name can have the project's id or number."""
+    """Return a listing's key, whether its name contains the project's id or its number."""
     return listing_name(listing_partition_key(listing)).key
 
 
 class ListingSourceSettings(YamlModel):
-    """The listing source: an exchange or a list; by default Octogen."""
+    """The listing source: an exchange or a list of listings; Octogen by default."""
 
     exchange: Annotated[str, AfterValidator(_check_exchange)] | None = None
     """Resource name, `projects/<project>/locations/<location>/dataExchanges/<exchange>`."""
@@ -97,9 +97,11 @@ class LinkedProductsSettings(AssetSettings):
     """Settings for the asset that describes and checks linked tables."""
 
     max_age: Duration | None = Field(default="2 days", validate_default=True)
-    """Maximum time since the last modification, for the check `fresh`; `null` omits the check."""
+    """Maximum time since the table was last modified, for the check `fresh`; `null` omits the
+    check."""
     modified_column: str | None = None
-    """Column whose maximum is the last modification; by default the table's own."""
+    """Column whose maximum value is the time of the last modification; defaults to the table's own
+    last-modified time."""
     columns: list[str] = Field(default=[*PRODUCT_COLUMNS])
     """Expected columns."""
     max_bytes_billed: int | None = Field(default=100_000_000_000, gt=0)
@@ -157,8 +159,8 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
     """Linked dataset ids, by listing resource name. By default, the id suggested by Octogen, or
     `octogen_<listing id>`."""
     sensor: Sensor = Field(default_factory=SensorSettings)
-    """Sensor for new listings. `true`, the default, adds it stopped; `running` starts it with the
-    first deployment; `false` omits it."""
+    """Sensor for new listings. `true` (the default) adds the sensor in a stopped state; `running`
+    starts it with the first deployment; `false` omits it."""
     products: Annotated[LinkedProductsSettings | None, switch(LinkedProductsSettings)] = None
     """Describe and check each linked table."""
     snapshot: Annotated[LinkedSnapshotSettings | None, switch(LinkedSnapshotSettings)] = None
@@ -166,7 +168,8 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
     history: Annotated[AssetSettings | None, switch(AssetSettings)] = None
     """Each product's prices and availability since its first snapshot; needs `snapshot`."""
     tables: LinkedTableSettings | None = None
-    """A table with the snapshots in a database, a warehouse or a lake; needs `snapshot`."""
+    """A table in a database, a warehouse or a lake that the snapshots are loaded into; needs
+    `snapshot`."""
     storage: Storage = Field(default_factory=StorageSettings)
     """Storage for snapshots, or just its `base_dir`; `null` uses the project's `io_manager`."""
 

@@ -54,7 +54,7 @@ def _checked(function: Any, name: str) -> Callable[..., Any]:
 
 
 class NotifySettings(YamlModel):
-    """Recipients of new alerts. Each has a sensor."""
+    """Recipients of new alerts. Each recipient has its own sensor."""
 
     function: Annotated[
         Callable[..., Any] | None, PlainValidator(_imported, json_schema_input_type=str)
@@ -79,7 +79,7 @@ class NotifySettings(YamlModel):
         return self
 
     def sensors(self, alerts: str) -> Iterator[tuple[Callable[..., Any], dict[str, Any]]]:
-        """Yield each recipient with the arguments for its sensor."""
+        """Yield each recipient along with the arguments for its sensor."""
         status = dg.DefaultSensorStatus("RUNNING" if self.running else "STOPPED")
         ways = {"sensor": self.function, "slack": self.slack, "email": self.email}
         for way, notify in ways.items():

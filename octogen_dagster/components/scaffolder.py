@@ -1,4 +1,4 @@
-"""`dg scaffold defs`: a first YAML file for a component, and its variables in `.env`."""
+"""`dg scaffold defs`: write a first YAML file for a component, and its variables to `.env`."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class ScaffoldParams(BaseModel):
 
 
 class OctogenScaffolder(dg.Scaffolder[ScaffoldParams]):
-    """Write a component's YAML, and its variables to the project's `.env`."""
+    """Write a component's YAML file, and add its variables to the project's `.env`."""
 
     @classmethod
     def get_scaffold_params(cls) -> type[ScaffoldParams]:
@@ -171,7 +171,7 @@ def _print_next_commands(*commands: str) -> None:
 
 
 def _write_environment(path: Path, variables: Mapping[str, str]) -> None:
-    """Append missing variables to `.env`, and report the ones that have another value.
+    """Append missing variables to `.env`, and report the variables that have another value there.
 
     A new file is readable only by its owner, because it will hold secrets.
     """

@@ -1,4 +1,4 @@
-"""Asset settings in YAML, with checks for contradictory fields."""
+"""Asset settings in YAML, including checks for contradictory fields."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ class CheckSettings(YamlModel):
     max_age: Duration | None = Field(default="2 days", validate_default=True)
     """Age, such as `36 hours`, after which a catalog fails the check `fresh`."""
     max_rows_change_percent: float | None = 30
-    """Maximum change in the row count from the last snapshots, in percent."""
+    """Maximum change in the row count compared with the last few snapshots, in percent."""
     max_null_percent: dict[str, float] | None = Field(
         default={"product_url": 0.0, "title": 20.0, "current_price": 20.0}
     )
@@ -172,7 +172,7 @@ class CheckSettings(YamlModel):
     blocking: bool = False
     """A failed check stops downstream assets in the same run."""
     severity: Severity = "ERROR"
-    """Severity if a check fails."""
+    """Severity of a failed check."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -242,14 +242,14 @@ Asset = Annotated[AssetSettings | None, switch(AssetSettings)]
 
 
 class SearchSettings(AssetSettings):
-    """Settings for a search, or whole catalogs, with its downstream assets."""
+    """Settings for a search or for whole catalogs, and for the downstream assets."""
 
     name: Name
     """The products asset's name."""
     search: Annotated[ProductSearch, text_for(ProductSearch, lambda text: {"q": text})] = Field(
         default_factory=ProductSearch
     )
-    """The search, or just its `q`. Without it, whole catalogs are read."""
+    """The search, or just its `q`. Without a search, whole catalogs are read."""
     partitions: Literal["none", "catalog", "snapshot_days", "catalog_days"] = "none"
     """Partition by catalog, by day, or by both."""
     start_date: date | None = None
@@ -257,18 +257,18 @@ class SearchSettings(AssetSettings):
     timezone: Timezone = "UTC"
     """IANA time zone in which days begin."""
     catalogs_per_run: int = Field(default=25, ge=1)
-    """Maximum catalogs per run, with catalog partitions. Dagster groups partitions that were
-    added one after another."""
+    """With catalog partitions: the maximum number of catalogs per run. Dagster groups partitions
+    that were added one after another."""
     min_rows_percent: Percent = 50
     """Minimum snapshot size, in percent of the previous snapshot's rows."""
     sensor: Sensor = None
-    """Sensor for new and re-indexed catalogs. `true`, the default with catalog partitions, adds it
-    stopped; `running` starts it with the first deployment; `false` omits it."""
+    """Sensor for new and re-indexed catalogs. `true` (the default with catalog partitions) adds the
+    sensor in a stopped state; `running` starts it with the first deployment; `false` omits it."""
     schedule: Schedule = None
     """A cron schedule, or a mapping."""
     changes: Asset = None
-    """Products that appeared, disappeared or changed in the latest snapshot with changes. Adds a
-    `history`."""
+    """Products that appeared, disappeared or changed in the latest snapshot that has changes. Adds
+    a `history`."""
     details: Annotated[DetailsSettings | None, switch(DetailsSettings)] = None
     """Full details of each product; each lookup is charged."""
     brands: Asset = None
@@ -280,9 +280,9 @@ class SearchSettings(AssetSettings):
     notify: Notify = None
     """Recipients of alerts, or just the dotted path of a function."""
     position: PositionSettings | None = None
-    """Your price list compared with competitors; needs `history`."""
+    """Your price list compared with competitors' prices; needs `history`."""
     tables: TableSettings | None = None
-    """Tables in a database, a warehouse or a lake."""
+    """Tables in a database, a warehouse or a lake that the assets are loaded into."""
     checks: Annotated[CheckSettings | None, switch(CheckSettings)] = Field(
         default_factory=CheckSettings
     )
@@ -360,7 +360,7 @@ class AssetsComponent(YamlComponent):
     """A component whose assets can be changed in YAML or in a subclass."""
 
     translation: Translation = None
-    """Changes to all assets. An asset's own translation is applied after it."""
+    """Changes applied to all assets. An asset's own translation is applied after these changes."""
 
     def get_asset_spec(self, data: OctogenAssetData) -> dg.AssetSpec:
         """Return an asset's spec, before `translation` is applied.

@@ -32,7 +32,8 @@ _MAPPING = "must be a mapping: write {}duckdb: shop.duckdb{}, or another engine,
 
 
 def _in_yaml(destination: type[TableDestination]) -> Any:
-    """Return a destination's type in YAML: its fields, or a string for the first one."""
+    """Return a destination's type in YAML: a mapping of its fields, or a string for the first
+    field."""
     first, *others = fields = destination.model_fields
     secrets = destination.environment_fields
     given = create_model(
@@ -110,7 +111,7 @@ Destination = Annotated[  # Any, because mypy takes a field with a resource as t
 
 
 class LinkedTableSettings(YamlModel):
-    """Settings for the table with the linked snapshots."""
+    """Settings for the table that the linked snapshots are loaded into."""
 
     @model_validator(mode="before")
     @classmethod
@@ -120,11 +121,12 @@ class LinkedTableSettings(YamlModel):
         return value
 
     destination: Destination
-    """One engine, or the dotted path of your own `TableDestination`, with its fields."""
+    """The destination: one engine, or the dotted path of your own `TableDestination`, followed by
+    its fields."""
 
 
 class TableSettings(LinkedTableSettings):
-    """Settings for tables. Each has the name of its asset."""
+    """Settings for tables. Each table has the same name as the asset it contains."""
 
     of: (
         list[Literal["products", "changes", "details", "brands", "history", "alerts", "position"]]

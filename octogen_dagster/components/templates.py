@@ -1,4 +1,4 @@
-"""Templates in a YAML file: rendered once; unset variables are rejected."""
+"""Templates in a YAML file. They are rendered once, and unset variables are rejected."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ class UrlCoverageSettings(YamlModel):
     Credentials."""
     principal: Text | None = None
     """IAM principal to subscribe, as `serviceAccount:<email>`. A run registers it with Octogen,
-    which needs a login."""
+    which requires a login to Octogen's MCP."""
     columns: list[str] | None = None
     """Product columns to read; all by default. BigQuery bills by column."""
     where: str | None = None
@@ -52,7 +52,7 @@ class UrlCoverageSettings(YamlModel):
     max_bytes_billed: int | None = Field(default=100_000_000_000, gt=0)
     """Maximum bytes billed for a query; `null` removes the limit."""
     translation: Translation = None
-    """Changes to the export's assets, as in an asset's `translation`."""
+    """Changes applied to the export's assets, as in an asset's `translation`."""
 
     _check_credentials = field_validator("gcp_credentials")(check_not_written_out)
 
@@ -69,9 +69,9 @@ class UrlListSettings(AssetSettings):
     name: Name
     """The asset's name."""
     urls: str
-    """Key of the asset with the URLs, in the columns `url` and `sku`."""
+    """Key of the asset that contains the URLs, in the columns `url` and `sku`."""
     list_name: str | None = Field(default=None, min_length=1, max_length=80)
-    """The list's name at Octogen; by default the asset's name."""
+    """The name under which Octogen stores the list; by default the asset's name."""
     max_removed_percent: Percent = 20
     """Maximum share of the list that a run can remove, in percent."""
     coverage: Annotated[
@@ -83,5 +83,5 @@ class UrlListSettings(AssetSettings):
 
     @property
     def of_octogen(self) -> str:
-        """Return the list's name at Octogen."""
+        """Return the name under which Octogen stores the list."""
         return self.name if self.list_name is None else self.list_name.strip()

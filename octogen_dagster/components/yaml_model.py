@@ -198,7 +198,7 @@ class YamlComponent(YamlModel, dg.Component, dg.Resolvable):
 
 
 def _folder(context: dg.ResolutionContext) -> str:
-    """Return the YAML file's folder as a module name; empty without a file."""
+    """Return the YAML file's folder as a module name, or an empty string if there is no file."""
     if not context.stash:
         return ""
     load = dg.ComponentLoadContext.from_resolution_context(context)

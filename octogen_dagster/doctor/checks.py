@@ -285,7 +285,7 @@ def _waiting_findings(store: Store) -> Check:
         yield Finding(
             "Snapshots",
             "warning",
-            f"the history {history} has {number} left to read in {store.base_dir}.",
+            f"the history {history} still has {number} to read in {store.base_dir}.",
             "Materialize the history. If it no longer exists, delete "
             f"{store.uri(readers[0].folder)}"
             f"{f' and {len(readers) - 1:,} others with that name' if len(readers) > 1 else ''}.",

@@ -51,7 +51,10 @@ def project_resources(folder: Path, module: str) -> tuple[Resources, Finding]:
     names = [name for resources in found.values() for name in resources]
     found |= {"tables": destinations} if destinations else {}
     if not names:
-        said = f"{module} has no octogen-dagster resources, so the environment is checked."
+        said = (
+            f"{module} has no octogen-dagster resources, so the doctor checks the environment "
+            "variables instead."
+        )
         return {}, Finding("Project", "skipped", said)
     *most, last = names
     said = f"{module} has {', '.join(most)}{' and ' if most else ''}{last}."

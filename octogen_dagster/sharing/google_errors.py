@@ -185,7 +185,7 @@ def named_cause(error: GoogleAPICallError) -> str | None:
     if error.reason != "IAM_PERMISSION_DENIED" or permission is None:
         return None
     return (
-        f"The permission {permission} is missing. Let an administrator grant these Google "
+        f"The permission {permission} is missing. Ask an administrator to grant these Google "
         "credentials a role that includes it."
     )
 
@@ -198,9 +198,10 @@ def is_disabled_api(error: GoogleAPICallError) -> bool:
 def missing_in_project(permission: str, role: str, project: str) -> str:
     """Describe a missing project permission, the role that includes it and how to grant it."""
     return (
-        f"The permission {permission} is missing. Let an administrator of project {project} grant "
-        f"these Google credentials {role}, with `gcloud projects add-iam-policy-binding {project} "
-        f"--member=PRINCIPAL --role={role}`, where PRINCIPAL is their serviceAccount:… or user:…."
+        f"The permission {permission} is missing. Ask an administrator of project {project} to "
+        f"grant these Google credentials {role}, with `gcloud projects add-iam-policy-binding "
+        f"{project} --member=PRINCIPAL --role={role}`, where PRINCIPAL is their "
+        "serviceAccount:… or user:…."
     )
 
 
@@ -219,7 +220,7 @@ def _disabled_api(error: GoogleAPICallError) -> str:
     project = _stated(error, "consumer", prefix="projects/")
     where = f"project {project}" if project else "the project used by these Google credentials"
     return (
-        f"API {api} is not enabled in {where}. Let an administrator run `gcloud services enable "
+        f"API {api} is not enabled in {where}. Ask an administrator to run `gcloud services enable "
         f"{api} --project {project or 'PROJECT'}`, then try again after a few minutes."
     )
 
@@ -231,9 +232,9 @@ def _perimeter(error: GoogleAPICallError) -> str | None:
     identifier = in_message.group(1) if in_message else _stated(error, "uid")
     return (
         "A VPC Service Controls perimeter blocks the request"
-        f"{f' (unique identifier {identifier})' if identifier else ''}. Let an organization "
-        "administrator find it in the VPC Service Controls troubleshooter and allow these Google "
-        "credentials to reach Analytics Hub and BigQuery across the perimeter."
+        f"{f' (unique identifier {identifier})' if identifier else ''}. Ask an organization "
+        "administrator to find it in the VPC Service Controls troubleshooter and allow these "
+        "Google credentials to reach Analytics Hub and BigQuery across the perimeter."
     )
 
 
@@ -254,8 +255,8 @@ ANALYTICS_HUB = GoogleService(
         "INVALID_ARGUMENT": "Correct the name or the location. A linked dataset must be in its "
         "listing's location.",
         "NOT_FOUND": "Check the name. The listing might also have been withdrawn.",
-        "PERMISSION_DENIED": "Let an administrator of the project named above grant these Google "
-        "credentials the required role.",
+        "PERMISSION_DENIED": "Ask an administrator of the project named above to grant these "
+        "Google credentials the required role.",
         "UNAUTHENTICATED": _LOG_IN_TO_HUB,
     },
     default_advice="Try again later, or report this to Octogen.",
@@ -267,9 +268,9 @@ BIGQUERY = GoogleService(
     name="BigQuery",
     code_and_message=_bigquery_code_and_message,
     advice={
-        "PERMISSION_DENIED": "Let an administrator grant these Google credentials "
+        "PERMISSION_DENIED": "Ask an administrator to grant these Google credentials "
         "roles/bigquery.readSessionUser on the project that pays for the query.",
-        "accessDenied": "Let an administrator grant these Google credentials the missing role: "
+        "accessDenied": "Ask an administrator to grant these Google credentials the missing role: "
         "roles/bigquery.dataViewer on the dataset, or roles/bigquery.jobUser on the project that "
         "pays for the query.",
         "authError": _LOG_IN_TO_BIGQUERY,
@@ -282,7 +283,7 @@ BIGQUERY = GoogleService(
         "responseTooLarge": "Read fewer columns or rows, or write the result to a table of your "
         "own.",
         "resourcesExceeded": "Simplify the query, or read less data.",
-        "quotaExceeded": "Wait, or let an administrator raise the project's quota.",
+        "quotaExceeded": "Wait, or ask an administrator to raise the project's quota.",
         "stopped": "The job was cancelled or exceeded its time limit. Run it again, or read less "
         "data.",
     },

@@ -237,7 +237,8 @@ def _check_freshness(
         event = "exported" if exported_at else "created"
         description = (
             f"The list was {event} {hours(age):g} hours ago"
-            f"{'' if exported_at else ' and not exported yet'}; {hours(max_age):g} are allowed."
+            f"{'' if exported_at else ' and not exported yet'}; "
+            f"at most {hours(max_age):g} are allowed."
         )
     yield dg.AssetCheckResult(
         passed=age is None or age <= max_age,

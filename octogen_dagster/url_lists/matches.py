@@ -162,7 +162,7 @@ def _covered(url_counts: Mapping[str, int], min_percent: float) -> dg.AssetCheck
     if fraction is not None:
         description = (
             f"Octogen covers {covered:,} of {count(exported, 'exported URL')}; "
-            f"{min_percent:g}% are expected."
+            f"at least {min_percent:g}% coverage is expected."
         )
     shown = {} if fraction is None else {"octogen/covered_fraction": fraction}
     return _warning(COVERED, fraction, min_percent, description, shown)
@@ -173,8 +173,9 @@ def _matched(fraction: float | None) -> dg.AssetCheckResult:
     description = "No URL is covered."
     if fraction is not None:
         description = (
-            f"{fraction:.0%} of the covered URLs have a product; {_MIN_MATCHED_PERCENT:g}% are "
-            "expected. Products are matched with URLs by page."
+            f"{fraction:.0%} of the covered URLs have a product; at least "
+            f"{_MIN_MATCHED_PERCENT:g}% should. Products are matched to URLs by comparing "
+            "their page addresses."
         )
     shown = {} if fraction is None else {"octogen/matched_fraction": fraction}
     return _warning(_MATCHED, fraction, _MIN_MATCHED_PERCENT, description, shown)

@@ -198,7 +198,7 @@ def _ties(pairs: pl.DataFrame, per: str, page: str) -> int:
 
 
 def _pairs(urls: pl.DataFrame, offers: pl.LazyFrame) -> tuple[pl.DataFrame, Mapping[str, int]]:
-    """Return pairs of product and row numbers for the covered URLs, and their figures."""
+    """Return (product, row) number pairs for the covered URLs, and the coverage figures."""
     echo = "normalized_url"
     products = (
         offers.select(pl.col("product_url").alias(_URL))

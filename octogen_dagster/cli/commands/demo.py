@@ -45,9 +45,9 @@ def demo(folder: Path, ui: bool, port: int | None, **settings: int) -> None:
 
     The demo needs no API key and no network. Sensors in a Dagster daemon read the sandbox's
     catalogs into Parquet files and link its listings. Downstream assets add changes, brands,
-    details, a history and alerts. Products appear and disappear every day. On day 3 a competitor
-    undercuts a price from the price list, on day 5 the floor price, and on the last day a check
-    fails on purpose. The output replaces an earlier demo in the folder.
+    details, a history and alerts. Products appear and disappear every day. On day 3, a competitor
+    undercuts a price in the price list; on day 5, a competitor undercuts the floor price; and on
+    the last day, a check fails on purpose. The output replaces an earlier demo in the folder.
     """
     run_demo = import_from_sandbox_extra("octogen_dagster.demo.run").run_demo
     choose_port = import_from_sandbox_extra("octogen_dagster.demo.processes").ui_port

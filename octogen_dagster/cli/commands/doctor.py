@@ -88,13 +88,13 @@ def doctor(
 ) -> None:
     """Check the setup and suggest fixes.
 
-    In a dg project, the resources in the definitions are checked. Options replace their values.
-    Without a project, and for missing resources, the environment is used. The API key and the login
-    to Octogen's MCP are read from the environment.
+    In a dg project, the resources in the definitions are checked. Options override their values.
+    Without a project, and for missing resources, the environment variables are used. The API key
+    and the login to Octogen's MCP are read from the environment.
 
-    The doctor runs no search and no lookup. It writes a small file beside the snapshots and an
-    empty table to each destination, and removes both. It also uses the refresh token, which Octogen
-    replaces with each use. Nothing else changes.
+    The doctor does not run any searches or lookups. It writes a small file beside the snapshots and
+    an empty table to each destination, then removes both. It also uses the refresh token, which
+    Octogen replaces with each use. Nothing else changes.
 
     --ask and --compare also test this package's assumptions about Octogen's service. They show the
     requests and their cost first, and ask for confirmation.

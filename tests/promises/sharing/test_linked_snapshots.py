@@ -294,7 +294,7 @@ def test_each_stream_of_the_storage_read_api_is_read(
     [
         (
             Refusal("PERMISSION_DENIED", "Not for you."),
-            "(PERMISSION_DENIED: 403 Not for you). Let an administrator grant "
+            "(PERMISSION_DENIED: 403 Not for you). Ask an administrator to grant "
             f"roles/bigquery.readSessionUser on project {PROJECT}.",
         ),
         (
