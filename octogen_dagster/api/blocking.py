@@ -169,7 +169,7 @@ class BlockingClient:
                 while waiting:
                     try:
                         place, flow = waiting.popleft()
-                    except IndexError:  # another thread took the last one
+                    except IndexError:  # another thread took the last flow
                         return
                     values[place] = client.run(flow)
 

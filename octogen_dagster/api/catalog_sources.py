@@ -84,8 +84,9 @@ class ShopCatalogs(CatalogSource):
 
     All hosts are requested concurrently and share one request's deadline. A host that fails is
     logged as a warning; the listing fails only if every host does. A search that reads all hosts'
-    catalogs also fails with the host, unless Octogen does not cover the shop. The service reports
-    when it computed the product count, but not when it indexed the catalog.
+    catalogs also fails if one host fails, unless the reason is that Octogen does not cover the
+    shop. The service reports when it computed the product count, but not when it indexed the
+    catalog.
 
     A host can have several catalogs. One of them might aggregate many shops, so the same product
     appears in two catalogs under different uuids. By default all are read. A warning lists them
@@ -195,7 +196,7 @@ class Listing:
         return type(self), ()
 
     def fetched_since(self, moment: float, client: BlockingClient) -> CatalogList:
-        """Return a list that was requested at `moment` on the service's clock, or later.
+        """Return a list that was requested at or after `moment` on the service's clock.
 
         One thread requests it while the others wait for the result. Errors are shared too.
         """
@@ -338,7 +339,7 @@ def several_by_host(states: Iterable[CatalogState]) -> dict[str, list[CatalogSta
 
 
 def several_of_a_host(service: CatalogService, states: Iterable[CatalogState]) -> Iterator[str]:
-    """Warn, once per process, about hosts with several catalogs unless `catalogs` chooses."""
+    """Warn, once per process, about hosts with several catalogs, unless `catalogs` is set."""
     source = service.catalog_source
     if not isinstance(source, ShopCatalogs) or source.catalogs is not None:
         return
@@ -350,8 +351,8 @@ def several_of_a_host(service: CatalogService, states: Iterable[CatalogState]) -
         named = "; ".join(_size(state, service) for state in several)
         yield (
             f"Shop {host!r} has {len(several)} catalogs, and all of them are read: {named}. One "
-            "might aggregate many shops, with the same products under different uuids. Name the "
-            "catalogs to read, such as "
+            "might aggregate many shops, with the same products under different uuids. Specify "
+            "the catalogs to read, such as "
             f"ShopCatalogs(hosts=[...], catalogs=[{several[0].catalog!r}])."
         )
 

@@ -429,7 +429,7 @@ class OctogenClient:
 
     @property
     def generation(self) -> Generation:
-        """The service's contract generation: "seed" until a response shows "current"."""
+        """The API contract's generation: "seed" until a response indicates "current"."""
         return self._service.generation
 
     async def _page(

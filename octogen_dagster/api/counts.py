@@ -57,7 +57,7 @@ def _whole_catalogs(
 ) -> list[Count]:
     """Count the products in named catalogs and in shops' catalogs, or in all catalogs.
 
-    The shops' states already include product counts, so only the rest needs a request.
+    The shops' states already include product counts, so only the other catalogs need a request.
     """
     counts = {state.catalog: Count(state.catalog, state.product_count) for state in shop_states}
     left = [key for key in keys if key not in counts or counts[key].products is None]

@@ -75,7 +75,7 @@ class Estimate:
 def estimate_pages(
     product_counts: Iterable[int], page_size: int, service: Service, *, saved_pages: int = 0
 ) -> Estimate:
-    """Estimate a read of whole catalogs, less the pages already saved."""
+    """Estimate a read of whole catalogs, excluding the pages already saved."""
     counts = list(product_counts)
     pages = sum(max(1, -(-products // page_size)) for products in counts)
     price = service.spending.prices.search_page_usd

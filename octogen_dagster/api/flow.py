@@ -192,7 +192,7 @@ def _attempt(
 def _failure(
     service: Service, answer: Response | TransportError | None, subject: str
 ) -> OctogenError | None:
-    """Return the error for an answer; None if it is a success."""
+    """Return the error for an answer; None if the request succeeded."""
     if isinstance(answer, Response):
         return None if answer.is_success else error_from_response(answer, subject)
     if isinstance(answer, BodyTooLargeError):
@@ -200,8 +200,8 @@ def _failure(
     if isinstance(answer, TransportTimeoutError):
         return _timeout(service, subject)
     return OctogenConnectionError(
-        f"{subject}: {service.base_url} sent no complete response ({answer}). Check base_url and "
-        "the network, then try again."
+        f"{subject}: {service.base_url} did not return a complete response ({answer}). Check "
+        "base_url and the network, then try again."
     )
 
 

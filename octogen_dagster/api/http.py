@@ -113,7 +113,7 @@ def is_cut_off(headers: Mapping[str, str], body: bytes) -> bool:
 
 
 def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds to wait according to `Retry-After`, at most a year; None without one.
+    """Return the seconds to wait from `Retry-After`, at most a year; None without the header.
 
     The header contains whole seconds or an HTTP date. A date is relative to the response's `Date`
     header if it has one, so this machine's clock does not matter.

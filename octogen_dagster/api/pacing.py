@@ -97,7 +97,7 @@ class InFlight:
     def _let_in(self) -> None:
         while self._line and self._in_flight < self.limit:
             turn = self._line.popleft()
-            if turn.set_running_or_notify_cancel():  # False if it gave up
+            if turn.set_running_or_notify_cancel():  # False if the request gave up its turn
                 self._in_flight += 1
                 turn.set_result(Turn(self._halvings, self._in_flight, self._before_halving > 0))
 
@@ -136,7 +136,7 @@ class RateLimiter:
         return self._tokens_per_second * 60
 
     def take_turn(self, within: float = float("inf")) -> float | None:
-        """Take the next turn and return the seconds to wait; None if that is more than `within`.
+        """Take the next turn and return the seconds to wait; None if the wait exceeds `within`.
 
         Call `update` once after each turn.
         """

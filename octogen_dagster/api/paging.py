@@ -133,8 +133,8 @@ class PageTracker:
     def deduplicated(self, new: int, repeats: int) -> None:
         """Count the new and repeated products on the next page, in page order.
 
-        Pages can be received ahead of this. Too many pages in a row without a new product are an
-        error.
+        Pages can be received before earlier ones are counted here. Too many pages in a row without
+        a new product are an error.
         """
         self.repeats += repeats
         self._pages_with_new += bool(new)

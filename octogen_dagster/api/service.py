@@ -95,7 +95,7 @@ class Service:
 
     @property
     def generation(self) -> Generation:
-        """The service's contract generation: "seed" until a response shows "current"."""
+        """The API contract's generation: "seed" until a response indicates "current"."""
         return "current" if "catalog" in self.refused.get("search", ()) else "seed"
 
     def within(self, seconds: float) -> Self:

@@ -120,7 +120,7 @@ class Spending:
 
     @property
     def requests_per_minute(self) -> float | None:
-        """The rate limit in the latest response that reported one; None if none did."""
+        """The rate limit in the latest response that reported one; None if no response did."""
         return self._parent.requests_per_minute if self._parent else self._requests_per_minute
 
     def part(self) -> Spending:

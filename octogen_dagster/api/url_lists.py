@@ -66,7 +66,8 @@ class CoverageUrlList(ResponseModel):
     """A coverage URL list.
 
     `status` is `provisioning` for about a minute, while `big_query` is None, and then `active`.
-    After a deletion it is `delete_pending` until the list is gone. The service might add others.
+    After a deletion it is `delete_pending` until the list is gone. The service might add other
+    statuses.
     """
 
     url_list_id: str = Field(min_length=1)
@@ -199,7 +200,7 @@ def delete_url_list_flow(service: Service, url_list_id: str) -> Flow[CoverageUrl
 def add_urls_flow(
     service: Service, url_list_id: str, urls: Sequence[str]
 ) -> Flow[CoverageUrlMutationResponse]:
-    """Add URLs to a list; if they do not fit, request the list to report how many would."""
+    """Add URLs to a list; if they do not fit, get the list and report how many would fit."""
     path, body = f"{_path(url_list_id)}/urls", _urls_body(urls)
     subject = f"Adding to URL list {url_list_id!r}"
     try:

@@ -55,7 +55,7 @@ class ProductPage(msgspec.Struct, array_like=True, tag=_FORMAT, gc=False):
     request_id: str | None
     items: bytes  # the products as JSON, which Polars decodes
     unknown: dict[str, int]  # unknown fields by path; counted only on a walk's first page
-    query: bytes | None  # the effective query as JSON; None if the service is older
+    query: bytes | None  # the effective query as JSON; None from older services
     images_are_text: bool  # True if all images are URLs, as in the seed generation
 
     @property
@@ -83,7 +83,10 @@ def read_page(response: Response, subject: str, *, is_first: bool = False) -> Pr
 
 
 def _parsed_page(content: bytes) -> tuple[Any, bool]:
-    """Return a normalized page, and True if its images are strings (half the cost of objects)."""
+    """Return a normalized page, and a flag that is True if its images are strings.
+
+    Strings cost half as much as image objects.
+    """
     page = PRODUCTS.decoder.decode(content)
     are_text = all(type(image) is str for item in page.items for image in item.images or ())
     for conversion in PRODUCTS.conversions:
@@ -178,7 +181,7 @@ def _products(
 
 
 def with_details(rows: pl.DataFrame) -> pl.DataFrame:
-    """Replace the column `lookup` (responses as JSON) by the columns decoded from it."""
+    """Replace the `lookup` column (responses as JSON) with the columns decoded from it."""
     lookup = pl.col("lookup")
     wire, columns, view_columns = _lookups()
     view_of_found = pl.when(pl.col("status") == FOUND).then(lookup.struct.field(VIEW))

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from octogen_dagster.reading.plan import ReadPlan
 
 _MAX_BATCHES_AHEAD = 1
-"""Queued batches, besides one per thread; a query that ends early has paid for them."""
+"""Queued batches, in addition to one per thread; a query that ends early has paid for them."""
 _FEW = 10
 """Tolerated duplicates: a product whose brand changes during the read can be in two walks."""
 _MAX_SHARE_TWICE = 0.01
@@ -41,7 +41,7 @@ _MAX_RECENT = 1 << 17
 
 
 class IndexedAgainError(OctogenPagingError):
-    """A catalog was indexed again while it was read. Other catalogs' pages are still valid."""
+    """A catalog was indexed again while it was being read. Pages from other catalogs stay valid."""
 
 
 class SeenProducts:
@@ -247,7 +247,7 @@ class PlanRead:
             self._check_unchanged(self._reads)
 
     def _check_unchanged(self, reads: Sequence[WalkRead]) -> None:
-        """Check that no catalog was indexed again while it was read.
+        """Check that no catalog was indexed again while it was being read.
 
         Each catalog's last index time is compared with its value from before the read. If the
         service does not report index times, page 1 is requested again, but only if a later page
@@ -270,12 +270,12 @@ class PlanRead:
                 now = indexed_times.get(state.catalog)
                 if state.last_indexed_at != now:
                     raise IndexedAgainError(
-                        f"Catalog {state.catalog!r} was indexed again while it was read "
+                        f"Catalog {state.catalog!r} was indexed again while it was being read "
                         f"(lastIndexedAt: {_text(state.last_indexed_at)}, now {_text(now)}), "
                         f"{INDEXED_AGAIN}"
                     )
         for read in reads:
-            # Without an index time, saved pages can be of two states as well.
+            # Without index times, saved pages can also come from two states.
             while read.walk.last_indexed_at is None and read.tracker.may_have_restarted:
                 page = client.page(read.walk.request, read.walk.subject, 1, read_page)
                 self.statistics.first_pages += 1
@@ -356,7 +356,7 @@ class PlanRead:
         statistics.update(sent, self._service.spending)
 
     def _left(self) -> tuple[int, int]:
-        """Estimate the rows left, and the pages left without saved ones."""
+        """Estimate the number of rows left and the number of pages left, excluding saved pages."""
         rows = pages = 0
         for products in self._products.values():
             reads = products.reads

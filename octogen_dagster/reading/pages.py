@@ -97,7 +97,7 @@ class _Segment(msgspec.Struct, array_like=True):
 
 
 class _Name(NamedTuple):
-    """A segment's name: the pages before it, the previous segment's digest, and its own."""
+    """A segment's name: the number of pages before it, the previous digest, and its own digest."""
 
     page: int
     before: str
@@ -190,7 +190,7 @@ class PageStore:
     def clear(self) -> None:
         """Stop saving, and remove the pages this read wrote or found for its catalogs.
 
-        Pages that a concurrent run wrote since are left for that run to remove.
+        Pages that a concurrent run has written since then are left for that run to remove.
         """
         if not self._walks:
             return
@@ -224,7 +224,7 @@ class PageStore:
         if _Name.of(name.page, name.before, content) == name:
             with contextlib.suppress(msgspec.MsgspecError):
                 return msgspec.msgpack.decode(content, type=_Segment)
-        self._log(f"The saved pages {path} are missing or damaged. Only earlier ones are used.")
+        self._log(f"The saved pages {path} are missing or damaged. Only earlier pages are used.")
         return None
 
     def write(self, key: WalkKey, page: int, before: str, segment: _Segment) -> _Name:
@@ -258,7 +258,7 @@ class SavedWalk:
 
     As a context manager it saves the remaining pages when the walk ends or fails. `pages` counts
     the pages from earlier runs; `resumed` counts how many have been yielded. `started_at` is when
-    the read that saved the first page began, or else this read.
+    the read that saved the first page began; without saved pages, when this read began.
     """
 
     first: ProductPage | None = None  # from earlier runs

@@ -54,7 +54,7 @@ class CatalogPart:
 def partition(
     brands: Mapping[str, int], products: int, walks: int, threads: int
 ) -> list[CatalogPart]:
-    """Split a catalog into at most `walks` parts of similar size, the largest first.
+    """Split a catalog into at most `walks` parts of similar size, largest first.
 
     `brands` maps brands to product numbers. The result is empty if one part would have most of the
     catalog. With more parts than `threads`, their number is a multiple of `threads`, so that no

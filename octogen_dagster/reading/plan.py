@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger(__name__)
 _BRAND = pl.col("brand").struct.field("name")
 MIN_PAGES = 50
-"""The minimum pages for a split; smaller catalogs would save too little time."""
+"""The minimum number of pages for splitting a catalog; a smaller one would save too little time."""
 _PARTS_PER_THREAD = 4  # so that all threads finish at about the same time
 
 
@@ -308,7 +308,7 @@ def split_large(
 
 
 def in_reading_order(catalogs: Iterable[Sequence[Walk]]) -> list[Walk]:
-    """Return all walks, the longest first if a catalog is split."""
+    """Return all walks, longest first if a catalog is split."""
     walks = [walk for each in catalogs for walk in each]
     if any(walk.part for walk in walks):
         walks.sort(
@@ -354,7 +354,7 @@ def _parts(
 
 
 def _is_counted(parts: Sequence[Walk], client: BlockingClient, log: Log) -> bool:
-    """True if the service can count the part that names the most brands.
+    """True if the service can count the part with the most brand names.
 
     The count is free. If it is rejected, the search would be rejected too. Without a count, missing
     products could not be detected at the end.

@@ -1,8 +1,9 @@
 """Pushdown: the part of a Polars predicate that the service can apply exactly.
 
 Bounds on `current_price` and equality or `is_in` on `catalog_key` are pushed down, alone or joined
-with "and". Polars applies the rest, and the pushed-down part again. Facets are never derived from a
-predicate, because the service filters by canonical values that an item might not show.
+with "and". Polars applies the remaining part, and applies the pushed-down part again. Facets are
+never derived from a predicate, because the service filters by canonical values that an item might
+not show.
 """
 
 from __future__ import annotations

@@ -394,9 +394,9 @@ def scan_products(
     projection, `head`, bounds on `current_price` and equality or `is_in` on `catalog_key` are
     pushed down to the service. The result stays the same.
 
-    Each `collect` reads and is charged again. A frame that occurs several times in a query, such as
-    one joined with its own aggregate, is read once. If the occurrences need different parts, it is
-    read in full.
+    Each `collect` reads the products again and is charged again. A frame that occurs several times
+    in a query, such as one joined with its own aggregate, is read once. If the occurrences need
+    different parts, it is read in full.
 
     Args:
         search: The search.

@@ -44,14 +44,14 @@ class ReadStatistics:
     rows: int = 0  # before the query's filters
     received_rows: int = 0  # the query might not have consumed all of them
     requests_left: int | None = None  # expected charged requests; None if unknown
-    requests: int = 0  # with retries
+    requests: int = 0  # including retries
     requests_before: int = 0  # sent for this read before the execution began
     retries: int = 0
     rate_limit_wait_seconds: float = 0.0  # over all threads
     unknown_fields: Counter[str] = field(default_factory=Counter)  # not in the schema, by path
     charged_requests: int = 0
     cost_usd: float = 0.0
-    possibly_charged_usd: float = 0.0  # in addition, for requests without a response
+    possibly_charged_usd: float = 0.0  # additional, for requests without a response
     prices: Prices = field(default_factory=Prices)
     seconds: float = 0.0  # wall time
     _began: float = field(default_factory=time.monotonic, repr=False, compare=False)
@@ -148,10 +148,10 @@ class ScanStatistics(ReadStatistics):
     product_counts: dict[str, int] = field(default_factory=dict)  # the source's, by catalog
     rows_by_catalog: Counter[str | None] = field(default_factory=Counter)
     truncated: bool = False  # True if the cap left products unread
-    catalogs: list[str] = field(default_factory=list)  # read ones, if known
+    catalogs: list[str] = field(default_factory=list)  # the catalogs read, if known
     walks: int = 0
     likely_rows: int | None = None
-    pages: int = 0  # decoded, with saved ones
+    pages: int = 0  # decoded, including saved pages
     received_pages: int = 0  # the query might not have consumed all of them
     first_pages: int = 0  # requested again at the end for comparison
     repeats: int = 0  # duplicate products, removed
@@ -280,7 +280,7 @@ class ProductMetrics:
 
 
 def _line(prices: pl.Series, low: float, high: float) -> str:
-    """Draw the price distribution within a range; empty if the range is."""
+    """Draw the price distribution within a range; return an empty string if the range is empty."""
     if low >= high:
         return ""
     within = prices.filter(prices.is_between(low, high))

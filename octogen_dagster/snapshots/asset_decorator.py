@@ -64,7 +64,8 @@ class SnapshotRun(Generic[_Service]):
         service: The service behind the asset's `OctogenResource`; None for an asset without one.
         kind: The table kind.
         lineage: The column-lineage metadata.
-        stop: Set when the run ends early, such as by an interrupt, to end waiting threads.
+        stop: Set when the run ends early, for example after an interrupt, so that waiting threads
+            end.
     """
 
     context: dg.AssetExecutionContext
@@ -98,8 +99,9 @@ def snapshot_asset(
     such results and other events, for example to keep a connection open while the rows are read.
     The function's name and docstring are the defaults for the asset's name and description.
 
-    The snapshot is published before it is reported. In a run with a `backfill_policy`, each
-    partition is published, reported and checked separately, and a retry reads only failed ones.
+    The snapshot is published before its materialization is reported. In a run with a
+    `backfill_policy`, each partition is published, reported and checked separately, and a retry
+    reads only failed ones.
 
     Args:
         own: The builder's `@dagster.asset` arguments, including `snapshot_inputs`. An input
@@ -107,12 +109,12 @@ def snapshot_asset(
         given: The user's arguments. Metadata, dependencies, resources and checks are added; any
             other argument overrides the builder's.
         kind: The table kind.
-        made_from: The upstream asset for the columns in `kind.made_from`. If both have the same
-            `backfill_policy`, Dagster would put them into one run and skip this one, so it gets
-            separate runs.
-        resource_key: The key of an `OctogenResource`. Partitions are read in parallel, as many as
-            the resource allows. Without it, they are made one after another, in no pool, with the
-            products' retry policy, because a retry costs nothing.
+        made_from: The upstream asset for the columns in `kind.made_from`. If both assets have the
+            same `backfill_policy`, Dagster would put them into one run and skip this asset, so this
+            asset gets separate runs.
+        resource_key: The key of an `OctogenResource`. The resource sets how many partitions are
+            read in parallel. Without a resource, partitions are made one after another, without a
+            pool and with the products asset's retry policy, because a retry costs nothing.
         loads: Input types other than `Snapshots`, by name.
         needs_files: True for a table that needs a `ParquetSnapshotIOManager`.
         takes_ranges: False to reject a `backfill_policy`.
@@ -242,8 +244,9 @@ def _service(context: dg.AssetExecutionContext, resource_key: str | None) -> Run
     if keeps_snapshots(manager) and type(manager).handle_output is not own:
         context.log.warning(
             f"The resource {key!r} is a {type(manager).__name__} that overrides handle_output, "
-            "which is not called: this asset publishes its snapshot before it is reported. Move "
-            "its code to a downstream asset."
+            "but handle_output is not called, because this asset publishes its own snapshot before "
+            "Dagster records the materialization. Move the code in handle_output to a downstream "
+            "asset."
         )
     if resource_key is None:
         return None
@@ -256,8 +259,8 @@ def _service(context: dg.AssetExecutionContext, resource_key: str | None) -> Run
 def _publish(run: SnapshotRun[Any], partition: str | None, result: Any) -> Iterator[Any]:
     """Publish a run's only snapshot and yield its materialization.
 
-    Saved pages are removed after Dagster has reported it, so that a retry can resume from them if
-    the run dies earlier. Another IO manager receives the whole frame.
+    Saved pages are removed after Dagster has recorded the materialization, so that a retry can
+    resume from them if the run dies before that. Any other IO manager receives the whole frame.
     """
     context, step = run.context, PublishingStep.of(run.context)
     _, manager = output_manager(context)
@@ -350,7 +353,7 @@ def own_range(
     """Return a downstream asset's backfill policy as a decorator argument.
 
     Dagster puts assets with equal policies into the same backfill run, and would skip the
-    downstream one there. A different policy gives it separate runs.
+    downstream asset in that run. A different policy gives the downstream asset separate runs.
     """
     policy = arguments.get("backfill_policy")
     if policy is None or policy != products.backfill_policy:

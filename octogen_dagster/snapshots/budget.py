@@ -19,7 +19,7 @@ from octogen_dagster.snapshots.publication import PublishingStep, parent_of, ret
 _SPENT = "octogen/spent_usd."
 """Tag prefix for the dollars spent by each step in a run."""
 _POSSIBLY_CHARGED = "octogen/possibly_charged_usd."
-"""Tag prefix for the dollars that might be charged in addition."""
+"""Tag prefix for additional dollars that might be charged."""
 _AMOUNT = re.compile(r"\d{1,12}(\.\d{1,12})?")
 _MAX_REQUESTS_UNWRITTEN = 30
 _MAX_SECONDS_UNWRITTEN = 10.0
@@ -28,7 +28,7 @@ _LOOK_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class Spent:
-    """Charged dollars, and dollars that might be charged in addition."""
+    """Charged dollars, and additional dollars that might be charged."""
 
     usd: Decimal = Decimal(0)
     possibly_usd: Decimal = Decimal(0)
@@ -49,7 +49,7 @@ _NOTHING = Spent()
 def shared_budget(step: PublishingStep, spending: RunSpending | None) -> Iterator[None]:
     """Count the spending of a run's other steps and attempts, and record the block's costs.
 
-    The costs are recorded without a budget as well, because a failed read reports nothing else.
+    Costs are recorded even without a budget, because a failed read reports them nowhere else.
 
     The amounts are stored in the run's tags. A re-execution inherits them, and counts them unless
     the run succeeded. Each step has separate tags, because concurrent steps would overwrite shared
@@ -125,7 +125,7 @@ def spent(tags: Mapping[str, str]) -> dict[str, Spent]:
 
 
 def own_spent(run: dg.DagsterRun, parent: dg.DagsterRun | None) -> dict[str, Spent]:
-    """Return the dollars spent by a run without its parent's, by step."""
+    """Return the dollars spent by a run, excluding its parent run's spending, by step."""
     before = spent(parent.tags) if parent else {}
     return {step: now - before.get(step, _NOTHING) for step, now in spent(run.tags).items()}
 

@@ -79,9 +79,10 @@ def snapshot_version(
 ) -> SnapshotVersion:
     """Return a snapshot's version.
 
-    If the content has not changed since the last materialization and `is_stored` (the stored file
-    is the reported one), the data version is kept. Otherwise it is the catalog's `version`, or the
-    digest, followed by the run ID if the last materialization already has that version.
+    `is_stored` is True if the stored file is the reported one. In that case, the data version is
+    kept if the content has not changed since the last materialization. Otherwise it is the
+    catalog's `version`, or the digest if there is no version. If the last materialization already
+    has that data version, the run ID is appended.
     """
     last = last_tags.get(DATA_VERSION_TAG, "")
     tags = {_CONTENT_TAG: content}

@@ -12,7 +12,7 @@ from octogen_dagster.snapshots.publication import PublishingStep
 
 _MAX_NAMED = 20
 _MAX_IN_A_ROW = 16
-"""Transient failures in a row after which the remaining partitions wait for a retry."""
+"""Consecutive transient failures after which the remaining partitions are left for a retry."""
 _FAILED, _MAY_PASS = "octogen/failed", "octogen/may_pass"
 """Observation metadata for a failed partition: the error, and whether it is transient."""
 
@@ -21,8 +21,8 @@ class Failures:
     """A run's failed partitions and their error messages.
 
     `end` is the reason not to try the remaining partitions, such as an error that affects them all.
-    A step retry skips permanent failures. `tried_before` are partitions that failed in
-    an earlier attempt, or in a run that this one retries.
+    A step retry skips permanent failures. `tried_before` contains the partitions that failed in an
+    earlier attempt, or in a run that this run retries.
     """
 
     def __init__(self, step: PublishingStep) -> None:
@@ -100,7 +100,7 @@ class Failures:
         return bool(self._texts or self._unchecked)
 
     def raise_any(self, partitions: int, untried: Sequence[str] = ()) -> None:
-        """Fail the run if any partition failed; it is retried if an error is transient."""
+        """Fail the run if any partition failed; the run is retried if an error is transient."""
         if not self:
             return
         asset = self._asset.to_user_string()
@@ -130,6 +130,6 @@ class Failures:
 
 
 def first_lines(lines: Sequence[str]) -> list[str]:
-    """Return the first lines and the number of omitted ones."""
+    """Return the first lines, and the number of omitted lines."""
     more = len(lines) - _MAX_NAMED
     return [*lines[:_MAX_NAMED], *([f"and {more:,} more."] if more > 0 else [])]

@@ -66,7 +66,7 @@ class ParquetSnapshotIOManager(NamedSettings, dg.ConfigurableIOManager):
     )
     partition_column: str = Field(
         default="partition",
-        description="The column with the partition key in a frame of several partitions.",
+        description="The column that contains the partition key in frames with several partitions.",
     )
     resume_within_hours: float = Field(
         default=6.0,
@@ -138,7 +138,8 @@ class ParquetSnapshotIOManager(NamedSettings, dg.ConfigurableIOManager):
         """Publish a run's partitions, each from its source.
 
         Dagster reports all of them when the step succeeds, so their saved pages are kept until
-        then. If any fails, the published ones are reported here, and a retry skips them.
+        then. If any partition fails, the published partitions are reported here, and a retry skips
+        them.
         """
         run, stop = RangeRun(step, list(sources)), threading.Event()
 
@@ -179,7 +180,7 @@ class ParquetSnapshotIOManager(NamedSettings, dg.ConfigurableIOManager):
         return Publication(step, keys, kind, resume_within, warn)
 
     def remove_abandoned(self, asset: dg.AssetKey) -> None:
-        """Remove partial files that killed runs left behind, for all the asset's partitions."""
+        """Remove partial files that killed runs left behind for any of the asset's partitions."""
         self.store.remove_abandoned(SnapshotKeys(self.store, asset).own)
 
     def load_input(self, context: dg.InputContext) -> Any:
@@ -189,9 +190,10 @@ class ParquetSnapshotIOManager(NamedSettings, dg.ConfigurableIOManager):
             context: The input context.
 
         Raises:
-            OctogenSnapshotError: A snapshot does not exist, is damaged, or is in a bucket although
-                the annotation is a path; or outside a run, the partition key is missing.
-            TypeError: The annotation is not supported, at all or for this asset's partitions.
+            OctogenSnapshotError: A snapshot does not exist or is damaged; it is in a bucket, but
+                the annotation is a path; or the partition key is missing outside a run.
+            TypeError: The annotation is not supported, or not supported for this asset's
+                partitions.
             MissingPackageError: The annotation is `pd.DataFrame`, but pyarrow is not installed.
         """
         return load_snapshots(context, self.store, self.partition_column)

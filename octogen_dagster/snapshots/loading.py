@@ -207,7 +207,8 @@ class Snapshots:
 
     Attributes:
         has_each: False if the IO manager returns several partitions only as one frame.
-        partition_column: The column with the partition key in a frame of several partitions.
+        partition_column: The column that contains the partition key in a frame with several
+            partitions.
     """
 
     has_each = True
@@ -225,8 +226,8 @@ class Snapshots:
     def frame(self, partition: str | None) -> pl.LazyFrame:
         """Open a partition's snapshot as a lazy frame, pinned to the file's current version.
 
-        With None, the frame has the rows of all the input's partitions, with their keys in the
-        column `partition_column`.
+        With None, the frame has the rows from all the input's partitions, and the column
+        `partition_column` contains their keys.
         """
         if partition is None and self._context.has_asset_partitions:
             return self._combined(self._files())
@@ -252,7 +253,7 @@ class Snapshots:
         return SnapshotFile(frame, metadata, self._store.is_local)
 
     def of_catalog(self, catalog: str | None) -> list[StoredSnapshot]:
-        """List a catalog's existing snapshots, the oldest first; one without time partitions.
+        """List a catalog's existing snapshots, oldest first; only one without time partitions.
 
         Args:
             catalog: The catalog's key in the partitions; None without catalog partitions.
@@ -278,11 +279,11 @@ class Snapshots:
     def unread(
         self, catalog: str | None, history: dg.AssetKey
     ) -> tuple[list[StoredSnapshot], Callable[[], None]]:
-        """List a catalog's snapshots for a history, with a function that removes waiting ones.
+        """Return a catalog's snapshots for a history, and a function that removes the waiting ones.
 
-        Without time partitions, these are the current snapshot and then the snapshots replaced
-        since the history's last run, the newest first. From now on, replaced snapshots are kept for
-        its next run.
+        Without time partitions, these are the current snapshot, followed by the snapshots replaced
+        since the history's last run, newest first. After this call, replaced snapshots are kept for
+        the history's next run.
 
         Args:
             catalog: The catalog's key in the partitions; None without catalog partitions.
@@ -291,7 +292,7 @@ class Snapshots:
         if self._layout.times is not None:
             return self.of_catalog(catalog), lambda: None
         list_waiting = wait_for(self._store, self._existing_key(catalog), history.to_user_string())
-        # This order misses no snapshot: the current one waits once it is replaced.
+        # This order misses no snapshot: the current one becomes a waiting one when it is replaced.
         present, waiting = self.of_catalog(catalog), list_waiting()
         opened = (functools.partial(self._store.open, key) for key in reversed(waiting))
         remove = functools.partial(self._store.delete, waiting)
@@ -334,7 +335,7 @@ class Snapshots:
         return self._store.scan_together(files, labelled)
 
     def _files(self) -> dict[str, str]:
-        """Return store keys by partition; without partitions, the only one under ""."""
+        """Return store keys by partition; without partitions, the only key is under ""."""
         context, partitions = self._context, self.partitions
         if not context.has_asset_partitions:
             return {"": self._existing_key(None)}
@@ -391,7 +392,7 @@ class _OtherSnapshots(Snapshots):
         raise self._needs_own(NEEDS_FILES)
 
     def file(self, partition: str | None) -> SnapshotFile:
-        raise self._needs_own("it reads the rows in batches, with the snapshot's ID")
+        raise self._needs_own("it reads the rows in batches and needs the snapshot's ID")
 
     def of_catalog(self, catalog: str | None) -> list[StoredSnapshot]:
         raise self._needs_own(NEEDS_FILES)

@@ -28,10 +28,10 @@ _COLUMN_LINEAGE = "dagster/column_lineage"
 
 ROW_COUNTS = ("dagster/row_count", "dagster/partition_row_count")
 SEARCH = "octogen/search"
-"""The metadata with the search, of a products asset and of each of its snapshots."""
+"""The metadata key that holds the search, for a products asset and each of its snapshots."""
 _TEXTS = ("octogen/trend", "octogen/prices")
 _FIRST = ("octogen/cost_", "octogen/seconds", "octogen/fetched_at")
-"""The prefixes of the entries that follow the first ones of a kind."""
+"""Prefixes for the entries placed after a kind's first entries."""
 _LAST = (
     SEARCH,
     "octogen/effective_query",
@@ -40,7 +40,7 @@ _LAST = (
     _COLUMN_LINEAGE,
     "octogen/metrics",
 )
-"""The last entries, in their order."""
+"""The entries placed last, in this order."""
 _IF_ANY = {
     "truncated",
     "empty",
@@ -73,7 +73,7 @@ _COLLECTED = (
 """The metrics that share one entry. The UI does not wrap its lines, so names are short."""
 
 _KINDS: WeakKeyDictionary[Any, TableKind] = WeakKeyDictionary()
-"""The kind of an asset's table by its op, which Dagster keeps when it copies a definition."""
+"""Table kinds by the asset's op, which Dagster keeps when it copies a definition."""
 _MADE_FROM: WeakKeyDictionary[Any, dg.AssetsDefinition] = WeakKeyDictionary()
 """The upstream asset of a table, by the table's op."""
 
@@ -165,8 +165,8 @@ def snapshot_metadata(
     """Return a published snapshot's metadata in reading order.
 
     `stored` has the row count and the location, and `size` is the file's size in bytes. `earlier`
-    returns the metadata of earlier materializations, the newest first. Entries that fail are
-    skipped with a warning. Entries in `also` override others.
+    returns the metadata of earlier materializations, newest first. Entries that cannot be computed
+    are skipped with a warning. Entries in `also` override others.
     """
     snapshot = published.rows
     schema = snapshot.collect_schema()
@@ -223,7 +223,7 @@ def _in_reading_order(kind: TableKind, metadata: Metadata) -> Metadata:
     firsts = tuple(f"octogen/{name}" for name in kind.first)
 
     def position(name: str) -> tuple[int, int]:
-        """Return the group of an entry and its place there; other entries precede the last ones."""
+        """Return an entry's group and its place in the group; others precede the last entries."""
         is_text = isinstance(metadata[name], dg.MarkdownMetadataValue)
         texts, figures = (firsts, ()) if is_text else ((), firsts)
         begin = (("octogen/summary",), texts, ("octogen/preview",), _TEXTS)
@@ -265,7 +265,7 @@ def _collected(metrics: Mapping[str, Any], kind: TableKind) -> Shown:
 
 
 def _past(earlier: Callable[[], Sequence[Mapping[str, Any]]], now: Metadata) -> list[Metrics]:
-    """Return the metrics of earlier materializations of the same search, the oldest first."""
+    """Return the metrics of earlier materializations of the same search, oldest first."""
     current = search_key(_value(now.get(SEARCH)))
     return [
         {

@@ -25,9 +25,9 @@ catalog_partitions = dg.DynamicPartitionsDefinition(name="octogen_catalogs")
 """The catalogs to snapshot, one partition per catalog."""
 
 ADDS_PARTITIONS = "octogen/adds_partitions_to"
-"""Metadata of a catalogs asset that names the partitions it adds keys to."""
+"""Metadata on a catalogs asset that identifies the partitions to which it adds keys."""
 MAX_TIMES_BACK = 31
-"""How many times back to look for the previous snapshot.
+"""How many time partitions to look back for the previous snapshot.
 
 Times without a snapshot, such as a day on which a catalog was not indexed, are skipped.
 """
@@ -119,7 +119,7 @@ class PartitionLayout:
         return dg.MultiPartitionKey(dict(zip(self._names, (catalog_key, time_key), strict=True)))
 
     def before(self, partition_key: str) -> str | None:
-        """Return the same catalog's partition one time earlier; None for the first time."""
+        """Return the same catalog's partition for the previous time; None for the first time."""
         window = self.window(partition_key)
         if self.times is None or window is None:
             return None
@@ -130,7 +130,7 @@ class PartitionLayout:
         return self.key(self.catalog_key(partition_key), just_before)
 
     def times_before(self, partition_key: str) -> Iterator[str]:
-        """Yield the same catalog's 31 previous partitions, the latest first."""
+        """Yield the same catalog's 31 previous partitions, latest first."""
         before = self.before(partition_key)
         for _ in range(MAX_TIMES_BACK):
             if before is None:
@@ -169,7 +169,7 @@ def catalog_partition_key(catalog: str) -> str:
 
 
 def keys_by_catalog(catalogs: Iterable[str]) -> tuple[dict[str, str], list[str]]:
-    """Return partition keys by catalog, and a log line for each catalog that cannot have one."""
+    """Return partition keys by catalog, and a log line for each catalog without a valid key."""
     keys: dict[str, str] = {}
     skipped = []
     for catalog in catalogs:
@@ -211,7 +211,7 @@ class SnapshotKeys:
 
     @property
     def own(self) -> str:
-        """The selected partition's store key, or the asset's without partitions."""
+        """The selected partition's store key, or the asset's key if it has no partitions."""
         return self.of(self.partition)
 
     def of(self, partition: str | None) -> str:
@@ -238,12 +238,12 @@ class SnapshotKeys:
         return next((times[key] for key in times if key in existing), None)
 
     def times_before(self) -> Iterator[str]:
-        """Yield the 31 previous partitions, the latest first."""
+        """Yield the 31 previous partitions, latest first."""
         assert self.partition is not None
         return self._partitions.times_before(self.partition)
 
     def latest(self) -> str | None:
-        """Return the selected partition's store key if it exists, else the previous snapshot's."""
+        """Return the store key of the selected partition's snapshot, else the previous one's."""
         if self.store.exists(self.own):
             return self.own
         before = self.partition_before() if self.has_times else None

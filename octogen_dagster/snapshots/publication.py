@@ -4,8 +4,8 @@
     completeness checks → snapshot_metadata → Store.publish
 
 The file is written to a temporary name and its footer is read back before it replaces the previous
-one, which is kept for histories that have not read it. Earlier publications are looked up in
-Dagster's materializations.
+snapshot, which is kept for histories that have not read it yet. Earlier publications are looked up
+in Dagster's materializations.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ _RECORDS_AT_ONCE = 500
 
 @dataclass(frozen=True)
 class PublishingStep:
-    """A step that publishes snapshots; without instance and run id in a test without a run."""
+    """A step that publishes snapshots; it has no instance and no run ID in a test without a run."""
 
     asset: dg.AssetKey
     partitions_def: dg.PartitionsDefinition[Any] | None
@@ -114,7 +114,7 @@ class PublishingStep:
         return found
 
     def logged_before(self, kind: dg.DagsterEventType) -> Iterator[dg.EventLogEntry]:
-        """Yield events from this run and the runs it retries, the latest run first."""
+        """Yield events from this run and the runs it retries, latest run first."""
         if self.instance is not None:
             for run in retried_runs(self.instance, self.run_id):
                 yield from self.instance.all_logs(run.run_id, of_type=kind)
@@ -200,7 +200,8 @@ class Publication:
     ) -> PublishedSnapshot:
         """Read a source and publish its rows. `stop` ends the read from another thread.
 
-        `catalog_version` is the rows' version, or "" without one; with None, Dagster assigns one.
+        `catalog_version` is the version of the catalog that the rows come from, or "" without a
+        version; with None, Dagster assigns a data version.
         """
         with source.reading(self._target, stop) as reading:
             metadata, version = self._publish(reading, stop, note_read, also, catalog_version)
@@ -253,7 +254,7 @@ class Publication:
                 content = content_of(rows_written, outcome.file_metadata, kind.volatile)
                 version = self._version(content, catalog_version, existing)
             snapshot = pl.scan_parquet(unfinished, glob=False)
-            # Compared with the previous snapshot before that is replaced below.
+            # Compared now, because the previous snapshot is replaced below.
             metadata = snapshot_metadata(
                 self._kind,
                 outcome,
@@ -298,7 +299,7 @@ class Publication:
         )
 
     def _before(self, existing: Mapping[str, str]) -> tuple[pl.LazyFrame, dict[str, str]] | None:
-        """Open the snapshot to compare with: the replaced one, or the previous time's."""
+        """Open the snapshot to compare with: the replaced one, or the previous time's snapshot."""
         keys = self._keys
         if not self._has_times:
             return self._store.open(keys.own) if existing else None
@@ -313,7 +314,7 @@ class Publication:
 
     @functools.cached_property
     def _records(self) -> Sequence[dg.EventLogRecord]:
-        """Return the partition's last materializations, or the previous times', newest first."""
+        """Return the last materializations of the partition or of previous times, newest first."""
         instance, keys = self._step.instance, self._keys
         if instance is None:
             return []
@@ -355,7 +356,7 @@ def _row_count(store: Store, key: str | None, file_metadata: Mapping[str, str]) 
 def read_last(
     instance: dg.DagsterInstance, asset: dg.AssetKey, partition: str | None, limit: int
 ) -> list[dg.EventLogRecord]:
-    """Return a partition's or an asset's last materializations, the newest first."""
+    """Return the last materializations of a partition or an asset, newest first."""
     only = None if partition is None else [partition]
     wanted = dg.AssetRecordsFilter(asset, asset_partitions=only)
     return list(instance.fetch_materializations(wanted, limit=limit).records)
@@ -385,7 +386,7 @@ def last_records(
 
 
 def retried_runs(instance: dg.DagsterInstance, run_id: str | None) -> Iterator[dg.DagsterRun]:
-    """Yield a run and the runs it retries, the latest first.
+    """Yield a run and the runs it retries, latest first.
 
     Re-executing a successful run starts a new run, not a retry.
     """

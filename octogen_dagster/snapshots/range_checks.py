@@ -67,8 +67,9 @@ def partition_evaluations(
 ) -> Iterator[dg.AssetCheckEvaluation]:
     """Yield the evaluations to report for a partition's check results.
 
-    Each names its materialization, because `AutomationCondition.all_deps_blocking_checks_passed`
-    waits for the last materialization's results.
+    Each evaluation refers to its materialization, because
+    `AutomationCondition.all_deps_blocking_checks_passed` waits for the last materialization's
+    results.
     """
     record = last_records(instance, asset, [partition]).get(partition)
     target = record and _target_class()(

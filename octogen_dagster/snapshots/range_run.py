@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 _Result = TypeVar("_Result")
 _POLL_SECONDS = 0.2
 _READ_AT_ONCE = 1.25
-"""Catalogs read in parallel per concurrent request: one decodes while another one requests."""
+"""Catalogs read in parallel per concurrent request: one is decoded while another is requested."""
 
 Publish: TypeAlias = Callable[[str, Callable[[], None]], _Result]
 """Makes and publishes a partition. It calls its second argument once all rows are read."""
@@ -77,7 +77,7 @@ class RangeRun:
         if self.reported:
             step.log.info(
                 f"{sum(key in self.reported for key in partitions):,} of {len(partitions):,} "
-                "partitions are skipped: this run or the run it retries reported them."
+                "partitions are skipped because this run or a run it retries reported them."
             )
 
     def publish(
@@ -89,8 +89,8 @@ class RangeRun:
     ) -> Iterator[tuple[str, _Result]]:
         """Publish the remaining partitions and yield each with its result.
 
-        The caller reports it before removing its saved pages, so that a retry can resume unreported
-        partitions from their pages. `publish` is called in threads.
+        The caller reports the result before removing the partition's saved pages, so that a retry
+        can resume unreported partitions from their pages. `publish` is called in threads.
         """
         for partition, future in each_at_once(publish, self._left, at_once=at_once, stop=stop):
             error = future.exception()
@@ -218,10 +218,10 @@ def each_at_once(
 ) -> Iterator[tuple[str, Future[_Result]]]:
     """Work on partitions in threads and yield each with its future once that is done.
 
-    At most `at_once` partitions are read in parallel. The next one starts when one has been read,
-    while that is published and reported. After an error, the next one starts when the caller has
-    handled it, and the caller can clear `waiting` to start no more. If the caller stops iterating,
-    the running work is stopped.
+    At most `at_once` partitions are read in parallel. When one has been read, the next one starts,
+    while the first is still being published and reported. After an error, the next partition starts
+    only when the caller has handled the error. The caller can clear `waiting` so that no more
+    partitions start. If the caller stops iterating, the running work is stopped.
     """
     running = dict[Future[_Result], str]()
     reading = dict[str, Future[None]]()
@@ -243,7 +243,8 @@ def each_at_once(
                 continue
             partition = running.pop(done)
             yield partition, done
-            # Only now: one that failed unread keeps its slot until the caller has handled it.
+            # Only now: a partition whose read failed keeps its slot until the caller has handled
+            # it.
             reading.pop(partition, None)
     finally:
         stop.set()

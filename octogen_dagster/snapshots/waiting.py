@@ -5,8 +5,8 @@
     .products.waiting/products_history/<id>      a snapshot that was replaced since then
 
 A publication keeps the replaced snapshot once for each reader. The history's next run reads all
-waiting snapshots and removes them once it is reported. If it dies before that, the following run
-recognizes the snapshots that the history already has by their run.
+waiting snapshots and removes them once the run is reported. If the run dies before that, the
+following run uses the snapshots' run IDs to recognize those that the history already contains.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Reader(NamedTuple):
     Attributes:
         history: The history's asset path.
         folder: The folder with the waiting snapshots.
-        waiting: The waiting snapshots' keys, the oldest first.
+        waiting: The waiting snapshots' keys, oldest first.
     """
 
     history: str

@@ -43,7 +43,7 @@ _CLIENT_OPTIONS = {
     *("http2_keep_alive_timeout", "http2_keep_alive_while_idle", "http2_max_frame_size"),
     *("pool_idle_timeout", "pool_max_idle_per_host", "randomize_addresses"),
 }
-"""HTTP client options. Polars accepts them with the others; obstore panics on them there."""
+"""HTTP client options. Polars accepts them among its other options, but obstore would panic."""
 _OWN_CREDENTIALS = {
     *("access_key_id", "skip_signature", "web_identity_token_file", "bearer_token"),
     *("service_account", "service_account_path", "service_account_key", "application_credentials"),

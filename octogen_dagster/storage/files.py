@@ -126,7 +126,7 @@ class Disk:
         return write_whole(path, content, durable=False)
 
     def delete(self, keys: Collection[str], within: str | None = None) -> None:
-        """Delete files, then empty folders in `within`, including ones left by killed runs."""
+        """Delete files, then any empty folders in `within`, including those left by killed runs."""
         for key in keys:
             (self._folder / key).unlink(missing_ok=True)
         if within is not None:

@@ -101,7 +101,7 @@ def _with_partition(partition: str, frame: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def _files(store: Store, query: str | None = None) -> dict[str, Mapping[str, str]]:
-    """Return the files of the assets that a query names, by partition ("" without one)."""
+    """Return the files of the assets that a query mentions, by partition ("" without one)."""
     keys = [
         each.key
         for each in store.files("")

@@ -39,10 +39,10 @@ SNAPSHOT_ID = "octogen.snapshot_id"
 ASSET_KEY = "octogen.asset_key"
 PARTITION_KEY = "octogen.partition_key"
 MAX_OPEN_FILES = 100
-"""The most files kept open together: a macOS shell limits a process to 256."""
+"""The maximum number of files kept open at the same time: a macOS shell limits a process to 256."""
 MAX_EXECUTED_FRAMES = 200
-"""The most unpinned frames executed concurrently: each uses two of Polars' 512 query threads, and
-would wait forever for a thread."""
+"""The maximum number of unpinned frames executed concurrently: each uses two of Polars' 512 query
+threads, and would wait forever for a thread."""
 MAX_WRITE_SECONDS = 3600.0
 """An unfinished file older than this no longer has a writer."""
 MAX_COMPONENT_LENGTH = 200
@@ -268,13 +268,13 @@ class Store:
             for key, version in self._versions(versions).items():
                 if version is None:
                     raise OctogenSnapshotError(
-                        f"The snapshot {self.uri(key)} was deleted while it was read. Materialize "
-                        "the asset again."
+                        f"The snapshot {self.uri(key)} was deleted while it was being read. "
+                        "Materialize the asset again."
                     )
                 if version != versions[key]:
                     raise OctogenSnapshotError(
-                        f"The snapshot {self.uri(key)} was replaced while it was read. Run it "
-                        "again to read the new snapshot."
+                        f"The snapshot {self.uri(key)} was replaced while it was being read. "
+                        "Run it again to read the new snapshot."
                     )
 
         def read(

@@ -711,7 +711,7 @@ def test_the_history_of_many_catalogs_that_is_held_over_an_update_says_so(tmp_pa
     assert now.collect()["current_price"].unique().to_list() == [90.0]
     forget_snapshot(str(tmp_path), day(2), asset=asset)
     for frame in (history, now):
-        with pytest.raises(OctogenSnapshotError, match="was replaced while it was read"):
+        with pytest.raises(OctogenSnapshotError, match="was replaced while it was being read"):
             frame.collect()
 
 

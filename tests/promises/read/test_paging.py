@@ -132,7 +132,7 @@ def test_a_catalog_that_is_indexed_again_while_it_is_read_keeps_the_snapshot_bef
 
         service.change = index_again
         message = failure(run())
-    assert "Catalog 'acme' was indexed again while it was read (lastIndexedAt: " in message
+    assert "Catalog 'acme' was indexed again while it was being read (lastIndexedAt: " in message
     assert "Nothing was published. Run it again" in message
     assert (tmp_path / "products.parquet").read_bytes() == before
 

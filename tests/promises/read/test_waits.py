@@ -71,7 +71,7 @@ def test_a_wrong_address_is_told_once_before_the_run_fails(
     assert not run.success
     lines = warnings(instance, run)
     [line] = [line for line in lines if "Retrying in" in line]
-    assert f"{octogen.base_url} sent no complete response (" in line
+    assert f"{octogen.base_url} did not return a complete response (" in line
 
 
 def error_of(work: Callable[[], object]) -> BaseException | None:

@@ -292,6 +292,7 @@ def test_a_frame_of_a_snapshot_that_is_replaced_is_not_of_two_states(bucket: S3B
     frame = load(bucket)
     publish(bucket, incompressible(1000, seed=6))
     with pytest.raises(
-        OctogenSnapshotError, match=r"made\.parquet was replaced while it was read\. Run it again"
+        OctogenSnapshotError,
+        match=r"made\.parquet was replaced while it was being read\. Run it again",
     ):
         frame.collect()

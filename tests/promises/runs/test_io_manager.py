@@ -154,7 +154,8 @@ def test_a_frame_of_many_partitions_is_not_of_two_states(tmp_path: Path) -> None
         pl.DataFrame({"n": [2] * 1000}).write_parquet(folder / "new")
         (folder / "new").replace(folder / "7.parquet")
         with pytest.raises(
-            OctogenSnapshotError, match=r"7\.parquet was replaced while it was read\. Run it again"
+            OctogenSnapshotError,
+            match=r"7\.parquet was replaced while it was being read\. Run it again",
         ):
             frame.collect()
 
@@ -188,7 +189,9 @@ def test_more_frames_in_a_query_than_polars_has_threads_for_are_an_error(tmp_pat
             assert few.collect(engine="streaming").item() == 300
         assert all(each.filter(pl.col("n") > 0).head(1).collect().height for each in frames)
         (folder / "7.parquet").unlink()
-        with pytest.raises(OctogenSnapshotError, match=r"7\.parquet was deleted while it was read"):
+        with pytest.raises(
+            OctogenSnapshotError, match=r"7\.parquet was deleted while it was being read"
+        ):
             many["7"].collect()
         # At the end: Polars may still execute others of these when one has failed.
         with pytest.raises(OctogenSnapshotError, match=r"Annotate the input as pl\.LazyFrame"):
