@@ -74,7 +74,7 @@ _BUILDERS = {
 
 
 def require_asset(asset: object, argument: str) -> None:
-    """Reject anything but an asset definition. A name or a key does not tell the partitions."""
+    """Reject anything but an asset definition, because a name or a key has no partitions."""
     if not isinstance(asset, dg.AssetsDefinition):
         builder = _BUILDERS.get(argument, "build_products_asset")
         text = f"pass what a builder such as {builder} returns"
@@ -162,7 +162,7 @@ def octogen_asset(
 
 
 def _executed(asset: Callable[..., Any], execute: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap an asset's function in `execute`, with its signature for Dagster."""
+    """Wrap an asset's function in `execute`, keeping the function's signature for Dagster."""
 
     @functools.wraps(asset)
     def compute(*args: Any, **arguments: Any) -> Any:
@@ -210,7 +210,7 @@ def io_manager_key(asset: dg.AssetsDefinition) -> str:
 
 
 def output_manager(context: dg.AssetExecutionContext) -> tuple[str, Any]:
-    """Return the IO manager for an asset's output, with its key."""
+    """Return the IO manager key for an asset's output, and the IO manager."""
     key = io_manager_key(context.assets_def)
     return key, getattr(context.resources, key)
 

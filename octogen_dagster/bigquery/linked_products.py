@@ -90,7 +90,7 @@ def build_linked_products_asset(
 def _describe(
     context: dg.AssetExecutionContext, tables: LinkedTables, table: OpenTable
 ) -> tuple[int, datetime | None, Metadata]:
-    """Return a table's row count, last modification and metadata."""
+    """Return a table's row count, the time of its last modification, and its metadata."""
     name, info = table.name, table.info
     is_table = info.table_type == "TABLE"
     is_counted = is_table and info.num_rows is not None

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class OpenTable(NamedTuple):
-    """An open client with a linked dataset's table and its reported export time."""
+    """An open client, along with a linked dataset's table and the table's reported export time."""
 
     client: Client
     name: TableName
@@ -57,7 +57,7 @@ class LinkedTables:
     def asset_arguments(
         self, builder: str, name: str | dg.AssetSpec, given: Mapping[str, Any]
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return the builder's asset arguments, then the user's."""
+        """Return the builder's asset arguments, followed by the user's arguments."""
         require_asset(self.linked_datasets, "linked_datasets")
         require_extras(builder, "bigquery")
         require_max_bytes_billed(self.max_bytes_billed)

@@ -23,7 +23,7 @@ _MAX_RECORDS = 100
 
 @dataclass(frozen=True)
 class CheckedSnapshot:
-    """A snapshot with its asset and the rules for its rows."""
+    """A snapshot, its asset, and the rules that its rows are checked against."""
 
     instance: dg.DagsterInstance
     asset: dg.AssetKey

@@ -19,7 +19,7 @@ _MAX_STALE_SHOWN = 20
 _EVERY_HOUR = "0 * * * *"
 
 Part: TypeAlias = str | None
-"""An asset's catalog; None for an asset without catalogs."""
+"""An asset's catalog, or None for an asset that has no catalogs."""
 
 
 @runtime_checkable
@@ -27,7 +27,7 @@ class ListsCatalogs(Protocol):
     """The `OctogenResource` interface, to avoid the import."""
 
     def listed_product_counts(self) -> Mapping[str, int | None] | None:
-        """Return product counts by catalog in the source; None if the list is incomplete."""
+        """Return the source's product counts by catalog, or None if its list is incomplete."""
 
 
 def is_derived(asset: dg.AssetsDefinition) -> bool:
@@ -229,7 +229,7 @@ def _parts(instance: dg.DagsterInstance, partitions: PartitionLayout) -> Iterabl
 def _last_ids(
     instance: dg.DagsterInstance, asset: dg.AssetKey, partitions: PartitionLayout
 ) -> Mapping[Part, int]:
-    """Return last materialization storage ids by partition; by None without partitions."""
+    """Return the last materialization's storage id by partition (None for the whole asset)."""
     if partitions.catalogs is None and partitions.times is None:
         records = instance.fetch_materializations(asset, limit=1).records
         return dict.fromkeys([None], records[0].storage_id) if records else {}
@@ -239,7 +239,7 @@ def _last_ids(
 def _listed(
     context: dg.AssetCheckExecutionContext | dg.AssetExecutionContext, resources: Iterable[str]
 ) -> dict[Part, int | None] | None:
-    """Return product counts by partition key in the source; None if the list is unknown."""
+    """Return the source's product counts by partition key, or None if its list is unknown."""
     for octogen in (getattr(context.resources, name) for name in resources):
         if not isinstance(octogen, ListsCatalogs):
             continue

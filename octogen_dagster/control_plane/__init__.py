@@ -1,1 +1,1 @@
-"""Octogen's MCP tools, and the login to them. Knows no Dagster and no Polars."""
+"""Octogen's MCP tools, and the login to them. Imports neither Dagster nor Polars."""

@@ -1,4 +1,4 @@
-"""Login secrets in a bucket, each in an object with a lease, for processes without shared disk."""
+"""Login secrets in a bucket, for processes without a shared disk. Each object has a lease."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class SecretObject:
             guard.release()
 
     def _acquire(self, holder: str, within: Deadline) -> tuple[object, Deadline]:
-        """Wait for the lease, take it, and return its version and expiry."""
+        """Wait for the lease, take it, and return the lease's version and expiry time."""
         wait, refused, refusals = _FIRST_WAIT, object(), 0
         while True:
             with self._explained("has a lease that cannot be read or written"):

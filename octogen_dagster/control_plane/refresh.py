@@ -252,7 +252,7 @@ class Refresh:
 
 
 _Locked: TypeAlias = tuple[str, SecretStr, Deadline, contextlib.ExitStack]
-"""The client id, the refresh token, and the token's lock with its expiry."""
+"""The client id, the refresh token, and the token's lock along with the lock's expiry time."""
 
 
 def _unlock(locking: Future[_Locked]) -> None:
@@ -269,7 +269,7 @@ def _is_of_no_use(done: Future[Issued]) -> bool:
 
 
 _Tokens = tuple[Issued | None, SecretStr | None]
-"""A response's tokens; no refresh token if the old one stays valid."""
+"""A response's tokens, without a refresh token if the old one remains valid."""
 
 
 def _parsed_tokens(subject: str, response: httpx2.Response) -> _Tokens:

@@ -1,4 +1,4 @@
-"""Access tokens for Octogen's MCP, given or printed by a command, and retries of its calls."""
+"""Access tokens for Octogen's MCP, which are given or printed by a command, and call retries."""
 
 from __future__ import annotations
 

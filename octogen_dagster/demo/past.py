@@ -28,11 +28,11 @@ from octogen_dagster.snapshots.partitions import catalog_partition_key
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 _LOWERED = {3: ("price", 0.55), 5: ("map_price", 0.95)}
-"""By day, the price-list column that a competitor undercuts, and the factor."""
+"""The price-list column that a competitor undercuts on each day, and the price factor."""
 
 
 def begin_day(sandbox: Sandbox, snapshots: Path, day: int) -> None:
-    """Begin a day. On some, the competitor furthest below the price list lowers its price."""
+    """Begin a day. On some days, the competitor furthest below the price list lowers its price."""
     if day in _LOWERED:
         column, part = _LOWERED[day]
         offers = pl.scan_parquet(snapshots / "octogen_products/*.parquet").filter("in_stock")

@@ -38,7 +38,7 @@ _SIZES = {
     "kumo": 0.6,
     "grand-arcade": 1.3,
 }
-"""The catalogs, each with its share of the requested number of products."""
+"""The catalogs, and the share of the requested number of products that each one gets."""
 _LIVE_DAYS = 2
 _DAY_TIMEOUT = 1800  # a day takes half a minute on two idle cores
 _WRONG_PRICE_FACTOR = 100  # like a lost decimal point
@@ -67,7 +67,7 @@ _QUERIES = {
 _URL_LIST, _COMPARISON = "competitor_urls", "price_comparison"
 _MATCHES = "competitor_matches"
 _WINDOWS = {"DISPLAY", "WAYLAND_DISPLAY", "BROWSER"}
-"""Variables that tell of a graphical browser, or name one."""
+"""Environment variables that show that a graphical browser is available, or name one."""
 _MESSAGES = "notifications.txt"
 _WRITTEN = ("snapshots", "shop.duckdb", "dagster.log", "dagster_home", _MESSAGES)
 INSTANCE = """
@@ -290,7 +290,7 @@ class Demo:
         return [listing for listing in listings if listing.is_url_list]
 
     def _made_at(self, asset: str, partition: str | None) -> float:
-        """Return the time of the latest materialization; 0 without one."""
+        """Return the time of the latest materialization, or 0 if there is none."""
         return next((each.timestamp for each in self._records(asset, partition)), 0.0)
 
     def _records(self, asset: str, partition: str | None, limit: int = 1) -> Sequence[Any]:

@@ -331,7 +331,7 @@ def _as_written(service: Service) -> Seen:
 
 
 def _pages_of_split(service: Service) -> int:
-    """Return the maximum pages for both parts; each part can end with a partial page."""
+    """Return the maximum number of pages for both parts; each part can end with a partial page."""
     try:
         return 1 + _pages_of_catalog(service)
     except NotAskedError:

@@ -20,7 +20,7 @@ from octogen_dagster.sharing.names import checked_project
 from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
 
 Resources = dict[str, dict[str, Any]]
-"""Resources by `diagnose` argument and name."""
+"""Resources, keyed by `diagnose` argument and then by resource name."""
 
 
 @dg.definitions
@@ -30,7 +30,7 @@ def _lazy() -> dg.Definitions:
 
 
 def project_resources(folder: Path, module: str) -> tuple[Resources, Finding]:
-    """Load a project's definitions and return their resources with a finding."""
+    """Load a project's definitions and return their resources, along with a finding."""
     sys.path[:0] = [str(folder), str(folder / "src")]
     try:
         loaded = vars(importlib.import_module(module)).values()

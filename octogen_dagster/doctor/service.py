@@ -1,4 +1,4 @@
-"""Service: the service under test, with responses shared between questions."""
+"""Service: the service under test, and the responses that questions share."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class NotAskedError(Exception):
 
 
 class Evidence(TypedDict):
-    """Data for comparison by a later run, with hashes instead of catalog and product names."""
+    """Data that a later run compares with; it contains hashes, not catalog or product names."""
 
     at: str
     catalog: str
@@ -247,7 +247,7 @@ class Service:
         return catalog.product_count
 
     def walk(self, pages: int) -> Sequence[MerchantProductListPage]:
-        """Return at least the catalog's first `pages` pages, if it has as many."""
+        """Return at least the first `pages` pages of the catalog, or all pages if it has fewer."""
         while len(self.pages) < pages and (not self.pages or self.pages[-1].next_cursor):
             cursor = self.pages[-1].next_cursor if self.pages else None
             number = len(self.pages) + 1

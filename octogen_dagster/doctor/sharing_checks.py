@@ -167,7 +167,7 @@ def control_plane_findings(
 
 
 def _refresh_token_findings(login: dict[str, Any]) -> Check:
-    """Warn if the refresh token is not stored, or others can read or replace it."""
+    """Warn if the refresh token is not stored, or if other users can read or replace it."""
     place = login.get("token_uri") or login.get("refresh_token_file")
     if not place and login.get("refresh_token"):
         yield Finding(

@@ -168,7 +168,7 @@ class AnalyticsHub:
         return _SUBSCRIBE in response.permissions
 
     def export_restrictions(self, listing: ListingName) -> dict[str, bool]:
-        """Read the restrictions in a listing's `restricted_export_config`; empty without any."""
+        """Return the restrictions in a listing's `restricted_export_config`; can be empty."""
         from google.cloud import bigquery_analyticshub_v1 as ah
 
         with translate_google_errors(ANALYTICS_HUB, f"Listing {listing}"):

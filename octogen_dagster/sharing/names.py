@@ -24,7 +24,7 @@ _PARTS = {
     "dataExchanges": ("exchange", _ID),
     "listings": ("listing", _ID),
 }
-"""The keywords in a listing's name, each with the part after it."""
+"""The keywords in a listing's name, each followed by the part that it introduces."""
 
 
 ListingKey = tuple[str, str, str]

@@ -120,7 +120,7 @@ def subscribe(
 def find_subscription(
     hub: AnalyticsHub, plan: SubscriptionPlan, datasets: Mapping[str, str] = MappingProxyType({})
 ) -> BigQuerySubscriptionResult | None:
-    """Return the usable subscription to the plan's listing; None without one."""
+    """Return the usable subscription to the plan's listing, or None if there is none."""
     found = in_force(_subscriptions_to(hub, plan, datasets), plan)
     return None if found is None else _result(found, plan, already_subscribed=True)
 

@@ -146,7 +146,7 @@ def build_url_list_export_asset(
 
 
 def last_exported_at(state: "CoverageUrlList") -> datetime | None:
-    """Return a list's last export time; None before the first export."""
+    """Return a list's last export time, or None before the first export."""
     return None if state.big_query is None else state.big_query.last_exported_at
 
 
@@ -227,7 +227,7 @@ def _exported(
 def _check_freshness(
     exported_at: datetime | None, created_at: datetime | None, max_age: timedelta | None
 ) -> Iterator[dg.AssetCheckResult]:
-    """Yield the result for the check `fresh`; before the first export, creation counts."""
+    """Yield the result of the check `fresh`; before the first export, use the creation time."""
     if max_age is None:
         return
     since = exported_at or created_at

@@ -240,7 +240,7 @@ def _check_percent(percent: float) -> None:
 
 
 class _Table:
-    """The user's table and its distinct URLs to send."""
+    """The user's table, and the distinct URLs in it to send."""
 
     def __init__(self, frame: pl.DataFrame, urls: Sequence[str]) -> None:
         self.frame = frame

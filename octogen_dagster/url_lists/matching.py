@@ -180,7 +180,7 @@ def _url_forms(url: str) -> list[pl.Expr]:
 
 
 def _nearest(products: pl.DataFrame, urls: pl.DataFrame, per: str) -> pl.DataFrame:
-    """Return the pairs on a page that share the most parameters, per product or per URL.
+    """Return the pairs on a page that share the most parameters, for each product or each URL.
 
     A pair is uncertain if both have parameters and share none.
     """

@@ -146,7 +146,7 @@ class UrlListSync:
         return Difference(count, missing, others)
 
     def _send(self, difference: Difference) -> int:
-        """Remove, then add, and return the list's new size.
+        """Remove URLs, then add URLs, and return the list's new size.
 
         In this order, a full list has room for new URLs.
         """
