@@ -34,19 +34,19 @@ def build_price_alerts_asset(
 
     A row is an event: a rule, a product and the snapshot in which the rule triggered. The columns
     are in `octogen_dagster.schemas.ALERTS_SCHEMA`. Events depend only on the history. A repeated
-    run adds none, and a run after missed days adds theirs. A late snapshot or `forget_snapshot`
-    recomputes events from its time on; `octogen/events_appeared` and `octogen/events_vanished`
-    count the differences. With a price rule, a changed currency is a `currency_changed` event,
-    never a price drop.
+    run adds no events, and a run after missed days adds the events of those days. A late snapshot
+    or `forget_snapshot` causes events to be recomputed from that snapshot's time onward;
+    `octogen/events_appeared` and `octogen/events_vanished` count the differences. With a price
+    rule, a changed currency is a `currency_changed` event, never a price drop.
 
-    A new or changed rule looks back over its `days`. Changing a rule keeps its earlier events,
-    removing it removes them. The metadata count each rule's events in the last snapshot, such as
-    `octogen/price_dropped`, and `octogen/largest_alerts` lists the largest changes with links.
-    `build_snapshot_checks` adds a check for each rule.
+    A new or changed rule looks back over its `days`. Changing a rule keeps its earlier events;
+    removing a rule removes its events. The metadata count each rule's events in the last snapshot,
+    such as `octogen/price_dropped`, and `octogen/largest_alerts` lists the largest changes with
+    links. `build_snapshot_checks` adds a check for each rule.
 
     With `price_list`, the rules compare competitors with your prices. An event's time is when one
-    side changed, and it has `sku`, `price` and `rank`. URLs match as in a price position. Rows
-    that cannot be compared are counted as `octogen/unpriced`, `octogen/other_currency`,
+    side changed, and it has `sku`, `price` and `rank`. URLs are matched as in a price position.
+    Rows that cannot be compared are counted as `octogen/unpriced`, `octogen/other_currency`,
     `octogen/no_currency` and `octogen/no_price`.
 
     Args:
@@ -57,7 +57,7 @@ def build_price_alerts_asset(
         price_list: Its history, built by `build_history_asset`, with the columns `sku`,
             `product_url` (a competitor's product page; a SKU can have several), `price`,
             `currency` and any floor.
-        name: The asset's name or `dagster.AssetSpec`; by default the history's name with `_alerts`
+        name: The asset's name or `dagster.AssetSpec`. Defaults to the history's name with `_alerts`
             or `_price_list_alerts` in place of `_history`.
         asset_arguments: Other arguments for `@dagster.asset`. Pass
             `automation_condition=octogen_dagster.follow_upstream()` to run after each history

@@ -63,7 +63,7 @@ ALERTS_DESCRIPTIONS = {
     "in_stock": "True if the product was in stock at that time; null if unknown or it is gone.",
     "sku": "Your article; null for a product rule.",
     "price": "Your price at that time.",
-    "rank_before": "Your price's rank just before, as in a price position.",
+    "rank_before": "Your price's rank just before the event, calculated as in a price position.",
     "rank": "Your price's rank at that time: 1 if no competitor is cheaper.",
 }
 

@@ -43,10 +43,10 @@ _AGAIN = "The sensor retries at its next tick"
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """Turn a redirect into an error: the request after it would carry no message."""
+    """Turn a redirect into an error: the redirected request would not include the message."""
 
     def redirect_request(self, *_: object) -> None:
-        """Refuse the redirect."""
+        """Reject the redirect."""
 
 
 _OPENER = urllib.request.build_opener(_NoRedirects)
@@ -113,7 +113,7 @@ class SlackNotifier(_Notifier):
 
 
 def _problem(request: urllib.request.Request) -> str:
-    """Post a message to Slack and return the problem; empty if Slack accepted it."""
+    """Post a message to Slack and return the problem, or an empty string if Slack accepted it."""
     try:
         with _OPENER.open(request, timeout=_TIMEOUT_SECONDS) as response:
             answer = response.read(_MAX_ANSWER_BYTES).decode(errors="replace").strip()

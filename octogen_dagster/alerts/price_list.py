@@ -1,4 +1,4 @@
-"""Price-list events, a pure function of the product histories and the price list's.
+"""Price-list events, a pure function of the product histories and the price list's history.
 
     price-list rows at each moment → position/pages_at → is a page below? → when it went below
 
@@ -133,7 +133,7 @@ def _moments(rows: pl.DataFrame, price_list: pl.DataFrame) -> pl.DataFrame:
 
 
 def _compared(there: pl.DataFrame, rule: PriceListRule) -> pl.DataFrame:
-    """Add the price to compare with, and whether a page is below it; null if unknown."""
+    """Add the price to compare against and whether a page's price is below it; null if unknown."""
     price = pl.when(pl.col("currency").is_not_null()).then(known_price(pl.col(rule.column)))
     there = there.with_columns(price.alias(COMPARED))
     return there.with_columns(rule.condition(there).alias(_IS_BELOW)).with_columns(
@@ -146,7 +146,7 @@ def _compared(there: pl.DataFrame, rule: PriceListRule) -> pl.DataFrame:
 
 
 def _became(there: pl.DataFrame, moments: pl.DataFrame, group: Sequence[str]) -> pl.DataFrame:
-    """Return when each group went below, with its lowest page."""
+    """Return when each group went below the reference price, with its lowest-priced page."""
     is_below = pl.col(_IS_BELOW)
     known = there.group_by(*_OF_PAGE, AT).agg(
         pl.when(is_below.any())
@@ -187,7 +187,7 @@ def _page() -> pl.Expr:
 
 
 def price_list_figures(history: pl.LazyFrame, price_list: pl.DataFrame) -> dict[str, int]:
-    """Count the current price-list rows, and by reason the ones not comparable."""
+    """Count the current price-list rows and, by reason, the rows that cannot be compared."""
     now = price_list.filter(pl.col("valid_to").is_null())
     priced = now.filter(pl.col(LIST_PRICE).is_not_null()).drop("valid_from", "valid_to")
     current = history.filter("is_current")

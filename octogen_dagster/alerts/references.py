@@ -15,7 +15,7 @@ ROW = "octogen_row"
 def with_references(
     moved: pl.DataFrame, rows: pl.DataFrame, against: str, days: int
 ) -> pl.DataFrame:
-    """Add each row's reference price as `before`, and since when it was the price."""
+    """Add each row's reference price as `before`, and the time since which it applied."""
     if against == "before":
         return moved.with_columns(before="price_before", since="price_before_since")
     begin = pl.col("at") - timedelta(days=days)

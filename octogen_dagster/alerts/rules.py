@@ -50,7 +50,7 @@ _RESERVED = (
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class AlertRule:
-    """Base class of alert rules, also of your own.
+    """Base class of alert rules, including rules that you write.
 
     A subclass is a frozen dataclass with the class attribute `happened` and the method `condition`.
     Its fields are its arguments in Python and in YAML. Its `kind` is the class name in snake case.
@@ -76,7 +76,7 @@ class AlertRule:
     happened: ClassVar[str]
     """What happened to a product, such as `sold out`, for the summary of a materialization."""
     of_prices: ClassVar[bool] = False
-    """True if the rule compares prices, so that a change of currency is reported as well."""
+    """True if the rule compares prices, in which case a currency change is also reported."""
     at: ClassVar[str] = "valid_from"
     """The column with the time of an event."""
     direction: ClassVar[int] = 0
@@ -372,9 +372,9 @@ class PriceListRule(AlertRule):
     counted = "current_rows"
     percent: ClassVar[float] = 0.0
     by: ClassVar[str] = "any"
-    """`any` for an event for each competitor's page, `cheapest` for one for each SKU."""
+    """`any` for an event for each competitor's page, `cheapest` for one event for each SKU."""
     column: ClassVar[str] = "price"
-    """The price-list column with the price to compare with."""
+    """The price-list column that contains the price to compare against."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -439,13 +439,13 @@ KINDS: Mapping[str, type[AlertRule]] = {
 
 
 def require_positive(rule: AlertRule, name: str, value: float | None) -> None:
-    """Refuse an amount that is not above 0."""
+    """Reject an amount that is not above 0."""
     if value is not None and not (value > 0 and math.isfinite(value)):
         raise ValueError(f"Rule {rule.name!r}: {name} must be above 0, not {value}.")
 
 
 def require_choice(rule: AlertRule, name: str, choices: Sequence[str]) -> None:
-    """Refuse an argument that is not one of some choices."""
+    """Reject an argument that is not one of the given choices."""
     if (value := getattr(rule, name)) not in choices:
         raise ValueError(
             f"Rule {rule.name!r}: {name} must be one of {', '.join(choices)}, not {value!r}."
@@ -453,14 +453,14 @@ def require_choice(rule: AlertRule, name: str, choices: Sequence[str]) -> None:
 
 
 def check_rule_names(rules: Sequence[AlertRule]) -> None:
-    """Refuse two rules with one name."""
+    """Reject two rules that have the same name."""
     names = [rule.name for rule in rules]
     if twice := [name for name in names if names.count(name) > 1]:
         raise ValueError(f"Two rules are called {twice[0]!r}. Set a different `name` for one.")
 
 
 def with_currency_changes(rules: Sequence[AlertRule]) -> list[AlertRule]:
-    """Add the rule of currency changes for the products of the price rules."""
+    """Add a currency-change rule for the products that the price rules cover."""
     import polars as pl
 
     of_prices = [rule for rule in rules if rule.of_prices]

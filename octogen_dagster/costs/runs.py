@@ -24,7 +24,7 @@ from octogen_dagster.snapshots.publication import REPORTED_BEFORE, parent_of
 _RECORDS_AT_ONCE = 1000
 _TIME = re.compile(r"\d{4}-\d\d-\d\d")
 _Published = Mapping[tuple[str, str | None], Spent]
-"""Dollars that materializations reported, by run and step."""
+"""Cost in dollars reported by materializations, by run and step."""
 
 
 def read_costs(instance: dg.DagsterInstance, since: datetime) -> pl.DataFrame:

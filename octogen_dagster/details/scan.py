@@ -1,4 +1,4 @@
-"""DetailScan: look up the products in a snapshot concurrently, or carry their rows over."""
+"""DetailScan: look up a snapshot's products concurrently, or reuse their previous rows."""
 
 from __future__ import annotations
 

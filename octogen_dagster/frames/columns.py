@@ -27,7 +27,7 @@ DETAIL_SCHEMA_VERSION = 3
 IDENTITY = ("uuid", "catalog_key", "product_url")
 LISTED = ("title", "current_price", "original_price", "in_stock", "is_active", "updated_at")
 DIGEST = "digest"
-"""The field in the `listed` column that is a digest of the other listed values."""
+"""The field in the `listed` column that holds a digest of the other listed values."""
 DIGESTED = ("brand", "category_path", "colors", "sizes", "currency", "images")
 FOUND, GONE, MISMATCH, FAILED = "found", "gone", "mismatch", "failed"
 """The `status` values in product details."""

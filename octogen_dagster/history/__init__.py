@@ -1,1 +1,1 @@
-"""The history of products: a row for each time in which a product stayed the same."""
+"""The history of products: a row for each period in which a product stayed the same."""

@@ -79,7 +79,7 @@ class LeftOut(NamedTuple):
         return f"The snapshot{time}{f' (partition {self.partition})' if self.partition else ''}"
 
     def is_of(self, times: Collection[datetime], partitions: Collection[str]) -> bool:
-        """True if its partition, or without partitions its time, is listed."""
+        """True if its partition is listed or, without partitions, its time."""
         if self.partition:
             return self.partition in partitions
         return self.fetched_at is None or self.fetched_at in times
@@ -147,7 +147,7 @@ class Contents:
 
 
 def read_observed(metadata: Mapping[str, str]) -> dict[datetime, Observation]:
-    """Read a history's snapshots from its file metadata, the oldest first."""
+    """Read a history's snapshots from its file metadata, oldest first."""
     if (number := json.loads(metadata.get(_FORMAT, "1"))) != _FORMAT_NUMBER:
         raise UnfitSnapshotError(
             f"The history's file has format {number}, but this version of octogen-dagster reads "

@@ -126,7 +126,7 @@ def take_out(
 
 
 def _differing(rows: pl.LazyFrame, snapshot: pl.LazyFrame, tracking: Tracking) -> pl.Series:
-    """Return the keys whose values differ, or that only one side has."""
+    """Return the keys whose values differ between the two sides or that only one side has."""
     values = [name for name in tracking.types if name not in tracking.key]
     hashed = [tracking.hashed.alias("key"), pl.struct(*values).hash().alias("values")]
     old, new = (each.select(hashed).collect(engine="streaming") for each in (rows, snapshot))
@@ -177,7 +177,7 @@ def key_ranges(*frames: pl.LazyFrame, column: str = "uuid") -> Iterator[pl.Expr]
 def _computed(
     old: pl.DataFrame, new: pl.DataFrame, at: datetime, observed: Observed, tracking: Tracking
 ) -> pl.DataFrame:
-    """Recompute history rows from their old rows and their values at a time."""
+    """Recompute the rows of some keys from their old rows and their values at a given time."""
     if old.is_empty() and new.is_empty():
         return old
     old, new = (each.with_columns(tracking.catalog.alias(_CATALOG)) for each in (old, new))
@@ -247,7 +247,7 @@ def _merged(rows: pl.DataFrame, tracking: Tracking) -> pl.DataFrame:
 def history_metrics(
     history: pl.LazyFrame, at: datetime | None, tracking: Tracking = PRODUCTS
 ) -> Metrics:
-    """Return change counts and median prices for a history's last snapshot, at a time."""
+    """Return change counts and median prices for a history's last snapshot, taken at `at`."""
     last = pl.lit(at, TIME)  # null without snapshots
     begins = pl.col("valid_from") == last
     changes = {name: (begins & (pl.col("change") == name)).sum() for name in CHANGES}
@@ -315,7 +315,7 @@ def _median_prices(products: pl.LazyFrame) -> Metrics:
 
 
 def price_drops(history: pl.LazyFrame, at: datetime | None, number: int) -> pl.DataFrame:
-    """Return the products with the largest price drops in percent in the snapshot at a time."""
+    """Return the products with the largest price drops, in percent, in the snapshot at `at`."""
     moment = pl.lit(at, TIME)
     price, unit = known_price(pl.col("current_price")), pl.col("currency").str.to_lowercase()
     columns = [KEY.alias("key"), unit, price]
@@ -366,7 +366,7 @@ def _drop_cells(row: Row) -> Cells:
 
 
 def _left_out(of: Published) -> Shown:
-    """Return the snapshots left out, as a separate part: a check needs it if others fail."""
+    """Return the snapshots left out, as a separate part: a check needs it if other parts fail."""
     left_out = Contents.read(of.file_metadata).left_out
     return {"left_out": Markdown("\n".join(f"* {each.name}: {each.reason}" for each in left_out))}
 

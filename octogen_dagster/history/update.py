@@ -154,7 +154,7 @@ def _planned(
 
 
 def _refuse_lost(lacks: Collection[str], before: Iterable[Collection[str]]) -> None:
-    """Reject a linked view's snapshot that lost a required column.
+    """Reject a snapshot of a linked view that no longer has a required column.
 
     Without its catalog a product would get a new key, and a hidden price would look like a null.
     """
@@ -187,7 +187,7 @@ def _existing(target: SnapshotTarget, file_metadata: Mapping[str, str]) -> pl.La
 def _time_of(
     stored: pl.LazyFrame, file_metadata: Mapping[str, str], tracking: Tracking
 ) -> datetime | None:
-    """Return when a snapshot was read, or else stored; None for product snapshots without rows."""
+    """Return when a snapshot was read or, if unknown, stored; None for empty product snapshots."""
     at = file_metadata.get(FETCHED_AT)
     if "fetched_at" not in stored.collect_schema():
         at = at or file_metadata.get(STORED_AT)

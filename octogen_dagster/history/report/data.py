@@ -222,7 +222,7 @@ _SKU_COLUMNS = ("sku", "price", "rank", "competitors", "index", "products", "bel
 
 
 def _price_list(store: Store, asset: str, products: pl.DataFrame) -> pl.DataFrame:
-    """Return the SKUs in the history's price position, the highest price index first."""
+    """Return the SKUs in the history's price position, highest price index first."""
     position = stored_position(store, f"{asset.removesuffix('_history')}_position")
     if position is None:
         return pl.DataFrame(schema={"currency": pl.String, **dict.fromkeys(_SKU_COLUMNS, pl.Null)})
