@@ -115,7 +115,7 @@ def build_product_changes_asset(
 
 
 def _times_of(partition: str, observed: Observed) -> tuple[datetime, datetime | None]:
-    """Return the times of the last snapshot in the partition and the last one before it."""
+    """Return the time of the partition's last snapshot, and of the last one before its first."""
     times = [at for at, each in observed.items() if each.partition == partition]
     if not times:
         raise UnfitSnapshotError(

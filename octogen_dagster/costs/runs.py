@@ -78,7 +78,7 @@ def _materializations(
 
 
 def _charge(record: dg.EventLogRecord) -> Charge | None:
-    """Return a materialization's costs; None if it has none or they were reported before."""
+    """Return a materialization's costs; None if it has no costs or they were already reported."""
     event = record.asset_materialization
     if event is None or REPORTED_BEFORE in event.metadata:
         return None
@@ -97,7 +97,7 @@ def _charge(record: dg.EventLogRecord) -> Charge | None:
 def _unpublished_charges(
     instance: dg.DagsterInstance, runs: Sequence[dg.RunRecord], published: _Published
 ) -> Iterator[Charge]:
-    """Yield what the runs spent in excess of the costs their materializations reported."""
+    """Yield the costs of the runs that their materializations did not report."""
     known = {each.dagster_run.run_id: each.dagster_run for each in runs}
     others = {parent for run in known.values() if (parent := parent_of(run))} - known.keys()
     for first in range(0, len(others), _RECORDS_AT_ONCE):
@@ -120,7 +120,7 @@ def _unpublished_charges(
 
 
 def _planned(instance: dg.DagsterInstance, run_id: str) -> Mapping[str, tuple[str, str | None]]:
-    """Return the asset each step materializes, and the partition if the step has only one."""
+    """Return the asset that each step materializes, and its partition if it has only one."""
     kind = dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED
     planned: dict[str, tuple[str, str | None]] = {}
     for entry in instance.all_logs(run_id, of_type=kind):

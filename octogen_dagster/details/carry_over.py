@@ -1,4 +1,4 @@
-"""Carry rows over from the previous details snapshot if the product's listing is unchanged.
+"""Reuse rows from the previous details snapshot if the product's listing is unchanged.
 
 A semi join finds these rows, and an anti join finds the products to look up. Both compare hashes
 over the identity and the listing. Earlier versions stored fewer listing fields.
@@ -50,7 +50,7 @@ class PreviousRows(NamedTuple):
 
 
 def previous_rows(target: SnapshotTarget) -> PreviousRows:
-    """Return the rows that can be carried over from the latest details snapshot."""
+    """Return the rows that can be reused from the latest details snapshot."""
     try:
         snapshot = target.latest()
         if snapshot is None:

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 ROW_GROUP_SIZE = 2_000
 """Rows per row group in a details file; a details row is as large as ten product rows."""
 MAX_FAILURES_IN_A_ROW = 50
-"""Consecutive failures, each after its retries, after which the service counts as down."""
+"""The number of consecutive failures (after retries) that means the service is down."""
 
 _ROWS_PER_FRAME = 500
 _MAX_PRODUCTS_PER_JOB = 25  # fewer queued results take less time
@@ -107,7 +107,7 @@ class DetailScan:
 
     @contextmanager
     def reading(self, target: SnapshotTarget, stop: threading.Event) -> Iterator[Reading]:
-        """Yield the rows for a target; rows are carried over from its latest snapshot."""
+        """Yield the rows for a target, reusing unchanged rows from its latest snapshot."""
 
         def frames(query: Query, stop: threading.Event) -> Iterator[pl.DataFrame]:
             return self._frames(query, stop, target)
@@ -276,7 +276,7 @@ def _mismatch(uuid: str | None) -> str:
 
 
 class _FailureLimit:
-    """End the execution when too many lookups fail, in total or in a row.
+    """End the execution when too many lookups fail, in total or consecutively.
 
     The total includes rows that are carried over. Otherwise a few products whose lookup always
     fails would exceed the limit whenever few products change.

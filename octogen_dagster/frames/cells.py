@@ -1,4 +1,4 @@
-"""Cells for a table's preview rows, and the texts its summary sentence shares."""
+"""Cells for a table's preview rows, and the texts that its summary sentence also uses."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def short_text(text: str) -> str:
 
 
 def price_text(amount: float | None, currency: str | None) -> str:
-    """Format a price, such as `40,550.00 EUR`; empty if unknown."""
+    """Format a price, such as `40,550.00 EUR`, or return an empty string if it is unknown."""
     if amount is None or not math.isfinite(amount):
         return ""
     return f"{amount:,.2f} {currency or ''}".rstrip()
@@ -102,7 +102,7 @@ def median_text(metrics: Figures) -> list[str]:
 
 
 def currency_of(name: str, prefix: str) -> str:
-    """Return the currency in a metric's name; empty for products without one."""
+    """Return the currency in a metric's name, or an empty string if there is none."""
     code = name.removeprefix(prefix)
     return "" if code == NO_CURRENCY else code.upper()
 

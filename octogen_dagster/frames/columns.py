@@ -344,7 +344,7 @@ DETAIL_SCHEMA = LOOKUPS.schema
 
 
 def evolved(frame: pl.LazyFrame, schema: pl.Schema) -> tuple[pl.LazyFrame, list[str]]:
-    """Convert a frame from another version to a schema, and return the paths it is missing.
+    """Convert a frame from another version to a schema; also return the paths missing from it.
 
     Missing columns and fields become null. Rows with a value that cannot be cast are dropped.
 

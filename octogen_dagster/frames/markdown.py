@@ -65,7 +65,7 @@ def _cell_text(value: object) -> str:
 
 
 def _markdown_link(text: str, url: str | None) -> str:
-    """Format a link; only its text if the URL is not http(s) or is too long."""
+    """Format a link, or only its text if the URL is not http(s) or is too long."""
     target = quote(url or "", safe=_SAFE_IN_URL)
     if not _LINK.fullmatch(target) or len(target) > _MAX_LINK_LENGTH:
         return _cell_text(text)
@@ -78,7 +78,7 @@ def _shortened(text: str, limit: int = _MAX_CELL_LENGTH) -> str:
 
 
 def trend(lines: Mapping[str, str], metrics: Figures, earlier: Sequence[Figures]) -> str:
-    """Format trends of metrics, by title, and of the median price as a Markdown table."""
+    """Format the trends of metrics (by title) and of the median price as a Markdown table."""
     shown, lines = earlier[-MAX_EARLIER:], dict(lines)
     medians = (name for name in metrics if name.startswith(MEDIANS))
     for name in list(medians)[:1]:

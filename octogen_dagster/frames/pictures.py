@@ -61,7 +61,7 @@ def lines_svg(
 
 
 def shares_svg(shares: Mapping[str, float]) -> str:
-    """Draw one bar per name, as long as its share, from 0 to 1."""
+    """Draw one bar per name; its length is the name's share, from 0 to 1."""
     parts = []
     for place, (name, share) in enumerate(shares.items()):
         y = place * _BAR

@@ -103,6 +103,6 @@ PRODUCTS_KIND = TableKind(
 
 
 def kind_of_rows(kind: TableKind, schema: pl.Schema) -> TableKind:
-    """Return the kind of these rows: rows in your assets can be products, judged by the schema."""
+    """Return the kind of these rows. Rows in your assets are products if their schema matches."""
     are_products = kind is PLAIN and PRODUCT_SCHEMA.items() <= schema.items()
     return PRODUCTS_KIND if are_products else kind

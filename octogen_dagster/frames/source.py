@@ -1,4 +1,4 @@
-"""SnapshotSource: what an asset returns, with how to read, check and store it."""
+"""SnapshotSource: what an asset returns, including how to read, check and store it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ CATALOGS = "octogen.catalogs"
 SELECTION = "octogen.selection"
 """File metadata key: the rows read from a linked view, unless it was read whole."""
 FETCHED_AT = "octogen.fetched_at"
-"""File metadata key: when the snapshot, or for changes the snapshot compared, was read."""
+"""File metadata key: when the snapshot (for changes, the compared snapshot) was read."""
 STORED_AT = "octogen.stored_at"
 """File metadata key: when the file was written."""
 ROWS = "octogen.rows"
@@ -70,7 +70,7 @@ def is_within(window: TimeWindow, moment: datetime) -> bool:
 
 @dataclass(frozen=True)
 class SnapshotTarget:
-    """Where a snapshot is stored, with the latest one there; without a store, nowhere."""
+    """Where a snapshot is stored, and the latest snapshot there. By default, there is no store."""
 
     log: Callable[[str], None]
     warn: Callable[[str], None]
@@ -81,7 +81,7 @@ class SnapshotTarget:
     resume_within: timedelta = timedelta()
 
     def latest(self) -> pl.LazyFrame | None:
-        """Return the current snapshot, else the latest earlier one, or None."""
+        """Return the current snapshot, the latest earlier one if there is none, or None."""
         key = self.latest_key()
         return self.store.scan(key) if self.store and key else None
 
@@ -150,7 +150,7 @@ class SnapshotSource(Protocol):
 
     @property
     def spending(self) -> RunSpending | None:
-        """The costs and budget for reading; None if it is free."""
+        """The costs and budget for reading; None if reading is free."""
 
     def reading(
         self, target: SnapshotTarget, stop: threading.Event
@@ -210,7 +210,7 @@ def _is_frame(value: Any, module: str, name: str) -> bool:
 
 
 def _from_pandas(frame: Any, subject: str) -> pl.DataFrame:
-    """Convert a pandas DataFrame, with its index if named, such as after `groupby`."""
+    """Convert a pandas DataFrame, including its index if that is named, such as after `groupby`."""
     try:
         arrow = importlib.import_module("pyarrow")
     except ImportError as error:
@@ -245,7 +245,7 @@ def collected(
     warn: Callable[[str], None],
     stop: threading.Event,
 ) -> tuple[pl.DataFrame, Outcome]:
-    """Read a source into memory, with the checks that need no previous snapshot."""
+    """Read a source into memory, running only the checks that need no previous snapshot."""
     with source.reading(SnapshotTarget(log, warn), stop) as reading:
 
         def collect() -> pl.DataFrame:

@@ -103,7 +103,7 @@ def known_price(price: pl.Expr) -> pl.Expr:
 
 
 def brand_name(columns: Mapping[str, pl.DataType]) -> pl.Expr:
-    """The brand name, from a struct or string column, or null without either."""
+    """The brand name from a struct or string column; null if there is no such column."""
     brand = columns.get("brand")
     if isinstance(brand, pl.Struct) and "name" in brand.to_schema():
         return pl.col("brand").struct.field("name")

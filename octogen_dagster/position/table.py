@@ -94,10 +94,10 @@ def price_position(
     percent-encoding for each character. Only prices in the same currency are compared.
 
     Args:
-        history: A complete history from `scan_history` without a time, or several concatenated.
+        history: A complete history from `scan_history` without `as_of`, or several concatenated.
         price_list: Your price list, with the columns `sku`, `product_url` (a competitor's product
             page; a SKU can have several), `price` and `currency`. Other columns are kept.
-        as_of: The position's time, or a date for its start in UTC; None for the last snapshots.
+        as_of: The position's time, or a date (its start in UTC). None means the last snapshots.
 
     Raises:
         ValueError: The price list lacks a column, has one that the position adds, or has a price
@@ -309,7 +309,7 @@ def positions(rows: pl.DataFrame, price_list: pl.DataFrame) -> pl.DataFrame:
 
 
 def lasting_at(rows: pl.DataFrame, moments: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
-    """Return each row once for each moment `AT` with the same `by` at which it is valid.
+    """Return each row once for each moment `AT` that has the same `by` and at which it is valid.
 
     Sorted moments are numbered, so a row's moments are a range of numbers and only valid pairs are
     built. A null in `by` equals nothing.
@@ -342,7 +342,7 @@ def lasting_at(rows: pl.DataFrame, moments: pl.DataFrame, by: Sequence[str]) -> 
 
 
 def _products(rows: pl.DataFrame, moments: pl.DataFrame) -> pl.DataFrame:
-    """Return the products at URLs and moments, as they were then or last seen."""
+    """Return the products at each URL and moment, as they were then or when last seen."""
     values = ["competitor_price", "competitor_currency", "competitor_in_stock"]
     # Rows from several histories overlap: a price lasts as long as any of them has it.
     until = pl.col("valid_to").fill_null(pl.col("valid_from").max()).cum_max().shift()
@@ -377,7 +377,7 @@ def _products(rows: pl.DataFrame, moments: pl.DataFrame) -> pl.DataFrame:
 
 
 def _until_the_next(rows: pl.DataFrame) -> pl.DataFrame:
-    """Extend rows to the next one for their product and URL, and keep when they ended."""
+    """Extend each row to the next row for its product and URL, and keep the time when it ended."""
     begins = rows.select(*_PAGE, pl.col("valid_from").alias(_NEXT)).sort(_NEXT)
     ends = rows.rename({"valid_to": _GONE_AT}).sort(_GONE_AT)
     joined = ends.join_asof(
@@ -439,7 +439,7 @@ def _unmatched_cells(row: Row) -> Cells:
 
 
 def position_sentence(position: pl.LazyFrame) -> str:
-    """Return a Markdown sentence about matched pairs and how they compare."""
+    """Return a Markdown sentence with the number of matched pairs and how their prices compare."""
     of = position_figures(position)
     text = f"**{of['matched']:,} of {count(of['pairs'], 'pair')} matched**"
     if of["median_index"]:
@@ -480,4 +480,4 @@ def position_checks(limits: Mapping[str, float]) -> dict[str, Check]:
 
 
 POSITION_KIND = TableKind(descriptions=POSITION_DESCRIPTIONS, sentence=_sentence, preview=_preview)
-"""Without a schema, since a position also has the price list's columns."""
+"""It has no schema, because a position also includes the price list's columns."""

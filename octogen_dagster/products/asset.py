@@ -152,7 +152,7 @@ def _check_partitions(name: str, partitions: PartitionLayout, search: ProductSea
 
 
 def _configured_search(run: SnapshotRun[CatalogService]) -> tuple[ProductSearch, bool]:
-    """Return the search in the run configuration, and whether it accepts a smaller snapshot."""
+    """Return the search in the run configuration and whether the run accepts a smaller snapshot."""
     config = dict(run.context.op_execution_context.op_config)
     accepts_shrinking = config.pop(ACCEPT_SHRINKING)
     try:

@@ -110,7 +110,7 @@ def _all_shops_listed(left_out: Mapping[str, str]) -> dg.AssetCheckResult:
 
 
 def _metrics(frame: pl.DataFrame) -> Metadata:
-    """Return the number of catalogs and, if all product counts are known, of products."""
+    """Return the number of catalogs and, if all counts are known, the number of products."""
     metrics: Metadata = {"octogen/catalogs": len(frame)}
     if not frame["product_count"].has_nulls():
         metrics["octogen/products"] = int(frame["product_count"].sum())

@@ -69,7 +69,7 @@ class BigQueryTables(TableDestination):
 
     @contextmanager
     def connect(self) -> Iterator[BigQueryConnection]:
-        """Create a client and close it with the block."""
+        """Create a client and close it when the block ends."""
         limit = self.max_bytes_billed
         with closing(
             BigQueryConnection(self.place, self.project, self.location, limit)

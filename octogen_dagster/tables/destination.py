@@ -133,7 +133,7 @@ class TableConnection(ABC):
 
     @abstractmethod
     def try_out(self, schema: str) -> None:
-        """Create and drop a table in a schema. Drop the schema too if it did not exist."""
+        """Create and drop a table in a schema. Also drop the schema if it did not exist."""
 
     def cancel(self) -> None:  # noqa: B027
         """Cancel the operation that another thread is running; it raises an error there.
@@ -182,7 +182,7 @@ class TableDestination(Settings, ABC):
 
     @property
     def secrets(self) -> Sequence[str]:
-        """Values to mask in errors: fields with `repr=False`, and secret options in them."""
+        """Values to mask in errors: fields with `repr=False` and the secrets in their options."""
         found = []
         for name, field in type(self).model_fields.items():
             value = getattr(self, name)

@@ -30,7 +30,7 @@ class LakeConnection(TableConnection):
     """A connection to tables whose commits carry the load record.
 
     Rows are written to files first, then committed to the table version that was opened. The
-    library rejects the commit if another one has changed the same rows since.
+    library rejects the commit if another commit has changed the same rows since.
     """
 
     has_nested: ClassVar[bool] = True

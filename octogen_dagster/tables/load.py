@@ -39,7 +39,7 @@ class Loaded(NamedTuple):
 
     Attributes:
         row_count: Number of rows the table now has for the partition.
-        is_new: False if the table already had them and no rows were sent.
+        is_new: False if the table already had these rows and none were sent.
         texts_with_nul: Number of text values from which NUL was removed.
     """
 

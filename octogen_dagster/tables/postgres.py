@@ -40,7 +40,7 @@ _WITHOUT_STATE = {
     "starting up|shutting down|recovery mode": "57P03",
     "idle-in-transaction timeout": "25P03",
 }
-"""SQLSTATE prefixes by error text, for errors the driver reports without one."""
+"""SQLSTATE prefixes by error text, for errors that the driver reports without a SQLSTATE."""
 _ADVICE = {
     "25P03": "Raise the user's idle_in_transaction_session_timeout.",
     "53100": "Free disk space on the server.",
@@ -55,7 +55,7 @@ _ADVICE = {
     "USAGE and CREATE on it. An existing table must belong to the user.",
     "42": "Check the table and its schema. Rename or drop what belongs to another application.",
 }
-"""Advice by SQLSTATE prefix, the longest prefix first."""
+"""Advice by SQLSTATE prefix, longest prefix first."""
 _TEXT = r"(?:[^\s@/?#%]|%(?!00)[0-9A-Fa-f]{2})*"
 _HOST = r"(?:[\w.%-]*|\[[\w.:%]+\])(?::\d{1,5})?"
 _OPTION = r"\w+=(?:[^\s@#%&=]|%(?!00)[0-9A-Fa-f]{2})*"
@@ -97,7 +97,7 @@ class PostgresTables(TableDestination):
 
     @contextmanager
     def connect(self) -> Iterator[PostgresConnection]:
-        """Open a connection and close it with the block."""
+        """Open a connection and close it when the block ends."""
         uri = self.uri.rstrip()  # secret files end with a line break
         if not _URI.fullmatch(uri):  # libpq's error would quote part of the password
             raise OctogenTableError(

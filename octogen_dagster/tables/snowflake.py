@@ -76,7 +76,7 @@ class SnowflakeTables(TableDestination):
 
     @contextmanager
     def connect(self) -> Iterator[SnowflakeConnection]:
-        """Open a session and close it with the block."""
+        """Open a session and close it when the block ends."""
         options = {
             "username": self.user,
             "adbc.snowflake.sql.account": self.account,

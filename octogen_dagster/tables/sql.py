@@ -230,7 +230,7 @@ class SQLConnection(TableConnection):
         return f"{self.quoted(column.name)} {self.types[column.type]}"
 
     def comments(self, table: Table, columns: Sequence[Column]) -> list[str]:
-        """Return the statements that comment on new columns, and on a new table."""
+        """Return the statements that add comments to new columns and to a new table."""
         name = self.name(table)
         statements = [
             f"COMMENT ON COLUMN {name}.{self.quoted(column.name)} IS "
@@ -268,7 +268,7 @@ class SQLConnection(TableConnection):
         return f"'{value.translate(escapes)}'"
 
     def _where(self, rows: Rows, *, always: bool = False) -> str:
-        """Return the WHERE clause for rows; `always`, because BigQuery requires it in DELETE."""
+        """Return a WHERE clause for rows; `always`, because BigQuery requires it in DELETE."""
         conditions = [
             f"{self.quoted(name)} = {self.literal(value)}" for name, value in rows.items()
         ]
@@ -320,7 +320,7 @@ class SQLConnection(TableConnection):
             self.columns(table)
 
     def write_record(self, table: Table, part: Rows, load: Load, load_id: str) -> None:
-        """Update the load record. Waits for a concurrent load of the same rows, or fails."""
+        """Update the load record, waiting or failing if a concurrent load has the same rows."""
         values: Rows = {"load_id": load_id, **load._asdict()}
         changes = [f"{self.quoted(name)} = {self.literal(value)}" for name, value in values.items()]
         changes.append(f"{self.quoted('loaded_at')} = CURRENT_TIMESTAMP")
