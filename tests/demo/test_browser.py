@@ -77,7 +77,7 @@ def test_a_person_sees_the_product_in_the_demo(tmp_path: Path) -> None:
             sees(page, "octogen/disappeared", "octogen/reappeared")
             page.screenshot(path=screenshots / "history.png")
             page.goto(alerts)
-            sees(page, "octogen/largest_alerts", "octogen/events_", re.compile("[0-9] new event"))
+            sees(page, "octogen/largest_alerts", re.compile("[0-9] new event"))
             page.screenshot(path=screenshots / "alerts.png")
             page.goto(price_list_alerts)
             sees(page, re.compile("[0-9] price-list rows?"))
@@ -99,7 +99,7 @@ def test_a_person_sees_the_product_in_the_demo(tmp_path: Path) -> None:
                 "sweaters_schedule",
             )
             page.goto(f"{url}/assets/octogen_products")
-            sees(page, "The products of each catalog.", "Price before a discount")
+            sees(page, re.compile("products of each catalog"), "Price before a discount")
             page.screenshot(path=screenshots / "columns.png")
         except BaseException:
             page.screenshot(path=screenshots / "failed.png")
