@@ -48,10 +48,10 @@ def build_product_details_asset(
         name: The asset's name or `dagster.AssetSpec`. Defaults to `<products>_details`.
         only_changed: Look up only products that are new, whose listing differs from the previous
             details snapshot, or that were not found in it. Other rows are carried over, so fields
-            outside the listing, like the description and reviews, date from `looked_up_at`.
+            outside the listing, like the description and reviews, are as of `looked_up_at`.
         max_failed_percent: Maximum percentage of lookups that can fail. If more fail, nothing is
             published. Gone products do not count as failures, and rows that are carried over count
-            as successful lookups. 50 failures in a row always end the run.
+            as successful lookups. 50 consecutive failures always end the run.
         resource_key: The `OctogenResource`'s key. Change it to use more than one resource.
         asset_arguments: Any other argument for `@dagster.asset`, such as `pool`, `group_name`,
             `automation_condition`, `retry_policy`.

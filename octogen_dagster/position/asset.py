@@ -55,16 +55,16 @@ def build_price_position_asset(
     such as `octogen/matched` and `octogen/not_found`, the median index, unmatched samples and, if
     your price list has them, tables by `brand` and `category`. Two charts cover the last thirty
     days: the price index, and how often you are cheaper or more expensive. `build_snapshot_checks`
-    adds the checks `undercut_percent` and `unmatched_percent`, which warn. The metadata have both
-    figures.
+    adds the checks `undercut_percent` and `unmatched_percent`, which warn if exceeded.
+    The metadata include both figures.
 
     Args:
-        histories: Assets built by `build_product_history_asset`, one or several, with all their
-            catalogs.
+        histories: One or several assets built by `build_product_history_asset`. All their catalogs
+            are compared.
         price_list: Your price list: a frame, an asset or its key, with the columns `sku`,
             `product_url` (a competitor's product page; a SKU can have several), `price` and
             `currency`. Other columns are kept.
-        name: The asset's name or `dagster.AssetSpec`; by default the first history's name with
+        name: The asset's name or `dagster.AssetSpec`. Defaults to the first history's name with
             `_position` in place of `_history`.
         undercut_percent: Percentage of matched pairs in which a competitor can undercut you before
             the check warns.

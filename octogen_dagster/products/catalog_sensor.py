@@ -52,7 +52,7 @@ def build_catalog_sensor(
 
     Each tick lists the catalogs in the resource's `catalog_source`, adds a partition for each new
     one, and requests a run for each catalog whose index time differs from its last snapshot. A tick
-    requests at most 50 runs; the rest follow on later ticks, new catalogs first. If the asset has a
+    requests at most 50 runs; later ticks request the rest, new catalogs first. If the asset has a
     `backfill_policy`, a run can cover several due catalogs that are adjacent in Dagster's partition
     order.
 
@@ -61,7 +61,7 @@ def build_catalog_sensor(
     catalog whose index time becomes unknown is not requested, and a new catalog waits until it has
     products. If a run fails to publish a snapshot, the catalog is requested again after 10 minutes,
     then 20, up to 6 hours. Catalogs that are no longer listed are not requested; the check `fresh`
-    names them, and their data is kept.
+    lists them, and their data is kept.
 
     If a listing fails temporarily, the tick is skipped with the reason. The tick fails if the API
     key is missing or rejected, the account is out of credit, a setting is invalid, or the service
