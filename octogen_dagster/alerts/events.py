@@ -161,7 +161,7 @@ def _is_meant(rule: AlertRule, rows: pl.DataFrame) -> pl.Series:
 
 
 def _with_previous(rows: pl.DataFrame, first_seen: pl.DataFrame) -> pl.DataFrame:
-    """Add the last known values to each row, and those in the product's previous row."""
+    """Add the last known values as of each row, and as of the product's previous row."""
     rows = rows.with_columns(is_same=PRODUCTS.is_same, is_new=~PRODUCTS.goes_on)
     rows = rows.with_columns(
         pl.col("valid_to").is_not_null().alias("is_last"),

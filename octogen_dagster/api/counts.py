@@ -1,4 +1,4 @@
-"""Count a read's products before it begins, without a charged search."""
+"""Count the products that a read will return, without a charged search."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ MEMORY_SECONDS = 2 * 24 * 3600.0
 _RESUMED_SECONDS = 24 * 3600.0
 """How long Dagster keeps launching runs after a tick is interrupted."""
 _LONGEST_RUN_SECONDS = 7 * 24 * 3600.0
-"""An older unfinished run died with its machine, without run monitoring."""
+"""An older run was left unfinished when its machine died, because run monitoring is off."""
 _MOST_ZONES_SECONDS = 24 * 3600.0
 """The largest error in Dagster's times: PostgreSQL writes them in its session's time zone."""
 _REQUESTS_IN_A_QUERY = 500

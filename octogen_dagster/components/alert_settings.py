@@ -53,12 +53,12 @@ class AlertSettings(YamlModel):
     """Number of days that a new rule looks back, and number of days over which it compares prices.
     """
     again_after: Duration | None = None
-    """Time after an event, such as `7d`, during which the product is reported again only if its
+    """How long after an event, such as `7d`, the product is reported again only if its
     price moves further."""
     max_products: int = 0
     """The rule's check warns if more products match in a snapshot."""
     max_percent: float | None = None
-    """The same limit as a percentage of all products; the check warns only above both limits."""
+    """The same limit as a percentage of all products; the check warns only if both are exceeded."""
 
     def rule(self) -> AlertRule:
         """Return the rule with these fields."""

@@ -40,7 +40,7 @@ def build_costs_asset(
     @snapshot_asset(
         {
             "description": (
-                f"Costs at Octogen and Google in the last {days} days. Each row is an asset and a "
+                f"Octogen and Google costs in the last {days} days. Each row is an asset and a "
                 "catalog on one day."
             )
         },

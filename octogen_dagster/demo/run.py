@@ -255,7 +255,7 @@ class Demo:
         self._say("The demo runs until Ctrl-C ends it.")
 
     def _done_since(self, began: float) -> Iterator[bool]:
-        """Yield for each asset whether it was materialized since the day began."""
+        """Yield, for each asset, whether it has been materialized since the day began."""
         for partition in self._partitions:
             yield self._made_at(_PRODUCTS, partition) > began
             for name, followed in self._followed.items():

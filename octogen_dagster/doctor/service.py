@@ -100,7 +100,7 @@ class _WatchedClient(BlockingClient):
 
 
 class Service:
-    """The service under test, with responses shared between questions.
+    """The service under test; questions share its responses.
 
     All questions use one catalog: the catalog from the earlier run whose evidence is in `before`,
     or the smallest catalog that has products.

@@ -34,7 +34,7 @@ _DERIVED = ("brand_name", "category")
 _EXACT = {pl.Int8, pl.Int16, pl.Int32, pl.UInt8, pl.UInt16, pl.UInt32, pl.Float32, pl.Float64}
 """Number types that Float64 represents exactly; Int64 does so for the integers among them."""
 _FLOAT_DIGITS = 15
-"""Float64 represents every number with this many decimal digits."""
+"""Float64 can represent any number with this many decimal digits."""
 
 
 class UnfitSnapshotError(OctogenSnapshotError):
@@ -124,7 +124,7 @@ class Tracking:
 
     @property
     def row(self) -> str:
-        """The noun for a row in texts."""
+        """The noun for a row in messages."""
         return "product" if self.of_products else "row"
 
     @property

@@ -296,7 +296,8 @@ class WalkRead:
         if self.walk.part and error.status_code in REFUSED_STATUSES:
             raise OctogenPagingError(
                 f"{error} Nothing was published. Set max_extra_pages_percent=0 in OctogenResource "
-                "or scan_products to read each catalog in one walk, and report it to Octogen."
+                "or scan_products to read each catalog in one walk, and report the problem to "
+                "Octogen."
             ) from error
         raise error
 

@@ -259,7 +259,7 @@ class AnalyticsHub:
         return {"retry": policy, "timeout": attempt}
 
     def _pages(self, method: Any, parent: str, subject: str) -> Iterator[Any]:
-        """Yield a list's pages; Google's pager limits each page, but not their number."""
+        """Yield a list's pages. Google's pager limits a page's size, but not how many there are."""
         request = {"parent": parent, "page_size": _PAGE_SIZE}
         within = self._within.within(self._deadline)
         seconds, tokens = within.left, set()
@@ -342,7 +342,7 @@ def _problem(message: Any, *, only_catalogs: bool) -> str | None:
     if message.resource_type == _PUBSUB_TOPIC or message.HasField("pubsub_topic"):
         return "it shares a Pub/Sub topic, not a dataset."
     if message.allow_only_metadata_sharing:
-        return "it shares metadata only, so subscribing to it is impossible."
+        return "it shares metadata only, so you cannot subscribe to it."
     if not only_catalogs:
         return None
     if message.HasField("commercial_info"):

@@ -37,7 +37,7 @@ class Spent:
         return Spent(self.usd + other.usd, self.possibly_usd + other.possibly_usd)
 
     def __sub__(self, other: Spent) -> Spent:
-        """Return the difference, at least zero."""
+        """Return the difference, or zero if it is negative."""
         usd, possibly_usd = self.usd - other.usd, self.possibly_usd - other.possibly_usd
         return Spent(max(usd, Decimal(0)), max(possibly_usd, Decimal(0)))
 

@@ -146,7 +146,7 @@ class PublishingStep:
 
 
 def reported_again(record: dg.EventLogRecord) -> dg.AssetMaterialization | None:
-    """Return a record's materialization, marked as reported before."""
+    """Return a record's materialization, marked as already reported."""
     event = record.asset_materialization
     first = {REPORTED_BEFORE: dg.MetadataValue.timestamp(record.timestamp)}
     return event and event.with_metadata({**first, **event.metadata})

@@ -77,7 +77,8 @@ class RangeRun:
         if self.reported:
             step.log.info(
                 f"{sum(key in self.reported for key in partitions):,} of {len(partitions):,} "
-                "partitions are skipped because this run or a run it retries reported them."
+                "partitions are skipped because this run, or a run it retries, has already "
+                "reported them."
             )
 
     def publish(

@@ -31,7 +31,7 @@ _READER = "reader"
 
 
 class Reader(NamedTuple):
-    """A history for which a file's replaced snapshots are kept.
+    """A history that still has to read a file's replaced snapshots.
 
     Attributes:
         history: The history's asset path.

@@ -56,7 +56,7 @@ _STORE_ERROR = "object-store error: "
 
 
 class DamagedError(OctogenSnapshotError):
-    """A file is not a Parquet file."""
+    """The file is not a Parquet file."""
 
     persistence = Persistence.PERMANENT
 

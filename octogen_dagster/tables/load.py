@@ -58,7 +58,7 @@ def load(
     run_id: str,
     stop: threading.Event,
 ) -> Loaded:
-    """Replace a partition's rows in a table with a snapshot.
+    """Replace a partition's rows in a table with those in a snapshot.
 
     Concurrent loads into the same partition run one after another. No rows are sent if the last
     load record matches the snapshot and the row count still agrees.

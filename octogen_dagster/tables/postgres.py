@@ -208,7 +208,7 @@ def _error(place: str, error: Any, secrets: Sequence[str]) -> OctogenTableError:
     advice = next((text for start, text in _ADVICE.items() if state.startswith(start)), "")
     persistence = Persistence.PASSING if state.startswith(_PASSING) else Persistence.PERMANENT
     if state.startswith(_UNREACHABLE) or not state:
-        advice = "Check that the server is running, and the host and port in uri."
+        advice = "Check that the server is running and that the host and port in uri are correct."
         if persistence is not Persistence.PASSING:
             persistence = Persistence.UNCLEAR
     text = f"rejected a statement: {reason} ({state})" if has_state else f"failed: {reason}"

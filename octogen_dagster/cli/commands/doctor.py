@@ -89,7 +89,7 @@ def doctor(
     """Check the setup and suggest fixes.
 
     In a dg project, the resources in the definitions are checked. Options override their values.
-    Without a project, and for missing resources, the environment variables are used. The API key
+    Without a project, or if a resource is missing, environment variables are used. The API key
     and the login to Octogen's MCP are read from the environment.
 
     The doctor does not run any searches or lookups. It writes a small file beside the snapshots and
