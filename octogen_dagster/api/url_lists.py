@@ -152,7 +152,7 @@ def checked_name(name: str, argument: str = "name") -> str:
 
 
 def read_pages(read: Callable[[str | None], _Page], subject: str) -> Iterator[_Page]:
-    """Read all pages by cursor; the first page has none."""
+    """Read all pages by cursor; the first page is requested without one."""
     cursors: set[str | None] = {None}
     cursor: str | None = None
     while True:

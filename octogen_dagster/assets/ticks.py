@@ -217,7 +217,7 @@ def _neighbours(
 def count_tries(
     missing: Iterable[Wanted], runs: Iterable[RequestedRun], now: float
 ) -> dict[str, Tries]:
-    """Count the runs in the last two days by missing key; `runs` come oldest first."""
+    """Count each missing key's runs in the last two days; `runs` are sorted oldest first."""
     tries: dict[str, Tries] = {}
     by_key = {each.key: each for each in missing}
     for run in runs:

@@ -1,4 +1,4 @@
-"""BigQuery queries with a billing limit and run labels, paid for once, and their rows."""
+"""Run BigQuery queries with a billing limit and labels; a retry does not pay again."""
 
 from __future__ import annotations
 

@@ -167,7 +167,7 @@ def _same_listing(context: dg.AssetExecutionContext, upstream: dg.AssetKey) -> s
 def find_modified_column(
     schema: Sequence[SchemaField], table: TableName, wanted: str | None, default: str | None
 ) -> str | None:
-    """Return the last-modification column as spelled in BigQuery, or None if there is none."""
+    """Return the last-modification column as spelled in BigQuery; None without such a column."""
     dated: dict[str, str] = {
         field.name.casefold(): field.name
         for field in schema

@@ -300,7 +300,7 @@ class SearchSettings(AssetSettings):
 
     @property
     def by_catalog(self) -> bool:
-        """True if each catalog is a partition, or each catalog and day."""
+        """True if the partitions are catalogs, or catalogs and days."""
         return self.partitions in {"catalog", "catalog_days"}
 
     @model_validator(mode="after")

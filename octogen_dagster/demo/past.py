@@ -28,7 +28,7 @@ from octogen_dagster.snapshots.partitions import catalog_partition_key
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 _LOWERED = {3: ("price", 0.55), 5: ("map_price", 0.95)}
-"""The price-list column that a competitor undercuts on each day, and the price factor."""
+"""For each day, the price-list column that a competitor undercuts, and the factor."""
 
 
 def begin_day(sandbox: Sandbox, snapshots: Path, day: int) -> None:

@@ -316,7 +316,7 @@ DETAIL_DESCRIPTIONS: Mapping[str, str] = {
     "details": "Materials, fit, dimensions and patterns.",
     "audience": "Target genders and age groups.",
     "identifiers": "Merchant and industry identifiers.",
-    "breadcrumbs": "Path to the product on the merchant's site, from the broadest category.",
+    "breadcrumbs": "The product's category path on the merchant's site, broadest category first.",
     "promotions": "Promotions that apply.",
     "reviews": "Reviews at the merchant.",
     "videos": "Product videos.",

@@ -81,7 +81,7 @@ class SnapshotTarget:
     resume_within: timedelta = timedelta()
 
     def latest(self) -> pl.LazyFrame | None:
-        """Return the current snapshot, the latest earlier one if there is none, or None."""
+        """Return the current snapshot or else the latest earlier one; None without snapshots."""
         key = self.latest_key()
         return self.store.scan(key) if self.store and key else None
 

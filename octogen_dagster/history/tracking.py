@@ -32,7 +32,7 @@ _DERIVED = ("brand_name", "category")
 """History columns derived from other columns in the snapshot."""
 
 _EXACT = {pl.Int8, pl.Int16, pl.Int32, pl.UInt8, pl.UInt16, pl.UInt32, pl.Float32, pl.Float64}
-"""Number types that Float64 represents exactly; Int64 does so for the integers among them."""
+"""Number types whose values Float64 represents exactly; Int64 represents the integer ones."""
 _FLOAT_DIGITS = 15
 """Float64 can represent any number with this many decimal digits."""
 

@@ -36,7 +36,7 @@ from octogen_dagster.snapshots.partitions import PartitionLayout, keys_by_catalo
 # Dagster ends ticks after 60 s, and the sensor needs time to store its result.
 LISTING_TIMEOUT = 30.0
 _MAX_LISTING_SECONDS = 35.0
-"""Limit for a tick's requests and waits, including slower catalog sources."""
+"""Seconds for a tick's requests and waits, also with a slow catalog source."""
 
 
 def build_catalog_sensor(

@@ -49,7 +49,7 @@ class GoogleService:
 
 
 def load_credentials(credentials: Credentials | None = None) -> Credentials:
-    """Return credentials with a token, because gRPC retries rejected ones until the deadline.
+    """Return credentials that hold a token, because gRPC retries rejected ones until the deadline.
 
     Defaults to Application Default Credentials. Raises google.auth errors.
     """

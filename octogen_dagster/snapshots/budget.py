@@ -103,7 +103,7 @@ def _of(spending: RunSpending) -> Spent:
 
 
 def _inherited(instance: dg.DagsterInstance, run_id: str) -> dict[str, Spent]:
-    """Return the amounts that a run's tags inherited from a successful run."""
+    """Return the amounts in a run's tags that were copied from an earlier successful run."""
     parents = [parent_of(run) for run in retried_runs(instance, run_id)]
     succeeded = instance.get_run_by_id(parents[-1]) if parents and parents[-1] else None
     return spent(succeeded.tags) if succeeded else {}

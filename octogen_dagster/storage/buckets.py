@@ -204,7 +204,7 @@ class Bucket:
         self._call(obstore.put, self._prefix + key, content)
 
     def delete(self, keys: Collection[str], _within: str | None = None) -> None:
-        """Delete objects; a bucket has no folders."""
+        """Delete the objects only, because a bucket has no folders."""
         paths = [self._prefix + key for key in keys]
         if not paths:
             return

@@ -218,7 +218,7 @@ class Store:
         files: Mapping[str, str],
         labelled: Callable[[str, pl.LazyFrame], pl.LazyFrame] = _unlabelled,
     ) -> pl.LazyFrame:
-        """Return files as one lazy frame, each in one version, like `scan`."""
+        """Like `scan`, return files as one lazy frame, each file pinned to one version."""
         names, pinned = list(files), self.is_local and len(files) <= MAX_OPEN_FILES
         # Polars takes quadratic time in the number of Python sources.
         firsts = range(0, len(names), MAX_OPEN_FILES)
@@ -251,7 +251,7 @@ class Store:
         return together if pinned else self._checked(together, versions)
 
     def open(self, key: str) -> tuple[pl.LazyFrame, dict[str, str]]:
-        """Return a Parquet file as a lazy frame and its metadata, from the same version."""
+        """Return a lazy frame of a Parquet file and its metadata, both of one file version."""
         while True:
             with self._explained(key, "The snapshot {} cannot be read"):
                 version = self._files.version(key)

@@ -109,7 +109,7 @@ class LakeConnection(TableConnection):
             self._opened.pop((table.schema, table.name), None)
 
     def opened(self, table: Table) -> Any:
-        """Return the table version opened by the first call since `columns` or a load."""
+        """Return the table version that the first call after `columns` or a load opened."""
         key = table.schema, table.name
         if key not in self._opened:
             self._opened[key] = self.open(table)

@@ -218,7 +218,7 @@ def _pairs(urls: pl.DataFrame, offers: pl.LazyFrame) -> tuple[pl.DataFrame, Mapp
     near = _nearest(rest, forms, _PRODUCT)
 
     def unpaired(pairs: pl.DataFrame) -> pl.DataFrame:
-        """Return the forms without a pair; rows with equal URLs count as one."""
+        """Return the URL forms that have no match; rows with the same URL count as one."""
         paired = forms.join(pairs, on=_ROW, how="semi").select(echo)
         return forms.join(paired, on=echo, how="anti")
 

@@ -40,7 +40,7 @@ _C1 = re.compile("[\x7f-\x9f]")
 def sql(*, query: str | None, base_dir: str | None, form: str | None) -> None:
     """Query stored snapshots with SQL, or list their tables.
 
-    QUERY is a SELECT statement in the Polars dialect. Each asset is a table with the asset's name.
+    QUERY is a SELECT statement in the Polars dialect. An asset's table has the asset's name.
     Tables for partitioned assets have the partition keys in the column `partition`. Put names with
     a prefix in double quotes, such as "shops/octogen_products". Times are in UTC.
 
