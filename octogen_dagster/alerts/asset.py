@@ -129,6 +129,8 @@ def _check_arguments(
             f"{history.key.to_user_string()} is not a product history. Pass an asset built by "
             "build_product_history_asset."
         )
+    if price_list is not None:
+        require_asset(price_list, "price_list")
     are_for_price_list = {isinstance(rule, PriceListRule) for rule in rules}
     if are_for_price_list != {price_list is not None}:
         raise ValueError(
@@ -145,7 +147,6 @@ def _price_list_alerts(
     shared: Mapping[str, Any],
 ) -> dg.AssetsDefinition:
     """Build the asset for price-list rules."""
-    require_asset(price_list, "price_list")
     kind = kind_of(price_list)
     if kind is HISTORY_KIND or not COMPUTED.keys() <= kind.descriptions.keys():
         raise ValueError(

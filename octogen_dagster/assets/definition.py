@@ -68,6 +68,7 @@ _BUILDERS = {
     "histories": "build_product_history_asset",
     "history": "build_product_history_asset",
     "linked_datasets": "build_linked_datasets_asset",
+    "price_list": "build_history_asset",
     "url_list": "build_url_list_asset",
 }
 """The builder whose assets an argument accepts; any other argument accepts products."""

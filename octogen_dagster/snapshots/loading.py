@@ -413,8 +413,8 @@ def load_snapshots(context: dg.InputContext, store: Store, partition_column: str
         return snapshots
     if not partitioned:
         _check_without_partitions(context)
-    if (context.definition_metadata or {}).get(_AS_SNAPSHOTS):
-        return snapshots
+        if (context.definition_metadata or {}).get(_AS_SNAPSHOTS):
+            return snapshots
     asset = context.asset_key.to_user_string()
     wanted = _InputType(asset, annotation, partitioned=partitioned)
     files = snapshots._files()

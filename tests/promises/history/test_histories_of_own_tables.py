@@ -95,6 +95,22 @@ def test_a_table_without_a_time_is_of_when_it_was_stored(articles: Articles) -> 
     assert rows["valid_from"].is_between(began_at, began_at + timedelta(hours=1)).all()
 
 
+def test_a_table_with_partitions_may_be_given_by_its_key(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    @dg.asset(partitions_def=dg.StaticPartitionsDefinition(["a", "b"]))
+    def articles(context) -> pl.DataFrame:  # type: ignore[no-untyped-def]  # Dagster reads the annotation
+        return pl.DataFrame([article(context.partition_key, 10.0)])
+
+    project = Project(tmp_path, instance)
+    history = od.build_history_asset(articles.key, key=["sku"], tracked=TRACKED)
+    for partition in ("a", "b"):
+        project.run([articles], partition_key=partition)
+    project.run([articles, history], selection=[history])
+    rows = od.scan_history(str(tmp_path), asset=ASSET).collect()
+    assert sorted(rows["sku"]) == ["a", "b"]
+
+
 @pytest.mark.slow
 def test_a_table_that_became_empty_ends_its_rows_when_it_was_stored(articles: Articles) -> None:
     articles.store(day(1), article("a", 10.0))
