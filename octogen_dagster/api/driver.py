@@ -46,11 +46,11 @@ class AsyncDriver:
         self,
         service: Service,
         phases: dict[str, Any],
-        http_client: httpx.AsyncClient | httpx2.AsyncClient | None = None,
+        http_client: httpx.AsyncClient | httpx2.AsyncClient | None,
     ) -> None:
         import httpx
 
-        self.service = service
+        self._service = service
         self.statistics = RequestStatistics()
         self._phases = phases
         self._owns_client = http_client is None
@@ -99,7 +99,7 @@ class AsyncDriver:
 
     async def _send(self, step: Send) -> Response | TransportError:
         """Send a request and mask the API key in the response or error."""
-        key, httpx = self.service.api_key, self._httpx
+        key, httpx = self._service.api_key, self._httpx
         try:
             async with asyncio.timeout(step.seconds):
                 response = await self._exchange(step)
@@ -129,7 +129,7 @@ class AsyncDriver:
         )
         charge.is_sent = True  # some transports do not emit trace events
         response = await self._http.send(
-            sent, auth=self.service.api_key, follow_redirects=False, stream=True
+            sent, auth=self._service.api_key, follow_redirects=False, stream=True
         )
         try:
             headers = parsed_headers(response.headers.raw)

@@ -77,7 +77,7 @@ _URL_LIST_ERRORS: Mapping[str, tuple[type[OctogenUrlListError], str]] = {
     ),
     "url_list_name_conflict": (
         OctogenUrlListNameConflictError,
-        "An active list already has this name. Use that list, or choose another name.",
+        "A list with this name already exists. Use that list, or choose another name.",
     ),
     "url_list_limit_exceeded": (
         OctogenUrlListError,

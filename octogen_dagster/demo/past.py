@@ -90,12 +90,12 @@ def play_past(
             status.update(f"Day {day}, as if it was {fetched_at:%Y-%m-%d}")
             report(job.execute_in_process(instance=elsewhere, tags=of_all, run_config=QUIET))
             definitions: Any = importlib.import_module(DEFINITIONS)  # they read the environment
-            own = [definitions.articles, definitions.price_list, definitions.price_list_alerts]
-            made = {1: own[:2], **dict.fromkeys(_LOWERED, own[2:])}
+            of_list = [definitions.articles, definitions.price_list, definitions.price_list_alerts]
+            made = {1: of_list[:2], **dict.fromkeys(_LOWERED, of_list[2:])}
             if day in made:
                 report(
                     dg.materialize(
-                        [products, history, *own],
+                        [products, history, *of_list],
                         instance=elsewhere,
                         resources=defs.resources,
                         run_config=QUIET,

@@ -54,7 +54,7 @@ _FOLLOWED = {
 """Downstream assets, each with its upstream asset."""
 _HISTORY_TABLE = f"{_HISTORY}_table"
 _TABLES = {f"{_PRODUCTS}_table": _PRODUCTS, _HISTORY_TABLE: _HISTORY}
-_OWN_ALERTS = f"{_PRODUCTS}_price_list_alerts"
+_PRICE_LIST_ALERTS = f"{_PRODUCTS}_price_list_alerts"
 _QUERIES = {
     "Latest changes": "valid_from, change, current_price, title FROM octogen_products_history "
     "ORDER BY valid_from DESC",
@@ -262,9 +262,9 @@ class Demo:
                 yield self._made_at(name, partition) > self._made_at(followed, partition)
         yield bool(self._records("sweaters_details", None))
         yield self._is_followed_by(f"{_PRODUCTS}_position")
-        yield self._is_followed_by("articles", "articles_history", _OWN_ALERTS)
+        yield self._is_followed_by("articles", "articles_history", _PRICE_LIST_ALERTS)
         yield len(self._notifications()) >= len(
-            pl.read_parquet(self._snapshots / f"{_OWN_ALERTS}.parquet")
+            pl.read_parquet(self._snapshots / f"{_PRICE_LIST_ALERTS}.parquet")
         )
         yield from (bool(self._records(_LINKED, key)) for key in self._listings)
         if self._listings:

@@ -175,13 +175,10 @@ class Tracking:
         return replace(self, types=types)
 
     def _misfit(self, name: str, found: pl.DataType | None, wanted: pl.DataType) -> str:
-        advice = f"Store it as {wanted}."
-        if self.of_products:
-            advice = f"Store it as {wanted}, its type in octogen_dagster.schemas.PRODUCT_SCHEMA."
+        of_schema = ", its type in octogen_dagster.schemas.PRODUCT_SCHEMA" * self.of_products
+        advice = f"Store it as {wanted}{of_schema}."
         if found is not None:
             return f"The snapshot's column {name} has the type {found}, not {wanted}. {advice}"
-        if not self.of_products:
-            advice = "Store the snapshot with it."
         return f"The snapshot has no column {name}, which the history needs. {advice}"
 
     def rows(self, snapshot: pl.LazyFrame) -> pl.LazyFrame:

@@ -227,7 +227,7 @@ def _price_list(store: Store, asset: str, products: pl.DataFrame) -> pl.DataFram
     if position is None:
         return pl.DataFrame(schema={"currency": pl.String, **dict.fromkeys(_SKU_COLUMNS, pl.Null)})
     matched = position.filter(pl.col("status") == MATCHED).select(
-        *(pl.col("sku").cast(pl.String), pl.col("price").alias("price")),
+        *(pl.col("sku").cast(pl.String), "price"),
         pl.col("currency").cast(pl.String).str.to_uppercase(),
         *("rank", "competitors", pl.col("median_index").alias("index")),
         *(pl.col(f"competitor_{name}").alias(name) for name in PRODUCT_KEY),
