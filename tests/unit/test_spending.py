@@ -77,6 +77,9 @@ class TestBudget:
             "of $0.03 ($0.03 spent)."
         )
         assert "Lookups are not saved" in str(no_lookup.value)
+        for error in (caught, no_lookup):
+            assert "was not sent" in str(error.value)
+            assert "larger budget_usd" in str(error.value)
 
     async def test_it_may_be_spent_to_the_last_cent(self) -> None:
         spending = Spending(Prices(search_page_usd=0.1), budget_usd=0.3)

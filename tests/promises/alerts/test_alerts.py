@@ -193,6 +193,18 @@ def test_each_number_on_the_page_is_that_of_a_model(shop: Shop) -> None:
 
 
 @pytest.mark.slow
+def test_an_event_has_the_last_known_currency_and_whether_the_product_is_sold(shop: Shop) -> None:
+    shop.store(day(1), product("dress", 100.0, currency="USD"), product("hat", None))
+    unknown = product("dress", 70.0, currency=None)
+    shop.store(day(2), unknown, product("hat", None, is_active=False))
+    events = shop.read(ALERTS).sort("rule").select("rule", "uuid", "currency", "in_stock").rows()
+    assert events == [
+        ("out_of_stock", "hat", "EUR", False),
+        ("price_dropped", "dress", "USD", True),
+    ]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text", [None, pl.Categorical(), pl.Enum(["Acme", "acme", "dress", "hat"])]
 )

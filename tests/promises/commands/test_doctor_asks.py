@@ -641,15 +641,15 @@ def test_the_count_is_asked_before_what_else_is_charged(run: Callable[..., Resul
     with Sandbox(catalogs={"kumo": 430}) as larger:
         result = run(larger, "--host", HOST, "--max-usd", "0.07", "--json")
     answers = answers_of(result)
-    assert answers["unit of the count"]["message"].startswith("430 rows")
+    assert answers["unit of the count"]["message"].startswith("430 rows for a count of 430, ")
     assert answers["unknown catalog"]["status"] == "skipped"
 
 
 @pytest.mark.parametrize(
     ("products", "max_usd", "reason"),
     [
-        (501, "1", "501 products"),
-        (430, "0.06", "--max-usd leaves $0.06"),
+        (501, "1", "501 products, more than the limit of 500"),
+        (430, "0.06", "it can cost $0.07, but --max-usd leaves $0.06"),
     ],
 )
 def test_the_plan_says_that_the_count_is_left_out(

@@ -587,6 +587,8 @@ def test_the_dataset_is_linked_as_by_linked_datasets(
     assert google.calls.count("SubscribeListing") == 2  # denied, done
     assert {each.name for each in google.requests} == {listing}
     assert google.requests[-1].destination_dataset.dataset_reference.dataset_id == "q3"
+    assert run(octogen, export={"grant_waits": (0.01,), **place}).success
+    assert octogen.asked.count("register_bigquery_subscriber") == 1
 
 
 def test_a_list_that_is_gone_is_a_clear_failure(golden: Golden, run: Run, lists: Lists) -> None:

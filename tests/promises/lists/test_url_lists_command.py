@@ -115,6 +115,8 @@ def test_a_loop_of_pages_ends(run: Run) -> None:
     with RawServer(lambda _: http(200, page)) as server:
         listed = run(server, "list")
     assert (listed.exit_code, listed.stdout) == (1, "")
+    assert "page 2 has the same next cursor" in listed.stderr
+    assert "loop" in listed.stderr
     assert len(server.received) == 2
 
 

@@ -484,7 +484,9 @@ class TestSources:
         return set_them
 
     def test_their_order(self, server: OctogenServer, file: Path, set: Callable[..., None]) -> None:
+        (other_client := file.with_name("client-id")).write_text("client_of_another_login")
         set(
+            CLIENT_ID_FILE=str(other_client),  # OCTOGEN_MCP_CLIENT_ID comes first
             ACCESS_TOKEN="access-secret-of-nobody",
             REFRESH_TOKEN="refresh-secret-of-nobody",
             TOKEN_COMMAND=f"echo {server.access_token}",

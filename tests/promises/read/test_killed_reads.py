@@ -65,6 +65,21 @@ def test_a_read_that_is_killed_at_90_percent_costs_its_retry_15_percent(
     assert snapshot(tmp_path)["uuid"].n_unique() == PAGES * PAGE_SIZE
 
 
+def test_two_runs_at_once_that_continue_one_read_publish_one_whole_snapshot(
+    service: PagedService, tmp_path: Path
+) -> None:
+    kill_at(100, service, tmp_path)
+    arguments = (service.base_url, service.api_key, str(tmp_path))
+    together = [processes.Process(target=read, args=arguments) for _ in range(2)]
+    for process in together:
+        process.start()
+    for process in together:
+        process.join(POLL_SECONDS)
+    assert {process.exitcode for process in together} == {0}
+    assert snapshot(tmp_path)["uuid"].n_unique() == PAGES * PAGE_SIZE
+    assert set(left(tmp_path)) <= {"products.parquet"}
+
+
 @pytest.mark.parametrize("partitions", [None, dg.StaticPartitionsDefinition(["first", "second"])])
 def test_what_a_read_left_that_is_never_continued_is_gone_after_a_day(
     service: PagedService, tmp_path: Path, partitions: dg.PartitionsDefinition[str] | None

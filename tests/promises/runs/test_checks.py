@@ -292,7 +292,9 @@ def test_more_or_fewer_rows_than_the_last_snapshots(asset: CheckedAsset) -> None
     asset.frame = products(69)
     found = asset.check("rows_within_bounds")
     assert not found.passed
-    assert str(found.description).startswith("products has 69 rows; expected 70 to 130, ")
+    assert str(found.description).startswith(
+        "products has 69 rows; expected 70 to 130, based on 3 "
+    )
     assert "max_rows_change_percent" in str(found.description)
     assert numbers(found) == {
         "rows": 69,

@@ -81,6 +81,23 @@ def test_each_kind_of_mistake_is_told_by_its_line_and_field(
         assert words in line
 
 
+@pytest.mark.parametrize(
+    ("part", "field", "limits"),
+    [
+        ("SearchSettings", "catalogs_per_run", {"type": "integer", "minimum": 1}),
+        ("ProductSearch", "page_size", {"type": "integer", "minimum": 1, "maximum": 100}),
+        ("EmailNotifier", "email_to", {"type": "array", "minItems": 1}),
+        ("ProductSearch", "similar_to_brands", {"type": "array", "maxItems": 10}),
+    ],
+)
+def test_an_editor_checks_a_limit_but_for_a_template(
+    part: str, field: str, limits: dict[str, Any]
+) -> None:
+    schema = OctogenComponent.model().model_json_schema()["$defs"][part]["properties"][field]
+    assert re.search(schema["if"]["pattern"], "{{ env.VALUE }}")
+    assert schema["else"] == schema["else"] | limits
+
+
 def test_without_a_file_a_mistake_is_told_with_its_field() -> None:
     with pytest.raises(OctogenComponentError) as caught:
         OctogenComponent.from_attributes_dict(attributes={"searches": [{"nam": "boots"}]})
