@@ -63,14 +63,23 @@ def listed(shops: Sandbox) -> dict[str, datetime]:
 
 
 def reads(instance: dg.DagsterInstance) -> list[tuple[str, datetime]]:
-    """The catalog of each snapshot and the time at which it was indexed, the latest first."""
-    records = instance.fetch_materializations(dg.AssetKey("products"), limit=1000).records
-    made = [record.asset_materialization for record in records]
-    return [
-        (each.partition, moment(each.tags["dagster/data_version"]))
-        for each in made
-        if each and each.partition and each.tags
-    ]
+    """The catalog and the index time of each read, the latest first.
+
+    A read whose rows did not change keeps its data version and observes the later index time.
+    """
+    asset = dg.AssetKey("products")
+    made = instance.fetch_materializations(asset, limit=1000).records
+    observed = instance.fetch_observations(asset, limit=1000).records
+    found: dict[tuple[str, str], datetime] = {}
+    for record in (*made, *observed):
+        event = record.asset_materialization or record.event_log_entry.asset_observation
+        assert event
+        assert event.partition
+        assert event.tags
+        catalog = event.partition.partition(" ")[0]
+        version = event.tags["dagster/data_version"].rpartition(" ")[2]
+        found[record.run_id, catalog] = moment(version)
+    return [(catalog, version) for (_, catalog), version in found.items()]
 
 
 @pytest.mark.long

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -678,7 +679,6 @@ import resource
 from pathlib import Path
 from tests.promises.tables.table_runs import Project
 from tests.promises.tables.test_tables import boots
-from tests.messages import Golden
 from tests.results import failure
 from tests.warehouses import DuckDB
 
@@ -690,7 +690,10 @@ project.store(boots(20_000))
 resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, resource.RLIM_INFINITY))
 print(failure(project.load(raise_on_error=False)))
 """
-    printed = subprocess.check_output([sys.executable, "-c", program], text=True, cwd=ROOT)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    printed = subprocess.check_output(
+        [sys.executable, "-c", program], text=True, cwd=ROOT, env=environment
+    )
     assert "Could not write file" in printed
     assert "disk space" in printed
     assert "conflict" not in printed
