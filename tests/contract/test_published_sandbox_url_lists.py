@@ -1,15 +1,12 @@
-"""The published client and command work with the URL lists of the sandbox, by all eight operations.
+"""The published client works with the URL lists of the sandbox, by all eight operations.
 
 Each answer has exactly the fields of the published models.
 """
 
 from __future__ import annotations
 
-import importlib.metadata
-import json
 import math
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import httpx
@@ -207,49 +204,3 @@ def test_what_is_beyond_a_limit_is_refused(
         assert refuse(client, list_id).status_code == 422
         longest = {"urls": ["https://a.example/" + "a" * 2030] * 1000}
         assert client.post(f"{LISTS}/{list_id}/urls", json=longest).json()["urlCount"] == 1
-
-
-Command = Callable[..., tuple[int, Any]]
-
-
-@pytest.fixture
-def command(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> Command:
-    """A function that runs the published command, and returns its status and its JSON."""
-    programs = importlib.metadata.distribution("octogen-ai-sdk").entry_points
-    main: Callable[[Sequence[str]], int] = programs["octogen-url-lists"].load()
-    place = ("--base-url", sandbox.base_url, "--api-key", sandbox.api_key, "--json")
-
-    def run(word: str, *arguments: str) -> tuple[int, Any]:
-        status = main([word, *place, *arguments])
-        output, complaints = capsys.readouterr()
-        assert complaints == ""
-        return status, json.loads(output)
-
-    return run
-
-
-def test_the_published_command(command: Command, sandbox: Sandbox, tmp_path: Path) -> None:
-    file = tmp_path / "urls.txt"
-    file.write_text("\n".join(["# mine", *(f"https://a.example/{each}" for each in range(2500))]))
-    assert command("create", "--name", "q3")[1]["applied"] is False
-    status, made = command("create", "--name", "q3", "--apply")
-    assert (status, made["status"]) == (0, "provisioning")
-    list_id = made["urlListId"]
-    status, added = command("add-urls", list_id, "--file", str(file), "--url", "no url", "--apply")
-    assert status == 3
-    counts = (added["accepted"], len(added["rejected"]), added["urlCount"])
-    assert counts == (2500, 1, 2500)
-    assert added["completedRequests"] == 3
-    status, removed = command("remove-urls", list_id, "--url", "HTTP://A.example/7/", "--apply")
-    assert (status, removed["urlCount"]) == (0, 2499)
-    _, checked = command(
-        "contains", list_id, "--url", "https://a.example/8", "--url", "https://b.c"
-    )
-    assert [each["present"] for each in checked["results"]] == [True, False]
-    assert command("urls", list_id)[1]["count"] == 2499
-    assert command("get", list_id)[1]["bigQuery"]["lastExportedAt"] is None
-    assert [each["name"] for each in command("list")[1]["items"]] == ["q3"]
-    status, deleted = command("delete", list_id, "--apply", "--yes")
-    assert (status, deleted["status"]) == (0, "delete_pending")
-    assert command("list")[1]["items"] == []
-    assert len([each for each in sandbox.requests if each.path == f"{LISTS}/{list_id}/urls"]) > 25

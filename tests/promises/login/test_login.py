@@ -300,7 +300,8 @@ def test_a_resource_that_is_typed_wins_over_the_environment(
     origin: str, browser: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OCTOGEN_MCP_URL", "https://mcp.octogen.example/mcp/")
-    told = CliRunner().invoke(main, ["login", "--resource", origin, "--port", "0"])
+    where = ["--resource", origin, "--authkit-domain", f"{origin}/", "--port", "0"]
+    told = CliRunner().invoke(main, ["login", *where])
     assert told.exit_code == 0
     assert f"export OCTOGEN_MCP_URL={origin}/mcp/" in told.stdout.splitlines()
     assert f"export OCTOGEN_MCP_TOKEN_ENDPOINT={origin}/token" in told.stdout.splitlines()
