@@ -16,6 +16,5 @@ processes.set_forkserver_preload(
         "tests.promises.read.rate_limit_runs",
         "tests.promises.tables.table_runs",
         "tests.promises.lists.url_coverage_runs",
-        "tests.promises.lists.url_list_runs",
     ]
 )

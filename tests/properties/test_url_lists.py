@@ -1,8 +1,10 @@
 """A URL list ends equal to its table, wherever runs are killed and however two of them interleave.
 
 The service is a set with a normalization of its own. It takes three addresses in a request, and its
-lists have a limit that the table just fits. Each request of a run is carried out or not, and its
-answer arrives or not; a run that got none repeats it, as the client does, or fails or dies.
+lists have a limit that the table just fits. Its answers spell the addresses as they were sent or in
+another way, may leave out those that it rejects, and its pages may overlap. Each request of a run
+is carried out or not, and its answer arrives or not; a run that got none repeats it, as the client
+does, or fails or dies.
 """
 
 from __future__ import annotations
@@ -10,8 +12,9 @@ from __future__ import annotations
 import queue
 import random
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
 import dagster as dg
@@ -38,10 +41,11 @@ from octogen_dagster.api.url_lists import (
 from octogen_dagster.url_lists import sync
 from octogen_dagster.url_lists.sync import UrlListSync, create_url_list, find_url_list
 
-NAME, PAGE = "q3", 2
+NAME, PAGE, INVALID = "q3", 2, "invalid_url"
 Action = Literal["answer", "lose", "repeat", "kill before", "kill after"]
 FAILURES: list[Action] = ["lose", "repeat", "kill before", "kill after"]
 Cursors = Literal["offset", "strict", "serial"]
+Echo = Literal["sent", "upper", "normalized", "unknown"]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -65,16 +69,28 @@ def error(
     return kind(code, httpx.Response(status), code)
 
 
+@dataclass
 class Lists:
-    """The service. `cursors` are offsets, stale once a list was changed, or last members."""
+    """The service.
 
-    def __init__(self, cursors: Cursors, capacity: int, echoes_duplicates: bool) -> None:
-        self.members: dict[str, dict[str, int]] = {}
-        self.names: dict[str, str] = {}
-        self.changes = 0
-        self._cursors = cursors
-        self._capacity = capacity
-        self._echoes_duplicates = echoes_duplicates
+    Attributes:
+        cursors: Offsets, stale once a list was changed, or last members.
+        capacity: The addresses that a list may have.
+        echo: How answers spell the addresses that were sent.
+        echoes_duplicates: True if each spelling of a member is in an answer.
+        names_rejected: True if what is rejected is in an answer.
+        repeats: True if a page begins with the last member of the page before.
+    """
+
+    cursors: Cursors = "strict"
+    capacity: int = 100
+    echo: Echo = "sent"
+    echoes_duplicates: bool = True
+    names_rejected: bool = True
+    repeats: bool = False
+    members: dict[str, dict[str, int]] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
+    changes: int = 0
 
     @property
     def wanted(self) -> set[str]:
@@ -105,7 +121,7 @@ class Lists:
     def add(self, list_id: str, urls: Sequence[str]) -> CoverageUrlMutationResponse:
         members = self.members[list_id]
         new = {key for url in urls if (key := normalized(url))} - members.keys()
-        if len(members) + len(new) > self._capacity:
+        if len(members) + len(new) > self.capacity:
             raise error(errors.OctogenUrlListCapacityError, 409, "list_url_capacity_exceeded")
         for url in urls:
             if (key := normalized(url)) in new:
@@ -122,25 +138,41 @@ class Lists:
 
     def _outcome(self, list_id: str, urls: Sequence[str]) -> CoverageUrlMutationResponse:
         accepted = {url: key for url in urls if (key := normalized(url))}
-        if not self._echoes_duplicates:  # of each member once, as it was sent last
+        if not self.echoes_duplicates:  # of each member once, as it was sent last
             accepted = {url: key for key, url in {k: u for u, k in accepted.items()}.items()}
-        rejected = [url for url in urls if normalized(url) is None]
+        rejected = [url for url in urls if self.names_rejected and normalized(url) is None]
         return CoverageUrlMutationResponse(
-            accepted=[CoverageAcceptedUrl(url=u, normalized_url=k) for u, k in accepted.items()],
+            accepted=[
+                CoverageAcceptedUrl(url=self._spelled(url), normalized_url=key)
+                for url, key in accepted.items()
+            ],
             rejected=[
-                CoverageRejectedUrl(url=url, code="invalid_url", message="It is none.")
+                CoverageRejectedUrl(url=self._spelled(url), code=INVALID, message="It is none.")
                 for url in rejected
             ],
             url_count=len(self.members[list_id]),
         )
 
+    def _spelled(self, url: str) -> str:
+        spellings = {
+            "sent": url,
+            "upper": url.upper(),
+            "normalized": normalized(url) or url,
+            "unknown": f"<{url}>",
+        }
+        return spellings[self.echo]
+
     def contains(self, list_id: str, urls: Sequence[str]) -> CoverageContainsResponse:
-        """Say nothing of what is no address."""
+        """Say nothing of what is no address, if addresses are spelled as they were sent."""
         members = self.members[list_id]
         results = [
-            CoverageContainsResult(url=url, normalized_url=key, present=key in members)
+            CoverageContainsResult(
+                url=self._spelled(url),
+                normalized_url=normalized(url) or url,
+                present=normalized(url) in members,
+            )
             for url in urls
-            if (key := normalized(url))
+            if normalized(url) or self.echo != "sent"
         ]
         return CoverageContainsResponse(results=results)
 
@@ -154,14 +186,14 @@ class Lists:
                 "strict": int(state) != self.changes,
                 "serial": int(last) not in members.values(),
             }
-            if stale[self._cursors]:
+            if stale[self.cursors]:
                 raise error(errors.OctogenUrlListError, 400, "invalid_cursor")
             places = list(members.values())
-            first = int(last) if self._cursors == "offset" else 1 + places.index(int(last))
-        shown = keys[first : first + PAGE]
+            first = int(last) if self.cursors == "offset" else 1 + places.index(int(last))
+        shown = keys[max(first - self.repeats, 0) : first + PAGE]
         following = None
         if first + PAGE < len(keys):
-            last = str(first + PAGE if self._cursors == "offset" else members[shown[-1]])
+            last = str(first + PAGE if self.cursors == "offset" else members[shown[-1]])
             following = f"{self.changes} {last}"
         items = [CoverageUrlListUrl(url=key, normalized_url=key) for key in shown]
         return CoverageUrlListUrlsPage(items=items, next_cursor=following)
@@ -221,10 +253,14 @@ class Client(BlockingClient):
         return self._request(self._lists.urls, url_list_id, cursor)
 
 
-def bring(client: BlockingClient, table: Sequence[str]) -> UrlListSync:
+def bring(
+    client: BlockingClient,
+    table: Sequence[str],
+    check_removal: Callable[[int, int], None] = lambda _removed, _of: None,
+) -> UrlListSync:
     found = find_url_list(client, NAME) or create_url_list(client, NAME)
     brought = UrlListSync(client, found, table)
-    brought.synchronize(lambda _removed, _of: None)
+    brought.synchronize(check_removal)
     return brought
 
 
@@ -271,14 +307,14 @@ def spelled(chance: random.Random, paths: Sequence[str]) -> list[str]:
 class Case:
     """A table, and lists of which one may have other addresses."""
 
-    def __init__(self, seed: int, cursors: Cursors, *, echoes_duplicates: bool) -> None:
+    def __init__(self, seed: int, answers: Mapping[str, Any]) -> None:
         self.chance = chance = random.Random(seed)
         pages = [f"p{number}" for number in range(24)]
         kept = chance.sample(pages, 10)
         capacity = chance.choice([10, 20])
         self.table = spelled(chance, kept)
         self.expected = {key for url in self.table if (key := normalized(url))}
-        self.lists = Lists(cursors, capacity, echoes_duplicates)
+        self.lists = Lists(capacity=capacity, **answers)
         if chance.random() < 0.8:
             before = chance.sample(pages, chance.randrange(capacity + 1))
             list_id = self.lists.create(NAME).url_list_id
@@ -288,19 +324,34 @@ class Case:
         """Check the list at the end of a run that succeeded, and what the run says of it."""
         assert self.lists.wanted == self.expected == brought.wanted()
         rejected = {url for url in self.table if normalized(url) is None}
-        assert set(brought.rejected) == rejected
+        code = INVALID if self.lists.names_rejected else "no_answer"
+        assert {url: each.code for url, each in brought.rejected.items()} == dict.fromkeys(
+            rejected, code
+        )
         assert {url: brought.normalized[url] for url in self.table if url not in rejected} == {
             url: normalized(url) for url in self.table if url not in rejected
         }
 
     def run_alone(self) -> None:
-        self.check(bring(Client(self.lists, lambda: "answer"), self.table))
+        before = {key for members in self.lists.members.values() for key in members}
+
+        def check_removal(removed: int, of: int) -> None:
+            assert (removed, of) == (len(before - self.expected), len(before))
+
+        self.check(bring(Client(self.lists, lambda: "answer"), self.table, check_removal))
 
 
 CASES = given(
     seed=st.integers(0, 2**32),
-    cursors=st.sampled_from(["offset", "strict", "serial"]),
-    echoes_duplicates=st.booleans(),
+    answers=st.fixed_dictionaries(
+        {
+            "cursors": st.sampled_from(get_args(Cursors)),
+            "echo": st.sampled_from(get_args(Echo)),
+            "echoes_duplicates": st.booleans(),
+            "names_rejected": st.booleans(),
+            "repeats": st.booleans(),
+        }
+    ),
 )
 
 
@@ -308,9 +359,9 @@ CASES = given(
 @settings(max_examples=150)
 @CASES
 def test_the_list_ends_equal_to_the_table_however_two_runs_are_killed(
-    seed: int, cursors: Cursors, echoes_duplicates: bool
+    seed: int, answers: Mapping[str, Any]
 ) -> None:
-    case = Case(seed, cursors, echoes_duplicates=echoes_duplicates)
+    case = Case(seed, answers)
     chance, runs, ended = case.chance, list[Run](), 0
     while ended < 6:
         if len(runs) < 2:
@@ -334,12 +385,12 @@ def test_the_list_ends_equal_to_the_table_however_two_runs_are_killed(
 @settings(max_examples=15)
 @CASES
 def test_a_run_is_mended_by_the_next_one_at_whichever_request_it_is_killed(
-    seed: int, cursors: Cursors, echoes_duplicates: bool
+    seed: int, answers: Mapping[str, Any]
 ) -> None:
     for action in FAILURES:
         number = 0
         while True:
-            case = Case(seed, cursors, echoes_duplicates=echoes_duplicates)
+            case = Case(seed, answers)
             run = Run(case.lists, case.table)
             for _ in range(number):
                 run.go("answer")
@@ -358,7 +409,7 @@ def test_a_run_is_mended_by_the_next_one_at_whichever_request_it_is_killed(
 def test_members_that_a_run_missed_are_found_by_the_count() -> None:
     """With cursors that are offsets, members move up to places that were read before."""
     table = ["https://shop.example/p1", "https://shop.example/p2"]
-    lists = Lists("offset", 100, echoes_duplicates=True)
+    lists = Lists("offset")
     list_id = lists.create(NAME).url_list_id
     lists.add(list_id, [f"https://other.example/p{number}" for number in range(8)])
     one, other = Run(lists, table), Run(lists, table)
@@ -375,7 +426,7 @@ def test_members_that_a_run_missed_are_found_by_the_count() -> None:
 
 def test_a_list_that_others_change_meanwhile_is_compared_again() -> None:
     table = [f"https://shop.example/p{number}" for number in range(6)]
-    lists = Lists("strict", 100, echoes_duplicates=True)
+    lists = Lists()
     list_id = lists.create(NAME).url_list_id
     lists.add(list_id, [f"https://other.example/p{number}" for number in range(6)])
     changes = 0
@@ -406,7 +457,7 @@ def test_a_list_that_others_change_meanwhile_is_compared_again() -> None:
 
 
 def test_what_would_remove_too_much_is_refused_before_anything_is_sent() -> None:
-    lists = Lists("strict", 20, echoes_duplicates=True)
+    lists = Lists()
     lists.add(lists.create(NAME).url_list_id, [f"https://shop.example/p{n}" for n in range(10)])
     before, client = lists.wanted, Client(lists, lambda: "answer")
     (url_list,) = lists.lists().items
@@ -422,4 +473,18 @@ def test_what_would_remove_too_much_is_refused_before_anything_is_sent() -> None
     assert asked == [(9, 10)]
     assert lists.wanted == before
     UrlListSync(client, url_list, []).synchronize(refuse)
+    assert lists.wanted == before
+
+
+def test_a_response_about_other_urls_fails_before_the_list_is_changed() -> None:
+    class Confused(Lists):
+        def contains(self, list_id: str, urls: Sequence[str]) -> CoverageContainsResponse:
+            answer = super().contains(list_id, urls)
+            return answer.model_copy(update={"results": answer.results[:1]})
+
+    lists = Confused(echo="upper")
+    lists.add(lists.create(NAME).url_list_id, ["https://other.example/1"])
+    before = lists.wanted
+    with pytest.raises(errors.OctogenError, match=r"'q3' \(cul_0\) was not compared"):
+        bring(Client(lists, lambda: "answer"), ["https://shop.example/1", "https://shop.example/2"])
     assert lists.wanted == before

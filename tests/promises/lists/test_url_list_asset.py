@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import os
 import signal
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,48 @@ from octogen_dagster.sandbox import url_lists
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.url_lists import sync
-from tests.forked import processes
-from tests.promises.lists.url_list_runs import SHOP, articles_of, materialize_list, run_in_process
+from tests.api.servers import RawServer, Received, http
 from tests.results import failure, is_retried, metadata, octogen_at, stored, warnings
 
 NAME = "competitors"
 RETRIED = dg.RetryPolicy(max_retries=1)
+SHOP = "https://shop.example"
+
+
+def articles_of(table: pl.DataFrame | Sequence[str | None]) -> dg.AssetsDefinition:
+    """An own table, or one with these addresses."""
+    if not isinstance(table, pl.DataFrame):
+        schema = {"sku": pl.String, "url": pl.String}
+        rows = [(f"sku{place}", url) for place, url in enumerate(table)]
+        table = pl.DataFrame(rows, schema=schema, orient="row")
+
+    @dg.asset(io_manager_key="own_io_manager")
+    def articles() -> pl.DataFrame:
+        return table
+
+    return articles
+
+
+def materialize_list(
+    table: pl.DataFrame | Sequence[str | None],
+    resources: Mapping[str, Any],
+    instance: dg.DagsterInstance | None = None,
+    config: Mapping[str, Any] | None = None,
+    *,
+    severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.WARN,
+    **arguments: Any,
+) -> dg.ExecuteInProcessResult:
+    """Materialize a table and the list of its addresses, with its check."""
+    articles = articles_of(table)
+    url_list = build_url_list_asset("competitors", articles, **arguments)
+    checks = build_url_list_checks(url_list, severity=severity)
+    return dg.materialize(
+        [articles, url_list, *checks],
+        resources={"own_io_manager": dg.mem_io_manager, **resources},
+        instance=instance,
+        run_config={"ops": {"competitors": {"config": dict(config or {})}}},
+        raise_on_error=False,
+    )
 
 
 @pytest.fixture
@@ -291,6 +327,48 @@ def test_a_run_waits_until_a_new_list_is_active(tmp_path: Path) -> None:
     assert metadata(result, NAME)["octogen/status"] == "active"
 
 
+@contextmanager
+def provisioned_as(status: str, *, is_stopped: bool = False) -> Iterator[RawServer]:
+    """A service whose new list has a status after its addresses, and stops the run if it shall."""
+
+    def respond(request: Received) -> list[bytes]:
+        url_list = {"urlListId": "cul_1", "name": NAME, "urlCount": 0, "bigQuery": None}
+        match request.method, request.target.partition("?")[0].rpartition("/")[2]:
+            case "GET", "url-lists":
+                return http(200, {"items": [], "nextCursor": None})
+            case "POST", "url-lists":
+                return http(201, url_list | {"status": "provisioning"})
+            case "POST", _:
+                accepted = [{"url": url, "normalizedUrl": url} for url in request.json["urls"]]
+                answer = {"accepted": accepted, "rejected": [], "urlCount": len(accepted)}
+                return http(200, answer | {"requestId": "r-1"})
+        if is_stopped:
+            os.kill(os.getpid(), signal.SIGINT)
+        return http(200, url_list | {"status": status})
+
+    with RawServer(respond) as server:
+        yield server
+
+
+def test_a_status_that_nobody_knows_is_reported_and_ends_the_wait(tmp_path: Path) -> None:
+    with provisioned_as("resting") as service:
+        result = run([f" {SHOP}/p1 ", f"{SHOP}/p1"], octogen_at(service), tmp_path)
+    assert metadata(result, NAME)["octogen/status"] == "resting"
+    assert counts(result) == (1, 1, 0, 0)  # blanks around an address make no difference
+
+
+def test_a_list_that_is_deleted_while_it_is_provisioned_is_an_error(tmp_path: Path) -> None:
+    with provisioned_as("delete_pending") as service:
+        result = run(pages(1), octogen_at(service), tmp_path)
+    assert "(cul_1) was deleted during this run" in failure(result)
+
+
+def test_a_run_that_is_stopped_does_not_wait_for_a_new_list(tmp_path: Path) -> None:
+    with provisioned_as("provisioning", is_stopped=True) as service:
+        assert not run(pages(1), octogen_at(service), tmp_path).success
+    assert [each.method for each in service.received] == ["GET", "POST", "POST", "GET"]
+
+
 @pytest.mark.parametrize(
     ("status", "code"), [(404, "url_list_not_found"), (409, "url_list_deleting")]
 )
@@ -344,42 +422,6 @@ def test_any_io_manager_keeps_it(octogen: OctogenResource) -> None:
     assert kept["normalized_url"].to_list() == pages(1, 2)
     assert counts(result) == (2, 2, 0, 0)
     assert metadata(result, NAME)["octogen/summary"] == "**2 URLs** in competitors, 2 added"
-
-
-@pytest.mark.slow
-def test_two_runs_at_once_leave_the_table(sandbox: Sandbox, tmp_path: Path) -> None:
-    octogen, table = octogen_at(sandbox), pages(*range(3_000))
-    run(pages(*range(1_000), *range(9_000, 9_250)), octogen, tmp_path)
-    together = [
-        processes.Process(
-            target=run_in_process,
-            args=(table, sandbox.base_url, sandbox.api_key, str(tmp_path / str(number))),
-        )
-        for number in range(2)
-    ]
-    for process in together:
-        process.start()
-    for process in together:
-        process.join(60)
-    assert [process.exitcode for process in together] == [0, 0]
-    assert members(octogen) == {*table}
-
-
-def test_ctrl_c_ends_the_wait_for_a_new_list(tmp_path: Path) -> None:
-    with Sandbox(catalogs={"northpeak": 5}, url_list_seconds=math.inf) as slow:
-        process = processes.Process(
-            target=run_in_process, args=(pages(1), slow.base_url, slow.api_key, str(tmp_path))
-        )
-        process.start()
-        deadline = time.monotonic() + 300
-        while not any(each.startswith("GET cul_") for each in requests(slow)):
-            assert process.is_alive()
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        assert process.pid
-        os.kill(process.pid, signal.SIGINT)
-        process.join(150)  # it would wait for three minutes
-        assert process.exitcode
 
 
 def test_what_is_no_list_is_refused_when_definitions_load() -> None:
