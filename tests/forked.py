@@ -15,6 +15,5 @@ processes.set_forkserver_preload(
         "tests.promises.read.killed",
         "tests.promises.read.rate_limit_runs",
         "tests.promises.tables.table_runs",
-        "tests.promises.lists.url_coverage_runs",
     ]
 )

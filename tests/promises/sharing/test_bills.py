@@ -15,7 +15,7 @@ from octogen_dagster import build_linked_products_asset, build_linked_snapshot_a
 from tests.messages import Golden
 from tests.promises.sharing.linked import BIGQUERY, linked
 from tests.results import failure, is_retried, materialized, metadata, stored
-from tests.servers.bigquery import BigQueryServer, serving
+from tests.servers.bigquery import VIEW, BigQueryServer, serving
 
 STOP_SECONDS = 60
 """The promise is a second or two; a busy machine takes longer, a broken promise five minutes."""
@@ -110,10 +110,17 @@ def test_an_insert_whose_answer_is_lost_creates_one_job(
 
 
 def make_job() -> dg.JobDefinition:
-    snapshot = build_linked_snapshot_asset(linked, retry_policy=None)
+    @dg.asset
+    def exported() -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster takes it for one with no value
+        exported_at = os.environ.get("EXPORTED_AT", "")
+        return dg.MaterializeResult(
+            metadata={"dagster/table_name": VIEW, "octogen/exported_at": exported_at}
+        )
+
+    snapshot = build_linked_snapshot_asset(exported, retry_policy=None)
     job = dg.define_asset_job("brands", executor_def=dg.in_process_executor)
     folder = Path(os.environ["GOOGLE_APPLICATION_CREDENTIALS"]).parent
-    defs = dg.Definitions([linked, snapshot], jobs=[job], resources=BIGQUERY | stored(folder))
+    defs = dg.Definitions([exported, snapshot], jobs=[job], resources=BIGQUERY | stored(folder))
     return defs.resolve_job_def("brands")
 
 
@@ -125,9 +132,12 @@ def execute(instance: dg.DagsterInstance, parent: str | None = None) -> dg.JobEx
     )
 
 
-@pytest.mark.parametrize("lost", [None, "expired", "old"])
+@pytest.mark.parametrize("lost", [None, "expired", "old", "exported again"])
 def test_a_run_that_retries_another_takes_the_job_whose_result_is_there(
-    lost: str | None, server: BigQueryServer, instance: dg.DagsterInstance
+    lost: str | None,
+    server: BigQueryServer,
+    instance: dg.DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     server.page_failures = 1
     first = execute(instance)
@@ -136,6 +146,8 @@ def test_a_run_that_retries_another_takes_the_job_whose_result_is_there(
         server.expire()
     elif lost == "old":
         server.age(24 * 3600 + 60)
+    elif lost == "exported again":
+        monkeypatch.setenv("EXPORTED_AT", "2.0")
     assert execute(instance, first.run_id).success
     assert len(server.inserted) == (1 if lost is None else 2)
 

@@ -1,26 +1,20 @@
-"""Runs of the assets of a URL list's export, and those that tests kill.
-
-A fork server imports this module, so a run imports nothing itself.
-"""
+"""The assets of a URL list's export."""
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import dagster as dg
 import polars as pl
 
 import octogen_dagster as od
-from octogen_dagster.api import blocking  # noqa: F401
 
-PROJECT = "reader-project"
 LIST_ID = "cul_01"
 SHOP = "https://shop.example"
 
 
 def own_table() -> pl.DataFrame:
-    """The table of the list. Polars' threads do not survive a fork, so it is made in a run."""
+    """The table of the list."""
     rows = [
         ("A1", 90.0, "Own boot", "/products/boot?utm_source=x"),
         ("A2", 45.0, "Own sock", "/products/boot"),
@@ -73,32 +67,3 @@ def chain(
         url_list, coverage, products, **arguments | (matches or {})
     )
     return [exported, coverage, products, matched]
-
-
-def make_job() -> dg.JobDefinition:
-    defs = dg.Definitions(
-        [q3, *chain(retry_policy=None)],
-        jobs=[dg.define_asset_job("list_job", executor_def=dg.in_process_executor)],
-        resources={
-            "octogen": od.OctogenResource(),
-            "analytics_hub": od.AnalyticsHubResource(project=PROJECT),
-            "bigquery": od.AnalyticsHubResource(project=PROJECT),
-            "io_manager": od.ParquetSnapshotIOManager(base_dir=dg.EnvVar("STORED")),
-        },
-    )
-    return defs.resolve_job_def("list_job")
-
-
-def execute(folder: str, environment: dict[str, str]) -> None:
-    """Execute the job, or what is left of a run that was killed, by an instance in a folder."""
-    os.environ.update(environment)
-    job = dg.reconstructable(make_job)
-    with dg.DagsterInstance.local_temp(folder) as instance:
-        options = None
-        for killed in instance.get_runs():
-            instance.report_run_failed(killed)
-            options = dg.ReexecutionOptions.from_failure(killed.run_id, instance)
-        assert dg.execute_job(job, instance=instance, reexecution_options=options).success
-
-
-dg.DagsterInstance.ephemeral().dispose()
