@@ -18,7 +18,7 @@ from octogen_dagster.errors import MissingPackageError
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
-    from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
+    from pydantic_core import ErrorDetails, InitErrorDetails
 
 _Model = TypeVar("_Model")
 _REQUIREMENT = re.compile(r"(?P<name>[\w.-]+).*;.*\bextra == ['\"](?P<extra>\w+)['\"]")
@@ -30,82 +30,52 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" Did you mean {similar[0]!r}?" if similar else ""
 
 
-class NamedSettings:
-    """Base class for resources: reject positional arguments with a readable error."""
-
-    if not TYPE_CHECKING:  # pydantic's mypy plugin knows the settings' names and types
-
-        def __init__(self, *positional: object, **settings: object) -> None:
-            if positional:  # not shown, because one might be an API key
-                name, setting = type(self).__name__, next(iter(type(self).model_fields))
-                raise TypeError(f"{name} takes keyword arguments only: write {name}({setting}=...)")
-            super().__init__(**settings)
-
-
-def refuse_unknown_settings(
-    cls: type[BaseModel], settings: Any, handler: Callable[[Any], _Model]
-) -> _Model:
-    """Reject unknown settings, and report mistakes in the known ones in the same error.
+def name_mistakes(cls: type[BaseModel], settings: Any, handler: Callable[[Any], _Model]) -> _Model:
+    """Suggest names for unknown settings, and describe missing ones.
 
     This is a model validator with mode `wrap`. pydantic turns it into a class method because its
     first argument is named `cls`.
     """
     from pydantic import ValidationError  # slow to import; some commands check no settings
-    from pydantic_core import InitErrorDetails
 
-    known = cls.model_fields
-    given = settings if isinstance(settings, dict) else {}
-    unknown = [name for name in given if name not in known]
-    # Dagster passes None for omitted settings, which pydantic would report as an invalid string.
-    missing = [name for name, field in known.items() if field.is_required() and name in given]
-    missing = [name for name in missing if given[name] is None]
-    if not unknown and not missing:
-        return handler(settings)
-    mistakes = [
-        InitErrorDetails(
-            type=_unknown(cls.__name__, str(name), known), loc=(name,), input=settings[name]
-        )
-        for name in unknown
-    ] or [
-        InitErrorDetails(
-            type=_missing(cls.__name__, name, known[name].description), loc=(name,), input=None
-        )
-        for name in missing
-    ]
     try:
-        handler({name: value for name, value in settings.items() if name in known})
+        return handler(settings)
     except ValidationError as error:
-        for each in error.errors():
-            # The missing setting might be the mistyped one.
-            is_missing = len(each["loc"]) == 1 and settings.get(each["loc"][0]) is None
-            if not is_missing:
-                mistakes.append(_init_details(each))
+        mistakes = error.errors()
+    missing = [each for each in mistakes if _is_missing(cls, each)]
+    if any(_is_unknown(each) for each in mistakes):
+        # The missing setting might be the mistyped one.
+        mistakes = [each for each in mistakes if each not in missing]
+    named = [_named(cls, each, is_missing=each in missing) for each in mistakes]
     hide_input = bool(cls.model_config.get("hide_input_in_errors"))
-    raise ValidationError.from_exception_data(cls.__name__, mistakes, hide_input=hide_input)
+    raise ValidationError.from_exception_data(cls.__name__, named, hide_input=hide_input)
 
 
-def _init_details(error: ErrorDetails) -> InitErrorDetails:
-    """Convert a caught error so that it can be raised together with others."""
+def _is_unknown(mistake: ErrorDetails) -> bool:
+    return mistake["type"] == "extra_forbidden" and len(mistake["loc"]) == 1
+
+
+def _is_missing(cls: type[BaseModel], mistake: ErrorDetails) -> bool:
+    """True for a required setting. Dagster passes None if it is omitted."""
+    field = cls.model_fields.get(str(mistake["loc"][0])) if len(mistake["loc"]) == 1 else None
+    is_omitted = mistake["type"] == "missing" or mistake["input"] is None
+    return field is not None and field.is_required() and is_omitted
+
+
+def _named(cls: type[BaseModel], mistake: ErrorDetails, *, is_missing: bool) -> InitErrorDetails:
     from pydantic_core import InitErrorDetails, PydanticCustomError
 
-    context = {**error.get("ctx", {}), "message": error["msg"]}
-    kind = PydanticCustomError(error["type"], "{message}", context)
-    return InitErrorDetails(type=kind, loc=error["loc"], input=error["input"])
-
-
-def _unknown(model: str, name: str, known: Iterable[str]) -> PydanticCustomError:
-    from pydantic_core import PydanticCustomError
-
-    meant = did_you_mean(name, known) or f" Use one of {', '.join(sorted(known))}."
-    context = {"model": model, "text": f"no setting {name!r}.{meant}"}
-    return PydanticCustomError("extra_forbidden", "{model} has {text}", context)
-
-
-def _missing(model: str, name: str, description: str | None) -> PydanticCustomError:
-    from pydantic_core import PydanticCustomError
-
-    context = {"model": model, "name": name, "help": f" {description}" if description else ""}
-    return PydanticCustomError("missing", "{model} needs {name}.{help}", context)
+    kind, text, known = mistake["type"], mistake["msg"], cls.model_fields
+    name = str(mistake["loc"][0]) if mistake["loc"] else ""
+    context = mistake.get("ctx", {})
+    if is_missing:
+        kind, text = "missing", f"{cls.__name__} needs {name}. {known[name].description or ''}"
+    elif _is_unknown(mistake):
+        meant = did_you_mean(name, known) or f" Use one of {', '.join(sorted(known))}."
+        context = {"text": f"no setting {name!r}.{meant}"}
+        text = f"{cls.__name__} has {context['text']}"
+    error = PydanticCustomError(kind, "{message}", {**context, "message": text.rstrip()})
+    return InitErrorDetails(type=error, loc=mistake["loc"], input=mistake["input"])
 
 
 def checked_timezone(name: str) -> str:

@@ -27,7 +27,7 @@ from pydantic import (
 )
 from typing_extensions import Unpack
 
-from octogen_dagster.validation import refuse_unknown_settings
+from octogen_dagster.validation import name_mistakes
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -133,7 +133,7 @@ class Facet(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    _refuse_unknown = model_validator(mode="wrap")(refuse_unknown_settings)
+    _name_mistakes = model_validator(mode="wrap")(name_mistakes)
 
     name: Text = Field(description="A FacetName, or a product attribute such as fit.")
     values: list[Text] = Field(
@@ -190,7 +190,7 @@ class SearchFilters(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid")
-    _refuse_unknown = model_validator(mode="wrap")(refuse_unknown_settings)
+    _name_mistakes = model_validator(mode="wrap")(name_mistakes)
 
     q: str | None = Field(
         default=None,

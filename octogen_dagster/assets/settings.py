@@ -1,16 +1,33 @@
-"""Base class for resources, with secrets in environment variables."""
+"""Base classes for resources, with secrets in environment variables."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import dagster as dg
-from pydantic import ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from octogen_dagster.errors import OctogenError
-from octogen_dagster.validation import NamedSettings, refuse_unknown_settings
+from octogen_dagster.validation import name_mistakes
+
+
+class NamedSettings(BaseModel):
+    """Base class for resources whose settings are keyword arguments, checked when they load."""
+
+    # pydantic's errors quote the rejected value, which might be a secret.
+    model_config = ConfigDict(hide_input_in_errors=True, extra="forbid")
+
+    _name_mistakes = model_validator(mode="wrap")(name_mistakes)
+
+    if not TYPE_CHECKING:  # pydantic's mypy plugin knows the settings' names and types
+
+        def __init__(self, *positional: object, **settings: object) -> None:
+            if positional:  # not shown, because one might be an API key
+                name, setting = type(self).__name__, next(iter(type(self).model_fields))
+                raise TypeError(f"{name} takes keyword arguments only: write {name}({setting}=...)")
+            super().__init__(**settings)
 
 
 class Settings(NamedSettings, dg.ConfigurableResource[Any]):
@@ -18,11 +35,6 @@ class Settings(NamedSettings, dg.ConfigurableResource[Any]):
 
     error: ClassVar[type[OctogenError]]
     """The error for a variable that is not set."""
-
-    # pydantic's errors quote the rejected value, which might be a password.
-    model_config = ConfigDict(hide_input_in_errors=True, extra="forbid")
-
-    _refuse_unknown = model_validator(mode="wrap")(refuse_unknown_settings)
 
     def resolved(self) -> Self:
         """Return the settings with environment variables replaced by their values."""

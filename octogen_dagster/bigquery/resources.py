@@ -11,18 +11,15 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Self
 
 import dagster as dg
-from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from octogen_dagster.api.credentials import checked_host, host_mcp_url, host_token_endpoint
+from octogen_dagster.assets.settings import NamedSettings
 from octogen_dagster.control_plane.token_settings import access_tokens
 from octogen_dagster.control_plane.tools import OctogenMCP
 from octogen_dagster.errors import OctogenBigQueryInputError
 from octogen_dagster.sharing.hub import AnalyticsHub
-from octogen_dagster.validation import (
-    NamedSettings,
-    refuse_unknown_settings,
-    require_extras,
-)
+from octogen_dagster.validation import require_extras
 
 MCP_URL_VARIABLE = "OCTOGEN_MCP_URL"
 TOKEN_ENDPOINT_VARIABLE = "OCTOGEN_MCP_TOKEN_ENDPOINT"  # noqa: S105
@@ -40,7 +37,6 @@ class AnalyticsHubResource(NamedSettings, dg.ConfigurableResource[Any]):
     This package's queries also accept it in place of a `dagster_gcp.BigQueryResource`.
     """
 
-    model_config = ConfigDict(hide_input_in_errors=True)
     project: str = Field(description="Your Google Cloud project, which is billed for queries.")
     gcp_credentials: str | None = Field(
         default=None,
@@ -53,8 +49,6 @@ class AnalyticsHubResource(NamedSettings, dg.ConfigurableResource[Any]):
         description="A local server's host:port, for tests. Defaults to "
         "ANALYTICS_HUB_EMULATOR_HOST, then Google.",
     )
-
-    _refuse_unknown = model_validator(mode="wrap")(refuse_unknown_settings)
 
     @model_validator(mode="after")
     def _check_packages(self) -> Self:
@@ -119,8 +113,6 @@ class OctogenControlPlaneResource(NamedSettings, dg.ConfigurableResource[Any]):
     of them provides a login, the last login in `~/.config/octogen` is used.
     """
 
-    model_config = ConfigDict(hide_input_in_errors=True)
-
     principal: str = Field(
         description="The IAM principal that subscribes, such as "
         "serviceAccount:reader@my-project.iam.gserviceaccount.com."
@@ -144,8 +136,6 @@ class OctogenControlPlaneResource(NamedSettings, dg.ConfigurableResource[Any]):
         "share no disk: s3://..., gs://..., az://... or a path. Defaults to "
         "OCTOGEN_MCP_TOKEN_URI.",
     )
-
-    _refuse_unknown = model_validator(mode="wrap")(refuse_unknown_settings)
 
     @field_validator("host", mode="before")
     @classmethod

@@ -36,7 +36,7 @@ from octogen_dagster.components.yaml_model import (
 from octogen_dagster.validation import (
     checked_name,
     checked_timezone,
-    refuse_unknown_settings,
+    name_mistakes,
     require_percent,
 )
 
@@ -65,9 +65,7 @@ class OctogenAssetData:
     search: ProductSearch | None = None
 
 
-_VALIDATORS: dict[str, Any] = {
-    "refuse_unknown": model_validator(mode="wrap")(refuse_unknown_settings)
-}
+_VALIDATORS: dict[str, Any] = {"name_mistakes": model_validator(mode="wrap")(name_mistakes)}
 _ASSET_ATTRIBUTES = create_model(
     "Translation", __base__=AssetAttributesModel, __validators__=_VALIDATORS
 )

@@ -30,7 +30,7 @@ from pydantic_core import ErrorDetails
 from octogen_dagster.api.credentials import KEY_VARIABLE
 from octogen_dagster.components.templates import Mistake, Templates, Unrendered
 from octogen_dagster.errors import MissingPackageError, OctogenComponentError
-from octogen_dagster.validation import did_you_mean, refuse_unknown_settings
+from octogen_dagster.validation import did_you_mean, name_mistakes
 
 _TYPES = {
     "bool": "true or false",
@@ -110,7 +110,7 @@ class YamlModel(dg.Model):
     """A mapping in a component's YAML."""
 
     model_config = ConfigDict(hide_input_in_errors=True, use_attribute_docstrings=True)
-    _refuse_unknown = model_validator(mode="wrap")(refuse_unknown_settings)
+    _name_mistakes = model_validator(mode="wrap")(name_mistakes)
 
     @model_validator(mode="before")
     @classmethod

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Concatenate, Self, TypeVar
 
 import dagster as dg
 from pydantic import (
-    ConfigDict,
     Field,
     PrivateAttr,
     ValidationInfo,
@@ -42,8 +41,9 @@ from octogen_dagster.api.search import (
 )
 from octogen_dagster.api.service import DEFAULT_TIMEOUT
 from octogen_dagster.api.spending import LOOKUP_USD, SEARCH_PAGE_USD, Prices, Spending
+from octogen_dagster.assets.settings import NamedSettings
 from octogen_dagster.errors import dagster_private
-from octogen_dagster.validation import NamedSettings, refuse_unknown_settings, require_percent
+from octogen_dagster.validation import require_percent
 
 if TYPE_CHECKING:
     from octogen_dagster.frames.source import TimeWindow
@@ -97,9 +97,6 @@ class OctogenResource(NamedSettings, dg.ConfigurableResource[Any], _Operations):
     `GrantedCatalogs()` or your own `CatalogSource`. Set it in code; it is not part of the run
     configuration. Definitions with catalog partitions do not load without it.
     """
-
-    # pydantic quotes rejected input, which might be a key in the wrong field.
-    model_config = ConfigDict(hide_input_in_errors=True)
 
     api_key: str | None = Field(
         default=None,
@@ -176,8 +173,6 @@ class OctogenResource(NamedSettings, dg.ConfigurableResource[Any], _Operations):
 
     # Dagster treats a value that is not configuration as a resource dependency.
     catalog_source: dg.ResourceDependency[CatalogSource] = GrantedCatalogs()  # type: ignore[assignment]
-
-    _refuse_unknown = model_validator(mode="wrap")(refuse_unknown_settings)
 
     @field_validator("api_key", mode="before")
     @classmethod

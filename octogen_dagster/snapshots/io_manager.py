@@ -10,9 +10,10 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-from pydantic import ConfigDict, Field, PrivateAttr, field_validator, model_validator
+from pydantic import Field, PrivateAttr, field_validator
 
 from octogen_dagster.assets.definition import canceling_ends, permanent_errors_fail
+from octogen_dagster.assets.settings import NamedSettings
 from octogen_dagster.errors import OctogenSnapshotError, dagster_private
 from octogen_dagster.frames.kinds import PLAIN, TableKind
 from octogen_dagster.frames.source import RETURNED, SnapshotSource, source_of
@@ -28,7 +29,6 @@ from octogen_dagster.snapshots.publication import (
 )
 from octogen_dagster.snapshots.range_run import RangeRun
 from octogen_dagster.storage.store import Store, check_base_dir
-from octogen_dagster.validation import NamedSettings, refuse_unknown_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,9 +74,6 @@ class ParquetSnapshotIOManager(NamedSettings, dg.ConfigurableIOManager):
         description="Hours during which an interrupted read can be resumed; 0 saves no pages.",
     )
     _store: Store | None = PrivateAttr(default=None)
-    model_config = ConfigDict(hide_input_in_errors=True)
-
-    _refuse_unknown = model_validator(mode="wrap")(refuse_unknown_settings)
 
     @field_validator("base_dir")
     @classmethod
