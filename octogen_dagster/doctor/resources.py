@@ -61,6 +61,14 @@ def project_resources(folder: Path, module: str) -> tuple[Resources, Finding]:
     return found, Finding("Project", "ok", said)
 
 
+def home_findings() -> list[Finding]:
+    """Warn if Dagster has no folder that lasts longer than a command."""
+    if os.environ.get("DAGSTER_HOME"):
+        return []
+    said = "DAGSTER_HOME is not set, so Dagster forgets partitions and runs when a command ends."
+    return [Finding("Dagster home", "warning", said, "Set it to an existing folder in `.env`.")]
+
+
 def _destinations(definitions: Sequence[dg.Definitions]) -> dict[str, Any]:
     """Return the table destinations in the definitions by pool."""
     if "octogen_dagster.tables.asset" not in sys.modules:

@@ -107,7 +107,7 @@ def doctor(
     from octogen_dagster.doctor.service import Service
 
     before = _evidence_of(compare) if compare else None
-    resources, of_project = _resources(hosts, settings)
+    resources, project_findings = _resources(hosts, settings)
     octogen = next(iter(resources["octogen"].values()))
     asks = asks or compare is not None
     spending = _spending(octogen.spending.prices, max_usd if asks else None)
@@ -126,8 +126,8 @@ def doctor(
         click.echo(printable_lines(str(shown[key][-1])), err=as_json)
 
     try:
-        if of_project:
-            show("Project", of_project)
+        for finding in project_findings:
+            show("Project", finding)
         for key, finding in run_checks(checks, timeout):
             show(key, finding)
         if asks:
@@ -159,9 +159,13 @@ def _spending(prices: Prices, max_usd: float | None) -> Spending:
 
 def _resources(
     hosts: Sequence[str], settings: dict[str, str | None]
-) -> tuple[Resources, Finding | None]:
-    """Return the resources from the project, options and environment, and the project's finding."""
-    from octogen_dagster.doctor.resources import environment_resources, project_resources
+) -> tuple[Resources, list[Finding]]:
+    """Return the resources from the project, options and environment, and project findings."""
+    from octogen_dagster.doctor.resources import (
+        environment_resources,
+        home_findings,
+        project_resources,
+    )
 
     context = click.get_current_context()
     typed = {
@@ -175,7 +179,7 @@ def _resources(
     resources = environment_resources(hosts=hosts, **settings)
     project = context.find_object(Project)
     if not project:
-        return resources, None
+        return resources, []
     os.chdir(project.folder)  # as dg does, because folders in definitions can be relative
     found, finding = project_resources(*project)
     if "octogen" in typed:  # other hosts, with the project's service
@@ -184,7 +188,7 @@ def _resources(
             found["octogen"][name] = octogen.model_copy(update=named)
     typed.discard("octogen")
     resources |= {name: each for name, each in found.items() if name not in typed}
-    return resources, finding
+    return resources, [finding, *home_findings()]
 
 
 def _answers(

@@ -189,6 +189,32 @@ class TestDefinitions:
         assert f" {project / 'mine'}." in result.stdout
         assert "budget per run: $5.00" in result.stdout
 
+    @pytest.mark.parametrize(
+        ("line", "told"), [("", True), ("DAGSTER_HOME=/home/me/dagster", False)]
+    )
+    def test_warns_if_dagster_has_no_home(
+        self,
+        project: Path,
+        package: Path,
+        shops: Sandbox,
+        run: Callable[..., Result],
+        monkeypatch: pytest.MonkeyPatch,
+        line: str,
+        told: bool,
+    ) -> None:
+        monkeypatch.delenv("DAGSTER_HOME", raising=False)
+        (package / "definitions.py").write_text(IN_PYTHON.format(host=shops.hosts[0]))
+        with (project / ".env").open("a") as file:
+            file.write(f"\nMY_SNAPSHOTS={project / 'mine'}\n{line}\n")
+        result = run(package, "doctor", "--json")
+        assert result.exit_code == 0, result.output
+        found = [
+            each
+            for each in json.loads(result.stdout)["findings"]
+            if "DAGSTER_HOME" in each["message"]
+        ]
+        assert [each["status"] for each in found] == (["warning"] if told else [])
+
     def test_in_yaml_with_several_components(
         self, project: Path, package: Path, shops: Sandbox, run: Callable[..., Result]
     ) -> None:
