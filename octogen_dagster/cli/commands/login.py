@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -20,8 +21,11 @@ from octogen_dagster.cli.options import (
     mcp_option,
     mcp_url_option,
 )
+from octogen_dagster.errors import OctogenError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from octogen_dagster.control_plane.login import Login
     from octogen_dagster.control_plane.login_places import LoginPlaces
 
@@ -138,7 +142,7 @@ def login(
         token_uri=token_uri,
     )
     redirect_uri = mcp_redirect_uri or f"http://127.0.0.1:{port}/callback"
-    try:
+    with _advising(redirect_uri):
         done = log_in(
             places,
             show=show,
@@ -150,18 +154,31 @@ def login(
             scope=scope,
             timeout=timeout,
         )
-    except OSError as error:
-        fail(
-            f"Error: cannot listen on port {urlsplit(redirect_uri).port}: {error.strerror}. "
-            "Choose another port with --port.",
-            FAILED,
-        )
     if verify:
         _exchange(places, done.token_endpoint)
     if as_json:
         _print_json(places, token_uri, done, resource or server, verify)
     else:
         _print_settings(places, token_uri, done, server)
+
+
+@contextmanager
+def _advising(redirect_uri: str) -> Iterator[None]:
+    """Add advice to errors about the port and the sandbox."""
+    try:
+        yield
+    except OSError as error:
+        fail(
+            f"Error: cannot listen on port {urlsplit(redirect_uri).port}: {error.strerror}. "
+            "Choose another port with --port.",
+            FAILED,
+        )
+    except OctogenError as error:
+        if not os.environ.get("OCTOGEN_MCP_ACCESS_TOKEN"):
+            raise
+        raise type(error)(
+            f"{error} The sandbox needs no login: OCTOGEN_MCP_ACCESS_TOKEN is used instead."
+        ) from None
 
 
 def _mcp_url(mcp_url: str | None, resource: str | None) -> str:

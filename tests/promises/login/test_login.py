@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 
 from octogen_dagster import OctogenControlPlaneResource
 from octogen_dagster.cli.main import main
+from octogen_dagster.sandbox.server import Sandbox
 from tests.api.servers import RawServer, http
 from tests.messages import Golden
 from tests.ports import free_port
@@ -238,6 +239,18 @@ def test_a_server_that_is_not_octogen(golden: Golden, folder: Path, server: Octo
     done = log_in("--no-open", "--mcp-url", "http://127.0.0.1:1/mcp/")
     assert (done.exit_code, done.stdout) == (1, "")
     golden("errors", done.stderr)
+
+
+def test_beside_the_sandbox_no_login_is_needed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Sandbox(catalogs=1, hub=True) as sandbox:
+        for name, value in sandbox.environment.items():
+            monkeypatch.setenv(name, value)
+        done = log_in("--no-open")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "sandbox needs no login" in done.stderr
+    assert "OCTOGEN_MCP_ACCESS_TOKEN" in done.stderr
 
 
 def test_a_port_that_is_taken_is_an_error(
