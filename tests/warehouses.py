@@ -72,6 +72,8 @@ class Warehouse(ABC):
         server: The fixture of the server or folder that it is in.
         marks: The marks of its tests.
         has_comments: True if tables have comments.
+        has_setup: True if it can execute the `setup.sql` of its guide.
+        examples: What its guide writes for where it is, and what to write here.
     """
 
     location: Location
@@ -79,6 +81,8 @@ class Warehouse(ABC):
     server: ClassVar[str] = "tmp_path"
     marks: ClassVar[Sequence[pytest.MarkDecorator]] = (pytest.mark.slow,)
     has_comments: ClassVar[bool] = True
+    has_setup: ClassVar[bool] = False
+    examples: Mapping[str, str] = {}
 
     def __init__(self, server: Any) -> None:
         raise NotImplementedError
@@ -282,6 +286,7 @@ def _unlocked(path: Path) -> Iterator[Any]:
 
 class Postgres(Warehouse):
     server = "postgres_server"
+    has_setup = True
 
     def __init__(self, server: Mapping[str, str]) -> None:
         self._server = server
@@ -295,6 +300,10 @@ class Postgres(Warehouse):
         host, port = (server[f"DAGSTER_POSTGRES_{each}"] for each in ("HOST", "PORT"))
         self.uri = f"postgresql://{user}:{password}@{host}:{port}/{name}"
         self.location = Location(PostgresTables, {"uri": self.uri})
+        self.examples = {
+            "localhost:5432/shop": f"{host}:{port}/{name}",
+            "DATABASE shop": f"DATABASE {name}",
+        }
 
     def _connect(self, database: str) -> Any:
         import psycopg2
@@ -342,6 +351,11 @@ class BigQuery(Warehouse):
         self.client = Client(project=PROJECT)
         settings = {"project": PROJECT, "dataset": self.schema}
         self.location = Location(BigQueryTables, settings, variables)
+        self.examples = {
+            "dataset: octogen": f"dataset: {self.schema}",
+            ", location: EU": "",
+            "octogen.octogen_": f"{self.schema}.octogen_",
+        }
 
     def query(self, sql: str) -> list[Row]:
         return [dict(row.items()) for row in self.client.query(sql).result()]
@@ -379,6 +393,12 @@ class Snowflake(Warehouse):
             "driver_options": options,
         }
         self.location = Location(SnowflakeTables, settings)
+        account = "account: my_organization-my_account"
+        self.examples = {
+            account: f"account: fakesnow\n            driver_options: {json.dumps(options)}",
+            "database: SHOP": f"database: {self._database}",
+            "shop.octogen": "octogen",
+        }
         login = {
             "username": "fake",
             "password": "snow",

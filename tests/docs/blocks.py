@@ -9,9 +9,10 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
+import yaml
 from sybil import Document
 from sybil.parsers.markdown.lexers import RawFencedCodeBlockLexer
 
@@ -77,6 +78,19 @@ def _read(page: Path) -> Iterator[Block]:
 
 
 BLOCKS = [block for page in PAGES for block in _read(page)]
+
+
+def destinations() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield each destination in a guide's YAML, with the guide's page."""
+    for each in BLOCKS:
+        if each.page.startswith("docs/to-") and each.language == "yaml":
+            written = yaml.safe_load(each.source)
+            [search] = written.get("attributes", {}).get("searches", [{"tables": written}])
+            yield each.page, search["tables"]["destination"]
+
+
+GUIDE_OF = {kind: page for page, destination in destinations() for kind in destination}
+"""The page of the guide for each kind of destination."""
 
 
 def each(language: str, having: str = "") -> pytest.MarkDecorator:

@@ -1,4 +1,4 @@
-"""Write the pages of `docs/reference/` that come from the code.
+"""Write the pages of `docs/reference/` that come from the code, and the list of guides.
 
 uv run python -m tests.docs.generate
 """
@@ -16,7 +16,7 @@ import click
 
 from octogen_dagster.components import OctogenComponent, OctogenLinkedDatasetsComponent
 from tests.commands import COMMANDS
-from tests.docs.blocks import ROOT
+from tests.docs.blocks import GUIDE_OF, ROOT
 
 FOLDER = ROOT / "docs" / "reference"
 YAML = """\
@@ -42,7 +42,21 @@ FIELDS = ("field", "type", "default", "meaning")
 
 def pages() -> dict[str, str]:
     """Return the text of each page by its name."""
-    return {"cli.md": _commands(), "yaml.md": _components()}
+    return {"cli.md": _commands(), "yaml.md": _components(), "../tables.md": _tables()}
+
+
+def _tables() -> str:
+    """Return `docs/tables.md` with a row for each guide."""
+    rows: list[tuple[str, ...]] = []
+    for page in dict.fromkeys(GUIDE_OF.values()):
+        guide = (ROOT / page).read_text()
+        (title,) = re.findall(r"^# Load catalogs into (.+)", guide)
+        (tested,) = re.findall(r"^\* Tested (.+(?:\n .+)*)\.$", guide, re.MULTILINE)
+        kinds = ", ".join(f"`{kind}`" for kind in GUIDE_OF if GUIDE_OF[kind] == page)
+        rows.append((kinds, f"[{title}]({PurePath(page).name})", " ".join(tested.split())))
+    table = "\n".join(_table(("`destination`", "guide", "tested"), rows))
+    text = (ROOT / "docs/tables.md").read_text()
+    return re.sub(r"\| `destination` .*?(?=\n\n)", lambda _: table, text, flags=re.DOTALL)
 
 
 def _components() -> str:

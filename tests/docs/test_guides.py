@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,18 +20,14 @@ from octogen_dagster import ProductSearch, scan_products
 from octogen_dagster.bigquery.partitions import listing_partition_key
 from octogen_dagster.sandbox.server import Sandbox
 from tests.api.servers import RawServer, http
-from tests.docs.blocks import BLOCKS, Block
+from tests.docs.blocks import BLOCKS, GUIDE_OF, Block
 from tests.docs.commands import install_commands
 from tests.docs.places import CATALOG, Place
 from tests.docs.test_tutorial import missing
-from tests.warehouses import (
-    BigQuery,
-    Postgres,
-    Snowflake,
-    needs_bigquery,
-    needs_iceberg,
-    needs_snowflake,
-)
+from tests.warehouses import ENGINES, Warehouse, needs_iceberg
+
+FIRST_KINDS = {page: kind for kind, page in reversed(GUIDE_OF.items())}.values()
+"""The kind of the first destination on each guide."""
 
 PROJECT = {
     "pyproject.toml": """
@@ -145,23 +139,23 @@ def assert_shown(page: str, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 @pytest.mark.long
-def test_postgresql_has_the_tables_of_the_guide(
-    tmp_path: Path, place: Place, postgres_server: dict[str, str], postgres: Postgres
+@pytest.mark.parametrize(
+    "warehouse",
+    [pytest.param(kind, marks=ENGINES[kind].marks) for kind in FIRST_KINDS],
+    indirect=True,
+)
+def test_warehouse_has_the_tables_of_its_guide(
+    tmp_path: Path, place: Place, warehouse: Warehouse
 ) -> None:
-    page, address = "docs/to-postgres.md", postgres.uri.rpartition("@")[2]
-    database = postgres.uri.rpartition("/")[2]
-    names = {"localhost:5432/shop": address, "DATABASE shop": f"DATABASE {database}"}
-    reader = Reader(tmp_path, place, page, names)
-    postgres.execute(reader.filled_in(block(page, "setup.sql").source))
+    page = GUIDE_OF[warehouse.destination.kind]
+    reader = Reader(tmp_path / "project", place, page, warehouse.examples)
+    reader.environment |= warehouse.location.variables
+    if warehouse.has_setup:
+        warehouse.execute(reader.filled_in(block(page, "setup.sql").source))
     reader.follow()
-    rows = postgres.query(block(page, "prices.sql").source)
-    assert list(rows[0]) == ["brand_name", "currency", "products", "lowest"]
-    assert len(rows) == 3
-
-
-@pytest.mark.long
-def test_duckdb_has_the_tables_of_the_guide(tmp_path: Path, place: Place) -> None:
-    Reader(tmp_path, place, "docs/to-duckdb-or-motherduck.md", {}).follow()
+    if any((each.page, each.title) == (page, "prices.sql") for each in BLOCKS):
+        sql = reader.filled_in(block(page, "prices.sql").source)
+        assert_shown(page, warehouse.query(sql))
 
 
 @pytest.mark.long
@@ -210,47 +204,10 @@ def test_linked_products_are_queried_and_copied(tmp_path: Path, place: Place) ->
 
 @needs_iceberg
 @pytest.mark.long
-def test_a_lake_has_the_tables_of_the_guide(tmp_path: Path, place: Place) -> None:
+def test_iceberg_has_the_tables_of_the_guide(tmp_path: Path, place: Place) -> None:
     page = "docs/to-iceberg-or-delta.md"
     delta = 'products = pl.scan_delta("lake/octogen/octogen_products").collect()\n'
-    iceberg = {"{delta: lake}": "{iceberg: lake}", delta: block(page, "iceberg.py").source}
-    for folder, names in {"delta": {}, "iceberg": iceberg}.items():
-        reader = Reader(tmp_path / folder, place, page, names)
-        reader.follow()
+    names = {"{delta: lake}": "{iceberg: lake}", delta: block(page, "iceberg.py").source}
+    reader = Reader(tmp_path, place, page, names)
+    reader.follow()
     reader.run("uv", "run", "python", "expire.py")
-
-
-@needs_bigquery
-@pytest.mark.world
-def test_bigquery_has_the_tables_of_the_guide(
-    tmp_path: Path, place: Place, bigquery_server: dict[str, str]
-) -> None:
-    page = "docs/to-bigquery.md"
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in bigquery_server.items():
-            patch.setenv(name, value)
-        warehouse = BigQuery(bigquery_server)
-        names = {"dataset: octogen": f"dataset: {warehouse.schema}", ", location: EU": ""}
-        names |= {"octogen.octogen_": f"{warehouse.schema}.octogen_"}
-        reader = Reader(tmp_path, place, page, names)
-        reader.environment |= bigquery_server
-        reader.follow()
-        assert_shown(page, warehouse.query(reader.filled_in(block(page, "prices.sql").source)))
-
-
-@needs_snowflake
-@pytest.mark.world
-def test_snowflake_has_the_tables_of_the_guide(
-    tmp_path: Path, place: Place, snowflake_server: int
-) -> None:
-    page = "docs/to-snowflake.md"
-    with closing(Snowflake(snowflake_server)) as warehouse:
-        settings = warehouse.location.settings
-        options = f"driver_options: {json.dumps(settings['driver_options'])}"
-        names = {
-            "account: my_organization-my_account": f"account: fakesnow\n            {options}",
-            "database: SHOP": f"database: {settings['database']}",
-        }
-        Reader(tmp_path, place, page, names).follow()
-        sql = block(page, "prices.sql").source.replace("shop.octogen", "octogen")
-        assert_shown(page, warehouse.query(sql))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import re
 import runpy
-from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,36 +13,25 @@ import dagster as dg
 import duckdb
 import polars as pl
 import pytest
-import yaml
 
-from octogen_dagster import build_product_history_asset, build_table_asset
+from octogen_dagster import build_product_history_asset, build_table_asset, tables
 from octogen_dagster.components import OctogenComponent
 from octogen_dagster.sandbox.server import Sandbox
-from octogen_dagster.tables import (
-    BigQueryTables,
-    DeltaTables,
-    DuckDBTables,
-    IcebergTables,
-    PostgresTables,
-    SnowflakeTables,
-)
-from octogen_dagster.tables.destination import TableDestination
-from tests.docs.blocks import BLOCKS, ROOT
+from octogen_dagster.tables import DuckDBTables, TableDestination
+from tests.docs.blocks import BLOCKS, GUIDE_OF, ROOT, destinations
 from tests.docs.dbt import make_project, run, upstream
 from tests.histories import QUIET, day, product
 from tests.promises.tables.table_runs import products_frame
 from tests.results import stored
 from tests.warehouses import ENGINES, Postgres, Warehouse
 
-GUIDES = {
-    "postgres": "postgres",
-    "snowflake": "snowflake",
-    "bigquery": "bigquery",
-    "duckdb": "duckdb-or-motherduck",
-    "delta": "iceberg-or-delta",
-    "iceberg": "iceberg-or-delta",
-}
-"""The guide of each engine."""
+BUILT_IN = [
+    each
+    for name in dir(tables)
+    if isinstance(each := getattr(tables, name), type) and issubclass(each, TableDestination)
+    if hasattr(each, "kind")
+]
+"""The destinations of the package."""
 
 
 def block(language: str, title: str, page: str = "docs/tables.md") -> str:
@@ -82,41 +71,15 @@ def make_tables(folder: Path, destination: TableDestination) -> None:
         )
 
 
-DESTINATIONS: dict[str, list[TableDestination]] = {
-    "postgres": [PostgresTables(uri=dg.EnvVar("WAREHOUSE"))],
-    "snowflake": [
-        SnowflakeTables(
-            account="my_organization-my_account",
-            user="LOADER",
-            private_key=dg.EnvVar("SNOWFLAKE_PRIVATE_KEY"),
-            database="SHOP",
-            warehouse="LOADING",
-            role="LOADER",
-        )
-    ],
-    "bigquery": [BigQueryTables(project="my-project", dataset="octogen", location="EU")],
-    "delta": [DeltaTables(base_dir="lake"), DeltaTables(base_dir="s3://my-bucket/lake")],
-    "iceberg": [
-        IcebergTables(warehouse="lake"),
-        IcebergTables(
-            catalog="prod",
-            properties={"uri": "https://catalog.example", "token": dg.EnvVar("CATALOG_TOKEN")},
-        ),
-    ],
-    "duckdb": [DuckDBTables(database="shop.duckdb"), DuckDBTables(database="md:shop")],
-}
+def in_python(value: Any) -> Any:
+    """A value of the YAML as Python has it."""
+    if isinstance(value, dict):
+        return {name: in_python(each) for name, each in value.items()}
+    variable = re.fullmatch(r"\{\{ env\.(\w+) \}\}", value)
+    return dg.EnvVar(variable[1]) if variable else value
 
 
-def guides() -> Iterator[dict[str, Any]]:
-    """Yield each destination that a guide has in YAML."""
-    for each in BLOCKS:
-        if each.page.startswith("docs/to-") and each.language == "yaml":
-            written = yaml.safe_load(each.source)
-            [search] = written.get("attributes", {}).get("searches", [{"tables": written}])
-            yield search["tables"]["destination"]
-
-
-@pytest.mark.parametrize("destination", list(guides()), ids=str)
+@pytest.mark.parametrize("destination", [each for _, each in destinations()], ids=str)
 def test_each_destination_is_written_in_yaml_as_in_python(destination: dict[str, Any]) -> None:
     tables = {"destination": destination, "of": ["products"]}
     component = OctogenComponent.from_attributes_dict(
@@ -124,8 +87,16 @@ def test_each_destination_is_written_in_yaml_as_in_python(destination: dict[str,
     )
     (search,) = component.searches
     assert search.tables
-    [engine] = destination
-    assert dict(search.tables.destination) in map(dict, DESTINATIONS[engine])
+    [(kind, written)] = destination.items()
+    (found,) = [each for each in BUILT_IN if each.kind == kind]
+    fields = written if isinstance(written, dict) else {next(iter(found.model_fields)): written}
+    assert dict(search.tables.destination) == dict(found(**in_python(fields)))
+
+
+def test_each_destination_has_a_guide_and_an_engine_for_the_tests() -> None:
+    kinds = {each.kind for each in BUILT_IN}
+    assert kinds == GUIDE_OF.keys()
+    assert kinds <= ENGINES.keys()
 
 
 @pytest.mark.slow
@@ -143,7 +114,7 @@ def test_the_rows_of_a_deleted_partition_are_deleted(postgres_server: Any, tmp_p
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "warehouse",
-    [pytest.param(name, marks=ENGINES[name].marks) for name in DESTINATIONS],
+    [pytest.param(name, marks=ENGINES[name].marks) for name in GUIDE_OF],
     indirect=True,
 )
 def test_the_example_queries_are_answered(warehouse: Warehouse, tmp_path: Path) -> None:
@@ -160,8 +131,7 @@ def test_the_example_queries_are_answered(warehouse: Warehouse, tmp_path: Path) 
     assert (dress["title"], dress["old_price"], dress["price"]) == ("Dress", 120.0, 96.0)
     prices = {row["uuid"]: row["current_price"] for row in answer("day")}
     assert prices == {"dress": 120.0, "hat": 20.0}
-    guide = GUIDES[warehouse.destination.kind]
-    [dress] = answer("size.sql", f"docs/to-{guide}.md")
+    [dress] = answer("size.sql", GUIDE_OF[warehouse.destination.kind])
     assert dress["image"] == "https://www.acme.example/dress.jpg"
 
 
