@@ -29,6 +29,7 @@ ID = "cul_01KZAC9QSY5RWSTZ63FGBS50F2"
 ODD_ID = " cul/ü?%20#.. "
 URLS = ["https://shop.example/1?utm_source=x", "no address", "", "Größe 靴下"]
 MOMENT = "2026-08-05T20:14:03Z"
+MAX_CHARACTERS = 2_048
 BIG_QUERY = generated.CoverageUrlListBigQuery(
     exchange_id="catalogs_prod",
     listing_id=f"coverage_{ID}_v1",
@@ -240,7 +241,7 @@ def test_a_name_that_is_sent_is_valid(name: str) -> None:
 @pytest.mark.parametrize("number", [0, 1, 2, 1_000, 1_001])
 @pytest.mark.parametrize("name", ["addUrlListUrls", "removeUrlListUrls", "checkUrlListUrls"])
 def test_as_many_urls_are_sent_as_the_models_accept(number: int, name: str) -> None:
-    urls = [f"https://shop.example/{each}" for each in range(number)]
+    urls = [f"https://shop.example/{each}/".ljust(MAX_CHARACTERS, "é") for each in range(number)]
     operation = {
         "addUrlListUrls": lambda client: client.add_coverage_url_list_urls(ID, urls),
         "removeUrlListUrls": lambda client: client.remove_coverage_url_list_urls(ID, urls),
