@@ -27,7 +27,7 @@ from octogen_dagster.cli.main import main
 from octogen_dagster.sandbox.server import Sandbox
 from tests.needs import needs
 from tests.ports import free_port
-from tests.results import failure, is_retried, metadata, octogen_at
+from tests.results import metadata, octogen_at
 from tests.servers.bigquery import (
     ENVIRONMENT,
     PROJECT,
@@ -190,24 +190,6 @@ def test_both_apis_bring_each_type_in_the_same_form(
         {**TYPED, "whole": 1, "text": None},
         {**TYPED, "whole": 2, "text": "text"},
     ]
-
-
-@pytest.mark.parametrize("api", ["REST", "Storage Read API"])
-def test_a_condition_may_select_no_rows(api: str, emulator: Emulator, tmp_path: Path) -> None:
-    emulator.share(PRODUCTS.format(rows=3))
-    asset = od.build_linked_snapshot_asset(
-        linked, where="current_price > 3 OR FALSE -- none", columns=["UUID"]
-    )
-    result = emulator.run(tmp_path, asset, api)
-    assert checked(result) == {"not_empty": False, "expected_columns": True, "fresh": False}
-    assert snapshot(tmp_path).schema == {"uuid": pl.String()}
-
-
-def test_a_wrong_query_fails_without_retries(emulator: Emulator, tmp_path: Path) -> None:
-    emulator.share(PRODUCTS.format(rows=3))
-    result = emulator.run(tmp_path, od.build_linked_snapshot_asset(linked, where="price > 1"))
-    assert "400 invalidQuery: Unrecognized name: price" in failure(result)
-    assert not is_retried(result)
 
 
 def test_a_table_is_described_without_a_query(emulator: Emulator, tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from google.cloud import bigquery_analyticshub_v1 as ah
 
 import octogen_dagster as od
 from octogen_dagster.bigquery.partitions import listing_partition_key
-from tests.messages import Golden
 from tests.results import failure
 from tests.results import metadata as metadata_of
 from tests.servers.google import DATASET, EXCHANGE, FIELDS, LISTING, PROJECT, REVOKED, STALE, Google
@@ -108,17 +107,6 @@ def test_what_the_listing_forbids_is_shown_if_it_may_be_read(run: Run) -> None:
     assert key not in metadata(run(google))
 
 
-def test_two_listings_with_one_dataset_id_need_the_argument(run: Run) -> None:
-    google = Google()
-    assert run(google).success
-    other = LISTING.replace("/catalogs/", "/staging/")
-    result = run(google, listing=other)
-    assert "already has a dataset octogen_acme, and no subscription" in failure(result)
-    assert "Choose another dataset id with dataset_id=" in failure(result)
-    assert retries(result) == []
-    assert run(google, listing=other, dataset_id=lambda _: "staging").success
-
-
 def test_a_grant_that_arrives_is_waited_for(run: Run) -> None:
     google = Google(granted=False)
     on_the_way = google._subscribe
@@ -156,18 +144,6 @@ def test_what_passes_is_retried_and_what_lasts_is_not(run: Run) -> None:
 # Subscriptions that are not in force.
 
 
-def test_a_revoked_subscription_that_holds_the_dataset_id_is_kept_and_named(
-    golden: Golden, run: Run
-) -> None:
-    google = Google()
-    name = google.add(state=REVOKED)
-    result = run(google)
-    assert name in failure(result)
-    golden("errors", failure(result))
-    assert retries(result) == []
-    assert [each.name for each in google.subscriptions] == [name]
-
-
 @pytest.mark.parametrize("taken_first", [False, True])
 def test_a_revoked_subscription_is_not_reported_before_the_grant_arrives(
     taken_first: bool, run: Run
@@ -179,29 +155,6 @@ def test_a_revoked_subscription_is_not_reported_before_the_grant_arrives(
     result = run(google)
     assert "Octogen's grant has not arrived yet" in failure(result)
     assert ("Nothing was changed" in failure(result)) == taken_first
-
-
-@pytest.mark.slow
-def test_what_is_not_known_to_be_this_listing_s_leftover_is_kept(run: Run) -> None:
-    elsewhere = Google(datasets={DATASET})
-    elsewhere.add(dataset="mine", state=REVOKED)
-    unknown = Google()
-    name = unknown.add(state=7)
-    both = Google()
-    both.add(state=REVOKED)
-    both.add(state=7, name="s-2")
-    silent = Google(names_the_dataset=())
-    silent.add(state=REVOKED)
-    for google, said in [
-        (elsewhere, "no subscription to this listing uses it"),
-        (unknown, f"subscription {name} to this listing has the unknown state 7"),
-        (both, "s-2 to this listing has the unknown state 7"),
-        (silent, "does not name its dataset"),
-    ]:
-        before = list(google.subscriptions)
-        result = run(google)
-        assert said in failure(result)
-        assert (google.subscriptions, retries(result)) == (before, [])
 
 
 def test_the_dataset_that_was_reported_is_remembered_where_google_stops_naming_it(run: Run) -> None:

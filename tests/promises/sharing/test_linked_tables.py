@@ -13,7 +13,7 @@ import octogen_dagster as od
 from octogen_dagster.bigquery.partitions import listing_partition_key
 from tests.messages import Golden
 from tests.promises.sharing.linked import BIGQUERY
-from tests.results import failure, materialized, metadata
+from tests.results import failure, is_retried, materialized, metadata
 from tests.servers.bigquery import PROJECT, BigQueryServer, serving
 
 GOOD, BAD = (
@@ -272,7 +272,9 @@ def test_the_table_is_that_of_the_last_materialization_of_the_partition(
     golden("errors", failure(read()))
     for name in ("p.d.t`", "`p.d.t`", "p.d.t; DROP", "p.d-1.t", "d.t"):
         report(GOOD, table_name=name)
-        golden("errors", failure(read()))
+        result = read()
+        golden("errors", failure(result))
+        assert not is_retried(result)
     report(GOOD, table_name=f"{PROJECT}.octogen_old.products_current_v1")
     report(GOOD, table_name=TABLE)
     assert metadata(read(), PRODUCTS)["dagster/table_name"] == TABLE

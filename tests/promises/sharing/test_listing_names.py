@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import octogen_dagster as od
 from octogen_dagster.bigquery.partitions import listing_of, listing_partition_key
 from tests.messages import Golden
-from tests.results import failure, is_retried
+from tests.results import failure
 from tests.servers.analytics_hub import Refusal, answering
 
 BY_ID = "projects/octo/locations/us/dataExchanges/catalogs/listings/acme"
@@ -111,22 +111,6 @@ def test_a_linked_table_of_the_other_name_is_an_error_that_names_the_partition(
     )
     message = failure(materialized(datasets, build(datasets), keys[1], instance))
     golden("errors", message)
-
-
-def test_a_table_name_that_is_none_is_not_retried(
-    golden: Golden, instance: dg.DagsterInstance
-) -> None:
-    datasets = od.build_linked_datasets_asset()
-    key = listing_partition_key(BY_ID)
-    instance.add_dynamic_partitions("octogen_listings", [key])
-    instance.report_runless_asset_event(
-        dg.AssetMaterialization(
-            datasets.key, partition=key, metadata={"dagster/table_name": "projects/x"}
-        )
-    )
-    result = materialized(datasets, od.build_linked_snapshot_asset(datasets), key, instance)
-    golden("errors", failure(result))
-    assert not is_retried(result)
 
 
 def materialized(

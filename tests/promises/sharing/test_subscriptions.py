@@ -194,19 +194,30 @@ def test_a_dataset_that_is_taken_is_an_error_that_names_the_argument(
     assert subscribe(google, destination_dataset_id="mine").linked_dataset == "mine"
 
 
-@pytest.mark.parametrize("state", [REVOKED, 0, 7])
-def test_a_subscription_that_is_not_in_force_is_not_deleted(
-    golden: Golden, state: Any, subscribe: Subscribe
+LEFTOVERS: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
+    "revoked": ({}, [{"state": REVOKED}]),
+    "no state": ({}, [{"state": 0}]),
+    "unknown state": ({}, [{"state": 7}]),
+    "another dataset": ({"datasets": {DATASET}}, [{"state": REVOKED, "dataset": "mine"}]),
+    "two": ({}, [{"state": REVOKED}, {"state": 7, "name": "s-2"}]),
+    "no dataset named": ({"names_the_dataset": ()}, [{"state": REVOKED}]),
+}
+"""A hub, and the subscriptions in it that are not in force."""
+
+
+@pytest.mark.parametrize("leftover", LEFTOVERS)
+def test_a_subscription_that_is_not_in_force_is_named_and_not_deleted(
+    golden: Golden, leftover: str, subscribe: Subscribe
 ) -> None:
-    google = Google()
-    name = google.add(state=state)
+    settings, subscriptions = LEFTOVERS[leftover]
+    google = Google(**settings)
+    names = [google.add(**each) for each in subscriptions]
     with pytest.raises(OctogenBigQueryError) as caught:
         subscribe(google)
     assert str(caught.value).startswith(TAKEN)
-    assert name in str(caught.value)
-    if state != REVOKED:
-        golden("errors", caught.value)
-    assert [each.name for each in google.subscriptions] == [name]
+    golden("errors", caught.value)
+    assert caught.value.persistence is Persistence.PERMANENT
+    assert [each.name for each in google.subscriptions] == names
 
 
 @pytest.mark.parametrize(
