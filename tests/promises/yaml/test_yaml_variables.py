@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import dagster as dg
@@ -11,101 +12,56 @@ from octogen_dagster.components import OctogenComponent
 from tests.promises.yaml.yaml_projects import LINKED, TYPE, load
 
 SEARCH: dict[str, Any] = {"name": "boots"}
-PRINCIPAL = "serviceAccount:reader@{}.iam.gserviceaccount.com"
-LISTING = "projects/{}/locations/us/dataExchanges/e/listings/l"
 NOT_SET = "the environment variable UNSET_ONE is not set"
+BASES: dict[str, dict[str, Any]] = {
+    TYPE: {"searches": [SEARCH]},
+    LINKED: {"project": "p", "principal": "user:me@example.com"},
+}
+"""The attributes that each component needs."""
+FIELDS = {
+    TYPE: {
+        "name": "shops_{}",
+        "catalog_source.hosts[0]": "{}.com",
+        "catalog_source.keys[1]": "b{}",
+        "connection.base_url": "https://{}/v1",
+        "connection.host": "{}.ai",
+        "storage.base_dir": "s3://{}/x",
+        "storage.storage_options.aws_endpoint": "https://{}",
+        "searches[0].name": "boots_{}",
+        "searches[0].search.q": "{} linen",
+        "searches[0].search.facets[0].values[0]": "{} x",
+        "searches[0].schedule.cron_schedule": "0 {} * * *",
+        "searches[0].checks.exclude[0]": "{}s",
+        "searches[0].changes.name": "new_{}",
+        "translation.group_name": "shops_{}",
+        "searches[0].translation.tags.season": "x{}",
+    },
+    LINKED: {
+        "project": "{}-project",
+        "principal": "serviceAccount:reader@{}.iam.gserviceaccount.com",
+        "host": "{}.ai",
+        "source.listings[0]": "projects/{}/locations/us/dataExchanges/e/listings/l",
+        "snapshot.where": "brand = '{}'",
+        "products.translation.group_name": "x{}",
+    },
+}
+"""For each component, the paths of fields and a text with a place for a template."""
 
 
-def of(path: str, template: str) -> tuple[str, dict[str, Any]]:
-    """A component's type and attributes that have a text with a template at a path."""
-    linked: dict[str, Any] = {"project": "p", "principal": "user:me@example.com"}
-    fields: dict[str, tuple[str, dict[str, Any]]] = {
-        "name": (TYPE, {"name": f"shops_{template}"}),
-        "catalog_source.hosts[0]": (TYPE, {"catalog_source": {"hosts": [f"{template}.com"]}}),
-        "catalog_source.keys[1]": (TYPE, {"catalog_source": {"keys": ["a", f"b{template}"]}}),
-        "connection.base_url": (TYPE, {"connection": {"base_url": f"https://{template}/v1"}}),
-        "connection.host": (TYPE, {"connection": {"host": f"{template}.ai"}}),
-        "storage.base_dir": (TYPE, {"storage": {"base_dir": f"s3://{template}/x"}}),
-        "storage.storage_options.aws_endpoint": (
-            TYPE,
-            {"storage": {"storage_options": {"aws_endpoint": f"https://{template}"}}},
-        ),
-        "searches[0].name": (TYPE, {"searches": [{"name": f"boots_{template}"}]}),
-        "searches[0].search.q": (
-            TYPE,
-            {"searches": [SEARCH | {"search": {"q": f"{template} linen"}}]},
-        ),
-        "searches[0].search.facets[0].values[0]": (
-            TYPE,
-            {"searches": [SEARCH | {"search": {"facets": [facet(f"{template} x")]}}]},
-        ),
-        "searches[0].schedule.cron_schedule": (
-            TYPE,
-            {"searches": [SEARCH | {"schedule": {"cron_schedule": f"0 {template} * * *"}}]},
-        ),
-        "searches[0].checks.exclude[0]": (
-            TYPE,
-            {"searches": [SEARCH | {"checks": {"exclude": [f"{template}s"]}}]},
-        ),
-        "searches[0].changes.name": (
-            TYPE,
-            {"searches": [SEARCH | {"changes": {"name": f"new_{template}"}}]},
-        ),
-        "translation.group_name": (
-            TYPE,
-            {"searches": [SEARCH], "translation": {"group_name": f"shops_{template}"}},
-        ),
-        "searches[0].translation.tags.season": (
-            TYPE,
-            {"searches": [SEARCH | {"translation": {"tags": {"season": f"x{template}"}}}]},
-        ),
-        "project": (LINKED, linked | {"project": f"{template}-project"}),
-        "principal": (LINKED, linked | {"principal": PRINCIPAL.format(template)}),
-        "host": (LINKED, linked | {"host": f"{template}.ai"}),
-        "source.listings[0]": (
-            LINKED,
-            {"project": "p", "source": {"listings": [LISTING.format(template)]}},
-        ),
-        "snapshot.where": (LINKED, linked | {"snapshot": {"where": f"brand = '{template}'"}}),
-        "products.translation.group_name": (
-            LINKED,
-            linked | {"products": {"translation": {"group_name": f"x{template}"}}},
-        ),
-    }
-    return fields[path]
-
-
-def facet(value: str) -> dict[str, Any]:
-    return {"name": "brand_name", "values": [value]}
-
-
-FIELDS = [
-    "name",
-    "catalog_source.hosts[0]",
-    "catalog_source.keys[1]",
-    "connection.base_url",
-    "connection.host",
-    "storage.base_dir",
-    "storage.storage_options.aws_endpoint",
-    "searches[0].name",
-    "searches[0].search.q",
-    "searches[0].search.facets[0].values[0]",
-    "searches[0].schedule.cron_schedule",
-    "searches[0].checks.exclude[0]",
-    "searches[0].changes.name",
-    "translation.group_name",
-    "searches[0].translation.tags.season",
-    "project",
-    "principal",
-    "host",
-    "source.listings[0]",
-    "snapshot.where",
-    "products.translation.group_name",
-]
+def written(path: str, text: str) -> dict[str, Any]:
+    """Attributes that have a text at a path; an entry of a list has a name."""
+    value: Any = text
+    for name, place in reversed(re.findall(r"(\w+)(?:\[(\d)\])?", path)):
+        if place:
+            entry = {"name": "brand_name", **value} if isinstance(value, dict) else value
+            value = [*["a"] * int(place), entry]
+        value = {name: value}
+    return dict(value)
 
 
 def told(path: str, template: str) -> str:
-    type_, attributes = of(path, template)
+    (type_,) = [each for each, fields in FIELDS.items() if path in fields]
+    attributes = BASES[type_] | written(path, FIELDS[type_][path].replace("{}", template))
     with pytest.raises(Exception, match="Error while") as caught, load(attributes, type_) as (_, d):
         list(d.resolve_all_asset_specs())
     causes: list[str] = []
@@ -118,7 +74,7 @@ def told(path: str, template: str) -> str:
     return line.partition(" - ")[2]
 
 
-@pytest.mark.parametrize("path", FIELDS)
+@pytest.mark.parametrize("path", [*FIELDS[TYPE], *FIELDS[LINKED]])
 def test_inside_a_text(path: str) -> None:
     assert told(path, "{{ env.UNSET_ONE }}").startswith(f"attributes.{path}: {NOT_SET}")
 
