@@ -295,19 +295,6 @@ def test_a_bucket_that_answers_too_late_for_an_exchange_costs_no_token(
     assert server.calls == []
 
 
-def test_an_empty_place_begins_with_the_given_token(
-    server: OctogenServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "refresh"
-    path.touch(0o600)
-    path.with_name("refresh.client-id").write_text(CLIENT)
-    monkeypatch.setenv("OCTOGEN_MCP_REFRESH_TOKEN", server.refresh_token)
-    option = ["--mcp-token-uri", f"file://{path}", "--project", PROJECT, "--principal", PRINCIPAL]
-    CliRunner().invoke(main, ["bq", "autosubscribe", *option])
-    assert (server.count("token"), server.refusals) == (1, 0)
-    assert path.read_text() == f"{server.refresh_token}\n"
-
-
 def test_a_new_token_that_cannot_be_stored_is_an_error_that_says_to_log_in(
     golden: Golden, server: OctogenServer, bucket: S3Bucket, uri: str
 ) -> None:

@@ -143,18 +143,6 @@ def test_one_catalog_twice_at_once_has_each_row_once(
 
 
 @pytest.mark.long
-def test_first_loads_of_catalogs_at_once_make_the_table_once(
-    warehouse: Warehouse, tmp_path: Path
-) -> None:
-    catalogs = CATALOGS.get_partition_keys()
-    assert len(catalogs) == 4
-    project = Project(tmp_path, warehouse.destination, CATALOGS)
-    expected = [row for each in catalogs for row in published(project, each, NEW, 1.0)]
-    at_once(tmp_path, warehouse, catalogs)
-    assert_same_rows(warehouse.rows("products"), expected)
-
-
-@pytest.mark.long
 def test_two_catalogs_at_once_spoil_nothing(warehouse: Warehouse, tmp_path: Path) -> None:
     project = Project(tmp_path, warehouse.destination, CATALOGS)
     seen: set[tuple[int, float | None]] = set()
