@@ -285,7 +285,6 @@ def test_a_scan(
 
 
 @pytest.mark.long
-@pytest.mark.slow
 @seldom
 @given(st.lists(some | odd.filter(lambda text: text != "\ud800"), min_size=2, max_size=8))
 def test_the_parts_of_a_catalog(brands: list[str]) -> None:

@@ -88,7 +88,6 @@ def test_octogen_is_read_once_the_line_of_the_sandbox_is_removed(
         assert resources.octogen.catalog_source.hosts == ("acme.com",)
 
 
-@pytest.mark.slow
 @pytest.mark.world
 @pytest.mark.timeout(1800)
 def test_each_command_prints_what_the_page_says_and_the_ui_shows_the_runs(

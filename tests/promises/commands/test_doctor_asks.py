@@ -463,7 +463,6 @@ def test_a_brand_that_the_shop_spells_otherwise_is_no_difference(
     assert differing(["shop12", "northpeak", "northpeak.outlet"], 1, run) == []
 
 
-@pytest.mark.slow
 @pytest.mark.long
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_nothing_differs_for_thirty_shops(seed: int, run: Callable[..., Result]) -> None:

@@ -377,7 +377,6 @@ def test_a_tick_that_ends_leaves_the_refresh_to_itself(
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_a_command_ends_when_the_refresh_that_it_gave_up_has_ended(
     golden: Golden, server: OctogenServer, file: Path
 ) -> None:

@@ -93,7 +93,6 @@ def test_it_can_begin_on_a_later_day() -> None:
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_two_processes_make_the_same_products_and_another_seed_other_ones() -> None:
     program = """
 import httpx
@@ -190,7 +189,6 @@ def test_the_environment_is_restored():
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_the_fixture_serves_and_cleans_up(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -111,7 +111,6 @@ def test_a_run_that_is_executed_again_and_fails_again_says_which_partition_faile
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_products_and_what_is_made_from_them_become_tables(tmp_path: Path) -> None:
     warehouse = DuckDB(tmp_path)
     catalogs = od.build_catalogs_asset("catalogs")

@@ -63,7 +63,6 @@ def test_a_table_has_each_value_of_the_snapshot(warehouse: Warehouse, tmp_path: 
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_a_snapshot_replaces_all_rows_and_none_leaves_none(
     warehouse: Warehouse, tmp_path: Path
 ) -> None:
@@ -75,7 +74,6 @@ def test_a_snapshot_replaces_all_rows_and_none_leaves_none(
 
 
 @pytest.mark.long
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("partitions_def", "keys"),
     [
@@ -383,7 +381,6 @@ def test_a_repeated_run_sends_nothing(
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_rows_that_somebody_else_removed_are_loaded_again(
     warehouse: Warehouse, tmp_path: Path
 ) -> None:
@@ -497,7 +494,6 @@ def test_the_comment_of_a_user_on_a_table_stays(postgres: Postgres, tmp_path: Pa
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_a_trigger_that_drops_rows_fails_the_check_of_the_rows(
     postgres: Postgres, tmp_path: Path
 ) -> None:
@@ -521,7 +517,6 @@ def test_a_trigger_that_drops_rows_fails_the_check_of_the_rows(
 
 
 @pytest.mark.long
-@pytest.mark.slow
 @pytest.mark.skipif(not pgbouncer(), reason="needs PgBouncer: apt-get install pgbouncer")
 def test_loads_work_behind_a_pooler_in_transaction_mode(
     postgres_server: Mapping[str, str], tmp_path: Path
@@ -672,7 +667,6 @@ def test_a_transaction_that_was_idle_for_too_long_is_told(postgres: Postgres) ->
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_a_disk_that_is_full_under_duckdb_is_no_conflict(tmp_path: Path) -> None:
     program = f"""
 import resource
