@@ -84,7 +84,6 @@ defs = dg.Definitions(
 
 
 @pytest.mark.long
-@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_day_without_a_change_is_one_run_and_a_day_with_one_is_all(tmp_path: Path) -> None:
     with (
@@ -123,7 +122,6 @@ def test_a_day_without_a_change_is_one_run_and_a_day_with_one_is_all(tmp_path: P
 
 
 @pytest.mark.long
-@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_what_came_while_it_was_made_is_followed_and_nothing_twice(tmp_path: Path) -> None:
     with dagster(tmp_path, LOCATION, {}) as running:

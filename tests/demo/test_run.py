@@ -42,7 +42,6 @@ SENSORS = {
 
 
 @pytest.mark.long
-@pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_daemon_plays_two_days_and_the_ui_shows_them(tmp_path: Path) -> None:
     with running_ui(tmp_path) as (process, _url, pages, printed):
@@ -110,7 +109,6 @@ def test_a_daemon_plays_two_days_and_the_ui_shows_them(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_days_before_the_last_two_are_dated_back(tmp_path: Path) -> None:
     done = run(tmp_path, "--days", "6", "--products", "3")  # each catalog has one or more
@@ -140,7 +138,6 @@ def test_days_before_the_last_two_are_dated_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_a_port_that_is_taken_ends_the_demo_before_it_writes_anything(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -153,7 +150,6 @@ def test_a_port_that_is_taken_ends_the_demo_before_it_writes_anything(tmp_path: 
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_another_demo_replaces_the_one_before_and_nothing_else(tmp_path: Path) -> None:
     folder = tmp_path / "octogen-demo"
     (folder / "snapshots").mkdir(parents=True)

@@ -165,7 +165,7 @@ def simulated(
     return world
 
 
-LONG = [pytest.mark.slow, pytest.mark.long]
+LONG = pytest.mark.long
 
 
 @pytest.mark.long

@@ -357,7 +357,6 @@ def test_the_lowest_price_dates_from_the_last_time_it_was_asked(
 
 
 @pytest.mark.long
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("limits", "passes"), [({}, False), ({"max_products": 1}, True), ({"max_percent": 60.0}, True)]
 )
@@ -377,7 +376,6 @@ def test_a_check_for_each_rule_warns_of_the_last_snapshot(
 
 
 @pytest.mark.long
-@pytest.mark.slow
 @pytest.mark.parametrize("of_days", [False, True])
 def test_alerts_have_the_partitions_of_their_history(
     tmp_path: Path, instance: dg.DagsterInstance, of_days: bool
@@ -420,7 +418,6 @@ class Told:
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_a_sensor_tells_of_each_event_once(shop: Shop) -> None:
     told = Told()
     sensor = od.build_alert_sensor(shop.alerts, told.notify)

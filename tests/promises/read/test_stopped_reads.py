@@ -79,7 +79,6 @@ def start(program: str, server: SilentServer, *arguments: str) -> subprocess.Pop
 
 
 @pytest.mark.long
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("program", "arguments"),
     [
@@ -137,7 +136,6 @@ with dg.DagsterInstance.ephemeral() as instance:
 
 
 @pytest.mark.long
-@pytest.mark.slow
 @pytest.mark.parametrize("what", ["products", "details"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_run_that_is_cancelled_ends(
@@ -188,7 +186,6 @@ with dg.DagsterInstance.local_temp(folder) as instance:
 
 
 @pytest.mark.long
-@pytest.mark.slow
 @pytest.mark.parametrize("what", ["products", "products without a retry policy", "datasets"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_run_that_is_executed_by_hand_ends_although_its_asset_is_retried(
@@ -295,7 +292,6 @@ def wait_until_written(process: subprocess.Popen[bytes], folder: Path) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_history_that_catches_up_ends(tmp_path: Path, number: signal.Signals) -> None:
     with subprocess.Popen([sys.executable, "-c", CATCHING_UP, str(tmp_path)]) as process:

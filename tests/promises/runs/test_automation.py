@@ -72,7 +72,6 @@ def deployment(
 
 
 @pytest.mark.long
-@pytest.mark.slow
 @pytest.mark.seed
 def test_what_follows_begins_if_automation_is_switched_on_after_a_backfill(
     deployment: dg.Definitions, instance: dg.DagsterInstance, shops: Sandbox

@@ -174,7 +174,6 @@ def anywhere(
 
 
 @pytest.mark.long
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("seed", "anywhere"), [(0, "sqlite"), (1, "postgresql")], indirect=["anywhere"]
 )

@@ -89,7 +89,6 @@ def test_the_first_entry_is_a_sentence(pipeline: Pipeline) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_the_sentence_of_products_says_what_is_new_and_what_it_cost(pipeline: Pipeline) -> None:
     first, second = pipeline.day(), pipeline.day()
     changes = {name.removeprefix("octogen/"): value for name, value in second["changes"].items()}
@@ -107,7 +106,6 @@ def test_the_sentence_of_products_says_what_is_new_and_what_it_cost(pipeline: Pi
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_the_sentences_of_what_is_made_from_products_count_its_rows(pipeline: Pipeline) -> None:
     first, second = pipeline.day(), pipeline.day()
     changes = {name.removeprefix("octogen/"): value for name, value in second["changes"].items()}
@@ -201,7 +199,6 @@ def test_times_are_shown_to_the_minute_and_what_does_not_fit_is_left_out(tmp_pat
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_what_is_made_from_products_is_shown_in_a_few_columns(pipeline: Pipeline) -> None:
     pipeline.day()
     day = pipeline.day()
@@ -225,7 +222,6 @@ def test_what_is_made_from_products_is_shown_in_a_few_columns(pipeline: Pipeline
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_the_numbers_of_a_read_are_those_that_somebody_plots(pipeline: Pipeline) -> None:
     pipeline.day()
     pipeline.day()
@@ -258,7 +254,6 @@ def test_the_other_numbers_of_a_read_are_one_entry_at_the_end(pipeline: Pipeline
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_no_line_of_the_entry_widens_the_table(pipeline: Pipeline) -> None:
     """What is not wrapped would cut the preview off: 375 pixels are 44 characters."""
     pipeline.day()
@@ -280,7 +275,6 @@ def test_the_median_of_the_currency_of_most_products_is_plotted(project: Project
 
 
 @pytest.mark.long
-@pytest.mark.slow
 @pytest.mark.seed
 def test_entries_come_in_the_order_in_which_a_person_reads_them(pipeline: Pipeline) -> None:
     pipeline.day()

@@ -113,7 +113,6 @@ def test_a_search_and_what_follows_it(
 
 
 @pytest.mark.long
-@pytest.mark.slow
 @pytest.mark.parametrize("name", MANAGERS)
 def test_catalogs_by_partition_and_what_follows_them(
     name: str, service: Sandbox, tmp_path: Path, instance: dg.DagsterInstance

@@ -315,7 +315,6 @@ FOLLOWING = (
 
 
 @pytest.mark.long
-@pytest.mark.slow
 @pytest.mark.parametrize("build", FOLLOWING)
 def test_what_follows_the_products_takes_a_range_too(
     project: Project, sandbox: Sandbox, build: Callable[..., dg.AssetsDefinition]

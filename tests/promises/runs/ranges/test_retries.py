@@ -34,7 +34,6 @@ RETRIED = dg.RetryPolicy(max_retries=2, delay=0)
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_a_retry_knows_of_more_partitions_than_dagster_returns_records_at_once(
     project: Project, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -106,7 +105,6 @@ def test_a_service_that_is_down_is_not_asked_for_each_catalog(project: Project) 
 
 
 @pytest.mark.long
-@pytest.mark.slow
 @pytest.mark.parametrize("by", ["a retry of the step", "a re-execution"])
 def test_neighbours_that_are_broken_keep_no_catalog_unread(project: Project, by: str) -> None:
     keys = [f"shop{number:02}" for number in range(20)]
@@ -134,7 +132,6 @@ def again(
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_a_run_that_is_executed_again_and_fails_shows_what_is_whole_as_such(
     project: Project, sandbox: Sandbox
 ) -> None:
@@ -271,7 +268,6 @@ def test_a_killed_run_has_reported_what_it_spent_but_for_fifty_pages(
 
 
 @pytest.mark.long
-@pytest.mark.slow
 @pytest.mark.parametrize("retries", [True, False], ids=["a retry", "another run"])
 def test_a_killed_run_of_an_asset_of_ones_own_has_paid_for_nothing_in_vain(
     service: PagedService, tmp_path: Path, retries: bool
@@ -317,7 +313,6 @@ def wait_for_page(page: int, catalog: str, service: PagedService, process: Any) 
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_the_budget_holds_over_the_run_and_its_retries(
     service: PagedService, tmp_path: Path
 ) -> None:
