@@ -102,146 +102,81 @@ def test_ctrl_c_ends_a_script(server: SilentServer, program: str, arguments: lis
 
 
 RUN = f"""
-import sys
+import os, signal, sys, threading
 import dagster as dg
 from octogen_dagster import *
 from octogen_dagster.schemas import PRODUCT_SCHEMA
 
-url, folder, what = sys.argv[1:]
-products = build_products_asset("products", ProductSearch(catalogs=["acme"]), retry_policy=None)
+def cancel():  # as Dagster's launcher does
+    if sys.stdin.readline():
+        instance.report_run_canceling(instance.get_runs()[0])
+        os.kill(os.getpid(), signal.SIGINT)
 
-@dg.asset(name="products")
-def before():
+@dg.asset
+def listed():
     import polars as pl
-    row = {{"uuid": ["1"], "product_url": ["https://acme.example/1"]}}
-    return pl.DataFrame(row).lazy().select(
-        pl.col(name) if name in row else pl.lit(None, dtype=dtype).alias(name)
-        for name, dtype in PRODUCT_SCHEMA.items()
-    )
+    row = {{"uuid": "1", "product_url": "https://acme.example/1"}}
+    return pl.DataFrame([row], schema=PRODUCT_SCHEMA)
 
-resources = {{
-    "octogen": OctogenResource(api_key={KEY!r}, base_url=url),
-    "io_manager": ParquetSnapshotIOManager(base_dir=folder),
-}}
-with dg.DagsterInstance.ephemeral() as instance:
-    if what == "details":
-        details = build_product_details_asset(products)
-        dg.materialize([before], resources=resources, instance=instance)
-        dg.materialize(
-            [products, details], selection=[details], resources=resources, instance=instance
-        )
-    else:
-        dg.materialize([products], resources=resources, instance=instance)
-"""
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("what", ["products", "details"])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_run_that_is_cancelled_ends(
-    server: SilentServer, tmp_path: Path, number: signal.Signals, what: str
-) -> None:
-    with start(RUN, server, str(tmp_path), what) as process:
-        try:
-            assert server.asked.wait(START_SECONDS)
-            asked_at = time.monotonic()
-            process.send_signal(number)
-            process.communicate(timeout=ENDING_SECONDS + 5)
-        finally:
-            process.kill()
-    assert process.returncode != 0
-    assert time.monotonic() - asked_at < ENDING_SECONDS + 5
-    if what == "products":
-        assert not list(tmp_path.rglob("*.parquet"))
-
-
-BY_HAND = f"""
-import sys
-import dagster as dg
-from octogen_dagster import *
-from octogen_dagster.schemas import PRODUCT_SCHEMA
+def products(name, **policy):
+    return build_products_asset(name, ProductSearch(catalogs=["acme"]), **policy)
 
 url, folder, what = sys.argv[1:]
-if what == "datasets":
-    assets = [build_linked_datasets_asset()]
-else:
-    policy = {{}} if what == "products" else {{"retry_policy": None}}
-    search = ProductSearch(catalogs=["acme"])
-    assets = [build_products_asset(name, search, **policy) for name in ("first", "second")]
+build = {{
+    "products": products,
+    "products without a retry policy": lambda name: products(name, retry_policy=None),
+    "details": lambda name: build_product_details_asset(listed, name=name),
+    "datasets": build_linked_datasets_asset,
+}}[what]
+assets = [build(name) for name in ("first", "second")]
 resources = {{
     "octogen": OctogenResource(api_key={KEY!r}, base_url=url),
     "io_manager": ParquetSnapshotIOManager(base_dir=folder),
     "analytics_hub": AnalyticsHubResource(project="p", endpoint=url.split("/")[2]),
 }}
+threading.Thread(target=cancel, daemon=True).start()
 with dg.DagsterInstance.local_temp(folder) as instance:
-    key = "p:us:e:acme" if what == "datasets" else None
     instance.add_dynamic_partitions("octogen_listings", ["p:us:e:acme"])
+    dg.materialize([listed], resources=resources, instance=instance)
     result = dg.materialize(
-        assets, resources=resources, instance=instance, partition_key=key, raise_on_error=False
+        [listed, *assets],
+        selection=assets,
+        resources=resources,
+        instance=instance,
+        partition_key="p:us:e:acme" if what == "datasets" else None,
+        raise_on_error=False,
     )
     events = [event.event_type_value for event in result.all_events]
     assert "STEP_FAILURE" in events and "STEP_UP_FOR_RETRY" not in events, events
     assert events.count("STEP_START") == 1, events
+    print(instance.get_run_by_id(result.run_id).status.value)
 """
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("what", ["products", "products without a retry policy", "datasets"])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_run_that_is_executed_by_hand_ends_although_its_asset_is_retried(
-    server: SilentServer, tmp_path: Path, number: signal.Signals, what: str
+@pytest.mark.parametrize(
+    "what", ["products", "products without a retry policy", "details", "datasets"]
+)
+@pytest.mark.parametrize("end", ["SIGINT", "SIGTERM", "cancel"])
+def test_a_run_that_is_interrupted_or_canceled_ends_and_is_not_retried(
+    server: SilentServer, tmp_path: Path, end: str, what: str
 ) -> None:
-    with start(BY_HAND, server, str(tmp_path), what) as process:
+    is_canceled = end == "cancel"
+    with start(RUN, server, str(tmp_path), what) as process:
         try:
             assert server.asked.wait(START_SECONDS)
-            process.send_signal(number)
-            _, errors = process.communicate(timeout=START_SECONDS)
+            if not is_canceled:
+                process.send_signal(signal.Signals[end])
+            status, errors = process.communicate(
+                "cancel\n" if is_canceled else None, timeout=ENDING_SECONDS + 5
+            )
         finally:
             process.kill()
     assert process.returncode == 0, errors
-    assert "The run was interrupted." in errors
-
-
-CANCELED = f"""
-import os, signal, sys, threading
-import dagster as dg
-from octogen_dagster import *
-
-def cancel():  # as Dagster's launcher does
-    sys.stdin.readline()
-    instance.report_run_canceling(instance.get_runs()[0])
-    os.kill(os.getpid(), signal.SIGINT)
-
-url, folder = sys.argv[1:]
-threading.Thread(target=cancel, daemon=True).start()
-with dg.DagsterInstance.local_temp(folder) as instance:
-    result = dg.materialize(
-        [build_products_asset(name, ProductSearch(catalogs=["acme"])) for name in ("a", "b")],
-        resources={{
-            "octogen": OctogenResource(api_key={KEY!r}, base_url=url),
-            "io_manager": ParquetSnapshotIOManager(base_dir=folder),
-        }},
-        instance=instance,
-        raise_on_error=False,
-    )
-    run = instance.get_run_by_id(result.run_id)
     # Dagster retries runs of the status FAILURE only.
-    assert run.status is dg.DagsterRunStatus.CANCELED, run.status
-    events = [event.event_type_value for event in result.all_events]
-    assert "STEP_FAILURE" in events and "STEP_UP_FOR_RETRY" not in events, events
-    assert events.count("STEP_START") == 1, events
-"""
-
-
-@pytest.mark.slow
-def test_a_canceled_run_is_not_retried(server: SilentServer, tmp_path: Path) -> None:
-    with start(CANCELED, server, str(tmp_path)) as process:
-        try:
-            assert server.asked.wait(START_SECONDS)
-            _, errors = process.communicate("cancel\n", timeout=START_SECONDS)
-        finally:
-            process.kill()
-    assert process.returncode == 0, errors
+    assert status.strip() == ("CANCELED" if is_canceled else "FAILURE")
+    assert is_canceled or "The run was interrupted." in errors
+    assert [path.stem for path in tmp_path.rglob("*.parquet")] == ["listed"]
 
 
 PUT_IN_SECONDS = 60
