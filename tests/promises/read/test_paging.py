@@ -106,6 +106,36 @@ def test_a_field_nested_deep_is_read_and_one_nested_without_end_is_an_error() ->
         read(lambda _body: nested(100_000))
 
 
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"uuid": ""}, "uuid in item 1"),
+        ({"productUrl": None}, r"productUrl in product 'bad' \(item 1\)"),
+        ({"title": True}, r"title in product 'bad' \(item 1\)"),
+        ({"colors": "blue"}, r"colors in product 'bad' \(item 1\)"),
+        ({"colors": [None]}, r"colors.0 in product 'bad' \(item 1\)"),
+        ({"rating": {"count": 2.5}}, r"rating.count in product 'bad' \(item 1\)"),
+        ({"currentPrice": "cheap"}, r"currentPrice in product 'bad' \(item 1\)"),
+        ({"images": [{"cdnUrl": "x"}]}, r"images.0.url in product 'bad' \(item 1\)"),
+        ({"updatedAt": "2026-02-30T03:00:00Z"}, r"updatedAt in product 'bad' \(item 1\)"),
+        ({"updatedAt": "2026-06-30T23:59:60Z"}, r"updatedAt in product 'bad' \(item 1\)"),
+    ],
+)
+def test_a_bad_product_is_named_with_its_field(fields: dict[str, Any], named: str) -> None:
+    products = page(["good", "bad"])
+    products["items"][1] |= fields
+    with pytest.raises(OctogenResponseError, match=named):
+        read(lambda _body: products)
+
+
+@pytest.mark.parametrize(
+    "content", [b"<html>", b"", b'{"items": [', b"[]", b"null", b'{"items": {}}', b"{}"]
+)
+def test_what_is_no_page_is_never_an_empty_catalog(content: bytes) -> None:
+    with pytest.raises(OctogenResponseError, match=r"the service responded with 200 and "):
+        read(lambda _body: content)
+
+
 @pytest.fixture
 def resources(tmp_path: Path) -> dict[str, Any]:
     return stored(tmp_path)
