@@ -54,6 +54,12 @@ def materialized(
     return dg.materialize(assets, resources=given, **options)
 
 
+def of_range(first: str, last: str) -> dict[str, str]:
+    """Return the tags of a run that has the partitions from the first to the last one."""
+    name = "dagster/asset_partition_range"
+    return {f"{name}_start": first, f"{name}_end": last}
+
+
 def metadata(result: dg.ExecuteInProcessResult, node: str) -> dict[str, Any]:
     """Return the metadata of an asset's only materialization."""
     (event,) = result.asset_materializations_for_node(node)

@@ -37,7 +37,7 @@ from tests.promises.history.history_runs import (
     put_in_and_die,
     resource,
 )
-from tests.results import cells, metadata
+from tests.results import cells, metadata, of_range
 from tests.servers.buckets import ENVIRONMENT, S3Bucket
 
 PROCESS_SECONDS = 120.0
@@ -319,10 +319,7 @@ def test_the_histories_of_many_catalogs_are_made_in_one_run(
         "octogen": octogen,
         "io_manager": od.ParquetSnapshotIOManager(base_dir=str(tmp_path)),
     }
-    ends = {
-        "dagster/asset_partition_range_start": "northpeak",
-        "dagster/asset_partition_range_end": "strada",
-    }
+    ends = of_range("northpeak", "strada")
     for asset in (products, history):
         result = dg.materialize(
             [products, history],

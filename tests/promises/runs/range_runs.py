@@ -7,11 +7,11 @@ from collections.abc import Mapping
 import dagster as dg
 
 import octogen_dagster as od
+from tests.results import of_range
 
 CATALOGS = [f"shop{number}" for number in range(8)]
 PAGE_SIZE = 5
-START, END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
-RANGE = {START: CATALOGS[0], END: CATALOGS[-1]}
+RANGE = of_range(CATALOGS[0], CATALOGS[-1])
 BASE_URL, API_KEY, BASE_DIR = "RANGE_URL", "RANGE_KEY", "RANGE_DIR"
 
 

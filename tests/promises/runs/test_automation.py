@@ -17,7 +17,7 @@ from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.snapshots.asset_decorator import SnapshotRun, snapshot_asset
 from tests.promises.sharing.linked import BIGQUERY, linked
 from tests.promises.yaml.yaml_projects import load, run
-from tests.results import materialized
+from tests.results import materialized, of_range
 from tests.servers.bigquery import BigQueryServer, serving
 
 FOLLOWERS = ("octogen_products_changes", "octogen_products_brands", "octogen_products_history")
@@ -379,10 +379,7 @@ def test_what_is_requested_together_at_the_first_tick_is_requested_once(
             selection=names,
             instance=instance,
             run_config=QUIET,
-            tags={
-                "dagster/asset_partition_range_start": first,
-                "dagster/asset_partition_range_end": last,
-            },
+            tags=of_range(first, last),
         )
         assert made.success
 

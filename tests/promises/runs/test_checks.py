@@ -14,6 +14,7 @@ import pytest
 import octogen_dagster as od
 from tests.projects import Project
 from tests.promises.runs.checked import ALL, CheckedAsset, evaluations, failed, numbers, products
+from tests.results import of_range
 
 PRODUCTS = od.build_products_asset("products")
 CHECKS = dg.AssetSelection.all_asset_checks()
@@ -385,10 +386,7 @@ def test_a_run_of_several_partitions_checks_the_rows_of_all_and_compares_them_wi
     asset.frame = products(100)
     asset.run("2026-11-01")
     asset.run("2026-11-02")
-    tags = {
-        "dagster/asset_partition_range_start": "2026-11-01",
-        "dagster/asset_partition_range_end": "2026-11-02",
-    }
+    tags = of_range("2026-11-01", "2026-11-02")
     found = evaluations(asset.run(selection=CHECKS, tags=tags))
     assert numbers(found["nulls"])["rows"] == 200
     description = str(found["rows_within_bounds"].description)

@@ -20,9 +20,9 @@ from octogen_dagster.sandbox.server import Sandbox
 from tests.messages import Golden
 from tests.postgresql import running_postgresql, server_program
 from tests.projects import QUIET, Project
-from tests.promises.runs.range_runs import END, START, single_run
+from tests.promises.runs.range_runs import single_run
 from tests.promises.sharing.linked import BIGQUERY, linked
-from tests.results import metadata, octogen_at
+from tests.results import metadata, octogen_at, of_range
 from tests.servers.bigquery import BigQueryServer, serving
 
 ROOT = Path(__file__).parents[3]
@@ -102,7 +102,7 @@ def test_a_snapshot_that_a_retry_reports_again_is_counted_once(project: Project)
     project.instance.add_dynamic_partitions("octogen_catalogs", ["a", "b"])
     with Sandbox(catalogs={"a": 60, "b": 60}, generation="current") as sandbox:
         sandbox.inject(Fault("status", 503, catalog="b", page=2))
-        project.octogen, tags = octogen_at(sandbox, attempts=1), {START: "a", END: "b"}
+        project.octogen, tags = octogen_at(sandbox, attempts=1), of_range("a", "b")
         for _ in range(2):
             result = project.run([products], tags=tags, raise_on_error=False)
             tags = rerun_tags(project.instance, result.run_id)
@@ -202,7 +202,7 @@ def test_the_sum_is_what_the_service_charged_however_runs_ended(
         for _ in range(12):
             asset = chance.choice([products, mine])
             first, last = sorted(chance.choices(CATALOGS, k=2))
-            tags = {START: first, END: last} if first < last else {"dagster/partition": first}
+            tags = of_range(first, last) if first < last else {"dagster/partition": first}
             if ended and chance.random() < 0.5:
                 run_id, (asset, tags) = chance.choice([*ended.items()])
                 tags = rerun_tags(anywhere, run_id)

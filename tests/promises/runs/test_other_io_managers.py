@@ -17,7 +17,7 @@ import octogen_dagster as od
 from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.schemas import PRODUCT_SCHEMA
 from tests.needs import needs
-from tests.results import failure, is_retried, metadata, octogen_at
+from tests.results import failure, is_retried, metadata, octogen_at, of_range
 
 HOSTILE = "a'; DROP TABLE public.octogen_catalogs; --\"/*"
 
@@ -241,10 +241,7 @@ def test_a_run_of_several_partitions_ends_before_it_is_paid(
     before = len(service.requests)
     result = dg.materialize(
         [shops],
-        tags={
-            "dagster/asset_partition_range_start": "northpeak",
-            "dagster/asset_partition_range_end": "strada",
-        },
+        tags=of_range("northpeak", "strada"),
         resources=resources(service, of_duckdb(tmp_path)),
         instance=instance,
         raise_on_error=False,
@@ -277,10 +274,7 @@ def test_the_snapshots_of_a_range_are_not_taken_for_those_of_each_partition(
     result = dg.materialize(
         [products, brands],
         selection=[brands],
-        tags={
-            "dagster/asset_partition_range_start": "acme",
-            "dagster/asset_partition_range_end": "zen",
-        },
+        tags=of_range("acme", "zen"),
         resources=given,
         instance=instance,
         raise_on_error=False,
@@ -314,10 +308,7 @@ def test_the_rows_of_a_range_are_checked_together(instance: dg.DagsterInstance) 
     )
     result = dg.materialize(
         [own, *checks],
-        tags={
-            "dagster/asset_partition_range_start": "acme",
-            "dagster/asset_partition_range_end": "zen",
-        },
+        tags=of_range("acme", "zen"),
         resources={"io_manager": InMemory()},
         instance=instance,
     )

@@ -14,11 +14,11 @@ import pytest
 import octogen_dagster as od
 from tests.projects import Project
 from tests.published_service import PublishedService
-from tests.results import octogen_at
+from tests.results import octogen_at, of_range
 
 CATALOGS = {"acme": 230, "odd": 1, "zen": 100}
 PAGES = 3 + 1 + 1
-RANGE = {"dagster/asset_partition_range_start": "acme", "dagster/asset_partition_range_end": "zen"}
+RANGE = of_range("acme", "zen")
 CHANGES = ("appeared", "changed", "disappeared", "reappeared")
 
 

@@ -14,7 +14,7 @@ import pytest
 import octogen_dagster as od
 from octogen_dagster.snapshots.loading import Snapshots
 from tests.projects import Project
-from tests.results import materialized, stored
+from tests.results import materialized, of_range, stored
 from tests.servers.buckets import S3Bucket
 
 SHOPS = dg.StaticPartitionsDefinition(["acme", "zen"])
@@ -313,10 +313,7 @@ def test_the_partitions_of_a_run_may_be_frames_of_each_library(
         partitions_def=SHOPS,
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
-    tags = {
-        "dagster/asset_partition_range_start": "acme",
-        "dagster/asset_partition_range_end": "zen",
-    }
+    tags = of_range("acme", "zen")
     project.run([own], tags=tags)
     for shop in SHOPS.get_partition_keys():
         assert len(project.read("own", shop)) == 2

@@ -21,14 +21,11 @@ from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.tables import BigQueryTables, DuckDBTables, PostgresTables, SnowflakeTables
 from octogen_dagster.tables.duckdb import DuckDBConnection
 from tests.promises.tables.table_runs import CATALOGS, Project, assert_same_rows, expected_rows
-from tests.results import failure, is_retried, octogen_at, stored
+from tests.results import failure, is_retried, octogen_at, of_range, stored
 from tests.servers.bigquery import refused, serving
 from tests.warehouses import DuckDB
 
-RANGE = {
-    "dagster/asset_partition_range_start": "acme",
-    "dagster/asset_partition_range_end": "strada",
-}
+RANGE = of_range("acme", "strada")
 
 
 def policy() -> dg.BackfillPolicy:

@@ -9,9 +9,7 @@ import dagster as dg
 from octogen_dagster import build_product_brands_asset, build_products_asset, catalog_partitions
 from tests.projects import Project
 from tests.promises.runs.range_runs import single_run
-from tests.results import Server, octogen_at
-
-START, END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+from tests.results import Server, octogen_at, of_range
 
 CATALOGS = [f"shop{number}" for number in range(6)]
 
@@ -44,7 +42,7 @@ def run(
     return project.run(
         assets,
         octogen_at(server, **{"attempts": 1, **settings}),
-        tags={START: keys[0], END: keys[-1], **(tags or {})},
+        tags={**of_range(keys[0], keys[-1]), **(tags or {})},
         selection=selection,
         raise_on_error=False,
     )
