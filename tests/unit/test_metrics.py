@@ -172,23 +172,6 @@ def test_saved_pages_are_worth_what_the_run_was_spared(
     assert statistics.metrics()["cost_saved_usd"] == saved_usd
 
 
-def test_shares_of_null_and_quantiles_of_the_price() -> None:
-    brands = [{"name": "Acme"}, {"name": None}, None]
-    rows = [{"current_price": float(price), "brand": brands[price % 3]} for price in range(1, 31)]
-    rows += [{"current_price": None, "brand": brands[0]}] * 10
-    metrics = product_metrics(rows)
-    assert metrics["null_share_current_price"] == 0.25
-    assert metrics["null_share_brand"] == 0.5
-    assert isinstance(metrics["null_fractions"], dict)
-    assert metrics["null_fractions"].items() >= {"brand": 0.5, "current_price": 0.25}.items()
-    assert metrics["price_quantiles"] == {
-        "no_currency": {
-            f"p{share:02}": pl.Series(range(1, 31)).quantile(share / 100)
-            for share in (5, 25, 50, 75, 95)
-        }
-    }
-
-
 def test_the_quantiles_are_those_of_the_most_common_currencies() -> None:
     codes = ["AAA", "BBB", "CCC", "DDD", "EEE", "FFF"]
     rows = [{"current_price": 1.0, "currency": code} for code in [*codes[1:], *codes]]

@@ -15,7 +15,6 @@ from octogen_dagster.reading.partition import (
     MAX_SHARE,
     CatalogPart,
     partition,
-    parts_of,
 )
 
 NAMES = st.sampled_from(
@@ -54,27 +53,6 @@ def test_each_product_is_in_exactly_one_part(
     assert len(parts) <= max(walks, 0)
     for brand in products if parts else ():
         assert sum(is_in(brand, part, synonyms) for part in parts) == 1
-
-
-def test_a_part_leaves_out_the_brands_of_those_before_it() -> None:
-    first, second, remainder = parts_of([["Acme", "Zen"], ["Strada"]])
-    request = SearchRequest(catalog="acme", limit=10)
-    assert first.narrowed(request).body() == {
-        "catalog": "acme",
-        "limit": 10,
-        "facets": [{"name": "brand_name", "values": ["Acme", "Zen"]}],
-    }
-    assert second.narrowed(request).body() == {
-        "catalog": "acme",
-        "limit": 10,
-        "facets": [{"name": "brand_name", "values": ["Strada"]}],
-        "exclude_facets": [{"name": "brand_name", "values": ["Acme", "Zen"]}],
-    }
-    assert remainder.narrowed(request).body() == {
-        "catalog": "acme",
-        "limit": 10,
-        "exclude_facets": [{"name": "brand_name", "values": ["Acme", "Zen", "Strada"]}],
-    }
 
 
 def test_spellings_that_differ_in_case_are_one_brand() -> None:
