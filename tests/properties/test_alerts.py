@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -158,6 +159,10 @@ def test_alerts_are_those_of_a_model_whatever_came_late_was_missed_or_forgotten(
         begins = {rule: min(begins[rule], earliest[rule]) for rule in RULES}
         assert events_in(target) == expected(there, begins)
         ids = [{event[:4] for event in events} for events in (before, events_in(target))]
+        last = Counter(event[0] for event in events_in(target) if event[3] == max(there))
+        assert {rule.name: metrics.get(rule.name, 0) for rule in RULES} == {
+            rule.name: last[rule.name] for rule in RULES
+        }
         assert metrics.get("events_appeared", 0) == len(ids[1] - ids[0])
         assert metrics.get("events_vanished", 0) == len(ids[0] - ids[1])
         table = target.table

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-import resource as limits
+import resource
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -27,6 +27,7 @@ from octogen_dagster.alerts import (
 from octogen_dagster.history.files import forget_snapshot
 from octogen_dagster.schemas import ALERTS_SCHEMA
 from tests.histories import ASSET, day, product, without_brands
+from tests.limits import limited
 from tests.projects import GivenProducts, given_frame
 from tests.results import metadata, stored
 
@@ -223,25 +224,6 @@ def test_a_table_of_ones_own_without_brands_or_with_texts_of_other_types_has_ale
 
 
 @pytest.mark.slow
-def test_an_event_of_a_brand_stays_when_an_earlier_day_is_forgotten_and_its_product_is_gone(
-    tmp_path: Path, instance: dg.DagsterInstance
-) -> None:
-    shop = Shop(tmp_path, instance, [PriceDropped(where=IS_ACME)])
-    prices, hat = [100.0, 90.0, 80.0, 70.0], product("hat", 9.0)
-    for number, price in enumerate(prices, start=1):
-        shop.store(day(number), product("dress", price, brand={"name": "Acme"}), hat)
-    for number in (5, 6):
-        shop.store(day(number), hat)
-    before = shop.read(ALERTS).filter(pl.col("at") > day(3))
-    assert before["brand_name"].to_list() == ["Acme"]
-    forget_snapshot(str(shop.folder), day(2), asset=ASSET)
-    forgotten = shop.shown(shop.alerts)
-    assert moved(forgotten) == (0, 1)
-    assert shop.read(ALERTS).filter(pl.col("at") > day(3)).equals(before)
-    assert shop.events()[0] == ("price_dropped", "dress", day(3), 100.0, 80.0)
-
-
-@pytest.mark.slow
 def test_brand_is_null_in_alerts_of_a_history_that_was_stored_without_brands(shop: Shop) -> None:
     for number in (1, 2):
         shop.store(day(number), product("dress", 100.0 / number, brand={"name": "Acme"}))
@@ -277,19 +259,6 @@ def test_a_rule_is_another_one_if_its_meaning_is_and_not_for_another_version_of_
     shop.follow([rule("Hat")])
     shop.shown(shop.alerts)
     assert [event[1] for event in shop.events()] == found
-
-
-@pytest.mark.slow
-def test_repeated_runs_add_nothing_and_missed_ones_are_made_up_for(shop: Shop) -> None:
-    for number in (1, 2, 3, 4):
-        shop.store(day(number), product("dress", 200.0 / number), alerts=number < 2)
-    assert shop.shown(shop.alerts)["octogen/events_appeared"] == 3
-    table = shop.read(ALERTS)
-    shown = shop.shown(shop.alerts)
-    assert moved(shown) == (0, 0)
-    assert shown["octogen/price_dropped"] == 1
-    assert shown["octogen/summary"] == "**1 dropped**; 1 product; 0 new events"
-    assert shop.read(ALERTS).equals(table)
 
 
 @pytest.mark.slow
@@ -469,13 +438,11 @@ def test_a_sensor_tells_of_more_catalogs_than_files_may_be_open(
         instance.report_runless_asset_event(dg.AssetMaterialization(alerts.key, partition=name))
     told: list[pl.DataFrame] = []
     resources = stored(tmp_path)
-    soft, hard = limits.getrlimit(limits.RLIMIT_NOFILE)
-    limits.setrlimit(limits.RLIMIT_NOFILE, (256, hard))
-    try:
-        with dg.build_sensor_context(instance, resources=resources) as context:
-            od.build_alert_sensor(alerts, told.append)(context)
-    finally:
-        limits.setrlimit(limits.RLIMIT_NOFILE, (soft, hard))
+    with (
+        limited(resource.RLIMIT_NOFILE, 256),
+        dg.build_sensor_context(instance, resources=resources) as context,
+    ):
+        od.build_alert_sensor(alerts, told.append)(context)
     [events] = told
     assert sorted(events["catalog_key"]) == sorted(names)
 

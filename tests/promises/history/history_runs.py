@@ -20,7 +20,6 @@ from octogen_dagster import (
     scan_history,
 )
 from octogen_dagster.history import update as history_update
-from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.snapshots import publication
 from octogen_dagster.storage.store import Store
 from tests.projects import Project
@@ -29,11 +28,6 @@ from tests.results import metadata, stored
 TRACKED = ["title", "current_price", "original_price", "currency", "in_stock", "is_active"]
 ORDER = ["catalog_key", "uuid"]
 ASSET = "products_history"
-
-
-def resource(sandbox: Sandbox, **settings: Any) -> OctogenResource:
-    given: dict[str, Any] = {"api_key": sandbox.api_key, "base_url": sandbox.base_url}
-    return OctogenResource(**given, attempts=2, **settings)
 
 
 class Pipeline(Project):

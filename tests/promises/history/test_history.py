@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-import resource as limits
+import resource
 import shutil
 import signal
 from collections.abc import Iterator
@@ -29,16 +29,14 @@ from octogen_dagster.storage.store import Store
 from tests.forked import processes
 from tests.histories import ASSET as OF_GIVEN
 from tests.histories import day, make_history, product, without_brands
+from tests.limits import limited
 from tests.promises.history.history_runs import (
     ASSET,
     MOMENTS,
-    ORDER,
     Pipeline,
     put_in_and_die,
-    resource,
 )
-from tests.results import cells, metadata, of_range
-from tests.servers.buckets import ENVIRONMENT, S3Bucket
+from tests.results import cells, metadata, octogen_at
 
 PROCESS_SECONDS = 120.0
 CHANGING = ["valid_to", "is_current"]
@@ -204,7 +202,7 @@ def test_the_histories_of_catalogs_are_read_together_or_some_of_them(
     keys = [catalog_partition_key(catalog) for catalog in sizes]
     instance.add_dynamic_partitions("octogen_catalogs", keys)
     with Sandbox(catalogs=sizes) as sandbox:
-        octogen = resource(sandbox, catalog_source=od.ShopCatalogs(hosts=sandbox.hosts))
+        octogen = octogen_at(sandbox, catalog_source=od.ShopCatalogs(hosts=sandbox.hosts))
         pipeline = Pipeline(
             tmp_path, octogen, instance, search=None, partitions_def=od.catalog_partitions
         )
@@ -232,38 +230,6 @@ def test_a_damaged_history_is_not_replaced_by_one_without_the_past(pipeline: Pip
     with pytest.raises(dg.Failure, match="Restore the file from a backup, or move it"):
         pipeline.put_in()
     assert file.read_bytes() == b"PAR1 and no more"
-
-
-@pytest.mark.long
-def test_a_history_in_a_bucket_is_read_and_a_snapshot_forgotten_there(
-    bucket: S3Bucket, pipeline: Pipeline, shops: Sandbox
-) -> None:
-    pipeline.store()
-    pipeline.put_in()
-    shops.next_day()
-    last = pipeline.store()
-    pipeline.put_in()
-    expected = pipeline.scan()
-    snapshots = iter(pipeline.snapshots.values())
-
-    @dg.asset(name="products")
-    def products() -> pl.DataFrame:
-        return next(snapshots)
-
-    assets = [products, od.build_product_history_asset(products)]
-    for _ in range(2):
-        assert dg.materialize(assets, resources={"io_manager": bucket.io_manager()}).success
-    options = {
-        name: ENVIRONMENT[value.env_var_name] if isinstance(value, dg.EnvVar) else value
-        for name, value in bucket.options.items()
-    }
-    there: dict[str, Any] = {"asset": ASSET, "storage_options": options}
-    history = od.scan_history(bucket.base_dir, **there).collect()
-    assert_frame_equal(history.sort(*ORDER, "valid_from"), expected.sort(*ORDER, "valid_from"))
-    forget_snapshot(bucket.base_dir, last, **there)
-    remaining = od.scan_history(bucket.base_dir, as_of=last, **there).collect()
-    assert remaining.height == len(pipeline.snapshots[min(pipeline.snapshots)])
-    assert remaining["is_current"].all()
 
 
 @pytest.mark.long
@@ -304,34 +270,6 @@ def test_a_history_reads_the_days_that_it_has_not_seen(
     assert shown["octogen/snapshots"] == 4
     pipeline.check()
     assert pipeline.put_in(key)["octogen/snapshots"] == 4
-
-
-def test_the_histories_of_many_catalogs_are_made_in_one_run(
-    tmp_path: Path, octogen: od.OctogenResource, instance: dg.DagsterInstance, shops: Sandbox
-) -> None:
-    policy = dg.BackfillPolicy.single_run()
-    products = od.build_products_asset(
-        "products", partitions_def=od.catalog_partitions, backfill_policy=policy, retry_policy=None
-    )
-    history = od.build_product_history_asset(products, backfill_policy=policy)
-    instance.add_dynamic_partitions("octogen_catalogs", ["northpeak", "strada"])
-    resources = {
-        "octogen": octogen,
-        "io_manager": od.ParquetSnapshotIOManager(base_dir=str(tmp_path)),
-    }
-    ends = of_range("northpeak", "strada")
-    for asset in (products, history):
-        result = dg.materialize(
-            [products, history],
-            selection=[asset],
-            instance=instance,
-            resources=resources,
-            tags=ends,
-        )
-        assert result.success
-    found = od.scan_history(str(tmp_path), asset=ASSET).collect()["catalog_key"].value_counts()
-    assert dict(found.rows()) == {"northpeak": 230, "strada": 120}
-    assert instance.get_materialized_partitions(history.key) == {"northpeak", "strada"}
 
 
 def test_another_file_at_the_place_of_a_history_is_left_as_it_is(pipeline: Pipeline) -> None:
@@ -425,12 +363,8 @@ def test_a_history_of_more_days_than_files_may_be_open_begins(
     temporary.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(temporary))
     history = od.build_product_history_asset(daily)
-    soft, hard = limits.getrlimit(limits.RLIMIT_NOFILE)
-    limits.setrlimit(limits.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 100, hard))
-    try:
+    with limited(resource.RLIMIT_NOFILE, len(os.listdir("/proc/self/fd")) + 100):
         result = pipeline.run([daily, history], selection=[history])
-    finally:
-        limits.setrlimit(limits.RLIMIT_NOFILE, (soft, hard))
     (event,) = result.asset_materializations_for_node("daily_history")
     assert event.metadata["octogen/snapshots"].value == 151
     assert not list(temporary.iterdir())
@@ -593,13 +527,9 @@ def test_the_files_of_many_catalogs_are_read_within_the_limit_of_a_shell_on_maco
     def together(products_of_shops: pl.LazyFrame) -> pl.DataFrame:
         return products_of_shops.collect()
 
-    soft, hard = limits.getrlimit(limits.RLIMIT_NOFILE)
-    limits.setrlimit(limits.RLIMIT_NOFILE, (256, hard))
-    try:
+    with limited(resource.RLIMIT_NOFILE, 256):
         assert od.scan_history(str(tmp_path), asset="own_history").collect().height == 250
         result = pipeline.run([products_of_shops, together], selection=[together])
-    finally:
-        limits.setrlimit(limits.RLIMIT_NOFILE, (soft, hard))
     assert result.output_for_node("together").height == 250
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import resource
 import subprocess
@@ -19,6 +18,7 @@ import pytest
 import octogen_dagster as od
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.sandbox.server import Sandbox
+from tests.limits import limited
 from tests.projects import Project
 from tests.promises.paged_service import PagedService
 from tests.results import metadata, octogen_at, stored, warnings
@@ -132,21 +132,13 @@ def test_a_frame_that_fails_leaves_no_file(tmp_path: Path, times: int) -> None:
     assert names(tmp_path) == set()
 
 
-@contextlib.contextmanager
-def full_disk() -> Iterator[None]:
-    """Let every file end at 20,000 bytes, with the error of a system that has no room for more."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 def test_a_full_disk_is_an_error_that_says_what_to_do_and_leaves_nothing(tmp_path: Path) -> None:
     publish(tmp_path, pl.DataFrame({"n": [1]}))
     message = rf"^Snapshots cannot be written to {tmp_path}: File too large.*published.*base_dir"
-    with full_disk(), pytest.raises(OctogenSnapshotError, match=message):
+    with (
+        limited(resource.RLIMIT_FSIZE, 20_000),
+        pytest.raises(OctogenSnapshotError, match=message),
+    ):
         publish(tmp_path, pl.DataFrame({"n": range(100_000)}))
     assert load(tmp_path).collect()["n"].to_list() == [1]
     assert names(tmp_path) == {"made.parquet"}
