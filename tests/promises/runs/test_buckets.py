@@ -66,22 +66,6 @@ def incompressible(rows: int, seed: int) -> pl.DataFrame:
     return pl.DataFrame({"n": range(rows), "noise": [numbers.random() for _ in range(rows)]})
 
 
-@pytest.mark.slow
-def test_a_read_that_fails_leaves_the_snapshot_byte_for_byte(
-    bucket: S3Bucket, service: PagedService
-) -> None:
-    assert run(bucket, service).success
-    before = bucket.get("snapshots/products.parquet")
-
-    def fail(_key: str, page: int, products: list[dict[str, Any]]) -> None:
-        if page == 8:
-            products[0]["currentPrice"] = "a lot"
-
-    service.change = fail
-    assert not run(bucket, service).success
-    assert bucket.get("snapshots/products.parquet") == before
-
-
 def test_the_first_day_of_a_catalog_asks_little_of_the_store(
     bucket: S3Bucket, service: PagedService, instance: dg.DagsterInstance
 ) -> None:

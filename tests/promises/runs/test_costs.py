@@ -95,24 +95,6 @@ def days_ago(days: int) -> str:
 
 
 @pytest.mark.slow
-def test_a_snapshot_that_a_retry_reports_again_is_counted_once(project: Project) -> None:
-    products = od.build_products_asset(
-        "products", SEARCH, od.catalog_partitions, backfill_policy=single_run(), retry_policy=None
-    )
-    project.instance.add_dynamic_partitions("octogen_catalogs", ["a", "b"])
-    with Sandbox(catalogs={"a": 60, "b": 60}, generation="current") as sandbox:
-        sandbox.inject(Fault("status", 503, catalog="b", page=2))
-        project.octogen, tags = octogen_at(sandbox, attempts=1), of_range("a", "b")
-        for _ in range(2):
-            result = project.run([products], tags=tags, raise_on_error=False)
-            tags = rerun_tags(project.instance, result.run_id)
-        assert len(project.instance.fetch_materializations(products.key, limit=9).records) == 2
-        rows = costs_by(project, "catalog")
-        assert (rows["a"]["requests"], rows["a"]["cost_usd"]) == (2, 0.028)
-        assert sum(row["cost_usd"] for row in rows.values()) == pytest.approx(sandbox.charged_usd)
-
-
-@pytest.mark.slow
 def test_bytes_are_those_that_google_bills_over_retries(project: Project, tmp_path: Path) -> None:
     snapshot = od.build_linked_snapshot_asset(linked, retry_policy=dg.RetryPolicy(max_retries=1))
     server = BigQueryServer()

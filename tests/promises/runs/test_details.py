@@ -174,25 +174,6 @@ class TestFailures:
         else:
             assert result.numbers["failed"] == failing
 
-    @pytest.mark.slow
-    def test_a_service_that_is_gone_ends_it_whatever_may_fail(self, shop: Shop) -> None:
-        urls = [f"https://shop.example/{number}" for number in range(5_000)]
-        octogen = od.OctogenResource(
-            api_key=shop.sandbox.api_key, base_url="http://127.0.0.1:1/v1", attempts=1, deadline=1.0
-        )
-        products = made_up(*urls).lazy()
-
-        @dg.asset
-        def listed() -> Any:
-            return products
-
-        details = od.build_product_details_asset(
-            listed, name="details", max_failed_percent=100, retry_policy=None
-        )
-        result = materialized([listed, details], shop.folder, octogen, raise_on_error=False)
-        assert "50 lookups in a row" in results.failure(result)
-        assert not shop.path.exists()
-
     def test_a_service_that_is_silent_is_not_asked_much_more_than_fifty_times(
         self, shop: Shop
     ) -> None:

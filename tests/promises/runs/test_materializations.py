@@ -274,31 +274,6 @@ def test_the_median_of_the_currency_of_most_products_is_plotted(project: Project
     assert len(read["octogen/metrics"]["price_quantiles"]) > len(plotted)
 
 
-@pytest.mark.long
-@pytest.mark.seed
-def test_entries_come_in_the_order_in_which_a_person_reads_them(pipeline: Pipeline) -> None:
-    pipeline.day()
-    assert [*pipeline.day()["products"]] == [
-        "octogen/summary",
-        "octogen/preview",
-        "octogen/trend",
-        "octogen/prices",
-        "dagster/row_count",
-        "octogen/appeared",
-        "octogen/disappeared",
-        "octogen/price_changed",
-        "octogen/price_p50_usd",
-        "octogen/cost_usd",
-        "octogen/seconds",
-        "octogen/fetched_at",
-        "octogen/effective_query_changed",
-        "octogen/search",
-        "dagster/uri",
-        "dagster/column_schema",
-        "octogen/metrics",
-    ]
-
-
 # Plots of all partitions together are a zigzag, so each partition has lines of its own.
 
 

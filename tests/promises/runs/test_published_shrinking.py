@@ -234,18 +234,6 @@ def test_pages_requests_and_charges_of_a_read_are_those_of_the_service(
     assert numbers["requests"] == len(service.received)
 
 
-def test_lookups_are_charged_and_counted(project: Project) -> None:
-    service = PublishedService({"acme": ["1", "2", "3"]})
-    products = od.build_products_asset("products")
-    details = od.build_product_details_asset(products, name="details")
-    with service.running():
-        octogen = octogen_at(service, catalog_source=od.NamedCatalogs(["acme"]))
-        result = project.run([products, details], octogen)
-        numbers = figures(result, "details")
-        assert numbers["requests"] == numbers["charged_requests"] == len(service.lookups) == 3
-        assert numbers["cost_usd"] == pytest.approx(0.006)
-
-
 PRICES = [("EUR", 10.0), ("EUR", 30.0), ("JPY", 4_000.0), ("EUR", 20.0), (None, 7.0)]
 
 

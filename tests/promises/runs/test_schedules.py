@@ -1,11 +1,10 @@
 """Schedules: what a tick requests, and what follows downstream."""
 
-from collections.abc import Iterator, Set
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
-import polars as pl
 import pytest
 from dagster._core.definitions.schedule_definition import ScheduleExecutionData
 
@@ -142,48 +141,3 @@ def partitions_of(request: dg.RunRequest) -> tuple[str | None, str | None]:
         return request.partition_key, request.partition_key
     assert request.partition_key is None
     return of_range.start, of_range.end
-
-
-@pytest.mark.long
-def test_a_downstream_asset_follows_its_catalog_partition(
-    instance: dg.DagsterInstance, octogen: od.OctogenResource, tmp_path: Path
-) -> None:
-    instance.add_dynamic_partitions("octogen_catalogs", ["northpeak", "strada"])
-    products = od.build_products_asset("products", partitions_def=od.catalog_partitions)
-
-    @dg.asset(
-        partitions_def=od.catalog_partitions, automation_condition=dg.AutomationCondition.eager()
-    )
-    def prices(products: pl.LazyFrame) -> pl.LazyFrame:
-        return products.select("current_price")
-
-    io_manager = od.ParquetSnapshotIOManager(base_dir=str(tmp_path / "snapshots"))
-    resources = {"octogen": octogen, "io_manager": io_manager}
-    defs = dg.Definitions(assets=[products, prices], resources=resources)
-    cursor = None
-
-    def requested() -> Set[str | None]:
-        nonlocal cursor
-        result = dg.evaluate_automation_conditions(
-            defs, instance, asset_selection=dg.AssetSelection.assets(prices), cursor=cursor
-        )
-        cursor = result.cursor
-        return result.get_requested_partitions(prices.key)
-
-    def materialize(asset: dg.AssetsDefinition, catalog: str) -> None:
-        assert dg.materialize(
-            [products, prices],
-            selection=[asset],
-            partition_key=catalog,
-            instance=instance,
-            resources=resources,
-        ).success
-
-    assert requested() == set()
-    for _ in range(2):
-        materialize(products, "strada")
-        assert requested() == {"strada"}
-        materialize(prices, "strada")
-        assert requested() == set()
-    materialize(products, "northpeak")
-    assert requested() == {"northpeak"}

@@ -196,17 +196,6 @@ def test_the_catalogs_that_failed_in_a_run_wait_and_the_others_are_done(
     assert fleet.requested() == ["b", "e"]
 
 
-def test_many_catalogs_that_failed_in_one_run_wait(instance: dg.DagsterInstance) -> None:
-    keys = [f"shop-{number}" for number in range(40)]
-    fleet = Fleet(instance, Shops(*keys), None)
-    (run,) = fleet.tick()
-    fleet.end(run, *keys)
-    fleet.now += timedelta(minutes=9)
-    assert fleet.tick() == []
-    fleet.now += timedelta(minutes=2)
-    assert len(fleet.tick()) == 1
-
-
 def test_what_a_range_of_anybody_reads_is_not_requested(instance: dg.DagsterInstance) -> None:
     fleet = Fleet(instance, Shops(*"abcdef"), 10)
     fleet.add(*"abcdef")

@@ -203,32 +203,11 @@ def test_a_service_that_is_not_there_fails_the_third_tick_in_a_row(
     assert catalogs.read() == Counter(["northpeak", "strada"])
 
 
-def test_a_key_that_is_refused_fails_the_tick(
-    catalogs: Daemon, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("STOREROUTER_API_KEY", "another")
-    assert "Could not list catalogs. " in catalogs.failure()
-
-
 def test_a_service_that_is_busy_skips_each_tick(catalogs: Daemon, shops: Sandbox) -> None:
     shops.inject(Fault("status", 503, path="/catalogs", times=100))
     for _ in range(4):
         reason = catalogs.tick().skip_reason or ""
         assert reason.startswith("Could not list catalogs; the next tick")
-
-
-def test_each_listing_is_subscribed_to_once(listings: Daemon, shops: Sandbox) -> None:
-    shops.hub.share("northpeak")
-    shops.hub.share("strada", granted=False)
-    listings.tick()
-    shops.hub.grant_access("strada")
-    listings.tick()
-    listings.forget()
-    listings.tick()
-    assert listings.tick().skip_reason == "None of 2 listings is due."
-    assert listings.read() == Counter(["northpeak", "strada"])
-    calls = [call.outcome for call in shops.hub.calls if call.method == "SubscribeListing"]
-    assert calls == ["OK", "OK"]
 
 
 @pytest.mark.long
