@@ -141,7 +141,8 @@ def require_extras(subject: str, *extras: str) -> None:
     if names := [name for packages in missing.values() for name in packages]:
         wanted = ",".join(extra for extra, packages in missing.items() if packages)
         raise MissingPackageError(
-            f'{subject} needs {", ".join(names)}: pip install "octogen-dagster[{wanted}]"'
+            f'{subject} needs {", ".join(names)}. Add "octogen-dagster[{wanted}]" to your '
+            "project's dependencies."
         )
 
 

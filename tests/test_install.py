@@ -42,10 +42,11 @@ defs = dg.Definitions(resources={"io_manager": ParquetSnapshotIOManager(base_dir
 """
 HINTS = [
     "build_linked_products_asset needs google-cloud-bigquery-analyticshub, "
-    "google-cloud-bigquery-storage, google-cloud-bigquery, pyarrow: "
-    'pip install "octogen-dagster[bigquery]"',
-    'OctogenControlPlaneResource needs mcp: pip install "octogen-dagster[mcp]"',
-    'the sandbox needs uvicorn: pip install "octogen-dagster[sandbox]"',
+    "google-cloud-bigquery-storage, google-cloud-bigquery, pyarrow. "
+    'Add "octogen-dagster[bigquery]" to your project\'s dependencies.',
+    'OctogenControlPlaneResource needs mcp. Add "octogen-dagster[mcp]" to your project\'s '
+    "dependencies.",
+    'the sandbox needs uvicorn. Add "octogen-dagster[sandbox]" to your project\'s dependencies.',
 ]
 
 

@@ -88,7 +88,8 @@ def ui_port(port: int | None) -> int:
     """
     if not importlib.util.find_spec("dagster_webserver"):
         raise SystemExit(
-            'The Dagster UI needs dagster-webserver: pip install "octogen-dagster[ui]"'
+            'The Dagster UI needs dagster-webserver. Add "octogen-dagster[ui]" to your project\'s '
+            "dependencies."
         )
     for each in (3000, 0) if port is None else (port,):
         try:

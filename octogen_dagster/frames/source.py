@@ -215,8 +215,8 @@ def _from_pandas(frame: Any, subject: str) -> pl.DataFrame:
         arrow = importlib.import_module("pyarrow")
     except ImportError as error:
         raise MissingPackageError(
-            f"{subject} returned a pandas.DataFrame, which needs pyarrow to be stored: pip install "
-            "pyarrow"
+            f"{subject} returned a pandas.DataFrame, which needs pyarrow to be stored. Add pyarrow "
+            "to your project's dependencies."
         ) from error
     has_names = any(name is not None for name in frame.index.names)
     try:

@@ -25,7 +25,8 @@ try:
 except ModuleNotFoundError as error:
     missing = (error.name or "a package").split(".")[0]
     raise ImportError(
-        f'the sandbox needs {missing}: pip install "octogen-dagster[sandbox]"'
+        f'the sandbox needs {missing}. Add "octogen-dagster[sandbox]" to your project\'s '
+        "dependencies."
     ) from error
 
 if TYPE_CHECKING:
@@ -322,7 +323,7 @@ def _make_hub(catalogs: Catalogs) -> Hub:
     except ModuleNotFoundError as error:
         missing = (error.name or "a package").split(".")[0]
         raise ImportError(
-            f"the sandbox's hub needs {missing}: "
-            'pip install "octogen-dagster[sandbox,bigquery,mcp]"'
+            f"the sandbox's hub needs {missing}. "
+            'Add "octogen-dagster[sandbox,bigquery,mcp]" to your project\'s dependencies.'
         ) from error
     return Hub(catalogs)

@@ -452,7 +452,8 @@ class _InputType:
                 importlib.import_module("pyarrow")
             except ImportError as error:
                 raise MissingPackageError(
-                    f"Loading {asset} as a pandas.DataFrame requires pyarrow: pip install pyarrow"
+                    f"Loading {asset} as a pandas.DataFrame requires pyarrow. Add pyarrow to your "
+                    "project's dependencies."
                 ) from error
 
     def load(self, store: Store, key: str, *, pinned: bool = True) -> Any:

@@ -242,7 +242,9 @@ def _credential_provider(prefix: str, options: dict[str, str]) -> Provider | Non
             options["aws_region"] = region
         return pl.CredentialProviderAWS(profile_name=profile, region_name=region)
     if profile:
-        raise MissingPackageError(f"aws_profile {profile!r} needs boto3: pip install boto3")
+        raise MissingPackageError(
+            f"aws_profile {profile!r} needs boto3. Add boto3 to your project's dependencies."
+        )
     if prefix == "google_" and importlib.util.find_spec("google.auth"):
         return pl.CredentialProviderGCP()
     return None

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from octogen_dagster.errors import MissingPackageError
+from octogen_dagster.validation import require_extras
 
 _TEMPLATE = Path(__file__).with_name("page.html")
 
@@ -23,12 +23,9 @@ def report_page(data: Mapping[str, Any]) -> str:
     Raises:
         MissingPackageError: The `report` extra is not installed.
     """
-    try:
-        import vl_convert
-    except ImportError:
-        raise MissingPackageError(
-            'The report needs vl-convert-python: pip install "octogen-dagster[report]"'
-        ) from None
+    require_extras("The report", "report")
+    import vl_convert
+
     compressed = gzip.compress(json.dumps(data, separators=(",", ":")).encode(), mtime=0)
     library = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
     library = library.replace("</script", r"<\/script")

@@ -201,8 +201,8 @@ def test_each_package_of_an_extra_is_named_with_the_command_that_installs_it(
     with pytest.raises(ImportError) as caught:
         od.build_linked_datasets_asset(control_plane=True)
     assert str(caught.value) == (
-        f"build_linked_datasets_asset needs {', '.join(packages)}: "
-        'pip install "octogen-dagster[bigquery,mcp]"'
+        f"build_linked_datasets_asset needs {', '.join(packages)}. "
+        'Add "octogen-dagster[bigquery,mcp]" to your project\'s dependencies.'
     )
     assert isinstance(caught.value, OctogenError)
     copy = pickle.loads(pickle.dumps(caught.value))
@@ -214,7 +214,7 @@ def test_features_of_bigquery_and_mcp_say_so_when_definitions_are_made(missing: 
     od.build_linked_datasets_asset()
     od.ExchangeSource("projects/p/locations/us/dataExchanges/x")
     od.AnalyticsHubResource(project="my-project")
-    hint = r'needs mcp: pip install "octogen-dagster\[mcp\]"$'
+    hint = r'needs mcp. Add "octogen-dagster\[mcp\]" '
     with pytest.raises(MissingPackageError, match=hint):
         od.build_linked_datasets_asset(control_plane=True)
     with pytest.raises(MissingPackageError, match=hint):
@@ -222,7 +222,7 @@ def test_features_of_bigquery_and_mcp_say_so_when_definitions_are_made(missing: 
     with pytest.raises(MissingPackageError, match=hint):
         od.OctogenControlPlaneResource(principal="user:me@my.org")
     missing.add("pyarrow")
-    hint = r'needs pyarrow: pip install "octogen-dagster\[bigquery\]"$'
+    hint = r'needs pyarrow. Add "octogen-dagster\[bigquery\]" '
     with pytest.raises(MissingPackageError, match=hint):
         od.build_linked_datasets_asset()
     with pytest.raises(MissingPackageError, match=hint):

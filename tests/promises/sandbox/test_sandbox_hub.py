@@ -48,8 +48,8 @@ main(["sandbox", "--hub"])
     run = subprocess.run([*_PYTHON, program], capture_output=True, text=True, check=False)
     assert run.returncode == 1
     assert run.stderr == (
-        "Error: The sandbox cannot start: the sandbox's hub needs mcp: "
-        'pip install "octogen-dagster[sandbox,bigquery,mcp]"\n'
+        "Error: The sandbox cannot start: the sandbox's hub needs mcp. "
+        'Add "octogen-dagster[sandbox,bigquery,mcp]" to your project\'s dependencies.\n'
     )
 
 

@@ -145,16 +145,16 @@ def test_what_may_be_a_mistake_is_told_of_once_in_the_log(
         pytest.param(
             f"type: {LINKED}\nattributes: {{project: p, principal: 'user:me@example.com'}}",
             "mcp",
-            "2 - attributes: OctogenLinkedDatasetsComponent needs mcp: "
-            'pip install "octogen-dagster[mcp]"',
+            "2 - attributes: OctogenLinkedDatasetsComponent needs mcp. "
+            'Add "octogen-dagster[mcp]" to your project\'s dependencies.',
             id="linked datasets",
         ),
         pytest.param(
             f"type: {TYPE}\nattributes:\n  searches:\n"
             "  - {name: boots, tables: {destination: {duckdb: shop.duckdb}}}",
             "duckdb",
-            "4 - attributes.searches[0].tables.destination: a table needs duckdb: "
-            'pip install "octogen-dagster[duckdb]"',
+            "4 - attributes.searches[0].tables.destination: a table needs duckdb. "
+            'Add "octogen-dagster[duckdb]" to your project\'s dependencies.',
             id="tables",
         ),
     ],
