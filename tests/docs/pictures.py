@@ -2,19 +2,27 @@
 
 uv run python -m tests.docs.pictures
 
-It needs Chromium and takes five minutes.
+It needs Chromium and takes five minutes. With the argument `slack`, it only takes the picture of
+the Slack message, in seconds.
 """
 
 from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import tempfile
+from html import escape
 from pathlib import Path
+from typing import Any
 
+import polars as pl
 from playwright.sync_api import Page, expect, sync_playwright
 from vl_convert import svg_to_png
 
+from octogen_dagster.alerts import SlackNotifier
+from octogen_dagster.schemas import ALERTS_SCHEMA
+from tests.api.servers import RawServer, http, in_turn
 from tests.demo.command import ends_all, environment, running_ui
 from tests.demo.test_browser import ARGUMENTS, BROWSER, MAX_WAIT, sees
 from tests.docs.blocks import ROOT
@@ -30,6 +38,23 @@ SEEN = {
     "position.png": ("octogen_products_position?view=events", "octogen/median_index"),
 }
 """The asset's page for each picture of Dagster's UI, and a text on it."""
+EVENTS = [
+    ("undercut", "4711", "Linen dress", 99.0, 79.0),
+    ("undercut", "4712", "Straw hat", 25.0, 21.5),
+    ("price_dropped", "4713", "Canvas sneakers", 69.0, 59.0),
+    ("out_of_stock", "4714", "Leather belt", None, None),
+]
+"""Rule, SKU, title, and the prices before and after, for each event in the Slack message."""
+MESSAGE = """
+<!doctype html>
+<meta charset="utf-8">
+<style>
+  body { width: 640px; margin: 0; padding: 16px 20px; box-sizing: border-box; color: #1d1c1d;
+         font: 15px/1.5 Lato, "Noto Sans", "DejaVu Sans", sans-serif; }
+  a { color: #1264a3; text-decoration: none; }
+  p { margin: 0; white-space: pre-wrap; }
+</style>
+"""
 
 
 def take(page: Page, name: str, height: int = HIGH) -> None:
@@ -49,8 +74,51 @@ def take_pages(page: Page, url: str, report: Path) -> None:
     take(page, "report.png", height=780)
 
 
+def take_slack_message(page: Page) -> None:
+    """Send a message to a local server and render the received rich text."""
+    with RawServer(in_turn(http(body="ok"))) as server:
+        notify = SlackNotifier(webhook_url=f"{server.origin}/services/T000/B000/secret")
+        notify(pl.DataFrame([event(*values) for values in EVENTS], schema=ALERTS_SCHEMA))
+    [received] = server.received
+    page.set_content(f"{MESSAGE}<p>{rich_text(received.json['blocks']).strip()}</p>")
+    page.locator("body").screenshot(path=FOLDER / "slack-message.png")
+
+
+def event(
+    rule: str, sku: str, title: str, before: float | None, after: float | None
+) -> dict[str, Any]:
+    change = round(100 * (after / before - 1), 1) if before and after else None
+    return {
+        "rule": rule,
+        "sku": sku,
+        "title": title,
+        "catalog_key": "acme",
+        "product_url": f"https://www.acme.com/p/{sku}",
+        "before": before,
+        "after": after,
+        "change_percent": change,
+        "currency": "EUR",
+    }
+
+
+def rich_text(blocks: list[dict[str, Any]]) -> str:
+    """Return Slack's rich text as HTML, without links that lead anywhere."""
+    parts = [part for block in blocks for each in block["elements"] for part in each["elements"]]
+    written = [
+        f'<a href="#">{escape(part["text"])}</a>' if "url" in part else escape(part["text"])
+        for part in parts
+    ]
+    return "".join(written)
+
+
 def main() -> None:
     expect.set_options(MAX_WAIT)
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=BROWSER, args=ARGUMENTS)
+        take_slack_message(browser.new_page(viewport={"width": 640, "height": 400}))
+        browser.close()
+    if sys.argv[1:] == ["slack"]:
+        return
     with tempfile.TemporaryDirectory() as name, sync_playwright() as driver:
         folder = Path(name)
         with running_ui(folder, *SIZE) as (process, url, _pages, _printed):

@@ -20,7 +20,7 @@ from octogen_dagster import ProductSearch, scan_products
 from octogen_dagster.bigquery.partitions import listing_partition_key
 from octogen_dagster.sandbox.server import Sandbox
 from tests.api.servers import RawServer, http
-from tests.docs.blocks import BLOCKS, GUIDE_OF, Block
+from tests.docs.blocks import BLOCKS, GUIDE_OF, ROOT, Block
 from tests.docs.commands import install_commands
 from tests.docs.places import CATALOG, Place
 from tests.docs.test_tutorial import missing
@@ -181,6 +181,18 @@ def test_slack_gets_a_test_message_and_the_first_alert(tmp_path: Path) -> None:
     assert test[1]["text"] == "Test message"
     assert alert[1]["url"] == url
     assert "99.00 → 79.00 EUR" in alert[2]["text"]
+
+
+def test_sandbox_undercuts_the_price_that_the_slack_guide_lists() -> None:
+    text = (ROOT / "docs" / "notify-slack.md").read_text()
+    listed = re.search(r"`(https://www\.acme-\S+)` at (\S+) USD", text)
+    assert listed
+    with Sandbox(catalogs=["acme"]) as sandbox:
+        search = ProductSearch(catalogs=["acme"])
+        read = scan_products(search, api_key=sandbox.api_key, base_url=sandbox.base_url)
+        [product] = read.filter(product_url=listed[1], currency="USD").collect().to_dicts()
+    assert product["in_stock"]
+    assert product["current_price"] < 0.95 * float(listed[2])
 
 
 @pytest.mark.long
