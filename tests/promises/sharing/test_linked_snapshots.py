@@ -431,25 +431,35 @@ def test_the_last_modification_is_the_newest_export(
     assert facts["octogen.job_id"] == shown["octogen/job_id"]
 
 
+PRODUCT = {
+    "uuid": "u",
+    "catalog_key": "acme",
+    "product_url": "https://acme.example/u",
+    "currency": "EUR",
+    "current_price": "100",
+}
+TYPES = {"current_price": "NUMERIC", "in_stock": "BOOL", "exported_at": "TIMESTAMP"}
+
+
+def export(server: BigQueryServer, day: int, *products: dict[str, str]) -> None:
+    """Let Octogen export products on a day of November; their values are as in REST."""
+    exported_at = str(int(datetime(2026, 11, day, tzinfo=UTC).timestamp() * 1e6))
+    rows = [{**each, "exported_at": exported_at} for each in products]
+    server.fields[:] = [{"name": name, "type": TYPES.get(name, "STRING")} for name in rows[0]]
+    server.rows = [tuple(row.values()) for row in rows]
+
+
 @pytest.mark.slow
 def test_the_last_product_of_a_shop_that_no_longer_matches_ends_in_the_history(
     server: BigQueryServer, tmp_path: Path
 ) -> None:
     snapshots = od.build_linked_snapshot_asset(linked, where="current_price > 50", max_age=None)
     history = od.build_product_history_asset(snapshots)
-    names = ("uuid", "catalog_key", "product_url", "currency")
-    server.fields[:] = [
-        *({"name": name, "type": "STRING"} for name in names),
-        {"name": "current_price", "type": "NUMERIC"},
-        {"name": "exported_at", "type": "TIMESTAMP"},
-    ]
-    stored = tmp_path / "stored"
     with serving(server, tmp_path):
         for day, shops in ((1, ("acme", "zen")), (2, ("acme",))):
-            at = str(int(datetime(2026, 11, day, tzinfo=UTC).timestamp() * 1e6))
-            server.rows = [(shop, shop, "https://x.example/1", "EUR", "80", at) for shop in shops]
-            materialized([linked, snapshots, history], stored, resources=BIGQUERY)
-    rows = od.scan_history(str(stored), asset=f"{NODE}_history").collect()
+            export(server, day, *(PRODUCT | {"uuid": each, "catalog_key": each} for each in shops))
+            materialized([linked, snapshots, history], tmp_path, resources=BIGQUERY)
+    rows = od.scan_history(str(tmp_path), asset=f"{NODE}_history").collect()
     assert dict(rows.select("catalog_key", "is_current").rows()) == {"acme": True, "zen": False}
 
 
@@ -460,32 +470,23 @@ def test_a_linked_snapshot_has_a_past_of_its_exports_by_the_columns_that_its_vie
     snapshots = od.build_linked_snapshot_asset(linked, max_age=None)
     history = od.build_product_history_asset(snapshots)
     alerts = od.build_price_alerts_asset(history, [PriceDropped(percent=10)])
-    text, time = {"type": "STRING"}, "TIMESTAMP"
-    server.fields[:] = [
-        *({"name": name, **text} for name in ("uuid", "catalog_key", "product_url", "currency")),
-        {"name": "current_price", "type": "NUMERIC"},
-        *({"name": "in_stock", "type": "BOOL"}, {"name": "exported_at", "type": time}),
-    ]
-    days = [datetime(2026, 11, day, tzinfo=UTC) for day in (1, 2)]
+    assets = [linked, snapshots, history, alerts]
     with serving(server, tmp_path):
-        for day, price in zip([*days, days[1]], ("100", "80", "80"), strict=True):
-            exported = str(int(day.timestamp() * 1e6))
-            server.rows = [("u", "acme", "https://acme.example/u", "EUR", price, "true", exported)]
-            result = materialized(
-                [linked, snapshots, history, alerts], tmp_path / "stored", resources=BIGQUERY
-            )
+        for day, price in ((1, "100"), (2, "80"), (2, "80")):
+            export(server, day, PRODUCT | {"current_price": price, "in_stock": "true"})
+            result = materialized(assets, tmp_path, resources=BIGQUERY)
     shown = metadata(result, f"{NODE}_history")
     assert shown["octogen/lacking"] == "title, original_price, is_active"
     assert shown["octogen/summary"].endswith("without title, original_price, is_active")
     assert (shown["octogen/snapshots"], shown["octogen/median_price_eur"]) == (2, 80.0)
-    asset = f"{NODE}_history"
-    rows = od.scan_history(str(tmp_path / "stored"), asset=asset).collect()
+    rows = od.scan_history(str(tmp_path), asset=f"{NODE}_history").collect()
     assert rows.schema == HISTORY_SCHEMA
+    days = [datetime(2026, 11, day, tzinfo=UTC) for day in (1, 2)]
     assert rows.select("valid_from", "current_price", "title").rows() == [
         (days[0], 100.0, None),
         (days[1], 80.0, None),
     ]
-    (event,) = pl.read_parquet(tmp_path / "stored" / f"{NODE}_alerts.parquet").to_dicts()
+    (event,) = pl.read_parquet(tmp_path / f"{NODE}_alerts.parquet").to_dicts()
     assert (event["rule"], event["at"], event["change_percent"]) == ("price_dropped", days[1], -20)
 
 
@@ -496,21 +497,13 @@ def test_a_view_that_loses_a_column_neither_doubles_nor_blanks_its_history(
 ) -> None:
     snapshots = od.build_linked_snapshot_asset(linked, max_age=None)
     history = od.build_product_history_asset(snapshots)
-    values = {"uuid": "u", "catalog_key": "acme", "product_url": "https://acme.example/u"}
-    types = dict.fromkeys(values, "STRING") | {"current_price": "NUMERIC"}
-    types["exported_at"] = "TIMESTAMP"
+    left = {name: value for name, value in PRODUCT.items() if name != lost}
     with serving(server, tmp_path):
-        for day in (1, 2):
-            at = datetime(2026, 11, day, tzinfo=UTC)
-            row = values | {"current_price": "100", "exported_at": str(int(at.timestamp() * 1e6))}
-            names = [name for name in types if day == 1 or name != lost]
-            server.fields[:] = [{"name": name, "type": types[name]} for name in names]
-            server.rows = [tuple(row[name] for name in names)]
-            result = materialized(
-                [linked, snapshots, history], tmp_path / "stored", resources=BIGQUERY
-            )
+        for day, product in ((1, PRODUCT), (2, left)):
+            export(server, day, product)
+            result = materialized([linked, snapshots, history], tmp_path, resources=BIGQUERY)
     assert f"column {lost}," in metadata(result, f"{NODE}_history")["octogen/left_out"]
-    rows = od.scan_history(str(tmp_path / "stored"), asset=f"{NODE}_history").collect()
+    rows = od.scan_history(str(tmp_path), asset=f"{NODE}_history").collect()
     assert rows.select("catalog_key", "product_url", "current_price").rows() == [
         ("acme", "https://acme.example/u", 100.0)
     ]

@@ -1,7 +1,6 @@
 """A listing has one partition, whether its project is named by id or by number."""
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import dagster as dg
@@ -14,13 +13,10 @@ import octogen_dagster as od
 from octogen_dagster.bigquery.partitions import listing_of, listing_partition_key
 from tests.messages import Golden
 from tests.results import failure
-from tests.servers.analytics_hub import Refusal, answering
+from tests.servers.google import BY_NUMBER, PROJECT, Google
+from tests.servers.google import LISTING as BY_ID
 
-BY_ID = "projects/octo/locations/us/dataExchanges/catalogs/listings/acme"
-BY_NUMBER = BY_ID.replace("/octo/", "/123/")
-PROJECT = "reader-project"
-
-
+DATASET = ah.Listing.BigQueryDatasetSource(dataset="projects/123/datasets/acme_v1")
 ids = st.from_regex(r"[A-Za-z0-9_-]{1,20}", fullmatch=True)
 projects = st.from_regex(
     r"([a-z]{1,9}\.[a-z]{1,3}:)?[a-z][a-z0-9-]{1,20}|[0-9]{6,12}", fullmatch=True
@@ -37,22 +33,6 @@ def test_a_partition_key_turns_back_into_its_listing(
     key = listing_partition_key(resource)
     assert key == f"{project}:{location}:{exchange}:{listing}"
     assert listing_of(key) == resource
-
-
-@contextlib.contextmanager
-def hub(*, visible: bool) -> Iterator[str]:
-    """An Analytics Hub whose only listing these credentials may read or not."""
-
-    def get_listing(request: ah.GetListingRequest) -> ah.Listing:
-        if not visible:
-            raise Refusal("PERMISSION_DENIED")
-        source = ah.Listing.BigQueryDatasetSource(dataset="projects/123/datasets/acme_v1")
-        return ah.Listing(name=request.name, display_name="Acme", bigquery_dataset=source)
-
-    with answering(
-        GetListing=get_listing, ListSubscriptions=lambda _: ah.ListSubscriptionsResponse()
-    ) as endpoint:
-        yield endpoint
 
 
 def requested(
@@ -89,7 +69,12 @@ def test_the_partition_that_is_there_is_requested(
     known: str, listed: list[str], visible: bool, instance: dg.DagsterInstance
 ) -> None:
     instance.add_dynamic_partitions("octogen_listings", [listing_partition_key(known)])
-    with hub(visible=visible) as endpoint:
+    google = Google(
+        [ah.Listing(name=each, bigquery_dataset=DATASET) for each in (BY_ID, BY_NUMBER)]
+    )
+    if not visible:
+        google.refuse("GetListing", "PERMISSION_DENIED", times=9)
+    with google.running() as endpoint:
         assert requested(instance, endpoint, *listed) == ([listing_partition_key(known)], [])
 
 

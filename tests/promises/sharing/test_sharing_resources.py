@@ -20,10 +20,9 @@ from tests.api.servers import RawServer, http
 from tests.messages import Golden
 from tests.projects import Project
 from tests.promises.sharing.linked import BIGQUERY, linked
-from tests.servers import analytics_hub as hubs
-from tests.servers.analytics_hub import error_info, granting, refusing
+from tests.servers.analytics_hub import error_info
 from tests.servers.bigquery import BigQueryServer, answering, environment
-from tests.servers.google import EXCHANGE, PROJECT, Google
+from tests.servers.google import EXCHANGE, LISTING, PROJECT, Google
 from tests.servers.octogen import Octogen
 from tests.servers.octogen_mcp import CLIENT, PRINCIPAL
 
@@ -115,7 +114,6 @@ def test_the_login_of_the_resource_overrides_the_environment_which_has_what_it_l
 # An error of Google is shown with the code that says most.
 
 
-LISTING = "projects/octo/locations/us/dataExchanges/catalogs/listings/acme"
 SCOPE = error_info("ACCESS_TOKEN_SCOPE_INSUFFICIENT", method="SubscribeListing")
 LACKING = {
     "code": 403,
@@ -150,14 +148,9 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str
 def test_analytics_hub_s_reason_is_shown_beside_the_status(
     method: str, code: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from google.cloud import bigquery_analyticshub_v1 as ah
-
-    methods: dict[str, Any] = {
-        "ListSubscriptions": lambda _: ah.ListSubscriptionsResponse(),
-        "TestIamPermissions": granting("analyticshub.listings.subscribe"),
-        method: refusing(code, "Request had insufficient scopes.", SCOPE),
-    }
-    with hubs.answering(**methods) as endpoint:
+    google = Google()
+    google.refuse(method, code, 1, SCOPE, text="Request had insufficient scopes.")
+    with google.running() as endpoint:
         monkeypatch.setenv("ANALYTICS_HUB_EMULATOR_HOST", endpoint)
         with pytest.raises(OctogenBigQueryError) as caught:
             od.subscribe_to_listing(listing_resource=LISTING, destination_project=PROJECT)
