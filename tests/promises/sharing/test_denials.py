@@ -21,7 +21,6 @@ DISABLED = error_info(
     "SERVICE_DISABLED", service="analyticshub.googleapis.com", consumer="projects/7"
 )
 PERIMETER = error_info("SECURITY_POLICY_VIOLATED", uid="x-1_y")
-OWNER = "roles/analyticshub.subscriptionOwner"
 
 Call = Callable[[str], object]
 

@@ -136,19 +136,6 @@ def test_each_listing_is_subscribed_to_once(ticks: Ticks) -> None:
 
 
 @pytest.mark.slow
-def test_a_grant_that_is_late_is_requested_again_with_growing_waits(ticks: Ticks) -> None:
-    ticks.google.granted = False
-    requested = []
-    for ticks.minutes_later in (0, 5, 11, 30, 32, 71, 73):
-        requested.append(bool(ticks.requested()))
-    assert requested == [True, False, True, False, True, False, True]
-    ticks.google.granted = True
-    ticks.minutes_later = 24 * 60
-    assert ticks.requested() == ["acme"]
-    assert ticks.requested() == []
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("status", ["pending", "melted"])
 def test_a_listing_that_is_not_granted_yet_is_requested_once_and_at_once_when_it_is(
     instance: dg.DagsterInstance, status: str
@@ -176,13 +163,20 @@ def test_a_listing_whose_partition_was_deleted_is_subscribed_to_again(ticks: Tic
 
 
 @pytest.mark.parametrize(
-    ("status", "due"), [("scope_revoked", False), ("refresh_failed", True), ("active", True)]
+    ("status", "reason", "due"),
+    [
+        ("scope_revoked", None, False),
+        ("preparing", "scope_revoked", False),
+        ("refresh_failed", None, True),
+        ("preparing", "needs_attention", True),
+        ("active", "removing", True),
+    ],
 )
 def test_what_octogen_withdrew_is_not_requested(
-    instance: dg.DagsterInstance, status: str, due: bool
+    instance: dg.DagsterInstance, status: str, reason: str | None, due: bool
 ) -> None:
     ticks = Ticks(instance, od.OctogenSource())
-    ticks.octogen.share("acme", status)
+    ticks.octogen.share("acme", status, reasonCode=reason)
     assert ticks.requested() == (["acme"] if due else [])
 
 

@@ -131,27 +131,6 @@ def test_octogen_knows_the_status_for_its_registered_subscriber(golden: Golden) 
     golden("logs", left_out)
 
 
-@pytest.mark.parametrize(
-    ("status", "reason", "known"),
-    [
-        ("preparing", "removing", "removing"),
-        ("preparing", "scope_revoked", "scope_revoked"),
-        ("preparing", "needs_attention", "needs_attention"),
-        (None, "catalog_not_enabled", "catalog_not_enabled"),
-        ("preparing", "preparing", "preparing"),
-        ("newer", None, "newer"),
-        ("active", "removing", "active"),
-        (None, None, ""),
-    ],
-)
-def test_a_reason_that_decides_is_the_status(
-    status: str | None, reason: str | None, known: str
-) -> None:
-    octogen = Octogen().register()
-    octogen.share("acme", status, reasonCode=reason)
-    assert statuses(od.OctogenSource(), octogen=octogen) == {LISTING: known}
-
-
 def test_a_catalog_in_two_regions_has_a_status_for_each() -> None:
     octogen = Octogen().register()
     octogen.share("acme", "active")
