@@ -39,6 +39,8 @@ def mine() -> None: ...
 
 PRODUCTS = o.build_products_asset("products")
 HISTORY = o.build_product_history_asset(PRODUCTS)
+URL_LIST = o.build_url_list_asset("q3", PRODUCTS)
+EXPORT = o.build_url_list_export_asset(URL_LIST)
 OWN = pl.DataFrame({"sku": "1", "product_url": "a", "price": 129.9, "currency": "EUR"})
 
 NAMES: dict[str, Any] = {
@@ -61,6 +63,9 @@ NAMES: dict[str, Any] = {
     "HISTORY": HISTORY,
     "ALERTS": o.build_price_alerts_asset(HISTORY, [alerts.PriceDropped()]),
     "DATASETS": o.build_linked_datasets_asset(),
+    "URL_LIST": URL_LIST,
+    "EXPORT": EXPORT,
+    "COVERAGE": o.build_linked_snapshot_asset(EXPORT, view="url_coverage_v1"),
     "several": several,
     "mine": mine,
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,13 @@ import polars as pl
 import pytest
 
 import octogen_dagster as od
-from tests.api.servers import RawServer, Received, http
+from tests.api.servers import RawServer
 from tests.messages import Golden
 from tests.promises.lists.url_coverage_assets import (
     LIST_ID,
+    SAID_AT,
     SHOP,
+    Lists,
     chain,
     own_table,
     q3,
@@ -35,7 +37,6 @@ DATASET = "octogen_coverage_cul_01_v1"
 COVERAGE_VIEW = f"{PROJECT}.{DATASET}.url_coverage_v1"
 PRODUCTS_VIEW = f"{PROJECT}.{DATASET}.products_current_v1"
 EXPORTED_AT = datetime(2026, 11, 28, 6, 31, 12, tzinfo=UTC)
-SAID_AT = "2026-11-28T06:40:00+00:00"
 AT_ONCE = dg.RetryPolicy(max_retries=1)
 OWN = own_table()
 LONG = timedelta(days=100_000)
@@ -78,46 +79,6 @@ PRODUCTS = [
     product("u4", "http://SHOP.example/products/cap/?color=blue", 8),
     product("u5", "/products/removed", 7),
 ]
-
-
-@dataclass
-class Lists:
-    """The service's answers about the list."""
-
-    status: str = "active"
-    exported_at: str | None = SAID_AT
-    big_query: bool = True
-    refusal: tuple[int, str] | None = None
-    created_at: str = "2026-11-01T00:00:00Z"
-    received: list[str] = field(default_factory=list)
-
-    def __call__(self, request: Received) -> list[bytes]:
-        self.received.append(f"{request.method} {request.target}")
-        if self.refusal:
-            return http(self.refusal[0], {"detail": self.refusal[1]})
-        if request.target.endswith(LIST_ID):
-            return http(200, self.answer())
-        return http(200, {"items": [self.answer()], "nextCursor": None})
-
-    def answer(self) -> dict[str, Any]:
-        place = {
-            "exchangeId": "catalogs_prod",
-            "listingId": "coverage_cul_01_v1",
-            "sharedDatasetId": "coverage_share_cul_01_v1",
-            "viewId": "products_current_v1",
-            "lastExportedAt": self.exported_at,
-            "lastRowCount": None if self.exported_at is None else len(PRODUCTS),
-            "readerCount": 1,
-        }
-        return {
-            "urlListId": LIST_ID,
-            "name": "q3",
-            "status": self.status,
-            "urlCount": 5,
-            "bigQuery": place if self.big_query else None,
-            "createdAt": self.created_at,
-            "updatedAt": self.created_at,
-        }
 
 
 @pytest.fixture
@@ -460,28 +421,6 @@ def test_an_export_that_is_old_or_missing_is_a_warning(run: Run, lists: Lists) -
     assert "not exported yet" in (fresh.description or "")
 
 
-def test_what_cannot_work_is_refused_when_definitions_load(golden: Golden) -> None:
-    @dg.asset
-    def other() -> None: ...
-
-    export, coverage, offers, matched = chain()
-    with golden.raises(ValueError):
-        od.build_url_list_export_asset(other)
-    with golden.raises(TypeError):
-        od.build_url_list_export_asset("q3")  # type: ignore[arg-type]
-    for each in (export, coverage, matched):
-        with golden.raises(ValueError):
-            od.build_url_matches_asset(each, coverage, offers)
-    with golden.raises(TypeError):
-        od.build_url_matches_asset(q3, coverage, "offers")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="min_covered_percent"):
-        od.build_url_matches_asset(q3, coverage, offers, min_covered_percent=200)
-    with pytest.raises(ValueError, match="the location"):
-        od.build_url_list_export_asset(q3, listing_location="U S")
-    with golden.raises(ValueError):
-        od.build_linked_snapshot_asset(export, view="a.b")
-
-
 @pytest.mark.slow
 def test_a_table_without_rows_has_neither_coverage_nor_pairs(run: Run, tmp_path: Path) -> None:
     names = ("sku", "url", "normalized_url", "rejected_code", "rejected_message")
@@ -611,13 +550,3 @@ def test_a_tick_without_an_answer_says_why(golden: Golden, ticks: Ticks, lists: 
     lists.refusal = (401, "Invalid API key")
     with golden.raises(dg.Failure):
         ticks.evaluate()
-
-
-def test_a_sensor_needs_an_export_before_what_follows_it(golden: Golden) -> None:
-    with golden.raises(ValueError):
-        od.build_url_list_sensor([])
-    export, coverage, *_ = chain()
-    with golden.raises(ValueError):
-        od.build_url_list_sensor([coverage, export])
-    with golden.raises(TypeError):
-        od.build_url_list_sensor(export.key)  # type: ignore[arg-type]

@@ -1,16 +1,19 @@
-"""The assets of a URL list's export."""
+"""The assets of a URL list's export, and the service that describes the list."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import dagster as dg
 import polars as pl
 
 import octogen_dagster as od
+from tests.api.servers import Received, http
 
 LIST_ID = "cul_01"
 SHOP = "https://shop.example"
+SAID_AT = "2026-11-28T06:40:00+00:00"
 
 
 def own_table() -> pl.DataFrame:
@@ -67,3 +70,43 @@ def chain(
         url_list, coverage, products, **arguments | (matches or {})
     )
     return [exported, coverage, products, matched]
+
+
+@dataclass
+class Lists:
+    """The service's answers about the list."""
+
+    status: str = "active"
+    exported_at: str | None = SAID_AT
+    big_query: bool = True
+    refusal: tuple[int, str] | None = None
+    created_at: str = "2026-11-01T00:00:00Z"
+    received: list[str] = field(default_factory=list)
+
+    def __call__(self, request: Received) -> list[bytes]:
+        self.received.append(f"{request.method} {request.target}")
+        if self.refusal:
+            return http(self.refusal[0], {"detail": self.refusal[1]})
+        if request.target.endswith(LIST_ID):
+            return http(200, self.answer())
+        return http(200, {"items": [self.answer()], "nextCursor": None})
+
+    def answer(self) -> dict[str, Any]:
+        place = {
+            "exchangeId": "catalogs_prod",
+            "listingId": "coverage_cul_01_v1",
+            "sharedDatasetId": "coverage_share_cul_01_v1",
+            "viewId": "products_current_v1",
+            "lastExportedAt": self.exported_at,
+            "lastRowCount": None if self.exported_at is None else 5,
+            "readerCount": 1,
+        }
+        return {
+            "urlListId": LIST_ID,
+            "name": "q3",
+            "status": self.status,
+            "urlCount": 5,
+            "bigQuery": place if self.big_query else None,
+            "createdAt": self.created_at,
+            "updatedAt": self.created_at,
+        }

@@ -109,8 +109,3 @@ def test_an_answer_is_lost_and_the_request_was_not(sandbox: Sandbox, client: htt
     sandbox.inject(Fault("unknown_fields"))
     [found] = client.get(LISTS).json()["items"]
     assert found["addedWithoutNotice"]
-
-
-def test_the_seconds_must_be_a_number() -> None:
-    with pytest.raises(ValueError, match="url_list_seconds must be 0 or more, not -1"):
-        Sandbox(url_list_seconds=-1)

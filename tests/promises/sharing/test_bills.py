@@ -83,15 +83,6 @@ def test_a_query_that_reads_more_than_it_may_is_not_billed_and_not_retried(
     assert server.billed == 0
 
 
-@pytest.mark.parametrize("build", [build_linked_snapshot_asset, build_linked_products_asset])
-@pytest.mark.parametrize("limit", [0, -1, 1e12, "100 GB"])
-def test_a_limit_is_a_positive_whole_number(
-    golden: Golden, build: Callable[..., dg.AssetsDefinition], limit: Any
-) -> None:
-    with golden.raises(ValueError):
-        build(linked, max_bytes_billed=limit)
-
-
 def test_a_retried_step_reads_the_result_of_its_first_job(server: BigQueryServer, run: Run) -> None:
     server.page_failures = 1
     result = run(retry_policy=AT_ONCE)

@@ -254,16 +254,6 @@ def test_an_answer_that_no_further_attempt_changes_is_no_conflict(
     assert len(attempts) == 2  # of the run, and of its one retry
 
 
-@pytest.mark.parametrize("kind", [DeltaTables, IcebergTables])
-def test_a_secret_that_is_written_out_is_refused(kind: type[Any]) -> None:
-    given = {"storage_options": {"aws_secret_access_key": "wJalr"}, "base_dir": "lake"}
-    if kind is IcebergTables:
-        given = {"properties": {"s3.secret-access-key": "wJalr"}, "warehouse": "lake"}
-    with pytest.raises(ValueError, match=r"looks like a secret.*dg\.EnvVar") as raised:
-        kind(**given)
-    assert "wJalr" not in str(raised.value)
-
-
 @pytest.mark.parametrize(
     ("first", "second", "parts"),
     [

@@ -180,28 +180,6 @@ def test_the_asset_shows_its_destination_kind_and_pool(tmp_path: Path) -> None:
     }
 
 
-def test_columns_that_the_snapshots_lack_are_refused_when_definitions_load() -> None:
-    products = od.build_products_asset("products")
-    destination = DuckDBTables(database="shop.duckdb")
-    with pytest.raises(ValueError, match=r"products .* 'titel'\. Did you mean 'title'\?"):
-        od.build_table_asset(products, destination, columns=["uuid", "titel"])
-    refused: list[Any] = [[], "uuid"]
-    for columns in refused:
-        with pytest.raises(ValueError, match=r"columns must be .* not"):
-            od.build_table_asset(products, destination, columns=columns)
-
-
-def test_a_setting_that_is_mistyped_is_refused() -> None:
-    with pytest.raises(ValueError, match="Did you mean 'database'"):
-        DuckDBTables(databse="shop.duckdb")  # type: ignore[call-arg]
-
-
-@pytest.mark.parametrize("database", ["", ":memory:"])
-def test_a_duckdb_database_is_not_in_memory(database: str) -> None:
-    with pytest.raises(ValueError, match=r"in-memory .* file path"):
-        DuckDBTables(database=database)
-
-
 def one_table(tmp_path: Path, destination: Any) -> dg.ExecuteInProcessResult:
     project = Project(tmp_path, destination)
     project.store(pl.DataFrame({"uuid": ["a"]}))
@@ -309,14 +287,6 @@ def test_a_duckdb_shows_no_part_of_a_password(
     assert "Unable" not in str(raised.value.__cause__)
     kind, colon, _ = database.rpartition("dbname")[0].rpartition(":")
     assert destination.place.startswith(f"DuckDB ({kind}{colon}")
-
-
-def test_a_destination_in_the_place_of_the_snapshots_is_not_shown() -> None:
-    products = od.build_products_asset("products")
-    destination = DuckDBTables(database="postgres:dbname=lake password=pa55w0rd")
-    with pytest.raises(TypeError, match="must be an asset, not DuckDBTables: pass") as raised:
-        od.build_table_asset(destination, products)  # type: ignore[arg-type]
-    assert "pa55" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
