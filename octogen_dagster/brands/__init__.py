@@ -1,1 +1,1 @@
-"""Brands in a products snapshot, with product counts and prices."""
+"""Product counts and prices by brand."""

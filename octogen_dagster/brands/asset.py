@@ -32,7 +32,8 @@ def build_product_brands_asset(
             snapshot.
 
     Raises:
-        ValueError: The asset has different columns, like a catalogs asset.
+        ValueError: The asset does not have the product columns, for example because it is a
+            catalogs asset.
     """
     require_products(products, "brand")
     given = asset_arguments_of(name or f"{products.key.path[-1]}_brands", asset_arguments)
@@ -42,8 +43,8 @@ def build_product_brands_asset(
             "partitions_def": products.partitions_def,
             **snapshot_inputs(products=products),
             "description": (
-                f"The brands in {products.key.to_user_string()}, with product counts, in-stock "
-                "shares and price quartiles. Each row is a brand in one currency."
+                "Product counts, in-stock shares and price quartiles by brand in "
+                f"{products.key.to_user_string()}. Each row is one brand in one currency."
             ),
         },
         given,

@@ -26,10 +26,11 @@ BRANDS_DESCRIPTIONS = {
     "brand": "Brand name as the merchant shows it; null for products without a brand.",
     "currency": "ISO 4217 currency code; null for products without a currency.",
     "products": "Number of products with this brand and currency.",
-    "in_stock_share": "In-stock share, 0 to 1; null if stock is unknown for every product.",
-    "price_p25": "25th price percentile, in `currency`.",
+    "in_stock_share": "Share of products in stock, from 0 to 1; null if stock is unknown for "
+    "every product.",
+    "price_p25": "25th percentile of the prices, in `currency`.",
     "price_p50": "Median price, in `currency`.",
-    "price_p75": "75th price percentile, in `currency`.",
+    "price_p75": "75th percentile of the prices, in `currency`.",
 }
 
 
@@ -72,7 +73,7 @@ def _sentence(_: Figures, snapshot: pl.LazyFrame) -> str:
 
 
 def _stock_picture(of: Published) -> Shown:
-    """Draw the in-stock shares for the brands with the most products."""
+    """Draw a chart of the in-stock shares for the brands with the most products."""
     known = of.rows.drop_nulls(["brand", "in_stock_share"]).head(_MAX_BRANDS).collect()
     shares = dict(known.unique("brand", maintain_order=True)["brand", "in_stock_share"].rows())
     picture = inline_svg("Stock by brand", shares_svg(shares)) if shares else ""

@@ -35,18 +35,19 @@ def build_product_changes_asset(
     name: str | dg.AssetSpec | None = None,
     **asset_arguments: Any,
 ) -> dg.AssetsDefinition:
-    """Build an asset with the products that appeared, disappeared or changed between two snapshots.
+    """Build an asset that lists product changes between two snapshots.
 
-    The asset compares titles, prices and availability as recorded in the history. Its rows come
-    from the last snapshot that differs from the previous one, so a read without changes does not
-    clear them. If the products asset has time partitions, the changes asset has the same ones: it
-    compares a partition's last snapshot with the last snapshot before that partition, and the
-    metadata `octogen/previous_partition` names the earlier partition. In the first snapshot, every
-    product has appeared, and `octogen/first_snapshot` is true.
+    The asset lists the products that appeared, disappeared, or changed their title, price or
+    availability, as recorded in the history. Its rows come from the last snapshot that differs from
+    the previous one, so a read without changes does not clear them. If the products asset has time
+    partitions, the changes asset has the same partitions. It then compares the last snapshot in a
+    partition with the last snapshot before that partition, and the metadata
+    `octogen/previous_partition` names the earlier partition. For the first snapshot, all products
+    are listed as appeared, and `octogen/first_snapshot` is true.
 
-    If an entire catalog is missing from the current snapshot, it was withdrawn or renamed. Its
-    products are not reported as disappeared; `octogen/vanished_catalogs` lists the catalog instead.
-    When the catalog returns, only real differences are reported. For the columns, see
+    If an entire catalog is missing from the current snapshot, Octogen has withdrawn or renamed it.
+    Its products are not reported as disappeared; `octogen/vanished_catalogs` lists the catalog
+    instead. When the catalog returns, only real differences are reported. For the columns, see
     `octogen_dagster.schemas.CHANGES_SCHEMA`.
 
     Args:
@@ -87,8 +88,8 @@ def build_product_changes_asset(
         observed = read_observed(file.metadata)
         if not observed:
             raise UnfitSnapshotError(
-                "The history has no snapshots left: all were forgotten. Materialize the products "
-                "and then the history."
+                "The history has no snapshots left, because all of them were removed. Materialize "
+                "the products and then the history."
             )
         if layout.times:
             at, since = _times_of(str(partition), observed)
@@ -102,10 +103,10 @@ def build_product_changes_asset(
         if vanished := vanished_catalogs(observed, at, since):
             run.context.log.warning(
                 f"{count(len(vanished), 'catalog')} from the previous snapshot "
-                f"{'is' if len(vanished) == 1 else 'are'} missing: "
+                f"{'is' if len(vanished) == 1 else 'are'} missing in the current one: "
                 f"{', '.join(vanished[:_MAX_CATALOGS_IN_LOG])}. Their products are not reported as "
-                "disappeared. Ask Octogen whether the API key still has access, or whether they "
-                "were renamed."
+                "disappeared. Ask Octogen whether the API key still has access or whether the "
+                "catalogs were renamed."
             )
             metadata["octogen/vanished_catalogs"] = dg.MetadataValue.json(vanished)
         source = FrameSource(frame.lazy(), {FETCHED_AT: at.isoformat()})
@@ -115,7 +116,7 @@ def build_product_changes_asset(
 
 
 def _times_of(partition: str, observed: Observed) -> tuple[datetime, datetime | None]:
-    """Return the time of the partition's last snapshot, and of the last one before its first."""
+    """Return the times of a partition's last snapshot and of the last one before the partition."""
     times = [at for at, each in observed.items() if each.partition == partition]
     if not times:
         raise UnfitSnapshotError(

@@ -1,4 +1,4 @@
-"""The changes table: compare two snapshots in a product history."""
+"""The changes table, which compares two snapshots in a product history."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from octogen_dagster.history.table import valid_at
 
 _MAX_CHANGES = {"changed": 5, "appeared": 2, "disappeared": 2}
 _CURRENT_COLUMNS = ["currency", "in_stock"]
-"""Columns that are null unless the service's current generation sent them."""
+"""Columns that only the current version of the service sends; otherwise they are null."""
 
 _COLUMNS = [
     *PRODUCT_KEY,
@@ -68,9 +68,9 @@ def snapshot_before(observed: Observed, at: datetime) -> datetime | None:
 
 
 def vanished_catalogs(observed: Observed, at: datetime, since: datetime | None) -> list[str]:
-    """Return catalogs that the earlier snapshot covers and the later one does not, in lower case.
+    """Return the lowercase keys of catalogs that only the earlier snapshot covers.
 
-    The catalog was withdrawn or renamed, so its products have not disappeared.
+    Such a catalog was withdrawn or renamed, so its products do not count as disappeared.
     """
     before, now = (observed[since].catalogs if since else None), observed[at].catalogs
     return [] if before is None or now is None else sorted(filter(None, before - now))
@@ -99,14 +99,14 @@ def product_changes(
 ) -> pl.DataFrame:
     """Return the products that appeared, disappeared or changed in a snapshot.
 
-    A null `is_active` counts as true. The rows are sorted by catalog and uuid.
+    An `is_active` of null counts as true. The rows are sorted by catalog and uuid.
 
     Args:
         history: The product history.
         at: The snapshot's time.
         observed: The snapshots in the history.
-        since: The time of the snapshot to compare with. Defaults to the previous snapshot; without
-            one, every product has appeared.
+        since: The time of the snapshot to compare with. Defaults to the previous snapshot. If there
+            is no previous snapshot, all products count as appeared.
     """
     since = since or snapshot_before(observed, at)
     began, ended, columns = history.filter(valid_at(at)), history.clear(), TRACKED
@@ -120,10 +120,11 @@ def product_changes(
 def _comparable_columns(
     history: pl.LazyFrame, at: datetime, observed: Observed, since: datetime
 ) -> list[str]:
-    """Return the tracked columns, except columns that are filled in only one of the snapshots.
+    """Return the tracked columns, except columns that have values in only one of the snapshots.
 
-    A product has not changed because the service started or stopped sending a column. Only catalogs
-    that both snapshots cover are checked: a withdrawn catalog's rows keep their old values.
+    A product does not count as changed if the service only started or stopped sending a column.
+    Only catalogs that both snapshots cover are checked, because the rows of a withdrawn catalog
+    keep their old values.
     """
     is_covered = observed[at].is_covered & observed[since].is_covered
     filled = history.filter(is_covered).select(
@@ -139,7 +140,7 @@ def _comparable_columns(
 
 
 def _compared(current: pl.LazyFrame, previous: pl.LazyFrame, columns: list[str]) -> pl.DataFrame:
-    """Compare two frames product by product."""
+    """Compare the products in two frames."""
     both = current.with_columns(pl.lit(True).alias("is_new")).join(
         previous.with_columns(pl.lit(True).alias("is_old")),
         on=PRODUCT_KEY,
@@ -184,7 +185,7 @@ def _differs(column: str) -> pl.Expr:
 
 
 def _preview(changes: pl.LazyFrame) -> pl.DataFrame:
-    """Return a few changes of each kind."""
+    """Return a few changes of each kind for a preview table."""
     kinds = [
         changes.filter(pl.col("change") == kind).head(rows) for kind, rows in _MAX_CHANGES.items()
     ]
@@ -192,7 +193,7 @@ def _preview(changes: pl.LazyFrame) -> pl.DataFrame:
 
 
 def _cells(row: Row) -> Cells:
-    """Return a change's cells, with changed values as "old → new"."""
+    """Return a change as the cells of a preview table. Changed values are shown as "old → new"."""
     prices = [
         price_text(row[f"{when}_current_price"], row[f"{when}_currency"]) for when in ("old", "new")
     ]

@@ -1,1 +1,1 @@
-"""Checks for stored tables: product columns, and the checks for each table kind."""
+"""Checks for snapshots: product checks, and the checks that a table kind defines."""

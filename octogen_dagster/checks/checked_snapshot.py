@@ -1,4 +1,4 @@
-"""CheckedSnapshot: a snapshot's bad rows and its current and earlier materializations."""
+"""CheckedSnapshot: a snapshot to check, with its bad rows and its earlier materializations."""
 
 import functools
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,7 +23,7 @@ _MAX_RECORDS = 100
 
 @dataclass(frozen=True)
 class CheckedSnapshot:
-    """A snapshot, its asset, and the rules that its rows are checked against."""
+    """A snapshot to check, its asset, and the rules for its rows."""
 
     instance: dg.DagsterInstance
     asset: dg.AssetKey
@@ -34,21 +34,21 @@ class CheckedSnapshot:
 
     @property
     def subject(self) -> str:
-        """The snapshot's name in messages."""
+        """The name of the snapshot in messages."""
         suffix = f", partition {self.partition!r}" if self.partition else ""
         return f"{self.asset.to_user_string()}{suffix}"
 
     @functools.cached_property
     def entries(self) -> Mapping[str, Any]:
-        """The last materialization's metadata values."""
+        """The metadata values of the last materialization."""
         return _entries(self._last[0]) if self._last else {}
 
     @functools.cached_property
     def earlier(self) -> list[Mapping[str, Any]]:
-        """The metadata values of earlier snapshots from the same search, newest first.
+        """The metadata values of earlier snapshots with the same search, newest first.
 
-        For a time partition these are the earlier times, otherwise the replaced snapshots. A run
-        over several partitions has none.
+        For a time partition, these are the snapshots of earlier partitions; otherwise, they are the
+        replaced snapshots. If a run has several partitions, there are no earlier snapshots.
         """
         partitions = self.partitions
         if self.partition is None and (partitions.catalogs or partitions.times):
@@ -71,7 +71,7 @@ class CheckedSnapshot:
         return int(self._found.item(0, "rows"))
 
     def by_rules(self, check: str) -> Verdict:
-        """Evaluate a check's rules on the rows."""
+        """Evaluate the rules of a check on the rows."""
         rules = [rule for rule in self.rules if rule.check == check]
         needed = dict.fromkeys(name for rule in rules for name in rule.columns)
         if missing := [name for name in needed if name not in self._columns]:
@@ -82,7 +82,10 @@ class CheckedSnapshot:
         broken = [rule for rule in rules if bad[rule.name] > rule.limit * self.rows / 100]
         figures = {"bad_rows": sum(bad.values()), "bad_rows_by_rule": bad}
         if not broken:
-            text = f"{self.subject} has {count(self.rows, 'row')}. Bad rows are within the limits."
+            text = (
+                f"{self.subject} has {count(self.rows, 'row')}. The number of bad rows is "
+                "within the limits."
+            )
             return Verdict(True, text, figures)
         found = "; ".join(
             f"{rule.name} in {bad[rule.name]:,} of {count(self.rows, 'row')} "
@@ -110,7 +113,7 @@ class CheckedSnapshot:
         ).collect(engine="streaming")
 
     def _bad(self, rule: Rule) -> pl.Series:
-        """Return the row numbers that break a rule."""
+        """Return the numbers of the rows that break a rule."""
         rows: pl.Series = self._found.item(0, f"bad {rule.name}")
         return rows
 

@@ -14,24 +14,24 @@ from octogen_dagster.frames.markdown import markdown_table
 from octogen_dagster.snapshots.partitions import PartitionLayout, keys_by_catalog
 from octogen_dagster.snapshots.range_checks import ASSET_CHECKS
 
-_ADVICE = "Check the last runs, and the sensor or schedule that requests them."
+_ADVICE = "Check the last runs, and the sensor or schedule that requests the runs."
 _MAX_STALE_SHOWN = 20
 _EVERY_HOUR = "0 * * * *"
 
 Part: TypeAlias = str | None
-"""An asset's catalog, or None for an asset that has no catalogs."""
+"""A catalog of the asset, or None if the asset has no catalogs."""
 
 
 @runtime_checkable
 class ListsCatalogs(Protocol):
-    """The `OctogenResource` interface, to avoid the import."""
+    """The part of `OctogenResource` that this check uses. It avoids an import."""
 
     def listed_product_counts(self) -> Mapping[str, int | None] | None:
         """Return the source's product counts by catalog, or None if its list is incomplete."""
 
 
 def is_derived(asset: dg.AssetsDefinition) -> bool:
-    """True if an asset is computed only from other assets, without a service."""
+    """Return True if an asset is computed only from other assets, without requests to a service."""
     if not asset.is_executable or not asset.asset_deps[asset.key] - {asset.key}:
         return False
     io_managers = {each.input_manager_key for each in asset.op.input_defs}
@@ -46,8 +46,8 @@ def build_fresh_check(
 ) -> dg.AssetChecksDefinition:
     """Build the check `fresh`, which reads no snapshot and never blocks.
 
-    A `dagster.FreshnessPolicy` considers only the asset's last materialization, so one fresh
-    catalog hides stale ones.
+    A `dagster.FreshnessPolicy` considers only the last materialization of the asset, so one fresh
+    catalog would hide stale catalogs.
     """
     key, partitions = asset.key, PartitionLayout(asset.partitions_def)
     every_hour: Any = dg.AutomationCondition.cron_tick_passed(_EVERY_HOUR)
@@ -96,15 +96,19 @@ def build_fresh_check(
 
 
 class Freshness(NamedTuple):
-    """An asset's parts, grouped by the result of the check `fresh`.
+    """The parts of an asset, grouped by the result of the check `fresh`.
+
+    A part is a catalog, or the whole asset if it has no catalogs.
 
     Attributes:
         fresh: Parts materialized within the maximum age.
-        stale: Other parts, each with its last materialization's storage id, or 0. Any stale part
-            fails the check.
-        awaited: Parts without a materialization, while the asset's first one is within the age.
-        withdrawn: Parts that are not fresh and no longer listed by the source.
-        ignores_list: True if the source lists none of the parts, which indicates a broken list.
+        stale: Parts not materialized within the maximum age. Each has the storage id of its last
+            materialization, or 0 if it was never materialized. Any stale part fails the check.
+        awaited: Parts that were never materialized, as long as the asset's first materialization is
+            within the maximum age.
+        withdrawn: Parts that are not fresh and that the source no longer lists.
+        ignores_list: True if the source's list is ignored, because it contains none of the parts
+            and is probably broken.
     """
 
     fresh: list[Part]
@@ -124,9 +128,10 @@ def freshness(
     """Return an asset's parts by freshness.
 
     Args:
-        newest: All parts, each with its last materialization's storage id, or 0.
+        newest: All parts, each with the storage id of its last materialization, or 0 if it was
+            never materialized.
         current: The parts materialized within the maximum age.
-        listed: Product counts by part in the source's list; None if the list is unknown.
+        listed: The product counts by part that the source lists; None if the list is unknown.
         is_first: True if the asset's first materialization is within the maximum age.
     """
     ignores_list = listed is not None and listed.keys().isdisjoint(newest)
@@ -151,7 +156,7 @@ def _newest(
     partitions: PartitionLayout,
     cutoff: datetime,
 ) -> tuple[dict[Part, int], set[Part], bool]:
-    """Return the `freshness` arguments `newest`, `current` and `is_first`."""
+    """Return the arguments `newest`, `current` and `is_first` for `freshness`."""
     before = dg.AssetRecordsFilter(asset, before_timestamp=cutoff.timestamp())
     old = instance.fetch_materializations(before, limit=1).records
     cutoff_id = old[0].storage_id if old else 0
@@ -193,7 +198,7 @@ def _materialized(subject: str, found: Freshness, parts: int, lately: str) -> st
     if found.stale:
         return (
             f"{subject}: {len(found.stale):,} of {parts:,} catalogs were not materialized "
-            f"{lately}, including {_never(found):,} never materialized. {_ADVICE}"
+            f"{lately}; {_never(found):,} of them were never materialized. {_ADVICE}"
         )
     if None in found.fresh:
         return f"{subject} was materialized {lately}."
@@ -202,21 +207,21 @@ def _materialized(subject: str, found: Freshness, parts: int, lately: str) -> st
 
 
 def _remarks(found: Freshness) -> Iterator[str]:
-    """Yield sentences about an ignored list and catalogs that do not fail the check."""
+    """Yield sentences about catalogs that do not fail the check, or about an ignored list."""
     if found.ignores_list:
         yield (
-            "The source lists none of these catalogs, so its list is ignored. Check the source, or "
-            "delete the partitions if the catalogs have ended."
+            "The source lists none of these catalogs, so the check ignores its list. Check the "
+            "source or, if the catalogs no longer exist, delete the partitions."
         )
     if found.awaited:
         yield (
-            f"Catalogs without a snapshot: {len(found.awaited):,}. They fail this check once the "
-            "asset's oldest snapshot exceeds the maximum age."
+            f"Catalogs without a snapshot: {len(found.awaited):,}. The check fails for them once "
+            "the asset's first snapshot is older than the maximum age."
         )
     if found.withdrawn:
         yield (
-            f"Catalogs no longer listed: {len(found.withdrawn):,}. Their snapshots are kept and do "
-            "not fail this check."
+            f"Catalogs that are no longer listed: {len(found.withdrawn):,}. Their snapshots are "
+            "kept, and the check does not fail for them."
         )
 
 
@@ -229,7 +234,10 @@ def _parts(instance: dg.DagsterInstance, partitions: PartitionLayout) -> Iterabl
 def _last_ids(
     instance: dg.DagsterInstance, asset: dg.AssetKey, partitions: PartitionLayout
 ) -> Mapping[Part, int]:
-    """Return the last materialization's storage id by partition (None for the whole asset)."""
+    """Return the storage id of the last materialization by partition.
+
+    The key None is the whole asset.
+    """
     if partitions.catalogs is None and partitions.times is None:
         records = instance.fetch_materializations(asset, limit=1).records
         return dict.fromkeys([None], records[0].storage_id) if records else {}
@@ -257,7 +265,10 @@ def _listed(
 def _longest_stale(
     instance: dg.DagsterInstance, asset: dg.AssetKey, stale: Mapping[Part, int], now: datetime
 ) -> pl.DataFrame:
-    """Return the stalest parts, starting with parts that were never materialized."""
+    """Return the parts that have been stale longest.
+
+    Parts that were never materialized come first.
+    """
     parts = sorted(stale, key=lambda part: (stale[part], part or ""))[:_MAX_STALE_SHOWN]
     ids = [stale[part] for part in parts if stale[part]]
     wanted = dg.AssetRecordsFilter(asset, storage_ids=ids)

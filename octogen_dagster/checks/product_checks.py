@@ -12,24 +12,24 @@ from octogen_dagster.printable import count
 from octogen_dagster.validation import require_percent, warn_of_share
 
 MIN_PRICES = 10
-"""Minimum number of prices for outlier detection."""
+"""The minimum number of prices needed to detect outliers."""
 MIN_ROWS_CHANGE = 10
-"""Row count changes up to this number pass, because searches vary slightly."""
+"""A row count can always change by this number, because search results vary slightly."""
 SNAPSHOTS_BACK = 5
 """Number of earlier snapshots to compare with."""
 _MOSTLY_NULL = 0.5
-"""A column with more nulls in most earlier snapshots is not checked for lost values."""
+"""Columns with more nulls than this in most earlier snapshots are not checked for lost values."""
 
 ROWS, NULLS, PRICES = "rows_within_bounds", "nulls", "prices"
 PRODUCT_CHECKS: Mapping[str, Check] = {
     ROWS: Check(
         "The row count is close to that of the last few snapshots.",
-        "Check the product changes. If the count is correct, later snapshots are compared with it. "
-        "max_rows_change_percent sets the limit.",
+        "Look at the product changes to see whether the count is correct. If it is, do nothing: "
+        "later snapshots are compared with it. max_rows_change_percent sets the limit.",
     ),
     NULLS: Check(
         "No column has too many nulls or has lost all its values.",
-        "Ask Octogen whether it still has these values. max_null_percent sets the limits.",
+        "Ask Octogen whether the values still exist. max_null_percent sets the limits.",
     ),
     PRICES: Check(
         "Few prices are negative, zero, above the original price or far from the median.",
@@ -38,7 +38,10 @@ PRODUCT_CHECKS: Mapping[str, Check] = {
     ),
 }
 _NEEDED = {ROWS: {"title"}, NULLS: {"title"}, PRICES: {"current_price", "currency"}}
-"""Columns that an asset must declare for a check to apply; excludes changes, for example."""
+"""The columns that an asset must declare for each check.
+
+For example, a changes asset does not declare them.
+"""
 
 
 @dataclass(frozen=True)
@@ -143,7 +146,7 @@ def _without_nan(value: pl.Expr, dtype: pl.DataType | None) -> pl.Expr:
 
 
 def _judge_rows(snapshot: CheckedSnapshot, max_percent: float) -> Verdict:
-    """Compare the row count with earlier snapshots."""
+    """Compare the row count with the row counts of earlier snapshots."""
     rows = snapshot.rows
     counts = [
         entries.get("dagster/partition_row_count") or entries.get("dagster/row_count")
@@ -167,20 +170,20 @@ def _judge_rows(snapshot: CheckedSnapshot, max_percent: float) -> Verdict:
 
 
 def _judge_nulls(snapshot: CheckedSnapshot, limited: Collection[str]) -> Verdict:
-    """Check null limits, and columns without a limit for lost values."""
+    """Check the limits for nulls. Columns without a limit are checked for lost values."""
     verdict = snapshot.by_rules(NULLS)
     if snapshot.rows < MIN_ROWS_CHANGE or not (lost := _lost_columns(snapshot) - set(limited)):
         return verdict
     names = ", ".join(sorted(lost))
     text = (
-        f"{verdict.text} {names}: all rows are null, but most earlier snapshots had values in at "
-        "least half the rows."
+        f"{verdict.text} {names}: all rows are null, but in most earlier snapshots at least half "
+        "the rows had a value."
     )
     return Verdict(False, text, {**verdict.figures, "lost_columns": names})
 
 
 def _lost_columns(snapshot: CheckedSnapshot) -> set[str]:
-    """Return columns that are now entirely null and mostly had values in the last snapshots."""
+    """Return columns in which all values are null, although most earlier snapshots had values."""
     current, *earlier = (
         (entries.get("octogen/metrics") or {}).get("null_fractions")
         for entries in (snapshot.entries, *snapshot.earlier)

@@ -1,4 +1,4 @@
-"""build_snapshot_checks, and the step that evaluates the checks."""
+"""build_snapshot_checks, and the Dagster step that evaluates the checks."""
 
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -30,9 +30,9 @@ from octogen_dagster.snapshots.range_checks import PARTITION_CHECKS, partition_e
 from octogen_dagster.validation import did_you_mean
 
 MAX_AGE = timedelta(days=2)
-"""Default maximum age for assets read from outside Dagster."""
+"""The default maximum age, for assets that are read from a service or from outside Dagster."""
 MAX_NULL_PERCENT: Mapping[str, float] = {"product_url": 0, "title": 20, "current_price": 20}
-"""Default maximum null percentages."""
+"""The default maximum percentages of nulls."""
 
 
 def build_snapshot_checks(
@@ -50,48 +50,51 @@ def build_snapshot_checks(
 ) -> list[dg.AssetChecksDefinition]:
     """Build snapshot checks for an asset.
 
-    The checks run with each materialization on its partition, including in multi-partition runs.
-    The asset's IO manager loads the snapshot as a `polars.LazyFrame`, and one pass over the
-    required columns evaluates all checks:
+    The checks run with each materialization and check its partition. In a run with several
+    partitions, they check each one. The asset's IO manager loads the snapshot as a
+    `polars.LazyFrame`, and the required columns are read only once for all checks:
 
     * `rows_within_bounds`: the row count is close to the median of the last five snapshots.
-    * `nulls`: no column has too many nulls. For columns that `OctogenResource` read, the check also
-      fails if all values are null, but most rows in earlier snapshots had values.
+    * `nulls`: no column has too many nulls. For columns read by `OctogenResource`, the check also
+      fails if all values are null although most rows in earlier snapshots had values.
     * `prices`: few prices are negative, zero, above the original price or far from their currency's
       median. Products without a currency are not compared with a median.
     * `fresh`: every catalog was materialized within `max_age`. The check covers all partitions,
       reads no snapshot and never blocks. It also runs every hour while the automation condition
-      sensor is on. A catalog that the source no longer lists is reported, but does not fail the
-      check. Neither does a catalog without a snapshot until the asset's first snapshot is older
-      than `max_age`, so a first backfill can take that long. A derived asset, such as a history,
-      has this check only if you pass `max_age`.
+      sensor is on. If the source no longer lists a catalog, the check reports this but does not
+      fail. The check also does not fail for a catalog without a snapshot until the asset's first
+      snapshot is older than `max_age`, so that a first backfill has enough time. A derived asset,
+      such as a history, has this check only if you pass `max_age`.
 
-    Earlier snapshots are the last of the preceding 31 times, or without time partitions the
-    replaced snapshots. Snapshots from a different search, for example one edited in the launchpad,
-    do not count. Without an earlier snapshot, `rows_within_bounds` passes. A failed check has
-    sample rows and suggests a remedy.
+    With time partitions, earlier snapshots are the most recent snapshots of the preceding 31
+    partitions. Without time partitions, they are the replaced snapshots. Snapshots from a different
+    search, for example one edited in the launchpad, do not count. Without an earlier snapshot,
+    `rows_within_bounds` passes. A failed check shows sample rows and suggests what to do.
 
-    Changes and brands have none of the first three checks. A history has checks on each product's
-    rows: `one_current_row`, `no_overlap` and `no_gap`; `nothing_left_out` lists snapshots that
-    could not be added. Alerts have a check for each rule, which warns if more products than
-    `max_products` and `max_percent` matched the rule in the last snapshot. No check is necessary
-    for complete snapshots and unique products, because the read fails otherwise.
+    The first three checks do not apply to changes and brands assets. A history has the checks
+    `one_current_row`, `no_overlap` and `no_gap` for each product's rows, and `nothing_left_out`,
+    which lists snapshots that could not be added. An alerts asset has a check for each rule. It
+    warns if more products than `max_products` and `max_percent` matched the rule in the last
+    snapshot. There is no check for incomplete snapshots or duplicate products, because such a read
+    fails.
 
     Args:
-        asset: A products asset, a derived asset or your own asset. If its table kind has checks,
-            such as for `build_product_history_asset`, it gets those checks. Any other asset gets
-            the product checks: all of them, or if its metadata has `dagster/column_schema`, the
-            checks whose columns are declared.
+        asset: A products asset, a derived asset or your own asset. If the asset's table kind
+            defines checks, as it does for a history, the asset gets these checks. Any other asset
+            gets the product checks. If its metadata have `dagster/column_schema`, it gets only the
+            product checks whose columns are declared.
         max_age: Maximum age of each catalog's last materialization; None disables `fresh`. The
-            default, two days, applies only to assets read from a service or from outside Dagster.
-        max_rows_change_percent: Maximum row count difference from earlier snapshots, in percent;
-            None disables `rows_within_bounds`. A difference of ten rows always passes.
+            default of two days applies only to assets that are read from a service or from outside
+            Dagster.
+        max_rows_change_percent: Maximum difference, in percent, between the row count and that of
+            earlier snapshots; None disables `rows_within_bounds`. A difference of up to ten rows
+            always passes.
         max_null_percent: Maximum percentage of nulls by column, 0 to 100; None disables `nulls`.
             The default skips columns that the asset does not declare. Columns listed here are not
-            compared with earlier snapshots, so with 100 a column can lose all values.
+            compared with earlier snapshots. Set a column to 100 to allow it to lose all its values.
         max_bad_price_percent: Maximum percentage of products with each kind of bad price, 0 to 100;
             None disables `prices`.
-        price_outlier_ratio: Maximum factor by which a price can be above or below the median.
+        price_outlier_ratio: Maximum ratio between a price and the median, in either direction.
         exclude: Names of checks to skip.
         blocking: True to stop downstream assets in the same run after a failed check.
         severity: The severity of a failed check.
@@ -117,8 +120,8 @@ def build_snapshot_checks(
     check_names(exclude, names_of_checks(asset))
     if blocking and severity is dg.AssetCheckSeverity.WARN:
         raise ValueError(
-            "blocking=True requires severity=dg.AssetCheckSeverity.ERROR, because Dagster runs "
-            "downstream assets after a warning."
+            "blocking=True requires severity=dg.AssetCheckSeverity.ERROR, because Dagster still "
+            "runs downstream assets after a warning."
         )
     found = kind.checks or limits.checks(columns)
     chosen = {name: check for name, check in found.items() if name not in exclude}
@@ -147,19 +150,19 @@ def names_of_checks(asset: dg.AssetsDefinition) -> list[str]:
 
 
 def check_names(exclude: Collection[str], known: Collection[str]) -> None:
-    """Raise for unknown check names."""
+    """Raise an error for unknown check names."""
     for name in [exclude] if isinstance(exclude, str) else exclude:
         if name not in known:
             raise ValueError(
-                f"exclude has the unknown check {name!r}.{did_you_mean(name, known)} "
-                f"The checks are {', '.join(known)}."
+                f"exclude contains the unknown check {name!r}.{did_you_mean(name, known)} The "
+                f"checks are {', '.join(known)}."
             )
 
 
 def _checks_of_snapshots(
     asset: dg.AssetsDefinition, step: "_Step", *, blocking: bool
 ) -> dg.AssetChecksDefinition:
-    """Build one step that loads the snapshot and evaluates all checks."""
+    """Build a single step that loads the snapshot and evaluates all checks."""
     key, has_range = asset.key, takes_range(asset.backfill_policy, asset.partitions_def)
     with warnings.catch_warnings():
         # Without partitions_def, Dagster loads all partitions instead of the run's.
@@ -218,7 +221,7 @@ def _checks_of_snapshots(
 
 @dataclass(frozen=True)
 class _Step:
-    """Evaluates an asset's checks: its table kind's, or the product checks for its columns."""
+    """Evaluates an asset's checks: the checks of its table kind or the product checks."""
 
     asset: dg.AssetKey
     partitions: PartitionLayout
@@ -229,11 +232,11 @@ class _Step:
 
     @property
     def reads_rows(self) -> bool:
-        """False if the checks need only the materialization's metadata."""
+        """False if the checks only need the materialization's metadata."""
         return bool(self.kind.rules) or not self.kind.checks
 
     def opened(self, snapshots: Snapshots, partition: str | None) -> pl.LazyFrame:
-        """Return the snapshot's rows; an empty frame if the checks read none."""
+        """Return the snapshot's rows, or an empty frame if the checks need no rows."""
         return snapshots.frame(partition) if self.reads_rows else pl.LazyFrame()
 
     def results(

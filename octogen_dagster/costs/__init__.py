@@ -1,1 +1,1 @@
-"""Costs at Octogen and Google, as reported by Dagster runs."""
+"""Octogen and Google costs, as reported by Dagster runs."""

@@ -1,4 +1,4 @@
-"""build_costs_asset: sum up costs by day, asset and catalog."""
+"""build_costs_asset: add up costs by day, asset and catalog."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,14 +15,15 @@ from octogen_dagster.snapshots.asset_decorator import SnapshotRun, snapshot_asse
 def build_costs_asset(
     name: str | dg.AssetSpec = "octogen_costs", *, days: int = 30, **asset_arguments: Any
 ) -> dg.AssetsDefinition:
-    """Build an asset that sums up this Dagster instance's costs by day, asset and catalog.
+    """Build an asset that adds up this Dagster instance's costs by day, asset and catalog.
 
-    Each row is an asset and a catalog on one day (UTC), with the charged `requests` and dollars
-    (`cost_usd`) at Octogen and the bytes billed by Google (`billed_bytes`). The costs come from run
-    metadata and tags; the asset sends no requests. Failed reads are included in dollars, without
-    their requests. If the failed run had several partitions, the row has no catalog.
+    Each row holds the costs of one asset and one catalog on one day (UTC): the number of requests
+    (`requests`) and the dollars (`cost_usd`) charged by Octogen, and the bytes billed by Google
+    (`billed_bytes`). The costs come from run metadata and tags; the asset sends no requests. For
+    failed reads, the dollars are included but the number of requests is not. If a failed run had
+    several partitions, the row has no catalog.
 
-    The metadata has the totals: `octogen/total_usd`, `octogen/total_possibly_charged_usd` and
+    The metadata include the totals `octogen/total_usd`, `octogen/total_possibly_charged_usd` and
     `octogen/total_billed_bytes`.
 
     Args:
@@ -40,8 +41,8 @@ def build_costs_asset(
     @snapshot_asset(
         {
             "description": (
-                f"Octogen and Google costs in the last {days} days. Each row is an asset and a "
-                "catalog on one day."
+                f"Octogen and Google costs in the last {days} days. Each row holds the costs of "
+                "one asset and catalog on one day."
             )
         },
         asset_arguments_of(name, asset_arguments),

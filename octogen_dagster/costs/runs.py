@@ -1,7 +1,8 @@
-"""read_costs: collect the costs that a Dagster instance's runs reported.
+"""read_costs: collect the costs reported by a Dagster instance's runs.
 
-A materialization reports its read's cost. A run's tag reports the spending by step, including
-attempts that published nothing. Retries inherit the tag from the previous run.
+A materialization's metadata report the cost of its read. A run's tag reports the spending of each
+step, including attempts that published nothing. A retried run starts with a copy of the previous
+run's tag.
 """
 
 from __future__ import annotations
@@ -51,10 +52,10 @@ def _updated_runs(instance: dg.DagsterInstance, since: datetime) -> Iterator[dg.
 
 
 def _reporting_assets(instance: dg.DagsterInstance, since: datetime) -> Iterator[dg.AssetKey]:
-    """Yield the assets that might have reported costs, judged by their last materialization.
+    """Yield the assets whose last materialization reports costs or was reported manually.
 
-    A manually reported materialization (without a run) hides whether earlier ones had costs. Other
-    assets' spending is still counted from the run tags.
+    A materialization reported manually, without a run, hides whether earlier ones had costs. The
+    spending of other assets is counted from the run tags.
     """
     for record in instance.get_asset_records():
         last = record.asset_entry.last_materialization
@@ -78,7 +79,7 @@ def _materializations(
 
 
 def _charge(record: dg.EventLogRecord) -> Charge | None:
-    """Return a materialization's costs; None if it has no costs or they were already reported."""
+    """Return a materialization's costs, or None if it has no costs or repeats earlier costs."""
     event = record.asset_materialization
     if event is None or REPORTED_BEFORE in event.metadata:
         return None
@@ -97,7 +98,7 @@ def _charge(record: dg.EventLogRecord) -> Charge | None:
 def _unpublished_charges(
     instance: dg.DagsterInstance, runs: Sequence[dg.RunRecord], published: _Published
 ) -> Iterator[Charge]:
-    """Yield the costs of the runs that their materializations did not report."""
+    """Yield the costs in run tags that no materialization of the run reported."""
     known = {each.dagster_run.run_id: each.dagster_run for each in runs}
     others = {parent for run in known.values() if (parent := parent_of(run))} - known.keys()
     for first in range(0, len(others), _RECORDS_AT_ONCE):
@@ -120,7 +121,7 @@ def _unpublished_charges(
 
 
 def _planned(instance: dg.DagsterInstance, run_id: str) -> Mapping[str, tuple[str, str | None]]:
-    """Return the asset that each step materializes, and its partition if it has only one."""
+    """Return each step's asset, and the partition if the step has only one."""
     kind = dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED
     planned: dict[str, tuple[str, str | None]] = {}
     for entry in instance.all_logs(run_id, of_type=kind):
@@ -133,6 +134,6 @@ def _planned(instance: dg.DagsterInstance, run_id: str) -> Mapping[str, tuple[st
 
 
 def _catalog(partition: str | None) -> str | None:
-    """Return the partition key without its time: usually the catalog."""
+    """Return the partition key without its time part. What remains is usually the catalog."""
     parts = [part for part in (partition or "").split("|") if not _TIME.match(part)]
     return catalog_of("|".join(parts)) if any(parts) else None

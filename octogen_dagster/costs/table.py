@@ -1,4 +1,4 @@
-"""The costs table: requests and dollars at Octogen, bytes billed by Google."""
+"""The costs table: requests and dollars charged by Octogen, bytes billed by Google."""
 
 from __future__ import annotations
 
@@ -31,11 +31,13 @@ COSTS_SCHEMA = pl.Schema(
 _DESCRIPTIONS = {
     "day": "Day on which the cost was reported (UTC).",
     "asset": "Asset key.",
-    "catalog": "Catalog, or the partition key without its time; null without partitions, and for "
-    "failed partitions in runs with several partitions.",
-    "requests": "Requests charged by Octogen; excludes failed reads, whose requests are unknown.",
+    "catalog": "Catalog, or the partition key without its time. Null for assets without "
+    "partitions, and for failed reads in runs with several partitions.",
+    "requests": "Requests charged by Octogen. Failed reads are not included, because their number "
+    "of requests is unknown.",
     "cost_usd": "US dollars charged by Octogen.",
-    "possibly_charged_usd": "US dollars that Octogen might also charge, for lost responses.",
+    "possibly_charged_usd": "Additional US dollars that Octogen might charge for requests whose "
+    "response was lost.",
     "billed_bytes": "Bytes billed by Google for queries.",
 }
 _DOLLARS = ("cost_usd", "possibly_charged_usd")
@@ -45,7 +47,7 @@ _MAX_SHOWN = 5
 
 
 class Charge(NamedTuple):
-    """An asset's cost, as a run reported it."""
+    """The cost of an asset, as reported by a run."""
 
     at: datetime
     asset: str
@@ -56,7 +58,7 @@ class Charge(NamedTuple):
 
 
 def costs_table(charges: Iterable[Charge]) -> pl.DataFrame:
-    """Sum up charges by day (latest first), asset and catalog."""
+    """Add up charges by day, asset and catalog. The latest day comes first."""
     rows = [
         (
             *(each.at.date(), each.asset, each.catalog, each.requests),
@@ -74,7 +76,7 @@ def _sum_by(costs: pl.DataFrame, *by: str) -> pl.DataFrame:
 
 
 def _bytes_text(number: int) -> str:
-    """Format bytes like `52.0 GB`; an empty string for 0."""
+    """Format a number of bytes like `52.0 GB`, or return an empty string for 0."""
     size = number / 1e6
     for unit in ("MB", "GB"):
         if size < 1000:

@@ -31,34 +31,35 @@ def build_product_details_asset(
 
     * found: the row has the full view.
     * gone: the product is no longer in any catalog, even if the merchant still sells it.
-    * mismatch: the URL leads to another product, whose view is not stored.
-    * failed: the lookup failed after its retries; `error` has the reason. If the shop failed, the
-      lookup is retried once.
+    * mismatch: the URL leads to another product. Its view is not stored.
+    * failed: the lookup failed even after retries, and `error` gives the reason. If the shop itself
+      failed, the lookup is retried only once.
 
     The service has current data only. A row describes the product at `looked_up_at`, even in a
     partition for a past time.
 
-    Octogen charges $0.002 per lookup, or $2 for 1,000 products; listing the same 1,000 products
-    costs $0.14. `only_changed` reduces the number of lookups. A run that fails, for example because
-    its budget is spent, keeps none of its lookups.
+    Octogen charges $0.002 per lookup, or $2 for 1,000 products. For comparison, listing 1,000
+    products costs $0.14. `only_changed` reduces the number of lookups. If a run fails, for example
+    because its budget is spent, all its lookups are lost.
 
     Args:
         products: An asset with the columns in `octogen_dagster.schemas.PRODUCT_SCHEMA`. The details
             asset gets the same partitions.
         name: The asset's name or `dagster.AssetSpec`. Defaults to `<products>_details`.
-        only_changed: Look up only products that are new, whose listing differs from the previous
-            details snapshot, or that were not found in it. Other rows are carried over, so fields
-            outside the listing, like the description and reviews, are as of `looked_up_at`.
+        only_changed: Look up only products that are new, whose listing has changed since the
+            previous details snapshot, or whose status in it is not `found`. All other rows are
+            copied from that snapshot. Their fields outside the listing, such as the description and
+            reviews, are as old as `looked_up_at`.
         max_failed_percent: Maximum percentage of lookups that can fail. If more fail, nothing is
-            published. Gone products do not count as failures, and rows that are carried over count
-            as successful lookups. 50 consecutive failures always end the run.
-        resource_key: The `OctogenResource`'s key. Change it to use more than one resource.
+            published. Gone products do not count as failures. Rows copied from the previous
+            snapshot count as successful lookups. The run always ends after 50 consecutive failures.
+        resource_key: The resource key of the `OctogenResource`. Change it if you use more than one.
         asset_arguments: Any other argument for `@dagster.asset`, such as `pool`, `group_name`,
             `automation_condition`, `retry_policy`.
 
     Raises:
-        ValueError: `max_failed_percent` is not between 0 and 100, or the asset has different
-            columns, like a catalogs asset.
+        ValueError: `max_failed_percent` is not between 0 and 100, or the asset does not have the
+            product columns, for example because it is a catalogs asset.
     """
     require_products(products, "catalog_key", "uuid", "product_url")
     require_percent("max_failed_percent", max_failed_percent)

@@ -1,7 +1,8 @@
-"""Reuse rows from the previous details snapshot if the product's listing is unchanged.
+"""Reuse rows from the previous details snapshot if a product's listing is unchanged.
 
-A semi join finds these rows, and an anti join finds the products to look up. Both compare hashes
-over the identity and the listing. Earlier versions stored fewer listing fields.
+A semi join finds the reusable rows, and an anti join finds the products to look up. Both joins
+compare hashes of the product's identity and its listing. Snapshots written by earlier versions have
+fewer listing fields.
 """
 
 from __future__ import annotations
@@ -35,12 +36,13 @@ _TEXTS: Mapping[str, pl.Expr] = {
     # Octogen's CDN URLs can come and go with the service's contract.
     "images": pl.col("images").list.eval(pl.element().struct.field("url")).list.join("\t"),
 }
-"""The digested columns, converted to text."""
+"""The columns included in the digest, converted to text."""
 
 
 class PreviousRows(NamedTuple):
-    """The found rows in a details snapshot, with a key over their identity and listing `fields`.
+    """The rows in a details snapshot that have the status `found`.
 
+    `keys` are hashes of their identity and listing. `fields` are the listing fields in the hash.
     Earlier versions stored fewer fields.
     """
 
@@ -69,15 +71,15 @@ def previous_rows(target: SnapshotTarget) -> PreviousRows:
         return NO_ROWS
     if unknown := [path for path in lacking if not path.startswith("listed.")]:
         target.warn(
-            f"The previous details snapshot has no {', '.join(unknown)}, so rows that are carried "
-            "over have null there until the products change. To fill in every row now, run once "
+            f"The previous details snapshot has no {', '.join(unknown)}. Carried-over rows have "
+            "null in these columns until the product changes. To fill in every row now, run once "
             "without only_changed."
         )
     return PreviousRows(rows, keys, fields)
 
 
 def listed(snapshot: pl.LazyFrame) -> pl.LazyFrame:
-    """Select the identity and listing of each product."""
+    """Select the columns for the identity and listing of each product."""
     columns = snapshot.collect_schema()
     if missing := [name for name in (*IDENTITY, *LISTED) if name not in columns]:
         raise ValueError(
@@ -91,7 +93,7 @@ def listed(snapshot: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def _digest(columns: pl.Schema) -> pl.Expr:
-    """Digest the other listing columns; the result does not depend on the Polars version."""
+    """Return a digest of the other listing columns. It is the same for all Polars versions."""
     texts = [
         _TEXTS[name].fill_null("") if columns.get(name) == PRODUCT_SCHEMA[name] else pl.lit("")
         for name in DIGESTED
@@ -109,7 +111,7 @@ def _digests(texts: pl.Series) -> pl.Series:
 
 
 def with_key(frame: pl.LazyFrame, fields: Sequence[str]) -> pl.LazyFrame:
-    """Add a hash over the identity and the given listing fields."""
+    """Add a hash of the identity and the given listing fields."""
     listed = pl.col("listed").struct
     # Snapshots from earlier versions have null if the service did not send it; null means true.
     active = listed.with_fields(pl.field("is_active").fill_null(value=True))

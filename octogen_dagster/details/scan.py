@@ -53,9 +53,9 @@ if TYPE_CHECKING:
     from octogen_dagster.frames.source import SnapshotTarget
 
 ROW_GROUP_SIZE = 2_000
-"""Rows per row group in a details file; a details row is as large as ten product rows."""
+"""Rows per row group in a details file. One details row is as large as ten product rows."""
 MAX_FAILURES_IN_A_ROW = 50
-"""The number of consecutive failures (after retries) that means the service is down."""
+"""After this many consecutive failures (retries included), the service is considered down."""
 
 _ROWS_PER_FRAME = 500
 _MAX_PRODUCTS_PER_JOB = 25  # fewer queued results take less time
@@ -75,10 +75,10 @@ _Result = tuple[_Row, Mapping[str, int]]
 class DetailScan:
     """A source that looks up the full view of each product in a snapshot.
 
-    Each product is one row: if the product is gone, its lookup failed, or its URL leads to another
-    product, `status` is `gone`, `failed` or `mismatch`. Too many failures, a rejected API key or a
-    lack of credit end the execution. The products query runs twice. `statistics` describes the last
-    execution.
+    Each product has one row, and `status` is the result of its lookup. It is `gone` if the product
+    no longer exists, `failed` if the lookup failed, and `mismatch` if the URL leads to another
+    product. The execution ends after too many failures, if the API key is rejected or if the credit
+    runs out. The products query runs twice. `statistics` describes the last execution.
     """
 
     report_interval_seconds = 10.0
@@ -102,12 +102,15 @@ class DetailScan:
 
     @property
     def spending(self) -> Spending:
-        """Costs and budget, shared by all executions."""
+        """The costs and the budget, shared by all executions."""
         return self.service.spending
 
     @contextmanager
     def reading(self, target: SnapshotTarget, stop: threading.Event) -> Iterator[Reading]:
-        """Yield the rows for a target, reusing unchanged rows from its latest snapshot."""
+        """Provide the rows for a target as a reading.
+
+        Rows of unchanged products are reused from the target's latest snapshot.
+        """
 
         def frames(query: Query, stop: threading.Event) -> Iterator[pl.DataFrame]:
             return self._frames(query, stop, target)
@@ -234,7 +237,10 @@ def _jobs(products: pl.LazyFrame, size: int) -> Iterator[list[_Row]]:
 def _look_up_all(
     client: BlockingClient, products: list[_Row]
 ) -> Generator[list[_Result], None, None]:
-    """Look up products and yield the results; yield early after a failure."""
+    """Look up products and yield the results in batches.
+
+    After a failure, yield the batch immediately.
+    """
     results: list[_Result] = []
     for product in products:
         results.append(result := _look_up(client, product))
@@ -245,7 +251,7 @@ def _look_up_all(
 
 
 def _look_up(client: BlockingClient, product: _Row) -> _Result:
-    """Return the product with its lookup columns, and the response's unknown fields."""
+    """Return the product with its lookup columns, and the unknown fields in the response."""
     response, error = None, None
     try:
         response = client.lookup(product["product_url"] or "", read_lookup)
@@ -276,10 +282,10 @@ def _mismatch(uuid: str | None) -> str:
 
 
 class _FailureLimit:
-    """End the execution when too many lookups fail, in total or consecutively.
+    """Ends the execution when too many lookups fail, in total or in a row.
 
-    The total includes rows that are carried over. Otherwise a few products whose lookup always
-    fails would exceed the limit whenever few products change.
+    Rows that are carried over count as successful lookups. Otherwise, if only a few products have
+    changed, a few products whose lookup always fails would exceed the limit.
     """
 
     def __init__(self, percent: float, total: int) -> None:
@@ -304,7 +310,7 @@ class _FailureLimit:
             )
         if self._in_a_row >= MAX_FAILURES_IN_A_ROW:
             raise OctogenSnapshotError(
-                f"{self._in_a_row} lookups in a row failed, retries included. Last error: "
+                f"{self._in_a_row} lookups in a row failed, even after retries. Last error: "
                 f"{row['error']} Nothing was published, and the previous snapshot is unchanged. "
                 "Rerun when the service is back."
             )
@@ -312,7 +318,7 @@ class _FailureLimit:
 
 @dataclass
 class DetailStatistics(ReadStatistics):
-    """Statistics for one `DetailScan` execution, which has one row per product."""
+    """Statistics for one `DetailScan` execution."""
 
     products: int = 0
     by_status: Counter[str] = field(default_factory=Counter)
@@ -321,7 +327,7 @@ class DetailStatistics(ReadStatistics):
     first_error: str | None = None
 
     def add(self, frame: pl.DataFrame, *, carried_over: bool = False) -> None:
-        """Count a frame's rows."""
+        """Count the rows in a frame."""
         self.rows += len(frame)
         self.carried_over += len(frame) if carried_over else 0
         self.by_status.update(frame.get_column("status"))
@@ -333,12 +339,11 @@ class DetailStatistics(ReadStatistics):
         )
 
     def received(self, waiting: int) -> None:
-        """Count the rows received so far; `waiting` of them are not in a frame yet."""
+        """Count the rows received so far, including `waiting` rows that are not in a frame yet."""
         self.received_rows = self.rows + waiting
         self.requests_left = self.products - self.received_rows
 
     def metrics(self) -> Metrics:
-        """Return the metrics by name."""
         mismatched = self.by_status[MISMATCH]
         return {
             "found": self.by_status[FOUND],
@@ -352,12 +357,14 @@ class DetailStatistics(ReadStatistics):
         }
 
     def row_metrics(self) -> Metrics:
-        """Return the row metrics by name."""
         metrics = {"oldest_lookup": self.oldest_lookup, "first_error": self.first_error}
         return {name: figure for name, figure in metrics.items() if figure is not None}
 
     def progress(self, subject: str) -> str:
-        """Return a progress line about a subject, such as an asset."""
+        """Return a line that describes the progress.
+
+        It begins with a subject, such as the asset's name.
+        """
         return (
             f"{subject}: {self.received_rows:,} of {self.products:,} products, "
             f"{self.cost(self.prices.lookup_usd)}{self.speed(self.products)}; "

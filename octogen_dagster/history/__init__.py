@@ -1,1 +1,1 @@
-"""The history of products: a row for each period in which a product stayed the same."""
+"""Product histories. A row covers a period in which a product's values stayed the same."""

@@ -1,4 +1,4 @@
-"""build_product_history_asset and build_history_asset: keep every change between snapshots."""
+"""build_product_history_asset and build_history_asset: record every change between snapshots."""
 
 import warnings
 from collections.abc import Sequence
@@ -32,39 +32,42 @@ def build_product_history_asset(
 ) -> dg.AssetsDefinition:
     """Build an asset that records each product's price and stock changes over time.
 
-    A row holds a product's URL, title, prices, currency, `in_stock` and `is_active` from
-    `valid_from` until just before `valid_to`. Both are the `fetched_at` of snapshots.
+    Each row holds a product's URL, title, prices, currency, `in_stock` and `is_active` for the time
+    from `valid_from` until just before `valid_to`. Both times are the `fetched_at` of a snapshot.
     `octogen_dagster.schemas.HISTORY_SCHEMA` lists the columns, and `scan_history` reads them.
 
-    Each run adds the current snapshot and up to 31 snapshots replaced since the last history run,
-    so the history catches up after missed runs. Adding a snapshot twice changes nothing. Snapshots
-    can be added in any order: the rows depend only on which snapshots the history contains.
+    Each run adds the current snapshot and up to 31 earlier snapshots that were stored since the
+    last history run, so the history catches up after missed runs. Adding a snapshot twice changes
+    nothing. Snapshots can be added in any order: the rows depend only on which snapshots the
+    history contains.
 
-    A product that returns has `change` set to `reappeared`. If a snapshot covers a catalog but has
-    no products from it, the catalog counts as withdrawn and its rows stay current. If the search
-    has filters, those products no longer match and their rows end. Null counts as a value,
-    including fields that the service does not send.
+    If a product returns, `change` is `reappeared`. If a snapshot covers a catalog but has no
+    products from it, the catalog counts as withdrawn and its products stay current. If the search
+    has filters, the products no longer match it, so their rows end. Null counts as a value, even in
+    a column that the service does not send.
 
-    Metadata describes the last snapshot in the history: `octogen/changed`, `octogen/appeared`,
+    The metadata describe the last snapshot in the history: `octogen/changed`, `octogen/appeared`,
     `octogen/disappeared`, `octogen/reappeared`, `octogen/current_products`,
     `octogen/median_price_usd` (in the most common currency; `octogen/metrics` has the others) and
     the table `octogen/largest_price_drops`.
 
     Args:
         products: An asset built by `build_products_asset` or `build_linked_snapshot_asset`, or your
-            asset stored by `ParquetSnapshotIOManager` with the columns `catalog_key`, `uuid`,
-            `product_url`, `fetched_at` and the tracked values. The history is partitioned by
-            catalog like `products`, but not by time: it reads every time partition that it has not
-            read yet. A linked snapshot's time is its newest `exported_at`. Columns missing from its
-            view are null and listed in `octogen/lacking`. A snapshot whose view lost `catalog_key`,
-            `product_url` or `current_price` is left out.
+            own asset, stored by `ParquetSnapshotIOManager`, with the columns `catalog_key`, `uuid`,
+            `product_url`, `fetched_at` and the tracked columns. If `products` is partitioned by
+            catalog, so is the history. The history is never partitioned by time; each run adds all
+            time partitions that the history does not contain yet. For a linked snapshot, the time
+            is the newest `exported_at`. Columns missing from the linked view are null and listed in
+            `octogen/lacking`. A snapshot is left out if the view no longer has `catalog_key`,
+            `product_url` or `current_price`.
         name: The asset's name or `dagster.AssetSpec`. Defaults to `<products>_history`.
         asset_arguments: Any other argument for `@dagster.asset`. Pass
             `automation_condition=octogen_dagster.follow_upstream()` to add each new snapshot
             automatically.
 
     Raises:
-        ValueError: `products` declares different columns, like the catalogs table.
+        ValueError: `products` declares other columns than a products asset, for example because it
+            is a catalogs asset.
     """
     require_products(products, "catalog_key", "uuid", "fetched_at")
     given = asset_arguments_of(name or f"{products.key.path[-1]}_history", asset_arguments)
@@ -81,35 +84,37 @@ def build_history_asset(
 ) -> dg.AssetsDefinition:
     """Build an asset that records how the rows in your table change over time.
 
-    Like a product history, a row holds a table row's values from `valid_from` until just before
-    `valid_to`, with `is_current`, `change` and `changed`, which names the tracked columns that
-    changed. When a row leaves the table, its history row ends. `scan_history` reads the history,
-    and `forget_snapshot` removes a snapshot from it.
+    As in a product history, each row holds the values that a table row had from `valid_from` until
+    just before `valid_to`. The columns `is_current`, `change` and `changed` are added; `changed`
+    names the tracked columns that changed. When a row leaves the table, its history row ends.
+    `scan_history` reads the history, and `forget_snapshot` removes a snapshot from it.
 
-    A snapshot's time is the newest `fetched_at` in its rows; without one, the time it was stored. A
-    `product_url` outside `key` and `tracked` is kept too: a different page starts a new row, a
-    different spelling of the same URL does not, and a missing URL keeps the last known one. If you
-    start tracking a column later, it is null in earlier rows.
+    A snapshot's time is the newest `fetched_at` in its rows or, without that column, the time it
+    was stored. The column `product_url` is kept even if it is in neither `key` nor `tracked`. A
+    different page starts a new row, but a different spelling of the same URL does not. If the URL
+    is missing, the last known URL is kept. If you start tracking a column later, it is null in
+    earlier rows.
 
-    Metadata such as `octogen/current_rows` and `octogen/changed` describes the last snapshot.
+    Metadata such as `octogen/current_rows` and `octogen/changed` describe the last snapshot.
 
     Args:
         table: An asset that returns a frame stored by `ParquetSnapshotIOManager`, or the key of an
-            unpartitioned asset. With another IO manager, an asset given by key is loaded as a
-            `polars.DataFrame`. Its time is then the loading time unless the rows have a
-            `fetched_at`, and replaced snapshots are not kept for missed runs.
-        key: The columns that identify a row; they must not be null. Defaults to the key in the
-            asset's `TableKind`. Put the column with the most values last: a run reads the history
-            in ranges by the last column.
-        tracked: The columns whose values are recorded. Defaults to the columns watched by the
-            asset's `TableKind`.
+            unpartitioned asset. If you pass a key and the asset uses another IO manager, the table
+            is loaded as a `polars.DataFrame`. The snapshot's time is then the loading time unless
+            the rows have a `fetched_at`, and snapshots replaced between two history runs are not
+            recorded.
+        key: The columns that identify a row. They can never be null. Defaults to the key in the
+            asset's `TableKind`. Put the column with the most distinct values last, because a run
+            reads the history in ranges of the last column.
+        tracked: The columns whose changes are recorded. Defaults to the columns that the asset's
+            `TableKind` watches.
         name: The asset's name or `dagster.AssetSpec`. Defaults to `<table>_history`.
         asset_arguments: Any other argument for `@dagster.asset`.
 
     Raises:
         TypeError: `table` is not an asset, or `key` or `tracked` is a string.
-        ValueError: `key` or `tracked` is empty, names a column twice or that the table does not
-            declare, or uses a name reserved for histories, such as `changed`.
+        ValueError: `key` or `tracked` is empty, lists a column twice, has a column that the table
+            does not declare, or has a name that is reserved for histories, such as `changed`.
     """
     if not isinstance(table, dg.AssetKey):
         require_asset(table, "table")
@@ -123,8 +128,8 @@ def build_history_asset(
             raise TypeError(f"{argument} must be a list of column names, such as [{listed!r}].")
     if not tracking.key or not tracking.tracked:
         raise ValueError(
-            f"The table kind of {asset} defines no key or no watched columns. Pass both, such as "
-            'key=["sku"], tracked=["price"].'
+            f"The table kind of {asset} does not define both a key and watched columns. Pass key "
+            'and tracked, such as key=["sku"], tracked=["price"].'
         )
     if twice := [each for each in names if names.count(each) > 1]:
         raise ValueError(
@@ -142,8 +147,8 @@ def build_history_asset(
             "name in key or tracked."
         )
     description = (
-        f"Row changes in {asset} since its first snapshot, by {', '.join(tracking.key)}. Each row "
-        "holds the values from valid_from until just before valid_to."
+        f"Changes to the rows in {asset} since its first snapshot, by {', '.join(tracking.key)}. "
+        "Each row holds the values from valid_from until just before valid_to."
     )
     columns_of_table = {
         each: text for each, text in kind.descriptions.items() if each in tracking.types
@@ -154,7 +159,7 @@ def build_history_asset(
 
 
 def require_product_history(asset: dg.AssetsDefinition, argument: str = "history") -> None:
-    """Reject anything but an asset built by `build_product_history_asset`."""
+    """Raise an error unless the asset was built by `build_product_history_asset`."""
     require_asset(asset, argument)
     if kind_of(asset) is not HISTORY_KIND:
         raise ValueError(
@@ -164,7 +169,7 @@ def require_product_history(asset: dg.AssetsDefinition, argument: str = "history
 
 
 def catalog_mapping(products: dg.AssetsDefinition) -> dg.PartitionMapping | None:
-    """Map a catalog to all its time partitions, or a partition to its catalog."""
+    """Map a catalog to all its time partitions, and a time partition to its catalog."""
     partitions_def = products.partitions_def
     if not isinstance(partitions_def, dg.MultiPartitionsDefinition):
         return None
@@ -231,5 +236,5 @@ def _description(products: dg.AssetsDefinition) -> str:
     found = products.metadata_by_key.get(products.key, {}).get(SEARCH)
     search = ProductSearch.model_validate(getattr(found, "value", None) or {})
     if not search.reads_whole_catalogs:
-        text += " The search has filters: a product that disappears no longer matches them."
+        text += " The search has filters, so a product that no longer matches them disappears, too."
     return text

@@ -33,9 +33,10 @@ def scan_history(
     """Read a stored history as a LazyFrame.
 
     A row holds a product's values from `valid_from` until just before `valid_to`.
-    `octogen_dagster.schemas.HISTORY_SCHEMA` lists the columns. As of a snapshot's time, the tracked
-    columns (title, prices, currency, `in_stock`, `is_active`) equal that snapshot exactly. Between
-    two snapshots, they equal the earlier one. Before the first snapshot there are no rows.
+    `octogen_dagster.schemas.HISTORY_SCHEMA` lists the columns. For the time of a snapshot, the
+    tracked columns (title, prices, currency, `in_stock`, `is_active`) have exactly the snapshot's
+    values. Between two snapshots, they have the values of the earlier one. Before the first
+    snapshot, there are no rows.
 
     Args:
         base_dir: The `base_dir` of the `ParquetSnapshotIOManager`.
@@ -70,10 +71,11 @@ def forget_snapshot(
 ) -> None:
     """Remove a snapshot from a history, as if it had never been added.
 
-    Only the URL's spelling, the brand and the category keep their latest known values. Use it to
+    URL spellings, brands and categories that came from the snapshot are kept. Use this function to
     remove a bad snapshot, for example one with prices in the wrong currency, or to clear a warning
     about a snapshot that was left out. The history does not add the snapshot again, even if it is
-    still the asset's latest, until different products are stored under the same `fetched_at`.
+    still the asset's latest snapshot, until different products are stored with the same
+    `fetched_at`.
 
     Args:
         base_dir: The `base_dir` of the `ParquetSnapshotIOManager`.
@@ -99,7 +101,10 @@ def forget_snapshot(
 
 
 def _forget(store: Store, key: str, at: datetime) -> set[datetime]:
-    """Remove a snapshot from a file, and return the times of all snapshots recorded there."""
+    """Remove a snapshot from a file.
+
+    Return the times of all snapshots that the file had recorded.
+    """
     version, metadata = store.version(key), store.metadata(key)
     history, contents = store.scan(key), Contents.read(metadata)
     tracking = Tracking.read(metadata, history)
@@ -133,9 +138,10 @@ def history_files(
     *,
     of_products: bool = False,
 ) -> dict[str, str]:
-    """Return the storage keys of a history's files by catalog, "" for an unpartitioned history.
+    """Return the storage keys of a history's files by catalog.
 
-    With `of_products`, reject the history of any other table.
+    An unpartitioned history has the catalog "". With `of_products`, raise an error if it is not a
+    product history.
     """
     folder = asset_path(asset)
     whole, found = f"{folder}.parquet", _catalog_files(store, folder)
@@ -146,8 +152,8 @@ def history_files(
         if any(OBSERVED in store.metadata(key) for key in found.values()):
             raise OctogenSnapshotError(
                 f"The history {asset} exists both as one file, {store.uri(whole)}, and as "
-                f"partitions in {store.uri(folder)}. Its partitioning was changed. Move the copy "
-                "that runs no longer write."
+                f"partitions in {store.uri(folder)}, because its partitioning was changed. Move "
+                "away the copy that runs no longer write."
             )
         _require_history(store, asset, whole, of_products=of_products)
         if catalogs is not None:
@@ -187,8 +193,8 @@ def _require_history(store: Store, asset: str, key: str, *, of_products: bool) -
     read_observed(metadata)
     if of_products and TRACKING in metadata:
         raise OctogenSnapshotError(
-            f"{asset} is not a product history. Read it with scan_history, or pass an asset built "
-            "by build_product_history_asset."
+            f"{asset} is not a product history. Read it with scan_history, or pass the key of an "
+            "asset built by build_product_history_asset."
         )
 
 
@@ -203,7 +209,6 @@ def _catalogs_in(store: Store, key: str) -> set[str]:
 
 
 def _require_catalogs(asset: str, catalogs: Collection[str], known: Collection[str]) -> None:
-    """Raise an error unless a history has the catalogs."""
     for catalog in catalogs:
         if catalog not in known and catalog.lower() not in known:
             named = ", ".join(sorted(filter(None, known))[:_MAX_NAMED])

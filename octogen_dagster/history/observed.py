@@ -1,4 +1,4 @@
-"""The snapshots that a history contains, as recorded in its file metadata."""
+"""The snapshots that a history contains. The list is stored in the history's file metadata."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class Observation(NamedTuple):
     """A snapshot in a history.
 
     Attributes:
-        catalogs: The lowercase keys of the catalogs it covers, "" for products without a catalog;
-            None for all catalogs.
-        run_id: The run that published it; empty if unknown.
-        partition: Its time partition; empty without time partitions.
+        catalogs: The lowercase keys of the catalogs that the snapshot covers; None for all
+            catalogs. The key "" stands for products without a catalog.
+        run_id: The run that published the snapshot; empty if unknown.
+        partition: The snapshot's time partition; empty without time partitions.
     """
 
     catalogs: frozenset[str] | None
@@ -64,9 +64,9 @@ class LeftOut(NamedTuple):
     """A snapshot that could not be added to a history.
 
     Attributes:
-        fetched_at: When it was read; None if unknown.
-        partition: Its partition, if the history reads several.
-        reason: What is wrong with it, and what to do.
+        fetched_at: The time at which the snapshot was read; None if unknown.
+        partition: The snapshot's partition, if the history reads several partitions.
+        reason: The error message: what is wrong with the snapshot and what to do.
     """
 
     fetched_at: datetime | None
@@ -79,7 +79,10 @@ class LeftOut(NamedTuple):
         return f"The snapshot{time}{f' (partition {self.partition})' if self.partition else ''}"
 
     def is_of(self, times: Collection[datetime], partitions: Collection[str]) -> bool:
-        """True if its partition is listed or, without partitions, its time."""
+        """Return True if the snapshot's partition is listed.
+
+        Without partitions, its time is compared.
+        """
         if self.partition:
             return self.partition in partitions
         return self.fetched_at is None or self.fetched_at in times
@@ -91,9 +94,9 @@ class Contents:
 
     Attributes:
         observed: The snapshots in the history.
-        forgotten: Digests of removed snapshots' products, by `fetched_at`.
+        forgotten: A digest of each removed snapshot's products, by `fetched_at`.
         left_out: The snapshots that could not be added.
-        versions: The version last read from each partition.
+        versions: The version of each partition that was read last.
         lacking: Columns missing from the newest snapshot's linked view.
     """
 
@@ -120,8 +123,8 @@ class Contents:
     def metadata(self) -> dict[str, str]:
         """Return the file metadata.
 
-        It stores only how each snapshot's catalogs differ from the previous snapshot's: a search
-        over hundreds of shops covers the same catalogs every day.
+        For each snapshot, only the catalogs added and removed since the previous snapshot are
+        stored, because a search over hundreds of shops covers the same catalogs every day.
         """
         entries, before = [], frozenset[str]()
         for at, (catalogs, run_id, partition) in sorted(self.observed.items()):
@@ -147,7 +150,7 @@ class Contents:
 
 
 def read_observed(metadata: Mapping[str, str]) -> dict[datetime, Observation]:
-    """Read a history's snapshots from its file metadata, oldest first."""
+    """Return the snapshots recorded in a history's file metadata, oldest first."""
     if (number := json.loads(metadata.get(_FORMAT, "1"))) != _FORMAT_NUMBER:
         raise UnfitSnapshotError(
             f"The history's file has format {number}, but this version of octogen-dagster reads "
@@ -166,9 +169,9 @@ def read_observed(metadata: Mapping[str, str]) -> dict[datetime, Observation]:
 def observation_of(
     snapshot: pl.LazyFrame, file_metadata: Mapping[str, str], tracking: Tracking = PRODUCTS
 ) -> Observation:
-    """Check a snapshot's keys, and return the catalogs it covers.
+    """Check that a snapshot's keys are complete and unique, and return the catalogs that it covers.
 
-    A catalog without products was withdrawn: its products have not disappeared.
+    A catalog without products counts as withdrawn. Its products do not count as disappeared.
     """
     needed = tracking.key[1:] if tracking.of_products else tracking.key
     found = snapshot.select(
@@ -179,7 +182,8 @@ def observation_of(
     if lacking := [name for name in needed if found.item(0, name)]:
         raise UnfitSnapshotError(
             f"The snapshot has a {row} whose {lacking[0]} is null, but every {row} in a history "
-            f"needs one. Fill in {lacking[0]} or remove the {row} before you store the snapshot."
+            f"needs a {lacking[0]}. Fill in {lacking[0]} or remove the {row} before you store the "
+            "snapshot."
         )
     keys = snapshot.select(tracking.hashed).collect(engine="streaming")
     if keys.to_series().n_unique() < len(keys):
@@ -195,7 +199,7 @@ def observation_of(
 def digest_of(rows: pl.LazyFrame, tracking: Tracking = PRODUCTS) -> str:
     """Return a digest of keys and tracked columns that ignores row order.
 
-    Unlike a Polars hash, it is the same in every version.
+    Unlike a Polars hash, the digest is the same in every Polars version.
     """
     total, row = 0, pl.struct(*tracking.key, *tracking.tracked)
     for batch in collect_batches(rows.select(row.struct.json_encode()), engine="streaming"):

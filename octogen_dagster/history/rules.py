@@ -1,4 +1,4 @@
-"""A history's checks: consistent rows for each product, and no snapshots left out."""
+"""The checks for a history: each product's rows are consistent, and no snapshots are left out."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from octogen_dagster.frames.kinds import Check, Rule, Verdict
 from octogen_dagster.history.tracking import Tracking
 
 _ADVICE = (
-    "The file was modified outside its asset. Restore it from a backup, or move it away: the next "
-    "run then starts a new history."
+    "Another program changed the history's file. Restore the file from a backup, or move it away "
+    "so that the next run starts a new history."
 )
 
 
@@ -20,17 +20,18 @@ def _left_out(subject: str, entries: Mapping[str, Any]) -> Verdict:
     """Check whether the last run added all snapshots."""
     left_out = entries.get("octogen/left_out")
     if left_out is None:
-        return Verdict(True, f"{subject} contains every snapshot the last run read.")
+        return Verdict(True, f"{subject} contains every snapshot that the last run read.")
     return Verdict(False, f"{subject} is missing snapshots.\n\n{left_out}\n\n")
 
 
 def history_checks(tracking: Tracking) -> dict[str, Any]:
-    """Return a history's checks, their rules and the row order that the rules need."""
+    """Return a history's checks and their rules. `in_order` sorts the rows for the rules."""
     key, row = tracking.hashed, tracking.row
     checks = {
-        "one_current_row": f"Each {row} has at most one current row, the one with a null valid_to.",
+        "one_current_row": f"Each {row} has at most one current row, in which valid_to is null.",
         "no_overlap": f"A {row}'s rows never overlap in time.",
-        "no_gap": f"A changed {row} follows on from its previous row; a reappeared one does not.",
+        "no_gap": f"A {row} that changed has no gap before the changed row. A {row} that "
+        "reappeared has a gap.",
     }
     start, end, change = pl.col("valid_from"), pl.col("valid_to"), pl.col("change")
     overlaps = tracking.is_same & (start < end.shift()).fill_null(value=True)
@@ -51,9 +52,9 @@ def history_checks(tracking: Tracking) -> dict[str, Any]:
         "checks": {
             **{name: Check(text, _ADVICE) for name, text in checks.items()},
             "nothing_left_out": Check(
-                "The history contains every snapshot the last run read.",
-                "Fix the snapshot and store it again with the same fetched_at: the next run adds "
-                "it. To clear it from this list instead, call forget_snapshot.",
+                "The history contains every snapshot that the last run read.",
+                "Fix the snapshot and store it again with the same fetched_at. The next run then "
+                "adds it. To remove it from this list instead, call forget_snapshot.",
                 _left_out,
             ),
         },

@@ -1,8 +1,9 @@
-"""A history's rows: one for each period in which a row's values stayed the same; pure functions.
+"""Functions that compute a history's rows.
 
-Rows with the same key, such as a product's, do not overlap; each lasts from `valid_from` until just
-before `valid_to`. A snapshot is valid from its time `at` until its catalog's next snapshot. Adding
-it replaces the rows in that period:
+Each row covers a period in which the values stayed the same. Rows with the same key, such as the
+rows of one product, do not overlap. Each row is valid from `valid_from` until just before
+`valid_to`. A snapshot is valid from its time `at` until the next snapshot of the same catalog.
+Adding a snapshot replaces the rows in that period:
 
                at            until
     rows        |              |
@@ -14,9 +15,9 @@ it replaces the rows in that period:
     after       |              |
                 |              [──B──)[────C────    later rows start at `until`
 
-Adjacent rows with equal values are merged. Removing a snapshot works the same way, except that
-during the period the row just before `at` continues. Together, the rows and `Observed` preserve
-every snapshot's tracked columns, and the result does not depend on the order of additions.
+Adjacent rows with equal values are merged. Removing a snapshot works the same way, except that the
+row just before `at` is extended over the period. Together, the rows and `Observed` preserve the
+tracked columns of every snapshot. The order in which snapshots are added makes no difference.
 """
 
 from __future__ import annotations
@@ -62,12 +63,12 @@ def _time_descriptions(tracking: Tracking) -> dict[str, str]:
     row = tracking.row
     return {
         "valid_from": "Time of the first snapshot with these values, in UTC.",
-        "valid_to": "Time of the next snapshot without these values, in UTC; null if the last "
-        "snapshot has them.",
+        "valid_to": "Time of the next snapshot with other values, in UTC; null if the last "
+        "snapshot still has these values.",
         "is_current": f"True if the {row} has these values in the last snapshot.",
         "change": "What happened at `valid_from`: appeared, reappeared or changed.",
-        "changed": f"What changed in a changed {row}: {', '.join(tracking.watched)}, or "
-        f"{SEEN} if its URL changed.",
+        "changed": f"If `change` is changed, what has changed: {', '.join(tracking.watched)}, or "
+        f"{SEEN} if the URL changed.",
     }
 
 
@@ -82,15 +83,15 @@ HISTORY_DESCRIPTIONS = {
 
 _MAX_DROPS = 10
 ROWS_AT_ONCE = 50_000
-"""The number of history and snapshot rows held in memory together."""
+"""The number of history and snapshot rows held in memory at the same time."""
 _SAMPLED = 64
-"""One in this many rows is sampled to choose key ranges."""
+"""To choose key ranges, one row in this many is sampled."""
 _CATALOG, _UNTIL = "octogen_catalog", "octogen_until"
 _IS_COVERED, _BEGINS, _PAGE = "octogen_is_covered", "octogen_begins", "octogen_page"
 
 
 def valid_at(moment: datetime) -> pl.Expr:
-    """True for rows valid at a moment."""
+    """Return an expression that is true for rows valid at a given time."""
     is_over = pl.col("valid_to") <= moment
     return (pl.col("valid_from") <= moment) & ~is_over.fill_null(value=False)
 
@@ -104,8 +105,8 @@ def put_in(
 ) -> Iterator[pl.DataFrame]:
     """Yield a history's sorted rows after adding a snapshot.
 
-    `observed` already includes the snapshot. Values are compared by hash first, and only keys that
-    differ are recomputed.
+    `observed` already includes the snapshot. Values are compared by hash first. Only rows with
+    changed values are recomputed.
     """
     covered = history.filter(valid_at(at), observed[at].is_covered)
     differing = _differing(covered, snapshot, tracking)
@@ -126,7 +127,7 @@ def take_out(
 
 
 def _differing(rows: pl.LazyFrame, snapshot: pl.LazyFrame, tracking: Tracking) -> pl.Series:
-    """Return the keys whose values differ between the two sides or that only one side has."""
+    """Return hashes of the keys whose values differ, including keys that only one frame has."""
     values = [name for name in tracking.types if name not in tracking.key]
     hashed = [tracking.hashed.alias("key"), pl.struct(*values).hash().alias("values")]
     old, new = (each.select(hashed).collect(engine="streaming") for each in (rows, snapshot))
@@ -144,9 +145,9 @@ def _replaced(
     *,
     tracking: Tracking,
 ) -> Iterator[pl.DataFrame]:
-    """Yield a history in which the differing keys take their values at `at` from a snapshot.
+    """Yield a history in which the differing keys take the snapshot's values from `at` on.
 
-    In catalogs that the snapshot does not cover, the previous values continue.
+    Catalogs that the snapshot does not cover keep their previous values.
     """
     is_differing = tracking.hashed.is_in(differing.implode())
     if len(differing) <= ROWS_AT_ONCE:  # read once instead of for each range
@@ -163,7 +164,10 @@ def _replaced(
 
 
 def key_ranges(*frames: pl.LazyFrame, column: str = "uuid") -> Iterator[pl.Expr]:
-    """Yield consecutive ranges of a column, each with about 50,000 rows in all frames."""
+    """Yield consecutive ranges of a column.
+
+    A range has about 50,000 rows in all frames together.
+    """
     value = pl.col(column)
     sampled = pl.concat([frame.select(value.gather_every(_SAMPLED)) for frame in frames])
     values = sampled.collect(engine="streaming").to_series().sort()
@@ -177,7 +181,10 @@ def key_ranges(*frames: pl.LazyFrame, column: str = "uuid") -> Iterator[pl.Expr]
 def _computed(
     old: pl.DataFrame, new: pl.DataFrame, at: datetime, observed: Observed, tracking: Tracking
 ) -> pl.DataFrame:
-    """Recompute the rows of some keys from their old rows and their values at a given time."""
+    """Compute the rows for some keys.
+
+    `old` are their rows so far, and `new` their values from `at` on.
+    """
     if old.is_empty() and new.is_empty():
         return old
     old, new = (each.with_columns(tracking.catalog.alias(_CATALOG)) for each in (old, new))
@@ -210,7 +217,7 @@ def _computed(
 
 
 def _merged(rows: pl.DataFrame, tracking: Tracking) -> pl.DataFrame:
-    """Merge adjacent equal rows, and fill the columns computed from their neighbors."""
+    """Merge adjacent rows with equal values, and fill the columns that depend on other rows."""
     key = list(tracking.key)
     differs = {
         kind: pl.any_horizontal(pl.col(names).ne_missing(pl.col(names).shift()))
@@ -247,7 +254,7 @@ def _merged(rows: pl.DataFrame, tracking: Tracking) -> pl.DataFrame:
 def history_metrics(
     history: pl.LazyFrame, at: datetime | None, tracking: Tracking = PRODUCTS
 ) -> Metrics:
-    """Return change counts and median prices for a history's last snapshot, taken at `at`."""
+    """Return the change counts and median prices for the last snapshot. Its time is `at`."""
     last = pl.lit(at, TIME)  # null without snapshots
     begins = pl.col("valid_from") == last
     changes = {name: (begins & (pl.col("change") == name)).sum() for name in CHANGES}
@@ -265,9 +272,10 @@ def history_metrics(
 def figures_at(
     history: pl.LazyFrame, times: Sequence[datetime], tracking: Tracking = PRODUCTS
 ) -> list[Metrics]:
-    """Return the number of valid rows and their median price at each time.
+    """Return, for each time, the number of valid rows and their median price.
 
-    The price is in the most common currency at the last time. The history is read twice in total.
+    The median covers the currency that is most common at the last time. The history is read only
+    twice.
     """
     last = history.filter(valid_at(times[-1]))
     name = next(iter(_median_prices(last)), "") if tracking.of_products else ""
@@ -298,7 +306,8 @@ def _current(tracking: Tracking) -> str:
 def _median_prices(products: pl.LazyFrame) -> Metrics:
     """Return the median prices in the five most common currencies.
 
-    Values that are not currency codes are ignored, because they would become metric names.
+    Values that are not currency codes are ignored, because currencies become part of a metric's
+    name.
     """
     price = known_price(pl.col("current_price"))
     priced = (
@@ -315,7 +324,7 @@ def _median_prices(products: pl.LazyFrame) -> Metrics:
 
 
 def price_drops(history: pl.LazyFrame, at: datetime | None, number: int) -> pl.DataFrame:
-    """Return the products with the largest price drops, in percent, in the snapshot at `at`."""
+    """Return the products with the largest price drops (in percent) in the snapshot at `at`."""
     moment = pl.lit(at, TIME)
     price, unit = known_price(pl.col("current_price")), pl.col("currency").str.to_lowercase()
     columns = [KEY.alias("key"), unit, price]
@@ -366,13 +375,13 @@ def _drop_cells(row: Row) -> Cells:
 
 
 def _left_out(of: Published) -> Shown:
-    """Return the snapshots left out, as a separate part: a check needs it if other parts fail."""
+    """Return the snapshots that were left out. A check needs this part even if other parts fail."""
     left_out = Contents.read(of.file_metadata).left_out
     return {"left_out": Markdown("\n".join(f"* {each.name}: {each.reason}" for each in left_out))}
 
 
 def _lacking(of: Published) -> Shown:
-    """Return the columns missing from the last snapshot's linked view."""
+    """Return the columns that the last snapshot's linked view does not have."""
     return {"lacking": Markdown(", ".join(Contents.read(of.file_metadata).lacking))}
 
 
@@ -383,7 +392,7 @@ def _price_drops(of: Published) -> Shown:
 
 
 def history_kind(tracking: Tracking, descriptions: Mapping[str, str], **others: Any) -> TableKind:
-    """Return the table kind for a history with these column descriptions."""
+    """Return the table kind for a history."""
     current = _current(tracking)
 
     def sentence(metrics: Figures, _: pl.LazyFrame) -> str:
@@ -400,13 +409,12 @@ def history_kind(tracking: Tracking, descriptions: Mapping[str, str], **others: 
         return "; ".join([text, *median_text(metrics), *lacking])
 
     def figures(of: Published) -> Shown:
-        """Return metrics for the last snapshot."""
         times = read_observed(of.file_metadata)
         last = max(times, default=None)
         return {"snapshots": len(times), **history_metrics(of.rows, last, tracking)}
 
     def line(of: Published) -> Shown:
-        """Return trend lines over the last snapshots, computed from the rows."""
+        """Return trend lines for the last snapshots. They are computed from the rows."""
         times = sorted(read_observed(of.file_metadata))
         shown = times[-MAX_EARLIER - 1 :]
         *earlier, last = figures_at(of.rows, shown, tracking) if shown else [{}]

@@ -1,4 +1,4 @@
-"""Which columns a history tracks, and which key identifies its rows."""
+"""Tracking: the columns that a history tracks, and the key that identifies its rows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from octogen_dagster.frames.stored import PRODUCT_KEY, TRACKED, WATCHED, brand_n
 
 CHANGES = ["appeared", "reappeared", "changed"]
 SOURCE_TABLE = "octogen.source_table"
-"""File metadata key: the linked view that a snapshot was read from."""
+"""File metadata key for the linked view that a snapshot was read from."""
 
 COMPUTED: dict[str, pl.DataType] = {
     "valid_from": TIME,
@@ -25,20 +25,20 @@ COMPUTED: dict[str, pl.DataType] = {
 }
 """The columns that a history adds."""
 TRACKING = "octogen.tracking"
-"""File metadata key: the key and tracked columns, in a history of your table."""
+"""File metadata key for the key and tracked columns. Only histories of your own tables have it."""
 SEEN = "product_url"
-"""A different URL starts a new row; a different spelling or a null does not."""
+"""The URL's column. A different URL starts a new row, but another spelling or a null does not."""
 _DERIVED = ("brand_name", "category")
-"""History columns derived from other columns in the snapshot."""
+"""History columns that are derived from other columns in the snapshot."""
 
 _EXACT = {pl.Int8, pl.Int16, pl.Int32, pl.UInt8, pl.UInt16, pl.UInt32, pl.Float32, pl.Float64}
-"""Number types whose values Float64 represents exactly; Int64 represents the integer ones."""
+"""Number types that Float64 represents exactly. Int64 represents the integer types exactly."""
 _FLOAT_DIGITS = 15
 """Float64 can represent any number with this many decimal digits."""
 
 
 class UnfitSnapshotError(OctogenSnapshotError):
-    """A snapshot or file that a history cannot use until somebody fixes it."""
+    """A history cannot use a snapshot or file until somebody fixes it."""
 
     persistence = Persistence.PERMANENT
 
@@ -48,10 +48,12 @@ class Tracking:
     """The columns a history keeps from its snapshots.
 
     Attributes:
-        key: The columns that identify a row. History rows are sorted by the last one.
-        watched: The kinds of change, each with the columns it compares.
-        types: The types of all kept columns; Null if not known yet.
-        of_products: True if a snapshot covers only some catalogs and leaves the others unchanged.
+        key: The columns that identify a row. History rows are sorted by the last of these columns.
+        watched: For each kind of change, the columns to compare.
+        types: The types of all columns in the history except computed ones; Null if a type is not
+            known yet.
+        of_products: True for product histories. A snapshot then covers only some catalogs and
+            leaves other catalogs unchanged.
     """
 
     key: tuple[str, ...]
@@ -61,13 +63,13 @@ class Tracking:
 
     @classmethod
     def of_table(cls, key: tuple[str, ...], watched: Mapping[str, tuple[str, ...]]) -> Tracking:
-        """Return the tracking for your table, whose types come from its snapshots."""
+        """Return the tracking for your own table. The types are taken from its snapshots later."""
         names = dict.fromkeys([*key, *(name for names in watched.values() for name in names)])
         return cls(key, watched, dict.fromkeys(names, pl.Null()))
 
     @classmethod
     def read(cls, file_metadata: Mapping[str, str], history: pl.LazyFrame) -> Tracking:
-        """Return a stored history's tracking, from its file metadata and columns."""
+        """Return the tracking of a stored history, based on its file metadata and columns."""
         if (stored := json.loads(file_metadata.get(TRACKING, "null"))) is None:
             return PRODUCTS
         watched = {kind: tuple(names) for kind, names in stored["watched"].items()}
@@ -77,7 +79,7 @@ class Tracking:
         return replace(tracking, types={name: schema[name] for name in dict.fromkeys(kept)})
 
     def metadata(self) -> dict[str, str]:
-        """Return the file metadata that `read` parses."""
+        """Return file metadata from which `read` restores this tracking."""
         columns = {"key": self.key, "watched": self.watched}
         return {} if self.of_products else {TRACKING: json.dumps(columns)}
 
@@ -87,17 +89,17 @@ class Tracking:
 
     @property
     def only_seen(self) -> list[str]:
-        """The kept columns outside the key and the tracked columns."""
+        """The columns in the history that are neither in the key nor tracked."""
         return [name for name in self.types if name not in (*self.key, *self.tracked)]
 
     @property
     def order(self) -> list[str]:
-        """The sort columns of a history, before `valid_from`."""
+        """The columns that a history is sorted by, followed by `valid_from`."""
         return list(self.key[::-1])
 
     @property
     def hashed(self) -> pl.Expr:
-        """A hash of the row's key, stable within a process."""
+        """A hash of the row's key. It is stable only within a process."""
         return pl.struct(*self.key).hash()
 
     @property
@@ -113,7 +115,7 @@ class Tracking:
 
     @property
     def change(self) -> pl.Expr:
-        """The value for the `change` column, given the previous row."""
+        """An expression for the `change` column. It compares a row with the previous row."""
         earlier = pl.when(self.is_same).then(pl.lit("reappeared")).otherwise(pl.lit("appeared"))
         change = pl.when(self.goes_on).then(pl.lit("changed")).otherwise(earlier)
         return change.cast(pl.Enum(CHANGES))
@@ -124,7 +126,7 @@ class Tracking:
 
     @property
     def row(self) -> str:
-        """The noun for a row in messages."""
+        """The word for a row in messages."""
         return "product" if self.of_products else "row"
 
     @property
@@ -135,7 +137,10 @@ class Tracking:
         return pl.Schema({**known, **COMPUTED, **{name: self.types[name] for name in tracked}})
 
     def going_on(self, history: Tracking) -> Tracking:
-        """Return this tracking with an existing history's types; it can track new columns."""
+        """Return this tracking with the types of an existing history.
+
+        It can track additional columns.
+        """
         if self.key != history.key or {*history.tracked} - {*self.tracked}:
             raise UnfitSnapshotError(
                 f"The stored history has the key {', '.join(history.key)} and tracks "
@@ -153,7 +158,7 @@ class Tracking:
     ) -> Tracking:
         """Return this tracking with types that also fit a snapshot, or raise an error.
 
-        `kept` returns the rows to keep, whose values must survive the conversion.
+        `kept` returns the existing rows. Converting them must not change their values.
         """
         schema, types = snapshot.collect_schema(), {**self.types}
         for name in [*types, *({SEEN} & schema.keys() - types.keys())]:
@@ -182,7 +187,7 @@ class Tracking:
         return f"The snapshot has no column {name}, which the history needs. {advice}"
 
     def rows(self, snapshot: pl.LazyFrame) -> pl.LazyFrame:
-        """Return the snapshot columns that a history keeps, in the history's types."""
+        """Return a snapshot's columns that the history keeps, cast to the history's types."""
         if self.of_products:
             columns = snapshot.collect_schema()
             derived = brand_name(columns).alias("brand_name"), category(columns).alias("category")
@@ -190,7 +195,7 @@ class Tracking:
         return fitted(snapshot, self.types)
 
     def lacking(self, snapshot: pl.LazyFrame) -> list[str]:
-        """Return the kept columns missing from a snapshot."""
+        """Return the columns that the history keeps but the snapshot does not have."""
         found = {*snapshot.collect_schema(), *(_DERIVED if self.of_products else ())}
         return [name for name in self.types if name not in found]
 
@@ -201,7 +206,7 @@ class Tracking:
 
 
 def fitted(frame: pl.LazyFrame, types: Mapping[str, pl.DataType]) -> pl.LazyFrame:
-    """Cast a frame to these columns and types; missing columns become null."""
+    """Select these columns from a frame and cast them. Missing columns become null."""
     found, columns = frame.collect_schema(), []
     for name, dtype in types.items():
         column = pl.col(name) if name in found else pl.lit(None).alias(name)
@@ -213,7 +218,7 @@ def fitted(frame: pl.LazyFrame, types: Mapping[str, pl.DataType]) -> pl.LazyFram
 
 
 def _fitting(found: pl.DataType, wanted: pl.DataType) -> pl.DataType | None:
-    """Return a type for the values of both types, or None."""
+    """Return a type that can hold the values of both types, or None."""
     if isinstance(found, pl.Categorical | pl.Enum):
         found = pl.String()
     if isinstance(found, pl.Datetime):
@@ -228,7 +233,7 @@ def _fitting(found: pl.DataType, wanted: pl.DataType) -> pl.DataType | None:
 
 
 def _loses_digits(frame: pl.LazyFrame, name: str, wanted: pl.DataType) -> bool:
-    """True if a column has numbers that change when cast to a type."""
+    """Return True if casting a column to a type changes any of its numbers."""
     found = frame.collect_schema().get(name)
     if found is None or found == wanted or found in _EXACT or not found.is_numeric():
         return False
@@ -251,4 +256,4 @@ PRODUCTS = Tracking(
     },
     of_products=True,
 )
-"""The tracking of product histories."""
+"""The tracking that all product histories use."""

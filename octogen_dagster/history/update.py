@@ -1,4 +1,4 @@
-"""HistoryUpdate: add the snapshots that a history does not contain yet."""
+"""HistoryUpdate: add missing snapshots to a history."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ from octogen_dagster.storage.store import ROW_GROUP_SIZE, DamagedError
 _NEEDED = ("catalog_key", "product_url", "current_price")
 _TIMES = Tracking((), {}, {"fetched_at": TIME}, of_products=True)
 _Step = Callable[[pl.LazyFrame], Iterator[pl.DataFrame]]
-"""Yields a history's rows after adding or removing one snapshot."""
+"""A step adds or removes one snapshot and yields the history's rows."""
 
 
 class HistoryUpdate:
-    """A snapshot source: the target's stored history plus the snapshots it does not contain."""
+    """A snapshot source that adds missing snapshots to the history stored in the target."""
 
     spending = None
 
@@ -47,7 +47,10 @@ class HistoryUpdate:
         tracking: Tracking = PRODUCTS,
         remove_waiting: Callable[[], None] = lambda: None,
     ) -> None:
-        """`remove_waiting` deletes waiting snapshots once the history is published."""
+        """`remove_waiting` is called after the history is published.
+
+        It deletes the snapshots that were kept for this run.
+        """
         self._snapshots = snapshots
         self._tracking = tracking
         self._remove_waiting = remove_waiting
@@ -79,7 +82,7 @@ class HistoryUpdate:
         target: SnapshotTarget,
         stop: threading.Event,
     ) -> tuple[list[_Step], Tracking]:
-        """Return the steps that update a history, and its resulting tracking."""
+        """Return the steps that update a history, and the tracking after the last step."""
         unseen: dict[datetime, tuple[StoredSnapshot, Observation]] = {}
         seen, partitions, left_out = set[datetime](), set[str](), list[LeftOut]()
         lacking = dict.fromkeys(contents.observed, contents.lacking)
@@ -139,7 +142,7 @@ def _planned(
     contents: Contents,
     tracking: Tracking,
 ) -> list[_Step]:
-    """Return the steps that add snapshots, and update the history's contents."""
+    """Return the steps that add the unseen snapshots. Also update `contents`."""
     # Steps run later, so each gets a copy of the snapshots that are in the history before it.
     steps, observed = list[_Step](), contents.observed
     for at in sorted(unseen.keys() & observed.keys()):  # replaced by a new version
@@ -154,16 +157,17 @@ def _planned(
 
 
 def _refuse_lost(lacks: Collection[str], before: Iterable[Collection[str]]) -> None:
-    """Reject a snapshot of a linked view that no longer has a required column.
+    """Raise an error if a snapshot's linked view no longer has a required column.
 
-    Without its catalog a product would get a new key, and a hidden price would look like a null.
+    Without its catalog, a product would get a new key. Without its price, the price would count as
+    changed to null.
     """
     for name in _NEEDED:
         if name in lacks and any(name not in each for each in before):
             raise UnfitSnapshotError(
                 f"The linked view no longer has the column {name}, which the history requires. "
-                "Read the column again. If Octogen no longer shares it, move the history file away "
-                "to start a history without it."
+                "Read the column again. If Octogen no longer shares this column, move the history "
+                "file away to start a history without it."
             )
 
 
@@ -177,9 +181,9 @@ def _existing(target: SnapshotTarget, file_metadata: Mapping[str, str]) -> pl.La
         ) from error
     if history is not None and OBSERVED not in file_metadata:
         raise OctogenSnapshotError(
-            "The file stored for this history does not record its snapshots, so none can be added. "
-            "If the storage was unreachable, run the asset again. If the file is not a history, "
-            "move it away to start one."
+            "The file stored for this history does not record the history's snapshots, so no "
+            "snapshot can be added. If the storage was unreachable, run the asset again. If the "
+            "file is not a history, move it away to start a new history."
         )
     return history
 
@@ -187,7 +191,10 @@ def _existing(target: SnapshotTarget, file_metadata: Mapping[str, str]) -> pl.La
 def _time_of(
     stored: pl.LazyFrame, file_metadata: Mapping[str, str], tracking: Tracking
 ) -> datetime | None:
-    """Return when a snapshot was read or, if unknown, stored; None for empty product snapshots."""
+    """Return the time at which a snapshot was read or, if unknown, stored.
+
+    Return None for an empty product snapshot.
+    """
     at = file_metadata.get(FETCHED_AT)
     if "fetched_at" not in stored.collect_schema():
         at = at or file_metadata.get(STORED_AT)
@@ -213,7 +220,7 @@ def _is_known(
     contents: Contents,
     tracking: Tracking,
 ) -> bool:
-    """True if a history has this version of a snapshot, or forgot the same products."""
+    """Return True if the history contains or has forgotten this version of the snapshot."""
     if at in contents.observed:
         run_id = contents.observed[at].run_id
         return run_id != "" and run_id == file_metadata.get(RUN_ID)
@@ -230,8 +237,8 @@ def _put_in(
     stored, file_metadata = snapshot.open()
     if _time_of(stored, file_metadata, tracking) != at:
         raise OctogenSnapshotError(
-            f"The snapshot from {at:%Y-%m-%d %H:%M:%S} UTC was replaced while the run added it. "
-            "The history is unchanged. Run the asset again."
+            f"The snapshot from {at:%Y-%m-%d %H:%M:%S} UTC was replaced while the run was adding "
+            "it. The history is unchanged. Run the asset again."
         )
     return put_in(history, tracking.rows(stored), at, observed, tracking)
 
@@ -239,7 +246,7 @@ def _put_in(
 def _after(
     history: pl.LazyFrame, steps: Sequence[_Step], tracking: Tracking, stop: threading.Event
 ) -> Iterator[pl.DataFrame]:
-    """Yield a history's rows after all steps; each step reads the previous step's output."""
+    """Yield a history's rows after all steps. Each step reads the output of the previous step."""
     if not steps:
         yield from collect_batches(history, engine="streaming")
         return

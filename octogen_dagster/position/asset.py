@@ -47,35 +47,36 @@ def build_price_position_asset(
 ) -> dg.AssetsDefinition:
     """Build an asset that compares your prices with competitors' prices in the last snapshots.
 
-    A row is a price-list row with the competitor product that
-    `octogen_dagster.position.table.price_position` finds at its URL. Unmatched rows are included,
-    with the reason in `status`. Call `price_position` for the position on an earlier day.
+    Each row of your price list becomes one row, to which the asset adds the competitor's product
+    with the same URL. Rows without a match are included, and `status` gives the reason. To compute
+    the position on an earlier day, call `octogen_dagster.position.table.price_position`.
 
-    The metadata show a summary, the pairs with your most expensive prices, the pairs by status,
-    such as `octogen/matched` and `octogen/not_found`, the median index, unmatched samples and, if
-    your price list has them, tables by `brand` and `category`. Two charts cover the last thirty
+    The metadata show a summary, the products for which your price is highest compared with the
+    competitor's, the number of rows by status (such as `octogen/matched` and `octogen/not_found`),
+    the median index and a sample of unmatched rows. If your price list has the columns `brand` or
+    `category`, the metadata also have tables by brand or category. Two charts cover the last 30
     days: the price index, and how often you are cheaper or more expensive. `build_snapshot_checks`
-    adds the checks `undercut_percent` and `unmatched_percent`, which warn if exceeded.
-    The metadata include both figures.
+    adds the checks `undercut_percent` and `unmatched_percent`, which warn if the percentage exceeds
+    its limit. The metadata include both percentages.
 
     Args:
-        histories: One or several assets built by `build_product_history_asset`. All their catalogs
-            are compared.
+        histories: One or more assets built by `build_product_history_asset`. All their catalogs are
+            compared.
         price_list: Your price list: a frame, an asset or its key, with the columns `sku`,
             `product_url` (a competitor's product page; a SKU can have several), `price` and
             `currency`. Other columns are kept.
         name: The asset's name or `dagster.AssetSpec`. Defaults to the first history's name with
             `_position` in place of `_history`.
-        undercut_percent: Percentage of matched pairs in which a competitor can undercut you before
-            the check warns.
-        unmatched_percent: Percentage of pairs that can be unmatched before the check warns.
+        undercut_percent: The check warns if competitors undercut you in more than this percentage
+            of matched rows.
+        unmatched_percent: The check warns if more than this percentage of rows have no match.
         asset_arguments: Other arguments for `@dagster.asset`. Pass
             `automation_condition=octogen_dagster.follow_upstream()` to run after each history
             update.
 
     Raises:
         ValueError: An asset is not a history, `histories` is empty, a percentage is not between 0
-            and 100, or the price list lacks a column or has prices that are not numbers.
+            and 100, a required column is missing from the price list, or a price is not a number.
         TypeError: `histories` or `price_list` has the wrong type.
     """
     assets = _product_histories(histories)
@@ -101,8 +102,8 @@ def build_price_position_asset(
             "ins": ins,
             "description": (
                 "Your prices compared with competitors' prices in "
-                f"{', '.join(each.key.to_user_string() for each in assets)}. A row is a SKU and "
-                "a competitor's product page."
+                f"{', '.join(each.key.to_user_string() for each in assets)}. Each row compares one "
+                "SKU with one competitor's product page."
             ),
         },
         asset_arguments_of(name or default, asset_arguments),
@@ -141,7 +142,7 @@ def _product_histories(histories: Any) -> list[dg.AssetsDefinition]:
 
 
 def _last_read(shops: Sequence[Snapshots]) -> datetime | None:
-    """Return the last snapshot's time in any history, or None if unknown."""
+    """Return the time of the latest snapshot in the histories, or None if unknown."""
     try:
         files = [metadata for each in shops for metadata in each.metadata().values()]
     except dg.Failure:  # other IO managers load rows without file metadata
@@ -156,7 +157,7 @@ def _metadata(
     last_read: datetime | None,
     warn: Callable[[str], None],
 ) -> Metadata:
-    """Return a position's metadata. A part that fails is left out with a warning."""
+    """Return a position's metadata. If one part fails, warn and leave it out."""
     metadata: Metadata = {}
 
     def numbers() -> Metadata:

@@ -1,4 +1,4 @@
-"""Stored price positions, as the report reads them."""
+"""Reads stored price positions for the report."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from octogen_dagster.storage.store import Store, asset_path
 
 
 def stored_position(store: Store, asset: str) -> pl.DataFrame | None:
-    """Return a stored position with NaN and infinity as null, or None if it does not exist."""
+    """Return a stored position, or None if it does not exist. NaN and infinity become null."""
     key = f"{asset_path(asset)}.parquet"
     if not store.exists(key):
         return None

@@ -1,4 +1,4 @@
-"""Price positions: your prices compared with competitors' prices, on any day in the history."""
+"""Price positions compare your prices with competitors' prices on any day in the history."""
 
 from __future__ import annotations
 
@@ -21,27 +21,31 @@ PRICE_LIST_COLUMNS = ("sku", "product_url", "price", "currency")
 """The required columns in a price list."""
 MATCHED = "matched"
 UNDERCUT, UNMATCHED = "undercut_percent", "unmatched_percent"
-"""The names of the checks and the figures they judge."""
+"""The names of the checks, which are also the names of the percentages they check."""
 _UNPRICED = "unpriced"
 STATUSES = (
     *(MATCHED, "no_price", "out_of_stock", "other_currency", "no_currency", "gone"),
     *("not_found", _UNPRICED),
 )
-"""The statuses of a pair. With several products on a page, the first status here wins."""
+"""The possible statuses of a row.
+
+If a URL has several products, the one whose status comes first here is used.
+"""
 POSITION_DESCRIPTIONS = {
     "status": "`matched`, or the reason for no match: `unpriced`, `not_found`, `gone`, "
     "`no_currency`, `other_currency`, `out_of_stock` or `no_price`.",
-    "competitor_catalog_key": "The catalog with the competitor's product.",
+    "competitor_catalog_key": "The catalog that contains the competitor's product.",
     "competitor_uuid": "The competitor product's id in Octogen.",
     "competitor_title": "The competitor product's title at that time.",
     "competitor_price": "The competitor's price at that time, in `competitor_currency`.",
     "competitor_currency": "ISO 4217 code for `competitor_price`.",
-    "competitor_in_stock": "True if the competitor had stock; null if unknown.",
-    "competitor_since": "When this competitor price and stock began (UTC).",
-    "difference": "Your price minus the competitor's; null without a match.",
-    "index": "Your price divided by the competitor's; above 1 you are more expensive.",
+    "competitor_in_stock": "True if the competitor's product was in stock; null if unknown.",
+    "competitor_since": "The time since which the competitor's price and stock have been the same "
+    "(UTC).",
+    "difference": "Your price minus the competitor's price; null without a match.",
+    "index": "Your price divided by the competitor's price. Above 1, you are more expensive.",
     "competitors": "The number of matched competitor pages for the SKU; 0 if your currency is "
-    "unknown and theirs differ.",
+    "unknown and the competitors' currencies differ.",
     "cheapest_price": "The lowest competitor price for the SKU.",
     "cheapest_url": "The product page with the lowest price.",
     "rank": "1 if no competitor is cheaper, 2 if one is, and so on; null without your price.",
@@ -65,7 +69,7 @@ _IS_THERE, _CURRENCY, _NEXT = "octogen_is_there", "octogen_currency", "octogen_n
 _POINT, _FIRST, _LAST = "octogen_point", "octogen_first", "octogen_last"
 _NEVER = pl.lit(2**62, pl.Int64).cast(TIME)  # later than NOW
 NOW = datetime.max.replace(tzinfo=UTC)
-"""Stands for the time of the last snapshots."""
+"""A time after every snapshot. As of this time, each row shows the last snapshot."""
 _MAX_ROWS = 5
 _PAGE = [*PRODUCT_KEY, URL]
 _TRACKED = ["title", "current_price", "currency", "in_stock", "is_active"]
@@ -79,29 +83,32 @@ def price_position(
     *,
     as_of: datetime | date | None = None,
 ) -> pl.DataFrame:
-    """Compare your prices with competitors' prices, one row for each price-list row.
+    """Compare your prices with competitors' prices, one row per price-list row.
 
-    A row has the price list's columns, the competitor's price and stock and since when they
-    apply, `difference` and `index` (your price ÷ the competitor's). `status` is `matched` or the
-    reason for no match: `unpriced` (your price or its currency is missing), `not_found` (no
-    product in the history has this URL), `gone` (the product left its catalog), `no_currency` or
-    `other_currency` (prices cannot be compared), `out_of_stock` or `no_price`. Each row also has
-    the SKU's cheapest competitor, your price's rank, and its index against the competitors'
-    median. Zero counts as a missing price.
+    Each row has the price list's columns, the competitor's price and stock, the time from which
+    they applied, and the `difference` and `index` (your price ÷ the competitor's price). `status`
+    is `matched` or the reason why there is no match: `unpriced` (your price or its currency is
+    missing), `not_found` (no product in the history has this URL), `gone` (the product left its
+    catalog), `no_currency` or `other_currency` (prices cannot be compared), `out_of_stock` or
+    `no_price`. Each row also has the SKU's cheapest competitor, the rank of your price, and its
+    ratio to the competitors' median price. A price of zero counts as missing.
 
-    Products are matched by normalized URL: without scheme, leading `www.`, default port, trailing
-    slash, fragment and campaign parameters, with the host in lower case, sorted parameters and one
-    percent-encoding for each character. Only prices in the same currency are compared.
+    Products are matched by normalized URL. Normalizing removes the scheme, leading `www.`, default
+    port, trailing slash, fragment and campaign parameters. It also converts the host to lower case,
+    sorts the parameters and makes the percent-encoding uniform. Only prices in the same currency
+    are compared.
 
     Args:
-        history: A complete history from `scan_history` without `as_of`, or several concatenated.
+        history: A complete history from `scan_history` without `as_of`, or several such histories
+            concatenated.
         price_list: Your price list, with the columns `sku`, `product_url` (a competitor's product
             page; a SKU can have several), `price` and `currency`. Other columns are kept.
-        as_of: The position's time, or a date (its start in UTC). None means the last snapshots.
+        as_of: The time of the position. A date means its start in UTC, and None means the last
+            snapshots.
 
     Raises:
-        ValueError: The price list lacks a column, has one that the position adds, or has a price
-            that is not a number.
+        ValueError: The price list lacks a required column, has a column that the position adds, or
+            has a price that is not a number.
     """
     table = keyed(checked_price_list(price_list))
     at = NOW if as_of is None else moment_of(as_of)
@@ -109,11 +116,11 @@ def price_position(
 
 
 def price_summary(position: pl.DataFrame, by: str | Sequence[str]) -> pl.DataFrame:
-    """Summarize a price position by some of its columns.
+    """Summarize a price position, grouped by one or more columns.
 
-    The rows have the columns in `by`, `skus`, `pairs`, `matched` pairs, the percentages in which
-    your price is lower (`cheaper_percent`) and higher (`more_expensive_percent`), and
-    `median_index`.
+    The result has the columns in `by`, followed by: the number of SKUs (`skus`), of rows (`pairs`)
+    and of rows with a match (`matched`); the percentages of matches in which your price is lower
+    (`cheaper_percent`) or higher (`more_expensive_percent`); and the `median_index`.
 
     Args:
         position: A frame from `price_position`.
@@ -132,16 +139,17 @@ def price_index(
 ) -> pl.DataFrame:
     """Return the price index over time: today's price list against competitors' past prices.
 
-    There is a row for each `day` from the first snapshot to `until`. A day without changes repeats
-    the previous values. The columns are the ones in `price_summary` at the end of the day in UTC,
-    without `skus` and `pairs`, and `index`, the geometric mean over matched pairs.
+    The result has one row for each `day` (UTC) from the first snapshot to `until`. A day without
+    changes repeats the values of the previous day. The columns are `index`, which is the geometric
+    mean of the matched rows' indexes at the end of the day, and the columns of `price_summary`
+    except `skus` and `pairs`.
 
     Args:
         history: As in `price_position`.
         price_list: As in `price_position`.
         days: The number of days before `until`.
-        until: The time, or the date in UTC, at which the index ends, such as the last snapshot's;
-            None for the last change in the history.
+        until: The time at which the index ends, such as the time of the last snapshot. A date is in
+            UTC. None means the last change in the history.
     """
     table = keyed(checked_price_list(price_list))
     rows = rows_on(history, table[URL])
@@ -189,7 +197,7 @@ class UnfitTableError(OctogenError, ValueError):
 
 
 def checked_price_list(price_list: pl.DataFrame | pl.LazyFrame) -> pl.DataFrame:
-    """Return a price list with its prices as numbers, or raise an error."""
+    """Convert the prices in a price list to numbers, or raise an error."""
     table = price_list.lazy().collect()
     if missing := [name for name in PRICE_LIST_COLUMNS if name not in table.columns]:
         raise UnfitTableError(
@@ -211,7 +219,7 @@ def checked_price_list(price_list: pl.DataFrame | pl.LazyFrame) -> pl.DataFrame:
 
 
 def keyed(price_list: pl.DataFrame) -> pl.DataFrame:
-    """Add normalized URLs, currencies and known prices to a price list."""
+    """Add normalized URLs, lowercase currencies and known prices to a price list."""
     currency = pl.col("currency").cast(pl.String).str.to_lowercase()
     return price_list.with_columns(
         normalized_url(pl.col("product_url")).alias(URL),
@@ -234,7 +242,7 @@ def rows_on(history: pl.LazyFrame, pages: pl.Series) -> pl.DataFrame:
 
 
 def position_figures(position: pl.LazyFrame) -> dict[str, Any]:
-    """Count a position's pairs by status, with shares and the median index."""
+    """Return a position's number of rows by status, its percentages and its median index."""
     by_status = [(pl.col("status") == each).sum().cast(pl.Int64).alias(each) for each in STATUSES]
     of_pairs = [each for each in _SUMMARY[1:] if each.meta.output_name() != MATCHED]
     found = position.select(*by_status, *of_pairs).collect(engine="streaming").row(0, named=True)
@@ -244,12 +252,12 @@ def position_figures(position: pl.LazyFrame) -> dict[str, Any]:
 
 
 def _position(rows: pl.DataFrame, price_list: pl.DataFrame, at: datetime) -> pl.DataFrame:
-    """Return the position at a time, from the history rows at the price list's URLs."""
+    """Compute the position at a time. `rows` are the history rows for the price list's URLs."""
     return positions(rows, price_list.with_columns(pl.lit(at, TIME).alias(AT))).drop(AT)
 
 
 def pages_at(rows: pl.DataFrame, price_list: pl.DataFrame) -> pl.DataFrame:
-    """Add to each row in a keyed price list the product at its URL at its moment `AT`."""
+    """Add to each row of a keyed price list the product that its URL had at the row's time `AT`."""
     there = _products(rows, price_list.select(URL, AT).unique())
     pairs = price_list.with_row_index(_ROW).join(there, on=[URL, AT], how="left")
     price, unit = pl.col("competitor_price"), pl.col("competitor_currency").str.to_lowercase()
@@ -277,7 +285,7 @@ def pages_at(rows: pl.DataFrame, price_list: pl.DataFrame) -> pl.DataFrame:
 
 
 def positions(rows: pl.DataFrame, price_list: pl.DataFrame) -> pl.DataFrame:
-    """Return the position for each row in a keyed price list at its moment `AT`."""
+    """Compute the position for each row of a keyed price list at the row's time `AT`."""
     of_sku, price = ["sku", _CURRENCY, AT], pl.col("competitor_price")
     is_matched = pl.col(PAGE_STATUS) == MATCHED
     # A URL listed twice is one competitor, counted in its first row.
@@ -309,10 +317,10 @@ def positions(rows: pl.DataFrame, price_list: pl.DataFrame) -> pl.DataFrame:
 
 
 def lasting_at(rows: pl.DataFrame, moments: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
-    """Return each row once for each moment `AT` that has the same `by` and at which it is valid.
+    """Repeat each row for every moment `AT` at which it is valid.
 
-    Sorted moments are numbered, so a row's moments are a range of numbers and only valid pairs are
-    built. A null in `by` equals nothing.
+    Rows and moments are joined on `by`. Moments are sorted and numbered, so that a row's moments
+    are a range of numbers. No other combinations are built. A null in `by` matches nothing.
     """
     points = moments.select(*by, AT).unique().sort(*by, AT).with_row_index(_POINT)
     at = points[AT]
@@ -342,7 +350,10 @@ def lasting_at(rows: pl.DataFrame, moments: pl.DataFrame, by: Sequence[str]) -> 
 
 
 def _products(rows: pl.DataFrame, moments: pl.DataFrame) -> pl.DataFrame:
-    """Return the products at each URL and moment, as they were then or when last seen."""
+    """Return the products at each URL and moment.
+
+    A product that was gone is shown as it was last seen.
+    """
     values = ["competitor_price", "competitor_currency", "competitor_in_stock"]
     # Rows from several histories overlap: a price lasts as long as any of them has it.
     until = pl.col("valid_to").fill_null(pl.col("valid_from").max()).cum_max().shift()
@@ -377,7 +388,10 @@ def _products(rows: pl.DataFrame, moments: pl.DataFrame) -> pl.DataFrame:
 
 
 def _until_the_next(rows: pl.DataFrame) -> pl.DataFrame:
-    """Extend each row to the next row for its product and URL, and keep the time when it ended."""
+    """Extend each row until its product's next row with the same URL.
+
+    Its actual end is kept in another column.
+    """
     begins = rows.select(*_PAGE, pl.col("valid_from").alias(_NEXT)).sort(_NEXT)
     ends = rows.rename({"valid_to": _GONE_AT}).sort(_GONE_AT)
     joined = ends.join_asof(
@@ -392,17 +406,17 @@ def _until_the_next(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def shares_preview(summary: pl.DataFrame, by: str) -> pl.DataFrame:
-    """Return a summary by a column as cells."""
+    """Return a summary by one column as the cells of a preview table."""
     return cells_table(_share_cells(row, by) for row in summary.to_dicts())
 
 
 def unmatched_preview(position: pl.DataFrame) -> pl.DataFrame:
-    """Return unmatched rows as cells."""
+    """Return unmatched rows as the cells of a preview table."""
     return cells_table(map(_unmatched_cells, position.to_dicts()))
 
 
 def _preview(position: pl.LazyFrame) -> pl.DataFrame:
-    """Return the pairs with your most expensive prices."""
+    """Return the rows in which your price is highest compared with the competitor's."""
     dearest = position.sort("index", descending=True, nulls_last=True).head(_MAX_ROWS)
     return cells_table(map(_cells, dearest.collect().to_dicts()))
 
@@ -429,7 +443,7 @@ def _share_cells(row: Row, by: str) -> Cells:
 
 
 def _unmatched_cells(row: Row) -> Cells:
-    """Return an unmatched row, with the last URL segment as its page."""
+    """Return an unmatched row as cells. The page's text is the last part of its URL."""
     end = (row["product_url"] or "").rstrip("/").rpartition("/")[2]
     return {
         "sku": row["sku"],
@@ -439,7 +453,7 @@ def _unmatched_cells(row: Row) -> Cells:
 
 
 def position_sentence(position: pl.LazyFrame) -> str:
-    """Return a Markdown sentence with the number of matched pairs and how their prices compare."""
+    """Describe in Markdown how many rows matched and how their prices compare."""
     of = position_figures(position)
     text = f"**{of['matched']:,} of {count(of['pairs'], 'pair')} matched**"
     if of["median_index"]:
@@ -458,7 +472,7 @@ def _sentence(_: Figures, position: pl.LazyFrame) -> str:
 
 
 def position_checks(limits: Mapping[str, float]) -> dict[str, Check]:
-    """Return the checks by name; each warns above its percentage."""
+    """Return the checks by name. Each check warns if its percentage exceeds the limit."""
 
     def judge(name: str, limit: float) -> Callable[[str, Mapping[str, Any]], Verdict]:
         def verdict(_subject: str, entries: Mapping[str, Any]) -> Verdict:
@@ -468,10 +482,13 @@ def position_checks(limits: Mapping[str, float]) -> dict[str, Check]:
 
         return verdict
 
-    pairs_of = {UNDERCUT: "matched pairs undercut you", UNMATCHED: "pairs are unmatched"}
+    pairs_of = {
+        UNDERCUT: "matched pairs have a competitor below your price",
+        UNMATCHED: "pairs are unmatched",
+    }
     descriptions = {
-        UNDERCUT: "Few matched pairs have a competitor below your price.",
-        UNMATCHED: "Few pairs are unmatched.",
+        UNDERCUT: "Competitors undercut you in few of the matched rows.",
+        UNMATCHED: "Few rows of the price list have no match.",
     }
     return {
         name: Check(descriptions[name], judge=judge(name, limit), warns=True)
@@ -480,4 +497,4 @@ def position_checks(limits: Mapping[str, float]) -> dict[str, Check]:
 
 
 POSITION_KIND = TableKind(descriptions=POSITION_DESCRIPTIONS, sentence=_sentence, preview=_preview)
-"""It has no schema, because a position also includes the price list's columns."""
+"""This kind has no schema, because a position also includes the columns of your price list."""

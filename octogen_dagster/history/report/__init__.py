@@ -1,1 +1,1 @@
-"""Report: price history as a page that opens in any browser, without Dagster or a network."""
+"""The price history report: an HTML page that works in any browser without a network."""

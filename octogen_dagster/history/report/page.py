@@ -1,4 +1,4 @@
-"""report_page: one HTML file with its data and chart library, which needs no network."""
+"""report_page: an HTML file that works without a network. It includes data and libraries."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TEMPLATE = Path(__file__).with_name("page.html")
 def report_page(data: Mapping[str, Any]) -> str:
     """Return an HTML page that shows the data from `report_data`.
 
-    The data is compressed and base64-encoded, so shop texts cannot become markup. The page's
+    The data is compressed and base64-encoded, so text from shops cannot become markup. The page's
     Content-Security-Policy blocks all requests.
 
     Raises:
