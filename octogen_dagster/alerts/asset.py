@@ -19,7 +19,7 @@ from octogen_dagster.snapshots.loading import Snapshots, all_partitions
 from octogen_dagster.snapshots.metadata import kind_of
 
 ALERT_RULES = "octogen/alert_rules"
-"""The metadata key with the limits for each rule's check."""
+"""The metadata key that stores the limits for each rule's check."""
 
 
 def build_price_alerts_asset(
@@ -32,31 +32,32 @@ def build_price_alerts_asset(
 ) -> dg.AssetsDefinition:
     """Build an alerts asset from rules for prices, stock and assortment.
 
-    A row is an event: a rule, a product and the snapshot in which the rule triggered. The columns
-    are in `octogen_dagster.schemas.ALERTS_SCHEMA`. Events depend only on the history. A repeated
-    run adds no events, and a run after missed days adds the events of those days. A late snapshot
-    or `forget_snapshot` causes events to be recomputed from that snapshot's time onward;
-    `octogen/events_appeared` and `octogen/events_vanished` count the differences. With a price
-    rule, a changed currency is a `currency_changed` event, never a price drop.
+    Each row is an event. It says which rule was triggered, by which product and in which snapshot.
+    `octogen_dagster.schemas.ALERTS_SCHEMA` lists the columns. Events depend only on the history.
+    Repeating a run adds no events, and a run after missed days adds the events from those days. A
+    late snapshot or `forget_snapshot` causes events to be recomputed from that snapshot's time
+    onward; `octogen/events_appeared` and `octogen/events_vanished` count the differences. If a
+    product's currency changes, price rules report a `currency_changed` event instead of a price
+    change.
 
-    A new or changed rule looks back over its `days`. Changing a rule keeps its earlier events;
-    removing a rule removes its events. The metadata count each rule's events in the last snapshot,
-    such as `octogen/price_dropped`, and `octogen/largest_alerts` lists the largest changes with
-    links. `build_snapshot_checks` adds a check for each rule.
+    A new or changed rule also finds events in the last `days`. Changing a rule keeps its older
+    events; removing a rule removes all its events. The metadata include the number of events each
+    rule found in the last snapshot, such as `octogen/price_dropped`. `octogen/largest_alerts` lists
+    the largest changes with links. `build_snapshot_checks` adds a check for each rule.
 
-    With `price_list`, the rules compare competitors with your prices. An event's time is when one
-    side changed, and it has `sku`, `price` and `rank`. URLs are matched as in a price position.
-    Rows that cannot be compared are counted as `octogen/unpriced`, `octogen/other_currency`,
-    `octogen/no_currency` and `octogen/no_price`.
+    With `price_list`, the rules compare competitors' prices with yours. An event occurs when either
+    price changes, and its row also has `sku`, `price` and `rank`. Products are matched by URL, as
+    in a price position. Rows that cannot be compared are counted as `octogen/unpriced`,
+    `octogen/other_currency`, `octogen/no_currency` and `octogen/no_price`.
 
     Args:
-        history: An asset built by `build_product_history_asset`. The alerts have the same
-            partitions; price-list alerts cover all catalogs and have none.
-        rules: Product rules such as `PriceDropped`, or with `price_list` price-list rules such as
-            `Undercut`. Names are unique.
-        price_list: Its history, built by `build_history_asset`, with the columns `sku`,
-            `product_url` (a competitor's product page; a SKU can have several), `price`,
-            `currency` and any floor.
+        history: An asset built by `build_product_history_asset`. The alerts asset gets the same
+            partitions. With `price_list`, it has no partitions because it covers all catalogs.
+        rules: Product rules such as `PriceDropped` or, with `price_list`, price-list rules such as
+            `Undercut`. Each rule needs a unique name.
+        price_list: The history of your price list, built by `build_history_asset`. It needs the
+            columns `sku`, `product_url` (a competitor's product page; a SKU can have several),
+            `price` and `currency`, and any column that a rule compares, such as a floor price.
         name: The asset's name or `dagster.AssetSpec`. Defaults to the history's name with `_alerts`
             or `_price_list_alerts` in place of `_history`.
         asset_arguments: Other arguments for `@dagster.asset`. Pass
@@ -81,7 +82,7 @@ def build_price_alerts_asset(
         subject = f"the price list in {price_list.key.to_user_string()}, compared with {subject}"
     arguments = {
         "metadata": {ALERT_RULES: limits},
-        "description": f"Alerts for {subject}: {', '.join(limits)}. A row is an event.",
+        "description": f"Alerts for {subject}: {', '.join(limits)}. Each row is an event.",
     }
     shared: dict[str, Any] = {
         "given": given,
@@ -134,8 +135,8 @@ def _check_arguments(
     are_for_price_list = {isinstance(rule, PriceListRule) for rule in rules}
     if are_for_price_list != {price_list is not None}:
         raise ValueError(
-            "Price-list rules, such as Undercut and BelowFloor, need your price list's history as "
-            "`price_list`, and product rules cannot use it. Build one asset for each kind."
+            "Price-list rules, such as Undercut and BelowFloor, require `price_list`, and product "
+            "rules cannot be used with it. Build a separate asset for each kind of rule."
         )
 
 
@@ -146,7 +147,6 @@ def _price_list_alerts(
     arguments: Mapping[str, Any],
     shared: Mapping[str, Any],
 ) -> dg.AssetsDefinition:
-    """Build the asset for price-list rules."""
     kind = kind_of(price_list)
     if kind is HISTORY_KIND or not COMPUTED.keys() <= kind.descriptions.keys():
         raise ValueError(
@@ -172,7 +172,7 @@ def _price_list_alerts(
 
 
 def _check_of(rule: AlertRule) -> Check:
-    """The check that warns if many products match a rule in the last snapshot."""
+    """Return the check that warns if too many products match a rule in the last snapshot."""
 
     def judge(_subject: str, entries: Mapping[str, Any]) -> Verdict:
         found = entries.get(f"octogen/{rule.name}", 0)

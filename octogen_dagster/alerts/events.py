@@ -1,8 +1,9 @@
-"""Events of alert rules, a pure function of each product's history.
+"""The events that alert rules find, computed only from each product's history.
 
-A rule compares each row with the product's previous row, or looks at the end of its last row. An
-event depends on one product's rows only, so recomputing returns the same event with the same
-`alert_id`. An unknown price, currency or stock keeps its last known value and never triggers.
+A rule compares each row with the product's previous row. `Disappeared` also checks whether the last
+row has ended. An event depends only on one product's rows, so recomputing it returns the same event
+with the same `alert_id`. If a price, currency or stock value is unknown, rules use the last known
+value, so a missing value never triggers an event.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ ALERTS_SCHEMA = pl.Schema(
 )
 _PRICE_LIST_COLUMNS = ("sku", "price", "rank_before", "rank")
 ALERTS_DESCRIPTIONS = {
-    "alert_id": "A digest of rule, product and time; stays the same when recomputed.",
+    "alert_id": "A digest of the rule, product and time. It stays the same when the event is "
+    "recomputed.",
     "rule": "The rule's name.",
     "catalog_key": "The catalog the product belongs to.",
     "uuid": "The product's id in Octogen.",
@@ -53,15 +55,16 @@ ALERTS_DESCRIPTIONS = {
     "title": "The title at that time.",
     "brand_name": "The brand's name in the last snapshot that contains the product.",
     "at": "The `fetched_at` of the snapshot in which the rule triggered (UTC).",
-    "since": "When the previous price, stock, catalog membership or price-list row began (UTC); "
-    "null for a new product.",
-    "before": "The reference price, such as the last known price, your price or the floor; null "
-    "if unknown in this currency.",
+    "since": "The time from which the previous value applied: the price, the stock, the product's "
+    "presence in the catalog, or the price-list row (UTC). Null for a new product.",
+    "before": "The price that `after` is compared with, such as the last known price, your price "
+    "or the floor price; null if unknown in this currency.",
     "after": "The price at that time; null if unknown or the product is gone.",
     "change_percent": "The change from `before` to `after` in percent; null if either is null.",
-    "currency": "ISO 4217 code for both prices; the last known one.",
-    "in_stock": "True if the product was in stock at that time; null if unknown or it is gone.",
-    "sku": "Your article; null for a product rule.",
+    "currency": "ISO 4217 code of the last known currency, which applies to `before` and `after`.",
+    "in_stock": "True if the product was in stock at that time; null if unknown or if the product "
+    "is gone.",
+    "sku": "Your SKU from the price list; null for a product rule.",
     "price": "Your price at that time.",
     "rank_before": "Your price's rank just before the event, calculated as in a price position.",
     "rank": "Your price's rank at that time: 1 if no competitor is cheaper.",
@@ -74,9 +77,10 @@ def events_of(
     rules: Mapping[AlertRule, datetime],
     first_seen: pl.DataFrame,
 ) -> pl.DataFrame:
-    """Return the events that each rule has found since its time, in rule order.
+    """Return each rule's events from the time given for the rule, in the order of the rules.
 
-    `products` is the current snapshot, whose columns `where` can use beside the history's.
+    `products` is the current snapshot. A rule's `where` can use its columns as well as the
+    history's.
     """
     rows = rows.sort("uuid", "catalog_key", "valid_from")
     others = products.select(*PRODUCT_KEY, pl.exclude(rows.columns))
@@ -97,7 +101,7 @@ def events_of(
 def without_repeats(
     events: pl.DataFrame, rule: AlertRule, identity: Sequence[str], price: str
 ) -> pl.DataFrame:
-    """Drop events within the cool-down of a previous one, unless the price has moved further.
+    """Drop events in the cool-down of an earlier event, unless the price has moved further.
 
     The last column of `identity` is the time.
     """
@@ -120,7 +124,7 @@ def without_repeats(
 
 
 def first_seen_of(observed: Observed, catalogs: Sequence[str | None]) -> pl.DataFrame:
-    """Return the time of each catalog's first snapshot, by its key in lower case."""
+    """Return the time of each catalog's first snapshot, by lowercase catalog key."""
     keys = sorted({(catalog or "").lower() for catalog in catalogs})
     times = [
         min((at for at, each in observed.items() if each.covers(key)), default=None) for key in keys
@@ -130,7 +134,7 @@ def first_seen_of(observed: Observed, catalogs: Sequence[str | None]) -> pl.Data
 
 
 def _seen(columns: Mapping[str, pl.DataType]) -> list[pl.Expr]:
-    """Return brand and category, from the history if the product is gone."""
+    """Return the brand and category. If the product is gone, they are taken from the history."""
     brand = pl.col("brand_name")
     if isinstance(columns.get("brand"), pl.Struct):
         brand = pl.struct(brand.alias("name"))
@@ -146,7 +150,7 @@ def _seen(columns: Mapping[str, pl.DataType]) -> list[pl.Expr]:
 
 
 def _is_meant(rule: AlertRule, rows: pl.DataFrame) -> pl.Series:
-    """Select the rows to which a rule applies."""
+    """Return which rows match a rule's `where`."""
     if rule.where is None:
         return pl.repeat(value=True, n=len(rows), eager=True)
     try:
@@ -161,7 +165,7 @@ def _is_meant(rule: AlertRule, rows: pl.DataFrame) -> pl.Series:
 
 
 def _with_previous(rows: pl.DataFrame, first_seen: pl.DataFrame) -> pl.DataFrame:
-    """Add the last known values as of each row, and as of the product's previous row."""
+    """Add the values last known at each row, and those last known at the product's previous row."""
     rows = rows.with_columns(is_same=PRODUCTS.is_same, is_new=~PRODUCTS.goes_on)
     rows = rows.with_columns(
         pl.col("valid_to").is_not_null().alias("is_last"),
@@ -203,25 +207,28 @@ def _with_previous(rows: pl.DataFrame, first_seen: pl.DataFrame) -> pl.DataFrame
 
 
 def _last_known(known: str, name: str) -> pl.Expr:
-    """Return a column's value in the product's last row in which another column is known."""
+    """Return the value of `name` from the product's latest row in which `known` is not null."""
     # The first row of a product counts as known, or it would have the previous product's value.
     is_known = pl.col(known).is_not_null() | ~pl.col("is_same")
     return pl.col(name).gather(pl.when(is_known).then(pl.int_range(pl.len())).forward_fill())
 
 
 def _since(*names: str) -> pl.Expr:
-    """Return since when the product has had the same values."""
+    """Return the time since which the product has had the current values."""
     differs = pl.any_horizontal(pl.col(name).ne_missing(pl.col(name).shift()) for name in names)
     return pl.col("valid_from").first().over((~pl.col("is_same") | differs).cum_sum())
 
 
 def _in_unit(price: pl.Expr, which: str = "") -> pl.Expr:
-    """Return a last known price if its currency matches the row's."""
+    """Return the last known price if it is in the row's currency, otherwise null."""
     return pl.when(pl.col(f"last_price_unit{which}").eq_missing(pl.col("unit"))).then(price)
 
 
 def described(found: pl.DataFrame, rule: AlertRule, identity: Sequence[str]) -> pl.DataFrame:
-    """Return events with the table's columns; `identity` is unique within the rule."""
+    """Return events with the columns of the alerts table.
+
+    The columns in `identity` identify an event within the rule.
+    """
     before, after = pl.col("before").cast(pl.Float64), pl.col("after").cast(pl.Float64)
     change = pl.when(before > 0).then(100 * after / before - 100).round(2)
     ids = [_alert_id(rule.name, *row) for row in found.select(identity).iter_rows()]

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _MAX_LINES = 20
 _MAX_TITLE_LENGTH = 150
 _MAX_ATTACHED = 10_000
-"""The maximum number of events in an attachment, about 2 MB: servers refuse large mails."""
+"""Maximum number of events in an attachment (about 2 MB). Mail servers reject large messages."""
 _MAX_ANSWER_BYTES, _MAX_REASON_LENGTH = 20_000, 200
 _TIMEOUT_SECONDS = 30.0
 _SMTPS_PORT = 465
@@ -43,7 +43,7 @@ _AGAIN = "The sensor retries at its next tick"
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """Turn a redirect into an error: the redirected request would not include the message."""
+    """Treats redirects as errors, because a redirected request would not include the message."""
 
     def redirect_request(self, *_: object) -> None:
         """Reject the redirect."""
@@ -57,7 +57,7 @@ class _Notifier(Settings, ABC):
 
     @abstractmethod
     def _send(self, events: pl.DataFrame) -> None:
-        """Send a message, with environment variables resolved."""
+        """Send a message. Environment variables are already resolved."""
 
     def __call__(self, events: pl.DataFrame) -> None:
         """Send a message about events.
@@ -74,14 +74,15 @@ class _Notifier(Settings, ABC):
 class SlackNotifier(_Notifier):
     """Posts alerts to a Slack channel. Pass it to `build_alert_sensor` as `notify`.
 
-    A message lists the first 20 events, each with a link to the product, and the number of further
-    events. It is rich text, so shop texts cannot add links, mentions or formatting.
+    A message lists the first 20 events, each with a link to the product, and the number of
+    remaining events. Messages are sent as rich text, so text from a shop cannot add links, mentions
+    or formatting.
     """
 
     webhook_url: str = Field(
         repr=False,
-        description="The Slack webhook's URL, as a dagster.EnvVar because it grants access to the "
-        "channel.",
+        description="The Slack webhook's URL. Pass it as a dagster.EnvVar, because anyone who has "
+        "it can post to the channel.",
     )
 
     def _send(self, events: pl.DataFrame) -> None:
@@ -131,17 +132,17 @@ def _problem(request: urllib.request.Request) -> str:
 class EmailNotifier(_Notifier):
     """Emails alerts. Pass it to `build_alert_sensor` as `notify`.
 
-    An email lists the first 20 events and attaches the first 10,000 as a CSV file, with shop texts
-    escaped so that spreadsheets run no formulas. The connection uses STARTTLS, or TLS on port 465.
-    It is unencrypted only if the server offers neither and needs no login. Fields have the same
-    names as in `dagster.make_email_on_run_failure_sensor`.
+    An email lists the first 20 events and attaches the first 10,000 as a CSV file. Text from shops
+    is escaped so that spreadsheets do not execute it as formulas. The connection uses STARTTLS, or
+    TLS on port 465. It is unencrypted only if the server offers neither and no login is set. The
+    fields have the same names as the arguments of `dagster.make_email_on_run_failure_sensor`.
     """
 
     email_from: str = Field(description="The sender's email address.")
     email_to: list[str] = Field(min_length=1, description="The recipients' email addresses.")
     smtp_host: str = Field(description="The mail server's host.")
     smtp_port: int = Field(
-        default=587, description="The server's port; 465 for TLS from the start."
+        default=587, description="The server's port. Port 465 uses TLS from the start."
     )
     smtp_user: str | None = Field(default=None, description="The user name; None for no login.")
     email_password: str | None = Field(
@@ -151,7 +152,9 @@ class EmailNotifier(_Notifier):
     @model_validator(mode="after")
     def _check_login(self) -> Self:
         if (self.smtp_user is None) != (self.email_password is None):
-            raise ValueError("a login needs smtp_user and email_password: set both or neither")
+            raise ValueError(
+                "a login requires both smtp_user and email_password: set both or neither"
+            )
         return self
 
     def _send(self, events: pl.DataFrame) -> None:
@@ -196,13 +199,13 @@ class EmailNotifier(_Notifier):
 
 
 class _Part(NamedTuple):
-    """A part of a line; a link if it has a URL."""
+    """A piece of text in a line. It is shown as a link if it has a URL."""
 
     text: str
     url: str = ""
 
     def of_slack(self) -> dict[str, str]:
-        """Return the part as a Slack rich-text element."""
+        """Return this piece of text as a Slack rich-text element."""
         kind = {"type": "link", "url": self.url} if self.url else {"type": "text"}
         return {**kind, "text": self.text}
 
@@ -211,7 +214,7 @@ class _Part(NamedTuple):
 
 
 def _lines(events: pl.DataFrame) -> list[list[_Part]]:
-    """Return a line for each of the first events."""
+    """Return one line per event for the first events, then the number of remaining events."""
     from octogen_dagster.alerts.update import alert_cells
 
     lines = []

@@ -1,9 +1,9 @@
-"""Price-list events, a pure function of the product histories and the price list's history.
+"""Price-list events, computed only from the product histories and the price list's history.
 
     price-list rows at each moment → position/pages_at → is a page below? → when it went below
 
-A moment is when a row in either history begins or ends. A page without a comparable price keeps its
-previous state.
+A moment is a time at which a row in either history begins or ends. If a competitor's page has no
+comparable price at a moment, the page keeps its previous state (below your price or not).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from octogen_dagster.position.table import (
 )
 
 _UNKNOWN = ("no_price", "no_currency", "other_currency")
-"""The statuses in which a page's price cannot be compared."""
+"""Statuses of a page whose price cannot be compared."""
 _PAGE, _KEY, _IS_BELOW = "octogen_page", "octogen_key", "octogen_below"
 COMPARED = "compared_with"
 _BEFORE, _RULE, _OF_PAGE = "octogen_before", "octogen_rule", ["sku", URL]
@@ -45,7 +45,7 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 def price_list_rows(price_list: pl.LazyFrame, rules: Iterable[PriceListRule]) -> pl.DataFrame:
-    """Read a price list's history with the columns that the rules compare."""
+    """Read the columns that the rules compare from a price list's history."""
     columns = [*PRICE_LIST_COLUMNS, *(rule.column for rule in rules)]
     found = price_list.collect_schema()
     if missing := [name for name in columns if name not in found]:
@@ -61,7 +61,7 @@ def price_list_rows(price_list: pl.LazyFrame, rules: Iterable[PriceListRule]) ->
 def price_list_events(
     history: pl.LazyFrame, price_list: pl.DataFrame, rules: Mapping[PriceListRule, datetime]
 ) -> Iterator[pl.DataFrame]:
-    """Yield the events that each rule has found since its time.
+    """Yield each rule's events from the time given for the rule.
 
     `price_list` is a frame from `price_list_rows`.
     """
@@ -82,7 +82,10 @@ def price_list_events(
 def _events(
     rows: pl.DataFrame, price_list: pl.DataFrame, rules: Mapping[PriceListRule, datetime]
 ) -> pl.DataFrame:
-    """Return the events for some SKUs, from all their rows and the products on their pages."""
+    """Return the events for some SKUs.
+
+    `price_list` has all their rows, and `rows` has the products at their URLs.
+    """
     moments, found = _moments(rows, price_list), []
     there = pages_at(rows, lasting_at(price_list, moments, _OF_PAGE))
     for rule, since in rules.items():
@@ -117,12 +120,12 @@ def _events(
 
 
 def _group(rule: PriceListRule) -> list[str]:
-    """Return the columns that identify an event besides its time."""
+    """Return the columns that, together with the time, identify an event."""
     return _OF_PAGE if rule.by == "any" else ["sku"]
 
 
 def _moments(rows: pl.DataFrame, price_list: pl.DataFrame) -> pl.DataFrame:
-    """Return the moments for each SKU and page."""
+    """Return the times at which a SKU's price-list row or the product on its page changed."""
     of_pages = price_list.select(_OF_PAGE).unique().join(rows.select(URL, _TIMES), on=URL)
     times = [
         each.select(*_OF_PAGE, pl.col(name).alias(AT))
@@ -133,7 +136,10 @@ def _moments(rows: pl.DataFrame, price_list: pl.DataFrame) -> pl.DataFrame:
 
 
 def _compared(there: pl.DataFrame, rule: PriceListRule) -> pl.DataFrame:
-    """Add the price to compare against and whether a page's price is below it; null if unknown."""
+    """Add the price to compare with, and whether the page's price is below it.
+
+    Null means unknown.
+    """
     price = pl.when(pl.col("currency").is_not_null()).then(known_price(pl.col(rule.column)))
     there = there.with_columns(price.alias(COMPARED))
     return there.with_columns(rule.condition(there).alias(_IS_BELOW)).with_columns(
@@ -146,7 +152,10 @@ def _compared(there: pl.DataFrame, rule: PriceListRule) -> pl.DataFrame:
 
 
 def _became(there: pl.DataFrame, moments: pl.DataFrame, group: Sequence[str]) -> pl.DataFrame:
-    """Return when each group went below the reference price, with its lowest-priced page."""
+    """Return when each group's first page went below the reference price.
+
+    Each row has the group's cheapest page at that time.
+    """
     is_below = pl.col(_IS_BELOW)
     known = there.group_by(*_OF_PAGE, AT).agg(
         pl.when(is_below.any())
@@ -171,7 +180,7 @@ def _became(there: pl.DataFrame, moments: pl.DataFrame, group: Sequence[str]) ->
 
 
 def _ranked(became: pl.DataFrame, rows: pl.DataFrame, price_list: pl.DataFrame) -> pl.DataFrame:
-    """Add your price's rank at each event and just before it."""
+    """Add the rank of your price at the time of each event and just before it."""
     on = ["sku", "product_url"]
     became = became.with_columns((pl.col(AT) - _MICROSECOND).alias(_BEFORE))
     asked = [became.select("sku", pl.col(at).alias(AT)) for at in (AT, _BEFORE)]
@@ -182,12 +191,12 @@ def _ranked(became: pl.DataFrame, rows: pl.DataFrame, price_list: pl.DataFrame) 
 
 
 def _page() -> pl.Expr:
-    """Return a number for a page, stable within a process."""
+    """Return a hash of the page's URL. It is stable only within a process."""
     return pl.when(pl.col(URL).is_not_null()).then(pl.col(URL).hash()).alias(_PAGE)
 
 
 def price_list_figures(history: pl.LazyFrame, price_list: pl.DataFrame) -> dict[str, int]:
-    """Count the current price-list rows and, by reason, the rows that cannot be compared."""
+    """Count the current price-list rows, and count the rows that cannot be compared by reason."""
     now = price_list.filter(pl.col("valid_to").is_null())
     priced = now.filter(pl.col(LIST_PRICE).is_not_null()).drop("valid_from", "valid_to")
     current = history.filter("is_current")

@@ -9,13 +9,13 @@ import polars as pl
 from octogen_dagster.frames.stored import PRODUCT_KEY
 
 ROW = "octogen_row"
-"""The column with row numbers."""
+"""The name of the row number column."""
 
 
 def with_references(
     moved: pl.DataFrame, rows: pl.DataFrame, against: str, days: int
 ) -> pl.DataFrame:
-    """Add each row's reference price as `before`, and the time since which it applied."""
+    """Add each row's reference price as `before`, and the time from which it applied as `since`."""
     if against == "before":
         return moved.with_columns(before="price_before", since="price_before_since")
     begin = pl.col("at") - timedelta(days=days)

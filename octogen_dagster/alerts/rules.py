@@ -1,7 +1,7 @@
-"""Alert rules: each is one class with its arguments, its words and its condition.
+"""Alert rules. Each rule is a class with arguments, a condition and a description of what happened.
 
-The class is the only declaration: `kind`, the YAML fields and their JSON schema are derived from
-it. Polars is imported where a rule uses it, since Dagster reads the schema to list components.
+`kind`, the YAML fields and their JSON schema are derived from the class. Polars is imported only
+inside methods, because Dagster imports this module to list components.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = [
 
 Against = Literal["before", "lowest", "median"]
 TOLERANCE = 1e-9
-"""The share by which a price can miss a threshold, because floats are not exact."""
+"""Floating-point tolerance: a price can miss a threshold by this fraction and still count."""
 _NAME = re.compile(r"[A-Za-z0-9_]+")
 _RESERVED = (
     "currency_changed",
@@ -45,42 +45,45 @@ _RESERVED = (
     "events_vanished",
     "fresh",
 )
-"""Names that alerts use for a built-in rule, a figure or a check."""
+"""Names already used by a built-in rule, a metric or a check of the alerts asset."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class AlertRule:
     """Base class of alert rules, including rules that you write.
 
-    A subclass is a frozen dataclass with the class attribute `happened` and the method `condition`.
-    Its fields are its arguments in Python and in YAML. Its `kind` is the class name in snake case.
+    Write a rule as a frozen dataclass with the class attribute `happened` and the method
+    `condition`. The dataclass fields are the rule's arguments in Python and in YAML. `kind` is the
+    class name in snake case.
 
     Attributes:
         where: The products the rule applies to, as an expression over the columns of the history
             and of the current snapshot, such as `pl.col("brand").struct.field("name") == "Acme"`;
-            None for all. A product that disappeared keeps its brand and category, and is null in
-            the other columns that only a snapshot has. Pass a list to `is_in`: the order of a set
-            differs in each process, which would make it another rule.
-        name: The rule's name in the alerts table, and the name of its check; by default its kind.
-        days: Days that a new rule looks back, and that a price is compared over.
-        again_after: Cool-down: the time in which the rule reports a product only once, unless its
-            price has moved further in the same currency: lower, or higher for `PriceRose`. None
-            for no cool-down.
-        max_products: Products that can match in one snapshot before the rule's check warns.
-        max_percent: The same limit in percent of the current products. The check warns only above
-            both limits. None for no such limit.
+            None for all. For a product that disappeared, the brand and category are taken from the
+            history, and the snapshot's other columns are null. Pass a list to `is_in`, not a set:
+            the order of a set differs between processes, so the rule would count as changed.
+        name: The name of the rule in the alerts table and of its check. Defaults to `kind`.
+        days: The number of days in which a new rule looks for past events, and the period for the
+            `lowest` or `median` price.
+        again_after: The cool-down after an event. During this time, the rule reports the product
+            again only if its price, in the same currency, is even lower (or, for `PriceRose`, even
+            higher). None for no cool-down.
+        max_products: The number of products that can match in one snapshot before the rule's check
+            warns.
+        max_percent: The same limit as a percentage of the current products. The check warns only if
+            both limits are exceeded. None for no percentage limit.
     """
 
     kind: ClassVar[str] = ""
     """The rule's name in YAML, derived from the class name."""
     happened: ClassVar[str]
-    """What happened to a product, such as `sold out`, for the summary of a materialization."""
+    """What happened to a product, such as `sold out`. Shown in the materialization's summary."""
     of_prices: ClassVar[bool] = False
-    """True if the rule compares prices, in which case a currency change is also reported."""
+    """True if the rule compares prices. The alerts then also report currency changes."""
     at: ClassVar[str] = "valid_from"
-    """The column with the time of an event."""
+    """The column that holds an event's time."""
     direction: ClassVar[int] = 0
-    """-1 if a lower price is reported during the cool-down, 1 if a higher one is, 0 if neither."""
+    """Prices reported despite the cool-down: -1 for lower, 1 for higher, 0 for neither."""
     row: ClassVar[str] = "product"
     counted: ClassVar[str] = "current_products"
 
@@ -99,8 +102,8 @@ class AlertRule:
         subject = f"Rule {self.name!r}"
         if not _NAME.fullmatch(self.name) or self.name in _RESERVED:
             raise ValueError(
-                f"{subject}: a name has letters, digits and underscores. Reserved names are "
-                f"{', '.join(_RESERVED)}."
+                f"{subject}: a name can contain only letters, digits and underscores. Reserved "
+                f"names are {', '.join(_RESERVED)}."
             )
         if self.where is not None:
             import polars as pl
@@ -129,44 +132,45 @@ class AlertRule:
                 warn_of_share(f"{subject}: {name}", getattr(self, name))
 
     def condition(self, rows: pl.DataFrame) -> pl.Series | pl.Expr:
-        """Return where the rule became true, as a Boolean series or expression.
+        """Return a Boolean series or expression: true for the rows in which the rule became true.
 
         Args:
             rows: The history of some products, with the columns of `HISTORY_SCHEMA`, sorted by
-                `uuid`, `catalog_key` and `valid_from`. `after` is the price in a row, `in_stock`
-                its stock, both null if unknown. Unknown values are carried forward in `price`,
-                `currency` and `stock`. `price_before`, `currency_before` and `stock_before` are the
-                values before the row, each with a `..._since`; `price_before` is null if it is in
-                another currency. `is_new` is true if the product was not in the snapshot before,
-                `is_last` if it is not in the snapshot after, `there_since` and `gone_since` are
-                when it was last added and removed, and `first_seen` is when its catalog was first
-                read.
+                `uuid`, `catalog_key` and `valid_from`. `after` is the row's price and `in_stock`
+                its stock; both are null if unknown. `price`, `currency` and `stock` are the last
+                known values at the row. `price_before`, `currency_before` and `stock_before` are
+                the last known values before the row. The columns `..._before_since` hold the times
+                from which they applied. `price_before` is null if it is in another currency.
+                `is_new` is true if the previous snapshot did not have the product, and `is_last` if
+                the next snapshot does not have it. `there_since` and `gone_since` are the times
+                when the product last appeared and disappeared. `first_seen` is the time of the
+                catalog's first snapshot.
         """
         raise NotImplementedError(f"{type(self).__name__} needs a condition.")
 
     def events(self, found: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
-        """Return the events of the rows that met the condition.
+        """Return the events for the rows that met the condition.
 
-        An event has the columns `since` and `before`: the previous value and since when it held.
-        Override this to compare with something else, or to drop rows.
+        `before` is the previous value, and `since` is the time from which it applied. Override this
+        method to compare with another value or to drop rows.
 
         Args:
-            found: The rows that met the condition and are to be reported.
+            found: The rows to report, which met the condition.
             rows: All rows, as in `condition`.
         """
         return found.with_columns(since="price_before_since", before="price_before")
 
     @property
     def words(self) -> str:
-        """What happened to a product that the rule found, such as `sold out`."""
+        """What happened to the products that the rule found, such as `sold out`."""
         return self.happened if self.name == self.kind else self.name.replace("_", " ")
 
     @property
     def definition(self) -> dict[str, Any]:
-        """The definition of the rule, stored with the events it found.
+        """The rule's definition, which is stored with its events to detect changes.
 
-        Polars guarantees neither the text of an expression nor its bytes, so the digest of `where`
-        is stored under the version of Polars that made it.
+        An expression's serialized form can differ between Polars versions, so the digest of `where`
+        is stored together with the version.
         """
         stored = {each.name: getattr(self, each.name) for each in fields(self)}
         for name in ("name", "max_products", "max_percent"):
@@ -181,7 +185,7 @@ class AlertRule:
         return {"kind": self.kind, **stored}
 
     def is_defined_by(self, definition: Mapping[str, Any]) -> bool:
-        """True unless the rule is known to differ from a stored definition."""
+        """Return False only if the rule certainly differs from a stored definition."""
         own = self.definition
         return all(own[name] == definition[name] for name in own.keys() & definition.keys())
 
@@ -230,10 +234,10 @@ class PriceDropped(_PriceMove):
     `currency_changed` event.
 
     Attributes:
-        percent: Smallest drop, in percent of the price it is compared with.
-        amount: Smallest drop, in the currency of the price.
-        against: The price to compare with: the price just `before`, or the `lowest` or the `median`
-            price of the last `days`. The median weights a price by how long it lasted.
+        percent: Smallest drop, as a percentage of the reference price.
+        amount: Smallest drop, in the product's currency.
+        against: The reference price: the price just `before`, or the `lowest` or `median` price of
+            the last `days`. The median weights each price by how long it lasted.
     """
 
     happened = "dropped"
@@ -245,9 +249,9 @@ class PriceRose(_PriceMove):
     """The price rose, by at least `percent` and at least `amount` if they are set.
 
     Attributes:
-        percent: Smallest rise, in percent of the price it is compared with.
-        amount: Smallest rise, in the currency of the price.
-        against: The price to compare with, as for `PriceDropped`.
+        percent: Smallest rise, as a percentage of the reference price.
+        amount: Smallest rise, in the product's currency.
+        against: The reference price, as for `PriceDropped`.
     """
 
     happened = "rose"
@@ -256,13 +260,14 @@ class PriceRose(_PriceMove):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PriceBelow(AlertRule):
-    """The price is at or below `price`, also when the product is first seen.
+    """The price is at or below `price`. New products can trigger the rule, too.
 
-    The rule resets when the price is above it again. A price in another currency is not compared.
+    The rule resets when the product's price rises above `price` again. Prices in other currencies
+    are not compared.
 
     Attributes:
-        price: The threshold, which is the `before` of an event.
-        currency: ISO 4217 code of the threshold; by default the currency of each product.
+        price: The threshold. An event has it as `before`.
+        currency: ISO 4217 code for the threshold. Defaults to each product's currency.
     """
 
     happened = "below the price"
@@ -315,7 +320,10 @@ class OutOfStock(_StockChange):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Appeared(AlertRule):
-    """The product is new in its catalog or back in it, except in a catalog's first snapshot."""
+    """The product is new in its catalog or has returned to it.
+
+    A catalog's first snapshot triggers no events.
+    """
 
     happened = "new"
 
@@ -343,7 +351,7 @@ class Disappeared(AlertRule):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CurrencyChanged(AlertRule):
-    """The currency of a product changed. Alerts add this rule to price rules."""
+    """The product's currency changed. This rule is added automatically if there are price rules."""
 
     happened = "in another currency"
 
@@ -361,10 +369,11 @@ class CurrencyChanged(AlertRule):
 class PriceListRule(AlertRule):
     """Base class of price-list rules, which compare competitors with your price list.
 
-    Pass your price list to `build_price_alerts_asset` as `price_list`. The rule becomes true when a
-    competitor in stock is at least `percent` below the price in `column`. A subclass with another
-    condition overrides `condition`, whose rows have the columns of your price list, the
-    `competitor_...` columns of a price position and `compared_with`, the price in `column`.
+    Pass your price list's history to `build_price_alerts_asset` as `price_list`. The rule becomes
+    true when an in-stock competitor is at least `percent` below the price in `column`. Override
+    `condition` for another condition. Its `rows` have the columns of your price list, the
+    `competitor_...` columns of a price position, and `compared_with`, which is the price in
+    `column`.
     """
 
     direction = -1
@@ -372,7 +381,7 @@ class PriceListRule(AlertRule):
     counted = "current_rows"
     percent: ClassVar[float] = 0.0
     by: ClassVar[str] = "any"
-    """`any` for an event for each competitor's page, `cheapest` for one event for each SKU."""
+    """`any` for one event per competitor page, `cheapest` for one event per SKU."""
     column: ClassVar[str] = "price"
     """The price-list column that contains the price to compare against."""
 
@@ -392,15 +401,15 @@ class PriceListRule(AlertRule):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Undercut(PriceListRule):
-    """A competitor in stock is below your price, by at least `percent`.
+    """An in-stock competitor is at least `percent` below your price.
 
     The rule resets when no competitor undercuts you. Missing prices and prices in another currency
     neither trigger nor reset it.
 
     Attributes:
-        percent: Smallest distance below your price, in percent of it; 0 for any.
-        by: `cheapest` for one event for each SKU, when its first competitor undercuts you; `any`
-            for one event for each competitor's page.
+        percent: Smallest difference, as a percentage of your price; 0 for any difference.
+        by: `cheapest` for one event per SKU, when the first competitor undercuts you; `any` for one
+            event per competitor page.
     """
 
     happened = "below your price"
@@ -419,12 +428,14 @@ class Undercut(PriceListRule):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BelowFloor(PriceListRule):
-    """A competitor in stock is below a floor, such as the minimum advertised price.
+    """An in-stock competitor is below a floor price, such as the minimum advertised price.
 
-    It triggers one event for each competitor's page, and resets as `Undercut` does.
+    There is one event per competitor page. The rule resets when the competitor's price is no longer
+    below the floor price.
 
     Attributes:
-        column: The price-list column with the floor, in the currency of your price.
+        column: The price-list column that contains the floor price, in the same currency as your
+            price.
     """
 
     happened = "below the floor"
@@ -435,7 +446,7 @@ class BelowFloor(PriceListRule):
 KINDS: Mapping[str, type[AlertRule]] = {
     rule.kind: rule for rule in map(globals().__getitem__, __all__) if "happened" in vars(rule)
 }
-"""The rules of this package by their kinds."""
+"""The built-in rules by kind."""
 
 
 def require_positive(rule: AlertRule, name: str, value: float | None) -> None:
@@ -453,14 +464,14 @@ def require_choice(rule: AlertRule, name: str, choices: Sequence[str]) -> None:
 
 
 def check_rule_names(rules: Sequence[AlertRule]) -> None:
-    """Reject two rules that have the same name."""
+    """Raise an error if two rules have the same name."""
     names = [rule.name for rule in rules]
     if twice := [name for name in names if names.count(name) > 1]:
         raise ValueError(f"Two rules are called {twice[0]!r}. Set a different `name` for one.")
 
 
 def with_currency_changes(rules: Sequence[AlertRule]) -> list[AlertRule]:
-    """Add a currency-change rule for the products that the price rules cover."""
+    """Add a currency-change rule for the products in the price rules' `where`."""
     import polars as pl
 
     of_prices = [rule for rule in rules if rule.of_prices]

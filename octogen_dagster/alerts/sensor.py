@@ -16,7 +16,7 @@ from octogen_dagster.snapshots.partitions import SnapshotKeys
 from octogen_dagster.storage.store import Store, beside
 
 MAX_VANISHED = 100_000
-"""The number of removed events in each file whose ids are kept."""
+"""The number of removed events, per file, whose ids are kept."""
 _REPORTED = pl.Schema({"file": pl.String(), "alert_id": pl.String()})
 
 
@@ -29,20 +29,21 @@ def build_alert_sensor(
 ) -> dg.SensorDefinition:
     """Build a sensor that reports new alerts.
 
-    After each materialization, it calls `notify` with all events not reported yet, sorted by time,
-    as a frame with the columns in `octogen_dagster.schemas.ALERTS_SCHEMA`. The first call gets all
-    events in the table.
+    After each materialization, the sensor passes the events that were not reported yet to `notify`.
+    They are a frame with the columns in `octogen_dagster.schemas.ALERTS_SCHEMA`, sorted by time.
+    The first call gets all events in the table.
 
     Each event is reported at least once. If `notify` raises an error, the tick fails and the next
-    one retries. After `notify` returns, the ids are stored beside the alerts, so no event is
-    repeated if the cursor is lost or the alerts are recomputed. A process killed in between reports
-    its events again. Ids are kept for all events in the table, and for the last 100,000 removed
-    events in each partition.
+    tick retries. After `notify` returns, the sensor stores the reported ids beside the alerts, so
+    events are not repeated if the cursor is lost or the alerts are recomputed. If the process is
+    killed before the ids are stored, the next tick reports the events again. The ids are kept for
+    all events in the table, and for the last 100,000 events removed from each partition.
 
     Args:
         alerts: An asset built by `build_price_alerts_asset`, stored by `ParquetSnapshotIOManager`.
         notify: A function that takes the events, such as a `SlackNotifier`.
-        name: The sensor's name; by default `<alerts>_sensor`. Reported ids are stored under it.
+        name: The sensor's name. Defaults to `<alerts>_sensor`. The reported ids are stored under
+            this name.
         sensor_arguments: Other arguments for `@dagster.sensor`, such as `default_status` and
             `minimum_interval_seconds`.
 
@@ -109,7 +110,10 @@ def _store_of(manager: Any, asset: dg.AssetKey) -> Store:
 def _last_materializations(
     instance: dg.DagsterInstance, alerts: dg.AssetsDefinition
 ) -> dict[str | None, int]:
-    """Return each partition's last materialization id; the key is None without partitions."""
+    """Return the id of each partition's last materialization.
+
+    Without partitions, the only key is None.
+    """
     if alerts.partitions_def is not None:
         return dict[str | None, int](latest_ids(instance, alerts.key).items())
     records = instance.fetch_materializations(alerts.key, limit=1).records
@@ -128,7 +132,7 @@ def _reported(store: Store, key: str) -> pl.DataFrame:
 
 
 def _kept(reported: pl.DataFrame, files: Sequence[str], present: pl.DataFrame) -> pl.DataFrame:
-    """Return the ids in the files, preceded by the last ids removed from each file."""
+    """Return the ids to keep: all ids in the files, and the latest ids removed from each file."""
     is_updated = pl.col("file").is_in(files)
     vanished = reported.filter(is_updated).join(
         present, on="alert_id", how="anti", maintain_order="left"

@@ -44,13 +44,13 @@ if TYPE_CHECKING:
     import threading
 
 _RULES = "octogen.rules"
-"""The file metadata with the rules, and since when each applies."""
+"""The file metadata key for the rules and the time from which each rule applies."""
 _HISTORY = "octogen.history"
-"""The file metadata with the snapshots in each history."""
+"""The file metadata key for the snapshots in each history."""
 
 
 class _Applied(NamedTuple):
-    """A rule, the time of its first events, and the time from which to recompute them."""
+    """A rule, the time from which it applies, and the time from which to recompute its events."""
 
     rule: AlertRule
     begins: datetime
@@ -58,14 +58,14 @@ class _Applied(NamedTuple):
 
     @property
     def keeps(self) -> pl.Expr:
-        """The stored events to keep."""
+        """A condition for the stored events to keep."""
         is_own = pl.col("rule") == self.rule.name
         return is_own if self.again is None else is_own & (pl.col("at") < self.again)
 
 
 @dataclass
 class _Counts:
-    """Removed and added event ids, and each rule's events in the last snapshot."""
+    """Ids of removed and added events, and the number of events per rule in the last snapshot."""
 
     removed: set[str] = field(default_factory=set)
     added: set[str] = field(default_factory=set)
@@ -73,7 +73,7 @@ class _Counts:
 
 
 class Update(abc.ABC):
-    """A source that updates the alerts in a target to match their histories."""
+    """A snapshot source that brings stored alerts up to date with their histories."""
 
     spending = None
 
@@ -82,31 +82,31 @@ class Update(abc.ABC):
         rules: Sequence[AlertRule],
         histories: Mapping[str, Mapping[str, str]],
     ) -> None:
-        """`histories` has each history file's metadata by name."""
+        """`histories` maps a name to the file metadata of each history."""
         self._rules = rules
         self._said = {name: each.get(OBSERVED, "[]") for name, each in histories.items()}
         self._observed = {name: read_observed(each) for name, each in histories.items()}
 
     @abc.abstractmethod
     def _found(self, rules: Mapping[Any, datetime]) -> Iterator[pl.DataFrame]:
-        """Yield the events that each rule has found since its time."""
+        """Yield each rule's events from the time given for the rule."""
 
     @abc.abstractmethod
     def _figures(self) -> dict[str, int]:
         """Count the rows that the rules compare."""
 
     def _is_new(self, _name: str, _last: datetime, _before: Mapping[str, str]) -> bool:
-        """Return whether this run counts the events in a history's last snapshot."""
+        """Return True if the metadata should count the events in a history's last snapshot."""
         return True
 
     @contextlib.contextmanager
     def reading(self, target: SnapshotTarget, stop: threading.Event) -> Iterator[Reading]:
-        """Open the updated alerts for storing them in the target."""
+        """Provide the updated alerts as a reading for the target."""
         version, before, alerts = target.version(), target.latest_metadata(), target.latest()
         if alerts is not None and _RULES not in before:
             raise OctogenSnapshotError(
-                "The stored alerts cannot be updated: their file has no record of its rules. Move "
-                "the file away to rebuild the table."
+                "The stored alerts cannot be updated, because their file does not record the "
+                "rules. Move the file away to rebuild the table."
             )
         lasts = [max(each) for each in self._observed.values() if each]
         news = [
@@ -160,7 +160,7 @@ class Update(abc.ABC):
         yield Reading(frame, lambda: outcome, replaces=version)
 
     def _applied(self, before: Mapping[str, str], last: datetime | None) -> list[_Applied]:
-        """Decide what to recompute, from the rules and snapshots used last time."""
+        """Compare the rules and snapshots with last time's to decide what to recompute."""
         if last is None:
             return []
         said = _observed_before(before)
@@ -184,13 +184,13 @@ class Update(abc.ABC):
 
 
 def _observed_before(file_metadata: Mapping[str, str]) -> dict[str, dict[datetime, Observation]]:
-    """Read the snapshots in each history from a file's metadata."""
+    """Return the snapshots in each history, as recorded in the alerts file's metadata."""
     said = json.loads(file_metadata.get(_HISTORY, "{}"))
     return {name: read_observed({OBSERVED: each}) for name, each in said.items()}
 
 
 class AlertsUpdate(Update):
-    """The update for product rules."""
+    """Updates alerts from product rules."""
 
     def __init__(
         self,
@@ -199,7 +199,7 @@ class AlertsUpdate(Update):
         history_metadata: Mapping[str, str],
         products: pl.LazyFrame,
     ) -> None:
-        """`products` is the current snapshot, whose columns `where` can use."""
+        """`products` is the current snapshot. A rule's `where` can use its columns."""
         super().__init__(with_currency_changes(rules), {"": history_metadata})
         self._history = fitted(history, HISTORY_SCHEMA)
         self._products = products
@@ -235,7 +235,10 @@ class AlertsUpdate(Update):
 
 
 class PriceListAlertsUpdate(Update):
-    """The update for price-list rules, from all catalogs' histories and the price list's."""
+    """Updates alerts from price-list rules.
+
+    It reads the histories of all catalogs and of the price list.
+    """
 
     def __init__(
         self,
@@ -273,12 +276,12 @@ def largest_alerts(
 
 
 def alerts_preview(alerts: pl.DataFrame) -> pl.DataFrame:
-    """Return events as cells."""
+    """Return events as the cells of a preview table."""
     return cells_table(map(alert_cells, alerts.to_dicts()))
 
 
 def alert_cells(row: Row) -> Cells:
-    """Return an event's cells."""
+    """Return an event as the cells of a preview table."""
     before, after = row["before"], row["after"]
     prices = [price_text(after if before == after else before, row["currency"])]
     if after is not None and before not in (None, after):

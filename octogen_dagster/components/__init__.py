@@ -1,6 +1,6 @@
-"""The components that `dg` finds. This module is imported by every command of `dg`.
+"""The components that `dg` finds. Every `dg` command imports this module.
 
-Importing it and describing its components takes no Polars and no Google library.
+Importing this module and describing its components imports neither Polars nor Google libraries.
 """
 
 from octogen_dagster.components.component import OctogenComponent as OctogenComponent

@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 
 def _class_of(kind: object, info: ValidationInfo) -> type[AlertRule]:
-    """Return the rule class for a kind or for a dotted path in the project."""
+    """Return the rule class for a kind or a dotted path in the project."""
     if "." not in str(kind):
         if str(kind) in KINDS:
             return KINDS[str(kind)]
         raise ValueError(
-            f"is not a kind.{did_you_mean(str(kind), KINDS)} Choose {', '.join(KINDS)}, or the "
-            "dotted path of your own rule"
+            f"is not a kind.{did_you_mean(str(kind), KINDS)} Choose {', '.join(KINDS)}, or write "
+            "the dotted path of your own rule"
         )
     rule = import_by_path(str(kind), info, "my_shops.rules.EndsIn99")
     if not (isinstance(rule, type) and issubclass(rule, AlertRule)):
@@ -40,7 +40,7 @@ def _class_of(kind: object, info: ValidationInfo) -> type[AlertRule]:
 
 
 class AlertSettings(YamlModel):
-    """Fields shared by all alert rules."""
+    """The fields that all alert rules share."""
 
     kind: Annotated[type[AlertRule], PlainValidator(_class_of, json_schema_input_type=str)]
     """The event to report: a built-in rule, or the dotted path of your own rule."""
@@ -50,18 +50,22 @@ class AlertSettings(YamlModel):
     where: str | None = None
     """Products the rule applies to, as an SQL condition such as `brand.name = 'Acme'`."""
     days: int = 30
-    """Number of days that a new rule looks back, and number of days over which it compares prices.
+    """Number of days in which a new rule looks for past events.
+
+    Also the period for the `lowest` or `median` price.
     """
     again_after: Duration | None = None
-    """How long after an event, such as `7d`, the product is reported again only if its
-    price moves further."""
+    """Cool-down after an event, such as `7d`.
+
+    During this time, the product is reported again only if its price moves further.
+    """
     max_products: int = 0
     """The rule's check warns if more products match in a snapshot."""
     max_percent: float | None = None
     """The same limit as a percentage of all products; the check warns only if both are exceeded."""
 
     def rule(self) -> AlertRule:
-        """Return the rule with these fields."""
+        """Return the rule that these fields describe."""
         written = {name: getattr(self, name) for name in self.model_fields_set - {"kind"}}
         if self.where is not None:
             written["where"] = _condition(self.where)
@@ -100,7 +104,10 @@ def _rule(value: Any, info: ValidationInfo) -> AlertRule:
 
 
 class _RuleSchema:
-    """The JSON schema of a rule: its kind selects the fields; your own rules accept any fields."""
+    """The JSON schema of a rule.
+
+    The rule's kind determines the allowed fields, but your own rules accept any fields.
+    """
 
     @staticmethod
     def __get_pydantic_json_schema__(_: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
@@ -125,7 +132,7 @@ Rule = Annotated[Any, PlainValidator(_rule), _RuleSchema]
 
 
 def _condition(where: str) -> pl.Expr:
-    """Return an SQL condition, after checking it against the columns of products and history."""
+    """Return an SQL condition after checking that it only uses products and history columns."""
     import polars as pl
 
     from octogen_dagster.schemas import HISTORY_SCHEMA, PRODUCT_SCHEMA
@@ -146,5 +153,7 @@ def _condition(where: str) -> pl.Expr:
         reason = str(error).splitlines()[0]
         raise ValueError(f"where does not fit the columns of the products: {reason}") from None
     if kind != pl.Boolean:
-        raise ValueError(f"where is a {kind}, not a condition. Compare it, such as with = or >")
+        raise ValueError(
+            f"where is a {kind}, not a condition. Compare it with a value, for example with = or >"
+        )
     return condition

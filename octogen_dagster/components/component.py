@@ -1,4 +1,4 @@
-"""OctogenComponent: a deployment of Octogen catalogs in YAML."""
+"""OctogenComponent: assets for Octogen catalogs, defined in YAML."""
 
 from __future__ import annotations
 
@@ -42,8 +42,10 @@ _CHECKED: tuple[Kind, ...] = (
 
 @dg.scaffold_with(OctogenScaffolder)
 class OctogenComponent(AssetsComponent):
-    """Octogen's product catalogs as assets: snapshots of searches and whole catalogs with their
-    downstream assets, checks, sensors and schedules, and URL lists.
+    """Octogen's product catalogs as assets, defined in YAML.
+
+    Each search or whole catalog becomes a products asset, with optional downstream assets, checks,
+    sensors and schedules. URL lists can be synchronized, too.
 
     The component includes its resources. Each component in a project needs its own name. BigQuery
     listings have their own component, `OctogenLinkedDatasetsComponent`. Mistakes in the YAML raise
@@ -72,24 +74,30 @@ class OctogenComponent(AssetsComponent):
     """
 
     name: Name = "octogen"
-    """Prefix: the resources are `<name>` and `<name>_io_manager`, the catalogs table and its
-    partitions `<name>_catalogs`. Must be unique in the project."""
+    """Prefix for names: the resources are `<name>` and `<name>_io_manager`, and the catalogs table
+    and its partitions are `<name>_catalogs`. Must be unique in the project.
+    """
     connection: ConnectionSettings = Field(default_factory=ConnectionSettings)
     """Connection to Octogen's REST API."""
     catalog_source: Source = Field(default_factory=CatalogSourceSettings)
-    """Catalogs to read: `hosts` or `keys`, or `granted` for the list from an older service.
-    Required for catalog partitions."""
+    """Catalogs to read: `hosts` or `keys`.
+
+    `granted` reads the catalogs listed by an older service. Required for catalog partitions.
+    """
     storage: Storage = Field(default_factory=StorageSettings)
     """Storage for snapshots, or just its `base_dir`; `null` uses the project's `io_manager`."""
     catalogs: Asset = None
-    """The catalogs table; by default it is added if a search has catalog partitions."""
+    """The catalogs table. By default, it is added if a search has catalog partitions."""
     searches: list[SearchSettings] = Field(default_factory=list)
     """Searches and whole catalogs to read."""
     url_lists: list[UrlListSettings] = Field(default_factory=list)
     """URL lists stored by Octogen and synchronized with tables in your project."""
     url_list_sensor: Sensor = Field(default_factory=SensorSettings)
-    """Sensor for new exports of lists with `coverage`. `true` (the default) adds the sensor in a
-    stopped state; `running` starts it with the first deployment; `false` omits it."""
+    """Sensor for new exports of URL lists that have `coverage`.
+
+    `true` (the default) adds the sensor in a stopped state; `running` starts it with the first
+    deployment; `false` omits it.
+    """
     automation: Literal["running"] | None = None
     """`running` adds a sensor for downstream assets and starts it with the first deployment."""
 
@@ -105,8 +113,8 @@ class OctogenComponent(AssetsComponent):
         lists = [each.of_octogen for each in self.url_lists]
         if twice := next((name for name in lists if lists.count(name) > 1), None):
             raise ValueError(
-                f"two url_lists are the list {twice!r}, and each would overwrite the other. Give "
-                "each its own list_name"
+                f"two url_lists have the list_name {twice!r}, so each would overwrite the other. "
+                "Give each its own list_name"
             )
         return self
 
@@ -117,7 +125,7 @@ class OctogenComponent(AssetsComponent):
             context: Dagster's context for loading the component.
 
         Raises:
-            OctogenComponentError: Another component of the project has the same name.
+            OctogenComponentError: Another component in the project has the same name.
         """
         others = context.component_tree.get_all_components(OctogenComponent)
         if sum(each.name == self.name for each in others) > 1:
@@ -232,7 +240,7 @@ class OctogenComponent(AssetsComponent):
         assets: Mapping[Kind, dg.AssetsDefinition],
         runs: Mapping[str, Any],
     ) -> dict[Kind, dg.AssetsDefinition]:
-        """Return the alerts and the price position of a search."""
+        """Return the alerts and the price position, which depend on a search's history."""
         history = assets["history"]
 
         def spec(kind: Kind, settings: AssetSettings) -> dg.AssetSpec:
@@ -293,7 +301,7 @@ class OctogenComponent(AssetsComponent):
         return loaded
 
     def _url_lists(self) -> dg.Definitions:
-        """Return the URL lists and the assets of their exports."""
+        """Return the URL lists and the assets for their exports."""
         assets, checks, exports, resources = [], [], [], dict[str, Any]()
         for settings in self.url_lists:
             arguments = settings.arguments() | {
@@ -329,7 +337,7 @@ class OctogenComponent(AssetsComponent):
     def _of_export(
         self, name: str, coverage: UrlCoverageSettings, url_list: dg.AssetsDefinition
     ) -> list[dg.AssetsDefinition]:
-        """Return the assets of a list's export; the sensor requests all of them in one run."""
+        """Return the assets for a list's export. The sensor requests all of them in one run."""
         written = coverage.arguments()
         asset = AssetSettings(translation=coverage.translation)
 

@@ -27,7 +27,10 @@ from octogen_dagster.products.resource import OctogenResource
 
 
 def check_host(host: Text | None) -> Text | None:
-    """Reject an invalid host name without showing it, since it might be an API key."""
+    """Raise an error for an invalid host name.
+
+    The error does not show it, because it might be an API key.
+    """
     if host is not None and not isinstance(host, dg.EnvVar):
         try:
             checked_host(host, "host")
@@ -51,11 +54,11 @@ class CatalogSourceSettings(YamlModel):
     """The catalog source: either shop hosts or catalog keys."""
 
     hosts: list[str] | None = None
-    """Shop hosts, such as `acme.com`; reads all catalogs for these shops."""
+    """Shop hosts, such as `acme.com`. All catalogs for these shops are read."""
     keys: list[str] | None = None
     """Catalog keys."""
     catalogs: list[str] | None = None
-    """With `hosts`: the keys of the catalogs to read; by default all of the shops' catalogs."""
+    """Keys of the catalogs to read for these `hosts`. Defaults to all catalogs for the shops."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -66,8 +69,8 @@ class CatalogSourceSettings(YamlModel):
         """Return the catalog source."""
         if self.hosts is not None and self.keys is not None:
             raise ValueError(
-                "catalog_source has both hosts and keys: write one of them. Shops have hosts; "
-                "catalogs have keys."
+                "catalog_source has both hosts and keys: write one of them. Hosts select shops, "
+                "and keys select catalogs."
             )
         if self.hosts is not None:
             return ShopCatalogs(hosts=self.hosts, catalogs=self.catalogs)
@@ -95,8 +98,10 @@ class StorageSettings(YamlModel):
     partition_column: str = "partition"
     """Column that contains the partition key, for frames with several partitions."""
     resume_within_hours: float = 6.0
-    """Number of hours within which an interrupted read can be resumed; with `0`, pages are not
-    saved."""
+    """Number of hours within which an interrupted read can be resumed.
+
+    With `0`, pages are not saved.
+    """
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -114,7 +119,10 @@ Storage = Annotated[
 
 
 def _fields_of(resource: type[BaseModel], *, without: str) -> dict[str, Any]:
-    """Return a resource's fields for YAML. `null` is rejected: it would remove a budget."""
+    """Return a resource's fields for YAML.
+
+    `null` is rejected, because it could remove a budget by mistake.
+    """
     fields = {}
     for name, field in resource.model_fields.items():
         (kind,) = {*(get_args(field.annotation) or [field.annotation])} - {NoneType}

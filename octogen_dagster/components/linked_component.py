@@ -60,12 +60,15 @@ Listing = Annotated[str, AfterValidator(_check_listing)]
 
 
 def _listing_key(listing: str) -> object:
-    """Return a listing's key, whether its name contains the project's id or its number."""
+    """Return a key for a listing.
+
+    It is the same for a name with the project's id and one with its number.
+    """
     return listing_name(listing_partition_key(listing)).key
 
 
 class ListingSourceSettings(YamlModel):
-    """The listing source: an exchange or a list of listings; Octogen by default."""
+    """The listing source: an exchange, a list of listings or, by default, Octogen."""
 
     exchange: Annotated[str, AfterValidator(_check_exchange)] | None = None
     """Resource name, `projects/<project>/locations/<location>/dataExchanges/<exchange>`."""
@@ -94,7 +97,7 @@ Source = Annotated[ListingSourceSettings, text_for(ListingSourceSettings, _octog
 
 
 class LinkedProductsSettings(AssetSettings):
-    """Settings for the asset that describes and checks linked tables."""
+    """Settings for the linked products asset, which describes and checks linked tables."""
 
     max_age: Duration | None = Field(default="2 days", validate_default=True)
     """Maximum time since the table was last modified, for the check `fresh`; `null` omits the
@@ -121,12 +124,14 @@ class LinkedSnapshotSettings(LinkedProductsSettings):
 
 @dg.scaffold_with(OctogenLinkedDatasetsScaffolder)
 class OctogenLinkedDatasetsComponent(AssetsComponent):
-    """BigQuery listings from Octogen: a sensor that subscribes to them, their linked datasets and,
-    optionally, table checks and snapshots.
+    """Octogen's BigQuery listings as assets, defined in YAML.
 
-    The component includes its resources. It needs the extra `bigquery`, and also `mcp` if Octogen
-    is the source. A project can have one. Mistakes in the YAML raise an `OctogenComponentError`
-    with one line for each mistake.
+    A sensor subscribes to new listings, and each linked dataset becomes an asset. Table checks and
+    snapshots are optional.
+
+    The component includes its resources. It requires the extra `bigquery`, and the extra `mcp` if
+    Octogen is the source. A project can have only one such component. Mistakes in the YAML raise an
+    `OctogenComponentError` with one line for each mistake.
 
     Example:
 
@@ -146,12 +151,19 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
     """Service account key in base64, as `"{{ env.NAME }}"`; by default Application Default
     Credentials."""
     source: Source = Field(default_factory=ListingSourceSettings)
-    """`octogen` (the default), or `exchange` or `listings` below it."""
+    """Source of the listings: `octogen` (the default), or a mapping with `exchange` or
+    `listings`.
+    """
     principal: Text | None = None
-    """IAM principal to subscribe, as `serviceAccount:<email>`. Required with `source: octogen`."""
+    """IAM principal that subscribes, as `serviceAccount:<email>`.
+
+    Required with `source: octogen`.
+    """
     host: Text | None = None
-    """Host of the MCP server and the login, as `mcp.<host>` and `auth.<host>`; by default
-    `OCTOGEN_HOST`, then `octogen.ai`."""
+    """Host name for the MCP server (`mcp.<host>`) and the login (`auth.<host>`).
+
+    Defaults to `OCTOGEN_HOST`, then to `octogen.ai`.
+    """
     token_uri: Text | None = None
     """URI of the login stored by `octogen-dagster login --token-uri`, for processes without a
     shared disk: `s3://…`, `gs://…`, `az://…` or a path. By default `OCTOGEN_MCP_TOKEN_URI`."""
@@ -186,7 +198,7 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
             raise ValueError("history needs snapshots. Write snapshot: true beside it")
         if self.source.is_octogen and self.principal is None:
             raise ValueError(
-                "source: octogen needs principal, the IAM principal to subscribe, such as "
+                "source: octogen needs principal, the IAM principal that subscribes, such as "
                 "serviceAccount:reader@my-project.iam.gserviceaccount.com"
             )
         return self
@@ -255,7 +267,10 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
 
     @property
     def _bigquery(self) -> str:
-        """The resource key for queries; the project might have its own `bigquery`."""
+        """The resource key for queries.
+
+        It is not `bigquery`, because the project might use that key.
+        """
         return f"{self.name}_bigquery"
 
     def _spec(self, kind: Kind, settings: AssetSettings, name: str = "") -> dg.AssetSpec:

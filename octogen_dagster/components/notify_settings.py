@@ -49,7 +49,9 @@ def _checked(function: Any, name: str) -> Callable[..., Any]:
     try:
         inspect.signature(function).bind("events")
     except TypeError as error:
-        raise ValueError(f"{name} cannot be called with just a frame of events: {error}") from None
+        raise ValueError(
+            f"{name} cannot be called with a frame of events as its only argument: {error}"
+        ) from None
     return function  # type: ignore[no-any-return]
 
 
@@ -59,8 +61,10 @@ class NotifySettings(YamlModel):
     function: Annotated[
         Callable[..., Any] | None, PlainValidator(_imported, json_schema_input_type=str)
     ] = None
-    """Dotted path of a function that takes a frame of events; a leading dot stands for this
-    file's folder."""
+    """Dotted path of a function that takes a frame of events.
+
+    A leading dot stands for this file's folder.
+    """
     slack: Annotated[
         SlackNotifier | None,
         text_for(SlackNotifier | None, lambda text: {"webhook_url": text}),
@@ -79,7 +83,7 @@ class NotifySettings(YamlModel):
         return self
 
     def sensors(self, alerts: str) -> Iterator[tuple[Callable[..., Any], dict[str, Any]]]:
-        """Yield each recipient along with the arguments for its sensor."""
+        """Yield each recipient and the arguments for its sensor."""
         status = dg.DefaultSensorStatus("RUNNING" if self.running else "STOPPED")
         ways = {"sensor": self.function, "slack": self.slack, "email": self.email}
         for way, notify in ways.items():

@@ -1,4 +1,7 @@
-"""`dg scaffold defs`: write a first YAML file for a component, and its variables to `.env`."""
+"""Scaffolders for `dg scaffold defs`.
+
+They write a first YAML file for a component and add variables to `.env`.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,7 @@ def _check_text(value: list[str] | str | None) -> list[str] | str | None:
 
 
 class ScaffoldParams(BaseModel):
-    """Parameters for a first YAML file."""
+    """The parameters for a first YAML file."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -68,7 +71,7 @@ class ScaffoldParams(BaseModel):
 
 
 class OctogenScaffolder(dg.Scaffolder[ScaffoldParams]):
-    """Write a component's YAML file, and add its variables to the project's `.env`."""
+    """Writes a component's YAML file, and adds the variables it uses to the project's `.env`."""
 
     @classmethod
     def get_scaffold_params(cls) -> type[ScaffoldParams]:
@@ -76,7 +79,7 @@ class OctogenScaffolder(dg.Scaffolder[ScaffoldParams]):
         return ScaffoldParams
 
     def scaffold(self, request: ScaffoldRequest[ScaffoldParams]) -> None:
-        """Write `defs.yaml`, and the variables missing from `.env`."""
+        """Write `defs.yaml`, and add missing variables to `.env`."""
         params = request.params
         if not params.has_source and _is_interactive():
             try:
@@ -108,14 +111,14 @@ class LinkedScaffoldParams(BaseModel):
 
     project: str = Field(description="Your Google Cloud project.")
     principal: str = Field(
-        description="Principal to subscribe, such as serviceAccount:me@my-project.…"
+        description="Principal that subscribes, such as serviceAccount:me@my-project.…"
     )
 
     _check_text = field_validator("project", "principal")(_check_text)
 
 
 class OctogenLinkedDatasetsScaffolder(dg.Scaffolder[LinkedScaffoldParams]):
-    """Write a linked-datasets component's YAML."""
+    """Writes the YAML file for a linked-datasets component."""
 
     @classmethod
     def get_scaffold_params(cls) -> type[LinkedScaffoldParams]:
@@ -129,7 +132,7 @@ class OctogenLinkedDatasetsScaffolder(dg.Scaffolder[LinkedScaffoldParams]):
 
 
 def _is_interactive() -> bool:
-    """Return whether the command runs in a terminal."""
+    """Return True if the command runs in a terminal."""
     return click.get_current_context(silent=True) is not None and sys.stdin.isatty()
 
 
@@ -171,9 +174,9 @@ def _print_next_commands(*commands: str) -> None:
 
 
 def _write_environment(path: Path, variables: Mapping[str, str]) -> None:
-    """Append missing variables to `.env`, and report the variables that have another value there.
+    """Append missing variables to `.env`. Report variables that already have another value there.
 
-    A new file is readable only by its owner, because it will hold secrets.
+    A new file can only be read by its owner, because it will contain secrets.
     """
     present = dotenv_values(path, interpolate=False)
     if variables:

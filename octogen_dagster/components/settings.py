@@ -51,13 +51,13 @@ Kind = Literal[
 
 @dataclass(frozen=True)
 class OctogenAssetData:
-    """An asset built by a component, as passed to `get_asset_spec` and `translation`.
+    """The asset that a component passes to `get_asset_spec` and `translation`.
 
     Attributes:
         kind: The asset's kind.
-        spec: Its key, partitions, automation condition and IO manager. The asset's builder sets
-            all other fields, such as the description.
-        search: The search of a products asset; otherwise None.
+        spec: The asset's key, partitions, automation condition and IO manager. All other fields,
+            such as the description, are not set yet.
+        search: The search, if this is a products asset; otherwise None.
     """
 
     kind: Kind
@@ -73,7 +73,7 @@ _TRANSLATIONS = TranslationFnResolver[OctogenAssetData](lambda data: {"data": da
 
 
 def _translation(value: Any) -> Any:
-    """Return the translation function for a `translation` in YAML."""
+    """Return the function that applies a `translation` from YAML."""
     if not isinstance(value, Unrendered) or value.attributes is None:
         return None if isinstance(value, Unrendered) else value
     attributes = value.attributes
@@ -130,7 +130,8 @@ class AssetSettings(YamlModel):
 class DetailsSettings(AssetSettings):
     """Settings for product details.
 
-    Each lookup is charged, so details run automatically only with an automation condition.
+    Each lookup is charged, so details do not run automatically unless you set an automation
+    condition.
     """
 
     only_changed: bool = False
@@ -143,18 +144,20 @@ class PositionSettings(AssetSettings):
     """Settings for the price position."""
 
     price_list: str
-    """The asset key of your price list: `sku`, `product_url`, `price`, `currency`."""
+    """The asset key of your price list, which has the columns `sku`, `product_url`, `price` and
+    `currency`.
+    """
     undercut_percent: Percent = 50
-    """Maximum percentage of matched pairs in which a competitor is below your price."""
+    """Maximum percentage of matched price-list rows in which a competitor is below your price."""
     unmatched_percent: Percent = 20
-    """Maximum percentage of unmatched pairs."""
+    """Maximum percentage of price-list rows without a match."""
 
 
 class CheckSettings(YamlModel):
-    """Arguments for `build_snapshot_checks`, with its defaults; `null` omits a check."""
+    """Arguments for `build_snapshot_checks`, with the same defaults. `null` omits a check."""
 
     max_age: Duration | None = Field(default="2 days", validate_default=True)
-    """Age, such as `36 hours`, after which a catalog fails the check `fresh`."""
+    """Maximum age of a catalog's last snapshot, such as `36 hours`, for the check `fresh`."""
     max_rows_change_percent: float | None = 30
     """Maximum change in the row count compared with the last few snapshots, in percent."""
     max_null_percent: dict[str, float] | None = Field(
@@ -164,11 +167,11 @@ class CheckSettings(YamlModel):
     max_bad_price_percent: float | None = 0.1
     """Maximum percentage of products with a bad price."""
     price_outlier_ratio: float = 100.0
-    """Factor above or below the median from which a price counts as bad."""
+    """A price counts as bad if it is above or below the median by more than this factor."""
     exclude: list[str] = Field(default_factory=list)
     """Checks to omit."""
     blocking: bool = False
-    """A failed check stops downstream assets in the same run."""
+    """Whether a failed check stops downstream assets in the same run."""
     severity: Severity = "ERROR"
     """Severity of a failed check."""
 
@@ -191,7 +194,10 @@ class CheckSettings(YamlModel):
         return self
 
     def arguments_of(self, asset: dg.AssetsDefinition) -> dict[str, Any]:
-        """Return the arguments for an asset's checks; `exclude` keeps only the names it has."""
+        """Return the arguments for an asset's checks.
+
+        Names of checks that the asset does not have are removed from `exclude`.
+        """
         from octogen_dagster.checks.snapshot_checks import names_of_checks
 
         arguments, known = self.arguments(), names_of_checks(asset)
@@ -209,7 +215,6 @@ class ScheduleSettings(YamlModel):
     """Start the schedule with its first deployment."""
 
     def arguments(self) -> dict[str, Any]:
-        """Return the arguments for a schedule builder."""
         status = dg.DefaultScheduleStatus("RUNNING" if self.running else "STOPPED")
         when = {name: getattr(self, name) for name in ("cron_schedule", "execution_timezone")}
         return when | {"default_status": status}
@@ -224,7 +229,6 @@ class SensorSettings(YamlModel):
     """Minimum time between two ticks, in seconds."""
 
     def arguments(self) -> dict[str, Any]:
-        """Return the arguments for a sensor builder."""
         status = dg.DefaultSensorStatus("RUNNING" if self.running else "STOPPED")
         seconds = self.minimum_interval_seconds
         return {"minimum_interval_seconds": seconds, "default_status": status}
@@ -243,7 +247,7 @@ class SearchSettings(AssetSettings):
     """Settings for a search or for whole catalogs, and for the downstream assets."""
 
     name: Name
-    """The products asset's name."""
+    """Name of the products asset."""
     search: Annotated[ProductSearch, text_for(ProductSearch, lambda text: {"q": text})] = Field(
         default_factory=ProductSearch
     )
@@ -251,12 +255,14 @@ class SearchSettings(AssetSettings):
     partitions: Literal["none", "catalog", "snapshot_days", "catalog_days"] = "none"
     """Partition by catalog, by day, or by both."""
     start_date: date | None = None
-    """First day of daily partitions, such as `2026-11-25`."""
+    """First day with a partition, such as `2026-11-25`, for partitions by day."""
     timezone: Timezone = "UTC"
-    """IANA time zone in which days begin."""
+    """IANA time zone that determines when a day begins."""
     catalogs_per_run: int = Field(default=25, ge=1)
-    """With catalog partitions: the maximum number of catalogs per run. Dagster groups partitions
-    that were added one after another."""
+    """With catalog partitions, the maximum number of catalogs per run.
+
+    Dagster only puts partitions into one run if they were added one after another.
+    """
     min_rows_percent: Percent = 50
     """Minimum snapshot size, in percent of the previous snapshot's rows."""
     sensor: Sensor = None
@@ -268,17 +274,17 @@ class SearchSettings(AssetSettings):
     """Products that appeared, disappeared or changed in the latest snapshot that has changes. Adds
     a `history`."""
     details: Annotated[DetailsSettings | None, switch(DetailsSettings)] = None
-    """Full details of each product; each lookup is charged."""
+    """Full details for each product. Each lookup is charged."""
     brands: Asset = None
     """Product counts and prices by brand."""
     history: Asset = None
     """Each product's prices and availability since its first snapshot."""
     alerts: list[Rule] = Field(default_factory=list)
-    """Alert rules; they need `history`."""
+    """Alert rules. Requires `history`."""
     notify: Notify = None
     """Recipients of alerts, or just the dotted path of a function."""
     position: PositionSettings | None = None
-    """Your price list compared with competitors' prices; needs `history`."""
+    """Your price list compared with competitors' prices. Requires `history`."""
     tables: TableSettings | None = None
     """Tables in a database, a warehouse or a lake that the assets are loaded into."""
     checks: Annotated[CheckSettings | None, switch(CheckSettings)] = Field(
@@ -298,7 +304,7 @@ class SearchSettings(AssetSettings):
 
     @property
     def by_catalog(self) -> bool:
-        """True if the partitions are catalogs, or catalogs and days."""
+        """True if assets are partitioned by catalog, or by catalog and day."""
         return self.partitions in {"catalog", "catalog_days"}
 
     @model_validator(mode="after")
@@ -319,7 +325,7 @@ class SearchSettings(AssetSettings):
                 self.start_date is not None and not by_day
             ),
             f"{partitions} makes each catalog a partition, so the search must not name catalogs. "
-            "Remove `catalogs`, or name them in catalog_source: keys.": (
+            "Remove `catalogs`, or list the catalogs in catalog_source: keys.": (
                 self.by_catalog and self.search.catalogs
             ),
             f"{partitions} with max_products would store partial catalogs. Remove one of them.": (
@@ -361,7 +367,7 @@ class AssetsComponent(YamlComponent):
     """Changes applied to all assets. An asset's own translation is applied after these changes."""
 
     def get_asset_spec(self, data: OctogenAssetData) -> dg.AssetSpec:
-        """Return an asset's spec, before `translation` is applied.
+        """Return the spec for an asset. `translation` is applied to the result.
 
         Override it in a subclass to change keys, tags or metadata depending on the asset's kind.
 
@@ -379,8 +385,8 @@ class AssetsComponent(YamlComponent):
 
         Args:
             context: Dagster's context for the run.
-            compute: Runs the asset. Returns a scan, a frame, a `dagster.MaterializeResult`, or an
-                iterator of events.
+            compute: A function that runs the asset. It returns a scan, a frame, a
+                `dagster.MaterializeResult` or an iterator of events.
         """
         result = compute()
         if isinstance(result, Iterator):
@@ -391,7 +397,7 @@ class AssetsComponent(YamlComponent):
             yield dg.MaterializeResult(value=result)
 
     def translated(self, data: OctogenAssetData, asset: AssetSettings) -> dg.AssetSpec:
-        """Return an asset's spec after `get_asset_spec` and both translations."""
+        """Return an asset's spec after applying `get_asset_spec` and both translations."""
         spec = self.get_asset_spec(data)
         for translate in (self.translation, asset.translation):
             spec = spec if translate is None else translate(spec, data)

@@ -32,8 +32,10 @@ _MAPPING = "must be a mapping: write {}duckdb: shop.duckdb{}, or another engine,
 
 
 def _in_yaml(destination: type[TableDestination]) -> Any:
-    """Return a destination's type in YAML: a mapping of its fields, or a string for the first
-    field."""
+    """Return the type of a destination in YAML.
+
+    It accepts a mapping of fields, or a string for the first field.
+    """
     first, *others = fields = destination.model_fields
     secrets = destination.environment_fields
     given = create_model(
@@ -58,7 +60,10 @@ _BUILT_IN: dict[str, type[TableDestination]] = {
 
 
 def _destination(value: Any, info: ValidationInfo) -> TableDestination:
-    """Return the destination for a mapping from an engine or a class path to its fields."""
+    """Return the destination for a YAML mapping.
+
+    Its only key is an engine or a class path, and the value has the fields.
+    """
     if isinstance(value, TableDestination):
         return value
     if not isinstance(value, Mapping):
@@ -92,7 +97,7 @@ def _own(path: str, info: ValidationInfo) -> type[TableDestination]:
 
 
 def _schema() -> Any:
-    """Return the model of a destination for the JSON schema."""
+    """Return the model that describes a destination in the JSON schema."""
     fields: dict[str, Any] = {
         name: (
             _in_yaml(each) | None,
@@ -111,7 +116,7 @@ Destination = Annotated[  # Any, because mypy takes a field with a resource as t
 
 
 class LinkedTableSettings(YamlModel):
-    """Settings for the table that the linked snapshots are loaded into."""
+    """Settings for the table into which linked snapshots are loaded."""
 
     @model_validator(mode="before")
     @classmethod
@@ -132,4 +137,4 @@ class TableSettings(LinkedTableSettings):
         list[Literal["products", "changes", "details", "brands", "history", "alerts", "position"]]
         | None
     ) = None
-    """Assets to load; by default all assets of the search."""
+    """Assets to load. Defaults to all assets built from the search."""

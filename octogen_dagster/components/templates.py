@@ -1,4 +1,4 @@
-"""Templates in a YAML file. They are rendered once, and unset variables are rejected."""
+"""Renders the templates in a YAML file once, and rejects unset variables."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ _ONLY_A_VARIABLE = re.compile(r"\{\{\s*env\.(\w+)\s*\}\}")
 
 
 class Mistake(ResolutionException):
-    """A mistake in YAML, with its position. Templates let only Dagster's exceptions through."""
+    """A mistake in YAML, with its position.
+
+    It is a Dagster exception, because templates raise no other exceptions.
+    """
 
     def __init__(self, context: dg.ResolutionContext, path: Iterable[str | int], text: str) -> None:
         parts = [*context.path, *path]
@@ -28,17 +31,21 @@ class Mistake(ResolutionException):
 
 
 class Unrendered(NamedTuple):
-    """A `translation` whose templates are rendered for each asset in this context."""
+    """A `translation` that is not rendered yet.
+
+    Its templates are rendered in this context for each asset.
+    """
 
     context: dg.ResolutionContext
     attributes: Any
 
 
 class Templates(dg.ResolutionContext):
-    """A context that leaves strings without templates unchanged and rejects unset variables.
+    """Renders templates, leaves other strings unchanged and rejects unset variables.
 
-    Dagster renders every string and parses the result as Python, so "501" becomes a number. An
-    unset variable becomes None, which means an unlimited budget or a shop `none.com`.
+    Dagster itself renders every string and parses the result as Python, so "501" would become a
+    number. An unset variable would become None, which could mean an unlimited budget or the shop
+    `none.com`.
     """
 
     def resolve_value(self, val: Any, as_type: type | None = None) -> Any:
@@ -61,7 +68,7 @@ class Templates(dg.ResolutionContext):
     def rendered(
         self, value: Any, variables: set[str], mistakes: list[Mistake], field: str = ""
     ) -> Any:
-        """Render all templates in a value; collect mistakes and empty strings."""
+        """Render all templates in a value. Record mistakes and empty strings in `mistakes`."""
         if isinstance(value, list):
             places = [self.at_path(position) for position in range(len(value))]
             return [
@@ -94,7 +101,7 @@ class Templates(dg.ResolutionContext):
 
 
 class _Environment:
-    """`env` in a template; records unset variables."""
+    """The `env` of a template. It records unset variables."""
 
     def __init__(self, context: dg.ResolutionContext) -> None:
         self._context = context
@@ -115,7 +122,7 @@ class _Environment:
 
 
 class _NotSet:
-    """An unset variable: false, so that `or` and `if` work; any other use fails."""
+    """An unset variable. It is false, so that `or` and `if` work, and any other use fails."""
 
     def __init__(self, mistake: Mistake) -> None:
         self.mistake = mistake

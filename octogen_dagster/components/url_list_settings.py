@@ -1,4 +1,4 @@
-"""URL-list settings in YAML: the synchronized table and the export to read."""
+"""URL-list settings in YAML: the table to synchronize and the export to read."""
 
 from __future__ import annotations
 
@@ -31,16 +31,18 @@ class UrlCoverageSettings(YamlModel):
     """Service account key in base64, as `"{{ env.NAME }}"`; by default Application Default
     Credentials."""
     principal: Text | None = None
-    """IAM principal to subscribe, as `serviceAccount:<email>`. A run registers it with Octogen,
-    which requires a login to Octogen's MCP."""
+    """IAM principal that subscribes, as `serviceAccount:<email>`.
+
+    A run registers the principal with Octogen, which requires a login to Octogen's MCP.
+    """
     columns: list[str] | None = None
-    """Product columns to read; all by default. BigQuery bills by column."""
+    """Product columns to read. Defaults to all. BigQuery bills by column."""
     where: str | None = None
     """Products to read, as an SQL expression for BigQuery."""
     min_rows_percent: Percent = 50
     """Minimum snapshot size, in percent of the previous snapshot's rows."""
     min_covered_percent: Percent = 50
-    """Minimum percentage of covered URLs in the export."""
+    """Minimum percentage of URLs in the export that Octogen covers."""
     max_age: Duration | None = Field(default="2 days", validate_default=True)
     """Maximum export age for the check `fresh`; `null` omits the check."""
     listing_project: str = "octogen-catalog-exchange"
@@ -52,7 +54,7 @@ class UrlCoverageSettings(YamlModel):
     max_bytes_billed: int | None = Field(default=100_000_000_000, gt=0)
     """Maximum bytes billed for a query; `null` removes the limit."""
     translation: Translation = None
-    """Changes applied to the export's assets, as in an asset's `translation`."""
+    """Changes applied to the assets for the export, like an asset's `translation`."""
 
     _check_credentials = field_validator("gcp_credentials")(check_not_written_out)
 
@@ -73,7 +75,7 @@ class UrlListSettings(AssetSettings):
     list_name: str | None = Field(default=None, min_length=1, max_length=80)
     """The name under which Octogen stores the list; by default the asset's name."""
     max_removed_percent: Percent = 20
-    """Maximum share of the list that a run can remove, in percent."""
+    """Maximum percentage of the list's URLs that a run can remove."""
     coverage: Annotated[
         UrlCoverageSettings | None,
         text_for(UrlCoverageSettings | None, lambda text: {"project": text}),

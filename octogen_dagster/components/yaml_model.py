@@ -1,7 +1,7 @@
-"""Base classes for YAML: templates are rendered, then pydantic validates everything.
+"""Base classes for YAML. Templates are rendered first; then pydantic validates all values.
 
 Each mistake is reported with file, line, field and the closest valid name. Dagster's own messages
-show values, which might be secrets, and all branches of a union.
+are not used, because they show values, which might be secrets, and every branch of a union.
 """
 
 from __future__ import annotations
@@ -43,14 +43,15 @@ _TYPES = {
     "string": "text",
     "tuple": "a list",
 }
-"""The expected value, by the first word of pydantic's error type."""
+"""Descriptions of the expected value. The keys are the first words of pydantic's error types."""
 
 _SAID = ("title", "description", "default")
 _TEMPLATE = r"\{\{|\{%"
 VARIABLE = "variable"
-"""Marks a field, with all fields below it, in which `{{ env.NAME }}` becomes a `dagster.EnvVar`.
+"""Marks a field in which `{{ env.NAME }}` becomes a `dagster.EnvVar`.
 
-Dagster then shows the variable's name, and the code location loads without its value.
+The mark includes all fields below it. Dagster then shows the variable's name, and the code location
+loads even if the variable is not set.
 """
 Text = Annotated[
     str,
@@ -74,18 +75,18 @@ Duration = Annotated[timedelta, BeforeValidator(_duration, json_schema_input_typ
 
 
 def check_not_written_out(secret: object, info: ValidationInfo) -> object:
-    """Reject a secret that is not an environment variable."""
+    """Raise an error if a secret is not an environment variable."""
     if isinstance(secret, str) and not isinstance(secret, dg.EnvVar):
         variable = KEY_VARIABLE if info.field_name == "api_key" else "NAME"
         raise ValueError(
-            "is a literal secret, which Dagster would show in its UI. Put it into an environment "
+            "is a literal secret, which Dagster would show in the UI. Put it into an environment "
             f'variable and write {info.field_name}: "{{{{ env.{variable} }}}}".'
         )
     return secret
 
 
 def import_by_path(path: str, info: ValidationInfo, example: str) -> Any:
-    """Import the object at a dotted path; a leading dot stands for the YAML file's folder."""
+    """Import the object at a dotted path. A leading dot stands for the YAML file's folder."""
     folder = (info.context or {}).get("folder", "")
     absolute = f"{folder}{path}" if path.startswith(".") else path
     name, _, attribute = absolute.rpartition(".")
@@ -115,20 +116,23 @@ class YamlModel(dg.Model):
     @model_validator(mode="before")
     @classmethod
     def _refuse_text(cls, value: object) -> object:
-        """Reject a string if exactly one field is required, and name the field."""
+        """If the value is a string, raise an error that names the only required field."""
         required = [name for name, field in cls.model_fields.items() if field.is_required()]
         if isinstance(value, str) and len(required) == 1:
             raise ValueError(f"must be a mapping: write {required[0]}: ... below it")
         return value
 
     def arguments(self) -> dict[str, Any]:
-        """Return the fields set in YAML, as arguments for a builder with its own defaults."""
+        """Return the fields that are set in YAML, as arguments for a builder.
+
+        The builder has its own defaults.
+        """
         names = self.model_fields_set - {"name", "translation"}
         return {name: getattr(self, name) for name in names}
 
 
 def switch(settings: type[YamlModel], **words: YamlModel) -> BeforeValidator:
-    """Return a validator for a field: `true` (default settings), `false` (None) or settings.
+    """Return a validator for a field that is `true` (default settings), `false` (None) or settings.
 
     `words` maps other strings to settings.
     """
@@ -146,7 +150,10 @@ def switch(settings: type[YamlModel], **words: YamlModel) -> BeforeValidator:
 
 
 def text_for(settings: Any, read: Callable[[str], Any]) -> BeforeValidator:
-    """Return a validator for a field that accepts a string, which `read` turns into settings."""
+    """Return a validator for a field that accepts a string.
+
+    `read` turns the string into settings.
+    """
     return BeforeValidator(
         lambda value: read(value) if isinstance(value, str) else value,
         json_schema_input_type=settings | str,
@@ -154,12 +161,12 @@ def text_for(settings: Any, read: Callable[[str], Any]) -> BeforeValidator:
 
 
 class YamlComponent(YamlModel, dg.Component, dg.Resolvable):
-    """A component that reports mistakes in its YAML with file, line and field."""
+    """A component that reports mistakes in its YAML file with file, line and field."""
 
     @classmethod
     @functools.cache
     def model(cls) -> type[BaseModel]:
-        """Return a model that accepts any mapping and has the JSON schema of the attributes.
+        """Return a model that accepts any mapping. Its JSON schema is that of the attributes.
 
         `resolve_from_model` checks the attributes, because Dagster's own message shows values.
         """
@@ -207,7 +214,7 @@ def _folder(context: dg.ResolutionContext) -> str:
 
 @contextmanager
 def _warnings_logged(component: str) -> Iterator[None]:
-    """Log warnings about the YAML, because `dg check defs` shows only the log."""
+    """Log warnings about the YAML file, because `dg check defs` only shows the log."""
     with warnings.catch_warnings(record=True) as caught:
         yield
     for message in dict.fromkeys(
@@ -220,7 +227,7 @@ def _warnings_logged(component: str) -> Iterator[None]:
 
 
 def _variables(model: type[BaseModel]) -> Iterator[str]:
-    """Yield the dotted names of the fields marked as `VARIABLE`."""
+    """Yield the dotted names of the fields that are marked with `VARIABLE`."""
     for name, field in model.model_fields.items():
         kinds = (field.annotation, *get_args(field.annotation))
         inner = [mark for each in kinds for mark in getattr(each, "__metadata__", ())]
@@ -234,8 +241,9 @@ def _variables(model: type[BaseModel]) -> Iterator[str]:
 def _mistakes(error: ValidationError, data: object) -> Iterator[tuple[tuple[str | int, ...], str]]:
     """Yield the field and message of each mistake.
 
-    pydantic reports every branch of a union. Many of Dagster's fields are unions, because they
-    accept a template. Only the deepest mistake is reported, or else the first.
+    pydantic reports a mistake for every branch of a union, and many of Dagster's fields are unions
+    because they accept a template. Only the most deeply nested mistake is reported. If none is
+    nested more deeply, it is the first one.
     """
     found: dict[tuple[str | int, ...], ErrorDetails] = {}
     for each in error.errors(include_url=False):
@@ -246,7 +254,7 @@ def _mistakes(error: ValidationError, data: object) -> Iterator[tuple[tuple[str 
 
 
 def _path_in(data: Any, error: ErrorDetails) -> tuple[str | int, ...]:
-    """Return the location of an error, without the names of union branches."""
+    """Return the path of fields to an error, without the names of union branches."""
     path: list[str | int] = []
     for part in error["loc"]:
         data = data.attributes if isinstance(data, Unrendered) else data
@@ -279,11 +287,11 @@ def _describe(error: ErrorDetails) -> str:
 
 
 def _with_templates(part: Any) -> Any:
-    """Rewrite a JSON schema so that each value can be a template.
+    """Rewrite a JSON schema so that every value can be a template.
 
-    For `anyOf`, a validator reports only that no branch is valid. Here the value's type selects
-    the branch, so the mistake is reported for its field. Each mapping also lists its fields, the
-    choices for a misspelled one.
+    For `anyOf`, a validator only reports that no branch is valid. In the rewritten schema, the
+    value's type selects the branch, so a mistake is reported for the field that has it. Each
+    mapping also lists its fields, which are suggested for a misspelled field.
     """
     if isinstance(part, list):
         return [_with_templates(each) for each in part]

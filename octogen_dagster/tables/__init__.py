@@ -1,6 +1,6 @@
 """Destinations: databases, warehouses and lakes that snapshots are loaded into.
 
-`__init__.pyi` lists the public names. Each is imported on first use.
+`__init__.pyi` lists the public names. Each name is imported on first use.
 """
 
 import lazy_loader

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class ADBCConnection(SQLConnection):
-    """A connection that commits each statement outside a transaction."""
+    """An ADBC connection. Statements outside a transaction are committed individually."""
 
     statement_options: ClassVar[dict[str, str]] = {}
 
@@ -30,7 +30,7 @@ class ADBCConnection(SQLConnection):
 
     @abstractmethod
     def explained(self, error: Any) -> OctogenTableError:
-        """Return the table error for a driver error."""
+        """Convert a driver error to a table error."""
 
     def close(self) -> None:
         self._cursor.close()

@@ -46,7 +46,7 @@ from octogen_dagster.validation import did_you_mean, require_extras
 
 ROWS_CHECK = "table_rows"
 DESTINATIONS: WeakKeyDictionary[Any, TableDestination] = WeakKeyDictionary()
-"""The destination of each table asset, by its op definition."""
+"""The destination of each table asset, by the asset's op definition."""
 
 
 def build_table_asset(
@@ -61,35 +61,37 @@ def build_table_asset(
 ) -> dg.AssetsDefinition:
     """Build an asset that loads another asset's snapshots into a table.
 
-    Each snapshot replaces the rows of its partition in one transaction; without partitions it
-    replaces all rows. Change rows accumulate instead: each pair of snapshots is loaded once. If the
-    table already has the snapshot, no rows are sent.
+    Each snapshot replaces the rows of its partition in one transaction. Without partitions, it
+    replaces all rows. The rows of a changes asset accumulate instead, and each comparison of two
+    snapshots is loaded once. If the table already contains the snapshot, no rows are sent.
 
-    Columns match the snapshots, with these additions and conversions. The column `partition` has
-    the Dagster partition, and a changes table gets `fetched_at`. Fields of `brand` and `rating`
-    become columns such as `brand_name`. Other structs and lists become JSON, except in Iceberg and
-    Delta. NUL characters are removed from text. Columns that appear in later snapshots are added to
-    the table, and columns are never dropped.
+    The table has the columns of the snapshots, with a few additions and conversions. The column
+    `partition` holds the Dagster partition, and a changes table also has the column `fetched_at`.
+    Fields of `brand` and `rating` become columns such as `brand_name`. Other structs and lists
+    become JSON, except in Iceberg and Delta. NUL characters are removed from text. If a later
+    snapshot has new columns, they are added to the table. Columns are never dropped.
 
-    Load records are kept in the schema's table `_octogen_loads`, or in the commits for Iceberg and
-    Delta. The check `table_rows` compares the row counts of table and snapshot.
+    A load record states which snapshot was loaded. Load records are stored in the table
+    `_octogen_loads` in the same schema, or in the commits for Iceberg and Delta. The check
+    `table_rows` compares the row count of the table with that of the snapshot.
 
     Args:
         snapshots: An asset stored by `ParquetSnapshotIOManager`. The table asset has the same
             partitions.
-        destination: The database or warehouse, such as `DuckDBTables(database="shop.duckdb")`.
+        destination: The database, warehouse or lake, such as
+            `DuckDBTables(database="shop.duckdb")`.
         schema: The table's schema, created if it does not exist. Defaults to the dataset for
             `BigQueryTables`, otherwise `octogen`.
         table: The table's name. Defaults to the name of the `snapshots` asset.
         columns: Names of the columns to load. Defaults to all columns.
         name: The asset's name or `dagster.AssetSpec`. Defaults to `<snapshots>_table`.
-        asset_arguments: Any other argument for `@dagster.asset`. By default, all tables in a
-            destination share a `pool`; set its limit to 1 for a DuckDB file. Pass
+        asset_arguments: Any other argument for `@dagster.asset`. By default, all table assets for a
+            destination share a `pool`. For a DuckDB file, set the pool's limit to 1. Pass
             `automation_condition=follow_upstream()` to load each new snapshot.
 
     Raises:
         TypeError: `snapshots` is not an asset, or `destination` is not a `TableDestination`.
-        ValueError: `columns` is empty, or names a column that the snapshots do not declare.
+        ValueError: `columns` is empty or contains a column that the snapshots do not declare.
         MissingPackageError: The destination's driver is not installed.
     """
     require_asset(snapshots, "snapshots")
@@ -117,7 +119,7 @@ def build_table_asset(
             "kinds": {"octogen", destination.kind},
             "check_specs": [_check_spec(asset_key(given), partitions_def)],
             "metadata": {"dagster/table_name": f"{known_schema}.{table}"} if is_known else {},
-            "description": f"Table with the {snapshots.key.to_user_string()} snapshots.",
+            "description": f"Table that contains the {snapshots.key.to_user_string()} snapshots.",
             "retry_policy": RETRY_POLICY,
             **({"output_required": False} if has_range else {}),
         },
@@ -160,7 +162,7 @@ class _TableRun:
         return dg.MaterializeResult(metadata=metadata, check_results=[check])
 
     def load_range(self) -> Iterator[Any]:
-        """Load the snapshots for a partition range and yield an event for each partition."""
+        """Load the snapshots for a range of partitions, and yield an event for each partition."""
         context, checks = self.context, dict[str, dg.AssetCheckResult]()
 
         def publish(partition: str, _note_read: Callable[[], None]) -> PublishedSnapshot:
@@ -253,7 +255,7 @@ class _TableRun:
 
 @contextmanager
 def _connected(destination: TableDestination, stop: threading.Event) -> Iterator[TableConnection]:
-    """Open a connection and cancel its work when the run is stopped."""
+    """Open a connection. If the run is stopped, cancel the operation in progress."""
     with destination.connect() as connection:
 
         def cancel() -> None:
@@ -298,7 +300,7 @@ def _check_spec(
 
 
 def _check_columns(snapshots: dg.AssetsDefinition, columns: Sequence[str] | None) -> None:
-    """Reject columns missing from the asset's declared column schema."""
+    """Raise an error if the asset's declared column schema does not contain the columns."""
     if columns is None:
         return
     if isinstance(columns, str) or not columns:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from google.cloud.bigquery import QueryJob
 
 _STAGED_FOR = timedelta(days=1)
-"""How long a killed run's staging table remains."""
+"""The lifetime of a staging table, in case the run is killed."""
 _CONFLICT = re.compile(r"concurrent update|Could not serialize access")
 _LABELS = {"octogen": "tables"}
 
@@ -37,15 +37,17 @@ _LABELS = {"octogen": "tables"}
 class BigQueryTables(TableDestination):
     """Tables in a BigQuery dataset, using Application Default Credentials.
 
-    A free load job writes rows to a staging table. A script then moves them into the table in one
-    transaction and is billed for the bytes it reads. BigQuery rejects a script that would exceed
-    `max_bytes_billed`, without charging for it.
+    A load job, which is free, writes the rows to a staging table. A script then moves them into the
+    table in one transaction. Google bills the bytes that this script reads. If a script would
+    exceed `max_bytes_billed`, BigQuery rejects it without charging for it.
     """
 
     kind: ClassVar[str] = "bigquery"
 
     project: str = Field(description="Project that contains the dataset and is billed.")
-    dataset: str = Field(default="octogen", description="Dataset, created if it does not exist.")
+    dataset: str = Field(
+        default="octogen", description="Dataset. It is created if it does not exist."
+    )
     location: str | None = Field(
         default=None, description="Dataset location, such as EU. Defaults to US."
     )
@@ -69,7 +71,6 @@ class BigQueryTables(TableDestination):
 
     @contextmanager
     def connect(self) -> Iterator[BigQueryConnection]:
-        """Create a client and close it when the block ends."""
         limit = self.max_bytes_billed
         with closing(
             BigQueryConnection(self.place, self.project, self.location, limit)
@@ -78,7 +79,7 @@ class BigQueryTables(TableDestination):
 
 
 class BigQueryConnection(SQLConnection):
-    """A BigQuery client, which stages rows in a table with an expiration time."""
+    """A connection to BigQuery. Rows are staged in a table that expires."""
 
     types: ClassVar = {
         ColumnType.TEXT: "STRING",
@@ -258,7 +259,7 @@ class BigQueryConnection(SQLConnection):
                 except GoogleAPICallError as error:
                     if _CONFLICT.search(str(error)):
                         raise TableConflictError(
-                            f"{self._place}: another run changed the same rows concurrently."
+                            f"{self._place}: another run changed the same rows at the same time."
                         ) from None
                     raise
         except OctogenBigQueryError as error:

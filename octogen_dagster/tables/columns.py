@@ -1,4 +1,4 @@
-"""How a snapshot's columns become table columns: types, casts and checked frames."""
+"""Converts a snapshot's columns to table columns, and checks that no values change."""
 
 from __future__ import annotations
 
@@ -32,19 +32,25 @@ _STAGED: Mapping[ColumnType, pl.DataType] = {
 }
 _NUMBERS = {ColumnType.INTEGER, ColumnType.FLOAT, ColumnType.DECIMAL}
 _ENCODES_SLICES = tuple(map(int, pl.__version__.split(".")[:2])) >= (2, 1)
-"""False if Polars encodes the wrong structs for a sliced column with lists."""
+"""Whether Polars encodes sliced columns with lists correctly.
+
+Earlier versions encode the wrong structs.
+"""
 _ESCAPED_NUL = r"\u0000"
 _NUL_IN_JSON = r"((?:^|[^\\])(?:\\\\)*)\\u0000"
-"""An escaped NUL, but not an escaped backslash followed by `u0000`. Group 1 precedes it."""
+"""Matches an escaped NUL, but not an escaped backslash followed by `u0000`.
+
+Group 1 is the text before the NUL.
+"""
 
 
 class SourceColumn(NamedTuple):
-    """A table column and the expression that computes it from the snapshot.
+    """A table column, and the expression that computes it from the snapshot.
 
     Attributes:
         dtype: The type of the snapshot column.
         source: The snapshot column; None for a constant.
-        target: The nested type in the table; None if all values are null or empty.
+        target: The table's type for a list or struct; None if all values are null or empty.
     """
 
     column: Column
@@ -55,7 +61,7 @@ class SourceColumn(NamedTuple):
 
     @property
     def is_stored(self) -> bool:
-        """False for lists and structs that are entirely null or empty and thus untyped."""
+        """False for a list or struct of unknown type: all values are null or empty."""
         return self.column.type is not ColumnType.NESTED or self.target is not None
 
 
@@ -68,8 +74,8 @@ def source_columns(
 ) -> list[SourceColumn]:
     """Return the table columns for a snapshot schema, limited to the columns in `only`.
 
-    An all-null column without a type is skipped until it has a type. Lists and structs become JSON
-    unless `has_nested`.
+    A column of type Null is skipped until it has a type. Lists and structs become JSON unless
+    `has_nested` is true.
     """
     for name in only or ():
         if name not in schema:
@@ -148,21 +154,24 @@ def _type_of(name: str, dtype: pl.DataType) -> ColumnType:
 
 
 def _has(dtype: Any, is_wanted: Callable[[pl.DataType], bool]) -> bool:
-    """Return True if a type, or a type nested inside it, is wanted."""
+    """Return True if `is_wanted` is true for a type or for a type nested inside it."""
     if isinstance(dtype, pl.Struct):
         return any(_has(field.dtype, is_wanted) for field in dtype.fields)
     return _has(dtype.inner, is_wanted) if dtype.is_nested() else is_wanted(dtype)
 
 
 def reported_type(dtype: pl.DataType) -> ColumnType | pl.DataType | None:
-    """Return the column type for a Polars type; None if tables never have it."""
+    """Return the column type for a Polars type, or None for a type that tables never have."""
     if dtype.is_nested():
         return dtype
     return next((kind for kind, staged in _STAGED.items() if staged == dtype), None)
 
 
 def _nested_type(path: str, source: Any, there: Any, table: str) -> Any:
-    """Return the table's nested type, extended by new fields; None if all values are empty."""
+    """Return the table's type for a list or struct, extended by the new fields.
+
+    Return None if all values are empty.
+    """
     if source == pl.Null:
         return there
     if there is not None and (isinstance(source, pl.Struct), source.is_nested()) != (
@@ -183,8 +192,8 @@ def _nested_type(path: str, source: Any, there: Any, table: str) -> Any:
     kind = _type_of(path, source)
     if kind is ColumnType.TIME:
         raise OctogenTableError(
-            f"Column {path!r} is a time of day, a type table {table} does not support. Exclude it "
-            "with `columns`."
+            f"Column {path!r} is a time of day, which table {table} does not support. Exclude the "
+            "column with `columns`."
         )
     if there is None or there == _STAGED[kind] or (there.is_numeric() and kind in _NUMBERS):
         return there or _STAGED[kind]
@@ -217,7 +226,7 @@ def cast_columns(
     there: Mapping[str, ColumnType | pl.DataType | None],
     table: str,
 ) -> list[SourceColumn]:
-    """Return the columns with the types the table already has."""
+    """Return the columns, with the types that they already have in the table."""
     cast = []
     for each in sources:
         column, found = each.column, there.get(each.column.name, each.column.type)
@@ -239,12 +248,12 @@ def cast_columns(
 def _mismatch(column: str, there: object, source: object, table: str) -> OctogenTableError:
     return OctogenTableError(
         f"Column {column!r} has the type {there} in table {table}, but {source} in the snapshot. "
-        "Nothing was changed. Drop the table's column, or set another `table`."
+        "Nothing was changed. Drop the column in the table, or set another `table`."
     )
 
 
 class PreparedFrames:
-    """Frames for the staging table: cast to the table's types, without NUL characters."""
+    """Prepares frames for staging: casts values to the table's types and removes NUL characters."""
 
     def __init__(self, sources: Sequence[SourceColumn], table: str) -> None:
         self.rows = self.texts_with_nul = 0
@@ -259,7 +268,7 @@ class PreparedFrames:
         return tuple(each.column for each in self._stored)
 
     def select(self, snapshot: pl.LazyFrame) -> pl.LazyFrame:
-        """Select the table's columns from a snapshot, unchecked."""
+        """Select the table's columns from a snapshot. The values are not checked yet."""
         return snapshot.select(
             # Not strict: a failed cast becomes null, and `of` reports the value.
             *(_cast(each) for each in self._stored),
@@ -267,7 +276,7 @@ class PreparedFrames:
         )
 
     def of(self, selected: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
-        """Yield the frames to stage; a single empty frame if there are none."""
+        """Yield the frames to stage, or a single empty frame if the snapshot has no rows."""
         self.rows = self.texts_with_nul = 0
         for frame in selected:
             for each in self._checked:
@@ -313,7 +322,6 @@ class PreparedFrames:
 
 
 def _mended(texts: pl.Series, *, is_json: bool) -> pl.Series:
-    """Remove NUL characters."""
     if not is_json:
         return texts.str.replace_all("\0", "", literal=True)
     while True:  # finds one of two adjacent escapes
@@ -324,7 +332,6 @@ def _mended(texts: pl.Series, *, is_json: bool) -> pl.Series:
 
 
 def _cast(each: SourceColumn) -> pl.Expr:
-    """Cast a column to the table's type."""
     value, kind = each.expression, each.column.type
     if kind is ColumnType.TIME:  # truncate to microseconds; Polars has no such type
         value = value.cast(pl.Int64) // 1000 * 1000
@@ -338,14 +345,14 @@ def _cast(each: SourceColumn) -> pl.Expr:
 
 
 def _compared(each: SourceColumn) -> pl.Expr:
-    """Return the snapshot column in the form used to compare values."""
+    """Return the snapshot column in the type used to compare values."""
     if each.dtype.is_nested():
         return _shaped(each.expression, each.dtype, _form(each.dtype, each.target))
     return each.expression
 
 
 def _back(each: SourceColumn) -> pl.Expr:
-    """Return the values as read back from the table, in the form used to compare them."""
+    """Return the values that the table would return, in the type used to compare values."""
     if not each.dtype.is_nested():
         return pl.col(each.column.name).cast(each.dtype, strict=False)
     form = _form(each.dtype, each.target)
@@ -357,7 +364,7 @@ def _back(each: SourceColumn) -> pl.Expr:
 
 
 def _form(source: Any, target: Any) -> Any:
-    """Return the snapshot type with arrays as lists and nulls as the table's type."""
+    """Return the snapshot's type. Arrays become lists, and Null becomes the table's type."""
     if isinstance(source, pl.Struct):
         types = {field.name: field.dtype for field in target.fields} if target else {}
         return pl.Struct({f.name: _form(f.dtype, types.get(f.name)) for f in source.fields})
@@ -371,7 +378,7 @@ def _cast_leaf(value: pl.Expr, target: pl.DataType) -> pl.Expr:
 
 
 def _in_json(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
-    """Return the value after a JSON round trip, where NaN and infinity become null."""
+    """Return the value as it is after encoding it as JSON. NaN and infinity become null."""
     return pl.when(value.is_finite()).then(value) if dtype.is_float() else value
 
 
@@ -381,7 +388,7 @@ def _shaped(
     target: Any,
     leaf: Callable[[pl.Expr, pl.DataType], pl.Expr] = _cast_leaf,
 ) -> pl.Expr:
-    """Cast a nested value with fields matched by name; Polars matches them by position."""
+    """Cast a nested value and match its fields by name, because Polars matches them by position."""
     if isinstance(source, pl.Struct):
         types = {field.name: field.dtype for field in source.fields}
         fields = [
@@ -402,7 +409,7 @@ def _shaped(
 def _difference(
     path: str, target: Any, value: pl.Series, back: pl.Series
 ) -> tuple[str, Any, pl.Series]:
-    """Return the path, table type and value for the first nested value that differs."""
+    """Return the first nested value that differs, with its path and its type in the table."""
     differs = value.ne_missing(back)
     value, back = value.filter(differs).head(1), back.filter(differs).head(1)
     if value.has_nulls() or back.has_nulls():

@@ -65,7 +65,7 @@ class DeltaTables(TableDestination):
 
     @contextmanager
     def connect(self) -> Iterator[DeltaConnection]:
-        """Return a connection, which opens each table when it is used."""
+        """Return a connection. It opens a table when the table is first used."""
         from octogen_dagster.storage.store import check_base_dir
 
         check_base_dir(self.base_dir)
@@ -73,7 +73,7 @@ class DeltaTables(TableDestination):
 
 
 class DeltaConnection(LakeConnection):
-    """A folder of Delta tables, with load records in transaction versions."""
+    """A folder of Delta tables. Load records are stored as Delta transaction versions."""
 
     def __init__(
         self, place: str, base_dir: str, options: dict[str, Any], secrets: Sequence[str]
@@ -183,7 +183,7 @@ def _transaction(part: str) -> str:
 
 
 def _version(load: Load) -> int:
-    """Return a load as a transaction version, which must be an integer."""
+    """Return an integer that identifies a load, for use as a transaction version."""
     digest = hashlib.blake2b(load.snapshot_id.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 

@@ -1,4 +1,4 @@
-"""TableDestination and TableConnection: the protocol that each engine implements."""
+"""TableDestination and TableConnection: the base classes that each engine implements."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _Option = TypeVar("_Option")
 
 
 class ColumnType(enum.Enum):
-    """A column's type. Each engine maps it to its own type name."""
+    """The type of a column. Each engine maps this type to the name it uses."""
 
     TEXT = "text"
     INTEGER = "64-bit integer"
@@ -45,8 +45,8 @@ class Column(NamedTuple):
     """A column of a table.
 
     Attributes:
-        name: The snapshot column's name, or a name derived from it.
-        type: The type. In frames, JSON is text.
+        name: The name of the snapshot column, or a name derived from it.
+        type: The type. In the frames, a JSON value is text.
         description: The column comment; empty for no comment.
     """
 
@@ -61,10 +61,10 @@ class Table(NamedTuple):
     Attributes:
         schema: The table's schema; in BigQuery its dataset.
         name: The table's name.
-        columns: The columns to load. Other columns in the table become null.
-        key: The columns that identify a row, for the primary key; empty without a key.
-        has_null_keys: True if a key column can be null, which rules out a primary key.
-        parts: The columns that identify a row's snapshot, for an index.
+        columns: The columns to load. Other columns that the table has become null.
+        key: The columns that identify a row, used as the primary key; empty for no key.
+        has_null_keys: True if a key column can be null. The table then has no primary key.
+        parts: The columns that identify the snapshot of a row, used for an index.
         description: The table comment; empty for no comment.
     """
 
@@ -78,16 +78,16 @@ class Table(NamedTuple):
 
 
 Rows: TypeAlias = "Mapping[str, str | int | datetime]"
-"""Selects the rows with these column values; all rows if empty."""
+"""Column values that select rows. An empty mapping selects all rows."""
 
 
 class Load(NamedTuple):
-    """A load record: which snapshot was loaded, and by which run.
+    """A load record. It states which snapshot was loaded and by which run.
 
     Attributes:
-        snapshot_id: The snapshot's id.
+        snapshot_id: The id of the snapshot.
         row_count: The number of rows loaded.
-        run_id: The Dagster run's id.
+        run_id: The id of the Dagster run.
     """
 
     snapshot_id: str
@@ -101,49 +101,55 @@ class TableConnection(ABC):
     Its methods raise `OctogenTableError`.
 
     Attributes:
-        has_nested: True if columns can be lists and structs. Otherwise these become JSON.
+        has_nested: True if columns can be lists and structs. Otherwise, lists and structs become
+            JSON.
     """
 
     has_nested: ClassVar[bool] = False
 
     @abstractmethod
     def columns(self, table: Table) -> Mapping[str, ColumnType | pl.DataType | None]:
-        """Return a table's columns by name; empty if the table does not exist.
+        """Return a table's columns by name, or an empty mapping if the table does not exist.
 
         Lists and structs are returned as Polars types. None stands for an unsupported type.
         """
 
     @abstractmethod
     def holds(self, table: Table, rows: Rows, load: Load) -> bool:
-        """Return True if the latest load record for these rows is this load."""
+        """Return True if the latest load record for these rows matches this load."""
 
     @abstractmethod
     def replace(self, table: Table, rows: Rows, frames: Iterable[pl.DataFrame], load: Load) -> None:
         """Replace these rows with the frames and write the load record.
 
-        The frames have exactly the columns in `table`. The table and missing columns are created
-        first. Deleting the rows, inserting the frames and writing the load record is one
-        transaction. Concurrent transactions on the same rows run one after another, or one raises
-        `TableConflictError`. Readers see no new rows before the commit.
+        The frames have exactly the columns in `table`. The table and any missing columns are
+        created first. One transaction deletes the rows, inserts the frames and writes the load
+        record. If two transactions replace the same rows at the same time, they run one after
+        another, or one of them raises `TableConflictError`. Readers see the new rows only after the
+        commit.
         """
 
     @abstractmethod
     def count(self, table: Table, rows: Rows) -> int:
-        """Return the number of these rows in a table; 0 if the table does not exist."""
+        """Return how many of these rows a table has, or 0 if the table does not exist."""
 
     @abstractmethod
     def try_out(self, schema: str) -> None:
         """Create and drop a table in a schema. Also drop the schema if it did not exist."""
 
     def cancel(self) -> None:  # noqa: B027
-        """Cancel the operation that another thread is running; it raises an error there.
+        """Cancel the operation that another thread is running.
 
-        By default, the operation stops at the next frame.
+        The operation then raises an error in that thread. By default, the operation stops at the
+        next frame.
         """
 
 
 class TableConflictError(OctogenTableError):
-    """Another run changed the same rows concurrently. Nothing was changed; retry."""
+    """Another run changed the same rows at the same time.
+
+    This load changed nothing and can be retried.
+    """
 
     persistence = Persistence.PASSING
 
@@ -151,14 +157,14 @@ class TableConflictError(OctogenTableError):
 class TableDestination(Settings, ABC):
     """A database, warehouse or lake that snapshots are loaded into.
 
-    Subclass it for a custom destination. Its fields are the settings in Python and YAML. In YAML, a
-    plain string sets the first field if the other fields have defaults. SQL engines can build on
-    `SQLConnection`.
+    To add a custom destination, write a subclass. Its fields are the settings in Python and YAML.
+    In YAML, a plain string sets the first field if all other fields have defaults. Connections to
+    SQL engines can extend `SQLConnection`.
 
     Attributes:
         kind: The engine's name in YAML and in the Dagster UI, such as `postgres`. For a built-in
-            destination, its module and extra have the same name.
-        environment_fields: Fields that YAML only accepts from environment variables.
+            destination, the module and the extra have the same name.
+        environment_fields: Fields that YAML accepts only as environment variables.
     """
 
     kind: ClassVar[str]
@@ -173,16 +179,16 @@ class TableDestination(Settings, ABC):
     @property
     @abstractmethod
     def place(self) -> str:
-        """The engine and its location without secrets: `PostgreSQL (shop at db.example)`."""
+        """The engine and location without secrets, such as `PostgreSQL (shop at db.example)`."""
 
     @property
     @abstractmethod
     def pool(self) -> str:
-        """The Dagster pool that its table assets share."""
+        """The Dagster pool that the table assets for this destination share."""
 
     @property
     def secrets(self) -> Sequence[str]:
-        """Values to mask in errors: fields with `repr=False` and the secrets in their options."""
+        """Values to mask in errors: fields with `repr=False`, and secrets inside these fields."""
         found = []
         for name, field in type(self).model_fields.items():
             value = getattr(self, name)
@@ -211,13 +217,16 @@ class TableDestination(Settings, ABC):
 
 
 def refuse_written_secrets(options: dict[str, _Option]) -> dict[str, _Option]:
-    """Reject a literal secret; secrets must be a `dagster.EnvVar`."""
+    """Raise an error for a literal secret. Secrets must be passed as a `dagster.EnvVar`."""
     refuse_secrets({n: value for n, value in options.items() if not isinstance(value, dg.EnvVar)})
     return options
 
 
 def pool_of(kind: str, name: str) -> str:
-    """Return a destination's pool, named by its name or its environment variable."""
+    """Return the pool for a destination.
+
+    It is named after the location, or after the environment variable that holds the location.
+    """
     text = name.env_var_name if isinstance(name, dg.EnvVar) else name
     words = re.findall(r"[A-Za-z0-9]+", text)
     return "_".join(["octogen", kind, *words])

@@ -42,8 +42,8 @@ _SETTINGS = (
 
 _CONFLICT = re.compile("Conflict on|[Tt]ransaction conflict|write-write conflict")
 _TOO_LARGE = (
-    f"A load limits DuckDB to {_MEMORY}, which 10,000 rows of this table exceed. Exclude columns "
-    "with large values with `columns`."
+    f"Loads limit DuckDB's memory to {_MEMORY}, but 10,000 rows of this table need more. Use "
+    "`columns` to exclude columns with large values."
 )
 _ADVICE = {
     "failed to offload data block": "Free disk space.",
@@ -52,18 +52,21 @@ _ADVICE = {
     "Could not write file": "Free disk space.",
     "IOException": "Check the path, the folder's permissions and the disk space.",
 }
-"""Advice by error text: during a commit, every error is a TransactionException."""
+"""Advice by error text.
+
+The error's class is not enough, because every error during a commit is a TransactionException.
+"""
 _CATALOG = re.compile(r"((?:ducklake:)?(?:\w{2,}:)?)([^?]*)(.*)", re.DOTALL | re.IGNORECASE)
-"""A database string: its kind, the database and an optional token."""
+"""Matches a database string: its kind, the database and an optional token."""
 _PATH = re.compile(r"[^=@]*([/\\]|$)")
-"""A path prefix. A connection string has = or @ before its first slash."""
+"""Matches the beginning of a path. A connection string has = or @ before its first slash."""
 
 
 class DuckDBTables(TableDestination):
     """Tables in a DuckDB file or a DuckLake.
 
-    While one process writes to a DuckDB file, no other process can open it. A run waits up to 60
-    seconds for the file. Set the pool limit to 1 so that Dagster queues concurrent runs.
+    While one process writes to a DuckDB file, no other process can open the file. A run waits for
+    it for up to 60 seconds. Set the pool limit to 1 so that Dagster queues concurrent runs.
     """
 
     kind: ClassVar[str] = "duckdb"
@@ -76,7 +79,7 @@ class DuckDBTables(TableDestination):
     @field_validator("database")
     @classmethod
     def _check_database(cls, database: str) -> str:
-        """Reject names that DuckDB opens as an in-memory database."""
+        """Raise an error for names that DuckDB opens as an in-memory database."""
         if database in {"", ":memory:"}:
             raise ValueError("an in-memory database is lost when the run ends: set a file path")
         return database
@@ -95,7 +98,7 @@ class DuckDBTables(TableDestination):
 
     @property
     def secrets(self) -> list[str]:
-        """The entire connection string, because any part of it can be the password."""
+        """The connection string as a whole, because any part of it might be the password."""
         kind, name, token = _parts(self.database)
         is_hidden = _shown(self.database) != kind + name
         return [f"{name}{token}" if is_hidden else token]
@@ -115,7 +118,7 @@ class DuckDBTables(TableDestination):
 
 
 class DuckDBConnection(SQLConnection):
-    """A DuckDB connection, which inserts frames without a staging table."""
+    """A DuckDB connection. It inserts frames without a staging table."""
 
     types: ClassVar = {
         ColumnType.TEXT: "VARCHAR",
@@ -212,7 +215,7 @@ class DuckDBConnection(SQLConnection):
 
 
 def _shown(database: str) -> str:
-    """Return the database string without connection strings and tokens."""
+    """Return the database string with connection strings and tokens removed."""
     kind, name, _ = _parts(database)
     is_hidden = {"=", "@"} & set(name) if kind else not _PATH.match(name)
     return f"{kind}…" if is_hidden else kind + name
@@ -229,8 +232,8 @@ def _error(place: str, kind: str, reason: str) -> OctogenTableError:
         return TableConflictError(f"{place}: conflict with another run: {reason}")
     if _IS_LOCKED in reason:
         return OctogenTableError(
-            f"{place} is open in another process: {reason} Close it there. If that process is a "
-            "run, set the pool limit to 1.",
+            f"{place} is open in another process: {reason} Close the database there. If the other "
+            "process is a run, set the pool limit to 1.",
             Persistence.PASSING,
         )
     known = (text for part, text in _ADVICE.items() if part in f"{kind}: {reason}")

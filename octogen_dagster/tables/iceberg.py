@@ -32,23 +32,21 @@ if TYPE_CHECKING:
 class IcebergTables(TableDestination):
     """Apache Iceberg tables in a folder or in any catalog that pyiceberg supports.
 
-    A folder warehouse gets a SQLite catalog inside it. Configure any other catalog with pyiceberg
-    properties: here, in `.pyiceberg.yaml` or in environment variables.
+    If the warehouse is a folder, a SQLite catalog is created inside it. To use another catalog, set
+    pyiceberg properties in `properties`, in `.pyiceberg.yaml` or in environment variables.
     """
 
     kind: ClassVar[str] = "iceberg"
 
-    warehouse: str | None = Field(
-        default=None, description="Folder, bucket or name of the warehouse."
-    )
+    warehouse: str | None = Field(default=None, description="Folder, bucket or warehouse name.")
     catalog: str = Field(
-        default="octogen", description="Catalog name, as in the pyiceberg configuration."
+        default="octogen", description="Name of the catalog in the pyiceberg configuration."
     )
     properties: dict[str, Any] = Field(
         default_factory=dict,
         repr=False,
-        description="pyiceberg properties for the catalog and its files, such as uri. Pass secrets "
-        "as dagster.EnvVar.",
+        description="pyiceberg properties for the catalog and the file storage, such as uri. Pass "
+        "secrets as dagster.EnvVar.",
     )
 
     _refuse_secrets = field_validator("properties")(refuse_written_secrets)
@@ -56,7 +54,10 @@ class IcebergTables(TableDestination):
     @field_validator("warehouse")
     @classmethod
     def _check_warehouse(cls, warehouse: str | None) -> str | None:
-        """Reject an empty string, for which pyiceberg would use its configured warehouse."""
+        """Raise an error for an empty string.
+
+        Otherwise, pyiceberg would use the warehouse in its configuration.
+        """
         if warehouse is None or isinstance(warehouse, dg.EnvVar):
             return warehouse
         if not warehouse.strip() or warehouse.endswith("://"):
@@ -78,7 +79,6 @@ class IcebergTables(TableDestination):
 
     @contextmanager
     def connect(self) -> Iterator[IcebergConnection]:
-        """Open the catalog."""
         given = dict(self.properties)
         if self.warehouse:
             given["warehouse"] = self.warehouse
@@ -90,7 +90,7 @@ class IcebergTables(TableDestination):
 
 
 class IcebergConnection(LakeConnection):
-    """An Iceberg catalog, with load records in snapshot summaries."""
+    """A connection to an Iceberg catalog. Load records are stored in snapshot summaries."""
 
     def __init__(
         self, place: str, catalog: str, settings: dict[str, Any], secrets: Sequence[str]
@@ -171,7 +171,10 @@ class IcebergConnection(LakeConnection):
                 self._catalog.drop_namespace(schema)
 
     def _completed(self, table: Table, rows: Rows, frame: pl.DataFrame) -> Any:
-        """Return the table with all columns in the frame, created if it does not exist."""
+        """Return the table after adding the frame's missing columns.
+
+        The table is created if it does not exist.
+        """
         import polars as pl
         import pyarrow as pa
 

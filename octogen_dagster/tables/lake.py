@@ -27,10 +27,10 @@ _MAX_REASON = 500
 
 
 class LakeConnection(TableConnection):
-    """A connection to tables whose commits carry the load record.
+    """A connection to tables that store load records in their commits.
 
-    Rows are written to files first, then committed to the table version that was opened. The
-    library rejects the commit if another commit has changed the same rows since.
+    Rows are first written to files. The commit is then based on the table version that was opened.
+    If another commit has changed the same rows since, the library rejects it.
     """
 
     has_nested: ClassVar[bool] = True
@@ -42,29 +42,29 @@ class LakeConnection(TableConnection):
 
     @abstractmethod
     def open(self, table: Table) -> Any:
-        """Open the latest version of a table; None if the table does not exist."""
+        """Open the latest version of a table, or return None if the table does not exist."""
 
     @abstractmethod
     def schema(self, opened: Any) -> pl.Schema:
-        """Return an open table's columns."""
+        """Return the columns of an open table."""
 
     @abstractmethod
     def has_record(self, opened: Any, part: str, load: Load) -> bool:
-        """Return True if the last commit for a partition was this load."""
+        """Return True if the last commit for a partition stored this load."""
 
     @abstractmethod
     def count_rows(self, opened: Any, rows: Rows) -> int:
-        """Count these rows in an open table."""
+        """Return the number of these rows in an open table."""
 
     @abstractmethod
     def write(
         self, table: Table, rows: Rows, frames: Iterator[pl.DataFrame], part: str, load: Load
     ) -> None:
-        """Replace rows. `part` identifies them in the load record."""
+        """Replace rows. `part` identifies these rows in the load record."""
 
     @abstractmethod
     def is_conflict(self, error: Exception) -> bool:
-        """Return True if the load can succeed when retried immediately."""
+        """Return True if retrying the load immediately can succeed."""
 
     def columns(self, table: Table) -> Mapping[str, ColumnType | pl.DataType | None]:
         from octogen_dagster.tables.columns import reported_type  # imports Polars
@@ -97,8 +97,8 @@ class LakeConnection(TableConnection):
         for column in table.columns:
             if column.type is ColumnType.TIME:
                 raise OctogenTableError(
-                    f"Column {column.name!r} is a time of day, a type {self.place} does not "
-                    "support. Exclude it with `columns`."
+                    f"Column {column.name!r} is a time of day, which {self.place} does not "
+                    "support. Exclude the column with `columns`."
                 )
         try:
             with self.explained():
@@ -109,19 +109,24 @@ class LakeConnection(TableConnection):
             self._opened.pop((table.schema, table.name), None)
 
     def opened(self, table: Table) -> Any:
-        """Return the table version that the first call after `columns` or a load opened."""
+        """Return the open table.
+
+        `columns` and each load reset it, so the next call opens the latest version.
+        """
         key = table.schema, table.name
         if key not in self._opened:
             self._opened[key] = self.open(table)
         return self._opened[key]
 
     def known(self, table: Table) -> Mapping[str, pl.DataType]:
-        """Return a table's columns; empty if the table does not exist."""
+        """Return a table's columns, or an empty mapping if the table does not exist."""
         opened = self.opened(table)
         return {} if opened is None else self.schema(opened)
 
     def conflict(self) -> TableConflictError:
-        return TableConflictError(f"{self.place}: another run changed the same rows concurrently.")
+        return TableConflictError(
+            f"{self.place}: another run changed the same rows at the same time."
+        )
 
     @contextmanager
     def explained(self) -> Iterator[None]:
@@ -138,17 +143,17 @@ class LakeConnection(TableConnection):
             reason = ": ".join(line.strip() for line in text.strip().splitlines())
             reason = masked(reason, self._secrets)
             raise OctogenTableError(
-                f"{self.place} failed: {reason[:_MAX_REASON].rstrip('.')}. Check its settings, the "
-                "table and the run's permissions.",
+                f"{self.place} failed: {reason[:_MAX_REASON].rstrip('.')}. Check the destination's "
+                "settings, the table and the run's permissions.",
                 Persistence.UNCLEAR,
             ) from None
 
 
 def partition_columns(rows: Rows) -> list[str]:
-    """Return the columns to partition files by: Dagster's partition columns."""
+    """Return the columns to partition the table by: the columns that hold Dagster partitions."""
     return [name for name, value in rows.items() if isinstance(value, str)]
 
 
 def _text(value: Any) -> str:
-    """Return a setting as the library expects it."""
+    """Return a setting as a string, in the form that the library expects."""
     return str(value).lower() if isinstance(value, bool) else str(value)

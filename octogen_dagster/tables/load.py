@@ -1,4 +1,4 @@
-"""Loading a snapshot into a table: exactly once, completely or not at all."""
+"""Loads a snapshot into a table exactly once, and either completely or not at all."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ class Loaded(NamedTuple):
     """The result of a load.
 
     Attributes:
-        row_count: Number of rows the table now has for the partition.
-        is_new: False if the table already had these rows and none were sent.
-        texts_with_nul: Number of text values from which NUL was removed.
+        row_count: Number of rows that the table has for the partition after the load.
+        is_new: False if the table already had these rows, so no rows were sent.
+        texts_with_nul: Number of text values from which NUL characters were removed.
     """
 
     row_count: int
@@ -58,10 +58,10 @@ def load(
     run_id: str,
     stop: threading.Event,
 ) -> Loaded:
-    """Replace a partition's rows in a table with those in a snapshot.
+    """Replace a partition's rows in a table with the rows of a snapshot.
 
-    Concurrent loads into the same partition run one after another. No rows are sent if the last
-    load record matches the snapshot and the row count still agrees.
+    Concurrent loads into the same partition run one after another. If the last load record matches
+    the snapshot and the row count is still the same, no rows are sent.
     """
     for attempt in range(1, _ATTEMPTS + 1):
         try:
@@ -115,7 +115,7 @@ def _load(
 
 
 def _load_of(snapshot_id: str, table: Table) -> str:
-    """Return the snapshot id with a digest of the loaded columns."""
+    """Return the snapshot's id, followed by a digest of the loaded columns."""
     # The same snapshot is loaded again if `columns` selects other columns.
     columns = [f"{column.name} {column.type.name}" for column in table.columns]
     digest = hashlib.blake2b("\n".join(columns).encode(), digest_size=4).hexdigest()

@@ -30,9 +30,9 @@ _LOCK = "octogen-dagster DDL"
 _CONFLICTS = ("40001", "40P01")
 """SQLSTATEs for a serialization failure and a deadlock."""
 _PASSING = ("25P03", "53", "55P03", "57014", "57P03")
-"""SQLSTATE prefixes: out of resources, locked, timed out, server starting."""
+"""SQLSTATE prefixes for: out of resources, locked, timed out, server is starting."""
 _UNREACHABLE = ("08", "57P")
-"""SQLSTATE prefixes: no connection, server shutting down."""
+"""SQLSTATE prefixes for: no connection, server is shutting down."""
 _WITHOUT_STATE = {
     "Failed to connect.*(authentication failed|no password|pg_hba|role .* not exist)": "28",
     "Failed to connect.*database .* does not exist": "3D",
@@ -45,17 +45,20 @@ _ADVICE = {
     "25P03": "Raise the user's idle_in_transaction_session_timeout.",
     "53100": "Free disk space on the server.",
     "53": "Lower the pool limit to run fewer loads, or give the server more resources.",
-    "55P03": "Another session has locked the table. Let it end, or raise the user's lock_timeout.",
+    "55P03": "Another session has locked the table. Wait until that session ends, or raise the "
+    "user's lock_timeout.",
     "57014": "Raise the user's statement_timeout: ALTER ROLE … SET statement_timeout = '10min'.",
-    "22": "Compare the snapshot's values with the column type in the table.",
+    "22": "A value does not fit the column's type in the table. Compare the snapshot's values "
+    "with this type.",
     "23": "The snapshot's rows violate a constraint on the table. Drop the constraint.",
     "28": "Check the user and password in uri.",
     "3D": "Create the database, or correct its name in uri.",
     "42501": "Grant the user TEMPORARY and CREATE on the database, or create the schema and grant "
     "USAGE and CREATE on it. An existing table must belong to the user.",
-    "42": "Check the table and its schema. Rename or drop what belongs to another application.",
+    "42": "Check the table and its schema. Rename or drop objects that belong to another "
+    "application.",
 }
-"""Advice by SQLSTATE prefix, longest prefix first."""
+"""Advice by SQLSTATE prefix. Longer prefixes come first."""
 _TEXT = r"(?:[^\s@/?#%]|%(?!00)[0-9A-Fa-f]{2})*"
 _HOST = r"(?:[\w.%-]*|\[[\w.:%]+\])(?::\d{1,5})?"
 _OPTION = r"\w+=(?:[^\s@#%&=]|%(?!00)[0-9A-Fa-f]{2})*"
@@ -64,7 +67,7 @@ _URI = re.compile(
     rf"(?P<host>{_HOST}(?:,{_HOST})*)(?:/(?P<database>{_TEXT}))?"
     rf"(?:\?(?P<options>(?:{_OPTION}(?:&{_OPTION})*)?))?"
 )
-"""A URI for which libpq and this pattern agree on where the password is."""
+"""Matches only URIs in which libpq finds the password in the same place as this pattern."""
 _NAME = re.compile(r"[\w.-]+")
 
 
@@ -76,8 +79,8 @@ class PostgresTables(TableDestination):
 
     uri: str = Field(
         repr=False,
-        description="postgresql://user:password@host:5432/database, as a dagster.EnvVar because "
-        "it contains a password.",
+        description="postgresql://user:password@host:5432/database. Pass it as a dagster.EnvVar, "
+        "because it contains a password.",
     )
 
     @property
@@ -97,7 +100,6 @@ class PostgresTables(TableDestination):
 
     @contextmanager
     def connect(self) -> Iterator[PostgresConnection]:
-        """Open a connection and close it when the block ends."""
         uri = self.uri.rstrip()  # secret files end with a line break
         if not _URI.fullmatch(uri):  # libpq's error would quote part of the password
             raise OctogenTableError(
@@ -110,7 +112,7 @@ class PostgresTables(TableDestination):
 
 
 class PostgresConnection(ADBCConnection):
-    """A PostgreSQL connection, which stages rows in a temporary table."""
+    """A PostgreSQL connection. It stages rows in a temporary table."""
 
     types: ClassVar = {
         ColumnType.TEXT: "text",
@@ -226,6 +228,6 @@ def _database(uri: str) -> str:
 
 
 def _part(uri: str, name: str) -> str:
-    """Return part of a URI; empty if malformed, because the part could contain the password."""
+    """Return part of a URI. A malformed part might contain the password, so it becomes empty."""
     found = _URI.fullmatch(uri.rstrip())
     return (found and found[name]) or ""

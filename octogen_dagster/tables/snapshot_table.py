@@ -1,4 +1,4 @@
-"""SnapshotTable: the columns and keys of an asset's table, and the rows a snapshot replaces."""
+"""SnapshotTable: the columns and key of an asset's table, and the rows that a snapshot replaces."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -16,13 +16,13 @@ from octogen_dagster.tables.columns import SourceColumn, source_columns
 from octogen_dagster.tables.destination import Column, ColumnType, Rows, Table
 
 _PARTITION = "The row's Dagster partition."
-_FETCHED_AT = "When the row was read (UTC)."
+_FETCHED_AT = "The time at which the row was read (UTC)."
 _NEVER = datetime(1970, 1, 1, tzinfo=UTC)
-"""The time of a changes snapshot without rows and without `fetched_at`."""
+"""The time used for a changes snapshot that has neither rows nor a `fetched_at`."""
 
 
 class SnapshotTable(NamedTuple):
-    """The table an asset's snapshots are loaded into."""
+    """The table that an asset's snapshots are loaded into."""
 
     schema: str
     table: str
@@ -43,7 +43,7 @@ class SnapshotTable(NamedTuple):
         *,
         has_nested: bool,
     ) -> tuple[Table, list[SourceColumn], Rows]:
-        """Return the table for a snapshot, its column expressions and the rows to replace."""
+        """Return a snapshot's table, the expressions for its columns, and the rows to replace."""
         schema = file.frame.collect_schema()
         kind = kind_of_rows(self.kind, schema)
         sources = source_columns(schema, kind.descriptions, self.columns, has_nested=has_nested)
@@ -82,14 +82,14 @@ class SnapshotTable(NamedTuple):
             return datetime.fromisoformat(at)
         if file.row_count:
             raise OctogenTableError(
-                f"The {self.snapshots.to_user_string()} snapshot has no read time. Nothing was "
-                "changed. Rematerialize the asset."
+                f"It is unknown when the {self.snapshots.to_user_string()} snapshot was read. "
+                "Nothing was changed. Rematerialize the asset."
             )
         return _NEVER
 
 
 def _constant(name: str, value: str | datetime, description: str) -> SourceColumn:
-    """Return a column with one value in every row."""
+    """Return a column that has the same value in every row."""
     dtype: pl.DataType = pl.String() if isinstance(value, str) else pl.Datetime("us", "UTC")
     kind = ColumnType.TEXT if isinstance(value, str) else ColumnType.TIMESTAMP
     repeated: Any = pl.repeat(value, pl.len(), dtype=dtype)

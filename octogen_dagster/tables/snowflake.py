@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 
 _STAGE = "_octogen_stage"
 _PLAIN = re.compile(r"[a-z_][a-z0-9_$]*")
-"""A name that needs no quotes, which Snowflake stores in upper case."""
+"""Matches a name that needs no quotes. Snowflake stores such names in upper case."""
 _CONFLICTS = ("Statement aborted because", "had another transaction", "deadlock")
 
 
 class SnowflakeTables(TableDestination):
     """Tables in Snowflake, with password or key-pair authentication.
 
-    Lower-case names are stored in upper case, so queries can use them without quotes.
+    Lowercase names are stored in upper case, so that queries can use them without quotes.
     """
 
     kind: ClassVar[str] = "snowflake"
@@ -76,7 +76,6 @@ class SnowflakeTables(TableDestination):
 
     @contextmanager
     def connect(self) -> Iterator[SnowflakeConnection]:
-        """Open a session and close it when the block ends."""
         options = {
             "username": self.user,
             "adbc.snowflake.sql.account": self.account,
@@ -98,7 +97,7 @@ _KEY_OPTION = "adbc.snowflake.sql.client_option.jwt_private_key_pkcs8_value"
 
 
 class SnowflakeConnection(ADBCConnection):
-    """A Snowflake session, which stages rows in a temporary table."""
+    """A Snowflake session. It stages rows in a temporary table."""
 
     types: ClassVar = {
         ColumnType.TEXT: "VARCHAR",
@@ -183,7 +182,7 @@ class SnowflakeConnection(ADBCConnection):
 
 
 def _folded(name: str) -> str:
-    """Return a name as Snowflake stores it."""
+    """Return a name in the case in which Snowflake stores it."""
     return name.upper() if _PLAIN.fullmatch(name) else name
 
 
@@ -196,7 +195,7 @@ def _staged(column: Column) -> Column:
 
 
 def _reader(frames: Iterable[pl.DataFrame]) -> Any:
-    """Return frames as one Arrow stream, which the driver splits into files."""
+    """Return the frames as a single Arrow stream. The driver splits the stream into files."""
     import polars as pl
     import pyarrow as pa
 
@@ -212,7 +211,7 @@ def _error(place: str, error: Any, secrets: Sequence[str]) -> OctogenTableError:
     if any(word in reason for word in _CONFLICTS):
         return TableConflictError(f"{place}: conflict with another run: {reason}")
     return OctogenTableError(
-        f"{place} failed: {reason}. Check the role's privileges on the warehouse, database and "
-        "schema, and the table.",
+        f"{place} failed: {reason}. Check the table, and the role's privileges on the warehouse, "
+        "database and schema.",
         Persistence.UNCLEAR,
     )

@@ -1,4 +1,4 @@
-"""SQLConnection: the SQL statements of a load, shared by all SQL engines."""
+"""SQLConnection: the SQL statements for a load, which all SQL engines share."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ if TYPE_CHECKING:
 _LOADS = (
     Column("table_name", ColumnType.TEXT, "Name of the loaded table."),
     Column("part", ColumnType.TEXT, "Column values that select the replaced rows, as JSON."),
-    Column("load_id", ColumnType.TEXT, "Id of the load; empty before the first commit."),
+    Column("load_id", ColumnType.TEXT, "Id of the load; empty until the first commit."),
     Column("snapshot_id", ColumnType.TEXT, "Id of the loaded snapshot."),
     Column("row_count", ColumnType.INTEGER, "Number of rows."),
     Column("run_id", ColumnType.TEXT, "Id of the Dagster run."),
-    Column("loaded_at", ColumnType.TIMESTAMP, "When the load was committed."),
+    Column("loaded_at", ColumnType.TIMESTAMP, "The time at which the load was committed."),
 )
 
 _PROBE = Column("probe", ColumnType.INTEGER)
 
 
 def loads_table(schema: str) -> Table:
-    """Return a schema's table with the latest load record for each table and partition."""
+    """Return the table that stores the latest load record for each table and partition."""
     description = "Load records, one for each table and partition. Maintained by octogen-dagster."
     return Table(schema, "_octogen_loads", _LOADS, description=description)
 
 
 def part_of(table: Table, rows: Rows) -> dict[str, str]:
-    """Return the key of these rows' load record."""
+    """Return the key of the load record for these rows."""
     values = {name: value if isinstance(value, int) else str(value) for name, value in rows.items()}
     return {"table_name": table.name, "part": json.dumps(values)}
 
@@ -52,18 +52,20 @@ def part_of(table: Table, rows: Rows) -> dict[str, str]:
 class SQLConnection(TableConnection):
     """A connection to a SQL engine.
 
-    A subclass sends statements, stages rows and names the types. Each transaction begins with an
-    UPDATE to the load record. This serializes concurrent loads of the same rows, or makes one fail.
+    A subclass executes statements, stages rows and defines the names of types. Each transaction
+    begins with an UPDATE of the load record. As a result, concurrent loads of the same rows run one
+    after another, or one of them fails.
 
     Attributes:
         types: Type names used in statements.
-        reported: Column types by the lower-case name that the engine reports.
-        escapes: Escapes in string literals, in addition to the doubled quote.
-        listing: Query for a table's column names and types; {} stands for schema and table.
+        reported: Column types by the name that the engine reports, in lower case.
+        escapes: Characters to escape in string literals, in addition to quotes, which are doubled.
+        listing: Query for the names and types of a table's columns. The placeholders {} are the
+            schema and the table.
         in_catalog: Condition that limits `listing` to one catalog.
         staged: The staging table's name in a statement.
-        json: Expression that parses staged JSON text; {} stands for the text.
-        has_definitions_in_transactions: True if DDL is transactional.
+        json: Expression that parses staged JSON text. The placeholder {} is the text.
+        has_definitions_in_transactions: True if DDL statements are transactional.
     """
 
     types: ClassVar[Mapping[ColumnType, str]]
@@ -92,13 +94,14 @@ class SQLConnection(TableConnection):
 
     @abstractmethod
     def stage(self, table: Table, frames: Iterable[pl.DataFrame]) -> None:
-        """Write rows to the staging table, where readers do not see them.
+        """Write rows to the staging table, which is invisible to readers.
 
-        An engine can also wait until `upload` or `insert`, inside the transaction.
+        An engine can also write the rows later, in `upload` or `insert`, which run inside the
+        transaction.
         """
 
     def upload(self, table: Table) -> None:
-        """Stage rows inside the transaction, before it takes its first lock."""
+        """Stage rows inside the transaction, before the transaction takes any lock."""
 
     def insert(self, table: Table, condition: str) -> None:
         """Insert the staged rows if the condition is true."""
@@ -161,12 +164,15 @@ class SQLConnection(TableConnection):
                 self.insert(table, "TRUE")
         if is_first and not self.count(loads, record):
             raise TableConflictError(
-                f"Another run loaded rows into {table.schema}.{table.name} concurrently."
+                f"Another run loaded rows into {table.schema}.{table.name} at the same time."
             )
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Run the block in a transaction, or join the enclosing one."""
+        """Run the block in a transaction.
+
+        Inside another transaction, the block becomes part of it.
+        """
         if self._is_in_transaction:
             yield
             return
@@ -185,7 +191,7 @@ class SQLConnection(TableConnection):
 
     @contextmanager
     def definition(self) -> Iterator[None]:
-        """Run DDL in the block safely while other runs might create the same objects."""
+        """Run the DDL in the block, even if other runs create the same objects at the same time."""
         yield
 
     def try_out(self, schema: str) -> None:
@@ -268,7 +274,10 @@ class SQLConnection(TableConnection):
         return f"'{value.translate(escapes)}'"
 
     def _where(self, rows: Rows, *, always: bool = False) -> str:
-        """Return a WHERE clause for rows; `always`, because BigQuery requires it in DELETE."""
+        """Return a WHERE clause for rows.
+
+        BigQuery requires one in DELETE, so pass `always` there.
+        """
         conditions = [
             f"{self.quoted(name)} = {self.literal(value)}" for name, value in rows.items()
         ]
@@ -285,7 +294,7 @@ class SQLConnection(TableConnection):
         return is_complete and bool(self._columns(loads_table(table.schema)))
 
     def _prepare(self, table: Table, rows: Rows) -> None:
-        """Create the table, its columns and its load record if they do not exist."""
+        """Create the table, the columns and the load record if they do not exist."""
         loads, part = loads_table(table.schema), part_of(table, rows)
         is_complete = self._is_complete(table)
         if is_complete and self.count(loads, part):
@@ -320,7 +329,10 @@ class SQLConnection(TableConnection):
             self.columns(table)
 
     def write_record(self, table: Table, part: Rows, load: Load, load_id: str) -> None:
-        """Update the load record, waiting or failing if a concurrent load has the same rows."""
+        """Update the load record.
+
+        If another load is replacing the same rows, this waits or fails.
+        """
         values: Rows = {"load_id": load_id, **load._asdict()}
         changes = [f"{self.quoted(name)} = {self.literal(value)}" for name, value in values.items()]
         changes.append(f"{self.quoted('loaded_at')} = CURRENT_TIMESTAMP")
