@@ -1,4 +1,4 @@
-"""Command errors: one line on stderr and an exit status; `--debug` adds the traceback."""
+"""Reports command errors as one line on stderr and an exit status. `--debug` adds the traceback."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def reporting_errors(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def fail(message: str, status: int, shown: BaseException | None = None) -> NoReturn:
-    """Print a message on stderr, after the traceback of `shown` if given, and exit."""
+    """Print a message on stderr and exit. If `shown` is given, its traceback is printed first."""
     from octogen_dagster.api.credentials import key_mask
 
     lines = traceback.format_exception(shown) if shown else []  # without variable values
@@ -74,7 +74,7 @@ def import_from_sandbox_extra(module: str) -> Any:
 
 
 def _is_for_the_user(error: ValueError) -> bool:
-    """True if this package raised the error itself, rather than a library it calls."""
+    """Return True if this package raised the error itself rather than a library that it calls."""
     if isinstance(error, OctogenError):
         return True
     *_, last = traceback.extract_tb(error.__traceback__)
@@ -83,7 +83,10 @@ def _is_for_the_user(error: ValueError) -> bool:
 
 @contextlib.contextmanager
 def _exiting_on_sigterm() -> Iterator[None]:
-    """Exit on SIGTERM as on Ctrl-C, after a new refresh token is stored."""
+    """Handle SIGTERM like Ctrl-C.
+
+    If a new refresh token was received, it is stored before the process exits.
+    """
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         yield

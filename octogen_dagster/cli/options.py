@@ -55,7 +55,7 @@ class Group(click.Group):
 def mcp_option(
     name: str, help_text: str, *, synonym: str | None = None, **settings: Any
 ) -> Callable[..., Any]:
-    """Return an option with an environment variable: OCTOGEN_MCP_URL for `--mcp-url`."""
+    """Return an option and its environment variable, such as OCTOGEN_MCP_URL for `--mcp-url`."""
     variable = "OCTOGEN_" + name.removeprefix("--").replace("-", "_").upper()
     names = [name, synonym] if synonym else [name]
     return click.option(*names, envvar=variable, show_envvar=True, help=help_text, **settings)
@@ -81,7 +81,7 @@ def mcp_url_option() -> Callable[..., Any]:
 def access_token_settings(options: dict[str, Any]) -> dict[str, Any]:
     """Return the `access_tokens` arguments for the current command's options.
 
-    An option on the command line replaces its alternatives from the environment.
+    An option on the command line takes precedence over all login settings in the environment.
     """
     context = click.get_current_context()
     given = {

@@ -22,7 +22,8 @@ class Project(NamedTuple):
 def find_project() -> Project | None:
     """Return the nearest project in the working directory or its parents, as dg does.
 
-    Unreadable files are reported and skipped, because any parent folder can contain one.
+    If a file is unreadable, a warning is printed and the search goes on, because any parent folder
+    can contain such a file.
     """
     here = Path.cwd()
     for folder in (here, *here.parents):

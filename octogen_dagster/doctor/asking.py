@@ -1,4 +1,7 @@
-"""Questions to the service: an assumption, its maximum cost and the resulting finding."""
+"""Questions to the service.
+
+Each question tests an assumption, has a maximum cost and results in a finding.
+"""
 
 from __future__ import annotations
 
@@ -23,14 +26,15 @@ from octogen_dagster.errors import (
 from octogen_dagster.printable import usd
 
 _BLOCKING = (OctogenAuthenticationError, OctogenInsufficientCreditError, OctogenForbiddenError)
-"""Errors caused by the account rather than the service: out of credit, or a rejected key."""
+"""Errors that concern the account rather than the service: no credit, or a rejected key.
+"""
 
 
 class Seen(NamedTuple):
-    """An observation. Only `details` name catalogs and products."""
+    """What a question observed. Catalogs and products are named only in `details`."""
 
     holds: bool | None
-    """None if the assumption might be wrong but nothing proves it."""
+    """True if the assumption holds, or None if that is uncertain."""
     text: str
     details: str = ""
 
@@ -39,7 +43,7 @@ class Charged(NamedTuple):
     """The maximum number of charged responses for a question."""
 
     walk: int = 0
-    """The catalog's first pages, read once for all questions."""
+    """First pages of the catalog. They are read only once for all questions."""
     pages: int = 0
     """Additional pages."""
     lookups: int = 0
@@ -51,13 +55,16 @@ class Question(NamedTuple):
     subject: str
     belief: str
     concerns: str
-    """The setting or documentation page affected if the assumption is wrong."""
+    """The setting or documentation page that is affected if the assumption is wrong."""
     ask: Callable[[Service], Seen]
     charged: Callable[[Service], Charged]
-    """Raises `NotAskedError` if the question will be skipped."""
+    """Raises `NotAskedError` if the question is going to be skipped."""
 
     def check(self, service: Service) -> Check:
-        """Ask the question. Only the finding's details name catalogs and products."""
+        """Ask the question and yield a finding.
+
+        Catalogs and products are named only in its details.
+        """
         service.mistyped.clear()
         try:
             with service.connected():
@@ -109,7 +116,7 @@ def planned(questions: Sequence[Question], service: Service, prices: Prices) -> 
             walk, pages, lookups = question.charged(service)
         except Exception as error:
             is_known = isinstance(error, NotAskedError)
-            reason = str(error) if is_known else "a response it needs did not arrive."
+            reason = str(error) if is_known else "it needs a response that did not arrive."
             yield Planned(question, Decimal(0), reason)
             continue
         pages += max(0, walk - walked)
@@ -119,7 +126,7 @@ def planned(questions: Sequence[Question], service: Service, prices: Prices) -> 
 
 
 def ask(questions: Sequence[Question], service: Service) -> Iterator[Finding]:
-    """Ask the questions in turn, each within its time limit."""
+    """Ask the questions one after another. Each has a time limit."""
     service.reported.clear()  # the plan reported no failures
     for question in questions:
         check = {question.subject: partial(question.check, service)}

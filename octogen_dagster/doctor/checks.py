@@ -1,4 +1,4 @@
-"""diagnose: check the given resources, with one generator of findings per subject."""
+"""diagnose: check the given resources. One generator per subject yields the findings."""
 
 from __future__ import annotations
 
@@ -61,7 +61,10 @@ if TYPE_CHECKING:
     from octogen_dagster.tables.destination import TableDestination
 
 DEFAULT_TIMEOUT = 45.0
-"""Seconds for all checks; a sensor tick times out after 60."""
+"""Time limit in seconds for all checks.
+
+For comparison, a sensor tick times out after 60 seconds.
+"""
 
 _PARTNER = "catalog_partner"
 _PACKAGES = ("octogen-dagster", "dagster", "polars", "pyarrow", "pycurl")
@@ -80,20 +83,20 @@ def diagnose(
     """Check the setup and suggest fixes, without searches or lookups.
 
     The checks write and delete one small file in the snapshot store, create and drop an empty table
-    in each table destination, and use a refresh token, which Octogen replaces as with every login.
-    They change nothing else. Only the given resources are checked. Checks run concurrently, and one
+    in each table destination, and use the refresh token, which Octogen replaces with each use. They
+    change nothing else. Only the given resources are checked. Checks run concurrently, and a check
     that fails or hangs does not stop the others. You can call this function in a sensor or an asset
     check.
 
     Args:
         octogen: Octogen's REST API.
         io_manager: The snapshot IO manager.
-        analytics_hub: Analytics Hub, with the project for linked datasets.
+        analytics_hub: Analytics Hub and the project for linked datasets.
         control_plane: Octogen's MCP.
         bigquery: A `dagster_gcp.BigQueryResource` or an `AnalyticsHubResource`, for queries over
             linked datasets.
         tables: Table destinations.
-        timeout: Seconds for all checks.
+        timeout: Time limit for all checks, in seconds.
     """
     given = {
         "octogen": octogen,
@@ -112,14 +115,20 @@ def diagnose(
 
 
 def setup_checks(resources: Resources, timeout: float) -> dict[str, Callable[[], Check]]:
-    """Return checks for all REST APIs and IO managers, and the first resource of other kinds."""
+    """Return checks for all REST APIs and IO managers.
+
+    Only the first resource of other kinds is checked.
+    """
     seconds = timeout / 3  # Octogen's MCP, Analytics Hub and queries are checked in sequence
     within = Deadline.after(timeout)
     first = {kind: next(iter(named.values())) for kind, named in resources.items() if named}
     control_plane, hub = first.get("control_plane"), first.get("analytics_hub")
 
     def sharing() -> Check:
-        """Check MCP, Analytics Hub and queries in sequence, each with the previous results."""
+        """Check MCP, Analytics Hub and queries one after another.
+
+        Each check uses the results of the previous one.
+        """
         project = resolved(hub).project if hub else None
         shared = yield from guarded(
             "MCP login", control_plane_findings(control_plane, project, seconds)
@@ -186,7 +195,8 @@ def _octogen_findings(octogen: OctogenResource | None, seconds: float) -> Check:
     yield Finding(
         "Octogen balance",
         "skipped",
-        "Octogen's API does not report it; without credit, searches and lookups return 402.",
+        "Octogen's API does not report the remaining credit. Without credit, searches and lookups "
+        "return 402.",
     )
 
 
@@ -254,7 +264,10 @@ def _spending_finding(spending: Spending) -> Finding:
 
 
 def _snapshot_findings(io_manager: ParquetSnapshotIOManager | None) -> Check:
-    """Write, publish, read back and delete a file like a snapshot, then remove new folders."""
+    """Write, publish, read back and delete a small file in the way snapshots are stored.
+
+    Then remove folders that this created.
+    """
     if io_manager is None:
         yield not_given("Snapshots", "io_manager")
         return
@@ -279,7 +292,10 @@ def _snapshot_findings(io_manager: ParquetSnapshotIOManager | None) -> Check:
 
 
 def _waiting_findings(store: Store) -> Check:
-    """Warn about histories that stopped reading, because the store keeps their snapshots."""
+    """Warn about histories that no longer read snapshots.
+
+    The store keeps the snapshots until they are read.
+    """
     for history, readers in sorted(neglected(store).items()):
         number = count(sum(len(each.waiting) for each in readers), "snapshot")
         yield Finding(
@@ -293,7 +309,6 @@ def _waiting_findings(store: Store) -> Check:
 
 
 def _table_findings(destination: TableDestination) -> Check:
-    """Connect, create a table and drop it."""
     target = destination.resolved()
     target.try_out()
     said = f"{target.place}: created and dropped a table in the schema {target.default_schema}."
@@ -302,7 +317,7 @@ def _table_findings(destination: TableDestination) -> Check:
 
 @contextlib.contextmanager
 def _without_new_folders(store: Store, key: str) -> Iterator[None]:
-    """Remove folders created for a local file, if they are empty afterwards."""
+    """After the block, remove the folders that were created for a local file if they are empty."""
     parents = Path(store.uri(key)).parents if store.is_local else ()
     new = [folder for folder in parents if not folder.exists()]
     try:

@@ -1,4 +1,4 @@
-"""Finding and Diagnosis, and the runner that yields findings as they arrive."""
+"""Finding and Diagnosis, and the function that runs checks and yields their findings."""
 
 from __future__ import annotations
 
@@ -29,18 +29,21 @@ _Resource = TypeVar("_Resource", bound=BaseModel)
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A check result for one subject.
+    """The result of a check for one subject.
 
     Attributes:
         subject: The subject, such as "Octogen key".
         status: "ok"; "warning" if it works but might be wrong; "failed" if it does not work;
             "blocked" if the service rejects requests until you add credit or correct the API key
             or the host; "skipped" if it was not checked.
-        message: The result, including the remedy if an error message has one.
-        advice: The remedy; empty if none is needed or the message has it.
-        missing: The `diagnose` argument required to check the subject; empty if it was checked.
-        details: Catalog and product names omitted from the message; mostly empty.
-        names: Organization, shop and catalog names in the message, which identify the user.
+        message: The result. If it is an error message, it might include the remedy.
+        advice: The remedy; empty if no remedy is needed or the message includes it.
+        missing: The `diagnose` argument that is required to check the subject; empty if the subject
+            was checked.
+        details: More information with the names of catalogs and products, which the message omits;
+            usually empty.
+        names: The names of organizations, shops and catalogs that occur in the message. They could
+            identify the user.
     """
 
     subject: str
@@ -69,7 +72,7 @@ Check: TypeAlias = Generator[Finding, None, None]
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """The findings from all checks; `str()` prints one line each.
+    """The findings from all checks. `str()` returns one line per finding.
 
     Attributes:
         findings: The findings, ordered by subject.
@@ -96,10 +99,11 @@ def not_given(subject: str, resource: str) -> Finding:
 
 
 def anonymous(check: str, finding: Finding) -> Finding:
-    """Return a finding that is safe to share; `check` is its check's key.
+    """Return a copy of a finding that is safe to share.
 
-    Service checks keep their message without the finding's names. All other checks keep only their
-    status, because they mention folders, projects, principals and tables.
+    `check` is the key of the check that yielded it. Findings about the service keep their message,
+    with `names` removed. All other findings keep only their status, because their messages mention
+    folders, projects, principals and tables.
     """
     names, finding = finding.names, replace(finding, details="", names=())
     if not check.startswith(_SERVICE_CHECKS) and not finding.missing:
@@ -115,7 +119,7 @@ def anonymous(check: str, finding: Finding) -> Finding:
 
 
 def resolved(resource: _Resource) -> _Resource:
-    """Return a resource with its environment variables replaced by their values."""
+    """Return a resource with the values of its environment variables filled in."""
     values: dict[str, str] = {}
     for field, value in resource:
         if isinstance(value, dg.EnvVar):
@@ -132,10 +136,10 @@ def resolved(resource: _Resource) -> _Resource:
 def run_checks(
     checks: Mapping[str, Callable[[], Check]], timeout: float
 ) -> Iterator[tuple[str, Finding]]:
-    """Run checks concurrently and yield each finding with its check's key as it arrives.
+    """Run checks concurrently. Yield findings as they arrive, each with the key of its check.
 
-    Findings from before a failure or timeout are kept. After a timeout, a check ends with its
-    current step. The keys are used as subjects for failures.
+    Findings that arrived before a failure or timeout are kept. After a timeout, a check ends as
+    soon as its current step ends. If a check fails, its key is the subject of the finding.
     """
     ends_at = time.monotonic() + timeout
     found: SimpleQueue[tuple[str, Finding | None]] = SimpleQueue()
@@ -162,7 +166,10 @@ def run_checks(
 def guarded(
     subject: str, check: Generator[Finding, None, _Result]
 ) -> Generator[Finding, None, _Result | None]:
-    """Run a check and turn its failure into a finding; return its result, or None on failure."""
+    """Run a check and return its result.
+
+    If the check fails, yield a finding about the failure and return None.
+    """
     try:
         return (yield from check)
     except (OctogenError, ValueError) as error:

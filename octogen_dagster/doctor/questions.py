@@ -1,7 +1,7 @@
 """The questions about Octogen's REST API, in order.
 
-Each docstring is an assumption that reads rely on, documented by Octogen or not. The responses show
-how the service behaves for this API key.
+The docstring of each question is an assumption that reads rely on. Octogen documents only some of
+them. The responses show how the service behaves for this API key.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from octogen_dagster.errors import (
 )
 
 _MAX_PAGES = 5
-"""Largest catalog to count, in pages."""
+"""Size of the largest catalog whose products are counted, in pages."""
 _WALKED_PAGES = 3  # a cursor loop can begin after the second page
 _BRANDS = 3
 _MIN_AGE_SECONDS = 60
 _ALWAYS_SENT = ("title", "brand", "currentPrice", "images", "updatedAt")
-"""Nullable fields that at least one product on a full page must have for the column to be useful.
+"""Nullable fields. On a full page, each of these fields must have a value in at least one product.
 """
 _KEYWORDS = "dress"
 _REFUSED_CURSOR = (400, 404, 410, 422)
@@ -54,7 +54,10 @@ def _question(
     charged: Callable[[Service], Charged] | None = None,
     **charges: int,
 ) -> Callable[[Callable[[Service], Seen]], None]:
-    """Register a question. The function's docstring is the assumption; `charges` fill `Charged`."""
+    """Register a question.
+
+    The function's docstring is the assumption, and `charges` are the arguments for `Charged`.
+    """
 
     def add(ask: Callable[[Service], Seen]) -> None:
         belief = " ".join((ask.__doc__ or "").split())
@@ -89,7 +92,7 @@ def _indexed_at(service: Service) -> Seen:
     """A catalog's index time changes only when the catalog is indexed again."""
     before = {each.catalog: each.indexed_at for each in service.catalogs()}
     if service.generation == "current" and not before:
-        return Seen(False, "the shop is covered, but the response lists no catalogs.")
+        return Seen(False, "Octogen covers the shop, but the response lists no catalogs.")
     now = {each.catalog: each.indexed_at for each in service.read_catalogs()}
     times = [each for each in now.values() if each]
     if isinstance(service.service.catalog_source, NamedCatalogs):
@@ -102,7 +105,10 @@ def _indexed_at(service: Service) -> Seen:
         said += f" Shop endpoint: {path}."
     present = datetime.now(UTC)
     if not moved and all((present - each).total_seconds() < _MIN_AGE_SECONDS for each in times):
-        said = "every index time is less than a minute old, like a request time. Run again later."
+        said = (
+            "every index time is less than a minute old, so it might be the time of the "
+            "request. Run again later."
+        )
         return Seen(False, said)
     return Seen(not moved, said, ", ".join(sorted(moved)))
 
@@ -158,7 +164,7 @@ def _charged_count(service: Service) -> Charged:
 
 @_question("unit of the count", "cost estimates, docs/costs.md", _charged_count)
 def _count(service: Service) -> Seen:
-    """A catalog has at least `productCount` rows; the count can be for product groups."""
+    """A catalog has at least `productCount` rows. The count can refer to product groups."""
     pages = service.walk(_charged_count(service).walk)
     count, catalog = service.count(), service.require_catalog().catalog
     rows, has_more = len({uuid for page in pages for uuid in page.uuids}), pages[-1].next_cursor
@@ -174,7 +180,7 @@ def _count(service: Service) -> Seen:
 
 @_question("next page", "reads with more than one page; please report it", walk=_WALKED_PAGES)
 def _next_page(service: Service) -> Seen:
-    """Cursors advance: pages repeat few earlier products, and no cursor repeats."""
+    """Pages repeat only a few products from earlier pages, and no cursor occurs twice."""
     first, *later = service.walk(_WALKED_PAGES)
     if not later:
         raise NotAskedError("the search has one page.")
@@ -331,7 +337,7 @@ def _as_written(service: Service) -> Seen:
 
 
 def _pages_of_split(service: Service) -> int:
-    """Return the maximum number of pages for both parts; each part can end with a partial page."""
+    """Return the maximum number of pages for both parts. Each part can end with a partial page."""
     try:
         return 1 + _pages_of_catalog(service)
     except NotAskedError:
@@ -344,7 +350,7 @@ def _pages_of_split(service: Service) -> int:
     lambda service: Charged(walk=1, pages=_pages_of_split(service)),
 )
 def _brand_split(service: Service) -> Seen:
-    """Including and excluding the same brands splits a catalog into two disjoint parts."""
+    """Searching with and without the same brands splits a catalog into two disjoint parts."""
     service.require_current()
     most = _pages_of_split(service)
     service.require_money(2)
@@ -375,7 +381,7 @@ def _brand_split(service: Service) -> Seen:
 
 @_question("without a key", "nothing in this package, which always sends a key")
 def _without_a_key(service: Service) -> Seen:
-    """A search without an API key is rejected, or uses Octogen's documented trial."""
+    """A search without an API key is rejected or uses the trial that Octogen documents."""
     import httpx
 
     from octogen_dagster.api.service import HEADERS

@@ -1,4 +1,7 @@
-"""The resources to check, from a project's definitions, command options and the environment."""
+"""The resources to check.
+
+They come from a project's definitions, command options and the environment.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +23,12 @@ from octogen_dagster.sharing.names import checked_project
 from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
 
 Resources = dict[str, dict[str, Any]]
-"""Resources, keyed by `diagnose` argument and then by resource name."""
+"""Resources by `diagnose` argument, and then by resource name."""
 
 
 @dg.definitions
 def _lazy() -> dg.Definitions:
-    """An example with the class that `@dagster.definitions` returns, which Dagster hides."""
+    """An example of what `@dagster.definitions` returns. Dagster does not export the class."""
     return dg.Definitions()
 
 

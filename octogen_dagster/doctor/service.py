@@ -1,4 +1,4 @@
-"""Service: the service under test, and the responses that questions share."""
+"""Service: the service under test, with responses that several questions use."""
 
 from __future__ import annotations
 
@@ -39,7 +39,10 @@ if TYPE_CHECKING:
 
 PAGE_SIZE = 100
 QUESTION_TIMEOUT = 30.0
-"""Seconds for a question. Its requests time out earlier, so that their errors are reported."""
+"""Time limit for a question, in seconds.
+
+Requests time out earlier, so that their errors are reported.
+"""
 _NO_SHOP = "it needs a shop. Pass --host."
 _Value = TypeVar("_Value")
 _MODELS: dict[str, Any] = {
@@ -56,11 +59,14 @@ _MODELS: dict[str, Any] = {
 
 
 class NotAskedError(Exception):
-    """The question cannot be asked; the message has the reason and the remedy."""
+    """Raised if a question cannot be asked. The message gives the reason and the remedy."""
 
 
 class Evidence(TypedDict):
-    """Data that a later run compares with; it contains hashes, not catalog or product names."""
+    """Data with which a later run compares its responses.
+
+    It contains hashes instead of catalog or product names.
+    """
 
     at: str
     catalog: str
@@ -72,7 +78,7 @@ class Evidence(TypedDict):
 class _WatchedClient(BlockingClient):
     """A client that records response fields whose type differs from the documentation.
 
-    Reads accept a number for a documented string, but questions must report it.
+    Reads accept a number in place of a documented string, but questions report the difference.
     """
 
     def __init__(self, service: CatalogService, mistyped: set[str]) -> None:
@@ -100,7 +106,7 @@ class _WatchedClient(BlockingClient):
 
 
 class Service:
-    """The service under test; questions share its responses.
+    """The service under test. Questions share the responses it has returned.
 
     All questions use one catalog: the catalog from the earlier run whose evidence is in `before`,
     or the smallest catalog that has products.
@@ -119,19 +125,25 @@ class Service:
         self.reported: set[Exception] = set()
 
     def look(self) -> None:
-        """List the catalogs for the plan, which is free; failures surface in the questions."""
+        """List the catalogs, which is free, to plan the questions.
+
+        Failures are reported by the questions.
+        """
         with contextlib.suppress(Exception), self.connected():
             self.catalogs()
 
     @contextlib.contextmanager
     def connected(self) -> Iterator[None]:
-        """Connect for one question, so that an overdue question does not block the next."""
+        """Connect for a single question, so that an overdue question cannot block the next one."""
         within = self.service.within(0.9 * QUESTION_TIMEOUT)
         with _WatchedClient(within, self.mistyped) as self.client:
             yield
 
     def _once(self, name: str, read: Callable[[], _Value]) -> _Value:
-        """Read a value once. Only the first question reports a failure; later ones are skipped."""
+        """Read a value once.
+
+        If this fails, only the first question reports it, and later questions are skipped.
+        """
         if name not in self._found and name not in self._failures:
             try:
                 self._found[name] = read()
@@ -163,7 +175,7 @@ class Service:
         return parsed_page(response, "The search")
 
     def search_all(self, most: int, **arguments: Any) -> tuple[set[str], int, bool]:
-        """Read all search pages, up to `most` and within the budget."""
+        """Read up to `most` search pages, within the budget."""
         uuids: set[str] = set()
         cursor = None
         for number in range(1, most + 1):
@@ -181,7 +193,7 @@ class Service:
 
     @property
     def me(self) -> MeResponse | None:
-        """The API key's owner; None if the service implements the older contract."""
+        """The API key's owner, or None if the service implements the older contract."""
         return self._once("the key's account", self._read_me)
 
     def _read_me(self) -> MeResponse | None:
@@ -202,7 +214,7 @@ class Service:
             raise NotAskedError("the older contract does not support it.")
 
     def catalogs(self) -> Sequence[CatalogState]:
-        """Return the catalogs from the first listing."""
+        """Return the catalogs from the first time they were listed."""
         return self._once("the list of catalogs", self.read_catalogs)
 
     def read_catalogs(self) -> Sequence[CatalogState]:
@@ -213,14 +225,14 @@ class Service:
 
     @property
     def has_no_list(self) -> bool:
-        """True if no catalogs are named and the service cannot list the granted ones."""
+        """True if no catalogs are configured and the service cannot list the granted catalogs."""
         return self.generation == "current" and isinstance(
             self.service.catalog_source, GrantedCatalogs
         )
 
     @property
     def catalog(self) -> CatalogState | None:
-        """The catalog under test; None for all catalogs that the key can search."""
+        """The catalog under test, or None for all catalogs that the API key can search."""
         if self.has_no_list:
             return None
         listed = [each for each in self.catalogs() if each.product_count != 0]
@@ -258,11 +270,11 @@ class Service:
         return self.pages
 
     def items(self) -> Sequence[MerchantProductListItem]:
-        """Return the products on all pages read so far, at least the first."""
+        """Return the products on all pages read so far. The first page is always read."""
         return [item for page in self.walk(1) for item in page.items]
 
     def evidence(self) -> Evidence | None:
-        """Return the data for a later comparison; None if no page was read."""
+        """Return the data for a later comparison, or None if no page was read."""
         if not self.pages:
             return None
         rows = [item.model_dump_json() for item in self.pages[0].items]

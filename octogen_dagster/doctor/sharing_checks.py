@@ -59,7 +59,10 @@ _PROJECT_PERMISSIONS = {
     "analyticshub.subscriptions.list": "roles/analyticshub.subscriptionOwner",
     "bigquery.jobs.create": "roles/bigquery.jobUser",
 }
-"""Project permissions required for subscriptions and queries, each with a role that grants it."""
+"""The project permissions that subscriptions and queries require.
+
+The values are roles that grant them.
+"""
 _KINDS = {
     "google.oauth2.service_account": "a service account key file",
     "google.oauth2.credentials": "a user login",
@@ -74,7 +77,9 @@ def credentials_findings(
     control_plane: OctogenControlPlaneResource | None,
     seconds: float,
 ) -> Check:
-    """Report the Google credentials, whether Octogen shares with them, and their permissions."""
+    """Report the Google credentials and their permissions, and whether Octogen shares data with
+    them.
+    """
     if analytics_hub is None:
         return
     subject, hub = "Google credentials", resolved(analytics_hub)
@@ -93,8 +98,8 @@ def credentials_findings(
     registered = principal.partition(":")[2]
     if account and registered and account != registered:
         advice = (
-            f"Octogen shares with {principal}. Use that principal's credentials, or register this "
-            "account."
+            f"Octogen shares with {principal}. Use the credentials of that principal, or "
+            "register this account."
         )
         yield Finding(subject, "warning", said, advice)
     else:
@@ -103,7 +108,7 @@ def credentials_findings(
 
 
 def _permission_findings(credentials: Credentials, project: str, seconds: float) -> Check:
-    """Test permissions on the project; skipped if Cloud Resource Manager is not enabled."""
+    """Test the permissions on the project. Skipped if Cloud Resource Manager is not enabled."""
     import requests
     from google.auth.exceptions import GoogleAuthError
     from google.auth.transport.requests import AuthorizedSession
@@ -133,7 +138,7 @@ def _permission_findings(credentials: Credentials, project: str, seconds: float)
 def control_plane_findings(
     resource: OctogenControlPlaneResource | None, project: str | None, seconds: float
 ) -> Generator[Finding, None, dict[str, str | None]]:
-    """Check the login, its role and the subscriber; return each shared listing's location."""
+    """Check the login, its role and the subscriber. Return the location of each shared listing."""
     if resource is None:
         yield not_given("MCP login", "control_plane")
         return {}
@@ -223,7 +228,7 @@ def analytics_hub_findings(
     seconds: float,
     within: Deadline,
 ) -> Generator[Finding, None, Sequence[str]]:
-    """Check subscriptions and shared listings; return the linked tables."""
+    """Check the subscriptions and the shared listings. Return the linked tables."""
     if resource is None:
         yield not_given("Analytics Hub", "analytics_hub")
         return ()
@@ -263,7 +268,7 @@ def _listing_findings(
     listings: Sequence[ListingName],
     subscriptions: Sequence[Subscription],
 ) -> Generator[Finding, None, Sequence[str]]:
-    """Report which listings are subscribed, available or not granted yet."""
+    """Report which listings are subscribed, which are available, and which are not granted yet."""
     tables: list[str] = []
     available: list[str] = []
     not_granted: list[str] = []
@@ -326,7 +331,7 @@ def _names(names: Sequence[str]) -> str:
 
 
 def query_findings(bigquery: Any, tables: Sequence[str], seconds: float) -> Check:
-    """Check with a free dry run that queries can be run."""
+    """Check with a dry run, which is free, that queries can run."""
     if bigquery is None:
         yield not_given("Queries", "bigquery")
         return

@@ -40,7 +40,9 @@ def bq() -> None:
 @click.option(
     "--friendly-name", help="Linked dataset display name.  [default: Octogen <dataset id>]"
 )
-@click.option("--apply", is_flag=True, help="Subscribe. Without this flag, only print the plan.")
+@click.option(
+    "--apply", is_flag=True, help="Create the subscription. Without this flag, only print the plan."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @reporting_errors
 def subscribe(
@@ -56,7 +58,7 @@ def subscribe(
     """Subscribe to one Octogen listing.
 
     Create a linked BigQuery dataset with Google Application Default Credentials. Exit status: 0
-    done or dry run, 1 failed, 2 bad input, 3 access not granted yet.
+    subscribed or dry run, 1 failed, 2 bad input, 3 access is not granted yet.
     """
     from octogen_dagster.sharing.hub import AnalyticsHub
     from octogen_dagster.sharing.names import plan_subscription
@@ -127,11 +129,14 @@ def _catalog_keys(
 )
 @click.option("--friendly-name", help="Display name of new linked datasets.")
 @mcp_url_option()
-@mcp_option("--mcp-token-command", "Command that prints an access token. Runs without a shell.")
+@mcp_option(
+    "--mcp-token-command", "Command that prints an access token. It is executed without a shell."
+)
 @mcp_option("--mcp-client-id", "OAuth client id for the refresh token.")
 @mcp_option("--mcp-client-id-file", "File with the OAuth client id.", type=FILE)
 @mcp_option(
-    "--mcp-refresh-token", "Refresh token. Prefer a file, which also stores replacement tokens."
+    "--mcp-refresh-token",
+    "Refresh token. Prefer --mcp-refresh-token-file: replacement tokens are stored in that file.",
 )
 @mcp_option(
     "--mcp-refresh-token-file",
@@ -151,7 +156,8 @@ def _catalog_keys(
     "--timeout",
     type=SECONDS,
     default=30.0,
-    help="Seconds per request to Octogen. Refreshing the login can take 120.",
+    help="Time limit for a request to Octogen, in seconds. Refreshing the login can take up to "
+    "120 seconds.",
 )
 @click.option(
     "--apply",
@@ -177,9 +183,9 @@ def autosubscribe(
     Register the subscriber if necessary, subscribe to pending listings and ask Octogen to check
     the subscriptions. The command is safe to repeat, for example from cron.
 
-    Google requests use Application Default Credentials. Octogen requests use the first login
-    that is set: the token command, the token URI, the refresh token, the access token, or the files
-    from `octogen-dagster login`.
+    Google requests use Application Default Credentials. Octogen requests use the first of these
+    logins that is set: the token command, the token URI, the refresh token, the access token, or
+    the files from `octogen-dagster login`.
 
     Exit status: 0 done or dry run, 1 failed or a catalog has an error, 2 bad input.
     """

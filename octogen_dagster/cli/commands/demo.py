@@ -29,7 +29,7 @@ from octogen_dagster.cli.options import CONTEXT_SETTINGS, Command
     "--days",
     type=click.IntRange(2),
     default=30,
-    help="Days to simulate. All but the last two are backdated.",
+    help="Days to simulate. Snapshots of all days except the last two are backdated.",
 )
 @click.option(
     "--ui", is_flag=True, help="Open the Dagster UI and keep everything running until Ctrl-C."
@@ -47,7 +47,7 @@ def demo(folder: Path, ui: bool, port: int | None, **settings: int) -> None:
     catalogs into Parquet files and link its listings. Downstream assets add changes, brands,
     details, a history and alerts. Products appear and disappear every day. On day 3, a competitor
     undercuts a price in the price list; on day 5, a competitor undercuts the floor price; and on
-    the last day, a check fails on purpose. The output replaces an earlier demo in the folder.
+    the last day, a check fails on purpose. An earlier demo in the same folder is replaced.
     """
     run_demo = import_from_sandbox_extra("octogen_dagster.demo.run").run_demo
     choose_port = import_from_sandbox_extra("octogen_dagster.demo.processes").ui_port

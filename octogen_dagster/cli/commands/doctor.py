@@ -32,7 +32,7 @@ _OPTIONS = {
     "analytics_hub": "project",
     "bigquery": "project",
 }
-"""The option that configures each resource, by `diagnose` argument."""
+"""The command-line option for each `diagnose` argument."""
 
 
 @click.command(cls=Command, context_settings=CONTEXT_SETTINGS)
@@ -42,7 +42,7 @@ _OPTIONS = {
     multiple=True,
     envvar="OCTOGEN_SHOP_HOSTS",
     show_envvar=True,
-    help="Shop whose catalogs to check. Repeat the option or separate hosts with commas.",
+    help="Shop host whose catalogs are checked. Repeat the option or separate hosts with commas.",
 )
 @click.option(
     "--base-dir",
@@ -62,11 +62,23 @@ _OPTIONS = {
     show_envvar=True,
     help="IAM principal to subscribe as, such as serviceAccount:reader@….iam.gserviceaccount.com.",
 )
-@click.option("--timeout", type=SECONDS, default=45.0, help="Seconds for the free checks.")
-@click.option("--ask", "asks", is_flag=True, help="Also query Octogen's service (charged).")
+@click.option(
+    "--timeout",
+    type=SECONDS,
+    default=45.0,
+    help="Time limit in seconds for the checks that are free of charge.",
+)
+@click.option(
+    "--ask",
+    "asks",
+    is_flag=True,
+    help="Also send requests to Octogen's service, which are charged.",
+)
 @click.option("--max-usd", default=0.15, help="Spending limit in US dollars.")
 @click.option("--yes", is_flag=True, help="Skip the confirmation. Required without a terminal.")
-@click.option("--compare", type=FILE, help="JSON report from an earlier --ask to compare with.")
+@click.option(
+    "--compare", type=FILE, help="JSON report of an earlier run with --ask, for comparison."
+)
 @click.option(
     "--details",
     is_flag=True,
@@ -96,8 +108,8 @@ def doctor(
     an empty table to each destination, then removes both. It also uses the refresh token, which
     Octogen replaces with each use. Nothing else changes.
 
-    --ask and --compare also test this package's assumptions about Octogen's service. They show the
-    requests and their cost first, and ask for confirmation.
+    --ask and --compare also test this package's assumptions about Octogen's service. They first
+    show the requests and their cost, and then ask for confirmation.
 
     Exit status: 0 everything works, possibly with warnings; 1 a check failed, is blocked, or was
     not confirmed; 2 bad input.
@@ -160,7 +172,7 @@ def _spending(prices: Prices, max_usd: float | None) -> Spending:
 def _resources(
     hosts: Sequence[str], settings: dict[str, str | None]
 ) -> tuple[Resources, list[Finding]]:
-    """Return the resources from the project, options and environment, and project findings."""
+    """Return the resources to check, along with findings about the project."""
     from octogen_dagster.doctor.resources import (
         environment_resources,
         home_findings,
@@ -194,7 +206,7 @@ def _resources(
 def _answers(
     service: Service, spending: Spending, *, yes: bool, as_json: bool
 ) -> Iterator[Finding]:
-    """Print the questions and their maximum cost, and ask them once confirmed."""
+    """Print the questions and their maximum cost. Ask the questions after confirmation."""
     from octogen_dagster.doctor.asking import ask, planned
     from octogen_dagster.doctor.findings import Finding
     from octogen_dagster.doctor.questions import QUESTIONS
@@ -216,7 +228,7 @@ def _answers(
 
 
 def _evidence_of(report: Path) -> Evidence:
-    """Return the evidence in an earlier run's report."""
+    """Return the evidence from the report of an earlier run."""
     import msgspec
 
     from octogen_dagster.doctor.service import Evidence

@@ -1,4 +1,4 @@
-"""The command `octogen-dagster estimate`: a read's cost, estimated free of charge."""
+"""The command `octogen-dagster estimate`: estimates the cost of a read, free of charge."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def estimate(
     facets: Sequence[str],
     **filters: Any,
 ) -> None:
-    """Estimate the products, pages, cost and time for a read.
+    """Estimate how many products and pages a read has, what it costs and how long it takes.
 
     Without options, the estimate covers all catalogs. It is free: it runs no search and no lookup.
-    The API key and OCTOGEN_BASE_URL are read from the environment. Octogen reports the number of
-    products for a shop. For searches and named catalogs it counts only products with a category,
-    which gives a lower bound. Exit status: 0 estimated, 1 failed, 2 bad input.
+    The API key and OCTOGEN_BASE_URL are read from the environment. For a shop, Octogen reports the
+    number of products. For searches and named catalogs, Octogen counts only products with a
+    category, so the estimate is a lower bound. Exit status: 0 estimated, 1 failed, 2 bad input.
     """
     from octogen_dagster.api.blocking import BlockingClient
     from octogen_dagster.api.catalog_sources import CatalogService
@@ -80,7 +80,7 @@ def estimate(
 
 
 def _table(service: CatalogService, counts: Sequence[Count]) -> list[str]:
-    """Return a table with the counts and their sum as lines, followed by notes."""
+    """Return the lines of a table with the counts and their sum, followed by notes."""
     from octogen_dagster.api.estimate import estimate_lookups, estimate_pages
     from octogen_dagster.api.search import MAX_PAGE_SIZE
 

@@ -35,15 +35,15 @@ _OTHER_LOGINS = (
     "OCTOGEN_MCP_REFRESH_TOKEN",
     "OCTOGEN_MCP_ACCESS_TOKEN",
 )
-"""Variables that take precedence over the login files."""
+"""Environment variables that take precedence over the login files."""
 
 
 @click.command(cls=Command, context_settings=CONTEXT_SETTINGS)
 @mcp_url_option()
 @click.option(
     "--resource",
-    help="OAuth resource for the MCP server, such as https://mcp.octogen.ai, which implies the "
-    "MCP URL https://mcp.octogen.ai/mcp/.  [default: from --mcp-url]",
+    help="OAuth resource for the MCP server. For example, https://mcp.octogen.ai implies the MCP "
+    "URL https://mcp.octogen.ai/mcp/. [default: from --mcp-url]",
 )
 @click.option(
     "--authkit-domain",
@@ -64,9 +64,9 @@ _OTHER_LOGINS = (
 )
 @mcp_option(
     "--mcp-token-uri",
-    "Location for the login instead of files, for processes without a shared disk: the refresh "
-    "token's URL (s3://..., gs://... or az://...) or path. The client id and redirect URI are "
-    "stored beside it.",
+    "Where to store the login instead of in local files, for processes without a shared disk. "
+    "Pass the URL (s3://..., gs://... or az://...) or path of the refresh token. The client id "
+    "and redirect URI are stored beside it.",
     synonym="--token-uri",
 )
 @mcp_option(
@@ -91,7 +91,7 @@ _OTHER_LOGINS = (
     "--port",
     type=click.IntRange(0, 65535),
     default=8765,
-    help="Port on 127.0.0.1 for the redirect; 0 for a free port.",
+    help="Port on 127.0.0.1 that receives the redirect; 0 for a free port.",
 )
 @click.option(
     "--scope", default="openid profile email offline_access", help="OAuth scopes to request."
@@ -99,7 +99,9 @@ _OTHER_LOGINS = (
 @click.option(
     "--open/--no-open", "open_browser", default=True, help="Open the login page in a browser."
 )
-@click.option("--verify/--no-verify", default=True, help="Exchange the new refresh token once.")
+@click.option(
+    "--verify/--no-verify", default=True, help="Test the new refresh token by exchanging it once."
+)
 @click.option("--timeout", type=SECONDS, default=300.0, help="Seconds to wait for the login.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @reporting_errors
@@ -182,7 +184,7 @@ def _advising(redirect_uri: str) -> Iterator[None]:
 
 
 def _mcp_url(mcp_url: str | None, resource: str | None) -> str:
-    """Return the MCP URL. The resource takes precedence over a URL from the environment."""
+    """Return the MCP URL. --resource takes precedence over a URL from the environment."""
     from octogen_dagster.api.credentials import host_mcp_url
 
     if not resource:
@@ -201,7 +203,8 @@ def _mcp_url(mcp_url: str | None, resource: str | None) -> str:
 def _client_id(client_id: str | None, redirect_uri: str | None) -> str | None:
     """Return the OAuth client to reuse, or None.
 
-    A client from the environment without a redirect URI belongs to another login and is ignored.
+    If the environment sets a client id without a redirect URI, the client belongs to another login
+    and is ignored.
     """
     if redirect_uri or not client_id:
         return client_id
@@ -214,7 +217,7 @@ def _client_id(client_id: str | None, redirect_uri: str | None) -> str | None:
 
 
 def _exchange(places: LoginPlaces, token_endpoint: str) -> None:
-    """Exchange the new refresh token, which tests the files and the token endpoint."""
+    """Exchange the new refresh token to test the stored files and the token endpoint."""
     from octogen_dagster.background import Deadline
     from octogen_dagster.control_plane.refresh import Refresh
     from octogen_dagster.control_plane.tokens import DEFAULT_RETRY

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _MAX_ROWS = 100
 _MAX_WIDTH = 24
-"""The width above which cells wrap."""
+"""The width from which cells are wrapped."""
 _C1 = re.compile("[\x7f-\x9f]")
 
 
@@ -90,7 +90,7 @@ def _store(base_dir: str | None) -> Store:
 
 
 def _print_table(rows: Any) -> None:
-    """Print a frame's first rows and the columns that fit."""
+    """Print a frame's first rows, with as many columns as fit."""
     from rich.console import Console
     from rich.table import Table
 

@@ -1,4 +1,4 @@
-"""The commands `octogen-dagster url-lists`: sets of product URLs stored by Octogen."""
+"""The commands `octogen-dagster url-lists`, for sets of product URLs that Octogen stores."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def delete(*, url_list_id: str, apply: bool, yes: bool, as_json: bool) -> None:
 
 
 def _confirm(what: str, name: str) -> None:
-    """Ask the user to type the list's name, or raise."""
+    """Ask the user to type the list's name, and raise an error if it does not match."""
     if not sys.stdin.isatty():
         raise ValueError(f"{what} Without a terminal, confirm with --yes.")
     click.echo(what, err=True)
