@@ -1,1 +1,4 @@
-"""Octogen's MCP tools, and the login to them. Imports neither Dagster nor Polars."""
+"""Octogen's MCP tools and the login that they require.
+
+This package imports neither Dagster nor Polars.
+"""

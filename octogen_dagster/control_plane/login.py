@@ -41,7 +41,7 @@ _MAX_REASON_LENGTH = 300
 
 
 class Login(NamedTuple):
-    """A successful login, with the token endpoint that accepts its refresh token."""
+    """A successful login, including the token endpoint that accepts the refresh token."""
 
     client_id: str
     redirect_uri: str
@@ -60,13 +60,13 @@ def login(
     scope: str = DEFAULT_SCOPE,
     timeout: float = 300.0,
 ) -> Login:
-    """Pass the login page's URL to `show`, wait for the person, and store the login in `places`.
+    """Pass the login page's URL to `show`, wait for the login, and store it in `places`.
 
-    Without a `client_id`, the client from the last login is reused if it has the same redirect
-    URI; otherwise a new public client is registered. Port 0 in `redirect_uri` picks a free port.
-    Tokens are requested for `resource` unless the MCP server names a resource itself.
-    `authorization_server`, if given, must match the server named by the MCP server. `timeout` is
-    in seconds. Raises `OSError` if the port is taken.
+    Without a `client_id`, the client from the last login is reused if it has the same redirect URI;
+    otherwise a new public client is registered. If the port in `redirect_uri` is 0, a free port is
+    used. Tokens are requested for `resource` unless the MCP server names a resource. If you pass
+    `authorization_server`, it must match the authorization server that the MCP server names.
+    `timeout` is in seconds. Raises `OSError` if the port is taken.
     """
     require_extras("The login to Octogen", "mcp")
     checked_url(mcp_url, "The MCP URL")
@@ -138,10 +138,10 @@ def _public_client(redirect_uri: str, scope: str) -> OAuthClientMetadata:
     from pydantic import AnyUrl
 
     class PublicClient(OAuthClientMetadata):
-        """A client that keeps its scopes.
+        """An OAuth client that keeps its scopes.
 
-        The `mcp` package replaces them with the server's scopes, even if the server names none. A
-        login without `offline_access` lasts only minutes.
+        The `mcp` package would replace them with the server's scopes, even if the server does not
+        name any. A login without `offline_access` lasts only minutes.
         """
 
         def __setattr__(self, name: str, value: object) -> None:
@@ -157,7 +157,7 @@ def _public_client(redirect_uri: str, scope: str) -> OAuthClientMetadata:
 class _Storage:
     """Client and token storage for the `mcp` package.
 
-    The places belong together, so nothing is written before the login has succeeded.
+    Client and tokens must match, so both are written only after the login has succeeded.
     """
 
     def __init__(self, places: LoginPlaces, redirect_uri: str, client_id: str | None) -> None:
@@ -225,7 +225,10 @@ class _Storage:
 
 
 class _Callback(ThreadingTCPServer):
-    """The local web server for the OAuth redirect, which must carry the login's `state`."""
+    """A local web server that receives the OAuth redirect.
+
+    The redirect must contain the login's `state`.
+    """
 
     allow_reuse_address = True
     daemon_threads = True  # browsers open connections that they never use
@@ -269,7 +272,7 @@ class _Callback(ThreadingTCPServer):
         return AuthorizationCodeResult.model_validate(parameters)
 
     def handle_error(self, *_: object) -> None:
-        """Log nothing: browsers close connections early."""
+        """Log nothing, because browsers often close connections early."""
 
 
 class _CallbackHandler(BaseHTTPRequestHandler):
@@ -290,11 +293,10 @@ class _CallbackHandler(BaseHTTPRequestHandler):
                 callback.parameters.set_result(sent)
 
     def log_message(self, *_: object) -> None:
-        """Log nothing: the URLs contain codes."""
+        """Log nothing, because the URLs contain authorization codes."""
 
 
 def _split_redirect_uri(redirect_uri: str) -> tuple[str, int, str]:
-    """Return the host, the port and the path."""
     with contextlib.suppress(ValueError):
         parts = urlsplit(redirect_uri)
         host, port = parts.hostname, parts.port
@@ -310,7 +312,7 @@ def _split_redirect_uri(redirect_uri: str) -> tuple[str, int, str]:
 def _check_page(
     mcp_url: str, page: str, metadata: OAuthMetadata | None, authorization_server: str | None
 ) -> None:
-    """Reject a login over plain HTTP or at an unexpected authorization server."""
+    """Raise an error for a login over plain HTTP or at an unexpected authorization server."""
     issuer = metadata and str(metadata.issuer)
     if authorization_server and issuer and issuer.rstrip("/") != authorization_server.rstrip("/"):
         raise OctogenMCPAuthenticationError(
@@ -330,7 +332,7 @@ def _check_page(
 def _login_error(
     mcp_url: str, storage: _Storage, failures: Iterable[BaseException]
 ) -> OctogenError | None:
-    """Return the error for a failed login; None if the failure is a defect in this package."""
+    """Return the error for a failed login, or None if the failure is a defect in this package."""
     import httpx2
     from mcp.client.auth import OAuthFlowError, OAuthRegistrationError, OAuthTokenError
     from mcp.shared.exceptions import MCPError

@@ -1,4 +1,4 @@
-"""Login secrets in a bucket, for processes without a shared disk. Each object has a lease."""
+"""Login secrets in a bucket, for processes without a shared disk. A lease protects each object."""
 
 from __future__ import annotations
 
@@ -31,27 +31,35 @@ if TYPE_CHECKING:
     from octogen_dagster.storage.buckets import Bucket
 
 LEASE_SECONDS = 240.0
-"""How long a lease keeps other processes out. A token exchange ends before the lease does."""
+"""How long a lease keeps other processes out.
+
+A token exchange always ends before its lease expires.
+"""
 
 _FIRST_WAIT, _MAX_WAIT = 0.02, 1.0
 _MAX_REFUSALS = 5
-"""Consecutive writes rejected without another writer. Concurrent writes can cause a few."""
+"""Stop after this many rejected writes in a row if no other process writes.
+
+Concurrent writes can cause a few rejections.
+"""
 
 _PROCESS = uuid.uuid4().hex
 _guards: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
-"""A process holds one lease per object; its threads take turns."""
+"""Locks for the threads in this process, which share the process's lease on an object."""
 
 
 class ReplacedSecretError(OctogenMCPAuthenticationError):
-    """The secret was replaced since it was read."""
+    """Raised if the secret was replaced since it was read."""
 
 
 @dataclass(unsafe_hash=True)
 class SecretObject:
-    """A one-word secret in a bucket object, replaced only if its version has not changed.
+    """A one-word secret in a bucket object.
 
-    Writers hold a lease: a second object, which is created only if absent, or replaced under its
-    version once expired. `initial` is the secret while the object is missing.
+    It is replaced only if the object's version has not changed. Writers hold a lease, which is a
+    second object. A process creates the lease only if it does not exist, or replaces an expired
+    lease only if its version has not changed. `initial` is the secret as long as the object is
+    missing.
     """
 
     uri: str
@@ -67,11 +75,14 @@ class SecretObject:
         return self.uri
 
     def require(self) -> None:
-        """Do nothing: a lease creates no folder."""
+        """Do nothing, because a bucket needs no preparation."""
 
     @contextlib.contextmanager
     def locked(self, within: Deadline) -> Iterator[Deadline]:
-        """Hold this object's lease, waiting for other processes until a deadline."""
+        """Hold this object's lease during the block.
+
+        If another process holds it, wait until a deadline.
+        """
         guard = _guards[self.uri]
         if not guard.acquire(timeout=within.left):
             raise OctogenTimeoutError(
@@ -117,8 +128,8 @@ class SecretObject:
                 until = datetime.fromtimestamp(lease.until, UTC)
                 raise OctogenTimeoutError(
                     f"The {self} was not free within {within.seconds:g} s. Another process is "
-                    f"replacing it, or died while doing so; its lease expires at "
-                    f"{until:%H:%M:%S} UTC. Try again later."
+                    f"replacing it or died while doing so. Its lease expires at {until:%H:%M:%S} "
+                    "UTC. Try again later."
                 )
             time.sleep(min(within.left, random.uniform(wait / 2, wait)))  # noqa: S311
             wait = min(2 * wait, _MAX_WAIT)
@@ -136,7 +147,7 @@ class SecretObject:
         )
 
     def write(self, secret: SecretStr) -> None:
-        """Replace the secret, unless it was replaced since it was read."""
+        """Replace the secret. If it was replaced since it was read, raise `ReplacedSecretError`."""
         with self._explained("cannot be replaced"):
             if self._version is None:
                 with _absent_if_denied():
@@ -157,8 +168,8 @@ class SecretObject:
             raise self._no_conditions()
         if not is_written:
             raise ReplacedSecretError(
-                f"The {self} was replaced meanwhile by a login or another program. The next call "
-                "uses the new one.",
+                f"The {self} was replaced by a login or another program in the meantime. The next "
+                "call uses the new value.",
                 retry_after=0.0,
             )
 
@@ -169,7 +180,7 @@ class SecretObject:
         )
 
     def _read_lease(self) -> tuple[object, bytes]:
-        """Read the lease; an unreadable lease counts as absent.
+        """Read the lease. A lease that cannot be read counts as missing.
 
         Without permission to list the bucket, S3 denies access to missing objects.
         """
@@ -178,7 +189,10 @@ class SecretObject:
         return None, b""
 
     def _read(self, key: str) -> tuple[object, bytes]:
-        """Read an object and its version; None and an empty text if it does not exist."""
+        """Return an object's version and text.
+
+        If the object does not exist, return None and an empty string.
+        """
         try:
             return self._bucket.read(key)
         except FileNotFoundError:
@@ -222,7 +236,7 @@ class SecretObject:
 
 
 def _condition(version: object) -> object:
-    """Return what a conditional write needs from a version."""
+    """Return the condition for a write that replaces only this version of an object."""
     return version[:2] if isinstance(version, tuple) else version
 
 
@@ -236,7 +250,6 @@ def _absent_if_denied() -> Iterator[None]:
 
 @functools.lru_cache(maxsize=4)
 def _opened(folder: str) -> Bucket:
-    """Open a bucket with credentials from the environment."""
     from octogen_dagster.storage.buckets import Bucket
 
     return Bucket(folder, {})
@@ -250,7 +263,7 @@ class _Lease(msgspec.Struct):
 
 
 def _parsed_lease(content: bytes) -> _Lease:
-    """Return a lease; malformed content counts as expired."""
+    """Parse a lease. A malformed lease counts as expired."""
     try:
         return msgspec.json.decode(content, type=_Lease)
     except (msgspec.DecodeError, UnicodeDecodeError):

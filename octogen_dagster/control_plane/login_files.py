@@ -1,4 +1,4 @@
-"""Login files, each with a one-word secret that several processes read and replace."""
+"""Login files. Each file contains a one-word secret that several processes read and replace."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ _MAX_WRITE_SECONDS = 3600.0
 
 
 class SecretFile(NamedTuple):
-    """A one-word secret in a file that only its owner can read, replaced atomically.
+    """A one-word secret in a file that only its owner can read. The file is replaced atomically.
 
-    Links are followed. Messages call it `purpose`; `initial` is the secret while the file is empty.
+    Links are followed. Messages call the file `purpose`. As long as the file is empty, the secret
+    is `initial`.
     """
 
     name: str | os.PathLike[str]
@@ -40,7 +41,9 @@ class SecretFile(NamedTuple):
         return str(self.path)
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError(f"The {self} cannot be pickled: its secret would be written in plain text.")
+        raise TypeError(
+            f"The {self} cannot be pickled, because its secret would be written in plain text."
+        )
 
     def __str__(self) -> str:
         return f"{self.purpose} file {self.path}"
@@ -74,7 +77,7 @@ class SecretFile(NamedTuple):
         except OSError as error:
             raise OctogenMCPAuthenticationError(
                 f"The {self} cannot be locked ({lock.lock_file}: {error.strerror}), so a new token "
-                "could be lost. Move it to a separate folder that this user can write to."
+                "could be lost. Move the file to a separate folder that this user can write to."
             ) from None
         try:
             yield Deadline.after(math.inf)
@@ -82,7 +85,7 @@ class SecretFile(NamedTuple):
             lock.release()
 
     def require(self) -> None:
-        """Raise if the file is missing, or is a pipe or device that might hang."""
+        """Raise an error if the file is missing, or if it is a pipe or device, which might hang."""
         try:
             is_file = stat.S_ISREG(self.path.stat().st_mode)
         except OSError as error:
@@ -128,6 +131,7 @@ class SecretFile(NamedTuple):
             )
         except OSError as error:
             raise OctogenMCPAuthenticationError(
-                f"The {self} cannot be replaced: {error.strerror}. Move it to a folder that this "
-                "user can write to. If it is mounted as a single file, mount its folder instead."
+                f"The {self} cannot be replaced: {error.strerror}. Move the file to a folder that "
+                "this user can write to. If only the file itself is mounted, mount its folder "
+                "instead."
             ) from None

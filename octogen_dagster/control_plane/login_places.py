@@ -1,4 +1,4 @@
-"""Where a login is stored: in files, or in a bucket if processes do not share a disk."""
+"""Where a login is stored: in files or, for processes without a shared disk, in a bucket."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ SecretPlace: TypeAlias = SecretFile | SecretObject
 
 
 class LoginPlaces(NamedTuple):
-    """Where a login is written, and where later logins and refreshes read it.
+    """The places to which a login is written, and from which later logins and refreshes read it.
 
-    The redirect URI is the one registered with the client. Without a place for it, every login
+    The redirect URI is registered with the client. If there is no place to store it, every login
     registers a new client.
     """
 
@@ -38,7 +38,10 @@ class LoginPlaces(NamedTuple):
         *,
         token_uri: str | None = None,
     ) -> LoginPlaces:
-        """Return the files at these paths. They default to the files Octogen's commands use."""
+        """Return the places for these paths.
+
+        They default to the files that Octogen's commands use.
+        """
         if token_uri:
             return cls(
                 secret_at(token_uri, "refresh token"),
@@ -55,14 +58,17 @@ class LoginPlaces(NamedTuple):
 
 
 def client_id_uri(token_uri: str) -> str:
-    """Return the place for a refresh token's OAuth client id."""
+    """Return the URI of the OAuth client id that belongs to a refresh token."""
     return f"{token_uri}.client-id"
 
 
 def secret_at(
     place: str | os.PathLike[str], purpose: str, initial: SecretStr | None = None
 ) -> SecretPlace:
-    """Return the secret at a path or object URL; `initial` is used while it is empty."""
+    """Return the secret at a path or object URL.
+
+    As long as it is empty, the secret is `initial`.
+    """
     scheme, is_url, path = str(place).partition("://")
     if not is_url or scheme == "file":
         return SecretFile(path if is_url else place, purpose, initial)
@@ -71,7 +77,7 @@ def secret_at(
     _, _, key = bucket_of(str(place), "token_uri", "a path")
     if not key:
         raise ValueError(
-            f"token_uri {str(place)!r} does not name an object. Name one in the bucket, such as "
-            f"{str(place).rstrip('/')}/octogen/login."
+            f"token_uri {str(place)!r} does not name an object. Add the name of an object in the "
+            f"bucket, such as {str(place).rstrip('/')}/octogen/login."
         )
     return SecretObject(str(place), purpose, initial)

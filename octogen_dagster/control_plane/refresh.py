@@ -1,8 +1,8 @@
 """Refresh tokens: exchange them for access tokens at the token endpoint.
 
 Octogen replaces a refresh token with each use and invalidates the old token before it responds.
-Processes that share a token therefore take turns, an exchange has its own timeout independent of
-its callers, and a new token is stored before anything else happens.
+Processes that share a token therefore take turns. An exchange has its own timeout, which does not
+depend on the caller's timeout. A new token is stored before anything else happens.
 """
 
 from __future__ import annotations
@@ -40,13 +40,16 @@ if TYPE_CHECKING:
 
 _EXCHANGE_TIMEOUT = 120.0
 _STORE_TIMEOUT = 30.0
-"""Seconds during which storing a token in an unresponsive bucket is retried."""
+"""How long storing a token is retried if the bucket does not respond, in seconds."""
 
 _MAX_STORE_SECONDS = 120.0
-"""Lease time reserved for storing a token: the last retry takes up to 90 seconds."""
+"""The part of the lease that is reserved for storing a token.
+
+The last retry takes up to 90 seconds.
+"""
 
 _LOCK_GRACE_SECONDS = 0.2
-"""Seconds added to the lock's timeout, so that its error can name the holder."""
+"""Seconds by which callers wait longer than the lock, so that the lock's own error is reported."""
 
 _RENEWED_BEFORE_SECONDS = 30.0
 _MAX_LIFE_SECONDS = 1e9
@@ -55,13 +58,13 @@ _LOGGER = logging.getLogger(__name__)
 
 @dataclass(unsafe_hash=True)
 class SecretInMemory:
-    """A secret in memory; a replacement is lost when the process ends."""
+    """A secret in memory. A replacement is lost when the process ends."""
 
     initial: SecretStr
     _replacement: SecretStr | None = field(default=None, compare=False)
 
     def require(self) -> None:
-        """Do nothing: the secret always exists."""
+        """Do nothing, because the secret always exists."""
 
     def locked(self, _: Deadline) -> contextlib.AbstractContextManager[Deadline]:
         return contextlib.nullcontext(Deadline.after(math.inf))
@@ -85,9 +88,9 @@ Secret: TypeAlias = SecretPlace | SecretInMemory
 class Refresh:
     """Exchanges a refresh token for an access token, and stores the new refresh token.
 
-    The exchange takes up to two minutes, at least one, in a thread that survives interrupts and
-    its callers' deadlines. The process waits for it before it exits; the next caller gets the
-    result.
+    The exchange can take one to two minutes. It runs in a thread, which goes on after an interrupt
+    or a caller's deadline. Before the process exits, it waits for the exchange. If a caller has
+    given up, the next caller gets the result.
     """
 
     def __init__(self, refresh_token: Secret, client_id: Secret, endpoint: str) -> None:
@@ -130,9 +133,10 @@ class Refresh:
         return running.result()
 
     def _begin(self, exchange: Future[Issued], within: Deadline) -> None:
-        """Lock the refresh token and start the exchange, which unlocks it when done.
+        """Lock the refresh token and start the exchange.
 
-        The token is locked in a separate thread, because a bucket might hang.
+        The exchange unlocks the token when it ends. The token is locked in a separate thread,
+        because a bucket might hang.
         """
         locking: Future[_Locked] = Future()
         try:
@@ -189,8 +193,8 @@ class Refresh:
                     with_retries(store, Deadline.after(_STORE_TIMEOUT))
                 except (OctogenMCPAuthenticationError, OctogenConnectionError) as error:
                     raise OctogenMCPAuthenticationError(
-                        f"{error} The old token is spent and the new one is lost, so then run "
-                        "`octogen-dagster login` again."
+                        f"{error} The old token can no longer be used and the new token is lost, "
+                        "so then run `octogen-dagster login` again."
                     ) from None
         if issued is None:
             raise OctogenMCPAuthenticationError(
@@ -252,28 +256,31 @@ class Refresh:
 
 
 _Locked: TypeAlias = tuple[str, SecretStr, Deadline, contextlib.ExitStack]
-"""The client id, the refresh token, and the token's lock along with the lock's expiry time."""
+"""The client id, the refresh token, the token's lock, and the time at which the lock expires."""
 
 
 def _unlock(locking: Future[_Locked]) -> None:
-    """Release a lock that no caller is waiting for."""
+    """Release a lock if no caller waits for it any longer."""
     if not locking.exception():
         locking.result()[-1].close()
 
 
 def _is_of_no_use(done: Future[Issued]) -> bool:
-    """True if an abandoned exchange failed, never began, or ended too long ago."""
+    """Return True if an abandoned exchange failed, never began or ended too long ago."""
     if done.cancelled():
         return True
     return done.exception() is not None or done.result().renewed_at <= time.monotonic()
 
 
 _Tokens = tuple[Issued | None, SecretStr | None]
-"""A response's tokens, without a refresh token if the old one remains valid."""
+"""The tokens in a response. There is no refresh token if the old one remains valid."""
 
 
 def _parsed_tokens(subject: str, response: httpx2.Response) -> _Tokens:
-    """Return a response's tokens. Never quote the response: any part might contain a token."""
+    """Return the tokens in a response.
+
+    Errors never quote the response, because any part might contain a token.
+    """
     status, body = response.status_code, parsed_object(response.content)
     if status == 200 and body:
         life = body.get("expires_in")

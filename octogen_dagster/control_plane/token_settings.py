@@ -1,4 +1,4 @@
-"""Choose the source of access tokens for a configuration."""
+"""Chooses the source of access tokens from the configuration."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def access_tokens(
 ) -> AccessToken:
     """Return the access token source for a configuration.
 
-    In order of precedence: token command, token URI, refresh token file, refresh token, access
-    token, and the files written by the last login. An empty file or a missing bucket object is
-    initialized with the refresh token.
+    The first source that is configured is used: token command, token URI, refresh token file,
+    refresh token, access token, or the files written by the last login. If the file is empty or the
+    bucket object is missing, it is initialized with the refresh token.
     """
     refresh, access = SecretStr(refresh_token or ""), SecretStr(access_token or "")
     del refresh_token, access_token  # keep them out of tracebacks that show locals
@@ -82,7 +82,7 @@ def access_tokens(
 
 @functools.lru_cache(maxsize=16)
 def _refreshed_token(held: Secret, client_id: Secret, endpoint: str) -> AccessToken:
-    """Return a login's access token, shared by the process's sessions."""
+    """Return the access token for a login. All sessions in the process share it."""
     return AccessToken(
         Refresh(held, client_id, endpoint),
         f"The token endpoint {endpoint} returned the access token that Octogen's MCP has just "

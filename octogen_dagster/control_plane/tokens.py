@@ -1,4 +1,7 @@
-"""Access tokens for Octogen's MCP, which are given or printed by a command, and call retries."""
+"""Access tokens for Octogen's MCP, which are either fixed or printed by a command.
+
+Also retries calls.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ from octogen_dagster.errors import (
 )
 
 DEFAULT_TIMEOUT = 30.0
-"""Seconds allowed for a tool call or a token command."""
+"""Time limit for a tool call or a token command, in seconds."""
 
 DEFAULT_RETRY = RetryPolicy(attempts=5, deadline=120.0, max_delay=10.0)
 
@@ -36,17 +39,17 @@ _Value = TypeVar("_Value")
 
 
 class Issued(NamedTuple):
-    """An access token, and the monotonic time at which it is replaced."""
+    """An access token, and the time at which it is replaced (as `time.monotonic`)."""
 
     token: SecretStr
     renewed_at: float = math.inf
 
 
 class AccessToken:
-    """The access token shared by a process's sessions.
+    """The access token that all sessions in a process share.
 
-    `obtain` gets a new token before the caller's deadline. `refused` is raised if it returns the
-    token that the service has just rejected.
+    `obtain` gets a new token before the caller's deadline. If it returns the token that the service
+    has just rejected, `refused` is raised.
     """
 
     def __init__(self, obtain: Callable[[Deadline], Issued], refused: str) -> None:
@@ -56,7 +59,7 @@ class AccessToken:
         self._issued: Issued | None = None
 
     def get(self, within: Deadline, refused: SecretStr | None = None) -> SecretStr:
-        """Return a valid token, never the one that the service has just rejected."""
+        """Return a valid token. It is never the token that the service has just rejected."""
         if not self._guard.acquire(timeout=within.left):
             raise OctogenTimeoutError(
                 f"Another thread did not get an access token within {within.seconds:g} s. Try "
@@ -83,15 +86,15 @@ def given_token(access_token: SecretStr) -> AccessToken:
     return AccessToken(
         lambda _: Issued(token),
         "The access token was rejected. Access tokens expire after about five minutes. Set a new "
-        "one, or a refresh token file, which `octogen-dagster login` writes.",
+        "token, or use the refresh token file that `octogen-dagster login` writes.",
     )
 
 
 class TokenCommand:
     """A command that prints a token, on its first line or as JSON with `access_token`.
 
-    Its output and arguments might be secret: output is never quoted, and the arguments are kept in
-    an object, out of tracebacks that show locals.
+    The command's output and arguments might be secret. Errors never quote the output. The arguments
+    are stored in an object, so that tracebacks that show local variables do not contain them.
     """
 
     def __init__(self, command: str, timeout: float = DEFAULT_TIMEOUT) -> None:
@@ -153,8 +156,8 @@ def with_retries(
 ) -> _Value:
     """Make a call, and retry transient failures until the deadline.
 
-    A call that is not `repeatable` is retried only after a rate limit error, because then it was
-    not carried out.
+    A call that is not `repeatable` is retried only after a rate limit error, because such a call
+    was not carried out.
     """
     policy, failures = DEFAULT_RETRY, 0
     while True:
@@ -173,7 +176,7 @@ def with_retries(
 
 
 def parsed_object(content: str | bytes) -> dict[str, Any]:
-    """Parse a JSON object; return an empty one for other content."""
+    """Parse a JSON object. Return an empty object for any other content."""
     try:
         value = json.loads(content)
     except (ValueError, RecursionError):

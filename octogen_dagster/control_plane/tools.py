@@ -52,10 +52,11 @@ class SharedListing(msgspec.Struct, rename="camel", frozen=True):
 
 
 class Cell(SharedListing, rename="camel", frozen=True):
-    """A catalog's state for one subscriber. `listing` is None until Octogen has created it.
+    """The state of a catalog for one subscriber.
 
-    `status` is `preparing`, `awaiting_subscription`, `active`, `source_stale`, `refresh_failed`,
-    `access_grant_failed`, `removing`, or a status newer than this package.
+    `listing` is None until Octogen has created the listing. `status` is `preparing`,
+    `awaiting_subscription`, `active`, `source_stale`, `refresh_failed`, `access_grant_failed`,
+    `removing`, or a status newer than this package.
     """
 
     subscriber_id: str | None = None
@@ -95,8 +96,8 @@ class _Registered(msgspec.Struct):
 class OctogenMCP:
     """Client for Octogen's control plane over MCP. Use it in a `with` statement.
 
-    The first call opens a connection. A failed call closes it, and the next call opens a new one.
-    Each call replaces a rejected token once.
+    The first call opens a connection. A failed call closes the connection, and the next call opens
+    a new one. If a token is rejected, each call gets a new token once.
     """
 
     def __init__(
@@ -140,7 +141,7 @@ class OctogenMCP:
         return [each for each in listings if not catalogs or each.catalog_key in catalogs]
 
     def subscribers(self) -> tuple[list[Subscriber], list[Cell]]:
-        """Return the organization's subscribers and all their cells."""
+        """Return the organization's subscribers and the cells of all subscribers."""
         tool = "list_bigquery_subscribers"
         found = _converted(tool, self._call(tool, {}), _Subscribers)
         subscribers = [_entry(each, Subscriber) for each in found.subscribers or ()]
@@ -163,9 +164,9 @@ class OctogenMCP:
         share_schema: str | None = None,
         schema_version: str | None = None,
     ) -> Cell:
-        """Request a new check of a catalog's subscription, and return the updated cell.
+        """Ask Octogen to check a catalog's subscription again, and return the updated cell.
 
-        Pass the schema and version named by the cell. The updated cell might contain only the
+        Pass the schema and version that the cell names. The updated cell might contain only the
         catalog and the status.
         """
         tool = "refresh_bigquery_subscription_status"
@@ -178,7 +179,7 @@ class OctogenMCP:
         return _entry(_converted(tool, self._call(tool, arguments), dict[str, Any]), Cell)
 
     def _call(self, tool: str, arguments: Mapping[str, Any], *, repeatable: bool = True) -> Any:
-        """Call a tool and return its value; `repeatable` means that repeating it is safe."""
+        """Call a tool and return its value. Pass `repeatable` if it is safe to repeat the call."""
         with self._guard:
             # One call at a time: `_exchange` holds a single token and status.
             within = Deadline.after(self._deadline)
@@ -248,9 +249,9 @@ def _converted(tool: str, value: Any, kind: type[_T]) -> _T:
 
 
 def _entry(value: Any, kind: type[_T]) -> _T:
-    """Convert an object with text fields; other types are ignored.
+    """Convert an object, keeping only text fields. Fields of other types are ignored.
 
-    A malformed entry therefore does not fail the others.
+    As a result, one malformed entry does not make the whole call fail.
     """
     fields = value if isinstance(value, dict) else {}
     texts = {name: text for name, text in fields.items() if isinstance(text, str)}
@@ -258,7 +259,7 @@ def _entry(value: Any, kind: type[_T]) -> _T:
 
 
 class _Exchange:
-    """The current call's HTTP token and response status.
+    """The token and the HTTP status of the current call.
 
     The `mcp` package hides the status of rejected requests.
     """
@@ -285,7 +286,10 @@ class _Exchange:
 async def open_client(
     url: str, seconds: float, *, read_timeout: float | None = None, **http_options: Any
 ) -> AsyncIterator[Client]:
-    """Open a session; `seconds` limits each network operation, `read_timeout` each response."""
+    """Open a session.
+
+    `seconds` is the time limit for a network operation, `read_timeout` for a response.
+    """
     import httpx2
     from mcp import Client
     from mcp.client.streamable_http import streamable_http_client
@@ -305,7 +309,10 @@ async def open_client(
 
 
 def _tool_value(tool: str, result: CallToolResult, exchange: _Exchange) -> Any:
-    """Return the structured content or parsed JSON text; raise if it describes a failure."""
+    """Return a result's structured content or parsed JSON text.
+
+    Raise an error if the result is a failure.
+    """
     text = "\n".join(block.text for block in result.content if block.type == "text")
     value: Any = result.structured_content
     if isinstance(value, dict) and "result" in value:
@@ -331,8 +338,8 @@ def _tool_value(tool: str, result: CallToolResult, exchange: _Exchange) -> Any:
 def _tool_failure(tool: str, code: str | None, reason: str) -> OctogenMCPError:
     if code == "not_authorized":
         return OctogenMCPError(
-            f"Octogen's MCP tool {tool} rejected the login ({reason}). It must belong to an owner "
-            "or admin in the organization. Let one of them run `octogen-dagster login`.",
+            f"Octogen's MCP tool {tool} rejected the login ({reason}). The login must belong to an "
+            "owner or admin of the organization. Let one of them run `octogen-dagster login`.",
             code=code,
         )
     if code == "request_failed":
@@ -359,7 +366,10 @@ def leaf_errors(error: BaseException) -> Iterator[BaseException]:
 def _call_error(
     subject: str, failures: Sequence[BaseException], exchange: _Exchange, timeout: float
 ) -> OctogenError:
-    """Return the error for failures in the `mcp` package; raise defects unchanged."""
+    """Return the error for a failure in the `mcp` package.
+
+    Any other exception is a defect and raised unchanged.
+    """
     import httpx2
     from anyio import BrokenResourceError, ClosedResourceError
     from mcp.shared.exceptions import MCPError

@@ -1,4 +1,5 @@
 """Listings and subscriptions for catalogs shared over BigQuery Analytics Hub.
 
-This package imports neither Dagster nor Polars, and google only where it is used.
+This package imports neither Dagster nor Polars. Google's libraries are imported only inside
+functions.
 """

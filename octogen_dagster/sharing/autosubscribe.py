@@ -1,4 +1,4 @@
-"""autosubscribe: an idempotent pass that subscribes a project to all shared listings."""
+"""autosubscribe: subscribe a project to all shared listings. It is safe to repeat."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class CatalogOutcome:
-    """A pass's outcome for one catalog, printed as JSON by the command."""
+    """What `autosubscribe` did for one catalog. The command prints it as JSON."""
 
     catalog_key: str | None
     action: Action
@@ -56,7 +56,7 @@ class CatalogOutcome:
 
 @dataclass(frozen=True, slots=True)
 class AutosubscribeResult:
-    """A pass's result, with outcomes sorted by catalog key."""
+    """The result of `autosubscribe`. The outcomes are sorted by catalog key."""
 
     applied: bool
     subscriber_project_id: str
@@ -77,7 +77,7 @@ class AutosubscribeResult:
 
 
 class _Attempt(NamedTuple):
-    """The decision about an offer, and its result."""
+    """The decision about an offer, and the result of carrying it out."""
 
     action: Action
     message: str | None = None
@@ -88,7 +88,10 @@ class _Attempt(NamedTuple):
 
 @dataclass(frozen=True)
 class SubscriptionPass:
-    """A pass for one subscriber; `datasets` as for `subscribe`."""
+    """Subscribes to the listings that Octogen offers to one subscriber.
+
+    `datasets` has the same meaning as in `subscribe`.
+    """
 
     octogen: OctogenMCP
     hub: AnalyticsHub
@@ -147,8 +150,8 @@ def autosubscribe(
 ) -> AutosubscribeResult:
     """Register the subscriber if needed, subscribe to pending offers, and refresh their status.
 
-    A failed catalog does not stop the others, and a second pass changes nothing. Without `apply`,
-    only the planned actions are returned. `report` is called after each catalog.
+    If one catalog fails, the other catalogs are still processed. A second call changes nothing.
+    Without `apply`, only the planned actions are returned. `report` is called after each catalog.
     """
     checked_project(project)
     shared = octogen.listings(catalogs)
@@ -201,7 +204,10 @@ def _outcome(offer: Cell, subscriber: Subscriber | None, attempt: _Attempt) -> C
 def subscribe_with_octogen(
     this: SubscriptionPass, listing: ListingName, dataset_id: str | None
 ) -> tuple[SubscriptionPlan, BigQuerySubscriptionResult]:
-    """Run the pass for one listing; raise if it ends without a subscription."""
+    """Subscribe to one listing that Octogen offers.
+
+    Raise an error if this ends without a subscription.
+    """
     shared = read_catalog_of(this.octogen, listing)
     found = read_offers(this.octogen, shared, this.project, this.principal, register=True)
     offer = found.of(listing, dataset_id)
@@ -230,8 +236,8 @@ def register_and_subscribe(
 ) -> tuple[SubscriptionPlan, BigQuerySubscriptionResult]:
     """Register the subscriber if needed, and subscribe to a listing that is not a catalog.
 
-    Octogen grants access to registered subscribers. Its MCP tools might not list such a listing,
-    so they are not called.
+    Octogen grants access to registered subscribers. Octogen's MCP tools might not include such a
+    listing, so the listings are not read.
     """
     found = read_offers(this.octogen, [], this.project, this.principal, register=True)
     subscriber = found.subscriber

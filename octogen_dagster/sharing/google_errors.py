@@ -1,4 +1,4 @@
-"""Convert errors from Google's libraries, adding their cause and the missing role."""
+"""Converts errors from Google's libraries, and adds their cause and the missing role."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from google.auth.exceptions import GoogleAuthError
 
 TOKEN_TIMEOUT = 30.0
-"""Seconds allowed for a request to Google's token endpoint."""
+"""Time limit for a request to Google's token endpoint, in seconds."""
 
 _SCOPES = ["https://www.googleapis.com/auth/cloud-platform"]
 _MAX_MESSAGE_LENGTH = 400
@@ -49,9 +49,10 @@ class GoogleService:
 
 
 def load_credentials(credentials: Credentials | None = None) -> Credentials:
-    """Return credentials that hold a token, because gRPC retries rejected ones until the deadline.
+    """Return credentials that already have a token.
 
-    Defaults to Application Default Credentials. Raises google.auth errors.
+    Otherwise, gRPC retries rejected credentials until the deadline. Defaults to Application Default
+    Credentials. Raises google.auth errors.
     """
     import google.auth
     from google.auth.credentials import with_scopes_if_required
@@ -133,7 +134,7 @@ def _credentials_problem(
 
 
 def _passes(error: GoogleAPICallError, code: str) -> bool:
-    """True if the service failed or limited the rate, rather than rejecting the request."""
+    """Return True if the service failed or limited the rate instead of rejecting the request."""
     from google.api_core import exceptions
 
     # BigQuery's client reports a job over its billing limit as a service failure.
@@ -145,13 +146,16 @@ def _passes(error: GoogleAPICallError, code: str) -> bool:
 
 
 def status_code(error: object) -> str:
-    """Return an error's gRPC status, or else its class name."""
+    """Return the gRPC status of an error or, without a status, its class name."""
     status = getattr(error, "grpc_status_code", None)
     return str(status.name) if status is not None else type(error).__name__
 
 
 def with_reason(code: str, error: GoogleAPICallError) -> str:
-    """Return a code, with the reason from the error's details if there is no advice for it."""
+    """Return a code.
+
+    If there is no advice for this code, add the reason from the error's details.
+    """
     reason = str(error.reason or "")
     is_shown = _REASON.fullmatch(reason) and reason not in code and not named_cause(error)
     return f"{code} {reason}" if is_shown else code
@@ -176,7 +180,7 @@ def _bigquery_code_and_message(error: GoogleAPICallError) -> tuple[str, object]:
 
 
 def named_cause(error: GoogleAPICallError) -> str | None:
-    """Describe the cause named in a rejection's details, and the remedy."""
+    """Describe the cause that the details of a rejection name, and the remedy."""
     # A disabled API or a perimeter comes first: a grant on a resource would not help.
     obstacle = _disabled_api(error) if is_disabled_api(error) else _perimeter(error)
     if obstacle:
@@ -191,7 +195,7 @@ def named_cause(error: GoogleAPICallError) -> str | None:
 
 
 def is_disabled_api(error: GoogleAPICallError) -> bool:
-    """True if a call was rejected because the calling project has not enabled an API."""
+    """Return True if a call was rejected because the calling project has not enabled an API."""
     return bool(error.reason == "SERVICE_DISABLED")
 
 
@@ -200,8 +204,8 @@ def missing_in_project(permission: str, role: str, project: str) -> str:
     return (
         f"The permission {permission} is missing. Ask an administrator of project {project} to "
         f"grant these Google credentials {role}, with `gcloud projects add-iam-policy-binding "
-        f"{project} --member=PRINCIPAL --role={role}`, where PRINCIPAL is their "
-        "serviceAccount:… or user:…."
+        f"{project} --member=PRINCIPAL --role={role}`. Replace PRINCIPAL with the serviceAccount:… "
+        "or user:… of these credentials."
     )
 
 
@@ -239,7 +243,7 @@ def _perimeter(error: GoogleAPICallError) -> str | None:
 
 
 def _stated(error: GoogleAPICallError, key: str, *, prefix: str = "") -> str | None:
-    """Return a name from the details; None if it is missing or has unexpected characters."""
+    """Return a name from an error's details, or None if it is missing or malformed."""
     value = str((error.metadata or {}).get(key, "")).removeprefix(prefix)
     return value if _NAME.fullmatch(value) else None
 
@@ -262,7 +266,7 @@ ANALYTICS_HUB = GoogleService(
     default_advice="Try again later, or report this to Octogen.",
     log_in=_LOG_IN_TO_HUB,
 )
-"""Analytics Hub, over gRPC."""
+"""Analytics Hub over gRPC."""
 
 BIGQUERY = GoogleService(
     name="BigQuery",
@@ -277,9 +281,9 @@ BIGQUERY = GoogleService(
         _BILL_LIMIT: "Nothing was billed. Read fewer columns or partitions, or raise "
         "max_bytes_billed.",
         "invalidQuery": "Correct the SQL.",
-        "notFound": "Check the name and the location: a query only reaches datasets in one "
-        "location. A linked dataset disappears when its listing is withdrawn or its subscription "
-        "ends; then subscribe again.",
+        "notFound": "Check the name and the location, because a query can only use datasets in "
+        "one location. A linked dataset disappears when its listing is withdrawn or its "
+        "subscription ends. In this case, subscribe again.",
         "responseTooLarge": "Read fewer columns or rows, or write the result to a table of your "
         "own.",
         "resourcesExceeded": "Simplify the query, or read less data.",
@@ -290,4 +294,4 @@ BIGQUERY = GoogleService(
     default_advice="Try again later.",
     log_in=_LOG_IN_TO_BIGQUERY,
 )
-"""BigQuery, over REST, and its Storage Read API, over gRPC."""
+"""BigQuery over REST, and the Storage Read API over gRPC."""

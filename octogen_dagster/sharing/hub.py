@@ -43,13 +43,13 @@ The client connects to it without TLS and without credentials.
 
 ACTIVE, STALE, REVOKED = "STATE_ACTIVE", "STATE_STALE", "STATE_INACTIVE"
 FIRST_WAIT = 0.5
-"""Longest wait before a call's second attempt, in seconds; it doubles with each attempt."""
+"""Longest wait before the second attempt of a call, in seconds. It doubles with each attempt."""
 
 _SUBSCRIBE = "analyticshub.listings.subscribe"
 _SUBSCRIPTION_OWNER = "roles/analyticshub.subscriptionOwner"
 _PAGE_SIZE = 1000
 _OPTIONAL_DEADLINE = 10.0
-"""Seconds allowed for optional calls."""
+"""Time limit for optional calls, in seconds."""
 
 _PUBSUB_TOPIC = 2  # ah.SharedResourceType
 _COVERAGE_PREFIX = "coverage_"
@@ -58,20 +58,19 @@ _TAKE_ALL = "To subscribe to such listings too, set only_catalogs=False."
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """A listing, as reported by a source."""
+    """A listing that a source reported."""
 
     name: ListingName
     status: str | None = None
-    """Octogen's status for one subscriber, or the reason code if that is decisive.
-
-    Empty if Octogen reports no status for this listing; None if the source has no statuses or the
-    subscriber is not registered.
+    """Octogen's status of the listing for one subscriber, or the reason code if it is more
+    specific. Empty if Octogen does not report a status for this listing. None if the source has no
+    statuses or the subscriber is not registered.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class Listings:
-    """A source's distinct listings, sorted by name."""
+    """The distinct listings from a source, sorted by name."""
 
     listings: list[Listing]
     left_out: list[str] = field(default_factory=list)  # messages about excluded listings
@@ -80,7 +79,7 @@ class Listings:
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """A subscription to a listing, with its linked dataset if Google names it."""
+    """A subscription to a listing. It includes the linked dataset if Google names it."""
 
     name: str
     listing: ListingName
@@ -97,8 +96,9 @@ class Subscription:
 class AnalyticsHub:
     """Analytics Hub client that connects on the first call. Use it in a `with` statement.
 
-    `timeout` limits one attempt, and `deadline` a call with all its attempts or a list with all
-    its pages, both in seconds. `within` limits all calls together.
+    `timeout` is the time limit for one attempt. `deadline` is the time limit for a call with all
+    its attempts, or for a list with all its pages. Both are in seconds. `within` is the time limit
+    for all calls together.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class AnalyticsHub:
             client.transport.close()
 
     def list_listings(self, exchange: str, *, only_catalogs: bool = True) -> Listings:
-        """Read an exchange's listings, excluding those without a linked dataset.
+        """Read the listings in an exchange, except listings without a linked dataset.
 
         Requires viewer rights on the exchange. `only_catalogs` also excludes commercial listings
         and coverage lists.
@@ -157,7 +157,7 @@ class AnalyticsHub:
         return found
 
     def may_subscribe(self, listing: ListingName) -> bool:
-        """Check with Analytics Hub whether these credentials can subscribe to a listing."""
+        """Ask Analytics Hub whether these credentials can subscribe to a listing."""
         from google.iam.v1 import iam_policy_pb2  # type: ignore[import-untyped]
 
         request = iam_policy_pb2.TestIamPermissionsRequest(
@@ -168,7 +168,7 @@ class AnalyticsHub:
         return _SUBSCRIBE in response.permissions
 
     def export_restrictions(self, listing: ListingName) -> dict[str, bool]:
-        """Return the restrictions in a listing's `restricted_export_config`; can be empty."""
+        """Return the restrictions in a listing's `restricted_export_config`, if there are any."""
         from google.cloud import bigquery_analyticshub_v1 as ah
 
         with translate_google_errors(ANALYTICS_HUB, f"Listing {listing}"):
@@ -177,10 +177,10 @@ class AnalyticsHub:
         return _export_restrictions(ah.Listing.pb(found))
 
     def subscribe(self, plan: SubscriptionPlan) -> Subscription | None:
-        """Subscribe to a listing and create its linked dataset; None if the dataset exists.
+        """Subscribe to a listing and create its linked dataset.
 
-        The request might be sent more than once. If the first response is lost, the retry finds the
-        dataset that the first attempt created.
+        Return None if the dataset already exists. The request might be sent more than once. If the
+        first response is lost, the retry finds the dataset that the first attempt created.
         """
         from google.api_core import exceptions
         from google.cloud import bigquery_analyticshub_v1 as ah
@@ -213,7 +213,10 @@ class AnalyticsHub:
     def _denied(
         self, subject: str, plan: SubscriptionPlan, denial: PermissionDenied
     ) -> OctogenBigQueryError:
-        """Distinguish a grant that has not arrived from a problem with the destination."""
+        """Return the error for a denied subscription.
+
+        The grant might not have arrived, or the destination has a problem.
+        """
         code = with_reason("PERMISSION_DENIED", denial)
         reason = f"{code}: {shortened(denial.message)}"
         cause = named_cause(denial)
@@ -259,7 +262,10 @@ class AnalyticsHub:
         return {"retry": policy, "timeout": attempt}
 
     def _pages(self, method: Any, parent: str, subject: str) -> Iterator[Any]:
-        """Yield a list's pages. Google's pager limits a page's size, but not how many there are."""
+        """Yield the pages of a list.
+
+        Google's pager limits the size of a page but not the number of pages.
+        """
         request = {"parent": parent, "page_size": _PAGE_SIZE}
         within = self._within.within(self._deadline)
         seconds, tokens = within.left, set()
@@ -268,8 +274,8 @@ class AnalyticsHub:
             token: str = page.next_page_token
             if token in tokens:
                 raise OctogenBigQueryError(
-                    f"{subject}: the pages repeat, so they cannot be read completely. "
-                    "Try again later."
+                    f"{subject}: the pages repeat, so the list cannot be read completely. Try "
+                    "again later."
                 )
             if token and not within.left:
                 raise OctogenBigQueryUnreachableError(
@@ -307,7 +313,7 @@ def in_order(listings: Iterable[Listing]) -> list[Listing]:
 
 
 def _sorted_out(messages: Iterable[Any], exchange: str, *, only_catalogs: bool) -> Listings:
-    """Return an exchange's listings, excluding those without a linked dataset."""
+    """Return the listings in an exchange, except listings without a linked dataset."""
     found = Listings([])
     for message in messages:
         try:
@@ -334,10 +340,10 @@ def _sorted_out(messages: Iterable[Any], exchange: str, *, only_catalogs: bool) 
 
 
 def _problem(message: Any, *, only_catalogs: bool) -> str | None:
-    """Return why an exchange's listing is excluded; None if it is included.
+    """Return the reason why a listing in an exchange is excluded, or None if it is included.
 
-    Only kinds known not to be catalogs are excluded, because Octogen might change the naming of
-    catalog listings.
+    Only listings that are certainly not catalogs are excluded, because Octogen might change the
+    names of catalog listings.
     """
     if message.resource_type == _PUBSUB_TOPIC or message.HasField("pubsub_topic"):
         return "it shares a Pub/Sub topic, not a dataset."
@@ -360,7 +366,7 @@ def _export_restrictions(message: Any) -> dict[str, bool]:
 
 
 def _subscription(message: Any, listing: ListingName) -> Subscription:
-    """Read a subscription, which names its dataset in any of three fields."""
+    """Convert a subscription. Google names its dataset in one of three fields."""
     reference = message.destination_dataset.dataset_reference
     places = [(reference.project_id, reference.dataset_id)]
     for resource in [*message.linked_dataset_map.values(), *message.linked_resources]:
@@ -390,7 +396,7 @@ def _state_name(state: int) -> str:
 
 
 def _fault_of_destination(project: str) -> str:
-    """Return advice for a rejection that the listing did not cause and that names no cause."""
+    """Return advice for a rejection without a stated cause. The listing is not the cause."""
     advice = missing_in_project("bigquery.datasets.create", "roles/bigquery.user", project)
     return (
         f"{advice} A VPC Service Controls perimeter might also block it. If Octogen's grant "

@@ -24,7 +24,10 @@ _PARTS = {
     "dataExchanges": ("exchange", _ID),
     "listings": ("listing", _ID),
 }
-"""The keywords in a listing's name, each followed by the part that it introduces."""
+"""The parts of a listing's name.
+
+Each key is a keyword in the name, and its value is the part that follows it.
+"""
 
 
 ListingKey = tuple[str, str, str]
@@ -33,7 +36,7 @@ ListingKey = tuple[str, str, str]
 
 @dataclass(frozen=True, slots=True)
 class ListingName:
-    """A listing's parsed resource name."""
+    """The parsed resource name of a listing."""
 
     project: str  # id or number
     location: str
@@ -62,7 +65,7 @@ class ListingName:
 
     @property
     def default_dataset_id(self) -> str:
-        """`octogen_<listing id>`, with `_` for each character that BigQuery does not allow."""
+        """`octogen_<listing id>`. Characters that BigQuery does not allow are replaced with `_`."""
         return f"octogen_{re.sub('[^A-Za-z0-9_]', '_', self.listing)}"
 
 
@@ -84,7 +87,7 @@ def plan_subscription(
     location: str | None = None,
     friendly_name: str | None = None,
 ) -> SubscriptionPlan:
-    """Plan a listing's subscription; omitted arguments are derived from the listing's name."""
+    """Plan the subscription to a listing. Omitted arguments are derived from the listing's name."""
     listing = ListingName.parse(listing_resource)
     dataset_id = checked_dataset_id(dataset_id or listing.default_dataset_id)
     return SubscriptionPlan(
@@ -142,7 +145,7 @@ def _parse(resource: str, kind: str) -> list[str]:
         form = "/".join(f"{word}/<{part}>" for word, (part, _) in expected)
         raise OctogenBigQueryInputError(
             f"{resource[:300]!r} is not the name of {'an' if kind == 'exchange' else 'a'} {kind}: "
-            f"{problem}. It has the form {form}; the Platform's BigQuery page and Octogen's MCP "
-            "show it."
+            f"{problem}. It has the form {form}. The Platform's BigQuery page and Octogen's MCP "
+            "show the name."
         )
     return words[1::2]

@@ -1,4 +1,4 @@
-"""Octogen's offers to a subscriber, and the action required by each offer's status."""
+"""Octogen's offers to a subscriber, and the action that the status of an offer requires."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _CATALOG_OF_LISTING = re.compile(r"catalog_(.+)_exported_product_view_v\d+")
 
 
 class Action(StrEnum):
-    """An action that an offer requires, or that a pass took."""
+    """An action that an offer requires or that was taken for it."""
 
     ALREADY_ACTIVE = "already_active"
     ALREADY_SUBSCRIBED = "already_subscribed"
@@ -51,19 +51,22 @@ _ACTIONS = {
     "preparing": Action.PENDING,
     "pending": Action.PENDING,
 }
-"""The action for each status or reason code; if an offer has two, the first in this order wins."""
+"""The action for each status or reason code.
+
+If both require an action, the first in this order is used.
+"""
 
 LAPSED = _ACTIONS.keys() - {"awaiting_subscription", "active"}
-"""Statuses and reason codes for a broken subscription."""
+"""The statuses and reason codes of a broken subscription."""
 
 
 def action_of(word: str | None) -> Action:
-    """Return the action for a status. A missing or unknown status means pending."""
+    """Return the action for a status. A missing or unknown status counts as pending."""
     return _ACTIONS.get(word or "", Action.PENDING)
 
 
 def deciding_word(offer: Cell) -> str | None:
-    """Return an offer's status, or its reason code if only that is more specific than pending."""
+    """Return an offer's status, or its reason code if the status is only pending."""
     status, reason = offer.status, offer.reason_code
     if action_of(status) in (Action.WOULD_SUBSCRIBE, Action.ALREADY_ACTIVE):
         return status
@@ -75,8 +78,8 @@ def deciding_word(offer: Cell) -> str | None:
 class Offers(NamedTuple):
     """Octogen's offers to one subscriber, sorted by catalog key and resource name.
 
-    An offer is the subscriber's cell, completed from the listing. Without a cell it has no
-    subscriber.
+    An offer combines the subscriber's cell with the shared listing. If there is no cell, the offer
+    has no subscriber.
     """
 
     subscriber: Subscriber | None  # None if it is not registered
@@ -84,7 +87,10 @@ class Offers(NamedTuple):
     offers: list[Cell]
 
     def of(self, listing: ListingName, dataset_id: str | None = None) -> Cell:
-        """Return a shared listing's offer, with this name and dataset id."""
+        """Return the offer for a shared listing.
+
+        Its listing name and dataset id are replaced with these.
+        """
         offer = next(each for each in self.offers if _key(each.listing_resource) == listing.key)
         dataset_id = dataset_id or offer.linked_dataset
         return msgspec.structs.replace(
@@ -93,7 +99,10 @@ class Offers(NamedTuple):
 
 
 def read_catalog_of(octogen: OctogenMCP, listing: ListingName) -> list[SharedListing]:
-    """Read the listings for a listing's catalog; raise if Octogen does not share it."""
+    """Read the listings for the catalog of a listing.
+
+    Raise an error if Octogen does not share the listing.
+    """
     # Today the id contains the catalog key. Otherwise, read all listings.
     named = _CATALOG_OF_LISTING.fullmatch(listing.listing)
     for catalogs in ([named[1]], []) if named else ([],):
@@ -116,10 +125,10 @@ def read_offers(
     *,
     register: bool = False,
 ) -> Offers:
-    """Read the status of shared listings for one subscriber, registering it if requested.
+    """Read the status of the shared listings for one subscriber.
 
-    Without `catalogs`, all listings are read. Keys that Octogen does not share are included without
-    a listing.
+    If requested, register the subscriber first. Without `catalogs`, all listings are read. If
+    Octogen does not share one of the `catalogs`, its offer has no listing.
     """
     subscribers, cells = octogen.subscribers()
     me = project, principal
@@ -138,10 +147,10 @@ def read_offers(
 
 
 def _merged(shared: Sequence[SharedListing], cells: Iterable[Cell]) -> list[Cell]:
-    """Pair all listings with their cells, keeping listings and cells without a match.
+    """Pair each listing with its cell. Listings and cells without a match are kept.
 
-    A cell belongs to the listing it names. A cell that names no known listing is matched to a
-    listing for its catalog without another cell.
+    A cell belongs to the listing that it names. If a cell names no known listing, it is paired with
+    a listing for the same catalog that has no other cell.
     """
     names = {_key(each.listing_resource) for each in shared if each.listing_resource}
     by_name: defaultdict[ListingKey | str, list[Cell]] = defaultdict(list)
@@ -200,15 +209,18 @@ def octogen_listings(
 
 
 def decide(offer: Cell, subscriber: Subscriber | None) -> tuple[Action, str | None]:
-    """Return an offer's action and the reason; `WOULD_SUBSCRIBE` if it awaits a subscription."""
+    """Return the action for an offer, and the reason.
+
+    If a subscription is awaited, it is `WOULD_SUBSCRIBE`.
+    """
     if offer.catalog_key is None:
         return Action.SKIPPED, "Octogen sent no catalog key. Report this to Octogen."
     if offer.subscriber_id is None and offer.listing_resource is None:
         return Action.ERROR, NOT_GRANTED
     if subscriber is None:
         return Action.PENDING, (
-            "The subscriber is not registered. A pass with --apply registers it, and a later pass "
-            "subscribes once Octogen has granted access."
+            "The subscriber is not registered. Run the command with --apply to register it, and "
+            "again later to subscribe once Octogen has granted access."
         )
     if not subscriber.is_enabled:
         state = subscriber.desired_state
@@ -225,7 +237,7 @@ def _decide_by_word(offer: Cell) -> tuple[Action, str | None]:
         return Action.ERROR, "Octogen grants access but names no listing. Report this to Octogen."
     detail = "" if word is None or word in _ACTIONS else f": its status is {word!r}"
     return action, {
-        Action.WOULD_SUBSCRIBE: "A pass with --apply creates the linked dataset.",
+        Action.WOULD_SUBSCRIBE: "Run the command with --apply to create the linked dataset.",
         Action.PENDING: f"Octogen has not granted access yet{detail}.",
         Action.ERROR: f"Octogen reports {word}. Ask Octogen for help.",
         Action.SKIPPED: f"Octogen does not share it ({word}).",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from google.auth.credentials import Credentials
 
 WAITS = (0.5, 1, 2, 4, 8)
-"""Seconds to wait before checking a taken dataset id again, because lists lag behind."""
+"""Seconds to wait before a dataset id that is taken is checked again, because lists lag behind."""
 _AGAIN = (
     "materialize this partition (or repeat the command): the listing sensor does not request a "
     "subscription that was deleted."
@@ -29,14 +29,14 @@ _AGAIN = (
 
 @dataclass(frozen=True, slots=True)
 class BigQuerySubscriptionResult:
-    """A subscription to a listing, with its linked dataset.
+    """A subscription to a listing and its linked dataset.
 
     Attributes:
         listing_resource: The requested listing's resource name.
         linked_project: The linked dataset's project id.
         linked_dataset: The linked dataset's id.
         state: The subscription state: `STATE_ACTIVE` or `STATE_STALE`.
-        already_subscribed: True if the subscription existed before.
+        already_subscribed: True if the subscription already existed.
         subscription_name: The subscription's resource name.
         sample_query: A sample query for the linked dataset.
     """
@@ -94,9 +94,9 @@ def subscribe(
 ) -> BigQuerySubscriptionResult:
     """Subscribe, unless the project is already subscribed to the listing.
 
-    A taken dataset id might belong to a concurrent process, an attempt whose response was lost, a
-    revoked subscription's leftover dataset, or something unrelated. Only the subscription list,
-    read again after a wait, can distinguish these cases.
+    If the dataset id is taken, the dataset might come from a concurrent process, from an attempt
+    whose response was lost, from a revoked subscription, or from something unrelated. To
+    distinguish these cases, the list of subscriptions is read again after a wait.
 
     `datasets` maps subscription names to linked dataset ids, because Analytics Hub might name a
     dataset only while its subscription is active. Nothing is deleted.
@@ -120,7 +120,7 @@ def subscribe(
 def find_subscription(
     hub: AnalyticsHub, plan: SubscriptionPlan, datasets: Mapping[str, str] = MappingProxyType({})
 ) -> BigQuerySubscriptionResult | None:
-    """Return the usable subscription to the plan's listing, or None if there is none."""
+    """Return a usable subscription to the plan's listing, or None."""
     found = in_force(_subscriptions_to(hub, plan, datasets), plan)
     return None if found is None else _result(found, plan, already_subscribed=True)
 
@@ -128,7 +128,8 @@ def find_subscription(
 def in_force(subscriptions: Iterable[Subscription], plan: SubscriptionPlan) -> Subscription | None:
     """Return the best usable subscription to the plan's listing.
 
-    Several are rare. The planned dataset is preferred, then a known dataset, then current data.
+    If there are several, which is rare, one with the planned dataset is preferred, then one with a
+    known dataset, then one with current data.
     """
     return min(
         (each for each in subscriptions if each.in_force and each.listing.key == plan.listing.key),
@@ -155,7 +156,7 @@ def _subscriptions_to(
 def _reject_leftovers(
     hub: AnalyticsHub, plan: SubscriptionPlan, own: Sequence[Subscription]
 ) -> None:
-    """Raise if subscriptions to this listing that are not usable hold the dataset id."""
+    """Raise an error if an unusable subscription to this listing holds the dataset id."""
     leftovers = [each for each in own if each.dataset_id == plan.dataset_id]
     if not leftovers:
         return
@@ -177,7 +178,7 @@ def _reject_leftovers(
 
 
 def _still_taken(plan: SubscriptionPlan, own: Sequence[Subscription]) -> OctogenBigQueryError:
-    """Return the error for a dataset id that stays taken by something other than a subscription."""
+    """Return the error for a dataset id that is still taken, but not by a known subscription."""
     problem = (
         "no subscription to this listing uses it. Choose another dataset id with dataset_id= "
         "(--dataset on the command line), or delete the dataset if nobody needs it. If a "
@@ -203,7 +204,7 @@ def _taken(plan: SubscriptionPlan) -> str:
 def _unknown_state(subscription: Subscription) -> str:
     return (
         f"subscription {subscription.name} to this listing has the unknown state "
-        f"{subscription.state}. Check it in the Google console. Nothing was changed."
+        f"{subscription.state}. Check the subscription in the Google console. Nothing was changed."
     )
 
 
